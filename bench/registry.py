@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from backend_calls import RefusedError
+from parity_rows import Check, tensors
 from tuning_candidates import Search
 
 from sam2fast.kernels._launch import ANY
@@ -66,6 +67,7 @@ class Record(NamedTuple):
         small: a case of every op and every row of the launch table, for rehearsals in Triton's interpreter.
         searches: what is tried for each row of the launch table.
         work: lines of the table of work on the op's page: what, the dtype of its products, the work.
+        parity: comparisons with the reference implementation on random inputs, by the op's name in rows.
         pages: the ops that each page shows measurements of; by default the page of the folder, with all ops.
     """
 
@@ -73,11 +75,8 @@ class Record(NamedTuple):
     small: Sequence[Case]
     searches: Sequence[Search]
     work: Callable[[], Iterable[tuple[str, str, Work]]]
+    parity: Mapping[str, Check]
     pages: Mapping[str, Sequence[str]] = {}
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 class WrongResultError(AssertionError):
@@ -99,7 +98,7 @@ def expectation(case: Case, calls: Calls, device: torch.device) -> Expected:
         WrongResultError: the baseline's is far from it.
     """
     first, call = next(iter(calls.items()))
-    results = [x.cpu() for x in _tensors(call())]
+    results = [x.cpu() for x in tensors(call())]
     if case.exact is None:
         return Expected(first, results, case.tolerance)
     exact = case.exact(device).cpu()
@@ -115,7 +114,7 @@ def compare(case: Case, name: str, call: Callable[[], Any], expected: Expected) 
     Raises:
         WrongResultError: its result differs by more than is allowed.
     """
-    for right, actual in zip(expected.results, (x.cpu() for x in _tensors(call())), strict=True):
+    for right, actual in zip(expected.results, (x.cpu() for x in tensors(call())), strict=True):
         if expected.tolerance == 0:
             if not torch.equal(right, actual):
                 raise WrongResultError(f"{case.name}: {name} differs from {expected.source}")
@@ -143,7 +142,3 @@ def check(case: Case, calls: Calls, device: torch.device) -> dict[str, Callable[
         else:
             able[name] = call
     return able
-
-
-def _tensors(result: Any) -> list[torch.Tensor]:
-    return [result] if isinstance(result, torch.Tensor) else list(result)

@@ -1,7 +1,6 @@
 """The measuring tools: a wrong result gets no time, and reports are whole."""
 
 import dataclasses
-from pathlib import Path
 
 import kernel_records
 import pytest
@@ -11,7 +10,7 @@ from backend_calls import RefusedError, both_ways, may_refuse, ours
 from bench_cases import small_case
 from gpu_plan import steps, work
 from inputs import full_bank, random
-from kernel_records import cases, small_cases
+from kernel_records import RECORDS, cases, small_cases
 from kernel_records.memory_attention import memory_case
 from kernel_records.window_attention import cut_out_windows, window_case
 from micro import speed
@@ -19,14 +18,12 @@ from published_models import Windowed
 from registry import WrongResultError, check, expectation
 
 from sam2fast.kernels._dispatch import current_backend
-from sam2fast.kernels._launch import launch_table
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.profiling import limits
 from sam2fast.utils.testing import relative_error
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[1]
 
 
 def test_names_are_unique():
@@ -158,11 +155,9 @@ def test_micro_step_leaves_out_cases_for_another_device(micro_rows):
 
 
 def test_every_kernel_has_a_parity_check():
-    """Names of the steps are those of the launch table's ops, but for what one check has together."""
-    together = {"run_lengths and nms": {"run_lengths", "nms"}, "encoder": {"layer_norm", "linear_gelu", "preprocess"}}
-    named = set().union(*(together.get(name, {name}) for name in steps.PARITY))
-    assert not set(launch_table()) - named, "gpu_plan/steps.py has no check of the kernels of these ops"
-    assert all((ROOT / "tests" / test.partition("::")[0]).is_file() for test, _ in steps.PARITY.values())
+    keywords = " ".join(keywords for keywords, _ in steps.PARITY.values()).split()
+    for folder, record in RECORDS.items():
+        assert record.parity and folder in keywords, f"no step of gpu_plan/steps.py checks the kernels of {folder}"
 
 
 def test_micro_steps_have_every_op_of_the_registry():

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gpu_plan.steps import MICRO, PARITY, plan
+from gpu_plan.steps import MICRO, plan
 
 ROOT = Path(__file__).resolve().parents[2]
+KERNELS = "kernels/test_parity.py"
 
 # What a machine may lack; anything else that cannot be imported is a failure.
 OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "pytest", "sam2", "scipy", "torchvision")
@@ -51,6 +52,11 @@ class Context(NamedTuple):
     rehearse: bool = False
     thorough: bool = False
 
+    @property
+    def mode(self) -> str:
+        """How much is tried by tests of parity."""
+        return "rehearsal" if self.rehearse else "full" if self.thorough else "short"
+
 
 class MissingPackageError(Exception):
     """The job needs a package that is not here."""
@@ -73,9 +79,14 @@ def environment(_: str, context: Context) -> Outcome:
     return Outcome(True, f"{rates['bfloat16 TFLOP/s']:.0f} TFLOP/s bf16, {limits.bytes_per_s / 1e12:.2f} TB/s")
 
 
-def parity(nodes: str, context: Context) -> Outcome:
-    """Tests of kernels against float64 on random inputs, or of recorded steps against plain ones."""
-    return _tested(nodes, context, "rehearsal" if context.rehearse else "full" if context.thorough else "short")
+def parity(keywords: str, context: Context) -> Outcome:
+    """Tests of kernels against float64 on random inputs."""
+    return _tested(KERNELS, context, context.mode, keywords)
+
+
+def recorded(_: str, context: Context) -> Outcome:
+    """Tests of recorded steps against plain ones."""
+    return _tested("tracking/test_tracking_parity.py::test_parity", context, context.mode)
 
 
 class _Rows:
@@ -95,8 +106,8 @@ class _Rows:
                 self.send(f"parity of {row['op']}", row)
 
 
-def _tested(nodes: str, context: Context, mode: str) -> Outcome:
-    """Runs the tests marked ``gpu`` of some files in this process."""
+def _tested(node: str, context: Context, mode: str, keywords: str = "") -> Outcome:
+    """Runs the tests marked ``gpu`` of a file in this process, or those of them that ``keywords`` selects."""
     # What other packages add to pytest may need packages that are not here.
     os.environ |= {"SAM2FAST_PARITY": mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     import pytest
@@ -104,7 +115,7 @@ def _tested(nodes: str, context: Context, mode: str) -> Outcome:
     found = _Rows(context.send)
     options = ["-q", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider"]
     options += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
-    code = pytest.main([*options, *(str(ROOT / "tests" / node) for node in nodes.split())], plugins=[found])
+    code = pytest.main([*options, "-k", keywords, str(ROOT / "tests" / node)], plugins=[found])
     wrong = sum(row["wrong"] for row in found.rows)
     worst = max((row["largest error"] for row in found.rows if "largest error" in row), default=None)
     figure = f"{wrong} wrong in {len(found.rows)} rows" + ("" if worst is None else f", largest error {worst:.2g}")
@@ -215,13 +226,13 @@ def sanitize(tool: str, context: Context) -> Outcome:
 
 def sanitized(_: str, context: Context) -> Outcome:
     """What a checker watches."""
-    nodes = dict.fromkeys(test.partition("::")[0] for name, (test, _) in PARITY.items() if name != "recorded steps")
-    return _tested(" ".join(nodes), context._replace(send=lambda part, row: None), "sanitizer")
+    return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer")
 
 
 JOBS = {
     "environment": environment,
     "parity": parity,
+    "recorded": recorded,
     "tune": tune,
     "micro": micro,
     "call": call,

@@ -1,13 +1,14 @@
 """Connected components, and holes and sprinkles that are filled and removed with them."""
 
 import importlib.util
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from backend_calls import by_triton, runs_kernels
 from inputs import blobs
+from parity_rows import Check, Draw, equal_to, integer
 from published_models import FULL_HD
 from registry import Calls, Case, Record, Work
 from tuning_candidates import search
@@ -97,6 +98,26 @@ def holes_case(count: int, side: int = 256) -> Case:
     return Case("fill_holes_and_remove_sprinkles", f"{count}x{side}x{side}", "float32", prepare, done)
 
 
+class Plan(NamedTuple):
+    """At least so many random masks, of sizes up to these."""
+
+    masks: int = 10_000
+    side: int = 300
+    batch: int = 64
+
+
+def draws(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
+    done = 0
+    while done < plan.masks:
+        batch, height, width = (integer(1, most, generator) for most in (plan.batch, plan.side, plan.side))
+        density = float(torch.rand((), generator=generator))
+        mask = torch.rand(batch, 1, height, width, generator=generator) < density
+        judge = equal_to(connected_components_reference(mask), batch, **{"random masks": batch})
+        yield Draw(lambda _, mask=mask: connected_components(mask.to(device)), judge=judge)
+        done += batch
+
+
+QUICK = Plan(masks=8, side=40, batch=3)
 SIZES = ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
 RECORD = Record(
     cases=[*(components_case(*size) for size in SIZES), *(holes_case(count) for count in (1, 3, 64))],
@@ -109,6 +130,20 @@ RECORD = Record(
         )
     ],
     work=lambda: (("×".join(map(str, size)), "bf16", work(*size)) for size in SIZES),
+    parity={
+        "connected_components": Check(
+            lambda *given: [draws(*given)],
+            full=Plan(),
+            short=Plan(masks=1000),
+            quick=QUICK,
+            rehearsal=QUICK,
+            tiny=Plan(masks=4, side=12, batch=2),
+            ops=("connected_components",),
+            launchers=[("connected_components.kernel.connected_components_triton", part) for part in (0, 1)],
+            dtypes=(None,),
+            is_exact=True,
+        )
+    },
     pages={
         "connected-components": ("connected_components",),
         "fill-holes": ("fill_holes_and_remove_sprinkles",),

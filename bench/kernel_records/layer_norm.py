@@ -1,17 +1,20 @@
 """The residual sum with its layer norm."""
 
 import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
 from inputs import random
+from parity_rows import Check, Draw, integer, name_of
 from published_models import of_stages
-from registry import TIMED, Calls, Case, Record, Work, name_of
+from registry import TIMED, Calls, Case, Record, Work
 from torch import Tensor
 from tuning_candidates import search
 
-from sam2fast.kernels.layer_norm import add_layer_norm
+from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference
 
 EPS = 1e-6
 
@@ -42,6 +45,29 @@ def layer_norm_case(rows: int, C: int, dtype: torch.dtype) -> Case:
     return Case("layer_norm", f"{rows}x{C}", name_of(dtype), prepare, work(rows, C, 4, dtype.itemsize), tolerance)
 
 
+class Plan(NamedTuple):
+    """So many random inputs, with sizes up to these."""
+
+    draws: int = 40
+    rows: int = 20_000
+    channels: int = 1200
+
+
+def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
+    for _ in range(plan.draws):
+        rows, C = integer(1, plan.rows, generator), integer(2, plan.channels, generator)
+        stream = (dtype, torch.float32)[integer(0, 1, generator)]
+        seed = integer(0, 2**31, generator)
+        x = random(rows, C, device=on, dtype=stream, seed=seed)
+        delta = random(rows, C, device=on, dtype=dtype, seed=seed + 1)
+        weight, bias = (random(C, device=on, seed=seed + i) for i in (2, 3))
+        given = x, delta, weight, bias, EPS, dtype
+        exact = F.layer_norm((x + delta).double(), (C,), weight.double(), bias.double(), EPS)
+        reference = add_layer_norm_reference(*given)[1]
+        yield Draw(lambda _, given=given: add_layer_norm(*given)[1], f"{rows}x{C}", exact, reference)
+
+
+QUICK = Plan(draws=4, rows=100, channels=150)
 RECORD = Record(
     # The first and the third stage of tiny and large.
     cases=[
@@ -62,4 +88,16 @@ RECORD = Record(
         )
     ],
     work=lambda: of_stages(lambda n, c, x: (", fp32" if x == 4 else ", bf16", work(n, c, x, 2))),
+    parity={
+        "layer_norm": Check(
+            lambda *given: [draws(*given)],
+            full=Plan(),
+            short=Plan(draws=10),
+            quick=QUICK,
+            rehearsal=QUICK._replace(draws=1),
+            tiny=QUICK._replace(draws=2, rows=20),
+            ops=("layer_norm",),
+            launchers=[("layer_norm.kernel.add_layer_norm_triton", 1)],
+        )
+    },
 )

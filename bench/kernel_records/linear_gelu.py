@@ -1,18 +1,20 @@
 """The linear layer with GELU, and the linear layer of the CPU, which has no kernel."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
 from inputs import random
+from parity_rows import Check, Draw, integer, name_of
 from published_models import of_stages
-from registry import TIMED, Calls, Case, Record, Work, name_of
+from registry import TIMED, Calls, Case, Record, Work
 from tuning_candidates import Search, search
 
 from sam2fast.kernels._cpu import linear
-from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.kernels.linear_gelu import linear_gelu, linear_gelu_reference
 
 
 def work(rows: int, inner: int, outer: int, size: int) -> Work:
@@ -49,6 +51,28 @@ def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]], order: int) -> Sea
     return search("linear_gelu", names, fitting, dtype, choice="TORCH", choices=(1,), order=order)
 
 
+class Plan(NamedTuple):
+    """So many random inputs, with sizes up to these."""
+
+    draws: int = 40
+    rows: int = 20_000
+    inner: int = 1200
+    outer: int = 2000
+
+
+def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
+    for _ in range(plan.draws):
+        rows, K, N = (integer(1, most, generator) for most in plan[1:])
+        seed = integer(0, 2**31, generator)
+        x, bias = (random(*s, device=on, dtype=dtype, seed=seed + i) for i, s in enumerate([(rows, K), (N,)]))
+        weight = random(N, K, device=on, dtype=dtype, seed=seed + 2) * K**-0.5
+        given = x, weight, bias
+        exact = F.gelu(F.linear(*(t.double() for t in given)))
+        reference = linear_gelu_reference(*given)
+        yield Draw(lambda _, given=given: linear_gelu(*given), f"{rows}x{K} to {N}", exact, reference)
+
+
+QUICK = Plan(draws=4, rows=100, inner=150, outer=100)
 RECORD = Record(
     # The first and the third stage of tiny and large.
     cases=[
@@ -65,5 +89,17 @@ RECORD = Record(
         gelu_search("float32", itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3)), order=4),
     ],
     work=lambda: of_stages(lambda n, c, x: (f" to {4 * c:,}, bf16", work(n, c, 4 * c, 2))),
+    parity={
+        "linear_gelu": Check(
+            lambda *given: [draws(*given)],
+            full=Plan(),
+            short=Plan(draws=10),
+            quick=QUICK,
+            rehearsal=QUICK._replace(draws=1),
+            tiny=QUICK._replace(draws=2, rows=20),
+            ops=("linear_gelu",),
+            launchers=[("linear_gelu.kernel.linear_gelu_triton", 0)],
+        )
+    },
     pages={"linear-gelu": ("linear_gelu",)},
 )

@@ -2,21 +2,24 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from backend_calls import by_triton, kernel_if_any, ours, runs_kernels
 from inputs import random
+from parity_rows import Check, Draw, equal_to, integer, name_of
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Work, name_of
+from registry import Calls, Case, Record, Work
 from torch import Tensor
 from tuning_candidates import Search, search
 
+from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.mask_ops import (
     mask_statistics,
+    mask_statistics_reference,
     pack_masks,
     pack_masks_reference,
     suppress_overlaps,
@@ -167,6 +170,120 @@ def mask_search(shape: str, ops: tuple[str, ...], across: tuple[int, ...]) -> Se
     return search("mask_ops", "BLOCK_Y BLOCK_X num_warps num_stages", fitting, shape=shape, cases=ops)
 
 
+# Of the largest logit and the level, in units of fp32's epsilon: what a rounding may decide. Where kernel and torch
+# disagree there, that is no error, and is counted apart.
+ROUNDINGS = 4
+
+
+class Plan(NamedTuple):
+    """What is tried for each dtype."""
+
+    draws: int = 60
+    low: int = 300  # longest side of logits
+    side: int = 2000  # longest side of masks
+    masks: int = 20  # at once
+
+
+def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
+    """Smooth or rough logits, sometimes with NaN and with ties, to masks of any size, by all kernels of masks."""
+    for _ in range(plan.draws):
+        N, h, w = (integer(1, most, generator) for most in (plan.masks, plan.low, plan.low))
+        size = integer(1, plan.side, generator), integer(1, plan.side, generator)
+        logits = random(N, h + 4, w + 4, device=torch.device("cpu"), seed=integer(0, 2**31, generator)) * 8
+        smooth = integer(0, 1, generator) == 1
+        logits = F.avg_pool2d(logits, 5, stride=1) if smooth else logits[:, 4:, 4:].contiguous()
+        if integer(0, 3, generator) == 0:
+            logits.view(-1)[:: integer(2, 99, generator)] = torch.nan
+        if integer(0, 3, generator) == 0:  # many ties
+            logits = logits.round()
+        level, offset = (float(torch.randn((), generator=generator)) * integer(0, 1, generator) for _ in range(2))
+        given = logits.to(device, dtype), size, level
+        yield Draw(
+            lambda _, given=given, offset=offset: _by_every_op(*given, offset),
+            judge=lambda found, given=given, offset=offset: judged(found, *given, offset),
+        )
+
+
+def _by_every_op(logits: Tensor, size: tuple[int, int], level: float, offset: float) -> list[Tensor]:
+    masks, packed = upsample_and_threshold(logits, size, level), upsample_and_pack(logits, size, level)
+    statistics = mask_statistics(logits, size, level, offset)
+    return [masks, packed, pack_masks(masks), unpack_masks(packed, size[1]), *statistics]
+
+
+def judged(
+    found: list[Tensor], logits: Tensor, size: tuple[int, int], level: float, offset: float
+) -> Mapping[str, int]:
+    """Whether the results of all ops are right but for rounding, and how many pixels that decides."""
+    masks, packed, bits, back, *statistics = found
+    area, boxes = statistics[0], statistics[3]
+    right = pack_masks_reference(masks)
+    same = torch.equal(right, packed) and torch.equal(right, bits) and torch.equal(masks, back)
+    same &= torch.equal(area, masks.sum((1, 2), dtype=torch.int32))
+    expected, decided = mask_statistics_reference(logits, size, level, offset), 0
+    for n in range(len(logits)):
+        values = F.interpolate(logits[n, None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
+        largest = float(logits[n].float().nan_to_num(0).abs().max())
+        allowed = []
+        for count, right, at in zip(statistics, expected[:3], (level, level + offset, level - offset), strict=False):
+            near = (values - at).abs() <= ROUNDINGS * torch.finfo(torch.float32).eps * (largest + abs(at))
+            allowed.append(near)
+            same &= bool((count[n] - right[n]).abs() <= near.sum())
+        differing = masks[n] != (values > level)
+        same &= not bool((differing & ~allowed[0]).any())
+        same &= bool(allowed[0].any()) or torch.equal(boxes[n], expected.boxes[n])
+        decided += int(differing.sum())
+    return {"wrong": int(not same), "pixels": masks.numel(), "decided by rounding": decided}
+
+
+def frames(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
+    """Logits of several objects on a frame, with ties and NaN."""
+    for _ in range(plan.draws):
+        N, H, W = (integer(low, high, generator) for low, high in ((2, 12), (1, plan.low), (1, plan.low)))
+        logits = torch.randn(N, 1, H, W, generator=generator) * 12
+        if integer(0, 1, generator):
+            logits = logits.round()
+            logits.view(-1)[::5] = torch.nan
+        given = logits.to(on, dtype)
+        judge = equal_to(suppress_overlaps_reference(given).nan_to_num(1e4))
+        yield Draw(lambda _, given=given: suppress_overlaps(given).nan_to_num(1e4), judge=judge)
+
+
+def many_are_right(device: torch.device) -> bool:
+    """The first and the last of so many masks that their pixels pass 2**31, and a few that lie between."""
+    size = PHOTOGRAPH
+    count = 2**31 // (size[0] * size[1]) + 8
+    some = [0, 1, count // 2, count - 2, count - 1]
+    logits = torch.full((count, 64, 64), -5.0, device=device)
+    logits[some] = random(len(some), 64, 64, device=device)
+    with backend("triton"):
+        masks, packed = upsample_and_threshold(logits, size), upsample_and_pack(logits, size)
+        statistics = mask_statistics(logits, size)
+        few = upsample_and_threshold(logits[some], size)
+        right = torch.equal(masks[some], few) and torch.equal(packed[some], upsample_and_pack(logits[some], size))
+        right &= torch.equal(statistics.area[some], few.sum((1, 2), dtype=torch.int32))
+        right &= int(statistics.area.sum()) == int(few.sum())
+        right &= torch.equal(pack_masks(masks), packed) and torch.equal(unpack_masks(packed, size[1]), masks)
+    return bool(right)
+
+
+QUICK = Plan(draws=6, low=20, side=60, masks=3)
+CHECK = Check(
+    lambda *given: [draws(*given)],
+    full=Plan(),
+    short=Plan(draws=12),
+    quick=QUICK,
+    rehearsal=QUICK._replace(draws=1),
+    tiny=QUICK._replace(draws=1),
+    ops=("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks"),
+    launchers=[
+        *((f"mask_ops.launch.{op}_triton", 0) for op in ("upsample_and_threshold", "pack_masks", "unpack_masks")),
+        *(("mask_ops.launch.upsample_and_pack_triton", 0), ("mask_ops.launch.mask_statistics_triton", 0)),
+        ("mask_ops.launch.mask_statistics_triton", 1),
+    ],
+    is_exact=True,
+    many=many_are_right,
+)
+
 RECORD = Record(
     # A click's mask, a choice of three, and masks by the dozen; the most of them are for GPUs.
     cases=[
@@ -199,4 +316,13 @@ RECORD = Record(
                shape="overlaps", cases=("suppress_overlaps",)),
     ],
     work=lines,
+    parity={
+        "mask_ops": CHECK,
+        "suppress_overlaps": CHECK._replace(
+            groups=lambda *given: [frames(*given)],
+            ops=("suppress_overlaps",),
+            launchers=[("mask_ops.launch.suppress_overlaps_triton", 0)],
+            many=None,
+        ),
+    },
 )  # fmt: skip

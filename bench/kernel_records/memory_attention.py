@@ -1,15 +1,28 @@
 """Attention to the memory bank, and of a frame to itself."""
 
+import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from attention import fp8_ways, in_float32, memory_ways, published, rope_ways, rotated_before
-from inputs import full_bank, random, rope_tables
+from inputs import MemoryArguments, bank_with_gaps, full_bank, projections, random, rope_tables
+from parity_rows import SLACK, Check, Draw, integer, name_of
 from published_models import M_CHANNELS, PAGES, POINTERS, D, N
-from registry import FLOOR, TIMED, Calls, Case, Record, Work, name_of
+from registry import FLOOR, TIMED, Calls, Case, Record, Work
+from torch import Tensor
 from tuning_candidates import Search, programs_at_once, search
+
+from sam2fast.kernels.memory_attention import (
+    AttendedMemory,
+    memory_attention,
+    memory_attention_reference,
+    rope_attention,
+    rope_attention_reference,
+)
+from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
 
 FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random banks; a wrong scale is further off
 # The most shared memory of one program on sm_90.
@@ -176,6 +189,144 @@ def could_fit(
     return programs <= programs_at_once(shared, int(registers) + 40, warps)
 
 
+class Plan(NamedTuple):
+    """What is tried: every combination of objects, sides and widths, so many draws of each."""
+
+    sides: Sequence[int] = (64, 5, 17)
+    objects: Sequence[int] = (1, 3, 4)
+    widths: Sequence[tuple[int, int]] = ((256, 64), (128, 64), (32, 32))  # of heads and of memory
+    splits: Sequence[int | None] = (None, *range(1, 9))  # None: chosen by the launcher, through the dispatcher
+    slots: tuple[int, int] = (7, 12)  # of a bank, least and most
+    pages: int = 8  # most valid ones of an object
+    pointers: int = 64  # most
+    draws: int = 4
+
+
+def groups(
+    draw: Callable[..., Draw],
+    plan: Plan,
+    dtype: torch.dtype,
+    widths: str,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Iterator[Iterator[Draw]]:
+    """A group for each side."""
+    for side in plan.sides:
+        counts = itertools.product(plan.objects, range(plan.draws))
+        d, m = map(int, widths.split("/"))
+        yield (draw(objects, side, d, m, dtype, plan, generator, device) for objects, _ in counts)
+
+
+def memory_draw(
+    objects: int,
+    side: int,
+    d: int,
+    m: int,
+    dtype: torch.dtype,
+    plan: Plan,
+    generator: torch.Generator,
+    device: torch.device,
+    fp8: bool = False,
+) -> Draw:
+    """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all."""
+    from sam2fast.kernels.memory_attention import launch
+
+    K, L = integer(*plan.slots, generator), integer(0, plan.pointers, generator)
+    memory, filled = bank_with_gaps(objects, K, L, side, m, dtype, plan.pages, generator, device)
+    seed, asking = integer(0, 2**31, generator), (1, objects)[integer(0, 1, generator)]
+    query = random(asking, side * side, 1, d, device=device, dtype=dtype, seed=seed).transpose(1, 2)
+    weights = projections(d, m, device, dtype, seed)
+    arguments = MemoryArguments(query, memory, *weights, *rope_tables(side, d, device))
+
+    def kernel(splits: int | None) -> Tensor:
+        if splits is None:
+            return memory_attention(*arguments, fp8=fp8)
+        return launch.memory_attention_triton(*arguments, splits=splits, fp8=fp8)
+
+    return Draw(
+        kernel,
+        f"{asking} queries, side {side}, {d}/{m}, {K} slots with {filled}, {L} pointers "
+        f"with {memory.pointer_valid.sum(1).tolist()}",
+        memory_in_float64(arguments, fp8),
+        memory_attention_reference(*arguments, fp8=fp8),
+    )
+
+
+def memory_in_float64(arguments: MemoryArguments, fp8: bool = False) -> Tensor:
+    """The reference in float64, by object, as it holds all scores. With ``fp8`` they are of rounded rows."""
+    query, memory, *rest = arguments
+    pages, encodings = memory.pages.double(), (memory.position_encoding.double(), memory.time_encoding.double())
+    weights = [x.double() for x in rest[:4]]
+    out = []
+    for b in range(len(memory.page_table)):
+        own = slice(b, b + 1)
+        tables = memory.page_table[own], memory.page_time[own]
+        pointers = memory.pointers[own].double(), memory.pointer_encoding[own].double(), memory.pointer_valid[own]
+        asked = query[own] if len(query) > 1 else query
+        part = AttendedMemory(pages, *tables, *encodings, *pointers)
+        out.append(memory_attention_reference(asked.double(), part, *weights, *rest[4:], fp8=fp8))
+    return torch.cat(out)
+
+
+def rope_draw(
+    objects: int,
+    side: int,
+    d: int,
+    m: int,
+    dtype: torch.dtype,
+    plan: Plan,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Draw:
+    """Self-attention or, as often, values of width ``m`` of two maps and some keys without a position."""
+    from sam2fast.kernels.memory_attention import launch
+
+    maps, unrotated, width = 1, 0, d
+    if integer(0, 1, generator):
+        maps, unrotated, width = 2, integer(0, plan.pointers, generator), m
+    N, seed = side * side, integer(0, 2**31, generator)
+    shapes = (N, d), (maps * N + unrotated, d), (maps * N + unrotated, width)
+    # Heads are split off projections, so that they are the inner axis.
+    made = [
+        random(objects, rows, 1, columns, device=device, dtype=dtype, seed=seed + i).transpose(1, 2)
+        for i, (rows, columns) in enumerate(shapes)
+    ]
+    tables = rope_tables(side, d, device)
+
+    def kernel(splits: int | None) -> Tensor:
+        if splits is None:
+            return rope_attention(*made, *tables, unrotated)
+        return launch.rope_attention_triton(*made, *tables, unrotated, splits=splits)
+
+    each = [[x[b : b + 1].double() for x in made] for b in range(objects)]
+    return Draw(
+        kernel,
+        f"{objects} objects, side {side}, {d}/{width}, {maps} maps and {unrotated} keys without a position",
+        torch.cat([rope_attention_reference(*own, *tables, unrotated) for own in each]),
+        rope_attention_reference(*made, *tables, unrotated),
+    )
+
+
+def parity_check(op: str, draw: Callable[..., Draw]) -> Check:
+    quick = Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1)
+    return Check(
+        functools.partial(groups, draw),
+        full=Plan(),
+        short=Plan((64, 5), (1, 3), ((256, 64), (128, 64)), (None, 1, 8), draws=1),
+        quick=quick,
+        rehearsal=quick._replace(objects=(1,), widths=((32, 32),), splits=(None, 2)),
+        tiny=Plan((3,), (1, 2), ((32, 16),), (None, 2), pointers=5, draws=1),
+        ops=(op,),
+        launchers=[(f"memory_attention.launch.{op}_triton", 0)],
+        variants=lambda plan: ["{}/{}".format(*widths) for widths in plan.widths],
+        variant="widths",
+        splits=lambda plan: plan.splits,
+    )
+
+
+# Rounding to fp8 turns what fp32 leaves open near a tie into an eighth of a number, in one of some 1e5: the most that
+# this may do to an output. Between two ways of the CPU it is 0.002 on such inputs, and all rounding costs 0.1 to 0.2.
+NEAR_TIES = 0.02
 # With several programs at once, one computes while the other waits for its next keys.
 TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),
             (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2)]  # fmt: skip
@@ -206,4 +357,13 @@ RECORD = Record(
         attention_search("float32", "128x64", FP32),
     ],
     work=lines,
+    parity={
+        "memory_attention": parity_check("memory_attention", memory_draw),
+        "rope_attention": parity_check("rope_attention", rope_draw),
+        # Each way of its own decides what bfloat16 leaves open near ties.
+        "memory_attention in fp8": parity_check("memory_attention", functools.partial(memory_draw, fp8=True))._replace(
+            allowed=lambda dtype, reference: max(2 * SLACK * reference, NEAR_TIES),
+            unsupported=lambda device: too_old_for_fp8(device) if device.type == "cuda" else None,
+        ),
+    },
 )

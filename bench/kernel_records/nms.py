@@ -3,18 +3,20 @@
 import importlib.util
 import itertools
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from backend_calls import may_refuse, ours
 from inputs import random
+from parity_rows import Check, Draw, equal_to, integer
 from published_models import FULL_HD
 from registry import Calls, Case, Record, Work
 from torch import Tensor
 from tuning_candidates import search
 
 from kernel_records.mask_ops import LOW, PHOTOGRAPH, mask_logits
+from kernel_records.run_lengths import random_masks
 from sam2fast.kernels.nms import box_nms, box_nms_reference, mask_nms, mask_nms_reference
 
 
@@ -82,6 +84,61 @@ def lines() -> Iterable[tuple[str, str, Work]]:
         yield f"`mask_nms`, {masks} masks of {height}×{width}", "int8", mask_work(masks, height * width)
 
 
+class Plan(NamedTuple):
+    """What is tried."""
+
+    draws: int = 200  # of each op
+    side: int = 200  # longest of masks
+    boxes: int = 5000
+    crowd: int = 400  # masks that are compared with each other
+
+
+def _draw(nms: Callable[..., Tensor], items: Tensor, generator: torch.Generator, device: torch.device) -> Draw:
+    """With scores of which many are equal and some NaN."""
+    scores = torch.randint(integer(1, 1000, generator), (len(items),), generator=generator).float()
+    scores[torch.rand(len(items), generator=generator) < 0.01] = torch.nan
+    threshold = (0.0, 1.0, 0.5, 0.7, float(torch.rand((), generator=generator)))[integer(0, 4, generator)]
+    expected = nms(items, scores, threshold)
+    return Draw(lambda _: nms(items.to(device), scores.to(device), threshold), judge=equal_to(expected))
+
+
+def of_boxes(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
+    """Whole numbers, whose overlaps are often the threshold itself, or fractions; some are NaN or infinite."""
+    for _ in range(plan.draws):
+        count, spread = integer(1, plan.boxes, generator), integer(10, 2000, generator)
+        corner = torch.rand(count, 2, generator=generator) * spread
+        boxes = torch.cat([corner, corner + torch.rand(count, 2, generator=generator) * 50], 1)
+        boxes = boxes.round() if integer(0, 1, generator) else boxes
+        boxes[torch.rand(count, 4, generator=generator) < 0.002] = torch.nan
+        boxes[torch.rand(count, 4, generator=generator) < 0.002] = torch.inf
+        yield _draw(box_nms, boxes.double() if integer(0, 3, generator) == 0 else boxes, generator, device)
+
+
+def of_masks(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
+    """Copies of a few masks, each with a little noise."""
+    for _ in range(plan.draws):
+        distinct = random_masks(integer(1, 20, generator), plan.side, generator)
+        masks = distinct[torch.randint(len(distinct), (integer(1, plan.crowd, generator),), generator=generator)]
+        masks = masks ^ (torch.rand(masks.shape, generator=generator) < 0.05)
+        yield _draw(mask_nms, masks, generator, device)
+
+
+def parity_check(draws: Callable[..., Iterator[Draw]], launcher: str) -> Check:
+    quick = Plan(draws=4, side=50, boxes=150, crowd=70)
+    return Check(
+        lambda *given: [draws(*given)],
+        full=Plan(),
+        short=Plan(draws=30),
+        quick=quick,
+        rehearsal=quick._replace(draws=1),
+        tiny=Plan(draws=2, side=25, boxes=80, crowd=30),
+        ops=("nms",),
+        launchers=[(f"nms.kernel.{launcher}", 0)],
+        dtypes=(None,),
+        is_exact=True,
+    )
+
+
 RECORD = Record(
     cases=[
         *(box_nms_case(*each) for each in ((300, 60), (3000, 300), (10_000, 1000))),
@@ -99,4 +156,8 @@ RECORD = Record(
         ),
     ],
     work=lines,
+    parity={
+        "box_nms": parity_check(of_boxes, "box_nms_triton"),
+        "mask_nms": parity_check(of_masks, "mask_nms_triton"),
+    },
 )

@@ -2,20 +2,23 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from backend_calls import by_triton, runs_kernels
 from inputs import random
+from parity_rows import Check, Draw, integer, name_of
 from published_models import Windowed, hiera_blocks
-from registry import TIMED, Calls, Case, Record, Work, name_of
+from registry import TIMED, Calls, Case, Record, Work
 from torch import Tensor
 from tuning_candidates import Search, search
 
 from sam2fast.kernels._launch import ANY
-from sam2fast.kernels.window_attention import window_attention
+from sam2fast.kernels.window_attention import window_attention, window_attention_reference
 from sam2fast.kernels.window_attention.sdpa import CUDNN, DEFAULT, FLASH
+from sam2fast.kernels.window_attention.shapes import WIDEST
 
 
 def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> dict[str, Callable[[], Tensor]]:
@@ -94,6 +97,95 @@ def window_search(
     return search("window_attention", names, tiles, dtype, shape, choice=choice, choices=choices, order=order)
 
 
+# Of tiny (heads of 96 channels), base+ (56) and large (72).
+REAL = (
+    Windowed(256, 8, 1, 96), Windowed(256, 8, 2, 96, 2), Windowed(256, 8, 4, 56, 2),
+    Windowed(128, 4, 2, 96), Windowed(128, 4, 8, 56, 2), Windowed(128, 4, 4, 72),
+    Windowed(64, 14, 4, 96), Windowed(64, 14, 8, 96, 2), Windowed(64, 14, 8, 56),
+    Windowed(64, 16, 8, 72), Windowed(64, 16, 16, 72, 2),
+    Windowed(32, 7, 8, 96), Windowed(32, 7, 16, 56),
+    Windowed(64, 0, 4, 96), Windowed(64, 0, 8, 56), Windowed(64, 0, 8, 72),
+)  # fmt: skip
+
+
+class Plan(NamedTuple):
+    """What is tried for every window and dtype: the maps of SAM 2, and so many small ones."""
+
+    windows: Sequence[int] = (4, 7, 8, 14, 16, 0)
+    head_widths: Sequence[int] = (56, 72, 96, 8, 24, 128)  # for small maps; those of SAM 2 as often as all others
+    real: Sequence[Windowed] = REAL
+    draws: int = 4  # of small maps; nearly each compiles a kernel of its own
+    whole: int = 40  # longest side of a small map that is one window
+    windows_across: int = 3  # most of a small map, padded ones included
+    batch: int = 5  # most small maps
+
+
+class Shape(NamedTuple):
+    """One input."""
+
+    batch: int
+    height: int
+    width: int
+    window: int  # 0 for the whole map
+    heads: int
+    d: int
+    pooled: bool
+
+
+def groups(
+    plan: Plan, dtype: torch.dtype, window: int, generator: torch.Generator, device: torch.device
+) -> Iterator[Iterator[Draw]]:
+    """Of the models' maps, and of small ones, with heads that every GPU can launch."""
+    plan = plan._replace(head_widths=[d for d in plan.head_widths if d <= WIDEST[dtype]])
+    for shapes in (real_shapes(window, plan, generator), small_shapes(window, plan, generator)):
+        yield (window_draw(shape, dtype, generator, device) for shape in shapes)
+
+
+def real_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterator[Shape]:
+    """The models' maps of this window, one or two at once."""
+    for block in plan.real:
+        if block.window == window:
+            batch, side = integer(1, 2, generator), block.side
+            yield Shape(batch, side, side, window, block.heads, block.width, block.stride == 2)
+
+
+def small_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterator[Shape]:
+    """Random ones: from one position to a few windows, mostly oblong and padded, pooled in turn where that is possible.
+
+    Maps that are one window are pooled where both sides are even, as the kernel wants them.
+    """
+    longest = plan.windows_across * window or plan.whole
+    for turn in range(plan.draws):
+        height, width = (integer(1, longest, generator) for _ in range(2))
+        pooled = window % 2 == 0 and turn % 2 == 1
+        if pooled:  # at least one query
+            height, width = (side + side % 2 if window == 0 else max(2, side) for side in (height, width))
+        d = plan.head_widths[integer(0, len(plan.head_widths) - 1, generator)]
+        yield Shape(integer(1, plan.batch, generator), height, width, window, integer(1, 3, generator), d, pooled)
+
+
+def window_draw(shape: Shape, dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Draw:
+    """Normal projections of the shape, for the launcher itself; under autocast, as often, the bias stays fp32."""
+    from sam2fast.kernels.window_attention import kernel as launch
+
+    channels, seed = 3 * shape.heads * shape.d, integer(0, 2**31, generator)
+    qkv = random(shape.batch, shape.height, shape.width, channels, device=device, dtype=dtype, seed=seed)
+    of_bias = (dtype, torch.float32)[integer(0, 1, generator)]
+    bias = random(channels, device=device, dtype=of_bias, seed=seed + 1)
+    rest = shape.heads, shape.window, (2, 2) if shape.pooled else None
+    # One map at a time: the scores of whole maps are held. Under inference, the reference takes long rows on the CPU
+    # in fp32.
+    with torch.enable_grad():
+        exact = [window_attention_reference(x.double(), bias.double(), *rest) for x in qkv.split(1)]
+    return Draw(
+        lambda _: launch.window_attention_triton(qkv, bias, *rest),
+        str(shape),
+        torch.cat(exact).detach(),
+        window_attention_reference(qkv, bias, *rest),
+    )
+
+
+QUICK = Plan(real=(), draws=2, whole=12, windows_across=2, batch=2)
 # Most windows are one or two blocks of keys, which leaves little to overlap; a whole map is many. What spills on sm_90
 # is left out: in bfloat16 all of it, since ahead-of-time compilation refuses it, in fp32 the worst.
 WINDOWS = [(64, 32, 4, 1), (64, 32, 4, 2), (64, 64, 4, 1), (64, 64, 8, 1), (64, 32, 8, 1),
@@ -119,4 +211,20 @@ RECORD = Record(
         window_search("float32", "global", FP32_WHOLE_MAP, (DEFAULT,), order=4),
     ],
     work=lines,
+    parity={
+        "window_attention": Check(
+            groups,
+            full=Plan(),
+            short=Plan(draws=1),
+            quick=QUICK,
+            rehearsal=QUICK._replace(windows=(7, 0), draws=1),
+            tiny=QUICK._replace(
+                windows=(4, 7, 0), head_widths=(8, 24), real=(Windowed(8, 4, 2, 24, 2), Windowed(8, 7, 1, 8))
+            ),
+            ops=("window_attention",),
+            launchers=[("window_attention.kernel.window_attention_triton", 0)],
+            variants=lambda plan: plan.windows,
+            variant="window",
+        )
+    },
 )
