@@ -18,6 +18,11 @@ def random(*shape: int, device: torch.device, dtype: torch.dtype = torch.float32
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
 
 
+def small(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Standard normal values in fp32 on the CPU."""
+    return random(*shape, device=torch.device("cpu"), seed=seed)
+
+
 def blobs(count: int, height: int, width: int, device: torch.device) -> Tensor:
     """Logits ``(count, 1, H, W)`` with components of many sizes."""
     return F.avg_pool2d(random(count, 1, height + 4, width + 4, device=device), 5, stride=1)

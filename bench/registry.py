@@ -59,6 +59,27 @@ class Case:
         return self.device in ("", device.type)
 
 
+class Sample(NamedTuple):
+    """A call of an op on little input, for tests that every op has to pass.
+
+    Attributes:
+        function: the public function.
+        arguments: of the function, on the CPU.
+        launches: the name under which launches are counted, which the operator has, too, unless it is named.
+        batched: so many leading arguments have the same first axis, which may be empty.
+        has_gradient: whether results have a gradient.
+        is_bounded: whether tracing with symbols as sizes would take too long.
+    """
+
+    function: Callable[..., Any]
+    arguments: Callable[[], tuple[Any, ...]]
+    launches: str
+    operator: str = ""
+    batched: int = 1
+    has_gradient: bool = False
+    is_bounded: bool = False
+
+
 class Record(NamedTuple):
     """What is measured, tuned and shown of the ops of one folder of ``kernels/``.
 
@@ -67,6 +88,7 @@ class Record(NamedTuple):
         small: a case of every op and every row of the launch table, for rehearsals in Triton's interpreter.
         searches: what is tried for each row of the launch table.
         work: lines of the table of work on the op's page: what, the dtype of its products, the work.
+        samples: small calls of every op with a kernel, by a name.
         parity: comparisons with the reference implementation on random inputs, by the op's name in rows.
         pages: the ops that each page shows measurements of; by default the page of the folder, with all ops.
     """
@@ -75,6 +97,7 @@ class Record(NamedTuple):
     small: Sequence[Case]
     searches: Sequence[Search]
     work: Callable[[], Iterable[tuple[str, str, Work]]]
+    samples: Mapping[str, Sample]
     parity: Mapping[str, Check]
     pages: Mapping[str, Sequence[str]] = {}
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from backend_calls import by_triton, runs_kernels
-from inputs import blobs
+from inputs import blobs, small
 from parity_rows import Check, Draw, equal_to, integer
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Work
+from registry import Calls, Case, Record, Sample, Work
 from tuning_candidates import search
 
 from sam2fast.kernels._dispatch import backend
@@ -130,6 +130,11 @@ RECORD = Record(
         )
     ],
     work=lambda: (("×".join(map(str, size)), "bf16", work(*size)) for size in SIZES),
+    samples={
+        "connected_components": Sample(
+            connected_components, lambda: (small((2, 1, 16, 24)) > 0,), "connected_components"
+        )
+    },
     parity={
         "connected_components": Check(
             lambda *given: [draws(*given)],

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random
+from inputs import random, small
 from parity_rows import Check, Draw, integer, name_of
 from published_models import of_stages
-from registry import TIMED, Calls, Case, Record, Work
+from registry import TIMED, Calls, Case, Record, Sample, Work
 from torch import Tensor
 from tuning_candidates import search
 
@@ -88,6 +88,22 @@ RECORD = Record(
         )
     ],
     work=lambda: of_stages(lambda n, c, x: (", fp32" if x == 4 else ", bf16", work(n, c, x, 2))),
+    samples={
+        "add_layer_norm": Sample(
+            add_layer_norm,
+            lambda: (*map(small, ((3, 8), (3, 8), (8,), (8,))), EPS),
+            "layer_norm",
+            "add_layer_norm",
+            2,
+            True,
+        ),
+        "layer_norm": Sample(
+            lambda *given: add_layer_norm(given[0], None, *given[1:])[1],
+            lambda: (*map(small, ((3, 8), (8,), (8,))), EPS),
+            "layer_norm",
+            has_gradient=True,
+        ),
+    },
     parity={
         "layer_norm": Check(
             lambda *given: [draws(*given)],

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random
+from inputs import random, small
 from parity_rows import Check, Draw, integer, name_of
 from published_models import of_stages
-from registry import TIMED, Calls, Case, Record, Work
+from registry import TIMED, Calls, Case, Record, Sample, Work
 from tuning_candidates import Search, search
 
 from sam2fast.kernels._cpu import linear
@@ -89,6 +89,11 @@ RECORD = Record(
         gelu_search("float32", itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3)), order=4),
     ],
     work=lambda: of_stages(lambda n, c, x: (f" to {4 * c:,}, bf16", work(n, c, 4 * c, 2))),
+    samples={
+        "linear_gelu": Sample(
+            linear_gelu, lambda: tuple(map(small, ((2, 4, 8), (16, 8), (16,)))), "linear_gelu", has_gradient=True
+        )
+    },
     parity={
         "linear_gelu": Check(
             lambda *given: [draws(*given)],

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from backend_calls import by_triton, kernel_if_any, ours, runs_kernels
-from inputs import random
+from inputs import random, small
 from parity_rows import Check, Draw, equal_to, integer, name_of
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Work
+from registry import Calls, Case, Record, Sample, Work
 from torch import Tensor
 from tuning_candidates import Search, search
 
@@ -316,6 +316,20 @@ RECORD = Record(
                shape="overlaps", cases=("suppress_overlaps",)),
     ],
     work=lines,
+    samples={
+        "mask_statistics": Sample(mask_statistics, lambda: (small((2, 12, 20)), (32, 50)), "mask_statistics"),
+        **{
+            function.__name__: Sample(function, lambda: (small((2, 12, 20)), (32, 50), 0.3), function.__name__)
+            for function in (upsample_and_threshold, upsample_and_pack)
+        },
+        "pack_masks": Sample(pack_masks, lambda: (small((2, 12, 20)) > 0,), "pack_masks"),
+        "unpack_masks": Sample(
+            unpack_masks, lambda: (pack_masks_reference(small((2, 12, 20)) > 0), 20), "unpack_masks"
+        ),
+        "suppress_overlaps": Sample(
+            suppress_overlaps, lambda: (small((3, 1, 8, 12)) * 12,), "suppress_overlaps", has_gradient=True
+        ),
+    },
     parity={
         "mask_ops": CHECK,
         "suppress_overlaps": CHECK._replace(

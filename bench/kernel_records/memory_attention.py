@@ -4,14 +4,14 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from attention import fp8_ways, in_float32, memory_ways, published, rope_ways, rotated_before
-from inputs import MemoryArguments, bank_with_gaps, full_bank, projections, random, rope_tables
+from inputs import MemoryArguments, bank_with_gaps, full_bank, projections, random, rope_tables, small
 from parity_rows import SLACK, Check, Draw, integer, name_of
 from published_models import M_CHANNELS, PAGES, POINTERS, D, N
-from registry import FLOOR, TIMED, Calls, Case, Record, Work
+from registry import FLOOR, TIMED, Calls, Case, Record, Sample, Work
 from torch import Tensor
 from tuning_candidates import Search, programs_at_once, search
 
@@ -327,6 +327,17 @@ def parity_check(op: str, draw: Callable[..., Draw]) -> Check:
 # Rounding to fp8 turns what fp32 leaves open near a tie into an eighth of a number, in one of some 1e5: the most that
 # this may do to an output. Between two ways of the CPU it is 0.002 on such inputs, and all rounding costs 0.1 to 0.2.
 NEAR_TIES = 0.02
+
+
+def small_bank(biased: bool = True) -> tuple[Any, ...]:
+    """Of two objects, with gaps; and the other arguments, with or without biases of projections."""
+    generator, on = torch.Generator().manual_seed(0), torch.device("cpu")
+    memory, _ = bank_with_gaps(2, 3, 4, 4, 16, torch.float32, 3, generator, on)
+    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
+    weights = [x if biased or x.ndim > 1 else None for x in projections(32, 16, on, torch.float32)]
+    return small((2, 1, 16, 32)), memory, *weights, *rope_tables(4, 32, on)
+
+
 # With several programs at once, one computes while the other waits for its next keys.
 TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),
             (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2)]  # fmt: skip
@@ -357,6 +368,19 @@ RECORD = Record(
         attention_search("float32", "128x64", FP32),
     ],
     work=lines,
+    samples={
+        "memory_attention": Sample(memory_attention, small_bank, "memory_attention", "", 0, True),
+        "memory_attention without biases": Sample(
+            memory_attention, lambda: small_bank(biased=False), "memory_attention", "", 0, True, is_bounded=True
+        ),
+        "rope_attention": Sample(
+            rope_attention,
+            lambda: (*(small((2, 1, 16, 16), seed) for seed in range(3)), *rope_tables(4, 16, torch.device("cpu"))),
+            "rope_attention",
+            batched=3,
+            has_gradient=True,
+        ),
+    },
     parity={
         "memory_attention": parity_check("memory_attention", memory_draw),
         "rope_attention": parity_check("rope_attention", rope_draw),

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from backend_calls import may_refuse, ours
-from inputs import random
+from inputs import random, small
 from parity_rows import Check, Draw, equal_to, integer
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Work
+from registry import Calls, Case, Record, Sample, Work
 from torch import Tensor
 from tuning_candidates import search
 
@@ -156,6 +156,12 @@ RECORD = Record(
         ),
     ],
     work=lines,
+    samples={
+        "box_nms": Sample(
+            box_nms, lambda: ((small((20, 4)).abs() * 9).cumsum(1), small((20,)), 0.3), "nms", "box_nms", 2
+        ),
+        "mask_nms": Sample(mask_nms, lambda: (small((20, 6, 7)) > 0, small((20,), 1), 0.3), "nms", "mask_nms", 2),
+    },
     parity={
         "box_nms": parity_check(of_boxes, "box_nms_triton"),
         "mask_nms": parity_check(of_masks, "mask_nms_triton"),

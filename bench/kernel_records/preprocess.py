@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random
+from inputs import random, small
 from parity_rows import Check, Draw, integer
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Work
+from registry import Calls, Case, Record, Sample, Work
 from torch import Tensor
 from tuning_candidates import search
 
@@ -73,6 +73,14 @@ RECORD = Record(
     small=[preprocess_case(1, 12, 16, side=16)],
     searches=[search("preprocess", "BLOCK num_warps num_stages", ((128, 2, 1), (256, 4, 1), (512, 8, 1)))],
     work=lambda: ((" × ".join(map(str, size)), "bf16", work(*size)) for size in SIZES),
+    samples={
+        "preprocess": Sample(
+            resize_and_normalise,
+            lambda: (small((2, 9, 12, 3)).sigmoid(), (4, 8), MEAN, STD, 1.0),
+            "preprocess",
+            "resize_and_normalise",
+        )
+    },
     parity={
         "preprocess": Check(
             lambda *given: [draws(*given)],

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from backend_calls import ours
-from inputs import random
+from inputs import random, small
 from parity_rows import Check, Draw, equal_to, integer
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Work
+from registry import Calls, Case, Record, Sample, Work
 from torch import Tensor
 from tuning_candidates import Search, search
 
@@ -208,6 +208,20 @@ RECORD = Record(
                cases=("decode_masks",)),
     ],
     work=lines,
+    samples={
+        "encode_masks": Sample(
+            encode_masks, lambda: (small((2, 9, 14)) > 0,), "run_lengths", "encode_masks"
+        ),
+        "encode_upsampled": Sample(
+            encode_upsampled,
+            lambda: ((small((2, 8, 12)) * 3).round(), (16, 24), 0.25, (1, 2), (30, 40)),
+            "run_lengths",
+            "encode_upsampled",
+        ),
+        "decode_masks": Sample(
+            decode_masks, lambda: (encode_masks_reference(small((2, 9, 14)) > 0),), "run_lengths", "decode_masks", 0
+        ),
+    },
     parity={
         "encode_masks": parity_check(encoded, "encode_masks", "decode_masks")._replace(many=many_are_right),
         "encode_upsampled": parity_check(encoded_upsampled, "encode_upsampled"),

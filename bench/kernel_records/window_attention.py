@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from backend_calls import by_triton, runs_kernels
-from inputs import random
+from inputs import random, small
 from parity_rows import Check, Draw, integer, name_of
 from published_models import Windowed, hiera_blocks
-from registry import TIMED, Calls, Case, Record, Work
+from registry import TIMED, Calls, Case, Record, Sample, Work
 from torch import Tensor
 from tuning_candidates import Search, search
 
@@ -211,6 +211,17 @@ RECORD = Record(
         window_search("float32", "global", FP32_WHOLE_MAP, (DEFAULT,), order=4),
     ],
     work=lines,
+    samples={
+        name: Sample(
+            window_attention,
+            lambda stride=stride: (small((2, 8, 12, 48)), small((48,)), 2, 4, stride),
+            "window_attention",
+            batched=0,
+            has_gradient=True,
+            is_bounded=True,
+        )
+        for name, stride in (("window_attention", None), ("window_attention pooled", (2, 2)))
+    },
     parity={
         "window_attention": Check(
             groups,

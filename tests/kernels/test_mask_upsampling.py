@@ -21,13 +21,6 @@ from sam2fast.kernels.mask_ops import (
     upsample_and_threshold,
     upsample_and_threshold_reference,
 )
-from sam2fast.kernels.mask_ops.operators import (
-    mask_statistics_operator,
-    pack_masks_operator,
-    unpack_masks_operator,
-    upsample_and_pack_operator,
-    upsample_and_threshold_operator,
-)
 
 # (h, w) of the logits and (H, W) of the masks
 SIZES = {
@@ -354,26 +347,6 @@ def test_small_blocks_in_any_order(seed, monkeypatch, triton_device):
 
 
 @pytest.mark.parametrize("name", ["torch", "triton"])
-def test_strided_and_empty_input(name, triton_device):
-    logits, size = smooth(4, 20, 14).to(triton_device), (45, 31)
-    strided = logits[::2, ::2].mT
-    with backend(name):
-        assert_same_statistics(mask_statistics(strided, size), strided.cpu(), size, 0.0, 1.0)
-        assert_same_masks(upsample_and_threshold(strided, size), strided.cpu(), size, 0.0)
-        masks = upsample_and_threshold(logits, size)[:, ::2, 1::2]
-        assert torch.equal(unpack_masks(pack_masks(masks)[::2], masks.shape[-1]), masks[::2])
-        none = mask_statistics(logits[:0], size)
-        assert [tuple(x.shape) for x in none] == [(0,), (0,), (0,), (0, 4)] and none.boxes.dtype == torch.int32
-        assert upsample_and_threshold(logits[:0], size).shape == (0, 45, 31)
-        assert upsample_and_pack(logits[:0], size).shape == (0, 45, 4)
-        assert pack_masks(masks[:0]).shape == (0, 23, 2) and unpack_masks(pack_masks(masks[:0]), 15).shape == (
-            0,
-            23,
-            15,
-        )
-
-
-@pytest.mark.parametrize("name", ["torch", "triton"])
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 64, 131])
 def test_bits_are_numpys(name, width, triton_device):
     masks = random_map(2, 3, 5, width) > 0
@@ -415,23 +388,6 @@ def test_refused_input(triton_device):
         pack_masks(logits)
     with pytest.raises(ValueError, match=r"expected uint8 \(..., H, 2\) for masks 9 wide, got torch.uint8 \(4, 1\)"):
         unpack_masks(torch.zeros(4, 1, dtype=torch.uint8), 9)
-
-
-def test_the_operators_are_well_formed(triton_device):
-    logits = smooth(2, 6, 5).to(triton_device)
-    for given in (logits, logits.clone().requires_grad_()):
-        torch.library.opcheck(mask_statistics_operator, (given, [9, 13], 0.0, 1.0))
-        torch.library.opcheck(upsample_and_threshold_operator, (given, [9, 13], 0.0))
-        torch.library.opcheck(upsample_and_pack_operator, (given, [9, 13], 0.0))
-    torch.library.opcheck(pack_masks_operator, (logits > 0,))
-    torch.library.opcheck(unpack_masks_operator, (pack_masks(logits > 0), 5))
-
-
-def test_masks_have_no_gradient(triton_device):
-    logits = smooth(2, 6, 5).to(triton_device).requires_grad_()
-    for size in ((9, 13), (40, 50)):
-        assert not upsample_and_threshold(logits, size).requires_grad
-        assert not any(x.requires_grad for x in mask_statistics(logits, size))
 
 
 def test_another_default_device(triton_launch):

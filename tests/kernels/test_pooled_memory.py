@@ -5,7 +5,6 @@ import torch
 from memories import memory_of, memory_of_kinds, rope_of_kinds, weights_of, written_out
 from parity import random_map
 
-from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
     memory_attention,
@@ -99,30 +98,3 @@ def test_kernels(triton_device, case, dtype):
 
 def moved(memory: AttendedMemory, device: torch.device, dtype: torch.dtype) -> AttendedMemory:
     return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory))
-
-
-@torch.no_grad()
-def test_the_dispatcher_uses_the_kernels(triton_device):
-    memory = moved(memory_of_kinds(6, 1, m=32), triton_device, torch.float32)
-    weights, query = [w.to(triton_device) for w in weights_of(32, 32)], random_map(1, 1, 16, 32).to(triton_device)
-    before = launches["memory_attention"]
-    with backend("triton"):
-        actual = memory_attention(query, memory, *weights, *rope_of_kinds(4, 32, triton_device))
-    assert launches["memory_attention"] == before + 1
-    expected = memory_attention_reference(query, memory, *weights, *rope_of_kinds(4, 32, triton_device))
-    assert relative_error(expected, actual) < 1e-5
-
-
-def test_gradients_equal_the_references(triton_device):
-    memory = moved(memory_of_kinds(6, 1, m=32), triton_device, torch.float32)
-    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
-    query, tables = random_map(1, 1, 16, 32).to(triton_device), rope_of_kinds(4, 32, triton_device)
-    weights = [w.to(triton_device) for w in weights_of(32, 32)]
-
-    def gradients(name):
-        pages = memory.pages.detach().requires_grad_()
-        with backend(name):
-            out = memory_attention(query, memory._replace(pages=pages), *weights, *tables)
-        return torch.autograd.grad(out.square().sum(), pages)[0]
-
-    assert relative_error(gradients("torch"), gradients("triton")) < 1e-4
