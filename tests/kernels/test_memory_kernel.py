@@ -3,7 +3,7 @@
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
-from memories import memory_of, weights_of, written_out
+from memories import memory_of, memory_of_kinds, moved, on_cpu, rope_of_kinds, weights_of, written_out
 from parity import random_map
 
 pytest.importorskip("triton")
@@ -31,11 +31,6 @@ def rope(side, d, device="cpu"):
     return axial_rope(d, side, side, 10000.0, torch.device(device))
 
 
-def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
-    fields = (x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory)
-    return AttendedMemory(*fields)
-
-
 def check(exact, reference, actual, dtype):
     """fp32 is close; fp16 and bf16 are at most twice as far from float64 as the reference."""
     assert actual.dtype == dtype and actual.shape == exact.shape
@@ -56,30 +51,31 @@ CASES = {
     "more pointers than three blocks": (4, 32, 32, 1, (1, 0), 200, 2),
     "more splits than blocks": (4, 32, 32, 1, (1,), 3, 8),
     "side 12": (12, 32, 32, 1, (2, 1), 20, 3),
+    "quarters, nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3),
+    "quarters, two heads, an odd quarter": (6, 32, 32, 2, (5, 12), 4, 2),
+    "quarters, no pointers": (8, 32, 64, 1, (2, 6), 0, 8),
+    "quarters, official widths": (4, 256, 64, 1, (9,), 8, 1),
 }
 
 
 @DTYPES
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_memory_attention(triton_device, case, dtype):
-    """Histories of different length, slots in disorder; masked tokens hold NaN."""
-    side, d, m, heads, filled, pointers, splits = case
-    memory = memory_of(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
+def test_memory_attention(triton_device, name, dtype):
+    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, or quarters of maps."""
+    side, d, m, heads, filled, pointers, splits = CASES[name]
+    bank, rotation = (memory_of_kinds, rope_of_kinds) if name.startswith("quarters") else (memory_of, rope)
+    memory = bank(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
     memory = moved(memory, triton_device, dtype)
     weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
     for query in (random_map(len(filled), heads, side**2, d), random_map(1, heads, side**2, d)):
         query = query.to(triton_device, dtype)
-        tables = rope(side, d, triton_device)
+        tables = rotation(side, d, triton_device)
         exact = written_out(*on_cpu(query, memory, *weights, *tables))
         reference = memory_attention_reference(query, memory, *weights, *tables)
         actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
         check(exact, reference, actual, dtype)
     assert torch.equal(actual, launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits))
-
-
-def on_cpu(*values):
-    return [AttendedMemory(*(x.cpu() for x in v)) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
 
 
 @pytest.mark.parametrize("splits", [1, 3])
