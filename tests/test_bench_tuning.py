@@ -18,7 +18,7 @@ import tuning_faults
 import tuning_trials
 from bench_cases import small_case
 from checkout import ROOT
-from gpu_plan.launch_rows import merged, text_of
+from gpu_plan.launch_rows import text_of
 from kernel_records import SEARCHES, cases, small_cases
 from kernel_records.memory_attention import could_fit
 from registry import expectation
@@ -408,37 +408,9 @@ print(len(tune.SEARCHES), len(list(kernel_records.cases())) > 50, "triton" in sy
 
 
 class TestLaunchTable:
-    def test_a_tuned_row_replaces_its_own_and_no_other(self):
-        table = json.loads(tune.TABLE.read_text())
-        row = LaunchConfig("sm_90", "*", "*", {"BLOCK": 256}, {"num_warps": 4})
-        once = merged(table, [{"op": "connected_components", **row._asdict()}])
-        again = row._replace(meta={"BLOCK": 512})
-        twice = merged(once, [{"op": "connected_components", **again._asdict()}])
-        assert len(once["connected_components"]) == len(twice["connected_components"]) == 2
-        assert twice["connected_components"][0] == table["connected_components"][0]
-        assert twice["connected_components"][1]["meta"] == {"BLOCK": 512}
-
     def test_the_file_is_written_as_it_stands(self):
         text = tune.TABLE.read_text()
         assert text_of(json.loads(text)) == text
-
-    def test_the_more_particular_row_wins(self, monkeypatch):
-        from sam2fast.kernels import _launch
-
-        rows = [
-            LaunchConfig("*", "*", "*", {"BLOCK": 1}, {}),
-            LaunchConfig("cpu", "*", "*", {"BLOCK": 2}, {}),
-            LaunchConfig("cpu", "bfloat16", "*", {"BLOCK": 3}, {}),
-            LaunchConfig("sm_90", "*", "*", {"BLOCK": 4}, {}),
-            LaunchConfig("*", "float32", "large", {"BLOCK": 5}, {}),
-        ]
-        monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows})
-        asked = [(torch.uint8, "*"), (torch.bfloat16, "*"), (torch.float32, "large")]
-        found = [_launch.launch_config("op", torch.zeros(1, dtype=d), s).meta["BLOCK"] for d, s in asked]
-        assert found == [2, 3, 5]
-        monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[3:4]})
-        with pytest.raises(LookupError, match="no launch configuration of op"):
-            _launch.launch_config("op", torch.zeros(1))
 
     def test_rows_are_compiled_where_they_are_launched(self, monkeypatch):
         """For the targets on which some dtype and shape takes them, named or not."""
