@@ -110,7 +110,6 @@ RECORD = Record(
             full=Plan(),
             short=Plan(draws=10),
             quick=QUICK,
-            rehearsal=QUICK._replace(draws=1),
             tiny=QUICK._replace(draws=2, rows=20),
             ops=("layer_norm",),
             launchers=[("layer_norm.kernel.add_layer_norm_triton", 1)],

@@ -100,7 +100,6 @@ RECORD = Record(
             full=Plan(),
             short=Plan(draws=10),
             quick=QUICK,
-            rehearsal=QUICK._replace(draws=1),
             tiny=QUICK._replace(draws=2, rows=20),
             ops=("linear_gelu",),
             launchers=[("linear_gelu.kernel.linear_gelu_triton", 0)],

@@ -272,7 +272,6 @@ CHECK = Check(
     full=Plan(),
     short=Plan(draws=12),
     quick=QUICK,
-    rehearsal=QUICK._replace(draws=1),
     tiny=QUICK._replace(draws=1),
     ops=("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks"),
     launchers=[

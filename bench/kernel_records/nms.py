@@ -130,7 +130,6 @@ def parity_check(draws: Callable[..., Iterator[Draw]], launcher: str) -> Check:
         full=Plan(),
         short=Plan(draws=30),
         quick=quick,
-        rehearsal=quick._replace(draws=1),
         tiny=Plan(draws=2, side=25, boxes=80, crowd=30),
         ops=("nms",),
         launchers=[(f"nms.kernel.{launcher}", 0)],

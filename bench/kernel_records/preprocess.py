@@ -87,7 +87,6 @@ RECORD = Record(
             full=Plan(),
             short=Plan(draws=10),
             quick=QUICK,
-            rehearsal=QUICK._replace(draws=1),
             tiny=Plan(draws=2, side=12),
             ops=("preprocess",),
             launchers=[("preprocess.kernel.resize_and_normalise_triton", 0)],

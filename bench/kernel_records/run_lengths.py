@@ -181,7 +181,6 @@ def parity_check(draws: Callable[..., Iterator[Draw]], *launchers: str) -> Check
         full=Plan(),
         short=Plan(draws=30),
         quick=quick,
-        rehearsal=quick._replace(draws=1),
         tiny=Plan(draws=2, side=25, masks=2),
         ops=("run_lengths",),
         launchers=[(f"run_lengths.kernel.{name}_triton", 0) for name in launchers],
