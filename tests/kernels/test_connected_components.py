@@ -160,8 +160,3 @@ def test_kernel_separates_masks(block, triton_device):
     assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))
     uint8 = mask.to(torch.uint8) * 7
     assert all(map(torch.equal, connected_components(mask), by_triton(uint8, triton_device)))
-
-
-def test_kernel_with_the_stored_configuration(triton_device):
-    mask = torch.rand(1, 1, 40, 64, generator=torch.Generator().manual_seed(0)) < 0.4
-    assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))

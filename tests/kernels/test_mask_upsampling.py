@@ -1,5 +1,7 @@
 """Masks from low-resolution logits: statistics, masks and bits of the upsampled ones, without their floats."""
 
+import contextlib
+
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
@@ -234,17 +236,12 @@ def assert_same_statistics(found, logits, size, threshold, offset):
     assert torch.equal(right.boxes[sure], found.boxes.cpu()[sure])
 
 
-@ALL_SIZES
-def test_kernels(low, size, triton_device):
-    check_kernels(low, size, torch.float32, triton_device)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
-def test_kernels_in_fp16_and_bf16(dtype, triton_device):
-    check_kernels((9, 14), (31, 40), dtype, triton_device)
-
-
-def check_kernels(low, size, dtype, triton_device):
+@pytest.mark.parametrize(
+    ("low", "size", "dtype"),
+    [pytest.param(*sizes, torch.float32, id=name) for name, sizes in SIZES.items()]
+    + [((9, 14), (31, 40), torch.bfloat16), ((9, 14), (31, 40), torch.float16)],
+)
+def test_kernels(low, size, dtype, triton_device):
     logits = torch.cat([smooth(1, *low), random_map(1, *low) - 1, torch.full((1, *low), -9.0)]).to(dtype)
     logits[1].view(-1)[::7] = torch.nan
     before = dict(launches)
@@ -326,22 +323,18 @@ def test_small_blocks_in_any_order(seed, monkeypatch, triton_device):
     ]
     monkeypatch.setattr(_launch, "launch_table", lambda: table)
     logits, size = smooth(2, 6, 9), (18, 35)
+    shuffled = contextlib.nullcontext()
     if seed is not None:
         if triton_device.type == "cuda":
             pytest.skip("programs are shuffled by the interpreter")
         import interpreter
 
-        shuffle = interpreter.shuffled_programs(seed)
-        shuffle.__enter__()
-    try:
-        with backend("triton"):
-            statistics = mask_statistics(logits.to(triton_device), size)
-            masks = upsample_and_threshold(logits.to(triton_device), size)
-            packed = upsample_and_pack(logits.to(triton_device), size)
-            assert torch.equal(unpack_masks(packed, size[1]), masks) and torch.equal(pack_masks(masks), packed)
-    finally:
-        if seed is not None:
-            shuffle.__exit__(None, None, None)
+        shuffled = interpreter.shuffled_programs(seed)
+    with shuffled, backend("triton"):
+        statistics = mask_statistics(logits.to(triton_device), size)
+        masks = upsample_and_threshold(logits.to(triton_device), size)
+        packed = upsample_and_pack(logits.to(triton_device), size)
+        assert torch.equal(unpack_masks(packed, size[1]), masks) and torch.equal(pack_masks(masks), packed)
     assert_same_statistics(statistics, logits, size, 0.0, 1.0)
     assert_same_masks(masks, logits, size, 0.0)
 

@@ -310,13 +310,6 @@ def same_but_for_rounding(runs, logits, size, threshold, place):
     return bool((differ <= near).all()) and int(differ.sum()) < 5
 
 
-def test_kernel_as_it_is_stored(triton_device):
-    masks = some(2, 40, 70)
-    runs = by_triton(encode_masks, masks.to(triton_device))
-    assert same(runs, encode_masks_reference(masks))
-    assert torch.equal(by_triton(decode_masks, runs).cpu(), masks)
-
-
 # As those above, but small.
 KERNEL_SIZES = [((6, 5), (19, 33)), ((17, 23), (9, 14)), ((9, 12), (9, 12)), ((3, 11), (20, 11)), ((1, 1), (3, 5))]
 
