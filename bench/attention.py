@@ -1,4 +1,4 @@
-"""Ways of computing attention to the memory bank, of a frame to itself, and in windows, measured beside ours."""
+"""Ways of computing attention to the memory bank and of a frame to itself, measured beside ours."""
 
 import functools
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from backend_calls import RefusedError, by_triton, kernel_if_any, may_refuse, runs_kernels
+from backend_calls import RefusedError, kernel_if_any, may_refuse
 from inputs import MemoryArguments
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -19,7 +19,6 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_reference,
 )
 from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
-from sam2fast.kernels.window_attention import window_attention
 
 Call = Callable[[], Tensor]
 
@@ -164,32 +163,3 @@ def rope_ways(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tenso
     }
     scores = query.shape[:-1].numel() * key.shape[2]
     return ways | by_backend("rotated before, SDPA", call, scores, query.device)
-
-
-def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> dict[str, Call]:
-    """Attention in windows by subject: the dispatcher's choice, which for a whole map may be SDPA, and our kernel."""
-    arguments = qkv, bias, heads, window, (2, 2) if pooled else None
-
-    def call() -> Tensor:
-        return window_attention(*arguments)
-
-    ways: dict[str, Call] = {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled), "sam2fast": call}
-    return ways | ({"triton": by_triton(call)} if runs_kernels(qkv.device) else {})
-
-
-def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:
-    """Attention by SDPA on windows that are cut out of the map, padded where they must be, and put back."""
-    B, H, W, channels = qkv.shape
-    height, width = window or H, window or W
-    if H % height or W % width:
-        padded = bias.expand(B, H + -H % height, W + -W % width, -1).contiguous()
-        padded[:, :H, :W] = qkv
-        qkv = padded
-    tiles = qkv.unflatten(2, (-1, width)).unflatten(1, (-1, height)).transpose(2, 3)  # (B, rows, columns, h, w, 3·C)
-    query, key, value = tiles.split(channels // 3, dim=-1)
-    if pooled:
-        query = query.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).amax((4, 6))
-        H, W = H // 2, W // 2
-    q, k, v = (x.flatten(3, 4).unflatten(-1, (heads, -1)).flatten(0, 2).transpose(1, 2) for x in (query, key, value))
-    out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(query.shape).transpose(2, 3)
-    return out.flatten(3, 4).flatten(1, 2)[:, :H, :W]

@@ -1,4 +1,4 @@
-"""Microbenchmarks of the ops under pytest-benchmark, one group per case of the registry.
+"""Microbenchmarks of the ops under pytest-benchmark, one group per case of a kernel's record.
 
     pytest bench --benchmark-only
 
@@ -7,7 +7,8 @@ The ratio in brackets compares the subjects. Results are compared before they ar
 
 import pytest
 import torch
-from registry import cases, check
+from kernel_records import cases
+from registry import check
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Minutes of torch's reference implementation on the CPU.

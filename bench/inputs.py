@@ -4,15 +4,23 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from parity_rows import integer
 from torch import Tensor
 
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.position_encoding import axial_rope
 
+MOMENTS = 7  # of banks with gaps
+
 
 def random(*shape: int, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Standard normal values, the same on every device."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+
+
+def small(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Standard normal values in fp32 on the CPU."""
+    return random(*shape, device=torch.device("cpu"), seed=seed)
 
 
 def blobs(count: int, height: int, width: int, device: torch.device) -> Tensor:
@@ -61,3 +69,47 @@ def full_bank(
     )
     query = random(objects, 1, N, d, device=device, dtype=dtype, seed=9)
     return MemoryArguments(query, memory, *projections(d, m, device, dtype), *rope_tables(side, d, device))
+
+
+def bank_with_gaps(
+    objects: int,
+    K: int,
+    L: int,
+    side: int,
+    m: int,
+    dtype: torch.dtype,
+    most: int,
+    generator: torch.Generator,
+    device: torch.device,
+) -> tuple[AttendedMemory, list[int]]:
+    """Pages in random slots and rows of the pool; its other rows and the unused pointers hold NaN.
+
+    Returns:
+        The bank, and how many pages each object has.
+    """
+    N, seed = side * side, integer(0, 2**31, generator)
+    filled = [integer(0, min(K, most), generator) for _ in range(objects)]
+    counts = [integer(0, L, generator) for _ in range(objects)]
+    if objects > 1:
+        empty = integer(0, objects - 1, generator)
+        filled[empty] = counts[empty] = 0
+    rows = torch.randperm(sum(filled) + 3, generator=generator)
+    taken = rows[: sum(filled)].split(filled)
+    table, valid = torch.full((objects, K), -1, dtype=torch.int32), torch.zeros(objects, L, dtype=torch.bool)
+    for b in range(objects):
+        table[b, torch.randperm(K, generator=generator)[: filled[b]]] = taken[b].int()
+        valid[b, torch.randperm(L, generator=generator)[: counts[b]]] = True
+    pages = random(len(rows), N, m, device=device, dtype=dtype, seed=seed)
+    pages[rows[sum(filled) :].to(device)] = float("nan")
+    pointers = random(objects, L, m, device=device, dtype=dtype, seed=seed + 1)
+    memory = AttendedMemory(
+        pages=pages,
+        page_table=table.to(device),
+        page_time=torch.randint(MOMENTS, (objects, K), dtype=torch.int32, generator=generator).to(device),
+        position_encoding=random(N, m, device=device, seed=seed + 2),
+        time_encoding=random(MOMENTS, m, device=device, seed=seed + 3),
+        pointers=torch.where(valid.to(device)[..., None], pointers, float("nan")),
+        pointer_encoding=random(objects, L, m, device=device, seed=seed + 4),
+        pointer_valid=valid.to(device),
+    )
+    return memory, filled

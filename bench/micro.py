@@ -1,4 +1,4 @@
-"""Rows of the micro benchmarks: a case of the registry, every subject of it."""
+"""Rows of the micro benchmarks: a case of a record, every subject of it."""
 
 import math
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str
             row = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject}
             row |= {"p20 ms": t.p20, "p50 ms": t.p50, "p80 ms": t.p80, "wall ms": t.wall, "host us": t.host_us}
             row |= {"timed by": t.timed_by, "peak MiB": "" if math.isnan(t.peak_mib) else t.peak_mib}
-            row |= {"FLOP": case.flops, "bytes": case.bytes}
-            row["of limit"] = limits.fraction(case.dtype, case.flops, case.bytes, t.p50)
+            row |= {"FLOP": case.work.products, "bytes": case.work.bytes}
+            row["of limit"] = limits.fraction(case.dtype, case.work.products, case.work.bytes, t.p50)
             rows.append(row)
             print({key: f"{x:.3g}" if isinstance(x, float) else x for key, x in row.items()}, flush=True)
     return rows

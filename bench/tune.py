@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 
 import torch
 from gpu_plan.launch_rows import merged, text_of
+from kernel_records import SEARCHES
 from measure import device_time
-from tuning_candidates import SEARCHES, Search
+from tuning_candidates import Search
 from tuning_trials import CASES, SMALL_CASES, Attempt, Subject, on_cpu, said, subjects, times
 from tuning_workers import NO_TIME, Judges
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from tuning_candidates import SEARCHES, Candidate, Search, programs_at_once
+from kernel_records import SEARCHES
+from tuning_candidates import Candidate, Search, programs_at_once
 
 from sam2fast.kernels._launch import CTAS_PER_SM, Compilation, LaunchConfig
 

@@ -1,4 +1,4 @@
-"""What one candidate of ``tune.py`` is judged and timed by: the registry's cases, and its row in the table's place."""
+"""What one candidate of ``tune.py`` is judged and timed by: the cases of records, and its row in the table's place."""
 
 import contextlib
 import importlib
@@ -21,7 +21,7 @@ from sam2fast.kernels._launch import ANY, LaunchConfig
 from sam2fast.kernels.window_attention.sdpa import NAMES, refused
 
 # Where cases come from, as "module:function": those that decide, and small ones for a rehearsal without a GPU.
-CASES, SMALL_CASES = "registry:cases", "small_cases:small_cases"
+CASES, SMALL_CASES = "kernel_records:cases", "kernel_records:small_cases"
 OURS = ("triton", "sam2fast")
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 

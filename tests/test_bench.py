@@ -1,29 +1,29 @@
 """The measuring tools: a wrong result gets no time, and reports are whole."""
 
 import dataclasses
-from pathlib import Path
 
+import kernel_records
 import pytest
-import registry
 import torch
-from attention import by_backend, cut_out_windows
+from attention import by_backend
 from backend_calls import RefusedError, both_ways, may_refuse, ours
 from bench_cases import small_case
 from gpu_plan import steps, work
 from inputs import full_bank, random
+from kernel_records import RECORDS, cases, small_cases
+from kernel_records.memory_attention import memory_case
+from kernel_records.window_attention import cut_out_windows, window_case
 from micro import speed
-from registry import WrongResultError, attention_case, cases, check, expectation, memory_case
-from small_cases import small_cases
+from published_models import Windowed
+from registry import WrongResultError, check, expectation
 
 from sam2fast.kernels._dispatch import current_backend
-from sam2fast.kernels._launch import launch_table
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.profiling import limits
 from sam2fast.utils.testing import relative_error
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[1]
 
 
 def test_names_are_unique():
@@ -77,10 +77,10 @@ def test_windows_that_are_cut_out(side, window, pooled):
 @torch.no_grad()
 def test_pooled_windows_are_measured():
     assert sum(case.name.endswith(("96 pooled float32", "96 pooled bfloat16")) for case in cases()) == 4
-    whole, pooled = (attention_case(10, 4, 2, 16, torch.float32, flag) for flag in (False, True))
-    assert pooled.flops * 4 == whole.flops and pooled.bytes / whole.bytes == 3.25 / 4
+    whole, pooled = (window_case(Windowed(10, 4, 2, 16, stride), torch.float32) for stride in (1, 2))
+    assert pooled.work.products * 4 == whole.work.products and pooled.work.bytes / whole.work.bytes == 3.25 / 4
     assert list(check(pooled, pooled.prepare(CPU), CPU)) == ["SDPA", "sam2fast"]
-    assert whole.launch == "*" and attention_case(8, 0, 2, 16, torch.float32).launch == "global"
+    assert whole.launch == "*" and window_case(Windowed(8, 0, 2, 16), torch.float32).launch == "global"
 
 
 def test_a_subject_that_refuses_is_left_out(capsys):
@@ -120,11 +120,11 @@ def micro_rows(monkeypatch):
     """Rows of the step for the ops of :func:`small_case`, from the cases that are given."""
     monkeypatch.setattr(limits, "SIDE_ON_CPU", limits.SMALLEST_SIDE)  # half a minute where bfloat16 is slow
     monkeypatch.setattr(limits, "COPIED_ON_CPU", 2**16)
-    monkeypatch.setattr(work, "MICRO", {"linear": ("linear",)})
+    monkeypatch.setitem(work.MICRO, "linear", (1, "", ("linear",)))
 
     def run(case):
         rows = []
-        monkeypatch.setattr(registry, "cases", lambda: [case])
+        monkeypatch.setattr(kernel_records, "cases", lambda: [case])
         return work.micro("linear", work.Context(CPU, lambda part, row: rows.append(row))), rows
 
     return run
@@ -155,14 +155,13 @@ def test_micro_step_leaves_out_cases_for_another_device(micro_rows):
 
 
 def test_every_kernel_has_a_parity_check():
-    """Names of the steps are those of the launch table's ops, but for what one check has together."""
-    together = {"run_lengths and nms": {"run_lengths", "nms"}, "encoder": {"layer_norm", "linear_gelu", "preprocess"}}
-    named = set().union(*(together.get(name, {name}) for name in steps.PARITY))
-    assert not set(launch_table()) - named, "gpu_plan/steps.py has no check of the kernels of these ops"
-    assert all((ROOT / "tests" / test.partition("::")[0]).is_file() for test, _ in steps.PARITY.values())
+    keywords = " ".join(keywords for keywords, _ in steps.PARITY.values()).split()
+    for folder, record in RECORDS.items():
+        assert record.parity and folder in keywords, f"no step of gpu_plan/steps.py checks the kernels of {folder}"
 
 
 def test_micro_steps_have_every_op_of_the_registry():
-    assert {case.op for case in cases()} - {"linear"} == {op for ops in work.MICRO.values() for op in ops}
-    assert {case.op for case in small_cases()} == {op for ops in work.MICRO.values() for op in ops}
-    assert set(work.MICRO) == set(steps.MICRO)
+    measured = set()
+    for name, (_, _, ops) in steps.MICRO.items():
+        measured |= set(ops) or {case.op for case in RECORDS[name].cases}
+    assert {case.op for case in cases()} - {"linear"} == measured == {case.op for case in small_cases()}

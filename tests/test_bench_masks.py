@@ -1,17 +1,13 @@
-"""The cases of masks and of lists of masks: what they are compared with is right, and all of them are tuned."""
+"""What the cases of masks and of lists of masks are compared with is right, and made of inputs like a decoder's."""
 
-import pytest
 import torch
+from kernel_records.mask_ops import LOW, counted_at_full_size, mask_logits
+from kernel_records.nms import crowd, mask_nms_case
+from kernel_records.run_lengths import run_lengths_one_by_one
+from registry import check
 
-pytest.importorskip("triton")
-import tune  # noqa: E402
-from mask_lists import crowd, mask_list_cases, mask_nms_case, run_lengths_one_by_one  # noqa: E402
-from masks import LOW, PHOTOGRAPH, counted_at_full_size, mask_cases, mask_logits  # noqa: E402
-from registry import cases, check  # noqa: E402
-
-from sam2fast.kernels._launch import launch_table  # noqa: E402
-from sam2fast.kernels.mask_ops import mask_statistics_reference  # noqa: E402
-from sam2fast.kernels.run_lengths import encode_masks  # noqa: E402
+from sam2fast.kernels.mask_ops import mask_statistics_reference
+from sam2fast.kernels.run_lengths import encode_masks
 
 CPU = torch.device("cpu")
 
@@ -28,17 +24,6 @@ def test_logits_are_like_a_decoders():
     crossed = (logits > 0)[:, :-1] != (logits > 0)[:, 1:]
     assert logits.shape == (8, *LOW) and 0.1 < (logits > 0).float().mean() < 0.4
     assert 300 < crossed.sum() / 8 < 3000
-    assert PHOTOGRAPH == (1200, 1800)
-
-
-def test_all_cases_of_masks_are_measured_and_tuned():
-    mine = list(mask_cases())
-    assert {case.name for case in mine} <= {case.name for case in cases()}
-    assert len({case.name for case in mine}) == len(mine)
-    searches = {search.shape: search for search in tune.SEARCHES if search.op == "mask_ops"}
-    assert set(searches) == {case.launch for case in mine} == {row.shape for row in launch_table()["mask_ops"]}
-    for case in mine:
-        assert case.op in searches[case.launch].cases
 
 
 def test_the_baseline_is_right():
@@ -56,15 +41,3 @@ def test_boxes_come_in_crowds():
 def test_a_case_of_lists_is_right():
     case = mask_nms_case(12, 4)
     assert list(check(case, case.prepare(CPU), CPU)) == ["reference", "sam2fast"]
-
-
-def test_all_cases_of_lists_are_measured_and_tuned():
-    mine = list(mask_list_cases())
-    assert {case.name for case in mine} <= {case.name for case in cases()}
-    assert len({case.name for case in mine}) == len(mine)
-    for op in ("run_lengths", "nms"):
-        searches = {search.shape: search for search in tune.SEARCHES if search.op == op}
-        assert set(searches) == {row.shape for row in launch_table()[op]}
-        for row in launch_table()[op]:
-            assert (dict(row.meta), dict(row.options)) in searches[row.shape].candidates
-            assert any(case.launch == row.shape and case.op in searches[row.shape].cases for case in mine)

@@ -18,10 +18,11 @@ import tuning_faults
 import tuning_trials
 from bench_cases import small_case
 from checkout import ROOT
-from gpu_plan.launch_rows import merged, text_of
-from registry import cases, expectation
-from small_cases import small_cases
-from tuning_candidates import SEARCHES, Search, could_fit, programs_at_once
+from gpu_plan.launch_rows import text_of
+from kernel_records import SEARCHES, cases, small_cases
+from kernel_records.memory_attention import could_fit
+from registry import expectation
+from tuning_candidates import Search, programs_at_once
 from tuning_trials import Attempt, Subject
 from tuning_workers import NO_TIME, Judges
 
@@ -245,15 +246,21 @@ class TestCandidates:
 
     def test_every_op_is_tuned_where_cases_are(self):
         untuned = set(launch_table()) ^ {search.op for search in SEARCHES}
-        assert not untuned, f"the launch table and SEARCHES of bench/tuning_candidates.py name other ops: {untuned}"
+        assert not untuned, f"the launch table and the records of bench/kernel_records name other ops: {untuned}"
         for source in (cases, small_cases):
             measured = {(case.op, case.dtype, case.launch) for case in source()}
             for search in SEARCHES:
-                assert search.candidates, f"bench/tuning_candidates.py has no candidates for {search.name}"
+                assert search.candidates, f"there are no candidates for {search.name}"
                 assert any(
                     op in search.cases and search.dtype in ("*", dtype) and search.shape == launch
                     for op, dtype, launch in measured
-                ), f"no case of {source.__module__}.py decides on {search.name}"
+                ), f"no case of {source.__name__}() decides on {search.name}"
+        for op, rows in launch_table().items():
+            searched = {search.shape: search for search in SEARCHES if search.op == op}
+            assert {row.shape for row in rows} <= {*searched, "*"}
+            if op in ("run_lengths", "nms"):
+                for row in rows:
+                    assert (dict(row.meta), dict(row.options)) in searched[row.shape].candidates
 
     def test_what_fits(self):
         assert could_fit("bfloat16", 256, 64, 128, 32, 256, 8, 2, 2)
@@ -391,8 +398,8 @@ class Blocked:
         if name.split(".")[0] in {blocked}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-import tune, tuning_workers, small_cases, tuning_compile, measure, registry
-print(len(tune.SEARCHES), len(list(registry.cases())) > 50, "triton" in sys.modules)
+import tune, tuning_workers, kernel_records, tuning_compile, measure
+print(len(tune.SEARCHES), len(list(kernel_records.cases())) > 50, "triton" in sys.modules)
 """
     path = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
@@ -401,37 +408,9 @@ print(len(tune.SEARCHES), len(list(registry.cases())) > 50, "triton" in sys.modu
 
 
 class TestLaunchTable:
-    def test_a_tuned_row_replaces_its_own_and_no_other(self):
-        table = json.loads(tune.TABLE.read_text())
-        row = LaunchConfig("sm_90", "*", "*", {"BLOCK": 256}, {"num_warps": 4})
-        once = merged(table, [{"op": "connected_components", **row._asdict()}])
-        again = row._replace(meta={"BLOCK": 512})
-        twice = merged(once, [{"op": "connected_components", **again._asdict()}])
-        assert len(once["connected_components"]) == len(twice["connected_components"]) == 2
-        assert twice["connected_components"][0] == table["connected_components"][0]
-        assert twice["connected_components"][1]["meta"] == {"BLOCK": 512}
-
     def test_the_file_is_written_as_it_stands(self):
         text = tune.TABLE.read_text()
         assert text_of(json.loads(text)) == text
-
-    def test_the_more_particular_row_wins(self, monkeypatch):
-        from sam2fast.kernels import _launch
-
-        rows = [
-            LaunchConfig("*", "*", "*", {"BLOCK": 1}, {}),
-            LaunchConfig("cpu", "*", "*", {"BLOCK": 2}, {}),
-            LaunchConfig("cpu", "bfloat16", "*", {"BLOCK": 3}, {}),
-            LaunchConfig("sm_90", "*", "*", {"BLOCK": 4}, {}),
-            LaunchConfig("*", "float32", "large", {"BLOCK": 5}, {}),
-        ]
-        monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows})
-        asked = [(torch.uint8, "*"), (torch.bfloat16, "*"), (torch.float32, "large")]
-        found = [_launch.launch_config("op", torch.zeros(1, dtype=d), s).meta["BLOCK"] for d, s in asked]
-        assert found == [2, 3, 5]
-        monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[3:4]})
-        with pytest.raises(LookupError, match="no launch configuration of op"):
-            _launch.launch_config("op", torch.zeros(1))
 
     def test_rows_are_compiled_where_they_are_launched(self, monkeypatch):
         """For the targets on which some dtype and shape takes them, named or not."""

@@ -1,68 +1,52 @@
 """Work and limits on the pages of kernels: formulas against the benchmarks' counts and against the model."""
 
 import json
-import math
 from pathlib import Path
 
+import kernel_records
 import pytest
 import torch
-from encoder_ops import layer_norm_case, linear_gelu_case, preprocess_case
-from figures import kernel_work as work
-from figures.kernel_work import GPUS, Gpu, Work, floor
-from figures.kernels import MEASURED, SECTIONS, SPLITS, number
+from figures.kernels import GPUS, SECTIONS, Gpu, floor, number
 from figures.results import Results
-from gpu_plan.work import MICRO
-from masks import overlaps_case, statistics_case, threshold_case
-from registry import attention_case, cases, components_case, memory_case, self_attention_case
+from gpu_plan.steps import MICRO
+from kernel_records import RECORDS, nms, preprocess, window_attention
+from kernel_records.memory_attention import SPLITS, TOKENS, memory_case, memory_work, self_attention_case, self_work
+from published_models import M_CHANNELS, PAGES, POINTERS, D, N, hiera_blocks
+from registry import Work
 
 from sam2fast.kernels._launch import launch_table
 from sam2fast.profiling.parts import memory_attention_flops
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 BF16 = torch.bfloat16
-FULL_HD = (1080, 1920)
 
 
-@pytest.mark.parametrize("page", MEASURED)
-def test_a_visit_to_a_gpu_measures_all_ops_of_a_page(page):
-    measured = {op for ops in MICRO.values() for op in ops}
-    assert set(MEASURED[page]) <= measured & {case.op for case in cases()}
-
-
-@pytest.mark.parametrize(
-    ("side", "window", "heads", "d", "pooled"),
-    [(256, 8, 1, 96, False), (64, 14, 4, 96, False), (64, 0, 8, 56, False), (64, 14, 8, 96, True)],
-)
-def test_window_attention_is_counted_as_it_is_measured(side, window, heads, d, pooled):
-    block = work.Windowed(side, window, heads, d, 2 if pooled else 1)
-    case, done = attention_case(side, window, heads, d, BF16, pooled), work.window_attention(block, 2)
-    assert (done.products, done.bytes) == (case.flops, case.bytes)
-    assert done.exponentials == done.products / (4 * d)
+def test_a_visit_to_a_gpu_measures_all_ops_of_a_page():
+    measured = {op for _, _, ops in MICRO.values() for op in ops} & {case.op for case in kernel_records.cases()}
+    assert {op for record in RECORDS.values() for ops in record.pages.values() for op in ops} <= measured
 
 
 def test_memory_attention_is_counted_as_it_is_measured():
-    tokens = work.memory_tokens()
-    assert tokens == 28_736
+    assert TOKENS == 28_736
     for objects in (1, 16):
-        done = work.memory_attention(objects, 2, splits=1)
-        assert done.products == memory_case(objects, 7, BF16).flops
+        done = memory_work(objects, 2, splits=1)
+        assert done.products == memory_case(objects, 7, BF16).work.products
         assert done.products == _flops_of_memory(objects)
         # Data passed between launches is added to the minimum of reads and writes.
-        assert done.bytes > memory_case(objects, 7, BF16).bytes
-        assert done.exponentials == objects * work.N * tokens
-        own, case = work.self_attention(objects, 4, splits=1), self_attention_case(objects, torch.float32)
-        assert own.products == case.flops and own.bytes == case.bytes + 4 * objects * 4 * work.N * work.D
+        assert done.bytes > memory_case(objects, 7, BF16).work.bytes
+        assert done.exponentials == objects * N * TOKENS
+        own, case = self_work(objects, 4, splits=1), self_attention_case(objects, torch.float32).work
+        assert own.products == case.products and own.bytes == case.bytes + 4 * objects * 4 * N * D
     # Each further split writes a mean and a logarithm in fp32, which are read again.
-    more = work.memory_attention(1, 2, splits=4).bytes - work.memory_attention(1, 2, splits=1).bytes
-    assert more == 2 * 3 * 4 * work.N * (64 + 1)
+    assert memory_work(1, 2, splits=4).bytes - memory_work(1, 2, splits=1).bytes == 2 * 3 * 4 * N * (64 + 1)
 
 
 def _flops_of_memory(objects):
     """As the profile counts them: of shapes, and of tables that are full."""
     with torch.device("meta"):
-        query, pages = torch.empty(objects, 1, work.N, work.D), torch.empty(1, work.N, work.M_CHANNELS)
-        weight = torch.empty(work.D, work.M_CHANNELS)
-    table, valid = torch.zeros(objects, work.PAGES), torch.ones(objects, work.POINTERS)
+        query, pages = torch.empty(objects, 1, N, D), torch.empty(1, N, M_CHANNELS)
+        weight = torch.empty(D, M_CHANNELS)
+    table, valid = torch.zeros(objects, PAGES), torch.ones(objects, POINTERS)
     return memory_attention_flops(query, pages, table, *[None] * 5, valid, weight, None, weight, None)
 
 
@@ -71,31 +55,15 @@ def test_blocks_are_those_of_the_model(size):
     """The sum over a model's blocks is what was counted while the model ran."""
     report = Results(RESULTS).newest("encoder-parts-cpu")
     counted = {(row["size"], row["part"]): row["GFLOP"] for row in report.data["rows"]}
-    done = sum(work.window_attention(block, 2).products for block in work.hiera_blocks(size))
+    done = sum(window_attention.work(block, 2).products for block in hiera_blocks(size))
     assert done / 1e9 == pytest.approx(counted[size, "attention"], rel=1e-12)
-
-
-def test_ops_around_attention_are_counted_as_they_are_measured():
-    assert work.layer_norm(4096, 96, 4, 2).bytes == layer_norm_case(4096, 96, BF16).bytes
-    case, done = linear_gelu_case(4096, 96, 384, BF16), work.linear_gelu(4096, 96, 384, 2)
-    assert (done.products, done.bytes) == (case.flops, case.bytes)
-    assert work.preprocess(8, 480, 854).bytes == preprocess_case(8, 480, 854).bytes
-
-
-def test_masks_are_counted_as_they_are_measured():
-    pixels = math.prod(FULL_HD)
-    assert work.connected_components(64, 256 * 256).bytes == components_case(64, 256, 256).bytes
-    assert work.mask_statistics(64, pixels).bytes == statistics_case(64, FULL_HD).bytes
-    assert work.upsample_and_threshold(3, pixels).bytes == threshold_case(3, FULL_HD, packed=False).bytes
-    assert work.upsample_and_pack(3, *FULL_HD).bytes == threshold_case(3, FULL_HD, packed=True).bytes
-    assert work.suppress_overlaps(4, pixels).bytes == overlaps_case(4, FULL_HD).bytes
 
 
 def test_overlaps_are_of_pairs_at_and_right_of_the_diagonal():
     # 65 boxes are two blocks: three squares of 64 x 64 pairs, three times 64 words.
-    done = work.box_nms(65)
+    done = nms.box_work(65)
     assert done.vector == 13 * 3 * 64**2 and done.bytes == 17 * 65 + 2 * 8 * 3 * 64
-    assert work.mask_nms(65, 100).products == 2 * 100 * 3 * 64**2
+    assert nms.mask_work(65, 100).products == 2 * 100 * 3 * 64**2
 
 
 def _on_hopper(dtype, shape):
@@ -114,11 +82,11 @@ def test_the_kernels_launch_as_documented():
     for (dtype, objects), each in SPLITS.items():
         for splits, keys, shape in zip(each, (28_736, 4096), ("256x64", "256x256"), strict=True):
             meta = _on_hopper({"bf16": "bfloat16", "fp32": "float32"}[dtype], shape)
-            tiles = objects * work.N // meta["BLOCK_M"]
+            tiles = objects * N // meta["BLOCK_M"]
             programs = meta.get("CTAS_PER_SM", 1)
             assert splits_for(tiles, 132, keys // meta["BLOCK_N"], programs) == splits, (dtype, objects, shape)
     for length, wanted in ((1080, 1024), (1920, 1024), (480, 1024), (1024, 1024)):
-        assert work.taps(length, wanted) == taps(length / wanted)
+        assert preprocess.taps(length, wanted) == taps(length / wanted)
 
 
 @pytest.mark.parametrize(

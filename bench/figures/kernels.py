@@ -1,22 +1,19 @@
 """Tables of the pages on kernels: work and limits by formula, stored launches, and what was measured."""
 
-import itertools
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from figures import kernel_work as work
-from figures.kernel_work import GPUS, Work, floor
-from figures.results import MODELS, Report, Results, table
+from kernel_records import RECORDS
+from kernel_records.memory_attention import memory_work, published_flops
+from registry import Work
+
+from figures.results import Report, Results, table
 
 LAUNCH_TABLE = Path(__file__).resolve().parents[2] / "kernels" / "launch_table.json"
-# Programs that share the keys of a tile of queries on 132 multiprocessors, of memory and of a map itself.
-SPLITS = {("bf16", 1): (4, 4), ("bf16", 16): (1, 1), ("fp32", 1): (2, 1), ("fp32", 16): (1, 3)}
-FULL_HD, RUNS = (1080, 1920), 1000
 # What is shown of a file, and under which name; the rest, as torch's other backends, is in the file alone.
 SHOWN = {
     "SDPA": "windows cut out, SDPA",
@@ -36,18 +33,32 @@ SHOWN = {
 }
 # Whose time is compared with the limit, the first that was measured.
 OURS = ("triton", "sam2fast", "torch")
-# The ops of each page.
-MEASURED: dict[str, tuple[str, ...]] = {
-    **{op.replace("_", "-"): (op,) for op in ("window_attention", "layer_norm", "linear_gelu", "preprocess")},
-    "memory-attention": ("memory_attention", "rope_attention"),
-    "connected-components": ("connected_components",),
-    "fill-holes": ("fill_holes_and_remove_sprinkles",),
-    "mask-ops": ("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks")
-    + ("suppress_overlaps",),
-    "run-lengths": ("encode_masks", "encode_upsampled", "decode_masks"),
-    "nms": ("box_nms", "mask_nms"),
-}
-Line = tuple[str, str, Work]  # what, the dtype of its products, the work
+
+
+class Gpu(NamedTuple):
+    """Peaks per second from data sheets: dense products, without sparsity."""
+
+    name: str
+    memory: float  # bytes
+    products: dict[str, float]  # FLOPs on tensor cores by dtype; fp32 as three products in TF32
+    vector: float  # FLOPs in fp32 outside of tensor cores
+    exponentials: float  # 16 a clock and multiprocessor
+
+
+_HOPPER = {"bf16": 989e12, "fp32": 494e12 / 3, "int8": 1979e12}
+GPUS = (
+    # 64 fp32 lanes a multiprocessor: an eighth as many exponentials as FLOPs; of 128, a sixteenth.
+    Gpu("A100", 2.04e12, {"bf16": 312e12, "fp32": 156e12 / 3, "int8": 624e12}, 19.5e12, 19.5e12 / 8),
+    Gpu("H100", 3.35e12, _HOPPER, 67e12, 67e12 / 16),
+    Gpu("H200", 4.8e12, _HOPPER, 67e12, 67e12 / 16),
+)
+
+
+def floor(work: Work, gpu: Gpu, dtype: str) -> tuple[float, str]:
+    """Seconds at the least, and what takes them: memory, products, arithmetic or exponentials."""
+    rates = (gpu.memory, gpu.products[dtype], gpu.vector, gpu.exponentials)
+    limits = ("memory", "products", "arithmetic", "exponentials")
+    return max((amount / rate, what) for amount, rate, what in zip(work, rates, limits, strict=True))
 
 
 def number(value: float) -> str:
@@ -63,7 +74,7 @@ def _time(seconds: float) -> str:
     return f"{number(seconds * 1e3)} ms" if seconds >= 1e-3 else f"{number(seconds * 1e6)} µs"
 
 
-def work_table(lines: Iterable[Line]) -> str:
+def work_table(lines: Iterable[tuple[str, str, Work]]) -> str:
     """GFLOP, MB, FLOPs for each byte, and the least time on each GPU with what takes it."""
     rows = []
     for what, dtype, done in lines:
@@ -87,78 +98,9 @@ def limits(results: Results) -> str:
     return table(header, rows)
 
 
-def window_attention() -> Iterable[Line]:
-    for block, calls in Counter(work.hiera_blocks("b+")).items():
-        name = f"base+, {block.name}, {block.heads} × {block.width}, {calls} call{'s' * (calls > 1)}"
-        yield name, "bf16", work.window_attention(block, 2)
-
-
-def memory_attention() -> Iterable[Line]:
-    for objects, dtype in itertools.product((1, 16), ("bf16", "fp32")):
-        of_memory, of_itself = SPLITS[dtype, objects]
-        size, said = work.SIZES[dtype], f"{objects} object{'s' * (objects > 1)}, {dtype}"
-        memory = work.memory_attention(objects, size, of_memory)
-        yield f"memory, {work.N:,} × {work.memory_tokens():,}, {said}", dtype, memory
-        yield f"itself, {work.N:,} × {work.N:,}, {said}", dtype, work.self_attention(objects, size, of_itself)
-
-
-def of_stages(of_stage: Callable[[int, int, int], tuple[str, Work]]) -> Iterable[Line]:
-    """The four stages of the smallest and the largest model; a session's stream is fp32 up to the first pooling."""
-    for size in ("t", "l"):
-        for stage, (positions, channels) in enumerate(work.stages(size)):
-            said, done = of_stage(positions, channels, 2 if stage else 4)
-            yield f"{MODELS[size]}, {positions:,} × {channels}{said}", "bf16", done
-
-
-def mask_ops() -> Iterable[Line]:
-    for masks, (height, width) in ((1, FULL_HD), (64, FULL_HD), (64, (1024, 1024))):
-        pixels, shape = height * width, f"{masks} of 256×256 to {height}×{width}"
-        yield f"`mask_statistics`, {shape}", "bf16", work.mask_statistics(masks, pixels)
-        yield f"`upsample_and_threshold`, {shape}", "bf16", work.upsample_and_threshold(masks, pixels)
-        yield f"`upsample_and_pack`, {shape}", "bf16", work.upsample_and_pack(masks, height, width)
-    for objects in (4, 16):
-        done = work.suppress_overlaps(objects, 1024 * 1024)
-        yield f"`suppress_overlaps`, {objects} objects, 1024×1024, fp32", "bf16", done
-
-
-def run_lengths() -> Iterable[Line]:
-    for masks in (1, 64, 256):
-        shape, runs = f"{masks} × {FULL_HD[0]} × {FULL_HD[1]}, {RUNS:,} runs each", RUNS * masks
-        yield f"`encode_masks`, {shape}", "bf16", work.encode_masks(masks, *FULL_HD, runs)
-        yield f"`encode_upsampled`, {shape}", "bf16", work.encode_upsampled(masks, *FULL_HD, runs)
-
-
-def nms() -> Iterable[Line]:
-    for boxes in (300, 3000, 10_000):
-        yield f"`box_nms`, {boxes:,} boxes", "int8", work.box_nms(boxes)
-    for masks, (height, width) in ((64, (256, 256)), (512, (256, 256)), (512, FULL_HD)):
-        yield f"`mask_nms`, {masks} masks of {height}×{width}", "int8", work.mask_nms(masks, height * width)
-
-
-WORK: dict[str, Callable[[], Iterable[Line]]] = {
-    "window-attention": window_attention,
-    "memory-attention": memory_attention,
-    "layer-norm": lambda: of_stages(
-        lambda n, c, x: (", fp32" if x == 4 else ", bf16", work.layer_norm(n, c, x, 2)),
-    ),
-    "linear-gelu": lambda: of_stages(lambda n, c, x: (f" to {4 * c:,}, bf16", work.linear_gelu(n, c, 4 * c, 2))),
-    "preprocess": lambda: (
-        (f"{batch} × {height} × {width}", "bf16", work.preprocess(batch, height, width))
-        for batch, height, width in ((1, *FULL_HD), (1, 1024, 1024), (8, 480, 854))
-    ),
-    "connected-components": lambda: (
-        (f"{masks}×{height}×{width}", "bf16", work.connected_components(masks, height * width))
-        for masks, height, width in ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
-    ),
-    "mask-ops": mask_ops,
-    "run-lengths": run_lengths,
-    "nms": nms,
-}
-
-
 def memory_folding(results: Results) -> str:
     """A piece of a sentence: FLOPs of a layer for one object, as published and ours."""
-    published, ours = work.published_memory_attention(1), work.memory_attention(1, 2, 1).products
+    published, ours = published_flops(1), memory_work(1, 2, 1).products
     return f"{number(published / 1e9)} GFLOP for one object become {number(ours / 1e9)}"
 
 
@@ -211,13 +153,15 @@ def _on_device(results: Results, report: Report, ops: Sequence[str]) -> str:
     return table(["op", "shape", "dtype", *columns, "of the limit"], lines) + "\n\n" + said
 
 
-SECTIONS: dict[str, Callable[[Results], str]] = {
-    "kernel-limits": limits,
-    "memory-folding": memory_folding,
-    **{f"work-{page}": lambda results, lines=lines: work_table(lines()) for page, lines in WORK.items()},
-    **{
-        f"launch-{op.replace('_', '-')}": lambda results, rows=rows: launches(rows)
-        for op, rows in json.loads(LAUNCH_TABLE.read_text(encoding="utf-8")).items()
-    },
-    **{f"measured-{page}": lambda results, ops=ops: measured(results, ops) for page, ops in MEASURED.items()},
-}
+def _sections() -> Iterable[tuple[str, Callable[[Results], str]]]:
+    """Of the page of each record, and of the other pages that show measurements of its ops."""
+    rows = json.loads(LAUNCH_TABLE.read_text(encoding="utf-8"))
+    for op, record in RECORDS.items():
+        page = op.replace("_", "-")
+        yield f"work-{page}", lambda results, record=record: work_table(record.work())
+        yield f"launch-{page}", lambda results, rows=rows[op]: launches(rows)
+        for name, ops in (record.pages or {page: [case.op for case in record.cases]}).items():
+            yield f"measured-{name}", lambda results, ops=ops: measured(results, ops)
+
+
+SECTIONS = {"kernel-limits": limits, "memory-folding": memory_folding, **dict(_sections())}

@@ -4,6 +4,8 @@ The seconds are estimates for an H200 with 16 processors. Goals are those of the
 for a tracked frame, at the measured rate of a large matrix product.
 """
 
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 MOST_S = 560.0  # of any step: a call of ten minutes has room for it
@@ -32,18 +34,18 @@ class Step(NamedTuple):
 
 
 BUILDING, TESTING = ("omegaconf",), ("pytest",)  # what building a predictor takes, and what parity
-# Name -> the tests in ``tests/`` marked ``gpu``, and seconds. Compiling takes most of it, so they run side by side.
-ATTENTION = "kernels/test_parity_attention.py::test_parity_of_"
+LAUNCH_TABLE = Path(__file__).resolve().parents[2] / "kernels" / "launch_table.json"
+# Name -> which tests of ``tests/kernels/test_parity.py``, as ``pytest -k`` takes it, and seconds. Compiling takes most
+# of it, so they run side by side.
 PARITY = {
-    "memory_attention": (f"{ATTENTION}memory_attention", 70),
-    "rope_attention": (f"{ATTENTION}rope_attention", 50),
-    "window_attention": ("kernels/test_parity_windows.py", 80),
-    "mask_ops": ("kernels/test_parity_masks.py", 50),
-    "run_lengths and nms": ("kernels/test_parity_mask_lists.py", 40),
-    "encoder": ("kernels/test_parity_encoder.py", 50),
-    "connected_components": ("kernels/test_parity_components.py", 30),
-    "memory_attention in fp8": (f"{ATTENTION}memory_attention_in_fp8", 50),
-    "recorded steps": ("tracking/test_tracking_parity.py::test_parity", 60),
+    "memory_attention": ("memory_attention and not rope_attention and not fp8", 70),
+    "rope_attention": ("rope_attention", 50),
+    "window_attention": ("window_attention", 80),
+    "mask_ops": ("mask_ops", 50),
+    "run_lengths and nms": ("run_lengths or nms", 40),
+    "encoder": ("layer_norm or linear_gelu or preprocess", 50),
+    "connected_components": ("connected_components", 30),
+    "memory_attention in fp8": ("fp8", 50),
 }
 # Op and shape class of the rows in bfloat16 that decide how long a frame takes.
 TUNE = {
@@ -53,17 +55,18 @@ TUNE = {
     "window_attention global": 60,
     "linear_gelu *": 50,
 }
-# Name -> seconds and goal; the ops of each are in :mod:`gpu_plan.work`.
+# Name -> seconds, goal, and the ops whose cases are measured; without any, those of the record of this name.
 MICRO = {
-    "memory_attention": (50, "70 % of the limit"),
-    "rope_attention": (25, "55 % of the limit"),
-    "window_attention": (30, ""),
-    "encoder": (30, ""),
-    "masks": (30, ""),
-    "connected_components": (20, ""),
-    "mask lists": (30, ""),
-    "memory_attention compiled": (90, ""),
-}
+    "memory_attention": (50, "70 % of the limit", ("memory_attention",)),
+    "rope_attention": (25, "55 % of the limit", ("rope_attention",)),
+    "window_attention": (30, "", ("window_attention",)),
+    "encoder": (30, "", ("layer_norm", "linear_gelu", "preprocess")),
+    "masks": (30, "", ("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks",
+                       "suppress_overlaps")),
+    "connected_components": (20, "", ("connected_components", "fill_holes_and_remove_sprinkles")),
+    "mask lists": (30, "", ("encode_masks", "encode_upsampled", "decode_masks", "box_nms", "mask_nms")),
+    "memory_attention compiled": (90, "", ("memory_attention",)),
+}  # fmt: skip
 # Steps of suite.plans -> seconds, goal. What is compiled takes minutes.
 CALLS = {
     "throughput t": (60, "442 frames/s"),
@@ -107,6 +110,11 @@ CALLS = {
     "image b+ fp32": (50, ""),
     "image s fp32": (50, ""),
 }
+# Kernels that the steps above do not name have their own.
+_named = {word for keywords, _ in PARITY.values() for word in keywords.split()}
+for _op in json.loads(LAUNCH_TABLE.read_text(encoding="utf-8")):
+    if _op not in _named:
+        PARITY[_op], MICRO[_op] = (_op, 50), (30, "", ())
 SANITIZE = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
@@ -114,23 +122,25 @@ def plan() -> list[Step]:
     """Every step in order."""
     steps = [Step("environment", ("environment", ""), 30, 90)]
     steps += [
-        Step(f"parity {name}", ("parity", nodes), seconds, 3 * seconds, alone=False, goal="0 wrong",
-             needs=(*TESTING, *BUILDING) if name == "recorded steps" else TESTING)
-        for name, (nodes, seconds) in PARITY.items()
-    ]  # fmt: skip
+        Step(f"parity {name}", ("parity", keywords), seconds, 3 * seconds, False, "0 wrong", TESTING)
+        for name, (keywords, seconds) in PARITY.items()
+    ]
+    needs = (*TESTING, *BUILDING)
+    steps.append(Step("parity recorded steps", ("recorded", ""), 60, 180, False, "0 wrong", needs))
     steps += [Step(f"tune {name}", ("tune", name), seconds, 2 * seconds) for name, seconds in TUNE.items()]
     micro = [
         Step(f"micro {name}", ("micro", name), seconds, 3 * seconds, goal=goal)
-        for name, (seconds, goal) in MICRO.items()
+        for name, (seconds, goal, _) in MICRO.items()
     ]
+    compiled = micro.pop(7)
     calls = [
         Step(f"call {name}", ("call", name), seconds, min(2.5 * seconds, MOST_S), goal=goal, needs=BUILDING)
         for name, (seconds, goal) in CALLS.items()
     ]
     # What decides most comes first of both; the sanitizer before what few ask for.
-    steps += micro[:3] + calls[:6] + micro[3:7] + calls[6:15]
+    steps += micro[:3] + calls[:6] + micro[3:] + calls[6:15]
     steps += [
         Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, False, "0 errors", ("compute-sanitizer", *TESTING))
         for tool in SANITIZE
     ]
-    return [*steps, micro[7], *calls[15:]]
+    return [*steps, compiled, *calls[15:]]

@@ -16,28 +16,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gpu_plan.steps import PARITY, plan
+from gpu_plan.steps import MICRO, plan
 
 ROOT = Path(__file__).resolve().parents[2]
+KERNELS = "kernels/test_parity.py"
 
 # What a machine may lack; anything else that cannot be imported is a failure.
 OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "pytest", "sam2", "scipy", "torchvision")
 # Set, it gives every tensor memory of its own, in which no CUDA graph can be recorded.
 NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
-# Ops of the registry by step.
-MICRO = {
-    "memory_attention": ("memory_attention",),
-    "rope_attention": ("rope_attention",),
-    "window_attention": ("window_attention",),
-    "encoder": ("layer_norm", "linear_gelu", "preprocess"),
-    "masks": (
-        "mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks",
-        "suppress_overlaps",
-    ),
-    "connected_components": ("connected_components", "fill_holes_and_remove_sprinkles"),
-    "mask lists": ("encode_masks", "encode_upsampled", "decode_masks", "box_nms", "mask_nms"),
-    "memory_attention compiled": ("memory_attention",),
-}  # fmt: skip
 
 
 class Outcome(NamedTuple):
@@ -65,6 +52,11 @@ class Context(NamedTuple):
     rehearse: bool = False
     thorough: bool = False
 
+    @property
+    def mode(self) -> str:
+        """How much is tried by tests of parity."""
+        return "rehearsal" if self.rehearse else "full" if self.thorough else "short"
+
 
 class MissingPackageError(Exception):
     """The job needs a package that is not here."""
@@ -87,9 +79,14 @@ def environment(_: str, context: Context) -> Outcome:
     return Outcome(True, f"{rates['bfloat16 TFLOP/s']:.0f} TFLOP/s bf16, {limits.bytes_per_s / 1e12:.2f} TB/s")
 
 
-def parity(nodes: str, context: Context) -> Outcome:
-    """Tests of kernels against float64 on random inputs, or of recorded steps against plain ones."""
-    return _tested(nodes, context, "rehearsal" if context.rehearse else "full" if context.thorough else "short")
+def parity(keywords: str, context: Context) -> Outcome:
+    """Tests of kernels against float64 on random inputs."""
+    return _tested(KERNELS, context, context.mode, keywords)
+
+
+def recorded(_: str, context: Context) -> Outcome:
+    """Tests of recorded steps against plain ones."""
+    return _tested("tracking/test_tracking_parity.py::test_parity", context, context.mode)
 
 
 class _Rows:
@@ -109,8 +106,8 @@ class _Rows:
                 self.send(f"parity of {row['op']}", row)
 
 
-def _tested(nodes: str, context: Context, mode: str) -> Outcome:
-    """Runs the tests marked ``gpu`` of some files in this process."""
+def _tested(node: str, context: Context, mode: str, keywords: str = "") -> Outcome:
+    """Runs the tests marked ``gpu`` of a file in this process, or those of them that ``keywords`` selects."""
     # What other packages add to pytest may need packages that are not here.
     os.environ |= {"SAM2FAST_PARITY": mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     import pytest
@@ -118,7 +115,7 @@ def _tested(nodes: str, context: Context, mode: str) -> Outcome:
     found = _Rows(context.send)
     options = ["-q", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider"]
     options += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
-    code = pytest.main([*options, *(str(ROOT / "tests" / node) for node in nodes.split())], plugins=[found])
+    code = pytest.main([*options, "-k", keywords, str(ROOT / "tests" / node)], plugins=[found])
     wrong = sum(row["wrong"] for row in found.rows)
     worst = max((row["largest error"] for row in found.rows if "largest error" in row), default=None)
     figure = f"{wrong} wrong in {len(found.rows)} rows" + ("" if worst is None else f", largest error {worst:.2g}")
@@ -129,8 +126,8 @@ def _tested(nodes: str, context: Context, mode: str) -> Outcome:
 
 def tune(name: str, context: Context) -> Outcome:
     """The best launch configuration of one row of the table."""
+    from kernel_records import SEARCHES
     from tune import run
-    from tuning_candidates import SEARCHES
 
     op, shape = name.split()
     (search,) = (s for s in SEARCHES if (s.op, s.shape, s.dtype) == (op, shape, "bfloat16"))
@@ -150,16 +147,17 @@ def tune(name: str, context: Context) -> Outcome:
 
 def micro(name: str, context: Context) -> Outcome:
     """Times of some ops, beside what else computes them."""
+    from kernel_records import RECORDS, cases, small_cases
     from measure import Limits, measure_limits
     from micro import case_rows, speed
-    from registry import WrongResultError, cases
-    from small_cases import small_cases
+    from registry import WrongResultError
 
     # Those of the machine are measured in each process, so that a share of them is of one run.
     limits = Limits(1.0, {}) if context.rehearse else measure_limits(context.device)
     compiled, figure, wrong = name.endswith("compiled"), "", []
+    ops = MICRO[name][2] or [case.op for case in RECORDS[name].cases]
     for case in small_cases() if context.rehearse else cases():
-        is_asked = case.op in MICRO[name] and (context.rehearse or case.shape.endswith("compiled") == compiled)
+        is_asked = case.op in ops and (context.rehearse or case.shape.endswith("compiled") == compiled)
         if not is_asked or not case.runs_on(context.device):
             continue
         try:
@@ -228,13 +226,13 @@ def sanitize(tool: str, context: Context) -> Outcome:
 
 def sanitized(_: str, context: Context) -> Outcome:
     """What a checker watches."""
-    nodes = dict.fromkeys(test.partition("::")[0] for name, (test, _) in PARITY.items() if name != "recorded steps")
-    return _tested(" ".join(nodes), context._replace(send=lambda part, row: None), "sanitizer")
+    return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer")
 
 
 JOBS = {
     "environment": environment,
     "parity": parity,
+    "recorded": recorded,
     "tune": tune,
     "micro": micro,
     "call": call,

@@ -79,7 +79,7 @@ def _groups(given: argparse.Namespace, device: str) -> list[plans.Group]:
 
 def listing() -> str:
     """Cases, subjects, steps, and the ops that have micro-benchmarks."""
-    from registry import cases
+    from kernel_records import cases
 
     lines = ["cases:", *(f"  {case.name}: {case.note}" for case in CASES)]
     lines += ["subjects:", *(f"  {name}" for name in SUBJECTS)]

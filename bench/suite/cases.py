@@ -1,4 +1,4 @@
-"""What is measured of whole predictors. The ops have a registry of their own, ``bench/registry.py``."""
+"""What is measured of whole predictors. The ops have records, in ``bench/kernel_records``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

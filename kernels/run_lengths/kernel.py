@@ -248,10 +248,10 @@ def decode_masks_triton(runs: RunLengths) -> Tensor:
         return masks
     config = launch_config("run_lengths", runs.counts, "decode")
     blocks = triton.cdiv(H * W, config.meta["BLOCK"])
-    ends = runs.counts.cumsum(0, dtype=torch.int64)
+    ends, offsets = runs.counts.contiguous().cumsum(0, dtype=torch.int64), runs.offsets.contiguous()
     count_launch("run_lengths")
     with config.on_device(masks):
         _decode_kernel[(N * blocks,)](
-            ends, runs.offsets, masks.view(torch.uint8), H, W, blocks, **config.meta, **config.options
+            ends, offsets, masks.view(torch.uint8), H, W, blocks, **config.meta, **config.options
         )
     return masks

@@ -160,34 +160,3 @@ def test_kernel_separates_masks(block, triton_device):
     assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))
     uint8 = mask.to(torch.uint8) * 7
     assert all(map(torch.equal, connected_components(mask), by_triton(uint8, triton_device)))
-
-
-def test_kernel_with_the_stored_configuration(triton_device):
-    mask = torch.rand(1, 1, 40, 64, generator=torch.Generator().manual_seed(0)) < 0.4
-    assert all(map(torch.equal, connected_components(mask), by_triton(mask, triton_device)))
-
-
-@pytest.mark.parametrize("shape", [(0, 1, 8, 8), (2, 1, 0, 8)], ids=str)
-def test_kernel_on_empty_input(shape, triton_device):
-    with backend("triton"):
-        labels, areas = connected_components(torch.zeros(shape, dtype=torch.bool, device=triton_device))
-    assert labels.shape == areas.shape == shape
-
-
-class TestGraphs:
-    mask = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(3)) < 0.5
-
-    def test_compile(self):
-        compiled = torch.compile(lambda m: connected_components(m)[1] + 1, backend="aot_eager", fullgraph=True)
-        assert torch.equal(compiled(self.mask), connected_components(self.mask)[1] + 1)
-
-    def test_export(self):
-        class Module(torch.nn.Module):
-            def forward(self, mask):
-                return connected_components(mask)
-
-        program = torch.export.export(Module(), (self.mask,))
-        assert all(map(torch.equal, program.module()(self.mask), connected_components(self.mask)))
-
-    def test_opcheck(self):
-        torch.library.opcheck(torch.ops.sam2fast.connected_components.default, (self.mask,))

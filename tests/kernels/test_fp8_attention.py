@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from memories import memory_of, memory_of_kinds, rope_of_kinds, weights_of, written_out
+from memories import memory_of, memory_of_kinds, moved, on_cpu, rope_of_kinds, weights_of, written_out
 from parity import random_map
 
 from sam2fast.kernels import _custom_ops
@@ -40,14 +40,6 @@ def rounded_by_hand(rows: torch.Tensor) -> torch.Tensor:
     up, down = numbers[above] - wanted, wanted - numbers[below]
     chosen = torch.where((up < down) | ((up == down) & (above % 2 == 0)), above, below)
     return numbers[chosen] * rows.sign() * scale
-
-
-def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
-    return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory))
-
-
-def on_cpu(query, memory, *rest):
-    return [query.cpu(), AttendedMemory(*(x.cpu() for x in memory)), *(x.cpu() for x in rest)]
 
 
 @pytest.mark.parametrize("wide", [torch.float32, torch.float64])

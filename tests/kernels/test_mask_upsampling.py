@@ -1,5 +1,7 @@
 """Masks from low-resolution logits: statistics, masks and bits of the upsampled ones, without their floats."""
 
+import contextlib
+
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
@@ -20,13 +22,6 @@ from sam2fast.kernels.mask_ops import (
     upsample_and_pack,
     upsample_and_threshold,
     upsample_and_threshold_reference,
-)
-from sam2fast.kernels.mask_ops.operators import (
-    mask_statistics_operator,
-    pack_masks_operator,
-    unpack_masks_operator,
-    upsample_and_pack_operator,
-    upsample_and_threshold_operator,
 )
 
 # (h, w) of the logits and (H, W) of the masks
@@ -241,17 +236,12 @@ def assert_same_statistics(found, logits, size, threshold, offset):
     assert torch.equal(right.boxes[sure], found.boxes.cpu()[sure])
 
 
-@ALL_SIZES
-def test_kernels(low, size, triton_device):
-    check_kernels(low, size, torch.float32, triton_device)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
-def test_kernels_in_fp16_and_bf16(dtype, triton_device):
-    check_kernels((9, 14), (31, 40), dtype, triton_device)
-
-
-def check_kernels(low, size, dtype, triton_device):
+@pytest.mark.parametrize(
+    ("low", "size", "dtype"),
+    [pytest.param(*sizes, torch.float32, id=name) for name, sizes in SIZES.items()]
+    + [((9, 14), (31, 40), torch.bfloat16), ((9, 14), (31, 40), torch.float16)],
+)
+def test_kernels(low, size, dtype, triton_device):
     logits = torch.cat([smooth(1, *low), random_map(1, *low) - 1, torch.full((1, *low), -9.0)]).to(dtype)
     logits[1].view(-1)[::7] = torch.nan
     before = dict(launches)
@@ -333,44 +323,20 @@ def test_small_blocks_in_any_order(seed, monkeypatch, triton_device):
     ]
     monkeypatch.setattr(_launch, "launch_table", lambda: table)
     logits, size = smooth(2, 6, 9), (18, 35)
+    shuffled = contextlib.nullcontext()
     if seed is not None:
         if triton_device.type == "cuda":
             pytest.skip("programs are shuffled by the interpreter")
         import interpreter
 
-        shuffle = interpreter.shuffled_programs(seed)
-        shuffle.__enter__()
-    try:
-        with backend("triton"):
-            statistics = mask_statistics(logits.to(triton_device), size)
-            masks = upsample_and_threshold(logits.to(triton_device), size)
-            packed = upsample_and_pack(logits.to(triton_device), size)
-            assert torch.equal(unpack_masks(packed, size[1]), masks) and torch.equal(pack_masks(masks), packed)
-    finally:
-        if seed is not None:
-            shuffle.__exit__(None, None, None)
+        shuffled = interpreter.shuffled_programs(seed)
+    with shuffled, backend("triton"):
+        statistics = mask_statistics(logits.to(triton_device), size)
+        masks = upsample_and_threshold(logits.to(triton_device), size)
+        packed = upsample_and_pack(logits.to(triton_device), size)
+        assert torch.equal(unpack_masks(packed, size[1]), masks) and torch.equal(pack_masks(masks), packed)
     assert_same_statistics(statistics, logits, size, 0.0, 1.0)
     assert_same_masks(masks, logits, size, 0.0)
-
-
-@pytest.mark.parametrize("name", ["torch", "triton"])
-def test_strided_and_empty_input(name, triton_device):
-    logits, size = smooth(4, 20, 14).to(triton_device), (45, 31)
-    strided = logits[::2, ::2].mT
-    with backend(name):
-        assert_same_statistics(mask_statistics(strided, size), strided.cpu(), size, 0.0, 1.0)
-        assert_same_masks(upsample_and_threshold(strided, size), strided.cpu(), size, 0.0)
-        masks = upsample_and_threshold(logits, size)[:, ::2, 1::2]
-        assert torch.equal(unpack_masks(pack_masks(masks)[::2], masks.shape[-1]), masks[::2])
-        none = mask_statistics(logits[:0], size)
-        assert [tuple(x.shape) for x in none] == [(0,), (0,), (0,), (0, 4)] and none.boxes.dtype == torch.int32
-        assert upsample_and_threshold(logits[:0], size).shape == (0, 45, 31)
-        assert upsample_and_pack(logits[:0], size).shape == (0, 45, 4)
-        assert pack_masks(masks[:0]).shape == (0, 23, 2) and unpack_masks(pack_masks(masks[:0]), 15).shape == (
-            0,
-            23,
-            15,
-        )
 
 
 @pytest.mark.parametrize("name", ["torch", "triton"])
@@ -415,23 +381,6 @@ def test_refused_input(triton_device):
         pack_masks(logits)
     with pytest.raises(ValueError, match=r"expected uint8 \(..., H, 2\) for masks 9 wide, got torch.uint8 \(4, 1\)"):
         unpack_masks(torch.zeros(4, 1, dtype=torch.uint8), 9)
-
-
-def test_the_operators_are_well_formed(triton_device):
-    logits = smooth(2, 6, 5).to(triton_device)
-    for given in (logits, logits.clone().requires_grad_()):
-        torch.library.opcheck(mask_statistics_operator, (given, [9, 13], 0.0, 1.0))
-        torch.library.opcheck(upsample_and_threshold_operator, (given, [9, 13], 0.0))
-        torch.library.opcheck(upsample_and_pack_operator, (given, [9, 13], 0.0))
-    torch.library.opcheck(pack_masks_operator, (logits > 0,))
-    torch.library.opcheck(unpack_masks_operator, (pack_masks(logits > 0), 5))
-
-
-def test_masks_have_no_gradient(triton_device):
-    logits = smooth(2, 6, 5).to(triton_device).requires_grad_()
-    for size in ((9, 13), (40, 50)):
-        assert not upsample_and_threshold(logits, size).requires_grad
-        assert not any(x.requires_grad for x in mask_statistics(logits, size))
 
 
 def test_another_default_device(triton_launch):

@@ -3,7 +3,7 @@
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
-from memories import memory_of, weights_of, written_out
+from memories import memory_of, memory_of_kinds, moved, on_cpu, rope_of_kinds, weights_of, written_out
 from parity import random_map
 
 pytest.importorskip("triton")
@@ -15,14 +15,9 @@ from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
 from sam2fast.kernels.memory_attention import (  # noqa: E402
     AttendedMemory,
     launch,
-    memory_attention,
     memory_attention_reference,
     rope_attention,
     rope_attention_reference,
-)
-from sam2fast.kernels.memory_attention.operators import (  # noqa: E402
-    memory_attention_operator,
-    rope_attention_operator,
 )
 from sam2fast.modeling.attention import RoPEAttention  # noqa: E402
 from sam2fast.modeling.position_encoding import axial_rope  # noqa: E402
@@ -34,11 +29,6 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=lambda d
 
 def rope(side, d, device="cpu"):
     return axial_rope(d, side, side, 10000.0, torch.device(device))
-
-
-def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
-    fields = (x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory)
-    return AttendedMemory(*fields)
 
 
 def check(exact, reference, actual, dtype):
@@ -61,30 +51,31 @@ CASES = {
     "more pointers than three blocks": (4, 32, 32, 1, (1, 0), 200, 2),
     "more splits than blocks": (4, 32, 32, 1, (1,), 3, 8),
     "side 12": (12, 32, 32, 1, (2, 1), 20, 3),
+    "quarters, nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3),
+    "quarters, two heads, an odd quarter": (6, 32, 32, 2, (5, 12), 4, 2),
+    "quarters, no pointers": (8, 32, 64, 1, (2, 6), 0, 8),
+    "quarters, official widths": (4, 256, 64, 1, (9,), 8, 1),
 }
 
 
 @DTYPES
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_memory_attention(triton_device, case, dtype):
-    """Histories of different length, slots in disorder; masked tokens hold NaN."""
-    side, d, m, heads, filled, pointers, splits = case
-    memory = memory_of(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
+def test_memory_attention(triton_device, name, dtype):
+    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, or quarters of maps."""
+    side, d, m, heads, filled, pointers, splits = CASES[name]
+    bank, rotation = (memory_of_kinds, rope_of_kinds) if name.startswith("quarters") else (memory_of, rope)
+    memory = bank(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
     memory = moved(memory, triton_device, dtype)
     weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
     for query in (random_map(len(filled), heads, side**2, d), random_map(1, heads, side**2, d)):
         query = query.to(triton_device, dtype)
-        tables = rope(side, d, triton_device)
+        tables = rotation(side, d, triton_device)
         exact = written_out(*on_cpu(query, memory, *weights, *tables))
         reference = memory_attention_reference(query, memory, *weights, *tables)
         actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
         check(exact, reference, actual, dtype)
     assert torch.equal(actual, launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits))
-
-
-def on_cpu(*values):
-    return [AttendedMemory(*(x.cpu() for x in v)) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
 
 
 @pytest.mark.parametrize("splits", [1, 3])
@@ -116,25 +107,6 @@ def test_one_valid_slot_is_a_bank_of_one_slot(triton_device):
     )
     both = [launch.memory_attention_triton(query, m, *weights, *tables, splits=1) for m in (memory, alone)]
     assert torch.equal(*both)
-
-
-@torch.no_grad()
-def test_strided_input(triton_device):
-    """Heads split off a projection, tables and maps that are views."""
-    memory = moved(memory_of(2, 1, m=32), triton_device, torch.float32)
-    weights = [w.to(triton_device) for w in weights_of(32, 32, 2)]
-    query = random_map(2, 16, 2, 64).to(triton_device).transpose(1, 2)[..., ::2]
-    tables = rope(4, 32, triton_device)
-    strided = memory._replace(
-        pages=memory.pages.transpose(1, 2).contiguous().transpose(1, 2),
-        position_encoding=memory.position_encoding.t().contiguous().t(),
-        pointers=memory.pointers.transpose(0, 1).contiguous().transpose(0, 1),
-        page_table=memory.page_table.t().contiguous().t(),
-        pointer_valid=memory.pointer_valid.t().contiguous().t(),
-    )
-    strided_weights = [w.t().contiguous().t() if w.ndim == 2 else w for w in weights]
-    expected = launch.memory_attention_triton(query.contiguous(), memory, *weights, *tables)
-    assert torch.equal(expected, launch.memory_attention_triton(query, strided, *strided_weights, *tables))
 
 
 @torch.no_grad()
@@ -218,22 +190,6 @@ def test_programs_in_any_order(triton_device, seed):
 
 
 @torch.no_grad()
-def test_forced_triton_launches_the_kernels(triton_device):
-    memory = moved(memory_of(2, 1, m=32), triton_device, torch.float32)
-    weights = [w.to(triton_device) for w in weights_of(32, 32)]
-    query, tables = random_map(1, 1, 16, 32).to(triton_device), rope(4, 32, triton_device)
-    before = dict(launches)
-    with backend("triton"):
-        memory_attention(query, memory, *weights, *tables)
-        rope_attention(query, query, query, *tables)
-    with backend("torch"):
-        memory_attention(query, memory, *weights, *tables)
-        rope_attention(query, query, query, *tables)
-    for op in ("memory_attention", "rope_attention"):
-        assert launches[op] == before.get(op, 0) + 1
-
-
-@torch.no_grad()
 def test_what_the_kernels_do_not_support(triton_device):
     x, tables = random_map(1, 1, 16, 512).to(triton_device), rope(4, 512, triton_device)
     assert rope_attention(x, x, x, *tables).shape == x.shape
@@ -280,66 +236,6 @@ def test_official_attention(triton_device, side):
     with backend("triton"):
         actual = ours.attend(q.to(triton_device), moved(memory, triton_device, torch.float32)).cpu()
     assert relative_error(expected, actual) < 1e-5 and launches["memory_attention"] == before + 1
-
-
-def operator_inputs(device, heads=1):
-    memory = moved(memory_of(2, 1, m=32, pointers=3), device, torch.float32)
-    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
-    weights = [w.to(device) for w in weights_of(32, 32, heads)]
-    return [random_map(2, heads, 16, 32).to(device), *memory, *weights, *rope(4, 32, device)]
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_gradients(triton_device, bias):
-    """Of every float input but the tables, against the reference's in float64."""
-    inputs = operator_inputs(triton_device, heads=2)
-    if not bias:
-        inputs[10] = inputs[12] = None
-    wanted = [i for i, x in enumerate(inputs[:13]) if x is not None and x.is_floating_point()]
-
-    def gradients(compute, dtype):
-        own = [x.to(dtype) if i in wanted else x for i, x in enumerate(inputs)]
-        leaves = [x.detach().requires_grad_() if i in wanted else x for i, x in enumerate(own)]
-        out = compute(leaves[0], AttendedMemory(*leaves[1:9]), *leaves[9:])
-        grad = random_map(*out.shape, seed=9).to(out)
-        return torch.autograd.grad(out, [leaves[i] for i in wanted], grad)
-
-    expected = gradients(memory_attention_reference, torch.float64)
-    before = launches["memory_attention"]
-    with backend("triton"):
-        actual = gradients(memory_attention, torch.float32)
-    assert launches["memory_attention"] == before + 1
-    for e, a in zip(expected, actual, strict=True):
-        assert relative_error(e, a) < 1e-4
-    # Unless forced, no kernel, since its gradient recomputes everything.
-    with backend("auto"):
-        gradients(memory_attention, torch.float32)
-    assert launches["memory_attention"] == before + 1
-
-
-def test_gradients_of_self_attention(triton_device):
-    q, k, v = (random_map(2, 2, n, 32, seed=n).to(triton_device) for n in (16, 35, 35))
-    tables = rope(4, 32, triton_device)
-
-    def gradients(dtype):
-        leaves = [x.detach().to(dtype).requires_grad_() for x in (q, k, v)]
-        out = rope_attention(*leaves, *tables, num_unrotated_keys=3)
-        return torch.autograd.grad(out, leaves, random_map(*out.shape, seed=9).to(out))
-
-    expected = gradients(torch.float64)
-    with backend("triton"):
-        actual = gradients(torch.float32)
-    assert all(relative_error(e, a) < 1e-4 for e, a in zip(expected, actual, strict=True))
-
-
-def test_operators_are_well_formed(triton_device):
-    """Schema, fake result, autograd registration, tracing."""
-    inputs = operator_inputs(triton_device)
-    torch.library.opcheck(memory_attention_operator, inputs)
-    inputs[0].requires_grad_(), inputs[9].requires_grad_()
-    torch.library.opcheck(memory_attention_operator, inputs)
-    x = inputs[0].detach()
-    torch.library.opcheck(rope_attention_operator, (x, x.requires_grad_(), x, *inputs[-2:], 0))
 
 
 def test_keys_are_split_when_queries_do_not_fill_the_gpu():

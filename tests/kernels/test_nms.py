@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.nms import box_nms, box_nms_reference, mask_nms, mask_nms_reference
-from sam2fast.kernels.nms.operators import box_nms_operator, mask_nms_operator
 
 # In the interpreter 0/0 warns.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero):RuntimeWarning")
@@ -296,30 +295,3 @@ def test_programs_in_any_order(seed, triton_device):
         of_masks = by_triton(mask_nms, masks, random_scores(130), 0.5, triton_device)
     assert of_boxes == slow_boxes(boxes, random_scores(200), 0.3)
     assert of_masks == slow_masks(masks, random_scores(130), 0.5)
-
-
-class TestGraphs:
-    boxes, scores, masks = random_boxes(20), random_scores(20), random_masks(20, 6, 7)
-
-    def test_compile(self):
-        """The number of kept items is an unbacked size in the graph."""
-
-        def best(boxes, masks, scores):
-            return boxes[box_nms(boxes, scores, 0.3)] * 2, mask_nms(masks, scores, 0.5) + 1
-
-        with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
-            compiled = torch.compile(best, backend="aot_eager", fullgraph=True)(self.boxes, self.masks, self.scores)
-        assert all(map(torch.equal, best(self.boxes, self.masks, self.scores), compiled))
-
-    def test_export(self):
-        class Module(torch.nn.Module):
-            def forward(self, boxes, scores):
-                return box_nms(boxes, scores, 0.3)
-
-        program = torch.export.export(Module(), (self.boxes, self.scores))
-        for boxes in (self.boxes, self.boxes + 1, torch.zeros_like(self.boxes)):
-            assert torch.equal(program.module()(boxes, self.scores), box_nms(boxes, self.scores, 0.3))
-
-    def test_operators_are_well_formed(self):
-        torch.library.opcheck(box_nms_operator, (self.boxes, self.scores, 0.3))
-        torch.library.opcheck(mask_nms_operator, (self.masks, self.scores, 0.3))

@@ -5,9 +5,7 @@ import torch
 from memories import memory_of, memory_of_kinds, rope_of_kinds, weights_of, written_out
 from parity import random_map
 
-from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.memory_attention import (
-    AttendedMemory,
     memory_attention,
     memory_attention_cpu,
     memory_attention_reference,
@@ -68,61 +66,3 @@ def test_tables_that_do_not_fit():
         memory_attention(query, memory._replace(position_encoding=random_map(16, 8)), *weights, cos, sin)
     with pytest.raises(ValueError, match="query has shape"):
         memory_attention(query[:, :, :4], memory, *weights, cos, sin)
-
-
-# side, d, m, heads, pages of each object, pointers, splits
-CASES = {
-    "nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3),
-    "two heads, an odd quarter": (6, 32, 32, 2, (5, 12), 4, 2),
-    "no pointers": (8, 32, 64, 1, (2, 6), 0, 8),
-    "official widths": (4, 256, 64, 1, (9,), 8, 1),
-}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@torch.no_grad()
-def test_kernels(triton_device, case, dtype):
-    side, d, m, heads, filled, pointers, splits = case
-    launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
-    memory = moved(memory_of_kinds(*filled, side=side, m=m, pointers=pointers, dtype=dtype), triton_device, dtype)
-    weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
-    query = random_map(1, heads, side**2, d).to(triton_device, dtype)
-    tables = rope_of_kinds(side, d, triton_device)
-    on_cpu = [query.cpu(), AttendedMemory(*(x.cpu() for x in memory)), *(x.cpu() for x in (*weights, *tables))]
-    exact = written_out(*on_cpu)
-    reference = memory_attention_reference(query, memory, *weights, *tables)
-    actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
-    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, reference.cpu())
-    assert relative_error(exact, actual.cpu()) <= allowed < 0.2
-
-
-def moved(memory: AttendedMemory, device: torch.device, dtype: torch.dtype) -> AttendedMemory:
-    return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory))
-
-
-@torch.no_grad()
-def test_the_dispatcher_uses_the_kernels(triton_device):
-    memory = moved(memory_of_kinds(6, 1, m=32), triton_device, torch.float32)
-    weights, query = [w.to(triton_device) for w in weights_of(32, 32)], random_map(1, 1, 16, 32).to(triton_device)
-    before = launches["memory_attention"]
-    with backend("triton"):
-        actual = memory_attention(query, memory, *weights, *rope_of_kinds(4, 32, triton_device))
-    assert launches["memory_attention"] == before + 1
-    expected = memory_attention_reference(query, memory, *weights, *rope_of_kinds(4, 32, triton_device))
-    assert relative_error(expected, actual) < 1e-5
-
-
-def test_gradients_equal_the_references(triton_device):
-    memory = moved(memory_of_kinds(6, 1, m=32), triton_device, torch.float32)
-    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
-    query, tables = random_map(1, 1, 16, 32).to(triton_device), rope_of_kinds(4, 32, triton_device)
-    weights = [w.to(triton_device) for w in weights_of(32, 32)]
-
-    def gradients(name):
-        pages = memory.pages.detach().requires_grad_()
-        with backend(name):
-            out = memory_attention(query, memory._replace(pages=pages), *weights, *tables)
-        return torch.autograd.grad(out.square().sum(), pages)[0]
-
-    assert relative_error(gradients("torch"), gradients("triton")) < 1e-4

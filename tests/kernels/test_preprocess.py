@@ -41,15 +41,6 @@ def test_an_image_of_the_right_size_keeps_its_bits(triton_device):
     assert actual.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_strided_and_no_images(triton_device):
-    image = pixels(1, 20, 30, triton_device)
-    with backend("triton"):
-        expected = resize_and_normalise(image, (16, 16), MEAN, STD, 255.0)
-        strided = image.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-        assert torch.equal(expected, resize_and_normalise(strided, (16, 16), MEAN, STD, 255.0))
-        assert resize_and_normalise(image[:0], (16, 16), MEAN, STD, 255.0).shape == (0, 3, 16, 16)
-
-
 def test_images_and_frames_use_it(triton_device):
     """The image predictor's transforms and the video predictor's frames."""
     transforms, image = SAM2Transforms(32, 0.0), pixels(1, 40, 50, torch.device("cpu"))[0]

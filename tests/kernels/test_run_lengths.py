@@ -25,11 +25,6 @@ from sam2fast.kernels.run_lengths import (
     encode_upsampled_reference,
     run_length_areas,
 )
-from sam2fast.kernels.run_lengths.operators import (
-    decode_masks_operator,
-    encode_masks_operator,
-    encode_upsampled_operator,
-)
 from sam2fast.kernels.run_lengths.reference import Placement
 
 
@@ -315,13 +310,6 @@ def same_but_for_rounding(runs, logits, size, threshold, place):
     return bool((differ <= near).all()) and int(differ.sum()) < 5
 
 
-def test_kernel_as_it_is_stored(triton_device):
-    masks = some(2, 40, 70)
-    runs = by_triton(encode_masks, masks.to(triton_device))
-    assert same(runs, encode_masks_reference(masks))
-    assert torch.equal(by_triton(decode_masks, runs).cpu(), masks)
-
-
 # As those above, but small.
 KERNEL_SIZES = [((6, 5), (19, 33)), ((17, 23), (9, 14)), ((9, 12), (9, 12)), ((3, 11), (20, 11)), ((1, 1), (3, 5))]
 
@@ -383,34 +371,3 @@ def test_canvas_of_almost_all_pixels_there_can_be(origin, triton_device):
     ends = runs.counts.cumsum(0, dtype=torch.int64)[runs.offsets[1:] - 1]
     assert ends.tolist() == [canvas[0] * canvas[1] * n for n in (1, 2, 3)] and ends[-1] > 2**32
     assert same(runs, by_triton(encode_upsampled, logits.to(triton_device), (8, 8), 0.0, origin, canvas))
-
-
-class TestGraphs:
-    masks = some(2, 9, 14)
-    logits = random_map(2, 8, 12)
-
-    def test_compile(self):
-        """The number of runs is an unbacked size in the graph."""
-
-        def areas(masks, logits):
-            runs = encode_masks(masks)
-            return run_length_areas(encode_upsampled(logits, (20, 30))), runs.counts * 2, runs.offsets
-
-        with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
-            compiled = torch.compile(areas, backend="aot_eager", fullgraph=True)(self.masks, self.logits)
-        assert all(map(torch.equal, areas(self.masks, self.logits), compiled))
-
-    def test_export(self):
-        class Module(torch.nn.Module):
-            def forward(self, masks):
-                return tuple(encode_masks(masks)[:2])
-
-        program = torch.export.export(Module(), (self.masks,))
-        for masks in (self.masks, ~self.masks, torch.zeros_like(self.masks)):
-            assert all(map(torch.equal, program.module()(masks), encode_masks(masks)[:2]))
-
-    def test_operators_are_well_formed(self):
-        torch.library.opcheck(encode_masks_operator, (self.masks,))
-        torch.library.opcheck(encode_upsampled_operator, (self.logits, [20, 30], 0.0, [1, 2], [30, 40]))
-        runs = encode_masks(self.masks)
-        torch.library.opcheck(decode_masks_operator, (runs.counts, runs.offsets, 9, 14))

@@ -41,6 +41,14 @@ def memory_of_kinds(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, 
     )
 
 
+def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
+    return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory))
+
+
+def on_cpu(*values):
+    return [AttendedMemory(*(x.cpu() for x in v)) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
+
+
 def rope_of_kinds(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines for it, from the definition: positions one by one, then the centres of 2x2 of them."""
     whole = [(float(y), float(x)) for y in range(side) for x in range(side)]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import torch
-from registry import Calls, Case
+from registry import Calls, Case, Work
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import launch_config
@@ -33,11 +33,11 @@ def faulty_cases() -> Iterator[Case]:
 
         return {"torch": lambda: expected, "sam2fast": ours}
 
-    yield Case("layer_norm", "faulty", "float32", prepare, 0, 0, 0)
+    yield Case("layer_norm", "faulty", "float32", prepare, Work())
 
 
 def broken_cases() -> Iterator[Case]:
     def prepare(device: torch.device) -> Calls:
         raise ValueError("no inputs today")
 
-    yield Case("layer_norm", "broken", "float32", prepare, 0, 0, 0)
+    yield Case("layer_norm", "broken", "float32", prepare, Work())

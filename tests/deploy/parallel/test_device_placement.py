@@ -7,29 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
-from memories import memory_of
 
 from sam2fast.deploy.exported import loading
-from sam2fast.kernels import _dispatch, _launch
-from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels.connected_components import connected_components
-from sam2fast.kernels.layer_norm import add_layer_norm
-from sam2fast.kernels.linear_gelu import linear_gelu
-from sam2fast.kernels.mask_ops import (
-    mask_statistics,
-    pack_masks,
-    suppress_overlaps,
-    unpack_masks,
-    upsample_and_pack,
-    upsample_and_threshold,
-)
-from sam2fast.kernels.memory_attention import memory_attention, rope_attention
-from sam2fast.kernels.nms import box_nms
-from sam2fast.kernels.preprocess import resize_and_normalise
-from sam2fast.kernels.run_lengths import encode_masks
-from sam2fast.kernels.window_attention import window_attention
+from sam2fast.kernels import _launch
 from sam2fast.profiling import limits
 from sam2fast.tracking import cuda_graphs
 
@@ -99,70 +80,6 @@ torch.empty(3, device=x.device).to("cpu")
 """
     names = ["device='cuda'", ".cuda()", "device='cuda:0'", "synchronize", "set_device"]
     assert list(findings(text)) == [(name, line) for name, line in zip(names, (3, 4, 5, 6, 8), strict=True)]
-
-
-def calls() -> dict[str, Any]:
-    """Calls every op with a kernel on small input."""
-    torch.manual_seed(0)
-    masks, logits = torch.rand(2, 8, 8) > 0.5, torch.randn(2, 1, 8, 8)
-    query = torch.randn(1, 1, 16, 32)
-    table = torch.ones(16, 16), torch.zeros(16, 16)
-    return {
-        "connected_components": lambda: connected_components(masks[:, None]),
-        "layer_norm": lambda: add_layer_norm(torch.randn(4, 32), None, torch.ones(32), torch.zeros(32), 1e-5),
-        "linear_gelu": lambda: linear_gelu(torch.randn(16, 32), torch.randn(64, 32), torch.zeros(64)),
-        "mask_statistics": lambda: mask_statistics(logits[:, 0], (16, 16), 0.0, 1.0),
-        "memory_attention": lambda: memory_attention(
-            query, memory_of(2), torch.randn(32, 8), None, torch.randn(16, 8), None, *table
-        ),
-        "nms": lambda: box_nms(torch.rand(4, 4).cumsum(1), torch.rand(4), 0.5),
-        "pack_masks": lambda: pack_masks(masks),
-        "preprocess": lambda: resize_and_normalise(
-            torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (16, 16), (0.5,) * 3, (0.5,) * 3, white=255.0
-        ),
-        "rope_attention": lambda: rope_attention(query, query, query, *table),
-        "run_lengths": lambda: encode_masks(masks),
-        "suppress_overlaps": lambda: suppress_overlaps(logits),
-        "unpack_masks": lambda: unpack_masks(torch.zeros(2, 8, 1, dtype=torch.uint8), 8),
-        "upsample_and_pack": lambda: upsample_and_pack(logits, (16, 16)),
-        "upsample_and_threshold": lambda: upsample_and_threshold(logits, (16, 16)),
-        "window_attention": lambda: window_attention(torch.randn(1, 8, 8, 96), torch.zeros(96), 1, 4),
-    }
-
-
-@pytest.mark.parametrize("op", calls())
-def test_kernels_are_launched_on_their_tensors_device(op, triton_device, monkeypatch):
-    """Triton launches on the current device, so each launch is inside a block for the tensor's device."""
-    if triton_device.type != "cpu":
-        pytest.skip("launches are watched in Triton's interpreter")
-    from triton.runtime import interpreter
-
-    inside: list[torch.device] = []
-    launched: list[bool] = []
-
-    @contextlib.contextmanager
-    def on_device(self, tensor):
-        inside.append(tensor.device)
-        yield
-        inside.pop()
-
-    launch = interpreter.GridExecutor.__call__
-
-    def watched(self, *args, **kwargs):
-        launched.append(bool(inside))
-        return launch(self, *args, **kwargs)
-
-    monkeypatch.setattr(_launch.LaunchConfig, "on_device", on_device)
-    monkeypatch.setattr(interpreter.GridExecutor, "__call__", watched)
-    before = launches[op]
-    with backend("triton"), torch.no_grad():
-        calls()[op]()
-    assert launches[op] > before and launched and all(launched) and not inside
-
-
-def test_every_op_with_a_kernel_is_called():
-    other = set(calls()) ^ _dispatch.KERNELS
-    assert not other, f"calls() above has to call each op of _dispatch.KERNELS on little input; see {other}"
 
 
 def test_the_block_is_one_for_the_tensors_device(monkeypatch):

@@ -1,0 +1,24 @@
+"""A record of each folder of ``kernels/``, of what is measured, tuned and shown of its ops."""
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from registry import Case, Record
+
+from sam2fast.kernels._launch import launch_table
+
+RECORDS: dict[str, Record] = {op: import_module(f"kernel_records.{op}").RECORD for op in launch_table()}
+# Most important rows first.
+SEARCHES = sorted((search for record in RECORDS.values() for search in record.searches), key=lambda each: each.order)
+
+
+def cases() -> Iterator[Case]:
+    """Everything there is to measure."""
+    for record in RECORDS.values():
+        yield from record.cases
+
+
+def small_cases() -> Iterator[Case]:
+    """A small case of every op and every row of the launch table; no times."""
+    for record in RECORDS.values():
+        yield from record.small

@@ -1,0 +1,118 @@
+"""The residual sum with its layer norm."""
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from backend_calls import both_ways
+from inputs import random, small
+from parity_rows import Check, Draw, integer, name_of
+from published_models import of_stages
+from registry import TIMED, Calls, Case, Record, Sample, Work
+from torch import Tensor
+from tuning_candidates import search
+
+from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference
+
+EPS = 1e-6
+
+
+def work(rows: int, channels: int, x: int, delta: int) -> Work:
+    """Sum and norm of a stream of ``x`` bytes a number, to which ``delta`` bytes a number are added.
+
+    The sum has the stream's dtype, the norm that of what is added. Eight FLOPs a number: the sum, that for the mean,
+    centring, the square and its sum, two factors and the bias.
+    """
+    return Work(rows * channels * (2 * x + 2 * delta), vector=8 * rows * channels)
+
+
+def layer_norm_case(rows: int, C: int, dtype: torch.dtype) -> Case:
+    """The stream of a session in this dtype, which is fp32 up to the first pooling, with what is added in ``dtype``."""
+
+    def prepare(device: torch.device) -> Calls:
+        x, delta = random(rows, C, device=device), random(rows, C, device=device, dtype=dtype, seed=1)
+        weight, bias = random(C, device=device, seed=2), random(C, device=device, seed=3)
+
+        def separately() -> list[Tensor]:
+            total = x + delta
+            return [total, F.layer_norm(total.float(), (C,), weight, bias, EPS).to(dtype)]
+
+        return {"torch": separately} | both_ways(lambda: add_layer_norm(x, delta, weight, bias, EPS, dtype), device)
+
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    return Case("layer_norm", f"{rows}x{C}", name_of(dtype), prepare, work(rows, C, 4, dtype.itemsize), tolerance)
+
+
+class Plan(NamedTuple):
+    """So many random inputs, with sizes up to these."""
+
+    draws: int = 40
+    rows: int = 20_000
+    channels: int = 1200
+
+
+def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
+    for _ in range(plan.draws):
+        rows, C = integer(1, plan.rows, generator), integer(2, plan.channels, generator)
+        stream = (dtype, torch.float32)[integer(0, 1, generator)]
+        seed = integer(0, 2**31, generator)
+        x = random(rows, C, device=on, dtype=stream, seed=seed)
+        delta = random(rows, C, device=on, dtype=dtype, seed=seed + 1)
+        weight, bias = (random(C, device=on, seed=seed + i) for i in (2, 3))
+        given = x, delta, weight, bias, EPS, dtype
+        exact = F.layer_norm((x + delta).double(), (C,), weight.double(), bias.double(), EPS)
+        reference = add_layer_norm_reference(*given)[1]
+        yield Draw(lambda _, given=given: add_layer_norm(*given)[1], f"{rows}x{C}", exact, reference)
+
+
+QUICK = Plan(draws=4, rows=100, channels=150)
+RECORD = Record(
+    # The first and the third stage of tiny and large.
+    cases=[
+        layer_norm_case(side * side, C, dtype)
+        for side, C in ((256, 96), (64, 384), (256, 144), (64, 576))
+        for dtype in TIMED
+    ],
+    small=[layer_norm_case(8, 32, dtype) for dtype in TIMED],
+    searches=[
+        search(
+            "layer_norm",
+            "ELEMENTS num_warps num_stages",
+            (
+                each
+                for each in itertools.product((1024, 2048, 4096), (2, 4, 8), (1,))
+                if 128 <= each[0] // each[1] <= 512
+            ),
+        )
+    ],
+    work=lambda: of_stages(lambda n, c, x: (", fp32" if x == 4 else ", bf16", work(n, c, x, 2))),
+    samples={
+        "add_layer_norm": Sample(
+            add_layer_norm,
+            lambda: (*map(small, ((3, 8), (3, 8), (8,), (8,))), EPS),
+            "layer_norm",
+            "add_layer_norm",
+            2,
+            True,
+        ),
+        "layer_norm": Sample(
+            lambda *given: add_layer_norm(given[0], None, *given[1:])[1],
+            lambda: (*map(small, ((3, 8), (8,), (8,))), EPS),
+            "layer_norm",
+            has_gradient=True,
+        ),
+    },
+    parity={
+        "layer_norm": Check(
+            lambda *given: [draws(*given)],
+            full=Plan(),
+            short=Plan(draws=10),
+            quick=QUICK,
+            tiny=QUICK._replace(draws=2, rows=20),
+            ops=("layer_norm",),
+            launchers=[("layer_norm.kernel.add_layer_norm_triton", 1)],
+        )
+    },
+)

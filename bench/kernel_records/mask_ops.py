@@ -1,0 +1,341 @@
+"""Masks on their way to the image's size, beside the way that the original takes."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from backend_calls import by_triton, kernel_if_any, ours, runs_kernels
+from inputs import random, small
+from parity_rows import Check, Draw, equal_to, integer, name_of
+from published_models import FULL_HD
+from registry import Calls, Case, Record, Sample, Work
+from torch import Tensor
+from tuning_candidates import Search, search
+
+from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels._launch import ANY
+from sam2fast.kernels.mask_ops import (
+    mask_statistics,
+    mask_statistics_reference,
+    pack_masks,
+    pack_masks_reference,
+    suppress_overlaps,
+    suppress_overlaps_reference,
+    unpack_masks,
+    unpack_masks_reference,
+    upsample_and_pack,
+    upsample_and_threshold,
+)
+
+SQUARE, PHOTOGRAPH, LOW, SMALL = (1024, 1024), (1200, 1800), (256, 256), (20, 36)
+READ = 4.0 * LOW[0] * LOW[1]  # bytes of a mask's logits
+# Side of the squares whose average, taken twice, makes an outline as long as the masks of a photograph have.
+SMOOTHING = 33
+BLEND = 9  # FLOPs of a pixel between four logits: two fused products and one more for each of three sums
+
+
+def mask_logits(count: int, device: torch.device, low: tuple[int, int] = LOW) -> Tensor:
+    """Logits ``(count, h, w)`` like those of a decoder: about a fifth above 0, falling by one in half a pixel or so."""
+    height, width = (side + 2 * (SMOOTHING - 1) for side in low)
+    maps = []
+    for seed in range(count):
+        noise = random(1, 1, height, width, device=torch.device("cpu"), seed=seed)
+        for window in 2 * ((SMOOTHING, 1), (1, SMOOTHING)):
+            noise = F.avg_pool2d(noise, window, stride=1)
+        maps.append(noise[:, 0] / noise.std() * 15 - 13)
+    return torch.cat(maps).to(device)
+
+
+def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def counted_at_full_size(logits: Tensor, size: tuple[int, int]) -> list[Tensor]:
+    """Pixels above 1 and above -1, and boxes of the masks, from their logits at full size: as the original does it."""
+    values = upsampled(logits, size)
+    counts = [(values > level).sum(-1, dtype=torch.int16).sum(-1, dtype=torch.int32) for level in (1.0, -1.0)]
+    masks = values > 0
+    sides = []
+    for axis, length in ((-2, size[1]), (-1, size[0])):
+        place = torch.arange(length, device=logits.device)
+        seen = masks.max(axis).values  # (N, length)
+        last = (seen * place).max(-1).values
+        sides += [(seen * place + length * ~seen).min(-1).values, torch.where(seen.any(-1), last, -1)]
+    left, right, top, bottom = sides
+    return [*counts, torch.stack([left, top, right, bottom], -1).to(torch.int32)]
+
+
+def of_upsampled(count: int, size: tuple[int, int]) -> str:
+    """The shape in the names of cases."""
+    return f"{count}x{LOW[0]}x{LOW[1]} to {size[0]}x{size[1]}"
+
+
+def statistics_work(masks: int, height: int, width: int) -> Work:
+    return Work(masks * (READ + 28), vector=(BLEND + 3) * masks * height * width)
+
+
+def threshold_work(masks: int, height: int, width: int) -> Work:
+    return Work(masks * (READ + height * width), vector=(BLEND + 1) * masks * height * width)
+
+
+def pack_work(masks: int, height: int, width: int) -> Work:
+    return Work(masks * (READ + height * math.ceil(width / 8)), vector=(BLEND + 1) * masks * height * width)
+
+
+def overlaps_work(objects: int, pixels: int, size: int = 4) -> Work:
+    """Logits read twice: once for who is largest, once to write."""
+    return Work(3.0 * size * objects * pixels, vector=2 * objects * pixels)
+
+
+def statistics_case(count: int, size: tuple[int, int], device: str = "") -> Case:
+    def prepare(on: torch.device) -> Calls:
+        logits = mask_logits(count, on)
+
+        def counted() -> list[Tensor]:
+            found = mask_statistics(logits, size)
+            return [found.above, found.below, found.boxes]
+
+        return {"full-size logits": lambda: counted_at_full_size(logits, size)} | ours(counted, on)
+
+    shape, done = of_upsampled(count, size), statistics_work(count, *size)
+    return Case("mask_statistics", shape, "float32", prepare, done, device=device)
+
+
+def threshold_case(count: int, size: tuple[int, int], packed: bool, device: str = "") -> Case:
+    def prepare(on: torch.device) -> Calls:
+        logits = mask_logits(count, on)
+        if packed:
+            baseline = {"full-size logits": lambda: pack_masks_reference(upsampled(logits, size) > 0)}
+            return baseline | ours(lambda: upsample_and_pack(logits, size), on)
+        return {"full-size logits": lambda: upsampled(logits, size) > 0} | ours(
+            lambda: upsample_and_threshold(logits, size), on
+        )
+
+    name, launch, work = (
+        ("upsample_and_pack", "pack", pack_work) if packed else ("upsample_and_threshold", ANY, threshold_work)
+    )
+    shape = of_upsampled(count, size)
+    return Case(name, shape, "float32", prepare, work(count, *size), device=device, launch=launch)
+
+
+def bits_case(count: int, size: tuple[int, int], packing: bool) -> Case:
+    def prepare(on: torch.device) -> Calls:
+        masks = random(count, *size, device=on) > 0
+        if packing:
+            return {"torch": lambda: pack_masks_reference(masks)} | _on_gpus(lambda: pack_masks(masks), on)
+        packed, width = pack_masks_reference(masks), size[1]
+        reference = {"torch": lambda: unpack_masks_reference(packed, width)}
+        return reference | _on_gpus(lambda: unpack_masks(packed, width), on)
+
+    op, dtype = ("pack_masks", "bool") if packing else ("unpack_masks", "uint8")
+    done = Work(count * size[0] * size[1] * 9 / 8)
+    return Case(op, f"{count}x{size[0]}x{size[1]}", dtype, prepare, done, launch="bits")
+
+
+def overlaps_case(objects: int, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Case:
+    def prepare(on: torch.device) -> Calls:
+        logits = (random(objects, 1, *size, device=on) * 12).to(dtype)
+        own = kernel_if_any(lambda: suppress_overlaps(logits), on)
+        return {"torch": lambda: suppress_overlaps_reference(logits), "sam2fast": own}
+
+    shape, done = f"{objects} objects, {size[0]}x{size[1]}", overlaps_work(objects, math.prod(size), dtype.itemsize)
+    return Case("suppress_overlaps", shape, name_of(dtype), prepare, done, launch="overlaps")
+
+
+def _on_gpus(call: Callable[[], Any], device: torch.device) -> Calls:
+    """Elsewhere the op is its reference implementation."""
+    return {"triton": by_triton(call)} if runs_kernels(device) else {}
+
+
+def lines() -> Iterable[tuple[str, str, Work]]:
+    works = {
+        "mask_statistics": statistics_work,
+        "upsample_and_threshold": threshold_work,
+        "upsample_and_pack": pack_work,
+    }
+    for masks, (height, width) in ((1, FULL_HD), (64, FULL_HD), (64, SQUARE)):
+        for op, work in works.items():
+            yield f"`{op}`, {masks} of 256×256 to {height}×{width}", "bf16", work(masks, height, width)
+    for objects in (4, 16):
+        yield f"`suppress_overlaps`, {objects} objects, 1024×1024, fp32", "bf16", overlaps_work(objects, 1024 * 1024)
+
+
+def mask_search(shape: str, ops: tuple[str, ...], across: tuple[int, ...]) -> Search:
+    """``across``: BLOCK_X."""
+    tiles = itertools.product((4, 8, 16), across, (2, 4, 8), (1,))
+    fitting = (tile for tile in tiles if 1 <= tile[0] * tile[1] // (32 * tile[2]) <= 16)
+    return search("mask_ops", "BLOCK_Y BLOCK_X num_warps num_stages", fitting, shape=shape, cases=ops)
+
+
+# Of the largest logit and the level, in units of fp32's epsilon: what a rounding may decide. Where kernel and torch
+# disagree there, that is no error, and is counted apart.
+ROUNDINGS = 4
+
+
+class Plan(NamedTuple):
+    """What is tried for each dtype."""
+
+    draws: int = 60
+    low: int = 300  # longest side of logits
+    side: int = 2000  # longest side of masks
+    masks: int = 20  # at once
+
+
+def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
+    """Smooth or rough logits, sometimes with NaN and with ties, to masks of any size, by all kernels of masks."""
+    for _ in range(plan.draws):
+        N, h, w = (integer(1, most, generator) for most in (plan.masks, plan.low, plan.low))
+        size = integer(1, plan.side, generator), integer(1, plan.side, generator)
+        logits = random(N, h + 4, w + 4, device=torch.device("cpu"), seed=integer(0, 2**31, generator)) * 8
+        smooth = integer(0, 1, generator) == 1
+        logits = F.avg_pool2d(logits, 5, stride=1) if smooth else logits[:, 4:, 4:].contiguous()
+        if integer(0, 3, generator) == 0:
+            logits.view(-1)[:: integer(2, 99, generator)] = torch.nan
+        if integer(0, 3, generator) == 0:  # many ties
+            logits = logits.round()
+        level, offset = (float(torch.randn((), generator=generator)) * integer(0, 1, generator) for _ in range(2))
+        given = logits.to(device, dtype), size, level
+        yield Draw(
+            lambda _, given=given, offset=offset: _by_every_op(*given, offset),
+            judge=lambda found, given=given, offset=offset: judged(found, *given, offset),
+        )
+
+
+def _by_every_op(logits: Tensor, size: tuple[int, int], level: float, offset: float) -> list[Tensor]:
+    masks, packed = upsample_and_threshold(logits, size, level), upsample_and_pack(logits, size, level)
+    statistics = mask_statistics(logits, size, level, offset)
+    return [masks, packed, pack_masks(masks), unpack_masks(packed, size[1]), *statistics]
+
+
+def judged(
+    found: list[Tensor], logits: Tensor, size: tuple[int, int], level: float, offset: float
+) -> Mapping[str, int]:
+    """Whether the results of all ops are right but for rounding, and how many pixels that decides."""
+    masks, packed, bits, back, *statistics = found
+    area, boxes = statistics[0], statistics[3]
+    right = pack_masks_reference(masks)
+    same = torch.equal(right, packed) and torch.equal(right, bits) and torch.equal(masks, back)
+    same &= torch.equal(area, masks.sum((1, 2), dtype=torch.int32))
+    expected, decided = mask_statistics_reference(logits, size, level, offset), 0
+    for n in range(len(logits)):
+        values = F.interpolate(logits[n, None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
+        largest = float(logits[n].float().nan_to_num(0).abs().max())
+        allowed = []
+        for count, right, at in zip(statistics, expected[:3], (level, level + offset, level - offset), strict=False):
+            near = (values - at).abs() <= ROUNDINGS * torch.finfo(torch.float32).eps * (largest + abs(at))
+            allowed.append(near)
+            same &= bool((count[n] - right[n]).abs() <= near.sum())
+        differing = masks[n] != (values > level)
+        same &= not bool((differing & ~allowed[0]).any())
+        same &= bool(allowed[0].any()) or torch.equal(boxes[n], expected.boxes[n])
+        decided += int(differing.sum())
+    return {"wrong": int(not same), "pixels": masks.numel(), "decided by rounding": decided}
+
+
+def frames(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
+    """Logits of several objects on a frame, with ties and NaN."""
+    for _ in range(plan.draws):
+        N, H, W = (integer(low, high, generator) for low, high in ((2, 12), (1, plan.low), (1, plan.low)))
+        logits = torch.randn(N, 1, H, W, generator=generator) * 12
+        if integer(0, 1, generator):
+            logits = logits.round()
+            logits.view(-1)[::5] = torch.nan
+        given = logits.to(on, dtype)
+        judge = equal_to(suppress_overlaps_reference(given).nan_to_num(1e4))
+        yield Draw(lambda _, given=given: suppress_overlaps(given).nan_to_num(1e4), judge=judge)
+
+
+def many_are_right(device: torch.device) -> bool:
+    """The first and the last of so many masks that their pixels pass 2**31, and a few that lie between."""
+    size = PHOTOGRAPH
+    count = 2**31 // (size[0] * size[1]) + 8
+    some = [0, 1, count // 2, count - 2, count - 1]
+    logits = torch.full((count, 64, 64), -5.0, device=device)
+    logits[some] = random(len(some), 64, 64, device=device)
+    with backend("triton"):
+        masks, packed = upsample_and_threshold(logits, size), upsample_and_pack(logits, size)
+        statistics = mask_statistics(logits, size)
+        few = upsample_and_threshold(logits[some], size)
+        right = torch.equal(masks[some], few) and torch.equal(packed[some], upsample_and_pack(logits[some], size))
+        right &= torch.equal(statistics.area[some], few.sum((1, 2), dtype=torch.int32))
+        right &= int(statistics.area.sum()) == int(few.sum())
+        right &= torch.equal(pack_masks(masks), packed) and torch.equal(unpack_masks(packed, size[1]), masks)
+    return bool(right)
+
+
+QUICK = Plan(draws=6, low=20, side=60, masks=3)
+CHECK = Check(
+    lambda *given: [draws(*given)],
+    full=Plan(),
+    short=Plan(draws=12),
+    quick=QUICK,
+    tiny=QUICK._replace(draws=1),
+    ops=("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks"),
+    launchers=[
+        *((f"mask_ops.launch.{op}_triton", 0) for op in ("upsample_and_threshold", "pack_masks", "unpack_masks")),
+        *(("mask_ops.launch.upsample_and_pack_triton", 0), ("mask_ops.launch.mask_statistics_triton", 0)),
+        ("mask_ops.launch.mask_statistics_triton", 1),
+    ],
+    is_exact=True,
+    many=many_are_right,
+)
+
+RECORD = Record(
+    # A click's mask, a choice of three, and masks by the dozen; the most of them are for GPUs.
+    cases=[
+        *(
+            statistics_case(*each)
+            for each in ((1, PHOTOGRAPH), (3, PHOTOGRAPH), (64, PHOTOGRAPH), (64, SQUARE), (256, SQUARE, "cuda"),
+                         (256, PHOTOGRAPH, "cuda"))
+        ),
+        *(
+            threshold_case(count, size, packed, device)
+            for count, size, device in ((1, PHOTOGRAPH, ""), (3, PHOTOGRAPH, ""), (64, SQUARE, ""),
+                                        (256, SQUARE, "cuda"))
+            for packed in (False, True)
+        ),
+        *(bits_case(64, SQUARE, packing) for packing in (True, False)),
+        *(overlaps_case(objects, SQUARE) for objects in (3, 16)),
+        overlaps_case(3, SQUARE, torch.bfloat16),
+    ],
+    small=[
+        statistics_case(1, SMALL),
+        *(threshold_case(1, SMALL, packed) for packed in (False, True)),
+        *(bits_case(1, SMALL, packing) for packing in (True, False)),
+        overlaps_case(3, SMALL),
+    ],
+    searches=[
+        mask_search(ANY, ("mask_statistics", "upsample_and_threshold"), (64, 128, 256)),
+        mask_search("pack", ("upsample_and_pack",), (16, 32, 64)),
+        mask_search("bits", ("pack_masks", "unpack_masks"), (32, 64, 128)),
+        search("mask_ops", "BLOCK num_warps num_stages", itertools.product((256, 512, 1024), (4, 8), (1,)),
+               shape="overlaps", cases=("suppress_overlaps",)),
+    ],
+    work=lines,
+    samples={
+        "mask_statistics": Sample(mask_statistics, lambda: (small((2, 12, 20)), (32, 50)), "mask_statistics"),
+        **{
+            function.__name__: Sample(function, lambda: (small((2, 12, 20)), (32, 50), 0.3), function.__name__)
+            for function in (upsample_and_threshold, upsample_and_pack)
+        },
+        "pack_masks": Sample(pack_masks, lambda: (small((2, 12, 20)) > 0,), "pack_masks"),
+        "unpack_masks": Sample(
+            unpack_masks, lambda: (pack_masks_reference(small((2, 12, 20)) > 0), 20), "unpack_masks"
+        ),
+        "suppress_overlaps": Sample(
+            suppress_overlaps, lambda: (small((3, 1, 8, 12)) * 12,), "suppress_overlaps", has_gradient=True
+        ),
+    },
+    parity={
+        "mask_ops": CHECK,
+        "suppress_overlaps": CHECK._replace(
+            groups=lambda *given: [frames(*given)],
+            ops=("suppress_overlaps",),
+            launchers=[("mask_ops.launch.suppress_overlaps_triton", 0)],
+            many=None,
+        ),
+    },
+)  # fmt: skip

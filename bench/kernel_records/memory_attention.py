@@ -1,0 +1,393 @@
+"""Attention to the memory bank, and of a frame to itself."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from attention import fp8_ways, in_float32, memory_ways, published, rope_ways, rotated_before
+from inputs import MemoryArguments, bank_with_gaps, full_bank, projections, random, rope_tables, small
+from parity_rows import SLACK, Check, Draw, integer, name_of
+from published_models import M_CHANNELS, PAGES, POINTERS, D, N
+from registry import FLOOR, TIMED, Calls, Case, Record, Sample, Work
+from torch import Tensor
+from tuning_candidates import Search, programs_at_once, search
+
+from sam2fast.kernels.memory_attention import (
+    AttendedMemory,
+    memory_attention,
+    memory_attention_reference,
+    rope_attention,
+    rope_attention_reference,
+)
+from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
+
+FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random banks; a wrong scale is further off
+# The most shared memory of one program on sm_90.
+MOST_SHARED = 232448
+# Programs that share the keys of a tile of queries on 132 multiprocessors, of memory and of a map itself.
+SPLITS = {("bf16", 1): (4, 4), ("bf16", 16): (1, 1), ("fp32", 1): (2, 1), ("fp32", 16): (1, 3)}
+TOKENS = PAGES * N + POINTERS
+
+
+def memory_case(
+    objects: int,
+    pages: int,
+    dtype: torch.dtype,
+    device: str = "",
+    side: int = 64,
+    d: int = 256,
+    m: int = 64,
+    compilers: bool = False,
+) -> Case:
+    """Cross-attention of one layer to so many memories and sixteen pointers, of four tokens each, per object.
+
+    The baseline is the published formulation: values projected for every token, one object after the other, SDPA.
+
+    Args:
+        compilers: compares with what ``torch.compile`` makes of it, which takes a minute to compile, and with nothing
+            else.
+    """
+    N, L, size = side * side, 64, dtype.itemsize
+    M = pages * N + L
+
+    def prepare(device: torch.device) -> Calls:
+        return memory_ways(full_bank(objects, pages, L, side, d, m, device, dtype), device, compilers)
+
+    def exact(device: torch.device) -> torch.Tensor:
+        return published(in_float32(full_bank(objects, pages, L, side, d, m, device, dtype)))()
+
+    done = Work(
+        # Pages, query, result and weights; pointers, positions and rotation are fp32.
+        bytes=size * (objects * (pages * N * m + 2 * N * d) + 2 * d * m) + 4 * (2 * objects * L * m + N * (m + d)),
+        # Scores and sums over m channels, projection of the keys, projection of the result.
+        products=2 * objects * (N * M * (d + m) + M * m * d + N * m * d),
+    )
+    return Case(
+        "memory_attention",
+        f"{objects} objects, {N}x{M}" + (f" {d}/{m}" if (d, m) != (256, 64) else "") + ", compiled" * compilers,
+        name_of(dtype),
+        prepare,
+        done,
+        tolerance=1e-4 if dtype == torch.float32 else FLOOR,
+        exact=None if dtype == torch.float32 else exact,
+        device=device,
+        launch=f"{d}x{m}",
+    )
+
+
+def fp8_case(objects: int) -> Case:
+    """The same with scores in fp8, beside the exact ones, for GPUs; FLOPs of all kinds in one sum."""
+    exact = memory_case(objects, 7, torch.bfloat16)
+
+    def prepare(device: torch.device) -> Calls:
+        return fp8_ways(full_bank(objects, 7, 64, 64, 256, 64, device, torch.bfloat16), device)
+
+    own = {"shape": f"{exact.shape} in fp8", "prepare": prepare, "tolerance": FP8_ERROR}
+    return replace(exact, **own, exact=None, device="cuda")
+
+
+def self_attention_case(objects: int, dtype: torch.dtype, side: int = 64, d: int = 256) -> Case:
+    """Self-attention of one layer of the memory attention, beside SDPA on what is rotated already."""
+    N, size = side * side, dtype.itemsize
+
+    def inputs(device: torch.device) -> list[torch.Tensor]:
+        return [random(objects, 1, N, d, device=device, dtype=dtype, seed=i) for i in range(3)]
+
+    def prepare(device: torch.device) -> Calls:
+        return rope_ways(*inputs(device), *rope_tables(side, d, device))
+
+    def exact(device: torch.device) -> torch.Tensor:
+        return rotated_before(*(x.float() for x in inputs(device)), *rope_tables(side, d, device))()
+
+    return Case(
+        "rope_attention",
+        f"{objects} objects, {N}x{N}",
+        name_of(dtype),
+        prepare,
+        Work(4 * size * objects * N * d + 4 * N * d, 4 * objects * N * N * d),
+        tolerance=1e-4 if dtype == torch.float32 else FLOOR,
+        exact=None if dtype == torch.float32 else exact,
+        launch=f"{d}x{d}",
+    )
+
+
+def measured() -> Iterator[Case]:
+    """Attention to banks as they fill, and of frames to themselves; the larger ones are for GPUs."""
+    for objects, pages in itertools.product((1, 4, 16), (7, 3, 1)):
+        anywhere = objects == 1 or (objects, pages) == (4, 7)
+        yield memory_case(objects, pages, torch.bfloat16, "" if anywhere else "cuda")
+        if anywhere:
+            yield memory_case(objects, pages, torch.float32)
+    yield memory_case(1, 7, torch.bfloat16, "cuda", compilers=True)
+    for objects in (1, 4):
+        yield fp8_case(objects)
+    for dtype, objects in itertools.product(TIMED, (1, 4)):
+        yield memory_case(objects, 7, dtype, side=16, d=128)  # nano
+        yield self_attention_case(objects, dtype)
+
+
+def memory_work(objects: int, size: int, splits: int) -> Work:
+    """One layer; with what its four launches hand to one another, each written once and read once.
+
+    ``size`` is bytes of a number; ``splits`` programs share the keys of a tile of queries.
+    """
+    pairs = N * TOKENS
+    products = 2 * pairs * (D + M_CHANNELS) + 2 * TOKENS * M_CHANNELS * D + 2 * N * M_CHANNELS * D
+    bank = size * TOKENS * M_CHANNELS
+    between = size * (N * D + TOKENS * (D + M_CHANNELS)) + 4 * splits * N * (M_CHANNELS + 1)
+    # The bank read; queries read and the result written; both ways what is handed on.
+    moved = bank + 2 * size * N * D + 2 * between
+    shared = size * 2 * D * M_CHANNELS + 4 * N * (M_CHANNELS + D)  # weights, encoding and rotation: one for all
+    return Work(moved * objects + shared, products * objects, exponentials=pairs * objects)
+
+
+def published_flops(objects: int) -> float:
+    """FLOPs of one layer as published: every token projected to a value as wide as the keys."""
+    return float(objects * (4 * N * TOKENS * D + 4 * TOKENS * M_CHANNELS * D))
+
+
+def self_work(objects: int, size: int, splits: int) -> Work:
+    """A frame's map to itself; rotated queries and keys are written and read, and so are the parts of split keys."""
+    parts = 4 * splits * N * (D + 1) if splits > 1 else 0
+    moved = size * N * D * 4 + 2 * (2 * size * N * D + parts)
+    return Work(moved * objects + 4 * N * D, 4 * N * N * D * objects, exponentials=N * N * objects)
+
+
+def lines() -> Iterable[tuple[str, str, Work]]:
+    for objects, (dtype, size) in itertools.product((1, 16), (("bf16", 2), ("fp32", 4))):
+        of_memory, of_itself = SPLITS[dtype, objects]
+        said = f"{objects} object{'s' * (objects > 1)}, {dtype}"
+        yield f"memory, {N:,} × {TOKENS:,}, {said}", dtype, memory_work(objects, size, of_memory)
+        yield f"itself, {N:,} × {N:,}, {said}", dtype, self_work(objects, size, of_itself)
+
+
+def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int = 4) -> Search:
+    """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps, stages, and programs of a multiprocessor at once if not one."""
+    d, width = map(int, shape.split("x"))
+    names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM"
+    fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile))
+    return search("memory_attention", names, fitting, dtype, shape, ("memory_attention", "rope_attention"),
+                  order=order)  # fmt: skip
+
+
+def could_fit(
+    dtype: str, d: int, width: int, m: int, n: int, chunk: int, warps: int, stages: int, programs: int = 1
+) -> bool:
+    """Whether blocks fit into shared memory, and scores and sums into registers beside what else is there.
+
+    fp32 products are made of three and keep their parts in registers too. Of what has fewer bits, tensor cores take 64
+    rows with four warps. Of several programs at once, each has its part of the multiprocessor.
+    """
+    size, most, rows = (4, 80, 16) if dtype == "float32" else (2, 160, 16 * warps)
+    shared = size * (m * min(d, chunk) + stages * n * (min(d, chunk) + width))
+    registers = m * (n + width) / (32 * warps)
+    if shared > MOST_SHARED or registers > most or m < rows:
+        return False
+    return programs <= programs_at_once(shared, int(registers) + 40, warps)
+
+
+class Plan(NamedTuple):
+    """What is tried: every combination of objects, sides and widths, so many draws of each."""
+
+    sides: Sequence[int] = (64, 5, 17)
+    objects: Sequence[int] = (1, 3, 4)
+    widths: Sequence[tuple[int, int]] = ((256, 64), (128, 64), (32, 32))  # of heads and of memory
+    splits: Sequence[int | None] = (None, *range(1, 9))  # None: chosen by the launcher, through the dispatcher
+    slots: tuple[int, int] = (7, 12)  # of a bank, least and most
+    pages: int = 8  # most valid ones of an object
+    pointers: int = 64  # most
+    draws: int = 4
+
+
+def groups(
+    draw: Callable[..., Draw],
+    plan: Plan,
+    dtype: torch.dtype,
+    widths: str,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Iterator[Iterator[Draw]]:
+    """A group for each side."""
+    for side in plan.sides:
+        counts = itertools.product(plan.objects, range(plan.draws))
+        d, m = map(int, widths.split("/"))
+        yield (draw(objects, side, d, m, dtype, plan, generator, device) for objects, _ in counts)
+
+
+def memory_draw(
+    objects: int,
+    side: int,
+    d: int,
+    m: int,
+    dtype: torch.dtype,
+    plan: Plan,
+    generator: torch.Generator,
+    device: torch.device,
+    fp8: bool = False,
+) -> Draw:
+    """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all."""
+    from sam2fast.kernels.memory_attention import launch
+
+    K, L = integer(*plan.slots, generator), integer(0, plan.pointers, generator)
+    memory, filled = bank_with_gaps(objects, K, L, side, m, dtype, plan.pages, generator, device)
+    seed, asking = integer(0, 2**31, generator), (1, objects)[integer(0, 1, generator)]
+    query = random(asking, side * side, 1, d, device=device, dtype=dtype, seed=seed).transpose(1, 2)
+    weights = projections(d, m, device, dtype, seed)
+    arguments = MemoryArguments(query, memory, *weights, *rope_tables(side, d, device))
+
+    def kernel(splits: int | None) -> Tensor:
+        if splits is None:
+            return memory_attention(*arguments, fp8=fp8)
+        return launch.memory_attention_triton(*arguments, splits=splits, fp8=fp8)
+
+    return Draw(
+        kernel,
+        f"{asking} queries, side {side}, {d}/{m}, {K} slots with {filled}, {L} pointers "
+        f"with {memory.pointer_valid.sum(1).tolist()}",
+        memory_in_float64(arguments, fp8),
+        memory_attention_reference(*arguments, fp8=fp8),
+    )
+
+
+def memory_in_float64(arguments: MemoryArguments, fp8: bool = False) -> Tensor:
+    """The reference in float64, by object, as it holds all scores. With ``fp8`` they are of rounded rows."""
+    query, memory, *rest = arguments
+    pages, encodings = memory.pages.double(), (memory.position_encoding.double(), memory.time_encoding.double())
+    weights = [x.double() for x in rest[:4]]
+    out = []
+    for b in range(len(memory.page_table)):
+        own = slice(b, b + 1)
+        tables = memory.page_table[own], memory.page_time[own]
+        pointers = memory.pointers[own].double(), memory.pointer_encoding[own].double(), memory.pointer_valid[own]
+        asked = query[own] if len(query) > 1 else query
+        part = AttendedMemory(pages, *tables, *encodings, *pointers)
+        out.append(memory_attention_reference(asked.double(), part, *weights, *rest[4:], fp8=fp8))
+    return torch.cat(out)
+
+
+def rope_draw(
+    objects: int,
+    side: int,
+    d: int,
+    m: int,
+    dtype: torch.dtype,
+    plan: Plan,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Draw:
+    """Self-attention or, as often, values of width ``m`` of two maps and some keys without a position."""
+    from sam2fast.kernels.memory_attention import launch
+
+    maps, unrotated, width = 1, 0, d
+    if integer(0, 1, generator):
+        maps, unrotated, width = 2, integer(0, plan.pointers, generator), m
+    N, seed = side * side, integer(0, 2**31, generator)
+    shapes = (N, d), (maps * N + unrotated, d), (maps * N + unrotated, width)
+    # Heads are split off projections, so that they are the inner axis.
+    made = [
+        random(objects, rows, 1, columns, device=device, dtype=dtype, seed=seed + i).transpose(1, 2)
+        for i, (rows, columns) in enumerate(shapes)
+    ]
+    tables = rope_tables(side, d, device)
+
+    def kernel(splits: int | None) -> Tensor:
+        if splits is None:
+            return rope_attention(*made, *tables, unrotated)
+        return launch.rope_attention_triton(*made, *tables, unrotated, splits=splits)
+
+    each = [[x[b : b + 1].double() for x in made] for b in range(objects)]
+    return Draw(
+        kernel,
+        f"{objects} objects, side {side}, {d}/{width}, {maps} maps and {unrotated} keys without a position",
+        torch.cat([rope_attention_reference(*own, *tables, unrotated) for own in each]),
+        rope_attention_reference(*made, *tables, unrotated),
+    )
+
+
+def parity_check(op: str, draw: Callable[..., Draw]) -> Check:
+    quick = Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1)
+    return Check(
+        functools.partial(groups, draw),
+        full=Plan(),
+        short=Plan((64, 5), (1, 3), ((256, 64), (128, 64)), (None, 1, 8), draws=1),
+        quick=quick,
+        rehearsal=quick._replace(objects=(1,), widths=((32, 32),), splits=(None, 2)),
+        tiny=Plan((3,), (1, 2), ((32, 16),), (None, 2), pointers=5, draws=1),
+        ops=(op,),
+        launchers=[(f"memory_attention.launch.{op}_triton", 0)],
+        variants=lambda plan: ["{}/{}".format(*widths) for widths in plan.widths],
+        variant="widths",
+        splits=lambda plan: plan.splits,
+    )
+
+
+# Rounding to fp8 turns what fp32 leaves open near a tie into an eighth of a number, in one of some 1e5: the most that
+# this may do to an output. Between two ways of the CPU it is 0.002 on such inputs, and all rounding costs 0.1 to 0.2.
+NEAR_TIES = 0.02
+
+
+def small_bank(biased: bool = True) -> tuple[Any, ...]:
+    """Of two objects, with gaps; and the other arguments, with or without biases of projections."""
+    generator, on = torch.Generator().manual_seed(0), torch.device("cpu")
+    memory, _ = bank_with_gaps(2, 3, 4, 4, 16, torch.float32, 3, generator, on)
+    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
+    weights = [x if biased or x.ndim > 1 else None for x in projections(32, 16, on, torch.float32)]
+    return small((2, 1, 16, 32)), memory, *weights, *rope_tables(4, 32, on)
+
+
+# With several programs at once, one computes while the other waits for its next keys.
+TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),
+            (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2)]  # fmt: skip
+SEPARATE = list(itertools.product((64, 128, 256), (32, 64, 128), (256,), (4, 8), (2, 3, 4)))
+# Of these, what spills on sm_90 where memory tokens have 64 channels and heads 256.
+SPILLING = list(itertools.product((128,), (64,), (256,), (4,), (2, 3, 4)))
+# Scores of memory in fp8 need tiles of 64 rows.
+FP32 = list(itertools.product((64, 128), (32, 64), (32, 64), (4, 8), (2, 3)))
+FP32_ITSELF = itertools.product((32, 64, 128), (32, 64), (32, 64), (4, 8), (2, 3))
+
+RECORD = Record(
+    cases=list(measured()),
+    small=[
+        case
+        for dtype in TIMED
+        for case in (
+            memory_case(1, 1, dtype, side=4),
+            memory_case(1, 1, dtype, side=4, d=128),
+            self_attention_case(1, dtype, side=4),
+        )
+    ],
+    searches=[
+        attention_search("bfloat16", "256x64", TOGETHER + [t for t in SEPARATE if t not in SPILLING], order=0),
+        attention_search("bfloat16", "256x256", TOGETHER + SEPARATE, order=0),
+        attention_search("bfloat16", "128x64", TOGETHER + SEPARATE),
+        attention_search("float32", "256x64", FP32),
+        attention_search("float32", "256x256", FP32_ITSELF),
+        attention_search("float32", "128x64", FP32),
+    ],
+    work=lines,
+    samples={
+        "memory_attention": Sample(memory_attention, small_bank, "memory_attention", "", 0, True),
+        "memory_attention without biases": Sample(
+            memory_attention, lambda: small_bank(biased=False), "memory_attention", "", 0, True, is_bounded=True
+        ),
+        "rope_attention": Sample(
+            rope_attention,
+            lambda: (*(small((2, 1, 16, 16), seed) for seed in range(3)), *rope_tables(4, 16, torch.device("cpu"))),
+            "rope_attention",
+            batched=3,
+            has_gradient=True,
+        ),
+    },
+    parity={
+        "memory_attention": parity_check("memory_attention", memory_draw),
+        "rope_attention": parity_check("rope_attention", rope_draw),
+        # Each way of its own decides what bfloat16 leaves open near ties.
+        "memory_attention in fp8": parity_check("memory_attention", functools.partial(memory_draw, fp8=True))._replace(
+            allowed=lambda dtype, reference: max(2 * SLACK * reference, NEAR_TIES),
+            unsupported=lambda device: too_old_for_fp8(device) if device.type == "cuda" else None,
+        ),
+    },
+)

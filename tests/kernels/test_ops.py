@@ -1,0 +1,265 @@
+"""What every op with a kernel has to do, on the samples of its record."""
+
+import contextlib
+
+import pytest
+import torch
+from kernel_records import RECORDS
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+import sam2fast.kernels.linear_gelu
+from sam2fast.kernels import _launch
+from sam2fast.kernels._dispatch import KERNELS, backend, launches
+from sam2fast.utils.testing import relative_error
+
+# Numpy's, from inside the interpreter.
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero):RuntimeWarning")
+SAMPLES = {name: sample for record in RECORDS.values() for name, sample in record.samples.items()}
+EACH = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+DIFFERENTIABLE = {name for name, sample in SAMPLES.items() if sample.has_gradient}
+# They read values.
+UNTRACED = ("decode_masks",)
+# How many results there are depends on values, or results are cut, which fake tensors on a GPU cannot be everywhere.
+UNKNOWN_SIZES = ("box_nms", "mask_nms", "encode_masks", "encode_upsampled", "mask_statistics")
+
+
+def samples_but(*names):
+    chosen = [pytest.param(sample, id=name) for name, sample in SAMPLES.items() if name not in names]
+    return pytest.mark.parametrize("sample", chosen)
+
+
+class Watch(TorchDispatchMode):
+    """Operators of the package, with their arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "sam2fast":
+            self.seen.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+class Program(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments):
+        return self.function(*arguments)
+
+
+def tensors(value):
+    return [x for x in tree_leaves(value) if isinstance(x, torch.Tensor)]
+
+
+def given(sample, device="cpu"):
+    return tree_map_only(torch.Tensor, lambda x: x.to(device), sample.arguments())
+
+
+def run(sample, name, arguments):
+    with backend(name):
+        return sample.function(*arguments)
+
+
+def assert_same(expected, actual, allowed=1e-5):
+    """Integers are equal; fp32 is close."""
+    for e, a in zip(tensors(expected), tensors(actual), strict=True):
+        assert (e.shape, e.dtype) == (a.shape, a.dtype)
+        if e.is_floating_point() and e.numel():
+            assert relative_error(e.cpu(), a.cpu()) <= allowed
+        else:
+            assert torch.equal(e.cpu(), a.cpu())
+
+
+def test_every_kernel_has_a_sample():
+    other = {sample.launches for sample in SAMPLES.values()} ^ KERNELS
+    assert not other, f"the samples in bench/kernel_records are not those of the kernels: {other}"
+
+
+@EACH
+@torch.no_grad()
+def test_the_kernel_computes_what_the_reference_does(sample, triton_device):
+    before = launches[sample.launches]
+    arguments = given(sample, triton_device)
+    expected = run(sample, "torch", arguments)
+    assert launches[sample.launches] == before
+    actual = run(sample, "triton", arguments)
+    assert launches[sample.launches] == before + 1
+    assert_same(expected, actual)
+    assert all(x.device.type == triton_device.type for x in tensors(actual))
+    assert_same(actual, run(sample, "triton", arguments), allowed=0)
+
+
+@EACH
+def test_a_forced_kernel_that_cannot_run_is_an_error(sample, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(RuntimeError, match=f"forced to 'triton', but {sample.launches} needs"):
+        run(sample, "triton", given(sample))
+
+
+@EACH
+@torch.no_grad()
+def test_strided_input(sample, triton_device):
+    def strided(x):
+        return x.mT.contiguous().mT if x.ndim > 1 else x.repeat_interleave(2)[::2]
+
+    arguments = given(sample, triton_device)
+    actual = run(sample, "triton", tree_map_only(torch.Tensor, strided, arguments))
+    assert_same(run(sample, "triton", arguments), actual, allowed=0)
+
+
+@samples_but(*(name for name, sample in SAMPLES.items() if not sample.batched))
+@torch.no_grad()
+def test_nothing_at_all(sample, triton_device):
+    arguments = given(sample, triton_device)
+    nothing = [x[:0] if n < sample.batched else x for n, x in enumerate(arguments)]
+    assert_same(run(sample, "torch", nothing), run(sample, "triton", nothing))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@EACH
+@torch.no_grad()
+def test_programs_in_any_order(sample, seed, triton_device):
+    if triton_device.type != "cpu":
+        pytest.skip("the interpreter alone can be told an order")
+    import interpreter
+
+    arguments = given(sample)
+    expected = run(sample, "triton", arguments)
+    with interpreter.shuffled_programs(seed):
+        assert_same(expected, run(sample, "triton", arguments), allowed=0)
+
+
+@samples_but(*SAMPLES.keys() - DIFFERENTIABLE)
+def test_gradients(sample, triton_device):
+    """By every input; a kernel runs forward only where it is forced."""
+    before, found = launches[sample.launches], []
+    for name in ("torch", "auto", "triton"):
+        arguments = tree_map_only(torch.Tensor, torch.clone, given(sample, triton_device))
+        leaves = [x.requires_grad_() for x in tensors(arguments) if x.is_floating_point()]
+        outs = tensors(run(sample, name, arguments))
+        loss = sum((out.sin() * torch.arange(out.numel(), device=out.device).view_as(out)).sum() for out in outs)
+        found.append(torch.autograd.grad(loss, leaves, allow_unused=True))
+        assert launches[sample.launches] == before + (name == "triton")
+    for name, expected, *actual in zip(range(len(leaves)), *found, strict=True):
+        for each in actual:
+            if expected is None or each is None:
+                assert not any(x is not None and x.any() for x in (expected, each)), name
+            else:
+                assert relative_error(expected, each) < 1e-4, name
+
+
+@samples_but(*DIFFERENTIABLE)
+def test_no_gradient(sample, triton_device):
+    arguments = given(sample, triton_device)
+    for x in tensors(arguments):
+        x.requires_grad_(x.is_floating_point() and sample.launches != "preprocess")
+    assert not any(x.requires_grad for x in tensors(run(sample, "auto", arguments)))
+
+
+@EACH
+@torch.no_grad()
+def test_without_a_graph_the_operator_is_not_called(sample, triton_device, monkeypatch):
+    """Its function is, with results that are equal bit by bit."""
+    arguments = given(sample, triton_device)
+    expected = run(sample, "triton", arguments)
+
+    def refused(*_):
+        raise AssertionError("an operator was called")
+
+    monkeypatch.setattr(torch._library.custom_ops.CustomOpDef, "__call__", refused)
+    assert_same(expected, run(sample, "triton", arguments), allowed=0)
+
+
+@EACH
+@torch.no_grad()
+def test_the_operator_is_well_formed(sample, triton_device, monkeypatch):
+    """Schema, fake result, autograd registration, tracing."""
+    with monkeypatch.context() as patch, Watch() as watch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        run(sample, "triton", given(sample, triton_device))
+    ((operator, arguments),) = watch.seen
+    assert operator.name() == f"sam2fast::{sample.operator or sample.launches}"
+    tracing = f"test_aot_dispatch_{'static' if sample.is_bounded else 'dynamic'}"
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", tracing)
+    with torch.enable_grad():
+        torch.library.opcheck(operator, arguments, test_utils=checks)
+        if sample.launches != "preprocess":
+            leaves = tree_map_only(torch.Tensor, lambda x: x.clone().requires_grad_(x.is_floating_point()), arguments)
+            torch.library.opcheck(operator, leaves, test_utils=checks)
+
+
+@samples_but(*UNTRACED)
+@torch.no_grad()
+def test_a_compiled_op(sample):
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(sample.function, backend="aot_eager", fullgraph=True)
+        assert_same(sample.function(*given(sample)), compiled(*given(sample)))
+
+
+@samples_but(*UNTRACED, *UNKNOWN_SIZES)
+@torch.no_grad()
+def test_on_a_gpu_a_kernel_is_one_node(sample, monkeypatch):
+    """Traced with fake tensors on a GPU."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(sam2fast.kernels.linear_gelu, "_prefers_torch", lambda *_: False)
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    arguments = given(sample)
+    with FakeTensorMode():
+        on_gpu = tree_map_only(torch.Tensor, lambda x: torch.empty(x.shape, dtype=x.dtype, device="cuda"), arguments)
+        outs = tensors(torch.compile(sample.function, backend=keep, fullgraph=True)(*on_gpu))
+    for out, expected in zip(outs, tensors(sample.function(*arguments)), strict=True):
+        assert out.is_cuda and out.ndim == expected.ndim and out.dtype == expected.dtype
+    calls = [str(n.target) for graph in graphs for n in graph.graph.nodes if n.op == "call_function"]
+    ours = [call for call in calls if call.startswith("sam2fast")]
+    assert ours == [f"sam2fast.{sample.operator or sample.launches}.default"]
+
+
+@samples_but(*UNTRACED)
+@torch.no_grad()
+def test_an_exported_op(sample):
+    """Also on other values, whose results may be of other sizes."""
+    program = torch.export.export(Program(sample.function), given(sample)).module()
+    other = tree_map_only(torch.Tensor, lambda x: ~x if x.dtype == torch.bool else x.flip(0), given(sample))
+    for arguments in (given(sample), other):
+        assert_same(sample.function(*arguments), program(*arguments))
+
+
+@EACH
+@torch.no_grad()
+def test_kernels_are_launched_on_their_tensors_device(sample, triton_device, monkeypatch):
+    """Triton launches on the current device, so each launch is inside a block for the tensor's device."""
+    if triton_device.type != "cpu":
+        pytest.skip("launches are watched in Triton's interpreter")
+    from triton.runtime import interpreter
+
+    inside, launched = [], []
+
+    @contextlib.contextmanager
+    def on_device(self, tensor):
+        inside.append(tensor.device)
+        yield
+        inside.pop()
+
+    launch = interpreter.GridExecutor.__call__
+
+    def watched(self, *args, **kwargs):
+        launched.append(bool(inside))
+        return launch(self, *args, **kwargs)
+
+    monkeypatch.setattr(_launch.LaunchConfig, "on_device", on_device)
+    monkeypatch.setattr(interpreter.GridExecutor, "__call__", watched)
+    run(sample, "triton", given(sample))
+    assert launched and all(launched) and not inside

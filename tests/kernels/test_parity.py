@@ -1,0 +1,133 @@
+"""Every kernel against its reference implementation, on random inputs at SAM 2's sizes; and that an error is seen."""
+
+import importlib
+import itertools
+
+import pytest
+import torch
+from inputs import bank_with_gaps
+from kernel_records import RECORDS
+from kernel_records.window_attention import Plan as WindowPlan
+from kernel_records.window_attention import small_shapes
+from parity_rows import FEW_DTYPES, MODE, name_of, row_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
+CHECKS = {f"{folder}: {op}": (op, check) for folder, record in RECORDS.items() for op, check in record.parity.items()}
+PLANNED = [
+    pytest.param(name, dtype, variant, id=f"{name} {dtype} {variant}")
+    for name, (_, check) in CHECKS.items()
+    for dtype, variant in itertools.product(check.planned_dtypes, check.variants(check.plan))
+]
+
+
+def finish(row, record_property):
+    """Hands on a row, and fails if a result in it is wrong or differs between two runs."""
+    print(row)
+    record_property("row", row)
+    assert row["wrong"] == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "dtype", "variant"), PLANNED)
+def test_parity(triton_device, record_property, name, dtype, variant):
+    op, check = CHECKS[name]
+    if reason := check.unsupported(triton_device):
+        record_property("row", {"op": op, "dtype": name_of(dtype), "wrong": 0, "note": reason})
+        pytest.skip(reason)
+    finish(row_of(op, check, check.plan, dtype, variant, triton_device), record_property)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(MODE in ("sanitizer", "rehearsal"), reason="too many for a memory checker and for the interpreter")
+@pytest.mark.parametrize("name", [name for name, (_, check) in CHECKS.items() if check.many])
+def test_more_pixels_than_31_bits_count(triton_device, record_property, name):
+    op, check = CHECKS[name]
+    wrong = int(not check.many(triton_device))
+    finish({"op": op, "dtype": "float32", "inputs": 1, "wrong": wrong, "seed": 0}, record_property)
+
+
+def tiny_row(name, dtype, device):
+    """The tiny plan's first variant."""
+    op, check = CHECKS[name]
+    dtype = dtype if dtype in check.dtypes else check.dtypes[0]
+    return row_of(op, check, check.tiny, dtype, check.variants(check.tiny)[0], device, seed=1)
+
+
+@pytest.mark.parametrize("dtype", FEW_DTYPES, ids=str)
+@pytest.mark.parametrize("name", CHECKS)
+def test_right_kernels_are_right(triton_device, name, dtype):
+    row = tiny_row(name, dtype, triton_device)
+    assert row["wrong"] == 0 and row["inputs"] > 0 and row["runs"] >= 2 * row["inputs"]
+    if "largest error" in row:
+        assert 0 < row["largest error"] < (0.3 if "fp8" in name else 1e-5 if row["dtype"] == "float32" else 0.1)
+
+
+def changed(change, x):
+    """A result with another number at the end or, of fractions, with all numbers off by ``change``."""
+    if x.is_floating_point():
+        return x + change
+    wrong = x.clone()
+    wrong.view(-1)[-1] = not wrong.view(-1)[-1] if x.dtype == torch.bool else wrong.view(-1)[-1] + 1
+    return wrong
+
+
+FALSIFIED = [
+    pytest.param(name, *launcher, changes, id=f"{name} {launcher} {changes}")
+    for name, (_, check) in CHECKS.items()
+    for launcher in check.launchers
+    for changes in ([[1]] if check.is_exact else [[1e-3], [0.5], [float("nan")], [0, 3e-6]])
+]
+
+
+@pytest.mark.parametrize(("name", "launcher", "part", "changes"), FALSIFIED)
+def test_a_wrong_kernel_is_seen(triton_device, monkeypatch, name, launcher, part, changes):
+    """Also one that differs between two runs; in fp8 what is smaller than rounding does not count."""
+    module, _, function = launcher.rpartition(".")
+    module = importlib.import_module(f"sam2fast.kernels.{module}")
+    right, change = getattr(module, function), itertools.cycle(changes)
+
+    def wrong(*inputs, **options):
+        out, by = right(*inputs, **options), next(change)
+        if isinstance(out, torch.Tensor):
+            return changed(by, out)
+        each = [changed(by, x) if n == part else x for n, x in enumerate(out)]
+        return type(out)(*each) if hasattr(out, "_fields") else tuple(each)
+
+    monkeypatch.setattr(module, function, wrong)
+    row = tiny_row(name, torch.float32, triton_device)
+    assert (row["wrong"] > 0) == ("fp8" not in name or changes != [1e-3])
+
+
+def test_a_kernel_that_is_not_launched_is_noticed(monkeypatch, triton_device):
+    from sam2fast.kernels.nms import kernel
+
+    monkeypatch.setattr(kernel, "count_launch", lambda op: None)
+    with pytest.raises(RuntimeError, match="the kernel of nms was not launched"):
+        tiny_row("nms: box_nms", None, triton_device)
+
+
+def test_all_windows_can_be_launched():
+    """Random ones have queries, fit what the kernel takes, and are of every kind."""
+    plan = WindowPlan(draws=200)
+    assert {block.window for block in plan.real} == set(plan.windows)
+    for window in plan.windows:
+        shapes = list(small_shapes(window, plan, torch.Generator().manual_seed(0)))
+        for shape in shapes:
+            stride = 2 if shape.pooled else 1
+            assert shape.height // stride and shape.width // stride and shape.d in plan.head_widths
+            assert not shape.pooled or window % 2 == 0
+            assert window or not shape.pooled or shape.height % 2 == shape.width % 2 == 0
+        assert {shape.pooled for shape in shapes} == ({False} if window == 7 else {False, True})
+        assert {1, 2} <= {shape.height for shape in shapes} and any(s.height != s.width for s in shapes)
+
+
+def test_banks_have_gaps():
+    generator = torch.Generator().manual_seed(0)
+    memory, filled = bank_with_gaps(4, 9, 64, 3, 16, torch.float32, 8, generator, torch.device("cpu"))
+    table = memory.page_table
+    assert (table >= 0).sum(1).tolist() == filled and 0 in filled and max(filled) <= 8
+    rows = table[table >= 0].long()
+    assert len(rows.unique()) == sum(filled) == len(memory.pages) - 3
+    assert memory.pages[rows].isfinite().all() and int(memory.pages.isnan().any(-1).any(-1).sum()) == 3
+    assert torch.equal(memory.pointers.isfinite().all(-1), memory.pointer_valid)
+    assert not memory.pointer_valid[filled.index(0)].any() or filled.count(0) > 1
