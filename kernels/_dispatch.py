@@ -19,27 +19,6 @@ from sam2fast.kernels import _custom_ops
 BACKENDS = _custom_ops.BUILT_IN
 OLDEST_TRITON = (3, 6)
 OLDEST_GPU = (8, 0)  # compute capability
-# Ops with a Triton kernel. Every other op runs its reference implementation, whatever the backend.
-KERNELS = frozenset(
-    {
-        "connected_components",
-        "layer_norm",
-        "linear_gelu",
-        "mask_statistics",
-        "memory_attention",
-        "nms",
-        "pack_masks",
-        "preprocess",
-        "rope_attention",
-        "run_lengths",
-        "suppress_overlaps",
-        "unpack_masks",
-        "upsample_and_pack",
-        "upsample_and_threshold",
-        "window_attention",
-    }
-)
-
 # Dtypes that the floating-point kernels support.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -106,8 +85,8 @@ def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None =
     """Whether the Triton kernel of ``op`` runs for these tensors.
 
     ``auto`` uses it wherever it can run, that is on GPUs; ``torch`` never. ``triton`` also uses it for CPU tensors
-    under Triton's interpreter (``TRITON_INTERPRET=1``). An op without a kernel always runs its reference
-    implementation. A registered backend acts like ``auto`` for ops that it does not implement.
+    under Triton's interpreter (``TRITON_INTERPRET=1``). A registered backend acts like ``auto`` for ops that it does
+    not implement.
 
     Args:
         unsupported_reason: why the op's kernel does not support these inputs, such as "has no dropout", or None.
@@ -116,7 +95,7 @@ def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None =
         RuntimeError: the backend is ``triton`` and the kernel cannot run; a forced backend never falls back.
     """
     name = current_backend()
-    if name == "torch" or op not in KERNELS:
+    if name == "torch":
         return False
     reason = unsupported_reason or _unsupported_reason(tensors, interpreter=name == "triton" and interpreting())
     if reason and name == "triton":

@@ -3,7 +3,6 @@
 import torch
 
 from sam2fast.kernels._cpu import is_cpu_inference
-from sam2fast.kernels._dispatch import use_triton
 from sam2fast.kernels._operators import call, call_with_gradient
 from sam2fast.kernels.mask_ops.cpu import suppress_overlaps_cpu
 from sam2fast.kernels.mask_ops.operators import (
@@ -96,7 +95,6 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
 
 def upsample_masks(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Bilinear interpolation (``align_corners=False``) of ``logits (N, C, h, w)`` to ``size`` = (height, width)."""
-    use_triton("upsample_masks", logits)
     return upsample_masks_reference(logits, size)
 
 
@@ -110,7 +108,6 @@ def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
     """
     if masks.ndim < 2 or masks.dtype != torch.bool:
         raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
-    use_triton("masks_to_boxes", masks)
     return masks_to_boxes_reference(masks)
 
 

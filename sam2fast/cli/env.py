@@ -100,9 +100,10 @@ def _ops() -> dict[str, Any]:
     import torch
 
     from sam2fast.kernels import _dispatch
+    from sam2fast.kernels._launch import launch_table
 
     backend = _dispatch.current_backend()
-    facts: dict[str, Any] = {"backend in force": backend, "with kernels": " ".join(sorted(_dispatch.KERNELS))}
+    facts: dict[str, Any] = {"backend in force": backend, "with kernels": " ".join(launch_table())}
     interpreted = backend == "triton" and _dispatch.interpreting()
     facts["cpu"] = "triton's interpreter" if interpreted else "torch: Triton's kernels are for GPUs"
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

@@ -76,7 +76,6 @@ def test_the_interpreter_is_for_forced_triton_only(monkeypatch):
 
 def test_the_unfixed_interpreter_is_refused_for_bfloat16(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
     monkeypatch.setattr(_dispatch, "_triton_version", lambda: (3, 7))
     x = torch.zeros(4, dtype=torch.bfloat16)
     monkeypatch.setattr(_dispatch, "interpreter_supports_bfloat16", False)
@@ -103,7 +102,6 @@ def test_launches_are_counted_across_threads():
 )
 def test_unsupported_reasons_are_named(version, message, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
     monkeypatch.setattr(_dispatch, "_triton_version", lambda: version)
     with backend("triton"), pytest.raises(RuntimeError, match=message):
         use_triton("op", MASK)
@@ -143,7 +141,6 @@ def test_what_triton_builds_launchers_with(compilers, variable, headers, builder
 
 
 def test_a_triton_that_cannot_be_imported_counts_as_absent(monkeypatch):
-    monkeypatch.setattr(_dispatch, "KERNELS", frozenset({"op"}))
     monkeypatch.setattr(_dispatch, "_why_absent", "is not installed")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "triton", None)

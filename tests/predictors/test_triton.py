@@ -10,7 +10,7 @@ from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, 
 pytest.importorskip("triton")
 from sam2fast.deploy.compilation import _fill_tables
 from sam2fast.kernels import _launch  # noqa: E402
-from sam2fast.kernels._dispatch import KERNELS, backend, launches  # noqa: E402
+from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
 from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
 from sam2fast.kernels.memory_attention import AttendedMemory  # noqa: E402
 from sam2fast.kernels.memory_attention import kernel as memory_kernels  # noqa: E402
@@ -78,7 +78,7 @@ def test_tracking(predictors, video, forced):
     expected = run_official(official, video, two_objects)
     before = dict(launches)
     compare(expected, run(ours.to(forced), video, two_objects))
-    counts = {op: launches[op] - before.get(op, 0) for op in KERNELS}
+    counts = {op: launches[op] - before.get(op, 0) for op in launches}
     # Objects share launches. The first pass has three frames, on each of which an object attends to its
     # memories (on the first one that is the second object, prompted later); then the correction; then two frames.
     layers = len(ours.memory_attention.layers)
@@ -102,7 +102,7 @@ def test_images(size, triton_device, large_blocks):
     for expected, actual in zip(*answers, strict=True):
         assert relative_error(torch.from_numpy(expected), torch.from_numpy(actual)) < 1e-4
     blocks = len(model.image_encoder.trunk.blocks)
-    counts = {op: launches[op] - before.get(op, 0) for op in KERNELS}
+    counts = {op: launches[op] - before.get(op, 0) for op in launches}
     # The decoder normalises too.
     assert counts["window_attention"] == counts["linear_gelu"] == blocks < 2 * blocks < counts["layer_norm"]
     assert counts["preprocess"] == 1
