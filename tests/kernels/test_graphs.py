@@ -33,7 +33,7 @@ def test_a_mistyped_backend_is_an_error_in_graphs_too(monkeypatch):
     monkeypatch.setenv("SAM2FAST_BACKEND", "trition")
     torch._dynamo.reset()
     with pytest.raises(Exception, match="trition"):
-        torch.compile(CALLS["upsample_masks"], backend="aot_eager", fullgraph=True)()
+        torch.compile(CALLS["fill_holes_in_mask_scores"], backend="aot_eager", fullgraph=True)()
 
 
 def test_image_encoder():
