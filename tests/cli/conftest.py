@@ -98,6 +98,23 @@ def make_image(tmp_path):
     return make
 
 
+@pytest.fixture
+def inputs(tmp_path) -> Path:
+    """One small input of each kind."""
+    mask = np.zeros((24, 32), np.uint8)
+    mask[4:12, 4:20] = 1
+    image = Image.fromarray(np.repeat(mask[..., None] * 200, 3, -1))
+    for name in ("image.png", "images/a.jpg", "frames/00000.jpg", "videos/a/00000.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / name)
+    for name in ("labels/a.png", "masks/a/00000.png", "davis/Annotations/480p/a/00000.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(mask).save(tmp_path / name)
+    (tmp_path / "davis/JPEGImages/480p/a").mkdir(parents=True)
+    image.save(tmp_path / "davis/JPEGImages/480p/a/00000.jpg")
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def track(tmp_path_factory) -> Iterator[Any]:
     """``sam2fast track`` as a function, with the embedded model loaded once."""

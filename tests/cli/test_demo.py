@@ -168,24 +168,6 @@ def test_without_extras(run, tmp_path, monkeypatch, short_clip, drawn_once):
     assert len(notes) == 2 and "sam2fast[eval]" in notes[0] and "sam2fast[video]" in notes[1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["--image", "image.png"], 2, "--image and --point go together"),
-        (["--point", "1,2"], 2, "--image and --point go together"),
-        (["--image", "nowhere.png", "--point", "1,2"], 1, "no file 'nowhere.png'"),
-        (["--image", "image.png", "--point", "1,2", "--out", "."], 2, "a result might overwrite image.png"),
-        (["--out", "image.png"], 1, "the output folder 'image.png' is a file"),
-        (["--model", "tiny"], 3, "sam2.1_hiera_tiny.pt"),
-    ],
-)
-def test_refused_options(run, tmp_path, make_image, arguments, code, message):
-    make_image()
-    result = run("demo", "--model", "nano", *arguments)
-    assert result.exit_code == code and message in result.stderr
-    assert os.listdir(tmp_path) == ["image.png"]
-
-
 def test_the_click_is_on_the_vase_and_objects_differ_from_the_background():
     vase, pixels = drawn_vase(), np.asarray(draw_scene_once()).astype(float)
     (click,) = PROMPTS["vase"].clicks

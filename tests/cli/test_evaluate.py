@@ -162,21 +162,6 @@ def test_what_cannot_be_written(run, pair, tmp_path):
     assert "failed or incomplete: 1 of 3 videos:" in result.stderr and "all else was done" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    "options, code, message",
-    [
-        (("--gt", "a"), 2, "--pred"),
-        (("--gt", "a", "--gt", "b", "--pred", "c"), 2, "2 --gt and 1 --pred"),
-        (("--gt", "a", "--gt", "b", "--pred", "c", "--pred", "d", "--csv", "e"), 2, "--csv is for one pair"),
-        (("--gt", "a", "--pred", "b", "--processes", 0), 2, "--processes"),
-        (("--gt", "a", "--pred", "b"), 1, "the folder 'a' cannot be read: No such file or directory"),
-    ],
-)
-def test_wrong_usage(run, options, code, message):
-    result = run("evaluate", *options)
-    assert result.exit_code == code and message in result.stderr
-
-
 def test_a_worker_process_imports_nothing_heavy(run_command, pair):
     truth, pred = pair
     result = run_command("evaluate", "--gt", truth, "--pred", pred, PYTHONPROFILEIMPORTTIME="1")

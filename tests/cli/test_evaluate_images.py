@@ -149,12 +149,6 @@ def test_several_devices_give_the_same(run, data, monkeypatch):
     assert json.loads((data / "1.json").read_text())["model"]["device"] == "cpu,cpu"
 
 
-def test_nothing_to_evaluate(run, data):
-    result = run("evaluate-images", "images", "--masks", "masks", "--min-area", 10**6, "--out", "run", *NANO)
-    assert result.exit_code == 1 and result.stderr == ("sam2fast: no image has an object of 1000000 pixels or more\n")
-    assert not (data / "run.json").exists()
-
-
 def test_results_do_not_overwrite_inputs(run, data):
     for name in ("images/a.jpg", "masks/b.png"):
         assert (data / name).exists()
@@ -171,27 +165,3 @@ def test_a_file_that_cannot_be_written(run, data):
     result = run("evaluate-images", "images", "--masks", "masks", "--clicks", 1, "--out", "run", *NANO)
     assert result.exit_code == 1 and "run.json" in result.stderr and result.stderr.count("\n") == 1
     assert not any(name.endswith(".part") for name in names(data))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["images", "--clicks", "0"], 2, "--clicks"),
-        (["images", "--clicks", "1,x"], 2, "'1,x' is not a list of integers from 1"),
-        (["images", "--box-noise", "0.1"], 2, "--box-noise needs --box"),
-        (["images", "--box", "--box-noise", "0.5"], 2, "--box-noise"),
-        (["images", "--format", "voc"], 2, "--format"),
-        (["images", "--images", "0"], 2, "--images"),
-        ([], 2, "IMAGES"),
-        (["nowhere"], 1, "no folder 'nowhere'"),
-        (["images", "--masks", "nowhere"], 1, "no file or folder 'nowhere'"),
-        (["images"], 1, "has neither a JSON file for an image nor PNGs"),
-        (["images", "--masks", "masks", "--format", "sa1b"], 1, "no image in images has masks of the format sa1b"),
-        (["images", "--masks", "masks", "--device", "cuda:99"], 1, "cuda"),
-        (["images", "--masks", "masks", "--checkpoint", "none.pt"], 3, "none.pt"),
-    ],
-)
-def test_wrong_usage(run, data, arguments, code, message):
-    result = run("evaluate-images", *arguments, "--model", "nano", "--out", "run")
-    assert result.exit_code == code and result.stdout == "" and message in result.stderr
-    assert not (data / "run.json").exists()

@@ -76,22 +76,3 @@ def test_an_existing_folder_is_filled(run, mini, monkeypatch, tmp_path, out):
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in place.iterdir()) == ["artifact.json", "decoder.pt2", "encoder.pt2"]
     assert len(list(tmp_path.iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    "arguments, code, message",
-    [
-        (("--points", 0), 2, "--points"),
-        (("--prompts", 0), 2, "--prompts"),
-        (("--model", "enormous"), 2, "no model or YAML file 'enormous'"),
-        (("--checkpoint", "nowhere.pt"), 3, "no checkpoint file"),
-        (("--dtype", "float16", "--device", "cpu", "--model", "nano"), 1, "float16 on the CPU"),
-        (("--model", "nano", "--out", "full"), 1, "'full' is not empty"),
-    ],
-)
-def test_wrong_usage_writes_nothing(run, tmp_path, arguments, code, message):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/thesis.txt").touch()
-    result = run("export", "--out", "out", *arguments)
-    assert result.exit_code == code and message in result.stderr
-    assert [path.name for path in tmp_path.rglob("*")] == ["full", "thesis.txt"]

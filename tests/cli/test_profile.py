@@ -105,34 +105,6 @@ def test_prompts_of_videos(run, video, small_nano, monkeypatch):
     }
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["nowhere.png"], 1, "no file 'nowhere.png'"),
-        (["nowhere.mp4"], 1, "nowhere.mp4"),
-        (["rtsp://camera"], 2, "can only be read once"),
-        (["a.png", "--point", "0,1,20,30"], 2, "is an image, and a prompt has a frame"),
-        (["a.png", "--box", "0,0,5,5", "--box", "1,1,5,5"], 2, "give one --box"),
-        (["a.png", "--point", "20,30", "--objects", "2"], 2, "--objects gives the prompts"),
-        (["video", "--point", "3,1,20,30"], 2, "not on the first frame"),
-        (["a.png", "--point", "x,30"], 2, "'x,30' is not X,Y"),
-        (["a.png", "b.png", "--trace", "t.json"], 2, "--trace takes one image or video"),
-        (["a.png", CHART_OPTION, "parts.gif"], 2, "does not end with .png or .svg or .pdf"),
-        (["--json", "a.png", "video"], 2, "give it after the inputs"),
-        (["a.png", CHART_OPTION, "a.png"], 2, "would overwrite an input"),
-        (["a.png", "--trace", "x.json", "--json", "x.json"], 2, "would overwrite an input or another output"),
-        (["a.png", "--trace", "nowhere/t.json"], 1, "no folder"),
-    ],
-)
-def test_refused_before_any_work(run, make_image, video, tmp_path, arguments, code, message, monkeypatch):
-    make_image("a.png"), make_image("b.png")
-    monkeypatch.setattr("sam2fast.cli.profile.choose_model", None)  # which is called later
-    before = sorted(path.name for path in tmp_path.iterdir())
-    result = run("profile", *arguments)
-    assert result.exit_code == code and result.stdout == "" and message in " ".join(result.stderr.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
 def test_unreadable_inputs(run, tmp_path, small_nano, video):
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert "broken.png cannot be read as an image" in assert_one_line(run("profile", "broken.png", *small_nano))

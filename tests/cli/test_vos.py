@@ -100,38 +100,6 @@ def test_original_option_names(data, whole):
     assert sorted(pngs(data.files("per_object"))) == [f"a/{i:03d}/{t:05d}.png" for i in (1, 3) for t in range(4)]
 
 
-@pytest.mark.parametrize(
-    ("options", "code", "message"),
-    [
-        (["--sam2_cfg", "nano"], 2, "--model and --sam2_cfg are the same"),
-        (["--sam2_checkpoint", "x.pt"], 2, "--checkpoint and --sam2_checkpoint are the same"),
-        (["--score-thresh", "-1024"], 2, "expected more than -1024"),
-        (["--masks", "nowhere"], 2, "nowhere"),
-        (["--list", "nowhere"], 2, "nowhere"),
-        (["--at-once", "0"], 2, "--at-once"),
-        (["--list", "empty.txt"], 1, "no names in "),
-        (["--list", "outside.txt"], 1, "'../b' is no name of a video"),
-        (["--videos", "empty"], 1, "expected a folder of frames for each, or video files"),
-        (["--checkpoint", "none.pt"], 3, "none.pt"),
-    ],
-)
-def test_refused(data, monkeypatch, options, code, message):
-    monkeypatch.chdir(data.root)
-    (data.root / "empty").mkdir()
-    (data.root / "empty.txt").write_text("\n")
-    (data.root / "outside.txt").write_text("a\n../b\n")
-    result = data(*options)
-    assert result.exit_code == code and message in result.stderr and not (data.root / "out").exists()
-
-
-@pytest.mark.parametrize("inputs", ["videos", "masks"])
-def test_results_do_not_go_among_the_inputs(data, inputs):
-    before = data.files(inputs)
-    result = data("--overwrite", out=inputs)
-    assert result.exit_code == 2 and "choose another --out folder" in result.stderr
-    assert data.files(inputs) == before
-
-
 def test_list(data, whole):
     (data.root / "some.txt").write_text("c\n\n  a  \nc\n")
     result = data("--list", data.root / "some.txt")
