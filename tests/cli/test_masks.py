@@ -1,7 +1,9 @@
+import itertools
 import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -42,6 +44,17 @@ class Painted(mask_finder._Generator):
 @pytest.fixture
 def painted(monkeypatch):
     monkeypatch.setattr(mask_finder, "_Generator", Painted)
+
+
+def before_each_image(monkeypatch, act):
+    """Makes ``act(image, count)`` happen before masks are generated for each image."""
+    generate, counts = mask_finder._Generator.generate, itertools.count(1)
+
+    def acting(self, image):
+        act(image, next(counts))
+        return generate(self, image)
+
+    monkeypatch.setattr(mask_finder._Generator, "generate", acting)
 
 
 def read_coco(path: Path) -> COCO:
@@ -149,7 +162,8 @@ def test_options_reach_the_generator(run, make_image, tmp_path, monkeypatch):
 def test_defaults_match_the_generator(run, make_image, monkeypatch, model, small_model):
     """Except for nano's lower thresholds."""
     made = []
-    monkeypatch.setattr(mask_finder, "_Generator", lambda model, **options: made.append(options) or _Nothing())
+    nothing = SimpleNamespace(generate=lambda image: [])
+    monkeypatch.setattr(mask_finder, "_Generator", lambda model, **options: made.append(options) or nothing)
     assert run("masks", make_image(), *(["--model", "nano"] if small_model else model.small)).exit_code == 0
     generator = vars(SAM2AutomaticMaskGenerator(PaintedModel(), points_per_side=32))
     if small_model:
@@ -158,11 +172,6 @@ def test_defaults_match_the_generator(run, make_image, monkeypatch, model, small
     for own in ("points_per_side", "output_mode", "progress"):
         options.pop(own)
     assert {name: generator[name] for name in options} == options and len(options) == 10
-
-
-class _Nothing:
-    def generate(self, image):
-        return []
 
 
 def test_nothing_found(run, make_image, tmp_path):
@@ -206,12 +215,21 @@ def test_results_never_overwrite_one_another(run, make_image, tmp_path, painted)
     assert len(json.loads((tmp_path / "out/masks.json").read_text())["images"]) == 2
 
 
-def test_broken_image_in_the_middle(run, make_image, tmp_path, painted):
+def test_images_that_fail_do_not_affect_others(run, make_image, tmp_path, painted, monkeypatch):
+    """One cannot be read, and one is too large for the memory."""
+
+    def fail_for_wide_ones(image, _):
+        if image.shape[1] > 100:
+            raise torch.OutOfMemoryError("tried to allocate 1 TiB")
+
+    before_each_image(monkeypatch, fail_for_wide_ones)
     (tmp_path / "b.png").write_bytes(b"no image")
-    result = run("masks", make_image("a.png"), "b.png", make_image("c.png"), *QUICK, *LOOSE)
+    images = [make_image("wide.png", width=120), make_image("a.png"), "b.png", make_image("c.png")]
+    result = run("masks", *images, *QUICK, *LOOSE)
     assert result.exit_code == 1
-    first, last = result.stderr.splitlines()
-    assert first.startswith("sam2fast: b.png cannot be read") and last == "sam2fast: 1 of 3 images failed"
+    first, second, last = result.stderr.splitlines()
+    assert first == f"sam2fast: {tmp_path / 'wide.png'}: tried to allocate 1 TiB"
+    assert second.startswith("sam2fast: b.png cannot be read") and last == "sam2fast: 2 of 4 images failed"
     assert len(result.stdout.splitlines()) == 5
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "c_masks.png", "c_overlay.png", "masks.json"]
     coco = read_coco(tmp_path / "out/masks.json")
@@ -219,41 +237,12 @@ def test_broken_image_in_the_middle(run, make_image, tmp_path, painted):
     assert set(coco.imgToAnns) == {1, 2}
 
 
-def test_out_of_memory_for_one_image(run, make_image, tmp_path, painted, monkeypatch):
-    generate = mask_finder._Generator.generate
-
-    def fail_for_wide_ones(self, image):
-        if image.shape[1] > 100:
-            raise torch.OutOfMemoryError("tried to allocate 1 TiB")
-        return generate(self, image)
-
-    monkeypatch.setattr(mask_finder._Generator, "generate", fail_for_wide_ones)
-    result = run("masks", make_image("a.png", width=120), make_image("b.png"), *QUICK)
-    assert result.exit_code == 1 and f"{tmp_path / 'a.png'}: tried to allocate 1 TiB" in result.stderr
-    assert len(read_coco(tmp_path / "out/masks.json").imgs) == 1
-
-
-def test_scores_that_are_not_finite(run, make_image, tmp_path):
-    weights = build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu").state_dict()
-    name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
-    weights[name] = torch.full_like(weights[name], float("nan"))
-    torch.save({"model": weights}, tmp_path / "damaged.pt")
-    result = run("masks", make_image(), *QUICK, "--checkpoint", tmp_path / "damaged.pt")
-    assert result.exit_code == 1 and "not finite" in result.stderr
-    assert names(tmp_path / "out") == []
-
-
 def test_interrupted_by_the_keyboard(run, make_image, tmp_path, painted, monkeypatch):
-    generate = mask_finder._Generator.generate
-    calls = []
-
-    def interrupted(self, image):
-        calls.append(image)
-        if len(calls) == 3:
+    def interrupt(_, count):
+        if count == 3:
             raise KeyboardInterrupt
-        return generate(self, image)
 
-    monkeypatch.setattr(mask_finder._Generator, "generate", interrupted)
+    before_each_image(monkeypatch, interrupt)
     result = run("masks", *(make_image(f"{name}.png") for name in "abcd"), *QUICK)
     assert result.exit_code == 130 and result.stderr == "sam2fast: interrupted\n"
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
@@ -285,15 +274,8 @@ def test_recent_partial_files_of_other_workers_stay(tmp_path):
 def test_results_are_saved_while_it_runs(run, make_image, tmp_path, painted, monkeypatch):
     """So that a killed run keeps them."""
     monkeypatch.setattr(mask_run, "SECONDS_BETWEEN_SAVES", 0.0)
-    generate = mask_finder._Generator.generate
-    there = []
-
-    def look(self, image):
-        file = tmp_path / "out/masks.json"
-        there.append(len(read_coco(file).imgs) if file.exists() else 0)
-        return generate(self, image)
-
-    monkeypatch.setattr(mask_finder._Generator, "generate", look)
+    file, there = tmp_path / "out/masks.json", []
+    before_each_image(monkeypatch, lambda *_: there.append(len(read_coco(file).imgs) if file.exists() else 0))
     assert run("masks", *(make_image(f"{name}.png") for name in "abc"), *QUICK).exit_code == 0
     assert there == [0, 1, 2]
 
@@ -320,14 +302,6 @@ def test_ids_are_the_pixels_of_the_image(count, tmp_path):
     read = Image.open(tmp_path / "ids.png")
     assert read.mode == ("P" if count <= 255 else "I;16")
     np.testing.assert_array_equal(np.asarray(read), ids)
-
-
-def test_neighbouring_ids_have_different_colours():
-    colours = id_colours(255).astype(int)
-    assert colours.shape == (256, 3) and not colours[0].any()
-    for step in range(1, 6):
-        assert np.abs(colours[1:-step] - colours[1 + step :]).sum(1).min() > 60
-    np.testing.assert_array_equal(id_colours(7), colours[:8])
 
 
 @pytest.mark.parametrize("scale", [1, 20])

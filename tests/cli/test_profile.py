@@ -1,3 +1,4 @@
+import functools
 import json
 
 import profiled
@@ -74,27 +75,24 @@ def test_two_images_as_json(run, make_image, small_nano):
         assert (found["subject"]["width"], found["subject"]["height"]) == (96, 64)
 
 
-def test_prompts_of_images(run, make_image, small_nano, monkeypatch):
-    asked = {}
+@pytest.fixture
+def asked(monkeypatch):
+    """The options of the profiling functions, which measure once."""
+    found = {}
 
-    def note(predictor, image, **options):
-        asked.update(options)
-        return profile_image(predictor, image, **{**options, "runs": 1})
+    def note(profile, once, predictor, subject, **options):
+        found.update(options)
+        return profile(predictor, subject, **{**options, once: 1})
 
-    monkeypatch.setattr("sam2fast.profiling.run.profile_image", note)
+    monkeypatch.setattr("sam2fast.profiling.run.profile_image", functools.partial(note, profile_image, "runs"))
+    monkeypatch.setattr("sam2fast.profiling.run.profile_video", functools.partial(note, profile_video, "frames"))
+    return found
+
+
+def test_prompts_reach_the_profile(run, make_image, video, small_nano, asked):
     result = run("profile", make_image(), "--point", "20,30", "--box", "1,2,30,40", "--depth", 1, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert asked["point_coords"] == [(20, 30)] and asked["point_labels"] == [1] and asked["box"] == [1, 2, 30, 40]
-
-
-def test_prompts_of_videos(run, video, small_nano, monkeypatch):
-    asked = {}
-
-    def note(predictor, video, **options):
-        asked.update(options)
-        return profile_video(predictor, video, **{**options, "frames": 1})
-
-    monkeypatch.setattr("sam2fast.profiling.run.profile_video", note)
     prompts = ["--point", "20,30", "--point", "0,dog,50,40", "--point", "0,dog,1,1,0", "--box", "0,cat,1,2,30,40"]
     result = run("profile", video, *prompts, *small_nano)
     assert result.exit_code == 0, result.stderr

@@ -1,6 +1,7 @@
-"""``sam2fast segment``: its results and files."""
+"""``sam2fast segment``: its results and files, and images that cannot be read."""
 
 import functools
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from commands import assert_one_line
 from PIL import Image
 
 from sam2fast.build_sam import build_sam2
@@ -104,17 +106,12 @@ def test_images(run, rotated, tmp_path, model, api):
     for record, path in zip(printed["results"], rotated, strict=True):
         assert_result(record, path, masks[scores.argmax()], model, str(model.small_config), scores)
 
-
-def test_one_click_gives_the_best_of_three_masks(run, make_image, tmp_path, model):
-    result = run("segment", make_image(), "--point", "70.5,20", *model.small)
-    record = load(tmp_path / "out/image.json")
-    assert len(record["candidate_scores"]) == 3
-    assert record["score"] == max(record["candidate_scores"])
-    name, score, area, box = result.stdout.splitlines()[1].split()
-    assert name == str(tmp_path / "image.png") and area == str(record["area"])
-    assert score == f"{record['score']:.3f}" and box == ",".join(map(str, record["box"]))
-    times = result.stdout.splitlines()[2]
-    stages = re.findall(r"([a-z ]+) \d+\.\d\d s", times.removeprefix("time:"))
+    lines = run("segment", *rotated, "--point", "20,30", *model.small).stdout.splitlines()
+    name, score, area, box = lines[1].split()
+    record = printed["results"][0]
+    assert name == rotated[0] and score == f"{record['score']:.3f}" and area == str(record["area"])
+    assert box == ",".join(map(str, record["box"]))
+    stages = re.findall(r"([a-z ]+) \d+\.\d\d s", lines[3].removeprefix("time:"))
     assert [stage.strip() for stage in stages] == ["load model", "read image", "encode", "predict", "write"]
 
 
@@ -186,6 +183,35 @@ def test_every_kind_of_image(run, tmp_path, model, mode):
     overlay = Image.open(tmp_path / "out/x_overlay.png")
     assert overlay.mode == "RGB" and overlay.size == (96, 64)
     assert read_mask(tmp_path / "out/x_mask.png").shape == (64, 96)
+
+
+def damaged_jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()[:1500]
+
+
+@pytest.mark.parametrize("content", [b"not an image", b"", damaged_jpeg()], ids=["text", "empty", "cut short"])
+def test_not_an_image(run, tmp_path, model, content):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert "x.jpg" in assert_one_line(run("segment", tmp_path / "x.jpg", "--point", "1,1", *model.small))
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_results_before_a_failing_image_stay(run, make_image, tmp_path, model):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = run(
+        "segment", make_image("a.png"), tmp_path / "b.png", make_image("c.png"), "--point", "1,1", *model.small
+    )
+    assert_one_line(result)
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
+
+
+def test_no_partial_file_stays(run, make_image, tmp_path, model):
+    """A folder with the name of one result makes writing it fail at the last step."""
+    (tmp_path / "out/image_overlay.png").mkdir(parents=True)
+    assert_one_line(run("segment", make_image(), "--point", "1,1", *model.small))
+    assert sorted(os.listdir(tmp_path / "out")) == ["image_mask.png", "image_overlay.png"]
 
 
 @pytest.fixture

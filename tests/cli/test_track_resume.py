@@ -138,9 +138,8 @@ def test_files_of_unknown_origin_are_not_overwritten(track, video_file, tmp_path
     assert (tmp_path / name).read_text() == "mine" and not (tmp_path / "track.json").exists()
 
 
-@pytest.mark.parametrize("content", ["", '{"asked": 3}'])
-def test_damaged_manifest(track, video_file, tmp_path, content):
-    (tmp_path / "track.json").write_text(content)
+def test_damaged_manifest(track, video_file, tmp_path):
+    (tmp_path / "track.json").write_text('{"asked": 3}')
     result = track(video_file, *ONE, "--end", 2, "--format", "json", "--out", tmp_path)
     assert result.exit_code == 1 and "track.json cannot be read" in result.stderr
     assert track(video_file, *ONE, "--end", 2, "--format", "json", "--out", tmp_path, "--overwrite").exit_code == 0
