@@ -136,10 +136,8 @@ def test_several_devices_give_the_same(run, data, monkeypatch):
     (data / "images/b.jpg").write_bytes(b"no image")
     found = []
     for device in ("cpu", "cpu,cpu"):
-        result = run(
-            "evaluate-images", "images", "--masks", "masks", "--model", "nano", "--device", device, "--clicks", 2,
-            "--out", f"{len(found)}",
-        )  # fmt: skip
+        options = ["--model", "nano", "--device", device, "--clicks", 2, "--out", len(found)]
+        result = run("evaluate-images", "images", "--masks", "masks", *options)
         assert result.exit_code == 1 and "b.jpg" in result.stderr
         found.append((data / f"{len(found)}.csv").read_text())
     assert found[0] == found[1] and found[0].count("\n") > 3

@@ -48,13 +48,18 @@ def test_options_reach_the_export(run, mini, monkeypatch, tmp_path):
     assert [(*row[:1], str(row[1]), *row[2:]) for row in asked] == [(128, "exported", str(mini[1]), True, 64, 3)]
 
 
-def test_without_a_compiler_nothing_is_left(run, mini, monkeypatch, tmp_path):
+@pytest.fixture
+def no_programs(monkeypatch):
+    """Tracing takes most of the time."""
+    monkeypatch.setattr(artifact, "export_encoder", lambda *_: None)
+    monkeypatch.setattr(artifact, "export_decoder", lambda *_: None)
+
+
+def test_without_a_compiler_nothing_is_left(run, mini, monkeypatch, tmp_path, no_programs):
     def fail(program, path, options):
         path.touch()
         raise RuntimeError("no working\nC++ compiler")
 
-    monkeypatch.setattr(artifact, "export_encoder", lambda *_: None)
-    monkeypatch.setattr(artifact, "export_decoder", lambda *_: None)
     monkeypatch.setattr(artifact, "compile_artifact", fail)
     result = run("export", *mini, "--aot", "--out", "out")
     assert result.exit_code == 1 and result.stderr == "sam2fast: no working C++ compiler\n"
@@ -62,12 +67,10 @@ def test_without_a_compiler_nothing_is_left(run, mini, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("out", [".", "../link"])
-def test_an_existing_empty_folder_is_filled(run, mini, monkeypatch, tmp_path, out):
+def test_an_existing_empty_folder_is_filled(run, mini, monkeypatch, tmp_path, no_programs, out):
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("empty")
     monkeypatch.chdir(tmp_path / "empty")
-    monkeypatch.setattr(artifact, "export_encoder", lambda *_: None)
-    monkeypatch.setattr(artifact, "export_decoder", lambda *_: None)
     monkeypatch.setattr(artifact, "save_program", lambda program, path: path.touch())
     result = run("export", *mini, "--out", out)
     assert result.exit_code == 0, result.stderr

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from commands import assert_one_line
+from file_contents import names
 from PIL import Image
 
 from sam2fast.build_sam import build_sam2
@@ -58,12 +59,8 @@ def assert_result(record, path, mask, model, config, scores) -> None:
     assert record["area"] == found.sum()
     assert record["image"] == path
     assert record["prompts"] == {"points": [[20, 30]], "labels": [1], "box": None, "mask": None}
-    assert record["model"] == {
-        "config": config,
-        "checkpoint": str(model.checkpoint),
-        "device": "cpu",
-        "dtype": "float32",
-    }
+    said = {"config": config, "checkpoint": str(model.checkpoint), "device": "cpu", "dtype": "float32"}
+    assert record["model"] == said
     np.testing.assert_allclose(record["candidate_scores"], scores, atol=1e-4)
     assert record["score"] == max(record["candidate_scores"])
     assert (mask != found).mean() < 1e-3
@@ -81,7 +78,7 @@ def test_command_end_to_end(run_command, rotated, tmp_path, model):
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     assert set(printed["seconds"]) == {"load model", "read image", "encode", "predict", "write"}
-    assert sorted(os.listdir(out)) == ["b.json", "b_mask.png", "b_overlay.png"]
+    assert names(out) == ["b.json", "b_mask.png", "b_overlay.png"]
     assert printed["results"] == [load(out / "b.json")]
 
     full_size = SAM2ImagePredictor(build_sam2("sam2.1_hiera_t", model.checkpoint, device="cpu"))
@@ -97,9 +94,7 @@ def test_images(run, rotated, tmp_path, model, api):
     result = run("segment", *rotated, "--point", "20,30", "--out", out, "--json", *model.small)
     assert result.exit_code == 0, result.stderr
     printed = json.loads(result.stdout)
-    assert sorted(os.listdir(out)) == [
-        "a.json", "a_mask.png", "a_overlay.png", "b.json", "b_mask.png", "b_overlay.png",
-    ]  # fmt: skip
+    assert names(out) == [f"{name}{suffix}" for name in "ab" for suffix in (".json", "_mask.png", "_overlay.png")]
     assert printed["results"] == [load(out / "a.json"), load(out / "b.json")]
     api.set_image(rotated[0])
     masks, scores, _ = api.predict(np.array([[20, 30]]), np.array([1]))
@@ -118,20 +113,14 @@ def test_images(run, rotated, tmp_path, model, api):
 @pytest.mark.parametrize(
     ("arguments", "prompts"),
     [
-        (["--box", "10,8,60,50"], {"box": np.array([10, 8, 60, 50])}),
-        (
-            ["--point", "20,30", "--point", "60,30,0"],
-            {"point_coords": np.array([[20, 30], [60, 30]]), "point_labels": np.array([1, 0])},
-        ),
-        (
-            ["--point", "20,30", "--box", "10,8,60,50"],
-            {"point_coords": np.array([[20, 30]]), "point_labels": [1], "box": np.array([10, 8, 60, 50])},
-        ),
+        ("--box 10,8,60,50", {"box": [10, 8, 60, 50]}),
+        ("--point 20,30 --point 60,30,0", {"point_coords": [[20, 30], [60, 30]], "point_labels": [1, 0]}),
+        ("--point 20,30 --box 10,8,60,50", {"point_coords": [[20, 30]], "point_labels": [1], "box": [10, 8, 60, 50]}),
     ],
 )
 def test_unambiguous_prompts_give_one_mask(run, make_image, tmp_path, model, api, arguments, prompts):
     path = make_image()
-    assert run("segment", path, *arguments, *model.small).exit_code == 0
+    assert run("segment", path, *arguments.split(), *model.small).exit_code == 0
     record = load(tmp_path / "out/image.json")
     api.set_image(str(path))
     masks, scores, _ = api.predict(**prompts, multimask_output=False)
@@ -172,12 +161,8 @@ def test_mask_prompt(run, make_image, tmp_path, model, api, brightest):
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16", "F"])
 def test_every_kind_of_image(run, tmp_path, model, mode):
     grey = np.tile(np.arange(96, dtype=np.uint16), (64, 1))
-    if mode == "I;16":
-        image = Image.fromarray(grey * 600)
-    elif mode == "F":
-        image = Image.fromarray((grey / 96).astype(np.float32))
-    else:
-        image = Image.fromarray(grey.astype(np.uint8)).convert(mode)
+    deep = {"I;16": grey * 600, "F": (grey / 96).astype(np.float32)}
+    image = Image.fromarray(deep[mode]) if mode in deep else Image.fromarray(grey.astype(np.uint8)).convert(mode)
     image.save(tmp_path / "x.tiff")
     assert run("segment", tmp_path / "x.tiff", "--point", "20,30", *model.small).exit_code == 0
     overlay = Image.open(tmp_path / "out/x_overlay.png")
@@ -200,10 +185,8 @@ def test_not_an_image(run, tmp_path, model, content):
 
 def test_results_before_a_failing_image_stay(run, make_image, tmp_path, model):
     (tmp_path / "b.png").write_bytes(b"no image")
-    result = run(
-        "segment", make_image("a.png"), tmp_path / "b.png", make_image("c.png"), "--point", "1,1", *model.small
-    )
-    assert_one_line(result)
+    images = make_image("a.png"), tmp_path / "b.png", make_image("c.png")
+    assert_one_line(run("segment", *images, "--point", "1,1", *model.small))
     assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
 
 

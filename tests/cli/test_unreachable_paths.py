@@ -1,6 +1,7 @@
 """Unreadable paths in every option: the error is one line, and nothing is written."""
 
 import errno
+import importlib
 import io
 import os
 import re
@@ -8,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from commands import fail_at
 from no_privileges import permissions_count
 
 from sam2fast import nano
@@ -84,19 +86,14 @@ def test_the_error_is_one_line(run, locked, command, path, monkeypatch):
     [io.UnsupportedOperation("not readable"), ConnectionResetError(104, "reset"), ChildProcessError(10, "none")],
 )
 def test_bugs_keep_their_traceback(run, inputs, error, monkeypatch):
-    def mistaken(*_):
-        raise error
-
-    monkeypatch.setattr("sam2fast.cli.profile.choose_model", mistaken)
+    fail_at(monkeypatch, importlib.import_module("sam2fast.cli.profile"), "choose_model", 1, error)
     with pytest.raises(type(error)):
         run("profile", "image.png", *POINT.split())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
 def test_errors_of_stdout_are_reported(run, inputs, number, monkeypatch):
-    def full(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("sam2fast.cli.profile.choose_model", full)
+    error = OSError(number, os.strerror(number))
+    fail_at(monkeypatch, importlib.import_module("sam2fast.cli.profile"), "choose_model", 1, error)
     result = run("profile", "image.png", *POINT.split())
     assert result.exit_code == 1 and re.fullmatch("sam2fast: .*(the disk is full|too large)\n", result.stderr)

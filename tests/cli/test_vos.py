@@ -8,7 +8,7 @@ from typing import Any
 
 import click.testing
 import pytest
-from commands import invoke
+from commands import fail_at, invoke
 from file_contents import files_of
 from small_nano import write_small_nano
 from thread_workers import instead_of_processes
@@ -205,17 +205,8 @@ def test_leftovers_of_finished_videos_are_removed(data, whole):
 
 
 def test_interrupted(data, whole, monkeypatch):
-    original, calls = outputs.MaskWriter.add, []
-
-    def add(self, frame, masks):
-        calls.append(frame)
-        if len(calls) == 6:  # during the second video
-            raise KeyboardInterrupt
-        original(self, frame, masks)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(outputs.MaskWriter, "add", add)
-        result = data()
+    fail_at(monkeypatch, outputs.MaskWriter, "add", 6, KeyboardInterrupt())  # during the second video
+    result = data()
     assert result.exit_code == 130 and "run the same command again to continue" in result.stderr
     assert sorted(os.listdir(data.root / "out")) == [".a.json", "a"]
     result = data()
