@@ -88,6 +88,10 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
         (["--model", "large"], 3, r"sam2.1_hiera_large.pt in \$SAM2FAST_CHECKPOINTS \(not set\).* from https://dl.fb"),
         (["--checkpoint", "other.pt"], 1, "other.pt .*--model FILE.yaml"),
         (["--checkpoint", "broken.pt"], 1, "broken.pt"),
+        (["--checkpoint", "tiny.pt", "--model", "broken.yaml"], 1, "broken.yaml"),
+        (["--checkpoint", "tiny.pt", "--model", "binary.yaml"], 1, "binary.yaml"),
+        (["--checkpoint", "tiny.pt", "--model", "list.yaml"], 1, "list.yaml"),
+        (["--checkpoint", "tiny.pt", "--model", "foreign.yaml"], 1, "os.system"),
         (["--checkpoint", "broken.pt", "--model", "tiny"], 1, "broken.pt"),
         (["--checkpoint", "tiny.pt", "--model", "large"], 1, "sam2.1_hiera_t.yaml"),
         (["--checkpoint", "tiny.pt", "--device", "cpu", "--dtype", "float16"], 1, "float16"),
@@ -96,7 +100,9 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
     ],
 )
 def test_refused(run, make_image, tmp_path, model, arguments, code, message):
-    (tmp_path / "own.yaml").write_text("model: {}")
+    configurations = {"own": "model: {}", "broken": "[", "list": "- a", "foreign": "model: {_target_: os.system}"}
+    for name, content in {**configurations, "binary": "\x00\xff"}.items():
+        (tmp_path / f"{name}.yaml").write_text(content, encoding="latin-1")
     torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pt")
     (tmp_path / "tiny.pt").symlink_to(model.checkpoint)
     with model.checkpoint.open("rb") as source:
@@ -105,13 +111,6 @@ def test_refused(run, make_image, tmp_path, model, arguments, code, message):
     assert result.exit_code == code and re.search(message, result.stderr)
     if code != 2:
         assert_one_line(result, code)
-
-
-@pytest.mark.parametrize("content", ["[", "- a", "model: {_target_: os.system}", "\x00\xff"])
-def test_broken_configuration(run, make_image, tmp_path, model, content):
-    (tmp_path / "own.yaml").write_text(content, encoding="latin-1")
-    result = run("segment", make_image(), "--point", "1,1", "--model", "own.yaml", "--checkpoint", model.checkpoint)
-    assert "own.yaml" in assert_one_line(result) or "os.system" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["segment image.png --point 1,1", "masks image.png --points-per-side 2"])
