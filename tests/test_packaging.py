@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 import venv
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from checkout import LINKS, copy_checkout
+from checkout import LINKS, ROOT, copy_checkout
 
-ROOT = Path(__file__).parents[1]
+from sam2fast import __version__
+
 # What the wheel consists of; its weights are most of it.
 ENDINGS = {"py", "typed", "yaml", "json", "safetensors", "md", "html", "js", "css", "svg", "txt"}
 MOST_BYTES = 15_000_000
@@ -105,83 +108,43 @@ def printed(empty_environment, tmp_path_factory):
 
 
 @pytest.mark.long
-def test_wheel_from_sdist(printed):
+def test_the_wheel_works_with_its_weights_and_published_models(printed):
     count, file = printed[0].split()
-    assert int(count) == 9
-    assert "site-packages" in file
-
-
-@pytest.mark.long
-def test_nano_is_in_the_package(printed):
-    shape, file = printed[1].rsplit(maxsplit=1)
-    assert shape == "(3, 40, 60)" and "site-packages" in file
-
-
-@pytest.mark.long
-def test_published_models_work_too(printed):
-    assert printed[2:] == ["(3, 40, 60)"]
-
-
-def test_dependencies_of_the_core(wheel):
-    """Weights of nano are read after the core install."""
-    import zipfile
-
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
-        lines = archive.read(name).decode().splitlines()
-    needed = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
-    assert any(line.startswith("safetensors") and "extra ==" not in line for line in needed)
-    assert not any(line.startswith(("huggingface", "av>", "scikit-image")) and "extra" not in line for line in needed)
+    shape, weights = printed[1].rsplit(maxsplit=1)
+    assert int(count) == 9 and "site-packages" in file and "site-packages" in weights
+    assert shape == "(3, 40, 60)" and printed[2:] == [shape]
 
 
 @pytest.mark.long
 def test_the_command_is_installed(empty_environment, tmp_path):
-    done = subprocess.run(
-        [empty_environment.parent / "sam2fast", "--version"], capture_output=True, text=True, cwd=tmp_path
-    )
-    from sam2fast import __version__
-
-    assert __version__ in checked(done)
+    assert __version__ in checked(run(empty_environment.parent / "sam2fast", "--version", cwd=tmp_path))
 
 
-def test_wheel_holds_the_package_and_nothing_else(wheel):
-    import zipfile
-
-    names = zipfile.ZipFile(wheel).namelist()
+def test_wheel_holds_the_package_and_nothing_else(wheel, checkout):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (record,) = (name for name in names if name.endswith("dist-info/RECORD"))
+        recorded = [line.split(",")[0] for line in archive.read(record).decode().splitlines()]
+    assert sorted(recorded) == sorted(names) and len(set(names)) == len(names)
     assert {name.split("/")[0] for name in names} <= {"sam2fast", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
     assert {"sam2fast/py.typed", "sam2fast/nano/weights.safetensors", "sam2fast/nano/MODEL_CARD.md"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names) and any("NOTICE" in name for name in names)
     static = ROOT / "sam2fast" / "demo" / "server" / "static"
     page = {file.relative_to(ROOT).as_posix() for file in static.rglob("*") if file.is_file()}
     assert page and page == {name for name in names if "/static/" in name}
-    assert not any("demo/frontend" in name for name in names)
     assert {name.rpartition(".")[2] for name in names if "dist-info" not in name} <= ENDINGS
     assert wheel.stat().st_size < MOST_BYTES
-    with zipfile.ZipFile(wheel) as archive:
-        (record,) = (name for name in names if name.endswith("dist-info/RECORD"))
-        recorded = [line.split(",")[0] for line in archive.read(record).decode().splitlines()]
-    assert sorted(recorded) == sorted(names) and len(set(names)) == len(names)
-
-
-def test_every_module_is_in_the_wheel(wheel, checkout):
-    """Also of packages that setup.py might not find."""
-    import zipfile
-
+    # Also the modules of packages that setup.py might not find.
     ours = {file.relative_to(checkout).as_posix() for file in (checkout / "sam2fast").rglob("*.py")}
-    for name in LINKS:
-        ours |= {f"sam2fast/{file.relative_to(checkout).as_posix()}" for file in (checkout / name).rglob("*.py")}
-        ours |= {f"sam2fast/{file.relative_to(checkout).as_posix()}" for file in (checkout / name).rglob("*.yaml")}
-    ours = {name for name in ours if "demo/frontend" not in name}
-    assert ours <= set(zipfile.ZipFile(wheel).namelist())
+    for file in (file for name in LINKS for file in (checkout / name).rglob("*")):
+        if file.suffix in (".py", ".yaml"):
+            ours.add(f"sam2fast/{file.relative_to(checkout).as_posix()}")
+    assert {name for name in ours if "demo/frontend" not in name} <= set(names)
+    assert not any("demo/frontend" in name for name in names)
 
 
 def test_metadata(wheel):
-    from email import message_from_bytes
-    from zipfile import ZipFile
-
-    from sam2fast import __version__
-
-    with ZipFile(wheel) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
         told = message_from_bytes(archive.read(name))
     assert told["Name"] == "sam2fast" and told["Version"] == __version__ and told["Requires-Python"] == ">=3.10"
@@ -189,15 +152,13 @@ def test_metadata(wheel):
     assert told["License"] == "Apache-2.0" or told["License-Expression"] == "Apache-2.0"
     assert told["Description-Content-Type"] == "text/markdown"
     assert told.get_payload().startswith("# sam2fast") and "sam2fast.build_sam" in told.get_payload()
+    core = [line for line in told.get_all("Requires-Dist") if "extra" not in line]
+    assert any(line.startswith("safetensors") for line in core), "nano's weights are read after the core install"
+    assert not any(line.startswith(("huggingface", "av>", "scikit-image")) for line in core)
 
 
-def test_bare_clone(checkout, tmp_path):
-    script = f"import sys; sys.path.insert(0, {str(checkout)!r})\n" + CHECK
-    count, file = checked(run(sys.executable, "-c", script, cwd=tmp_path)).split()
-    assert int(count) == 9 and file.startswith(str(checkout))
-
-
-def test_bare_clone_without_symbolic_links(checkout, tmp_path):
+@pytest.fixture
+def without_links(checkout, tmp_path):
     """As with ``core.symlinks`` false: each link is a text file with its target."""
     (tmp_path / "sam2fast").mkdir()
     for entry in (checkout / "sam2fast").iterdir():
@@ -207,9 +168,15 @@ def test_bare_clone_without_symbolic_links(checkout, tmp_path):
             (tmp_path / entry.name).symlink_to(checkout / entry.name)
         else:
             (tmp_path / "sam2fast" / entry.name).symlink_to(entry)
-    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + CHECK
+    return tmp_path
+
+
+@pytest.mark.parametrize("clone", ["checkout", "without_links"])
+def test_bare_clone(clone, request, tmp_path):
+    folder = request.getfixturevalue(clone)
+    script = f"import sys; sys.path.insert(0, {str(folder)!r})\n" + CHECK
     count, file = checked(run(sys.executable, "-c", script, cwd=tmp_path)).split()
-    assert int(count) == 9 and file.startswith(str(tmp_path))
+    assert int(count) == 9 and file.startswith(str(folder))
 
 
 def test_kernels_refuses_to_be_a_top_level_package(checkout):

@@ -4,14 +4,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import moving_shapes
 import numpy as np
 import pytest
 import torch
 from commands import invoke
 from PIL import Image
 from tame_weights import fill
+from track_runs import FRAMES, PROMPTS, QuickTrack, quick_track
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2
@@ -98,11 +100,26 @@ def make_image(tmp_path):
     return make
 
 
-@pytest.fixture(scope="module")
-def track(tmp_path_factory) -> Iterator[Any]:
-    """``sam2fast track`` as a function, with the embedded model loaded once."""
-    from track_runs import quick_track
+@pytest.fixture
+def inputs(tmp_path) -> Path:
+    """One small input of each kind."""
+    mask = np.zeros((24, 32), np.uint8)
+    mask[4:12, 4:20] = 1
+    image = Image.fromarray(np.repeat(mask[..., None] * 200, 3, -1))
+    for name in ("image.png", "images/a.jpg", "frames/00000.jpg", "videos/a/00000.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / name)
+    for name in ("labels/a.png", "masks/a/00000.png", "davis/Annotations/480p/a/00000.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(mask).save(tmp_path / name)
+    (tmp_path / "davis/JPEGImages/480p/a").mkdir(parents=True)
+    image.save(tmp_path / "davis/JPEGImages/480p/a/00000.jpg")
+    return tmp_path
 
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory) -> Iterator[QuickTrack]:
+    """``sam2fast track`` as a function, with the embedded model loaded once."""
     with quick_track(tmp_path_factory.mktemp("model")) as command:
         yield command
 
@@ -110,17 +127,12 @@ def track(tmp_path_factory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def video_file(tmp_path_factory) -> Path:
     """A short video of a disc and a square."""
-    import moving_shapes
-    from track_runs import FRAMES
-
     return moving_shapes.write_video(tmp_path_factory.mktemp("video") / "video.mp4", moving_shapes.make_frames(FRAMES))
 
 
 @pytest.fixture(scope="module")
 def whole(track, video_file, tmp_path_factory):
     """The folder of an uninterrupted run of ``sam2fast track``."""
-    from track_runs import FRAMES, PROMPTS
-
     out = tmp_path_factory.mktemp("whole") / "out"
     result = track(video_file, *PROMPTS, "--reverse", "--format", "json,png,overlay,coco", "--out", out)
     assert result.exit_code == 0 and result.stderr == ""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,15 @@ from thread_workers import instead_of_processes
 from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_results import colour_of
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def masklets(path: Path) -> list[list[dict[str, Any]]]:
+    """The masks of a file of SA-V's, by frame and object."""
+    return load(path)["masklet"]
 
 
 def number_of(path: Path) -> int:
@@ -44,20 +54,18 @@ def test_extract(jobs, run, videos, tmp_path, monkeypatch):
     instead_of_processes(monkeypatch)
     result = run("dataset", "extract", "--videos", videos, "--out", "out", "--jobs", jobs)
     assert result.exit_code == 1 and result.stdout == "9 frames of 3 videos in out\n"
+    Image.new("RGB", (8, 8)).save(tmp_path / "q95.jpg", quality=95)
+    tables = Image.open(tmp_path / "q95.jpg").quantization
     names = {f"{video}/{frame}.jpg" for video in "abc" for frame in ("00000", "00004", "00008")}
     assert read_files(tmp_path / "out").keys() == names
     for name in names:
         assert number_of(tmp_path / "out" / name) == int(Path(name).stem)
         with Image.open(tmp_path / "out" / name) as image:
-            assert image.size == (WIDTH, HEIGHT)
-            tables = image.quantization
-    with Image.new("RGB", (8, 8)) as image:
-        image.save(tmp_path / "q95.jpg", quality=95)
-    assert tables == Image.open(tmp_path / "q95.jpg").quantization
+            assert image.size == (WIDTH, HEIGHT) and image.quantization == tables
     *_, head, first, second, third, last = result.stderr.splitlines()
     assert head == "sam2fast: failed or incomplete: 3 of 6 videos:"
     assert "part_1/a.mp4 has the name of" in first
-    assert {"short.mp4" in second + third, "text.mp4" in second + third} == {True}
+    assert "short.mp4" in second + third and "text.mp4" in second + third
     assert last == "sam2fast: 3 of 6 videos had problems; all else was done"
     assert not list((tmp_path / "out").glob(".*.part"))
 
@@ -86,13 +94,6 @@ def test_extract_resumes_with_the_original_flags(run, videos, tmp_path):
     assert result.exit_code == 1 and "videos is not empty" in result.stderr
 
 
-def test_extract_without_videos(run, tmp_path):
-    result = run("dataset", "extract", "--videos", tmp_path, "--out", "out")
-    assert result.exit_code == 1 and "no videos (.mp4) in" in result.stderr and not (tmp_path / "out").exists()
-    result = run("dataset", "extract", "--videos", "nowhere", "--out", "out")
-    assert result.exit_code == 1 and "no folder 'nowhere' of videos" in result.stderr
-
-
 @pytest.fixture
 def sav(tmp_path, video) -> Path:
     """A folder like SA-V's: annotations with a video, without a video, and a damaged file."""
@@ -109,14 +110,9 @@ def test_convert(run, sav, tmp_path):
     result = run("dataset", "convert", sav, "out", "--to", "sav-png", "--check", "--jobs", 1)
     assert result.exit_code == 1
     told = "2 videos with 6 objects in 5 annotated frames in out, layout sav-png; of 1 videos IN has no images\n"
-    assert result.stdout == told
-    assert (
-        "1 of 3 videos:\n" in result.stderr
-        and "bad_manual.json" in result.stderr
-        and "masklet[0][0] must have" in result.stderr
-    )
-    content = json.loads((sav / "clip_manual.json").read_text())
-    for position, rles in enumerate(content["masklet"]):
+    assert result.stdout == told and "1 of 3 videos:\n" in result.stderr
+    assert "bad_manual.json" in result.stderr and "masklet[0][0] must have" in result.stderr
+    for position, rles in enumerate(masklets(sav / "clip_manual.json")):
         for number, rle in enumerate(rles):
             with Image.open(tmp_path / f"out/Annotations_6fps/clip/{number:03d}/{4 * position:05d}.png") as image:
                 np.testing.assert_array_equal(np.asarray(image), decode_rle(rle))
@@ -127,8 +123,7 @@ def test_convert(run, sav, tmp_path):
     back = run("dataset", "convert", "out", "back", "--to", "sav", "--jobs", 1)
     assert back.exit_code == 0, back.stderr
     for name in ("clip", "part/other"):
-        original = json.loads((sav / f"{name}_manual.json").read_text())
-        assert json.loads((tmp_path / f"back/{Path(name).name}_manual.json").read_text()) == original
+        assert load(tmp_path / f"back/{Path(name).name}_manual.json") == load(sav / f"{name}_manual.json")
 
 
 def test_convert_one_file_of_automatic_masklets_with_its_video(run, sav, tmp_path, video):
@@ -138,9 +133,7 @@ def test_convert_one_file_of_automatic_masklets_with_its_video(run, sav, tmp_pat
     assert (tmp_path / "out/clip.mp4").read_bytes() == video
     result = run("dataset", "convert", "out", "back", "--to", "sav", "--masklets", "auto")
     assert result.exit_code == 0, result.stderr
-    assert json.loads((tmp_path / "back/clip_auto.json").read_text()) == json.loads(
-        (sav / "clip_auto.json").read_text()
-    )
+    assert load(tmp_path / "back/clip_auto.json") == load(sav / "clip_auto.json")
 
 
 def test_convert_reports_overlaps_a_palette_cannot_hold(run, sav, tmp_path):
@@ -178,25 +171,6 @@ def test_convert_resumes_without_repeating_work(run, sav, tmp_path):
     assert read_files(tmp_path / "out") == whole
 
 
-@pytest.mark.parametrize(
-    "ask, code, told",
-    [
-        (("nowhere", "out", "--to", "davis"), 1, "no file or folder 'nowhere'"),
-        (("sav", "out"), 2, "Missing option '--to'"),
-        (("sav", "sav", "--to", "davis"), 2, "OUT is the folder of IN"),
-        (("sav", "out", "--to", "davis", "--video", "wolf"), 2, "there is no video 'wolf' in"),
-        (("sav", "out", "--to", "davis", "--from", "ytvos"), 1, "expected Annotations/<video>/<frame>.png"),
-        (("sav/clip.mp4", "out", "--to", "davis"), 1, "is neither <video>_manual.json"),
-        (("sav", "sav/part", "--to", "davis"), 1, "is not empty"),
-    ],
-)
-def test_convert_refuses(ask, code, told, run, sav, tmp_path):
-    before = read_files(tmp_path)
-    result = run("dataset", "convert", *ask)
-    assert result.exit_code == code and told in result.stderr, result.stderr
-    assert read_files(tmp_path) == before
-
-
 def test_info(run, sav):
     result = run("dataset", "info", sav, "--count")
     assert result.exit_code == 1 and "1 of 4 videos:\n" in result.stderr and "bad_manual.json" in result.stderr
@@ -208,7 +182,7 @@ def test_info(run, sav):
         ["clip", "auto", "2", "3", "00000", "00008", f"{WIDTH}x{HEIGHT}", "video", "6"],
     ]
     visible = [
-        sum(decode_rle(rle).any() for frame in json.loads((sav / name).read_text())["masklet"] for rle in frame)
+        sum(decode_rle(rle).any() for frame in masklets(sav / name) for rle in frame)
         for name in ("clip_manual.json", "part/other_manual.json", "clip_auto.json")
     ]
     assert [int(line[-1]) for line in lines[1:4]] == visible and 0 < visible[0] <= 9
@@ -242,7 +216,7 @@ def test_show_both_kinds_on_the_video(run, sav, tmp_path):
     videos = open_layout(sav).frame_files("clip")
     ((_, frame),) = videos.read(["00008"])
     for kind, panel in panels.items():
-        masks = [decode_rle(r) for r in json.loads((sav / f"clip_{kind}.json").read_text())["masklet"][2]]
+        masks = [decode_rle(rle) for rle in masklets(sav / f"clip_{kind}.json")[2]]
         outside = ~np.any(masks, axis=0)
         changed = (panel != frame).any(-1)
         assert outside.any() and (changed[~outside]).mean() > 0.9
@@ -257,7 +231,7 @@ def test_show_without_images_is_grey(run, sav, tmp_path):
     result = run("dataset", "show", sav, "--video", "other", "--out", "shown")
     assert result.exit_code == 0 and sorted(read_files(tmp_path / "shown")) == ["other_00000.png", "other_00004.png"]
     image = np.asarray(Image.open(tmp_path / "shown/other_00000.png"))[-HEIGHT:]
-    masks = [decode_rle(r) for r in json.loads((sav / "part/other_manual.json").read_text())["masklet"][0]]
+    masks = [decode_rle(rle) for rle in masklets(sav / "part/other_manual.json")[0]]
     outside = ~np.any(masks, axis=0)
     assert (image[outside] == 128).all(-1).mean() > 0.5 and (image[~outside] != 128).any(-1).mean() > 0.9
 
@@ -268,5 +242,3 @@ def test_show_continues_after_problems(run, sav, tmp_path):
     assert "1 of 4 videos:\n" in result.stderr and "bad_manual.json" in result.stderr
     result = run("dataset", "show", sav, "--frames", "4,5", "--out", "more", "--video", "clip")
     assert result.exit_code == 1 and "clip has no annotation in frame 5; it has 00000, 00004, 00008" in result.stderr
-    result = run("dataset", "show", sav, "--frames", ",", "--out", "none")
-    assert result.exit_code == 2 and "--frames names no frame" in result.stderr and not (tmp_path / "none").exists()

@@ -18,13 +18,9 @@ from sam2fast.cli.model_choice import choose_model
     [
         (None, "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
         ("tiny", "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
-        ("small", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
-        ("base_plus", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
         ("base+", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
         ("large", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
-        ("sam2_hiera_t", "sam2/sam2_hiera_t", "sam2_hiera_tiny.pt"),
         ("sam2_hiera_b+.yaml", "sam2/sam2_hiera_b+", "sam2_hiera_base_plus.pt"),
-        ("sam2.1_hiera_l", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
         ("configs/sam2.1/sam2.1_hiera_s.yaml", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
         ("sam2/sam2_hiera_l", "sam2/sam2_hiera_l", "sam2_hiera_large.pt"),
         ("facebook/sam2-hiera-small", "sam2/sam2_hiera_s", "sam2_hiera_small.pt"),
@@ -92,6 +88,10 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
         (["--model", "large"], 3, r"sam2.1_hiera_large.pt in \$SAM2FAST_CHECKPOINTS \(not set\).* from https://dl.fb"),
         (["--checkpoint", "other.pt"], 1, "other.pt .*--model FILE.yaml"),
         (["--checkpoint", "broken.pt"], 1, "broken.pt"),
+        (["--checkpoint", "tiny.pt", "--model", "broken.yaml"], 1, "broken.yaml"),
+        (["--checkpoint", "tiny.pt", "--model", "binary.yaml"], 1, "binary.yaml"),
+        (["--checkpoint", "tiny.pt", "--model", "list.yaml"], 1, "list.yaml"),
+        (["--checkpoint", "tiny.pt", "--model", "foreign.yaml"], 1, "os.system"),
         (["--checkpoint", "broken.pt", "--model", "tiny"], 1, "broken.pt"),
         (["--checkpoint", "tiny.pt", "--model", "large"], 1, "sam2.1_hiera_t.yaml"),
         (["--checkpoint", "tiny.pt", "--device", "cpu", "--dtype", "float16"], 1, "float16"),
@@ -100,7 +100,9 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
     ],
 )
 def test_refused(run, make_image, tmp_path, model, arguments, code, message):
-    (tmp_path / "own.yaml").write_text("model: {}")
+    configurations = {"own": "model: {}", "broken": "[", "list": "- a", "foreign": "model: {_target_: os.system}"}
+    for name, content in {**configurations, "binary": "\x00\xff"}.items():
+        (tmp_path / f"{name}.yaml").write_text(content, encoding="latin-1")
     torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pt")
     (tmp_path / "tiny.pt").symlink_to(model.checkpoint)
     with model.checkpoint.open("rb") as source:
@@ -111,19 +113,13 @@ def test_refused(run, make_image, tmp_path, model, arguments, code, message):
         assert_one_line(result, code)
 
 
-@pytest.mark.parametrize("content", ["[", "- a", "model: {_target_: os.system}", "\x00\xff"])
-def test_broken_configuration(run, make_image, tmp_path, model, content):
-    (tmp_path / "own.yaml").write_text(content, encoding="latin-1")
-    result = run("segment", make_image(), "--point", "1,1", "--model", "own.yaml", "--checkpoint", model.checkpoint)
-    assert "own.yaml" in assert_one_line(result) or "os.system" in result.stderr
-
-
-def test_weights_that_are_not_finite(run, make_image, tmp_path, model):
-    weights = torch.load(model.checkpoint, weights_only=True, mmap=True)["model"]
+@pytest.mark.parametrize("command", ["segment image.png --point 1,1", "masks image.png --points-per-side 2"])
+def test_weights_that_are_not_finite(run, make_image, tmp_path, nano_checkpoint, command):
+    make_image()
+    weights = torch.load(nano_checkpoint, weights_only=True)["model"]
     name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
     weights[name] = torch.full_like(weights[name], float("nan"))
-    damaged = tmp_path / "damaged.pt"
-    torch.save({"model": weights}, damaged)
-    result = run("segment", make_image(), "--point", "1,1", "--model", model.small_config, "--checkpoint", damaged)
-    assert "not finite" in assert_one_line(result)
+    torch.save({"model": weights}, tmp_path / "damaged.pt")
+    result = run(*command.split(), "--model", "nano", "--checkpoint", "damaged.pt")
+    assert result.exit_code == 1 and "not finite" in result.stderr
     assert os.listdir(tmp_path / "out") == []

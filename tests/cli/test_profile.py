@@ -1,3 +1,4 @@
+import functools
 import json
 
 import profiled
@@ -74,27 +75,24 @@ def test_two_images_as_json(run, make_image, small_nano):
         assert (found["subject"]["width"], found["subject"]["height"]) == (96, 64)
 
 
-def test_prompts_of_images(run, make_image, small_nano, monkeypatch):
-    asked = {}
+@pytest.fixture
+def asked(monkeypatch):
+    """The options of the profiling functions, which measure once."""
+    found = {}
 
-    def note(predictor, image, **options):
-        asked.update(options)
-        return profile_image(predictor, image, **{**options, "runs": 1})
+    def note(profile, once, predictor, subject, **options):
+        found.update(options)
+        return profile(predictor, subject, **{**options, once: 1})
 
-    monkeypatch.setattr("sam2fast.profiling.run.profile_image", note)
+    monkeypatch.setattr("sam2fast.profiling.run.profile_image", functools.partial(note, profile_image, "runs"))
+    monkeypatch.setattr("sam2fast.profiling.run.profile_video", functools.partial(note, profile_video, "frames"))
+    return found
+
+
+def test_prompts_reach_the_profile(run, make_image, video, small_nano, asked):
     result = run("profile", make_image(), "--point", "20,30", "--box", "1,2,30,40", "--depth", 1, *small_nano)
     assert result.exit_code == 0, result.stderr
     assert asked["point_coords"] == [(20, 30)] and asked["point_labels"] == [1] and asked["box"] == [1, 2, 30, 40]
-
-
-def test_prompts_of_videos(run, video, small_nano, monkeypatch):
-    asked = {}
-
-    def note(predictor, video, **options):
-        asked.update(options)
-        return profile_video(predictor, video, **{**options, "frames": 1})
-
-    monkeypatch.setattr("sam2fast.profiling.run.profile_video", note)
     prompts = ["--point", "20,30", "--point", "0,dog,50,40", "--point", "0,dog,1,1,0", "--box", "0,cat,1,2,30,40"]
     result = run("profile", video, *prompts, *small_nano)
     assert result.exit_code == 0, result.stderr
@@ -103,34 +101,6 @@ def test_prompts_of_videos(run, video, small_nano, monkeypatch):
         "dog": {"points": [[50, 40], [1, 1]], "labels": [1, 0], "box": None},
         "cat": {"points": None, "labels": None, "box": [1, 2, 30, 40]},
     }
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["nowhere.png"], 1, "no file 'nowhere.png'"),
-        (["nowhere.mp4"], 1, "nowhere.mp4"),
-        (["rtsp://camera"], 2, "can only be read once"),
-        (["a.png", "--point", "0,1,20,30"], 2, "is an image, and a prompt has a frame"),
-        (["a.png", "--box", "0,0,5,5", "--box", "1,1,5,5"], 2, "give one --box"),
-        (["a.png", "--point", "20,30", "--objects", "2"], 2, "--objects gives the prompts"),
-        (["video", "--point", "3,1,20,30"], 2, "not on the first frame"),
-        (["a.png", "--point", "x,30"], 2, "'x,30' is not X,Y"),
-        (["a.png", "b.png", "--trace", "t.json"], 2, "--trace takes one image or video"),
-        (["a.png", CHART_OPTION, "parts.gif"], 2, "does not end with .png or .svg or .pdf"),
-        (["--json", "a.png", "video"], 2, "give it after the inputs"),
-        (["a.png", CHART_OPTION, "a.png"], 2, "would overwrite an input"),
-        (["a.png", "--trace", "x.json", "--json", "x.json"], 2, "would overwrite an input or another output"),
-        (["a.png", "--trace", "nowhere/t.json"], 1, "no folder"),
-    ],
-)
-def test_refused_before_any_work(run, make_image, video, tmp_path, arguments, code, message, monkeypatch):
-    make_image("a.png"), make_image("b.png")
-    monkeypatch.setattr("sam2fast.cli.profile.choose_model", None)  # which is called later
-    before = sorted(path.name for path in tmp_path.iterdir())
-    result = run("profile", *arguments)
-    assert result.exit_code == code and result.stdout == "" and message in " ".join(result.stderr.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_unreadable_inputs(run, tmp_path, small_nano, video):

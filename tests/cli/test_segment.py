@@ -1,6 +1,7 @@
-"""``sam2fast segment``: its results and files."""
+"""``sam2fast segment``: its results and files, and images that cannot be read."""
 
 import functools
+import io
 import json
 import os
 import re
@@ -8,6 +9,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from commands import assert_one_line
+from file_contents import names
 from PIL import Image
 
 from sam2fast.build_sam import build_sam2
@@ -56,12 +59,8 @@ def assert_result(record, path, mask, model, config, scores) -> None:
     assert record["area"] == found.sum()
     assert record["image"] == path
     assert record["prompts"] == {"points": [[20, 30]], "labels": [1], "box": None, "mask": None}
-    assert record["model"] == {
-        "config": config,
-        "checkpoint": str(model.checkpoint),
-        "device": "cpu",
-        "dtype": "float32",
-    }
+    said = {"config": config, "checkpoint": str(model.checkpoint), "device": "cpu", "dtype": "float32"}
+    assert record["model"] == said
     np.testing.assert_allclose(record["candidate_scores"], scores, atol=1e-4)
     assert record["score"] == max(record["candidate_scores"])
     assert (mask != found).mean() < 1e-3
@@ -79,7 +78,7 @@ def test_command_end_to_end(run_command, rotated, tmp_path, model):
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     assert set(printed["seconds"]) == {"load model", "read image", "encode", "predict", "write"}
-    assert sorted(os.listdir(out)) == ["b.json", "b_mask.png", "b_overlay.png"]
+    assert names(out) == ["b.json", "b_mask.png", "b_overlay.png"]
     assert printed["results"] == [load(out / "b.json")]
 
     full_size = SAM2ImagePredictor(build_sam2("sam2.1_hiera_t", model.checkpoint, device="cpu"))
@@ -95,46 +94,33 @@ def test_images(run, rotated, tmp_path, model, api):
     result = run("segment", *rotated, "--point", "20,30", "--out", out, "--json", *model.small)
     assert result.exit_code == 0, result.stderr
     printed = json.loads(result.stdout)
-    assert sorted(os.listdir(out)) == [
-        "a.json", "a_mask.png", "a_overlay.png", "b.json", "b_mask.png", "b_overlay.png",
-    ]  # fmt: skip
+    assert names(out) == [f"{name}{suffix}" for name in "ab" for suffix in (".json", "_mask.png", "_overlay.png")]
     assert printed["results"] == [load(out / "a.json"), load(out / "b.json")]
     api.set_image(rotated[0])
     masks, scores, _ = api.predict(np.array([[20, 30]]), np.array([1]))
     for record, path in zip(printed["results"], rotated, strict=True):
         assert_result(record, path, masks[scores.argmax()], model, str(model.small_config), scores)
 
-
-def test_one_click_gives_the_best_of_three_masks(run, make_image, tmp_path, model):
-    result = run("segment", make_image(), "--point", "70.5,20", *model.small)
-    record = load(tmp_path / "out/image.json")
-    assert len(record["candidate_scores"]) == 3
-    assert record["score"] == max(record["candidate_scores"])
-    name, score, area, box = result.stdout.splitlines()[1].split()
-    assert name == str(tmp_path / "image.png") and area == str(record["area"])
-    assert score == f"{record['score']:.3f}" and box == ",".join(map(str, record["box"]))
-    times = result.stdout.splitlines()[2]
-    stages = re.findall(r"([a-z ]+) \d+\.\d\d s", times.removeprefix("time:"))
+    lines = run("segment", *rotated, "--point", "20,30", *model.small).stdout.splitlines()
+    name, score, area, box = lines[1].split()
+    record = printed["results"][0]
+    assert name == rotated[0] and score == f"{record['score']:.3f}" and area == str(record["area"])
+    assert box == ",".join(map(str, record["box"]))
+    stages = re.findall(r"([a-z ]+) \d+\.\d\d s", lines[3].removeprefix("time:"))
     assert [stage.strip() for stage in stages] == ["load model", "read image", "encode", "predict", "write"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "prompts"),
     [
-        (["--box", "10,8,60,50"], {"box": np.array([10, 8, 60, 50])}),
-        (
-            ["--point", "20,30", "--point", "60,30,0"],
-            {"point_coords": np.array([[20, 30], [60, 30]]), "point_labels": np.array([1, 0])},
-        ),
-        (
-            ["--point", "20,30", "--box", "10,8,60,50"],
-            {"point_coords": np.array([[20, 30]]), "point_labels": [1], "box": np.array([10, 8, 60, 50])},
-        ),
+        ("--box 10,8,60,50", {"box": [10, 8, 60, 50]}),
+        ("--point 20,30 --point 60,30,0", {"point_coords": [[20, 30], [60, 30]], "point_labels": [1, 0]}),
+        ("--point 20,30 --box 10,8,60,50", {"point_coords": [[20, 30]], "point_labels": [1], "box": [10, 8, 60, 50]}),
     ],
 )
 def test_unambiguous_prompts_give_one_mask(run, make_image, tmp_path, model, api, arguments, prompts):
     path = make_image()
-    assert run("segment", path, *arguments, *model.small).exit_code == 0
+    assert run("segment", path, *arguments.split(), *model.small).exit_code == 0
     record = load(tmp_path / "out/image.json")
     api.set_image(str(path))
     masks, scores, _ = api.predict(**prompts, multimask_output=False)
@@ -175,17 +161,40 @@ def test_mask_prompt(run, make_image, tmp_path, model, api, brightest):
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16", "F"])
 def test_every_kind_of_image(run, tmp_path, model, mode):
     grey = np.tile(np.arange(96, dtype=np.uint16), (64, 1))
-    if mode == "I;16":
-        image = Image.fromarray(grey * 600)
-    elif mode == "F":
-        image = Image.fromarray((grey / 96).astype(np.float32))
-    else:
-        image = Image.fromarray(grey.astype(np.uint8)).convert(mode)
+    deep = {"I;16": grey * 600, "F": (grey / 96).astype(np.float32)}
+    image = Image.fromarray(deep[mode]) if mode in deep else Image.fromarray(grey.astype(np.uint8)).convert(mode)
     image.save(tmp_path / "x.tiff")
     assert run("segment", tmp_path / "x.tiff", "--point", "20,30", *model.small).exit_code == 0
     overlay = Image.open(tmp_path / "out/x_overlay.png")
     assert overlay.mode == "RGB" and overlay.size == (96, 64)
     assert read_mask(tmp_path / "out/x_mask.png").shape == (64, 96)
+
+
+def damaged_jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()[:1500]
+
+
+@pytest.mark.parametrize("content", [b"not an image", b"", damaged_jpeg()], ids=["text", "empty", "cut short"])
+def test_not_an_image(run, tmp_path, model, content):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert "x.jpg" in assert_one_line(run("segment", tmp_path / "x.jpg", "--point", "1,1", *model.small))
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_results_before_a_failing_image_stay(run, make_image, tmp_path, model):
+    (tmp_path / "b.png").write_bytes(b"no image")
+    images = make_image("a.png"), tmp_path / "b.png", make_image("c.png")
+    assert_one_line(run("segment", *images, "--point", "1,1", *model.small))
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
+
+
+def test_no_partial_file_stays(run, make_image, tmp_path, model):
+    """A folder with the name of one result makes writing it fail at the last step."""
+    (tmp_path / "out/image_overlay.png").mkdir(parents=True)
+    assert_one_line(run("segment", make_image(), "--point", "1,1", *model.small))
+    assert sorted(os.listdir(tmp_path / "out")) == ["image_mask.png", "image_overlay.png"]
 
 
 @pytest.fixture

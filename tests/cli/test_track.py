@@ -28,11 +28,6 @@ from sam2fast.video_io import video_writer
 from sam2fast.video_results import read_masks
 
 
-def test_files(whole):
-    assert names(whole) == ["masks", "masks.json", "masks.jsonl", "overlay.mp4", "track.json"]
-    assert names(whole / "masks") == [f"{t:05d}.png" for t in range(FRAMES)]
-
-
 def test_masks_match_the_predictor(whole, video_file, track):
     """The reference keeps the whole history; the command only keeps the frames that memory attention can use."""
     state = track.predictor.init_state(str(video_file))
@@ -55,34 +50,22 @@ def test_masks_match_the_predictor(whole, video_file, track):
     assert sum(item.masks.any(axis=(1, 2)).all() for item in found) > FRAMES / 2
 
 
-def test_lines_have_times_areas_and_boxes(whole):
-    for t, line in lines_of(whole).items():
-        assert line["time"] == pytest.approx(t / 25, abs=1e-3)
-        for entry in line["objects"]:
-            assert entry["area"] == coco_masks.area(entry["rle"])
-            box = coco_masks.toBbox(entry["rle"]).tolist()
-            assert entry["box"] == (box if entry["area"] else None)
-
-
-def test_label_images(whole):
-    for t, line in lines_of(whole).items():
-        image = Image.open(whole / f"masks/{t:05d}.png")
-        assert image.mode == "P" and np.asarray(image.getpalette()).tolist() == palette().ravel().tolist()
-        labels = np.asarray(image)
-        for number, entry in enumerate(line["objects"], 1):
-            seen = coco_masks.decode(entry.get("visible", entry["rle"])) > 0
-            np.testing.assert_array_equal(labels == number, seen)
-
-
-def test_coco_document(whole):
+def test_every_format_holds_the_same_masks(whole):
+    assert names(whole) == ["masks", "masks.json", "masks.jsonl", "overlay.mp4", "track.json"]
+    assert names(whole / "masks") == [f"{t:05d}.png" for t in range(FRAMES)]
     document = json.loads((whole / "masks.json").read_text())
     assert [annotation["object"] for annotation in document["annotations"]] == [1, "disc"]
     assert document["videos"][0]["length"] == FRAMES
-    lines = lines_of(whole)
-    for i, annotation in enumerate(document["annotations"]):
-        for t, rle in enumerate(annotation["segmentations"]):
-            entry = lines[t]["objects"][i]
-            assert rle == (entry["rle"] if entry["area"] else None)
+    for t, line in lines_of(whole).items():
+        assert line["time"] == pytest.approx(t / 25, abs=1e-3)
+        labels = Image.open(whole / f"masks/{t:05d}.png")
+        assert labels.mode == "P" and labels.getpalette() == palette().ravel().tolist()
+        for i, entry in enumerate(line["objects"]):
+            rle, area = entry["rle"], entry["area"]
+            assert area == coco_masks.area(rle)
+            assert entry["box"] == (coco_masks.toBbox(rle).tolist() if area else None)
+            assert document["annotations"][i]["segmentations"][t] == (rle if area else None)
+            np.testing.assert_array_equal(np.asarray(labels) == i + 1, coco_masks.decode(entry.get("visible", rle)) > 0)
 
 
 def test_overlay_shows_the_masks_on_the_video(whole, video_file):

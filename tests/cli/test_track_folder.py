@@ -13,7 +13,6 @@ from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.run_lengths import encode_masks, run_length_areas
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.video_results import overlaps
 from sam2fast.video_results.overlaps import boxes_of
 
 SIZE = (45, 70)
@@ -72,18 +71,6 @@ def test_the_greatest_logit_is_visible_where_masks_overlap(seed):
     assert any("visible" in entry for entry in record["objects"])
     expected = np.where((logits > 0).any(0), logits.argmax(0) + 1, 0)
     np.testing.assert_array_equal(label_map(record, ["o0", "o1", "o2"]), expected)
-
-
-@pytest.mark.parametrize(("columns", "times"), [(slice(11, 14), 0), (slice(8, 14), 1)])
-def test_masks_that_do_not_overlap_are_fully_visible(monkeypatch, columns, times):
-    """Masks whose boxes overlap are upsampled to decide it."""
-    upsampled = []
-    monkeypatch.setattr(overlaps, "upsample_masks", lambda *args: upsampled.append(args) or upsample_masks(*args))
-    low_res = torch.full((2, 1, 16, 16), -5.0)
-    low_res[0, :, 2:9, 2:5] = low_res[0, :, 2:4, 2:9] = 5
-    low_res[1, :, 7:14, columns] = 5
-    assert not any("visible" in entry for entry in record_of(low_res)["objects"])
-    assert len(upsampled) == times
 
 
 def test_masks_without_overlaps_are_not_compared_again():

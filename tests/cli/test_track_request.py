@@ -41,14 +41,11 @@ def test_points_boxes_and_masks_as_text():
     [
         (PointType, "1,2,3", "such as 0,1,500,375"),
         (PointType, "0,1,5", "finite numbers"),
-        (PointType, "0,1,5,nan", "finite numbers"),
         (PointType, "0,1,5,6,2", "label"),
         (PointType, "0.5,1,5,6", "the frame is '0.5'"),
         (PointType, "0,,5,6", "an integer or a name"),
-        (TrackBoxType, "0,1,1,2,3", "finite numbers"),
         (TrackBoxType, "0,1,5,2,5,4", "no area"),
         (MaskType, "0,1,", "no file"),
-        (MaskType, "mask.png", "FRAME,OBJ,FILE"),
     ],
 )
 def test_invalid_prompts(kind, text, reason):
@@ -71,9 +68,7 @@ def test_prompts_of_one_object_and_frame_become_one():
 @pytest.mark.parametrize(
     ("parts", "reason"),
     [
-        ([], "no prompts; give"),
         ([box("0,1,1,1,2,2"), box("0,1,1,1,3,3")], "object 1 on frame 0 has two boxes"),
-        ([TrackPrompt(0, 1, mask="a"), TrackPrompt(0, 1, mask="b")], "two masks"),
         ([TrackPrompt(0, "x", mask="a"), point("0,x,1,2")], "object 'x' on frame 0 has a mask, and points"),
         ([TrackPrompt(3, 1)], "object 1 on frame 3 is empty"),
         ([point("0,1,1,2,0")], "only points with the label 0"),
@@ -104,17 +99,13 @@ def test_prompt_file(tmp_path):
         {"frame": 2, "object": "7", "points": [[1, 2]]},
         {"frame": 3, "object": "dog", "mask": "masks/dog.png"},
     ]
-    assert read_prompt_file(write(tmp_path / "p.json", entries)) == [
+    prompts = [
         TrackPrompt(0, 1, (Click(1, 2, 1), Click(3, 4.5, 0)), Box(0, 0, 9, 9)),
         TrackPrompt(2, 7, (Click(1, 2, 1),)),
         TrackPrompt(3, "dog", mask=tmp_path / "masks/dog.png"),
     ]
-
-
-def test_prompts_round_trip_through_a_file(tmp_path):
-    prompts = merge_prompts([point("0,1,2,3"), box("0,1,1,1,5,5"), point("4,dog,6,7")], True)
-    file = write(tmp_path / "p.json", [prompt.as_json() for prompt in prompts])
-    assert read_prompt_file(file) == prompts
+    assert read_prompt_file(write(tmp_path / "p.json", entries)) == prompts
+    assert read_prompt_file(write(tmp_path / "again.json", [prompt.as_json() for prompt in prompts])) == prompts
 
 
 @pytest.mark.parametrize(
@@ -123,16 +114,11 @@ def test_prompts_round_trip_through_a_file(tmp_path):
         ({"frame": 0, "object": 1, "point": [[1, 2]]}, "no key 'point'"),
         ({"frame": 0, "points": [[1, 2]]}, "frame or object is missing"),
         ({"frame": -1, "object": 1}, "the frame is -1"),
-        ({"frame": True, "object": 1}, "the frame is True"),
         ({"frame": 0, "object": 1.5}, "the object is 1.5"),
-        ({"frame": 0, "object": 1, "points": [1, 2]}, "a point has not 2 finite numbers"),
         ({"frame": 0, "object": 1, "points": [[1, None]]}, "a point has not 2"),
-        ({"frame": 0, "object": 1, "points": "12"}, "must be lists"),
         ({"frame": 0, "object": 1, "points": [[1, 2]], "labels": [1, 1]}, "2 labels for 1 points"),
-        ({"frame": 0, "object": 1, "points": [[1, 2]], "labels": [5]}, "the label is 5"),
         ({"frame": 0, "object": 1, "box": [1, 2, 3]}, "the box has not 4"),
         ({"frame": 0, "object": 1, "box": [3, 2, 1, 4]}, "no area"),
-        ({"frame": 0, "object": 1, "mask": 5}, "the mask is 5"),
         ("0,1,2,3", "expected an object"),
     ],
 )
@@ -156,9 +142,7 @@ def test_invalid_prompt_files(tmp_path, text):
         (point("12,1,5,5"), "object 1 on frame 12 is beyond the end of the video, which has 12 frames"),
         (point("1,1,5,5"), "outside of the frames to be tracked, 2 to 9"),
         (point("4,1,65,5"), "the point 65,5 is outside of the image, 64x48"),
-        (point("4,1,5,-1"), "the point 5,-1"),
         (box("4,dog,0,0,65,10"), "object 'dog' on frame 4: the box 0,0,65,10 leaves the image"),
-        (box("4,1,-1,0,5,10"), "leaves the image"),
         (TrackPrompt(4, 1, mask="m.png"), "the mask m.png is 48x64, but the video 64x48"),
     ],
 )

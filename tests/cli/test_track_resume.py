@@ -138,22 +138,18 @@ def test_files_of_unknown_origin_are_not_overwritten(track, video_file, tmp_path
     assert (tmp_path / name).read_text() == "mine" and not (tmp_path / "track.json").exists()
 
 
-@pytest.mark.parametrize("content", ["", '{"asked": 3}'])
-def test_damaged_manifest(track, video_file, tmp_path, content):
-    (tmp_path / "track.json").write_text(content)
-    result = track(video_file, *ONE, "--end", 2, "--format", "json", "--out", tmp_path)
-    assert result.exit_code == 1 and "track.json cannot be read" in result.stderr
-    assert track(video_file, *ONE, "--end", 2, "--format", "json", "--out", tmp_path, "--overwrite").exit_code == 0
-
-
-def test_record_that_lost_frames(track, video_file, tmp_path, monkeypatch):
+def test_damaged_record_and_manifest(track, video_file, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 4)
-    command = [video_file, *ONE, "--format", "json", "--out", tmp_path]
+    command = [video_file, *ONE, "--end", 5, "--format", "json", "--out", tmp_path]
     assert track(*command).exit_code == 130
     lines = (tmp_path / "masks.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "masks.jsonl").write_bytes(b"".join(lines[:2]))
     result = track(*command)
     assert result.exit_code == 1 and "has fewer than the 4 frames" in result.stderr
+    (tmp_path / "track.json").write_text('{"asked": 3}')
+    result = track(*command)
+    assert result.exit_code == 1 and "track.json cannot be read" in result.stderr
+    assert track(*command, "--overwrite").exit_code == 0
 
 
 def test_a_frame_that_cannot_be_read_ends_the_run(track, tmp_path):

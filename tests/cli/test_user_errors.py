@@ -5,6 +5,18 @@ import pytest
 from sam2fast.cli.user_errors import MAX_REPORTED, ErrorReport, UserError
 
 
+def test_a_long_report_counts_the_rest(capsys):
+    problems = ErrorReport("videos")
+    problems.raise_if_any(7)
+    for number in range(MAX_REPORTED + 2):
+        problems.add(f"video{number}", "is damaged")
+    capsys.readouterr()
+    with pytest.raises(UserError):
+        problems.raise_if_any(99)
+    report = capsys.readouterr().err
+    assert report.count("is damaged") == MAX_REPORTED and "and 2 more, listed above" in report
+
+
 @pytest.mark.parametrize(
     ("subject", "line", "told"),
     [
@@ -22,19 +34,3 @@ def test_each_subject_is_named_once(subject, line, told, capsys):
     with pytest.raises(UserError, match="1 of 7 videos had problems"):
         problems.raise_if_any(7)
     assert f"  {told}\n" in capsys.readouterr().err
-
-
-def test_no_report_without_failures(capsys):
-    ErrorReport("videos").raise_if_any(7)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_a_long_report_counts_the_rest(capsys):
-    problems = ErrorReport("videos")
-    for number in range(MAX_REPORTED + 2):
-        problems.add(f"video{number}", "is damaged")
-    capsys.readouterr()
-    with pytest.raises(UserError):
-        problems.raise_if_any(99)
-    report = capsys.readouterr().err
-    assert report.count("is damaged") == MAX_REPORTED and "and 2 more, listed above" in report

@@ -6,12 +6,10 @@ missing for the rows of ``OPTIONAL`` and with ``--allow-absent``.
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +38,10 @@ def run_row(name: str, place: Place) -> dict[str, Any]:
     return {"row": name, "verdict": verdict, "said": said, "seconds": round(time.perf_counter() - begun)}
 
 
-def table(results: list[dict[str, Any]]) -> list[str]:
-    """The results in columns, in one line each."""
-    width = max(len(result["row"]) for result in results)
-    return [f"{r['row']:<{width}}  {r['verdict']:<8}  {r['seconds']:>4} s  {_first_line(r['said'])}" for r in results]
-
-
-def exit_code(results: Iterable[dict[str, Any]], allow_absent: bool) -> int:
+def exit_code(verdicts: dict[str, str], allow_absent: bool) -> int:
     """1 if a row failed, or a required row could not run."""
-    absent = [r["row"] for r in results if r["verdict"] == ABSENT and r["row"] not in OPTIONAL]
-    failed = [r["row"] for r in results if r["verdict"] == FAILED]
-    return 1 if failed or (absent and not allow_absent) else 0
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
+    absent = {name for name, verdict in verdicts.items() if verdict == ABSENT} - OPTIONAL
+    return 1 if FAILED in verdicts.values() or (absent and not allow_absent) else 0
 
 
 def main() -> int:
@@ -67,8 +54,6 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    if lost := [str(python) for python in arguments.python if shutil.which(python) is None]:
-        parser.error(f"--python {', '.join(lost)} cannot be run")
     sys.path.append(str(ROOT / "bench"))
     from reports import write_report
     from suite.machine import machine
@@ -83,8 +68,11 @@ def main() -> int:
             results.append(run_row(name, place))
             print(f"{name}: {results[-1]['verdict']}: {results[-1]['said']}", flush=True)
             report = write_report(arguments.out, "matrix-cpu", machine=about, rows=results)
-    print("\n".join(["", *table(results), str(report)]))
-    return exit_code(results, arguments.allow_absent)
+    print()
+    for r in results:
+        print(f"{r['row']:<15}  {r['verdict']:<8}  {r['seconds']:>4} s  {r['said'].partition(chr(10))[0]}")
+    print(report)
+    return exit_code({r["row"]: r["verdict"] for r in results}, arguments.allow_absent)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from smoke import expect, sample_image, truth
+from smoke import HEIGHT, WIDTH, expect, run, write_inputs
 
 # The command's arguments, and the extra that it must name.
 COMMANDS = {
@@ -22,10 +22,8 @@ COMMANDS = {
     "evaluate-images images --masks polygons.json --box": "eval",
     "profile square.png --picture profile.png": "profile",
 }
-# Features that work with less, and the extra that a note names.
-NOTES = {
-    "track frames --point 0,1,72,64 --out tracked": "video",
-}
+# It works with less, and a note names the extra.
+NOTED, NOTED_EXTRA = "track frames --point 0,1,72,64 --out tracked", "video"
 LIBRARY = {
     "from sam2fast import SAM2VideoPredictor as V; V.from_pretrained('sam2fast/nano').init_state('video.mp4')": "video",
     "from sam2fast.video_io import read_frames; read_frames(0, 256).__enter__()": "video",
@@ -38,40 +36,29 @@ LIBRARY = {
 
 def main():
     make_inputs()
-    program = str(Path(sys.executable).with_name("sam2fast"))
     for line, extra in COMMANDS.items():
-        done = subprocess.run([program, *line.split()], capture_output=True, encoding="utf-8")
-        said = [row for row in done.stderr.splitlines() if row.startswith("sam2fast: ") and " note: " not in row]
-        expect(done.returncode == 1 and len(said) == 1, f"sam2fast {line}: {done.returncode}\n{done.stderr}")
-        expect(f"sam2fast[{extra}]" in said[0], f"sam2fast {line}: {said[0]}")
-    for line, extra in NOTES.items():
-        done = subprocess.run([program, *line.split()], capture_output=True, encoding="utf-8")
-        expect(done.returncode == 0 and f"sam2fast[{extra}]" in done.stderr, f"sam2fast {line}: {done.stderr}")
+        rows = run(*line.split(), codes=(1,)).stderr.splitlines()
+        said = [row for row in rows if row.startswith("sam2fast: ") and " note: " not in row]
+        expect(len(said) == 1 and f"sam2fast[{extra}]" in said[0], f"sam2fast {line}: {rows}")
+    said = run(*NOTED.split()).stderr
+    expect(f"sam2fast[{NOTED_EXTRA}]" in said, f"sam2fast {NOTED}: {said}")
     for code, extra in LIBRARY.items():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
         last = done.stderr.splitlines()[-1] if done.stderr else "nothing"
         expect(last.startswith("ImportError: ") and f"sam2fast[{extra}]" in last, f"{code}: {last}")
-    print(f"{len(COMMANDS) + len(NOTES) + len(LIBRARY)} features name their extra")
+    print(f"{len(COMMANDS) + 1 + len(LIBRARY)} features name their extra")
 
 
 def make_inputs():
     """An image, frames, masks, polygons, and what looks like a video."""
-    import numpy as np
-    from PIL import Image
-
-    for folder in ("frames", "masks/video", "images", "videos"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    for t in range(3):
-        Image.fromarray(sample_image(t)).save(f"frames/{t:05d}.jpg")
-        Image.fromarray(truth(t).astype(np.uint8)).save(f"masks/video/{t:05d}.png")
-    Image.fromarray(sample_image()).save("square.png")
-    Image.fromarray(sample_image()).save("images/square.jpg")
+    write_inputs("square.png", "frames", "masks/video")
+    write_inputs("images/square.jpg", "frames", "masks/video")
+    Path("videos").mkdir()
     for video in ("video.mp4", "videos/video.mp4"):
         Path(video).write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
-    height, width = truth().shape
     corners = [40, 32, 104, 32, 104, 96, 40, 96]
     document = {
-        "images": [{"id": 1, "file_name": "square.jpg", "height": height, "width": width}],
+        "images": [{"id": 1, "file_name": "square.jpg", "height": HEIGHT, "width": WIDTH}],
         "categories": [{"id": 1, "name": "square"}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [corners]}],
     }

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ TESTED = ROOT / "constraints.txt"
 OLDEST = HERE / "oldest.txt"
 DEFAULT_PYTHON = "3.11"
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
-EVERYTHING = "hub,video,train,profile,cluster,eval,serve"
 SECONDS = 1800
 LINES_OF_A_FAILURE = 60
 
@@ -47,24 +47,22 @@ def checked(done: "subprocess.CompletedProcess[str]") -> str:
     return done.stdout
 
 
-def constrained(constraints: Path | None) -> tuple[str | Path, ...]:
-    """The option of pip's, if there is a file."""
-    return ("-c", constraints) if constraints else ()
+def run(*command: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Runs a command of this machine."""
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment."""
+    """A virtual environment; as a context manager it is removed at the end, since torch takes a gigabyte, or seven."""
 
     folder: Path
 
-    @property
-    def python(self) -> Path:
-        return self.folder / "bin" / "python"
+    def __enter__(self) -> "Environment":
+        return self
 
-    @property
-    def site_packages(self) -> Path:
-        return next((self.folder / "lib").glob("python3.*")) / "site-packages"
+    def __exit__(self, *error: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(
         self,
@@ -92,15 +90,21 @@ class Environment:
             timeout=SECONDS,
         )
 
-    def pip(self, *arguments: str | Path, cwd: Path = HERE) -> str:
+    def pip(self, *arguments: str | Path, constraints: Path | None = None) -> None:
         """Runs pip; its cache is the folder ``PIP_CACHE_DIR``."""
         quiet = ("--disable-pip-version-check", "--quiet", "--no-input")
-        return checked(self.run("-m", "pip", arguments[0], *quiet, *arguments[1:], cwd=cwd))
+        bounds = ("-c", constraints) if constraints else ()
+        checked(self.run("-m", "pip", arguments[0], *quiet, *bounds, *arguments[1:], cwd=HERE))
 
-    def versions(self) -> dict[str, str]:
-        """The installed packages."""
-        listed = checked(self.run("-m", "pip", "list", "--format=json", "--disable-pip-version-check", cwd=HERE))
-        return {entry["name"].lower(): entry["version"] for entry in json.loads(listed)}
+    def script(self, name: str, work: Path, *options: str, **conditions: Any) -> str:
+        """The last line that a script of this folder prints; it runs alone in ``work``, with the options of run."""
+        for file in ("smoke.py", name):
+            shutil.copy(HERE / file, work)
+        return checked(self.run(*options, name, cwd=work, **conditions)).splitlines()[-1]
+
+    def smoke(self, work: Path, *options: str, **conditions: Any) -> dict[str, Any]:
+        """The facts of smoke.py."""
+        return json.loads(self.script("smoke.py", work, *options, **conditions))
 
 
 @dataclass
@@ -114,7 +118,6 @@ class Place:
 
     folder: Path
     pythons: dict[str, Path]
-    _made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def default_python(self) -> str:
@@ -129,29 +132,23 @@ class Place:
             raise Unavailable(f"no Python {SUPPORTED[0]} to {SUPPORTED[-1]}")
         return here[-1]
 
-    @property
+    @cached_property
     def checkout(self) -> Path:
         """The clean copy; rows do not change it."""
-        if "checkout" not in self._made:
-            expect(copy_checkout(self.folder / "checkout"), "the matrix needs a checkout of git")
-            self._made["checkout"] = self.folder / "checkout"
-        return self._made["checkout"]
+        expect(copy_checkout(self.folder / "checkout"), "the matrix needs a checkout of git")
+        return self.folder / "checkout"
 
-    @property
+    @cached_property
     def wheel(self) -> Path:
         """Built by pip from the clean copy, in an environment of pip's own."""
-        if "wheel" not in self._made:
-            builder = self.environment("builder", install=False)
+        with self.environment("builder", install=False) as builder:
             builder.pip("wheel", "--no-deps", "--wheel-dir", self.folder / "dist", self.checkout)
-            (self._made["wheel"],) = (self.folder / "dist").glob("sam2fast-*.whl")
-        return self._made["wheel"]
+        return next((self.folder / "dist").glob("sam2fast-*.whl"))
 
-    @property
+    @cached_property
     def tested(self) -> Environment:
         """The tested versions and PyAV, shared by rows that differ only in the process's surroundings."""
-        if "tested" not in self._made:
-            self._made["tested"] = self.environment("tested", extras="video", constraints=TESTED)
-        return self._made["tested"]
+        return self.environment("tested", extras="video", constraints=TESTED)
 
     def environment(
         self,
@@ -160,27 +157,21 @@ class Place:
         extras: str = "",
         constraints: Path | None = None,
         install: bool = True,
-        more: Sequence[str] = (),
     ) -> Environment:
-        """A fresh virtual environment, by default with the wheel in it; ``more`` is what else pip installs."""
+        """A fresh virtual environment, by default with the wheel in it."""
         python = python or self.default_python
         if python not in self.pythons:
             raise Unavailable(f"no Python {python}")
         made = Environment(self.folder / "environments" / name)
-        shutil.rmtree(made.folder, ignore_errors=True)
-        checked(subprocess.run([self.pythons[python], "-m", "venv", made.folder], capture_output=True, text=True))
+        checked(run(self.pythons[python], "-m", "venv", "--clear", made.folder))
         if install:
             wanted = f"{self.wheel}[{extras}]" if extras else str(self.wheel)
             try:
-                made.pip("install", "--no-compile", *constrained(constraints), wanted, *more)
+                made.pip("install", "--no-compile", wanted, constraints=constraints)
             except BaseException:
-                self.drop(made)
+                shutil.rmtree(made.folder, ignore_errors=True)
                 raise
         return made
-
-    def drop(self, environment: Environment) -> None:
-        """Removes an environment: one with torch takes a gigabyte, or seven."""
-        shutil.rmtree(environment.folder, ignore_errors=True)
 
     def work(self, name: str) -> Path:
         """An empty folder."""
@@ -189,20 +180,13 @@ class Place:
         folder.mkdir(parents=True)
         return folder
 
-    def smoke(self, environment: Environment, work: Path, *options: str, **conditions: Any) -> dict[str, Any]:
-        """The facts of smoke.py in an environment, with the options of :meth:`Environment.run`."""
-        script = work / "smoke.py"
-        shutil.copy(HERE / "smoke.py", script)
-        printed = checked(environment.run(*options, script, cwd=work, **conditions))
-        return json.loads(printed.splitlines()[-1])
-
 
 def find_pythons(named: Sequence[Path]) -> dict[str, Path]:
     """Interpreters by version: those that are named, then those of ``PATH``."""
     found: dict[str, Path] = {}
     on_path = [shutil.which(f"python3.{minor}") for minor in range(10, 15)]
     for candidate in [*named, *(Path(path) for path in on_path if path), Path(sys.executable)]:
-        done = subprocess.run([candidate, "--version"], capture_output=True, text=True)
+        done = run(candidate, "--version")
         if done.returncode == 0 and (match := re.match(r"Python (3\.\d+)\.", done.stdout)):
             found.setdefault(match[1], candidate)
     return found
@@ -210,4 +194,4 @@ def find_pythons(named: Sequence[Path]) -> dict[str, Path]:
 
 def told(facts: Mapping[str, Any]) -> str:
     """The facts of smoke.py as one line."""
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if name != "file")
+    return ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -1,33 +1,26 @@
 """Rows about the package's location and installation: unusual paths, missing symlinks, sdist and wheel."""
 
 import shutil
-import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
 
-from places import LINKS, TESTED, Environment, Place, checked, copy_checkout, expect, told
+from places import LINKS, TESTED, Environment, Place, checked, copy_checkout, expect, run, told
 
 ODD = "some Ünusual folder, пример"
 
 
 def odd_path(place: Place) -> str:
     """Environment, inputs and outputs in a folder with spaces and other scripts."""
-    environment = place.environment(f"{ODD}/environment", constraints=TESTED)
-    try:
-        return told(place.smoke(environment, place.work(ODD)))
-    finally:
-        place.drop(environment)
+    with place.environment(f"{ODD}/environment", constraints=TESTED) as environment:
+        return told(environment.smoke(place.work(ODD)))
 
 
 def odd_checkout(place: Place) -> str:
     """``make demo`` in such a folder."""
     copy = place.work(f"make {ODD}")
     copy_checkout(copy)
-    command = ["make", "demo", f"PYTHON={place.tested.python}"]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
-    shutil.rmtree(copy / ".cache", ignore_errors=True)
-    printed = checked(done)
+    printed = checked(run("make", "demo", f"PYTHON={place.tested.folder / 'bin' / 'python'}", cwd=copy))
     written = sorted(path.name for path in (copy / "out" / "demo").iterdir())
     expect("tracked.json" in written, f"make demo wrote {written}")
     shutil.rmtree(copy)
@@ -43,7 +36,7 @@ def no_symlinks(place: Place) -> str:
     environment.pip("uninstall", "--yes", "sam2fast")
     try:
         environment.pip("install", "--no-deps", copy)
-        said.append(f"wheel: image {place.smoke(environment, work)['image']}")
+        said.append(f"wheel: image {environment.smoke(work)['image']}")
         environment.pip("uninstall", "--yes", "sam2fast")
         environment.pip("install", "--no-deps", "-e", copy)
         said.append(f"editable: {_loads(environment, work)}")
@@ -74,23 +67,15 @@ def sdist(place: Place) -> str:
     environment.pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out, source)
     (made,) = out.glob("*.whl")
     with zipfile.ZipFile(made) as first, zipfile.ZipFile(place.wheel) as second:
-        ours, theirs = ({file.filename: file.CRC for file in wheel.infolist()} for wheel in (first, second))
-    differing = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
-    differing = {name for name in differing if not name.endswith(("RECORD", "WHEEL"))}
+        ours, theirs = ({(file.filename, file.CRC) for file in wheel.infolist()} for wheel in (first, second))
+    differing = {name for name, _ in ours ^ theirs if not name.endswith(("RECORD", "WHEEL"))}
     expect(not differing, f"the wheels differ in {sorted(differing)}")
-    return f"{len(ours)} files, {made.stat().st_size / 1e6:.1f} MB; {_described(place, archive, made)}"
-
-
-def _described(place: Place, *files: Path) -> str:
-    """Whether an index would accept them: complete metadata, and a description that renders."""
-    checker = place.environment("checker", install=False)
-    try:
+    # Whether an index would accept them: complete metadata, and a description that renders.
+    with place.environment("checker", install=False) as checker:
         checker.pip("install", "twine")
-        said = checked(checker.run("-m", "twine", "check", "--strict", *files, cwd=place.work("checker")))
-        expect(said.count("PASSED") == len(files), f"twine check: {said}")
-        return "twine check passed for both"
-    finally:
-        place.drop(checker)
+        said = checked(checker.run("-m", "twine", "check", "--strict", archive, made, cwd=out))
+    expect(said.count("PASSED") == 2, f"twine check: {said}")
+    return f"{len(ours)} files, {made.stat().st_size / 1e6:.1f} MB; twine check passed for both"
 
 
 ROWS = {"odd-path": odd_path, "odd-checkout": odd_checkout, "no-symlinks": no_symlinks, "sdist": sdist}

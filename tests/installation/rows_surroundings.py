@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 import statistics
-import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from places import HERE, Place, Unavailable, checked, expect, told
+from places import Place, Unavailable, checked, expect, run, told
 
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 STRANGER = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups")
@@ -24,14 +24,14 @@ MOST_OF_TORCH = 1.5  # times as long as torch alone, a predictor may take to imp
 def read_only(place: Place) -> str:
     """The environment is read-only, bytecode included."""
     _needs("setpriv")
-    environment = place.tested
-    before = _files(environment.folder)
-    checked(subprocess.run(["chmod", "-R", "a-w", environment.folder], capture_output=True, text=True))
+    folder = place.tested.folder
+    before = _files(folder)
+    checked(run("chmod", "-R", "a-w", folder))
     try:
-        facts = place.smoke(environment, place.work("read-only"), prefix=NO_RIGHTS)
-        expect(_files(environment.folder) == before, "something was written")
+        facts = place.tested.smoke(place.work("read-only"), prefix=NO_RIGHTS)
+        expect(_files(folder) == before, "something was written")
     finally:
-        checked(subprocess.run(["chmod", "-R", "u+w", environment.folder], capture_output=True, text=True))
+        checked(run("chmod", "-R", "u+w", folder))
     return told(facts)
 
 
@@ -40,65 +40,48 @@ def no_home(place: Place) -> str:
     _needs("setpriv")
     said = []
     for name, home in (("unset", None), ("absent", "/nonexistent/home")):
-        facts = place.smoke(place.tested, place.work("no-home"), env=HOMELESS | {"HOME": home})
+        facts = place.tested.smoke(place.work("no-home"), env=HOMELESS | {"HOME": home})
         said.append(f"{name}: image {facts['image']}")
     work = place.work("no-home")
     work.chmod(0o777)
     probe = place.tested.run("-c", "import sam2fast", cwd=work, env=HOMELESS, prefix=STRANGER)
     if probe.returncode and "Permission denied" in probe.stderr:
         raise Unavailable("a stranger may not run this Python; name one outside of your home with --python")
-    facts = place.smoke(place.tested, work, env=HOMELESS, prefix=STRANGER)
+    facts = place.tested.smoke(work, env=HOMELESS, prefix=STRANGER)
     return f"{', '.join(said)}, unknown user: image {facts['image']}"
 
 
 def no_network(place: Place) -> str:
     """In an empty network namespace; a download reports its error in one line."""
-    if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+    if run("unshare", "--net", "true").returncode:
         raise Unavailable("unshare may not make a network")
     work = place.work("no-network")
     nothing = {"HF_HOME": str(work / "hub"), "SAM2FAST_CACHE": str(work / "cache")}
-    facts = place.smoke(place.tested, work, env=nothing, prefix=("unshare", "--net"))
-    asked = place.tested.run(
-        *("download", "tiny", "--quiet"), cwd=work, env=nothing, prefix=("unshare", "--net"), program="sam2fast"
-    )
-    lines = asked.stderr.splitlines()
+    offline = {"env": nothing, "prefix": ("unshare", "--net")}
+    facts = place.tested.smoke(work, **offline)
+    asked = place.tested.run("download", "tiny", "--quiet", cwd=work, program="sam2fast", **offline)
     expect(asked.returncode == 1 and "Traceback" not in asked.stderr, f"download: {asked.returncode} {asked.stderr}")
-    return f"{told(facts)}; download: {lines[-1]}"
-
-
-def ascii_locale(place: Place) -> str:
-    """The locale C, without Python's help; names of files and objects in other scripts."""
-    return _words(place, "ascii-locale", ASCII | {"PYTHONIOENCODING": None})
-
-
-def ascii_streams(place: Place) -> str:
-    """The same with strict ASCII streams."""
-    return _words(place, "ascii-streams", ASCII | {"PYTHONIOENCODING": "ascii:strict"})
+    return f"{told(facts)}; download: {asked.stderr.splitlines()[-1]}"
 
 
 def latin_locale(place: Place) -> str:
     """A locale of ISO 8859-1, as old systems have it."""
-    locales = place.folder / "locales"
-    locales.mkdir(exist_ok=True)
-    command = ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(locales / LATIN)]
-    if shutil.which("localedef") is None or subprocess.run(command, capture_output=True).returncode > 1:
+    _needs("localedef")
+    locales = place.work("locales")
+    if run("localedef", "-i", "en_US", "-f", "ISO-8859-1", locales / LATIN).returncode > 1:
         raise Unavailable("localedef cannot make the locale")
-    return _words(place, "latin-locale", {"LOCPATH": str(locales), "LC_ALL": LATIN, "PYTHONUTF8": "0"})
+    return _words("latin-locale", {"LOCPATH": str(locales), "LC_ALL": LATIN, "PYTHONUTF8": "0"}, place)
 
 
-def _words(place: Place, name: str, locale: Mapping[str, str | None]) -> str:
-    facts = place.smoke(place.tested, place.work(name), env=locale)
-    work = place.work(name)
-    for script in ("foreign_words.py", "smoke.py"):
-        shutil.copy(HERE / script, work)
-    # Encoded as UTF-8, which is what lies on disks, whatever the locale says.
-    return f"{told(facts)}; {checked(place.tested.run('foreign_words.py', cwd=work, env=locale)).splitlines()[-1]}"
+def _words(name: str, locale: Mapping[str, str | None], place: Place) -> str:
+    """Names of files and objects in other scripts, encoded as UTF-8 on the disk, whatever the locale says."""
+    facts = place.tested.smoke(place.work(name), env=locale)
+    return f"{told(facts)}; {place.tested.script('foreign_words.py', place.work(name), env=locale)}"
 
 
 def optimized(place: Place) -> str:
     """``python -OO``: no asserts, no docstrings; and bad input is still refused."""
-    facts = place.smoke(place.tested, place.work("optimized"), env={"PYTHONOPTIMIZE": "2"})
-    return told(facts)
+    return told(place.tested.smoke(place.work("optimized"), env={"PYTHONOPTIMIZE": "2"}))
 
 
 def strict_warnings(place: Place) -> str:
@@ -113,9 +96,7 @@ def isolated(place: Place) -> str:
     """``python -I``: neither the folder nor the user's packages nor PYTHON variables."""
     work = place.work("isolated")
     (work / "torch.py").write_text("raise ImportError('of the folder')\n", encoding="utf-8")
-    shutil.copy(HERE / "smoke.py", work)
-    printed = checked(place.tested.run("-I", "smoke.py", cwd=work))
-    return printed.splitlines()[-1]
+    return told(place.tested.smoke(work, "-I"))
 
 
 def import_time(place: Place) -> str:
@@ -157,8 +138,9 @@ ROWS = {
     "read-only": read_only,
     "no-home": no_home,
     "no-network": no_network,
-    "ascii-locale": ascii_locale,
-    "ascii-streams": ascii_streams,
+    # The locale C without Python's help, and with strict ASCII streams.
+    "ascii-locale": partial(_words, "ascii-locale", ASCII | {"PYTHONIOENCODING": None}),
+    "ascii-streams": partial(_words, "ascii-streams", ASCII | {"PYTHONIOENCODING": "ascii:strict"}),
     "latin-locale": latin_locale,
     "optimized": optimized,
     "strict-warnings": strict_warnings,

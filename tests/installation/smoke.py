@@ -37,6 +37,28 @@ def sample_image(t=0):
     return pixels
 
 
+def write_inputs(image, frames, masks):
+    """Writes an image, a folder of frames, and one of their masks."""
+    import numpy as np
+    from PIL import Image
+
+    for folder in (os.path.dirname(image) or ".", frames, masks):
+        os.makedirs(folder, exist_ok=True)
+    Image.fromarray(sample_image()).save(image)
+    for t in range(FRAMES):
+        Image.fromarray(sample_image(t)).save(f"{frames}/{t:05d}.jpg")
+        Image.fromarray(truth(t).astype(np.uint8)).save(f"{masks}/{t:05d}.png")
+
+
+def run(*arguments, codes=(0,)):
+    """Runs ``sam2fast`` as a process, which must end with one of these exit codes and without a traceback."""
+    program = str(Path(sys.executable).with_name("sam2fast"))
+    done = subprocess.run([program, *arguments], capture_output=True, encoding="utf-8", errors="backslashreplace")
+    is_expected = done.returncode in codes and "Traceback" not in done.stderr
+    expect(is_expected, f"sam2fast {ascii(arguments)}: {done.returncode}\n{done.stderr}")
+    return done
+
+
 def iou(mask, expected):
     return float((mask & expected).sum() / (mask | expected).sum())
 
@@ -99,17 +121,13 @@ def backends():
 
 def command():
     """Runs ``sam2fast env`` and ``sam2fast segment`` as processes."""
-    program = str(Path(sys.executable).with_name("sam2fast"))
-    options = {"capture_output": True, "encoding": "utf-8", "errors": "backslashreplace"}
-    done = subprocess.run([program, "env", "--json"], **options)
-    expect(done.returncode == 0, f"sam2fast env: {done.stderr}")
-    broken = {name: facts for name, facts in json.loads(done.stdout).items() if "error" in facts}
-    expect(not broken, f"sam2fast env: {broken}")
     from PIL import Image
 
+    found = json.loads(run("env", "--json").stdout)
+    broken = {name: facts for name, facts in found.items() if "error" in facts}
+    expect(not broken, f"sam2fast env: {broken}")
     Image.fromarray(sample_image()).save("square.png")
-    done = subprocess.run([program, "segment", "square.png", "--point", "72,64", "--out", "found"], **options)
-    expect(done.returncode == 0, f"sam2fast segment: {done.stderr}")
+    run("segment", "square.png", "--point", "72,64", "--out", "found")
     written = sorted(os.listdir("found"))
     expect(written == ["square.json", "square_mask.png", "square_overlay.png"], f"sam2fast segment wrote {written}")
     return "ok"

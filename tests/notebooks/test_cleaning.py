@@ -35,12 +35,8 @@ def clean(tmp_path, monkeypatch):
         for name, notebook in notebooks.items():
             (source / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(source), str(target)])
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        finally:
-            written = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in target.iterdir()}
-            run.written = written
-        return written
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in target.iterdir()}
 
     return run
 
@@ -76,7 +72,7 @@ def test_the_executed_code_is_recorded(clean):
     ],
     ids=["warned", "failed", "not-run"],
 )
-def test_a_refused_notebook_prevents_all_writes(clean, wrong, said):
+def test_a_refused_notebook_prevents_all_writes(clean, tmp_path, wrong, said):
     with pytest.raises(SystemExit, match=said):
         clean(one=executed(), two=wrong)
-    assert clean.written == {}
+    assert not list((tmp_path / "to").iterdir())

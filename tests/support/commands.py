@@ -1,9 +1,11 @@
 """The command in this process."""
 
 import inspect
+import itertools
 from typing import Any
 
 import click.testing
+import pytest
 
 from sam2fast.cli import main
 
@@ -28,3 +30,15 @@ def assert_one_line(result: Any, code: int = 1) -> str:
     assert (getattr(result, "exit_code", None) or getattr(result, "returncode", None)) == code
     assert error.startswith("sam2fast: ") and "\n" not in error
     return error
+
+
+def fail_at(patch: pytest.MonkeyPatch, owner: Any, name: str, count: int, error: BaseException) -> None:
+    """Makes this call of a function, counted from 1, raise the error."""
+    original, counts = getattr(owner, name), itertools.count(1)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(counts) == count:
+            raise error
+        return original(*arguments, **options)
+
+    patch.setattr(owner, name, call)

@@ -12,11 +12,12 @@ import click.testing
 import moving_shapes
 import pytest
 import torch
+from commands import invoke
 from small_nano import write_small_nano
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.cli import main, track_run
+from sam2fast.cli import track_run
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.video_results.record import read_lines
 
@@ -37,10 +38,7 @@ class QuickTrack:
 
     def __call__(self, *arguments: Any, device: str = "cpu") -> click.testing.Result:
         options = ["--model", self._config, "--checkpoint", nano.WEIGHTS, "--device", device]
-        result = click.testing.CliRunner().invoke(main, ["track", *map(str, [*arguments, *options])])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
+        return invoke("track", *arguments, *options)
 
     @property
     def predictor(self) -> SAM2VideoPredictor:

@@ -1,0 +1,139 @@
+"""Wrong usage and unusable inputs, in every command: the error says what is wrong, and no file is written."""
+
+import json
+import os
+import shlex
+
+import pytest
+from file_contents import files_of
+from PIL import Image
+
+VOS = "vos --videos videos --masks masks --out out --model nano"
+REFUSED = [
+    ("segment image.png", 2, "--point, --box or --mask"),
+    ("segment image.png --point 5", 2, "'5' is not X,Y[,LABEL]"),
+    ("segment image.png --point nan,2", 2, "not X,Y[,LABEL]"),
+    ("segment image.png --point 1,2,7", 2, "the label is 7"),
+    ("segment image.png --box 1,2,3", 2, "not X0,Y0,X1,Y1"),
+    ("segment image.png --box 9,9,1,1", 2, "wrong way round"),
+    ("segment image.png --box 1,1,9,9 --box 2,2,8,8", 2, "one --box"),
+    ("segment nowhere.png --point 1,1 --model nano", 1, "no file 'nowhere.png'"),
+    ("segment image.png --mask nowhere.png --model nano", 1, "no file 'nowhere.png'"),
+    ("segment image.png --mask black.png --model nano", 1, "black.png is empty"),
+    ("segment image.png --point 1,1 --model nano --out image.png", 1, "'image.png' is a file"),
+    ("segment image.png image.png --point 1,1", 2, "overwrite one another"),
+    ("segment frames/00000.jpg videos/a/00000.jpg --point 1,1", 2, "overwrite one another"),
+    ("segment image.png --mask image_overlay.png --out .", 2, "would overwrite an input"),
+    ("segment image.png image_overlay.png --point 1,1 --out .", 2, "would overwrite an input"),
+    ("masks image.png --format json,video", 2, "no format 'video'"),
+    ("masks image.png --points-per-side 4 --crops 2 --crop-points-downscale 3", 2, "crop layer 2"),
+    ("masks image.png --model nano --nms-thresh nan", 1, "box_nms_thresh must be a number"),
+    ("masks nowhere.png --model nano", 1, "sam2fast: no file 'nowhere.png'\n"),
+    ("masks empty --model nano", 1, "in the folder empty"),
+    ("masks images --out images --model nano", 2, "choose another --out folder"),
+    ("masks image.png image_overlay.png --out . --model nano", 2, "would overwrite an input"),
+    ("masks frames/00000.jpg videos/a/00000.jpg --model nano", 2, "overwrite one another"),
+    (f"{VOS} --sam2_cfg nano", 2, "--model and --sam2_cfg are the same"),
+    (f"{VOS} --score-thresh -1024", 2, "expected more than -1024"),
+    (f"{VOS} --list empty.txt", 1, "no names in "),
+    (f"{VOS} --list outside.txt", 1, "'../b' is no name of a video"),
+    (f"{VOS} --videos empty", 1, "expected a folder of frames for each, or video files"),
+    (f"{VOS} --checkpoint none.pt", 3, "none.pt"),
+    (f"{VOS} --overwrite --out videos", 2, "choose another --out folder"),
+    (f"{VOS} --overwrite --out masks", 2, "choose another --out folder"),
+    ("evaluate --gt masks", 2, "--pred"),
+    ("evaluate --gt a --gt b --pred c", 2, "2 --gt and 1 --pred"),
+    ("evaluate --gt a --gt b --pred c --pred d --csv e", 2, "--csv is for one pair"),
+    ("evaluate --gt nowhere --pred masks", 1, "the folder 'nowhere' cannot be read: No such file or directory"),
+    ("evaluate-images images --clicks 1,x", 2, "'1,x' is not a list of integers from 1"),
+    ("evaluate-images images --box-noise 0.1", 2, "--box-noise needs --box"),
+    ("evaluate-images images --masks nowhere", 1, "no file or folder 'nowhere'"),
+    ("evaluate-images images", 1, "has neither a JSON file for an image nor PNGs"),
+    ("evaluate-images images --masks masks --format sa1b", 1, "no image in images has masks of the format sa1b"),
+    ("evaluate-images images --masks labels --model nano --min-area 999", 1, "no image has an object of 999 pixels"),
+    ("evaluate-images images --masks labels --model nano --device cuda:99", 1, "cuda"),
+    ("evaluate-images images --masks labels --checkpoint none.pt", 3, "none.pt"),
+    ("export --dtype float16 --device cpu --model nano", 1, "float16 on the CPU"),
+    ("export --model nano --out images", 1, "'images' is not empty"),
+    ("export --model nano --out link", 1, "sam2fast: the output folder 'link' is a link to no folder\n"),
+    ("synthesize --teacher x.pt", 2, "--images"),
+    ("synthesize --images images", 2, "--teacher"),
+    ("synthesize --teacher x.pt --images nowhere", 1, "no folder 'nowhere'"),
+    ("synthesize --teacher x.pt --images empty", 1, "no images ("),
+    ("synthesize --teacher x.pt --images images", 3, "no checkpoint file"),
+    ("synthesize --out images", 1, "not empty"),
+    ("synthesize --out images --resume", 1, "images"),
+    ("demo --model nano --image image.png", 2, "--image and --point go together"),
+    ("demo --model nano --point 1,2", 2, "--image and --point go together"),
+    ("demo --model nano --image nowhere.png --point 1,2", 1, "no file 'nowhere.png'"),
+    ("demo --model nano --image image.png --point 1,2 --out .", 2, "a result might overwrite image.png"),
+    ("demo --model nano --out image.png", 1, "the output folder 'image.png' is a file"),
+    ("demo --model tiny", 3, "sam2.1_hiera_tiny.pt"),
+    ("profile rtsp://camera", 2, "can only be read once"),
+    ("profile image.png --point 0,1,20,30", 2, "is an image, and a prompt has a frame"),
+    ("profile image.png --box 0,0,5,5 --box 1,1,5,5", 2, "give one --box"),
+    ("profile image.png --point 20,30 --objects 2", 2, "--objects gives the prompts"),
+    ("profile frames --point 3,1,20,30", 2, "not on the first frame"),
+    ("profile image.png black.png --trace t.json", 2, "--trace takes one image or video"),
+    ("profile image.png --picture parts.gif", 2, "does not end with .png or .svg or .pdf"),
+    ("profile --json image.png frames", 2, "give it after the inputs"),
+    ("profile image.png --trace x.json --json x.json", 2, "would overwrite an input or another output"),
+    ("profile image.png --trace nowhere/t.json", 1, "no folder"),
+    ("track frames", 2, "no prompts; give"),
+    ("track frames --point 0,1,5,5 --format json,video", 2, "no format 'video'"),
+    ("track frames --point 0,1,5,5 --stream --reverse", 2, "--reverse needs the whole video"),
+    ("track frames --point 0,1,5,5 --max-frames 3", 2, "--max-frames goes with --stream"),
+    ("track frames --point 0,1,5,5 --start 5 --end 4", 2, "--start 5 lies after --end 4"),
+    ("track frames --prompts many.json --format png", 2, "256 objects"),
+    ("track frames --mask 0,1,black.png", 1, "all of its pixels are black"),
+    ("track frames --mask 0,1,turned.png", 1, "is 24x32, but the video 32x24"),
+    ("track frames --mask 0,1,nowhere.png", 1, "object 1 on frame 0: no file 'nowhere.png'"),
+    ("track frames --point 99,1,5,5", 1, "beyond the end of the video"),
+    ("track frames --point 0,1,5,500", 1, "outside of the image, 32x24"),
+    ("track frames --point 0,1,5,5 --checkpoint nowhere.pt", 3, "nowhere.pt"),
+    ("track frames --point 0,1,5,5 --out frames", 2, "would lie among the frames"),
+    ("track overlay.mp4 --point 0,1,5,5 --out .", 2, "would overwrite the video"),
+    ("track nowhere.mp4 --point 0,1,5,5", 1, "no video file or folder"),
+    ("track text.mp4 --point 0,1,5,5", 1, "text.mp4"),
+    ("track empty --point 0,1,5,5", 1, "empty"),
+    ("track camera:0 --point 0,1,5,5", 2, "give --stream"),
+    ("track camera:x --point 0,1,5,5", 2, "names no camera"),
+    ("dataset extract --videos empty --out out", 1, "no videos (.mp4) in"),
+    ("dataset extract --videos nowhere --out out", 1, "no folder 'nowhere' of videos"),
+    ("dataset convert nowhere out --to davis", 1, "no file or folder 'nowhere'"),
+    ("dataset convert davis davis --to ytvos", 2, "OUT is the folder of IN"),
+    ("dataset convert davis out --to ytvos --video wolf", 2, "there is no video 'wolf' in"),
+    ("dataset convert images out --to davis --from ytvos", 1, "expected Annotations/<video>/<frame>.png"),
+    ("dataset convert text.mp4 out --to davis", 1, "is neither <video>_manual.json"),
+    ("dataset convert davis images --to ytvos", 1, "is not empty"),
+    ("dataset show davis --frames , --out out", 2, "--frames names no frame"),
+]
+
+
+@pytest.fixture
+def unusable(inputs):
+    """Files that no command can use as it is asked to."""
+    Image.new("L", (32, 24)).save(inputs / "black.png")
+    Image.new("L", (24, 32), 255).save(inputs / "turned.png")
+    Image.open(inputs / "image.png").save(inputs / "image_overlay.png")
+    (inputs / "empty").mkdir()
+    (inputs / "empty.txt").write_text("\n")
+    (inputs / "outside.txt").write_text("a\n../b\n")
+    for name in ("text.mp4", "overlay.mp4"):
+        (inputs / name).write_text("no video")
+    entries = [{"frame": 0, "object": i, "points": [[5, 5]]} for i in range(256)]
+    (inputs / "many.json").write_text(json.dumps({"prompts": entries}))
+    os.symlink("nothing", inputs / "link")
+    return inputs
+
+
+@pytest.mark.parametrize(("line", "code", "message"), REFUSED)
+def test_refused(run, unusable, monkeypatch, line, code, message):
+    if line.startswith("profile"):
+        monkeypatch.setattr("sam2fast.cli.profile.choose_model", None)  # refused before any work
+    monkeypatch.setattr("sam2fast.cli.track_run.build_sam2_video_predictor", None)
+    before = files_of(unusable)
+    result = run(*shlex.split(line))
+    assert result.exit_code == code and result.stdout == "", result.stderr
+    assert message in result.stderr or message in " ".join(result.stderr.split())
+    assert files_of(unusable) == before
