@@ -7,7 +7,6 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -125,13 +124,13 @@ class _MovedModule(ModuleType):
         delattr(importlib.import_module(self._target), name)
 
 
-class _MovedModules(MetaPathFinder, Loader):
-    """Finds the modules of :data:`MOVED` by their old names, after every other finder."""
+class _MovedModules:
+    """Finds and loads the modules of :data:`MOVED` by their old names, after every other finder."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
         if instead := REMOVED.get(fullname):
             raise ImportError(f"{fullname} was removed in sam2fast 0.2; {instead}")
-        return ModuleSpec(fullname, self, is_package=True) if _new_module(fullname) else None
+        return ModuleSpec(fullname, self, is_package=True) if _new_module(fullname) else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         target = _new_module(spec.name)
