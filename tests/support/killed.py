@@ -174,11 +174,6 @@ def session_of(pid: int) -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _session(int(entry)) == pid]
 
 
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
-    return _session(pid) is not None
-
-
 def tells_errors(work: Callable[[], Any]) -> Callable[[], int]:
     """The work, for :func:`forked`: which prints what error of the disk it ends by, and the file that it is about."""
 
