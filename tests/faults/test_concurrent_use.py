@@ -151,18 +151,20 @@ def test_approximations_are_not_set_while_another_thread_opens_a_session(video_p
 def test_a_call_interrupted_by_a_signal_is_finished():
     guard = CallGuard()
 
-    def visit() -> None:
-        with guard.begin_call(guard, changes=True):
-            pass
+    def is_refused() -> bool:
+        try:
+            with guard.begin_call(guard, changes=True):
+                return False
+        except ConcurrentUseError:
+            return True
 
     def cut_off() -> None:
         interrupted = guard.begin_call(guard, changes=True)
         interrupted.__enter__()
-        with pytest.raises(ConcurrentUseError):
-            at_once(visit)
+        assert at_once(is_refused) == [True]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
         cut_off()
     del caught
-    at_once(visit)
+    assert at_once(is_refused) == [False]
