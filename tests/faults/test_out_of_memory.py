@@ -97,36 +97,30 @@ def test_a_removed_object_frees_its_memory_after_a_failure():
     assert tracked() is None and state.obj_ids == []
 
 
-def interrupted_behind(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int = 1) -> None:
-    """Raises Ctrl-C after this many calls of a method."""
-    real, calls = getattr(owner, name), []
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (VideoState, "add", lambda p, s: p.add_new_points_or_box(s, 0, "new", [[15, 18]], [1])),
+        (TrackedObject, "keep_tracked", lambda p, s: list(p.propagate_in_video(s, 2, progress=False))),
+    ],
+)
+def test_ctrl_c_behind_an_inner_call(owner, name, call, monkeypatch):
+    """A new object is not left without its prompts, and a frame is stored for all objects or none."""
+    predictor, state = CALLS["propagate"].start()
+    before, ids, real, calls = known_of_state(state), state.obj_ids, getattr(owner, name), []
+    assert len(ids) > 1
 
-    def method(*args: Any) -> None:
+    def interrupted(*args: Any) -> None:
         real(*args)
         calls.append(args)
-        if len(calls) == number:
+        if len(calls) == 1:
             raise KeyboardInterrupt
 
-    patch.setattr(owner, name, method)
-
-
-def test_a_new_object_keeps_its_prompts(monkeypatch):
-    predictor, state = CALLS["points"].start()
-    before, ids = known_of_state(state), state.obj_ids
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupted_behind(patch, VideoState, "add")
-        predictor.add_new_points_or_box(state, 0, "new", [[15, 18]], [1])
-    assert known_of_state(state) == before and state.obj_ids is ids
-
-
-def test_a_frame_is_stored_for_all_objects_or_none(monkeypatch):
-    predictor, state = CALLS["propagate"].start()
-    assert len(state.objects) > 1
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupted_behind(patch, TrackedObject, "keep_tracked")
-        for _ in predictor.propagate_in_video(state, 2, progress=False):
-            pass
-    assert known_of_state(state) in undisturbed("propagate").stages
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call(predictor, state)
+    stages = undisturbed("propagate").stages if name == "keep_tracked" else [before]
+    assert known_of_state(state) in stages and state.obj_ids is ids
 
 
 def test_an_exception_of_the_caller_between_frames():

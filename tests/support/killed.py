@@ -116,7 +116,6 @@ def started(
     sent: Sequence[Sent] = (),
     *,
     env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
     seconds: float = SECONDS_TO_END,
 ) -> Ended:
     """Runs Python with these arguments as a session of its own, and sends it signals.
@@ -125,7 +124,7 @@ def started(
         TimeoutError: it has not ended in time; all of its session is killed then.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = start(arguments, out, err, env=env, cwd=cwd)
+        process = start(arguments, out, err, env=env)
         try:
             _send(process.pid, sent, lambda: process.poll() is None)
             code = process.wait(seconds)
@@ -146,7 +145,6 @@ def start(
     stderr: Any = subprocess.PIPE,
     *,
     env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Python with these arguments, as a session of its own, which handles signals as if a shell had started it."""
     return subprocess.Popen(
@@ -154,7 +152,6 @@ def start(
         stdout=stdout,
         stderr=stderr,
         env=dict(env or os.environ),
-        cwd=cwd,
         start_new_session=True,
         preexec_fn=_as_by_a_shell,  # noqa: PLW1509
     )
