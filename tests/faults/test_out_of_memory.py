@@ -98,14 +98,14 @@ def test_a_removed_object_frees_its_memory_after_a_failure():
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "call"),
+    ("owner", "name", "number", "call"),
     [
-        (VideoState, "add", lambda p, s: p.add_new_points_or_box(s, 0, "new", [[15, 18]], [1])),
-        (TrackedObject, "keep_tracked", lambda p, s: list(p.propagate_in_video(s, 2, progress=False))),
+        (VideoState, "add", 1, lambda p, s: p.add_new_points_or_box(s, 0, "new", [[15, 18]], [1])),
+        (TrackedObject, "keep_tracked", 4, lambda p, s: list(p.propagate_in_video(s, 2, progress=False))),
     ],
 )
-def test_ctrl_c_behind_an_inner_call(owner, name, call, monkeypatch):
-    """A new object is not left without its prompts, and a frame is stored for all objects or none."""
+def test_ctrl_c_behind_an_inner_call(owner, name, number, call, monkeypatch):
+    """A new object is not left without its prompts, and a new frame is stored for all objects or none."""
     predictor, state = CALLS["propagate"].start()
     before, ids, real, calls = known_of_state(state), state.obj_ids, getattr(owner, name), []
     assert len(ids) > 1
@@ -113,7 +113,7 @@ def test_ctrl_c_behind_an_inner_call(owner, name, call, monkeypatch):
     def interrupted(*args: Any) -> None:
         real(*args)
         calls.append(args)
-        if len(calls) == 1:
+        if len(calls) == number:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(owner, name, interrupted)
