@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 TESTS = Path(__file__).parents[1]
 # By name, the module in tests/support and the class.
@@ -29,26 +28,14 @@ SUBJECTS = {
 }
 
 
-class Subject(Protocol):
-    """A subject of the campaign, see the module's docstring."""
-
-    def disturb(self, rng: random.Random, folder: Path) -> str: ...
-
-
-def load(name: str, folder: Path) -> Subject:
-    """Makes a subject."""
-    module, _, kind = SUBJECTS[name].partition(":")
-    subject: Subject = getattr(importlib.import_module(module), kind)(folder)
-    return subject
-
-
 def run(names: Sequence[str], runs: int, seed: int, folder: Path, verbose: bool) -> dict[str, list[str]]:
     """Runs each subject repeatedly. Prints each failure immediately; returns one line per failure, by subject."""
     failures: dict[str, list[str]] = {}
     for name in names:
         prepared = folder / name
         prepared.mkdir()
-        subject, failures[name] = load(name, prepared), []
+        module, _, kind = SUBJECTS[name].partition(":")
+        subject, failures[name] = getattr(importlib.import_module(module), kind)(prepared), []
         try:
             for turn in range(runs):
                 at = folder / f"{name}-{turn}"

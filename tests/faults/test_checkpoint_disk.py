@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -26,32 +27,34 @@ def checkpoint(steps: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_the_last_checkpoint_stays_and_the_error_names_the_file(
-    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [None, signal.SIGKILL])
+def test_a_save_that_ends_anywhere_leaves_a_checkpoint(
+    number: int | None, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def link(source: Path, target: Path) -> None:
-        raise PermissionError(errno.EPERM, "this file system has no hard links")
-
+    """Before each file operation, and during a write. On a full disk the error names the file, and no others stay."""
     if not links:
-        monkeypatch.setattr(os, "link", link)
-    faults = [Fault(size=size, number=None) for size in SIZES]
-    faults += [Fault(change, tmp_path, number=None) for change in range(MOST_CHANGES)]
-    ends = []
-    for number, fault in enumerate(faults):
-        folder = tmp_path / str(number)
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(errno.EPERM, "no hard links here")))
+    faults = [Fault(size=size, number=number) for size in SIZES]
+    faults += [Fault(change, tmp_path, number) for change in range(MOST_CHANGES)]
+    names, codes = ["checkpoint.pt", "checkpoint_previous.pt"], set()
+    for turn, fault in enumerate(faults):
+        folder = tmp_path / str(turn)
         for steps in (1, 2):
             checkpointing.save_current(checkpoint(steps), folder)
         ended = forked(tells_errors(lambda folder=folder: checkpointing.save_current(checkpoint(3), folder)), fault)
-        ends.append(ended.code)
+        codes.add(ended.code)
         assert ended.stderr == ""
-        if ended.code:
+        if ended.code == 1:
             code, _, file = ended.stdout.strip().partition(" ")
             assert int(code) in (errno.ENOSPC, errno.EFBIG) and Path(file).parent == folder, ended
-        assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "checkpoint_previous.pt"]
-        found = checkpointing.load_current(folder)
-        assert found is not None and found["steps"] == (2 if ended.code else 3)
-        assert checkpointing.load(folder / checkpointing.PREVIOUS)["steps"] <= 2
-    assert ends[: len(SIZES)] == [1] * len(SIZES) and 1 in ends[len(SIZES) :] and ends[-1] == 0
+        assert ended.code < 0 or sorted(path.name for path in folder.iterdir()) == names
+        with checkpointing.lock_folder(folder):
+            found = checkpointing.load_current(folder)
+            assert found is not None and found["steps"] in {0: (3,), 1: (2,)}.get(ended.code, (2, 3))
+            checkpointing.save_current(checkpoint(4), folder)
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", *names]
+        assert checkpointing.load(folder / checkpointing.PREVIOUS)["steps"] == found["steps"]
+    assert codes == ({0, 1} if number is None else {0, -signal.SIGKILL, -signal.SIGXFSZ})
 
 
 @pytest.mark.parametrize(("write", "name"), [(write_official, "a.pt"), (write_safetensors, "a.safetensors")])
@@ -96,8 +99,8 @@ def test_a_replaced_folder_is_restored(tmp_path: Path) -> None:
     assert seen == {(-signal.SIGKILL, "old"), (-signal.SIGKILL, "new"), (0, "new")}
 
 
-def test_a_lock_whose_file_cannot_be_removed_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows, where an open file cannot be removed."""
+def test_one_process_at_a_time_writes_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file of the lock cannot be removed, as on Windows while it is open."""
     real = Path.unlink
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
@@ -105,24 +108,17 @@ def test_a_lock_whose_file_cannot_be_removed_is_released(tmp_path: Path, monkeyp
             raise PermissionError(13, "The process cannot access the file", str(path))
         real(path, missing_ok)
 
-    def other() -> None:
+    def write(content: bytes) -> None:
         with replacing(tmp_path / "a.pt", force=True) as partial:
-            partial.write_bytes(b"theirs")
+            partial.write_bytes(content)
 
-    monkeypatch.setattr(Path, "unlink", unlink)
-    with replacing(tmp_path / "a.pt", force=True) as partial:
-        partial.write_bytes(b"ours")
-    assert (tmp_path / "a.pt").read_bytes() == b"ours"
-    forked(other)
+    for patched in (False, True):
+        if patched:
+            monkeypatch.setattr(Path, "unlink", unlink)
+        with replacing(tmp_path / "a.pt", force=True) as partial:
+            partial.write_bytes(b"ours")
+            assert "another process is writing" in forked(lambda: write(b"theirs")).stderr
+        assert (tmp_path / "a.pt").read_bytes() == b"ours"
+        assert patched or list(files_of(tmp_path)) == ["a.pt"]
+    forked(lambda: write(b"theirs"))
     assert (tmp_path / "a.pt").read_bytes() == b"theirs"
-
-
-def test_one_process_at_a_time_writes_a_checkpoint(tmp_path: Path) -> None:
-    def other() -> None:
-        with replacing(tmp_path / "a.pt", force=True):
-            pass
-
-    with replacing(tmp_path / "a.pt", force=True) as partial:
-        partial.write_bytes(b"ours")
-        assert "another process is writing" in forked(other).stderr
-    assert files_of(tmp_path) == {"a.pt": b"ours"}

@@ -9,7 +9,7 @@ from disturbed_calls import make_images
 from thread_work import answers, session, stream
 
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.utils.thread_guard import ConcurrentUseError
+from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError
 
 
 def test_set_image_during_set_image_of_another_thread(image_model, monkeypatch):
@@ -146,3 +146,25 @@ def test_approximations_are_not_set_while_another_thread_opens_a_session(video_p
     with held.within(monkeypatch, video_predictor, "encode_image"), pytest.raises(ConcurrentUseError):
         video_predictor.approximations = ["still_frames"]
     assert held.result == video_predictor.approximations
+
+
+def test_a_call_interrupted_by_a_signal_is_finished():
+    guard = CallGuard()
+
+    def is_refused() -> bool:
+        try:
+            with guard.begin_call(guard, changes=True):
+                return False
+        except ConcurrentUseError:
+            return True
+
+    def cut_off() -> None:
+        interrupted = guard.begin_call(guard, changes=True)
+        interrupted.__enter__()
+        assert at_once(is_refused) == [True]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        cut_off()
+    del caught
+    assert at_once(is_refused) == [False]

@@ -76,8 +76,15 @@ def test_a_pass_may_continue_in_other_threads(video_predictor):
 
 
 def test_between_two_frames_of_a_pass_anything_may_be_called(video_predictor, tmp_path):
+    """By other threads, and by the caller's own code within the pass."""
     state = session(video_predictor)
-    passing = video_predictor.propagate_in_video(state, progress=False)
+
+    def progress(frames: Any) -> Any:
+        for frame in frames:
+            video_predictor.save_state(state, tmp_path / "state")
+            yield frame
+
+    passing = video_predictor.propagate_in_video(state, progress=progress)
     next(passing)
     video_predictor.add_new_points_or_box(state, 3, "b", [[15, 18]], [1])
     at_once(lambda: video_predictor.save_state(state, tmp_path / "state"))
@@ -87,14 +94,3 @@ def test_between_two_frames_of_a_pass_anything_may_be_called(video_predictor, tm
     next(passing)
     at_once(passing.close)
     video_predictor.reset_state(state)
-
-
-def test_the_callers_code_within_a_pass_may_use_the_session(video_predictor, tmp_path):
-    state = session(video_predictor)
-
-    def progress(frames: Any) -> Any:
-        for frame in frames:
-            video_predictor.save_state(state, tmp_path / "state")
-            yield frame
-
-    assert len(list(video_predictor.propagate_in_video(state, progress=progress))) == 5

@@ -166,16 +166,22 @@ def test_interrupted_while_torch_is_imported(kills, out):
     assert not out.exists()
 
 
-def test_closed_stdout(kills, out):
-    """As by ``| head -0``: all work is done without a traceback."""
+def unheard(command, *ends):
+    """The command, while nobody reads these of its outputs."""
 
     def work():
         reading, writing = os.pipe()
         os.close(reading)
-        os.dup2(writing, 1)
-        kills.command(out, "whole")()
+        for end in ends:
+            os.dup2(writing, end)
+        command()
 
-    ended = forked(work)
+    return work
+
+
+def test_closed_stdout(kills, out):
+    """As by ``| head -0``: all work is done without a traceback."""
+    ended = forked(unheard(kills.command(out, "whole"), 1))
     assert (ended.code, ended.stderr) == (1, "")
     left_whole(out)
     assert "0 frames tracked" in kills.goes_on(out, "whole").stdout
@@ -183,14 +189,6 @@ def test_closed_stdout(kills, out):
 
 def test_the_terminal_is_gone(kills, out):
     """Closing the terminal sends SIGHUP, and output fails; the tracked frames are saved."""
-
-    def work():
-        reading, writing = os.pipe()
-        os.close(reading)
-        os.dup2(writing, 1)
-        os.dup2(writing, 2)
-        kills.command(out, "whole", 0.0, formats="json")()
-
-    ended = forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE))
-    assert ended.code == 129
+    work = unheard(kills.command(out, "whole", 0.0, formats="json"), 1, 2)
+    assert forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE)).code == 129
     assert json.loads((out / "track.json").read_text())["done"] == 2

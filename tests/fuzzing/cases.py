@@ -60,14 +60,13 @@ class Verdict(NamedTuple):
     seconds: float = 0.0
 
 
-def make_case(seed: int, number: int, seeds: Path, only: str | None = None) -> Case:
+def make_case(seed: int, number: int, seeds: Path) -> Case:
     """Deterministic for each number, independent of other cases; negative numbers are the valid files themselves."""
     rng = Random(f"{seed}:{number}")
-    names = [name for name in TARGETS if only is None or name == only]
     if number < 0:
-        name, path = sound_files(seeds, only)[number]
+        name, path = sound_files(seeds)[number]
         return Case(number, name, path.read_bytes())
-    name = rng.choices(names, [TARGETS[n].share for n in names])[0]
+    name = rng.choices(list(TARGETS), [target.share for target in TARGETS.values()])[0]
     kind = TARGETS[name].kind
     sound = [path.read_bytes() for path in sorted((seeds / kind).iterdir())]
     chosen = rng.randrange(len(sound))
@@ -75,10 +74,9 @@ def make_case(seed: int, number: int, seeds: Path, only: str | None = None) -> C
     return Case(number, name, mutate(sound[chosen], rng, others, mutators_of(kind)))
 
 
-def sound_files(seeds: Path, only: str | None = None) -> list[tuple[str, Path]]:
+def sound_files(seeds: Path) -> list[tuple[str, Path]]:
     """All pairs of a target and a valid file of its kind."""
-    names = [name for name in TARGETS if only is None or name == only]
-    return [(name, path) for name in names for path in sorted((seeds / TARGETS[name].kind).iterdir())]
+    return [(name, path) for name, target in TARGETS.items() for path in sorted((seeds / target.kind).iterdir())]
 
 
 class Reader:
@@ -208,18 +206,16 @@ def limit_process(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
-def work(
-    seed: int, first: int, end: int, seeds: Path, folder: Path, seconds: int, only: str | None, out: IO[str]
-) -> None:
+def work(seed: int, first: int, end: int, seeds: Path, folder: Path, seconds: int, out: IO[str]) -> None:
     """Reads cases in turn; negative numbers are the valid files. Writes a line of JSON before and after each."""
     reader = Reader(folder)
-    for number in range(max(first, -len(sound_files(seeds, only))), end):
-        case = make_case(seed, number, seeds, only)
+    for number in range(max(first, -len(sound_files(seeds))), end):
+        case = make_case(seed, number, seeds)
         print(json.dumps({"begins": number, "target": case.target}), file=out, flush=True)
         limit_process(seconds)
         begun = time.perf_counter()
         verdict = reader.read(case)._replace(seconds=time.perf_counter() - begun)
         signal.setitimer(signal.ITIMER_PROF, 0)
         if number < 0:
-            verdict = judge_sound(verdict, sound_files(seeds, only)[number][1])
+            verdict = judge_sound(verdict, sound_files(seeds)[number][1])
         print(json.dumps(verdict._asdict()), file=out, flush=True)

@@ -22,9 +22,9 @@ BEFORE_ALL = -1_000_000  # number of the first valid file; these are read first
 
 def verdicts(asked: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """Yields the verdicts of all files. If a process ends or hangs, its file is a finding; a new process continues."""
-    place, end = asked.first or BEFORE_ALL, asked.first + asked.files
-    while place < end:
-        stop = min(max(place, 0) + BATCH, end)
+    place = BEFORE_ALL
+    while place < asked.files:
+        stop = min(max(place, 0) + BATCH, asked.files)
         for verdict in batch(asked, place, stop, folder):
             place = verdict["number"] + 1
             yield verdict
@@ -34,8 +34,7 @@ def batch(asked: argparse.Namespace, first: int, end: int, folder: Path) -> Iter
     """The verdicts of one process, until a file ends it."""
     work, said = folder / "work", folder / "verdicts"
     work.mkdir(exist_ok=True)
-    arguments = [str(RUN), "--seed", str(asked.seed), *(["--target", asked.target] if asked.target else [])]
-    arguments.append(f"--worker={first}:{end}:{folder / 'seeds'}:{work}:{said}")
+    arguments = [str(RUN), f"--seed={asked.seed}", f"--worker={first}:{end}:{folder / 'seeds'}:{work}:{said}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     # Files that torch writes on import go to an allowed folder.
     environment |= dict.fromkeys(("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), str(work))

@@ -3,8 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from seeds_media import HEIGHT, SECRET_SIZE, WIDTH
 
+from sam2fast.datasets.dataset_files import read_frame, read_frame_size
+from sam2fast.datasets.frame_files import count_frames, decode_video_frames
+from sam2fast.evaluation.clicks.sources import LabelImage, ObjectImages
+from sam2fast.evaluation.j_and_f import compare_files
+from sam2fast.evaluation.vos.input_masks import InputMasks
+from sam2fast.io.images import IMAGE_READ_ERRORS
+from sam2fast.transforms import to_pixels
 from sam2fast.video_io import VideoError, open_frames, read_frames
 
 SIDE = 32  # resolution of the model's frames
@@ -50,26 +58,13 @@ def streamed_file(path: Path) -> None:
 
 
 def video_frames(path: Path) -> None:
-    from sam2fast.datasets.frame_files import count_frames, decode_video_frames
-
     count = min(count_frames(path), MOST_FRAMES)
     for frame in decode_video_frames(path, range(count)):
         assert_own(frame.shape[:2])
 
 
-def pixels(path: Path) -> None:
-    from sam2fast.transforms import to_pixels
-
-    assert to_pixels(path).shape[2] == 3
-
-
 def lazy_pixels(path: Path) -> None:
     """An image opened with PIL, which decodes it lazily."""
-    from PIL import Image
-
-    from sam2fast.io.images import IMAGE_READ_ERRORS
-    from sam2fast.transforms import to_pixels
-
     try:
         image = Image.open(path)
     except (*IMAGE_READ_ERRORS, MemoryError):
@@ -79,48 +74,21 @@ def lazy_pixels(path: Path) -> None:
 
 
 def training_frame(path: Path) -> None:
-    from sam2fast.datasets.dataset_files import read_frame, read_frame_size
-
     read_frame_size(path)
     assert read_frame(path).shape[2] == 3
     assert read_frame(path, upright=True).shape[2] == 3
 
 
-def training_labels(path: Path) -> None:
-    from sam2fast.datasets.dataset_files import labels_in, read_labels
-
-    labels_in(read_labels(path))
-
-
-def labels(path: Path) -> None:
-    from sam2fast.evaluation.j_and_f import compare_files
-
-    compare_files(path, path.with_name("truth.png"), one_object=False)
-
-
 def vos_masks(path: Path) -> None:
-    from sam2fast.evaluation.vos.input_masks import InputMasks
-
     masks = InputMasks(path.parent, ["00000", "00001"], per_object=False)
     for frame in masks.frames():
         masks.visible_objects(frame), masks.read(frame), masks.colours(frame)
 
 
-def foreground(path: Path) -> None:
-    from sam2fast.cli.segmenter import read_foreground
-
-    read_foreground(path)
-
-
-def davis(path: Path) -> None:
-    from sam2fast.datasets.davis import Davis
-
-    for _ in Davis(path.parents[2]).open("clip"):
-        pass
-
-
 def click_labels(path: Path) -> None:
-    from sam2fast.evaluation.clicks.sources import LabelImage, ObjectImages
-
     ObjectImages((path,)).read(SIZE)
     LabelImage(path).read(SIZE)
+
+
+def labels(path: Path) -> None:
+    compare_files(path, path.with_name("truth.png"), one_object=False)

@@ -4,26 +4,32 @@ from pathlib import Path
 
 from seeds_media import HEIGHT, WIDTH
 
+from sam2fast.cli.mask_finder import BuildMaskFinder
+from sam2fast.cli.mask_run import read_previous_masks
+from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.track_folder import RunFolder
+from sam2fast.cli.track_request import check_against_video, merge_prompts, read_prompt_file
+from sam2fast.datasets.davis import YouTubeVOS
+from sam2fast.datasets.sav_json import read_masklets
+from sam2fast.evaluation.clicks.sources import open_data_set
+from sam2fast.training.data.json_datasets import CocoRawDataset, JSONRawDataset, SA1BRawDataset
+from sam2fast.video_results import read_masks, to_coco_video
+from sam2fast.video_results.record import RecordIndex
+
 SIZE = (HEIGHT, WIDTH)
 
 
 def prompts(path: Path) -> None:
-    from sam2fast.cli.track_request import check_against_video, merge_prompts, read_prompt_file
-
     found = merge_prompts(read_prompt_file(path), True)
     check_against_video(found, {}, *SIZE, 5, 0, None)
 
 
 def record(path: Path) -> None:
-    from sam2fast.video_results import read_masks, to_coco_video
-
     list(read_masks(path))
     to_coco_video(read_masks(path), size=SIZE)
 
 
 def record_index(path: Path) -> None:
-    from sam2fast.video_results.record import RecordIndex
-
     index = RecordIndex(path)
     try:
         assert all(index[frame] for frame in index) and index.is_sorted in (True, False)
@@ -31,32 +37,14 @@ def record_index(path: Path) -> None:
         index.close()
 
 
-def json_lines(path: Path) -> None:
-    from sam2fast.datasets.json_lines import JsonLines
-
-    for _ in JsonLines(path.parent).open("clip"):
-        pass
-
-
 def sav(path: Path) -> None:
-    from sam2fast.datasets.sav_json import read_masklets
-
     masklets = read_masklets(path)
     assert masklets.video_id and len(masklets.frame_indices) == len(masklets)
     for position in range(len(masklets)):
         masklets.masks(position)
 
 
-def sav_layout(path: Path) -> None:
-    from sam2fast.datasets.sav_json import SavJson
-
-    for _ in SavJson(path.parent).open("sav_000001"):
-        pass
-
-
 def training_masklets(path: Path) -> None:
-    from sam2fast.training.data.json_datasets import JSONRawDataset
-
     data = JSONRawDataset(path.parent / "videos", path.parent)
     video = data.get_video(0)
     for position in range(len(video)):
@@ -64,67 +52,34 @@ def training_masklets(path: Path) -> None:
 
 
 def training_sa1b(path: Path) -> None:
-    from sam2fast.training.data.json_datasets import SA1BRawDataset
-
     video = SA1BRawDataset(path.parent / "images", path.parent, mask_area_frac_thresh=0.9).get_video(0)
     video.read_masks(0, video.visible_objects(0), SIZE)
 
 
 def training_coco(path: Path) -> None:
-    from sam2fast.training.data.json_datasets import CocoRawDataset
-
     data = CocoRawDataset(path.parent, path, categories=["thing"])
     video = data.get_video(0)
     video.read_masks(0, video.visible_objects(0), SIZE)
 
 
-def click_sa1b(path: Path) -> None:
-    from sam2fast.evaluation.clicks.sources import Sa1bMasks
-
-    Sa1bMasks(path).read(SIZE)
-
-
 def click_coco(path: Path) -> None:
-    from sam2fast.evaluation.clicks.sources import open_data_set
-
     for job in open_data_set(path.parent, path, "coco").jobs:
         job.masks.read(SIZE)
 
 
 def youtube(path: Path) -> None:
-    from sam2fast.datasets.davis import YouTubeVOS
-
     layout = YouTubeVOS(path.parent)
     for name in layout.videos():
         for _ in layout.open(name):
             pass
 
 
-def davis_facts(path: Path) -> None:
-    from sam2fast.datasets.davis import Davis
-
-    for _ in Davis(path.parents[1]).open("clip"):
-        pass
-
-
 def run_folder(path: Path) -> None:
-    from sam2fast.cli.track_folder import RunFolder
-
     folder = RunFolder(path.parent, {"video": "v", "prompts": [], "range": {"start": 0}}, False)
     assert folder.done >= 0 and folder.complete in (True, False)
     assert folder.state is None or folder.state.parent == folder.path
 
 
 def earlier_masks(path: Path) -> None:
-    from sam2fast.cli.mask_finder import BuildMaskFinder
-    from sam2fast.cli.mask_run import read_previous_masks
-    from sam2fast.cli.model_choice import ModelChoice
-
     build = BuildMaskFinder(ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], path.parent)
     read_previous_masks(path, build, [])
-
-
-def earlier_record(path: Path) -> None:
-    from sam2fast.cli.segment import _record
-
-    _record(path)

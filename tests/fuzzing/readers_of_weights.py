@@ -8,8 +8,13 @@ import companion_files
 import seeds_weights
 import torch
 
+from sam2fast.build_sam import build_sam2
 from sam2fast.checkpoints import CheckpointError, choose_config, load_checkpoint, load_partial, read_checkpoint
+from sam2fast.checkpoints.converting import convert_checkpoint
+from sam2fast.checkpoints.reading import recognised_prefix
 from sam2fast.config import ConfigError, check_targets, load_config
+from sam2fast.training.adapters import load_adapters
+from sam2fast.training.config import TRAINING_TARGETS, check_training_config, load_training_config
 
 
 @cache
@@ -37,8 +42,6 @@ def part_checkpoint(path: Path) -> None:
 
 
 def any_checkpoint(path: Path) -> None:
-    from sam2fast.checkpoints.reading import recognised_prefix
-
     tensors = read_checkpoint(path, prefix="")
     assert all(isinstance(name, str) for name in tensors)
     assert tensors.keys() != seeds_weights.secret().keys(), "what lies outside was read"
@@ -46,8 +49,6 @@ def any_checkpoint(path: Path) -> None:
 
 
 def converted(path: Path) -> None:
-    from sam2fast.checkpoints.converting import convert_checkpoint
-
     target = path.with_name("converted.safetensors")
     try:
         convert_checkpoint(path, target, "safetensors", dtype=torch.float16)
@@ -56,27 +57,11 @@ def converted(path: Path) -> None:
         target.unlink(missing_ok=True)
 
 
-def training_checkpoint(path: Path) -> None:
-    from sam2fast.training.checkpointing import load
-
-    load(path)
-
-
-def adapters(path: Path) -> None:
-    from sam2fast.training.adapters import load_adapters
-
-    load_adapters(seeds_weights.tiny_model(), path)
-
-
 def state(path: Path) -> None:
     predictor = companion_files.mini_predictor()
     restored = predictor.load_state(path, companion_files.TINY_VIDEO)
     for _ in predictor.propagate_in_video(restored, progress=False):
         pass
-
-
-def stream(path: Path) -> None:
-    companion_files.mini_predictor().restore_stream(path).close()
 
 
 def model_config(path: Path) -> None:
@@ -87,23 +72,23 @@ def model_config(path: Path) -> None:
 
 def built_model(path: Path) -> None:
     """On the meta device, without memory for weights."""
-    from sam2fast.build_sam import build_sam2
-
     with torch.device("meta"):
         build_sam2(path, None, device="meta")
 
 
 def training_config(path: Path) -> None:
-    from sam2fast.training.config import TRAINING_TARGETS, check_training_config, load_training_config
-
     config = load_training_config(path, report=lambda note: None)
     check_targets(config.trainer, (), TRAINING_TARGETS)
     with contextlib.suppress(ConfigError):  # its data does not exist
         check_training_config(config)
 
 
-def choose(path: Path) -> None:
-    choose_config(path)
+def adapters(path: Path) -> None:
+    load_adapters(seeds_weights.tiny_model(), path)
+
+
+def stream(path: Path) -> None:
+    companion_files.mini_predictor().restore_stream(path).close()
 
 
 def choose_beside(path: Path) -> None:

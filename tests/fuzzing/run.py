@@ -31,14 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000, help="number of files")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--only", type=int, help="only this file, in this process, with its traceback")
-    parser.add_argument("--target", help="only files for this reader")
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        help="a folder for findings, findings.jsonl, and the valid files in seeds",
-    )
+    parser.add_argument("--keep", type=Path, help="a folder for findings, findings.jsonl, and the valid files in seeds")
     parser.add_argument("--seeds", type=Path, help="kept valid files, instead of new ones")
     parser.add_argument("--out", type=Path, help="a folder for a report, fuzz-cpu-DATE.json")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -50,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first, end, seeds, folder, said = asked.worker.split(":")
         write_seeds(Path(seeds))
         with open(said, "a") as out:
-            work(asked.seed, int(first), int(end), Path(seeds), Path(folder), SECONDS, asked.target, out)
+            work(asked.seed, int(first), int(end), Path(seeds), Path(folder), SECONDS, out)
         return 0
     with tempfile.TemporaryDirectory(prefix="sam2fast-fuzz-") as name:
         if asked.seeds:
@@ -67,7 +61,7 @@ def read_one(asked: argparse.Namespace, folder: Path) -> int:
     from targets import TARGETS
 
     write_seeds(folder / "seeds")
-    case = make_case(asked.seed, asked.only, folder / "seeds", asked.target)
+    case = make_case(asked.seed, asked.only, folder / "seeds")
     target = TARGETS[case.target]
     path = folder / "one" / target.file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +93,7 @@ def campaign(asked: argparse.Namespace, folder: Path) -> int:
             if asked.keep:
                 from cases import make_case
 
-                case = make_case(asked.seed, verdict["number"], folder / "seeds", asked.target)
+                case = make_case(asked.seed, verdict["number"], folder / "seeds")
                 keep(asked.keep, asked.seed, case, folder / "seeds", verdict)
     targets = {name: {outcome: kinds[name, outcome] for outcome in OUTCOMES} for name in sorted({n for n, _ in kinds})}
     for target, counts in targets.items():
@@ -118,7 +112,7 @@ def campaign(asked: argparse.Namespace, folder: Path) -> int:
         from reports import write_report
         from suite.machine import machine
 
-        facts = {"seed": asked.seed, "first": asked.first, "target": asked.target, "files": total, "seconds": seconds}
+        facts = {"seed": asked.seed, "first": 0, "target": None, "files": total, "seconds": seconds}
         facts |= {"findings": findings, **totals, "sound": {outcome: sound[outcome] for outcome in OUTCOMES}}
         about = machine() | {"libraries": libraries()}
         print(write_report(asked.out, "fuzz-cpu", machine=about, **facts, targets=targets))

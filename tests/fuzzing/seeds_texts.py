@@ -10,6 +10,8 @@ from seeds_media import HEIGHT, WIDTH, label_map
 from seeds_weights import weights
 
 from sam2fast import __version__, nano
+from sam2fast.checkpoints.transformers_config import transformers_config
+from sam2fast.config import shipped_configs, shipped_recipes
 from sam2fast.io.rle import encode_rle
 
 
@@ -88,8 +90,6 @@ def found_masks() -> Iterator[bytes]:
 
 
 def transformers_configs() -> Iterator[bytes]:
-    from sam2fast.checkpoints.transformers_config import transformers_config
-
     yield as_json(transformers_config(nano.CONFIG))
     yield as_json({"model_type": "sam2_video"})
 
@@ -115,8 +115,6 @@ submitit: {use_cluster: true, partition: a}
 
 
 def models() -> Iterator[bytes]:
-    from sam2fast.config import shipped_configs
-
     for name, file in sorted(shipped_configs().items()):
         if name.startswith(("nano/", "sam2.1/sam2.1_hiera_b")):
             yield file.read_bytes()
@@ -125,8 +123,6 @@ def models() -> Iterator[bytes]:
 
 def recipes() -> Iterator[bytes]:
     """Our recipe, the original's, and a short one for their distinction."""
-    from sam2fast.config import shipped_recipes
-
     shipped = shipped_recipes()
     for name in ("nano/sam2fast_nano_own_masks", "sam2.1_training/sam2.1_hiera_b+_lora"):
         yield shipped[name].read_bytes()

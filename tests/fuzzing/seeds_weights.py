@@ -1,6 +1,7 @@
 """Valid checkpoints, training runs and saved sessions of a few tensors each."""
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from pickles import saved
+from safetensors.torch import save
+
+from sam2fast.checkpoints.transformers_layout import POINTS, POSITIONS, to_transformers
+from sam2fast.training.adapters import FORMAT
 
 
 def tiny_model() -> torch.nn.Module:
@@ -34,8 +39,6 @@ def nano_like() -> dict[str, torch.Tensor]:
 
 
 def transformers_like() -> dict[str, torch.Tensor]:
-    from sam2fast.checkpoints.transformers_layout import POINTS, POSITIONS, to_transformers
-
     more = {name: torch.zeros(1, 4) for name in POINTS} | {POSITIONS: torch.zeros(2, 4)}
     return to_transformers({**nano_like(), **more})
 
@@ -52,10 +55,6 @@ def pickled() -> Iterator[bytes]:
 
 
 def safetensors() -> Iterator[bytes]:
-    from safetensors.torch import save
-
-    from sam2fast.training.adapters import FORMAT
-
     yield save(weights())
     yield save(nano_like())
     yield save({name: tensor.contiguous() for name, tensor in transformers_like().items()}, {"format": "pt"})
@@ -65,9 +64,7 @@ def safetensors() -> Iterator[bytes]:
 
 def states() -> Iterator[bytes]:
     """Saved states of a video with two tracked objects."""
-    import tempfile
-
-    from companion_files import TINY_VIDEO, mini_predictor
+    from companion_files import TINY_VIDEO, mini_predictor  # which imports this module
 
     predictor = mini_predictor()
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,11 @@
 """The readers under test, and the exceptions that each documents."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import companion_files
 import documents
@@ -15,13 +17,20 @@ import readers_of_weights as weights
 import yamls
 from click import UsageError
 
-from sam2fast.checkpoints import CheckpointError
+from sam2fast.checkpoints import CheckpointError, choose_config
+from sam2fast.cli.segment import _record
+from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.user_errors import UserError
 from sam2fast.config import ConfigError
-from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError, labels_in, read_labels
+from sam2fast.datasets.davis import Davis
+from sam2fast.datasets.json_lines import JsonLines
+from sam2fast.datasets.sav_json import SavJson
+from sam2fast.evaluation.clicks.sources import Sa1bMasks
 from sam2fast.tracking.saved_state import StateError
+from sam2fast.training import checkpointing
 from sam2fast.training.data.clip import DataError
-from sam2fast.transforms import ImageError
+from sam2fast.transforms import ImageError, to_pixels
 from sam2fast.video_io import VideoError
 from sam2fast.video_results.record import RecordError
 
@@ -54,6 +63,11 @@ def named(kind: str, file: str, allowed: type[Exception], read: Callable[[Path],
     return Target(kind, file, (allowed,), read, share=share, is_named=True)
 
 
+def of_layout(layout: Callable[[Path], Any], folders: int, name: str = "clip") -> Callable[[Path], object]:
+    """Reads a video of a data set, which is so many folders above the file."""
+    return lambda path: deque(layout(path.parents[folders]).open(name), 0)
+
+
 VIDEO, CONFIG = (VideoError,), (ConfigError, FileNotFoundError)
 SAFE, SAV = "weights.safetensors", "sav_000001_manual.json"
 
@@ -67,7 +81,7 @@ OF_MEDIA = {
     "video of training": Target(
         "video", "video.mp4", (DatasetError,), media.video_frames, companion_files.secret, 2, True
     ),
-    "to_pixels": named("image", "image", ImageError, media.pixels, 8),
+    "to_pixels": named("image", "image", ImageError, to_pixels, 8),
     "to_pixels of PIL": Target("image", "image", (ImageError,), media.lazy_pixels, share=3),
     "folder": Target(
         "image", "frames/00001.png", VIDEO, lambda p: media.all_frames(p.parent), companion_files.with_frames, 3
@@ -75,23 +89,23 @@ OF_MEDIA = {
     "folder in turn": Target("image", "frames/00001.png", VIDEO, lambda p: media.streamed(p.parent), share=2),
     "list of paths": Target("image", "image", VIDEO, lambda p: media.all_frames([p]), share=2),
     "image of training": named("image", "image.jpg", DatasetError, media.training_frame, 3),
-    "prompt mask": named("image", "mask.png", UserError, media.foreground, 2),
-    "labels of training": named("mask", "mask.png", DatasetError, media.training_labels, 2),
+    "prompt mask": named("image", "mask.png", UserError, read_foreground, 2),
+    "labels of training": named("mask", "mask.png", DatasetError, lambda p: labels_in(read_labels(p)), 2),
     "label map": Target("mask", "mask.png", (DatasetError,), media.labels, companion_files.with_image, 2, True),
     "masks of vos": Target("mask", "masks/00001.png", (DatasetError,), media.vos_masks, share=2),
-    "DAVIS": Target("mask", "Annotations/clip/00001.png", (DatasetError,), media.davis, companion_files.davis),
+    "DAVIS": Target("mask", "Annotations/clip/00001.png", (DatasetError,), of_layout(Davis, 2), companion_files.davis),
     "click labels": named("mask", "mask.png", DatasetError, media.click_labels),
 }
 OF_WEIGHTS = {
     "read_checkpoint": named("pt", "weights.pt", CheckpointError, weights.any_checkpoint, 6),
     "load_checkpoint": named("pt", "weights.pt", CheckpointError, weights.whole_checkpoint, 4),
     "load_partial": named("pt", "weights.pt", CheckpointError, weights.part_checkpoint, 2),
-    "choose_config": named("pt", "weights.pt", CheckpointError, weights.choose, 2),
+    "choose_config": named("pt", "weights.pt", CheckpointError, choose_config, 2),
     "convert_checkpoint": Target("pt", "weights.pt", (CheckpointError,), weights.converted),
-    "training checkpoint": named("pt", "checkpoint.pt", CheckpointError, weights.training_checkpoint, 2),
+    "training checkpoint": named("pt", "checkpoint.pt", CheckpointError, checkpointing.load, 2),
     "read_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.any_checkpoint, 5),
     "load_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.whole_checkpoint, 4),
-    "choose_config of safetensors": named("safetensors", SAFE, CheckpointError, weights.choose, 2),
+    "choose_config of safetensors": named("safetensors", SAFE, CheckpointError, choose_config, 2),
     "adapters": named("safetensors", "adapters.safetensors", CheckpointError, weights.adapters, 2),
     "index": Target(
         *("index", "model.safetensors.index.json", (CheckpointError, FileNotFoundError), weights.any_checkpoint),
@@ -110,12 +124,12 @@ OF_TEXTS = {
     "prompts": Target("prompts", "prompts.json", (UserError, UsageError), texts.prompts, share=3),
     "masks.jsonl": named("tracked", "masks.jsonl", RecordError, texts.record, 2),
     "masks.jsonl by frame": named("tracked", "masks.jsonl", RecordError, texts.record_index),
-    "JSON lines": Target("tracked", "clip.jsonl", (DatasetError,), texts.json_lines, share=2),
+    "JSON lines": Target("tracked", "clip.jsonl", (DatasetError,), of_layout(JsonLines, 0), share=2),
     "SA-V": named("masklets", SAV, DatasetError, texts.sav, 2),
-    "SA-V as a layout": Target("masklets", SAV, (DatasetError,), texts.sav_layout),
+    "SA-V as a layout": Target("masklets", SAV, (DatasetError,), of_layout(SavJson, 0, SAV[:10])),
     "SA-V of training": Target("masklets", SAV, (DatasetError,), texts.training_masklets, companion_files.sav),
     "SA-1B": Target("sa1b", "sa_1.json", (DatasetError,), texts.training_sa1b, companion_files.sa1b, 2, True),
-    "SA-1B of clicks": named("sa1b", "sa_1.json", DatasetError, texts.click_sa1b),
+    "SA-1B of clicks": named("sa1b", "sa_1.json", DatasetError, lambda p: Sa1bMasks(p).read(media.SIZE)),
     "COCO": Target(
         "coco", "instances.json", (DataError, DatasetError), texts.training_coco, companion_files.with_image, 2
     ),
@@ -123,10 +137,10 @@ OF_TEXTS = {
         *("coco", "instances.json", (DatasetError,), texts.click_coco, companion_files.with_image)
     ),
     "YouTube-VOS": Target("ytvos", "meta.json", (DatasetError,), texts.youtube, companion_files.youtube),
-    "facts": Target("facts", "Facts/clip.json", (DatasetError,), texts.davis_facts, companion_files.davis),
+    "facts": Target("facts", "Facts/clip.json", (DatasetError,), of_layout(Davis, 1), companion_files.davis),
     "track.json": Target("run", "track.json", (UserError,), texts.run_folder),
     "results of masks": named("found", "masks.json", UserError, texts.earlier_masks),
-    "record of segment": Target("found", "record.json", (), texts.earlier_record, share=0.5),
+    "record of segment": Target("found", "record.json", (), _record, share=0.5),
 }
 TARGETS = {**OF_MEDIA, **OF_WEIGHTS, **OF_TEXTS}
 

@@ -12,13 +12,12 @@ import pytest
 import seeds_weights
 import torch
 from companion_files import put
-from omegaconf import OmegaConf
 from saved_states import put_together, taken_apart
 from targets import TARGETS
 
 from sam2fast.checkpoints import CheckpointError, read_checkpoint
 from sam2fast.checkpoints.converting import convert_checkpoint
-from sam2fast.config import ConfigError, load_config
+from sam2fast.config import load_config
 from sam2fast.io.rle import read_run_lengths
 from sam2fast.training.checkpointing import load as load_training_checkpoint
 from sam2fast.training.config import load_training_config
@@ -220,16 +219,6 @@ def test_references_and_functions_that_are_small_are_resolved(tmp_path: Path) ->
     assert load_config(file).model == {"l": [{"a": 1}], "c": 1, "d": 1}
     file.write_text(THEIRS.format('"${times:2,${pow:3,2}}"'))
     assert load_training_config(file, report=lambda note: None).trainer.max_epochs == 18
-
-
-def test_depth_that_only_omegaconf_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "model.yaml"
-    file.write_text("model: {a: 1}")
-    plain = OmegaConf.to_container
-    resolving = Mock(side_effect=RecursionError)
-    monkeypatch.setattr(OmegaConf, "to_container", lambda config, resolve: (resolving if resolve else plain)(config))
-    with pytest.raises(ConfigError, match="model.yaml: its values are nested, or refer to each other, too deeply"):
-        load_config(file)
 
 
 @pytest.mark.parametrize("counts", [[[1, 2], [3]], [1, "a"], [1.5, 2.5], {"a": 1}, [4, [1]]])

@@ -50,20 +50,14 @@ def test_videos_that_declare_enormous_frames(monkeypatch: pytest.MonkeyPatch) ->
         open_frames(video, 32)
 
 
-def test_invalid_offsets_in_a_file_object() -> None:
-    video = VideoInput.of_file(io.BytesIO(b"x" * 100))
-    file = video._openable()
-    assert file.seek(-5) == -1 and file.seek(1 << 70) == -1
-    assert file.seek(10) == 10 and file.read(1) == b"x"
-
-
-def test_invalid_offsets_in_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_invalid_offsets(in_memory: bool, tmp_path: Path) -> None:
     """Files raise other errors than bytes in memory; errors of the disk are reported."""
     (tmp_path / "video").write_bytes(b"x" * 100)
-    with (tmp_path / "video").open("rb") as opened:
+    with io.BytesIO(b"x" * 100) if in_memory else (tmp_path / "video").open("rb") as opened:
         file = VideoInput.of_file(opened)._openable()
         assert file.seek(-5) == -1 and file.seek(1 << 70) == -1
-        assert file.seek(10) == 10
+        assert file.seek(10) == 10 and file.read(1) == b"x"
     broken = Mock(seek=Mock(side_effect=OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"):
         containers._FileObject(broken).seek(0)

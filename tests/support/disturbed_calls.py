@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,10 +151,6 @@ def _pass(**more: Any) -> Disturbed:
     )
 
 
-def _reset(predictor: Any, state: VideoState) -> None:
-    predictor.reset_state(state)
-
-
 def _remove_all(predictor: Any, state: VideoState) -> Any:
     return [predictor.remove_object(state, obj_id) for obj_id in list(state.objects)[1:]]
 
@@ -189,7 +184,7 @@ CALLS: dict[str, Disturbed] = {
     "clear": _on_state(lambda p, s: p.clear_all_prompts_in_frame(s, 0, "a")),
     "remove": _on_state(_remove_all),
     "remove the last": Disturbed(_alone, lambda s: s[0].remove_object(s[1], "a"), lambda s: known_of_state(s[1])),
-    "reset": _on_state(_reset),
+    "reset": _on_state(lambda p, s: p.reset_state(s)),
     "preflight": _on_state(lambda p, s: p.propagate_in_video_preflight(s)),
     "propagate": _pass(),
     "propagate recorded": _pass(fast=True),
@@ -243,17 +238,6 @@ def places(name: str, kind: str) -> int:
     return int(place.count)
 
 
-@contextmanager
-def raising(kind: str) -> Iterator[None]:
-    """Suppresses the injected failure, and checks that it was raised unchanged."""
-    try:
-        yield
-    except (RuntimeError, KeyboardInterrupt) as error:
-        wanted = FAILURES[kind]()
-        if (type(error), str(error)) != (type(wanted), str(wanted)):
-            raise
-
-
 def is_mixture(known: Any, stages: Sequence[Any]) -> bool:
     """Whether a state has the same objects in the same order, and each of their entries is from one of the stages.
 
@@ -289,11 +273,14 @@ def disturb(name: str, kind: str, at: int) -> Trial:
     """Lets a call fail at one place, and asserts that the state is unchanged and that the call works afterwards."""
     disturbed, right = CALLS[name], undisturbed(name)
     session = disturbed.start()
-    failed = False
-    with raising(kind), failing(kind, at) as place:
-        failed = True
-        disturbed.call(session)
-        failed = False
+    failed, wanted = False, FAILURES[kind]()
+    with failing(kind, at) as place:
+        try:
+            disturbed.call(session)
+        except (RuntimeError, KeyboardInterrupt) as error:
+            if (type(error), str(error)) != (type(wanted), str(wanted)):
+                raise
+            failed = True
     where = f"{name} disturbed by {kind} at {at} {getattr(place, 'where', '')}"
     known = disturbed.known(session)
     if not failed:  # the failure was suppressed, or the call had finished

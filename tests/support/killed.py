@@ -116,7 +116,6 @@ def started(
     sent: Sequence[Sent] = (),
     *,
     env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
     seconds: float = SECONDS_TO_END,
 ) -> Ended:
     """Runs Python with these arguments as a session of its own, and sends it signals.
@@ -125,7 +124,7 @@ def started(
         TimeoutError: it has not ended in time; all of its session is killed then.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = start(arguments, out, err, env=env, cwd=cwd)
+        process = start(arguments, out, err, env=env)
         try:
             _send(process.pid, sent, lambda: process.poll() is None)
             code = process.wait(seconds)
@@ -146,7 +145,6 @@ def start(
     stderr: Any = subprocess.PIPE,
     *,
     env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Python with these arguments, as a session of its own, which handles signals as if a shell had started it."""
     return subprocess.Popen(
@@ -154,7 +152,6 @@ def start(
         stdout=stdout,
         stderr=stderr,
         env=dict(env or os.environ),
-        cwd=cwd,
         start_new_session=True,
         preexec_fn=_as_by_a_shell,  # noqa: PLW1509
     )
@@ -172,11 +169,6 @@ def warm_up(work: Callable[[], Any]) -> None:
 def session_of(pid: int) -> list[int]:
     """The processes of a session that are still running, such as the workers of a process that :func:`start` gave."""
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _session(int(entry)) == pid]
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
-    return _session(pid) is not None
 
 
 def tells_errors(work: Callable[[], Any]) -> Callable[[], int]:
