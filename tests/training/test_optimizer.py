@@ -64,24 +64,20 @@ def groups_by_name(model: nn.Module, optimizer: Any) -> list[tuple[set[str], flo
     ]
 
 
-def assert_same_groups(official_model: nn.Module, our_model: nn.Module, optim: DictConfig) -> Optimizer:
-    theirs, ours = construct_official(official_model, optim), construct_ours(our_model, optim)
-    assert groups_by_name(our_model, ours) == groups_by_name(official_model, theirs)
-    for step, where in enumerate((0.37, 1 - 1e-9, 0.0)):
-        theirs.step_schedulers(where, step)
-        ours.step_schedulers(where, step)
-        assert groups_by_name(our_model, ours) == groups_by_name(official_model, theirs)
-    ours.step_schedulers(1.0)
-    # The official constants stop just before the end.
-    assert [g["lr"] for g in ours.param_groups] == [s["lr"](1.0) for s in theirs.schedulers]
-    return ours
-
-
 def test_official_training_configuration():
     name = parity.config_name("sam2.1_t")
     theirs = sam2.build_sam.build_sam2(name, None, device="cpu", mode="train")
     ours = sam2fast.build_sam.build_sam2(name, None, device="cpu", mode="train")
-    optimizer = assert_same_groups(theirs, ours, official_optim())
+    optim = official_optim()
+    their_optimizer, optimizer = construct_official(theirs, optim), construct_ours(ours, optim)
+    assert groups_by_name(ours, optimizer) == groups_by_name(theirs, their_optimizer)
+    for step, where in enumerate((0.37, 1 - 1e-9, 0.0)):
+        their_optimizer.step_schedulers(where, step)
+        optimizer.step_schedulers(where, step)
+        assert groups_by_name(ours, optimizer) == groups_by_name(theirs, their_optimizer)
+    optimizer.step_schedulers(1.0)
+    # The official constants stop just before the end.
+    assert [g["lr"] for g in optimizer.param_groups] == [s["lr"](1.0) for s in their_optimizer.schedulers]
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
     assert len({group["lr"] for group in optimizer.param_groups}) > 10
 
