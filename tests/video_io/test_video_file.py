@@ -78,6 +78,17 @@ def test_every_frame_in_any_order(name, prefetch):
     frames.close()
 
 
+def test_properties_of_the_test_videos():
+    """The test files have the properties in their names."""
+    assert fully_decoded(video("h264 mp4")) == list(range(COUNT))
+    assert fully_decoded(video("edit list")) == list(range(17, COUNT))
+    assert len(fully_decoded(video("vp8 with hidden frames"))) == COUNT - 15
+    assert fully_decoded(video("no keyframe at first"))[0] > 5
+    with av.open(io.BytesIO(video("h264 mp4"))) as container:
+        pts = [packet.pts for packet in container.demux(video=0) if packet.size]
+    assert pts != sorted(pts)
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are not listed here")
 @pytest.mark.parametrize("leave", [lambda frames: frames.close(), lambda frames: None], ids=["close", "del"])
 def test_files_are_closed(tmp_path, leave):
