@@ -22,9 +22,8 @@ REFUSED: dict[str, tuple[int, ...]] = {
     # States of videos and of streams differ.
     "load_state": (1,),
     "restore_stream": (0,),
-    # JSON lines of a data set are not a record of `track`; a list of masks is not a file of SA-V.
+    # JSON lines of a data set are not a record of `track`.
     **dict.fromkeys(("masks.jsonl", "masks.jsonl by frame"), (1,)),
-    **dict.fromkeys(("SA-V", "SA-V as a layout"), (1,)),
 }
 
 
