@@ -28,15 +28,10 @@ def test_batches_of_different_sizes():
     assert (expected - SAM2Transforms(256, 0.0).forward_batch(images)).abs().max() < 1e-5
 
 
-def test_float_images_as_the_original():
-    image = (RGB / 255).astype(np.float32)
+@pytest.mark.parametrize("image", [(RGB / 255).astype(np.float32), Image.fromarray(RGB)], ids=["float", "PIL"])
+def test_other_images_as_the_original(image):
     expected = OfficialTransforms(256, 0.0)(image)
     assert (expected - SAM2Transforms(256, 0.0)(image)).abs().max() < 1e-5
-
-
-def test_pil_images_as_the_original():
-    image = Image.fromarray(RGB)
-    assert (OfficialTransforms(256, 0.0)(image) - SAM2Transforms(256, 0.0)(image)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -12,6 +12,7 @@ from sam2fast.cli import track_run
 from sam2fast.tracking.approximations import EXACT, Approximations
 
 ASKED = ["memory_slots=4", "pooled_memory", "still_frames=0.01", "fp8_attention=emulated"]
+COMMAND = ["track", "--model", "nano", *ONE]
 
 
 def begun(predictor, video):
@@ -78,26 +79,14 @@ def test_files_from_before_have_none(rough, video, tmp_path):
 
 def test_the_command_refuses(video, tmp_path, monkeypatch):
     monkeypatch.setattr(track_run, "build_sam2_video_predictor", None)  # would fail
-    command = ["track", video, "--model", "nano", "--out", tmp_path / "out", *ONE, "--approximate"]
+    command = [*COMMAND, video, "--out", tmp_path / "out", "--approximate"]
     for asked, reason in (("fast", "no approximation 'fast'; the known ones are"), ("still_frames=2", "from 0 to 1")):
         result = invoke(*command, asked)
         assert result.exit_code == 2 and reason in " ".join(result.stderr.split()) and not (tmp_path / "out").exists()
 
 
 def test_the_command_tracks_by_them(video, tmp_path):
-    command = [
-        "track",
-        video,
-        "--model",
-        "nano",
-        "--device",
-        "cpu",
-        *ONE,
-        "--format",
-        "json",
-        "--out",
-        tmp_path / "out",
-    ]
+    command = [*COMMAND, video, "--device", "cpu", "--format", "json", "--out", tmp_path / "out"]
     asked = ("memory_slots=2", "pooled_memory", "fp8_attention=emulated")
     assert invoke(*command, "--end", "2", *(word for name in asked for word in ("--approximate", name))).exit_code == 0
     said = json.dumps(json.loads((tmp_path / "out" / "track.json").read_text()))

@@ -80,16 +80,6 @@ def test_noise_is_not(rough):
     assert track(rough, video)[1] == 1
 
 
-def test_the_difference():
-    black, other = torch.zeros(64, 96, 3, dtype=torch.uint8)[:, :64], torch.zeros(64, 64, 3, dtype=torch.uint8)
-    assert difference(summary_of(black), summary_of(other)) == 0
-    other[32:, 32:] = 51
-    other[:32, :16] = 51
-    assert difference(summary_of(black), summary_of(other)) == pytest.approx(0.2)
-    other[:, :] = 255
-    assert difference(summary_of(other), summary_of(black)) == pytest.approx(1.0)
-
-
 def test_a_frame_that_cannot_be_encoded_is_not_remembered(rough, monkeypatch):
     rough.approximations = "still_frames"
     state = rough.init_state([A, B, B])

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sam2fast import sam2_image_predictor
 from sam2fast.amg.candidates import Candidates
 from sam2fast.prompt_inputs import check_boxes, check_numbers, check_points
 from sam2fast.tracking.prompts import mask_prompt
@@ -59,28 +58,6 @@ def test_shapes_of_lists_of_tensors_are_reported():
     points = [torch.zeros(2, requires_grad=True)] * 2
     with pytest.raises(ValueError, match=r"labels has shape \(3,\); expected \(2,\), one per point"):
         check_points(points, [1, 1, 1])
-
-
-class Travelling:
-    """A result that records the operations on it."""
-
-    def __init__(self, tensor, done):
-        self.tensor, self.done = tensor, done
-
-    def __getattr__(self, name):
-        def call(*arguments):
-            self.done.append(name)
-            result = getattr(self.tensor, name)(*arguments)
-            return Travelling(result, self.done) if isinstance(result, torch.Tensor) else result
-
-        return call
-
-
-def test_masks_are_copied_as_bytes():
-    mask, done = torch.eye(3).bool()[None], []
-    result = sam2_image_predictor._to_numpy(Travelling(mask, done))
-    assert done.index("cpu") < done.index("float")
-    assert result.dtype == np.float32 and np.array_equal(result, np.eye(3))
 
 
 def test_candidates_are_selected_with_one_synchronisation():

@@ -115,15 +115,11 @@ def test_rows_fill_a_bucket_for_compiled_parts(video):
     def rows(model) -> int:
         return len(eager_runner.gather_memory(model, s.state.bank, pages, rules, 12).page_table)
 
-    assert rows(OnCuda()) == 3
-    compile_model(predictor, ["mask_decoder"], backend="eager")
-    assert rows(OnCuda()) == 4 and rows(predictor) == 3
-    uncompile(predictor)
-    compile_model(predictor, ["memory_attention"], backend="eager")
-    assert rows(OnCuda()) == 4
-    uncompile(predictor)
-    compile_model(predictor, ["image_encoder"], backend="eager")  # which knows of no objects
-    assert rows(OnCuda()) == 3
+    # The image encoder knows of no objects.
+    for parts, expected in (([], 3), (["mask_decoder"], 4), (["memory_attention"], 4), (["image_encoder"], 3)):
+        compile_model(predictor, parts, backend="eager")
+        assert (rows(OnCuda()), rows(predictor)) == (expected, 3), parts
+        uncompile(predictor)
     part = predictor.memory_encoder
     for how in ("its forward", "itself", "a module around it"):
         if how == "its forward":  # as the original's VOS predictor does
