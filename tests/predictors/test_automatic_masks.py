@@ -167,6 +167,26 @@ def test_progress(capsys):
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
+def test_the_cases_reach_every_filter():
+    """Each option changes the official generator's result; otherwise its case would test nothing."""
+
+    def count(**options: Any) -> int:
+        return len(pair(ALL | options)[0].generate(image(150, 200)))
+
+    every = count()
+    assert every == 3 * 36
+    assert count(pred_iou_thresh=0.4) < every
+    assert count(stability_score_thresh=0.6) < every
+    assert count(box_nms_thresh=0.7) < every
+    crops = count(crop_n_layers=1, crop_nms_thresh=1.0)
+    assert crops < 5 * every  # near the crops' edges
+    assert count(crop_n_layers=1) < crops
+
+    plain, filled = (pair(ALL | {"min_mask_region_area": area})[0].generate(image(150, 200)) for area in (0, 6))
+    changed = sum(a["area"] != b["area"] for a, b in zip(plain, filled, strict=True))
+    assert changed > every / 2
+
+
 @pytest.mark.parametrize(("limit", "of_device"), [(1, 1000), (5, 1000), (1000, 1000), (64, 5)])
 def test_points_per_batch_and_the_device_bound_the_decoder(limit, of_device, monkeypatch):
     monkeypatch.setattr(amg_parameters, "CPU_PROMPTS", of_device)
