@@ -15,7 +15,7 @@ TESTS = (
     *("tests/checkpoints/test_loading.py", "tests/io/test_overlay.py", "tests/cli/test_env.py"),
     *("tests/video_io/test_reading.py", "tests/api", "tests/sessions/test_wrong_calls.py"),
     *("tests/properties/test_run_lengths.py", "tests/security/test_hostile_files.py"),
-    "tests/faults/test_thread_guard.py",
+    "tests/faults/test_concurrent_use.py",
 )
 # Files that these tests need besides the installed package.
 COPIED = ("tests", "bench", "docs", "README.md", "pyproject.toml")
