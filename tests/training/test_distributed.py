@@ -195,7 +195,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.
 def test_a_killed_process_ends_the_run_in_one_line(killed: Any) -> None:
     folder, run, (output, errors) = killed
     assert run.returncode == 1 and output == ""
-    assert errors.splitreports() == ["sam2fast: process 1 of 2 was killed by SIGKILL"], errors
+    assert errors.splitlines() == ["sam2fast: process 1 of 2 was killed by SIGKILL"], errors
 
 
 @pytest.mark.long
