@@ -1,6 +1,7 @@
-"""The examples that docs/research.md names; tests/docs runs its snippets."""
+"""The snippets of docs/research.md, and the examples that it names."""
 
 import json
+import re
 import runpy
 import sys
 from dataclasses import fields
@@ -12,11 +13,24 @@ from small_video import SIZE
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.kernels import _custom_ops
 from sam2fast.tracking.approximations import EXACT, Approximations
 
 ROOT = Path(__file__).parents[2]
 OTHERS = {"approximations", "nano_heldout", "scaling", "shared", "striped_snakes"}  # no hooks
 EXAMPLES = sorted({path.stem for path in (ROOT / "examples").glob("*.py")} - OTHERS)
+
+
+def test_snippets(capsys):
+    document = (ROOT / "docs" / "research.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, "docs/research.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "torch.Size([4, 32, 64, 64])" in printed and re.search(r"conditioning 0 3 \d", printed)
+    assert len(names["maps"]) == 1 and not _custom_ops.registered
+    assert len(snippets) == document.count("```python") == 7
 
 
 def test_every_example_is_named():
