@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
-from sam2fast.modeling.layers import Linear
+from sam2fast.modeling.layers import project
 from sam2fast.modeling.position_encoding import axial_rope
+from sam2fast.modeling.standard import standard
 
 
+@standard
 class Attention(nn.Module):
     """Multi-head attention whose inner dimension may be smaller than the embedding dimension.
 
@@ -36,14 +38,16 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.dropout_p = dropout
         kv_dim = embedding_dim if kv_in_dim is None else kv_in_dim
-        self.q_proj = Linear(embedding_dim, self.internal_dim)
-        self.k_proj = Linear(kv_dim, self.internal_dim)
-        self.v_proj = Linear(kv_dim, self.internal_dim)
-        self.out_proj = Linear(self.internal_dim, embedding_dim)
+        self.q_proj = nn.Linear(embedding_dim, self.internal_dim)
+        self.k_proj = nn.Linear(kv_dim, self.internal_dim)
+        self.v_proj = nn.Linear(kv_dim, self.internal_dim)
+        self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``q (B, N, C)`` attends to ``k, v (B, M, C_kv)``; a batch of 1 is broadcast. Returns ``(B, N, C)``."""
-        return self.attend_projected(self.q_proj(q), self.k_proj(k), self.v_proj(v))
+        return self.attend_projected(
+            self._project(self.q_proj, q), self._project(self.k_proj, k), self._project(self.v_proj, v)
+        )
 
     def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """:meth:`forward` of what has been projected to ``(B or 1, ..., D)``."""
@@ -54,7 +58,10 @@ class Attention(nn.Module):
         dropout_p = self.dropout_p if self.training else 0.0
         attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
         out = in_float32(attention, q, k, v) if emulates_bfloat16(q, k) else attention(q, k, v)
-        return self.out_proj(self._recombine_heads(out)).reshape(B, N, self.out_proj.out_features)
+        return self._project(self.out_proj, self._recombine_heads(out)).flatten(0, 1).unflatten(0, (B, N))
+
+    def _project(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return project(layer, x)
 
     def _separate_heads(self, x: Tensor, num_heads: int) -> Tensor:
         return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
@@ -63,6 +70,7 @@ class Attention(nn.Module):
         return x.transpose(1, 2).flatten(-2)
 
 
+@standard
 class RoPEAttention(Attention):
     """Attention over a square map with axial rotary positions; keys may be several such maps, concatenated.
 
@@ -98,11 +106,11 @@ class RoPEAttention(Attention):
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
         cos, sin = self._rope(q.shape[1], q.device)
-        projected = (self.q_proj(q), self.k_proj(k), self.v_proj(v))
+        projected = (self._project(self.q_proj, q), self._project(self.k_proj, k), self._project(self.v_proj, v))
         q, k, v = (self._separate_heads(x, self.num_heads) for x in projected)
         dropout = self.dropout_p if self.training else 0.0
         out = rope_attention(q, k, v, cos, sin, num_k_exclude_rope, dropout)
-        return self.out_proj(self._recombine_heads(out))
+        return self._project(self.out_proj, self._recombine_heads(out))
 
     def attend(self, x: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """Queries from ``x (1 or B, N, C)`` to the memories of B objects: ``(B, N, C)``.
@@ -112,11 +120,11 @@ class RoPEAttention(Attention):
         """
         whole = memory.pages.shape[1] == x.shape[1]
         cos, sin = (self._rope if whole else self._rope_with_means)(x.shape[1], x.device)
-        query = self._separate_heads(self.q_proj(x), self.num_heads)
+        query = self._separate_heads(self._project(self.q_proj, x), self.num_heads)
         weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
         if self.attend_hook is not None:
             self.attend_hook(query, memory, *weights, cos, sin)
-        return self.out_proj(memory_attention(query, memory, *weights, cos, sin, fp8=fp8))
+        return self._project(self.out_proj, memory_attention(query, memory, *weights, cos, sin, fp8=fp8))
 
     def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         return self._table(positions, device)

@@ -44,6 +44,8 @@ class CompiledMethod:
         mode, backend: as for ``torch.compile``.
     """
 
+    keeps_standard = True  # see sam2fast.modeling.standard
+
     def __init__(self, module: nn.Module, name: str, mode: str | None, backend: str | Callable[..., Any]) -> None:
         self._args = (module, name, mode, backend)
         self._eager: Callable[..., Any] = getattr(type(module), name).__get__(module)

@@ -18,6 +18,8 @@ from torch.nn.grad import conv2d_weight
 
 from sam2fast.kernels._cpu import is_cpu_inference, linear
 from sam2fast.modeling.attention import Attention
+from sam2fast.modeling.layers import project
+from sam2fast.modeling.standard import standard
 
 # Up to this exponent, sums of thousands of exponentials are far from fp32's limits.
 SAFE_EXPONENT = 64.0
@@ -36,6 +38,7 @@ class FoldedTokens(NamedTuple):
         return [FoldedTokens(*parts) for parts in zip(*(x.split(size) for x in self), strict=True)]
 
 
+@standard
 class CrossAttention(Attention):
     """:class:`Attention` with images on its many side; its results are those of ``forward`` but for rounding."""
 
@@ -54,7 +57,7 @@ class CrossAttention(Attention):
 
     def tokens_to_image(self, tokens: Tensor, images: Sequence[Tensor], pe: Tensor) -> Tensor:
         """``forward(tokens, image + pe, image)``, folded, for ``tokens (B, T, C)``."""
-        query = self._separate_heads(self.q_proj(tokens), self.num_heads) * self._scale  # (B, heads, T, d)
+        query = self._separate_heads(project(self.q_proj, tokens), self.num_heads) * self._scale  # (B, heads, T, d)
         folded = (query @ self._by_head(self.k_proj.weight)).flatten(1, 2)  # (B, heads * T, C)
         offsets = (query @ self._by_head(self.k_proj.bias)[..., None])[..., 0].flatten(1)
         size = len(folded) // len(images)
@@ -70,14 +73,15 @@ class CrossAttention(Attention):
 
     def fold(self, keys: Tensor, values: Tensor, projected: bool = False) -> FoldedTokens:
         """Tokens ``keys, values (B, T, C)`` for :meth:`read` by an image, or by ``q_proj`` of one if ``projected``."""
-        keys = self._separate_heads(self.k_proj(keys), self.num_heads) * self._scale  # (B, heads, T, d)
+        keys = self._separate_heads(project(self.k_proj, keys), self.num_heads) * self._scale  # (B, heads, T, d)
         if projected:
             head_mask = torch.eye(self.num_heads, dtype=keys.dtype, device=keys.device)[:, None, :, None]
             folded, offsets = (keys[:, :, :, None] * head_mask).flatten(3), torch.zeros_like(keys[..., 0])
         else:
             folded = keys @ self._by_head(self.q_proj.weight)
             offsets = (keys @ self._by_head(self.q_proj.bias)[..., None])[..., 0]
-        values = self._separate_heads(self.v_proj(values), self.num_heads) @ self._by_head(self.out_proj.weight.t())
+        values = self._separate_heads(project(self.v_proj, values), self.num_heads)
+        values = values @ self._by_head(self.out_proj.weight.t())
         return FoldedTokens(folded.flatten(1, 2), offsets.flatten(1), values.flatten(1, 2))
 
     def read(self, image: Tensor, tokens: FoldedTokens) -> Tensor:

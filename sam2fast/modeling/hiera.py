@@ -11,16 +11,19 @@ from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.kernels.window_attention import window_attention
 from sam2fast.modeling.layers import (
     MLP,
-    Conv2d,
     DropPath,
-    LayerNorm,
-    Linear,
     TensorCache,
     chunked,
     computed_dtype,
+    convolve,
+    normalize,
+    normed_sum,
+    project,
 )
+from sam2fast.modeling.standard import is_standard, standard
 
 
+@standard
 class PatchEmbed(nn.Module):
     """Image ``(B, 3, H, W)`` to tokens ``(B, H / 4, W / 4, C)`` by a convolution, 7x7 of stride 4 in all models."""
 
@@ -33,32 +36,55 @@ class PatchEmbed(nn.Module):
         embed_dim: int = 768,
     ) -> None:
         super().__init__()
-        self.proj = Conv2d(in_chans, embed_dim, kernel_size=kernel_size, stride=stride, padding=padding)  # type: ignore[arg-type]
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=kernel_size, stride=stride, padding=padding)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """An image ``(B, in_chans, H, W)`` to tokens ``(B, H', W', embed_dim)``."""
-        return self.proj(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+        return convolve(self.proj, x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
 
 
+@standard
 class MultiScaleAttention(nn.Module):
-    """Projections around :func:`window_attention`; maps ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
+    """Attention of windows ``(B, H, W, dim)`` to themselves: ``(B, H', W', dim_out)``.
 
-    def __init__(
-        self, dim: int, dim_out: int, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
-    ) -> None:
+    Source: ``sam2.modeling.backbones.hieradet.MultiScaleAttention``.
+
+    Args:
+        q_pool: pools the queries, and so the result; None for as many queries as keys.
+    """
+
+    def __init__(self, dim: int, dim_out: int, num_heads: int, q_pool: nn.Module | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.window_size = window_size
-        self.q_stride = q_stride
-        self.qkv = Linear(dim, 3 * dim_out)
-        self.proj = Linear(dim_out, dim_out)
+        self.q_pool = q_pool
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``; H' and W' are H and W over ``q_stride``, if given."""
-        x = window_attention(self.qkv(x), self.qkv.bias, self.num_heads, self.window_size, self.q_stride)
-        return self.proj(x)
+        """``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
+        B, H, W, _ = x.shape
+        q, k, v = project(self.qkv, x).reshape(B, H * W, 3, self.num_heads, -1).unbind(2)
+        if self.q_pool is not None:
+            q = _pooled(q.reshape(B, H, W, -1), self.q_pool)
+            H, W = q.shape[1:3]
+            q = q.reshape(B, H * W, self.num_heads, -1)
+        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return project(self.proj, out.transpose(1, 2).reshape(B, H, W, -1))
+
+    def fused(self, x: Tensor, window_size: int, q_stride: tuple[int, int] | None) -> Tensor:
+        """:meth:`forward` of each window of a map ``(B, H, W, dim)``; the result is a map, too."""
+        return self._project_out(
+            window_attention(self._project_in(x), self.qkv.bias, self.num_heads, window_size, q_stride)
+        )
+
+    def _project_in(self, x: Tensor) -> Tensor:
+        return project(self.qkv, x)
+
+    def _project_out(self, x: Tensor) -> Tensor:
+        return project(self.proj, x)
 
 
+@standard
 class MultiScaleBlock(nn.Module):
     """One transformer block; the first of a stage doubles the channels and pools queries and residual.
 
@@ -70,24 +96,39 @@ class MultiScaleBlock(nn.Module):
         dim: int,
         dim_out: int,
         num_heads: int,
-        window_size: int,
-        q_stride: tuple[int, int] | None = None,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        q_stride: tuple[int, int] | None = None,
+        window_size: int = 0,
     ) -> None:
         super().__init__()
         self.dim_out = dim_out
         self.window_size = window_size
         self.q_stride = q_stride
-        self.norm1 = LayerNorm(dim, eps=1e-6)
-        self.attn = MultiScaleAttention(dim, dim_out, num_heads, window_size, q_stride)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.pool = nn.MaxPool2d(q_stride, q_stride) if q_stride else None
+        self.attn = MultiScaleAttention(dim, dim_out, num_heads, self.pool)
         self.drop_path = DropPath(drop_path)
-        self.norm2 = LayerNorm(dim_out, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim_out, eps=1e-6)
         self.mlp = MLP(dim_out, int(dim_out * mlp_ratio), dim_out, num_layers=2, activation=nn.GELU)
-        self.proj = Linear(dim, dim_out) if dim != dim_out else None
+        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
+        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``, by a call of each module, as in the original."""
+        shortcut, x = x, normalize(self.norm1, x)
+        if self.proj is not None:
+            shortcut = project(self.proj, x)
+            shortcut = shortcut if self.pool is None else _pooled(shortcut, self.pool)
+        if self.window_size:
+            windows, grid = _cut(x, self.window_size)
+            x = _joined(self.attn(windows), grid, shortcut.shape[1:3])
+        else:
+            x = self.attn(x)
+        x = shortcut + self.drop_path(x)
+        return x + self.drop_path(self.mlp(normalize(self.norm2, x)))
+
+    def fused(self, x: Tensor) -> Tensor:
+        """:meth:`forward` by fewer and larger operations; the map is computed in chunks that fit the cache."""
         if self.window_size and not (self.q_stride and self.window_size % self.q_stride[0]):
             return chunked(self._block, x, rows=self.window_size)
         x, attended = self._attend(x, None)
@@ -96,7 +137,7 @@ class MultiScaleBlock(nn.Module):
     def branches(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
         """The block for ``x + delta``; its result is the sum of the two, which the next norm adds."""
         x, attended = self._attend(x, delta)
-        x, normed = self.norm2.after(x, attended, computed_dtype(self.attn.proj.weight))
+        x, normed = normed_sum(self.norm2, x, attended, computed_dtype(self.attn.proj.weight))
         return x, self.drop_path(self.mlp(normed))
 
     def _block(self, x: Tensor) -> Tensor:
@@ -104,19 +145,44 @@ class MultiScaleBlock(nn.Module):
         return x + delta
 
     def _attend(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, normed = self.norm1.after(x, delta, computed_dtype(self.attn.qkv.weight))
+        x, normed = normed_sum(self.norm1, x, delta, computed_dtype(self.attn.qkv.weight))
         if self.proj is not None:
-            x = _max_pool(self.proj(normed), self.q_stride)
-        return x, self.drop_path(self.attn(normed))
+            x = _max_pool(self._project_residual(self.proj, normed), self.q_stride)
+        return x, self.drop_path(self.attn.fused(normed, self.window_size, self.q_stride))
+
+    def _project_residual(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        return project(layer, x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self.mlp(normed_sum(self.norm2, x, None)[1]))
 
 
 def _max_pool(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
     return F.max_pool2d(x.permute(0, 3, 1, 2), stride).permute(0, 2, 3, 1) if stride else x
 
 
+def _pooled(x: Tensor, pool: nn.Module) -> Tensor:
+    """``pool`` of ``(B, H, W, C)``."""
+    pooled: Tensor = pool(x.permute(0, 3, 1, 2))
+    return pooled.permute(0, 2, 3, 1)
+
+
+def _cut(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
+    """Windows ``(B * rows * columns, size, size, C)`` of ``(B, H, W, C)``, padded by zeros, and (rows, columns)."""
+    _, H, W, _ = x.shape
+    x = F.pad(x, (0, 0, 0, -W % size, 0, -H % size))
+    x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, rows, size, columns, size, C)
+    grid = x.shape[1], x.shape[3]
+    return x.transpose(2, 3).flatten(0, 2), grid
+
+
+def _joined(windows: Tensor, grid: tuple[int, int], size: Sequence[int]) -> Tensor:
+    """The map ``(B, *size, C)`` of windows that :func:`_cut` made; they may have been pooled since."""
+    x = windows.unflatten(0, (-1, *grid)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return x[:, : size[0], : size[1]]
+
+
+@standard
 class Hiera(nn.Module):
     """Four stages of windowed and a few global blocks.
 
@@ -166,7 +232,9 @@ class Hiera(nn.Module):
                 dim_out, num_heads = int(dim * dim_mul), int(num_heads * head_mul)
                 stage += 1
             stride = (q_stride[0], q_stride[1]) if i in pooling_blocks else None
-            self.blocks.append(MultiScaleBlock(dim, dim_out, num_heads, window, stride, drop_path=drop_rates[i]))
+            self.blocks.append(
+                MultiScaleBlock(dim, dim_out, num_heads, drop_path=drop_rates[i], q_stride=stride, window_size=window)
+            )
             dim = dim_out
         ends = self.stage_ends[::-1] if return_interm_layers else self.stage_ends[-1:]
         self.channel_list = [self.blocks[i].dim_out for i in ends]
@@ -179,10 +247,12 @@ class Hiera(nn.Module):
         delta: Tensor | None = None
         # On the CPU a block computes the map in chunks that fit the cache. Elsewhere its last addition is fused with
         # the next block's norm.
-        is_chunked = is_cpu_inference(x)
+        fuse, is_chunked = is_standard(self), is_cpu_inference(x)
         for i, block in enumerate(self.blocks):
-            if is_chunked:
+            if not fuse:
                 x = block(x)
+            elif is_chunked:
+                x = block.fused(x)  # type: ignore[operator]
             else:
                 x, delta = block.branches(x, delta)  # type: ignore[operator]
             if i == self.stage_ends[-1] or (i in self.stage_ends and self.return_interm_layers):

@@ -1,7 +1,7 @@
 """The image encoder: Hiera and the feature pyramid on top of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import linear
 from sam2fast.modeling.hiera import Hiera
-from sam2fast.modeling.layers import Conv2d, chunked
+from sam2fast.modeling.layers import Layers, chunked, convolve
+from sam2fast.modeling.standard import is_standard, standard
 
 
+@standard
 class FpnNeck(nn.Module):
     """Projects every level of the trunk to ``d_model`` channels and adds coarser levels to finer ones.
 
@@ -40,8 +42,8 @@ class FpnNeck(nn.Module):
         self.backbone_channel_list = list(backbone_channel_list)
         self.convs = nn.ModuleList()
         for channels in backbone_channel_list:
-            conv = Conv2d(channels, d_model, kernel_size=kernel_size, stride=stride, padding=padding)
-            self.convs.append(nn.Sequential())
+            conv = nn.Conv2d(channels, d_model, kernel_size=kernel_size, stride=stride, padding=padding)
+            self.convs.append(Layers())
             self.convs[-1].add_module("conv", conv)
         self.fpn_interp_model = fpn_interp_model
         self.fuse_type = fuse_type
@@ -50,11 +52,30 @@ class FpnNeck(nn.Module):
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """All levels ``(B, d_model, H_i, W_i)`` and their position encodings, finest first."""
-        features = self.features(xs)
+        features = self.features(xs) if is_standard(self) else self._features_by_calls(xs)
         return features, [self.position_encoding(x).to(x.dtype) for x in features]
 
+    def _features_by_calls(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """:meth:`features` by a call of each module, as in the original."""
+        out: list[Tensor] = []
+        for i in reversed(range(len(xs))):
+            x = self.convs[len(xs) - 1 - i](xs[i])
+            if i in self.fpn_top_down_levels and out:
+                x = self._summed(x, out[0])
+            out.insert(0, x)
+        return out
+
+    def _summed(self, x: Tensor, coarser: Tensor) -> Tensor:
+        x = x + F.interpolate(
+            coarser.float(),
+            scale_factor=2.0,
+            mode=self.fpn_interp_model,
+            align_corners=None if self.fpn_interp_model == "nearest" else False,
+        )
+        return x / 2 if self.fuse_type == "avg" else x
+
     def features(self, xs: Sequence[Tensor], heads: Mapping[int, nn.Conv2d] | None = None) -> list[Tensor]:
-        """The levels without position encodings.
+        """The levels without position encodings, fused; see :func:`~sam2fast.modeling.standard.is_standard`.
 
         Args:
             xs: trunk features ``(B, C_i, H_i, W_i)``, finest first.
@@ -75,23 +96,16 @@ class FpnNeck(nn.Module):
             x = _pointwise(lateral, xs[i])
             if top_down:
                 assert previous is not None
-                x = x + F.interpolate(
-                    previous.float(),
-                    scale_factor=2.0,
-                    mode=self.fpn_interp_model,
-                    align_corners=None if self.fpn_interp_model == "nearest" else False,
-                )
-                if self.fuse_type == "avg":
-                    x = x / 2
+                x = self._summed(x, previous)
             previous = x
-            out[i] = heads[i](x) if i in heads else x
+            out[i] = convolve(heads[i], x) if i in heads else x
         return out
 
 
 def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """``conv(x)``; a 1x1 convolution of a channels-last map is a matrix multiplication over its tokens."""
     if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.padding != (0, 0):
-        return conv(x)
+        return convolve(conv, x)
     return _project(x, conv.weight.flatten(1), conv.bias)
 
 
@@ -111,6 +125,7 @@ def _compose(first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
     return _project(x, weight.to(first.weight.dtype), bias.to(first.weight.dtype))
 
 
+@standard
 class ImageEncoder(nn.Module):
     """Trunk and neck.
 
@@ -139,6 +154,19 @@ class ImageEncoder(nn.Module):
         }
 
     def features(self, sample: Tensor, heads: Mapping[int, nn.Conv2d] | None = None) -> list[Tensor]:
-        """The levels without encodings, some of them through a head (see :meth:`FpnNeck.features`)."""
+        """The levels without encodings, some of them through a head, fused; see :meth:`FpnNeck.features`."""
         features = self.neck.features(self.trunk(sample), heads)
         return features[: len(features) - self.scalp]
+
+
+def encode_levels(encoder: nn.Module, images: Tensor, heads: Mapping[int, nn.Conv2d]) -> list[Tensor]:
+    """The levels of ``images (B, 3, H, W)``, finest first, some of them through a head; see :meth:`FpnNeck.features`.
+
+    Fused if encoder and heads are standard. ``encoder`` may be anything that returns the official dict.
+    """
+    if is_standard(encoder) and all(map(is_standard, heads.values())):
+        return cast(ImageEncoder, encoder).features(images, heads)
+    levels = list(encoder(images)["backbone_fpn"])
+    for i, head in heads.items():
+        levels[i] = convolve(head, levels[i])
+    return levels

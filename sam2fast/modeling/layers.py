@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear
 from sam2fast.kernels.layer_norm import add_layer_norm
 from sam2fast.kernels.linear_gelu import gelu_mlp
+from sam2fast.modeling.standard import is_standard_layer, standard
 
 
 def computed_dtype(weight: Tensor) -> torch.dtype:
@@ -25,44 +26,49 @@ def as_computed(x: Tensor, weight: Tensor) -> Tensor:
     return x.to(computed_dtype(weight))
 
 
-class Linear(nn.Linear):
-    """``nn.Linear`` that takes input of any float dtype and computes in its weights' dtype."""
+def call(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)`` for input of any float dtype, which gets the dtype of the layer's weight.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., in_features)`` to ``(..., out_features)``, in :func:`computed_dtype`."""
-        return linear(as_computed(x, self.weight), self.weight, self.bias)
-
-
-class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` that takes input of any float dtype and computes in its weights' dtype."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')``, in :func:`computed_dtype`."""
-        if emulates_bfloat16(x, self.weight):
-            return in_float32(self._conv_forward, x, self.weight, self.bias)
-        return super().forward(x.to(self.weight.dtype))
+    ``layer`` may be anything that a user put in the place of one of torch's, with or without a ``weight``.
+    """
+    weight = getattr(layer, "weight", None)
+    return cast(Tensor, layer(as_computed(x, weight) if isinstance(weight, Tensor) else x))
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` that takes input of any float dtype and computes in its weights' dtype."""
+def project(layer: nn.Module, x: Tensor) -> Tensor:
+    """``(..., in_features)`` to ``(..., out_features)`` by a linear layer, in :func:`computed_dtype`.
 
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')``, in :func:`computed_dtype`."""
-        return super().forward(x.to(self.weight.dtype), output_size)
-
-
-class LayerNorm(nn.LayerNorm):
-    """``nn.LayerNorm`` computed in fp32, with an fp32 result, also for fp16 and bf16 input."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., *normalized_shape)`` to the same shape, in fp32."""
-        return self.after(x, None)[1]
-
-    def after(self, x: Tensor, delta: Tensor | None, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-        """``x + delta`` and its norm, in ``dtype`` if given; see :func:`sam2fast.kernels.layer_norm.add_layer_norm`."""
-        return add_layer_norm(x, delta, self.weight, self.bias, self.eps, dtype)
+    ``nn.Linear`` is computed by :func:`sam2fast.kernels._cpu.linear`, anything else is called.
+    """
+    if is_standard_layer(layer, nn.Linear):
+        weight, bias = cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias
+        return linear(as_computed(x, weight), weight, bias)
+    return call(layer, x)
 
 
+def convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    """``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')`` by a convolution, in :func:`computed_dtype`."""
+    if is_standard_layer(layer, nn.Conv2d) and emulates_bfloat16(x, cast(nn.Conv2d, layer).weight):
+        convolution = cast(nn.Conv2d, layer)
+        return in_float32(convolution._conv_forward, x, convolution.weight, convolution.bias)
+    return call(layer, x)
+
+
+def normed_sum(
+    norm: nn.LayerNorm, x: Tensor, delta: Tensor | None, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """``x + delta`` and its norm, in ``dtype`` or fp32; see :func:`sam2fast.kernels.layer_norm.add_layer_norm`."""
+    return add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps, dtype)
+
+
+def normalize(norm: nn.Module, x: Tensor) -> Tensor:
+    """Layer norm ``(..., C)`` of input of any float dtype. ``nn.LayerNorm`` is computed in fp32, with fp32 results."""
+    if is_standard_layer(norm, nn.LayerNorm):
+        return normed_sum(cast(nn.LayerNorm, norm), x, None)[1]
+    return call(norm, x)
+
+
+@standard
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of ``(B, C, H, W)``, computed in fp32; the result is fp32.
 
@@ -82,6 +88,18 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
+@standard
+class Layers(nn.Sequential):
+    """``nn.Sequential`` whose convolutions take input of any float dtype and compute in their weights' dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` through all layers."""
+        for layer in self:
+            x = convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x)
+        return x
+
+
+@standard
 class MLP(nn.Module):
     """``num_layers`` linear layers with an activation between them, ``(..., input_dim)`` to ``(..., output_dim)``.
 
@@ -99,7 +117,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
-        self.layers = nn.ModuleList(Linear(n, k) for n, k in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(n, k) for n, k in zip(widths[:-1], widths[1:], strict=True))
         self.act = activation()
         self.sigmoid_output = sigmoid_output
         self.is_transformers = num_layers == 2 and activation is nn.GELU and not sigmoid_output
@@ -108,20 +126,23 @@ class MLP(nn.Module):
         """``(..., input_dim)`` of any float dtype to ``(..., output_dim)``, in :func:`computed_dtype`."""
         *hidden, last = self.layers
         if self.is_transformers:
-            return mlp_with_gelu(self.layers[0], self.layers[1], self.act, x)
+            return mlp_with_gelu(hidden[0], last, self.act, x)
         for layer in hidden:
-            x = self.act(layer(x))
-        x = last(x)
+            x = self.act(project(layer, x))
+        x = project(last, x)
         return torch.sigmoid(x) if self.sigmoid_output else x
 
 
 def mlp_with_gelu(first: nn.Module, last: nn.Module, gelu: nn.Module, x: Tensor) -> Tensor:
-    """Two layers with GELU between them, fused unless a layer was replaced, for example by a quantised one."""
-    if type(first) is Linear and type(last) is Linear:
-        return gelu_mlp(as_computed(x, first.weight), first.weight, first.bias, last.weight, last.bias)
-    return cast(Tensor, last(gelu(first(x))))
+    """Two layers with GELU between them, fused if all three are standard."""
+    layers = (first, nn.Linear), (last, nn.Linear), (gelu, nn.GELU)
+    if all(is_standard_layer(*layer) for layer in layers):
+        one, two = cast(nn.Linear, first), cast(nn.Linear, last)
+        return gelu_mlp(as_computed(x, one.weight), one.weight, one.bias, two.weight, two.bias)
+    return project(last, gelu(project(first, x)))
 
 
+@standard
 class DropPath(nn.Module):
     """Drops whole samples of a residual branch ``(B, ...)`` in training (stochastic depth) and rescales the rest.
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import MLP, Conv2d, ConvTranspose2d, LayerNorm2d, Linear
+from sam2fast.modeling.layers import MLP, LayerNorm2d, call, project
+from sam2fast.modeling.standard import is_standard, standard
 from sam2fast.modeling.two_way_transformer import ImageTokens, TwoWayTransformer
 from sam2fast.modeling.upscaling import Upscaling
 
@@ -13,6 +14,7 @@ from sam2fast.modeling.upscaling import Upscaling
 GROUP, GROUP_ON_CPU = 32, 4
 
 
+@standard
 class MaskDecoder(nn.Module):
     """Predicts four masks (one for clear prompts, three for ambiguous ones) and selects among them.
 
@@ -54,22 +56,22 @@ class MaskDecoder(nn.Module):
         self.use_multimask_token_for_obj_ptr = use_multimask_token_for_obj_ptr
 
         self.output_upscaling = nn.Sequential(
-            ConvTranspose2d(C, C // 4, kernel_size=2, stride=2),
+            nn.ConvTranspose2d(C, C // 4, kernel_size=2, stride=2),
             LayerNorm2d(C // 4),
             activation(),
-            ConvTranspose2d(C // 4, C // 8, kernel_size=2, stride=2),
+            nn.ConvTranspose2d(C // 4, C // 8, kernel_size=2, stride=2),
             activation(),
         )
         self.use_high_res_features = use_high_res_features
         if use_high_res_features:
-            self.conv_s0 = Conv2d(C, C // 8, kernel_size=1)
-            self.conv_s1 = Conv2d(C, C // 4, kernel_size=1)
+            self.conv_s0 = nn.Conv2d(C, C // 8, kernel_size=1)
+            self.conv_s1 = nn.Conv2d(C, C // 4, kernel_size=1)
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(C, C, C // 8, 3) for _ in range(self.num_mask_tokens))
         self.iou_prediction_head = MLP(
             C, iou_head_hidden_dim, self.num_mask_tokens, iou_head_depth, sigmoid_output=iou_prediction_use_sigmoid
         )
         if pred_obj_scores:
-            self.pred_obj_score_head = MLP(C, C, 1, 3) if pred_obj_scores_mlp else Linear(C, 1)
+            self.pred_obj_score_head = MLP(C, C, 1, 3) if pred_obj_scores_mlp else nn.Linear(C, 1)
 
         self.dynamic_multimask_via_stability = dynamic_multimask_via_stability
         self.dynamic_multimask_stability_delta = dynamic_multimask_stability_delta
@@ -101,15 +103,29 @@ class MaskDecoder(nn.Module):
             object score logits ``(B, 1)``.
         """
         dynamic = self.dynamic_multimask_via_stability and not multimask_output and not self.training
-        masks, ious, mask_tokens, object_scores = self._predict(
-            image_embeddings,
-            image_pe,
-            sparse_prompt_embeddings,
-            dense_prompt_embeddings,
-            high_res_features,
-            slice(1, None) if multimask_output else slice(None) if dynamic else slice(1),
-            self._dynamic_multimask_via_stability if dynamic else None,
-        )
+        selected = slice(1, None) if multimask_output else slice(None) if dynamic else slice(1)
+        if is_standard(self):
+            masks, ious, mask_tokens, object_scores = self._predict(
+                image_embeddings,
+                image_pe,
+                sparse_prompt_embeddings,
+                dense_prompt_embeddings,
+                high_res_features,
+                selected,
+                self._dynamic_multimask_via_stability if dynamic else None,
+            )
+        else:
+            masks, ious, mask_tokens, object_scores = self.predict_masks(
+                image_embeddings=image_embeddings,
+                image_pe=image_pe,
+                sparse_prompt_embeddings=sparse_prompt_embeddings,
+                dense_prompt_embeddings=dense_prompt_embeddings,
+                repeat_image=repeat_image,
+                high_res_features=high_res_features,
+            )
+            masks, ious = masks[:, selected], ious[:, selected]
+            if dynamic:
+                masks, ious = self._dynamic_multimask_via_stability(masks, ious)
         use_multimask_tokens = multimask_output and self.use_multimask_token_for_obj_ptr
         return masks, ious, mask_tokens[:, 1:] if use_multimask_tokens else mask_tokens[:, :1], object_scores
 
@@ -127,7 +143,8 @@ class MaskDecoder(nn.Module):
         Raises:
             ValueError: the number of images is neither 1 nor the number of prompts.
         """
-        return self._predict(
+        predict = self._predict if is_standard(self) else self._predict_by_calls
+        return predict(
             image_embeddings,
             image_pe,
             sparse_prompt_embeddings,
@@ -135,6 +152,45 @@ class MaskDecoder(nn.Module):
             high_res_features,
             slice(None),
         )
+
+    def _predict_by_calls(
+        self,
+        images: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        high_res_features: Sequence[Tensor] | None,
+        selected: slice,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """:meth:`predict_masks` by a call of each module, as in the original."""
+        B = len(sparse)
+        _check_count(images, B)
+        tokens = torch.cat([self._output_tokens().expand(B, -1, -1), sparse.to(self.iou_token.weight.dtype)], dim=1)
+        tokens, source = self.transformer(images.expand(B, -1, -1, -1) + dense, image_pe.expand(B, -1, -1, -1), tokens)
+        x = source.mT.unflatten(2, images.shape[2:])
+        if self.use_high_res_features and high_res_features is not None:
+            first, norm, act1, second, act2 = self.output_upscaling
+            x = act1(norm(call(first, x) + high_res_features[1]))
+            x = act2(call(second, x) + high_res_features[0])
+        else:
+            x = self.output_upscaling(x)
+        mask_tokens, weights, ious, scores = self._heads(tokens, selected)
+        with torch.autocast(x.device.type, enabled=False):
+            masks = (weights @ x.float().flatten(2)).unflatten(2, x.shape[2:])
+        return masks, ious, mask_tokens, scores
+
+    def _heads(self, tokens: Tensor, selected: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mask tokens, weights of the selected masks, their IoUs and object scores from the transformer's tokens."""
+        first = int(self.pred_obj_scores)
+        iou_token, mask_tokens = tokens[:, first], tokens[:, first + 1 :][:, : self.num_mask_tokens]
+        # Little work, in fp32: mask logits, the selection of masks and object scores depend on it.
+        with torch.autocast(tokens.device.type, enabled=False):
+            weights = self._mask_weights(mask_tokens, selected)
+            ious = self.iou_prediction_head(iou_token)
+            scores = torch.full_like(ious[:, :1], 10.0)
+            if self.pred_obj_scores:
+                scores = project(self.pred_obj_score_head, tokens[:, 0])
+        return mask_tokens, weights, ious[:, selected], scores
 
     def _predict(
         self,
@@ -151,8 +207,7 @@ class MaskDecoder(nn.Module):
         Prompts are decoded in groups, so that intermediate memory does not grow with their number.
         """
         B, size = len(sparse), (images.shape[2], images.shape[3])
-        if len(images) not in (1, B):
-            raise ValueError(f"{len(images)} images do not fit {B} prompts")
+        _check_count(images, B)
         tokens = torch.cat([self._output_tokens().expand(B, -1, -1), sparse.to(self.iou_token.weight.dtype)], dim=1)
         images, dense = _unrepeat(images), _unrepeat(dense)
         finer = [_unrepeat(x) for x in reversed(high_res_features or ())] if self.use_high_res_features else []
@@ -189,20 +244,12 @@ class MaskDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The results for a group of prompts; ``start`` is the index of the first."""
         tokens, source = self.transformer.attend(image, tokens)
-        first = int(self.pred_obj_scores)
-        iou_token, mask_tokens = tokens[:, first], tokens[:, first + 1 :][:, : self.num_mask_tokens]
-        # Little work, in fp32: mask logits, the selection of masks and object scores depend on it.
-        with torch.autocast(tokens.device.type, enabled=False):
-            weights = self._mask_weights(mask_tokens, selected)
-            ious = self.iou_prediction_head(iou_token)
-            scores = (
-                self.pred_obj_score_head(tokens[:, 0]) if self.pred_obj_scores else torch.full_like(ious[:, :1], 10.0)
-            )
+        mask_tokens, weights, ious, scores = self._heads(tokens, selected)
         masks = []
         for x, mask_weights in zip(source, weights.chunk(len(source)), strict=True):
             masks.append(upscaling.masks(x, mask_weights, slice(start, start + len(mask_weights))))
             start += len(mask_weights)
-        return torch.cat(masks), ious[:, selected], mask_tokens, scores
+        return torch.cat(masks), ious, mask_tokens, scores
 
     def _mask_weights(self, mask_tokens: Tensor, selected: slice) -> Tensor:
         """Weights of the upscaled channels for each of the ``selected`` masks, ``(B, M, C/8)`` fp32."""
@@ -229,6 +276,11 @@ class MaskDecoder(nn.Module):
         inner = (mask_logits > delta).sum(dim=(-2, -1)).float()
         outer = (mask_logits > -delta).sum(dim=(-2, -1)).float()
         return torch.where(outer > 0, inner / outer, 1.0)
+
+
+def _check_count(images: Tensor, prompts: int) -> None:
+    if len(images) not in (1, prompts):
+        raise ValueError(f"{len(images)} images do not fit {prompts} prompts")
 
 
 def _unrepeat(x: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
 """Memory attention: a frame attends to itself and to the memory of past frames."""
 
 import copy
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.modeling.layers import LayerNorm, Linear, activated, chunked, get_activation
+from sam2fast.modeling.layers import activated, chunked, get_activation, normalize, project
+from sam2fast.modeling.standard import is_standard, standard
 
 
+@standard
 class MemoryAttentionLayer(nn.Module):
     """Pre-norm self-attention, cross-attention to the memory, feed-forward.
 
@@ -32,10 +34,11 @@ class MemoryAttentionLayer(nn.Module):
         super().__init__()
         self.self_attn = self_attention
         self.cross_attn_image = cross_attention
-        self.linear1 = Linear(d_model, dim_feedforward)
-        self.linear2 = Linear(dim_feedforward, d_model)
-        self.norm1, self.norm2, self.norm3 = LayerNorm(d_model), LayerNorm(d_model), LayerNorm(d_model)
+        self.linear1 = nn.Linear(d_model, dim_feedforward)
         self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(d_model) for _ in range(3))
+        self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(3))
         self.activation = get_activation(activation)
         self.pos_enc_at_attn = pos_enc_at_attn
         self.pos_enc_at_cross_attn_keys = pos_enc_at_cross_attn_keys
@@ -51,42 +54,46 @@ class MemoryAttentionLayer(nn.Module):
     ) -> Tensor:
         """Batch-first tokens ``tgt (B, N, C)`` and ``memory (B, M, C_mem)`` with their position encodings."""
         tgt = self._forward_sa(tgt, query_pos)
-        return self._feed_forward(self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope))
+        tgt = self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope)
+        if is_standard(self):
+            return self._feed_forward(tgt)
+        hidden = self.dropout(self.activation(project(self.linear1, normalize(self.norm3, tgt))))
+        return tgt + self.dropout3(project(self.linear2, hidden))
 
     def attend(self, tgt: Tensor, query_pos: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
-        """The same for B objects on one frame: tokens ``tgt (1 or B, N, C)`` to ``(B, N, C)``, for inference.
+        """The same, fused, for B objects on one frame: tokens ``tgt (1 or B, N, C)`` to ``(B, N, C)``, for inference.
 
         Tokens with a batch of 1, which do not depend on objects yet, are computed once for all objects.
         """
         tgt = self._forward_sa(tgt, query_pos)
-        x = self.norm2(tgt)
+        x = normalize(self.norm2, tgt)
         q = x + query_pos if self.pos_enc_at_cross_attn_queries else x
         return self._feed_forward(tgt + cast(RoPEAttention, self.cross_attn_image).attend(q, memory, fp8))
 
     def _forward_sa(self, tgt: Tensor, query_pos: Tensor | None) -> Tensor:
-        x = self.norm1(tgt)
+        x = normalize(self.norm1, tgt)
         q = x + query_pos if self.pos_enc_at_attn and query_pos is not None else x
-        return tgt + self.dropout(self.self_attn(q, q, x))
+        return tgt + self.dropout1(self.self_attn(q, q, v=x))
 
     def _forward_ca(
         self, tgt: Tensor, memory: Tensor, query_pos: Tensor | None, pos: Tensor | None, num_k_exclude_rope: int = 0
     ) -> Tensor:
-        x = self.norm2(tgt)
+        x = normalize(self.norm2, tgt)
         q = x + query_pos if self.pos_enc_at_cross_attn_queries and query_pos is not None else x
         k = memory + pos if self.pos_enc_at_cross_attn_keys and pos is not None else memory
-        # Only rotary attention distinguishes pointer tokens.
-        kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if isinstance(self.cross_attn_image, RoPEAttention) else {}
-        return tgt + self.dropout(self.cross_attn_image(q, k, memory, **kwargs))
+        kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if num_k_exclude_rope else {}
+        return tgt + self.dropout2(self.cross_attn_image(q=q, k=k, v=memory, **kwargs))
 
     def _feed_forward(self, tgt: Tensor) -> Tensor:
         def compute(x: Tensor) -> Tensor:
-            hidden = self.dropout(activated(self.activation, self.linear1(self.norm3(x))))
-            return x + self.dropout(self.linear2(hidden))
+            hidden = self.dropout(activated(self.activation, project(self.linear1, normalize(self.norm3, x))))
+            return x + self.dropout3(project(self.linear2, hidden))
 
         # All objects' tokens in one row, so that chunks are contiguous.
         return chunked(compute, tgt.reshape(1, -1, 1, tgt.shape[-1]), rows=1).view(tgt.shape)
 
 
+@standard
 class MemoryAttention(nn.Module):
     """A stack of memory attention layers and a final norm.
 
@@ -99,7 +106,7 @@ class MemoryAttention(nn.Module):
         super().__init__()
         self.d_model = d_model
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
-        self.norm = LayerNorm(d_model)
+        self.norm = nn.LayerNorm(d_model)
         self.pos_enc_at_input = pos_enc_at_input
         self.batch_first = batch_first
 
@@ -129,13 +136,17 @@ class MemoryAttention(nn.Module):
             x, memory = x.transpose(0, 1), memory.transpose(0, 1)
             x_pos = None if x_pos is None else x_pos.transpose(0, 1)
             memory_pos = None if memory_pos is None else memory_pos.transpose(0, 1)
+        layer: Any
         for layer in self.layers:
-            x = layer(x, memory, memory_pos, x_pos, num_obj_ptr_tokens)
-        x = self.norm(x)
+            # Only rotary attention distinguishes pointer tokens.
+            rotary = isinstance(layer.cross_attn_image, RoPEAttention)
+            kwargs = {"num_k_exclude_rope": num_obj_ptr_tokens} if rotary else {}
+            x = layer(tgt=x, memory=memory, pos=memory_pos, query_pos=x_pos, **kwargs)
+        x = normalize(self.norm, x)
         return x.transpose(0, 1) if self.batch_first else x
 
     def attend(self, features: Tensor, position: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
-        """One frame's map for B objects, each conditioned on its own memory, for inference.
+        """One frame's map for B objects, each conditioned on its own memory, fused, for inference.
 
         Args:
             features, position: ``(1, C, H, W)`` map of the frame and its encoding.
@@ -164,4 +175,4 @@ class MemoryAttention(nn.Module):
             )
         for layer in layers:
             x = layer.attend(x, pos, memory, fp8)
-        return self.norm(x).transpose(1, 2).unflatten(2, features.shape[-2:])
+        return normalize(self.norm, x).transpose(1, 2).unflatten(2, features.shape[-2:])

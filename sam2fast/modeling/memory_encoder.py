@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import Conv2d, DropPath, LayerNorm2d, Linear, chunked, mlp_with_gelu
+from sam2fast.modeling.layers import DropPath, LayerNorm2d, Layers, chunked, convolve, mlp_with_gelu
+from sam2fast.modeling.standard import is_standard, standard
 
 
+@standard
 class MaskDownSampler(nn.Module):
     """Strided convolutions from a mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``.
 
@@ -25,22 +27,23 @@ class MaskDownSampler(nn.Module):
         activation: type[nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
-        self.encoder = nn.Sequential()
+        self.encoder = Layers()
         channels, reached = 1, 1
         while reached < total_stride:
-            self.encoder.append(Conv2d(channels, channels * stride**2, kernel_size, stride, padding))
+            self.encoder.append(nn.Conv2d(channels, channels * stride**2, kernel_size, stride, padding))
             channels, reached = channels * stride**2, reached * stride
             self.encoder.append(LayerNorm2d(channels))
             self.encoder.append(activation())
         if reached != total_stride:
             raise ValueError(f"total_stride {total_stride} is no power of the stride {stride}")
-        self.encoder.append(Conv2d(channels, embed_dim, kernel_size=1))
+        self.encoder.append(nn.Conv2d(channels, embed_dim, kernel_size=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """A mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``."""
         return self.encoder(x)
 
 
+@standard
 class CXBlock(nn.Module):
     """A ConvNeXt block on ``(B, dim, H, W)``.
 
@@ -57,11 +60,11 @@ class CXBlock(nn.Module):
         use_dwconv: bool = True,
     ) -> None:
         super().__init__()
-        self.dwconv = Conv2d(dim, dim, kernel_size, padding=padding, groups=dim if use_dwconv else 1)
+        self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=padding, groups=dim if use_dwconv else 1)
         self.norm = LayerNorm2d(dim, eps=1e-6)
-        self.pwconv1 = Linear(dim, 4 * dim)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.act = nn.GELU()
-        self.pwconv2 = Linear(4 * dim, dim)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
         self.gamma = nn.Parameter(torch.full((dim,), layer_scale_init_value)) if layer_scale_init_value > 0 else None
         self.drop_path = DropPath(drop_path)
 
@@ -71,12 +74,14 @@ class CXBlock(nn.Module):
         def compute(y: Tensor) -> Tensor:
             return mlp_with_gelu(self.pwconv1, self.pwconv2, self.act, y)
 
-        y = chunked(compute, self.norm(self.dwconv(x)).permute(0, 2, 3, 1), rows=1)
+        y = self.norm(convolve(self.dwconv, x)).permute(0, 2, 3, 1)
+        y = chunked(compute, y, rows=1) if is_standard(self) else compute(y)
         if self.gamma is not None:
             y = self.gamma * y
         return x + self.drop_path(y.permute(0, 3, 1, 2))
 
 
+@standard
 class Fuser(nn.Module):
     """Copies of one layer in a row, after an optional 1x1 convolution.
 
@@ -89,17 +94,18 @@ class Fuser(nn.Module):
         super().__init__()
         if input_projection and dim is None:
             raise ValueError("input_projection needs dim")
-        self.proj = Conv2d(dim, dim, kernel_size=1) if input_projection and dim is not None else nn.Identity()
+        self.proj = nn.Conv2d(dim, dim, kernel_size=1) if input_projection and dim is not None else nn.Identity()
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim, H, W)`` to the same shape."""
-        x = self.proj(x)
+        x = convolve(self.proj, x)
         for layer in self.layers:
             x = layer(x)
         return x
 
 
+@standard
 class MemoryEncoder(nn.Module):
     """Fuses image features with a downsampled mask and compresses the sum to ``out_dim`` channels.
 
@@ -116,10 +122,10 @@ class MemoryEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.mask_downsampler = mask_downsampler
-        self.pix_feat_proj = Conv2d(in_dim, in_dim, kernel_size=1)
+        self.pix_feat_proj = nn.Conv2d(in_dim, in_dim, kernel_size=1)
         self.fuser = fuser
         self.position_encoding = position_encoding
-        self.out_proj = Conv2d(in_dim, out_dim, kernel_size=1) if out_dim != in_dim else nn.Identity()
+        self.out_proj = nn.Conv2d(in_dim, out_dim, kernel_size=1) if out_dim != in_dim else nn.Identity()
 
     def forward(self, pix_feat: Tensor, masks: Tensor, skip_mask_sigmoid: bool = False) -> dict[str, Any]:
         """The memory ``(B, out_dim, H, W)`` and its position encoding, in the original's dict.
@@ -130,6 +136,6 @@ class MemoryEncoder(nn.Module):
         """
         if not skip_mask_sigmoid:
             masks = torch.sigmoid(masks)
-        x = self.pix_feat_proj(pix_feat.to(masks.device)) + self.mask_downsampler(masks)
-        x = self.out_proj(self.fuser(x))
+        x = convolve(self.pix_feat_proj, pix_feat.to(masks.device)) + self.mask_downsampler(masks)
+        x = convolve(self.out_proj, self.fuser(x))
         return {"vision_features": x, "vision_pos_enc": [self.position_encoding(x).to(x.dtype)]}

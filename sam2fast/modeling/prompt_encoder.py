@@ -5,10 +5,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import Conv2d, LayerNorm2d, TensorCache
+from sam2fast.modeling.layers import LayerNorm2d, Layers, TensorCache
 from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
+from sam2fast.modeling.standard import is_standard, standard
 
 
+@standard
 class PromptEncoder(nn.Module):
     """Embeds points, box corners and mask logits.
 
@@ -33,20 +35,22 @@ class PromptEncoder(nn.Module):
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
-        self.mask_downscaling = nn.Sequential(
-            Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),
+        self.mask_downscaling = Layers(
+            nn.Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),
             LayerNorm2d(mask_in_chans // 4),
             activation(),
-            Conv2d(mask_in_chans // 4, mask_in_chans, kernel_size=2, stride=2),
+            nn.Conv2d(mask_in_chans // 4, mask_in_chans, kernel_size=2, stride=2),
             LayerNorm2d(mask_in_chans),
             activation(),
-            Conv2d(mask_in_chans, embed_dim, kernel_size=1),
+            nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
         self._dense_pe = TensorCache()
 
     def get_dense_pe(self) -> Tensor:
         """The encoding ``(1, C, H, W)`` of the image embedding's own positions."""
+        if not is_standard(self.pe_layer):
+            return cast(Tensor, self.pe_layer(self.image_embedding_size))[None]
         matrix = self.pe_layer.positional_encoding_gaussian_matrix
         return self._dense_pe(matrix.device, (matrix,), lambda: self.pe_layer(self.image_embedding_size)[None])
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
-from sam2fast.modeling.image_encoder import ImageEncoder
-from sam2fast.modeling.layers import MLP, Conv2d, Linear
+from sam2fast.modeling.image_encoder import ImageEncoder, encode_levels
+from sam2fast.modeling.layers import MLP, convolve, project
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.mask_selection import MaskSelection, select_masks
 from sam2fast.modeling.memory_attention import MemoryAttention
@@ -17,6 +17,7 @@ from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
 from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.prompt_encoder import PromptEncoder
+from sam2fast.modeling.standard import is_standard
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 # Logit and score of an object that is not in the frame.
@@ -142,7 +143,7 @@ class SAM2Base(OfficialSteps):
         self.no_mem_embed = _embedding(1, 1, C)
         self.no_mem_pos_enc = _embedding(1, 1, C)
         if use_obj_ptrs_in_encoder:
-            self.mask_downsample = Conv2d(1, 1, kernel_size=4, stride=4)
+            self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         if pred_obj_scores and use_obj_ptrs_in_encoder:
             self.no_obj_ptr = _embedding(1, C)
         self.no_obj_embed_spatial = _embedding(1, self.mem_dim) if no_obj_embed_spatial else None
@@ -178,8 +179,8 @@ class SAM2Base(OfficialSteps):
         )
         self.obj_ptr_proj: nn.Module = nn.Identity()
         if self.use_obj_ptrs_in_encoder:
-            self.obj_ptr_proj = MLP(C, C, C, 3) if self.use_mlp_for_obj_ptr_proj else Linear(C, C)
-        self.obj_ptr_tpos_proj = Linear(C, self.mem_dim) if self.proj_tpos_enc_in_obj_ptrs else nn.Identity()
+            self.obj_ptr_proj = MLP(C, C, C, 3) if self.use_mlp_for_obj_ptr_proj else nn.Linear(C, C)
+        self.obj_ptr_tpos_proj = nn.Linear(C, self.mem_dim) if self.proj_tpos_enc_in_obj_ptrs else nn.Identity()
 
     @property
     def device(self) -> torch.device:
@@ -196,7 +197,7 @@ class SAM2Base(OfficialSteps):
         With high-resolution features ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``,
         else the last alone.
         """
-        return self.image_encoder.features(images, self._level_heads())[-self.num_feature_levels :]
+        return encode_levels(self.image_encoder, images, self._level_heads())[-self.num_feature_levels :]
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
         if not self.use_high_res_features_in_sam:
@@ -205,7 +206,13 @@ class SAM2Base(OfficialSteps):
 
     def forward_image(self, img_batch: Tensor) -> dict[str, Any]:
         """The official dict of features for ``img_batch (B, 3, S, S)``, levels 0 and 1 through the decoder's heads."""
-        features = self.image_encoder.features(img_batch, self._level_heads())
+        heads = self._level_heads()
+        if not (is_standard(self.image_encoder) and all(map(is_standard, heads.values()))):
+            out: dict[str, Any] = self.image_encoder(img_batch)
+            for i, head in heads.items():
+                out["backbone_fpn"][i] = convolve(head, out["backbone_fpn"][i])
+            return out
+        features = self.image_encoder.features(img_batch, heads)
         encode = self.image_encoder.neck.position_encoding
         return {
             "vision_features": features[-1],
@@ -295,7 +302,7 @@ class SAM2Base(OfficialSteps):
         choice = select_masks(self.mask_selection, masks, ious, scores)  # (B, 1)
         mask = masks.take_along_dim(choice[:, :, None, None], dim=1)
         token = tokens.take_along_dim(choice[:, :, None], dim=1)[:, 0] if tokens.shape[1] > 1 else tokens[:, 0]
-        pointer = self.obj_ptr_proj(token)
+        pointer = project(self.obj_ptr_proj, token)
         if self.pred_obj_scores:
             presence = scores.float().sigmoid() if self.soft_no_obj_ptr else (scores > 0).float()
             pointer = self._mix_in_absence(pointer, presence)
@@ -319,7 +326,7 @@ class SAM2Base(OfficialSteps):
         ious = mask.new_ones(len(mask), 1)
         pointer = mask.new_zeros(len(mask), self.hidden_dim)
         if self.use_obj_ptrs_in_encoder:
-            prompt = self.mask_downsample(mask)
+            prompt = convolve(self.mask_downsample, mask)
             pointer = self.predict_objects(backbone_features, high_res_features, None, prompt).pointer
         presence = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
         scores = scale * presence + bias
@@ -368,7 +375,7 @@ class SAM2Base(OfficialSteps):
         # At least 1: in a video of one frame the original divides by zero.
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
-        return cast(Tensor, self.obj_ptr_tpos_proj(sine_1d(distance / longest, width)))
+        return project(self.obj_ptr_tpos_proj, sine_1d(distance / longest, width))
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""

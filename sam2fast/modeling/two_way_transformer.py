@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.cross_attention import CrossAttention, image_chunks
-from sam2fast.modeling.layers import MLP, LayerNorm
+from sam2fast.modeling.layers import MLP, normalize, project
+from sam2fast.modeling.standard import is_standard, standard
 from sam2fast.modeling.upscaling import add_into
 
 
@@ -29,6 +30,7 @@ class ImageTokens(NamedTuple):
     projected: list[ProjectedImages]  # of a shared image for the first layer, if that is cheaper than folding
 
 
+@standard
 class TwoWayAttentionBlock(nn.Module):
     """Self-attention of tokens, tokens to image, MLP on tokens, image to tokens; norms after each.
 
@@ -46,16 +48,37 @@ class TwoWayAttentionBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.self_attn = Attention(embedding_dim, num_heads)
-        self.norm1 = LayerNorm(embedding_dim)
+        self.norm1 = nn.LayerNorm(embedding_dim)
         self.cross_attn_token_to_image = CrossAttention(embedding_dim, num_heads, attention_downsample_rate)
-        self.norm2 = LayerNorm(embedding_dim)
+        self.norm2 = nn.LayerNorm(embedding_dim)
         self.mlp = MLP(embedding_dim, mlp_dim, embedding_dim, num_layers=2, activation=activation)
-        self.norm3 = LayerNorm(embedding_dim)
-        self.norm4 = LayerNorm(embedding_dim)
+        self.norm3 = nn.LayerNorm(embedding_dim)
+        self.norm4 = nn.LayerNorm(embedding_dim)
         self.cross_attn_image_to_token = CrossAttention(embedding_dim, num_heads, attention_downsample_rate)
         self.skip_first_layer_pe = skip_first_layer_pe
 
-    def forward(
+    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens ``(B, N, C)`` and images ``(B, HW, C)`` after attending to each other, by a call of each module.
+
+        Args:
+            queries, query_pe: ``(B, N, C)``.
+            keys: ``(B, HW, C)``.
+            key_pe: ``(B or 1, HW, C)``.
+        """
+        queries = self._attend_to_tokens(queries, query_pe)
+        q, k = queries + query_pe, keys + key_pe
+        queries = normalize(self.norm2, queries + self.cross_attn_token_to_image(q=q, k=k, v=keys))
+        queries = normalize(self.norm3, queries + self.mlp(queries))
+        q, k = queries + query_pe, keys + key_pe
+        return queries, normalize(self.norm4, keys + self.cross_attn_image_to_token(q=k, k=q, v=queries))
+
+    def _attend_to_tokens(self, queries: Tensor, query_pe: Tensor) -> Tensor:
+        if self.skip_first_layer_pe:
+            return normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries))
+        q = queries + query_pe
+        return normalize(self.norm1, queries + self.self_attn(q=q, k=q, v=queries))
+
+    def fused(
         self,
         queries: Tensor,
         keys: Sequence[Tensor],
@@ -63,7 +86,7 @@ class TwoWayAttentionBlock(nn.Module):
         key_pe: Tensor,
         projected: Sequence[ProjectedImages] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """Tokens ``(B, N, C)`` and images, in chunks ``(b, HW, C)``, after attending to each other.
+        """:meth:`forward` of images in chunks ``(b, HW, C)``, usually without projecting them.
 
         Args:
             queries, query_pe: ``(B, N, C)``.
@@ -71,26 +94,20 @@ class TwoWayAttentionBlock(nn.Module):
             key_pe: ``(1, HW, C)``.
             projected: :meth:`project` of the image, if all chunks are the same and the caller has it.
         """
-        if self.skip_first_layer_pe:
-            queries = self.self_attn(queries, queries, queries)
-        else:
-            q = queries + query_pe
-            queries = queries + self.self_attn(q, q, queries)
-        queries = self.norm1(queries)
-
+        queries = self._attend_to_tokens(queries, query_pe)
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
         fold = to_tokens.should_fold(queries.shape[1])
         if not fold and not projected:
             projected = [self.project(x, key_pe) for x in keys]
         q = queries + query_pe
         if projected:
-            parts = to_image.q_proj(q).chunk(len(projected))
+            parts = project(to_image.q_proj, q).chunk(len(projected))
             found = [to_image.attend_projected(t, x.keys, x.values) for t, x in zip(parts, projected, strict=True)]
             attended = torch.cat(found)
         else:
             attended = to_image.tokens_to_image(q, keys, key_pe)
-        queries = self.norm2(queries + attended)
-        queries = self.norm3(queries + self.mlp(queries))
+        queries = normalize(self.norm2, queries + attended)
+        queries = normalize(self.norm3, queries + self.mlp(queries))
 
         q, count = queries + query_pe, len(keys)
         readers: list[Callable[[Tensor], Tensor]]
@@ -98,22 +115,26 @@ class TwoWayAttentionBlock(nn.Module):
             folded = to_tokens.fold(q, queries, bool(projected)).split(count)
             readers = [partial(to_tokens.read, tokens=some) for some in folded]
         else:
-            pairs = zip(to_tokens.k_proj(q).chunk(count), to_tokens.v_proj(queries).chunk(count), strict=True)
+            k, v = project(to_tokens.k_proj, q), project(to_tokens.v_proj, queries)
+            pairs = zip(k.chunk(count), v.chunk(count), strict=True)
             readers = [partial(to_tokens.attend_projected, k=k, v=v) for k, v in pairs]
         changed = []
         for i, (x, read) in enumerate(zip(keys, readers, strict=True)):
             image = projected[min(i, len(projected) - 1)].queries if projected else x + key_pe
-            changed.append(self.norm4(add_into(read(image), x)))
+            changed.append(normalize(self.norm4, add_into(read(image), x)))
         return queries, changed
 
     def project(self, keys: Tensor, key_pe: Tensor) -> ProjectedImages:
         """Projects images ``(b, HW, C)`` once for all tokens that attend to them."""
         keyed, to_image = keys + key_pe, self.cross_attn_token_to_image
         return ProjectedImages(
-            to_image.k_proj(keyed), to_image.v_proj(keys), self.cross_attn_image_to_token.q_proj(keyed)
+            project(to_image.k_proj, keyed),
+            project(to_image.v_proj, keys),
+            project(self.cross_attn_image_to_token.q_proj, keyed),
         )
 
 
+@standard
 class TwoWayTransformer(nn.Module):
     """``depth`` two-way blocks and a last attention of the tokens to the image.
 
@@ -137,7 +158,7 @@ class TwoWayTransformer(nn.Module):
             for i in range(depth)
         )
         self.final_attn_token_to_image = CrossAttention(embedding_dim, num_heads, attention_downsample_rate)
-        self.norm_final_attn = LayerNorm(embedding_dim)
+        self.norm_final_attn = nn.LayerNorm(embedding_dim)
 
     def forward(self, image_embedding: Tensor, image_pe: Tensor, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens ``(B, N, C)`` and image tokens ``(B, HW, C)`` after attending to each other.
@@ -148,9 +169,14 @@ class TwoWayTransformer(nn.Module):
             point_embedding: ``(B, N, C)``.
         """
         tokens, pe = (x.flatten(2).transpose(1, 2) for x in (image_embedding, image_pe))
-        image = self.prepare(tokens, pe, point_embedding[..., 0].numel())
-        queries, keys = self.attend(image, point_embedding)
-        return queries, torch.cat(keys)
+        if is_standard(self):
+            queries, chunks = self.attend(self.prepare(tokens, pe, point_embedding[..., 0].numel()), point_embedding)
+            return queries, torch.cat(chunks)
+        queries, keys = point_embedding, tokens
+        for layer in self.layers:
+            queries, keys = layer(queries=queries, keys=keys, query_pe=point_embedding, key_pe=pe)
+        attended = self.final_attn_token_to_image(q=queries + point_embedding, k=keys + pe, v=keys)
+        return normalize(self.norm_final_attn, queries + attended), keys
 
     def prepare(self, tokens: Tensor, pe: Tensor, num_tokens: int) -> ImageTokens:
         """Image tokens ``(B or 1, HW, C)`` and their encoding ``(1, HW, C)`` for :meth:`attend`, any number of times.
@@ -166,7 +192,7 @@ class TwoWayTransformer(nn.Module):
         """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``."""
         queries, keys, projected = point_embedding, image_chunks(image.tokens, len(point_embedding)), image.projected
         for layer in self.layers:
-            queries, keys = layer(queries, keys, point_embedding, image.pe, projected)
+            queries, keys = cast(TwoWayAttentionBlock, layer).fused(queries, keys, point_embedding, image.pe, projected)
             projected = []
         final, q = self.final_attn_token_to_image, queries + point_embedding
         if final.should_fold(q.shape[1]):
@@ -174,4 +200,4 @@ class TwoWayTransformer(nn.Module):
         else:
             pairs = zip(q.chunk(len(keys)), keys, strict=True)
             attended = torch.cat([final(some, x + image.pe, x) for some, x in pairs])
-        return self.norm_final_attn(queries + attended), keys
+        return normalize(self.norm_final_attn, queries + attended), keys

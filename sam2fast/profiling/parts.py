@@ -19,6 +19,7 @@ import sam2fast.kernels.window_attention.operators  # noqa: F401
 from sam2fast.modeling import attention, hiera
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.standard import observing
 from sam2fast.modeling.upscaling import Upscaling
 from sam2fast.profiling.tree import Part
 
@@ -90,6 +91,7 @@ class PartRecorder:
             yield
 
     def _wrapped(self, function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+        @observing
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if not self._open or get_ident() != self._thread:
                 return function(*args, **kwargs)
@@ -152,20 +154,20 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
         (model, "encode_image", ("encode",)),
         (trunk.patch_embed, "forward", ("patch embedding",)),
         (hiera, "window_attention", ("attention",)),
+        (hiera, "normed_sum", ("norms",)),
         (neck, "features", ("neck",)),
         (model.sam_prompt_encoder, "forward", ("prompt encoder",)),
     ]
     block: Any
     for number, block in enumerate(trunk.blocks):
         stage = sum(end < number for end in trunk.stage_ends) + 1
-        parts += [(block, name, (f"stage {stage}",)) for name in ("forward", "branches")]
-        parts += [(norm, "after", ("norms",)) for norm in (block.norm1, block.norm2)]
+        parts += [(block, name, (f"stage {stage}",)) for name in ("fused", "branches")]
         parts += [
-            (block.attn.qkv, "forward", ("query, key, value",)),
-            (block.attn.proj, "forward", ("output projection",)),
+            (block.attn, "_project_in", ("query, key, value",)),
+            (block.attn, "_project_out", ("output projection",)),
             (block.mlp, "forward", ("MLP",)),
+            (block, "_project_residual", ("residual projection",)),
         ]
-        parts += [(block.proj, "forward", ("residual projection",))] if block.proj is not None else []
     return parts + _decoder_parts(model.sam_mask_decoder)
 
 
@@ -177,7 +179,7 @@ def _decoder_parts(decoder: MaskDecoder) -> list[PartOf]:
         (decoder, "forward", ("mask decoder",)),
         (transformer, "prepare", ("transformer", "shared projections")),
         (transformer, "attend", ("transformer",)),
-        *((layer, "forward", (f"layer {number}",)) for number, layer in enumerate(transformer.layers)),
+        *((layer, "fused", (f"layer {number}",)) for number, layer in enumerate(transformer.layers)),
         # Folded, or not where that is more work.
         *(
             (transformer.final_attn_token_to_image, name, ("final attention",))
@@ -211,6 +213,5 @@ def memory_parts(model: SAM2Base) -> list[PartOf]:
             (cross, "attend", ("cross-attention",)),
             (layer, "_feed_forward", ("feed-forward",)),
         ]
-        projections = (itself.q_proj, itself.k_proj, itself.v_proj, itself.out_proj, cross.q_proj, cross.out_proj)
-        parts += [(module, "forward", ("projections",)) for module in projections]
+        parts += [(module, "_project", ("projections",)) for module in (itself, cross)]
     return parts

@@ -19,6 +19,7 @@ import sam2fast
 from sam2fast import sam2_image_predictor
 from sam2fast.io.atomic import atomic_path
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.standard import ignoring_global_hooks
 from sam2fast.profiling.limits import Limits, measure_limits, wait
 from sam2fast.profiling.parts import PartOf, PartRecorder, memory_parts, model_parts
 from sam2fast.profiling.tree import Part, Profile
@@ -287,7 +288,7 @@ def _counting_pass(work: Work, root: Part) -> int:
     try:
         with work.prepared() as (units, parts), FlopCounterMode(display=False) as counter:
             recorder = PartRecorder(root, work.model.device, counter)
-            with recorder.recording(parts):
+            with recorder.recording(parts), ignoring_global_hooks():  # the counter's
                 for unit in units:
                     with recorder.unit():
                         unit()

@@ -210,11 +210,6 @@ def fingerprint(model: SAM2Base, settings: Hashable = None) -> Hashable:
     return weights, tuple(_settings(part) for part in parts), model.mask_selection, settings
 
 
-def has_hooks(model: nn.Module) -> bool:
-    """Whether a module has hooks, which a replayed recording would not call."""
-    return any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
-
-
 def _settings(part: nn.Module) -> Any:
     kinds, others = bool | int | float | str, ("training", "fast", "fill_hole_area")  # which every step reads
     public = [(name, value) for name, value in vars(part).items() if not name.startswith("_") and name not in others]

@@ -11,6 +11,7 @@ from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
+from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
@@ -106,14 +107,49 @@ def predict(
         _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask)
         return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
     if memory is not None:
-        position = model.image_encoder.neck.position_encoding(features.embedding)
-        conditioned = model.memory_attention.attend(features.embedding, position, memory, fp8)
+        conditioned = attend_to_memory(model, features, memory, fp8)
     else:
         conditioned = without_memory(model, features).expand(rows, -1, -1, -1)
     multimask = model._use_multimask(initial, points)
     if points is not None:
         conditioned = conditioned[:1]  # a prompt belongs to one object, also where the number of rows is a bucket
-    return model.predict_objects(conditioned, high_res, points, mask if previous is None else previous, multimask)
+    mask = mask if previous is None else previous
+    if all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj))):
+        return model.predict_objects(conditioned, high_res, points, mask, multimask)
+    each = [model.predict_objects(x[None], high_res, points, mask, multimask) for x in conditioned]
+    return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+
+
+def attend_to_memory(model: SAM2Base, features: FrameFeatures, memory: AttendedMemory, fp8: Fp8) -> Tensor:
+    """The frame's map ``(B, C, H, W)`` conditioned on the memories of B objects.
+
+    Raises:
+        RuntimeError: memory attention was changed by a user, and the session approximates its memories.
+    """
+    position = model.image_encoder.neck.position_encoding(features.embedding)
+    if is_standard(model.memory_attention):
+        return model.memory_attention.attend(features.embedding, position, memory, fp8)
+    if fp8 is True or memory.pages.shape[1] != features.embedding[0, 0].numel():
+        raise RuntimeError(
+            "a module of memory_attention was hooked, patched or replaced, which approximated memories do not reach: "
+            "open the session without approximations"
+        )
+    tokens, encoding = (x.flatten(2).permute(2, 0, 1) for x in (features.embedding, position))
+    maps = []
+    for i, valid in enumerate(memory.pointer_valid):  # object by object, as in the original
+        pages, times = memory.page_table[i], memory.page_time[i]
+        times, pages = times[pages >= 0].long(), pages[pages >= 0].long()
+        spatial = memory.position_encoding + memory.time_encoding[times, None]
+        pointers, pointer_encoding = memory.pointers[i, valid], memory.pointer_encoding[i, valid]
+        attended = model.memory_attention(
+            curr=[tokens],
+            curr_pos=[encoding],
+            memory=torch.cat([memory.pages[pages].flatten(0, 1), pointers])[:, None],
+            memory_pos=torch.cat([spatial.flatten(0, 1), pointer_encoding])[:, None],
+            num_obj_ptr_tokens=len(pointers),
+        )
+        maps.append(attended.permute(1, 2, 0).unflatten(2, features.embedding.shape[2:]))
+    return torch.cat(maps)
 
 
 def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
@@ -138,7 +174,10 @@ def encode_masks(model: SAM2Base, features: FrameFeatures, masks: Tensor, scores
     """
     size = (model.image_size, model.image_size)
     high_res = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
-    return model.encode_memory(features.embedding, high_res, scores, from_prompt)
+    if is_standard(model.memory_encoder):
+        return model.encode_memory(features.embedding, high_res, scores, from_prompt)
+    each = zip(high_res.split(1), scores.split(1), strict=True)
+    return torch.cat([model.encode_memory(features.embedding, x, score, from_prompt) for x, score in each])
 
 
 def fill_holes(masks: Tensor, fill_hole_area: float) -> Tensor:

@@ -14,13 +14,13 @@ from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.cuda_graphs import (
     CudaGraphs,
     EagerRecorder,
     Recorder,
     RecordingError,
     fingerprint,
-    has_hooks,
     numerics,
 )
 from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
@@ -189,7 +189,7 @@ class RunnerSelector:
     def __init__(self) -> None:
         self.graphs: GraphRunner | None = None
         self.explain = False
-        self._has_hooks = False
+        self._is_changed = False
 
     def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> GraphRunner | None:
         """The graph runner where it is to be used, else None.
@@ -217,16 +217,16 @@ class RunnerSelector:
             return "fast is False"
         if not model.num_maskmem:
             return "the model keeps no memories"
-        if self._has_hooks:
-            return "modules have hooks, which a recording would not call"
+        if self._is_changed:
+            return "modules were hooked, patched or replaced, which a recording would not call"
         why = why_no_graphs(model)
         if fast is None or why is None or model.device.type != "cuda":
             return None if fast else why
         raise RuntimeError(f"fast is True, but {why}; leave it at None to track without recordings then")
 
     def check(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> None:
-        """Looks for hooks, and drops the recordings if weights moved or settings changed."""
-        self._has_hooks = has_hooks(model)
+        """Looks for modules that a user changed, and drops the recordings if weights moved or settings changed."""
+        self._is_changed = not all(map(is_standard, model.children()))
         if self.graphs is not None and self.graphs.made_for != fingerprint(model, settings):
             self.release()
         if self.explain and self.usable_graphs(model, fast, settings) is None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.io.atomic import atomic_write
-from sam2fast.modeling.layers import Linear
+from sam2fast.modeling.standard import standard
 
 DOWN, UP = "lora_down", "lora_up"
 # Attention in the blocks of the image encoder and in the layers of memory attention.
@@ -61,6 +62,7 @@ class AdapterConf:
         return self.alpha / self.rank
 
 
+@standard
 class AdaptedLinear(Linear):
     """A linear layer with the weight ``weight + scale * lora_up @ lora_down``; made by :func:`add_adapters`.
 

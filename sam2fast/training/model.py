@@ -9,10 +9,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Linear
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from sam2fast.modeling.layers import Linear
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import SAM2Base

@@ -11,18 +11,15 @@ from sam2fast.compat.private_api import UNCALLED
 DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 NOT_SO_THERE = "the annotation of the original is not what it returns"
-ONE_IN_TWO = "image tokens come in parts that stay in the cache"
 ANY_DEVICE = "the default is the current device, not one that may not be there"
 NARROWER = "the same object under a narrower type"
 # Intended differences and their reasons; docs/compatibility.md documents them.
 DIFFERENT = {
     "sam2.modeling.backbones.hieradet.Hiera": "no weights_path, a file on Meta's own storage",
-    "sam2.modeling.backbones.hieradet.MultiScaleAttention": "told its window, which it cuts itself",
     "sam2.modeling.backbones.hieradet.MultiScaleBlock": "norm and activation are the defaults, which no model changes",
     "sam2.modeling.memory_encoder.MemoryEncoder.forward": NOT_SO_THERE,
     "sam2.modeling.sam.mask_decoder.MaskDecoder.forward": NOT_SO_THERE,
     "sam2.modeling.sam.mask_decoder.MaskDecoder.predict_masks": NOT_SO_THERE,
-    "sam2.modeling.sam.transformer.TwoWayAttentionBlock.forward": ONE_IN_TWO,
     "sam2.modeling.sam2_utils.sample_box_points": NOT_SO_THERE,
     "sam2.sam2_video_predictor.SAM2VideoPredictorVOS._compile_all_components": "nothing is compiled",
     "sam2.utils.amg.batch_iterator": NARROWER,

@@ -2,12 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from parity import random_map
+from torch import nn
 
 from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import _should_use_convolution, linear
 from sam2fast.kernels.memory_attention import blockwise
 from sam2fast.modeling.attention import Attention
-from sam2fast.modeling.layers import MLP, Conv2d, Linear
+from sam2fast.modeling.layers import MLP, Layers
 from sam2fast.utils.testing import assert_as_accurate_as, relative_error
 
 
@@ -78,7 +79,8 @@ class TestWithoutInstructionsForBfloat16:
                     made.extend((str(func), t.dtype) for t in args if isinstance(t, torch.Tensor))
                 return func(*args, **(kwargs or {}))
 
-        layers = [Conv2d(8, 8, 3, groups=8), Linear(16, 16), MLP(16, 32, 8, 2, torch.nn.GELU), Attention(16, 2)]
+        convolution = nn.Conv2d(8, 8, 3, groups=8)
+        layers = [Layers(convolution), MLP(16, 8, 16, 1), MLP(16, 32, 8, 2, nn.GELU), Attention(16, 2)]
         inputs = [(random_map(1, 8, 5, 5),), (random_map(3, 16),), (random_map(3, 16),), (random_map(2, 5, 16),) * 3]
         with torch.no_grad(), Watch():
             for layer, x in zip(layers, inputs, strict=True):

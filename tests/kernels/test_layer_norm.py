@@ -86,7 +86,7 @@ def test_too_wide_for_the_kernel(triton_device):
 def test_a_block_whose_sum_the_next_one_adds(stride):
     """As on GPUs: the sum of a block is fused with the norm of the next one."""
     torch.manual_seed(0)
-    block, after = MultiScaleBlock(8, 16, 2, 4, stride), MultiScaleBlock(16, 16, 2, 0)
+    block, after = MultiScaleBlock(8, 16, 2, q_stride=stride, window_size=4), MultiScaleBlock(16, 16, 2)
     x, delta = random_map(1, 8, 12, 8), random_map(1, 8, 12, 8, seed=1)
-    expected = after(block(x + delta))
+    expected = after.fused(block.fused(x + delta))
     torch.testing.assert_close(sum(after.branches(*block.branches(x, delta))), expected, rtol=1e-5, atol=1e-5)

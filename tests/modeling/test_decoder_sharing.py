@@ -9,7 +9,8 @@ from parity import NARROW, TOLERANCE, build_pair, random_map
 
 from sam2fast.modeling import mask_decoder
 from sam2fast.modeling.cross_attention import CrossAttention, image_chunks
-from sam2fast.modeling.two_way_transformer import TwoWayTransformer
+from sam2fast.modeling.layers import project
+from sam2fast.modeling.standard import observing
 from sam2fast.utils.testing import assert_as_accurate_as, relative_error
 
 SIZE = 128
@@ -124,15 +125,16 @@ def test_group_size_changes_nothing(pair, images, size, monkeypatch):
 
 def test_memory_does_not_grow_with_prompts(pair, monkeypatch):
     """Never more prompts at once than a group, and one prompt's image tokens at a time."""
-    seen = []
-    attend = TwoWayTransformer.attend
+    seen, transformer = [], pair[1].sam_mask_decoder.transformer
+    attend = transformer.attend
 
-    def record(self, image, point_embedding):
-        queries, keys = attend(self, image, point_embedding)
+    @observing
+    def record(image, point_embedding):
+        queries, keys = attend(image, point_embedding)
         seen.append((len(image.tokens), len(queries), [len(x) for x in keys]))
         return queries, keys
 
-    monkeypatch.setattr(TwoWayTransformer, "attend", record)
+    monkeypatch.setattr(transformer, "attend", record)
     with torch.no_grad():
         pair[1].sam_mask_decoder(**arguments(pair[1]))
         assert seen == [(1, 4, [1] * 4), (1, 2, [1] * 2)]
@@ -149,10 +151,9 @@ def test_expanded_features_are_one_image(pair, monkeypatch):
     expanded["image_embeddings"] = inputs["image_embeddings"].expand(B, -1, -1, -1)
     expanded["high_res_features"] = [x.expand(B, -1, -1, -1) for x in inputs["high_res_features"]]
     prepared = []
-    prepare = TwoWayTransformer.prepare
-    monkeypatch.setattr(
-        TwoWayTransformer, "prepare", lambda self, *args: prepared.append(args[0].shape) or prepare(self, *args)
-    )
+    prepare = decoder.transformer.prepare
+    record = observing(lambda *args: prepared.append(args[0].shape) or prepare(*args))
+    monkeypatch.setattr(decoder.transformer, "prepare", record)
     with torch.no_grad():
         assert_same(decoder(**inputs), decoder(**expanded), 0.0)
     assert prepared == [(1, SIDE * SIDE, 256)] * 2
@@ -211,7 +212,7 @@ class TestFolding:
             random_map(n, m, width, seed=i) for i, (n, m) in enumerate([(images, positions), (3, tokens), (3, tokens)])
         )
         with torch.set_grad_enabled(grad):
-            parts = image_chunks(attention.q_proj(x) if projected else x, 3)
+            parts = image_chunks(project(attention.q_proj, x) if projected else x, 3)
             folded = attention.fold(k, v, projected).split(len(parts))
             out = torch.cat([attention.read(*both) for both in zip(parts, folded, strict=True)])
         self.compare(attention, out, x, k, v)

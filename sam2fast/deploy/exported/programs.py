@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sam2fast.checkpoints.weight_files import first_line
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
+from sam2fast.modeling.image_encoder import encode_levels
 from sam2fast.modeling.sam2_base import SAM2Base
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class EncoderModule(nn.Module):
             only the last for a model without high-resolution features. The no-memory embedding is added to the last.
         """
         heads = {int(level): cast(nn.Conv2d, head) for level, head in self.heads.items()}
-        *finer, embedding = self.image_encoder.features(pixels, heads)[-self.num_levels :]
+        *finer, embedding = encode_levels(self.image_encoder, pixels, heads)[-self.num_levels :]
         if self.no_memory is not None:
             embedding = embedding + self.no_memory.reshape(1, -1, 1, 1)
         return (*(x.contiguous() for x in finer), embedding.contiguous())

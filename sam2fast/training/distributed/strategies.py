@@ -5,7 +5,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -88,7 +87,7 @@ class FSDP(SingleProcess):
 
     def __init__(self, objective: Objective, ranks: Ranks, conf: DistributedConf) -> None:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         if objective.auxiliary is not None:
             raise ValueError("strategy fsdp is for large models, trainer.auxiliary for small ones: use strategy=ddp")
@@ -106,9 +105,6 @@ class FSDP(SingleProcess):
         block: Any
         for block in objective.model.image_encoder.trunk.blocks:
             fully_shard(block, **options)
-            plain = block.branches
-            register_fsdp_forward_method(block, "branches")
-            block.branches = partial(_branches, block, plain, block.branches)
         if objective.model.num_maskmem:
             for layer in objective.model.memory_attention.layers:
                 fully_shard(layer, **options)
@@ -168,11 +164,6 @@ def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SinglePro
     if not ranks.is_group:
         return SingleProcess(objective)
     return FSDP(objective, ranks, conf) if conf.strategy == "fsdp" else DDP(objective, conf)
-
-
-def _branches(block: nn.Module, plain: Callable[..., Any], gathering: Callable[..., Any], *inputs: Any) -> Any:
-    """The block's second forward method: gathers the block, unless it is gathered already."""
-    return (gathering if is_sharded(next(block.parameters())) else plain)(*inputs)
 
 
 def is_sharded(tensor: Any) -> bool:

@@ -1,0 +1,175 @@
+"""Whether a part of the model is as sam2fast defines it: nothing in it was wrapped, hooked, patched or replaced.
+
+Fused code computes a whole part at once, from the parameters of its layers, and calls none of its modules. It stands in
+for a part only while :func:`is_standard` is true. Otherwise each module is called through its ``forward``, with the
+arguments and results of the original, and what a user added to it takes effect.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules import module as nn_module
+
+Class = TypeVar("Class", bound=type[nn.Module])
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
+
+_ignored: ContextVar[bool] = ContextVar("sam2fast_ignored_hooks", default=False)
+
+# Classes whose modules are standard, with their attributes as they were defined, and the names of their methods.
+_CLASSES: dict[type[nn.Module], dict[str, Any]] = {}
+_METHODS: dict[type[nn.Module], frozenset[str]] = {}
+
+
+def standard(cls: Class) -> Class:
+    """Class decorator: fused code knows what modules of this class compute."""
+    # Not its construction, which torch's compiler patches.
+    names = [name for name in dir(cls) if name == "__call__" or name[:2] != "__"]
+    _CLASSES[cls] = {name: vars(cls)[name] for name in names if name in vars(cls)}
+    methods = {name for name in names if callable(getattr(cls, name, None))}
+    _METHODS[cls] = frozenset(methods | {"_compiled_call_impl"})  # set by nn.Module.compile
+    return cls
+
+
+for _cls in (
+    nn.Module,
+    nn.Linear,
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.LayerNorm,
+    nn.Embedding,
+    nn.GELU,
+    nn.ReLU,
+    nn.MaxPool2d,
+    nn.Dropout,
+    nn.Identity,
+    nn.ModuleList,
+    nn.Sequential,
+):
+    standard(_cls)
+
+
+def observing(method: Function) -> Function:
+    """Marks a method that only observes the one it replaces on an instance, for a profile: fused code calls it, too."""
+    method.keeps_standard = True  # type: ignore[attr-defined]
+    return method
+
+
+@contextmanager
+def ignoring_global_hooks() -> Iterator[None]:
+    """Context manager in which hooks on all modules count as nothing, for a FLOP counter that sets some itself."""
+    token = _ignored.set(True)
+    try:
+        yield
+    finally:
+        _ignored.reset(token)
+
+
+def is_standard(part: nn.Module) -> bool:
+    """Whether ``part`` and all modules below it are of sam2fast's or torch's own classes, and nobody
+
+    - registered a hook (forward, forward pre, backward, backward pre) on one of them or on all modules,
+    - set or patched a method, on an instance or on a class,
+    - replaced a module or a parameter by something of another type.
+
+    What was found is kept until something changes, so that a call takes microseconds; see ``bench/`` for how many.
+    """
+    found: _Part | None = vars(part).get("_standard_part")
+    if found is None or not (found.is_standard and found.is_unchanged()):
+        found = vars(part)["_standard_part"] = _Part(part)
+    return found.is_standard and _is_plain([part]) and _has_no_global_hooks() and _are_pristine(found.classes)
+
+
+# A compiler evaluates it when it traces the caller. The public decorator does only this, and imports the compiler.
+is_standard._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def is_standard_layer(layer: nn.Module, cls: type[nn.Module]) -> bool:
+    """:func:`is_standard` of one of torch's layers, which has no others below it; and that it is of this class."""
+    attributes = vars(layer)
+    return (
+        type(layer) is cls
+        and cls.forward is _CLASSES[cls]["forward"]
+        and "forward" not in attributes
+        and "_compiled_call_impl" not in attributes
+        and not any(attributes[name] for name in _HOOKS)
+        and _has_no_global_hooks()
+    )
+
+
+is_standard_layer._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+class _Part:
+    """The modules below one, and what was found in them. Copies and pickles of the module look for themselves."""
+
+    def __init__(self, part: nn.Module) -> None:
+        below = [module for module in part.modules() if module is not part]  # not itself: it would keep itself alive
+        self._below = below
+        self._types = list(map(type, below))
+        self._hooks = [getattr(module, name) for module in below for name in _HOOKS]
+        # What is added where there was nothing, is called by nobody.
+        self._children = [module._modules for module in (part, *below) if module._modules]
+        self._grandchildren = list(chain.from_iterable(map(dict.values, self._children)))
+        self._attributes = [vars(module) for module in below]
+        self._counts = list(map(len, self._attributes))
+        self._parameters = [module._parameters for module in (part, *below) if module._parameters]
+        self._parameter_types = self._types_of_parameters()
+        self.classes = {base for cls in {type(part), *self._types} for base in cls.__mro__ if base in _CLASSES}
+        self.is_standard = _is_plain(below) and all(map(_is_plain_tensor, set(self._parameter_types)))
+
+    def is_unchanged(self) -> bool:
+        """Whether nothing was added, removed or replaced since, and there is no hook."""
+        return (
+            not any(self._hooks)
+            and list(map(len, self._attributes)) == self._counts
+            and list(map(type, self._below)) == self._types
+            and list(chain.from_iterable(map(dict.values, self._children))) == self._grandchildren
+            and self._types_of_parameters() == self._parameter_types
+        )
+
+    def _types_of_parameters(self) -> list[type]:
+        return list(map(type, chain.from_iterable(map(dict.values, self._parameters))))
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
+        return _nothing, ()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _is_plain(modules: Iterable[nn.Module]) -> bool:
+    """Whether these modules, apart from those below them, are standard."""
+    for module in modules:
+        methods, attributes = _METHODS.get(type(module)), vars(module)
+        if methods is None or any(attributes[name] for name in _HOOKS):
+            return False
+        # Attributes of the instance that hide methods of its class.
+        if not all(getattr(attributes[name], "keeps_standard", False) for name in methods & attributes.keys()):
+            return False
+    return True
+
+
+def _is_plain_tensor(kind: type) -> bool:
+    """Whether it is not a tensor with operations of its own, as of quantised weights; fake ones have a tensor's."""
+    return kind in (nn.Parameter, torch.Tensor, type(None)) or kind.__module__ == "torch._subclasses.fake_tensor"
+
+
+def _has_no_global_hooks() -> bool:
+    return _ignored.get() or not any(_GLOBAL_HOOKS)
+
+
+def _are_pristine(classes: Iterable[type]) -> bool:
+    """Whether these classes still have the attributes that they were defined with."""
+    return all(
+        _CLASSES[cls].items() <= vars(cls).items() and _METHODS[cls].isdisjoint(vars(cls).keys() - _CLASSES[cls].keys())
+        for cls in classes
+    )

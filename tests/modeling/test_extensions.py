@@ -1,0 +1,258 @@
+"""What users wrap, hook, patch and replace in the network takes effect as in the original, on the same weights."""
+
+import copy
+import types
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from parity import build_pair, random_image, random_map
+from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialImagePredictor
+from torch import nn
+from torch.utils._pytree import tree_leaves
+from video import NARROW, SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
+
+from sam2fast.modeling.standard import is_standard
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.utils.testing import relative_error
+
+IMAGE = random_image(90, 120)
+PARTS = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
+
+
+@pytest.fixture(scope="module")
+def untouched():
+    return build_pair("sam2.1_t", ["++model.image_size=128", *NARROW])
+
+
+@pytest.fixture
+def models(untouched):
+    return copy.deepcopy(untouched)
+
+
+def masks_of(model):
+    """All that a click yields, with the gradients that are on."""
+    kind = SAM2ImagePredictor if type(model).__module__.startswith("sam2fast") else OfficialImagePredictor
+    predictor = kind(model)
+    predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # the original assumes 1024 pixels
+    predictor.set_image(IMAGE)
+    clicks = {"point_coords": np.array([[60, 40]]), "point_labels": np.array([1])}
+    return [torch.from_numpy(x) for x in predictor.predict(**clicks, return_logits=True)]
+
+
+def assert_same_masks(models):
+    for expected, actual in zip(*map(masks_of, models), strict=True):
+        assert relative_error(expected, actual) <= 1e-4
+
+
+def memory_attention(model):
+    """Its answer for two frames of memory and two pointers."""
+    side, width = 8, model.hidden_dim
+    frame, position = random_map(side**2, 1, width), random_map(side**2, 1, width, seed=1)
+    memory, memory_position = (random_map(2 * side**2 + 8, 1, 64, seed=seed) for seed in (2, 3))
+    return model.memory_attention([frame], memory, [position], memory_position, num_obj_ptr_tokens=8)
+
+
+class Wrapped(nn.Module):
+    """A linear layer with an addition, as adapters have it; some of them also show the weight."""
+
+    def __init__(self, layer, shows_weight, scale=0.1):
+        super().__init__()
+        self.layer, self.scale, self.calls = layer, nn.Parameter(torch.tensor(scale)), 0
+        if shows_weight:
+            self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x) * (1 + self.scale)
+
+
+def wrap_all(model, names, **options):
+    """Every linear layer below some parts."""
+    wrapped = {}
+    for part in names:
+        for name, module in list(model.get_submodule(part).named_modules()):
+            for child, layer in list(module.named_children()):
+                if isinstance(layer, nn.Linear):
+                    wrapped[f"{part}.{name}.{child}"] = Wrapped(layer, **options)
+                    setattr(module, child, wrapped[f"{part}.{name}.{child}"])
+    return wrapped
+
+
+@pytest.mark.parametrize("shows_weight", [True, False])
+@torch.no_grad()
+def test_wrapped_linear_layers(models, shows_weight):
+    wrapped = [wrap_all(model, (*PARTS, "memory_attention"), shows_weight=shows_weight) for model in models]
+    assert_same_masks(models)
+    assert relative_error(*map(memory_attention, models)) <= 1e-4
+    calls = [{name: layer.calls for name, layer in each.items()} for each in wrapped]
+    assert calls[0] == calls[1] and min(calls[0].values()) > 0
+
+
+def test_gradients_of_wrapped_layers(models):
+    gradients = []
+    for model in models:
+        model.requires_grad_(False)
+        wrapped = wrap_all(model, ("image_encoder", "memory_attention"), shows_weight=True)
+        levels = model.forward_image(random_map(1, 3, 128, 128))["backbone_fpn"]
+        (sum(x.square().mean() for x in levels) + memory_attention(model).square().mean()).backward()
+        gradients.append(torch.stack([layer.scale.grad for layer in wrapped.values()]))
+    assert relative_error(*gradients) <= 1e-4 and gradients[0].abs().min() > 0
+
+
+@torch.no_grad()
+def test_hooks_on_every_module(models):
+    """They see as many calls, with results of the same shapes."""
+    seen = []
+    for model in models:
+        calls = Counter()
+
+        def note(name, calls=calls):
+            def hook(module, args, result):
+                shapes = [tuple(x.shape) for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+                calls[name, str(shapes)] += 1
+
+            return hook
+
+        handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+        masks_of(model)
+        memory_attention(model)
+        seen.append(calls)
+        for handle in handles:
+            handle.remove()
+    assert len(seen[0]) > 100 and seen[0] == seen[1]
+    assert is_standard(models[1].image_encoder)
+
+
+@pytest.mark.parametrize("kind", ["forward", "pre", "backward", "global"])
+def test_each_kind_of_hook(models, kind):
+    model, calls = models[1], []
+    layer = model.image_encoder.trunk.blocks[1].mlp.layers[0]
+    masks_of(model)
+    register = {
+        "forward": layer.register_forward_hook,
+        "pre": layer.register_forward_pre_hook,
+        "backward": layer.register_full_backward_hook,
+        "global": torch.nn.modules.module.register_module_forward_hook,
+    }[kind]
+    handle = register(lambda *args: calls.append(args[0]))
+    try:
+        with torch.enable_grad():
+            sum(x.mean() for x in model.encode_image(random_map(1, 3, 128, 128))).backward()
+    finally:
+        handle.remove()
+    assert layer in calls
+    calls.clear()
+    masks_of(model)
+    assert not calls
+
+
+@pytest.mark.parametrize("where", ["instance", "class", "subclass", "compile"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "image_encoder",
+        "image_encoder.neck",
+        "image_encoder.trunk.blocks.2.attn",
+        "sam_mask_decoder.transformer.layers.0",
+        "sam_mask_decoder.transformer.layers.1.cross_attn_image_to_token",
+        "sam_mask_decoder.output_upscaling.0",
+        "sam_prompt_encoder.pe_layer",
+    ],
+)
+@torch.no_grad()
+def test_patched_forward(models, name, where, monkeypatch):
+    model, called = models[1], []
+    module = model.get_submodule(name)
+    masks_of(model)
+    original = type(module).forward
+
+    def forward(self, *args, **kwargs):
+        called.append(self)
+        return original(self, *args, **kwargs)
+
+    if where == "instance":
+        module.forward = types.MethodType(forward, module)
+    elif where == "class":
+        monkeypatch.setattr(type(module), "forward", forward)
+    elif where == "subclass":
+        module.__class__ = type("Custom", (type(module),), {"forward": forward})
+    else:
+        module._compiled_call_impl = types.MethodType(forward, module)  # as nn.Module.compile sets it
+    masks_of(model)
+    assert module in called
+
+
+@torch.no_grad()
+def test_replaced_modules(models):
+    """A wrapped encoder, an adapter after a block's MLP, and another norm."""
+
+    class Encoder(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, images):
+            return self.inner(images * 1.5)
+
+    for model in models:
+        blocks = model.image_encoder.trunk.blocks
+        blocks[2].mlp = nn.Sequential(blocks[2].mlp, Wrapped(nn.Identity(), shows_weight=False))
+        blocks[0].norm1 = nn.Sequential(blocks[0].norm1, Wrapped(nn.Identity(), shows_weight=False))
+        model.image_encoder = Encoder(model.image_encoder)
+    assert_same_masks(models)
+
+
+@torch.no_grad()
+def test_dynamic_quantization_finds_every_layer(models):
+    quantised = [torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8) for model in models]
+    counts = [sum("quantized" in type(m).__module__ for m in model.modules()) for model in quantised]
+    assert counts[0] == counts[1] > 100
+    assert_same_masks(quantised)
+
+
+@pytest.fixture
+def video_models(video_pair):
+    return copy.deepcopy(video_pair)
+
+
+@pytest.fixture(scope="module")
+def video_pair():
+    return build_video_pair(overrides=NARROW, image_size=SMALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(6))
+
+
+def changed_after_three_frames(change):
+    def scenario(session):
+        session.points(0, 1, (60, 40, 1))
+        session.points(1, 2, box=[20, 20, 70, 60])
+        session.propagate(max_frame_num_to_track=2)
+        change(session.predictor)
+        session.propagate(start_frame_idx=3)
+
+    return scenario
+
+
+def wrap_memory(model):
+    wrap_all(model, ("memory_attention", "sam_mask_decoder"), shows_weight=True)
+
+
+def hook_memory(model):
+    def doubled(module, args, result):
+        return result * 1.1
+
+    model.memory_attention.layers[0].cross_attn_image.register_forward_hook(doubled)
+    model.memory_encoder.fuser.register_forward_hook(doubled)
+    model.sam_mask_decoder.transformer.final_attn_token_to_image.register_forward_hook(doubled)
+
+
+@pytest.mark.parametrize("change", [wrap_memory, hook_memory])
+def test_changes_during_a_video(video_models, change, folder):
+    official, ours = video_models
+    scenario = changed_after_three_frames(change)
+    compare(run_official(official, folder, scenario, check_itself=False), run(ours, folder, scenario))
