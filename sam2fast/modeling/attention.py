@@ -58,7 +58,8 @@ class Attention(nn.Module):
         dropout_p = self.dropout_p if self.training else 0.0
         attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
         out = in_float32(attention, q, k, v) if emulates_bfloat16(q, k) else attention(q, k, v)
-        return self._project(self.out_proj, self._recombine_heads(out)).flatten(0, 1).unflatten(0, (B, N))
+        out = self._project(self.out_proj, self._recombine_heads(out))
+        return out.reshape(B, N, out.shape[-1])
 
     def _project(self, layer: nn.Module, x: Tensor) -> Tensor:
         return project(layer, x)

@@ -160,7 +160,7 @@ def _is_plain(modules: Iterable[nn.Module]) -> bool:
 
 def _is_plain_tensor(kind: type) -> bool:
     """Whether it is not a tensor with operations of its own, as of quantised weights; fake ones have a tensor's."""
-    return kind in (nn.Parameter, torch.Tensor, type(None)) or kind.__module__ == "torch._subclasses.fake_tensor"
+    return kind in (nn.Parameter, torch.Tensor, type(None)) or kind.__module__.startswith("torch._subclasses.")
 
 
 def _has_no_global_hooks() -> bool:
