@@ -20,7 +20,7 @@ from sam2fast.modeling.layers import (
     normed_sum,
     project,
 )
-from sam2fast.modeling.standard import is_standard, standard
+from sam2fast.modeling.standard import has_standard_parts, is_standard, standard
 
 
 @standard
@@ -114,7 +114,9 @@ class MultiScaleBlock(nn.Module):
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``, by a call of each module, as in the original."""
+        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
+        if has_standard_parts(self):
+            return self.fused(x) if is_cpu_inference(x) else self._block(x)
         shortcut, x = x, normalize(self.norm1, x)
         if self.proj is not None:
             shortcut = project(self.proj, x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sam2fast.kernels._cpu import linear
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.layers import Layers, chunked, convolve
-from sam2fast.modeling.standard import is_standard, standard
+from sam2fast.modeling.standard import is_plain, is_standard, standard
 
 
 @standard
@@ -159,12 +159,19 @@ class ImageEncoder(nn.Module):
         return features[: len(features) - self.scalp]
 
 
+def can_fuse_heads(encoder: nn.Module, heads: Mapping[int, nn.Module]) -> bool:
+    """Whether :meth:`ImageEncoder.features` does what ``encoder`` and the heads do; it calls the trunk."""
+    if not isinstance(encoder, ImageEncoder):
+        return False
+    return is_plain(encoder) and is_standard(encoder.neck) and all(map(is_standard, heads.values()))
+
+
 def encode_levels(encoder: nn.Module, images: Tensor, heads: Mapping[int, nn.Conv2d]) -> list[Tensor]:
     """The levels of ``images (B, 3, H, W)``, finest first, some of them through a head; see :meth:`FpnNeck.features`.
 
-    Fused if encoder and heads are standard. ``encoder`` may be anything that returns the official dict.
+    Neck and heads are fused if both are standard. ``encoder`` may be anything that returns the official dict.
     """
-    if is_standard(encoder) and all(map(is_standard, heads.values())):
+    if can_fuse_heads(encoder, heads):
         return cast(ImageEncoder, encoder).features(images, heads)
     levels = list(encoder(images)["backbone_fpn"])
     for i, head in heads.items():

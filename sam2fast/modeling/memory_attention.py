@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.layers import activated, chunked, get_activation, normalize, project
-from sam2fast.modeling.standard import is_standard, standard
+from sam2fast.modeling.standard import has_standard_parts, standard
 
 
 @standard
@@ -55,7 +55,7 @@ class MemoryAttentionLayer(nn.Module):
         """Batch-first tokens ``tgt (B, N, C)`` and ``memory (B, M, C_mem)`` with their position encodings."""
         tgt = self._forward_sa(tgt, query_pos)
         tgt = self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope)
-        if is_standard(self):
+        if has_standard_parts(self):
             return self._feed_forward(tgt)
         hidden = self.dropout(self.activation(project(self.linear1, normalize(self.norm3, tgt))))
         return tgt + self.dropout3(project(self.linear2, hidden))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
-from sam2fast.modeling.image_encoder import ImageEncoder, encode_levels
+from sam2fast.modeling.image_encoder import ImageEncoder, can_fuse_heads, encode_levels
 from sam2fast.modeling.layers import MLP, convolve, project
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.mask_selection import MaskSelection, select_masks
@@ -17,7 +17,6 @@ from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
 from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.modeling.prompt_encoder import PromptEncoder
-from sam2fast.modeling.standard import is_standard
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 # Logit and score of an object that is not in the frame.
@@ -207,7 +206,7 @@ class SAM2Base(OfficialSteps):
     def forward_image(self, img_batch: Tensor) -> dict[str, Any]:
         """The official dict of features for ``img_batch (B, 3, S, S)``, levels 0 and 1 through the decoder's heads."""
         heads = self._level_heads()
-        if not (is_standard(self.image_encoder) and all(map(is_standard, heads.values()))):
+        if not can_fuse_heads(self.image_encoder, heads):
             out: dict[str, Any] = self.image_encoder(img_batch)
             for i, head in heads.items():
                 out["backbone_fpn"][i] = convolve(head, out["backbone_fpn"][i])

@@ -22,10 +22,12 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
 
 _ignored: ContextVar[bool] = ContextVar("sam2fast_ignored_hooks", default=False)
+_decided: ContextVar[bool] = ContextVar("sam2fast_decided_standard", default=False)
 
 # Classes whose modules are standard, with their attributes as they were defined, and the names of their methods.
 _CLASSES: dict[type[nn.Module], dict[str, Any]] = {}
 _METHODS: dict[type[nn.Module], frozenset[str]] = {}
+_COUNTS: dict[type[nn.Module], int] = {}
 
 
 def standard(cls: Class) -> Class:
@@ -33,6 +35,7 @@ def standard(cls: Class) -> Class:
     # Not its construction, which torch's compiler patches.
     names = [name for name in dir(cls) if name == "__call__" or name[:2] != "__"]
     _CLASSES[cls] = {name: vars(cls)[name] for name in names if name in vars(cls)}
+    _COUNTS[cls] = len(vars(cls))
     methods = {name for name in names if callable(getattr(cls, name, None))}
     _METHODS[cls] = frozenset(methods | {"_compiled_call_impl"})  # set by nn.Module.compile
     return cls
@@ -50,6 +53,7 @@ for _cls in (
     nn.MaxPool2d,
     nn.Dropout,
     nn.Identity,
+    nn.ModuleDict,
     nn.ModuleList,
     nn.Sequential,
 ):
@@ -78,25 +82,55 @@ def is_standard(part: nn.Module) -> bool:
     - registered a hook (forward, forward pre, backward, backward pre) on one of them or on all modules,
     - set or patched a method, on an instance or on a class,
     - replaced a module or a parameter by something of another type.
-
-    What was found is kept until something changes, so that a call takes microseconds; see ``bench/`` for how many.
     """
-    found: _Part | None = vars(part).get("_standard_part")
-    if found is None or not (found.is_standard and found.is_unchanged()):
-        found = vars(part)["_standard_part"] = _Part(part)
-    return found.is_standard and _is_plain([part]) and _has_no_global_hooks() and _are_pristine(found.classes)
+    return _decided.get() or (is_plain(part) and has_standard_parts(part))
 
 
-# A compiler evaluates it when it traces the caller. The public decorator does only this, and imports the compiler.
-is_standard._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def is_plain(module: nn.Module) -> bool:
+    """:func:`is_standard` of one module, whatever is below it."""
+    return _decided.get() or (_is_unchanged(module) and _has_no_global_hooks() and _are_pristine(type(module).__mro__))
+
+
+def has_standard_parts(whole: nn.Module) -> bool:
+    """:func:`is_standard` of all modules below ``whole``, but not of itself.
+
+    What was found is kept until something changes, so that a call takes microseconds.
+    """
+    if _decided.get():
+        return True
+    found: _Parts | None = vars(whole).get("_standard_parts")
+    if found is None or not (found.are_standard and found.are_unchanged()):
+        found = vars(whole)["_standard_parts"] = _Parts(whole)
+    return found.are_standard and _has_no_global_hooks() and _are_pristine(found.classes)
+
+
+@contextmanager
+def deciding_once(model: nn.Module) -> Iterator[list[nn.Module] | None]:
+    """Context manager in which ``model`` is not changed, so that its parts are looked at only here.
+
+    Yields:
+        The modules below ``model``; None if one is not standard.
+    """
+    standard = has_standard_parts(model)
+    token = _decided.set(standard)
+    try:
+        yield vars(model)["_standard_parts"].below if standard else None
+    finally:
+        _decided.reset(token)
+
+
+# A compiler evaluates these when it traces the caller. The public decorator does only this, and imports the compiler.
+for _function in (is_standard, is_plain, has_standard_parts):
+    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_standard_layer(layer: nn.Module, cls: type[nn.Module]) -> bool:
     """:func:`is_standard` of one of torch's layers, which has no others below it; and that it is of this class."""
+    if type(layer) is not cls:
+        return False
     attributes = vars(layer)
-    return (
-        type(layer) is cls
-        and cls.forward is _CLASSES[cls]["forward"]
+    return _decided.get() or (
+        cls.forward is _CLASSES[cls]["forward"]
         and "forward" not in attributes
         and "_compiled_call_impl" not in attributes
         and not any(attributes[name] for name in _HOOKS)
@@ -107,30 +141,30 @@ def is_standard_layer(layer: nn.Module, cls: type[nn.Module]) -> bool:
 is_standard_layer._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-class _Part:
+class _Parts:
     """The modules below one, and what was found in them. Copies and pickles of the module look for themselves."""
 
-    def __init__(self, part: nn.Module) -> None:
-        below = [module for module in part.modules() if module is not part]  # not itself: it would keep itself alive
-        self._below = below
+    def __init__(self, whole: nn.Module) -> None:
+        below = [module for module in whole.modules() if module is not whole]  # not itself: it would keep itself alive
+        self.below = below
         self._types = list(map(type, below))
         self._hooks = [getattr(module, name) for module in below for name in _HOOKS]
         # What is added where there was nothing, is called by nobody.
-        self._children = [module._modules for module in (part, *below) if module._modules]
+        self._children = [module._modules for module in (whole, *below) if module._modules]
         self._grandchildren = list(chain.from_iterable(map(dict.values, self._children)))
         self._attributes = [vars(module) for module in below]
         self._counts = list(map(len, self._attributes))
-        self._parameters = [module._parameters for module in (part, *below) if module._parameters]
+        self._parameters = [module._parameters for module in below if module._parameters]
         self._parameter_types = self._types_of_parameters()
-        self.classes = {base for cls in {type(part), *self._types} for base in cls.__mro__ if base in _CLASSES}
-        self.is_standard = _is_plain(below) and all(map(_is_plain_tensor, set(self._parameter_types)))
+        self.classes = {base for cls in set(self._types) for base in cls.__mro__ if base in _CLASSES}
+        self.are_standard = all(map(_is_unchanged, below))
 
-    def is_unchanged(self) -> bool:
+    def are_unchanged(self) -> bool:
         """Whether nothing was added, removed or replaced since, and there is no hook."""
         return (
             not any(self._hooks)
             and list(map(len, self._attributes)) == self._counts
-            and list(map(type, self._below)) == self._types
+            and list(map(type, self.below)) == self._types
             and list(chain.from_iterable(map(dict.values, self._children))) == self._grandchildren
             and self._types_of_parameters() == self._parameter_types
         )
@@ -146,16 +180,15 @@ def _nothing() -> None:
     return None
 
 
-def _is_plain(modules: Iterable[nn.Module]) -> bool:
-    """Whether these modules, apart from those below them, are standard."""
-    for module in modules:
-        methods, attributes = _METHODS.get(type(module)), vars(module)
-        if methods is None or any(attributes[name] for name in _HOOKS):
-            return False
-        # Attributes of the instance that hide methods of its class.
-        if not all(getattr(attributes[name], "keeps_standard", False) for name in methods & attributes.keys()):
-            return False
-    return True
+def _is_unchanged(module: nn.Module) -> bool:
+    """Whether the module itself has no hooks, methods or kinds of parameters that its class has not."""
+    methods, attributes = _METHODS.get(type(module)), vars(module)
+    if methods is None or any(attributes[name] for name in _HOOKS):
+        return False
+    # Attributes of the instance that hide methods of its class.
+    if not all(getattr(attributes[name], "keeps_standard", False) for name in methods & attributes.keys()):
+        return False
+    return all(_is_plain_tensor(type(parameter)) for parameter in module._parameters.values())
 
 
 def _is_plain_tensor(kind: type) -> bool:
@@ -169,7 +202,12 @@ def _has_no_global_hooks() -> bool:
 
 def _are_pristine(classes: Iterable[type]) -> bool:
     """Whether these classes still have the attributes that they were defined with."""
-    return all(
-        _CLASSES[cls].items() <= vars(cls).items() and _METHODS[cls].isdisjoint(vars(cls).keys() - _CLASSES[cls].keys())
-        for cls in classes
-    )
+    for cls in classes:
+        defined, attributes = _CLASSES.get(cls), vars(cls)
+        if defined is None:
+            continue
+        if not defined.items() <= attributes.items():
+            return False
+        if len(attributes) != _COUNTS[cls] and not _METHODS[cls].isdisjoint(attributes.keys() - defined.keys()):
+            return False
+    return True

@@ -75,6 +75,7 @@ class FeatureCache:
         self.encoded = 0
         self._device = device
         self._waits: dict[_Key, Callable[[FrameFeatures], None]] = {}
+        self._changes = 0
         self.reuse(reuse_threshold)
 
     def reuse(self, threshold: float | None) -> None:
@@ -136,6 +137,12 @@ class FeatureCache:
         for key, features in list(self.kept.items()):
             self._await(key, features)
             yield key[0], features
+
+    def keep_since(self, changes: int) -> None:
+        """Drops the features from before a change of the model's modules, of which there were so many until now."""
+        if changes != self._changes:
+            self._changes = changes
+            self.clear()
 
     def clear(self) -> None:
         """Drops all features."""

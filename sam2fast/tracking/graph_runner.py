@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.modeling.standard import is_standard
+from sam2fast.modeling.standard import deciding_once
 from sam2fast.tracking.cuda_graphs import (
     CudaGraphs,
     EagerRecorder,
@@ -189,7 +189,8 @@ class RunnerSelector:
     def __init__(self) -> None:
         self.graphs: GraphRunner | None = None
         self.explain = False
-        self._is_changed = False
+        self._modules: list[nn.Module] | None = None  # of the model; empty while a user has changed some; None: unseen
+        self._changes = 0
 
     def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> GraphRunner | None:
         """The graph runner where it is to be used, else None.
@@ -217,7 +218,7 @@ class RunnerSelector:
             return "fast is False"
         if not model.num_maskmem:
             return "the model keeps no memories"
-        if self._is_changed:
+        if self._modules == []:
             return "modules were hooked, patched or replaced, which a recording would not call"
         why = why_no_graphs(model)
         if fast is None or why is None or model.device.type != "cuda":
@@ -225,13 +226,30 @@ class RunnerSelector:
         raise RuntimeError(f"fast is True, but {why}; leave it at None to track without recordings then")
 
     def check(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> None:
-        """Looks for modules that a user changed, and drops the recordings if weights moved or settings changed."""
-        self._is_changed = not all(map(is_standard, model.children()))
+        """Drops the recordings if modules were replaced, weights moved or settings changed."""
+        with self.deciding_once(model):
+            pass
         if self.graphs is not None and self.graphs.made_for != fingerprint(model, settings):
             self.release()
         if self.explain and self.usable_graphs(model, fast, settings) is None:
             _log.info("vos_optimized: steps are not recorded: %s", self.why_eager(model, fast))
             self.explain = False
+
+    @contextmanager
+    def deciding_once(self, model: SAM2Base) -> Iterator[int]:
+        """Context manager of one step: looks for modules that a user hooked, patched or replaced only here.
+
+        Recordings are not replayed while there are some, and are dropped if modules were replaced.
+
+        Yields:
+            How often such a change was seen until now.
+        """
+        with deciding_once(model) as modules:
+            before, self._modules = self._modules, modules or []
+            if before is not None and before != self._modules:
+                self.release()
+                self._changes += 1
+            yield self._changes
 
     def release(self) -> None:
         """Frees the recordings and their memory, also of open sessions; they are made again when needed."""
@@ -240,7 +258,7 @@ class RunnerSelector:
         self.graphs = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "graphs": None}  # copies of a model record for themselves
+        return {**vars(self), "graphs": None, "_modules": None}  # copies of a model record for themselves
 
 
 class _Call(NamedTuple):

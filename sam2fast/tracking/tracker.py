@@ -4,6 +4,7 @@ It uses the model, reads and writes the session's feature cache and memory bank,
 results: :mod:`~sam2fast.tracking.prompting` and :mod:`~sam2fast.tracking.propagation` do.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -75,6 +76,20 @@ class TrackingOptions:
             self.add_all_frames_to_correct_as_cond,
         )
         return overlaps, clears, adds, self.memory_selection, self.approximations
+
+
+def _one_step(
+    method: Callable[Concatenate["Tracker", VideoState, P], R],
+) -> Callable[Concatenate["Tracker", VideoState, P], R]:
+    """A method of the tracker that looks only once for modules that a user changed, and forgets older features."""
+
+    @functools.wraps(method)
+    def step(self: "Tracker", state: VideoState, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.runners.deciding_once(self.model) as changes:
+            state.features.keep_since(changes)
+            return method(self, state, *args, **kwargs)
+
+    return step
 
 
 class Tracker:
@@ -208,6 +223,7 @@ class Tracker:
             with suppress(Exception):  # raised again when that frame is tracked
                 self._encode(state, missing, count, ahead=True)
 
+    @_one_step
     def _encode(self, state: VideoState, frames: Sequence[int], batch: int, ahead: bool) -> EncodingPlan:
         plan = state.features.plan(frames)
         new = plan.to_encode
@@ -215,6 +231,7 @@ class Tracker:
         state.features.store(plan, encoded, batch)
         return plan
 
+    @_one_step
     def predict_prompted(
         self,
         state: VideoState,
@@ -246,6 +263,7 @@ class Tracker:
         results, _ = build_results(bank, StepOutput(masks, prediction.iou, prediction.score, pointers, None))
         return results[0]
 
+    @_one_step
     def track(
         self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
     ) -> tuple[list[FrameResult], TrackScores]:
@@ -266,6 +284,7 @@ class Tracker:
         given = StepInput(bank, features, attended, rules, state.num_frames, self.options.fill_hole_area)
         return build_results(bank, self.runner.step(self.model, given))
 
+    @_one_step
     def encode_memories(self, state: VideoState, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
         """Results of prompts on one frame with their memories, encoded from the masks after their holes are filled."""
         if not self.model.num_maskmem:

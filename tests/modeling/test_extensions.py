@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from video import NARROW, SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
+from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.standard import is_standard
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
@@ -256,3 +257,64 @@ def test_changes_during_a_video(video_models, change, folder):
     official, ours = video_models
     scenario = changed_after_three_frames(change)
     compare(run_official(official, folder, scenario, check_itself=False), run(ours, folder, scenario))
+
+
+def doubled(module, args, result):
+    return result * 1.5
+
+
+def patched(forward):
+    return lambda self, *args, **kwargs: forward(self, *args, **kwargs) * 1.5
+
+
+def replaced_by_weaker(model, monkeypatch):
+    weaker = copy.deepcopy(model.memory_attention)
+    nn.init.zeros_(weaker.norm.weight)
+    model.memory_attention = weaker
+
+
+CHANGES = {
+    "hook": lambda model, _: model.memory_attention.register_forward_hook(doubled),
+    "pre hook": lambda model, _: model.memory_encoder.fuser.register_forward_pre_hook(lambda m, args: args[0] * 3),
+    "hook on a layer": lambda model, _: model.image_encoder.trunk.blocks[1].norm1.register_forward_hook(doubled),
+    "method of the instance": lambda model, _: setattr(
+        model.memory_attention, "forward", types.MethodType(patched(MemoryAttention.forward), model.memory_attention)
+    ),
+    "method of the class": lambda model, monkeypatch: monkeypatch.setattr(
+        MemoryAttention, "forward", patched(MemoryAttention.forward)
+    ),
+    "subclass": lambda model, _: setattr(
+        model.memory_attention,
+        "__class__",
+        type("Custom", (MemoryAttention,), {"forward": patched(MemoryAttention.forward)}),
+    ),
+    "layer replaced": lambda model, _: setattr(
+        model.obj_ptr_proj.layers, "2", Wrapped(model.obj_ptr_proj.layers[2], False, scale=2.0)
+    ),
+    "part replaced by one of the same class": replaced_by_weaker,
+}
+# They act on what later frames attend to.
+ONLY_MEMORY = CHANGES["pre hook"], CHANGES["layer replaced"]
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("fast", [True, False])
+def test_each_kind_of_change_takes_effect_in_the_next_frame(video_models, folder, change, fast, monkeypatch):
+    """With recorded steps, which are not replayed then, and without; `fast` records on the CPU, too."""
+    predictor = video_models[1]
+    predictor.fast = fast
+
+    def masks(changed_after):
+        state = predictor.init_state(str(folder))
+        predictor.add_new_points_or_box(state, 0, 1, [[60, 40]], [1])
+        found = []
+        for frame, _, logits in predictor.propagate_in_video(state, progress=False):
+            found.append(logits)
+            if frame == changed_after:
+                change(predictor, monkeypatch)
+        return found
+
+    before, changed = masks(None), masks(2)
+    first = 4 if change in ONLY_MEMORY else 3
+    for frame, (expected, actual) in enumerate(zip(before, changed, strict=True)):
+        assert torch.equal(expected, actual) == (frame < first), frame

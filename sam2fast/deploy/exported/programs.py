@@ -15,6 +15,7 @@ from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.image_encoder import encode_levels
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.standard import deciding_once
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -154,8 +155,9 @@ def _reference_ops(keep_kernels: bool) -> Any:
 def _export(
     module: nn.Module, example: tuple[Any, ...], shapes: dict[str, Any] | None, keep_kernels: bool
 ) -> "ExportedProgram":
-    with torch.no_grad(), _reference_ops(keep_kernels):
-        return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
+    # torch.export traces proxies of the modules, which are of other classes.
+    with torch.no_grad(), _reference_ops(keep_kernels), deciding_once(module.eval()):
+        return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
 def save_program(program: "ExportedProgram", path: str | Path) -> None:
