@@ -16,7 +16,7 @@ from sam2fast.cli.demo_run import PROMPTS, demo_files
 from sam2fast.demo import clip as demo_clip
 from sam2fast.demo import scene as photograph
 from sam2fast.demo.canvas import SCALE, Canvas
-from sam2fast.demo.clip import contact_sheet, draw_frames, encode_mp4, make_clip, point_inside, prompts_for
+from sam2fast.demo.clip import contact_sheet, draw_frames, encode_mp4, make_clip, prompts_for
 from sam2fast.demo.scene import (
     HEIGHT,
     PHOTOGRAPH,
@@ -154,32 +154,6 @@ def test_without_extras(run, tmp_path, monkeypatch, short_clip, drawn_once):
     assert sorted(os.listdir(tmp_path / "out/demo")) == sorted([*STILL_LIFE, "tracked.json", "tracked.png"])
     notes = result.stderr.splitlines()
     assert len(notes) == 2 and "sam2fast[eval]" in notes[0] and "sam2fast[video]" in notes[1]
-
-
-def test_the_click_is_on_the_vase_and_objects_differ_from_the_background():
-    vase, pixels = drawn_vase(), np.asarray(draw_scene_once()).astype(float)
-    (click,) = PROMPTS["vase"].clicks
-    assert vase[int(click.y), int(click.x)]
-    assert 0.02 < vase.mean() < 0.1
-    assert np.abs(pixels[vase].mean(axis=0) - pixels[~vase].mean(axis=0)).sum() > 60
-
-
-def test_the_clip_shows_two_moving_objects():
-    clip = make_clip()
-    assert clip.frames.shape == (40, 480, 480, 3) and clip.masks.shape == (40, 2, 480, 480)
-    assert clip.masks.any(axis=(2, 3)).all()
-    for thing in range(2):
-        first, last = clip.masks[0, thing], clip.masks[-1, thing]
-        assert (first & last).sum() < 0.9 * (first | last).sum()
-    task = prompts_for(clip)
-    assert clip.masks[0, 0, task.point[1], task.point[0]]
-
-
-def test_a_point_inside_is_far_from_the_edge():
-    ring = np.hypot(*np.mgrid[-20:21, -20:21])
-    x, y = point_inside((ring > 10) & (ring < 20))
-    assert 13 < np.hypot(x - 20, y - 20) < 17
-    assert point_inside(np.ones((3, 3), dtype=bool)) == (1, 1)
 
 
 def test_the_video_and_the_sheet_show_the_frames(short_clip):

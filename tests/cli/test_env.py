@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 
-import pytest
 import torch
 from torch.utils import collect_env
 
@@ -60,17 +59,11 @@ def test_secrets_are_not_shown(run, monkeypatch, tmp_path):
     assert found["variables"]["SAM2FAST_CHECKPOINTS"] == "~/checkpoints"
 
 
-BROKEN = {
-    "triton": "raise OSError('a library of triton is missing')",
-    "torch": "raise ImportError('libtorch_cpu.so: cannot open shared object file')",
-}
-
-
-@pytest.mark.parametrize("package", BROKEN)
-def test_packages_that_are_broken(package, tmp_path):
-    """Packages that are installed but fail to import; each in its own process."""
-    (tmp_path / package).mkdir()
-    (tmp_path / package / "__init__.py").write_text(BROKEN[package])
+def test_packages_that_are_broken(tmp_path):
+    """Packages that are installed but fail to import."""
+    for package in ("torch", "triton"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('libtorch_cpu.so: no shared object file')")
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
@@ -81,8 +74,7 @@ main(["env", "--json"], prog_name="sam2fast")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     found = json.loads(done.stdout)
     assert list(found) == SECTIONS and "error" not in found["packages"] and "error" not in found["variables"]
-    if package == "torch":
-        assert "cannot open shared object file" in found["torch"]["error"]
+    assert "no shared object file" in found["torch"]["error"]
 
 
 def test_gpus(monkeypatch):

@@ -1,7 +1,6 @@
 """``sam2fast segment``: its results and files, and images that cannot be read."""
 
 import functools
-import io
 import json
 import os
 import re
@@ -156,31 +155,6 @@ def test_mask_prompt(run, make_image, tmp_path, model, api, brightest):
     assert abs(record["score"] - scores[0]) < 0.2 * abs(without[0] - scores[0])
     assert run("segment", path, "--mask", tmp_path / "rough.png", "--box", "1,2,30,40", *model.small).exit_code == 0
     assert load(tmp_path / "out/image.json")["prompts"]["box"] == [1, 2, 30, 40]
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16", "F"])
-def test_every_kind_of_image(run, tmp_path, model, mode):
-    grey = np.tile(np.arange(96, dtype=np.uint16), (64, 1))
-    deep = {"I;16": grey * 600, "F": (grey / 96).astype(np.float32)}
-    image = Image.fromarray(deep[mode]) if mode in deep else Image.fromarray(grey.astype(np.uint8)).convert(mode)
-    image.save(tmp_path / "x.tiff")
-    assert run("segment", tmp_path / "x.tiff", "--point", "20,30", *model.small).exit_code == 0
-    overlay = Image.open(tmp_path / "out/x_overlay.png")
-    assert overlay.mode == "RGB" and overlay.size == (96, 64)
-    assert read_mask(tmp_path / "out/x_mask.png").shape == (64, 96)
-
-
-def damaged_jpeg() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()[:1500]
-
-
-@pytest.mark.parametrize("content", [b"not an image", b"", damaged_jpeg()], ids=["text", "empty", "cut short"])
-def test_not_an_image(run, tmp_path, model, content):
-    (tmp_path / "x.jpg").write_bytes(content)
-    assert "x.jpg" in assert_one_line(run("segment", tmp_path / "x.jpg", "--point", "1,1", *model.small))
-    assert os.listdir(tmp_path / "out") == []
 
 
 def test_results_before_a_failing_image_stay(run, make_image, tmp_path, model):

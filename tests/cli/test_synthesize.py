@@ -42,12 +42,6 @@ def test_clips_in_the_layout_of_davis(run, tmp_path):
             assert frame.shape == (64, 64, 3) and np.abs(frame - clip.frames[t]).mean() < 12
 
 
-def test_palette_is_the_one_of_davis():
-    assert davis.palette()[[0, 1, 2, 3, 4, 8, 20, 255]].tolist() == [
-        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [64, 0, 0], [0, 64, 128], [224, 224, 192],
-    ]  # fmt: skip
-
-
 def test_a_full_folder_is_refused_unless_resumed(run, tmp_path):
     out = tmp_path / "out"
     ask = ("synthesize", *SMALL, "--out", out)

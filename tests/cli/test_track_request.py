@@ -81,13 +81,6 @@ def test_contradictory_prompts(parts, reason):
     assert reason in error.value.message
 
 
-def test_background_points_alone_are_allowed_as_corrections_only():
-    parts = [point("0,1,1,2"), point("4,1,1,2,0")]
-    assert len(merge_prompts(parts, each_shows_object=False)) == 2
-    with pytest.raises(click.UsageError):
-        merge_prompts(parts[1:], each_shows_object=False)
-
-
 def write(path, entries):
     path.write_text(json.dumps({"prompts": entries}))
     return path

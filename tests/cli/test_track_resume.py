@@ -23,8 +23,8 @@ def fail():
     raise ZeroDivisionError
 
 
-# At the saved turning point, at the end of the forward pass, after one backward frame, before the last frame.
-@pytest.mark.parametrize("count", [7, 12, 13, 19])
+# At the saved turning point, and after one backward frame.
+@pytest.mark.parametrize("count", [7, 13])
 def test_resumed_runs_give_the_same_bytes(track, video_file, whole, tmp_path, monkeypatch, count):
     interrupt_after(monkeypatch, count)
     command = [video_file, *PROMPTS, "--reverse", "--out", tmp_path / "out", "--format"]
