@@ -76,14 +76,6 @@ def test_mask_data_filter(keep):
     same_data(expected, actual)
 
 
-def test_mask_data_filter_takes_a_list():
-    data = amg.MaskData(**columns())
-    data.filter([4, 1])
-    assert data["c"] == [{"i": 4}, {"i": 1}]
-    data.filter([])
-    assert data["c"] == [] and data["a"].shape == (0, 2)
-
-
 def test_mask_data_cat_copies():
     results = []
     for kind in (official.MaskData, amg.MaskData):
@@ -185,12 +177,6 @@ def test_boxes_near_crop_edges():
             outcomes.update(expected.tolist())
     assert outcomes == {True, False}
     assert amg.is_box_near_crop_edge(torch.zeros(0, 4), image, image).shape == (0,)
-
-
-def test_xywh_of_many_boxes():
-    boxes = np.arange(12).reshape(3, 4) ** 2
-    for box, expected in zip(amg.box_xyxy_to_xywh(boxes), boxes, strict=True):
-        same(official.box_xyxy_to_xywh(expected), box)
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 4), (3, 0, 4), (3, 5, 0)])

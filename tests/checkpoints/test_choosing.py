@@ -69,11 +69,6 @@ class TestWhichFile:
         with pytest.raises(FileNotFoundError, match="nowhere"):
             find_weights(tmp_path / "nowhere")
 
-    def test_home(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("HOME", str(tmp_path))
-        (tmp_path / "x.pt").touch()
-        assert find_weights("~/x.pt") == tmp_path / "x.pt"
-
 
 class TestShards:
     @pytest.fixture

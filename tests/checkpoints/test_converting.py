@@ -196,12 +196,6 @@ def test_a_link_stays(nano_file, tmp_path, layout):
     read_checkpoint(link)
 
 
-def test_a_pipe_is_no_place_for_a_checkpoint(convert, nano_file, tmp_path):
-    os.mkfifo(tmp_path / "x.pt")
-    result = convert(nano_file, tmp_path / "x.pt", "--force")
-    assert result.exit_code == 1 and "is a device or a pipe" in result.stderr and (tmp_path / "x.pt").is_fifo()
-
-
 def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path, monkeypatch):
     convert_checkpoint(nano_file, tmp_path / "x", "transformers", dtype=torch.bfloat16)
     before = contents(tmp_path)

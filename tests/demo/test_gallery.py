@@ -48,12 +48,6 @@ def test_videos_are_drawn_where_they_are_missing(small, tmp_path, monkeypatch):
     assert list(workspace.iterdir()) == []
 
 
-def test_the_camera_zooms_in(small):
-    frames = list(gallery.still_life())
-    slopes = [abs(float(frame[:, -1].mean()) - float(frame[:, 0].mean())) for frame in frames]
-    assert slopes[-1] < 0.8 * slopes[0]
-
-
 def test_a_video_has_many_keyframes_and_starts_at_time_zero(tmp_path):
     images = [np.full((32, 33, 3), 6 * t, dtype=np.uint8) for t in range(30)]
     with DemoVideoWriter(tmp_path / "clip.mp4", 32, 33, Fraction(30000, 1001)) as video:

@@ -70,11 +70,6 @@ def test_frames(client, session, frame):
     assert client.facts(session)["objects"] == []
 
 
-def test_integers_out_of_range(client, session):
-    assert "32-bit" in client.add(session, frame=2**31).message
-    assert "Int cannot represent" in client.add(session, obj=0.5).message
-
-
 def test_objects(client, session):
     client.add(session)
     refused = client.mutate(CLEAR_FRAME, sessionId=session, frameIndex=0, objectId=9)

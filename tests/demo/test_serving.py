@@ -180,15 +180,6 @@ def test_a_failed_start_is_one_line(tmp_path):
     assert "bad.pt" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_help_imports_no_heavy_packages():
-    code = (
-        "import sys; from sam2fast.cli import main; main(['serve', '-h'], standalone_mode=False); print(*sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = done.stdout.splitlines()[-1].split()
-    assert "Options:" in done.stdout and not {"torch", "numpy", "flask", "gunicorn", "strawberry"} & set(loaded)
-
-
 def test_missing_packages_are_named(monkeypatch):
     import importlib.util
 

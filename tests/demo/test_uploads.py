@@ -296,10 +296,3 @@ def test_one_file_at_a_time(client):
     }  # fmt: skip
     answer = client.http.post("/graphql", data=form, content_type="multipart/form-data")
     assert "more than one file" in answer.get_json()["errors"][0]["message"]
-
-
-def test_rates_are_bounded():
-    class Reader:
-        rate = 1000.0
-
-    assert transcode._source_rate(Reader()) == Fraction(30)  # type: ignore[arg-type]

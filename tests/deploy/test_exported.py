@@ -317,17 +317,6 @@ def test_missing_gpus(copied, monkeypatch):
     assert artifact.check_usable(metadata, copied, "cuda:1") == torch.device("cuda:1")
 
 
-def test_no_program(copied):
-    (copied / DECODER).unlink()
-    with pytest.raises(exported.ArtifactError, match="decoder.pt2 is missing or incomplete"):
-        exported.load_predictor(copied)
-
-
-def test_no_artefact(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no artefact in .*: it has no artifact.json"):
-        exported.load_predictor(tmp_path)
-
-
 def test_a_failed_write_keeps_the_previous_program(monkeypatch, tmp_path):
     path = tmp_path / "program.pt2"
     path.write_text("before")

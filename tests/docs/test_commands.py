@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from document_blocks import ROOT, all_spans, blocks_of, is_command
+from document_blocks import ROOT, all_spans, blocks_of
 from document_commands import (
     Line,
     WrongCommandError,
@@ -202,18 +202,3 @@ def test_docker_compose_reads_the_variables():
         assert line.words == ("docker", "compose", "up", "--build"), line.where
         assert all(f"${{{name}:-" in compose for name in line.environment), line.where
     assert all((ROOT / service["build"]["dockerfile"]).is_file() for service in services.values())
-
-
-@pytest.mark.parametrize(
-    ("text", "wrong"),
-    [
-        ("sam2fast track clip.mp4 --no-such-option", "No such option"),
-        ("sam2fast nothing", "no command 'nothing'"),
-        ("sam2fast dataset nothing", "no command 'nothing'"),
-        ("sam2fast segment a.jpg --point here", "--point"),
-    ],
-)
-def test_wrong_commands_are_detected(text, wrong):
-    assert is_command(text)
-    with pytest.raises(WrongCommandError, match=wrong):
-        parse_sam2fast(text.split()[1:])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sam2fast.video_io import VideoError, open_frames, read_frames
+from sam2fast.video_io import open_frames, read_frames
 
 av = pytest.importorskip("av")
 
@@ -164,19 +164,3 @@ def test_metadata_in_other_encodings():
     data = encode("libx264", "matroska", count=3)
     assert data.count(b"Lavf") > 0
     assert len(open_frames(data.replace(b"Lavf", b"\xe9\xe8\xff\xfe"), SIZE)) == 3
-
-
-@pytest.mark.parametrize(("version", "named"), [("12.0.0", True), ("18.1.0", True), ("19.0.2", False)])
-def test_no_metadata_option_from_pyav_19_on(version, named, monkeypatch):
-    """It has no such option, and would refuse to open the file with it."""
-    asked = {}
-
-    def refuse(*_, **options):
-        asked.update(options)
-        raise ValueError("no such format")
-
-    monkeypatch.setattr(av, "__version__", version)
-    monkeypatch.setattr(av, "open", refuse)
-    with pytest.raises(VideoError, match="no such format"):
-        open_frames(b"anything", SIZE)
-    assert ("metadata_errors" in asked) == named

@@ -3,8 +3,6 @@
 import copy
 import functools
 import gc
-import subprocess
-import sys
 import time
 
 import pytest
@@ -63,14 +61,6 @@ def numbers(frames, indices):
 
 
 class TestSequence:
-    def test_attributes(self, frames):
-        assert (frames.height, frames.width, len(frames)) == (30, 40, COUNT)
-        assert frames.shape == torch.Size((COUNT, 3, SIZE, SIZE)) and frames.dtype == torch.float32
-        assert (frames.rate, frames.truncated) == (10.0, "nothing after frame 99")
-        assert [frames.time(index) for index in (0, 5, -1)] == [0.0, 0.5, 9.9]
-        with pytest.raises(IndexError, match="frame 100 of a video of 100 frames"):
-            frames.time(100)
-
     def test_values(self, frames):
         for value in (0, 255):
             frames.pixels(3)[:] = value
@@ -218,9 +208,3 @@ def test_many_threads(frames):
         assert numbers(frames, order) == order
 
     at_once(*(functools.partial(work, seed) for seed in range(8)))
-
-
-def test_imports():
-    code = "import sys, sam2fast; assert not {'av', 'PIL', 'torch'} & set(sys.modules)\n"
-    code += "import sam2fast.video_io; assert 'av' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

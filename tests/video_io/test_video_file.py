@@ -3,7 +3,6 @@
 import functools
 import io
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,30 +75,6 @@ def test_every_frame_in_any_order(name, prefetch):
         frames.close()
         frames = open_frames(video(name), SIZE, prefetch=prefetch)
     frames.close()
-
-
-def test_properties_of_the_test_videos():
-    """The test files have the properties in their names."""
-    assert fully_decoded(video("h264 mp4")) == list(range(COUNT))
-    assert fully_decoded(video("edit list")) == list(range(17, COUNT))
-    assert len(fully_decoded(video("vp8 with hidden frames"))) == COUNT - 15
-    assert fully_decoded(video("no keyframe at first"))[0] > 5
-    with av.open(io.BytesIO(video("h264 mp4"))) as container:
-        pts = [packet.pts for packet in container.demux(video=0) if packet.size]
-    assert pts != sorted(pts)
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are not listed here")
-@pytest.mark.parametrize("leave", [lambda frames: frames.close(), lambda frames: None], ids=["close", "del"])
-def test_files_are_closed(tmp_path, leave):
-    path = tmp_path / "video.mkv"
-    path.write_bytes(video("h264 mkv"))
-    frames = open_frames(path, SIZE)
-    for index in (40, 3, 60):
-        frames.pixels(index)
-    leave(frames)
-    del frames
-    assert path not in [file.resolve() for file in Path("/proc/self/fd").iterdir()]
 
 
 class Work:

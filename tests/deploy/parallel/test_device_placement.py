@@ -11,7 +11,6 @@ import torch
 
 from sam2fast.deploy.exported import loading
 from sam2fast.kernels import _launch
-from sam2fast.profiling import limits
 from sam2fast.tracking import cuda_graphs
 
 ROOT = Path(__file__).parents[3]
@@ -64,22 +63,6 @@ def test_no_source_uses_the_current_device():
         for name, line in findings(path.read_text(encoding="utf-8"))
     ]
     assert not [entry for entry in found if entry[:2] not in MEANT]
-
-
-def test_the_search_finds_uses():
-    """Tests the search itself."""
-    text = """
-import torch
-x = torch.empty(3, device="cuda")
-y = x.cuda()
-z = y.to("cuda:0")
-torch.cuda.synchronize()
-torch.cuda.synchronize(x.device)
-torch.cuda.set_device(1)
-torch.empty(3, device=x.device).to("cpu")
-"""
-    names = ["device='cuda'", ".cuda()", "device='cuda:0'", "synchronize", "set_device"]
-    assert list(findings(text)) == [(name, line) for name, line in zip(names, (3, 4, 5, 6, 8), strict=True)]
 
 
 def test_the_block_is_one_for_the_tensors_device(monkeypatch):
@@ -144,27 +127,6 @@ def test_graphs_are_recorded_on_their_device(monkeypatch):
         recorder.record(lambda: ran.append(inside[-1]))()
     assert made == [ONE, ONE] and set(streams) == {ONE}
     assert ran == [ONE] * 4 and not inside
-
-
-def test_timing_by_events_uses_its_device(monkeypatch):
-    devices: list[Any] = []
-
-    class Event:
-        def __init__(self, enable_timing):
-            pass
-
-        def record(self, stream):
-            devices.append(stream)
-
-        def elapsed_time(self, other):
-            return 1.0
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
-    monkeypatch.setattr(torch.cuda, "synchronize", devices.append)
-    monkeypatch.setattr(torch, "empty", lambda *shape, dtype, device: devices.append(device) or torch.zeros(1))
-    assert limits.samples(lambda: None, ONE, 2) == [1.0, 1.0]
-    assert devices == [ONE] * 6
 
 
 def test_exported_programs_run_on_the_requested_device(monkeypatch):

@@ -55,15 +55,6 @@ def test_another_version_on_a_machine(monkeypatch):
         list(on_ray(workers=1)(parallel_jobs.square, [1], build_nothing))
 
 
-def test_messages_of_ray_are_logged(capsys, caplog):
-    """Ray's messages do not go to stdout."""
-    import ray  # not at the top: the first import of Ray reads its token
-
-    with caplog.at_level(logging.INFO, logger="sam2fast.ray"):
-        ray._private.worker.print_to_stdstream({"lines": ["a worker died"], "pid": "raylet"}, ignore_prefix=False)
-    assert capsys.readouterr() == ("", "") and [record.getMessage() for record in caplog.records] == ["a worker died"]
-
-
 def test_room():
     nodes = [
         {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}},

@@ -19,18 +19,3 @@ def test_rows(monkeypatch, tmp_path):
         assert sample["seconds_whole"] >= sample["seconds"] > 0
     assert (empty["op"], empty["workers"]) == ("empty jobs", 1) and empty["jobs_per_second"] > 0
     assert "100% of as many single ones" in scaling.report(clips) and "empty jobs/s" in scaling.report(empty)
-
-
-def test_other_masks_have_no_figures(monkeypatch, tmp_path):
-    count = []
-
-    def runner(function, jobs, build, *, ordered=False):
-        for result in in_this_process("cpu")(function, jobs, build, ordered=ordered):
-            count.append(result)
-            if len(count) == 4:
-                result.value.masks.frames.popitem()
-            yield result
-
-    monkeypatch.setattr(scaling, "runners", lambda workers: {"here": lambda: runner})
-    with pytest.raises(SystemExit, match="here with 1 workers: other masks"):
-        scaling.measure(SMALL, tmp_path)
