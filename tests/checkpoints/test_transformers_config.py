@@ -52,12 +52,6 @@ def test_the_large_model():
     assert config["enable_temporal_pos_encoding_for_object_pointers"] is False
 
 
-def test_for_images():
-    config = transformers_config(TINY, video=False)
-    assert config["model_type"] == "sam2" and config["prompt_encoder_config"]["model_type"] == "sam2_prompt_encoder"
-    assert "num_maskmem" not in config
-
-
 @pytest.mark.parametrize("video", [True, False], ids=["video", "images"])
 @pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG])
 def test_what_is_written_needs_no_override(config, video, overrides):

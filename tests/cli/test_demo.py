@@ -179,14 +179,6 @@ def test_the_video_and_the_sheet_show_the_frames(short_clip):
     assert np.abs(sheet[22:322, 300:600] - np.asarray(found[0].resize((300, 300)))).mean() < 3
 
 
-def test_a_video_without_h264(monkeypatch, short_clip):
-    av = pytest.importorskip("av")
-    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
-    clip = make_clip()
-    with av.open(io.BytesIO(encode_mp4(draw_frames(clip, clip.masks)))) as container:
-        assert container.streams[0].codec_context.name == "mpeg4"
-
-
 @pytest.mark.weights
 def test_demo_finds_what_was_drawn(run, tmp_path, monkeypatch, weights_folder, drawn_once):
     monkeypatch.setitem(sys.modules, "skimage", None)  # no photograph, to save time

@@ -164,13 +164,6 @@ def test_results_before_a_failing_image_stay(run, make_image, tmp_path, model):
     assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
 
 
-def test_no_partial_file_stays(run, make_image, tmp_path, model):
-    """A folder with the name of one result makes writing it fail at the last step."""
-    (tmp_path / "out/image_overlay.png").mkdir(parents=True)
-    assert_one_line(run("segment", make_image(), "--point", "1,1", *model.small))
-    assert sorted(os.listdir(tmp_path / "out")) == ["image_mask.png", "image_overlay.png"]
-
-
 @pytest.fixture
 def encoded_once(monkeypatch):
     """Only the first command encodes the image; the others must use the same pixels."""

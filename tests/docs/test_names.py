@@ -1,4 +1,5 @@
-"""Names in sentences exist: options, environment variables, variables of make, files, and imports."""
+"""Code blocks are of a kind that a test here runs or parses. Names in sentences exist: options, environment variables,
+variables of make, files, and imports."""
 
 import importlib
 import re
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from document_blocks import ROOT, Span, all_spans, texts
+from document_blocks import ROOT, Span, all_blocks, all_spans, as_json, blocks_of, documents, kind, texts
 from document_commands import WrongCommandError, make_targets, option_names, parse_script
 
 from sam2fast.cli import main
@@ -17,6 +18,24 @@ SPANS = all_spans()
 # Options of other programs.
 OTHER_OPTIONS = {"--rdzv-conf", "--max-restarts", "-f", "--outDir"}
 FOLDERS = "sam2fast|kernels|tests|bench|examples|docs|configs|notebooks"
+
+
+def test_every_block_is_of_a_kind() -> None:
+    """A failure names the first unclassified block; give it a fence with a language."""
+    kinds = {block.where: kind(block) for block in all_blocks()}
+    assert set(kinds.values()) == {"python", "shell", "yaml", "json", "text", "formula"}
+    assert len(documents()) > 40 and len(kinds) > 130
+
+
+def test_json_is_json() -> None:
+    for block in blocks_of("json"):
+        assert as_json(block.text) is not None, block.where
+
+
+def test_python_is_python() -> None:
+    """Also if it cannot be run."""
+    for block in blocks_of("python"):
+        compile(block.text, block.where, "exec")
 
 
 def test_options() -> None:

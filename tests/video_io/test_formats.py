@@ -52,6 +52,7 @@ FILES = {
     "h264 uneven mp4": ("libx264", "mp4", {"options": SOME_B_FRAMES, "times": UNEVEN}),
     "h264 uneven mkv": ("libx264", "matroska", {"options": SOME_B_FRAMES, "times": UNEVEN}),
     "h264 uneven ts": ("libx264", "mpegts", {"options": SOME_B_FRAMES, "times": UNEVEN}),
+    "h264 mkv without an end": ("libx264", "matroska", {"options": SOME_B_FRAMES, "muxing": {"live": "1"}}),
     "hevc mp4": ("libx265", "mp4", {"options": HEVC}),
     "hevc 10 bits mkv": ("libx265", "matroska", {"options": HEVC, "pix_fmt": "yuv420p10le"}),
     "vp8 webm": ("libvpx", "webm", {"options": QUICK}),
@@ -132,7 +133,7 @@ def test_rotated(turn):
 def test_first_time_is_not_zero(container, hidden):
     """An edit list hides frames, or the first frame is shown later."""
     found = read_both_ways(encode("libx264", container, B_FRAMES, COUNT, edit=shown_earlier(hidden)), SIZE)
-    assert found.numbers == list(range(max(hidden, 0), COUNT))
+    assert found.numbers == list(range(max(hidden, 0), COUNT)) and found.end is None
     assert found.reader.count in (None, len(found.numbers)) and (container, found.reader.count) != ("mp4", None)
     assert found.times == pytest.approx([number / 25 for number in range(len(found.numbers))], abs=0.0011)
 
