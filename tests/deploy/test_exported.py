@@ -333,26 +333,6 @@ def test_a_failed_write_keeps_the_previous_program(monkeypatch, tmp_path):
         assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(8, 4)
-
-    def forward(self, xs, y):
-        return self.linear(xs[0]) * y, xs[1] + 1
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_native_code(tmp_path):
-    """Compiles a small program, and loads it without the compiler."""
-    module, inputs = Small(), ([random_map(3, 8), random_map(2)], random_map(3, 4))
-    exported.compile_artifact(torch.export.export(module, inputs), tmp_path / "small.pt2")
-    assert [path.name for path in tmp_path.iterdir()] == ["small.pt2"]
-    run = exported.load_artifact(tmp_path / "small.pt2")
-    assert_same(module(*inputs), run(loading._flat(inputs)))
-
-
 def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypatch):
     """The predictor on a compiled artefact, whose native code is replaced by the exported programs."""
 
