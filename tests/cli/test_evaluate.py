@@ -107,7 +107,6 @@ def test_several_pairs_of_which_one_fails(run, tmp_path):
     result = run("evaluate", *ask)
     assert result.exit_code == 0 and sum(row[0] == "all" for row in table_of(result.stdout)) == 2
     assert all((pred / "results.csv").exists() for _, pred in pairs)
-    assert [len(one["videos"]) for one in json.loads(run("evaluate", *ask, "--json").stdout)["results"]] == [3, 3]
     (pairs[0][1] / "results.csv").unlink()
     (pairs[0][1] / ".results.csv.7.part").write_text("of a process that was killed")
     (pairs[1][1] / "results.csv").write_text("before")
@@ -117,11 +116,8 @@ def test_several_pairs_of_which_one_fails(run, tmp_path):
     assert not (pairs[0][1] / ".results.csv.7.part").exists()
     assert result.stderr.endswith(f": video1; {pairs[1][1]}/results.csv is from an earlier run\n")
     assert (pairs[1][1] / "results.csv").read_text() == "before"
-    (pairs[0][1] / "results.csv").unlink()
-    result = run("evaluate", *ask[4:], *ask[:4], "--strict", "--json")
-    (one,) = json.loads(result.stdout)["results"]
-    assert result.exit_code == 1 and one["pred"] == str(pairs[0][1]) and len(one["videos"]) == 3
-    assert (pairs[0][1] / "results.csv").exists()
+    (one,) = json.loads(run("evaluate", *ask, "--strict", "--json").stdout)["results"]
+    assert one["pred"] == str(pairs[0][1]) and len(one["videos"]) == 3
 
 
 def test_videos_of_one_folder_only(score, pair):
