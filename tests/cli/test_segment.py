@@ -49,44 +49,6 @@ def rotated(make_image, tmp_path) -> list[str]:
     return [str(upright), str(lying)]
 
 
-def assert_result(record, path, mask, model, config, scores) -> None:
-    """Compares a record and its files with the API's result for the click."""
-    found = read_mask(record["files"]["mask"])
-    assert (record["size"]["width"], record["size"]["height"]) == (96, 64) == found.shape[::-1]
-    assert Image.open(record["files"]["overlay"]).size == (96, 64)
-    np.testing.assert_array_equal(decode_rle(record["rle"]), found)
-    assert record["area"] == found.sum()
-    assert record["image"] == path
-    assert record["prompts"] == {"points": [[20, 30]], "labels": [1], "box": None, "mask": None}
-    said = {"config": config, "checkpoint": str(model.checkpoint), "device": "cpu", "dtype": "float32"}
-    assert record["model"] == said
-    np.testing.assert_allclose(record["candidate_scores"], scores, atol=1e-4)
-    assert record["score"] == max(record["candidate_scores"])
-    assert (mask != found).mean() < 1e-3
-
-
-@pytest.mark.long
-def test_command_end_to_end(run_command, rotated, tmp_path, model):
-    """The default model, found by its official file name, in its own process, with a rotated image."""
-    upright, lying = rotated
-    out = tmp_path / "results"
-    result = run_command(
-        "segment", lying, "--point", "20,30", "--out", out, "--device", "cpu", "--json",
-        SAM2FAST_CHECKPOINTS=str(model.checkpoint.parent),
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    printed = json.loads(result.stdout)
-    assert set(printed["seconds"]) == {"load model", "read image", "encode", "predict", "write"}
-    assert names(out) == ["b.json", "b_mask.png", "b_overlay.png"]
-    assert printed["results"] == [load(out / "b.json")]
-
-    full_size = SAM2ImagePredictor(build_sam2("sam2.1_hiera_t", model.checkpoint, device="cpu"))
-    full_size.set_image(upright)
-    masks, scores, _ = full_size.predict(np.array([[20, 30]]), np.array([1]))
-    (record,) = printed["results"]
-    assert_result(record, lying, masks[scores.argmax()], model, "configs/sam2.1/sam2.1_hiera_t.yaml", scores)
-
-
 def test_images(run, rotated, tmp_path, model, api):
     """The small model's results for an image and its rotated copy."""
     out = tmp_path / "results"
@@ -97,8 +59,17 @@ def test_images(run, rotated, tmp_path, model, api):
     assert printed["results"] == [load(out / "a.json"), load(out / "b.json")]
     api.set_image(rotated[0])
     masks, scores, _ = api.predict(np.array([[20, 30]]), np.array([1]))
+    said = {"config": str(model.small_config), "checkpoint": str(model.checkpoint), "device": "cpu", "dtype": "float32"}
     for record, path in zip(printed["results"], rotated, strict=True):
-        assert_result(record, path, masks[scores.argmax()], model, str(model.small_config), scores)
+        found = read_mask(record["files"]["mask"])
+        assert (record["size"]["width"], record["size"]["height"]) == (96, 64) == found.shape[::-1]
+        assert Image.open(record["files"]["overlay"]).size == (96, 64)
+        np.testing.assert_array_equal(decode_rle(record["rle"]), found)
+        assert record["area"] == found.sum() and record["image"] == path and record["model"] == said
+        assert record["prompts"] == {"points": [[20, 30]], "labels": [1], "box": None, "mask": None}
+        np.testing.assert_allclose(record["candidate_scores"], scores, atol=1e-4)
+        assert record["score"] == max(record["candidate_scores"])
+        assert (masks[scores.argmax()] != found).mean() < 1e-3
 
     lines = run("segment", *rotated, "--point", "20,30", *model.small).stdout.splitlines()
     name, score, area, box = lines[1].split()

@@ -109,42 +109,6 @@ def test_closed_sessions_leave_no_objects(client, app):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("Prefetch")]
 
 
-def test_sessions_take_turns_frame_by_frame(client, app, monkeypatch):
-    """Two tracks alternate: neither waits for the other's whole video. Each is queued while the other runs."""
-    service = app.extensions[SERVICE]
-    active, call = [0], service.model._run
-    turns: list[str] = []
-    frames: list[str] = []
-    ended: list[str] = []
-
-    def recorded(function, session, *arguments):
-        active.append(active[-1] + 1)
-        wait_until(lambda: queued(service) or ended)
-        turns.append(session.id)
-        try:
-            return call(function, session, *arguments)
-        finally:
-            active.append(active[-1] - 1)
-
-    def track(session: str) -> None:
-        for _ in service.track(session, 0):
-            frames.append(session)
-        ended.append(session)
-
-    sessions = [client.start() for _ in range(2)]
-    for session in sessions:
-        client.add(session)
-    monkeypatch.setattr(service.model, "_run", recorded)
-    at_once(*(partial(track, session) for session in sessions))
-    monkeypatch.undo()
-    assert sorted(frames) == sorted(sessions * 5)
-    assert turns == turns[:2] * (len(turns) // 2) and set(turns[:2]) == set(sessions)
-    assert len(turns) > len(frames)  # one turn per frame, and one to prepare each track
-    assert max(active) == 1
-    for session in sessions:
-        client.close(session)
-
-
 def test_a_click_waits_only_for_earlier_calls(client, app, monkeypatch):
     """A click that arrives while the model is busy runs before the track's first frame.
 

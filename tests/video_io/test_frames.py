@@ -114,22 +114,6 @@ class TestCache:
         assert numbers(frames, order) == order
         assert source.reads == [(50, 50), (49, 49 - CAPACITY + 1), (49 - CAPACITY, 0)]
 
-    @pytest.mark.parametrize(
-        ("before", "order", "reads"),
-        [
-            ([], [5, 6, 5, 6], [(5, 5), (6, 6)]),
-            (range(50), range(49, 49 - CAPACITY, -1), []),  # one step back at a time
-            ([90], [10], [(10, 10)]),  # a far jump
-        ],
-    )
-    def test_frames_are_read_once(self, before, order, reads):
-        source = CountingSource()
-        frames = Frames(source, SIZE)
-        numbers(frames, before)
-        del source.reads[:]
-        assert numbers(frames, order) == list(order)
-        assert source.reads == reads
-
     def test_errors_are_not_cached(self):
         source = CountingSource()
         frames = Frames(source, SIZE)

@@ -139,12 +139,6 @@ class TestFiles:
         with _pipe(data) as file:
             assert numbers_of(read_frames(file, SIZE)) == list(range(COUNT))
 
-    def test_frames_can_be_used_later_and_in_any_order(self, video):
-        frames = open_frames(video, SIZE)
-        kept = list(read_frames(video, SIZE))
-        for frame in reversed(kept):
-            assert torch.equal(frame.square, frames.pixels(frame.index)) and frame.square is frame.square
-
     def test_closed(self, video, tmp_path):
         path = tmp_path / "video.mp4"
         path.write_bytes(video)

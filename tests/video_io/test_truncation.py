@@ -23,7 +23,6 @@ from numbered_videos import (  # noqa: E402  (after the question whether there i
     number_in,
     read_both_ways,
     shown_earlier,
-    times_of_decoding,
 )
 from video_refusals import assert_both_refuse  # noqa: E402
 
@@ -203,13 +202,6 @@ class TestDamagedAmid:
     def test_random_access_and_streaming_agree(self, codec, container, options, edit, which):
         numbers, end = numbers_and_end(damaged(encode(codec, container, options, 40, edit=edit), which))
         assert len(numbers) > 25 and end is None
-
-    def test_inconsistent_times(self):
-        """One damaged frame affects no other, although losses are not detected."""
-        data = damaged(encode("libx264", "mp4", B_FRAMES, 40, edit=times_of_decoding), 20)
-        whole, _ = numbers_and_end(encode("libx264", "mp4", B_FRAMES, 40, edit=times_of_decoding))
-        numbers, end = numbers_and_end(data)
-        assert end is None and len(numbers) >= len(whole) - 1 and numbers[-10:] == whole[-10:]
 
     @pytest.mark.parametrize("container", ["mpegts", "h264"])
     def test_another_frame_size(self, container):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam2fast.video_io import VideoError, open_frames
+from sam2fast.video_io import open_frames
 from sam2fast.video_io import video_file as video_file_module
 
 av = pytest.importorskip("av")
@@ -160,20 +160,3 @@ class TestPixels:
         row = open_frames(data, 64).pixels(0)[32, :, 0].int()
         expected = torch.tensor([60] * 30 + [75, 105, 135, 165] + [180] * 30)
         assert (row - expected).abs().max() <= 2
-
-
-def test_a_damaged_frame_affects_no_other(monkeypatch):
-    frames = open_frames(video("all keyframes"), SIZE)
-    decode = video_file_module.decode
-    lost = frames._cache._source._timeline.times[20]
-    monkeypatch.setattr(
-        video_file_module, "decode", lambda *args: (frame for frame in decode(*args) if frame.pts != lost)
-    )
-    frames._cache._source._enter(0)
-    for _ in range(2):
-        with pytest.raises(VideoError, match="frame 20 of the video of .* cannot be decoded"):
-            frames[20]
-    work = Work(monkeypatch)
-    assert [number_in(frames.pixels(index)) for index in (21, 22)] == [21, 22]
-    assert work.entries == 0
-    assert [number_in(frames.pixels(index)) for index in (18, 70, 19)] == [18, 70, 19]
