@@ -252,14 +252,6 @@ def test_results_are_saved_while_it_runs(run, make_image, tmp_path, painted, mon
     assert there == [0, 1, 2]
 
 
-def test_a_file_that_cannot_be_written_ends_the_run(run, make_image, tmp_path, painted):
-    (tmp_path / "out/b_overlay.png").mkdir(parents=True)
-    result = run("masks", *(make_image(f"{name}.png") for name in "abc"), *QUICK)
-    assert result.exit_code == 1 and "b_overlay.png" in result.stderr and result.stderr.count("\n") == 1
-    assert len(read_coco(tmp_path / "out/masks.json").imgs) == 1
-    assert not any(name.startswith("c") or name.endswith(".part") for name in names(tmp_path / "out"))
-
-
 def square(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     mask = np.zeros((40, 60), dtype=bool)
     mask[y0:y1, x0:x1] = True
