@@ -85,30 +85,30 @@ class TestShards:
 
     def test_are_one_checkpoint(self, shards, nano_weights):
         assert_same(read_checkpoint(shards[0]), nano_weights)
-
-    def test_a_missing_file(self, shards):
         (shards[0] / "model-00002-of-00002.safetensors").unlink()
         with pytest.raises(FileNotFoundError, match="00002-of-00002"):
             read_checkpoint(shards[0])
 
-    def test_a_missing_tensor(self, shards):
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"other": "model-00001-of-00002.safetensors"}, "places other in model-00001"),
+            ({"no_memory_embedding": "../model.safetensors"}, "expected files beside it"),
+            ({"no_memory_embedding": "/tmp/x.safetensors"}, "expected files beside it"),
+            ({"no_memory_embedding": "model.safetensors.index.json"}, "expected files beside it"),
+            ("{", "no index"),
+            ("[]", "no index"),
+            ('{"weight_map": []}', "no index"),
+        ],
+    )
+    def test_wrong_indices(self, shards, wrong, message):
         path, places = shards
-        self.write(path, places | {"other": "model-00001-of-00002.safetensors"})
-        with pytest.raises(CheckpointError, match="places other in model-00001"):
+        if isinstance(wrong, str):
+            (path / "model.safetensors.index.json").write_text(wrong)
+        else:
+            self.write(path, places | wrong)
+        with pytest.raises(CheckpointError, match=message):
             read_checkpoint(path)
-
-    @pytest.mark.parametrize("file", ["../model.safetensors", "/tmp/x.safetensors", "model.safetensors.index.json"])
-    def test_another_place(self, shards, file):
-        path, places = shards
-        self.write(path, places | {"no_memory_embedding": file})
-        with pytest.raises(CheckpointError, match="expected files beside it"):
-            read_checkpoint(path)
-
-    @pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": []}', "{}"])
-    def test_no_index(self, tmp_path, content):
-        (tmp_path / "model.safetensors.index.json").write_text(content)
-        with pytest.raises(CheckpointError, match="no index"):
-            read_checkpoint(tmp_path)
 
 
 class TestModels:

@@ -38,20 +38,6 @@ def overrides(tmp_path):
     return of
 
 
-def test_the_large_model():
-    config = transformers_config("sam2_hiera_l")
-    assert config["model_type"] == "sam2_video" and config["architectures"] == ["Sam2VideoModel"]
-    backbone = config["vision_config"]["backbone_config"]
-    assert backbone["blocks_per_stage"] == [2, 6, 36, 4]
-    assert backbone["embed_dim_per_stage"] == [144, 288, 576, 1152]
-    assert backbone["num_attention_heads_per_stage"] == [2, 4, 8, 16]
-    assert backbone["window_size_per_stage"] == [8, 4, 16, 8]
-    assert backbone["global_attention_blocks"] == [23, 33, 43]
-    assert config["vision_config"]["backbone_channel_list"] == [1152, 576, 288, 144]
-    assert config["enable_occlusion_spatial_embedding"] is False
-    assert config["enable_temporal_pos_encoding_for_object_pointers"] is False
-
-
 @pytest.mark.parametrize("video", [True, False], ids=["video", "images"])
 @pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG])
 def test_what_is_written_needs_no_override(config, video, overrides):

@@ -93,23 +93,3 @@ def test_what_cannot_be_converted():
         to_official(theirs | {POINTS_THERE: theirs[POINTS_THERE][:3]})
     with pytest.raises(CheckpointError, match="no_mem_embed under two names"):
         to_official(theirs | {"no_mem_embed": torch.zeros(1, 1, 128)})
-
-
-def test_names_without_a_counterpart_stay():
-    theirs = to_transformers(numbered_weights(nano.CONFIG)) | {"classifier.weight": torch.ones(2)}
-    assert torch.equal(to_official(theirs)["classifier.weight"], torch.ones(2))
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["vision_encoder.backbone.pos_embed"], True),
-        (["mask_decoder.iou_token.weight"], True),
-        (["image_encoder.trunk.pos_embed", "sam_mask_decoder.iou_token.weight"], False),
-        (["image_encoder.pos_embed", "mask_decoder.iou_token.weight"], False),  # SAM 1
-        (["memory_attention.layers.0.linear1.weight", "mask_downsample.weight"], False),  # the same in both
-        ([], False),
-    ],
-)
-def test_layouts_are_told_by_names(names, expected):
-    assert is_transformers(names) is expected

@@ -10,7 +10,6 @@ from torch.utils import collect_env
 
 import sam2fast
 from sam2fast.cli import env
-from sam2fast.kernels import _dispatch
 from sam2fast.kernels._launch import launch_table
 
 SECTIONS = ["sam2fast", "torch", "ops", "packages", "variables"]
@@ -75,15 +74,3 @@ main(["env", "--json"], prog_name="sam2fast")
     found = json.loads(done.stdout)
     assert list(found) == SECTIONS and "error" not in found["packages"] and "error" not in found["variables"]
     assert "no shared object file" in found["torch"]["error"]
-
-
-def test_gpus(monkeypatch):
-    """Two visible GPUs, one of them too old for the kernels."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0) if device.index else (7, 5))
-    monkeypatch.setattr(_dispatch, "_triton_version", lambda: (3, 7))
-    monkeypatch.setattr(_dispatch, "_build_unsupported_reason", lambda: None)  # it queries the installed triton
-    facts = env._ops()
-    assert facts["cuda:0"].startswith("torch: needs a GPU of compute capability 8.0")
-    assert facts["cuda:1"].startswith("triton")

@@ -100,12 +100,6 @@ def test_links_within_the_gallery_are_followed(guarded):
     assert client.close(client.start("gallery/same.mp4"))
 
 
-def test_ranges_of_videos(client, clip_file):
-    answer = client.http.get("/gallery/clip.mp4", headers={"Range": "bytes=10-19"})
-    assert answer.status_code == 206 and answer.data == clip_file.read_bytes()[10:20]
-    assert answer.content_type == "video/mp4"
-
-
 def test_pages_of_other_sites_are_refused(client):
     for origin in (STRANGER, "null", "http://localhost:1", "http://localhost.evil.example", "x", "http://["):
         answer = client.http.post("/graphql", json={"query": "{__typename}"}, headers={"Origin": origin})

@@ -1,6 +1,5 @@
 """Transcoding of uploads, refusal of bad ones, and the library's files."""
 
-import errno
 import os
 import time
 from fractions import Fraction
@@ -13,7 +12,6 @@ import numbered_videos
 import numpy as np
 import pytest
 from demo_client import DemoClient, Refusal
-from PIL import Image
 
 from sam2fast.demo.server import library, transcode
 from sam2fast.demo.server.app import SERVICE
@@ -163,19 +161,6 @@ def test_oldest_unused_uploads_are_deleted(make_server, monkeypatch):
     assert not (root / paths[1].replace("uploads", "posters/uploads").replace(".mp4", ".jpg")).exists()
 
 
-def test_a_failed_poster_leaves_no_file(tmp_path, monkeypatch):
-    videos = library.Library(tmp_path)
-
-    def half(image, path, quality):
-        assert path.parent == videos.incoming  # leftovers there are removed at the next start
-        path.write_bytes(b"\xff\xd8")
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(library, "write_jpeg", half)
-    assert not videos._write_poster(tmp_path / "posters" / "a.jpg", Image.new("RGB", (8, 8)))
-    assert not list((tmp_path / "posters").iterdir()) and not list(videos.incoming.iterdir())
-
-
 def test_leftovers_of_a_killed_server_are_removed(tmp_path):
     library.Library(tmp_path)
     for name, age in (("old.part", 2 * library.STALE_SECONDS), ("new.part", 0)):
@@ -212,19 +197,15 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as a video"),
-        (b"hello", "cannot be read as a video"),
         (b"hello, this is text", "not MP4, QuickTime, Matroska or WebM"),
-        (b"\x89PNG\r\n\x1a\n", "the file is not MP4"),
         (PLAYLIST, "the file is not MP4"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "the file is not MP4"),
-        (b"\0\0\0\x20ftypisom" + bytes(300), "cannot be read as a video"),
         (b"\0\0\0\x10ftypisom\0\0\0\0" + PLAYLIST, "cannot be read as a video"),
         (b"\x1a\x45\xdf\xa3" + bytes(300), "cannot be read as a video"),
         (lambda: encode(ramp(2), "ffv1", "matroska"), "encoded as ffv1; accepted are h264"),
         (numbered_videos.sound_alone, "holds no video, only audio"),
     ],
-    ids=range(11),
+    ids=range(7),
 )
 def test_refused_files(client, content, message):
     refused = client.upload(content() if callable(content) else content)

@@ -3,14 +3,13 @@ variables of make, files, and imports."""
 
 import importlib
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 import pytest
 from document_blocks import ROOT, Span, all_blocks, all_spans, as_json, blocks_of, documents, kind, texts
-from document_commands import WrongCommandError, make_targets, option_names, parse_script
+from document_commands import make_targets, option_names
 
 from sam2fast.cli import main
 
@@ -103,20 +102,6 @@ def can_be_imported(name: str) -> bool:
             found = getattr(found, part, None)
         return found is not None
     return False
-
-
-def test_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scripts that are named without their interpreter."""
-    monkeypatch.chdir(ROOT)
-    wrong, named = [], [span for span in SPANS if re.match(r"(bench|examples|tests)/[\w/]+\.py ", span.text)]
-    assert len(named) > 5
-    for span in named:
-        script, *arguments = shlex.split(span.text)
-        try:
-            parse_script(ROOT / script, arguments)
-        except WrongCommandError as error:
-            wrong.append((span, str(error)))
-    fail_for(wrong)
 
 
 def fail_for(wrong: Iterable[tuple[Span, str]]) -> None:

@@ -101,14 +101,6 @@ class TestCutOff:
         numbers, end = numbers_and_end(data[: int(len(data) * 0.97)])
         assert numbers == list(range(COUNT)) and end is None
 
-    def test_a_duration_of_the_audio(self):
-        """In a file without stream durations and without its index."""
-        data = file("mkv, long sound").replace(b"DURATION", b"SOMETHIN")
-        numbers, end = numbers_and_end(data[:-20])
-        assert numbers == list(range(COUNT)) and end is None
-        numbers, end = numbers_and_end(data[: len(data) // 2])
-        assert len(numbers) < COUNT and end.endswith("but says it lasts 9.13 s")
-
     def test_a_wrong_duration(self):
         """In a complete file without stream durations."""
         data = file("mkv").replace(b"DURATION", b"SOMETHIN")

@@ -173,12 +173,6 @@ def test_masks_are_tinted_half_and_outlined():
     np.testing.assert_array_equal(GREY, before)
 
 
-def test_the_later_of_two_masks_lies_above():
-    masks = np.stack([rectangle(0, 0, 20, 20), rectangle(10, 10, 30, 30)])
-    image = draw_masks(GREY, masks, colours=[(200, 0, 0), (0, 200, 0)])
-    assert tuple(image[5, 5]) == (150, 50, 50) and tuple(image[15, 15]) == tuple(image[25, 25]) == (50, 150, 50)
-
-
 def test_an_id_has_one_colour():
     masks = MASKS[[0, 2]]
     one, other = draw_masks(GREY, masks, ids=["dog", 12]), draw_masks(GREY, masks, ids=[12, "dog"])
