@@ -1,7 +1,11 @@
 """``sam2fast evaluate``: table, results.csv, JSON, and missing files."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import mask_sets as sets
 import plain_evaluator as plain
@@ -157,9 +161,11 @@ def test_what_cannot_be_written(score, pair, tmp_path):
     assert "failed or incomplete: 1 of 3 videos:" in result.stderr and "all else was done" not in result.stderr
 
 
-def test_a_worker_process_imports_nothing_heavy(run_command, pair):
+def test_a_worker_process_imports_nothing_heavy(pair):
     truth, pred = pair
-    result = run_command("evaluate", "--gt", truth, "--pred", pred, PYTHONPROFILEIMPORTTIME="1")
+    command = [Path(sys.executable).with_name("sam2fast"), "evaluate", "--gt", truth, "--pred", pred]
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
     assert result.returncode == 0 and "sam2fast.evaluation.folders" in loaded
     assert not loaded & {"torch", "scipy", "skimage", "hydra"}

@@ -11,7 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import cluster_jobs
 import parallel_jobs
 import pytest
 from cluster_commands import MASKS, NANO, files_of, masks_of
@@ -30,7 +29,7 @@ pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_folder")]
 def test_a_killed_worker_loses_no_job(tmp_path, caplog):
     """Another worker runs its job, a new one replaces it, and this is logged."""
     jobs, results = [(number, str(tmp_path)) for number in range(8)], []
-    for result in on_ray(workers=1)(cluster_jobs.killed_when_seen, jobs, build_nothing, ordered=True):
+    for result in on_ray(workers=1)(parallel_jobs.killed_when_seen, jobs, build_nothing, ordered=True):
         results.append(result)
         (tmp_path / f"seen-{result.index}").touch()
     (told,) = (record.getMessage() for record in caplog.records if record.name == "sam2fast")
@@ -45,7 +44,7 @@ def test_a_worker_inherits_the_commands_environment(tmp_path, monkeypatch):
     """Working folder, variables and threads are set before torch is loaded."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAM2FAST_MINE", "yes")
-    (result,) = on_ray(workers=1, threads=3)(cluster_jobs.where, [0], build_nothing)
+    (result,) = on_ray(workers=1, threads=3)(parallel_jobs.where, [0], build_nothing)
     assert result.unwrap() == (str(tmp_path), "yes", "3", False)
 
 
@@ -82,14 +81,14 @@ def test_number_of_workers(monkeypatch, tmp_path):
     places = iter([1, 1])  # then a node joins
     monkeypatch.setattr("sam2fast.deploy.ray.ray_runner.room", lambda nodes, cpus, gpus: next(places, 2))
     hired.clear()
-    results = list(on_ray()(cluster_jobs.in_company, [str(tmp_path)] * 12, build_nothing))
+    results = list(on_ray()(parallel_jobs.in_company, [str(tmp_path)] * 12, build_nothing))
     assert len(hired) == 2 and len({r.value for r in results}) == 2
 
 
 def test_a_long_wait_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(ray_workers, "SECONDS_BETWEEN_CHECKS", 0.05)
     monkeypatch.setattr(ray_workers, "SECONDS_TO_WARNING", 0.1)
-    build = functools.partial(cluster_jobs.build_late, seconds=1.0)
+    build = functools.partial(parallel_jobs.build_late, seconds=1.0)
     with caplog.at_level(logging.WARNING, logger="sam2fast"):
         list(on_ray(workers=1)(parallel_jobs.square, [1], build))
     assert [record.getMessage()[:26] for record in caplog.records] == ["no worker has begun after "]
