@@ -36,11 +36,6 @@ OUTSIDE = [
 
 
 @pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
-
-
-@pytest.fixture(scope="module")
 def guarded(make_server):
     """A server with files around its gallery that must not be reachable."""
     app = make_server()

@@ -28,6 +28,11 @@ def unpacked(answer) -> dict[str, Image.Image]:
         return {name: Image.open(BytesIO(archive.read(name))) for name in archive.namelist()}
 
 
+@pytest.fixture(scope="module")
+def predictor(nano_predictor):
+    return nano_predictor
+
+
 @pytest.fixture
 def tracked(client, session):
     """Two objects, 5 and 2, from frame 2 on, and one more prompt on frame 0."""

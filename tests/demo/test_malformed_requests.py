@@ -14,11 +14,6 @@ from sam2fast.demo.server.graphql_api import make_schema
 DEEP = 3000
 
 
-@pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
-
-
 @pytest.mark.parametrize(
     "body",
     [

@@ -10,11 +10,6 @@ from sam2fast.demo.server.prompt_limits import MAX_POINTS
 P = [0.3, 0.4]
 
 
-@pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
-
-
 @pytest.mark.parametrize(
     ("points", "labels", "message"),
     [

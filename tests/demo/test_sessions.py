@@ -16,11 +16,6 @@ from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session, SessionStore
 
 
-@pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
-
-
 def test_the_number_of_sessions_is_limited(make_server):
     client = DemoClient(make_server(max_sessions=2, session_minutes=3).test_client())
     first, second = client.start(), client.start()

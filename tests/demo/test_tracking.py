@@ -40,6 +40,11 @@ class DirectPredictor:
         return {i: mask for i, mask in zip(ids, (logits[:, 0] > 0).numpy(), strict=True)}
 
 
+@pytest.fixture(scope="module")
+def predictor(nano_predictor):
+    return nano_predictor
+
+
 @pytest.fixture
 def direct(predictor, clip_file) -> DirectPredictor:
     return DirectPredictor(predictor, clip_file)

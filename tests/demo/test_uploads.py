@@ -17,11 +17,6 @@ from sam2fast.demo.server import library, transcode
 from sam2fast.demo.server.app import SERVICE
 
 
-@pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
-
-
 def encode(
     frames: list[np.ndarray], codec: str = "mpeg4", form: str = "mp4", rate: int = 30, pixels: str = "yuv420p"
 ) -> bytes:

@@ -39,11 +39,7 @@ FILES = {
     "h264 ts": ("libx264", "mpegts", {"options": SOME_B_FRAMES}),
     "h264 flv": ("libx264", "flv", {"options": SOME_B_FRAMES}),
     "h264 bare": ("libx264", "h264", {"options": SOME_B_FRAMES}),
-    "h264 fragments": (
-        "libx264",
-        "mp4",
-        {"options": SOME_B_FRAMES, "muxing": FRAGMENTS},
-    ),
+    "h264 fragments": ("libx264", "mp4", {"options": SOME_B_FRAMES, "muxing": FRAGMENTS}),
     "h264 10 bits": ("libx264", "mp4", {"options": SOME_B_FRAMES, "pix_fmt": "yuv420p10le"}),
     "h264 4:2:2 10 bits mkv": ("libx264", "matroska", {"options": SOME_B_FRAMES, "pix_fmt": "yuv422p10le"}),
     "h264 odd": ("libx264", "mp4", {"options": SOME_B_FRAMES, "pix_fmt": "yuv444p", "draw": ODD}),
