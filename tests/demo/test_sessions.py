@@ -109,43 +109,31 @@ def test_a_click_waits_only_for_earlier_calls(client, app, monkeypatch):
 
     The order is recorded in the model's thread, because waiting callers may wake in any order.
     """
-    service = app.extensions[SERVICE]
+    service, turns, go_on = app.extensions[SERVICE], [], threading.Event()
     tracking, clicking = client.start(), client.start()
     client.add(tracking)
-    turns: list[str] = []
-    held, go_on = threading.Event(), threading.Event()
     run = service.model._run
 
     def recorded(function, *arguments):
         turns.append(function.__name__)
         return run(function, *arguments)
 
-    def hold() -> None:
-        held.set()
-        go_on.wait(60)
-
-    holder = threading.Thread(target=service.model.call, args=(hold,))
-    holder.start()
-    assert held.wait(60)
     monkeypatch.setattr(service.model, "_run", recorded)
-
-    def track() -> None:
-        for _ in service.track(tracking, 0):
-            pass
-
-    def click() -> None:
-        service.call(service.calls.add_points, clicking, 0, 1, [[0.3, 0.4]], [1], True)
-
-    threads = [threading.Thread(target=track), threading.Thread(target=click)]
-    threads[0].start()
-    assert wait_until(lambda: queued(service) == 1)  # the track is queued
-    threads[1].start()
-    assert wait_until(lambda: queued(service) == 2)
+    click = (service.calls.add_points, clicking, 0, 1, [[0.3, 0.4]], [1], True)
+    works = [
+        partial(service.model.call, lambda: go_on.wait(60)),
+        lambda: list(service.track(tracking, 0)),
+        partial(service.call, *click),
+    ]
+    threads = [threading.Thread(target=work) for work in works]
+    for number, thread in enumerate(threads):
+        thread.start()
+        assert wait_until(lambda number=number: turns and queued(service) == number)
     go_on.set()
     for thread in threads:
         thread.join(60)
     # The track's first turn prepares it, and the click comes before its first frame.
-    assert turns[:3] == ["begin_track", "add_points", "next_frame"] and turns.count("next_frame") > 5
+    assert turns[1:4] == ["begin_track", "add_points", "next_frame"] and turns.count("next_frame") > 5
     for session in (tracking, clicking):
         client.close(session)
 

@@ -135,15 +135,6 @@ def test_how_often_parts_are_called(video_profile):
         assert layer["self-attention/attention"].calls == layer["cross-attention/attention"].calls == 1
 
 
-def test_parts_of_an_image(image_profile):
-    names = {"decode", "preprocess", "encode", "prompt encoder", "mask decoder", "masks to image size"}
-    assert names <= set(image_profile.root.children)
-    assert all(image_profile.root[name].calls == 1 for name in names)
-    assert image_profile.subject == {
-        "kind": "image", "width": 240, "height": 180, "image_size": SIDE, "objects": 3, "runs": 2,
-    }  # fmt: skip
-
-
 def test_the_predictor_is_unchanged(predictor, video):
     video = video[:5]
     logits, before = tracked(predictor, video), attributes(predictor)
@@ -166,7 +157,6 @@ def test_the_predictor_is_unchanged_after_an_error(predictor, video, monkeypatch
         patch.setattr(predictor.memory_encoder, "forward", fails)
         profile_video(predictor, video[:5], frames=2, limits=LIMITS)
     assert not all(instrumented) and attributes(predictor) == before
-    assert len(tracked(predictor, video[:3])) == 3
 
 
 def test_an_image_predictor_is_unchanged():
@@ -180,8 +170,6 @@ def test_an_image_predictor_is_unchanged():
     own = dict(vars(predictor._transforms))
     profile_image(predictor, IMAGE, point_coords=[[50, 60]], point_labels=[1], runs=1, limits=LIMITS)
     assert attributes(predictor.model) == before and dict(vars(predictor._transforms)) == own
-    with pytest.raises(RuntimeError, match="no image is set"):
-        predictor.get_image_embedding()
     for a, b in zip(answers(), expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -221,8 +209,6 @@ def test_bfloat16_is_compared_with_its_own_limit():
         ({"video": "nowhere.mp4"}, FileNotFoundError, "nowhere.mp4"),
         ({"video": [IMAGE]}, VideoError, "single frame"),
         ({"frames": 0}, ValueError, "frames is 0"),
-        ({"objects": 0}, ValueError, "objects is 0"),
-        ({"runs": 0}, ValueError, "runs is 0"),
         ({"prompts": {1: {"points": [[1, 2, 3]], "labels": [1]}}}, ValueError, "points"),
         ({"image": __file__}, ImageError, "test_run.py"),
         ({"image": IMAGE, "objects": 0}, ValueError, "objects is 0"),
