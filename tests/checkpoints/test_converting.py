@@ -218,10 +218,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path,
         (("nowhere.pt", "x.pt"), 3, "no checkpoint 'nowhere.pt'"),
         (("in.pt", "x.pt", "--to", "transformers"), 2, "is a folder, got the name of a file"),
         (("in.pt", "x.bin", "--to", "official"), 2, "must be named *.pt"),
-        (("in.pt", "x", "--to", "safetensors"), 2, "must be named *.safetensors"),
         (("in.pt", "x.pt"), 1, "truncated, damaged"),
-        (("in.pt", "x.pt", "--model", "nothing.yaml"), 1, "truncated, damaged"),
-        ((".", "x.pt"), 1, "truncated, damaged"),
     ],
 )
 def test_errors_are_one_line(convert, tmp_path, arguments, code, message):

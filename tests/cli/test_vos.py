@@ -148,10 +148,6 @@ def other_mask(data):
     write_masks(data.root / "masks/b", {0: {1: (31, 30, 25), 3: (70, 50, 9)}})
 
 
-def longer_video(data):
-    write_video(data.root / "videos/b", 4, seed=3)
-
-
 def masks_of_another_program(data):
     (data.root / "out/.b.json").unlink()
 
@@ -161,10 +157,8 @@ def masks_of_another_program(data):
     [
         (None, ["--score-thresh", "0.5"], 3),
         (None, ["--dtype", "bfloat16"], 3),
-        (None, ["--postprocessing"], 3),
         (other_weights, [], 3),
         (other_mask, [], 1),
-        (longer_video, [], 1),
         (masks_of_another_program, [], 1),
     ],
 )

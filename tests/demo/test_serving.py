@@ -137,8 +137,6 @@ def test_wrong_options(arguments, code, message, tmp_path, monkeypatch):
     ("host", "origins", "trusted"),
     [
         ("127.0.0.1", [], {"127.0.0.1", "localhost", "::1"}),
-        ("LOCALHOST", [], {"127.0.0.1", "localhost", "::1"}),
-        ("127.0.0.2", [], {"127.0.0.1", "localhost", "::1", "127.0.0.2"}),
         ("0.0.0.0", [], set()),
         ("0.0.0.0", ["https://demo.example:8443"], {"127.0.0.1", "localhost", "::1", "0.0.0.0", "demo.example"}),
         ("127.0.0.1", ["http://[::2]"], {"127.0.0.1", "localhost", "::1", "::2"}),
@@ -153,8 +151,6 @@ def test_trusted_hosts(host, origins, trusted):
     [
         ("https://Demo.Example:443", "https://demo.example"),
         ("HTTP://demo.example:80/", "http://demo.example"),
-        ("http://demo.example:443", "http://demo.example:443"),
-        ("http://[::1]:7262", "http://[::1]:7262"),
     ],
 )
 def test_origins_are_normalised(written, origin):

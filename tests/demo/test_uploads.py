@@ -85,9 +85,7 @@ def test_an_upload_can_be_tracked_and_is_not_in_the_gallery(client):
     ("variables", "first", "count"),
     [
         ({"start": 0.5}, 12, 12),
-        ({"seconds": 0.25}, 0, 6),
         ({"start": 0.25, "seconds": 0.5}, 6, 12),
-        ({"seconds": 99.0}, 0, 24),
         ({"start": 0.96}, 23, 1),
     ],
 )
@@ -106,9 +104,7 @@ def test_limited_duration_and_source_rate(make_server):
     ("size", "expected"),
     [
         ((2160, 3840), (720, 1280)),
-        ((1920, 1080), (1280, 720)),
         ((1200, 1600), (720, 960)),
-        ((480, 640), (480, 640)),
         ((10, 5000), (3, 1280)),
     ],
 )
