@@ -7,14 +7,12 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from commands import assert_one_line
 from file_contents import names
 from PIL import Image
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.io.rle import decode_rle
-from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 EXIF_ORIENTATION, QUARTER_TURN = 0x0112, 6
@@ -135,22 +133,8 @@ def test_results_before_a_failing_image_stay(run, make_image, tmp_path, model):
     assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
 
 
-@pytest.fixture
-def encoded_once(monkeypatch):
-    """Only the first command encodes the image; the others must use the same pixels."""
-    encode, encoded = SAM2Base.encode_image, []
-
-    def once(model, pixels):
-        if not encoded:
-            encoded.append((pixels, encode(model, pixels)))
-        assert torch.equal(pixels, encoded[0][0])
-        return encoded[0][1]
-
-    monkeypatch.setattr(SAM2Base, "encode_image", once)
-
-
 @pytest.mark.weights
-def test_truck(run, tmp_path, monkeypatch, weights_folder, data_folder, encoded_once):
+def test_truck(run, tmp_path, monkeypatch, weights_folder, data_folder):
     """A click gives the published scores; a disc over a wheel and a box around it give the wheel's mask."""
     monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", functools.cache(build_sam2))  # with its notes
     truck = data_folder / "images/truck.jpg"

@@ -135,20 +135,6 @@ def test_masks_by_command_when_a_worker_is_killed(ray_folder, run, photos, expec
     assert changed == {"b_masks.png", "b_overlay.png"}
 
 
-@pytest.mark.slow
-def test_segment_by_command(run, photos, tmp_path):
-    """It stops at the failing image, after the same results."""
-    ask, options = ["a", "broken", "c"], [*NANO, "--point", "48,30"]
-    images = [f"photos/{name}.png" for name in ask]
-    one = run("segment", *images, *options, "--out", "one")
-    there = run("segment", *images, *options, "--ray", "local", "--workers", "1", "--out", "ray")
-    assert there.exit_code == one.exit_code == 1 and there.stdout == one.stdout == ""
-    assert there.stderr == one.stderr and "broken.png" in one.stderr
-    for name in ("a_mask.png", "a_overlay.png", "a.json"):
-        a, b = ((tmp_path / folder / name).read_bytes() for folder in ("ray", "one"))
-        assert a.replace(b'"ray/', b'"one/') == b
-
-
 def test_videos_by_command(run, tmp_path):
     """The same results as one worker without Ray."""
     for name, frames in {"a": 3, "b": 2, "c": 1}.items():
