@@ -252,15 +252,11 @@ def test_results_are_saved_while_it_runs(run, make_image, tmp_path, painted, mon
     assert there == [0, 1, 2]
 
 
-def square(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-    mask = np.zeros((40, 60), dtype=bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
-
-
 @pytest.mark.parametrize("scale", [1, 20])
 def test_overlay_tints_and_outlines_masks_and_leaves_the_rest(scale):
-    ids = np.kron(square(10, 10, 30, 30) + 2 * square(30, 10, 50, 30), np.ones((scale, scale), dtype=np.uint16))
+    ids = np.zeros((40 * scale, 60 * scale), dtype=np.uint16)
+    ids[10 * scale : 30 * scale, 10 * scale : 30 * scale] = 1
+    ids[10 * scale : 30 * scale, 30 * scale : 50 * scale] = 2
     image = np.full((*ids.shape, 3), 100, dtype=np.uint8)
     pixels = np.asarray(draw_layers(image, ids)).astype(int)
     colours = id_colours(2).astype(int)

@@ -193,12 +193,8 @@ def test_videos(client, make_server):
 def test_messages_do_not_show_where_files_are(make_server, clip_file):
     """A damaged upload, videos that are damaged before and while they are used, an empty and a deleted gallery."""
     app = make_server()
-    client, root, damaged = (
-        DemoClient(app.test_client()),
-        app.extensions[SERVICE].library.root,
-        clip_file.read_bytes()[:300],
-    )
-    file = root / "gallery/clip.mp4"
+    client, root = DemoClient(app.test_client()), app.extensions[SERVICE].library.root
+    file, damaged = root / "gallery/clip.mp4", clip_file.read_bytes()[:300]
     session = client.start()
     client.add(session)
     file.write_bytes(damaged)

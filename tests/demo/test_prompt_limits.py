@@ -82,9 +82,8 @@ def test_memory_limits_objects_and_prompts(make_server):
     tight = DemoClient(make_server(session_megabytes=2).test_client())
     session, limits = tight.start(), tight.http.get("/api/limits").get_json()
     limit = limits["maxObjects"]
-    assert (
-        limit == 3
-    )  # a result takes 21 KiB here; tracking an object needs its last 15 results; prompts get as many again
+    # A result takes 21 KiB here; tracking an object needs its last 15 results; prompts get as many again.
+    assert limit == 3
     for obj in range(limit):
         tight.add(session, obj=obj)
     refused = tight.add(session, obj=limit)

@@ -112,26 +112,17 @@ def test_sizes(size, expected):
     assert transcode.fitted_size(*size) == expected
 
 
-def test_large_odd_and_rotated(client, app, tmp_path):
+def test_large_odd_and_rotated(client, app):
     """A video of a phone, stored rotated."""
-    file = tmp_path / "lying.mp4"
-    file.write_bytes(
-        encode(
-            [np.tile(np.arange(0, 242, 2, dtype=np.uint8)[None, :, None], (91, 1, 3))] * 2,
-            "mjpeg",
-            "mov",
-            24,
-            "yuvj444p",
-        )
-    )  # noqa: E501
-    video = client.upload(file.read_bytes())
+    ramp_across = np.tile(np.arange(0, 242, 2, dtype=np.uint8)[None, :, None], (91, 1, 3))
+    lying = encode([ramp_across] * 2, "mjpeg", "mov", 24, "yuvj444p")
+    video = client.upload(lying)
     assert (video["width"], video["height"]) == (120, 90)
 
-    rotated = file.read_bytes()
     upright = bytes.fromhex("00010000" + "00000000" * 3 + "00010000" + "00000000" * 3 + "40000000")
     quarter = bytes.fromhex("00000000" + "00010000" + "00000000" + "ffff0000" + "00000000" * 4 + "40000000")
-    at = rotated.rindex(upright)  # the track's matrix; the movie's comes first
-    video = client.upload(rotated[:at] + quarter + rotated[at + len(upright) :])
+    at = lying.rindex(upright)  # the track's matrix; the movie's comes first
+    video = client.upload(lying[:at] + quarter + lying[at + len(upright) :])
     assert (video["width"], video["height"]) == (90, 120)
     frames, _ = decode_upload(app, video)
     assert abs(float(frames[0][10].mean()) - float(frames[0][110].mean())) > 100  # the ramp goes down, not across

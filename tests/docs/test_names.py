@@ -1,14 +1,14 @@
 """Code blocks are of a kind that a test here runs or parses. Names in sentences exist: options, environment variables,
 variables of make, files, and imports."""
 
-import importlib
+import pydoc
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 import pytest
-from document_blocks import ROOT, Span, all_blocks, all_spans, as_json, blocks_of, documents, kind, texts
+from document_blocks import ROOT, Block, all_blocks, all_spans, as_json, blocks_of, documents, kind, texts
 from document_commands import make_targets, option_names
 
 from sam2fast.cli import main
@@ -87,24 +87,10 @@ def test_imports() -> None:
     found = [(span, re.match(r"(sam2fast(?:\.\w+)+)", span.text)) for span in SPANS]
     named = [(span, name[1]) for span, name in found if name]
     assert len(named) > 20
-    fail_for((span, f"no {name}") for span, name in named if not can_be_imported(name))
+    fail_for((span, f"no {name}") for span, name in named if pydoc.locate(name) is None)
 
 
-def can_be_imported(name: str) -> bool:
-    """Whether it is a module or an attribute of one."""
-    parts = name.split(".")
-    for count in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:count]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[count:]:
-            found = getattr(found, part, None)
-        return found is not None
-    return False
-
-
-def fail_for(wrong: Iterable[tuple[Span, str]]) -> None:
+def fail_for(wrong: Iterable[tuple[Block, str]]) -> None:
     """Reports all errors, each with its document and line."""
     if told := [f"{span.where}: `{span.text}`: {why}" for span, why in wrong]:
         pytest.fail("\n".join(told), pytrace=False)
