@@ -14,7 +14,6 @@ import scipy.ndimage
 import torch
 
 from sam2fast import amg
-from sam2fast.io.rle import decode_rle
 
 RNG_SEED = 0
 
@@ -28,11 +27,6 @@ def blobs(count: int, height: int, width: int, seed: int = RNG_SEED) -> torch.Te
         masks.append(noise > np.quantile(noise, rng.uniform(0.1, 0.9)))
     masks[0][:], masks[1][:] = False, True
     return torch.from_numpy(np.stack(masks))
-
-
-def logits(count: int, height: int, width: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(RNG_SEED)
-    return 3 * torch.randn(count, height, width, generator=generator)
 
 
 def same(expected: Any, actual: Any) -> None:
@@ -76,14 +70,6 @@ def test_mask_data_filter(keep):
     same_data(expected, actual)
 
 
-def test_mask_data_filter_takes_a_list():
-    data = amg.MaskData(**columns())
-    data.filter([4, 1])
-    assert data["c"] == [{"i": 4}, {"i": 1}]
-    data.filter([])
-    assert data["c"] == [] and data["a"].shape == (0, 2)
-
-
 def test_mask_data_cat_copies():
     results = []
     for kind in (official.MaskData, amg.MaskData):
@@ -120,8 +106,28 @@ def masks_with_a_corner() -> torch.Tensor:
     return masks
 
 
-CROP = [7, 30, 50, 60]
+def ties() -> np.ndarray:
+    """Islands of 2, 3, 3 and 1 pixels."""
+    mask = np.zeros((7, 9), dtype=bool)
+    mask[0, :2] = mask[2, :3] = mask[4, 5:8] = mask[6, 0] = True
+    return mask
+
+
+def boxes_of_all_places() -> torch.Tensor:
+    corners = np.random.default_rng(RNG_SEED).integers(0, 170, size=(400, 2, 2)).astype(np.float32)
+    return torch.from_numpy(np.concatenate([corners.min(1), corners.max(1)], axis=1))
+
+
+def logits_of_all_levels() -> torch.Tensor:
+    values = 3 * torch.randn(6, 20, 30, generator=torch.Generator().manual_seed(RNG_SEED))
+    values += torch.arange(6)[:, None, None] * 2 - 5
+    values[0] = -100  # nothing above either level
+    return values
+
+
+CROP, IMAGE = [7, 30, 50, 60], [0, 0, 300, 200]
 SHAPES, KINDS = ((0,), (5,), (5, 3)), (torch.int64, torch.float32)
+RUN_LENGTHS = official.mask_to_rle_pytorch(blobs(7, 23, 31))
 # Arguments of each function for which it returns what the original returns.
 CALLS: dict[str, list[tuple[Any, ...]]] = {
     "build_point_grid": [(1,), (2,), (7,), (32,)],
@@ -145,69 +151,24 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
         (blobs(8, 23, 31)[3],),
         (masks_with_a_corner().view(2, 4, 23, 31),),
     ],
+    "is_box_near_crop_edge": [
+        (boxes, crop, IMAGE, *tolerance)
+        for boxes in (boxes_of_all_places(), boxes_of_all_places().long())
+        for crop in (IMAGE, [0, 0, 170, 120], [130, 80, 300, 200], [40, 50, 260, 160])
+        for tolerance in ((), (3.0,))
+    ],
+    "calculate_stability_score": [
+        (logits_of_all_levels(), threshold, offset) for threshold, offset in ((0.0, 1.0), (0.5, 0.0), (-2.0, 3.0))
+    ],
+    "remove_small_regions": [
+        (mask, threshold, mode)
+        for mask in (*blobs(12, 33, 47).numpy(), *blobs(6, 33, 47, seed=1).numpy(), ties())
+        for threshold in (0, 1, 3, 8.5, 40, 10_000)
+        for mode in ("holes", "islands")
+    ],
+    "mask_to_rle_pytorch": [(blobs(7, *size),) for size in ((23, 31), (1, 1), (1, 9), (9, 1), (64, 64))],
+    **{name: [(rle,) for rle in RUN_LENGTHS] for name in ("rle_to_mask", "area_from_rle", "coco_encode_rle")},
 }
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_as_the_original(name):
-    for arguments in CALLS[name]:
-        expected, given = getattr(official, name)(*copy.deepcopy(arguments)), copy.deepcopy(arguments)
-        actual = getattr(amg, name)(*given)
-        same(arguments, given)
-        same(list(expected), list(actual)) if name == "batch_iterator" else same(expected, actual)
-
-
-def test_grid_without_points():
-    with pytest.raises(ValueError, match="n_per_side must be at least 1"):
-        amg.build_all_layer_point_grids(2, 2, 2)
-
-
-def test_batch_iterator_needs_one_length():
-    for args in ([], [[1, 2], [1]]):
-        with pytest.raises(ValueError, match="one length"):
-            list(amg.batch_iterator(3, *args))
-
-
-def test_boxes_near_crop_edges():
-    rng = np.random.default_rng(RNG_SEED)
-    image = [0, 0, 300, 200]
-    outcomes = set()
-    for crop in (image, [0, 0, 170, 120], [130, 80, 300, 200], [40, 50, 260, 160]):
-        corners = rng.integers(0, 170, size=(400, 2, 2)).astype(np.float32)
-        boxes = torch.from_numpy(np.concatenate([corners.min(1), corners.max(1)], axis=1))
-        for kind in (boxes, boxes.long()):
-            expected = official.is_box_near_crop_edge(kind, crop, image)
-            same(expected, amg.is_box_near_crop_edge(kind, crop, image))
-            same(
-                official.is_box_near_crop_edge(kind, crop, image, 3.0),
-                amg.is_box_near_crop_edge(kind, crop, image, 3.0),
-            )
-            outcomes.update(expected.tolist())
-    assert outcomes == {True, False}
-    assert amg.is_box_near_crop_edge(torch.zeros(0, 4), image, image).shape == (0,)
-
-
-def test_xywh_of_many_boxes():
-    boxes = np.arange(12).reshape(3, 4) ** 2
-    for box, expected in zip(amg.box_xyxy_to_xywh(boxes), boxes, strict=True):
-        same(official.box_xyxy_to_xywh(expected), box)
-
-
-@pytest.mark.parametrize("shape", [(0, 5, 4), (3, 0, 4), (3, 5, 0)])
-def test_boxes_of_no_pixels(shape):
-    boxes = amg.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool))
-    np.testing.assert_array_equal(official.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool)), boxes)
-    assert boxes.dtype == torch.int64
-
-
-@pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.5, 0.0), (-2.0, 3.0)])
-def test_stability_score(threshold, offset):
-    values = logits(6, 20, 30) + torch.arange(6)[:, None, None] * 2 - 5
-    values[0] = -100  # nothing above either level
-    expected = official.calculate_stability_score(values, threshold, offset)
-    assert expected[0].isnan()
-    same(expected, amg.calculate_stability_score(values, threshold, offset))
-    assert amg.calculate_stability_score(values[:0], threshold, offset).shape == (0,)
 
 
 @pytest.fixture
@@ -227,56 +188,37 @@ def cv2(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", module)
 
 
-def ties() -> np.ndarray:
-    """Islands of 2, 3, 3 and 1 pixels."""
-    mask = np.zeros((7, 9), dtype=bool)
-    mask[0, :2] = mask[2, :3] = mask[4, 5:8] = mask[6, 0] = True
-    return mask
-
-
 @pytest.mark.usefixtures("cv2")
-@pytest.mark.parametrize("mode", ["holes", "islands"])
-def test_small_regions(mode):
-    outcomes = []
-    masks = [*blobs(12, 33, 47).numpy(), *blobs(6, 33, 47, seed=1).numpy(), ties()]
-    for mask in masks:
-        for threshold in (0, 1, 3, 8.5, 40, 10_000):
-            expected, expected_changed = official.remove_small_regions(mask.copy(), threshold, mode)
-            actual, changed = amg.remove_small_regions(mask.copy(), threshold, mode)
-            assert changed is expected_changed
-            assert actual.dtype == bool
-            np.testing.assert_array_equal(expected, actual)
-            outcomes.append(changed)
-    assert 30 < sum(outcomes) < len(outcomes) - 10
+@pytest.mark.parametrize("name", CALLS)
+def test_as_the_original(name):
+    """The arguments stay as they were."""
+    for arguments in CALLS[name]:
+        expected, given = getattr(official, name)(*copy.deepcopy(arguments)), copy.deepcopy(arguments)
+        actual = getattr(amg, name)(*given)
+        same(arguments, given)
+        same(list(expected), list(actual)) if name == "batch_iterator" else same(expected, actual)
 
 
-def test_small_regions_do_not_change_their_input():
-    mask = ties()
-    for mode in ("holes", "islands"):
-        amg.remove_small_regions(mask, 3, mode)
-    np.testing.assert_array_equal(mask, ties())
-    with pytest.raises(ValueError, match="mode must be"):
-        amg.remove_small_regions(mask, 3, "hole")
-
-
-def test_small_regions_of_no_pixels():
+def test_empty_inputs():
+    """Also those for which the original fails."""
+    for shape in ((0, 5, 4), (3, 0, 4), (3, 5, 0)):
+        boxes = amg.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool))
+        np.testing.assert_array_equal(official.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool)), boxes)
+        assert boxes.dtype == torch.int64
+    assert amg.is_box_near_crop_edge(torch.zeros(0, 4), IMAGE, IMAGE).shape == (0,)
+    assert amg.calculate_stability_score(torch.zeros(0, 20, 30), 0.0, 1.0).shape == (0,)
     mask, changed = amg.remove_small_regions(np.zeros((0, 4), dtype=bool), 3, "holes")
     assert mask.shape == (0, 4) and not changed
 
 
-@pytest.mark.parametrize("size", [(23, 31), (1, 1), (1, 9), (9, 1), (64, 64)])
-def test_run_lengths(size):
-    masks = blobs(7, *size)
-    expected, actual = official.mask_to_rle_pytorch(masks), amg.mask_to_rle_pytorch(masks)
-    assert expected == actual
-    for mask, rle in zip(masks.numpy(), actual, strict=True):
-        decoded = amg.rle_to_mask(rle)
-        same(official.rle_to_mask(rle), decoded)
-        np.testing.assert_array_equal(mask, decoded)
-        assert amg.area_from_rle(rle) == official.area_from_rle(rle) == mask.sum()
-        compressed = amg.coco_encode_rle(rle)
-        assert compressed == official.coco_encode_rle(rle)
-        np.testing.assert_array_equal(decode_rle(compressed), mask)
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="n_per_side must be at least 1"):
+        amg.build_all_layer_point_grids(2, 2, 2)
+    for args in ([], [[1, 2], [1]]):
+        with pytest.raises(ValueError, match="one length"):
+            list(amg.batch_iterator(3, *args))
+    with pytest.raises(ValueError, match="mode must be"):
+        amg.remove_small_regions(ties(), 3, "hole")
 
 
 def test_every_official_name_exists():

@@ -125,11 +125,10 @@ def test_other_names_are_refused(change, message, nano_weights, tmp_path):
     """They leave the model as it was."""
     path = tmp_path / "other.pt"
     torch.save({"model": change(nano_weights)}, path)
-    refuse(path, message)
     model = build_sam2(nano.CONFIG, None, device="cpu")
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(CheckpointError):
-        load_checkpoint(model, path, torch.device("cpu"), allow_image_only=False)
+    with pytest.raises(CheckpointError, match=f"other.pt .*{message}"):
+        load_checkpoint(model, path, torch.device("cpu"), allow_image_only=True)
     assert_loaded(model, before)
 
 
@@ -155,9 +154,9 @@ def test_another_model_names_the_right_configuration(config, message, tmp_path):
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_truncated(suffix, share, nano_file, nano_weights, tmp_path):
     content = nano_file.read_bytes() if suffix == ".pt" else save(nano_weights)
-    path = tmp_path / f"cut{suffix}"
-    path.write_bytes(content[: int(len(content) * share)])
-    refuse(path, "truncated|damaged")
+    (tmp_path / f"cut{suffix}").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match=f"cut{suffix} .*(truncated|damaged)"):
+        read_checkpoint(tmp_path / f"cut{suffix}")
 
 
 def zipped():
@@ -167,18 +166,29 @@ def zipped():
     return content.getvalue()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04", b"PK\x03\x04", b"{}", zipped()], ids=len)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        b"\x80\x04",
+        b"PK\x03\x04",
+        zipped(),
+        [1, 2],
+        {"model": {"a": 1}},
+        {"optimizer": {}},
+        5,
+        torch.zeros(3),
+    ],
+    ids=range(10),
+)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_not_a_checkpoint(tmp_path, content, suffix):
+    """Neither other files nor other saved objects."""
     path = tmp_path / f"nonsense{suffix}"
-    path.write_bytes(content)
-    refuse(path, "truncated|damaged|no checkpoint|no safetensors")
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"model": {"a": 1}}, {"optimizer": {}}, {}, 5, torch.zeros(3)], ids=repr)
-def test_no_named_tensors(tmp_path, content):
-    torch.save(content, tmp_path / "other.pt")
-    refuse(tmp_path / "other.pt", "no checkpoint: expected named tensors")
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(CheckpointError, match=f"nonsense{suffix} .*(truncated|damaged|no checkpoint|no safetensors)"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("write", [lambda x, path: path.write_bytes(pickle.dumps(x)), torch.save])

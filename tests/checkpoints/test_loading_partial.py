@@ -9,7 +9,6 @@ import torch
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError, load_partial, read_checkpoint
-from sam2fast.checkpoints.transformers_layout import to_transformers
 
 
 def save(path, weights):
@@ -42,20 +41,14 @@ def state(model):
 
 
 class TestPrefixes:
-    @pytest.mark.parametrize("prefix", ["module.", "model.", "module.model."])
-    def test_are_named_and_taken_off_on_request(self, nano_weights, tmp_path, prefix):
+    def test_are_named_and_taken_off_on_request(self, nano_weights, tmp_path):
+        prefix = "module.model."
         path = save(tmp_path / "wrapped.pt", with_prefix(prefix, nano_weights))
         with pytest.raises(CheckpointError, match=f"421 missing.*Every name begins with '{prefix}'.*ckpt_prefix="):
             build_sam2(nano.CONFIG, path, device="cpu")
         loaded = build_sam2(nano.CONFIG, path, device="cpu", ckpt_prefix=prefix).state_dict()
         assert all(torch.equal(loaded[name], nano_weights[name]) for name in nano_weights)
         build_sam2_hf(path, device="cpu", ckpt_prefix=prefix)
-
-    def test_before_names_of_transformers(self, nano_weights, tmp_path):
-        path = save(tmp_path / "wrapped.pt", with_prefix("module.", to_transformers(nano_weights)))
-        with pytest.raises(CheckpointError, match="Every name begins with 'module.'"):
-            build_sam2(nano.CONFIG, path, device="cpu")
-        assert read_checkpoint(path, "module.").keys() == nano_weights.keys()
 
     def test_a_part_of_the_model_is_no_prefix(self, nano_weights, tmp_path):
         trunk = {name: x for name, x in nano_weights.items() if name.startswith("image_encoder.trunk.")}
@@ -74,10 +67,6 @@ class TestPrefixes:
 
 
 class TestPartial:
-    def test_is_refused_unless_asked_for(self, finetuned):
-        with pytest.raises(CheckpointError, match="1 unexpected: classifier.weight; 1 of another shape"):
-            build_sam2(nano.CONFIG, finetuned, device="cpu")
-
     def test_takes_what_fits_and_says_what_not(self, model, finetuned, nano_weights, caplog):
         before = state(model)
         with caplog.at_level(logging.INFO, "sam2fast"):
@@ -91,11 +80,6 @@ class TestPartial:
         for name in after:
             assert torch.equal(after[name], (nano_weights if name in report.loaded else before)[name]), name
 
-    def test_everything(self, model, nano_file, caplog):
-        with caplog.at_level(logging.INFO, "sam2fast"):
-            assert load_partial(model, nano_file).complete
-        assert caplog.records[0].levelname == "INFO"
-
     def test_by_the_builders(self, finetuned, nano_weights, caplog):
         model = build_sam2_video_predictor(nano.CONFIG, finetuned, device="cpu", partial=True, dtype=torch.bfloat16)
         assert torch.equal(model.no_mem_embed, nano_weights["no_mem_embed"])
@@ -104,11 +88,6 @@ class TestPartial:
         for left in (model.maskmem_tpos_enc, model.no_obj_embed_spatial):
             assert left.isfinite().all() and left.std() > 0  # as a new model has it
         assert "1 of another shape: maskmem_tpos_enc (5, 1, 1, 64) instead of (7, 1, 1, 64)" in caplog.text
-
-    def test_of_transformers(self, model, nano_weights, tmp_path):
-        path = save(tmp_path / "x.pt", to_transformers(nano_weights) | {"classifier.weight": torch.ones(1)})
-        report = load_partial(model, path)
-        assert report.unexpected == ("classifier.weight",) and len(report.loaded) == 421
 
     def test_rename(self, model, nano_weights, tmp_path):
         trunk = {
@@ -135,7 +114,3 @@ class TestPartial:
         with pytest.raises(CheckpointError, match=message):
             load_partial(model, save(tmp_path / "x.pt", weights(nano_weights)), rename=rename)
         assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
-
-    def test_a_model_without_weights(self, nano_file):
-        with pytest.raises(ValueError, match="meta device"):
-            load_partial(torch.nn.Linear(2, 2, device="meta"), nano_file)

@@ -1,7 +1,4 @@
 import functools
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -70,19 +67,6 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", load_once)
     return invoke
-
-
-@pytest.fixture
-def run_command(tmp_path):
-    """Runs the installed command as a process, in an empty folder."""
-
-    def start(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-        command = [str(Path(sys.executable).with_name("sam2fast")), *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **environment}, check=False
-        )
-
-    return start
 
 
 @pytest.fixture

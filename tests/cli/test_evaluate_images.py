@@ -12,7 +12,6 @@ from PIL import Image
 from thread_workers import instead_of_processes
 
 from sam2fast import SAM2ImagePredictor, nano
-from sam2fast.cli.evaluate_images import output_files
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.evaluation.clicks import evaluate_boxes, evaluate_clicks, image_evaluation
 from sam2fast.io.rle import encode_rle
@@ -76,11 +75,6 @@ def test_scores_match_the_functions(run, data, clips):
     lines = result.stdout.splitlines()
     assert lines[2].split()[:3] == ["1", "click", f"{100 * expected['1 click']:.1f}"] and len(lines) == 8
     assert lines[-1] == f"written to {Path('results/run.json')} and {Path('results/run.csv')}"
-
-
-def test_names_of_results():
-    expected = (Path("a/run.v2.json"), Path("a/run.v2.csv"))
-    assert all(output_files(Path(f"a/run.v2{suffix}")) == expected for suffix in ("", ".json", ".CSV"))
 
 
 def test_options_reach_the_settings(run, data, monkeypatch):
@@ -150,11 +144,3 @@ def test_results_do_not_overwrite_inputs(run, data):
     result = run("evaluate-images", "images", "--out", "images/a.csv", "--skip-unmasked", *NANO)
     assert result.exit_code == 2 and "would overwrite an input" in result.stderr
     assert json.loads((data / "images/a.json").read_text()) == content
-
-
-def test_a_file_that_cannot_be_written(run, data):
-    (data / "run.json").mkdir()
-    (data / ".run.csv.1.part").touch()  # of a killed run
-    result = run("evaluate-images", "images", "--masks", "masks", "--clicks", 1, "--out", "run", *NANO)
-    assert result.exit_code == 1 and "run.json" in result.stderr and result.stderr.count("\n") == 1
-    assert not any(name.endswith(".part") for name in names(data))

@@ -1,9 +1,18 @@
-"""Help and usage errors are quick: they need neither torch nor numpy."""
+"""Help and usage errors are quick: they need neither torch nor numpy. Choices of options that are therefore written in
+the commands match the libraries."""
 
 import subprocess
 import sys
 
+import click
+
 from sam2fast import __version__
+from sam2fast.checkpoints import converting
+from sam2fast.cli.convert import convert as convert_checkpoint
+from sam2fast.cli.dataset_convert import convert as convert_data_set
+from sam2fast.cli.evaluate_images import evaluate_images
+from sam2fast.datasets import conversion, layout, layout_registry, palette_masks
+from sam2fast.evaluation.clicks import sources
 
 # Command lines and exit codes.
 CALLS = (
@@ -26,6 +35,9 @@ CALLS = (
     ("demo --model large", 3),
     ("dataset --help", 0),
     ("env --help", 0),
+    ("serve --help", 0),
+    ("download --help", 0),
+    ("download --list", 0),
 )
 CODE = """
 import sys
@@ -35,7 +47,7 @@ for line in sys.argv[1:]:
         main(line.split(), prog_name="sam2fast")
     except SystemExit as stop:
         print("exit", stop.code, line)
-    loaded = {"torch", "numpy"} & set(sys.modules)
+    loaded = {"torch", "numpy", "ray", "flask", "gunicorn", "strawberry"} & set(sys.modules)
     assert not loaded, (line, loaded)
 """
 
@@ -49,3 +61,19 @@ def test_help_and_usage_errors_need_no_torch(tmp_path):
     assert exits == [f"exit {code} {line}" for line, code in CALLS]
     assert f"sam2fast, version {__version__}" in done.stdout
     assert all(name in done.stdout for name in ("segment", "demo", "masks.json", "masks.jsonl", "extract", "--json"))
+
+
+def choices_of(command: click.Command) -> dict[str, tuple[str, ...]]:
+    return {str(p.name): tuple(p.type.choices) for p in command.params if isinstance(p.type, click.Choice)}
+
+
+def test_choices_match_the_libraries():
+    assert choices_of(convert_data_set) == {
+        "to": tuple(layout_registry.BY_NAME),
+        "layout": tuple(layout_registry.BY_NAME),
+        "masklets": layout.MASKLETS,
+        "images": conversion.IMAGES,
+        "overlaps": palette_masks.OVERLAPS,
+    }
+    assert choices_of(convert_checkpoint)["layout"] == converting.LAYOUTS
+    assert choices_of(evaluate_images)["format"] == ("auto", *sources.FORMATS)

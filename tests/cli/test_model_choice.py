@@ -18,10 +18,7 @@ from sam2fast.cli.model_choice import choose_model
     [
         (None, "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
         ("tiny", "sam2.1/sam2.1_hiera_t", "sam2.1_hiera_tiny.pt"),
-        ("base+", "sam2.1/sam2.1_hiera_b+", "sam2.1_hiera_base_plus.pt"),
-        ("large", "sam2.1/sam2.1_hiera_l", "sam2.1_hiera_large.pt"),
         ("sam2_hiera_b+.yaml", "sam2/sam2_hiera_b+", "sam2_hiera_base_plus.pt"),
-        ("configs/sam2.1/sam2.1_hiera_s.yaml", "sam2.1/sam2.1_hiera_s", "sam2.1_hiera_small.pt"),
         ("sam2/sam2_hiera_l", "sam2/sam2_hiera_l", "sam2_hiera_large.pt"),
         ("facebook/sam2-hiera-small", "sam2/sam2_hiera_s", "sam2_hiera_small.pt"),
     ],
@@ -87,22 +84,18 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
         (["--checkpoint", "nowhere.pt"], 3, "nowhere.pt"),
         (["--model", "large"], 3, r"sam2.1_hiera_large.pt in \$SAM2FAST_CHECKPOINTS \(not set\).* from https://dl.fb"),
         (["--checkpoint", "other.pt"], 1, "other.pt .*--model FILE.yaml"),
-        (["--checkpoint", "broken.pt"], 1, "broken.pt"),
         (["--checkpoint", "tiny.pt", "--model", "broken.yaml"], 1, "broken.yaml"),
-        (["--checkpoint", "tiny.pt", "--model", "binary.yaml"], 1, "binary.yaml"),
-        (["--checkpoint", "tiny.pt", "--model", "list.yaml"], 1, "list.yaml"),
         (["--checkpoint", "tiny.pt", "--model", "foreign.yaml"], 1, "os.system"),
         (["--checkpoint", "broken.pt", "--model", "tiny"], 1, "broken.pt"),
         (["--checkpoint", "tiny.pt", "--model", "large"], 1, "sam2.1_hiera_t.yaml"),
         (["--checkpoint", "tiny.pt", "--device", "cpu", "--dtype", "float16"], 1, "float16"),
         (["--checkpoint", "tiny.pt", "--device", "toaster"], 1, "toaster"),
-        (["--checkpoint", "tiny.pt", "--device", "cuda:99"], 1, "CUDA"),
     ],
 )
 def test_refused(run, make_image, tmp_path, model, arguments, code, message):
-    configurations = {"own": "model: {}", "broken": "[", "list": "- a", "foreign": "model: {_target_: os.system}"}
-    for name, content in {**configurations, "binary": "\x00\xff"}.items():
-        (tmp_path / f"{name}.yaml").write_text(content, encoding="latin-1")
+    configurations = {"own": "model: {}", "broken": "[", "foreign": "model: {_target_: os.system}"}
+    for name, content in configurations.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
     torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pt")
     (tmp_path / "tiny.pt").symlink_to(model.checkpoint)
     with model.checkpoint.open("rb") as source:

@@ -9,7 +9,7 @@ from small_nano import write_small_nano
 from video import clip
 
 from sam2fast import nano
-from sam2fast.cli.profile import CHART_OPTION, _check_outputs
+from sam2fast.cli.profile import CHART_OPTION
 from sam2fast.profiling import profile_image, profile_video
 
 
@@ -112,15 +112,6 @@ def test_unreadable_inputs(run, tmp_path, small_nano, video):
         frame.unlink()
     assert "single frame" in assert_one_line(run("profile", video, *small_nano))
     assert not (tmp_path / "t.json").exists()
-
-
-def test_leftovers_of_a_killed_run_are_removed(tmp_path):
-    left = (".a.json.1.part", ".t.json.gz.1.part")
-    for name in (*left, ".b.json.1.part"):
-        (tmp_path / name).touch()
-    outputs = {"--json": tmp_path / "a.json", "--trace": tmp_path / "t.json.gz", CHART_OPTION: None}
-    _check_outputs(["video.mp4"], outputs)
-    assert [file.name for file in tmp_path.iterdir()] == [".b.json.1.part"]
 
 
 def test_without_matplotlib(run, make_image, monkeypatch):

@@ -162,15 +162,6 @@ def test_the_same_images_are_the_same_bytes(tmp_path):
     assert len(videos) == 1
 
 
-def test_odd_frames_are_extended_not_scaled(tmp_path):
-    stripes = np.zeros((47, 65, 3), dtype=np.uint8)
-    stripes[:, ::2] = 255
-    write_overlay(tmp_path / "x.mp4", stripes)
-    ((frame,), _) = moving_shapes.decoded(tmp_path / "x.mp4")
-    assert frame.shape == (48, 66, 3)
-    assert np.abs(frame[:47, :65].astype(int) - stripes).mean() < 20
-
-
 def test_ids_beside_the_objects(whole):
     line = lines_of(whole)[10]
     grey = np.full((48, 64, 3), 100, dtype=np.uint8)

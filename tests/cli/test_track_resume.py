@@ -23,8 +23,8 @@ def fail():
     raise ZeroDivisionError
 
 
-# At the saved turning point, at the end of the forward pass, after one backward frame, before the last frame.
-@pytest.mark.parametrize("count", [7, 12, 13, 19])
+# At the saved turning point, and after one backward frame.
+@pytest.mark.parametrize("count", [7, 13])
 def test_resumed_runs_give_the_same_bytes(track, video_file, whole, tmp_path, monkeypatch, count):
     interrupt_after(monkeypatch, count)
     command = [video_file, *PROMPTS, "--reverse", "--out", tmp_path / "out", "--format"]
@@ -79,20 +79,6 @@ def test_a_finished_run_only_writes_missing_files(track, video_file, tmp_path, m
     assert names(tmp_path / "out/masks") == [f"{t:05d}.png" for t in range(5)]
     assert track(*command, "overlay", "--show-ids").exit_code == 0  # another video
     assert (tmp_path / "out/overlay.mp4").stat().st_mtime_ns > before
-
-
-def test_partial_files_of_a_killed_run_are_removed(track, video_file, tmp_path, monkeypatch):
-    interrupt_after(monkeypatch, 3)
-    command = [video_file, *ONE, "--end", 4, "--format", "json,png", "--out", tmp_path]
-    assert track(*command).exit_code == 130
-    for parts in (".state_00002.safetensors.7.part", ".overlay.mp4.7.part", "masks/.00001.png.7.part"):
-        (tmp_path / parts).write_text("half")
-    (tmp_path / ".mine.part").write_text("mine")
-    assert track(*command).exit_code == 0
-    assert names(tmp_path) == [".mine.part", "masks", "masks.jsonl", "track.json"]
-    assert names(tmp_path / "masks") == [f"{t:05d}.png" for t in range(5)]
-    (tmp_path / ".masks.json.7.part").write_text("half")
-    assert track(*command).exit_code == 0 and names(tmp_path)[0] == ".mine.part"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,9 @@
 """``sam2fast track --stream``: files, cameras and URLs, read once."""
 
-import functools
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-
 import moving_shapes
 import numpy as np
 import pytest
-from file_contents import names
+from file_contents import files_of, names
 from track_runs import (
     FRAMES,
     ONE,
@@ -110,22 +106,14 @@ def test_interrupted_camera(track, camera, tmp_path, monkeypatch):
     assert names(tmp_path / "out") == ["masks.jsonl", "overlay.mp4", "track.json"]
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-def test_url(track, video_file, tmp_path):
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=video_file.parent)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        options = [*ONE, "--stream", "--max-frames", 4, "--out", tmp_path / "out"]
-        result = track(f"{url}/video.mp4", *options)
-        missing = track(f"{url}/none.mp4", *ONE, "--stream", "--out", tmp_path / "none")
-        server.shutdown()
-    assert result.exit_code == 0
-    assert list(lines_of(tmp_path / "out")) == list(range(4))
-    assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == 4
+def test_url(track, video_file, tmp_path, monkeypatch):
+    """Tests of video_io read from servers."""
+    url, options = "http://me:secret@host/video.mp4", [*ONE, "--stream", "--max-frames", 4, "--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(track_run, "read_frames", lambda source, size: read_frames({url: video_file}[source], size))
+        assert track(url, *options).exit_code == 0
+    assert list(lines_of(tmp_path / "out")) == list(range(4)) and "secret" not in str(files_of(tmp_path / "out"))
+    missing = track("http://127.0.0.1:9/none.mp4", *ONE, "--stream", "--out", tmp_path / "none")
     assert missing.exit_code == 1 and "none.mp4" in missing.stderr and not (tmp_path / "none").exists()
 
 

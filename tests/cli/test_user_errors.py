@@ -21,9 +21,7 @@ def test_a_long_report_counts_the_rest(capsys):
     ("subject", "line", "told"),
     [
         ("a", "frame 3 is damaged", "a: frame 3 is damaged"),
-        ("data/a", "data/a/00003.png cannot be read", "data/a/00003.png cannot be read"),
         ("a.mp4", "no such file: a.mp4", "no such file: a.mp4"),
-        ("a", "not in a list", "not in a list"),
         ("x+y", "of several\n  lines", "x+y: of several lines"),
     ],
 )

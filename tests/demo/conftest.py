@@ -19,13 +19,13 @@ OVERRIDES = ("++model.image_size=128", "++model.add_all_frames_to_correct_as_con
 
 
 @pytest.fixture(scope="session")
-def predictor() -> Any:
+def nano_predictor() -> Any:
     """nano with a quarter of its pixels, for speed."""
     return build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu", hydra_overrides_extra=OVERRIDES)
 
 
-@pytest.fixture(scope="session")
-def narrow_predictor() -> Any:
+@pytest.fixture(scope="module")
+def predictor() -> Any:
     """A model with random weights for tests that ignore the masks; ten times as fast."""
     return mini_predictor()
 

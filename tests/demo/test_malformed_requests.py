@@ -14,34 +14,20 @@ from sam2fast.demo.server.graphql_api import make_schema
 DEEP = 3000
 
 
-@pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
-
-
 @pytest.mark.parametrize(
     "body",
     [
         b"",
-        b"null",
-        b"[]",
-        b"{}",
-        b"3",
         b'"{defaultVideo{path}}"',
         b"{",
         b"\xff\xfe\x00",
         b'{"query": 3}',
-        b'{"query": null}',
         b'{"query": ""}',
         b'{"query": "{"}',
         b'{"query": "{defaultVideo{nothing}}"}',
-        b'{"query": "{defaultVideo}"}',
-        b'{"query": "subscription{x}"}',
         b'{"query": "mutation{startSession{sessionId}}"}',
         b'{"query": "{defaultVideo{path}}", "variables": []}',
-        b'{"query": "{defaultVideo{path}}", "variables": "x"}',
         b'{"query": "query A{defaultVideo{path}}", "operationName": "B"}',
-        b'{"query": "query A{defaultVideo{path}}", "operationName": {}}',
         b'{"query": "fragment F on Video{...F} {defaultVideo{...F}}"}',
         b'[{"query": "{defaultVideo{path}}"}]',
         b"[" * DEEP + b"]" * DEEP,
@@ -71,7 +57,6 @@ def test_requests_of_other_kinds(client):
         client.http.post("/graphql", data={"operations": "{}", "map": "[1]"}, content_type="multipart/form-data"),
         client.http.post("/graphql", data={"operations": "[]", "map": "{}"}, content_type="multipart/form-data"),
         client.http.post("/graphql", data={"map": '{"a":["b"]}'}, content_type="multipart/form-data"),
-        client.http.post("/graphql", data=bytes((1 << 20) + 1), content_type="application/json"),
     ):
         assert 400 <= answer.status_code < 500, answer.data
         assert answer.get_json()["errors"][0]["message"]

@@ -10,31 +10,20 @@ from sam2fast.demo.server.prompt_limits import MAX_POINTS
 P = [0.3, 0.4]
 
 
-@pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
-
-
 @pytest.mark.parametrize(
     ("points", "labels", "message"),
     [
         ([P], [], "1 points and 0 labels"),
-        ([P], [1, 1], "1 points and 2 labels"),
         ([[0.3]], [1], "a point has 1 numbers"),
-        ([[0.3, 0.4, 0.5]], [1], "a point has 3 numbers"),
-        ([[]], [1], "a point has 0 numbers"),
         ([[1.2, 0.4]], [1], "[1.2, 0.4] is not in the image"),
-        ([[0.3, -1e30]], [1], "is not in the image"),
         ([[480, 320]], [1], "shares of its width and height"),
         ([P], [4], "no label 4"),
-        ([P], [-1], "no label -1"),
         ([P] * (MAX_POINTS + 1), [1] * (MAX_POINTS + 1), f"{MAX_POINTS + 1} points are too many"),
         ([P], [2], "one pair of labels"),
         ([P, [0.5, 0.5]], [3, 2], "one pair of labels"),
         ([P, P, [0.5, 0.5]], [1, 2, 3], "before all other points"),
         ([P, [0.5, 0.5], P, [0.5, 0.5]], [2, 3, 2, 3], "one pair of labels"),
         ([[0.5, 0.5], P], [2, 3], "the corners of the box are swapped"),
-        ([P, P], [2, 3], "the corners of the box are swapped"),
     ],
 )
 def test_points(client, session, points, labels, message):
@@ -70,11 +59,6 @@ def test_frames(client, session, frame):
     assert client.facts(session)["objects"] == []
 
 
-def test_integers_out_of_range(client, session):
-    assert "32-bit" in client.add(session, frame=2**31).message
-    assert "Int cannot represent" in client.add(session, obj=0.5).message
-
-
 def test_objects(client, session):
     client.add(session)
     refused = client.mutate(CLEAR_FRAME, sessionId=session, frameIndex=0, objectId=9)
@@ -98,9 +82,8 @@ def test_memory_limits_objects_and_prompts(make_server):
     tight = DemoClient(make_server(session_megabytes=2).test_client())
     session, limits = tight.start(), tight.http.get("/api/limits").get_json()
     limit = limits["maxObjects"]
-    assert (
-        limit == 3
-    )  # a result takes 21 KiB here; tracking an object needs its last 15 results; prompts get as many again
+    # A result takes 21 KiB here; tracking an object needs its last 15 results; prompts get as many again.
+    assert limit == 3
     for obj in range(limit):
         tight.add(session, obj=obj)
     refused = tight.add(session, obj=limit)

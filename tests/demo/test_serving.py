@@ -114,14 +114,9 @@ def test_sigterm_ends_it_during_a_stream(server):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "nothing"], 2, "no model or YAML file 'nothing'"),
         (["--model", "large"], 3, "no checkpoint sam2.1_hiera_large.pt"),
-        (["--port", "70000"], 2, "70000 is not in the range"),
-        (["--allow-origin", "demo.example"], 2, "is not an origin; expected one such as https://demo.example:8443"),
         (["--allow-origin", "https://demo.example/path"], 2, "is not an origin"),
-        (["--allow-origin", "http://["], 2, "is not an origin"),
         (["--api-url", "http://demo.example:x"], 2, "is not an origin"),
-        (["--max-seconds", "nan"], 2, "nan is not a finite number"),
         (["--max-seconds", "inf"], 2, "inf is not in the range"),
         (["--session-minutes", "inf"], 2, "inf is not a finite number"),
         (["--max-sessions", "0"], 2, "0 is not in the range"),
@@ -142,8 +137,6 @@ def test_wrong_options(arguments, code, message, tmp_path, monkeypatch):
     ("host", "origins", "trusted"),
     [
         ("127.0.0.1", [], {"127.0.0.1", "localhost", "::1"}),
-        ("LOCALHOST", [], {"127.0.0.1", "localhost", "::1"}),
-        ("127.0.0.2", [], {"127.0.0.1", "localhost", "::1", "127.0.0.2"}),
         ("0.0.0.0", [], set()),
         ("0.0.0.0", ["https://demo.example:8443"], {"127.0.0.1", "localhost", "::1", "0.0.0.0", "demo.example"}),
         ("127.0.0.1", ["http://[::2]"], {"127.0.0.1", "localhost", "::1", "::2"}),
@@ -158,8 +151,6 @@ def test_trusted_hosts(host, origins, trusted):
     [
         ("https://Demo.Example:443", "https://demo.example"),
         ("HTTP://demo.example:80/", "http://demo.example"),
-        ("http://demo.example:443", "http://demo.example:443"),
-        ("http://[::1]:7262", "http://[::1]:7262"),
     ],
 )
 def test_origins_are_normalised(written, origin):
@@ -178,15 +169,6 @@ def test_a_failed_start_is_one_line(tmp_path):
     )
     assert done.returncode == 1
     assert "bad.pt" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_help_imports_no_heavy_packages():
-    code = (
-        "import sys; from sam2fast.cli import main; main(['serve', '-h'], standalone_mode=False); print(*sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = done.stdout.splitlines()[-1].split()
-    assert "Options:" in done.stdout and not {"torch", "numpy", "flask", "gunicorn", "strawberry"} & set(loaded)
 
 
 def test_missing_packages_are_named(monkeypatch):

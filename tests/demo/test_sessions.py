@@ -16,11 +16,6 @@ from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session, SessionStore
 
 
-@pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
-
-
 def test_the_number_of_sessions_is_limited(make_server):
     client = DemoClient(make_server(max_sessions=2, session_minutes=3).test_client())
     first, second = client.start(), client.start()
@@ -109,84 +104,36 @@ def test_closed_sessions_leave_no_objects(client, app):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("Prefetch")]
 
 
-def test_sessions_take_turns_frame_by_frame(client, app, monkeypatch):
-    """Two tracks alternate: neither waits for the other's whole video. Each is queued while the other runs."""
-    service = app.extensions[SERVICE]
-    active, call = [0], service.model._run
-    turns: list[str] = []
-    frames: list[str] = []
-    ended: list[str] = []
-
-    def recorded(function, session, *arguments):
-        active.append(active[-1] + 1)
-        wait_until(lambda: queued(service) or ended)
-        turns.append(session.id)
-        try:
-            return call(function, session, *arguments)
-        finally:
-            active.append(active[-1] - 1)
-
-    def track(session: str) -> None:
-        for _ in service.track(session, 0):
-            frames.append(session)
-        ended.append(session)
-
-    sessions = [client.start() for _ in range(2)]
-    for session in sessions:
-        client.add(session)
-    monkeypatch.setattr(service.model, "_run", recorded)
-    at_once(*(partial(track, session) for session in sessions))
-    monkeypatch.undo()
-    assert sorted(frames) == sorted(sessions * 5)
-    assert turns == turns[:2] * (len(turns) // 2) and set(turns[:2]) == set(sessions)
-    assert len(turns) > len(frames)  # one turn per frame, and one to prepare each track
-    assert max(active) == 1
-    for session in sessions:
-        client.close(session)
-
-
 def test_a_click_waits_only_for_earlier_calls(client, app, monkeypatch):
     """A click that arrives while the model is busy runs before the track's first frame.
 
     The order is recorded in the model's thread, because waiting callers may wake in any order.
     """
-    service = app.extensions[SERVICE]
+    service, turns, go_on = app.extensions[SERVICE], [], threading.Event()
     tracking, clicking = client.start(), client.start()
     client.add(tracking)
-    turns: list[str] = []
-    held, go_on = threading.Event(), threading.Event()
     run = service.model._run
 
     def recorded(function, *arguments):
         turns.append(function.__name__)
         return run(function, *arguments)
 
-    def hold() -> None:
-        held.set()
-        go_on.wait(60)
-
-    holder = threading.Thread(target=service.model.call, args=(hold,))
-    holder.start()
-    assert held.wait(60)
     monkeypatch.setattr(service.model, "_run", recorded)
-
-    def track() -> None:
-        for _ in service.track(tracking, 0):
-            pass
-
-    def click() -> None:
-        service.call(service.calls.add_points, clicking, 0, 1, [[0.3, 0.4]], [1], True)
-
-    threads = [threading.Thread(target=track), threading.Thread(target=click)]
-    threads[0].start()
-    assert wait_until(lambda: queued(service) == 1)  # the track is queued
-    threads[1].start()
-    assert wait_until(lambda: queued(service) == 2)
+    click = (service.calls.add_points, clicking, 0, 1, [[0.3, 0.4]], [1], True)
+    works = [
+        partial(service.model.call, lambda: go_on.wait(60)),
+        lambda: list(service.track(tracking, 0)),
+        partial(service.call, *click),
+    ]
+    threads = [threading.Thread(target=work) for work in works]
+    for number, thread in enumerate(threads):
+        thread.start()
+        assert wait_until(lambda number=number: turns and queued(service) == number)
     go_on.set()
     for thread in threads:
         thread.join(60)
     # The track's first turn prepares it, and the click comes before its first frame.
-    assert turns[:3] == ["begin_track", "add_points", "next_frame"] and turns.count("next_frame") > 5
+    assert turns[1:4] == ["begin_track", "add_points", "next_frame"] and turns.count("next_frame") > 5
     for session in (tracking, clicking):
         client.close(session)
 

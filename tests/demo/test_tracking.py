@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_client import ADD, CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of, parts_of
+from demo_client import ADD, CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of
 
 from sam2fast.demo.server import serving
 from sam2fast.demo.server.app import SERVICE
@@ -38,6 +38,11 @@ class DirectPredictor:
     @staticmethod
     def _masks(ids: list[int], logits: Any) -> dict[int, np.ndarray]:
         return {i: mask for i, mask in zip(ids, (logits[:, 0] > 0).numpy(), strict=True)}
+
+
+@pytest.fixture(scope="module")
+def predictor(nano_predictor):
+    return nano_predictor
 
 
 @pytest.fixture
@@ -77,13 +82,6 @@ def test_points(client, session, direct, clicks, expected):
         masks = direct.add(**prompt)
     assert_same(found, masks)
     assert found[1].shape == (HEIGHT, WIDTH) and found[1].any()
-
-
-def test_an_answer_has_all_objects_of_the_frame(client, session):
-    first = client.add(session, [ON_SQUARE], obj=7)
-    both = client.add(session, [ON_DISC], obj=3)
-    assert list(both) == [7, 3]
-    np.testing.assert_array_equal(both[7], first[7])
 
 
 def test_masks_are_cocos_run_lengths(client, session, direct):
@@ -153,13 +151,9 @@ def test_nothing_to_track(client, session):
     [
         ([], "expected a JSON object"),
         ({}, "session_id is None"),
-        ({"session_id": 3}, "session_id is 3"),
         ({"start_frame_index": 5}, "no frame 5"),
-        ({"start_frame_index": -1}, "no frame -1"),
         ({"start_frame_index": "0"}, "start_frame_index is '0'"),
-        ({"start_frame_index": True}, "start_frame_index is True"),
         ({"direction": "up"}, "no direction 'up'"),
-        ({"direction": ["both"]}, "no direction"),
     ],
 )
 def test_wrong_tracks_are_refused_before_the_stream(client, session, body, message):
@@ -326,10 +320,3 @@ def test_unknown_sessions(client):
         assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "NO_SESSION")
     assert client.http.post("/api/sessions/nobody/renew").status_code == 404
     assert client.close("nobody") is False
-
-
-def test_the_stream_reader_of_these_tests_checks_lengths():
-    part = b'--frame\r\nContent-Length: 33\r\n\r\n{"frame_index": 0, "results": []}'
-    assert len(list(parts_of(part + part))) == 2
-    with pytest.raises((AssertionError, ValueError, KeyError)):
-        list(parts_of(part.replace(b"33", b"32") + part))

@@ -1,6 +1,5 @@
 """Transcoding of uploads, refusal of bad ones, and the library's files."""
 
-import errno
 import os
 import time
 from fractions import Fraction
@@ -13,15 +12,9 @@ import numbered_videos
 import numpy as np
 import pytest
 from demo_client import DemoClient, Refusal
-from PIL import Image
 
 from sam2fast.demo.server import library, transcode
 from sam2fast.demo.server.app import SERVICE
-
-
-@pytest.fixture(scope="module")
-def predictor(narrow_predictor):
-    return narrow_predictor
 
 
 def encode(
@@ -92,9 +85,7 @@ def test_an_upload_can_be_tracked_and_is_not_in_the_gallery(client):
     ("variables", "first", "count"),
     [
         ({"start": 0.5}, 12, 12),
-        ({"seconds": 0.25}, 0, 6),
         ({"start": 0.25, "seconds": 0.5}, 6, 12),
-        ({"seconds": 99.0}, 0, 24),
         ({"start": 0.96}, 23, 1),
     ],
 )
@@ -113,9 +104,7 @@ def test_limited_duration_and_source_rate(make_server):
     ("size", "expected"),
     [
         ((2160, 3840), (720, 1280)),
-        ((1920, 1080), (1280, 720)),
         ((1200, 1600), (720, 960)),
-        ((480, 640), (480, 640)),
         ((10, 5000), (3, 1280)),
     ],
 )
@@ -123,26 +112,17 @@ def test_sizes(size, expected):
     assert transcode.fitted_size(*size) == expected
 
 
-def test_large_odd_and_rotated(client, app, tmp_path):
+def test_large_odd_and_rotated(client, app):
     """A video of a phone, stored rotated."""
-    file = tmp_path / "lying.mp4"
-    file.write_bytes(
-        encode(
-            [np.tile(np.arange(0, 242, 2, dtype=np.uint8)[None, :, None], (91, 1, 3))] * 2,
-            "mjpeg",
-            "mov",
-            24,
-            "yuvj444p",
-        )
-    )  # noqa: E501
-    video = client.upload(file.read_bytes())
+    ramp_across = np.tile(np.arange(0, 242, 2, dtype=np.uint8)[None, :, None], (91, 1, 3))
+    lying = encode([ramp_across] * 2, "mjpeg", "mov", 24, "yuvj444p")
+    video = client.upload(lying)
     assert (video["width"], video["height"]) == (120, 90)
 
-    rotated = file.read_bytes()
     upright = bytes.fromhex("00010000" + "00000000" * 3 + "00010000" + "00000000" * 3 + "40000000")
     quarter = bytes.fromhex("00000000" + "00010000" + "00000000" + "ffff0000" + "00000000" * 4 + "40000000")
-    at = rotated.rindex(upright)  # the track's matrix; the movie's comes first
-    video = client.upload(rotated[:at] + quarter + rotated[at + len(upright) :])
+    at = lying.rindex(upright)  # the track's matrix; the movie's comes first
+    video = client.upload(lying[:at] + quarter + lying[at + len(upright) :])
     assert (video["width"], video["height"]) == (90, 120)
     frames, _ = decode_upload(app, video)
     assert abs(float(frames[0][10].mean()) - float(frames[0][110].mean())) > 100  # the ramp goes down, not across
@@ -161,19 +141,6 @@ def test_oldest_unused_uploads_are_deleted(make_server, monkeypatch):
     assert [path for path in paths if (root / path).exists()] == [paths[0], paths[2], paths[3]]
     assert set(app.extensions[SERVICE].library._descriptions) == {paths[0], paths[2], paths[3]}
     assert not (root / paths[1].replace("uploads", "posters/uploads").replace(".mp4", ".jpg")).exists()
-
-
-def test_a_failed_poster_leaves_no_file(tmp_path, monkeypatch):
-    videos = library.Library(tmp_path)
-
-    def half(image, path, quality):
-        assert path.parent == videos.incoming  # leftovers there are removed at the next start
-        path.write_bytes(b"\xff\xd8")
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(library, "write_jpeg", half)
-    assert not videos._write_poster(tmp_path / "posters" / "a.jpg", Image.new("RGB", (8, 8)))
-    assert not list((tmp_path / "posters").iterdir()) and not list(videos.incoming.iterdir())
 
 
 def test_leftovers_of_a_killed_server_are_removed(tmp_path):
@@ -212,19 +179,15 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as a video"),
-        (b"hello", "cannot be read as a video"),
         (b"hello, this is text", "not MP4, QuickTime, Matroska or WebM"),
-        (b"\x89PNG\r\n\x1a\n", "the file is not MP4"),
         (PLAYLIST, "the file is not MP4"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "the file is not MP4"),
-        (b"\0\0\0\x20ftypisom" + bytes(300), "cannot be read as a video"),
         (b"\0\0\0\x10ftypisom\0\0\0\0" + PLAYLIST, "cannot be read as a video"),
         (b"\x1a\x45\xdf\xa3" + bytes(300), "cannot be read as a video"),
         (lambda: encode(ramp(2), "ffv1", "matroska"), "encoded as ffv1; accepted are h264"),
         (numbered_videos.sound_alone, "holds no video, only audio"),
     ],
-    ids=range(11),
+    ids=range(7),
 )
 def test_refused_files(client, content, message):
     refused = client.upload(content() if callable(content) else content)
@@ -296,10 +259,3 @@ def test_one_file_at_a_time(client):
     }  # fmt: skip
     answer = client.http.post("/graphql", data=form, content_type="multipart/form-data")
     assert "more than one file" in answer.get_json()["errors"][0]["message"]
-
-
-def test_rates_are_bounded():
-    class Reader:
-        rate = 1000.0
-
-    assert transcode._source_rate(Reader()) == Fraction(30)  # type: ignore[arg-type]

@@ -233,18 +233,10 @@ def test_metadata(model, folder):
     metadata = exported.read_metadata(folder)
     content = json.loads((folder / METADATA).read_text())
     assert sorted(path.name for path in folder.iterdir()) == sorted([ENCODER, DECODER, METADATA])
-    assert (metadata.kind, metadata.config, metadata.image_size, metadata.prompts, metadata.points) == (
-        "exported",
-        "mini",
-        SIZE,
-        2,
-        4,
-    )
-    assert (
-        (metadata.dtype, metadata.device, metadata.torch)
-        == ("float32", "cpu", torch.__version__)
-        == tuple(content[name] for name in ("dtype", "device", "torch"))
-    )
+    shown = (metadata.kind, metadata.config, metadata.image_size, metadata.prompts, metadata.points)
+    assert shown == ("exported", "mini", SIZE, 2, 4)
+    where = {"dtype": "float32", "device": "cpu", "torch": torch.__version__}
+    assert where.items() <= content.items() and where.items() <= vars(metadata).items()
     assert metadata.weights == artifact._digest(model)
     other = mini_model()
     with torch.no_grad():
@@ -317,17 +309,6 @@ def test_missing_gpus(copied, monkeypatch):
     assert artifact.check_usable(metadata, copied, "cuda:1") == torch.device("cuda:1")
 
 
-def test_no_program(copied):
-    (copied / DECODER).unlink()
-    with pytest.raises(exported.ArtifactError, match="decoder.pt2 is missing or incomplete"):
-        exported.load_predictor(copied)
-
-
-def test_no_artefact(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no artefact in .*: it has no artifact.json"):
-        exported.load_predictor(tmp_path)
-
-
 def test_a_failed_write_keeps_the_previous_program(monkeypatch, tmp_path):
     path = tmp_path / "program.pt2"
     path.write_text("before")
@@ -342,26 +323,6 @@ def test_a_failed_write_keeps_the_previous_program(monkeypatch, tmp_path):
         with pytest.raises(OSError, match="no space left"):
             write(None, path)
         assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
-
-
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(8, 4)
-
-    def forward(self, xs, y):
-        return self.linear(xs[0]) * y, xs[1] + 1
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_native_code(tmp_path):
-    """Compiles a small program, and loads it without the compiler."""
-    module, inputs = Small(), ([random_map(3, 8), random_map(2)], random_map(3, 4))
-    exported.compile_artifact(torch.export.export(module, inputs), tmp_path / "small.pt2")
-    assert [path.name for path in tmp_path.iterdir()] == ["small.pt2"]
-    run = exported.load_artifact(tmp_path / "small.pt2")
-    assert_same(module(*inputs), run(loading._flat(inputs)))
 
 
 def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypatch):

@@ -1,15 +1,15 @@
-"""Names in sentences exist: options, environment variables, variables of make, files, and imports."""
+"""Code blocks are of a kind that a test here runs or parses. Names in sentences exist: options, environment variables,
+variables of make, files, and imports."""
 
-import importlib
+import pydoc
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 import pytest
-from document_blocks import ROOT, Span, all_spans, texts
-from document_commands import WrongCommandError, make_targets, option_names, parse_script
+from document_blocks import ROOT, Block, all_blocks, all_spans, as_json, blocks_of, documents, kind, texts
+from document_commands import make_targets, option_names
 
 from sam2fast.cli import main
 
@@ -17,6 +17,24 @@ SPANS = all_spans()
 # Options of other programs.
 OTHER_OPTIONS = {"--rdzv-conf", "--max-restarts", "-f", "--outDir"}
 FOLDERS = "sam2fast|kernels|tests|bench|examples|docs|configs|notebooks"
+
+
+def test_every_block_is_of_a_kind() -> None:
+    """A failure names the first unclassified block; give it a fence with a language."""
+    kinds = {block.where: kind(block) for block in all_blocks()}
+    assert set(kinds.values()) == {"python", "shell", "yaml", "json", "text", "formula"}
+    assert len(documents()) > 40 and len(kinds) > 130
+
+
+def test_json_is_json() -> None:
+    for block in blocks_of("json"):
+        assert as_json(block.text) is not None, block.where
+
+
+def test_python_is_python() -> None:
+    """Also if it cannot be run."""
+    for block in blocks_of("python"):
+        compile(block.text, block.where, "exec")
 
 
 def test_options() -> None:
@@ -69,38 +87,10 @@ def test_imports() -> None:
     found = [(span, re.match(r"(sam2fast(?:\.\w+)+)", span.text)) for span in SPANS]
     named = [(span, name[1]) for span, name in found if name]
     assert len(named) > 20
-    fail_for((span, f"no {name}") for span, name in named if not can_be_imported(name))
+    fail_for((span, f"no {name}") for span, name in named if pydoc.locate(name) is None)
 
 
-def can_be_imported(name: str) -> bool:
-    """Whether it is a module or an attribute of one."""
-    parts = name.split(".")
-    for count in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:count]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[count:]:
-            found = getattr(found, part, None)
-        return found is not None
-    return False
-
-
-def test_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scripts that are named without their interpreter."""
-    monkeypatch.chdir(ROOT)
-    wrong, named = [], [span for span in SPANS if re.match(r"(bench|examples|tests)/[\w/]+\.py ", span.text)]
-    assert len(named) > 5
-    for span in named:
-        script, *arguments = shlex.split(span.text)
-        try:
-            parse_script(ROOT / script, arguments)
-        except WrongCommandError as error:
-            wrong.append((span, str(error)))
-    fail_for(wrong)
-
-
-def fail_for(wrong: Iterable[tuple[Span, str]]) -> None:
+def fail_for(wrong: Iterable[tuple[Block, str]]) -> None:
     """Reports all errors, each with its document and line."""
     if told := [f"{span.where}: `{span.text}`: {why}" for span, why in wrong]:
         pytest.fail("\n".join(told), pytrace=False)

@@ -95,7 +95,7 @@ ELSEWHERE = {
     ),
     ".venv/bin/python bench/tune.py": "test_bench_tuning.py::test_a_rehearsal",
     "python bench/collect.py": "test_gpu_plan.py::test_collected_rows_replace_earlier_ones",
-    ".venv/bin/python examples/scaling.py": "deploy/ray/test_scaling.py::test_rows",
+    ".venv/bin/python examples/scaling.py": "deploy/parallel/test_videos_and_images.py::test_rows",
     "python examples/memory_selection.py": "research/test_docs.py::test_examples_run",
 }
 # Other programs are not run; test_commands.py parses their arguments.

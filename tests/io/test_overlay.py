@@ -40,12 +40,6 @@ def test_tint_differs_from_the_object(colour):
     assert np.abs(pixels[60, 100] - colour).sum() > 80
 
 
-def test_masks_have_different_tints():
-    masks = np.stack([square(10 + 36 * i, 20, 40 + 36 * i, 100) for i in range(5)])
-    pixels = np.asarray(draw_overlay(GREY, masks))
-    assert len({tuple(pixels[60, 25 + 36 * i]) for i in range(5)}) == 5
-
-
 def test_given_colours():
     masks = np.stack([square(10, 20, 60, 100), square(100, 20, 160, 100)])
     pixels = np.asarray(draw_overlay(GREY, masks, colours=COLOURS[2:4])).astype(int)
@@ -79,20 +73,11 @@ def test_prompts_outside_the_image_are_clipped(far):
     assert where[60, 100] and where[30].any()
 
 
-def test_markers_grow_with_the_image():
-    large = np.full((1200, 2000, 3), 128, dtype=np.uint8)
-    small_area = changed(draw_overlay(GREY, points=[(50, 60)])).sum()
-    assert (np.asarray(draw_overlay(large, points=[(500, 600)])) != large).any(axis=2).sum() > 5 * small_area
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
         {"image": GREY[..., 0]},
-        {"image": GREY / 255},
         {"image": GREY, "masks": square(0, 0, 1, 1)},
-        {"image": GREY, "masks": np.zeros((1, 10, 10), dtype=bool)},
-        {"image": GREY, "points": [1, 2]},
         {"image": GREY, "points": [(1, 2)], "labels": [1, 1]},
         {"image": GREY, "boxes": [(1, 2, 3)]},
     ],

@@ -41,11 +41,6 @@ def test_contents_in_order():
     assert page.images == {"some-01.jpg": IMAGE, "some-02.jpg": IMAGE}
 
 
-def test_code_with_fences_stays_one_block():
-    page = notebook_page({"cells": [code('"""\n```\n"""')]}, "some")
-    assert page.markdown.startswith('````python\n"""\n```\n"""\n````\n')
-
-
 @pytest.mark.parametrize(
     ("cell", "message"),
     [

@@ -11,7 +11,7 @@ import torch
 from profiled import LIMITS, SIDE, attributes, image_model, tracked, video_predictor
 from video import clip
 
-from sam2fast.profiling import Part, measure_limits, parts, profile_image, profile_video, run
+from sam2fast.profiling import Part, measure_limits, parts, profile_image, profile_video
 from sam2fast.profiling.parts import PartRecorder
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError
@@ -124,31 +124,15 @@ def test_how_often_parts_are_called(video_profile):
     names = ("decode", "preprocess", "encode", "memory attention", "prompt encoder", "mask decoder", "memory encoding")
     for name in (*names, "hole filling", "masks to video size", "object pointers", "memory tables"):
         assert root[name].calls == 1, name
-    blocks_have = {"query, key, value": 1, "output projection": 1, "MLP": 1, "norms": 2, "attention": 1}
     for stage, blocks in enumerate(BLOCKS, 1):
         part = root[f"encode/stage {stage}"]
-        assert {name: part[name].calls for name in blocks_have} == {n: x * blocks for n, x in blocks_have.items()}
-        assert ("residual projection" in part.children) == (stage > 1)
+        assert (part["attention"].calls, part["MLP"].calls, part["norms"].calls) == (blocks, blocks, 2 * blocks)
     assert list(root["memory attention"].children) == [f"layer {i}" for i in range(MEMORY_LAYERS)]
     for layer in root["memory attention"].children.values():
         parts_of_layer = ("self-attention", "cross-attention", "feed-forward")
         assert {name: part.calls for name, part in layer.children.items()} == dict.fromkeys(parts_of_layer, 1)
         assert layer["self-attention/projections"].calls == 4 and layer["cross-attention/projections"].calls == 2
         assert layer["self-attention/attention"].calls == layer["cross-attention/attention"].calls == 1
-
-
-def test_self_attention_of_the_first_layer_serves_all_objects(video_profile):
-    first, second = (video_profile.root[f"memory attention/layer {i}/self-attention"] for i in (0, 1))
-    assert second.flops == OBJECTS * first.flops > 0
-
-
-def test_parts_of_an_image(image_profile):
-    names = {"decode", "preprocess", "encode", "prompt encoder", "mask decoder", "masks to image size"}
-    assert names <= set(image_profile.root.children)
-    assert all(image_profile.root[name].calls == 1 for name in names)
-    assert image_profile.subject == {
-        "kind": "image", "width": 240, "height": 180, "image_size": SIDE, "objects": 3, "runs": 2,
-    }  # fmt: skip
 
 
 def test_the_predictor_is_unchanged(predictor, video):
@@ -173,7 +157,6 @@ def test_the_predictor_is_unchanged_after_an_error(predictor, video, monkeypatch
         patch.setattr(predictor.memory_encoder, "forward", fails)
         profile_video(predictor, video[:5], frames=2, limits=LIMITS)
     assert not all(instrumented) and attributes(predictor) == before
-    assert len(tracked(predictor, video[:3])) == 3
 
 
 def test_an_image_predictor_is_unchanged():
@@ -187,8 +170,6 @@ def test_an_image_predictor_is_unchanged():
     own = dict(vars(predictor._transforms))
     profile_image(predictor, IMAGE, point_coords=[[50, 60]], point_labels=[1], runs=1, limits=LIMITS)
     assert attributes(predictor.model) == before and dict(vars(predictor._transforms)) == own
-    with pytest.raises(RuntimeError, match="no image is set"):
-        predictor.get_image_embedding()
     for a, b in zip(answers(), expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -215,12 +196,6 @@ def test_limits_of_this_machine(monkeypatch):
     assert set(limits.flops_per_s) == {"float32"} and limits.flops_per_s["float32"] > 0 and limits.bytes_per_s > 0
 
 
-def test_other_devices_are_refused():
-    work = SimpleNamespace(model=SimpleNamespace(device=torch.device("mps")))
-    with pytest.raises(ValueError, match="cpu and cuda.*mps"):
-        run._profile(work, 1, None, LIMITS)
-
-
 def test_bfloat16_is_compared_with_its_own_limit():
     predictor = SAM2ImagePredictor(image_model().to(torch.bfloat16))
     limits = LIMITS._replace(flops_per_s={"float32": 1e11, "bfloat16": 4e11})
@@ -234,8 +209,6 @@ def test_bfloat16_is_compared_with_its_own_limit():
         ({"video": "nowhere.mp4"}, FileNotFoundError, "nowhere.mp4"),
         ({"video": [IMAGE]}, VideoError, "single frame"),
         ({"frames": 0}, ValueError, "frames is 0"),
-        ({"objects": 0}, ValueError, "objects is 0"),
-        ({"runs": 0}, ValueError, "runs is 0"),
         ({"prompts": {1: {"points": [[1, 2, 3]], "labels": [1]}}}, ValueError, "points"),
         ({"image": __file__}, ImageError, "test_run.py"),
         ({"image": IMAGE, "objects": 0}, ValueError, "objects is 0"),

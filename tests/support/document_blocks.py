@@ -31,30 +31,18 @@ _STATEMENT = re.compile(r"^((from \S+ )?import \w|(def|class) \w|(with|for|if|wh
 
 
 class Block(NamedTuple):
-    """A code block.
+    """A code block, or code in a sentence.
 
     Attributes:
         file: its document, from the root of the repository; for a notebook the cell is named, too.
         line: of its first line, from 1.
-        fence: what stands behind the opening fence; None for an indented block.
+        fence: what stands behind the opening fence; None for an indented block and in a sentence.
         text: without the fence and the common indentation.
     """
 
     file: str
     line: int
     fence: str | None
-    text: str
-
-    @property
-    def where(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-class Span(NamedTuple):
-    """Code in a sentence, on one line."""
-
-    file: str
-    line: int
     text: str
 
     @property
@@ -96,7 +84,7 @@ def blocks_of(wanted: str) -> list[Block]:
     return found
 
 
-def all_spans() -> list[Span]:
+def all_spans() -> list[Block]:
     return [span for name, text in texts() for span in find_spans(name, text)]
 
 
@@ -127,7 +115,7 @@ def find_blocks(file: str, text: str) -> Iterator[Block]:
         number, before = number + 1, line
 
 
-def find_spans(file: str, text: str) -> Iterator[Span]:
+def find_spans(file: str, text: str) -> Iterator[Block]:
     """What stands in single backquotes outside code blocks; line breaks in it become spaces."""
     kept = text.expandtabs(4).splitlines()
     for block in find_blocks(file, text):
@@ -137,7 +125,7 @@ def find_spans(file: str, text: str) -> Iterator[Span]:
     prose = "\n".join("" if _FENCE.match(line) else line for line in kept)
     for found in re.finditer(r"``.*?``|`([^`\n]+(?:\n[^`\n]+)?)`", prose):
         if found[1]:
-            yield Span(file, prose.count("\n", 0, found.start()) + 1, " ".join(found[1].split()))
+            yield Block(file, prose.count("\n", 0, found.start()) + 1, None, " ".join(found[1].split()))
 
 
 def kind(block: Block) -> str:

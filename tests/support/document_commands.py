@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import click
-from document_blocks import ROOT, Block, Span, is_command
+from document_blocks import ROOT, Block, is_command
 
 from sam2fast.cli import main
 
@@ -50,7 +50,7 @@ def lines_of(block: Block) -> Iterator[Line]:
         number += text.count("\n") + 1
 
 
-def line_of(span: Span) -> Line | None:
+def line_of(span: Block) -> Line | None:
     """The command in a code span, if it is complete: a program with arguments."""
     if not is_command(span.text) or " " not in span.text:
         return None

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from waiting import wait_until
+
 
 def build_nothing(device: str) -> dict[str, Any]:
     """A predictor that knows where it is."""
@@ -63,26 +65,25 @@ def environment(predictor: dict[str, Any], number: int) -> tuple[str, bool]:
     return os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
 
 
-def killed_once(predictor: dict[str, Any], job: tuple[int, str]) -> tuple[int, int]:
-    """Number 2 kills the first process that does it."""
-    number, flag = job
-    if number == 2 and not Path(flag).exists():
-        Path(flag).touch()
-        _let_answers_leave()
+def killed_when_seen(predictor: dict[str, Any], job: tuple[int, str]) -> tuple[int, int]:
+    """Job 2 kills the first process that runs it, after a file says that the answer of job 1 was received.
+
+    A worker's last answer may be lost with it; then its job is retried.
+    """
+    number, folder = job
+    killed = Path(folder, "killed")
+    if number == 2 and not killed.exists():
+        killed.touch()
+        assert wait_until(Path(folder, "seen-1").exists, 60)
         os.kill(os.getpid(), signal.SIGKILL)
     return number, predictor["pid"]
 
 
 def killed_always(predictor: dict[str, Any], number: int) -> int:
     if number == 2:
-        _let_answers_leave()
+        time.sleep(0.5)  # a worker's last answer may be lost with it; its job is then done again
         os.kill(os.getpid(), signal.SIGKILL)
     return number
-
-
-def _let_answers_leave() -> None:
-    """A worker's last answer may be lost with it; its job is then done again."""
-    time.sleep(0.5)
 
 
 def note_and_sleep(predictor: dict[str, Any], folder: str) -> None:
@@ -100,3 +101,19 @@ class Unreadable(Exception):
 
 def strange_failure(predictor: dict[str, Any], number: int) -> None:
     raise Unreadable("odd", "indeed")
+
+
+def where(predictor: dict[str, Any], number: int) -> tuple[str, str, str, bool]:
+    return os.getcwd(), os.environ["SAM2FAST_MINE"], os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
+
+
+def in_company(predictor: dict[str, Any], folder: str) -> int:
+    """The process id, once a second process does the same; each writes a file of its name."""
+    Path(folder, str(predictor["pid"])).touch()
+    assert wait_until(lambda: len(os.listdir(folder)) > 1, 60)
+    return predictor["pid"]
+
+
+def build_late(device: str, seconds: float) -> dict[str, Any]:
+    time.sleep(seconds)
+    return build_nothing(device)

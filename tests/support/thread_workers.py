@@ -55,8 +55,7 @@ def _setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], de
     return setup_of(partial(_build, len(_builds) - 1), function, device, threads)
 
 
-def instead_of_processes(patch: pytest.MonkeyPatch, travels: bool = True) -> None:
-    """Replaces worker processes by threads; ``travels`` is whether ``build`` must be picklable, as there."""
-    if not travels:
-        patch.setattr(pool, "setup_of", _setup_of)
+def instead_of_processes(patch: pytest.MonkeyPatch) -> None:
+    """Replaces worker processes by threads; ``build`` need not be picklable."""
+    patch.setattr(pool, "setup_of", _setup_of)
     patch.setattr(pool, "WorkerProcess", ThreadWorker)

@@ -84,15 +84,6 @@ def test_names_get_the_same_numbers_in_every_frame():
     assert dict(zip(second.data["object_id"], second.tracker_id.tolist(), strict=True))["dog"] == numbers["dog"]
 
 
-def test_detections_can_be_drawn_and_merged():
-    import supervision
-
-    detections = to_supervision([1, 2, 3], LOGITS, SCORES)
-    drawn = supervision.MaskAnnotator(color_lookup=supervision.ColorLookup.TRACK).annotate(GREY.copy(), detections)
-    np.testing.assert_array_equal((drawn != GREY).any(axis=2), MASKS.any(axis=0))
-    assert len(supervision.Detections.merge([detections, to_supervision(["dog"], MASKS[:1], IOU[:1])])) == 3
-
-
 def test_no_detections():
     assert len(to_supervision([1], np.zeros((1, H, W), dtype=bool))) == 0
     assert len(to_supervision([], torch.zeros(0, 1, H, W))) == 0
@@ -182,29 +173,11 @@ def test_masks_are_tinted_half_and_outlined():
     np.testing.assert_array_equal(GREY, before)
 
 
-def test_the_later_of_two_masks_lies_above():
-    masks = np.stack([rectangle(0, 0, 20, 20), rectangle(10, 10, 30, 30)])
-    image = draw_masks(GREY, masks, colours=[(200, 0, 0), (0, 200, 0)])
-    assert tuple(image[5, 5]) == (150, 50, 50) and tuple(image[15, 15]) == tuple(image[25, 25]) == (50, 150, 50)
-
-
 def test_an_id_has_one_colour():
     masks = MASKS[[0, 2]]
     one, other = draw_masks(GREY, masks, ids=["dog", 12]), draw_masks(GREY, masks, ids=[12, "dog"])
     assert tuple(one[6, 6]) == tuple(other[20, 30]) != tuple(one[20, 30]) == tuple(other[6, 6])
     assert len({colour_of(i) for i in range(40)}) == 40
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1)])
-def test_images_of_any_size(shape):
-    image = draw_masks(np.zeros((*shape, 3), np.uint8), np.ones((1, *shape), bool), colours=[(90, 80, 70)])
-    assert (image == (90, 80, 70)).all()
-
-
-def test_an_image_without_masks_is_a_copy():
-    image = draw_masks(GREY, np.zeros((0, H, W), bool))
-    np.testing.assert_array_equal(image, GREY)
-    assert image is not GREY
 
 
 ROW = (2, [1, 2, 3], MASKS)

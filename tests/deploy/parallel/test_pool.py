@@ -25,8 +25,10 @@ TWO = ["cpu"] * 2
 
 def test_a_killed_process_loses_no_job(tmp_path):
     """Another one runs its job."""
-    jobs = [(number, str(tmp_path / "killed")) for number in range(8)]
-    results = list(run_jobs(parallel_jobs.killed_once, jobs, TWO, build_nothing))
+    jobs, results = [(number, str(tmp_path)) for number in range(8)], []
+    for result in run_jobs(parallel_jobs.killed_when_seen, jobs, TWO, build_nothing):
+        results.append(result)
+        (tmp_path / f"seen-{result.index}").touch()
     assert sorted(r.index for r in results) == list(range(8))
     assert all(r.done and r.value[0] == r.index for r in results)
     assert (tmp_path / "killed").exists()

@@ -1,15 +1,18 @@
 """track_videos and segment_images give the predictors' own results as run lengths."""
 
+import argparse
 import functools
 
 import moving_shapes
 import numpy as np
 import parallel_jobs
 import pytest
+import scaling
 from mini_model import mini_model
 from thread_workers import instead_of_processes
 
 from sam2fast.deploy.parallel import ImageJob, VideoJob, VideoPrompt, segment_images, track_videos
+from sam2fast.deploy.parallel.runners import in_this_process
 from sam2fast.io.rle import decode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
@@ -75,3 +78,16 @@ def test_images(monkeypatch):
         np.testing.assert_array_equal(np.stack([decode_rle(rle) for rle in found.rles]), masks > 0)
     with pytest.raises(ValueError, match="point_labels"):
         results[2].unwrap()
+
+
+def test_rows(monkeypatch, tmp_path):
+    """Of the benchmark of scaling, where nothing is timed."""
+    small = argparse.Namespace(workers=[1], clips=2, frames=2, runs=2, empty=5)
+    monkeypatch.setattr(scaling, "runners", lambda workers: {"here": lambda: in_this_process("cpu")})
+    clips, empty = scaling.measure(small, tmp_path)
+    assert clips["efficiency"] == 1.0 and len(clips["samples"]) == 2
+    for sample in clips["samples"]:
+        assert sample["frames_per_second"] == pytest.approx(4 / sample["seconds"])
+        assert sample["seconds_whole"] >= sample["seconds"] > 0
+    assert (empty["op"], empty["workers"]) == ("empty jobs", 1) and empty["jobs_per_second"] > 0
+    assert "100% of as many single ones" in scaling.report(clips) and "empty jobs/s" in scaling.report(empty)

@@ -1,8 +1,6 @@
 """``--ray`` and ``--resume`` give the results of a run without them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -136,12 +134,6 @@ def test_contradictory_options(run, photos, tmp_path, arguments, message):
     result = run("masks", "photos", "--model", "nano", *arguments)
     assert result.exit_code == (1 if "://" in arguments[1] else 2) and message in result.stderr
     assert not list(tmp_path.glob("out/*"))
-
-
-def test_lazy_imports():
-    """Neither Ray nor torch."""
-    code = "import sys, sam2fast.deploy.ray, sam2fast.cli.vos\nassert not {'ray', 'torch'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_missing_packages(run, photos, monkeypatch):
