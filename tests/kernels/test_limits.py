@@ -10,7 +10,6 @@ from sam2fast.kernels._launch import MAX_PROGRAMS, launch_table
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.kernels.memory_attention import shapes as memory_shapes
 from sam2fast.kernels.window_attention import shapes as window_shapes
-from sam2fast.utils.testing import relative_error
 
 DTYPES = pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: str(d).removeprefix("torch."))
 
@@ -64,35 +63,6 @@ def gpu(monkeypatch):
     for module in (memory_attention, window_attention):
         monkeypatch.setattr(module, "call_with_gradient", launched)
     return asked
-
-
-@torch.no_grad()
-def test_wider_heads_use_the_reference(gpu):
-    """Heads that are just narrow enough use the kernel."""
-    for d, is_taken in ((96, True), (104, False)):
-        qkv, bias = random_map(1, 4, 4, 3 * d), random_map(3 * d, seed=1)
-        if is_taken:
-            with pytest.raises(AssertionError, match="would be launched"):
-                window_attention.window_attention(qkv, bias, 1, 4)
-        else:
-            expected = window_attention.window_attention_reference(qkv, bias, 1, 4)
-            assert torch.equal(window_attention.window_attention(qkv, bias, 1, 4), expected)
-            with backend("triton"), pytest.raises(RuntimeError, match="at most 96 channels in torch.float32, and got"):
-                window_attention.window_attention(qkv, bias, 1, 4)
-    angles = torch.zeros(4, 8), torch.zeros(4, 8)
-    for m, is_taken in ((64, True), (80, False)):
-        query, memory = random_map(1, 1, 4, 16), memory_of(m)
-        weights = random_map(16, m), None, random_map(24, m, seed=2), None
-        if is_taken:
-            with pytest.raises(AssertionError, match="would be launched"):
-                memory_attention.memory_attention(query, memory, *weights, *angles)
-        else:
-            out = memory_attention.memory_attention(query, memory, *weights, *angles)
-            expected = memory_attention.memory_attention_reference(query, memory, *weights, *angles)
-            assert relative_error(expected, out) < 1e-5
-            with backend("triton"), pytest.raises(RuntimeError, match="tokens of up to 64 channels in torch.float32"):
-                memory_attention.memory_attention(query, memory, *weights, *angles)
-    assert len(gpu) == 2
 
 
 def memory_of(m):
@@ -203,22 +173,6 @@ def test_any_number_of_objects_that_share_a_query(grids, gpu, heads):
     launch.memory_attention_triton(query, memory, *weights, *angles, splits=1)
     assert max(max(grid[1:]) for grid in found) <= MAX_PROGRAMS
     assert sum(grid[1] for grid in found if len(grid) == 3 and grid[2] == heads) == B  # all are encoded
-
-
-def test_images_in_parts_take_no_more_memory(monkeypatch):
-    """Each part's results are written where they belong."""
-    launch = pytest.importorskip("sam2fast.kernels.window_attention.kernel")
-    written = []
-
-    class Kernel:
-        def __getitem__(self, grid):
-            return lambda qkv, bias, out, *_, **__: written.append(out)
-
-    monkeypatch.setattr(launch, "_window_attention_kernel", Kernel())
-    monkeypatch.setattr(launch, "MAX_PROGRAMS", 8)
-    out = launch.window_attention_triton(random_map(3, 16, 16, 3 * 16), random_map(3 * 16, seed=1), 1, 16)
-    assert [len(part) for part in written] == [2, 1]
-    assert [part.data_ptr() for part in written] == [out.data_ptr(), out[2:].data_ptr()]
 
 
 @pytest.mark.parametrize("most", [8, 1])
