@@ -8,14 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
-from image_strategies import rgb_images
 from junk import anything
-from mini_model import mini_model
 from painted_model import PaintedModel, generator
 from pycocotools import mask as coco
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
 
-from sam2fast import SAM2ImagePredictor, amg
+from sam2fast import amg
 from sam2fast.amg import parameters as amg_parameters
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
@@ -96,25 +94,6 @@ def test_output_modes_agree(options, size):
         np.testing.assert_array_equal(amg.rle_to_mask(b["segmentation"]), mask)
         np.testing.assert_array_equal(coco.decode(c["segmentation"]), mask)
         assert a["area"] == b["area"] == c["area"]
-
-
-@pytest.fixture(scope="module")
-def predictor():
-    """A real model, with a short repr for hypothesis."""
-    return SAM2ImagePredictor(mini_model())
-
-
-@examples(2)
-@given(rgb_images(), st.booleans(), st.integers(0, 1))
-def test_any_image(predictor, rgb, use_m2m, crops):
-    """A real model; includes images of one pixel and one row. A second call gives the same."""
-    options = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
-    ours = SAM2AutomaticMaskGenerator(
-        predictor.model, points_per_side=2, box_nms_thresh=1.0, use_m2m=use_m2m, crop_n_layers=crops, **options
-    )
-    records = ours.generate(rgb)
-    assert_records(records, options, rgb.shape[:2])
-    np.testing.assert_equal(ours.generate(rgb), records)
 
 
 NAMES = [
