@@ -18,6 +18,7 @@ av = pytest.importorskip("av")
 from numbered_videos import (  # noqa: E402  (after the question whether there is PyAV)
     B_FRAMES,
     Silence,
+    assert_both_refuse,
     drawing_of,
     encode,
     every_third_lost,
@@ -26,7 +27,6 @@ from numbered_videos import (  # noqa: E402  (after the question whether there i
     shown_earlier,
     times_of_decoding,
 )
-from video_refusals import assert_both_refuse  # noqa: E402
 
 SIZE, COUNT = 32, 75
 INDEX_FIRST, FRAGMENTS = {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}
