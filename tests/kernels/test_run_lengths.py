@@ -244,6 +244,20 @@ def test_kernel_in_fp16_and_bf16(dtype, triton_device):
         encode_upsampled(logits.double(), (32, 48))
 
 
+def test_programs_in_any_order(small_blocks, triton_device):
+    if triton_device.type != "cpu":
+        pytest.skip("the interpreter alone can be told an order")
+    import interpreter
+
+    masks, logits = some(3, 11, 37), (random_map(2, 8, 12) * 3).round()
+    with interpreter.shuffled_programs(1):
+        runs = by_triton(encode_masks, masks)
+        assert torch.equal(by_triton(decode_masks, runs), masks)
+        upsampled = by_triton(encode_upsampled, logits, (16, 24), 0.25, (3, 0), (20, 30))
+    assert same(runs, encode_masks(masks))
+    assert same(upsampled, encode_upsampled(logits, (16, 24), 0.25, (3, 0), (20, 30)))
+
+
 @pytest.mark.parametrize("origin", [(0, 0), (46331, 46300), (46332, 46292), (20000, 20000)], ids=str)
 def test_canvas_of_almost_all_pixels_there_can_be(origin, triton_device):
     """Three masks of 2**31 - 88,047 pixels each: numbers of pixels fit into 32 bits, their sums do not."""
