@@ -1,5 +1,6 @@
 """Automatic masks with random options: parity with the original, invariants of records, invalid options."""
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ SIZES = st.one_of(
     st.tuples(st.integers(1, 150), st.integers(1, 150)),
     st.sampled_from([(1, 1), (1, 300), (300, 1), (2, 2), (40, 600)]),
 )
+FLAGS = ("use_m2m", "multimask_output", "kwargs")
 SHARES = st.sampled_from([0.0, 0.2, 0.5, 0.7, 1.0])
 OPTIONS = st.fixed_dictionaries(
     {"points_per_side": st.integers(1, 4), "pred_iou_thresh": SHARES, "stability_score_thresh": SHARES},
@@ -96,23 +98,8 @@ def test_output_modes_agree(options, size):
         assert a["area"] == b["area"] == c["area"]
 
 
-NAMES = [
-    "points_per_side",
-    "points_per_batch",
-    "pred_iou_thresh",
-    "stability_score_thresh",
-    "stability_score_offset",
-    "mask_threshold",
-    "box_nms_thresh",
-    "crop_n_layers",
-    "crop_nms_thresh",
-    "crop_overlap_ratio",
-    "crop_n_points_downscale_factor",
-    "point_grids",
-    "min_mask_region_area",
-    "output_mode",
-    "progress",
-]
+# All but the flags, of which any value is one.
+NAMES = [name for name in signature(SAM2AutomaticMaskGenerator).parameters if name not in ("model", *FLAGS)]
 # Many crop layers and points are valid, but too slow here.
 TOO_MANY = {"points_per_side": 30, "crop_n_layers": 2}
 
