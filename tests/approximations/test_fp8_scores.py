@@ -9,6 +9,7 @@ import torch
 from video import Session, clip
 
 from sam2fast.kernels.memory_attention import why_no_fp8
+from sam2fast.tracking import tracker
 from sam2fast.tracking.cuda_graphs import fingerprint
 from sam2fast.utils.testing import relative_error
 
@@ -38,6 +39,12 @@ def test_without_fp8_it_is_exact_and_says_so_once(exact, rough, video, caplog):
     for a, b in zip(sessions[0].records, sessions[1].records, strict=True):
         assert torch.equal(a.masks, b.masks)
     assert sessions[1].state.bank.fp8 is False and rough.approximations.fp8_attention is True
+
+
+def test_a_gpu_that_has_it(rough, monkeypatch, caplog):
+    rough.approximations = "fp8_attention"
+    monkeypatch.setattr(tracker, "why_no_fp8", lambda device: None)
+    assert tracker._fp8(rough, rough.approximations) is True and not caplog.messages
 
 
 def test_what_attends_to_memories_is_rounded(exact, rough, video, caplog):

@@ -111,6 +111,12 @@ def again(file: Path) -> list[bytes]:
     return [with_one.pixels(i).numpy().tobytes() for i in range(len(with_one))]
 
 
+def test_images_in_memory_survive_a_fork():
+    frames = open_frames(make_images(3), 128, prefetch=True)
+    expected = [frames.pixels(i).numpy().tobytes() for i in range(3)]
+    assert in_child(lambda: [frames.pixels(i).numpy().tobytes() for i in range(3)]) == expected
+
+
 def test_predictors_can_be_copied_and_pickled(images):
     for clone in (copy.deepcopy(images), pickle.loads(pickle.dumps(images))):
         assert known_of_image(clone) == known_of_image(images)

@@ -80,11 +80,12 @@ def test_empty_input(shape):
     assert labels.shape == areas.shape == shape
 
 
-def test_uint8_and_strided_input():
+def test_uint8_and_strided_input(triton_device):
     mask = (torch.rand(2, 1, 20, 30, generator=torch.Generator().manual_seed(1)) < 0.5).transpose(2, 3)
     expected = connected_components(mask.contiguous())
     assert all(map(torch.equal, expected, connected_components(mask)))
     assert all(map(torch.equal, expected, connected_components(mask.to(torch.uint8) * 7)))
+    assert all(map(torch.equal, expected, by_triton(mask.to(torch.uint8) * 7, triton_device)))
 
 
 @pytest.mark.parametrize(

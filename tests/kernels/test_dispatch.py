@@ -12,6 +12,7 @@ from sam2fast.kernels import _dispatch, _launch
 from sam2fast.kernels._dispatch import backend, count_launch, current_backend, launches, should_use_kernel, use_triton
 from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels.connected_components import connected_components
+from sam2fast.kernels.mask_ops import upsample_masks
 
 MASK = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
 
@@ -39,6 +40,11 @@ def test_what_a_kernel_does_not_support_is_named():
         use_triton("connected_components", MASK, unsupported_reason="has no legs")
     with backend("auto"):
         assert not use_triton("connected_components", MASK, unsupported_reason="has no legs")
+
+
+def test_an_op_without_a_kernel_runs_its_reference():
+    with backend("triton"):
+        assert upsample_masks(torch.zeros(1, 1, 4, 4), (8, 8)).shape == (1, 1, 8, 8)
 
 
 def test_the_reference_is_used_at_once_where_a_gradient_is_needed():

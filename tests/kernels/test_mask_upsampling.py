@@ -142,6 +142,21 @@ class TestCells:
             for right, ours in zip(mask_statistics_reference(logits, self.size, threshold, offset), found, strict=True):
                 assert torch.equal(right, ours)
 
+    def test_thousands_of_masks(self):
+        """Random sizes, scales and levels."""
+        generator = torch.Generator().manual_seed(0)
+        for seed in range(40):
+            h, w, up, across = torch.randint(2, 24, (4,), generator=generator).tolist()
+            size = (h * 2 + up * 4, w * 2 + across * 5)
+            logits = smooth(40, h, w, seed=seed) * 10.0 ** float(torch.randn((), generator=generator))
+            logits = logits.round() if seed % 3 == 0 else logits
+            level = float(torch.randn((), generator=generator)) * (seed % 2)
+            masks = upsample_and_threshold(logits, size, level)
+            assert torch.equal(masks, upsample_and_threshold_reference(logits, size, level)), (seed, h, w, size, level)
+            found = cpu.mask_statistics_cpu(logits, size, level, 0.5)
+            for right, ours in zip(mask_statistics_reference(logits, size, level, 0.5), found, strict=True):
+                assert torch.equal(right, ours), (seed, h, w, size, level)
+
 
 def undecided(logits, size, level):
     """Pixels so near the level that a rounding decides: where compilers fuse other operations than torch's did."""

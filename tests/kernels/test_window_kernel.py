@@ -80,6 +80,11 @@ def test_blocks_of_any_size(triton_device, monkeypatch, block_m, block_n):
         assert relative_error(exact, actual.cpu()) < 1e-5
 
 
+def test_no_maps(triton_device):
+    qkv, bias = inputs(CASES["tiny, 4"], triton_device, torch.float32)
+    assert window_attention_triton(qkv[:0], bias, 2, 4).shape == (0, 12, 8, 192)
+
+
 @torch.no_grad()
 def test_what_the_kernel_does_not_support(triton_device):
     qkv, bias = random_map(1, 8, 8, 36).to(triton_device), random_map(36).to(triton_device)

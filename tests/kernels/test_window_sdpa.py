@@ -95,6 +95,21 @@ def test_what_is_left_to_torch():
             assert sdpa._is_supported(wanted, wanted, wanted)
 
 
+@pytest.mark.parametrize("choice", [sdpa.DEFAULT, sdpa.FLASH, sdpa.CUDNN])
+@pytest.mark.parametrize("queries", [256, 64])
+@torch.no_grad()
+def test_operators_of_the_backends_have_the_expected_results(choice, queries):
+    """By shape, dtype and device, as tracing sees them."""
+    with FakeTensorMode():
+        query, key, value = (
+            torch.empty(1, tokens, 4, 72, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
+            for tokens in (queries, 256, 256)
+        )
+        out = sdpa.attention_by(choice)(query, key, value)
+    assert (out.shape, out.dtype, out.device.type) == (query.shape, torch.bfloat16, "cuda")
+    assert not sdpa.refused
+
+
 @torch.no_grad()
 def test_a_row_names_the_backend(monkeypatch):
     """As it does on a GPU, by the dispatcher's choice and not under a forced reference implementation."""

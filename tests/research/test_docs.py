@@ -33,9 +33,10 @@ def test_snippets(capsys):
     assert len(snippets) == document.count("```python") == 7
 
 
-def test_every_example_is_named():
+def test_every_example_is_named_and_run():
     document = (ROOT / "docs" / "research.md").read_text(encoding="utf-8")
     assert EXAMPLES and all(f"`{name}.py`" in document for name in EXAMPLES)
+    assert {name.partition(" ")[0] for name in ROWS} == {"approximations", *EXAMPLES}
 
 
 @pytest.fixture
