@@ -148,6 +148,7 @@ def test_rope_attention(triton_device, case, dtype):
 @pytest.mark.parametrize("chunk", [16, 64])
 @torch.no_grad()
 def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
+    """Also with programs in another order."""
     config = LaunchConfig("*", "*", "*", {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": chunk}, {"num_warps": 4})
     monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [config]})
     memory = moved(memory_of(3, 1, 0, m=32, side=5), triton_device, torch.float32)
@@ -157,6 +158,11 @@ def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
     for splits in (1, 2, 3, 6, 8):  # there are six blocks of keys
         actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
         assert relative_error(exact, actual.cpu()) < 1e-5
+    if triton_device.type == "cpu":
+        import interpreter
+
+        with interpreter.shuffled_programs(1):
+            assert torch.equal(actual, launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits))
 
 
 @torch.no_grad()
