@@ -56,10 +56,6 @@ def test_refused(asked, reason):
         Approximations.of(asked)
 
 
-def test_text():
-    assert str(EXACT) == "none" and str(ALL) == f"memory_slots={DEFAULT_SLOTS}, pooled_memory, still_frames=0.02"
-
-
 def test_the_builder_and_the_attribute():
     assert build_sam2_video_predictor(nano.CONFIG, None, device="cpu").approximations == EXACT
     predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", approximations=["memory_slots=2"])

@@ -26,8 +26,7 @@ def checkpoint(steps: int) -> dict[str, Any]:
     return {"model": {"weight": TENSOR}, "optimizer": {}, "steps": steps}
 
 
-@pytest.mark.parametrize("links", [True, False])
-@pytest.mark.parametrize("number", [None, signal.SIGKILL])
+@pytest.mark.parametrize(("number", "links"), [(None, True), (signal.SIGKILL, True), (signal.SIGKILL, False)])
 def test_a_save_that_ends_anywhere_leaves_a_checkpoint(
     number: int | None, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,19 +44,6 @@ def test_children_of_a_process_with_threads_predict():
     assert "it computes with one thread" in done.stderr
 
 
-def test_a_forked_child_has_its_own_image(images):
-    before = plain(forked_jobs.masks_of(images))
-
-    def work() -> Any:
-        known = plain(forked_jobs.masks_of(images))
-        images.set_image(make_images(2)[1][:20])
-        return known, images._orig_hw
-
-    known, size = in_child(work)
-    assert known == before and size == [(20, 60)]
-    assert plain(forked_jobs.masks_of(images)) == before
-
-
 def test_a_call_interrupted_by_a_fork_is_finished_in_the_child(images, monkeypatch):
     """Another thread is in the middle of a guarded call when the process forks."""
     masks = SAM2AutomaticMaskGenerator(images.model, points_per_side=1, pred_iou_thresh=0.0, stability_score_thresh=0.0)

@@ -20,7 +20,7 @@ from file_contents import files_of
 from killed import Fault, forked, tells_errors
 from mini_model import mini_predictor
 
-from sam2fast.cli.command_files import open_output, write_atomically
+from sam2fast.cli.command_files import open_output
 from sam2fast.cli.track_folder import OverlayWriter, RunFolder
 from sam2fast.demo.server.video_files import DemoVideoWriter
 
@@ -93,14 +93,6 @@ def test_videos(tmp_path, noisy_video, error):
         assert os.listdir(tmp_path) == ["whole.mp4"]
     assert forked(lambda: noisy_video(tmp_path / "video.mp4"), Fault(size=size, number=None)).code == 0
     assert (tmp_path / "video.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
-
-
-def test_write_atomically(tmp_path):
-    file = tmp_path / "profile.json"
-    file.write_text("before")
-    ended = forked(lambda: write_atomically(file, b"x" * 1000), Fault(size=999, number=None))
-    assert ended.code == 1 and f"[Errno 27] File too large: '{file}'" in ended.stderr
-    assert files_of(tmp_path) == {"profile.json": b"before"}
 
 
 def test_an_unfinished_folder(out):

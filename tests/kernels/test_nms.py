@@ -119,17 +119,6 @@ def test_boxes(boxes, threshold):
         assert box_nms_reference(boxes, scores, threshold).tolist() == expected
 
 
-def test_the_oracles_boxes():
-    """The test oracle's separate implementation of torchvision's function."""
-    import oracle  # noqa: F401
-    from torchvision.ops import nms
-
-    for seed in range(10):
-        boxes, scores = random_boxes(200, seed, whole=False), random_scores(200, seed, levels=50)
-        for threshold in (0.0, 0.3, 0.7, 1.0):
-            assert torch.equal(box_nms(boxes, scores, threshold), nms(boxes, scores, threshold))
-
-
 def test_scores_that_are_nan():
     boxes = torch.tensor([[0.0, 0, 4, 4]]).repeat(4, 1)
     inf, nan = math.inf, math.nan
@@ -137,14 +126,6 @@ def test_scores_that_are_nan():
     assert box_nms(boxes, torch.tensor([1.0, inf, nan, nan]), 0.5).tolist() == [2]
     assert box_nms(boxes, torch.tensor([1.0, inf, nan, nan]), 1.0).tolist() == [2, 3, 1, 0]
     assert box_nms(boxes, torch.tensor([0.0, -0.0, 0.0, 0.0]), 1.0).tolist() == [0, 1, 2, 3]
-
-
-def test_exactly_at_the_threshold():
-    """Two of ten share one: 0.1 is not greater than 0.1, as torch compares fp32 with it."""
-    boxes = torch.tensor([[0.0, 0, 1, 10], [0, 0, 1, 1]])
-    scores = torch.tensor([2.0, 1.0])
-    assert box_nms(boxes, scores, 0.1).tolist() == box_nms(boxes.double(), scores, 0.1).tolist() == [0, 1]
-    assert box_nms(boxes, scores, 0.0999).tolist() == [0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32])
@@ -256,24 +237,21 @@ def by_triton(nms, things, scores, threshold, device):
 @ALL_BOXES
 def test_kernel_of_boxes(boxes, triton_device):
     scores = random_scores(len(boxes))
-    for threshold in (0.0, 0.1, 0.5):
+    for threshold in THRESHOLDS:
         assert by_triton(box_nms, boxes, scores, threshold, triton_device) == slow_boxes(boxes, scores, threshold)
 
 
-@pytest.mark.parametrize("threshold", THRESHOLDS)
-def test_kernel_of_boxes_at_every_threshold(threshold, triton_device):
-    boxes, scores = BOXES["whole numbers"], torch.zeros(130)
-    assert by_triton(box_nms, boxes, scores, threshold, triton_device) == slow_boxes(boxes, scores, threshold)
-    boxes = boxes.double()
-    assert by_triton(box_nms, boxes, scores, threshold, triton_device) == slow_boxes(boxes, scores, threshold)
-
-
 def test_kernel_of_more_boxes(triton_device):
-    """Ten words; items of later words are suppressed by every earlier word."""
+    """Ten words; items of later words are suppressed by every earlier word, in any order of programs."""
     boxes, scores = random_boxes(600, whole=False) * 2, random_scores(600, levels=10_000)
     expected = box_nms(boxes, scores, 0.3).tolist()
     assert 20 < len(expected) < 300
     assert by_triton(box_nms, boxes, scores, 0.3, triton_device) == expected
+    if triton_device.type == "cpu":
+        import interpreter
+
+        with interpreter.shuffled_programs(1):
+            assert by_triton(box_nms, boxes, scores, 0.3, triton_device) == expected
 
 
 @ALL_MASKS
@@ -281,17 +259,3 @@ def test_kernel_of_masks(masks, triton_device):
     scores = random_scores(len(masks))
     for threshold in (0.0, 1 / 3, 0.7):
         assert by_triton(mask_nms, masks, scores, threshold, triton_device) == slow_masks(masks, scores, threshold)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_programs_in_any_order(seed, triton_device):
-    if triton_device.type != "cpu":
-        pytest.skip("the interpreter alone can be told an order")
-    import interpreter
-
-    boxes, masks = random_boxes(200), random_masks(130, 7, 9)
-    with interpreter.shuffled_programs(seed):
-        of_boxes = by_triton(box_nms, boxes, random_scores(200), 0.3, triton_device)
-        of_masks = by_triton(mask_nms, masks, random_scores(130), 0.5, triton_device)
-    assert of_boxes == slow_boxes(boxes, random_scores(200), 0.3)
-    assert of_masks == slow_masks(masks, random_scores(130), 0.5)

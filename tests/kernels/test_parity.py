@@ -5,10 +5,7 @@ import itertools
 
 import pytest
 import torch
-from inputs import bank_with_gaps
 from kernel_records import RECORDS
-from kernel_records.window_attention import Plan as WindowPlan
-from kernel_records.window_attention import small_shapes
 from parity_rows import FEW_DTYPES, MODE, name_of, row_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
@@ -104,30 +101,3 @@ def test_a_kernel_that_is_not_launched_is_noticed(monkeypatch, triton_device):
     monkeypatch.setattr(kernel, "count_launch", lambda op: None)
     with pytest.raises(RuntimeError, match="the kernel of nms was not launched"):
         tiny_row("nms: box_nms", None, triton_device)
-
-
-def test_all_windows_can_be_launched():
-    """Random ones have queries, fit what the kernel takes, and are of every kind."""
-    plan = WindowPlan(draws=200)
-    assert {block.window for block in plan.real} == set(plan.windows)
-    for window in plan.windows:
-        shapes = list(small_shapes(window, plan, torch.Generator().manual_seed(0)))
-        for shape in shapes:
-            stride = 2 if shape.pooled else 1
-            assert shape.height // stride and shape.width // stride and shape.d in plan.head_widths
-            assert not shape.pooled or window % 2 == 0
-            assert window or not shape.pooled or shape.height % 2 == shape.width % 2 == 0
-        assert {shape.pooled for shape in shapes} == ({False} if window == 7 else {False, True})
-        assert {1, 2} <= {shape.height for shape in shapes} and any(s.height != s.width for s in shapes)
-
-
-def test_banks_have_gaps():
-    generator = torch.Generator().manual_seed(0)
-    memory, filled = bank_with_gaps(4, 9, 64, 3, 16, torch.float32, 8, generator, torch.device("cpu"))
-    table = memory.page_table
-    assert (table >= 0).sum(1).tolist() == filled and 0 in filled and max(filled) <= 8
-    rows = table[table >= 0].long()
-    assert len(rows.unique()) == sum(filled) == len(memory.pages) - 3
-    assert memory.pages[rows].isfinite().all() and int(memory.pages.isnan().any(-1).any(-1).sum()) == 3
-    assert torch.equal(memory.pointers.isfinite().all(-1), memory.pointer_valid)
-    assert not memory.pointer_valid[filled.index(0)].any() or filled.count(0) > 1

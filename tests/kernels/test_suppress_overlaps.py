@@ -9,6 +9,9 @@ from sam2.modeling.sam2_base import SAM2Base as OfficialBase
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.mask_ops import suppress_overlaps, suppress_overlaps_reference
 
+# Every three of these values, in every order.
+VALUES = torch.tensor([torch.nan, torch.inf, 7.0, 0.0, -0.0, -10.0, -12.0, -torch.inf])
+HOSTILE = torch.cartesian_prod(VALUES, VALUES, VALUES).T.reshape(3, 1, 8, 64)
 NAMES = pytest.mark.parametrize("name", ["torch", "triton"])
 
 
@@ -33,19 +36,15 @@ def test_equals_the_official_one(name, dtype, shape, triton_device):
 
 @NAMES
 def test_ties_and_values_that_are_not_finite(name, triton_device):
-    """Every three of these values, in every order: the first of equals keeps its pixel, and so does the first NaN."""
-    values = torch.tensor([torch.nan, torch.inf, 7.0, 0.0, -0.0, -10.0, -12.0, -torch.inf])
-    logits = torch.cartesian_prod(values, values, values).T.reshape(3, 1, 8, 64)
+    """The first of equals keeps its pixel, and so does the first NaN."""
     with backend(name):
-        same(official(logits), suppress_overlaps(logits.to(triton_device)))
+        same(official(HOSTILE), suppress_overlaps(HOSTILE.to(triton_device)))
 
 
 @torch.no_grad()
 def test_on_the_cpu_without_gradients():
     """A separate implementation compares object maps one after the other."""
-    values = torch.tensor([torch.nan, torch.inf, 7.0, 0.0, -0.0, -10.0, -12.0, -torch.inf])
-    logits = torch.cartesian_prod(values, values, values).T.reshape(3, 1, 8, 64)
-    for case in (logits, (random_map(6, 1, 10, 12) * 12)[::2, :, ::3].mT, (random_map(16, 1, 9, 7) * 12).bfloat16()):
+    for case in (HOSTILE, (random_map(6, 1, 10, 12) * 12)[::2, :, ::3].mT, (random_map(16, 1, 9, 7) * 12).bfloat16()):
         with backend("torch"):
             same(suppress_overlaps_reference(case), suppress_overlaps(case))
 

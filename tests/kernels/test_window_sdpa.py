@@ -9,7 +9,7 @@ from sam2fast.kernels import _launch
 from sam2fast.kernels import window_attention as package
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import LaunchConfig
-from sam2fast.kernels.window_attention import sdpa, shapes, window_attention, window_attention_reference
+from sam2fast.kernels.window_attention import sdpa, shapes, window_attention
 
 CPU = torch.device("cpu")
 
@@ -108,12 +108,6 @@ def test_operators_of_the_backends_have_the_expected_results(choice, queries):
         out = sdpa.attention_by(choice)(query, key, value)
     assert (out.shape, out.dtype, out.device.type) == (query.shape, torch.bfloat16, "cuda")
     assert not sdpa.refused
-
-
-def test_the_reference_implementation_uses_the_given_attention():
-    qkv, bias = torch.randn(1, 6, 6, 48, generator=torch.Generator().manual_seed(0)), torch.zeros(48)
-    found = window_attention_reference(qkv, bias, 2, 0, None, lambda q, k, v: v)
-    assert torch.equal(found, qkv[..., 32:])
 
 
 @torch.no_grad()

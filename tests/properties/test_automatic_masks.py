@@ -1,5 +1,6 @@
 """Automatic masks with random options: parity with the original, invariants of records, invalid options."""
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
-from image_strategies import rgb_images
 from junk import anything
-from mini_model import mini_model
 from painted_model import PaintedModel, generator
 from pycocotools import mask as coco
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
 
-from sam2fast import SAM2ImagePredictor, amg
+from sam2fast import amg
 from sam2fast.amg import parameters as amg_parameters
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
@@ -23,6 +22,7 @@ SIZES = st.one_of(
     st.tuples(st.integers(1, 150), st.integers(1, 150)),
     st.sampled_from([(1, 1), (1, 300), (300, 1), (2, 2), (40, 600)]),
 )
+FLAGS = ("use_m2m", "multimask_output", "kwargs")
 SHARES = st.sampled_from([0.0, 0.2, 0.5, 0.7, 1.0])
 OPTIONS = st.fixed_dictionaries(
     {"points_per_side": st.integers(1, 4), "pred_iou_thresh": SHARES, "stability_score_thresh": SHARES},
@@ -98,42 +98,8 @@ def test_output_modes_agree(options, size):
         assert a["area"] == b["area"] == c["area"]
 
 
-@pytest.fixture(scope="module")
-def predictor():
-    """A real model, with a short repr for hypothesis."""
-    return SAM2ImagePredictor(mini_model())
-
-
-@examples(2)
-@given(rgb_images(), st.booleans(), st.integers(0, 1))
-def test_any_image(predictor, rgb, use_m2m, crops):
-    """A real model; includes images of one pixel and one row. A second call gives the same."""
-    options = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
-    ours = SAM2AutomaticMaskGenerator(
-        predictor.model, points_per_side=2, box_nms_thresh=1.0, use_m2m=use_m2m, crop_n_layers=crops, **options
-    )
-    records = ours.generate(rgb)
-    assert_records(records, options, rgb.shape[:2])
-    np.testing.assert_equal(ours.generate(rgb), records)
-
-
-NAMES = [
-    "points_per_side",
-    "points_per_batch",
-    "pred_iou_thresh",
-    "stability_score_thresh",
-    "stability_score_offset",
-    "mask_threshold",
-    "box_nms_thresh",
-    "crop_n_layers",
-    "crop_nms_thresh",
-    "crop_overlap_ratio",
-    "crop_n_points_downscale_factor",
-    "point_grids",
-    "min_mask_region_area",
-    "output_mode",
-    "progress",
-]
+# All but the flags, of which any value is one.
+NAMES = [name for name in signature(SAM2AutomaticMaskGenerator).parameters if name not in ("model", *FLAGS)]
 # Many crop layers and points are valid, but too slow here.
 TOO_MANY = {"points_per_side": 30, "crop_n_layers": 2}
 

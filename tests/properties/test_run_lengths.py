@@ -9,7 +9,6 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
 from junk import SCALARS, anything
-from mask_strategies import masks
 from pycocotools import mask as coco
 
 from sam2fast.amg import area_from_rle, coco_encode_rle, mask_to_rle_pytorch, rle_to_mask
@@ -18,6 +17,18 @@ from sam2fast.kernels.run_lengths import encode_masks
 
 # of pycocotools
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+SIDES = st.one_of(st.integers(1, 24), st.sampled_from([1, 2, 31, 32, 33, 64, 200]))
+
+
+@st.composite
+def masks(draw: st.DrawFn, count: st.SearchStrategy[int] | None = None) -> np.ndarray:
+    """Bool ``(N, H, W)`` of one size: noise of any density, blobs, stripes, empty and full ones."""
+    shape = draw(count if count is not None else st.integers(1, 4)), draw(SIDES), draw(SIDES)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    density = draw(st.sampled_from([0.0, 0.02, 0.3, 0.5, 0.7, 0.98, 1.0]))
+    grain = draw(st.sampled_from([1, 1, 2, 5]))
+    coarse = rng.random((shape[0], -(-shape[1] // grain), -(-shape[2] // grain))) < density
+    return np.asarray(coarse.repeat(grain, 1).repeat(grain, 2)[:, : shape[1], : shape[2]])
 
 
 @examples(30)

@@ -230,3 +230,10 @@ def fully_decoded(data):
             with contextlib.suppress(av.error.FFmpegError):
                 images += stream.codec_context.decode(packet)
     return [number_in(torch.from_numpy(frame.to_ndarray(format="rgb24"))) for frame in images]
+
+
+def assert_both_refuse(source, error, message):
+    """By random access and as a stream; ``source`` makes it."""
+    for read in (open_frames, read_frames):
+        with pytest.raises(error, match=message):
+            read(source(), 32)

@@ -8,10 +8,10 @@ import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
+from numbered_videos import assert_both_refuse
 from parity import random_image
 from PIL import Image, ImageFile
 from sam2.utils.misc import load_video_frames
-from video_refusals import assert_both_refuse
 
 from sam2fast.video_io import NoFramesError, VideoError, open_frames, read_frames, sources
 from sam2fast.video_io.sources import frame_files

@@ -18,13 +18,13 @@ av = pytest.importorskip("av")
 from numbered_videos import (  # noqa: E402  (after the question whether there is PyAV)
     B_FRAMES,
     Silence,
+    assert_both_refuse,
     drawing_of,
     encode,
     number_in,
     read_both_ways,
     shown_earlier,
 )
-from video_refusals import assert_both_refuse  # noqa: E402
 
 SIZE, COUNT = 32, 75
 INDEX_FIRST, FRAGMENTS = {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}
