@@ -5,8 +5,8 @@
     python examples/nano_heldout.py --checkpoint runs/nano_own_masks/checkpoints/averaged.pt
 
 nano's card was measured on 300 images and 80 clips of photographs and cut-outs that were set aside before the first
-training step (``python -m sam2fast.training.data.synthetic.collect`` splits media by a hash of their names). Beside
-the model stand an untrained one, and for clips the first frame's true mask kept still.
+training step, by a hash of their names. Beside the model stand an untrained one, and for clips the first frame's true
+mask kept still.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 from sam2fast._official_names import MODULES, NAMES
 from sam2fast.deprecated import new_target
-from sam2fast.io.yaml_text import check_references, parse_yaml
+from sam2fast.io.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -119,7 +119,6 @@ def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str]
     with _named(name):
         for override in overrides:
             _apply(config, _parse(override))
-        check_references(config)
         # OmegaConf.resolve cannot store lists, such as the result of the original's ${range:3}.
         for key, value in cast("dict[Any, Any]", OmegaConf.to_container(config, resolve=True)).items():
             config[key] = value

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,11 +45,18 @@ class MaskFinder:
             self._generator = _Generator(segmenter.model, **options, output_mode="coco_rle", progress=progress)
 
     def find(self, image: Path) -> GeneratedMasks | UserError:
-        """The masks of one image, or its error."""
+        """The masks of one image, the largest first, or its error.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
         try:
-            pixels, records = self._masks(image)
+            pixels = self.segmenter.read(image)
+            with self.segmenter.stage("find masks"), as_user_error(torch.OutOfMemoryError):
+                records = self._generator.generate(pixels)
         except UserError as error:
             return error
+        records = sorted((record for record in records if record["area"]), key=lambda record: -record["area"])
         height, width = pixels.shape[:2]
         files = mask_files(self._out, image.stem, self._formats)
         if files:
@@ -61,14 +67,6 @@ class MaskFinder:
                 if "overlay" in files:
                     write_atomically(files["overlay"], png(draw_layers(to_uint8(pixels), ids), OVERLAY_COMPRESSION))
         return GeneratedMasks(width, height, records)
-
-    def _masks(self, image: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Pixels ``(H, W, 3)`` and the records of the non-empty masks, the largest first."""
-        pixels = self.segmenter.read(image)
-        with self.segmenter.stage("find masks"), as_user_error(torch.OutOfMemoryError):
-            records = self._generator.generate(pixels)
-        found = [record for record in records if record["area"]]
-        return pixels, sorted(found, key=lambda record: -record["area"])
 
 
 class _Generator(SAM2AutomaticMaskGenerator):

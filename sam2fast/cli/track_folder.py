@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,7 +29,7 @@ from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 from sam2fast.video_results import colour_of, to_coco_video
-from sam2fast.video_results.drawing import Area, tint
+from sam2fast.video_results.drawing import Area, draw_id, tint
 from sam2fast.video_results.overlaps import boxes_of, visible_parts
 from sam2fast.video_results.record import RecordIndex
 
@@ -44,7 +44,6 @@ CHANGE = "give another --out folder, or --overwrite it"
 CRF = 20  # x264's quality
 TICK = Fraction(1, 90_000)  # seconds; the time base of the overlay
 DEFAULT_RATE = 25.0  # frames per second, for folders of images
-PADDING = 3  # around an object's id, pixels
 KEYS = ("id", "rle", "area", "box", "score", "object_score")  # of an object in the record
 Line = Mapping[str, Any]  # of the record
 
@@ -298,15 +297,10 @@ class FrameDrawing:
     def _with_ids(self, rgb: np.ndarray, line: Line) -> np.ndarray:
         image = Image.fromarray(rgb)
         draw, size = ImageDraw.Draw(image), max(12, max(rgb.shape[:2]) // 50)
-        font = ImageFont.load_default(size)
         for entry in line["objects"]:
             if entry["area"]:
                 x, y = entry["box"][:2]
-                text, place = str(entry["id"]), (x + PADDING, max(y - size - 2 * PADDING, PADDING))
-                left, top, right, bottom = draw.textbbox(place, text, font)
-                sign = (left - PADDING, top - PADDING, right + PADDING, bottom + PADDING)
-                draw.rectangle(sign, fill=self._colours[entry["id"]])
-                draw.text(place, text, (0, 0, 0), font)
+                draw_id(draw, str(entry["id"]), (x, y), size, self._colours[entry["id"]])
         return np.asarray(image)
 
 

@@ -148,18 +148,11 @@ def _report_to_launcher() -> Iterator[None]:
     except UserError as error:
         if not is_launched():
             raise
-        record(str(error), any(isinstance(cause, LostRankError) for cause in _causes(error)))
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, LostRankError):
+            cause = cause.__cause__
+        record(str(error), is_lost=cause is not None)
         raise SystemExit(error.exit_code) from error
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The chain of causes of an error, itself first, without cycles."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__
 
 
 def _save_config(folder: Path, text: str, steps: int) -> None:

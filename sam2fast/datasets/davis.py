@@ -26,7 +26,7 @@ from sam2fast.datasets.dataset_files import (
     read_labels,
 )
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, StagingFolder, Written, refuse_unknown
+from sam2fast.datasets.layout import Layout, StagingFolder, Written, refuse_unknown
 from sam2fast.datasets.palette_masks import (
     MOST_OBJECTS,
     extended,
@@ -47,7 +47,7 @@ CATEGORY = "object"  # of objects without a category
 
 
 @dataclass(frozen=True)
-class Davis(LayoutFolder):
+class Davis(Layout):
     """See :class:`~sam2fast.datasets.layout.Layout`."""
 
     name: ClassVar[str] = "davis"

@@ -1,6 +1,6 @@
 """The masks of a video or image by frame and object, from PNGs, run lengths or polygons, as training reads them."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,8 +39,6 @@ class MaskImages:
             frame, whose values are object ids, 0 is the background.
         where: their folder, for messages.
         ignored: values that are no objects.
-        notice: called with the path and the number of values whenever the objects of an image of all objects are
-            listed.
     """
 
     def __init__(
@@ -48,9 +46,8 @@ class MaskImages:
         files: Mapping[int | None, Mapping[FrameKey, Path]],
         where: Path,
         ignored: Collection[int] = (),
-        notice: Callable[[Path, int], None] | None = None,
     ) -> None:
-        self._files, self._where, self._ignored, self._notice = files, where, frozenset(ignored), notice
+        self._files, self._where, self._ignored = files, where, frozenset(ignored)
         self._last: FrameKey | None = None
         self._read: dict[Path, Labels] = {}  # of the last frame
 
@@ -59,10 +56,7 @@ class MaskImages:
         found: list[int] = []
         for i, files in self._files.items():
             if i is None:
-                values = labels_in(self._labels(i, frame))
-                found.extend(value for value in values if value not in self._ignored)
-                if self._notice is not None:
-                    self._notice(files[frame], len(values))
+                found.extend(value for value in labels_in(self._labels(i, frame)) if value not in self._ignored)
             elif frame in files and i not in known and self._labels(i, frame).any():
                 found.append(i)
         return tuple(i for i in found if i not in known)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from sam2fast.datasets.annotations import Masks, Metadata, VideoAnnotations
 from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, StagingFolder, Written
+from sam2fast.datasets.layout import Layout, StagingFolder, Written
 from sam2fast.datasets.sav_json import DIGITS
 from sam2fast.video_results.record import complete_lines
 
@@ -24,7 +24,7 @@ SUFFIX, TRACKED, FRAMES = ".jsonl", "masks.jsonl", "JPEGImages"
 
 
 @dataclass(frozen=True)
-class JsonLines(LayoutFolder):
+class JsonLines(Layout):
     """See :class:`~sam2fast.datasets.layout.Layout`. ``<video>/masks.jsonl`` of ``sam2fast track`` is read, too."""
 
     name: ClassVar[str] = "coco-jsonl"

@@ -1,11 +1,12 @@
 """The interface of all data set layouts, and the staging folder by which a video is written atomically."""
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 from sam2fast.datasets.annotations import VideoAnnotations
 from sam2fast.datasets.dataset_files import DatasetError
@@ -88,67 +89,55 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class Layout(Protocol):
-    """A data set in one layout."""
+@dataclass(frozen=True)
+class Layout(ABC):
+    """A data set in one layout.
 
-    @property
-    def root(self) -> Path:
-        """The data set's folder."""
-        ...
+    Attributes:
+        root: the data set's folder.
+        name: of the layout.
+        frames_folder: the folder of the frames, which are ``<frames_folder>/<video>/<frame>.jpg``.
+        first_id: the smallest object id of the layout, 0 or 1; in :class:`VideoAnnotations` it is 1.
+        keeps_videos: whether the layout stores video files, so that their frames need not be extracted.
+    """
 
-    @property
-    def settings(self) -> Settings:
-        """The options that the data set was opened with."""
-        ...
+    root: Path
+    settings: Settings = field(default_factory=Settings)
 
-    @property
-    def name(self) -> str:
-        """The name of the layout."""
-        ...
+    name: ClassVar[str]
+    frames_folder: ClassVar[str]
+    first_id: ClassVar[int]
+    keeps_videos: ClassVar[bool]
 
-    @property
-    def frames_folder(self) -> str:
-        """The folder of the frames, which are ``<frames_folder>/<video>/<frame>.jpg``."""
-        ...
-
-    @property
-    def first_id(self) -> int:
-        """The smallest object id of the layout, 0 or 1; in :class:`VideoAnnotations` it is 1."""
-        ...
-
-    @property
-    def keeps_videos(self) -> bool:
-        """Whether the layout stores video files, so that their frames need not be extracted."""
-        ...
-
+    @abstractmethod
     def videos(self) -> list[str]:
         """The names of the videos that have annotations, sorted.
 
         Raises:
             DatasetError: the folder is not in this layout.
         """
-        ...
 
+    @abstractmethod
     def open(self, name: str) -> VideoAnnotations:
         """The annotations of a video.
 
         Raises:
             DatasetError: files are missing or damaged.
         """
-        ...
 
+    @abstractmethod
     def frame_files(self, name: str) -> FrameFiles:
         """The files with the frames of a video, if they exist.
 
         Raises:
             DatasetError: two files are the same frame.
         """
-        ...
 
+    @abstractmethod
     def has(self, name: str) -> bool:
         """Whether the data set has this video, completely written."""
-        ...
 
+    @abstractmethod
     def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
         """Writes a video's masks and metadata; one frame is in memory at a time.
 
@@ -156,22 +145,9 @@ class Layout(Protocol):
             DatasetError: the layout cannot store the masks, or a mask cannot be read.
             OSError: a file cannot be written.
         """
-        ...
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027  (most layouts have none)
         """Writes files about all videos, after the last one was written."""
-        ...
-
-
-@dataclass(frozen=True)
-class LayoutFolder:
-    """The common base class of the layouts."""
-
-    root: Path
-    settings: Settings = field(default_factory=Settings)
-
-    def finish(self) -> None:
-        """See :class:`Layout`."""
 
 
 def refuse_unknown(found: Sequence[str], known: Sequence[str], what: str, file: Path) -> None:

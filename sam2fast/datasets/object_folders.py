@@ -22,7 +22,7 @@ from sam2fast.datasets.dataset_files import (
     read_labels,
 )
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, StagingFolder, Written, refuse_unknown
+from sam2fast.datasets.layout import Layout, StagingFolder, Written, refuse_unknown
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.rle import decode_rle, encode_rle
 
@@ -31,7 +31,7 @@ MASKS, FRAMES = "Annotations_6fps", "JPEGImages_24fps"
 
 
 @dataclass(frozen=True)
-class ObjectFolders(LayoutFolder):
+class ObjectFolders(Layout):
     """See :class:`~sam2fast.datasets.layout.Layout`. An object's folder is its id minus 1, in three digits."""
 
     name: ClassVar[str] = "sav-png"

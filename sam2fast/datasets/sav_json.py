@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sam2fast.datasets.annotations import Masks, VideoAnnotations
 from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError, read_json
 from sam2fast.datasets.frame_files import FrameFiles
-from sam2fast.datasets.layout import LayoutFolder, StagingFolder, Written
+from sam2fast.datasets.layout import Layout, StagingFolder, Written
 from sam2fast.datasets.object_folders import FRAMES
-from sam2fast.datasets.segmentations import area_of, decode_segmentation
+from sam2fast.datasets.segmentations import decode_segmentation
 from sam2fast.io.rle import RLE
 
 MASKLETS, IDS, OURS = "masklet", "masklet_id", "sam2fast"
@@ -24,9 +24,6 @@ FPS = 24  # of SA-V's videos
 DIGITS = 5  # of a frame's name
 USUAL_RATE = 4
 SPARSEST = 100  # most entries per annotated frame; with more, frames that are not annotated have no entry
-# Buckets of masklets by mean area: the upper limit in pixels.
-BUCKETS = (("small", 32**2), ("medium", 96**2))
-LARGEST = "large"
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ def _is_size(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class SavJson(LayoutFolder):
+class SavJson(Layout):
     """See :class:`~sam2fast.datasets.layout.Layout`. Videos may also be in subfolders, as in SA-V's archives.
 
     Ids in the file are one less than in :class:`VideoAnnotations`. Metadata without a key in SA-V is stored under the
@@ -228,27 +225,21 @@ class SavJson(LayoutFolder):
         if others:
             ours["facts"] = others
         facts = dict(video.facts.get("sav", {}))
-        is_computed = "sav" not in video.facts
-        if is_computed:
+        if "sav" not in video.facts:
             ours["computed"] = True
             height, width = (float(side) for side in video.size)
             facts = {"video_id": video.name, "video_height": height, "video_width": width}
             facts["video_resolution"] = height * width
         before = {key: value for key, value in facts.items() if not key.startswith(MASKLETS)}
         after = {key: value for key, value in facts.items() if key.startswith(MASKLETS)}
-        statistics = MaskletStatistics(len(video.objects), video.size)
         frames = {position: frame for frame, position in positions.items()}
         with stage.file(path).open("w", encoding="utf-8") as file:
             file.write(f'{json.dumps(before)[:-1]}{", " if before else ""}"{MASKLETS}": [')
             for position in range(max(frames, default=-1) + 1):
                 masks = video.masks(frames[position]) if position in frames else {}
                 rles = [masks.get(number) for number in video.objects]
-                if is_computed:
-                    statistics.add(rles)
                 file.write(f"{', ' if position else ''}{json.dumps(rles)}")
             rest: dict[str, Any] = {IDS: [number - 1 for number in video.objects], **after}
-            if is_computed:
-                rest |= statistics.facts(self.settings.masklets)
             if ours:
                 rest[OURS] = ours
             file.write(f"], {json.dumps(rest)[1:]}\n")
@@ -281,50 +272,3 @@ def _grid(frames: tuple[str, ...], rate: int) -> tuple[int, Mapping[str, int]]:
     if max(numbers, default=0) // rate > SPARSEST * len(frames):
         return 1, {name: position for position, name in enumerate(frames)}
     return rate, {name: number // rate for name, number in zip(frames, numbers, strict=True)}
-
-
-class MaskletStatistics:
-    """Computes the statistics of SA-V's files, frame by frame.
-
-    As in SA-V, the size is the mean area over the frames that show the object, and the visibility changes whenever the
-    object disappears or reappears.
-    """
-
-    def __init__(self, count: int, size: tuple[int, int]) -> None:
-        self._pixels = size[0] * size[1]
-        self._area, self._shown, self._changes = [0] * count, [0] * count, [0] * count
-        self._first: list[int | None] = [None] * count
-        self._visible = [False] * count
-        self._frames = 0
-
-    def add(self, rles: Sequence[RLE | None]) -> None:
-        """Adds the masks of all objects in a frame."""
-        for number, rle in enumerate(rles):
-            area = 0 if rle is None else area_of(rle)
-            if area and self._first[number] is None:
-                self._first[number] = self._frames
-            elif bool(area) != self._visible[number]:
-                self._changes[number] += 1
-            self._visible[number] = bool(area)
-            self._area[number] += area
-            self._shown[number] += bool(area)
-        self._frames += 1
-
-    def facts(self, kind: str) -> dict[str, Any]:
-        """The keys of SA-V's files that follow from the masks; None for an object that is never visible.
-
-        Args:
-            kind: ``manual`` or ``auto``.
-        """
-        count = len(self._area)
-        sizes = [area / shown if shown else 0.0 for area, shown in zip(self._area, self._shown, strict=True)]
-        return {
-            "masklet_size_rel": [round(size / self._pixels, 10) for size in sizes],
-            "masklet_size_abs": [round(size, 10) for size in sizes],
-            "masklet_size_bucket": [next((name for name, end in BUCKETS if size < end), LARGEST) for size in sizes],
-            "masklet_visibility_changes": list(self._changes),
-            "masklet_first_appeared_frame": [None if first is None else float(first) for first in self._first],
-            "masklet_frame_count": [self._frames] * count,
-            "masklet_type": [kind] * count,
-            "masklet_num": count,
-        }

@@ -10,11 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from sam2fast.datasets.annotations import Masks
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_results.drawing import area_of, colour_of, draw_masks
+from sam2fast.video_results.drawing import PADDING, area_of, colour_of, draw_id, draw_masks
 
 GREY = 128  # background without a frame
 GAP = 4  # pixels between panels
-PADDING = 3  # around text
 TEXT_SHARE = 40  # longer side of an image divided by the height of text
 PAPER, INK = (24, 24, 24), (255, 255, 255)
 
@@ -66,16 +65,11 @@ def _draw(rgb: NDArray[np.uint8] | None, panel: Panel) -> Image.Image:
     colours = {number: colour_of(number - 1) for number in order}
     image = Image.fromarray(draw_masks(rgb, masks, order, list(colours.values())))
     draw, text = ImageDraw.Draw(image), _text_height(image)
-    font = ImageFont.load_default(text)
     for number in order:
         area = area_of(pixels[number])
         if area is not None:
-            name = str(number - 1 + panel.first_id)
-            corner = (area[1].start + PADDING, max(area[0].start - text - 2 * PADDING, PADDING))
-            left, top, right, bottom = draw.textbbox(corner, name, font)
-            sign = (left - PADDING, top - PADDING, right + PADDING, bottom + PADDING)
-            draw.rectangle(sign, fill=colours[number])
-            draw.text(corner, name, (0, 0, 0), font)
+            corner = (area[1].start, area[0].start)
+            draw_id(draw, str(number - 1 + panel.first_id), corner, text, colours[number])
     return image
 
 

@@ -10,7 +10,6 @@ from typing import IO
 
 # The disk or the user's quota is full.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-MAX_TEXT_BYTES = 64 << 20  # of a file of prompts or names; half a million prompts fit
 # Seconds without a change after which a temporary file counts as abandoned; another machine may still be writing it.
 STALE_AFTER_SECONDS = 600.0
 # A path that does not exist and cannot be created. Messages show it, so it names the reason.
@@ -109,19 +108,6 @@ def resolve_symlinks(path: Path) -> Path:
     if os.path.islink(target):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     return target
-
-
-def read_limited(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
-    """The content of a file.
-
-    Raises:
-        OSError: it cannot be read, or has more than ``most`` bytes.
-    """
-    with annotate_oserror(path), path.open("rb") as file:
-        content = file.read(most + 1)
-        if len(content) > most:
-            raise OSError(errno.EFBIG, f"more than {most >> 20} MiB, which nobody has written", str(path))
-    return content
 
 
 def expanded(path: str | Path) -> Path:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ from sam2fast.training.distributed.ranks import Ranks
 _log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
-_open: set[IO[str]] = set()
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -127,10 +127,22 @@ def lock_folder(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be created or read, or a checkpoint is a circular link.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_file(folder / ".lock") as file:
-        if _lock(file, folder):
+    with (folder / ".lock").open("w", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            # A lock of this process alone: forked workers of a killed run may live for seconds longer.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for left in _stale_files(folder):
                 left.unlink(missing_ok=True)
+        except ImportError:  # on Windows
+            pass
+        except BlockingIOError as error:
+            raise CheckpointError(f"another run uses {folder}; wait for it, or choose another folder") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _log.warning("%s cannot be locked (%s): make sure that no other run uses it", folder, error)
         yield
 
 
@@ -141,43 +153,3 @@ def _stale_files(folder: Path) -> Iterator[Path]:
         target = resolve_symlinks(checkpoint)
         name = re.compile(rf"\.{re.escape(target.name)}\.\d+\.tmp")
         yield from (path for path in target.parent.glob(".*.tmp") if name.fullmatch(path.name))
-
-
-def _lock(file: IO[str], folder: Path) -> bool:
-    """Locks the file; False where locks do not exist."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # not on Windows
-        return False
-    except BlockingIOError as error:
-        raise CheckpointError(f"another run uses {folder}; wait for it, or choose another folder") from error
-    except OSError as error:  # some network file systems have no locks
-        _log.warning("%s cannot be locked (%s): make sure that no other run uses it", folder, error)
-        return False
-    return True
-
-
-@contextmanager
-def lock_file(path: Path) -> Iterator[IO[str]]:
-    """An open file to lock; forked processes close it.
-
-    A lock is held until all processes that inherited the file have closed it. Workers of a killed run may live for
-    seconds longer, and would keep the run from being restarted.
-    """
-    with path.open("w", encoding="utf-8") as file:
-        _open.add(file)
-        try:
-            yield file
-        finally:
-            _open.discard(file)
-
-
-def _close_in_child() -> None:
-    while _open:
-        _open.pop().close()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_close_in_child)

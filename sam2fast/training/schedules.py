@@ -4,17 +4,12 @@ Names, arguments and values are those of ``fvcore.common.param_scheduler``; ``wh
 """
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 # Tolerance for rounding before a boundary.
 WHERE_EPSILON = 1e-6
-
-
-class ParamScheduler(Protocol):
-    """A function of ``where`` in [0, 1]."""
-
-    def __call__(self, where: float) -> float: ...
+ParamScheduler: TypeAlias = Callable[[float], float]  # of ``where`` in [0, 1]
 
 
 def _check(where: float) -> float:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageDraw, ImageFont
 
 from sam2fast.io.overlay import COLOURS, Colour
 from sam2fast.video_results.frame_masks import mask_array, object_number
@@ -15,6 +16,7 @@ Area: TypeAlias = tuple[slice, slice]  # rows and columns of an image
 # Distance of consecutive hues (golden ratio), so that consecutive ids have distinct colours.
 HUE_STEP = (5**0.5 - 1) / 2
 SATURATION, VALUE = 0.85, 0.95
+PADDING = 3  # around an object's id, pixels
 LINE_SHARE = 900  # longer side of the image divided by the width of outlines
 
 
@@ -49,6 +51,15 @@ def draw_masks(
             tint(image, area, mask[area] & ~hidden[area], colour)
             hidden[area] |= mask[area]
     return image
+
+
+def draw_id(draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], height: int, colour: Colour) -> None:
+    """Draws an object's id on its colour, above the upper left ``corner`` (x, y) of its mask."""
+    font = ImageFont.load_default(height)
+    place = (corner[0] + PADDING, max(corner[1] - height - 2 * PADDING, PADDING))
+    left, top, right, bottom = draw.textbbox(place, text, font)
+    draw.rectangle((left - PADDING, top - PADDING, right + PADDING, bottom + PADDING), fill=colour)
+    draw.text(place, text, (0, 0, 0), font)
 
 
 def colour_of(obj_id: Any) -> Colour:

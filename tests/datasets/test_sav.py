@@ -17,7 +17,6 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.layout import MASKLETS, Settings
 from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.datasets.sav import decode_video, show_anns
-from sam2fast.datasets.sav_json import MaskletStatistics
 from sam2fast.io.rle import decode_rle, encode_rle
 from sam2fast.video_io import VideoError
 from sam2fast.video_results import draw_masks
@@ -98,28 +97,6 @@ def test_damaged_masks_are_found_when_they_are_read(tmp_path):
     place = open_layout(tmp_path, "sav", Settings())
     with pytest.raises(DatasetError, match="clip, frame 00004, object 3: the run lengths"):
         convert_video(None, ConvertJob(place, open_layout(tmp_path / "b", "coco-jsonl", Settings()), "clip"))
-
-
-def statistics_of(frames) -> dict:
-    statistics = MaskletStatistics(len(frames[0]), frames[0][0].shape)
-    for masks in frames:
-        statistics.add([None if mask is None else encode_rle(mask) for mask in masks])
-    return statistics.facts("manual")
-
-
-def test_statistics():
-    """Two objects: one appears and disappears, one is never visible."""
-    areas = [0, 40, 0, 0, 2000, 60]
-    frames = []
-    for area in areas:
-        mask = np.zeros(5000, dtype=bool)
-        mask[:area] = True
-        frames.append([mask.reshape(50, 100), np.zeros((50, 100), dtype=bool)])
-    facts = statistics_of(frames)
-    assert facts["masklet_size_abs"] == [700, 0] and facts["masklet_size_rel"] == [0.14, 0]
-    assert facts["masklet_size_bucket"] == ["small", "small"]
-    assert facts["masklet_first_appeared_frame"] == [1, None] and facts["masklet_visibility_changes"] == [2, 0]
-    assert facts["masklet_frame_count"] == [6, 6] and facts["masklet_num"] == 2
 
 
 @pytest.fixture
@@ -261,18 +238,3 @@ def test_real_files_there_and_back(kind, to, real, tmp_path):
         convert_video(None, ConvertJob(source, target, "sav_000001"))
     file = f"sav_000001_{kind}.json"
     assert json.loads((tmp_path / file).read_text()) == json.loads((real / file).read_text())
-
-
-@pytest.mark.weights
-def test_real_files_have_these_statistics(real):
-    masklets = read_masklets(real / "sav_000001_manual.json")
-    statistics = MaskletStatistics(len(masklets.ids), masklets.size)
-    for position in range(len(masklets)):
-        statistics.add(masklets.rles(position))
-    computed = statistics.facts("manual")
-    for key, value in computed.items():
-        told = masklets.facts[key]
-        if isinstance(value, list) and isinstance(value[0], float):
-            np.testing.assert_allclose(value, told, atol=1e-9, err_msg=key)
-        else:
-            assert value == told, key

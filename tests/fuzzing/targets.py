@@ -149,7 +149,7 @@ TARGETS = {**OF_MEDIA, **OF_WEIGHTS, **OF_TEXTS}
 def mutators_of(kind: str) -> Sequence[mutators.Mutator]:
     """Format-aware mutations of a kind of files; repeated ones are more frequent."""
     of_texts = (*[documents.json_values] * 3, documents.json_twice)
-    of_yaml = (*[yamls.yaml_values] * 3, yamls.yaml_bomb, yamls.interpolation_bomb)
+    of_yaml = (*[yamls.yaml_values] * 3, yamls.yaml_bomb)
     by_kind: dict[str, Sequence[mutators.Mutator]] = {
         "video": (*[mutators.boxes] * 3, mutators.elements),
         "image": (*[mutators.png_chunks] * 2, mutators.png_claims, mutators.png_text_bomb, mutators.jpeg_segments),

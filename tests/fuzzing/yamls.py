@@ -97,11 +97,3 @@ def yaml_bomb(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
             value = f"{{<<: [{', '.join(before)}], b{level}: 1}}"
         lines.append(f"x{level}: &x{level} {value}")
     return data + b"\n" + "\n".join(lines).encode() + b"\n"
-
-
-def interpolation_bomb(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
-    """The same by interpolations, which are resolved later."""
-    value = rng.choice(('"${x%d}${x%d}"', '{a: "${x%d}", b: "${x%d}"}', '["${x%d}", "${x%d}"]'))
-    lines = [rng.choice(("x0: abc", "x0: {a: 1}", "x0: ${x40}"))]
-    lines += [f"x{level}: " + value % (level - 1, level - 1) for level in range(1, 41)]
-    return data + b"\n" + "\n".join(lines).encode() + b"\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2fast.io.atomic import atomic_path, atomic_write, read_limited
+from sam2fast.io.atomic import atomic_path, atomic_write
 
 WAYS = ["atomic_path", "atomic_write", "in_folder"]
 
@@ -96,10 +96,3 @@ def test_the_mode_stays(way: str, tmp_path: Path) -> None:
     path.chmod(0o600)
     write(way, path, b"content")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_bytes() == b"content"
-
-
-def test_too_large_files_are_not_read(tmp_path: Path) -> None:
-    (tmp_path / "text").write_bytes(b"x" * 100)
-    assert len(read_limited(tmp_path / "text", 100)) == 100
-    with pytest.raises(OSError, match="more than"):
-        read_limited(tmp_path / "text", 99)

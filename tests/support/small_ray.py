@@ -29,7 +29,7 @@ def small_ray() -> Iterator[Path]:
     """Ray, to which this process is connected, and its folder."""
     # Not pytest's folders: paths of sockets have room for 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder, importable():
-        plan = RayPlan("local", WORKERS, 0, 1, 1, 2, STORE_BYTES, Path(folder))
+        plan = RayPlan("local", WORKERS, 0, 1, 1, STORE_BYTES, Path(folder))
         with connected(plan):
             yield Path(folder)
 

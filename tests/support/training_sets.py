@@ -10,13 +10,14 @@ from PIL import Image
 
 from sam2fast.io.rle import encode_rle
 from sam2fast.training.data.clip import Clip
+from sam2fast.training.data.raw_dataset import NamedVideoDataset
 from sam2fast.training.data.sampling import EvalSampler
-from sam2fast.training.data.vos import RawDataset, VOSDataset
+from sam2fast.training.data.vos import VOSDataset
 
 HEIGHT, WIDTH = 34, 46
 
 
-def clips_of(raw: RawDataset) -> list[Clip]:
+def clips_of(raw: NamedVideoDataset) -> list[Clip]:
     """All frames and objects of each video."""
     dataset = VOSDataset([], True, raw, EvalSampler())
     return [dataset.sample(i, np.random.default_rng(0)) for i in range(len(dataset))]

@@ -198,20 +198,6 @@ class TestMaskFolders:
         with pytest.raises(DataError, match="a.PNG and a.png have the same name"):
             self.open(root)
 
-    def test_soft_edges_are_warned_of_once(self, root, caplog):
-        values = np.resize(np.arange(66, dtype=np.uint8), (HEIGHT, WIDTH))  # 65 but 0
-        soft, palette = Image.fromarray(values), Image.fromarray(values)
-        palette.putpalette(bytes(768))
-        palette.save(root / "masks" / "a.png")
-        Image.fromarray(np.minimum(values, 64)).save(root / "masks" / "b.png")
-        clips_of(self.open(root))
-        assert not caplog.records
-        soft.save(root / "masks" / "b.png")
-        raw = self.open(root)
-        for _ in range(2):
-            clips_of(raw)
-        assert caplog.text.count("b.png is a grey mask with 65 values, and each is taken for an object") == 1
-
     def test_mislaid(self, root):
         (root / "none").mkdir()
         with pytest.raises(DataError, match="3 of 3 images have no masks in gt_folder .*none: a, b, c.1"):

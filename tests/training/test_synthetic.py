@@ -1,7 +1,6 @@
 """Synthetic clips: exact masks, the same bytes for the same seed, media folders."""
 
 import hashlib
-import itertools
 import os
 import struct
 import subprocess
@@ -17,7 +16,6 @@ from sam2fast.datasets.palette_masks import palette
 from sam2fast.training.data.png_datasets import PNGRawDataset
 from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
 from sam2fast.training.data.synthetic.clips import LEAST_AREA, _visible
-from sam2fast.training.data.synthetic.collect import collect_backgrounds, collect_cutouts, is_heldout
 from sam2fast.training.data.synthetic.compositing import SceneObject
 from sam2fast.training.data.synthetic.media import Media
 from sam2fast.training.data.synthetic.pseudo_labels import ObjectSearch, write_cutouts, write_labelled_images
@@ -294,41 +292,6 @@ def test_images_that_decoders_stumble_over_are_skipped(media, tmp_path, caplog, 
         Media([media], 64)
     assert list(write_labelled_images([photo], FakePredictor(), tmp_path / "out")) == [(photo, 0)]
     assert "photo.png is left out: stumbled" in caplog.text
-
-
-def test_collect_keeps_what_is_usable(tmp_path):
-    source, out = tmp_path / "package", tmp_path / "out"
-    photograph(source / "usr/share/scenes/a.png", (1200, 800))
-    photograph(source / "usr/share/scenes/a_copy.png", (600, 400), seed=0)
-    Image.open(source / "usr/share/scenes/a.png").resize((600, 400)).save(source / "usr/share/scenes/a_copy.png")
-    Image.new("RGB", (400, 300), GREEN).save(source / "drawing.png")
-    photograph(source / "icons/small.png", (64, 64))
-    assert collect_backgrounds(source, out) == 1
-    (kept,) = out.glob("*/backgrounds/package/*.jpg")
-    assert kept.name == "package-scenes-a.jpg" and Image.open(kept).size == (1024, 683)
-
-    cutout(source / "good.png", size=(900, 300))
-    Image.new("RGBA", (90, 90)).save(source / "empty.png")
-    Image.new("RGBA", (90, 90), (*GREEN, 255)).save(source / "full.png")
-    pieces = Image.new("RGBA", (90, 90))
-    for x, y in itertools.product((5, 65), repeat=2):
-        ImageDraw.Draw(pieces).ellipse((x, y, x + 20, y + 20), fill=(*GREEN, 255))
-    pieces.save(source / "pieces.png")
-    cutout(source / "letters/good.png")
-    assert collect_cutouts(source, out, exclude=["letters/*"]) == 1
-    (kept,) = out.glob("*/cutouts/package/*.png")
-    assert kept.name == "package-good.png" and Image.open(kept).size == (384, 128)
-    with pytest.raises(NotADirectoryError):
-        collect_cutouts(tmp_path / "missing", out)
-
-
-def test_held_out_names_are_fixed():
-    names = [f"package-{word}" for word in map(str.__mul__, "abcdefghij" * 40, range(1, 401))]
-    assert 0.07 < np.mean([is_heldout(name) for name in names]) < 0.17
-    assert is_heldout("package-apple") == is_heldout("package-apple_02") == is_heldout("Package-Apple-1_left")
-    words = ("cat", "dog", "cow", "pig", "hen", "owl", "bee", "ant", "fox", "elk", "emu", "yak")
-    # Images must stay in their split in later versions.
-    assert {word for word in words if is_heldout(word)} == {"owl"}
 
 
 class FakePredictor:

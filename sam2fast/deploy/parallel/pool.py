@@ -197,8 +197,6 @@ class Pool:
         most_ahead: largest number of jobs that may run ahead of the next ordered result; None for no limit.
     """
 
-    most_losses = MOST_LOSSES
-
     def __init__(self, members: list[PoolWorker], source: JobSource, most_ahead: int | None) -> None:
         self._members, self._source, self._most_ahead = members, source, most_ahead
         self._yielded = 0  # results yielded in order
@@ -277,7 +275,7 @@ class Pool:
         tasks = list(member.tasks)
         if tasks:
             tasks[0].losses += 1  # the running one; the others had not started
-            if tasks[0].losses == self.most_losses or not self._members:
+            if tasks[0].losses == MOST_LOSSES or not self._members:
                 task = tasks.pop(0)
                 yield JobResult(task.index, task.job, member.worker.device, error=f"the job was lost: {why}")
         self._source.put_back(tasks)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sam2fast.deploy.parallel.pool import MOST_LOSSES, JobResult, JobSource
+from sam2fast.deploy.parallel.pool import JobResult, JobSource
 from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.deploy.parallel.worker import setup_of
 from sam2fast.deploy.ray.ray_session import LOCAL, STORE_BYTES, ClusterError, RayPlan, connected, room
@@ -19,7 +19,6 @@ def on_ray(
     gpus: float | None = None,
     cpus: int = 1,
     threads: int | None = None,
-    most_losses: int = MOST_LOSSES,
     store_bytes: int = STORE_BYTES,
     temp_dir: Path | None = None,
 ) -> Runner:
@@ -42,7 +41,6 @@ def on_ray(
             first GPU that Ray shows to the worker, or ``cpu``.
         cpus: CPUs per worker.
         threads: torch's CPU threads per worker; by default ``cpus``.
-        most_losses: a job gives a result with an ``error`` after so many lost workers.
         store_bytes: shared memory for jobs and results, if Ray is started here.
         temp_dir: a short path for Ray's logs and sockets, if Ray is started here; by default ``/tmp/ray``.
 
@@ -51,7 +49,7 @@ def on_ray(
         ClusterError: at the first result: Ray is not reachable, has another version, or has no node with room.
         WorkerError: jobs are left, and no worker could start.
     """
-    given = {"workers": workers, "cpus": cpus, "threads": threads, "most_losses": most_losses}
+    given = {"workers": workers, "cpus": cpus, "threads": threads}
     for name, value in given.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected 1 or more")
@@ -59,7 +57,7 @@ def on_ray(
         raise ValueError(f"gpus is {gpus}; expected 0 or more of each worker")
     if "://" in address:
         raise ValueError(f"{address!r} is an address of Ray's client; expected local, auto or HOST:PORT")
-    plan = RayPlan(address, workers, gpus, cpus, threads or cpus, most_losses, store_bytes, temp_dir)
+    plan = RayPlan(address, workers, gpus, cpus, threads or cpus, store_bytes, temp_dir)
     return partial(_spread, plan)
 
 
@@ -91,7 +89,7 @@ def _spread(
             )
         needs = {"num_cpus": plan.cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
         hire = partial(RayWorker, ray, ray.put(actor_setup(setup)), f"Ray's {setup.device}", needs)
-        pool = RayPool(ray, hire, wanted, source, ordered, plan.most_losses)
+        pool = RayPool(ray, hire, wanted, source, ordered)
         try:
             yield from pool.in_order() if ordered else pool.results()
         finally:

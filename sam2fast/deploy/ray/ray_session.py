@@ -33,7 +33,6 @@ class RayPlan(NamedTuple):
     gpus: float | None
     cpus: int
     threads: int
-    most_losses: int
     store_bytes: int
     temp_dir: Path | None
 

@@ -128,7 +128,6 @@ class RayPool(Pool):
         wanted: returns the current target number of workers.
         source: the jobs.
         ordered: yield results in the order of the jobs.
-        most_losses: a job fails after so many lost workers.
     """
 
     def __init__(
@@ -138,10 +137,8 @@ class RayPool(Pool):
         wanted: Callable[[], int],
         source: JobSource,
         ordered: bool,
-        most_losses: int,
     ) -> None:
         super().__init__([], source, JOBS_AHEAD if ordered else None)
-        self.most_losses = most_losses
         self._ray, self._hire, self._wanted, self._ordered = ray, hire, wanted, ordered
         self._given_up = 0  # workers that could not start
         self._begun = self._looked = time.monotonic()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sam2fast.datasets.dataset_files import DatasetError, list_entries
-from sam2fast.io.atomic import read_limited
 
 VIDEO_FILE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 PROBE_SIZE = 32  # side of frames that are opened only to be counted
@@ -37,7 +36,7 @@ def listed_names(file: Path) -> list[str]:
         OSError, UnicodeDecodeError: the file cannot be read.
         DatasetError: a line is no name of a video.
     """
-    lines = (line.strip() for line in read_limited(file).decode().splitlines())
+    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
     names = list(dict.fromkeys(line for line in lines if line))
     for name in names:
         if Path(name).name != name or name.startswith("."):

@@ -1,6 +1,5 @@
 """Data sets whose masks are PNG files: DAVIS, MOSE, one folder per object, and images with masks."""
 
-import logging
 import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from sam2fast.datasets.dataset_files import (
     object_number,
 )
 from sam2fast.datasets.frame_annotations import MaskImages
-from sam2fast.io.images import open_image
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
     MAX_NAMED,
@@ -36,8 +34,6 @@ FRAME_FILES = "<video>/<frame>.jpg or .png"
 IMAGE_FILES = "<name>.jpg or .png"
 MASKS = "<name>.png, or <name>/<object>.png"
 OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff", ".webp")
-SUSPICIOUS_VALUES = 64  # in one grey mask: more are probably soft edges
-_log = logging.getLogger(__name__)
 
 
 class PNGRawDataset(NamedVideoDataset):
@@ -148,7 +144,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
     An image's masks are either ``<name>.png``, a palette or grey image in which every value but 0 is an object, or
     ``<name>/*.png``, one image per object, in which all pixels but 0 are the object. A folder may mix both. Images are
     rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard edges: every
-    grey value of a soft edge would be an object. The first grey mask with more than 64 values gives a warning.
+    grey value of a soft edge would be an object.
 
     Args:
         file_list_txt: selects the images named in it, one per line; file extensions are ignored.
@@ -181,7 +177,6 @@ class MaskFolderRawDataset(NamedVideoDataset):
         names = select_names(images, self.img_folder, IMAGE_FILES, *lists, "images")
         self.video_names, self.images = names, [images[name] for name in names]
         self._labels = self._find_masks()
-        self._has_warned = False
 
     def get_video(self, idx: int) -> FolderVideo:
         """The ``idx``-th image; its masks are decoded on access.
@@ -194,23 +189,8 @@ class MaskFolderRawDataset(NamedVideoDataset):
             files: dict[int | None, dict[FrameKey, Path]] = {None: {0: self._labels[name]}}
         else:  # ids count from 1 in this order: by number, then by name
             files = {i: {0: path} for i, path in enumerate(list_files(self.gt_folder / name).values(), 1)}
-        annotations = MaskImages(files, self.gt_folder, self.ignored_labels, self._warn_of_soft_edges)
+        annotations = MaskImages(files, self.gt_folder, self.ignored_labels)
         return image_as_video(name, self.images[idx], annotations, self.num_frames, upright=True)
-
-    def _warn_of_soft_edges(self, path: Path, values: int) -> None:
-        """Warns once per process; palette images are not checked."""
-        if self._has_warned or values <= SUSPICIOUS_VALUES:
-            return
-        with open_image(path) as image:
-            if image.mode == "P":
-                return
-        self._has_warned = True
-        _log.warning(
-            "%s is a grey mask with %d values, and each is taken for an object; if its edges are soft, make them hard, "
-            "such as by a threshold",
-            path,
-            values,
-        )
 
     def _find_masks(self) -> dict[str, Path]:
         """Paths of the label images by name; the other images have folders of masks."""

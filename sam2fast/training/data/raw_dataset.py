@@ -1,6 +1,7 @@
 """Shared parts of the raw data sets: names of videos, files of frames, checks of folders and their errors."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ NameLists: TypeAlias = PathLike | Sequence[PathLike] | None
 MAX_NAMED = 5  # names in an error message
 
 
-class NamedVideoDataset:
+class NamedVideoDataset(ABC):
     """Base class of data sets of named videos, and of images as videos.
 
     Attributes:
@@ -37,6 +38,14 @@ class NamedVideoDataset:
 
     def __len__(self) -> int:
         return len(self.video_names)
+
+    @abstractmethod
+    def get_video(self, idx: int) -> "FolderVideo":
+        """The ``idx``-th video; frames and masks are decoded on access.
+
+        Raises:
+            DatasetError: its files cannot be read.
+        """
 
 
 def require_folder(argument: str, folder: PathLike | None, expected: str) -> Path:

@@ -2,44 +2,15 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.clip import Clip, DataError
+from sam2fast.training.data.raw_dataset import FolderVideo, NamedVideoDataset
 from sam2fast.training.data.sampling import Sampler
 from sam2fast.training.data.transforms import Transform
-
-
-class RawVideo(Protocol):
-    """An annotated video; a position is the number of a frame in it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def frame_indices(self) -> tuple[int, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def visible_objects(self, position: int) -> tuple[int, ...]: ...
-
-    def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]: ...
-
-    def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]: ...
-
-
-class RawDataset(Protocol):
-    """Annotated videos, such as :class:`~sam2fast.training.data.png_datasets.PNGRawDataset`."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __len__(self) -> int: ...
-
-    def get_video(self, idx: int) -> RawVideo: ...
 
 
 class VOSDataset:
@@ -61,7 +32,7 @@ class VOSDataset:
         self,
         transforms: Transform | Sequence[Transform],
         training: bool,
-        video_dataset: RawDataset,
+        video_dataset: NamedVideoDataset,
         sampler: Sampler,
         multiplier: float = 1,
         always_target: bool = True,
@@ -84,8 +55,7 @@ class VOSDataset:
     @property
     def video_names(self) -> Sequence[str]:
         """Names of the videos, if they are known before the videos are opened."""
-        names: Sequence[str] = getattr(self.video_dataset, "video_names", ())
-        return names
+        return getattr(self.video_dataset, "video_names", ())
 
     def __len__(self) -> int:
         return max(1, round(len(self.video_dataset) * self.multiplier))
@@ -122,7 +92,7 @@ class VOSDataset:
             clip = transform(clip, rng)
         return clip
 
-    def _make(self, video: RawVideo, rng: np.random.Generator) -> Clip:
+    def _make(self, video: FolderVideo, rng: np.random.Generator) -> Clip:
         try:
             sampled = self.sampler.sample(len(video), functools.cache(video.visible_objects), rng)
             frames = video.read_frames(sampled.frames)

@@ -10,7 +10,7 @@ import argparse
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +20,12 @@ from sam2fast.datasets.davis import FRAMES, MASKS
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image, write_jpeg
 from sam2fast.training.data.synthetic.media import SUFFIXES
 
+if TYPE_CHECKING:
+    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+
 _log = logging.getLogger(__name__)
 
 Logits = NDArray[np.float32]
-
-
-class Predictor(Protocol):
-    """A promptable model, such as :class:`sam2fast.sam2_image_predictor.SAM2ImagePredictor`."""
-
-    def set_image(self, image: NDArray[np.uint8]) -> None: ...
-
-    def predict(
-        self,
-        point_coords: NDArray[np.float32],
-        point_labels: NDArray[np.int32],
-        *,
-        multimask_output: bool = True,
-        return_logits: bool = False,
-    ) -> tuple[NDArray, NDArray, NDArray]: ...
 
 
 class ObjectSearch(NamedTuple):
@@ -57,7 +45,11 @@ OBJECTS_AND_PARTS = ObjectSearch(least_iou=0.8, least_stability=0.85, areas=(0.0
 
 
 def write_cutouts(
-    images: Iterable[Path], predictor: Predictor, out: Path, search: ObjectSearch = OBJECTS, longest: int = 768
+    images: Iterable[Path],
+    predictor: "SAM2ImagePredictor",
+    out: Path,
+    search: ObjectSearch = OBJECTS,
+    longest: int = 768,
 ) -> Iterator[tuple[Path, int]]:
     """Writes the objects that a model finds in photographs as RGBA files ``out/cutouts/NAME_NN.png``.
 
@@ -87,7 +79,7 @@ def write_cutouts(
 
 def write_labelled_images(
     images: Iterable[Path],
-    predictor: Predictor,
+    predictor: "SAM2ImagePredictor",
     out: Path,
     search: ObjectSearch = OBJECTS_AND_PARTS,
     longest: int = 512,
@@ -129,7 +121,7 @@ def _open(path: Path, longest: int) -> Image.Image | None:
     return image
 
 
-def _find_objects(image: Image.Image, predictor: Predictor, search: ObjectSearch) -> list[NDArray[np.uint8]]:
+def _find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: ObjectSearch) -> list[NDArray[np.uint8]]:
     """Alpha ``(H, W)`` of each object, best first."""
     predictor.set_image(np.asarray(image))
     found, scores = [], []
