@@ -9,12 +9,6 @@ from scipy import ndimage
 from sam2fast.evaluation.j_and_f import JAndF, boundary_f, compare_label_maps, j_and_f, jaccard
 
 
-def test_the_disk_is_the_one_the_measure_is_defined_by():
-    morphology = pytest.importorskip("skimage.morphology")
-    for radius in range(40):
-        assert np.array_equal(plain.disk(radius), morphology.disk(radius))
-
-
 def blob(rng: np.random.Generator, height: int, width: int, noise: float) -> np.ndarray:
     field = ndimage.gaussian_filter(rng.standard_normal((height, width)), max(height, width) / 10, mode="wrap")
     return (field > 0) ^ (rng.random((height, width)) < noise)
