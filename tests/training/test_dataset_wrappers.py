@@ -184,13 +184,8 @@ def test_ranks_share_phases_and_repetitions():
     ("make", "message"),
     [
         (lambda: RepeatFactorWrapper(vos(3), factors=[1, 2]), "one for each of 3 videos"),
-        (lambda: RepeatFactorWrapper(vos(3), factors=[1, -1, 2]), "at least 0"),
         (lambda: RepeatFactorWrapper(vos(3), factors=0), "not all 0"),
-        (lambda: RepeatFactorWrapper(vos(3), factors=float("nan")), "finite"),
-        (lambda: ConcatDataset([]), "at least one"),
         (lambda: Subset(vos(3), [3]), r"each in \[0, 3\)"),
-        (lambda: Subset(vos(3), []), "at least one"),
-        (lambda: ClipLoader([ClipSource(vos(3), 1)], phases_per_epoch=0), "phases"),
         (lambda: ClipLoader([ClipSource(vos(3), 1)], phases_per_epoch=2, batches_per_epoch=4), "phases"),
         (lambda: ClipLoader([ClipSource(vos(3), 1)], phases_per_epoch=4), "less than one batch"),
     ],
@@ -198,11 +193,6 @@ def test_ranks_share_phases_and_repetitions():
 def test_impossible_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_videos_that_are_not_there():
-    with pytest.raises(IndexError, match="index"):
-        ConcatDataset([vos(2)]).sample(2, np.random.default_rng())
 
 
 @pytest.fixture(scope="module")
