@@ -84,7 +84,7 @@ class TestRuns:
     @staticmethod
     def build(folder: Path, base: Path, *more: str) -> Any:
         initial = f"+trainer.checkpoint.initialize_from={base}"
-        return build(folder, ADAPTERS, initial, "~trainer.auxiliary", "scratch.updates=3", *more)
+        return build(folder, ADAPTERS, initial, "~trainer.auxiliary", "scratch.updates=2", *more)
 
     @pytest.fixture
     def base(self, tmp_path: Path) -> Path:

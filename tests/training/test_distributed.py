@@ -39,7 +39,6 @@ TWO_UPDATES = (
     "+trainer.optim.accumulate=2",
     "clips.count=3",
     "trainer.data.val.datasets.0.batch_size=1",
-    "clips.dataset.num_frames=3",
     "trainer.model.num_correction_pt_per_frame=1",
 )
 # Frozen weights beside trained ones.

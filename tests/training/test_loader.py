@@ -66,19 +66,6 @@ def test_the_global_generator_is_unchanged():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_sample_depends_on_its_generator_alone():
-    loader = ClipLoader([ClipSource(Noise(3), 1), ClipSource(Noise(4), 2)], seed=5, batches_per_epoch=12)
-    positions = [0, 0]
-    for batch in loader.epoch(2):
-        source = batch.num_videos - 1
-        for i, index in enumerate(indices_of(batch)):
-            clip = Noise(4).sample(index, np.random.default_rng([5, 2, source, positions[source]]))
-            assert np.array_equal(clip.frames, batch.frames[:, i].numpy())
-            assert np.array_equal(clip.masks, batch.masks[:, batch.video == i].numpy())
-            positions[source] += 1
-    assert positions[0] > 3 and positions[1] > 4
-
-
 def test_once_through_is_a_permutation():
     orders = []
     for epoch in range(2):

@@ -17,27 +17,29 @@ from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.settings import AmpConf
 from sam2fast.training.trainer import NonFiniteError
 
+FOUR = "scratch.updates=4"
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    build(folder).run()
+    build(folder, FOUR).run()
     return folder
 
 
 def test_a_stopped_run_resumes_bitwise(undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Also from the previous checkpoint, where the current one is damaged."""
-    for stopped_after in (1, 5):
-        trainer = build(tmp_path)
+    for stopped_after in (1, 3):
+        trainer = build(tmp_path, FOUR)
         trainer.run(lambda trainer=trainer, steps=stopped_after: trainer.steps == steps)
         assert trainer.steps == stopped_after
         random.random(), np.random.rand(), torch.rand(3)  # other use of the generators
     current = tmp_path / "checkpoints/checkpoint.pt"
     current.write_bytes(current.read_bytes()[:1000])
-    build(tmp_path).run()
+    build(tmp_path, FOUR).run()
     assert "checkpoint.pt is damaged" in caplog.text
     assert_same(checkpoint_of(tmp_path), checkpoint_of(undisturbed))
-    assert [line["step"] for line in reports(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in reports(tmp_path, "train")] == [1, 2, 3, 4]
 
 
 def test_the_seed_draws_the_weights(tmp_path: Path) -> None:
