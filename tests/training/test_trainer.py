@@ -50,6 +50,7 @@ def test_the_seed_draws_the_weights(tmp_path: Path) -> None:
 def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
     """Two batches of one clip each, and one of both, have the same gradient: losses are means over objects."""
     common = ("clips.dataset.max_objects=1", "trainer.model.prob_to_use_pt_input_for_train=0", "~trainer.auxiliary")
+    common += ("+trainer.mode=train_only",)
     weights = []
     for size, more in ((2, ("scratch.updates=1",)), (1, ("+trainer.optim.accumulate=2", "scratch.updates=2"))):
         trainer = build(tmp_path / str(size), *common, *more, f"trainer.data.train.datasets.0.batch_size={size}")
@@ -150,7 +151,7 @@ def test_mixed_precision(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyP
     asked = []
     monkeypatch.setattr(AmpConf, "check_device", lambda amp, device: asked.append((amp.enabled, device)))
     amp = f"+trainer.optim.amp={{enabled: true, amp_dtype: {dtype}}}"
-    trainer = build(tmp_path, amp, "scratch.updates=2")
+    trainer = build(tmp_path, amp, "scratch.updates=2", "+trainer.mode=train_only")
     assert asked == [(True, trainer.device)]
     assert trainer.scaler.is_enabled() == (dtype == "float16")
     before = trainer.model.image_encoder.neck.convs[0].conv.weight.detach().clone()
