@@ -82,13 +82,9 @@ def test_same_repetitions_as_the_official_wrapper(seed):
     multipliers = (1, 2.75, 0.3)
     theirs = utils.RepeatFactorWrapper(utils.ConcatDataset([official(11, m) for m in multipliers]), seed)
     ours = RepeatFactorWrapper(ConcatDataset([vos(11, m, 50 * k) for k, m in enumerate(multipliers)]), seed)
-    counts = np.zeros(33)
     for epoch in range(60):
         theirs.set_epoch(epoch)
         assert ours.epoch_indices(epoch).tolist() == theirs.epoch_ids.tolist()
-        counts += np.bincount(ours.epoch_indices(epoch), minlength=33)
-    assert (counts[:11] == 60).all() and (counts[11:22] >= 120).all() and (counts[11:22] <= 180).all()
-    assert abs(counts[22:].mean() / 60 - 0.3) < 0.1
     rng = np.random.default_rng(0)
     assert [number_of(ours.sample(i, rng)) for i in (0, 10, 11, 21, 22, 32)] == [0, 10, 50, 60, 100, 110]
 
