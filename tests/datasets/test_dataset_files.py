@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2fast.datasets.dataset_files import DatasetError, labels_in, list_files, object_folders, read_labels
-from sam2fast.datasets.frame_annotations import MaskImages
-from sam2fast.datasets.palette_masks import extended, palette
+from sam2fast.datasets.dataset_files import DatasetError, labels_in, object_folders, read_labels
+from sam2fast.datasets.palette_masks import palette
 
 
 @pytest.mark.parametrize(("mode", "value"), [("1", 1), ("L", 255), ("P", 3), ("I;16", 300)])
@@ -43,25 +42,3 @@ def test_folders_of_objects(tmp_path):
         object_folders(tmp_path)
     with pytest.raises(DatasetError, match="nowhere: No such file.*expected <object>/<frame>.png"):
         object_folders(tmp_path / "nowhere")
-
-
-def test_each_file_of_a_frame_is_read_once(tmp_path, monkeypatch):
-    for frame in range(2):
-        Image.fromarray(np.full((4, 6), frame + 1, dtype=np.uint8)).save(tmp_path / f"{frame}.png")
-    opened = []
-    monkeypatch.setattr(
-        "sam2fast.datasets.frame_annotations.read_labels",
-        lambda path, size: opened.append(path.stem) or read_labels(path),
-    )
-    files = list_files(tmp_path)
-    for masks in (MaskImages({None: files}, tmp_path), MaskImages({1: files, 2: files}, tmp_path)):
-        for frame in (0, 0, 1):
-            ids = masks.visible_objects(frame)
-            assert masks.read_masks(frame, ids, (4, 6)).all()
-    assert opened == ["0", "1", "0", "1"]
-
-
-def test_palettes_that_are_extended():
-    short = bytes(range(9))
-    assert extended(short, 2) == short and extended(short)[:9] == short
-    assert extended(short, 5)[9:] == palette().tobytes()[9:15] and len(extended(b"")) == 768

@@ -18,7 +18,6 @@ from sam2fast.datasets.layout import MASKLETS, Settings
 from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.datasets.sav import decode_video, show_anns
 from sam2fast.io.rle import decode_rle, encode_rle
-from sam2fast.video_io import VideoError
 from sam2fast.video_results import draw_masks
 
 
@@ -57,23 +56,14 @@ def of_another_size(content):
     content["masklet"][2][1] = encode_rle(np.ones((4, 5), dtype=bool))
 
 
-def without_counts(content):
-    content["masklet"][4][2] = {"size": [HEIGHT, WIDTH]}
-
-
 @pytest.mark.parametrize(
     "change, told",
     [
         (broken(masklet=None), 'expected the key "masklet" with a list of frames'),
-        (broken(masklet_id=[0, 1, 1]), r"masklet_id must be a list of different whole numbers from 0, got \[0, 1, 1\]"),
         (without_a_mask, r"masklet\[3\] must have a mask for each of 3 objects, got 2"),
-        (broken(masklet=[7]), 'expected the key "masklet" with a list of frames, each a list of masks'),
         (of_another_size, rf"masklet\[2\]\[1\]\.size is \[4, 5\], other masks have \[{HEIGHT}, {WIDTH}\]"),
-        (without_counts, r'masklet\[4\]\[2\] must have "size" \[height, width\] and "counts", got'),
-        (broken(masklet=[], video_height="tall"), "has neither a mask nor video_height and video_width"),
         (broken(fps=0), "fps must divide frames_fps, which is 24, got 0"),
         (broken(sam2fast={"rate": 0}), "the rate of its annotations must be 1 or more frames, got 0"),
-        (broken(sam2fast=[1]), "sam2fast must be an object"),
     ],
 )
 def test_broken_files_are_named_with_the_key(change, told, tmp_path):
@@ -126,13 +116,6 @@ def test_frames_and_annotations(dataset, tmp_path):
     assert dataset.get_frames_and_annotations("clip")[1:] == (manual, None)
     assert dataset.get_frames_and_annotations("other") == (None, None, None)
     assert dataset.read_frames(tmp_path / "other.mp4") is None and decode_video("other.mp4") == []
-
-
-def test_a_truncated_video_is_an_error(dataset, tmp_path):
-    data = (tmp_path / "clip.mp4").read_bytes()
-    (tmp_path / "clip.mp4").write_bytes(data[: len(data) // 3])
-    with pytest.raises(VideoError):
-        dataset.read_frames(tmp_path / "clip.mp4")
 
 
 def test_signatures_of_the_original():

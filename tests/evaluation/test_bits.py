@@ -76,15 +76,6 @@ def test_counting_with_older_numpy(monkeypatch):
     assert count(bits) == expected > 1000
 
 
-def test_several_masks_at_once():
-    masks = np.stack([random_mask((20, 70), 0.02, seed) for seed in range(3)])
-    bits = pack(masks)
-    for together, alone in zip(dilated(bits, 5), bits, strict=True):
-        assert np.array_equal(together, dilated(alone, 5))
-    for together, alone in zip(boundary(bits, 70), bits, strict=True):
-        assert np.array_equal(together, boundary(alone, 70))
-
-
 @pytest.mark.parametrize("shape", [(60, 64), (60, 65), (45, 128), (45, 191), (100, 320)])
 def test_f_of_small_things_anywhere(shape):
     """The position of a mask in the words does not matter."""
@@ -100,16 +91,3 @@ def test_f_of_small_things_anywhere(shape):
         values.add(float(boundary_f(pred, truth)))
         assert boundary_f(pred, truth) == pytest.approx(plain.f_of(pred, truth), abs=1e-12)
     assert len(values) > 10
-
-
-@pytest.mark.parametrize(
-    "radius, width", [*((radius, 70) for radius in range(14)), *((radius, 192) for radius in (63, 64, 65, 100, 150))]
-)
-def test_dilation_of_a_pixel_in_each_corner(radius, width):
-    """Where pixels shifted along the rows leave the image."""
-    for y, x in [(0, 0), (0, width - 1), (24, 0), (24, width - 1)]:
-        mask = np.zeros((25, width), dtype=bool)
-        mask[y, x] = True
-        rows, columns = np.ogrid[:25, :width]
-        near = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
-        assert np.array_equal(unpack(dilated(pack(mask), radius), width), near)

@@ -34,17 +34,6 @@ def test_every_object_of_every_video(pair, skip):
     assert min(values) < 70 and max(values) > 80, "cases that are neither all right nor all wrong"
 
 
-def test_objects_count_from_where_they_first_appear(tmp_path):
-    truth, pred = sets.write_sets(tmp_path, "davis")
-    frames = {i: score.frames for i, score in evaluate_folders(truth, pred).videos[0].objects.items()}
-    # Seven of nine frames count; 2 is predicted from frame 2, 4 is only in skipped frames, 7 and 90 are not true ids.
-    assert frames == {1: 7, 2: 6, 3: 7, 200: 7}
-    frames = {
-        i: s.frames for i, s in evaluate_folders(truth, pred, skip_first_and_last=False).videos[0].objects.items()
-    }
-    assert frames == {1: 9, 2: 7, 3: 9, 4: 9, 200: 9}
-
-
 def test_processes_and_pieces_of_videos_change_nothing(pair, monkeypatch):
     alone = evaluate_folders(*pair, processes=1)
     monkeypatch.setattr(folders, "FRAMES_AT_ONCE", 2)

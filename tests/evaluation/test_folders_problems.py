@@ -135,10 +135,3 @@ class TestWhichVideos:
         for name in ("JPEGImages", "ImageSets"):
             (truth / name).mkdir()
         assert evaluate_folders(truth, pred).videos == expected, "also with three entries on both sides"
-
-    def test_a_video_of_that_name(self, pair):
-        truth, pred = pair
-        for root in pair:
-            (root / "video0").rename(root / "Annotations")
-        scores = evaluate_folders(truth, pred)
-        assert [video.name for video in scores.videos] == ["Annotations", "video1", "video2"]

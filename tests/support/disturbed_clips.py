@@ -50,13 +50,3 @@ class PausedClips(DisturbedClips):
         if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):
             self.file.write_text(str(os.getpid()))
             time.sleep(3600)
-
-
-class InterruptedClips(DisturbedClips):
-    """Every process of a cluster's job is told to make room; its rank is added to the file's name."""
-
-    def disturb(self) -> None:
-        told = self.file.with_name(f"{self.file.name}-{os.environ.get('RANK')}")
-        if not told.exists():
-            told.write_text(str(os.getpid()))
-            os.kill(os.getpid(), signal.SIGUSR2)

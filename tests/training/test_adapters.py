@@ -27,7 +27,6 @@ from sam2fast.training.adapters import (
     merge_adapters,
     merged_weights,
     save_adapters,
-    without_adapters,
 )
 from sam2fast.training.model import SAM2Train
 
@@ -77,33 +76,6 @@ def test_adapters_have_their_rank(model: SAM2Train) -> None:
     assert torch.linalg.matrix_rank(layer.weight.double() - before, atol=1e-5) == 3
 
 
-def test_all_other_parameters_are_frozen(model: SAM2Train) -> None:
-    model.train()
-    add_adapters(model, AdapterConf(rank=2, train=["sam_mask_decoder.iou_prediction_head.*"]))
-    predicted(model).sum().backward()
-    learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    heads = {name for name, _ in model.named_parameters() if name.startswith("sam_mask_decoder.iou_prediction_head.")}
-    adapters = {name for name, _ in model.named_parameters() if is_adapter(name)}
-    assert learning == heads | adapters and len(adapters) == 32
-    # The first step moves one of the two factors; the other one follows.
-    reached = {name for name in adapters if model.get_parameter(name).grad.any()}  # type: ignore[union-attr]
-    assert reached == {name for name in adapters if name.endswith("lora_up")}
-
-
-def test_weights_can_be_loaded_below_them(model: SAM2Train) -> None:
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    add_adapters(model, AdapterConf(rank=2))
-    learn_something(model)
-    learnt = {name: value.clone() for name, value in model.state_dict().items() if is_adapter(name)}
-    with without_adapters(model):
-        assert list(model.state_dict()) == list(before)
-        model.load_state_dict({name: value + 1 for name, value in before.items()})
-    after = model.state_dict()
-    assert {name for name in after if is_adapter(name)} == set(learnt) and len(learnt) == 32
-    assert all(torch.equal(after[name], before[name] + 1) for name in before)
-    assert all(torch.equal(after[name], learnt[name]) for name in learnt)
-
-
 def predictor_of(weights: Path, *overrides: str) -> Any:
     return build_sam2_video_predictor(nano.CONFIG, weights, device="cpu", hydra_overrides_extra=list(overrides))
 
@@ -112,7 +84,7 @@ class TestRuns:
     @staticmethod
     def build(folder: Path, base: Path, *more: str) -> Any:
         initial = f"+trainer.checkpoint.initialize_from={base}"
-        return build(folder, ADAPTERS, initial, "~trainer.auxiliary", "scratch.updates=4", *more)
+        return build(folder, ADAPTERS, initial, "~trainer.auxiliary", "scratch.updates=2", *more)
 
     @pytest.fixture
     def base(self, tmp_path: Path) -> Path:
@@ -124,7 +96,7 @@ class TestRuns:
     def test_a_stopped_run_goes_on_bitwise(self, base: Path, tmp_path: Path) -> None:
         self.build(tmp_path / "calm", base).run()
         stopped = self.build(tmp_path / "stopped", base)
-        stopped.run(lambda: stopped.steps == 2)
+        stopped.run(lambda: stopped.steps == 1)
         self.build(tmp_path / "stopped", base).run()
         files = [tmp_path / name / "checkpoints" for name in ("calm", "stopped")]
         assert_same(*(checkpoint_of(tmp_path / name)["model"] for name in ("calm", "stopped")))
@@ -198,8 +170,6 @@ class TestFaults:
         ("conf", "message"),
         [
             ({"rank": 0}, "rank and alpha must be positive, got 0"),
-            ({"alpha": float("nan")}, "rank and alpha must be positive"),
-            ({"targets": []}, "targets names no layers"),
             ({"targets": ["image_encoder.neck.*"]}, r"no linear layer is named 'image_encoder\.neck\.\*'"),
             ({"train": ["decoder.*"]}, r"no parameter is named 'decoder\.\*'"),
         ],
@@ -225,10 +195,8 @@ class TestFaults:
         one = "image_encoder.trunk.blocks.0.attn.qkv.lora_up"
         broken = (
             (tensors, {"format": "pt"}, "no file of adapters"),
-            (tensors, {**about, "adapters": '{"size": 2}'}, "no file of adapters"),
             ({**tensors, one: tensors[one].T.contiguous()}, about, "1 names do not fit, such as .*0.attn.qkv"),
             ({**tensors, "neck.lora_up": torch.zeros(1)}, about, "1 names do not fit, such as neck"),
-            ({**tensors, "bias": torch.zeros(1)}, about, "1 names do not fit, such as bias"),
         )
         bad = tmp_path / "bad.safetensors"
         for content, metadata, message in broken:

@@ -21,15 +21,6 @@ def drawn() -> tuple[float, float, float]:
     return random.random(), float(np.random.normal()), float(torch.rand(()))
 
 
-def test_random_states_come_back(tmp_path: Path) -> None:
-    drawn()
-    cpu = torch.device("cpu")
-    checkpointing.save({"state": trainer_state.random_state(cpu)}, tmp_path / "state.pt")
-    expected = drawn()
-    trainer_state.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True)["state"], cpu)
-    assert drawn() == expected
-
-
 def test_each_process_has_its_own_random_state_again() -> None:
     cpu, states, expected = torch.device("cpu"), [], []
     for seed in (3, 4, 7 + 2):

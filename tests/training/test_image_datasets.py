@@ -13,7 +13,7 @@ from training_sets import HEIGHT, WIDTH, clips_of, write_coco, write_image, writ
 
 from sam2fast.datasets.dataset_files import DatasetError, read_frame, read_frame_size
 from sam2fast.training.data.clip import DataError
-from sam2fast.training.data.json_datasets import CocoRawDataset, PackedRecords
+from sam2fast.training.data.json_datasets import CocoRawDataset
 from sam2fast.training.data.png_datasets import MaskFolderRawDataset
 from sam2fast.training.data.sampling import EvalSampler
 from sam2fast.training.data.vos import VOSDataset
@@ -86,10 +86,9 @@ class TestCoco:
             sample(self.open(root))
         assert sample(self.open(root), 1).object_ids == (903, 904)
 
-    @pytest.mark.parametrize("name", ["000000000003.png", "000000000003.jpg"])
-    def test_images_of_one_name(self, root, name):
+    def test_images_of_one_name(self, root):
         def rename(content):
-            next(i for i in content["images"] if i["id"] == 71)["file_name"] = name
+            next(i for i in content["images"] if i["id"] == 71)["file_name"] = "000000000003.png"
 
         self.change(root, rename)
         with pytest.raises(DataError, match="1 names are those of several images in .*: 000000000003. Expected"):
@@ -107,24 +106,11 @@ class TestCoco:
     def test_mislaid(self, root):
         with pytest.raises(DataError, match="annotation_file is not set"):
             CocoRawDataset(root / "images", None)
-        with pytest.raises(DataError, match="annotation_file: .*no.json"):
-            CocoRawDataset(root / "images", root / "no.json")
         with pytest.raises(DataError, match=r"3 of 3 images are not in img_folder .*: 000000000000.jpg"):
             CocoRawDataset(root, root / "instances.json")
-        self.change(root, lambda content: content["annotations"][0].pop("image_id"))
-        with pytest.raises(DataError, match="not as COCO's files are: KeyError"):
-            self.open(root)
         self.change(root, lambda content: content.update(annotations=[]))
         with pytest.raises(DataError, match="no images in .*instances.json: expected images with objects"):
             self.open(root)
-        self.change(root, lambda content: content.pop("images"))
-        with pytest.raises(DataError, match="not COCO's: it has no lists of images and annotations"):
-            self.open(root)
-
-    def test_packed_records(self):
-        values = [[], [[1, {"a": "é"}]], None, "x" * 1000]
-        packed = PackedRecords(iter(values))
-        assert len(packed) == 4 and [packed[i] for i in range(4)] == values
 
 
 class TestMaskFolders:
@@ -205,8 +191,3 @@ class TestMaskFolders:
         shutil.copytree(root / "masks" / "c.1", root / "masks" / "a")
         with pytest.raises(DataError, match="1 of 3 images have both .*: a. Leave one."):
             self.open(root)
-        write_image(root / "images" / "a.png", np.random.default_rng())
-        with pytest.raises(DataError, match="a.jpg and a.png have the same name"):
-            self.open(root)
-        with pytest.raises(ValueError, match="num_frames"):
-            self.open(root, num_frames=0)

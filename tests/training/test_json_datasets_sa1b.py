@@ -9,9 +9,8 @@ from official_data import official_clips, vos_raw_dataset
 from training_sets import HEIGHT, WIDTH, assert_same_clip, clips_of, write_image, write_sa1b
 
 from sam2fast.datasets.dataset_files import DatasetError
-from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.json_datasets import SA1BRawDataset
-from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
+from sam2fast.training.data.sampling import EvalSampler
 from sam2fast.training.data.vos import VOSDataset
 
 NAMES = ["sa_11", "sa_207", "sa_3"]
@@ -66,22 +65,6 @@ def test_lists(folder, tmp_path):
     assert np.array_equal(clips_of(deep)[0].masks, clips_of(SA1BRawDataset(folder, folder))[2].masks)
 
 
-def test_only_drawn_masks_are_decoded(folder):
-    def spoil(content):
-        content["annotations"][0]["segmentation"]["counts"] = "?"
-
-    change(folder, spoil)
-    dataset = VOSDataset([], True, SA1BRawDataset(folder, folder), RandomUniformSampler(1, 1))
-    drawn = set()
-    for seed in range(30):
-        try:
-            drawn.update(dataset.sample(0, np.random.default_rng(seed)).object_ids)
-        except DatasetError as error:
-            assert "sa_11.json, object 0" in str(error)
-            drawn.add("bad")
-    assert drawn == {1, 2, 3, "bad"}
-
-
 def other_size(folder):
     write_image(folder / "sa_11.jpg", np.random.default_rng(), (HEIGHT + 1, WIDTH))
 
@@ -94,10 +77,7 @@ def edit(function):
     ("spoil", "message"),
     [
         (other_size, f"sa_11.json, object 0: the mask has {WIDTH}x{HEIGHT} pixels, its frame {WIDTH}x{HEIGHT + 1}"),
-        (lambda folder: (folder / "sa_11.jpg").write_bytes(b"\xff\xd8"), "sa_11.jpg"),
-        (lambda folder: (folder / "sa_11.json").write_text('{"image'), "sa_11.json is no JSON"),
         (edit(lambda content: content.pop("annotations")), 'expected the key "annotations"'),
-        (edit(lambda content: content["annotations"][2].pop("area")), 'must have "segmentation" and "area"'),
         (edit(lambda content: content["annotations"].clear()), "no object is visible"),
     ],
 )
@@ -107,15 +87,3 @@ def test_bad_images(folder, spoil, message):
     with pytest.raises(DatasetError, match=message):
         dataset.sample(0, np.random.default_rng(0))
     assert dataset.sample(1, np.random.default_rng(0)).name == "sa_207"
-
-
-def test_mislaid_data_sets(folder, tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "list.txt").write_text("sa_3\nsa_4\n")
-    for arguments, message in (
-        ((tmp_path / "empty", folder), "no images in .*/empty: expected <name>.jpg"),
-        ((folder, tmp_path / "empty"), "3 of 3 images have no .json file in gt_folder .*: sa_11, sa_207, sa_3"),
-        ((folder, folder, tmp_path / "list.txt"), "1 of 2 images have no .jpg file in img_folder .*: sa_4"),
-    ):
-        with pytest.raises(DataError, match=message):
-            SA1BRawDataset(*arguments)

@@ -46,7 +46,6 @@ PLACE = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.
     [
         ({"WORLD_SIZE": "2"}, None, "cpu", "WORLD_SIZE is set and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not"),
         ({**PLACE, "RANK": "2"}, None, "cpu", "RANK 2, LOCAL_RANK 1 and WORLD_SIZE 2 contradict"),
-        ({**PLACE, "RANK": "one"}, None, "cpu", "must be whole numbers"),
         (PLACE, "nccl", "cpu", "nccl is for GPUs"),
         (PLACE, None, "auto", "no CUDA here for process 1 of 2; set trainer.accelerator=cpu"),
     ],
@@ -64,9 +63,7 @@ def test_processes_that_cannot_join(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"backend": "mpi"}, "backend must be one of None, nccl, gloo, got 'mpi'"),
         ({"comms_dtype": "float8"}, "comms_dtype must be one of None, bfloat16, float16"),
-        ({"strategy": "zero"}, "strategy must be one of ddp, fsdp"),
         ({"timeout_mins": 0}, "timeout_mins must be positive"),
     ],
 )
@@ -204,11 +201,8 @@ def test_a_single_process_can_be_restarted(tmp_path: Path, monkeypatch: pytest.M
     [
         ("--partition big", "--partition, --account and --qos need --use-cluster 1"),
         ("--num-gpus 2 --num-nodes 2", "--num-nodes needs --use-cluster 1, or --num-gpus N and --rendezvous"),
-        ("--num-nodes 2 --rendezvous host:29400", "--num-nodes needs --use-cluster 1, or --num-gpus N"),
-        ("--num-gpus 2 --num-nodes 2 --rendezvous host", "--rendezvous must be HOST:PORT, got 'host'"),
         ("--num-gpus 2 --rendezvous host:29400", "--rendezvous needs --num-nodes"),
         ("--use-cluster 1 --rendezvous host:29400", "--rendezvous is for machines without --use-cluster"),
-        ("--num-gpus 2 --num-nodes 2 --rendezvous host:1 --restarts 1", "--restarts needs --num-gpus, without"),
         ("--use-cluster local --num-nodes 2", "--use-cluster local is this machine alone"),
         ("--restarts 1", "--restarts needs --num-gpus"),
         ("WORLD_SIZE=2 --num-gpus 2", "leave --num-gpus out"),  # a process of torchrun

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from click.testing import CliRunner
 from small_training import RECIPE, build, overrides
@@ -19,14 +18,12 @@ from sam2fast.training.data.synthetic import SyntheticClips
 from sam2fast.training.data.vos import VOSDataset
 from sam2fast.training.memory_estimate import (
     MIB,
-    PROBE,
     BatchShape,
     bytes_saved,
     bytes_saved_for_batch,
     estimate_memory,
     largest_batch,
     most_expensive_plan_seed,
-    optimizer_bytes,
 )
 from sam2fast.training.settings import AmpConf
 from sam2fast.training.trainer import Trainer
@@ -103,18 +100,6 @@ def test_unknown_parts_are_reported_as_unknown(trainer: Trainer) -> None:
     found = estimate_memory(trainer)
     assert found.saved == {} and found.total is None
     assert [line.split()[-2:] for line in found.lines(64)[-2:]] == [["not", "known"]] * 2
-
-
-def test_states_of_optimisers() -> None:
-    assert optimizer_bytes(torch.optim.AdamW, 1000) == 8000
-    assert optimizer_bytes(lambda groups: torch.optim.SGD(groups, lr=0.1), 1000) == 0
-    assert optimizer_bytes(lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9), PROBE) == 4 * PROBE
-
-    class OfAnotherDevice(torch.optim.SGD):
-        def step(self, closure: Any = None) -> None:
-            raise RuntimeError("no such device")
-
-    assert optimizer_bytes(OfAnotherDevice, 1000) is None
 
 
 def test_the_largest_batch_of_a_data_set() -> None:

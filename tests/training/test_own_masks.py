@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from striped_snakes import MOST_SNAKES, SIZE, draw_image, write_images
+from striped_snakes import write_images
 
 from sam2fast.cli import main
 from sam2fast.config import build_from_config
@@ -70,15 +70,3 @@ def test_coco_files_are_read_as_the_document_says(tmp_path: Path) -> None:
     data: VOSDataset = build_from_config(node, targets=TRAINING_TARGETS)
     clip = data.sample(0, np.random.default_rng(0))
     assert len(data) == 1 and clip.object_ids == (4,) and clip.masks.any()
-
-
-def test_snakes_are_the_same_for_the_same_seed_and_labelled_where_they_are(tmp_path: Path) -> None:
-    write_images(tmp_path / "a", 3, seed=5)
-    write_images(tmp_path / "b", 2, seed=5)
-    for number in range(3):
-        image, labels = draw_image(np.random.default_rng([5, number]))
-        assert image.size == SIZE and labels.shape == SIZE[::-1] and 0 < labels.max() <= MOST_SNAKES
-        assert np.array_equal(np.asarray(Image.open(tmp_path / f"a/masks/{number:03d}.png")), labels)
-    for kind in ("images/001.jpg", "masks/001.png"):
-        assert (tmp_path / "a" / kind).read_bytes() == (tmp_path / "b" / kind).read_bytes()
-    assert draw_image(np.random.default_rng([6, 0]))[0] != draw_image(np.random.default_rng([5, 0]))[0]

@@ -167,8 +167,3 @@ class TestBase:
         self.write(tmp_path, a=f"base_config: {tmp_path}/b.yaml\n", b=f"base_config: {tmp_path}/a.yaml\n")
         with pytest.raises(ConfigError, match=r"circle: .*a.yaml -> .*b.yaml -> .*a.yaml"):
             load_config(tmp_path / "a.yaml")
-
-    def test_none_of_that_name(self, tmp_path: Path) -> None:
-        self.write(tmp_path, a="base_config: nothing\n")
-        with pytest.raises(FileNotFoundError, match="no file 'nothing'"):
-            load_config(tmp_path / "a.yaml")

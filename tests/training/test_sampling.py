@@ -32,10 +32,6 @@ def test_windows_without_a_visible_object_are_drawn_again():
     assert {(sample.frames, sample.object_ids) for sample in drawn} == {((17, 18), (3,))}
 
 
-def test_the_whole_video_is_a_window():
-    assert RandomUniformSampler(4, 1).sample(4, lambda _: [1], np.random.default_rng()).frames == (0, 1, 2, 3)
-
-
 @pytest.mark.parametrize(
     ("sampler", "num_frames", "visible", "message"),
     [

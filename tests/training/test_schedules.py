@@ -75,9 +75,6 @@ ONE = schedules.ConstantParamScheduler(1)
     ("make", "words"),
     [
         (lambda: schedules.CompositeParamScheduler([ONE] * 2, [1.0]), "2 schedules, 1 lengths"),
-        (lambda: schedules.CompositeParamScheduler([], []), "0 schedules"),
-        (lambda: schedules.CompositeParamScheduler([ONE] * 2, [0.5, 0.5], ["fixed"]), "1 scalings"),
-        (lambda: schedules.CompositeParamScheduler([ONE] * 2, [0.5, 0.4]), "sum to 1"),
         (lambda: schedules.CompositeParamScheduler([ONE] * 2, [1.5, -0.5]), "positive"),
         (lambda: schedules.CompositeParamScheduler([ONE], [1.0], ["stretched"]), "'stretched'"),
         (lambda: schedules.StepParamScheduler(0, [1.0]), "num_updates"),

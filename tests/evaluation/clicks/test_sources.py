@@ -270,8 +270,6 @@ def test_annotations_of_no_image(images, tmp_path):
     [
         (b"\xff\xfe\x00", "is no JSON"),
         ("[]", "no lists of images and annotations"),
-        ('{"images": [], "annotations": {}}', "no lists of images and annotations"),
-        ('{"images": [{"id": [], "file_name": "a"}], "annotations": []}', "no id and file_name"),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}', "no image in"),
     ],
 )
@@ -285,9 +283,7 @@ def test_folders_that_are_no_data_set(images, tmp_path):
     empty.mkdir()
     for masks, format, message in (
         (empty, "auto", "neither a JSON file for an image nor PNGs"),
-        (empty, "png", "no image in"),
         (empty, "coco", "are the JSON file, which"),
-        (write_coco(tmp_path), "png", "are a folder, which"),
         (tmp_path / "nowhere", "auto", "no file or folder"),
     ):
         with pytest.raises(DatasetError, match=message):
@@ -299,15 +295,11 @@ def test_folders_that_are_no_data_set(images, tmp_path):
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
-        ("nonsense", "attribute 'get'"),
         ({}, "has no 'segmentation'"),
-        ({"segmentation": None}, "run lengths or polygons, got None"),
         ({"segmentation": {"size": [60, 40], "counts": [2400]}}, "40x60 pixels, its frame 60x40"),
-        ({"segmentation": {"size": [40, 60], "counts": [10**30]}}, "too large"),
         ({"segmentation": {"size": [40, 60], "counts": "a"}}, "cut short"),
         ({"segmentation": []}, "no polygon"),
         ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "far outside"),
-        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "three corners"),
     ],
 )
 def test_damaged_annotations_leave_the_others(tmp_path, damaged, message):
@@ -328,12 +320,8 @@ def test_damaged_files(tmp_path):
         (LabelImage(colours), "got mode RGB"),
         (LabelImage(cut), "cut.png"),
         (LabelImage(small), "59x40 pixels, its image 60x40"),
-        (LabelImage(save(tmp_path / "turned.png", np.ones((60, 40), np.uint8))), "40x60 pixels, its image 60x40"),
-        (LabelImage(tmp_path / "none.png"), "none.png"),
         (LabelImage(save(tmp_path / "many.png", np.arange(40_000, dtype=np.uint16).reshape(200, 200))), "40000"),
-        (Sa1bMasks(tmp_path / "none.json"), "none.json: No such file"),
         (Sa1bMasks(put(tmp_path / "a.json", "{")), "is no JSON"),
-        (Sa1bMasks(put(tmp_path / "b.json", "{}")), "no list of annotations"),
     ):
         with pytest.raises(DatasetError, match=message):
             source.read((200, 200) if "many" in str(source) else SIZE)

@@ -45,15 +45,6 @@ def test_images_without_a_palette(tmp_path):
         masks.read(1)
 
 
-def test_colours_and_broken_files(tmp_path):
-    save_png(tmp_path / "00000.png", np.zeros((4, 6, 3), dtype=np.uint8), None)
-    (tmp_path / "00001.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    masks = InputMasks(tmp_path, NAMES, False)
-    for frame in (0, 1):
-        with refused(f"{frame:05d}.png"):
-            masks.read(frame)
-
-
 def test_folders_of_objects(tmp_path):
     with refused("has no folders of objects, such as 001"):
         InputMasks(tmp_path, NAMES, True)
