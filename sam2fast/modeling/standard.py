@@ -121,7 +121,7 @@ def deciding_once(model: nn.Module) -> Iterator[list[nn.Module] | None]:
 
 # A compiler evaluates these when it traces the caller. The public decorator does only this, and imports the compiler.
 for _function in (is_standard, is_plain, has_standard_parts):
-    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    setattr(_function, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 def is_standard_layer(layer: nn.Module, cls: type[nn.Module]) -> bool:
