@@ -1,12 +1,10 @@
 """Compiles every stored launch configuration ahead of time, without a GPU, and says what the compiler made of it.
 
     python bench/aot.py [--target sm_90] [--op connected_components]
-    python bench/aot.py --candidates [--target sm_90] [--op memory_attention --shape 256x64 --dtype bfloat16]
 
 Fails on an error, more shared memory than the target has, a spill in anything but fp32, and a bfloat16 or float16
 attention kernel without tensor cores; kernels for fp8 are compiled for GPUs that have it, and their attention must
-multiply in fp8. ``--candidates`` compiles what ``tune.py`` tries instead, for sm_90 if no target is named; it takes
-many minutes.
+multiply in fp8.
 """
 
 import argparse
@@ -245,32 +243,12 @@ def show(result: Result) -> None:
     )
 
 
-def candidates_fail(target: str, arguments: argparse.Namespace) -> bool:
-    """Compiles the candidates that are asked for; whether one does not fit, or there is none."""
-    from tuning_compile import compile_candidates
-
-    asked = {"op": arguments.op, "shape": arguments.shape, "dtype": arguments.dtype}
-    found = compile_candidates(
-        target,
-        lambda search: all(names is None or getattr(search, field) in names for field, names in asked.items()),
-        lambda work: compile_all(work, arguments.jobs),
-    )
-    failed = [verdict for verdict in found if verdict.problem]
-    print(f"{target}: {len(found) - len(failed)} candidates fit, {len(failed)} do not")
-    return bool(failed) or not found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(SHARED_MEMORY))
     parser.add_argument("--op", action="append", choices=sorted(launch_table()))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--candidates", action="store_true", help="what bench/tune.py tries")
-    parser.add_argument("--shape", action="append", help="of candidates")
-    parser.add_argument("--dtype", action="append", help="of candidates")
     arguments = parser.parse_args()
-    if arguments.candidates:
-        sys.exit(any([candidates_fail(target, arguments) for target in arguments.target or ["sm_90"]]))
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")
     work = [

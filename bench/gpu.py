@@ -37,7 +37,7 @@ def main() -> int:
     if arguments.step:
         from gpu_plan.work import main as work
 
-        return work(arguments.step, arguments.device, arguments.rehearse, arguments.thorough, arguments.records)
+        return work(arguments.step, arguments.device, arguments.rehearse, arguments.records)
     return visit(arguments)
 
 
@@ -73,7 +73,7 @@ def visit(arguments: argparse.Namespace) -> int:
             print(f"the table could not be written: {error}", flush=True)
 
     own = [sys.executable, str(Path(__file__).resolve()), "--device", arguments.device]
-    own += ["--rehearse"] * arguments.rehearse + ["--thorough"] * arguments.thorough
+    own += ["--rehearse"] * arguments.rehearse
     jobs = min(MOST_JOBS, max(1, (os.cpu_count() or 2) // (1 if arguments.rehearse else 2)))
     log = Log(out / "log.txt")
     environment = _environment(out, records, arguments.rehearse)
@@ -117,7 +117,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS", help="all of it, at most")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results.jsonl of an earlier visit to go on from")
     parser.add_argument("--out", type=Path, default=OUT, help="a flat folder for the results")
-    parser.add_argument("--thorough", action="store_true", help="parity on thousands of inputs, for many minutes")
     parser.add_argument("--rehearse", action="store_true", help="small shapes in Triton's interpreter; no times")
     parser.add_argument("--step", help=argparse.SUPPRESS)  # one step, in this process
     parser.add_argument("--records", type=int, help=argparse.SUPPRESS)  # where it writes its rows

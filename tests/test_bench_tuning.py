@@ -398,7 +398,7 @@ class Blocked:
         if name.split(".")[0] in {blocked}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-import tune, tuning_workers, kernel_records, tuning_compile, measure
+import tune, tuning_workers, kernel_records, measure
 print(len(tune.SEARCHES), len(list(kernel_records.cases())) > 50, "triton" in sys.modules)
 """
     path = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
@@ -475,28 +475,3 @@ class TestLaunchTable:
         found = aot._compile_nth(0)
         assert found.problem == "the compiler's process ended with -9" and found.target == "sm_90"
         assert found.kernel == "add_layer_norm_kernel" and "num_warps=4" in found.config
-
-    def test_candidates_are_compiled_for_one_target(self, monkeypatch, capsys):
-        """Each program once; a candidate fails with any of its kernels, or if too few fit on a processor."""
-        aot = self.aot(monkeypatch)
-        import tuning_compile
-
-        search = search_of("memory_attention", "bfloat16", "256x256")
-        monkeypatch.setattr(tuning_compile, "SEARCHES", [search])
-
-        def compile_all(work):
-            for op, config, case, target in work:
-                assert (op, target) == ("memory_attention", "sm_90")
-                kernel = case.kernel.__name__.strip("_")
-                slow = "attend" in kernel and config.options["num_stages"] == 4
-                yield aot.Result(op, kernel, "", target, 240, 0, 98304, problem="spills" if slow else "")
-
-        found = tuning_compile.compile_candidates("sm_90", lambda search: True, compile_all)
-        assert [v.candidate for v in found] == search.candidates
-        assert all(v.at_once in (0, 1, 2) for v in found)
-        for verdict in found:
-            meta, options = verdict.candidate
-            assert ("spills" in verdict.problem) == (options["num_stages"] == 4)
-            if "CTAS_PER_SM" in meta:
-                assert verdict.at_once == 2 and not verdict.problem
-        assert "kernels of candidates" in capsys.readouterr().out

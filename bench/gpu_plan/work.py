@@ -43,19 +43,17 @@ class Context(NamedTuple):
         send: sends one row of a part.
         rehearse: whether only the code is tried, in Triton's interpreter and at small shapes.
         limit_s: when the process is killed.
-        thorough: whether parity takes its full plans instead of short ones.
     """
 
     device: torch.device
     send: Callable[[str, dict[str, Any]], None]
     limit_s: float = float("inf")
     rehearse: bool = False
-    thorough: bool = False
 
     @property
     def mode(self) -> str:
         """How much is tried by tests of parity."""
-        return "rehearsal" if self.rehearse else "full" if self.thorough else "short"
+        return "rehearsal" if self.rehearse else "short"
 
 
 class MissingPackageError(Exception):
@@ -64,10 +62,10 @@ class MissingPackageError(Exception):
 
 def environment(_: str, context: Context) -> Outcome:
     """Versions, the device, and the rates of a large copy and of large matrix products."""
-    from suite.machine import machine, packages
+    from suite.machine import machine
 
     about: dict[str, Any] = {"date": datetime.date.today().isoformat(), "rehearsal": context.rehearse}
-    context.send("environment", about | {"machine": machine(str(context.device)), **packages(OPTIONAL)})
+    context.send("environment", about | {"machine": machine(str(context.device))})
     if context.rehearse:
         return Outcome(True, "no limits are measured in a rehearsal")
     from measure import measure_limits
@@ -241,7 +239,7 @@ JOBS = {
 }
 
 
-def main(name: str, device: str, rehearse: bool, thorough: bool, records: int | None) -> int:
+def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
     """Runs one step in this process.
 
     Args:
@@ -265,7 +263,7 @@ def main(name: str, device: str, rehearse: bool, thorough: bool, records: int | 
     job, argument, limit_s = next(((*step.job, step.limit_s) for step in plan() if step.name == name), (name, "", 0.0))
     start = time.perf_counter()
     try:
-        outcome = JOBS[job](argument, Context(torch.device(device), send, limit_s, rehearse, thorough))
+        outcome = JOBS[job](argument, Context(torch.device(device), send, limit_s, rehearse))
     except (ModuleNotFoundError, MissingPackageError) as error:
         missing = str(error)
         if isinstance(error, ModuleNotFoundError):

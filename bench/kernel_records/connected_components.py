@@ -66,19 +66,20 @@ def work(count: int, height: int, width: int) -> Work:
     return Work(9.0 * count * height * width)
 
 
-def components_case(count: int, height: int, width: int) -> Case:
-    def prepare(device: torch.device) -> Calls:
-        mask = blobs(count, height, width, device) > 0
+def components_case(count: int, height: int, width: int, device: str = "") -> Case:
+    def prepare(on: torch.device) -> Calls:
+        mask = blobs(count, height, width, on) > 0
         calls: dict[str, Callable[[], Any]] = {"torch": lambda: connected_components_reference(mask)}
         if importlib.util.find_spec("scipy"):
             calls["scipy on the host"] = by_scipy(mask)
         if mask.numel() <= 256 * 256:  # minutes beyond
             calls["torch loop"] = by_max_pooling(mask)
-        if runs_kernels(device):
+        if runs_kernels(on):
             calls["triton"] = by_triton(lambda: connected_components(mask))
         return calls
 
-    return Case("connected_components", f"{count}x{height}x{width}", "bool", prepare, work(count, height, width))
+    done = work(count, height, width)
+    return Case("connected_components", f"{count}x{height}x{width}", "bool", prepare, done, device=device)
 
 
 def holes_case(count: int, side: int = 256) -> Case:
@@ -120,7 +121,11 @@ def draws(plan: Plan, _: None, __: None, generator: torch.Generator, device: tor
 QUICK = Plan(masks=8, side=40, batch=3)
 SIZES = ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
 RECORD = Record(
-    cases=[*(components_case(*size) for size in SIZES), *(holes_case(count) for count in (1, 3, 64))],
+    # The reference implementation takes minutes of a CPU for the larger ones.
+    cases=[
+        *(components_case(*size, device) for size, device in zip(SIZES, ("", "cuda", "cuda"), strict=True)),
+        *(holes_case(count) for count in (1, 3, 64)),
+    ],
     small=[components_case(1, 16, 24), holes_case(1, side=16)],
     searches=[
         search(

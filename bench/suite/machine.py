@@ -1,12 +1,9 @@
 """What figures were taken on."""
 
-import importlib.util
 import os
 import platform
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +43,6 @@ def machine(device: str = "cpu") -> dict[str, Any]:
             "memory GiB": round(limits.total_memory / 2**30, 1),
         }
     return about
-
-
-def packages(names: Iterable[str]) -> dict[str, Any]:
-    """Where the named packages are found; None where they are missing."""
-    found = {name: importlib.util.find_spec(name) for name in names}
-    return {"packages": {name: None if spec is None else str(spec.origin) for name, spec in found.items()},
-            "path": [entry for entry in sys.path if entry]}  # fmt: skip
 
 
 def _version(name: str) -> str | None:
