@@ -34,6 +34,7 @@ MOST_JOBS = 8
 
 def main() -> int:
     arguments = _arguments()
+    sys.path += [str(ROOT), str(CARRIED)]  # where sam2fast and packages that steps need may be
     if arguments.step:
         from gpu_plan.work import main as work
 
@@ -77,7 +78,6 @@ def visit(arguments: argparse.Namespace) -> int:
     jobs = min(MOST_JOBS, max(1, (os.cpu_count() or 2) // (1 if arguments.rehearse else 2)))
     log = Log(out / "log.txt")
     environment = _environment(out, records, arguments.rehearse)
-    sys.path += [str(CARRIED)]  # where packages that steps need may be
     runner = Runner(own, environment, records, log, start + arguments.budget, jobs, summarise)
 
     def stop(number: int, _frame: FrameType | None) -> None:
