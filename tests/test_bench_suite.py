@@ -45,7 +45,7 @@ def test_a_subject_that_fails_does_not_stop_the_others(capsys):
     assert row["subjects"]["sam2fast compiled"]["samples_s"] == [] and list(row["ratio"]) == []
     assert len(row["subjects"]["official"]["samples_s"]) == 3
     group = plans.Group(case_with({"official": Stand(), "sam2fast": Stand(fails_after=2)}), SETTING, ((1, 1),), 3, BOTH)
-    assert not run([group], None)
+    assert not run([group])
 
 
 def test_compilation_shows_in_the_first_calls():
@@ -85,7 +85,7 @@ def test_a_row_measured_again_replaces_its_own_and_no_other(tmp_path):
     assert Results(tmp_path, {"gpu": "NVIDIA H200"}).path.name.startswith("suite-nvidia-h200-2")
 
 
-def test_an_interrupted_run_leaves_whole_rows(tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_whole_rows(tmp_path):
     def interrupted(call):
         if call > 2:
             raise KeyboardInterrupt
@@ -97,24 +97,10 @@ def test_an_interrupted_run_leaves_whole_rows(tmp_path, monkeypatch):
     ]
     results = Results(tmp_path, {})
     with pytest.raises(KeyboardInterrupt):
-        run(groups, results)
+        run(groups, results.add)
     content = json.loads(results.path.read_text())
     validate(content)
     assert [row["size"] for row in content["rows"]] == ["t"]
-
-    def full(*_):
-        raise OSError("no space")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="no space"):
-        results.add({**content["rows"][0], "size": "l"})
-    assert json.loads(results.path.read_text()) == content and list(tmp_path.iterdir()) == [results.path]
-
-
-def test_no_more_is_begun_after_the_limit(capsys):
-    group = plans.Group(case_with({"sam2fast": Stand()}), SETTING, ((1, None),), 3, ("sam2fast",))
-    assert run([group], None) and not run([group], None, limit_s=-1)
-    assert "left out after -1 s: stand, nano fp32, 64 px" in capsys.readouterr().out
 
 
 BREAKAGES = {
@@ -142,23 +128,6 @@ def test_what_is_not_of_the_form_is_refused(breakage, tmp_path):
     Results(tmp_path, {}).path.write_text(json.dumps(broken))
     with pytest.raises(SchemaError):
         Results(tmp_path, {})
-
-
-def test_files_from_before_there_were_paths_are_read(tmp_path):
-    (row,) = rows("a")
-    for figures in row["subjects"].values():
-        assert figures.pop("path") in ("eager", "")
-    results = Results(tmp_path, {})
-    results.add(row)
-    Results(tmp_path, {})
-
-
-def test_rows_go_where_the_caller_wants_them(tmp_path):
-    kept, results = [], Results(tmp_path, {})
-    group = plans.Group(case_with({"sam2fast": Stand()}), SETTING, ((1, None), (2, None)), 3, ("sam2fast",))
-    assert run([group], results, save=kept.append)
-    assert kept == results.report["rows"] and [row["objects"] for row in kept] == [1, 2]
-    assert run([group], None, save=kept.append) and len(kept) == 4
 
 
 def test_the_machine_says_what_was_measured(monkeypatch):
@@ -203,7 +172,7 @@ def test_small_runs(dtype, names, tmp_path, monkeypatch):
     monkeypatch.setattr(image_cases, "POINTS_PER_SIDE", 2)
     groups = plans.asked_for(names, ["nano"], [dtype], [64], [2], [12], BOTH, 2, "cpu", 3)
     results = Results(tmp_path, machine())
-    assert run(groups, results)
+    assert run(groups, results.add)
     content = json.loads(results.path.read_text())
     validate(content)
     assert [row["case"] for row in content["rows"]] == names

@@ -181,7 +181,7 @@ def call(name: str, context: Context) -> Outcome:
         context.send("suite", row)
 
     groups = rehearsal(name) if context.rehearse else GPU_STEPS[name](str(context.device))
-    right = run(groups, None, save=save)
+    right = run(groups, save)
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
     missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None
     if missing:

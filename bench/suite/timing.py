@@ -78,14 +78,12 @@ def measure(
     setting: Setting,
     runs: int,
     sessions: Sequence[tuple[str, Session | None, str]],
-    left_out: str = "not asked for",
     patience_s: float = float("inf"),
 ) -> dict[str, Any]:
     """The row of one case at one setting.
 
     Args:
         patience_s: after so many seconds no further round is begun, if there are two of them.
-        left_out: why the subjects without a session here are not among them.
     """
     subjects = [_Subject(*found) for found in sessions]
     for subject in subjects:
@@ -103,7 +101,7 @@ def measure(
             subject.samples += [] if sample is None else [sample]
         _compare(case, setting, subjects, latest)
     there = {s.name for s in subjects}
-    subjects += [_Subject(name, None, left_out) for name in SUBJECTS if name not in there]
+    subjects += [_Subject(name, None, "not asked for") for name in SUBJECTS if name not in there]
     return _row(case, setting, subjects)
 
 
@@ -199,12 +197,12 @@ def _ratios(subjects: Sequence[_Subject]) -> dict[str, dict[str, float]]:
     return found
 
 
-def described(row: dict[str, Any], say: Callable[[str], None] = print) -> None:
-    """Says what a row holds."""
+def described(row: dict[str, Any]) -> None:
+    """Prints what a row holds."""
     about = [row["size"], row["dtype"], f"{row['image_size']} px"]
     about += [f"{row[name]} {name}" if name == "objects" else f"history {row[name]}" for name in ("objects", "history")
               if row[name] is not None]  # fmt: skip
-    say(f"{row['case']}, {', '.join(about)}")
+    print(f"{row['case']}, {', '.join(about)}", flush=True)
     for name, figures in row["subjects"].items():
         line = figures["note"]
         if figures["median_s"] is not None:
@@ -220,4 +218,4 @@ def described(row: dict[str, Any], say: Callable[[str], None] = print) -> None:
             parts += [f"{figures['peak_mib']:.0f} MiB"] if figures["peak_mib"] is not None else []
             parts += [figures["path"]] if figures["path"] else []
             line = ", ".join(parts) + (f" [{figures['note']}]" if figures["note"] else "")
-        say(f"    {name}: {line}")
+        print(f"    {name}: {line}", flush=True)
