@@ -27,7 +27,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig, launch_table
+from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig, _fitting_row, launch_table
 
 # Target -> shared memory that one block can have, in bytes.
 SHARED_MEMORY = {
@@ -188,15 +188,8 @@ def targets_of(config: LaunchConfig, rows: list[LaunchConfig], wanted: list[str]
 
     If any is, then the row's own; where the row says ``*``, one that no row names, for which fewer rows compete.
     """
-    return [target for target in wanted if chosen(rows, target, config.dtype, config.shape) == config]
-
-
-def chosen(rows: list[LaunchConfig], arch: str, dtype: str, shape: str) -> LaunchConfig | None:
-    """The row that ``launch_config`` takes on this GPU, if any; ``*`` is a dtype or shape that no row names."""
-    fitting = [
-        row for row in rows if row.arch in (ANY, arch) and row.dtype in (ANY, dtype) and row.shape in (ANY, shape)
-    ]
-    return max(fitting, key=lambda row: (row.shape != ANY, row.arch != ANY, row.dtype != ANY), default=None)
+    fitting = [target for target in wanted if config.arch in (ANY, target)]
+    return [target for target in fitting if _fitting_row(rows, "", target, config.dtype, config.shape) == config]
 
 
 def compile_all(work: list[tuple[str, LaunchConfig, Compilation, str]], jobs: int) -> Iterator[Result]:

@@ -8,6 +8,7 @@ import torch
 from sam2fast.kernels._dispatch import backend
 
 Result = TypeVar("Result")
+OURS = ("triton", "sam2fast")  # our implementations among the subjects of a case, the kernels first
 # Whether kernels are measured on the CPU, too, by Triton's interpreter: set by a rehearsal, whose times mean nothing.
 interpreted = False
 
@@ -21,6 +22,11 @@ class RefusedError(RuntimeError):
     """A way of computing that does not take this shape on this device."""
 
 
+def said(error: BaseException) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def may_refuse(call: Callable[[], Result]) -> Callable[[], Result]:
     """``call`` with whatever a library or compiler raises as :class:`RefusedError`; never for our own subjects."""
 
@@ -28,7 +34,7 @@ def may_refuse(call: Callable[[], Result]) -> Callable[[], Result]:
         try:
             return call()
         except Exception as error:
-            raise RefusedError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+            raise RefusedError(said(error)) from error
 
     return run
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from backend_calls import said
 
 from sam2fast.profiling.limits import Limits, measure_limits, samples, wait
 
@@ -121,8 +122,7 @@ def recorded(call: Callable[[], Any], device: torch.device) -> Iterator[Callable
             torch.cuda.synchronize(device)
             kept = _capture(call, graph, pool, device)
         except Exception as error:  # whatever the call or CUDA raises
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            raise NotRecordableError(said) from error
+            raise NotRecordableError(said(error)) from error
         finally:
             torch.cuda.synchronize(device)
     try:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from backend_calls import OURS
 from measure import Limits, measure
 from registry import Case, check
-
-OURS = ("triton", "sam2fast")
 
 
 def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str, Any]]:

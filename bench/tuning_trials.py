@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import backend_calls
 import torch
-from backend_calls import by_triton
+from backend_calls import OURS, by_triton, said
 from measure import device_time
 from registry import Calls, Case, Expected, compare, expectation
 from tuning_candidates import Search
@@ -22,7 +22,6 @@ from sam2fast.kernels.window_attention.sdpa import NAMES, refused
 
 # Where cases come from, as "module:function": those that decide, and small ones for a rehearsal without a GPU.
 CASES, SMALL_CASES = "kernel_records:cases", "kernel_records:small_cases"
-OURS = ("triton", "sam2fast")
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 
 
@@ -140,7 +139,3 @@ def times(
             found[subject.case.name], way = device_time(subject.ours(attempt.by_kernel), device, budget_s, least)
             ways.add(way)
     return found, ways
-
-
-def said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import torch
+from backend_calls import said
 from tuning_candidates import Search
-from tuning_trials import Attempt, expectations, judge, on_cpu, said, subjects
+from tuning_trials import Attempt, expectations, judge, on_cpu, subjects
 
 # Seconds for a candidate, compiling included, and for starting and preparing the cases.
 CANDIDATE_S, PREPARING_S = 120.0, 240.0
@@ -81,12 +82,11 @@ class Judges:
         for worker in filter(None, self._workers):
             worker.close()
 
-    def judge(self, search: Search, attempts: Sequence[Attempt], deadline: float | None = None) -> list[str]:
-        """What is wrong with each candidate, or nothing, in their order. ``deadline``: by ``time.monotonic``."""
+    def judge(self, search: Search, attempts: Sequence[Attempt], until: float = float("inf")) -> list[str]:
+        """What is wrong with each candidate, or nothing, in their order. ``until``: by ``time.monotonic``."""
         found, left = [NO_TIME] * len(attempts), queue.SimpleQueue[int]()
         for index in range(len(attempts)):
             left.put(index)
-        until = float("inf") if deadline is None else deadline
 
         def work(place: int) -> None:
             while time.monotonic() < until:

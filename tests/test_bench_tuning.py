@@ -26,6 +26,7 @@ from tuning_candidates import Search, programs_at_once
 from tuning_trials import Attempt, Subject
 from tuning_workers import NO_TIME, Judges
 
+from sam2fast.kernels import _launch
 from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, launch_table
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -142,17 +143,17 @@ class TestTuning:
         for op in ("connected_components", "preprocess"):
             assert self.after[op][-1]["meta"]["BLOCK"] == {"preprocess": 512}.get(op, 1024)
 
-    def test_an_error_of_one_search_is_its_own(self, monkeypatch, capsys, tmp_path):
+    def test_an_error_of_one_search_is_its_own(self, monkeypatch, capsys):
         self.time_of = lambda attempt: 1.0
         run = tune.run
         broken = lambda search, *rest, **more: run(search, *rest, **more) if search.op != "nms" else 1 / 0  # noqa: E731
         monkeypatch.setattr(tune, "run", broken)
-        out = tmp_path / "rows.jsonl"
-        monkeypatch.setattr("sys.argv", ["tune.py", "--op", "nms", "--op", "preprocess", "--out", str(out)])
+        monkeypatch.setattr("sys.argv", ["tune.py", "--op", "nms", "--op", "preprocess"])
         with pytest.raises(SystemExit):
             tune.main()
-        assert "ZeroDivisionError" in capsys.readouterr().err and self.changed("preprocess")
-        assert json.loads(out.read_text().splitlines()[-1])["op"] == "preprocess"
+        printed = capsys.readouterr()
+        assert "ZeroDivisionError" in printed.err and self.changed("preprocess")
+        assert json.loads(printed.out.splitlines()[-1])["op"] == "preprocess"
 
     def test_rows_of_a_dtype_and_a_shape(self, monkeypatch, capsys):
         self.time_of = lambda attempt: attempt.meta["BLOCK_N"] - attempt.options["num_stages"]
@@ -228,16 +229,12 @@ class TestTuning:
         self.run(search, lambda attempt: 1 / attempt.meta["BLOCK"])
         assert json.loads(packaged.read_text()) != self.before and not self.path.exists()
 
-    def test_a_gpu_without_any_row_is_an_error(self):
-        with pytest.raises(LookupError, match="has no row of nms"):
-            tune.stored_row({"nms": []}, search_of("nms"), "sm_90")
-
 
 class TestCandidates:
     def test_the_stored_row_comes_first_and_each_once(self):
         for search in SEARCHES:
             for arch in ("sm_90", "sm_80", "cpu"):
-                stored = tune.stored_row(json.loads(tune.TABLE.read_text()), search, arch)
+                stored = _launch._fitting_row(launch_table()[search.op], search.op, arch, search.dtype, search.shape)
                 found = tune.attempts_of(search, stored)
                 assert found[0].options == stored.options and {**stored.meta, **found[0].meta} == found[0].meta
                 assert len({json.dumps(each, sort_keys=True) for each in found}) == len(found) <= 45

@@ -259,7 +259,9 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
         write({"kind": "row", "part": part, "row": row})
 
     if rehearse:
-        _interpret()
+        from tuning_trials import on_cpu
+
+        on_cpu()
     job, argument, limit_s = next(((*step.job, step.limit_s) for step in plan() if step.name == name), (name, "", 0.0))
     start = time.perf_counter()
     try:
@@ -275,16 +277,3 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
     print(f"{name}: {outcome} in {time.perf_counter() - start:.1f} s", flush=True)
     write({"kind": "end", **outcome._asdict()})
     return 0 if outcome.right else 1
-
-
-def _interpret() -> None:
-    """Kernels run in Triton's interpreter from here on, repaired, and are measured like on a GPU."""
-    import backend_calls
-    from suite.subjects import SUPPORT
-
-    if str(SUPPORT) not in sys.path:
-        sys.path.insert(0, str(SUPPORT))
-    import interpreter
-
-    interpreter.install()
-    backend_calls.interpreted = True
