@@ -1,16 +1,38 @@
 """Ways of computing the same thing: what may refuse, and our kernels whatever the launch table says."""
 
+import importlib
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels._dispatch import backend, interpreting
 
 Result = TypeVar("Result")
 OURS = ("triton", "sam2fast")  # our implementations among the subjects of a case, the kernels first
 # Whether kernels are measured on the CPU, too, by Triton's interpreter: set by a rehearsal, whose times mean nothing.
 interpreted = False
+SUPPORT = Path(__file__).parents[1] / "tests" / "support"
+
+
+def on_cpu() -> None:
+    """Kernels run in Triton's interpreter here, repaired as for tests.
+
+    Raises:
+        RuntimeError: Triton is there already, and compiles.
+    """
+    global interpreted
+    if not interpreting():
+        if "triton" in sys.modules:
+            raise RuntimeError("on a CPU kernels need Triton's interpreter: set TRITON_INTERPRET=1")
+        os.environ["TRITON_INTERPRET"] = "1"
+    if str(SUPPORT) not in sys.path:
+        sys.path.insert(0, str(SUPPORT))
+    importlib.import_module("interpreter").install()
+    interpreted = True
 
 
 def runs_kernels(device: torch.device) -> bool:

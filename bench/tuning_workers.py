@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import torch
-from backend_calls import said
+from backend_calls import on_cpu, said
 from tuning_candidates import Search
-from tuning_trials import Attempt, expectations, judge, on_cpu, subjects
+from tuning_trials import Attempt, expectations, judge, subjects
 
 # Seconds for a candidate, compiling included, and for starting and preparing the cases.
 CANDIDATE_S, PREPARING_S = 120.0, 240.0

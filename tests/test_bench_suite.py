@@ -193,8 +193,6 @@ def test_a_process_of_its_own(tmp_path):
     for session in (cold, official):
         session.prepare(SETTING)
         samples.append(session.call())
-        assert set(samples[-1].parts) == {"import", "build", "first mask"}
-        assert abs(sum(samples[-1].parts.values()) - samples[-1].seconds) < 1e-6
     assert worst_error(samples[0].result, samples[1].result) < timing.ALLOWED
     memory = process_cases.peak_memory("sam2fast", SETTING)
     memory.prepare(Setting("nano", "fp32", 64, objects=2, history=3))

@@ -259,7 +259,7 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
         write({"kind": "row", "part": part, "row": row})
 
     if rehearse:
-        from tuning_trials import on_cpu
+        from backend_calls import on_cpu  # and not what reads SAM2FAST_PARITY, which jobs set
 
         on_cpu()
     job, argument, limit_s = next(((*step.job, step.limit_s) for step in plan() if step.name == name), (name, "", 0.0))

@@ -118,7 +118,6 @@ def draws(plan: Plan, _: None, __: None, generator: torch.Generator, device: tor
         done += batch
 
 
-QUICK = Plan(masks=8, side=40, batch=3)
 SIZES = ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
 RECORD = Record(
     # The reference implementation takes minutes of a CPU for the larger ones.
@@ -145,8 +144,7 @@ RECORD = Record(
             lambda *given: [draws(*given)],
             full=Plan(),
             short=Plan(masks=1000),
-            quick=QUICK,
-            rehearsal=QUICK,
+            quick=Plan(masks=8, side=40, batch=3),
             tiny=Plan(masks=4, side=12, batch=2),
             ops=("connected_components",),
             launchers=[("connected_components.kernel.connected_components_triton", part) for part in (0, 1)],

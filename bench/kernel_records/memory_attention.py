@@ -308,13 +308,11 @@ def rope_draw(
 
 
 def parity_check(op: str, draw: Callable[..., Draw]) -> Check:
-    quick = Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1)
     return Check(
         functools.partial(groups, draw),
         full=Plan(),
         short=Plan((64, 5), (1, 3), ((256, 64), (128, 64)), (None, 1, 8), draws=1),
-        quick=quick,
-        rehearsal=quick._replace(objects=(1,), widths=((32, 32),), splits=(None, 2)),
+        quick=Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1),
         tiny=Plan((3,), (1, 2), ((32, 16),), (None, 2), pointers=5, draws=1),
         ops=(op,),
         launchers=[(f"memory_attention.launch.{op}_triton", 0)],

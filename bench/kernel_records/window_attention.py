@@ -228,7 +228,6 @@ RECORD = Record(
             full=Plan(),
             short=Plan(draws=1),
             quick=QUICK,
-            rehearsal=QUICK._replace(windows=(7, 0), draws=1),
             tiny=QUICK._replace(
                 windows=(4, 7, 0), head_widths=(8, 24), real=(Windowed(8, 4, 2, 24, 2), Windowed(8, 7, 1, 8))
             ),

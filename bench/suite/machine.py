@@ -79,16 +79,23 @@ def output_of(*command: str) -> str | None:
     return done.stdout.strip() or None
 
 
-def peak_resident_mib() -> float | None:
-    """The most memory this process has had resident since :func:`forget_peak`; None where the system does not tell."""
+def forget_peak(device: str) -> None:
+    """Peak memory counts from here."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    elif (reset := Path("/proc/self/clear_refs")).exists():
+        reset.write_text("5")
+
+
+def peak_mib(device: str) -> float | None:
+    """The most memory of this process since :func:`forget_peak`: allocated on a GPU, or resident where Linux tells."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if not status.exists():
         return None
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
-
-
-def forget_peak() -> None:
-    """Peak memory counts from here."""
-    reset = Path("/proc/self/clear_refs")
-    if reset.exists():
-        reset.write_text("5")

@@ -6,10 +6,11 @@ A file is ``{"date", "machine", "rows"}``. A row is one case at one setting, wit
   ``objects`` is the number of objects, or of boxes; ``history`` of frames before the timed ones. Either may be null.
 * ``subjects``: per subject ``samples_s`` in the order taken, ``median_s``, ``min_s``, ``max_s``, ``first_s`` (the first
   call, not among the samples), ``compile_s``, ``peak_mib``, ``note`` and ``path``; of latencies also ``p50_s``,
-  ``p95_s`` and ``p99_s``; of what has parts ``parts_s``; in bfloat16 ``error``, how far the results that it was judged
-  by are from those in fp32. One that was not timed has no samples, nulls, and a note that says why. ``path`` is which
-  path the calls took: ``eager``, ``compiled``, ``recorded`` (every timed frame by the recorded steps of our video
-  predictor), ``eager: `` and why it did not use them. It is empty where nothing ran, and older files have none.
+  ``p95_s`` and ``p99_s``; in bfloat16 ``error``, how far the results that it was judged by are from those in fp32.
+  Older files have ``parts_s`` of cold starts. One that was not timed has no samples, nulls, and a note that says why.
+  ``path`` is which path the calls took: ``eager``, ``compiled``, ``recorded`` (every timed frame by the recorded
+  steps of our video predictor), ``eager: `` and why it did not use them. It is empty where nothing ran, and older files
+  have none.
 * ``ratio``: per subject, official seconds over its own, pair by pair: median, min and max.
 * ``difference``: per subject, how far its results are from the baseline's, as the case measures it.
 * ``note``: what else has to be known.

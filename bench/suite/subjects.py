@@ -6,7 +6,6 @@ ours. A subject that cannot be built here raises :class:`MissingError`, and its 
 
 import contextlib
 import functools
-import importlib
 import importlib.util
 import sys
 import time
@@ -96,20 +95,6 @@ def plain_fp32() -> None:
 
 def config_of(size: str) -> str:
     return "configs/nano/sam2fast_nano.yaml" if size == "nano" else f"configs/sam2.1/sam2.1_hiera_{size}.yaml"
-
-
-def import_for_images(subject: str, setting: Setting) -> None:
-    """Imports what :func:`image_predictor` uses, so that its time can be told from the building's.
-
-    Raises:
-        MissingError: it cannot be imported.
-    """
-    if subject == "official":
-        _official_package(setting.device)
-    with _or_missing(subject):
-        package = "sam2" if subject == "official" else "sam2fast"
-        for name in ("build_sam", "sam2_image_predictor"):
-            importlib.import_module(f"{package}.{name}")
 
 
 def image_predictor(subject: str, setting: Setting, checkpoint: str | None = None) -> Built:

@@ -175,8 +175,7 @@ def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
         figures["compile_s"] = (session.compile_s or 0.0) + sum(max(0.0, x - median) for x in slow)
     if case.percentiles:
         figures |= {f"p{q}_s": _percentile(samples, q) for q in (50, 95, 99)}
-    names = dict.fromkeys(name for x in subject.samples for name in x.parts)
-    return figures | ({"parts_s": {n: [x.parts[n] for x in subject.samples] for n in names}} if names else {})
+    return figures
 
 
 def _percentile(samples: Sequence[float], percent: int) -> float:
