@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from backend_calls import said
 
-from sam2fast.profiling.limits import Limits, measure_limits, samples, wait
-
-__all__ = ["Limits", "NotRecordableError", "Timing", "device_time", "measure", "measure_limits", "recorded"]
+from sam2fast.profiling.limits import samples, wait
 
 REPLAYED, CLOCK = "graph replay", "clock"
 # Calls that are made without waiting, to time the host alone. CUDA queues about a thousand launches.

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from backend_calls import OURS
-from measure import Limits, measure
+from measure import measure
 from registry import Case, check
+
+from sam2fast.profiling.limits import Limits
 
 
 def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str, Any]]:

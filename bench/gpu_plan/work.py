@@ -68,7 +68,7 @@ def environment(_: str, context: Context) -> Outcome:
     context.send("environment", about | {"machine": machine(str(context.device))})
     if context.rehearse:
         return Outcome(True, "no limits are measured in a rehearsal")
-    from measure import measure_limits
+    from sam2fast.profiling.limits import measure_limits
 
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     limits = measure_limits(context.device, dtypes)
@@ -146,9 +146,10 @@ def tune(name: str, context: Context) -> Outcome:
 def micro(name: str, context: Context) -> Outcome:
     """Times of some ops, beside what else computes them."""
     from kernel_records import RECORDS, cases, small_cases
-    from measure import Limits, measure_limits
     from micro import case_rows, speed
     from registry import WrongResultError
+
+    from sam2fast.profiling.limits import Limits, measure_limits
 
     # Those of the machine are measured in each process, so that a share of them is of one run.
     limits = Limits(1.0, {}) if context.rehearse else measure_limits(context.device)
