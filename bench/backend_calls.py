@@ -78,9 +78,14 @@ def kernel_if_any(call: Callable[[], Result], device: torch.device) -> Callable[
 
 def ours(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
     """``call`` by our kernels on a GPU, and as the dispatcher has it elsewhere."""
-    return {"triton": by_triton(call)} if runs_kernels(device) else {"sam2fast": call}
+    return by_kernel(call, device) or {"sam2fast": call}
+
+
+def by_kernel(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
+    """``call`` by our kernels on a GPU; nothing elsewhere."""
+    return {"triton": by_triton(call)} if runs_kernels(device) else {}
 
 
 def both_ways(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
     """``call`` as the dispatcher has it, and on a GPU also by our kernels."""
-    return {"sam2fast": call} | ({"triton": by_triton(call)} if runs_kernels(device) else {})
+    return {"sam2fast": call} | by_kernel(call, device)

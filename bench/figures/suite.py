@@ -35,15 +35,6 @@ def newest_of_each(results: Results, gpu: bool | None = None) -> list[Report]:
     return [report for report in found.values() if gpu in (None, "gpu" in report.data["machine"])]
 
 
-def suite(results: Results) -> str:
-    """What was measured on CPUs."""
-    return "\n\n".join(tables_of(results, report) for report in newest_of_each(results, gpu=False))
-
-
-def transformers(results: Results) -> str:
-    return tables_of(results, results.newest("suite-transformers-cpu"))
-
-
 def gpu(results: Results) -> str:
     """What was measured on GPUs: the suite's tables, and links to everything else."""
     suites = newest_of_each(results, gpu=True)
@@ -193,8 +184,8 @@ def seen_difference(results: Results) -> str:
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "summary": summary,
-    "suite": suite,
-    "transformers": transformers,
+    "suite": lambda results: "\n\n".join(tables_of(results, each) for each in newest_of_each(results, gpu=False)),
+    "transformers": lambda results: tables_of(results, results.newest("suite-transformers-cpu")),
     "gpu": gpu,
     "gpu-state": gpu_state,
     "seen-difference": seen_difference,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from backend_calls import by_triton, runs_kernels
+from backend_calls import by_kernel
 from inputs import blobs, small
 from parity_rows import Check, Draw, equal_to, integer
 from published_models import FULL_HD
@@ -74,9 +74,7 @@ def components_case(count: int, height: int, width: int, device: str = "") -> Ca
             calls["scipy on the host"] = by_scipy(mask)
         if mask.numel() <= 256 * 256:  # minutes beyond
             calls["torch loop"] = by_max_pooling(mask)
-        if runs_kernels(on):
-            calls["triton"] = by_triton(lambda: connected_components(mask))
-        return calls
+        return calls | by_kernel(lambda: connected_components(mask), on)
 
     done = work(count, height, width)
     return Case("connected_components", f"{count}x{height}x{width}", "bool", prepare, done, device=device)
@@ -86,14 +84,14 @@ def holes_case(count: int, side: int = 256) -> Case:
     def prepare(device: torch.device) -> Calls:
         logits = blobs(count, side, side, device)
 
-        def run(name: str) -> Callable[[], Any]:
-            def call() -> torch.Tensor:
-                with backend(name):
-                    return fill_holes_and_remove_sprinkles(logits, 0.0, 8.0, 8.0)
+        def filled() -> torch.Tensor:
+            return fill_holes_and_remove_sprinkles(logits, 0.0, 8.0, 8.0)
 
-            return call
+        def by_torch() -> torch.Tensor:
+            with backend("torch"):
+                return filled()
 
-        return {"torch": run("torch")} | ({"triton": run("triton")} if runs_kernels(device) else {})
+        return {"torch": by_torch} | by_kernel(filled, device)
 
     done = Work(2 * 4 * count * side * side)
     return Case("fill_holes_and_remove_sprinkles", f"{count}x{side}x{side}", "float32", prepare, done)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from backend_calls import by_triton, runs_kernels
+from backend_calls import both_ways
 from inputs import random, small
 from parity_rows import Check, Draw, integer, name_of
 from published_models import Windowed, hiera_blocks
@@ -28,8 +28,7 @@ def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool
     def call() -> Tensor:
         return window_attention(*arguments)
 
-    ways = {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled), "sam2fast": call}
-    return ways | ({"triton": by_triton(call)} if runs_kernels(qkv.device) else {})
+    return {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled)} | both_ways(call, qkv.device)
 
 
 def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:

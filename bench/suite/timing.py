@@ -211,9 +211,6 @@ def described(row: dict[str, Any]) -> None:
                 ratio = row["ratio"][name]
                 parts.append(f"{ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})")
             parts += [f"difference {row['difference'][name]:.1e}"] if name in row["difference"] else []
-            parts += [f"error in bf16 {figures['error']:.1e}"] if "error" in figures else []
-            parts += [f"p{q} {figures[f'p{q}_s']:.4g} s" for q in (50, 95, 99) if f"p{q}_s" in figures]
-            parts += [f"compile {figures['compile_s']:.3g} s"] if figures["compile_s"] is not None else []
             parts += [f"{figures['peak_mib']:.0f} MiB"] if figures["peak_mib"] is not None else []
             parts += [figures["path"]] if figures["path"] else []
             line = ", ".join(parts) + (f" [{figures['note']}]" if figures["note"] else "")
