@@ -95,7 +95,7 @@ bench: $(VENV)/.tested  ## whole calls beside the official package on this machi
 	cd bench && "$(abspath $(BIN))/python" -m suite $(BENCH)
 
 bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine
-	$(BIN)/python bench/gpu.py --device cpu --only micro $(GPU)
+	$(BIN)/python bench/gpu.py --device cpu --only micro --budget 3600 $(GPU)
 
 figures: $(VENV)/.tested  ## tables and sentences of README.md and docs/ from bench/results
 	$(BIN)/python bench/figures $(ARGS)

@@ -66,6 +66,8 @@ def visit(arguments: argparse.Namespace) -> int:
     if arguments.rehearse:
         # Its times mean nothing, so steps run side by side, but for those that rewrite the launch table.
         to_run = [step._replace(alone=step.job[0] == "tune", seconds=0) for step in to_run]
+    elif arguments.device == "cpu":  # the limits are those of GPUs
+        to_run = [step._replace(limit_s=arguments.budget) for step in to_run]
 
     def summarise() -> None:
         try:
