@@ -19,7 +19,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers notebooks aot aot-3.6 bench bench-ops bench-transformers figures docs gpu carry tune matrix lint audit format clean
+.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers notebooks aot aot-3.6 bench bench-ops figures docs gpu carry tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -95,10 +95,7 @@ bench: $(VENV)/.tested  ## whole calls beside the official package on this machi
 	cd bench && "$(abspath $(BIN))/python" -m suite $(BENCH)
 
 bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine
-	$(BIN)/pytest bench --benchmark-only $(PYTEST)
-
-bench-transformers: .venv-transformers/.installed  ## beside Hugging Face transformers, in its environment
-	.venv-transformers/bin/python bench/transformers_side_by_side.py --out bench/results $(ARGS)
+	$(BIN)/python bench/gpu.py --device cpu --only micro --budget 3600 $(GPU)
 
 figures: $(VENV)/.tested  ## tables and sentences of README.md and docs/ from bench/results
 	$(BIN)/python bench/figures $(ARGS)
@@ -142,7 +139,7 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
+	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .venv-audit .cache .carry .*_cache .hypothesis build dist out *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

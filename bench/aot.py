@@ -1,12 +1,10 @@
 """Compiles every stored launch configuration ahead of time, without a GPU, and says what the compiler made of it.
 
     python bench/aot.py [--target sm_90] [--op connected_components]
-    python bench/aot.py --candidates [--target sm_90] [--op memory_attention --shape 256x64 --dtype bfloat16]
 
 Fails on an error, more shared memory than the target has, a spill in anything but fp32, and a bfloat16 or float16
 attention kernel without tensor cores; kernels for fp8 are compiled for GPUs that have it, and their attention must
-multiply in fp8. ``--candidates`` compiles what ``tune.py`` tries instead, for sm_90 if no target is named; it takes
-many minutes.
+multiply in fp8.
 """
 
 import argparse
@@ -29,7 +27,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig, launch_table
+from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig, _fitting_row, launch_table
 
 # Target -> shared memory that one block can have, in bytes.
 SHARED_MEMORY = {
@@ -190,15 +188,8 @@ def targets_of(config: LaunchConfig, rows: list[LaunchConfig], wanted: list[str]
 
     If any is, then the row's own; where the row says ``*``, one that no row names, for which fewer rows compete.
     """
-    return [target for target in wanted if chosen(rows, target, config.dtype, config.shape) == config]
-
-
-def chosen(rows: list[LaunchConfig], arch: str, dtype: str, shape: str) -> LaunchConfig | None:
-    """The row that ``launch_config`` takes on this GPU, if any; ``*`` is a dtype or shape that no row names."""
-    fitting = [
-        row for row in rows if row.arch in (ANY, arch) and row.dtype in (ANY, dtype) and row.shape in (ANY, shape)
-    ]
-    return max(fitting, key=lambda row: (row.shape != ANY, row.arch != ANY, row.dtype != ANY), default=None)
+    fitting = [target for target in wanted if config.arch in (ANY, target)]
+    return [target for target in fitting if _fitting_row(rows, "", target, config.dtype, config.shape) == config]
 
 
 def compile_all(work: list[tuple[str, LaunchConfig, Compilation, str]], jobs: int) -> Iterator[Result]:
@@ -245,32 +236,12 @@ def show(result: Result) -> None:
     )
 
 
-def candidates_fail(target: str, arguments: argparse.Namespace) -> bool:
-    """Compiles the candidates that are asked for; whether one does not fit, or there is none."""
-    from tuning_compile import compile_candidates
-
-    asked = {"op": arguments.op, "shape": arguments.shape, "dtype": arguments.dtype}
-    found = compile_candidates(
-        target,
-        lambda search: all(names is None or getattr(search, field) in names for field, names in asked.items()),
-        lambda work: compile_all(work, arguments.jobs),
-    )
-    failed = [verdict for verdict in found if verdict.problem]
-    print(f"{target}: {len(found) - len(failed)} candidates fit, {len(failed)} do not")
-    return bool(failed) or not found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(SHARED_MEMORY))
     parser.add_argument("--op", action="append", choices=sorted(launch_table()))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--candidates", action="store_true", help="what bench/tune.py tries")
-    parser.add_argument("--shape", action="append", help="of candidates")
-    parser.add_argument("--dtype", action="append", help="of candidates")
     arguments = parser.parse_args()
-    if arguments.candidates:
-        sys.exit(any([candidates_fail(target, arguments) for target in arguments.target or ["sm_90"]]))
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")
     work = [

@@ -1,15 +1,38 @@
 """Ways of computing the same thing: what may refuse, and our kernels whatever the launch table says."""
 
+import importlib
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels._dispatch import backend, interpreting
 
 Result = TypeVar("Result")
+OURS = ("triton", "sam2fast")  # our implementations among the subjects of a case, the kernels first
 # Whether kernels are measured on the CPU, too, by Triton's interpreter: set by a rehearsal, whose times mean nothing.
 interpreted = False
+SUPPORT = Path(__file__).parents[1] / "tests" / "support"
+
+
+def on_cpu() -> None:
+    """Kernels run in Triton's interpreter here, repaired as for tests.
+
+    Raises:
+        RuntimeError: Triton is there already, and compiles.
+    """
+    global interpreted
+    if not interpreting():
+        if "triton" in sys.modules:
+            raise RuntimeError("on a CPU kernels need Triton's interpreter: set TRITON_INTERPRET=1")
+        os.environ["TRITON_INTERPRET"] = "1"
+    if str(SUPPORT) not in sys.path:
+        sys.path.insert(0, str(SUPPORT))
+    importlib.import_module("interpreter").install()
+    interpreted = True
 
 
 def runs_kernels(device: torch.device) -> bool:
@@ -21,6 +44,11 @@ class RefusedError(RuntimeError):
     """A way of computing that does not take this shape on this device."""
 
 
+def said(error: BaseException) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def may_refuse(call: Callable[[], Result]) -> Callable[[], Result]:
     """``call`` with whatever a library or compiler raises as :class:`RefusedError`; never for our own subjects."""
 
@@ -28,7 +56,7 @@ def may_refuse(call: Callable[[], Result]) -> Callable[[], Result]:
         try:
             return call()
         except Exception as error:
-            raise RefusedError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+            raise RefusedError(said(error)) from error
 
     return run
 
@@ -50,9 +78,14 @@ def kernel_if_any(call: Callable[[], Result], device: torch.device) -> Callable[
 
 def ours(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
     """``call`` by our kernels on a GPU, and as the dispatcher has it elsewhere."""
-    return {"triton": by_triton(call)} if runs_kernels(device) else {"sam2fast": call}
+    return by_kernel(call, device) or {"sam2fast": call}
+
+
+def by_kernel(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
+    """``call`` by our kernels on a GPU; nothing elsewhere."""
+    return {"triton": by_triton(call)} if runs_kernels(device) else {}
 
 
 def both_ways(call: Callable[[], Any], device: torch.device) -> dict[str, Callable[[], Any]]:
     """``call`` as the dispatcher has it, and on a GPU also by our kernels."""
-    return {"sam2fast": call} | ({"triton": by_triton(call)} if runs_kernels(device) else {})
+    return {"sam2fast": call} | by_kernel(call, device)

@@ -2,10 +2,10 @@
 
     python bench/collect.py DIR
 
-DIR is what ``bench/gpu.py --out`` wrote. Benchmarks of kernels go into ``<device>-<date>.json`` and a table of the same
-name, whole calls into ``suite-<device>-<date>.json``; what was measured again replaces what was there. Tuned rows go
-into ``kernels/launch_table.json``, in place of those of the same GPU, dtype and shape class. ``make figures`` then
-renews the documents.
+DIR is what ``bench/gpu.py --out`` wrote. Benchmarks of kernels go into ``<device>-<date>.json``, whole calls into
+``suite-<device>-<date>.json``; what was measured again replaces what was there. Tuned rows go into
+``kernels/launch_table.json``, in place of those of the same GPU, dtype and shape class. ``make figures`` then renews
+the documents.
 """
 
 import argparse
@@ -85,22 +85,7 @@ def _report(path: Path, date: str, machine: dict[str, Any], parts: dict[str, Any
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
     content |= {"date": date, "machine": machine, "parts": content["parts"] | parts}
     write_json(path, content)
-    write_text(path.with_suffix(".md"), tables(content))
     return path
-
-
-def tables(content: dict[str, Any]) -> str:
-    """A Markdown table per part."""
-    lines = [f"# {content['machine']['device']}, {content['date']}", "", f"`{json.dumps(content['machine'])}`"]
-    for part, rows in content["parts"].items():
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        lines += ["", f"## {part}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(_shown(row.get(column, "")) for column in columns) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "/").replace("\n", " ")
 
 
 def main() -> None:

@@ -34,10 +34,11 @@ MOST_JOBS = 8
 
 def main() -> int:
     arguments = _arguments()
+    sys.path += [str(ROOT), str(CARRIED)]  # where sam2fast and packages that steps need may be
     if arguments.step:
         from gpu_plan.work import main as work
 
-        return work(arguments.step, arguments.device, arguments.rehearse, arguments.thorough, arguments.records)
+        return work(arguments.step, arguments.device, arguments.rehearse, arguments.records)
     return visit(arguments)
 
 
@@ -65,6 +66,8 @@ def visit(arguments: argparse.Namespace) -> int:
     if arguments.rehearse:
         # Its times mean nothing, so steps run side by side, but for those that rewrite the launch table.
         to_run = [step._replace(alone=step.job[0] == "tune", seconds=0) for step in to_run]
+    elif arguments.device == "cpu":  # the limits are those of GPUs
+        to_run = [step._replace(limit_s=arguments.budget) for step in to_run]
 
     def summarise() -> None:
         try:
@@ -73,11 +76,10 @@ def visit(arguments: argparse.Namespace) -> int:
             print(f"the table could not be written: {error}", flush=True)
 
     own = [sys.executable, str(Path(__file__).resolve()), "--device", arguments.device]
-    own += ["--rehearse"] * arguments.rehearse + ["--thorough"] * arguments.thorough
+    own += ["--rehearse"] * arguments.rehearse
     jobs = min(MOST_JOBS, max(1, (os.cpu_count() or 2) // (1 if arguments.rehearse else 2)))
     log = Log(out / "log.txt")
     environment = _environment(out, records, arguments.rehearse)
-    sys.path += [str(CARRIED)]  # where packages that steps need may be
     runner = Runner(own, environment, records, log, start + arguments.budget, jobs, summarise)
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -117,7 +119,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS", help="all of it, at most")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results.jsonl of an earlier visit to go on from")
     parser.add_argument("--out", type=Path, default=OUT, help="a flat folder for the results")
-    parser.add_argument("--thorough", action="store_true", help="parity on thousands of inputs, for many minutes")
     parser.add_argument("--rehearse", action="store_true", help="small shapes in Triton's interpreter; no times")
     parser.add_argument("--step", help=argparse.SUPPRESS)  # one step, in this process
     parser.add_argument("--records", type=int, help=argparse.SUPPRESS)  # where it writes its rows

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from backend_calls import said
 
-from sam2fast.profiling.limits import Limits, measure_limits, samples, wait
-
-__all__ = ["Limits", "NotRecordableError", "Timing", "device_time", "measure", "measure_limits", "recorded"]
+from sam2fast.profiling.limits import samples, wait
 
 REPLAYED, CLOCK = "graph replay", "clock"
 # Calls that are made without waiting, to time the host alone. CUDA queues about a thousand launches.
@@ -121,8 +120,7 @@ def recorded(call: Callable[[], Any], device: torch.device) -> Iterator[Callable
             torch.cuda.synchronize(device)
             kept = _capture(call, graph, pool, device)
         except Exception as error:  # whatever the call or CUDA raises
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            raise NotRecordableError(said) from error
+            raise NotRecordableError(said(error)) from error
         finally:
             torch.cuda.synchronize(device)
     try:

@@ -70,11 +70,10 @@ class Check(NamedTuple):
     Attributes:
         groups: draws of like size, by a plan, a dtype, a variant, a generator and a device.
         full, short, quick, tiny: plans, numbers that ``groups`` knows: for much and little time on a GPU, for memory
-            checkers, and for tests of the comparison itself.
+            checkers, and for rehearsals and tests of the comparison itself.
         ops: names whose launches are counted; each call launches each once.
         launchers: names of the functions that launch the kernels, after the module's below ``sam2fast.kernels``, and
             the results that tests falsify.
-        rehearsal: the plan for a rehearsal, by default ``quick`` with one draw.
         dtypes: that the op is compared in; None is whatever it takes, and not in the row.
         is_exact: whether results have to be equal; then draws judge them.
         variants: of a plan.
@@ -91,7 +90,6 @@ class Check(NamedTuple):
     tiny: Any
     ops: Sequence[str]
     launchers: Sequence[tuple[str, int]]
-    rehearsal: Any = None
     dtypes: Sequence[torch.dtype | None] = ALL_DTYPES
     is_exact: bool = False
     variants: Callable[[Any], Sequence[Any]] = lambda plan: (None,)
@@ -103,8 +101,7 @@ class Check(NamedTuple):
 
     @property
     def plan(self) -> Any:
-        rehearsal = self.rehearsal or self.quick._replace(draws=1)
-        return planned(self.full, self.short, self.quick, rehearsal)
+        return planned(self.full, self.short, self.quick, self.tiny)
 
     @property
     def planned_dtypes(self) -> Sequence[torch.dtype | None]:

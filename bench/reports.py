@@ -9,18 +9,13 @@ from typing import Any
 from sam2fast.io.atomic import atomic_write
 
 
-def report_path(folder: Path, name: str) -> Path:
-    """Today's file."""
-    return folder / f"{name}-{_today()}.json"
-
-
 def write_report(folder: Path, name: str, /, *, machine: dict[str, Any], **content: Any) -> Path:
     """Writes today's file, its date first, and says where it is.
 
     Args:
         machine: what :func:`suite.machine.machine` says, or that and more: no file is without versions and commit.
     """
-    path = report_path(folder, name)
+    path = folder / f"{name}-{_today()}.json"
     write_json(path, {"date": _today(), "machine": machine, **content})
     return path
 

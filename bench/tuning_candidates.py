@@ -1,8 +1,7 @@
 """What ``tune.py`` tries for a row of the launch table.
 
-Candidates that cannot be launched cost minutes on a rented GPU, so that lists leave out what does not fit: by the
-formulas of the records, and by ``python bench/aot.py --candidates``, which compiles the rest for sm_90 and says what
-spills or takes more registers or shared memory than there are.
+Candidates that cannot be launched cost minutes on a rented GPU, so that lists leave out what does not fit, by the
+formulas of the records.
 """
 
 from collections.abc import Iterable

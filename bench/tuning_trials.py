@@ -2,28 +2,22 @@
 
 import contextlib
 import importlib
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import backend_calls
 import torch
-from backend_calls import by_triton
+from backend_calls import OURS, by_triton, said
 from measure import device_time
 from registry import Calls, Case, Expected, compare, expectation
 from tuning_candidates import Search
 
 from sam2fast.kernels import _launch
-from sam2fast.kernels._dispatch import interpreting, launches
+from sam2fast.kernels._dispatch import launches
 from sam2fast.kernels._launch import ANY, LaunchConfig
 from sam2fast.kernels.window_attention.sdpa import NAMES, refused
 
 # Where cases come from, as "module:function": those that decide, and small ones for a rehearsal without a GPU.
 CASES, SMALL_CASES = "kernel_records:cases", "kernel_records:small_cases"
-OURS = ("triton", "sam2fast")
-SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 
 
 class Attempt(NamedTuple):
@@ -52,22 +46,6 @@ class Subject(NamedTuple):
     @property
     def baseline(self) -> Callable[[], Any]:
         return next(iter(self.calls.values()))
-
-
-def on_cpu() -> None:
-    """Kernels run in Triton's interpreter here, repaired as for tests.
-
-    Raises:
-        RuntimeError: Triton is there already, and compiles.
-    """
-    if not interpreting():
-        if "triton" in sys.modules:
-            raise RuntimeError("on a CPU kernels need Triton's interpreter: set TRITON_INTERPRET=1")
-        os.environ["TRITON_INTERPRET"] = "1"
-    if str(SUPPORT) not in sys.path:
-        sys.path.insert(0, str(SUPPORT))
-    importlib.import_module("interpreter").install()
-    backend_calls.interpreted = True
 
 
 def cases_of(source: str) -> Iterable[Case]:
@@ -140,7 +118,3 @@ def times(
             found[subject.case.name], way = device_time(subject.ours(attempt.by_kernel), device, budget_s, least)
             ways.add(way)
     return found, ways
-
-
-def said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

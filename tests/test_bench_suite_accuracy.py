@@ -47,7 +47,7 @@ def test_a_wrong_result_gets_no_time(wrong, dtype, tmp_path):
     assert ours["samples_s"] == [] and ours["note"].startswith("WRONG") and "sam2fast" not in row["ratio"]
     assert len(row["subjects"]["official"]["samples_s"]) == len(row["subjects"]["sam2fast compiled"]["samples_s"]) == 3
     group = plans.Group(case_with({"official": Stand(), "sam2fast": Stand(wrong)}), SETTING, ((None, None),), 3, BOTH)
-    assert not run([group], None)
+    assert not run([group])
 
 
 @pytest.mark.parametrize(("off", "right"), [(0.019, True), (0.021, False), (float("nan"), False)])
@@ -211,7 +211,7 @@ def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch
     monkeypatch.setattr(graph_runner, "EagerRecorder", lambda device: Recorder(lambda: len(kept) >= rows_before))
     setting, kept = Setting("nano", "fp32", 64, frames=3), []
     group = plans.Group(case_of(name), setting, ((1, None), (2, None)), 1, ("sam2fast",))
-    assert not run([group], None, save=kept.append)
+    assert not run([group], kept.append)
     found = [row["subjects"]["sam2fast"] for row in kept]
     for ours in found[:rows_before]:
         assert ours["path"] == "recorded" and ours["samples_s"]

@@ -175,29 +175,27 @@ def test_steps_have_names_and_limits_of_their_own():
     assert all(0 < step.seconds <= step.limit_s <= MOST_S < BUDGET_S for step in steps)
 
 
-class TestRecords:
-    def test_a_full_disk_is_made_up_for(self, tmp_path):
-        records = Records(tmp_path)
-        records.add({"kind": "row", "step": "a", "row": "x" * 50})
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (130, hard))
-        try:
-            records.add({"kind": "row", "step": "b", "row": "y" * 50})
-            assert "File too large" in records.problem
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert [record["step"] for record in read_records(tmp_path / "results.jsonl")] == ["a"]
-        records.add({"kind": "row", "step": "c", "row": ""})
-        assert records.problem is None
-        assert read_records(tmp_path / "results.jsonl") == records.all and len(records.all) == 3
+def test_results_wait_for_room(tmp_path):
+    records = Records(tmp_path)
+    records.add({"kind": "row", "step": "a", "row": "x" * 50})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (130, hard))
+    try:
+        records.add({"kind": "row", "step": "b", "row": "y" * 50})
+        assert "File too large" in records.problem
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [record["step"] for record in read_records(tmp_path / "results.jsonl")] == ["a"]
+    records.add({"kind": "row", "step": "c", "row": ""})
+    assert records.problem is None and read_records(tmp_path / "results.jsonl") == records.all
 
-    def test_a_file_of_another_kind_is_refused(self, tmp_path):
-        path = tmp_path / "other.jsonl"
-        path.write_text('{"a": 1}\n{"kind": "row", "step": "b"}\n')
-        with pytest.raises(SystemExit, match="other.jsonl, line 1: expected a record of a step"):
-            read_records(path)
-        with pytest.raises(SystemExit, match="cannot be read"):
-            read_records(tmp_path / "none.jsonl")
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n', "no JSON\n"])
+def test_a_file_of_another_kind_is_refused(tmp_path, text):
+    path = tmp_path / "other.jsonl"
+    path.write_text(text)
+    with pytest.raises(SystemExit, match="other.jsonl.*expected"):
+        read_records(path)
 
 
 TABLE = {"nms": [{"arch": "*", "dtype": "*", "shape": "*", "meta": {"A": 1}, "options": {"num_warps": 4}}]}
@@ -240,7 +238,6 @@ def test_collected_rows_replace_earlier_ones(tmp_path):
     assert report.name == "nvidia-h200-2026-12-01.json" and content["machine"] == MACHINE
     assert [row["p50 ms"] for row in content["parts"]["micro"]] == [1.5, 4.0]
     assert content["parts"]["verdicts"][0]["verdict"] == "passed"
-    assert "## micro" in report.with_suffix(".md").read_text() and "1 / 2" in report.with_suffix(".md").read_text()
 
 
 def test_a_later_visit_keeps_the_parts_of_an_earlier(tmp_path):

@@ -15,10 +15,13 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from suite.schema import SchemaError
+
 from figures import kernels, suite, tables
 from figures.results import FiguresError, Results
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "bench" / "results"
 END = "<!-- /figures -->"
 PART = re.compile(rf"<!-- figures:([a-z0-9-]+) -->(.*?){END}", re.DOTALL)
 ANY = re.compile(r"<!--\s*/?figures.*?-->")
@@ -59,10 +62,8 @@ def replace(text: str, results: Results) -> str:
             raise FiguresError(f"there is no part {name!r}; the parts are {', '.join(SECTIONS)}")
         try:
             content = SECTIONS[name](results)
-        except FiguresError as error:
-            raise FiguresError(f"the part {name!r}: {error}") from error
-        except KeyError as error:
-            raise FiguresError(f"the part {name!r}: a result file lacks the field {error}") from error
+        except (FiguresError, SchemaError, KeyError) as error:
+            raise FiguresError(f"the part {name!r} lacks a field or file: {error}") from error
         if own_lines:
             content = "\n\n".join(["", *map(_wrapped, content.split("\n\n")), ""])
         return f"<!-- figures:{name} -->{content}{END}"
@@ -80,10 +81,9 @@ def _wrapped(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if something would change")
-    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="the result files")
     options = parser.parse_args(arguments)
     try:
-        made = generate(ROOT, options.results)
+        made = generate(ROOT, RESULTS)
     except FiguresError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

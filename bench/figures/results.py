@@ -35,19 +35,9 @@ class Results:
         self.folder, self.root = folder, root
 
     def reports(self, kind: str) -> list[Report]:
-        """All files ``KIND-DATE.json``, the newest first. ``kind`` is a regular expression.
-
-        Raises:
-            FiguresError: a file cannot be read.
-        """
+        """All files ``KIND-DATE.json``, the newest first. ``kind`` is a regular expression."""
         dated = [(m[1], p) for p in self.folder.glob("*.json") if (m := re.fullmatch(f"(?:{kind}){DATE}", p.name))]
-        found = []
-        for _, path in sorted(dated, reverse=True):
-            try:
-                found.append(Report(path.name, json.loads(path.read_text(encoding="utf-8"))))
-            except ValueError as error:
-                raise FiguresError(f"{path} is not JSON: {error}") from error
-        return found
+        return [Report(p.name, json.loads(p.read_text(encoding="utf-8"))) for _, p in sorted(dated, reverse=True)]
 
     def newest(self, kind: str, suits: Callable[[dict[str, Any]], Any] = lambda data: True) -> Report:
         """The newest file of a kind, of those that suit.
@@ -55,10 +45,10 @@ class Results:
         Raises:
             FiguresError: there is none.
         """
-        for report in self.reports(kind):
-            if suits(report.data):
-                return report
-        raise FiguresError(f"no file {kind}-DATE.json with what is needed in {self.folder}")
+        found = next((report for report in self.reports(kind) if suits(report.data)), None)
+        if found is None:
+            raise FiguresError(f"no file {kind}-DATE.json with what is needed in {self.folder}")
+        return found
 
     def link(self, report: Report, text: str = "") -> str:
         """A link to a result file; by default its path is the text."""
@@ -143,13 +133,16 @@ def count(number: int) -> str:
     return WORDS[number] if number < len(WORDS) else f"{number:,}"
 
 
+def several(number: int, what: str) -> str:
+    return f"{count(number)} {what}{'s' * (number > 1)}"
+
+
 def machine(about: dict[str, Any]) -> str:
     """What was measured on, as a piece of a sentence."""
     versions = f"torch {about['torch'].split('+')[0]}, Python {'.'.join(about['python'].split('.')[:2])}"
     if "gpu" in about:
         return f"{about['gpu']}, {versions}"
-    threads = f"{count(about['threads'])} thread{'s' * (about['threads'] > 1)}"
-    return f"{threads} of an {processor(about)}, {versions}"
+    return f"{several(about['threads'], 'thread')} of an {processor(about)}, {versions}"
 
 
 def processor(about: dict[str, Any]) -> str:

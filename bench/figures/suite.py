@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from suite.schema import SchemaError, validate
+from suite.schema import validate
 
-from figures.results import FiguresError, Report, Results, count, machine, processor, seconds, small, table, write
+from figures.results import FiguresError, Report, Results, machine, processor, seconds, several, small, table, write
 
 SUITE = r"suite-(?!transformers-)[a-z0-9-]+"
 # Columns with templates of their cells, and those of each implementation NAME. What no row has, gets no column.
@@ -22,8 +22,7 @@ FIGURES = {
 }
 PAIR = ("official", "sam2fast")
 ENCODE, TRACK, MASKS = "image encode", "video steady frame", "automatic masks"
-LEFT_OUT = "not asked for"
-BEFORE = re.compile(r"\d+ frames before the first")
+UNSAID = re.compile(r"|not asked for|\d+ frames before the first")  # notes that tables leave out
 Row = dict[str, Any]
 
 
@@ -32,26 +31,14 @@ def newest_of_each(results: Results, gpu: bool | None = None) -> list[Report]:
     found: dict[str, Report] = {}
     for report in results.reports(SUITE):
         if found.setdefault(processor(report.data["machine"]), report) is report:
-            try:
-                validate(report.data)
-            except SchemaError as error:
-                raise FiguresError(f"{report.name}: {error}") from error
+            validate(report.data)
     return [report for report in found.values() if gpu in (None, "gpu" in report.data["machine"])]
-
-
-def suite(results: Results) -> str:
-    """What was measured on CPUs."""
-    return "\n\n".join(tables_of(results, report) for report in newest_of_each(results, gpu=False))
-
-
-def transformers(results: Results) -> str:
-    return tables_of(results, results.newest("suite-transformers-cpu"))
 
 
 def gpu(results: Results) -> str:
     """What was measured on GPUs: the suite's tables, and links to everything else."""
     suites = newest_of_each(results, gpu=True)
-    others = [report for report in _on_gpus(results) if not re.match(SUITE, report.name)]
+    others = [report for report in results.reports(".+") if _gpu_of(report) and not re.match(SUITE, report.name)]
     listed = "\n".join(f"- {results.link(report)}" for report in others)
     parts = [*(tables_of(results, report) for report in suites), listed]
     return "\n\n".join(filter(None, parts)) or "Nothing has been measured on a GPU."
@@ -59,7 +46,7 @@ def gpu(results: Results) -> str:
 
 def gpu_state(results: Results) -> str:
     """A piece of a sentence."""
-    names = {_gpu_of(report) for report in _on_gpus(results)}
+    names = {_gpu_of(report) for report in results.reports(".+")} - {""}
     if not names:
         return "nothing has been measured on a GPU"
     return f"measured on {' and '.join(sorted(names))}: [benchmarks]({results.root}docs/benchmarks.md)"
@@ -70,10 +57,6 @@ def _gpu_of(report: Report) -> str:
     about = report.data.get("machine")
     name = about.get("gpu") or about.get("device", "") if isinstance(about, dict) else ""
     return "" if name.startswith("CPU") else str(name)
-
-
-def _on_gpus(results: Results) -> list[Report]:
-    return [report for report in results.reports(".+") if _gpu_of(report)]
 
 
 def tables_of(results: Results, report: Report) -> str:
@@ -135,9 +118,7 @@ def _notes(row: Row) -> Iterator[str]:
     if row["note"]:
         yield row["note"].replace("a picture", "an image")  # codespell:ignore
     for name, subject in row["subjects"].items():
-        said = [
-            note for note in subject["note"].split("; ") if note not in ("", LEFT_OUT) and not BEFORE.fullmatch(note)
-        ]
+        said = [note for note in subject["note"].split("; ") if not UNSAID.fullmatch(note)]
         if said:
             yield f"{name}: {'; '.join(said)}"
 
@@ -150,7 +131,7 @@ def summary(results: Results) -> str:
     for report in newest_of_each(results, gpu=False):
         about = report.data["machine"]
         for row in filter(_is_in_summary, report.data["rows"]):
-            what = f"a frame of a video, {objects(row['objects'])}" if row["case"] == TRACK else "an image"
+            what = f"a frame of a video, {several(row['objects'], 'object')}" if row["case"] == TRACK else "an image"
             medians = [_median(row, name) for name in PAIR]
             cells.setdefault(what, {})[processor(about)] = _pair(row["ratio"][PAIR[1]], medians)
             runs.add(len(row["subjects"][PAIR[1]]["samples_s"]))
@@ -171,10 +152,6 @@ def summary(results: Results) -> str:
         f"torchvision's. In videos, {'; '.join(note for note in notes if note.startswith(PAIR[0]))}. Samples: {links}."
     )
     return table(["official → sam2fast", *columns], lines) + "\n\n" + about
-
-
-def objects(number: int) -> str:
-    return f"{count(number)} object{'s' * (number > 1)}"
 
 
 def _is_in_summary(row: Row) -> bool:
@@ -207,8 +184,8 @@ def seen_difference(results: Results) -> str:
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "summary": summary,
-    "suite": suite,
-    "transformers": transformers,
+    "suite": lambda results: "\n\n".join(tables_of(results, each) for each in newest_of_each(results, gpu=False)),
+    "transformers": lambda results: tables_of(results, results.newest("suite-transformers-cpu")),
     "gpu": gpu,
     "gpu-state": gpu_state,
     "seen-difference": seen_difference,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from figures.results import FiguresError, Results, field, machine, table, write
+from figures.results import Results, field, machine, table, write
 
 Data = dict[str, Any]
 
@@ -46,18 +46,14 @@ def part(results: Results, kind: str, options: dict[str, str], template: str) ->
     needed, rows_of = options.get("has"), options.get("rows", "rows")
     wanted = {key: value for key, value in options.items() if key not in ("has", "rows")}
     report = results.newest(kind, lambda data: needed is None or field(data, needed))
-    try:
-        rows = ROWS[rows_of](report.data) if rows_of in ROWS else report.data.get(rows_of, [])
-        shown = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
-        more: Data = {"shown": shown, "link": lambda text: results.link(report, text)}
-        about = report.data.get("machine")
-        more |= {"on": machine(about)} if isinstance(about, dict) else {}
-        *lines, text = template.split("\n")
-        cells = [_cells(write(lines[1], row)) for row in shown] if lines else []
-        said = write(text, report.data | more)
-    except (KeyError, FiguresError) as error:
-        raise FiguresError(f"{report.name} lacks a field: {error}") from error
-    return "\n\n".join([*([table(_cells(lines[0]), cells)] if lines else []), said])
+    rows = ROWS[rows_of](report.data) if rows_of in ROWS else report.data.get(rows_of, [])
+    shown = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    more: Data = {"shown": shown, "link": lambda text: results.link(report, text)}
+    about = report.data.get("machine")
+    more |= {"on": machine(about)} if isinstance(about, dict) else {}
+    *lines, text = template.split("\n")
+    tables = [table(_cells(lines[0]), [_cells(write(lines[1], row)) for row in shown])] if lines else []
+    return "\n\n".join([*tables, write(text, report.data | more)])
 
 
 def _cells(line: str) -> list[str]:

@@ -1,10 +1,11 @@
 """Results as they come, a line of JSON each, kept in memory too in case the disk is full; and the table at the end."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from reports import write_text
 
 from gpu_plan.steps import Step
 
@@ -27,38 +28,22 @@ class Records:
 
     def __init__(self, folder: Path, earlier: Iterable[Record] = ()) -> None:
         self._path = folder / NAME
-        self.all: list[Record] = []
+        self.all: list[Record] = list(earlier)
         self.problem: str | None = None
-        self._written = self._size = 0  # records in the file, and its bytes
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not self._path.is_symlink():
-                self._path.unlink(missing_ok=True)
-        except OSError as error:
-            self.problem = str(error)
-        for record in earlier:
-            self.add(record)
+        self.write()
 
     def add(self, record: Record) -> None:
-        """Keeps a record, and writes it with those that could not be written before."""
+        """Keeps a record, and writes the file."""
         self.all.append(record)
         self.write()
 
     def write(self) -> None:
-        """Appends what is not in the file yet."""
-        text = "".join(json.dumps(record) + "\n" for record in self.all[self._written :]).encode()
+        """Writes all of them atomically; without room for them, the file keeps what it has."""
         try:
-            with open(self._path, "ab", buffering=0) as file:
-                if file.tell() > self._size:  # half of a line, from when the disk was full
-                    file.truncate(self._size)
-                view = memoryview(text)
-                while view:
-                    view = view[file.write(view) :]
-                os.fsync(file.fileno())
+            write_text(self._path, "".join(json.dumps(record) + "\n" for record in self.all))
+            self.problem = None
         except OSError as error:
             self.problem = str(error)
-        else:
-            self._written, self._size, self.problem = len(self.all), self._size + len(text), None
 
     def verdicts(self) -> dict[str, Record]:
         """The latest verdict of each step."""
@@ -70,25 +55,17 @@ class Records:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file; a last line that was cut off is left out.
+    """The records of a file.
 
     Raises:
         SystemExit: it is no such file.
     """
-    found: list[Record] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
         raise SystemExit(f"{path} cannot be read ({error}); expected the {NAME} of an earlier visit") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            record["kind"], record["step"]
-        except (ValueError, TypeError, KeyError):
-            if number == len(lines):
-                break
-            raise SystemExit(f"{path}, line {number}: expected a record of a step, got {line[:80]!r}") from None
-        found.append(record)
+    if any(not {"kind", "step"} <= set(record) for record in found):
+        raise SystemExit(f"{path}: expected a record of a step in each line")
     return found
 
 

@@ -5,11 +5,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import IO, Any
 from gpu_plan.records import Record, Records
 from gpu_plan.steps import Step
 
-MOST_LOG = 200_000  # bytes of what one step prints that the log takes
 NO_TIME = "not run: no time left"
 PASSED = "passed"
 
@@ -28,21 +27,12 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._written: dict[str, int] = {}
 
     def say(self, step: str, line: str) -> None:
         with self._lock:
-            print(f"{step}: {line}" if step else line, flush=True)
-            written = self._written.get(step, 0)
-            if written > MOST_LOG:
-                return
-            text = f"{step}: {line}\n" if written + len(line) <= MOST_LOG else f"{step}: the rest is left out\n"
-            self._written[step] = written + len(text)
-            try:
-                with open(self._path, "a", encoding="utf-8") as file:
-                    file.write(text)
-            except OSError:
-                pass  # a full disk; the records say so
+            print(f"{step}: {line}", flush=True)
+            with suppress(OSError), open(self._path, "a", encoding="utf-8") as file:
+                file.write(f"{step}: {line}\n")
 
 
 class Runner:
@@ -197,9 +187,5 @@ def is_failure(record: Record) -> bool:
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    except PermissionError:  # all of the group are gone but not yet waited for, on some systems
-        print(f"processes of {process.pid} could not be killed", file=sys.stderr)

@@ -43,19 +43,17 @@ class Context(NamedTuple):
         send: sends one row of a part.
         rehearse: whether only the code is tried, in Triton's interpreter and at small shapes.
         limit_s: when the process is killed.
-        thorough: whether parity takes its full plans instead of short ones.
     """
 
     device: torch.device
     send: Callable[[str, dict[str, Any]], None]
     limit_s: float = float("inf")
     rehearse: bool = False
-    thorough: bool = False
 
     @property
     def mode(self) -> str:
         """How much is tried by tests of parity."""
-        return "rehearsal" if self.rehearse else "full" if self.thorough else "short"
+        return "rehearsal" if self.rehearse else "short"
 
 
 class MissingPackageError(Exception):
@@ -64,13 +62,13 @@ class MissingPackageError(Exception):
 
 def environment(_: str, context: Context) -> Outcome:
     """Versions, the device, and the rates of a large copy and of large matrix products."""
-    from suite.machine import machine, packages
+    from suite.machine import machine
 
     about: dict[str, Any] = {"date": datetime.date.today().isoformat(), "rehearsal": context.rehearse}
-    context.send("environment", about | {"machine": machine(str(context.device)), **packages(OPTIONAL)})
+    context.send("environment", about | {"machine": machine(str(context.device))})
     if context.rehearse:
         return Outcome(True, "no limits are measured in a rehearsal")
-    from measure import measure_limits
+    from sam2fast.profiling.limits import measure_limits
 
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     limits = measure_limits(context.device, dtypes)
@@ -148,9 +146,10 @@ def tune(name: str, context: Context) -> Outcome:
 def micro(name: str, context: Context) -> Outcome:
     """Times of some ops, beside what else computes them."""
     from kernel_records import RECORDS, cases, small_cases
-    from measure import Limits, measure_limits
     from micro import case_rows, speed
     from registry import WrongResultError
+
+    from sam2fast.profiling.limits import Limits, measure_limits
 
     # Those of the machine are measured in each process, so that a share of them is of one run.
     limits = Limits(1.0, {}) if context.rehearse else measure_limits(context.device)
@@ -183,7 +182,7 @@ def call(name: str, context: Context) -> Outcome:
         context.send("suite", row)
 
     groups = rehearsal(name) if context.rehearse else GPU_STEPS[name](str(context.device))
-    right = run(groups, None, save=save)
+    right = run(groups, save)
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
     missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None
     if missing:
@@ -241,7 +240,7 @@ JOBS = {
 }
 
 
-def main(name: str, device: str, rehearse: bool, thorough: bool, records: int | None) -> int:
+def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
     """Runs one step in this process.
 
     Args:
@@ -261,11 +260,13 @@ def main(name: str, device: str, rehearse: bool, thorough: bool, records: int | 
         write({"kind": "row", "part": part, "row": row})
 
     if rehearse:
-        _interpret()
+        from backend_calls import on_cpu  # and not what reads SAM2FAST_PARITY, which jobs set
+
+        on_cpu()
     job, argument, limit_s = next(((*step.job, step.limit_s) for step in plan() if step.name == name), (name, "", 0.0))
     start = time.perf_counter()
     try:
-        outcome = JOBS[job](argument, Context(torch.device(device), send, limit_s, rehearse, thorough))
+        outcome = JOBS[job](argument, Context(torch.device(device), send, limit_s, rehearse))
     except (ModuleNotFoundError, MissingPackageError) as error:
         missing = str(error)
         if isinstance(error, ModuleNotFoundError):
@@ -277,16 +278,3 @@ def main(name: str, device: str, rehearse: bool, thorough: bool, records: int | 
     print(f"{name}: {outcome} in {time.perf_counter() - start:.1f} s", flush=True)
     write({"kind": "end", **outcome._asdict()})
     return 0 if outcome.right else 1
-
-
-def _interpret() -> None:
-    """Kernels run in Triton's interpreter from here on, repaired, and are measured like on a GPU."""
-    import backend_calls
-    from suite.subjects import SUPPORT
-
-    if str(SUPPORT) not in sys.path:
-        sys.path.insert(0, str(SUPPORT))
-    import interpreter
-
-    interpreter.install()
-    backend_calls.interpreted = True

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from backend_calls import by_triton, runs_kernels
+from backend_calls import by_kernel
 from inputs import blobs, small
 from parity_rows import Check, Draw, equal_to, integer
 from published_models import FULL_HD
@@ -66,33 +66,32 @@ def work(count: int, height: int, width: int) -> Work:
     return Work(9.0 * count * height * width)
 
 
-def components_case(count: int, height: int, width: int) -> Case:
-    def prepare(device: torch.device) -> Calls:
-        mask = blobs(count, height, width, device) > 0
+def components_case(count: int, height: int, width: int, device: str = "") -> Case:
+    def prepare(on: torch.device) -> Calls:
+        mask = blobs(count, height, width, on) > 0
         calls: dict[str, Callable[[], Any]] = {"torch": lambda: connected_components_reference(mask)}
         if importlib.util.find_spec("scipy"):
             calls["scipy on the host"] = by_scipy(mask)
         if mask.numel() <= 256 * 256:  # minutes beyond
             calls["torch loop"] = by_max_pooling(mask)
-        if runs_kernels(device):
-            calls["triton"] = by_triton(lambda: connected_components(mask))
-        return calls
+        return calls | by_kernel(lambda: connected_components(mask), on)
 
-    return Case("connected_components", f"{count}x{height}x{width}", "bool", prepare, work(count, height, width))
+    done = work(count, height, width)
+    return Case("connected_components", f"{count}x{height}x{width}", "bool", prepare, done, device=device)
 
 
 def holes_case(count: int, side: int = 256) -> Case:
     def prepare(device: torch.device) -> Calls:
         logits = blobs(count, side, side, device)
 
-        def run(name: str) -> Callable[[], Any]:
-            def call() -> torch.Tensor:
-                with backend(name):
-                    return fill_holes_and_remove_sprinkles(logits, 0.0, 8.0, 8.0)
+        def filled() -> torch.Tensor:
+            return fill_holes_and_remove_sprinkles(logits, 0.0, 8.0, 8.0)
 
-            return call
+        def by_torch() -> torch.Tensor:
+            with backend("torch"):
+                return filled()
 
-        return {"torch": run("torch")} | ({"triton": run("triton")} if runs_kernels(device) else {})
+        return {"torch": by_torch} | by_kernel(filled, device)
 
     done = Work(2 * 4 * count * side * side)
     return Case("fill_holes_and_remove_sprinkles", f"{count}x{side}x{side}", "float32", prepare, done)
@@ -117,10 +116,13 @@ def draws(plan: Plan, _: None, __: None, generator: torch.Generator, device: tor
         done += batch
 
 
-QUICK = Plan(masks=8, side=40, batch=3)
 SIZES = ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
 RECORD = Record(
-    cases=[*(components_case(*size) for size in SIZES), *(holes_case(count) for count in (1, 3, 64))],
+    # The reference implementation takes minutes of a CPU for the larger ones.
+    cases=[
+        *(components_case(*size, device) for size, device in zip(SIZES, ("", "cuda", "cuda"), strict=True)),
+        *(holes_case(count) for count in (1, 3, 64)),
+    ],
     small=[components_case(1, 16, 24), holes_case(1, side=16)],
     searches=[
         search(
@@ -140,8 +142,7 @@ RECORD = Record(
             lambda *given: [draws(*given)],
             full=Plan(),
             short=Plan(masks=1000),
-            quick=QUICK,
-            rehearsal=QUICK,
+            quick=Plan(masks=8, side=40, batch=3),
             tiny=Plan(masks=4, side=12, batch=2),
             ops=("connected_components",),
             launchers=[("connected_components.kernel.connected_components_triton", part) for part in (0, 1)],

@@ -2,12 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from backend_calls import by_triton, kernel_if_any, ours, runs_kernels
+from backend_calls import by_kernel, kernel_if_any, ours
 from inputs import random, small
 from parity_rows import Check, Draw, equal_to, integer, name_of
 from published_models import FULL_HD
@@ -125,10 +125,10 @@ def bits_case(count: int, size: tuple[int, int], packing: bool) -> Case:
     def prepare(on: torch.device) -> Calls:
         masks = random(count, *size, device=on) > 0
         if packing:
-            return {"torch": lambda: pack_masks_reference(masks)} | _on_gpus(lambda: pack_masks(masks), on)
+            return {"torch": lambda: pack_masks_reference(masks)} | by_kernel(lambda: pack_masks(masks), on)
         packed, width = pack_masks_reference(masks), size[1]
         reference = {"torch": lambda: unpack_masks_reference(packed, width)}
-        return reference | _on_gpus(lambda: unpack_masks(packed, width), on)
+        return reference | by_kernel(lambda: unpack_masks(packed, width), on)
 
     op, dtype = ("pack_masks", "bool") if packing else ("unpack_masks", "uint8")
     done = Work(count * size[0] * size[1] * 9 / 8)
@@ -143,11 +143,6 @@ def overlaps_case(objects: int, size: tuple[int, int], dtype: torch.dtype = torc
 
     shape, done = f"{objects} objects, {size[0]}x{size[1]}", overlaps_work(objects, math.prod(size), dtype.itemsize)
     return Case("suppress_overlaps", shape, name_of(dtype), prepare, done, launch="overlaps")
-
-
-def _on_gpus(call: Callable[[], Any], device: torch.device) -> Calls:
-    """Elsewhere the op is its reference implementation."""
-    return {"triton": by_triton(call)} if runs_kernels(device) else {}
 
 
 def lines() -> Iterable[tuple[str, str, Work]]:

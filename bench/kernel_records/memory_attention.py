@@ -202,35 +202,32 @@ class Plan(NamedTuple):
     draws: int = 4
 
 
-def groups(
-    draw: Callable[..., Draw],
-    plan: Plan,
-    dtype: torch.dtype,
-    widths: str,
-    generator: torch.Generator,
-    device: torch.device,
-) -> Iterator[Iterator[Draw]]:
-    """A group for each side."""
+class Asked(NamedTuple):
+    """What a draw has to be like."""
+
+    objects: int
+    side: int
+    d: int
+    m: int
+    dtype: torch.dtype
+    plan: Plan
+    generator: torch.Generator
+    device: torch.device
+
+
+def groups(draw: Callable[[Asked], Draw], plan: Plan, dtype: torch.dtype, widths: str, *on: Any) -> Iterator[Any]:
+    """A group of draws for each side."""
+    d, m = map(int, widths.split("/"))
     for side in plan.sides:
         counts = itertools.product(plan.objects, range(plan.draws))
-        d, m = map(int, widths.split("/"))
-        yield (draw(objects, side, d, m, dtype, plan, generator, device) for objects, _ in counts)
+        yield (draw(Asked(objects, side, d, m, dtype, plan, *on)) for objects, _ in counts)
 
 
-def memory_draw(
-    objects: int,
-    side: int,
-    d: int,
-    m: int,
-    dtype: torch.dtype,
-    plan: Plan,
-    generator: torch.Generator,
-    device: torch.device,
-    fp8: bool = False,
-) -> Draw:
+def memory_draw(asked: Asked, fp8: bool = False) -> Draw:
     """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all."""
     from sam2fast.kernels.memory_attention import launch
 
+    objects, side, d, m, dtype, plan, generator, device = asked
     K, L = integer(*plan.slots, generator), integer(0, plan.pointers, generator)
     memory, filled = bank_with_gaps(objects, K, L, side, m, dtype, plan.pages, generator, device)
     seed, asking = integer(0, 2**31, generator), (1, objects)[integer(0, 1, generator)]
@@ -268,19 +265,11 @@ def memory_in_float64(arguments: MemoryArguments, fp8: bool = False) -> Tensor:
     return torch.cat(out)
 
 
-def rope_draw(
-    objects: int,
-    side: int,
-    d: int,
-    m: int,
-    dtype: torch.dtype,
-    plan: Plan,
-    generator: torch.Generator,
-    device: torch.device,
-) -> Draw:
+def rope_draw(asked: Asked) -> Draw:
     """Self-attention or, as often, values of width ``m`` of two maps and some keys without a position."""
     from sam2fast.kernels.memory_attention import launch
 
+    objects, side, d, m, dtype, plan, generator, device = asked
     maps, unrotated, width = 1, 0, d
     if integer(0, 1, generator):
         maps, unrotated, width = 2, integer(0, plan.pointers, generator), m
@@ -307,14 +296,12 @@ def rope_draw(
     )
 
 
-def parity_check(op: str, draw: Callable[..., Draw]) -> Check:
-    quick = Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1)
+def parity_check(op: str, draw: Callable[[Asked], Draw]) -> Check:
     return Check(
         functools.partial(groups, draw),
         full=Plan(),
         short=Plan((64, 5), (1, 3), ((256, 64), (128, 64)), (None, 1, 8), draws=1),
-        quick=quick,
-        rehearsal=quick._replace(objects=(1,), widths=((32, 32),), splits=(None, 2)),
+        quick=Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1),
         tiny=Plan((3,), (1, 2), ((32, 16),), (None, 2), pointers=5, draws=1),
         ops=(op,),
         launchers=[(f"memory_attention.launch.{op}_triton", 0)],

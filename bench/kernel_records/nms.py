@@ -124,12 +124,11 @@ def of_masks(plan: Plan, _: None, __: None, generator: torch.Generator, device: 
 
 
 def parity_check(draws: Callable[..., Iterator[Draw]], launcher: str) -> Check:
-    quick = Plan(draws=4, side=50, boxes=150, crowd=70)
     return Check(
         lambda *given: [draws(*given)],
         full=Plan(),
         short=Plan(draws=30),
-        quick=quick,
+        quick=Plan(draws=4, side=50, boxes=150, crowd=70),
         tiny=Plan(draws=2, side=25, boxes=80, crowd=30),
         ops=("nms",),
         launchers=[(f"nms.kernel.{launcher}", 0)],

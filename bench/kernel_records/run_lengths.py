@@ -175,12 +175,11 @@ def many_are_right(device: torch.device) -> bool:
 
 
 def parity_check(draws: Callable[..., Iterator[Draw]], *launchers: str) -> Check:
-    quick = Plan(draws=4, side=50, masks=3)
     return Check(
         lambda *given: [draws(*given)],
         full=Plan(),
         short=Plan(draws=30),
-        quick=quick,
+        quick=Plan(draws=4, side=50, masks=3),
         tiny=Plan(draws=2, side=25, masks=2),
         ops=("run_lengths",),
         launchers=[(f"run_lengths.kernel.{name}_triton", 0) for name in launchers],

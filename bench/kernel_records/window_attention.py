@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from backend_calls import by_triton, runs_kernels
+from backend_calls import both_ways
 from inputs import random, small
 from parity_rows import Check, Draw, integer, name_of
 from published_models import Windowed, hiera_blocks
@@ -28,8 +28,7 @@ def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool
     def call() -> Tensor:
         return window_attention(*arguments)
 
-    ways = {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled), "sam2fast": call}
-    return ways | ({"triton": by_triton(call)} if runs_kernels(qkv.device) else {})
+    return {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled)} | both_ways(call, qkv.device)
 
 
 def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:
@@ -228,7 +227,6 @@ RECORD = Record(
             full=Plan(),
             short=Plan(draws=1),
             quick=QUICK,
-            rehearsal=QUICK._replace(windows=(7, 0), draws=1),
             tiny=QUICK._replace(
                 windows=(4, 7, 0), head_widths=(8, 24), real=(Windowed(8, 4, 2, 24, 2), Windowed(8, 7, 1, 8))
             ),

@@ -1,12 +1,9 @@
 """What figures were taken on."""
 
-import importlib.util
 import os
 import platform
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +45,6 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return about
 
 
-def packages(names: Iterable[str]) -> dict[str, Any]:
-    """Where the named packages are found; None where they are missing."""
-    found = {name: importlib.util.find_spec(name) for name in names}
-    return {"packages": {name: None if spec is None else str(spec.origin) for name, spec in found.items()},
-            "path": [entry for entry in sys.path if entry]}  # fmt: skip
-
-
 def _version(name: str) -> str | None:
     try:
         return str(__import__(name).__version__)
@@ -89,16 +79,23 @@ def output_of(*command: str) -> str | None:
     return done.stdout.strip() or None
 
 
-def peak_resident_mib() -> float | None:
-    """The most memory this process has had resident since :func:`forget_peak`; None where the system does not tell."""
+def forget_peak(device: str) -> None:
+    """Peak memory counts from here."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    elif (reset := Path("/proc/self/clear_refs")).exists():
+        reset.write_text("5")
+
+
+def peak_mib(device: str) -> float | None:
+    """The most memory of this process since :func:`forget_peak`: allocated on a GPU, or resident where Linux tells."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if not status.exists():
         return None
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
-
-
-def forget_peak() -> None:
-    """Peak memory counts from here."""
-    reset = Path("/proc/self/clear_refs")
-    if reset.exists():
-        reset.write_text("5")

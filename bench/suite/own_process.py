@@ -14,7 +14,7 @@ from suite.missing import GaveUpError, MissingError
 
 
 def cold_start(job: dict[str, Any]) -> dict[str, Any]:
-    """Import, build from a checkpoint, first mask of a image."""
+    """Import, build from a checkpoint, first mask of an image."""
     # For everyone before the clock: what takes the place of the official package's extension needs it, and it only.
     try:
         import scipy.ndimage  # noqa: F401
@@ -22,35 +22,24 @@ def cold_start(job: dict[str, Any]) -> dict[str, Any]:
         import numpy as np  # noqa: F401
     from suite.photographs import image
 
-    image = image(600, 900)
+    pixels = image(600, 900)
     start = time.perf_counter()
-    setting = _setting(job)
-    from suite import subjects
+    built = _image_predictor(job)
+    low_res = _first_mask(built, pixels)
+    from suite.subjects import synchronise
 
-    subjects.import_for_images(job["subject"], setting)
-    imported = time.perf_counter()
-    built = subjects.image_predictor(job["subject"], setting, job["checkpoint"])
-    subjects.synchronise(setting.device)
-    ready = time.perf_counter()
-    low_res = _first_mask(built, image)
-    subjects.synchronise(setting.device)
-    done = time.perf_counter()
-    parts = {"import": imported - start, "build": ready - imported, "first mask": done - ready}
-    path = _plain_path(job)
-    return {"parts": parts, "seconds": done - start, "result": low_res, "notes": built.notes, "path": path}
+    synchronise(built.setting.device)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "result": low_res, "notes": built.notes, "path": _plain_path(job)}
 
 
 def image_peak(job: dict[str, Any]) -> dict[str, Any]:
     """One image is set, and clicked."""
-    from suite import subjects
     from suite.photographs import image
 
-    setting = _setting(job)
-    built = subjects.image_predictor(job["subject"], setting, job["checkpoint"])
-    peak = _Peak(setting.device)
-    seconds, low_res = subjects.timed(setting.device, lambda: _first_mask(built, image(1200, 1800)))
-    about = {"notes": built.notes, "path": _plain_path(job)}
-    return {"seconds": seconds, "peak_mib": peak.mib(), "result": low_res, **about}
+    built = _image_predictor(job)
+    measured = _with_peak(built.setting.device, lambda: _first_mask(built, image(1200, 1800)))
+    return {**measured, "notes": built.notes, "path": _plain_path(job)}
 
 
 def video_peak(job: dict[str, Any]) -> dict[str, Any]:
@@ -61,8 +50,7 @@ def video_peak(job: dict[str, Any]) -> dict[str, Any]:
 
     setting = _setting(job)
     built = subjects.video_predictor(job["subject"], setting, job["checkpoint"])
-    peak, side = _Peak(setting.device), setting.image_size
-    path = TrackingPath(job["subject"], built.predictor)
+    side, path = setting.image_size, TrackingPath(job["subject"], built.predictor)
 
     def track() -> Any:
         with built.context():
@@ -75,33 +63,17 @@ def video_peak(job: dict[str, Any]) -> dict[str, Any]:
             path.look(getattr(state, "bank", None))
         return masks[:, 0].float().cpu().numpy()
 
-    seconds, masks = subjects.timed(setting.device, track)
-    about = {"notes": built.notes, "path": path.name}
-    return {"seconds": seconds, "peak_mib": peak.mib(), "result": masks, **about}
+    return {**_with_peak(setting.device, track), "notes": built.notes, "path": path.name}
 
 
-class _Peak:
-    """The most memory from here on: resident, or allocated on a GPU, with what is there already."""
+def _with_peak(device: str, call: Any) -> dict[str, Any]:
+    """Seconds, result and the most memory meanwhile, with what is there already."""
+    from suite.machine import forget_peak, peak_mib
+    from suite.subjects import timed
 
-    def __init__(self, device: str) -> None:
-        from suite.machine import forget_peak
-
-        self.device = device
-        if device.startswith("cuda"):
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            forget_peak()
-
-    def mib(self) -> float | None:
-        from suite.machine import peak_resident_mib
-
-        if not self.device.startswith("cuda"):
-            return peak_resident_mib()
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 2**20
+    forget_peak(device)
+    seconds, result = timed(device, call)
+    return {"seconds": seconds, "result": result, "peak_mib": peak_mib(device)}
 
 
 def _setting(job: dict[str, Any]) -> Any:
@@ -109,6 +81,12 @@ def _setting(job: dict[str, Any]) -> Any:
 
     plain_fp32()
     return Setting(**job["setting"])
+
+
+def _image_predictor(job: dict[str, Any]) -> Any:
+    from suite.subjects import image_predictor
+
+    return image_predictor(job["subject"], _setting(job), job["checkpoint"])
 
 
 def _plain_path(job: dict[str, Any]) -> str:

@@ -34,10 +34,6 @@ class Group:
     subjects: tuple[str, ...] = SUBJECTS
     patience_s: float = float("inf")  # for the rounds of one row
 
-    @property
-    def name(self) -> str:
-        return f"{self.case.name}, {self.setting.size} {self.setting.dtype}, {self.setting.image_size} px"
-
 
 def group(
     name: str,

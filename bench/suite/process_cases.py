@@ -92,7 +92,7 @@ class OwnProcess(Session):
         self.notes, self.path = answer["notes"], answer["path"]
         if answer.get("peak_mib") is not None:
             self.peak_mib = max(self.peak_mib or 0.0, answer["peak_mib"])
-        return Sample(answer["seconds"], result, answer.get("parts"))
+        return Sample(answer["seconds"], result)
 
 
 def _run(order: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What every case gives the timer: something that can be called again and again, and how results are compared."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -9,11 +10,12 @@ from sam2fast.utils.testing import relative_error
 from suite.subjects import Built, Setting, timed
 
 
+@dataclass
 class Sample:
-    """One call: its result, how long it took, and of which parts that consists."""
+    """One call: how long it took, and its result."""
 
-    def __init__(self, seconds: float, result: Any, parts: dict[str, float] | None = None) -> None:
-        self.seconds, self.result, self.parts = seconds, result, parts or {}
+    seconds: float
+    result: Any
 
 
 class Session:

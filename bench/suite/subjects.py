@@ -6,7 +6,6 @@ ours. A subject that cannot be built here raises :class:`MissingError`, and its 
 
 import contextlib
 import functools
-import importlib
 import importlib.util
 import sys
 import time
@@ -98,20 +97,6 @@ def config_of(size: str) -> str:
     return "configs/nano/sam2fast_nano.yaml" if size == "nano" else f"configs/sam2.1/sam2.1_hiera_{size}.yaml"
 
 
-def import_for_images(subject: str, setting: Setting) -> None:
-    """Imports what :func:`image_predictor` uses, so that its time can be told from the building's.
-
-    Raises:
-        MissingError: it cannot be imported.
-    """
-    if subject == "official":
-        _official_package(setting.device)
-    with _or_missing(subject):
-        package = "sam2" if subject == "official" else "sam2fast"
-        for name in ("build_sam", "sam2_image_predictor"):
-            importlib.import_module(f"{package}.{name}")
-
-
 def image_predictor(subject: str, setting: Setting, checkpoint: str | None = None) -> Built:
     """``SAM2ImagePredictor`` of a subject.
 
@@ -170,8 +155,6 @@ def video_predictor(subject: str, setting: Setting, checkpoint: str | None = Non
         if checkpoint is None:
             tame_weights.fill(predictor, 0)
         built = Built(predictor, setting)
-        if fast and not hasattr(predictor, "warmup"):
-            raise MissingError("the predictor has no warmup()")
         if subject == "sam2fast compiled":
             _compile(built, predictor)
     _fill_holes_where_both_can(built)
@@ -296,15 +279,13 @@ def _official_nano(target: str, setting: Setting) -> Any:
             return [translated(value) for value in node]
         if not isinstance(node, dict):
             return node
-        return {name: _official_name(value, official) if name == "_target_" else translated(value)
-                for name, value in node.items()}  # fmt: skip
+        found = {name: translated(value) for name, value in node.items()}
+        if "_target_" in node:
+            module, _, name = node["_target_"].rpartition(".")
+            found["_target_"] = f"{official.get(module, module)}.{name}"
+        return found
 
     return instantiate(translated(config) | {"_target_": target}).to(setting.device).eval()
-
-
-def _official_name(target: str, modules: dict[str, str]) -> str:
-    module, _, name = target.rpartition(".")
-    return f"{modules.get(module, module)}.{name}"
 
 
 def _build_arguments(setting: Setting) -> dict[str, Any]:

@@ -78,14 +78,12 @@ def measure(
     setting: Setting,
     runs: int,
     sessions: Sequence[tuple[str, Session | None, str]],
-    left_out: str = "not asked for",
     patience_s: float = float("inf"),
 ) -> dict[str, Any]:
     """The row of one case at one setting.
 
     Args:
         patience_s: after so many seconds no further round is begun, if there are two of them.
-        left_out: why the subjects without a session here are not among them.
     """
     subjects = [_Subject(*found) for found in sessions]
     for subject in subjects:
@@ -103,7 +101,7 @@ def measure(
             subject.samples += [] if sample is None else [sample]
         _compare(case, setting, subjects, latest)
     there = {s.name for s in subjects}
-    subjects += [_Subject(name, None, left_out) for name in SUBJECTS if name not in there]
+    subjects += [_Subject(name, None, "not asked for") for name in SUBJECTS if name not in there]
     return _row(case, setting, subjects)
 
 
@@ -177,8 +175,7 @@ def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
         figures["compile_s"] = (session.compile_s or 0.0) + sum(max(0.0, x - median) for x in slow)
     if case.percentiles:
         figures |= {f"p{q}_s": _percentile(samples, q) for q in (50, 95, 99)}
-    names = dict.fromkeys(name for x in subject.samples for name in x.parts)
-    return figures | ({"parts_s": {n: [x.parts[n] for x in subject.samples] for n in names}} if names else {})
+    return figures
 
 
 def _percentile(samples: Sequence[float], percent: int) -> float:
@@ -199,12 +196,12 @@ def _ratios(subjects: Sequence[_Subject]) -> dict[str, dict[str, float]]:
     return found
 
 
-def described(row: dict[str, Any], say: Callable[[str], None] = print) -> None:
-    """Says what a row holds."""
+def described(row: dict[str, Any]) -> None:
+    """Prints what a row holds."""
     about = [row["size"], row["dtype"], f"{row['image_size']} px"]
     about += [f"{row[name]} {name}" if name == "objects" else f"history {row[name]}" for name in ("objects", "history")
               if row[name] is not None]  # fmt: skip
-    say(f"{row['case']}, {', '.join(about)}")
+    print(f"{row['case']}, {', '.join(about)}", flush=True)
     for name, figures in row["subjects"].items():
         line = figures["note"]
         if figures["median_s"] is not None:
@@ -214,10 +211,7 @@ def described(row: dict[str, Any], say: Callable[[str], None] = print) -> None:
                 ratio = row["ratio"][name]
                 parts.append(f"{ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})")
             parts += [f"difference {row['difference'][name]:.1e}"] if name in row["difference"] else []
-            parts += [f"error in bf16 {figures['error']:.1e}"] if "error" in figures else []
-            parts += [f"p{q} {figures[f'p{q}_s']:.4g} s" for q in (50, 95, 99) if f"p{q}_s" in figures]
-            parts += [f"compile {figures['compile_s']:.3g} s"] if figures["compile_s"] is not None else []
             parts += [f"{figures['peak_mib']:.0f} MiB"] if figures["peak_mib"] is not None else []
             parts += [figures["path"]] if figures["path"] else []
             line = ", ".join(parts) + (f" [{figures['note']}]" if figures["note"] else "")
-        say(f"    {name}: {line}")
+        print(f"    {name}: {line}", flush=True)

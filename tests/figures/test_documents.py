@@ -52,20 +52,20 @@ def test_every_result_file_is_linked_or_shown(made):
 
 
 def test_check_names_what_is_old(copied, made, capsys):
-    options = ["--check", "--results", str(RESULTS)]
-    assert documents.main(options) == 0
+    assert documents.main(["--check"]) == 0
     readme = copied / "README.md"
     readme.write_text(re.sub(r"\d\.\d\d s \|", "0.01 s |", readme.read_text(), count=1))
-    assert documents.main(options) == 1
+    assert documents.main(["--check"]) == 1
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["README.md"]
     assert readme.read_text() != made["README.md"]  # nothing was changed
-    assert documents.main(options[1:]) == 0 and documents.main(options) == 0
+    assert documents.main([]) == 0 and documents.main(["--check"]) == 0
 
 
-def test_a_changed_result_makes_documents_old(copied, folder, capsys):
+def test_a_changed_result_makes_documents_old(copied, folder, monkeypatch, capsys):
+    monkeypatch.setattr(documents, "RESULTS", folder)
     path = folder / "serve-load-cpu-2026-11-21.json"
     path.write_text(path.read_text().replace('"frames_per_s": 5.53', '"frames_per_s": 6.53'))
-    assert documents.main(["--check", "--results", str(folder)]) == 1
+    assert documents.main(["--check"]) == 1
     assert capsys.readouterr().out.startswith("docs/serve.md does not show")
 
 
@@ -79,18 +79,13 @@ def test_the_newest_date_counts(folder):
 
 
 @pytest.mark.parametrize("kind", ["encoder-cpu", "automatic-masks-cpu", "curves-cpu", "suite-transformers-cpu"])
-def test_a_missing_file_is_named(folder, kind, copied, capsys):
+def test_a_missing_file_is_named(folder, kind, copied, monkeypatch, capsys):
+    monkeypatch.setattr(documents, "RESULTS", folder)
     for path in folder.glob(f"{kind}-*.json"):
         path.unlink()
-    assert documents.main(["--results", str(folder)]) == 1
+    assert documents.main([]) == 1
     error = capsys.readouterr().err
     assert re.match(f"error: .*no file {kind}-DATE.json", error) and error.count("\n") == 1
-
-
-def test_a_damaged_file_is_named(folder):
-    (folder / "encoder-cpu-2030-01-01.json").write_text("{")
-    with pytest.raises(FiguresError, match=r"encoder-cpu-2030-01-01.json is not JSON"):
-        documents.generate(ROOT, folder)
 
 
 @pytest.mark.parametrize("kind", ["own-masks-cpu", "encoder-cpu", "suite-cpu", "serve-load-cpu", "training-memory-cpu"])
@@ -98,7 +93,7 @@ def test_a_missing_field_is_named(folder, kind):
     path = max(folder.glob(f"{kind}-*.json"))
     for old in ("median_s", "frames_per_s", "miou", "parameters"):
         path.write_text(path.read_text().replace(f'"{old}"', '"renamed"'))
-    with pytest.raises(FiguresError, match=r"lacks a|the field"):
+    with pytest.raises(FiguresError, match=r"the part '.*' lacks a field"):
         documents.generate(ROOT, folder)
 
 
