@@ -8,6 +8,7 @@ refer to sam2fast and load without this module. ``sam2.__path__`` and ``__file__
 import importlib
 import importlib.util
 import sys
+import warnings
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -35,6 +36,22 @@ class _Alias(ModuleType):
             except AttributeError:
                 pass
         raise AttributeError(f"module {self.__name__!r} (sam2fast's) has no attribute {attribute!r}")
+
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        """Sets it in our module, where the package's code looks it up, so that patches take effect."""
+        if attribute in NAMES.get(self.__name__, {}):
+            text = f"sam2fast does not look up {self.__name__}.{attribute}: to set it changes nothing but this name"
+            warnings.warn(text, stacklevel=2)
+        elif self.__name__ in MODULES and not attribute.startswith("__") and not isinstance(value, ModuleType):
+            setattr(importlib.import_module(MODULES[self.__name__]), attribute, value)
+            return
+        super().__setattr__(attribute, value)
+
+    def __delattr__(self, attribute: str) -> None:
+        if self.__name__ in MODULES and attribute not in vars(self):
+            delattr(importlib.import_module(MODULES[self.__name__]), attribute)
+        else:
+            super().__delattr__(attribute)
 
     def __dir__(self) -> list[str]:
         """The importable names, also for ``import *``."""

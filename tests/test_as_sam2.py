@@ -125,6 +125,43 @@ def test_hydra_finds_the_configurations_and_programs_their_folder():
     assert expected.stdout == done.stdout != "", (expected.stderr, done.stderr)
 
 
+PATCH_SCRIPT = """
+    import warnings
+    from unittest import mock
+    from sam2.build_sam import build_sam2
+    import sam2.modeling.sam2_base as module, sam2.sam2_video_predictor as video
+
+    class Mine(module.MaskDecoder):
+        pass
+
+    def decoder():
+        model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
+        return type(model.sam_mask_decoder).__name__
+
+    with mock.patch("sam2.modeling.sam2_base.MaskDecoder", Mine):
+        print(decoder())
+    print(decoder())
+    module.MaskDecoder, module.own = Mine, 1
+    print(decoder(), module.own)
+    del module.own
+    print(hasattr(module, "own"))
+    with warnings.catch_warnings(record=True) as caught, mock.patch.object(video, "load_video_frames", None):
+        assert video.load_video_frames is None
+    assert callable(video.load_video_frames)
+    print(*(warning.message for warning in caught))
+"""
+
+
+def test_what_is_set_in_a_module_is_set_in_ours():
+    """As in the original; what is not looked up here gives a warning."""
+    support = str(Path(oracle.__file__).parent)
+    expected = run(f"import sys; sys.path.append({support!r}); import oracle\n" + textwrap.dedent(PATCH_SCRIPT))
+    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(PATCH_SCRIPT))
+    *lines, warning = done.stdout.splitlines()
+    assert expected.stdout.splitlines()[:-1] == lines != [], (expected.stderr, done.stderr)
+    assert warning.startswith("sam2fast does not look up sam2.sam2_video_predictor.load_video_frames")
+
+
 ABSENT_SCRIPT = """
     import importlib, sys
     from sam2fast._official_names import ABSENT
