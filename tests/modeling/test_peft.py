@@ -1,4 +1,4 @@
-"""Files of adapters go from peft's LoRA on the original's model to ours, and back."""
+"""LoRA by peft on the original's model and on ours, and its files, which are also those of our adapters."""
 
 import copy
 import sys
@@ -71,6 +71,42 @@ def results(model):
 def assert_same(expected, actual):
     for one, other in zip(expected, actual, strict=True):
         assert relative_error(one, other) <= 1e-4
+
+
+def gradients(model):
+    """Of all parts, by the names of the adapters' parameters."""
+    levels = model.forward_image(random_map(1, 3, 128, 128))["backbone_fpn"]
+    clicks = torch.tensor([[[60.0, 40.0]]]), torch.tensor([[1]])
+    sparse, dense = model.sam_prompt_encoder(points=clicks, boxes=None, masks=None)
+    decoded = model.sam_mask_decoder.predict_masks(  # all of them, unlike a call of the decoder
+        image_embeddings=levels[-1],
+        image_pe=model.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        repeat_image=False,
+        high_res_features=levels[:2],
+    )
+    sum(x.square().mean() for x in (*decoded, *levels, attended(model))).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_lora_on_every_linear_layer(models):
+    """It takes effect in each, learns as in the original, and is merged by peft."""
+    before, layers = results(models[1]), linear_layers(models[0])
+    assert layers == linear_layers(models[1]) and len(layers) > 90
+    conf = peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers)
+    wrapped = [peft.get_peft_model(model, conf) for model in models]
+    for model in models:
+        draw(model)
+    expected, actual = map(results, models)
+    assert_same(expected, actual)
+    assert min(relative_error(one, other) for one, other in zip(before, actual, strict=True)) > 0.01
+    theirs, ours = map(gradients, models)
+    assert theirs.keys() == ours.keys() and len(ours) == 2 * len(layers)
+    assert all(gradient.any() for gradient in theirs.values())
+    for name, gradient in theirs.items():
+        assert relative_error(gradient, ours[name]) <= 1e-4, name
+    assert_same(expected, results(wrapped[1].merge_and_unload()))
 
 
 def test_our_adapters_are_loaded_by_peft(models, tmp_path):
