@@ -35,6 +35,7 @@ TEST = [
     "scikit-image>=0.22",
     "scipy>=1.11",
     "pycocotools>=2.0.7",
+    "peft>=0.21",
     "supervision>=0.31",  # from 0.30 on without OpenCV
     "build>=1.2",
     "setuptools>=68",

@@ -84,8 +84,21 @@ NAMES = {
     },
 }
 
-# Official modules without a counterpart, and the message of their ImportError.
+_STREAM = (
+    "it belongs to a fork of sam2; here build_sam2_video_predictor(...).open_stream() takes the frames of a camera "
+    "one by one, see docs/streams.md"
+)
+_VOLUME = "it belongs to MedSAM2; here build_sam2_video_predictor(...).init_state(frames) takes arrays and tensors"
+
+# Names without a counterpart, of the original and of forks that many programs import, and the message of their
+# ImportError.
 ABSENT = {
+    "sam2.build_sam.build_sam2_camera_predictor": _STREAM,
+    "sam2.build_sam.build_sam2_object_tracker": _STREAM,
+    "sam2.build_sam.build_sam2_video_predictor_npz": _VOLUME,
+    "sam2.sam2_camera_predictor": _STREAM,
+    "sam2.sam2_object_tracker": _STREAM,
+    "sam2.sam2_video_predictor_npz": _VOLUME,
     "sam2.sam2_video_predictor_legacy": (
         "the predictor from before December 2024 is not part of sam2fast; "
         "sam2.sam2_video_predictor has the same methods, and takes new objects at any time"

@@ -24,6 +24,10 @@ from sam2fast.tracking.approximations import Approximations, ApproximationsLike
 from sam2fast.utils.devices import available_device
 from sam2fast.utils.thread_guard import limit_threads_after_fork
 
+# Makes `from sam2fast.build_sam import` look up absent names as submodules, where those of forks raise an ImportError
+# that says what to use. A module's `__getattr__` could raise it, too, but then `hasattr` would raise instead of False.
+__path__: list[str] = []
+
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
 HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in RELEASES.items()}
 

@@ -1,4 +1,4 @@
-"""Loads model configurations and instantiates them, without Hydra's global state."""
+"""Loads model configurations and instantiates them. Hydra's global state is read, never changed."""
 
 import os
 import re
@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
@@ -82,7 +84,8 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
 
     Args:
         name: an official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``),
-            its last part alone (``sam2_hiera_t.yaml``), or the path of a YAML file.
+            its last part alone (``sam2_hiera_t.yaml``), or the path of a YAML file. If Hydra was initialised with a
+            folder or module that has the name, it is taken from there, as the original does.
         overrides: ``key=value`` changes, ``+key=value`` adds, ``++key=value`` does either, ``~key`` deletes.
 
     Raises:
@@ -101,7 +104,7 @@ def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
     if name in above:
         raise ConfigError(f"base_config leads in a circle: {' -> '.join((*above, name))}")
     with _named(name):
-        config = parse_yaml(_read(name))
+        config = _composed(name) or parse_yaml(_read(name))
         if not isinstance(config, DictConfig):
             raise ConfigError(f"{name} is a list; expected a mapping with the key 'model'")
         if "defaults" in config:
@@ -136,6 +139,18 @@ def _named(name: str | Path) -> Iterator[None]:
         raise ConfigError(f"configuration {name}: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"configuration {name}: its values are nested, or refer to each other, too deeply") from error
+
+
+def _composed(name: str) -> DictConfig | None:
+    """The configuration of this name in the folder or module that the caller has initialised Hydra with, if any."""
+    hydra = GlobalHydra.instance()
+    if os.path.isabs(name) or not hydra.is_initialized():
+        return None
+    sources = [source for source in hydra.config_loader().get_sources() if source.provider == "main"]
+    # `import sam2` initialises Hydra with the original's configurations, or with ours under its name.
+    if not any(source.path != "sam2" and source.is_config(name) for source in sources):
+        return None
+    return cast(DictConfig, OmegaConf.create(OmegaConf.to_container(compose(name))))
 
 
 def _read(name: str) -> str:
@@ -197,7 +212,7 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
 
     Args:
         node: a node with a ``_target_``; nested nodes are built first.
-        allow_targets: dotted prefixes of the caller's own classes, such as ``my_package.models``.
+        allow_targets: the caller's own packages, modules or classes, such as ``my_package`` or ``my_package.``.
         targets: the allowed targets; the model's parts by default.
 
     Raises:
@@ -256,7 +271,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _allowed(target: Any, allow_targets: Sequence[str], targets: Collection[str]) -> str:
     ours = official_to_ours(str(target))
-    if ours in targets or any(ours == prefix or ours.startswith(prefix + ".") for prefix in allow_targets):
+    if ours in targets or any(f"{ours}.".startswith(f"{prefix.removesuffix('.')}.") for prefix in allow_targets):
         return ours
     raise ConfigError(
         f"the configuration names the target {target!r}, which is not part of SAM 2; "

@@ -6,9 +6,10 @@ import pkgutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
-import oracle  # noqa: F401  (makes the official package importable)
+import oracle  # makes the official package importable
 import pytest
 import sam2
 
@@ -87,10 +88,105 @@ def test_scripts_written_for_the_original_run():
     assert done.stdout == "ran\ntracked\n", done.stderr
 
 
-def test_official_modules_without_a_counterpart_say_so():
-    for module, message in (("sam2_video_predictor_legacy", "sam2.sam2_video_predictor has"), ("benchmark", "bench/")):
-        done = run(f"import sam2fast.as_sam2\nimport sam2.{module}")
-        assert "ImportError" in done.stderr and f"sam2.{module}: " in done.stderr and message in done.stderr
+HYDRA_SCRIPT = """
+    import importlib.resources, os
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.utils import instantiate
+    import sam2
+    import sam2.build_sam
+
+    name, overrides = "configs/sam2.1/sam2.1_hiera_t.yaml", ["model.image_size=256"]
+    found = compose(name, overrides)  # Hydra is initialised by the import
+    try:
+        initialize_config_module("sam2", version_base="1.2")
+    except ValueError as error:
+        print(error)
+    GlobalHydra.instance().clear()
+    initialize_config_module("sam2", version_base="1.2")
+    assert compose(name, overrides) == found
+    model = instantiate(found.model, _recursive_=True)
+    print(type(model).__name__, model.image_size, sum(parameter.numel() for parameter in model.parameters()))
+    print(os.path.basename(sam2.__file__), os.path.dirname(sam2.__file__) == sam2.__path__[0])
+    print(os.path.dirname(sam2.build_sam.__file__) == sam2.__path__[0], len(sam2.__path__))
+    for folder in ("sam2", "sam2.1"):
+        print(sorted(os.listdir(os.path.join(sam2.__path__[0], "configs", folder))))
+        print(sorted(file.name for file in importlib.resources.files("sam2.configs").joinpath(folder).iterdir()))
+    text = importlib.resources.files("sam2").joinpath(name).read_text()
+    assert text == open(os.path.join(sam2.__path__[0], name)).read() and "num_maskmem: 7" in text
+"""
+
+
+def test_hydra_finds_the_configurations_and_programs_their_folder():
+    """As with the original, in the same script."""
+    support = str(Path(oracle.__file__).parent)
+    expected = run(f"import sys; sys.path.append({support!r}); import oracle\n" + textwrap.dedent(HYDRA_SCRIPT))
+    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(HYDRA_SCRIPT))
+    assert expected.stdout == done.stdout != "", (expected.stderr, done.stderr)
+
+
+PATCH_SCRIPT = """
+    import warnings
+    from unittest import mock
+    from sam2.build_sam import build_sam2
+    import sam2.modeling.sam2_base as module, sam2.sam2_video_predictor as video
+
+    class Mine(module.MaskDecoder):
+        pass
+
+    def decoder():
+        model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
+        return type(model.sam_mask_decoder).__name__
+
+    with mock.patch("sam2.modeling.sam2_base.MaskDecoder", Mine):
+        print(decoder())
+    print(decoder())
+    module.MaskDecoder, module.own = Mine, 1
+    print(decoder(), module.own)
+    del module.own
+    print(hasattr(module, "own"))
+    with warnings.catch_warnings(record=True) as caught, mock.patch.object(video, "load_video_frames", None):
+        assert video.load_video_frames is None
+    assert callable(video.load_video_frames)
+    print(*(warning.message for warning in caught))
+"""
+
+
+def test_what_is_set_in_a_module_is_set_in_ours():
+    """As in the original; what is not looked up here gives a warning."""
+    support = str(Path(oracle.__file__).parent)
+    expected = run(f"import sys; sys.path.append({support!r}); import oracle\n" + textwrap.dedent(PATCH_SCRIPT))
+    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(PATCH_SCRIPT))
+    *lines, warning = done.stdout.splitlines()
+    assert expected.stdout.splitlines()[:-1] == lines != [], (expected.stderr, done.stderr)
+    assert warning.startswith("sam2fast does not look up sam2.sam2_video_predictor.load_video_frames")
+
+
+ABSENT_SCRIPT = """
+    import importlib, sys
+    from sam2fast._official_names import ABSENT
+
+    for name, message in ABSENT.items():
+        module, _, attribute = name.replace("sam2.", "{package}.", 1).rpartition(".")
+        assert not hasattr(importlib.import_module(module), attribute)
+        for code in (f"from {{module}} import {{attribute}}", f"import {{module}}.{{attribute}}"):
+            try:
+                exec(code)
+            except ImportError as error:
+                assert str(error) == f"{{module}}.{{attribute}}: {{message}}", error
+            else:
+                raise AssertionError(code)
+    assert "open_stream" in ABSENT["sam2.build_sam.build_sam2_camera_predictor"]
+    print(len(ABSENT))
+"""
+
+
+@pytest.mark.parametrize("package", ["sam2", "sam2fast"])
+def test_names_without_a_counterpart_say_what_to_use(package: str):
+    """Modules of the original, and what popular forks add to it."""
+    script = textwrap.dedent(ABSENT_SCRIPT).format(package=package)
+    done = run(("import sam2fast.as_sam2\n" if package == "sam2" else "") + script)
+    assert done.stdout == f"{len(ABSENT)}\n", done.stderr
 
 
 def test_refuses_when_the_original_is_imported():
@@ -169,7 +265,7 @@ STAR_SCRIPT = """
     print("imported")
 """
 UNKNOWN_SCRIPT = """
-    for code in ("from sam2.build_sam import nothing", "import sam2.nothing"):
+    for code in ("from sam2.build_sam import nothing", "import sam2.nothing", "import sam2.tracking"):
         try:
             exec(code)
         except ImportError as error:
@@ -199,15 +295,16 @@ def test_star_imports(pickled: bytes):
 
 
 def test_unknown_official_names_are_ordinary_import_errors(pickled: bytes):
-    _, name, module, _ = pickled.split(b"\n", 3)
+    _, name, *modules, _ = pickled.split(b"\n", 4)
     assert name.startswith(b"ImportError") and b"nothing" in name
-    assert module.startswith(b"ModuleNotFoundError") and b"sam2.nothing" in module
+    for module, unknown in zip(modules, (b"sam2.nothing", b"sam2.tracking"), strict=True):  # the second is ours alone
+        assert module.startswith(b"ModuleNotFoundError") and unknown in module
 
 
 def test_pickles_load_without_it(pickled: bytes):
     """In this process, which never imported it."""
     assert "sam2fast.as_sam2" not in sys.modules
-    loaded = pickle.loads(pickled.split(b"\n", 3)[3])
+    loaded = pickle.loads(pickled.split(b"\n", 4)[4])
     assert type(loaded).__module__ == "sam2fast.modeling.layers"
 
 

@@ -154,6 +154,11 @@ class _Parts:
         self._grandchildren = list(chain.from_iterable(map(dict.values, self._children)))
         self._attributes = [vars(module) for module in below]
         self._counts = list(map(len, self._attributes))
+        self._hiding = [
+            (vars(module), name, vars(module)[name])
+            for module in below
+            for name in _METHODS.get(type(module), frozenset()) & vars(module).keys()
+        ]
         self._parameters = [module._parameters for module in below if module._parameters]
         self._parameter_types = self._types_of_parameters()
         self.classes = {base for cls in set(self._types) for base in cls.__mro__ if base in _CLASSES}
@@ -167,6 +172,7 @@ class _Parts:
             and list(map(type, self.below)) == self._types
             and list(chain.from_iterable(map(dict.values, self._children))) == self._grandchildren
             and self._types_of_parameters() == self._parameter_types
+            and all(attributes.get(name) is value for attributes, name, value in self._hiding)
         )
 
     def _types_of_parameters(self) -> list[type]:
@@ -185,10 +191,17 @@ def _is_unchanged(module: nn.Module) -> bool:
     methods, attributes = _METHODS.get(type(module)), vars(module)
     if methods is None or any(attributes[name] for name in _HOOKS):
         return False
-    # Attributes of the instance that hide methods of its class.
-    if not all(getattr(attributes[name], "keeps_standard", False) for name in methods & attributes.keys()):
+    hiding = methods & attributes.keys()
+    if hiding and not all(_hides_nothing(module, name) for name in hiding):
         return False
     return all(_is_plain_tensor(type(parameter)) for parameter in module._parameters.values())
+
+
+def _hides_nothing(module: nn.Module, name: str) -> bool:
+    """Whether an attribute of the instance is its class's method of that name, as after a patch, or observes it."""
+    value = vars(module)[name]
+    own = getattr(value, "__func__", None) is getattr(type(module), name) and value.__self__ is module
+    return own or getattr(value, "keeps_standard", False)
 
 
 def _is_plain_tensor(kind: type) -> bool:

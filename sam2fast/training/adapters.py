@@ -1,5 +1,5 @@
 """Low-rank adapters (LoRA, https://arxiv.org/abs/2106.09685): selected linear layers learn a low-rank update of frozen
-weights. Files of adapters are here too.
+weights. They are stored as ``peft`` stores them, which this module does not need.
 
 An adapter is part of a layer's ``weight``: code that reads the weight without calling the layer gets the sum.
 """
@@ -28,7 +28,18 @@ ATTENTION = (
     "image_encoder.trunk.blocks.*.attn.proj",
     "memory_attention.layers.*_proj",
 )
+# Of files from before 0.2.
 FORMAT = "sam2fast adapters"
+# Of folders as peft writes them.
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PEFT_PREFIX, PEFT_NAMES = "base_model.model", {DOWN: "lora_A.weight", UP: "lora_B.weight"}
+# Settings under which an adapter is what it is here, whatever their value.
+PEFT_SETTINGS = {
+    *("auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "exclude_modules", "inference_mode"),
+    *("init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core"),
+    *("modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "revision", "runtime_config"),
+    *("target_modules", "task_type", "use_rslora"),
+}
 
 
 @dataclass(frozen=True)
@@ -178,27 +189,48 @@ def is_adapter(name: str) -> bool:
 
 
 def write_adapters(weights: Mapping[str, Tensor], learnt: Collection[str], conf: AdapterConf, path: Path) -> None:
-    """Writes adapters and other trained parameters atomically into a safetensors file.
+    """Writes adapters and other trained parameters into a folder, as :func:`save_adapters` does.
 
     Args:
         weights: of the model, by name.
         learnt: names of the trainable parameters; adapters are always written.
         conf: the settings of the adapters.
-        path: the file.
+        path: the folder.
     """
     from safetensors.torch import save
 
-    kept = {name: value for name, value in weights.items() if name in learnt or is_adapter(name)}
+    layers = sorted(name.rpartition(".")[0] for name in weights if name.endswith(f".{DOWN}"))
     # Clones: safetensors refuses tensors that share memory.
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
-    about = {"rank": conf.rank, "alpha": conf.alpha, "targets": list(conf.targets), "train": list(conf.train)}
-    content = save(tensors, {"format": FORMAT, "adapters": json.dumps(about)})
-    with atomic_write(path) as file:
-        file.write(content)
+    tensors = {
+        _peft_name(name, layers): value.detach().cpu().clone().contiguous()
+        for name, value in weights.items()
+        if name in learnt or is_adapter(name)
+    }
+    about = {"peft_type": "LORA", "r": conf.rank, "lora_alpha": conf.alpha, "target_modules": layers, "bias": "none"}
+    with atomic_write(path / PEFT_WEIGHTS) as file:
+        file.write(save(tensors, {"format": "pt"}))
+    with atomic_write(path / PEFT_CONFIG) as file:
+        file.write(json.dumps({**about, "inference_mode": True}, indent=2).encode())
+
+
+def _peft_name(name: str, layers: Collection[str]) -> str:
+    """What peft calls a parameter of a model with adapters in these layers."""
+    layer, _, kind = name.rpartition(".")
+    theirs = PEFT_NAMES.get(kind) or (f"base_layer.{kind}" if layer in layers else kind)
+    return ".".join(filter(None, (PEFT_PREFIX, layer, theirs)))
+
+
+def _own_name(name: str) -> str:
+    """What we call a parameter of a file of peft's."""
+    name = name.removeprefix(f"{PEFT_PREFIX}.").replace(".base_layer.", ".")
+    for ours, theirs in PEFT_NAMES.items():
+        if name.endswith(f".{theirs}"):
+            return name.removesuffix(theirs) + ours
+    return name
 
 
 def save_adapters(model: nn.Module, conf: AdapterConf, path: str | Path) -> None:
-    """Writes a model's adapters and other trainable parameters into a safetensors file."""
+    """Writes a model's adapters and other trainable parameters into a folder, as ``peft`` writes and loads them."""
     learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     write_adapters(dict(model.named_parameters()), learnt, conf, Path(path))
 
@@ -208,6 +240,11 @@ def load_adapters(model: nn.Module, path: str | Path) -> AdapterConf:
 
     The model is a video predictor or the model of an image predictor. All its parameters are frozen afterwards;
     :func:`merge_adapters` merges the adapters into its weights.
+
+    Args:
+        model: without adapters.
+        path: a folder of :func:`save_adapters` or of ``peft``'s ``save_pretrained``, also of the original's model with
+            LoRA on linear layers; or a file ``adapters.safetensors``, as sam2fast wrote them before 0.2.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -250,14 +287,34 @@ def _fits(parameter: Tensor | None, value: Tensor) -> bool:
 def _read(path: Path) -> tuple[dict[str, Tensor], AdapterConf]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}")
+    is_folder = path.is_dir()
+    for needed in (path / PEFT_CONFIG, path / PEFT_WEIGHTS) if is_folder else (path,):
+        if not needed.is_file():
+            raise FileNotFoundError(f"no file {str(needed)!r}")
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            if about.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is no file of adapters, as a training with adapters writes them")
+        with safe_open(path / PEFT_WEIGHTS if is_folder else path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            return tensors, AdapterConf(**json.loads(about["adapters"]))
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            about = file.metadata() or {}
+        if is_folder:
+            tensors = {_own_name(name): value for name, value in tensors.items()}
+            return tensors, _peft_conf(path / PEFT_CONFIG, tensors)
+        if about.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is no file of adapters; those of peft are a folder with {PEFT_CONFIG}")
+        return tensors, AdapterConf(**json.loads(about["adapters"]))
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{path} is damaged or no file of adapters: {error}") from error
+
+
+def _peft_conf(path: Path, tensors: Mapping[str, Tensor]) -> AdapterConf:
+    about = json.loads(path.read_bytes())
+    if not isinstance(about, dict) or about.get("peft_type") != "LORA":
+        raise CheckpointError(f"{path} does not describe adapters of the type LORA")
+    other = [name for name, value in about.items() if value and name not in PEFT_SETTINGS]
+    if isinstance(about.get("init_lora_weights"), str) and about["init_lora_weights"] != "gaussian":
+        other.append("init_lora_weights")  # it may have changed the weights below the adapters
+    if other:
+        raise CheckpointError(f"{path} has {', '.join(other)}: peft itself can load such adapters into the model")
+    rank, alpha = about["r"], about["lora_alpha"]
+    layers = sorted(name.rpartition(".")[0] for name in tensors if name.endswith(f".{DOWN}"))
+    train = sorted(name for name in tensors if not is_adapter(name))
+    return AdapterConf(rank, alpha * math.sqrt(rank) if about.get("use_rslora") else alpha, layers, train)

@@ -71,7 +71,7 @@ class TrainerState:
             checkpointing.save(merged, folder / ("averaged.pt" if adapters is None else "merged.pt"))
         if adapters is not None:
             names = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-            write_adapters(learnt, names, adapters, folder / "adapters.safetensors")
+            write_adapters(learnt, names, adapters, folder / "adapters")
         conf = self.checkpoint
         if is_kept and ((conf.save_freq and self.epoch % conf.save_freq == 0) or self.epoch in conf.save_list):
             checkpointing.save(content, folder / f"checkpoint_{self.epoch}.pt")

@@ -49,6 +49,15 @@ def with_weights(folder: Path) -> None:
     put(folder, "../outside/secret", save(seeds_weights.secret()))
 
 
+def with_adapters(folder: Path) -> None:
+    import torch
+    from safetensors.torch import save
+
+    down, up = torch.ones(2, 3), torch.ones(2, 2)
+    names = (f"base_model.model.memory_encoder.lora_{kind}.weight" for kind in "AB")
+    put(folder, "adapter_model.safetensors", save(dict(zip(names, (down, up), strict=True)), {"format": "pt"}))
+
+
 def with_transformers(folder: Path) -> None:
     from safetensors.torch import save
 

@@ -87,6 +87,10 @@ def adapters(path: Path) -> None:
     load_adapters(seeds_weights.tiny_model(), path)
 
 
+def adapters_of_peft(path: Path) -> None:
+    load_adapters(seeds_weights.tiny_model(), path.parent)
+
+
 def stream(path: Path) -> None:
     companion_files.mini_predictor().restore_stream(path).close()
 

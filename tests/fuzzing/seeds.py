@@ -26,6 +26,7 @@ SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "found": seeds_texts.found_masks,
     "hf-config": seeds_texts.transformers_configs,
     "index": seeds_texts.indexes,
+    "adapter-config": seeds_weights.adapter_configs,
     "model": seeds_texts.models,
     "recipe": seeds_texts.recipes,
 }

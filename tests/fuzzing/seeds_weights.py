@@ -62,6 +62,11 @@ def safetensors() -> Iterator[bytes]:
     yield save({"no_mem_embed": torch.zeros(1, 1, 4)}, {"format": FORMAT, "adapters": json.dumps(about)})
 
 
+def adapter_configs() -> Iterator[bytes]:
+    about = {"peft_type": "LORA", "r": 2, "lora_alpha": 4.0, "target_modules": ["memory_encoder"], "use_dora": False}
+    yield json.dumps(about).encode()
+
+
 def states() -> Iterator[bytes]:
     """Saved states of a video with two tracked objects."""
     from companion_files import TINY_VIDEO, mini_predictor  # which imports this module

@@ -107,6 +107,10 @@ OF_WEIGHTS = {
     "load_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.whole_checkpoint, 4),
     "choose_config of safetensors": named("safetensors", SAFE, CheckpointError, choose_config, 2),
     "adapters": named("safetensors", "adapters.safetensors", CheckpointError, weights.adapters, 2),
+    "adapters of peft": Target(
+        *("adapter-config", "adapter_config.json", (CheckpointError,), weights.adapters_of_peft),
+        *(companion_files.with_adapters, 0.3, True),
+    ),
     "index": Target(
         *("index", "model.safetensors.index.json", (CheckpointError, FileNotFoundError), weights.any_checkpoint),
         *(companion_files.with_weights, 2),

@@ -1,5 +1,6 @@
 """Configurations: every official name and value, nothing foreign, and Hydra's global state untouched."""
 
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -9,9 +10,12 @@ import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import sam2
 import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from parity import NARROW, NothingDrawn, config_name
+from sam2.build_sam import build_sam2 as official_build_sam2
 
 from sam2fast.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2
 from sam2fast.config import ConfigError, build_from_config, load_config, official_to_ours, shipped_configs
@@ -69,6 +73,26 @@ def test_a_custom_file(tmp_path):
 def test_the_official_files_themselves_can_be_used():
     path = Path(sam2.__path__[0]) / TINY
     assert type(build_sam2(path, None, device="cpu")).__module__ == "sam2fast.modeling.sam2_base"
+
+
+def test_a_configuration_of_the_hydra_folder_wins_as_in_the_original(tmp_path):
+    """Also over the name of a shipped one; with its list of defaults."""
+    official = Path(sam2.__path__[0]) / TINY
+    (tmp_path / "base.yaml").write_text(official.read_text())
+    own = "# @package _global_\ndefaults: [base, _self_]\nmodel:\n  image_size: 256\n"
+    (tmp_path / "sam2.1_hiera_t.yaml").write_text(own)
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(tmp_path), version_base="1.2"):
+            sizes = [
+                build("sam2.1_hiera_t.yaml", device="cpu", hydra_overrides_extra=["model.num_maskmem=5"]).image_size
+                for build in (official_build_sam2, build_sam2)
+            ]
+            assert load_config(TINY).model.image_size == 1024
+    finally:
+        GlobalHydra.instance().hydra = before
+    assert sizes == [256, 256] and load_config("sam2.1_hiera_t.yaml").model.image_size == 1024
 
 
 def test_unknown_names_list_what_there_is():
@@ -158,8 +182,36 @@ class TestForeignTargets:
         with pytest.raises(ConfigError, match="allow_targets"):
             build_from_config(config.model)
         assert build_from_config(config.model, allow_targets=["collections"])["image_size"] == 256
-        with pytest.raises(ConfigError, match="allow_targets"):
-            build_from_config(config.model, allow_targets=["collect"])
+
+    @pytest.fixture
+    def own_package(self, tmp_path, monkeypatch):
+        """Subclasses of the original's model and of ours."""
+        (tmp_path / "own_models.py").write_text(
+            "import sam2.modeling.sam2_base, sam2fast.modeling.sam2_base\n"
+            "class Official(sam2.modeling.sam2_base.SAM2Base): pass\n"
+            "class Ours(sam2fast.modeling.sam2_base.SAM2Base): pass\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        yield importlib.import_module("own_models")
+        del sys.modules["own_models"]
+
+    @pytest.mark.parametrize("allowed", ["own_models", "own_models.", "own_models.Ours"])
+    def test_a_subclass_of_the_model(self, own_package, allowed):
+        """It is built as the original builds one of its own."""
+        target, common = "++model._target_=own_models.", {"device": "cpu", "apply_postprocessing": False}
+        with NothingDrawn():
+            expected = official_build_sam2(TINY, hydra_overrides_extra=[f"{target}Official"], **common)
+            actual = build_sam2(TINY, hydra_overrides_extra=[f"{target}Ours"], allow_targets=[allowed], **common)
+        assert (type(expected), type(actual)) == (own_package.Official, own_package.Ours)
+        assert {k: v.shape for k, v in expected.state_dict().items()} == {
+            k: v.shape for k, v in actual.state_dict().items()
+        }
+
+    @pytest.mark.parametrize("allowed", ["own_model", "own_model.", "own_models.Our", "own_models.Ours.x", "", "."])
+    def test_a_prefix_ends_at_a_dot(self, allowed):
+        config = load_config(TINY, ["++model._target_=own_models.Ours"])
+        with pytest.raises(ConfigError, match="own_models.Ours.*allow_targets"):
+            build_from_config(config.model, allow_targets=[allowed])
 
 
 TARGET = "sam2fast.modeling.sam2_base.SAM2Base"

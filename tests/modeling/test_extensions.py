@@ -186,6 +186,18 @@ def test_patched_forward(models, name, where, monkeypatch):
 
 
 @torch.no_grad()
+def test_a_method_that_is_put_back_and_patched_again(models):
+    neck = models[1].image_encoder.neck
+    neck.forward = original = neck.forward
+    masks_of(models[1])
+    assert is_standard(models[1].image_encoder)
+    called = []
+    neck.forward = lambda *args: called.append(args) or original(*args)
+    masks_of(models[1])
+    assert called and not is_standard(models[1].image_encoder)
+
+
+@torch.no_grad()
 def test_replaced_modules(models):
     """A wrapped encoder, an adapter after a block's MLP, and another norm."""
 

@@ -7,6 +7,7 @@ import torch
 from video import Session, clip, errors, jpeg_folder, narrow_predictor
 
 from sam2fast.deploy.compilation import compile_model, uncompile
+from sam2fast.modeling.standard import observing
 from sam2fast.tracking import eager_runner, memory_bank
 from sam2fast.utils.testing import relative_error
 
@@ -141,6 +142,7 @@ def test_the_first_self_attention_is_shared(predictor, video, monkeypatch):
     for layer in predictor.memory_attention.layers:
         right = layer.self_attn.forward
 
+        @observing
         def counted(q, k, v, right=right):
             rows.append(len(q))
             return right(q, k, v)

@@ -89,7 +89,7 @@ def _write_adapters(folder: Path) -> None:
     adapters = AdapterConf(rank=2, alpha=4)
     model = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
     add_adapters(model, adapters)
-    save_adapters(model, adapters, folder / "adapters.safetensors")
+    save_adapters(model, adapters, folder / "adapters")
 
 
 def _write_training(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Adapters: zero at first, equal when merged, and the only trained parameters."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class TestRuns:
         self.build(tmp_path / "stopped", base).run()
         files = [tmp_path / name / "checkpoints" for name in ("calm", "stopped")]
         assert_same(*(checkpoint_of(tmp_path / name)["model"] for name in ("calm", "stopped")))
-        calm, other = (load_file(folder / "adapters.safetensors") for folder in files)
+        calm, other = (load_file(folder / "adapters/adapter_model.safetensors") for folder in files)
         assert_same(calm, other)
 
         # Initial weights plus adapters are the merged model; nothing else has changed.
@@ -108,10 +109,11 @@ class TestRuns:
         merged = torch.load(files[0] / "merged.pt", weights_only=True)["model"]
         assert merged.keys() == given.keys()
         changed = {name for name in given if not torch.equal(given[name], merged[name])}
-        layers = {name.rpartition(".")[0] for name in calm if is_adapter(name)}
-        assert changed == {f"{layer}.weight" for layer in layers} | {"maskmem_tpos_enc"} and len(layers) == 16
         predictor = predictor_of(base, *NARROW)
-        assert load_adapters(predictor, files[0] / "adapters.safetensors").scale == 2
+        conf = load_adapters(predictor, files[0] / "adapters")
+        layers = adapted_layers(predictor).keys()
+        assert (conf.scale, {*conf.targets}, conf.train) == (2, layers, ["maskmem_tpos_enc"])
+        assert changed == {f"{layer}.weight" for layer in layers} | {"maskmem_tpos_enc"} and len(layers) == 16
         merge_adapters(predictor)
         found = predictor.state_dict()
         assert_same({name: found[name] for name in merged}, merged)
@@ -126,7 +128,7 @@ class TestPredictors:
     @pytest.fixture
     def files(self, tmp_path: Path) -> tuple[Path, Path, Path]:
         """Weights, adapters and merged weights."""
-        base, adapters, merged = (tmp_path / name for name in ("base.pt", "adapters.safetensors", "merged.pt"))
+        base, adapters, merged = (tmp_path / name for name in ("base.pt", "adapters", "merged.pt"))
         predictor = mini_predictor()
         torch.save({"model": predictor.state_dict()}, base)
         add_adapters(predictor, EVERYWHERE)
@@ -183,15 +185,20 @@ class TestFaults:
             add_adapters(model, AdapterConf(rank=2))
 
     def test_files_of_something_else(self, model: SAM2Train, tmp_path: Path) -> None:
-        good = tmp_path / "good.safetensors"
-        add_adapters(model, AdapterConf(rank=2))
-        save_adapters(model, AdapterConf(rank=2), good)
-        with pytest.raises(CheckpointError, match="has adapters already: 16 names do not fit"):
-            load_adapters(model, good)
+        """Also of the format before peft's."""
+        good, folder = tmp_path / "good.safetensors", tmp_path / "folder"
+        add_adapters(model, AdapterConf(rank=2, train=["maskmem_tpos_enc"]))
+        learn_something(model)
+        save_adapters(model, AdapterConf(rank=2), folder)
+        learnt = {name: value.detach().clone() for name, value in model.named_parameters() if is_adapter(name)}
+        tensors = {**learnt, "maskmem_tpos_enc": model.maskmem_tpos_enc.detach()}
+        about = {"format": "sam2fast adapters", "adapters": json.dumps({"rank": 2, "alpha": 16.0})}
+        save_file(tensors, good, about)
+        for path in (good, folder):
+            with pytest.raises(CheckpointError, match="has adapters already: 16 names do not fit"):
+                load_adapters(model, path)
         merge_adapters(model)
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        tensors = load_file(good)
-        about = {"format": "sam2fast adapters", "adapters": json.dumps({"rank": 2, "alpha": 16.0})}
         one = "image_encoder.trunk.blocks.0.attn.qkv.lora_up"
         broken = (
             (tensors, {"format": "pt"}, "no file of adapters"),
@@ -206,6 +213,25 @@ class TestFaults:
         bad.write_bytes(good.read_bytes()[:1000])
         with pytest.raises(CheckpointError, match="damaged or no file of adapters"):
             load_adapters(model, bad)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        for changed, message in (
+            ({"peft_type": "LOHA"}, "of the type LORA"),
+            ({"use_dora": True}, "use_dora: peft itself can load"),
+            ({"init_lora_weights": "pissa"}, "init_lora_weights: peft itself"),
+            ({"alpha_pattern": {"qkv": 3}}, "alpha_pattern: peft"),
+            ({"r": None}, "damaged or no file of adapters"),
+            ({"r": 3}, "16 names do not fit"),
+        ):
+            (folder / "adapter_config.json").write_text(json.dumps({**config, **changed}))
+            with pytest.raises(CheckpointError, match=message):
+                load_adapters(model, folder)
+        (folder / "adapter_config.json").unlink()
+        with pytest.raises(FileNotFoundError, match="adapter_config.json"):
+            load_adapters(model, folder)
         assert_same(dict(model.state_dict()), before)
-        load_adapters(model, good)
-        assert len(adapted_layers(model)) == 16 and not any(p.requires_grad for p in model.parameters())
+        other = copy.deepcopy(model)
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        for each, path in ((model, good), (other, folder)):
+            load_adapters(each, path)
+            assert len(adapted_layers(each)) == 16 and not any(p.requires_grad for p in each.parameters())
+            assert_same({name: each.get_parameter(name).detach() for name in learnt}, learnt)

@@ -137,7 +137,7 @@ def test_adapters_learn_the_same(tmp_path: Path) -> None:
     for strategy, run in two.items():
         assert_one_with_twice_the_batch(one, run, is_divided=strategy == "fsdp")
         # The files of the first process, also where tensors are sharded.
-        for name, read in (("adapters.safetensors", load_file), ("merged.pt", read_weights)):
+        for name, read in (("adapters/adapter_model.safetensors", load_file), ("merged.pt", read_weights)):
             expected, found = (read(of.folder / "checkpoints" / name) for of in (one, run))
             assert found.keys() == expected.keys()
             assert_close(*({key: x.double().numpy() for key, x in part.items()} for part in (found, expected)))

@@ -1,0 +1,146 @@
+"""LoRA by peft on the original's model and on ours, and its files, which are also those of our adapters."""
+
+import copy
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from parity import NARROW, build_pair, random_image, random_map
+from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialImagePredictor
+from torch import nn
+
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.training.adapters import AdapterConf, add_adapters, load_adapters, merge_adapters, save_adapters
+from sam2fast.utils.testing import relative_error
+
+# transformers, which peft needs, takes the folder `kernels` of a checkout for a package of the index.
+CHECKOUT = Path(__file__).parents[2]
+with mock.patch.object(sys, "path", [entry for entry in sys.path if Path(entry).resolve() != CHECKOUT]):
+    peft = pytest.importorskip("peft")
+
+PARTS = ("image_encoder", "memory_attention", "sam_mask_decoder")
+IMAGE = random_image(90, 120)
+
+
+@pytest.fixture(scope="module")
+def untouched():
+    return build_pair("sam2.1_t", ["++model.image_size=128", *NARROW])
+
+
+@pytest.fixture
+def models(untouched):
+    """The original's model and ours."""
+    return copy.deepcopy(untouched)
+
+
+def linear_layers(model):
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name in layers if name.startswith(PARTS)]
+
+
+def draw(model, marks=("lora_",)):
+    """Random adapters, as if trained."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if any(mark in name for mark in marks):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def attended(model):
+    """Memory attention's answer for two frames of memory and two pointers."""
+    frame, position = (random_map(64, 1, model.hidden_dim, seed=seed) for seed in (0, 1))
+    memory, memory_position = (random_map(2 * 64 + 8, 1, 64, seed=seed) for seed in (2, 3))
+    return model.memory_attention([frame], memory, [position], memory_position, num_obj_ptr_tokens=8)
+
+
+@torch.no_grad()
+def results(model):
+    """Of a click on an image, and of memory attention."""
+    kind = SAM2ImagePredictor if type(model).__module__.startswith("sam2fast") else OfficialImagePredictor
+    predictor = kind(model)
+    predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # the original assumes 1024 pixels
+    predictor.set_image(IMAGE)
+    clicked = predictor.predict(np.array([[60, 40]]), np.array([1]), return_logits=True)
+    return [*map(torch.from_numpy, clicked), attended(model)]
+
+
+def assert_same(expected, actual):
+    for one, other in zip(expected, actual, strict=True):
+        assert relative_error(one, other) <= 1e-4
+
+
+def gradients(model):
+    """Of all parts, by the names of the adapters' parameters."""
+    levels = model.forward_image(random_map(1, 3, 128, 128))["backbone_fpn"]
+    clicks = torch.tensor([[[60.0, 40.0]]]), torch.tensor([[1]])
+    sparse, dense = model.sam_prompt_encoder(points=clicks, boxes=None, masks=None)
+    decoded = model.sam_mask_decoder.predict_masks(  # all of them, unlike a call of the decoder
+        image_embeddings=levels[-1],
+        image_pe=model.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        repeat_image=False,
+        high_res_features=levels[:2],
+    )
+    sum(x.square().mean() for x in (*decoded, *levels, attended(model))).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_lora_on_every_linear_layer(models):
+    """It takes effect in each, learns as in the original, and is merged by peft."""
+    before, layers = results(models[1]), linear_layers(models[0])
+    assert layers == linear_layers(models[1]) and len(layers) > 90
+    conf = peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers)
+    wrapped = [peft.get_peft_model(model, conf) for model in models]
+    for model in models:
+        draw(model)
+    expected, actual = map(results, models)
+    assert_same(expected, actual)
+    assert min(relative_error(one, other) for one, other in zip(before, actual, strict=True)) > 0.01
+    theirs, ours = map(gradients, models)
+    assert theirs.keys() == ours.keys() and len(ours) == 2 * len(layers)
+    assert all(gradient.any() for gradient in theirs.values())
+    for name, gradient in theirs.items():
+        assert relative_error(gradient, ours[name]) <= 1e-4, name
+    assert_same(expected, results(wrapped[1].merge_and_unload()))
+
+
+def test_our_adapters_are_loaded_by_peft(models, tmp_path):
+    official, ours = models
+    trained = ["maskmem_tpos_enc", "sam_mask_decoder.iou_prediction_head.*", "memory_attention.layers.0.linear1.bias"]
+    conf = AdapterConf(rank=4, alpha=8, targets=[f"{part}.*" for part in PARTS], train=trained)
+    add_adapters(ours, conf)
+    draw(ours, ("lora_", "iou_prediction_head", "layers.0.linear1.bias"))
+    save_adapters(ours, conf, tmp_path / "adapters")
+    adapted = peft.PeftModel.from_pretrained(official, tmp_path / "adapters")
+    assert_same(results(ours), results(official))
+    merged = adapted.merge_and_unload().state_dict()
+    merge_adapters(ours)
+    assert_same((merged[name] for name in ours.state_dict()), ours.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("options", "learnt"),
+    [
+        ({}, ()),
+        ({"use_rslora": True}, ()),
+        ({"bias": "lora_only"}, ("base_layer.bias",)),
+        ({"modules_to_save": ["iou_prediction_head"]}, ("modules_to_save",)),
+    ],
+    ids=["plain", "rslora", "biases", "modules"],
+)
+def test_adapters_of_peft_are_loaded(models, tmp_path, options, learnt):
+    official, ours = models
+    layers = [name for name in linear_layers(official) if "iou_prediction_head" not in name]
+    adapted = peft.get_peft_model(official, peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers, **options))
+    draw(adapted, ("lora_", *learnt))
+    adapted.save_pretrained(tmp_path)
+    load_adapters(ours, tmp_path)
+    expected = results(official)
+    assert_same(expected, results(ours))
+    merge_adapters(ours)
+    assert_same(expected, results(ours))
