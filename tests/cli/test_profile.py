@@ -84,8 +84,8 @@ def asked(monkeypatch):
         found.update(options)
         return profile(predictor, subject, **{**options, once: 1})
 
-    monkeypatch.setattr("sam2fast.profiling.profile_image", functools.partial(note, profile_image, "runs"))
-    monkeypatch.setattr("sam2fast.profiling.profile_video", functools.partial(note, profile_video, "frames"))
+    monkeypatch.setattr("sam2fast.profiling.run.profile_image", functools.partial(note, profile_image, "runs"))
+    monkeypatch.setattr("sam2fast.profiling.run.profile_video", functools.partial(note, profile_video, "frames"))
     return found
 
 
