@@ -201,8 +201,10 @@ def _profile(work: Work, runs: int, trace: Path | None, limits: Limits | None) -
     plain: list[float] = []
     profiled: list[float] = []
     as_it_is: list[float] | None = None
-    if isinstance(work.model, SAM2VideoPredictor) and work.model._tracker.graphs is not None:
-        as_it_is = []
+    if isinstance(work.model, SAM2VideoPredictor):
+        work.model.check_recordings()
+        as_it_is = None if work.model._tracker.graphs is None else []
+    if as_it_is is not None:
         _plain_pass(work, [])
         for _ in range(runs):
             _plain_pass(work, as_it_is)
