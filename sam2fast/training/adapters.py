@@ -287,7 +287,7 @@ def _fits(parameter: Tensor | None, value: Tensor) -> bool:
 def _read(path: Path) -> tuple[dict[str, Tensor], AdapterConf]:
     from safetensors import SafetensorError, safe_open
 
-    is_folder = path.is_dir()
+    is_folder, source = path.is_dir(), path
     for needed in (path / PEFT_CONFIG, path / PEFT_WEIGHTS) if is_folder else (path,):
         if not needed.is_file():
             raise FileNotFoundError(f"no file {str(needed)!r}")
@@ -296,13 +296,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], AdapterConf]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             about = file.metadata() or {}
         if is_folder:
-            tensors = {_own_name(name): value for name, value in tensors.items()}
+            tensors, source = {_own_name(name): value for name, value in tensors.items()}, path / PEFT_CONFIG
             return tensors, _peft_conf(path / PEFT_CONFIG, tensors)
         if about.get("format") != FORMAT:
             raise CheckpointError(f"{path} is no file of adapters; those of peft are a folder with {PEFT_CONFIG}")
         return tensors, AdapterConf(**json.loads(about["adapters"]))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise CheckpointError(f"{path} is damaged or no file of adapters: {error}") from error
+        raise CheckpointError(f"{source} is damaged or no file of adapters: {error}") from error
 
 
 def _peft_conf(path: Path, tensors: Mapping[str, Tensor]) -> AdapterConf:
