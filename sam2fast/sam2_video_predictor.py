@@ -8,15 +8,15 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from sam2fast.compat.private_api import PrivateApi
+from sam2fast.compat.private_api import OF_THE_FLOW, PrivateApi
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
 from sam2fast.tracking.prompts import at_least, frame_number, integer
-from sam2fast.tracking.propagation import Progress, frames_of_pass, propagate
+from sam2fast.tracking.propagation import Progress, frames_of_pass
 from sam2fast.tracking.session_api import TrackingModel
-from sam2fast.tracking.state import VideoState, checked_session
-from sam2fast.tracking.tracker import Tracker
+from sam2fast.tracking.session_checks import checked_session
+from sam2fast.tracking.state import VideoState
 from sam2fast.utils.thread_guard import shared
 from sam2fast.video_io import VideoError, open_frames
 
@@ -111,15 +111,14 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
                 offload_state_to_cpu=bool(offload_state_to_cpu),
                 max_history=max_history,
             )
-            tracker.encode(state, [0])
+            if self._flow(state) is None:
+                tracker.encode(state, [0])
+            else:
+                self._get_image_feature(state, frame_idx=0, batch_size=1)
             return state
         except BaseException:
             frames.close()  # or its file and thread would live as long as the exception is kept
             raise
-
-    def _tracker_for(self, state: VideoState) -> Tracker:
-        """What computes the objects of a session: the one place where a session may get another implementation."""
-        return self._tracker
 
     @checked_session
     @torch.inference_mode()
@@ -129,7 +128,8 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         Raises:
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
         """
-        inference_state.clear()
+        flow = self._flow(inference_state)
+        inference_state.clear() if flow is None else flow.reset()
 
     @checked_session
     @torch.inference_mode()
@@ -170,7 +170,10 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         prompt = points, labels, clear_old_points, normalize_coords, box
-        return add_points_or_box(self._tracker_for(state), state, frame, obj_id, *prompt)
+        flow = self._flow(state)
+        if flow is not None:
+            return flow.add_points_or_box(frame, obj_id, *prompt)
+        return add_points_or_box(self._tracker, state, frame, obj_id, *prompt)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
         """The old name of :meth:`add_new_points_or_box`."""
@@ -189,7 +192,10 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         Returns and raises: see :meth:`add_new_points_or_box`.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        return add_mask(self._tracker_for(state), state, frame, obj_id, mask)
+        flow = self._flow(state)
+        return (
+            add_mask(self._tracker, state, frame, obj_id, mask) if flow is None else flow.add_mask(frame, obj_id, mask)
+        )
 
     @checked_session
     @torch.inference_mode()
@@ -209,7 +215,10 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             IndexError: no such frame.
         """
         frame = frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        return clear_prompts(self._tracker_for(inference_state), inference_state, frame, obj_id, need_output)
+        flow = self._flow(inference_state)
+        if flow is not None:
+            return flow.clear_prompts(frame, obj_id, need_output)
+        return clear_prompts(self._tracker, inference_state, frame, obj_id, need_output)
 
     @checked_session
     @torch.inference_mode()
@@ -229,8 +238,11 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
             RuntimeError: an unknown id with ``strict``.
         """
-        state = inference_state
-        updated = remove_object(self._tracker_for(state), state, obj_id, strict, need_output)
+        state, flow = inference_state, self._flow(inference_state)
+        if flow is not None:
+            updated = flow.remove_object(obj_id, strict, need_output)
+            return state["obj_ids"], updated
+        updated = remove_object(self._tracker, state, obj_id, strict, need_output)
         return state.obj_ids, updated
 
     @checked_session
@@ -242,7 +254,8 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
             RuntimeError: there is no object, or one has no conditioning frame; nothing has changed then.
         """
-        commit_prompts(self._tracker_for(inference_state), inference_state)
+        flow = self._flow(inference_state)
+        commit_prompts(self._tracker, inference_state) if flow is None else flow.commit_prompts()
 
     @overload
     def propagate_in_video(
@@ -344,16 +357,18 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             start_frame_idx = frame_number(start_frame_idx, state.num_frames, "start_frame_idx", may_be_the_end=True)
         self.check_recordings()
         self.propagate_in_video_preflight(state)
+        flow = self._flow(state)
+        if start_frame_idx is None and flow is not None:
+            start_frame_idx = flow.first_frame()
         order = frames_of_pass(state, start_frame_idx, max_frame_num_to_track, reverse)
-        tracker = self._tracker_for(state)
-        answers = propagate(tracker, state, order, reverse, return_scores, progress, encode_ahead, output)
+        answers = self._answers(state, order, reverse, return_scores, progress, encode_ahead, output)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
         if order and wants_more and not reverse and state.frames.truncated is not None:
             raise VideoError(state.frames.truncated)
 
 
-# What streams and results call, so that a user's overrides take effect there.
+# What streams, results and the original's flow call, so that a user's overrides take effect there.
 SAM2VideoPredictor._originals = {
     name: getattr(SAM2VideoPredictor, name)
     for name in (
@@ -365,6 +380,7 @@ SAM2VideoPredictor._originals = {
         "check_recordings",
         "_get_orig_video_res_output",
         "_apply_non_overlapping_constraints",
+        *OF_THE_FLOW,
     )
 }
 

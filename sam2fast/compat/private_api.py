@@ -1,46 +1,46 @@
-"""Private methods of the original's video predictor that its own tools and other programs call."""
+"""The original's private methods of the video predictor, on sessions as its nested dicts.
 
-import warnings
-from collections.abc import Callable, Mapping
+Its predictor computes through them. Here the tracker computes all objects as one batch, until one of them is
+overridden, or a session is used as the original's dict: then :mod:`~sam2fast.compat.official_flow` calls them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sam2fast.compat.legacy_state import legacy_views, memory_position
+from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object, official_session
+from sam2fast.compat.official_flow import OfficialFlow
 from sam2fast.kernels.mask_ops import upsample_masks
-from sam2fast.kernels.memory_attention import AttendedMemory
-from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.tracking.eager_runner import attended_memory, encode_masks, fill_holes, predict
+from sam2fast.tracking.eager_runner import fill_holes
+from sam2fast.tracking.outputs import Output
+from sam2fast.tracking.propagation import Progress, propagate
 from sam2fast.tracking.session_api import TrackingModel
-from sam2fast.tracking.state import TrackedObject, VideoState, Views
+from sam2fast.tracking.state import AsDict, VideoState
 from sam2fast.tracking.tracker import Tracker
 
-Output = Mapping[str, Any]
-
-# The original's predictor computes through these. Here they return the same, but nothing calls them.
-UNCALLED = frozenset(
-    {
-        "track_step",
-        "forward_image",
-        "_track_step",
-        "_prepare_memory_conditioned_features",
-        "_encode_memory_in_output",
-        "_encode_new_memory",
-        "_forward_sam_heads",
-        "_prepare_backbone_features",
-        "_get_image_feature",
-        "_get_maskmem_pos_enc",
-        "_run_single_frame_inference",
-        "_run_memory_encoder",
-        "_consolidate_temp_output_across_obj",
-        "_clear_obj_non_cond_mem_around_input",
-        "_obj_id_to_idx",
-        "_obj_idx_to_id",
-        "_get_obj_num",
-        "_reset_tracking_results",
-    }
+# Methods that only the original's flow calls.
+OF_THE_FLOW = (
+    "track_step",
+    "forward_image",
+    "_track_step",
+    "_prepare_memory_conditioned_features",
+    "_encode_memory_in_output",
+    "_encode_new_memory",
+    "_forward_sam_heads",
+    "_prepare_backbone_features",
+    "_get_image_feature",
+    "_get_maskmem_pos_enc",
+    "_run_single_frame_inference",
+    "_run_memory_encoder",
+    "_consolidate_temp_output_across_obj",
+    "_clear_obj_non_cond_mem_around_input",
+    "_obj_id_to_idx",
+    "_obj_idx_to_id",
+    "_get_obj_num",
+    "_reset_tracking_results",
 )
 
 # Where a kernel does what the original does in one method that calls another.
@@ -51,18 +51,6 @@ class PrivateApi(TrackingModel):
     """Mixin of the video predictor: the original's private names, arguments and results."""
 
     _originals: ClassVar[Mapping[str, Any]]  # sam2fast's methods, of which the tracker has functions
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Warns about methods of a user's subclass that have no effect here."""
-        super().__init_subclass__(**kwargs)
-        ignored = sorted(UNCALLED & vars(cls).keys())
-        if ignored and not cls.__module__.startswith("sam2fast."):
-            warnings.warn(
-                f"{cls.__name__} overrides {', '.join(ignored)}, which sam2fast's predictor does not call: all objects "
-                "are computed as one batch. For other rules of memories and masks set memory_selection and "
-                "mask_selection (docs/research.md), or drive the model yourself by track_step.",
-                stacklevel=2,
-            )
 
     @property
     def _tracker(self) -> Tracker:
@@ -77,37 +65,93 @@ class PrivateApi(TrackingModel):
         overridden = any(n in vars(self) or getattr(type(self), n) is not self._originals[n] for n in names)
         return getattr(self, name) if overridden else None
 
-    def _views(self) -> Views:
-        return legacy_views(self)
+    def _overridden(self) -> str | None:
+        """The first method of the original's flow that a user replaced, if any."""
+        return next((name for name in OF_THE_FLOW if self._override(name) is not None), None)
+
+    def _as_dict(self) -> AsDict:
+        return official_session(self)
+
+    def _flow(self, state: VideoState) -> OfficialFlow | None:
+        """The original's flow for a session that is its dict, or becomes it because a private method is overridden."""
+        if state.official is None:
+            name = self._overridden()
+            if name is None:
+                return None
+            state.to_official(f"{type(self).__name__}.{name} is overridden")
+        return OfficialFlow(self, state)
+
+    def _answers(
+        self,
+        state: VideoState,
+        order: range,
+        reverse: bool,
+        return_scores: bool,
+        progress: Progress,
+        encode_ahead: int,
+        output: Output,
+    ) -> Iterator[tuple[Any, ...]]:
+        """One pass; from the frame on where the session becomes the original's dict, by the original's flow."""
+        flow = self._flow(state)
+        if flow is None:
+            for answer in propagate(
+                self._tracker, state, order, reverse, return_scores, progress, encode_ahead, output
+            ):
+                yield answer
+                flow = self._flow(state)
+                if flow is not None:
+                    order = order[order.index(answer[0]) + 1 :]
+                    break
+        if flow is not None:
+            if return_scores:
+                raise RuntimeError("return_scores=True: the original's dict, which this session is, has no scores")
+            yield from flow.propagate(order, reverse, progress, output)
+
+    def _stream_tracker(self) -> Tracker:
+        name = self._overridden()
+        if name is not None:
+            raise TypeError(
+                f"{type(self).__name__}.{name} is overridden, which streams do not call: track the frames so far by "
+                "init_state() and propagate_in_video(), or set memory_selection and mask_selection (docs/research.md)"
+            )
+        return self._tracker
 
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
         """Position of an object among all; an unknown id becomes a new object without prompts."""
-        if obj_id not in inference_state.objects:
-            inference_state.add(obj_id, TrackedObject())
-        return inference_state.obj_ids.index(obj_id)
+        index = inference_state["obj_id_to_idx"].get(obj_id)
+        return new_object(inference_state.to_official("an object was added"), obj_id) if index is None else index
 
     def _obj_idx_to_id(self, inference_state: VideoState, obj_idx: int) -> Any:
-        return inference_state.obj_ids[obj_idx]
+        return inference_state["obj_idx_to_id"][obj_idx]
 
     def _get_obj_num(self, inference_state: VideoState) -> int:
-        return len(inference_state.objects)
+        return len(inference_state["obj_idx_to_id"])
 
     def _reset_tracking_results(self, inference_state: VideoState) -> None:
         """Removes prompts and results; the objects' ids stay."""
-        for tracked in inference_state.objects.values():
-            tracked.clear()
+        for key in PER_OBJECT:
+            for entries in inference_state[key].values():
+                for kept in entries.values() if "output" in key else [entries]:
+                    kept.clear()
+
+    def _clear_obj_non_cond_mem_around_input(self, inference_state: VideoState, frame_idx: int, obj_idx: int) -> None:
+        """Removes one object's tracked frames near this one, and this one."""
+        distance = self.memory_temporal_stride_for_eval * self.num_maskmem
+        tracked = inference_state["output_dict_per_obj"][obj_idx][KINDS[False]]
+        for near in [t for t in tracked if abs(t - frame_idx) <= distance]:
+            del tracked[near]
 
     def _clear_non_cond_mem_around_input(self, inference_state: VideoState, frame_idx: int) -> None:
         """Removes all objects' tracked frames near this one, and this one."""
-        for tracked in inference_state.objects.values():
-            tracked.forget_around(frame_idx, self._tracker.clearing_distance)
-            tracked.tracked.pop(frame_idx, None)
+        for obj_idx in range(self._get_obj_num(inference_state)):
+            self._clear_obj_non_cond_mem_around_input(inference_state, frame_idx, obj_idx)
 
     def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
         """The masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
-        masks = any_res_masks = any_res_masks.to(inference_state.device)
-        if masks.shape[-2:] != inference_state.video_size:
-            masks = upsample_masks(masks, inference_state.video_size)
+        masks = any_res_masks = any_res_masks.to(inference_state["device"])
+        size = (inference_state["video_height"], inference_state["video_width"])
+        if masks.shape[-2:] != size:
+            masks = upsample_masks(masks, size)
         if self.non_overlap_masks and len(masks):
             masks = self._apply_non_overlapping_constraints(masks)
         return any_res_masks, masks
@@ -116,15 +160,21 @@ class PrivateApi(TrackingModel):
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
     ) -> dict[str, Tensor]:
         """Latest logits of all objects on a frame, -1024 where there are none, under the original's key."""
-        state = inference_state
-        low = self.image_size // 4
-        size = state.video_size if consolidate_at_video_res else (low, low)
-        masks = torch.full((len(state.objects), 1, *size), NO_OBJ_SCORE, device=state.storage_device)
-        for i, tracked in enumerate(state.objects.values()):
-            result = tracked.result_on(frame_idx, is_cond)
-            if result is not None:
-                mask = result.mask.to(state.storage_device)
-                masks[i : i + 1] = mask if mask.shape[-2:] == size else upsample_masks(mask, size)
+        state, low = inference_state, self.image_size // 4
+        size = (state["video_height"], state["video_width"]) if consolidate_at_video_res else (low, low)
+        count = self._get_obj_num(state)
+        masks = torch.full((count, 1, *size), NO_OBJ_SCORE, device=state["storage_device"])
+        for i in range(count):
+            kept = state["output_dict_per_obj"][i]
+            for outputs in (
+                state["temp_output_dict_per_obj"][i][KINDS[is_cond]],
+                kept[KINDS[True]],
+                kept[KINDS[False]],
+            ):
+                if frame_idx in outputs:
+                    mask = outputs[frame_idx]["pred_masks"]
+                    masks[i : i + 1] = mask if mask.shape[-2:] == size else upsample_masks(mask, size)
+                    break
         return {"pred_masks_video_res" if consolidate_at_video_res else "pred_masks": masks}
 
     @torch.inference_mode()
@@ -132,18 +182,23 @@ class PrivateApi(TrackingModel):
         self, inference_state: VideoState, frame_idx: int, batch_size: int
     ) -> tuple[Tensor, dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
         """The image, its features as a dict and as tokens of each level, their encodings and sizes."""
-        (features,) = self._tracker.encode(inference_state, [frame_idx])
-        levels = [level.expand(batch_size, -1, -1, -1) for level in (*features.high_res, features.embedding)]
-        encode = self.image_encoder.neck.position_encoding
-        backbone_out = {"backbone_fpn": levels, "vision_pos_enc": [encode(x).to(x.dtype) for x in levels]}
-        image = inference_state.frames[frame_idx].to(inference_state.device).expand(batch_size, -1, -1, -1)
-        return (image, *self._prepare_backbone_features(backbone_out))
+        state = inference_state
+        image, backbone_out = state["cached_features"].get(frame_idx, (None, None))
+        if backbone_out is None:
+            image = state["images"][frame_idx].to(state["device"]).float()[None]
+            backbone_out = self.forward_image(image)
+            state["cached_features"] = {frame_idx: (image, backbone_out)}
+        expanded = {
+            name: [x.expand(batch_size, -1, -1, -1) for x in backbone_out[name]]
+            for name in ("backbone_fpn", "vision_pos_enc")
+        }
+        return (image.expand(batch_size, -1, -1, -1), *self._prepare_backbone_features(expanded))
 
     @torch.inference_mode()
     def _run_single_frame_inference(
         self,
         inference_state: VideoState,
-        output_dict: Mapping[str, Mapping[int, Output]],
+        output_dict: Mapping[str, Mapping[int, Mapping[str, Any]]],
         frame_idx: int,
         batch_size: int,
         is_init_cond_frame: bool,
@@ -153,34 +208,35 @@ class PrivateApi(TrackingModel):
         run_mem_encoder: bool,
         prev_sam_mask_logits: Tensor | None = None,
     ) -> tuple[dict[str, Any], Tensor]:
-        """One object on one frame, from outputs in the original's format; nothing is stored.
+        """Objects on one frame, from outputs in the original's format; nothing is stored.
 
         Raises:
-            ValueError: points and a mask at once, or a batch that is not 1.
+            ValueError: points and a mask at once.
         """
         if point_inputs is not None and mask_inputs is not None:
             raise ValueError("give points or a mask, not both")
-        if batch_size != 1:
-            raise ValueError(f"batch_size is {batch_size}; outputs in this format are of one object each, so give 1")
-        state = inference_state
-        (features,) = self._tracker.encode(state, [frame_idx])
-        memory = None
-        if not is_init_cond_frame and self.num_maskmem:
-            memory = self._memory_of(output_dict, frame_idx, state.num_frames, reverse)
-        prompt, fp8 = (point_inputs, mask_inputs, prev_sam_mask_logits), state.bank.fp8
-        prediction = predict(self, features, memory, is_init_cond_frame, *prompt, fp8=fp8)
-        memory_features = memory_pos_enc = None
-        if run_mem_encoder and self.num_maskmem:
-            from_prompt = point_inputs is not None
-            memory_features = encode_masks(self, features, prediction.mask, prediction.score, from_prompt)
-            memory_features, memory_pos_enc = memory_features.to(state.storage_device), self._memory_position(state)
-        filled = fill_holes(prediction.mask, self.fill_hole_area)
+        _, _, features, positions, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
+        current = self.track_step(
+            frame_idx=frame_idx,
+            is_init_cond_frame=is_init_cond_frame,
+            current_vision_feats=features,
+            current_vision_pos_embeds=positions,
+            feat_sizes=sizes,
+            point_inputs=point_inputs,
+            mask_inputs=mask_inputs,
+            output_dict=output_dict,
+            num_frames=inference_state["num_frames"],
+            track_in_reverse=reverse,
+            run_mem_encoder=run_mem_encoder,
+            prev_sam_mask_logits=prev_sam_mask_logits,
+        )
+        filled = fill_holes(current["pred_masks"], self.fill_hole_area)
         output = {
-            "maskmem_features": memory_features,
-            "maskmem_pos_enc": memory_pos_enc,
-            "pred_masks": filled.to(state.storage_device),
-            "obj_ptr": prediction.pointer,
-            "object_score_logits": prediction.score,
+            "maskmem_features": _stored(inference_state, current["maskmem_features"]),
+            "maskmem_pos_enc": self._get_maskmem_pos_enc(inference_state, current),
+            "pred_masks": filled.to(inference_state["storage_device"]),
+            "obj_ptr": current["obj_ptr"],
+            "object_score_logits": current["object_score_logits"],
         }
         return output, filled
 
@@ -193,37 +249,30 @@ class PrivateApi(TrackingModel):
         high_res_masks: Tensor,
         object_score_logits: Tensor,
         is_mask_from_pts: bool,
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor] | None]:
         """Memory ``(B, C_mem, H, W)`` of masks ``(B, 1, S, S)`` on a frame, and its position encoding."""
         _, _, features, _, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
-        memory, _ = self._encode_new_memory(features, sizes, high_res_masks, object_score_logits, is_mask_from_pts)
-        return memory.to(inference_state.storage_device), self._memory_position(inference_state)
-
-    def _memory_position(self, state: VideoState) -> list[Tensor]:
-        return memory_position(self.memory_encoder.position_encoding, state.bank.layout)
+        memory, position = self._encode_new_memory(
+            current_vision_feats=features,
+            feat_sizes=sizes,
+            pred_masks_high_res=high_res_masks,
+            object_score_logits=object_score_logits,
+            is_mask_from_pts=is_mask_from_pts,
+        )
+        positions = self._get_maskmem_pos_enc(inference_state, {"maskmem_pos_enc": position})
+        return _stored(inference_state, memory), positions
 
     def _get_maskmem_pos_enc(self, inference_state: VideoState, current_out: Mapping[str, Any]) -> list[Tensor] | None:
-        """The position encoding of memories, which is the same for all; None if the output has none."""
-        return None if current_out["maskmem_pos_enc"] is None else self._memory_position(inference_state)
+        """The position encoding of memories, kept once for all objects and frames; None if the output has none."""
+        found = current_out["maskmem_pos_enc"]
+        if found is None:
+            return None
+        constants = inference_state["constants"]
+        if "maskmem_pos_enc" not in constants:
+            constants["maskmem_pos_enc"] = [x[:1].clone() for x in found]
+        return [x.expand(len(found[0]), -1, -1, -1) for x in constants["maskmem_pos_enc"]]
 
-    def _memory_of(
-        self, output_dict: Mapping[str, Mapping[int, Output]], frame: int, num_frames: int, reverse: bool
-    ) -> AttendedMemory:
-        """What one object attends to, from outputs in the original's format."""
-        conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))
-        chosen = select_memories(frame, conditioning, tracked, num_frames, reverse, MemoryRules.of(self))
-        outputs = {**tracked, **conditioning}
-        device = self.device
-        pages = torch.cat([outputs[t]["maskmem_features"].to(device) for t, _ in chosen.memories])
-        pointers = [outputs[t]["obj_ptr"].float() for t, _ in chosen.pointers]
-        P = len(pointers)
-        return attended_memory(
-            self,
-            pages.flatten(2).transpose(1, 2),
-            torch.arange(len(pages), dtype=torch.int32, device=device)[None],
-            torch.tensor([[row for _, row in chosen.memories]], dtype=torch.int32, device=device),
-            torch.stack(pointers, dim=1) if P else torch.zeros(1, 0, self.hidden_dim, device=device),
-            torch.tensor([[float(d) for _, d in chosen.pointers]], device=device).reshape(1, P),
-            torch.ones(1, P, dtype=torch.bool, device=device),
-            num_frames,
-        )
+
+def _stored(session: Mapping[str, Any], memory: Tensor | None) -> Any:
+    """A memory where the session keeps its results. The original rounds it to bfloat16; here it keeps its dtype."""
+    return None if memory is None else memory.to(session["storage_device"])

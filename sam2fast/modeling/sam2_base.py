@@ -196,7 +196,14 @@ class SAM2Base(OfficialSteps):
         With high-resolution features ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``,
         else the last alone.
         """
+        if self._replaces("forward_image", "_prepare_backbone_features"):
+            _, tokens, _, sizes = self._prepare_backbone_features(self.forward_image(images))
+            return [x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(tokens, sizes, strict=True)]
         return encode_levels(self.image_encoder, images, self._level_heads())[-self.num_feature_levels :]
+
+    def _replaces(self, *names: str) -> bool:
+        """Whether a subclass, or a patch of the class or the instance, replaces one of these methods."""
+        return any(name in vars(self) or getattr(type(self), name) is not _METHODS[name] for name in names)
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
         if not self.use_high_res_features_in_sam:
@@ -325,8 +332,11 @@ class SAM2Base(OfficialSteps):
         ious = mask.new_ones(len(mask), 1)
         pointer = mask.new_zeros(len(mask), self.hidden_dim)
         if self.use_obj_ptrs_in_encoder:
-            prompt = convolve(self.mask_downsample, mask)
-            pointer = self.predict_objects(backbone_features, high_res_features, None, prompt).pointer
+            *_, pointer, _ = self._forward_sam_heads(
+                backbone_features=backbone_features,
+                mask_inputs=convolve(self.mask_downsample, mask),
+                high_res_features=high_res_features,
+            )
         presence = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
         scores = scale * presence + bias
         if self.pred_obj_scores and self.use_obj_ptrs_in_encoder:
@@ -383,3 +393,7 @@ class SAM2Base(OfficialSteps):
 
 def _embedding(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.zeros(*shape), std=0.02))
+
+
+# As they were defined, for the methods that a user may replace.
+_METHODS = {name: getattr(SAM2Base, name) for name in ("forward_image", "_prepare_backbone_features")}

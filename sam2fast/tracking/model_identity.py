@@ -28,6 +28,12 @@ class OpenedWith:
         model = self._model()
         return self._facts if model is None else model_facts(model)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_device": self._device, "_facts": self.facts()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _model=lambda: None, _accepted=None)
+
     def accepts(self, other: SAM2Base) -> bool:
         """Whether ``other`` is the model, or has the same weights on the same device. Weights are compared once."""
         model = self._model()

@@ -56,7 +56,7 @@ def propagate(
         VideoError: a frame cannot be read.
     """
     objects = dict(state.objects)
-    for frame in _with_progress(order, progress):
+    for frame in with_progress(order, progress):
         objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
         if not objects:
             return
@@ -152,7 +152,8 @@ def _ids(state: VideoState, objects: dict[Any, TrackedObject]) -> list[Any]:
     return state.obj_ids if state.obj_ids == ids else ids
 
 
-def _with_progress(order: range, progress: Progress) -> Iterable[int]:
+def with_progress(order: Iterable[int], progress: Progress) -> Iterable[int]:
+    """The frame numbers, shown as ``progress`` says."""
     if callable(progress):
         return progress(order)
     return tqdm(order, desc="propagate in video", disable=not progress)

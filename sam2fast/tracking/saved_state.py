@@ -20,7 +20,8 @@ from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.model_identity import model_facts
 from sam2fast.tracking.page_pool import PagePool
 from sam2fast.tracking.saved_checks import KINDS, MEMORY_DTYPES, check_restored
-from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState, check_kind
+from sam2fast.tracking.session_checks import check_kind
+from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
 
@@ -124,10 +125,15 @@ def packed(state: VideoState) -> PackedState:
     """Copies the objects of a session to the CPU.
 
     Raises:
-        StateError: an id is neither text nor an integer.
+        StateError: an id is neither text nor an integer, or the session is the original's dict.
         TypeError: it is no state.
     """
     check_kind(state)
+    if state.official is not None:
+        raise StateError(
+            "this session is the original's dict, since one of its keys was used or a private method is overridden: "
+            "use pickle or copy.deepcopy on it instead"
+        )
     tensors: dict[str, Tensor] = {}
     objects = [_packed_object(state, i, obj_id, tensors) for i, obj_id in enumerate(state.objects)]
     memories = state.bank.memories

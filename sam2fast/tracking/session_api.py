@@ -15,7 +15,7 @@ from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.propagation import warm_up
-from sam2fast.tracking.state import VideoState, Views
+from sam2fast.tracking.state import AsDict, VideoState
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.tracking.tracker import RunnerSelector, SelectionWatch, Tracker, TrackingOptions
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
@@ -85,11 +85,14 @@ class TrackingModel(SAM2Base):
     @property
     def _tracker(self) -> Tracker:
         """Computes the objects of sessions. Made for each use: a model that kept it would keep itself alive."""
-        return Tracker(self, ModelOptions(self), self._runners, self._views())
+        return Tracker(self, ModelOptions(self), self._runners, self._as_dict())
 
-    def _views(self) -> Views:
-        """What sessions return for the keys of the original's ``inference_state``."""
-        return {}
+    def _as_dict(self) -> AsDict | None:
+        """What makes a session the original's dict, if anything does."""
+        return None
+
+    def _stream_tracker(self) -> Tracker:
+        return self._tracker
 
     @torch.inference_mode()
     def warmup(
@@ -158,7 +161,7 @@ class TrackingModel(SAM2Base):
         Raises:
             ValueError: ``num_frames`` below 1, or ``max_cond_frames`` below 2.
         """
-        return VideoStream(self._tracker, num_frames, max_cond_frames)
+        return VideoStream(self._stream_tracker(), num_frames, max_cond_frames)
 
     @shared
     @torch.inference_mode()
@@ -169,7 +172,7 @@ class TrackingModel(SAM2Base):
             StateError: the file is no saved stream, or one of another model.
             FileNotFoundError: there is no such file.
         """
-        return VideoStream.restored(self._tracker, saved_state.read(file))
+        return VideoStream.restored(self._stream_tracker(), saved_state.read(file))
 
     @exclusive_session
     def save_state(self, inference_state: VideoState, file: str | Path) -> None:

@@ -1,24 +1,24 @@
 """A session: a video, its objects with their prompts, results and memories, and the model it belongs to."""
 
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, NamedTuple, TypeVar, cast
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from sam2fast.modeling.memory_selection import MemoryRules
-from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import Memory, MemoryBank
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.page_pool import Page
 from sam2fast.utils.async_copies import AsyncHostCopy
-from sam2fast.utils.thread_guard import CallGuard, exclusive_session
+from sam2fast.utils.thread_guard import CallGuard
 from sam2fast.video_io import Frames
+
+_log = logging.getLogger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -168,10 +168,12 @@ class TrackedObject:
             results.clear()
 
 
-class VideoState(Mapping[str, Any]):
+class VideoState(MutableMapping[str, Any]):
     """A video, its objects and their memories; made by ``init_state``. It does not hold the model.
 
-    It also answers the keys of the original's ``inference_state``, read-only.
+    It is the original's ``inference_state``, too. When a key is asked for or assigned that holds prompts, results or
+    features, it becomes the original's nested dicts, and stays so: they are what later calls read and write, object by
+    object. Keys that only describe the video and the objects are answered without that.
 
     Args:
         frames: of the video.
@@ -181,7 +183,10 @@ class VideoState(Mapping[str, Any]):
         offload_video_to_cpu, offload_state_to_cpu: as requested; neither changes where anything is computed.
         max_history: how many tracked frames of an object are kept at most.
         max_cond_frames: how many conditioning frames are attended to, if that is less than the model's own limit.
-        views: the values of the original's keys, as functions of the state.
+        as_dict: the original's nested dicts of a session; None for a session that cannot become these.
+
+    Attributes:
+        official: the original's dict, or None; then ``objects``, ``features`` and ``bank`` are empty.
     """
 
     def __init__(
@@ -194,7 +199,7 @@ class VideoState(Mapping[str, Any]):
         offload_state_to_cpu: bool = False,
         max_history: int | None = None,
         max_cond_frames: int | None = None,
-        views: "Views | None" = None,
+        as_dict: "AsDict | None" = None,
     ) -> None:
         self.frames: Frames = frames
         self.features: FeatureCache = features
@@ -208,22 +213,45 @@ class VideoState(Mapping[str, Any]):
         self.objects: dict[Any, TrackedObject] = {}  # by id, in the order in which ids were first seen
         self.obj_ids: list[Any] = []
         self.guard = CallGuard()
-        self._views: Views = {} if views is None else views
+        self.official: dict[str, Any] | None = None
+        self._as_dict = as_dict
 
     @property
     def num_frames(self) -> int:
         """Length of the video."""
-        return len(self.frames)
+        return len(self.frames) if self.official is None else self.official["num_frames"]
 
     @property
     def video_size(self) -> tuple[int, int]:
         """(height, width) of the video."""
+        if self.official is not None:
+            return self.official["video_height"], self.official["video_width"]
         return self.frames.height, self.frames.width
 
     @property
     def storage_device(self) -> torch.device:
-        """Where the original would keep results; the views return tensors there."""
+        """Where the original keeps results."""
         return torch.device("cpu") if self.offload_state_to_cpu else self.device
+
+    def to_official(self, reason: str) -> dict[str, Any]:
+        """The session as the original's dict, which it is from now on.
+
+        Args:
+            reason: why, for the log.
+        """
+        if self.official is None:
+            if self._as_dict is None:
+                raise TypeError(f"{reason}: only sessions of a SAM2VideoPredictor can be the original's dict")
+            inexact = self.bank.approximations.named()
+            _log.warning(
+                "%s: the session is the original's dict from here on, and computed object by object, which is slower%s",
+                reason,
+                f", and without its approximations {inexact}" if inexact else "",
+            )
+            self.official = self._as_dict(self)
+            self.objects, self.bank = {}, self.bank.emptied()
+            self.features.clear()
+        return self.official
 
     def add(self, obj_id: Any, tracked: TrackedObject) -> None:
         """Registers an object under a new id."""
@@ -247,28 +275,72 @@ class VideoState(Mapping[str, Any]):
         self.objects, self.obj_ids[:], self.bank = {}, [], bank
 
     def __getitem__(self, key: str) -> Any:
-        return self._views[key](self)
+        if self.official is None and key in _DESCRIPTION:
+            return _DESCRIPTION[key](self)
+        if self.official is None and key not in OFFICIAL_KEYS:
+            raise KeyError(key)
+        return self.to_official(f"inference_state[{key!r}] was asked for")[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.to_official(f"inference_state[{key!r}] was set")[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.to_official(f"inference_state[{key!r}] was deleted")[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
+        return iter(OFFICIAL_KEYS if self.official is None else self.official)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def __contains__(self, key: object) -> bool:
+        return any(key == known for known in self)
+
     def __repr__(self) -> str:
         height, width = self.video_size
-        return f"VideoState({self.num_frames} frames of {width}x{height}, objects {self.obj_ids})"
+        ids = self.obj_ids if self.official is None else self.official["obj_ids"]
+        return f"VideoState({self.num_frames} frames of {width}x{height}, objects {ids})"
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "VideoState":
-        raise TypeError("a video state cannot be copied so; predictor.move_state(state) gives another one")
+    def __getstate__(self) -> dict[str, Any]:
+        self.to_official("inference_state was copied or pickled")
+        return {**vars(self), "features": None, "guard": None, "bank": self.bank.layout, "_as_dict": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.features, self.bank = FeatureCache(self.frames, self.device), MemoryBank(state["bank"])
+        self.guard = CallGuard()
 
     # By identity: comparing the values of the mapping would compute them.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
 
-# The values of a state's keys.
-Views = Mapping[str, Callable[[VideoState], Any]]
+AsDict = Callable[[VideoState], dict[str, Any]]
+
+# Keys that describe a session, and do not change it.
+_DESCRIPTION: dict[str, Callable[[VideoState], Any]] = {
+    "images": lambda s: s.frames,
+    "num_frames": lambda s: s.num_frames,
+    "offload_video_to_cpu": lambda s: s.offload_video_to_cpu,
+    "offload_state_to_cpu": lambda s: s.offload_state_to_cpu,
+    "video_height": lambda s: s.video_size[0],
+    "video_width": lambda s: s.video_size[1],
+    "device": lambda s: s.device,
+    "storage_device": lambda s: s.storage_device,
+    "obj_id_to_idx": lambda s: MappingProxyType({obj_id: i for i, obj_id in enumerate(s.objects)}),
+    "obj_idx_to_id": lambda s: MappingProxyType(dict(enumerate(s.objects))),
+    "obj_ids": lambda s: s.obj_ids,
+}
+OFFICIAL_KEYS = (
+    *_DESCRIPTION,
+    "point_inputs_per_obj",
+    "mask_inputs_per_obj",
+    "cached_features",
+    "constants",
+    "output_dict_per_obj",
+    "temp_output_dict_per_obj",
+    "frames_tracked_per_obj",
+)
 
 
 class UnchangedOnError:
@@ -297,49 +369,3 @@ class UnchangedOnError:
         self._state.objects, self._state.obj_ids = self._objects, self._ids
         for tracked, entries in self._before:
             vars(tracked).update(entries)
-
-
-def check_kind(session: object) -> None:
-    """
-    Raises:
-        TypeError: ``session`` is no session.
-    """
-    if not isinstance(session, VideoState):
-        kind = "None" if session is None else f"a {type(session).__name__}"
-        raise TypeError(f"inference_state is {kind}; expected the session that init_state() returned")
-
-
-def check_session(model: SAM2Base, session: Any) -> None:
-    """Checks that a session was opened with this model, or with another one with the same weights on the same device.
-
-    Raises:
-        TypeError: it is no session.
-        ValueError: it belongs to another model.
-    """
-    check_kind(session)
-    if not session.opened_with.accepts(model):
-        raise ValueError(
-            "inference_state was opened with another model, or on another device; use the predictor whose init_state() "
-            "returned it, or, where the weights are the same, move_state()"
-        )
-
-
-def checked_session(method: Method) -> Method:
-    """``exclusive_session`` after :func:`check_session`, which a generator calls when it starts."""
-    guarded = exclusive_session(method)
-
-    def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if len(args) > 1 or "inference_state" in kwargs:  # otherwise the method reports the missing argument
-            check_session(args[0], args[1] if len(args) > 1 else kwargs["inference_state"])
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        check(args, kwargs)
-        return guarded(*args, **kwargs)
-
-    @functools.wraps(method)
-    def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        check(args, kwargs)
-        yield from guarded(*args, **kwargs)
-
-    return cast(Method, generate if inspect.isgeneratorfunction(method) else call)

@@ -42,7 +42,7 @@ from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayou
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import FrameCopies, FrameResult, TrackedObject, VideoState, Views
+from sam2fast.tracking.state import AsDict, FrameCopies, FrameResult, TrackedObject, VideoState
 from sam2fast.utils.async_copies import AsyncHostCopy, copy_to_device
 from sam2fast.video_io import Frames
 
@@ -101,7 +101,7 @@ class Tracker:
         model: the network.
         options: settings, shared with their owner, who may change them.
         runners: the choice between eager execution and CUDA graphs; shared with its owner.
-        views: what new sessions return for the keys of the original's ``inference_state``.
+        as_dict: makes new sessions the original's dict; see :class:`VideoState`.
 
     Attributes:
         override: the user's method that replaces one of the predictor, by name, or None.
@@ -114,10 +114,10 @@ class Tracker:
         model: SAM2Base,
         options: TrackingOptions | None = None,
         runners: RunnerSelector | None = None,
-        views: Views | None = None,
+        as_dict: AsDict | None = None,
     ) -> None:
         self.model = model
-        self.views = views
+        self.as_dict = as_dict
         self.options = TrackingOptions() if options is None else options
         self.runners = RunnerSelector() if runners is None else runners
 
@@ -185,7 +185,7 @@ class Tracker:
             offload_state_to_cpu,
             max_history,
             max_cond_frames,
-            self.views,
+            self.as_dict,
         )
 
     def rules(self, state: VideoState) -> MemoryRules:

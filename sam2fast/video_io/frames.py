@@ -84,6 +84,17 @@ class Frames:
             self._prefetcher.stop()
         self._cache.close()
 
+    def __copy__(self) -> "Frames":
+        other = Frames.__new__(Frames)
+        vars(other).update(vars(self))
+        return other
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Frames":
+        return self  # copies of a session share its video
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Frames, (self._source, self._image_size, self.device, self._prefetcher is not None)
+
     def _rank(self, index: int) -> int:
         number = operator.index(index)
         if not -self._length <= number < self._length:

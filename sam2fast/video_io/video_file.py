@@ -41,7 +41,7 @@ class VideoFile(Source):
     def __init__(self, video: VideoInput, image_size: int | None) -> None:
         if not video.is_file:
             raise VideoError(f"{video.name} cannot be rewound; use read_frames(), or read it into bytes first")
-        self._video, self._process = video, os.getpid()
+        self._video, self._image_size, self._process = video, image_size, os.getpid()
         self._timeline = read_timeline(video)
         self.rate, self.truncated = self._timeline.rate, self._timeline.truncated
         # With frame threading an error in one frame loses others, too.
@@ -58,6 +58,9 @@ class VideoFile(Source):
         self._rotation = rotation_of(first[1])
         self._scaler = Scaler(image_size, self._rotation)
         self.height, self.width = upright_size(first[1], self._rotation)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return VideoFile, (self._video, self._image_size)
 
     def __len__(self) -> int:
         return self._timeline.count

@@ -5,7 +5,6 @@ import torch
 from parity import NARROW, TOLERANCE, build_pair, random_map
 
 from sam2fast.modeling.position_encoding import PositionEmbeddingRandom, PositionEmbeddingSine
-from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.utils.testing import relative_error
 
 SIZE, FRAMES = 128, 9
@@ -142,24 +141,6 @@ def test_pointers_without_encodings_leave_the_dtype_as_it_is(pair, monkeypatch):
     tokens, encodings = model._pointers_as_tokens(pointers, [1, 2, 3], FRAMES, pointers[0])
     assert tokens.shape == encodings.shape == (3 * model.hidden_dim // model.mem_dim, 2, model.mem_dim)
     assert encodings.dtype == tokens.dtype == torch.bfloat16 and not encodings.any()
-
-
-def test_ignored_overrides_are_reported():
-    with pytest.warns(UserWarning, match="Own overrides _forward_sam_heads, track_step, which .* does not call"):
-
-        class Own(SAM2VideoPredictor):
-            def track_step(self, *args, **kwargs): ...
-
-            def _forward_sam_heads(self, *args, **kwargs): ...
-
-
-def test_other_subclasses_are_accepted(recwarn):
-    class Own(SAM2VideoPredictor):
-        def propagate_in_video(self, *args, **kwargs): ...
-
-        def _use_multimask(self, *args): ...
-
-    assert not recwarn.list
 
 
 def sine_pair():

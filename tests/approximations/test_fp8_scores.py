@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from official_memory import fused_step
 from video import Session, clip
 
 from sam2fast.kernels.memory_attention import why_no_fp8
@@ -56,7 +57,7 @@ def test_what_attends_to_memories_is_rounded(exact, rough, video, caplog):
     assert not caplog.messages
 
 
-def test_corrections_and_the_official_step(rough, video):
+def test_corrections_and_a_step_on_official_outputs(rough, video):
     """Of the same history, by what the session rounds, whatever the predictor would now."""
     rough.approximations, corrected, stepped = EMULATED, [], []
     for fp8 in ("emulated", False):
@@ -65,10 +66,10 @@ def test_corrections_and_the_official_step(rough, video):
         s.points(2, 1, (65, 45, 0))
         corrected.append(s.records[-1].masks)
     rough.approximations = None
-    outputs = s.state["output_dict_per_obj"][0]
-    for s.state.bank.fp8 in ("emulated", False):
-        step = rough._run_single_frame_inference(s.state, outputs, 4, 1, False, None, None, False, False)
-        stepped.append(step[1])
+    outputs, image = s.state["output_dict_per_obj"][0], s.state["images"][4][None]
+    for fp8 in ("emulated", False):
+        with torch.inference_mode():
+            stepped.append(fused_step(rough, image, outputs, 4, s.state["num_frames"], fp8)["pred_masks"])
     assert not torch.equal(*corrected) and not torch.equal(*stepped)
 
 

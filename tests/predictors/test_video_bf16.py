@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from official_memory import fused_step, memory_of
 from parity import NARROW, random_map
 from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
 
@@ -75,7 +76,7 @@ def test_memory_attention(case):
     _, _, features, _, _ = model._get_image_feature(state, FRAME, 1)
     embedding = features[-1].permute(1, 2, 0).unflatten(2, (SIDE, SIDE))
     with case.context():
-        memory = case.ours._memory_of(state["output_dict_per_obj"][0], FRAME, FRAME + 1, False)
+        memory = memory_of(case.ours, state["output_dict_per_obj"][0], FRAME, FRAME + 1)
         position = case.ours.image_encoder.neck.position_encoding(embedding)
         mine = case.ours.memory_attention.attend(embedding, position, memory)
     assert relative_error(exact, mine) <= SLACK * relative_error(exact, theirs)
@@ -138,7 +139,8 @@ def test_the_whole_step(case, whole_step):
     names = ("pred_masks", "obj_ptr", "maskmem_features")
     step, exact, theirs = whole_step
     with case.context():
-        mine, _ = case.ours._run_single_frame_inference(case.ours.init_state(case.video), *step)
+        image = case.state["images"][FRAME][None]
+        mine = fused_step(case.ours, image, step[0], FRAME, case.state["num_frames"])
     for name in names:
         assert relative_error(exact[name], mine[name]) <= SLACK * relative_error(exact[name], theirs[name]), name
 

@@ -91,7 +91,7 @@ def test_tracking_goes_on_before_an_answer_is_given(fast, video):
 
 
 def test_cached_features_are_waited_for(fast, video):
-    """The view of the original's state gives features that may still be on their way, and asks for none again."""
+    """The features that the original's dict gets may still be on their way; none are computed again."""
     s, waits = Session(fast, video), []
     cache = s.state.features
 
@@ -102,6 +102,6 @@ def test_cached_features_are_waited_for(fast, video):
     assert [frame for frame, _ in order] == [0, 2, 1] and not waits
     for _ in range(2):  # each time, for it may be on another stream
         waits.clear()
-        assert list(s.state["cached_features"]) == [0, 2, 1]
+        assert [frame for frame, _ in cache.awaited()] == [0, 2, 1]
         assert [id(features) for features in waits] == [id(cache.kept[key]) for key in order[1:]]
     assert list(cache.kept) == order and cache.encoded == 3

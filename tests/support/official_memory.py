@@ -1,0 +1,37 @@
+"""The fused step on outputs in the original's format."""
+
+import torch
+
+from sam2fast.modeling.memory_selection import MemoryRules, select_memories
+from sam2fast.tracking.eager_runner import attended_memory, encode_masks, fill_holes, predict
+from sam2fast.tracking.features import FrameFeatures
+
+
+def memory_of(model, output_dict, frame, num_frames):
+    """What one object attends to, as :class:`AttendedMemory`."""
+    conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))
+    chosen = select_memories(frame, conditioning, tracked, num_frames, False, MemoryRules.of(model))
+    outputs, device = {**tracked, **conditioning}, model.device
+    pages = torch.cat([outputs[t]["maskmem_features"].to(device) for t, _ in chosen.memories])
+    pointers = [outputs[t]["obj_ptr"].float() for t, _ in chosen.pointers]
+    P = len(pointers)
+    return attended_memory(
+        model,
+        pages.flatten(2).transpose(1, 2),
+        torch.arange(len(pages), dtype=torch.int32, device=device)[None],
+        torch.tensor([[row for _, row in chosen.memories]], dtype=torch.int32, device=device),
+        torch.stack(pointers, dim=1) if P else torch.zeros(1, 0, model.hidden_dim, device=device),
+        torch.tensor([[float(d) for _, d in chosen.pointers]], device=device).reshape(1, P),
+        torch.ones(1, P, dtype=torch.bool, device=device),
+        num_frames,
+    )
+
+
+def fused_step(model, image, output_dict, frame, num_frames, fp8=False):
+    """One object on a frame ``image (1, 3, S, S)``: its mask, pointer and memory under the original's keys."""
+    *high_res, embedding = model.encode_image(image)
+    features = FrameFeatures(embedding, high_res)
+    found = predict(model, features, memory_of(model, output_dict, frame, num_frames), False, fp8=fp8)
+    memory = encode_masks(model, features, found.mask, found.score, from_prompt=False)
+    masks = fill_holes(found.mask, model.fill_hole_area)
+    return {"pred_masks": masks, "obj_ptr": found.pointer, "maskmem_features": memory}
