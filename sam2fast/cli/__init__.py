@@ -69,7 +69,10 @@ class _CommandGroup(click.Group):
             code = inherited(*args, standalone_mode=False, **kwargs)
         except click.ClickException as error:
             error.show()
-            return error.exit_code
+            stop = _interrupt_behind(error)
+            if stop is None:
+                return error.exit_code
+            raise stop from None
         except click.Abort as error:
             raise error.__cause__ if isinstance(error.__cause__, KeyboardInterrupt) else KeyboardInterrupt from error
         return code if isinstance(code, int) else 0
@@ -87,6 +90,14 @@ class _CommandGroup(click.Group):
             if error.filename is None and error.errno not in STREAM_ERRNOS:
                 raise
             raise UserError(format_error(error)) from error
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that a library met halfway and went on to fail after, if there was one."""
+    behind = error.__cause__ or error.__context__
+    if behind is None or isinstance(behind, KeyboardInterrupt):
+        return behind
+    return _interrupt_behind(behind)
 
 
 class _StderrHandler(logging.Handler):

@@ -19,6 +19,7 @@ from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_finder, mask_run
 from sam2fast.cli.results import draw_layers, id_colours
+from sam2fast.cli.user_errors import UserError
 
 # Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
@@ -231,6 +232,16 @@ def test_interrupted_by_the_keyboard(run, make_image, tmp_path, painted, monkeyp
     assert result.exit_code == 130 and result.stderr == "sam2fast: interrupted\n"
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
     assert len(read_coco(tmp_path / "out/masks.json").imgs) == 2
+
+
+def test_an_interrupt_that_a_library_turns_into_another_error(run, make_image, monkeypatch):
+    """As OmegaConf, which cannot undo halfway what Ctrl-C interrupted."""
+    error = UserError("'NoneType' object has no attribute")
+    error.__cause__ = AttributeError()
+    error.__cause__.__context__ = KeyboardInterrupt()
+    fail_at(monkeypatch, importlib.import_module("sam2fast.cli.masks"), "choose_model", 1, error)
+    result = run("masks", make_image())
+    assert result.exit_code == 130 and result.stderr.splitlines()[-1] == "sam2fast: interrupted"
 
 
 @pytest.mark.parametrize("error", [EOFError("early"), av.error.EOFError(1, "early", "x.mp4")])

@@ -105,7 +105,8 @@ class TrainKills:
         ended = forked(self.command(out, *more), disturbance.fault, disturbance.sent)
         if disturbance.fault is not None and disturbance.fault.number != signal.SIGKILL:
             disturbance = disturbance._replace(is_certain=False)  # it saves a checkpoint and ends as if it were done
-        check(disturbance, ended)
+        if not (more and disturbance.fault is not None and disturbance.fault.size is not None and lost_worker(ended)):
+            check(disturbance, ended)
         left_whole(out)
         return f"{disturbance.told} -> {ended.code}"
 
@@ -132,6 +133,12 @@ def check(disturbance: Disturbance, ended: Ended) -> None:
     """As it does itself; without what a run says that goes on."""
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("sam2fast: note: ")]
     disturbance.check(ended._replace(stderr="\n".join(lines)))
+
+
+def lost_worker(ended: Ended) -> bool:
+    """Whether the limit of a write ended a worker rather than the process; it hands batches over in files."""
+    how = "a process that makes batches was lost .* killed by signal: File size limit exceeded"
+    return ended.code == 1 and len(ended.stderr.splitlines()) == 1 and re.search(how, ended.stderr) is not None
 
 
 def killed_worker(kills: TrainKills, out: Path) -> str:
