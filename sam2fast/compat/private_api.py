@@ -56,7 +56,7 @@ class PrivateApi(TrackingModel):
     def _tracker(self) -> Tracker:
         """The tracker of the model; it calls a user's own methods where it has functions of its own for them."""
         tracker = super()._tracker
-        tracker.override = self._override
+        tracker.override, tracker.check_stream = self._override, self._check_stream
         return tracker
 
     def _override(self, name: str) -> Callable[..., Any] | None:
@@ -107,14 +107,13 @@ class PrivateApi(TrackingModel):
                 raise RuntimeError("return_scores=True: the original's dict, which this session is, has no scores")
             yield from flow.propagate(order, reverse, progress, output)
 
-    def _stream_tracker(self) -> Tracker:
+    def _check_stream(self) -> None:
         name = self._overridden()
         if name is not None:
             raise TypeError(
                 f"{type(self).__name__}.{name} is overridden, which streams do not call: track the frames so far by "
                 "init_state() and propagate_in_video(), or set memory_selection and mask_selection (docs/research.md)"
             )
-        return self._tracker
 
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
         """Position of an object among all; an unknown id becomes a new object without prompts."""

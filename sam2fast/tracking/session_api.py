@@ -91,9 +91,6 @@ class TrackingModel(SAM2Base):
         """What makes a session the original's dict, if anything does."""
         return None
 
-    def _stream_tracker(self) -> Tracker:
-        return self._tracker
-
     @torch.inference_mode()
     def warmup(
         self,
@@ -161,7 +158,7 @@ class TrackingModel(SAM2Base):
         Raises:
             ValueError: ``num_frames`` below 1, or ``max_cond_frames`` below 2.
         """
-        return VideoStream(self._stream_tracker(), num_frames, max_cond_frames)
+        return VideoStream(self._tracker, num_frames, max_cond_frames)
 
     @shared
     @torch.inference_mode()
@@ -172,7 +169,7 @@ class TrackingModel(SAM2Base):
             StateError: the file is no saved stream, or one of another model.
             FileNotFoundError: there is no such file.
         """
-        return VideoStream.restored(self._stream_tracker(), saved_state.read(file))
+        return VideoStream.restored(self._tracker, saved_state.read(file))
 
     @exclusive_session
     def save_state(self, inference_state: VideoState, file: str | Path) -> None:

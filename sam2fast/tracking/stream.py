@@ -68,6 +68,7 @@ class VideoStream:
         self._tracker = tracker
         length = UNKNOWN_LENGTH if num_frames is None else num_frames
         self._frames = StreamFrames(length, tracker.model.image_size, tracker.model.device)
+        tracker.check_stream()
         self._state: VideoState | None = tracker.new_state(
             self._frames, features_kept=1, max_cond_frames=max_cond_frames
         )
@@ -100,10 +101,12 @@ class VideoStream:
         Raises:
             ValueError: an unknown ``output``.
             VideoError, TypeError, FileNotFoundError: the frame cannot be used.
+            TypeError: a method of the predictor is overridden that streams do not call.
             RuntimeError: an object has no prompt left to track it from; or the stream was closed.
             IndexError: ``num_frames`` were given already.
         """
         state = self._opened()
+        self._tracker.check_stream()
         index = 0 if self.frame is None else self.frame + 1
         if index >= state.num_frames:
             raise IndexError(f"the stream was opened for {state.num_frames} frames, and has had them all")

@@ -105,9 +105,11 @@ class Tracker:
 
     Attributes:
         override: the user's method that replaces one of the predictor, by name, or None.
+        check_stream: raises ``TypeError`` if the user replaced a method that streams do not call.
     """
 
     override: Callable[[str], Callable[..., Any] | None] = staticmethod(lambda name: None)
+    check_stream: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,

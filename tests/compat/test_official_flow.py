@@ -106,10 +106,12 @@ def test_methods_are_called_as_in_the_original(models, folder, where, monkeypatc
 def test_each_method_alone_is_noticed(pair, name, monkeypatch, caplog):
     ours = pair[1]
     assert ours._overridden() is None
+    opened = ours.open_stream()
     monkeypatch.setattr(ours, name, getattr(ours, name), raising=True)
     assert ours._overridden() == name
-    with pytest.raises(TypeError, match=f"{name} is overridden, which streams do not call"):
-        ours.open_stream()
+    for step in (ours.open_stream, lambda: opened.step(clip(1)[0])):
+        with pytest.raises(TypeError, match=f"{name} is overridden, which streams do not call"):
+            step()
 
 
 def weakened(original):
