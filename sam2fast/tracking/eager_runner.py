@@ -262,7 +262,13 @@ def attended_memory(
     spatial = as_pages(position, side * side)[0]
     if pages.shape[1] != side * side:
         spatial = torch.cat([spatial, as_pages(position, pages.shape[1])[0]])
-    encoding = model._encode_pointer_distances(distance, num_frames)
+    if is_standard(model.obj_ptr_tpos_proj):
+        encoding = model._encode_pointer_distances(distance, num_frames)
+    else:  # object by object, as in the original
+        encoding = distance.new_zeros(B, P, m)
+        for row, times, present in zip(encoding, distance, valid, strict=True):
+            if present.any():
+                row[present] = model._encode_pointer_distances(times[present], num_frames).to(row)
     # A pointer is wider than a memory token. It becomes several tokens with the same encoding.
     split = C // m
     return AttendedMemory(

@@ -76,6 +76,7 @@ class FeatureCache:
         self._device = device
         self._waits: dict[_Key, Callable[[FrameFeatures], None]] = {}
         self._changes = 0
+        self._only_last = False
         self.reuse(reuse_threshold)
 
     def reuse(self, threshold: float | None) -> None:
@@ -119,6 +120,8 @@ class FeatureCache:
         if plan.missing:  # otherwise frames that were encoded ahead would be dropped before their turn
             # This batch, the one before, and the current frame.
             most = self.size if batch == 1 else max(self.size, 2 * batch + 1)
+            if self._only_last and batch == 1:
+                most = 1
             while len(self.kept) > most:
                 key, _ = self.kept.popitem(last=False)
                 self._waits.pop(key, None)
@@ -138,8 +141,13 @@ class FeatureCache:
             self._await(key, features)
             yield key[0], features
 
-    def keep_since(self, changes: int) -> None:
-        """Drops the features from before a change of the model's modules, of which there were so many until now."""
+    def keep_since(self, changes: int, only_last: bool) -> None:
+        """Drops the features from before a change of the model's modules, of which there were so many until now.
+
+        Args:
+            only_last: keep one frame from now on, as the original, so that its modules are called as often.
+        """
+        self._only_last = only_last
         if changes != self._changes:
             self._changes = changes
             self.clear()

@@ -218,7 +218,7 @@ class RunnerSelector:
             return "fast is False"
         if not model.num_maskmem:
             return "the model keeps no memories"
-        if self._modules == []:
+        if self.is_changed:
             return "modules were hooked, patched or replaced, which a recording would not call"
         why = why_no_graphs(model)
         if fast is None or why is None or model.device.type != "cuda":
@@ -234,6 +234,11 @@ class RunnerSelector:
         if self.explain and self.usable_graphs(model, fast, settings) is None:
             _log.info("vos_optimized: steps are not recorded: %s", self.why_eager(model, fast))
             self.explain = False
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether a user had hooked, patched or replaced modules when it was looked for last."""
+        return self._modules == []
 
     @contextmanager
     def deciding_once(self, model: SAM2Base) -> Iterator[int]:

@@ -86,7 +86,7 @@ def _one_step(
     @functools.wraps(method)
     def step(self: "Tracker", state: VideoState, *args: P.args, **kwargs: P.kwargs) -> R:
         with self.runners.deciding_once(self.model) as changes:
-            state.features.keep_since(changes)
+            state.features.keep_since(changes, only_last=self.runners.is_changed)
             return method(self, state, *args, **kwargs)
 
     return step

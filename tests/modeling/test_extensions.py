@@ -3,6 +3,7 @@
 import copy
 import types
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -269,6 +270,37 @@ def test_changes_during_a_video(video_models, change, folder):
     official, ours = video_models
     scenario = changed_after_three_frames(change)
     compare(run_official(official, folder, scenario, check_itself=False), run(ours, folder, scenario))
+
+
+def test_hooks_on_every_module_in_a_video(video_models, folder):
+    """As many calls, with results of the same shapes. Position encodings, without weights, are called more often."""
+    seen, answers = [], []
+
+    def scenario(session):
+        session.points(0, 1, (60, 40, 1))
+        session.points(1, 2, box=[20, 20, 70, 60])
+        session.propagate(max_frame_num_to_track=2)
+        session.points(2, 1, (50, 30, 0))
+        session.mask(3, 3, torch.ones(90, 120, dtype=torch.bool))
+        session.propagate(start_frame_idx=3)
+
+    for model, runs in zip(video_models, (partial(run_official, check_itself=False), run), strict=True):
+        calls = Counter()
+
+        def note(name, calls=calls):
+            def hook(module, args, result):
+                shapes = [tuple(x.shape) for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+                calls[name, str(shapes)] += 1
+
+            return hook
+
+        for name, module in model.named_modules():
+            if not name.endswith("position_encoding"):
+                module.register_forward_hook(note(name))
+        answers.append(runs(model, folder, scenario))
+        seen.append(calls)
+    compare(*answers)
+    assert len(seen[0]) > 150 and seen[1] == seen[0]
 
 
 def doubled(module, args, result):
