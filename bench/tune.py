@@ -178,7 +178,7 @@ def timed_twice(
             row = row_of(search, attempt) | {"correct": True, "round": number}
             try:
                 taken, ways = times(search, attempt, prepared, device, budget_s * scale, least)
-            except Exception as error:  # it was right before: the device has changed its mind, or is of no use any more
+            except Exception as error:  # its result was right before: the device fails now and then, or for good
                 save(row | {"correct": f"while it was timed: {said(error)}", "relative time": None})
                 continue
             found.append(Timed(attempt, sum(ms / baselines[case] for case, ms in taken.items()) / len(taken)))

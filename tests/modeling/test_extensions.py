@@ -103,6 +103,16 @@ def test_gradients_of_wrapped_layers(models):
     assert relative_error(*gradients) <= 1e-4 and gradients[0].abs().min() > 0
 
 
+def counting(calls, name):
+    """A forward hook that counts results by their shapes."""
+
+    def hook(module, args, result):
+        shapes = [tuple(x.shape) for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        calls[name, str(shapes)] += 1
+
+    return hook
+
+
 @torch.no_grad()
 def test_hooks_on_every_module(models):
     """They see as many calls, with results of the same shapes."""
@@ -110,14 +120,7 @@ def test_hooks_on_every_module(models):
     for model in models:
         calls = Counter()
 
-        def note(name, calls=calls):
-            def hook(module, args, result):
-                shapes = [tuple(x.shape) for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
-                calls[name, str(shapes)] += 1
-
-            return hook
-
-        handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+        handles = [module.register_forward_hook(counting(calls, name)) for name, module in model.named_modules()]
         masks_of(model)
         memory_attention(model)
         seen.append(calls)
@@ -287,16 +290,9 @@ def test_hooks_on_every_module_in_a_video(video_models, folder):
     for model, runs in zip(video_models, (partial(run_official, check_itself=False), run), strict=True):
         calls = Counter()
 
-        def note(name, calls=calls):
-            def hook(module, args, result):
-                shapes = [tuple(x.shape) for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
-                calls[name, str(shapes)] += 1
-
-            return hook
-
         for name, module in model.named_modules():
             if not name.endswith("position_encoding"):
-                module.register_forward_hook(note(name))
+                module.register_forward_hook(counting(calls, name))
         answers.append(runs(model, folder, scenario))
         seen.append(calls)
     compare(*answers)
