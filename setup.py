@@ -12,6 +12,7 @@ PACKAGE_DIR = {"sam2fast": "sam2fast", "sam2fast.kernels": "kernels", "sam2fast.
 HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
+ADAPTERS = ["peft>=0.21"]
 PROFILE = ["matplotlib>=3.8"]
 CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
 # What the web demo is served by.
@@ -35,7 +36,7 @@ TEST = [
     "scikit-image>=0.22",
     "scipy>=1.11",
     "pycocotools>=2.0.7",
-    "peft>=0.21",
+    *ADAPTERS,
     "supervision>=0.31",  # from 0.30 on without OpenCV
     "build>=1.2",
     "setuptools>=68",
@@ -50,6 +51,7 @@ EXTRAS = {
     "hub": HUB,
     "video": VIDEO,
     "train": TRAIN,
+    "adapters": ADAPTERS,
     "profile": PROFILE,
     "cluster": CLUSTER,
     "datasets": DATASETS,
@@ -64,7 +66,7 @@ EXTRAS = {
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "profile", "cluster", "eval", "serve")
+        for name in ("hub", "video", "train", "adapters", "profile", "cluster", "eval", "serve")
         for requirement in EXTRAS[name]
     }
 )

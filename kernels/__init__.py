@@ -1,4 +1,5 @@
-"""Triton kernels, imported as ``sam2fast.kernels``; each has a reference implementation in torch."""
+"""Triton kernels, imported as ``sam2fast.kernels``; each has a reference implementation in torch.
 
-if __name__ != "sam2fast.kernels":
-    raise ImportError("import sam2fast.kernels; the name `kernels` belongs to a PyPI package")
+``import kernels`` from the top of a checkout finds this folder, too. Nothing is defined here, so that a library that
+looks for the package of that name on PyPI, such as transformers, sees that it is not installed.
+"""

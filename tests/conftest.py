@@ -8,6 +8,7 @@ import pytest
 # process has one, and logs it if its parent had more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importable_torchvision  # noqa: F401
 import torch
 
 # Before triton is imported, which reads it: without a GPU, kernels run in its interpreter.

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import companion_files
+import importable_torchvision  # noqa: F401 (before peft)
 import seeds_weights
 import torch
 

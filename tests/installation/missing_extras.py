@@ -28,6 +28,7 @@ LIBRARY = {
     "from sam2fast import SAM2VideoPredictor as V; V.from_pretrained('sam2fast/nano').init_state('video.mp4')": "video",
     "from sam2fast.video_io import read_frames; read_frames(0, 256).__enter__()": "video",
     "from pathlib import Path; from sam2fast.training.reporting import Reporter; Reporter(Path('logs'))": "train",
+    "from sam2fast.training.adapters import *; add_adapters(None, AdapterConf())": "adapters",
     "from sam2fast.demo.clip import encode_mp4; encode_mp4([])": "video",
     "from sam2fast.profiling.report import draw; draw(None)": "profile",
     "from sam2fast.io.rle import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",

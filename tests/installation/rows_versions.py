@@ -6,7 +6,7 @@ from pathlib import Path
 
 from places import HERE, OLDEST, TESTED, Environment, Place, checked, expect, told
 
-EVERYTHING = "hub,video,train,profile,cluster,eval,serve"
+EVERYTHING = "hub,video,train,adapters,profile,cluster,eval,serve"
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "wheel", "build")
 # A part of the suite that covers every layer and every fast kind of test, in a minute or two.
 TESTS = (

@@ -10,7 +10,7 @@ SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 # Packages for development.
 TOOLS = {
     *("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "supervision", "nbmake", "build", "setuptools"),
-    *("ruff", "mypy", "import-linter", "codespell", "pre-commit", "mkdocs-material", "mkdocstrings", "peft"),
+    *("ruff", "mypy", "import-linter", "codespell", "pre-commit", "mkdocs-material", "mkdocstrings"),
 }
 
 

@@ -1,9 +1,6 @@
 """LoRA by peft on the original's model and on ours, and its files, which are also those of our adapters."""
 
 import copy
-import sys
-from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,10 +13,7 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.training.adapters import AdapterConf, add_adapters, load_adapters, merge_adapters, save_adapters
 from sam2fast.utils.testing import relative_error
 
-# transformers, which peft needs, takes the folder `kernels` of a checkout for a package of the index.
-CHECKOUT = Path(__file__).parents[2]
-with mock.patch.object(sys, "path", [entry for entry in sys.path if Path(entry).resolve() != CHECKOUT]):
-    peft = pytest.importorskip("peft")
+peft = pytest.importorskip("peft")
 
 PARTS = ("image_encoder", "memory_attention", "sam_mask_decoder")
 IMAGE = random_image(90, 120)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import importable_torchvision  # noqa: F401 (before peft)
 import torch
 from double_precision import double_precision
 from small_training import build

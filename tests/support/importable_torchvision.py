@@ -1,0 +1,47 @@
+"""Makes torchvision importable beside a build of torch that its compiled part is not for (test-only).
+
+The official ``sam2`` imports it, and so does transformers, which ``peft`` needs.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+# Handles must outlive the module, or torch drops the operators with them.
+_libraries: list[torch.library.Library] = []
+
+
+def _nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Greedy box NMS as torchvision defines it: kept indices, by falling score."""
+    order = scores.argsort(descending=True, stable=True).tolist()
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept: list[int] = []
+    for i in order:
+        top_left = torch.maximum(boxes[kept, :2], boxes[i, :2])
+        bottom_right = torch.minimum(boxes[kept, 2:], boxes[i, 2:])
+        overlap = (bottom_right - top_left).clamp(min=0).prod(dim=1)
+        if not (overlap / (areas[kept] + areas[i] - overlap) > iou_threshold).any():
+            kept.append(i)
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+def _is_compiled_for_this_torch() -> bool:
+    """Whether its library loads, as beside a CUDA build of torch: to define its ops twice ends the process."""
+    spec = importlib.util.find_spec("torchvision")
+    assert spec is not None and spec.submodule_search_locations
+    libraries = [path for folder in spec.submodule_search_locations for path in Path(folder).glob("_C*.so")]
+    try:
+        for path in libraries:
+            torch.ops.load_library(path)
+    except OSError:
+        return False
+    return bool(libraries)
+
+
+if importlib.util.find_spec("torchvision") and not _is_compiled_for_this_torch():
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.impl("nms", _nms, "CPU")
+    _libraries.append(library)
