@@ -232,7 +232,8 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
         vars(model).pop("peft_config", None)
         for parameter in learning:
             parameter.requires_grad_(True)
-        raise CheckpointError(f"{path} has adapters for another model: {error}") from error
+        source = path / CONFIG_FILE if path.is_dir() else path
+        raise CheckpointError(f"{source} has adapters for another model: {error}") from error
     peft.set_peft_model_state_dict(model, tensors)
     model.requires_grad_(False)
     return conf
