@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.checkpoints.choosing import Choice, choose_config
+from sam2fast.checkpoints.int8 import to_int8
 from sam2fast.checkpoints.loading import is_video_only
 from sam2fast.checkpoints.reading import read_checkpoint
 from sam2fast.checkpoints.transformers_config import transformers_config
@@ -44,6 +45,7 @@ def convert_checkpoint(
     layout: str,
     *,
     dtype: torch.dtype | None = None,
+    int8: bool = False,
     config: str | Path | None = None,
     prefix: str = "",
     force: bool = False,
@@ -56,6 +58,7 @@ def convert_checkpoint(
         layout: ``official`` (``.pt``), ``safetensors`` (with official names) or ``transformers``.
         dtype: of the written weights; None keeps their dtypes, except that ``transformers`` needs a single one, and
             several become float32.
+        int8: stores large weights in eight bits, see :func:`sam2fast.checkpoints.int8.to_int8`; for ``safetensors``.
         config: the configuration of the weights; None chooses it. Names and shapes must fit the whole model or its
             part for images. If none fits, ``official`` and ``safetensors`` accept any weights.
         force: replaces the result of an earlier conversion.
@@ -65,10 +68,12 @@ def convert_checkpoint(
         FileExistsError: the target exists.
         CheckpointError: the checkpoint cannot be read, does not fit, or overflows in the dtype.
         ConfigError: the configuration cannot be used, or transformers has no such model.
-        ValueError: invalid layout, or the target's name does not fit it.
+        ValueError: invalid layout, or the target's name does not fit it; ``int8`` with a dtype or another layout.
     """
     target = Path(target)
     check_target(target, layout)
+    if int8 and (layout != "safetensors" or dtype is not None):
+        raise ValueError("int8 is for the layout safetensors, without a dtype")
     check_free(target, force)
     weights = read_checkpoint(source, prefix)
     choice = Choice(str(config)) if config is not None else _fitting(source, prefix, layout)
@@ -76,10 +81,11 @@ def convert_checkpoint(
     if dtype is None and layout == "transformers" and len({x.dtype for x in weights.values()}) > 1:
         dtype = torch.float32
     weights = {name: _rounded(name, tensor, dtype) for name, tensor in weights.items()}
+    stored = to_int8(weights) if int8 else weights
     if layout == "official":
         write_official(weights, target, force)
     elif layout == "safetensors":
-        write_safetensors(weights, target, force)
+        write_safetensors(stored, target, force)
     else:
         assert choice is not None
         if not any(name.startswith(OBJECT_SCORES) for name in weights):
@@ -92,7 +98,7 @@ def convert_checkpoint(
         choice,
         len(weights),
         sum(tensor.numel() for tensor in weights.values()),
-        tuple(sorted({_dtype_name(tensor.dtype) for tensor in weights.values()})),
+        tuple(sorted({_dtype_name(tensor.dtype) for tensor in stored.values()})),
         {file: file_sha256(file) for file in written_files(target)},
     )
 

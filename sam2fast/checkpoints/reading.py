@@ -5,12 +5,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sam2fast.checkpoints.int8 import from_int8
 from sam2fast.checkpoints.transformers_layout import is_transformers, official_names, to_official
 from sam2fast.checkpoints.weight_files import CheckpointError, find_weights, read_file
 
 
 def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a checkpoint under official names, with the stored dtypes and shapes.
+    """The tensors of a checkpoint under official names, with the stored dtypes and shapes; of int8 weights, in fp32.
 
     No code from the file is run.
 
@@ -38,9 +39,10 @@ def read_layout(path: str | Path, prefix: str) -> tuple[Path, bool, dict[str, Te
     """The file of a checkpoint, whether it has transformers' names, and what :func:`read_checkpoint` returns."""
     file = find_weights(path)
     tensors = _without_prefix(file, read_file(file), prefix)
-    if not is_transformers(tensors):
-        return file, False, tensors
     try:
+        tensors = from_int8(tensors)
+        if not is_transformers(tensors):
+            return file, False, tensors
         return file, True, to_official(tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error

@@ -12,6 +12,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from sam2fast.checkpoints.int8 import from_int8
 from sam2fast.checkpoints.reading import read_checkpoint
 from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, CheckpointError
@@ -176,11 +177,11 @@ def write_official(weights: Mapping[str, Tensor], path: Path, force: bool = Fals
         _check(partial, weights)
 
 
-def write_safetensors(weights: Mapping[str, Tensor], path: Path, force: bool = False) -> None:
-    """Writes a ``.safetensors`` file with official names; raises as write_transformers."""
+def write_safetensors(stored: Mapping[str, Tensor], path: Path, force: bool = False) -> None:
+    """Writes a ``.safetensors`` file with official names, and scales of int8 weights; raises as write_transformers."""
     with replacing(path, force) as partial:
-        _save_safetensors(weights, partial)
-        _check(partial, weights)
+        _save_safetensors(stored, partial)
+        _check(partial, from_int8(stored))
 
 
 def write_transformers(

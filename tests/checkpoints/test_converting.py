@@ -10,12 +10,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors import safe_open
+from safetensors.torch import save_file
 from small_nano import write_small_nano
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_hf
 from sam2fast.checkpoints import CheckpointError, read_checkpoint, writing
 from sam2fast.checkpoints.converting import convert_checkpoint
+from sam2fast.checkpoints.int8 import from_int8, to_int8
 from sam2fast.checkpoints.loading import is_video_only
 from sam2fast.cli import main
 
@@ -93,6 +95,50 @@ def test_dtypes(convert, nano_file, nano_weights):
     # A folder of transformers has one dtype, and the package's file has two.
     assert "parameters, float16, float32" in convert(nano.WEIGHTS, "y.pt").stdout
     assert "parameters, float32\n" in convert(nano.WEIGHTS, "y").stdout
+
+
+def test_eight_bits(convert, nano_file, nano_weights, tmp_path):
+    """A quarter of the size; every value is within half a step of its output channel."""
+    result = convert(nano_file, "x.safetensors", "--int8")
+    assert "421 tensors, 5027874 parameters, float32, int8" in result.stdout
+    assert f"fits     {nano.CONFIG}" in result.stdout
+    assert Path("x.safetensors").stat().st_size < 0.28 * nano_file.stat().st_size
+    found = read_checkpoint("x.safetensors")
+    assert found.keys() == nano_weights.keys()
+    for name, weight in nano_weights.items():
+        if weight.numel() < 4096:
+            assert torch.equal(found[name], weight)
+        elif name.endswith(".weight"):
+            step = weight.flatten(1).abs().amax(1) / 127
+            error = (found[name] - weight).flatten(1).abs().amax(1)
+            assert (error <= 0.5001 * step).all() and error.any()
+        else:
+            assert torch.equal(found[name], weight.half())
+    # Written again, it is the same.
+    convert("x.safetensors", "y.safetensors", "--int8")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in read_checkpoint("y.safetensors").items())
+    for wrong in (("z.pt", "--int8"), ("z.safetensors", "--int8", "--dtype", "float16")):
+        result = convert(nano_file, *wrong)
+        assert result.exit_code == 2 and "--int8 is for the layout safetensors" in result.stderr
+
+
+@pytest.mark.parametrize("kept", ["weight", "scale"])
+def test_scales_that_fit_no_weight(tmp_path, kept):
+    stored = to_int8({"a.weight": torch.randn(64, 64)})
+    stored = {
+        name: value[:3] if name.endswith("scale") == (kept == "weight") else value for name, value in stored.items()
+    }
+    save_file(stored, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: a\.weight\.int8_scale has no weight in int8"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_a_channel_of_zeros():
+    weight = torch.randn(64, 64)
+    weight[3] = 0
+    assert torch.equal(from_int8(to_int8({"a.weight": weight}))["a.weight"][3], weight[3])
+    with pytest.raises(CheckpointError, match="not finite"):
+        to_int8({"a.weight": weight / weight})
 
 
 def test_numbers_too_large(convert, nano_weights, tmp_path):
