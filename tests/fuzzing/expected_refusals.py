@@ -15,9 +15,9 @@ REFUSED: dict[str, tuple[int, ...]] = {
     "choose_config": _NO_CONFIGURATION_OF_OURS,
     "convert_checkpoint": (2, 3),  # not complete for nano
     "training checkpoint": (0, 1, 2, 3, 5, 6),  # not from a training run
-    "load_checkpoint of safetensors": (1, 2, 3),  # as above, and adapters
-    "choose_config of safetensors": (0, 3),
-    "adapters": (0, 1, 2),  # complete models
+    "load_checkpoint of safetensors": (1, 2, 3, 4),  # as above, adapters, and one weight in int8
+    "choose_config of safetensors": (0, 3, 4),
+    "adapters": (0, 1, 2, 4),  # other weights
     "config.json": (1,),  # of another model: the weights beside it are nano's
     # States of videos and of streams differ.
     "load_state": (1,),

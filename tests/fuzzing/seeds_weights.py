@@ -11,6 +11,7 @@ import torch
 from pickles import saved
 from safetensors.torch import save
 
+from sam2fast.checkpoints.int8 import to_int8
 from sam2fast.checkpoints.transformers_layout import POINTS, POSITIONS, to_transformers
 from sam2fast.training.adapters import FORMAT
 
@@ -59,7 +60,10 @@ def safetensors() -> Iterator[bytes]:
     yield save(nano_like())
     yield save({name: tensor.contiguous() for name, tensor in transformers_like().items()}, {"format": "pt"})
     about = {"rank": 2, "alpha": 4.0, "targets": ["image_encoder"], "train": []}
-    yield save({"no_mem_embed": torch.zeros(1, 1, 4)}, {"format": FORMAT, "adapters": json.dumps(about)})
+    adapters = {"memory_encoder.lora_down": torch.ones(2, 3), "memory_encoder.lora_up": torch.ones(2, 2)}
+    adapters |= {"no_mem_embed": torch.zeros(1, 1, 4)}
+    yield save(adapters, {"format": FORMAT, "adapters": json.dumps(about)})
+    yield save(to_int8({"memory_encoder.weight": torch.ones(64, 64)}))
 
 
 def adapter_configs() -> Iterator[bytes]:
