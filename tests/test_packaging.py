@@ -17,6 +17,7 @@ from sam2fast import __version__
 ENDINGS = {"py", "typed", "yaml", "json", "safetensors", "md", "html", "js", "css", "svg", "txt"}
 MOST_BYTES = 15_000_000
 EXTRAS = {
+    "adapters",
     *("hub", "video", "train", "profile", "cluster", "datasets", "docs", "notebooks"),
     *("eval", "serve", "interactive-demo", "test", "dev", "all"),
 }
@@ -111,7 +112,7 @@ def printed(empty_environment, tmp_path_factory):
 def test_the_wheel_works_with_its_weights_and_published_models(printed):
     count, file = printed[0].split()
     shape, weights = printed[1].rsplit(maxsplit=1)
-    assert int(count) == 9 and "site-packages" in file and "site-packages" in weights
+    assert int(count) == 10 and "site-packages" in file and "site-packages" in weights
     assert shape == "(3, 40, 60)" and printed[2:] == [shape]
 
 
@@ -176,7 +177,7 @@ def test_bare_clone(clone, request, tmp_path):
     folder = request.getfixturevalue(clone)
     script = f"import sys; sys.path.insert(0, {str(folder)!r})\n" + CHECK
     count, file = checked(run(sys.executable, "-c", script, cwd=tmp_path)).split()
-    assert int(count) == 9 and file.startswith(str(folder))
+    assert int(count) == 10 and file.startswith(str(folder))
 
 
 def test_transformers_beside_the_folder_kernels(checkout):
@@ -208,4 +209,4 @@ def test_editable_install_and_import_without_side_effects(tmp_path):
     """In this environment, with the installation that the tests use."""
     listing, check = checked(run(sys.executable, "-c", IMPORT_IS_CLEAN + CHECK, cwd=tmp_path)).splitlines()
     count, file = check.split()
-    assert listing == "[]" and int(count) == 9 and Path(file).resolve().is_relative_to(ROOT)
+    assert listing == "[]" and int(count) == 10 and Path(file).resolve().is_relative_to(ROOT)

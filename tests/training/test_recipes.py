@@ -67,6 +67,15 @@ def test_the_recipe_on_image_weights_trains_what_they_lack() -> None:
     assert not any(isinstance(m, torch.nn.Dropout) and m.p for m in model.memory_attention.modules())
 
 
+def test_the_recipe_of_mini_trains_what_only_video_needs() -> None:
+    node = load_training_config(
+        "mini/sam2fast_mini_memory", ["scratch.media=x", "trainer.checkpoint.initialize_from=x"]
+    )
+    with torch.device("meta"):
+        model = build_from_config(node.trainer.model, targets=TRAINING_TARGETS)
+    assert learning(model) == {name for name, _ in model.named_parameters() if is_video_only(name)}
+
+
 def test_the_recipe_for_adapters_trains_adapters() -> None:
     model = model_of("lora")
     names = learning(model)

@@ -1,0 +1,79 @@
+"""mini: its image path from SAM 2 tiny's weights, and its architecture beside the official modules."""
+
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from parity import NothingDrawn, config_name
+from tame_weights import fill
+from video import build_video_pair, clip, compare, jpeg_folder, run, run_official
+
+from sam2fast import build_sam2, build_sam2_video_predictor, mini
+from sam2fast.checkpoints import CheckpointError, read_checkpoint
+from sam2fast.checkpoints.loading import is_video_only
+from sam2fast.mini import derive
+
+# Of the official tiny model's configuration, what mini has otherwise.
+CHANGED = (
+    "++model.image_encoder.scalp=0",
+    "++model.image_encoder.trunk.stages=[1,2,7]",
+    "++model.image_encoder.trunk.q_pool=2",
+    "++model.image_encoder.trunk.window_spec=[8,4,16]",
+    "++model.image_encoder.neck.backbone_channel_list=[384,192,96]",
+    "++model.image_encoder.neck.fpn_top_down_levels=[]",
+    "++model.memory_attention.layer.dim_feedforward=1024",
+    "++model.memory_attention.layer.dropout=0.0",
+    "++model.memory_attention.layer.self_attention.dropout=0.0",
+    "++model.memory_attention.layer.cross_attention.dropout=0.0",
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Tame weights of SAM 2 tiny."""
+    with NothingDrawn():
+        model = build_sam2(config_name("sam2_t"), None, device="cpu")
+    return fill(model, 0).state_dict()
+
+
+def test_its_image_path_is_tinys_without_the_fourth_stage(tiny, tmp_path):
+    """The recipe's first step: the file fits mini, lacks only what video needs, and gives tiny's finer maps."""
+    torch.save({"model": tiny}, tmp_path / "tiny.pt")
+    files = [str(tmp_path / name) for name in ("tiny.pt", "image.pt")]
+    with mock.patch.object(sys, "argv", ["derive", *files]):
+        derive.main()
+    found = read_checkpoint(files[1])
+    small, large = (
+        build_sam2(mini.CONFIG, files[1], device="cpu"),
+        build_sam2(config_name("sam2_t"), files[0], device="cpu"),
+    )
+    missing = small.state_dict().keys() - found.keys()
+    assert missing and all(is_video_only(name) for name in missing)
+    image = torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours, theirs = (model.image_encoder(image)["backbone_fpn"] for model in (small, large))
+    assert [x.shape for x in ours] == [x.shape for x in theirs]
+    # Levels of which tiny's neck adds nothing coarser.
+    for level in (0, 1):
+        torch.testing.assert_close(ours[level], theirs[level], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(ours[2], theirs[2], atol=0.1)
+    with pytest.raises(CheckpointError, match="a trunk of twelve blocks"):
+        derive.derive(found)
+
+
+def scenario(session):
+    session.points(0, 1, (60, 40, 1))
+    session.points(0, 2, box=[20, 20, 70, 60])
+    session.propagate()
+    session.points(2, 1, (50, 50, 0))
+    session.propagate()
+
+
+def test_parity(tmp_path):
+    """Mini's configuration is the official tiny one with these changes: the official modules give the same masks."""
+    official, _ = build_video_pair("sam2.1_t", CHANGED, image_size=256)
+    ours = build_sam2_video_predictor(mini.CONFIG, None, device="cpu", hydra_overrides_extra=["++model.image_size=256"])
+    ours.load_state_dict(official.state_dict(), strict=True)
+    video = jpeg_folder(tmp_path / "video", clip(4))
+    compare(run_official(official, video, scenario), run(ours, video, scenario))
