@@ -134,6 +134,7 @@ def is_standard_layer(layer: nn.Module, cls: type[nn.Module]) -> bool:
         and "forward" not in attributes
         and "_compiled_call_impl" not in attributes
         and not any(attributes[name] for name in _HOOKS)
+        and all(_is_plain_tensor(type(parameter)) for parameter in layer._parameters.values())
         and _has_no_global_hooks()
     )
 

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from parity import build_pair, random_image, random_map
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialImagePredictor
 from torch import nn
@@ -227,6 +228,32 @@ def test_dynamic_quantization_finds_every_layer(models):
     counts = [sum("quantized" in type(m).__module__ for m in model.modules()) for model in quantised]
     assert counts[0] == counts[1] > 100
     assert_same_masks(quantised)
+
+
+class OnlyLinear(torch.Tensor):
+    """A weight of linear layers that knows no other operation, as torchao's; rounded coarsely."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is F.linear:
+                x, weight, *bias = args
+                return F.linear(x, (8 * weight.as_subclass(torch.Tensor)).round() / 8, *bias, **(kwargs or {}))
+            assert func.__name__ in ("__get__", "is_floating_point"), func
+            return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_weights_that_are_tensors_of_another_class(models):
+    before = masks_of(models[1])
+    for model in models:
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+        for layer in layers:
+            layer._parameters["weight"] = layer.weight.detach().as_subclass(OnlyLinear)
+    assert len(layers) > 90
+    assert_same_masks(models)
+    assert relative_error(*map(memory_attention, models)) <= 1e-4
+    assert relative_error(before[0], masks_of(models[1])[0]) > 0.01
 
 
 @pytest.fixture
