@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sam2fast.kernels._cpu import linear
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.layers import Layers, chunked, convolve
-from sam2fast.modeling.standard import is_plain, is_standard, standard
+from sam2fast.modeling.standard import is_plain, is_standard, is_standard_layer, standard
 
 
 @standard
@@ -163,7 +163,11 @@ def can_fuse_heads(encoder: nn.Module, heads: Mapping[int, nn.Module]) -> bool:
     """Whether :meth:`ImageEncoder.features` does what ``encoder`` and the heads do; it calls the trunk."""
     if not isinstance(encoder, ImageEncoder):
         return False
-    return is_plain(encoder) and is_standard(encoder.neck) and all(map(is_standard, heads.values()))
+    return (
+        is_plain(encoder)
+        and is_standard(encoder.neck)
+        and all(is_standard_layer(head, nn.Conv2d) for head in heads.values())
+    )
 
 
 def encode_levels(encoder: nn.Module, images: Tensor, heads: Mapping[int, nn.Conv2d]) -> list[Tensor]:

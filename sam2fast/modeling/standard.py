@@ -8,6 +8,7 @@ arguments and results of the original, and what a user added to it takes effect.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
 
+_CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
+
 _ignored: ContextVar[bool] = ContextVar("sam2fast_ignored_hooks", default=False)
 _decided: ContextVar[bool] = ContextVar("sam2fast_decided_standard", default=False)
 
@@ -31,7 +34,9 @@ _COUNTS: dict[type[nn.Module], int] = {}
 
 
 def standard(cls: Class) -> Class:
-    """Class decorator: fused code knows what modules of this class compute."""
+    """Class decorator: fused code knows what modules of this class compute, with the parts they are constructed with."""
+    if cls.__module__.startswith("sam2fast.") and not issubclass(cls, _CONTAINERS):
+        _record_kinds(cls)
     # Not its construction, which torch's compiler patches.
     names = [name for name in dir(cls) if name == "__call__" or name[:2] != "__"]
     _CLASSES[cls] = {name: vars(cls)[name] for name in names if name in vars(cls)}
@@ -39,6 +44,28 @@ def standard(cls: Class) -> Class:
     methods = {name for name in names if callable(getattr(cls, name, None))}
     _METHODS[cls] = frozenset(methods | {"_compiled_call_impl"})  # set by nn.Module.compile
     return cls
+
+
+def _record_kinds(cls: type[nn.Module]) -> None:
+    """Has instances keep the classes of the parts that they are constructed with."""
+    init = cls.__init__
+
+    @wraps(init)
+    def construct(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        vars(self)["_constructed"] = _kinds(self)
+
+    cls.__init__ = construct  # type: ignore[method-assign]
+
+
+def _kinds(module: nn.Module) -> dict[str, type]:
+    """The classes of the modules in this one, and of those in its lists and sequences, by name."""
+    found = {}
+    for name, child in module._modules.items():
+        found[name] = type(child)
+        if isinstance(child, _CONTAINERS):
+            found |= {f"{name}.{below}": kind for below, kind in _kinds(child).items()}
+    return found
 
 
 for _cls in (
@@ -81,7 +108,7 @@ def is_standard(part: nn.Module) -> bool:
 
     - registered a hook (forward, forward pre, backward, backward pre) on one of them or on all modules,
     - set or patched a method, on an instance or on a class,
-    - replaced a module or a parameter by something of another type.
+    - replaced a module or a parameter by something of another class.
     """
     return _decided.get() or (is_plain(part) and has_standard_parts(part))
 
@@ -163,7 +190,7 @@ class _Parts:
         self._parameters = [module._parameters for module in below if module._parameters]
         self._parameter_types = self._types_of_parameters()
         self.classes = {base for cls in set(self._types) for base in cls.__mro__ if base in _CLASSES}
-        self.are_standard = all(map(_is_unchanged, below))
+        self.are_standard = _has_its_kinds(whole) and all(map(_is_unchanged, below))
 
     def are_unchanged(self) -> bool:
         """Whether nothing was added, removed or replaced since, and there is no hook."""
@@ -195,7 +222,13 @@ def _is_unchanged(module: nn.Module) -> bool:
     hiding = methods & attributes.keys()
     if hiding and not all(_hides_nothing(module, name) for name in hiding):
         return False
-    return all(_is_plain_tensor(type(parameter)) for parameter in module._parameters.values())
+    return _has_its_kinds(module) and all(_is_plain_tensor(type(p)) for p in module._parameters.values())
+
+
+def _has_its_kinds(module: nn.Module) -> bool:
+    """Whether the parts of one of our modules have the classes that it was constructed with."""
+    constructed = vars(module).get("_constructed")
+    return constructed is None or constructed == _kinds(module)
 
 
 def _hides_nothing(module: nn.Module, name: str) -> bool:

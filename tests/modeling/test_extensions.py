@@ -295,7 +295,21 @@ def hook_memory(model):
     model.sam_mask_decoder.transformer.final_attn_token_to_image.register_forward_hook(doubled)
 
 
-@pytest.mark.parametrize("change", [wrap_memory, hook_memory])
+def replace_by_other_kinds(model):
+    """Torch's own layers, where there were others of torch's own."""
+    blocks, layers = model.image_encoder.trunk.blocks, model.memory_attention.layers
+    decoder = model.sam_mask_decoder
+    blocks[0].norm1 = blocks[1].norm2 = layers[0].norm2 = nn.Identity()
+    model.memory_encoder.fuser.layers[0].norm = decoder.transformer.layers[0].norm1 = nn.Identity()
+    for owner, name in (
+        *((blocks[2].attn, "qkv"), (blocks[3].attn, "proj"), (layers[1].cross_attn_image, "k_proj")),
+        *((decoder, "conv_s1"), (decoder.transformer.layers[1].self_attn, "q_proj"), (model, "obj_ptr_tpos_proj")),
+        (model.memory_encoder, "pix_feat_proj"),
+    ):
+        setattr(owner, name, nn.Sequential(getattr(owner, name), nn.GELU()))
+
+
+@pytest.mark.parametrize("change", [wrap_memory, hook_memory, replace_by_other_kinds])
 def test_changes_during_a_video(video_models, change, folder):
     official, ours = video_models
     scenario = changed_after_three_frames(change)
