@@ -34,7 +34,7 @@ _COUNTS: dict[type[nn.Module], int] = {}
 
 
 def standard(cls: Class) -> Class:
-    """Class decorator: fused code knows what modules of this class compute, with the parts they are constructed with."""
+    """Class decorator: fused code knows what modules of this class compute with the parts that they construct."""
     if cls.__module__.startswith("sam2fast.") and not issubclass(cls, _CONTAINERS):
         _record_kinds(cls)
     # Not its construction, which torch's compiler patches.
