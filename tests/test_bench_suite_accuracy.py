@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from bench_stands import BOTH, SETTING, Stand, case_with, row_of, rows
-from figures.suite import paths
-from suite import accuracy, plans, process_cases, subjects, timing, video_cases
+from bench_stands import BOTH, SETTING, Stand, case_with, row_of
+from suite import accuracy, plans, subjects, timing, video_cases
 from suite.cases import THROUGHPUT, case_of
 from suite.image_cases import unlike_masks
-from suite.missing import GaveUpError
 from suite.run import run
 from suite.schema import validate_row
 from suite.sessions import worst_error
@@ -177,16 +175,6 @@ def test_rows_say_which_path_ran(monkeypatch):
         assert row_at(name, setting, ("sam2fast",))["subjects"]["sam2fast"]["path"] == "recorded"
 
 
-def test_documents_say_which_path_ran():
-    tables = rows("a", "b")
-    tables[1]["subjects"]["sam2fast"]["path"] = "recorded"
-    assert paths(tables) == "Path taken: official eager; sam2fast eager or recorded."
-    for row in tables:
-        for figures in row["subjects"].values():
-            del figures["path"]
-    assert paths(tables) == ""
-
-
 class Recorder:
     """Runs functions, and cannot record them where it is broken."""
 
@@ -218,11 +206,3 @@ def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch
     for ours in found[rows_before:]:
         assert ours["note"] == "FAILED: recording gave up: RuntimeError: operation not permitted"
         assert ours["samples_s"] == []
-
-
-def test_a_process_whose_recording_gives_up_fails(monkeypatch):
-    memory = process_cases.peak_memory("sam2fast", Setting("nano", "fp32", 64, objects=2, history=3))
-    memory.order = {"what": "video peak"}
-    monkeypatch.setattr(process_cases, "_run", lambda order: {"gave up": "RuntimeError: no"})
-    with pytest.raises(GaveUpError, match="RuntimeError: no"):
-        memory.call()

@@ -91,11 +91,6 @@ class TestLoading:
         assert len(HF_MODEL_ID_TO_FILENAMES) == 8
         assert all(name.startswith("facebook/sam2") for name in HF_MODEL_ID_TO_FILENAMES)
 
-    def test_errors_for_unknown_ids_name_it(self, monkeypatch):
-        monkeypatch.setenv("SAM2FAST_OFFLINE", "1")
-        with pytest.raises(KeyError, match="sam2fast/nano, facebook/sam2-hiera-tiny"):
-            SAM2ImagePredictor.from_pretrained("sam2fast/pico")
-
 
 class TestFile:
     def test_is_small(self):

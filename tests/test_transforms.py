@@ -88,12 +88,6 @@ def test_palette_images():
     assert np.array_equal(to_pixels(palette).numpy(), np.asarray(palette.convert("RGB")))
 
 
-def test_readonly_arrays_are_not_changed():
-    image = RGB.copy()
-    image.flags.writeable = False
-    assert np.array_equal(to_pixels(image).numpy(), RGB)
-
-
 class TestFiles:
     def test_path_and_string(self, tmp_path):
         path = tmp_path / "image.png"

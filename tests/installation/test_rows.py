@@ -8,48 +8,9 @@ from checkout import ROOT
 
 sys.path.append(str(Path(__file__).parent))  # whose modules are scripts
 
-import matrix  # noqa: E402
-import places  # noqa: E402
 import rows_versions  # noqa: E402
-
-
-def place(*versions: str) -> places.Place:
-    return places.Place(Path("nowhere"), {version: Path(sys.executable) for version in versions})
 
 
 @pytest.mark.parametrize("name", (*rows_versions.TESTS, *rows_versions.COPIED))
 def test_tests_for_other_pythons_exist(name: str) -> None:
     assert (ROOT / name).exists()
-
-
-def test_python_3_11_is_taken_and_otherwise_the_newest() -> None:
-    assert place("3.10", "3.11", "3.13").default_python == "3.11"
-    assert place("3.9", "3.10", "3.12", "3.14").default_python == "3.12"
-    assert place("3.10").newest_python == "3.10"
-    for versions in ((), ("3.9", "3.14")):
-        with pytest.raises(places.Unavailable, match=r"no Python 3\.10 to 3\.13"):
-            _ = place(*versions).default_python
-
-
-@pytest.mark.parametrize(
-    ("error", "verdict", "code"),
-    [
-        (places.Unavailable("no setpriv"), matrix.ABSENT, 1),
-        (places.Failure("smoke: no masks"), matrix.FAILED, 1),
-        (ValueError("max() of nothing"), matrix.FAILED, 1),
-        (None, matrix.OK, 0),
-    ],
-)
-def test_any_exception_of_a_row_is_its_verdict(error, verdict, code, monkeypatch) -> None:
-    def row(_: places.Place) -> str:
-        if error:
-            raise error
-        return "well"
-
-    monkeypatch.setitem(matrix.ROWS, "x", row)
-    result = matrix.run_row("x", place())
-    assert result["verdict"] == verdict and str(error or "well") in result["said"]
-    assert matrix.exit_code({"tested": matrix.OK, "x": verdict}, allow_absent=False) == code
-    assert matrix.exit_code({"x": verdict}, allow_absent=True) == (verdict == matrix.FAILED)
-    assert matrix.exit_code({"no-network": verdict}, allow_absent=False) == (verdict == matrix.FAILED)
-    assert matrix.ROWS.keys() >= matrix.OPTIONAL
