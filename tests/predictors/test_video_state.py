@@ -13,31 +13,6 @@ from sam2fast.utils.testing import relative_error
 from sam2fast.video_io import VideoError
 
 
-def test_prompts_of_many_shapes(video_predictor, video):
-    """Everything that the original accepts, with the same result."""
-    s = Session(video_predictor, video)
-    points, labels, box = [[60.0, 40.0]], [1], [20.0, 20.0, 70.0, 60.0]
-    state = s.state
-
-    def answer(*args, **kwargs):
-        video_predictor.reset_state(state)
-        return video_predictor.add_new_points_or_box(state, 0, 1, *args, **kwargs)[2]
-
-    expected = answer(points, labels)
-    for p, k in (
-        (np.array(points, dtype=np.float64), np.array(labels)),
-        (torch.tensor(points, dtype=torch.float16), torch.tensor(labels, dtype=torch.int64)),
-        (np.array([points]), np.array(labels)),
-        (np.array(points), np.array([labels])),
-        (torch.tensor([points]), torch.tensor([labels])),
-    ):
-        assert torch.equal(answer(p, k), expected)
-    expected = answer(box=box)
-    for b in (np.array(box), torch.tensor(box).reshape(2, 2), torch.tensor([box])):
-        assert torch.equal(answer(box=b), expected)
-    assert torch.equal(answer([], [], box=box), expected)
-
-
 def test_autocast_switched_between_calls(video_predictor, video):
     """Features are cached per dtype, and memories of both dtypes coexist."""
     s = Session(video_predictor, video)
