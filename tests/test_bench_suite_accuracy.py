@@ -119,8 +119,13 @@ def test_history_that_is_not_the_official_one_is_seen(monkeypatch):
     assert row["subjects"]["sam2fast"]["note"].startswith("WRONG: differs from official by")
 
 
-@pytest.mark.parametrize(("dtype", "factor"), [("fp32", 1.001), ("bf16", 1.3), ("bf16", 1.0)])
-@pytest.mark.parametrize("name", ["image encode", "video steady frame"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "factor"),
+    [
+        *(("image encode", dtype, factor) for dtype, factor in (("fp32", 1.001), ("bf16", 1.3))),
+        *(("video steady frame", "bf16", factor) for factor in (1.3, 1.0)),
+    ],
+)
 def test_results_that_are_wrong_on_purpose(name, dtype, factor, monkeypatch):
     """Refused in either dtype; those that are not are timed."""
     embedding, propagate = SAM2ImagePredictor.get_image_embedding, SAM2VideoPredictor.propagate_in_video
@@ -191,8 +196,10 @@ class Recorder:
         pass
 
 
-@pytest.mark.parametrize("name", ["video steady frame", THROUGHPUT, "stream latency"])
-@pytest.mark.parametrize("rows_before", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "rows_before"),
+    [("video steady frame", 0), ("video steady frame", 1), (THROUGHPUT, 1), ("stream latency", 0)],
+)
 def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch):
     """Its figures would be of another path than asked for."""
     monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
