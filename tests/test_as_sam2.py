@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import oracle  # makes the official package importable
-import pytest
 import sam2
 
 from sam2fast._official_names import ABSENT
@@ -77,15 +76,41 @@ VIDEO_SCRIPT = """
 """
 
 
+DOWNSTREAM_SCRIPT = """
+    import numpy as np, torch
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+    from sam2.build_sam import build_sam2, _load_checkpoint
+    from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+    from sam2.utils.amg import MaskData, build_all_layer_point_grids, calculate_stability_score, generate_crop_boxes
+    from sam2.utils.misc import _load_img_as_tensor
+
+    class Counting(SAM2AutomaticMaskGenerator):
+        def _process_crop(self, image, crop_box, crop_layer_idx, orig_size):
+            data = super()._process_crop(image, crop_box, crop_layer_idx, orig_size)
+            assert isinstance(data, MaskData)
+            print(crop_box, crop_layer_idx, orig_size)
+            return data
+
+    model = build_sam2("nano/sam2fast_nano", device="cpu", hydra_overrides_extra=["++model.image_size=256"])
+    generator = Counting(model, points_per_side=None, point_grids=build_all_layer_point_grids(2, 0, 1),
+                         pred_iou_thresh=0.0, stability_score_thresh=0.0)
+    masks = generator.generate(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    assert masks and set(masks[0]) == {
+        "segmentation", "area", "bbox", "predicted_iou", "point_coords", "stability_score", "crop_box"
+    }
+    assert NO_OBJ_SCORE == -1024.0 and isinstance(generator.predictor.model, SAM2Base)
+"""
+
+
 def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
 
 
 def test_scripts_written_for_the_original_run():
-    """One for images and one for video."""
-    scripts = textwrap.dedent(OFFICIAL_SCRIPT) + textwrap.dedent(VIDEO_SCRIPT)
+    """For images, for video, and with a mask generator of their own."""
+    scripts = "".join(map(textwrap.dedent, (OFFICIAL_SCRIPT, VIDEO_SCRIPT, DOWNSTREAM_SCRIPT)))
     done = run("import sam2fast.as_sam2\nimport sam2fast.as_sam2\n" + scripts)
-    assert done.stdout == "ran\ntracked\n", done.stderr
+    assert done.stdout == "ran\ntracked\n[0, 0, 60, 40] 0 (40, 60)\n", done.stderr
 
 
 HYDRA_SCRIPT = """
@@ -117,14 +142,6 @@ HYDRA_SCRIPT = """
 """
 
 
-def test_hydra_finds_the_configurations_and_programs_their_folder():
-    """As with the original, in the same script."""
-    support = str(Path(oracle.__file__).parent)
-    expected = run(f"import sys; sys.path.append({support!r}); import oracle\n" + textwrap.dedent(HYDRA_SCRIPT))
-    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(HYDRA_SCRIPT))
-    assert expected.stdout == done.stdout != "", (expected.stderr, done.stderr)
-
-
 PATCH_SCRIPT = """
     import warnings
     from unittest import mock
@@ -152,41 +169,14 @@ PATCH_SCRIPT = """
 """
 
 
-def test_what_is_set_in_a_module_is_set_in_ours():
-    """As in the original; what is not looked up here gives a warning."""
-    support = str(Path(oracle.__file__).parent)
-    expected = run(f"import sys; sys.path.append({support!r}); import oracle\n" + textwrap.dedent(PATCH_SCRIPT))
-    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(PATCH_SCRIPT))
+def test_hydra_finds_the_configurations_and_what_is_set_in_a_module_is_set_in_ours():
+    """As with the original, in the same script; what is not looked up here gives a warning."""
+    support, script = str(Path(oracle.__file__).parent), textwrap.dedent(HYDRA_SCRIPT) + textwrap.dedent(PATCH_SCRIPT)
+    expected = run(f"import sys; sys.path.append({support!r}); import oracle\n" + script)
+    done = run("import sam2fast.as_sam2\n" + script)
     *lines, warning = done.stdout.splitlines()
     assert expected.stdout.splitlines()[:-1] == lines != [], (expected.stderr, done.stderr)
     assert warning.startswith("sam2fast does not look up sam2.sam2_video_predictor.load_video_frames")
-
-
-ABSENT_SCRIPT = """
-    import importlib, sys
-    from sam2fast._official_names import ABSENT
-
-    for name, message in ABSENT.items():
-        module, _, attribute = name.replace("sam2.", "{package}.", 1).rpartition(".")
-        assert not hasattr(importlib.import_module(module), attribute)
-        for code in (f"from {{module}} import {{attribute}}", f"import {{module}}.{{attribute}}"):
-            try:
-                exec(code)
-            except ImportError as error:
-                assert str(error) == f"{{module}}.{{attribute}}: {{message}}", error
-            else:
-                raise AssertionError(code)
-    assert "open_stream" in ABSENT["sam2.build_sam.build_sam2_camera_predictor"]
-    print(len(ABSENT))
-"""
-
-
-@pytest.mark.parametrize("package", ["sam2", "sam2fast"])
-def test_names_without_a_counterpart_say_what_to_use(package: str):
-    """Modules of the original, and what popular forks add to it."""
-    script = textwrap.dedent(ABSENT_SCRIPT).format(package=package)
-    done = run(("import sam2fast.as_sam2\n" if package == "sam2" else "") + script)
-    assert done.stdout == f"{len(ABSENT)}\n", done.stderr
 
 
 def test_refuses_when_the_original_is_imported():
@@ -207,15 +197,45 @@ OTHER_PACKAGES = {
     "sam2.utils.transforms": {"Normalize", "Resize", "ToTensor"},  # torchvision
 }
 
-RESOLVE = """
+NAMES_SCRIPT = """
     import importlib, json, sys
-    import sam2fast.as_sam2
+    from sam2fast._official_names import ABSENT
 
-    found = {}
+    def absent(package):
+        for name, message in ABSENT.items():
+            module, _, attribute = name.replace("sam2.", f"{package}.", 1).rpartition(".")
+            assert not hasattr(importlib.import_module(module), attribute)
+            for code in (f"from {module} import {attribute}", f"import {module}.{attribute}"):
+                try:
+                    exec(code)
+                except ImportError as error:
+                    assert str(error) == f"{module}.{attribute}: {message}", error
+                else:
+                    raise AssertionError(code)
+
+    absent("sam2fast")
+    import sam2fast.as_sam2
+    absent("sam2")
+    assert "open_stream" in ABSENT["sam2.build_sam.build_sam2_camera_predictor"]
+
+    found, refused = {}, []
     for module, names in json.load(sys.stdin).items():
         ours = importlib.import_module(module)
         found[module] = [name for name in names if hasattr(ours, name)]
-    print(json.dumps(found))
+    for code in ("from sam2.build_sam import nothing", "import sam2.nothing", "import sam2.tracking"):
+        try:
+            exec(code)
+        except ImportError as error:
+            refused.append((type(error).__name__, str(error)))
+
+    from sam2.utils.misc import *
+    from sam2.modeling.sam2_utils import *
+    from sam2.modeling.backbones.utils import *
+    import pickle, sam2.utils.misc, sam2.utils.amg
+
+    load_video_frames, concat_points, AsyncVideoFrameLoader, mask_to_box, get_clones, MLP, window_partition
+    assert "MaskData" in dir(sam2.utils.amg) and "_compress" not in dir(sam2.utils.amg)
+    print(json.dumps([found, refused, pickle.dumps(MLP(4, 4, 4, 2)).hex()]))
 """
 
 
@@ -236,15 +256,19 @@ def official_names() -> dict[str, dict[str, Any]]:
     return {module: found for module, found in names.items() if found}
 
 
-def test_every_official_name_resolves():
-    """Also imported names: code takes ``MLP`` from ``sam2_base``. tests/api compares signatures."""
+def test_official_names():
+    """All resolve, also imported ones: code takes ``MLP`` from ``sam2_base``; tests/api compares signatures.
+
+    Those without a counterpart, modules of the original and what popular forks add to it, say what to use. Unknown ones
+    are ordinary import errors. What is pickled under them is loaded without them.
+    """
     official = official_names()
-    asked = {module: [*names] for module, names in official.items()}
+    asked = json.dumps({module: [*names] for module, names in official.items()})
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(RESOLVE)], input=json.dumps(asked), capture_output=True, text=True
+        [sys.executable, "-c", textwrap.dedent(NAMES_SCRIPT)], input=asked, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found, refused, pickled = json.loads(done.stdout)
     missing = {
         f"{module}.{name}"
         for module, names in official.items()
@@ -252,88 +276,8 @@ def test_every_official_name_resolves():
     }
     assert not missing
     assert sum(map(len, official.values())) > 100
-
-
-STAR_SCRIPT = """
-    from sam2.utils.misc import *
-    from sam2.modeling.sam2_utils import *
-    from sam2.modeling.backbones.utils import *
-    import sam2.utils.misc, sam2.utils.amg
-
-    load_video_frames, concat_points, AsyncVideoFrameLoader, mask_to_box, get_clones, MLP, window_partition
-    assert "MaskData" in dir(sam2.utils.amg) and "_compress" not in dir(sam2.utils.amg)
-    print("imported")
-"""
-UNKNOWN_SCRIPT = """
-    for code in ("from sam2.build_sam import nothing", "import sam2.nothing", "import sam2.tracking"):
-        try:
-            exec(code)
-        except ImportError as error:
-            print(type(error).__name__, error)
-"""
-PICKLE_SCRIPT = """
-    import pickle
-    from sam2.modeling.sam2_utils import MLP
-    pickle.dump(MLP(4, 4, 4, 2), sys.stdout.buffer)
-"""
-
-
-@pytest.fixture(scope="module")
-def pickled() -> bytes:
-    """A pickle of a module that was imported by its official name."""
-    scripts = ["import sam2fast.as_sam2, sys", *map(textwrap.dedent, (STAR_SCRIPT, UNKNOWN_SCRIPT))]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join([*scripts, "sys.stdout.flush()", textwrap.dedent(PICKLE_SCRIPT)])],
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
-
-
-def test_star_imports(pickled: bytes):
-    assert pickled.startswith(b"imported\n")
-
-
-def test_unknown_official_names_are_ordinary_import_errors(pickled: bytes):
-    _, name, *modules, _ = pickled.split(b"\n", 4)
-    assert name.startswith(b"ImportError") and b"nothing" in name
-    for module, unknown in zip(modules, (b"sam2.nothing", b"sam2.tracking"), strict=True):  # the second is ours alone
-        assert module.startswith(b"ModuleNotFoundError") and unknown in module
-
-
-def test_pickles_load_without_it(pickled: bytes):
-    """In this process, which never imported it."""
+    assert [kind for kind, _ in refused] == ["ImportError", "ModuleNotFoundError", "ModuleNotFoundError"]
+    for (_, message), unknown in zip(refused, ("nothing", "sam2.nothing", "sam2.tracking"), strict=True):
+        assert unknown in message  # the last is ours alone
     assert "sam2fast.as_sam2" not in sys.modules
-    loaded = pickle.loads(pickled.split(b"\n", 4)[4])
-    assert type(loaded).__module__ == "sam2fast.modeling.layers"
-
-
-DOWNSTREAM_SCRIPT = """
-    import numpy as np, torch
-    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
-    from sam2.build_sam import build_sam2, _load_checkpoint
-    from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
-    from sam2.utils.amg import MaskData, build_all_layer_point_grids, calculate_stability_score, generate_crop_boxes
-    from sam2.utils.misc import _load_img_as_tensor
-
-    class Counting(SAM2AutomaticMaskGenerator):
-        def _process_crop(self, image, crop_box, crop_layer_idx, orig_size):
-            data = super()._process_crop(image, crop_box, crop_layer_idx, orig_size)
-            assert isinstance(data, MaskData)
-            print(crop_box, crop_layer_idx, orig_size)
-            return data
-
-    model = build_sam2("nano/sam2fast_nano", device="cpu", hydra_overrides_extra=["++model.image_size=256"])
-    generator = Counting(model, points_per_side=None, point_grids=build_all_layer_point_grids(2, 0, 1),
-                         pred_iou_thresh=0.0, stability_score_thresh=0.0)
-    masks = generator.generate(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
-    assert masks and set(masks[0]) == {
-        "segmentation", "area", "bbox", "predicted_iou", "point_coords", "stability_score", "crop_box"
-    }
-    assert NO_OBJ_SCORE == -1024.0 and isinstance(generator.predictor.model, SAM2Base)
-"""
-
-
-def test_a_script_with_a_custom_mask_generator_runs():
-    done = run("import sam2fast.as_sam2\n" + textwrap.dedent(DOWNSTREAM_SCRIPT))
-    assert done.stdout == "[0, 0, 60, 40] 0 (40, 60)\n", done.stderr
+    assert type(pickle.loads(bytes.fromhex(pickled))).__module__ == "sam2fast.modeling.layers"

@@ -10,7 +10,7 @@ import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of, rows
 from suite import image_cases, plans, process_cases, subjects, timing, video_cases
 from suite.cases import CASES, case_of
-from suite.machine import BENCH, commit, machine
+from suite.machine import BENCH, machine
 from suite.missing import MissingError
 from suite.results import Results
 from suite.run import run
@@ -54,19 +54,6 @@ def test_compilation_shows_in_the_first_calls():
     assert row["subjects"]["sam2fast compiled"]["compile_s"] == 0.25 + 9 + 5
     row = row_of({"sam2fast fast": Stand(seconds=(10.0, 1.0, 1.0, 1.0), earlier=(6.0,), compile_s=2.0)})
     assert row["subjects"]["sam2fast fast"]["compile_s"] == 2.0
-
-
-def test_percentiles_of_latencies():
-    row = row_of({"sam2fast": Stand(seconds=(0.0, 1.0, 2.0, 9.0))}, runs=3, percentiles=True)
-    ours = row["subjects"]["sam2fast"]
-    assert (ours["p50_s"], ours["p95_s"], ours["p99_s"]) == (2.0, 9.0, 9.0)
-    assert timing._percentile(list(range(1, 101)), 95) == 95
-
-
-def test_what_is_said_of_a_row(capsys):
-    timing.described(row_of({"official": Stand(), "sam2fast": Stand(1.00001)}))
-    said = capsys.readouterr().out
-    assert "sam2fast: 3 s (2-4), 1.00x (1.00-1.00), difference 5.0e-06" in said and "not today" in said
 
 
 def test_a_row_measured_again_replaces_its_own_and_no_other(tmp_path):
@@ -128,11 +115,6 @@ def test_what_is_not_of_the_form_is_refused(breakage, tmp_path):
     Results(tmp_path, {}).path.write_text(json.dumps(broken))
     with pytest.raises(SchemaError):
         Results(tmp_path, {})
-
-
-def test_the_machine_says_what_was_measured(monkeypatch):
-    monkeypatch.setenv("SAM2FAST_COMMIT", "abc")
-    assert commit() == machine()["commit"] == "abc" and machine()["torch"] == torch.__version__
 
 
 def test_who_is_missing_says_so(monkeypatch):

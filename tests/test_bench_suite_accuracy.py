@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from bench_stands import BOTH, SETTING, Stand, case_with, row_of, rows
-from figures.suite import paths
-from suite import accuracy, plans, process_cases, subjects, timing, video_cases
+from bench_stands import BOTH, SETTING, Stand, case_with, row_of
+from suite import accuracy, plans, subjects, timing, video_cases
 from suite.cases import THROUGHPUT, case_of
 from suite.image_cases import unlike_masks
-from suite.missing import GaveUpError
 from suite.run import run
 from suite.schema import validate_row
 from suite.sessions import worst_error
@@ -121,8 +119,13 @@ def test_history_that_is_not_the_official_one_is_seen(monkeypatch):
     assert row["subjects"]["sam2fast"]["note"].startswith("WRONG: differs from official by")
 
 
-@pytest.mark.parametrize(("dtype", "factor"), [("fp32", 1.001), ("bf16", 1.3), ("bf16", 1.0)])
-@pytest.mark.parametrize("name", ["image encode", "video steady frame"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "factor"),
+    [
+        *(("image encode", dtype, factor) for dtype, factor in (("fp32", 1.001), ("bf16", 1.3))),
+        *(("video steady frame", "bf16", factor) for factor in (1.3, 1.0)),
+    ],
+)
 def test_results_that_are_wrong_on_purpose(name, dtype, factor, monkeypatch):
     """Refused in either dtype; those that are not are timed."""
     embedding, propagate = SAM2ImagePredictor.get_image_embedding, SAM2VideoPredictor.propagate_in_video
@@ -177,16 +180,6 @@ def test_rows_say_which_path_ran(monkeypatch):
         assert row_at(name, setting, ("sam2fast",))["subjects"]["sam2fast"]["path"] == "recorded"
 
 
-def test_documents_say_which_path_ran():
-    tables = rows("a", "b")
-    tables[1]["subjects"]["sam2fast"]["path"] = "recorded"
-    assert paths(tables) == "Path taken: official eager; sam2fast eager or recorded."
-    for row in tables:
-        for figures in row["subjects"].values():
-            del figures["path"]
-    assert paths(tables) == ""
-
-
 class Recorder:
     """Runs functions, and cannot record them where it is broken."""
 
@@ -203,8 +196,10 @@ class Recorder:
         pass
 
 
-@pytest.mark.parametrize("name", ["video steady frame", THROUGHPUT, "stream latency"])
-@pytest.mark.parametrize("rows_before", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "rows_before"),
+    [("video steady frame", 0), ("video steady frame", 1), (THROUGHPUT, 1), ("stream latency", 0)],
+)
 def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch):
     """Its figures would be of another path than asked for."""
     monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
@@ -218,11 +213,3 @@ def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch
     for ours in found[rows_before:]:
         assert ours["note"] == "FAILED: recording gave up: RuntimeError: operation not permitted"
         assert ours["samples_s"] == []
-
-
-def test_a_process_whose_recording_gives_up_fails(monkeypatch):
-    memory = process_cases.peak_memory("sam2fast", Setting("nano", "fp32", 64, objects=2, history=3))
-    memory.order = {"what": "video peak"}
-    monkeypatch.setattr(process_cases, "_run", lambda order: {"gave up": "RuntimeError: no"})
-    with pytest.raises(GaveUpError, match="RuntimeError: no"):
-        memory.call()

@@ -1,15 +1,12 @@
 """What the suite of whole calls measures when it is asked to: plans, steps for a GPU, their rehearsals, the command."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from gpu_plan import steps
 from suite import __main__ as command
 from suite import plans, subjects
 from suite.cases import CASES
-from suite.machine import BENCH
 from suite.run import run
 from suite.schema import validate
 from suite.subjects import SUBJECTS
@@ -91,35 +88,6 @@ def test_every_combination_that_is_asked_for():
     assert frames == [plans.CPU_FRAMES, None, 5]
     (memory,) = plans.asked_for(["memory"], [], [], [], [], [300], [], None, "cpu")
     assert memory.at == ((4, 300),)
-
-
-WITHOUT = """
-import importlib.abc, sys
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"omegaconf", "hydra", "iopath", "sam2", "av", "scipy"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
-import importlib.util
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "sam2" else find_spec(name, *rest)
-from suite import __main__, plans
-from suite.run import run
-rows = []
-names = ("video t", "image t", "stream t", "throughput t", "masks t", "cold start t")
-right = [run(plans.rehearsal(name), rows.append) for name in names]
-assert right == [False] * len(names), right
-for row in rows:
-    assert row["subjects"]["sam2fast"]["note"] == "not run: omegaconf is missing", row["subjects"]["sam2fast"]
-    expected = {"stream latency": "it has no streams", "cold start": "not run: omegaconf is missing"}
-    official = expected.get(row["case"], "the official package is not installed")
-    assert row["subjects"]["official"]["note"] == official, row["subjects"]["official"]
-"""
-
-
-def test_without_what_packages_are_built_with_rows_say_what_is_missing():
-    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=BENCH, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_command(tmp_path, capsys):

@@ -1,13 +1,8 @@
 """The launch table: it is tuned and rewritten alike, and a row is taken where it is meant."""
 
-import dataclasses
 import importlib
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import backend_calls
@@ -17,12 +12,10 @@ import tune
 import tuning_faults
 import tuning_trials
 from bench_cases import small_case
-from checkout import ROOT
 from gpu_plan.launch_rows import text_of
 from kernel_records import SEARCHES, cases, small_cases
-from kernel_records.memory_attention import could_fit
 from registry import expectation
-from tuning_candidates import Search, programs_at_once
+from tuning_candidates import Search
 from tuning_trials import Attempt, Subject
 from tuning_workers import NO_TIME, Judges
 
@@ -109,13 +102,6 @@ class TestTuning:
         assert last["speedup"] == pytest.approx(2.0)
         assert all(json.dumps(r) for r in self.rows)
 
-    def test_the_best_are_timed_again_and_longer(self):
-        noise = iter([1.0] * 6 + [0.5] * 100)
-        self.run(search_of("connected_components"), lambda attempt: attempt.meta["BLOCK"] * next(noise))
-        first = [attempt for attempt, budget_s in self.timed if budget_s == tune.FIRST_S]
-        final = [attempt for attempt, budget_s in self.timed if budget_s == tune.FINAL_S]
-        assert len(first) == 7 and len(final) in (tune.FINALISTS, tune.FINALISTS + 1) and first[0] in final
-
     def test_the_stored_row_stays_unless_another_is_faster(self):
         search, stored = search_of("connected_components"), {"BLOCK": 512}
         assert self.run(search, lambda attempt: 1.0 if attempt.meta == stored else 0.995)
@@ -124,11 +110,6 @@ class TestTuning:
         assert self.run(search, lambda attempt: 1.0 if attempt.meta == stored else 0.9)
         assert self.after["connected_components"][-1]["meta"] != stored
         assert self.rows[-1]["speedup"] == pytest.approx(1 / 0.9)
-
-    def test_nothing_is_stored_if_all_are_wrong(self):
-        self.wrong = lambda attempt: "RuntimeError: no"
-        assert not self.run(search_of("connected_components"), None)
-        assert self.after == self.before and self.rows[-1]["stored"] is None and not self.timed
 
     def test_a_search_that_fails_costs_itself(self, monkeypatch, capsys):
         """All candidates of one are wrong, another one ends with an error."""
@@ -165,17 +146,6 @@ class TestTuning:
         assert row["meta"]["BLOCK_N"] == 32 and row["options"]["num_stages"] == 3
         assert {a.meta["SDPA"] for a, _ in self.timed if not a.by_kernel} == {1, 2, 3}
 
-    def test_a_candidate_that_fails_while_it_is_timed_costs_itself(self):
-        def time_of(attempt):
-            if attempt.meta["BLOCK"] == 1024:
-                raise torch.OutOfMemoryError("full")
-            return 1 / attempt.meta["BLOCK"]
-
-        assert self.run(search_of("connected_components"), time_of)
-        assert self.changed("connected_components")[0]["meta"] == {"BLOCK": 512}
-        failed = [row for row in self.rows if row.get("correct") not in (True, None)]
-        assert all("while it was timed: OutOfMemoryError: full" in row["correct"] for row in failed) and failed
-
     def test_timing_ends_at_the_deadline(self, monkeypatch):
         """What was timed until then decides."""
         now = [0.0]
@@ -189,12 +159,6 @@ class TestTuning:
         assert len(self.timed) == 4 and self.rows[-1]["timed"] == 4 and self.rows[-1]["out of time"]
         best = min((attempt for attempt, _ in self.timed), key=lambda a: 1 / a.meta["BLOCK"] / a.options["num_warps"])
         assert self.rows[-1]["stored"]["meta"] == best.meta
-
-    def test_without_any_time_nothing_is_stored(self):
-        self.wrong = lambda attempt: NO_TIME
-        assert self.run(search_of("connected_components"), None, deadline=0.0)
-        assert self.after == self.before and len(self.rows) == 1 and self.rows[0]["not judged"] == 7
-        assert tune.run_all(SEARCHES, CUDA, self.rows.append, False, deadline=0.0) and len(self.rows) == 1
 
     def test_results_go_to_the_packaged_table_where_no_other_is_named(self, monkeypatch, tmp_path):
         packaged = tmp_path / "packaged.json"
@@ -236,30 +200,6 @@ class TestCandidates:
             if op in ("run_lengths", "nms"):
                 for row in rows:
                     assert (dict(row.meta), dict(row.options)) in searched[row.shape].candidates
-
-    def test_what_fits(self):
-        assert could_fit("bfloat16", 256, 64, 128, 32, 256, 8, 2, 2)
-        assert not could_fit("bfloat16", 256, 64, 128, 64, 256, 8, 2, 2)  # 144 KiB
-        assert not could_fit("bfloat16", 256, 256, 128, 64, 256, 8, 3)  # 256 KiB
-        assert not could_fit("bfloat16", 256, 64, 64, 32, 256, 8, 2)  # eight warps for 64 rows
-        assert [programs_at_once(*used) for used in ((106624, 128, 8), (106624, 136, 8), (73856, 114, 4))] == [2, 1, 3]
-        assert programs_at_once(232448, 255, 8) == 1 and programs_at_once(1024, 32, 16) == 4
-
-    def test_cases_whose_baseline_is_ours_decide_nothing(self, monkeypatch):
-        own, other, none = (
-            dataclasses.replace(small_case(), op="layer_norm", prepare=lambda device, n=n: dict.fromkeys(n, int))
-            for n in (("sam2fast", "sam2fast in fp8"), ("torch", "triton"), ("torch", "scipy"))
-        )
-        monkeypatch.setattr(tuning_trials, "cases_of", lambda source: [own, other, none])
-        (subject,) = tuning_trials.subjects(search_of("layer_norm"), CPU, "")
-        assert subject.case is other and subject.ours(True) is int
-
-    @pytest.mark.parametrize(("arguments", "complaint"), [([], "there is no CUDA"), (["--device", "cpu"], "--small")])
-    def test_without_a_gpu_there_is_a_rehearsal_alone(self, monkeypatch, arguments, complaint):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr("sys.argv", ["tune.py", *arguments])
-        with pytest.raises(SystemExit, match=complaint):
-            tune.main()
 
 
 class TestJudging:
@@ -304,13 +244,6 @@ class TestJudging:
         assert refused == "RuntimeError: out of resources"
         assert unlaunched == "the kernel of layer_norm was not launched"
 
-    @pytest.mark.long
-    def test_cases_that_cannot_be_prepared_are_said(self):
-        attempts = [Attempt({"ELEMENTS": n}, {"num_warps": 4}) for n in range(5)]
-        with Judges("cpu", "tuning_faults:broken_cases", count=1) as judges:
-            found = judges.judge(search_of("layer_norm"), attempts)
-        assert found == ["cases were not prepared: ValueError: no inputs today"] * 5
-
 
 @pytest.mark.parametrize("name", ["layer_norm * *", "window_attention bfloat16 global"])
 def test_a_rehearsal(triton_device, tmp_path, monkeypatch, name):
@@ -323,25 +256,6 @@ def test_a_rehearsal(triton_device, tmp_path, monkeypatch, name):
     assert tune.run(search, CPU, rows.append, small=True)
     assert rows[-1]["right"] == rows[-1]["timed"] == rows[-1]["candidates"] == 2
     assert json.loads(path.read_text())[search.op][-1]["arch"] == "cpu" and rows[-1]["stored"]
-
-
-def test_tuning_needs_torch_triton_and_numpy_alone(tmp_path):
-    """And pillow, tqdm and what torch itself needs."""
-    blocked = ("omegaconf", "hydra", "antlr4", "iopath", "sam2", "av", "scipy")
-    code = f"""
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocked())
-import tune, tuning_workers, kernel_records, measure
-print(len(tune.SEARCHES), len(list(kernel_records.cases())) > 50, "triton" in sys.modules)
-"""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
-                          env={**os.environ, "PYTHONPATH": path})  # fmt: skip
-    assert done.stdout.split() == [str(len(SEARCHES)), "True", "False"], done.stderr
 
 
 class TestLaunchTable:
@@ -389,15 +303,3 @@ class TestLaunchTable:
         for rows in launch_table().values():
             dtypes = {row.dtype for row in rows if row.arch == row.shape == "*"}
             assert "*" in dtypes or dtypes >= {"float32", "bfloat16", "float16"}
-
-    def test_a_compiler_that_ends_its_process_is_a_problem_of_its_kernel(self, monkeypatch):
-        aot = self.aot(monkeypatch)
-        work = [(*work, "sm_90") for work in aot.cases(["layer_norm"])]
-        monkeypatch.setattr(aot, "_work", work)
-        expected = aot.Result("layer_norm", "kernel", "", "sm_90", 32, problem="spills")
-        monkeypatch.setattr(aot, "compile_one", lambda *_: expected)
-        assert aot._compile_nth(0) == expected
-        monkeypatch.setattr(aot, "compile_one", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-        found = aot._compile_nth(0)
-        assert found.problem == "the compiler's process ended with -9" and found.target == "sm_90"
-        assert found.kernel == "add_layer_norm_kernel" and "num_warps=4" in found.config

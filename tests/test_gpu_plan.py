@@ -164,11 +164,6 @@ def test_no_step_is_begun_without_time_for_it(tmp_path):
     assert (out / "summary.md").read_text() in printed
 
 
-def test_an_unknown_step_is_refused(tmp_path):
-    code, printed = rehearsed(tmp_path / "out", "--only", "nothing of the kind")
-    assert code and "no step has ['nothing of the kind'] in its name; the steps are environment, parity" in printed
-
-
 def test_steps_have_names_and_limits_of_their_own():
     steps = plan()
     assert len({step.name for step in steps}) == len(steps)

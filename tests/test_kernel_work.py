@@ -6,10 +6,10 @@ from pathlib import Path
 import kernel_records
 import pytest
 import torch
-from figures.kernels import GPUS, SECTIONS, Gpu, floor, number
+from figures.kernels import SECTIONS, Gpu, floor
 from figures.results import Results
 from gpu_plan.steps import MICRO
-from kernel_records import RECORDS, nms, preprocess, window_attention
+from kernel_records import RECORDS, preprocess, window_attention
 from kernel_records.memory_attention import SPLITS, TOKENS, memory_case, memory_work, self_attention_case, self_work
 from published_models import M_CHANNELS, PAGES, POINTERS, D, N, hiera_blocks
 from registry import Work
@@ -59,13 +59,6 @@ def test_blocks_are_those_of_the_model(size):
     assert done / 1e9 == pytest.approx(counted[size, "attention"], rel=1e-12)
 
 
-def test_overlaps_are_of_pairs_at_and_right_of_the_diagonal():
-    # 65 boxes are two blocks: three squares of 64 x 64 pairs, three times 64 words.
-    done = nms.box_work(65)
-    assert done.vector == 13 * 3 * 64**2 and done.bytes == 17 * 65 + 2 * 8 * 3 * 64
-    assert nms.mask_work(65, 100).products == 2 * 100 * 3 * 64**2
-
-
 def _on_hopper(dtype, shape):
     """The configuration of memory attention that is taken there."""
     rows = [row for row in launch_table()["memory_attention"] if row.dtype == dtype and row.arch in ("*", "sm_90")]
@@ -100,22 +93,6 @@ def test_the_kernels_launch_as_documented():
 )
 def test_the_limit_is_what_takes_longest(done, expected):
     assert floor(done, Gpu("", 2.0, {"bf16": 1e3}, 10.0, 5.0), "bf16") == expected
-
-
-def test_peaks_of_one_generation_agree():
-    a100, h100, h200 = GPUS
-    assert h100.products == h200.products and h100.exponentials == h200.exponentials
-    for gpu in GPUS:
-        assert gpu.products["int8"] == pytest.approx(2 * gpu.products["bf16"], rel=1e-3)
-        assert gpu.products["fp32"] == pytest.approx(gpu.products["bf16"] / 6, rel=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.00123, "0.00123"), (1.5, "1.50"), (99.96, "100"), (123.4, "123"), (23509, "23,509")],
-)
-def test_numbers_have_three_digits(value, text):
-    assert number(value) == text
 
 
 def test_every_row_of_the_launch_table_is_shown():

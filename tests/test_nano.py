@@ -62,11 +62,6 @@ class TestLoading:
         assert [frame for frame, _, _ in tracked] == [0, 1, 2]
         assert all(logits.shape == (1, 1, 60, 80) and logits.isfinite().all() for _, _, logits in tracked)
 
-    @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is more than CPU")
-    def test_the_default_device(self):
-        assert SAM2ImagePredictor.from_pretrained("sam2fast/nano").device.type == "cpu"
-        assert build_sam2_video_predictor_hf("sam2fast/nano").device.type == "cpu"
-
     def test_weights_are_those_of_the_file_in_single_precision(self):
         stored = read_checkpoint(nano.WEIGHTS)
         for model in (
@@ -78,23 +73,9 @@ class TestLoading:
             for name, tensor in state.items():
                 assert tensor.dtype == torch.float32 and torch.equal(tensor, stored[name].float()), name
 
-    def test_arguments_reach_the_builder(self):
-        model = build_sam2_hf("sam2fast/nano", device="cpu", mode="train", dtype=torch.bfloat16)
-        assert model.training and model.image_encoder.trunk.patch_embed.proj.weight.dtype == torch.bfloat16
-
-    def test_the_configuration_alone_is_untrained(self):
-        name = "image_encoder.trunk.blocks.0.attn.qkv.weight"
-        model = build_sam2("nano/sam2fast_nano.yaml", None, device="cpu")
-        assert not torch.equal(model.state_dict()[name], read_checkpoint(nano.WEIGHTS)[name].float())
-
     def test_the_originals_table_is_unchanged(self):
         assert len(HF_MODEL_ID_TO_FILENAMES) == 8
         assert all(name.startswith("facebook/sam2") for name in HF_MODEL_ID_TO_FILENAMES)
-
-    def test_errors_for_unknown_ids_name_it(self, monkeypatch):
-        monkeypatch.setenv("SAM2FAST_OFFLINE", "1")
-        with pytest.raises(KeyError, match="sam2fast/nano, facebook/sam2-hiera-tiny"):
-            SAM2ImagePredictor.from_pretrained("sam2fast/pico")
 
 
 class TestFile:
@@ -127,17 +108,6 @@ class TestExport:
                 halves += tensor.numel()
                 assert stored[name].dtype == torch.float16, name
         assert halves > 0.95 * sum(tensor.numel() for tensor in stored.values())
-
-    def test_results_hardly_change(self, checkpoint, tame, tmp_path):
-        export(checkpoint, tmp_path / "nano.safetensors")
-        answers = []
-        for model in (tame, build_sam2(nano.CONFIG, tmp_path / "nano.safetensors", device="cpu")):
-            predictor = SAM2ImagePredictor(model)
-            predictor.set_image(random_image(120, 160))
-            answers.append(predictor.predict(point_coords=[[80, 60]], point_labels=[1])[2])
-        before, after = answers
-        # Rounding moves weights by 2**-12 of their size; through all layers that adds up to about ten times as much.
-        assert np.abs(after - before).max() < 40 * 2**-12 * (np.abs(before).mean() + before.std())
 
     def test_equal_weights_give_equal_bytes(self, checkpoint, tmp_path):
         """Also in another process, where string hashes differ."""
@@ -172,7 +142,3 @@ class TestExport:
             export(tmp_path / "wrong.pt", out)
         assert out.read_bytes() == b"as it was"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["nano.safetensors", "wrong.pt"]
-
-
-def test_a_checkpoint_of_a_training_run_has_its_configuration(checkpoint):
-    assert guess_config(read_checkpoint(checkpoint)) == nano.CONFIG

@@ -50,18 +50,13 @@ def test_default_without_a_checkpoint_is_nano_with_a_note(run, make_image, tmp_p
 
 
 @pytest.mark.parametrize("name", ["nano", "sam2fast/nano", "sam2fast_nano", "configs/nano/sam2fast_nano.yaml"])
-def test_requested_nano_needs_no_note(name, nano_checkpoint, capfd):
+def test_requested_nano_needs_no_note(name, model, nano_checkpoint, capfd, monkeypatch):
+    """Also where the usual model is found."""
+    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
     assert choose_model(name, None) == (nano.CONFIG, nano.WEIGHTS)
     for asked in (name, None):
         assert choose_model(asked, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
     assert capfd.readouterr() == ("", "")
-
-
-def test_requested_nano_is_used_although_tiny_is_found(run, make_image, tmp_path, model, monkeypatch):
-    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
-    result = run("segment", make_image(), "--point", "20,30", "--model", "nano", "--device", "cpu")
-    assert result.exit_code == 0 and result.stderr == ""
-    assert json.loads((tmp_path / "out/image.json").read_text())["model"]["config"] == nano.CONFIG
 
 
 def test_an_installation_without_its_weights(run, make_image, tmp_path, monkeypatch):

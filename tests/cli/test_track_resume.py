@@ -57,14 +57,6 @@ def test_a_failed_run_resumes_from_its_last_checkpoint(track, video_file, whole,
     assert names(tmp_path / "out") == ["masks.jsonl", "track.json"]
 
 
-def test_the_overlay_of_an_interrupted_run_is_finished(track, video_file, tmp_path, monkeypatch):
-    interrupt_after(monkeypatch, 5)
-    assert track(video_file, *ONE, "--out", tmp_path / "out").exit_code == 130
-    assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
-    assert track(video_file, *ONE, "--out", tmp_path / "out").exit_code == 0
-    assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == FRAMES
-
-
 def test_a_finished_run_only_writes_missing_files(track, video_file, tmp_path, monkeypatch):
     command = [video_file, *ONE, "--end", 4, "--out", tmp_path / "out", "--format"]
     assert track(*command, "json").exit_code == 0

@@ -61,14 +61,6 @@ def test_check_names_what_is_old(copied, made, capsys):
     assert documents.main([]) == 0 and documents.main(["--check"]) == 0
 
 
-def test_a_changed_result_makes_documents_old(copied, folder, monkeypatch, capsys):
-    monkeypatch.setattr(documents, "RESULTS", folder)
-    path = folder / "serve-load-cpu-2026-11-21.json"
-    path.write_text(path.read_text().replace('"frames_per_s": 5.53', '"frames_per_s": 6.53'))
-    assert documents.main(["--check"]) == 1
-    assert capsys.readouterr().out.startswith("docs/serve.md does not show")
-
-
 def test_the_newest_date_counts(folder):
     data = json.loads((folder / "encoder-cpu-2026-11-20.json").read_text())
     data["rows"][0]["median_s"]["sam2fast"] = 0.123
@@ -125,12 +117,3 @@ def test_markers_that_are_wrong(tmp_path, text, reason):
     (tmp_path / "README.md").write_text(text)
     with pytest.raises(FiguresError, match=f"README.md: .*{reason}"):
         documents.generate(tmp_path, RESULTS)
-
-
-def test_parts_have_lines_of_their_own_or_are_inside_one():
-    nothing = "nothing has been measured on a GPU"
-    text = "a <!-- figures:gpu-state -->old<!-- /figures --> b\n\n<!-- figures:gpu -->\nold\n<!-- /figures -->\nend\n"
-    done = documents.replace(text, Results(RESULTS))
-    own = "<!-- figures:gpu -->\n\nNothing has been measured on a GPU.\n\n<!-- /figures -->"
-    assert done == f"a <!-- figures:gpu-state -->{nothing}<!-- /figures --> b\n\n{own}\nend\n"
-    assert documents.replace(done, Results(RESULTS)) == done

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from figure_results import CPU, GPU, TWO, put, row, subject
+from figure_results import CPU, GPU, put, row, subject
 from figures.documents import SECTIONS
 from figures.results import Results
 
@@ -31,13 +31,6 @@ def test_a_table_of_a_case(tmp_path):
     assert two == "| tiny | fp32 | 1024 | 16 | 10,000 | 0.30 s | – | – | – | – | – | 1, 3 |"
     assert "1: so many. 2: official: holes are filled by scipy. 3: sam2fast: WRONG: differs." in text
     assert "#### Boxes" in text and "two threads of an AMD EPYC" in text and "not asked for" not in text
-
-
-def test_tails_of_latencies(tmp_path):
-    tail = {"p50_s": 0.3, "p95_s": 0.38, "p99_s": 0.395}
-    put(tmp_path, "suite-cpu", [row("stream latency", {name: subject(0.2, 0.3, 0.4) | tail for name in TWO})])
-    text = SECTIONS["suite"](Results(tmp_path))
-    assert "| 95 of 100 within, official |" in text and "| 0.38 s | 0.38 s | 0.40 s | 0.40 s |" in text
 
 
 def test_the_newest_file_of_each_processor_is_shown(folder):
@@ -83,13 +76,6 @@ def test_the_largest_difference_in_fp32(folder, kind, case, setting, difference,
     (folder / "curves-cpu-2026-11-21.json").unlink() if kind != "curves-cpu" else None
     put(folder, "curves-cpu", [row("", both) | {"difference": {"sam2fast": 4.8e-6}}], date="2029-01-01")
     assert SECTIONS["seen-difference"](Results(folder)) == shown
-
-
-def test_what_is_not_compared_with_the_official_package_does_not_count(folder):
-    before = SECTIONS["seen-difference"](Results(folder))
-    ours = {"official": subject(note="not installed"), "sam2fast": subject(0.5)}
-    put(folder, "suite-nvidia-h200", [row("predict", ours) | {"difference": {"sam2fast": 0.5}}], GPU)
-    assert SECTIONS["seen-difference"](Results(folder)) == before
 
 
 def test_a_gpu_appears_with_its_file(folder):

@@ -41,18 +41,6 @@ def test_contents_in_order():
     assert page.images == {"some-01.jpg": IMAGE, "some-02.jpg": IMAGE}
 
 
-@pytest.mark.parametrize(
-    ("cell", "message"),
-    [
-        (code("f()", {**SHOWN, "data": {"text/html": ["<table></table>"]}}), "has an output of text/html"),
-        ({"cell_type": "raw", "source": ["a"], "metadata": {}}, "has a cell of the kind raw"),
-    ],
-)
-def test_unsupported_content_is_an_error(cell, message):
-    with pytest.raises(ValueError, match=rf"some\.ipynb {message}"):
-        notebook_page({"cells": [cell]}, "some")
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_our_notebooks_are_in_the_navigation(path):
     page = notebook_page(json.loads(path.read_text(encoding="utf-8")), path.stem)

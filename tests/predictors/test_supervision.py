@@ -29,17 +29,3 @@ def test_detections_from_records(output_mode, crops):
     # supervision's boxes end at the last pixel, as the records' do.
     np.testing.assert_array_equal(detections.xyxy, supervision.mask_to_xyxy(detections.mask))
     np.testing.assert_array_equal(detections.area, [record["area"] for record in expected])
-
-
-def test_no_records():
-    import supervision
-
-    assert len(supervision.Detections.from_sam(records_of(pred_iou_thresh=1.0))) == 0
-
-
-def test_detections_can_be_drawn():
-    import supervision
-
-    detections = supervision.Detections.from_sam(records_of())
-    drawn = supervision.MaskAnnotator(color_lookup=supervision.ColorLookup.INDEX).annotate(IMAGE.copy(), detections)
-    np.testing.assert_array_equal(drawn.any(axis=2), detections.mask.any(axis=0))

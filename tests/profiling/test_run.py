@@ -35,7 +35,7 @@ def video():
 
 @pytest.fixture(scope="module")
 def video_profile(predictor, video):
-    return profile_video(predictor, video, objects=OBJECTS, frames=FRAMES, runs=2, limits=LIMITS)
+    return profile_video(predictor, video, objects=OBJECTS, frames=FRAMES, runs=1, limits=LIMITS)
 
 
 @pytest.fixture(scope="module")
