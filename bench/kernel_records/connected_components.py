@@ -1,14 +1,14 @@
 """Connected components, and holes and sprinkles that are filled and removed with them."""
 
 import importlib.util
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from backend_calls import by_kernel
 from inputs import blobs, small
-from parity_rows import Check, Draw, equal_to, integer
+from parity_rows import Draw, Plan, equal_to, exact_check, sizes
 from published_models import FULL_HD
 from registry import Calls, Case, Record, Sample, Work
 from tuning_candidates import search
@@ -97,23 +97,11 @@ def holes_case(count: int, side: int = 256) -> Case:
     return Case("fill_holes_and_remove_sprinkles", f"{count}x{side}x{side}", "float32", prepare, done)
 
 
-class Plan(NamedTuple):
-    """At least so many random masks, of sizes up to these."""
-
-    masks: int = 10_000
-    side: int = 300
-    batch: int = 64
-
-
-def draws(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
-    done = 0
-    while done < plan.masks:
-        batch, height, width = (integer(1, most, generator) for most in (plan.batch, plan.side, plan.side))
-        density = float(torch.rand((), generator=generator))
-        mask = torch.rand(batch, 1, height, width, generator=generator) < density
-        judge = equal_to(connected_components_reference(mask), batch, **{"random masks": batch})
-        yield Draw(lambda _, mask=mask: connected_components(mask.to(device)), judge=judge)
-        done += batch
+def draw(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
+    batch, height, width = sizes(most, generator)
+    density = float(torch.rand((), generator=generator))
+    mask = torch.rand(batch, 1, height, width, generator=generator) < density
+    return Draw(lambda _: connected_components(mask.to(device)), judge=equal_to(connected_components_reference(mask)))
 
 
 SIZES = ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
@@ -138,16 +126,11 @@ RECORD = Record(
         )
     },
     parity={
-        "connected_components": Check(
-            lambda *given: [draws(*given)],
-            full=Plan(),
-            short=Plan(masks=1000),
-            quick=Plan(masks=8, side=40, batch=3),
-            tiny=Plan(masks=4, side=12, batch=2),
+        "connected_components": exact_check(
+            draw,
+            *(Plan(310, (64, 300, 300)), Plan(31, (64, 300, 300)), Plan(4, (3, 40, 40)), Plan(3, (2, 12, 12))),
             ops=("connected_components",),
-            launchers=[("connected_components.kernel.connected_components_triton", part) for part in (0, 1)],
-            dtypes=(None,),
-            is_exact=True,
+            launchers=[f"connected_components.kernel.connected_components_triton:{part}" for part in (0, 1)],
         )
     },
     pages={

@@ -1,14 +1,13 @@
 """The linear layer with GELU, and the linear layer of the CPU, which has no kernel."""
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
 from inputs import random, small
-from parity_rows import Check, Draw, integer, name_of
+from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
 from published_models import of_stages
 from registry import TIMED, Calls, Case, Record, Sample, Work
 from tuning_candidates import Search, search
@@ -51,28 +50,16 @@ def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]], order: int) -> Sea
     return search("linear_gelu", names, fitting, dtype, choice="TORCH", choices=(1,), order=order)
 
 
-class Plan(NamedTuple):
-    """So many random inputs, with sizes up to these."""
-
-    draws: int = 40
-    rows: int = 20_000
-    inner: int = 1200
-    outer: int = 2000
-
-
-def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
-    for _ in range(plan.draws):
-        rows, K, N = (integer(1, most, generator) for most in plan[1:])
-        seed = integer(0, 2**31, generator)
-        x, bias = (random(*s, device=on, dtype=dtype, seed=seed + i) for i, s in enumerate([(rows, K), (N,)]))
-        weight = random(N, K, device=on, dtype=dtype, seed=seed + 2) * K**-0.5
-        given = x, weight, bias
-        exact = F.gelu(F.linear(*(t.double() for t in given)))
-        reference = linear_gelu_reference(*given)
-        yield Draw(lambda _, given=given: linear_gelu(*given), f"{rows}x{K} to {N}", exact, reference)
+def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
+    rows, K, N = sizes(most, generator)
+    seed = integer(0, 2**31, generator)
+    x, bias = (random(*s, device=on, dtype=dtype, seed=seed + i) for i, s in enumerate([(rows, K), (N,)]))
+    given = x, random(N, K, device=on, dtype=dtype, seed=seed + 2) * K**-0.5, bias
+    exact = F.gelu(F.linear(*(t.double() for t in given)))
+    return Draw(lambda _: linear_gelu(*given), f"{rows}x{K} to {N}", exact, linear_gelu_reference(*given))
 
 
-QUICK = Plan(draws=4, rows=100, inner=150, outer=100)
+LARGEST = (20_000, 1200, 2000)
 RECORD = Record(
     # The first and the third stage of tiny and large.
     cases=[
@@ -95,14 +82,11 @@ RECORD = Record(
         )
     },
     parity={
-        "linear_gelu": Check(
-            lambda *given: [draws(*given)],
-            full=Plan(),
-            short=Plan(draws=10),
-            quick=QUICK,
-            tiny=QUICK._replace(draws=2, rows=20),
+        "linear_gelu": simple_check(
+            draw,
+            *(Plan(40, LARGEST), Plan(10, LARGEST), Plan(4, (100, 150, 100)), Plan(2, (20, 150, 100))),
             ops=("linear_gelu",),
-            launchers=[("linear_gelu.kernel.linear_gelu_triton", 0)],
+            launchers=["linear_gelu.kernel.linear_gelu_triton"],
         )
     },
     pages={"linear-gelu": ("linear_gelu",)},

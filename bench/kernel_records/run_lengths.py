@@ -1,14 +1,13 @@
 """Run lengths of masks, beside the way that the original takes."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from backend_calls import ours
 from inputs import random, small
-from parity_rows import Check, Draw, equal_to, integer
+from parity_rows import Check, Draw, Plan, equal_to, exact_check, integer, sizes
 from published_models import FULL_HD
 from registry import Calls, Case, Record, Sample, Work
 from torch import Tensor
@@ -112,14 +111,6 @@ def runs_search(shape: str, op: str, most: int) -> Search:
     return search("run_lengths", "BLOCK_Y BLOCK_X num_warps", fitting, shape=shape, cases=(op,))
 
 
-class Plan(NamedTuple):
-    """What is tried."""
-
-    draws: int = 200  # of each op
-    side: int = 1500  # longest of masks
-    masks: int = 20  # at once
-
-
 def random_masks(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Noise of any density or blobs, of any size, on the host."""
     H, W = (integer(1, side, generator) for _ in range(2))
@@ -129,33 +120,31 @@ def random_masks(count: int, side: int, generator: torch.Generator) -> Tensor:
     return values > 2 * float(torch.randn((), generator=generator))
 
 
-def encoded(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
-    """Masks to run lengths, and back."""
-    for _ in range(plan.draws):
-        masks = random_masks(integer(1, plan.masks, generator), plan.side, generator)
-        runs = encode_masks(masks)
-        given = RunLengths(runs.counts.to(device), runs.offsets.to(device), runs.size)
-        yield Draw(lambda _, masks=masks: encode_masks(masks.to(device)), judge=equal_to(runs))
-        yield Draw(lambda _, given=given: decode_masks(given), judge=equal_to(masks))
+def encoded(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
+    masks = random_masks(integer(1, most[0], generator), most[1], generator)
+    return Draw(lambda _: encode_masks(masks.to(device)), judge=equal_to(encode_masks(masks)))
 
 
-def encoded_upsampled(
-    plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device
-) -> Iterator[Draw]:
+def decoded(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
+    masks = random_masks(integer(1, most[0], generator), most[1], generator)
+    counts, offsets, size = encode_masks(masks)
+    given = RunLengths(counts.to(device), offsets.to(device), size)
+    return Draw(lambda _: decode_masks(given), judge=equal_to(masks))
+
+
+def encoded_upsampled(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
     """As the kernel that upsamples and compares has it, which is compared with torch elsewhere."""
-    for _ in range(plan.draws):
-        count, *sides = (integer(1, limit, generator) for limit in (plan.masks, 300, 300, plan.side, plan.side))
-        (h, w), (H, W) = (min(side, plan.side) for side in sides[:2]), sides[2:]
-        # At the borders as often as not.
-        above, below, left, right = (integer(0, 1, generator) * integer(1, 99, generator) for _ in range(4))
-        logits = random(count, h, w, device=device, seed=integer(0, 2**31, generator))
-        if integer(0, 3, generator) == 0:
-            logits.view(-1)[:: integer(2, 99, generator)] = torch.nan
-        canvas = torch.zeros(count, above + H + below, left + W + right, dtype=torch.bool, device=device)
-        with backend("triton"):
-            canvas[:, above : above + H, left : left + W] = upsample_and_threshold(logits, (H, W), 0.3)
-        given = logits, (H, W), 0.3, (above, left), (canvas.shape[1], canvas.shape[2])
-        yield Draw(lambda _, given=given: encode_upsampled(*given), judge=equal_to(encode_masks(canvas.cpu())))
+    count, h, w, H, W = sizes((most[0], *2 * [min(300, most[1])], *2 * [most[1]]), generator)
+    # At the borders as often as not.
+    above, below, left, right = (integer(0, 1, generator) * integer(1, 99, generator) for _ in range(4))
+    logits = random(count, h, w, device=device, seed=integer(0, 2**31, generator))
+    if integer(0, 3, generator) == 0:
+        logits.view(-1)[:: integer(2, 99, generator)] = torch.nan
+    canvas = torch.zeros(count, above + H + below, left + W + right, dtype=torch.bool, device=device)
+    with backend("triton"):
+        canvas[:, above : above + H, left : left + W] = upsample_and_threshold(logits, (H, W), 0.3)
+    given = logits, (H, W), 0.3, (above, left), (canvas.shape[1], canvas.shape[2])
+    return Draw(lambda _: encode_upsampled(*given), judge=equal_to(encode_masks(canvas.cpu())))
 
 
 def many_are_right(device: torch.device) -> bool:
@@ -174,18 +163,9 @@ def many_are_right(device: torch.device) -> bool:
     return back and torch.equal(all_runs.offsets.diff(), runs) and torch.equal(torch.cat(pieces), few.counts)
 
 
-def parity_check(draws: Callable[..., Iterator[Draw]], *launchers: str) -> Check:
-    return Check(
-        lambda *given: [draws(*given)],
-        full=Plan(),
-        short=Plan(draws=30),
-        quick=Plan(draws=4, side=50, masks=3),
-        tiny=Plan(draws=2, side=25, masks=2),
-        ops=("run_lengths",),
-        launchers=[(f"run_lengths.kernel.{name}_triton", 0) for name in launchers],
-        dtypes=(None,),
-        is_exact=True,
-    )
+def parity_check(draw: Callable[..., Draw], launcher: str) -> Check:
+    plans = Plan(200, (20, 1500)), Plan(30, (20, 1500)), Plan(4, (3, 50)), Plan(2, (2, 25))
+    return exact_check(draw, *plans, ops=("run_lengths",), launchers=[f"run_lengths.kernel.{launcher}_triton"])
 
 
 RECORD = Record(
@@ -221,7 +201,8 @@ RECORD = Record(
         ),
     },
     parity={
-        "encode_masks": parity_check(encoded, "encode_masks", "decode_masks")._replace(many=many_are_right),
+        "encode_masks": parity_check(encoded, "encode_masks")._replace(many=many_are_right),
+        "decode_masks": parity_check(decoded, "decode_masks"),
         "encode_upsampled": parity_check(encoded_upsampled, "encode_upsampled"),
     },
 )  # fmt: skip
