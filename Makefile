@@ -95,7 +95,7 @@ bench: $(VENV)/.tested  ## whole calls beside the official package on this machi
 	cd bench && "$(abspath $(BIN))/python" -m suite $(BENCH)
 
 bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine
-	$(BIN)/pytest bench --benchmark-only $(PYTEST)
+	$(BIN)/python bench/gpu.py --only micro --budget 36000 --device $(if $(shell command -v nvidia-smi),cuda,cpu) $(GPU)
 
 figures: $(VENV)/.tested  ## tables and sentences of README.md and docs/ from bench/results
 	$(BIN)/python bench/figures $(ARGS)
@@ -139,7 +139,7 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
+	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .venv-audit .cache .carry .*_cache .hypothesis build dist out *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

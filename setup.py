@@ -29,7 +29,6 @@ NOTEBOOKS = [*VIDEO, "scipy>=1.11", "matplotlib>=3.8", "ipykernel>=6.29", "nbmak
 TEST = [
     "pytest>=8",
     "click>=8.2",  # its CliRunner keeps stderr apart from stdout
-    "pytest-benchmark>=4",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100,<7",
     "scikit-image>=0.22",

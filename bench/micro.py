@@ -1,6 +1,5 @@
 """Rows of the micro benchmarks: a case of a record, every subject of it."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,12 +20,9 @@ def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str
     rows = []
     with torch.no_grad():
         for subject, call in check(case, case.prepare(device), device).items():
-            t = measure(call, device)
             row = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject}
-            row |= {"p20 ms": t.p20, "p50 ms": t.p50, "p80 ms": t.p80, "wall ms": t.wall, "host us": t.host_us}
-            row |= {"timed by": t.timed_by, "peak MiB": "" if math.isnan(t.peak_mib) else t.peak_mib}
-            row |= {"FLOP": case.work.products, "bytes": case.work.bytes}
-            row["of limit"] = limits.fraction(case.dtype, case.work.products, case.work.bytes, t.p50)
+            row |= measure(call, device) | {"FLOP": case.work.products, "bytes": case.work.bytes}
+            row["of limit"] = limits.fraction(case.dtype, row["FLOP"], row["bytes"], row["p50 ms"])
             rows.append(row)
             print({key: f"{x:.3g}" if isinstance(x, float) else x for key, x in row.items()}, flush=True)
     return rows
