@@ -223,6 +223,6 @@ def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch
 def test_a_process_whose_recording_gives_up_fails(monkeypatch):
     memory = process_cases.peak_memory("sam2fast", Setting("nano", "fp32", 64, objects=2, history=3))
     memory.order = {"what": "video peak"}
-    monkeypatch.setattr(process_cases, "_run", lambda order: {"gave up": "RuntimeError: no"})
+    monkeypatch.setattr(process_cases, "_run", lambda order: {"GaveUpError": "RuntimeError: no"})
     with pytest.raises(GaveUpError, match="RuntimeError: no"):
         memory.call()

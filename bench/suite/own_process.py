@@ -38,8 +38,7 @@ def image_peak(job: dict[str, Any]) -> dict[str, Any]:
     from suite.photographs import image
 
     built = _image_predictor(job)
-    measured = _with_peak(built.setting.device, lambda: _first_mask(built, image(1200, 1800)))
-    return {**measured, "notes": built.notes, "path": _plain_path(job)}
+    return _with_peak(built, lambda: _first_mask(built, image(1200, 1800))) | {"path": _plain_path(job)}
 
 
 def video_peak(job: dict[str, Any]) -> dict[str, Any]:
@@ -63,17 +62,18 @@ def video_peak(job: dict[str, Any]) -> dict[str, Any]:
             path.look(getattr(state, "bank", None))
         return masks[:, 0].float().cpu().numpy()
 
-    return {**_with_peak(setting.device, track), "notes": built.notes, "path": path.name}
+    return _with_peak(built, track) | {"path": path.name}
 
 
-def _with_peak(device: str, call: Any) -> dict[str, Any]:
+def _with_peak(built: Any, call: Any) -> dict[str, Any]:
     """Seconds, result and the most memory meanwhile, with what is there already."""
     from suite.machine import forget_peak, peak_mib
     from suite.subjects import timed
 
+    device = built.setting.device
     forget_peak(device)
     seconds, result = timed(device, call)
-    return {"seconds": seconds, "result": result, "peak_mib": peak_mib(device)}
+    return {"seconds": seconds, "result": result, "peak_mib": peak_mib(device), "notes": built.notes}
 
 
 def _setting(job: dict[str, Any]) -> Any:
@@ -104,22 +104,17 @@ def _first_mask(built: Any, image: Any) -> Any:
         return built.predictor.predict(point_coords=point, point_labels=np.array([1]))[2]
 
 
-JOBS = {"cold start": cold_start, "image peak": image_peak, "video peak": video_peak}
-
-
 def main() -> None:
     job = json.loads(sys.argv[1])
+    jobs = {"cold start": cold_start, "image peak": image_peak, "video peak": video_peak}
     try:
-        answer = JOBS[job["what"]](job)
-    except MissingError as error:
-        print(json.dumps({"missing": str(error)}))
-        return
-    except GaveUpError as error:
-        print(json.dumps({"gave up": str(error)}))
-        return
-    import numpy as np
+        answer = jobs[job["what"]](job)
+    except (GaveUpError, MissingError) as error:
+        answer = {type(error).__name__: str(error)}
+    else:
+        import numpy as np
 
-    np.save(Path(job["result"]), answer.pop("result"))
+        np.save(Path(job["result"]), answer.pop("result"))
     print(json.dumps(answer))
 
 

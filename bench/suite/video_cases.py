@@ -11,34 +11,26 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from suite.missing import MissingError
 from suite.paths import TrackingPath
-from suite.photographs import Repeated, as_jpeg, centre, image
+from suite.photographs import Repeated, centre, video, write_video
 from suite.sessions import PredictorSession, Sample, in_context
 from suite.subjects import Built, Setting, is_ours, video_predictor
 
 FULL = 7  # frames of which the next one attends to all
 POINTERS = 16  # frames after which as many object pointers are attended to as ever
-FRAMES = 24
+FRAMES = 24  # of the model's own input size, so that reading them costs little
 LENGTH = 100_000
 # Masks whose predicted IoUs are so close may change places in bfloat16: on these inputs, nano's and tiny's are up to
 # 0.004 from those in fp32.
 TIED = 0.01
 MEASURED_TOGETHER = 100
 PREFILLED = "one object is tracked through 7 frames, of which the others get copies, and older history is repeated"
-
-
-class Frames:
-    """The frames of the video, of the model's own input size, so that reading them costs little."""
-
-    def __init__(self, side: int, count: int = FRAMES) -> None:
-        files = [as_jpeg(image(side, side, t)) for t in range(count)]
-        self.jpegs = [jpeg for jpeg, _ in files]
-        self.pixels = [pixels for _, pixels in files]
 
 
 class WarmUp:
@@ -58,18 +50,13 @@ class WarmUp:
         return self.seconds[objects]
 
 
-@contextlib.contextmanager
-def holes_left(predictor: Any) -> Iterator[None]:
+def holes_left(predictor: Any) -> contextlib.AbstractContextManager[Any]:
     """Inside, holes in masks stay as they are, which nothing else depends on.
 
     A hole near the size up to which they are filled is filled in one dtype and left in another: one pixel is then as
     far off as a whole mask.
     """
-    before, predictor.fill_hole_area = predictor.fill_hole_area, 0
-    try:
-        yield
-    finally:
-        predictor.fill_hole_area = before
+    return mock.patch.object(predictor, "fill_hole_area", 0)
 
 
 class Candidates:
@@ -209,12 +196,11 @@ class OurVideo:
 
     def __init__(self, built: Built) -> None:
         self.predictor = built.predictor
-        side = built.setting.image_size
         # A GPU would wait for frames that are decoded in turn with it.
         ahead = built.setting.device.startswith("cuda")
-        video = Repeated(Frames(side).pixels, LENGTH)
+        frames = Repeated(video(built.setting.image_size, FRAMES), LENGTH)
         with built.context():
-            self.state = self.predictor.init_state(video, async_loading_frames=ahead)
+            self.state = self.predictor.init_state(frames, async_loading_frames=ahead)
         self.bank = self.state.bank
         self.first: Any = None
 
@@ -248,8 +234,7 @@ class OfficialVideo:
     def __init__(self, built: Built) -> None:
         self.predictor = built.predictor
         with tempfile.TemporaryDirectory() as folder, built.context():
-            for t, jpeg in enumerate(Frames(built.setting.image_size).jpegs):
-                Path(folder, f"{t:05d}.jpg").write_bytes(jpeg)
+            write_video(Path(folder), built.setting.image_size, FRAMES)
             self.state = self.predictor.init_state(folder)
         self.state["images"], self.state["num_frames"] = Repeated(self.state["images"], LENGTH), LENGTH
         self.first: dict[str, Any] = {}
@@ -283,7 +268,7 @@ class Stream(Tracking):
             raise MissingError("it has no streams")
         super().__init__(subject, setting)
         self.opened = contextlib.ExitStack()
-        self.frames = Frames(setting.image_size).pixels
+        self.frames = video(setting.image_size, FRAMES)
 
     def prepare(self, setting: Setting) -> None:
         side, objects = setting.image_size, setting.objects or 1
