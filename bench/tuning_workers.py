@@ -6,12 +6,10 @@ next one is judged by a new process.
 
 import multiprocessing
 import os
-import queue
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import NamedTuple
 
 import torch
 from backend_calls import on_cpu, said
@@ -27,13 +25,6 @@ class GoneError(RuntimeError):
     """A process that does not answer any more."""
 
 
-class Answer(NamedTuple):
-    """What a process says of a search or of a candidate."""
-
-    error: str
-    is_fatal: bool = False  # the process is of no use any more
-
-
 class Worker:
     """One process."""
 
@@ -43,17 +34,19 @@ class Worker:
         self._process = context.Process(target=serve, args=(device, source, theirs))
         self._process.start()
         theirs.close()
-        self.prepared = "", ""  # for which search, and what went wrong
+        self.prepared = ""  # for which search
 
-    def ask(self, question: Search | Attempt, seconds: float) -> Answer:
-        """
+    def ask(self, search: Search, attempt: Attempt, seconds: float) -> tuple[str, bool]:
+        """What is wrong with a candidate, or nothing, and whether the process is of use any more.
+
         Raises:
             GoneError: the process ended, or has not answered in time and was ended.
         """
         try:
-            self._pipe.send(question)
+            self._pipe.send((search._replace(candidates=[]), attempt))
             if self._pipe.poll(max(0.0, seconds)):
-                answer: Answer = self._pipe.recv()
+                answer: tuple[str, bool] = self._pipe.recv()
+                self.prepared = search.name
                 return answer
             why = f"no answer in {seconds:.0f} s"
         except (EOFError, OSError):
@@ -84,42 +77,31 @@ class Judges:
 
     def judge(self, search: Search, attempts: Sequence[Attempt], until: float = float("inf")) -> list[str]:
         """What is wrong with each candidate, or nothing, in their order. ``until``: by ``time.monotonic``."""
-        found, left = [NO_TIME] * len(attempts), queue.SimpleQueue[int]()
-        for index in range(len(attempts)):
-            left.put(index)
+        found, left = [NO_TIME] * len(attempts), iter(range(len(attempts)))
 
         def work(place: int) -> None:
-            while time.monotonic() < until:
-                try:
-                    index = left.get_nowait()
-                except queue.Empty:
-                    return
+            while time.monotonic() < until and (index := next(left, None)) is not None:
                 try:
                     found[index] = self._judged(place, search, attempts[index], until)
                 except GoneError as error:
                     self._workers[place] = None
                     found[index] = NO_TIME if time.monotonic() >= until else str(error)
 
-        places = range(min(len(self._workers), len(attempts)))
         with ThreadPoolExecutor(len(self._workers)) as pool:
             try:
-                list(pool.map(work, places))
+                list(pool.map(work, range(len(self._workers))))
             finally:
                 until = 0.0  # after an interrupt nothing more is begun
         return found
 
     def _judged(self, place: int, search: Search, attempt: Attempt, until: float) -> str:
         worker = self._workers[place] = self._workers[place] or Worker(*self._arguments)
-        if worker.prepared[0] != search.name:
-            answer = worker.ask(search._replace(candidates=[]), min(PREPARING_S, until - time.monotonic()))
-            worker.prepared = search.name, answer.error
-        if worker.prepared[1]:
-            return f"cases were not prepared: {worker.prepared[1]}"
-        answer = worker.ask(attempt, min(self._seconds, until - time.monotonic()))
-        if answer.is_fatal:
+        seconds = self._seconds + (0.0 if worker.prepared == search.name else PREPARING_S)
+        problem, is_of_use = worker.ask(search, attempt, min(seconds, until - time.monotonic()))
+        if not is_of_use:
             worker.close()
             self._workers[place] = None
-        return answer.error
+        return problem
 
 
 def serve(device_name: str, source: str, pipe: Connection) -> None:
@@ -129,26 +111,23 @@ def serve(device_name: str, source: str, pipe: Connection) -> None:
     device = torch.device(device_name)
     if device.type == "cpu":
         on_cpu()
-    search, prepared, expected = None, [], []
+    known, prepared, expected, failure = None, [], [], ""
     while True:
         try:
-            question = pipe.recv()
+            search, attempt = pipe.recv()
         except EOFError:
             return
-        error = ""
-        if isinstance(question, Search):
-            search, prepared, expected = question, [], []
+        if search != known:
+            known, prepared, expected, failure = search, [], [], ""
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             try:
                 prepared = subjects(search, device, source)
                 expected = expectations(prepared, device)
-            except Exception as failure:
-                error = said(failure)
-        else:
-            assert search is not None
-            error = judge(search, question, prepared, expected, device)
-        pipe.send(Answer(error, bool(error) and not _is_alive(device)))
+            except Exception as error:
+                failure = f"cases were not prepared: {said(error)}"
+        problem = failure or judge(search, attempt, prepared, expected, device)
+        pipe.send((problem, not problem or _is_alive(device)))
 
 
 def _is_alive(device: torch.device) -> bool:
