@@ -78,18 +78,25 @@ def test_rehearsals(name):
         assert notes <= {"not asked for", "for CUDA only", "it has no streams"} and "sam2fast" not in left_out
 
 
+def asked_for(*arguments):
+    return plans.asked_for(command.parsed(arguments))
+
+
 def test_every_combination_that_is_asked_for():
-    groups = plans.asked_for(["steady"], ["t", "b+"], ["fp32", "bf16"], [1024], [1, 4, 16], [], [], 2, "cpu")
+    objects = [word for count in (1, 4, 16) for word in ("--objects", str(count))]
+    models = ("--size", "t", "--size", "b+", "--dtype", "fp32", "--dtype", "bf16")
+    groups = asked_for("--only", "steady", *models, *objects, "--image-size", "1024", "--runs", "2")
     assert len(groups) == 4 and {group.at for group in groups} == {((1, None), (4, None), (16, None))}
     assert {group.runs for group in groups} == {2} and {group.setting.image_size for group in groups} == {1024}
-    (boxes,) = plans.asked_for(["boxes"], [], [], [], [2], [50], ["sam2fast"], None, "cpu")
+    counts = ("--objects", "2", "--history", "50")
+    (boxes,) = asked_for("--only", "boxes", *counts, "--subject", "sam2fast")
     assert boxes.at == ((2, None),) and boxes.subjects == ("sam2fast",)
-    (encode,) = plans.asked_for(["encode"], [], [], [], [2], [50], [], None, "cpu")
+    (encode,) = asked_for("--only", "encode", *counts)
     assert encode.at == ((None, None),) and encode.subjects == SUBJECTS
-    asked = ["throughput"], ["t"], [], [], [], [], [], None
-    frames = [plans.asked_for(*asked, *rest)[0].setting.frames for rest in (("cpu",), ("cuda",), ("cpu", 5))]
+    frames = [asked_for("--only", "throughput", *rest)[0].setting.frames for rest in
+              ((), ("--device", "cuda"), ("--frames", "5"))]  # fmt: skip
     assert frames == [plans.CPU_FRAMES, None, 5]
-    (memory,) = plans.asked_for(["memory"], [], [], [], [], [300], [], None, "cpu")
+    (memory,) = asked_for("--only", "memory", "--history", "300")
     assert memory.at == ((4, 300),)
 
 

@@ -5,6 +5,7 @@ models again, and takes a minute or so, but for those that compile: these take m
 that the others got before. ``rehearsal`` has the same calls for a CPU.
 """
 
+import argparse
 import functools
 import itertools
 import re
@@ -47,31 +48,20 @@ def group(
     frames: int | None = None,
 ) -> Group:
     case = case_of(name)
-    setting = Setting(size, dtype, image_size, device, frames=frames)
-    return Group(case, setting, at or case.at, runs or case.runs, subjects)
+    return Group(
+        case, Setting(size, dtype, image_size, device, frames=frames), at or case.at, runs or case.runs, subjects
+    )
 
 
-def asked_for(
-    names: Sequence[str],
-    sizes: Sequence[str],
-    dtypes: Sequence[str],
-    image_sizes: Sequence[int],
-    objects: Sequence[int],
-    histories: Sequence[int],
-    subjects: Sequence[str],
-    runs: int | None,
-    device: str,
-    frames: int | None = None,
-) -> list[Group]:
+def asked_for(asked: argparse.Namespace) -> list[Group]:
     """Every combination of what is given; of what is not, the smallest model in fp32, and each case's own."""
+    frames, subjects = asked.frames or (CPU_FRAMES if asked.device == "cpu" else None), tuple(asked.subject) or SUBJECTS
     found = []
-    for case in chosen(CASES, names):
-        at = _pairs(case, objects, histories)
-        for size, dtype in itertools.product(sizes or ("t",), dtypes or ("fp32",)):
-            for image_size in image_sizes or (256 if size == "nano" else 1024,):
-                together = frames or (CPU_FRAMES if device == "cpu" else None)
-                setting = Setting(size, dtype, image_size, device, frames=together)
-                found.append(Group(case, setting, at, runs or case.runs, tuple(subjects) or SUBJECTS))
+    for case in chosen(CASES, asked.only):
+        at = _pairs(case, asked.objects, asked.history)
+        for size, dtype in itertools.product(asked.size or ("t",), asked.dtype or ("fp32",)):
+            for side in asked.image_size or (256 if size == "nano" else 1024,):
+                found.append(group(case.name, size, dtype, side, at, subjects, asked.runs, asked.device, frames))
     return found
 
 
@@ -93,21 +83,21 @@ def chosen(cases: Iterable[Case], names: Sequence[str]) -> list[Case]:
 
 def cpu() -> list[Group]:
     """Under a quarter of an hour on two cores. What the compiler makes is measured for nano only: it takes minutes."""
-    both = NEITHER_COMPILED
-    groups = [group("image encode", "nano", "fp32", 256)]
-    # Not base+ in bfloat16: where that is imitated, the official package takes a minute a image.
-    models = [("t", "fp32"), ("t", "bf16"), ("b+", "fp32")]
-    groups += [group("image encode", *model, subjects=both) for model in models]
-    groups += [group("predict", "t", dtype, subjects=both) for dtype in ("fp32", "bf16")]
-    groups += [group("boxes", "t", subjects=both, runs=3)]
-    groups += [group("video steady frame", "t", "fp32", 256, subjects=both)]
-    groups += [group("video steady frame", "t", "fp32", 1024, OBJECTS[:2], both, runs=2)]
-    groups += [group(THROUGHPUT, "nano", "fp32", 256, ONE_AND_16[:1], both, 2, frames=CPU_FRAMES)]
-    groups += [group("stream latency", "nano", "fp32", 256, subjects=both)]
-    groups += [group("automatic masks", "nano", "fp32", 256, subjects=both)]
-    groups += [group("cold start", "nano", "fp32", 256, subjects=both), group("cold start", "t", subjects=both)]
-    groups += [group("peak memory", "t", dtype, at=((None, None),), subjects=both) for dtype in ("fp32", "bf16")]
-    groups += [group("peak memory", "nano", "fp32", 256, ((4, 100),), both)]
+    both, nano = {"subjects": NEITHER_COMPILED}, ("nano", "fp32", 256)
+    # Not base+ in bfloat16: where that is imitated, the official package takes a minute an image.
+    groups = [
+        group("image encode", *nano),
+        *(group("image encode", *model, **both) for model in (("t", "fp32"), ("t", "bf16"), ("b+", "fp32"))),
+        *(group("predict", "t", dtype, **both) for dtype in ("fp32", "bf16")),
+        group("boxes", "t", runs=3, **both),
+        group("video steady frame", "t", "fp32", 256, **both),
+        group("video steady frame", "t", "fp32", 1024, OBJECTS[:2], runs=2, **both),
+        group(THROUGHPUT, *nano, ONE_AND_16[:1], runs=2, frames=CPU_FRAMES, **both),
+        *(group(name, *nano, **both) for name in ("stream latency", "automatic masks", "cold start")),
+        group("cold start", "t", **both),
+        *(group("peak memory", "t", dtype, at=((None, None),), **both) for dtype in ("fp32", "bf16")),
+        group("peak memory", *nano, ((4, 100),), **both),
+    ]
     return [replace(one, patience_s=PATIENCE_S) for one in groups]
 
 
@@ -153,10 +143,9 @@ GPU_STEPS: dict[str, Groups] = {name: functools.partial(step, name) for name in 
 
 def rehearsal(name: str) -> list[Group]:
     """A step as a CPU does it in seconds: nano on 64x64 pixels, two objects at most, one run; nothing is compiled."""
-    return [_rehearsed(group) for group in GPU_STEPS[name]("cpu")]
-
-
-def _rehearsed(group: Group) -> Group:
-    setting = replace(group.setting, size="nano", image_size=64, frames=3, compiler="eager")
-    at = dict.fromkeys((objects and min(objects, 2), history and min(history, 10)) for objects, history in group.at)
-    return replace(group, setting=setting, at=tuple(at), runs=1)
+    found = []
+    for group in GPU_STEPS[name]("cpu"):
+        setting = replace(group.setting, size="nano", image_size=64, frames=3, compiler="eager")
+        at = dict.fromkeys((objects and min(objects, 2), history and min(history, 10)) for objects, history in group.at)
+        found.append(replace(group, setting=setting, at=tuple(at), runs=1))
+    return found

@@ -42,11 +42,10 @@ def validate(report: Mapping[str, Any]) -> None:
         SchemaError: it is not of the form above; the message says where.
     """
     _fields("the report", report, {"date", "machine", "rows"})
-    seen = set()
+    keys = [key(row) for row in report["rows"]]
     for number, row in enumerate(report["rows"]):
         validate_row(row, f"row {number}")
-        _expect(key(row) not in seen, f"row {number}", "another row than those before", key(row))
-        seen.add(key(row))
+        _expect(keys.index(key(row)) == number, f"row {number}", "another row than those before", key(row))
 
 
 def validate_row(row: Mapping[str, Any], where: str = "the row") -> None:
@@ -58,31 +57,30 @@ def validate_row(row: Mapping[str, Any], where: str = "the row") -> None:
     _fields(where, row, {*KEY, "subjects", "ratio", "difference", "note"})
     _expect(row["dtype"] in DTYPES, f"{where}: dtype", " or ".join(DTYPES), row["dtype"])
     _expect(bool(row["subjects"]), f"{where}: subjects", "at least one", row["subjects"])
-    timed = {name for name, subject in row["subjects"].items() if _subject(f"{where}, {name}", subject)}
+    for name, subject in row["subjects"].items():
+        _subject(f"{where}, {name}", subject)
+    timed = {name for name, subject in row["subjects"].items() if subject["samples_s"]}
     for name in row["ratio"]:
         _expect({name, "official"} <= timed, f"{where}: ratio", "subjects that were timed", name)
-    for name, value in row["difference"].items():
-        right = name in row["subjects"] and _is_number(value)
-        _expect(right, f"{where}: difference of {name}", "the number of a subject", value)
+    _expect(set(row["difference"]) <= set(row["subjects"]), f"{where}: difference", "subjects", row["difference"])
+    _numbers(f"{where}: difference", row["difference"])
 
 
-def _subject(where: str, subject: Mapping[str, Any]) -> bool:
-    """Checks one subject; whether it was timed."""
+def _subject(where: str, subject: Mapping[str, Any]) -> None:
     _fields(where, subject, {"samples_s", *FIGURES, "note"}, {*PERCENTILES, "parts_s", "path", "error"})
-    numbers = {name: subject[name] for name in (*FIGURES, *({*PERCENTILES, "error"} & set(subject)))}
-    for name, value in numbers.items():
-        _expect(value is None or _is_number(value), f"{where}: {name}", "a number or null", value)
-    if not subject["samples_s"]:
-        _expect(subject["median_s"] is None and subject["note"] != "", where, "a note, as it was not timed", subject)
-    return bool(subject["samples_s"])
+    _numbers(where, {name: subject[name] for name in subject if name in (*PERCENTILES, "error")})
+    _numbers(where, {name: subject[name] for name in FIGURES if subject[name] is not None})
+    said = subject["median_s"] is None and subject["note"] != ""
+    _expect(bool(subject["samples_s"]) or said, where, "a note, as it was not timed", subject)
 
 
 def _fields(where: str, found: Mapping[str, Any], needed: Set[str], possible: Set[str] = frozenset()) -> None:
     _expect(needed <= set(found) <= needed | possible, where, f"the fields {sorted(needed)}", sorted(found))
 
 
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (int, float)) and math.isfinite(x)
+def _numbers(where: str, found: Mapping[str, Any]) -> None:
+    for name, x in found.items():
+        _expect(isinstance(x, (int, float)) and math.isfinite(x), f"{where}: {name}", "a number", x)
 
 
 def _expect(right: bool, where: str, wanted: str, found: Any) -> None:
