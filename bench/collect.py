@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_plan.launch_rows import merged, stored, text_of
-from gpu_plan.records import NAME, Record, read_records
+from gpu_plan.records import NAME, Record, merged, read_records, stored, text_of
 from reports import file_name, write_json, write_text
 
 BENCH = Path(__file__).resolve().parent

@@ -100,7 +100,7 @@ def visit(arguments: argparse.Namespace) -> int:
 
 def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str]:
     """Of the steps' processes: where modules and the launch table are found."""
-    from gpu_plan.launch_rows import write_table
+    from gpu_plan.records import write_table
 
     table = out / "launch_table.json"
     path = [str(ROOT), *([str(CARRIED)] if CARRIED.is_dir() else []), os.environ.get("PYTHONPATH", "")]

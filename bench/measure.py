@@ -6,14 +6,15 @@ differences between kernels. A call that cannot be recorded, since it waits for 
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from backend_calls import said
+from backend_calls import OURS, said
+from registry import Case, check
 from suite.subjects import timed
 
-from sam2fast.profiling.limits import samples, wait
+from sam2fast.profiling.limits import Limits, samples, wait
 from sam2fast.tracking.cuda_graphs import CudaGraphs
 
 REPLAYED, CLOCK = "graph replay", "clock"
@@ -47,6 +48,33 @@ def device_time(call: Callable[[], Any], device: torch.device, budget_s: float, 
     """The median of :func:`measure` alone, in milliseconds, and what it was timed by; of so many calls at least."""
     taken, timed_by = _samples(call, device, _runs(_wall_s(call, device), budget_s, least))
     return taken[len(taken) // 2], timed_by
+
+
+def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str, Any]]:
+    """A row for each subject that runs here, the baseline first.
+
+    Raises:
+        WrongResultError: a result differs by more than the case allows; nothing is timed then.
+    """
+    rows = []
+    with torch.no_grad():
+        for subject, call in check(case, case.prepare(device), device).items():
+            row = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject}
+            row |= measure(call, device) | {"FLOP": case.work.products, "bytes": case.work.bytes}
+            row["of limit"] = limits.fraction(case.dtype, row["FLOP"], row["bytes"], row["p50 ms"])
+            rows.append(row)
+            print({key: f"{x:.3g}" if isinstance(x, float) else x for key, x in row.items()}, flush=True)
+    return rows
+
+
+def speed(rows: Sequence[dict[str, Any]]) -> str:
+    """Our time, its share of the limit, and how much faster than the baseline it is."""
+    ours = next((row for name in OURS for row in rows if row["subject"] == name), None)
+    if ours is None:
+        return ""
+    ratio = rows[0]["p50 ms"] / ours["p50 ms"]
+    share, baseline = ours["of limit"], rows[0]["subject"]
+    return f"{ours['op']} {ours['shape']}: {ours['p50 ms']:.3g} ms, {share:.0%} of the limit, {ratio:.2f}x {baseline}"
 
 
 def _runs(wall: float, budget_s: float, least: int = 5) -> int:

@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 
 import torch
 from backend_calls import on_cpu, said
-from gpu_plan.launch_rows import merged, text_of
+from gpu_plan.records import merged, text_of
 from kernel_records import SEARCHES
 from measure import device_time
+from registry import Search
 from reports import write_text
-from tuning_candidates import Search
 from tuning_trials import CASES, SMALL_CASES, Attempt, subjects, times
 from tuning_workers import NO_TIME, Judges
 

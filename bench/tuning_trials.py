@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from backend_calls import OURS, by_triton, said
 from measure import device_time
-from registry import Calls, Case, Expected, compare, expectation
-from tuning_candidates import Search
+from registry import Calls, Case, Expected, Search, compare, expectation
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import launches

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 import torch
 from backend_calls import on_cpu, said
-from tuning_candidates import Search
+from registry import Search
 from tuning_trials import Attempt, expectations, judge, subjects
 
 # Seconds for a candidate, compiling included, and for starting and preparing the cases.

@@ -13,12 +13,10 @@ from suite import image_cases, plans, process_cases, subjects, timing, video_cas
 from suite.cases import CASES, case_of
 from suite.machine import BENCH, commit, machine
 from suite.missing import MissingError
-from suite.results import Results
-from suite.run import run
-from suite.schema import SchemaError, validate
+from suite.results import Results, SchemaError, validate
 from suite.sessions import worst_error
 from suite.subjects import SUBJECTS, Setting
-from suite.timing import measure, opened
+from suite.timing import measure, opened, run
 
 
 @pytest.mark.parametrize(("patience_s", "rounds"), [(0.0, 2), (1e9, 4), (float("inf"), 4)])

@@ -8,11 +8,10 @@ from suite import accuracy, plans, process_cases, subjects, timing, video_cases
 from suite.cases import THROUGHPUT, case_of
 from suite.image_cases import unlike_masks
 from suite.missing import GaveUpError
-from suite.run import run
-from suite.schema import validate_row
+from suite.results import validate_row
 from suite.sessions import worst_error
 from suite.subjects import Setting
-from suite.timing import measure, opened
+from suite.timing import measure, opened, run
 
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor

@@ -10,9 +10,9 @@ from suite import __main__ as command
 from suite import plans, subjects
 from suite.cases import CASES
 from suite.machine import BENCH
-from suite.run import run
-from suite.schema import validate
+from suite.results import validate
 from suite.subjects import SUBJECTS
+from suite.timing import run
 
 
 def test_every_case_is_planned():
@@ -111,7 +111,7 @@ import importlib.util
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "sam2" else find_spec(name, *rest)
 from suite import __main__, plans
-from suite.run import run
+from suite.timing import run
 rows = []
 names = ("video t", "image t", "stream t", "throughput t", "masks t", "cold start t")
 right = [run(plans.rehearsal(name), rows.append) for name in names]

@@ -18,11 +18,10 @@ import tuning_faults
 import tuning_trials
 from bench_cases import small_case
 from checkout import ROOT
-from gpu_plan.launch_rows import text_of
+from gpu_plan.records import text_of
 from kernel_records import SEARCHES, cases, small_cases
 from kernel_records.memory_attention import could_fit
-from registry import expectation
-from tuning_candidates import Search, programs_at_once
+from registry import Search, expectation, programs_at_once
 from tuning_trials import Attempt, Subject
 from tuning_workers import NO_TIME, Judges
 

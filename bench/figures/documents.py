@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from suite.schema import SchemaError
+from suite.results import SchemaError
 
 from figures import kernels, suite, tables
 from figures.results import FiguresError, Results

@@ -146,7 +146,7 @@ def tune(name: str, context: Context) -> Outcome:
 def micro(name: str, context: Context) -> Outcome:
     """Times of some ops, beside what else computes them."""
     from kernel_records import RECORDS, cases, small_cases
-    from micro import case_rows, speed
+    from measure import case_rows, speed
     from registry import WrongResultError
 
     from sam2fast.profiling.limits import Limits, measure_limits
@@ -173,7 +173,7 @@ def micro(name: str, context: Context) -> Outcome:
 def call(name: str, context: Context) -> Outcome:
     """Whole calls of the predictors beside the official package's."""
     from suite.plans import GPU_STEPS, rehearsal
-    from suite.run import run
+    from suite.timing import run
 
     rows: list[dict[str, Any]] = []
 

@@ -10,8 +10,7 @@ from backend_calls import by_kernel
 from inputs import blobs, small
 from parity_rows import Draw, Plan, equal_to, exact_check, sizes
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
-from tuning_candidates import search
+from registry import Calls, Case, Record, Sample, Work, search
 
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference

@@ -8,9 +8,8 @@ from backend_calls import both_ways
 from inputs import random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check
 from published_models import of_stages
-from registry import TIMED, Calls, Case, Record, Sample, Work
+from registry import TIMED, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
-from tuning_candidates import search
 
 from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference
 

@@ -1,4 +1,4 @@
-"""The linear layer with GELU, and the linear layer of the CPU, which has no kernel."""
+"""The linear layer with GELU."""
 
 import itertools
 from collections.abc import Iterable
@@ -9,10 +9,8 @@ from backend_calls import both_ways
 from inputs import random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
 from published_models import of_stages
-from registry import TIMED, Calls, Case, Record, Sample, Work
-from tuning_candidates import Search, search
+from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 
-from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.linear_gelu import linear_gelu, linear_gelu_reference
 
 
@@ -31,16 +29,6 @@ def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
 
     done, tolerance = work(rows, K, N, dtype.itemsize), 1e-4 if dtype == torch.float32 else 0.05
     return Case("linear_gelu", f"{rows}x{K} to {N}", name_of(dtype), prepare, done, tolerance)
-
-
-def linear_case(rows: int, inner: int, outer: int) -> Case:
-    def prepare(device: torch.device) -> Calls:
-        shapes = ((rows, inner), (outer, inner), (outer,))
-        x, weight, bias = (random(*shape, device=device, seed=i) for i, shape in enumerate(shapes))
-        return {"F.linear": lambda: F.linear(x, weight, bias), "sam2fast": lambda: linear(x, weight, bias)}
-
-    done = Work(4 * (rows * inner + inner * outer + rows * outer), 2 * rows * inner * outer)
-    return Case("linear", f"{rows}x{inner} to {outer}", "float32", prepare, done, 1e-5)
 
 
 def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]], order: int) -> Search:
@@ -63,12 +51,9 @@ LARGEST = (20_000, 1200, 2000)
 RECORD = Record(
     # The first and the third stage of tiny and large.
     cases=[
-        *(
-            linear_gelu_case(side * side, C, 4 * C, dtype)
-            for side, C in ((256, 96), (64, 384), (256, 144), (64, 576))
-            for dtype in TIMED
-        ),
-        *(linear_case(*sizes) for sizes in ((2048, 96, 384), (4096, 384, 1536), (4096, 576, 2304))),
+        linear_gelu_case(side * side, C, 4 * C, dtype)
+        for side, C in ((256, 96), (64, 384), (256, 144), (64, 576))
+        for dtype in TIMED
     ],
     small=[linear_gelu_case(8, 16, 32, dtype) for dtype in TIMED],
     searches=[
@@ -89,5 +74,4 @@ RECORD = Record(
             launchers=["linear_gelu.kernel.linear_gelu_triton"],
         )
     },
-    pages={"linear-gelu": ("linear_gelu",)},
 )

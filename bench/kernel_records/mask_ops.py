@@ -10,9 +10,8 @@ from backend_calls import by_kernel, kernel_if_any, ours
 from inputs import random, small
 from parity_rows import Draw, Plan, equal_to, integer, name_of, simple_check, sizes
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
+from registry import Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
-from tuning_candidates import Search, search
 
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY

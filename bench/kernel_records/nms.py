@@ -11,9 +11,8 @@ from backend_calls import may_refuse, ours
 from inputs import random, small
 from parity_rows import Draw, Plan, equal_to, exact_check, integer
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
+from registry import Calls, Case, Record, Sample, Work, search
 from torch import Tensor
-from tuning_candidates import search
 
 from kernel_records.mask_ops import LOW, PHOTOGRAPH, mask_logits
 from kernel_records.run_lengths import random_masks

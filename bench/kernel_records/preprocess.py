@@ -8,9 +8,8 @@ from backend_calls import both_ways
 from inputs import random, small
 from parity_rows import Draw, Plan, integer, simple_check
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
+from registry import Calls, Case, Record, Sample, Work, search
 from torch import Tensor
-from tuning_candidates import search
 
 from sam2fast.kernels.preprocess import resize_and_normalise, resize_and_normalise_reference
 from sam2fast.transforms import SAM2Transforms

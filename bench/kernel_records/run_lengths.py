@@ -9,9 +9,8 @@ from backend_calls import ours
 from inputs import random, small
 from parity_rows import Check, Draw, Plan, equal_to, exact_check, integer, sizes
 from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
+from registry import Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
-from tuning_candidates import Search, search
 
 from kernel_records.mask_ops import BLEND, PHOTOGRAPH, READ, SMALL, mask_logits, of_upsampled, upsampled
 from sam2fast.kernels._dispatch import backend

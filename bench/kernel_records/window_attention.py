@@ -11,9 +11,8 @@ from backend_calls import both_ways
 from inputs import random, small
 from parity_rows import Check, Draw, integer, name_of
 from published_models import Windowed, hiera_blocks
-from registry import TIMED, Calls, Case, Record, Sample, Work
+from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
-from tuning_candidates import Search, search
 
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.window_attention import window_attention, window_attention_reference

@@ -16,10 +16,9 @@ from pathlib import Path
 from suite import plans
 from suite.cases import CASES
 from suite.machine import RESULTS, machine
-from suite.results import Results
-from suite.run import run
-from suite.schema import DTYPES
+from suite.results import DTYPES, Results
 from suite.subjects import SIZES, SUBJECTS
+from suite.timing import run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from suite.cases import FIRST_CALL, FIRST_FRAMES, Case
+from suite.cases import FIRST_FRAMES, Case
 from suite.missing import MissingError
 from suite.sessions import worst_error
 from suite.subjects import BASELINE, Setting
@@ -46,33 +46,26 @@ def judged(case: Case, setting: Setting, checked: Mapping[str, Sequence[Tensor]]
         checked: results of those that have any.
         official_asked: whether the official package was to be measured, if only it had what the case is about.
     """
-    checked = {name: results for name, results in checked.items() if results}
+    checked, found = {name: results for name, results in checked.items() if results}, Judgement()
     if case.judged is None or not checked:
-        return Judgement()
+        return found
     if setting.dtype == "bf16":
-        return _bf16(case, setting, checked)
-    found = Judgement()
-    # Where it has been measured too, every call is compared with it.
-    if case.judged == FIRST_CALL or BASELINE in checked or not official_asked:
-        return found
-    exact = _found(case, setting, BASELINE)
-    if isinstance(exact, str):
-        return found
-    for name, results in checked.items():
-        error = _largest(_errors(exact, results))
-        if error > ALLOWED:
-            found.wrong[name] = f"its first masks differ from {BASELINE} by {error:.1e}"
+        return _bf16(case, setting, checked, found)
+    # Where the official package has been measured too, every call is compared with it.
+    if case.judged == FIRST_FRAMES and BASELINE not in checked and official_asked:
+        exact = _found(case, setting, BASELINE)
+        for name, results in {} if isinstance(exact, str) else checked.items():
+            error = _largest(_errors(exact, results))
+            if error > ALLOWED:
+                found.wrong[name] = f"its first masks differ from {BASELINE} by {error:.1e}"
     return found
 
 
-def _bf16(case: Case, setting: Setting, checked: Mapping[str, Sequence[Tensor]]) -> Judgement:
-    found, fp32 = Judgement(), replace(setting, dtype="fp32")
-    name, exact = BASELINE, _found(case, fp32, BASELINE)
+def _bf16(case: Case, setting: Setting, checked: Mapping[str, Sequence[Tensor]], found: Judgement) -> Judgement:
+    fp32, official = replace(setting, dtype="fp32"), checked.get(BASELINE)
+    name, exact, reason = BASELINE, _found(case, fp32, BASELINE), ""
     if isinstance(exact, str):
-        reason, official = exact, None
-        name, exact = OURS, _found(case, fp32, OURS)
-    else:
-        reason, official = "", checked.get(BASELINE)
+        name, exact, reason, official = OURS, _found(case, fp32, OURS), exact, None
     if isinstance(exact, str):
         found.note = f"not compared with results in fp32: {exact}"
         return found

@@ -14,11 +14,7 @@ def plain_path(subject: str) -> str:
 
 
 class TrackingPath:
-    """What a video predictor did, looked at after every call that counts.
-
-    Args:
-        subject: whose predictor it is.
-    """
+    """What a subject's video predictor did, looked at after every call that counts."""
 
     def __init__(self, subject: str, predictor: Any) -> None:
         self.subject, self.predictor = subject, predictor
@@ -28,13 +24,23 @@ class TrackingPath:
         self.reasons.clear()
 
     def look(self, bank: Any) -> None:
-        """Takes a note of how the latest frame of a session with this memory bank was tracked.
+        """Takes a note of whether the latest frame of a session with this memory bank was tracked by recorded steps.
 
         Raises:
             GaveUpError: a recording failed, since when the predictor does without.
         """
-        if is_ours(self.subject):
-            self.reasons[why_not_recorded(self.predictor, bank)] = None
+        if not is_ours(self.subject):
+            return
+        graphs = self.predictor._runners.graphs
+        if graphs is not None and graphs.failed:
+            raise GaveUpError(graphs.failure.splitlines()[0])
+        why: str | None = self.predictor._tracker.why_eager()
+        if why is None and self.predictor.training:
+            why = "the predictor is in training mode"
+        # A session's bank moves into a workspace of the graph runner when that first tracks a frame of it.
+        if why is None and (graphs is None or bank not in graphs._used):
+            why = "the fast path has not tracked this video"
+        self.reasons[why] = None
 
     @property
     def name(self) -> str:
@@ -46,21 +52,3 @@ class TrackingPath:
         reasons = [reason for reason in self.reasons if reason is not None]
         name = f"{EAGER}: {' and '.join(reasons)}" if reasons else RECORDED
         return f"compiled, {name}" if self.subject in COMPILED else name
-
-
-def why_not_recorded(predictor: Any, bank: Any) -> str | None:
-    """Why our predictor tracked the session of this bank without recorded steps; None if it tracked with them.
-
-    Raises:
-        GaveUpError: see :meth:`TrackingPath.look`.
-    """
-    graphs = predictor._runners.graphs
-    if graphs is not None and graphs.failed:
-        raise GaveUpError(graphs.failure.splitlines()[0])
-    why: str | None = predictor._tracker.why_eager()
-    if why is None and predictor.training:
-        why = "the predictor is in training mode"
-    # A session's bank moves into a workspace of the graph runner when that first tracks a frame of it.
-    if why is None and (graphs is None or bank not in graphs._used):
-        why = "the fast path has not tracked this video"
-    return why

@@ -33,23 +33,6 @@ MEASURED_TOGETHER = 100
 PREFILLED = "one object is tracked through 7 frames, of which the others get copies, and older history is repeated"
 
 
-class WarmUp:
-    """What a subject does before it tracks so many objects; gives the seconds that its compilation took."""
-
-    def __init__(self, subject: str, built: Built) -> None:
-        self.built, self.fast = built, subject == "sam2fast fast"
-        self.seconds: dict[int, float] = {}
-
-    def __call__(self, objects: int) -> float | None:
-        if not self.fast:
-            return self.built.compile_s
-        if objects not in self.seconds:
-            side, predictor = self.built.setting.image_size, self.built.predictor
-            warm = in_context(self.built, lambda: predictor.warmup(num_objects=objects, size=(side, side)))
-            self.seconds[objects] = warm.seconds
-        return self.seconds[objects]
-
-
 def holes_left(predictor: Any) -> contextlib.AbstractContextManager[Any]:
     """Inside, holes in masks stay as they are, which nothing else depends on.
 
@@ -86,11 +69,21 @@ class Tracking(PredictorSession):
     def __init__(self, subject: str, setting: Setting) -> None:
         super().__init__(video_predictor(subject, setting))
         self.tracking_path = TrackingPath(subject, self.built.predictor)
-        self.warm_up = WarmUp(subject, self.built)
+        self.warmed: dict[int, float] = {}
 
     @property
     def path(self) -> str:
         return self.tracking_path.name
+
+    def warm_up(self, objects: int) -> float | None:
+        """What a subject does before it tracks so many objects; gives the seconds that its compilation took."""
+        side, predictor = self.built.setting.image_size, self.built.predictor
+        if self.tracking_path.subject != "sam2fast fast":
+            return self.built.compile_s
+        if objects not in self.warmed:
+            warm = in_context(self.built, lambda: predictor.warmup(num_objects=objects, size=(side, side)))
+            self.warmed[objects] = warm.seconds
+        return self.warmed[objects]
 
 
 class FirstFrames(Tracking):
@@ -108,8 +101,7 @@ class FirstFrames(Tracking):
     def __init__(self, subject: str, setting: Setting, frames: int = 2, alternatives: bool = False) -> None:
         super().__init__(subject, setting)
         self.tracked = OurVideo(self.built) if is_ours(subject) else OfficialVideo(self.built)
-        self.passes: Iterator[Any] = iter(())
-        self.built.closing.callback(lambda: self.passes.close() if hasattr(self.passes, "close") else None)
+        self.built.closing.callback(lambda: self.passes.close())
         self.warm_up(1)
         side = setting.image_size
         x, y = centre(side, side, 0)
@@ -121,15 +113,12 @@ class FirstFrames(Tracking):
             with self.built.context():
                 answer = self.built.predictor.add_new_points_or_box(self.tracked.state, 0, 0, [[x, y]], [1])
             self.alternatives.append(candidates.tied(side) if alternatives else [])
-            self._begin(0)
+            self.passes = self.tracked.passes(0)
             samples = [self._next() for _ in range(2)]
             self.alternatives.append(candidates.tied(side) if alternatives else [])
             samples += [self._next() for _ in range(frames - 2)]
         self.checked = [found[2].float().cpu() for found in (answer, samples[1].result)]
         self.fill_s = [sample.seconds for sample in samples]
-
-    def _begin(self, start: int) -> None:
-        self.passes = self.tracked.passes(start)
 
     def _next(self) -> Sample:
         return in_context(self.built, lambda: next(self.passes))
@@ -148,7 +137,7 @@ class Steady(FirstFrames):
         objects, start = setting.objects or 1, max(self.next_frame, setting.history or 0)
         self.compile_s = self.warm_up(objects)
         self.tracked.refill(objects, start)
-        self._begin(start)
+        self.passes = self.tracked.passes(start)
         self.next_frame = start
         self.earlier_s, self.fill_s = self.fill_s, []  # what was compiled while filling counts once
         self.notes = [*self.built.notes, f"{start} frames before the first"]
