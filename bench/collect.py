@@ -46,12 +46,14 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
     if found["row"]["rehearsal"]:
         raise SystemExit(f"{folder / NAME} is of a rehearsal; its times mean nothing")
     machine, date = found["row"]["machine"], found["row"]["date"]
-    parts = _parts(records)
-    verdicts = [{"step": r["step"], **{name: r[name] for name in ("verdict", "figure", "seconds")}}
+    verdicts = [{name: r[name] for name in ("step", "verdict", "figure", "seconds")}
                 for r in records if r["kind"] == "verdict"]  # fmt: skip
-    written = [
-        _report(results / f"{file_name(machine['device'])}-{date}.json", date, machine, {**parts, "verdicts": verdicts})
-    ]
+    # Parts that are not measured again stay as they are.
+    path = results / f"{file_name(machine['device'])}-{date}.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
+    parts = {**content["parts"], **_parts(records), "verdicts": verdicts}
+    write_json(path, {**content, "date": date, "machine": machine, "parts": parts})
+    written = [path]
     suite = [r["row"] for r in records if r["kind"] == "row" and r["part"] == "suite"]
     if suite:
         from suite.results import Results
@@ -77,14 +79,6 @@ def _parts(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
             key = tuple(row.get(name) for name in names) if names else number
             parts.setdefault(record["part"], {})[key] = row
     return {part: list(rows.values()) for part, rows in parts.items()}
-
-
-def _report(path: Path, date: str, machine: dict[str, Any], parts: dict[str, Any]) -> Path:
-    """Parts that are not measured again stay as they are."""
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
-    content |= {"date": date, "machine": machine, "parts": content["parts"] | parts}
-    write_json(path, content)
-    return path
 
 
 def main() -> None:

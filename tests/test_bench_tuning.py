@@ -22,8 +22,7 @@ from gpu_plan.records import text_of
 from kernel_records import SEARCHES, cases, small_cases
 from kernel_records.memory_attention import could_fit
 from registry import Search, expectation, programs_at_once
-from tuning_trials import Attempt, Subject
-from tuning_workers import NO_TIME, Judges
+from tuning_trials import NO_TIME, Attempt, Judges, Subject
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, launch_table
@@ -334,7 +333,7 @@ class Blocked:
         if name.split(".")[0] in {blocked}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-import tune, tuning_workers, kernel_records, measure
+import tune, tuning_trials, kernel_records, measure
 print(len(tune.SEARCHES), len(list(kernel_records.cases())) > 50, "triton" in sys.modules)
 """
     path = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])

@@ -141,7 +141,7 @@ def test_parity(record_property, wrong):
 TESTED = """
 import sys, torch
 from gpu_plan.work import Context, _tested
-print(_tested(sys.argv[1], Context(torch.device("cpu"), lambda part, row: print(part, row["wrong"])), "rehearsal"))
+print(_tested(sys.argv[1], Context(torch.device("cpu"), lambda part, row: print(part, row["wrong"]), rehearse=True)))
 """
 
 

@@ -50,11 +50,6 @@ class Context(NamedTuple):
     limit_s: float = float("inf")
     rehearse: bool = False
 
-    @property
-    def mode(self) -> str:
-        """How much is tried by tests of parity."""
-        return "rehearsal" if self.rehearse else "short"
-
 
 class MissingPackageError(Exception):
     """The job needs a package that is not here."""
@@ -79,12 +74,12 @@ def environment(_: str, context: Context) -> Outcome:
 
 def parity(keywords: str, context: Context) -> Outcome:
     """Tests of kernels against float64 on random inputs."""
-    return _tested(KERNELS, context, context.mode, keywords)
+    return _tested(KERNELS, context, keywords=keywords)
 
 
 def recorded(_: str, context: Context) -> Outcome:
     """Tests of recorded steps against plain ones."""
-    return _tested("tracking/test_tracking_parity.py::test_parity", context, context.mode)
+    return _tested("tracking/test_tracking_parity.py::test_parity", context)
 
 
 class _Rows:
@@ -104,10 +99,10 @@ class _Rows:
                 self.send(f"parity of {row['op']}", row)
 
 
-def _tested(node: str, context: Context, mode: str, keywords: str = "") -> Outcome:
+def _tested(node: str, context: Context, mode: str = "short", keywords: str = "") -> Outcome:
     """Runs the tests marked ``gpu`` of a file in this process, or those of them that ``keywords`` selects."""
     # What other packages add to pytest may need packages that are not here.
-    os.environ |= {"SAM2FAST_PARITY": mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    os.environ |= {"SAM2FAST_PARITY": "rehearsal" if context.rehearse else mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     import pytest
 
     found = _Rows(context.send)
@@ -228,16 +223,7 @@ def sanitized(_: str, context: Context) -> Outcome:
     return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer")
 
 
-JOBS = {
-    "environment": environment,
-    "parity": parity,
-    "recorded": recorded,
-    "tune": tune,
-    "micro": micro,
-    "call": call,
-    "sanitize": sanitize,
-    "sanitized": sanitized,
-}
+JOBS = {job.__name__: job for job in (environment, parity, recorded, tune, micro, call, sanitize, sanitized)}
 
 
 def main(name: str, device: str, rehearse: bool, records: int | None) -> int:

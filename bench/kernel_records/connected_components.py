@@ -7,9 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from backend_calls import by_kernel
-from inputs import blobs, small
+from inputs import FULL_HD, blobs, small
 from parity_rows import Draw, Plan, equal_to, exact_check, sizes
-from published_models import FULL_HD
 from registry import Calls, Case, Record, Sample, Work, search
 
 from sam2fast.kernels._dispatch import backend

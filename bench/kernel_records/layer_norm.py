@@ -5,9 +5,8 @@ import itertools
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random, small
+from inputs import of_stages, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check
-from published_models import of_stages
 from registry import TIMED, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random, small
+from inputs import of_stages, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
-from published_models import of_stages
 from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 
 from sam2fast.kernels.linear_gelu import linear_gelu, linear_gelu_reference

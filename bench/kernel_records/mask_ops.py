@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 import torch.nn.functional as F
 from backend_calls import by_kernel, kernel_if_any, ours
-from inputs import random, small
+from inputs import FULL_HD, random, small
 from parity_rows import Draw, Plan, equal_to, integer, name_of, simple_check, sizes
-from published_models import FULL_HD
 from registry import Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 

@@ -8,9 +8,21 @@ from typing import Any, NamedTuple
 
 import torch
 from attention import fp8_ways, in_float32, memory_ways, published, rope_ways, rotated_before
-from inputs import MemoryArguments, bank_with_gaps, full_bank, projections, random, rope_tables, small
+from inputs import (
+    M_CHANNELS,
+    PAGES,
+    POINTERS,
+    D,
+    MemoryArguments,
+    N,
+    bank_with_gaps,
+    full_bank,
+    projections,
+    random,
+    rope_tables,
+    small,
+)
 from parity_rows import SLACK, Check, Draw, integer, name_of
-from published_models import M_CHANNELS, PAGES, POINTERS, D, N
 from registry import FLOOR, TIMED, Calls, Case, Record, Sample, Search, Work, programs_at_once, search
 from torch import Tensor
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from backend_calls import may_refuse, ours
-from inputs import random, small
+from inputs import FULL_HD, random, small
 from parity_rows import Draw, Plan, equal_to, exact_check, integer
-from published_models import FULL_HD
 from registry import Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 

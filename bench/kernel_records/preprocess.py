@@ -5,9 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random, small
+from inputs import FULL_HD, random, small
 from parity_rows import Draw, Plan, integer, simple_check
-from published_models import FULL_HD
 from registry import Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 

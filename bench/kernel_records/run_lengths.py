@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.nn.functional as F
 from backend_calls import ours
-from inputs import random, small
+from inputs import FULL_HD, random, small
 from parity_rows import Check, Draw, Plan, equal_to, exact_check, integer, sizes
-from published_models import FULL_HD
 from registry import Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random, small
+from inputs import Windowed, hiera_blocks, random, small
 from parity_rows import Check, Draw, integer, name_of
-from published_models import Windowed, hiera_blocks
 from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from suite.missing import MissingError
-from suite.paths import plain_path
 from suite.photographs import boxes, centre, image
 from suite.sessions import PredictorSession, Sample, in_context
-from suite.subjects import Setting, image_predictor
+from suite.subjects import Setting, image_predictor, plain_path
 
 HEIGHT, WIDTH = 1200, 1800
 BOXES_CHECKED = 16

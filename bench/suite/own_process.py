@@ -44,8 +44,8 @@ def image_peak(job: dict[str, Any]) -> dict[str, Any]:
 def video_peak(job: dict[str, Any]) -> dict[str, Any]:
     """Objects are tracked through a video from its first frame to its last."""
     from suite import subjects
-    from suite.paths import TrackingPath
     from suite.photographs import centre
+    from suite.subjects import TrackingPath
 
     setting = _setting(job)
     built = subjects.video_predictor(job["subject"], setting, job["checkpoint"])
@@ -90,7 +90,7 @@ def _image_predictor(job: dict[str, Any]) -> Any:
 
 
 def _plain_path(job: dict[str, Any]) -> str:
-    from suite.paths import plain_path
+    from suite.subjects import plain_path
 
     return plain_path(job["subject"])
 

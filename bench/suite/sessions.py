@@ -28,7 +28,7 @@ class Session:
         peak_mib: where that is measured.
         checked: results by which it is judged before anything is timed; None for those of the first call, and an empty
             list for none.
-        path: which path its calls took; see :mod:`suite.paths`.
+        path: which path its calls took; see :mod:`suite.subjects`.
     """
 
     path = ""

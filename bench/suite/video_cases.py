@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suite.missing import MissingError
-from suite.paths import TrackingPath
 from suite.photographs import Repeated, centre, video, write_video
 from suite.sessions import PredictorSession, Sample, in_context
-from suite.subjects import Built, Setting, is_ours, video_predictor
+from suite.subjects import Built, Setting, TrackingPath, is_ours, video_predictor
 
 FULL = 7  # frames of which the next one attends to all
 POINTERS = 16  # frames after which as many object pointers are attended to as ever
