@@ -17,7 +17,6 @@ from sam2fast.kernels.memory_attention import (
     rope_attention,
     rope_attention_reference,
 )
-from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
 
 Call = Callable[[], Tensor]
 
@@ -25,18 +24,15 @@ Call = Callable[[], Tensor]
 MOST_ON_CPU = 4 * 2**30
 
 
-def if_scores_fit(call: Call, scores: int, device: torch.device) -> Call:
-    """``call``, which refuses where so many scores, in fp32 and four copies, are more than the device has room for."""
-
-    def run() -> Tensor:
-        room = MOST_ON_CPU
-        if device.type == "cuda":
-            room = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)
-        if 16 * scores > room:
-            raise RefusedError(f"{scores} scores do not fit into memory")
-        return call()
-
-    return run
+def reference(arguments: MemoryArguments, device: torch.device) -> Tensor:
+    """The reference implementation, which refuses where its scores, in fp32 and four copies, have no room."""
+    (objects, K), N, L = arguments.memory.page_table.shape, arguments.query.shape[2], arguments.memory.pointers.shape[1]
+    room, scores = MOST_ON_CPU, objects * N * (K * N + L)
+    if device.type == "cuda":
+        room = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)
+    if 16 * scores > room:
+        raise RefusedError(f"{scores} scores do not fit into memory")
+    return memory_attention_reference(*arguments)
 
 
 def published_object(
@@ -105,21 +101,9 @@ def memory_ways(arguments: MemoryArguments, device: torch.device, compilers: boo
     Args:
         compilers: besides the baseline and ours what ``torch.compile`` makes of it, instead of the reference.
     """
-    call = published(arguments)
     own = kernel_if_any(lambda: memory_attention(*arguments), device)
-    if compilers:
-        return {"projected values, SDPA": call, "sam2fast": own, **compiled(arguments)}
-    (objects, K), N, L = arguments.memory.page_table.shape, arguments.query.shape[2], arguments.memory.pointers.shape[1]
-    reference = if_scores_fit(lambda: memory_attention_reference(*arguments), objects * N * (K * N + L), device)
-    return {"projected values, SDPA": call, "sam2fast": own, "reference": reference}
-
-
-def fp8_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, Call]:
-    """Memory attention exactly, which is the baseline, and with scores in fp8 where the device has it."""
-    ways: dict[str, Call] = {"sam2fast": lambda: memory_attention(*arguments)}
-    if device.type == "cuda" and too_old_for_fp8(device) is None:
-        ways["sam2fast in fp8"] = lambda: memory_attention(*arguments, fp8=True)
-    return ways
+    others = compiled(arguments) if compilers else {"reference": lambda: reference(arguments, device)}
+    return {"projected values, SDPA": published(arguments), "sam2fast": own, **others}
 
 
 def rotated_before(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) -> Call:

@@ -23,6 +23,10 @@ ALL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FEW_DTYPES = ALL_DTYPES[:2]  # for a short visit to a GPU, where every combination is compiled first
 AnyPlan = TypeVar("AnyPlan")
 Row = dict[str, Any]
+EXACT = {
+    "dtypes": (None,),
+    "is_exact": True,
+}  # of a check of an op whose results have to be equal, and that has one dtype
 
 
 def planned(full: AnyPlan, short: AnyPlan, sanitizer: AnyPlan, rehearsal: AnyPlan) -> AnyPlan:
@@ -134,11 +138,6 @@ def simple_check(
 
     parts = [(name, int(part or 0)) for name, _, part in (each.partition(":") for each in launchers)]
     return Check(groups, *plans, ops, parts, **more)
-
-
-def exact_check(draw: Callable[..., Draw], *plans: Plan, ops: Sequence[str], launchers: Sequence[str]) -> Check:
-    """The same of an op whose results have to be equal, and that has one dtype."""
-    return simple_check(draw, *plans, ops=ops, launchers=launchers, dtypes=(None,), is_exact=True)
 
 
 @torch.no_grad()

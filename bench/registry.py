@@ -66,10 +66,10 @@ class Search(NamedTuple):
     """What is tried for one row of the table."""
 
     op: str
-    dtype: str
-    shape: str
-    candidates: list[Candidate]
-    cases: tuple[str, ...]  # ops whose cases decide: those of this dtype and shape class
+    dtype: str = ANY
+    shape: str = ANY
+    candidates: Sequence[Candidate] = ()
+    cases: tuple[str, ...] = ()  # ops whose cases decide: those of this dtype and shape class
     # If given, the row says under this name which of torch's own ways is taken instead of the kernel; 0 is the kernel.
     choice: str = ""
     choices: tuple[int, ...] = ()
@@ -80,29 +80,20 @@ class Search(NamedTuple):
         return f"{self.op} {self.dtype} {self.shape}"
 
 
-def search(
-    op: str,
-    names: str,
-    values: Iterable[tuple[int, ...]],
-    dtype: str = ANY,
-    shape: str = ANY,
-    cases: tuple[str, ...] = (),
-    choice: str = "",
-    choices: tuple[int, ...] = (),
-    order: int = 3,
-) -> Search:
-    """The search of a row, decided by cases of the ops ``cases``, by default of ``op``.
+def search(op: str, names: str, values: Iterable[tuple[int, ...]], **more: Any) -> Search:
+    """The search of a row, decided by cases of ``op`` unless other ``cases`` are named.
 
     Args:
         names: of a candidate's numbers: of its meta, and ``num_warps`` and ``num_stages``.
         values: the numbers of each candidate, in the order of the names; the last ones may be left out.
+        more: fields of the search.
     """
     candidates = []
     for each in values:
         named = dict(zip(names.split(), each, strict=False))
         options = {name: named.pop(name) for name in OPTIONS if name in named}
         candidates.append((named, options))
-    return Search(op, dtype, shape, candidates, cases or (op,), choice, choices, order)
+    return Search(op, candidates=candidates, **{"cases": (op,), **more})
 
 
 def programs_at_once(shared: int, registers: int, warps: int) -> int:

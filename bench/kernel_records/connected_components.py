@@ -1,14 +1,13 @@
 """Connected components, and holes and sprinkles that are filled and removed with them."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from backend_calls import by_kernel
+from backend_calls import by_kernel, may_refuse
 from inputs import FULL_HD, blobs, small
-from parity_rows import Draw, Plan, equal_to, exact_check, sizes
+from parity_rows import EXACT, Draw, Plan, equal_to, simple_check, sizes
 from registry import Calls, Case, Record, Sample, Work, search
 
 from sam2fast.kernels._dispatch import backend
@@ -16,48 +15,37 @@ from sam2fast.kernels.connected_components import connected_components, connecte
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
 
 
-def by_scipy(mask: torch.Tensor) -> Callable[[], Any]:
+def by_scipy(host: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels of our contract from scipy's on the host; what a user without the kernel would do."""
     import numpy as np
     import scipy.ndimage
 
-    host = mask[:, 0].cpu().numpy()
-
-    def call() -> tuple[torch.Tensor, torch.Tensor]:
-        labels, areas = np.zeros(host.shape, np.int32), np.zeros(host.shape, np.int32)
-        for n, image in enumerate(host):
-            components, count = scipy.ndimage.label(image, structure=np.ones((3, 3)))
-            flat = components.ravel()
-            first = np.zeros(count + 1, np.int32)
-            found, position = np.unique(flat, return_index=True)
-            first[found] = position + 1
-            first[0] = 0
-            labels[n] = first[components]
-            areas[n] = np.bincount(flat, minlength=count + 1)[components] * image
-        return torch.from_numpy(labels)[:, None], torch.from_numpy(areas)[:, None]
-
-    return call
+    labels, areas = np.zeros(host.shape, np.int32), np.zeros(host.shape, np.int32)
+    for n, image in enumerate(host):
+        components, count = scipy.ndimage.label(image, structure=np.ones((3, 3)))
+        flat = components.ravel()
+        first = np.zeros(count + 1, np.int32)
+        found, position = np.unique(flat, return_index=True)
+        first[found] = position + 1
+        first[0] = 0
+        labels[n] = first[components]
+        areas[n] = np.bincount(flat, minlength=count + 1)[components] * image
+    return torch.from_numpy(labels)[:, None], torch.from_numpy(areas)[:, None]
 
 
-def by_max_pooling(mask: torch.Tensor) -> Callable[[], Any]:
+def by_max_pooling(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A plain torch loop: every pixel takes its neighbourhood's smallest index until nothing changes."""
     N, _, H, W = mask.shape
-
-    def call() -> tuple[torch.Tensor, torch.Tensor]:
-        # fp32 holds indices up to 2**24 exactly. Negated, since pooling takes the largest.
-        index = -(torch.arange(1, H * W + 1, device=mask.device, dtype=torch.float32).view(1, 1, H, W))
-        label, none = torch.where(mask, index, float("-inf")), torch.tensor(float("-inf"), device=mask.device)
-        while True:
-            spread = torch.where(mask, F.max_pool2d(label, 3, stride=1, padding=1), none)
-            if torch.equal(spread, label):
-                break
-            label = spread
-        labels = torch.where(mask, -label, 0).to(torch.int32)
-        flat = labels.flatten(1).long() + torch.arange(N, device=mask.device)[:, None] * (H * W + 1)
-        counts = torch.bincount(flat.flatten(), minlength=N * (H * W + 1))
-        return labels, torch.where(mask, counts[flat].view_as(labels), 0).to(torch.int32)
-
-    return call
+    # fp32 holds indices up to 2**24 exactly. Negated, since pooling takes the largest.
+    index = -(torch.arange(1, H * W + 1, device=mask.device, dtype=torch.float32).view(1, 1, H, W))
+    label, none = None, torch.tensor(float("-inf"), device=mask.device)
+    spread = torch.where(mask, index, none)
+    while label is None or not torch.equal(spread, label):
+        label, spread = spread, torch.where(mask, F.max_pool2d(spread, 3, stride=1, padding=1), none)
+    labels = torch.where(mask, -label, 0).to(torch.int32)
+    flat = labels.flatten(1).long() + torch.arange(N, device=mask.device)[:, None] * (H * W + 1)
+    counts = torch.bincount(flat.flatten(), minlength=N * (H * W + 1))
+    return labels, torch.where(mask, counts[flat].view_as(labels), 0).to(torch.int32)
 
 
 def work(count: int, height: int, width: int) -> Work:
@@ -67,11 +55,11 @@ def work(count: int, height: int, width: int) -> Work:
 def components_case(count: int, height: int, width: int, device: str = "") -> Case:
     def prepare(on: torch.device) -> Calls:
         mask = blobs(count, height, width, on) > 0
+        host = mask[:, 0].cpu().numpy()
         calls: dict[str, Callable[[], Any]] = {"torch": lambda: connected_components_reference(mask)}
-        if importlib.util.find_spec("scipy"):
-            calls["scipy on the host"] = by_scipy(mask)
+        calls["scipy on the host"] = may_refuse(lambda: by_scipy(host))
         if mask.numel() <= 256 * 256:  # minutes beyond
-            calls["torch loop"] = by_max_pooling(mask)
+            calls["torch loop"] = lambda: by_max_pooling(mask)
         return calls | by_kernel(lambda: connected_components(mask), on)
 
     done = work(count, height, width)
@@ -124,11 +112,12 @@ RECORD = Record(
         )
     },
     parity={
-        "connected_components": exact_check(
+        "connected_components": simple_check(
             draw,
             *(Plan(310, (64, 300, 300)), Plan(31, (64, 300, 300)), Plan(4, (3, 40, 40)), Plan(3, (2, 12, 12))),
             ops=("connected_components",),
             launchers=[f"connected_components.kernel.connected_components_triton:{part}" for part in (0, 1)],
+            **EXACT,
         )
     },
     pages={

@@ -34,7 +34,7 @@ def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]], order: int) -> Sea
     """``tiles``: BLOCK_M, BLOCK_N, BLOCK_K, warps and stages."""
     names = "BLOCK_M BLOCK_N BLOCK_K num_warps num_stages GROUP"
     fitting = ((m, n, k, warps, stages, 8) for m, n, k, warps, stages in tiles if m * n <= 2048 * warps)
-    return search("linear_gelu", names, fitting, dtype, choice="TORCH", choices=(1,), order=order)
+    return search("linear_gelu", names, fitting, dtype=dtype, choice="TORCH", choices=(1,), order=order)
 
 
 def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:

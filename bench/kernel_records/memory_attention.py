@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from attention import fp8_ways, in_float32, memory_ways, published, rope_ways, rotated_before
+from attention import in_float32, memory_ways, published, rope_ways, rotated_before
 from inputs import (
     M_CHANNELS,
     PAGES,
@@ -94,7 +94,11 @@ def fp8_case(objects: int) -> Case:
     exact = memory_case(objects, 7, torch.bfloat16)
 
     def prepare(device: torch.device) -> Calls:
-        return fp8_ways(full_bank(objects, 7, 64, 64, 256, 64, device, torch.bfloat16), device)
+        arguments = full_bank(objects, 7, 64, 64, 256, 64, device, torch.bfloat16)
+        ways = {"sam2fast": lambda: memory_attention(*arguments)}
+        if device.type == "cuda" and too_old_for_fp8(device) is None:
+            ways["sam2fast in fp8"] = lambda: memory_attention(*arguments, fp8=True)
+        return ways
 
     own = {"shape": f"{exact.shape} in fp8", "prepare": prepare, "tolerance": FP8_ERROR}
     return replace(exact, **own, exact=None, device="cuda")
@@ -180,8 +184,8 @@ def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], o
     d, width = map(int, shape.split("x"))
     names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM"
     fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile))
-    return search("memory_attention", names, fitting, dtype, shape, ("memory_attention", "rope_attention"),
-                  order=order)  # fmt: skip
+    cases = ("memory_attention", "rope_attention")
+    return search("memory_attention", names, fitting, dtype=dtype, shape=shape, cases=cases, order=order)
 
 
 def could_fit(

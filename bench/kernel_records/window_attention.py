@@ -91,7 +91,9 @@ def window_search(
     """``tiles``: BLOCK_M, BLOCK_N, warps, stages, and ROWS_PER_WARP where tiles of few queries take fewer warps."""
     names = "BLOCK_M BLOCK_N num_warps num_stages ROWS_PER_WARP"
     choice = "SDPA" if choices else ""
-    return search("window_attention", names, tiles, dtype, shape, choice=choice, choices=choices, order=order)
+    return search(
+        "window_attention", names, tiles, dtype=dtype, shape=shape, choice=choice, choices=choices, order=order
+    )
 
 
 # Of tiny (heads of 96 channels), base+ (56) and large (72).

@@ -19,7 +19,7 @@ from suite.accuracy import ALLOWED, judged
 from suite.cases import THROUGHPUT, Case
 from suite.missing import GaveUpError, MissingError
 from suite.plans import Group
-from suite.results import FIGURES, validate_row
+from suite.results import FIGURES, KEY, validate_row
 from suite.sessions import Sample, Session
 from suite.subjects import BASELINE, COMPILED, SUBJECTS, Setting, is_ours, plain_fp32
 
@@ -180,19 +180,9 @@ def _compare(case: Case, setting: Setting, subjects: Sequence[_Subject], latest:
 
 def _row(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> dict[str, Any]:
     order = sorted(subjects, key=lambda s: SUBJECTS.index(s.name))
-    compared = {s.name: s.difference for s in order if s.difference is not None}
-    return {
-        "case": case.name,
-        "size": setting.size,
-        "dtype": setting.dtype,
-        "image_size": setting.image_size,
-        "objects": setting.objects,
-        "history": setting.history,
-        "subjects": {s.name: _figures(case, s) for s in order},
-        "ratio": _ratios(order),
-        "difference": compared,
-        "note": case.note,
-    }
+    row = {"case": case.name} | {name: getattr(setting, name) for name in KEY[1:]}
+    row |= {"subjects": {s.name: _figures(case, s) for s in order}, "ratio": _ratios(order)}
+    return row | {"difference": {s.name: s.difference for s in order if s.difference is not None}, "note": case.note}
 
 
 def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
