@@ -42,15 +42,11 @@ def published_object(
     pointers: Tensor,  # (L, m)
     pointer_encoding: Tensor,  # (L, m)
     position_encoding: Tensor,  # (N, m)
-    key_weight: Tensor,
-    key_bias: Tensor,
-    value_weight: Tensor,
-    value_bias: Tensor,
-    cos: Tensor,
-    sin: Tensor,
+    *shared: Tensor,  # weight and bias of keys, then of values, and the tables of the rotation
     attend: Callable[[Tensor, Tensor, Tensor], Any] = F.scaled_dot_product_attention,
 ) -> Tensor:
     """Attention of one object as the original formulates it, with values projected for every token: ``(1, N, d)``."""
+    key_weight, key_bias, value_weight, value_bias, cos, sin = shared
     dtype, rotated = query.dtype, maps.shape[0] * maps.shape[1]
     encoded = (maps + position_encoding + time[:, None]).flatten(0, 1)
     keys = torch.cat([encoded, pointers + pointer_encoding]).to(dtype)

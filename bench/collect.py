@@ -74,10 +74,8 @@ def _parts(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
     parts: dict[str, dict[Any, dict[str, Any]]] = {}
     for number, record in enumerate(records):
         if record["kind"] == "row" and record["part"] not in ELSEWHERE:
-            row = record["row"]
-            names = KEYS.get(record["part"])
-            key = tuple(row.get(name) for name in names) if names else number
-            parts.setdefault(record["part"], {})[key] = row
+            key = tuple(record["row"].get(name) for name in KEYS.get(record["part"], ())) or number
+            parts.setdefault(record["part"], {})[key] = record["row"]
     return {part: list(rows.values()) for part, rows in parts.items()}
 
 

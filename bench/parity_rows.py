@@ -23,10 +23,7 @@ ALL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FEW_DTYPES = ALL_DTYPES[:2]  # for a short visit to a GPU, where every combination is compiled first
 AnyPlan = TypeVar("AnyPlan")
 Row = dict[str, Any]
-EXACT = {
-    "dtypes": (None,),
-    "is_exact": True,
-}  # of a check of an op whose results have to be equal, and that has one dtype
+EXACT = {"dtypes": (None,), "is_exact": True}  # of an op that has one dtype, whose results have to be equal
 
 
 def planned(full: AnyPlan, short: AnyPlan, sanitizer: AnyPlan, rehearsal: AnyPlan) -> AnyPlan:

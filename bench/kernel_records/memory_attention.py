@@ -217,17 +217,8 @@ class Plan(NamedTuple):
     draws: int = 4
 
 
-class Asked(NamedTuple):
-    """What a draw has to be like."""
-
-    objects: int
-    side: int
-    d: int
-    m: int
-    dtype: torch.dtype
-    plan: Plan
-    generator: torch.Generator
-    device: torch.device
+# Objects, side, channels of heads and of memory, and what the input is made by.
+Asked = tuple[int, int, int, int, torch.dtype, Plan, torch.Generator, torch.device]
 
 
 def groups(draw: Callable[[Asked], Draw], plan: Plan, dtype: torch.dtype, widths: str, *on: Any) -> Iterator[Any]:
@@ -235,7 +226,7 @@ def groups(draw: Callable[[Asked], Draw], plan: Plan, dtype: torch.dtype, widths
     d, m = map(int, widths.split("/"))
     for side in plan.sides:
         counts = itertools.product(plan.objects, range(plan.draws))
-        yield (draw(Asked(objects, side, d, m, dtype, plan, *on)) for objects, _ in counts)
+        yield (draw((objects, side, d, m, dtype, plan, *on)) for objects, _ in counts)
 
 
 def memory_draw(asked: Asked, fp8: bool = False) -> Draw:

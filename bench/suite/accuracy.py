@@ -9,10 +9,10 @@ ours in fp32.
 """
 
 import contextlib
+import functools
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import Tensor
 
@@ -107,42 +107,32 @@ def _largest(errors: Sequence[float | None]) -> float:
     return max(error for error in errors if error is not None)
 
 
-# For each result, those that are right, the first of them the model's own choice.
-_kept: dict[Any, list[list[Tensor]] | str] = {}
-
-
-def forget() -> None:
-    """Results are computed again from here."""
-    _kept.clear()
-
-
 def _found(case: Case, setting: Setting, subject: str) -> list[list[Tensor]] | str:
     """The results by which a subject is judged, of a session opened for this alone; or why there are none.
 
-    They are kept for the process, those of videos for all cases of videos.
+    For each result those that are right, the first of them the model's own choice. They are kept for the process, those
+    of videos for all cases of videos.
     """
     if case.judged == FIRST_FRAMES:
-        setting, what = replace(setting, objects=None, history=None, frames=None), FIRST_FRAMES
-    else:
-        what = case.name
-    key = what, subject, setting
-    if key not in _kept:
-        try:
-            _kept[key] = _computed(case, setting, subject)
-        except MissingError as error:
-            _kept[key] = str(error)
-        except Exception as error:  # whatever it is, what can be measured is measured
-            traceback.print_exc()
-            _kept[key] = f"{subject} in {setting.dtype} failed: {type(error).__name__}"
-    return _kept[key]
+        return _computed(None, replace(setting, objects=None, history=None, frames=None), subject)
+    return _computed(case, setting, subject)
 
 
-def _computed(case: Case, setting: Setting, subject: str) -> list[list[Tensor]]:
-    if case.judged == FIRST_FRAMES:
-        with contextlib.closing(FirstFrames(subject, setting, alternatives=True)) as first:
-            assert first.checked is not None
-            return [[one, *others] for one, others in zip(first.checked, first.alternatives, strict=True)]
-    with contextlib.closing(case.open(subject, setting)) as session:
-        session.prepare(setting)
-        sample = session.call()
-        return [[one] for one in (sample.result if session.checked is None else session.checked)]
+@functools.cache
+def _computed(case: Case | None, setting: Setting, subject: str) -> list[list[Tensor]] | str:
+    try:
+        if case is None:
+            with contextlib.closing(FirstFrames(subject, setting, alternatives=True)) as first:
+                return [[one, *others] for one, others in zip(first.checked, first.alternatives, strict=True)]
+        with contextlib.closing(case.open(subject, setting)) as session:
+            session.prepare(setting)
+            sample = session.call()
+            return [[one] for one in (sample.result if session.checked is None else session.checked)]
+    except MissingError as error:
+        return str(error)
+    except Exception as error:  # whatever it is, what can be measured is measured
+        traceback.print_exc()
+        return f"{subject} in {setting.dtype} failed: {type(error).__name__}"
+
+
+forget = _computed.cache_clear  # results are computed again from here

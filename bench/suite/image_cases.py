@@ -1,6 +1,6 @@
 """Sessions of the image predictor and of automatic masks."""
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from suite.missing import MissingError
 from suite.photographs import boxes, centre, image
 from suite.sessions import PredictorSession, Sample, in_context
-from suite.subjects import Setting, image_predictor, plain_path
+from suite.subjects import Setting, image_predictor, is_ours, plain_path
 
 HEIGHT, WIDTH = 1200, 1800
 BOXES_CHECKED = 16
@@ -77,14 +77,11 @@ class Masks(ImageSession):
 
     def __init__(self, subject: str, setting: Setting) -> None:
         super().__init__(subject, setting)
-        build: Callable[..., Any]
-        if subject == "official":
-            try:
-                from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as build
-            except (ImportError, RuntimeError) as error:
-                raise MissingError(f"its generator cannot be imported here: {error}") from error
-        else:
-            from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator as build
+        package = "sam2fast" if is_ours(subject) else "sam2"
+        try:
+            build = import_module(f"{package}.automatic_mask_generator").SAM2AutomaticMaskGenerator
+        except (ImportError, RuntimeError) as error:
+            raise MissingError(f"its generator cannot be imported here: {error}") from error
 
         predictor = self.built.predictor
         thresholds = _load_nano(predictor.model) if setting.size == "nano" else DRAWN_THRESHOLDS

@@ -24,39 +24,40 @@ def cold_start(job: dict[str, Any]) -> dict[str, Any]:
 
     pixels = image(600, 900)
     start = time.perf_counter()
-    built = _image_predictor(job)
+    built = _built(job)
     low_res = _first_mask(built, pixels)
-    from suite.subjects import synchronise
+    from suite.subjects import plain_path, synchronise
 
     synchronise(built.setting.device)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "result": low_res, "notes": built.notes, "path": _plain_path(job)}
+    return {"seconds": seconds, "result": low_res, "notes": built.notes, "path": plain_path(job["subject"])}
 
 
 def image_peak(job: dict[str, Any]) -> dict[str, Any]:
     """One image is set, and clicked."""
     from suite.photographs import image
+    from suite.subjects import plain_path
 
-    built = _image_predictor(job)
-    return _with_peak(built, lambda: _first_mask(built, image(1200, 1800))) | {"path": _plain_path(job)}
+    built = _built(job)
+    path = {"path": plain_path(job["subject"])}
+    return _with_peak(built, lambda: _first_mask(built, image(1200, 1800))) | path
 
 
 def video_peak(job: dict[str, Any]) -> dict[str, Any]:
     """Objects are tracked through a video from its first frame to its last."""
-    from suite import subjects
     from suite.photographs import centre
-    from suite.subjects import TrackingPath
+    from suite.subjects import TrackingPath, is_ours
 
-    setting = _setting(job)
-    built = subjects.video_predictor(job["subject"], setting, job["checkpoint"])
-    side, path = setting.image_size, TrackingPath(job["subject"], built.predictor)
+    built = _built(job, "video_predictor")
+    setting, path = built.setting, TrackingPath(job["subject"], built.predictor)
+    side = setting.image_size
 
     def track() -> Any:
         with built.context():
             state = built.predictor.init_state(job["video"])
             for i in range(setting.objects or 1):
                 built.predictor.add_new_points_or_box(state, 0, i, [centre(side, side, i)], [1])
-            bars = {"progress": False} if subjects.is_ours(job["subject"]) else {}
+            bars = {"progress": False} if is_ours(job["subject"]) else {}
             for answer in built.predictor.propagate_in_video(state, **bars):
                 masks = answer[2]
             path.look(getattr(state, "bank", None))
@@ -76,23 +77,11 @@ def _with_peak(built: Any, call: Any) -> dict[str, Any]:
     return {"seconds": seconds, "result": result, "peak_mib": peak_mib(device), "notes": built.notes}
 
 
-def _setting(job: dict[str, Any]) -> Any:
-    from suite.subjects import Setting, plain_fp32
+def _built(job: dict[str, Any], kind: str = "image_predictor") -> Any:
+    from suite import subjects
 
-    plain_fp32()
-    return Setting(**job["setting"])
-
-
-def _image_predictor(job: dict[str, Any]) -> Any:
-    from suite.subjects import image_predictor
-
-    return image_predictor(job["subject"], _setting(job), job["checkpoint"])
-
-
-def _plain_path(job: dict[str, Any]) -> str:
-    from suite.subjects import plain_path
-
-    return plain_path(job["subject"])
+    subjects.plain_fp32()
+    return getattr(subjects, kind)(job["subject"], subjects.Setting(**job["setting"]), job["checkpoint"])
 
 
 def _first_mask(built: Any, image: Any) -> Any:
