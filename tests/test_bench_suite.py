@@ -10,9 +10,9 @@ import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of, rows
 from suite import __main__ as command
 from suite import image_cases, plans, process_cases, subjects, timing, video_cases
-from suite.cases import CASES, case_of
 from suite.machine import BENCH, commit, machine
 from suite.missing import MissingError
+from suite.plans import CASES, case_of
 from suite.results import Results, SchemaError, validate
 from suite.sessions import worst_error
 from suite.subjects import SUBJECTS, Setting

@@ -8,8 +8,8 @@ import pytest
 from gpu_plan import steps
 from suite import __main__ as command
 from suite import plans, subjects
-from suite.cases import CASES
 from suite.machine import BENCH
+from suite.plans import CASES
 from suite.results import validate
 from suite.subjects import SUBJECTS
 from suite.timing import run

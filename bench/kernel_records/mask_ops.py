@@ -228,11 +228,14 @@ def frame(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator,
     return Draw(lambda _: suppress_overlaps(given).nan_to_num(1e4), judge=judge)
 
 
+def past_31_bits(size: tuple[int, int]) -> tuple[int, list[int]]:
+    """So many masks that their pixels pass 2**31; the first and the last of them, and a few that lie between."""
+    count = 2**31 // math.prod(size) + 8
+    return count, [0, 1, count // 2, count - 2, count - 1]
+
+
 def many_are_right(device: torch.device) -> bool:
-    """The first and the last of so many masks that their pixels pass 2**31, and a few that lie between."""
-    size = PHOTOGRAPH
-    count = 2**31 // (size[0] * size[1]) + 8
-    some = [0, 1, count // 2, count - 2, count - 1]
+    size, (count, some) = PHOTOGRAPH, past_31_bits(PHOTOGRAPH)
     logits = torch.full((count, 64, 64), -5.0, device=device)
     logits[some] = random(len(some), 64, 64, device=device)
     with backend("triton"):

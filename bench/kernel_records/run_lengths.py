@@ -11,7 +11,7 @@ from parity_rows import EXACT, Check, Draw, Plan, equal_to, integer, simple_chec
 from registry import Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 
-from kernel_records.mask_ops import BLEND, PHOTOGRAPH, READ, SMALL, mask_logits, of_upsampled, upsampled
+from kernel_records.mask_ops import BLEND, PHOTOGRAPH, READ, SMALL, mask_logits, of_upsampled, past_31_bits, upsampled
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.mask_ops import upsample_and_threshold
@@ -146,18 +146,15 @@ def encoded_upsampled(most: tuple[int, ...], _: None, generator: torch.Generator
 
 
 def many_are_right(device: torch.device) -> bool:
-    """The first and the last of so many masks that their pixels pass 2**31, and a few that lie between."""
-    size = PHOTOGRAPH
-    count = 2**31 // (size[0] * size[1]) + 8
-    some = torch.tensor([0, 1, count // 2, count - 2, count - 1], device=device)
-    masks = torch.zeros(count, *size, dtype=torch.bool, device=device)
-    masks[some] = random(len(some), *size, device=device) > 1
+    count, some = past_31_bits(PHOTOGRAPH)
+    masks = torch.zeros(count, *PHOTOGRAPH, dtype=torch.bool, device=device)
+    masks[some] = random(len(some), *PHOTOGRAPH, device=device) > 1
     with backend("triton"):
         few, all_runs = encode_masks(masks[some]), encode_masks(masks)
         back = torch.equal(decode_masks(all_runs), masks)
     runs = torch.ones(count, dtype=torch.int64, device=device)
     runs[some] = few.offsets.diff()
-    pieces = [all_runs.counts[all_runs.offsets[n] : all_runs.offsets[n + 1]] for n in some.tolist()]
+    pieces = [all_runs.counts[all_runs.offsets[n] : all_runs.offsets[n + 1]] for n in some]
     return back and torch.equal(all_runs.offsets.diff(), runs) and torch.equal(torch.cat(pieces), few.counts)
 
 

@@ -119,16 +119,7 @@ class Plan(NamedTuple):
     batch: int = 5  # most small maps
 
 
-class Shape(NamedTuple):
-    """One input."""
-
-    batch: int
-    height: int
-    width: int
-    window: int  # 0 for the whole map
-    heads: int
-    d: int
-    pooled: bool
+Shape = tuple[int, int, int, int, int, int, bool]  # batch, height, width, window or 0, heads, their width, pooled
 
 
 def groups(
@@ -145,7 +136,7 @@ def real_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterator
     for block in plan.real:
         if block.window == window:
             batch, side = integer(1, 2, generator), block.side
-            yield Shape(batch, side, side, window, block.heads, block.width, block.stride == 2)
+            yield batch, side, side, window, block.heads, block.width, block.stride == 2
 
 
 def small_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterator[Shape]:
@@ -160,25 +151,26 @@ def small_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterato
         if pooled:  # at least one query
             height, width = (side + side % 2 if window == 0 else max(2, side) for side in (height, width))
         d = plan.head_widths[integer(0, len(plan.head_widths) - 1, generator)]
-        yield Shape(integer(1, plan.batch, generator), height, width, window, integer(1, 3, generator), d, pooled)
+        yield integer(1, plan.batch, generator), height, width, window, integer(1, 3, generator), d, pooled
 
 
 def window_draw(shape: Shape, dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Draw:
     """Normal projections of the shape, for the launcher itself; under autocast, as often, the bias stays fp32."""
     from sam2fast.kernels.window_attention import kernel as launch
 
-    channels, seed = 3 * shape.heads * shape.d, integer(0, 2**31, generator)
-    qkv = random(shape.batch, shape.height, shape.width, channels, device=device, dtype=dtype, seed=seed)
+    batch, height, width, window, heads, d, pooled = shape
+    channels, seed = 3 * heads * d, integer(0, 2**31, generator)
+    qkv = random(batch, height, width, channels, device=device, dtype=dtype, seed=seed)
     of_bias = (dtype, torch.float32)[integer(0, 1, generator)]
     bias = random(channels, device=device, dtype=of_bias, seed=seed + 1)
-    rest = shape.heads, shape.window, (2, 2) if shape.pooled else None
+    rest = heads, window, (2, 2) if pooled else None
     # One map at a time: the scores of whole maps are held. Under inference, the reference takes long rows on the CPU
     # in fp32.
     with torch.enable_grad():
         exact = [window_attention_reference(x.double(), bias.double(), *rest) for x in qkv.split(1)]
     return Draw(
         lambda _: launch.window_attention_triton(qkv, bias, *rest),
-        str(shape),
+        f"{batch}x{height}x{width}, window {window}, {heads}x{d}" + ", pooled" * pooled,
         torch.cat(exact).detach(),
         window_attention_reference(qkv, bias, *rest),
     )

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite import plans
-from suite.cases import CASES
 from suite.machine import RESULTS, machine
+from suite.plans import CASES
 from suite.results import DTYPES, Results
 from suite.subjects import SIZES, SUBJECTS
 from suite.timing import run

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from suite.cases import FIRST_FRAMES, Case
 from suite.missing import MissingError
+from suite.plans import FIRST_FRAMES, Case
 from suite.sessions import worst_error
 from suite.subjects import BASELINE, Setting
 from suite.video_cases import FirstFrames

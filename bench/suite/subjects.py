@@ -48,8 +48,8 @@ class Setting:
     """
 
     size: str
-    dtype: str
-    image_size: int
+    dtype: str = "fp32"
+    image_size: int = 1024
     device: str = "cpu"
     objects: int | None = None
     history: int | None = None

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from suite.accuracy import ALLOWED, judged
-from suite.cases import THROUGHPUT, Case
 from suite.missing import GaveUpError, MissingError
-from suite.plans import Group
+from suite.plans import THROUGHPUT, Case, Group
 from suite.results import FIGURES, KEY, validate_row
 from suite.sessions import Sample, Session
 from suite.subjects import BASELINE, COMPILED, SUBJECTS, Setting, is_ours, plain_fp32
@@ -87,27 +86,21 @@ def run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None] = lambda
     """
     right = True
     for group in groups:
-        right &= _run_group(group, save)
+        # Least history first, so that each row has no more than it says; seven frames are tracked in any case.
+        at = sorted(group.at, key=lambda pair: (pair[1] or 11, pair[0] or 0))
+        with opened(group.case, group.setting, group.subjects) as sessions:
+            for objects, history in at:
+                setting = replace(group.setting, objects=objects, history=history)
+                row = measure(group.case, setting, group.runs, sessions, patience_s=group.patience_s)
+                described(row)
+                validate_row(row)
+                save(row)
+                notes = [subject["note"] for subject in row["subjects"].values()]
+                right &= not any(note.startswith(("WRONG", "FAILED")) for note in notes)
+                right &= "sam2fast" not in group.subjects or bool(row["subjects"]["sam2fast"]["samples_s"])
         gc.collect()  # compiled functions refer to their models in circles
         if group.setting.device.startswith("cuda"):
             torch.cuda.empty_cache()
-    return right
-
-
-def _run_group(group: Group, save: Callable[[dict[str, Any]], None]) -> bool:
-    # Least history first, so that each row has no more than it says; seven frames are tracked in any case.
-    at = sorted(group.at, key=lambda pair: (pair[1] or 11, pair[0] or 0))
-    right = True
-    with opened(group.case, group.setting, group.subjects) as sessions:
-        for objects, history in at:
-            setting = replace(group.setting, objects=objects, history=history)
-            row = measure(group.case, setting, group.runs, sessions, patience_s=group.patience_s)
-            described(row)
-            validate_row(row)
-            save(row)
-            notes = [subject["note"] for subject in row["subjects"].values()]
-            right &= not any(note.startswith(("WRONG", "FAILED")) for note in notes)
-            right &= "sam2fast" not in group.subjects or bool(row["subjects"]["sam2fast"]["samples_s"])
     return right
 
 

@@ -3,8 +3,8 @@
 import json
 
 import torch
-from suite.cases import Case
 from suite.missing import MissingError
+from suite.plans import Case
 from suite.results import validate_row
 from suite.sessions import Sample
 from suite.subjects import SUBJECTS, Setting
