@@ -14,8 +14,6 @@ from sam2fast.kernels.memory_attention import (
     apply_rope,
     memory_attention,
     memory_attention_reference,
-    rope_attention,
-    rope_attention_reference,
 )
 
 Call = Callable[[], Tensor]
@@ -106,13 +104,3 @@ def rotated_before(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: 
     """Self-attention by torch's own, of what is rotated now."""
     rotated = [apply_rope(x, cos, sin) for x in (query, key)]
     return lambda: F.scaled_dot_product_attention(*rotated, value)
-
-
-def rope_ways(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) -> dict[str, Call]:
-    """Self-attention by subject; torch's own attention finds queries and keys rotated already."""
-    arguments = query, key, value, cos, sin
-    return {
-        "rotated before, SDPA": rotated_before(*arguments),
-        "sam2fast": kernel_if_any(lambda: rope_attention(*arguments), query.device),
-        "reference": lambda: rope_attention_reference(*arguments),
-    }

@@ -211,5 +211,5 @@ def allowed_error(dtype: str, reference: float) -> float:
 
 
 def nan_last(value: float) -> float:
-    """A key by which NaN is the largest of all."""
+    """The value, or a key, by which NaN is infinite."""
     return value if value == value else float("inf")

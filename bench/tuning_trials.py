@@ -10,10 +10,11 @@ import importlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from backend_calls import OURS, by_triton, on_cpu, said
@@ -78,15 +79,10 @@ def subjects(search: Search, device: torch.device, source: str) -> list[Subject]
     return found
 
 
-@contextlib.contextmanager
-def launched_as(op: str, config: LaunchConfig) -> Iterator[None]:
+def launched_as(op: str, config: LaunchConfig) -> contextlib.AbstractContextManager[Any]:
     """Inside, the op is launched with this configuration whatever the table says."""
-    table, original = {**_launch.launch_table(), op: [config]}, _launch.launch_table
-    _launch.launch_table = lambda: table  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        _launch.launch_table = original
+    table = {**_launch.launch_table(), op: [config]}
+    return mock.patch.object(_launch, "launch_table", lambda: table)
 
 
 def expectations(prepared: Sequence[Subject], device: torch.device) -> list[Expected]:

@@ -51,10 +51,6 @@ class Context(NamedTuple):
     rehearse: bool = False
 
 
-class MissingPackageError(Exception):
-    """The job needs a package that is not here."""
-
-
 def environment(_: str, context: Context) -> Outcome:
     """Versions, the device, and the rates of a large copy and of large matrix products."""
     from suite.machine import machine
@@ -181,7 +177,7 @@ def call(name: str, context: Context) -> Outcome:
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
     missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None
     if missing:
-        raise MissingPackageError(missing[1])
+        raise ModuleNotFoundError(name=missing[1])
     bad = [note for note in notes if note.startswith(("WRONG", "FAILED"))]
     return Outcome(right, _speed_of_calls(rows), "; ".join(bad)[:200])
 
@@ -253,12 +249,10 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
     start = time.perf_counter()
     try:
         outcome = JOBS[job](argument, Context(torch.device(device), send, limit_s, rehearse))
-    except (ModuleNotFoundError, MissingPackageError) as error:
-        missing = str(error)
-        if isinstance(error, ModuleNotFoundError):
-            missing = (error.name or "").partition(".")[0]
-            if missing not in OPTIONAL:
-                raise
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in OPTIONAL:
+            raise
         write({"kind": "end", "right": True, "missing": missing})
         return 0
     print(f"{name}: {outcome} in {time.perf_counter() - start:.1f} s", flush=True)

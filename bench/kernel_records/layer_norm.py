@@ -5,7 +5,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import of_stages, random, small
+from inputs import STAGES, of_stages, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check
 from registry import TIMED, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
@@ -54,12 +54,7 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
 
 
 RECORD = Record(
-    # The first and the third stage of tiny and large.
-    cases=[
-        layer_norm_case(side * side, C, dtype)
-        for side, C in ((256, 96), (64, 384), (256, 144), (64, 576))
-        for dtype in TIMED
-    ],
+    cases=[layer_norm_case(rows, C, dtype) for rows, C in STAGES for dtype in TIMED],
     small=[layer_norm_case(8, 32, dtype) for dtype in TIMED],
     searches=[
         search(

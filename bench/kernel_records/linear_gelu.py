@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import of_stages, random, small
+from inputs import STAGES, of_stages, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
 from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 
@@ -48,12 +48,7 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
 
 LARGEST = (20_000, 1200, 2000)
 RECORD = Record(
-    # The first and the third stage of tiny and large.
-    cases=[
-        linear_gelu_case(side * side, C, 4 * C, dtype)
-        for side, C in ((256, 96), (64, 384), (256, 144), (64, 576))
-        for dtype in TIMED
-    ],
+    cases=[linear_gelu_case(rows, C, 4 * C, dtype) for rows, C in STAGES for dtype in TIMED],
     small=[linear_gelu_case(8, 16, 32, dtype) for dtype in TIMED],
     searches=[
         gelu_search("bfloat16", itertools.product((64, 128), (128, 256), (32, 64), (4, 8), (3, 4)), order=2),

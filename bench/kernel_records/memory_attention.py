@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from attention import in_float32, memory_ways, published, rope_ways, rotated_before
+from attention import in_float32, memory_ways, published, rotated_before
+from backend_calls import kernel_if_any
 from inputs import (
     M_CHANNELS,
     PAGES,
@@ -112,7 +113,12 @@ def self_attention_case(objects: int, dtype: torch.dtype, side: int = 64, d: int
         return [random(objects, 1, N, d, device=device, dtype=dtype, seed=i) for i in range(3)]
 
     def prepare(device: torch.device) -> Calls:
-        return rope_ways(*inputs(device), *rope_tables(side, d, device))
+        arguments = *inputs(device), *rope_tables(side, d, device)
+        return {
+            "rotated before, SDPA": rotated_before(*arguments),
+            "sam2fast": kernel_if_any(lambda: rope_attention(*arguments), device),
+            "reference": lambda: rope_attention_reference(*arguments),
+        }
 
     def exact(device: torch.device) -> torch.Tensor:
         return rotated_before(*(x.float() for x in inputs(device)), *rope_tables(side, d, device))()

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,16 +17,6 @@ from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.window_attention import window_attention, window_attention_reference
 from sam2fast.kernels.window_attention.sdpa import CUDNN, DEFAULT, FLASH
 from sam2fast.kernels.window_attention.shapes import WIDEST
-
-
-def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> dict[str, Callable[[], Tensor]]:
-    """Attention in windows by subject: the dispatcher's choice, which for a whole map may be SDPA, and our kernel."""
-    arguments = qkv, bias, heads, window, (2, 2) if pooled else None
-
-    def call() -> Tensor:
-        return window_attention(*arguments)
-
-    return {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled)} | both_ways(call, qkv.device)
 
 
 def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:
@@ -63,7 +53,9 @@ def window_case(block: Windowed, dtype: torch.dtype) -> Case:
     def prepare(device: torch.device) -> Calls:
         qkv = random(1, side, side, 3 * heads * d, device=device, dtype=dtype)
         bias = random(3 * heads * d, device=device, dtype=dtype, seed=1)
-        return window_ways(qkv, bias, heads, window, stride == 2)
+        pooling = (2, 2) if stride == 2 else None  # the dispatcher's choice for a whole map may be SDPA
+        own = both_ways(lambda: window_attention(qkv, bias, heads, window, pooling), device)
+        return {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, stride == 2)} | own
 
     return Case(
         "window_attention",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parity_rows import nan_last
 from torch import Tensor
 
 from sam2fast.utils.testing import relative_error
@@ -78,9 +79,5 @@ def worst_error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
     """
     if [x.shape for x in expected] != [x.shape for x in actual]:
         return float("inf")
-    return max(_nan_is_worst(relative_error(a, b)) for x, y in zip(expected, actual, strict=True)
+    return max(nan_last(relative_error(a, b)) for x, y in zip(expected, actual, strict=True)
                for a, b in zip(x, y, strict=True))  # fmt: skip
-
-
-def _nan_is_worst(error: float) -> float:
-    return error if error == error else float("inf")
