@@ -20,12 +20,8 @@ from sam2fast.modeling.position_encoding import axial_rope
 # tokens of its pointers (16, of four tokens each).
 N, D, M_CHANNELS, PAGES, POINTERS = 4096, 256, 64, 7, 64
 FULL_HD = (1080, 1920)
-STAGES = (
-    (65536, 96),
-    (4096, 384),
-    (65536, 144),
-    (4096, 576),
-)  # positions and channels of tiny's and large's 1st and 3rd
+# Positions and channels of the first and the third stage of tiny, and of large.
+STAGES = ((65536, 96), (4096, 384), (65536, 144), (4096, 576))
 
 
 class Windowed(NamedTuple):

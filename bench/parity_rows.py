@@ -119,22 +119,21 @@ class Plan(NamedTuple):
     most: tuple[int, ...]
 
 
-def simple_check(
-    draw: Callable[..., Draw], *plans: Plan, ops: Sequence[str], launchers: Sequence[str], **more: Any
-) -> Check:
+def simple_check(draw: Callable[..., Draw], *plans: Plan, launchers: Sequence[str], **more: Any) -> Check:
     """A comparison whose inputs make one group.
 
     Args:
         draw: makes an input; is given the most that sizes may be, a dtype, a generator and a device.
         plans: full, short, quick and tiny.
         launchers: names, with ``:1`` where tests falsify the second result.
+        more: fields of the check; its ``ops`` are by default the folder that the launchers are in.
     """
 
     def groups(plan: Plan, dtype: torch.dtype | None, _: None, *on: Any) -> Iterator[Iterator[Draw]]:
         yield (draw(plan.most, dtype, *on) for _ in range(plan.draws))
 
     parts = [(name, int(part or 0)) for name, _, part in (each.partition(":") for each in launchers)]
-    return Check(groups, *plans, ops, parts, **more)
+    return Check(groups, *plans, **{"ops": (launchers[0].partition(".")[0],), "launchers": parts, **more})
 
 
 @torch.no_grad()

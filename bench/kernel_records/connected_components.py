@@ -115,7 +115,6 @@ RECORD = Record(
         "connected_components": simple_check(
             draw,
             *(Plan(310, (64, 300, 300)), Plan(31, (64, 300, 300)), Plan(4, (3, 40, 40)), Plan(3, (2, 12, 12))),
-            ops=("connected_components",),
             launchers=[f"connected_components.kernel.connected_components_triton:{part}" for part in (0, 1)],
             **EXACT,
         )

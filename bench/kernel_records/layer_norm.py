@@ -88,7 +88,6 @@ RECORD = Record(
         "layer_norm": simple_check(
             draw,
             *(Plan(40, (20_000, 1200)), Plan(10, (20_000, 1200)), Plan(4, (100, 150)), Plan(2, (20, 150))),
-            ops=("layer_norm",),
             launchers=["layer_norm.kernel.add_layer_norm_triton:1"],
         )
     },

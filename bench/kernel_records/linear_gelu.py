@@ -64,7 +64,6 @@ RECORD = Record(
         "linear_gelu": simple_check(
             draw,
             *(Plan(40, LARGEST), Plan(10, LARGEST), Plan(4, (100, 150, 100)), Plan(2, (20, 150, 100))),
-            ops=("linear_gelu",),
             launchers=["linear_gelu.kernel.linear_gelu_triton"],
         )
     },

@@ -72,7 +72,6 @@ RECORD = Record(
         "preprocess": simple_check(
             draw,
             *(Plan(40, (1500,)), Plan(10, (1500,)), Plan(4, (40,)), Plan(2, (12,))),
-            ops=("preprocess",),
             launchers=["preprocess.kernel.resize_and_normalise_triton"],
             dtypes=(torch.float32,),
         )
