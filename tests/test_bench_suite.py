@@ -9,7 +9,7 @@ import pytest
 import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of, rows
 from suite import __main__ as command
-from suite import image_cases, plans, process_cases, subjects, timing, video_cases
+from suite import plans, process_cases, sessions, subjects, timing, video_cases
 from suite.machine import BENCH, commit, machine
 from suite.missing import MissingError
 from suite.plans import CASES, case_of
@@ -168,7 +168,7 @@ ALL = [case.name for case in CASES[:7]]
     ],
 )
 def test_small_runs(dtype, names, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_cases, "POINTS_PER_SIDE", 2)
+    monkeypatch.setattr(sessions, "POINTS_PER_SIDE", 2)
     texts = {"only": names, "subject": BOTH, "dtype": [dtype], "size": ["nano"]}
     numbers = {"image-size": 64, "objects": 2, "history": 12, "runs": 2, "frames": 3}
     chosen = [f"--{name}={value}" for name, values in texts.items() for value in values]

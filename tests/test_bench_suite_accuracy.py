@@ -5,11 +5,10 @@ import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of, rows
 from figures.suite import paths
 from suite import accuracy, plans, process_cases, subjects, timing, video_cases
-from suite.image_cases import unlike_masks
 from suite.missing import GaveUpError
 from suite.plans import THROUGHPUT, case_of
 from suite.results import validate_row
-from suite.sessions import worst_error
+from suite.sessions import unlike_masks, worst_error
 from suite.subjects import Setting
 from suite.timing import measure, opened, run
 

@@ -24,7 +24,9 @@ from suite.timing import run
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parsed(arguments)
     if given.list:
-        print(listing())
+        print("cases:", *(f"  {case.name}: {case.note}" for case in CASES), sep="\n")
+        print("subjects:", *(f"  {name}" for name in SUBJECTS), sep="\n")
+        print("steps for a GPU:", *(f"  {name}" for name in plans.GPU_STEPS), sep="\n")
         return
     groups = _groups(given)
     if not groups:
@@ -63,13 +65,6 @@ def _groups(given: argparse.Namespace) -> list[plans.Group]:
         return plans.asked_for(given)
     named = plans.chosen(CASES, given.only)
     return [group for group in plans.cpu() if group.case in named]
-
-
-def listing() -> str:
-    """Cases and subjects, and the steps of ``make gpu`` that measure them."""
-    lines = ["cases:", *(f"  {case.name}: {case.note}" for case in CASES)]
-    lines += ["subjects:", *(f"  {name}" for name in SUBJECTS)]
-    return "\n".join([*lines, "steps for a GPU:", *(f"  {name}" for name in plans.GPU_STEPS)])
 
 
 def _count(text: str) -> int:

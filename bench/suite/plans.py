@@ -16,9 +16,19 @@ from typing import Any
 
 from gpu_plan.steps import CALLS
 
-from suite.image_cases import MASKS_HEIGHT, MASKS_WIDTH, POINTS_PER_SIDE, Boxes, Encode, Masks, Predict, unlike_masks
 from suite.process_cases import cold_start, peak_memory
-from suite.sessions import Session, worst_error
+from suite.sessions import (
+    MASKS_HEIGHT,
+    MASKS_WIDTH,
+    POINTS_PER_SIDE,
+    Boxes,
+    Encode,
+    Masks,
+    Predict,
+    Session,
+    unlike_masks,
+    worst_error,
+)
 from suite.subjects import SUBJECTS, Setting
 from suite.video_cases import MEASURED_TOGETHER, PREFILLED, Steady, Stream, Throughput
 
