@@ -29,8 +29,8 @@ DATASETS = [*VIDEO, "matplotlib>=3.8"]
 NOTEBOOKS = [*VIDEO, "scipy>=1.11", "matplotlib>=3.8", "ipykernel>=6.29", "nbmake>=1.5"]
 TEST = [
     "pytest>=8",
-    "click>=8.2",  # its CliRunner keeps stderr apart from stdout
     "pytest-benchmark>=4",
+    "click>=8.2",  # its CliRunner keeps stderr apart from stdout
     "pytest-xdist>=3.5",
     "hypothesis>=6.100,<7",
     "scikit-image>=0.22",

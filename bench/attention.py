@@ -9,54 +9,28 @@ import torch.nn.functional as F
 from backend_calls import RefusedError, kernel_if_any, may_refuse
 from inputs import MemoryArguments
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sam2fast.kernels.memory_attention import (
     apply_rope,
     memory_attention,
     memory_attention_reference,
-    rope_attention,
-    rope_attention_reference,
 )
-from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
 
 Call = Callable[[], Tensor]
 
-BACKENDS = (
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.MATH,
-)
 # Scores that are held whole may take so much memory on a CPU, with their copies.
 MOST_ON_CPU = 4 * 2**30
 
 
-def if_scores_fit(call: Call, scores: int, device: torch.device) -> Call:
-    """``call``, which refuses where so many scores, in fp32 and four copies, are more than the device has room for."""
-
-    def run() -> Tensor:
-        room = MOST_ON_CPU
-        if device.type == "cuda":
-            room = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)
-        if 16 * scores > room:
-            raise RefusedError(f"{scores} scores do not fit into memory")
-        return call()
-
-    return run
-
-
-def by_backend(name: str, call: Call, scores: int, device: torch.device) -> dict[str, Call]:
-    """``call`` with each of torch's own ways of scaled dot product attention."""
-
-    def under(way: SDPBackend) -> Call:
-        def run() -> Tensor:
-            with sdpa_kernel(way):
-                return call()
-
-        return may_refuse(if_scores_fit(run, scores, device) if way == SDPBackend.MATH else run)
-
-    return {f"{name} {way.name}": under(way) for way in BACKENDS}
+def reference(arguments: MemoryArguments, device: torch.device) -> Tensor:
+    """The reference implementation, which refuses where its scores, in fp32 and four copies, have no room."""
+    (objects, K), N, L = arguments.memory.page_table.shape, arguments.query.shape[2], arguments.memory.pointers.shape[1]
+    room, scores = MOST_ON_CPU, objects * N * (K * N + L)
+    if device.type == "cuda":
+        room = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)
+    if 16 * scores > room:
+        raise RefusedError(f"{scores} scores do not fit into memory")
+    return memory_attention_reference(*arguments)
 
 
 def published_object(
@@ -66,23 +40,17 @@ def published_object(
     pointers: Tensor,  # (L, m)
     pointer_encoding: Tensor,  # (L, m)
     position_encoding: Tensor,  # (N, m)
-    key_weight: Tensor,
-    key_bias: Tensor,
-    value_weight: Tensor,
-    value_bias: Tensor,
-    cos: Tensor,
-    sin: Tensor,
+    *shared: Tensor,  # weight and bias of keys, then of values, and the tables of the rotation
     attend: Callable[[Tensor, Tensor, Tensor], Any] = F.scaled_dot_product_attention,
 ) -> Tensor:
     """Attention of one object as the original formulates it, with values projected for every token: ``(1, N, d)``."""
+    key_weight, key_bias, value_weight, value_bias, cos, sin = shared
     dtype, rotated = query.dtype, maps.shape[0] * maps.shape[1]
     encoded = (maps + position_encoding + time[:, None]).flatten(0, 1)
     keys = torch.cat([encoded, pointers + pointer_encoding]).to(dtype)
     values = torch.cat([maps.flatten(0, 1), pointers.to(dtype)])
-    key, value = (
-        F.linear(keys, key_weight, key_bias)[None, None],
-        F.linear(values, value_weight, value_bias)[None, None],
-    )
+    key = F.linear(keys, key_weight, key_bias)[None, None]
+    value = F.linear(values, value_weight, value_bias)[None, None]
     key = torch.cat([apply_rope(key[:, :, :rotated], cos, sin), key[:, :, rotated:]], dim=2)
     return attend(apply_rope(query, cos, sin), key, value)[:, 0]
 
@@ -125,41 +93,14 @@ def memory_ways(arguments: MemoryArguments, device: torch.device, compilers: boo
     """Memory attention by subject; the baseline is the published formulation with the attention that torch chooses.
 
     Args:
-        compilers: besides the baseline and ours what ``torch.compile`` makes of it, instead of torch's own backends.
+        compilers: besides the baseline and ours what ``torch.compile`` makes of it, instead of the reference.
     """
-    call = published(arguments)
     own = kernel_if_any(lambda: memory_attention(*arguments), device)
-    if compilers:
-        return {"projected values, SDPA": call, "sam2fast": own, **compiled(arguments)}
-    (objects, K), N, L = arguments.memory.page_table.shape, arguments.query.shape[2], arguments.memory.pointers.shape[1]
-    M = K * N + L
-    reference = if_scores_fit(lambda: memory_attention_reference(*arguments), objects * N * M, device)
-    ways = {"projected values, SDPA": call, "sam2fast": own, "reference": reference}
-    return ways | by_backend("projected values, SDPA", call, N * M, device)
-
-
-def fp8_ways(arguments: MemoryArguments, device: torch.device) -> dict[str, Call]:
-    """Memory attention exactly, which is the baseline, and with scores in fp8 where the device has it."""
-    ways: dict[str, Call] = {"sam2fast": lambda: memory_attention(*arguments)}
-    if device.type == "cuda" and too_old_for_fp8(device) is None:
-        ways["sam2fast in fp8"] = lambda: memory_attention(*arguments, fp8=True)
-    return ways
+    others = compiled(arguments) if compilers else {"reference": lambda: reference(arguments, device)}
+    return {"projected values, SDPA": published(arguments), "sam2fast": own, **others}
 
 
 def rotated_before(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) -> Call:
     """Self-attention by torch's own, of what is rotated now."""
     rotated = [apply_rope(x, cos, sin) for x in (query, key)]
     return lambda: F.scaled_dot_product_attention(*rotated, value)
-
-
-def rope_ways(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) -> dict[str, Call]:
-    """Self-attention by subject; torch's own attention finds queries and keys rotated already."""
-    arguments = query, key, value, cos, sin
-    call = rotated_before(*arguments)
-    ways: dict[str, Call] = {
-        "rotated before, SDPA": call,
-        "sam2fast": kernel_if_any(lambda: rope_attention(*arguments), query.device),
-        "reference": lambda: rope_attention_reference(*arguments),
-    }
-    scores = query.shape[:-1].numel() * key.shape[2]
-    return ways | by_backend("rotated before, SDPA", call, scores, query.device)

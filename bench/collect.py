@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_plan.launch_rows import merged, stored, text_of
-from gpu_plan.records import NAME, Record, read_records
+from gpu_plan.records import NAME, Record, merged, read_records, stored, text_of
 from reports import file_name, write_json, write_text
 
 BENCH = Path(__file__).resolve().parent
@@ -47,12 +46,14 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
     if found["row"]["rehearsal"]:
         raise SystemExit(f"{folder / NAME} is of a rehearsal; its times mean nothing")
     machine, date = found["row"]["machine"], found["row"]["date"]
-    parts = _parts(records)
-    verdicts = [{"step": r["step"], **{name: r[name] for name in ("verdict", "figure", "seconds")}}
+    verdicts = [{name: r[name] for name in ("step", "verdict", "figure", "seconds")}
                 for r in records if r["kind"] == "verdict"]  # fmt: skip
-    written = [
-        _report(results / f"{file_name(machine['device'])}-{date}.json", date, machine, {**parts, "verdicts": verdicts})
-    ]
+    # Parts that are not measured again stay as they are.
+    path = results / f"{file_name(machine['device'])}-{date}.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
+    parts = {**content["parts"], **_parts(records), "verdicts": verdicts}
+    write_json(path, {**content, "date": date, "machine": machine, "parts": parts})
+    written = [path]
     suite = [r["row"] for r in records if r["kind"] == "row" and r["part"] == "suite"]
     if suite:
         from suite.results import Results
@@ -73,19 +74,9 @@ def _parts(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
     parts: dict[str, dict[Any, dict[str, Any]]] = {}
     for number, record in enumerate(records):
         if record["kind"] == "row" and record["part"] not in ELSEWHERE:
-            row = record["row"]
-            names = KEYS.get(record["part"])
-            key = tuple(row.get(name) for name in names) if names else number
-            parts.setdefault(record["part"], {})[key] = row
+            key = tuple(record["row"].get(name) for name in KEYS.get(record["part"], ())) or number
+            parts.setdefault(record["part"], {})[key] = record["row"]
     return {part: list(rows.values()) for part, rows in parts.items()}
-
-
-def _report(path: Path, date: str, machine: dict[str, Any], parts: dict[str, Any]) -> Path:
-    """Parts that are not measured again stay as they are."""
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
-    content |= {"date": date, "machine": machine, "parts": content["parts"] | parts}
-    write_json(path, content)
-    return path
 
 
 def main() -> None:

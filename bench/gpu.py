@@ -13,6 +13,7 @@ launch table.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -70,10 +71,8 @@ def visit(arguments: argparse.Namespace) -> int:
         to_run = [step._replace(limit_s=arguments.budget) for step in to_run]
 
     def summarise() -> None:
-        try:
+        with contextlib.suppress(OSError):  # which is printed at the end, too
             (out / "summary.md").write_text(table(steps, records))
-        except OSError as error:
-            print(f"the table could not be written: {error}", flush=True)
 
     own = [sys.executable, str(Path(__file__).resolve()), "--device", arguments.device]
     own += ["--rehearse"] * arguments.rehearse
@@ -100,7 +99,7 @@ def visit(arguments: argparse.Namespace) -> int:
 
 def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str]:
     """Of the steps' processes: where modules and the launch table are found."""
-    from gpu_plan.launch_rows import write_table
+    from gpu_plan.records import write_table
 
     table = out / "launch_table.json"
     path = [str(ROOT), *([str(CARRIED)] if CARRIED.is_dir() else []), os.environ.get("PYTHONPATH", "")]

@@ -5,16 +5,17 @@ differences between kernels. A call that cannot be recorded, since it waits for 
 """
 
 import contextlib
-import functools
-import gc
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
-from backend_calls import said
+from backend_calls import OURS, said
+from registry import Case, check
+from suite.subjects import timed
 
-from sam2fast.profiling.limits import samples, wait
+from sam2fast.profiling.limits import Limits, samples, wait
+from sam2fast.tracking.cuda_graphs import CudaGraphs
 
 REPLAYED, CLOCK = "graph replay", "clock"
 # Calls that are made without waiting, to time the host alone. CUDA queues about a thousand launches.
@@ -22,39 +23,58 @@ QUEUED = 10
 MOST_RUNS = 200
 
 
-class Timing(NamedTuple):
-    """Milliseconds per call, and MiB."""
-
-    p20: float
-    p50: float
-    p80: float
-    wall: float  # of one eager call with the host's share, waiting for the device
-    host_us: float  # microseconds until an eager call returns, without waiting; averaged over several
-    peak_mib: float  # allocated during the call beyond what was there; NaN where torch does not count
-    timed_by: str  # "graph replay", "events: " and why not, or on a CPU "clock"
-
-
 class NotRecordableError(RuntimeError):
     """A call that does not become a CUDA graph."""
 
 
-def measure(call: Callable[[], Any], device: torch.device, budget_s: float = 0.5) -> Timing:
-    """Percentiles over as many calls as fit the budget, at least five, after a warm-up.
+def measure(call: Callable[[], Any], device: torch.device, budget_s: float = 0.5) -> dict[str, Any]:
+    """Times of a call, as columns of a row, over as many calls as fit the budget, at least five, after a warm-up.
 
     On a GPU each replay is timed by events. The device's cache is flushed before it: inputs come from memory.
+
+    Returns:
+        Percentiles of milliseconds; milliseconds of one eager call with the host's share (``wall ms``); microseconds
+        until an eager call returns, without waiting (``host us``); what it was timed by: "graph replay", "events: " and
+        why not, or on a CPU "clock"; MiB allocated during the call beyond what was there, where torch counts them.
     """
     wall = _wall_s(call, device)
-    host_us = _host_us(call, device, wall, budget_s)
-    peak = _peak(call, device)
+    host_us, peak = _host_us(call, device, wall, budget_s), _peak_mib(call, device)
     taken, timed_by = _samples(call, device, _runs(wall, budget_s))
-    p20, p50, p80 = (taken[int(q * (len(taken) - 1))] for q in (0.2, 0.5, 0.8))
-    return Timing(p20, p50, p80, wall * 1e3, host_us, peak, timed_by)
+    percentiles = {f"p{q} ms": taken[q * (len(taken) - 1) // 100] for q in (20, 50, 80)}
+    return percentiles | {"wall ms": wall * 1e3, "host us": host_us, "timed by": timed_by, "peak MiB": peak}
 
 
 def device_time(call: Callable[[], Any], device: torch.device, budget_s: float, least: int = 5) -> tuple[float, str]:
     """The median of :func:`measure` alone, in milliseconds, and what it was timed by; of so many calls at least."""
     taken, timed_by = _samples(call, device, _runs(_wall_s(call, device), budget_s, least))
     return taken[len(taken) // 2], timed_by
+
+
+def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str, Any]]:
+    """A row for each subject that runs here, the baseline first.
+
+    Raises:
+        WrongResultError: a result differs by more than the case allows; nothing is timed then.
+    """
+    rows = []
+    with torch.no_grad():
+        for subject, call in check(case, case.prepare(device), device).items():
+            row = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject}
+            row |= measure(call, device) | {"FLOP": case.work.products, "bytes": case.work.bytes}
+            row["of limit"] = limits.fraction(case.dtype, row["FLOP"], row["bytes"], row["p50 ms"])
+            rows.append(row)
+            print({key: f"{x:.3g}" if isinstance(x, float) else x for key, x in row.items()}, flush=True)
+    return rows
+
+
+def speed(rows: Sequence[dict[str, Any]]) -> str:
+    """Our time, its share of the limit, and how much faster than the baseline it is."""
+    ours = next((row for name in OURS for row in rows if row["subject"] == name), None)
+    if ours is None:
+        return ""
+    ratio = rows[0]["p50 ms"] / ours["p50 ms"]
+    share, baseline = ours["of limit"], rows[0]["subject"]
+    return f"{ours['op']} {ours['shape']}: {ours['p50 ms']:.3g} ms, {share:.0%} of the limit, {ratio:.2f}x {baseline}"
 
 
 def _runs(wall: float, budget_s: float, least: int = 5) -> int:
@@ -64,11 +84,7 @@ def _runs(wall: float, budget_s: float, least: int = 5) -> int:
 def _wall_s(call: Callable[[], Any], device: torch.device) -> float:
     """Seconds of a call, after a first one."""
     call()
-    wait(device)
-    start = time.perf_counter()
-    call()
-    wait(device)
-    return time.perf_counter() - start
+    return timed(str(device), call)[0]
 
 
 def _host_us(call: Callable[[], Any], device: torch.device, wall: float, budget_s: float) -> float:
@@ -82,9 +98,9 @@ def _host_us(call: Callable[[], Any], device: torch.device, wall: float, budget_
     return taken / runs * 1e6
 
 
-def _peak(call: Callable[[], Any], device: torch.device) -> float:
+def _peak_mib(call: Callable[[], Any], device: torch.device) -> float | str:
     if device.type != "cuda":
-        return float("nan")
+        return ""
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     call()
@@ -105,85 +121,30 @@ def _samples(call: Callable[[], Any], device: torch.device, runs: int) -> tuple[
 
 
 @contextlib.contextmanager
-def recorded(call: Callable[[], Any], device: torch.device) -> Iterator[Callable[[], Any]]:
+def recorded(call: Callable[[], Any], device: torch.device) -> Iterator[Callable[[], None]]:
     """Inside, a function that replays one recorded call on the current stream. Its memory goes back afterwards.
 
     Raises:
         NotRecordableError: the call waits for the device, or cannot be captured; it can be made as before.
     """
-    stream = _stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-    with torch.cuda.device(device), torch.cuda.stream(stream):
-        try:
-            _warm_up(call)
-            torch.cuda.synchronize(device)
-            kept = _capture(call, graph, pool, device)
-        except Exception as error:  # whatever the call or CUDA raises
-            raise NotRecordableError(said(error)) from error
-        finally:
-            torch.cuda.synchronize(device)
+
+    def run() -> None:
+        call()
+
+    graphs, mode = CudaGraphs(device), torch.cuda.get_sync_debug_mode()
     try:
-        yield graph.replay
+        torch.cuda.set_sync_debug_mode("error")  # a call that waits is found before it spoils a capture
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+        replay = graphs.record(run)
+    except Exception as error:  # whatever the call or CUDA raises
+        raise NotRecordableError(said(error.__cause__ or error)) from error
+    try:
+        yield replay
     finally:
         torch.cuda.synchronize(device)
-        del kept
-        graph.reset()
+        del replay
+        graphs.clear()
         torch.cuda.empty_cache()
-
-
-@functools.cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all recordings: what libraries keep for each stream is made once, outside the graphs' memory."""
-    return torch.cuda.Stream(device)
-
-
-def _warm_up(call: Callable[[], Any]) -> None:
-    """Libraries make what they need for the stream. Then a call that waits is found before it spoils a capture."""
-    call()
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        call()
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-
-
-def _capture(call: Callable[[], Any], graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device) -> Any:
-    """The result of the call, whose memory the graph writes to.
-
-    Not ``torch.cuda.graph``, which stays on its own stream where a capture fails, and collects garbage every time.
-    """
-    collecting = gc.isenabled()
-    gc.disable()  # what is collected may free memory of the device, which ends a capture
-    try:
-        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-        try:
-            kept = call()
-        except BaseException:
-            _abandon(graph, pool, device)
-            raise
-        try:
-            graph.capture_end()
-        except RuntimeError:
-            _return_pool(pool, device)
-            raise
-    finally:
-        if collecting:
-            gc.enable()
-    return kept
-
-
-def _abandon(graph: torch.cuda.CUDAGraph, pool: Any, device: torch.device) -> None:
-    try:
-        graph.capture_end()
-    except RuntimeError:
-        _return_pool(pool, device)
-
-
-def _return_pool(pool: Any, device: torch.device) -> None:
-    """Torch goes on taking memory from the pool where a capture did not end well."""
-    index = torch.cuda.current_device() if device.index is None else device.index
-    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
-        with contextlib.suppress(AttributeError, RuntimeError):
-            getattr(torch._C, name)(index, pool)

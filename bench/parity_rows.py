@@ -21,11 +21,12 @@ MODE = os.environ.get("SAM2FAST_PARITY", "short")
 FLOAT32, SLACK = 1e-4, 2.0
 ALL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FEW_DTYPES = ALL_DTYPES[:2]  # for a short visit to a GPU, where every combination is compiled first
-Plan = TypeVar("Plan")
+AnyPlan = TypeVar("AnyPlan")
 Row = dict[str, Any]
+EXACT = {"dtypes": (None,), "is_exact": True}  # of an op that has one dtype, whose results have to be equal
 
 
-def planned(full: Plan, short: Plan, sanitizer: Plan, rehearsal: Plan) -> Plan:
+def planned(full: AnyPlan, short: AnyPlan, sanitizer: AnyPlan, rehearsal: AnyPlan) -> AnyPlan:
     """What is tried in this process."""
     return {"full": full, "short": short, "sanitizer": sanitizer, "rehearsal": rehearsal}[MODE]
 
@@ -37,6 +38,11 @@ def name_of(dtype: torch.dtype) -> str:
 def integer(low: int, high: int, generator: torch.Generator) -> int:
     """Both ends included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def sizes(most: Iterable[int], generator: torch.Generator) -> list[int]:
+    """A random size up to each of the largest ones."""
+    return [integer(1, each, generator) for each in most]
 
 
 def tensors(result: Any) -> list[Tensor]:
@@ -53,15 +59,12 @@ class Draw(NamedTuple):
     judge: Callable[[list[Tensor]], Mapping[str, int]] | None = None  # counts for the row, among them ``wrong``
 
 
-def equal_to(expected: Any, weight: int = 1, **counts: int) -> Callable[[list[Tensor]], Mapping[str, int]]:
-    """Judges results that have to be equal; ``weight`` is how many are wrong if they are not."""
+def equal_to(expected: Any) -> Callable[[list[Tensor]], Mapping[str, int]]:
+    """Judges results that have to be equal."""
     right = tensors(expected)
-
-    def judge(found: list[Tensor]) -> Mapping[str, int]:
-        same = all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(right, found, strict=True))
-        return {"wrong": 0 if same else weight, **counts}
-
-    return judge
+    return lambda found: {
+        "wrong": int(not all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(right, found, strict=True)))
+    }
 
 
 class Check(NamedTuple):
@@ -107,6 +110,30 @@ class Check(NamedTuple):
     def planned_dtypes(self) -> Sequence[torch.dtype | None]:
         wanted = planned(ALL_DTYPES, FEW_DTYPES, ALL_DTYPES, FEW_DTYPES[:1])
         return [dtype for dtype in self.dtypes if dtype is None or dtype in wanted]
+
+
+class Plan(NamedTuple):
+    """So many random inputs, of sizes up to these."""
+
+    draws: int
+    most: tuple[int, ...]
+
+
+def simple_check(draw: Callable[..., Draw], *plans: Plan, launchers: Sequence[str], **more: Any) -> Check:
+    """A comparison whose inputs make one group.
+
+    Args:
+        draw: makes an input; is given the most that sizes may be, a dtype, a generator and a device.
+        plans: full, short, quick and tiny.
+        launchers: names, with ``:1`` where tests falsify the second result.
+        more: fields of the check; its ``ops`` are by default the folder that the launchers are in.
+    """
+
+    def groups(plan: Plan, dtype: torch.dtype | None, _: None, *on: Any) -> Iterator[Iterator[Draw]]:
+        yield (draw(plan.most, dtype, *on) for _ in range(plan.draws))
+
+    parts = [(name, int(part or 0)) for name, _, part in (each.partition(":") for each in launchers)]
+    return Check(groups, *plans, **{"ops": (launchers[0].partition(".")[0],), "launchers": parts, **more})
 
 
 @torch.no_grad()
@@ -183,5 +210,5 @@ def allowed_error(dtype: str, reference: float) -> float:
 
 
 def nan_last(value: float) -> float:
-    """A key by which NaN is the largest of all."""
+    """The value, or a key, by which NaN is infinite."""
     return value if value == value else float("inf")

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from backend_calls import RefusedError
 from parity_rows import Check, tensors
-from tuning_candidates import Search
 
 from sam2fast.kernels._launch import ANY
 from sam2fast.utils.testing import relative_error
 
 Calls = Mapping[str, Callable[[], Any]]
+Candidate = tuple[dict[str, int], dict[str, int]]  # meta and options of a row
+OPTIONS = ("num_warps", "num_stages")
+# Of a multiprocessor of sm_90: registers, and shared memory in bytes, of which every program takes some for itself.
+REGISTERS, SHARED, SHARED_PER_PROGRAM = 65536, 233472, 1024
 # In bfloat16, results may be so much farther from the fp32 one than the baseline's is, and so far at least.
 SLACK, FLOOR = 2.0, 0.01
 MOST = 0.1  # that the baseline may be from it
@@ -57,6 +60,46 @@ class Case:
 
     def runs_on(self, device: torch.device) -> bool:
         return self.device in ("", device.type)
+
+
+class Search(NamedTuple):
+    """What is tried for one row of the table."""
+
+    op: str
+    dtype: str = ANY
+    shape: str = ANY
+    candidates: Sequence[Candidate] = ()
+    cases: tuple[str, ...] = ()  # ops whose cases decide: those of this dtype and shape class
+    # If given, the row says under this name which of torch's own ways is taken instead of the kernel; 0 is the kernel.
+    choice: str = ""
+    choices: tuple[int, ...] = ()
+    order: int = 3  # rows with a smaller number are searched first
+
+    @property
+    def name(self) -> str:
+        return f"{self.op} {self.dtype} {self.shape}"
+
+
+def search(op: str, names: str, values: Iterable[tuple[int, ...]], **more: Any) -> Search:
+    """The search of a row, decided by cases of ``op`` unless other ``cases`` are named.
+
+    Args:
+        names: of a candidate's numbers: of its meta, and ``num_warps`` and ``num_stages``.
+        values: the numbers of each candidate, in the order of the names; the last ones may be left out.
+        more: fields of the search.
+    """
+    candidates = []
+    for each in values:
+        named = dict(zip(names.split(), each, strict=False))
+        options = {name: named.pop(name) for name in OPTIONS if name in named}
+        candidates.append((named, options))
+    return Search(op, candidates=candidates, **{"cases": (op,), **more})
+
+
+def programs_at_once(shared: int, registers: int, warps: int) -> int:
+    """How many programs of so much shared memory, registers of each thread, and warps a multiprocessor runs at once."""
+    by_registers = REGISTERS // (-(-registers // 8) * 8 * 32 * warps)
+    return min(SHARED // (shared + SHARED_PER_PROGRAM), by_registers, 64 // warps)
 
 
 class Sample(NamedTuple):

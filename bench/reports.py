@@ -15,8 +15,9 @@ def write_report(folder: Path, name: str, /, *, machine: dict[str, Any], **conte
     Args:
         machine: what :func:`suite.machine.machine` says, or that and more: no file is without versions and commit.
     """
-    path = folder / f"{name}-{_today()}.json"
-    write_json(path, {"date": _today(), "machine": machine, **content})
+    today = datetime.date.today().isoformat()
+    path = folder / f"{name}-{today}.json"
+    write_json(path, {"date": today, "machine": machine, **content})
     return path
 
 
@@ -32,7 +33,3 @@ def write_text(path: Path, text: str) -> None:
 def file_name(device: str) -> str:
     """The name of a device as part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-
-
-def _today() -> str:
-    return datetime.date.today().isoformat()

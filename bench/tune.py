@@ -6,7 +6,7 @@
     SAM2FAST_LAUNCH_TABLE=mine.json python bench/tune.py --seconds 600
     python bench/tune.py --device cpu --small     # a rehearsal without a GPU, which stores nothing
 
-Every candidate's result is checked before anything is timed, by processes of their own (``tuning_workers.py``), which
+Every candidate's result is checked before anything is timed, by processes of their own (``tuning_trials.py``), which
 also compile. A row is written as soon as its candidates are through: into the file that ``SAM2FAST_LAUNCH_TABLE``
 names, which begins as a copy of the packaged table, or else into that. The rows of other GPUs stay as they are. The row
 that was there is always one of the candidates. ``--op``, ``--shape`` and ``--dtype`` choose rows, each may be
@@ -26,13 +26,12 @@ from typing import Any, NamedTuple
 
 import torch
 from backend_calls import on_cpu, said
-from gpu_plan.launch_rows import merged, text_of
+from gpu_plan.records import merged, text_of
 from kernel_records import SEARCHES
 from measure import device_time
+from registry import Search
 from reports import write_text
-from tuning_candidates import Search
-from tuning_trials import CASES, SMALL_CASES, Attempt, subjects, times
-from tuning_workers import NO_TIME, Judges
+from tuning_trials import CASES, NO_TIME, SMALL_CASES, Attempt, Judges, subjects, times
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, architecture
@@ -67,13 +66,9 @@ def table_file() -> Path:
 
 def attempts_of(search: Search, stored: LaunchConfig, small: bool = False) -> list[Attempt]:
     """The row that is stored, torch's own ways where the row may name one, and the candidates; each once."""
-    blocks, name = dict(stored.meta), search.choice
-    found = [Attempt(blocks, dict(stored.options), not (name and blocks.get(name)))]
-    if name:
-        blocks = {key: value for key, value in blocks.items() if key != name}
-        found = [found[0]._replace(meta=blocks | {name: stored.meta.get(name, 0)})]
-        found += [Attempt(blocks | {name: choice}, dict(stored.options), False) for choice in search.choices]
-        found.append(Attempt(blocks | {name: 0}, dict(stored.options)))
+    name, options = search.choice, dict(stored.options)
+    chosen = [{name: choice} for choice in (stored.meta.get(name, 0), *search.choices, 0)] if name else [{}]
+    found = [Attempt({**stored.meta, **choice}, options, not any(choice.values())) for choice in chosen]
     kernels = [Attempt(meta | ({name: 0} if name else {}), options) for meta, options in search.candidates]
     distinct = list({json.dumps(each, sort_keys=True): each for each in (*found, *kernels)}.values())
     if small:  # one beside the stored row, by the kernel

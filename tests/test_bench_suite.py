@@ -8,16 +8,15 @@ import sys
 import pytest
 import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of, rows
-from suite import image_cases, plans, process_cases, subjects, timing, video_cases
-from suite.cases import CASES, case_of
+from suite import __main__ as command
+from suite import plans, process_cases, sessions, subjects, timing, video_cases
 from suite.machine import BENCH, machine
 from suite.missing import MissingError
-from suite.results import Results
-from suite.run import run
-from suite.schema import SchemaError, validate
+from suite.plans import CASES, case_of
+from suite.results import Results, SchemaError, validate
 from suite.sessions import worst_error
 from suite.subjects import SUBJECTS, Setting
-from suite.timing import measure, opened
+from suite.timing import measure, opened, run
 
 
 @pytest.mark.parametrize(("patience_s", "rounds"), [(0.0, 2), (1e9, 4), (float("inf"), 4)])
@@ -151,8 +150,12 @@ ALL = [case.name for case in CASES[:7]]
     ],
 )
 def test_small_runs(dtype, names, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_cases, "POINTS_PER_SIDE", 2)
-    groups = plans.asked_for(names, ["nano"], [dtype], [64], [2], [12], BOTH, 2, "cpu", 3)
+    monkeypatch.setattr(sessions, "POINTS_PER_SIDE", 2)
+    texts = {"only": names, "subject": BOTH, "dtype": [dtype], "size": ["nano"]}
+    numbers = {"image-size": 64, "objects": 2, "history": 12, "runs": 2, "frames": 3}
+    chosen = [f"--{name}={value}" for name, values in texts.items() for value in values]
+    chosen += [f"--{name}={value}" for name, value in numbers.items()]
+    groups = plans.asked_for(command.parsed(chosen))
     results = Results(tmp_path, machine())
     assert run(groups, results.add)
     content = json.loads(results.path.read_text())

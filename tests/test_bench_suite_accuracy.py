@@ -4,13 +4,11 @@ import pytest
 import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of
 from suite import accuracy, plans, subjects, timing, video_cases
-from suite.cases import THROUGHPUT, case_of
-from suite.image_cases import unlike_masks
-from suite.run import run
-from suite.schema import validate_row
-from suite.sessions import worst_error
+from suite.plans import THROUGHPUT, case_of
+from suite.results import validate_row
+from suite.sessions import unlike_masks, worst_error
 from suite.subjects import Setting
-from suite.timing import measure, opened
+from suite.timing import measure, opened, run
 
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor

@@ -1,15 +1,18 @@
 """What the suite of whole calls measures when it is asked to: plans, steps for a GPU, their rehearsals, the command."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from gpu_plan import steps
 from suite import __main__ as command
 from suite import plans, subjects
-from suite.cases import CASES
-from suite.run import run
-from suite.schema import validate
+from suite.machine import BENCH
+from suite.plans import CASES
+from suite.results import validate
 from suite.subjects import SUBJECTS
+from suite.timing import run
 
 
 def test_every_case_is_planned():
@@ -75,19 +78,55 @@ def test_rehearsals(name):
         assert notes <= {"not asked for", "for CUDA only", "it has no streams"} and "sam2fast" not in left_out
 
 
+def asked_for(*arguments):
+    return plans.asked_for(command.parsed(arguments))
+
+
 def test_every_combination_that_is_asked_for():
-    groups = plans.asked_for(["steady"], ["t", "b+"], ["fp32", "bf16"], [1024], [1, 4, 16], [], [], 2, "cpu")
+    objects = [word for count in (1, 4, 16) for word in ("--objects", str(count))]
+    models = ("--size", "t", "--size", "b+", "--dtype", "fp32", "--dtype", "bf16")
+    groups = asked_for("--only", "steady", *models, *objects, "--image-size", "1024", "--runs", "2")
     assert len(groups) == 4 and {group.at for group in groups} == {((1, None), (4, None), (16, None))}
     assert {group.runs for group in groups} == {2} and {group.setting.image_size for group in groups} == {1024}
-    (boxes,) = plans.asked_for(["boxes"], [], [], [], [2], [50], ["sam2fast"], None, "cpu")
+    counts = ("--objects", "2", "--history", "50")
+    (boxes,) = asked_for("--only", "boxes", *counts, "--subject", "sam2fast")
     assert boxes.at == ((2, None),) and boxes.subjects == ("sam2fast",)
-    (encode,) = plans.asked_for(["encode"], [], [], [], [2], [50], [], None, "cpu")
+    (encode,) = asked_for("--only", "encode", *counts)
     assert encode.at == ((None, None),) and encode.subjects == SUBJECTS
-    asked = ["throughput"], ["t"], [], [], [], [], [], None
-    frames = [plans.asked_for(*asked, *rest)[0].setting.frames for rest in (("cpu",), ("cuda",), ("cpu", 5))]
+    frames = [asked_for("--only", "throughput", *rest)[0].setting.frames for rest in
+              ((), ("--device", "cuda"), ("--frames", "5"))]  # fmt: skip
     assert frames == [plans.CPU_FRAMES, None, 5]
-    (memory,) = plans.asked_for(["memory"], [], [], [], [], [300], [], None, "cpu")
+    (memory,) = asked_for("--only", "memory", "--history", "300")
     assert memory.at == ((4, 300),)
+
+
+WITHOUT = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"omegaconf", "hydra", "iopath", "sam2", "av", "scipy"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "sam2" else find_spec(name, *rest)
+from suite import __main__, plans
+from suite.timing import run
+rows = []
+names = ("video t", "image t", "stream t", "throughput t", "masks t", "cold start t")
+right = [run(plans.rehearsal(name), rows.append) for name in names]
+assert right == [False] * len(names), right
+for row in rows:
+    assert row["subjects"]["sam2fast"]["note"] == "not run: omegaconf is missing", row["subjects"]["sam2fast"]
+    expected = {"stream latency": "it has no streams", "cold start": "not run: omegaconf is missing"}
+    official = expected.get(row["case"], "the official package is not installed")
+    assert row["subjects"]["official"]["note"] == official, row["subjects"]["official"]
+"""
+
+
+def test_without_what_packages_are_built_with_rows_say_what_is_missing():
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=BENCH, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_command(tmp_path, capsys):

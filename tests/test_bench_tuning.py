@@ -12,12 +12,10 @@ import tune
 import tuning_faults
 import tuning_trials
 from bench_cases import small_case
-from gpu_plan.launch_rows import text_of
+from gpu_plan.records import text_of
 from kernel_records import SEARCHES, cases, small_cases
-from registry import expectation
-from tuning_candidates import Search
-from tuning_trials import Attempt, Subject
-from tuning_workers import NO_TIME, Judges
+from registry import Search, expectation
+from tuning_trials import NO_TIME, Attempt, Judges, Subject
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, launch_table

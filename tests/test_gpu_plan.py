@@ -12,8 +12,7 @@ from pathlib import Path
 import collect
 import pytest
 from gpu import BUDGET_S
-from gpu_plan.launch_rows import merged, text_of
-from gpu_plan.records import Records, read_records
+from gpu_plan.records import Records, merged, read_records, text_of
 from gpu_plan.steps import MOST_S, plan
 from waiting import wait_until
 
@@ -142,7 +141,7 @@ def test_parity(record_property, wrong):
 TESTED = """
 import sys, torch
 from gpu_plan.work import Context, _tested
-print(_tested(sys.argv[1], Context(torch.device("cpu"), lambda part, row: print(part, row["wrong"])), "rehearsal"))
+print(_tested(sys.argv[1], Context(torch.device("cpu"), lambda part, row: print(part, row["wrong"]), rehearse=True)))
 """
 
 

@@ -9,9 +9,9 @@ import torch
 from figures.kernels import SECTIONS, Gpu, floor
 from figures.results import Results
 from gpu_plan.steps import MICRO
+from inputs import M_CHANNELS, PAGES, POINTERS, D, N, hiera_blocks
 from kernel_records import RECORDS, preprocess, window_attention
 from kernel_records.memory_attention import SPLITS, TOKENS, memory_case, memory_work, self_attention_case, self_work
-from published_models import M_CHANNELS, PAGES, POINTERS, D, N, hiera_blocks
 from registry import Work
 
 from sam2fast.kernels._launch import launch_table

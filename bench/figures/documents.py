@@ -15,9 +15,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from suite.schema import SchemaError
+from suite.results import SchemaError
 
-from figures import kernels, suite, tables
+from figures import kernels, results, suite
 from figures.results import FiguresError, Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ RESULTS = ROOT / "bench" / "results"
 END = "<!-- /figures -->"
 PART = re.compile(rf"<!-- figures:([a-z0-9-]+) -->(.*?){END}", re.DOTALL)
 ANY = re.compile(r"<!--\s*/?figures.*?-->")
-SECTIONS: dict[str, Callable[[Results], str]] = {**suite.SECTIONS, **tables.SECTIONS, **kernels.SECTIONS}
+SECTIONS: dict[str, Callable[[Results], str]] = {**suite.SECTIONS, **results.SECTIONS, **kernels.SECTIONS}
 
 
 def generate(root: Path, results: Path) -> dict[str, str]:

@@ -14,11 +14,13 @@ from registry import Work
 from figures.results import Report, Results, table
 
 LAUNCH_TABLE = Path(__file__).resolve().parents[2] / "kernels" / "launch_table.json"
-# What is shown of a file, and under which name; the rest, as torch's other backends, is in the file alone.
+# What is shown of a file, and under which name; the rest is in the file alone.
 SHOWN = {
     "SDPA": "windows cut out, SDPA",
     "projected values, SDPA": "as published, SDPA",
     "rotated before, SDPA": "as published, SDPA",
+    "projected values, torch.compile": "as published, torch.compile",
+    "projected values, FlexAttention": "as published, FlexAttention",
     "scipy on the host": "scipy",
     "torch loop": "plain torch loop",
     "full-size logits": "full-size logits",
@@ -29,6 +31,7 @@ SHOWN = {
     "torch twin": "torch",  # codespell:ignore
     "reference": "torch",
     "sam2fast": "sam2fast",
+    "sam2fast in fp8": "sam2fast in fp8",
     "triton": "kernel",
 }
 # Whose time is compared with the limit, the first that was measured.

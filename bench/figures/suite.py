@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from suite.schema import validate
+from suite.results import validate
 
 from figures.results import FiguresError, Report, Results, machine, processor, seconds, several, small, table, write
 

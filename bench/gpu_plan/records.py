@@ -1,10 +1,13 @@
-"""Results as they come, a line of JSON each, kept in memory too in case the disk is full; and the table at the end."""
+"""Results as they come, a line of JSON each, kept in memory too in case the disk is full; the table at the end; and the
+launch table of a visit, which is the package's with the rows that were tuned since.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from figures import results as markdown
 from reports import write_text
 
 from gpu_plan.steps import Step
@@ -72,15 +75,48 @@ def read_records(path: Path) -> list[Record]:
 def table(steps: Sequence[Step], records: Records) -> str:
     """Step, verdict, figure, goal and seconds of every step, as Markdown."""
     verdicts = records.verdicts()
-    rows = [("step", "verdict", "figure", "goal", "s")]
+    rows, counts = [], []
     for step in steps:
         found = verdicts.get(step.name, {"verdict": NOT_REACHED, "figure": "", "seconds": 0})
-        rows.append((step.name, found["verdict"], found["figure"], step.goal, f"{found['seconds']:.0f}"))
-    rows.insert(1, ("---",) * 5)
-    lines = ["| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |" for row in rows]
-    counts = [verdicts.get(step.name, {"verdict": NOT_REACHED})["verdict"].partition(":")[0] for step in steps]
+        cells = (step.name, found["verdict"], found["figure"], step.goal, f"{found['seconds']:.0f}")
+        rows.append([cell.replace("|", "/").replace("\n", " ") for cell in cells])
+        counts.append(found["verdict"].partition(":")[0])
     said = ", ".join(f"{counts.count(kind)} {kind}" for kind in dict.fromkeys(counts))
-    lines += ["", f"{len(steps)} steps: {said}."]
-    if records.problem:
-        lines.append(f"RESULTS WERE NOT WRITTEN: {records.problem}")
-    return "\n".join(lines) + "\n"
+    text = markdown.table(("step", "verdict", "figure", "goal", "s"), rows) + f"\n\n{len(steps)} steps: {said}.\n"
+    return text + (f"RESULTS WERE NOT WRITTEN: {records.problem}\n" if records.problem else "")
+
+
+def stored(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The rows of the launch table that tuning has stored, with their ``op``."""
+    tuned = (record["row"] for record in records if record["kind"] == "row" and record["part"] == "tune")
+    return [row["stored"] for row in tuned if row.get("stored")]
+
+
+def write_table(packaged: Path, path: Path, records: Iterable[Record]) -> bool:
+    """Writes the table that the steps read and tuning changes; False where the disk has no room for it."""
+    table = merged(json.loads(packaged.read_text(encoding="utf-8")), stored(records))
+    try:
+        path.write_text(text_of(table), encoding="utf-8")
+    except OSError as error:
+        print(f"the package's launch table is used, and tuning stores nothing: {error}", flush=True)
+        return False
+    return True
+
+
+def merged(table: dict[str, Any], rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The table with each row in place of the one for the same GPU, dtype and shape class."""
+    result = dict(table)
+    for row in rows:
+        key = {name: row[name] for name in ("arch", "dtype", "shape")}
+        others = [old for old in result[row["op"]] if any(old[name] != value for name, value in key.items())]
+        result[row["op"]] = [*others, {**key, "meta": dict(row["meta"]), "options": dict(row["options"])}]
+    return result
+
+
+def text_of(table: dict[str, Any]) -> str:
+    """JSON with a line per row."""
+    ops = []
+    for op, rows in table.items():
+        lines = ",\n".join("    " + json.dumps(row) for row in rows)
+        ops.append(f'  "{op}": [\n{lines}\n  ]')
+    return "{\n" + ",\n".join(ops) + "\n}\n"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -35,10 +36,11 @@ class Log:
                 file.write(f"{step}: {line}\n")
 
 
+@dataclass
 class Runner:
     """Runs the plan of one visit.
 
-    Args:
+    Attributes:
         command: what a step is run by; its name is added.
         environment: of its process.
         records: where rows and verdicts go.
@@ -47,20 +49,15 @@ class Runner:
         after: called after each verdict.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        records: Records,
-        log: Log,
-        deadline: float,
-        jobs: int,
-        after: Callable[[], None],
-    ) -> None:
-        self._command, self._environment = list(command), dict(environment)
-        self._records, self._log, self._deadline, self._jobs = records, log, deadline, jobs
-        self._after, self._lock = after, threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    records: Records
+    log: Log
+    deadline: float
+    jobs: int
+    after: Callable[[], None]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: set[Any] = field(default_factory=set)
 
     def run(self, steps: Sequence[Step]) -> None:
         """Runs them in order; neighbours that are not ``alone`` side by side."""
@@ -69,13 +66,13 @@ class Runner:
                 for step in some:
                     self._one(step)
             else:
-                with ThreadPoolExecutor(self._jobs) as pool:
+                with ThreadPoolExecutor(self.jobs) as pool:
                     list(pool.map(self._one, some))
 
     def kill(self) -> None:
         """Ends the processes that are running, and begins no others."""
-        self._deadline = 0.0
-        for process in list(self._running):
+        self.deadline = 0.0
+        for process in list(self.running):
             _kill_group(process)
 
     def _one(self, step: Step) -> None:
@@ -83,25 +80,25 @@ class Runner:
         if missing:
             self._end(step, f"not run: {missing[0]} is missing", 0.0)
             return
-        left = self._deadline - time.monotonic()
+        left = self.deadline - time.monotonic()
         if left < step.seconds:
             self._end(step, NO_TIME, 0.0)
             return
-        self._log.say(step.name, "begins")
+        self.log.say(step.name, "begins")
         start = time.monotonic()
-        end = _Ending()
+        end: Record = {"last line": ""}  # what the process says of itself
         verdict = self._process(step, min(step.limit_s, left), end)
-        self._end(step, verdict, time.monotonic() - start, end.figure)
+        self._end(step, verdict, time.monotonic() - start, str(end.get("figure", "")))
 
-    def _process(self, step: Step, limit_s: float, end: "_Ending") -> str:
+    def _process(self, step: Step, limit_s: float, end: Record) -> str:
         reader, writer = os.pipe()
         try:
             process = subprocess.Popen(
-                [*self._command, "--step", step.name, "--records", str(writer)],
+                [*self.command, "--step", step.name, "--records", str(writer)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env=self.environment,
                 pass_fds=[writer],
                 start_new_session=True,
             )
@@ -110,7 +107,7 @@ class Runner:
             return f"FAILED: {error}"
         finally:
             os.close(writer)
-        self._running.add(process)
+        self.running.add(process)
         assert process.stdout is not None
         threads = [
             threading.Thread(target=self._read_records, args=(step, os.fdopen(reader, "rb"), end), daemon=True),
@@ -124,12 +121,12 @@ class Runner:
             code = None
         _kill_group(process)  # and what it has started
         process.wait()
-        self._running.discard(process)
+        self.running.discard(process)
         for thread in threads:
             thread.join(10)
         return _verdict(code, limit_s, end)
 
-    def _read_records(self, step: Step, pipe: IO[bytes], end: "_Ending") -> None:
+    def _read_records(self, step: Step, pipe: IO[bytes], end: Record) -> None:
         with pipe:
             for line in pipe:
                 try:
@@ -137,48 +134,36 @@ class Runner:
                 except ValueError:
                     continue  # cut off
                 if record["kind"] == "end":
-                    end.record = record
+                    end.update(record)
                 else:
-                    with self._lock:
-                        self._records.add({"step": step.name, **record})
+                    with self.lock:
+                        self.records.add({"step": step.name, **record})
 
-    def _read_output(self, step: Step, pipe: IO[bytes], end: "_Ending") -> None:
+    def _read_output(self, step: Step, pipe: IO[bytes], end: Record) -> None:
         with pipe:
             for line in pipe:
                 text = line.decode(errors="replace").rstrip()
-                end.last_line = text or end.last_line
-                self._log.say(step.name, text)
+                end["last line"] = text or end["last line"]
+                self.log.say(step.name, text)
 
     def _end(self, step: Step, verdict: str, seconds: float, figure: str = "") -> None:
-        with self._lock:
+        with self.lock:
             found = {"verdict": verdict, "figure": figure, "seconds": round(seconds, 1)}
-            self._records.add({"step": step.name, "kind": "verdict", **found})
-            self._log.say(step.name, f"{verdict} after {seconds:.0f} s {figure}")
-            self._after()
+            self.records.add({"step": step.name, "kind": "verdict", **found})
+            self.log.say(step.name, f"{verdict} after {seconds:.0f} s {figure}")
+            self.after()
 
 
-class _Ending:
-    """What a process said of itself."""
-
-    def __init__(self) -> None:
-        self.record: dict[str, Any] = {}
-        self.last_line = ""
-
-    @property
-    def figure(self) -> str:
-        return str(self.record.get("figure", ""))
-
-
-def _verdict(code: int | None, limit_s: float, end: _Ending) -> str:
+def _verdict(code: int | None, limit_s: float, end: Record) -> str:
     if code is None:
         return f"FAILED: timed out after {limit_s:.0f} s"
     if code < 0:
         return f"FAILED: killed by {signal.Signals(-code).name}"
-    if missing := end.record.get("missing"):
+    if missing := end.get("missing"):
         return f"not run: {missing} is missing"
-    if code or not end.record:
-        return f"FAILED: {end.record.get('why') or end.last_line[:200] or f'exit code {code}'}"
-    return PASSED if end.record["right"] else f"FAILED: {end.record.get('why') or 'a result is wrong'}"
+    if code or "right" not in end:
+        return f"FAILED: {end.get('why') or end['last line'][:200] or f'exit code {code}'}"
+    return PASSED if end["right"] else f"FAILED: {end.get('why') or 'a result is wrong'}"
 
 
 def is_failure(record: Record) -> bool:

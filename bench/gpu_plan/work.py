@@ -50,15 +50,6 @@ class Context(NamedTuple):
     limit_s: float = float("inf")
     rehearse: bool = False
 
-    @property
-    def mode(self) -> str:
-        """How much is tried by tests of parity."""
-        return "rehearsal" if self.rehearse else "short"
-
-
-class MissingPackageError(Exception):
-    """The job needs a package that is not here."""
-
 
 def environment(_: str, context: Context) -> Outcome:
     """Versions, the device, and the rates of a large copy and of large matrix products."""
@@ -79,12 +70,12 @@ def environment(_: str, context: Context) -> Outcome:
 
 def parity(keywords: str, context: Context) -> Outcome:
     """Tests of kernels against float64 on random inputs."""
-    return _tested(KERNELS, context, context.mode, keywords)
+    return _tested(KERNELS, context, keywords=keywords)
 
 
 def recorded(_: str, context: Context) -> Outcome:
     """Tests of recorded steps against plain ones."""
-    return _tested("tracking/test_tracking_parity.py::test_parity", context, context.mode)
+    return _tested("tracking/test_tracking_parity.py::test_parity", context)
 
 
 class _Rows:
@@ -104,10 +95,10 @@ class _Rows:
                 self.send(f"parity of {row['op']}", row)
 
 
-def _tested(node: str, context: Context, mode: str, keywords: str = "") -> Outcome:
+def _tested(node: str, context: Context, mode: str = "short", keywords: str = "") -> Outcome:
     """Runs the tests marked ``gpu`` of a file in this process, or those of them that ``keywords`` selects."""
     # What other packages add to pytest may need packages that are not here.
-    os.environ |= {"SAM2FAST_PARITY": mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    os.environ |= {"SAM2FAST_PARITY": "rehearsal" if context.rehearse else mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     import pytest
 
     found = _Rows(context.send)
@@ -146,7 +137,7 @@ def tune(name: str, context: Context) -> Outcome:
 def micro(name: str, context: Context) -> Outcome:
     """Times of some ops, beside what else computes them."""
     from kernel_records import RECORDS, cases, small_cases
-    from micro import case_rows, speed
+    from measure import case_rows, speed
     from registry import WrongResultError
 
     from sam2fast.profiling.limits import Limits, measure_limits
@@ -173,7 +164,7 @@ def micro(name: str, context: Context) -> Outcome:
 def call(name: str, context: Context) -> Outcome:
     """Whole calls of the predictors beside the official package's."""
     from suite.plans import GPU_STEPS, rehearsal
-    from suite.run import run
+    from suite.timing import run
 
     rows: list[dict[str, Any]] = []
 
@@ -186,7 +177,7 @@ def call(name: str, context: Context) -> Outcome:
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
     missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None
     if missing:
-        raise MissingPackageError(missing[1])
+        raise ModuleNotFoundError(name=missing[1])
     bad = [note for note in notes if note.startswith(("WRONG", "FAILED"))]
     return Outcome(right, _speed_of_calls(rows), "; ".join(bad)[:200])
 
@@ -228,16 +219,7 @@ def sanitized(_: str, context: Context) -> Outcome:
     return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer")
 
 
-JOBS = {
-    "environment": environment,
-    "parity": parity,
-    "recorded": recorded,
-    "tune": tune,
-    "micro": micro,
-    "call": call,
-    "sanitize": sanitize,
-    "sanitized": sanitized,
-}
+JOBS = {job.__name__: job for job in (environment, parity, recorded, tune, micro, call, sanitize, sanitized)}
 
 
 def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
@@ -267,12 +249,10 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
     start = time.perf_counter()
     try:
         outcome = JOBS[job](argument, Context(torch.device(device), send, limit_s, rehearse))
-    except (ModuleNotFoundError, MissingPackageError) as error:
-        missing = str(error)
-        if isinstance(error, ModuleNotFoundError):
-            missing = (error.name or "").partition(".")[0]
-            if missing not in OPTIONAL:
-                raise
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in OPTIONAL:
+            raise
         write({"kind": "end", "right": True, "missing": missing})
         return 0
     print(f"{name}: {outcome} in {time.perf_counter() - start:.1f} s", flush=True)

@@ -1,65 +1,51 @@
 """Connected components, and holes and sprinkles that are filled and removed with them."""
 
-import importlib.util
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from backend_calls import by_kernel
-from inputs import blobs, small
-from parity_rows import Check, Draw, equal_to, integer
-from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
-from tuning_candidates import search
+from backend_calls import by_kernel, may_refuse
+from inputs import FULL_HD, blobs, small
+from parity_rows import EXACT, Draw, Plan, equal_to, simple_check, sizes
+from registry import Calls, Case, Record, Sample, Work, search
 
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
 
 
-def by_scipy(mask: torch.Tensor) -> Callable[[], Any]:
+def by_scipy(host: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels of our contract from scipy's on the host; what a user without the kernel would do."""
     import numpy as np
     import scipy.ndimage
 
-    host = mask[:, 0].cpu().numpy()
-
-    def call() -> tuple[torch.Tensor, torch.Tensor]:
-        labels, areas = np.zeros(host.shape, np.int32), np.zeros(host.shape, np.int32)
-        for n, image in enumerate(host):
-            components, count = scipy.ndimage.label(image, structure=np.ones((3, 3)))
-            flat = components.ravel()
-            first = np.zeros(count + 1, np.int32)
-            found, position = np.unique(flat, return_index=True)
-            first[found] = position + 1
-            first[0] = 0
-            labels[n] = first[components]
-            areas[n] = np.bincount(flat, minlength=count + 1)[components] * image
-        return torch.from_numpy(labels)[:, None], torch.from_numpy(areas)[:, None]
-
-    return call
+    labels, areas = np.zeros(host.shape, np.int32), np.zeros(host.shape, np.int32)
+    for n, image in enumerate(host):
+        components, count = scipy.ndimage.label(image, structure=np.ones((3, 3)))
+        flat = components.ravel()
+        first = np.zeros(count + 1, np.int32)
+        found, position = np.unique(flat, return_index=True)
+        first[found] = position + 1
+        first[0] = 0
+        labels[n] = first[components]
+        areas[n] = np.bincount(flat, minlength=count + 1)[components] * image
+    return torch.from_numpy(labels)[:, None], torch.from_numpy(areas)[:, None]
 
 
-def by_max_pooling(mask: torch.Tensor) -> Callable[[], Any]:
+def by_max_pooling(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A plain torch loop: every pixel takes its neighbourhood's smallest index until nothing changes."""
     N, _, H, W = mask.shape
-
-    def call() -> tuple[torch.Tensor, torch.Tensor]:
-        # fp32 holds indices up to 2**24 exactly. Negated, since pooling takes the largest.
-        index = -(torch.arange(1, H * W + 1, device=mask.device, dtype=torch.float32).view(1, 1, H, W))
-        label, none = torch.where(mask, index, float("-inf")), torch.tensor(float("-inf"), device=mask.device)
-        while True:
-            spread = torch.where(mask, F.max_pool2d(label, 3, stride=1, padding=1), none)
-            if torch.equal(spread, label):
-                break
-            label = spread
-        labels = torch.where(mask, -label, 0).to(torch.int32)
-        flat = labels.flatten(1).long() + torch.arange(N, device=mask.device)[:, None] * (H * W + 1)
-        counts = torch.bincount(flat.flatten(), minlength=N * (H * W + 1))
-        return labels, torch.where(mask, counts[flat].view_as(labels), 0).to(torch.int32)
-
-    return call
+    # fp32 holds indices up to 2**24 exactly. Negated, since pooling takes the largest.
+    index = -(torch.arange(1, H * W + 1, device=mask.device, dtype=torch.float32).view(1, 1, H, W))
+    label, none = None, torch.tensor(float("-inf"), device=mask.device)
+    spread = torch.where(mask, index, none)
+    while label is None or not torch.equal(spread, label):
+        label, spread = spread, torch.where(mask, F.max_pool2d(spread, 3, stride=1, padding=1), none)
+    labels = torch.where(mask, -label, 0).to(torch.int32)
+    flat = labels.flatten(1).long() + torch.arange(N, device=mask.device)[:, None] * (H * W + 1)
+    counts = torch.bincount(flat.flatten(), minlength=N * (H * W + 1))
+    return labels, torch.where(mask, counts[flat].view_as(labels), 0).to(torch.int32)
 
 
 def work(count: int, height: int, width: int) -> Work:
@@ -69,11 +55,11 @@ def work(count: int, height: int, width: int) -> Work:
 def components_case(count: int, height: int, width: int, device: str = "") -> Case:
     def prepare(on: torch.device) -> Calls:
         mask = blobs(count, height, width, on) > 0
+        host = mask[:, 0].cpu().numpy()
         calls: dict[str, Callable[[], Any]] = {"torch": lambda: connected_components_reference(mask)}
-        if importlib.util.find_spec("scipy"):
-            calls["scipy on the host"] = by_scipy(mask)
+        calls["scipy on the host"] = may_refuse(lambda: by_scipy(host))
         if mask.numel() <= 256 * 256:  # minutes beyond
-            calls["torch loop"] = by_max_pooling(mask)
+            calls["torch loop"] = lambda: by_max_pooling(mask)
         return calls | by_kernel(lambda: connected_components(mask), on)
 
     done = work(count, height, width)
@@ -97,23 +83,11 @@ def holes_case(count: int, side: int = 256) -> Case:
     return Case("fill_holes_and_remove_sprinkles", f"{count}x{side}x{side}", "float32", prepare, done)
 
 
-class Plan(NamedTuple):
-    """At least so many random masks, of sizes up to these."""
-
-    masks: int = 10_000
-    side: int = 300
-    batch: int = 64
-
-
-def draws(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
-    done = 0
-    while done < plan.masks:
-        batch, height, width = (integer(1, most, generator) for most in (plan.batch, plan.side, plan.side))
-        density = float(torch.rand((), generator=generator))
-        mask = torch.rand(batch, 1, height, width, generator=generator) < density
-        judge = equal_to(connected_components_reference(mask), batch, **{"random masks": batch})
-        yield Draw(lambda _, mask=mask: connected_components(mask.to(device)), judge=judge)
-        done += batch
+def draw(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
+    batch, height, width = sizes(most, generator)
+    density = float(torch.rand((), generator=generator))
+    mask = torch.rand(batch, 1, height, width, generator=generator) < density
+    return Draw(lambda _: connected_components(mask.to(device)), judge=equal_to(connected_components_reference(mask)))
 
 
 SIZES = ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
@@ -138,16 +112,11 @@ RECORD = Record(
         )
     },
     parity={
-        "connected_components": Check(
-            lambda *given: [draws(*given)],
-            full=Plan(),
-            short=Plan(masks=1000),
-            quick=Plan(masks=8, side=40, batch=3),
-            tiny=Plan(masks=4, side=12, batch=2),
-            ops=("connected_components",),
-            launchers=[("connected_components.kernel.connected_components_triton", part) for part in (0, 1)],
-            dtypes=(None,),
-            is_exact=True,
+        "connected_components": simple_check(
+            draw,
+            *(Plan(310, (64, 300, 300)), Plan(31, (64, 300, 300)), Plan(4, (3, 40, 40)), Plan(3, (2, 12, 12))),
+            launchers=[f"connected_components.kernel.connected_components_triton:{part}" for part in (0, 1)],
+            **EXACT,
         )
     },
     pages={

@@ -1,18 +1,14 @@
 """The residual sum with its layer norm."""
 
 import itertools
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random, small
-from parity_rows import Check, Draw, integer, name_of
-from published_models import of_stages
-from registry import TIMED, Calls, Case, Record, Sample, Work
+from inputs import STAGES, of_stages, random, small
+from parity_rows import Draw, Plan, integer, name_of, simple_check
+from registry import TIMED, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
-from tuning_candidates import search
 
 from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference
 
@@ -45,36 +41,20 @@ def layer_norm_case(rows: int, C: int, dtype: torch.dtype) -> Case:
     return Case("layer_norm", f"{rows}x{C}", name_of(dtype), prepare, work(rows, C, 4, dtype.itemsize), tolerance)
 
 
-class Plan(NamedTuple):
-    """So many random inputs, with sizes up to these."""
-
-    draws: int = 40
-    rows: int = 20_000
-    channels: int = 1200
-
-
-def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
-    for _ in range(plan.draws):
-        rows, C = integer(1, plan.rows, generator), integer(2, plan.channels, generator)
-        stream = (dtype, torch.float32)[integer(0, 1, generator)]
-        seed = integer(0, 2**31, generator)
-        x = random(rows, C, device=on, dtype=stream, seed=seed)
-        delta = random(rows, C, device=on, dtype=dtype, seed=seed + 1)
-        weight, bias = (random(C, device=on, seed=seed + i) for i in (2, 3))
-        given = x, delta, weight, bias, EPS, dtype
-        exact = F.layer_norm((x + delta).double(), (C,), weight.double(), bias.double(), EPS)
-        reference = add_layer_norm_reference(*given)[1]
-        yield Draw(lambda _, given=given: add_layer_norm(*given)[1], f"{rows}x{C}", exact, reference)
+def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
+    rows, C = integer(1, most[0], generator), integer(2, most[1], generator)
+    stream = (dtype, torch.float32)[integer(0, 1, generator)]
+    seed = integer(0, 2**31, generator)
+    x = random(rows, C, device=on, dtype=stream, seed=seed)
+    delta = random(rows, C, device=on, dtype=dtype, seed=seed + 1)
+    weight, bias = (random(C, device=on, seed=seed + i) for i in (2, 3))
+    given = x, delta, weight, bias, EPS, dtype
+    exact = F.layer_norm((x + delta).double(), (C,), weight.double(), bias.double(), EPS)
+    return Draw(lambda _: add_layer_norm(*given)[1], f"{rows}x{C}", exact, add_layer_norm_reference(*given)[1])
 
 
-QUICK = Plan(draws=4, rows=100, channels=150)
 RECORD = Record(
-    # The first and the third stage of tiny and large.
-    cases=[
-        layer_norm_case(side * side, C, dtype)
-        for side, C in ((256, 96), (64, 384), (256, 144), (64, 576))
-        for dtype in TIMED
-    ],
+    cases=[layer_norm_case(rows, C, dtype) for rows, C in STAGES for dtype in TIMED],
     small=[layer_norm_case(8, 32, dtype) for dtype in TIMED],
     searches=[
         search(
@@ -105,14 +85,10 @@ RECORD = Record(
         ),
     },
     parity={
-        "layer_norm": Check(
-            lambda *given: [draws(*given)],
-            full=Plan(),
-            short=Plan(draws=10),
-            quick=QUICK,
-            tiny=QUICK._replace(draws=2, rows=20),
-            ops=("layer_norm",),
-            launchers=[("layer_norm.kernel.add_layer_norm_triton", 1)],
+        "layer_norm": simple_check(
+            draw,
+            *(Plan(40, (20_000, 1200)), Plan(10, (20_000, 1200)), Plan(4, (100, 150)), Plan(2, (20, 150))),
+            launchers=["layer_norm.kernel.add_layer_norm_triton:1"],
         )
     },
 )

@@ -1,19 +1,15 @@
-"""The linear layer with GELU, and the linear layer of the CPU, which has no kernel."""
+"""The linear layer with GELU."""
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random, small
-from parity_rows import Check, Draw, integer, name_of
-from published_models import of_stages
-from registry import TIMED, Calls, Case, Record, Sample, Work
-from tuning_candidates import Search, search
+from inputs import STAGES, of_stages, random, small
+from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
+from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 
-from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.linear_gelu import linear_gelu, linear_gelu_reference
 
 
@@ -34,55 +30,25 @@ def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
     return Case("linear_gelu", f"{rows}x{K} to {N}", name_of(dtype), prepare, done, tolerance)
 
 
-def linear_case(rows: int, inner: int, outer: int) -> Case:
-    def prepare(device: torch.device) -> Calls:
-        shapes = ((rows, inner), (outer, inner), (outer,))
-        x, weight, bias = (random(*shape, device=device, seed=i) for i, shape in enumerate(shapes))
-        return {"F.linear": lambda: F.linear(x, weight, bias), "sam2fast": lambda: linear(x, weight, bias)}
-
-    done = Work(4 * (rows * inner + inner * outer + rows * outer), 2 * rows * inner * outer)
-    return Case("linear", f"{rows}x{inner} to {outer}", "float32", prepare, done, 1e-5)
-
-
 def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]], order: int) -> Search:
     """``tiles``: BLOCK_M, BLOCK_N, BLOCK_K, warps and stages."""
     names = "BLOCK_M BLOCK_N BLOCK_K num_warps num_stages GROUP"
     fitting = ((m, n, k, warps, stages, 8) for m, n, k, warps, stages in tiles if m * n <= 2048 * warps)
-    return search("linear_gelu", names, fitting, dtype, choice="TORCH", choices=(1,), order=order)
+    return search("linear_gelu", names, fitting, dtype=dtype, choice="TORCH", choices=(1,), order=order)
 
 
-class Plan(NamedTuple):
-    """So many random inputs, with sizes up to these."""
-
-    draws: int = 40
-    rows: int = 20_000
-    inner: int = 1200
-    outer: int = 2000
-
-
-def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
-    for _ in range(plan.draws):
-        rows, K, N = (integer(1, most, generator) for most in plan[1:])
-        seed = integer(0, 2**31, generator)
-        x, bias = (random(*s, device=on, dtype=dtype, seed=seed + i) for i, s in enumerate([(rows, K), (N,)]))
-        weight = random(N, K, device=on, dtype=dtype, seed=seed + 2) * K**-0.5
-        given = x, weight, bias
-        exact = F.gelu(F.linear(*(t.double() for t in given)))
-        reference = linear_gelu_reference(*given)
-        yield Draw(lambda _, given=given: linear_gelu(*given), f"{rows}x{K} to {N}", exact, reference)
+def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
+    rows, K, N = sizes(most, generator)
+    seed = integer(0, 2**31, generator)
+    x, bias = (random(*s, device=on, dtype=dtype, seed=seed + i) for i, s in enumerate([(rows, K), (N,)]))
+    given = x, random(N, K, device=on, dtype=dtype, seed=seed + 2) * K**-0.5, bias
+    exact = F.gelu(F.linear(*(t.double() for t in given)))
+    return Draw(lambda _: linear_gelu(*given), f"{rows}x{K} to {N}", exact, linear_gelu_reference(*given))
 
 
-QUICK = Plan(draws=4, rows=100, inner=150, outer=100)
+LARGEST = (20_000, 1200, 2000)
 RECORD = Record(
-    # The first and the third stage of tiny and large.
-    cases=[
-        *(
-            linear_gelu_case(side * side, C, 4 * C, dtype)
-            for side, C in ((256, 96), (64, 384), (256, 144), (64, 576))
-            for dtype in TIMED
-        ),
-        *(linear_case(*sizes) for sizes in ((2048, 96, 384), (4096, 384, 1536), (4096, 576, 2304))),
-    ],
+    cases=[linear_gelu_case(rows, C, 4 * C, dtype) for rows, C in STAGES for dtype in TIMED],
     small=[linear_gelu_case(8, 16, 32, dtype) for dtype in TIMED],
     searches=[
         gelu_search("bfloat16", itertools.product((64, 128), (128, 256), (32, 64), (4, 8), (3, 4)), order=2),
@@ -95,15 +61,10 @@ RECORD = Record(
         )
     },
     parity={
-        "linear_gelu": Check(
-            lambda *given: [draws(*given)],
-            full=Plan(),
-            short=Plan(draws=10),
-            quick=QUICK,
-            tiny=QUICK._replace(draws=2, rows=20),
-            ops=("linear_gelu",),
-            launchers=[("linear_gelu.kernel.linear_gelu_triton", 0)],
+        "linear_gelu": simple_check(
+            draw,
+            *(Plan(40, LARGEST), Plan(10, LARGEST), Plan(4, (100, 150, 100)), Plan(2, (20, 150, 100))),
+            launchers=["linear_gelu.kernel.linear_gelu_triton"],
         )
     },
-    pages={"linear-gelu": ("linear_gelu",)},
 )

@@ -2,18 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
 from backend_calls import by_kernel, kernel_if_any, ours
-from inputs import random, small
-from parity_rows import Check, Draw, equal_to, integer, name_of
-from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
+from inputs import FULL_HD, random, small
+from parity_rows import Draw, Plan, equal_to, integer, name_of, simple_check, sizes
+from registry import Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
-from tuning_candidates import Search, search
 
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
@@ -170,33 +167,22 @@ def mask_search(shape: str, ops: tuple[str, ...], across: tuple[int, ...]) -> Se
 ROUNDINGS = 4
 
 
-class Plan(NamedTuple):
-    """What is tried for each dtype."""
+def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Draw:
+    """Smooth or rough logits, sometimes with NaN and with ties, to masks of any size, by all kernels of masks.
 
-    draws: int = 60
-    low: int = 300  # longest side of logits
-    side: int = 2000  # longest side of masks
-    masks: int = 20  # at once
-
-
-def draws(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
-    """Smooth or rough logits, sometimes with NaN and with ties, to masks of any size, by all kernels of masks."""
-    for _ in range(plan.draws):
-        N, h, w = (integer(1, most, generator) for most in (plan.masks, plan.low, plan.low))
-        size = integer(1, plan.side, generator), integer(1, plan.side, generator)
-        logits = random(N, h + 4, w + 4, device=torch.device("cpu"), seed=integer(0, 2**31, generator)) * 8
-        smooth = integer(0, 1, generator) == 1
-        logits = F.avg_pool2d(logits, 5, stride=1) if smooth else logits[:, 4:, 4:].contiguous()
-        if integer(0, 3, generator) == 0:
-            logits.view(-1)[:: integer(2, 99, generator)] = torch.nan
-        if integer(0, 3, generator) == 0:  # many ties
-            logits = logits.round()
-        level, offset = (float(torch.randn((), generator=generator)) * integer(0, 1, generator) for _ in range(2))
-        given = logits.to(device, dtype), size, level
-        yield Draw(
-            lambda _, given=given, offset=offset: _by_every_op(*given, offset),
-            judge=lambda found, given=given, offset=offset: judged(found, *given, offset),
-        )
+    The most masks, the longest side of logits, and that of masks.
+    """
+    N, h, w, *size = sizes((*most[:2], *most[1:], most[2]), generator)
+    logits = random(N, h + 4, w + 4, device=torch.device("cpu"), seed=integer(0, 2**31, generator)) * 8
+    smooth = integer(0, 1, generator) == 1
+    logits = F.avg_pool2d(logits, 5, stride=1) if smooth else logits[:, 4:, 4:].contiguous()
+    if integer(0, 3, generator) == 0:
+        logits.view(-1)[:: integer(2, 99, generator)] = torch.nan
+    if integer(0, 3, generator) == 0:  # many ties
+        logits = logits.round()
+    level, offset = (float(torch.randn((), generator=generator)) * integer(0, 1, generator) for _ in range(2))
+    given = logits.to(device, dtype), (size[0], size[1]), level, offset
+    return Draw(lambda _: _by_every_op(*given), judge=lambda found: judged(found, *given))
 
 
 def _by_every_op(logits: Tensor, size: tuple[int, int], level: float, offset: float) -> list[Tensor]:
@@ -230,24 +216,26 @@ def judged(
     return {"wrong": int(not same), "pixels": masks.numel(), "decided by rounding": decided}
 
 
-def frames(plan: Plan, dtype: torch.dtype, _: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
+def frame(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
     """Logits of several objects on a frame, with ties and NaN."""
-    for _ in range(plan.draws):
-        N, H, W = (integer(low, high, generator) for low, high in ((2, 12), (1, plan.low), (1, plan.low)))
-        logits = torch.randn(N, 1, H, W, generator=generator) * 12
-        if integer(0, 1, generator):
-            logits = logits.round()
-            logits.view(-1)[::5] = torch.nan
-        given = logits.to(on, dtype)
-        judge = equal_to(suppress_overlaps_reference(given).nan_to_num(1e4))
-        yield Draw(lambda _, given=given: suppress_overlaps(given).nan_to_num(1e4), judge=judge)
+    N, H, W = (integer(low, high, generator) for low, high in ((2, 12), (1, most[1]), (1, most[1])))
+    logits = torch.randn(N, 1, H, W, generator=generator) * 12
+    if integer(0, 1, generator):
+        logits = logits.round()
+        logits.view(-1)[::5] = torch.nan
+    given = logits.to(on, dtype)
+    judge = equal_to(suppress_overlaps_reference(given).nan_to_num(1e4))
+    return Draw(lambda _: suppress_overlaps(given).nan_to_num(1e4), judge=judge)
+
+
+def past_31_bits(size: tuple[int, int]) -> tuple[int, list[int]]:
+    """So many masks that their pixels pass 2**31; the first and the last of them, and a few that lie between."""
+    count = 2**31 // math.prod(size) + 8
+    return count, [0, 1, count // 2, count - 2, count - 1]
 
 
 def many_are_right(device: torch.device) -> bool:
-    """The first and the last of so many masks that their pixels pass 2**31, and a few that lie between."""
-    size = PHOTOGRAPH
-    count = 2**31 // (size[0] * size[1]) + 8
-    some = [0, 1, count // 2, count - 2, count - 1]
+    size, (count, some) = PHOTOGRAPH, past_31_bits(PHOTOGRAPH)
     logits = torch.full((count, 64, 64), -5.0, device=device)
     logits[some] = random(len(some), 64, 64, device=device)
     with backend("triton"):
@@ -261,22 +249,9 @@ def many_are_right(device: torch.device) -> bool:
     return bool(right)
 
 
-QUICK = Plan(draws=6, low=20, side=60, masks=3)
-CHECK = Check(
-    lambda *given: [draws(*given)],
-    full=Plan(),
-    short=Plan(draws=12),
-    quick=QUICK,
-    tiny=QUICK._replace(draws=1),
-    ops=("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks"),
-    launchers=[
-        *((f"mask_ops.launch.{op}_triton", 0) for op in ("upsample_and_threshold", "pack_masks", "unpack_masks")),
-        *(("mask_ops.launch.upsample_and_pack_triton", 0), ("mask_ops.launch.mask_statistics_triton", 0)),
-        ("mask_ops.launch.mask_statistics_triton", 1),
-    ],
-    is_exact=True,
-    many=many_are_right,
-)
+PLANS = Plan(60, (20, 300, 2000)), Plan(12, (20, 300, 2000)), Plan(6, (3, 20, 60)), Plan(1, (3, 20, 60))
+OPS = ("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks")
+LAUNCHERS = [f"mask_ops.launch.{op}_triton" for op in (*OPS, "suppress_overlaps")]
 
 RECORD = Record(
     # A click's mask, a choice of three, and masks by the dozen; the most of them are for GPUs.
@@ -325,12 +300,11 @@ RECORD = Record(
         ),
     },
     parity={
-        "mask_ops": CHECK,
-        "suppress_overlaps": CHECK._replace(
-            groups=lambda *given: [frames(*given)],
-            ops=("suppress_overlaps",),
-            launchers=[("mask_ops.launch.suppress_overlaps_triton", 0)],
-            many=None,
+        "mask_ops": simple_check(
+            draw, *PLANS, ops=OPS, launchers=[*LAUNCHERS[:-1], LAUNCHERS[0] + ":1"], is_exact=True, many=many_are_right
+        ),
+        "suppress_overlaps": simple_check(
+            frame, *PLANS, ops=("suppress_overlaps",), launchers=LAUNCHERS[-1:], is_exact=True
         ),
     },
 )  # fmt: skip

@@ -7,13 +7,25 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from attention import fp8_ways, in_float32, memory_ways, published, rope_ways, rotated_before
-from inputs import MemoryArguments, bank_with_gaps, full_bank, projections, random, rope_tables, small
+from attention import in_float32, memory_ways, published, rotated_before
+from backend_calls import kernel_if_any
+from inputs import (
+    M_CHANNELS,
+    PAGES,
+    POINTERS,
+    D,
+    MemoryArguments,
+    N,
+    bank_with_gaps,
+    full_bank,
+    projections,
+    random,
+    rope_tables,
+    small,
+)
 from parity_rows import SLACK, Check, Draw, integer, name_of
-from published_models import M_CHANNELS, PAGES, POINTERS, D, N
-from registry import FLOOR, TIMED, Calls, Case, Record, Sample, Work
+from registry import FLOOR, TIMED, Calls, Case, Record, Sample, Search, Work, programs_at_once, search
 from torch import Tensor
-from tuning_candidates import Search, programs_at_once, search
 
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
@@ -83,7 +95,11 @@ def fp8_case(objects: int) -> Case:
     exact = memory_case(objects, 7, torch.bfloat16)
 
     def prepare(device: torch.device) -> Calls:
-        return fp8_ways(full_bank(objects, 7, 64, 64, 256, 64, device, torch.bfloat16), device)
+        arguments = full_bank(objects, 7, 64, 64, 256, 64, device, torch.bfloat16)
+        ways = {"sam2fast": lambda: memory_attention(*arguments)}
+        if device.type == "cuda" and too_old_for_fp8(device) is None:
+            ways["sam2fast in fp8"] = lambda: memory_attention(*arguments, fp8=True)
+        return ways
 
     own = {"shape": f"{exact.shape} in fp8", "prepare": prepare, "tolerance": FP8_ERROR}
     return replace(exact, **own, exact=None, device="cuda")
@@ -97,7 +113,12 @@ def self_attention_case(objects: int, dtype: torch.dtype, side: int = 64, d: int
         return [random(objects, 1, N, d, device=device, dtype=dtype, seed=i) for i in range(3)]
 
     def prepare(device: torch.device) -> Calls:
-        return rope_ways(*inputs(device), *rope_tables(side, d, device))
+        arguments = *inputs(device), *rope_tables(side, d, device)
+        return {
+            "rotated before, SDPA": rotated_before(*arguments),
+            "sam2fast": kernel_if_any(lambda: rope_attention(*arguments), device),
+            "reference": lambda: rope_attention_reference(*arguments),
+        }
 
     def exact(device: torch.device) -> torch.Tensor:
         return rotated_before(*(x.float() for x in inputs(device)), *rope_tables(side, d, device))()
@@ -169,8 +190,8 @@ def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], o
     d, width = map(int, shape.split("x"))
     names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM"
     fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile))
-    return search("memory_attention", names, fitting, dtype, shape, ("memory_attention", "rope_attention"),
-                  order=order)  # fmt: skip
+    cases = ("memory_attention", "rope_attention")
+    return search("memory_attention", names, fitting, dtype=dtype, shape=shape, cases=cases, order=order)
 
 
 def could_fit(
@@ -202,17 +223,8 @@ class Plan(NamedTuple):
     draws: int = 4
 
 
-class Asked(NamedTuple):
-    """What a draw has to be like."""
-
-    objects: int
-    side: int
-    d: int
-    m: int
-    dtype: torch.dtype
-    plan: Plan
-    generator: torch.Generator
-    device: torch.device
+# Objects, side, channels of heads and of memory, and what the input is made by.
+Asked = tuple[int, int, int, int, torch.dtype, Plan, torch.Generator, torch.device]
 
 
 def groups(draw: Callable[[Asked], Draw], plan: Plan, dtype: torch.dtype, widths: str, *on: Any) -> Iterator[Any]:
@@ -220,7 +232,7 @@ def groups(draw: Callable[[Asked], Draw], plan: Plan, dtype: torch.dtype, widths
     d, m = map(int, widths.split("/"))
     for side in plan.sides:
         counts = itertools.product(plan.objects, range(plan.draws))
-        yield (draw(Asked(objects, side, d, m, dtype, plan, *on)) for objects, _ in counts)
+        yield (draw((objects, side, d, m, dtype, plan, *on)) for objects, _ in counts)
 
 
 def memory_draw(asked: Asked, fp8: bool = False) -> Draw:

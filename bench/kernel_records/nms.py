@@ -1,19 +1,16 @@
 """Non-maximum suppression of boxes and of masks, beside torchvision's."""
 
-import importlib.util
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from importlib import import_module
 
 import torch
 from backend_calls import may_refuse, ours
-from inputs import random, small
-from parity_rows import Check, Draw, equal_to, integer
-from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
+from inputs import FULL_HD, random, small
+from parity_rows import EXACT, Draw, Plan, equal_to, integer, simple_check
+from registry import Calls, Case, Record, Sample, Work, search
 from torch import Tensor
-from tuning_candidates import search
 
 from kernel_records.mask_ops import LOW, PHOTOGRAPH, mask_logits
 from kernel_records.run_lengths import random_masks
@@ -33,18 +30,12 @@ def crowd(count: int, clusters: int, device: torch.device) -> tuple[Tensor, Tens
 def box_nms_case(count: int, clusters: int) -> Case:
     def prepare(on: torch.device) -> Calls:
         boxes, scores = crowd(count, clusters, on)
-        calls: dict[str, Callable[[], Any]] = {"reference": lambda: box_nms_reference(boxes, scores, 0.7)}
-        if importlib.util.find_spec("torchvision"):
-            calls["torchvision"] = may_refuse(lambda: _torchvision_nms(boxes, scores))
-        return calls | ours(lambda: box_nms(boxes, scores, 0.7), on)
+        return {
+            "reference": lambda: box_nms_reference(boxes, scores, 0.7),
+            "torchvision": may_refuse(lambda: import_module("torchvision.ops").nms(boxes, scores, 0.7)),
+        } | ours(lambda: box_nms(boxes, scores, 0.7), on)
 
     return Case("box_nms", f"{count} boxes, {clusters} clusters", "float32", prepare, Work(20 * count))
-
-
-def _torchvision_nms(boxes: Tensor, scores: Tensor) -> Tensor:
-    from torchvision.ops import nms
-
-    return nms(boxes, scores, 0.7)  # type: ignore[no-any-return]
 
 
 def mask_nms_case(count: int, distinct: int) -> Case:
@@ -84,15 +75,6 @@ def lines() -> Iterable[tuple[str, str, Work]]:
         yield f"`mask_nms`, {masks} masks of {height}×{width}", "int8", mask_work(masks, height * width)
 
 
-class Plan(NamedTuple):
-    """What is tried."""
-
-    draws: int = 200  # of each op
-    side: int = 200  # longest of masks
-    boxes: int = 5000
-    crowd: int = 400  # masks that are compared with each other
-
-
 def _draw(nms: Callable[..., Tensor], items: Tensor, generator: torch.Generator, device: torch.device) -> Draw:
     """With scores of which many are equal and some NaN."""
     scores = torch.randint(integer(1, 1000, generator), (len(items),), generator=generator).float()
@@ -102,39 +84,23 @@ def _draw(nms: Callable[..., Tensor], items: Tensor, generator: torch.Generator,
     return Draw(lambda _: nms(items.to(device), scores.to(device), threshold), judge=equal_to(expected))
 
 
-def of_boxes(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
+def of_boxes(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
     """Whole numbers, whose overlaps are often the threshold itself, or fractions; some are NaN or infinite."""
-    for _ in range(plan.draws):
-        count, spread = integer(1, plan.boxes, generator), integer(10, 2000, generator)
-        corner = torch.rand(count, 2, generator=generator) * spread
-        boxes = torch.cat([corner, corner + torch.rand(count, 2, generator=generator) * 50], 1)
-        boxes = boxes.round() if integer(0, 1, generator) else boxes
-        boxes[torch.rand(count, 4, generator=generator) < 0.002] = torch.nan
-        boxes[torch.rand(count, 4, generator=generator) < 0.002] = torch.inf
-        yield _draw(box_nms, boxes.double() if integer(0, 3, generator) == 0 else boxes, generator, device)
+    count, spread = integer(1, most[0], generator), integer(10, 2000, generator)
+    corner = torch.rand(count, 2, generator=generator) * spread
+    boxes = torch.cat([corner, corner + torch.rand(count, 2, generator=generator) * 50], 1)
+    boxes = boxes.round() if integer(0, 1, generator) else boxes
+    boxes[torch.rand(count, 4, generator=generator) < 0.002] = torch.nan
+    boxes[torch.rand(count, 4, generator=generator) < 0.002] = torch.inf
+    return _draw(box_nms, boxes.double() if integer(0, 3, generator) == 0 else boxes, generator, device)
 
 
-def of_masks(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
-    """Copies of a few masks, each with a little noise."""
-    for _ in range(plan.draws):
-        distinct = random_masks(integer(1, 20, generator), plan.side, generator)
-        masks = distinct[torch.randint(len(distinct), (integer(1, plan.crowd, generator),), generator=generator)]
-        masks = masks ^ (torch.rand(masks.shape, generator=generator) < 0.05)
-        yield _draw(mask_nms, masks, generator, device)
-
-
-def parity_check(draws: Callable[..., Iterator[Draw]], launcher: str) -> Check:
-    return Check(
-        lambda *given: [draws(*given)],
-        full=Plan(),
-        short=Plan(draws=30),
-        quick=Plan(draws=4, side=50, boxes=150, crowd=70),
-        tiny=Plan(draws=2, side=25, boxes=80, crowd=30),
-        ops=("nms",),
-        launchers=[(f"nms.kernel.{launcher}", 0)],
-        dtypes=(None,),
-        is_exact=True,
-    )
+def of_masks(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
+    """Copies of a few masks, of sides up to the first size, each with a little noise."""
+    distinct = random_masks(integer(1, 20, generator), most[0], generator)
+    masks = distinct[torch.randint(len(distinct), (integer(1, most[1], generator),), generator=generator)]
+    masks = masks ^ (torch.rand(masks.shape, generator=generator) < 0.05)
+    return _draw(mask_nms, masks, generator, device)
 
 
 RECORD = Record(
@@ -161,7 +127,17 @@ RECORD = Record(
         "mask_nms": Sample(mask_nms, lambda: (small((20, 6, 7)) > 0, small((20,), 1), 0.3), "nms", "mask_nms", 2),
     },
     parity={
-        "box_nms": parity_check(of_boxes, "box_nms_triton"),
-        "mask_nms": parity_check(of_masks, "mask_nms_triton"),
+        "box_nms": simple_check(
+            of_boxes,
+            *(Plan(200, (5000,)), Plan(30, (5000,)), Plan(4, (150,)), Plan(2, (80,))),
+            launchers=["nms.kernel.box_nms_triton"],
+            **EXACT,
+        ),
+        "mask_nms": simple_check(
+            of_masks,
+            *(Plan(200, (200, 400)), Plan(30, (200, 400)), Plan(4, (50, 70)), Plan(2, (25, 30))),
+            launchers=["nms.kernel.mask_nms_triton"],
+            **EXACT,
+        ),
     },
 )

@@ -1,18 +1,14 @@
 """Resizing and normalising of images."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random, small
-from parity_rows import Check, Draw, integer
-from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
+from inputs import FULL_HD, random, small
+from parity_rows import Draw, Plan, integer, simple_check
+from registry import Calls, Case, Record, Sample, Work, search
 from torch import Tensor
-from tuning_candidates import search
 
 from sam2fast.kernels.preprocess import resize_and_normalise, resize_and_normalise_reference
 from sam2fast.transforms import SAM2Transforms
@@ -49,24 +45,15 @@ def preprocess_case(batch: int, height: int, width: int, side: int = 1024) -> Ca
     return Case("preprocess", f"{batch}x{height}x{width}", "uint8", prepare, done, tolerance=1e-5)
 
 
-class Plan(NamedTuple):
-    """So many random inputs, with sides up to this."""
-
-    draws: int = 40
-    side: int = 1500
-
-
-def draws(plan: Plan, _: torch.dtype, __: None, generator: torch.Generator, on: torch.device) -> Iterator[Draw]:
-    for _ in range(plan.draws):
-        height, width, *sides = (integer(2, plan.side, generator) for _ in range(4))
-        shape = integer(1, 3, generator), height, width, 3
-        pixels = torch.randint(0, 256, shape, generator=generator).to(on, torch.uint8)
-        given = pixels, (sides[0], sides[1]), MEAN, STD, 255.0
-        exact, reference = separately(*given[:2], torch.double), resize_and_normalise_reference(*given)
-        yield Draw(lambda _, given=given: resize_and_normalise(*given), f"{shape} to {sides}", exact, reference)
+def draw(most: tuple[int, ...], _: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
+    height, width, *sides = (integer(2, most[0], generator) for _ in range(4))
+    shape = integer(1, 3, generator), height, width, 3
+    pixels = torch.randint(0, 256, shape, generator=generator).to(on, torch.uint8)
+    given = pixels, (sides[0], sides[1]), MEAN, STD, 255.0
+    exact, reference = separately(*given[:2], torch.double), resize_and_normalise_reference(*given)
+    return Draw(lambda _: resize_and_normalise(*given), f"{shape} to {sides}", exact, reference)
 
 
-QUICK = Plan(draws=4, side=40)
 SIZES = ((1, *FULL_HD), (1, 1024, 1024), (8, 480, 854))
 RECORD = Record(
     cases=[preprocess_case(*size) for size in SIZES],
@@ -82,14 +69,10 @@ RECORD = Record(
         )
     },
     parity={
-        "preprocess": Check(
-            lambda *given: [draws(*given)],
-            full=Plan(),
-            short=Plan(draws=10),
-            quick=QUICK,
-            tiny=Plan(draws=2, side=12),
-            ops=("preprocess",),
-            launchers=[("preprocess.kernel.resize_and_normalise_triton", 0)],
+        "preprocess": simple_check(
+            draw,
+            *(Plan(40, (1500,)), Plan(10, (1500,)), Plan(4, (40,)), Plan(2, (12,))),
+            launchers=["preprocess.kernel.resize_and_normalise_triton"],
             dtypes=(torch.float32,),
         )
     },

@@ -1,20 +1,17 @@
 """Run lengths of masks, beside the way that the original takes."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from backend_calls import ours
-from inputs import random, small
-from parity_rows import Check, Draw, equal_to, integer
-from published_models import FULL_HD
-from registry import Calls, Case, Record, Sample, Work
+from inputs import FULL_HD, random, small
+from parity_rows import EXACT, Check, Draw, Plan, equal_to, integer, simple_check, sizes
+from registry import Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
-from tuning_candidates import Search, search
 
-from kernel_records.mask_ops import BLEND, PHOTOGRAPH, READ, SMALL, mask_logits, of_upsampled, upsampled
+from kernel_records.mask_ops import BLEND, PHOTOGRAPH, READ, SMALL, mask_logits, of_upsampled, past_31_bits, upsampled
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.mask_ops import upsample_and_threshold
@@ -112,14 +109,6 @@ def runs_search(shape: str, op: str, most: int) -> Search:
     return search("run_lengths", "BLOCK_Y BLOCK_X num_warps", fitting, shape=shape, cases=(op,))
 
 
-class Plan(NamedTuple):
-    """What is tried."""
-
-    draws: int = 200  # of each op
-    side: int = 1500  # longest of masks
-    masks: int = 20  # at once
-
-
 def random_masks(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Noise of any density or blobs, of any size, on the host."""
     H, W = (integer(1, side, generator) for _ in range(2))
@@ -129,63 +118,49 @@ def random_masks(count: int, side: int, generator: torch.Generator) -> Tensor:
     return values > 2 * float(torch.randn((), generator=generator))
 
 
-def encoded(plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device) -> Iterator[Draw]:
-    """Masks to run lengths, and back."""
-    for _ in range(plan.draws):
-        masks = random_masks(integer(1, plan.masks, generator), plan.side, generator)
-        runs = encode_masks(masks)
-        given = RunLengths(runs.counts.to(device), runs.offsets.to(device), runs.size)
-        yield Draw(lambda _, masks=masks: encode_masks(masks.to(device)), judge=equal_to(runs))
-        yield Draw(lambda _, given=given: decode_masks(given), judge=equal_to(masks))
+def encoded(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
+    masks = random_masks(integer(1, most[0], generator), most[1], generator)
+    return Draw(lambda _: encode_masks(masks.to(device)), judge=equal_to(encode_masks(masks)))
 
 
-def encoded_upsampled(
-    plan: Plan, _: None, __: None, generator: torch.Generator, device: torch.device
-) -> Iterator[Draw]:
+def decoded(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
+    masks = random_masks(integer(1, most[0], generator), most[1], generator)
+    counts, offsets, size = encode_masks(masks)
+    given = RunLengths(counts.to(device), offsets.to(device), size)
+    return Draw(lambda _: decode_masks(given), judge=equal_to(masks))
+
+
+def encoded_upsampled(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
     """As the kernel that upsamples and compares has it, which is compared with torch elsewhere."""
-    for _ in range(plan.draws):
-        count, *sides = (integer(1, limit, generator) for limit in (plan.masks, 300, 300, plan.side, plan.side))
-        (h, w), (H, W) = (min(side, plan.side) for side in sides[:2]), sides[2:]
-        # At the borders as often as not.
-        above, below, left, right = (integer(0, 1, generator) * integer(1, 99, generator) for _ in range(4))
-        logits = random(count, h, w, device=device, seed=integer(0, 2**31, generator))
-        if integer(0, 3, generator) == 0:
-            logits.view(-1)[:: integer(2, 99, generator)] = torch.nan
-        canvas = torch.zeros(count, above + H + below, left + W + right, dtype=torch.bool, device=device)
-        with backend("triton"):
-            canvas[:, above : above + H, left : left + W] = upsample_and_threshold(logits, (H, W), 0.3)
-        given = logits, (H, W), 0.3, (above, left), (canvas.shape[1], canvas.shape[2])
-        yield Draw(lambda _, given=given: encode_upsampled(*given), judge=equal_to(encode_masks(canvas.cpu())))
+    count, h, w, H, W = sizes((most[0], *2 * [min(300, most[1])], *2 * [most[1]]), generator)
+    # At the borders as often as not.
+    above, below, left, right = (integer(0, 1, generator) * integer(1, 99, generator) for _ in range(4))
+    logits = random(count, h, w, device=device, seed=integer(0, 2**31, generator))
+    if integer(0, 3, generator) == 0:
+        logits.view(-1)[:: integer(2, 99, generator)] = torch.nan
+    canvas = torch.zeros(count, above + H + below, left + W + right, dtype=torch.bool, device=device)
+    with backend("triton"):
+        canvas[:, above : above + H, left : left + W] = upsample_and_threshold(logits, (H, W), 0.3)
+    given = logits, (H, W), 0.3, (above, left), (canvas.shape[1], canvas.shape[2])
+    return Draw(lambda _: encode_upsampled(*given), judge=equal_to(encode_masks(canvas.cpu())))
 
 
 def many_are_right(device: torch.device) -> bool:
-    """The first and the last of so many masks that their pixels pass 2**31, and a few that lie between."""
-    size = PHOTOGRAPH
-    count = 2**31 // (size[0] * size[1]) + 8
-    some = torch.tensor([0, 1, count // 2, count - 2, count - 1], device=device)
-    masks = torch.zeros(count, *size, dtype=torch.bool, device=device)
-    masks[some] = random(len(some), *size, device=device) > 1
+    count, some = past_31_bits(PHOTOGRAPH)
+    masks = torch.zeros(count, *PHOTOGRAPH, dtype=torch.bool, device=device)
+    masks[some] = random(len(some), *PHOTOGRAPH, device=device) > 1
     with backend("triton"):
         few, all_runs = encode_masks(masks[some]), encode_masks(masks)
         back = torch.equal(decode_masks(all_runs), masks)
     runs = torch.ones(count, dtype=torch.int64, device=device)
     runs[some] = few.offsets.diff()
-    pieces = [all_runs.counts[all_runs.offsets[n] : all_runs.offsets[n + 1]] for n in some.tolist()]
+    pieces = [all_runs.counts[all_runs.offsets[n] : all_runs.offsets[n + 1]] for n in some]
     return back and torch.equal(all_runs.offsets.diff(), runs) and torch.equal(torch.cat(pieces), few.counts)
 
 
-def parity_check(draws: Callable[..., Iterator[Draw]], *launchers: str) -> Check:
-    return Check(
-        lambda *given: [draws(*given)],
-        full=Plan(),
-        short=Plan(draws=30),
-        quick=Plan(draws=4, side=50, masks=3),
-        tiny=Plan(draws=2, side=25, masks=2),
-        ops=("run_lengths",),
-        launchers=[(f"run_lengths.kernel.{name}_triton", 0) for name in launchers],
-        dtypes=(None,),
-        is_exact=True,
-    )
+def parity_check(draw: Callable[..., Draw], launcher: str) -> Check:
+    plans = Plan(200, (20, 1500)), Plan(30, (20, 1500)), Plan(4, (3, 50)), Plan(2, (2, 25))
+    return simple_check(draw, *plans, launchers=[f"run_lengths.kernel.{launcher}_triton"], **EXACT)
 
 
 RECORD = Record(
@@ -221,7 +196,8 @@ RECORD = Record(
         ),
     },
     parity={
-        "encode_masks": parity_check(encoded, "encode_masks", "decode_masks")._replace(many=many_are_right),
+        "encode_masks": parity_check(encoded, "encode_masks")._replace(many=many_are_right),
+        "decode_masks": parity_check(decoded, "decode_masks"),
         "encode_upsampled": parity_check(encoded_upsampled, "encode_upsampled"),
     },
 )  # fmt: skip

@@ -2,33 +2,21 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import random, small
+from inputs import Windowed, hiera_blocks, random, small
 from parity_rows import Check, Draw, integer, name_of
-from published_models import Windowed, hiera_blocks
-from registry import TIMED, Calls, Case, Record, Sample, Work
+from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
-from tuning_candidates import Search, search
 
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.window_attention import window_attention, window_attention_reference
 from sam2fast.kernels.window_attention.sdpa import CUDNN, DEFAULT, FLASH
 from sam2fast.kernels.window_attention.shapes import WIDEST
-
-
-def window_ways(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> dict[str, Callable[[], Tensor]]:
-    """Attention in windows by subject: the dispatcher's choice, which for a whole map may be SDPA, and our kernel."""
-    arguments = qkv, bias, heads, window, (2, 2) if pooled else None
-
-    def call() -> Tensor:
-        return window_attention(*arguments)
-
-    return {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, pooled)} | both_ways(call, qkv.device)
 
 
 def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:
@@ -65,7 +53,9 @@ def window_case(block: Windowed, dtype: torch.dtype) -> Case:
     def prepare(device: torch.device) -> Calls:
         qkv = random(1, side, side, 3 * heads * d, device=device, dtype=dtype)
         bias = random(3 * heads * d, device=device, dtype=dtype, seed=1)
-        return window_ways(qkv, bias, heads, window, stride == 2)
+        pooling = (2, 2) if stride == 2 else None  # the dispatcher's choice for a whole map may be SDPA
+        own = both_ways(lambda: window_attention(qkv, bias, heads, window, pooling), device)
+        return {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, stride == 2)} | own
 
     return Case(
         "window_attention",
@@ -93,7 +83,9 @@ def window_search(
     """``tiles``: BLOCK_M, BLOCK_N, warps, stages, and ROWS_PER_WARP where tiles of few queries take fewer warps."""
     names = "BLOCK_M BLOCK_N num_warps num_stages ROWS_PER_WARP"
     choice = "SDPA" if choices else ""
-    return search("window_attention", names, tiles, dtype, shape, choice=choice, choices=choices, order=order)
+    return search(
+        "window_attention", names, tiles, dtype=dtype, shape=shape, choice=choice, choices=choices, order=order
+    )
 
 
 # Of tiny (heads of 96 channels), base+ (56) and large (72).
@@ -119,16 +111,7 @@ class Plan(NamedTuple):
     batch: int = 5  # most small maps
 
 
-class Shape(NamedTuple):
-    """One input."""
-
-    batch: int
-    height: int
-    width: int
-    window: int  # 0 for the whole map
-    heads: int
-    d: int
-    pooled: bool
+Shape = tuple[int, int, int, int, int, int, bool]  # batch, height, width, window or 0, heads, their width, pooled
 
 
 def groups(
@@ -145,7 +128,7 @@ def real_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterator
     for block in plan.real:
         if block.window == window:
             batch, side = integer(1, 2, generator), block.side
-            yield Shape(batch, side, side, window, block.heads, block.width, block.stride == 2)
+            yield batch, side, side, window, block.heads, block.width, block.stride == 2
 
 
 def small_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterator[Shape]:
@@ -160,25 +143,26 @@ def small_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterato
         if pooled:  # at least one query
             height, width = (side + side % 2 if window == 0 else max(2, side) for side in (height, width))
         d = plan.head_widths[integer(0, len(plan.head_widths) - 1, generator)]
-        yield Shape(integer(1, plan.batch, generator), height, width, window, integer(1, 3, generator), d, pooled)
+        yield integer(1, plan.batch, generator), height, width, window, integer(1, 3, generator), d, pooled
 
 
 def window_draw(shape: Shape, dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Draw:
     """Normal projections of the shape, for the launcher itself; under autocast, as often, the bias stays fp32."""
     from sam2fast.kernels.window_attention import kernel as launch
 
-    channels, seed = 3 * shape.heads * shape.d, integer(0, 2**31, generator)
-    qkv = random(shape.batch, shape.height, shape.width, channels, device=device, dtype=dtype, seed=seed)
+    batch, height, width, window, heads, d, pooled = shape
+    channels, seed = 3 * heads * d, integer(0, 2**31, generator)
+    qkv = random(batch, height, width, channels, device=device, dtype=dtype, seed=seed)
     of_bias = (dtype, torch.float32)[integer(0, 1, generator)]
     bias = random(channels, device=device, dtype=of_bias, seed=seed + 1)
-    rest = shape.heads, shape.window, (2, 2) if shape.pooled else None
+    rest = heads, window, (2, 2) if pooled else None
     # One map at a time: the scores of whole maps are held. Under inference, the reference takes long rows on the CPU
     # in fp32.
     with torch.enable_grad():
         exact = [window_attention_reference(x.double(), bias.double(), *rest) for x in qkv.split(1)]
     return Draw(
         lambda _: launch.window_attention_triton(qkv, bias, *rest),
-        str(shape),
+        f"{batch}x{height}x{width}, window {window}, {heads}x{d}" + ", pooled" * pooled,
         torch.cat(exact).detach(),
         window_attention_reference(qkv, bias, *rest),
     )

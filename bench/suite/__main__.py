@@ -14,33 +14,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite import plans
-from suite.cases import CASES
 from suite.machine import RESULTS, machine
-from suite.results import Results
-from suite.run import run
-from suite.schema import DTYPES
+from suite.plans import CASES
+from suite.results import DTYPES, Results
 from suite.subjects import SIZES, SUBJECTS
+from suite.timing import run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="suite", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--list", action="store_true", help="say what there is to measure, and measure nothing")
-    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="cases with this in their names")
-    parser.add_argument("--size", action="append", default=[], choices=SIZES)
-    parser.add_argument("--dtype", action="append", default=[], choices=DTYPES)
-    parser.add_argument("--image-size", action="append", default=[], type=_count, help="side of the model's input")
-    parser.add_argument("--objects", action="append", default=[], type=_count, help="objects, or boxes")
-    parser.add_argument("--history", action="append", default=[], type=_count, help="frames before the timed ones")
-    parser.add_argument("--frames", type=_count, help="frames between two synchronisations, of throughput")
-    parser.add_argument("--subject", action="append", default=[], choices=SUBJECTS)
-    parser.add_argument("--runs", type=_count, help="calls to time")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args(arguments)
+    given = parsed(arguments)
     if given.list:
-        print(listing())
+        print("cases:", *(f"  {case.name}: {case.note}" for case in CASES), sep="\n")
+        print("subjects:", *(f"  {name}" for name in SUBJECTS), sep="\n")
+        print("steps for a GPU:", *(f"  {name}" for name in plans.GPU_STEPS), sep="\n")
         return
     groups = _groups(given)
     if not groups:
@@ -53,19 +39,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(0 if right else 1)
 
 
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="suite", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    several = {"action": "append", "default": []}
+    parser.add_argument("--list", action="store_true", help="say what there is to measure, and measure nothing")
+    parser.add_argument("--only", **several, metavar="TEXT", help="cases with this in their names")
+    parser.add_argument("--size", **several, choices=SIZES)
+    parser.add_argument("--dtype", **several, choices=DTYPES)
+    parser.add_argument("--image-size", **several, type=_count, help="side of the model's input")
+    parser.add_argument("--objects", **several, type=_count, help="objects, or boxes")
+    parser.add_argument("--history", **several, type=_count, help="frames before the timed ones")
+    parser.add_argument("--frames", type=_count, help="frames between two synchronisations, of throughput")
+    parser.add_argument("--subject", **several, choices=SUBJECTS)
+    parser.add_argument("--runs", type=_count, help="calls to time")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args(arguments)
+
+
 def _groups(given: argparse.Namespace) -> list[plans.Group]:
-    combined = (given.size, given.dtype, given.image_size, given.objects, given.history, given.subject, given.runs)
-    if any((*combined, given.frames)) or given.device != "cpu":
-        return plans.asked_for(given.only, *combined, given.device, given.frames)
+    choices = ("size", "dtype", "image_size", "objects", "history", "subject", "runs", "frames")
+    if any(getattr(given, name) for name in choices) or given.device != "cpu":
+        return plans.asked_for(given)
     named = plans.chosen(CASES, given.only)
     return [group for group in plans.cpu() if group.case in named]
-
-
-def listing() -> str:
-    """Cases and subjects, and the steps of ``make gpu`` that measure them."""
-    lines = ["cases:", *(f"  {case.name}: {case.note}" for case in CASES)]
-    lines += ["subjects:", *(f"  {name}" for name in SUBJECTS)]
-    return "\n".join([*lines, "steps for a GPU:", *(f"  {name}" for name in plans.GPU_STEPS)])
 
 
 def _count(text: str) -> int:

@@ -9,15 +9,15 @@ ours in fp32.
 """
 
 import contextlib
+import functools
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import Tensor
 
-from suite.cases import FIRST_CALL, FIRST_FRAMES, Case
 from suite.missing import MissingError
+from suite.plans import FIRST_FRAMES, Case
 from suite.sessions import worst_error
 from suite.subjects import BASELINE, Setting
 from suite.video_cases import FirstFrames
@@ -46,33 +46,26 @@ def judged(case: Case, setting: Setting, checked: Mapping[str, Sequence[Tensor]]
         checked: results of those that have any.
         official_asked: whether the official package was to be measured, if only it had what the case is about.
     """
-    checked = {name: results for name, results in checked.items() if results}
+    checked, found = {name: results for name, results in checked.items() if results}, Judgement()
     if case.judged is None or not checked:
-        return Judgement()
+        return found
     if setting.dtype == "bf16":
-        return _bf16(case, setting, checked)
-    found = Judgement()
-    # Where it has been measured too, every call is compared with it.
-    if case.judged == FIRST_CALL or BASELINE in checked or not official_asked:
-        return found
-    exact = _found(case, setting, BASELINE)
-    if isinstance(exact, str):
-        return found
-    for name, results in checked.items():
-        error = _largest(_errors(exact, results))
-        if error > ALLOWED:
-            found.wrong[name] = f"its first masks differ from {BASELINE} by {error:.1e}"
+        return _bf16(case, setting, checked, found)
+    # Where the official package has been measured too, every call is compared with it.
+    if case.judged == FIRST_FRAMES and BASELINE not in checked and official_asked:
+        exact = _found(case, setting, BASELINE)
+        for name, results in {} if isinstance(exact, str) else checked.items():
+            error = _largest(_errors(exact, results))
+            if error > ALLOWED:
+                found.wrong[name] = f"its first masks differ from {BASELINE} by {error:.1e}"
     return found
 
 
-def _bf16(case: Case, setting: Setting, checked: Mapping[str, Sequence[Tensor]]) -> Judgement:
-    found, fp32 = Judgement(), replace(setting, dtype="fp32")
-    name, exact = BASELINE, _found(case, fp32, BASELINE)
+def _bf16(case: Case, setting: Setting, checked: Mapping[str, Sequence[Tensor]], found: Judgement) -> Judgement:
+    fp32, official = replace(setting, dtype="fp32"), checked.get(BASELINE)
+    name, exact, reason = BASELINE, _found(case, fp32, BASELINE), ""
     if isinstance(exact, str):
-        reason, official = exact, None
-        name, exact = OURS, _found(case, fp32, OURS)
-    else:
-        reason, official = "", checked.get(BASELINE)
+        name, exact, reason, official = OURS, _found(case, fp32, OURS), exact, None
     if isinstance(exact, str):
         found.note = f"not compared with results in fp32: {exact}"
         return found
@@ -114,42 +107,32 @@ def _largest(errors: Sequence[float | None]) -> float:
     return max(error for error in errors if error is not None)
 
 
-# For each result, those that are right, the first of them the model's own choice.
-_kept: dict[Any, list[list[Tensor]] | str] = {}
-
-
-def forget() -> None:
-    """Results are computed again from here."""
-    _kept.clear()
-
-
 def _found(case: Case, setting: Setting, subject: str) -> list[list[Tensor]] | str:
     """The results by which a subject is judged, of a session opened for this alone; or why there are none.
 
-    They are kept for the process, those of videos for all cases of videos.
+    For each result those that are right, the first of them the model's own choice. They are kept for the process, those
+    of videos for all cases of videos.
     """
     if case.judged == FIRST_FRAMES:
-        setting, what = replace(setting, objects=None, history=None, frames=None), FIRST_FRAMES
-    else:
-        what = case.name
-    key = what, subject, setting
-    if key not in _kept:
-        try:
-            _kept[key] = _computed(case, setting, subject)
-        except MissingError as error:
-            _kept[key] = str(error)
-        except Exception as error:  # whatever it is, what can be measured is measured
-            traceback.print_exc()
-            _kept[key] = f"{subject} in {setting.dtype} failed: {type(error).__name__}"
-    return _kept[key]
+        return _computed(None, replace(setting, objects=None, history=None, frames=None), subject)
+    return _computed(case, setting, subject)
 
 
-def _computed(case: Case, setting: Setting, subject: str) -> list[list[Tensor]]:
-    if case.judged == FIRST_FRAMES:
-        with contextlib.closing(FirstFrames(subject, setting, alternatives=True)) as first:
-            assert first.checked is not None
-            return [[one, *others] for one, others in zip(first.checked, first.alternatives, strict=True)]
-    with contextlib.closing(case.open(subject, setting)) as session:
-        session.prepare(setting)
-        sample = session.call()
-        return [[one] for one in (sample.result if session.checked is None else session.checked)]
+@functools.cache
+def _computed(case: Case | None, setting: Setting, subject: str) -> list[list[Tensor]] | str:
+    try:
+        if case is None:
+            with contextlib.closing(FirstFrames(subject, setting, alternatives=True)) as first:
+                return [[one, *others] for one, others in zip(first.checked, first.alternatives, strict=True)]
+        with contextlib.closing(case.open(subject, setting)) as session:
+            session.prepare(setting)
+            sample = session.call()
+            return [[one] for one in (sample.result if session.checked is None else session.checked)]
+    except MissingError as error:
+        return str(error)
+    except Exception as error:  # whatever it is, what can be measured is measured
+        traceback.print_exc()
+        return f"{subject} in {setting.dtype} failed: {type(error).__name__}"
+
+
+forget = _computed.cache_clear  # results are computed again from here

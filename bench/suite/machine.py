@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         about |= {
             "device": name,
             "gpu": name,
-            "driver": driver(),
+            "driver": output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
             "cuda": torch.version.cuda,
             "compute capability": f"{limits.major}.{limits.minor}",
             "multiprocessors": limits.multi_processor_count,
@@ -50,12 +49,6 @@ def _version(name: str) -> str | None:
         return str(__import__(name).__version__)
     except ImportError:
         return None
-
-
-def driver() -> str | None:
-    """The version of the CUDA driver."""
-    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return output_of(*query) if shutil.which("nvidia-smi") else None
 
 
 def commit() -> str | None:

@@ -24,75 +24,64 @@ def cold_start(job: dict[str, Any]) -> dict[str, Any]:
 
     pixels = image(600, 900)
     start = time.perf_counter()
-    built = _image_predictor(job)
+    built = _built(job)
     low_res = _first_mask(built, pixels)
-    from suite.subjects import synchronise
+    from suite.subjects import plain_path, synchronise
 
     synchronise(built.setting.device)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "result": low_res, "notes": built.notes, "path": _plain_path(job)}
+    return {"seconds": seconds, "result": low_res, "notes": built.notes, "path": plain_path(job["subject"])}
 
 
 def image_peak(job: dict[str, Any]) -> dict[str, Any]:
     """One image is set, and clicked."""
     from suite.photographs import image
+    from suite.subjects import plain_path
 
-    built = _image_predictor(job)
-    measured = _with_peak(built.setting.device, lambda: _first_mask(built, image(1200, 1800)))
-    return {**measured, "notes": built.notes, "path": _plain_path(job)}
+    built = _built(job)
+    path = {"path": plain_path(job["subject"])}
+    return _with_peak(built, lambda: _first_mask(built, image(1200, 1800))) | path
 
 
 def video_peak(job: dict[str, Any]) -> dict[str, Any]:
     """Objects are tracked through a video from its first frame to its last."""
-    from suite import subjects
-    from suite.paths import TrackingPath
     from suite.photographs import centre
+    from suite.subjects import TrackingPath, is_ours
 
-    setting = _setting(job)
-    built = subjects.video_predictor(job["subject"], setting, job["checkpoint"])
-    side, path = setting.image_size, TrackingPath(job["subject"], built.predictor)
+    built = _built(job, "video_predictor")
+    setting, path = built.setting, TrackingPath(job["subject"], built.predictor)
+    side = setting.image_size
 
     def track() -> Any:
         with built.context():
             state = built.predictor.init_state(job["video"])
             for i in range(setting.objects or 1):
                 built.predictor.add_new_points_or_box(state, 0, i, [centre(side, side, i)], [1])
-            bars = {"progress": False} if subjects.is_ours(job["subject"]) else {}
+            bars = {"progress": False} if is_ours(job["subject"]) else {}
             for answer in built.predictor.propagate_in_video(state, **bars):
                 masks = answer[2]
             path.look(getattr(state, "bank", None))
         return masks[:, 0].float().cpu().numpy()
 
-    return {**_with_peak(setting.device, track), "notes": built.notes, "path": path.name}
+    return _with_peak(built, track) | {"path": path.name}
 
 
-def _with_peak(device: str, call: Any) -> dict[str, Any]:
+def _with_peak(built: Any, call: Any) -> dict[str, Any]:
     """Seconds, result and the most memory meanwhile, with what is there already."""
     from suite.machine import forget_peak, peak_mib
     from suite.subjects import timed
 
+    device = built.setting.device
     forget_peak(device)
     seconds, result = timed(device, call)
-    return {"seconds": seconds, "result": result, "peak_mib": peak_mib(device)}
+    return {"seconds": seconds, "result": result, "peak_mib": peak_mib(device), "notes": built.notes}
 
 
-def _setting(job: dict[str, Any]) -> Any:
-    from suite.subjects import Setting, plain_fp32
+def _built(job: dict[str, Any], kind: str = "image_predictor") -> Any:
+    from suite import subjects
 
-    plain_fp32()
-    return Setting(**job["setting"])
-
-
-def _image_predictor(job: dict[str, Any]) -> Any:
-    from suite.subjects import image_predictor
-
-    return image_predictor(job["subject"], _setting(job), job["checkpoint"])
-
-
-def _plain_path(job: dict[str, Any]) -> str:
-    from suite.paths import plain_path
-
-    return plain_path(job["subject"])
+    subjects.plain_fp32()
+    return getattr(subjects, kind)(job["subject"], subjects.Setting(**job["setting"]), job["checkpoint"])
 
 
 def _first_mask(built: Any, image: Any) -> Any:
@@ -104,22 +93,17 @@ def _first_mask(built: Any, image: Any) -> Any:
         return built.predictor.predict(point_coords=point, point_labels=np.array([1]))[2]
 
 
-JOBS = {"cold start": cold_start, "image peak": image_peak, "video peak": video_peak}
-
-
 def main() -> None:
     job = json.loads(sys.argv[1])
+    jobs = {"cold start": cold_start, "image peak": image_peak, "video peak": video_peak}
     try:
-        answer = JOBS[job["what"]](job)
-    except MissingError as error:
-        print(json.dumps({"missing": str(error)}))
-        return
-    except GaveUpError as error:
-        print(json.dumps({"gave up": str(error)}))
-        return
-    import numpy as np
+        answer = jobs[job["what"]](job)
+    except (GaveUpError, MissingError) as error:
+        answer = {type(error).__name__: str(error)}
+    else:
+        import numpy as np
 
-    np.save(Path(job["result"]), answer.pop("result"))
+        np.save(Path(job["result"]), answer.pop("result"))
     print(json.dumps(answer))
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +53,19 @@ class Repeated(Sequence):  # type: ignore[type-arg]
         return self._frames[index % len(self._frames)]
 
 
-def as_jpeg(image: NDArray[np.uint8]) -> tuple[bytes, NDArray[np.uint8]]:
-    """The file of a image, and what a reader sees in it."""
+def as_jpeg(image: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=95)
-    return file.getvalue(), np.asarray(Image.open(file).convert("RGB"))
+    return file.getvalue()
+
+
+def video(side: int, count: int) -> list[NDArray[np.uint8]]:
+    """Frames of a video, as a reader sees them in its files."""
+    files = (io.BytesIO(as_jpeg(image(side, side, t))) for t in range(count))
+    return [np.asarray(Image.open(file).convert("RGB")) for file in files]
+
+
+def write_video(folder: Path, side: int, count: int) -> None:
+    """The files of the frames."""
+    for t in range(count):
+        (folder / f"{t:05d}.jpg").write_bytes(as_jpeg(image(side, side, t)))

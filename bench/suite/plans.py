@@ -1,20 +1,124 @@
-"""Which cases are run at which settings: what is asked for, the plan of this machine's CPU, and steps for a GPU.
+"""What is measured of whole predictors, and at which settings: what is asked for, the CPU's plan, and steps for
+a GPU. The ops have records, in ``bench/kernel_records``.
 
 The steps come in the order of their value, so that a short visit to a GPU has the figures that matter. Each builds its
 models again, and takes a minute or so, but for those that compile: these take minutes, and their rows replace those
 that the others got before. ``rehearsal`` has the same calls for a CPU.
 """
 
+import argparse
 import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gpu_plan.steps import CALLS
 
-from suite.cases import CASES, OBJECTS, ONE_AND_16, THROUGHPUT, Case, case_of
+from suite.process_cases import cold_start, peak_memory
+from suite.sessions import (
+    MASKS_HEIGHT,
+    MASKS_WIDTH,
+    POINTS_PER_SIDE,
+    Boxes,
+    Encode,
+    Masks,
+    Predict,
+    Session,
+    unlike_masks,
+    worst_error,
+)
 from suite.subjects import SUBJECTS, Setting
+from suite.video_cases import MEASURED_TOGETHER, PREFILLED, Steady, Stream, Throughput
+
+# By which results a subject is judged before it is timed; see :mod:`suite.accuracy`.
+FIRST_CALL, FIRST_FRAMES = "first call", "first frames"
+THROUGHPUT = "video throughput"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time.
+
+    Attributes:
+        name: as in the result files.
+        open: a subject's session at a setting; raises ``MissingError`` where there is none.
+        note: what its rows say about what is timed.
+        at: pairs of objects and history that it is measured at unless asked otherwise.
+        runs: how often at least, where not asked otherwise.
+        compare: how far the second result is from the first; 0 for the same.
+        percentiles: whether the tail is of interest.
+        judged: by which results in bfloat16; None where ``compare`` is all there is.
+    """
+
+    name: str
+    open: Callable[[str, Setting], Session]
+    note: str
+    at: tuple[tuple[int | None, int | None], ...] = ((None, None),)
+    runs: int = 5
+    compare: Callable[[Any, Any], float] = worst_error
+    percentiles: bool = False
+    judged: str | None = FIRST_CALL
+
+
+ONE_TO_64 = ((1, None), (16, None), (64, None))
+ONE_AND_16 = ((1, None), (16, None))
+OBJECTS = ((1, None), (4, None), (16, None))
+HISTORIES = ((1, 10), (1, 100), (1, 1000))
+CASES = (
+    Case("image encode", Encode, "set_image of a image of 1200x1800"),
+    Case("predict", Predict, "one click on an image that is set, three masks of 1200x1800", runs=10),
+    Case("boxes", Boxes, "so many boxes in one call on an image that is set, a mask of 1200x1800 each", ONE_TO_64),
+    Case("video steady frame", Steady, PREFILLED, OBJECTS + HISTORIES, judged=FIRST_FRAMES),
+    Case(
+        THROUGHPUT,
+        Throughput,
+        f"seconds per frame of {MEASURED_TOGETHER} frames tracked between two synchronisations of the device, "
+        f"where no other number is given; {PREFILLED}",
+        ONE_AND_16,
+        runs=2,
+        judged=FIRST_FRAMES,
+    ),
+    Case(
+        "stream latency",
+        Stream,
+        "open_stream().step, memories full",
+        ((1, None),),
+        runs=100,
+        percentiles=True,
+        judged=FIRST_FRAMES,
+    ),
+    Case(
+        "automatic masks",
+        Masks,
+        f"{POINTS_PER_SIDE}x{POINTS_PER_SIDE} points on a image of {MASKS_HEIGHT}x{MASKS_WIDTH}; the difference is "
+        "the share of masks without a counterpart",
+        runs=2,
+        compare=unlike_masks,
+        judged=None,
+    ),
+    Case(
+        "cold start",
+        cold_start,
+        "a fresh process imports the package, builds the model from a checkpoint and gives the first mask of a image "
+        "of 600x900; kernels compiled by an earlier process may be cached",
+        runs=3,
+    ),
+    Case(
+        "peak memory",
+        peak_memory,
+        "a process of its own: resident memory, or allocated on a GPU, with the model. Without a history one image is "
+        "set and clicked; with one, all objects are tracked through so many frames",
+        ((None, None), (4, 100)),
+        runs=1,
+    ),
+)
+
+
+def case_of(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
 
 PLAIN = ("official", "sam2fast", "sam2fast fast")
 NEITHER_COMPILED = ("official", "sam2fast")
@@ -35,43 +139,21 @@ class Group:
     patience_s: float = float("inf")  # for the rounds of one row
 
 
-def group(
-    name: str,
-    size: str,
-    dtype: str = "fp32",
-    image_size: int = 1024,
-    at: Pairs | None = None,
-    subjects: tuple[str, ...] = SUBJECTS,
-    runs: int | None = None,
-    device: str = "cpu",
-    frames: int | None = None,
-) -> Group:
+def group(name: str, setting: Setting, at: Pairs | None = None, runs: int | None = None, **more: Any) -> Group:
     case = case_of(name)
-    setting = Setting(size, dtype, image_size, device, frames=frames)
-    return Group(case, setting, at or case.at, runs or case.runs, subjects)
+    return Group(case, setting, at or case.at, runs or case.runs, **more)
 
 
-def asked_for(
-    names: Sequence[str],
-    sizes: Sequence[str],
-    dtypes: Sequence[str],
-    image_sizes: Sequence[int],
-    objects: Sequence[int],
-    histories: Sequence[int],
-    subjects: Sequence[str],
-    runs: int | None,
-    device: str,
-    frames: int | None = None,
-) -> list[Group]:
+def asked_for(asked: argparse.Namespace) -> list[Group]:
     """Every combination of what is given; of what is not, the smallest model in fp32, and each case's own."""
+    frames, subjects = asked.frames or (CPU_FRAMES if asked.device == "cpu" else None), tuple(asked.subject) or SUBJECTS
     found = []
-    for case in chosen(CASES, names):
-        at = _pairs(case, objects, histories)
-        for size, dtype in itertools.product(sizes or ("t",), dtypes or ("fp32",)):
-            for image_size in image_sizes or (256 if size == "nano" else 1024,):
-                together = frames or (CPU_FRAMES if device == "cpu" else None)
-                setting = Setting(size, dtype, image_size, device, frames=together)
-                found.append(Group(case, setting, at, runs or case.runs, tuple(subjects) or SUBJECTS))
+    for case in chosen(CASES, asked.only):
+        at = _pairs(case, asked.objects, asked.history)
+        for size, dtype in itertools.product(asked.size or ("t",), asked.dtype or ("fp32",)):
+            for side in asked.image_size or (256 if size == "nano" else 1024,):
+                setting = Setting(size, dtype, side, asked.device, frames=frames)
+                found.append(group(case.name, setting, at, asked.runs, subjects=subjects))
     return found
 
 
@@ -93,21 +175,26 @@ def chosen(cases: Iterable[Case], names: Sequence[str]) -> list[Case]:
 
 def cpu() -> list[Group]:
     """Under a quarter of an hour on two cores. What the compiler makes is measured for nano only: it takes minutes."""
-    both = NEITHER_COMPILED
-    groups = [group("image encode", "nano", "fp32", 256)]
-    # Not base+ in bfloat16: where that is imitated, the official package takes a minute a image.
-    models = [("t", "fp32"), ("t", "bf16"), ("b+", "fp32")]
-    groups += [group("image encode", *model, subjects=both) for model in models]
-    groups += [group("predict", "t", dtype, subjects=both) for dtype in ("fp32", "bf16")]
-    groups += [group("boxes", "t", subjects=both, runs=3)]
-    groups += [group("video steady frame", "t", "fp32", 256, subjects=both)]
-    groups += [group("video steady frame", "t", "fp32", 1024, OBJECTS[:2], both, runs=2)]
-    groups += [group(THROUGHPUT, "nano", "fp32", 256, ONE_AND_16[:1], both, 2, frames=CPU_FRAMES)]
-    groups += [group("stream latency", "nano", "fp32", 256, subjects=both)]
-    groups += [group("automatic masks", "nano", "fp32", 256, subjects=both)]
-    groups += [group("cold start", "nano", "fp32", 256, subjects=both), group("cold start", "t", subjects=both)]
-    groups += [group("peak memory", "t", dtype, at=((None, None),), subjects=both) for dtype in ("fp32", "bf16")]
-    groups += [group("peak memory", "nano", "fp32", 256, ((4, 100),), both)]
+    both, nano, tiny, bf16 = (
+        {"subjects": NEITHER_COMPILED},
+        Setting("nano", "fp32", 256),
+        Setting("t"),
+        Setting("t", "bf16"),
+    )
+    # Not base+ in bfloat16: where that is imitated, the official package takes a minute an image.
+    groups = [
+        group("image encode", nano),
+        *(group("image encode", model, **both) for model in (tiny, bf16, Setting("b+"))),
+        *(group("predict", model, **both) for model in (tiny, bf16)),
+        group("boxes", tiny, runs=3, **both),
+        group("video steady frame", Setting("t", "fp32", 256), **both),
+        group("video steady frame", tiny, OBJECTS[:2], 2, **both),
+        group(THROUGHPUT, replace(nano, frames=CPU_FRAMES), ONE_AND_16[:1], 2, **both),
+        *(group(name, nano, **both) for name in ("stream latency", "automatic masks", "cold start")),
+        group("cold start", tiny, **both),
+        *(group("peak memory", model, ((None, None),), **both) for model in (tiny, bf16)),
+        group("peak memory", nano, ((4, 100),), **both),
+    ]
     return [replace(one, patience_s=PATIENCE_S) for one in groups]
 
 
@@ -120,11 +207,11 @@ STEP = re.compile(r"(.+?) (t|s|b\+|l)(?: (.+))?")
 def step(name: str, device: str) -> list[Group]:
     """The rows of a step: ``KIND SIZE``, in bfloat16 unless it says fp32; see :data:`gpu_plan.steps.CALLS`."""
     kind, size, rest = STEP.fullmatch(name).groups("")
-    dtype, compiled = "fp32" if rest == "fp32" else "bf16", rest == "compiled"
+    setting, compiled = Setting(size, "fp32" if rest == "fp32" else "bf16", device=device), rest == "compiled"
     pair = IMAGE_COMPILED if compiled else NEITHER_COMPILED
 
-    def groups(*names: str, at: Pairs | None = None, subjects: tuple[str, ...], runs: int) -> list[Group]:
-        return [group(one, size, dtype, at=at, subjects=subjects, runs=runs, device=device) for one in names]
+    def groups(*names: str, **more: Any) -> list[Group]:
+        return [group(one, setting, **more) for one in names]
 
     if kind == "video":
         at, runs = {"fp32": (OBJECTS, 5), "more": (MORE, 20)}.get(rest, (ONE_AND_16, 20))
@@ -153,10 +240,9 @@ GPU_STEPS: dict[str, Groups] = {name: functools.partial(step, name) for name in 
 
 def rehearsal(name: str) -> list[Group]:
     """A step as a CPU does it in seconds: nano on 64x64 pixels, two objects at most, one run; nothing is compiled."""
-    return [_rehearsed(group) for group in GPU_STEPS[name]("cpu")]
-
-
-def _rehearsed(group: Group) -> Group:
-    setting = replace(group.setting, size="nano", image_size=64, frames=3, compiler="eager")
-    at = dict.fromkeys((objects and min(objects, 2), history and min(history, 10)) for objects, history in group.at)
-    return replace(group, setting=setting, at=tuple(at), runs=1)
+    found = []
+    for group in GPU_STEPS[name]("cpu"):
+        setting = replace(group.setting, size="nano", image_size=64, frames=3, compiler="eager")
+        at = dict.fromkeys((objects and min(objects, 2), history and min(history, 10)) for objects, history in group.at)
+        found.append(replace(group, setting=setting, at=tuple(at), runs=1))
+    return found

@@ -15,9 +15,9 @@ import torch
 
 from suite.machine import BENCH
 from suite.missing import GaveUpError, MissingError
-from suite.photographs import as_jpeg, image
+from suite.photographs import write_video
 from suite.sessions import Sample, Session
-from suite.subjects import Setting, video_predictor
+from suite.subjects import VIDEO_ONLY, Setting, video_predictor
 
 # Removed when the process ends.
 _SCRATCH = functools.cache(lambda: tempfile.TemporaryDirectory(prefix="suite-"))
@@ -25,23 +25,16 @@ _SCRATCH = functools.cache(lambda: tempfile.TemporaryDirectory(prefix="suite-"))
 
 @functools.cache
 def checkpoint_of(size: str, image_size: int) -> str:
-    """A file of the tame weights that everybody loads, in the original's form.
+    """A file of the tame weights that everybody loads, in the original's form, made by our package.
 
     Raises:
-        MissingError: neither package can be used here; the message says why not ours.
+        MissingError: it cannot be used here.
     """
-    missing = []
-    for subject in ("sam2fast", "official"):
-        try:
-            built = video_predictor(subject, Setting(size, "fp32", image_size))
-        except MissingError as error:
-            missing.append(error)
-            continue
-        path = Path(_SCRATCH().name) / f"{size}.pt"
-        torch.save({"model": built.predictor.state_dict()}, path)
-        built.closing.close()
-        return str(path)
-    raise missing[0]
+    built = video_predictor("sam2fast", Setting(size, "fp32", image_size))
+    path = Path(_SCRATCH().name) / f"{size}.pt"
+    torch.save({"model": built.predictor.state_dict()}, path)
+    built.closing.close()
+    return str(path)
 
 
 @functools.cache
@@ -49,8 +42,7 @@ def video_of(side: int, frames: int) -> str:
     """A folder of so many JPEG files."""
     folder = Path(_SCRATCH().name) / f"{side}-{frames}"
     folder.mkdir()
-    for t in range(frames):
-        (folder / f"{t:05d}.jpg").write_bytes(as_jpeg(image(side, side, t))[0])
+    write_video(folder, side, frames)
     return str(folder)
 
 
@@ -62,32 +54,27 @@ class OwnProcess(Session):
     """
 
     def __init__(self, job: Callable[[Setting], str], subject: str, setting: Setting) -> None:
-        if subject in ("sam2fast fast", "official vos_optimized") and job(setting) != "video peak":
+        if subject in VIDEO_ONLY and job(setting) != "video peak":
             raise MissingError("for video only")
         super().__init__()
         self.job, self.subject = job, subject
 
     def prepare(self, setting: Setting) -> None:
-        self.peak_mib = None
+        self.peak_mib, what = None, self.job(setting)
+        checkpoint = checkpoint_of(setting.size, setting.image_size)
+        self.order = {"what": what, "subject": self.subject, "setting": asdict(setting), "checkpoint": checkpoint}
         # The last masks of a video are compared with the others' only: their memories differ by then.
-        self.checked = [] if self.job(setting) == "video peak" else None
-        self.order: dict[str, Any] = {
-            "what": self.job(setting),
-            "subject": self.subject,
-            "setting": asdict(setting),
-            "checkpoint": checkpoint_of(setting.size, setting.image_size),
-        }
-        if self.order["what"] == "video peak":
+        self.checked = [] if what == "video peak" else None
+        if what == "video peak":
             self.order["video"] = video_of(setting.image_size, setting.history or 0)
 
     def call(self) -> Sample:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "result.npy"
             answer = _run({**self.order, "result": str(path)})
-            if "missing" in answer:
-                raise MissingError(answer["missing"])
-            if "gave up" in answer:
-                raise GaveUpError(answer["gave up"])
+            for error in (MissingError, GaveUpError):
+                if error.__name__ in answer:
+                    raise error(answer[error.__name__])
             result = [torch.from_numpy(np.load(path))]
         self.notes, self.path = answer["notes"], answer["path"]
         if answer.get("peak_mib") is not None:
@@ -109,10 +96,6 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def cold_start(subject: str, setting: Setting) -> OwnProcess:
-    return OwnProcess(lambda setting: "cold start", subject, setting)
-
-
-def peak_memory(subject: str, setting: Setting) -> OwnProcess:
-    """With a history, of a video with so many frames; else of an image."""
-    return OwnProcess(lambda setting: "video peak" if setting.history else "image peak", subject, setting)
+cold_start = functools.partial(OwnProcess, lambda setting: "cold start")
+# With a history, of a video with so many frames; else of an image.
+peak_memory = functools.partial(OwnProcess, lambda setting: "video peak" if setting.history else "image peak")

@@ -1,13 +1,29 @@
-"""What every case gives the timer: something that can be called again and again, and how results are compared."""
+"""What every case gives the timer: something that can be called again and again, and how results are compared; sessions
+of the image predictor and of automatic masks.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
+import numpy as np
+import torch
+from parity_rows import nan_last
 from torch import Tensor
 
 from sam2fast.utils.testing import relative_error
-from suite.subjects import Built, Setting, timed
+from suite.missing import MissingError
+from suite.photographs import boxes, centre, image
+from suite.subjects import Built, Setting, image_predictor, is_ours, plain_path, timed
+
+HEIGHT, WIDTH = 1200, 1800
+BOXES_CHECKED = 16
+POINTS_PER_SIDE = 16
+MASKS_HEIGHT, MASKS_WIDTH = 480, 640
+# nano has weights of its own, with which these leave some tens of masks; drawn ones give all points about one mask.
+THRESHOLDS = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.7, "box_nms_thresh": 0.7}
+DRAWN_THRESHOLDS = {"pred_iou_thresh": -1.0, "stability_score_thresh": 0.0, "box_nms_thresh": 0.7}
 
 
 @dataclass
@@ -28,7 +44,7 @@ class Session:
         peak_mib: where that is measured.
         checked: results by which it is judged before anything is timed; None for those of the first call, and an empty
             list for none.
-        path: which path its calls took; see :mod:`suite.paths`.
+        path: which path its calls took; see :mod:`suite.subjects`.
     """
 
     path = ""
@@ -78,9 +94,102 @@ def worst_error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
     """
     if [x.shape for x in expected] != [x.shape for x in actual]:
         return float("inf")
-    return max(_nan_is_worst(relative_error(a, b)) for x, y in zip(expected, actual, strict=True)
+    return max(nan_last(relative_error(a, b)) for x, y in zip(expected, actual, strict=True)
                for a, b in zip(x, y, strict=True))  # fmt: skip
 
 
-def _nan_is_worst(error: float) -> float:
-    return error if error == error else float("inf")
+class ImageSession(PredictorSession):
+    """An image predictor; what is timed is up to the subclass."""
+
+    shape = (HEIGHT, WIDTH)
+
+    def __init__(self, subject: str, setting: Setting) -> None:
+        super().__init__(image_predictor(subject, setting))
+        self.path = plain_path(subject)
+        self.image = image(*self.shape)
+
+    def set_image(self) -> float:
+        return in_context(self.built, lambda: self.built.predictor.set_image(self.image)).seconds
+
+
+class Encode(ImageSession):
+    """``set_image``."""
+
+    def call(self) -> Sample:
+        seconds = self.set_image()
+        return Sample(seconds, [self.built.predictor.get_image_embedding().float().cpu()])
+
+
+class Predict(ImageSession):
+    """``predict`` with one click on an image that is set."""
+
+    def prepare(self, setting: Setting) -> None:
+        self.earlier_s = [self.set_image()]
+        self.prompt: dict[str, Any] = {
+            "point_coords": np.array([centre(HEIGHT, WIDTH, 0)]), "point_labels": np.array([1])
+        }  # fmt: skip
+
+    def call(self) -> Sample:
+        sample = in_context(self.built, lambda: self.built.predictor.predict(**self.prompt))
+        sample.result = [torch.from_numpy(sample.result[2])]  # low-resolution logits
+        return sample
+
+
+class Boxes(Predict):
+    """``predict`` with so many boxes at once."""
+
+    def prepare(self, setting: Setting) -> None:
+        self.earlier_s = [self.set_image()]
+        box = boxes(HEIGHT, WIDTH, setting.objects or 1)
+        self.prompt = {"box": box, "multimask_output": False}
+        # All three masks of each: which of them is the stable one may depend on the dtype.
+        few = box[:BOXES_CHECKED]
+        found = in_context(self.built, lambda: self.built.predictor.predict(box=few, multimask_output=True))
+        self.checked = [torch.from_numpy(found.result[2])]
+
+
+class Masks(ImageSession):
+    """Automatic masks of an image."""
+
+    shape = (MASKS_HEIGHT, MASKS_WIDTH)
+
+    def __init__(self, subject: str, setting: Setting) -> None:
+        super().__init__(subject, setting)
+        package = "sam2fast" if is_ours(subject) else "sam2"
+        try:
+            build = import_module(f"{package}.automatic_mask_generator").SAM2AutomaticMaskGenerator
+        except (ImportError, RuntimeError) as error:
+            raise MissingError(f"its generator cannot be imported here: {error}") from error
+
+        predictor = self.built.predictor
+        thresholds = _load_nano(predictor.model) if setting.size == "nano" else DRAWN_THRESHOLDS
+        self.generator = build(predictor.model, points_per_side=POINTS_PER_SIDE, **thresholds)
+        self.generator.predictor._bb_feat_sizes = predictor._bb_feat_sizes
+
+    def call(self) -> Sample:
+        sample = in_context(self.built, lambda: self.generator.generate(self.image))
+        self.notes = [*self.built.notes, f"{len(sample.result)} masks"]
+        return sample
+
+
+def _load_nano(model: Any) -> dict[str, float]:
+    """Gives the model nano's own weights; the thresholds that suit them."""
+    from safetensors.torch import load_file
+
+    from sam2fast.nano import WEIGHTS
+
+    model.load_state_dict(load_file(WEIGHTS))
+    return THRESHOLDS
+
+
+def unlike_masks(expected: list[dict[str, Any]], actual: list[dict[str, Any]]) -> float:
+    """The share of masks without a counterpart, but for those that rounding may have carried across a threshold."""
+    from mask_records import IOU, match, near_threshold
+
+    matching = match(expected, actual, IOU)
+    alone = [(expected[i], actual) for i in matching.left] + [(actual[j], expected) for j in matching.right]
+    unlike = sum(
+        all(near_threshold(record, others, thresholds) is None for thresholds in (THRESHOLDS, DRAWN_THRESHOLDS))
+        for record, others in alone
+    )
+    return unlike / max(1, len(expected) + len(actual))

@@ -1,4 +1,4 @@
-"""Who is measured, each built as its authors intend, all on the same weights.
+"""Who is measured, each built as its authors intend, all on the same weights; and which path its calls took.
 
 fp32 is plain fp32: TensorFloat-32 is off. bfloat16 is autocast for the official package, and weights cast once for
 ours. A subject that cannot be built here raises :class:`MissingError`, and its row says why.
@@ -7,6 +7,7 @@ ours. A subject that cannot be built here raises :class:`MissingError`, and its 
 import contextlib
 import functools
 import importlib.util
+import json
 import sys
 import time
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -23,12 +25,14 @@ if str(SUPPORT) not in sys.path:
 
 import tame_weights  # noqa: E402
 
-from suite.missing import MissingError  # noqa: E402
+from suite.missing import GaveUpError, MissingError  # noqa: E402
 
 BASELINE = "official"
 SUBJECTS = ("official", "official vos_optimized", "sam2fast", "sam2fast fast", "sam2fast compiled")
 # Those whose first calls compile.
 COMPILED = ("official vos_optimized", "sam2fast compiled")
+VIDEO_ONLY = ("official vos_optimized", "sam2fast fast")
+RECORDED, EAGER = "recorded", "eager"  # paths that calls take
 SIZES = ("nano", "t", "s", "b+", "l")
 # What an installation that cannot be used may raise.
 UNUSABLE = (ImportError, OSError, RuntimeError, AttributeError)
@@ -44,8 +48,8 @@ class Setting:
     """
 
     size: str
-    dtype: str
-    image_size: int
+    dtype: str = "fp32"
+    image_size: int = 1024
     device: str = "cpu"
     objects: int | None = None
     history: int | None = None
@@ -106,33 +110,23 @@ def image_predictor(subject: str, setting: Setting, checkpoint: str | None = Non
     Raises:
         MissingError: there is none here.
     """
-    if subject in ("sam2fast fast", "official vos_optimized"):
+    if subject in VIDEO_ONLY:
         raise MissingError("for video only")
-    if subject == "official":
-        return _official_image_predictor(setting, checkpoint)
     with _or_missing(subject):
-        from sam2fast.build_sam import build_sam2
-        from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+        if is_ours(subject):
+            from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
-        model = build_sam2(config_of(setting.size), checkpoint, dtype=_cast(setting), **_build_arguments(setting))
-        if checkpoint is None:
-            tame_weights.fill(model, 0)
-        built = Built(SAM2ImagePredictor(model), setting)
-        if subject == "sam2fast compiled":
-            _compile(built, model)
-    return built
-
-
-def _official_image_predictor(setting: Setting, checkpoint: str | None) -> Built:
-    _official_package(setting.device)
-    with _or_missing("official"):
+            model = _our_model("build_sam2", setting, checkpoint)
+            return _built(subject, SAM2ImagePredictor(model), setting, model)
+        _official_package(setting.device)
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-        model = _official_model("sam2.build_sam", "build_sam2", "sam2.modeling.sam2_base.SAM2Base", setting, checkpoint)
-        predictor = SAM2ImagePredictor(model)
+        predictor = SAM2ImagePredictor(
+            _official_model("build_sam2", "modeling.sam2_base.SAM2Base", setting, checkpoint)
+        )
         # It takes 1024 for granted.
         predictor._bb_feat_sizes = [(setting.image_size // stride,) * 2 for stride in (4, 8, 16)]
-    return Built(predictor, setting, autocast=setting.dtype == "bf16")
+    return _built(subject, predictor, setting)
 
 
 def video_predictor(subject: str, setting: Setting, checkpoint: str | None = None) -> Built:
@@ -141,69 +135,55 @@ def video_predictor(subject: str, setting: Setting, checkpoint: str | None = Non
     Raises:
         MissingError: there is none here.
     """
-    if subject in ("sam2fast fast", "official vos_optimized") and not setting.device.startswith("cuda"):
+    fast = subject in VIDEO_ONLY
+    if fast and not setting.device.startswith("cuda"):
         raise MissingError("for CUDA only")
-    if subject.startswith("official"):
-        return _official_video_predictor(subject, setting, checkpoint)
+    build = "build_sam2_video_predictor"
     with _or_missing(subject):
-        from sam2fast.build_sam import build_sam2_video_predictor
-
-        fast = subject == "sam2fast fast"
-        predictor = build_sam2_video_predictor(
-            config_of(setting.size), checkpoint, dtype=_cast(setting), vos_optimized=fast, **_build_arguments(setting)
-        )
-        if checkpoint is None:
-            tame_weights.fill(predictor, 0)
-        built = Built(predictor, setting)
-        if subject == "sam2fast compiled":
-            _compile(built, predictor)
+        if is_ours(subject):
+            predictor = _our_model(build, setting, checkpoint, vos_optimized=fast)
+            built = _built(subject, predictor, setting, predictor)
+        else:
+            built = _official_video_predictor(subject, setting, checkpoint, build, fast)
     _fill_holes_where_both_can(built)
     return built
 
 
-def _official_video_predictor(subject: str, setting: Setting, checkpoint: str | None) -> Built:
+def _official_video_predictor(subject: str, setting: Setting, checkpoint: str | None, build: str, fast: bool) -> Built:
     _official_package(setting.device)
-    optimized = subject == "official vos_optimized"
-    with _or_missing(subject):
-        import sam2.sam2_video_predictor as module
+    import sam2.sam2_video_predictor as module
 
-        name = "SAM2VideoPredictorVOS" if optimized else "SAM2VideoPredictor"
-        target = f"sam2.sam2_video_predictor.{name}"
-        predictor = _official_model(
-            "sam2.build_sam", "build_sam2_video_predictor", target, setting, checkpoint, vos_optimized=optimized
-        )
-    built = Built(predictor, setting, autocast=setting.dtype == "bf16")
-    built.closing.enter_context(_without_bars(module, sys.modules["sam2.utils.misc"]))
-    if setting.dtype == "fp32":
-        built.closing.enter_context(_float32_memory(module))
+    target = "sam2_video_predictor.SAM2VideoPredictorVOS" if fast else "sam2_video_predictor.SAM2VideoPredictor"
+    predictor = _official_model(build, target, setting, checkpoint, vos_optimized=fast)
+    built = _built(subject, predictor, setting)
+    for place in (module, sys.modules["sam2.utils.misc"]):
+        built.closing.enter_context(mock.patch.object(place, "tqdm", lambda frames, **kwargs: frames))
+    if setting.dtype == "fp32":  # memories in bfloat16 would hide any other difference
+        from float32_memory import Float32Memory
+
+        built.closing.enter_context(mock.patch.object(module, "torch", Float32Memory()))
         built.notes.append("memories kept in fp32, which it rounds to bfloat16 otherwise")
-    _fill_holes_where_both_can(built)
     return built
 
 
-@contextlib.contextmanager
-def _without_bars(*modules: Any) -> Iterator[None]:
-    before = [module.tqdm for module in modules]
-    for module in modules:
-        module.tqdm = lambda frames, **kwargs: frames
-    try:
-        yield
-    finally:
-        for module, bar in zip(modules, before, strict=True):
-            module.tqdm = bar
+def _built(subject: str, predictor: Any, setting: Setting, model: Any = None) -> Built:
+    """The predictor, whose model is compiled where the subject is about that."""
+    if subject != "sam2fast compiled":
+        return Built(predictor, setting, autocast=setting.dtype == "bf16" and not is_ours(subject))
+    from sam2fast.deploy.compilation import compile_model
+
+    seconds, _ = timed("cpu", lambda: compile_model(model, backend=setting.compiler))
+    notes = [] if setting.compiler == "inductor" else [f"the backend of torch.compile is {setting.compiler}"]
+    return Built(predictor, setting, compile_s=seconds, notes=notes)
 
 
-@contextlib.contextmanager
-def _float32_memory(module: Any) -> Iterator[None]:
-    """Inside, the official predictor stores memories in fp32: in bfloat16 they would hide any other difference."""
-    from float32_memory import Float32Memory
+def _our_model(build: str, setting: Setting, checkpoint: str | None, **kwargs: Any) -> Any:
+    from sam2fast import build_sam
 
-    before = module.torch
-    module.torch = Float32Memory()
-    try:
-        yield
-    finally:
-        module.torch = before
+    dtype = torch.bfloat16 if setting.dtype == "bf16" else None
+    arguments = {**_build_arguments(setting), **kwargs}
+    model = getattr(build_sam, build)(config_of(setting.size), checkpoint, dtype=dtype, **arguments)
+    return model if checkpoint is not None else tame_weights.fill(model, 0)
 
 
 def _fill_holes_where_both_can(built: Built) -> None:
@@ -245,15 +225,13 @@ def _official_package(device: str) -> None:
         import sam2.build_sam  # noqa: F401
 
 
-def _official_model(
-    module: str, build: str, target: str, setting: Setting, checkpoint: str | None, **kwargs: Any
-) -> Any:
+def _official_model(build: str, target: str, setting: Setting, checkpoint: str | None, **kwargs: Any) -> Any:
     if setting.size == "nano":
-        model = _official_nano(target, setting)
+        model = _official_nano(f"sam2.{target}", setting)
         if checkpoint is not None:
             model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
     else:
-        function = getattr(sys.modules[module], build)
+        function = getattr(sys.modules["sam2.build_sam"], build)
         model = function(config_of(setting.size), checkpoint, **_build_arguments(setting), **kwargs)
     return model if checkpoint is not None else tame_weights.fill(model, 0)
 
@@ -267,43 +245,16 @@ def _official_nano(target: str, setting: Setting) -> Any:
     from sam2fast.build_sam import IMAGE_POSTPROCESSING, VIDEO_POSTPROCESSING
     from sam2fast.config import load_config
 
-    video = "video" in target
-    overrides = [f"++model.image_size={setting.image_size}", *(VIDEO_POSTPROCESSING if video else IMAGE_POSTPROCESSING)]
-    config = OmegaConf.to_container(load_config(config_of("nano"), overrides).model, resolve=True)
-    official = {ours: theirs for theirs, ours in MODULES.items()} | {
-        "sam2fast.modeling.attention": "sam2.modeling.sam.transformer"
-    }
-
-    def translated(node: Any) -> Any:
-        if isinstance(node, list):
-            return [translated(value) for value in node]
-        if not isinstance(node, dict):
-            return node
-        found = {name: translated(value) for name, value in node.items()}
-        if "_target_" in node:
-            module, _, name = node["_target_"].rpartition(".")
-            found["_target_"] = f"{official.get(module, module)}.{name}"
-        return found
-
-    return instantiate(translated(config) | {"_target_": target}).to(setting.device).eval()
+    overrides = VIDEO_POSTPROCESSING if "video" in target else IMAGE_POSTPROCESSING
+    config = load_config(config_of("nano"), [f"++model.image_size={setting.image_size}", *overrides]).model
+    text = json.dumps(OmegaConf.to_container(config, resolve=True))
+    for theirs, ours in (*MODULES.items(), ("sam2.modeling.sam.transformer", "sam2fast.modeling.attention")):
+        text = text.replace(f'"{ours}.', f'"{theirs}.')
+    return instantiate(json.loads(text) | {"_target_": target}).to(setting.device).eval()
 
 
 def _build_arguments(setting: Setting) -> dict[str, Any]:
     return {"device": setting.device, "hydra_overrides_extra": [f"++model.image_size={setting.image_size}"]}
-
-
-def _cast(setting: Setting) -> torch.dtype | None:
-    return torch.bfloat16 if setting.dtype == "bf16" else None
-
-
-def _compile(built: Built, model: Any) -> None:
-    from sam2fast.deploy.compilation import compile_model
-
-    start = time.perf_counter()
-    compile_model(model, backend=built.setting.compiler)
-    built.compile_s = time.perf_counter() - start
-    if built.setting.compiler != "inductor":
-        built.notes.append(f"the backend of torch.compile is {built.setting.compiler}")
 
 
 @contextlib.contextmanager
@@ -320,3 +271,49 @@ def _or_missing(subject: str) -> Iterator[None]:
             raise MissingError(f"not run: {error.name.partition('.')[0]} is missing") from error
         reason = str(error).splitlines()[0] if str(error) else "no message"
         raise MissingError(f"{subject} cannot be built here: {type(error).__name__}: {reason}") from error
+
+
+def plain_path(subject: str) -> str:
+    """Of a predictor that records nothing: those of images, and the official ones."""
+    return "compiled" if subject in COMPILED else EAGER
+
+
+class TrackingPath:
+    """What a subject's video predictor did, looked at after every call that counts."""
+
+    def __init__(self, subject: str, predictor: Any) -> None:
+        self.subject, self.predictor = subject, predictor
+        self.reasons: dict[str | None, None] = {}  # None for what was recorded
+
+    def forget(self) -> None:
+        self.reasons.clear()
+
+    def look(self, bank: Any) -> None:
+        """Takes a note of whether the latest frame of a session with this memory bank was tracked by recorded steps.
+
+        Raises:
+            GaveUpError: a recording failed, since when the predictor does without.
+        """
+        if not is_ours(self.subject):
+            return
+        graphs = self.predictor._runners.graphs
+        if graphs is not None and graphs.failed:
+            raise GaveUpError(graphs.failure.splitlines()[0])
+        why: str | None = self.predictor._tracker.why_eager()
+        if why is None and self.predictor.training:
+            why = "the predictor is in training mode"
+        # A session's bank moves into a workspace of the graph runner when that first tracks a frame of it.
+        if why is None and (graphs is None or bank not in graphs._used):
+            why = "the fast path has not tracked this video"
+        self.reasons[why] = None
+
+    @property
+    def name(self) -> str:
+        """``recorded`` if every frame was, else why not; empty if nothing was looked at."""
+        if not is_ours(self.subject):
+            return plain_path(self.subject)
+        if not self.reasons:
+            return ""
+        reasons = [reason for reason in self.reasons if reason is not None]
+        name = f"{EAGER}: {' and '.join(reasons)}" if reasons else RECORDED
+        return f"compiled, {name}" if self.subject in COMPILED else name

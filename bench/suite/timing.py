@@ -5,18 +5,20 @@ compared again after every round: in fp32 a subject that differs by more than is
 """
 
 import contextlib
+import gc
 import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from suite.accuracy import ALLOWED, judged
-from suite.cases import THROUGHPUT, Case
 from suite.missing import GaveUpError, MissingError
-from suite.schema import FIGURES
+from suite.plans import THROUGHPUT, Case, Group
+from suite.results import FIGURES, KEY, validate_row
 from suite.sessions import Sample, Session
 from suite.subjects import BASELINE, COMPILED, SUBJECTS, Setting, is_ours, plain_fp32
 
@@ -71,6 +73,35 @@ def opened(case: Case, setting: Setting, subjects: Sequence[str]) -> Iterator[li
                 found.append((name, session, ""))
         yield found
         found.clear()
+
+
+def run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None] = lambda row: None) -> bool:
+    """Measures the groups in turn.
+
+    Args:
+        save: is given each row as it comes, of the form that :mod:`suite.results` describes.
+
+    Returns:
+        Whether all were measured, and no result was wrong and no subject failed.
+    """
+    right = True
+    for group in groups:
+        # Least history first, so that each row has no more than it says; seven frames are tracked in any case.
+        at = sorted(group.at, key=lambda pair: (pair[1] or 11, pair[0] or 0))
+        with opened(group.case, group.setting, group.subjects) as sessions:
+            for objects, history in at:
+                setting = replace(group.setting, objects=objects, history=history)
+                row = measure(group.case, setting, group.runs, sessions, patience_s=group.patience_s)
+                described(row)
+                validate_row(row)
+                save(row)
+                notes = [subject["note"] for subject in row["subjects"].values()]
+                right &= not any(note.startswith(("WRONG", "FAILED")) for note in notes)
+                right &= "sam2fast" not in group.subjects or bool(row["subjects"]["sam2fast"]["samples_s"])
+        gc.collect()  # compiled functions refer to their models in circles
+        if group.setting.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+    return right
 
 
 def measure(
@@ -142,19 +173,9 @@ def _compare(case: Case, setting: Setting, subjects: Sequence[_Subject], latest:
 
 def _row(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> dict[str, Any]:
     order = sorted(subjects, key=lambda s: SUBJECTS.index(s.name))
-    compared = {s.name: s.difference for s in order if s.difference is not None}
-    return {
-        "case": case.name,
-        "size": setting.size,
-        "dtype": setting.dtype,
-        "image_size": setting.image_size,
-        "objects": setting.objects,
-        "history": setting.history,
-        "subjects": {s.name: _figures(case, s) for s in order},
-        "ratio": _ratios(order),
-        "difference": compared,
-        "note": case.note,
-    }
+    row = {"case": case.name} | {name: getattr(setting, name) for name in KEY[1:]}
+    row |= {"subjects": {s.name: _figures(case, s) for s in order}, "ratio": _ratios(order)}
+    return row | {"difference": {s.name: s.difference for s in order if s.difference is not None}, "note": case.note}
 
 
 def _figures(case: Case, subject: _Subject) -> dict[str, Any]:

@@ -11,19 +11,19 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from suite.missing import MissingError
-from suite.paths import TrackingPath
-from suite.photographs import Repeated, as_jpeg, centre, image
+from suite.photographs import Repeated, centre, video, write_video
 from suite.sessions import PredictorSession, Sample, in_context
-from suite.subjects import Built, Setting, is_ours, video_predictor
+from suite.subjects import Built, Setting, TrackingPath, is_ours, video_predictor
 
 FULL = 7  # frames of which the next one attends to all
 POINTERS = 16  # frames after which as many object pointers are attended to as ever
-FRAMES = 24
+FRAMES = 24  # of the model's own input size, so that reading them costs little
 LENGTH = 100_000
 # Masks whose predicted IoUs are so close may change places in bfloat16: on these inputs, nano's and tiny's are up to
 # 0.004 from those in fp32.
@@ -32,44 +32,13 @@ MEASURED_TOGETHER = 100
 PREFILLED = "one object is tracked through 7 frames, of which the others get copies, and older history is repeated"
 
 
-class Frames:
-    """The frames of the video, of the model's own input size, so that reading them costs little."""
-
-    def __init__(self, side: int, count: int = FRAMES) -> None:
-        files = [as_jpeg(image(side, side, t)) for t in range(count)]
-        self.jpegs = [jpeg for jpeg, _ in files]
-        self.pixels = [pixels for _, pixels in files]
-
-
-class WarmUp:
-    """What a subject does before it tracks so many objects; gives the seconds that its compilation took."""
-
-    def __init__(self, subject: str, built: Built) -> None:
-        self.built, self.fast = built, subject == "sam2fast fast"
-        self.seconds: dict[int, float] = {}
-
-    def __call__(self, objects: int) -> float | None:
-        if not self.fast:
-            return self.built.compile_s
-        if objects not in self.seconds:
-            side, predictor = self.built.setting.image_size, self.built.predictor
-            warm = in_context(self.built, lambda: predictor.warmup(num_objects=objects, size=(side, side)))
-            self.seconds[objects] = warm.seconds
-        return self.seconds[objects]
-
-
-@contextlib.contextmanager
-def holes_left(predictor: Any) -> Iterator[None]:
+def holes_left(predictor: Any) -> contextlib.AbstractContextManager[Any]:
     """Inside, holes in masks stay as they are, which nothing else depends on.
 
     A hole near the size up to which they are filled is filled in one dtype and left in another: one pixel is then as
     far off as a whole mask.
     """
-    before, predictor.fill_hole_area = predictor.fill_hole_area, 0
-    try:
-        yield
-    finally:
-        predictor.fill_hole_area = before
+    return mock.patch.object(predictor, "fill_hole_area", 0)
 
 
 class Candidates:
@@ -99,11 +68,21 @@ class Tracking(PredictorSession):
     def __init__(self, subject: str, setting: Setting) -> None:
         super().__init__(video_predictor(subject, setting))
         self.tracking_path = TrackingPath(subject, self.built.predictor)
-        self.warm_up = WarmUp(subject, self.built)
+        self.warmed: dict[int, float] = {}
 
     @property
     def path(self) -> str:
         return self.tracking_path.name
+
+    def warm_up(self, objects: int) -> float | None:
+        """What a subject does before it tracks so many objects; gives the seconds that its compilation took."""
+        side, predictor = self.built.setting.image_size, self.built.predictor
+        if self.tracking_path.subject != "sam2fast fast":
+            return self.built.compile_s
+        if objects not in self.warmed:
+            warm = in_context(self.built, lambda: predictor.warmup(num_objects=objects, size=(side, side)))
+            self.warmed[objects] = warm.seconds
+        return self.warmed[objects]
 
 
 class FirstFrames(Tracking):
@@ -121,8 +100,7 @@ class FirstFrames(Tracking):
     def __init__(self, subject: str, setting: Setting, frames: int = 2, alternatives: bool = False) -> None:
         super().__init__(subject, setting)
         self.tracked = OurVideo(self.built) if is_ours(subject) else OfficialVideo(self.built)
-        self.passes: Iterator[Any] = iter(())
-        self.built.closing.callback(lambda: self.passes.close() if hasattr(self.passes, "close") else None)
+        self.built.closing.callback(lambda: self.passes.close())
         self.warm_up(1)
         side = setting.image_size
         x, y = centre(side, side, 0)
@@ -134,15 +112,12 @@ class FirstFrames(Tracking):
             with self.built.context():
                 answer = self.built.predictor.add_new_points_or_box(self.tracked.state, 0, 0, [[x, y]], [1])
             self.alternatives.append(candidates.tied(side) if alternatives else [])
-            self._begin(0)
+            self.passes = self.tracked.passes(0)
             samples = [self._next() for _ in range(2)]
             self.alternatives.append(candidates.tied(side) if alternatives else [])
             samples += [self._next() for _ in range(frames - 2)]
         self.checked = [found[2].float().cpu() for found in (answer, samples[1].result)]
         self.fill_s = [sample.seconds for sample in samples]
-
-    def _begin(self, start: int) -> None:
-        self.passes = self.tracked.passes(start)
 
     def _next(self) -> Sample:
         return in_context(self.built, lambda: next(self.passes))
@@ -161,7 +136,7 @@ class Steady(FirstFrames):
         objects, start = setting.objects or 1, max(self.next_frame, setting.history or 0)
         self.compile_s = self.warm_up(objects)
         self.tracked.refill(objects, start)
-        self._begin(start)
+        self.passes = self.tracked.passes(start)
         self.next_frame = start
         self.earlier_s, self.fill_s = self.fill_s, []  # what was compiled while filling counts once
         self.notes = [*self.built.notes, f"{start} frames before the first"]
@@ -209,12 +184,11 @@ class OurVideo:
 
     def __init__(self, built: Built) -> None:
         self.predictor = built.predictor
-        side = built.setting.image_size
         # A GPU would wait for frames that are decoded in turn with it.
         ahead = built.setting.device.startswith("cuda")
-        video = Repeated(Frames(side).pixels, LENGTH)
+        frames = Repeated(video(built.setting.image_size, FRAMES), LENGTH)
         with built.context():
-            self.state = self.predictor.init_state(video, async_loading_frames=ahead)
+            self.state = self.predictor.init_state(frames, async_loading_frames=ahead)
         self.bank = self.state.bank
         self.first: Any = None
 
@@ -248,8 +222,7 @@ class OfficialVideo:
     def __init__(self, built: Built) -> None:
         self.predictor = built.predictor
         with tempfile.TemporaryDirectory() as folder, built.context():
-            for t, jpeg in enumerate(Frames(built.setting.image_size).jpegs):
-                Path(folder, f"{t:05d}.jpg").write_bytes(jpeg)
+            write_video(Path(folder), built.setting.image_size, FRAMES)
             self.state = self.predictor.init_state(folder)
         self.state["images"], self.state["num_frames"] = Repeated(self.state["images"], LENGTH), LENGTH
         self.first: dict[str, Any] = {}
@@ -283,7 +256,7 @@ class Stream(Tracking):
             raise MissingError("it has no streams")
         super().__init__(subject, setting)
         self.opened = contextlib.ExitStack()
-        self.frames = Frames(setting.image_size).pixels
+        self.frames = video(setting.image_size, FRAMES)
 
     def prepare(self, setting: Setting) -> None:
         side, objects = setting.image_size, setting.objects or 1

@@ -3,9 +3,9 @@
 import json
 
 import torch
-from suite.cases import Case
 from suite.missing import MissingError
-from suite.schema import validate_row
+from suite.plans import Case
+from suite.results import validate_row
 from suite.sessions import Sample
 from suite.subjects import SUBJECTS, Setting
 from suite.timing import measure, opened
