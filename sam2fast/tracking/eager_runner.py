@@ -15,6 +15,7 @@ from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.state import PackedResults
 from sam2fast.video_io import Frames
 
 
@@ -32,9 +33,7 @@ class StepInput(NamedTuple):
 class StepOutput(NamedTuple):
     """Results of N objects on one frame, on the device."""
 
-    masks: Tensor  # (N, 1, h, w) fp32 logits, holes filled
-    ious: Tensor  # (N, 1)
-    scores: Tensor  # (N, 1)
+    results: PackedResults  # masks with their holes filled
     pointers: Sequence[Page]
     memories: Sequence[Memory] | None  # None where the model keeps none, and before a prompt is committed
 
@@ -77,7 +76,7 @@ class EagerRunner:
             # The memory is encoded from the mask before its holes are filled.
             memories = encode_masks(model, features, prediction.mask, prediction.score, from_prompt=False)
             pages = bank.write_memories(memories[:count], from_prompt=False)
-        return StepOutput(masks, iou, score, pointers, pages)
+        return StepOutput(PackedResults.of(masks, iou, score), pointers, pages)
 
 
 def predict(
@@ -196,8 +195,7 @@ def gather_memory(
     assert bank.memories is not None
     shape = bank.shape_of(objects, rules, in_buckets=model.device.type == "cuda" and _is_compiled(model))
     bank.reserve(shape)
-    integers, tables = StepTables.blank(shape, pinned=bank.memories.data.is_cuda)
-    bank.fill(tables, objects)
+    integers = StepTables.integers(shape, bank.attended_rows(objects), pinned=bank.memories.data.is_cuda)
     on_device = integers.to(bank.memories.data.device, non_blocking=True)
     tables = StepTables.views(on_device, shape)
     return attended_by_tables(model, bank.memories.data, bank.pointers.data, tables, num_frames)

@@ -27,6 +27,7 @@ from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
 from sam2fast.tracking.graph_steps import Workspace
 from sam2fast.tracking.memory_bank import MemoryBank, StepTables, bucket
+from sam2fast.tracking.state import PackedResults
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames
 
@@ -99,17 +100,17 @@ class GraphRunner:
         workspace = self.workspace_of(bank, given.rules)
         shape = bank.shape_of(given.attended, given.rules, in_buckets=True)
         bank.reserve(shape)
-        integers, tables = StepTables.blank(shape, pinned=self._device.type == "cuda")
-        bank.fill(tables, given.attended)
+        rows = bank.attended_rows(given.attended)
         assert bank.memories is not None
         # Rows beyond the objects are written too; theirs are free again when this function returns.
         memories, pointers = bank.memories.allocate(shape.objects), bank.pointers.allocate(shape.objects)
-        tables.written_pages.copy_(torch.tensor([page.row for page in memories], device="cpu"))
-        tables.written_pointers.copy_(torch.tensor([page.row for page in pointers], device="cpu"))
+        written = bank.memories.rows(memories), bank.pointers.rows(pointers)
+        rows += [[[row] for row in new] for new in written]
+        integers = StepTables.integers(shape, rows, pinned=self._device.type == "cuda")
         buffers = workspace.step(model, given, shape, integers)
-        # Clones: the next step overwrites the buffers.
-        masks, ious, scores = (x[:count].clone() for x in (buffers.masks, buffers.ious, buffers.scores))
-        return StepOutput(masks, ious, scores, pointers[:count], [(page,) for page in memories[:count]])
+        # A copy: the next step overwrites the buffers.
+        results = PackedResults.of(*(x[:count] for x in (buffers.masks, buffers.ious, buffers.scores)))
+        return StepOutput(results, pointers[:count], [(page,) for page in memories[:count]])
 
     @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:

@@ -23,12 +23,41 @@ _log = logging.getLogger(__name__)
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class FrameCopies(NamedTuple):
+class PackedResults(NamedTuple):
+    """Masks, IoUs and scores of N objects on one frame in one tensor, which takes one copy to the CPU."""
+
+    numbers: Tensor  # (N * (h * w + 2),) fp32
+    mask_size: tuple[int, int]  # (h, w)
+
+    @classmethod
+    def of(cls, masks: Tensor, ious: Tensor, scores: Tensor) -> "PackedResults":
+        """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)`` and ``scores (N, 1)``."""
+        height, width = masks.shape[2:]
+        return cls(torch.cat([x.flatten().float() for x in (masks, ious, scores)]), (height, width))
+
+    def views(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Masks, IoUs and scores, as they were given."""
+        height, width = self.mask_size
+        count = len(self.numbers) // (height * width + 2)
+        masks, ious, scores = self.numbers.split([count * height * width, count, count])
+        return masks.view(count, 1, height, width), ious.view(count, 1), scores.view(count, 1)
+
+
+class FrameCopies:
     """Results of N objects on one frame, which are being copied to the CPU."""
 
-    masks: AsyncHostCopy  # (N, 1, h, w)
-    ious: AsyncHostCopy  # (N, 1)
-    scores: AsyncHostCopy  # (N, 1)
+    def __init__(self, results: PackedResults) -> None:
+        self._copy, self._mask_size = AsyncHostCopy(results.numbers), results.mask_size
+        self._arrived: list[tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def row(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask, IoU and score of one object; waits for all."""
+        if self._arrived is None:
+            masks, ious, scores = PackedResults(self._copy.arrived, self._mask_size).views()
+            # Clones: views would keep the masks of all objects alive as long as one of them.
+            each = [mask.clone() for mask in masks.split(1)]
+            self._arrived = list(zip(each, ious.clone().split(1), scores.clone().split(1), strict=True))
+        return self._arrived[index]
 
 
 class FrameResult:
@@ -79,9 +108,7 @@ class FrameResult:
         if self._tensors is None:
             assert self._copies is not None
             copies, row = self._copies
-            # Clones: views would keep the results of all objects alive as long as one of them.
-            mask, iou, score = (copy.row(row).float() for copy in copies)
-            self._tensors, self._copies = (mask, iou, score), None
+            self._tensors, self._copies = copies.row(row), None
         return self._tensors
 
 

@@ -42,8 +42,8 @@ from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayou
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import AsDict, FrameCopies, FrameResult, TrackedObject, VideoState
-from sam2fast.utils.async_copies import AsyncHostCopy, copy_to_device
+from sam2fast.tracking.state import AsDict, FrameCopies, FrameResult, PackedResults, TrackedObject, VideoState
+from sam2fast.utils.async_copies import copy_to_device
 from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
@@ -262,8 +262,8 @@ class Tracker:
         prediction = predict(self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8).first(1)
         masks = fill_holes(prediction.mask, self.options.fill_hole_area)
         pointers = bank.write_pointers(prediction.pointer)
-        results, _ = build_results(bank, StepOutput(masks, prediction.iou, prediction.score, pointers, None))
-        return results[0]
+        packed = PackedResults.of(masks, prediction.iou, prediction.score)
+        return build_results(bank, StepOutput(packed, pointers, None))[0][0]
 
     @_one_step
     def track(
@@ -322,8 +322,9 @@ class Tracker:
 
 def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResult], TrackScores]:
     """Results of N objects, whose small tensors are copied to the CPU in the background, and the same on the device."""
-    masks, ious, scores, pointers, memories = output
-    copies, results = FrameCopies(AsyncHostCopy(masks), AsyncHostCopy(ious), AsyncHostCopy(scores)), []
+    packed, pointers, memories = output
+    copies, results = FrameCopies(packed), []
+    masks, ious, scores = packed.views()
     for i, pointer in enumerate(pointers):
         result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i])
         if masks.is_cuda:
@@ -331,7 +332,7 @@ def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResul
         else:
             result.arrived()
         results.append(result)
-    return results, TrackScores(ious[:, 0].float(), scores[:, 0].float(), masks)
+    return results, TrackScores(ious[:, 0], scores[:, 0], masks)
 
 
 def _pages(bank: MemoryBank, tracked: TrackedObject, selection: Selection, rules: MemoryRules) -> AttendedPages:

@@ -31,18 +31,18 @@ class AsyncHostCopy:
     def dtype(self) -> torch.dtype:
         return self._tensor.dtype
 
-    def row(self, index: int) -> Tensor:
-        """One row of the copy ``(1, ...)``, in its own memory; waits until the copy has arrived."""
+    @property
+    def arrived(self) -> Tensor:
+        """The copy, which may be in pinned memory; waits until it has arrived."""
         if self._event is not None:
             self._event.synchronize()
-        return self._tensor[index : index + 1].clone()
+        return self._tensor
 
     @property
     def tensor(self) -> Tensor:
         """The copy in pageable memory; waits until it has arrived."""
         if self._event is not None:
-            self._event.synchronize()
-            self._tensor, self._event = self._tensor.clone(), None
+            self._tensor, self._event = self.arrived.clone(), None
         return self._tensor
 
 
