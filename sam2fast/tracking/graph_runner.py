@@ -112,7 +112,6 @@ class GraphRunner:
         results = PackedResults.of(*(x[:count] for x in (buffers.masks, buffers.ious, buffers.scores)))
         return StepOutput(results, pointers[:count], [(page,) for page in memories[:count]])
 
-    @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:
         """The workspace of a session's bank, which moves into one on its first step."""
         with self._lock:
@@ -193,12 +192,12 @@ class RunnerSelector:
         self._modules: list[nn.Module] | None = None  # of the model; empty while a user has changed some; None: unseen
         self._changes = 0
 
-    def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> GraphRunner | None:
+    def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Callable[[], Hashable]) -> GraphRunner | None:
         """The graph runner where it is to be used, else None.
 
         Args:
             fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
-            settings: of the tracker; recordings are dropped when they change.
+            settings: returns those of the tracker; recordings are dropped when they change.
 
         Raises:
             RuntimeError: ``fast`` is True, and graphs cannot be recorded on this GPU.
@@ -206,7 +205,7 @@ class RunnerSelector:
         if self.why_eager(model, fast) is not None or model.training:
             return None
         if self.graphs is None:
-            self.graphs = GraphRunner(model, settings=settings)
+            self.graphs = GraphRunner(model, settings=settings())
         return None if self.graphs.failed else self.graphs
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
@@ -232,7 +231,7 @@ class RunnerSelector:
             pass
         if self.graphs is not None and self.graphs.made_for != fingerprint(model, settings):
             self.release()
-        if self.explain and self.usable_graphs(model, fast, settings) is None:
+        if self.explain and self.usable_graphs(model, fast, lambda: settings) is None:
             _log.info("vos_optimized: steps are not recorded: %s", self.why_eager(model, fast))
             self.explain = False
 
@@ -252,7 +251,7 @@ class RunnerSelector:
         """
         with deciding_once(model) as modules:
             before, self._modules = self._modules, modules or []
-            if before is not None and before != self._modules:
+            if before is not None and before is not self._modules and before != self._modules:
                 self.release()
                 self._changes += 1
             yield self._changes
