@@ -22,6 +22,7 @@ from sam2fast.tracking.cuda_graphs import (
     RecordingError,
     fingerprint,
     numerics,
+    reading_numerics_once,
 )
 from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
@@ -74,7 +75,6 @@ class GraphRunner:
         """Whether a recording failed; everything runs eagerly since then."""
         return self.failure is not None
 
-    @torch.inference_mode()
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         """See :meth:`~sam2fast.tracking.eager_runner.StepRunner.encode`; on CUDA on a stream of its own."""
         try:
@@ -84,7 +84,6 @@ class GraphRunner:
             self._give_up(error)
             return EagerRunner().encode(model, frames, indices, ahead)
 
-    @torch.inference_mode()
     def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
         """See :meth:`~sam2fast.tracking.eager_runner.StepRunner.step`."""
         try:
@@ -97,7 +96,7 @@ class GraphRunner:
 
     def _step(self, model: SAM2Base, given: StepInput) -> StepOutput:
         bank, count = given.bank, len(given.attended)
-        workspace = self.workspace_of(bank, given.rules)
+        workspace = self._used.get(bank) or self.workspace_of(bank, given.rules)
         shape = bank.shape_of(given.attended, given.rules, in_buckets=True)
         bank.reserve(shape)
         rows = bank.attended_rows(given.attended)
@@ -112,6 +111,7 @@ class GraphRunner:
         results = PackedResults.of(*(x[:count] for x in (buffers.masks, buffers.ious, buffers.scores)))
         return StepOutput(results, pointers[:count], [(page,) for page in memories[:count]])
 
+    @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:
         """The workspace of a session's bank, which moves into one on its first step."""
         with self._lock:
@@ -171,11 +171,12 @@ def _hand_back(owner: "weakref.ref[GraphRunner]", workspace: Workspace) -> None:
 
 def why_no_graphs(model: SAM2Base) -> str | None:
     """Why CUDA graphs cannot be recorded or would not pay on the model's device; None if they can and do."""
-    if model.device.type != "cuda":
-        return f"there is nothing to record on {model.device.type}"
+    device = model.device
+    if device.type != "cuda":
+        return f"there is nothing to record on {device.type}"
     if torch.version.hip is not None:
         return "it has not been tried on AMD GPUs"
-    return why_no_triton(model.device)
+    return why_no_triton(device)
 
 
 class RunnerSelector:
@@ -242,14 +243,15 @@ class RunnerSelector:
 
     @contextmanager
     def deciding_once(self, model: SAM2Base) -> Iterator[int]:
-        """Context manager of one step: looks for modules that a user hooked, patched or replaced only here.
+        """Context manager of one step: looks for modules that a user hooked, patched or replaced only here, and reads
+        the switches of torch once.
 
         Recordings are not replayed while there are some, and are dropped if modules were replaced.
 
         Yields:
             How often such a change was seen until now.
         """
-        with deciding_once(model) as modules:
+        with deciding_once(model) as modules, reading_numerics_once():
             before, self._modules = self._modules, modules or []
             if before is not None and before is not self._modules and before != self._modules:
                 self.release()

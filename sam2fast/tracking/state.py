@@ -32,15 +32,14 @@ class PackedResults(NamedTuple):
     @classmethod
     def of(cls, masks: Tensor, ious: Tensor, scores: Tensor) -> "PackedResults":
         """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)`` and ``scores (N, 1)``."""
-        height, width = masks.shape[2:]
+        _, _, height, width = masks.shape
         return cls(torch.cat([x.flatten().float() for x in (masks, ious, scores)]), (height, width))
 
     def views(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Masks, IoUs and scores, as they were given."""
+        """Masks ``(N, 1, h, w)``, IoUs ``(N,)`` and scores ``(N,)``."""
         height, width = self.mask_size
-        count = len(self.numbers) // (height * width + 2)
-        masks, ious, scores = self.numbers.split([count * height * width, count, count])
-        return masks.view(count, 1, height, width), ious.view(count, 1), scores.view(count, 1)
+        numbers, count = self.numbers, len(self.numbers) // (height * width + 2)
+        return numbers[: -2 * count].view(count, 1, height, width), numbers[-2 * count : -count], numbers[-count:]
 
 
 class FrameCopies:
@@ -54,9 +53,10 @@ class FrameCopies:
         """Mask, IoU and score of one object; waits for all."""
         if self._arrived is None:
             masks, ious, scores = PackedResults(self._copy.arrived, self._mask_size).views()
+            ious, scores = ious.clone()[:, None], scores.clone()[:, None]
+            rows = [slice(i, i + 1) for i in range(len(masks))]
             # Clones: views would keep the masks of all objects alive as long as one of them.
-            each = [mask.clone() for mask in masks.split(1)]
-            self._arrived = list(zip(each, ious.clone().split(1), scores.clone().split(1), strict=True))
+            self._arrived = [(masks[row].clone(), ious[row], scores[row]) for row in rows]
         return self._arrived[index]
 
 

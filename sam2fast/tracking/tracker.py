@@ -345,7 +345,7 @@ def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResul
         else:
             result.arrived()
         results.append(result)
-    return results, TrackScores(ious[:, 0], scores[:, 0], masks)
+    return results, TrackScores(ious, scores, masks)
 
 
 def _pages(bank: MemoryBank, tracked: TrackedObject, selection: Selection, rules: MemoryRules) -> AttendedPages:
