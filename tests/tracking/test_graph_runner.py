@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from recorded_ops import ReadBackError, RecordedOps
 from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.tracking import graph_runner, graph_steps
+from sam2fast.tracking import cuda_graphs, graph_runner, graph_steps, state
 from sam2fast.tracking.cuda_graphs import RecordingError
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.graph_steps import OBJECTS_AT_ONCE
@@ -272,6 +274,40 @@ def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
         patch.setattr(graph_runner, "GraphRunner", lambda model, settings: GraphRunner(model, RecordedOps, settings))
         actual = run(replaying, video, life)
     assert_same(expected, actual)
+
+
+def counting(function, counted):
+    def call(*args):
+        counted[function.__name__] += 1
+        return function(*args)
+
+    return call
+
+
+def test_once_a_frame(fast, video, monkeypatch):
+    """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
+    counted = Counter()
+    for module, name in ((graph_runner, "deciding_once"), (cuda_graphs, "_switches"), (state, "AsyncHostCopy")):
+        monkeypatch.setattr(module, name, counting(getattr(module, name), counted))
+    s = begun(fast, video, 1)
+    for _ in range(3):
+        s.points(0, len(s.state.objects) + 1, (20, 40, 1))
+    answers = fast.propagate_in_video(s.state, 2, 4, progress=False)
+    next(answers)
+    for _ in range(3):
+        counted.clear()
+        next(answers)
+        assert counted == {"deciding_once": 1, "_switches": 1, "AsyncHostCopy": 1}
+
+
+def test_switches_count_from_the_next_frame_on(fast, video):
+    s = begun(fast, video, 1)
+    answers = fast.propagate_in_video(s.state, 2, 4, progress=False)
+    made = [next(answers) and len(workspace(fast, s).recorded)]
+    with backend("torch"):
+        made += [next(answers) and len(workspace(fast, s).recorded) for _ in range(2)]
+    made += [next(answers) and len(workspace(fast, s).recorded)]
+    assert made == [1, 2, 2, 2]
 
 
 def test_hooks_are_called(fast, video):
