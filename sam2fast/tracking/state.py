@@ -27,33 +27,35 @@ class PackedResults(NamedTuple):
     """Masks, IoUs and scores of N objects on one frame in one tensor, which takes one copy to the CPU."""
 
     numbers: Tensor  # (N * (h * w + 2),) fp32
-    mask_size: tuple[int, int]  # (h, w)
+    shape: torch.Size  # (N, 1, h, w) of the masks
 
     @classmethod
     def of(cls, masks: Tensor, ious: Tensor, scores: Tensor) -> "PackedResults":
         """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)`` and ``scores (N, 1)``."""
-        _, _, height, width = masks.shape
-        return cls(torch.cat([x.flatten().float() for x in (masks, ious, scores)]), (height, width))
+        return cls(torch.cat([x.flatten().float() for x in (masks, ious, scores)]), masks.shape)
 
-    def views(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Masks ``(N, 1, h, w)``, IoUs ``(N,)`` and scores ``(N,)``."""
-        height, width = self.mask_size
-        numbers, count = self.numbers, len(self.numbers) // (height * width + 2)
-        return numbers[: -2 * count].view(count, 1, height, width), numbers[-2 * count : -count], numbers[-count:]
+    @property
+    def masks(self) -> Tensor:
+        """``(N, 1, h, w)``"""
+        return self.numbers[: -2 * self.shape[0]].view(self.shape)
+
+    def scores(self) -> Tensor:
+        """A copy ``(2, N)`` of IoUs and scores, which does not keep the masks alive."""
+        return self.numbers[-2 * self.shape[0] :].clone().view(2, -1)
 
 
 class FrameCopies:
     """Results of N objects on one frame, which are being copied to the CPU."""
 
     def __init__(self, results: PackedResults) -> None:
-        self._copy, self._mask_size = AsyncHostCopy(results.numbers), results.mask_size
+        self._copy, self._shape = AsyncHostCopy(results.numbers), results.shape
         self._arrived: list[tuple[Tensor, Tensor, Tensor]] | None = None
 
     def row(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mask, IoU and score of one object; waits for all."""
         if self._arrived is None:
-            masks, ious, scores = PackedResults(self._copy.arrived, self._mask_size).views()
-            ious, scores = ious.clone()[:, None], scores.clone()[:, None]
+            results = PackedResults(self._copy.arrived, self._shape)
+            masks, (ious, scores) = results.masks, results.scores()[..., None]
             rows = [slice(i, i + 1) for i in range(len(masks))]
             # Clones: views would keep the masks of all objects alive as long as one of them.
             self._arrived = [(masks[row].clone(), ious[row], scores[row]) for row in rows]

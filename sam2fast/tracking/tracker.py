@@ -337,7 +337,7 @@ def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResul
     """Results of N objects, whose small tensors are copied to the CPU in the background, and the same on the device."""
     packed, pointers, memories = output
     copies, results = FrameCopies(packed), []
-    masks, ious, scores = packed.views()
+    masks, (ious, scores) = packed.masks, packed.scores()
     for i, pointer in enumerate(pointers):
         result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i])
         if masks.is_cuda:

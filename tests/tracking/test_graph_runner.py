@@ -185,6 +185,7 @@ def test_what_is_yielded_is_the_callers(fast, video):
         for _, _, masks, scores in fast.propagate_in_video(s.state, return_scores=True, output=output, progress=False):
             answers.append([masks, *scores])
             copies.append([x.clone() for x in answers[-1]])
+            assert scores.iou.untyped_storage().nbytes() <= 8, "who keeps the IoU and the score does not keep the mask"
         for answer, as_yielded in zip(answers, copies, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(answer, as_yielded, strict=True))
 
