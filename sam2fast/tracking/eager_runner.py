@@ -15,7 +15,8 @@ from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import PackedResults
+from sam2fast.tracking.state import FrameCopies
+from sam2fast.utils.async_copies import AsyncHostCopy
 from sam2fast.video_io import Frames
 
 
@@ -28,6 +29,36 @@ class StepInput(NamedTuple):
     rules: MemoryRules
     num_frames: int  # length of the video
     fill_hole_area: float  # see fill_holes
+
+
+class PackedResults(NamedTuple):
+    """Masks, IoUs and scores of N objects on one frame in one tensor, which takes one copy to the CPU."""
+
+    numbers: Tensor  # (N * (h * w + 2),) fp32
+    shape: torch.Size  # (N, 1, h, w) of the masks
+
+    @classmethod
+    def of(cls, masks: Tensor, ious: Tensor, scores: Tensor) -> "PackedResults":
+        """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)`` and ``scores (N, 1)``."""
+        return cls(torch.cat([x.flatten().float() for x in (masks, ious, scores)]), masks.shape)
+
+    @property
+    def masks(self) -> Tensor:
+        """``(N, 1, h, w)``"""
+        return self.numbers[: -2 * self.shape[0]].view(self.shape)
+
+    def scores(self) -> Tensor:
+        """A copy ``(2, N)`` of IoUs and scores, which does not keep the masks alive."""
+        return self.numbers[-2 * self.shape[0] :].clone().view(2, -1)
+
+    def to_host(self) -> FrameCopies:
+        """Begins the copy to the CPU."""
+        copy, count = AsyncHostCopy(self.numbers), self.shape[0]
+        return FrameCopies(
+            copy.part(slice(None, -2 * count), self.shape),
+            copy.part(slice(-2 * count, -count), (count, 1)),
+            copy.part(slice(-count, None), (count, 1)),
+        )
 
 
 class StepOutput(NamedTuple):

@@ -24,11 +24,10 @@ from sam2fast.tracking.cuda_graphs import (
     numerics,
     reading_numerics_once,
 )
-from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
+from sam2fast.tracking.eager_runner import EagerRunner, PackedResults, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
 from sam2fast.tracking.graph_steps import Workspace
 from sam2fast.tracking.memory_bank import MemoryBank, StepTables, bucket
-from sam2fast.tracking.state import PackedResults
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames
 

@@ -23,43 +23,12 @@ _log = logging.getLogger(__name__)
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class PackedResults(NamedTuple):
-    """Masks, IoUs and scores of N objects on one frame in one tensor, which takes one copy to the CPU."""
-
-    numbers: Tensor  # (N * (h * w + 2),) fp32
-    shape: torch.Size  # (N, 1, h, w) of the masks
-
-    @classmethod
-    def of(cls, masks: Tensor, ious: Tensor, scores: Tensor) -> "PackedResults":
-        """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)`` and ``scores (N, 1)``."""
-        return cls(torch.cat([x.flatten().float() for x in (masks, ious, scores)]), masks.shape)
-
-    @property
-    def masks(self) -> Tensor:
-        """``(N, 1, h, w)``"""
-        return self.numbers[: -2 * self.shape[0]].view(self.shape)
-
-    def scores(self) -> Tensor:
-        """A copy ``(2, N)`` of IoUs and scores, which does not keep the masks alive."""
-        return self.numbers[-2 * self.shape[0] :].clone().view(2, -1)
-
-
-class FrameCopies:
+class FrameCopies(NamedTuple):
     """Results of N objects on one frame, which are being copied to the CPU."""
 
-    def __init__(self, results: PackedResults) -> None:
-        self._copy, self._shape = AsyncHostCopy(results.numbers), results.shape
-        self._arrived: list[tuple[Tensor, Tensor, Tensor]] | None = None
-
-    def row(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask, IoU and score of one object; waits for all."""
-        if self._arrived is None:
-            results = PackedResults(self._copy.arrived, self._shape)
-            masks, (ious, scores) = results.masks, results.scores()[..., None]
-            rows = [slice(i, i + 1) for i in range(len(masks))]
-            # Clones: views would keep the masks of all objects alive as long as one of them.
-            self._arrived = [(masks[row].clone(), ious[row], scores[row]) for row in rows]
-        return self._arrived[index]
+    masks: AsyncHostCopy  # (N, 1, h, w)
+    ious: AsyncHostCopy  # (N, 1)
+    scores: AsyncHostCopy  # (N, 1)
 
 
 class FrameResult:
@@ -110,7 +79,9 @@ class FrameResult:
         if self._tensors is None:
             assert self._copies is not None
             copies, row = self._copies
-            self._tensors, self._copies = copies.row(row), None
+            # Clones: views would keep the results of all objects alive as long as one of them.
+            mask, iou, score = (copy.row(row).float() for copy in copies)
+            self._tensors, self._copies = (mask, iou, score), None
         return self._tensors
 
 

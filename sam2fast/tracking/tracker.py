@@ -28,6 +28,7 @@ from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.eager_runner import (
     EagerRunner,
+    PackedResults,
     StepInput,
     StepOutput,
     StepRunner,
@@ -42,7 +43,7 @@ from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayou
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import AsDict, FrameCopies, FrameResult, PackedResults, TrackedObject, VideoState
+from sam2fast.tracking.state import AsDict, FrameResult, TrackedObject, VideoState
 from sam2fast.utils.async_copies import copy_to_device
 from sam2fast.video_io import Frames
 
@@ -336,7 +337,7 @@ class Tracker:
 def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResult], TrackScores]:
     """Results of N objects, whose small tensors are copied to the CPU in the background, and the same on the device."""
     packed, pointers, memories = output
-    copies, results = FrameCopies(packed), []
+    copies, results = packed.to_host(), []
     masks, (ious, scores) = packed.masks, packed.scores()
     for i, pointer in enumerate(pointers):
         result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i])

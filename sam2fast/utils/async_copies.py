@@ -31,18 +31,24 @@ class AsyncHostCopy:
     def dtype(self) -> torch.dtype:
         return self._tensor.dtype
 
-    @property
-    def arrived(self) -> Tensor:
-        """The copy, which may be in pinned memory; waits until it has arrived."""
+    def part(self, numbers: slice, shape: tuple[int, ...]) -> "AsyncHostCopy":
+        """The copy of a part of the source ``(n,)``, in the same memory."""
+        part = AsyncHostCopy.__new__(AsyncHostCopy)
+        part._tensor, part._event = self._tensor[numbers].view(shape), self._event
+        return part
+
+    def row(self, index: int) -> Tensor:
+        """One row of the copy ``(1, ...)``, in its own memory; waits until the copy has arrived."""
         if self._event is not None:
             self._event.synchronize()
-        return self._tensor
+        return self._tensor[index : index + 1].clone()
 
     @property
     def tensor(self) -> Tensor:
         """The copy in pageable memory; waits until it has arrived."""
         if self._event is not None:
-            self._tensor, self._event = self.arrived.clone(), None
+            self._event.synchronize()
+            self._tensor, self._event = self._tensor.clone(), None
         return self._tensor
 
 

@@ -14,7 +14,7 @@ from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.tracking import cuda_graphs, graph_runner, graph_steps, state
+from sam2fast.tracking import cuda_graphs, eager_runner, graph_runner, graph_steps
 from sam2fast.tracking.cuda_graphs import RecordingError
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.graph_steps import OBJECTS_AT_ONCE
@@ -288,7 +288,7 @@ def counting(function, counted):
 def test_once_a_frame(fast, video, monkeypatch):
     """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
     counted = Counter()
-    for module, name in ((graph_runner, "deciding_once"), (cuda_graphs, "_switches"), (state, "AsyncHostCopy")):
+    for module, name in ((graph_runner, "deciding_once"), (cuda_graphs, "_switches"), (eager_runner, "AsyncHostCopy")):
         monkeypatch.setattr(module, name, counting(getattr(module, name), counted))
     s = begun(fast, video, 1)
     for _ in range(3):
