@@ -190,6 +190,21 @@ def test_what_is_yielded_is_the_callers(fast, video):
             assert all(torch.equal(a, b) for a, b in zip(answer, as_yielded, strict=True))
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_is_stored_is_what_is_yielded(fast, video, recorded):
+    """Of each object its own mask, IoU and score, which go to the CPU in one copy."""
+    fast.fast = recorded
+    s = Session(fast, video)
+    for i in range(3):
+        s.points(0, i, (20 + 30 * i, 40, 1))
+    answers = fast.propagate_in_video(s.state, 0, 2, return_scores=True, output="low_res", progress=False)
+    for frame, _, _, scores in answers:
+        stored = [tracked.kept_on(frame).arrived() for tracked in s.state.objects.values()]
+        masks, ious, presences = map(torch.cat, zip(*stored, strict=True))
+        assert torch.equal(masks, scores.low_res_logits)
+        assert torch.equal(ious[:, 0], scores.iou) and torch.equal(presences[:, 0], scores.object_score)
+
+
 def more_objects_than_there_was_room_for(s: Session) -> None:
     """The pools grow once; what was recorded before is recorded again."""
     for i in range(3):
