@@ -118,14 +118,12 @@ def select_memories(
     if not conditioning:
         raise ValueError(f"no conditioning frame to track frame {frame} from")
     chosen = closest_conditioning_frames(frame, conditioning, rules.max_conditioning)
-
-    def is_ordinary(t: int) -> bool:
-        # A conditioning frame that was not chosen counts as one.
-        return t in tracked or (t in conditioning and t not in chosen)
+    # A conditioning frame that was not chosen counts as a tracked one.
+    others = {t for t in conditioning if t not in chosen} if len(chosen) < len(conditioning) else ()
 
     memories = [(t, rules.num_maskmem - 1) for t in chosen]
     recent = recent_frames(frame, reverse, rules)
-    memories += [(t, row) for row, t in reversed(list(enumerate(recent))) if is_ordinary(t)]
+    memories += [(t, row) for row, t in reversed(list(enumerate(recent))) if t in tracked or t in others]
 
     pointers: list[tuple[int, int]] = []
     if rules.use_pointers:
@@ -136,7 +134,7 @@ def select_memories(
                 pointers.append((t, distance if rules.signed_distances else abs(distance)))
         for distance in range(1, min(num_frames, rules.max_pointers)):
             t = frame - distance * forward
-            if 0 <= t < num_frames and is_ordinary(t):
+            if (t in tracked or t in others) and 0 <= t < num_frames:
                 pointers.append((t, distance))
     return Selection(memories, pointers)
 

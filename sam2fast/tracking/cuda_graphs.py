@@ -4,7 +4,9 @@ import itertools
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
@@ -155,8 +157,30 @@ def memory_of_graphs(device: torch.device) -> int:
     return sum(recorder.held(device) for recorder in recorders if recorder is not None)
 
 
+_numerics: ContextVar[dict[torch.device, Hashable] | None] = ContextVar("sam2fast_numerics", default=None)
+
+
+@contextmanager
+def reading_numerics_once() -> Iterator[None]:
+    """Context manager in which nobody changes the switches that :func:`numerics` reads."""
+    token = _numerics.set({})
+    try:
+        yield
+    finally:
+        _numerics.reset(token)
+
+
 def numerics(device: torch.device) -> Hashable:
     """The global switches that decide how torch computes: a function is recorded once for each combination."""
+    known = _numerics.get()
+    if known is None:
+        return _switches(device)
+    if device not in known:
+        known[device] = _switches(device)
+    return known[device]
+
+
+def _switches(device: torch.device) -> Hashable:
     cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
     matmul = cuda.matmul
     reduced = (matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction)

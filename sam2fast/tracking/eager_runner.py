@@ -15,6 +15,8 @@ from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.state import FrameCopies
+from sam2fast.utils.async_copies import AsyncHostCopy
 from sam2fast.video_io import Frames
 
 
@@ -29,12 +31,40 @@ class StepInput(NamedTuple):
     fill_hole_area: float  # see fill_holes
 
 
+class PackedResults(NamedTuple):
+    """Masks, IoUs and scores of N objects on one frame in one tensor, which takes one copy to the CPU."""
+
+    numbers: Tensor  # (N * (h * w + 2),) fp32
+    shape: torch.Size  # (N, 1, h, w) of the masks
+
+    @classmethod
+    def of(cls, masks: Tensor, ious: Tensor, scores: Tensor) -> "PackedResults":
+        """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)`` and ``scores (N, 1)``."""
+        return cls(torch.cat([x.flatten().float() for x in (masks, ious, scores)]), masks.shape)
+
+    @property
+    def masks(self) -> Tensor:
+        """``(N, 1, h, w)``"""
+        return self.numbers[: -2 * self.shape[0]].view(self.shape)
+
+    def scores(self) -> Tensor:
+        """A copy ``(2, N)`` of IoUs and scores, which does not keep the masks alive."""
+        return self.numbers[-2 * self.shape[0] :].clone().view(2, -1)
+
+    def to_host(self) -> FrameCopies:
+        """Begins the copy to the CPU."""
+        copy, count = AsyncHostCopy(self.numbers), self.shape[0]
+        return FrameCopies(
+            copy.part(slice(None, -2 * count), self.shape),
+            copy.part(slice(-2 * count, -count), (count, 1)),
+            copy.part(slice(-count, None), (count, 1)),
+        )
+
+
 class StepOutput(NamedTuple):
     """Results of N objects on one frame, on the device."""
 
-    masks: Tensor  # (N, 1, h, w) fp32 logits, holes filled
-    ious: Tensor  # (N, 1)
-    scores: Tensor  # (N, 1)
+    results: PackedResults  # masks with their holes filled
     pointers: Sequence[Page]
     memories: Sequence[Memory] | None  # None where the model keeps none, and before a prompt is committed
 
@@ -77,7 +107,7 @@ class EagerRunner:
             # The memory is encoded from the mask before its holes are filled.
             memories = encode_masks(model, features, prediction.mask, prediction.score, from_prompt=False)
             pages = bank.write_memories(memories[:count], from_prompt=False)
-        return StepOutput(masks, iou, score, pointers, pages)
+        return StepOutput(PackedResults.of(masks, iou, score), pointers, pages)
 
 
 def predict(
@@ -196,8 +226,7 @@ def gather_memory(
     assert bank.memories is not None
     shape = bank.shape_of(objects, rules, in_buckets=model.device.type == "cuda" and _is_compiled(model))
     bank.reserve(shape)
-    integers, tables = StepTables.blank(shape, pinned=bank.memories.data.is_cuda)
-    bank.fill(tables, objects)
+    integers = StepTables.integers(shape, bank.attended_rows(objects), pinned=bank.memories.data.is_cuda)
     on_device = integers.to(bank.memories.data.device, non_blocking=True)
     tables = StepTables.views(on_device, shape)
     return attended_by_tables(model, bank.memories.data, bank.pointers.data, tables, num_frames)

@@ -22,8 +22,9 @@ from sam2fast.tracking.cuda_graphs import (
     RecordingError,
     fingerprint,
     numerics,
+    reading_numerics_once,
 )
-from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
+from sam2fast.tracking.eager_runner import EagerRunner, PackedResults, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
 from sam2fast.tracking.graph_steps import Workspace
 from sam2fast.tracking.memory_bank import MemoryBank, StepTables, bucket
@@ -73,7 +74,6 @@ class GraphRunner:
         """Whether a recording failed; everything runs eagerly since then."""
         return self.failure is not None
 
-    @torch.inference_mode()
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         """See :meth:`~sam2fast.tracking.eager_runner.StepRunner.encode`; on CUDA on a stream of its own."""
         try:
@@ -83,7 +83,6 @@ class GraphRunner:
             self._give_up(error)
             return EagerRunner().encode(model, frames, indices, ahead)
 
-    @torch.inference_mode()
     def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
         """See :meth:`~sam2fast.tracking.eager_runner.StepRunner.step`."""
         try:
@@ -96,20 +95,20 @@ class GraphRunner:
 
     def _step(self, model: SAM2Base, given: StepInput) -> StepOutput:
         bank, count = given.bank, len(given.attended)
-        workspace = self.workspace_of(bank, given.rules)
+        workspace = self._used.get(bank) or self.workspace_of(bank, given.rules)
         shape = bank.shape_of(given.attended, given.rules, in_buckets=True)
         bank.reserve(shape)
-        integers, tables = StepTables.blank(shape, pinned=self._device.type == "cuda")
-        bank.fill(tables, given.attended)
+        rows = bank.attended_rows(given.attended)
         assert bank.memories is not None
         # Rows beyond the objects are written too; theirs are free again when this function returns.
         memories, pointers = bank.memories.allocate(shape.objects), bank.pointers.allocate(shape.objects)
-        tables.written_pages.copy_(torch.tensor([page.row for page in memories], device="cpu"))
-        tables.written_pointers.copy_(torch.tensor([page.row for page in pointers], device="cpu"))
+        written = bank.memories.rows(memories), bank.pointers.rows(pointers)
+        rows += [[[row] for row in new] for new in written]
+        integers = StepTables.integers(shape, rows, pinned=self._device.type == "cuda")
         buffers = workspace.step(model, given, shape, integers)
-        # Clones: the next step overwrites the buffers.
-        masks, ious, scores = (x[:count].clone() for x in (buffers.masks, buffers.ious, buffers.scores))
-        return StepOutput(masks, ious, scores, pointers[:count], [(page,) for page in memories[:count]])
+        # A copy: the next step overwrites the buffers.
+        results = PackedResults.of(*(x[:count] for x in (buffers.masks, buffers.ious, buffers.scores)))
+        return StepOutput(results, pointers[:count], [(page,) for page in memories[:count]])
 
     @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:
@@ -171,11 +170,12 @@ def _hand_back(owner: "weakref.ref[GraphRunner]", workspace: Workspace) -> None:
 
 def why_no_graphs(model: SAM2Base) -> str | None:
     """Why CUDA graphs cannot be recorded or would not pay on the model's device; None if they can and do."""
-    if model.device.type != "cuda":
-        return f"there is nothing to record on {model.device.type}"
+    device = model.device
+    if device.type != "cuda":
+        return f"there is nothing to record on {device.type}"
     if torch.version.hip is not None:
         return "it has not been tried on AMD GPUs"
-    return why_no_triton(model.device)
+    return why_no_triton(device)
 
 
 class RunnerSelector:
@@ -192,12 +192,12 @@ class RunnerSelector:
         self._modules: list[nn.Module] | None = None  # of the model; empty while a user has changed some; None: unseen
         self._changes = 0
 
-    def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> GraphRunner | None:
+    def usable_graphs(self, model: SAM2Base, fast: bool | None, settings: Callable[[], Hashable]) -> GraphRunner | None:
         """The graph runner where it is to be used, else None.
 
         Args:
             fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
-            settings: of the tracker; recordings are dropped when they change.
+            settings: returns those of the tracker; recordings are dropped when they change.
 
         Raises:
             RuntimeError: ``fast`` is True, and graphs cannot be recorded on this GPU.
@@ -205,7 +205,7 @@ class RunnerSelector:
         if self.why_eager(model, fast) is not None or model.training:
             return None
         if self.graphs is None:
-            self.graphs = GraphRunner(model, settings=settings)
+            self.graphs = GraphRunner(model, settings=settings())
         return None if self.graphs.failed else self.graphs
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
@@ -231,7 +231,7 @@ class RunnerSelector:
             pass
         if self.graphs is not None and self.graphs.made_for != fingerprint(model, settings):
             self.release()
-        if self.explain and self.usable_graphs(model, fast, settings) is None:
+        if self.explain and self.usable_graphs(model, fast, lambda: settings) is None:
             _log.info("vos_optimized: steps are not recorded: %s", self.why_eager(model, fast))
             self.explain = False
 
@@ -242,16 +242,17 @@ class RunnerSelector:
 
     @contextmanager
     def deciding_once(self, model: SAM2Base) -> Iterator[int]:
-        """Context manager of one step: looks for modules that a user hooked, patched or replaced only here.
+        """Context manager of one step: looks for modules that a user hooked, patched or replaced only here, and reads
+        the switches of torch once.
 
         Recordings are not replayed while there are some, and are dropped if modules were replaced.
 
         Yields:
             How often such a change was seen until now.
         """
-        with deciding_once(model) as modules:
+        with deciding_once(model) as modules, reading_numerics_once():
             before, self._modules = self._modules, modules or []
-            if before is not None and before != self._modules:
+            if before is not None and before is not self._modules and before != self._modules:
                 self.release()
                 self._changes += 1
             yield self._changes

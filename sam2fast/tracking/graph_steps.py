@@ -39,7 +39,7 @@ class StepBuffers(NamedTuple):
     @classmethod
     def make(cls, model: SAM2Base, features: FrameFeatures, shape: StepShape) -> "StepBuffers":
         device, side = model.device, 4 * model.sam_image_embedding_size
-        integers = StepTables.blank(shape)[0].to(device)
+        integers = torch.zeros(StepTables.size(shape), dtype=torch.int32, device=device)
         return cls(
             features,
             integers,

@@ -19,6 +19,8 @@ from sam2fast.utils.async_copies import PendingCopies
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 # Tables begin at multiples of this many integers, 16 bytes: Triton specializes kernels on such addresses.
 ALIGNMENT = 4
+# What the six tables have where there is nothing.
+ABSENT = (-1, 0, -1, 0, 0, 0)
 
 
 def bucket(count: int) -> int:
@@ -168,13 +170,15 @@ class MemoryBank:
         self.memories.reserve(rows * (shape.memories + 1))
         self.pointers.reserve(rows * (shape.pointers + 1))
 
-    def fill(self, tables: "StepTables", objects: Sequence[AttendedPages]) -> None:
-        """Writes what the objects attend to into tables on the CPU; rows of the pools are valid until the next step."""
+    def attended_rows(self, objects: Sequence[AttendedPages]) -> list[list[list[int]]]:
+        """The rows of the first four :class:`StepTables`; those of the pools are valid until the next step."""
         assert self.memories is not None
-        fill_rows(tables.page_table, [self.memories.rows(page for page, _ in o.memories) for o in objects])
-        fill_rows(tables.page_time, [[time for _, time in o.memories] for o in objects])
-        fill_rows(tables.pointer_table, [self.pointers.rows(page for page, _ in o.pointers) for o in objects])
-        fill_rows(tables.distance, [[distance for _, distance in o.pointers] for o in objects])
+        return [
+            [self.memories.rows(page for page, _ in o.memories) for o in objects],
+            [[time for _, time in o.memories] for o in objects],
+            [self.pointers.rows(page for page, _ in o.pointers) for o in objects],
+            [[distance for _, distance in o.pointers] for o in objects],
+        ]
 
 
 def as_pages(maps: Tensor, positions: int) -> Tensor:
@@ -218,25 +222,25 @@ class StepTables(NamedTuple):
         return cls(pages, times, pointers, distances, written_pages[:, 0], written_pointers[:, 0])
 
     @classmethod
-    def blank(cls, shape: StepShape, pinned: bool = False) -> tuple[Tensor, "StepTables"]:
-        """Integers on the CPU, and empty tables in them.
+    def integers(cls, shape: StepShape, tables: Sequence[Sequence[Sequence[int]]], pinned: bool = False) -> Tensor:
+        """The integers on the CPU that :meth:`views` are of.
 
         Args:
+            tables: for each table its first rows, and of each row its first columns; the last tables may be missing.
             pinned: in pinned memory, for a copy to CUDA with ``non_blocking``. The caller may drop them at once, since
                 torch reuses their memory only after the copy; it must not write to them again.
         """
-        integers = torch.zeros(cls.size(shape), dtype=torch.int32, device="cpu", pin_memory=pinned)
-        tables = cls.views(integers, shape)
-        for table in (tables.page_table, tables.pointer_table):
-            table.fill_(-1)
-        return integers, tables
-
-
-def fill_rows(table: Tensor, rows: Sequence[Sequence[int]]) -> None:
-    """Writes lists of different lengths into the first columns of the first rows of a table on the CPU."""
-    values = table.numpy()
-    for b, row in enumerate(rows):
-        values[b, : len(row)] = row
+        values: list[int] = []
+        missing: list[list[list[int]]] = [[]] * (len(ABSENT) - len(tables))
+        for (rows, columns), absent, table in zip(_shapes(shape), ABSENT, [*tables, *missing], strict=True):
+            for row in table:
+                values += row
+                values += [absent] * (columns - len(row))
+            values += [absent] * (columns * (rows - len(table)))
+            values += [0] * (-len(values) % ALIGNMENT)
+        integers = torch.empty(cls.size(shape), dtype=torch.int32, device="cpu", pin_memory=pinned)
+        integers.numpy()[:] = values
+        return integers
 
 
 def _shapes(shape: StepShape) -> list[tuple[int, int]]:

@@ -64,9 +64,10 @@ def propagate(
             if not tracked.conditioning:
                 raise no_prompt_error(obj_id)
         remaining = order[order.index(frame) :]
-        tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
-        results, track_scores = track_frame(tracker, state, objects, frame, reverse)
-        tracker.encode_ahead(state, objects.values(), remaining[1:], encode_ahead)
+        with tracker.step(state):
+            tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
+            results, track_scores = track_frame(tracker, state, objects, frame, reverse)
+            tracker.encode_ahead(state, objects.values(), remaining[1:], encode_ahead)
         masks = tracker.format_masks(state, track_scores.low_res_logits, output)
         scores = (track_scores,) if return_scores else ()
         store_results(tracker, state, objects, frame, reverse, results)
@@ -78,7 +79,8 @@ def track_frame(
 ) -> tuple[dict[Any, FrameResult], TrackScores]:
     """Results of all objects on a frame by id, and their masks and scores on the device; nothing is stored.
 
-    Objects with a prompt on the frame keep its result; the others are tracked as one batch.
+    It is part of a :meth:`Tracker.step`. Objects with a prompt on the frame keep its result; the others are tracked as
+    one batch.
     """
     to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
     prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}
@@ -137,7 +139,8 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
     counts = [count for count in BUCKETS if count < num_objects] if tracker.graphs else []
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
-        results, scores = track_frame(tracker, state, objects, 1, reverse=False)
+        with tracker.step(state):
+            results, scores = track_frame(tracker, state, objects, 1, reverse=False)
         tracker.format_masks(state, scores.low_res_logits, output)
     if encode_ahead > 1:
         tracker.encode(state, range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))

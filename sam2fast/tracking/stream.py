@@ -134,7 +134,8 @@ class VideoStream:
     def _track(self, state: VideoState, index: int, output: Output) -> StreamResult:
         tracker, objects = self._tracker, state.objects
         if objects:
-            results, scores = track_frame(tracker, state, objects, index, reverse=False)
+            with tracker.step(state):
+                results, scores = track_frame(tracker, state, objects, index, reverse=False)
         else:
             results, scores = {}, TrackScores.of([], torch.zeros(self._low_res_shape(0), device=state.device))
         masks = tracker.format_masks(state, scores.low_res_logits, output)

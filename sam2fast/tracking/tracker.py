@@ -6,8 +6,8 @@ results: :mod:`~sam2fast.tracking.prompting` and :mod:`~sam2fast.tracking.propag
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from weakref import WeakSet
@@ -28,6 +28,7 @@ from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.eager_runner import (
     EagerRunner,
+    PackedResults,
     StepInput,
     StepOutput,
     StepRunner,
@@ -42,8 +43,8 @@ from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayou
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import AsDict, FrameCopies, FrameResult, TrackedObject, VideoState
-from sam2fast.utils.async_copies import AsyncHostCopy, copy_to_device
+from sam2fast.tracking.state import AsDict, FrameResult, TrackedObject, VideoState
+from sam2fast.utils.async_copies import copy_to_device
 from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
@@ -81,12 +82,11 @@ class TrackingOptions:
 def _one_step(
     method: Callable[Concatenate["Tracker", VideoState, P], R],
 ) -> Callable[Concatenate["Tracker", VideoState, P], R]:
-    """A method of the tracker that looks only once for modules that a user changed, and forgets older features."""
+    """A method of the tracker that is a :meth:`Tracker.step`."""
 
     @functools.wraps(method)
     def step(self: "Tracker", state: VideoState, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self.runners.deciding_once(self.model) as changes:
-            state.features.keep_since(changes, only_last=self.runners.is_changed)
+        with self.step(state):
             return method(self, state, *args, **kwargs)
 
     return step
@@ -142,7 +142,7 @@ class Tracker:
     @property
     def graphs(self) -> GraphRunner | None:
         """The CUDA graphs, if tracking uses them."""
-        return self.runners.usable_graphs(self.model, self.options.fast, self.options.recorded)
+        return self.runners.usable_graphs(self.model, self.options.fast, lambda: self.options.recorded)
 
     @property
     def clearing_distance(self) -> int:
@@ -156,6 +156,13 @@ class Tracker:
     def check_recordings(self) -> None:
         """See :meth:`RunnerSelector.check`; each pass begins with it, and each step of a stream after a prompt."""
         self.runners.check(self.model, self.options.fast, self.options.recorded)
+
+    @contextmanager
+    def step(self, state: VideoState) -> Iterator[None]:
+        """Context manager that looks only once for modules that a user changed, and then forgets older features."""
+        with self.runners.deciding_once(self.model) as changes:
+            state.features.keep_since(changes, only_last=self.runners.is_changed)
+            yield
 
     def new_state(
         self,
@@ -192,44 +199,52 @@ class Tracker:
 
     def rules(self, state: VideoState) -> MemoryRules:
         """Which memories the frames of a session attend to."""
-        slots = state.bank.approximations.memory_slots
-        rules = replace(MemoryRules.of(self.model, self.options.memory_selection), memory_slots=slots)
+        rules, slots = MemoryRules.of(self.model, self.options.memory_selection), state.bank.approximations.memory_slots
+        if slots is not None:
+            rules = replace(rules, memory_slots=slots)
         if state.max_cond_frames is None or 0 <= rules.max_conditioning <= state.max_cond_frames:
             return rules
         return replace(rules, max_conditioning=state.max_cond_frames)
 
+    @_one_step
     def encode(self, state: VideoState, frames: Sequence[int]) -> list[FrameFeatures]:
         """Features of some frames; those that the session does not keep are encoded as one batch.
 
         Raises:
             VideoError: a frame cannot be read.
         """
-        return state.features.read(self._encode(state, frames, len(frames), ahead=False))
+        return self._features(state, frames)
 
     def encode_batch(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
-        """Encodes up to ``count`` frames as one batch, before the first one of ``frames`` is tracked."""
+        """Encodes up to ``count`` frames as one batch, in the :meth:`step` of the first of ``frames``."""
         if count == 1 or self.graphs is not None and state.features.keeps(frames[0]):
             return
         needed = _to_track(objects, frames[:count])
         if needed and not state.features.keeps(needed[0]):
-            self.encode(state, needed)
+            self._features(state, needed)
 
     def encode_ahead(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
-        """Starts to encode the next ``count`` of ``frames`` on another stream, while the frame before is tracked."""
-        if self.graphs is None:
+        """Starts to encode the next ``count`` of ``frames`` on another stream; in the :meth:`step` before them."""
+        graphs = self.graphs
+        if graphs is None:
             return
         window = 2 * count - 1
         needed = _to_track(objects, frames[:window])
         missing = [t for t in needed if not state.features.keeps(t)][:count]
         if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) <= window):
             with suppress(Exception):  # raised again when that frame is tracked
-                self._encode(state, missing, count, ahead=True)
+                self._encode(state, missing, count, graphs)
 
-    @_one_step
-    def _encode(self, state: VideoState, frames: Sequence[int], batch: int, ahead: bool) -> EncodingPlan:
+    def _features(self, state: VideoState, frames: Sequence[int]) -> list[FrameFeatures]:
+        return state.features.read(self._encode(state, frames, len(frames)))
+
+    def _encode(
+        self, state: VideoState, frames: Sequence[int], batch: int, ahead: GraphRunner | None = None
+    ) -> EncodingPlan:
         plan = state.features.plan(frames)
-        new = plan.to_encode
-        encoded = self.runner.encode(self.model, state.frames, new, ahead) if new else None
+        new, encoded = plan.to_encode, None
+        if new:
+            encoded = (ahead or self.runner).encode(self.model, state.frames, new, ahead is not None)
         state.features.store(plan, encoded, batch)
         return plan
 
@@ -258,18 +273,17 @@ class Tracker:
         memory = None if initial else self._gather(state, tracked, frame, tracked.reverse[frame])
         if previous is not None:
             previous = copy_to_device(previous, state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        (features,) = self.encode(state, [frame])
+        (features,) = self._features(state, [frame])
         prediction = predict(self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8).first(1)
         masks = fill_holes(prediction.mask, self.options.fill_hole_area)
         pointers = bank.write_pointers(prediction.pointer)
-        results, _ = build_results(bank, StepOutput(masks, prediction.iou, prediction.score, pointers, None))
-        return results[0]
+        packed = PackedResults.of(masks, prediction.iou, prediction.score)
+        return build_results(bank, StepOutput(packed, pointers, None))[0][0]
 
-    @_one_step
     def track(
         self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
     ) -> tuple[list[FrameResult], TrackScores]:
-        """Results of objects without a prompt on the frame, as one batch, with their new memories.
+        """Results of objects without a prompt on the frame, as one batch, with their new memories; in a :meth:`step`.
 
         Args:
             objects: those to track; the frame is not one of their conditioning frames.
@@ -280,7 +294,7 @@ class Tracker:
         """
         bank = state.bank
         bank.begin_step()
-        (features,) = self.encode(state, [frame])
+        (features,) = self._features(state, [frame])
         rules = self.rules(state)
         attended = self.select(state, objects, frame, reverse, rules)
         given = StepInput(bank, features, attended, rules, state.num_frames, self.options.fill_hole_area)
@@ -293,7 +307,7 @@ class Tracker:
             return list(results)
         state.bank.begin_step()
         masks, scores = (torch.cat([getattr(r, name) for r in results]).to(state.device) for name in ("mask", "score"))
-        (features,) = self.encode(state, [frame])
+        (features,) = self._features(state, [frame])
         memories = encode_masks(self.model, features, masks, scores, from_prompt=True)
         written = state.bank.write_memories(memories, from_prompt=True)
         return [result.with_memory(memory) for result, memory in zip(results, written, strict=True)]
@@ -322,8 +336,9 @@ class Tracker:
 
 def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResult], TrackScores]:
     """Results of N objects, whose small tensors are copied to the CPU in the background, and the same on the device."""
-    masks, ious, scores, pointers, memories = output
-    copies, results = FrameCopies(AsyncHostCopy(masks), AsyncHostCopy(ious), AsyncHostCopy(scores)), []
+    packed, pointers, memories = output
+    copies, results = packed.to_host(), []
+    masks, (ious, scores) = packed.masks, packed.scores()
     for i, pointer in enumerate(pointers):
         result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i])
         if masks.is_cuda:
@@ -331,7 +346,7 @@ def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResul
         else:
             result.arrived()
         results.append(result)
-    return results, TrackScores(ious[:, 0].float(), scores[:, 0].float(), masks)
+    return results, TrackScores(ious, scores, masks)
 
 
 def _pages(bank: MemoryBank, tracked: TrackedObject, selection: Selection, rules: MemoryRules) -> AttendedPages:

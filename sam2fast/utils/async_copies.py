@@ -31,6 +31,12 @@ class AsyncHostCopy:
     def dtype(self) -> torch.dtype:
         return self._tensor.dtype
 
+    def part(self, numbers: slice, shape: tuple[int, ...]) -> "AsyncHostCopy":
+        """The copy of a part of the source ``(n,)``, in the same memory."""
+        part = AsyncHostCopy.__new__(AsyncHostCopy)
+        part._tensor, part._event = self._tensor[numbers].view(shape), self._event
+        return part
+
     def row(self, index: int) -> Tensor:
         """One row of the copy ``(1, ...)``, in its own memory; waits until the copy has arrived."""
         if self._event is not None:

@@ -115,8 +115,8 @@ def test_autocast_casts_weights_on_every_frame(dtype):
 
 
 def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
-    blank = StepTables.blank
-    monkeypatch.setattr(StepTables, "blank", lambda shape, pinned=False: blank(shape))
+    integers = StepTables.integers
+    monkeypatch.setattr(StepTables, "integers", lambda shape, tables, pinned=False: integers(shape, tables))
     (seen,) = steady_frames(cuda, predictor, 1, 1)
     (fault,) = seen.faults
     assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/tracking/graph_steps.py:")
@@ -186,7 +186,7 @@ def faults_of(cuda, stream, module, function, fault, monkeypatch):
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_of_a_frame_are_found(cuda, stream, name, monkeypatch):
     kind, fault = FAULTS[name]
-    assert kind in faults_of(cuda, stream, tracker, "build_results", fault, monkeypatch)
+    assert kind in faults_of(cuda, stream, tracker, "format_masks", fault, monkeypatch)
     with cuda.watched() as seen:
         stream.step(FRAME)
     seen.check()

@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from recorded_ops import ReadBackError, RecordedOps
 from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.tracking import graph_runner, graph_steps
+from sam2fast.tracking import cuda_graphs, eager_runner, graph_runner, graph_steps
 from sam2fast.tracking.cuda_graphs import RecordingError
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.graph_steps import OBJECTS_AT_ONCE
@@ -183,8 +185,24 @@ def test_what_is_yielded_is_the_callers(fast, video):
         for _, _, masks, scores in fast.propagate_in_video(s.state, return_scores=True, output=output, progress=False):
             answers.append([masks, *scores])
             copies.append([x.clone() for x in answers[-1]])
+            assert scores.iou.untyped_storage().nbytes() <= 8, "who keeps the IoU and the score does not keep the mask"
         for answer, as_yielded in zip(answers, copies, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(answer, as_yielded, strict=True))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_is_stored_is_what_is_yielded(fast, video, recorded):
+    """Of each object its own mask, IoU and score, which go to the CPU in one copy."""
+    fast.fast = recorded
+    s = Session(fast, video)
+    for i in range(3):
+        s.points(0, i, (20 + 30 * i, 40, 1))
+    answers = fast.propagate_in_video(s.state, 0, 2, return_scores=True, output="low_res", progress=False)
+    for frame, _, _, scores in answers:
+        stored = [tracked.kept_on(frame).arrived() for tracked in s.state.objects.values()]
+        masks, ious, presences = map(torch.cat, zip(*stored, strict=True))
+        assert torch.equal(masks, scores.low_res_logits)
+        assert torch.equal(ious[:, 0], scores.iou) and torch.equal(presences[:, 0], scores.object_score)
 
 
 def more_objects_than_there_was_room_for(s: Session) -> None:
@@ -272,6 +290,40 @@ def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
         patch.setattr(graph_runner, "GraphRunner", lambda model, settings: GraphRunner(model, RecordedOps, settings))
         actual = run(replaying, video, life)
     assert_same(expected, actual)
+
+
+def counting(function, counted):
+    def call(*args):
+        counted[function.__name__] += 1
+        return function(*args)
+
+    return call
+
+
+def test_once_a_frame(fast, video, monkeypatch):
+    """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
+    counted = Counter()
+    for module, name in ((graph_runner, "deciding_once"), (cuda_graphs, "_switches"), (eager_runner, "AsyncHostCopy")):
+        monkeypatch.setattr(module, name, counting(getattr(module, name), counted))
+    s = begun(fast, video, 1)
+    for _ in range(3):
+        s.points(0, len(s.state.objects) + 1, (20, 40, 1))
+    answers = fast.propagate_in_video(s.state, 2, 4, progress=False)
+    next(answers)
+    for _ in range(3):
+        counted.clear()
+        next(answers)
+        assert counted == {"deciding_once": 1, "_switches": 1, "AsyncHostCopy": 1}
+
+
+def test_switches_count_from_the_next_frame_on(fast, video):
+    s = begun(fast, video, 1)
+    answers = fast.propagate_in_video(s.state, 2, 4, progress=False)
+    made = [next(answers) and len(workspace(fast, s).recorded)]
+    with backend("torch"):
+        made += [next(answers) and len(workspace(fast, s).recorded) for _ in range(2)]
+    made += [next(answers) and len(workspace(fast, s).recorded)]
+    assert made == [1, 2, 2, 2]
 
 
 def test_hooks_are_called(fast, video):
