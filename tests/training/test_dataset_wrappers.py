@@ -77,29 +77,31 @@ def numbers_of(batches) -> list[int]:
     return [number for batch in batches for number in batch.frames[0, :, 0, 0, 0].tolist()]
 
 
+MULTIPLIERS = (1, 2.75, 0.3)
+
+
 @pytest.mark.parametrize("seed", [0, 7])
-def test_same_repetitions_as_the_official_wrapper(seed):
-    multipliers = (1, 2.75, 0.3)
-    theirs = utils.RepeatFactorWrapper(utils.ConcatDataset([official(11, m) for m in multipliers]), seed)
-    ours = RepeatFactorWrapper(ConcatDataset([vos(11, m, 50 * k) for k, m in enumerate(multipliers)]), seed)
-    for epoch in range(60):
-        theirs.set_epoch(epoch)
-        assert ours.epoch_indices(epoch).tolist() == theirs.epoch_ids.tolist()
-    rng = np.random.default_rng(0)
-    assert [number_of(ours.sample(i, rng)) for i in (0, 10, 11, 21, 22, 32)] == [0, 10, 50, 60, 100, 110]
-
-
-def test_same_subsets_as_the_official_ones():
-    indices = [4, 0, 4]
-    theirs = utils.RepeatFactorWrapper(utils.Subset(official(6, 1.5), indices), 3)
-    ours = RepeatFactorWrapper(Subset(vos(6, 1.5), indices), 3)
+@pytest.mark.parametrize(
+    ("ours", "theirs", "numbers"),
+    [
+        (
+            ConcatDataset([vos(11, m, 50 * k) for k, m in enumerate(MULTIPLIERS)]),
+            utils.ConcatDataset([official(11, m) for m in MULTIPLIERS]),
+            {0: 0, 10: 10, 11: 50, 21: 60, 22: 100, 32: 110},
+        ),
+        (Subset(vos(6, 1.5), [4, 0, 4]), utils.Subset(official(6, 1.5), [4, 0, 4]), {0: 4, 1: 0, 2: 4}),
+    ],
+    ids=["several", "subset"],
+)
+def test_same_repetitions_as_the_official_wrapper(ours, theirs, numbers, seed):
+    ours, theirs = RepeatFactorWrapper(ours, seed), utils.RepeatFactorWrapper(theirs, seed)
     lengths = set()
-    for epoch in range(8):
+    for epoch in range(60):
         theirs.set_epoch(epoch)
         assert ours.epoch_indices(epoch).tolist() == theirs.epoch_ids.tolist()
         lengths.add(len(theirs))
     assert len(lengths) > 1
-    assert [number_of(ours.sample(i, np.random.default_rng(0))) for i in range(3)] == indices
+    assert {i: number_of(ours.sample(i, np.random.default_rng(0))) for i in numbers} == numbers
 
 
 def test_factors_of_single_videos():

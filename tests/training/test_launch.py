@@ -60,29 +60,29 @@ def test_processes_that_cannot_join(
         join(DistributedConf(backend=backend, timeout_mins=0.01), accelerator)
 
 
+def shard(part: str) -> Any:
+    """A model with a part that cannot be sharded."""
+    parts = {"auxiliary": None, "encoder_cache": None, part: object()}
+    objective: Any = SimpleNamespace(auxiliary=parts["auxiliary"], model=SimpleNamespace(**parts))
+    return wrap(objective, Ranks(torch.device("cpu"), 0, 2, 0, is_group=True), DistributedConf(strategy="fsdp"))
+
+
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("make", "message"),
     [
-        ({"comms_dtype": "float8"}, "comms_dtype must be one of None, bfloat16, float16"),
-        ({"timeout_mins": 0}, "timeout_mins must be positive"),
+        (lambda _: DistributedConf(comms_dtype="float8"), "comms_dtype must be one of None, bfloat16, float16"),
+        (lambda _: DistributedConf(timeout_mins=0), "timeout_mins must be positive"),
+        (lambda _: shard("auxiliary"), "auxiliary.*use strategy=ddp"),
+        (lambda _: shard("encoder_cache"), "encoder_cache.*use strategy=ddp"),
+        (
+            lambda folder: build(folder, "+trainer.data.train.rank=1", "+trainer.data.train.world_size=2", CLIP),
+            r"rank and world_size \(1, 2\), but this process needs \(0, 1\)",
+        ),
     ],
 )
-def test_invalid_settings(wrong: dict[str, Any], message: str) -> None:
+def test_invalid_settings(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        DistributedConf(**wrong)
-
-
-@pytest.mark.parametrize("what", ["auxiliary", "encoder_cache"])
-def test_models_that_cannot_be_sharded(what: str) -> None:
-    parts = {"auxiliary": None, "encoder_cache": None, what: object()}
-    objective: Any = SimpleNamespace(auxiliary=parts["auxiliary"], model=SimpleNamespace(**parts))
-    with pytest.raises(ValueError, match=rf"{what}.*use strategy=ddp"):
-        wrap(objective, Ranks(torch.device("cpu"), 0, 2, 0, is_group=True), DistributedConf(strategy="fsdp"))
-
-
-def test_a_single_process_gets_all_batches(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"rank and world_size \(1, 2\), but this process needs \(0, 1\)"):
-        build(tmp_path, "+trainer.data.train.rank=1", "+trainer.data.train.world_size=2", CLIP)
+        make(tmp_path)
 
 
 def test_every_second_batch(tmp_path: Path) -> None:

@@ -142,10 +142,6 @@ CASES: dict[str, dict[str, Any]] = {
             ],
         }
     },
-    "layers": {
-        "options": {"lr": [{"scheduler": scheduler("Cosine", 1.0, 0.1)}]},
-        "param_group_modifiers": [{**DECAY, "layer_decay_value": 0.5}],
-    },
     "layers, least factor and overrides": {
         "options": {
             "lr": [

@@ -1,5 +1,6 @@
 """What the shipped recipes train, by the names of the parameters, and configurations that build on others."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sam2fast.training.config import TRAINING_TARGETS, load_training_config
 from sam2fast.training.model import SAM2Train
 
 FOLDER = "sam2.1_training/sam2.1_hiera_b+_"
+ON_IMAGE_WEIGHTS = "sam2.1_training/sam2_hiera_t_memory_from_image_weights"
 MEMORY = {
     "maskmem_tpos_enc",
     "mask_downsample",
@@ -28,73 +30,60 @@ MEMORY = {
 DECODING = {"no_mem_embed", "sam_mask_decoder", "sam_prompt_encoder"}
 
 
-def model_of(recipe: str, folder: str = FOLDER) -> SAM2Train:
+def part(name: str) -> str:
+    """The part of the model that a parameter belongs to."""
+    return name.partition(".")[0]
+
+
+def model_of(recipe: str) -> SAM2Train:
     """The recipe's model at its full width, with uninitialised weights."""
-    node = load_training_config(folder + recipe).trainer.model
+    needed = ["scratch.media=x", "trainer.checkpoint.initialize_from=x"] if "mini" in recipe else []
     with torch.device("meta"):
-        model: SAM2Train = build_from_config(node, targets=TRAINING_TARGETS)
+        model: SAM2Train = build_from_config(
+            load_training_config(recipe, needed).trainer.model, targets=TRAINING_TARGETS
+        )
     return model
 
 
-def learning(model: SAM2Train) -> set[str]:
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+@pytest.mark.parametrize(
+    ("recipe", "learns"),
+    [
+        (FOLDER + "MOSE_finetune", lambda name: True),
+        (FOLDER + "24GB", lambda name: part(name) in MEMORY | DECODING),
+        (FOLDER + "memory", lambda name: part(name) in MEMORY),
+        (FOLDER + "lora", is_adapter),
+        (ON_IMAGE_WEIGHTS, is_video_only),
+        ("mini/sam2fast_mini_memory", is_video_only),
+    ],
+)
+def test_what_a_recipe_trains(recipe: str, learns: Callable[[str], bool]) -> None:
+    parameters = dict(model_of(recipe).named_parameters())
+    if recipe != ON_IMAGE_WEIGHTS:  # SAM 2 has fewer parts than SAM 2.1
+        assert {part(name) for name in parameters} == MEMORY | DECODING | {"image_encoder"}
+    found = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    assert found == {name for name in parameters if learns(name)}
+    assert (len(found) == len(parameters)) == ("MOSE" in recipe)
 
 
-def parts(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
-
-
-def test_the_recipe_for_24_gb_leaves_the_image_encoder() -> None:
-    model = model_of("24GB")
-    assert parts(learning(model)) == MEMORY | DECODING
-    assert all(not p.requires_grad for p in model.image_encoder.parameters())
+def test_other_settings_of_recipes() -> None:
+    model = model_of(FOLDER + "24GB")
     assert model.use_act_ckpt_iterative_pt_sampling and not model.use_act_ckpt_image_encoder
     assert load_training_config(FOLDER + "24GB").trainer.optim.accumulate == 8
-
-
-def test_the_recipe_for_memory_trains_memory() -> None:
-    model = model_of("memory")
-    assert parts(learning(model)) == MEMORY
-    of_memory = {name for name, _ in model.named_parameters() if name.partition(".")[0] in MEMORY}
-    assert learning(model) == of_memory and len(of_memory) < len(list(model.parameters()))
-
-
-def test_the_recipe_on_image_weights_trains_what_they_lack() -> None:
-    model = model_of("memory_from_image_weights", "sam2.1_training/sam2_hiera_t_")
-    names = {name for name, _ in model.named_parameters()}
-    assert learning(model) == {name for name in names if is_video_only(name)}
-    assert parts(learning(model)) & {"image_encoder", "sam_prompt_encoder", "no_mem_embed"} == set()
+    model = model_of(ON_IMAGE_WEIGHTS)
+    learning = {part(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not learning & {"image_encoder", "sam_prompt_encoder", "no_mem_embed"}
     assert not any(isinstance(m, torch.nn.Dropout) and m.p for m in model.memory_attention.modules())
-
-
-def test_the_recipe_of_mini_trains_what_only_video_needs() -> None:
-    node = load_training_config(
-        "mini/sam2fast_mini_memory", ["scratch.media=x", "trainer.checkpoint.initialize_from=x"]
-    )
-    with torch.device("meta"):
-        model = build_from_config(node.trainer.model, targets=TRAINING_TARGETS)
-    assert learning(model) == {name for name, _ in model.named_parameters() if is_video_only(name)}
-
-
-def test_the_recipe_for_adapters_trains_adapters() -> None:
-    model = model_of("lora")
-    names = learning(model)
-    assert names == {name for name, _ in model.named_parameters() if is_adapter(name)}
+    adapters = {name: p for name, p in model_of(FOLDER + "lora").named_parameters() if is_adapter(name)}
     # 24 blocks with two layers each, and four layers with four projections in each of two attentions; two factors each.
-    assert len(names) == 2 * (24 * 2 + 4 * 4 * 2)
-    assert {model.get_parameter(n).shape[0] for n in names if ".lora_A." in n} == {16}
-
-
-def test_the_published_recipe_trains_everything() -> None:
-    model = model_of("MOSE_finetune")
-    assert learning(model) == {name for name, _ in model.named_parameters()}
+    assert len(adapters) == 2 * (24 * 2 + 4 * 4 * 2)
+    assert {p.shape[0] for name, p in adapters.items() if ".lora_A." in name} == {16}
 
 
 @pytest.mark.parametrize(
     "name",
     [
         *(FOLDER + name for name in ("MOSE_finetune", "mixed_finetune", "24GB", "memory", "lora", "own_masks")),
-        "sam2.1_training/sam2_hiera_t_memory_from_image_weights",
+        ON_IMAGE_WEIGHTS,
         "nano/sam2fast_nano_own_masks",
     ],
 )

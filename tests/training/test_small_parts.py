@@ -21,11 +21,8 @@ WEIGHTS = {"loss_mask": 20.0, "loss_dice": 1.0, "loss_iou": 1.0, "loss_class": 1
 
 
 class TestResolution:
-    def test_an_odd_stride_takes_the_middle(self) -> None:
-        masks = torch.arange(81).view(9, 9)
-        assert sample_masks(masks, 3).tolist() == [[10, 13, 16], [37, 40, 43], [64, 67, 70]]
-
-    def test_an_even_stride_shifts_nothing(self) -> None:
+    def test_an_odd_stride_takes_the_middle_and_an_even_one_shifts_nothing(self) -> None:
+        assert sample_masks(torch.arange(81).view(9, 9), 3).tolist() == [[10, 13, 16], [37, 40, 43], [64, 67, 70]]
         x = torch.arange(64).expand(64, 64)
         sampled = sample_masks(x, 32).double()
         cells = torch.arange(32) * 2 + 0.5  # their centres, in pixels
@@ -47,8 +44,6 @@ class TestResolution:
         fading = AtResolution(FromScratchLoss(WEIGHTS), 8)
         fading.where = 0.25
         assert fading.where == fading.loss.where == 0.25  # type: ignore[union-attr]
-
-    def test_a_size_that_does_not_divide(self) -> None:
         with pytest.raises(ValueError, match="masks of 32 pixels cannot be sampled at 12"):
             AtResolution(MultiStepMultiMasksAndIous(WEIGHTS), 12)([], torch.zeros(1, 1, 32, 32))
 
@@ -70,10 +65,7 @@ class TestFixedClips:
         assert torch.equal(first, second)
         other = ClipLoader([ClipSource(FixedClips(Noise(), 4, seed=1), 2)], shuffle=False)
         assert not torch.equal(first, torch.stack([b.frames for b in other.epoch(0)]))
-
-    def test_kept_clips_are_made_once(self) -> None:
-        kept = FixedClips(Noise(), 3, keep=True)
-        rng = np.random.default_rng(0)
+        kept, rng = FixedClips(Noise(), 3, keep=True), np.random.default_rng(0)
         assert kept.sample(1, rng) is kept.sample(1, rng)
 
 

@@ -183,12 +183,9 @@ def test_masks_in_other_forms(pair):
     for masks in (runs, torch.from_numpy(truths), truths[:, ::-1].copy()[:, ::-1]):
         found = evaluate_clicks(pair.ours, random_image(HEIGHT, WIDTH), masks, 2)
         assert np.array_equal(found.points, expected.points) and np.array_equal(found.ious, expected.ious)
-
-
-def test_no_objects(pair):
     found = evaluate_clicks(pair.ours, None, [], 3)
     assert found.ious.shape == (0, 3) and found.points.shape == (0, 3, 2)
-    assert evaluate_boxes(pair.ours, None, shapes()[:0]).boxes.shape == (0, 4)
+    assert evaluate_boxes(pair.ours, None, truths[:0]).boxes.shape == (0, 4)
 
 
 def test_nano_gets_better_with_every_click(nano):
@@ -258,13 +255,6 @@ def test_what_is_asked_and_what_is_taken():
     assert found.points[1].tolist() == [[1, 1], [9, 6], [2, 2], [-1, -1], [-1, -1]]
 
 
-def test_scores_that_are_not_finite():
-    mask = np.ones((1, 1, 4, 4), bool)
-    predictor = Planned((4, 4), [(mask.repeat(3, axis=1), [[0.1, float("nan"), 0.2]])])
-    with pytest.raises(ValueError, match="not finite"):
-        evaluate_clicks(predictor, None, mask[0], 1)
-
-
 REGIONS = {
     "noise": lambda rng, shape: rng.random(shape) < rng.random(),
     "blobs": lambda rng, shape: gaussian_filter(rng.standard_normal(shape), rng.uniform(0.5, 8), mode="wrap") > 0,
@@ -308,3 +298,6 @@ def test_other_errors(pair, nano):
     fresh.set_image_batch([random_image(32, 32)] * 2)
     with pytest.raises(RuntimeError, match="no single image"):
         evaluate_clicks(fresh, None, shapes())
+    mask = np.ones((1, 3, 4, 4), bool)
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate_clicks(Planned((4, 4), [(mask, [[0.1, float("nan"), 0.2]])]), None, mask[0, :1], 1)

@@ -263,25 +263,18 @@ def test_annotations_of_no_image(images, tmp_path):
     data = open_data_set(images, put(file, json.dumps(content)))
     assert len(data.jobs) == 3 and [why for _, why in data.problems] == ["it is of no image in the file"] * 3
     assert data.problems[0][0] == f"{file}: annotation 9"
+    with pytest.raises(DatasetError, match="60x40 pixels, but it has 40x60"):
+        data.jobs[0].masks.read((60, 40))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"\xff\xfe\x00", "is no JSON"),
-        ("[]", "no lists of images and annotations"),
-        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}', "no image in"),
-    ],
-)
-def test_files_that_are_not_cocos(images, tmp_path, content, message):
-    with pytest.raises(DatasetError, match=message):
-        open_data_set(images, put(tmp_path / "instances.json", content))
-
-
-def test_folders_that_are_no_data_set(images, tmp_path):
+def test_files_and_folders_that_are_no_data_set(images, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
+    image = '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}'
     for masks, format, message in (
+        (put(tmp_path / "a.json", b"\xff\xfe\x00"), "auto", "is no JSON"),
+        (put(tmp_path / "b.json", "[]"), "auto", "no lists of images and annotations"),
+        (put(tmp_path / "c.json", image), "auto", "no image in"),
         (empty, "auto", "neither a JSON file for an image nor PNGs"),
         (empty, "coco", "are the JSON file, which"),
         (tmp_path / "nowhere", "auto", "no file or folder"),
@@ -330,9 +323,3 @@ def test_damaged_files(tmp_path):
     assert [Path(line.partition(":")[0].partition(" ")[0]).name for line in found.problems] == [
         "colours.png", "cut.png", "small.png",
     ]  # fmt: skip
-
-
-def test_images_of_another_size_than_cocos_file_says(images, tmp_path):
-    job = open_data_set(images, write_coco(tmp_path)).jobs[0]
-    with pytest.raises(DatasetError, match="60x40 pixels, but it has 40x60"):
-        job.masks.read((60, 40))

@@ -9,6 +9,7 @@ import moving_shapes
 import numpy as np
 import pytest
 from file_contents import files_of
+from mask_sets import cut
 from PIL import Image
 from video import narrow_predictor
 from vos_sets import write_masks, write_video
@@ -84,30 +85,13 @@ def test_video_files(predictor, job, tmp_path):
     assert np.array(Image.open(job.out / "b/00004.png")).shape == (moving_shapes.HEIGHT, moving_shapes.WIDTH)
 
 
-def no_frame(job):
-    (job.video / "00002.jpg").write_bytes((job.video / "00002.jpg").read_bytes()[:300])
-
-
-def no_mask(job):
-    (job.masks / "00000.png").unlink()
-
-
-def something_in_the_way(job):
-    (job.out / "a").mkdir(parents=True)
-    (job.out / "a/mine.txt").write_text("mine")
-
-
-def out_is_a_file(job):
-    job.out.write_text("")
-
-
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (no_frame, "frame 2, .*00002.jpg, cannot be read"),
-        (no_mask, "no input mask .*00000.png"),
-        (something_in_the_way, "already exists, and was made from something else"),
-        (out_is_a_file, "out"),
+        (lambda job: cut(job.video / "00002.jpg"), "frame 2, .*00002.jpg, cannot be read"),
+        (lambda job: (job.masks / "00000.png").unlink(), "no input mask .*00000.png"),
+        (lambda job: (job.out / "a/mine").mkdir(parents=True), "already exists, and was made from something else"),
+        (lambda job: job.out.write_text(""), "out"),
     ],
 )
 def test_what_cannot_be_done(predictor, job, spoil, problem):
@@ -120,21 +104,13 @@ def test_what_cannot_be_done(predictor, job, spoil, problem):
     assert done.frames == 0 and (files_of(job.out) if job.out.is_dir() else {}) == before
 
 
-def full_disk(job):
-    raise OSError("the disk is full")
-
-
-def folder_goes(job):
-    """If it was made again, it would have only the later frames."""
-    shutil.rmtree(next(job.out.glob(".a.*.part")))
-
-
 @pytest.mark.parametrize(
     ("count", "fail", "problem"),
     [
-        (1, full_disk, "the disk is full"),
-        (4, full_disk, "the disk is full"),
-        (2, folder_goes, "00001.png: No such file"),
+        (1, None, "the disk is full"),
+        (4, None, "the disk is full"),
+        # If the folder was made again, it would have only the later frames.
+        (2, lambda job: shutil.rmtree(next(job.out.glob(".a.*.part"))), "00001.png: No such file"),
     ],
 )
 def test_images_that_cannot_be_written(predictor, job, monkeypatch, count, fail, problem):
@@ -143,6 +119,8 @@ def test_images_that_cannot_be_written(predictor, job, monkeypatch, count, fail,
 
     def label_png(*args):
         calls.append(args)
+        if len(calls) == count and fail is None:
+            raise OSError("the disk is full")
         if len(calls) == count:
             fail(job)
         return original(*args)
