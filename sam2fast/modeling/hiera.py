@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.kernels.window_attention import window_attention
+from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import (
     MLP,
     DropPath,
-    TensorCache,
     chunked,
     computed_dtype,
     convolve,
@@ -221,7 +221,7 @@ class Hiera(nn.Module):
         self.patch_embed = PatchEmbed(embed_dim=embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, embed_dim, window_spec[0], window_spec[0]))
-        self._position = TensorCache()
+        self._position: TensorCache[Tensor] = TensorCache()
 
         drop_rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList()

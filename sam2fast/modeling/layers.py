@@ -1,6 +1,6 @@
 """Building blocks shared by the model's parts."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -173,46 +173,6 @@ def get_activation(name: str) -> Callable[[Tensor], Tensor]:
     if name not in activations:
         raise ValueError(f"unknown activation {name!r}; expected one of {', '.join(activations)}")
     return activations[name]
-
-
-class TensorCache:
-    """Caches one tensor computed from small parameters until their values change.
-
-    On the CPU values are compared. Elsewhere a comparison would wait for the device, so addresses and version counters
-    are compared; every write but one through ``.data`` changes them. Nothing is cached for autograd and in CUDA graphs,
-    which outlive the cache. Copies and pickles of the owner start empty.
-    """
-
-    def __init__(self) -> None:
-        # Key, copies or fingerprints of the sources, value. One attribute, so that other threads see a consistent
-        # entry.
-        self._entry: tuple[Hashable, tuple[Any, ...], Tensor] | None = None
-
-    def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Tensor]) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return compute()
-        if any(s.is_inference() and not s.is_cpu for s in sources):  # inference tensors have no version
-            return compute()
-        if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
-            return compute()
-        entry = self._entry
-        if entry is None or entry[0] != key or not all(map(_is_unchanged, entry[1], sources)):
-            fingerprints = tuple(s.detach().clone() if s.is_cpu else _fingerprint(s) for s in sources)
-            entry = self._entry = (key, fingerprints, compute())
-        return entry[2]
-
-    def __reduce__(self) -> tuple[type["TensorCache"], tuple[()]]:
-        return TensorCache, ()
-
-
-def _fingerprint(source: Tensor) -> tuple[Any, ...]:
-    return source.device, source.dtype, source.data_ptr(), source._version
-
-
-def _is_unchanged(old: Any, source: Tensor) -> bool:
-    if isinstance(old, Tensor):
-        return source.is_cpu and torch.equal(old, source)
-    return not source.is_cpu and old == _fingerprint(source)
 
 
 def activated(activation: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import LayerNorm2d, Layers, TensorCache
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.layers import LayerNorm2d, Layers
 from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
 from sam2fast.modeling.standard import is_standard, standard
 
@@ -45,7 +46,7 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
-        self._dense_pe = TensorCache()
+        self._dense_pe: TensorCache[Tensor] = TensorCache()
 
     def get_dense_pe(self) -> Tensor:
         """The encoding ``(1, C, H, W)`` of the image embedding's own positions."""

@@ -306,7 +306,7 @@ class GraphEncoder:
         staged = _staged(pixels, bucket(len(pixels)), pinned=self._stream is not None)
         if self._stream is None:
             return EncodedFrames(self._encode(model, staged, len(indices)), None)
-        if not ahead:
+        if not ahead or self._recorder.constants.are_outdated:  # by weights that may still be written
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             features = self._encode(model, staged, len(indices))
