@@ -1,6 +1,6 @@
 """Building blocks shared by the model's parts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear
 from sam2fast.kernels.layer_norm import add_layer_norm
 from sam2fast.kernels.linear_gelu import gelu_mlp
+from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.standard import is_standard_layer, standard
 
 
@@ -46,6 +47,39 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
     return call(layer, x)
 
 
+def project_activated(layer: nn.Module, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``activation`` of :func:`project`; ReLU is part of the matrix multiplication on GPUs, or computed in place."""
+    is_relu = activation is F.relu or (isinstance(activation, nn.Module) and is_standard_layer(activation, nn.ReLU))
+    if not is_relu or torch.is_grad_enabled() or not is_standard_layer(layer, nn.Linear):
+        return activation(project(layer, x))
+    if is_cpu_inference(x) or torch.compiler.is_compiling():
+        return torch.relu_(project(layer, x))
+    weight, bias = (as_computed(p, p) for p in (cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias))
+    return torch._addmm_activation(bias, x.to(weight.dtype).flatten(0, -2), weight.t()).unflatten(0, x.shape[:-1])
+
+
+def project_together(
+    joined: TensorCache[tuple[Tensor, Tensor]], layers: Sequence[nn.Module], x: Tensor
+) -> list[Tensor]:
+    """:func:`project` of ``x`` by several linear layers, as one matrix multiplication if all are standard.
+
+    Args:
+        joined: keeps their weights and biases, in the computed dtype, one below the other.
+    """
+    if torch.is_grad_enabled() or not all(is_standard_layer(layer, nn.Linear) for layer in layers):
+        return [project(layer, x) for layer in layers]
+    linears = cast(Sequence[nn.Linear], layers)
+    dtype = computed_dtype(linears[0].weight)
+    parts = [layer.weight for layer in linears], [layer.bias for layer in linears]
+
+    def compute() -> tuple[Tensor, Tensor]:
+        weight, bias = (torch.cat(part).to(dtype) for part in parts)
+        return weight, bias
+
+    weight, bias = joined(dtype, (*parts[0], *parts[1]), compute)
+    return list(linear(x.to(dtype), weight, bias).split([layer.out_features for layer in linears], dim=-1))
+
+
 def convolve(layer: nn.Module, x: Tensor) -> Tensor:
     """``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')`` by a convolution, in :func:`computed_dtype`."""
     if is_standard_layer(layer, nn.Conv2d) and emulates_bfloat16(x, cast(nn.Conv2d, layer).weight):
@@ -59,6 +93,23 @@ def normed_sum(
 ) -> tuple[Tensor, Tensor]:
     """``x + delta`` and its norm, in ``dtype`` or fp32; see :func:`sam2fast.kernels.layer_norm.add_layer_norm`."""
     return add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps, dtype)
+
+
+def normalize_sum(norm: nn.Module, x: Tensor, delta: Tensor) -> Tensor:
+    """:func:`normalize` of ``x + delta``."""
+    if x.shape == delta.shape and is_standard_layer(norm, nn.LayerNorm):
+        return normed_sum(cast(nn.LayerNorm, norm), x, delta)[1]
+    return normalize(norm, x + delta)
+
+
+def add_for(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """``x + y`` as a linear layer reads it; without gradients rounded as it is written."""
+    weight = getattr(layer, "weight", None)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not isinstance(weight, Tensor):
+        return x + y
+    out = x.new_empty(torch.broadcast_shapes(x.shape, y.shape), dtype=computed_dtype(weight))
+    wider = torch.promote_types(x.dtype, y.dtype)
+    return torch.add(x, y, out=out) if torch.promote_types(out.dtype, wider) == wider else x + y
 
 
 def normalize(norm: nn.Module, x: Tensor) -> Tensor:
@@ -128,7 +179,7 @@ class MLP(nn.Module):
         if self.is_transformers:
             return mlp_with_gelu(hidden[0], last, self.act, x)
         for layer in hidden:
-            x = self.act(project(layer, x))
+            x = project_activated(layer, self.act, x)
         x = project(last, x)
         return torch.sigmoid(x) if self.sigmoid_output else x
 
@@ -173,13 +224,6 @@ def get_activation(name: str) -> Callable[[Tensor], Tensor]:
     if name not in activations:
         raise ValueError(f"unknown activation {name!r}; expected one of {', '.join(activations)}")
     return activations[name]
-
-
-def activated(activation: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-    """``activation(hidden)``, in place if no gradient needs ``hidden``; nobody else may use ``hidden``."""
-    if activation is F.relu and not torch.is_grad_enabled():
-        return torch.relu_(hidden)
-    return activation(hidden)
 
 
 # Elements of a chunk in `chunked`, 3 MiB in fp32: near the best for the tiny and the large model on two cores.

@@ -46,6 +46,12 @@ def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> 
     return 2 * math.prod(x) * weight[0]
 
 
+@register_flop_formula(torch.ops.aten._addmm_activation)
+def addmm_activation_flops(bias: Shape, x: Shape, weight: Shape, *rest: Any, **options: Any) -> int:
+    """``x (M, K)`` by ``weight (K, N)``."""
+    return 2 * math.prod(x) * weight[1]
+
+
 # Torch only has formulas for attention on GPUs.
 @register_flop_formula([op for op in (_ops.rope_attention, _CPU_ATTENTION) if op not in flop_registry])
 def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **options: Any) -> int:
@@ -209,9 +215,10 @@ def memory_parts(model: SAM2Base) -> list[PartOf]:
         itself, cross = layer.self_attn, layer.cross_attn_image
         parts += [
             (layer, "attend", (f"layer {number}",)),
-            (layer, "_forward_sa", ("self-attention",)),
+            (itself, "forward", ("self-attention",)),
             (cross, "attend", ("cross-attention",)),
             (layer, "_feed_forward", ("feed-forward",)),
         ]
         parts += [(module, "_project", ("projections",)) for module in (itself, cross)]
+        parts.append((itself, "_project_all", ("projections",)))
     return parts
