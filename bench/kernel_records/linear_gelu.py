@@ -14,7 +14,9 @@ from registry import TIMED, Calls, Case, Record, Sample, Work
 from tuning_candidates import Search, search
 
 from sam2fast.kernels._cpu import linear
+from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.linear_gelu import linear_gelu, linear_gelu_reference
+from sam2fast.kernels.linear_gelu.shapes import NARROW, shape_class
 
 
 def work(rows: int, inner: int, outer: int, size: int) -> Work:
@@ -31,7 +33,8 @@ def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
         return ordinary | both_ways(lambda: linear_gelu(x, weight, bias), device)
 
     done, tolerance = work(rows, K, N, dtype.itemsize), 1e-4 if dtype == torch.float32 else 0.05
-    return Case("linear_gelu", f"{rows}x{K} to {N}", name_of(dtype), prepare, done, tolerance)
+    launch = shape_class(dtype, K)
+    return Case("linear_gelu", f"{rows}x{K} to {N}", name_of(dtype), prepare, done, tolerance, launch=launch)
 
 
 def linear_case(rows: int, inner: int, outer: int) -> Case:
@@ -44,11 +47,11 @@ def linear_case(rows: int, inner: int, outer: int) -> Case:
     return Case("linear", f"{rows}x{inner} to {outer}", "float32", prepare, done, 1e-5)
 
 
-def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]], order: int) -> Search:
+def gelu_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int) -> Search:
     """``tiles``: BLOCK_M, BLOCK_N, BLOCK_K, warps and stages."""
     names = "BLOCK_M BLOCK_N BLOCK_K num_warps num_stages GROUP"
     fitting = ((m, n, k, warps, stages, 8) for m, n, k, warps, stages in tiles if m * n <= 2048 * warps)
-    return search("linear_gelu", names, fitting, dtype, choice="TORCH", choices=(1,), order=order)
+    return search("linear_gelu", names, fitting, dtype, shape, choice="TORCH", choices=(1,), order=order)
 
 
 class Plan(NamedTuple):
@@ -83,10 +86,13 @@ RECORD = Record(
         ),
         *(linear_case(*sizes) for sizes in ((2048, 96, 384), (4096, 384, 1536), (4096, 576, 2304))),
     ],
-    small=[linear_gelu_case(8, 16, 32, dtype) for dtype in TIMED],
+    small=[linear_gelu_case(8, K, 32, dtype) for K in (16, NARROW + 8) for dtype in TIMED],
     searches=[
-        gelu_search("bfloat16", itertools.product((64, 128), (128, 256), (32, 64), (4, 8), (3, 4)), order=2),
-        gelu_search("float32", itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3)), order=4),
+        *(
+            gelu_search("bfloat16", shape, itertools.product((64, 128), (128, 256), (32, 64), (4, 8), (3, 4)), order=2)
+            for shape in ("narrow", ANY)
+        ),
+        gelu_search("float32", ANY, itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3)), order=4),
     ],
     work=lambda: of_stages(lambda n, c, x: (f" to {4 * c:,}, bf16", work(n, c, 4 * c, 2))),
     samples={

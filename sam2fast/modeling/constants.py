@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
-Value = TypeVar("Value", Tensor, tuple[Tensor, ...])
+Value = TypeVar("Value", bound=Tensor | tuple[Tensor, ...])
 
 
 class TensorCache(Generic[Value]):
@@ -93,6 +93,11 @@ class Constants:
         for value, compute in self._kept.values():
             for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
                 old.copy_(new)
+
+    def expire(self) -> None:
+        """From now on the values are outdated, also where a source was written through ``.data``, which no version
+        shows."""
+        self._versions = []
 
     def clear(self) -> None:
         """Frees everything."""

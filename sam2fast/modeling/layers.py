@@ -1,5 +1,6 @@
 """Building blocks shared by the model's parts."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear
-from sam2fast.kernels.layer_norm import add_layer_norm
+from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm
 from sam2fast.kernels.linear_gelu import gelu_mlp
 from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.standard import is_standard_layer, standard
+from sam2fast.modeling.standard import is_standard, is_standard_layer, standard
 
 
 def computed_dtype(weight: Tensor) -> torch.dtype:
@@ -47,15 +48,23 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
     return call(layer, x)
 
 
+def is_relu(activation: Callable[[Tensor], Tensor]) -> bool:
+    """Whether it is torch's function or a standard module."""
+    return activation is F.relu or (isinstance(activation, nn.Module) and is_standard_layer(activation, nn.ReLU))
+
+
 def project_activated(layer: nn.Module, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``activation`` of :func:`project`; ReLU is part of the matrix multiplication on GPUs, or computed in place."""
-    is_relu = activation is F.relu or (isinstance(activation, nn.Module) and is_standard_layer(activation, nn.ReLU))
-    if not is_relu or torch.is_grad_enabled() or not is_standard_layer(layer, nn.Linear):
+    if not is_relu(activation) or torch.is_grad_enabled() or not _has_weight_and_bias(layer):
         return activation(project(layer, x))
     if is_cpu_inference(x) or torch.compiler.is_compiling():
         return torch.relu_(project(layer, x))
     weight, bias = (as_computed(p, p) for p in (cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias))
     return torch._addmm_activation(bias, x.to(weight.dtype).flatten(0, -2), weight.t()).unflatten(0, x.shape[:-1])
+
+
+def _has_weight_and_bias(layer: nn.Module) -> bool:
+    return is_standard_layer(layer, nn.Linear) and layer.bias is not None
 
 
 def project_together(
@@ -66,17 +75,15 @@ def project_together(
     Args:
         joined: keeps their weights and biases, in the computed dtype, one below the other.
     """
-    if torch.is_grad_enabled() or not all(is_standard_layer(layer, nn.Linear) for layer in layers):
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(map(_has_weight_and_bias, layers)):
         return [project(layer, x) for layer in layers]
     linears = cast(Sequence[nn.Linear], layers)
     dtype = computed_dtype(linears[0].weight)
-    parts = [layer.weight for layer in linears], [layer.bias for layer in linears]
-
-    def compute() -> tuple[Tensor, Tensor]:
-        weight, bias = (torch.cat(part).to(dtype) for part in parts)
-        return weight, bias
-
-    weight, bias = joined(dtype, (*parts[0], *parts[1]), compute)
+    weights: list[Tensor] = [layer.weight for layer in linears]
+    biases: list[Tensor] = [layer.bias for layer in linears]
+    weight, bias = joined(
+        dtype, (*weights, *biases), lambda: (torch.cat(weights).to(dtype), torch.cat(biases).to(dtype))
+    )
     return list(linear(x.to(dtype), weight, bias).split([layer.out_features for layer in linears], dim=-1))
 
 
@@ -134,20 +141,38 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` of any float dtype to the same shape, in fp32."""
-        x = x.permute(0, 2, 3, 1).float()
-        x = F.layer_norm(x, x.shape[-1:], self.weight.float(), self.bias.float(), self.eps)
-        return x.permute(0, 3, 1, 2)
+        return self.normalize(x.permute(0, 2, 3, 1), torch.float32).permute(0, 3, 1, 2)
+
+    def normalize(self, x: Tensor, dtype: torch.dtype, gelu: bool = False) -> Tensor:
+        """The norm of ``(..., C)``, or the GELU of it, in ``dtype``."""
+        return layer_norm(x, self.weight, self.bias, self.eps, dtype, gelu)
 
 
 @standard
 class Layers(nn.Sequential):
-    """``nn.Sequential`` whose convolutions take input of any float dtype and compute in their weights' dtype."""
+    """``nn.Sequential`` whose convolutions take input of any float dtype and compute in their weights' dtype.
+
+    A :class:`LayerNorm2d` and the GELU after it, before a convolution, are one operation if both are standard.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` through all layers."""
-        for layer in self:
-            x = convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x)
+        layers = deque(self)
+        while layers:
+            layer = layers.popleft()
+            if isinstance(layer, LayerNorm2d) and len(layers) > 1 and is_normed_gelu(layer, layers[0]):
+                layers.popleft()
+                dtype = computed_dtype(layers[0].weight) if isinstance(layers[0], nn.Conv2d) else torch.float32
+                x = layer.normalize(x.permute(0, 2, 3, 1), dtype, gelu=True).permute(0, 3, 1, 2)
+            else:
+                x = convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x)
         return x
+
+
+def is_normed_gelu(norm: nn.Module, activation: nn.Module) -> bool:
+    """Whether both are standard, a :class:`LayerNorm2d` and an exact GELU."""
+    is_gelu = is_standard_layer(activation, nn.GELU) and cast(nn.GELU, activation).approximate == "none"
+    return is_gelu and isinstance(norm, LayerNorm2d) and is_standard(norm)
 
 
 @standard

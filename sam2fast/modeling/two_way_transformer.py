@@ -75,10 +75,10 @@ class TwoWayAttentionBlock(nn.Module):
         q, k = queries + query_pe, keys + key_pe
         return queries, normalize(self.norm4, keys + self.cross_attn_image_to_token(q=k, k=q, v=queries))
 
-    def _attend_to_tokens(self, queries: Tensor, query_pe: Tensor) -> Tensor:
+    def _attend_to_tokens(self, queries: Tensor, query_pe: Tensor, positioned: Tensor | None = None) -> Tensor:
         if self.skip_first_layer_pe:
             return normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries))
-        q = add_for(self.self_attn.q_proj, queries, query_pe)
+        q = add_for(self.self_attn.q_proj, queries, query_pe) if positioned is None else positioned
         return normalize_sum(self.norm1, queries, self.self_attn(q=q, k=q, v=queries))
 
     def fused(
@@ -88,7 +88,8 @@ class TwoWayAttentionBlock(nn.Module):
         query_pe: Tensor,
         key_pe: Tensor,
         projected: Sequence[ProjectedImages] = (),
-    ) -> tuple[Tensor, list[Tensor]]:
+        positioned: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
         """:meth:`forward` of images in chunks ``(b, HW, C)``, usually without projecting them.
 
         Args:
@@ -96,8 +97,12 @@ class TwoWayAttentionBlock(nn.Module):
             keys: chunks ``(b or 1, HW, C)``.
             key_pe: ``(1, HW, C)``.
             projected: :meth:`project` of the image, if all chunks are the same and the caller has it.
+            positioned: ``queries + query_pe``, if the caller has it.
+
+        Returns:
+            The two results, and the new ``queries + query_pe``.
         """
-        queries = self._attend_to_tokens(queries, query_pe)
+        queries = self._attend_to_tokens(queries, query_pe, positioned)
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
         fold = to_tokens.should_fold(queries.shape[1])
         if not fold and not projected:
@@ -129,7 +134,7 @@ class TwoWayAttentionBlock(nn.Module):
                 changed.append(normalize(self.norm4, add_into(attended, x)))
             else:
                 changed.append(normalize_sum(self.norm4, x, attended))
-        return queries, changed
+        return queries, changed, q
 
     def project(self, keys: Tensor, key_pe: Tensor) -> ProjectedImages:
         """Projects images ``(b, HW, C)`` once for all tokens that attend to them."""
@@ -196,11 +201,13 @@ class TwoWayTransformer(nn.Module):
     def attend(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``."""
         queries, keys, projected = point_embedding, image_chunks(image.tokens, len(point_embedding)), image.projected
+        q: Tensor | None = None
         for layer in self.layers:
-            queries, keys = cast(TwoWayAttentionBlock, layer).fused(queries, keys, point_embedding, image.pe, projected)
+            block = cast(TwoWayAttentionBlock, layer)
+            queries, keys, q = block.fused(queries, keys, point_embedding, image.pe, projected, q)
             projected = []
         final = self.final_attn_token_to_image
-        q = add_for(final.q_proj, queries, point_embedding)
+        q = add_for(final.q_proj, queries, point_embedding) if q is None else q
         if final.should_fold(q.shape[1]):
             attended = final.tokens_to_image(q, keys, image.pe)
         else:
