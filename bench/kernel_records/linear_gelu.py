@@ -10,7 +10,9 @@ from inputs import STAGES, of_stages, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
 from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 
+from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.linear_gelu import linear_gelu, linear_gelu_reference
+from sam2fast.kernels.linear_gelu.shapes import NARROW, shape_class
 
 
 def work(rows: int, inner: int, outer: int, size: int) -> Work:
@@ -27,14 +29,15 @@ def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
         return ordinary | both_ways(lambda: linear_gelu(x, weight, bias), device)
 
     done, tolerance = work(rows, K, N, dtype.itemsize), 1e-4 if dtype == torch.float32 else 0.05
-    return Case("linear_gelu", f"{rows}x{K} to {N}", name_of(dtype), prepare, done, tolerance)
+    launch = shape_class(dtype, K)
+    return Case("linear_gelu", f"{rows}x{K} to {N}", name_of(dtype), prepare, done, tolerance, launch=launch)
 
 
-def gelu_search(dtype: str, tiles: Iterable[tuple[int, ...]], order: int) -> Search:
+def gelu_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int) -> Search:
     """``tiles``: BLOCK_M, BLOCK_N, BLOCK_K, warps and stages."""
     names = "BLOCK_M BLOCK_N BLOCK_K num_warps num_stages GROUP"
     fitting = ((m, n, k, warps, stages, 8) for m, n, k, warps, stages in tiles if m * n <= 2048 * warps)
-    return search("linear_gelu", names, fitting, dtype=dtype, choice="TORCH", choices=(1,), order=order)
+    return search("linear_gelu", names, fitting, dtype=dtype, shape=shape, choice="TORCH", choices=(1,), order=order)
 
 
 def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
@@ -49,10 +52,13 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
 LARGEST = (20_000, 1200, 2000)
 RECORD = Record(
     cases=[linear_gelu_case(rows, C, 4 * C, dtype) for rows, C in STAGES for dtype in TIMED],
-    small=[linear_gelu_case(8, 16, 32, dtype) for dtype in TIMED],
+    small=[linear_gelu_case(8, K, 32, dtype) for K in (16, NARROW + 8) for dtype in TIMED],
     searches=[
-        gelu_search("bfloat16", itertools.product((64, 128), (128, 256), (32, 64), (4, 8), (3, 4)), order=2),
-        gelu_search("float32", itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3)), order=4),
+        *(
+            gelu_search("bfloat16", shape, itertools.product((64, 128), (128, 256), (32, 64), (4, 8), (3, 4)), order=2)
+            for shape in ("narrow", ANY)
+        ),
+        gelu_search("float32", ANY, itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3)), order=4),
     ],
     work=lambda: of_stages(lambda n, c, x: (f" to {4 * c:,}, bf16", work(n, c, 4 * c, 2))),
     samples={

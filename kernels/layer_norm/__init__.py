@@ -1,4 +1,4 @@
-"""Layer norm over channels, together with the addition before it."""
+"""Layer norm over channels, together with the addition before it or the GELU after it."""
 
 import torch
 from torch import Tensor
@@ -6,9 +6,9 @@ from torch import Tensor
 from sam2fast.kernels._dispatch import FLOATS, should_use_kernel, use_triton
 from sam2fast.kernels._operators import call_with_gradient
 from sam2fast.kernels.layer_norm.operators import add_layer_norm_operator, layer_norm_operator
-from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference
+from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference, layer_norm_reference
 
-__all__ = ["add_layer_norm", "add_layer_norm_reference"]
+__all__ = ["add_layer_norm", "add_layer_norm_reference", "layer_norm", "layer_norm_reference"]
 
 WIDEST = 4096  # channels
 
@@ -37,6 +37,27 @@ def add_layer_norm(
     Raises:
         ValueError: the shapes do not fit together.
     """
+    _check(x, delta, weight, bias)
+    if delta is None:
+        return x, layer_norm(x, weight, bias, eps, dtype)
+    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
+    if _has_kernel(dtype, x, delta, weight, bias):
+        return call_with_gradient(add_layer_norm_operator, x, delta, weight, bias, eps, dtype)
+    return add_layer_norm_reference(x, delta, weight, bias, eps, dtype)
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype | None = None, gelu: bool = False
+) -> Tensor:
+    """Layer norm ``(..., C)`` of ``x``, or the exact GELU of it; arguments and errors as of :func:`add_layer_norm`."""
+    _check(x, None, weight, bias)
+    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
+    if _has_kernel(dtype, x, weight, bias):
+        return call_with_gradient(layer_norm_operator, x, weight, bias, eps, dtype, gelu)
+    return layer_norm_reference(x, weight, bias, eps, dtype, gelu)
+
+
+def _check(x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor) -> None:
     C = x.shape[-1] if x.ndim else 0
     if weight.shape != (C,) or bias.shape != (C,) or (delta is not None and delta.shape != x.shape):
         added = None if delta is None else tuple(delta.shape)
@@ -44,17 +65,14 @@ def add_layer_norm(
             f"expected x and delta (..., C), weight and bias (C), "
             f"got {tuple(x.shape)}, {added}, {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
-    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
-    given = [t for t in (x, delta, weight, bias) if t is not None]
+
+
+def _has_kernel(dtype: torch.dtype, *given: Tensor) -> bool:
     reason = _unsupported_reason(given, dtype)
-    if use_triton("layer_norm", *given, unsupported_reason=reason) and should_use_kernel(*given):
-        if delta is None:
-            return x, call_with_gradient(layer_norm_operator, x, weight, bias, eps, dtype)
-        return call_with_gradient(add_layer_norm_operator, x, delta, weight, bias, eps, dtype)
-    return add_layer_norm_reference(x, delta, weight, bias, eps, dtype)
+    return use_triton("layer_norm", *given, unsupported_reason=reason) and should_use_kernel(*given)
 
 
-def _unsupported_reason(given: list[Tensor], dtype: torch.dtype) -> str | None:
+def _unsupported_reason(given: tuple[Tensor, ...], dtype: torch.dtype) -> str | None:
     for found in (*(t.dtype for t in given), dtype):
         if found not in FLOATS:
             return f"does not take {found}"

@@ -24,6 +24,7 @@ def _add_layer_norm_kernel(
     C: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
     ADD: tl.constexpr,
+    GELU: tl.constexpr,
     BLOCK: tl.constexpr,  # rows of a program
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -43,11 +44,19 @@ def _add_layer_norm_kernel(
     scale = tl.load(weight + channel, mask=channel < C, other=0).to(tl.float32)
     shift = tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
     out = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
+    if GELU:
+        out = 0.5 * out * (1.0 + tl.erf(out * 0.7071067811865476))
     tl.store(normed + offsets, out.to(normed.dtype.element_ty), mask=mask)
 
 
 def add_layer_norm_triton(
-    x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor,
+    delta: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    gelu: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.layer_norm.add_layer_norm` on the GPU; never synchronises."""
     x = x.contiguous()
@@ -58,7 +67,7 @@ def add_layer_norm_triton(
     if x.numel() == 0:
         return total, normed
     config = launch_config("layer_norm", x)
-    meta = constants(config, C, delta is not None)
+    meta = constants(config, C, delta is not None, gelu)
     rows = x.numel() // C
     count_launch("layer_norm")
     with config.on_device(x):
@@ -68,18 +77,20 @@ def add_layer_norm_triton(
     return total, normed
 
 
-def constants(config: LaunchConfig, C: int, add: bool) -> dict[str, Any]:
+def constants(config: LaunchConfig, C: int, add: bool, gelu: bool = False) -> dict[str, Any]:
     """The kernel's constexpr arguments. A program takes as many rows as fit into ELEMENTS elements, at least one."""
     width = triton.next_power_of_2(C)
-    return {"C": C, "WIDTH": width, "ADD": add, "BLOCK": max(1, config.meta["ELEMENTS"] // width)}
+    return {"C": C, "WIDTH": width, "ADD": add, "GELU": gelu, "BLOCK": max(1, config.meta["ELEMENTS"] // width)}
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table: the widths of the four models in fp32 and bf16."""
+    """The compilations of one row of the launch table: the widths of the models in fp32 and bf16, and with GELU."""
     found = []
-    for C in (96, 112, 144, 384, 576, 1152):
+    for C in (96, 112, 144, 256, 384, 576, 1152):
         for x, added, out in (("*fp32", "*fp32", "*fp32"), ("*fp32", "*bf16", "*bf16"), ("*bf16", "*bf16", "*bf16")):
             types = (x, added, "*fp32", "*fp32", x, out, "i32", "fp32")
             found.append(Compilation(_add_layer_norm_kernel, types, constants(config, C, True), "bfloat16"))
-    types = ("*fp32", "*fp32", "*fp32", "*fp32", "*fp32", "*bf16", "i32", "fp32")
-    return [*found, Compilation(_add_layer_norm_kernel, types, constants(config, 96, False), "bfloat16")]
+    for C, x, gelu in ((96, "*fp32", False), (4, "*bf16", True), (256, "*bf16", True)):
+        types = (x, x, "*fp32", "*fp32", x, "*bf16", "i32", "fp32")
+        found.append(Compilation(_add_layer_norm_kernel, types, constants(config, C, False, gelu), "bfloat16"))
+    return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._operators import reference_backward, register_operator
-from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference
+from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference, layer_norm_reference
 
 
 @register_operator("sam2fast::add_layer_norm")
@@ -28,21 +28,24 @@ def _(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype:
 
 
 @register_operator("sam2fast::layer_norm")
-def layer_norm_operator(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """The norm of ``x`` over its last axis, of the same shape, in ``dtype``."""
+def layer_norm_operator(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, gelu: bool = False
+) -> Tensor:
+    """The norm of ``x`` over its last axis, of the same shape, in ``dtype``; or GELU of it."""
     from sam2fast.kernels.layer_norm.kernel import add_layer_norm_triton
 
-    return add_layer_norm_triton(x, None, weight, bias, eps, dtype)[1]
+    return add_layer_norm_triton(x, None, weight, bias, eps, dtype, gelu)[1]
 
 
 @layer_norm_operator.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, gelu: bool = False) -> Tensor:
     return x.new_empty(x.shape, dtype=dtype)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:-2])
-    ctx.rest = inputs[-2:]
+    tensors = [x for x in inputs if isinstance(x, Tensor)]
+    ctx.save_for_backward(*tensors)
+    ctx.rest = inputs[len(tensors) :]
 
 
 def _add_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -50,12 +53,9 @@ def _add_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return *reference_backward(add_layer_norm_reference, ctx.saved_tensors, ctx.rest, needs_grad, grads), None, None
 
 
-def _norm_reference(x: Tensor, *rest: Any) -> Tensor:
-    return add_layer_norm_reference(x, None, *rest)[1]
-
-
 def _norm_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *reference_backward(_norm_reference, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad[:3], grad), None, None
+    needs_grad = ctx.needs_input_grad[:3]
+    return *reference_backward(layer_norm_reference, ctx.saved_tensors, ctx.rest, needs_grad, grad), None, None, None
 
 
 add_layer_norm_operator.register_autograd(_add_backward, setup_context=_setup)

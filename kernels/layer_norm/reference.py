@@ -1,4 +1,4 @@
-"""Reference implementation of an addition with the layer norm after it."""
+"""Reference implementation of layer norm with an addition before it, or GELU after it."""
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,13 @@ def add_layer_norm_reference(
     """Reference implementation of :func:`add_layer_norm`: one operation after the other; fp64 stays fp64."""
     if delta is not None:
         x = x + delta
+    return x, layer_norm_reference(x, weight, bias, eps, dtype)
+
+
+def layer_norm_reference(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype = torch.float32, gelu: bool = False
+) -> Tensor:
+    """Reference implementation of :func:`layer_norm`."""
     compute = torch.promote_types(torch.float32, x.dtype)
     normed = F.layer_norm(x.to(compute), x.shape[-1:], weight.to(compute), bias.to(compute), eps)
-    return x, normed.to(dtype)
+    return (F.gelu(normed) if gelu else normed).to(dtype)

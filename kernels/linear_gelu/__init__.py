@@ -9,6 +9,7 @@ from sam2fast.kernels._launch import launch_config
 from sam2fast.kernels._operators import call_with_gradient
 from sam2fast.kernels.linear_gelu.operators import gelu_mlp_eager, linear_gelu_operator
 from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
+from sam2fast.kernels.linear_gelu.shapes import shape_class
 
 __all__ = ["gelu_mlp", "linear_gelu", "linear_gelu_reference"]
 
@@ -57,11 +58,12 @@ def _should_use_kernel(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """False where gradients are needed or the launch table prefers torch, unless the backend is ``triton``."""
     if current_backend() == "triton":
         return True
-    return should_use_kernel(x, weight, bias) and not _prefers_torch(x.device, x.dtype)
+    return should_use_kernel(x, weight, bias) and not _prefers_torch(x.device, x.dtype, x.shape[-1])
 
 
-def _prefers_torch(device: torch.device, dtype: torch.dtype) -> bool:
-    return bool(launch_config("linear_gelu", torch.empty(0, dtype=dtype, device=device)).meta.get("TORCH", 0))
+def _prefers_torch(device: torch.device, dtype: torch.dtype, inner: int) -> bool:
+    given = torch.empty(0, dtype=dtype, device=device)
+    return bool(launch_config("linear_gelu", given, shape_class(dtype, inner)).meta.get("TORCH", 0))
 
 
 _prefers_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels.linear_gelu.shapes import NARROW, shape_class
 
 
 @triton.jit
@@ -61,7 +62,7 @@ def linear_gelu_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if out.numel() == 0:
         return out
     M = out.numel() // N
-    config = launch_config("linear_gelu", x)
+    config = launch_config("linear_gelu", x, shape_class(x.dtype, K))
     meta = constants(config, K, product_precision(x.dtype))
     grid = (triton.cdiv(M, meta["BLOCK_M"]) * triton.cdiv(N, meta["BLOCK_N"]),)
     count_launch("linear_gelu")
@@ -86,5 +87,5 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
         Compilation(
             _linear_gelu_kernel, (t, t, t, t, "i32:16", "i32:16"), constants(config, K, precision), config.dtype, True
         )
-        for K in (96, 112, 144, 1152)
+        for K in (96, 112, 144, NARROW if config.shape == "narrow" else 1152)
     ]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
-from sam2fast.modeling.layers import project
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.layers import project, project_together
 from sam2fast.modeling.position_encoding import axial_rope
 from sam2fast.modeling.standard import standard
 
@@ -42,12 +43,11 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(kv_dim, self.internal_dim)
         self.v_proj = nn.Linear(kv_dim, self.internal_dim)
         self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
+        self._joined: TensorCache[tuple[Tensor, Tensor]] = TensorCache()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``q (B, N, C)`` attends to ``k, v (B, M, C_kv)``; a batch of 1 is broadcast. Returns ``(B, N, C)``."""
-        return self.attend_projected(
-            self._project(self.q_proj, q), self._project(self.k_proj, k), self._project(self.v_proj, v)
-        )
+        return self.attend_projected(*self._project_all(q, k, v))
 
     def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """:meth:`forward` of what has been projected to ``(B or 1, ..., D)``."""
@@ -63,6 +63,14 @@ class Attention(nn.Module):
 
     def _project(self, layer: nn.Module, x: Tensor) -> Tensor:
         return project(layer, x)
+
+    def _project_all(self, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+        """Queries, keys and values, those of one input together."""
+        if q is not k:
+            return [self._project(self.q_proj, q), self._project(self.k_proj, k), self._project(self.v_proj, v)]
+        if k is v:
+            return project_together(self._joined, (self.q_proj, self.k_proj, self.v_proj), q)
+        return [*project_together(self._joined, (self.q_proj, self.k_proj), q), self._project(self.v_proj, v)]
 
     def _separate_heads(self, x: Tensor, num_heads: int) -> Tensor:
         return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
@@ -107,8 +115,7 @@ class RoPEAttention(Attention):
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
         cos, sin = self._rope(q.shape[1], q.device)
-        projected = (self._project(self.q_proj, q), self._project(self.k_proj, k), self._project(self.v_proj, v))
-        q, k, v = (self._separate_heads(x, self.num_heads) for x in projected)
+        q, k, v = (self._separate_heads(x, self.num_heads) for x in self._project_all(q, k, v))
         dropout = self.dropout_p if self.training else 0.0
         out = rope_attention(q, k, v, cos, sin, num_k_exclude_rope, dropout)
         return self._project(self.out_proj, self._recombine_heads(out))

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.kernels.window_attention import window_attention
+from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import (
     MLP,
     DropPath,
-    TensorCache,
     chunked,
     computed_dtype,
     convolve,
@@ -133,21 +133,24 @@ class MultiScaleBlock(nn.Module):
         """:meth:`forward` by fewer and larger operations; the map is computed in chunks that fit the cache."""
         if self.window_size and not (self.q_stride and self.window_size % self.q_stride[0]):
             return chunked(self._block, x, rows=self.window_size)
-        x, attended = self._attend(x, None)
+        x, attended = self._attend(*self.normed_input(x, None))
         return chunked(self._feed_forward, x + attended, rows=1)
 
-    def branches(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The block for ``x + delta``; its result is the sum of the two, which the next norm adds."""
-        x, attended = self._attend(x, delta)
+    def normed_input(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``x + delta`` and its norm, which :meth:`branches` takes."""
+        return normed_sum(self.norm1, x, delta, computed_dtype(self.attn.qkv.weight))
+
+    def branches(self, x: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """The block for ``x`` with its norm; the result is the sum of the two, which the next norm adds."""
+        x, attended = self._attend(x, normed)
         x, normed = normed_sum(self.norm2, x, attended, computed_dtype(self.attn.proj.weight))
         return x, self.drop_path(self.mlp(normed))
 
     def _block(self, x: Tensor) -> Tensor:
-        x, delta = self.branches(x, None)
+        x, delta = self.branches(*self.normed_input(x, None))
         return x + delta
 
-    def _attend(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, normed = normed_sum(self.norm1, x, delta, computed_dtype(self.attn.qkv.weight))
+    def _attend(self, x: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
         if self.proj is not None:
             x = _max_pool(self._project_residual(self.proj, normed), self.q_stride)
         return x, self.drop_path(self.attn.fused(normed, self.window_size, self.q_stride))
@@ -221,7 +224,7 @@ class Hiera(nn.Module):
         self.patch_embed = PatchEmbed(embed_dim=embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, embed_dim, window_spec[0], window_spec[0]))
-        self._position = TensorCache()
+        self._position: TensorCache[Tensor] = TensorCache()
 
         drop_rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList()
@@ -244,22 +247,26 @@ class Hiera(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
         x = self.patch_embed(x)
-        x = x + self._get_pos_embed((x.shape[1], x.shape[2]))
-        outputs = []
-        delta: Tensor | None = None
         # On the CPU a block computes the map in chunks that fit the cache. Elsewhere its last addition is fused with
         # the next block's norm.
         fuse, is_chunked = is_standard(self), is_cpu_inference(x)
+        in_branches = fuse and not is_chunked
+        delta: Tensor | None = None
+        if in_branches and not torch.is_grad_enabled():
+            delta = self._get_pos_embed((x.shape[1], x.shape[2]), x.dtype).expand_as(x)
+        else:
+            x = x + self._get_pos_embed((x.shape[1], x.shape[2]))
+        outputs: list[Tensor] = []
         for i, block in enumerate(self.blocks):
-            if not fuse:
-                x = block(x)
-            elif is_chunked:
-                x = block.fused(x)  # type: ignore[operator]
-            else:
-                x, delta = block.branches(x, delta)  # type: ignore[operator]
-            if i == self.stage_ends[-1] or (i in self.stage_ends and self.return_interm_layers):
-                x, delta = x if delta is None else x + delta, None
+            if in_branches:
+                x, normed = block.normed_input(x, delta)  # type: ignore[operator]
+            if i - 1 in self.stage_ends and self.return_interm_layers:
                 outputs.append(x.permute(0, 3, 1, 2))
+            if in_branches:
+                x, delta = block.branches(x, normed)  # type: ignore[operator]
+            else:
+                x = block.fused(x) if fuse else block(x)  # type: ignore[operator]
+        outputs.append((x if delta is None else x + delta).permute(0, 3, 1, 2))
         return outputs
 
     def get_num_layers(self) -> int:
@@ -276,7 +283,7 @@ class Hiera(nn.Module):
             return int(layer_name.split("blocks")[1].split(".")[1]) + 1
         return self.get_num_layers() + 1
 
-    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
+    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
         """``(1, H, W, C)``: a coarse map interpolated to the image plus one window's map, tiled."""
         H, W = hw
 
@@ -285,6 +292,6 @@ class Hiera(nn.Module):
             whole = F.interpolate(self.pos_embed.float(), size=(H, W), mode="bicubic")
             w = window.shape[-1]
             tiled = whole.unflatten(3, (-1, w)).unflatten(2, (-1, w)) + window[:, :, None, :, None]
-            return tiled.flatten(4, 5).flatten(2, 3).permute(0, 2, 3, 1).contiguous()
+            return tiled.flatten(4, 5).flatten(2, 3).permute(0, 2, 3, 1).contiguous().to(dtype)
 
-        return self._position((H, W), (self.pos_embed, self.pos_embed_window), compute)
+        return self._position((H, W, dtype), (self.pos_embed, self.pos_embed_window), compute)

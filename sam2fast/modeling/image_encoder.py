@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import linear
+from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.layers import Layers, chunked, convolve
 from sam2fast.modeling.standard import is_plain, is_standard, is_standard_layer, standard
@@ -49,6 +50,7 @@ class FpnNeck(nn.Module):
         self.fuse_type = fuse_type
         levels = range(len(self.convs)) if fpn_top_down_levels is None else fpn_top_down_levels
         self.fpn_top_down_levels = list(levels)
+        self._composed: list[TensorCache[tuple[Tensor, Tensor]]] = [TensorCache() for _ in self.convs]
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """All levels ``(B, d_model, H_i, W_i)`` and their position encodings, finest first."""
@@ -90,7 +92,7 @@ class FpnNeck(nn.Module):
             top_down = i in self.fpn_top_down_levels and previous is not None
             feeds_finer = i > 0 and i - 1 in self.fpn_top_down_levels
             if i in heads and not top_down and not feeds_finer and lateral.kernel_size == (1, 1):
-                out[i] = _compose(lateral, heads[i], xs[i])
+                out[i] = _project(xs[i], *_composed(self._composed[i], lateral, heads[i]))
                 previous = None
                 continue
             x = _pointwise(lateral, xs[i])
@@ -115,14 +117,18 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return chunked(lambda chunk: linear(chunk.to(weight.dtype), weight, bias), tokens, rows=1).permute(0, 3, 1, 2)
 
 
-def _compose(first: nn.Conv2d, second: nn.Conv2d, x: Tensor) -> Tensor:
-    """``second(first(x))`` of 1x1 convolutions as one; the weights are multiplied in fp32."""
+def _composed(kept: TensorCache[tuple[Tensor, Tensor]], first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight ``(N, C)`` and bias of two 1x1 convolutions, one after the other; the weights are multiplied in fp32."""
     assert first.bias is not None and second.bias is not None
-    with torch.autocast(x.device.type, enabled=False):
-        outer = second.weight.flatten(1).float()
-        weight = outer @ first.weight.flatten(1).float()
-        bias = outer @ first.bias.float() + second.bias.float()
-    return _project(x, weight.to(first.weight.dtype), bias.to(first.weight.dtype))
+    inner, b1, outer, b2 = first.weight, first.bias, second.weight, second.bias
+
+    def compute() -> tuple[Tensor, Tensor]:
+        with torch.autocast(inner.device.type, enabled=False):
+            weight = outer.flatten(1).float()
+            bias = weight @ b1.float() + b2.float()
+            return (weight @ inner.flatten(1).float()).to(inner.dtype), bias.to(inner.dtype)
+
+    return kept(None, (inner, b1, outer, b2), compute)
 
 
 @standard

@@ -1,6 +1,7 @@
 """Building blocks shared by the model's parts."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear
-from sam2fast.kernels.layer_norm import add_layer_norm
+from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm
 from sam2fast.kernels.linear_gelu import gelu_mlp
-from sam2fast.modeling.standard import is_standard_layer, standard
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.standard import is_standard, is_standard_layer, standard
 
 
 def computed_dtype(weight: Tensor) -> torch.dtype:
@@ -46,6 +48,45 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
     return call(layer, x)
 
 
+def is_relu(activation: Callable[[Tensor], Tensor]) -> bool:
+    """Whether it is torch's function or a standard module."""
+    return activation is F.relu or (isinstance(activation, nn.Module) and is_standard_layer(activation, nn.ReLU))
+
+
+def project_activated(layer: nn.Module, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``activation`` of :func:`project`; ReLU is part of the matrix multiplication on GPUs, or computed in place."""
+    if not is_relu(activation) or torch.is_grad_enabled() or not _has_weight_and_bias(layer):
+        return activation(project(layer, x))
+    if is_cpu_inference(x) or torch.compiler.is_compiling():
+        return torch.relu_(project(layer, x))
+    weight, bias = (as_computed(p, p) for p in (cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias))
+    return torch._addmm_activation(bias, x.to(weight.dtype).flatten(0, -2), weight.t()).unflatten(0, x.shape[:-1])
+
+
+def _has_weight_and_bias(layer: nn.Module) -> bool:
+    return is_standard_layer(layer, nn.Linear) and layer.bias is not None
+
+
+def project_together(
+    joined: TensorCache[tuple[Tensor, Tensor]], layers: Sequence[nn.Module], x: Tensor
+) -> list[Tensor]:
+    """:func:`project` of ``x`` by several linear layers, as one matrix multiplication if all are standard.
+
+    Args:
+        joined: keeps their weights and biases, in the computed dtype, one below the other.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(map(_has_weight_and_bias, layers)):
+        return [project(layer, x) for layer in layers]
+    linears = cast(Sequence[nn.Linear], layers)
+    dtype = computed_dtype(linears[0].weight)
+    weights: list[Tensor] = [layer.weight for layer in linears]
+    biases: list[Tensor] = [layer.bias for layer in linears]
+    weight, bias = joined(
+        dtype, (*weights, *biases), lambda: (torch.cat(weights).to(dtype), torch.cat(biases).to(dtype))
+    )
+    return list(linear(x.to(dtype), weight, bias).split([layer.out_features for layer in linears], dim=-1))
+
+
 def convolve(layer: nn.Module, x: Tensor) -> Tensor:
     """``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')`` by a convolution, in :func:`computed_dtype`."""
     if is_standard_layer(layer, nn.Conv2d) and emulates_bfloat16(x, cast(nn.Conv2d, layer).weight):
@@ -59,6 +100,23 @@ def normed_sum(
 ) -> tuple[Tensor, Tensor]:
     """``x + delta`` and its norm, in ``dtype`` or fp32; see :func:`sam2fast.kernels.layer_norm.add_layer_norm`."""
     return add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps, dtype)
+
+
+def normalize_sum(norm: nn.Module, x: Tensor, delta: Tensor) -> Tensor:
+    """:func:`normalize` of ``x + delta``."""
+    if x.shape == delta.shape and is_standard_layer(norm, nn.LayerNorm):
+        return normed_sum(cast(nn.LayerNorm, norm), x, delta)[1]
+    return normalize(norm, x + delta)
+
+
+def add_for(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """``x + y`` as a linear layer reads it; without gradients rounded as it is written."""
+    weight = getattr(layer, "weight", None)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not isinstance(weight, Tensor):
+        return x + y
+    out = x.new_empty(torch.broadcast_shapes(x.shape, y.shape), dtype=computed_dtype(weight))
+    wider = torch.promote_types(x.dtype, y.dtype)
+    return torch.add(x, y, out=out) if torch.promote_types(out.dtype, wider) == wider else x + y
 
 
 def normalize(norm: nn.Module, x: Tensor) -> Tensor:
@@ -83,20 +141,38 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` of any float dtype to the same shape, in fp32."""
-        x = x.permute(0, 2, 3, 1).float()
-        x = F.layer_norm(x, x.shape[-1:], self.weight.float(), self.bias.float(), self.eps)
-        return x.permute(0, 3, 1, 2)
+        return self.normalize(x.permute(0, 2, 3, 1), torch.float32).permute(0, 3, 1, 2)
+
+    def normalize(self, x: Tensor, dtype: torch.dtype, gelu: bool = False) -> Tensor:
+        """The norm of ``(..., C)``, or the GELU of it, in ``dtype``."""
+        return layer_norm(x, self.weight, self.bias, self.eps, dtype, gelu)
 
 
 @standard
 class Layers(nn.Sequential):
-    """``nn.Sequential`` whose convolutions take input of any float dtype and compute in their weights' dtype."""
+    """``nn.Sequential`` whose convolutions take input of any float dtype and compute in their weights' dtype.
+
+    A :class:`LayerNorm2d` and the GELU after it, before a convolution, are one operation if both are standard.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` through all layers."""
-        for layer in self:
-            x = convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x)
+        layers = deque(self)
+        while layers:
+            layer = layers.popleft()
+            if isinstance(layer, LayerNorm2d) and len(layers) > 1 and is_normed_gelu(layer, layers[0]):
+                layers.popleft()
+                dtype = computed_dtype(layers[0].weight) if isinstance(layers[0], nn.Conv2d) else torch.float32
+                x = layer.normalize(x.permute(0, 2, 3, 1), dtype, gelu=True).permute(0, 3, 1, 2)
+            else:
+                x = convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x)
         return x
+
+
+def is_normed_gelu(norm: nn.Module, activation: nn.Module) -> bool:
+    """Whether both are standard, a :class:`LayerNorm2d` and an exact GELU."""
+    is_gelu = is_standard_layer(activation, nn.GELU) and cast(nn.GELU, activation).approximate == "none"
+    return is_gelu and isinstance(norm, LayerNorm2d) and is_standard(norm)
 
 
 @standard
@@ -128,7 +204,7 @@ class MLP(nn.Module):
         if self.is_transformers:
             return mlp_with_gelu(hidden[0], last, self.act, x)
         for layer in hidden:
-            x = self.act(project(layer, x))
+            x = project_activated(layer, self.act, x)
         x = project(last, x)
         return torch.sigmoid(x) if self.sigmoid_output else x
 
@@ -173,53 +249,6 @@ def get_activation(name: str) -> Callable[[Tensor], Tensor]:
     if name not in activations:
         raise ValueError(f"unknown activation {name!r}; expected one of {', '.join(activations)}")
     return activations[name]
-
-
-class TensorCache:
-    """Caches one tensor computed from small parameters until their values change.
-
-    On the CPU values are compared. Elsewhere a comparison would wait for the device, so addresses and version counters
-    are compared; every write but one through ``.data`` changes them. Nothing is cached for autograd and in CUDA graphs,
-    which outlive the cache. Copies and pickles of the owner start empty.
-    """
-
-    def __init__(self) -> None:
-        # Key, copies or fingerprints of the sources, value. One attribute, so that other threads see a consistent
-        # entry.
-        self._entry: tuple[Hashable, tuple[Any, ...], Tensor] | None = None
-
-    def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Tensor]) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return compute()
-        if any(s.is_inference() and not s.is_cpu for s in sources):  # inference tensors have no version
-            return compute()
-        if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
-            return compute()
-        entry = self._entry
-        if entry is None or entry[0] != key or not all(map(_is_unchanged, entry[1], sources)):
-            fingerprints = tuple(s.detach().clone() if s.is_cpu else _fingerprint(s) for s in sources)
-            entry = self._entry = (key, fingerprints, compute())
-        return entry[2]
-
-    def __reduce__(self) -> tuple[type["TensorCache"], tuple[()]]:
-        return TensorCache, ()
-
-
-def _fingerprint(source: Tensor) -> tuple[Any, ...]:
-    return source.device, source.dtype, source.data_ptr(), source._version
-
-
-def _is_unchanged(old: Any, source: Tensor) -> bool:
-    if isinstance(old, Tensor):
-        return source.is_cpu and torch.equal(old, source)
-    return not source.is_cpu and old == _fingerprint(source)
-
-
-def activated(activation: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-    """``activation(hidden)``, in place if no gradient needs ``hidden``; nobody else may use ``hidden``."""
-    if activation is F.relu and not torch.is_grad_enabled():
-        return torch.relu_(hidden)
-    return activation(hidden)
 
 
 # Elements of a chunk in `chunked`, 3 MiB in fp32: near the best for the tiny and the large model on two cores.

@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from sam2fast.kernels._cpu import is_cpu_inference
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.decoder_heads import can_stack, stacked
 from sam2fast.modeling.layers import MLP, LayerNorm2d, call, project
 from sam2fast.modeling.standard import is_standard, standard
 from sam2fast.modeling.two_way_transformer import ImageTokens, TwoWayTransformer
@@ -73,6 +76,8 @@ class MaskDecoder(nn.Module):
         if pred_obj_scores:
             self.pred_obj_score_head = MLP(C, C, 1, 3) if pred_obj_scores_mlp else nn.Linear(C, 1)
 
+        self._products: TensorCache[tuple[Tensor, ...]] = TensorCache()  # of the upscaling
+        self._stacked: TensorCache[tuple[Tensor, ...]] = TensorCache()  # of the heads
         self.dynamic_multimask_via_stability = dynamic_multimask_via_stability
         self.dynamic_multimask_stability_delta = dynamic_multimask_stability_delta
         self.dynamic_multimask_stability_thresh = dynamic_multimask_stability_thresh
@@ -165,7 +170,7 @@ class MaskDecoder(nn.Module):
         """:meth:`predict_masks` by a call of each module, as in the original."""
         B = len(sparse)
         _check_count(images, B)
-        tokens = torch.cat([self._output_tokens().expand(B, -1, -1), sparse.to(self.iou_token.weight.dtype)], dim=1)
+        tokens = self._tokens(sparse)
         tokens, source = self.transformer(images.expand(B, -1, -1, -1) + dense, image_pe.expand(B, -1, -1, -1), tokens)
         x = source.mT.unflatten(2, images.shape[2:])
         if self.use_high_res_features and high_res_features is not None:
@@ -183,13 +188,21 @@ class MaskDecoder(nn.Module):
         """Mask tokens, weights of the selected masks, their IoUs and object scores from the transformer's tokens."""
         first = int(self.pred_obj_scores)
         iou_token, mask_tokens = tokens[:, first], tokens[:, first + 1 :][:, : self.num_mask_tokens]
+        heads: list[nn.Module] = [*([self.pred_obj_score_head] if first else []), self.iou_prediction_head]
+        heads += self.output_hypernetworks_mlps
         # Little work, in fp32: mask logits, the selection of masks and object scores depend on it.
         with torch.autocast(tokens.device.type, enabled=False):
-            weights = self._mask_weights(mask_tokens, selected)
-            ious = self.iou_prediction_head(iou_token)
-            scores = torch.full_like(ious[:, :1], 10.0)
-            if self.pred_obj_scores:
-                scores = project(self.pred_obj_score_head, tokens[:, 0])
+            if not is_cpu_inference(tokens) and can_stack(heads):
+                out = stacked(self._stacked, heads, tokens[:, : len(heads)])
+                weights = out[first + 1 :, :, : self.transformer_dim // 8].transpose(0, 1)[:, selected].float()
+                scores, ious = out[0, :, :1], out[first, :, : self.num_mask_tokens]
+                ious = ious.sigmoid() if self.iou_prediction_head.sigmoid_output else ious
+            else:
+                weights = self._mask_weights(mask_tokens, selected)
+                ious = self.iou_prediction_head(iou_token)
+                scores = project(self.pred_obj_score_head, tokens[:, 0]) if first else ious[:, :1]
+            if not first:
+                scores = torch.full_like(scores, 10.0)
         return mask_tokens, weights, ious[:, selected], scores
 
     def _predict(
@@ -208,10 +221,10 @@ class MaskDecoder(nn.Module):
         """
         B, size = len(sparse), (images.shape[2], images.shape[3])
         _check_count(images, B)
-        tokens = torch.cat([self._output_tokens().expand(B, -1, -1), sparse.to(self.iou_token.weight.dtype)], dim=1)
+        tokens = self._tokens(sparse)
         images, dense = _unrepeat(images), _unrepeat(dense)
         finer = [_unrepeat(x) for x in reversed(high_res_features or ())] if self.use_high_res_features else []
-        upscaling = Upscaling(self.output_upscaling, size, finer, B)
+        upscaling = Upscaling(self.output_upscaling, size, finer, B, self._products)
         pe, shared = _as_rows(image_pe), None
         if len(images) == len(dense) == 1:
             shared = self.transformer.prepare(_as_rows(images + dense), pe, tokens[..., 0].numel())
@@ -235,9 +248,11 @@ class MaskDecoder(nn.Module):
         masks, ious, mask_tokens, scores = results
         return masks, ious, mask_tokens, scores
 
-    def _output_tokens(self) -> Tensor:
-        tokens = [self.obj_score_token.weight] if self.pred_obj_scores else []
-        return torch.cat([*tokens, self.iou_token.weight, self.mask_tokens.weight])
+    def _tokens(self, sparse: Tensor) -> Tensor:
+        """The tokens of results before those of the prompts ``sparse (B, N, C)``."""
+        tables = [self.obj_score_token] if self.pred_obj_scores else []
+        own = [x.weight.expand(len(sparse), -1, -1) for x in (*tables, self.iou_token, self.mask_tokens)]
+        return torch.cat([*own, sparse.to(self.iou_token.weight.dtype)], dim=1)
 
     def _decode(
         self, image: ImageTokens, tokens: Tensor, upscaling: Upscaling, start: int, selected: slice
@@ -249,7 +264,7 @@ class MaskDecoder(nn.Module):
         for x, mask_weights in zip(source, weights.chunk(len(source)), strict=True):
             masks.append(upscaling.masks(x, mask_weights, slice(start, start + len(mask_weights))))
             start += len(mask_weights)
-        return torch.cat(masks), ious, mask_tokens, scores
+        return masks[0] if len(masks) == 1 else torch.cat(masks), ious, mask_tokens, scores
 
     def _mask_weights(self, mask_tokens: Tensor, selected: slice) -> Tensor:
         """Weights of the upscaled channels for each of the ``selected`` masks, ``(B, M, C/8)`` fp32."""

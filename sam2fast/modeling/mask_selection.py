@@ -47,5 +47,11 @@ def select_masks(selection: MaskSelection | None, masks: Tensor, ious: Tensor, s
     return choice
 
 
+def gather_chosen(x: Tensor, choice: Tensor) -> Tensor:
+    """``(B, 1, ...)`` of ``x (B, M, ...)``, by indices ``(B, 1)``."""
+    # Not take_along_dim, which computes indices of its own.
+    return x.gather(1, choice.reshape(*choice.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))
+
+
 def _is_capturing(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()

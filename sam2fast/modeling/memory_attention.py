@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.modeling.layers import activated, chunked, get_activation, normalize, project
+from sam2fast.modeling.layers import (
+    chunked,
+    computed_dtype,
+    get_activation,
+    normalize,
+    normed_sum,
+    project,
+    project_activated,
+)
 from sam2fast.modeling.standard import has_standard_parts, standard
 
 
@@ -56,19 +64,30 @@ class MemoryAttentionLayer(nn.Module):
         tgt = self._forward_sa(tgt, query_pos)
         tgt = self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope)
         if has_standard_parts(self):
-            return self._feed_forward(tgt)
+            return tgt + self.dropout3(self._feed_forward(normalize(self.norm3, tgt)))
         hidden = self.dropout(self.activation(project(self.linear1, normalize(self.norm3, tgt))))
         return tgt + self.dropout3(project(self.linear2, hidden))
 
-    def attend(self, tgt: Tensor, query_pos: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
-        """The same, fused, for B objects on one frame: tokens ``tgt (1 or B, N, C)`` to ``(B, N, C)``, for inference.
+    def attend(
+        self, x: Tensor, delta: Tensor | None, query_pos: Tensor, memory: AttendedMemory, fp8: Fp8 = False
+    ) -> tuple[Tensor, Tensor]:
+        """The same, fused, for B objects on one frame, for inference: tokens ``x + delta (1 or B, N, C)``.
+
+        Returns:
+            Two tensors ``(B, N, C)``. The result is their sum, which the next norm adds.
 
         Tokens with a batch of 1, which do not depend on objects yet, are computed once for all objects.
         """
-        tgt = self._forward_sa(tgt, query_pos)
-        x = normalize(self.norm2, tgt)
-        q = x + query_pos if self.pos_enc_at_cross_attn_queries else x
-        return self._feed_forward(tgt + cast(RoPEAttention, self.cross_attn_image).attend(q, memory, fp8))
+        dtype = computed_dtype(self.linear1.weight)
+        x, normed = normed_sum(self.norm1, x, delta, None if self.pos_enc_at_attn else dtype)
+        q = normed + query_pos if self.pos_enc_at_attn else normed
+        x, normed = normed_sum(
+            self.norm2, x, self.self_attn(q, q, normed), None if self.pos_enc_at_cross_attn_queries else dtype
+        )
+        q = normed + query_pos if self.pos_enc_at_cross_attn_queries else normed
+        attended = cast(RoPEAttention, self.cross_attn_image).attend(q, memory, fp8)
+        x, normed = normed_sum(self.norm3, x.expand_as(attended), attended, dtype)
+        return x, self._feed_forward(normed)
 
     def _forward_sa(self, tgt: Tensor, query_pos: Tensor | None) -> Tensor:
         x = normalize(self.norm1, tgt)
@@ -84,13 +103,12 @@ class MemoryAttentionLayer(nn.Module):
         kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if num_k_exclude_rope else {}
         return tgt + self.dropout2(self.cross_attn_image(q=q, k=k, v=memory, **kwargs))
 
-    def _feed_forward(self, tgt: Tensor) -> Tensor:
+    def _feed_forward(self, normed: Tensor) -> Tensor:
         def compute(x: Tensor) -> Tensor:
-            hidden = self.dropout(activated(self.activation, project(self.linear1, normalize(self.norm3, x))))
-            return x + self.dropout3(project(self.linear2, hidden))
+            return project(self.linear2, self.dropout(project_activated(self.linear1, self.activation, x)))
 
         # All objects' tokens in one row, so that chunks are contiguous.
-        return chunked(compute, tgt.reshape(1, -1, 1, tgt.shape[-1]), rows=1).view(tgt.shape)
+        return chunked(compute, normed.reshape(1, -1, 1, normed.shape[-1]), rows=1).view(normed.shape)
 
 
 @standard
@@ -165,7 +183,7 @@ class MemoryAttention(nn.Module):
             )
         x, pos = features.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2)  # (1, HW, C)
         if self.pos_enc_at_input:
-            x = x + 0.1 * pos
+            x = torch.add(x, pos, alpha=0.1)
         layers = cast(list[MemoryAttentionLayer], list(self.layers))
         if not layers[0].pos_enc_at_cross_attn_keys:
             memory = memory._replace(
@@ -173,6 +191,7 @@ class MemoryAttention(nn.Module):
                 time_encoding=torch.zeros_like(memory.time_encoding),
                 pointer_encoding=torch.zeros_like(memory.pointer_encoding),
             )
+        delta: Tensor | None = None
         for layer in layers:
-            x = layer.attend(x, pos, memory, fp8)
-        return normalize(self.norm, x).transpose(1, 2).unflatten(2, features.shape[-2:])
+            x, delta = layer.attend(x, delta, pos, memory, fp8)
+        return normed_sum(self.norm, x, delta)[1].transpose(1, 2).unflatten(2, features.shape[-2:])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import DropPath, LayerNorm2d, Layers, chunked, convolve, mlp_with_gelu
+from sam2fast.modeling.layers import DropPath, LayerNorm2d, Layers, chunked, computed_dtype, convolve, mlp_with_gelu
 from sam2fast.modeling.standard import is_standard, standard
 
 
@@ -40,6 +40,8 @@ class MaskDownSampler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``."""
+        if x.is_cuda:  # channels last from here on, as the norms read it
+            x = x.reshape(*x.shape[::2], x.shape[3], 1).permute(0, 3, 1, 2)
         return self.encoder(x)
 
 
@@ -74,11 +76,17 @@ class CXBlock(nn.Module):
         def compute(y: Tensor) -> Tensor:
             return mlp_with_gelu(self.pwconv1, self.pwconv2, self.act, y)
 
-        y = self.norm(convolve(self.dwconv, x)).permute(0, 2, 3, 1)
-        y = chunked(compute, y, rows=1) if is_standard(self) else compute(y)
+        y = convolve(self.dwconv, x)
+        if is_standard(self):
+            dtype = computed_dtype(self.pwconv1.weight)
+            y = chunked(compute, self.norm.normalize(y.permute(0, 2, 3, 1), dtype), rows=1).permute(0, 3, 1, 2)
+            if self.gamma is not None and not self.training:
+                return torch.addcmul(x, self.gamma[:, None, None], y)
+        else:
+            y = compute(self.norm(y).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         if self.gamma is not None:
-            y = self.gamma * y
-        return x + self.drop_path(y.permute(0, 3, 1, 2))
+            y = self.gamma[:, None, None] * y
+        return x + self.drop_path(y)
 
 
 @standard
@@ -134,8 +142,10 @@ class MemoryEncoder(nn.Module):
             pix_feat: ``(B, in_dim, H, W)`` image features, on any device.
             masks: ``(B, 1, 16H, 16W)`` logits, or already scaled probabilities with ``skip_mask_sigmoid``.
         """
-        if not skip_mask_sigmoid:
-            masks = torch.sigmoid(masks)
-        x = convolve(self.pix_feat_proj, pix_feat.to(masks.device)) + self.mask_downsampler(masks)
-        x = convolve(self.out_proj, self.fuser(x))
+        x = self.features(pix_feat, masks if skip_mask_sigmoid else torch.sigmoid(masks))
         return {"vision_features": x, "vision_pos_enc": [self.position_encoding(x).to(x.dtype)]}
+
+    def features(self, pix_feat: Tensor, masks: Tensor) -> Tensor:
+        """The memory of scaled masks, without its position encoding; see :meth:`forward`."""
+        x = convolve(self.pix_feat_proj, pix_feat.to(masks.device)) + self.mask_downsampler(masks)
+        return convolve(self.out_proj, self.fuser(x))

@@ -159,12 +159,20 @@ def axial_rope(
     return angle.cos(), angle.sin()
 
 
-def sine_1d(position: Tensor, dim: int, temperature: float = 10000) -> Tensor:
+def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> Tensor:
+    """``(dim / 2)`` divisors of the position in :func:`sine_1d`."""
+    half = dim // 2
+    channel = torch.arange(half, dtype=torch.float32, device=device)
+    return temperature ** (2 * (channel // 2) / half)
+
+
+def sine_1d(position: Tensor, dim: int, temperature: float = 10000, periods: Tensor | None = None) -> Tensor:
     """``(..., dim)`` sines, then cosines, of ``position (...)``.
+
+    Args:
+        periods: of :func:`sine_periods`, if the caller keeps them.
 
     Source: ``sam2.modeling.sam2_utils.get_1d_sine_pe``.
     """
-    half = dim // 2
-    channel = torch.arange(half, dtype=torch.float32, device=position.device)
-    angle = position[..., None] / temperature ** (2 * (channel // 2) / half)
+    angle = position[..., None] / (sine_periods(dim, position.device, temperature) if periods is None else periods)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -1,11 +1,13 @@
 """Prompt encoder: embeds clicks, boxes and masks for the mask decoder."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import LayerNorm2d, Layers, TensorCache
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.layers import LayerNorm2d, Layers
 from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
 from sam2fast.modeling.standard import is_standard, standard
 
@@ -45,7 +47,7 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
-        self._dense_pe = TensorCache()
+        self._dense_pe: TensorCache[Tensor] = TensorCache()
 
     def get_dense_pe(self) -> Tensor:
         """The encoding ``(1, C, H, W)`` of the image embedding's own positions."""
@@ -73,11 +75,16 @@ class PromptEncoder(nn.Module):
         batch = self._get_batch_size(points, boxes, masks)
         if not sparse:
             sparse.append(self.not_a_point_embed.weight.new_empty(batch, 0, self.embed_dim))
+        return torch.cat(sparse, dim=1), self._embed_masks_or_none(masks, batch)
+
+    def without_points(self, batch: int, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` of one padding point for each of ``batch`` prompts, fused: it adds another one."""
+        return self.not_a_point_embed.weight[None].expand(batch, 2, -1), self._embed_masks_or_none(masks, batch)
+
+    def _embed_masks_or_none(self, masks: Tensor | None, batch: int) -> Tensor:
         if masks is not None:
-            dense = self._embed_masks(masks)
-        else:
-            dense = self.no_mask_embed.weight[..., None, None].expand(batch, -1, *self.image_embedding_size)
-        return torch.cat(sparse, dim=1), dense
+            return self._embed_masks(masks)
+        return self.no_mask_embed.weight[..., None, None].expand(batch, -1, *self.image_embedding_size)
 
     def _get_batch_size(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> int:
         given = [x for x in (None if points is None else points[0], boxes, masks) if x is not None]
@@ -104,3 +111,26 @@ class PromptEncoder(nn.Module):
         kinds = torch.cat([cast(Tensor, table.weight) for table in tables])  # (5, C)
         labels = labels.long()
         return torch.where(labels[..., None] == -1, 0.0, position) + kinds[labels + 1]
+
+
+def embed_prompts(
+    encoder: Any, points: dict[str, Tensor] | None, masks: Tensor | None, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """:meth:`PromptEncoder.forward` for B prompts on a map ``features (B, C, H, W)``.
+
+    Args:
+        encoder: anything in its place.
+        points: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``; None for one padding point.
+        masks: ``(B, 1, h, w)`` logits, resized to the encoder's size where it differs, or None.
+    """
+    B, device = len(features), features.device
+    if masks is not None and masks.shape[-2:] != (size := encoder.mask_input_size):
+        masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    if points is not None:
+        coords, labels = points["point_coords"], points["point_labels"]
+    elif isinstance(encoder, PromptEncoder) and is_standard(encoder):
+        return encoder.without_points(B, masks)
+    else:
+        coords = torch.zeros(B, 1, 2, device=device)
+        labels = torch.full((B, 1), -1, dtype=torch.int32, device=device)
+    return cast(tuple[Tensor, Tensor], encoder(points=(coords, labels), boxes=None, masks=masks))

@@ -8,15 +8,17 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
+from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import ImageEncoder, can_fuse_heads, encode_levels
 from sam2fast.modeling.layers import MLP, convolve, project
 from sam2fast.modeling.mask_decoder import MaskDecoder
-from sam2fast.modeling.mask_selection import MaskSelection, select_masks
+from sam2fast.modeling.mask_selection import MaskSelection, gather_chosen, select_masks
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
-from sam2fast.modeling.position_encoding import sine_1d
-from sam2fast.modeling.prompt_encoder import PromptEncoder
+from sam2fast.modeling.position_encoding import sine_1d, sine_periods
+from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
+from sam2fast.modeling.standard import is_standard
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 # Logit and score of an object that is not in the frame.
@@ -136,6 +138,7 @@ class SAM2Base(OfficialSteps):
         self.use_mlp_for_obj_ptr_proj = use_mlp_for_obj_ptr_proj
         self.sam_mask_decoder_extra_args = sam_mask_decoder_extra_args
         self.mask_selection: MaskSelection | None = None
+        self._periods: TensorCache[Tensor] = TensorCache()  # of the encoding of distances
 
         C = self.hidden_dim
         self.maskmem_tpos_enc = _embedding(num_maskmem, 1, 1, self.mem_dim)
@@ -277,18 +280,7 @@ class SAM2Base(OfficialSteps):
         multimask_output: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mask logits ``(B, M, 4H, 4W)`` fp32, those of absent objects lowered; IoUs, tokens, object scores."""
-        B, device = features.shape[0], features.device
-        if point_inputs is not None:
-            coords, labels = point_inputs["point_coords"], point_inputs["point_labels"]
-        else:
-            coords = torch.zeros(B, 1, 2, device=device)
-            labels = torch.full((B, 1), -1, dtype=torch.int32, device=device)
-        size = self.sam_prompt_encoder.mask_input_size
-        if mask_inputs is not None and mask_inputs.shape[-2:] != size:
-            mask_inputs = F.interpolate(
-                mask_inputs.float(), size=size, mode="bilinear", align_corners=False, antialias=True
-            )
-        sparse, dense = self.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=mask_inputs)
+        sparse, dense = embed_prompts(self.sam_prompt_encoder, point_inputs, mask_inputs, features)
         masks, ious, tokens, scores = self.sam_mask_decoder(
             image_embeddings=features,
             image_pe=self.sam_prompt_encoder.get_dense_pe(),
@@ -306,16 +298,19 @@ class SAM2Base(OfficialSteps):
     def _best(self, masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor) -> "ObjectPrediction":
         """The selected mask, and the object pointer from its token or the only one."""
         choice = select_masks(self.mask_selection, masks, ious, scores)  # (B, 1)
-        mask = masks.take_along_dim(choice[:, :, None, None], dim=1)
-        token = tokens.take_along_dim(choice[:, :, None], dim=1)[:, 0] if tokens.shape[1] > 1 else tokens[:, 0]
-        pointer = project(self.obj_ptr_proj, token)
+        token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
+        pointer = project(self.obj_ptr_proj, token[:, 0])
         if self.pred_obj_scores:
-            presence = scores.float().sigmoid() if self.soft_no_obj_ptr else (scores > 0).float()
+            presence = scores.float().sigmoid() if self.soft_no_obj_ptr else scores > 0
             pointer = self._mix_in_absence(pointer, presence)
-        return ObjectPrediction(mask, ious.take_along_dim(choice, dim=1), pointer, scores, choice)
+        best = gather_chosen(masks, choice), gather_chosen(ious, choice)
+        return ObjectPrediction(*best, pointer, scores, choice)
 
     def _mix_in_absence(self, pointer: Tensor, presence: Tensor) -> Tensor:
-        """Object pointers ``(B, C)`` moved towards ``no_obj_ptr`` where ``presence (B, 1)`` is below 1."""
+        """Object pointers ``(B, C)`` moved towards ``no_obj_ptr`` where ``presence (B, 1)`` is False, or below 1."""
+        if self.fixed_no_obj_ptr and presence.dtype == torch.bool:
+            return torch.where(presence, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), self.no_obj_ptr)
+        presence = presence.float()
         if self.fixed_no_obj_ptr:
             pointer = presence * pointer
         return pointer + (1 - presence) * self.no_obj_ptr
@@ -365,11 +360,15 @@ class SAM2Base(OfficialSteps):
             masks = (masks > 0).float()
         else:
             masks = torch.sigmoid(masks)
-        masks = masks * self.sigmoid_scale_for_mem_enc + self.sigmoid_bias_for_mem_enc
-        memory = cast(Tensor, self.memory_encoder(features, masks, skip_mask_sigmoid=True)["vision_features"])
+        # scale * masks + bias, as one operation
+        masks = torch.rsub(masks, self.sigmoid_bias_for_mem_enc, alpha=-self.sigmoid_scale_for_mem_enc)
+        if is_standard(self.memory_encoder):
+            memory = self.memory_encoder.features(features, masks)
+        else:
+            memory = cast(Tensor, self.memory_encoder(features, masks, skip_mask_sigmoid=True)["vision_features"])
         if self.no_obj_embed_spatial is not None:
-            absence = (scores <= 0).to(memory.dtype)
-            memory = memory + (absence * self.no_obj_embed_spatial)[..., None, None].to(memory.dtype)
+            absence = (scores <= 0)[..., None, None]
+            memory = torch.addcmul(memory, absence, self.no_obj_embed_spatial[..., None, None]).to(memory.dtype)
         return memory
 
     def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
@@ -384,7 +383,8 @@ class SAM2Base(OfficialSteps):
         # At least 1: in a video of one frame the original divides by zero.
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
-        return project(self.obj_ptr_tpos_proj, sine_1d(distance / longest, width))
+        periods = self._periods(width, (self.no_mem_embed,), lambda: sine_periods(width, distance.device))
+        return project(self.obj_ptr_tpos_proj, sine_1d(distance / longest, width, periods=periods))
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""

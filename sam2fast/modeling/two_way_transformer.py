@@ -7,9 +7,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.modeling.attention import Attention
+from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.cross_attention import CrossAttention, image_chunks
-from sam2fast.modeling.layers import MLP, normalize, project
+from sam2fast.modeling.layers import MLP, add_for, normalize, normalize_sum, project, project_together
 from sam2fast.modeling.standard import is_standard, standard
 from sam2fast.modeling.upscaling import add_into
 
@@ -56,6 +58,7 @@ class TwoWayAttentionBlock(nn.Module):
         self.norm4 = nn.LayerNorm(embedding_dim)
         self.cross_attn_image_to_token = CrossAttention(embedding_dim, num_heads, attention_downsample_rate)
         self.skip_first_layer_pe = skip_first_layer_pe
+        self._joined: TensorCache[tuple[Tensor, Tensor]] = TensorCache()
 
     def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens ``(B, N, C)`` and images ``(B, HW, C)`` after attending to each other, by a call of each module.
@@ -72,11 +75,11 @@ class TwoWayAttentionBlock(nn.Module):
         q, k = queries + query_pe, keys + key_pe
         return queries, normalize(self.norm4, keys + self.cross_attn_image_to_token(q=k, k=q, v=queries))
 
-    def _attend_to_tokens(self, queries: Tensor, query_pe: Tensor) -> Tensor:
+    def _attend_to_tokens(self, queries: Tensor, query_pe: Tensor, positioned: Tensor | None = None) -> Tensor:
         if self.skip_first_layer_pe:
             return normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries))
-        q = queries + query_pe
-        return normalize(self.norm1, queries + self.self_attn(q=q, k=q, v=queries))
+        q = add_for(self.self_attn.q_proj, queries, query_pe) if positioned is None else positioned
+        return normalize_sum(self.norm1, queries, self.self_attn(q=q, k=q, v=queries))
 
     def fused(
         self,
@@ -85,7 +88,8 @@ class TwoWayAttentionBlock(nn.Module):
         query_pe: Tensor,
         key_pe: Tensor,
         projected: Sequence[ProjectedImages] = (),
-    ) -> tuple[Tensor, list[Tensor]]:
+        positioned: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
         """:meth:`forward` of images in chunks ``(b, HW, C)``, usually without projecting them.
 
         Args:
@@ -93,23 +97,27 @@ class TwoWayAttentionBlock(nn.Module):
             keys: chunks ``(b or 1, HW, C)``.
             key_pe: ``(1, HW, C)``.
             projected: :meth:`project` of the image, if all chunks are the same and the caller has it.
+            positioned: ``queries + query_pe``, if the caller has it.
+
+        Returns:
+            The two results, and the new ``queries + query_pe``.
         """
-        queries = self._attend_to_tokens(queries, query_pe)
+        queries = self._attend_to_tokens(queries, query_pe, positioned)
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
         fold = to_tokens.should_fold(queries.shape[1])
         if not fold and not projected:
             projected = [self.project(x, key_pe) for x in keys]
-        q = queries + query_pe
+        q = add_for(to_image.q_proj, queries, query_pe)
         if projected:
             parts = project(to_image.q_proj, q).chunk(len(projected))
             found = [to_image.attend_projected(t, x.keys, x.values) for t, x in zip(parts, projected, strict=True)]
-            attended = torch.cat(found)
+            attended = _joined(found)
         else:
             attended = to_image.tokens_to_image(q, keys, key_pe)
-        queries = normalize(self.norm2, queries + attended)
-        queries = normalize(self.norm3, queries + self.mlp(queries))
+        queries = normalize_sum(self.norm2, queries, attended)
+        queries = normalize_sum(self.norm3, queries, self.mlp(queries))
 
-        q, count = queries + query_pe, len(keys)
+        q, count = add_for(to_tokens.k_proj, queries, query_pe), len(keys)
         readers: list[Callable[[Tensor], Tensor]]
         if fold:
             folded = to_tokens.fold(q, queries, bool(projected)).split(count)
@@ -121,17 +129,19 @@ class TwoWayAttentionBlock(nn.Module):
         changed = []
         for i, (x, read) in enumerate(zip(keys, readers, strict=True)):
             image = projected[min(i, len(projected) - 1)].queries if projected else x + key_pe
-            changed.append(normalize(self.norm4, add_into(read(image), x)))
-        return queries, changed
+            attended = read(image)
+            if is_cpu_inference(x):
+                changed.append(normalize(self.norm4, add_into(attended, x)))
+            else:
+                changed.append(normalize_sum(self.norm4, x, attended))
+        return queries, changed, q
 
     def project(self, keys: Tensor, key_pe: Tensor) -> ProjectedImages:
         """Projects images ``(b, HW, C)`` once for all tokens that attend to them."""
-        keyed, to_image = keys + key_pe, self.cross_attn_token_to_image
-        return ProjectedImages(
-            project(to_image.k_proj, keyed),
-            project(to_image.v_proj, keys),
-            project(self.cross_attn_image_to_token.q_proj, keyed),
-        )
+        to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
+        keyed = add_for(to_image.k_proj, keys, key_pe)
+        k, q = project_together(self._joined, (to_image.k_proj, to_tokens.q_proj), keyed)
+        return ProjectedImages(k, project(to_image.v_proj, keys), q)
 
 
 @standard
@@ -191,13 +201,20 @@ class TwoWayTransformer(nn.Module):
     def attend(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``."""
         queries, keys, projected = point_embedding, image_chunks(image.tokens, len(point_embedding)), image.projected
+        q: Tensor | None = None
         for layer in self.layers:
-            queries, keys = cast(TwoWayAttentionBlock, layer).fused(queries, keys, point_embedding, image.pe, projected)
+            block = cast(TwoWayAttentionBlock, layer)
+            queries, keys, q = block.fused(queries, keys, point_embedding, image.pe, projected, q)
             projected = []
-        final, q = self.final_attn_token_to_image, queries + point_embedding
+        final = self.final_attn_token_to_image
+        q = add_for(final.q_proj, queries, point_embedding) if q is None else q
         if final.should_fold(q.shape[1]):
             attended = final.tokens_to_image(q, keys, image.pe)
         else:
             pairs = zip(q.chunk(len(keys)), keys, strict=True)
-            attended = torch.cat([final(some, x + image.pe, x) for some, x in pairs])
-        return normalize(self.norm_final_attn, queries + attended), keys
+            attended = _joined([final(some, add_for(final.k_proj, x, image.pe), x) for some, x in pairs])
+        return normalize_sum(self.norm_final_attn, queries, attended), keys
+
+
+def _joined(chunks: list[Tensor]) -> Tensor:
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)

@@ -1,11 +1,14 @@
 """Upscales image tokens to mask logits at four times their resolution."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import is_cpu_inference, linear
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.layers import LayerNorm2d, as_computed, computed_dtype, is_normed_gelu
 
 
 class Upscaling:
@@ -21,12 +24,22 @@ class Upscaling:
         finer: features added after the convolutions, ``(B or 1, C/4, 2H, 2W)`` and ``(B or 1, C/8, 4H, 4W)``, or
             none.
         prompts: number of prompts.
+        products: keeps the convolutions' weights as matrices.
     """
 
-    def __init__(self, layers: nn.Sequential, size: tuple[int, int], finer: Sequence[Tensor], prompts: int) -> None:
+    def __init__(
+        self,
+        layers: nn.Sequential,
+        size: tuple[int, int],
+        finer: Sequence[Tensor],
+        prompts: int,
+        products: TensorCache[tuple[Tensor, ...]],
+    ) -> None:
         self._size = size
         first, self._norm, self._act1, second, self._act2 = layers
-        self._first, self._second = _as_product(first), _as_product(second)
+        parameters = tuple(x for layer in (first, second) for x in layer.parameters())
+        found = products(None, parameters, lambda: (*_as_product(first), *_as_product(second)))
+        self._first, self._second = found[:2], found[2:]
         blocks = [_in_blocks(x, size) for x in finer]
         # Contiguous if all prompts read it; a copy does not pay for a single prompt.
         self._finer = [x.contiguous() if len(x) == 1 < prompts else x for x in blocks]
@@ -41,8 +54,11 @@ class Upscaling:
         finer = [x if len(x) == 1 else x[prompts] for x in self._finer]
         x = _expand(tokens.unflatten(1, self._size), self._first)
         x = add_into(x, finer[0]) if finer else x
-        normed = self._norm(x.flatten(1, 3).movedim(-1, 1)).movedim(1, -1)
-        x = _expand(self._act1(normed).reshape(x.shape), self._second)
+        if is_normed_gelu(self._norm, self._act1):
+            hidden = cast(LayerNorm2d, self._norm).normalize(x, computed_dtype(self._second[0]), gelu=True)
+        else:
+            hidden = self._act1(self._norm(x.flatten(1, 3).movedim(-1, 1)).movedim(1, -1)).reshape(x.shape)
+        x = _expand(hidden, self._second)
         x = self._act2(add_into(x, finer[1]) if finer else x)
         with torch.autocast(x.device.type, enabled=False):
             return _in_rows(weights @ x.float().flatten(1, -2).mT, self._size)
@@ -59,9 +75,10 @@ def _as_product(convolution: nn.Module) -> tuple[Tensor, Tensor]:
     return convolution.weight.permute(2, 3, 1, 0).flatten(0, 2), convolution.bias.repeat(4)
 
 
-def _expand(x: Tensor, product: tuple[Tensor, Tensor]) -> Tensor:
+def _expand(x: Tensor, product: tuple[Tensor, ...]) -> Tensor:
     """``(..., C)`` to ``(..., 2, 2, C_out)``."""
-    return linear(x.to(product[0].dtype), *product).unflatten(-1, (2, 2, -1))
+    weight, bias = product
+    return linear(as_computed(x, weight), weight, bias).unflatten(-1, (2, 2, -1))
 
 
 def _in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:

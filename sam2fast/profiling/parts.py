@@ -8,7 +8,6 @@ from threading import get_ident
 from typing import Any
 
 import torch
-from torch import nn
 from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
@@ -44,6 +43,12 @@ def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *re
 def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
     """``x (..., K)`` by ``weight (M, K)``."""
     return 2 * math.prod(x) * weight[0]
+
+
+@register_flop_formula(torch.ops.aten._addmm_activation)
+def addmm_activation_flops(bias: Shape, x: Shape, weight: Shape, *rest: Any, **options: Any) -> int:
+    """``x (M, K)`` by ``weight (K, N)``."""
+    return 2 * math.prod(x) * weight[1]
 
 
 # Torch only has formulas for attention on GPUs.
@@ -156,12 +161,12 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
         (hiera, "window_attention", ("attention",)),
         (hiera, "normed_sum", ("norms",)),
         (neck, "features", ("neck",)),
-        (model.sam_prompt_encoder, "forward", ("prompt encoder",)),
+        *((model.sam_prompt_encoder, name, ("prompt encoder",)) for name in ("forward", "without_points")),
     ]
     block: Any
     for number, block in enumerate(trunk.blocks):
         stage = sum(end < number for end in trunk.stage_ends) + 1
-        parts += [(block, name, (f"stage {stage}",)) for name in ("fused", "branches")]
+        parts += [(block, name, (f"stage {stage}",)) for name in ("fused", "branches", "normed_input")]
         parts += [
             (block.attn, "_project_in", ("query, key, value",)),
             (block.attn, "_project_out", ("output projection",)),
@@ -173,8 +178,6 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
 
 def _decoder_parts(decoder: MaskDecoder) -> list[PartOf]:
     transformer = decoder.transformer
-    heads: list[nn.Module] = [decoder.iou_prediction_head]
-    heads += [decoder.pred_obj_score_head] if decoder.pred_obj_scores else []
     return [
         (decoder, "forward", ("mask decoder",)),
         (transformer, "prepare", ("transformer", "shared projections")),
@@ -186,8 +189,7 @@ def _decoder_parts(decoder: MaskDecoder) -> list[PartOf]:
             for name in ("tokens_to_image", "forward")
         ),
         (Upscaling, "masks", ("upscaling",)),
-        *((head, "forward", ("heads",)) for head in heads),
-        (decoder, "_mask_weights", ("heads",)),
+        (decoder, "_heads", ("heads",)),
     ]
 
 
@@ -209,9 +211,10 @@ def memory_parts(model: SAM2Base) -> list[PartOf]:
         itself, cross = layer.self_attn, layer.cross_attn_image
         parts += [
             (layer, "attend", (f"layer {number}",)),
-            (layer, "_forward_sa", ("self-attention",)),
+            (itself, "forward", ("self-attention",)),
             (cross, "attend", ("cross-attention",)),
             (layer, "_feed_forward", ("feed-forward",)),
         ]
         parts += [(module, "_project", ("projections",)) for module in (itself, cross)]
+        parts.append((itself, "_project_all", ("projections",)))
     return parts

@@ -15,6 +15,7 @@ from torch import nn
 from sam2fast.kernels._dispatch import backend_key
 from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import CompiledMethod, recording
+from sam2fast.modeling.constants import Constants
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import autocast_dtype
 
@@ -28,7 +29,13 @@ class RecordingError(RuntimeError):
 
 
 class Recorder(Protocol):
-    """Turns a function into one that repeats its work on the same tensors."""
+    """Turns a function into one that repeats its work on the same tensors.
+
+    Attributes:
+        constants: what recordings read instead of computing it.
+    """
+
+    constants: Constants
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """
@@ -51,7 +58,7 @@ class EagerRecorder:
     """Records nothing: the function itself runs again. For devices without graphs, where ``fast`` is True."""
 
     def __init__(self, device: torch.device) -> None:
-        pass
+        self.constants = Constants()
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         return function
@@ -69,6 +76,7 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self.constants = Constants()
         # Two streams: what torch keeps for each stream, such as cuBLAS workspaces, must be allocated in the graphs' own
         # memory, which lives as long as one of them does, also where torch frees the workspace.
         self._first, self._capture = torch.cuda.Stream(device), _capture_stream(self, device)
@@ -77,7 +85,7 @@ class CudaGraphs:
         _recorders.append(weakref.ref(self, _recorders.remove))
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        with _one_at_a_time, torch.cuda.device(self._device), recording():
+        with _one_at_a_time, torch.cuda.device(self._device), recording(), self.constants.in_use():
             current = torch.cuda.current_stream()
             self._first.wait_stream(current)
             try:
@@ -105,9 +113,15 @@ class CudaGraphs:
                 raise RecordingError("a CUDA graph could not be recorded") from error
         if self._kept is None:
             self._kept = graph
-        return graph.replay
+
+        def replay() -> None:
+            self.constants.refresh()
+            graph.replay()
+
+        return replay
 
     def clear(self) -> None:
+        self.constants.clear()
         self._kept, self._held = None, 0
 
     def held(self, device: torch.device) -> int:

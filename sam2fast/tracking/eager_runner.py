@@ -259,7 +259,7 @@ def attended_by_tables(
         pages,
         tables.page_table,
         tables.page_time,
-        pointers[tables.pointer_table.clamp(min=0).long()],
+        pointers.index_select(0, tables.pointer_table.clamp(min=0).flatten()).unflatten(0, tables.pointer_table.shape),
         tables.distance.float(),
         tables.pointer_table >= 0,
         num_frames,
@@ -287,7 +287,7 @@ def attended_memory(
     """
     side, m = model.sam_image_embedding_size, model.mem_dim
     B, P, C = pointers.shape
-    position = model.memory_encoder.position_encoding(pages.new_zeros(1, m, side, side))
+    position = model.memory_encoder.position_encoding(pages[:1, 0, :, None, None].expand(1, m, side, side))
     spatial = as_pages(position, side * side)[0]
     if pages.shape[1] != side * side:
         spatial = torch.cat([spatial, as_pages(position, pages.shape[1])[0]])

@@ -137,6 +137,12 @@ class GraphRunner:
             self._recorder.clear()
             self._encoder.clear()
 
+    def expire_constants(self) -> None:
+        """What recordings read instead of computing it is computed again before the next replay."""
+        with self._lock:
+            self._recorder.constants.expire()
+            self._encoder.constants.expire()
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """One step at a time: recorded steps share their memory, also on different streams."""
@@ -231,6 +237,8 @@ class RunnerSelector:
             pass
         if self.graphs is not None and self.graphs.made_for != fingerprint(model, settings):
             self.release()
+        if self.graphs is not None:
+            self.graphs.expire_constants()
         if self.explain and self.usable_graphs(model, fast, lambda: settings) is None:
             _log.info("vos_optimized: steps are not recorded: %s", self.why_eager(model, fast))
             self.explain = False
@@ -284,7 +292,7 @@ class GraphEncoder:
     """
 
     def __init__(self, device: torch.device, recorder: Recorder) -> None:
-        self._device, self._recorder = device, recorder
+        self._device, self._recorder, self.constants = device, recorder, recorder.constants
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._calls: dict[Hashable, _Call] = {}
 
@@ -307,7 +315,7 @@ class GraphEncoder:
         staged = _staged(pixels, bucket(len(pixels)), pinned=self._stream is not None)
         if self._stream is None:
             return EncodedFrames(self._encode(model, staged, len(indices)), None)
-        if not ahead:
+        if not ahead or self.constants.are_outdated:  # by weights that may still be written
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             features = self._encode(model, staged, len(indices))
@@ -340,10 +348,7 @@ class GraphEncoder:
                 images = resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)
                 with torch.autocast(self._device.type, dtype, enabled=enabled, cache_enabled=False):
                     encoded = model.encode_image(images)
-                # The first run allocates the levels, which keep their addresses.
-                levels.extend(torch.empty_like(x) for x in encoded[len(levels) :])
-                for level, x in zip(levels, encoded, strict=True):
-                    level.copy_(x)
+                levels[:] = encoded  # of the recording, whose addresses each replay writes
 
             self._calls[key] = _Call(pixels, levels, self._recorder.record(run))
         return self._calls[key]

@@ -85,9 +85,8 @@ def static_step(
     pages = as_pages(memories, pools.pages.shape[1])
     pools.pages.index_copy_(0, tables.written_pages.long(), pages.to(pools.pages.dtype))
     pools.pointers.index_copy_(0, tables.written_pointers.long(), prediction.pointer.to(pools.pointers.dtype))
-    buffers.masks.copy_(fill_holes(prediction.mask, fill_hole_area))
-    buffers.ious.copy_(prediction.iou)
-    buffers.scores.copy_(prediction.score)
+    results = fill_holes(prediction.mask, fill_hole_area), prediction.iou, prediction.score
+    torch._foreach_copy_([buffers.masks, buffers.ious, buffers.scores], results)
 
 
 class Workspace:

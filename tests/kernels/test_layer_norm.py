@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from parity import random_map
 
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference
+from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference, layer_norm, layer_norm_reference
 from sam2fast.modeling.hiera import MultiScaleBlock
 from sam2fast.utils.testing import relative_error
 
@@ -62,10 +62,29 @@ def test_without_an_addition(triton_device):
     torch.testing.assert_close(normed, F.layer_norm(x, (96,), weight, bias, EPS), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 9, 4), (33, 1), (7, 256), (0, 16)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_gelu(triton_device, shape, dtype):
+    """Of the norm before it is rounded; at most as far from float64 as the reference implementation."""
+    x, _, weight, bias = inputs(shape, triton_device, dtype)
+    x = x.transpose(0, -1).contiguous().transpose(0, -1)
+    reference = layer_norm_reference(x, weight, bias, EPS, dtype, gelu=True)
+    before = launches["layer_norm"]
+    with backend("triton"):
+        out = layer_norm(x, weight, bias, EPS, dtype, gelu=True)
+    assert launches["layer_norm"] == before + bool(x.numel())
+    assert out.dtype == dtype and out.shape == shape
+    if x.numel():
+        exact = F.gelu(F.layer_norm(x.double(), shape[-1:], weight.double(), bias.double(), EPS))
+        assert relative_error(exact, out) <= max(1e-5, 1.01 * relative_error(exact, reference))
+
+
 def test_gradients():
-    """Of both outputs, by all inputs, against differences."""
+    """Of all outputs, by all inputs, against differences."""
     given = [t.double().requires_grad_() for t in inputs((3, 4, 8), torch.device("cpu"))]
     assert torch.autograd.gradcheck(lambda *a: add_layer_norm(*a, EPS, torch.float64), given)
+    assert torch.autograd.gradcheck(lambda x, _, *a: layer_norm(x, *a, EPS, torch.float64, gelu=True), given)
 
 
 def test_wrong_shapes():
@@ -89,4 +108,9 @@ def test_a_block_whose_sum_the_next_one_adds(stride):
     block, after = MultiScaleBlock(8, 16, 2, q_stride=stride, window_size=4), MultiScaleBlock(16, 16, 2)
     x, delta = random_map(1, 8, 12, 8), random_map(1, 8, 12, 8, seed=1)
     expected = after.fused(block.fused(x + delta))
-    torch.testing.assert_close(sum(after.branches(*block.branches(x, delta))), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        sum(after.branches(*after.normed_input(*block.branches(*block.normed_input(x, delta))))),
+        expected,
+        rtol=1e-5,
+        atol=1e-5,
+    )

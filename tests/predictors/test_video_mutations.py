@@ -46,7 +46,7 @@ def time_row_off_by_one(monkeypatch, model):
 
 def pointer_time_sign(monkeypatch, model):
     right = sam2_base.sine_1d
-    monkeypatch.setattr(sam2_base, "sine_1d", lambda distance, width: right(-distance, width))
+    monkeypatch.setattr(sam2_base, "sine_1d", lambda distance, width, **kwargs: right(-distance, width, **kwargs))
 
 
 def rope_axes(monkeypatch, model):

@@ -73,13 +73,18 @@ class Seen:
         faults: in their order.
         launches: how often each operation, kernel or copy was started on the device, replays of graphs included. An
             operation of torch counts once, whatever number of kernels it takes.
-        replays: how many graphs were run.
+        replayed: the events of each graph that was run.
     """
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
         self.launches: Counter[str] = Counter()
-        self.replays = 0
+        self.replayed: list[Seen] = []
+
+    @property
+    def replays(self) -> int:
+        """How many graphs were run."""
+        return len(self.replayed)
 
     def check(self, *allowed: tuple[str, str]) -> None:
         """Fails if there was any fault.
@@ -134,7 +139,7 @@ class Graph:
         seen = _cuda().seen
         seen.faults += self.recorded.faults
         seen.launches += self.recorded.launches
-        seen.replays += 1
+        seen.replayed.append(self.recorded)
 
 
 class FakeCuda(TorchDispatchMode):
@@ -163,7 +168,8 @@ class FakeCuda(TorchDispatchMode):
     def note(self, kind: str, operation: str) -> None:
         self._target().faults.append(Fault(kind, operation, place()))
 
-    def launched(self, name: str) -> None:
+    def launched(self, name: str, func: Any, given: Any, result: Any = None) -> None:
+        """Something is started on the device: an operation ``func`` of torch with these arguments, or a kernel."""
         self._target().launches[name] += 1
 
     def _target(self) -> Seen:
@@ -186,7 +192,7 @@ class FakeCuda(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         fakes = [x for x in tensors if isinstance(x, FakeTensor)]
-        asked = kwargs.get("device")
+        asked = kwargs.get("device") or next((x for x in args if isinstance(x, torch.device)), None)
         to_device = asked is not None and torch.device(asked).type == "cuda"
         if not fakes and not to_device:
             return self._on_cpu(func, args, kwargs)
@@ -243,10 +249,12 @@ class FakeCuda(TorchDispatchMode):
             self._check_copy(func, name, args, kwargs)
         elif any(x.dim() for x in real) or any(not x.is_cuda for x in indices):
             self.note("mixed devices", name)
-        if not (func.is_view or func in NO_LAUNCH):
-            self.launched(name)
         given, options = tree_map_only(Tensor, self._as_fake, (args, kwargs))
         result = func(*given, **options)
+        if func is aten.convolution.default and given[0].is_contiguous(memory_format=torch.channels_last):
+            result = torch.empty_like(result, memory_format=torch.channels_last)  # as cuDNN does it
+        if not (func.is_view or func in NO_LAUNCH):
+            self.launched(name, func, (given, options), result)
         if func is aten.copy_.default and not isinstance(args[0], FakeTensor):
             with unset_fake_temporarily():
                 return args[0].zero_()
@@ -471,7 +479,7 @@ def _patch_triton(patch: pytest.MonkeyPatch) -> None:
             tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
             if any(not x.is_cuda for x in tensors):
                 mode.note("mixed devices", name)
-            mode.launched(name)
+            mode.launched(name, kernel, (args, kwargs))
 
         return launch
 

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from sam2fast.kernels import connected_components, memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.modeling import cross_attention, layers, upscaling
+from sam2fast.modeling import cross_attention, hiera, layers, mask_decoder, two_way_transformer, upscaling
+from sam2fast.modeling.constants import Constants
 from sam2fast.tracking import graph_runner
 
 READS_BACK = {
@@ -43,16 +44,23 @@ class RecordedOps:
 
     def __init__(self, device: torch.device) -> None:
         assert device.type == "cpu"
+        self.constants = Constants()
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        function()  # as there, once before
-        with _Recording() as recording:
-            function()
+        with self.constants.in_use():
+            function()  # as there, once before
+            with _Recording() as recording:
+                function()
         type(self).made += 1
-        return recording.replay
+
+        def replay() -> None:
+            self.constants.refresh()
+            recording.replay()
+
+        return replay
 
     def clear(self) -> None:
-        pass
+        self.constants.clear()
 
 
 class _Recording(TorchDispatchMode):
@@ -85,9 +93,9 @@ class _Recording(TorchDispatchMode):
 
 def as_on_a_gpu(monkeypatch: Any) -> None:
     """From here on the model computes as it does away from the CPU, where nothing looks at values."""
-    for module in (cross_attention, upscaling):
+    for module in (cross_attention, hiera, layers, mask_decoder, two_way_transformer, upscaling):
         monkeypatch.setattr(module, "is_cpu_inference", lambda x: False)
-    monkeypatch.setattr(layers.TensorCache, "__call__", lambda self, key, sources, compute: compute())
+    monkeypatch.setattr(cross_attention, "is_on_cpu", lambda weight: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
     # One operation each, as their kernels are, which wait for nothing.

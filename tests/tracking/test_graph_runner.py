@@ -13,6 +13,7 @@ from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.kernels._dispatch import backend
+from sam2fast.modeling.constants import Constants
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
 from sam2fast.tracking import cuda_graphs, eager_runner, graph_runner, graph_steps
 from sam2fast.tracking.cuda_graphs import RecordingError
@@ -274,8 +275,16 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
         ),
         lambda m: setattr(m.memory_encoder.out_proj.weight, "data", m.memory_encoder.out_proj.weight.data * 2),
         lambda m: m.memory_encoder.out_proj.weight.data.mul_(2),
+        # Recordings read what was computed from these.
+        lambda m: m.memory_attention.layers[1].self_attn.v_proj.weight.data.mul_(2),
+        lambda m: m.sam_mask_decoder.output_hypernetworks_mlps[1].layers[0].weight.data.mul_(2),
+        lambda m: m.sam_mask_decoder.conv_s0.weight.data.mul_(2),
+        lambda m: m.image_encoder.trunk.pos_embed.data.add_(0.1),
     ],
-    ids=["setting", "setting of the decoder", "parameter", "memory of a parameter", "values of a parameter"],
+    ids=[
+        *("setting", "setting of the decoder", "parameter", "memory of a parameter", "values of a parameter"),
+        *("projection", "head", "composed", "positions"),
+    ],
 )
 def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
     def life(s: Session) -> None:
@@ -326,6 +335,26 @@ def test_switches_count_from_the_next_frame_on(fast, video):
     assert made == [1, 2, 2, 2]
 
 
+@pytest.mark.parametrize(
+    "name", ["memory_attention.layers.1.self_attn.v_proj", "sam_mask_decoder.output_hypernetworks_mlps.1.layers.0"]
+)
+def test_weights_written_in_place_count_on_the_next_frame(name, replaying, plain, video):
+    """Also those of which recordings read what was computed from them."""
+
+    def life(predictor):
+        s, found = begun(predictor, video), []
+        weight = predictor.get_submodule(name).weight
+        for frame, _, masks in predictor.propagate_in_video(s.state, max_frame_num_to_track=4):
+            found.append(masks.clone())
+            if frame == 2:
+                with torch.no_grad():
+                    weight.mul_(3)
+        return found
+
+    for a, b in zip(life(copy.deepcopy(plain)), life(replaying), strict=True):
+        assert relative_error(a, b) < TOLERANCE
+
+
 def test_hooks_are_called(fast, video):
     called = []
     s = begun(fast, video, 1)
@@ -351,7 +380,7 @@ class NoRecorder:
     """Runs once, and then cannot record."""
 
     def __init__(self, device: torch.device) -> None:
-        pass
+        self.constants = Constants()
 
     def record(self, function):
         function()

@@ -177,7 +177,7 @@ def detached_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unsigned_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sam2_base, "sine_1d", lambda position, dim: sine_1d(position.abs(), dim))
+    monkeypatch.setattr(sam2_base, "sine_1d", lambda position, dim, **kwargs: sine_1d(position.abs(), dim, **kwargs))
 
 
 def one_memory_less(monkeypatch: pytest.MonkeyPatch) -> None:

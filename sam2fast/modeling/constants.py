@@ -1,0 +1,123 @@
+"""Tensors computed from parameters alone, kept until these change."""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value", bound=Tensor | tuple[Tensor, ...])
+
+
+class TensorCache(Generic[Value]):
+    """Caches one tensor, or several, computed from parameters until their values change.
+
+    On the CPU values are compared. Elsewhere a comparison would wait for the device, so addresses and version counters
+    are compared; every write but one through ``.data`` changes them. Nothing is cached for autograd. CUDA graphs
+    outlive the cache: they read :class:`Constants` where there are some, and compute the value where there are none.
+    Copies and pickles of the owner start empty.
+    """
+
+    def __init__(self) -> None:
+        # Key, copies or fingerprints of the sources, value. One attribute, so that other threads see a consistent
+        # entry.
+        self._entry: tuple[Hashable, tuple[Any, ...], Value] | None = None
+
+    def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]) -> Value:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return compute()
+        constants = _constants.get()
+        needs_version = constants is not None or not sources[0].is_cpu
+        if needs_version and any(s.is_inference() for s in sources):  # inference tensors have none
+            return compute()
+        if constants is not None:
+            return constants.value_of(self, key, sources, compute)
+        if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
+            return compute()
+        entry = self._entry
+        if entry is None or entry[0] != key or not all(map(_is_unchanged, entry[1], sources)):
+            fingerprints = tuple(s.detach().clone() if s.is_cpu else _fingerprint(s) for s in sources)
+            entry = self._entry = (key, fingerprints, compute())
+        return entry[2]
+
+    def __reduce__(self) -> tuple[type["TensorCache[Any]"], tuple[()]]:
+        return TensorCache, ()
+
+
+class Constants:
+    """What functions that are recorded read instead of computing it, at addresses that do not change.
+
+    Within :meth:`in_use`, values of a :class:`TensorCache` are computed once and kept here. The sources keep their
+    addresses as long as the recordings are used.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[Any, Callable[[], Any]]] = {}
+        self._sources: list[Tensor] = []
+        self._versions: list[int] = []
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Context manager around each run of a function that is recorded."""
+        token = _constants.set(self)
+        try:
+            yield
+        finally:
+            _constants.reset(token)
+
+    def value_of(
+        self, cache: TensorCache[Value], key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]
+    ) -> Value:
+        """The value of a cache, which is computed in the first run, and not while a graph is captured."""
+        if (cache, key) not in self._kept:
+            if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
+                return compute()
+            self.refresh()  # so that the versions are of one time
+            self._kept[cache, key] = compute(), compute
+            self._sources += sources
+            self._versions += [s._version for s in sources]
+        return cast(Value, self._kept[cache, key][0])
+
+    @property
+    def are_outdated(self) -> bool:
+        """Whether a source was written since the values were computed."""
+        return [s._version for s in self._sources] != self._versions
+
+    def refresh(self) -> None:
+        """Computes all values again, in place, if they are outdated; before each replay."""
+        if not self.are_outdated:
+            return
+        self._versions = [s._version for s in self._sources]
+        for value, compute in self._kept.values():
+            for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
+                old.copy_(new)
+
+    def expire(self) -> None:
+        """From now on the values are outdated, also where a source was written through ``.data``, which no version
+        shows."""
+        self._versions = []
+
+    def clear(self) -> None:
+        """Frees everything."""
+        self._kept.clear()
+        self._sources.clear()
+        self._versions.clear()
+
+
+_constants: ContextVar[Constants | None] = ContextVar("sam2fast_constants", default=None)
+
+
+def _tensors(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (value,) if isinstance(value, Tensor) else value
+
+
+def _fingerprint(source: Tensor) -> tuple[Any, ...]:
+    return source.device, source.dtype, source.data_ptr(), source._version
+
+
+def _is_unchanged(old: Any, source: Tensor) -> bool:
+    if isinstance(old, Tensor):
+        return source.is_cpu and torch.equal(old, source)
+    return not source.is_cpu and old == _fingerprint(source)
