@@ -392,12 +392,11 @@ class TestLaunchTable:
 
     def test_a_compiler_that_ends_its_process_is_a_problem_of_its_kernel(self, monkeypatch):
         aot = self.aot(monkeypatch)
-        work = [(*work, "sm_90") for work in aot.cases(["layer_norm"])]
-        monkeypatch.setattr(aot, "_work", work)
+        work = next(aot.cases(["layer_norm"]))
         expected = aot.Result("layer_norm", "kernel", "", "sm_90", 32, problem="spills")
-        monkeypatch.setattr(aot, "compile_one", lambda *_: expected)
+        monkeypatch.setattr(aot, "_work", [(lambda *_: expected, *work, "sm_90")])
         assert aot._compile_nth(0) == expected
-        monkeypatch.setattr(aot, "compile_one", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(aot, "_work", [(lambda *_: os.kill(os.getpid(), signal.SIGKILL), *work, "sm_90")])
         found = aot._compile_nth(0)
         assert found.problem == "the compiler's process ended with -9" and found.target == "sm_90"
         assert found.kernel == "add_layer_norm_kernel" and "num_warps=4" in found.config
