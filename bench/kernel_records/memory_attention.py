@@ -327,7 +327,7 @@ def small_bank(biased: bool = True) -> tuple[Any, ...]:
 
 # With several programs at once, one computes while the other waits for its next keys.
 TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),
-            (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2)]  # fmt: skip
+            (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2), (128, 64, 256, 8, 3, 2)]  # fmt: skip
 SEPARATE = list(itertools.product((64, 128, 256), (32, 64, 128), (256,), (4, 8), (2, 3, 4)))
 # Of these, what spills on sm_90 where memory tokens have 64 channels and heads 256.
 SPILLING = list(itertools.product((128,), (64,), (256,), (4,), (2, 3, 4)))
