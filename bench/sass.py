@@ -54,7 +54,7 @@ def examine(
     ahead = iterations_ahead(body)
     groups = specialised(code, loop)
     found = clocks(chip, tile, counts, warps * groups, ahead != 0)
-    reached = bound(chip, tile, found, programs, groups)
+    reached = bound(chip, tile, found, min(programs, fitting), groups)
     once = Counter(x.kind for x in body)
     kinds = [kind for kind in ("wgmma", "mma", "tcgen05") if once[kind]]
     report = Report(
