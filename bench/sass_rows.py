@@ -89,7 +89,8 @@ def variant(op: str, case: Compilation) -> str:
     """What tells the kernels of a row apart."""
     c = case.constants
     if op == "memory_attention":
-        flags = [name for name in ("FP8", "OFFSETS", "DIRECT") if c[name]]
+        flags = [name for name in ("FP8", "OFFSETS", "DIRECT") if c.get(name)]
+        flags += ["SPECIALISED"] if "FP8" not in c else []
         return " ".join([f"{c['D']}/{c['WIDTH']}", *map(str.lower, flags)])
     flags = [name for name in ("POOL", "PAD") if c[name]]
     return " ".join([f"{c['D']} in {c['WINDOW'] or 'one window'}", *map(str.lower, flags)])
@@ -99,11 +100,11 @@ def memory_tile(case: Compilation) -> Tile:
     """One object's share of the keys of its memory, or of its own map."""
     c, size = case.constants, 4 if case.dtype == "float32" else 2
     products = (
-        Product(c["BLOCK_M"], c["BLOCK_N"], c["D"], 1 if c["FP8"] else size),
+        Product(c["BLOCK_M"], c["BLOCK_N"], c["D"], 1 if c.get("FP8") else size),
         Product(c["BLOCK_M"], c["WIDTH"], c["BLOCK_N"], size),
     )
-    blocks = (TOKENS if c["RAGGED"] else MAP) / SPLITS / c["BLOCK_N"]
-    return Tile(products, blocks, blocks * sum(p.flops for p in products), c["D"] // c["CHUNK"])
+    blocks = (TOKENS if c.get("RAGGED", True) else MAP) / SPLITS / c["BLOCK_N"]
+    return Tile(products, blocks, blocks * sum(p.flops for p in products), c["D"] // c.get("CHUNK", c["D"]))
 
 
 def window_tile(case: Compilation) -> Tile:
