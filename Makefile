@@ -19,7 +19,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers notebooks aot aot-3.6 bench bench-ops figures docs gpu carry tune matrix lint audit format clean
+.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers notebooks aot aot-3.6 sass bench bench-ops figures docs gpu carry tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -89,6 +89,9 @@ aot: $(VENV)/.installed  ## compile every stored kernel configuration without a 
 
 aot-3.6: .venv-triton-3.6/.installed  ## the same with the oldest supported triton
 	env -u TRITON_INTERPRET .venv-triton-3.6/bin/python bench/aot.py $(AOT)
+
+sass: $(VENV)/.installed  ## read the machine code of every attention row: what a loop executes, and a bound on its speed; SASS="--target sm_90"
+	env -u TRITON_INTERPRET $(BIN)/python bench/sass.py $(SASS)
 
 # From bench/, so that the top of the repository stays off Python's path.
 bench: $(VENV)/.tested  ## whole calls beside the official package on this machine, a quarter of an hour; BENCH=--help

@@ -8,17 +8,17 @@ multiply in fp8.
 """
 
 import argparse
-import json
+import contextlib
 import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     raise SystemExit("ahead-of-time compilation needs the compiler: unset TRITON_INTERPRET")
@@ -45,6 +45,10 @@ FP8_PRODUCTS = re.compile(r"(wgmma\.mma_async|mma\.sync)\S*\.e4m3\.e4m3|tcgen05\
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
+# Op, row, kernel and target.
+Work: TypeAlias = tuple[str, LaunchConfig, Compilation, str]
+
+
 class Result(NamedTuple):
     """One kernel, configuration and target."""
 
@@ -63,11 +67,8 @@ class Result(NamedTuple):
 def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -> Result:
     """Compiles one kernel and reads registers, spills and shared memory."""
     result = Result(op, kernel_name(case), shown(config, case), target)
-    if target.startswith("gfx"):  # they have no TF32
-        case = case._replace(constants={k: "ieee" if v == "tf32x3" else v for k, v in case.constants.items()})
-    options = options_of(config, case)
     try:
-        compiled = triton.compile(source(case), target=gpu_target(target), options=dict(options))
+        compiled = compiled_for(config, case, target)
         assembly = compiled.asm["amdgcn" if target.startswith("gfx") else "ptx"]
         if target.startswith("gfx"):
             registers, in_memory = amd_resources(assembly)
@@ -83,6 +84,13 @@ def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -
         fp8=len(FP8_PRODUCTS.findall(assembly)),
     )
     return result._replace(problem=problem_of(result, case))
+
+
+def compiled_for(config: LaunchConfig, case: Compilation, target: str) -> Any:
+    """The kernel as Triton compiles it for this target."""
+    if target.startswith("gfx"):  # they have no TF32
+        case = case._replace(constants={k: "ieee" if v == "tf32x3" else v for k, v in case.constants.items()})
+    return triton.compile(source(case), target=gpu_target(target), options=dict(options_of(config, case)))
 
 
 def kernel_name(case: Compilation) -> str:
@@ -139,14 +147,21 @@ def resources(ptx: str, cubin: bytes, target: str) -> tuple[int, int]:
 
     Without a stack nothing is spilled. Otherwise it is assembled once more, for the assembler's own count.
     """
+    used = re.search(r"REG:(\d+) STACK:(\d+)", read_by("cuobjdump", "-res-usage", cubin))
+    if used is None:
+        raise RuntimeError("cuobjdump gives no registers")
+    return int(used[1]), spilled(ptx, target) if int(used[2]) else 0
+
+
+def read_by(tool: str, option: str, cubin: bytes) -> str:
+    """What one of triton's tools prints of a compiled kernel."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "kernel.cubin")
         file.write_bytes(cubin)
-        done = subprocess.run([str(TOOLS / "cuobjdump"), "-res-usage", str(file)], capture_output=True, text=True)
-    used = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
-    if used is None:
-        raise RuntimeError(f"cuobjdump says {done.stdout + done.stderr!r}")
-    return int(used[1]), spilled(ptx, target) if int(used[2]) else 0
+        done = subprocess.run([str(TOOLS / tool), option, str(file)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{tool} says {done.stderr!r}")
+    return done.stdout
 
 
 def spilled(ptx: str, target: str) -> int:
@@ -192,38 +207,50 @@ def targets_of(config: LaunchConfig, rows: list[LaunchConfig], wanted: list[str]
     return [target for target in fitting if _fitting_row(rows, "", target, config.dtype, config.shape) == config]
 
 
-def compile_all(work: list[tuple[str, LaunchConfig, Compilation, str]], jobs: int) -> Iterator[Result]:
-    """The results in the order of the work, by so many processes."""
-    _work[:] = work  # kernels cannot be sent to another process; a forked one has them
+def work_of(ops: list[str], wanted: list[str]) -> list[Work]:
+    """Every kernel of every row for those of the targets that take it."""
+    return [
+        (op, config, case, target)
+        for op, config, case in cases(ops)
+        for target in targets_of(config, launch_table()[op], wanted)
+        if target in FP8_TARGETS or not case.is_fp8
+    ]
+
+
+def compile_all(work: list[Work], jobs: int, examine: Callable[..., Any] = compile_one) -> Iterator[Any]:
+    """What ``examine`` returns for each row, kernel and target, in the order of the work, by so many processes.
+
+    Where its process ends without a result, that is a ``Result`` with a problem.
+    """
+    _work[:] = [(examine, *each) for each in work]  # kernels cannot be sent to another process; a forked one has them
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         yield from pool.imap(_compile_nth, range(len(work)))
 
 
-_work: list[tuple[str, LaunchConfig, Compilation, str]] = []
+_work: list[tuple[Callable[..., Any], str, LaunchConfig, Compilation, str]] = []
 
 
-def _compile_nth(index: int) -> Result:
+def _compile_nth(index: int) -> Any:
     """In a process of its own: LLVM ends the one that it is in where it finds itself wrong."""
-    reader, writer = os.pipe()
+    examine, *each = _work[index]
+    reader, writer = multiprocessing.Pipe(duplex=False)
     child = os.fork()
     if child == 0:
         try:
-            os.close(reader)
-            with os.fdopen(writer, "w") as answer:
-                json.dump(compile_one(*_work[index]), answer)
+            writer.send(examine(*each))
         finally:
             os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as answer:
-        text = answer.read()
+    writer.close()
+    with reader:
+        answer = []
+        with contextlib.suppress(EOFError):
+            answer.append(reader.recv())
     _, status = os.waitpid(child, 0)
-    if text:
-        return Result(*json.loads(text))
-    op, config, case, target = _work[index]
-    code = os.waitstatus_to_exitcode(status)
-    return Result(
-        op, kernel_name(case), shown(config, case), target, problem=f"the compiler's process ended with {code}"
-    )
+    if answer:
+        return answer[0]
+    op, config, case, target = each
+    said = f"the compiler's process ended with {os.waitstatus_to_exitcode(status)}"
+    return Result(op, kernel_name(case), shown(config, case), target, problem=said)
 
 
 def show(result: Result) -> None:
@@ -244,14 +271,8 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")
-    work = [
-        (op, config, case, target)
-        for op, config, case in cases(arguments.op or sorted(launch_table()))
-        for target in targets_of(config, launch_table()[op], wanted)
-        if target in FP8_TARGETS or not case.is_fp8
-    ]
     results = []
-    for result in compile_all(work, arguments.jobs):
+    for result in compile_all(work_of(arguments.op or sorted(launch_table()), wanted), arguments.jobs):
         results.append(result)
         show(result)
     failed = [result for result in results if result.problem]

@@ -186,10 +186,10 @@ def lines() -> Iterable[tuple[str, str, Work]]:
 
 
 def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int = 4) -> Search:
-    """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps, stages, and programs of a multiprocessor at once if not one."""
+    """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps, stages, programs of a multiprocessor, stages of specialised warps."""
     d, width = map(int, shape.split("x"))
-    names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM"
-    fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile))
+    names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM SPECIALISED"
+    fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile[:6]))
     cases = ("memory_attention", "rope_attention")
     return search("memory_attention", names, fitting, dtype=dtype, shape=shape, cases=cases, order=order)
 
@@ -337,9 +337,11 @@ def small_bank(biased: bool = True) -> tuple[Any, ...]:
     return small((2, 1, 16, 32)), memory, *weights, *rope_tables(4, 32, on)
 
 
+# With specialised warps, on GPUs that have tensor descriptors; elsewhere as without.
+SPECIALISED = [(128, 64, 256, 8, 3, 1, 2), (128, 64, 256, 8, 3, 1, 3), (128, 32, 256, 8, 3, 1, 4)]
 # With several programs at once, one computes while the other waits for its next keys.
 TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),
-            (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2)]  # fmt: skip
+            (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2), (128, 64, 256, 8, 3, 2)]  # fmt: skip
 SEPARATE = list(itertools.product((64, 128, 256), (32, 64, 128), (256,), (4, 8), (2, 3, 4)))
 # Of these, what spills on sm_90 where memory tokens have 64 channels and heads 256.
 SPILLING = list(itertools.product((128,), (64,), (256,), (4,), (2, 3, 4)))
@@ -359,7 +361,9 @@ RECORD = Record(
         )
     ],
     searches=[
-        attention_search("bfloat16", "256x64", TOGETHER + [t for t in SEPARATE if t not in SPILLING], order=0),
+        attention_search(
+            "bfloat16", "256x64", TOGETHER + SPECIALISED + [t for t in SEPARATE if t not in SPILLING], order=0
+        ),
         attention_search("bfloat16", "256x256", TOGETHER + SEPARATE, order=0),
         attention_search("bfloat16", "128x64", TOGETHER + SEPARATE),
         attention_search("float32", "256x64", FP32),

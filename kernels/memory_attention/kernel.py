@@ -21,12 +21,58 @@ import triton.language as tl
 from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.shapes import MEANS, WIDEST, WIDEST_MEMORY
+from sam2fast.kernels.memory_attention.specialised_kernel import SPECIALISED, _store_part, specialised_compilation
 
 # One configuration for the kernels around the attention, which take a small part of the time.
 ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
 WARPS = {"num_warps": 8}
 
 Case = tuple[Any, tuple[str, ...], dict[str, Any]]  # kernel, types, constants
+
+
+@triton.jit
+def _add_block(
+    query,  # (BLOCK_M, D), or pointers to its first CHUNK channels
+    query_mask,  # (BLOCK_M) bool; with CHUNK < D
+    key_ptrs,  # (CHUNK, BLOCK_N), to the first channels
+    key_scale_ptrs,  # (BLOCK_N), with FP8
+    value_ptrs,  # (BLOCK_N, WIDTH)
+    value_mask,  # (WIDTH) bool; with PADDED
+    offset_ptrs,  # (BLOCK_N), with OFFSETS
+    is_key,  # (BLOCK_N) bool; without FULL
+    factor,  # of the scores; with FP8 (BLOCK_M)
+    highest, total, weighted,  # of the blocks before
+    FP8: tl.constexpr, OFFSETS: tl.constexpr, PADDED: tl.constexpr, FULL: tl.constexpr,
+    D: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``highest``, ``total`` and ``weighted`` with one more block of keys."""
+    if CHUNK == D:
+        scores = tl.dot(query, tl.load(key_ptrs), input_precision=PRECISION)
+    else:
+        scores = tl.zeros([query.shape[0], key_ptrs.shape[1]], tl.float32)
+        for start in tl.range(0, D, CHUNK):
+            some_query = tl.load(query + start, mask=query_mask[:, None], other=0.0)
+            scores = tl.dot(some_query, tl.load(key_ptrs + start), scores, input_precision=PRECISION)
+    row_factor = factor
+    if FP8:
+        scores = scores * tl.load(key_scale_ptrs)[None, :]
+        row_factor = factor[:, None]
+    if not FULL:
+        scores = tl.where(is_key[None, :], scores, float("-inf"))
+    if OFFSETS:
+        scores = scores * row_factor + tl.load(offset_ptrs)[None, :]
+        higher = tl.maximum(highest, tl.max(scores, 1))
+        weights = tl.math.exp2(scores - higher[:, None])
+    else:
+        higher = tl.maximum(highest, tl.max(scores, 1) * factor)
+        weights = tl.math.exp2(scores * row_factor - higher[:, None])
+    shrink = tl.math.exp2(highest - higher)
+    if PADDED:
+        values = tl.load(value_ptrs, mask=value_mask[None, :], other=0.0)
+    else:
+        values = tl.load(value_ptrs)
+    weighted = tl.dot(weights.to(values.dtype), values, weighted * shrink[:, None], input_precision=PRECISION)
+    return higher, total * shrink + tl.sum(weights, 1), weighted
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -55,6 +101,7 @@ def _attend_kernel(
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    PEELED: tl.constexpr,  # full blocks without masks, by adding to pointers, and the rest after the loop
     CHUNK: tl.constexpr,  # channels of a head per step; D, or fewer where fp32 would not fit into registers
 ):  # fmt: skip
     split = tl.program_id(1)
@@ -64,74 +111,76 @@ def _attend_kernel(
     columns = tl.arange(0, WIDTH)
     mask = position < N
     part = tl.arange(0, CHUNK)
-    q = query + b * stride_qb + (h * N + position[:, None]) * D + part[None, :]
+    block_query = query + b * stride_qb + (h * N + position[:, None]) * D + part[None, :]
     if CHUNK == D:
-        block_query = tl.load(q, mask=mask[:, None], other=0.0)
-    k = keys + (b * H + h) * M * D
-    v = values + b * stride_vb + h * stride_vh
-    factor, row_factor = scale, scale
+        block_query = tl.load(block_query, mask=mask[:, None], other=0.0)
+    factor = scale
     if FP8:
-        query_scale = tl.load(query_scales + b * (stride_qb // D) + h * N + position, mask=mask, other=1.0)
-        factor = scale * query_scale
-        row_factor = factor[:, None]
-        key_scales += (b * H + h) * M
+        factor = scale * tl.load(query_scales + b * (stride_qb // D) + h * N + position, mask=mask, other=1.0)
     length = M
     if RAGGED:
         length = tl.load(lengths + b)
 
-    # This program's share of the blocks. The last block of all may be partly filled: beyond the last key its rows
-    # repeat that key with a score of -inf.
+    # This program's share of the blocks, of which the last one of all may be partly filled.
     blocks = tl.cdiv(length, BLOCK_N)
     first = blocks * split // splits
     last = blocks * (split + 1) // splits
+    full = last
+    if PEELED and not EVEN:
+        full = tl.minimum(last, length // BLOCK_N)
     lane = tl.arange(0, BLOCK_N)
+    row = first * BLOCK_N + lane
+    k = keys + (b * H + h) * M * D
+    v = values + b * stride_vb + h * stride_vh
+    key_scales += (b * H + h) * M
+    offsets += b * M
+    key_ptrs = k + row[None, :] * D + part[:, None]
+    key_scale_ptrs = key_scales + row
+    value_ptrs = v + row[:, None] * stride_vm + columns[None, :]
+    offset_ptrs = offsets + row
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     weighted = tl.zeros([BLOCK_M, WIDTH], tl.float32)
-    for block in tl.range(first, last):
-        row = block * BLOCK_N + lane
-        if not EVEN:
+    for block in tl.range(first, full):
+        is_key = mask
+        if not PEELED:
+            row = block * BLOCK_N + lane
+            is_key = row < length
+            if not EVEN:
+                row = tl.minimum(row, length - 1)
+            key_ptrs = k + row[None, :] * D + part[:, None]
+            key_scale_ptrs = key_scales + row
+            value_ptrs = v + row[:, None] * stride_vm + columns[None, :]
+            offset_ptrs = offsets + row
+        highest, total, weighted = _add_block(
+            block_query, mask, key_ptrs, key_scale_ptrs, value_ptrs, columns < width, offset_ptrs, is_key, factor,
+            highest, total, weighted, FP8, OFFSETS, PADDED, PEELED or EVEN, D, CHUNK, PRECISION,
+        )  # fmt: skip
+        if PEELED:
+            key_ptrs += BLOCK_N * D
+            value_ptrs += BLOCK_N * stride_vm
+            if FP8:
+                key_scale_ptrs += BLOCK_N
+            if OFFSETS:
+                offset_ptrs += BLOCK_N
+    if PEELED and not EVEN:  # noqa: SIM102 (for the compiler, before anything is computed)
+        if full < last:
+            # Beyond the last key, rows repeat that key with a score of -inf.
+            row = full * BLOCK_N + lane
+            is_key = row < length
             row = tl.minimum(row, length - 1)
-        key_ptrs = k + row[None, :] * D + part[:, None]
-        if CHUNK == D:
-            scores = tl.dot(block_query, tl.load(key_ptrs), input_precision=PRECISION)
-        else:
-            scores = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-            for start in tl.range(0, D, CHUNK):
-                some_query = tl.load(q + start, mask=mask[:, None], other=0.0)
-                scores = tl.dot(some_query, tl.load(key_ptrs + start), scores, input_precision=PRECISION)
-        if FP8:
-            scores = scores * tl.load(key_scales + row)[None, :]
-        if not EVEN:
-            scores = tl.where((block * BLOCK_N + lane < length)[None, :], scores, float("-inf"))
-        if OFFSETS:
-            scores = scores * row_factor + tl.load(offsets + b * M + row)[None, :]
-            higher = tl.maximum(highest, tl.max(scores, 1))
-            weights = tl.math.exp2(scores - higher[:, None])
-        else:
-            higher = tl.maximum(highest, tl.max(scores, 1) * factor)
-            weights = tl.math.exp2(scores * row_factor - higher[:, None])
-        shrink = tl.math.exp2(highest - higher)
-        value_ptrs = v + row[:, None] * stride_vm + columns[None, :]
-        if PADDED:
-            block_values = tl.load(value_ptrs, mask=(columns < width)[None, :], other=0.0)
-        else:
-            block_values = tl.load(value_ptrs)
-        weighted = weighted * shrink[:, None]
-        weighted = tl.dot(weights.to(block_values.dtype), block_values, weighted, input_precision=PRECISION)
-        total = total * shrink + tl.sum(weights, 1)
-        highest = higher
+            highest, total, weighted = _add_block(
+                block_query, mask, k + row[None, :] * D + part[:, None], key_scales + row,
+                v + row[:, None] * stride_vm + columns[None, :], columns < width, offsets + row, is_key, factor,
+                highest, total, weighted, FP8, OFFSETS, PADDED, False, D, CHUNK, PRECISION,
+            )  # fmt: skip
 
-    has_keys = total > 0  # an object may have no memory, a split no block
-    mean = weighted / tl.where(has_keys, total, 1.0)[:, None]
+    mean = weighted / tl.where(total > 0, total, 1.0)[:, None]  # an object may have no memory, a split no block
     if DIRECT:
         out_ptrs = sums + b * stride_ob + h * stride_oh + position[:, None] * stride_om + columns[None, :]
         tl.store(out_ptrs, mean.to(sums.dtype.element_ty), mask=mask[:, None] & (columns < width)[None, :])
     else:
-        part = split.to(tl.int64) * tl.num_programs(2) + tl.program_id(2)
-        tl.store(sums + (part * N + position[:, None]) * WIDTH + columns[None, :], mean, mask=mask[:, None])
-        log_weight = tl.where(has_keys, highest + tl.math.log2(tl.where(has_keys, total, 1.0)), float("-inf"))
-        tl.store(log_weights + part * N + position, log_weight, mask=mask)
+        _store_part(sums, log_weights, mean, highest, total, split, position, mask, N, WIDTH)
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -192,7 +241,7 @@ def _combine_kernel(
 def blocks(config: LaunchConfig, D: int) -> dict[str, int]:
     """The row's constexpr arguments of ``_attend_kernel`` for heads of ``D`` channels."""
     meta = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N", "CHUNK")}
-    return {**meta, "CHUNK": min(D, meta["CHUNK"])}
+    return {**meta, "CHUNK": min(D, meta["CHUNK"]), "PEELED": bool(config.meta.get("PEELED", 0))}
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
@@ -227,6 +276,8 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
         types = (*operands, t, t, *scalars)
         cases.append((_attend_kernel, types, {**ways, "DIRECT": True, **shape}))
     compiled = [Compilation(*case, dtype, is_attention=True, is_fp8=fp8) for case in cases]
+    if SPECIALISED in config.meta and to_memory and not fp8:
+        compiled.append(specialised_compilation(config, D, WIDTH))
 
     project = {"PROJECT": to_memory, "HAS_BIAS": to_memory, "WIDTH": WIDTH, **precision, **COMBINE}
     types = (t, wide, wide, rotated, scales, "i32", *[n] * 7, "i32")

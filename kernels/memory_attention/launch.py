@@ -21,6 +21,14 @@ from sam2fast.kernels.memory_attention.kernel import (
 )
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
+from sam2fast.kernels.memory_attention.specialised_kernel import (
+    WARPS as GROUP_WARPS,
+)
+from sam2fast.kernels.memory_attention.specialised_kernel import (
+    _attend_specialised_kernel,
+    allocate_descriptors,
+    specialised_stages,
+)
 
 LOG2E = math.log2(math.e)
 # Bytes of keys that are held at once. Objects beyond that come in groups.
@@ -268,6 +276,16 @@ def _attend(
         sums = torch.empty(splits, B * H, N, WIDTH, dtype=torch.float32, device=q.device)
         log_weights = sums.new_empty(splits, B * H, N)
         strides = 0, 0, 0
+    stages = specialised_stages(config, q.device, values.dtype)
+    if stages and lengths is not None and offsets is None and keys.scales is None:
+        allocate_descriptors(q.device)
+        _attend_specialised_kernel[tiles, splits, B * H](
+            q, k, values, lengths, sums, log_weights, H, N, M, width, splits, scale,
+            q.stride(0) if len(q) > 1 else 0, values.stride(0), values.stride(1) if values.shape[1] > 1 else 0,
+            values.stride(2), D=D, WIDTH=WIDTH, BLOCK_M=config.meta["BLOCK_M"], BLOCK_N=config.meta["BLOCK_N"],
+            STAGES=stages, num_warps=GROUP_WARPS, num_stages=stages,
+        )  # fmt: skip
+        return SplitMeans(sums, log_weights, width)
     _attend_kernel[tiles, splits, B * H](
         q, query.scales_or_any, k, keys.scales_or_any, values, k if lengths is None else lengths,
         log_weights if offsets is None else offsets, sums, log_weights, H, N, M, width, splits,

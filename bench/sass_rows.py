@@ -1,0 +1,120 @@
+"""Attention rows of the launch table, as ``sass.py`` reads them: what their programs compute, and what is wrong."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from sass_code import Instruction, exchanged, wgmma_groups
+from sass_model import Clocks, Product, Tile
+
+from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
+
+TOLERANCE = 0.01  # of a bound, for another assembler's order of instructions
+# Programs at once on a multiprocessor that hide each other's loads where a loop does not.
+HIDING = 3
+MAP = 64 * 64  # positions of a map
+TOKENS = 7 * MAP + 64  # of an object's memory
+SPLITS = 4  # programs that share the keys of a tile of queries
+
+
+class Report(NamedTuple):
+    """One kernel, configuration and target."""
+
+    name: str  # the row and the kernel, by which its bound is stored
+    config: str
+    warps: int
+    registers: int
+    shared: int  # bytes
+    programs: int  # of a multiprocessor at once, as the row is launched
+    tensor: str  # tensor-core instructions of an iteration and their kind
+    tile: Tile
+    counts: dict[str, int]  # of the others, by kind
+    waits: int  # of those: barriers, and waits for loads or products
+    ahead: float | None  # see iterations_ahead
+    clocks: Clocks
+    bound: float
+    problem: str
+
+
+def problems(
+    report: Report,
+    config: LaunchConfig,
+    case: Compilation,
+    body: Sequence[Instruction],
+    fitting: int,
+    stored: Mapping[str, float] | None,
+) -> Iterator[str]:
+    """What is wrong with a row.
+
+    Args:
+        body: the instructions of the main loop; without one, those from the first product to the last.
+        fitting: how many of its programs fit on a multiprocessor.
+        stored: bounds by name; None if they do not matter.
+    """
+    # Pooled memories, which are rare, share the row, whatever they need.
+    if report.programs > fitting and not case.constants.get("OFFSETS"):
+        yield f"the row says {report.programs} programs of a multiprocessor at once, and {fitting} fit"
+    if case.dtype != "float32":
+        if report.ahead == 0 and fitting < HIDING and config.shape != ANY:
+            yield f"loads are not prefetched, and {fitting} programs at once do not hide them"
+        if (groups := wgmma_groups(body)) > len(report.tile.products):
+            yield f"wgmma is serialised: {len(report.tile.products)} products are waited for in {groups} groups"
+        if found := changed_threads(report, body):
+            yield f"{found} bytes of a warp go through shared memory to other threads in the loop"
+    if stored is not None:
+        if report.name not in stored:
+            yield "no bound is stored; --store stores it"
+        elif report.bound < stored[report.name] - TOLERANCE:
+            yield f"the bound is {report.bound:.1%}, and {stored[report.name]:.1%} is stored"
+
+
+def changed_threads(report: Report, body: Sequence[Instruction]) -> int:
+    """``exchanged``, or 0 where a row cannot avoid it.
+
+    Triton spreads warps over columns in a product by ``mma`` that has more of them than rows: the weights change
+    threads. Accumulators in tensor memory are laid out in their own way: the scale of each row changes threads.
+    """
+    found, products = exchanged(body), report.tile.products
+    if any(x.kind == "mma" for x in body) and any(p.columns > p.rows for p in products[len(products) // 2 :]):
+        return 0
+    scales = 8 * products[0].rows * len(products) // 2 if any(x.kind == "tcgen05" for x in body) else 0
+    return found if found * report.warps > scales else 0
+
+
+def tile_of(op: str, case: Compilation) -> Tile:
+    return memory_tile(case) if op == "memory_attention" else window_tile(case)
+
+
+def variant(op: str, case: Compilation) -> str:
+    """What tells the kernels of a row apart."""
+    c = case.constants
+    if op == "memory_attention":
+        flags = [name for name in ("FP8", "OFFSETS", "DIRECT") if c.get(name)]
+        flags += ["SPECIALISED"] if "FP8" not in c else []
+        return " ".join([f"{c['D']}/{c['WIDTH']}", *map(str.lower, flags)])
+    flags = [name for name in ("POOL", "PAD") if c[name]]
+    return " ".join([f"{c['D']} in {c['WINDOW'] or 'one window'}", *map(str.lower, flags)])
+
+
+def memory_tile(case: Compilation) -> Tile:
+    """One object's share of the keys of its memory, or of its own map."""
+    c, size = case.constants, 4 if case.dtype == "float32" else 2
+    products = (
+        Product(c["BLOCK_M"], c["BLOCK_N"], c["D"], 1 if c.get("FP8") else size),
+        Product(c["BLOCK_M"], c["WIDTH"], c["BLOCK_N"], size),
+    )
+    blocks = (TOKENS if c.get("RAGGED", True) else MAP) / SPLITS / c["BLOCK_N"]
+    return Tile(products, blocks, blocks * sum(p.flops for p in products), c["D"] // c.get("CHUNK", c["D"]))
+
+
+def window_tile(case: Compilation) -> Tile:
+    """An average tile of the queries of some windows; padding that is a real key counts as one."""
+    c, size = case.constants, 4 if case.dtype == "float32" else 2
+    keys = c["WINDOW"] ** 2 or MAP
+    queries = c["GROUP"] * keys / (4 if c["POOL"] else 1)
+    rows = queries / math.ceil(queries / c["BLOCK_M"])
+    pieces = [piece for piece in (c["D1"], c["D2"]) if piece]
+    scores = [Product(c["BLOCK_M"], c["BLOCK_N"], piece, size) for piece in pieces]
+    sums = [Product(c["BLOCK_M"], piece, c["BLOCK_N"], size) for piece in pieces]
+    useful = 2 * Product(1, 1, c["D"], size).flops * rows * keys
+    return Tile((*scores, *sums), math.ceil(c["GROUP"] * keys / c["BLOCK_N"]), useful)

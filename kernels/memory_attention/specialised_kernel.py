@@ -1,0 +1,115 @@
+"""Attention to memory whose loads, products and softmax are divided between groups of warps.
+
+Triton divides the loop: one group of warps loads keys and values by tensor descriptors, two have half of the queries
+each, so that the softmax of one overlaps the products of the other. It takes 16-bit keys and values without offsets, as
+splits that are combined later; everything else is ``_attend_kernel``'s.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from sam2fast.kernels._dispatch import interpreting
+from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
+
+# Key of a row's meta: this kernel with so many stages. Other GPUs and other versions of Triton take ``_attend_kernel``.
+SPECIALISED = "SPECIALISED"
+WARPS = 4  # of each group; with more, Triton divides nothing
+OLDEST_TRITON = (3, 6)
+
+
+@triton.jit
+def _store_part(
+    sums, log_weights,  # out, of all splits
+    mean,  # (BLOCK_M, WIDTH)
+    highest, total,
+    split, position, mask, N,
+    WIDTH: tl.constexpr,
+):  # fmt: skip
+    part = split.to(tl.int64) * tl.num_programs(2) + tl.program_id(2)
+    out_ptrs = sums + (part * N + position[:, None]) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    tl.store(out_ptrs, mean, mask=mask[:, None])
+    log_weight = tl.where(total > 0, highest + tl.math.log2(tl.where(total > 0, total, 1.0)), float("-inf"))
+    tl.store(log_weights + part * N + position, log_weight, mask=mask)
+
+
+@triton.jit(do_not_specialize=["splits"])
+def _attend_specialised_kernel(
+    query,  # (B or 1, H, N, D), rotated
+    keys,  # (B, H, M, D), rotated
+    values,  # (B, H, M, width), channels contiguous
+    lengths,  # (B) int32: number of valid keys of the M
+    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split
+    log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights
+    H, N, M, width,
+    splits,
+    scale,  # of the scores, times log2(e)
+    stride_qb, stride_vb, stride_vh, stride_vm,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    split = tl.program_id(1)
+    b = (tl.program_id(2) // H).to(tl.int64)
+    h = tl.program_id(2) % H
+    length = tl.load(lengths + b)
+    # Beyond a tensor's sides, descriptors read zeros.
+    q = tl.make_tensor_descriptor(query + b * stride_qb + h * N * D, [N, D], [D, 1], [BLOCK_M, D])
+    k = tl.make_tensor_descriptor(keys + (b * H + h) * M * D, [length, D], [D, 1], [BLOCK_N, D])
+    v = tl.make_tensor_descriptor(
+        values + b * stride_vb + h * stride_vh, [length, width], [stride_vm, 1], [BLOCK_N, WIDTH]
+    )
+    blocks = tl.cdiv(length, BLOCK_N)
+    first = blocks * split // splits
+    last = blocks * (split + 1) // splits
+    block_query = q.load([tl.program_id(0) * BLOCK_M, 0])
+    lane = tl.arange(0, BLOCK_N)
+    highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    weighted = tl.zeros([BLOCK_M, WIDTH], tl.float32)
+    for block in tl.range(first, last, num_stages=STAGES, warp_specialize=True):
+        block_keys = k.load([block * BLOCK_N, 0])
+        scores = tl.dot(block_query, block_keys.T)
+        scores = tl.where((lane < length - block * BLOCK_N)[None, :], scores, float("-inf"))
+        higher = tl.maximum(highest, tl.max(scores, 1) * scale)
+        weights = tl.math.exp2(scores * scale - higher[:, None])
+        shrink = tl.math.exp2(highest - higher)
+        block_values = v.load([block * BLOCK_N, 0])
+        weighted = tl.dot(weights.to(block_values.dtype), block_values, weighted * shrink[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        highest = higher
+    position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    mean = weighted / tl.where(total > 0, total, 1.0)[:, None]
+    _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH)
+
+
+def specialised_stages(config: LaunchConfig, device: torch.device, dtype: torch.dtype) -> int:
+    """The stages of this kernel where the row wants it and the device supports it, otherwise 0."""
+    stages = config.meta.get(SPECIALISED, 0)
+    if not stages or dtype not in (torch.bfloat16, torch.float16):
+        return 0
+    if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+        return 0
+    if device.type != "cuda":
+        return stages if interpreting() else 0
+    is_newer = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+    return stages if is_newer else 0
+
+
+def allocate_descriptors(device: torch.device) -> None:
+    """Has Triton allocate what descriptors need in device memory by torch, in this context from now on."""
+    if device.type == "cuda":
+        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))
+
+
+def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int) -> Compilation:
+    """The compilation of a row for GPUs with tensor descriptors."""
+    t, n = POINTERS[config.dtype], "i32:16"
+    types = (t, t, t, "*i32", "*fp32", "*fp32", "i32", n, n, n, "i32", "fp32", n, n, n, n)
+    blocks = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N")}
+    stages = config.meta[SPECIALISED]
+    constants = {"D": D, "WIDTH": WIDTH, **blocks, "STAGES": stages}
+    options = {"num_warps": WARPS, "num_stages": stages}
+    return Compilation(_attend_specialised_kernel, types, constants, config.dtype, is_attention=True, options=options)

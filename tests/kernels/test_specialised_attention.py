@@ -1,0 +1,91 @@
+"""Attention to memory by specialised groups of warps; in Triton's interpreter one program does all of it in turn."""
+
+import pytest
+import torch
+from memories import memory_of, moved, on_cpu, weights_of, written_out
+from parity import random_map
+
+pytest.importorskip("triton")
+from sam2fast.kernels import _launch  # noqa: E402
+from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
+from sam2fast.kernels.memory_attention import launch, memory_attention_reference, specialised_kernel  # noqa: E402
+from sam2fast.modeling.position_encoding import axial_rope  # noqa: E402
+from sam2fast.utils.testing import relative_error  # noqa: E402
+
+META = {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": 256}
+OPTIONS = {"num_warps": 4, "num_stages": 2}
+
+
+def row(**more):
+    return LaunchConfig("*", "*", "*", {**META, **more}, OPTIONS)
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Stages of the launches of the specialised kernel."""
+    found, kernel = [], launch._attend_specialised_kernel
+
+    class Counted:
+        def __getitem__(self, grid):
+            return lambda *a, **k: found.append(k["STAGES"]) or kernel[grid](*a, **k)
+
+    monkeypatch.setattr(launch, "_attend_specialised_kernel", Counted())
+    return found
+
+
+def inputs(filled, device, dtype, side=5, d=64, m=32, pointers=3):
+    memory = moved(memory_of(*filled, side=side, m=m, pointers=pointers, dtype=dtype), device, dtype)
+    weights = [w.to(device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, 1, dtype)]
+    query = random_map(len(filled), 1, side**2, d).to(device, dtype)
+    return query, memory, *weights, *axial_rope(d, side, side, 10000.0, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("splits", [1, 3, 8])
+@torch.no_grad()
+def test_it_is_as_exact_as_the_reference(triton_device, monkeypatch, launched, dtype, splits):
+    """Banks of different length, an empty one among them; ends of blocks, tiles and splits are ragged."""
+    arguments = inputs((2, 0, 1), triton_device, dtype)
+    exact = written_out(*on_cpu(*arguments))
+    allowed = 2 * relative_error(exact, memory_attention_reference(*arguments).cpu())
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row(SPECIALISED=2)]})
+    actual = launch.memory_attention_triton(*arguments, splits=splits)
+    assert launched == [2] and relative_error(exact, actual.cpu()) <= allowed < 0.05
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row()]})
+    assert relative_error(launch.memory_attention_triton(*arguments, splits=splits), actual) < 1e-2
+    assert launched == [2]
+
+
+@torch.no_grad()
+def test_other_rows_take_the_other_kernel(triton_device, monkeypatch, launched):
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row(SPECIALISED=2)]})
+    launch.memory_attention_triton(*inputs((1,), triton_device, torch.float32), splits=1)
+    maps = random_map(1, 1, 16, 32).to(triton_device, torch.bfloat16)
+    launch.rope_attention_triton(maps, maps, maps, *axial_rope(32, 4, 4, 10000.0, triton_device))
+    assert launched == []
+
+
+@pytest.mark.parametrize(
+    ("version", "hip", "capability", "expected"),
+    [("3.7.1", None, (9, 0), 3), ("3.6.0", None, (10, 0), 3), ("3.5.1", None, (9, 0), 0), ("3.7.1", None, (8, 9), 0),
+     ("3.7.1", "6.4", (9, 4), 0)],
+)  # fmt: skip
+def test_where_it_is_supported(monkeypatch, version, hip, capability, expected):
+    monkeypatch.setattr(specialised_kernel.triton, "__version__", version)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    stages = specialised_kernel.specialised_stages
+    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.bfloat16) == expected
+    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.float32) == 0
+    assert stages(row(), torch.device("cuda"), torch.bfloat16) == 0
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@torch.no_grad()
+def test_full_blocks_without_masks_give_the_same(triton_device, monkeypatch, splits):
+    """With PEELED in the row; the last block is partly filled."""
+    arguments, found = inputs((2, 0, 1), triton_device, torch.float32), []
+    for more in ({}, {"PEELED": 1}):
+        monkeypatch.setattr(_launch, "launch_table", lambda more=more: {"memory_attention": [row(**more)]})
+        found.append(launch.memory_attention_triton(*arguments, splits=splits))
+    assert relative_error(*found) < 1e-6

@@ -1,0 +1,249 @@
+"""The reading of machine code, its model, and each gate of ``make sass``, on small texts in nvdisasm's form."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import sass_rows
+from checkout import ROOT
+from sass_code import by_kind, exchanged, iterations_ahead, main_loop, parse, specialised, weighted, wgmma_groups
+from sass_model import CHIPS, LATENCY, LOAD, Clocks, Product, Tile, bound, clocks, programs_at_once
+
+from sam2fast.kernels._launch import Compilation, LaunchConfig
+
+COPIES = """
+ LDGSTS.E.BYPASS.128 [R35], desc[UR28][R4.64], !P2
+ LDGDEPBAR
+ LDGSTS.E.BYPASS.128 [R31+0x28000], desc[UR28][R4.64], !P0
+ LDGDEPBAR
+"""
+SCORES = """
+ WARPGROUP.ARRIVE
+ HGMMA.64x64x16.F32.BF16 R24, gdesc[UR16], RZ, !UPT
+ HGMMA.64x64x16.F32.BF16 R24, gdesc[UR20], R24, gsb0
+ WARPGROUP.DEPBAR.LE gsb0, 0x0
+"""
+SOFTMAX = """
+ FMNMX R8, R7, R27, !PT
+ SHFL.BFLY PT, R11, R26, 0x2, 0x1f
+ MUFU.EX2 R11, R27
+ FFMA R30, R27, UR10, -R26.reuse
+"""
+SUMS = """
+ HGMMA.64x64x16.F32.BF16 R56, R88, gdesc[UR16].tnspB, R56
+ HGMMA.64x64x16.F32.BF16 R56, R92, gdesc[UR16].tnspB, R56, gsb0
+"""
+
+
+def text(*parts):
+    """A kernel with these lines as its loop."""
+    lines = ["S2R R0, SR_TID.X", "STS [R1], R2", ".L_x_0:", *"\n".join(parts).split("\n"),
+             "@P0 BRA `(.L_x_0)", "STG.E.128 desc[UR4][R2.64], R8", "@!P1 BRA `(.L_x_2)", "EXIT",
+             ".L_x_2:", "NANOSLEEP 0x40", "@!P1 BRA `(.L_x_0)", ".L_x_9:", "BRA `(.L_x_9)"]  # fmt: skip
+    lines = [line.strip() for line in lines if line.strip()]
+    return "\n".join(line if line.endswith(":") else f"  /*{16 * i:04x}*/  {line} ;" for i, line in enumerate(lines))
+
+
+def loop_of(*parts):
+    code = parse(text(*parts))
+    first, last = main_loop(code)
+    return code.instructions[first : last + 1]
+
+
+def straight(*lines):
+    """The counts of code without a loop."""
+    return weighted(parse("\n".join(f"  /*{16 * i:04x}*/  {line} ;" for i, line in enumerate(lines))), None, 0)
+
+
+def wait(left):
+    return f" DEPBAR.LE SB0, {left:#x}\n BAR.SYNC.DEFER_BLOCKING 0x0"
+
+
+PREFETCHED = wait(2), SCORES, SOFTMAX, SUMS, COPIES
+
+
+def test_instructions_are_counted_by_kind():
+    body = loop_of(*PREFETCHED, " @!PT LDS RZ, [RZ]", " UIADD3 UR4, UR4, 0x1, URZ", " F2FP.BF16.F32.PACK_AB R1, R2, R3")
+    kinds = by_kind(weighted(parse(text(*PREFETCHED)), None, 0))
+    assert len(body) == 20 and kinds["wgmma"] == 4 and kinds["mufu"] == 1
+    assert {kind: sum(x.kind == kind for x in body) for kind in ("wgmma", "fp32", "uniform", "shared", "global")} == {
+        "wgmma": 4, "fp32": 3, "uniform": 1, "shared": 1, "global": 2
+    }  # fmt: skip
+    assert [x.bytes for x in body if x.kind in ("shared", "global")] == [512, 512, 0]  # one never runs
+
+
+def test_the_main_loop_is_not_where_code_waits_behind_the_end():
+    code = parse(text(*PREFETCHED))
+    first, last = main_loop(code)
+    assert code.instructions[first].root == "DEPBAR" and code.instructions[last].root == "BRA"
+    assert len(code.loops) == 1 and main_loop(parse(text(SOFTMAX))) is None
+
+
+def test_specialised_warps():
+    """Two groups with a loop each, in one that waits for work; they fill each other's gaps, not their latency."""
+    group = [" USETMAXREG.DEALLOC.CTAPOOL 0x78", ".L_x_{0}:", SCORES, SUMS, "@P0 BRA `(.L_x_{0})"]
+    code = parse(text(*(line.replace("{0}", f"{n}") for n in (4, 5) for line in group)))
+    assert len(code.loops) == 2 and specialised(code, main_loop(code)) == 2
+    assert specialised(parse(text(*PREFETCHED)), (3, 20)) == specialised(code, None) == 1
+    found = Clocks(1000, 1200, 800, 1500, 150)
+    assert [found.with_programs(1, groups) for groups in (1, 2)] == [2150, 1500]
+    assert found._replace(l2=0).with_programs(1, 2) == 1200 and found._replace(l2=0).with_programs(2) == 1200
+
+
+def test_loops_are_weighted():
+    """An inner loop over channels, and what stands behind the end, which does not run."""
+    code = parse(text(".L_x_1:", SCORES, "@P1 BRA `(.L_x_1)", SUMS))
+    kinds = by_kind(weighted(code, main_loop(code), 10, inner=3))
+    assert kinds["wgmma"] == 10 * (3 * 2 + 2) and kinds["global"] == 1 and kinds["shared"] == 1
+    assert not any(x.root == "NANOSLEEP" for x in weighted(code, main_loop(code), 10))
+
+
+@pytest.mark.parametrize(
+    ("parts", "ahead"),
+    [
+        (PREFETCHED, 1.0),
+        ((wait(4), *PREFETCHED[1:]), 2.0),
+        ((wait(0), *PREFETCHED[1:]), 0.0),  # a full wait for what was issued after the last product
+        ((wait(0), COPIES, SCORES, SUMS), 1.0),  # a full wait, but they were issued before the products
+        ((SCORES, COPIES, SUMS, wait(0)), 0.5),
+        (("LDG.E.128 R20, desc[UR8][R4.64]", "STS.128 [R130], R20", SCORES, SUMS), 0.0),
+        ((SCORES, SUMS), None),
+    ],
+)
+def test_how_early_loads_are_issued(parts, ahead):
+    assert iterations_ahead(loop_of(*parts)) == ahead
+
+
+def test_waits_for_wgmma_and_exchanges_are_found():
+    assert wgmma_groups(loop_of(*PREFETCHED)) == 2
+    assert wgmma_groups(loop_of(SCORES.replace("RZ, !UPT", "RZ, !UPT, gsb0"), SUMS)) == 3
+    assert exchanged(loop_of(*PREFETCHED)) == 0
+    loads = "LDG.E.128 R20, desc[UR8][R4.64]", "STS.128 [R130], R20", SCORES
+    assert exchanged(loop_of(*loads)) == 0 and exchanged(loop_of(*loads, "STSM.16.M88.4 [R2], R8")) == 512
+
+
+def test_clocks_and_bound():
+    """By hand: two warpgroups, one iteration of 128 x 64 keys of 32 channels."""
+    tile = Tile((Product(128, 64, 32), Product(128, 64, 32)), 1, 2 * 2 * 128 * 64 * 32)
+    counts = straight(*(line.strip() for line in (SCORES + SOFTMAX + SUMS + COPIES).splitlines() if line.strip()))
+    found = clocks(CHIPS["sm_90"], tile, counts, 8, True)
+    assert found.tensor == 4 * 2 * 2 * 64 * 64 * 16 / 4096
+    # Two products read both sides, two the right side alone; copies are 512 bytes of each warp.
+    assert found.shared == (2 * (2 * 32 * 128 + 2 * 32 * 64) + 2 * 8 * 512) / 128
+    assert found.l2 == 2 * 8 * 512 / 24 and found.latency == LATENCY
+    assert found.other == 8 * 2 * 5 / 4  # issue: ten instructions of each warp
+    assert clocks(CHIPS["sm_90"], tile, counts, 8, False).latency == LATENCY + LOAD + found.l2
+    alone = max(found.tensor, found.shared) + found.other + LATENCY
+    assert bound(CHIPS["sm_90"], tile, found, 1) == pytest.approx(tile.useful / 4096 / max(alone, found.l2))
+    assert bound(CHIPS["sm_90"], tile, found, 2) == pytest.approx(tile.useful / 4096 / max(alone / 2, found.l2))
+
+
+@pytest.mark.parametrize(
+    ("instruction", "clocks_of_a_warp"),
+    [("HMMA.16816.F32.BF16", 2), ("HMMA.1688.F32.TF32", 2), ("HMMA.1688.F32.BF16", 1), ("QMMA.16832.F32.E4M3.E4M3", 2)],
+)
+def test_products_by_mma(instruction, clocks_of_a_warp):
+    counts = straight(f"{instruction} R1, R2, R3, R4")
+    assert clocks(CHIPS["sm_80"], Tile((), 0, 0), counts, 4, True).tensor == 4 * clocks_of_a_warp
+
+
+def test_products_by_tcgen05():
+    """They are issued by one thread, their shapes are not in the text, and 64 rows take as long as 128."""
+    tile = Tile((Product(64, 64, 256), Product(64, 64, 64)), 2, 0)
+    lines = ["UTCHMMA gdesc[UR68], gdesc[UR70], tmem[UR14], tmem[UR8], idesc[UR9], !UPT"] * 3
+    for left, rows in (("gdesc[UR2]", 64), ("tmem[UR2]", 0)):
+        made = [*lines, lines[0].replace("gdesc[UR68]", left)]
+        found = clocks(CHIPS["sm_100"], tile, straight(*made), 4, True)
+        assert found.tensor == 2 * 2 * 128 * 64 * 320 / 8192
+        assert found.shared == 2 * 2 * (256 * (64 + 64) + 64 * (rows + 64)) / 128
+
+
+def test_programs_at_once():
+    chip = CHIPS["sm_90"]
+    assert programs_at_once(chip, 128, 107008, 8) == 2 and programs_at_once(chip, 129, 107008, 8) == 1
+    assert programs_at_once(chip, 32, 1024, 8) == 8 and programs_at_once(chip, 32, 116000, 4) == 1
+
+
+# ---- gates ----
+
+ROW = LaunchConfig("sm_90", "bfloat16", "256x64", {}, {"num_warps": 8})
+TILE = Tile((Product(128, 64, 256), Product(128, 64, 64)), 1, 1)
+NO_CLOCKS = Clocks(1, 1, 1, 1, 1)
+
+
+def problems(*parts, fitting=1, programs=1, reached=0.5, stored=0.5, dtype="bfloat16", shape="256x64", tile=TILE):
+    body = loop_of(*parts)
+    report = sass_rows.Report(
+        "row", "", 8, 128, 0, programs, "", tile, {}, 0, iterations_ahead(body), NO_CLOCKS, reached, ""
+    )
+    case = Compilation(None, (), {}, dtype, True)
+    past = stored if stored is None else {"row": stored}
+    return list(sass_rows.problems(report, ROW._replace(shape=shape), case, body, fitting, past))
+
+
+def test_what_is_right_passes():
+    assert problems(*PREFETCHED) == []
+    assert problems(*PREFETCHED, reached=0.495) == problems(*PREFETCHED, stored=None, reached=0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ((wait(0), *PREFETCHED[1:]), "loads are not prefetched, and 1 programs at once do not hide them"),
+        ((*PREFETCHED[:2], "STSM.16.M88 [R2], R63", *PREFETCHED[2:]), "128 bytes of a warp go through shared memory"),
+        (("UTCHMMA gdesc[UR2]", "STS.128 [R2], R63"), "512 bytes of a warp go through shared memory"),
+        ((SCORES.replace("RZ, !UPT", "RZ, !UPT, gsb0"), SUMS), "wgmma is serialised: 2 products are waited for in 3"),
+    ],
+)
+def test_a_broken_loop_fails(broken, said):
+    (found,) = problems(*broken)
+    assert found.startswith(said)
+    assert problems(*broken, dtype="float32") == []  # it is exact, not fast
+
+
+def test_what_hides_loads():
+    assert problems(wait(0), *PREFETCHED[1:], fitting=3) == []
+    assert problems(wait(0), *PREFETCHED[1:], shape="*") == []  # has to fit anywhere
+
+
+def test_exchanges_that_rows_cannot_avoid():
+    """The scales of rows beside tensor memory, and weights where mma has more columns than rows."""
+    assert problems("UTCHMMA gdesc[UR2]", "STSM.16.M88 [R2], R63") == []
+    body = "HMMA.16816.F32.BF16 R1, R2, R3, R4", "STS.128 [R2], R63"
+    assert len(problems(*body)) == 1
+    assert problems(*body, tile=TILE._replace(products=(Product(64, 32, 256), Product(64, 256, 32)))) == []
+
+
+def test_a_lower_bound_and_programs_that_do_not_fit_fail():
+    assert problems(*PREFETCHED, reached=0.48) == ["the bound is 48.0%, and 50.0% is stored"]
+    assert problems(*PREFETCHED, programs=2) == ["the row says 2 programs of a multiprocessor at once, and 1 fit"]
+
+
+@pytest.mark.long
+def test_rows_that_are_broken_on_purpose(tmp_path):
+    """Compiled for a GPU that is not here: too few stages, programs that do not fit, too few registers for wgmma."""
+    pytest.importorskip("triton")
+    rows = json.loads((ROOT / "kernels" / "launch_table.json").read_text())
+    table = {"memory_attention": [], "window_attention": []}
+    for dtype, shape, more, options in (
+        ("bfloat16", "256x64", {"BLOCK_M": 128, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": 2}),
+        ("float16", "256x64", {"BLOCK_M": 128, "BLOCK_N": 64, "CTAS_PER_SM": 2}, {"num_warps": 8, "num_stages": 3}),
+    ):
+        row = {"arch": "sm_90", "dtype": dtype, "shape": shape, "meta": {"CHUNK": 256, **more}, "options": options}
+        table["memory_attention"].append(row)
+    meta, options = {"BLOCK_M": 128, "BLOCK_N": 64}, {"num_warps": 4, "num_stages": 1}
+    table["window_attention"].append({**row, "dtype": "bfloat16", "shape": "*", "meta": meta, "options": options})
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({op: table.get(op, each) for op, each in rows.items()}))
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"SAM2FAST_LAUNCH_TABLE": str(path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "bench/sass.py", "--target", "sm_90", "--jobs", "1"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "_attention " in line]
+    assert len(lines) == 14 and lines[0].startswith("memory_attention bfloat16 256x64 256/64 sm_90: ")
+    assert "loads are not prefetched, and 1 programs" in lines[0] and "is stored" in lines[0]
+    assert "the row says 2 programs of a multiprocessor at once, and 1 fit" in lines[4]
+    assert any("wgmma is serialised" in line for line in lines[8:])
