@@ -1,0 +1,29 @@
+"""Sessions of predictors with recorded steps, and comparisons of their answers."""
+
+from pathlib import Path
+from typing import Any
+
+from video import Record, Session
+
+from sam2fast.utils.testing import relative_error
+
+TOLERANCE = 1e-5
+
+
+def begun(predictor: Any, video: Path, more: int | None = None) -> Session:
+    """A session with one clicked object, tracked for so many frames after the first."""
+    s = Session(predictor, video)
+    s.points(0, 1, (60, 40, 1))
+    if more is not None:
+        s.propagate(max_frame_num_to_track=more)
+    return s
+
+
+def assert_same(expected: list[Record], actual: list[Record], tolerance: float = TOLERANCE) -> None:
+    assert [r[:3] for r in expected] == [r[:3] for r in actual]
+    for a, b in zip(expected, actual, strict=True):
+        assert relative_error(a.masks, b.masks) < tolerance, (a.step, a.frame)
+
+
+def workspace(predictor: Any, s: Session) -> Any:
+    return predictor._runners.graphs.workspace_of(s.state.bank, predictor._tracker.rules(s.state))

@@ -1,0 +1,133 @@
+"""What is changed between and during passes of recorded steps takes effect, and is looked for once a frame."""
+
+import copy
+from collections import Counter
+
+import pytest
+import torch
+from graph_sessions import TOLERANCE, assert_same, begun, workspace
+from recorded_ops import RecordedOps
+from video import Session, run
+
+from sam2fast.kernels._dispatch import backend
+from sam2fast.tracking import cuda_graphs, eager_runner, graph_runner
+from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.utils.testing import relative_error
+
+
+def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, video):
+    def track(predictor):
+        s = begun(predictor, video, 2)
+        return s.records[-1].masks
+
+    before = track(replaying)
+    other = {name: x * 1.05 if x.is_floating_point() else x for name, x in plain.state_dict().items()}
+    replaying.load_state_dict(other, assign=True)
+    assert replaying._runners.graphs is None
+    replaying._runners.graphs = GraphRunner(replaying, RecordedOps, replaying._tracker.options.recorded)
+    after = track(replaying)
+    changed = copy.deepcopy(plain)
+    changed.load_state_dict(other)
+    assert relative_error(track(changed), after) < TOLERANCE < relative_error(before, after)
+    assert replaying.to(torch.float32)._runners.graphs is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m, "sigmoid_bias_for_mem_enc", -7.0),
+        lambda m: setattr(m.sam_mask_decoder, "dynamic_multimask_stability_thresh", 0.2),
+        lambda m: setattr(
+            m.memory_encoder.out_proj, "weight", torch.nn.Parameter(m.memory_encoder.out_proj.weight * 2)
+        ),
+        lambda m: setattr(m.memory_encoder.out_proj.weight, "data", m.memory_encoder.out_proj.weight.data * 2),
+        lambda m: m.memory_encoder.out_proj.weight.data.mul_(2),
+        # Recordings read what was computed from these.
+        lambda m: m.memory_attention.layers[1].self_attn.v_proj.weight.data.mul_(2),
+        lambda m: m.sam_mask_decoder.output_hypernetworks_mlps[1].layers[0].weight.data.mul_(2),
+        lambda m: m.sam_mask_decoder.conv_s0.weight.data.mul_(2),
+        lambda m: m.image_encoder.trunk.pos_embed.data.add_(0.1),
+    ],
+    ids=[
+        *("setting", "setting of the decoder", "parameter", "memory of a parameter", "values of a parameter"),
+        *("projection", "head", "composed", "positions"),
+    ],
+)
+def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
+    def life(s: Session) -> None:
+        s.points(0, 1, (60, 40, 1))
+        s.propagate(max_frame_num_to_track=2)
+        change(s.predictor)
+        s.propagate(start_frame_idx=1, max_frame_num_to_track=5)
+
+    replaying._runners.graphs = None
+    expected = run(copy.deepcopy(plain), video, life)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_runner, "GraphRunner", lambda model, settings: GraphRunner(model, RecordedOps, settings))
+        actual = run(replaying, video, life)
+    assert_same(expected, actual)
+
+
+def counting(function, counted):
+    def call(*args):
+        counted[function.__name__] += 1
+        return function(*args)
+
+    return call
+
+
+def test_once_a_frame(fast, video, monkeypatch):
+    """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
+    counted = Counter()
+    for module, name in ((graph_runner, "deciding_once"), (cuda_graphs, "_switches"), (eager_runner, "AsyncHostCopy")):
+        monkeypatch.setattr(module, name, counting(getattr(module, name), counted))
+    s = begun(fast, video, 1)
+    for _ in range(3):
+        s.points(0, len(s.state.objects) + 1, (20, 40, 1))
+    answers = fast.propagate_in_video(s.state, 2, 4, progress=False)
+    next(answers)
+    for _ in range(3):
+        counted.clear()
+        next(answers)
+        assert counted == {"deciding_once": 1, "_switches": 1, "AsyncHostCopy": 1}
+
+
+def test_switches_count_from_the_next_frame_on(fast, video):
+    s = begun(fast, video, 1)
+    answers = fast.propagate_in_video(s.state, 2, 4, progress=False)
+    made = [next(answers) and len(workspace(fast, s).recorded)]
+    with backend("torch"):
+        made += [next(answers) and len(workspace(fast, s).recorded) for _ in range(2)]
+    made += [next(answers) and len(workspace(fast, s).recorded)]
+    assert made == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "name", ["memory_attention.layers.1.self_attn.v_proj", "sam_mask_decoder.output_hypernetworks_mlps.1.layers.0"]
+)
+def test_weights_written_in_place_count_on_the_next_frame(name, replaying, plain, video):
+    """Also those of which recordings read what was computed from them."""
+
+    def life(predictor):
+        s, found = begun(predictor, video), []
+        weight = predictor.get_submodule(name).weight
+        for frame, _, masks in predictor.propagate_in_video(s.state, max_frame_num_to_track=4):
+            found.append(masks.clone())
+            if frame == 2:
+                with torch.no_grad():
+                    weight.mul_(3)
+        return found
+
+    for a, b in zip(life(copy.deepcopy(plain)), life(replaying), strict=True):
+        assert relative_error(a, b) < TOLERANCE
+
+
+def test_hooks_are_called(fast, video):
+    called = []
+    s = begun(fast, video, 1)
+    with_hook = fast.sam_mask_decoder.register_forward_hook(lambda *_: called.append(1))
+    s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
+    assert len(called) == 3 and fast._tracker.graphs is None
+    with_hook.remove()
+    s.propagate(start_frame_idx=5, max_frame_num_to_track=1)
+    assert len(called) == 3 and fast._tracker.graphs is not None
