@@ -15,7 +15,7 @@ def add_layer_norm_reference(
 
 
 def layer_norm_reference(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype = torch.float32, gelu: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, gelu: bool = False
 ) -> Tensor:
     """Reference implementation of :func:`layer_norm`."""
     compute = torch.promote_types(torch.float32, x.dtype)

@@ -283,7 +283,7 @@ class Hiera(nn.Module):
             return int(layer_name.split("blocks")[1].split(".")[1]) + 1
         return self.get_num_layers() + 1
 
-    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
         """``(1, H, W, C)``: a coarse map interpolated to the image plus one window's map, tiled."""
         H, W = hw
 
@@ -292,6 +292,6 @@ class Hiera(nn.Module):
             whole = F.interpolate(self.pos_embed.float(), size=(H, W), mode="bicubic")
             w = window.shape[-1]
             tiled = whole.unflatten(3, (-1, w)).unflatten(2, (-1, w)) + window[:, :, None, :, None]
-            return tiled.flatten(4, 5).flatten(2, 3).permute(0, 2, 3, 1).contiguous().to(dtype)
+            return tiled.flatten(4, 5).flatten(2, 3).permute(0, 2, 3, 1).contiguous().to(dtype or whole.dtype)
 
         return self._position((H, W, dtype), (self.pos_embed, self.pos_embed_window), compute)

@@ -128,7 +128,8 @@ def embed_prompts(
         masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
     if points is not None:
         coords, labels = points["point_coords"], points["point_labels"]
-    elif isinstance(encoder, PromptEncoder) and is_standard(encoder):
+    elif isinstance(encoder, PromptEncoder) and is_standard(encoder) and not torch.is_grad_enabled():
+        # With gradients every embedding takes part: parameters without one stop distributed training.
         return encoder.without_points(B, masks)
     else:
         coords = torch.zeros(B, 1, 2, device=device)

@@ -235,6 +235,9 @@ def reduced(recipe: str, folder: Path) -> list[str]:
             camera = "dataset.transforms.0.size=64"
             initial += [f"trainer.data.train.datasets.{i}.{key}" for i in (3, 4) for key in (camera, "batch_size=1")]
         return [*common, *loss, *sizes, "++trainer.model.image_size=64", "scratch.workers=0", *initial]
+    if recipe.startswith("mini/"):
+        sizes = ["scratch.size=64", "scratch.media=null", "scratch.workers=0"]
+        return [*common, *sizes, "trainer.checkpoint.initialize_from=null"]
     if recipe.endswith("from_image_weights"):
         sizes = ["scratch.size=64", "scratch.pairs=6", "scratch.clips=3", "scratch.updates=1"]
         return [*common, *sizes, "model_config=nano/sam2fast_nano.yaml", "trainer.checkpoint.initialize_from=null"]
