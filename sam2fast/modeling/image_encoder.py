@@ -11,7 +11,7 @@ from sam2fast.kernels._cpu import linear
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.layers import Layers, chunked, convolve
-from sam2fast.modeling.standard import is_plain, is_standard, is_standard_layer, standard
+from sam2fast.modeling.standard import is_plain, is_standard, standard
 
 
 @standard
@@ -169,11 +169,9 @@ def can_fuse_heads(encoder: nn.Module, heads: Mapping[int, nn.Module]) -> bool:
     """Whether :meth:`ImageEncoder.features` does what ``encoder`` and the heads do; it calls the trunk."""
     if not isinstance(encoder, ImageEncoder):
         return False
-    return (
-        is_plain(encoder)
-        and is_standard(encoder.neck)
-        and all(is_standard_layer(head, nn.Conv2d) for head in heads.values())
-    )
+    # Not by their types: torch.export has proxies of modules.
+    are_plain = all(isinstance(head, nn.Conv2d) and is_standard(head) for head in heads.values())
+    return are_plain and is_plain(encoder) and is_standard(encoder.neck)
 
 
 def encode_levels(encoder: nn.Module, images: Tensor, heads: Mapping[int, nn.Conv2d]) -> list[Tensor]:
