@@ -114,7 +114,8 @@ def add_for(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     weight = getattr(layer, "weight", None)
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not isinstance(weight, Tensor):
         return x + y
-    out = x.new_empty(0, dtype=computed_dtype(weight))  # resized; torch.broadcast_shapes would import sympy
+    # One of them has the shape of the sum; torch.broadcast_shapes would import sympy.
+    out = x.new_empty(x.shape if x.numel() >= y.numel() else y.shape, dtype=computed_dtype(weight))
     wider = torch.promote_types(x.dtype, y.dtype)
     return torch.add(x, y, out=out) if torch.promote_types(out.dtype, wider) == wider else x + y
 
