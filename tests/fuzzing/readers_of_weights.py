@@ -5,8 +5,6 @@ from functools import cache
 from pathlib import Path
 
 import companion_files
-import importable_torchvision  # noqa: F401 (before peft)
-import peft  # noqa: F401 (its import makes a folder)
 import seeds_weights
 import torch
 

@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.worker:
+        import importable_torchvision  # noqa: F401 (before peft)
+        import peft  # noqa: F401 (its import makes a folder, which no file is to be blamed for)
         from cases import work
         from seeds import write_seeds
 
