@@ -10,7 +10,8 @@ import contextlib
 import linecache
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -22,7 +23,6 @@ from torch import Tensor
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from sam2fast.kernels import _dispatch, _launch, _operators
 
@@ -30,6 +30,7 @@ GPU = torch.device("cuda", 0)
 ROOT = Path(__file__).resolve().parents[2]
 
 aten = torch.ops.aten
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COPIES = {aten.copy_.default, aten._to_copy.default}
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 # They neither start anything on the device nor copy.
@@ -190,7 +191,7 @@ class FakeCuda(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = _tensors((*args, *kwargs.values()))
         fakes = [x for x in tensors if isinstance(x, FakeTensor)]
         asked = kwargs.get("device") or next((x for x in args if isinstance(x, torch.device)), None)
         to_device = asked is not None and torch.device(asked).type == "cuda"
@@ -203,10 +204,9 @@ class FakeCuda(TorchDispatchMode):
                 return self._functions[func](*args, **kwargs)
         if func is aten.scaled_dot_product_attention.default:
             return self._attention(*args, **kwargs)
-        composite = torch._C.DispatchKey.CompositeImplicitAutograd
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite):
+        if _is_composite(func):
             with self:  # not func.decompose, which has another way for compilers
-                return func._op_dk(composite, *args, **kwargs)
+                return func._op_dk(COMPOSITE, *args, **kwargs)
         return self._on_device(func, args, kwargs, tensors)
 
     def _on_cpu(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -249,7 +249,8 @@ class FakeCuda(TorchDispatchMode):
             self._check_copy(func, name, args, kwargs)
         elif any(x.dim() for x in real) or any(not x.is_cuda for x in indices):
             self.note("mixed devices", name)
-        given, options = tree_map_only(Tensor, self._as_fake, (args, kwargs))
+        given = tuple(self._as_fake(x) for x in args)
+        options = {name: self._as_fake(x) for name, x in kwargs.items()}
         result = func(*given, **options)
         if func is aten.convolution.default and given[0].is_contiguous(memory_format=torch.channels_last):
             result = torch.empty_like(result, memory_format=torch.channels_last)  # as cuDNN does it
@@ -258,7 +259,7 @@ class FakeCuda(TorchDispatchMode):
         if func is aten.copy_.default and not isinstance(args[0], FakeTensor):
             with unset_fake_temporarily():
                 return args[0].zero_()
-        return tree_map_only(FakeTensor, _without_values, result)
+        return _without_values(result)
 
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *_: Any, **kwargs: Any):
         """One kernel, as on GPUs, where torch takes products and a softmax for what it knows no device of."""
@@ -267,8 +268,11 @@ class FakeCuda(TorchDispatchMode):
         tensors = [x for x in given if x is not None]
         return self._on_device(operation, (*given, False), {"scale": kwargs.get("scale")}, tensors)[0]
 
-    def _as_fake(self, x: Tensor) -> Tensor:
-        return x if isinstance(x, FakeTensor) else self.fake.from_tensor(x, static_shapes=True)
+    def _as_fake(self, x: Any) -> Any:
+        if isinstance(x, (list, tuple)):
+            return type(x)(map(self._as_fake, x))
+        is_real = isinstance(x, Tensor) and not isinstance(x, FakeTensor)
+        return self.fake.from_tensor(x, static_shapes=True) if is_real else x
 
     def _check_copy(self, func: Any, name: str, args: Any, kwargs: Any) -> None:
         if func is aten.copy_.default:
@@ -289,9 +293,29 @@ class FakeCuda(TorchDispatchMode):
             self.note("pageable copy", f"{name}, {way}")
 
 
-def _without_values(x: FakeTensor) -> Tensor:
+# Torch's functions for nested arguments take as long as the operations.
+
+
+def _tensors(items: Iterable[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for x in items:
+        if isinstance(x, Tensor):
+            found.append(x)
+        elif isinstance(x, (list, tuple)):
+            found += _tensors(x)
+    return found
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSITE)
+
+
+def _without_values(x: Any) -> Any:
     """A result on the CPU is real; its values are 0."""
-    if x.is_cuda:
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_without_values, x))
+    if not isinstance(x, FakeTensor) or x.is_cuda:
         return x
     with unset_fake_temporarily():
         return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device="cpu").zero_()

@@ -48,7 +48,7 @@ def check(predictor, found):
 @pytest.mark.parametrize("objects", [1, 3])
 def test_steady_frames(cuda, predictor, objects):
     assert predictor._tracker.why_eager() is None
-    for output in ("logits", "bool", "bits", "low_res"):
+    for output in ("logits", "bool", "bits", "low_res") if objects == 1 else ("logits",):
         check(predictor, steady_frames(cuda, predictor, objects, 3, output=output))
     check(predictor, steady_steps(cuda, predictor, objects, 3))
 
@@ -98,21 +98,22 @@ class RecordedCasts(fake_cuda.FakeCuda):
         return super()._on_device(func, args, kwargs, tensors)
 
 
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_autocast_casts_weights_on_every_frame(dtype):
-    """Under autocast, unless they were cast once; docs/tracking.md says how many they are. Tiny, at its 1024 pixels."""
+def weights_cast(config, dtype):
+    """How many numbers each weight has that a recorded frame casts, in a predictor of that dtype under autocast."""
     mode = RecordedCasts()
     with fake_cuda.fake_cuda(mode):
-        predictor = fake_cuda.build(build_sam2_video_predictor, TINY, dtype=dtype)
+        predictor = fake_cuda.build(build_sam2_video_predictor, config, dtype=dtype)
         mode.weights = {id(weight) for weight in predictor.parameters()}
         with torch.autocast("cuda", torch.bfloat16, enabled=dtype is None):
             check(predictor, steady_frames(mode, predictor, 1, 1))
-        cast = list(mode.cast)
-        check(predictor, steady_frames(mode, predictor, 3, 3))
-        check(predictor, steady_steps(mode, predictor, 1, 3))
-    assert len(cast) == (226 if dtype is None else 0)
-    read_and_written = sum(cast) * (4 + 2)
-    assert round(read_and_written / 1e6) == (217 if dtype is None else 0)
+    return mode.cast
+
+
+def test_autocast_casts_weights_on_every_frame():
+    """Under autocast, unless they were cast once; docs/tracking.md says how many they are. Tiny, at its 1024 pixels."""
+    cast = weights_cast(TINY, None)
+    assert len(cast) == 226 and round(sum(cast) * (4 + 2) / 1e6) == 217, "read and written"
+    assert weights_cast(NANO, None) and not weights_cast(NANO, torch.bfloat16)
 
 
 def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
@@ -211,7 +212,7 @@ BUDGETS = {"tiny": {"encoder": 103, "step": 221, "eager": 15}, "large": {"encode
 
 
 @pytest.mark.parametrize(
-    ("model", "objects"), [("tiny", 1), ("tiny", 16), pytest.param("large", 4, marks=pytest.mark.slow)]
+    ("model", "objects"), [("tiny", 1), ("tiny", 4), pytest.param("large", 4, marks=pytest.mark.slow)]
 )
 def test_launches_and_work_of_a_frame(model, objects):
     """In a bf16 session at 1024 pixels, with the FLOPs of the formulas in docs/kernels/memory_attention.md."""
