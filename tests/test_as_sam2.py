@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import oracle  # makes the official package importable
+import pytest
 import sam2
 
 from sam2fast._official_names import ABSENT
@@ -106,6 +107,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_scripts_written_for_the_original_run():
     """For images, for video, and with a mask generator of their own."""
     scripts = "".join(map(textwrap.dedent, (OFFICIAL_SCRIPT, VIDEO_SCRIPT, DOWNSTREAM_SCRIPT)))

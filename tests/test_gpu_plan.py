@@ -145,6 +145,7 @@ print(_tested(sys.argv[1], Context(torch.device("cpu"), lambda part, row: print(
 """
 
 
+@pytest.mark.long
 def test_a_wrong_row_is_sent_and_fails_its_step(tmp_path):
     (tmp_path / "test_wrong.py").write_text(WRONG)
     command = [sys.executable, "-c", TESTED, str(tmp_path / "test_wrong.py")]

@@ -103,6 +103,7 @@ def test_a_port_that_is_taken(server, data, monkeypatch):
     assert f"sam2fast: cannot listen on 127.0.0.1:{server.port}: Address already in use" in run.stderr
 
 
+@pytest.mark.long
 def test_sigterm_ends_it_during_a_stream(server):
     """The last test with this server. Tracking the whole video would take longer than the timeout."""
     _, connection = start_track(server)
@@ -157,6 +158,7 @@ def test_origins_are_normalised(written, origin):
     assert parse_origin(written) == origin
 
 
+@pytest.mark.long
 def test_a_failed_start_is_one_line(tmp_path):
     """The error occurs in the worker process; the command ends with its own exit code."""
     (tmp_path / "bad.pt").write_bytes(b"no weights")

@@ -98,6 +98,7 @@ def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
     assert {part: seen["graphs"] for part, seen in calls.items()} == dict.fromkeys(calls, 0)
 
 
+@pytest.mark.long
 def test_images(both, calls):
     predictors = [SAM2ImagePredictor(model) for model in both]
     for seed in (0, 1):

@@ -242,7 +242,8 @@ def test_values_that_exclude_each_other():
         build_sam2(TINY, None, device="cpu", hydra_overrides_extra=["model.image_encoder.trunk.embed_dim=48"])
 
 
-@pytest.mark.parametrize("first", ["ours", pytest.param("official", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("first", ["ours", "official"])
 def test_hydras_global_state_is_untouched(first):
     """Both packages build their models in one process, whichever is imported first."""
     ours = "from sam2fast import build_sam2 as build_ours"

@@ -1,6 +1,6 @@
 """The image predictor against the official one, live, on identical tame weights.
 
-One model sees 1024x1024 pixels in every run, the others 512x512, where more windows stick out; all of them see
+A narrow model sees 1024x1024 pixels in every run, published ones fewer, where more windows stick out; all of them see
 1024x1024 among the slow tests.
 """
 
@@ -18,10 +18,10 @@ from sam2fast import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
 # The generations differ in memory only: of base+, one is enough for every run.
-SIZES = [("sam2.1_t", 1024), ("sam2_t", 512), ("sam2.1_b+", 512)]
+SIZES = [("sam2.1_t", 1024, *NARROW), ("sam2_t", 512), ("sam2.1_b+", 320)]
 SLOW_SIZES = [
     pytest.param((size, 1024), marks=pytest.mark.slow)
-    for size in ("sam2_t", "sam2_b+", "sam2.1_b+", "sam2_s", "sam2.1_s", "sam2_l", "sam2.1_l")
+    for size in ("sam2.1_t", "sam2_t", "sam2_b+", "sam2.1_b+", "sam2_s", "sam2.1_s", "sam2_l", "sam2.1_l")
 ]
 
 POINT = {"point_coords": np.array([[310.0, 240.0]]), "point_labels": np.array([1])}
@@ -83,7 +83,11 @@ def predictors(size: str, side: int, *overrides: str) -> tuple[Any, SAM2ImagePre
     return official, ours
 
 
-@pytest.fixture(scope="module", params=SIZES + SLOW_SIZES, ids=lambda size: "-".join(map(str, size)))
+@pytest.fixture(
+    scope="module",
+    params=SIZES + SLOW_SIZES,
+    ids=lambda size: f"{size[0]}-{size[1]}" + "-narrow" * (size[2:] == NARROW),
+)
 def pair(request) -> Pair:
     official, ours = predictors(*request.param)
     official.set_image(random_image())
