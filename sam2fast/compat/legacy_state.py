@@ -24,12 +24,14 @@ PER_OBJECT = (
 def official_session(model: SAM2Base) -> AsDict:
     """A function that makes sessions the original's ``inference_state``.
 
-    It keeps the model's position encodings, which have no weights, and not the model.
+    It keeps the model's position encodings, which have no weights, and not the model. Encoders that a user wrote need
+    not have any: all their sessions are the original's before there is a result.
     """
-    of_memory, of_image = model.memory_encoder.position_encoding, model.image_encoder.neck.position_encoding
+    of_memory = getattr(model.memory_encoder, "position_encoding", None)
+    of_image = getattr(getattr(model.image_encoder, "neck", None), "position_encoding", None)
 
     def as_dict(state: VideoState) -> dict[str, Any]:
-        positions = [of_memory(_blank(state.bank.layout))]
+        positions = [] if of_memory is None else [of_memory(_blank(state.bank.layout))]
         objects = list(state.objects.values())
         session: dict[str, Any] = {
             "images": state.frames,
@@ -41,7 +43,7 @@ def official_session(model: SAM2Base) -> AsDict:
             "device": state.device,
             "storage_device": state.storage_device,
             "cached_features": {},
-            "constants": {"maskmem_pos_enc": positions},
+            "constants": {"maskmem_pos_enc": positions} if positions else {},
             "obj_id_to_idx": {obj_id: i for i, obj_id in enumerate(state.objects)},
             "obj_idx_to_id": dict(enumerate(state.objects)),
             "obj_ids": list(state.objects),

@@ -13,6 +13,8 @@ from torch import Tensor
 from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object, official_session
 from sam2fast.compat.official_flow import OfficialFlow
 from sam2fast.kernels.mask_ops import upsample_masks
+from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
+from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking.eager_runner import fill_holes
 from sam2fast.tracking.outputs import Output
@@ -66,8 +68,12 @@ class PrivateApi(TrackingModel):
         return getattr(self, name) if overridden else None
 
     def _overridden(self) -> str | None:
-        """The first method of the original's flow that a user replaced, if any."""
+        """The first method of the original's flow that a user replaced, or an encoder of another class, if any."""
         own, cls, originals = vars(self), type(self), self._originals  # for speed: this is asked on every frame
+        if not isinstance(self.memory_encoder, MemoryEncoder):
+            return "memory_encoder"
+        if not (isinstance(self.image_encoder, ImageEncoder) and isinstance(self.image_encoder.neck, FpnNeck)):
+            return "image_encoder"  # its position encodings are among its results
         return next((n for n in OF_THE_FLOW if n in own or getattr(cls, n) is not originals[n]), None)
 
     def _as_dict(self) -> AsDict:

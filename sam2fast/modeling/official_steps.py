@@ -43,7 +43,7 @@ class OfficialSteps(nn.Module):
         def _use_mask_as_output(self, *args: Any) -> Heads: ...
         def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool: ...
         def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor: ...
-        def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool) -> Tensor: ...
+        def _memory_and_positions(self, *args: Any) -> tuple[Tensor, list[Tensor] | None]: ...
         def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor: ...
 
     def _prepare_backbone_features(
@@ -250,8 +250,10 @@ class OfficialSteps(nn.Module):
         masks = pred_masks_high_res
         if self.non_overlap_masks_for_mem_enc and not self.training:
             masks = self._apply_non_overlapping_constraints(masks)
-        memory = self.encode_memory(features, masks, object_score_logits, is_mask_from_pts)
-        return memory, [self.memory_encoder.position_encoding(memory).to(memory.dtype)]
+        memory, positions = self._memory_and_positions(features, masks, object_score_logits, is_mask_from_pts)
+        if positions is None:
+            positions = [self.memory_encoder.position_encoding(memory).to(memory.dtype)]
+        return memory, positions
 
     def _chosen_memories(
         self, frame: int, output_dict: Mapping[str, Mapping[int, Output]], num_frames: int, reverse: bool

@@ -356,6 +356,13 @@ class SAM2Base(OfficialSteps):
             scores: ``(B, 1)`` object score logits.
             is_mask_from_pts: the masks come from prompts, and are binarised if so configured.
         """
+        return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
+
+    def _memory_and_positions(
+        self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """:meth:`encode_memory`, and the position encodings of a memory encoder that a user changed."""
+        positions: list[Tensor] | None = None
         if self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training:
             masks = (masks > 0).float()
         else:
@@ -365,11 +372,12 @@ class SAM2Base(OfficialSteps):
         if is_standard(self.memory_encoder):
             memory = self.memory_encoder.features(features, masks)
         else:
-            memory = cast(Tensor, self.memory_encoder(features, masks, skip_mask_sigmoid=True)["vision_features"])
+            out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
+            memory, positions = cast(Tensor, out["vision_features"]), out["vision_pos_enc"]
         if self.no_obj_embed_spatial is not None:
             absence = (scores <= 0)[..., None, None]
             memory = torch.addcmul(memory, absence, self.no_obj_embed_spatial[..., None, None]).to(memory.dtype)
-        return memory
+        return memory, positions
 
     def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
         """Encodings ``(..., C_mem)`` of the temporal distance of object pointers; zeros unless so configured.

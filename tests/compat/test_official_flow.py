@@ -102,6 +102,48 @@ def test_methods_are_called_as_in_the_original(models, folder, where, monkeypatc
     assert {name for name, *_ in seen[0]} == set(DEFINED) - only_in_errors and seen[1] == seen[0]
 
 
+class Encoder(torch.nn.Module):
+    """A user's own class around an encoder or its neck, which changes features and position encodings."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **kwargs):
+        result = self.inner(*args, **kwargs)
+        if not isinstance(result, dict):
+            return result[0], [0.7 * x for x in result[1]]
+        return result | {
+            "vision_features": 1.3 * result["vision_features"],
+            "vision_pos_enc": [0.7 * x for x in result["vision_pos_enc"]],
+        }
+
+
+@pytest.mark.parametrize("name", ["memory_encoder", "image_encoder", "image_encoder.neck"])
+def test_encoders_of_another_class(models, folder, name, caplog):
+    """Their position encodings are used as well; from the start, and replaced in the middle."""
+
+    def replace(model):
+        owner, _, part = name.rpartition(".")
+        owner = model.get_submodule(owner)
+        setattr(owner, part, Encoder(getattr(owner, part)))
+
+    def replaced_later(session):
+        session.points(0, 1, (60, 40, 1))
+        session.propagate(max_frame_num_to_track=2)
+        replace(session.predictor)
+        session.propagate(start_frame_idx=3)
+
+    plain = copy.deepcopy(models)
+    both(models, folder, replaced_later)
+    assert "object by object" in caplog.text
+    for model in plain:
+        replace(model)
+    both(plain, folder, scenario)
+    with pytest.raises(TypeError, match="streams do not call"):
+        plain[1].open_stream().step(np.zeros((90, 120, 3), np.uint8))
+
+
 @pytest.mark.parametrize("name", OF_THE_FLOW)
 def test_each_method_alone_is_noticed(pair, name, monkeypatch, caplog):
     ours = pair[1]
