@@ -179,7 +179,10 @@ class PlainD4sm:
         others = [shown[j] for j in range(3) if j != chosen]
         added = self.introspection.add(frame, float(decoded.ious[chosen]), shown[chosen], others)
         if added:
-            self._add_distractor(frame)
+            # The last memory is always this frame's: ordinary ones before a distractor's are of multiples of five, and
+            # those are not replaced. The published code has a branch for another last one, too.
+            assert self.memories[-1].frame == frame
+            self.pending = Entry(frame, "distractor")
         return chosen, added
 
     def _add_pending(self) -> None:
@@ -200,14 +203,6 @@ class PlainD4sm:
             self.memories[place] = replace(recent[-1], frame=frame)
         if len(self._of("recent")) > DISTRACTORS and len(self.memories) > MEMORIES:
             self._drop_oldest("recent")
-
-    def _add_distractor(self, frame: int) -> None:
-        if self.memories[-1].frame == frame:
-            self.pending = Entry(frame, "distractor")
-            return
-        self.memories.append(Entry(frame, "distractor"))
-        if len(self.memories) > MEMORIES:
-            self._drop_oldest("distractor" if len(self._of("distractor")) > DISTRACTORS else "recent")
 
     def _of(self, kind: str) -> list[Entry]:
         return [one for one in self.memories if one.kind == kind]
