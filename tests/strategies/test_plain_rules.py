@@ -52,6 +52,10 @@ def test_sam2long_pathways_are_equal_until_a_frame_is_uncertain():
     assert plain.track(4, [decoded(0.9, 0.5, 0.7, score=-1.0)] * 3) == [(0, 0), (0, 2), (0, 1)]
     assert plain.totals[0] == pytest.approx(2 * np.log(0.90001) + 0.01 + np.log(0.90001), abs=1e-7)
     assert plain.finish() == {1: 0, 2: 1, 3: 0, 4: 0}
+    # Equal values of a pathway with the object and one without are not the same.
+    differing = [decoded(0.9, 0.5, 0.3, score=score) for score in (1.0, -1.0, 1.0)]
+    plain.totals = [0.0, -0.1, -0.2]
+    assert plain.track(5, differing) == [(0, 0), (1, 0), (0, 1)]
 
 
 def test_sam2long_weights_memories_by_the_rank_of_their_scores():
