@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from plain_distractors import Entry, PlainD4sm, PlainDam4sam, filled, largest_part, overlap
+from plain_distractors import Entry, Introspection, PlainD4sm, PlainDam4sam, filled, largest_part, overlap
 from plain_strategies import Decoded, PlainConfident, PlainSam2Long, PlainSamurai, ranked
 from strategy_histories import SIDE, disc_logits, random_history
 
@@ -90,7 +90,9 @@ def test_dam4sam_chooses_four_conditioning_frames():
     tracked(plain, {}, 40)
     plain.conditioning |= {7, 14, 21, 28, 39}
     assert plain.attend(40).memories == [(28, 6), (0, 6), (21, 6), (14, 6), (39, 0), (35, 1), (30, 2)]
-    assert plain.attend(41).memories[:4] == [(39, 6), (0, 6), (28, 6), (21, 6)]
+    plain.track(40, decoded(0.7))
+    plain.conditioning.add(35)  # which then is no ordinary memory
+    assert plain.attend(41).memories == [(39, 6), (0, 6), (35, 6), (28, 6), (40, 0), (30, 1), (25, 2)]
 
 
 def test_d4sm_counts_rows_along_its_list():
@@ -111,6 +113,30 @@ def test_a_frame_with_one_that_looks_the_same_is_kept(plain):
     added = [plain.track(t, decoded(0.9, masks=frames))[1] for t in range(1, 15)]
     assert [t for t, is_added in enumerate(added, 1) if is_added] == [2, 8, 14]  # not on 1, then every sixth
     assert not plain.track(15, decoded(0.8, masks=frames))[1]  # in fp32, 0.8 is hardly more
+
+
+@pytest.mark.parametrize(("sizes", "is_added"), [
+    ([20] * 3, True),
+    ([20], False),  # the first has no ratio
+    ([20, 0, 20], True),  # frames without the object do not count
+    ([20, 20, 0], False),
+    ([20, 20, 25], False),  # a fourth more than the median
+    ([20, 20, 24], True),
+    ([*[40] * 12, *[20] * 10], True),  # the median is of the ten newest
+    ([*[40] * 12, *[20] * 4], False),
+    ([*[20] * 5, 15, *[0] * 300, 40, 40], True),  # ... among the 300 newest
+])  # fmt: skip
+def test_sizes_for_introspection(sizes, is_added):
+    decided = Introspection(last=0)
+    chosen, other = np.zeros((2, 60, 60), bool)
+    other[50:52, 50:52] = True
+    for t, size in enumerate(sizes):
+        chosen[:] = False
+        chosen[0, :size] = chosen[9, :1] = size > 0
+        chosen[0, size - 1] = False
+        is_last = t == len(sizes) - 1
+        assert decided.add(t, 0.9 if is_last else 0.5, chosen, [other]) == (is_last and is_added)
+    assert decided.sizes == sizes
 
 
 def test_masks_for_introspection():
@@ -135,6 +161,9 @@ def test_the_confident_rule():
     attended = tracked(plain, doubted, 10)
     assert attended.memories == [(0, 6), (9, 0), (8, 1), (7, 2), (6, 3), (4, 4), (2, 5)]
     assert attended.pointers == [(0, 10 / 15), *((t, (i + 1) / 15) for i, t in enumerate([9, 8, 7, 6, 4, 2]))]
+    plain.track(10, decoded(0.9))
+    plain.stride = 2
+    assert plain.attend(11).memories == [(0, 6), (10, 0), (8, 1), (6, 2), (4, 3), (2, 4)]
 
 
 def test_the_confident_rule_backwards_and_beside_prompts():
@@ -148,7 +177,9 @@ def test_the_confident_rule_backwards_and_beside_prompts():
     # The neighbour takes row 0 and rank 1 where it is prompted, too.
     assert plain.attend(5, reverse=True).memories == [(6, 6), (7, 1), (8, 2), (9, 3), (11, 4)]
     assert plain.attend(7).pointers == [(6, 1 / 11)]
-    assert PlainConfident(12, stride=2).attend(5).memories == []
+    for t in (0, 1, 2):
+        plain.track(t, decoded(0.9))
+    assert plain.attend(3).memories == [(6, 6), (2, 0), (1, 1)]  # forward never of frame 0
     plain = PlainConfident(60)
     plain.conditioning = {3, 9, 20, 33, 41}
     for frame in (1, 10, 25, 50):
