@@ -115,6 +115,14 @@ def test_a_frame_with_one_that_looks_the_same_is_kept(plain):
     assert not plain.track(15, decoded(0.8, masks=frames))[1]  # in fp32, 0.8 is hardly more
 
 
+@pytest.mark.parametrize(("plain", "is_added"), [(PlainDam4sam, True), (PlainD4sm, False)])
+def test_boxes_include_their_last_pixel_in_d4sm_alone(plain, is_added):
+    one, wider = np.full((2, SIDE, SIDE), -9.0, np.float32)
+    one[4:10, 4:7] = wider[4:10, 4:8] = 9
+    plain = plain((SIDE, SIDE))  # 2 / 3 are at most 0.7, and 3 / 4 are not
+    assert [plain.track(t, decoded(0.9, masks=[one, one, wider]))[1] for t in (1, 2)] == [False, is_added]
+
+
 @pytest.mark.parametrize(("sizes", "is_added"), [
     ([20] * 3, True),
     ([20], False),  # the first has no ratio

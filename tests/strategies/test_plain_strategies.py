@@ -2,15 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 from plain_distractors import PlainD4sm
-from plain_strategies import Attended, Decoded, Kalman, PlainSamurai, box_iou, xyah
-from strategy_recordings import EVERY, FRAMES, HEIGHT, IMAGE_SIZE, RECIPES, WIDTH, Recording, strategy_clip
-
-from sam2fast import nano
-from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.research import Selection, reaching
-from sam2fast.utils.testing import relative_error
+from plain_strategies import Attended, Kalman, PlainSamurai, box_iou, xyah
+from strategy_recordings import FRAMES, HEIGHT, IMAGE_SIZE, RECIPES, WIDTH, Recording
 
 OBJECTS = [(name, obj) for name, recipe in RECIPES.items() for obj in range(recipe.objects)]
 
@@ -62,37 +56,6 @@ def test_recordings_show_every_rule():
     assert (ious < 0.5).any() and (scores <= -1).any() and ((scores > -1) & (scores <= 0)).any()
     assert d4sm.state.sum(0).min() > 0 and (d4sm.scores[1:] <= 0).any()
     assert (d4sm.memories[-1] >= 0).all()  # full
-
-
-def test_the_package_follows_a_recording():
-    """With SAMURAI's choices made outside, its logits are those of the published code."""
-    recording = Recording.load("samurai_box")
-    plain, now = plain_of("samurai_box", recording), 0
-
-    @reaching(FRAMES)
-    def memories(frame, *rest):
-        nonlocal now
-        now = frame
-        chosen = plain.attend(frame)
-        return Selection(chosen.memories, [(t, round(p * 15)) for t, p in chosen.pointers])
-
-    def mask(masks, ious, scores):
-        return torch.tensor([[plain.track(now, Decoded(masks[0].numpy(), ious[0].numpy(), float(scores[0])))]])
-
-    overrides = [f"++model.image_size={IMAGE_SIZE}"]
-    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", hydra_overrides_extra=overrides)
-    RECIPES["samurai_box"].weights(predictor)
-    predictor.memory_selection, predictor.mask_selection = memories, mask
-    state = predictor.init_state(strategy_clip())
-    predictor.add_new_points_or_box(state, 0, 0, **RECIPES["samurai_box"].points())
-    compared = 0
-    for t, _, logits in predictor.propagate_in_video(state, progress=False):
-        if t % EVERY == 0:
-            expected = torch.from_numpy(recording.logits[t // EVERY])
-            expected = torch.nn.functional.interpolate(expected[None], (HEIGHT, WIDTH), mode="bilinear")[0]
-            assert relative_error(expected, logits[0]) <= 1e-4
-            compared += 1
-    assert compared == len(recording.logits)
 
 
 def test_kalman_filter_on_a_worked_example():

@@ -18,30 +18,21 @@ import oracle  # noqa: F401  (gives the snapshot's sam2 the extension that fills
 import torch
 from float32_memory import Float32Memory
 from PIL import Image
-from strategy_recordings import EVERY, FOLDER, FRAMES, IMAGE_SIZE, RECIPES, Recipe, beside_outlines, disc, strategy_clip
+from strategy_recordings import (
+    EVERY,
+    FOLDER,
+    FRAMES,
+    IMAGE_SIZE,
+    NANO,
+    RECIPES,
+    Recipe,
+    beside_outlines,
+    disc,
+    strategy_clip,
+    write_frames,
+)
 
 CELLS, WIDTH = (IMAGE_SIZE // 16) ** 2, 128  # of a memory; of the model
-LAYER = "++model.memory_attention.layer"
-# Of SAM 2.1 tiny's configuration makes nano's.
-NANO = [
-    f"++model.image_size={IMAGE_SIZE}",
-    "++model.image_encoder.trunk.embed_dim=32",
-    "++model.image_encoder.trunk.stages=[1,2,6,1]",
-    "++model.image_encoder.trunk.global_att_blocks=[4,6,8]",
-    "++model.image_encoder.trunk.window_spec=[8,4,8,4]",
-    f"++model.image_encoder.neck.d_model={WIDTH}",
-    f"++model.image_encoder.neck.position_encoding.num_pos_feats={WIDTH}",
-    "++model.image_encoder.neck.backbone_channel_list=[256,128,64,32]",
-    f"++model.memory_attention.d_model={WIDTH}",
-    "++model.memory_attention.num_layers=3",
-    f"{LAYER}.d_model={WIDTH}",
-    f"{LAYER}.dim_feedforward=512",
-    *(f"{LAYER}.{kind}_attention.embedding_dim={WIDTH}" for kind in ("self", "cross")),
-    *(f"{LAYER}.{kind}_attention.feat_sizes=[8,8]" for kind in ("self", "cross")),
-    f"++model.memory_encoder.in_dim={WIDTH}",
-    f"++model.memory_encoder.mask_downsampler.embed_dim={WIDTH}",
-    f"++model.memory_encoder.fuser.layer.dim={WIDTH}",
-]
 Named = Iterable[tuple[int, int, torch.Tensor]]  # object, frame, what is stored of it
 
 
@@ -127,8 +118,7 @@ def samurai(recipe: Recipe) -> dict[str, Any]:
     model = sam2.build_sam.build_sam2_video_predictor(config, None, device="cpu", hydra_overrides_extra=NANO)
     recipe.weights(model)
     with tempfile.TemporaryDirectory() as folder:
-        for t, image in enumerate(strategy_clip()):
-            Image.fromarray(image).save(Path(folder) / f"{t:05d}.jpg", "PNG")  # without loss, under the asked name
+        write_frames(Path(folder), strategy_clip())
         state = model.init_state(folder)
 
     def outputs() -> dict[int, Any]:
@@ -148,7 +138,7 @@ def samurai(recipe: Recipe) -> dict[str, Any]:
         return found
 
     model.track_step = step
-    model.add_new_points_or_box(state, 0, 0, **recipe.points())
+    model.add_new_points_or_box(state, 0, 0, **recipe.prompt_of(0))
     for _ in model.propagate_in_video(state):
         pass
     for t in range(0, FRAMES, EVERY):

@@ -1,5 +1,6 @@
 """Recordings of published trackers in ``tests/strategies/recorded``: their clip, their weights, and what they hold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from plain_strategies import Attended, Decoded
 from safetensors.torch import load_file
 from torch import nn
@@ -18,6 +20,27 @@ IMAGE_SIZE, HEIGHT, WIDTH, FRAMES = 128, 90, 120, 40
 EVERY = 6  # frames from one whose logits are kept to the next
 STARTS, SPEEDS, RADIUS = ((20, 40), (100, 48)), (4, -4), 14
 AWAY, JUMP = range(14, 19), 30  # the first disc's, and how far down it returns
+# Of the configuration of SAM 2.1 tiny makes nano's.
+LAYER = "++model.memory_attention.layer"
+NANO = [
+    f"++model.image_size={IMAGE_SIZE}",
+    "++model.image_encoder.trunk.embed_dim=32",
+    "++model.image_encoder.trunk.stages=[1,2,6,1]",
+    "++model.image_encoder.trunk.global_att_blocks=[4,6,8]",
+    "++model.image_encoder.trunk.window_spec=[8,4,8,4]",
+    "++model.image_encoder.neck.d_model=128",
+    "++model.image_encoder.neck.position_encoding.num_pos_feats=128",
+    "++model.image_encoder.neck.backbone_channel_list=[256,128,64,32]",
+    "++model.memory_attention.d_model=128",
+    "++model.memory_attention.num_layers=3",
+    f"{LAYER}.d_model=128",
+    f"{LAYER}.dim_feedforward=512",
+    *(f"{LAYER}.{kind}_attention.embedding_dim=128" for kind in ("self", "cross")),
+    *(f"{LAYER}.{kind}_attention.feat_sizes=[8,8]" for kind in ("self", "cross")),
+    "++model.memory_encoder.in_dim=128",
+    "++model.memory_encoder.mask_downsampler.embed_dim=128",
+    "++model.memory_encoder.fuser.layer.dim=128",
+]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -44,9 +67,11 @@ class Recipe:
         model.load_state_dict(weights)
         return model
 
-    def points(self) -> dict[str, Any]:
-        """The prompt on the first disc, as arguments of ``add_new_points_or_box``."""
-        x, y = STARTS[0]
+    def prompt_of(self, obj: int) -> dict[str, Any]:
+        """The prompt on a disc, as arguments of ``add_new_points_or_box``, or of ``add_new_mask``."""
+        if self.prompt == "mask":
+            return {"mask": disc(0, obj)}
+        x, y = STARTS[obj]
         if self.prompt == "click":
             return {"points": [[x, y]], "labels": [1]}
         return {"box": [x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS]}
@@ -117,6 +142,14 @@ def strategy_clip() -> list[NDArray[np.uint8]]:
             image[disc(t, obj)] = stripes[disc(t, obj)]
         images.append(image.clip(0, 255).astype(np.uint8))
     return images
+
+
+def write_frames(folder: Path, images: Sequence[NDArray[np.uint8]]) -> Path:
+    """A folder as the official predictor reads it, whose frames lose nothing: PNG under the names that it asks for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for t, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{t:05d}.jpg", "PNG")
+    return folder
 
 
 def beside_outlines(masks: Any) -> NDArray[np.float32]:
