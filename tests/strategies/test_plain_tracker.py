@@ -35,7 +35,7 @@ def official():
     return sam2.build_sam.build_sam2_video_predictor(CONFIG, None, device="cpu", hydra_overrides_extra=NANO)
 
 
-@pytest.mark.parametrize(("name", "obj"), [("samurai_click", 0), ("d4sm", 1)])
+@pytest.mark.parametrize(("name", "obj"), [("samurai_box", 0), ("samurai_click", 0), ("d4sm", 1)])
 def test_logits_are_those_of_the_published_code(name, obj, official, frames):
     recipe, recording = RECIPES[name], Recording.load(name)
     strategy = PlainSamurai(IMAGE_SIZE, FRAMES) if recipe.tracker == "samurai" else PlainD4sm((HEIGHT, WIDTH))
@@ -46,18 +46,31 @@ def test_logits_are_those_of_the_published_code(name, obj, official, frames):
 
 
 def test_equal_pathways_are_one(official, frames):
-    """SAM2Long without an uncertain frame; with uncertain ones, pathways differ."""
+    """SAM2Long without an uncertain frame."""
     recipe = RECIPES["samurai_box"]
     recipe.weights(official)
-    kinds = (1, -1.0), (2, -1.0), (2, 100.0)
-    one, copies, others = (
-        run(official, frames, PlainSam2Long(FRAMES, paths, uncertainty=u), 7, **recipe.prompt_of(0))
-        for paths, u in kinds
+    one, two = (
+        run(official, frames, PlainSam2Long(FRAMES, paths, uncertainty=-1), 6, **recipe.prompt_of(0))
+        for paths in (1, 2)
     )
-    assert all(torch.equal(a, b) for a, b in zip(one.masks, copies.masks, strict=True))
-    assert [len(attended) for attended in others.attended] == [1, 2, 2, 2, 2, 2]
-    assert len({tuple(kept[0]) for kept in others.decided}) > 1
-    assert not torch.equal(one.masks[-1], others.masks[-1])
+    assert all(torch.equal(a, b) for a, b in zip(one.masks, two.masks, strict=True))
+
+
+def test_masks_are_those_of_the_best_pathway_when_the_video_ends(official, frames):
+    recipe, seen, paths = RECIPES["samurai_box"], [], 2
+    recipe.weights(official)
+    hook = official.sam_mask_decoder.register_forward_hook(lambda module, args, found: seen.append(found[0][0]))
+    strategy = PlainSam2Long(FRAMES, paths, uncertainty=100)
+    found = run(official, frames, strategy, 9, **recipe.prompt_of(0))
+    hook.remove()
+    assert [len(attended) for attended in found.attended] == [1, *[paths] * 7]
+    parents = []
+    for t, slot in strategy.finish().items():
+        parent, chosen = found.decided[t - 1][slot]
+        # Of the prompt, of the first frame, and then of each pathway.
+        assert torch.equal(found.masks[t], seen[1 if t == 1 else 2 + paths * (t - 2) + parent][chosen])
+        parents.append(parent)
+    assert 0 < sum(parents) < len(parents)
 
 
 def test_factors_scale_keys_alone(official, frames):
