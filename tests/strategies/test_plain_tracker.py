@@ -86,18 +86,18 @@ def test_factors_scale_keys_alone(official, frames):
     torch.testing.assert_close(ratio[-pointers:], torch.full_like(ratio[-pointers:], 0.95), atol=1e-3, rtol=0)
 
 
-def test_distractors_are_encoded_anew_by_dam4sam_alone(official, frames, monkeypatch):
-    recipe, anew = RECIPES["d4sm"], []
+def test_distractors_are_encoded_again_by_dam4sam_alone(official, frames, monkeypatch):
+    recipe, again = RECIPES["d4sm"], []
     encode = official._encode_new_memory
     monkeypatch.setattr(
-        official, "_encode_new_memory", lambda **given: anew.append(given["is_mask_from_pts"]) or encode(**given)
+        official, "_encode_new_memory", lambda **given: again.append(given["is_mask_from_pts"]) or encode(**given)
     )
     recipe.weights(official)
     added = {}
     for strategy in (PlainDam4sam((HEIGHT, WIDTH)), PlainD4sm((HEIGHT, WIDTH)), PlainConfident(FRAMES)):
         found = run(official, frames, strategy, 8, **recipe.prompt_of(1))
         added[type(strategy)] = [t for t, one in enumerate(found.decided, 1) if not isinstance(one, int) and one[1]]
-        assert [t for t, is_anew in enumerate(anew[-7:], 1) if is_anew] == (
+        assert [t for t, is_again in enumerate(again[-7:], 1) if is_again] == (
             added[PlainDam4sam] if isinstance(strategy, PlainDam4sam) else []
         )
     assert added[PlainDam4sam] and added[PlainD4sm]

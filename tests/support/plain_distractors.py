@@ -79,7 +79,7 @@ class Introspection:
 
 
 class PlainDam4sam:
-    """Frames that show a distractor become conditioning ones, and their memories are encoded anew.
+    """Frames that show a distractor become conditioning ones, and their memories are encoded again.
 
     Args:
         video_size: height and width.
@@ -94,7 +94,7 @@ class PlainDam4sam:
         self.visible: dict[int, int] = {}  # frame -> low-resolution pixels of the mask
 
     def track(self, frame: int, decoded: Decoded) -> tuple[int, bool]:
-        """The chosen candidate, and whether the frame becomes a conditioning one, to be encoded anew."""
+        """The chosen candidate, and whether the frame becomes a conditioning one, to be encoded again."""
         decoded, chosen = decoded.present(0.0), decoded.argmax()
         self.visible[frame] = int((decoded.masks[chosen] > 0).sum())
         shown = enlarged(decoded.masks, self.video_size) > 0
