@@ -1,0 +1,150 @@
+"""Synthetic clips for tracking strategies, with exact masks: J&F of nano on each kind.
+
+    python examples/strategy_clips.py                       # 50 of each kind
+    python examples/strategy_clips.py --clips 3 --show out  # and a GIF of each, with outlines of the masks
+
+Kinds: two objects that look the same cross, or turn back where they meet (``crossing``); an object stays behind
+something for longer than memories reach (``hidden``), or leaves and comes back at the other side (``returning``), while
+another one that looks the same is there.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from shared import finish, nano, variants
+
+from sam2fast.training.data.clip import Clip
+from sam2fast.training.data.synthetic.compositing import SceneObject
+from sam2fast.training.data.synthetic.motion import Floats, affine
+from sam2fast.training.data.synthetic.scene import random_scene
+from sam2fast.training.data.synthetic.sprites import Sprite, one_part_sprite, random_sprite, recolour_sprite
+from sam2fast.training.data.synthetic.textures import random_texture
+
+KINDS = ("crossing", "hidden", "returning")
+SIZE, COUNT = 256, 50
+AREA, LONGEST, LEAST_FILLED = 0.03, 0.25, 0.42  # of an object, as shares of the frame, its side and the object's square
+WALL = 0.36  # width of what hides an object
+AWAY = (9, 20)  # for so many frames; memories are of 7, and of one more on the first
+
+
+def strategy_clip(kind: str, index: int, size: int = SIZE) -> Clip:
+    """One clip, the same for the same arguments: 24 to 48 frames, of one object, or two that cross."""
+    rng = np.random.default_rng([KINDS.index(kind), index])
+    one = _compact_sprite(rng, size)
+    other, low, high = recolour_sprite(rng, one), rng.uniform(0.25, 0.4), rng.uniform(0.6, 0.75)
+    if kind == "crossing":
+        path, meeting = _crossing(rng)
+        y = rng.uniform(0.4, 0.6)
+        drawn = [(one, path, y), (other, meeting, y + rng.normal(0, 0.02))]
+        order, labelled = list(rng.permutation(2)), [0, 1]
+    else:
+        path = _hidden(rng) if kind == "hidden" else _returning(rng)
+        beside = np.full(len(path), rng.choice([0.2, 0.8]))
+        drawn = [(one, path, low), (other, beside, high)]
+        if kind == "hidden":
+            wall = one_part_sprite(random_texture(rng, (round(WALL * size), 2 * size)).convert("RGBA"))
+            drawn.append((wall, np.full(len(path), 0.5), 0.5))
+        order, labelled = list(range(len(drawn))), [0]
+    scene = random_scene(rng, size, len(path), 0.0, None, 1.0, True)
+    is_upright, is_reverse = rng.random(2) < 0.5  # along y instead of x, from the right instead of the left
+    objects: list[SceneObject] = []
+    for number in order:
+        sprite, x, y = drawn[number]
+        turn = 0.0 if number == 2 else rng.normal(0, 0.03)
+        objects.append(_moving(sprite, 1 - x if is_reverse else x, y, turn, bool(is_upright), size, scene.times))
+    shown = [scene.render(rng, objects, t) for t in range(len(path))]
+    numbers = np.array([order.index(number) + 1 for number in labelled])
+    masks = np.stack([owner == numbers[:, None, None] for _, owner in shown])
+    ids = tuple(range(1, len(labelled) + 1))
+    return Clip(np.stack([pixels for pixels, _ in shown]), masks, f"{kind}/{index}", ids, tuple(range(len(path))))
+
+
+def _compact_sprite(rng: np.random.Generator, size: int) -> Sprite:
+    """An object that hides another one of its kind when it is in front of it."""
+    while True:
+        sprite = random_sprite(rng, AREA * size**2, LONGEST * size, None, None)
+        if len(sprite) == 1 and np.mean(np.asarray(sprite[0].image.getchannel(3)) > 127) > LEAST_FILLED:
+            return sprite
+
+
+def _crossing(rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Positions of two that pass each other, or turn back when one hides most of the other."""
+    progress = np.linspace(0, 1, int(rng.integers(24, 33)))
+    there, start = rng.uniform(0.85, 1.1), rng.uniform(0.14, 0.22)
+    if rng.random() < 0.3:
+        progress = 0.46 * (1 - np.abs(2 * progress - 1))
+    one = start + progress * (1 - 2 * start)
+    return one, 1 - start - (progress * there) * (1 - 2 * start)
+
+
+def _hidden(rng: np.random.Generator) -> Floats:
+    """Positions of one that comes to the middle, stays and goes on."""
+    come, stay, leave = int(rng.integers(10, 14)), int(rng.integers(*AWAY)), int(rng.integers(10, 14))
+    return np.r_[np.linspace(0.14, 0.5, come), np.full(stay, 0.5), np.linspace(0.5, 0.86, leave)]
+
+
+def _returning(rng: np.random.Generator) -> Floats:
+    """Positions of one that leaves the frame and comes in at the other side."""
+    leave, away, come = int(rng.integers(10, 14)), int(rng.integers(*AWAY)), int(rng.integers(10, 14))
+    return np.r_[np.linspace(0.5, 1.2, leave), np.full(away, 2.0), np.linspace(-0.2, 0.5, come)]
+
+
+def _moving(
+    sprite: Sprite, x: Floats, y: float, turn: float, is_upright: bool, size: int, times: Floats
+) -> SceneObject:
+    """A sprite along these positions, in shares of the frame, that turns by so many radians a frame."""
+    still = np.zeros(len(x))
+    angle = np.arange(len(x)) * turn
+    places = (still + y, x) if is_upright else (x, still + y)
+    if is_upright:
+        angle = angle + np.pi / 2
+    return SceneObject(sprite, affine(still + 1, angle, still, still, size * places[0], size * places[1]), times)
+
+
+def write_gif(clip: Clip, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    images = []
+    for frame, masks in zip(clip.frames, clip.masks, strict=True):
+        image = frame.copy()
+        for mask, colour in zip(masks, ((255, 0, 0), (0, 255, 0)), strict=False):
+            image[_outline(mask)] = colour
+        images.append(Image.fromarray(image))
+    images[0].save(folder / f"{clip.name.replace('/', '_')}.gif", save_all=True, append_images=images[1:], duration=80)
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    inner = mask.copy()
+    for axis in (0, 1):
+        inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
+    return mask & ~inner
+
+
+def main(options: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=COUNT, help="of each kind (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=SIZE, help="side of the frames (default: %(default)s)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--show", help="a folder for GIFs")
+    parser.add_argument("--out", type=Path, help="a JSON file for the rows")
+    args, start = parser.parse_args(options), time.perf_counter()
+    predictor, rows = nano(args.device), []
+    for kind in args.kinds:
+        clips = [strategy_clip(kind, index, args.size) for index in range(args.clips)]
+        for clip in clips if args.show else ():
+            write_gif(clip, Path(args.show))
+        with torch.inference_mode():
+            rows += [
+                {"clips": kind, "rules": rules, **found} for rules, found in variants(predictor, clips, {"sam2": {}})
+            ]
+    finish(args, start, rows)
+
+
+if __name__ == "__main__":
+    main()

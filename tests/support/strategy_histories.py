@@ -1,0 +1,55 @@
+"""Random histories of the decoder's outputs, in which every rule of the tracking strategies is reached."""
+
+import numpy as np
+from numpy.typing import NDArray
+from plain_strategies import Decoded, Floats
+
+SIDE = 16  # of the masks
+# Predicted IoU of the best candidate and object score (mean, spread) while a regime lasts.
+REGIMES = {
+    "certain": ((0.92, 0.04), (6.0, 2.0)),
+    "doubtful": ((0.55, 0.12), (1.0, 1.0)),
+    "poor": ((0.25, 0.1), (0.5, 1.0)),
+    "nearly gone": ((0.5, 0.2), (-0.5, 0.6)),
+    "gone": ((0.4, 0.3), (-4.0, 2.0)),
+}
+
+
+def disc_logits(centre: Floats, radius: float) -> Floats:
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    return 3 * (radius - np.hypot(x - centre[0], y - centre[1]))
+
+
+def random_history(seed: int, frames: int) -> list[Decoded]:
+    """What the decoder says on frames 1 to ``frames`` about one object.
+
+    The candidates are the object, the object a little larger, and the object with one that looks like it. Many IoUs and
+    scores are rounded, so that some are equal and some lie on the thresholds.
+    """
+    rng = np.random.default_rng(seed)
+    place, other, regime = rng.uniform(2, SIDE - 2, 2), rng.uniform(0, SIDE, 2), "certain"
+    history = []
+    for _ in range(frames):
+        if rng.random() < 0.2:
+            regime = str(rng.choice(list(REGIMES), p=[0.4, 0.2, 0.15, 0.1, 0.15]))
+        (iou, iou_spread), (score, score_spread) = REGIMES[regime]
+        place = np.clip(place + rng.normal(0, 0.5, 2), -2, SIDE + 1)
+        other = np.clip(other + rng.normal(0, 0.3, 2), 0, SIDE)
+        ious = rng.normal(iou, iou_spread) - np.abs(rng.normal(0, 0.08, 3)) * (rng.permutation(3) > 0)
+        value = rng.normal(score, score_spread)
+        if rng.random() < 0.5:
+            ious, value = ious.round(1), round(value, 1)
+        masks = _candidates(rng, place, other)[rng.permutation(3)]
+        history.append(Decoded(masks, ious.clip(0, 1).astype(np.float32), float(np.float32(value))))
+    return history
+
+
+def _candidates(rng: np.random.Generator, place: Floats, other: Floats) -> NDArray[np.float32]:
+    radius = rng.uniform(2.2, 2.6)
+    mask = disc_logits(place, radius)
+    if rng.random() < 0.3:
+        mask = np.minimum(mask, -disc_logits(place, 0.8))  # a hole
+    if rng.random() < 0.05:
+        mask = mask - 100  # empty
+    both = np.maximum(mask, disc_logits(other, radius))
+    return np.stack([mask, disc_logits(place, radius + 0.7), both]).astype(np.float32)
