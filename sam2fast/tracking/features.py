@@ -1,7 +1,7 @@
 """Features of frames that the image encoder has computed, kept for a while and reused for similar frames."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -126,12 +126,13 @@ class FeatureCache:
                 key, _ = self.kept.popitem(last=False)
                 self._waits.pop(key, None)
 
-    def read(self, plan: EncodingPlan) -> list[FrameFeatures]:
-        """Features of a plan's frames after :meth:`store`; the current stream waits until they are computed."""
-        found = []
-        for t in plan.frames:
-            features = self.kept[t, plan.kind]
-            self._await((t, plan.kind), features)
+    def read(self, frames: Iterable[int]) -> list[FrameFeatures]:
+        """Features of frames that are kept, used last now; the current stream waits until they are computed."""
+        kind, found = autocast_dtype(self._device), []
+        for t in frames:
+            features = self.kept[t, kind]
+            self.kept.move_to_end((t, kind))
+            self._await((t, kind), features)
             found.append(features)
         return found
 

@@ -107,7 +107,7 @@ class GraphRunner:
         integers = StepTables.integers(shape, rows, pinned=self._device.type == "cuda")
         buffers = workspace.step(model, given, shape, integers)
         # A copy: the next step overwrites the buffers.
-        results = PackedResults.of(*(x[:count] for x in (buffers.masks, buffers.ious, buffers.scores)))
+        results = PackedResults.of(buffers.masks[:count], buffers.ious[:count], buffers.scores[:count])
         return StepOutput(results, pointers[:count], [(page,) for page in memories[:count]])
 
     @torch.inference_mode()

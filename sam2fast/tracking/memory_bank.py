@@ -1,5 +1,6 @@
 """Memories of a session in pools of pages, and the integer tables that say which object attends to which page."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -25,7 +26,7 @@ ABSENT = (-1, 0, -1, 0, 0, 0)
 
 def bucket(count: int) -> int:
     """The smallest bucket that holds ``count``; beyond the largest its multiples."""
-    return next((size for size in BUCKETS if size >= count), -(-count // BUCKETS[-1]) * BUCKETS[-1])
+    return BUCKETS[bisect_left(BUCKETS, count)] if count <= BUCKETS[-1] else -(-count // BUCKETS[-1]) * BUCKETS[-1]
 
 
 # The pages of a spatial memory: one page with the whole map. Where memories are pooled, a page with the means of 2x2
@@ -36,8 +37,10 @@ Memory: TypeAlias = tuple[Page, ...]
 class AttendedPages(NamedTuple):
     """What one object attends to."""
 
-    memories: list[tuple[Page, int]]  # a page and its AttendedMemory.page_time
-    pointers: list[tuple[Page, int]]  # a page and the distance in frames
+    pages: list[Page]  # of memories
+    times: list[int]  # of each page its AttendedMemory.page_time
+    pointers: list[Page]
+    distances: list[int]  # of each pointer, in frames
     conditioning: int  # how many conditioning frames may be among them, besides the recent frames
 
 
@@ -78,6 +81,7 @@ class MemoryBank:
     def __init__(self, layout: MemoryLayout, approximations: Approximations = EXACT, fp8: Fp8 = False) -> None:
         self.layout = layout
         self.approximations = approximations
+        self.is_pooled = approximations.pooled_memory  # whether pages are quarters and means
         self.fp8: Fp8 = fp8
         self.pending = PendingCopies()
         self.memories: PagePool | None = None  # made with the first memory, whose dtype it takes
@@ -95,11 +99,6 @@ class MemoryBank:
         self.pointers.begin_step()
         if self.memories is not None:
             self.memories.begin_step()
-
-    @property
-    def is_pooled(self) -> bool:
-        """Whether pages are quarters and means."""
-        return self.approximations.pooled_memory
 
     @property
     def pages_of_conditioning(self) -> int:
@@ -174,10 +173,10 @@ class MemoryBank:
         """The rows of the first four :class:`StepTables`; those of the pools are valid until the next step."""
         assert self.memories is not None
         return [
-            [self.memories.rows(page for page, _ in o.memories) for o in objects],
-            [[time for _, time in o.memories] for o in objects],
-            [self.pointers.rows(page for page, _ in o.pointers) for o in objects],
-            [[distance for _, distance in o.pointers] for o in objects],
+            [self.memories.rows(o.pages) for o in objects],
+            [o.times for o in objects],
+            [self.pointers.rows(o.pointers) for o in objects],
+            [o.distances for o in objects],
         ]
 
 
@@ -238,7 +237,7 @@ class StepTables(NamedTuple):
                 values += [absent] * (columns - len(row))
             values += [absent] * (columns * (rows - len(table)))
             values += [0] * (-len(values) % ALIGNMENT)
-        integers = torch.empty(cls.size(shape), dtype=torch.int32, device="cpu", pin_memory=pinned)
+        integers = torch.empty(len(values), dtype=torch.int32, device="cpu", pin_memory=pinned)
         integers.numpy()[:] = values
         return integers
 

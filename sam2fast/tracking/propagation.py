@@ -83,11 +83,12 @@ def track_frame(
     one batch.
     """
     to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
-    prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}
-    results, parts = dict(prompted), []
-    if prompted:
-        low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
-        parts.append(TrackScores.of(list(prompted.values()), low_res))
+    if len(to_track) == len(objects):
+        new, scores = tracker.track(state, list(objects.values()), frame, reverse)
+        return dict(zip(objects, new, strict=True)), scores
+    prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if obj_id not in to_track}
+    low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
+    results, parts = dict(prompted), [TrackScores.of(list(prompted.values()), low_res)]
     if to_track:
         new, scores = tracker.track(state, list(to_track.values()), frame, reverse)
         results.update(zip(to_track, new, strict=True))

@@ -37,7 +37,7 @@ from sam2fast.tracking.eager_runner import (
     gather_memory,
     predict,
 )
-from sam2fast.tracking.features import FEATURES_KEPT, EncodingPlan, FeatureCache, FrameFeatures
+from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.model_identity import OpenedWith
@@ -236,17 +236,16 @@ class Tracker:
                 self._encode(state, missing, count, graphs)
 
     def _features(self, state: VideoState, frames: Sequence[int]) -> list[FrameFeatures]:
-        return state.features.read(self._encode(state, frames, len(frames)))
+        if not all(map(state.features.keeps, frames)):
+            self._encode(state, frames, len(frames))
+        return state.features.read(frames)
 
-    def _encode(
-        self, state: VideoState, frames: Sequence[int], batch: int, ahead: GraphRunner | None = None
-    ) -> EncodingPlan:
+    def _encode(self, state: VideoState, frames: Sequence[int], batch: int, ahead: GraphRunner | None = None) -> None:
         plan = state.features.plan(frames)
         new, encoded = plan.to_encode, None
         if new:
             encoded = (ahead or self.runner).encode(self.model, state.frames, new, ahead is not None)
         state.features.store(plan, encoded, batch)
-        return plan
 
     @_one_step
     def predict_prompted(
@@ -317,7 +316,7 @@ class Tracker:
     ) -> list[AttendedPages]:
         """The memories and pointers that each object attends to on the frame."""
         if not self.model.num_maskmem:
-            return [AttendedPages([], [], 0) for _ in objects]
+            return [AttendedPages([], [], [], [], 0) for _ in objects]
         custom = self.options.memory_selection
         select = select_memories if custom is None else custom_selection(custom, rules, state.max_history)
         selections = [select(frame, o.conditioning, o.tracked, state.num_frames, reverse, rules) for o in objects]
@@ -351,17 +350,21 @@ def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResul
 
 def _pages(bank: MemoryBank, tracked: TrackedObject, selection: Selection, rules: MemoryRules) -> AttendedPages:
     """The pages of the selected frames."""
-    memories: list[tuple[Page, int]] = []
+    pages: list[Page] = []
+    times: list[int] = []
     for t, row in selection.memories:
         memory, conditioning = tracked.kept_on(t).memory, t in tracked.conditioning and row == rules.num_maskmem - 1
         assert memory is not None
-        memories += bank.pages_to_attend(memory, row, conditioning, rules.num_maskmem)
+        for page, time in bank.pages_to_attend(memory, row, conditioning, rules.num_maskmem):
+            pages.append(page)
+            times.append(time)
     # A custom selection may be longer than the model's. What exceeds it counts as conditioning frames.
     limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
-    beyond = -(-(len(memories) - rules.recent) // bank.pages_of_conditioning)
+    beyond = -(-(len(pages) - rules.recent) // bank.pages_of_conditioning)
     more = max(beyond, len(selection.pointers) - (rules.max_pointers - 1))
-    pointers = [(tracked.kept_on(t).pointer, distance) for t, distance in selection.pointers]
-    return AttendedPages(memories, pointers, max(min(len(tracked.conditioning), limit), more))
+    pointers = [tracked.kept_on(t).pointer for t, _ in selection.pointers]
+    distances = [distance for _, distance in selection.pointers]
+    return AttendedPages(pages, times, pointers, distances, max(min(len(tracked.conditioning), limit), more))
 
 
 def _to_track(objects: Iterable[TrackedObject], frames: Iterable[int]) -> list[int]:

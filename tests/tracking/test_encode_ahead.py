@@ -105,3 +105,8 @@ def test_cached_features_are_waited_for(fast, video):
         assert [frame for frame, _ in cache.awaited()] == [0, 2, 1]
         assert [id(features) for features in waits] == [id(cache.kept[key]) for key in order[1:]]
     assert list(cache.kept) == order and cache.encoded == 3
+
+    waits.clear()
+    second, first = cache.read([2, 0])
+    assert [id(features) for features in waits] == [id(second)] and first is cache.kept[order[0]]
+    assert [frame for frame, _ in cache.kept] == [1, 2, 0], "those used last are dropped last"
