@@ -4,9 +4,9 @@
 
 The photographs are those of ``mini_photographs.txt``, at most ``--count``. Clicks lie on a grid of four by four. SAM 2
 tiny's mask at 1024 pixels serves as ground truth where it is confident: predicted IoU at least 0.85, stable under a
-shift of the threshold, between 0.5 and 60 percent of the image, and not found by an earlier click. Measured by the IoU of the
-mask scored highest and of the best of three: mini as it is shipped, the same cut from tiny without rounding, nano, and
-tiny at 512 pixels.
+shift of the threshold, between 0.5 and 60 percent of the image, and not found by an earlier click. Measured by the IoU
+of the mask scored highest and of the best of three: mini as shipped, the same cut from tiny without rounding, nano,
+and tiny at 512 pixels.
 
 The file gets a line per photograph; a run that was stopped goes on after the last one.
 """
