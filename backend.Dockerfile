@@ -2,7 +2,7 @@
 ARG BASE_IMAGE=python:3.12-slim
 FROM ${BASE_IMAGE}
 
-# nano, tiny, small, base_plus or large
+# mini, nano, tiny, small, base_plus or large
 ARG MODEL_SIZE=base_plus
 # API_URL is the server's address for clients; it answers only under this name and localhost.
 ENV MODEL_SIZE=${MODEL_SIZE} \
@@ -25,7 +25,7 @@ RUN pip install --no-cache-dir --constraint /opt/sam2fast/source/constraints.txt
 
 # The checkpoint must be readable by the user below.
 RUN mkdir --parents /opt/sam2fast/checkpoints /data \
-    && { [ "${MODEL_SIZE}" = nano ] || sam2fast download --to /opt/sam2fast/checkpoints "${MODEL_SIZE}"; } \
+    && { [ "${MODEL_SIZE}" = mini ] || [ "${MODEL_SIZE}" = nano ] || sam2fast download --to /opt/sam2fast/checkpoints "${MODEL_SIZE}"; } \
     && chmod --recursive a+rX /opt/sam2fast/checkpoints \
     && useradd --create-home --uid 1000 demo \
     && chown demo /data

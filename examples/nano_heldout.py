@@ -1,8 +1,9 @@
-"""How good nano, or a checkpoint fine-tuned from it, is on images and clips that it has never seen.
+"""How good nano or mini, or a checkpoint fine-tuned from one of them, is on images and clips that it has never seen.
 
     python examples/nano_heldout.py                                 # on synthetic ones
     python examples/nano_heldout.py --media FOLDER                  # made of photographs and cut-outs of one's own
     python examples/nano_heldout.py --checkpoint runs/nano_own_masks/checkpoints/averaged.pt
+    python examples/nano_heldout.py --model mini --images 0 --trained-only
 
 nano's card was measured on 300 images and 80 clips of photographs and cut-outs that were set aside before the first
 training step, by a hash of their names. Beside the model stand an untrained one, and for clips the first frame's true
@@ -21,17 +22,17 @@ from tqdm import tqdm
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.evaluation.j_and_f import jaccard
-from sam2fast.nano import CONFIG, WEIGHTS
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
+from sam2fast.utils.embedded import EMBEDDED
 
 IMAGES = {"num_frames": 1, "max_objects": 5}
 CLIPS = {"num_frames": 12, "max_objects": 3}
 
 
-def clips(media: Path | None, count: int, seed: int, kind: dict[str, int]) -> list[Clip]:
-    dataset = SyntheticClips(size=256, media=media, procedural=0.4, motion=1.0, length=count, seed=seed, **kind)
+def clips(media: Path | None, count: int, seed: int, kind: dict[str, int], size: int) -> list[Clip]:
+    dataset = SyntheticClips(size=size, media=media, procedural=0.4, motion=1.0, length=count, seed=seed, **kind)
     return [dataset.sample(i, np.random.default_rng([seed, i])) for i in range(count)]
 
 
@@ -58,20 +59,25 @@ def on_clips(predictor: Any, videos: list[Clip], prompt: str) -> dict[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, help="photographs and cut-outs that were not trained on")
-    parser.add_argument("--checkpoint", type=Path, default=WEIGHTS)
+    parser.add_argument("--model", choices=("nano", "mini"), default="nano")
+    parser.add_argument("--checkpoint", type=Path, help="default: the model's weights in the package")
+    parser.add_argument("--trained-only", action="store_true", help="without the untrained model")
+    parser.add_argument("--size", type=int, default=256, help="of the clips, in pixels")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--clips", type=int, default=80)
     parser.add_argument("--seed", type=int, default=9_001, help="of the images; one more is that of the clips")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    images = clips(args.media, args.images, args.seed, IMAGES)
-    videos = clips(args.media, args.clips, args.seed + 1, CLIPS)
+    embedded = EMBEDDED[f"sam2fast/{args.model}"]
+    images = clips(args.media, args.images, args.seed, IMAGES, args.size)
+    videos = clips(args.media, args.clips, args.seed + 1, CLIPS, args.size)
     still = (np.repeat(clip.masks[:1], len(clip.masks), axis=0) for clip in videos)
     results: dict[str, Any] = {"still": {"clips": measured(still, videos)}}
-    for name, checkpoint in (("model", args.checkpoint), ("untrained", None)):
+    models = {"model": args.checkpoint or embedded.weights} | ({} if args.trained_only else {"untrained": None})
+    for name, checkpoint in models.items():
         torch.manual_seed(0)
-        predictor = build_sam2_video_predictor(CONFIG, checkpoint, device=args.device)
-        results[name] = {"images": on_images(SAM2ImagePredictor(predictor), images)}
+        predictor = build_sam2_video_predictor(embedded.config, checkpoint, device=args.device)
+        results[name] = {"images": on_images(SAM2ImagePredictor(predictor), images)} if images else {}
         results[name] |= {f"clips_{prompt}": on_clips(predictor, videos, prompt) for prompt in ("click", "mask")}
     print(json.dumps(results, indent=1))
 

@@ -152,8 +152,8 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         """Loads a model and returns a generator for it.
 
         Args:
-            model_id: ``sam2fast/nano``, which is part of the package, a Hugging Face id, or a local checkpoint; see
-                :func:`~sam2fast.build_sam.build_sam2_hf`.
+            model_id: ``sam2fast/mini`` or ``sam2fast/nano``, which are in the package, a Hugging Face id, or a local
+                checkpoint; see :func:`~sam2fast.build_sam.build_sam2_hf`.
             **kwargs: for ``build_sam2_hf`` and the constructor.
         """
         return cls(resolve_name("sam2fast.build_sam.build_sam2_hf")(model_id, **kwargs), **kwargs)

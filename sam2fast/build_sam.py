@@ -9,7 +9,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
 from sam2fast.checkpoints.weight_files import SUFFIXES
@@ -22,6 +21,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import Approximations, ApproximationsLike
 from sam2fast.utils.devices import available_device
+from sam2fast.utils.embedded import EMBEDDED
 from sam2fast.utils.thread_guard import limit_threads_after_fork
 
 # Makes `from sam2fast.build_sam import` look up absent names as submodules, where those of forks raise an ImportError
@@ -141,7 +141,8 @@ def build_sam2_video_predictor(
 def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
     """:func:`build_sam2` with a published model, such as ``facebook/sam2.1-hiera-tiny``, or a local checkpoint.
 
-    ``sam2fast/nano`` is part of the package: it needs no network, and its default ``device`` is ``auto``.
+    ``sam2fast/nano`` and ``sam2fast/mini`` are part of the package: they need no network, and their default ``device``
+    is ``auto``.
 
     Args:
         model_id: the path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
@@ -193,8 +194,8 @@ def _pretrained(
 
 
 def _is_published(model_id: str | Path) -> bool:
-    # Ids win over paths: the original knows ids only, and nano's id is also a folder of a checkout.
-    return model_id == nano.MODEL_ID or model_id in HF_MODEL_ID_TO_FILENAMES
+    # Ids win over paths: the original knows ids only, and those of the package are also folders of a checkout.
+    return model_id in EMBEDDED or model_id in HF_MODEL_ID_TO_FILENAMES
 
 
 def _is_path(model_id: str | Path) -> bool:
@@ -204,9 +205,9 @@ def _is_path(model_id: str | Path) -> bool:
 
 
 def _hf_download(model_id: str) -> tuple[str, str]:
-    """Configuration name and local checkpoint of nano or of an official Hugging Face id."""
-    if model_id == nano.MODEL_ID:
-        return nano.CONFIG, str(nano.WEIGHTS)
+    """Configuration name and local checkpoint of a model of the package or of an official Hugging Face id."""
+    if model_id in EMBEDDED:
+        return EMBEDDED[model_id].config, str(EMBEDDED[model_id].weights)
     if model_id not in HF_MODEL_ID_TO_FILENAMES:
         raise _unknown(model_id)
     config_name, _ = HF_MODEL_ID_TO_FILENAMES[model_id]
@@ -222,13 +223,13 @@ def _repository(model_id: str) -> str:
 
 
 def _unknown(model_id: str, reason: str = "") -> KeyError:
-    ids = ", ".join((nano.MODEL_ID, *HF_MODEL_ID_TO_FILENAMES))
+    ids = ", ".join((*EMBEDDED, *HF_MODEL_ID_TO_FILENAMES))
     return KeyError(f"{model_id!r} is neither a file or folder here nor a published model; the ids are {ids}{reason}")
 
 
 def _defaults(model_id: str) -> dict[str, Any]:
-    # The original's default device is CUDA; nano should run on every machine.
-    return {"device": "auto"} if model_id == nano.MODEL_ID else {}
+    # The original's default device is CUDA; models of the package should run on every machine.
+    return {"device": "auto"} if model_id in EMBEDDED else {}
 
 
 class Weights(NamedTuple):

@@ -57,7 +57,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2VideoPredictor":
-        """A predictor with ``sam2fast/nano``, which is in the package, a model of the hub, or a local checkpoint.
+        """A predictor with ``sam2fast/mini`` or ``sam2fast/nano``, a model of the hub, or a local checkpoint.
 
         ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_video_predictor_hf`.
         """

@@ -1,5 +1,7 @@
-"""mini: its image path from SAM 2 tiny's weights, and its architecture beside the official modules."""
+"""mini: its image path from SAM 2 tiny's weights, its files, and its architecture beside the official modules."""
 
+import hashlib
+import json
 import sys
 from unittest import mock
 
@@ -10,9 +12,9 @@ from tame_weights import fill
 from video import build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast import build_sam2, build_sam2_video_predictor, mini
-from sam2fast.checkpoints import CheckpointError, read_checkpoint
+from sam2fast.checkpoints import CheckpointError, guess_config, read_checkpoint
 from sam2fast.checkpoints.loading import is_video_only
-from sam2fast.mini import derive
+from sam2fast.mini import derive, split
 
 # Of the official tiny model's configuration, what mini has otherwise.
 CHANGED = (
@@ -60,6 +62,52 @@ def test_its_image_path_is_tinys_without_the_fourth_stage(tiny, tmp_path):
     assert not torch.allclose(ours[2], theirs[2], atol=0.1)
     with pytest.raises(CheckpointError, match="a trunk of twelve blocks"):
         derive.derive(found)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Tame weights of mini."""
+    with NothingDrawn():
+        model = build_sam2(mini.CONFIG, None, device="cpu")
+    return fill(model, 0).state_dict()
+
+
+class TestFiles:
+    """Int8 and fp16 files that one index joins."""
+
+    def test_the_packages_own(self):
+        index = json.loads(mini.WEIGHTS.read_text())
+        for name, digest in index["metadata"]["sha256"].items():
+            content = mini.WEIGHTS.with_name(name).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == digest and len(content) < 18e6
+        weights = read_checkpoint(mini.WEIGHTS)
+        assert guess_config(weights) == index["metadata"]["config"] == mini.CONFIG
+        assert all(weight.isfinite().all() for weight in weights.values())
+
+    def test_split(self, trained, tmp_path, capsys):
+        """Weights come back nearly as they were; another memory leaves the file of the image path as it was."""
+        contents = []
+        for step in (0.0, 0.25):
+            weights = {name: weight + step * is_video_only(name) for name, weight in trained.items()}
+            torch.save({"model": weights}, tmp_path / "averaged.pt")
+            with mock.patch.object(sys, "argv", ["split", str(tmp_path / "averaged.pt"), "--out", str(tmp_path)]):
+                split.main()
+            found = read_checkpoint(tmp_path / mini.WEIGHTS.name)
+            assert found.keys() == weights.keys()
+            for name, weight in weights.items():
+                most = weight.abs().max() * (2**-10 if is_video_only(name) else 1 / 253)
+                assert (found[name].float() - weight).abs().max() <= most, name
+            contents.append([file.read_bytes() for file in sorted(tmp_path.glob("*.*s*"))])
+        (image, memory, index), (same, other_memory, other_index) = contents
+        assert image == same and memory != other_memory and index != other_index
+        assert "image.safetensors: 17.9 MB" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("name", ["memory_attention.layers.0.linear1.weight", "no_obj_ptr"])
+    def test_weights_too_large_for_fp16_are_refused(self, trained, tmp_path, name):
+        torch.save({"model": {**trained, name: trained[name].clone().fill_(1e6)}}, tmp_path / "averaged.pt")
+        with pytest.raises(CheckpointError, match=f"{name} has numbers that are not finite"):
+            split.split(tmp_path / "averaged.pt", tmp_path)
+        assert [file.name for file in tmp_path.iterdir()] == ["averaged.pt"]
 
 
 def scenario(session):

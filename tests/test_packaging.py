@@ -15,7 +15,7 @@ from sam2fast import __version__
 
 # What the wheel consists of; its weights are most of it.
 ENDINGS = {"py", "typed", "yaml", "json", "safetensors", "md", "html", "js", "css", "svg", "txt"}
-MOST_BYTES = 15_000_000
+MOST_BYTES, MOST_OF_MINI = 38_000_000, 26_000_000
 EXTRAS = {
     "adapters",
     *("hub", "video", "train", "profile", "cluster", "datasets", "docs", "notebooks"),
@@ -128,7 +128,11 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, checkout):
         recorded = [line.split(",")[0] for line in archive.read(record).decode().splitlines()]
     assert sorted(recorded) == sorted(names) and len(set(names)) == len(names)
     assert {name.split("/")[0] for name in names} <= {"sam2fast", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
-    assert {"sam2fast/py.typed", "sam2fast/nano/weights.safetensors", "sam2fast/nano/MODEL_CARD.md"} <= set(names)
+    mini = {f"sam2fast/mini/{name}" for name in ("image.safetensors", "memory.safetensors", "weights.index.json")}
+    nano, cards = "sam2fast/nano/weights.safetensors", {f"sam2fast/{name}/MODEL_CARD.md" for name in ("mini", "nano")}
+    assert {"sam2fast/py.typed", nano, *mini, *cards} <= set(names)
+    with zipfile.ZipFile(wheel) as archive:
+        assert sum(archive.getinfo(name).compress_size for name in mini) <= MOST_OF_MINI
     assert any(name.endswith("licenses/LICENSE") for name in names) and any("NOTICE" in name for name in names)
     static = ROOT / "sam2fast" / "demo" / "server" / "static"
     page = {file.relative_to(ROOT).as_posix() for file in static.rglob("*") if file.is_file()}

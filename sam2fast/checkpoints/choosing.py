@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError
+from sam2fast.utils.embedded import MINI, NANO
+
+EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # by width and depth of the image encoder
 
 
 class Choice(NamedTuple):
@@ -21,7 +23,7 @@ class Choice(NamedTuple):
 
 
 def choose_config(path: str | Path, prefix: str = "") -> Choice:
-    """Chooses the configuration of a checkpoint, official or nano's, by its weights.
+    """Chooses the configuration of a checkpoint, official or of a model of the package, by its weights.
 
     A checkpoint in the layout of transformers may have a ``config.json`` beside it. It must describe the same model as
     the configuration; the image size and a few values that do not change shapes become overrides.
@@ -37,13 +39,13 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     file, from_transformers, tensors = read_layout(path, prefix)
     config = guess_config(tensors)
     if config is None:
-        raise NoConfigError(f"{file} fits neither nano nor an official model; name its configuration")
+        raise NoConfigError(f"{file} fits neither nano, mini nor an official model; name its configuration")
     beside = file.with_name(CONFIG_FILE)
     return Choice(config, overrides_from(beside, config) if from_transformers and beside.is_file() else ())
 
 
 def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
-    """The configuration, official or nano's, whose image encoder has the width and depth of these tensors, or None.
+    """The configuration whose image encoder has the width and depth of these tensors, or None.
 
     Weights without the modules that distinguish SAM 2.1 from 2.0 are taken for 2.0; for images they are the same.
     """
@@ -52,8 +54,8 @@ def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
         return None
     depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
     size = (embedding.shape[0], depth)
-    if size == (32, 10):
-        return nano.CONFIG
+    if size in EMBEDDED_SIZES:
+        return EMBEDDED_SIZES[size].config
     letter = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}.get(size)
     generation = "sam2.1" if "no_obj_embed_spatial" in tensors else "sam2"
     configs = {release.config for release in RELEASES.values()}

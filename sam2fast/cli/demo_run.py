@@ -27,7 +27,9 @@ from sam2fast.io.rle import encode_rle
 # The prompts for the drawn image, by the name of the result.
 PROMPTS = {
     "vase": Prompts(clicks=(Click(250, 400, FOREGROUND),)),
+    "apple": Prompts(clicks=(Click(405, 540, FOREGROUND),)),
     "mug": Prompts(box=Box(530, 372, 706, 540)),
+    "book": Prompts(box=Box(682, 444, 914, 574)),
 }
 DIGITS = 4  # of a measure in percent
 
@@ -40,7 +42,7 @@ def demo_files(out: Path) -> list[Path]:
 
 
 def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:
-    """Draws a still life, segments one object by a click and one by a box; returns their records by name."""
+    """Draws a still life, segments two objects by clicks and two by boxes; returns their records by name."""
     with segmenter.stage("draw"):
         image = draw_scene()
     scene = out / "scene.png"

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast import nano
 from sam2fast._official_names import RELEASES
-from sam2fast.cli.model_choice import NANO
 from sam2fast.cli.options import PATH
 from sam2fast.cli.terminal import aligned, report_interrupt
 from sam2fast.cli.user_errors import UserError, format_error
@@ -20,6 +18,7 @@ from sam2fast.downloads.catalog import (
     short_name,
     simplest_name,
 )
+from sam2fast.utils.embedded import find_embedded
 
 
 @click.command()
@@ -88,7 +87,7 @@ def _expand(names: Sequence[str]) -> list[str]:
 def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: str | None, force: bool) -> None:
     if not wanted:
         raise click.UsageError("give at least one NAME; sam2fast download --list shows them")
-    others = [name for name in wanted if published(name) is None and short_name(name) not in NANO]
+    others = [name for name in wanted if published(name) is None and find_embedded(short_name(name)) is None]
     for name in others:
         if not is_repository(name):
             raise click.BadParameter(
@@ -101,8 +100,8 @@ def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: s
 
 
 def _get(name: str, to: Path | None, mirror: str | None, sha256: str | None, force: bool, quiet: bool) -> Path:
-    if short_name(name) in NANO:
-        return nano.WEIGHTS
+    if embedded := find_embedded(short_name(name)):
+        return embedded.weights
     if published(name) is None:
         return get_repository(name, quiet=quiet)
     return get_checkpoint(name, folder=to, mirror=mirror, sha256=sha256, force=force, quiet=quiet)

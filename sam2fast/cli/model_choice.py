@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import click
 
-from sam2fast import nano
 from sam2fast._official_names import RELEASES
 from sam2fast.cli.command_files import digest_of_ends
 from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, print_note
@@ -20,9 +19,9 @@ from sam2fast.downloads.catalog import (
     simplest_name,
 )
 from sam2fast.io.atomic import expanded
+from sam2fast.utils.embedded import MINI, EmbeddedModel, find_embedded
 
-DEFAULT_MODEL = "tiny"  # if its checkpoint is found; else nano
-NANO = ("nano", nano.MODEL_ID, "sam2fast_nano", "nano/sam2fast_nano")  # its names, in the form of short_name
+DEFAULT_MODEL = "tiny"  # if its checkpoint is found; else mini
 
 
 class ModelChoice(NamedTuple):
@@ -51,11 +50,11 @@ class ModelChoice(NamedTuple):
 def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
     """Resolves ``--model`` and ``--checkpoint``. Reads at most the checkpoint's table of contents.
 
-    Without either it is the tiny model if its checkpoint is found, else nano with a note.
+    Without either it is the tiny model if its checkpoint is found, else mini with a note.
 
     Raises:
         MissingCheckpointError: the checkpoint does not exist; for an official model the message says where to get it.
-        UserError: the checkpoint cannot be read, or its model is neither an official one nor nano.
+        UserError: the checkpoint cannot be read, or its model is neither an official one nor in the package.
         click.UsageError: no model has this name, or it has no official checkpoint.
     """
     if checkpoint is not None and not checkpoint.is_file():
@@ -64,13 +63,13 @@ def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
         return ModelChoice(_config_that_fits(checkpoint), checkpoint)
     if model is None:
         return _default()
-    if short_name(model) in NANO:
-        return ModelChoice(nano.CONFIG, checkpoint or _weights_of_nano())
+    if embedded := find_embedded(short_name(model)):
+        return ModelChoice(embedded.config, checkpoint or _weights_of(embedded))
     official = published_models().get(short_name(model))
     if official is None and not _is_config(model):
         raise click.BadParameter(
-            f"no model or YAML file {model!r}; the models are nano, tiny, small, base_plus, large, and by official "
-            "name " + ", ".join(short_name(r.config).rpartition("/")[2] for r in RELEASES.values()),
+            f"no model or YAML file {model!r}; the models are mini, nano, tiny, small, base_plus, large, and by "
+            "official name " + ", ".join(short_name(r.config).rpartition("/")[2] for r in RELEASES.values()),
             param_hint="'--model'",
         )
     if checkpoint is None:
@@ -87,17 +86,17 @@ def _default() -> ModelChoice:
         return ModelChoice(release.config, _find_checkpoint(official))
     except MissingCheckpointError:
         print_note(
-            f"no {release.checkpoint} was found, so this is nano, the small model in the package; for "
-            f"better masks get it by 'sam2fast download {DEFAULT_MODEL}' or from {release.url} into ./{LOCAL_FOLDER} "
-            f"or ${FOLDER_VARIABLE}, or give another model with --checkpoint FILE"
+            f"no {release.checkpoint} was found, so this is mini, the model in the package, derived from SAM 2 tiny; "
+            f"for better masks get it by 'sam2fast download {DEFAULT_MODEL}' or from {release.url} into "
+            f"./{LOCAL_FOLDER} or ${FOLDER_VARIABLE}, or give another model with --checkpoint FILE"
         )
-        return ModelChoice(nano.CONFIG, _weights_of_nano())
+        return ModelChoice(MINI.config, _weights_of(MINI))
 
 
-def _weights_of_nano() -> Path:
-    if not nano.WEIGHTS.is_file():
-        raise MissingCheckpointError(f"this installation lacks {nano.WEIGHTS}; install sam2fast again")
-    return nano.WEIGHTS
+def _weights_of(model: EmbeddedModel) -> Path:
+    if not model.weights.is_file():
+        raise MissingCheckpointError(f"this installation lacks {model.weights}; install sam2fast again")
+    return model.weights
 
 
 def _find_in_folder(path: Path) -> Path:

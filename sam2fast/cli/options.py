@@ -14,9 +14,9 @@ _MODEL_OPTIONS = (
     click.option(
         "--model",
         metavar="NAME",
-        help="nano: the small model in the package; tiny, small, base_plus or large: the SAM 2.1 models; an official "
-        "name such as sam2_hiera_t; or a YAML file. Left out, it is the one that the weights of --checkpoint fit; "
-        "without them tiny if its file is found, else nano.",
+        help="mini: the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, "
+        "base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; or a YAML file. Left out, it "
+        "is the one that the weights of --checkpoint fit; without them tiny if its file is found, else mini.",
     ),
     click.option(
         "--checkpoint",

@@ -50,8 +50,8 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--model",
     metavar="NAME",
-    help="nano (the default): the small model in the package; tiny, small, base_plus or large: the SAM 2.1 models; an "
-    "official name such as sam2_hiera_t; or a YAML file.",
+    help="mini (the default): the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, "
+    "small, base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; or a YAML file.",
 )
 @click.option(
     "--checkpoint",
@@ -131,7 +131,7 @@ def serve(
     with examples, containers, and what to consider when others can reach the server.
     """
     _check_installed()
-    named = model or ("nano" if checkpoint is None else None)
+    named = model or ("mini" if checkpoint is None else None)
     choice = choose_model(named, checkpoint)
     folder = own_cache() / "demo" if data is None else data
     check_folder(folder, "data folder")

@@ -1,7 +1,8 @@
-"""A short synthetic video of two moving objects with ground truth: made, tracked, and shown."""
+"""A short synthetic video of two objects with ground truth: made, tracked, and shown."""
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,24 +10,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from sam2fast.demo.rolling_ball import draw_rolling_ball
 from sam2fast.io.overlay import choose_colours, draw_overlay
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.training.data.clip import Clip
-from sam2fast.training.data.synthetic import SyntheticClips
 from sam2fast.video_io.video_types import require_pyav
 from sam2fast.video_io.video_writer import encoder_options, find_encoder
 
-FRAMES, SIZE = 40, 480
-SEED = 94
-ATTEMPTS = 200
-# Conditions on a clip: the objects' areas in the first and in every frame as shares of the frame's area; their motion
-# as a share of its side.
-MIN_FIRST_AREA, MIN_AREA, MIN_MOTION = 0.02, 0.005, 0.1
-
-FRAMES_PER_SECOND = 15
+FRAMES = 16
+FRAMES_PER_SECOND = 8
 CRF = 20  # x264's quality
 SHOWN, COLUMNS = 8, 2  # pairs of images on the contact sheet
-TILE, CAPTION, GAP = 300, 22, 8  # side of an image, height of a line of text, space between pairs; pixels
+TILE, CAPTION, GAP = (300, 200), 22, 8  # size of an image, height of a line of text, space between pairs; pixels
 PAPER, INK = (250, 250, 250), (40, 40, 40)
 
 
@@ -38,22 +33,9 @@ class ClipPrompts(NamedTuple):
 
 
 def make_clip() -> Clip:
-    """The first synthetic clip that always shows two moving objects; every call returns the same.
-
-    It is chosen by its ground truth only, not by how well a model tracks it.
-    """
-    source = SyntheticClips(SIZE, FRAMES, max_objects=2, length=ATTEMPTS, seed=SEED)
-    clips = (source.sample(index, np.random.default_rng(SEED)) for index in range(ATTEMPTS))
-    return next(clip for clip in clips if _is_suitable(clip.masks))
-
-
-def _is_suitable(masks: NDArray[np.bool_]) -> bool:
-    area = masks.mean(axis=(2, 3))  # (T, O)
-    if area.shape[1] != 2 or area[0].min() < MIN_FIRST_AREA or area.min() < MIN_AREA:
-        return False
-    centres = np.array([[np.argwhere(mask).mean(axis=0) for mask in frame] for frame in masks])  # (T, O, 2)
-    motion = np.linalg.norm(centres - centres[0], axis=2).max(axis=0)
-    return bool(motion.min() >= MIN_MOTION * SIZE)
+    """A beach ball that rolls behind a vase and comes out again, with masks of both; every call returns the same."""
+    clip = draw_rolling_ball(FRAMES)
+    return replace(clip, masks=clip.masks[:, :2])
 
 
 def prompts_for(clip: Clip) -> ClipPrompts:
@@ -101,15 +83,15 @@ def draw_frames(clip: Clip, masks: NDArray[np.bool_], prompts: ClipPrompts | Non
 def contact_sheet(truth: Sequence[Image.Image], found: Sequence[Image.Image]) -> Image.Image:
     """One image of some frames in order, each as a pair of the ground truth and the tracked masks."""
     shown = np.linspace(0, len(truth) - 1, SHOWN).round().astype(int).tolist()
-    pair_width, pair_height = 2 * TILE + GAP, TILE + CAPTION + GAP
+    pair_width, pair_height = 2 * TILE[0] + GAP, TILE[1] + CAPTION + GAP
     sheet = Image.new("RGB", (COLUMNS * pair_width - GAP, -(-SHOWN // COLUMNS) * pair_height - GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
     for cell, frame in enumerate(shown):
         x, y = cell % COLUMNS * pair_width, cell // COLUMNS * pair_height
         for kind, image in (("truth", truth[frame]), ("tracked", found[frame])):
             draw.text((x + 6, y + 2), f"frame {frame}: {kind}", INK, font)
-            sheet.paste(image.resize((TILE, TILE), Image.Resampling.LANCZOS), (x, y + CAPTION))
-            x += TILE
+            sheet.paste(image.resize(TILE, Image.Resampling.LANCZOS), (x, y + CAPTION))
+            x += TILE[0]
     return sheet
 
 

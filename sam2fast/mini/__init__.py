@@ -1,3 +1,5 @@
-"""sam2fast mini: SAM 2 tiny without its fourth stage, for 512x512 pixels; its memory is trained by sam2fast."""
+"""sam2fast mini: derived from SAM 2 tiny by removing its fourth stage, for 512x512 pixels; weights in the package."""
 
-CONFIG = "configs/mini/sam2fast_mini.yaml"
+from sam2fast.utils.embedded import MINI
+
+MODEL_ID, CONFIG, WEIGHTS = MINI

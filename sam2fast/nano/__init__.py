@@ -1,7 +1,5 @@
 """sam2fast nano: a small model whose weights are part of the package."""
 
-from pathlib import Path
+from sam2fast.utils.embedded import NANO
 
-MODEL_ID = "sam2fast/nano"  # in `from_pretrained`
-CONFIG = "configs/nano/sam2fast_nano.yaml"
-WEIGHTS = Path(__file__).with_name("weights.safetensors")
+MODEL_ID, CONFIG, WEIGHTS = NANO

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from sam2fast import nano
 from sam2fast.training.auxiliary import DenseAuxiliary
 from sam2fast.training.optimizer import GradientClipper, ParamGroupModifier
 from sam2fast.utils.devices import gpu_lacks_bfloat16
+from sam2fast.utils.embedded import EMBEDDED
 
 _log = logging.getLogger(__name__)
 
@@ -68,15 +68,15 @@ class CheckpointConf:
     save_freq: int = 0  # epochs between kept checkpoints; 0 keeps the last one alone
     save_list: Sequence[int] = ()  # more epochs whose checkpoints are kept
     save_every_steps: int = 0  # updates between checkpoints within an epoch; 0 for none
-    # Initial weights, used if there is no checkpoint yet: a file, or sam2fast/nano for those in the package.
+    # Initial weights, used if there is no checkpoint yet: a file, or sam2fast/nano or sam2fast/mini in the package.
     initialize_from: str | None = None
     missing_weights: str = "error"  # "draw" leaves weights that the file lacks at their random initial values
 
     def __post_init__(self) -> None:
         if self.missing_weights not in ("error", "draw"):
             raise ValueError(f"missing_weights must be 'error' or 'draw', got {self.missing_weights!r}")
-        if self.initialize_from == nano.MODEL_ID:
-            self.initialize_from = str(nano.WEIGHTS)
+        if self.initialize_from in EMBEDDED:
+            self.initialize_from = str(EMBEDDED[self.initialize_from].weights)
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """``sam2fast segment``: the choice of the model; unusable models, weights and devices."""
 
-import json
 import os
 import re
 
@@ -8,9 +7,10 @@ import pytest
 import torch
 from commands import assert_one_line
 
-from sam2fast import nano
+from sam2fast import mini, nano
 from sam2fast._official_names import RELEASES
 from sam2fast.cli.model_choice import choose_model
+from sam2fast.utils.embedded import EMBEDDED, NANO
 
 
 @pytest.mark.parametrize(
@@ -39,28 +39,29 @@ def test_official_names(tmp_path, monkeypatch, name, config, file):
     assert choose_model(name, None).checkpoint.absolute() == local / file
 
 
-def test_default_without_a_checkpoint_is_nano_with_a_note(run, make_image, tmp_path):
-    result = run("segment", make_image(), "--point", "20,30", "--device", "cpu", "--json")
-    assert result.exit_code == 0
-    (record,) = json.loads(result.stdout)["results"]
-    assert record["model"]["config"] == nano.CONFIG and record["model"]["checkpoint"] == str(nano.WEIGHTS)
-    (note,) = result.stderr.splitlines()
-    assert note.startswith("sam2fast: note: ") and "nano" in note
+def test_default_without_a_checkpoint_is_mini_with_a_note(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert choose_model(None, None) == (mini.CONFIG, mini.WEIGHTS)
+    (note,) = capfd.readouterr().err.splitlines()
+    assert note.startswith("sam2fast: note: ") and "mini" in note and "derived from SAM 2 tiny" in note
     assert "sam2.1_hiera_tiny.pt" in note and "https://" in note and "--checkpoint FILE" in note
 
 
-@pytest.mark.parametrize("name", ["nano", "sam2fast/nano", "sam2fast_nano", "configs/nano/sam2fast_nano.yaml"])
-def test_requested_nano_needs_no_note(name, model, nano_checkpoint, capfd, monkeypatch):
+@pytest.mark.parametrize("embedded", [nano, mini])
+@pytest.mark.parametrize("name", ["{}", "sam2fast/{}", "sam2fast_{}", "configs/{0}/sam2fast_{0}.yaml"])
+def test_requested_models_of_the_package_need_no_note(name, embedded, model, nano_checkpoint, capfd, monkeypatch):
     """Also where the usual model is found."""
     monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
-    assert choose_model(name, None) == (nano.CONFIG, nano.WEIGHTS)
-    for asked in (name, None):
-        assert choose_model(asked, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
+    asked = name.format(embedded.__name__.rpartition(".")[2])
+    assert choose_model(asked, None) == (embedded.CONFIG, embedded.WEIGHTS)
+    assert choose_model(asked, nano_checkpoint) == (embedded.CONFIG, nano_checkpoint)
+    assert choose_model(None, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_installation_without_its_weights(run, make_image, tmp_path, monkeypatch):
-    monkeypatch.setattr(nano, "WEIGHTS", tmp_path / "weights.safetensors")
+    lacking = NANO._replace(weights=tmp_path / "weights.safetensors")
+    monkeypatch.setitem(EMBEDDED, NANO.model_id, lacking)
     result = run("segment", make_image(), "--point", "20,30", "--model", "nano")
     assert "install sam2fast again" in assert_one_line(result, code=3)
 

@@ -35,6 +35,7 @@ SUBSTITUTES = {
     "sam2fast masks": "sam2fast masks --points-per-side 2",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
     "--objects 2 --runs 3": "--objects 2 --runs 1",
+    '"sam2fast/mini"': '"sam2fast/nano"',
     # Exports, and compilations that take a minute.
     '"sam2fast/nano", device="cpu").model': '"narrow.pt", config_file="narrow.yaml", device="cpu").model',
     "--model tiny --checkpoint sam2.1_hiera_tiny.pt --out tiny-exported": (

@@ -127,7 +127,7 @@ def command():
     broken = {name: facts for name, facts in found.items() if "error" in facts}
     expect(not broken, f"sam2fast env: {broken}")
     Image.fromarray(sample_image()).save("square.png")
-    run("segment", "square.png", "--point", "72,64", "--out", "found")
+    run("segment", "square.png", "--point", "72,64", "--model", "nano", "--out", "found")
     written = sorted(os.listdir("found"))
     expect(written == ["square.json", "square_mask.png", "square_overlay.png"], f"sam2fast segment wrote {written}")
     return "ok"

@@ -56,8 +56,9 @@ class UnknownBlockError(ValueError):
 
 def documents() -> list[Path]:
     """README.md and similar files, and every page of the documentation."""
-    single = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "bench/README.md", "sam2fast/nano/MODEL_CARD.md")
-    return [*(ROOT / name for name in single), *sorted((ROOT / "docs").rglob("*.md"))]
+    single = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "bench/README.md")
+    cards = (f"sam2fast/{model}/MODEL_CARD.md" for model in ("mini", "nano"))
+    return [*(ROOT / name for name in (*single, *cards)), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def texts() -> Iterator[tuple[str, str]]:

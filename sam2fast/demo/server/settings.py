@@ -30,7 +30,7 @@ class ServerSettings:
     """
 
     data: Path
-    model: str = "nano"
+    model: str = "mini"
     max_sessions: int = 16
     session_minutes: float = 15.0
     session_megabytes: int = 1024
