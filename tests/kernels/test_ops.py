@@ -182,19 +182,22 @@ def test_without_a_graph_the_operator_is_not_called(sample, triton_device, monke
 @EACH
 @torch.no_grad()
 def test_the_operator_is_well_formed(sample, triton_device, monkeypatch):
-    """Schema, fake result, autograd registration, tracing."""
+    """Schema, fake result, autograd registration, tracing; where there is a gradient, tracing of it too."""
     with monkeypatch.context() as patch, Watch() as watch:
         patch.setattr(torch.compiler, "is_compiling", lambda: True)
         run(sample, "triton", given(sample, triton_device))
     ((operator, arguments),) = watch.seen
     assert operator.name() == f"sam2fast::{sample.operator or sample.launches}"
     tracing = f"test_aot_dispatch_{'static' if sample.is_bounded else 'dynamic'}"
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor", tracing)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    leaves = tree_map_only(torch.Tensor, lambda x: x.clone().requires_grad_(x.is_floating_point()), arguments)
     with torch.enable_grad():
-        torch.library.opcheck(operator, arguments, test_utils=checks)
-        if sample.launches != "preprocess":
-            leaves = tree_map_only(torch.Tensor, lambda x: x.clone().requires_grad_(x.is_floating_point()), arguments)
-            torch.library.opcheck(operator, leaves, test_utils=checks)
+        if sample.has_gradient:
+            torch.library.opcheck(operator, leaves, test_utils=(*checks, tracing))
+        else:
+            torch.library.opcheck(operator, arguments, test_utils=(*checks, tracing))
+            if sample.launches != "preprocess":
+                torch.library.opcheck(operator, leaves, test_utils=checks[1:2])
 
 
 @samples_but(*UNTRACED)

@@ -378,24 +378,30 @@ CHANGES = {
 ONLY_MEMORY = CHANGES["pre hook"], CHANGES["layer replaced"]
 
 
+def tracked(predictor, folder, after_third=lambda: None):
+    """The masks of every frame, and a change after the third."""
+    state = predictor.init_state(str(folder))
+    predictor.add_new_points_or_box(state, 0, 1, [[60, 40]], [1])
+    for frame, _, logits in predictor.propagate_in_video(state, progress=False):
+        yield logits
+        if frame == 2:
+            after_third()
+
+
+@pytest.fixture(scope="module", params=[True, False])
+def unchanged(request, video_pair, folder):
+    """Whether steps are recorded, and the masks without a change."""
+    predictor = copy.deepcopy(video_pair[1])
+    predictor.fast = request.param
+    return request.param, list(tracked(predictor, folder))
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("fast", [True, False])
-def test_each_kind_of_change_takes_effect_in_the_next_frame(video_models, folder, change, fast, monkeypatch):
+def test_each_kind_of_change_takes_effect_in_the_next_frame(video_pair, folder, change, unchanged, monkeypatch):
     """With recorded steps, which are not replayed then, and without; `fast` records on the CPU, too."""
-    predictor = video_models[1]
-    predictor.fast = fast
-
-    def masks(changed_after):
-        state = predictor.init_state(str(folder))
-        predictor.add_new_points_or_box(state, 0, 1, [[60, 40]], [1])
-        found = []
-        for frame, _, logits in predictor.propagate_in_video(state, progress=False):
-            found.append(logits)
-            if frame == changed_after:
-                change(predictor, monkeypatch)
-        return found
-
-    before, changed = masks(None), masks(2)
+    predictor = copy.deepcopy(video_pair[1])
+    predictor.fast, before = unchanged
+    changed = tracked(predictor, folder, lambda: change(predictor, monkeypatch))
     first = 4 if change in ONLY_MEMORY else 3
     for frame, (expected, actual) in enumerate(zip(before, changed, strict=True)):
         assert torch.equal(expected, actual) == (frame < first), frame
