@@ -27,8 +27,8 @@ def official_session(model: SAM2Base) -> AsDict:
     It keeps the model's position encodings, which have no weights, and not the model. Encoders that a user wrote need
     not have any: all their sessions are the original's before there is a result.
     """
-    of_memory = getattr(model.memory_encoder, "position_encoding", None)
-    of_image = getattr(getattr(model.image_encoder, "neck", None), "position_encoding", None)
+    of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
+    of_image: Any = getattr(getattr(model.image_encoder, "neck", None), "position_encoding", None)
 
     def as_dict(state: VideoState) -> dict[str, Any]:
         positions = [] if of_memory is None else [of_memory(_blank(state.bank.layout))]
