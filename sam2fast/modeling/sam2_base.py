@@ -1,6 +1,6 @@
 """The SAM 2 model: from features to masks, object pointers and memories."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -347,33 +347,26 @@ class SAM2Base(OfficialSteps):
             and self.multimask_min_pt_num <= clicks <= self.multimask_max_pt_num
         )
 
-    def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool) -> Tensor:
-        """Memory ``(B, C_mem, H, W)`` of B objects on one frame.
+    def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> tuple[Tensor, Any]:
+        """Memory ``(B, C_mem, H, W)`` of B objects on one frame; its position encodings from a changed memory encoder.
 
         Args:
             features: ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
             masks: ``(B, 1, S, S)`` logits.
             scores: ``(B, 1)`` object score logits.
-            is_mask_from_pts: the masks come from prompts, and are binarised if so configured.
+            from_prompt: the masks come from prompts, and are binarised if so configured.
         """
-        return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
-
-    def _memory_and_positions(
-        self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
-    ) -> tuple[Tensor, list[Tensor] | None]:
-        """:meth:`encode_memory`, and the position encodings of a memory encoder that a user changed."""
-        positions: list[Tensor] | None = None
-        if self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training:
+        if self.binarize_mask_from_pts_for_mem_enc and from_prompt and not self.training:
             masks = (masks > 0).float()
         else:
             masks = torch.sigmoid(masks)
         # scale * masks + bias, as one operation
         masks = torch.rsub(masks, self.sigmoid_bias_for_mem_enc, alpha=-self.sigmoid_scale_for_mem_enc)
         if is_standard(self.memory_encoder):
-            memory = self.memory_encoder.features(features, masks)
+            memory, positions = self.memory_encoder.features(features, masks), None
         else:
             out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
-            memory, positions = cast(Tensor, out["vision_features"]), out["vision_pos_enc"]
+            memory, positions = out["vision_features"], out["vision_pos_enc"]
         if self.no_obj_embed_spatial is not None:
             absence = (scores <= 0)[..., None, None]
             memory = torch.addcmul(memory, absence, self.no_obj_embed_spatial[..., None, None]).to(memory.dtype)

@@ -59,8 +59,8 @@ REFUSED = (
 def main():
     make_inputs()
     for arguments, file in COMMANDS:
-        takes_model = arguments[0] in ("segment", "masks", "track", "vos", "profile") and "--checkpoint" not in arguments
-        done = run(*arguments, *(("--model", "nano") if takes_model else ()))
+        has_model = arguments[0] not in ("segment", "masks", "track", "vos", "profile") or "--checkpoint" in arguments
+        done = run(*arguments, *(() if has_model else ("--model", "nano")))
         expect(file is None or os.path.exists(file), f"sam2fast {ascii(arguments)} did not write {ascii(file)}")
         if "--json" in arguments and arguments[0] == "segment":
             json.loads(done.stdout)
