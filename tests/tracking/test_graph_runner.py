@@ -17,6 +17,7 @@ from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
 from sam2fast.tracking import graph_runner, graph_steps
 from sam2fast.tracking.cuda_graphs import RecordingError
 from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.graph_steps import OBJECTS_AT_ONCE
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.utils.testing import relative_error
@@ -188,10 +189,10 @@ def more_objects_than_there_was_room_for(s: Session) -> None:
     for i in range(3):
         s.points(0, i, (20 + 30 * i, 40, 1))
     s.propagate(max_frame_num_to_track=3)
-    for i in range(3, graph_steps.OBJECTS_AT_ONCE + 4):
+    for i in range(3, OBJECTS_AT_ONCE + 4):
         s.points(3, i, (5 + 5 * i, 60, 1))
     s.propagate(start_frame_idx=3, max_frame_num_to_track=3)
-    for i in range(3, graph_steps.OBJECTS_AT_ONCE + 4):
+    for i in range(3, OBJECTS_AT_ONCE + 4):
         s.remove(i)
     s.propagate(start_frame_idx=6, max_frame_num_to_track=2)
 
@@ -221,8 +222,7 @@ def memories_of_a_wider_dtype(s: Session) -> None:
         (memories_of_a_wider_dtype, TOLERANCE),
     ],
 )
-def test_the_plain_masks(scenario, tolerance, plain, fast, video, monkeypatch):
-    monkeypatch.setattr(graph_steps, "OBJECTS_AT_ONCE", 4)
+def test_the_plain_masks(scenario, tolerance, plain, fast, video):
     assert_same(run(plain, video, scenario), run(fast, video, scenario), tolerance)
 
 
