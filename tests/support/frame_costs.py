@@ -147,14 +147,14 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
 }
 
 
-def frame_costs(model: str, objects: int) -> dict[str, Part]:
-    """Of the parts of a steady frame in a bf16 session at 1024 pixels."""
+def frame_costs(model: str, objects: Iterable[int]) -> dict[int, dict[str, Part]]:
+    """Of the parts of a steady frame in a bf16 session at 1024 pixels, by the number of objects."""
     cuda, deterministic = CostedCuda(), torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)  # as they are in tests, new memory is filled
     try:
         with fake_cuda(cuda):
             predictor = build(build_sam2_video_predictor, CONFIGS[model], dtype=torch.bfloat16)
-            return cuda.parts(steady_frames(cuda, predictor, objects, 2)[-1])
+            return {n: cuda.parts(steady_frames(cuda, predictor, n, 2)[-1]) for n in objects}
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--objects", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    found = {model: {n: frame_costs(model, n) for n in arguments.objects} for model in arguments.model}
+    found = {model: frame_costs(model, arguments.objects) for model in arguments.model}
     if arguments.json:
         rows = {m: {n: {k: p._asdict() for k, p in v.items()} for n, v in by.items()} for m, by in found.items()}
         print(json.dumps(rows, indent=1))
