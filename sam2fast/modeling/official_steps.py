@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
+from sam2fast.modeling.standard import is_standard
 
 if TYPE_CHECKING:
     from sam2fast.modeling.memory_attention import MemoryAttention
@@ -29,6 +30,7 @@ class OfficialSteps(nn.Module):
         maskmem_tpos_enc: nn.Parameter
         no_mem_embed: nn.Parameter
         no_mem_pos_enc: nn.Parameter
+        no_obj_embed_spatial: nn.Parameter | None
         memory_attention: MemoryAttention
         memory_encoder: MemoryEncoder
         mem_dim: int
@@ -38,12 +40,14 @@ class OfficialSteps(nn.Module):
         directly_add_no_mem_embed: bool
         non_overlap_masks_for_mem_enc: bool
         use_mask_input_as_output_without_sam: bool
+        binarize_mask_from_pts_for_mem_enc: bool
+        sigmoid_scale_for_mem_enc: float
+        sigmoid_bias_for_mem_enc: float
 
         def _forward_sam_heads(self, *args: Any, **kwargs: Any) -> Heads: ...
         def _use_mask_as_output(self, *args: Any) -> Heads: ...
         def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool: ...
         def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor: ...
-        def encode_memory(self, *args: Any) -> tuple[Tensor, list[Tensor] | None]: ...
         def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor: ...
 
     def _prepare_backbone_features(
@@ -250,9 +254,29 @@ class OfficialSteps(nn.Module):
         masks = pred_masks_high_res
         if self.non_overlap_masks_for_mem_enc and not self.training:
             masks = self._apply_non_overlapping_constraints(masks)
-        memory, positions = self.encode_memory(features, masks, object_score_logits, is_mask_from_pts)
+        memory, positions = self._memory_and_positions(features, masks, object_score_logits, is_mask_from_pts)
         if positions is None:
             positions = [self.memory_encoder.position_encoding(memory).to(memory.dtype)]
+        return memory, positions
+
+    def _memory_and_positions(
+        self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """:meth:`encode_memory`, and the position encodings of a memory encoder that a user changed."""
+        if self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training:
+            masks = (masks > 0).float()
+        else:
+            masks = torch.sigmoid(masks)
+        # scale * masks + bias, as one operation
+        masks = torch.rsub(masks, self.sigmoid_bias_for_mem_enc, alpha=-self.sigmoid_scale_for_mem_enc)
+        if is_standard(self.memory_encoder):
+            memory, positions = self.memory_encoder.features(features, masks), None
+        else:
+            out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
+            memory, positions = out["vision_features"], out["vision_pos_enc"]
+        if self.no_obj_embed_spatial is not None:
+            absence = (scores <= 0)[..., None, None]
+            memory = torch.addcmul(memory, absence, self.no_obj_embed_spatial[..., None, None]).to(memory.dtype)
         return memory, positions
 
     def _chosen_memories(

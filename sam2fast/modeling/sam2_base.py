@@ -18,7 +18,6 @@ from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
-from sam2fast.modeling.standard import is_standard
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 # Logit and score of an object that is not in the frame.
@@ -347,30 +346,16 @@ class SAM2Base(OfficialSteps):
             and self.multimask_min_pt_num <= clicks <= self.multimask_max_pt_num
         )
 
-    def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> tuple[Tensor, Any]:
-        """Memory ``(B, C_mem, H, W)`` of B objects on one frame; its position encodings from a changed memory encoder.
+    def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool) -> Tensor:
+        """Memory ``(B, C_mem, H, W)`` of B objects on one frame.
 
         Args:
             features: ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
             masks: ``(B, 1, S, S)`` logits.
             scores: ``(B, 1)`` object score logits.
-            from_prompt: the masks come from prompts, and are binarised if so configured.
+            is_mask_from_pts: the masks come from prompts, and are binarised if so configured.
         """
-        if self.binarize_mask_from_pts_for_mem_enc and from_prompt and not self.training:
-            masks = (masks > 0).float()
-        else:
-            masks = torch.sigmoid(masks)
-        # scale * masks + bias, as one operation
-        masks = torch.rsub(masks, self.sigmoid_bias_for_mem_enc, alpha=-self.sigmoid_scale_for_mem_enc)
-        if is_standard(self.memory_encoder):
-            memory, positions = self.memory_encoder.features(features, masks), None
-        else:
-            out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
-            memory, positions = out["vision_features"], out["vision_pos_enc"]
-        if self.no_obj_embed_spatial is not None:
-            absence = (scores <= 0)[..., None, None]
-            memory = torch.addcmul(memory, absence, self.no_obj_embed_spatial[..., None, None]).to(memory.dtype)
-        return memory, positions
+        return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
 
     def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
         """Encodings ``(..., C_mem)`` of the temporal distance of object pointers; zeros unless so configured.

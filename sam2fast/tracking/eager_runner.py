@@ -205,9 +205,9 @@ def encode_masks(model: SAM2Base, features: FrameFeatures, masks: Tensor, scores
     size = (model.image_size, model.image_size)
     high_res = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
     if is_standard(model.memory_encoder):
-        return model.encode_memory(features.embedding, high_res, scores, from_prompt)[0]
+        return model.encode_memory(features.embedding, high_res, scores, from_prompt)
     each = zip(high_res.split(1), scores.split(1), strict=True)
-    return torch.cat([model.encode_memory(features.embedding, x, score, from_prompt)[0] for x, score in each])
+    return torch.cat([model.encode_memory(features.embedding, x, score, from_prompt) for x, score in each])
 
 
 def fill_holes(masks: Tensor, fill_hole_area: float) -> Tensor:

@@ -265,7 +265,7 @@ class SAM2Train(SAM2Base):
         if self.non_overlap_masks_for_mem_enc and not self.training:
             of_clips = [masks[batch.video == v] for v in range(batch.num_videos)]  # objects are ordered by clip
             masks = torch.cat([self._apply_non_overlapping_constraints(m) for m in of_clips if len(m)])
-        return self.encode_memory(feature, masks, frame.object_scores[-1], frame.prompts[-1] is not None)[0]
+        return self.encode_memory(feature, masks, frame.object_scores[-1], frame.prompts[-1] is not None)
 
     def _first_prompt(self, t: int, truth: Tensor, clips: _Tracking) -> Prompt | None:
         """The click or box of an initial frame; None for other frames."""

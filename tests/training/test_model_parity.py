@@ -173,7 +173,7 @@ def gradient_error(expected: Tensor, found: Tensor, floor: float) -> float:
 
 def detached_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = SAM2Train.encode_memory
-    monkeypatch.setattr(SAM2Train, "encode_memory", lambda self, *args: (encode(self, *args)[0].detach(), None))
+    monkeypatch.setattr(SAM2Train, "encode_memory", lambda self, *args: encode(self, *args).detach())
 
 
 def unsigned_distances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def one_memory_less(monkeypatch: pytest.MonkeyPatch) -> None:
 def hard_masks_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = SAM2Train.encode_memory
 
-    def hard(self: SAM2Train, features: Tensor, masks: Tensor, *args: Any) -> tuple[Tensor, Any]:
+    def hard(self: SAM2Train, features: Tensor, masks: Tensor, *args: Any) -> Tensor:
         return encode(self, features, (masks > 0) * 20.0 - 10, *args)
 
     monkeypatch.setattr(SAM2Train, "encode_memory", hard)
