@@ -39,7 +39,7 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     file, from_transformers, tensors = read_layout(path, prefix)
     config = guess_config(tensors)
     if config is None:
-        raise NoConfigError(f"{file} fits neither nano, mini nor an official model; name its configuration")
+        raise NoConfigError(f"{file} fits none of nano, mini and the official models; name its configuration")
     beside = file.with_name(CONFIG_FILE)
     return Choice(config, overrides_from(beside, config) if from_transformers and beside.is_file() else ())
 

@@ -177,7 +177,7 @@ def test_other_heads(convert, nano_weights, tmp_path):
     result = convert("x.pt", "y")
     assert result.exit_code == 1 and "unexpected or of another shape: head.weight" in result.stderr
     torch.save({"head.weight": torch.ones(2)}, tmp_path / "x.pt")
-    assert "fits neither nano nor an official model" in convert("x.pt", "y").stderr
+    assert "fits none of nano, mini and the official models" in convert("x.pt", "y").stderr
     assert "fits     no configuration" in convert("x.pt", "y.safetensors").stdout
     assert files(tmp_path) == ["x.pt", "y.safetensors"]
 

@@ -17,7 +17,8 @@ from sam2fast.kernels import _custom_ops
 from sam2fast.tracking.approximations import EXACT, Approximations
 
 ROOT = Path(__file__).parents[2]
-OTHERS = {"approximations", "nano_heldout", "scaling", "shared", "strategy_clips", "striped_snakes"}  # no hooks
+# Without hooks.
+OTHERS = {"approximations", "mini_agreement", "nano_heldout", "scaling", "shared", "strategy_clips", "striped_snakes"}
 EXAMPLES = sorted({path.stem for path in (ROOT / "examples").glob("*.py")} - OTHERS)
 
 
