@@ -68,8 +68,8 @@ test("a video is uploaded, converted, opened and clicked", async () => {
   expect(await demo.page.locator(".point").count()).toBe(0);
   await demo.ready();
   await demo.shot("uploaded");
-  // 20 frames at 15 per second become 31 at 24 per second, up to the time of the last frame.
-  await demo.page.locator(".counter", { hasText: "1 / 31" }).waitFor();
+  // 20 frames at 8 per second become 58 at 24 per second, up to the time of the last frame.
+  await demo.page.locator(".counter", { hasText: "1 / 58" }).waitFor();
   await demo.click(0.26, 0.62);
   await demo.said(/Object 1: the mask covers/);
   expect((await demo.difference()).share).toBeGreaterThan(0.01);
