@@ -1,6 +1,6 @@
 """Compiles every stored launch configuration ahead of time, without a GPU, and says what the compiler made of it.
 
-    python bench/aot.py [--target sm_90] [--op connected_components]
+    python bench/aot.py [--target sm_90] [--op connected_components] [--without float16]
 
 Fails on an error, more shared memory than the target has, a spill in anything but fp32, and a bfloat16 or float16
 attention kernel without tensor cores; kernels for fp8 are compiled for GPUs that have it, and their attention must
@@ -207,13 +207,13 @@ def targets_of(config: LaunchConfig, rows: list[LaunchConfig], wanted: list[str]
     return [target for target in fitting if _fitting_row(rows, "", target, config.dtype, config.shape) == config]
 
 
-def work_of(ops: list[str], wanted: list[str]) -> list[Work]:
-    """Every kernel of every row for those of the targets that take it."""
+def work_of(ops: list[str], wanted: list[str], without: list[str] | None = None) -> list[Work]:
+    """Every kernel of every row for those of the targets that take it, but for kernels of some dtypes."""
     return [
         (op, config, case, target)
         for op, config, case in cases(ops)
         for target in targets_of(config, launch_table()[op], wanted)
-        if target in FP8_TARGETS or not case.is_fp8
+        if (target in FP8_TARGETS or not case.is_fp8) and case.dtype not in (without or ())
     ]
 
 
@@ -267,12 +267,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(SHARED_MEMORY))
     parser.add_argument("--op", action="append", choices=sorted(launch_table()))
+    parser.add_argument("--without", action="append", help="a dtype; the kernels for float16 are those for bfloat16")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")
     results = []
-    for result in compile_all(work_of(arguments.op or sorted(launch_table()), wanted), arguments.jobs):
+    work = work_of(arguments.op or sorted(launch_table()), wanted, arguments.without)
+    for result in compile_all(work, arguments.jobs):
         results.append(result)
         show(result)
     failed = [result for result in results if result.problem]

@@ -104,19 +104,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(CHIPS))
     parser.add_argument("--op", action="append", choices=OPS)
+    parser.add_argument("--without", action="append", help="a dtype, as for bench/aot.py")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--store", action="store_true", help=f"write the bounds into {BOUNDS.name}")
     arguments = parser.parse_args()
     stored = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
-    work = [
-        each for each in aot.work_of(arguments.op or list(OPS), arguments.target or list(CHIPS)) if each[2].is_attention
-    ]
+    every = aot.work_of(arguments.op or list(OPS), arguments.target or list(CHIPS), arguments.without)
+    work = [each for each in every if each[2].is_attention]
     reports = []
     for report in aot.compile_all(work, arguments.jobs, partial(examine, None if arguments.store else stored)):
         reports.append(report)
         show(report)
     if arguments.store:
-        whole = not arguments.op and not arguments.target
+        whole = not (arguments.op or arguments.target or arguments.without)
         new = {report.name: round(report.bound, 3) for report in reports if isinstance(report, Report)}
         BOUNDS.write_text(json.dumps(new if whole else {**stored, **new}, indent=1, sort_keys=True) + "\n")
     failed = [report for report in reports if report.problem]
