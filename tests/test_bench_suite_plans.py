@@ -60,10 +60,12 @@ def _different_rehearsals():
     return list(found.values())
 
 
+# One of every kind. The others are slow: so are processes for every call, which test_bench_suite.py has for one.
+REHEARSED = ("image t", "video t", "video t more", "video t compiled", "throughput t", "stream t", "masks t")
+
+
 def _marked(name):
-    """Those that start a process for every call take half a minute each."""
-    processes = name.startswith(("cold start", "peak memory")) and name != "cold start t"
-    return pytest.param(name, marks=pytest.mark.slow if processes else pytest.mark.long)
+    return pytest.param(name, marks=pytest.mark.long if name in REHEARSED else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", [_marked(name) for name in _different_rehearsals()])
