@@ -10,7 +10,7 @@ from parity_rows import Draw, Plan, integer, name_of, simple_check
 from registry import TIMED, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 
-from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference, layer_norm
+from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference, layer_norm, layer_norm_and_position
 
 EPS = 1e-6
 
@@ -74,6 +74,14 @@ RECORD = Record(
             lambda: (*map(small, ((3, 8), (3, 8), (8,), (8,))), EPS),
             "layer_norm",
             "add_layer_norm",
+            2,
+            True,
+        ),
+        "layer_norm_and_position": Sample(
+            layer_norm_and_position,
+            lambda: (*map(small, ((2, 3, 8), (2, 3, 8), (8,), (8,), (3, 8))), EPS),
+            "layer_norm",
+            "layer_norm_and_position",
             2,
             True,
         ),

@@ -1,14 +1,29 @@
-"""Layer norm over channels, together with the addition before it or the GELU after it."""
+"""Layer norm over channels, together with the addition before it, and the GELU or the addition after it."""
 
 import torch
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import FLOATS, should_use_kernel, use_triton
 from sam2fast.kernels._operators import call_with_gradient
-from sam2fast.kernels.layer_norm.operators import add_layer_norm_operator, layer_norm_operator
-from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference, layer_norm_reference
+from sam2fast.kernels.layer_norm.operators import (
+    add_layer_norm_operator,
+    layer_norm_and_position_operator,
+    layer_norm_operator,
+)
+from sam2fast.kernels.layer_norm.reference import (
+    add_layer_norm_reference,
+    layer_norm_and_position_reference,
+    layer_norm_reference,
+)
 
-__all__ = ["add_layer_norm", "add_layer_norm_reference", "layer_norm", "layer_norm_reference"]
+__all__ = [
+    "add_layer_norm",
+    "add_layer_norm_reference",
+    "layer_norm",
+    "layer_norm_and_position",
+    "layer_norm_and_position_reference",
+    "layer_norm_reference",
+]
 
 WIDEST = 4096  # channels
 
@@ -55,6 +70,37 @@ def layer_norm(
     if _has_kernel(dtype, x, weight, bias):
         return call_with_gradient(layer_norm_operator, x, weight, bias, eps, dtype, gelu)
     return layer_norm_reference(x, weight, bias, eps, dtype, gelu)
+
+
+def layer_norm_and_position(
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    position: Tensor,
+    eps: float,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Layer norm of ``x + delta``, and the same plus a position: values for attention, and its keys or queries.
+
+    Args:
+        position: of the last axes of ``x``, such as ``(P, C)`` for ``x (B, P, C)``.
+        x, delta, weight, bias, eps, dtype: as of :func:`add_layer_norm`.
+
+    Returns:
+        Both ``(..., C)`` in ``dtype``.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    _check(x, delta, weight, bias)
+    if position.ndim > x.ndim or x.shape[x.ndim - position.ndim :] != position.shape:
+        raise ValueError(f"expected a position of the last axes of {tuple(x.shape)}, got {tuple(position.shape)}")
+    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
+    given = x, delta, weight, bias, position
+    if _has_kernel(dtype, *given):
+        return call_with_gradient(layer_norm_and_position_operator, *given, eps, dtype)
+    return layer_norm_and_position_reference(*given, eps, dtype)
 
 
 def _check(x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor) -> None:

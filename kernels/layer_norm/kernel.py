@@ -17,14 +17,18 @@ def _add_layer_norm_kernel(
     delta,  # (rows, C); anything if not ADD
     weight,  # (C)
     bias,  # (C)
-    total,  # (rows, C) out: x + delta; anything if not ADD
+    total,  # (rows, C) out: x + delta; anything if not ADD or POSITION
     normed,  # (rows, C) out
+    position,  # (positions, C), for row after row again and again; anything if not POSITION
+    positioned,  # (rows, C) out: the norm + position; anything if not POSITION
     rows,
+    positions,
     eps,
     C: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
     ADD: tl.constexpr,
     GELU: tl.constexpr,
+    POSITION: tl.constexpr,
     BLOCK: tl.constexpr,  # rows of a program
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -35,9 +39,10 @@ def _add_layer_norm_kernel(
     value = tl.load(x + offsets, mask=mask, other=0).to(tl.float32)
     if ADD:
         value += tl.load(delta + offsets, mask=mask, other=0).to(tl.float32)
-        rounded = value.to(total.dtype.element_ty)
-        tl.store(total + offsets, rounded, mask=mask)
-        value = rounded.to(tl.float32)  # the sum as later layers read it
+        if not POSITION:
+            rounded = value.to(total.dtype.element_ty)
+            tl.store(total + offsets, rounded, mask=mask)
+            value = rounded.to(tl.float32)  # the sum as later layers read it
     mean = tl.sum(value, 1) / C
     centred = tl.where(used, value - mean[:, None], 0)
     variance = tl.sum(centred * centred, 1) / C
@@ -47,6 +52,10 @@ def _add_layer_norm_kernel(
     if GELU:
         out = 0.5 * out * (1.0 + tl.erf(out * 0.7071067811865476))
     tl.store(normed + offsets, out.to(normed.dtype.element_ty), mask=mask)
+    if POSITION:
+        of_row = (row % positions)[:, None] * C + channel[None, :]
+        out += tl.load(position + of_row, mask=mask, other=0).to(tl.float32)
+        tl.store(positioned + offsets, out.to(positioned.dtype.element_ty), mask=mask)
 
 
 def add_layer_norm_triton(
@@ -63,34 +72,66 @@ def add_layer_norm_triton(
     added = x if delta is None else delta.contiguous()
     total = x if delta is None else x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, added.dtype))
     normed = x.new_empty(x.shape, dtype=dtype)
-    C = x.shape[-1]
+    _launch(x, added, weight, bias, total, normed, normed, normed, eps, ADD=delta is not None, GELU=gelu)
+    return total, normed
+
+
+def layer_norm_and_position_triton(
+    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, position: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """:func:`sam2fast.kernels.layer_norm.layer_norm_and_position` on the GPU; never synchronises."""
+    x, normed, positioned = x.contiguous(), x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype)
+    added = (x, delta.contiguous(), weight, bias, normed, normed, position.contiguous(), positioned)
+    _launch(*added, eps, ADD=True, POSITION=True)
+    return normed, positioned
+
+
+def _launch(
+    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, total: Tensor, normed: Tensor, position: Tensor,
+    positioned: Tensor, eps: float, **flags: bool,
+) -> None:  # fmt: skip
+    """Starts the kernel, whose arguments these are, unless there is nothing to compute."""
     if x.numel() == 0:
-        return total, normed
+        return
+    C = x.shape[-1]
     config = launch_config("layer_norm", x)
-    meta = constants(config, C, delta is not None, gelu)
+    meta = constants(config, C, **flags)
     rows = x.numel() // C
     count_launch("layer_norm")
     with config.on_device(x):
         _add_layer_norm_kernel[(triton.cdiv(rows, meta["BLOCK"]),)](
-            x, added, weight.contiguous(), bias.contiguous(), total, normed, rows, eps, **meta, **config.options
-        )
-    return total, normed
+            x, delta, weight.contiguous(), bias.contiguous(), total, normed, position, positioned, rows,
+            position.numel() // C, eps, **meta, **config.options,
+        )  # fmt: skip
 
 
-def constants(config: LaunchConfig, C: int, add: bool, gelu: bool = False) -> dict[str, Any]:
+def constants(
+    config: LaunchConfig, C: int, ADD: bool = False, GELU: bool = False, POSITION: bool = False
+) -> dict[str, Any]:
     """The kernel's constexpr arguments. A program takes as many rows as fit into ELEMENTS elements, at least one."""
     width = triton.next_power_of_2(C)
-    return {"C": C, "WIDTH": width, "ADD": add, "GELU": gelu, "BLOCK": max(1, config.meta["ELEMENTS"] // width)}
+    block = max(1, config.meta["ELEMENTS"] // width)
+    return {"C": C, "WIDTH": width, "ADD": ADD, "GELU": GELU, "POSITION": POSITION, "BLOCK": block}
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table: the widths of the models in fp32 and bf16, and with GELU."""
+    """The compilations of one row of the launch table: the widths of the models in fp32 and bf16, and with GELU.
+
+    The decoder's stream is in the dtype of its products, with a position in fp32 or in that.
+    """
     found = []
     for C in (96, 112, 144, 256, 384, 576, 1152):
         for x, added, out in (("*fp32", "*fp32", "*fp32"), ("*fp32", "*bf16", "*bf16"), ("*bf16", "*bf16", "*bf16")):
-            types = (x, added, "*fp32", "*fp32", x, out, "i32", "fp32")
-            found.append(Compilation(_add_layer_norm_kernel, types, constants(config, C, True), "bfloat16"))
+            found.append(_compilation(config, C, x, added, x, out, ADD=True))
     for C, x, gelu in ((96, "*fp32", False), (4, "*bf16", True), (256, "*bf16", True)):
-        types = (x, x, "*fp32", "*fp32", x, "*bf16", "i32", "fp32")
-        found.append(Compilation(_add_layer_norm_kernel, types, constants(config, C, False, gelu), "bfloat16"))
+        found.append(_compilation(config, C, x, x, x, "*bf16", GELU=gelu))
+    for t in ("*fp32", "*bf16"):
+        found.append(_compilation(config, 256, t, t, t, t, ADD=True, POSITION=True))
     return found
+
+
+def _compilation(
+    config: LaunchConfig, C: int, x: str, delta: str, total: str, normed: str, **flags: bool
+) -> Compilation:
+    types = (x, delta, "*fp32", "*fp32", total, normed, "*fp32", normed, "i32", "i32", "fp32")
+    return Compilation(_add_layer_norm_kernel, types, constants(config, C, **flags), "bfloat16")

@@ -1,6 +1,6 @@
 """The kernel as torch operators; their gradients recompute the reference implementation.
 
-There are two, since an operator may not return its own input.
+There are several, since an operator may not return its own input.
 """
 
 from typing import Any, Tuple  # noqa: UP035  (what the oldest supported torch reads in a schema)
@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._operators import reference_backward, register_operator
-from sam2fast.kernels.layer_norm.reference import add_layer_norm_reference, layer_norm_reference
+from sam2fast.kernels.layer_norm.reference import (
+    add_layer_norm_reference,
+    layer_norm_and_position_reference,
+    layer_norm_reference,
+)
 
 
 @register_operator("sam2fast::add_layer_norm")
@@ -42,6 +46,23 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, g
     return x.new_empty(x.shape, dtype=dtype)
 
 
+@register_operator("sam2fast::layer_norm_and_position")
+def layer_norm_and_position_operator(
+    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, position: Tensor, eps: float, dtype: torch.dtype
+) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """The norm of ``x + delta``, and it with ``position``, both of the shape of ``x`` in ``dtype``."""
+    from sam2fast.kernels.layer_norm.kernel import layer_norm_and_position_triton
+
+    return layer_norm_and_position_triton(x, delta, weight, bias, position, eps, dtype)
+
+
+@layer_norm_and_position_operator.register_fake
+def _(
+    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, position: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     ctx.save_for_backward(*tensors)
@@ -58,5 +79,12 @@ def _norm_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return *reference_backward(layer_norm_reference, ctx.saved_tensors, ctx.rest, needs_grad, grad), None, None, None
 
 
+def _position_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    needs_grad = ctx.needs_input_grad[:5]
+    reference = layer_norm_and_position_reference
+    return *reference_backward(reference, ctx.saved_tensors, ctx.rest, needs_grad, grads), None, None
+
+
 add_layer_norm_operator.register_autograd(_add_backward, setup_context=_setup)
 layer_norm_operator.register_autograd(_norm_backward, setup_context=_setup)
+layer_norm_and_position_operator.register_autograd(_position_backward, setup_context=_setup)

@@ -1,4 +1,4 @@
-"""Reference implementation of layer norm with an addition before it, or GELU after it."""
+"""Reference implementation of layer norm with an addition before it, and with GELU or an addition after it."""
 
 import torch
 import torch.nn.functional as F
@@ -21,3 +21,12 @@ def layer_norm_reference(
     compute = torch.promote_types(torch.float32, x.dtype)
     normed = F.layer_norm(x.to(compute), x.shape[-1:], weight.to(compute), bias.to(compute), eps)
     return (F.gelu(normed) if gelu else normed).to(dtype)
+
+
+def layer_norm_and_position_reference(
+    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, position: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Reference implementation of :func:`layer_norm_and_position`; sums are rounded once, at the end."""
+    compute = torch.promote_types(torch.float32, x.dtype)
+    normed = layer_norm_reference(x.to(compute) + delta, weight, bias, eps, compute)
+    return normed.to(dtype), (normed + position).to(dtype)

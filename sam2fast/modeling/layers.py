@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear
-from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm
+from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
 from sam2fast.kernels.linear_gelu import gelu_mlp
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.standard import is_standard, is_standard_layer, standard
@@ -102,28 +102,53 @@ def normed_sum(
     return add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps, dtype)
 
 
-def normalize_sum(norm: nn.Module, x: Tensor, delta: Tensor) -> Tensor:
+def normalize_sum(norm: nn.Module, x: Tensor, delta: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """:func:`normalize` of ``x + delta``."""
     if x.shape == delta.shape and is_standard_layer(norm, nn.LayerNorm):
-        return normed_sum(cast(nn.LayerNorm, norm), x, delta)[1]
-    return normalize(norm, x + delta)
+        return normed_sum(cast(nn.LayerNorm, norm), x, delta, dtype)[1]
+    return normalize(norm, x + delta, dtype)
+
+
+def normalize_and_place(
+    norm: nn.Module, x: Tensor, delta: Tensor, position: Tensor, dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    """:func:`normalize_sum`, and the same plus ``position``."""
+    if x.shape == delta.shape and is_standard_layer(norm, nn.LayerNorm):
+        layer = cast(nn.LayerNorm, norm)
+        return layer_norm_and_position(x, delta, layer.weight, layer.bias, position, layer.eps, dtype)
+    normed = normalize(norm, x + delta, dtype)
+    return normed, normed + position
+
+
+def stream_dtype(layer: nn.Module) -> torch.dtype | None:
+    """What a norm before ``layer`` writes without gradients, so that it need not be converted; else None."""
+    weight = getattr(layer, "weight", None)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not isinstance(weight, Tensor):
+        return None
+    return computed_dtype(weight)
 
 
 def add_for(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """``x + y`` as a linear layer reads it; without gradients rounded as it is written."""
-    weight = getattr(layer, "weight", None)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not isinstance(weight, Tensor):
+    dtype = stream_dtype(layer)
+    if dtype is None:
         return x + y
     # One of them has the shape of the sum; torch.broadcast_shapes would import sympy.
-    out = x.new_empty(x.shape if x.numel() >= y.numel() else y.shape, dtype=computed_dtype(weight))
+    out = x.new_empty(x.shape if x.numel() >= y.numel() else y.shape, dtype=dtype)
     wider = torch.promote_types(x.dtype, y.dtype)
     return torch.add(x, y, out=out) if torch.promote_types(out.dtype, wider) == wider else x + y
 
 
-def normalize(norm: nn.Module, x: Tensor) -> Tensor:
-    """Layer norm ``(..., C)`` of input of any float dtype. ``nn.LayerNorm`` is computed in fp32, with fp32 results."""
+def add_product_for(layer: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """``x + y * z``, of the shape of ``x``, as :func:`add_for` writes it."""
+    dtype = stream_dtype(layer)
+    return torch.addcmul(x, y, z, out=None if dtype is None else torch.empty_like(x, dtype=dtype))
+
+
+def normalize(norm: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Layer norm ``(..., C)`` of any float dtype; of ``nn.LayerNorm`` computed in fp32, in ``dtype`` or fp32."""
     if is_standard_layer(norm, nn.LayerNorm):
-        return normed_sum(cast(nn.LayerNorm, norm), x, None)[1]
+        return normed_sum(cast(nn.LayerNorm, norm), x, None, dtype)[1]
     return call(norm, x)
 
 

@@ -1,6 +1,7 @@
 """The mask decoder: masks, predicted IoUs and object tokens from image and prompt embeddings."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +9,9 @@ from torch import Tensor, nn
 from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.decoder_heads import can_stack, stacked
-from sam2fast.modeling.layers import MLP, LayerNorm2d, call, project
+from sam2fast.modeling.layers import MLP, LayerNorm2d, add_for, call, project
 from sam2fast.modeling.standard import is_standard, standard
-from sam2fast.modeling.two_way_transformer import ImageTokens, TwoWayTransformer
+from sam2fast.modeling.two_way_transformer import ImageTokens, TwoWayAttentionBlock, TwoWayTransformer
 from sam2fast.modeling.upscaling import Upscaling
 
 # Prompts that are decoded at once. On the CPU, where a prompt's image tokens are 4 MiB, they fit the last-level cache.
@@ -227,7 +228,7 @@ class MaskDecoder(nn.Module):
         upscaling = Upscaling(self.output_upscaling, size, finer, B, self._products)
         pe, shared = _as_rows(image_pe), None
         if len(images) == len(dense) == 1:
-            shared = self.transformer.prepare(_as_rows(images + dense), pe, tokens[..., 0].numel())
+            shared = self.transformer.prepare(self._embedded(images, dense), pe, tokens[..., 0].numel())
 
         results: tuple[Tensor, ...] = ()
         step = _group_size(tokens)
@@ -236,7 +237,7 @@ class MaskDecoder(nn.Module):
             prepared = shared
             if prepared is None:
                 image, mask = (x if len(x) == 1 else x[group] for x in (images, dense))
-                prepared = self.transformer.prepare(_as_rows(image + mask), pe, tokens.shape[1])
+                prepared = self.transformer.prepare(self._embedded(image, mask), pe, tokens.shape[1])
             decoded = self._decode(prepared, tokens[group], upscaling, start, selected)
             if choose is not None:
                 decoded = (*choose(*decoded[:2]), *decoded[2:])
@@ -247,6 +248,11 @@ class MaskDecoder(nn.Module):
                 result[group] = x
         masks, ious, mask_tokens, scores = results
         return masks, ious, mask_tokens, scores
+
+    def _embedded(self, images: Tensor, dense: Tensor) -> Tensor:
+        """Tokens ``(b, HW, C)`` of images with dense prompts ``(b, C, H, W)``, as the transformer reads them."""
+        layer = cast(TwoWayAttentionBlock, self.transformer.layers[0])
+        return add_for(layer.cross_attn_token_to_image.q_proj, _as_rows(images), dense.flatten(2).transpose(1, 2))
 
     def _tokens(self, sparse: Tensor) -> Tensor:
         """The tokens of results before those of the prompts ``sparse (B, N, C)``."""

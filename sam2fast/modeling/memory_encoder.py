@@ -6,7 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import DropPath, LayerNorm2d, Layers, chunked, computed_dtype, convolve, mlp_with_gelu
+from sam2fast.modeling.layers import (
+    DropPath,
+    LayerNorm2d,
+    Layers,
+    add_product_for,
+    chunked,
+    computed_dtype,
+    convolve,
+    mlp_with_gelu,
+)
 from sam2fast.modeling.standard import is_standard, standard
 
 
@@ -81,7 +90,7 @@ class CXBlock(nn.Module):
             dtype = computed_dtype(self.pwconv1.weight)
             y = chunked(compute, self.norm.normalize(y.permute(0, 2, 3, 1), dtype), rows=1).permute(0, 3, 1, 2)
             if self.gamma is not None and not self.training:
-                return torch.addcmul(x, self.gamma[:, None, None], y)
+                return add_product_for(self.pwconv1, x, self.gamma[:, None, None], y)
         else:
             y = compute(self.norm(y).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         if self.gamma is not None:

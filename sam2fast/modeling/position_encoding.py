@@ -160,10 +160,11 @@ def axial_rope(
 
 
 def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> Tensor:
-    """``(dim / 2)`` divisors of the position in :func:`sine_1d`."""
+    """Divisors of the position in :func:`sine_1d`, and phases ``(2, dim)``: a cosine is a sine a quarter turn ahead."""
     half = dim // 2
     channel = torch.arange(half, dtype=torch.float32, device=device)
-    return temperature ** (2 * (channel // 2) / half)
+    periods = temperature ** (2 * (channel // 2) / half)
+    return torch.stack([periods.repeat(2), torch.pi / 2 * (torch.arange(dim, device=device) >= half)])
 
 
 def sine_1d(position: Tensor, dim: int, temperature: float = 10000, periods: Tensor | None = None) -> Tensor:
@@ -174,5 +175,6 @@ def sine_1d(position: Tensor, dim: int, temperature: float = 10000, periods: Ten
 
     Source: ``sam2.modeling.sam2_utils.get_1d_sine_pe``.
     """
-    angle = position[..., None] / (sine_periods(dim, position.device, temperature) if periods is None else periods)
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+    periods = sine_periods(dim, position.device, temperature) if periods is None else periods
+    position = position if position.is_floating_point() else position.float()
+    return torch.addcdiv(periods[1], position[..., None], periods[0]).sin()

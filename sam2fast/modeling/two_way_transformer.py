@@ -11,7 +11,16 @@ from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.cross_attention import CrossAttention, image_chunks
-from sam2fast.modeling.layers import MLP, add_for, normalize, normalize_sum, project, project_together
+from sam2fast.modeling.layers import (
+    MLP,
+    add_for,
+    normalize,
+    normalize_and_place,
+    normalize_sum,
+    project,
+    project_together,
+    stream_dtype,
+)
 from sam2fast.modeling.standard import is_standard, standard
 from sam2fast.modeling.upscaling import add_into
 
@@ -22,6 +31,13 @@ class ProjectedImages(NamedTuple):
     keys: Tensor  # (b, P, D), keys for the tokens
     values: Tensor  # (b, P, D), values for the tokens
     queries: Tensor  # (b, P, D), queries of the image
+
+
+class Placed(NamedTuple):
+    """Tokens and chunks of images with their position encodings, as attention reads them."""
+
+    queries: Tensor  # (B, N, C)
+    keys: list[Tensor | None]  # (b, P, C), None where they are added when they are read
 
 
 class ImageTokens(NamedTuple):
@@ -68,18 +84,16 @@ class TwoWayAttentionBlock(nn.Module):
             keys: ``(B, HW, C)``.
             key_pe: ``(B or 1, HW, C)``.
         """
-        queries = self._attend_to_tokens(queries, query_pe)
+        if self.skip_first_layer_pe:
+            queries = normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries))
+        else:
+            q = queries + query_pe
+            queries = normalize(self.norm1, queries + self.self_attn(q=q, k=q, v=queries))
         q, k = queries + query_pe, keys + key_pe
         queries = normalize(self.norm2, queries + self.cross_attn_token_to_image(q=q, k=k, v=keys))
         queries = normalize(self.norm3, queries + self.mlp(queries))
         q, k = queries + query_pe, keys + key_pe
         return queries, normalize(self.norm4, keys + self.cross_attn_image_to_token(q=k, k=q, v=queries))
-
-    def _attend_to_tokens(self, queries: Tensor, query_pe: Tensor, positioned: Tensor | None = None) -> Tensor:
-        if self.skip_first_layer_pe:
-            return normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries))
-        q = add_for(self.self_attn.q_proj, queries, query_pe) if positioned is None else positioned
-        return normalize_sum(self.norm1, queries, self.self_attn(q=q, k=q, v=queries))
 
     def fused(
         self,
@@ -88,8 +102,8 @@ class TwoWayAttentionBlock(nn.Module):
         query_pe: Tensor,
         key_pe: Tensor,
         projected: Sequence[ProjectedImages] = (),
-        positioned: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        placed: Placed | None = None,
+    ) -> tuple[Tensor, list[Tensor], Placed]:
         """:meth:`forward` of images in chunks ``(b, HW, C)``, usually without projecting them.
 
         Args:
@@ -97,27 +111,34 @@ class TwoWayAttentionBlock(nn.Module):
             keys: chunks ``(b or 1, HW, C)``.
             key_pe: ``(1, HW, C)``.
             projected: :meth:`project` of the image, if all chunks are the same and the caller has it.
-            positioned: ``queries + query_pe``, if the caller has it.
+            placed: queries and keys with their encodings, if the caller has them.
 
         Returns:
-            The two results, and the new ``queries + query_pe``.
+            The two results, and both with their encodings.
         """
-        queries = self._attend_to_tokens(queries, query_pe, positioned)
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
+        dtype = stream_dtype(to_image.q_proj)
+        if self.skip_first_layer_pe:
+            queries = normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries), dtype)
+            q = add_for(to_image.q_proj, queries, query_pe)
+        else:
+            q = add_for(self.self_attn.q_proj, queries, query_pe) if placed is None else placed.queries
+            attended = self.self_attn(q=q, k=q, v=queries)
+            queries, q = normalize_and_place(self.norm1, queries, attended, query_pe, dtype)
         fold = to_tokens.should_fold(queries.shape[1])
         if not fold and not projected:
-            projected = [self.project(x, key_pe) for x in keys]
-        q = add_for(to_image.q_proj, queries, query_pe)
+            keyed = [None] * len(keys) if placed is None else placed.keys
+            projected = [self.project(x, key_pe, k) for x, k in zip(keys, keyed, strict=True)]
         if projected:
             parts = project(to_image.q_proj, q).chunk(len(projected))
             found = [to_image.attend_projected(t, x.keys, x.values) for t, x in zip(parts, projected, strict=True)]
             attended = _joined(found)
         else:
             attended = to_image.tokens_to_image(q, keys, key_pe)
-        queries = normalize_sum(self.norm2, queries, attended)
-        queries = normalize_sum(self.norm3, queries, self.mlp(queries))
+        queries = normalize_sum(self.norm2, queries, attended, dtype)
+        queries, q = normalize_and_place(self.norm3, queries, self.mlp(queries), query_pe, dtype)
 
-        q, count = add_for(to_tokens.k_proj, queries, query_pe), len(keys)
+        count = len(keys)
         readers: list[Callable[[Tensor], Tensor]]
         if fold:
             folded = to_tokens.fold(q, queries, bool(projected)).split(count)
@@ -126,21 +147,24 @@ class TwoWayAttentionBlock(nn.Module):
             k, v = project(to_tokens.k_proj, q), project(to_tokens.v_proj, queries)
             pairs = zip(k.chunk(count), v.chunk(count), strict=True)
             readers = [partial(to_tokens.attend_projected, k=k, v=v) for k, v in pairs]
-        changed = []
+        changed: list[Tensor] = []
+        changed_placed: list[Tensor | None] = []
         for i, (x, read) in enumerate(zip(keys, readers, strict=True)):
             image = projected[min(i, len(projected) - 1)].queries if projected else x + key_pe
-            attended = read(image)
+            attended, with_pe = read(image), None
             if is_cpu_inference(x):
-                changed.append(normalize(self.norm4, add_into(attended, x)))
+                normed = normalize(self.norm4, add_into(attended, x))
             else:
-                changed.append(normalize_sum(self.norm4, x, attended))
-        return queries, changed, q
+                normed, with_pe = normalize_and_place(self.norm4, x, attended, key_pe[0], dtype)
+            changed.append(normed)
+            changed_placed.append(with_pe)
+        return queries, changed, Placed(q, changed_placed)
 
-    def project(self, keys: Tensor, key_pe: Tensor) -> ProjectedImages:
-        """Projects images ``(b, HW, C)`` once for all tokens that attend to them."""
+    def project(self, keys: Tensor, key_pe: Tensor, placed: Tensor | None = None) -> ProjectedImages:
+        """Projects images ``(b, HW, C)`` once for all tokens that attend to them; ``placed`` is ``keys + key_pe``."""
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
-        keyed = add_for(to_image.k_proj, keys, key_pe)
-        k, q = project_together(self._joined, (to_image.k_proj, to_tokens.q_proj), keyed)
+        placed = add_for(to_image.k_proj, keys, key_pe) if placed is None else placed
+        k, q = project_together(self._joined, (to_image.k_proj, to_tokens.q_proj), placed)
         return ProjectedImages(k, project(to_image.v_proj, keys), q)
 
 
@@ -201,18 +225,21 @@ class TwoWayTransformer(nn.Module):
     def attend(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``."""
         queries, keys, projected = point_embedding, image_chunks(image.tokens, len(point_embedding)), image.projected
-        q: Tensor | None = None
+        placed: Placed | None = None
         for layer in self.layers:
             block = cast(TwoWayAttentionBlock, layer)
-            queries, keys, q = block.fused(queries, keys, point_embedding, image.pe, projected, q)
+            queries, keys, placed = block.fused(queries, keys, point_embedding, image.pe, projected, placed)
             projected = []
         final = self.final_attn_token_to_image
-        q = add_for(final.q_proj, queries, point_embedding) if q is None else q
-        if final.should_fold(q.shape[1]):
-            attended = final.tokens_to_image(q, keys, image.pe)
+        if placed is None:
+            placed = Placed(add_for(final.q_proj, queries, point_embedding), [None] * len(keys))
+        if final.should_fold(queries.shape[1]):
+            attended = final.tokens_to_image(placed.queries, keys, image.pe)
         else:
-            pairs = zip(q.chunk(len(keys)), keys, strict=True)
-            attended = _joined([final(some, add_for(final.k_proj, x, image.pe), x) for some, x in pairs])
+            triples = zip(placed.queries.chunk(len(keys)), keys, placed.keys, strict=True)
+            attended = _joined(
+                [final(q, add_for(final.k_proj, x, image.pe) if k is None else k, x) for q, x, k in triples]
+            )
         return normalize_sum(self.norm_final_attn, queries, attended), keys
 
 

@@ -6,7 +6,14 @@ import torch.nn.functional as F
 from parity import random_map
 
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference, layer_norm, layer_norm_reference
+from sam2fast.kernels.layer_norm import (
+    add_layer_norm,
+    add_layer_norm_reference,
+    layer_norm,
+    layer_norm_and_position,
+    layer_norm_and_position_reference,
+    layer_norm_reference,
+)
 from sam2fast.modeling.hiera import MultiScaleBlock
 from sam2fast.utils.testing import relative_error
 
@@ -80,9 +87,30 @@ def test_gelu(triton_device, shape, dtype):
         assert relative_error(exact, out) <= max(1e-5, 1.01 * relative_error(exact, reference))
 
 
+@pytest.mark.parametrize("shape, axes", [((2, 9, 5), 2), ((3, 7, 96), 3), ((4, 256), 1), ((0, 3, 16), 2)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_with_a_position(triton_device, shape, axes, dtype):
+    """The position is of the last axes; both results are at most as far from float64 as those of the reference."""
+    x, delta, weight, bias = inputs(shape, triton_device, dtype, dtype)
+    given = x, delta, weight, bias, random_map(*shape[-axes:], seed=4).to(triton_device), EPS, dtype
+    before = launches["layer_norm"]
+    with backend("triton"):
+        found = layer_norm_and_position(*given)
+    assert launches["layer_norm"] == before + bool(x.numel())
+    exact = layer_norm_and_position_reference(*(t.double() for t in given[:5]), EPS, torch.float64)
+    for one, right, reference in zip(found, exact, layer_norm_and_position_reference(*given), strict=True):
+        assert one.dtype == dtype and one.shape == shape
+        if x.numel():
+            assert relative_error(right, one) <= max(1e-5, 1.01 * relative_error(right, reference))
+
+
 def test_gradients():
     """Of all outputs, by all inputs, against differences."""
     given = [t.double().requires_grad_() for t in inputs((3, 4, 8), torch.device("cpu"))]
+    position = random_map(4, 8, seed=4).double().requires_grad_()
+    placed = [*given, position]
+    assert torch.autograd.gradcheck(lambda *a: layer_norm_and_position(*a, EPS, torch.float64), placed)
     assert torch.autograd.gradcheck(lambda *a: add_layer_norm(*a, EPS, torch.float64), given)
     assert torch.autograd.gradcheck(lambda x, _, *a: layer_norm(x, *a, EPS, torch.float64, gelu=True), given)
 
@@ -92,6 +120,8 @@ def test_wrong_shapes():
     for bad in ((x, delta[:4], weight, bias), (x, delta, weight[:7], bias), (x, delta, weight, bias[:7])):
         with pytest.raises(ValueError, match=r"expected x and delta \(\.\.\., C\)"):
             add_layer_norm(*bad, EPS)
+    with pytest.raises(ValueError, match=r"position of the last axes of \(5, 8\), got \(4, 8\)"):
+        layer_norm_and_position(x, delta, weight, bias, delta[:4], EPS)
 
 
 def test_too_wide_for_the_kernel(triton_device):
