@@ -80,15 +80,17 @@ def layer_norm_and_position(
     position: Tensor,
     eps: float,
     dtype: torch.dtype | None = None,
+    placed: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Layer norm of ``x + delta``, and the same plus a position: values for attention, and its keys or queries.
 
     Args:
         position: of the last axes of ``x``, such as ``(P, C)`` for ``x (B, P, C)``.
         x, delta, weight, bias, eps, dtype: as of :func:`add_layer_norm`.
+        placed: dtype of the second result; None for that of the first.
 
     Returns:
-        Both ``(..., C)`` in ``dtype``.
+        Both ``(..., C)``.
 
     Raises:
         ValueError: the shapes do not fit together.
@@ -97,10 +99,10 @@ def layer_norm_and_position(
     if position.ndim > x.ndim or x.shape[x.ndim - position.ndim :] != position.shape:
         raise ValueError(f"expected a position of the last axes of {tuple(x.shape)}, got {tuple(position.shape)}")
     dtype = dtype or torch.promote_types(torch.float32, x.dtype)
-    given = x, delta, weight, bias, position
-    if _has_kernel(dtype, *given):
-        return call_with_gradient(layer_norm_and_position_operator, *given, eps, dtype)
-    return layer_norm_and_position_reference(*given, eps, dtype)
+    given, dtypes = (x, delta, weight, bias, position), (dtype, placed or dtype)
+    if _has_kernel(dtypes[1], *given):
+        return call_with_gradient(layer_norm_and_position_operator, *given, eps, *dtypes)
+    return layer_norm_and_position_reference(*given, eps, *dtypes)
 
 
 def _check(x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor) -> None:

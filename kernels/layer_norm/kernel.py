@@ -77,10 +77,17 @@ def add_layer_norm_triton(
 
 
 def layer_norm_and_position_triton(
-    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, position: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    position: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    placed: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.layer_norm.layer_norm_and_position` on the GPU; never synchronises."""
-    x, normed, positioned = x.contiguous(), x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype)
+    x, normed, positioned = x.contiguous(), x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=placed)
     added = (x, delta.contiguous(), weight, bias, normed, normed, position.contiguous(), positioned)
     _launch(*added, eps, ADD=True, POSITION=True)
     return normed, positioned
@@ -117,7 +124,7 @@ def constants(
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """The compilations of one row of the launch table: the widths of the models in fp32 and bf16, and with GELU.
 
-    The decoder's stream is in the dtype of its products, with a position in fp32 or in that.
+    With a position: the decoder's tokens and images in a bf16 session, and both in fp32.
     """
     found = []
     for C in (96, 112, 144, 256, 384, 576, 1152):
@@ -125,13 +132,13 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
             found.append(_compilation(config, C, x, added, x, out, ADD=True))
     for C, x, gelu in ((96, "*fp32", False), (4, "*bf16", True), (256, "*bf16", True)):
         found.append(_compilation(config, C, x, x, x, "*bf16", GELU=gelu))
-    for t in ("*fp32", "*bf16"):
-        found.append(_compilation(config, 256, t, t, t, t, ADD=True, POSITION=True))
+    for x, delta, normed, placed in (("*fp32", "*bf16", "*fp32", "*bf16"), *((t,) * 4 for t in ("*fp32", "*bf16"))):
+        found.append(_compilation(config, 256, x, delta, x, normed, placed, ADD=True, POSITION=True))
     return found
 
 
 def _compilation(
-    config: LaunchConfig, C: int, x: str, delta: str, total: str, normed: str, **flags: bool
+    config: LaunchConfig, C: int, x: str, delta: str, total: str, normed: str, placed: str = "*fp32", **flags: bool
 ) -> Compilation:
-    types = (x, delta, "*fp32", "*fp32", total, normed, "*fp32", normed, "i32", "i32", "fp32")
+    types = (x, delta, "*fp32", "*fp32", total, normed, "*fp32", placed, "i32", "i32", "fp32")
     return Compilation(_add_layer_norm_kernel, types, constants(config, C, **flags), "bfloat16")

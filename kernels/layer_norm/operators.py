@@ -48,19 +48,33 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, g
 
 @register_operator("sam2fast::layer_norm_and_position")
 def layer_norm_and_position_operator(
-    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, position: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    position: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    placed: torch.dtype,
 ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    """The norm of ``x + delta``, and it with ``position``, both of the shape of ``x`` in ``dtype``."""
+    """The norm of ``x + delta`` in ``dtype``, and it with ``position`` in ``placed``, both of the shape of ``x``."""
     from sam2fast.kernels.layer_norm.kernel import layer_norm_and_position_triton
 
-    return layer_norm_and_position_triton(x, delta, weight, bias, position, eps, dtype)
+    return layer_norm_and_position_triton(x, delta, weight, bias, position, eps, dtype, placed)
 
 
 @layer_norm_and_position_operator.register_fake
 def _(
-    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, position: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    position: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    placed: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=dtype)
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=placed)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -82,7 +96,7 @@ def _norm_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _position_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     needs_grad = ctx.needs_input_grad[:5]
     reference = layer_norm_and_position_reference
-    return *reference_backward(reference, ctx.saved_tensors, ctx.rest, needs_grad, grads), None, None
+    return *reference_backward(reference, ctx.saved_tensors, ctx.rest, needs_grad, grads), None, None, None
 
 
 add_layer_norm_operator.register_autograd(_add_backward, setup_context=_setup)

@@ -24,9 +24,16 @@ def layer_norm_reference(
 
 
 def layer_norm_and_position_reference(
-    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, position: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    position: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    placed: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Reference implementation of :func:`layer_norm_and_position`; sums are rounded once, at the end."""
     compute = torch.promote_types(torch.float32, x.dtype)
     normed = layer_norm_reference(x.to(compute) + delta, weight, bias, eps, compute)
-    return normed.to(dtype), (normed + position).to(dtype)
+    return normed.to(dtype), (normed + position).to(placed)

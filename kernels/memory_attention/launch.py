@@ -112,10 +112,8 @@ def rope_attention_triton(
     cos, sin = cos.contiguous(), sin.contiguous()
     count_launch("rope_attention")
     with config.on_device(query):
-        if H == 1 and query.stride() == key.stride() and not num_unrotated_keys and torch._C._is_alias_of(query, key):
-            rotated, keys = _rotate_both(query, key, cos, sin)
-        else:
-            rotated, keys = _rotate(query, cos, sin, N), _rotate(key, cos, sin, M - num_unrotated_keys)
+        rotated = _rotate(query, cos, sin, N)
+        keys = _rotate(key, cos, sin, M - num_unrotated_keys)
         means = _attend(config, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
         if means is not None:
             _combine(means, out)
@@ -214,16 +212,6 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False
         **ROTATE, **WARPS,
     )  # fmt: skip
     return out
-
-
-def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Rotated, Rotated]:
-    """Queries and keys ``(B, 1, M, d)`` that are parts of one product, by one launch: as ``(2, B, M, d)``."""
-    B, _, M, d = query.shape
-    rows, _, tokens, channels = query.stride()
-    apart = key.storage_offset() - query.storage_offset()
-    both = query.as_strided((2, B, M, d), (apart, rows, tokens, channels))
-    data = _rotate(both, cos, sin, M).data
-    return Rotated(data[0, :, None]), Rotated(data[1, :, None])
 
 
 def _encode(

@@ -27,7 +27,7 @@ def _rotate_kernel(
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = (tl.program_id(1) // H).to(tl.int64)
-    h = (tl.program_id(1) % H).to(tl.int64)
+    h = tl.program_id(1) % H
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     pair = tl.arange(0, HALF)
     inside = (row < M)[:, None] & (pair < half)[None, :]

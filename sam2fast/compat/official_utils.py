@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.layers import get_activation
 from sam2fast.modeling.memory_selection import closest_conditioning_frames
-from sam2fast.modeling.position_encoding import axial_rope, sine_1d
+from sam2fast.modeling.position_encoding import axial_rope, sine_periods
 
 Value = TypeVar("Value")
 
@@ -32,7 +32,9 @@ def select_closest_cond_frames(
 
 def get_1d_sine_pe(pos_inds: Tensor, dim: int, temperature: float = 10000) -> Tensor:
     """``(..., dim)`` sines, then cosines, of positions ``(...)``."""
-    return sine_1d(pos_inds, dim, temperature)
+    periods = sine_periods(dim, pos_inds.device, temperature)[0, : dim // 2]
+    angle = pos_inds[..., None] / periods
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 def get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:

@@ -102,21 +102,26 @@ def normed_sum(
     return add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps, dtype)
 
 
-def normalize_sum(norm: nn.Module, x: Tensor, delta: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def normalize_sum(norm: nn.Module, x: Tensor, delta: Tensor) -> Tensor:
     """:func:`normalize` of ``x + delta``."""
     if x.shape == delta.shape and is_standard_layer(norm, nn.LayerNorm):
-        return normed_sum(cast(nn.LayerNorm, norm), x, delta, dtype)[1]
-    return normalize(norm, x + delta, dtype)
+        return normed_sum(cast(nn.LayerNorm, norm), x, delta)[1]
+    return normalize(norm, x + delta)
 
 
 def normalize_and_place(
-    norm: nn.Module, x: Tensor, delta: Tensor, position: Tensor, dtype: torch.dtype | None
+    norm: nn.Module,
+    x: Tensor,
+    delta: Tensor,
+    position: Tensor,
+    placed: torch.dtype | None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`normalize_sum`, and the same plus ``position``."""
+    """:func:`normalize_sum`, and the same plus ``position`` in the dtype ``placed``."""
     if x.shape == delta.shape and is_standard_layer(norm, nn.LayerNorm):
         layer = cast(nn.LayerNorm, norm)
-        return layer_norm_and_position(x, delta, layer.weight, layer.bias, position, layer.eps, dtype)
-    normed = normalize(norm, x + delta, dtype)
+        return layer_norm_and_position(x, delta, layer.weight, layer.bias, position, layer.eps, dtype, placed)
+    normed = normalize(norm, x + delta)
     return normed, normed + position
 
 
@@ -145,10 +150,10 @@ def add_product_for(layer: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor
     return torch.addcmul(x, y, z, out=None if dtype is None else torch.empty_like(x, dtype=dtype))
 
 
-def normalize(norm: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Layer norm ``(..., C)`` of any float dtype; of ``nn.LayerNorm`` computed in fp32, in ``dtype`` or fp32."""
+def normalize(norm: nn.Module, x: Tensor) -> Tensor:
+    """Layer norm ``(..., C)`` of input of any float dtype. ``nn.LayerNorm`` is computed in fp32, with fp32 results."""
     if is_standard_layer(norm, nn.LayerNorm):
-        return normed_sum(cast(nn.LayerNorm, norm), x, None, dtype)[1]
+        return normed_sum(cast(nn.LayerNorm, norm), x, None)[1]
     return call(norm, x)
 
 

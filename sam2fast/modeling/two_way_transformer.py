@@ -119,7 +119,7 @@ class TwoWayAttentionBlock(nn.Module):
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
         dtype = stream_dtype(to_image.q_proj)
         if self.skip_first_layer_pe:
-            queries = normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries), dtype)
+            queries = normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries))
             q = add_for(to_image.q_proj, queries, query_pe)
         else:
             q = add_for(self.self_attn.q_proj, queries, query_pe) if placed is None else placed.queries
@@ -135,7 +135,7 @@ class TwoWayAttentionBlock(nn.Module):
             attended = _joined(found)
         else:
             attended = to_image.tokens_to_image(q, keys, key_pe)
-        queries = normalize_sum(self.norm2, queries, attended, dtype)
+        queries = normalize_sum(self.norm2, queries, attended)
         queries, q = normalize_and_place(self.norm3, queries, self.mlp(queries), query_pe, dtype)
 
         count = len(keys)
@@ -155,7 +155,7 @@ class TwoWayAttentionBlock(nn.Module):
             if is_cpu_inference(x):
                 normed = normalize(self.norm4, add_into(attended, x))
             else:
-                normed, with_pe = normalize_and_place(self.norm4, x, attended, key_pe[0], dtype)
+                normed, with_pe = normalize_and_place(self.norm4, x, attended, key_pe[0], dtype, dtype)
             changed.append(normed)
             changed_placed.append(with_pe)
         return queries, changed, Placed(q, changed_placed)

@@ -88,19 +88,19 @@ def test_gelu(triton_device, shape, dtype):
 
 
 @pytest.mark.parametrize("shape, axes", [((2, 9, 5), 2), ((3, 7, 96), 3), ((4, 256), 1), ((0, 3, 16), 2)], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtypes", DTYPES, ids=lambda d: "-".join(str(t).removeprefix("torch.") for t in d))
 @torch.no_grad()
-def test_with_a_position(triton_device, shape, axes, dtype):
+def test_with_a_position(triton_device, shape, axes, dtypes):
     """The position is of the last axes; both results are at most as far from float64 as those of the reference."""
-    x, delta, weight, bias = inputs(shape, triton_device, dtype, dtype)
-    given = x, delta, weight, bias, random_map(*shape[-axes:], seed=4).to(triton_device), EPS, dtype
+    x, delta, weight, bias = inputs(shape, triton_device, *dtypes[:2])
+    given = x, delta, weight, bias, random_map(*shape[-axes:], seed=4).to(triton_device), EPS, dtypes[0], dtypes[2]
     before = launches["layer_norm"]
     with backend("triton"):
         found = layer_norm_and_position(*given)
     assert launches["layer_norm"] == before + bool(x.numel())
-    exact = layer_norm_and_position_reference(*(t.double() for t in given[:5]), EPS, torch.float64)
+    exact = layer_norm_and_position_reference(*(t.double() for t in given[:5]), EPS, *[torch.float64] * 2)
     for one, right, reference in zip(found, exact, layer_norm_and_position_reference(*given), strict=True):
-        assert one.dtype == dtype and one.shape == shape
+        assert one.dtype == reference.dtype and one.shape == shape
         if x.numel():
             assert relative_error(right, one) <= max(1e-5, 1.01 * relative_error(right, reference))
 

@@ -144,20 +144,6 @@ def test_rope_attention(triton_device, name, dtype):
         check(exact, reference, launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=count), dtype)
 
 
-@torch.no_grad()
-def test_queries_and_keys_of_one_product(triton_device, monkeypatch):
-    """They are rotated by one launch, to what two launches give."""
-    product = random_map(2, 16, 3 * 32).to(triton_device)
-    q, k, v = (x[:, None] for x in product.split(32, dim=-1))
-    turns, rotate = [], launch._rotate
-    monkeypatch.setattr(launch, "_rotate", lambda x, *rest: turns.append(x.shape) or rotate(x, *rest))
-    with backend("triton"):
-        together = rope_attention(q, k, v, *rope(4, 32, triton_device))
-        assert turns == [(2, 2, 16, 32)]
-        assert torch.equal(together, rope_attention(q.clone(), k, v, *rope(4, 32, triton_device)))
-    assert len(turns) == 3
-
-
 @pytest.mark.parametrize("chunk", [16, 64])
 @torch.no_grad()
 def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
