@@ -280,7 +280,7 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
         compiled.append(specialised_compilation(config, D, WIDTH))
 
     project = {"PROJECT": to_memory, "HAS_BIAS": to_memory, "WIDTH": WIDTH, **precision, **COMBINE}
-    types = (t, wide, wide, rotated, scales, "i32", *[n] * 7, "i32")
+    types = (t, t, wide, wide, rotated, scales, "i32", *[n] * 7, "i32")
     around: list[Case] = [(_rotate_kernel, types, {"HALF": D // 2, "FP8": fp8, **ROTATE})]
     if not fp8:
         around.append((_combine_kernel, (wide, wide, t, t, t, "i32", n, n, n, "i32"), project))

@@ -102,7 +102,7 @@ def rope_attention_triton(
         splits: as for :func:`memory_attention_triton`.
     """
     B, H, N, d = query.shape
-    M, width = value.shape[2:]
+    width = value.shape[-1]
     # Heads are adjacent, as the following projection needs them.
     out = value.new_empty(B, N, H, width)
     if out.numel() == 0:
@@ -112,8 +112,7 @@ def rope_attention_triton(
     cos, sin = cos.contiguous(), sin.contiguous()
     count_launch("rope_attention")
     with config.on_device(query):
-        rotated = _rotate(query, cos, sin, N)
-        keys = _rotate(key, cos, sin, M - num_unrotated_keys)
+        rotated, keys = _rotate_both(query, key, cos, sin, num_unrotated_keys)
         means = _attend(config, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
         if means is not None:
             _combine(means, out)
@@ -205,13 +204,30 @@ def _processors(device: torch.device) -> int:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False) -> Rotated:
     """``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``; the first ``rotated`` rows are rotated."""
     B, H, M, d = x.shape
-    HALF = half_of(d)
-    out = Rotated.empty(x, B, H, M, 2 * HALF, fp8)
-    _rotate_kernel[triton.cdiv(M, ROTATE["BLOCK"]), B * H](
-        x, cos, sin, out.data, out.scales_or_any, H, M, len(cos), rotated, d // 2, *x.stride(), HALF=HALF, FP8=fp8,
-        **ROTATE, **WARPS,
-    )  # fmt: skip
+    out = Rotated.empty(x, B, H, M, 2 * half_of(d), fp8)
+    _launch_rotation((x,), cos, sin, rotated, out, fp8)
     return out
+
+
+def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unrotated: int) -> tuple[Rotated, Rotated]:
+    """Queries, and keys of which the last ``unrotated`` have no position; by one launch where they are stored alike."""
+    (B, H, N, d), M = query.shape, key.shape[2]
+    if (M, unrotated, query.stride(), query.dtype) != (N, 0, key.stride(), key.dtype):
+        return _rotate(query, cos, sin, N), _rotate(key, cos, sin, M - unrotated)
+    out = query.new_empty(2, B, H, N, 2 * half_of(d))
+    _launch_rotation((query, key), cos, sin, N, Rotated(out))
+    return Rotated(out[0]), Rotated(out[1])
+
+
+def _launch_rotation(
+    maps: tuple[Tensor, ...], cos: Tensor, sin: Tensor, rotated: int, out: Rotated, fp8: bool = False
+) -> None:
+    """Rotates one or two tensors of the same shape and strides."""
+    B, H, M, d = maps[0].shape
+    _rotate_kernel[triton.cdiv(M, ROTATE["BLOCK"]), B * H, len(maps)](
+        maps[0], maps[-1], cos, sin, out.data, out.scales_or_any, H, M, len(cos), rotated, d // 2, *maps[0].stride(),
+        HALF=half_of(d), FP8=fp8, **ROTATE, **WARPS,
+    )  # fmt: skip
 
 
 def _encode(

@@ -14,9 +14,10 @@ FP8_LARGEST, FP8_LEAST = tl.constexpr(LARGEST), tl.constexpr(LEAST)
 @triton.jit
 def _rotate_kernel(
     x,  # (B, H, M, d), any strides
+    second,  # of the programs with the second index on the third axis: as x, with the same strides
     cos,  # (N, d / 2) fp32
     sin,  # (N, d / 2) fp32
-    out,  # (B, H, M, 2 * HALF), contiguous
+    out,  # (1 or 2, B, H, M, 2 * HALF), contiguous
     scales,  # out (B, H, M) fp32 of the rows, with FP8; anything without
     H, M, N,
     rotated,  # number of the M rows with a position, which is their index modulo N
@@ -31,6 +32,9 @@ def _rotate_kernel(
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     pair = tl.arange(0, HALF)
     inside = (row < M)[:, None] & (pair < half)[None, :]
+    if tl.program_id(2) == 1:
+        x = second
+    out += tl.program_id(2).to(tl.int64) * tl.num_programs(1) * M * (2 * HALF)
     pairs = x + b * stride_b + h * stride_h + row[:, None] * stride_m + 2 * pair[None, :] * stride_d
     even = tl.load(pairs, mask=inside, other=0.0).to(tl.float32)
     odd = tl.load(pairs + stride_d, mask=inside, other=0.0).to(tl.float32)

@@ -142,7 +142,8 @@ def test_any_number_of_objects_that_share_a_query(grids, heads):
     weights = random_map(heads * 16, m), None, random_map(heads, m), None
     launch.memory_attention_triton(query, memory, *weights, *angles, splits=1)
     assert max(max(grid[1:]) for grid in found) <= MAX_PROGRAMS
-    assert sum(grid[1] for grid in found if len(grid) == 3 and grid[2] == heads) == B  # all are encoded
+    assert found[0] == (1, heads, 1)  # they share the rotated query, and all are encoded
+    assert sum(grid[1] for grid in found[1:] if len(grid) == 3 and grid[2] == heads) == B
 
 
 @pytest.mark.parametrize("most", [8, 1])

@@ -144,6 +144,28 @@ def test_rope_attention(triton_device, name, dtype):
         check(exact, reference, launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=count), dtype)
 
 
+@pytest.mark.parametrize(
+    ("keys", "unrotated", "expected"), [("alike", 0, [2]), ("alike", 25, [1, 1]), ("transposed", 0, [1, 1])]
+)
+@torch.no_grad()
+def test_queries_and_keys_are_rotated_by_one_launch(triton_device, monkeypatch, keys, unrotated, expected):
+    """Where the projection has stored them side by side, so that their strides are the same."""
+    found, kernel = [], launch._rotate_kernel
+    projected = random_map(2, 25, 3 * 2 * 32).to(triton_device)
+    q, k, v = (x.unflatten(-1, (2, 32)).transpose(1, 2) for x in projected.chunk(3, -1))
+    k = k if keys == "alike" else k.transpose(2, 3).contiguous().transpose(2, 3)
+    tables = rope(5, 32, triton_device)
+
+    class Counted:
+        def __getitem__(self, grid):
+            return lambda *a, **options: found.append(grid[2]) or kernel[grid](*a, **options)
+
+    monkeypatch.setattr(launch, "_rotate_kernel", Counted())
+    actual = launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=1)
+    assert found == expected
+    check(*[rope_attention_reference(q, k, v, *tables, unrotated)] * 2, actual, torch.float32)
+
+
 @pytest.mark.parametrize("chunk", [16, 64])
 @torch.no_grad()
 def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
