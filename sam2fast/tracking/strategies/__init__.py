@@ -5,11 +5,13 @@ from dataclasses import asdict, is_dataclass
 from typing import Any, TypeAlias
 
 from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
+from sam2fast.tracking.strategies.confident import Confident
 from sam2fast.tracking.strategies.sam2 import Sam2
 from sam2fast.tracking.strategies.samurai import Samurai
 
 __all__ = [
     "Attended",
+    "Confident",
     "Decided",
     "History",
     "KeptResult",
@@ -20,7 +22,7 @@ __all__ = [
 ]
 
 # By the names that builders take.
-STRATEGIES: Mapping[str, type[Strategy]] = {"sam2": Sam2, "samurai": Samurai}
+STRATEGIES: Mapping[str, type[Strategy]] = {"sam2": Sam2, "samurai": Samurai, "confident": Confident}
 SAM2 = Sam2()
 StrategyLike: TypeAlias = str | Strategy
 
