@@ -9,7 +9,8 @@ from strategy_histories import random_history
 from strategy_recordings import EVERY, FRAMES, IMAGE_SIZE, RECIPES, Recording
 
 from sam2fast.tracking.strategies import MaskCandidates, Samurai
-from sam2fast.tracking.strategies.samurai import Motion, boxes_of
+from sam2fast.tracking.strategies.boxes import boxes_of
+from sam2fast.tracking.strategies.samurai import Motion
 from sam2fast.utils.testing import relative_error
 
 SAMURAI = [name for name, recipe in RECIPES.items() if recipe.tracker == "samurai"]
@@ -94,9 +95,9 @@ def test_four_scalar_filters_are_the_published_one():
 
 
 def test_boxes_end_with_their_last_pixels():
-    masks = torch.full((1, 3, 8, 8), -1.0)
-    masks[0, 1, 2:4, 5] = masks[0, 2] = 1
-    assert boxes_of(masks, 8).tolist() == [[[0, 0, 0, 0], [5, 2, 5, 3], [0, 0, 7, 7]]]
+    masks = torch.zeros(1, 3, 8, 8, dtype=torch.bool)
+    masks[0, 1, 2:4, 5] = masks[0, 2] = True
+    assert boxes_of(masks).tolist() == [[[0, 0, 0, 0], [5, 2, 5, 3], [0, 0, 7, 7]]]
 
 
 def test_weight_is_the_published_one_of_the_model(predictor):

@@ -6,12 +6,14 @@ from typing import Any, TypeAlias
 
 from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
 from sam2fast.tracking.strategies.confident import Confident
+from sam2fast.tracking.strategies.dam4sam import Dam4Sam
 from sam2fast.tracking.strategies.sam2 import Sam2
 from sam2fast.tracking.strategies.samurai import Samurai
 
 __all__ = [
     "Attended",
     "Confident",
+    "Dam4Sam",
     "Decided",
     "History",
     "KeptResult",
@@ -22,7 +24,12 @@ __all__ = [
 ]
 
 # By the names that builders take.
-STRATEGIES: Mapping[str, type[Strategy]] = {"sam2": Sam2, "samurai": Samurai, "confident": Confident}
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    "sam2": Sam2,
+    "samurai": Samurai,
+    "confident": Confident,
+    "dam4sam": Dam4Sam,
+}
 SAM2 = Sam2()
 StrategyLike: TypeAlias = str | Strategy
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from sam2fast.kernels.mask_ops import upsample_and_threshold
 from sam2fast.modeling.memory_selection import closest_conditioning_frames, select_memories
 from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
+from sam2fast.tracking.strategies.boxes import boxes_of, overlaps
 
 if TYPE_CHECKING:
     from sam2fast.modeling.sam2_base import SAM2Base
@@ -105,7 +106,7 @@ class Samurai(Strategy):
         if masks.shape[1] == 1:
             return Decided(best)
         weight = 0.25 if self.weight is None else self.weight
-        boxes = boxes_of(masks, candidates.image_size)
+        boxes = boxes_of(upsample_and_threshold(masks, (candidates.image_size,) * 2))
         stable = state[:, -1:]
         known = Motion(*state[:, :-1].unflatten(1, (5, 4)).unbind(1)).predict()
         overlap = overlaps(known.box(), boxes)
@@ -159,33 +160,6 @@ class Samurai(Strategy):
             return False
         overlap, was_predicted = result.record[0].tolist()
         return not was_predicted or overlap > self.memory_motion
-
-
-def boxes_of(masks: Tensor, size: int) -> Tensor:
-    """First and last column and row x0, y0, x1, y1 ``(B, M, 4)`` fp64 of logits ``(B, M, h, w)`` at ``size x size``;
-    zeros for an empty mask."""
-    shown = upsample_and_threshold(masks, (size, size))
-    places = torch.arange(size, dtype=torch.float64, device=masks.device)
-    ends = []
-    for line in (shown.any(dim=2), shown.any(dim=3)):
-        first = torch.where(line, places, float(size)).amin(dim=2)
-        ends.append((first, torch.where(line, places, -1.0).amax(dim=2)))
-    (x0, x1), (y0, y1) = ends
-    return torch.where((x1 >= 0)[..., None], torch.stack([x0, y0, x1, y1], dim=2), 0.0)
-
-
-def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """IoU ``(B, M)`` of boxes ``(B, 4)`` and ``(B, M, 4)``; 0 for those that are zeros."""
-    boxes = boxes[:, None]
-    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
-    shared = (high - low).clamp(min=0).prod(dim=2)
-    union = _area(boxes) + _area(others) - shared
-    exists = (others != 0).any(dim=2) & (union != 0)
-    return torch.where(exists, shared / torch.where(exists, union, 1.0), 0.0)
-
-
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
 
 
 def _centred(boxes: Tensor) -> Tensor:
