@@ -14,8 +14,8 @@ from sam2fast.tracking.strategies.base import Attended, History, Strategy
 
 def history_of(state: VideoState, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
     """What a strategy sees of an object."""
-    conditioning, others = MappingProxyType(tracked.conditioning), MappingProxyType(tracked.tracked)
-    return History(frame, reverse, state.num_frames, conditioning, others, rules)
+    results = MappingProxyType(tracked.conditioning), MappingProxyType(tracked.tracked)
+    return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
 
 
 def attended_frames(

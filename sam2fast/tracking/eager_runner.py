@@ -118,7 +118,7 @@ class EagerRunner:
             states = bank.read_states(
                 [o.state for o in given.attended], count if memory is None else len(memory.pointers)
             )
-            decision = Decision(given.strategy, states, False, model.image_size, given.video_size)
+            decision = Decision(given.strategy, states, model.image_size, given.video_size)
         prediction = predict(model, features, memory, initial=False, rows=count, fp8=bank.fp8, decision=decision)
         decided = None if decision is None else decision.outcome()
         _, iou, pointer, score, _ = prediction.first(count)

@@ -90,7 +90,7 @@ def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: S
     if strategy is not None:
         none = buffers.ious.new_zeros(len(buffers.ious), 0, dtype=torch.float64)
         states = none if pools.states is None else select_states(pools.states, tables.read_states)
-        decision = Decision(strategy, states, False, model.image_size, settings.video_size)
+        decision = Decision(strategy, states, model.image_size, settings.video_size)
     prediction = predict(model, features, memory, initial=False, fp8=settings.fp8, decision=decision)
     if decision is not None:
         decided = decision.outcome()

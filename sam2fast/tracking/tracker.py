@@ -276,7 +276,8 @@ class Tracker:
         decision = None
         if state.strategy.decides:
             unknown = bank.read_states([None], 1)
-            decision = Decision(state.strategy, unknown, True, self.model.image_size, state.video_size)
+            kept = initial or self.options.add_all_frames_to_correct_as_cond
+            decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, True, kept)
         prediction = predict(
             self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8, decision=decision
         ).first(1)

@@ -47,18 +47,20 @@ def test_plain_selection_on_random_histories(seed):
             continue
         expected = plain.attend(t)
         for remembered in (tracked, kept):
-            found = strategy.attend(History(t, False, num_frames, conditioning, remembered, rules))
+            found = strategy.attend(History(t, False, num_frames, conditioning, remembered, rules, {}))
             assert as_positions(found, longest) == (sorted(expected.memories), sorted(expected.pointers)), t
         plain.track(t, decoded)
         result = Result(float(max(decoded.ious)), decoded.score)
         assert confidence(result) == pytest.approx(plain.confidence[t], rel=1e-6)
         tracked[t] = kept[t] = result
-        frames = strategy.keep(History(t, False, num_frames, conditioning, kept, rules))
+        frames = strategy.keep(History(t, False, num_frames, conditioning, kept, rules, {}))
         kept = {i: one for i, one in kept.items() if i in frames or i == t}
         assert len(kept) <= 16 * stride + rules.reach + 1
     for t in range(num_frames - 1, 0, -1):
         if t not in prompted:
-            found = strategy.attend(History(t, True, num_frames, conditioning, tracked, rules))
+            found = strategy.attend(
+                History(t, True, num_frames, conditioning, tracked, rules, dict.fromkeys(tracked, True))
+            )
             expected = plain.attend(t, reverse=True)
             assert as_positions(found, longest) == (sorted(expected.memories), sorted(expected.pointers)), t
 
@@ -88,7 +90,7 @@ def test_the_last_frame_is_waited_for_only_if_a_pointer_depends_on_it():
     results = {t: Result(0.9, 5.0) for t in range(1, 40)}
     for t in (2, 8, 15):
         history = {**{i: results[i] for i in range(1, t - 1)}, t - 1: Unread()}
-        Confident().attend(History(t, False, 60, {0: Result(1.0, 10.0)}, history, rules_of()))
+        Confident().attend(History(t, False, 60, {0: Result(1.0, 10.0)}, history, rules_of(), {}))
     with pytest.raises(AssertionError, match="was asked for"):
         history = {**{i: results[i] for i in range(1, 18)}, 18: Unread()}
-        Confident().attend(History(19, False, 60, {0: Result(1.0, 10.0)}, history, rules_of()))
+        Confident().attend(History(19, False, 60, {0: Result(1.0, 10.0)}, history, rules_of(), {}))

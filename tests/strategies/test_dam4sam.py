@@ -32,7 +32,7 @@ def decided(strategy, histories, t, state):
     decoded = [history[t].present(0.0) for history in histories]
     masks, ious = (torch.from_numpy(np.stack([getattr(d, name) for d in decoded])) for name in ("masks", "ious"))
     scores = torch.tensor([[d.score] for d in decoded])
-    return masks, strategy.choose(MaskCandidates(masks, ious, scores, False, 64, VIDEO), state)
+    return masks, strategy.choose(MaskCandidates(masks, ious, scores, False, False, 64, VIDEO), state)
 
 
 def test_plain_decisions_and_memories_on_random_histories():
@@ -48,7 +48,7 @@ def test_plain_decisions_and_memories_on_random_histories():
         for i, one in enumerate(plain):
             expected = one.attend(t + 1)
             for remembered in (tracked[i], kept[i]):
-                found = strategy.attend(History(t + 1, False, frames + 1, prompted, remembered, RULES))
+                found = strategy.attend(History(t + 1, False, frames + 1, prompted, remembered, RULES, {}))
                 assert as_positions(found) == (sorted(expected.memories), sorted(expected.pointers)), (i, t)
             attended += len(expected.memories) == 7
         masks, made = decided(strategy, histories, t, state)
@@ -58,7 +58,7 @@ def test_plain_decisions_and_memories_on_random_histories():
             assert (int(made.candidate[i]), bool(made.as_prompt[i])) == (candidate, is_added), (i, t)
             result = Result(masks[i, candidate], made.record[i].float())
             tracked[i][t + 1] = kept[i][t + 1] = result
-            needed = strategy.keep(History(t + 1, False, frames + 1, prompted, kept[i], RULES))
+            needed = strategy.keep(History(t + 1, False, frames + 1, prompted, kept[i], RULES, {}))
             kept[i] = {k: v for k, v in kept[i].items() if k in needed or k == t + 1}
             assert len(kept[i]) <= 15 + 1 + 4 + 7
             added += is_added

@@ -67,7 +67,7 @@ def test_plain_choices_on_random_histories():
         decoded = [history[t].present(strategy.presence) for history in histories]
         masks, ious = (torch.from_numpy(np.stack([getattr(d, name) for d in decoded])) for name in ("masks", "ious"))
         scores = torch.tensor([[d.score] for d in decoded])
-        decided = strategy.choose(MaskCandidates(masks, ious, scores, False, 64, (0, 0)), state)
+        decided = strategy.choose(MaskCandidates(masks, ious, scores, False, False, 64, (0, 0)), state)
         state = decided.state
         for i, one in enumerate(plain):
             assert int(decided.candidate[i]) == one.track(t + 1, histories[i][t]), (i, t)

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
 from sam2fast.tracking.strategies.confident import Confident
+from sam2fast.tracking.strategies.d4sm import D4sm
 from sam2fast.tracking.strategies.dam4sam import Dam4Sam
 from sam2fast.tracking.strategies.sam2 import Sam2
 from sam2fast.tracking.strategies.samurai import Samurai
@@ -13,6 +14,7 @@ from sam2fast.tracking.strategies.samurai import Samurai
 __all__ = [
     "Attended",
     "Confident",
+    "D4sm",
     "Dam4Sam",
     "Decided",
     "History",
@@ -29,6 +31,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "samurai": Samurai,
     "confident": Confident,
     "dam4sam": Dam4Sam,
+    "d4sm": D4sm,
 }
 SAM2 = Sam2()
 StrategyLike: TypeAlias = str | Strategy

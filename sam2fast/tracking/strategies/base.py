@@ -20,6 +20,7 @@ class MaskCandidates(NamedTuple):
     ious: Tensor  # (B, M) fp32, predicted
     scores: Tensor  # (B, 1) fp32, logits of the objects' presence
     prompted: bool  # by a prompt, rather than tracked
+    conditioning: bool  # the prompt makes the frame a conditioning one; False for a correction of a tracked frame
     image_size: int  # side of the model's input
     video_size: tuple[int, int]  # (height, width); zeros unless the strategy is ``at_video_size``
 
@@ -73,11 +74,23 @@ class History(NamedTuple):
     conditioning: Mapping[int, KeptResult]  # of prompted frames, by frame
     tracked: Mapping[int, KeptResult]  # of other frames; in none of ``conditioning``
     rules: MemoryRules  # of the model
+    directions: Mapping[int, bool]  # of tracked frames: whether tracking went backwards; forward if a frame is missing
 
     @property
     def neighbour(self) -> int:
         """The frame that was tracked before this one, if it was."""
         return self.frame + 1 if self.reverse else self.frame - 1
+
+    @property
+    def before(self) -> KeptResult | None:
+        """The neighbour's result, if it was prompted or tracked in the same direction: what the state comes from."""
+        if self.neighbour in self.conditioning:
+            return self.conditioning[self.neighbour]
+        return self.tracked.get(self.neighbour) if self.is_along(self.neighbour) else None
+
+    def is_along(self, frame: int) -> bool:
+        """Whether a frame was tracked in this direction."""
+        return self.directions.get(frame, False) == self.reverse
 
     def distance(self, frame: int) -> int:
         """How many frames ago another frame was in the direction of tracking; below 0 if it is still to come."""
@@ -148,7 +161,7 @@ class Strategy:
 
     def attend(self, history: History) -> Attended:
         """Chooses the memories and pointers of one object; runs on the CPU, before the frame is computed."""
-        frame, reverse, num_frames, conditioning, tracked, rules = history
+        frame, reverse, num_frames, conditioning, tracked, rules, _ = history
         return Attended(*select_memories(frame, conditioning, tracked, num_frames, reverse, rules))
 
     def keep(self, history: History) -> Collection[int]:

@@ -48,13 +48,13 @@ class Dam4Sam(Strategy):
 
     def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
         choice = candidates.best()
+        visible = (gather_chosen(candidates.masks, choice) > 0).sum(dim=(2, 3)).double()
         if candidates.prompted:
-            return Decided(choice)
+            return Decided(choice, record=torch.cat([visible, torch.zeros_like(visible).expand(-1, 2)], dim=1))
         shown = upsample_and_threshold(candidates.masks, candidates.video_size)
         iou = candidates.ious.gather(1, choice)
         is_added, after = find_distractors(shown, choice, iou, Sizes.of(state), last=0)
-        visible = (gather_chosen(candidates.masks, choice) > 0).sum(dim=(2, 3))
-        record = torch.cat([visible.double(), after.since, after.frames], dim=1)
+        record = torch.cat([visible, after.since, after.frames], dim=1)
         return Decided(choice, torch.cat(after, dim=1), record, is_added)
 
     def attend(self, history: History) -> Attended:
@@ -101,7 +101,8 @@ class Dam4Sam(Strategy):
             if since == 1:
                 yield t
             # To the frame with the distractor; or behind it; or before the first frame that was tracked.
-            t += back * (since - 1 if since > 1 else 1 if since == 1 else max(1, count))
+            jump = since - 1 if since > 1 else 1 if since == 1 else max(1, count)
+            t += back * (jump if history.is_along(t) else 1)
 
     def _recent(self, history: History, chosen: Collection[int]) -> Iterator[int]:
         """Frames on which the object was seen, the nearest first: the neighbour, and multiples of ``every``."""

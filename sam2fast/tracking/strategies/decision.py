@@ -14,15 +14,21 @@ class Decision:
     Args:
         strategy: that takes part in steps on the device.
         state: ``(B, state_size)`` of the objects.
-        prompted: the candidates are those of a prompt.
         image_size: side of the model's input.
         video_size: (height, width) of the video.
+        prompted, conditioning: see :class:`MaskCandidates`.
     """
 
     def __init__(
-        self, strategy: Strategy, state: Tensor, prompted: bool, image_size: int, video_size: tuple[int, int]
+        self,
+        strategy: Strategy,
+        state: Tensor,
+        image_size: int,
+        video_size: tuple[int, int],
+        prompted: bool = False,
+        conditioning: bool = False,
     ) -> None:
-        self.strategy, self.state, self._prompted = strategy, state, prompted
+        self.strategy, self.state, self._prompt = strategy, state, (prompted, conditioning)
         self._sizes = image_size, video_size if strategy.at_video_size else (0, 0)
         self._decided: Decided | None = None
 
@@ -33,7 +39,7 @@ class Decision:
 
     def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
         """The chosen candidates ``(B, 1)``, as a :class:`~sam2fast.modeling.mask_selection.MaskSelection`."""
-        candidates = MaskCandidates(masks, ious.float(), scores.float(), self._prompted, *self._sizes)
+        candidates = MaskCandidates(masks, ious.float(), scores.float(), *self._prompt, *self._sizes)
         decided = self.strategy.choose(candidates, self.state)
         for name, found, shape in (
             ("candidate", decided.candidate, (1,)),
@@ -51,7 +57,7 @@ class Decision:
 
     def rows(self) -> list["Decision"]:
         """One decision for each object, for a model that predicts them one by one; see :meth:`join`."""
-        return [Decision(self.strategy, x, self._prompted, *self._sizes) for x in self.state.split(1)]
+        return [Decision(self.strategy, x, *self._sizes, *self._prompt) for x in self.state.split(1)]
 
     def join(self, rows: Sequence["Decision"]) -> None:
         """Takes over what was decided for the objects one by one."""
