@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, custom_selection
+from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.strategies.base import Attended, History, Strategy
+from sam2fast.tracking.strategies.custom_selection import CustomSelection
 
 
 def history_of(state: VideoState, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
@@ -34,13 +35,11 @@ def attended_frames(
 
     Raises:
         ValueError: the choice is not possible.
+        RuntimeError: there is a custom choice, and the session has a strategy of its own.
     """
-    if custom is not None:
-        select = custom_selection(custom, rules, state.max_history)
-        found = (select(frame, o.conditioning, o.tracked, state.num_frames, reverse, rules) for o in objects)
-        return [Attended(*selection) for selection in found]
+    strategy = CustomSelection.replacing(state.strategy, custom, state.max_history)
     histories = [history_of(state, o, frame, reverse, rules) for o in objects]
-    return [_checked(state.strategy, state.strategy.attend(history), history) for history in histories]
+    return [_checked(strategy, strategy.attend(history), history) for history in histories]
 
 
 def _checked(strategy: Strategy, attended: Attended, history: History) -> Attended:

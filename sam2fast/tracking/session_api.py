@@ -1,6 +1,7 @@
 """SAM 2 with a tracker: settings, CUDA graphs, streams and saved states. The original has none of these methods."""
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +23,8 @@ from sam2fast.tracking.tracker import RunnerSelector, SelectionWatch, Tracker, T
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
 
+# Deprecated attributes, and what does the same in a strategy.
+_HOOKS = {"memory_selection": "attend", "mask_selection": "choose"}
 _OPTIONS = frozenset(field.name for field in fields(TrackingOptions))
 
 
@@ -42,7 +45,8 @@ class TrackingModel(SAM2Base):
 
     Attributes:
         memory_selection: a custom function that replaces
-            :func:`~sam2fast.modeling.memory_selection.select_memories`, or None.
+            :func:`~sam2fast.modeling.memory_selection.select_memories`, or None. Deprecated, as ``mask_selection`` is:
+            a strategy does both.
         selection_watch: called with the memories that each step attends to, before it is computed; or None.
         fast: whether tracking uses CUDA graphs: None where they pay and are safe, which is on NVIDIA GPUs that Triton's
             kernels run on; True everywhere; False nowhere.
@@ -249,6 +253,12 @@ class TrackingModel(SAM2Base):
         frames = copy.copy(inference_state.frames)
         frames.device = self.device
         return saved_state.unpacked(packed, self._tracker, frames)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value is not None and name in _HOOKS:
+            replacement = f"a Strategy with {_HOOKS[name]}(), given as strategy= (sam2fast.tracking.strategies)"
+            warnings.warn(f"{name} is deprecated: use {replacement}", DeprecationWarning, stacklevel=2)
+        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy records for itself.

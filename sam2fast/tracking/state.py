@@ -280,13 +280,11 @@ class VideoState(MutableMapping[str, Any]):
         if self.official is None:
             if self._as_dict is None:
                 raise TypeError(f"{reason}: only sessions of a SAM2VideoPredictor can be the original's dict")
-            settings = self.bank.approximations.named()
-            if type(self.strategy) is not type(SAM2):
-                settings = {**settings, "strategy": self.strategy}
+            inexact = self.bank.approximations.named()
             _log.warning(
                 "%s: the session is the original's dict from here on, and computed object by object, which is slower%s",
                 reason,
-                f", and without {settings}" if settings else "",
+                f", and without its approximations {inexact}" if inexact else "",
             )
             self.official = self._as_dict(self)
             self.objects, self.bank = {}, self.bank.emptied()

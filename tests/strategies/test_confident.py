@@ -53,7 +53,8 @@ def test_plain_selection_on_random_histories(seed):
         result = Result(float(max(decoded.ious)), decoded.score)
         assert confidence(result) == pytest.approx(plain.confidence[t], rel=1e-6)
         tracked[t] = kept[t] = result
-        frames = strategy.keep(History(t, False, num_frames, conditioning, kept, rules, {}))
+        unread = {**kept, t: None}
+        frames = strategy.keep(History(t, False, num_frames, conditioning, unread, rules, {}))
         kept = {i: one for i, one in kept.items() if i in frames or i == t}
         assert len(kept) <= 16 * stride + rules.reach + 1
     for t in range(num_frames - 1, 0, -1):

@@ -86,7 +86,8 @@ def test_plain_decisions_and_memories_on_random_histories():
             candidate, is_added = one.track(t + 1, histories[i][t])
             assert (int(made.candidate[i]), bool(made.record[i, -1])) == (candidate, is_added), (i, t)
             kept[i][t + 1] = Result(made.record[i].float())
-            needed = strategy.keep(History(t + 1, False, frames + 1, prompted, kept[i], RULES, {}))
+            unread = {**kept[i], t + 1: None}
+            needed = strategy.keep(History(t + 1, False, frames + 1, prompted, unread, RULES, {}))
             kept[i] = {k: v for k, v in kept[i].items() if k in needed or k == t + 1}
             assert len(kept[i]) <= 15 + 1 + 15 + 7
             added += is_added

@@ -58,7 +58,8 @@ def test_plain_decisions_and_memories_on_random_histories():
             assert (int(made.candidate[i]), bool(made.as_prompt[i])) == (candidate, is_added), (i, t)
             result = Result(masks[i, candidate], made.record[i].float())
             tracked[i][t + 1] = kept[i][t + 1] = result
-            needed = strategy.keep(History(t + 1, False, frames + 1, prompted, kept[i], RULES, {}))
+            unread = {**kept[i], t + 1: None}
+            needed = strategy.keep(History(t + 1, False, frames + 1, prompted, unread, RULES, {}))
             kept[i] = {k: v for k, v in kept[i].items() if k in needed or k == t + 1}
             assert len(kept[i]) <= 15 + 1 + 4 + 7
             added += is_added

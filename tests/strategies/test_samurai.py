@@ -8,7 +8,8 @@ from plain_tracker import run
 from strategy_histories import random_history
 from strategy_recordings import EVERY, FRAMES, IMAGE_SIZE, RECIPES, Recording
 
-from sam2fast.tracking.strategies import MaskCandidates, Samurai
+from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.tracking.strategies import History, MaskCandidates, Samurai
 from sam2fast.tracking.strategies.boxes import boxes_of
 from sam2fast.tracking.strategies.samurai import Motion
 from sam2fast.utils.testing import relative_error
@@ -103,3 +104,33 @@ def test_boxes_end_with_their_last_pixels():
 def test_weight_is_the_published_one_of_the_model(predictor):
     assert Samurai().for_model(predictor).weight == 0.25
     assert Samurai(weight=0.4).for_model(predictor).weight == 0.4
+
+
+class Result:
+    """What the strategy reads of an earlier frame."""
+
+    def __init__(self, iou, score, motion):
+        self.iou, self.score, self.record = torch.tensor([[iou]]), torch.tensor([[score]]), torch.tensor([motion])
+
+
+def test_plain_memories_on_random_histories_without_the_last_frames_scores():
+    """Which are not waited for. Also from no more than what a stream keeps."""
+    strategy, frames, rules = Samurai(weight=0.25), 60, MemoryRules(7, 1, -1, True, 16, True, True)
+    for seed in range(20):
+        plain, prompted = PlainSamurai(64, frames + 1), {0: Result(1.0, 10.0, [0.0, 0.0])}
+        plain.prompt(0)
+        tracked, kept = {}, {}
+        for t, decoded in enumerate(random_history(seed, frames), 1):
+            expected = plain.attend(t)
+            for remembered in (tracked, kept):
+                known = {k: v if k < t - 1 else None for k, v in remembered.items()}
+                found = strategy.attend(History(t, False, frames + 1, prompted, known, rules, {}))
+                assert sorted(found.memories) == sorted(expected.memories), (seed, t)
+                assert sorted((f, d / 15) for f, d in found.pointers) == sorted(expected.pointers), (seed, t)
+            plain.track(t, decoded)
+            iou, score, motion = plain.records[t]
+            tracked[t] = kept[t] = Result(iou, score, [motion or 0.0, float(motion is not None)])
+            unread = {**kept, t: None}
+            needed = strategy.keep(History(t, False, frames + 1, prompted, unread, rules, {}))
+            kept = {k: v for k, v in kept.items() if k in needed or k == t}
+            assert len(kept) <= 15 + 1 + 7

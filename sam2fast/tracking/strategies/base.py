@@ -166,6 +166,9 @@ class Strategy:
 
     def keep(self, history: History) -> Collection[int]:
         """The tracked frames that a stream has to keep: those that ``frame``, which may be prompted next, or any later
-        one can attend to."""
+        one can attend to.
+
+        ``frame`` was tracked and stays. Its result should not be read: it may not be there yet.
+        """
         oldest = history.frame - history.rules.reach
         return [t for t in history.tracked if t >= oldest]

@@ -56,9 +56,8 @@ class Confident(Strategy):
 
     def keep(self, history: History) -> Collection[int]:
         stride, kept = history.rules.stride, set(super().keep(history))
-        for first in range(history.frame, history.frame - stride, -1):
-            # As the neighbour of the frame after it, and the frames before it at the stride.
-            past = history._replace(frame=first + 1).past(stride)
+        for frame in range(history.frame, history.frame - stride, -1):
+            past = history._replace(frame=frame).past(stride)
             kept.update(islice(self._good(history, past, skip=0), history.rules.max_pointers))
         return kept
 

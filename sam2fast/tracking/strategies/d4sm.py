@@ -139,7 +139,8 @@ class D4sm(Strategy):
         return Attended(attended, ranked, max(1, len(pointers)))
 
     def keep(self, history: History) -> Collection[int]:
-        memories, pointers = self._frames(history._replace(frame=history.frame + 1))
+        # The list after this frame has no others than that before it, and the frame.
+        memories, pointers = self._frames(history)
         return {*(t for t, _ in memories), *pointers, *super().keep(history)}
 
     def _frames(self, history: History) -> tuple[list[tuple[int, int]], list[int]]:

@@ -74,9 +74,10 @@ class Dam4Sam(Strategy):
         return Attended(memories, pointers, reach)
 
     def keep(self, history: History) -> Collection[int]:
-        after = history._replace(frame=history.frame + 1)
-        recent = islice(self._recent(after, ()), history.rules.recent + 1)
-        return {*super().keep(history), *islice(self._added(after), self.conditioning), *recent}
+        ordinary = (t for t in history.past() if self._is_ordinary(history, t, ()))
+        newest = list(islice(ordinary, 1))
+        older = islice((t for t in ordinary if t % self.every == 0), history.rules.recent)
+        return {*super().keep(history), *islice(self._added(history), self.conditioning + 1), *newest, *older}
 
     def _conditioning(self, history: History, first: int) -> list[int]:
         """The newest before the neighbour, the first one, and then the nearest; the neighbour is not among them."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sam2fast.kernels.mask_ops import upsample_and_threshold
 from sam2fast.modeling.memory_selection import closest_conditioning_frames, select_memories
-from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
+from sam2fast.tracking.strategies.base import Attended, Decided, History, MaskCandidates, Strategy
 from sam2fast.tracking.strategies.boxes import boxes_of, overlaps
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Samurai(Strategy):
         return Attended(memories, usual.pointers)
 
     def keep(self, history: History) -> Collection[int]:
-        # The newest is a neighbour of the next frame, and then counts only if it is good.
+        # This frame, unread, as the neighbour of the next one; then it counts only if it is good.
         good = self._recent(history._replace(frame=history.frame + 1), (), history.rules.recent + 1)
         return {*good, *super().keep(history)}
 
@@ -150,12 +150,13 @@ class Samurai(Strategy):
         for t in history.past():
             if len(recent) == count:
                 break
-            result = None if t in chosen else history.tracked.get(t) or history.conditioning.get(t)
-            if result is not None and (t == history.neighbour or t > 1 and self._is_good(result)):
+            is_there = t not in chosen and (t in history.tracked or t in history.conditioning)
+            if is_there and (t == history.neighbour or t > 1 and self._is_good(history, t)):
                 recent.append(t)
         return recent
 
-    def _is_good(self, result: KeptResult) -> bool:
+    def _is_good(self, history: History, frame: int) -> bool:
+        result = (history.tracked if frame in history.tracked else history.conditioning)[frame]
         if not (float(result.iou) > self.memory_iou and float(result.score) > self.memory_score):
             return False
         overlap, was_predicted = result.record[0].tolist()
