@@ -20,6 +20,7 @@ from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import Approximations, ApproximationsLike
+from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.utils.devices import available_device
 from sam2fast.utils.embedded import EMBEDDED
 from sam2fast.utils.thread_guard import limit_threads_after_fork
@@ -103,6 +104,7 @@ def build_sam2_video_predictor(
     ckpt_prefix: str = "",
     partial: bool = False,
     approximations: ApproximationsLike = (),
+    strategy: StrategyLike = "sam2",
     **kwargs: Any,
 ) -> SAM2VideoPredictor:
     """Builds a SAM 2 video predictor.
@@ -116,6 +118,8 @@ def build_sam2_video_predictor(
             one-time work of the first frames in advance.
         approximations: approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``; by default none.
             See :class:`sam2fast.tracking.approximations.Approximations`.
+        strategy: decides about masks and memories: ``"sam2"`` or another name of a published one, or an instance
+            of a :class:`~sam2fast.tracking.strategies.base.Strategy`.
         config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: as for
             :func:`build_sam2`.
 
@@ -123,7 +127,7 @@ def build_sam2_video_predictor(
         CheckpointError: the checkpoint cannot be read, does not fit, or lacks weights for video.
         FileNotFoundError, ConfigError, RuntimeError, ValueError: as for :func:`build_sam2`.
     """
-    wanted = Approximations.of(approximations)  # first, to report misspelt names before the build
+    wanted, chosen = Approximations.of(approximations), strategy_of(strategy)  # first: misspelt names
     name = "SAM2VideoPredictorVOS" if vos_optimized else "SAM2VideoPredictor"
     overrides = [
         f"++model._target_=sam2fast.sam2_video_predictor.{name}",
@@ -134,7 +138,7 @@ def build_sam2_video_predictor(
     model = _build(config_file, weights, device, overrides, dtype, allow_targets)
     if not isinstance(model, SAM2VideoPredictor):
         raise ConfigError(f"the overrides make the model a {type(model).__name__}, which is no SAM2VideoPredictor")
-    model.approximations = wanted
+    model.approximations, model.strategy = wanted, chosen
     return model.eval() if mode == "eval" else model.train()
 
 

@@ -17,6 +17,7 @@ from sam2fast.tracking.propagation import Progress, frames_of_pass
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.session_checks import checked_session
 from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.utils.thread_guard import shared
 from sam2fast.video_io import VideoError, open_frames
 
@@ -73,6 +74,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         async_loading_frames: bool = False,
         *,
         max_history: int | None = None,
+        strategy: StrategyLike | None = None,
     ) -> VideoState:
         """Opens a video and encodes its first frame. Frames are decoded when they are needed, not before.
 
@@ -86,13 +88,14 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             max_history: how many tracked frames are kept per object, besides conditioning frames; older ones are as
                 if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
                 (bf16) or 1.3 MB (fp32) per object and frame at 1024x1024.
+            strategy: as for :func:`~sam2fast.build_sam.build_sam2_video_predictor`; None for the predictor's.
 
         Returns:
             A state for the other methods, which also answers the keys of the original's ``inference_state``.
 
         Raises:
             FileNotFoundError, VideoError, TypeError: the video cannot be used; or ``max_history`` is no integer.
-            ValueError: ``max_history`` is less than one frame may attend to.
+            ValueError: ``max_history`` is less than one frame may attend to; or an unknown strategy.
         """
         tracker = self._tracker
         reach = MemoryRules.of(self, self.memory_selection).reach
@@ -110,6 +113,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
                 offload_video_to_cpu=bool(offload_video_to_cpu),
                 offload_state_to_cpu=bool(offload_state_to_cpu),
                 max_history=max_history,
+                strategy=None if strategy is None else strategy_of(strategy),
             )
             if self._flow(state) is None:
                 tracker.encode(state, [0])
@@ -344,8 +348,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             ValueError: the session is another model's; a negative number of frames or ``lag``, ``encode_ahead`` below
                 1, or an unknown ``output``.
             TypeError: ``inference_state`` is no session; or a number is no integer.
-            VideoError: a frame cannot be read; or, after the last one, more were asked for and the video is known to
-                have had them.
+            VideoError: a frame cannot be read; or the video is known to have had more frames than it has.
         """
         state = inference_state
         if max_frame_num_to_track is not None:

@@ -18,6 +18,7 @@ from sam2fast.tracking.prompting import no_prompt_error
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
 from sam2fast.tracking.propagation import Progress, with_progress
 from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.strategies import Sam2
 
 Answer = tuple[int, list[Any], Tensor]
 
@@ -31,7 +32,8 @@ class OfficialFlow:
         state: given to them as ``inference_state``.
 
     Raises:
-        RuntimeError: the predictor has a ``memory_selection``, which the original's methods do not ask.
+        RuntimeError: the predictor has a ``memory_selection``, or the session a strategy, which the original's methods
+            do not ask.
     """
 
     def __init__(self, predictor: Any, state: VideoState) -> None:
@@ -39,6 +41,11 @@ class OfficialFlow:
             raise RuntimeError(
                 "memory_selection has no effect on a session that is the original's dict; set it to None, and override "
                 "_prepare_memory_conditioned_features instead"
+            )
+        if not isinstance(state.strategy, Sam2):
+            raise RuntimeError(
+                f"the strategy {type(state.strategy).__name__} has no effect on a session that is the original's dict: "
+                "use strategy='sam2' with keys of inference_state and with overridden private methods"
             )
         self._predictor, self._state = predictor, state
 

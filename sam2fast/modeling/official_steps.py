@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.layers import project
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
+from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.standard import is_standard
 
 if TYPE_CHECKING:
@@ -41,6 +44,11 @@ class OfficialSteps(nn.Module):
         non_overlap_masks_for_mem_enc: bool
         use_mask_input_as_output_without_sam: bool
         binarize_mask_from_pts_for_mem_enc: bool
+        hidden_dim: int
+        max_obj_ptrs_in_encoder: int
+        proj_tpos_enc_in_obj_ptrs: bool
+        obj_ptr_tpos_proj: nn.Module
+        _periods: TensorCache[Tensor]
         sigmoid_scale_for_mem_enc: float
         sigmoid_bias_for_mem_enc: float
 
@@ -48,7 +56,6 @@ class OfficialSteps(nn.Module):
         def _use_mask_as_output(self, *args: Any) -> Heads: ...
         def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool: ...
         def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor: ...
-        def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor: ...
 
     def _prepare_backbone_features(
         self, backbone_out: dict[str, Any]
@@ -328,6 +335,21 @@ class OfficialSteps(nn.Module):
         split = C // self.mem_dim
         tokens = stacked.reshape(P, B, split, self.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
         return tokens, encoding.repeat_interleave(split, dim=0)[:, None].expand(-1, B, -1)
+
+    def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
+        """Encodings ``(..., C_mem)`` of the temporal distance of object pointers; zeros unless so configured.
+
+        Args:
+            distance: ``(...)`` fp32, in frames.
+            num_frames: length of the video.
+        """
+        if not self.add_tpos_enc_to_obj_ptrs:
+            return distance.new_zeros(*distance.shape, self.mem_dim)
+        # At least 1: in a video of one frame the original divides by zero.
+        longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
+        width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
+        periods = self._periods(width, (self.no_mem_embed,), lambda: sine_periods(width, distance.device))
+        return project(self.obj_ptr_tpos_proj, sine_1d(distance / longest, width, periods=periods))
 
 
 def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,6 @@ from sam2fast.modeling.mask_selection import MaskSelection, gather_chosen, selec
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
-from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
@@ -265,10 +264,17 @@ class SAM2Base(OfficialSteps):
         point_inputs: dict[str, Tensor] | None = None,
         mask_inputs: Tensor | None = None,
         multimask_output: bool = False,
+        presence: float = 0.0,
+        selection: MaskSelection | None = None,
     ) -> "ObjectPrediction":
-        """The chosen mask, score and pointer of B objects; arguments as in :meth:`_forward_sam_heads`."""
-        decoded = self._decode(features, point_inputs, mask_inputs, high_res_features, multimask_output)
-        return self._best(*decoded)
+        """The chosen mask, score and pointer of B objects; arguments as in :meth:`_forward_sam_heads`.
+
+        Args:
+            presence: score above which an object counts as present.
+            selection: replaces the selection among the masks; it is also called for a single one, and not checked.
+        """
+        decoded = self._decode(features, point_inputs, mask_inputs, high_res_features, multimask_output, presence)
+        return self._best(*decoded, presence, selection)
 
     def _decode(
         self,
@@ -277,6 +283,7 @@ class SAM2Base(OfficialSteps):
         mask_inputs: Tensor | None,
         high_res_features: list[Tensor] | None,
         multimask_output: bool,
+        presence: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mask logits ``(B, M, 4H, 4W)`` fp32, those of absent objects lowered; IoUs, tokens, object scores."""
         sparse, dense = embed_prompts(self.sam_prompt_encoder, point_inputs, mask_inputs, features)
@@ -291,17 +298,28 @@ class SAM2Base(OfficialSteps):
         )
         masks = masks.float()
         if self.pred_obj_scores:
-            masks = torch.where((scores > 0)[:, None, None], masks, NO_OBJ_SCORE)
+            masks = torch.where((scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
         return masks, ious, tokens, scores
 
-    def _best(self, masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor) -> "ObjectPrediction":
+    def _best(
+        self,
+        masks: Tensor,
+        ious: Tensor,
+        tokens: Tensor,
+        scores: Tensor,
+        presence: float = 0.0,
+        selection: MaskSelection | None = None,
+    ) -> "ObjectPrediction":
         """The selected mask, and the object pointer from its token or the only one."""
-        choice = select_masks(self.mask_selection, masks, ious, scores)  # (B, 1)
+        if selection is None:
+            choice = select_masks(self.mask_selection, masks, ious, scores)  # (B, 1)
+        else:
+            choice = selection(masks, ious, scores)
         token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
         pointer = project(self.obj_ptr_proj, token[:, 0])
         if self.pred_obj_scores:
-            presence = scores.float().sigmoid() if self.soft_no_obj_ptr else scores > 0
-            pointer = self._mix_in_absence(pointer, presence)
+            seen = scores.float().sigmoid() if self.soft_no_obj_ptr else scores > presence
+            pointer = self._mix_in_absence(pointer, seen)
         best = gather_chosen(masks, choice), gather_chosen(ious, choice)
         return ObjectPrediction(*best, pointer, scores, choice)
 
@@ -356,21 +374,6 @@ class SAM2Base(OfficialSteps):
             is_mask_from_pts: the masks come from prompts, and are binarised if so configured.
         """
         return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
-
-    def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
-        """Encodings ``(..., C_mem)`` of the temporal distance of object pointers; zeros unless so configured.
-
-        Args:
-            distance: ``(...)`` fp32, in frames.
-            num_frames: length of the video.
-        """
-        if not self.add_tpos_enc_to_obj_ptrs:
-            return distance.new_zeros(*distance.shape, self.mem_dim)
-        # At least 1: in a video of one frame the original divides by zero.
-        longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
-        width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
-        periods = self._periods(width, (self.no_mem_embed,), lambda: sine_periods(width, distance.device))
-        return project(self.obj_ptr_tpos_proj, sine_1d(distance / longest, width, periods=periods))
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""

@@ -16,8 +16,12 @@ from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import FrameCopies
+from sam2fast.tracking.strategies.base import Decided, Strategy
+from sam2fast.tracking.strategies.decision import Decision
 from sam2fast.utils.async_copies import AsyncHostCopy
 from sam2fast.video_io import Frames
+
+CERTAIN = 1e4  # a logit whose sigmoid is 1 in every dtype
 
 
 class StepInput(NamedTuple):
@@ -29,35 +33,44 @@ class StepInput(NamedTuple):
     rules: MemoryRules
     num_frames: int  # length of the video
     fill_hole_area: float  # see fill_holes
+    strategy: Strategy
+    video_size: tuple[int, int]
 
 
 class PackedResults(NamedTuple):
-    """Masks, IoUs and scores of N objects on one frame in one tensor, which takes one copy to the CPU."""
+    """Masks, IoUs, scores and a strategy's records of N objects on one frame in one tensor, which takes one copy to the
+    CPU."""
 
-    numbers: Tensor  # (N * (h * w + 2),) fp32
+    numbers: Tensor  # (N * (h * w + 2 + record_size),) fp32
     shape: torch.Size  # (N, 1, h, w) of the masks
+    record_size: int
 
     @classmethod
-    def of(cls, masks: Tensor, ious: Tensor, scores: Tensor) -> "PackedResults":
-        """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)`` and ``scores (N, 1)``."""
-        return cls(torch.cat([x.flatten().float() for x in (masks, ious, scores)]), masks.shape)
+    def of(cls, masks: Tensor, ious: Tensor, scores: Tensor, records: Tensor | None = None) -> "PackedResults":
+        """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)``, ``scores (N, 1)`` and ``records (N, record_size)``."""
+        size = 0 if records is None else records.shape[1]
+        parts = (masks, ious, scores) if records is None else (masks, ious, scores, records)
+        return cls(torch.cat([x.flatten().float() for x in parts]), masks.shape, size)
 
     @property
     def masks(self) -> Tensor:
         """``(N, 1, h, w)``"""
-        return self.numbers[: -2 * self.shape[0]].view(self.shape)
+        return self.numbers[: self.shape.numel()].view(self.shape)
 
     def scores(self) -> Tensor:
         """A copy ``(2, N)`` of IoUs and scores, which does not keep the masks alive."""
-        return self.numbers[-2 * self.shape[0] :].clone().view(2, -1)
+        start = self.shape.numel()
+        return self.numbers[start : start + 2 * self.shape[0]].clone().view(2, -1)
 
     def to_host(self) -> FrameCopies:
         """Begins the copy to the CPU."""
-        copy, count = AsyncHostCopy(self.numbers), self.shape[0]
+        copy, count, start = AsyncHostCopy(self.numbers), self.shape[0], self.shape.numel()
+        records = copy.part(slice(start + 2 * count, None), (count, self.record_size)) if self.record_size else None
         return FrameCopies(
-            copy.part(slice(None, -2 * count), self.shape),
-            copy.part(slice(-2 * count, -count), (count, 1)),
-            copy.part(slice(-count, None), (count, 1)),
+            copy.part(slice(None, start), self.shape),
+            copy.part(slice(start, start + count), (count, 1)),
+            copy.part(slice(start + count, start + 2 * count), (count, 1)),
+            records,
         )
 
 
@@ -67,6 +80,7 @@ class StepOutput(NamedTuple):
     results: PackedResults  # masks with their holes filled
     pointers: Sequence[Page]
     memories: Sequence[Memory] | None  # None where the model keeps none, and before a prompt is committed
+    states: Sequence[Page | None]  # what the strategy knows after the frame, if it keeps anything
 
 
 class StepRunner(Protocol):
@@ -99,15 +113,34 @@ class EagerRunner:
         memory = None
         if model.num_maskmem:
             memory = gather_memory(model, bank, given.attended, given.rules, given.num_frames)
-        prediction = predict(model, features, memory, initial=False, rows=count, fp8=bank.fp8)
+        decision = None
+        if given.strategy.decides:
+            states = bank.read_states(
+                [o.state for o in given.attended], count if memory is None else len(memory.pointers)
+            )
+            decision = Decision(given.strategy, states, model.image_size, given.video_size)
+        prediction = predict(model, features, memory, initial=False, rows=count, fp8=bank.fp8, decision=decision)
+        decided = None if decision is None else decision.outcome()
         _, iou, pointer, score, _ = prediction.first(count)
         masks = fill_holes(prediction.mask[:count], given.fill_hole_area)
         pointers, pages = bank.write_pointers(pointer), None
         if model.num_maskmem:
             # The memory is encoded from the mask before its holes are filled.
-            memories = encode_masks(model, features, prediction.mask, prediction.score, from_prompt=False)
+            as_prompt = None if decided is None else decided.as_prompt
+            memories = encode_masks(model, features, prediction.mask, prediction.score, False, as_prompt)
             pages = bank.write_memories(memories[:count], from_prompt=False)
-        return StepOutput(PackedResults.of(masks, iou, score), pointers, pages)
+        packed, kept = written(bank, decided, count, masks, iou, score)
+        return StepOutput(packed, pointers, pages, kept)
+
+
+def written(
+    bank: MemoryBank, decided: Decided | None, count: int, masks: Tensor, iou: Tensor, score: Tensor
+) -> tuple[PackedResults, Sequence[Page | None]]:
+    """Results of the first objects with what a strategy recorded, and the pages of its states."""
+    if decided is None:
+        return PackedResults.of(masks, iou, score), [None] * count
+    assert decided.state is not None and decided.record is not None
+    return PackedResults.of(masks, iou, score, decided.record[:count]), bank.write_states(decided.state[:count])
 
 
 def predict(
@@ -120,6 +153,7 @@ def predict(
     previous: Tensor | None = None,
     rows: int = 1,
     fp8: Fp8 = False,
+    decision: Decision | None = None,
 ) -> ObjectPrediction:
     """The model's prediction for the objects that attend to ``memory``, or for ``rows`` objects without memory.
 
@@ -131,6 +165,7 @@ def predict(
         previous: ``(1, 1, h, w)`` logits of an earlier result on the frame, which the decoder sees with the points.
         rows: how many objects, if they have no memory.
         fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
+        decision: a strategy's, for as many objects as there will be rows.
     """
     high_res = features.high_res or None
     if mask is not None and model.use_mask_input_as_output_without_sam:
@@ -144,9 +179,16 @@ def predict(
     if points is not None:
         conditioned = conditioned[:1]  # a prompt belongs to one object, also where the number of rows is a bucket
     mask = mask if previous is None else previous
+    presence = 0.0 if decision is None else decision.presence
     if all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj))):
-        return model.predict_objects(conditioned, high_res, points, mask, multimask)
-    each = [model.predict_objects(x[None], high_res, points, mask, multimask) for x in conditioned]
+        return model.predict_objects(conditioned, high_res, points, mask, multimask, presence, decision)
+    decisions = [] if decision is None else decision.rows()
+    each = [
+        model.predict_objects(x[None], high_res, points, mask, multimask, presence, decisions[i] if decisions else None)
+        for i, x in enumerate(conditioned)
+    ]
+    if decision is not None:
+        decision.join(decisions)
     return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
 
 
@@ -197,13 +239,25 @@ def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
     return features.embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
 
 
-def encode_masks(model: SAM2Base, features: FrameFeatures, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
+def encode_masks(
+    model: SAM2Base,
+    features: FrameFeatures,
+    masks: Tensor,
+    scores: Tensor,
+    from_prompt: bool,
+    as_prompt: Tensor | None = None,
+) -> Tensor:
     """Memories ``(B, C_mem, H, W)`` of low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)``.
 
+    ``as_prompt (B, 1)`` bool says whose masks a strategy wants to be binary, as those from prompts are.
     ``non_overlap_masks_for_mem_enc`` has no effect, as in the original's predictor, which encodes objects one by one.
     """
     size = (model.image_size, model.image_size)
     high_res = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+    if as_prompt is not None:
+        # The encoder takes their sigmoid, which is 0 or 1 exactly.
+        binary = torch.where(high_res > 0, CERTAIN, -CERTAIN)
+        high_res = torch.where(as_prompt[..., None, None], binary, high_res)
     if is_standard(model.memory_encoder):
         return model.encode_memory(features.embedding, high_res, scores, from_prompt)
     each = zip(high_res.split(1), scores.split(1), strict=True)
@@ -229,7 +283,8 @@ def gather_memory(
     integers = StepTables.integers(shape, bank.attended_rows(objects), pinned=bank.memories.data.is_cuda)
     on_device = integers.to(bank.memories.data.device, non_blocking=True)
     tables = StepTables.views(on_device, shape)
-    return attended_by_tables(model, bank.memories.data, bank.pointers.data, tables, num_frames)
+    has_span = any(o.span for o in objects)
+    return attended_by_tables(model, bank.memories.data, bank.pointers.data, tables, num_frames, has_span)
 
 
 def _is_compiled(model: SAM2Base) -> bool:
@@ -245,7 +300,7 @@ def _is_compiled(model: SAM2Base) -> bool:
 
 
 def attended_by_tables(
-    model: SAM2Base, pages: Tensor, pointers: Tensor, tables: StepTables, num_frames: int
+    model: SAM2Base, pages: Tensor, pointers: Tensor, tables: StepTables, num_frames: int, has_span: bool
 ) -> AttendedMemory:
     """The memory that tables on the device select from the pools; nothing is read back.
 
@@ -253,6 +308,7 @@ def attended_by_tables(
         pages: ``(rows, n, C_mem)`` of the pool of memories.
         pointers: ``(rows, C)`` of the pool of pointers.
         num_frames: length of the video.
+        has_span: objects may have their own, of the tables.
     """
     return attended_memory(
         model,
@@ -263,6 +319,7 @@ def attended_by_tables(
         tables.distance.float(),
         tables.pointer_table >= 0,
         num_frames,
+        tables.span if has_span else None,
     )
 
 
@@ -275,6 +332,7 @@ def attended_memory(
     distance: Tensor,
     valid: Tensor,
     num_frames: int,
+    span: Tensor | None = None,
 ) -> AttendedMemory:
     """Memories and pointers with the model's encodings of space and time.
 
@@ -284,6 +342,7 @@ def attended_memory(
         distance: ``(B, P)`` frames from the current one to each pointer's.
         valid: ``(B, P)`` bool.
         num_frames: length of the video.
+        span: ``(B,)`` what distances are divided by; 0 for the model's, which is also used for None.
     """
     side, m = model.sam_image_embedding_size, model.mem_dim
     B, P, C = pointers.shape
@@ -291,6 +350,9 @@ def attended_memory(
     spatial = as_pages(position, side * side)[0]
     if pages.shape[1] != side * side:
         spatial = torch.cat([spatial, as_pages(position, pages.shape[1])[0]])
+    if span is not None:
+        longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
+        distance = distance / torch.where(span > 0, span, longest)[:, None] * longest
     if is_standard(model.obj_ptr_tpos_proj):
         encoding = model._encode_pointer_distances(distance, num_frames)
     else:  # object by object, as in the original

@@ -102,13 +102,18 @@ class GraphRunner:
         assert bank.memories is not None
         # Rows beyond the objects are written too; theirs are free again when this function returns.
         memories, pointers = bank.memories.allocate(shape.objects), bank.pointers.allocate(shape.objects)
-        written = bank.memories.rows(memories), bank.pointers.rows(pointers)
+        states = [] if bank.states is None else bank.states.allocate(shape.objects)
+        written = [bank.memories.rows(memories), bank.pointers.rows(pointers)]
+        written += [] if bank.states is None else [bank.states.rows(states)]
         rows += [[[row] for row in new] for new in written]
         integers = StepTables.integers(shape, rows, pinned=self._device.type == "cuda")
         buffers = workspace.step(model, given, shape, integers)
         # A copy: the next step overwrites the buffers.
-        results = PackedResults.of(buffers.masks[:count], buffers.ious[:count], buffers.scores[:count])
-        return StepOutput(results, pointers[:count], [(page,) for page in memories[:count]])
+        records = buffers.records[:count] if buffers.records.shape[1] else None
+        results = PackedResults.of(buffers.masks[:count], buffers.ious[:count], buffers.scores[:count], records)
+        return StepOutput(
+            results, pointers[:count], [(page,) for page in memories[:count]], states[:count] or [None] * count
+        )
 
     @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:

@@ -12,7 +12,9 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.cuda_graphs import Recorder, numerics
 from sam2fast.tracking.eager_runner import StepInput, attended_by_tables, encode_masks, fill_holes, predict
 from sam2fast.tracking.features import FrameFeatures
-from sam2fast.tracking.memory_bank import MemoryBank, StepShape, StepTables, as_pages
+from sam2fast.tracking.memory_bank import MemoryBank, StepShape, StepTables, as_pages, select_states
+from sam2fast.tracking.strategies.base import Strategy
+from sam2fast.tracking.strategies.decision import Decision
 
 # Room for this many objects with two conditioning frames each is made at once: growth moves the pools, and the steps
 # recorded on them have to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.
@@ -24,6 +26,7 @@ class Pools(NamedTuple):
 
     pages: Tensor  # (rows, H * W, C_mem), or a quarter of the positions
     pointers: Tensor  # (rows, C) fp32
+    states: Tensor | None  # (rows, state_size) fp64, if a strategy keeps any
 
 
 class StepBuffers(NamedTuple):
@@ -35,9 +38,10 @@ class StepBuffers(NamedTuple):
     masks: Tensor  # (C, 1, h, w) fp32, holes filled
     ious: Tensor  # (C, 1) fp32
     scores: Tensor  # (C, 1) fp32
+    records: Tensor  # (C, record_size) fp32, of a strategy
 
     @classmethod
-    def make(cls, model: SAM2Base, features: FrameFeatures, shape: StepShape) -> "StepBuffers":
+    def make(cls, model: SAM2Base, features: FrameFeatures, shape: StepShape, record_size: int) -> "StepBuffers":
         device, side = model.device, 4 * model.sam_image_embedding_size
         integers = torch.zeros(StepTables.size(shape), dtype=torch.int32, device=device)
         return cls(
@@ -47,6 +51,7 @@ class StepBuffers(NamedTuple):
             torch.zeros(shape.objects, 1, side, side, device=device),
             torch.zeros(shape.objects, 1, device=device),
             torch.zeros(shape.objects, 1, device=device),
+            torch.zeros(shape.objects, record_size, device=device),
         )
 
 
@@ -62,31 +67,49 @@ class NarrowPagesError(Exception):
         self.dtype = dtype
 
 
-def static_step(
-    model: SAM2Base, pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float, fp8: Fp8 = False
-) -> None:
-    """Tracks the objects of the tables; nothing is read back. Rows beyond the objects are computed and written too.
+class StepSettings(NamedTuple):
+    """What a step does not read from tensors: it is recorded for each combination."""
 
-    Args:
-        num_frames: length of the video; only lengths below ``max_obj_ptrs_in_encoder`` make a difference.
-        fill_hole_area: see :func:`~sam2fast.kernels.mask_ops.fill_holes_in_mask_scores`; 0 for none.
-        fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
+    num_frames: int  # length of the video; only lengths below ``max_obj_ptrs_in_encoder`` make a difference
+    fill_hole_area: float  # see :func:`~sam2fast.kernels.mask_ops.fill_holes_in_mask_scores`; 0 for none
+    fp8: Fp8  # see :func:`sam2fast.kernels.memory_attention.memory_attention`
+    strategy: Strategy | None  # that takes part in the step
+    video_size: tuple[int, int]  # if the strategy depends on it
+
+
+def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: StepSettings) -> None:
+    """Tracks the objects of the tables; nothing is read back. Rows beyond the objects are computed and written too.
 
     Raises:
         NarrowPagesError: before anything is written to the pools.
     """
-    tables, features = buffers.tables, buffers.features
-    memory = attended_by_tables(model, pools.pages, pools.pointers, tables, num_frames)
-    prediction = predict(model, features, memory, initial=False, fp8=fp8)
+    tables, features, strategy = buffers.tables, buffers.features, settings.strategy
+    has_span = strategy is not None and strategy.has_span
+    memory = attended_by_tables(model, pools.pages, pools.pointers, tables, settings.num_frames, has_span)
+    decision = decided = None
+    if strategy is not None:
+        none = buffers.ious.new_zeros(len(buffers.ious), 0, dtype=torch.float64)
+        states = none if pools.states is None else select_states(pools.states, tables.read_states)
+        decision = Decision(strategy, states, model.image_size, settings.video_size)
+    prediction = predict(model, features, memory, initial=False, fp8=settings.fp8, decision=decision)
+    if decision is not None:
+        decided = decision.outcome()
     # The memory is encoded from the mask before its holes are filled.
-    memories = encode_masks(model, features, prediction.mask, prediction.score, from_prompt=False)
+    as_prompt = None if decided is None else decided.as_prompt
+    memories = encode_masks(model, features, prediction.mask, prediction.score, False, as_prompt)
     if torch.promote_types(memories.dtype, pools.pages.dtype) != pools.pages.dtype:
         raise NarrowPagesError(memories.dtype)
     pages = as_pages(memories, pools.pages.shape[1])
     pools.pages.index_copy_(0, tables.written_pages.long(), pages.to(pools.pages.dtype))
     pools.pointers.index_copy_(0, tables.written_pointers.long(), prediction.pointer.to(pools.pointers.dtype))
-    results = fill_holes(prediction.mask, fill_hole_area), prediction.iou, prediction.score
+    results = [fill_holes(prediction.mask, settings.fill_hole_area), prediction.iou, prediction.score]
     torch._foreach_copy_([buffers.masks, buffers.ious, buffers.scores], results)
+    if decided is None:
+        return
+    assert decided.state is not None and decided.record is not None
+    buffers.records.copy_(decided.record)
+    if pools.states is not None:
+        pools.states.index_copy_(0, tables.written_states.long(), decided.state)
 
 
 class Workspace:
@@ -123,7 +146,9 @@ class Workspace:
         """Gives the bank these pools if they are large enough; otherwise the bank grows its own."""
         assert bank.memories is not None
         if self._pools is not None:
-            for pool, data in zip((bank.memories, bank.pointers), self._pools, strict=True):
+            for pool, data in zip((bank.memories, bank.pointers, bank.states), self._pools, strict=True):
+                if pool is None or data is None or data.shape[1:] != pool.data.shape[1:]:
+                    continue
                 if data.dtype == pool.data.dtype and len(data) >= len(pool.data):
                     pool.move_to(data)
         bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
@@ -141,15 +166,18 @@ class Workspace:
         assert bank.memories is not None
         longest = min(given.num_frames, model.max_obj_ptrs_in_encoder)
         kind = (numerics(model.device), _signature(features))
-        buffers = self._buffers_of(model, kind, shape, features)
+        strategy = given.strategy if given.strategy.decides or given.strategy.has_span else None
+        size = given.video_size if given.strategy.at_video_size else (0, 0)
+        settings = StepSettings(longest, given.fill_hole_area, bank.fp8, strategy, size)
+        record_size = 0 if strategy is None else strategy.record_size
+        buffers = self._buffers_of(model, kind, shape, features, record_size)
         buffers.integers.copy_(integers, non_blocking=True)
         for target, source in zip(_tensors(buffers.features), _tensors(features), strict=True):
             target.copy_(source)
-        settings = (longest, given.fill_hole_area, bank.fp8)
         key = (shape, *settings, *kind)
         while True:
             try:
-                self._recorded(bank, key, lambda pools: _function(model, pools, buffers, *settings))()
+                self._recorded(bank, key, lambda pools: _function(model, pools, buffers, settings))()
                 return buffers
             except NarrowPagesError as error:
                 bank.memories.widen(error.dtype)
@@ -159,7 +187,9 @@ class Workspace:
     ) -> Callable[[], None]:
         """The step of this kind on the bank's present pools."""
         assert bank.memories is not None
-        pools = Pools(bank.memories.data, bank.pointers.data)
+        before = None if self._pools is None else self._pools.states
+        states = before if bank.states is None else bank.states.data  # steps without a strategy do not read them
+        pools = Pools(bank.memories.data, bank.pointers.data, states)
         if self._pools is None or any(new is not old for new, old in zip(pools, self._pools, strict=True)):
             self._pools = pools
             self._steps.clear()
@@ -168,25 +198,26 @@ class Workspace:
             self.recorded.append(key)
         return self._steps[key]
 
-    def _buffers_of(self, model: SAM2Base, kind: Hashable, shape: StepShape, features: FrameFeatures) -> StepBuffers:
+    def _buffers_of(
+        self, model: SAM2Base, kind: Hashable, shape: StepShape, features: FrameFeatures, record_size: int
+    ) -> StepBuffers:
         if kind not in self._features:
             embedding, high_res = features
             self._features[kind] = FrameFeatures(torch.empty_like(embedding), [torch.empty_like(x) for x in high_res])
-        if (kind, shape) not in self._buffers:
-            self._buffers[kind, shape] = StepBuffers.make(model, self._features[kind], shape)
-        return self._buffers[kind, shape]
+        key = kind, shape, record_size
+        if key not in self._buffers:
+            self._buffers[key] = StepBuffers.make(model, self._features[kind], shape, record_size)
+        return self._buffers[key]
 
 
-def _function(
-    model: SAM2Base, pools: Pools, buffers: StepBuffers, num_frames: int, fill_hole_area: float, fp8: Fp8
-) -> Callable[[], None]:
+def _function(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: StepSettings) -> Callable[[], None]:
     kind = model.device.type
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
     def run() -> None:
         # Without autocast's cache: its casts of weights would be in this step's memory, and others would read them.
         with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
-            static_step(model, pools, buffers, num_frames, fill_hole_area, fp8)
+            static_step(model, pools, buffers, settings)
 
     return run
 

@@ -14,14 +14,14 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.page_pool import Page, PagePool
-from sam2fast.utils.async_copies import PendingCopies
+from sam2fast.utils.async_copies import PendingCopies, copy_to_device
 
 # Capacities of tables, in objects and in conditioning frames, so that shapes seldom change.
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 # Tables begin at multiples of this many integers, 16 bytes: Triton specializes kernels on such addresses.
 ALIGNMENT = 4
-# What the six tables have where there is nothing.
-ABSENT = (-1, 0, -1, 0, 0, 0)
+# What the tables have where there is nothing.
+ABSENT = (-1, 0, -1, 0, 0, -1, 0, 0, 0)
 
 
 def bucket(count: int) -> int:
@@ -42,6 +42,8 @@ class AttendedPages(NamedTuple):
     pointers: list[Page]
     distances: list[int]  # of each pointer, in frames
     conditioning: int  # how many conditioning frames may be among them, besides the recent frames
+    span: int = 0  # what distances are divided by; 0 for the model's, of the video's length
+    state: Page | None = None  # what the session's strategy knows of the object
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,21 @@ class MemoryLayout:
 
 
 class MemoryBank:
-    """Two pools of pages: spatial memories ``(H * W, C_mem)``, and object pointers ``(C,)`` in fp32.
+    """Pools of pages: spatial memories ``(H * W, C_mem)``, and object pointers ``(C,)`` in fp32.
 
-    Memories keep the dtype they are computed in. Where they are pooled, pages have a quarter of the positions.
+    Memories keep the dtype they are computed in. Where they are pooled, pages have a quarter of the positions. A third
+    pool has a strategy's states in fp64, if it keeps any.
 
     Args:
         layout: of the model's memories.
         approximations: of the session.
         fp8: whether memory attention scores are computed in fp8.
+        state_size: how many numbers the session's strategy keeps of an object.
     """
 
-    def __init__(self, layout: MemoryLayout, approximations: Approximations = EXACT, fp8: Fp8 = False) -> None:
+    def __init__(
+        self, layout: MemoryLayout, approximations: Approximations = EXACT, fp8: Fp8 = False, state_size: int = 0
+    ) -> None:
         self.layout = layout
         self.approximations = approximations
         self.is_pooled = approximations.pooled_memory  # whether pages are quarters and means
@@ -86,19 +92,21 @@ class MemoryBank:
         self.pending = PendingCopies()
         self.memories: PagePool | None = None  # made with the first memory, whose dtype it takes
         self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
+        self.state_size = state_size
+        self.states = PagePool((state_size,), torch.float64, layout.device, self.pending) if state_size else None
         positions = layout.side * layout.side // (MEANS if self.is_pooled else 1)
         self.page_shape = positions, layout.channels
 
     def emptied(self) -> "MemoryBank":
         """A new bank without pages, with the same settings."""
-        return MemoryBank(self.layout, self.approximations, self.fp8)
+        return MemoryBank(self.layout, self.approximations, self.fp8, self.state_size)
 
     def begin_step(self) -> None:
         """Pages that this step neither reads nor writes may be archived."""
         self.pending.begin_step()
-        self.pointers.begin_step()
-        if self.memories is not None:
-            self.memories.begin_step()
+        for pool in (self.pointers, self.memories, self.states):
+            if pool is not None:
+                pool.begin_step()
 
     @property
     def pages_of_conditioning(self) -> int:
@@ -123,6 +131,17 @@ class MemoryBank:
     def write_pointers(self, pointers: Tensor) -> list[Page]:
         """Pages for ``pointers (B, C)``."""
         return self.pointers.write(pointers)
+
+    def write_states(self, states: Tensor) -> list[Page | None]:
+        """Pages for ``states (B, state_size)``; None where nothing is kept."""
+        return [None] * len(states) if self.states is None else list(self.states.write(states))
+
+    def read_states(self, pages: Sequence[Page | None], rows: int) -> Tensor:
+        """The states ``(rows, state_size)`` of the first objects; zeros where there is no page."""
+        if self.states is None:
+            return torch.zeros(rows, 0, dtype=torch.float64, device=self.layout.device)
+        table = torch.tensor(_row_of_each(self.states, pages) + [-1] * (rows - len(pages)), device="cpu")
+        return select_states(self.states.data, copy_to_device(table, self.layout.device))
 
     def read_memory(self, memory: Memory) -> Tensor:
         """A copy ``(1, C_mem, H, W)``; where only means are kept, each stands for its 2x2 tokens."""
@@ -168,16 +187,32 @@ class MemoryBank:
         rows = bucket(shape.objects)
         self.memories.reserve(rows * (shape.memories + 1))
         self.pointers.reserve(rows * (shape.pointers + 1))
+        if self.states is not None:
+            self.states.reserve(2 * rows)
 
     def attended_rows(self, objects: Sequence[AttendedPages]) -> list[list[list[int]]]:
-        """The rows of the first four :class:`StepTables`; those of the pools are valid until the next step."""
+        """The rows of the first six :class:`StepTables`; those of the pools are valid until the next step."""
         assert self.memories is not None
+        states = [-1] * len(objects) if self.states is None else _row_of_each(self.states, [o.state for o in objects])
         return [
             [self.memories.rows(o.pages) for o in objects],
             [o.times for o in objects],
             [self.pointers.rows(o.pointers) for o in objects],
             [o.distances for o in objects],
+            [[o.span] for o in objects],
+            [[row] for row in states],
         ]
+
+
+def _row_of_each(pool: PagePool, pages: Sequence[Page | None]) -> list[int]:
+    """The rows of pages of a pool; -1 where there is none."""
+    rows = iter(pool.rows(page for page in pages if page is not None))
+    return [-1 if page is None else next(rows) for page in pages]
+
+
+def select_states(states: Tensor, rows: Tensor) -> Tensor:
+    """The rows ``(B,)`` of ``states (n, state_size)``; zeros where a row is -1."""
+    return torch.where((rows >= 0)[:, None], states.index_select(0, rows.clamp(min=0)), 0.0)
 
 
 def as_pages(maps: Tensor, positions: int) -> Tensor:
@@ -202,8 +237,11 @@ class StepTables(NamedTuple):
     page_time: Tensor  # (C, K) rows of maskmem_tpos_enc
     pointer_table: Tensor  # (C, P) rows of the pool of pointers; -1 for none
     distance: Tensor  # (C, P) frames from the current one to each pointer's
+    span: Tensor  # (C,) what an object's distances are divided by; 0 for the model's
+    read_states: Tensor  # (C,) rows of the pool of states; -1 for none
     written_pages: Tensor  # (C,) rows for the new memories
     written_pointers: Tensor  # (C,)
+    written_states: Tensor  # (C,)
 
     @classmethod
     def size(cls, shape: StepShape) -> int:
@@ -217,8 +255,7 @@ class StepTables(NamedTuple):
         for rows, columns in _shapes(shape):
             tables.append(integers[start : start + rows * columns].view(rows, columns))
             start += _aligned(rows * columns)
-        pages, times, pointers, distances, written_pages, written_pointers = tables
-        return cls(pages, times, pointers, distances, written_pages[:, 0], written_pointers[:, 0])
+        return cls(*tables[:4], *(column[:, 0] for column in tables[4:]))
 
     @classmethod
     def integers(cls, shape: StepShape, tables: Sequence[Sequence[Sequence[int]]], pinned: bool = False) -> Tensor:
@@ -244,7 +281,7 @@ class StepTables(NamedTuple):
 
 def _shapes(shape: StepShape) -> list[tuple[int, int]]:
     C, K, P = shape
-    return [(C, K), (C, K), (C, P), (C, P), (C, 1), (C, 1)]
+    return [(C, K), (C, K), (C, P), (C, P), *[(C, 1)] * 5]
 
 
 def _aligned(count: int) -> int:

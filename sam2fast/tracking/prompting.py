@@ -9,8 +9,9 @@ from torch import Tensor
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
-from sam2fast.tracking.state import FrameResult, TrackedObject, UnchangedOnError, VideoState
+from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
 from sam2fast.tracking.tracker import Tracker
+from sam2fast.tracking.unchanged_on_error import UnchangedOnError
 
 # Identifies a new result: the object's id(), whether it is a conditioning one, and the frame.
 ResultKey = tuple[int, bool, int]

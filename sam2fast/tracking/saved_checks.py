@@ -31,7 +31,7 @@ def check_restored(state: VideoState, has_memories: bool) -> None:
     for obj_id, tracked in state.objects.items():
         _expect(isinstance(obj_id, int | str), f"an object has the id {obj_id!r}")
         try:
-            _check_object(tracked, state.num_frames, state.bank, has_memories)
+            _check_object(tracked, state.num_frames, state.bank, has_memories, state.strategy.record_size)
         except ValueError as error:
             raise ValueError(f"object {obj_id!r}: {error}") from error
 
@@ -55,7 +55,9 @@ def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame:
     _expect(right, f"the current frame is {square.dtype} {tuple(square.shape)}")
 
 
-def _check_object(tracked: TrackedObject, num_frames: int, bank: MemoryBank, has_memories: bool) -> None:
+def _check_object(
+    tracked: TrackedObject, num_frames: int, bank: MemoryBank, has_memories: bool, record_size: int
+) -> None:
     frames = [t for entries in vars(tracked).values() for t in entries]
     _expect(all(_is_count(t) and t < num_frames for t in frames), "it has other frames than the video")
     _expect(not tracked.conditioning.keys() & tracked.tracked.keys(), "a frame has two results")
@@ -69,17 +71,22 @@ def _check_object(tracked: TrackedObject, num_frames: int, bank: MemoryBank, has
         _expect(mask.shape == (1, 1, side, side), f"a mask is {tuple(mask.shape)}, expected {side} x {side}")
     for kind in KINDS:
         for result in getattr(tracked, kind).values():
-            _check_result(result, bank, has_memories and kind in KEPT)
+            _check_result(result, bank, has_memories and kind in KEPT, record_size)
 
 
-def _check_result(result: FrameResult, bank: MemoryBank, has_memory: bool) -> None:
+def _check_result(result: FrameResult, bank: MemoryBank, has_memory: bool, record_size: int) -> None:
     _check("mask", result.mask, (1, 1, *bank.layout.mask))
     _check("iou", result.iou, (1, 1))
     _check("score", result.score, (1, 1))
+    _check("record", result.record, (1, record_size))
+    _expect((result.state is None) == (bank.states is None), "a state of its strategy is missing, or too many")
+    states = [] if result.state is None else [("state", result.state, (bank.state_size,))]
     pages = [] if result.memory is None else list(result.memory)
-    for name, page, shape in [("pointer", result.pointer, (bank.layout.pointer,))] + [
-        ("memory", page, bank.page_shape) for page in pages
-    ]:
+    for name, page, shape in (
+        [("pointer", result.pointer, (bank.layout.pointer,))]
+        + [("memory", page, bank.page_shape) for page in pages]
+        + states
+    ):
         assert page.archived is not None
         _check(name, page.archived.tensor, shape)
     right = len(pages) in ((1, 1 + MEANS) if bank.is_pooled else (1,)) and bank.memories is not None

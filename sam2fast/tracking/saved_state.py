@@ -22,6 +22,7 @@ from sam2fast.tracking.page_pool import PagePool
 from sam2fast.tracking.saved_checks import KINDS, MEMORY_DTYPES, check_restored
 from sam2fast.tracking.session_checks import check_kind
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.strategies import restored_strategy, saved_strategy
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
 
@@ -144,6 +145,7 @@ def packed(state: VideoState) -> PackedState:
         "max_history": state.max_history,
         "max_cond_frames": state.max_cond_frames,
         "approximations": state.bank.approximations.named(),
+        "strategy": saved_strategy(state.strategy),
         "offload": [state.offload_video_to_cpu, state.offload_state_to_cpu],
         # Of the pool, which may be wider than the present memories.
         "memory_dtype": None if memories is None else str(memories.data.dtype).removeprefix("torch."),
@@ -180,6 +182,10 @@ def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
     """Each part of the results ``(n, ...)``; memories page by page, since they may have several."""
     parts = {name: torch.cat([getattr(r, name) for r in results]) for name in ("mask", "iou", "score")}
     parts["pointer"] = torch.stack([bank.pointers.read(r.pointer).cpu() for r in results])
+    if results[0].record.numel():
+        parts["record"] = torch.cat([r.record for r in results])
+    if bank.states is not None:
+        parts["state"] = torch.stack([bank.states.read(r.state).cpu() for r in results if r.state is not None])
     if all(r.memory is not None for r in results):
         assert bank.memories is not None
         pages = [bank.memories.read(page).cpu() for r in results for page in r.memory or ()]
@@ -233,7 +239,8 @@ def unpacked(
             raise StateError(f"the state was saved with another {what}: {differing or expected}")
     try:
         approximations = Approximations.of(facts.get("approximations"))
-        state = tracker.new_state(frames, features_kept=features_kept, approximations=approximations)
+        strategy = restored_strategy(facts.get("strategy"), tracker.options.strategy)
+        state = tracker.new_state(frames, features_kept=features_kept, approximations=approximations, strategy=strategy)
         _unpack_into(state, facts, tensors)
         check_restored(state, has_memories=tracker.model.num_maskmem > 0)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -275,7 +282,7 @@ def _unpacked_object(
 
 def _results(prefix: str, pages: Sequence[int], tensors: Mapping[str, Tensor]) -> Iterator[FrameResult]:
     """Each result; ``pages`` says how many stored pages belong to each memory."""
-    names = ("mask", "iou", "score", "pointer", "memory")
+    names = ("mask", "iou", "score", "pointer", "memory", "record", "state")
     parts = {name: tensors[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in tensors}
     stored = iter(parts.get("memory", ()))
     for i in range(len(parts.get("mask", ()))):
@@ -285,4 +292,6 @@ def _results(prefix: str, pages: Sequence[int], tensors: Mapping[str, Tensor]) -
         memory = None
         if "memory" in parts:
             memory = tuple(PagePool.archived_page(page) for page in islice(stored, pages[i]))
-        yield FrameResult(mask, iou, score, pointer, memory)
+        record = parts["record"][i : i + 1].clone() if "record" in parts else None
+        state = PagePool.archived_page(parts["state"][i]) if "state" in parts else None
+        yield FrameResult(mask, iou, score, pointer, memory, state, record)

@@ -1,6 +1,7 @@
 """SAM 2 with a tracker: settings, CUDA graphs, streams and saved states. The original has none of these methods."""
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -16,11 +17,14 @@ from sam2fast.tracking.approximations import EXACT, Approximations, Approximatio
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.propagation import warm_up
 from sam2fast.tracking.state import AsDict, VideoState
+from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.tracking.tracker import RunnerSelector, SelectionWatch, Tracker, TrackingOptions
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
 
+# Deprecated attributes, and what does the same in a strategy.
+_HOOKS = {"memory_selection": "attend", "mask_selection": "choose"}
 _OPTIONS = frozenset(field.name for field in fields(TrackingOptions))
 
 
@@ -41,7 +45,8 @@ class TrackingModel(SAM2Base):
 
     Attributes:
         memory_selection: a custom function that replaces
-            :func:`~sam2fast.modeling.memory_selection.select_memories`, or None.
+            :func:`~sam2fast.modeling.memory_selection.select_memories`, or None. Deprecated, as ``mask_selection`` is:
+            a strategy does both.
         selection_watch: called with the memories that each step attends to, before it is computed; or None.
         fast: whether tracking uses CUDA graphs: None where they pay and are safe, which is on NVIDIA GPUs that Triton's
             kernels run on; True everywhere; False nowhere.
@@ -53,6 +58,7 @@ class TrackingModel(SAM2Base):
     add_all_frames_to_correct_as_cond: bool
     fast: bool | None = None
     _approximations = EXACT
+    _strategy: Strategy = SAM2
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -81,6 +87,22 @@ class TrackingModel(SAM2Base):
     def approximations(self, requested: ApproximationsLike) -> None:
         approximations = Approximations.of(requested)
         self._approximations = approximations.check_for(self.num_maskmem, self.sam_image_embedding_size)
+
+    @property
+    def strategy(self) -> Strategy:
+        """What decides about masks and memories in sessions opened from now on; by default SAM 2's own rule.
+
+        May be set to what ``build_sam2_video_predictor(..., strategy=...)`` takes.
+
+        Raises:
+            ValueError, TypeError: an unknown name, or neither a name nor an instance; nothing has changed then.
+        """
+        return self._strategy
+
+    @strategy.setter
+    @exclusive
+    def strategy(self, requested: StrategyLike) -> None:
+        self._strategy = strategy_of(requested)
 
     @property
     def _tracker(self) -> Tracker:
@@ -138,7 +160,13 @@ class TrackingModel(SAM2Base):
         self._tracker.check_recordings()
 
     @shared
-    def open_stream(self, *, num_frames: int | None = None, max_cond_frames: int | None = None) -> VideoStream:
+    def open_stream(
+        self,
+        *,
+        num_frames: int | None = None,
+        max_cond_frames: int | None = None,
+        strategy: StrategyLike | None = None,
+    ) -> VideoStream:
         """Opens a stream: a video whose frames are passed in one by one, and need not end.
 
         ::
@@ -154,11 +182,13 @@ class TrackingModel(SAM2Base):
                 a difference: object pointers of shorter videos are spaced differently.
             max_cond_frames: how many conditioning frames of each object are kept and attended to: the nearest. None for
                 as many as the model's ``max_cond_frames_in_attn`` says, which is all of them unless configured.
+            strategy: as for :func:`~sam2fast.build_sam.build_sam2_video_predictor`; None for the predictor's.
 
         Raises:
-            ValueError: ``num_frames`` below 1, or ``max_cond_frames`` below 2.
+            ValueError: ``num_frames`` below 1, ``max_cond_frames`` below 2, or an unknown strategy.
         """
-        return VideoStream(self._tracker, num_frames, max_cond_frames)
+        chosen = None if strategy is None else strategy_of(strategy)
+        return VideoStream(self._tracker, num_frames, max_cond_frames, chosen)
 
     @shared
     @torch.inference_mode()
@@ -223,6 +253,12 @@ class TrackingModel(SAM2Base):
         frames = copy.copy(inference_state.frames)
         frames.device = self.device
         return saved_state.unpacked(packed, self._tracker, frames)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value is not None and name in _HOOKS:
+            replacement = f"a Strategy with {_HOOKS[name]}(), given as strategy= (sam2fast.tracking.strategies)"
+            warnings.warn(f"{name} is deprecated: use {replacement}", DeprecationWarning, stacklevel=2)
+        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy records for itself.

@@ -1,9 +1,9 @@
 """A session: a video, its objects with their prompts, results and memories, and the model it belongs to."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import Memory, MemoryBank
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.utils.async_copies import AsyncHostCopy
 from sam2fast.utils.thread_guard import CallGuard
 from sam2fast.video_io import Frames
@@ -29,6 +30,7 @@ class FrameCopies(NamedTuple):
     masks: AsyncHostCopy  # (N, 1, h, w)
     ious: AsyncHostCopy  # (N, 1)
     scores: AsyncHostCopy  # (N, 1)
+    records: AsyncHostCopy | None  # (N, record_size); None if the strategy records nothing
 
 
 class FrameResult:
@@ -37,22 +39,34 @@ class FrameResult:
     Attributes:
         pointer: the object pointer.
         memory: None until the prompt is committed.
+        state: what the session's strategy knew of the object after the frame, if it keeps anything.
     """
 
-    __slots__ = ("_copies", "_tensors", "memory", "pointer")
+    __slots__ = ("_copies", "_record", "_tensors", "memory", "pointer", "state")
 
-    def __init__(self, mask: Tensor, iou: Tensor, score: Tensor, pointer: Page, memory: Memory | None) -> None:
+    def __init__(
+        self,
+        mask: Tensor,
+        iou: Tensor,
+        score: Tensor,
+        pointer: Page,
+        memory: Memory | None,
+        state: Page | None = None,
+        record: Tensor | None = None,
+    ) -> None:
         self._tensors: tuple[Tensor, Tensor, Tensor] | None = (mask, iou, score)
         self._copies: tuple[FrameCopies, int] | None = None
-        self.pointer = pointer
-        self.memory = memory
+        self._record = record
+        self.pointer, self.memory, self.state = pointer, memory, state
 
     @classmethod
-    def arriving(cls, copies: FrameCopies, row: int, pointer: Page, memory: Memory | None) -> "FrameResult":
+    def arriving(
+        cls, copies: FrameCopies, row: int, pointer: Page, memory: Memory | None, state: Page | None = None
+    ) -> "FrameResult":
         """The result in row ``row`` of copies that may still be in flight."""
         result = cls.__new__(cls)
-        result._tensors, result._copies = None, (copies, row)
-        result.pointer, result.memory = pointer, memory
+        result._tensors, result._copies, result._record = None, (copies, row), None
+        result.pointer, result.memory, result.state = pointer, memory, state
         return result
 
     @property
@@ -70,9 +84,15 @@ class FrameResult:
         """``(1, 1)`` logit of the object's presence."""
         return self.arrived()[2]
 
+    @property
+    def record(self) -> Tensor:
+        """``(1, record_size)``: what the session's strategy recorded of the frame."""
+        self.arrived()
+        return torch.zeros(1, 0, device="cpu") if self._record is None else self._record
+
     def with_memory(self, memory: Memory) -> "FrameResult":
         """The same result with its memory."""
-        return FrameResult(*self.arrived(), self.pointer, memory)
+        return FrameResult(*self.arrived(), self.pointer, memory, self.state, self._record)
 
     def arrived(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mask, IoU and score; waits for them once."""
@@ -80,7 +100,9 @@ class FrameResult:
             assert self._copies is not None
             copies, row = self._copies
             # Clones: views would keep the results of all objects alive as long as one of them.
-            mask, iou, score = (copy.row(row).float() for copy in copies)
+            mask, iou, score = (copy.row(row).float() for copy in copies[:3])
+            if copies.records is not None:
+                self._record = copies.records.row(row)
             self._tensors, self._copies = (mask, iou, score), None
         return self._tensors
 
@@ -123,6 +145,15 @@ class TrackedObject:
         """The result kept on a frame. ``KeyError`` if there is none."""
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
+    def state_before(self, frame: int, reverse: bool) -> Page | None:
+        """What a strategy knew after the frame before, if that was tracked in the same direction or prompted."""
+        before = frame + 1 if reverse else frame - 1
+        if before in self.conditioning:
+            return self.conditioning[before].state
+        if self.reverse.get(before) is not reverse or before not in self.tracked:
+            return None
+        return self.tracked[before].state
+
     def keep_tracked(self, frame: int, result: FrameResult, max_history: int | None) -> None:
         """Stores a tracked frame and forgets the oldest beyond ``max_history``."""
         self.tracked.pop(frame, None)  # so that it becomes the newest
@@ -136,10 +167,14 @@ class TrackedObject:
         for near in [t for t in self.tracked if t != frame and abs(t - frame) <= distance]:
             del self.tracked[near]
 
-    def forget_unreachable(self, frame: int, rules: MemoryRules) -> None:
-        """Drops what neither a prompt on the frame nor any later frame can use; for streams, which never go back."""
+    def forget_unreachable(self, frame: int, rules: MemoryRules, kept: Collection[int]) -> None:
+        """Drops what neither a prompt on the frame nor any later frame can use; for streams, which never go back.
+
+        Args:
+            kept: tracked frames that can be attended to.
+        """
         oldest = frame - rules.reach
-        for tracked in [t for t in self.tracked if t < oldest]:
+        for tracked in [t for t in self.tracked if t not in kept and t != frame]:
             del self.tracked[tracked]
         for past in (self.points, self.masks, self.reverse):
             for t in [t for t in past if t < frame]:
@@ -184,6 +219,7 @@ class VideoState(MutableMapping[str, Any]):
         max_history: how many tracked frames of an object are kept at most.
         max_cond_frames: how many conditioning frames are attended to, if that is less than the model's own limit.
         as_dict: the original's nested dicts of a session; None for a session that cannot become these.
+        strategy: decides about masks and memories.
 
     Attributes:
         official: the original's dict, or None; then ``objects``, ``features`` and ``bank`` are empty.
@@ -200,6 +236,7 @@ class VideoState(MutableMapping[str, Any]):
         max_history: int | None = None,
         max_cond_frames: int | None = None,
         as_dict: "AsDict | None" = None,
+        strategy: Strategy = SAM2,
     ) -> None:
         self.frames: Frames = frames
         self.features: FeatureCache = features
@@ -215,6 +252,7 @@ class VideoState(MutableMapping[str, Any]):
         self.guard = CallGuard()
         self.official: dict[str, Any] | None = None
         self._as_dict = as_dict
+        self.strategy: Strategy = strategy
 
     @property
     def num_frames(self) -> int:
@@ -341,31 +379,3 @@ OFFICIAL_KEYS = (
     "temp_output_dict_per_obj",
     "frames_tracked_per_obj",
 )
-
-
-class UnchangedOnError:
-    """A transaction: after an exception in its block, Ctrl-C included, the state is as it was before.
-
-    Not a generator of :mod:`contextlib`: if Ctrl-C interrupts that module's own code, the generator is resumed when it
-    is collected, and would undo what later calls have done.
-
-    Args:
-        state: its objects and ids are restored.
-        objects: those that the block changes; their contents are restored.
-    """
-
-    def __init__(self, state: VideoState, objects: Iterable[TrackedObject]) -> None:
-        self._state, self._objects, self._ids = state, state.objects, state.obj_ids
-        self._before = [(tracked, vars(tracked.copy())) for tracked in objects]
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            return
-        self._state.objects, self._state.obj_ids = self._objects, self._ids
-        for tracked, entries in self._before:
-            vars(tracked).update(entries)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking import saved_state
+from sam2fast.tracking.attending import history_of
 from sam2fast.tracking.outputs import Output, TrackScores, check_output
 from sam2fast.tracking.prompting import (
     add_mask,
@@ -22,9 +23,11 @@ from sam2fast.tracking.prompting import (
 from sam2fast.tracking.prompts import integer
 from sam2fast.tracking.propagation import store_results, track_frame
 from sam2fast.tracking.saved_checks import check_stream
-from sam2fast.tracking.state import UnchangedOnError, VideoState
+from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.stream_frames import FrameLike, StreamFrames
 from sam2fast.tracking.tracker import Tracker
+from sam2fast.tracking.unchanged_on_error import UnchangedOnError
 from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError, exclusive
 
 # The length of a stream of unknown length; it only has to be at least the number of pointers that are attended to.
@@ -55,9 +58,16 @@ class VideoStream:
         tracker: computes the objects.
         num_frames: length of the video.
         max_cond_frames: how many conditioning frames of an object are attended to, the nearest.
+        strategy: decides about masks and memories; by default the tracker's.
     """
 
-    def __init__(self, tracker: Tracker, num_frames: int | None = None, max_cond_frames: int | None = None) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        num_frames: int | None = None,
+        max_cond_frames: int | None = None,
+        strategy: Strategy | None = None,
+    ) -> None:
         num_frames = None if num_frames is None else integer(num_frames, "num_frames")
         if num_frames is not None and not 1 <= num_frames <= UNKNOWN_LENGTH:
             raise ValueError(f"num_frames is {num_frames}; expected 1 or more, or None if it is not known")
@@ -70,7 +80,7 @@ class VideoStream:
         self._frames = StreamFrames(length, tracker.model.image_size, tracker.model.device)
         tracker.check_stream()
         self._state: VideoState | None = tracker.new_state(
-            self._frames, features_kept=1, max_cond_frames=max_cond_frames
+            self._frames, features_kept=1, max_cond_frames=max_cond_frames, strategy=strategy
         )
 
     @property
@@ -142,7 +152,8 @@ class VideoStream:
         store_results(tracker, state, objects, index, False, results)
         rules = tracker.rules(state)
         for tracked in objects.values():
-            tracked.forget_unreachable(index, rules)
+            kept = state.strategy.keep(history_of(state, tracked, index, False, rules))
+            tracked.forget_unreachable(index, rules, kept)
         return StreamResult(index, list(objects), masks, scores)
 
     @exclusive

@@ -16,19 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, why_no_fp8
-from sam2fast.modeling.memory_selection import (
-    MemoryRules,
-    MemorySelection,
-    Selection,
-    custom_selection,
-    select_memories,
-)
+from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, Selection
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import EXACT, Approximations
+from sam2fast.tracking.attending import attended_frames, attended_pages
 from sam2fast.tracking.eager_runner import (
     EagerRunner,
-    PackedResults,
     StepInput,
     StepOutput,
     StepRunner,
@@ -36,14 +30,16 @@ from sam2fast.tracking.eager_runner import (
     fill_holes,
     gather_memory,
     predict,
+    written,
 )
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
-from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import AsDict, FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.strategies import SAM2, Strategy
+from sam2fast.tracking.strategies.decision import Decision
 from sam2fast.utils.async_copies import copy_to_device
 from sam2fast.video_io import Frames
 
@@ -67,6 +63,7 @@ class TrackingOptions:
     selection_watch: SelectionWatch | None = None
     fast: bool | None = None  # CUDA graphs: None where they pay and are safe; True everywhere; False nowhere
     approximations: Approximations = EXACT  # of sessions opened from now on
+    strategy: Strategy = SAM2  # likewise
 
     @property
     def recorded(self) -> tuple[Any, ...]:
@@ -174,27 +171,30 @@ class Tracker:
         offload_state_to_cpu: bool = False,
         max_history: int | None = None,
         max_cond_frames: int | None = None,
+        strategy: Strategy | None = None,
     ) -> VideoState:
         """A session without objects; no frame is read yet.
 
         Args:
             features_kept: of how many frames features are kept.
-            approximations: of the session; by default the tracker's.
+            approximations, strategy: of the session; by default the tracker's.
             offload_video_to_cpu, offload_state_to_cpu, max_history, max_cond_frames: see :class:`VideoState`.
         """
         if approximations is None:
             approximations = self.options.approximations
         model = self.model
+        strategy = (self.options.strategy if strategy is None else strategy).for_model(model)
         return VideoState(
             frames,
             FeatureCache(frames, model.device, features_kept, approximations.still_frames),
-            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations)),
+            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations), strategy.state_size),
             OpenedWith(model),
             offload_video_to_cpu,
             offload_state_to_cpu,
             max_history,
             max_cond_frames,
             self.as_dict,
+            strategy,
         )
 
     def rules(self, state: VideoState) -> MemoryRules:
@@ -273,11 +273,19 @@ class Tracker:
         if previous is not None:
             previous = copy_to_device(previous, state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         (features,) = self._features(state, [frame])
-        prediction = predict(self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8).first(1)
-        masks = fill_holes(prediction.mask, self.options.fill_hole_area)
+        decision = None
+        if state.strategy.decides:
+            unknown = bank.read_states([None], 1)
+            kept = initial or self.options.add_all_frames_to_correct_as_cond
+            decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, True, kept)
+        prediction = predict(
+            self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8, decision=decision
+        ).first(1)
+        masks = fill_holes(prediction.mask, self.fill_hole_area(state))
         pointers = bank.write_pointers(prediction.pointer)
-        packed = PackedResults.of(masks, prediction.iou, prediction.score)
-        return build_results(bank, StepOutput(packed, pointers, None))[0][0]
+        decided = None if decision is None else decision.outcome()
+        packed, states = written(bank, decided, 1, masks, prediction.iou, prediction.score)
+        return build_results(bank, StepOutput(packed, pointers, None, states))[0][0]
 
     def track(
         self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
@@ -296,8 +304,13 @@ class Tracker:
         (features,) = self._features(state, [frame])
         rules = self.rules(state)
         attended = self.select(state, objects, frame, reverse, rules)
-        given = StepInput(bank, features, attended, rules, state.num_frames, self.options.fill_hole_area)
-        return build_results(bank, self.runner.step(self.model, given))
+        video = state.num_frames, self.fill_hole_area(state), state.strategy, state.video_size
+        return build_results(bank, self.runner.step(self.model, StepInput(bank, features, attended, rules, *video)))
+
+    def fill_hole_area(self, state: VideoState) -> float:
+        """The setting, or what the session's strategy has instead."""
+        own = state.strategy.fill_hole_area
+        return self.options.fill_hole_area if own is None else own
 
     @_one_step
     def encode_memories(self, state: VideoState, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
@@ -316,13 +329,16 @@ class Tracker:
     ) -> list[AttendedPages]:
         """The memories and pointers that each object attends to on the frame."""
         if not self.model.num_maskmem:
-            return [AttendedPages([], [], [], [], 0) for _ in objects]
-        custom = self.options.memory_selection
-        select = select_memories if custom is None else custom_selection(custom, rules, state.max_history)
-        selections = [select(frame, o.conditioning, o.tracked, state.num_frames, reverse, rules) for o in objects]
+            states = [o.state_before(frame, reverse) for o in objects]
+            return [AttendedPages([], [], [], [], 0, state=state) for state in states]
+        chosen = attended_frames(state, objects, frame, reverse, rules, self.options.memory_selection)
         if self.options.selection_watch is not None:
+            selections = [Selection(one.memories, one.pointers) for one in chosen]
             self.options.selection_watch(state, objects, frame, reverse, selections)
-        return [_pages(state.bank, o, selection, rules) for o, selection in zip(objects, selections, strict=True)]
+        return [
+            attended_pages(state.bank, o, one, rules, o.state_before(frame, reverse))
+            for o, one in zip(objects, chosen, strict=True)
+        ]
 
     def _gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
         """What one object attends to on the frame; None if the model keeps no memories."""
@@ -335,36 +351,17 @@ class Tracker:
 
 def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResult], TrackScores]:
     """Results of N objects, whose small tensors are copied to the CPU in the background, and the same on the device."""
-    packed, pointers, memories = output
+    packed, pointers, memories, states = output
     copies, results = packed.to_host(), []
     masks, (ious, scores) = packed.masks, packed.scores()
     for i, pointer in enumerate(pointers):
-        result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i])
+        result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i], states[i])
         if masks.is_cuda:
             bank.pending.add(result.arrived)
         else:
             result.arrived()
         results.append(result)
     return results, TrackScores(ious, scores, masks)
-
-
-def _pages(bank: MemoryBank, tracked: TrackedObject, selection: Selection, rules: MemoryRules) -> AttendedPages:
-    """The pages of the selected frames."""
-    pages: list[Page] = []
-    times: list[int] = []
-    for t, row in selection.memories:
-        memory, conditioning = tracked.kept_on(t).memory, t in tracked.conditioning and row == rules.num_maskmem - 1
-        assert memory is not None
-        for page, time in bank.pages_to_attend(memory, row, conditioning, rules.num_maskmem):
-            pages.append(page)
-            times.append(time)
-    # A custom selection may be longer than the model's. What exceeds it counts as conditioning frames.
-    limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
-    beyond = -(-(len(pages) - rules.recent) // bank.pages_of_conditioning)
-    more = max(beyond, len(selection.pointers) - (rules.max_pointers - 1))
-    pointers = [tracked.kept_on(t).pointer for t, _ in selection.pointers]
-    distances = [distance for _, distance in selection.pointers]
-    return AttendedPages(pages, times, pointers, distances, max(min(len(tracked.conditioning), limit), more))
 
 
 def _to_track(objects: Iterable[TrackedObject], frames: Iterable[int]) -> list[int]:

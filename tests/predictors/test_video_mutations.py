@@ -7,10 +7,11 @@ import torch
 from parity import NARROW
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
-from sam2fast.modeling import memory_selection, sam2_base
+from sam2fast.modeling import memory_selection, official_steps
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_selection import MemoryRules
-from sam2fast.tracking import eager_runner, tracker
+from sam2fast.tracking import eager_runner
+from sam2fast.tracking.strategies import base
 
 
 def scenario(s: Session) -> None:
@@ -45,8 +46,8 @@ def time_row_off_by_one(monkeypatch, model):
 
 
 def pointer_time_sign(monkeypatch, model):
-    right = sam2_base.sine_1d
-    monkeypatch.setattr(sam2_base, "sine_1d", lambda distance, width, **kwargs: right(-distance, width, **kwargs))
+    right = official_steps.sine_1d
+    monkeypatch.setattr(official_steps, "sine_1d", lambda distance, width, **kwargs: right(-distance, width, **kwargs))
 
 
 def rope_axes(monkeypatch, model):
@@ -63,12 +64,12 @@ def sigmoid_bias(monkeypatch, model):
 
 
 def wrong_direction(monkeypatch, model):
-    right = tracker.select_memories
+    right = base.select_memories
 
     def wrong(frame, conditioning, tracked, num_frames, reverse, rules):
         return right(frame, conditioning, tracked, num_frames, not reverse, rules)
 
-    monkeypatch.setattr(tracker, "select_memories", wrong)
+    monkeypatch.setattr(base, "select_memories", wrong)
 
 
 def anothers_memory(monkeypatch, model):
@@ -83,9 +84,9 @@ def anothers_memory(monkeypatch, model):
 def filled_masks_remembered(monkeypatch, model):
     right = eager_runner.encode_masks
 
-    def wrong(model, features, masks, scores, from_prompt):
+    def wrong(model, features, masks, scores, from_prompt, *rest):
         filled = masks if from_prompt else eager_runner.fill_holes_in_mask_scores(masks, 8)
-        return right(model, features, filled, scores, from_prompt)
+        return right(model, features, filled, scores, from_prompt, *rest)
 
     monkeypatch.setattr(eager_runner, "encode_masks", wrong)
 

@@ -1,8 +1,6 @@
 """Whole videos with plain strategies: the logits of the published code, and what must be equal."""
 
-import oracle  # noqa: F401  (makes the official package importable)
 import pytest
-import sam2.build_sam
 import torch
 from plain_distractors import PlainD4sm, PlainDam4sam
 from plain_strategies import PlainConfident, PlainSam2Long, PlainSamurai
@@ -12,27 +10,12 @@ from strategy_recordings import (
     FRAMES,
     HEIGHT,
     IMAGE_SIZE,
-    NANO,
     RECIPES,
     WIDTH,
     Recording,
-    strategy_clip,
-    write_frames,
 )
 
 from sam2fast.utils.testing import relative_error
-
-CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    return write_frames(tmp_path_factory.mktemp("frames"), strategy_clip())
-
-
-@pytest.fixture(scope="module")
-def official():
-    return sam2.build_sam.build_sam2_video_predictor(CONFIG, None, device="cpu", hydra_overrides_extra=NANO)
 
 
 @pytest.mark.parametrize(("name", "obj"), [("samurai_box", 0), ("samurai_click", 0), ("d4sm", 1)])

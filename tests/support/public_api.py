@@ -36,6 +36,7 @@ MODULES = (
     "sam2fast.sam2_image_predictor",
     "sam2fast.sam2_video_predictor",
     "sam2fast.tracking.state",
+    "sam2fast.tracking.strategies",
     "sam2fast.tracking.stream",
     "sam2fast.training.adapters",
     "sam2fast.training.config",

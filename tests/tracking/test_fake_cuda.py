@@ -59,6 +59,15 @@ def test_steady_frames(cuda, predictor, objects, outputs):
     check(predictor, steady_steps(cuda, predictor, objects, 2))
 
 
+@pytest.mark.parametrize("strategy", ["samurai", "dam4sam", "d4sm", "confident"])
+def test_strategies(cuda, predictor, strategy):
+    """What they wait for was begun by the frame before."""
+    predictor.strategy = strategy
+    check(predictor, steady_frames(cuda, predictor, 3, 2))
+    check(predictor, steady_steps(cuda, predictor, 3, 2))
+    predictor.strategy = "sam2"
+
+
 def test_batches_and_late_answers(cuda, predictor):
     found = steady_frames(cuda, predictor, 3, 20, encode_ahead=4, lag=2, return_scores=True)
     assert {1, 2} == {seen.replays for seen in found[4:-2]} and not predictor._runners.graphs.failed

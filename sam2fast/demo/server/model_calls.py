@@ -21,7 +21,8 @@ from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output
-from sam2fast.tracking.state import TrackedObject, UnchangedOnError, VideoState
+from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.unchanged_on_error import UnchangedOnError
 from sam2fast.utils.devices import autocast_dtype_for
 from sam2fast.video_io import VideoError
 

@@ -1,0 +1,100 @@
+"""What the objects of a session attend to on a frame: chosen by its strategy, and found in its memory bank."""
+
+import operator
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection
+from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
+from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.strategies.base import Attended, History, Strategy
+from sam2fast.tracking.strategies.custom_selection import CustomSelection
+
+
+def history_of(state: VideoState, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
+    """What a strategy sees of an object."""
+    results = MappingProxyType(tracked.conditioning), MappingProxyType(tracked.tracked)
+    return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
+
+
+def attended_frames(
+    state: VideoState,
+    objects: Sequence[TrackedObject],
+    frame: int,
+    reverse: bool,
+    rules: MemoryRules,
+    custom: MemorySelection | None,
+) -> list[Attended]:
+    """The frames that each object attends to.
+
+    Args:
+        rules: of the session.
+        custom: replaces the strategy's choice of memories.
+
+    Raises:
+        ValueError: the choice is not possible.
+        RuntimeError: there is a custom choice, and the session has a strategy of its own.
+    """
+    strategy = CustomSelection.replacing(state.strategy, custom, state.max_history)
+    histories = [history_of(state, o, frame, reverse, rules) for o in objects]
+    return [_checked(strategy, strategy.attend(history), history) for history in histories]
+
+
+def _checked(strategy: Strategy, attended: Attended, history: History) -> Attended:
+    """What a strategy chose.
+
+    Raises:
+        ValueError: a frame without a result, or a row that there is not.
+    """
+    conditioning, tracked, rules = history.conditioning, history.tracked, history.rules
+    for kind, part in (("memory", attended.memories), ("pointer", attended.pointers)):
+        for t, _ in part:
+            if t not in conditioning and t not in tracked:
+                raise _error(strategy, history, f"attends to the {kind} of frame {t}, which has none")
+    for t, row in attended.memories:
+        if not 0 <= _integer(row) < rules.num_maskmem:
+            raise _error(strategy, history, f"gave frame {t} row {row!r}; expected 0 to {rules.num_maskmem - 1}")
+    if attended.pointers and not rules.use_pointers:
+        raise _error(strategy, history, "attends to pointers, and the model to none (use_obj_ptrs_in_encoder is off)")
+    if attended.span is not None and (not strategy.has_span or attended.span < 1):
+        raise _error(strategy, history, f"gave a span of {attended.span}; expected 1 or more, and has_span = True")
+    return attended
+
+
+def _integer(value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        return -1
+
+
+def _error(strategy: Strategy, history: History, fault: str) -> ValueError:
+    return ValueError(f"{type(strategy).__name__}, on frame {history.frame}, {fault}")
+
+
+def attended_pages(
+    bank: MemoryBank, tracked: TrackedObject, attended: Attended, rules: MemoryRules, state: Page | None
+) -> AttendedPages:
+    """The pages of the frames that an object attends to.
+
+    Args:
+        state: what the strategy knows of the object.
+    """
+    pages: list[Page] = []
+    times: list[int] = []
+    for t, row in attended.memories:
+        memory, conditioning = tracked.kept_on(t).memory, t in tracked.conditioning and row == rules.num_maskmem - 1
+        assert memory is not None
+        for page, time in bank.pages_to_attend(memory, row, conditioning, rules.num_maskmem):
+            pages.append(page)
+            times.append(time)
+    # A strategy may choose more than the model does. What exceeds it counts as conditioning frames.
+    limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
+    beyond = -(-(len(pages) - rules.recent) // bank.pages_of_conditioning)
+    more = max(beyond, len(attended.pointers) - (rules.max_pointers - 1))
+    pointers = [tracked.kept_on(t).pointer for t, _ in attended.pointers]
+    distances = [distance for _, distance in attended.pointers]
+    count = max(min(len(tracked.conditioning), limit), more)
+    return AttendedPages(pages, times, pointers, distances, count, attended.span or 0, state)

@@ -1,0 +1,84 @@
+"""Tracking strategies: rules for the choice of masks and memories, which need no training."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeAlias
+
+from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
+from sam2fast.tracking.strategies.confident import Confident
+from sam2fast.tracking.strategies.d4sm import D4sm
+from sam2fast.tracking.strategies.dam4sam import Dam4Sam
+from sam2fast.tracking.strategies.sam2 import Sam2
+from sam2fast.tracking.strategies.samurai import Samurai
+
+__all__ = [
+    "Attended",
+    "Confident",
+    "D4sm",
+    "Dam4Sam",
+    "Decided",
+    "History",
+    "KeptResult",
+    "MaskCandidates",
+    "Sam2",
+    "Samurai",
+    "Strategy",
+]
+
+# By the names that builders take.
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    "sam2": Sam2,
+    "samurai": Samurai,
+    "confident": Confident,
+    "dam4sam": Dam4Sam,
+    "d4sm": D4sm,
+}
+SAM2 = Sam2()
+StrategyLike: TypeAlias = str | Strategy
+
+
+def strategy_of(requested: StrategyLike) -> Strategy:
+    """The strategy of a name with its published settings; an instance as it is.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: neither a name nor an instance.
+    """
+    if isinstance(requested, Strategy):
+        return requested
+    known = ", ".join(map(repr, STRATEGIES))
+    if not isinstance(requested, str):
+        raise TypeError(f"strategy is {requested!r}; expected {known}, or an instance of a Strategy")
+    if requested not in STRATEGIES:
+        raise ValueError(f"there is no strategy {requested!r}; expected {known}, or an instance of a Strategy")
+    return STRATEGIES[requested]()
+
+
+def saved_strategy(strategy: Strategy) -> dict[str, Any]:
+    """A strategy as values that JSON can hold; see :func:`restored_strategy`."""
+    names = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
+    settings: dict[str, Any] = asdict(strategy) if names and is_dataclass(strategy) else {}
+    return {"name": names[0] if names else type(strategy).__qualname__, "settings": settings}
+
+
+def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Strategy:
+    """The strategy that was saved.
+
+    Args:
+        saved: what :func:`saved_strategy` returned; None for a session from before there were strategies.
+        present: the predictor's, which a strategy of one's own is taken from.
+
+    Raises:
+        ValueError: it is a strategy of one's own, and the predictor has another one; or its settings are unknown.
+    """
+    if saved is None:
+        return SAM2
+    name = saved["name"]
+    if name in STRATEGIES:
+        try:
+            return STRATEGIES[name](**saved["settings"])
+        except TypeError as error:
+            raise ValueError(f"strategy {name!r} has other settings: {error}") from error
+    if type(present).__qualname__ != name:
+        raise ValueError(f"its strategy is {name}; set the predictor's attribute strategy to an instance of that first")
+    return present

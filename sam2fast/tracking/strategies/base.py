@@ -1,0 +1,174 @@
+"""What a tracking strategy receives, and what it decides."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from torch import Tensor
+
+from sam2fast.modeling.memory_selection import MemoryRules, select_memories
+
+if TYPE_CHECKING:
+    from sam2fast.modeling.sam2_base import SAM2Base
+
+NEAR = 64  # frames that are looked at before it is asked for how many there are results
+
+
+class MaskCandidates(NamedTuple):
+    """What the decoder predicts for B objects on one frame, on the device."""
+
+    masks: Tensor  # (B, M, h, w) fp32 logits; -1024 everywhere for an absent object
+    ious: Tensor  # (B, M) fp32, predicted
+    scores: Tensor  # (B, 1) fp32, logits of the objects' presence
+    prompted: bool  # by a prompt, rather than tracked
+    conditioning: bool  # the prompt makes the frame a conditioning one; False for a correction of a tracked frame
+    image_size: int  # side of the model's input
+    video_size: tuple[int, int]  # (height, width); zeros unless the strategy is ``at_video_size``
+
+    def best(self) -> Tensor:
+        """``(B, 1)`` int64: the candidate with the highest predicted IoU, the first of equals."""
+        return self.ious.argmax(dim=1, keepdim=True)
+
+
+class Decided(NamedTuple):
+    """What a strategy decides for B objects on one frame, on the device."""
+
+    candidate: Tensor  # (B, 1) int64
+    state: Tensor | None = None  # (B, state_size) float64, which the next frame receives; None: as it was
+    record: Tensor | None = None  # (B, record_size), which the host can read later; None: zeros
+    as_prompt: Tensor | None = None  # (B, 1) bool: the memory is encoded from the binary mask, as a prompt's
+
+
+class KeptResult(Protocol):
+    """One object's result on an earlier frame, on the CPU. Reading a part waits until the frame is computed.
+
+    Those of the frame before the last have always arrived.
+    """
+
+    @property
+    def mask(self) -> Tensor:
+        """``(1, 1, h, w)`` low-resolution logits."""
+        ...
+
+    @property
+    def iou(self) -> Tensor:
+        """``(1, 1)`` predicted."""
+        ...
+
+    @property
+    def score(self) -> Tensor:
+        """``(1, 1)`` logit of the object's presence."""
+        ...
+
+    @property
+    def record(self) -> Tensor:
+        """``(1, record_size)``: what the strategy recorded; zeros on a frame where it recorded nothing."""
+        ...
+
+
+class History(NamedTuple):
+    """What is known of one object before a frame is computed."""
+
+    frame: int
+    reverse: bool  # tracking goes backwards in time
+    num_frames: int  # of the video
+    conditioning: Mapping[int, KeptResult]  # of prompted frames, by frame
+    tracked: Mapping[int, KeptResult]  # of other frames; in none of ``conditioning``
+    rules: MemoryRules  # of the model
+    directions: Mapping[int, bool]  # of tracked frames: whether tracking went backwards; forward if a frame is missing
+
+    @property
+    def neighbour(self) -> int:
+        """The frame that was tracked before this one, if it was."""
+        return self.frame + 1 if self.reverse else self.frame - 1
+
+    @property
+    def before(self) -> KeptResult | None:
+        """The neighbour's result, if it was prompted or tracked in the same direction: what the state comes from."""
+        if self.neighbour in self.conditioning:
+            return self.conditioning[self.neighbour]
+        return self.tracked.get(self.neighbour) if self.is_along(self.neighbour) else None
+
+    def is_along(self, frame: int) -> bool:
+        """Whether a frame was tracked in this direction."""
+        return self.directions.get(frame, False) == self.reverse
+
+    def distance(self, frame: int) -> int:
+        """How many frames ago another frame was in the direction of tracking; below 0 if it is still to come."""
+        return frame - self.frame if self.reverse else self.frame - frame
+
+    def past(self, step: int = 1) -> Iterator[int]:
+        """The neighbour and every ``step``-th frame beyond it, as far as there are results, the nearest first."""
+        end, by = (self.num_frames, step) if self.reverse else (-1, -step)
+        frames = range(self.neighbour, end, by)
+        yield from frames[:NEAR]
+        if len(frames) > NEAR:
+            furthest = (max if self.reverse else min)((*self.tracked, *self.conditioning), default=self.frame)
+            yield from range(frames[NEAR], furthest + (1 if self.reverse else -1), by)
+
+
+class Attended(NamedTuple):
+    """What one object attends to on a frame: conditioning frames first."""
+
+    memories: list[tuple[int, int]]  # frame, row of the model's maskmem_tpos_enc
+    pointers: list[tuple[int, int]]  # frame, distance
+    span: int | None = None  # what distances are divided by; None: the model's, of the video's length
+
+
+class Strategy:
+    """Decides what SAM 2 leaves to a rule. This class is SAM 2's own rule; strategies override its methods.
+
+    An instance has settings and nothing else: it serves any number of sessions, objects and threads. What it knows of
+    an object is in tensors that the session keeps with the result of each frame. So they are copied, saved, reset and
+    removed with the object, and a pass that begins at an earlier frame begins with what was known there. A prompt
+    starts from zeros, and so does a pass whose first frame has no neighbour that was tracked in its direction.
+
+    Attributes:
+        presence: logit above which an object counts as present, for its mask and its pointer. The memory encoder keeps
+            the model's own threshold, 0, and so does the pointer of a mask prompt.
+        fill_hole_area: replaces the predictor's setting; None for that.
+        state_size: how many numbers the strategy keeps of an object on the device.
+        record_size: how many numbers it records of each frame for :meth:`attend`.
+        has_span: whether :meth:`attend` says what distances are divided by.
+        at_video_size: whether :meth:`choose` depends on the size of the video.
+    """
+
+    presence: ClassVar[float] = 0.0
+    fill_hole_area: ClassVar[float | None] = None
+    state_size: ClassVar[int] = 0
+    record_size: ClassVar[int] = 0
+    has_span: ClassVar[bool] = False
+    at_video_size: ClassVar[bool] = False
+
+    @property
+    def decides(self) -> bool:
+        """Whether it takes part in the step on the device."""
+        return type(self).choose is not Strategy.choose or self.presence != 0
+
+    def for_model(self, model: "SAM2Base") -> "Strategy":
+        """The same strategy with settings that depend on the model."""
+        return self
+
+    def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
+        """Chooses each object's mask on one frame.
+
+        It runs on the device, and may be recorded: shapes and operations must not depend on values, and nothing may be
+        read back. Rows are objects, which do not influence each other.
+
+        Args:
+            state: ``(B, state_size)`` float64, of the neighbour; zeros where there is none, and on a prompt.
+        """
+        return Decided(candidates.best())
+
+    def attend(self, history: History) -> Attended:
+        """Chooses the memories and pointers of one object; runs on the CPU, before the frame is computed."""
+        frame, reverse, num_frames, conditioning, tracked, rules, _ = history
+        return Attended(*select_memories(frame, conditioning, tracked, num_frames, reverse, rules))
+
+    def keep(self, history: History) -> Collection[int]:
+        """The tracked frames that a stream has to keep: those that ``frame``, which may be prompted next, or any later
+        one can attend to.
+
+        ``frame`` was tracked and stays. Its result should not be read: it may not be there yet.
+        """
+        oldest = history.frame - history.rules.reach
+        return [t for t in history.tracked if t >= oldest]

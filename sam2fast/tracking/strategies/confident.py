@@ -1,0 +1,80 @@
+"""Memories of frames on which object and mask were predicted with confidence, as the tracker of SAM 3 selects them."""
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+from sam2fast.modeling.memory_selection import closest_conditioning_frames
+from sam2fast.tracking.strategies.base import Attended, History, KeptResult, Strategy
+
+
+@dataclass(frozen=True)
+class Confident(Strategy):
+    """The memory selection of SAM 3's video model with SAM 2's weights, for each object by itself.
+
+    Memories and pointers are of the neighbour and of the nearest confident frames, however long ago. Confidence is the
+    predicted IoU times how far the object's presence is above chance. Pointers are spaced by their rank. The first
+    frame of the video is attended to only if it was prompted.
+
+    The last frame's score is waited for once there are 15 confident frames before it: then it decides whether a
+    fifteenth pointer is attended to. Otherwise nothing waits.
+
+    SAM 3 has one confidence for all objects of a batch; here each object has its own. Holes are not filled.
+
+    Args:
+        least: a frame is confident if its confidence is above this.
+        conditioning: at most so many prompted frames are attended to, the nearest; fewer if the model says so.
+    """
+
+    least: float = 0.01
+    conditioning: int = 4
+
+    fill_hole_area: ClassVar[float | None] = 0
+
+    def attend(self, history: History) -> Attended:
+        rules, conditioning = history.rules, history.conditioning
+        limit = min(self.conditioning, rules.max_conditioning) if rules.max_conditioning >= 0 else self.conditioning
+        chosen = closest_conditioning_frames(history.frame, conditioning, limit)
+        longest = min(history.num_frames, rules.max_pointers) - 1
+
+        older = list(islice(self._good(history, history.past(rules.stride), skip=1), longest))
+        # The neighbour takes the first row and rank also where it has nothing that is attended to.
+        recent = [history.neighbour, *older] if 0 <= history.neighbour < history.num_frames else []
+        memories = [(t, rules.num_maskmem - 1) for t in chosen]
+        memories += [(t, row) for row, t in enumerate(recent[: rules.recent]) if _has_result(history, t, chosen)]
+        pointers: list[tuple[int, int]] = []
+        if rules.use_pointers:
+            pointers = [(t, history.distance(t)) for t in chosen if history.distance(t) >= 0]
+            # The oldest confident frame gives none.
+            if len(older) == longest and self._is_good(history, history.neighbour):
+                recent = recent[:-1]
+            ranks = enumerate(recent[:-1][:longest], start=1)
+            pointers += [(t, rank) for rank, t in ranks if _has_result(history, t, chosen)]
+        return Attended(memories, pointers)
+
+    def keep(self, history: History) -> Collection[int]:
+        stride, kept = history.rules.stride, set(super().keep(history))
+        for frame in range(history.frame, history.frame - stride, -1):
+            past = history._replace(frame=frame).past(stride)
+            kept.update(islice(self._good(history, past, skip=0), history.rules.max_pointers))
+        return kept
+
+    def _good(self, history: History, frames: Iterator[int], skip: int) -> Iterator[int]:
+        return (t for t in islice(frames, skip, None) if self._is_good(history, t))
+
+    def _is_good(self, history: History, frame: int) -> bool:
+        result = history.tracked.get(frame)
+        is_allowed = frame > 0 or history.reverse
+        return result is not None and is_allowed and confidence(result) > self.least
+
+
+def confidence(result: KeptResult) -> float:
+    """Predicted IoU times ``2 * sigmoid(score) - 1``; 0 for a score of 0 or less."""
+    score = float(result.score)
+    return (2 / (1 + math.exp(-score)) - 1) * float(result.iou) if score > 0 else 0.0
+
+
+def _has_result(history: History, frame: int, chosen: Collection[int]) -> bool:
+    return frame in history.tracked or frame in history.conditioning and frame not in chosen

@@ -1,0 +1,135 @@
+"""DAM4SAM: frames that show a distractor beside the object stay in memory, beside recent ones.
+
+Videnovic et al., "A Distractor-Aware Memory for Visual Object Tracking with SAM2", 2024.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.mask_ops import upsample_and_threshold
+from sam2fast.modeling.mask_selection import gather_chosen
+from sam2fast.tracking.strategies.base import Attended, Decided, History, MaskCandidates, Strategy
+from sam2fast.tracking.strategies.introspection import SIZES, Sizes, find_distractors
+
+
+@dataclass(frozen=True)
+class Dam4Sam(Strategy):
+    """DAM4SAM, for any number of objects.
+
+    Where another candidate shows something beside the chosen mask, the frame is attended to like a prompted one from
+    the frame after the next on, and its memory is encoded from the binary mask. At most four such and prompted frames
+    are attended to: the newest, the first, and the next newest. The other memories are of the neighbour and of every
+    fifth frame on which the object was seen, however long ago.
+
+    The last frame's numbers are waited for on every frame: whether the object was seen there decides what is attended
+    to. Candidates are compared at the size of the video, which costs time on large ones.
+
+    Unlike the published code it takes any number of objects, prompts on any frame, corrections and passes in both
+    directions. Holes are not filled. Images are resized as SAM 2 does it.
+
+    Args:
+        conditioning: how many prompted frames and frames with a distractor are attended to at most.
+        every: frames between the older of the other memories.
+    """
+
+    conditioning: int = 4
+    every: int = 5
+
+    fill_hole_area: ClassVar[float | None] = 0
+    state_size: ClassVar[int] = SIZES
+    record_size: ClassVar[int] = 3  # low-resolution pixels, Sizes.since and Sizes.frames
+    has_span: ClassVar[bool] = True
+    at_video_size: ClassVar[bool] = True
+
+    def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
+        choice = candidates.best()
+        visible = (gather_chosen(candidates.masks, choice) > 0).sum(dim=(2, 3)).double()
+        if candidates.prompted:
+            return Decided(choice, record=torch.cat([visible, torch.zeros_like(visible).expand(-1, 2)], dim=1))
+        shown = upsample_and_threshold(candidates.masks, candidates.video_size)
+        iou = candidates.ious.gather(1, choice)
+        is_added, after = find_distractors(shown, choice, iou, Sizes.of(state), last=0)
+        record = torch.cat([visible, after.since, after.frames], dim=1)
+        return Decided(choice, torch.cat(after, dim=1), record, is_added)
+
+    def attend(self, history: History) -> Attended:
+        rules, prompted = history.rules, history.conditioning
+        first = max(prompted, key=history.distance)
+        chosen = self._conditioning(history, first)
+        recent = list(islice(self._recent(history, chosen), rules.recent + 1 - len(chosen)))
+        memories = [(t, rules.num_maskmem - 1) for t in chosen] + [(t, row) for row, t in enumerate(recent)]
+        reach = max(1, min(history.distance(first) + 1, rules.max_pointers) - 1)
+        pointers: list[tuple[int, int]] = []
+        if rules.use_pointers:
+            pointers = [(t, abs(history.distance(t))) for t in chosen]
+            if rules.only_past_pointers:
+                pointers = [(t, distance) for t, distance in pointers if history.distance(t) >= 0]
+            near = islice(history.past(), reach)
+            pointers += [(t, history.distance(t)) for t in near if t not in chosen and self._is_visible(history, t)]
+        return Attended(memories, pointers, reach)
+
+    def keep(self, history: History) -> Collection[int]:
+        ordinary = (t for t in history.past() if self._is_ordinary(history, t, ()))
+        newest = list(islice(ordinary, 1))
+        older = islice((t for t in ordinary if t % self.every == 0), history.rules.recent)
+        return {*super().keep(history), *islice(self._added(history), self.conditioning + 1), *newest, *older}
+
+    def _conditioning(self, history: History, first: int) -> list[int]:
+        """The newest before the neighbour, the first one, and then the nearest; the neighbour is not among them."""
+        most, limit = self.conditioning, history.rules.max_conditioning
+        added = list(islice(self._added(history), most + 1))
+        known = sorted({*added, *history.conditioning} - {history.neighbour}, key=lambda t: abs(history.distance(t)))
+        newest = [t for t in known if history.distance(t) > 1][:1]
+        return list(dict.fromkeys([*newest, first, *known]))[: min(most, limit) if limit >= 0 else most]
+
+    def _added(self, history: History) -> Iterator[int]:
+        """Frames with a distractor, the nearest first: each record says how long ago the last one was."""
+        back, t = 1 if history.reverse else -1, history.neighbour
+        while True:
+            result = history.tracked.get(t)
+            if result is None:
+                further = [i for i in history.tracked if (i - t) * back > 0]
+                if not further:
+                    return
+                t = min(further, key=lambda i: abs(i - t))
+                continue
+            _, since, count = map(int, result.record[0].tolist())
+            if since == 1:
+                yield t
+            # To the frame with the distractor; or behind it; or before the first frame that was tracked.
+            jump = since - 1 if since > 1 else 1 if since == 1 else max(1, count)
+            t += back * (jump if history.is_along(t) else 1)
+
+    def _recent(self, history: History, chosen: Collection[int]) -> Iterator[int]:
+        """Frames on which the object was seen, the nearest first: the neighbour, and multiples of ``every``."""
+        newest = history.neighbour
+        if newest not in chosen and self._is_visible(history, newest):
+            yield newest
+        else:
+            others = islice(history.past(), 1, None)
+            newest = next((t for t in others if self._is_ordinary(history, t, chosen)), -1)
+            if newest < 0:
+                return
+            yield newest
+        forward = not history.reverse
+        for t in history.past():
+            is_beyond = t < newest if forward else t > newest
+            if is_beyond and t % self.every == 0 and self._is_ordinary(history, t, chosen):
+                yield t
+
+    def _is_ordinary(self, history: History, frame: int, chosen: Collection[int]) -> bool:
+        result = history.tracked.get(frame)
+        if result is None or frame in chosen:
+            return False
+        visible, since, _ = result.record[0].tolist()
+        return visible >= 1 and since != 1
+
+    def _is_visible(self, history: History, frame: int) -> bool:
+        if frame in history.tracked:
+            return bool(history.tracked[frame].record[0, 0] >= 1)
+        return frame in history.conditioning and bool((history.conditioning[frame].mask > 0).any())

@@ -1,0 +1,103 @@
+"""Finds frames on which the decoder's other masks show a distractor beside the object, as DAM4SAM does.
+
+Videnovic et al., "A Distractor-Aware Memory for Visual Object Tracking with SAM2", 2024.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.connected_components import connected_components
+from sam2fast.modeling.mask_selection import gather_chosen
+from sam2fast.tracking.strategies.boxes import area_of, boxes_of, hull_of
+
+LEAST_IOU, MOST_OVERLAP, LEAST_RATIO, MOST_RATIO = 0.8, 0.7, 0.8, 1.2
+NEWEST, WINDOW = 10, 300  # sizes that a median is of, and how many frames old they may be
+REST = 5  # frames after a distractor before the next
+
+
+class Sizes(NamedTuple):
+    """What is known of B objects after a frame, fp64."""
+
+    sizes: Tensor  # (B, NEWEST) pixels of the newest visible masks, the newest first; 0 for none
+    ages: Tensor  # (B, NEWEST) frames ago
+    since: Tensor  # (B, 1) 1 on a frame with a distractor, and one more on each frame after it; 0 before the first
+    frames: Tensor  # (B, 1) how many were tracked
+
+    @classmethod
+    def of(cls, state: Tensor) -> "Sizes":
+        """What is in a state ``(B, SIZES)``."""
+        return cls(*state.split([NEWEST, NEWEST, 1, 1], dim=1))
+
+    def add(self, size: Tensor) -> "Sizes":
+        """After one more frame with ``size (B, 1)`` pixels; ``since`` is as before."""
+        is_visible, ages = size >= 1, self.ages + 1
+        sizes = torch.where(is_visible, torch.cat([size, self.sizes[:, :-1]], dim=1), self.sizes)
+        shifted = torch.cat([torch.zeros_like(size), ages[:, :-1]], dim=1)
+        return Sizes(sizes, torch.where(is_visible, shifted, ages), self.since, self.frames + 1)
+
+    def ratio(self, size: Tensor) -> Tensor:
+        """``(B, 1)``: a size that was added, by the median of the newest; -1 on the first frame and for size 0."""
+        is_valid = (self.sizes > 0) & (self.ages < WINDOW)
+        ordered = torch.where(is_valid, self.sizes, float("inf")).sort(dim=1).values
+        last = (is_valid.sum(dim=1, keepdim=True) - 1).clamp(min=0)
+        middle = ordered.gather(1, last // 2) + ordered.gather(1, (last + 1) // 2)
+        return torch.where((self.frames > 1) & (size >= 1), size / (middle / 2), -1.0)
+
+
+SIZES = 2 * NEWEST + 2
+
+
+def find_distractors(shown: Tensor, choice: Tensor, iou: Tensor, before: Sizes, last: int) -> tuple[Tensor, Sizes]:
+    """Whether frames show a distractor.
+
+    Args:
+        shown: ``(B, M, H, W)`` bool, the candidates at the size of the video.
+        choice: ``(B, 1)`` int64.
+        iou: ``(B, 1)`` predicted, of the chosen one.
+        before: of the frame before.
+        last: 1 where boxes include their last pixel, 0 where they do not.
+
+    Returns:
+        ``(B, 1)`` bool, and what is known after the frame.
+    """
+    chosen = gather_chosen(shown, choice)
+    size = chosen.sum(dim=(2, 3)).double()
+    after = before.add(size)
+    ratio = after.ratio(size)
+    is_rested = (before.since == 0) | (before.since > REST)
+    gate = (iou.double() > LEAST_IOU) & (ratio >= LEAST_RATIO) & (ratio <= MOST_RATIO) & is_rested
+    if shown.shape[1] == 1:
+        is_added = torch.zeros_like(gate)
+    else:
+        is_added = gate & (_least_overlap(shown, choice, chosen, last) <= MOST_OVERLAP)
+    since = torch.where(before.since > 0, before.since + 1, 0.0)
+    return is_added, after._replace(since=torch.where(is_added, 1.0, since))
+
+
+def _least_overlap(shown: Tensor, choice: Tensor, chosen: Tensor, last: int) -> Tensor:
+    """``(B, 1)``: of the boxes of the chosen masks and of these with the largest part of another candidate beside."""
+    B, M, H, W = shown.shape
+    others = torch.remainder(choice + torch.arange(1, M, device=choice.device), M)
+    beside = gather_all(shown, others) & ~chosen
+    labels, areas = connected_components(beside.reshape(-1, 1, H, W))
+    labels, areas = labels.view(B, M - 1, H, W), areas.view(B, M - 1, H, W)
+    is_largest = beside & (areas == areas.amax(dim=(2, 3), keepdim=True))
+    first = torch.where(is_largest, labels, H * W + 1).amin(dim=(2, 3), keepdim=True)
+    parts = beside & (labels == first)
+    own = boxes_of(chosen)
+    inner, outer = (_with_last(boxes, last) for boxes in (own, hull_of(own, boxes_of(parts))))
+    width, height = outer[..., 2] - outer[..., 0], outer[..., 3] - outer[..., 1]
+    is_box = (width > 1) & (height > 1) & parts.any(dim=3).any(dim=2)
+    share = area_of(inner) / torch.where(is_box, area_of(outer), 1.0)
+    return torch.where(is_box, share, 1.0).amin(dim=1, keepdim=True)
+
+
+def _with_last(boxes: Tensor, last: int) -> Tensor:
+    return torch.cat([boxes[..., :2], boxes[..., 2:] + last], dim=-1)
+
+
+def gather_all(x: Tensor, choices: Tensor) -> Tensor:
+    """``(B, N, H, W)`` of ``x (B, M, H, W)``, by indices ``(B, N)``."""
+    return x.gather(1, choices[..., None, None].expand(-1, -1, *x.shape[2:]))

@@ -1,0 +1,177 @@
+"""SAMURAI: motion helps to choose among masks, and memories are of frames that scored well.
+
+Yang et al., "SAMURAI: Adapting Segment Anything Model for Zero-Shot Visual Tracking with Motion-Aware Memory", 2024.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels.mask_ops import upsample_and_threshold
+from sam2fast.modeling.memory_selection import closest_conditioning_frames, select_memories
+from sam2fast.tracking.strategies.base import Attended, Decided, History, MaskCandidates, Strategy
+from sam2fast.tracking.strategies.boxes import boxes_of, overlaps
+
+if TYPE_CHECKING:
+    from sam2fast.modeling.sam2_base import SAM2Base
+
+STABLE = 15  # frames after which motion is trusted
+LEAST_IOU = 0.3  # predicted, of a mask that the motion is measured by
+LARGE = 144  # channels of the large model's first stage
+# Standard deviations of x, y, a and h: a's own, and the others' in shares of the height. At the beginning of the
+# position and of its change; added in a frame to these; of a measurement.
+FIRST, CHANGE_FIRST = (1 / 10, 1e-2), (1 / 16, 1e-5)
+ADDED, CHANGE_ADDED = (1 / 20, 1e-2), (1 / 160, 1e-5)
+MEASURED = (1 / 20, 1e-1)
+
+
+class Motion(NamedTuple):
+    """Four Kalman filters of each of B objects: of a box's centre x, y, its width / height a, and its height h.
+
+    They are independent: a 8 x 8 covariance of position and velocity stays diagonal in blocks.
+    """
+
+    position: Tensor  # (B, 4) fp64
+    velocity: Tensor
+    variance: Tensor  # of the position
+    covariance: Tensor  # of position and velocity
+    change_variance: Tensor  # of the velocity
+
+    @classmethod
+    def begin(cls, measured: Tensor) -> "Motion":
+        """At the measured boxes ``(B, 4)``."""
+        h, zeros = measured[:, 3:], torch.zeros_like(measured)
+        return cls(measured, zeros, _variance(FIRST, h), zeros, _variance(CHANGE_FIRST, h))
+
+    def predict(self) -> "Motion":
+        """One frame later."""
+        p, v, A, B, C = self
+        h = p[:, 3:]
+        return Motion(p + v, v, A + 2 * B + C + _variance(ADDED, h), B + C, C + _variance(CHANGE_ADDED, h))
+
+    def update(self, measured: Tensor) -> "Motion":
+        """After a measurement ``(B, 4)``."""
+        p, v, A, B, C = self
+        S, error = A + _variance(MEASURED, p[:, 3:]), measured - p
+        return Motion(p + A / S * error, v + B / S * error, A - A * A / S, B - A * B / S, C - B * B / S)
+
+    def box(self) -> Tensor:
+        """``(B, 4)`` x0, y0, x1, y1."""
+        x, y, a, h = self.position.unbind(1)
+        return torch.stack([x - a * h / 2, y - h / 2, x + a * h / 2, y + h / 2], dim=1)
+
+
+@dataclass(frozen=True)
+class Samurai(Strategy):
+    """SAMURAI, for any number of objects.
+
+    A Kalman filter follows the box of each object. Once it was updated 15 times in a row, its prediction takes part in
+    the choice of the mask. Memories are of the neighbour and of frames whose predicted IoU, object score and overlap
+    with the prediction are high enough, however long ago. Objects with a score above -1 count as present.
+
+    Nothing waits for the last frame: its scores matter only for frames after the next.
+
+    Unlike the published code it takes any number of objects, prompts on any frame and passes in both directions. The
+    filter begins again with each prompt. What the published code never attends to again, the first two frames of the
+    video, is not attended to here either.
+
+    Args:
+        weight: of the motion in the choice of a mask; None for 0.15 with a large model and 0.25 with others.
+        memory_iou: a frame is remembered if its predicted IoU is above this,
+        memory_score: its object score above this,
+        memory_motion: and the overlap with the predicted box, where it was predicted, above this.
+    """
+
+    weight: float | None = None
+    memory_iou: float = 0.5
+    memory_score: float = 0.0
+    memory_motion: float = 0.0
+
+    presence: ClassVar[float] = -1.0
+    state_size: ClassVar[int] = 5 * 4 + 1  # Motion, and how often in a row it was updated
+    record_size: ClassVar[int] = 2  # overlap with the prediction, and 1 if there was one
+
+    def for_model(self, model: "SAM2Base") -> "Samurai":
+        if self.weight is not None:
+            return self
+        first = getattr(model.image_encoder.trunk, "channel_list", [0])[-1]
+        return replace(self, weight=0.15 if first >= LARGE else 0.25)
+
+    def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
+        masks, ious = candidates.masks, candidates.ious
+        best = candidates.best()
+        if masks.shape[1] == 1:
+            return Decided(best)
+        weight = 0.25 if self.weight is None else self.weight
+        boxes = boxes_of(upsample_and_threshold(masks, (candidates.image_size,) * 2))
+        stable = state[:, -1:]
+        known = Motion(*state[:, :-1].unflatten(1, (5, 4)).unbind(1)).predict()
+        overlap = overlaps(known.box(), boxes)
+        is_trusted = stable >= STABLE
+        # As published: one product is rounded to fp32, the sum is not.
+        weighted = (weight * overlap + ((1 - weight) * ious).double()).argmax(dim=1, keepdim=True)
+        choice = torch.where(is_trusted, weighted, best)
+
+        iou = ious.gather(1, choice)
+        measured = _centred(boxes.gather(1, choice[..., None].expand(-1, -1, 4))[:, 0])
+        is_sure = torch.where(is_trusted, iou >= LEAST_IOU, iou > LEAST_IOU)
+        # Numbers of an object that is not known yet are replaced before they are used.
+        is_new = stable == 0
+        after = [
+            torch.where(is_new, new, torch.where(is_sure, updated, predicted))
+            for new, updated, predicted in zip(Motion.begin(measured), known.update(measured), known, strict=True)
+        ]
+        count = torch.where(is_sure, (stable + 1).clamp(max=STABLE), 0.0)
+        count = torch.where(is_new, 1.0, count)
+        record = torch.cat([overlap.gather(1, choice), torch.ones_like(stable)], dim=1)
+        return Decided(choice, torch.cat([*after, count], dim=1), torch.where(is_trusted, record, 0.0))
+
+    def attend(self, history: History) -> Attended:
+        rules = history.rules
+        usual = select_memories(
+            history.frame, history.conditioning, history.tracked, history.num_frames, history.reverse, rules
+        )
+        chosen = closest_conditioning_frames(history.frame, history.conditioning, rules.max_conditioning)
+        recent = self._recent(history, chosen, rules.recent)
+        memories = [(t, rules.num_maskmem - 1) for t in chosen] + [(t, row) for row, t in enumerate(recent)]
+        return Attended(memories, usual.pointers)
+
+    def keep(self, history: History) -> Collection[int]:
+        # This frame, unread, as the neighbour of the next one; then it counts only if it is good.
+        good = self._recent(history._replace(frame=history.frame + 1), (), history.rules.recent + 1)
+        return {*good, *super().keep(history)}
+
+    def _recent(self, history: History, chosen: Collection[int], count: int) -> list[int]:
+        """The neighbour and the nearest good frames, the nearest first."""
+        recent: list[int] = []
+        for t in history.past():
+            if len(recent) == count:
+                break
+            is_there = t not in chosen and (t in history.tracked or t in history.conditioning)
+            if is_there and (t == history.neighbour or t > 1 and self._is_good(history, t)):
+                recent.append(t)
+        return recent
+
+    def _is_good(self, history: History, frame: int) -> bool:
+        result = (history.tracked if frame in history.tracked else history.conditioning)[frame]
+        if not (float(result.iou) > self.memory_iou and float(result.score) > self.memory_score):
+            return False
+        overlap, was_predicted = result.record[0].tolist()
+        return not was_predicted or overlap > self.memory_motion
+
+
+def _centred(boxes: Tensor) -> Tensor:
+    """Boxes ``(B, 4)`` x0, y0, x1, y1 as centre, width / height and height, which is 1 if it was 0."""
+    x0, y0, x1, y1 = boxes.unbind(1)
+    h = torch.where(y1 > y0, y1 - y0, 1.0)
+    return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / h, h], dim=1)
+
+
+def _variance(deviations: tuple[float, float], height: Tensor) -> Tensor:
+    """``(B, 4)`` of x, y, a and h, where the height is ``(B, 1)``."""
+    relative, own = deviations
+    scaled = relative * height
+    return torch.cat([scaled, scaled, torch.full_like(height, own), scaled], dim=1).square()

@@ -1,0 +1,98 @@
+"""DAM4SAM against its plain implementation: on random histories, and on whole clips."""
+
+import numpy as np
+import pytest
+import torch
+from plain_distractors import PlainDam4sam
+from plain_tracker import run
+from strategy_histories import random_history
+from strategy_recordings import HEIGHT, RECIPES, WIDTH
+
+from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.tracking.strategies import Dam4Sam, History, MaskCandidates
+from sam2fast.utils.testing import relative_error
+
+VIDEO = 45, 60
+RULES = MemoryRules(7, 1, -1, True, 16, True, True)
+
+
+class Result:
+    """What a strategy reads of an earlier frame."""
+
+    def __init__(self, mask, record):
+        self.mask, self.record = mask[None, None], record[None]
+
+
+def as_positions(attended):
+    return sorted(attended.memories), sorted((t, d / attended.span) for t, d in attended.pointers)
+
+
+def decided(strategy, histories, t, state):
+    """Of all objects of a frame at once."""
+    decoded = [history[t].present(0.0) for history in histories]
+    masks, ious = (torch.from_numpy(np.stack([getattr(d, name) for d in decoded])) for name in ("masks", "ious"))
+    scores = torch.tensor([[d.score] for d in decoded])
+    return masks, strategy.choose(MaskCandidates(masks, ious, scores, False, False, 64, VIDEO), state)
+
+
+def test_plain_decisions_and_memories_on_random_histories():
+    """Of many objects at once, also with no more than what a stream keeps."""
+    count, frames, strategy = 40, 70, Dam4Sam()
+    histories = [random_history(seed, frames) for seed in range(count)]
+    plain = [PlainDam4sam(VIDEO) for _ in histories]
+    state = torch.zeros(count, strategy.state_size, dtype=torch.float64)
+    tracked, kept = ([{} for _ in histories] for _ in range(2))
+    prompted = {0: Result(torch.ones(16, 16), torch.zeros(3))}
+    added = attended = 0
+    for t in range(frames):
+        for i, one in enumerate(plain):
+            expected = one.attend(t + 1)
+            for remembered in (tracked[i], kept[i]):
+                found = strategy.attend(History(t + 1, False, frames + 1, prompted, remembered, RULES, {}))
+                assert as_positions(found) == (sorted(expected.memories), sorted(expected.pointers)), (i, t)
+            attended += len(expected.memories) == 7
+        masks, made = decided(strategy, histories, t, state)
+        state = made.state
+        for i, one in enumerate(plain):
+            candidate, is_added = one.track(t + 1, histories[i][t])
+            assert (int(made.candidate[i]), bool(made.as_prompt[i])) == (candidate, is_added), (i, t)
+            result = Result(masks[i, candidate], made.record[i].float())
+            tracked[i][t + 1] = kept[i][t + 1] = result
+            unread = {**kept[i], t + 1: None}
+            needed = strategy.keep(History(t + 1, False, frames + 1, prompted, unread, RULES, {}))
+            kept[i] = {k: v for k, v in kept[i].items() if k in needed or k == t + 1}
+            assert len(kept[i]) <= 15 + 1 + 4 + 7
+            added += is_added
+    assert added > 20 and attended > 100
+
+
+def test_sizes_leave_the_window():
+    """Of an object that was away for longer than a median looks back."""
+    strategy = Dam4Sam()
+    there, away = random_history(0, 1)[0], random_history(0, 1)[0]
+    away = type(away)(away.masks, away.ious, -5.0)
+    there = type(there)(np.abs(there.masks[:1]).repeat(3, 0), np.array([0.9, 0.1, 0.1], np.float32), 5.0)
+    history = [there] * 12 + [away] * 300 + [there] * 3
+    plain, state = PlainDam4sam(VIDEO), torch.zeros(1, strategy.state_size, dtype=torch.float64)
+    for t, one in enumerate(history):
+        state = decided(strategy, [history], t, state)[1].state
+        plain.track(t + 1, one)
+        visible = [n for n in plain.introspection.sizes[-300:] if n][-10:]
+        assert int(((state[:, :10] > 0) & (state[:, 10:20] < 300)).sum()) == len(visible)
+
+
+@pytest.mark.parametrize("obj", [0, 1])
+@pytest.mark.parametrize("fast", [False, True])
+def test_plain_implementation_on_a_clip(obj, fast, predictor, official, frames, track):
+    recipe, count = RECIPES["d4sm"], 24
+    recipe.weights(predictor)
+    recipe.weights(official)
+    plain = run(official, frames, PlainDam4sam((HEIGHT, WIDTH)), count, **recipe.prompt_of(obj))
+    found = track("dam4sam", [recipe.prompt_of(obj)], count, fast)
+    added = 0
+    for t in range(1, count):
+        assert sorted(found.attended[t, 0].memories) == sorted(plain.attended[t - 1].memories), t
+        assert relative_error(plain.masks[t], found.logits[t][0, 0]) <= 1e-4, t
+        assert (found.results[0][t].record[0, 1] == 1) == plain.decided[t - 1][1]
+        added += plain.decided[t - 1][1]
+    assert added > 0

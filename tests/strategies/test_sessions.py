@@ -1,0 +1,232 @@
+"""Every strategy in sessions: several objects, streams, saved states, corrections, both directions, recorded steps."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from recorded_ops import RecordedOps, as_on_a_gpu
+from strategy_recordings import RECIPES, strategy_clip
+
+from sam2fast.modeling.memory_selection import select_memories
+from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.saved_state import StateError
+from sam2fast.tracking.strategies import STRATEGIES, Attended, Decided, Strategy
+from sam2fast.utils.testing import relative_error
+
+PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
+NAMES = sorted(STRATEGIES)
+
+
+@dataclass(frozen=True)
+class EverySecond(Strategy):
+    """One's own: the smallest candidate; prompts and every second frame as memories."""
+
+    state_size: ClassVar[int] = 1
+    record_size: ClassVar[int] = 1
+
+    def choose(self, candidates, state):
+        sizes = (candidates.masks > 0).sum((2, 3))
+        number = state + 1
+        return Decided(sizes.argmin(1, keepdim=True), number, (number % 2).float())
+
+    def attend(self, history):
+        prompted = [(t, 6) for t in history.conditioning]
+        chosen = [t for t in history.past() if t in history.tracked and history.tracked[t].record.item()][:6]
+        return Attended(prompted + [(t, row) for row, t in enumerate(chosen)], [(t, 0) for t in history.conditioning])
+
+
+@pytest.fixture(params=[*NAMES, "own"])
+def strategy(request, predictor):
+    # Scores on both sides of the thresholds.
+    RECIPES["d4sm" if request.param in ("dam4sam", "d4sm") else "samurai_click"].weights(predictor)
+    return EverySecond() if request.param == "own" else request.param
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for t in a:
+        assert torch.equal(a[t], b[t]), t
+
+
+def test_objects_of_a_batch_equal_each_alone(strategy, track):
+    both = track(strategy, PROMPTS, 20)
+    for obj, prompt in enumerate(PROMPTS):
+        alone = track(strategy, [prompt], 20)
+        for t, logits in alone.logits.items():
+            assert relative_error(logits[0], both.logits[t][obj]) <= 1e-4, t
+            assert t == 0 or alone.attended[t, 0] == both.attended[t, obj]
+
+
+def test_a_stream_gives_the_bits_of_a_session(strategy, track, predictor):
+    """And keeps few frames."""
+    offline = track(strategy, PROMPTS, 40)
+    with predictor.open_stream(strategy=strategy) as stream:
+        for t, image in enumerate(strategy_clip()):
+            result = stream.step(image, output="low_res")
+            if t == 0:
+                for obj, prompt in enumerate(PROMPTS):
+                    stream.add_new_points_or_box(obj, **prompt)
+            else:
+                assert torch.equal(result.masks, offline.logits[t]), t
+        assert max(len(o.tracked) for o in stream._state.objects.values()) <= 30
+
+
+def test_a_session_goes_on_where_it_was_saved(strategy, track, predictor, frames, tmp_path):
+    expected = track(strategy, PROMPTS, 24)
+    first = track(strategy, PROMPTS, 12)
+    predictor.save_state(first.session, tmp_path / "state")
+    predictor.strategy = strategy if isinstance(strategy, Strategy) else "sam2"
+    session = predictor.load_state(tmp_path / "state", str(frames))
+    predictor.strategy = "sam2"
+    assert session.strategy == first.session.strategy == expected.session.strategy
+    later = track(None, [], 12, session=session, start_frame_idx=12)
+    same(later.logits, {t: expected.logits[t] for t in range(12, 24)})
+
+
+def test_a_stream_goes_on_where_it_was_saved(strategy, predictor, tmp_path):
+    images = strategy_clip()[:24]
+    predictor.strategy = strategy
+    with predictor.open_stream() as stream:
+        stream.step(images[0])
+        stream.add_new_points_or_box(0, **PROMPTS[0])
+        for image in images[1:18]:
+            stream.step(image)
+        stream.save(tmp_path / "stream")
+        with predictor.restore_stream(tmp_path / "stream") as again:
+            for image in images[18:]:
+                assert torch.equal(stream.step(image).masks, again.step(image).masks)
+    predictor.strategy = "sam2"
+
+
+def test_anothers_strategy_is_not_restored(predictor, track, frames, tmp_path):
+    found = track(EverySecond(), PROMPTS[:1], 3)
+    predictor.save_state(found.session, tmp_path / "state")
+    with pytest.raises(StateError, match="its strategy is EverySecond; set the predictor's attribute strategy"):
+        predictor.load_state(tmp_path / "state", str(frames))
+
+
+def test_a_pass_in_both_directions_with_a_correction(strategy, track, predictor, frames):
+    """Each object as if it were alone; a second pass over the same frames gives the same."""
+    RECIPES["samurai_box"].weights(predictor)
+
+    def live(objects):
+        state = predictor.init_state(str(frames), strategy=strategy)
+        for obj in objects:
+            predictor.add_new_points_or_box(state, 12, obj, box=[50, 20 + 8 * obj, 84, 60])
+        passes = [track(None, [], 9, session=state, start_frame_idx=12)]
+        passes += [track(None, [], 9, session=state, start_frame_idx=12, reverse=True)]
+        for obj in objects:
+            predictor.add_new_points_or_box(state, 15, obj, [[64, 40]], [1])
+        passes += [track(None, [], 9, session=state, start_frame_idx=16) for _ in range(2)]
+        return [one.logits for one in passes]
+
+    both = live([0, 1])
+    same(both[2], both[3])
+    assert not torch.equal(both[0][18], both[2][18])
+    for obj in (0, 1):
+        for expected, found in zip(live([obj]), both, strict=True):
+            for t in expected:
+                assert relative_error(expected[t][0], found[t][obj]) <= 1e-4, t
+
+
+def test_a_prompt_and_a_reset_begin_anew(strategy, track, predictor):
+    first = track(strategy, PROMPTS[:1], 20)
+    predictor.reset_state(first.session)
+    same(first.logits, track(None, PROMPTS[:1], 20, session=first.session).logits)
+    page = first.session.objects[0].conditioning[0].state
+    if strategy != EverySecond():
+        assert page is None or not first.session.bank.states.read(page).any()  # a box has a single candidate
+
+
+def test_recorded_steps_equal_eager_ones(strategy, track, predictor, monkeypatch):
+    eager = track(strategy, PROMPTS, 20)
+    as_on_a_gpu(monkeypatch)
+    runner = GraphRunner(predictor, RecordedOps, predictor._tracker.options.recorded)
+    monkeypatch.setattr(predictor._runners, "graphs", runner)
+    made = RecordedOps.made
+    recorded = track(strategy, PROMPTS, 20, fast=True)
+    assert RecordedOps.made > made
+    for t, logits in eager.logits.items():
+        assert relative_error(logits, recorded.logits[t]) <= 1e-4, t
+    assert eager.attended == recorded.attended
+
+
+def test_modules_of_ones_own_are_called_object_by_object(strategy, track, predictor):
+    expected, calls = track(strategy, PROMPTS, 6), []
+    hook = predictor.sam_mask_decoder.register_forward_hook(lambda *args: calls.append(args))
+    found = track(strategy, PROMPTS, 6)
+    hook.remove()
+    assert len(calls) == 2 * 6
+    for t in expected.logits:
+        assert relative_error(expected.logits[t], found.logits[t]) <= 1e-4
+
+
+def test_the_plain_strategy_takes_no_part_in_a_step(track, predictor):
+    """And its sessions keep no more than they did."""
+    found = track("sam2", PROMPTS, 4)
+    assert not found.session.strategy.decides and found.session.bank.states is None
+    assert all(one.state is None and not one.record.numel() for one in found.results[0].values())
+
+
+def test_names(predictor, frames):
+    assert predictor.strategy == STRATEGIES["sam2"]()
+    for open_session in (
+        lambda name: predictor.init_state(str(frames), strategy=name),
+        predictor.__class__.strategy.fset,
+    ):
+        with pytest.raises(ValueError, match="there is no strategy 'sam3'; expected 'sam2', "):
+            open_session(*([predictor] if open_session is predictor.__class__.strategy.fset else []), "sam3")
+    with pytest.raises(TypeError, match="strategy is 3; expected 'sam2', "):
+        predictor.open_stream(strategy=3)
+
+
+@pytest.mark.parametrize(("attended", "message"), [
+    (Attended([(9, 6)], []), "attends to the memory of frame 9, which has none"),
+    (Attended([(0, 7)], []), "gave frame 0 row 7; expected 0 to 6"),
+    (Attended([(0, 6)], [], 3), "gave a span of 3; expected 1 or more, and has_span = True"),
+])  # fmt: skip
+def test_impossible_choices(track, attended, message):
+    class Wrong(Strategy):
+        def attend(self, history):
+            return attended
+
+    with pytest.raises(ValueError, match=f"Wrong, on frame 1, {message}"):
+        track(Wrong(), PROMPTS[:1], 2)
+
+
+def test_shapes_of_what_is_decided(track):
+    class Wrong(Strategy):
+        def choose(self, candidates, state):
+            return Decided(candidates.best()[:, 0])
+
+    with pytest.raises(ValueError, match=r"Wrong.choose decided a candidate of shape \(1,\); expected \(1, 1\)"):
+        track(Wrong(), PROMPTS[:1], 2)
+
+
+def test_copies_of_predictors_keep_their_strategy(predictor):
+    other = copy.copy(predictor)
+    other.strategy = "samurai"
+    assert copy.deepcopy(other).strategy == other.strategy != predictor.strategy
+
+
+def test_the_old_hooks_are_deprecated_and_do_not_replace_another_strategy(predictor, track, monkeypatch):
+    expected = track("sam2", PROMPTS, 4)
+    for name, function in (("memory_selection", select_memories), ("mask_selection", lambda m, ious, s: best(ious))):
+        with pytest.warns(DeprecationWarning, match=f"{name} is deprecated: use a Strategy with"):
+            monkeypatch.setattr(predictor, name, function)
+        same(expected.logits, track("sam2", PROMPTS, 4).logits)
+    with pytest.raises(RuntimeError, match="the session's strategy is Samurai, which chooses memories itself"):
+        track("samurai", PROMPTS, 4)
+
+
+def best(ious):
+    return ious.argmax(dim=1, keepdim=True)
+
+
+def test_a_session_as_the_originals_dict_has_no_strategy(predictor, frames):
+    state = predictor.init_state(str(frames), strategy="samurai")
+    assert len(state["output_dict_per_obj"]) == 0
+    with pytest.raises(RuntimeError, match="the strategy Samurai has no effect on a session that is the original's"):
+        predictor.add_new_points_or_box(state, 0, 0, **PROMPTS[0])
