@@ -112,8 +112,14 @@ def rope_attention_triton(
     cos, sin = cos.contiguous(), sin.contiguous()
     count_launch("rope_attention")
     with config.on_device(query):
-        rotated = _rotate(query, cos, sin, N)
-        keys = _rotate(key, cos, sin, M - num_unrotated_keys)
+        if H == 1 and not num_unrotated_keys and _are_of_one_product(query, key):
+            # Both are the batch, and the objects take the place of heads.
+            shift = key.storage_offset() - query.storage_offset()
+            pair = query.as_strided((2, B, N, d), (shift, query.stride(0), *query.stride()[2:]))
+            rotated, keys = (Rotated(x[:, None]) for x in _rotate(pair, cos, sin, N).data)
+        else:
+            rotated = _rotate(query, cos, sin, N)
+            keys = _rotate(key, cos, sin, M - num_unrotated_keys)
         means = _attend(config, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
         if means is not None:
             _combine(means, out)
@@ -200,6 +206,13 @@ def _or_any(bias: Tensor | None, weight: Tensor) -> Tensor:
 @functools.cache
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _are_of_one_product(query: Tensor, key: Tensor) -> bool:
+    """Whether both are columns of one tensor, the keys after the queries."""
+    alike = query.shape == key.shape and query.stride() == key.stride() and query.dtype == key.dtype
+    same = query.untyped_storage()._cdata == key.untyped_storage()._cdata
+    return alike and same and query.storage_offset() < key.storage_offset()
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False) -> Rotated:

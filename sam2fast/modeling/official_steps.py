@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sam2fast.modeling.layers import is_gpu_inference
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
 from sam2fast.modeling.standard import is_standard
 
@@ -276,7 +277,11 @@ class OfficialSteps(nn.Module):
             memory, positions = out["vision_features"], out["vision_pos_enc"]
         if self.no_obj_embed_spatial is not None:
             absence = (scores <= 0)[..., None, None]
-            memory = torch.addcmul(memory, absence, self.no_obj_embed_spatial[..., None, None]).to(memory.dtype)
+            embedding = self.no_obj_embed_spatial[..., None, None]
+            if is_gpu_inference(memory):  # rounded as it is written
+                memory = torch.addcmul(memory, absence, embedding, out=torch.empty_like(memory))
+            else:
+                memory = torch.addcmul(memory, absence, embedding).to(memory.dtype)
         return memory, positions
 
     def _chosen_memories(

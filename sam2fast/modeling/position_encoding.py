@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sam2fast.modeling.layers import is_gpu_inference
 from sam2fast.modeling.standard import standard
 
 
@@ -166,13 +167,25 @@ def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> 
     return temperature ** (2 * (channel // 2) / half)
 
 
-def sine_1d(position: Tensor, dim: int, temperature: float = 10000, periods: Tensor | None = None) -> Tensor:
+def sine_1d(
+    position: Tensor,
+    dim: int,
+    temperature: float = 10000,
+    periods: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """``(..., dim)`` sines, then cosines, of ``position (...)``.
 
     Args:
         periods: of :func:`sine_periods`, if the caller keeps them.
+        dtype: in which another operation reads the result, which elsewhere than on the CPU is rounded as it is written.
 
     Source: ``sam2.modeling.sam2_utils.get_1d_sine_pe``.
     """
     angle = position[..., None] / (sine_periods(dim, position.device, temperature) if periods is None else periods)
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+    if dtype is None or not is_gpu_inference(angle):
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+    out = angle.new_empty(*angle.shape[:-1], dim, dtype=dtype)
+    for function, half in zip((torch.sin, torch.cos), out.chunk(2, dim=-1), strict=True):
+        function(angle, out=half)
+    return out

@@ -10,7 +10,7 @@ from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import ImageEncoder, can_fuse_heads, encode_levels
-from sam2fast.modeling.layers import MLP, convolve, project
+from sam2fast.modeling.layers import MLP, computed_dtype, convolve, is_gpu_inference, project
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.mask_selection import MaskSelection, gather_chosen, select_masks
 from sam2fast.modeling.memory_attention import MemoryAttention
@@ -18,6 +18,7 @@ from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
+from sam2fast.modeling.standard import is_standard, is_standard_layer
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 # Logit and score of an object that is not in the frame.
@@ -279,15 +280,21 @@ class SAM2Base(OfficialSteps):
         multimask_output: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mask logits ``(B, M, 4H, 4W)`` fp32, those of absent objects lowered; IoUs, tokens, object scores."""
-        sparse, dense = embed_prompts(self.sam_prompt_encoder, point_inputs, mask_inputs, features)
-        masks, ious, tokens, scores = self.sam_mask_decoder(
+        encoder, decoder = self.sam_prompt_encoder, self.sam_mask_decoder
+        sparse, dense = embed_prompts(encoder, point_inputs, mask_inputs, features)
+        # Without points the tokens are parameters, on which the first attention's results alone depend.
+        is_constant = point_inputs is None and isinstance(decoder, MaskDecoder) and is_standard(decoder)
+        is_constant = is_constant and isinstance(encoder, PromptEncoder) and is_standard(encoder)
+        padding = {"padding": encoder.not_a_point_embed.weight} if is_constant and is_gpu_inference(features) else {}
+        masks, ious, tokens, scores = decoder(
             image_embeddings=features,
-            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            image_pe=encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=multimask_output,
             repeat_image=False,
             high_res_features=high_res_features,
+            **padding,
         )
         masks = masks.float()
         if self.pred_obj_scores:
@@ -370,7 +377,9 @@ class SAM2Base(OfficialSteps):
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
         periods = self._periods(width, (self.no_mem_embed,), lambda: sine_periods(width, distance.device))
-        return project(self.obj_ptr_tpos_proj, sine_1d(distance / longest, width, periods=periods))
+        layer = self.obj_ptr_tpos_proj
+        dtype = computed_dtype(layer.weight) if is_standard_layer(layer, nn.Linear) else None
+        return project(layer, sine_1d(distance / longest, width, periods=periods, dtype=dtype))
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""

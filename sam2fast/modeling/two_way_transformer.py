@@ -32,6 +32,18 @@ class ImageTokens(NamedTuple):
     projected: list[ProjectedImages]  # of a shared image for the first layer, if that is cheaper than folding
 
 
+class FirstAttention(NamedTuple):
+    """What depends on tokens alone, which parameters are where there are no prompts."""
+
+    tokens: Tensor  # (b, N, C) fp32
+    queries: Tensor  # (b, N, C) after the first layer's self-attention
+    projected: Tensor  # (b, N, D) queries of its attention to the image
+
+    def of(self, count: int) -> "FirstAttention":
+        """Those of the first prompts."""
+        return FirstAttention(*(x[:count] for x in self))
+
+
 @standard
 class TwoWayAttentionBlock(nn.Module):
     """Self-attention of tokens, tokens to image, MLP on tokens, image to tokens; norms after each.
@@ -89,6 +101,7 @@ class TwoWayAttentionBlock(nn.Module):
         key_pe: Tensor,
         projected: Sequence[ProjectedImages] = (),
         positioned: Tensor | None = None,
+        first: FirstAttention | None = None,
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """:meth:`forward` of images in chunks ``(b, HW, C)``, usually without projecting them.
 
@@ -98,18 +111,19 @@ class TwoWayAttentionBlock(nn.Module):
             key_pe: ``(1, HW, C)``.
             projected: :meth:`project` of the image, if all chunks are the same and the caller has it.
             positioned: ``queries + query_pe``, if the caller has it.
+            first: :meth:`first` of ``queries``, if the caller has it; only without folding.
 
         Returns:
             The two results, and the new ``queries + query_pe``.
         """
-        queries = self._attend_to_tokens(queries, query_pe, positioned)
+        queries = self._attend_to_tokens(queries, query_pe, positioned) if first is None else first.queries
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
         fold = to_tokens.should_fold(queries.shape[1])
         if not fold and not projected:
             projected = [self.project(x, key_pe) for x in keys]
-        q = add_for(to_image.q_proj, queries, query_pe)
+        q = add_for(to_image.q_proj, queries, query_pe) if first is None else query_pe
         if projected:
-            parts = project(to_image.q_proj, q).chunk(len(projected))
+            parts = (project(to_image.q_proj, q) if first is None else first.projected).chunk(len(projected))
             found = [to_image.attend_projected(t, x.keys, x.values) for t, x in zip(parts, projected, strict=True)]
             attended = _joined(found)
         else:
@@ -135,6 +149,16 @@ class TwoWayAttentionBlock(nn.Module):
             else:
                 changed.append(normalize_sum(self.norm4, x, attended))
         return queries, changed, q
+
+    def first(self, tokens: Tensor) -> FirstAttention:
+        """What :meth:`fused` computes of ``tokens (b, N, C)`` before they attend to the image."""
+        queries, layer = self._attend_to_tokens(tokens, tokens), self.cross_attn_token_to_image.q_proj
+        return FirstAttention(tokens, queries, project(layer, add_for(layer, queries, tokens)))
+
+    def first_parameters(self) -> tuple[Tensor, ...]:
+        """The parameters that :meth:`first` reads."""
+        modules = self.self_attn, self.norm1, self.cross_attn_token_to_image.q_proj
+        return tuple(parameter for module in modules for parameter in module.parameters())
 
     def project(self, keys: Tensor, key_pe: Tensor) -> ProjectedImages:
         """Projects images ``(b, HW, C)`` once for all tokens that attend to them."""
@@ -198,14 +222,20 @@ class TwoWayTransformer(nn.Module):
         fold = len(tokens) > 1 or first.cross_attn_token_to_image.should_fold(num_tokens)
         return ImageTokens(tokens, pe, [] if fold else [first.project(tokens, pe)])
 
-    def attend(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``."""
+    def attend(
+        self, image: ImageTokens, point_embedding: Tensor, first: FirstAttention | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``.
+
+        Args:
+            first: of the first layer and ``point_embedding``, if the caller has it.
+        """
         queries, keys, projected = point_embedding, image_chunks(image.tokens, len(point_embedding)), image.projected
         q: Tensor | None = None
         for layer in self.layers:
             block = cast(TwoWayAttentionBlock, layer)
-            queries, keys, q = block.fused(queries, keys, point_embedding, image.pe, projected, q)
-            projected = []
+            queries, keys, q = block.fused(queries, keys, point_embedding, image.pe, projected, q, first)
+            projected, first = [], None
         final = self.final_attn_token_to_image
         q = add_for(final.q_proj, queries, point_embedding) if q is None else q
         if final.should_fold(q.shape[1]):

@@ -144,6 +144,18 @@ def test_rope_attention(triton_device, name, dtype):
         check(exact, reference, launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=count), dtype)
 
 
+@torch.no_grad()
+def test_queries_and_keys_of_one_product_are_rotated_at_once(triton_device, monkeypatch):
+    calls, rotate = [], launch._rotate
+    monkeypatch.setattr(launch, "_rotate", lambda x, *rest: calls.append(x.shape) or rotate(x, *rest))
+    product, tables = random_map(3, 25, 3 * 32).to(triton_device), rope(5, 32, triton_device)
+    q, k, v = (x[:, None] for x in product.split(32, dim=-1))
+    expected = launch.rope_attention_triton(q, k.clone(), v, *tables, splits=2)
+    assert torch.equal(expected, launch.rope_attention_triton(q, k, v, *tables, splits=2))
+    assert relative_error(rope_attention_reference(q, k, v, *tables), expected) < 1e-5
+    assert [shape[0] for shape in calls] == [3, 3, 2]
+
+
 @pytest.mark.parametrize("chunk", [16, 64])
 @torch.no_grad()
 def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
