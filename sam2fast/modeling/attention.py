@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
 from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import project, project_together
+from sam2fast.modeling.layers import is_gpu_inference, project, project_together
 from sam2fast.modeling.position_encoding import axial_rope
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.standard import is_standard_layer, standard
 
 
 @standard
@@ -103,6 +103,7 @@ class RoPEAttention(Attention):
         self.rope_theta = rope_theta
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
+        self._folded: TensorCache[tuple[Tensor, Tensor]] = TensorCache()
         self._tables: dict[tuple[int, torch.device, bool], tuple[Tensor, Tensor]] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
@@ -132,7 +133,28 @@ class RoPEAttention(Attention):
         weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
         if self.attend_hook is not None:
             self.attend_hook(query, memory, *weights, cos, sin)
+        if self._can_fold_output():
+            return memory_attention(query, memory, *weights[:2], *self._values_to_output(), cos, sin, fp8=fp8)
         return self._project(self.out_proj, memory_attention(query, memory, *weights, cos, sin, fp8=fp8))
+
+    def _can_fold_output(self) -> bool:
+        """Whether the values' projection and the output's are one matrix; on the CPU two cost no more than one."""
+        if self.num_heads > 1 or not is_gpu_inference(self.out_proj.weight):
+            return False
+        return all(is_standard_layer(x, nn.Linear) and x.bias is not None for x in (self.v_proj, self.out_proj))
+
+    def _values_to_output(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(C, C_mem)`` and bias ``(C)`` of both projections, in the dtype of the values'."""
+        weights = self.out_proj.weight, self.v_proj.weight
+        biases = self.out_proj.bias, self.v_proj.bias
+
+        def compute() -> tuple[Tensor, Tensor]:
+            out, values = (x.float() for x in weights)
+            bias = torch.addmv(biases[0].float(), out, biases[1].float())
+            return (out @ values).to(weights[1].dtype), bias.to(weights[1].dtype)
+
+        with torch.autocast(weights[0].device.type, enabled=False):
+            return self._folded(None, (*weights, *biases), compute)
 
     def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         return self._table(positions, device)

@@ -28,6 +28,14 @@ def as_computed(x: Tensor, weight: Tensor) -> Tensor:
     return x.to(computed_dtype(weight))
 
 
+def is_gpu_inference(x: Tensor) -> bool:
+    """Whether ``x`` is elsewhere than on the CPU and neither autograd nor a compiler is active.
+
+    Then the number of kernels counts.
+    """
+    return not (is_cpu_inference(x) or torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
 def call(layer: nn.Module, x: Tensor) -> Tensor:
     """``layer(x)`` for input of any float dtype, which gets the dtype of the layer's weight.
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.decoder_heads import can_stack, stacked
-from sam2fast.modeling.layers import MLP, LayerNorm2d, add_for, call, project
+from sam2fast.modeling.layers import MLP, LayerNorm2d, add_for, call, computed_dtype, project
 from sam2fast.modeling.standard import is_standard, standard
-from sam2fast.modeling.two_way_transformer import ImageTokens, TwoWayAttentionBlock, TwoWayTransformer
+from sam2fast.modeling.two_way_transformer import FirstAttention, ImageTokens, TwoWayAttentionBlock, TwoWayTransformer
 from sam2fast.modeling.upscaling import Upscaling
 
 # Prompts that are decoded at once. On the CPU, where a prompt's image tokens are 4 MiB, they fit the last-level cache.
@@ -78,6 +78,7 @@ class MaskDecoder(nn.Module):
             self.pred_obj_score_head = MLP(C, C, 1, 3) if pred_obj_scores_mlp else nn.Linear(C, 1)
 
         self._products: TensorCache[tuple[Tensor, ...]] = TensorCache()  # of the upscaling
+        self._first: TensorCache[FirstAttention] = TensorCache()
         self._stacked: TensorCache[tuple[Tensor, ...]] = TensorCache()  # of the heads
         self.dynamic_multimask_via_stability = dynamic_multimask_via_stability
         self.dynamic_multimask_stability_delta = dynamic_multimask_stability_delta
@@ -92,6 +93,7 @@ class MaskDecoder(nn.Module):
         multimask_output: bool,
         repeat_image: bool,
         high_res_features: Sequence[Tensor] | None = None,
+        padding: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Predicts masks for each prompt.
 
@@ -103,6 +105,8 @@ class MaskDecoder(nn.Module):
             multimask_output: three masks rather than one.
             repeat_image: accepted as in the original; a batch of one image always serves all prompts.
             high_res_features: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``.
+            padding: the parameter ``(1, C)`` that all of ``sparse_prompt_embeddings`` repeat, if that is so; then what
+                depends on parameters alone is kept.
 
         Returns:
             Mask logits ``(B, M, 4H, 4W)``, predicted IoUs ``(B, M)``, tokens for object pointers ``(B, M or 1, C)``,
@@ -119,6 +123,7 @@ class MaskDecoder(nn.Module):
                 high_res_features,
                 selected,
                 self._dynamic_multimask_via_stability if dynamic else None,
+                padding,
             )
         else:
             masks, ious, mask_tokens, object_scores = self.predict_masks(
@@ -215,6 +220,7 @@ class MaskDecoder(nn.Module):
         high_res_features: Sequence[Tensor] | None,
         selected: slice,
         choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        padding: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """:meth:`predict_masks` for the ``selected`` masks, which ``choose`` may reduce further, with their IoUs.
 
@@ -222,7 +228,8 @@ class MaskDecoder(nn.Module):
         """
         B, size = len(sparse), (images.shape[2], images.shape[3])
         _check_count(images, B)
-        tokens = self._tokens(sparse)
+        first = None if padding is None else self._first_of(padding, sparse[:GROUP])
+        tokens = self._tokens(sparse) if first is None else first.tokens[:1].expand(B, -1, -1)
         images, dense = _unrepeat(images), _unrepeat(dense)
         finer = [_unrepeat(x) for x in reversed(high_res_features or ())] if self.use_high_res_features else []
         upscaling = Upscaling(self.output_upscaling, size, finer, B, self._products)
@@ -238,7 +245,9 @@ class MaskDecoder(nn.Module):
             if prepared is None:
                 image, mask = (x if len(x) == 1 else x[group] for x in (images, dense))
                 prepared = self.transformer.prepare(self._embedded(image, mask), pe, tokens.shape[1])
-            decoded = self._decode(prepared, tokens[group], upscaling, start, selected)
+            some = tokens[group]
+            started = None if first is None else first.of(len(some))
+            decoded = self._decode(prepared, some, upscaling, start, selected, started)
             if choose is not None:
                 decoded = (*choose(*decoded[:2]), *decoded[2:])
             if step >= B:
@@ -254,6 +263,15 @@ class MaskDecoder(nn.Module):
         layer = cast(TwoWayAttentionBlock, self.transformer.layers[0])
         return add_for(layer.cross_attn_token_to_image.q_proj, _as_rows(images), dense.flatten(2).transpose(1, 2))
 
+    def _first_of(self, padding: Tensor, sparse: Tensor) -> FirstAttention:
+        """The tokens of prompts ``sparse (b, N, C)`` that repeat ``padding``, after the first attention."""
+        tables = [self.obj_score_token] if self.pred_obj_scores else []
+        tables += [self.iou_token, self.mask_tokens]
+        block = cast(TwoWayAttentionBlock, self.transformer.layers[0])
+        parameters = (padding, *(x.weight for x in tables), *block.first_parameters())
+        key = (len(sparse), sparse.shape[1], computed_dtype(block.self_attn.q_proj.weight))
+        return FirstAttention(*self._first(key, parameters, lambda: block.first(self._tokens(sparse))))
+
     def _tokens(self, sparse: Tensor) -> Tensor:
         """The tokens of results before those of the prompts ``sparse (B, N, C)``."""
         tables = [self.obj_score_token] if self.pred_obj_scores else []
@@ -261,10 +279,17 @@ class MaskDecoder(nn.Module):
         return torch.cat([*own, sparse.to(self.iou_token.weight.dtype)], dim=1)
 
     def _decode(
-        self, image: ImageTokens, tokens: Tensor, upscaling: Upscaling, start: int, selected: slice
+        self,
+        image: ImageTokens,
+        tokens: Tensor,
+        upscaling: Upscaling,
+        start: int,
+        selected: slice,
+        first: FirstAttention | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The results for a group of prompts; ``start`` is the index of the first."""
-        tokens, source = self.transformer.attend(image, tokens)
+        given = (tokens,) if first is None else (first.tokens, first)
+        tokens, source = self.transformer.attend(image, *given)
         mask_tokens, weights, ious, scores = self._heads(tokens, selected)
         masks = []
         for x, mask_weights in zip(source, weights.chunk(len(source)), strict=True):

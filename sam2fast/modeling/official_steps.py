@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import project
+from sam2fast.modeling.layers import is_gpu_inference, project, stream_dtype
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.standard import is_standard
@@ -283,7 +283,11 @@ class OfficialSteps(nn.Module):
             memory, positions = out["vision_features"], out["vision_pos_enc"]
         if self.no_obj_embed_spatial is not None:
             absence = (scores <= 0)[..., None, None]
-            memory = torch.addcmul(memory, absence, self.no_obj_embed_spatial[..., None, None]).to(memory.dtype)
+            embedding = self.no_obj_embed_spatial[..., None, None]
+            if is_gpu_inference(memory):  # rounded as it is written
+                memory = torch.addcmul(memory, absence, embedding, out=torch.empty_like(memory))
+            else:
+                memory = torch.addcmul(memory, absence, embedding).to(memory.dtype)
         return memory, positions
 
     def _chosen_memories(
@@ -349,7 +353,8 @@ class OfficialSteps(nn.Module):
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
         periods = self._periods(width, (self.no_mem_embed,), lambda: sine_periods(width, distance.device))
-        return project(self.obj_ptr_tpos_proj, sine_1d(distance / longest, width, periods=periods))
+        layer = self.obj_ptr_tpos_proj
+        return project(layer, sine_1d(distance / longest, width, periods=periods, dtype=stream_dtype(layer)))
 
 
 def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:

@@ -167,14 +167,22 @@ def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> 
     return torch.stack([periods.repeat(2), torch.pi / 2 * (torch.arange(dim, device=device) >= half)])
 
 
-def sine_1d(position: Tensor, dim: int, temperature: float = 10000, periods: Tensor | None = None) -> Tensor:
+def sine_1d(
+    position: Tensor,
+    dim: int,
+    temperature: float = 10000,
+    periods: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """``(..., dim)`` sines, then cosines, of ``position (...)``.
 
     Args:
         periods: of :func:`sine_periods`, if the caller keeps them.
+        dtype: of the result, which is rounded as it is written; None for that of the computation.
 
     Source: ``sam2.modeling.sam2_utils.get_1d_sine_pe``.
     """
     periods = sine_periods(dim, position.device, temperature) if periods is None else periods
     position = position if position.is_floating_point() else position.float()
-    return torch.addcdiv(periods[1], position[..., None], periods[0]).sin()
+    angle = torch.addcdiv(periods[1], position[..., None], periods[0])
+    return angle.sin() if dtype is None else torch.sin(angle, out=torch.empty_like(angle, dtype=dtype))

@@ -33,6 +33,18 @@ class ProjectedImages(NamedTuple):
     queries: Tensor  # (b, P, D), queries of the image
 
 
+class FirstAttention(NamedTuple):
+    """What depends on tokens alone, which parameters are where there are no prompts."""
+
+    tokens: Tensor  # (b, N, C) fp32
+    queries: Tensor  # (b, N, C) after the first layer's self-attention
+    projected: Tensor  # (b, N, D) queries of its attention to the image
+
+    def of(self, count: int) -> "FirstAttention":
+        """Those of the first prompts."""
+        return FirstAttention(*(x[:count] for x in self))
+
+
 class Placed(NamedTuple):
     """Tokens and chunks of images with their position encodings, as attention reads them."""
 
@@ -103,6 +115,7 @@ class TwoWayAttentionBlock(nn.Module):
         key_pe: Tensor,
         projected: Sequence[ProjectedImages] = (),
         placed: Placed | None = None,
+        first: FirstAttention | None = None,
     ) -> tuple[Tensor, list[Tensor], Placed]:
         """:meth:`forward` of images in chunks ``(b, HW, C)``, usually without projecting them.
 
@@ -112,25 +125,23 @@ class TwoWayAttentionBlock(nn.Module):
             key_pe: ``(1, HW, C)``.
             projected: :meth:`project` of the image, if all chunks are the same and the caller has it.
             placed: queries and keys with their encodings, if the caller has them.
+            first: :meth:`first` of ``queries``, if the caller has it; only without folding.
 
         Returns:
             The two results, and both with their encodings.
         """
         to_image, to_tokens = self.cross_attn_token_to_image, self.cross_attn_image_to_token
         dtype = stream_dtype(to_image.q_proj)
-        if self.skip_first_layer_pe:
-            queries = normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries))
-            q = add_for(to_image.q_proj, queries, query_pe)
+        if first is None:
+            queries, q = self._attend_to_tokens(queries, query_pe, placed)
         else:
-            q = add_for(self.self_attn.q_proj, queries, query_pe) if placed is None else placed.queries
-            attended = self.self_attn(q=q, k=q, v=queries)
-            queries, q = normalize_and_place(self.norm1, queries, attended, query_pe, dtype)
+            queries, q = first.queries, query_pe
         fold = to_tokens.should_fold(queries.shape[1])
         if not fold and not projected:
             keyed = [None] * len(keys) if placed is None else placed.keys
             projected = [self.project(x, key_pe, k) for x, k in zip(keys, keyed, strict=True)]
         if projected:
-            parts = project(to_image.q_proj, q).chunk(len(projected))
+            parts = (project(to_image.q_proj, q) if first is None else first.projected).chunk(len(projected))
             found = [to_image.attend_projected(t, x.keys, x.values) for t, x in zip(parts, projected, strict=True)]
             attended = _joined(found)
         else:
@@ -159,6 +170,26 @@ class TwoWayAttentionBlock(nn.Module):
             changed.append(normed)
             changed_placed.append(with_pe)
         return queries, changed, Placed(q, changed_placed)
+
+    def _attend_to_tokens(self, queries: Tensor, query_pe: Tensor, placed: Placed | None) -> tuple[Tensor, Tensor]:
+        """Tokens after the self-attention, and with their encodings."""
+        layer = self.cross_attn_token_to_image.q_proj
+        if self.skip_first_layer_pe:
+            queries = normalize(self.norm1, self.self_attn(q=queries, k=queries, v=queries))
+            return queries, add_for(layer, queries, query_pe)
+        q = add_for(self.self_attn.q_proj, queries, query_pe) if placed is None else placed.queries
+        attended = self.self_attn(q=q, k=q, v=queries)
+        return normalize_and_place(self.norm1, queries, attended, query_pe, stream_dtype(layer))
+
+    def first(self, tokens: Tensor) -> FirstAttention:
+        """What :meth:`fused` computes of ``tokens (b, N, C)`` before they attend to the image."""
+        queries, q = self._attend_to_tokens(tokens, tokens, None)
+        return FirstAttention(tokens, queries, project(self.cross_attn_token_to_image.q_proj, q))
+
+    def first_parameters(self) -> tuple[Tensor, ...]:
+        """The parameters that :meth:`first` reads."""
+        modules = self.self_attn, self.norm1, self.cross_attn_token_to_image.q_proj
+        return tuple(parameter for module in modules for parameter in module.parameters())
 
     def project(self, keys: Tensor, key_pe: Tensor, placed: Tensor | None = None) -> ProjectedImages:
         """Projects images ``(b, HW, C)`` once for all tokens that attend to them; ``placed`` is ``keys + key_pe``."""
@@ -222,14 +253,20 @@ class TwoWayTransformer(nn.Module):
         fold = len(tokens) > 1 or first.cross_attn_token_to_image.should_fold(num_tokens)
         return ImageTokens(tokens, pe, [] if fold else [first.project(tokens, pe)])
 
-    def attend(self, image: ImageTokens, point_embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``."""
+    def attend(
+        self, image: ImageTokens, point_embedding: Tensor, first: FirstAttention | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """:meth:`forward` of prepared images; the image tokens are chunks ``(b, HW, C)``.
+
+        Args:
+            first: of the first layer and ``point_embedding``, if the caller has it.
+        """
         queries, keys, projected = point_embedding, image_chunks(image.tokens, len(point_embedding)), image.projected
         placed: Placed | None = None
         for layer in self.layers:
             block = cast(TwoWayAttentionBlock, layer)
-            queries, keys, placed = block.fused(queries, keys, point_embedding, image.pe, projected, placed)
-            projected = []
+            queries, keys, placed = block.fused(queries, keys, point_embedding, image.pe, projected, placed, first)
+            projected, first = [], None
         final = self.final_attn_token_to_image
         if placed is None:
             placed = Placed(add_for(final.q_proj, queries, point_embedding), [None] * len(keys))

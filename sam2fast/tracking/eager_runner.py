@@ -369,6 +369,7 @@ def attended_memory(
         position_encoding=spatial,
         time_encoding=model.maskmem_tpos_enc[:, 0, 0],
         pointers=pointers.reshape(B, P * split, m),
-        pointer_encoding=encoding.repeat_interleave(split, dim=1).to(pointers.dtype),
+        # Converted after it is repeated: one copy instead of two.
+        pointer_encoding=encoding[:, :, None].expand(B, P, split, m).to(pointers.dtype).reshape(B, P * split, m),
         pointer_valid=valid.repeat_interleave(split, dim=1),
     )
