@@ -120,6 +120,8 @@ def test_a_pass_in_both_directions_with_a_correction(strategy, track, predictor,
         for obj in objects:
             predictor.add_new_points_or_box(state, 15, obj, [[64, 40]], [1])
         passes += [track(None, [], 9, session=state, start_frame_idx=16) for _ in range(2)]
+        if not isinstance(strategy, EverySecond):
+            assert all(15 in dict(passes[2].attended[16, obj].memories) for obj in range(len(objects)))
         return [one.logits for one in passes]
 
     both = live([0, 1])
@@ -129,6 +131,18 @@ def test_a_pass_in_both_directions_with_a_correction(strategy, track, predictor,
         for expected, found in zip(live([obj]), both, strict=True):
             for t in expected:
                 assert relative_error(expected[t][0], found[t][obj]) <= 1e-4, t
+
+
+def test_a_session_that_forgets_old_frames(strategy, track, predictor, frames, tmp_path):
+    """Chooses among those that it has, also after it was copied."""
+    session = predictor.init_state(str(frames), strategy=strategy, max_history=16)
+    first = track(None, PROMPTS, 24, session=session)
+    assert {len(o.tracked) for o in session.objects.values()} == {16}
+    assert all(t == 0 or t > f - 17 for (f, _), one in first.attended.items() for t, _ in one.memories)
+    moved = predictor.move_state(session)
+    assert moved.strategy == session.strategy
+    later = [track(None, [], 6, session=s, start_frame_idx=24).logits for s in (session, moved)]
+    same(*later)
 
 
 def test_a_prompt_and_a_reset_begin_anew(strategy, track, predictor):
