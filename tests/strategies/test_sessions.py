@@ -245,3 +245,15 @@ def test_a_session_as_the_originals_dict_has_no_strategy(predictor, frames):
     assert len(state["output_dict_per_obj"]) == 0
     with pytest.raises(RuntimeError, match="the strategy Samurai has no effect on a session that is the original's"):
         predictor.add_new_points_or_box(state, 0, 0, **PROMPTS[0])
+
+
+def test_what_is_known_comes_from_the_frame_before_in_the_same_direction(predictor, track, frames):
+    state = predictor.init_state(str(frames), strategy="samurai")
+    predictor.add_new_points_or_box(state, 4, 0, **PROMPTS[0])
+    track(None, [], 4, session=state, start_frame_idx=4)
+    track(None, [], 4, session=state, start_frame_idx=4, reverse=True)
+    tracked = state.objects[0]
+    for frame, reverse, before in ((5, False, 4), (7, False, 6), (3, True, 4), (1, True, 2)):
+        assert tracked.state_before(frame, reverse) is tracked.kept_on(before).state is not None
+    for frame, reverse in ((6, True), (2, False), (9, False), (20, True)):
+        assert tracked.state_before(frame, reverse) is None
