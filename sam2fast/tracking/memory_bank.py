@@ -20,6 +20,8 @@ from sam2fast.utils.async_copies import PendingCopies, copy_to_device
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 # Tables begin at multiples of this many integers, 16 bytes: Triton specializes kernels on such addresses.
 ALIGNMENT = 4
+# Of so many frames an object's states stay in the pool: they are small, and moving one to the CPU takes a copy.
+STATES_KEPT = 64
 # What the tables have where there is nothing.
 ABSENT = (-1, 0, -1, 0, 0, -1, 0, 0, 0)
 
@@ -188,7 +190,7 @@ class MemoryBank:
         self.memories.reserve(rows * (shape.memories + 1))
         self.pointers.reserve(rows * (shape.pointers + 1))
         if self.states is not None:
-            self.states.reserve(2 * rows)
+            self.states.reserve(STATES_KEPT * rows)
 
     def attended_rows(self, objects: Sequence[AttendedPages]) -> list[list[list[int]]]:
         """The rows of the first six :class:`StepTables`; those of the pools are valid until the next step."""

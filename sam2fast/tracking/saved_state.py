@@ -22,7 +22,7 @@ from sam2fast.tracking.page_pool import PagePool
 from sam2fast.tracking.saved_checks import KINDS, MEMORY_DTYPES, check_restored
 from sam2fast.tracking.session_checks import check_kind
 from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
-from sam2fast.tracking.strategies import restored_strategy, saved_strategy
+from sam2fast.tracking.strategies import Strategy, restored_strategy, saved_strategy
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
 
@@ -215,6 +215,7 @@ def unpacked(
     tracker: Tracker,
     frames: Frames,
     features_kept: int = FEATURES_KEPT,
+    strategy: Strategy | None = None,
 ) -> VideoState:
     """The state, with all memories on the CPU until they are used.
 
@@ -222,6 +223,7 @@ def unpacked(
         tracker: of the model that the state was saved with.
         frames: of the same video.
         features_kept: see :meth:`Tracker.new_state`.
+        strategy: of the session, if it is known; otherwise as :func:`restored_strategy` restores it.
 
     Raises:
         StateError: it is a state of another model or another video.
@@ -239,7 +241,7 @@ def unpacked(
             raise StateError(f"the state was saved with another {what}: {differing or expected}")
     try:
         approximations = Approximations.of(facts.get("approximations"))
-        strategy = restored_strategy(facts.get("strategy"), tracker.options.strategy)
+        strategy = strategy or restored_strategy(facts.get("strategy"), tracker.options.strategy)
         state = tracker.new_state(frames, features_kept=features_kept, approximations=approximations, strategy=strategy)
         _unpack_into(state, facts, tensors)
         check_restored(state, has_memories=tracker.model.num_maskmem > 0)

@@ -252,7 +252,7 @@ class TrackingModel(SAM2Base):
         packed = saved_state.packed(inference_state)
         frames = copy.copy(inference_state.frames)
         frames.device = self.device
-        return saved_state.unpacked(packed, self._tracker, frames)
+        return saved_state.unpacked(packed, self._tracker, frames, strategy=inference_state.strategy)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is not None and name in _HOOKS:

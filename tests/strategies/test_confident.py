@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from plain_strategies import PlainConfident
+from plain_strategies import Decoded, PlainConfident
 from plain_tracker import run
 from strategy_histories import random_history
 from strategy_recordings import RECIPES
@@ -37,10 +37,14 @@ def test_plain_selection_on_random_histories(seed):
     strategy, rules = Confident(), rules_of(stride)
     longest = min(num_frames, 16) - 1
     plain = PlainConfident(num_frames, stride=stride)
-    prompted = set(rng.choice(num_frames, 1 + seed % 6, replace=False).tolist()) | {0}
-    conditioning, tracked, kept = {0: Result(1.0, 10.0)}, {}, {}
-    plain.prompt(0)
-    for t, decoded in enumerate(random_history(seed, num_frames - 1), 1):
+    start = seed % 3  # earlier frames were tracked backwards
+    prompted = set(rng.choice(num_frames, 1 + seed % 6, replace=False).tolist()) - {0, 1} | {start}
+    conditioning, tracked, kept = {start: Result(1.0, 10.0)}, {}, {}
+    plain.prompt(start)
+    for t in range(start):
+        plain.track(t, Decoded(np.zeros((3, 4, 4)), np.full(3, 0.9, np.float32), 5.0))
+        tracked[t] = kept[t] = Result(0.9, 5.0)
+    for t, decoded in enumerate(random_history(seed, num_frames - 1 - start), start + 1):
         if t in prompted:
             conditioning[t] = Result(1.0, 10.0)
             plain.prompt(t)

@@ -1,11 +1,14 @@
 """DAM4SAM against its plain implementation: on random histories, and on whole clips."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from plain_distractors import PlainDam4sam
+from plain_strategies import Decoded
 from plain_tracker import run
-from strategy_histories import random_history
+from strategy_histories import disc_logits, random_history
 from strategy_recordings import HEIGHT, RECIPES, WIDTH
 
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -66,19 +69,37 @@ def test_plain_decisions_and_memories_on_random_histories():
     assert added > 20 and attended > 100
 
 
-def test_sizes_leave_the_window():
-    """Of an object that was away for longer than a median looks back."""
-    strategy = Dam4Sam()
-    there, away = random_history(0, 1)[0], random_history(0, 1)[0]
-    away = type(away)(away.masks, away.ious, -5.0)
-    there = type(there)(np.abs(there.masks[:1]).repeat(3, 0), np.array([0.9, 0.1, 0.1], np.float32), 5.0)
-    history = [there] * 12 + [away] * 300 + [there] * 3
-    plain, state = PlainDam4sam(VIDEO), torch.zeros(1, strategy.state_size, dtype=torch.float64)
+@pytest.mark.parametrize("seed", range(12))
+def test_plain_memories_with_many_distractors(seed):
+    rng, strategy, plain = np.random.default_rng(seed), Dam4Sam(), PlainDam4sam(VIDEO)
+    prompted, tracked, since = {0: Result(torch.ones(16, 16), torch.zeros(3))}, {}, 0
+    for t in range(1, 90):
+        expected = plain.attend(t)
+        found = strategy.attend(History(t, False, 90, prompted, tracked, RULES, {}))
+        assert as_positions(found) == (sorted(expected.memories), sorted(expected.pointers)), t
+        visible, is_added = int(rng.random() < 0.8), rng.random() < 0.15
+        since = 1 if is_added else since + (since > 0)
+        plain.visible[t] = max(visible, int(is_added))
+        plain.conditioning |= {t} if is_added else set()
+        tracked[t] = Result(torch.zeros(16, 16), torch.tensor([plain.visible[t], since, t], dtype=torch.float32))
+    assert len(plain.conditioning) > 6
+
+
+@pytest.mark.parametrize("away", [250, 298, 299, 300])
+def test_sizes_leave_the_window(away):
+    """Of an object that returns with another size, beside a distractor."""
+    small, large, other = (disc_logits(np.array(place), r) for place, r in (((4, 4), 2), ((4, 4), 3), ((12, 12), 2)))
+    ious = np.array([0.9, 0.1, 0.1], np.float32)
+    frames = [Decoded(np.stack([x, x, np.maximum(x, other)]).astype(np.float32), ious, 5.0) for x in (small, large)]
+    history = [frames[0], *[replace(frames[0], score=-5.0)] * away, frames[1]]
+    strategy, plain, added = Dam4Sam(), PlainDam4sam(VIDEO), []
+    state = torch.zeros(1, strategy.state_size, dtype=torch.float64)
     for t, one in enumerate(history):
-        state = decided(strategy, [history], t, state)[1].state
-        plain.track(t + 1, one)
-        visible = [n for n in plain.introspection.sizes[-300:] if n][-10:]
-        assert int(((state[:, :10] > 0) & (state[:, 10:20] < 300)).sum()) == len(visible)
+        made = decided(strategy, [history], t, state)[1]
+        state = made.state
+        assert bool(made.as_prompt) == plain.track(t + 1, one)[1], t
+        added.append(bool(made.as_prompt))
+    assert added[away + 1] == (away >= 299)
 
 
 @pytest.mark.parametrize("obj", [0, 1])
