@@ -339,6 +339,7 @@ def small_bank(biased: bool = True) -> tuple[Any, ...]:
 
 # With specialised warps, on GPUs that have tensor descriptors; elsewhere as without.
 SPECIALISED = [(128, 64, 256, 8, 3, 1, 2), (128, 64, 256, 8, 3, 1, 3), (128, 32, 256, 8, 3, 1, 4)]
+SPECIALISED_ITSELF = [(128, 64, 256, 8, 2, 1, 2), (128, 32, 256, 8, 3, 1, 3), (128, 32, 256, 8, 3, 1, 4)]
 # With several programs at once, one computes while the other waits for its next keys.
 TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),
             (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2), (128, 64, 256, 8, 3, 2)]  # fmt: skip
@@ -364,7 +365,7 @@ RECORD = Record(
         attention_search(
             "bfloat16", "256x64", TOGETHER + SPECIALISED + [t for t in SEPARATE if t not in SPILLING], order=0
         ),
-        attention_search("bfloat16", "256x256", TOGETHER + SEPARATE, order=0),
+        attention_search("bfloat16", "256x256", TOGETHER + SPECIALISED_ITSELF + SEPARATE, order=0),
         attention_search("bfloat16", "128x64", TOGETHER + SEPARATE),
         attention_search("float32", "256x64", FP32),
         attention_search("float32", "256x256", FP32_ITSELF),

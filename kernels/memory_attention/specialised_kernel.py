@@ -1,13 +1,14 @@
-"""Attention to memory whose loads, products and softmax are divided between groups of warps.
+"""Attention whose loads, products and softmax are divided between groups of warps.
 
 Triton divides the loop: one group of warps loads keys and values by tensor descriptors, two have half of the queries
-each, so that the softmax of one overlaps the products of the other. It takes 16-bit keys and values without offsets, as
-splits that are combined later; everything else is ``_attend_kernel``'s.
+each, so that the softmax of one overlaps the products of the other. It takes 16-bit keys and values without offsets;
+everything else is ``_attend_kernel``'s.
 """
 
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from sam2fast.kernels._dispatch import interpreting
 from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
@@ -15,6 +16,9 @@ from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
 # Key of a row's meta: this kernel with so many stages. Other GPUs and other versions of Triton take ``_attend_kernel``.
 SPECIALISED = "SPECIALISED"
 WARPS = 4  # of each group; with more, Triton divides nothing
+# Columns that are stored at once. To store them, threads exchange them through shared memory, which each group of warps
+# has of its own beside queries, keys and values: 256 columns would leave no room for these.
+COLUMNS = 64
 OLDEST_TRITON = (3, 6)
 
 
@@ -25,12 +29,31 @@ def _store_part(
     highest, total,
     split, position, mask, N,
     WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     part = split.to(tl.int64) * tl.num_programs(2) + tl.program_id(2)
-    out_ptrs = sums + (part * N + position[:, None]) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    tl.store(out_ptrs, mean, mask=mask[:, None])
+    _store_columns(sums + (part * N + position) * WIDTH, mean, mask, WIDTH, 0, COLUMNS)
     log_weight = tl.where(total > 0, highest + tl.math.log2(tl.where(total > 0, total, 1.0)), float("-inf"))
     tl.store(log_weights + part * N + position, log_weight, mask=mask)
+
+
+@triton.jit
+def _store_columns(
+    rows,  # (BLOCK_M) pointers to the first of `width` columns
+    x,  # (BLOCK_M, any power of two)
+    mask,  # (BLOCK_M) bool
+    width,
+    FIRST: tl.constexpr,  # column of `rows` at which x begins
+    COLUMNS: tl.constexpr,  # that are stored at once
+):  # fmt: skip
+    if x.shape[1] > COLUMNS:
+        left, right = tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, x.shape[1] // 2]), [0, 2, 1]))
+        _store_columns(rows, left, mask, width, FIRST, COLUMNS)
+        _store_columns(rows, right, mask, width, FIRST + x.shape[1] // 2, COLUMNS)
+    else:
+        column = FIRST + tl.arange(0, x.shape[1])
+        inside = mask[:, None] & (column < width)[None, :]
+        tl.store(rows[:, None] + column[None, :], x.to(rows.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -38,23 +61,29 @@ def _attend_specialised_kernel(
     query,  # (B or 1, H, N, D), rotated
     keys,  # (B, H, M, D), rotated
     values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32: number of valid keys of the M
-    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split
-    log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights
+    lengths,  # (B) int32: number of valid keys of the M; all without RAGGED
+    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split, or with DIRECT (B, H, N, width)
+    log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights; without DIRECT
     H, N, M, width,
     splits,
     scale,  # of the scores, times log2(e)
-    stride_qb, stride_vb, stride_vh, stride_vm,
+    stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
+    RAGGED: tl.constexpr,
+    DIRECT: tl.constexpr,
+    EVEN: tl.constexpr,  # all blocks are full
     D: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(1)
     b = (tl.program_id(2) // H).to(tl.int64)
     h = tl.program_id(2) % H
-    length = tl.load(lengths + b)
+    length = M
+    if RAGGED:
+        length = tl.load(lengths + b)
     # Beyond a tensor's sides, descriptors read zeros.
     q = tl.make_tensor_descriptor(query + b * stride_qb + h * N * D, [N, D], [D, 1], [BLOCK_M, D])
     k = tl.make_tensor_descriptor(keys + (b * H + h) * M * D, [length, D], [D, 1], [BLOCK_N, D])
@@ -72,7 +101,8 @@ def _attend_specialised_kernel(
     for block in tl.range(first, last, num_stages=STAGES, warp_specialize=True):
         block_keys = k.load([block * BLOCK_N, 0])
         scores = tl.dot(block_query, block_keys.T)
-        scores = tl.where((lane < length - block * BLOCK_N)[None, :], scores, float("-inf"))
+        if not EVEN:
+            scores = tl.where((lane < length - block * BLOCK_N)[None, :], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1) * scale)
         weights = tl.math.exp2(scores * scale - higher[:, None])
         shrink = tl.math.exp2(highest - higher)
@@ -82,7 +112,11 @@ def _attend_specialised_kernel(
         highest = higher
     position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     mean = weighted / tl.where(total > 0, total, 1.0)[:, None]
-    _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH)
+    if DIRECT:
+        rows = sums + b * stride_ob + h * stride_oh + position * stride_om
+        _store_columns(rows, mean, position < N, width, 0, COLUMNS)
+    else:
+        _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH, COLUMNS)
 
 
 def specialised_stages(config: LaunchConfig, device: torch.device, dtype: torch.dtype) -> int:
@@ -104,12 +138,17 @@ def allocate_descriptors(device: torch.device) -> None:
         triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))
 
 
-def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int) -> Compilation:
+def is_described(x: Tensor) -> bool:
+    """Whether a descriptor may describe the rows of ``x (B, H, M, width)``: they begin at multiples of 16 bytes."""
+    return all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
+
+
+def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int, ragged: bool, direct: bool) -> Compilation:
     """The compilation of a row for GPUs with tensor descriptors."""
-    t, n = POINTERS[config.dtype], "i32:16"
-    types = (t, t, t, "*i32", "*fp32", "*fp32", "i32", n, n, n, "i32", "fp32", n, n, n, n)
+    t, n, wide, stages = POINTERS[config.dtype], "i32:16", "*fp32", config.meta[SPECIALISED]
+    types = (t, t, t, "*i32", *[t if direct else wide] * 2, "i32", n, n, n, "i32", "fp32", *[n] * 7)
     blocks = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N")}
-    stages = config.meta[SPECIALISED]
-    constants = {"D": D, "WIDTH": WIDTH, **blocks, "STAGES": stages}
+    ways = {"RAGGED": ragged, "DIRECT": direct, "EVEN": not ragged}
+    constants = {**ways, "D": D, "WIDTH": WIDTH, **blocks, "STAGES": stages, "COLUMNS": COLUMNS}
     options = {"num_warps": WARPS, "num_stages": stages}
     return Compilation(_attend_specialised_kernel, types, constants, config.dtype, is_attention=True, options=options)
