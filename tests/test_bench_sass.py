@@ -87,6 +87,8 @@ def test_specialised_warps():
     code = parse(text(*(line.replace("{0}", f"{n}") for n in (4, 5) for line in group)))
     assert len(code.loops) == 2 and specialised(code, main_loop(code)) == 2
     assert specialised(parse(text(*PREFETCHED)), (3, 20)) == specialised(code, None) == 1
+    kinds = by_kind(weighted(code, main_loop(code), 10))  # each group runs its own loop, and what is before all
+    assert kinds["wgmma"] == 10 * 4 and kinds["shared"] == 1
     found = Clocks(1000, 1200, 800, 1500, 150)
     assert [found.with_programs(1, groups) for groups in (1, 2)] == [2150, 1500]
     assert found._replace(l2=0).with_programs(1, 2) == 1200 and found._replace(l2=0).with_programs(2) == 1200
@@ -138,6 +140,13 @@ def test_clocks_and_bound():
     alone = max(found.tensor, found.shared) + found.other + LATENCY
     assert bound(CHIPS["sm_90"], tile, found, 1) == pytest.approx(tile.useful / 4096 / max(alone, found.l2))
     assert bound(CHIPS["sm_90"], tile, found, 2) == pytest.approx(tile.useful / 4096 / max(alone / 2, found.l2))
+
+
+def test_copies_by_descriptors():
+    """Queries once, keys and values with each block; how many bytes one moves is not in the text."""
+    tile = Tile((Product(128, 64, 256), Product(128, 32, 64)), 3, 0)
+    found = clocks(CHIPS["sm_90"], tile, straight("UTMALDG.2D [UR8], [UR4]"), 4, True)
+    assert found.l2 == 2 * (128 * 256 + 3 * 64 * (256 + 32)) / 24 and found.shared == found.l2 * 24 / 128
 
 
 @pytest.mark.parametrize(
