@@ -338,7 +338,12 @@ def small_bank(biased: bool = True) -> tuple[Any, ...]:
 
 
 # With specialised warps, on GPUs that have tensor descriptors; elsewhere as without.
-SPECIALISED = [(128, 64, 256, 8, 3, 1, 2), (128, 64, 256, 8, 3, 1, 3), (128, 32, 256, 8, 3, 1, 4)]
+SPECIALISED = [
+    (256, 64, 256, 8, 2, 1, 2),
+    (128, 64, 256, 8, 3, 1, 2),
+    (128, 64, 256, 8, 3, 1, 3),
+    (128, 32, 256, 8, 3, 1, 4),
+]
 SPECIALISED_ITSELF = [(128, 64, 256, 8, 2, 1, 2), (128, 32, 256, 8, 3, 1, 3), (128, 32, 256, 8, 3, 1, 4)]
 # With several programs at once, one computes while the other waits for its next keys.
 TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),

@@ -22,14 +22,14 @@ from sam2fast.kernels.memory_attention.kernel import (
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
 from sam2fast.kernels.memory_attention.specialised_kernel import (
-    COLUMNS,
+    WARPS as GROUP_WARPS,
+)
+from sam2fast.kernels.memory_attention.specialised_kernel import (
     _attend_specialised_kernel,
     allocate_descriptors,
     is_described,
+    specialised_blocks,
     specialised_stages,
-)
-from sam2fast.kernels.memory_attention.specialised_kernel import (
-    WARPS as GROUP_WARPS,
 )
 
 LOG2E = math.log2(math.e)
@@ -303,8 +303,7 @@ def _attend(
         allocate_descriptors(q.device)
         _attend_specialised_kernel[tiles, splits, B * H](
             q, k, values, k if lengths is None else lengths, sums, log_weights, *shapes, *all_strides,
-            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH,
-            BLOCK_M=config.meta["BLOCK_M"], BLOCK_N=config.meta["BLOCK_N"], STAGES=stages, COLUMNS=COLUMNS,
+            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(config),
             num_warps=GROUP_WARPS, num_stages=stages,
         )  # fmt: skip
     else:

@@ -16,9 +16,9 @@ from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
 # Key of a row's meta: this kernel with so many stages. Other GPUs and other versions of Triton take ``_attend_kernel``.
 SPECIALISED = "SPECIALISED"
 WARPS = 4  # of each group; with more, Triton divides nothing
-# Columns that are stored at once. To store them, threads exchange them through shared memory, which each group of warps
-# has of its own beside queries, keys and values: 256 columns would leave no room for these.
-COLUMNS = 64
+# Elements of the result that are stored at once. To store them, threads exchange them through shared memory, of which
+# each group of warps has a part of its own: all elements at once would leave too little for queries, keys and values.
+STORED = 4096
 OLDEST_TRITON = (3, 6)
 
 
@@ -143,12 +143,17 @@ def is_described(x: Tensor) -> bool:
     return all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
 
 
+def specialised_blocks(config: LaunchConfig) -> dict[str, int]:
+    """The row's constexpr arguments of this kernel."""
+    m, n, stages = (config.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
+    return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": max(1, STORED // m)}
+
+
 def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int, ragged: bool, direct: bool) -> Compilation:
     """The compilation of a row for GPUs with tensor descriptors."""
-    t, n, wide, stages = POINTERS[config.dtype], "i32:16", "*fp32", config.meta[SPECIALISED]
+    t, n, wide = POINTERS[config.dtype], "i32:16", "*fp32"
     types = (t, t, t, "*i32", *[t if direct else wide] * 2, "i32", n, n, n, "i32", "fp32", *[n] * 7)
-    blocks = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N")}
     ways = {"RAGGED": ragged, "DIRECT": direct, "EVEN": not ragged}
-    constants = {**ways, "D": D, "WIDTH": WIDTH, **blocks, "STAGES": stages, "COLUMNS": COLUMNS}
-    options = {"num_warps": WARPS, "num_stages": stages}
+    constants = {**ways, "D": D, "WIDTH": WIDTH, **specialised_blocks(config)}
+    options = {"num_warps": WARPS, "num_stages": config.meta[SPECIALISED]}
     return Compilation(_attend_specialised_kernel, types, constants, config.dtype, is_attention=True, options=options)
