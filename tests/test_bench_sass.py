@@ -271,7 +271,7 @@ def test_rows_that_are_broken_on_purpose(tmp_path):
 @pytest.mark.long
 def test_rows_with_specialised_warps_reach_more(tmp_path):
     """Candidates of make tune that no stored row takes yet: Triton divides them, and nothing is wrong with them."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.7")
     memory = []
     for shape in ("256x64", "256x256"):
         found = next(each for each in SEARCHES if (each.dtype, each.shape) == ("bfloat16", shape))

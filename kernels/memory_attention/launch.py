@@ -298,7 +298,7 @@ def _attend(
     value_strides = values.stride(0), values.stride(1) if values.shape[1] > 1 else 0, values.stride(2)
     all_strides = q.stride(0) if len(q) > 1 else 0, *value_strides, *strides
     is_even = lengths is None and M % config.meta["BLOCK_N"] == 0
-    stages = specialised_stages(config, q.device, values.dtype)
+    stages = specialised_stages(config, q.device, values.dtype, WIDTH)
     if stages and offsets is None and keys.scales is None and is_described(values):
         allocate_descriptors(q.device)
         _attend_specialised_kernel[tiles, splits, B * H](

@@ -16,10 +16,13 @@ from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
 # Key of a row's meta: this kernel with so many stages. Other GPUs and other versions of Triton take ``_attend_kernel``.
 SPECIALISED = "SPECIALISED"
 WARPS = 4  # of each group; with more, Triton divides nothing
-# Elements of the result that are stored at once. To store them, threads exchange them through shared memory, of which
-# each group of warps has a part of its own: all elements at once would leave too little for queries, keys and values.
-STORED = 4096
 OLDEST_TRITON = (3, 6)
+# Key of a row's meta: columns of the result that are stored at once, COLUMNS if absent. To store them, threads exchange
+# them through shared memory, of which each group of warps has a part of its own: many at once would leave too little
+# for queries, keys and values. Older versions of Triton do not divide a kernel that takes columns apart.
+STORED = "STORED"
+COLUMNS = 64
+OLDEST_TRITON_FOR_PARTS = (3, 7)
 
 
 @triton.jit
@@ -119,12 +122,13 @@ def _attend_specialised_kernel(
         _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH, COLUMNS)
 
 
-def specialised_stages(config: LaunchConfig, device: torch.device, dtype: torch.dtype) -> int:
-    """The stages of this kernel where the row wants it and the device supports it, otherwise 0."""
+def specialised_stages(config: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
+    """The stages of this kernel where the row wants it and device and Triton support it, otherwise 0."""
     stages = config.meta.get(SPECIALISED, 0)
     if not stages or dtype not in (torch.bfloat16, torch.float16):
         return 0
-    if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+    oldest = OLDEST_TRITON_FOR_PARTS if config.meta.get(STORED, COLUMNS) < WIDTH else OLDEST_TRITON
+    if tuple(map(int, triton.__version__.split(".")[:2])) < oldest:
         return 0
     if device.type != "cuda":
         return stages if interpreting() else 0
@@ -146,7 +150,7 @@ def is_described(x: Tensor) -> bool:
 def specialised_blocks(config: LaunchConfig) -> dict[str, int]:
     """The row's constexpr arguments of this kernel."""
     m, n, stages = (config.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
-    return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": max(1, STORED // m)}
+    return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": config.meta.get(STORED, COLUMNS)}
 
 
 def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int, ragged: bool, direct: bool) -> Compilation:

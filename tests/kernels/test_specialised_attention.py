@@ -79,7 +79,6 @@ MAPS = {
     "padded": (1, 1, 5, 96, 96),
     "wide": (1, 1, 4, 256, 256),
 }
-TALL = {"wide": {"BLOCK_M": 64}}  # stored in four parts
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -95,8 +94,7 @@ def test_self_attention_is_as_exact_as_the_reference(triton_device, monkeypatch,
     tables = axial_rope(d, side, side, 10000.0, triton_device)
     exact = rope_attention_reference(*(x.cpu().double() for x in (q, k, v)), *(x.cpu() for x in tables))
     allowed = 2 * relative_error(exact, rope_attention_reference(q, k, v, *tables).cpu())
-    chosen = row(SPECIALISED=2, **TALL.get(name, {}))
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [chosen]})
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row(SPECIALISED=2, STORED=16)]})
     actual = launch.rope_attention_triton(q, k, v, *tables, splits=splits)
     assert launched == [2] and actual.dtype == dtype
     assert relative_error(exact, actual.cpu()) <= allowed < 0.05
@@ -104,17 +102,20 @@ def test_self_attention_is_as_exact_as_the_reference(triton_device, monkeypatch,
 
 @pytest.mark.parametrize(
     ("version", "hip", "capability", "expected"),
-    [("3.7.1", None, (9, 0), 3), ("3.6.0", None, (10, 0), 3), ("3.5.1", None, (9, 0), 0), ("3.7.1", None, (8, 9), 0),
-     ("3.7.1", "6.4", (9, 4), 0)],
+    [("3.7.1", None, (9, 0), 3), ("3.6.0", None, (9, 0), 3), ("3.7.0", None, (10, 0), 3), ("3.5.1", None, (9, 0), 0),
+     ("3.7.1", None, (8, 9), 0), ("3.7.1", "6.4", (9, 4), 0)],
 )  # fmt: skip
 def test_where_it_is_supported(monkeypatch, version, hip, capability, expected):
     monkeypatch.setattr(specialised_kernel.triton, "__version__", version)
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     stages = specialised_kernel.specialised_stages
-    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.bfloat16) == expected
-    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.float32) == 0
-    assert stages(row(), torch.device("cuda"), torch.bfloat16) == 0
+    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.bfloat16, 64) == expected
+    in_parts = 0 if version.startswith("3.6") else expected
+    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.bfloat16, 256) == in_parts
+    assert stages(row(SPECIALISED=3, STORED=16), torch.device("cuda"), torch.bfloat16, 64) == in_parts
+    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.float32, 64) == 0
+    assert stages(row(), torch.device("cuda"), torch.bfloat16, 64) == 0
 
 
 @pytest.mark.parametrize("splits", [1, 3])
