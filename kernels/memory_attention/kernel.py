@@ -277,8 +277,8 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
         cases.append((_attend_kernel, types, {**ways, "DIRECT": True, **shape}))
     compiled = [Compilation(*case, dtype, is_attention=True, is_fp8=fp8) for case in cases]
     if SPECIALISED in config.meta and not fp8:
-        ways = (False,) if to_memory else (False, True)
-        compiled += [specialised_compilation(config, D, WIDTH, to_memory, direct) for direct in ways]
+        of_one = (False,) if to_memory else (False, True)  # whether a single split writes the result
+        compiled += [specialised_compilation(config, D, WIDTH, to_memory, direct) for direct in of_one]
 
     project = {"PROJECT": to_memory, "HAS_BIAS": to_memory, "WIDTH": WIDTH, **precision, **COMBINE}
     types = (t, t, wide, wide, rotated, scales, "i32", *[n] * 7, "i32")
