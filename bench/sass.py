@@ -46,13 +46,13 @@ def examine(
     loop, chip, warps = main_loop(code), CHIPS[target], aot.options_of(config, case)["num_warps"]
     body = code.instructions[loop[0] : loop[1] + 1] if loop else code.instructions
     tile = tile_of(op, case)
+    groups = specialised(code, loop)
     # Triton peels iterations off a pipelined loop.
-    peeled = tensor_count(code.instructions) / max(1, tensor_count(body)) - 1 if loop else 0
+    peeled = tensor_count(code.instructions) / groups / max(1, tensor_count(body)) - 1 if loop else 0
     counts = weighted(code, loop, max(0, round(tile.blocks - peeled)), tile.inner)
     fitting = programs_at_once(chip, registers, compiled.metadata.shared, compiled.metadata.num_warps)
     programs = config.meta.get(CTAS_PER_SM, 1) if op == "memory_attention" else fitting
     ahead = iterations_ahead(body)
-    groups = specialised(code, loop)
     found = clocks(chip, tile, counts, warps * groups, ahead != 0)
     reached = bound(chip, tile, found, min(programs, fitting), groups)
     once = Counter(x.kind for x in body)

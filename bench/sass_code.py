@@ -1,5 +1,6 @@
 """Machine code of a kernel as ``nvdisasm`` prints it: instructions by kind, loops, and how early loads are issued."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -47,8 +48,8 @@ class Instruction(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Moved by the 32 threads of a warp from or to memory; nothing where it never runs."""
-        if self.predicate == "!PT":
+        """Moved by the 32 threads of a warp from or to memory; none where it never runs or copies a tile."""
+        if self.predicate == "!PT" or self.root == "UTMALDG":
             return 0
         if self.root in ("LDSM", "STSM"):
             return 128 * int((re.search(r"M88\.(\d)", self.name) or "11")[1])
@@ -108,8 +109,19 @@ def specialised(code: Code, loop: tuple[int, int] | None) -> int:
     return sum(tensor_count(code.instructions[a : b + 1]) == count for a, b in code.loops)
 
 
+def of_other_groups(code: Code, loop: tuple[int, int] | None) -> set[int]:
+    """The instructions of other specialised groups of warps that do the same as this main loop's, with other rows."""
+    if loop is None or specialised(code, loop) == 1:
+        return set()
+    count = tensor_count(code.instructions[loop[0] : loop[1] + 1])
+    edges = [0, *(i for i, x in enumerate(code.instructions) if x.root == "USETMAXREG"), len(code.instructions)]
+    parts = [range(a, b) for a, b in itertools.pairwise(edges)]
+    loops = [a for a, b in code.loops if a != loop[0] and tensor_count(code.instructions[a : b + 1]) == count]
+    return {i for part in parts if any(first in part for first in loops) for i in part}
+
+
 def weighted(code: Code, loop: tuple[int, int] | None, trips: int, inner: int = 1) -> Counter[Instruction]:
-    """How often each instruction runs in one program.
+    """How often each instruction runs in one program, in each of several groups of warps that do the same.
 
     Args:
         trips: iterations of ``loop``.
@@ -119,7 +131,10 @@ def weighted(code: Code, loop: tuple[int, int] | None, trips: int, inner: int = 
     counts: Counter[Instruction] = Counter()
     nested = [(a, b) for a, b in code.loops if loop and loop[0] <= a and b < loop[1]]
     nested = [(a, b) for a, b in nested if tensor_count(code.instructions[a : b + 1])]
+    others = of_other_groups(code, loop)
     for i, instruction in enumerate(code.instructions[: ends[-1] + 1 if ends else None]):
+        if i in others:
+            continue
         times = trips if loop and loop[0] <= i <= loop[1] else 1
         counts[instruction] += times * (inner if any(a <= i <= b for a, b in nested) else 1)
     return counts

@@ -115,8 +115,9 @@ def clocks(chip: Chip, tile: Tile, counts: Counter[Instruction], warps: int, is_
     )
     moved = warps * sum(n * x.bytes for x, n in counts.items() if x.kind == "global")
     staged = warps * sum(n * x.bytes for x, n in counts.items() if x.kind == "shared" or x.root == "LDGSTS")
-    if any(x.root == "UTMALDG" for x in counts):  # one instruction copies a tile: keys, and then values
-        tiles = tile.blocks * sum(p.size * p.columns * p.depth for p in tile.products)
+    if any(x.root == "UTMALDG" for x in counts):  # one instruction copies a tile: queries, keys, or values
+        queries = tile.products[0].size * tile.products[0].rows * tile.products[0].depth
+        tiles = queries + tile.blocks * sum(p.size * p.columns * p.depth for p in tile.products)
         moved, staged = moved + tiles, staged + tiles
     tensor, operands = products(chip, tile, counts, warps)
     l2 = moved / chip.l2

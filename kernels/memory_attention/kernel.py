@@ -180,7 +180,7 @@ def _attend_kernel(
         out_ptrs = sums + b * stride_ob + h * stride_oh + position[:, None] * stride_om + columns[None, :]
         tl.store(out_ptrs, mean.to(sums.dtype.element_ty), mask=mask[:, None] & (columns < width)[None, :])
     else:
-        _store_part(sums, log_weights, mean, highest, total, split, position, mask, N, WIDTH)
+        _store_part(sums, log_weights, mean, highest, total, split, position, mask, N, WIDTH, WIDTH)
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -276,8 +276,9 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
         types = (*operands, t, t, *scalars)
         cases.append((_attend_kernel, types, {**ways, "DIRECT": True, **shape}))
     compiled = [Compilation(*case, dtype, is_attention=True, is_fp8=fp8) for case in cases]
-    if SPECIALISED in config.meta and to_memory and not fp8:
-        compiled.append(specialised_compilation(config, D, WIDTH))
+    if SPECIALISED in config.meta and not fp8:
+        of_one = (False,) if to_memory else (False, True)  # whether a single split writes the result
+        compiled += [specialised_compilation(config, D, WIDTH, to_memory, direct) for direct in of_one]
 
     project = {"PROJECT": to_memory, "HAS_BIAS": to_memory, "WIDTH": WIDTH, **precision, **COMBINE}
     types = (t, t, wide, wide, rotated, scales, "i32", *[n] * 7, "i32")

@@ -27,6 +27,8 @@ from sam2fast.kernels.memory_attention.specialised_kernel import (
 from sam2fast.kernels.memory_attention.specialised_kernel import (
     _attend_specialised_kernel,
     allocate_descriptors,
+    is_described,
+    specialised_blocks,
     specialised_stages,
 )
 
@@ -292,26 +294,26 @@ def _attend(
         sums = torch.empty(splits, B * H, N, WIDTH, dtype=torch.float32, device=q.device)
         log_weights = sums.new_empty(splits, B * H, N)
         strides = 0, 0, 0
-    stages = specialised_stages(config, q.device, values.dtype)
-    if stages and lengths is not None and offsets is None and keys.scales is None:
+    shapes = H, N, M, width, splits, scale
+    value_strides = values.stride(0), values.stride(1) if values.shape[1] > 1 else 0, values.stride(2)
+    all_strides = q.stride(0) if len(q) > 1 else 0, *value_strides, *strides
+    is_even = lengths is None and M % config.meta["BLOCK_N"] == 0
+    stages = specialised_stages(config, q.device, values.dtype, WIDTH)
+    if stages and offsets is None and keys.scales is None and is_described(values):
         allocate_descriptors(q.device)
         _attend_specialised_kernel[tiles, splits, B * H](
-            q, k, values, lengths, sums, log_weights, H, N, M, width, splits, scale,
-            q.stride(0) if len(q) > 1 else 0, values.stride(0), values.stride(1) if values.shape[1] > 1 else 0,
-            values.stride(2), D=D, WIDTH=WIDTH, BLOCK_M=config.meta["BLOCK_M"], BLOCK_N=config.meta["BLOCK_N"],
-            STAGES=stages, num_warps=GROUP_WARPS, num_stages=stages,
+            q, k, values, k if lengths is None else lengths, sums, log_weights, *shapes, *all_strides,
+            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(config),
+            num_warps=GROUP_WARPS, num_stages=stages,
         )  # fmt: skip
-        return SplitMeans(sums, log_weights, width)
-    _attend_kernel[tiles, splits, B * H](
-        q, query.scales_or_any, k, keys.scales_or_any, values, k if lengths is None else lengths,
-        log_weights if offsets is None else offsets, sums, log_weights, H, N, M, width, splits,
-        scale, q.stride(0) if len(q) > 1 else 0, values.stride(0),
-        values.stride(1) if values.shape[1] > 1 else 0, values.stride(2), *strides,
-        FP8=keys.scales is not None,
-        RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct, PADDED=width < WIDTH,
-        EVEN=lengths is None and M % config.meta["BLOCK_N"] == 0, D=D, WIDTH=WIDTH,
-        PRECISION=product_precision(values.dtype), **blocks(config, D), **config.options,
-    )  # fmt: skip
+    else:
+        _attend_kernel[tiles, splits, B * H](
+            q, query.scales_or_any, k, keys.scales_or_any, values, k if lengths is None else lengths,
+            log_weights if offsets is None else offsets, sums, log_weights, *shapes, *all_strides,
+            FP8=keys.scales is not None, RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct,
+            PADDED=width < WIDTH, EVEN=is_even, D=D, WIDTH=WIDTH, PRECISION=product_precision(values.dtype),
+            **blocks(config, D), **config.options,
+        )  # fmt: skip
     return None if direct else SplitMeans(sums, log_weights, width)
 
 

@@ -1,13 +1,14 @@
-"""Attention to memory whose loads, products and softmax are divided between groups of warps.
+"""Attention whose loads, products and softmax are divided between groups of warps.
 
 Triton divides the loop: one group of warps loads keys and values by tensor descriptors, two have half of the queries
-each, so that the softmax of one overlaps the products of the other. It takes 16-bit keys and values without offsets, as
-splits that are combined later; everything else is ``_attend_kernel``'s.
+each, so that the softmax of one overlaps the products of the other. It takes 16-bit keys and values without offsets;
+everything else is ``_attend_kernel``'s.
 """
 
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from sam2fast.kernels._dispatch import interpreting
 from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
@@ -16,6 +17,12 @@ from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
 SPECIALISED = "SPECIALISED"
 WARPS = 4  # of each group; with more, Triton divides nothing
 OLDEST_TRITON = (3, 6)
+# Key of a row's meta: columns of the result that are stored at once, COLUMNS if absent. To store them, threads exchange
+# them through shared memory, of which each group of warps has a part of its own: many at once would leave too little
+# for queries, keys and values. Older versions of Triton do not divide a kernel that takes columns apart.
+STORED = "STORED"
+COLUMNS = 64
+OLDEST_TRITON_FOR_PARTS = (3, 7)
 
 
 @triton.jit
@@ -25,12 +32,31 @@ def _store_part(
     highest, total,
     split, position, mask, N,
     WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     part = split.to(tl.int64) * tl.num_programs(2) + tl.program_id(2)
-    out_ptrs = sums + (part * N + position[:, None]) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    tl.store(out_ptrs, mean, mask=mask[:, None])
+    _store_columns(sums + (part * N + position) * WIDTH, mean, mask, WIDTH, 0, COLUMNS)
     log_weight = tl.where(total > 0, highest + tl.math.log2(tl.where(total > 0, total, 1.0)), float("-inf"))
     tl.store(log_weights + part * N + position, log_weight, mask=mask)
+
+
+@triton.jit
+def _store_columns(
+    rows,  # (BLOCK_M) pointers to the first of `width` columns
+    x,  # (BLOCK_M, any power of two)
+    mask,  # (BLOCK_M) bool
+    width,
+    FIRST: tl.constexpr,  # column of `rows` at which x begins
+    COLUMNS: tl.constexpr,  # that are stored at once
+):  # fmt: skip
+    if x.shape[1] > COLUMNS:
+        left, right = tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, x.shape[1] // 2]), [0, 2, 1]))
+        _store_columns(rows, left, mask, width, FIRST, COLUMNS)
+        _store_columns(rows, right, mask, width, FIRST + x.shape[1] // 2, COLUMNS)
+    else:
+        column = FIRST + tl.arange(0, x.shape[1])
+        inside = mask[:, None] & (column < width)[None, :]
+        tl.store(rows[:, None] + column[None, :], x.to(rows.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -38,23 +64,29 @@ def _attend_specialised_kernel(
     query,  # (B or 1, H, N, D), rotated
     keys,  # (B, H, M, D), rotated
     values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32: number of valid keys of the M
-    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split
-    log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights
+    lengths,  # (B) int32: number of valid keys of the M; all without RAGGED
+    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split, or with DIRECT (B, H, N, width)
+    log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights; without DIRECT
     H, N, M, width,
     splits,
     scale,  # of the scores, times log2(e)
-    stride_qb, stride_vb, stride_vh, stride_vm,
+    stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
+    RAGGED: tl.constexpr,
+    DIRECT: tl.constexpr,
+    EVEN: tl.constexpr,  # all blocks are full
     D: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(1)
     b = (tl.program_id(2) // H).to(tl.int64)
     h = tl.program_id(2) % H
-    length = tl.load(lengths + b)
+    length = M
+    if RAGGED:
+        length = tl.load(lengths + b)
     # Beyond a tensor's sides, descriptors read zeros.
     q = tl.make_tensor_descriptor(query + b * stride_qb + h * N * D, [N, D], [D, 1], [BLOCK_M, D])
     k = tl.make_tensor_descriptor(keys + (b * H + h) * M * D, [length, D], [D, 1], [BLOCK_N, D])
@@ -72,7 +104,8 @@ def _attend_specialised_kernel(
     for block in tl.range(first, last, num_stages=STAGES, warp_specialize=True):
         block_keys = k.load([block * BLOCK_N, 0])
         scores = tl.dot(block_query, block_keys.T)
-        scores = tl.where((lane < length - block * BLOCK_N)[None, :], scores, float("-inf"))
+        if not EVEN:
+            scores = tl.where((lane < length - block * BLOCK_N)[None, :], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1) * scale)
         weights = tl.math.exp2(scores * scale - higher[:, None])
         shrink = tl.math.exp2(highest - higher)
@@ -82,15 +115,20 @@ def _attend_specialised_kernel(
         highest = higher
     position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     mean = weighted / tl.where(total > 0, total, 1.0)[:, None]
-    _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH)
+    if DIRECT:
+        rows = sums + b * stride_ob + h * stride_oh + position * stride_om
+        _store_columns(rows, mean, position < N, width, 0, COLUMNS)
+    else:
+        _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH, COLUMNS)
 
 
-def specialised_stages(config: LaunchConfig, device: torch.device, dtype: torch.dtype) -> int:
-    """The stages of this kernel where the row wants it and the device supports it, otherwise 0."""
+def specialised_stages(config: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
+    """The stages of this kernel where the row wants it and device and Triton support it, otherwise 0."""
     stages = config.meta.get(SPECIALISED, 0)
     if not stages or dtype not in (torch.bfloat16, torch.float16):
         return 0
-    if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+    oldest = OLDEST_TRITON_FOR_PARTS if config.meta.get(STORED, COLUMNS) < WIDTH else OLDEST_TRITON
+    if tuple(map(int, triton.__version__.split(".")[:2])) < oldest:
         return 0
     if device.type != "cuda":
         return stages if interpreting() else 0
@@ -104,12 +142,22 @@ def allocate_descriptors(device: torch.device) -> None:
         triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))
 
 
-def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int) -> Compilation:
+def is_described(x: Tensor) -> bool:
+    """Whether a descriptor may describe the rows of ``x (B, H, M, width)``: they begin at multiples of 16 bytes."""
+    return all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
+
+
+def specialised_blocks(config: LaunchConfig) -> dict[str, int]:
+    """The row's constexpr arguments of this kernel."""
+    m, n, stages = (config.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
+    return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": config.meta.get(STORED, COLUMNS)}
+
+
+def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int, ragged: bool, direct: bool) -> Compilation:
     """The compilation of a row for GPUs with tensor descriptors."""
-    t, n = POINTERS[config.dtype], "i32:16"
-    types = (t, t, t, "*i32", "*fp32", "*fp32", "i32", n, n, n, "i32", "fp32", n, n, n, n)
-    blocks = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N")}
-    stages = config.meta[SPECIALISED]
-    constants = {"D": D, "WIDTH": WIDTH, **blocks, "STAGES": stages}
-    options = {"num_warps": WARPS, "num_stages": stages}
+    t, n, wide = POINTERS[config.dtype], "i32:16", "*fp32"
+    types = (t, t, t, "*i32", *[t if direct else wide] * 2, "i32", n, n, n, "i32", "fp32", *[n] * 7)
+    ways = {"RAGGED": ragged, "DIRECT": direct, "EVEN": not ragged}
+    constants = {**ways, "D": D, "WIDTH": WIDTH, **specialised_blocks(config)}
+    options = {"num_warps": WARPS, "num_stages": config.meta[SPECIALISED]}
     return Compilation(_attend_specialised_kernel, types, constants, config.dtype, is_attention=True, options=options)

@@ -1,4 +1,4 @@
-"""Attention to memory by specialised groups of warps; in Triton's interpreter one program does all of it in turn."""
+"""Attention by specialised groups of warps; in Triton's interpreter one program does all of it in turn."""
 
 import pytest
 import torch
@@ -8,7 +8,12 @@ from parity import random_map
 pytest.importorskip("triton")
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
-from sam2fast.kernels.memory_attention import launch, memory_attention_reference, specialised_kernel  # noqa: E402
+from sam2fast.kernels.memory_attention import (  # noqa: E402
+    launch,
+    memory_attention_reference,
+    rope_attention_reference,
+    specialised_kernel,
+)
 from sam2fast.modeling.position_encoding import axial_rope  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
@@ -61,23 +66,56 @@ def test_other_rows_take_the_other_kernel(triton_device, monkeypatch, launched):
     monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row(SPECIALISED=2)]})
     launch.memory_attention_triton(*inputs((1,), triton_device, torch.float32), splits=1)
     maps = random_map(1, 1, 16, 32).to(triton_device, torch.bfloat16)
-    launch.rope_attention_triton(maps, maps, maps, *axial_rope(32, 4, 4, 10000.0, triton_device))
+    for width, first in ((40, 4), (36, 0)):  # all rows, or every other one, begin 8 bytes beside a multiple of 16
+        values = random_map(1, 1, 16, width).to(triton_device, torch.bfloat16)[..., first : first + 32]
+        launch.rope_attention_triton(maps, maps, values, *axial_rope(32, 4, 4, 10000.0, triton_device))
     assert launched == []
+
+
+# batch, heads, side, width of heads and of values
+MAPS = {
+    "even": (2, 1, 4, 64, 64),
+    "ragged": (1, 2, 5, 32, 32),
+    "padded": (1, 1, 5, 96, 96),
+    "wide": (1, 1, 4, 256, 256),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("name", MAPS)
+@torch.no_grad()
+def test_self_attention_is_as_exact_as_the_reference(triton_device, monkeypatch, launched, name, splits, dtype):
+    """Of parts of one projection: full and partly filled blocks, and values of more columns than are stored at once."""
+    B, heads, side, d, width = MAPS[name]
+    projected = random_map(B, side**2, heads * (2 * d + width)).to(triton_device, dtype)
+    parts = projected.split([heads * d, heads * d, heads * width], -1)
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in parts)
+    tables = axial_rope(d, side, side, 10000.0, triton_device)
+    exact = rope_attention_reference(*(x.cpu().double() for x in (q, k, v)), *(x.cpu() for x in tables))
+    allowed = 2 * relative_error(exact, rope_attention_reference(q, k, v, *tables).cpu())
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row(SPECIALISED=2, STORED=16)]})
+    actual = launch.rope_attention_triton(q, k, v, *tables, splits=splits)
+    assert launched == [2] and actual.dtype == dtype
+    assert relative_error(exact, actual.cpu()) <= allowed < 0.05
 
 
 @pytest.mark.parametrize(
     ("version", "hip", "capability", "expected"),
-    [("3.7.1", None, (9, 0), 3), ("3.6.0", None, (10, 0), 3), ("3.5.1", None, (9, 0), 0), ("3.7.1", None, (8, 9), 0),
-     ("3.7.1", "6.4", (9, 4), 0)],
+    [("3.7.1", None, (9, 0), 3), ("3.6.0", None, (9, 0), 3), ("3.7.0", None, (10, 0), 3), ("3.5.1", None, (9, 0), 0),
+     ("3.7.1", None, (8, 9), 0), ("3.7.1", "6.4", (9, 4), 0)],
 )  # fmt: skip
 def test_where_it_is_supported(monkeypatch, version, hip, capability, expected):
     monkeypatch.setattr(specialised_kernel.triton, "__version__", version)
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     stages = specialised_kernel.specialised_stages
-    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.bfloat16) == expected
-    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.float32) == 0
-    assert stages(row(), torch.device("cuda"), torch.bfloat16) == 0
+    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.bfloat16, 64) == expected
+    in_parts = 0 if version.startswith("3.6") else expected
+    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.bfloat16, 256) == in_parts
+    assert stages(row(SPECIALISED=3, STORED=16), torch.device("cuda"), torch.bfloat16, 64) == in_parts
+    assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.float32, 64) == 0
+    assert stages(row(), torch.device("cuda"), torch.bfloat16, 64) == 0
 
 
 @pytest.mark.parametrize("splits", [1, 3])
