@@ -77,8 +77,9 @@ test-transformers: .venv-transformers/.installed  ## the second oracle, in an en
 
 # Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.
 NOTEBOOKS := out/notebooks
-notebooks: $(VENV)/.notebooks  ## run every notebook from top to bottom, in a copy; WRITE=1 keeps what they show
+notebooks: $(VENV)/.notebooks  ## run every notebook from top to bottom, in a copy with nano; WRITE=1 runs mini and keeps what they show
 	rm -rf $(NOTEBOOKS) && mkdir -p $(NOTEBOOKS) && cp notebooks/*.ipynb $(NOTEBOOKS)
+	$(if $(WRITE),,sed -i.bak 's#sam2fast/mini#sam2fast/nano#' $(NOTEBOOKS)/*.ipynb)
 	env IPYTHONDIR="$(CURDIR)/.cache/ipython" JUPYTER_RUNTIME_DIR="$(CURDIR)/.cache/jupyter" \
 		OMP_NUM_THREADS=1 \
 		$(BIN)/pytest --nbmake --nbmake-timeout 600 --overwrite --exitfirst --durations 0 $(PYTEST) $(NOTEBOOKS)
