@@ -42,11 +42,11 @@ def memory_of_kinds(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, 
 
 
 def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
-    return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory))
+    return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory[:8]))
 
 
 def on_cpu(*values):
-    return [AttendedMemory(*(x.cpu() for x in v)) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
+    return [AttendedMemory(*(x.cpu() for x in v[:8])) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
 
 
 def rope_of_kinds(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
