@@ -187,7 +187,8 @@ def predict(
         each = [model.predict_objects(x, high_res, points, mask, multimask, presence) for x in objects]
         return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
     decoded = [model._decode(x, points, mask, high_res, multimask, presence) for x in objects]
-    return model._best(*map(torch.cat, zip(*decoded, strict=True)), presence, decision)
+    masks, ious, tokens, scores = map(torch.cat, zip(*decoded, strict=True))
+    return model._best(masks, ious, tokens, scores, presence, decision)
 
 
 def attend_to_memory(model: SAM2Base, features: FrameFeatures, memory: AttendedMemory, fp8: Fp8) -> Tensor:

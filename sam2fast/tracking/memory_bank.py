@@ -275,9 +275,9 @@ class StepTables(NamedTuple):
         for rows, columns in _shapes(shape):
             tables.append(integers[start : start + rows * columns].view(rows, columns))
             start += _aligned(rows * columns)
-        page, time, page_factor, pointer, distance, pointer_factor, *columns = tables
-        factors = page_factor.view(torch.float32), pointer_factor.view(torch.float32)
-        return cls(page, time, factors[0], pointer, distance, factors[1], *(column[:, 0] for column in columns))
+        made = cls(*tables[:6], *(column[:, 0] for column in tables[6:]))
+        factors = {name: getattr(made, name).view(torch.float32) for name in ("page_factor", "pointer_factor")}
+        return made._replace(**factors)
 
     @classmethod
     def integers(cls, shape: StepShape, tables: Sequence[Sequence[Sequence[int]]], pinned: bool = False) -> Tensor:

@@ -48,7 +48,8 @@ _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Called with the selections of a step before it is computed: session, objects, frame, reverse, selections.
+# Called with the selections of a step before it is computed: session, objects, frame, reverse, selections. Of several
+# hypotheses only the best is the session's object itself.
 SelectionWatch: TypeAlias = Callable[[VideoState, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
 
 
@@ -340,9 +341,8 @@ class Tracker:
             return [AttendedPages([], [], [], [], 0, state=state) for state in states]
         chosen = attended_frames(state, objects, frame, reverse, rules, self.options.memory_selection)
         if self.options.selection_watch is not None:
-            each = state.strategy.hypotheses  # the best one of each object is told
-            selections = [Selection(one.memories, one.pointers) for one in chosen[::each]]
-            self.options.selection_watch(state, objects[::each], frame, reverse, selections)
+            selections = [Selection(one.memories, one.pointers) for one in chosen]
+            self.options.selection_watch(state, objects, frame, reverse, selections)
         return [
             attended_pages(state.bank, o, one, rules, o.state_before(frame, reverse), state.strategy.has_factors)
             for o, one in zip(objects, chosen, strict=True)

@@ -9,11 +9,18 @@ from strategy_histories import random_history
 from strategy_recordings import FRAMES, RECIPES, strategy_clip
 
 from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.research import attention_maps
 from sam2fast.tracking.frame_result import FrameResult, best_with_others
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import TrackedObject
 from sam2fast.tracking.strategies import History, MaskCandidates, Sam2Long
 from sam2fast.utils.testing import relative_error
+
+
+class NoFactors(Sam2Long):
+    def attend(self, history):
+        return super().attend(history)._replace(factors=None)
+
 
 RULES = MemoryRules(7, 1, -1, True, 16, True, True)
 NOTHING = torch.zeros(1, 1, 2, 2)
@@ -108,6 +115,32 @@ def test_plain_implementation_on_a_clip(weights, obj, fast, predictor, official,
         assert sorted(found.attended[t, 0].pointers) == sorted((f, round(15 * d)) for f, d in expected[0].pointers), t
     # The best pathway was often another one before.
     assert sum(kept[0][0] > 0 for kept in plain.decided) > 1
+
+
+def test_memory_attention_of_ones_own(predictor, track):
+    """Is called for each hypothesis, and sees factors in the encodings; attention maps are those of the best."""
+    RECIPES["d4sm"].weights(predictor)
+    prompts, calls = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)], []
+    expected = track("sam2long", prompts, 8)
+    hook = predictor.memory_attention.register_forward_hook(lambda *args: calls.append(args))
+    found = track("sam2long", prompts, 8)
+    hook.remove()
+    assert len(calls) == 7 * 2 * 3
+    for t in expected.logits:
+        assert relative_error(expected.logits[t], found.logits[t]) <= 1e-4
+    plain = track(NoFactors(), prompts, 8)
+    assert relative_error(expected.logits[7], plain.logits[7]) > 1e-3
+
+
+def test_attention_maps_are_of_the_best_hypothesis(predictor, frames):
+    RECIPES["d4sm"].weights(predictor)
+    state = predictor.init_state(str(frames), strategy="sam2long")
+    for obj in (0, 1):
+        predictor.add_new_points_or_box(state, 0, obj, **RECIPES["samurai_box"].prompt_of(obj))
+    with attention_maps(predictor, layers=[0], frames=[3], queries=[(0, 0)]) as maps:
+        list(predictor.propagate_in_video(state, max_frame_num_to_track=4, progress=False))
+    assert [one.obj_id for one in maps] == [0, 1]
+    assert all([c.frame for c in one.columns] == [0, 2, 1, 0, 2] for one in maps)
 
 
 @pytest.mark.parametrize("frames", [80, pytest.param(1000, marks=pytest.mark.long)])
