@@ -71,6 +71,8 @@ def memory_attention(
             without fp8 matrix multiplications, and with ``"emulated"`` everywhere, the reference implementation does
             that. An implementation that is registered for the active backend does not get this argument.
 
+    Factors of keys are computed by the reference implementation or, on the CPU, in blocks.
+
     Returns:
         ``(B, N, heads * d_v)`` in the dtype of ``query``; for an object without pages and pointers the bias.
 
@@ -82,14 +84,20 @@ def memory_attention(
     """
     _check(query, memory, key_weight, value_weight, cos, sin)
     weights = key_weight, key_bias, value_weight, value_bias
-    if custom := implementation_of("memory_attention"):
+    # The kernel has no factors.
+    is_plain = memory.key_factors is None
+    if is_plain and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *weights, cos, sin)
     reason = memory_unsupported_reason(query, memory.pages)
     if fp8 and query.is_cuda:
         reason = reason or too_old_for_fp8(query.device)
-    has_kernel = fp8 != "emulated" and use_triton("memory_attention", query, memory.pages, unsupported_reason=reason)
-    if has_kernel and should_use_kernel(query, *memory, *weights):
-        return call_with_gradient(memory_attention_operator, query, *memory, *weights, cos, sin, bool(fp8))
+    has_kernel = (
+        is_plain
+        and fp8 != "emulated"
+        and use_triton("memory_attention", query, memory.pages, unsupported_reason=reason)
+    )
+    if has_kernel and should_use_kernel(query, *memory[:8], *weights):
+        return call_with_gradient(memory_attention_operator, query, *memory[:8], *weights, cos, sin, bool(fp8))
     compute = memory_attention_cpu if is_cpu_inference(query) else memory_attention_reference
     return compute(query, memory, *weights, cos, sin, fp8)
 
@@ -108,6 +116,7 @@ def _check(
         "pointers": (memory.pointers, (B, L, m)),
         "pointer_encoding": (memory.pointer_encoding, (B, L, m)),
         "pointer_valid": (memory.pointer_valid, (B, L)),
+        **({} if memory.key_factors is None else {"key_factors": (memory.key_factors, (B, K + L))}),
         "key_weight": (key_weight, (heads * d, m)),
         "cos": (cos, (rows, d // 2)),
         "sin": (sin, (rows, d // 2)),

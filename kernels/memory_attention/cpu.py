@@ -77,12 +77,14 @@ def _keys_and_values(
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Keys, values and their weight for object b: one page at a time, then its pointers; valid tokens only."""
     n, T = memory.pages.shape[1], len(memory.time_encoding)
-    for page, time in zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True):
+    factors = None if memory.key_factors is None else memory.key_factors[b]
+    for i, (page, time) in enumerate(zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True)):
         if page >= 0:
             kind = time // T
             positions = slice(kind * n, (kind + 1) * n)
             values = memory.pages[page]
             encoded = values + memory.position_encoding[positions] + memory.time_encoding[time % T]
+            encoded = encoded if factors is None else encoded * factors[i]
             keys = linear(encoded.to(weight.dtype), weight, bias).float()
             yield _rotate_(keys, cos[positions], sin[positions]), values.to(dtype), MEANS if kind == MEANS else 1.0
     valid = memory.pointer_valid[b]
@@ -92,6 +94,8 @@ def _keys_and_values(
         encoded = (values + memory.pointer_encoding[b, valid]).to(
             torch.promote_types(wider, memory.time_encoding.dtype)
         )
+        if factors is not None:
+            encoded = encoded * factors[len(memory.page_table[b]) :][valid, None]
         yield linear(encoded.to(weight.dtype), weight, bias).float(), values.to(memory.pages.dtype).to(dtype), 1.0
 
 

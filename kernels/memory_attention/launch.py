@@ -64,7 +64,7 @@ def memory_attention_triton(
     if M * 2 * half_of(d) >= 2**31:
         raise ValueError(f"{M} memory tokens of one object are more than the kernels can address; limit its memories")
     config = attention_config(query, d, memory.pages.shape[-1])
-    memory = type(memory)(*(x.contiguous() for x in memory))
+    memory = type(memory)(*(x.contiguous() for x in memory[:8]))
     weights = [key_weight.contiguous(), _or_any(key_bias, key_weight)]
     projection = [value_weight.contiguous(), _or_any(value_bias, value_weight)]
     cos, sin, scale = cos.contiguous(), sin.contiguous(), LOG2E * d**-0.5
@@ -254,7 +254,7 @@ def _encode(
     # At least one program per object, which writes its length, even 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
     _encode_kernel[tiles, B, H](
-        *memory[:-1], memory.pointer_valid.view(torch.uint8), *weights, cos, sin, keys.data, keys.scales_or_any,
+        *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, cos, sin, keys.data, keys.scales_or_any,
         values, lengths, lengths if offsets is None else offsets, H, n, K, L, m, cos.shape[1],
         len(memory.time_encoding), HAS_BIAS=has_bias, FP8=fp8, MEANS=MEANS if has_kinds else 0,
         SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,

@@ -65,6 +65,9 @@ def memory_attention_reference(
     pointers = torch.where(memory.pointer_valid[..., None], memory.pointers, 0)
     encoded = (maps + spatial + memory.time_encoding[time][:, :, None]).flatten(1, 2)
     tokens = torch.cat([encoded, (pointers + memory.pointer_encoding).to(encoded.dtype)], dim=1)
+    if memory.key_factors is not None:
+        of_pages, of_pointers = memory.key_factors[:, :K], memory.key_factors[:, K:]
+        tokens = tokens * torch.cat([of_pages.repeat_interleave(n, dim=1), of_pointers], dim=1)[..., None]
     key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
     key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
     if fp8:  # rotation and the rounded rows need fp32

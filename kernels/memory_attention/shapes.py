@@ -33,6 +33,7 @@ class AttendedMemory(NamedTuple):
     pointers: Tensor  # (B, L, m) object pointer tokens
     pointer_encoding: Tensor  # (B, L, m)
     pointer_valid: Tensor  # (B, L) bool
+    key_factors: Tensor | None = None  # (B, K + L): encoded tokens are multiplied by these before they become keys
 
 
 def unsupported_reason(query: Tensor, values: Tensor) -> str | None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import MemoryLayout
-from sam2fast.tracking.state import AsDict, FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
 
 # The two kinds of results, by whether their frames are conditioning ones.
 KINDS = {True: "cond_frame_outputs", False: "non_cond_frame_outputs"}

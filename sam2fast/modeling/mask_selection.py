@@ -22,6 +22,15 @@ class MaskSelection(Protocol):
         ...
 
 
+class HypothesisSelection(MaskSelection, Protocol):
+    """A selection whose rows are hypotheses, which others may replace."""
+
+    @property
+    def parents(self) -> Tensor | None:
+        """``(B,)`` int64: the row whose masks the last call selected from for each row; None for its own."""
+        ...
+
+
 def select_masks(selection: MaskSelection | None, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
     """Indices ``(B, 1)`` of the selected masks; without a custom selection, those with the highest IoU.
 

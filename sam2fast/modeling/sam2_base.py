@@ -12,7 +12,7 @@ from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import ImageEncoder, can_fuse_heads, encode_levels
 from sam2fast.modeling.layers import MLP, convolve, is_gpu_inference, project
 from sam2fast.modeling.mask_decoder import MaskDecoder
-from sam2fast.modeling.mask_selection import MaskSelection, gather_chosen, select_masks
+from sam2fast.modeling.mask_selection import HypothesisSelection, MaskSelection, gather_chosen, select_masks
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
@@ -266,7 +266,7 @@ class SAM2Base(OfficialSteps):
         mask_inputs: Tensor | None = None,
         multimask_output: bool = False,
         presence: float = 0.0,
-        selection: MaskSelection | None = None,
+        selection: HypothesisSelection | None = None,
     ) -> "ObjectPrediction":
         """The chosen mask, score and pointer of B objects; arguments as in :meth:`_forward_sam_heads`.
 
@@ -315,13 +315,15 @@ class SAM2Base(OfficialSteps):
         tokens: Tensor,
         scores: Tensor,
         presence: float = 0.0,
-        selection: MaskSelection | None = None,
+        selection: HypothesisSelection | None = None,
     ) -> "ObjectPrediction":
         """The selected mask, and the object pointer from its token or the only one."""
         if selection is None:
             choice = select_masks(self.mask_selection, masks, ious, scores)  # (B, 1)
         else:
             choice = selection(masks, ious, scores)
+            if selection.parents is not None:
+                masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
         token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
         pointer = project(self.obj_ptr_proj, token[:, 0])
         if self.pred_obj_scores:

@@ -279,6 +279,7 @@ def attention_operands(b: int, query: Tensor, memory: AttendedMemory, *weights_a
         pointers=memory.pointers[one],
         pointer_encoding=memory.pointer_encoding[one],
         pointer_valid=memory.pointer_valid[one],
+        key_factors=None if memory.key_factors is None else memory.key_factors[one],
     )
     with _CaptureOperands() as caught:
         memory_attention_reference(query if len(query) == 1 else query[one], one_memory, *weights_and_tables)  # type: ignore[arg-type]

@@ -60,6 +60,11 @@ def _checked(strategy: Strategy, attended: Attended, history: History) -> Attend
         raise _error(strategy, history, "attends to pointers, and the model to none (use_obj_ptrs_in_encoder is off)")
     if attended.span is not None and (not strategy.has_span or attended.span < 1):
         raise _error(strategy, history, f"gave a span of {attended.span}; expected 1 or more, and has_span = True")
+    if attended.factors is not None:
+        counts = tuple(map(len, attended.factors))
+        expected = len(attended.memories), len(attended.pointers)
+        if not strategy.has_factors or counts != expected:
+            raise _error(strategy, history, f"gave {counts} factors; expected {expected}, and has_factors = True")
     return attended
 
 
@@ -75,21 +80,30 @@ def _error(strategy: Strategy, history: History, fault: str) -> ValueError:
 
 
 def attended_pages(
-    bank: MemoryBank, tracked: TrackedObject, attended: Attended, rules: MemoryRules, state: Page | None
+    bank: MemoryBank,
+    tracked: TrackedObject,
+    attended: Attended,
+    rules: MemoryRules,
+    state: Page | None,
+    has_factors: bool,
 ) -> AttendedPages:
     """The pages of the frames that an object attends to.
 
     Args:
         state: what the strategy knows of the object.
+        has_factors: of the strategy.
     """
     pages: list[Page] = []
     times: list[int] = []
-    for t, row in attended.memories:
+    factors: list[float] = []
+    of_memories, of_pointers = attended.factors or ([1.0] * len(attended.memories), [1.0] * len(attended.pointers))
+    for (t, row), factor in zip(attended.memories, of_memories, strict=True):
         memory, conditioning = tracked.kept_on(t).memory, t in tracked.conditioning and row == rules.num_maskmem - 1
         assert memory is not None
         for page, time in bank.pages_to_attend(memory, row, conditioning, rules.num_maskmem):
             pages.append(page)
             times.append(time)
+            factors.append(factor)
     # A strategy may choose more than the model does. What exceeds it counts as conditioning frames.
     limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
     beyond = -(-(len(pages) - rules.recent) // bank.pages_of_conditioning)
@@ -97,4 +111,5 @@ def attended_pages(
     pointers = [tracked.kept_on(t).pointer for t, _ in attended.pointers]
     distances = [distance for _, distance in attended.pointers]
     count = max(min(len(tracked.conditioning), limit), more)
-    return AttendedPages(pages, times, pointers, distances, count, attended.span or 0, state)
+    weights = (factors, of_pointers) if has_factors else None
+    return AttendedPages(pages, times, pointers, distances, count, attended.span or 0, state, weights)

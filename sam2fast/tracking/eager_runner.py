@@ -13,9 +13,9 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
+from sam2fast.tracking.frame_result import FrameCopies
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import FrameCopies
 from sam2fast.tracking.strategies.base import Decided, Strategy
 from sam2fast.tracking.strategies.decision import Decision
 from sam2fast.utils.async_copies import AsyncHostCopy
@@ -182,14 +182,13 @@ def predict(
     presence = 0.0 if decision is None else decision.presence
     if all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj))):
         return model.predict_objects(conditioned, high_res, points, mask, multimask, presence, decision)
-    decisions = [] if decision is None else decision.rows()
-    each = [
-        model.predict_objects(x[None], high_res, points, mask, multimask, presence, decisions[i] if decisions else None)
-        for i, x in enumerate(conditioned)
-    ]
-    if decision is not None:
-        decision.join(decisions)
-    return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+    objects = conditioned.split(1)  # as in the original
+    if decision is None:
+        each = [model.predict_objects(x, high_res, points, mask, multimask, presence) for x in objects]
+        return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+    decoded = [model._decode(x, points, mask, high_res, multimask, presence) for x in objects]
+    masks, ious, tokens, scores = map(torch.cat, zip(*decoded, strict=True))
+    return model._best(masks, ious, tokens, scores, presence, decision)
 
 
 def attend_to_memory(model: SAM2Base, features: FrameFeatures, memory: AttendedMemory, fp8: Fp8) -> Tensor:
@@ -210,13 +209,18 @@ def attend_to_memory(model: SAM2Base, features: FrameFeatures, memory: AttendedM
     maps = []
     for i, valid in enumerate(memory.pointer_valid):  # object by object, as in the original
         pages, times = memory.page_table[i], memory.page_time[i]
-        times, pages = times[pages >= 0].long(), pages[pages >= 0].long()
+        is_page = pages >= 0
+        own, times = memory.pages[pages[is_page].long()], times[is_page].long()
         spatial = memory.position_encoding + memory.time_encoding[times, None]
         pointers, pointer_encoding = memory.pointers[i, valid], memory.pointer_encoding[i, valid]
+        if memory.key_factors is not None:  # made part of the encodings, which only keys have
+            of_pages, of_pointers = memory.key_factors[i].split([len(is_page), len(valid)])
+            spatial = (own + spatial) * of_pages[is_page, None, None] - own
+            pointer_encoding = (pointers + pointer_encoding) * of_pointers[valid, None] - pointers
         attended = model.memory_attention(
             curr=[tokens],
             curr_pos=[encoding],
-            memory=torch.cat([memory.pages[pages].flatten(0, 1), pointers])[:, None],
+            memory=torch.cat([own.flatten(0, 1), pointers])[:, None],
             memory_pos=torch.cat([spatial.flatten(0, 1), pointer_encoding])[:, None],
             num_obj_ptr_tokens=len(pointers),
         )
@@ -283,8 +287,9 @@ def gather_memory(
     integers = StepTables.integers(shape, bank.attended_rows(objects), pinned=bank.memories.data.is_cuda)
     on_device = integers.to(bank.memories.data.device, non_blocking=True)
     tables = StepTables.views(on_device, shape)
-    has_span = any(o.span for o in objects)
-    return attended_by_tables(model, bank.memories.data, bank.pointers.data, tables, num_frames, has_span)
+    has_span, has_factors = any(o.span for o in objects), any(o.factors is not None for o in objects)
+    pools = bank.memories.data, bank.pointers.data
+    return attended_by_tables(model, *pools, tables, num_frames, has_span, has_factors)
 
 
 def _is_compiled(model: SAM2Base) -> bool:
@@ -300,7 +305,13 @@ def _is_compiled(model: SAM2Base) -> bool:
 
 
 def attended_by_tables(
-    model: SAM2Base, pages: Tensor, pointers: Tensor, tables: StepTables, num_frames: int, has_span: bool
+    model: SAM2Base,
+    pages: Tensor,
+    pointers: Tensor,
+    tables: StepTables,
+    num_frames: int,
+    has_span: bool,
+    has_factors: bool,
 ) -> AttendedMemory:
     """The memory that tables on the device select from the pools; nothing is read back.
 
@@ -309,8 +320,9 @@ def attended_by_tables(
         pointers: ``(rows, C)`` of the pool of pointers.
         num_frames: length of the video.
         has_span: objects may have their own, of the tables.
+        has_factors: likewise.
     """
-    return attended_memory(
+    memory = attended_memory(
         model,
         pages,
         tables.page_table,
@@ -321,6 +333,11 @@ def attended_by_tables(
         num_frames,
         tables.span if has_span else None,
     )
+    if not has_factors:
+        return memory
+    split = memory.pointers.shape[1] // tables.pointer_table.shape[1]
+    factors = [tables.page_factor, tables.pointer_factor.repeat_interleave(split, dim=1)]
+    return memory._replace(key_factors=torch.cat(factors, dim=1))
 
 
 def attended_memory(

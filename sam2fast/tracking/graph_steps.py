@@ -84,8 +84,8 @@ def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: S
         NarrowPagesError: before anything is written to the pools.
     """
     tables, features, strategy = buffers.tables, buffers.features, settings.strategy
-    has_span = strategy is not None and strategy.has_span
-    memory = attended_by_tables(model, pools.pages, pools.pointers, tables, settings.num_frames, has_span)
+    own = (False, False) if strategy is None else (strategy.has_span, strategy.has_factors)
+    memory = attended_by_tables(model, pools.pages, pools.pointers, tables, settings.num_frames, *own)
     decision = decided = None
     if strategy is not None:
         none = buffers.ious.new_zeros(len(buffers.ious), 0, dtype=torch.float64)
@@ -166,7 +166,8 @@ class Workspace:
         assert bank.memories is not None
         longest = min(given.num_frames, model.max_obj_ptrs_in_encoder)
         kind = (numerics(model.device), _signature(features))
-        strategy = given.strategy if given.strategy.decides or given.strategy.has_span else None
+        takes_part = given.strategy.decides or given.strategy.has_span or given.strategy.has_factors
+        strategy = given.strategy if takes_part else None
         size = given.video_size if given.strategy.at_video_size else (0, 0)
         settings = StepSettings(longest, given.fill_hole_area, bank.fp8, strategy, size)
         record_size = 0 if strategy is None else strategy.record_size

@@ -1,5 +1,6 @@
 """Memories of a session in pools of pages, and the integer tables that say which object attends to which page."""
 
+import struct
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ ALIGNMENT = 4
 # Of so many frames an object's states stay in the pool: they are small, and moving one to the CPU takes a copy.
 STATES_KEPT = 64
 # What the tables have where there is nothing.
-ABSENT = (-1, 0, -1, 0, 0, -1, 0, 0, 0)
+ABSENT = (-1, 0, 0, -1, 0, 0, 0, -1, 0, 0, 0)
 
 
 def bucket(count: int) -> int:
@@ -46,6 +47,7 @@ class AttendedPages(NamedTuple):
     conditioning: int  # how many conditioning frames may be among them, besides the recent frames
     span: int = 0  # what distances are divided by; 0 for the model's, of the video's length
     state: Page | None = None  # what the session's strategy knows of the object
+    factors: tuple[list[float], list[float]] | None = None  # of the keys of each page, and of each pointer
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,16 @@ class MemoryBank:
         approximations: of the session.
         fp8: whether memory attention scores are computed in fp8.
         state_size: how many numbers the session's strategy keeps of an object.
+        hypotheses: how many rows of a step an object without a prompt has.
     """
 
     def __init__(
-        self, layout: MemoryLayout, approximations: Approximations = EXACT, fp8: Fp8 = False, state_size: int = 0
+        self,
+        layout: MemoryLayout,
+        approximations: Approximations = EXACT,
+        fp8: Fp8 = False,
+        state_size: int = 0,
+        hypotheses: int = 1,
     ) -> None:
         self.layout = layout
         self.approximations = approximations
@@ -94,14 +102,14 @@ class MemoryBank:
         self.pending = PendingCopies()
         self.memories: PagePool | None = None  # made with the first memory, whose dtype it takes
         self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
-        self.state_size = state_size
+        self.state_size, self.hypotheses = state_size, hypotheses
         self.states = PagePool((state_size,), torch.float64, layout.device, self.pending) if state_size else None
         positions = layout.side * layout.side // (MEANS if self.is_pooled else 1)
         self.page_shape = positions, layout.channels
 
     def emptied(self) -> "MemoryBank":
         """A new bank without pages, with the same settings."""
-        return MemoryBank(self.layout, self.approximations, self.fp8, self.state_size)
+        return MemoryBank(self.layout, self.approximations, self.fp8, self.state_size, self.hypotheses)
 
     def begin_step(self) -> None:
         """Pages that this step neither reads nor writes may be archived."""
@@ -175,7 +183,8 @@ class MemoryBank:
     def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
         """Capacities for these objects; the number of rows is a bucket, or exactly theirs."""
         conditioning = bucket(max(o.conditioning for o in objects))
-        rows = bucket(len(objects)) if in_buckets else len(objects)
+        each = 1 if len(objects) % self.hypotheses else self.hypotheses  # one row, of a prompt, is alone
+        rows = each * bucket(len(objects) // each) if in_buckets else len(objects)
         return self.capacity(rows, conditioning, rules)
 
     def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":
@@ -193,17 +202,24 @@ class MemoryBank:
             self.states.reserve(STATES_KEPT * rows)
 
     def attended_rows(self, objects: Sequence[AttendedPages]) -> list[list[list[int]]]:
-        """The rows of the first six :class:`StepTables`; those of the pools are valid until the next step."""
+        """The rows of the first eight :class:`StepTables`; those of the pools are valid until the next step."""
         assert self.memories is not None
         states = [-1] * len(objects) if self.states is None else _row_of_each(self.states, [o.state for o in objects])
         return [
             [self.memories.rows(o.pages) for o in objects],
             [o.times for o in objects],
+            [[] if o.factors is None else _bits(o.factors[0]) for o in objects],
             [self.pointers.rows(o.pointers) for o in objects],
             [o.distances for o in objects],
+            [[] if o.factors is None else _bits(o.factors[1]) for o in objects],
             [[o.span] for o in objects],
             [[row] for row in states],
         ]
+
+
+def _bits(numbers: Sequence[float]) -> list[int]:
+    """Numbers in fp32 as integers of the same bits."""
+    return list(struct.unpack(f"{len(numbers)}i", struct.pack(f"{len(numbers)}f", *numbers)))
 
 
 def _row_of_each(pool: PagePool, pages: Sequence[Page | None]) -> list[int]:
@@ -237,8 +253,10 @@ class StepTables(NamedTuple):
 
     page_table: Tensor  # (C, K) rows of the pool of memories; -1 for none
     page_time: Tensor  # (C, K) rows of maskmem_tpos_enc
+    page_factor: Tensor  # (C, K) fp32, of keys
     pointer_table: Tensor  # (C, P) rows of the pool of pointers; -1 for none
     distance: Tensor  # (C, P) frames from the current one to each pointer's
+    pointer_factor: Tensor  # (C, P) fp32
     span: Tensor  # (C,) what an object's distances are divided by; 0 for the model's
     read_states: Tensor  # (C,) rows of the pool of states; -1 for none
     written_pages: Tensor  # (C,) rows for the new memories
@@ -257,7 +275,9 @@ class StepTables(NamedTuple):
         for rows, columns in _shapes(shape):
             tables.append(integers[start : start + rows * columns].view(rows, columns))
             start += _aligned(rows * columns)
-        return cls(*tables[:4], *(column[:, 0] for column in tables[4:]))
+        made = cls(*tables[:6], *(column[:, 0] for column in tables[6:]))
+        factors = {name: getattr(made, name).view(torch.float32) for name in ("page_factor", "pointer_factor")}
+        return made._replace(**factors)
 
     @classmethod
     def integers(cls, shape: StepShape, tables: Sequence[Sequence[Sequence[int]]], pinned: bool = False) -> Tensor:
@@ -283,7 +303,7 @@ class StepTables(NamedTuple):
 
 def _shapes(shape: StepShape) -> list[tuple[int, int]]:
     C, K, P = shape
-    return [(C, K), (C, K), (C, P), (C, P), *[(C, 1)] * 5]
+    return [*[(C, K)] * 3, *[(C, P)] * 3, *[(C, 1)] * 5]
 
 
 def _aligned(count: int) -> int:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
+from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
-from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.tracking.unchanged_on_error import UnchangedOnError
 
@@ -197,6 +198,8 @@ def _commit(tracker: Tracker, tracked: TrackedObject, encoded: Mapping[ResultKey
     if tracker.options.clear_non_cond_mem_around_input:
         for frame in [*tracked.new_tracked, *tracked.new_conditioning]:
             tracked.forget_around(frame, tracker.clearing_distance)
+    if tracked.new_tracked or tracked.new_conditioning:
+        tracked.others.clear()
     for conditioning in (False, True):
         for frame in tracked.new_results(conditioning):
             results = tracked.results(conditioning)

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import BUCKETS
-from sam2fast.tracking.outputs import Output, TrackScores
+from sam2fast.tracking.outputs import Output, Pathways, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
-from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import open_frames
 
@@ -51,15 +52,18 @@ def propagate(
 ) -> Iterator[tuple[Any, ...]]:
     """One pass: yields the answers of ``propagate_in_video``, whose arguments these are, frame by frame.
 
+    With a strategy of several hypotheses all frames are tracked before the first is yielded.
+
     Raises:
         RuntimeError: an object's last prompt was removed meanwhile.
         VideoError: a frame cannot be read.
     """
     objects = dict(state.objects)
+    pathways = Pathways() if state.strategy.hypotheses > 1 else None
     for frame in with_progress(order, progress):
         objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
         if not objects:
-            return
+            break
         for obj_id, tracked in objects.items():
             if not tracked.conditioning:
                 raise no_prompt_error(obj_id)
@@ -68,10 +72,23 @@ def propagate(
             tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
             results, track_scores = track_frame(tracker, state, objects, frame, reverse)
             tracker.encode_ahead(state, objects.values(), remaining[1:], encode_ahead)
+        if pathways is not None:
+            pathways.add(frame, objects, results)
+            store_results(tracker, state, objects, frame, reverse, results)
+            continue
         masks = tracker.format_masks(state, track_scores.low_res_logits, output)
         scores = (track_scores,) if return_scores else ()
         store_results(tracker, state, objects, frame, reverse, results)
         yield (frame, _ids(state, objects), masks, *scores)
+    if pathways is None:
+        return
+    for frame in pathways.frames:
+        objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
+        if not objects:
+            return
+        track_scores = pathways.best(frame, objects, state.device)
+        masks = tracker.format_masks(state, track_scores.low_res_logits, output)
+        yield (frame, _ids(state, objects), masks, *((track_scores,) if return_scores else ()))
 
 
 def track_frame(

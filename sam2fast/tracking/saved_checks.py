@@ -2,14 +2,16 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sam2fast.kernels.memory_attention import MEANS
+from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import MemoryBank
-from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import TrackedObject, VideoState
 
 MEMORY_DTYPES = ("float64", "float32", "bfloat16", "float16")
 # Of an object's results; attributes of a TrackedObject.
@@ -58,7 +60,8 @@ def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame:
 def _check_object(
     tracked: TrackedObject, num_frames: int, bank: MemoryBank, has_memories: bool, record_size: int
 ) -> None:
-    frames = [t for entries in vars(tracked).values() for t in entries]
+    hypotheses = list(tracked.others.values())
+    frames = [t for entries in (*vars(replace(tracked, others={})).values(), *hypotheses) for t in entries]
     _expect(all(_is_count(t) and t < num_frames for t in frames), "it has other frames than the video")
     _expect(not tracked.conditioning.keys() & tracked.tracked.keys(), "a frame has two results")
     _expect(all(isinstance(reverse, bool) for reverse in tracked.reverse.values()), "a direction is no bool")
@@ -72,6 +75,10 @@ def _check_object(
     for kind in KINDS:
         for result in getattr(tracked, kind).values():
             _check_result(result, bank, has_memories and kind in KEPT, record_size)
+    for results in hypotheses:
+        _expect(not tracked.conditioning.keys() & results.keys(), "a frame has two results")
+        for result in results.values():
+            _check_result(result, bank, has_memories, record_size)
 
 
 def _check_result(result: FrameResult, bank: MemoryBank, has_memory: bool, record_size: int) -> None:

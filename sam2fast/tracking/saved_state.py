@@ -16,12 +16,13 @@ from torch import Tensor
 from sam2fast.io.atomic import atomic_path
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.features import FEATURES_KEPT
+from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.model_identity import model_facts
 from sam2fast.tracking.page_pool import PagePool
 from sam2fast.tracking.saved_checks import KINDS, MEMORY_DTYPES, check_restored
 from sam2fast.tracking.session_checks import check_kind
-from sam2fast.tracking.state import FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.strategies import Strategy, restored_strategy, saved_strategy
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
@@ -160,7 +161,8 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
         tensors.update({f"{number}.points.{frame}.{name}": value.cpu().contiguous() for name, value in clicks.items()})
     for frame, mask in tracked.masks.items():
         tensors[f"{number}.masks.{frame}"] = mask.cpu().contiguous()
-    results, pages = {}, {}
+    results: dict[str, list[int]] = {}
+    pages: dict[str, list[int]] = {}
     for kind in KINDS:
         frames: dict[int, FrameResult] = getattr(tracked, kind)
         results[kind] = list(frames)  # in their order, which is that of the sums over them
@@ -168,8 +170,18 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
         if frames:
             stacked = _stacked(state.bank, list(frames.values()))
             tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
+    others = {id(r): r for tracked_in in tracked.others.values() for r in tracked_in.values()}
+    for result in tracked.tracked.values():
+        others.pop(id(result), None)
+    if others:
+        stacked = _stacked(state.bank, list(others.values()))
+        tensors.update({f"{number}.others.{name}": value for name, value in stacked.items()})
+        pages["others"] = [len(result.memory or ()) for result in others.values()]
+    places = {key: i for i, key in enumerate(others)}  # those of the best hypothesis are at None
+    hypotheses = [[[t, places.get(id(r))] for t, r in results.items()] for _, results in sorted(tracked.others.items())]
     return {
         "id": _json_id(obj_id),
+        **({"hypotheses": hypotheses} if hypotheses else {}),
         "reverse": [list(entry) for entry in tracked.reverse.items()],  # lists, as they come back from JSON
         "points": list(tracked.points),
         "masks": list(tracked.masks),
@@ -279,7 +291,13 @@ def _unpacked_object(
         for frame in entry["points"]
     }
     masks = {frame: tensors[f"{number}.masks.{frame}"] for frame in entry["masks"]}
-    return TrackedObject(points=points, masks=masks, reverse=dict(entry["reverse"]), **results)
+    pages_of_others = entry["pages"].get("others", ()) if "pages" in entry else ()
+    stored = list(_results(f"{number}.others", pages_of_others, tensors))
+    others = {
+        i: {t: results["tracked"][t] if place is None else stored[place] for t, place in hypothesis}
+        for i, hypothesis in enumerate(entry.get("hypotheses", ()), 1)
+    }
+    return TrackedObject(points=points, masks=masks, reverse=dict(entry["reverse"]), others=others, **results)
 
 
 def _results(prefix: str, pages: Sequence[int], tensors: Mapping[str, Tensor]) -> Iterator[FrameResult]:

@@ -2,109 +2,26 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking.features import FeatureCache
-from sam2fast.tracking.memory_bank import Memory, MemoryBank
+from sam2fast.tracking.frame_result import FrameResult
+from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies import SAM2, Strategy
-from sam2fast.utils.async_copies import AsyncHostCopy
 from sam2fast.utils.thread_guard import CallGuard
 from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-class FrameCopies(NamedTuple):
-    """Results of N objects on one frame, which are being copied to the CPU."""
-
-    masks: AsyncHostCopy  # (N, 1, h, w)
-    ious: AsyncHostCopy  # (N, 1)
-    scores: AsyncHostCopy  # (N, 1)
-    records: AsyncHostCopy | None  # (N, record_size); None if the strategy records nothing
-
-
-class FrameResult:
-    """One object's result on one frame; the small tensors are on the CPU, or are being copied there.
-
-    Attributes:
-        pointer: the object pointer.
-        memory: None until the prompt is committed.
-        state: what the session's strategy knew of the object after the frame, if it keeps anything.
-    """
-
-    __slots__ = ("_copies", "_record", "_tensors", "memory", "pointer", "state")
-
-    def __init__(
-        self,
-        mask: Tensor,
-        iou: Tensor,
-        score: Tensor,
-        pointer: Page,
-        memory: Memory | None,
-        state: Page | None = None,
-        record: Tensor | None = None,
-    ) -> None:
-        self._tensors: tuple[Tensor, Tensor, Tensor] | None = (mask, iou, score)
-        self._copies: tuple[FrameCopies, int] | None = None
-        self._record = record
-        self.pointer, self.memory, self.state = pointer, memory, state
-
-    @classmethod
-    def arriving(
-        cls, copies: FrameCopies, row: int, pointer: Page, memory: Memory | None, state: Page | None = None
-    ) -> "FrameResult":
-        """The result in row ``row`` of copies that may still be in flight."""
-        result = cls.__new__(cls)
-        result._tensors, result._copies, result._record = None, (copies, row), None
-        result.pointer, result.memory, result.state = pointer, memory, state
-        return result
-
-    @property
-    def mask(self) -> Tensor:
-        """``(1, 1, h, w)`` fp32 low-resolution logits, holes filled."""
-        return self.arrived()[0]
-
-    @property
-    def iou(self) -> Tensor:
-        """``(1, 1)`` predicted."""
-        return self.arrived()[1]
-
-    @property
-    def score(self) -> Tensor:
-        """``(1, 1)`` logit of the object's presence."""
-        return self.arrived()[2]
-
-    @property
-    def record(self) -> Tensor:
-        """``(1, record_size)``: what the session's strategy recorded of the frame."""
-        self.arrived()
-        return torch.zeros(1, 0, device="cpu") if self._record is None else self._record
-
-    def with_memory(self, memory: Memory) -> "FrameResult":
-        """The same result with its memory."""
-        return FrameResult(*self.arrived(), self.pointer, memory, self.state, self._record)
-
-    def arrived(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask, IoU and score; waits for them once."""
-        if self._tensors is None:
-            assert self._copies is not None
-            copies, row = self._copies
-            # Clones: views would keep the results of all objects alive as long as one of them.
-            mask, iou, score = (copy.row(row).float() for copy in copies[:3])
-            if copies.records is not None:
-                self._record = copies.records.row(row)
-            self._tensors, self._copies = (mask, iou, score), None
-        return self._tensors
 
 
 @dataclass
@@ -121,6 +38,14 @@ class TrackedObject:
     new_tracked: dict[int, FrameResult] = field(default_factory=dict)
     # Frames that a propagation visited, and whether it went backwards.
     reverse: dict[int, bool] = field(default_factory=dict)
+    # What ``tracked`` is in the object's other hypotheses, by their number from 1; ``tracked`` is the best one's. A
+    # number without an entry is equal to the best one.
+    others: dict[int, dict[int, FrameResult]] = field(default_factory=dict)
+
+    def hypotheses(self, count: int) -> list["TrackedObject"]:
+        """The object in each of ``count`` hypotheses, the best one first, which is the object itself."""
+        others = (self.others.get(i, self.tracked) for i in range(1, count))
+        return [self, *(replace(self, tracked=tracked, others={}) for tracked in others)]
 
     def is_initial(self, frame: int) -> bool:
         """Whether a prompt on the frame is an initial one, rather than a correction that attends to memories."""
@@ -156,16 +81,33 @@ class TrackedObject:
 
     def keep_tracked(self, frame: int, result: FrameResult, max_history: int | None) -> None:
         """Stores a tracked frame and forgets the oldest beyond ``max_history``."""
-        self.tracked.pop(frame, None)  # so that it becomes the newest
-        self.tracked[frame] = result
+        if result.others:
+            if self.tracked.get(frame) is not result:
+                self._branch(frame, result)
+            result.others = ()
+        elif self.tracked.get(frame) is not result:
+            self.tracked.pop(frame, None)  # so that it becomes the newest
+            self.tracked[frame] = result
         if max_history is not None:
-            for old in list(self.tracked)[: max(0, len(self.tracked) - max_history)]:
-                del self.tracked[old]
+            for tracked in self._histories():
+                for old in list(tracked)[: max(0, len(tracked) - max_history)]:
+                    del tracked[old]
+
+    def _branch(self, frame: int, result: FrameResult) -> None:
+        """Each hypothesis becomes the one that it continues, with its result on the frame."""
+        rows = (result, *result.others)
+        before = [o.tracked for o in self.hypotheses(len(rows))]
+        after = [{**{t: r for t, r in before[row.parent].items() if t != frame}, frame: row} for row in rows]
+        vars(self).update(tracked=after[0], others=dict(enumerate(after[1:], 1)))  # at once: Ctrl-C may come
+
+    def _histories(self) -> list[dict[int, FrameResult]]:
+        return [self.tracked, *self.others.values()]
 
     def forget_around(self, frame: int, distance: int) -> None:
         """Drops tracked results up to ``distance`` frames away; that of the frame itself stays."""
-        for near in [t for t in self.tracked if t != frame and abs(t - frame) <= distance]:
-            del self.tracked[near]
+        for results in self._histories():
+            for near in [t for t in results if t != frame and abs(t - frame) <= distance]:
+                del results[near]
 
     def forget_unreachable(self, frame: int, rules: MemoryRules, kept: Collection[int]) -> None:
         """Drops what neither a prompt on the frame nor any later frame can use; for streams, which never go back.
@@ -174,8 +116,9 @@ class TrackedObject:
             kept: tracked frames that can be attended to.
         """
         oldest = frame - rules.reach
-        for tracked in [t for t in self.tracked if t not in kept and t != frame]:
-            del self.tracked[tracked]
+        for results in self._histories():
+            for tracked in [t for t in results if t not in kept and t != frame]:
+                del results[tracked]
         for past in (self.points, self.masks, self.reverse):
             for t in [t for t in past if t < frame]:
                 del past[t]
@@ -190,12 +133,15 @@ class TrackedObject:
         for prompts in (self.points, self.masks, self.new_conditioning, self.new_tracked):
             prompts.pop(frame, None)
         if frame in self.conditioning:
+            self.others.clear()
             self.tracked[frame] = self.conditioning.pop(frame)
             self.reverse.pop(frame, None)
 
     def copy(self) -> "TrackedObject":
         """Another object with the same prompts and results."""
-        return TrackedObject(**{name: dict(entries) for name, entries in vars(self).items()})
+        copied = TrackedObject(**{name: dict(entries) for name, entries in vars(self).items()})
+        copied.others = {i: dict(tracked) for i, tracked in self.others.items()}
+        return copied
 
     def clear(self) -> None:
         """Forgets all prompts and results."""

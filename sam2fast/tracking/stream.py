@@ -152,7 +152,8 @@ class VideoStream:
         store_results(tracker, state, objects, index, False, results)
         rules = tracker.rules(state)
         for tracked in objects.values():
-            kept = state.strategy.keep(history_of(state, tracked, index, False, rules))
+            hypotheses = tracked.hypotheses(state.strategy.hypotheses)
+            kept = {t for one in hypotheses for t in state.strategy.keep(history_of(state, one, index, False, rules))}
             tracked.forget_unreachable(index, rules, kept)
         return StreamResult(index, list(objects), masks, scores)
 

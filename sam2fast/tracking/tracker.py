@@ -33,11 +33,12 @@ from sam2fast.tracking.eager_runner import (
     written,
 )
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
+from sam2fast.tracking.frame_result import FrameResult, best_with_others
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
-from sam2fast.tracking.state import AsDict, FrameResult, TrackedObject, VideoState
+from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.tracking.strategies.decision import Decision
 from sam2fast.utils.async_copies import copy_to_device
@@ -47,7 +48,8 @@ _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Called with the selections of a step before it is computed: session, objects, frame, reverse, selections.
+# Called with the selections of a step before it is computed: session, objects, frame, reverse, selections. Of several
+# hypotheses only the best is the session's object itself.
 SelectionWatch: TypeAlias = Callable[[VideoState, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
 
 
@@ -184,10 +186,11 @@ class Tracker:
             approximations = self.options.approximations
         model = self.model
         strategy = (self.options.strategy if strategy is None else strategy).for_model(model)
+        per_object = strategy.state_size, strategy.hypotheses
         return VideoState(
             frames,
             FeatureCache(frames, model.device, features_kept, approximations.still_frames),
-            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations), strategy.state_size),
+            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations), *per_object),
             OpenedWith(model),
             offload_video_to_cpu,
             offload_state_to_cpu,
@@ -297,15 +300,20 @@ class Tracker:
             reverse: tracking goes backwards in time.
 
         Returns:
-            The results, which are being copied to the CPU, and the same masks and scores on the device.
+            The results, which are being copied to the CPU, and the same masks and scores on the device; of several
+            hypotheses the best, with the others.
         """
         bank = state.bank
         bank.begin_step()
         (features,) = self._features(state, [frame])
         rules = self.rules(state)
-        attended = self.select(state, objects, frame, reverse, rules)
+        each = state.strategy.hypotheses
+        hypotheses = [one for o in objects for one in o.hypotheses(each)]
+        attended = self.select(state, hypotheses, frame, reverse, rules)
         video = state.num_frames, self.fill_hole_area(state), state.strategy, state.video_size
-        return build_results(bank, self.runner.step(self.model, StepInput(bank, features, attended, rules, *video)))
+        step = self.runner.step(self.model, StepInput(bank, features, attended, rules, *video))
+        results, scores = build_results(bank, step)
+        return best_with_others(results, each), TrackScores(*(x[::each] for x in scores))
 
     def fill_hole_area(self, state: VideoState) -> float:
         """The setting, or what the session's strategy has instead."""
@@ -336,7 +344,7 @@ class Tracker:
             selections = [Selection(one.memories, one.pointers) for one in chosen]
             self.options.selection_watch(state, objects, frame, reverse, selections)
         return [
-            attended_pages(state.bank, o, one, rules, o.state_before(frame, reverse))
+            attended_pages(state.bank, o, one, rules, o.state_before(frame, reverse), state.strategy.has_factors)
             for o, one in zip(objects, chosen, strict=True)
         ]
 

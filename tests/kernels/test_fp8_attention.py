@@ -178,8 +178,8 @@ def test_the_dispatcher_uses_the_kernels(triton_device):
         assert launches["memory_attention"] == before + 1
     assert relative_error(emulated, actual) < CLOSE
     query, memory, *rest = arguments
-    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory))
-    torch.library.opcheck(memory_attention_operator, (query, *memory, *rest, True))
+    memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory[:8]))
+    torch.library.opcheck(memory_attention_operator, (query, *memory[:8], *rest, True))
 
 
 @torch.no_grad()

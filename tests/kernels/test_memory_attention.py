@@ -69,6 +69,22 @@ def test_memory_attention(compute, shared, heads, is_pooled):
     assert torch.equal(actual[2], weights[3].expand(16, -1))
 
 
+@pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
+@pytest.mark.parametrize("is_pooled", [False, True], ids=["maps", "quarters and means"])
+@torch.no_grad()
+def test_factors_of_keys(compute, is_pooled):
+    """A factor of 1 changes no bit."""
+    memory = memory_of_kinds(7, 1, 0, 12) if is_pooled else memory_of(3, 1, 0, 5)
+    query, weights = random_map(4, 2, 16, 12), weights_of(12, 8, 2)
+    rope = rope_of_kinds(4, 12) if is_pooled else axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
+    shape = 4, memory.page_table.shape[1] + memory.pointers.shape[1]
+    plain = compute(query, memory, *weights, *rope)
+    assert torch.equal(plain, compute(query, memory._replace(key_factors=torch.ones(shape)), *weights, *rope))
+    weighted = memory._replace(key_factors=1 + random_map(*shape).tanh() / 2)
+    actual = compute(query, weighted, *weights, *rope)
+    assert relative_error(written_out(query, weighted, *weights, *rope), actual) < 1e-5 < relative_error(plain, actual)
+
+
 @torch.no_grad()
 def test_memory_attention_of_many_blocks():
     """More keys and queries than one block of scores, and scores that overflow without an online softmax."""

@@ -138,7 +138,7 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     compiled = torch.compile(attention.attend, backend=counter, fullgraph=True)
     before = launches["memory_attention"]
     for filled in (1, 2, 5, 7):
-        memory = AttendedMemory(*(x.to(triton_device) for x in memory_of(filled, 7, 64)))
+        memory = AttendedMemory(*(x.to(triton_device) for x in memory_of(filled, 7, 64)[:8]))
         torch.testing.assert_close(
             compiled(features, position, memory), attention.attend(features, position, memory), rtol=1e-4, atol=1e-4
         )

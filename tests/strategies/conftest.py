@@ -45,8 +45,9 @@ def track(predictor, frames, monkeypatch):
         attended = {}
 
         def watch(state, objects, frame, reverse, selections):
-            places = [list(map(id, state.objects.values())).index(id(o)) for o in objects]
-            attended.update({(frame, obj): one for obj, one in zip(places, selections, strict=True)})
+            places = {id(o): obj for obj, o in enumerate(state.objects.values())}
+            given = zip(objects, selections, strict=True)  # also of other hypotheses than the best
+            attended.update({(frame, places[id(o)]): one for o, one in given if id(o) in places})
 
         monkeypatch.setattr(predictor, "selection_watch", watch)
         monkeypatch.setattr(predictor, "fast", fast)

@@ -60,7 +60,7 @@ def test_objects_of_a_batch_equal_each_alone(strategy, track):
 
 
 def test_a_stream_gives_the_bits_of_a_session(strategy, track, predictor):
-    """And keeps few frames."""
+    """And keeps few frames. With several hypotheses it does not know which will be the best, but on the last frame."""
     count = 30  # the first object is away for some of them
     offline = track(strategy, PROMPTS, count)
     with predictor.open_stream(strategy=strategy) as stream:
@@ -69,9 +69,9 @@ def test_a_stream_gives_the_bits_of_a_session(strategy, track, predictor):
             if t == 0:
                 for obj, prompt in enumerate(PROMPTS):
                     stream.add_new_points_or_box(obj, **prompt)
-            else:
+            elif stream._state.strategy.hypotheses == 1 or t == count - 1:
                 assert torch.equal(result.masks, offline.logits[t]), t
-        assert max(len(o.tracked) for o in stream._state.objects.values()) <= 26
+        assert max(len(o.tracked) for o in stream._state.objects.values()) <= (26 if strategy != "sam2long" else 3 * 16)
 
 
 def test_a_session_goes_on_where_it_was_saved(strategy, track, predictor, frames, tmp_path):
@@ -173,7 +173,7 @@ def test_modules_of_ones_own_are_called_object_by_object(strategy, track, predic
     hook = predictor.sam_mask_decoder.register_forward_hook(lambda *args: calls.append(args))
     found = track(strategy, PROMPTS, 6)
     hook.remove()
-    assert len(calls) == 2 * 6
+    assert len(calls) == 2 + 2 * 5 * found.session.strategy.hypotheses
     for t in expected.logits:
         assert relative_error(expected.logits[t], found.logits[t]) <= 1e-4
 

@@ -42,11 +42,11 @@ def memory_of_kinds(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, 
 
 
 def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
-    return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory))
+    return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory[:8]))
 
 
 def on_cpu(*values):
-    return [AttendedMemory(*(x.cpu() for x in v)) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
+    return [AttendedMemory(*(x.cpu() for x in v[:8])) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
 
 
 def rope_of_kinds(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,20 +76,24 @@ def written_out(
     width = value_weight.shape[0] // heads
     out = torch.zeros(len(memory.page_table), heads, N, width, dtype=torch.float64)
     out += value_bias.double().view(heads, 1, width)  # of an object without memory
+    K, L = memory.page_table.shape[1], memory.pointers.shape[1]
+    factors = torch.ones(len(out), K + L) if memory.key_factors is None else memory.key_factors
     for b, (table, time) in enumerate(zip(memory.page_table.tolist(), memory.page_time.tolist(), strict=True)):
+        of_pages, of_pointers = factors[b].double().split([K, L])
         for head in range(heads):
             rows = slice(head * d, (head + 1) * d)
             keys, values = [], []
-            for page, t in zip(table, time, strict=True):
+            for page, t, factor in zip(table, time, of_pages, strict=True):
                 if page >= 0:
                     tokens, first = memory.pages[page].double(), t // T * n
                     encoded = tokens + memory.position_encoding[first : first + n] + memory.time_encoding[t % T]
                     for _ in range(4 if t // T == 4 else 1):
-                        keys.append(rotate(encoded @ weight[rows].double().T + bias[rows], first))
+                        keys.append(rotate(factor * encoded @ weight[rows].double().T + bias[rows], first))
                         values.append(tokens)
             chosen = memory.pointer_valid[b]
             pointers = memory.pointers[b, chosen].double()
-            keys.append((pointers + memory.pointer_encoding[b, chosen]) @ weight[rows].double().T + bias[rows])
+            encoded = of_pointers[chosen, None] * (pointers + memory.pointer_encoding[b, chosen])
+            keys.append(encoded @ weight[rows].double().T + bias[rows])
             values.append(pointers)
             key, value = torch.cat(keys), torch.cat(values)
             if len(key):

@@ -43,11 +43,11 @@ def predictor(cuda, made):
     made[1].release_recordings()
 
 
-def check(predictor, found):
+def check(predictor, found, *allowed):
     """Every frame went by recordings, and none of them waited."""
     assert found and not predictor._runners.graphs.failed
     for seen in found:
-        seen.check()
+        seen.check(*allowed)
         assert seen.replays == 2, "one encoding and one step"
 
 
@@ -65,6 +65,14 @@ def test_strategies(cuda, predictor, strategy):
     predictor.strategy = strategy
     check(predictor, steady_frames(cuda, predictor, 3, 2))
     check(predictor, steady_steps(cuda, predictor, 3, 2))
+    predictor.strategy = "sam2"
+
+
+def test_hypotheses(cuda, predictor):
+    """Each frame ends with the one wait for the hypotheses that go on. A pass is tracked before it is yielded."""
+    predictor.strategy = "sam2long"
+    check(predictor, steady_steps(cuda, predictor, 3, 2), ("waits", "async_copies.py"))
+    steady_frames(cuda, predictor, 3, 2)[-1].check()
     predictor.strategy = "sam2"
 
 

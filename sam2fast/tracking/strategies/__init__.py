@@ -9,6 +9,7 @@ from sam2fast.tracking.strategies.confident import Confident
 from sam2fast.tracking.strategies.d4sm import D4sm
 from sam2fast.tracking.strategies.dam4sam import Dam4Sam
 from sam2fast.tracking.strategies.sam2 import Sam2
+from sam2fast.tracking.strategies.sam2long import Sam2Long
 from sam2fast.tracking.strategies.samurai import Samurai
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "KeptResult",
     "MaskCandidates",
     "Sam2",
+    "Sam2Long",
     "Samurai",
     "Strategy",
 ]
@@ -29,6 +31,7 @@ __all__ = [
 STRATEGIES: Mapping[str, type[Strategy]] = {
     "sam2": Sam2,
     "samurai": Samurai,
+    "sam2long": Sam2Long,
     "confident": Confident,
     "dam4sam": Dam4Sam,
     "d4sm": D4sm,

@@ -36,6 +36,7 @@ class Decided(NamedTuple):
     state: Tensor | None = None  # (B, state_size) float64, which the next frame receives; None: as it was
     record: Tensor | None = None  # (B, record_size), which the host can read later; None: zeros
     as_prompt: Tensor | None = None  # (B, 1) bool: the memory is encoded from the binary mask, as a prompt's
+    parent: Tensor | None = None  # (B, 1) int64: the hypothesis of the object that each row continues; None: its own
 
 
 class KeptResult(Protocol):
@@ -112,6 +113,7 @@ class Attended(NamedTuple):
     memories: list[tuple[int, int]]  # frame, row of the model's maskmem_tpos_enc
     pointers: list[tuple[int, int]]  # frame, distance
     span: int | None = None  # what distances are divided by; None: the model's, of the video's length
+    factors: tuple[list[float], list[float]] | None = None  # of keys: of each memory, and of each pointer; None: 1
 
 
 class Strategy:
@@ -129,6 +131,7 @@ class Strategy:
         state_size: how many numbers the strategy keeps of an object on the device.
         record_size: how many numbers it records of each frame for :meth:`attend`.
         has_span: whether :meth:`attend` says what distances are divided by.
+        has_factors: whether :meth:`attend` weights keys.
         at_video_size: whether :meth:`choose` depends on the size of the video.
     """
 
@@ -137,12 +140,23 @@ class Strategy:
     state_size: ClassVar[int] = 0
     record_size: ClassVar[int] = 0
     has_span: ClassVar[bool] = False
+    has_factors: ClassVar[bool] = False
     at_video_size: ClassVar[bool] = False
 
     @property
     def decides(self) -> bool:
         """Whether it takes part in the step on the device."""
         return type(self).choose is not Strategy.choose or self.presence != 0
+
+    @property
+    def hypotheses(self) -> int:
+        """How many hypotheses of each object are tracked on frames without a prompt.
+
+        With several, so many rows of :meth:`choose` are one object's, each with a history of its own, and it decides
+        which of them each row continues; the first number of the record is that ``parent`` again. The first row is the
+        best: its masks are shown, in a stream at once, and otherwise when the pass ends. A prompt continues it alone.
+        """
+        return 1
 
     def for_model(self, model: "SAM2Base") -> "Strategy":
         """The same strategy with settings that depend on the model."""
@@ -152,7 +166,7 @@ class Strategy:
         """Chooses each object's mask on one frame.
 
         It runs on the device, and may be recorded: shapes and operations must not depend on values, and nothing may be
-        read back. Rows are objects, which do not influence each other.
+        read back. Rows are objects, which do not influence each other, or hypotheses of objects, unless prompted.
 
         Args:
             state: ``(B, state_size)`` float64, of the neighbour; zeros where there is none, and on a prompt.

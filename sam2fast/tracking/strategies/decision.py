@@ -1,7 +1,5 @@
 """A strategy's part in one step on the device."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -10,6 +8,8 @@ from sam2fast.tracking.strategies.base import Decided, MaskCandidates, Strategy
 
 class Decision:
     """Calls a strategy when the decoder has predicted the candidates of a step, and keeps what it decided.
+
+    It is a :class:`~sam2fast.modeling.mask_selection.HypothesisSelection`.
 
     Args:
         strategy: that takes part in steps on the device.
@@ -31,6 +31,7 @@ class Decision:
         self.strategy, self.state, self._prompt = strategy, state, (prompted, conditioning)
         self._sizes = image_size, video_size if strategy.at_video_size else (0, 0)
         self._decided: Decided | None = None
+        self.parents: Tensor | None = None
 
     @property
     def presence(self) -> float:
@@ -38,7 +39,7 @@ class Decision:
         return self.strategy.presence
 
     def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
-        """The chosen candidates ``(B, 1)``, as a :class:`~sam2fast.modeling.mask_selection.MaskSelection`."""
+        """The chosen candidates ``(B, 1)``."""
         candidates = MaskCandidates(masks, ious.float(), scores.float(), *self._prompt, *self._sizes)
         decided = self.strategy.choose(candidates, self.state)
         for name, found, shape in (
@@ -46,6 +47,7 @@ class Decision:
             ("state", decided.state, (self.strategy.state_size,)),
             ("record", decided.record, (self.strategy.record_size,)),
             ("as_prompt", decided.as_prompt, (1,)),
+            ("parent", decided.parent, (1,)),
         ):
             if found is not None and found.shape != (len(ious), *shape):
                 raise ValueError(
@@ -53,23 +55,14 @@ class Decision:
                     f"expected {(len(ious), *shape)}"
                 )
         self._decided = decided
+        if decided.parent is not None:
+            rows = torch.arange(len(ious), device=ious.device)
+            self.parents = rows - rows % self.strategy.hypotheses + decided.parent[:, 0]
         return decided.candidate
-
-    def rows(self) -> list["Decision"]:
-        """One decision for each object, for a model that predicts them one by one; see :meth:`join`."""
-        return [Decision(self.strategy, x, *self._sizes, *self._prompt) for x in self.state.split(1)]
-
-    def join(self, rows: Sequence["Decision"]) -> None:
-        """Takes over what was decided for the objects one by one."""
-        made = [row._decided for row in rows if row._decided is not None]
-        if len(made) == len(self.state):
-            _, *others = ([x for x in part if x is not None] for part in zip(*made, strict=True))
-            candidate = torch.cat([one.candidate for one in made])
-            self._decided = Decided(candidate, *(torch.cat(part) if part else None for part in others))
 
     def outcome(self) -> Decided:
         """What was decided, without None for states and records; as before where no mask was predicted."""
-        candidate, state, record, as_prompt = self._decided or Decided(self.state[:, :0].long())
+        candidate, state, record, as_prompt, _ = self._decided or Decided(self.state[:, :0].long())
         count = len(self.state)
         if record is None:
             record = self.state.new_zeros(count, self.strategy.record_size)

@@ -1,0 +1,168 @@
+"""SAM2Long against its plain implementation, on random histories and on a clip; and what its pathways take."""
+
+import numpy as np
+import pytest
+import torch
+from plain_strategies import PlainSam2Long
+from plain_tracker import run
+from strategy_histories import random_history
+from strategy_recordings import FRAMES, RECIPES, strategy_clip
+
+from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.research import attention_maps
+from sam2fast.tracking.frame_result import FrameResult, best_with_others
+from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.state import TrackedObject
+from sam2fast.tracking.strategies import History, MaskCandidates, Sam2Long
+from sam2fast.utils.testing import relative_error
+
+
+class NoFactors(Sam2Long):
+    def attend(self, history):
+        return super().attend(history)._replace(factors=None)
+
+
+RULES = MemoryRules(7, 1, -1, True, 16, True, True)
+NOTHING = torch.zeros(1, 1, 2, 2)
+
+
+def result_of(iou, score, record):
+    numbers = (torch.tensor([[float(x)]]) for x in (iou, score, record))
+    iou, score, record = numbers
+    return FrameResult(NOTHING, iou, score, Page(), None, None, record)
+
+
+def with_factors(entries, factors):
+    """In any order."""
+    return {one: pytest.approx(f) for one, f in zip(entries, factors or [1.0] * len(entries), strict=True)}
+
+
+def found_on(strategy, frame, frames, tracked):
+    history = History(frame, False, frames, tracked.conditioning, tracked.tracked, RULES, {})
+    attended, span = strategy.attend(history), min(frames, 16) - 1
+    of_memories, of_pointers = attended.factors or (None, None)
+    pointers = [(t, d / span) for t, d in attended.pointers]
+    return with_factors(attended.memories, of_memories), with_factors(pointers, of_pointers)
+
+
+def expected_on(plain, frame, path):
+    one = plain.attend(frame, path)
+    return with_factors(one.memories, one.memory_factors), with_factors(one.pointers, one.pointer_factors)
+
+
+def store(strategy, frame, frames, tracked, results, as_stream):
+    tracked.keep_tracked(frame, best_with_others(results, len(results))[0], None)
+    assert not results[0].others
+    if as_stream:
+        paths = tracked.hypotheses(len(results))
+        histories = [History(frame, False, frames, o.conditioning, o.tracked, RULES, {}) for o in paths]
+        tracked.forget_unreachable(frame, RULES, {t for one in histories for t in strategy.keep(one)})
+        assert all(len(one.tracked) <= 2 + 15 * len(paths) for one in paths)
+
+
+@pytest.mark.parametrize(
+    "strategy", [Sam2Long(), Sam2Long(memory_iou=0.3, uncertainty=1.0), Sam2Long(paths=2), Sam2Long(paths=1)], ids=str
+)
+def test_plain_decisions_and_memories_on_random_histories(strategy):
+    """Of many objects at once, also with no more than what a stream keeps."""
+    count, frames, paths, rng = 16, 60, strategy.paths, np.random.default_rng(0)
+    plain = [PlainSam2Long(frames, paths, strategy.memory_iou, strategy.uncertainty) for _ in range(count)]
+    histories = [[random_history(100 * i + p, frames) for p in range(paths)] for i in range(count)]
+    prompted, uncertain, differing = {0: result_of(0.9, 5, 0)}, 0, 0
+    objects = [[TrackedObject(conditioning=dict(prompted)) for _ in range(2)] for _ in plain]
+    state = torch.zeros(count * paths, strategy.state_size, dtype=torch.float64)
+    for i, one in enumerate(plain):
+        one.prompt(0)
+        assert found_on(strategy, 1, frames, objects[i][0]) == expected_on(one, 1, 0)
+    for t in range(1, frames):
+        # Often the same of all pathways, which are equal at first.
+        given = [[one[p if rng.random() < 0.6 else 0][t] for p in range(paths)] for one in histories]
+        rows = [decoded for one in given for decoded in one]
+        ious = torch.from_numpy(np.stack([d.ious for d in rows]))
+        scores, masks = torch.tensor([[d.score] for d in rows]), torch.zeros(len(rows), 3, 1, 1)
+        made = strategy.choose(MaskCandidates(masks, ious, scores, False, False, 64, (1, 1)), state)
+        state = made.state
+        found = torch.cat([made.parent, made.candidate], dim=1).view(count, paths, 2).tolist()
+        for i, one in enumerate(plain):
+            kept = one.track(t, given[i]) if t > 1 else one.track(t, given[i][:1]) * paths
+            assert found[i] == list(map(list, kept)), (i, t)
+            assert state.view(count, paths, 2)[i, :, 0].tolist() == pytest.approx(one.totals, rel=1e-12)
+            uncertain += t > 1 and max(abs(d.score) for d in given[i]) <= strategy.uncertainty
+            differing += len({str(history) for history in one.histories}) > 1
+            for tracked, as_stream in zip(objects[i], (False, True), strict=True):
+                results = [result_of(given[i][p].ious[j], given[i][p].score, p) for p, j in kept]
+                store(strategy, t, frames, tracked, results, as_stream)
+                for p, path in enumerate(tracked.hypotheses(paths)):
+                    assert found_on(strategy, t + 1, frames, path) == expected_on(one, t + 1, p), (i, t, p)
+    for one, (tracked, _) in zip(plain, objects, strict=True):
+        shown = [(t, *one.records[t][slot]) for t, slot in one.finish().items()]
+        assert [(t, float(r.iou), float(r.score)) for t, r in tracked.tracked.items()] == shown
+    assert uncertain > 50 and (differing > 100 or paths == 1)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(("weights", "obj"), [("d4sm", 0), ("samurai_click", 1)])
+def test_plain_implementation_on_a_clip(weights, obj, fast, predictor, official, frames, track):
+    recipe, prompt, count = RECIPES[weights], RECIPES["samurai_box"].prompt_of(obj), 16
+    recipe.weights(predictor)
+    recipe.weights(official)
+    plain = run(official, frames, PlainSam2Long(FRAMES), count, **prompt)
+    found = track("sam2long", [prompt], count, fast)
+    for t in range(count):
+        assert relative_error(plain.masks[t], found.logits[t][0, 0]) <= 1e-4, t
+    for t, expected in enumerate(plain.attended, 1):
+        assert sorted(found.attended[t, 0].memories) == sorted(expected[0].memories), t
+        assert sorted(found.attended[t, 0].pointers) == sorted((f, round(15 * d)) for f, d in expected[0].pointers), t
+    # The best pathway was often another one before.
+    assert sum(kept[0][0] > 0 for kept in plain.decided) > 1
+
+
+def test_memory_attention_of_ones_own(predictor, track):
+    """Is called for each hypothesis, and sees factors in the encodings; attention maps are those of the best."""
+    RECIPES["d4sm"].weights(predictor)
+    prompts, calls = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)], []
+    expected = track("sam2long", prompts, 8)
+    hook = predictor.memory_attention.register_forward_hook(lambda *args: calls.append(args))
+    found = track("sam2long", prompts, 8)
+    hook.remove()
+    assert len(calls) == 7 * 2 * 3
+    for t in expected.logits:
+        assert relative_error(expected.logits[t], found.logits[t]) <= 1e-4
+    plain = track(NoFactors(), prompts, 8)
+    assert relative_error(expected.logits[7], plain.logits[7]) > 1e-3
+
+
+def test_attention_maps_are_of_the_best_hypothesis(predictor, frames):
+    RECIPES["d4sm"].weights(predictor)
+    state = predictor.init_state(str(frames), strategy="sam2long")
+    for obj in (0, 1):
+        predictor.add_new_points_or_box(state, 0, obj, **RECIPES["samurai_box"].prompt_of(obj))
+    with attention_maps(predictor, layers=[0], frames=[3], queries=[(0, 0)]) as maps:
+        list(predictor.propagate_in_video(state, max_frame_num_to_track=4, progress=False))
+    assert [one.obj_id for one in maps] == [0, 1]
+    assert all([c.frame for c in one.columns] == [0, 2, 1, 0, 2] for one in maps)
+
+
+@pytest.mark.parametrize("frames", [80, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_stream_keeps_few_pages(frames, predictor):
+    """Those of pathways that ended are freed."""
+    RECIPES["samurai_click"].weights(predictor)
+    clip, seen = strategy_clip(), []
+    with predictor.open_stream(strategy=Sam2Long(uncertainty=100.0)) as stream:
+        for t in range(frames):
+            stream.step(clip[t % len(clip)], output="bits")
+            if t == 0:
+                stream.add_new_points_or_box(0, **RECIPES["samurai_box"].prompt_of(0))
+            state = stream._state
+            (tracked,) = state.objects.values()
+            kept = {id(r) for one in tracked.hypotheses(3) for r in one.tracked.values()}
+            pools = [pool for pool in (state.bank.memories, state.bank.pointers, state.bank.states) if pool is not None]
+            pages = [sum(owner is not None and owner() is not None for owner in pool._owners) for pool in pools]
+            seen.append((len(kept), max(pages), max(len(pool.data) for pool in pools)))
+    results, pages, rows = map(max, zip(*seen, strict=True))
+    assert 17 < results <= 3 * 17 and pages <= results + 1 and rows <= 256
+
+
+def test_there_is_a_pathway():
+    with pytest.raises(ValueError, match="paths is 0; expected 1 or more"):
+        Sam2Long(0)
