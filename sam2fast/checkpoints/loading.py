@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 VIDEO_ONLY = (
     "memory_attention",
     "memory_encoder",
+    "spatial_perceiver",
     "mask_downsample",
     "obj_ptr_proj",
     "obj_ptr_tpos_proj",

@@ -107,4 +107,4 @@ def _output(state: VideoState, result: FrameResult, positions: list[Tensor]) -> 
 
 
 def _blank(layout: MemoryLayout) -> Tensor:
-    return torch.zeros(1, layout.channels, layout.side, layout.side, device=layout.device)
+    return torch.zeros(1, layout.channels, *layout.size, device=layout.device)
