@@ -134,3 +134,49 @@ def test_image(small, prompt, multimask):
     results = [p.predict(**prompt, multimask_output=multimask, return_logits=True) for p in (ours, theirs)]
     for actual, expected in zip(*results, strict=True):
         assert relative_error(torch.from_numpy(expected), torch.from_numpy(actual)) <= TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("video")
+    for t, image in enumerate(clip()):
+        Image.fromarray(image).save(folder / f"{t:05}.jpg", quality=95)
+    return folder
+
+
+def one_click(predictor, state):
+    yield predictor.add_new_points_or_box(state, 0, 1, points=CLICKS[:1], labels=LABELS[:1])
+    yield from predictor.propagate_in_video(state)
+
+
+def a_mask(predictor, state):
+    yield predictor.add_new_mask(state, 0, 1, np.hypot(*np.mgrid[-115:125, -140:180]) < 40)
+    yield from predictor.propagate_in_video(state)
+
+
+def two_frames(predictor, state):
+    yield predictor.add_new_points_or_box(state, 0, 1, points=CLICKS, labels=LABELS)
+    yield predictor.add_new_points_or_box(state, 5, 1, points=CLICKS[:1], labels=LABELS[:1])
+    yield from predictor.propagate_in_video(state)
+
+
+def two_objects(predictor, state):
+    yield predictor.add_new_points_or_box(state, 4, 1, points=CLICKS, labels=LABELS)
+    yield predictor.add_new_points_or_box(state, 4, 2, box=BOX)
+    yield from predictor.propagate_in_video(state)
+    yield from predictor.propagate_in_video(state, reverse=True)
+
+
+@pytest.mark.parametrize("scenario", [one_click, a_mask, two_frames, two_objects])
+@torch.inference_mode()
+def test_video(small, video, scenario):
+    runs = []
+    for predictor in small:
+        predictor.fill_hole_area = 0
+        runs.append(list(scenario(predictor, predictor.init_state(str(video)))))
+    ours, theirs = runs
+    assert len(ours) == len(theirs) >= FRAMES
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert actual[0] == expected[0] and list(actual[1]) == list(expected[1])
+        assert relative_error(expected[2], actual[2]) <= TOLERANCE
+    assert min(float((expected[2] > 0).float().mean()) for expected in theirs) > 0  # nothing is absent
