@@ -28,6 +28,8 @@ def official_session(model: SAM2Base) -> AsDict:
     not have any: all their sessions are the original's before there is a result.
     """
     of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
+    if model.spatial_perceiver is not None:
+        of_memory = model.spatial_perceiver.encode_positions
     of_image: Any = getattr(getattr(model.image_encoder, "neck", None), "position_encoding", None)
 
     def as_dict(state: VideoState) -> dict[str, Any]:
