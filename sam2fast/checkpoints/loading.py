@@ -59,6 +59,9 @@ def load_checkpoint(
     """
     tensors = read_checkpoint(path, prefix)
     wanted = model.state_dict()
+    # How many batches a norm has seen: nothing reads it, and some checkpoints leave it out.
+    counts = {name: x for name, x in wanted.items() if name.endswith(".num_batches_tracked") and name not in tensors}
+    tensors = {**tensors, **{name: torch.zeros(x.shape, dtype=x.dtype) for name, x in counts.items()}}
     missing = [name for name in wanted if name not in tensors]
     if keep_missing and len(missing) < len(wanted):
         _check(path, wanted, tensors, [])

@@ -11,6 +11,7 @@ from training_pair import DETERMINISTIC, batch_of_discs
 from video import Session, clip, jpeg_folder, run
 
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
+from sam2fast.checkpoints import choose_config
 from sam2fast.config import build_from_config, load_config
 from sam2fast.modeling.repvit import RepViT
 from sam2fast.tracking.graph_runner import GraphRunner
@@ -54,6 +55,14 @@ def test_names_and_shapes_are_the_published_ones(model):
     assert len(lines) == 982 and sum(p.numel() for p in model.parameters()) == 13_895_794
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     assert digest == "3b8cf72f9c485ac79f28a5dd5978586a0ff40a1a670554dfbdd0a712f1d3f1a6"
+
+
+def test_a_checkpoint_without_counts_of_batches(model, tmp_path):
+    weights = {name: x for name, x in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    torch.save({"model": weights}, tmp_path / "edgetam.pt")
+    assert choose_config(tmp_path / "edgetam.pt").config == CONFIG
+    loaded = build_sam2(CONFIG, tmp_path / "edgetam.pt", device="cpu").state_dict()
+    assert all(torch.equal(x, loaded[name]) for name, x in model.state_dict().items())
 
 
 def test_folded_weights_compute_the_same():
