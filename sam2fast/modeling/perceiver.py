@@ -1,5 +1,6 @@
 """The spatial perceiver of EdgeTAM: compresses a memory's map to a few hundred tokens."""
 
+import functools
 import math
 from typing import cast
 
@@ -175,9 +176,6 @@ class PerceiverResampler(nn.Module):
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout_p: float) -> Tensor:
     """Attention of ``q (B, L, C)`` to ``k, v (B, M, C)`` by heads."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-
-    def attention(*operands: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(*operands, dropout_p=dropout_p)
-
+    attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
     out = in_float32(attention, q, k, v) if emulates_bfloat16(q, k) else attention(q, k, v)
     return out.transpose(1, 2).flatten(2)

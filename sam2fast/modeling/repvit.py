@@ -251,6 +251,11 @@ class RepViT(nn.Module):
         self.body = RepViTBody()
         self.channel_list = list(WIDTHS[::-1])
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of all stages."""
+        return [block for block in self.body.modules() if isinstance(block, RepViTBlock)]
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
         return cast(list[Tensor], self.body(x))

@@ -20,7 +20,8 @@ from sam2fast.checkpoints.transformers_layout import (
 
 # Of our names in their order beside those of transformers, when tests/transformers compared these with the library.
 NAMES = "f99604c6af8968bb5bcbf6f82df49b9e1282cd613fb5738e5797a3d6af80fc71"
-EDGETAM, EDGETAM_NAMES = "configs/edgetam/edgetam.yaml", "307ad0e305e92b4e7f3d4c66be1f3f9a116ea9fc031cb67fc660bfa09f96ef0e"
+EDGETAM = "configs/edgetam/edgetam.yaml"
+EDGETAM_NAMES = "307ad0e305e92b4e7f3d4c66be1f3f9a116ea9fc031cb67fc660bfa09f96ef0e"
 
 
 @pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG, EDGETAM])
