@@ -19,7 +19,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers notebooks aot aot-3.6 sass bench bench-ops figures docs gpu carry tune matrix lint audit format clean
+.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot aot-3.6 sass bench bench-ops figures docs gpu carry tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -74,6 +74,9 @@ test-slow: $(VENV)/.tested  ## the larger models
 
 test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
 	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" tests/transformers $(PYTEST)
+
+test-family: .venv-edgetam/.installed  ## SAM 2's relatives beside their published code, which has the name sam2, too
+	OMP_NUM_THREADS=1 .venv-edgetam/bin/pytest -o addopts="--import-mode=importlib" tests/family $(PYTEST)
 
 # Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.
 NOTEBOOKS := out/notebooks
@@ -143,7 +146,7 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-triton-3.6 .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
+	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-edgetam .venv-triton-3.6 .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -194,6 +197,12 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(PYTHON) -m venv .venv-triton-3.6
 	.venv-triton-3.6/bin/python -m pip install --quiet "torch>=2.6,<2.14" triton==3.6.0 numpy setuptools
 	.venv-triton-3.6/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+.venv-edgetam/.installed: setup.py constraints.txt tests/family/requirements_edgetam.txt
+	$(PYTHON) -m venv .venv-edgetam
+	.venv-edgetam/bin/python -m pip install --quiet $(CONSTRAIN) -e . pytest
+	.venv-edgetam/bin/python -m pip install --quiet --no-deps -r tests/family/requirements_edgetam.txt
 	touch $@
 
 .venv-transformers/.installed: setup.py constraints.txt tests/transformers/requirements.txt

@@ -35,24 +35,24 @@ def reference(arguments: MemoryArguments, device: torch.device) -> Tensor:
 
 def published_object(
     query: Tensor,  # (1, 1, N, d)
-    maps: Tensor,  # (K, N, m)
+    maps: Tensor,  # (K, n, m)
     time: Tensor,  # (K, m)
     pointers: Tensor,  # (L, m)
     pointer_encoding: Tensor,  # (L, m)
-    position_encoding: Tensor,  # (N, m)
+    position_encoding: Tensor,  # (n, m)
     *shared: Tensor,  # weight and bias of keys, then of values, and the tables of the rotation
     attend: Callable[[Tensor, Tensor, Tensor], Any] = F.scaled_dot_product_attention,
 ) -> Tensor:
     """Attention of one object as the original formulates it, with values projected for every token: ``(1, N, d)``."""
     key_weight, key_bias, value_weight, value_bias, cos, sin = shared
-    dtype, rotated = query.dtype, maps.shape[0] * maps.shape[1]
+    dtype, rotated, N, n = query.dtype, maps.shape[0] * maps.shape[1], query.shape[2], maps.shape[1]
     encoded = (maps + position_encoding + time[:, None]).flatten(0, 1)
     keys = torch.cat([encoded, pointers + pointer_encoding]).to(dtype)
     values = torch.cat([maps.flatten(0, 1), pointers.to(dtype)])
     key = F.linear(keys, key_weight, key_bias)[None, None]
     value = F.linear(values, value_weight, value_bias)[None, None]
-    key = torch.cat([apply_rope(key[:, :, :rotated], cos, sin), key[:, :, rotated:]], dim=2)
-    return attend(apply_rope(query, cos, sin), key, value)[:, 0]
+    key = torch.cat([apply_rope(key[:, :, :rotated], cos[-n:], sin[-n:]), key[:, :, rotated:]], dim=2)
+    return attend(apply_rope(query, cos[:N], sin[:N]), key, value)[:, 0]
 
 
 def published(arguments: MemoryArguments, one: Callable[..., Tensor] = published_object) -> Call:

@@ -3,6 +3,7 @@ pixels.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -86,6 +87,13 @@ def rope_tables(side: int, d: int, device: torch.device) -> tuple[Tensor, Tensor
     return axial_rope(d, side, side, 10000.0, device)
 
 
+def token_tables(side: int, tokens: int, d: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of queries, and of pages of so many tokens: half of them without a position, half on a square grid."""
+    queries, grid = (rope_tables(n, d, device) for n in (side, math.isqrt(tokens // 2)))
+    none = torch.zeros(tokens // 2, d // 2, device=device)
+    return torch.cat([queries[0], none + 1, grid[0]]), torch.cat([queries[1], none, grid[1]])
+
+
 class MemoryArguments(NamedTuple):
     """What memory attention is called with."""
 
@@ -107,41 +115,53 @@ def projections(d: int, m: int, device: torch.device, dtype: torch.dtype, seed: 
 
 
 def full_bank(
-    objects: int, pages: int, pointers: int, side: int, d: int, m: int, device: torch.device, dtype: torch.dtype
+    objects: int,
+    pages: int,
+    pointers: int,
+    side: int,
+    d: int,
+    m: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    tokens: int = 0,
 ) -> MemoryArguments:
-    """Objects that all have so many pages, one after the other in the pool, and so many pointers."""
-    N = side * side
+    """Objects that all have so many pages, one after the other in the pool, and so many pointers.
+
+    Pages are whole maps, or so many tokens of :func:`token_tables`.
+    """
+    N, n = side * side, tokens or side * side
     memory = AttendedMemory(
-        pages=random(objects * pages, N, m, device=device, dtype=dtype),
+        pages=random(objects * pages, n, m, device=device, dtype=dtype),
         page_table=torch.arange(objects * pages, dtype=torch.int32, device=device).view(objects, pages),
         page_time=torch.arange(pages, dtype=torch.int32, device=device).expand(objects, -1).contiguous(),
-        position_encoding=random(N, m, device=device, seed=5),
+        position_encoding=random(n, m, device=device, seed=5),
         time_encoding=random(pages, m, device=device, seed=6),
         pointers=random(objects, pointers, m, device=device, seed=7),
         pointer_encoding=random(objects, pointers, m, device=device, seed=8),
         pointer_valid=torch.ones(objects, pointers, dtype=torch.bool, device=device),
     )
     query = random(objects, 1, N, d, device=device, dtype=dtype, seed=9)
-    return MemoryArguments(query, memory, *projections(d, m, device, dtype), *rope_tables(side, d, device))
+    tables = token_tables(side, tokens, d, device) if tokens else rope_tables(side, d, device)
+    return MemoryArguments(query, memory, *projections(d, m, device, dtype), *tables)
 
 
 def bank_with_gaps(
     objects: int,
     K: int,
     L: int,
-    side: int,
+    n: int,
     m: int,
     dtype: torch.dtype,
     most: int,
     generator: torch.Generator,
     device: torch.device,
 ) -> tuple[AttendedMemory, list[int]]:
-    """Pages in random slots and rows of the pool; its other rows and the unused pointers hold NaN.
+    """Pages of n positions in random slots and rows of the pool; its other rows and the unused pointers hold NaN.
 
     Returns:
         The bank, and how many pages each object has.
     """
-    N, seed = side * side, integer(0, 2**31, generator)
+    seed = integer(0, 2**31, generator)
     filled = [integer(0, min(K, most), generator) for _ in range(objects)]
     counts = [integer(0, L, generator) for _ in range(objects)]
     if objects > 1:
@@ -153,14 +173,14 @@ def bank_with_gaps(
     for b in range(objects):
         table[b, torch.randperm(K, generator=generator)[: filled[b]]] = taken[b].int()
         valid[b, torch.randperm(L, generator=generator)[: counts[b]]] = True
-    pages = random(len(rows), N, m, device=device, dtype=dtype, seed=seed)
+    pages = random(len(rows), n, m, device=device, dtype=dtype, seed=seed)
     pages[rows[sum(filled) :].to(device)] = float("nan")
     pointers = random(objects, L, m, device=device, dtype=dtype, seed=seed + 1)
     memory = AttendedMemory(
         pages=pages,
         page_table=table.to(device),
         page_time=torch.randint(MOMENTS, (objects, K), dtype=torch.int32, generator=generator).to(device),
-        position_encoding=random(N, m, device=device, seed=seed + 2),
+        position_encoding=random(n, m, device=device, seed=seed + 2),
         time_encoding=random(MOMENTS, m, device=device, seed=seed + 3),
         pointers=torch.where(valid.to(device)[..., None], pointers, float("nan")),
         pointer_encoding=random(objects, L, m, device=device, seed=seed + 4),

@@ -14,6 +14,7 @@ MODULES = {
     "sam2.modeling.position_encoding": "sam2fast.modeling.position_encoding",
     "sam2.modeling.memory_attention": "sam2fast.modeling.memory_attention",
     "sam2.modeling.memory_encoder": "sam2fast.modeling.memory_encoder",
+    "sam2.modeling.perceiver": "sam2fast.modeling.perceiver",
     "sam2.modeling.sam.mask_decoder": "sam2fast.modeling.mask_decoder",
     "sam2.modeling.sam.prompt_encoder": "sam2fast.modeling.prompt_encoder",
     "sam2.modeling.sam.transformer": "sam2fast.modeling.two_way_transformer",
@@ -78,8 +79,9 @@ NAMES = {
     "sam2.modeling.position_encoding": _in(
         "compat.official_utils", "apply_rotary_enc", "compute_axial_cis", "init_t_xy", "reshape_for_broadcast"
     ),
+    "sam2.modeling.backbones.timm": {"TimmBackbone": "sam2fast.modeling.repvit.RepViT"},  # EdgeTAM's
     "sam2.modeling.sam.transformer": {
-        **_in("modeling.attention", "Attention", "RoPEAttention"),
+        **_in("modeling.attention", "Attention", "RoPEAttention", "RoPEAttentionv2"),
         **_in("compat.official_utils", "apply_rotary_enc", "compute_axial_cis"),
     },
 }
@@ -127,4 +129,13 @@ def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
 
 _SIZES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
 # Hugging Face id -> release.
-RELEASES = dict(_release(g, letter, size) for g in ("sam2", "sam2.1") for letter, size in _SIZES.items())
+SAM2 = dict(_release(g, letter, size) for g in ("sam2", "sam2.1") for letter, size in _SIZES.items())
+# Its code and weights are under Apache-2.0; Meta publishes no checksum.
+EDGETAM = {
+    "facebook/EdgeTAM": Release(
+        config="configs/edgetam/edgetam.yaml",
+        checkpoint="edgetam.pt",
+        url="https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt",
+    )
+}
+RELEASES = SAM2 | EDGETAM

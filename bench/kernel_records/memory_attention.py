@@ -22,6 +22,7 @@ from inputs import (
     random,
     rope_tables,
     small,
+    token_tables,
 )
 from parity_rows import SLACK, Check, Draw, integer, name_of
 from registry import FLOOR, TIMED, Calls, Case, Record, Sample, Search, Work, programs_at_once, search
@@ -53,6 +54,7 @@ def memory_case(
     d: int = 256,
     m: int = 64,
     compilers: bool = False,
+    tokens: int = 0,
 ) -> Case:
     """Cross-attention of one layer to so many memories and sixteen pointers, of four tokens each, per object.
 
@@ -61,19 +63,22 @@ def memory_case(
     Args:
         compilers: compares with what ``torch.compile`` makes of it, which takes a minute to compile, and with nothing
             else.
+        tokens: of a page, as EdgeTAM's, instead of a map.
     """
     N, L, size = side * side, 64, dtype.itemsize
-    M = pages * N + L
+    n, angles = tokens or N, N + tokens
+    M = pages * n + L
 
     def prepare(device: torch.device) -> Calls:
-        return memory_ways(full_bank(objects, pages, L, side, d, m, device, dtype), device, compilers)
+        return memory_ways(full_bank(objects, pages, L, side, d, m, device, dtype, tokens), device, compilers)
 
     def exact(device: torch.device) -> torch.Tensor:
-        return published(in_float32(full_bank(objects, pages, L, side, d, m, device, dtype)))()
+        return published(in_float32(full_bank(objects, pages, L, side, d, m, device, dtype, tokens)))()
 
     done = Work(
         # Pages, query, result and weights; pointers, positions and rotation are fp32.
-        bytes=size * (objects * (pages * N * m + 2 * N * d) + 2 * d * m) + 4 * (2 * objects * L * m + N * (m + d)),
+        bytes=size * (objects * (pages * n * m + 2 * N * d) + 2 * d * m)
+        + 4 * (2 * objects * L * m + n * m + angles * d),
         # Scores and sums over m channels, projection of the keys, projection of the result.
         products=2 * objects * (N * M * (d + m) + M * m * d + N * m * d),
     )
@@ -142,6 +147,8 @@ def measured() -> Iterator[Case]:
         yield memory_case(objects, pages, torch.bfloat16, "" if anywhere else "cuda")
         if anywhere:
             yield memory_case(objects, pages, torch.float32)
+    for dtype in TIMED:
+        yield memory_case(1, 7, dtype, tokens=512)  # EdgeTAM
     yield memory_case(1, 7, torch.bfloat16, "cuda", compilers=True)
     for objects in (1, 4):
         yield fp8_case(objects)
@@ -237,17 +244,22 @@ def groups(draw: Callable[[Asked], Draw], plan: Plan, dtype: torch.dtype, widths
         yield (draw((objects, side, d, m, dtype, plan, *on)) for objects, _ in counts)
 
 
-def memory_draw(asked: Asked, fp8: bool = False) -> Draw:
-    """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all."""
+def memory_draw(asked: Asked, fp8: bool = False, has_tokens: bool = False) -> Draw:
+    """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all.
+
+    Pages are maps, or have tokens of their own, of a side of 64 as many as EdgeTAM's.
+    """
     from sam2fast.kernels.memory_attention import launch
 
     objects, side, d, m, dtype, plan, generator, device = asked
     K, L = integer(*plan.slots, generator), integer(0, plan.pointers, generator)
-    memory, filled = bank_with_gaps(objects, K, L, side, m, dtype, plan.pages, generator, device)
+    tokens = 2 * max(1, side // 4) ** 2 if has_tokens else 0
+    memory, filled = bank_with_gaps(objects, K, L, tokens or side**2, m, dtype, plan.pages, generator, device)
     seed, asking = integer(0, 2**31, generator), (1, objects)[integer(0, 1, generator)]
     query = random(asking, side * side, 1, d, device=device, dtype=dtype, seed=seed).transpose(1, 2)
     weights = projections(d, m, device, dtype, seed)
-    arguments = MemoryArguments(query, memory, *weights, *rope_tables(side, d, device))
+    tables = token_tables(side, tokens, d, device) if tokens else rope_tables(side, d, device)
+    arguments = MemoryArguments(query, memory, *weights, *tables)
 
     def kernel(splits: int | None) -> Tensor:
         if splits is None:
@@ -333,7 +345,7 @@ NEAR_TIES = 0.02
 def small_bank(biased: bool = True) -> tuple[Any, ...]:
     """Of two objects, with gaps; and the other arguments, with or without biases of projections."""
     generator, on = torch.Generator().manual_seed(0), torch.device("cpu")
-    memory, _ = bank_with_gaps(2, 3, 4, 4, 16, torch.float32, 3, generator, on)
+    memory, _ = bank_with_gaps(2, 3, 4, 16, 16, torch.float32, 3, generator, on)
     memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory[:8]))
     weights = [x if biased or x.ndim > 1 else None for x in projections(32, 16, on, torch.float32)]
     return small((2, 1, 16, 32)), memory, *weights, *rope_tables(4, 32, on)
@@ -365,6 +377,7 @@ RECORD = Record(
         for case in (
             memory_case(1, 1, dtype, side=4),
             memory_case(1, 1, dtype, side=4, d=128),
+            memory_case(1, 1, dtype, side=4, tokens=8),
             self_attention_case(1, dtype, side=4),
         )
     ],
@@ -394,6 +407,7 @@ RECORD = Record(
     },
     parity={
         "memory_attention": parity_check("memory_attention", memory_draw),
+        "memory_attention of tokens": parity_check("memory_attention", functools.partial(memory_draw, has_tokens=True)),
         "rope_attention": parity_check("rope_attention", rope_draw),
         # Each way of its own decides what bfloat16 leaves open near ties.
         "memory_attention in fp8": parity_check("memory_attention", functools.partial(memory_draw, fp8=True))._replace(

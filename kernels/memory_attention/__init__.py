@@ -65,8 +65,10 @@ def memory_attention(
         key_bias: ``(heads * d,)``.
         value_weight: ``(heads * d_v, m)``.
         value_bias: ``(heads * d_v,)``.
-        cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position; where pages are
-            of five kinds ``(5 n, d / 2)``, with the centres of the means last.
+        cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position. Where pages have
+            other positions than the queries, ``(N + n, d / 2)``: those of the queries, then those of a page; for a
+            token without a position the cosine is 1 and the sine 0. Where pages are of five kinds ``(5 n, d / 2)``,
+            with the centres of the means last.
         fp8: round each rotated query and key to float8_e4m3fn with a scale each, and compute scores from these. On GPUs
             without fp8 matrix multiplications, and with ``"emulated"`` everywhere, the reference implementation does
             that. An implementation that is registered for the active backend does not get this argument.
@@ -109,7 +111,8 @@ def _check(
     _, n, m = memory.pages.shape
     L = memory.pointers.shape[1]
     has_kinds = memory.position_encoding.shape[0] == KINDS * n
-    N, rows = (MEANS * n, KINDS * n) if has_kinds else (n, n)
+    N, rows = (MEANS * n, KINDS * n) if has_kinds else (positions, n)
+    angles = rows if has_kinds or n == N else N + n
     expected = {
         "page_time": (memory.page_time, (B, K)),
         "position_encoding": (memory.position_encoding, (rows, m)),
@@ -118,8 +121,8 @@ def _check(
         "pointer_valid": (memory.pointer_valid, (B, L)),
         **({} if memory.key_factors is None else {"key_factors": (memory.key_factors, (B, K + L))}),
         "key_weight": (key_weight, (heads * d, m)),
-        "cos": (cos, (rows, d // 2)),
-        "sin": (sin, (rows, d // 2)),
+        "cos": (cos, (angles, d // 2)),
+        "sin": (sin, (angles, d // 2)),
     }
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:

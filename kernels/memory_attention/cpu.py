@@ -8,7 +8,7 @@ from torch import Tensor
 from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.memory_attention.blockwise import attend
 from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
-from sam2fast.kernels.memory_attention.reference import project_values
+from sam2fast.kernels.memory_attention.reference import of_keys, project_values
 from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
 
 
@@ -77,6 +77,7 @@ def _keys_and_values(
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Keys, values and their weight for object b: one page at a time, then its pointers; valid tokens only."""
     n, T = memory.pages.shape[1], len(memory.time_encoding)
+    cos, sin = of_keys(cos, memory.position_encoding), of_keys(sin, memory.position_encoding)
     factors = None if memory.key_factors is None else memory.key_factors[b]
     for i, (page, time) in enumerate(zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True)):
         if page >= 0:

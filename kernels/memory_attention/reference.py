@@ -52,10 +52,11 @@ def memory_attention_reference(
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]
     page_valid = memory.page_table >= 0  # (B, K)
     valid = torch.cat([page_valid.repeat_interleave(n, dim=1), memory.pointer_valid], dim=1)  # (B, M)
-    spatial, key_cos, key_sin, time, offset = memory.position_encoding, cos, sin, memory.page_time.long(), None
+    spatial, time, offset = memory.position_encoding, memory.page_time.long(), None
+    key_cos, key_sin = of_keys(cos, spatial), of_keys(sin, spatial)
     if len(spatial) != n:
         time, kind = time % len(memory.time_encoding), time // len(memory.time_encoding)
-        spatial, key_cos, key_sin = (_of_pages(table, kind, n) for table in (spatial, cos, sin))
+        spatial, key_cos, key_sin = (_of_pages(table, kind, n) for table in (spatial, key_cos, key_sin))
         key_cos, key_sin = (table.flatten(1, 2)[:, None, None] for table in (key_cos, key_sin))
         offset = _log_weights(kind, n, memory.pointer_valid)
 
@@ -92,6 +93,11 @@ def memory_attention_reference(
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])[..., :width]
     means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0).to(out_dtype)
     return project_values(means, value_weight, value_bias)
+
+
+def of_keys(table: torch.Tensor, position_encoding: torch.Tensor) -> torch.Tensor:
+    """The rows of a ``table`` of rotations that are those of pages: the last, which may be the queries', too."""
+    return table[len(table) - len(position_encoding) :]
 
 
 def _of_pages(table: torch.Tensor, kind: torch.Tensor, n: int) -> torch.Tensor:

@@ -89,8 +89,8 @@ def _encode_kernel(
     pointer_valid,  # (B, L) uint8
     weight,  # (H * d, m)
     bias,  # (H * d), or anything without HAS_BIAS
-    cos,  # (N, d / 2) or (5 N, d / 2) fp32
-    sin,  # (N, d / 2) or (5 N, d / 2) fp32
+    cos,  # of pages: (N, d / 2) or (5 N, d / 2) fp32
+    sin,  # of pages: (N, d / 2) or (5 N, d / 2) fp32
     keys,  # out (B, H, K * N + L, 2 * HALF)
     scales,  # out (B, H, K * N + L) fp32 of the keys, with FP8; anything without
     values,  # out (B, K * N + L, WIDTH)

@@ -20,15 +20,15 @@ KINDS = 5
 class AttendedMemory(NamedTuple):
     """What B objects attend to on one frame. Shapes depend on capacities, not on how much memory there is.
 
-    A page is a whole map of N positions. Alternatively all pages have n = N / 4 positions and are of five kinds: the
-    four quarters of a map, N / 4 consecutive positions each, and the means of 2x2 tokens of a map. A mean counts as
-    four tokens.
+    A page is a whole map of N positions, or n tokens with positions of their own. Alternatively all pages have
+    n = N / 4 positions and are of five kinds: the four quarters of a map, N / 4 consecutive positions each, and the
+    means of 2x2 tokens of a map. A mean counts as four tokens.
     """
 
     pages: Tensor  # (P, n, m) spatial memories of all objects
     page_table: Tensor  # (B, K) int32: the pages of each object; -1 for none
     page_time: Tensor  # (B, K) int32: each page's row of time_encoding, and T more for each kind before its own
-    position_encoding: Tensor  # (N, m); with five kinds (5 n, m): of the map's positions, then of the means
+    position_encoding: Tensor  # (n, m); with five kinds (5 n, m): of the map's positions, then of the means
     time_encoding: Tensor  # (T, m)
     pointers: Tensor  # (B, L, m) object pointer tokens
     pointer_encoding: Tensor  # (B, L, m)

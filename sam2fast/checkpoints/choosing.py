@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sam2fast._official_names import RELEASES
+from sam2fast._official_names import EDGETAM, RELEASES
 from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError
@@ -49,6 +49,8 @@ def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
 
     Weights without the modules that distinguish SAM 2.1 from 2.0 are taken for 2.0; for images they are the same.
     """
+    if "image_encoder.trunk.body.stem.conv1.c.weight" in tensors:
+        return EDGETAM["facebook/EdgeTAM"].config
     embedding = tensors.get("image_encoder.trunk.patch_embed.proj.weight")
     if embedding is None or embedding.ndim != 4:
         return None

@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 VIDEO_ONLY = (
     "memory_attention",
     "memory_encoder",
+    "spatial_perceiver",
     "mask_downsample",
     "obj_ptr_proj",
     "obj_ptr_tpos_proj",
@@ -58,6 +59,9 @@ def load_checkpoint(
     """
     tensors = read_checkpoint(path, prefix)
     wanted = model.state_dict()
+    # How many batches a norm has seen: nothing reads it, and some checkpoints leave it out.
+    counts = {name: x for name, x in wanted.items() if name.endswith(".num_batches_tracked") and name not in tensors}
+    tensors = {**tensors, **{name: torch.zeros(x.shape, dtype=x.dtype) for name, x in counts.items()}}
     missing = [name for name in wanted if name not in tensors]
     if keep_missing and len(missing) < len(wanted):
         _check(path, wanted, tensors, [])

@@ -15,7 +15,14 @@ from sam2fast.modeling.image_encoder import FpnNeck
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2fast.modeling.sam2_base import SAM2Base
 
-VIDEO, IMAGE = "sam2_video", "sam2"  # model types of transformers
+# Model types of transformers, and their classes, for video and for images.
+VIDEO, IMAGE = ("sam2_video", "edgetam_video"), ("sam2", "edgetam")
+CLASSES = {
+    "sam2_video": "Sam2VideoModel",
+    "sam2": "Sam2Model",
+    "edgetam_video": "EdgeTamVideoModel",
+    "edgetam": "EdgeTamModel",
+}
 # Names in transformers and here of parameters that change results, but no shape.
 SWITCHES = {
     "sigmoid_scale_for_mem_enc": "sigmoid_scale_for_mem_enc",
@@ -43,13 +50,14 @@ ALWAYS = {
     "memory_temporal_stride_for_eval": 1,
     "backbone_stride": 16,
 }
-# The model with transformers' default values, for keys that a config.json omits.
-DEFAULTS = "configs/sam2.1/sam2.1_hiera_t.yaml"
+# The model with transformers' default values, for keys that a config.json omits. Its own for EdgeTAM are of no model.
+DEFAULTS, EDGETAM = "configs/sam2.1/sam2.1_hiera_t.yaml", "configs/edgetam/edgetam.yaml"
 # Keys that follow from the image size; files with another size often keep their default values.
 DERIVED = ("image_size", "backbone_feature_sizes", "memory_attention_rope_feat_sizes")
 # Keys that do not describe the model, or that only matter in training.
 IRRELEVANT = (
     "model_type",
+    "num_classes",
     "architectures",
     "dtype",
     "memory_attention_dropout",
@@ -76,23 +84,73 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
     asked = dict.fromkeys(("add_tpos_enc_to_obj_ptrs", "use_signed_tpos_enc_to_obj_ptrs"), encodes_time) | ALWAYS
     if other := [f"{name}={model[name]}" for name, value in asked.items() if model[name] != value]:
         raise ConfigError(f"transformers' model is not built like {config}, which has {', '.join(other)}")
-    vision = _vision_config(model["image_encoder"], model["image_size"])
+    perceiver = model["spatial_perceiver"]
+    vision = _vision_config(model["image_encoder"], model["image_size"], perceiver is not None)
     dim = vision["fpn_hidden_size"]
-    kind = VIDEO if video else IMAGE
+    kind = (VIDEO if video else IMAGE)[perceiver is not None]
     out = {
-        "architectures": ["Sam2VideoModel" if video else "Sam2Model"],
+        "architectures": [CLASSES[kind]],
         "model_type": kind,
         "vision_config": vision,
         "prompt_encoder_config": _prompt_encoder_config(kind, dim, model["image_size"]),
         "mask_decoder_config": _mask_decoder_config(kind, dim),
     }
-    return out | _video_config(model, dim) if video else out
+    if not video:
+        return out
+    return out | _video_config(model, dim, FEED_FORWARD[perceiver is not None]) | _perceiver_config(model, perceiver)
 
 
-def _vision_config(encoder: Mapping[str, Any], size: int) -> dict[str, Any]:
-    trunk, neck = _arguments(Hiera, encoder["trunk"]), _arguments(FpnNeck, encoder["neck"])
+# What the keys of memory attention's MLP begin with, of SAM 2 and of EdgeTAM.
+FEED_FORWARD = ("memory_attention_feed_forward", "memory_attention_mlp")
+
+
+def _perceiver_config(model: Mapping[str, Any], perceiver: Mapping[str, Any] | None) -> dict[str, Any]:
+    if perceiver is None:
+        return {}
+    return {
+        "memory_attention_rope_k_sizes": list(model["memory_attention"]["layer"]["cross_attention"]["k_sizes"]),
+        "perceiver_resampler_num_latents": perceiver["num_latents"],
+        "perceiver_resampler_num_latents_2d": perceiver["num_latents_2d"],
+        "perceiver_resampler_hidden_size": perceiver["dim"],
+        "perceiver_resampler_mlp_intermediate_size": perceiver["dim"] * perceiver["ff_mult"],
+        "perceiver_resampler_num_attention_heads": perceiver["heads"],
+        "perceiver_resampler_attention_head_dim": perceiver["dim_head"],
+        "perceiver_resampler_num_layers": perceiver["depth"],
+        "perceiver_resampler_hidden_dropout": perceiver["hidden_dropout_p"],
+        "perceiver_resampler_attention_dropout": perceiver["attention_dropout_p"],
+    }
+
+
+def _vision_config(encoder: Mapping[str, Any], size: int, is_edgetam: bool) -> dict[str, Any]:
+    neck = _arguments(FpnNeck, encoder["neck"])
+    return {
+        "model_type": "edgetam_vision_model" if is_edgetam else "sam2_vision_model",
+        "backbone_config": REPVIT if is_edgetam else _hiera_config(encoder["trunk"], size),
+        "backbone_channel_list": list(neck["backbone_channel_list"]),
+        "backbone_feature_sizes": [[size // stride] * 2 for stride in (4, 8, 16)],
+        "fpn_hidden_size": neck["d_model"],
+        "fpn_kernel_size": neck["kernel_size"],
+        "fpn_stride": neck["stride"],
+        "fpn_padding": neck["padding"],
+        "fpn_top_down_levels": list(neck["fpn_top_down_levels"]),
+        "num_feature_levels": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+    }
+
+
+REPVIT = {
+    "model_type": "timm_wrapper",
+    "architecture": "repvit_m1",
+    "num_classes": 2,  # transformers' default, without which it does not read the rest
+    "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+}
+
+
+def _hiera_config(node: Mapping[str, Any], size: int) -> dict[str, Any]:
+    trunk = _arguments(Hiera, node)
     stages = range(len(trunk["stages"]))
-    backbone = {
+    return {
         "model_type": "sam2_hiera_det_model",
         "hidden_size": trunk["embed_dim"],
         "num_attention_heads": trunk["num_heads"],
@@ -110,20 +168,6 @@ def _vision_config(encoder: Mapping[str, Any], size: int) -> dict[str, Any]:
         "window_size_per_stage": list(trunk["window_spec"]),
         "global_attention_blocks": list(trunk["global_att_blocks"] or ()),
         "mlp_ratio": 4.0,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
-    }
-    return {
-        "model_type": "sam2_vision_model",
-        "backbone_config": backbone,
-        "backbone_channel_list": list(neck["backbone_channel_list"]),
-        "backbone_feature_sizes": [[size // stride] * 2 for stride in (4, 8, 16)],
-        "fpn_hidden_size": neck["d_model"],
-        "fpn_kernel_size": neck["kernel_size"],
-        "fpn_stride": neck["stride"],
-        "fpn_padding": neck["padding"],
-        "fpn_top_down_levels": list(neck["fpn_top_down_levels"]),
-        "num_feature_levels": 3,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
     }
@@ -162,7 +206,7 @@ def _mask_decoder_config(kind: str, dim: int) -> dict[str, Any]:
     }
 
 
-def _video_config(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
+def _video_config(model: Mapping[str, Any], dim: int, feed_forward: str) -> dict[str, Any]:
     layer = model["memory_attention"]["layer"]
     attention = layer["cross_attention"]
     encoder = _arguments(MemoryEncoder, model["memory_encoder"])
@@ -179,8 +223,8 @@ def _video_config(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
         "memory_attention_num_layers": model["memory_attention"]["num_layers"],
         "memory_attention_num_attention_heads": attention["num_heads"],
         "memory_attention_downsample_rate": attention["downsample_rate"],
-        "memory_attention_feed_forward_hidden_size": layer["dim_feedforward"],
-        "memory_attention_feed_forward_hidden_act": layer["activation"],
+        f"{feed_forward}_hidden_size": layer["dim_feedforward"],
+        f"{feed_forward}_hidden_act": layer["activation"],
         "memory_attention_dropout": layer["dropout"],
         "memory_attention_rope_feat_sizes": [model["image_size"] // 16] * 2,
         "memory_attention_rope_dropout": attention["dropout"],
@@ -218,17 +262,18 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
     """
     found = _read(file)
     kind = found.get("model_type")
-    if kind not in (VIDEO, IMAGE):
+    video = kind in VIDEO
+    written = transformers_config(config, video=video)
+    if kind != written["model_type"]:
         raise NoConfigError(
-            f"{file} is of the model type {kind!r}, expected {VIDEO} or {IMAGE}; to use the weights, name their "
-            "configuration"
+            f"{file} is of the model type {kind!r}, expected {' or '.join(_kinds_like(written['model_type']))}; to use "
+            "the weights, name their configuration"
         )
-    video = kind == VIDEO
-    defaults = _flat(transformers_config(DEFAULTS, video=video))
+    defaults = _flat(transformers_config(EDGETAM if kind.startswith("edgetam") else DEFAULTS, video=video))
     described = defaults | {name: value for name, value in _flat(found).items() if name in defaults}
     described = {name: _pair(value) if _last(name) == "image_size" else value for name, value in described.items()}
-    ours = _flat(transformers_config(config, video=video))
-    changes = _size_change(file, described, ours["vision_config.backbone_config.image_size"])
+    ours = _flat(written)
+    changes = _size_change(file, described, _pair(ours["prompt_encoder_config.image_size"]))
     for theirs, name in SWITCHES.items():
         if video and described[theirs] != ours[theirs]:
             if not isinstance(described[theirs], int | float):
@@ -249,9 +294,14 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
     return tuple(changes)
 
 
+def _kinds_like(kind: str) -> tuple[str, str]:
+    """The model types of a model, given one of them."""
+    return next(pair for pair in zip(VIDEO, IMAGE, strict=True) if kind in pair)
+
+
 def _size_change(file: Path, described: Mapping[str, Any], ours: Any) -> list[str]:
     sizes = {name: value for name, value in described.items() if _last(name) == "image_size"}
-    size = sizes["vision_config.backbone_config.image_size"]
+    size = sizes["prompt_encoder_config.image_size"]
     if any(other != size for other in sizes.values()):
         given = ", ".join(f"{name} {value}" for name, value in sizes.items())
         raise NoConfigError(f"{file} has several sizes of images, {given}; name a configuration")

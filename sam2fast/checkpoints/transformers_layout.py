@@ -1,10 +1,11 @@
-"""Converts weights between official names and those of Hugging Face transformers' SAM 2: pure functions.
+"""Converts weights between official names and those of Hugging Face transformers' SAM 2 and EdgeTAM: pure functions.
 
-Besides names, two things differ: the four point embeddings of shape (1, C) are one of shape (4, C) in transformers; and
-transformers stores the matrix of the position encoding twice. No tensor is transposed. Weights of SAM 2.0 lack the same
-two modules in both layouts.
+Besides names, three things differ: the four point embeddings of shape (1, C) are one of shape (4, C) in transformers;
+transformers stores the matrix of the position encoding twice; and what projects keys and values in EdgeTAM's perceiver
+is two matrices there. No tensor is transposed. Weights of SAM 2.0 lack the same two modules in both layouts.
 
-Source: ``Sam2VideoModel`` and ``Sam2Model`` of transformers; both have the same names, the latter those for images.
+Source: ``Sam2VideoModel`` and ``Sam2Model`` of transformers, ``EdgeTamVideoModel`` and ``EdgeTamModel``; both of a pair
+have the same names, the latter those for images.
 """
 
 import re
@@ -26,6 +27,19 @@ def _mlp(official: str, theirs: str) -> list[tuple[str, str]]:
     """Three layers; in transformers the first and the last have special names."""
     parts = ("proj_in", "layers.0", "proj_out")
     return [(f"{official}.layers.{i}", f"{theirs}.{part}") for i, part in enumerate(parts)]
+
+
+_LATENTS = "spatial_perceiver.layers.#"
+
+
+def _latent_attention(official: str, theirs: str) -> list[tuple[str, str]]:
+    parts = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "o_proj"}
+    return [(f"{_LATENTS}.{official}.{a}", f"{_LATENTS}.{theirs}.{b}") for a, b in parts.items()]
+
+
+def _latent_mlp(official: str, theirs: str) -> list[tuple[str, str]]:
+    parts = {0: "layer_norm", 1: "up_proj", 3: "down_proj"}
+    return [(f"{_LATENTS}.{official}.{i}", f"{_LATENTS}.{theirs}.{part}") for i, part in parts.items()]
 
 
 _TRUNK, _TRUNK_THERE = "image_encoder.trunk", "vision_encoder.backbone"
@@ -105,6 +119,23 @@ MODULES: tuple[tuple[str, str], ...] = (
     (f"{_FUSER}.pwconv2", f"{_FUSER_THERE}.pointwise_conv2"),
     ("memory_encoder.out_proj", "memory_encoder.projection"),
 )
+# Of EdgeTAM alone. Keys and values are :data:`SPLIT` before they get their names in transformers.
+EDGETAM_MODULES: tuple[tuple[str, str], ...] = (
+    ("memory_attention.layers.#.linear1", "memory_attention.layers.#.mlp.up_proj"),
+    ("memory_attention.layers.#.linear2", "memory_attention.layers.#.mlp.down_proj"),
+    ("spatial_perceiver.latents", "spatial_perceiver.latents_1d"),
+    ("spatial_perceiver.latents_2d", "spatial_perceiver.latents_2d"),
+    ("spatial_perceiver.norm", "spatial_perceiver.layer_norm"),
+    (f"{_LATENTS}.attn.norm_x", f"{_LATENTS}.layer_norm_input"),
+    (f"{_LATENTS}.attn.norm_latents", f"{_LATENTS}.layer_norm_latents"),
+    (f"{_LATENTS}.self_attn.norm", f"{_LATENTS}.layer_norm_self"),
+    *_latent_attention("attn", "cross_attention"),
+    *_latent_attention("self_attn", "self_attention"),
+    *_latent_mlp("ff", "mlp"),
+    *_latent_mlp("self_ff", "self_mlp"),
+)
+_BODY, _BODY_THERE = f"{_TRUNK}.body.", f"{_TRUNK_THERE}.timm_model."  # all names below are equal in both
+JOINED, SPLIT = ".to_kv.weight", (".to_k.weight", ".to_v.weight")
 POINTS = tuple(f"{_PROMPTS}.point_embeddings.{label}.weight" for label in range(4))
 POINTS_THERE = f"{_PROMPTS_THERE}.point_embed.weight"
 POSITIONS = f"{_PROMPTS}.pe_layer.positional_encoding_gaussian_matrix"
@@ -131,8 +162,9 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: names without a counterpart in transformers.
     """
-    merged = (*POINTS, POSITIONS)
-    names = {name: _renamed(name, back=False) for name in weights if name not in merged}
+    merged, is_edgetam = (*POINTS, POSITIONS), any(name.startswith(_BODY) for name in weights)
+    weights = _with_split(weights)
+    names = {name: _renamed(name, False, is_edgetam) for name in weights if name not in merged}
     if unknown := [name for name, theirs in names.items() if theirs is None]:
         raise CheckpointError(f"{len(unknown)} names have no counterpart in transformers: {listed(unknown)}")
     if absent := [name for name in merged if name not in weights]:
@@ -168,27 +200,49 @@ def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if rows.ndim != 2 or len(rows) != len(POINTS):
             raise CheckpointError(f"{POINTS_THERE} has the shape {tuple(rows.shape)}; expected four rows")
         out.update({name: rows[i : i + 1].clone() for i, name in enumerate(POINTS)})
+    for key in [name for name in out if name.endswith(SPLIT[0])]:
+        module = key.removesuffix(SPLIT[0])
+        if (value := module + SPLIT[1]) in out:
+            out[module + JOINED] = torch.cat([out.pop(key), out.pop(value)])
+    return out
+
+
+def _with_split(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same with keys and values apart."""
+    out: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if name.endswith(JOINED):
+            parts = zip(SPLIT, tensor.chunk(2), strict=True)
+            out |= {name.removesuffix(JOINED) + suffix: part.clone() for suffix, part in parts}
+        else:
+            out[name] = tensor
     return out
 
 
 def official_names(names: Iterable[str]) -> dict[str, str]:
     """The official name of each of transformers' names; the name itself if it has none, or several, as for points."""
-    there = {name: _renamed(name, back=True) or name for name in names}
+    names = list(names)
+    is_edgetam = any(name.startswith(_BODY_THERE) for name in names)
+    there = {name: _renamed(name, True, is_edgetam) or name for name in names}
     return there | {name: POSITIONS for name in POSITIONS_THERE if name in there}
 
 
-def _renamed(name: str, back: bool) -> str | None:
+def _renamed(name: str, back: bool, is_edgetam: bool) -> str | None:
     """Transformers' name of an official parameter, or with ``back`` the reverse; None if there is none."""
+    before, after = (_BODY_THERE, _BODY) if back else (_BODY, _BODY_THERE)
+    if name.startswith(before):
+        return after + name.removeprefix(before)
     module, dot, kind = name.rpartition(".")
     if kind not in ("weight", "bias"):
         module, dot, kind = name, "", ""
-    for pattern, replacement in _patterns(back):
+    for pattern, replacement in _patterns(back, is_edgetam):
         if found := pattern.fullmatch(module):
             return found.expand(replacement) + dot + kind
     return None
 
 
 @cache
-def _patterns(back: bool) -> list[tuple[re.Pattern[str], str]]:
-    pairs = ((theirs, official) if back else (official, theirs) for official, theirs in MODULES)
+def _patterns(back: bool, is_edgetam: bool) -> list[tuple[re.Pattern[str], str]]:
+    modules = EDGETAM_MODULES + MODULES if is_edgetam else MODULES  # the first that fits
+    pairs = ((theirs, official) if back else (official, theirs) for official, theirs in modules)
     return [(re.compile(re.escape(a).replace(r"\#", r"(\d+)")), b.replace("#", r"\1")) for a, b in pairs]

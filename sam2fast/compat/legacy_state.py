@@ -29,6 +29,8 @@ def official_session(model: SAM2Base) -> AsDict:
     not have any: all their sessions are the original's before there is a result.
     """
     of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
+    if model.spatial_perceiver is not None:
+        of_memory = model.spatial_perceiver.encode_positions
     of_image: Any = getattr(getattr(model.image_encoder, "neck", None), "position_encoding", None)
 
     def as_dict(state: VideoState) -> dict[str, Any]:
@@ -108,4 +110,4 @@ def _output(state: VideoState, result: FrameResult, positions: list[Tensor]) -> 
 
 
 def _blank(layout: MemoryLayout) -> Tensor:
-    return torch.zeros(1, layout.channels, layout.side, layout.side, device=layout.device)
+    return torch.zeros(1, layout.channels, *layout.size, device=layout.device)

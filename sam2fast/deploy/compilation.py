@@ -64,7 +64,7 @@ def _fill_tables(model: SAM2Base) -> None:
     model.memory_encoder.position_encoding(torch.zeros(1, 1, side, side, device=model.device))
     for module in model.memory_attention.modules():
         if isinstance(module, RoPEAttention):
-            module._rope(side * side, model.device)
+            module._rope_of(side * side, side * side, model.device)
 
 
 def uncompile(model: ModelT) -> ModelT:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
-from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, apply_rope, memory_attention, rope_attention
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import is_gpu_inference, project, project_together
 from sam2fast.modeling.position_encoding import axial_rope
@@ -115,7 +115,7 @@ class RoPEAttention(Attention):
         """
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
-        cos, sin = self._rope(q.shape[1], q.device)
+        cos, sin = self._table(q.shape[1], q.device)
         q, k, v = (self._separate_heads(x, self.num_heads) for x in self._project_all(q, k, v))
         dropout = self.dropout_p if self.training else 0.0
         out = rope_attention(q, k, v, cos, sin, num_k_exclude_rope, dropout)
@@ -127,8 +127,7 @@ class RoPEAttention(Attention):
         Values are projected after the weighted sum instead of before it; see :func:`memory_attention`, also for
         ``fp8``.
         """
-        whole = memory.pages.shape[1] == x.shape[1]
-        cos, sin = (self._rope if whole else self._rope_with_means)(x.shape[1], x.device)
+        cos, sin = self._rope_of(x.shape[1], memory.pages.shape[1], x.device)
         query = self._separate_heads(self._project(self.q_proj, x), self.num_heads)
         weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
         if self.attend_hook is not None:
@@ -156,12 +155,12 @@ class RoPEAttention(Attention):
         with torch.autocast(weights[0].device.type, enabled=False):
             return self._folded(None, (*weights, *biases), compute)
 
-    def _rope(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        return self._table(positions, device)
+    def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The tables of :func:`memory_attention` for pages of ``page`` positions.
 
-    def _rope_with_means(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The same, followed by the centres of 2x2 positions each: ``(5 / 4 positions, d / 2)``."""
-        return self._table(positions, device, with_means=True)
+        Of smaller pages it is followed by the centres of 2x2 positions each: ``(5 / 4 positions, d / 2)``.
+        """
+        return self._table(positions, device, with_means=page != positions)
 
     def _table(self, positions: int, device: torch.device, with_means: bool = False) -> tuple[Tensor, Tensor]:
         width, height = self.feat_sizes
@@ -180,3 +179,58 @@ class RoPEAttention(Attention):
                     cos, sin = torch.cat([cos, means[0]]), torch.cat([sin, means[1]])
                 self._tables[key] = cos, sin
         return self._tables[key]
+
+
+@standard
+class RoPEAttentionv2(RoPEAttention):
+    """Cross-attention whose keys have a grid of their own, which does not depend on the image's size.
+
+    The memory of a frame is ``num_unrotated`` tokens without a position and those of the grid, in this order.
+
+    Source: ``sam2.modeling.sam.transformer.RoPEAttentionv2`` of EdgeTAM, where ``num_unrotated`` is what remains.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        rope_theta: float = 10000.0,
+        q_sizes: Sequence[int] = (32, 32),
+        k_sizes: Sequence[int] = (32, 32),
+        num_unrotated: int = 256,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, rope_theta=rope_theta, rope_k_repeat=True, feat_sizes=q_sizes, **kwargs)
+        self.k_sizes = (k_sizes[0], k_sizes[1])  # width, height
+        self.num_unrotated = num_unrotated
+        self._page_tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
+        """As :meth:`RoPEAttention.forward`; the other keys are memories of frames.
+
+        Raises:
+            ValueError: they are not a whole number of memories, or the queries are no square map.
+        """
+        N, page = q.shape[1], self.num_unrotated + self.k_sizes[0] * self.k_sizes[1]
+        rotated = k.shape[1] - num_k_exclude_rope
+        if rotated < 0 or rotated % page:
+            raise ValueError(f"{rotated} keys of frames are not a whole number of memories of {page} tokens")
+        cos, sin = self._rope_of(N, page, q.device)
+        q, k, v = (self._separate_heads(x, self.num_heads) for x in self._project_all(q, k, v))
+        q = apply_rope(q, cos[:N], sin[:N])
+        if rotated:
+            k = torch.cat([apply_rope(k[:, :, :rotated], cos[N:], sin[N:]), k[:, :, rotated:]], dim=2)
+        dropout = self.dropout_p if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self._project(self.out_proj, self._recombine_heads(out))
+
+    def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Tables of the queries' positions, then of the tokens of a memory."""
+        key = positions, device
+        if key not in self._page_tables:
+            cos, sin = self._table(positions, device)
+            with torch.inference_mode(False), torch.no_grad():
+                d = self.internal_dim // self.num_heads
+                key_cos, key_sin = axial_rope(d, *self.k_sizes, self.rope_theta, device)
+                unrotated = cos.new_zeros(self.num_unrotated, d // 2)
+                self._page_tables[key] = torch.cat([cos, unrotated + 1, key_cos]), torch.cat([sin, unrotated, key_sin])
+        return self._page_tables[key]

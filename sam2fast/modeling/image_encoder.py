@@ -11,6 +11,7 @@ from sam2fast.kernels._cpu import linear
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.layers import Layers, chunked, convolve
+from sam2fast.modeling.repvit import RepViT
 from sam2fast.modeling.standard import is_plain, is_standard, standard
 
 
@@ -138,7 +139,7 @@ class ImageEncoder(nn.Module):
     Source: ``sam2.modeling.backbones.image_encoder.ImageEncoder``.
     """
 
-    def __init__(self, trunk: Hiera, neck: FpnNeck, scalp: int = 0) -> None:
+    def __init__(self, trunk: Hiera | RepViT, neck: FpnNeck, scalp: int = 0) -> None:
         super().__init__()
         if list(trunk.channel_list) != neck.backbone_channel_list:
             raise ValueError(

@@ -16,6 +16,7 @@ from sam2fast.modeling.standard import is_standard
 if TYPE_CHECKING:
     from sam2fast.modeling.memory_attention import MemoryAttention
     from sam2fast.modeling.memory_encoder import MemoryEncoder
+    from sam2fast.modeling.perceiver import PerceiverResampler
 
 Output = Mapping[str, Any]
 # The seven results of SAM2Base._forward_sam_heads.
@@ -36,6 +37,8 @@ class OfficialSteps(nn.Module):
         no_obj_embed_spatial: nn.Parameter | None
         memory_attention: MemoryAttention
         memory_encoder: MemoryEncoder
+        spatial_perceiver: PerceiverResampler | None
+        sam_image_embedding_size: int
         mem_dim: int
         num_feature_levels: int
         num_maskmem: int
@@ -56,6 +59,19 @@ class OfficialSteps(nn.Module):
         def _use_mask_as_output(self, *args: Any) -> Heads: ...
         def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool: ...
         def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor: ...
+
+    @property
+    def memory_size(self) -> tuple[int, int]:
+        """(H, W) of a memory."""
+        if self.spatial_perceiver is not None:
+            return self.spatial_perceiver.num_tokens, 1
+        return self.sam_image_embedding_size, self.sam_image_embedding_size
+
+    def encode_memory_positions(self, memory: Tensor) -> Tensor:
+        """The position encoding of ``memory (B, C_mem, H, W)``, fp32, of the same shape."""
+        if self.spatial_perceiver is not None:
+            return self.spatial_perceiver.encode_positions(memory)
+        return self.memory_encoder.position_encoding(memory)
 
     def _prepare_backbone_features(
         self, backbone_out: dict[str, Any]
@@ -263,7 +279,7 @@ class OfficialSteps(nn.Module):
             masks = self._apply_non_overlapping_constraints(masks)
         memory, positions = self._memory_and_positions(features, masks, object_score_logits, is_mask_from_pts)
         if positions is None:
-            positions = [self.memory_encoder.position_encoding(memory).to(memory.dtype)]
+            positions = [self.encode_memory_positions(memory).to(memory.dtype)]
         return memory, positions
 
     def _memory_and_positions(
@@ -288,6 +304,9 @@ class OfficialSteps(nn.Module):
                 memory = torch.addcmul(memory, absence, embedding, out=torch.empty_like(memory))
             else:
                 memory = torch.addcmul(memory, absence, embedding).to(memory.dtype)
+        if self.spatial_perceiver is not None:
+            position = self.memory_encoder.position_encoding(memory) if positions is None else positions[-1]
+            memory, positions = self.spatial_perceiver(memory, position), None
         return memory, positions
 
     def _chosen_memories(

@@ -16,6 +16,7 @@ from sam2fast.modeling.mask_selection import HypothesisSelection, MaskSelection,
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
+from sam2fast.modeling.perceiver import PerceiverResampler
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
 from sam2fast.modeling.standard import is_standard
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
@@ -49,7 +50,7 @@ class SAM2Base(OfficialSteps):
         mask_selection: a custom selection among several masks, or None for the highest predicted IoU.
 
     Raises:
-        ValueError: keys that exclude each other, or an ``image_size`` that is no multiple of 32.
+        ValueError: keys that exclude each other, or an ``image_size`` that is no multiple of 32, for EdgeTAM of 256.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class SAM2Base(OfficialSteps):
         no_obj_embed_spatial: bool = False,
         sam_mask_decoder_extra_args: dict[str, Any] | None = None,
         compile_image_encoder: bool = False,
+        spatial_perceiver: PerceiverResampler | None = None,
     ) -> None:
         super().__init__()
-        if image_size <= 0 or image_size % IMAGE_SIZE_MULTIPLE:
-            raise ValueError(f"image_size must be a positive multiple of {IMAGE_SIZE_MULTIPLE}, got {image_size}")
+        multiple = IMAGE_SIZE_MULTIPLE if spatial_perceiver is None else backbone_stride * spatial_perceiver.grid
+        if image_size <= 0 or image_size % multiple:
+            raise ValueError(f"image_size must be a positive multiple of {multiple}, got {image_size}")
         if proj_tpos_enc_in_obj_ptrs and not add_tpos_enc_to_obj_ptrs:
             raise ValueError("proj_tpos_enc_in_obj_ptrs needs add_tpos_enc_to_obj_ptrs")
         if fixed_no_obj_ptr and not (pred_obj_scores and use_obj_ptrs_in_encoder):
@@ -101,6 +104,7 @@ class SAM2Base(OfficialSteps):
         self.image_encoder = image_encoder
         self.memory_attention = memory_attention
         self.memory_encoder = memory_encoder
+        self.spatial_perceiver = spatial_perceiver
         self.hidden_dim: int = image_encoder.neck.d_model
         out_proj = memory_encoder.out_proj
         self.mem_dim: int = out_proj.out_channels if isinstance(out_proj, nn.Conv2d) else self.hidden_dim

@@ -74,6 +74,7 @@ for _cls in (
     nn.Conv2d,
     nn.ConvTranspose2d,
     nn.LayerNorm,
+    nn.BatchNorm2d,
     nn.Embedding,
     nn.GELU,
     nn.ReLU,

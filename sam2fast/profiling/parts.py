@@ -17,6 +17,7 @@ import sam2fast.kernels.memory_attention.operators
 import sam2fast.kernels.window_attention.operators  # noqa: F401
 from sam2fast.modeling import attention, hiera
 from sam2fast.modeling.mask_decoder import MaskDecoder
+from sam2fast.modeling.repvit import RepViT
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.standard import observing
 from sam2fast.modeling.upscaling import Upscaling
@@ -157,11 +158,27 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
     parts: list[PartOf] = [
         (model, "encode_image", ("encode",)),
+        *(_repvit_parts(trunk) if isinstance(trunk, RepViT) else _hiera_parts(trunk)),
+        (neck, "features", ("neck",)),
+        *((model.sam_prompt_encoder, name, ("prompt encoder",)) for name in ("forward", "without_points")),
+    ]
+    return parts + _decoder_parts(model.sam_mask_decoder)
+
+
+def _repvit_parts(trunk: RepViT) -> list[PartOf]:
+    body = trunk.body
+    stages = [body.get_submodule(f"stages_{i}") for i in range(len(trunk.channel_list))]
+    return [
+        (body.stem, "fused", ("patch embedding",)),
+        *((stage, "fused", (f"stage {number}",)) for number, stage in enumerate(stages, 1)),
+    ]
+
+
+def _hiera_parts(trunk: hiera.Hiera) -> list[PartOf]:
+    parts: list[PartOf] = [
         (trunk.patch_embed, "forward", ("patch embedding",)),
         (hiera, "window_attention", ("attention",)),
         (hiera, "normed_sum", ("norms",)),
-        (neck, "features", ("neck",)),
-        *((model.sam_prompt_encoder, name, ("prompt encoder",)) for name in ("forward", "without_points")),
     ]
     block: Any
     for number, block in enumerate(trunk.blocks):
@@ -173,7 +190,7 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
             (block.mlp, "forward", ("MLP",)),
             (block, "_project_residual", ("residual projection",)),
         ]
-    return parts + _decoder_parts(model.sam_mask_decoder)
+    return parts
 
 
 def _decoder_parts(decoder: MaskDecoder) -> list[PartOf]:
@@ -206,6 +223,8 @@ def memory_parts(model: SAM2Base) -> list[PartOf]:
         (encoder.out_proj, "forward", ("output projection",)),
         (model.obj_ptr_proj, "forward", ("object pointers",)),
     ]
+    if model.spatial_perceiver is not None:
+        parts.append((model.spatial_perceiver, "forward", ("perceiver",)))
     layer: Any
     for number, layer in enumerate(model.memory_attention.layers):
         itself, cross = layer.self_attn, layer.cross_attn_image

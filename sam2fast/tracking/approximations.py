@@ -57,12 +57,12 @@ class Approximations:
                 values[name] = _CHECKS[name](DEFAULTS[name] if value is True else value)
         return cls(**values)
 
-    def check_for(self, num_maskmem: int, side: int) -> "Approximations":
+    def check_for(self, num_maskmem: int, size: tuple[int, int]) -> "Approximations":
         """These, if a model can have them.
 
         Args:
             num_maskmem: memories that it attends to, one of them for conditioning frames.
-            side: of its feature maps.
+            size: (H, W) of a memory.
 
         Raises:
             ValueError: it cannot; the message says why.
@@ -71,8 +71,8 @@ class Approximations:
             raise ValueError(
                 f"memory_slots={self.memory_slots} is more than the {num_maskmem} memories that this model attends to"
             )
-        if self.pooled_memory and side % 2:
-            raise ValueError(f"pooled_memory halves feature maps, and this model's have an odd side of {side}")
+        if self.pooled_memory and (size[0] % 2 or size[1] % 2):
+            raise ValueError(f"pooled_memory halves maps, and a memory of this model is {size[0]} x {size[1]}")
         return self
 
     def named(self) -> dict[str, Any]:

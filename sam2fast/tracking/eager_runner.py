@@ -1,5 +1,6 @@
 """What the model computes on one frame, and the runner that computes it operation by operation."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -200,7 +201,7 @@ def attend_to_memory(model: SAM2Base, features: FrameFeatures, memory: AttendedM
     position = model.image_encoder.neck.position_encoding(features.embedding)
     if is_standard(model.memory_attention):
         return model.memory_attention.attend(features.embedding, position, memory, fp8)
-    if fp8 is True or memory.pages.shape[1] != features.embedding[0, 0].numel():
+    if fp8 is True or memory.pages.shape[1] != math.prod(model.memory_size):
         raise RuntimeError(
             "a module of memory_attention was hooked, patched or replaced, which approximated memories do not reach: "
             "open the session without approximations"
@@ -361,11 +362,11 @@ def attended_memory(
         num_frames: length of the video.
         span: ``(B,)`` what distances are divided by; 0 for the model's, which is also used for None.
     """
-    side, m = model.sam_image_embedding_size, model.mem_dim
+    (H, W), m = model.memory_size, model.mem_dim
     B, P, C = pointers.shape
-    position = model.memory_encoder.position_encoding(pages[:1, 0, :, None, None].expand(1, m, side, side))
-    spatial = as_pages(position, side * side)[0]
-    if pages.shape[1] != side * side:
+    position = model.encode_memory_positions(pages[:1, 0, :, None, None].expand(1, m, H, W))
+    spatial = as_pages(position, H * W)[0]
+    if pages.shape[1] != H * W:
         spatial = torch.cat([spatial, as_pages(position, pages.shape[1])[0]])
     if span is not None:
         longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)

@@ -1,5 +1,6 @@
 """Memories of a session in pools of pages, and the integer tables that say which object attends to which page."""
 
+import math
 import struct
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ class MemoryLayout:
     device: torch.device
     image_size: int
     mask: tuple[int, int]  # (h, w) of low-resolution masks
-    side: int  # H and W of a spatial memory
+    size: tuple[int, int]  # (H, W) of a spatial memory
     channels: int  # C_mem
     pointer: int  # C of an object pointer
 
@@ -67,7 +68,7 @@ class MemoryLayout:
             device=model.device,
             image_size=model.image_size,
             mask=model.sam_prompt_encoder.mask_input_size,
-            side=model.sam_image_embedding_size,
+            size=model.memory_size,
             channels=model.mem_dim,
             pointer=model.hidden_dim,
         )
@@ -104,7 +105,7 @@ class MemoryBank:
         self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
         self.state_size, self.hypotheses = state_size, hypotheses
         self.states = PagePool((state_size,), torch.float64, layout.device, self.pending) if state_size else None
-        positions = layout.side * layout.side // (MEANS if self.is_pooled else 1)
+        positions = math.prod(layout.size) // (MEANS if self.is_pooled else 1)
         self.page_shape = positions, layout.channels
 
     def emptied(self) -> "MemoryBank":
@@ -156,13 +157,13 @@ class MemoryBank:
     def read_memory(self, memory: Memory) -> Tensor:
         """A copy ``(1, C_mem, H, W)``; where only means are kept, each stands for its 2x2 tokens."""
         assert self.memories is not None
-        side = self.layout.side
+        H, W = self.layout.size
         if self.is_pooled and len(memory) == 1:
-            means = self.memories.read(memory[0]).t().unflatten(1, (side // 2, side // 2))[None]
+            means = self.memories.read(memory[0]).t().unflatten(1, (H // 2, W // 2))[None]
             return means.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         pages = [self.memories.read(page) for page in memory[1:] or memory]
         tokens = pages[0] if len(pages) == 1 else torch.cat([page.to(self.layout.device) for page in pages])
-        return tokens.t().unflatten(1, (side, side))[None]
+        return tokens.t().unflatten(1, (H, W))[None]
 
     def pages_to_attend(
         self, memory: Memory, time: int, conditioning: bool, num_maskmem: int

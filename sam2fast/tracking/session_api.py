@@ -86,7 +86,7 @@ class TrackingModel(SAM2Base):
     @exclusive
     def approximations(self, requested: ApproximationsLike) -> None:
         approximations = Approximations.of(requested)
-        self._approximations = approximations.check_for(self.num_maskmem, self.sam_image_embedding_size)
+        self._approximations = approximations.check_for(self.num_maskmem, self.memory_size)
 
     @property
     def strategy(self) -> Strategy:

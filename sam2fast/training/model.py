@@ -320,7 +320,7 @@ class SAM2Train(SAM2Base):
         chosen = select_memories(t, clips.conditioning, tracked, num_frames, False, rules)
 
         memories = torch.stack([_not_none(frames[other].memory) for other, _ in chosen.memories])  # (K, O, C, H, W)
-        position = self.memory_encoder.position_encoding(memories[0, :1])[None].to(memories.dtype)
+        position = self.encode_memory_positions(memories[0, :1])[None].to(memories.dtype)
         rows = torch.tensor([row for _, row in chosen.memories], device=feature.device)
         time = self.maskmem_tpos_enc.index_select(0, rows).permute(0, 1, 3, 2)[..., None]
         encoding = (position + time).expand(-1, memories.shape[1], -1, -1, -1)

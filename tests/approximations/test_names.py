@@ -76,5 +76,5 @@ def test_maps_that_cannot_be_halved():
     size = "++model.image_size=160"  # maps of 10 can be halved, and of 5 with a stride of 32 could not
     predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", hydra_overrides_extra=[size])
     predictor.approximations = "pooled_memory"
-    with pytest.raises(ValueError, match="an odd side of 5"):
-        Approximations.of("pooled_memory").check_for(num_maskmem=7, side=5)
+    with pytest.raises(ValueError, match="is 5 x 5"):
+        Approximations.of("pooled_memory").check_for(num_maskmem=7, size=(5, 5))

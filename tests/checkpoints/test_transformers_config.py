@@ -10,6 +10,7 @@ from sam2fast.checkpoints import CheckpointError, NoConfigError
 from sam2fast.checkpoints.transformers_config import overrides_from, transformers_config
 from sam2fast.config import ConfigError
 
+EDGETAM = "configs/edgetam/edgetam.yaml"
 TINY, BASE, TINY_2 = "configs/sam2.1/sam2.1_hiera_t.yaml", "configs/sam2.1/sam2.1_hiera_b+.yaml", "sam2_hiera_t"
 
 
@@ -39,7 +40,7 @@ def overrides(tmp_path):
 
 
 @pytest.mark.parametrize("video", [True, False], ids=["video", "images"])
-@pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG])
+@pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG, EDGETAM])
 def test_what_is_written_needs_no_override(config, video, overrides):
     assert overrides(transformers_config(config, video=video), config) == ()
 
@@ -51,6 +52,16 @@ def test_what_is_left_out_is_as_in_tiny(overrides):
         overrides({"model_type": "sam2_video"}, BASE)
     with pytest.raises(NoConfigError, match="enable_occlusion_spatial_embedding is True instead of False"):
         overrides({"model_type": "sam2_video"}, TINY_2)
+
+
+def test_edgetam_is_told_from_sam2(overrides):
+    found = transformers_config(EDGETAM)
+    assert found["architectures"] == ["EdgeTamVideoModel"] and "memory_attention_feed_forward_hidden_size" not in found
+    assert overrides(found | {"max_cond_frame_num": 4}, EDGETAM) == ("++model.max_cond_frames_in_attn=4",)
+    with pytest.raises(NoConfigError, match="perceiver_resampler_num_latents is 128 instead of 256"):
+        overrides(found | {"perceiver_resampler_num_latents": 128}, EDGETAM)
+    with pytest.raises(NoConfigError, match="model type 'sam2_video', expected edgetam_video or edgetam;"):
+        overrides(transformers_config(TINY), EDGETAM)
 
 
 def test_the_image_size_is_obeyed(overrides):

@@ -20,14 +20,17 @@ from sam2fast.checkpoints.transformers_layout import (
 
 # Of our names in their order beside those of transformers, when tests/transformers compared these with the library.
 NAMES = "f99604c6af8968bb5bcbf6f82df49b9e1282cd613fb5738e5797a3d6af80fc71"
+EDGETAM = "configs/edgetam/edgetam.yaml"
+EDGETAM_NAMES = "307ad0e305e92b4e7f3d4c66be1f3f9a116ea9fc031cb67fc660bfa09f96ef0e"
 
 
-@pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG])
+@pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG, EDGETAM])
 def test_there_and_back(config):
     """Every weight of every model gets a unique name, and its official name again when converted back."""
     weights = numbered_weights(config)
     theirs = to_transformers(weights)
-    assert len(theirs) == len(weights) - 2  # four tables become one, one matrix two
+    split = sum(name.endswith(".to_kv.weight") for name in weights)
+    assert len(theirs) == len(weights) - 2 + split  # four tables become one, one matrix two
     assert is_transformers(theirs) and not is_transformers(weights)
     back = to_official(theirs)
     assert back.keys() == weights.keys()
@@ -35,11 +38,12 @@ def test_there_and_back(config):
         assert back[name].shape == tensor.shape and torch.equal(back[name], tensor), name
 
 
-def test_names_are_those_of_the_library():
-    theirs = to_transformers(numbered_weights("sam2.1_hiera_t"))
+@pytest.mark.parametrize(("config", "names"), [("sam2.1_hiera_t", NAMES), (EDGETAM, EDGETAM_NAMES)])
+def test_names_are_those_of_the_library(config, names):
+    theirs = to_transformers(numbered_weights(config))
     table = sorted((int(tensor.flatten()[0]), name) for name, tensor in theirs.items())
     found = hashlib.sha256("\n".join(f"{number} {name}" for number, name in table).encode()).hexdigest()
-    assert found == NAMES, "names changed: see make test-transformers"
+    assert found == names, "names changed: see make test-transformers"
 
 
 def test_points_and_positions():

@@ -1,7 +1,15 @@
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
-from memories import memory_of, memory_of_kinds, rope_of_kinds, weights_of, written_out
+from memories import (
+    memory_of,
+    memory_of_kinds,
+    memory_of_tokens,
+    rope_of_kinds,
+    rope_of_tokens,
+    weights_of,
+    written_out,
+)
 from parity import random_map
 from sam2.modeling.position_encoding import apply_rotary_enc, compute_axial_cis
 
@@ -14,7 +22,7 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_cpu,
     rope_attention_reference,
 )
-from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.attention import RoPEAttention, RoPEAttentionv2
 from sam2fast.modeling.position_encoding import axial_rope
 from sam2fast.utils.testing import relative_error
 
@@ -56,14 +64,17 @@ PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "
 @pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize("shared", [True, False], ids=["one query", "own queries"])
 @pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("is_pooled", [False, True], ids=["maps", "quarters and means"])
+@pytest.mark.parametrize("pages", ["maps", "quarters and means", "tokens"])
 @torch.no_grad()
-def test_memory_attention(compute, shared, heads, is_pooled):
+def test_memory_attention(compute, shared, heads, pages):
     """Objects with histories of different length, one with none; masked tokens hold NaN."""
-    memory = memory_of_kinds(7, 1, 0, 12) if is_pooled else memory_of(3, 1, 0, 5)
+    memory, rope = {
+        "maps": lambda: (memory_of(3, 1, 0, 5), axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))),
+        "quarters and means": lambda: (memory_of_kinds(7, 1, 0, 12), rope_of_kinds(4, 12)),
+        "tokens": lambda: (memory_of_tokens(3, 1, 0, 5), rope_of_tokens(4, 12)),
+    }[pages]()
     query = random_map(1 if shared else 4, heads, 16, 12)
     weights = weights_of(12, 8, heads)
-    rope = rope_of_kinds(4, 12) if is_pooled else axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
     actual = compute(query, memory, *weights, *rope)
     assert relative_error(written_out(query, memory, *weights, *rope), actual) < 1e-5
     assert torch.equal(actual[2], weights[3].expand(16, -1))
@@ -145,6 +156,27 @@ def test_the_module_rotates_means_at_their_centres():
     weights = module.k_proj.weight, module.k_proj.bias, module.v_proj.weight, module.v_proj.bias
     means = written_out(module.q_proj(x)[:, None], memory, *weights, *rope_of_kinds(4, 24))
     assert relative_error(module.out_proj(means.float()), module.attend(x, memory)) < 1e-5
+
+
+@torch.no_grad()
+def test_the_module_rotates_tokens_by_their_own_grid():
+    """Also with every key given, as in training, where pointers come last."""
+    torch.manual_seed(0)
+    sizes = {"q_sizes": (4, 4), "k_sizes": (5, 5), "num_unrotated": 3}
+    module = RoPEAttentionv2(embedding_dim=24, num_heads=1, kv_in_dim=8, **sizes).eval()
+    memory, x = memory_of_tokens(2), random_map(1, 16, 24)
+    weights = module.k_proj.weight, module.k_proj.bias, module.v_proj.weight, module.v_proj.bias
+    means = written_out(module.q_proj(x)[:, None], memory, *weights, *rope_of_tokens(4, 24))
+    expected = module.out_proj(means.float())
+    assert relative_error(expected, module.attend(x, memory)) < 1e-5
+    filled, chosen = memory.page_table[0] >= 0, memory.pointer_valid[0]
+    pages, pointers = memory.pages[memory.page_table[0, filled].long()], memory.pointers[0, chosen]
+    encoding = memory.position_encoding + memory.time_encoding[memory.page_time[0, filled].long(), None]
+    keys = torch.cat([(pages + encoding).flatten(0, 1), pointers + memory.pointer_encoding[0, chosen]])
+    values = torch.cat([pages.flatten(0, 1), pointers])
+    assert relative_error(expected, module(x, keys[None], values[None], len(pointers))) < 1e-5
+    with pytest.raises(ValueError, match="57 keys of frames are not a whole number of memories of 28"):
+        module(x, keys[None, :57], values[None, :57])
 
 
 @pytest.mark.parametrize("value_dim", [32, 8])

@@ -5,7 +5,17 @@ import itertools
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
-from memories import memory_of, memory_of_kinds, moved, on_cpu, rope_of_kinds, weights_of, written_out
+from memories import (
+    memory_of,
+    memory_of_kinds,
+    memory_of_tokens,
+    moved,
+    on_cpu,
+    rope_of_kinds,
+    rope_of_tokens,
+    weights_of,
+    written_out,
+)
 from parity import random_map
 
 pytest.importorskip("triton")
@@ -50,7 +60,12 @@ CASES = {
     "quarters, nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3),
     "quarters, two heads, an odd quarter": (6, 32, 32, 2, (5, 12), 4, 2),
     "quarters, official widths": (4, 256, 64, 1, (9,), 8, 1),
+    "tokens, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
+    "tokens, two heads, odd slots": (5, 32, 32, 2, (1, 0, 5), 4, 3),
 }
+
+
+BANKS = {"quarters": (memory_of_kinds, rope_of_kinds), "tokens": (memory_of_tokens, rope_of_tokens)}
 
 
 @pytest.mark.parametrize(
@@ -60,9 +75,9 @@ CASES = {
 )
 @torch.no_grad()
 def test_memory_attention(triton_device, name, dtype):
-    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, or quarters of maps."""
+    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, quarters, or tokens."""
     side, d, m, heads, filled, pointers, splits = CASES[name]
-    bank, rotation = (memory_of_kinds, rope_of_kinds) if name.startswith("quarters") else (memory_of, rope)
+    bank, rotation = BANKS.get(name.partition(",")[0], (memory_of, rope))
     memory = bank(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
     memory = moved(memory, triton_device, dtype)
     weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]

@@ -12,4 +12,4 @@ def numbered_weights(config: str) -> dict[str, Tensor]:
     """A tensor of the right name and shape for each weight of a model, each of one number and hardly any memory."""
     with torch.device("meta"):
         state = build_from_config(load_config(config).model).state_dict()
-    return {name: torch.full((1,), float(i)).expand(tensor.shape) for i, (name, tensor) in enumerate(state.items())}
+    return {name: torch.tensor(float(i)).expand(tensor.shape) for i, (name, tensor) in enumerate(state.items())}

@@ -41,6 +41,12 @@ def memory_of_kinds(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, 
     )
 
 
+def memory_of_tokens(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, dtype=torch.float32) -> AttendedMemory:
+    """The same with pages of three tokens, and of a grid of ``side + 1`` squared after them, whatever the queries."""
+    memory, n = memory_of(*filled, side=side + 3, m=m, pointers=pointers, dtype=dtype), 3 + (side + 1) ** 2
+    return memory._replace(pages=memory.pages[:, :n].contiguous(), position_encoding=memory.position_encoding[:n])
+
+
 def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
     return AttendedMemory(*(x.to(device, dtype if x.is_floating_point() else x.dtype) for x in memory[:8]))
 
@@ -58,6 +64,15 @@ def rope_of_kinds(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.
     return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
+def rope_of_tokens(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines for it: of the queries, of three tokens without a position, and of the grid."""
+    frequency = 10000.0 ** (-torch.arange(d // 4, dtype=torch.float64) * 4 / d)
+    places = [(y, x) for y in range(side) for x in range(side)]
+    places += [(0, 0)] * 3 + [(y, x) for y in range(side + 1) for x in range(side + 1)]
+    angles = torch.stack([torch.cat([x * frequency, y * frequency]) for y, x in places])
+    return angles.cos().float().to(device), angles.sin().float().to(device)
+
+
 def written_out(
     query, memory: AttendedMemory, weight, bias, value_weight, value_bias, cos, sin, rounded=lambda rows: rows
 ):
@@ -68,6 +83,7 @@ def written_out(
     heads, N, d = query.shape[1:]
     turns = torch.complex(cos.double(), sin.double())
     n, T = memory.pages.shape[1], len(memory.time_encoding)
+    of_keys = len(cos) - len(memory.position_encoding)  # the queries' positions, if keys have others
 
     def rotate(x, first=0):  # (rows, d) at positions from the first on
         pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
@@ -88,7 +104,7 @@ def written_out(
                     tokens, first = memory.pages[page].double(), t // T * n
                     encoded = tokens + memory.position_encoding[first : first + n] + memory.time_encoding[t % T]
                     for _ in range(4 if t // T == 4 else 1):
-                        keys.append(rotate(factor * encoded @ weight[rows].double().T + bias[rows], first))
+                        keys.append(rotate(factor * encoded @ weight[rows].double().T + bias[rows], of_keys + first))
                         values.append(tokens)
             chosen = memory.pointer_valid[b]
             pointers = memory.pointers[b, chosen].double()

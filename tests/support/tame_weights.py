@@ -21,6 +21,8 @@ NECK, QUERY_KEY, RESIDUAL = 0.3, 1.0, 0.5
 EMBEDDING = 0.5
 # Added to the object score, so that random objects are present.
 PRESENCE = 2.0
+# Of RepViT: batch norms of what is added to a map, and the bias of what scales its channels by a sigmoid.
+ADDED, SCALED = 0.3, 2.0
 
 QUERY_KEY_NAME = re.compile(r"(q_proj|k_proj)\.weight$")
 RESIDUAL_NAME = re.compile(r"(attn\.proj|out_proj|mlp\.layers\.1|linear2|pwconv2)\.weight$")
@@ -28,6 +30,7 @@ EMBEDDING_NAME = re.compile(
     r"(_embed|_embed\.weight|_embeddings\.\d\.weight|_tokens?\.weight|pos_embed_window|tpos_enc|no_obj_ptr"
     r"|no_mem_pos_enc|no_obj_embed_spatial)$"
 )
+ADDED_NAME = re.compile(r"(token_mixer\.conv1?|(channel_mixer|ffn)\.conv2)\.bn\.weight$")
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -65,6 +68,8 @@ _draws = _Draws()
 
 def draw(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
     """The float32 tensor of this official name."""
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, dtype=np.int64)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     x = rng.standard_normal(tuple(shape), dtype=np.float32)
     if "gaussian_matrix" in name:
@@ -77,9 +82,9 @@ def draw(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
         # Divided in double precision, by pieces: NumPy 1 and 2 would choose differently.
         x *= np.float32(_scale(name))
         return np.divide(x, math.sqrt(_fan_in(name, shape)), out=x, dtype=np.float64, casting="same_kind")
-    if name.endswith("weight"):  # of a norm
-        return 1 + 0.1 * x
-    bias = 0.05 * x
+    if name.endswith(("weight", "running_var")):  # of a norm
+        return (ADDED if ADDED_NAME.search(name) else 1) * (1 + 0.1 * x)
+    bias = 0.05 * x + SCALED if name.endswith("se.fc2.bias") else 0.05 * x
     return bias + PRESENCE if "pred_obj_score_head.layers.2" in name else bias
 
 

@@ -1,0 +1,181 @@
+"""The spatial perceiver of EdgeTAM: compresses a memory's map to a few hundred tokens."""
+
+import functools
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
+from sam2fast.modeling.layers import normalize, project
+from sam2fast.modeling.standard import standard
+
+
+@standard
+class LatentFeedForward(nn.Sequential):
+    """A norm and two linear layers with GELU between them, ``(..., dim)`` to the same shape."""
+
+    def __init__(self, dim: int, mult: int) -> None:
+        inner = dim * mult
+        super().__init__(
+            nn.LayerNorm(dim), nn.Linear(dim, inner, bias=False), nn.GELU(), nn.Linear(inner, dim, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., dim)`` to the same shape."""
+        norm, first, activation, last = self
+        return project(last, activation(project(first, normalize(norm, x))))
+
+
+@standard
+class LatentSelfAttention(nn.Module):
+    """Latents attend to each other, ``(B, L, dim)`` to the same shape.
+
+    Source: ``sam2.modeling.perceiver.Attention`` of EdgeTAM.
+    """
+
+    def __init__(self, dim: int, dim_head: int, heads: int, dropout_p: float) -> None:
+        super().__init__()
+        self.heads, self.dropout_p = heads, dropout_p
+        self.norm = nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, dim_head * heads, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * dim_head * heads, bias=False)
+        self.to_out = nn.Linear(dim_head * heads, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, L, dim)`` to the same shape."""
+        x = normalize(self.norm, x)
+        q, (k, v) = project(self.to_q, x), project(self.to_kv, x).chunk(2, dim=-1)
+        return project(self.to_out, _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0))
+
+
+@standard
+class LatentCrossAttention(nn.Module):
+    """Latents ``(B, L, dim)`` attend to tokens ``(B, M, dim)``.
+
+    Source: ``sam2.modeling.perceiver.PerceiverAttention`` of EdgeTAM.
+    """
+
+    def __init__(self, dim: int, dim_head: int, heads: int, dropout_p: float) -> None:
+        super().__init__()
+        self.heads, self.dropout_p = heads, dropout_p
+        self.norm_x, self.norm_latents = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, dim_head * heads, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * dim_head * heads, bias=False)
+        self.to_out = nn.Linear(dim_head * heads, dim, bias=False)
+
+    def forward(self, latents: Tensor, x: Tensor, pos: Tensor | None = None) -> Tensor:
+        """``(B, L, dim)``; ``pos (B, M, dim_head * heads)`` is added to projected keys and values."""
+        q = project(self.to_q, normalize(self.norm_latents, latents))
+        k, v = project(self.to_kv, normalize(self.norm_x, x)).chunk(2, dim=-1)
+        if pos is not None:
+            k, v = k + pos.to(k.dtype), v + pos.to(v.dtype)
+        return project(self.to_out, _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0))
+
+
+@standard
+class PerceiverLayer(nn.Module):
+    """Latents attend to tokens and to each other.
+
+    Source: ``sam2.modeling.perceiver.PerceiverEncoderLayer`` of EdgeTAM.
+    """
+
+    def __init__(
+        self, dim: int, dim_head: int, heads: int, ff_mult: int, hidden_dropout_p: float, attention_dropout_p: float
+    ) -> None:
+        super().__init__()
+        self.attn = LatentCrossAttention(dim, dim_head, heads, attention_dropout_p)
+        self.ff = LatentFeedForward(dim, ff_mult)
+        self.dropout = nn.Dropout(hidden_dropout_p)
+        self.self_attn = LatentSelfAttention(dim, dim_head, heads, attention_dropout_p)
+        self.self_ff = LatentFeedForward(dim, ff_mult)
+
+    def forward(self, latents: Tensor, x: Tensor, pos: Tensor | None = None) -> Tensor:
+        """Latents ``(B, L, dim)`` and tokens ``(B, M, dim)`` to latents."""
+        latents = self.dropout(latents + self.attn(latents, x, pos))
+        latents = latents + self.ff(latents)
+        latents = latents + self.self_attn(latents)
+        return cast(Tensor, latents + self.self_ff(latents))
+
+
+@standard
+class PerceiverResampler(nn.Module):
+    """A map to ``num_latents`` tokens that read all of it and ``num_latents_2d`` tokens that read one window each.
+
+    The tokens come as a map ``(B, dim, num_latents + num_latents_2d, 1)``, so that memories have four dimensions
+    whatever the model.
+
+    Source: ``sam2.modeling.perceiver.PerceiverResampler`` of EdgeTAM, whose configuration keys it takes.
+
+    Raises:
+        ValueError: options that no published model has.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        depth: int,
+        position_encoding: nn.Module,
+        dim_head: int = 64,
+        heads: int = 8,
+        num_latents: int = -1,
+        num_latents_2d: int = -1,
+        ff_mult: int = 4,
+        hidden_dropout_p: float = 0.1,
+        attention_dropout_p: float = 0.05,
+        pos_enc_at_key_value: bool = False,
+        concat_kv_latents: bool = True,
+        use_self_attn: bool = False,
+    ) -> None:
+        super().__init__()
+        self.grid = math.isqrt(max(0, num_latents_2d))
+        if num_latents < 1 or self.grid < 1 or self.grid**2 != num_latents_2d:
+            raise ValueError(
+                f"expected num_latents of 1 or more and num_latents_2d a square, got {num_latents} and {num_latents_2d}"
+            )
+        if not pos_enc_at_key_value or concat_kv_latents or not use_self_attn:
+            raise ValueError("expected pos_enc_at_key_value=true, concat_kv_latents=false and use_self_attn=true")
+        if dim_head * heads != dim:
+            raise ValueError(f"{heads} heads of {dim_head} channels are not the width {dim}")
+        self.latents = nn.Parameter(torch.randn(num_latents, dim))
+        self.latents_2d = nn.Parameter(torch.randn(num_latents_2d, dim))
+        self.position_encoding = position_encoding
+        self.layers = nn.ModuleList(
+            PerceiverLayer(dim, dim_head, heads, ff_mult, hidden_dropout_p, attention_dropout_p) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens a memory has."""
+        return len(self.latents) + len(self.latents_2d)
+
+    def forward(self, x: Tensor, pos: Tensor) -> Tensor:
+        """Memories ``(B, dim, H, W)`` with their position encoding ``pos`` to ``(B, dim, num_tokens, 1)``."""
+        B, C, H, W = x.shape
+        g = self.grid
+        latents = self.latents.expand(B, -1, -1)
+        tokens, position = x.flatten(2).transpose(1, 2), pos.flatten(2).transpose(1, 2)
+        windows = x.reshape(B, C, g, H // g, g, W // g).permute(0, 2, 4, 3, 5, 1).reshape(B * g * g, -1, C)
+        local = self.latents_2d.expand(B, -1, -1).reshape(-1, 1, C)
+        for layer in self.layers:
+            latents, local = layer(latents, tokens, position), layer(local, windows)
+        compressed = torch.cat([latents, local.reshape(B, -1, C)], dim=1)
+        return normalize(self.norm, compressed).to(x.dtype).transpose(1, 2)[..., None]
+
+    def encode_positions(self, memory: Tensor) -> Tensor:
+        """The position encoding of memories ``(B, dim, num_tokens, 1)``: zeros, then that of the grid of windows."""
+        B, C = memory.shape[:2]
+        grid = self.position_encoding(memory[:, :, : self.grid].expand(-1, -1, -1, self.grid)).flatten(2)
+        return torch.cat([grid.new_zeros(B, C, len(self.latents)), grid], dim=2)[..., None]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout_p: float) -> Tensor:
+    """Attention of ``q (B, L, C)`` to ``k, v (B, M, C)`` by heads."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
+    out = in_float32(attention, q, k, v) if emulates_bfloat16(q, k) else attention(q, k, v)
+    return out.transpose(1, 2).flatten(2)
