@@ -212,9 +212,8 @@ class SAM2Base(OfficialSteps):
         return any(name in vars(self) or getattr(type(self), name) is not _METHODS[name] for name in names)
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
-        if not self.use_high_res_features_in_sam:
-            return {}
-        return {0: self.sam_mask_decoder.conv_s0, 1: self.sam_mask_decoder.conv_s1}
+        decoder = self.sam_mask_decoder
+        return {0: decoder.conv_s0, 1: decoder.conv_s1} if self.use_high_res_features_in_sam else {}
 
     def forward_image(self, img_batch: Tensor) -> dict[str, Any]:
         """The official dict of features for ``img_batch (B, 3, S, S)``, levels 0 and 1 through the decoder's heads."""
