@@ -324,8 +324,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         """Tracks all objects from frame to frame, and yields each frame when it is done.
 
         Objects removed meanwhile drop out; objects and prompts added meanwhile take part in the next propagation. With
-        the strategy ``sam2long``, which decides about masks when a pass ends, all frames are done before the first is
-        yielded.
+        the strategy ``sam2long``, which decides when a pass ends, all frames are done before the first is yielded.
 
         Args:
             start_frame_idx: first frame; by default the earliest conditioning frame.
