@@ -323,8 +323,8 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
     ) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects from frame to frame, and yields each frame when it is done.
 
-        Objects removed meanwhile drop out; objects and prompts added meanwhile take part in the next propagation. The
-        strategy ``sam2long`` decides about masks when a pass ends, so the first frame comes after the last is done.
+        Objects removed meanwhile drop out; objects and prompts added meanwhile take part in the next propagation. With
+        the strategy ``sam2long``, which decides when a pass ends, all frames are done before the first is yielded.
 
         Args:
             start_frame_idx: first frame; by default the earliest conditioning frame.

@@ -170,15 +170,14 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
         if frames:
             stacked = _stacked(state.bank, list(frames.values()))
             tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
-    others = {id(r): r for tracked_in in tracked.others.values() for r in tracked_in.values()}
-    for result in tracked.tracked.values():
-        others.pop(id(result), None)
+    shown = set(map(id, tracked.tracked.values()))
+    others = {id(r): r for history in tracked.others.values() for r in history.values() if id(r) not in shown}
     if others:
         stacked = _stacked(state.bank, list(others.values()))
         tensors.update({f"{number}.others.{name}": value for name, value in stacked.items()})
         pages["others"] = [len(result.memory or ()) for result in others.values()]
-    places = {key: i for i, key in enumerate(others)}  # those of the best hypothesis are at None
-    hypotheses = [[[t, places.get(id(r))] for t, r in results.items()] for _, results in sorted(tracked.others.items())]
+    places = {key: i for i, key in enumerate(others)}  # None for a result of the best hypothesis
+    hypotheses = [[[t, places.get(id(r))] for t, r in history.items()] for history in tracked.others.values()]
     return {
         "id": _json_id(obj_id),
         **({"hypotheses": hypotheses} if hypotheses else {}),

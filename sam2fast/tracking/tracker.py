@@ -313,7 +313,7 @@ class Tracker:
         video = state.num_frames, self.fill_hole_area(state), state.strategy, state.video_size
         step = self.runner.step(self.model, StepInput(bank, features, attended, rules, *video))
         results, scores = build_results(bank, step)
-        return best_with_others(results, each), TrackScores(*(x[::each] for x in scores))
+        return best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))
 
     def fill_hole_area(self, state: VideoState) -> float:
         """The setting, or what the session's strategy has instead."""

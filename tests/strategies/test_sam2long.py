@@ -56,8 +56,9 @@ def store(strategy, frame, frames, tracked, results, as_stream):
     if as_stream:
         paths = tracked.hypotheses(len(results))
         histories = [History(frame, False, frames, o.conditioning, o.tracked, RULES, {}) for o in paths]
-        tracked.forget_unreachable(frame, RULES, {t for one in histories for t in strategy.keep(one)})
-        assert all(len(one.tracked) <= 2 + 15 * len(paths) for one in paths)
+        needed = {t for one in histories for t in strategy.keep(one)}
+        tracked.forget_unreachable(frame, RULES, needed)
+        assert len(needed) <= 1 + 15 * len(paths) and all(one.tracked.keys() <= {*needed, frame} for one in paths)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,32 @@ def test_a_stream_keeps_few_pages(frames, predictor):
             seen.append((len(kept), max(pages), max(len(pool.data) for pool in pools)))
     results, pages, rows = map(max, zip(*seen, strict=True))
     assert 17 < results <= 3 * 17 and pages <= results + 1 and rows <= 256
+
+
+def test_hypotheses_share_results_and_are_saved_once(predictor, track, frames, tmp_path):
+    """A later prompt continues the best one alone, and so does the removal of one."""
+    RECIPES["d4sm"].weights(predictor)
+    first = track(Sam2Long(uncertainty=100.0), [RECIPES["samurai_box"].prompt_of(0)], 12).session
+    masks = [{t: r.mask.clone() for t, r in one.tracked.items()} for one in first.objects[0].hypotheses(3)]
+    predictor.save_state(first, tmp_path / "state")
+    for session in (first, predictor.load_state(tmp_path / "state", str(frames))):
+        (tracked,) = session.objects.values()
+        assert sorted(tracked.others) == [1, 2] and tracked.copy().others[1] is not tracked.others[1]
+        for expected, one in zip(masks, tracked.hypotheses(3), strict=True):
+            assert list(expected) == list(one.tracked)
+            assert all(torch.equal(mask, one.tracked[t].mask) for t, mask in expected.items())
+        every = [r for one in tracked.hypotheses(3) for r in one.tracked.values()]
+        assert len(every) == 3 * 11 and len({id(r) for r in every}) < 2 * 11
+        predictor.add_new_points_or_box(session, 9, 0, [[64, 40]], [1])
+        predictor.propagate_in_video_preflight(session)
+        assert not tracked.others
+        track(None, [], 2, session=session, start_frame_idx=10)
+        assert sorted(tracked.others) == [1, 2] and tracked.hypotheses(1) == [tracked]
+        predictor.add_new_points_or_box(session, 20, 0, [[64, 40]], [1])
+        predictor.propagate_in_video_preflight(session)
+        track(None, [], 2, session=session, start_frame_idx=11)
+        predictor.clear_all_prompts_in_frame(session, 20, 0)
+        assert not tracked.others
 
 
 def test_there_is_a_pathway():
