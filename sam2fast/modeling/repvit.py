@@ -31,13 +31,18 @@ class ConvNorm(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.c = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = nn.BatchNorm2d(out_channels).eval()
         self._folded: TensorCache[Folded] = TensorCache()
+
+    def train(self, mode: bool = True) -> "ConvNorm":
+        """See ``nn.Module.train``; the norm stays in evaluation mode."""
+        super().train(mode)
+        self.bn.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution, then the norm with the stored statistics."""
-        bn = self.bn
-        return F.batch_norm(convolve(self.c, x), bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+        return cast(Tensor, self.bn(convolve(self.c, x)))
 
     def sources(self) -> tuple[Tensor, ...]:
         """What :meth:`fold` reads."""
