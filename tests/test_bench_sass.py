@@ -249,7 +249,7 @@ def row_of(dtype, shape, meta, warps, stages):
     return {"arch": "sm_90", "dtype": dtype, "shape": shape, "meta": {"CHUNK": 256, **meta}, "options": options}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_rows_that_are_broken_on_purpose(tmp_path):
     """Compiled for a GPU that is not here: too few stages, programs that do not fit, too few registers for wgmma."""
     pytest.importorskip("triton")
@@ -268,7 +268,7 @@ def test_rows_that_are_broken_on_purpose(tmp_path):
     assert any("wgmma is serialised" in line for line in lines[8:])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_rows_with_specialised_warps_reach_more(tmp_path):
     """Candidates of make tune that no stored row takes yet: Triton divides them, and nothing is wrong with them."""
     pytest.importorskip("triton", minversion="3.7")

@@ -66,7 +66,7 @@ def test_the_whole_plan_where_packages_are_missing(tmp_path):
     assert {row["step"] for row in rows} >= passed
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_step_is_lost_with_that_step_alone(tmp_path):
     kinds = ("raises", "exits by a signal", "fills the disk", "hangs")
     faults = dict(zip(QUICK_STEPS, kinds, strict=True))
@@ -84,7 +84,7 @@ def test_what_goes_wrong_in_a_step_is_lost_with_that_step_alone(tmp_path):
     assert rows == set(others)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_disk_that_is_full_loses_no_step(tmp_path):
     """The files of the visit and of its steps may have 4,000 bytes each; what does not fit is still printed."""
     out, steps = tmp_path / "out", ("parity rope_attention", "micro encoder", "micro rope_attention")
@@ -98,7 +98,7 @@ def test_a_disk_that_is_full_loses_no_step(tmp_path):
     assert (out / "results.jsonl").stat().st_size <= 4000
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_visit_that_is_cut_off_is_resumed(tmp_path):
     out, again = tmp_path / "first", tmp_path / "second"
     steps = ("micro rope_attention", "micro encoder", "parity encoder")

@@ -16,7 +16,12 @@ from sam2fast.tracking.strategies import STRATEGIES, Attended, Decided, Strategy
 from sam2fast.utils.testing import relative_error
 
 PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
-NAMES = sorted(STRATEGIES)
+# The plain one is what all other tests run; d4sm is DAM4SAM's rule with more to save.
+NAMES = [
+    pytest.param(name, marks=pytest.mark.long if name == "dam4sam" else ())
+    for name in sorted(STRATEGIES)
+    if name != "sam2"
+]
 
 
 @dataclass(frozen=True)
