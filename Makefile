@@ -201,8 +201,7 @@ $(VENV)/.docs: $(VENV)/.installed
 
 .venv-edgetam/.installed: setup.py constraints.txt tests/family/requirements_edgetam.txt
 	$(PYTHON) -m venv .venv-edgetam
-	.venv-edgetam/bin/python -m pip install --quiet $(CONSTRAIN) -e . pytest
-	.venv-edgetam/bin/python -m pip install --quiet --no-deps -r tests/family/requirements_edgetam.txt
+	.venv-edgetam/bin/python -m pip install --quiet $(CONSTRAIN) -e . -r tests/family/requirements_edgetam.txt
 	touch $@
 
 .venv-transformers/.installed: setup.py constraints.txt tests/transformers/requirements.txt

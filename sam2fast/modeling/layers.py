@@ -158,10 +158,11 @@ def add_product_for(layer: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor
     return torch.addcmul(x, y, z, out=None if dtype is None else torch.empty_like(x, dtype=dtype))
 
 
-def normalize(norm: nn.Module, x: Tensor) -> Tensor:
-    """Layer norm ``(..., C)`` of input of any float dtype. ``nn.LayerNorm`` is computed in fp32, with fp32 results."""
+def normalize(norm: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Layer norm ``(..., C)`` of input of any float dtype. ``nn.LayerNorm`` is computed in fp32, and its result is of
+    ``dtype``, by default fp32."""
     if is_standard_layer(norm, nn.LayerNorm):
-        return normed_sum(cast(nn.LayerNorm, norm), x, None)[1]
+        return normed_sum(cast(nn.LayerNorm, norm), x, None, dtype)[1]
     return call(norm, x)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
-from sam2fast.modeling.layers import normalize, project
+from sam2fast.modeling.layers import normalize, project, stream_dtype
 from sam2fast.modeling.standard import standard
 
 
@@ -26,7 +26,7 @@ class LatentFeedForward(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` to the same shape."""
         norm, first, activation, last = self
-        return project(last, activation(project(first, normalize(norm, x))))
+        return project(last, activation(project(first, normalize(norm, x, stream_dtype(first)))))
 
 
 @standard
@@ -46,7 +46,7 @@ class LatentSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, L, dim)`` to the same shape."""
-        x = normalize(self.norm, x)
+        x = normalize(self.norm, x, stream_dtype(self.to_q))
         q, (k, v) = project(self.to_q, x), project(self.to_kv, x).chunk(2, dim=-1)
         return project(self.to_out, _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0))
 
@@ -68,8 +68,8 @@ class LatentCrossAttention(nn.Module):
 
     def forward(self, latents: Tensor, x: Tensor, pos: Tensor | None = None) -> Tensor:
         """``(B, L, dim)``; ``pos (B, M, dim_head * heads)`` is added to projected keys and values."""
-        q = project(self.to_q, normalize(self.norm_latents, latents))
-        k, v = project(self.to_kv, normalize(self.norm_x, x)).chunk(2, dim=-1)
+        q = project(self.to_q, normalize(self.norm_latents, latents, stream_dtype(self.to_q)))
+        k, v = project(self.to_kv, normalize(self.norm_x, x, stream_dtype(self.to_kv))).chunk(2, dim=-1)
         if pos is not None:
             k, v = k + pos.to(k.dtype), v + pos.to(v.dtype)
         return project(self.to_out, _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0))

@@ -55,6 +55,14 @@ def test_points_and_positions():
     assert tables[0].data_ptr() != tables[1].data_ptr()
 
 
+def test_keys_and_values_of_the_perceiver():
+    name, rows = "spatial_perceiver.layers.1.attn.to_kv.weight", torch.arange(128.0)[:, None].expand(-1, 64)
+    theirs = to_transformers(numbered_weights(EDGETAM) | {name: rows})
+    for kind, part in zip("kv", rows.split(64), strict=True):
+        assert torch.equal(theirs[f"spatial_perceiver.layers.1.cross_attention.{kind}_proj.weight"], part)
+    assert torch.equal(to_official(theirs)[name], rows)
+
+
 @pytest.mark.parametrize("kept", POSITIONS_THERE)
 def test_one_of_the_two_matrices_is_enough(kept):
     weights = numbered_weights(nano.CONFIG)
