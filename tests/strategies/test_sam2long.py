@@ -190,6 +190,31 @@ def test_hypotheses_share_results_and_are_saved_once(predictor, track, frames, t
         assert not tracked.others
 
 
+def test_a_pass_is_yielded_when_it_is_tracked(predictor, frames):
+    """Also what ``max_history`` forgot, with scores; an object that is removed meanwhile drops out."""
+    RECIPES["d4sm"].weights(predictor)
+    state, seen = predictor.init_state(str(frames), strategy=Sam2Long(uncertainty=100.0), max_history=15), []
+    for obj in (0, 1):
+        predictor.add_new_points_or_box(state, 0, obj, **RECIPES["samurai_box"].prompt_of(obj))
+
+    def progress(order):
+        for t in order:
+            seen.append(t)
+            yield t
+
+    passed = predictor.propagate_in_video(
+        state, max_frame_num_to_track=19, progress=progress, output="low_res", return_scores=True
+    )
+    first = next(passed)
+    assert first[:2] == (0, [0, 1]) and seen == list(range(20))
+    second = next(passed)
+    assert torch.equal(second[2], second[3].low_res_logits) and second[3].iou.shape == (2,)
+    predictor.remove_object(state, 0)
+    rest = list(passed)
+    assert [(t, ids, len(masks)) for t, ids, masks, _ in rest] == [(t, [1], 1) for t in range(2, 20)]
+    assert torch.equal(rest[-1][2], state.objects[1].tracked[19].mask)
+
+
 def test_there_is_a_pathway():
     with pytest.raises(ValueError, match="paths is 0; expected 1 or more"):
         Sam2Long(0)
