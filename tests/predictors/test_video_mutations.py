@@ -51,12 +51,12 @@ def pointer_time_sign(monkeypatch, model):
 
 
 def rope_axes(monkeypatch, model):
-    right = RoPEAttention._rope
+    right = RoPEAttention._table
 
-    def wrong(self, positions, device):
-        return tuple(torch.cat(t.chunk(2, dim=-1)[::-1], dim=-1) for t in right(self, positions, device))
+    def wrong(*args, **kwargs):
+        return tuple(torch.cat(t.chunk(2, dim=-1)[::-1], dim=-1) for t in right(*args, **kwargs))
 
-    monkeypatch.setattr(RoPEAttention, "_rope", wrong)
+    monkeypatch.setattr(RoPEAttention, "_table", wrong)
 
 
 def sigmoid_bias(monkeypatch, model):
