@@ -146,6 +146,36 @@ def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
         seen.check()
 
 
+@pytest.mark.parametrize("objects", [1, 3])
+def test_a_frame_goes_up_in_two_copies_and_comes_back_in_one(cuda, predictor, objects, monkeypatch):
+    """The image and the tables, from new buffers each time: the copies before may still read theirs."""
+    up, back, check_copy = [], [], cuda._check_copy
+
+    def counted(func, name, args, kwargs):
+        target, source = args[:2] if func is torch.ops.aten.copy_.default else (None, args[0])
+        if target is not None and target.is_cuda and not source.is_cuda:
+            up.append(source)  # held, so that its address is not used again
+        elif source.is_cuda and target is not None and not target.is_cuda:
+            back.append(target)
+        else:
+            device = kwargs.get("device")
+            assert device is None or torch.device(device).type == source.device.type
+        return check_copy(func, name, args, kwargs)
+
+    state = predictor.init_state([FRAME] * 8)
+    for i in range(objects):
+        predictor.add_new_points_or_box(state, 0, i, [[20.0 * i, 40.0]], [1])
+    frames = predictor.propagate_in_video(state, progress=False)
+    for _ in range(fake_cuda.SETTLING + 1):
+        next(frames)
+    monkeypatch.setattr(cuda, "_check_copy", counted)
+    for t in range(1, 4):
+        next(frames)
+        assert (len(up), len(back)) == (2 * t, t)
+    for copies in (up, back):
+        assert len({x.untyped_storage().data_ptr() for x in copies}) == len(copies)
+
+
 def wait_for_an_event(masks):
     event = torch.cuda.Event()
     event.record()
