@@ -7,12 +7,16 @@ import torch
 import torch.nn.functional as F
 from backend_calls import by_kernel, may_refuse
 from inputs import FULL_HD, blobs, small
-from parity_rows import EXACT, Draw, Plan, equal_to, simple_check, sizes
+from parity_rows import EXACT, Draw, Plan, equal_to, integer, simple_check, sizes
 from registry import Calls, Case, Record, Sample, Work, search
 
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference
-from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles
+from sam2fast.kernels.mask_ops import (
+    fill_holes_and_remove_sprinkles,
+    fill_holes_in_mask_scores,
+    fill_holes_in_mask_scores_reference,
+)
 
 
 def by_scipy(host: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,11 +70,15 @@ def components_case(count: int, height: int, width: int, device: str = "") -> Ca
     return Case("connected_components", f"{count}x{height}x{width}", "bool", prepare, done, device=device)
 
 
-def holes_case(count: int, side: int = 256) -> Case:
+def holes_case(count: int, side: int = 256, in_video: bool = False) -> Case:
+    op = "fill_holes_in_mask_scores" if in_video else "fill_holes_and_remove_sprinkles"
+
     def prepare(device: torch.device) -> Calls:
         logits = blobs(count, side, side, device)
 
         def filled() -> torch.Tensor:
+            if in_video:
+                return fill_holes_in_mask_scores(logits, 8.0)
             return fill_holes_and_remove_sprinkles(logits, 0.0, 8.0, 8.0)
 
         def by_torch() -> torch.Tensor:
@@ -80,7 +88,7 @@ def holes_case(count: int, side: int = 256) -> Case:
         return {"torch": by_torch} | by_kernel(filled, device)
 
     done = Work(2 * 4 * count * side * side)
-    return Case("fill_holes_and_remove_sprinkles", f"{count}x{side}x{side}", "float32", prepare, done)
+    return Case(op, f"{count}x{side}x{side}", "float32", prepare, done)
 
 
 def draw(most: tuple[int, ...], _: None, generator: torch.Generator, device: torch.device) -> Draw:
@@ -90,14 +98,26 @@ def draw(most: tuple[int, ...], _: None, generator: torch.Generator, device: tor
     return Draw(lambda _: connected_components(mask.to(device)), judge=equal_to(connected_components_reference(mask)))
 
 
+def draw_holes(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Draw:
+    """Logits of any density of holes, with zeros and sometimes with NaN."""
+    batch, height, width = sizes(most, generator)
+    logits = torch.randn(batch, 1, height, width, generator=generator) + float(torch.randn((), generator=generator))
+    logits.view(-1)[::7] = 0
+    if integer(0, 3, generator) == 0:
+        logits.view(-1)[::5] = torch.nan
+    given, area = logits.to(device, dtype), float(integer(1, 60, generator))
+    expected = fill_holes_in_mask_scores_reference(logits.to(dtype), area).nan_to_num(1e4)
+    return Draw(lambda _: fill_holes_in_mask_scores(given, area).nan_to_num(1e4), judge=equal_to(expected))
+
+
 SIZES = ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
 RECORD = Record(
     # The reference implementation takes minutes of a CPU for the larger ones.
     cases=[
         *(components_case(*size, device) for size, device in zip(SIZES, ("", "cuda", "cuda"), strict=True)),
-        *(holes_case(count) for count in (1, 3, 64)),
+        *(holes_case(count, in_video=in_video) for in_video in (False, True) for count in (1, 3, 64)),
     ],
-    small=[components_case(1, 16, 24), holes_case(1, side=16)],
+    small=[components_case(1, 16, 24), holes_case(1, side=16), holes_case(1, side=16, in_video=True)],
     searches=[
         search(
             "connected_components",
@@ -109,7 +129,13 @@ RECORD = Record(
     samples={
         "connected_components": Sample(
             connected_components, lambda: (small((2, 1, 16, 24)) > 0,), "connected_components"
-        )
+        ),
+        "fill_holes_in_mask_scores": Sample(
+            fill_holes_in_mask_scores,
+            lambda: (small((2, 1, 16, 24)), 8.0),
+            "fill_holes_in_mask_scores",
+            has_gradient=True,
+        ),
     },
     parity={
         "connected_components": simple_check(
@@ -117,10 +143,17 @@ RECORD = Record(
             *(Plan(310, (64, 300, 300)), Plan(31, (64, 300, 300)), Plan(4, (3, 40, 40)), Plan(3, (2, 12, 12))),
             launchers=[f"connected_components.kernel.connected_components_triton:{part}" for part in (0, 1)],
             **EXACT,
-        )
+        ),
+        "fill_holes_in_mask_scores": simple_check(
+            draw_holes,
+            *(Plan(310, (64, 300, 300)), Plan(31, (64, 300, 300)), Plan(4, (3, 40, 40)), Plan(3, (2, 12, 12))),
+            launchers=["connected_components.kernel.fill_holes_triton"],
+            ops=("fill_holes_in_mask_scores",),
+            is_exact=True,
+        ),
     },
     pages={
         "connected-components": ("connected_components",),
-        "fill-holes": ("fill_holes_and_remove_sprinkles",),
+        "fill-holes": ("fill_holes_and_remove_sprinkles", "fill_holes_in_mask_scores"),
     },
 )

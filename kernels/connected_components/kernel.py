@@ -1,4 +1,4 @@
-"""Connected components by union-find over pixels, in four launches.
+"""Connected components by union-find over pixels, and holes that are filled with them, in four launches each.
 
 ``labels`` is the forest. It holds for each pixel the index of its parent in the same mask, which is never larger than
 the pixel's own, so a root is the first pixel of its tree. ``areas`` collects the size of a tree at its root.
@@ -84,18 +84,26 @@ def _union(
 
 @triton.jit
 def _start_kernel(
-    mask,  # (N, H·W) uint8
+    logits,  # (N, H·W), of which the background is labelled; read with HOLES only
+    mask,  # (N, H·W) uint8; out with HOLES
     labels,  # (N, H·W) int32 out: the first pixel of the horizontal run, as far as this block sees it
     areas,  # (N, H·W) int32 out: 0
     pixels,  # H·W
     W,
+    HOLES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     image, first = _block_offsets(pixels, BLOCK)
     i = first + tl.arange(0, BLOCK)
     inside = i < pixels
-    foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
-    left = tl.load(mask + image + i - 1, mask=inside & (i % W != 0), other=0) != 0
+    has_left = inside & (i % W != 0)
+    if HOLES:
+        foreground = tl.load(logits + image + i, mask=inside, other=1) <= 0
+        left = tl.load(logits + image + i - 1, mask=has_left, other=1) <= 0
+        tl.store(mask + image + i, foreground.to(tl.uint8), mask=inside)
+    else:
+        foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
+        left = tl.load(mask + image + i - 1, mask=has_left, other=0) != 0
     begins = (foreground & left) == 0
     first_lane = tl.arange(0, BLOCK) == 0
     start = tl.associative_scan(tl.where(begins | first_lane, i, 0), 0, _larger)
@@ -183,6 +191,28 @@ def _finish_kernel(
     tl.store(areas + image + i, area, mask=inside)
 
 
+@triton.jit
+def _fill_kernel(
+    logits,  # (N, H·W)
+    mask,  # (N, H·W) uint8: the background
+    labels,  # (N, H·W) int32: roots
+    areas,  # (N, H·W) int32: area at the root
+    out,  # (N, H·W): the logits, with small components at ``value``
+    pixels,  # H·W
+    max_area,
+    value,
+    BLOCK: tl.constexpr,
+):
+    image, first = _block_offsets(pixels, BLOCK)
+    i = first + tl.arange(0, BLOCK)
+    inside = i < pixels
+    background = tl.load(mask + image + i, mask=inside, other=0) != 0
+    root = tl.load(labels + image + i, mask=background, other=0)
+    area = tl.load(areas + image + root, mask=background, other=0)
+    kept = tl.load(logits + image + i, mask=inside, other=0)
+    tl.store(out + image + i, tl.where(background & (area <= max_area), value, kept), mask=inside)
+
+
 def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`sam2fast.kernels.connected_components.connected_components` on the GPU; never synchronises."""
     N, _, H, W = mask.shape
@@ -196,19 +226,44 @@ def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch
     grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
     count_launch("connected_components")
     with config.on_device(mask):
-        _start_kernel[grid](mask, labels, areas, H * W, W, **meta, **options)
+        _start_kernel[grid](mask, mask, labels, areas, H * W, W, HOLES=False, **meta, **options)
         _merge_kernel[grid](mask, labels, H * W, W, **meta, **options)
         _count_kernel[grid](mask, labels, areas, H * W, **meta, **options)
         _finish_kernel[grid](mask, labels, areas, H * W, **meta, **options)
     return labels, areas
 
 
+def fill_holes_triton(logits: torch.Tensor, max_area: float, value: float) -> torch.Tensor:
+    """Logits ``(N, 1, H, W)`` with background components of at most ``max_area`` pixels set to ``value``."""
+    logits = logits.contiguous()
+    N, _, H, W = logits.shape
+    out = torch.empty_like(logits)
+    if logits.numel() == 0:
+        return out
+    mask = torch.empty_like(logits, dtype=torch.uint8)
+    labels, areas = (torch.empty_like(logits, dtype=torch.int32) for _ in range(2))
+    config = launch_config("connected_components", logits)
+    meta, options = config.meta, config.options
+    grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
+    count_launch("fill_holes_in_mask_scores")
+    most = int(min(max_area, 2**31 - 1))
+    with config.on_device(logits):
+        _start_kernel[grid](logits, mask, labels, areas, H * W, W, HOLES=True, **meta, **options)
+        _merge_kernel[grid](mask, labels, H * W, W, **meta, **options)
+        _count_kernel[grid](mask, labels, areas, H * W, **meta, **options)
+        _fill_kernel[grid](logits, mask, labels, areas, out, H * W, most, value, **meta, **options)
+    return out
+
+
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """The compilations of one row of the launch table."""
-    arguments = {
-        _start_kernel: ("*u8", "*i32", "*i32", "i32", "i32"),
-        _merge_kernel: ("*u8", "*i32", "i32", "i32"),
-        _count_kernel: ("*u8", "*i32", "*i32", "i32"),
-        _finish_kernel: ("*u8", "*i32", "*i32", "i32"),
-    }
-    return [Compilation(kernel, types, config.meta, "uint8") for kernel, types in arguments.items()]
+    start, holes = ({**config.meta, "HOLES": found} for found in (False, True))
+    arguments = [
+        (_start_kernel, ("*u8", "*u8", "*i32", "*i32", "i32", "i32"), start),
+        (_start_kernel, ("*fp32", "*u8", "*i32", "*i32", "i32", "i32"), holes),
+        (_merge_kernel, ("*u8", "*i32", "i32", "i32"), config.meta),
+        (_count_kernel, ("*u8", "*i32", "*i32", "i32"), config.meta),
+        (_finish_kernel, ("*u8", "*i32", "*i32", "i32"), config.meta),
+        (_fill_kernel, ("*fp32", "*u8", "*i32", "*i32", "*fp32", "i32", "i32", "fp32"), config.meta),
+    ]
+    return [Compilation(kernel, types, constants, "uint8") for kernel, types, constants in arguments]

@@ -6,8 +6,9 @@ from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.kernels._operators import call, call_with_gradient
 from sam2fast.kernels.mask_ops.cpu import suppress_overlaps_cpu
 from sam2fast.kernels.mask_ops.operators import (
+    by_triton,
+    fill_holes_in_mask_scores_operator,
     mask_statistics_operator,
-    overlaps_by_triton,
     pack_masks_operator,
     suppress_overlaps_operator,
     unpack_masks_operator,
@@ -90,6 +91,8 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
     """
     if max_area <= 0:
         raise ValueError(f"max_area must be positive, got {max_area}")
+    if by_triton("fill_holes_in_mask_scores", mask):
+        return call_with_gradient(fill_holes_in_mask_scores_operator, mask, max_area)
     return fill_holes_in_mask_scores_reference(mask, max_area)
 
 
@@ -204,7 +207,7 @@ def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"expected floating logits (N, 1, H, W), got {logits.dtype} {tuple(logits.shape)}")
     if len(logits) < 2:
         return logits
-    if overlaps_by_triton(logits):
+    if by_triton("suppress_overlaps", logits):
         return call_with_gradient(suppress_overlaps_operator, logits)
     return suppress_overlaps_cpu(logits) if is_cpu_inference(logits) else suppress_overlaps_reference(logits)
 

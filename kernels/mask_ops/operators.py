@@ -9,6 +9,7 @@ from sam2fast.kernels._dispatch import FLOATS, use_triton
 from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.mask_ops.cpu import mask_statistics_cpu
 from sam2fast.kernels.mask_ops.reference import (
+    FILLED_IN_VIDEO,
     mask_statistics_reference,
     pack_masks_reference,
     suppress_overlaps_reference,
@@ -112,9 +113,34 @@ def _(packed: Tensor, width: int) -> Tensor:
     return packed.new_empty(*packed.shape[:-1], width, dtype=torch.bool)
 
 
-def overlaps_by_triton(logits: Tensor) -> bool:
-    """Whether to call :func:`suppress_overlaps_operator`; the reference implementation has a gradient by itself."""
-    return use_triton("suppress_overlaps", logits, unsupported_reason=_unsupported_reason(logits))
+def by_triton(op: str, logits: Tensor) -> bool:
+    """Whether to call the operator of one of the ops below; their reference implementations have gradients."""
+    return use_triton(op, logits, unsupported_reason=_unsupported_reason(logits))
+
+
+@register_operator("sam2fast::fill_holes_in_mask_scores")
+def fill_holes_in_mask_scores_operator(logits: Tensor, max_area: float) -> Tensor:
+    """As :func:`~sam2fast.kernels.mask_ops.fill_holes_in_mask_scores`."""
+    from sam2fast.kernels.connected_components.kernel import fill_holes_triton
+
+    return fill_holes_triton(logits, max_area, FILLED_IN_VIDEO)
+
+
+@fill_holes_in_mask_scores_operator.register_fake
+def _(logits: Tensor, max_area: float) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _setup_holes(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], output)
+
+
+def _backward_holes(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    logits, out = ctx.saved_tensors
+    return torch.where((logits <= 0) & (out > 0), 0, grad), None  # filled pixels are constants
+
+
+fill_holes_in_mask_scores_operator.register_autograd(_backward_holes, setup_context=_setup_holes)
 
 
 @register_operator("sam2fast::suppress_overlaps")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import (
     chunked,
     computed_dtype,
@@ -127,6 +128,7 @@ class MemoryAttention(nn.Module):
         self.norm = nn.LayerNorm(d_model)
         self.pos_enc_at_input = pos_enc_at_input
         self.batch_first = batch_first
+        self._added: TensorCache[Tensor] = TensorCache()  # to the tokens: a tenth of their encoding
 
     def forward(
         self,
@@ -182,8 +184,6 @@ class MemoryAttention(nn.Module):
                 "tracking needs evaluation mode: call eval() on the predictor, or build it with mode='eval'"
             )
         x, pos = features.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2)  # (1, HW, C)
-        if self.pos_enc_at_input:
-            x = torch.add(x, pos, alpha=0.1)
         layers = cast(list[MemoryAttentionLayer], list(self.layers))
         if not layers[0].pos_enc_at_cross_attn_keys:
             memory = memory._replace(
@@ -192,6 +192,8 @@ class MemoryAttention(nn.Module):
                 pointer_encoding=torch.zeros_like(memory.pointer_encoding),
             )
         delta: Tensor | None = None
+        if self.pos_enc_at_input:
+            delta = self._added(None, (position,), lambda: (0.1 * pos).contiguous())
         for layer in layers:
             x, delta = layer.attend(x, delta, pos, memory, fp8)
         return normed_sum(self.norm, x, delta)[1].transpose(1, 2).unflatten(2, features.shape[-2:])
