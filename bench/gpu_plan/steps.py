@@ -62,7 +62,7 @@ MICRO = {
     "window_attention": (30, "", ("window_attention",)),
     "encoder": (30, "", ("layer_norm", "linear_gelu", "preprocess")),
     "masks": (30, "", ("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks",
-                       "suppress_overlaps")),
+                       "scaled_probabilities", "suppress_overlaps")),
     "connected_components": (20, "", ("connected_components", "fill_holes_and_remove_sprinkles",
                                   "fill_holes_in_mask_scores")),
     "mask lists": (30, "", ("encode_masks", "encode_upsampled", "decode_masks", "box_nms", "mask_nms")),

@@ -19,6 +19,8 @@ from sam2fast.kernels.mask_ops import (
     mask_statistics_reference,
     pack_masks,
     pack_masks_reference,
+    scaled_probabilities,
+    scaled_probabilities_reference,
     suppress_overlaps,
     suppress_overlaps_reference,
     unpack_masks,
@@ -118,6 +120,20 @@ def threshold_case(count: int, size: tuple[int, int], packed: bool, device: str 
     return Case(name, shape, "float32", prepare, work(count, *size), device=device, launch=launch)
 
 
+def probabilities_work(masks: int, height: int, width: int, size: int = 2) -> Work:
+    return Work(masks * (READ + size * height * width), vector=(BLEND + 4) * masks * height * width)
+
+
+def probabilities_case(count: int, size: tuple[int, int], dtype: torch.dtype) -> Case:
+    def prepare(on: torch.device) -> Calls:
+        given = mask_logits(count, on)[:, None], size, 20.0, -10.0, dtype
+        reference = {"torch": lambda: scaled_probabilities_reference(*given)}
+        return reference | by_kernel(lambda: scaled_probabilities(*given), on)
+
+    done = probabilities_work(count, *size, dtype.itemsize)
+    return Case("scaled_probabilities", of_upsampled(count, size), name_of(dtype), prepare, done)
+
+
 def bits_case(count: int, size: tuple[int, int], packing: bool) -> Case:
     def prepare(on: torch.device) -> Calls:
         masks = random(count, *size, device=on) > 0
@@ -147,6 +163,7 @@ def lines() -> Iterable[tuple[str, str, Work]]:
         "mask_statistics": statistics_work,
         "upsample_and_threshold": threshold_work,
         "upsample_and_pack": pack_work,
+        "scaled_probabilities": probabilities_work,
     }
     for masks, (height, width) in ((1, FULL_HD), (64, FULL_HD), (64, SQUARE)):
         for op, work in works.items():
@@ -228,6 +245,21 @@ def frame(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator,
     return Draw(lambda _: suppress_overlaps(given).nan_to_num(1e4), judge=judge)
 
 
+def probabilities(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
+    """The most masks, the longest side of logits, and that of the result."""
+    N, h, w, H, W = sizes((*most[:2], *most[1:], most[2]), generator)
+    logits = random(N, 1, h, w, device=on, seed=integer(0, 2**31, generator)) * 8
+    wide = F.interpolate(logits.double(), (H, W), mode="bilinear", align_corners=False)
+    given = logits, (H, W), 1.0, -0.5, dtype
+    shape = f"{N}x{h}x{w} to {H}x{W}"
+    return Draw(
+        lambda _: scaled_probabilities(*given), shape, wide.sigmoid() - 0.5, scaled_probabilities_reference(*given)
+    )
+
+
+LARGEST = (8, 300, 1100)
+
+
 def past_31_bits(size: tuple[int, int]) -> tuple[int, list[int]]:
     """So many masks that their pixels pass 2**31; the first and the last of them, and a few that lie between."""
     count = 2**31 // math.prod(size) + 8
@@ -267,6 +299,7 @@ RECORD = Record(
                                         (256, SQUARE, "cuda"))
             for packed in (False, True)
         ),
+        *(probabilities_case(count, SQUARE, torch.bfloat16) for count in (1, 4, 16)),
         *(bits_case(64, SQUARE, packing) for packing in (True, False)),
         *(overlaps_case(objects, SQUARE) for objects in (3, 16)),
         overlaps_case(3, SQUARE, torch.bfloat16),
@@ -274,6 +307,7 @@ RECORD = Record(
     small=[
         statistics_case(1, SMALL),
         *(threshold_case(1, SMALL, packed) for packed in (False, True)),
+        probabilities_case(1, SMALL, torch.float32),
         *(bits_case(1, SMALL, packing) for packing in (True, False)),
         overlaps_case(3, SMALL),
     ],
@@ -291,6 +325,12 @@ RECORD = Record(
             function.__name__: Sample(function, lambda: (small((2, 12, 20)), (32, 50), 0.3), function.__name__)
             for function in (upsample_and_threshold, upsample_and_pack)
         },
+        "scaled_probabilities": Sample(
+            scaled_probabilities,
+            lambda: (small((2, 1, 12, 20)), (32, 50), 20.0, -10.0),
+            "scaled_probabilities",
+            has_gradient=True,
+        ),
         "pack_masks": Sample(pack_masks, lambda: (small((2, 12, 20)) > 0,), "pack_masks"),
         "unpack_masks": Sample(
             unpack_masks, lambda: (pack_masks_reference(small((2, 12, 20)) > 0), 20), "unpack_masks"
@@ -302,6 +342,12 @@ RECORD = Record(
     parity={
         "mask_ops": simple_check(
             draw, *PLANS, ops=OPS, launchers=[*LAUNCHERS[:-1], LAUNCHERS[0] + ":1"], is_exact=True, many=many_are_right
+        ),
+        "scaled_probabilities": simple_check(
+            probabilities,
+            *(Plan(40, LARGEST), Plan(10, LARGEST), Plan(4, (3, 40, 90)), Plan(2, (2, 12, 40))),
+            launchers=["mask_ops.launch.scaled_probabilities_triton"],
+            ops=("scaled_probabilities",),
         ),
         "suppress_overlaps": simple_check(
             frame, *PLANS, ops=("suppress_overlaps",), launchers=LAUNCHERS[-1:], is_exact=True

@@ -10,6 +10,7 @@ from sam2fast.kernels.mask_ops.operators import (
     fill_holes_in_mask_scores_operator,
     mask_statistics_operator,
     pack_masks_operator,
+    scaled_probabilities_operator,
     suppress_overlaps_operator,
     unpack_masks_operator,
     upsample_and_pack_operator,
@@ -22,6 +23,7 @@ from sam2fast.kernels.mask_ops.reference import (
     mask_statistics_reference,
     masks_to_boxes_reference,
     pack_masks_reference,
+    scaled_probabilities_reference,
     suppress_overlaps_reference,
     unpack_masks_reference,
     upsample_and_pack_reference,
@@ -41,6 +43,8 @@ __all__ = [
     "masks_to_boxes_reference",
     "pack_masks",
     "pack_masks_reference",
+    "scaled_probabilities",
+    "scaled_probabilities_reference",
     "suppress_overlaps",
     "suppress_overlaps_reference",
     "unpack_masks",
@@ -99,6 +103,33 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
 def upsample_masks(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Bilinear interpolation (``align_corners=False``) of ``logits (N, C, h, w)`` to ``size`` = (height, width)."""
     return upsample_masks_reference(logits, size)
+
+
+def scaled_probabilities(
+    logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """``scale * sigmoid + bias`` of ``logits (N, C, h, w)`` upsampled to ``size``: what a memory is made of.
+
+    Args:
+        logits: floating; interpolated bilinearly (``align_corners=False``) in fp32.
+        size: (H, W) of the result, in pixels.
+        scale, bias: of the probabilities, such as ``sigmoid_scale_for_mem_enc`` and ``sigmoid_bias_for_mem_enc``.
+        dtype: of the result, to which it is rounded once.
+
+    Returns:
+        ``(N, C, H, W)``.
+
+    Raises:
+        ValueError: ``logits`` or ``size`` are not as described.
+
+    Source: ``sam2.modeling.sam2_base.SAM2Base._encode_new_memory``.
+    """
+    if logits.ndim != 4:
+        raise ValueError(f"expected logits (N, C, h, w), got {tuple(logits.shape)}")
+    height, width = _checked_size(logits, size)
+    if by_triton("scaled_probabilities", logits):
+        return call_with_gradient(scaled_probabilities_operator, logits, [height, width], scale, bias, dtype)
+    return scaled_probabilities_reference(logits, (height, width), scale, bias, dtype)
 
 
 def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:

@@ -143,6 +143,31 @@ def _threshold_kernel(
 
 
 @triton.jit
+def _probabilities_kernel(
+    logits,  # (N, h, w) any float
+    out,  # (N, H, W) any float: scale * sigmoid + bias
+    h, w, H, W,
+    scale_y, scale_x, reach_y, reach_x,
+    scale, bias,
+    bands,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    COPY: tl.constexpr,
+):  # fmt: skip
+    n = (tl.program_id(0) // bands).to(tl.int64)
+    logits += n * h * w
+    out += n * H * W
+    y = (tl.program_id(0) % bands) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    y0, y1, v0, v1 = neighbours(y, scale_y, h, reach_y)
+    for start in tl.range(0, W, BLOCK_X):
+        x = start + tl.arange(0, BLOCK_X)
+        x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
+        value = tl.fma(tl.sigmoid(blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)), scale, bias)
+        mask = (y < H)[:, None] & (x < W)[None, :]
+        tl.store(out + (y * W)[:, None] + x[None, :], value, mask=mask)
+
+
+@triton.jit
 def _threshold_and_pack_kernel(
     logits,  # (N, h, w) any float
     out,  # (N, H, width) uint8: the leftmost of eight pixels in the lowest bit
@@ -250,6 +275,7 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
     found = []
     for dtype, t in POINTERS.items():
         masks = (t, "*u8", "i32", "i32", "i32", "i32", *axes, "fp32", "i32")
+        probabilities = (t, t, "i32", "i32", "i32", "i32", *axes, "fp32", "fp32", "i32")
         packed = (t, "*u8", "i32", "i32", "i32", "i32", "i32", *axes, "fp32", "i32")
         counts = (t, "*i32", "*i32", "i32", "i32", "i32", "i32", "i32", *axes, "fp32", "fp32", "fp32", "i32")
         for constants in ({**meta, "COPY": False}, {**meta, "COPY": True}):
@@ -257,6 +283,7 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
                 found.append(Compilation(_threshold_and_pack_kernel, packed, constants, dtype))
             else:
                 found.append(Compilation(_threshold_kernel, masks, constants, dtype))
+                found.append(Compilation(_probabilities_kernel, probabilities, constants, dtype))
                 found.append(Compilation(_statistics_kernel, counts, constants, dtype))
     if config.shape != "pack":
         found.append(Compilation(_clear_kernel, ("*i32", "*i32", "i32", "i32", "i32"), {"BLOCK": CLEARED}, "int32"))

@@ -11,6 +11,7 @@ from sam2fast.kernels.mask_ops.kernel import (
     _clear_kernel,
     _overlaps_kernel,
     _pack_kernel,
+    _probabilities_kernel,
     _statistics_kernel,
     _threshold_and_pack_kernel,
     _threshold_kernel,
@@ -54,6 +55,24 @@ def upsample_and_threshold_triton(logits: Tensor, size: tuple[int, int], thresho
             logits, out.view(torch.uint8), h, w, H, W, *axes_of(logits, size), as_compared(threshold), bands,
             **_constants(config, logits, size),
         )  # fmt: skip
+    return out
+
+
+def scaled_probabilities_triton(
+    logits: Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype
+) -> Tensor:
+    """:func:`sam2fast.kernels.mask_ops.scaled_probabilities` on the GPU."""
+    (h, w), (H, W) = logits.shape[-2:], size
+    out = torch.empty(*logits.shape[:-2], H, W, dtype=dtype, device=logits.device)
+    if out.numel() == 0:
+        return out
+    logits, config = logits.contiguous(), launch_config("mask_ops", logits)
+    bands = triton.cdiv(H, config.meta["BLOCK_Y"])
+    count_launch("scaled_probabilities")
+    with config.on_device(logits):
+        _probabilities_kernel[(out.numel() // (H * W) * bands,)](
+            logits, out, h, w, H, W, *axes_of(logits, size), scale, bias, bands, **_constants(config, logits, size)
+        )
     return out
 
 

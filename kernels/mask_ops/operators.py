@@ -12,6 +12,7 @@ from sam2fast.kernels.mask_ops.reference import (
     FILLED_IN_VIDEO,
     mask_statistics_reference,
     pack_masks_reference,
+    scaled_probabilities_reference,
     suppress_overlaps_reference,
     unpack_masks_reference,
     upsample_and_threshold_reference,
@@ -141,6 +142,34 @@ def _backward_holes(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 
 
 fill_holes_in_mask_scores_operator.register_autograd(_backward_holes, setup_context=_setup_holes)
+
+
+@register_operator("sam2fast::scaled_probabilities")
+def scaled_probabilities_operator(logits: Tensor, size: Size, scale: float, bias: float, dtype: torch.dtype) -> Tensor:
+    """As :func:`~sam2fast.kernels.mask_ops.scaled_probabilities`."""
+    from sam2fast.kernels.mask_ops.launch import scaled_probabilities_triton
+
+    return scaled_probabilities_triton(logits, (size[0], size[1]), scale, bias, dtype)
+
+
+@scaled_probabilities_operator.register_fake
+def _(logits: Tensor, size: Size, scale: float, bias: float, dtype: torch.dtype) -> Tensor:
+    return logits.new_empty(*logits.shape[:-2], *size, dtype=dtype)
+
+
+def _setup_probabilities(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    logits, *ctx.rest = inputs
+    ctx.save_for_backward(logits)
+
+
+def _backward_probabilities(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    found = reference_backward(
+        scaled_probabilities_reference, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad[:1], grad
+    )
+    return *found, None, None, None, None
+
+
+scaled_probabilities_operator.register_autograd(_backward_probabilities, setup_context=_setup_probabilities)
 
 
 @register_operator("sam2fast::suppress_overlaps")

@@ -96,6 +96,15 @@ def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int]
     return out.view(*logits.shape[:-2], *size)
 
 
+def scaled_probabilities_reference(
+    logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype
+) -> torch.Tensor:
+    """Reference implementation of :func:`scaled_probabilities`: upsampled, their sigmoid, scaled."""
+    probabilities = torch.sigmoid(upsample_masks_reference(logits.float(), size))
+    # scale * probabilities + bias, as one operation
+    return torch.rsub(probabilities, bias, alpha=-scale).to(dtype)
+
+
 def upsample_and_pack_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
     """Reference implementation of :func:`upsample_and_pack`: makes masks, then packs them."""
     return pack_masks_reference(upsample_and_threshold_reference(logits, size, threshold))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import is_gpu_inference, project, stream_dtype
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
@@ -286,12 +287,15 @@ class OfficialSteps(nn.Module):
         self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
     ) -> tuple[Tensor, list[Tensor] | None]:
         """:meth:`encode_memory`, and the position encodings of a memory encoder that a user changed."""
+        size, scale, bias = (self.image_size,) * 2, self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
         if self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training:
-            masks = (masks > 0).float()
+            masks = masks if masks.shape[-2:] == size else upsample_masks(masks, size)
+            masks = torch.rsub((masks > 0).float(), bias, alpha=-scale)
+        elif masks.shape[-2:] == size:  # scale * probabilities + bias, as one operation
+            masks = torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
         else:
-            masks = torch.sigmoid(masks)
-        # scale * masks + bias, as one operation
-        masks = torch.rsub(masks, self.sigmoid_bias_for_mem_enc, alpha=-self.sigmoid_scale_for_mem_enc)
+            dtype = self.memory_encoder.dtype_of_masks() if is_standard(self.memory_encoder) else torch.float32
+            masks = scaled_probabilities(masks, size, scale, bias, dtype)
         if is_standard(self.memory_encoder):
             memory, positions = self.memory_encoder.features(features, masks), None
         else:

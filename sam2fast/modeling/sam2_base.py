@@ -381,7 +381,7 @@ class SAM2Base(OfficialSteps):
 
         Args:
             features: ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
-            masks: ``(B, 1, S, S)`` logits.
+            masks: ``(B, 1, h, w)`` logits, which are upsampled to the image's size.
             scores: ``(B, 1)`` object score logits.
             is_mask_from_pts: the masks come from prompts, and are binarised if so configured.
         """

@@ -257,13 +257,16 @@ def encode_masks(
     ``as_prompt (B, 1)`` bool says whose masks a strategy wants to be binary, as those from prompts are.
     ``non_overlap_masks_for_mem_enc`` has no effect, as in the original's predictor, which encodes objects one by one.
     """
+    standard = is_standard(model.memory_encoder)
+    if standard and as_prompt is None:
+        return model.encode_memory(features.embedding, masks, scores, from_prompt)
     size = (model.image_size, model.image_size)
     high_res = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
     if as_prompt is not None:
         # The encoder takes their sigmoid, which is 0 or 1 exactly.
         binary = torch.where(high_res > 0, CERTAIN, -CERTAIN)
         high_res = torch.where(as_prompt[..., None, None], binary, high_res)
-    if is_standard(model.memory_encoder):
+    if standard:
         return model.encode_memory(features.embedding, high_res, scores, from_prompt)
     each = zip(high_res.split(1), scores.split(1), strict=True)
     return torch.cat([model.encode_memory(features.embedding, x, score, from_prompt) for x, score in each])
