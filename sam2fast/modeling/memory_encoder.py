@@ -1,7 +1,7 @@
 """Memory encoder: compresses a frame's features and its mask into a memory."""
 
 import copy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from sam2fast.modeling.layers import (
     convolve,
     mlp_with_gelu,
 )
-from sam2fast.modeling.standard import is_standard, is_standard_layer, standard
+from sam2fast.modeling.standard import is_standard, standard
 
 
 @standard
@@ -156,8 +156,7 @@ class MemoryEncoder(nn.Module):
 
     def dtype_of_masks(self) -> torch.dtype:
         """What the first convolution reads scaled masks as."""
-        first = self.mask_downsampler.encoder[0]
-        return computed_dtype(cast(nn.Conv2d, first).weight) if is_standard_layer(first, nn.Conv2d) else torch.float32
+        return computed_dtype(next(self.mask_downsampler.parameters()))
 
     def features(self, pix_feat: Tensor, masks: Tensor) -> Tensor:
         """The memory of scaled masks, without its position encoding; see :meth:`forward`."""

@@ -39,6 +39,7 @@ class OfficialSteps(nn.Module):
         memory_attention: MemoryAttention
         memory_encoder: MemoryEncoder
         spatial_perceiver: PerceiverResampler | None
+        image_size: int
         sam_image_embedding_size: int
         mem_dim: int
         num_feature_levels: int
@@ -375,9 +376,14 @@ class OfficialSteps(nn.Module):
         # At least 1: in a video of one frame the original divides by zero.
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
-        periods = self._periods(width, (self.no_mem_embed,), lambda: sine_periods(width, distance.device))
         layer = self.obj_ptr_tpos_proj
-        return project(layer, sine_1d(distance / longest, width, periods=periods, dtype=stream_dtype(layer)))
+
+        def in_frames() -> Tensor:
+            periods, phases = sine_periods(width, distance.device)
+            return torch.stack([longest * periods, phases])
+
+        periods = self._periods((width, longest), (self.no_mem_embed,), in_frames)
+        return project(layer, sine_1d(distance, width, periods=periods, dtype=stream_dtype(layer)))
 
 
 def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:

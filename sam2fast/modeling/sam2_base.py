@@ -141,7 +141,7 @@ class SAM2Base(OfficialSteps):
         self.use_mlp_for_obj_ptr_proj = use_mlp_for_obj_ptr_proj
         self.sam_mask_decoder_extra_args = sam_mask_decoder_extra_args
         self.mask_selection: MaskSelection | None = None
-        self._periods: TensorCache[Tensor] = TensorCache()  # of the encoding of distances
+        self._periods, self._absent = TensorCache[Tensor](), TensorCache[Tensor]()  # of distances; logit of no object
 
         C = self.hidden_dim
         self.maskmem_tpos_enc = _embedding(num_maskmem, 1, 1, self.mem_dim)
@@ -308,7 +308,8 @@ class SAM2Base(OfficialSteps):
         )
         masks = masks.float()
         if self.pred_obj_scores:
-            masks = torch.where((scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
+            absent = self._absent(None, (self.no_mem_embed,), lambda: masks.new_full((), NO_OBJ_SCORE))
+            masks = torch.where((scores > presence)[:, None, None], masks, absent)
         return masks, ious, tokens, scores
 
     def _best(
@@ -332,8 +333,7 @@ class SAM2Base(OfficialSteps):
         if self.pred_obj_scores:
             seen = scores.float().sigmoid() if self.soft_no_obj_ptr else scores > presence
             pointer = self._mix_in_absence(pointer, seen)
-        best = gather_chosen(masks, choice), gather_chosen(ious, choice)
-        return ObjectPrediction(*best, pointer, scores, choice)
+        return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
     def _mix_in_absence(self, pointer: Tensor, presence: Tensor) -> Tensor:
         """Object pointers ``(B, C)`` moved towards ``no_obj_ptr`` where ``presence (B, 1)`` is False, or below 1."""

@@ -326,20 +326,20 @@ def attended_by_tables(
         has_span: objects may have their own, of the tables.
         has_factors: likewise.
     """
+    split = pointers.shape[-1] // model.mem_dim
     memory = attended_memory(
         model,
         pages,
         tables.page_table,
         tables.page_time,
         pointers.index_select(0, tables.pointer_table.clamp(min=0).flatten()).unflatten(0, tables.pointer_table.shape),
-        tables.distance.float(),
-        tables.pointer_table >= 0,
+        tables.distance,
+        tables.pointer_table[:, :, None].expand(-1, -1, split) >= 0,
         num_frames,
         tables.span if has_span else None,
     )
     if not has_factors:
         return memory
-    split = memory.pointers.shape[1] // tables.pointer_table.shape[1]
     factors = [tables.page_factor, tables.pointer_factor.repeat_interleave(split, dim=1)]
     return memory._replace(key_factors=torch.cat(factors, dim=1))
 
@@ -361,7 +361,7 @@ def attended_memory(
         pages, page_table, page_time: see :class:`AttendedMemory`.
         pointers: ``(B, P, C)``.
         distance: ``(B, P)`` frames from the current one to each pointer's.
-        valid: ``(B, P)`` bool.
+        valid: ``(B, P, C / C_mem)`` bool, of each token of a pointer.
         num_frames: length of the video.
         span: ``(B,)`` what distances are divided by; 0 for the model's, which is also used for None.
     """
@@ -378,7 +378,7 @@ def attended_memory(
         encoding = model._encode_pointer_distances(distance, num_frames)
     else:  # object by object, as in the original
         encoding = distance.new_zeros(B, P, m)
-        for row, times, present in zip(encoding, distance, valid, strict=True):
+        for row, times, present in zip(encoding, distance, valid[..., 0], strict=True):
             if present.any():
                 row[present] = model._encode_pointer_distances(times[present], num_frames).to(row)
     # A pointer is wider than a memory token. It becomes several tokens with the same encoding.
@@ -392,5 +392,5 @@ def attended_memory(
         pointers=pointers.reshape(B, P * split, m),
         # Converted after it is repeated: one copy instead of two.
         pointer_encoding=encoding[:, :, None].expand(B, P, split, m).to(pointers.dtype).reshape(B, P * split, m),
-        pointer_valid=valid.repeat_interleave(split, dim=1),
+        pointer_valid=valid.flatten(1),
     )

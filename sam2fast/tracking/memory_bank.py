@@ -211,7 +211,7 @@ class MemoryBank:
             [o.times for o in objects],
             [[] if o.factors is None else _bits(o.factors[0]) for o in objects],
             [self.pointers.rows(o.pointers) for o in objects],
-            [o.distances for o in objects],
+            [_bits(o.distances) for o in objects],
             [[] if o.factors is None else _bits(o.factors[1]) for o in objects],
             [[o.span] for o in objects],
             [[row] for row in states],
@@ -256,7 +256,7 @@ class StepTables(NamedTuple):
     page_time: Tensor  # (C, K) rows of maskmem_tpos_enc
     page_factor: Tensor  # (C, K) fp32, of keys
     pointer_table: Tensor  # (C, P) rows of the pool of pointers; -1 for none
-    distance: Tensor  # (C, P) frames from the current one to each pointer's
+    distance: Tensor  # (C, P) fp32, frames from the current one to each pointer's
     pointer_factor: Tensor  # (C, P) fp32
     span: Tensor  # (C,) what an object's distances are divided by; 0 for the model's
     read_states: Tensor  # (C,) rows of the pool of states; -1 for none
@@ -277,8 +277,8 @@ class StepTables(NamedTuple):
             tables.append(integers[start : start + rows * columns].view(rows, columns))
             start += _aligned(rows * columns)
         made = cls(*tables[:6], *(column[:, 0] for column in tables[6:]))
-        factors = {name: getattr(made, name).view(torch.float32) for name in ("page_factor", "pointer_factor")}
-        return made._replace(**factors)
+        fp32 = ("page_factor", "distance", "pointer_factor")
+        return made._replace(**{name: getattr(made, name).view(torch.float32) for name in fp32})
 
     @classmethod
     def integers(cls, shape: StepShape, tables: Sequence[Sequence[Sequence[int]]], pinned: bool = False) -> Tensor:

@@ -115,7 +115,7 @@ def test_a_mean_has_the_mean_of_the_encodings(rough):
     """After those of the whole map, whose rows are the positions one after the other."""
     n, m = 4, rough.mem_dim
     table, none = torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 0)
-    arguments = table, table, torch.zeros(1, 0, rough.hidden_dim), none, none.bool(), 20
+    arguments = table, table, torch.zeros(1, 0, rough.hidden_dim), none, none.bool()[..., None], 20
     whole = eager_runner.attended_memory(rough, torch.zeros(1, 4 * n, m), *arguments).position_encoding
     places = eager_runner.attended_memory(rough, torch.zeros(1, n, m), *arguments).position_encoding
     assert torch.equal(places[: 4 * n], whole)

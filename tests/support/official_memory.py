@@ -22,7 +22,7 @@ def memory_of(model, output_dict, frame, num_frames):
         torch.tensor([[row for _, row in chosen.memories]], dtype=torch.int32, device=device),
         torch.stack(pointers, dim=1) if P else torch.zeros(1, 0, model.hidden_dim, device=device),
         torch.tensor([[float(d) for _, d in chosen.pointers]], device=device).reshape(1, P),
-        torch.ones(1, P, dtype=torch.bool, device=device),
+        torch.ones(1, P, model.hidden_dim // model.mem_dim, dtype=torch.bool, device=device),
         num_frames,
     )
 
