@@ -1,6 +1,7 @@
-"""Synthetic clips for tracking strategies, with exact masks: J&F of nano on each kind.
+"""Synthetic clips for tracking strategies, with exact masks: J&F of nano and time of a frame on each kind.
 
-    python examples/strategy_clips.py                       # 50 of each kind
+    python examples/strategy_clips.py                       # 50 of each kind, every strategy
+    python examples/strategy_clips.py --strategy sam2 samurai
     python examples/strategy_clips.py --clips 3 --show out  # and a GIF of each, with outlines of the masks
 
 Kinds: two objects that look the same cross, or turn back where they meet (``crossing``); an object stays behind
@@ -9,16 +10,19 @@ another one that looks the same is there.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from shared import finish, nano, variants
+from shared import finish, measured, nano, open_clip, tracked
 
+from sam2fast.tracking.strategies import STRATEGIES
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic.compositing import SceneObject
 from sam2fast.training.data.synthetic.motion import Floats, affine
@@ -125,12 +129,23 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & ~inner
 
 
+def row_of(predictor: Any, kind: str, strategy: str, clips: Sequence[Clip]) -> dict[str, Any]:
+    """J&F of tracking the clips from their first masks, and processor time per frame, encoding included."""
+    predictor.strategy, begun = strategy, time.process_time()
+    found = [tracked(predictor, open_clip(predictor, clip), clip) for clip in clips]
+    frames = sum(len(clip.frames) for clip in clips)
+    print(".", end="", flush=True, file=sys.stderr)
+    seconds = time.process_time() - begun
+    return {"clips": kind, "strategy": strategy, **measured(found, clips), "ms": 1000 * seconds / frames}
+
+
 def main(options: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=COUNT, help="of each kind (default: %(default)s)")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the frames (default: %(default)s)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--show", help="a folder for GIFs")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
     args, start = parser.parse_args(options), time.perf_counter()
@@ -140,9 +155,7 @@ def main(options: Sequence[str] | None = None) -> None:
         for clip in clips if args.show else ():
             write_gif(clip, Path(args.show))
         with torch.inference_mode():
-            rows += [
-                {"clips": kind, "rules": rules, **found} for rules, found in variants(predictor, clips, {"sam2": {}})
-            ]
+            rows += [row_of(predictor, kind, strategy, clips) for strategy in args.strategy]
     finish(args, start, rows)
 
 

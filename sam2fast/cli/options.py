@@ -64,6 +64,27 @@ def model_options(command: Command) -> Command:
     return command
 
 
+def _checked_strategy(_ctx: click.Context, _parameter: click.Parameter, name: str) -> str:
+    if name != "sam2":
+        from sam2fast.tracking.strategies import strategy_of
+
+        try:
+            strategy_of(name)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return name
+
+
+strategy_option = click.option(
+    "--strategy",
+    metavar="NAME",
+    default="sam2",
+    callback=_checked_strategy,
+    help="The rule for masks and memories: sam2, samurai, sam2long, confident, dam4sam or d4sm. docs/strategies.md "
+    "says what each is for.",
+)
+
+
 def out_option(default: str) -> Callable[[Command], Command]:
     """Adds ``--out``, the folder for the results."""
     return click.option(

@@ -10,7 +10,7 @@ import click
 
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH
+from sam2fast.cli.options import PATH, strategy_option
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.demo.server.settings import ServerSettings, hostname_of, parse_origin
 from sam2fast.downloads.catalog import own_cache
@@ -60,6 +60,7 @@ class FiniteRange(click.FloatRange):
     help="Weights.  [default: the official file, found as by the other commands]",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+@strategy_option
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -120,6 +121,7 @@ def serve(
     model: str | None,
     checkpoint: Path | None,
     device: str,
+    strategy: str,
     host: str,
     port: int,
     data: Path | None,
@@ -138,7 +140,14 @@ def serve(
     origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))
 
     model = named or Path(choice.config).stem
-    run(ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), **settings), choice, device, host, port)
+    run(
+        ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), **settings),
+        choice,
+        device,
+        strategy,
+        host,
+        port,
+    )
 
 
 def _check_installed() -> None:
@@ -178,7 +187,7 @@ def _is_loopback(host: str) -> bool:
 KEEP_CORRECTIONS = "++model.add_all_frames_to_correct_as_cond=true"
 
 
-def run(settings: ServerSettings, choice: ModelChoice, device: str, host: str, port: int) -> None:
+def run(settings: ServerSettings, choice: ModelChoice, device: str, strategy: str, host: str, port: int) -> None:
     """Serves until a signal ends it.
 
     Raises:
@@ -188,7 +197,7 @@ def run(settings: ServerSettings, choice: ModelChoice, device: str, host: str, p
 
     def build() -> "Flask":
         try:
-            return _build(settings, choice, device)
+            return _build(settings, choice, device, strategy)
         except UserError as error:
             error.show()
             sys.exit(serving.FAILED_TO_START)
@@ -209,7 +218,7 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def _build(settings: ServerSettings, choice: ModelChoice, device: str) -> "Flask":
+def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy: str) -> "Flask":
     """The app, built in the serving process."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.checkpoints import CheckpointError
@@ -222,7 +231,11 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str) -> "Flask
     _log_to_stderr()
     with as_user_error(OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError):
         predictor = build_sam2_video_predictor(
-            choice.config, choice.checkpoint, device=device, hydra_overrides_extra=[KEEP_CORRECTIONS]
+            choice.config,
+            choice.checkpoint,
+            device=device,
+            hydra_overrides_extra=[KEEP_CORRECTIONS],
+            strategy=strategy,
         )
         app = make_app(settings, predictor)
         gallery = settings.data / GALLERY

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option
+from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option, strategy_option
 from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import (
@@ -84,6 +84,7 @@ MAX_PALETTE_OBJECTS = 255
     help="Trade accuracy for speed: memory_slots=N, pooled_memory, still_frames=DIFFERENCE, "
     "fp8_attention[=emulated]. docs/approximations.md shows how much masks change. Repeatable.",
 )
+@strategy_option
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
 @click.option("--overwrite", is_flag=True, help="Remove the results of another run from the output folder.")
 @progress_option
@@ -150,6 +151,11 @@ def _check(request: TrackRequest) -> None:
         raise click.UsageError(f"{request.source.name} can only be read once, in order; give --stream")
     if request.stream and request.reverse:
         raise click.UsageError("--reverse needs the whole video, --stream reads it once; give one of them")
+    if request.reverse and request.strategy == "sam2long":
+        raise click.UsageError(
+            "--strategy sam2long decides about masks when a pass ends, and --reverse begins in the middle of one; give "
+            "one of them, or call propagate_in_video twice from Python"
+        )
     if request.max_frames is not None and not request.stream:
         raise click.UsageError("--max-frames goes with --stream; to stop early otherwise, give --end")
     if request.end is not None and request.start > request.end:

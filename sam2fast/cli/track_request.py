@@ -346,6 +346,7 @@ class TrackRequest:
     show_ids: bool
     progress: bool
     approximations: Approximations
+    strategy: str = "sam2"
 
     @property
     def last(self) -> int | None:

@@ -30,6 +30,7 @@ from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import EXACT
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.strategies import strategy_of
 from sam2fast.tracking.stream import StreamResult, VideoStream
 from sam2fast.video_io import StreamFrame, VideoError, read_frames
 
@@ -75,6 +76,7 @@ class VideoPropagation:
         total: the number of frames to track, including those of earlier runs; None if unknown.
         rate: the frames per second of a stream, if known.
         problem: an error of the video, known after the last frame.
+        resumes: whether a run that is stopped can be continued; not where masks are decided when a pass ends.
 
     Raises:
         UserError: the video or a saved state cannot be used, or a prompt is not within the video.
@@ -85,6 +87,7 @@ class VideoPropagation:
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._video, self._done = predictor, request.source.text, folder.done
         self._backward_file = folder.backward
+        self.resumes = predictor.strategy.hypotheses == 1
         reach = MemoryRules.of(predictor, predictor.memory_selection).reach
         first = request.prompts[0].frame
         self._backward = range(first - 1, request.start - 1, -1) if request.reverse else range(0)
@@ -153,6 +156,8 @@ class StreamPropagation:
     See :class:`VideoPropagation`
     for the rest.
     """
+
+    resumes = True
 
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._request, self._masks = predictor, request, masks
@@ -241,8 +246,11 @@ def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out
     predictor, model = load_predictor(choice, device, dtype)
     with as_user_error(ValueError):
         predictor.approximations = request.approximations
+        predictor.strategy = strategy_of(request.strategy)
     if request.approximations != EXACT:
         model["approximations"] = request.approximations.named()
+    if request.strategy != "sam2":
+        model["strategy"] = request.strategy
     loaded = time.monotonic()
     folder = RunFolder(out, _asked(request, facts, model, masks), overwrite)
     if source.is_live and not folder.is_new:
@@ -267,9 +275,9 @@ def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out
     if outcome.failure is not None:
         raise UserError(f"{outcome.failure}; {folder.done} frames before that are in {folder.path}")
     if outcome.stopped is not None:
-        print_message(
-            f"stopped after {folder.done} frames{'' if source.is_live else '; run the same command again to continue'}"
-        )
+        again = "continue" if folder["state"] else "begin again"
+        again = "" if source.is_live else f"; run the same command again to {again}"
+        print_message(f"stopped after {folder.done} frames{again}")
         return SIGNAL_EXIT_BASE + outcome.stopped
     if folder["problem"]:
         raise UserError(f"{folder['problem']}; {folder.done} frames are in {folder.path}")
@@ -339,13 +347,13 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
                 if stopped:
                     outcome.stopped = stopped[0]
                     break
-                if not is_live and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                if passes.resumes and not is_live and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     folder.checkpoint(passes.save)
                     saved = time.monotonic()
             outcome.seconds = time.monotonic() - begun
             if is_live or (outcome.stopped is None and outcome.failure is None):
                 folder.finish()
-            else:
+            elif passes.resumes:
                 folder.checkpoint(passes.save)
     finally:
         if overlay is not None:

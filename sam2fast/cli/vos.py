@@ -7,7 +7,7 @@ from typing import TypeVar
 import click
 
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, model_options, progress_option
+from sam2fast.cli.options import PATH, model_options, progress_option, strategy_option
 from sam2fast.cli.runner_options import RayOptions, runner_options
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.evaluation.vos.inference import VosSettings
@@ -88,6 +88,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="The original's compiled predictor; not needed for speed here.",
 )
 @model_options
+@strategy_option
 @runner_options
 @click.option("--sam2_cfg", "config", metavar="NAME", help="The original name of --model.")
 @click.option("--sam2_checkpoint", "weights", type=PATH, metavar="FILE", help="The original name of --checkpoint.")
@@ -119,6 +120,7 @@ def vos(
     checkpoint: Path | None,
     device: str,
     dtype: str,
+    strategy: str,
     ray_options: RayOptions,
     config: str | None,
     weights: Path | None,
@@ -156,7 +158,7 @@ def vos(
 
         run(
             VosRequest(videos, masks, out, list_file, settings, overwrite, progress),
-            VosModel(choice, dtype, postprocessing, vos_optimized),
+            VosModel(choice, dtype, postprocessing, vos_optimized, strategy),
             device,
             at_once,
             ray_options,

@@ -45,6 +45,7 @@ class VosModel(NamedTuple):
     dtype: str
     postprocessing: bool
     vos_optimized: bool
+    strategy: str = "sam2"
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the model, as JSON.
@@ -53,7 +54,8 @@ class VosModel(NamedTuple):
             UserError: a file cannot be read.
         """
         with as_user_error(OSError):
-            return {**self.choice.fingerprint(), "dtype": self.dtype, "postprocessing": self.postprocessing}
+            found = {**self.choice.fingerprint(), "dtype": self.dtype, "postprocessing": self.postprocessing}
+        return found if self.strategy == "sam2" else {**found, "strategy": self.strategy}
 
     def builder(self, per_object: bool) -> partial[Any]:
         """A picklable function that loads the model on a given device."""
@@ -66,6 +68,7 @@ class VosModel(NamedTuple):
             postprocessing=self.postprocessing,
             vos_optimized=self.vos_optimized,
             dtype=self.dtype,
+            strategy=self.strategy,
         )
 
 

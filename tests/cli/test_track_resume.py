@@ -41,6 +41,19 @@ def test_resumed_runs_give_the_same_bytes(track, video_file, whole, tmp_path, mo
     assert names(tmp_path / "out") == ["masks", "masks.jsonl", "track.json"]
 
 
+@pytest.mark.parametrize(("strategy", "again"), [("samurai", "continue"), ("sam2long", "begin again")])
+def test_a_strategy(track, video_file, whole, tmp_path, monkeypatch, strategy, again):
+    """A stopped run goes on with it; one that decides when a pass ends begins anew, with the same result."""
+    command = [video_file, *PROMPTS, "--strategy", strategy, "--format", "json", "--out"]
+    assert track(*command, tmp_path / "at once").exit_code == 0
+    interrupt_after(monkeypatch, 8)
+    result = track(*command, tmp_path / "out")
+    assert result.exit_code == 130 and f"stopped after 8 frames; run the same command again to {again}" in result.stderr
+    assert track(*command, tmp_path / "out").exit_code == 0
+    records = [(tmp_path / folder / "masks.jsonl").read_bytes() for folder in ("at once", "out")]
+    assert records[0] == records[1] != (whole / "masks.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, 11), (30.0, 0)])
 def test_a_failed_run_resumes_from_its_last_checkpoint(track, video_file, whole, tmp_path, monkeypatch, seconds, saved):
     monkeypatch.setattr(track_run, "SECONDS_BETWEEN_CHECKPOINTS", seconds)
@@ -80,6 +93,7 @@ def test_a_finished_run_only_writes_missing_files(track, video_file, tmp_path, m
         (["--point", text(0, 1, *middle_of_square(1))], "prompts"),
         ([*ONE, "--end", "3"], "range"),
         ([*ONE, "--dtype", "bfloat16"], "model"),
+        ([*ONE, "--strategy", "samurai"], "model"),
     ],
 )
 def test_another_run_is_not_continued(track, video_file, tmp_path, change, what):

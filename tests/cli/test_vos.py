@@ -157,6 +157,7 @@ def masks_of_another_program(data):
     [
         (None, ["--score-thresh", "0.5"], 3),
         (None, ["--dtype", "bfloat16"], 3),
+        (None, ["--strategy", "dam4sam"], 3),
         (other_weights, [], 3),
         (other_mask, [], 1),
         (masks_of_another_program, [], 1),

@@ -33,6 +33,7 @@ SUBSTITUTES = {
     "SAM2AutomaticMaskGenerator(model)": "SAM2AutomaticMaskGenerator(model, points_per_side=2)",
     "points_per_side=8": "points_per_side=2",
     "sam2fast masks": "sam2fast masks --points-per-side 2",
+    "video.mp4 --model edgetam": "clip.mp4 --model nano --out out/models",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
     "--objects 2 --runs 3": "--objects 2 --runs 1",
     '"sam2fast/mini"': '"sam2fast/nano"',
@@ -78,6 +79,10 @@ AFTERWARDS = {
     ),
     "docs/devices.md: import functools": "first is not None",
     "docs/scale_out.md: from functools": "result.done and len(result.value.frames) == 5",
+    "docs/strategies.md: import torch": "[x.shape for x in masks] == [(2, 1, 256, 256)] * 5",
+    "docs/strategies.md: from sam2fast.tracking.strategies import Dam4Sam": (
+        "[x.shape for x in masks] == [(2, 1, 256, 256)] * 5"
+    ),
     "docs/vos.md: from functools": "done.problem is None and done.objects == 2",
 }
 # Slow snippets and those that need a server, with the test that takes them from the page; their imports also run here.

@@ -83,7 +83,7 @@ def test_tracking(predictors, video, forced):
     # memories (on the first one that is the second object, prompted later); then the correction; then two frames.
     layers = len(ours.memory_attention.layers)
     assert counts["memory_attention"] == counts["rope_attention"] == layers * (FRAMES + 1 + 2)
-    assert counts["connected_components"] > 0
+    assert counts["fill_holes_in_mask_scores"] > 0 and counts["scaled_probabilities"] > 0
     assert counts["window_attention"] >= FRAMES * len(ours.image_encoder.trunk.blocks)
     ours.to("cpu")
 

@@ -55,7 +55,9 @@ def test_example_runs(monkeypatch, tmp_path, capsys):
     predictor = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu", hydra_overrides_extra=overrides)
     monkeypatch.setattr(strategy_clips, "nano", lambda device: predictor)
     options = ["--kinds", "returning", "--clips", "1", "--size", str(SIZE), "--show", f"{tmp_path}"]
+    options += ["--strategy", "sam2", "sam2long"]
     strategy_clips.main([*options, "--out", f"{tmp_path}/rows.json"])
-    (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert (row["clips"], row["rules"]) == ("returning", "sam2") and 0 < row["J&F"] <= 100
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [(row["clips"], row["strategy"]) for row in rows] == [("returning", "sam2"), ("returning", "sam2long")]
+    assert all(0 < row["J&F"] <= 100 and row["ms"] > 0 for row in rows)
     assert (tmp_path / "returning_0.gif").stat().st_size > 10_000 and "J&F" in capsys.readouterr().out

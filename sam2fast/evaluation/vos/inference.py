@@ -215,6 +215,7 @@ def build_for_vos(
     postprocessing: bool = False,
     vos_optimized: bool = False,
     dtype: str | None = None,
+    strategy: str = "sam2",
     device: str = "auto",
 ) -> "SAM2VideoPredictor":
     """A predictor for :func:`track_job`; with ``functools.partial``, the ``build`` of :func:`run_vos`.
@@ -223,8 +224,8 @@ def build_for_vos(
         per_object: see :class:`VosSettings`; if true, masks may overlap.
         postprocessing: fills holes, falls back to the best of three masks, and so on, as in the interactive predictor.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        config, checkpoint, vos_optimized, device: see :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for
-            exceptions.
+        config, checkpoint, vos_optimized, strategy, device: see
+            :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for exceptions.
     """
     import torch
 
@@ -238,6 +239,7 @@ def build_for_vos(
         apply_postprocessing=postprocessing,
         vos_optimized=vos_optimized,
         dtype=None if dtype is None else getattr(torch, dtype),
+        strategy=strategy,
     )
 
 
