@@ -93,7 +93,7 @@ class VideoPropagation:
         self._backward = range(first - 1, request.start - 1, -1) if request.reverse else range(0)
         if folder.state is None:
             # The backward pass also attends to frames after the first one, until it has tracked enough frames itself.
-            history = 2 * reach if self._backward else reach
+            history = None if predictor.strategy.looks_further else 2 * reach if self._backward else reach
             with as_user_error(*UNUSABLE):
                 self._state = predictor.init_state(self._video, async_loading_frames=True, max_history=history)
         else:
@@ -102,7 +102,9 @@ class VideoPropagation:
         self.size, self.video_frames = (frames.height, frames.width), len(frames)
         check_against_video(request.prompts, masks, *self.size, len(frames), request.start, request.end)
         self._forward = range(first, len(frames) if request.end is None else min(request.end + 1, len(frames)))
-        self._turn = min(reach, len(self._forward) - 1)  # the backward pass attends to no later frames
+        # The backward pass attends to no later frames.
+        turn = len(self._forward) if predictor.strategy.looks_further else reach
+        self._turn = min(turn, len(self._forward) - 1)
         self.total = len(self._forward) + len(self._backward)
         self.problem = frames.truncated if request.end is None or request.end >= len(frames) else None
         for prompt in request.prompts if folder.state is None else ():

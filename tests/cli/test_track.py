@@ -28,9 +28,14 @@ from sam2fast.video_io import video_writer
 from sam2fast.video_results import read_masks
 
 
-def test_masks_match_the_predictor(whole, video_file, track):
+@pytest.mark.parametrize("strategy", ["sam2", "samurai", "dam4sam"])
+def test_masks_match_the_predictor(strategy, whole, video_file, track, tmp_path):
     """The reference keeps the whole history; the command only keeps the frames that memory attention can use."""
-    state = track.predictor.init_state(str(video_file))
+    out = whole if strategy == "sam2" else tmp_path
+    if strategy != "sam2":
+        options = ["--reverse", "--strategy", strategy, "--format", "json", "--out", out, "--overwrite"]
+        assert track(video_file, *PROMPTS, *options).exit_code == 0
+    state = track.predictor.init_state(str(video_file), strategy=strategy)
     track.predictor.add_new_points_or_box(state, FIRST, 1, points=[middle_of_square(FIRST)], labels=[1])
     track.predictor.add_new_points_or_box(state, FIRST, "disc", box=box_of_disc(FIRST))
     track.predictor.add_new_points_or_box(state, LATER, 1, points=[middle_of_square(14)], labels=[1])
@@ -41,7 +46,7 @@ def test_masks_match_the_predictor(whole, video_file, track):
         ):
             assert ids == [1, "disc"]
             expected.setdefault(frame, ((masks[:, 0] > 0).numpy(), scores.iou.tolist()))
-    found = list(read_masks(whole / "masks.jsonl"))
+    found = list(read_masks(out / "masks.jsonl"))
     assert [item.frame for item in found] == list(range(FRAMES)) == sorted(expected)
     for item in found:
         masks, iou = expected[item.frame]

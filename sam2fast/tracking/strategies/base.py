@@ -149,6 +149,11 @@ class Strategy:
         return type(self).choose is not Strategy.choose or self.presence != 0
 
     @property
+    def looks_further(self) -> bool:
+        """Whether it attends to frames beyond the model's reach, so that none may be dropped by their age."""
+        return type(self).keep is not Strategy.keep
+
+    @property
     def hypotheses(self) -> int:
         """How many hypotheses of each object are tracked on frames without a prompt.
 
