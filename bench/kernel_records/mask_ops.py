@@ -130,8 +130,11 @@ def probabilities_case(count: int, size: tuple[int, int], dtype: torch.dtype) ->
         reference = {"torch": lambda: scaled_probabilities_reference(*given)}
         return reference | by_kernel(lambda: scaled_probabilities(*given), on)
 
-    done = probabilities_work(count, *size, dtype.itemsize)
-    return Case("scaled_probabilities", of_upsampled(count, size), name_of(dtype), prepare, done)
+    def exact(on: torch.device) -> Tensor:
+        return scaled_probabilities_reference(mask_logits(count, on)[:, None], size, 20.0, -10.0, torch.float32)
+
+    shape, done = of_upsampled(count, size), probabilities_work(count, *size, dtype.itemsize)
+    return Case("scaled_probabilities", shape, name_of(dtype), prepare, done, exact=exact, tolerance=1e-5)
 
 
 def bits_case(count: int, size: tuple[int, int], packing: bool) -> Case:

@@ -43,7 +43,7 @@ def test_resumed_runs_give_the_same_bytes(track, video_file, whole, tmp_path, mo
 
 @pytest.mark.parametrize(("strategy", "again"), [("samurai", "continue"), ("sam2long", "begin again")])
 def test_a_strategy(track, video_file, whole, tmp_path, monkeypatch, strategy, again):
-    """A stopped run goes on with it; one that decides when a pass ends begins anew, with the same result."""
+    """A stopped run goes on with it; one that decides when a pass ends begins again, with the same result."""
     command = [video_file, *PROMPTS, "--strategy", strategy, "--format", "json", "--out"]
     assert track(*command, tmp_path / "at once").exit_code == 0
     interrupt_after(monkeypatch, 8)
