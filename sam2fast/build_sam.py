@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from sam2fast._official_names import RELEASES
+from sam2fast._official_names import RELEASES, SAM2
 from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
 from sam2fast.checkpoints.weight_files import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
@@ -30,7 +30,7 @@ from sam2fast.utils.thread_guard import limit_threads_after_fork
 __path__: list[str] = []
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
-HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in RELEASES.items()}
+HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in SAM2.items()}
 
 # The overrides of apply_postprocessing. They come after the caller's and win, as in the original.
 IMAGE_POSTPROCESSING = (
@@ -199,7 +199,7 @@ def _pretrained(
 
 def _is_published(model_id: str | Path) -> bool:
     # Ids win over paths: the original knows ids only, and those of the package are also folders of a checkout.
-    return model_id in EMBEDDED or model_id in HF_MODEL_ID_TO_FILENAMES
+    return model_id in EMBEDDED or model_id in RELEASES
 
 
 def _is_path(model_id: str | Path) -> bool:
@@ -212,10 +212,9 @@ def _hf_download(model_id: str) -> tuple[str, str]:
     """Configuration name and local checkpoint of a model of the package or of an official Hugging Face id."""
     if model_id in EMBEDDED:
         return EMBEDDED[model_id].config, str(EMBEDDED[model_id].weights)
-    if model_id not in HF_MODEL_ID_TO_FILENAMES:
+    if model_id not in RELEASES:
         raise _unknown(model_id)
-    config_name, _ = HF_MODEL_ID_TO_FILENAMES[model_id]
-    return config_name, str(get_checkpoint(model_id))
+    return RELEASES[model_id].config, str(get_checkpoint(model_id))
 
 
 def _repository(model_id: str) -> str:
@@ -227,7 +226,7 @@ def _repository(model_id: str) -> str:
 
 
 def _unknown(model_id: str, reason: str = "") -> KeyError:
-    ids = ", ".join((*EMBEDDED, *HF_MODEL_ID_TO_FILENAMES))
+    ids = ", ".join((*EMBEDDED, *RELEASES))
     return KeyError(f"{model_id!r} is neither a file or folder here nor a published model; the ids are {ids}{reason}")
 
 

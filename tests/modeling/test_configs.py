@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from parity import NARROW, NothingDrawn, config_name
 from sam2.build_sam import build_sam2 as official_build_sam2
 
-from sam2fast.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2
+from sam2fast._official_names import RELEASES
+from sam2fast.build_sam import build_sam2
 from sam2fast.config import ConfigError, build_from_config, load_config, official_to_ours, shipped_configs
 
 SIZES = [f"{generation}_{letter}" for generation in ("sam2", "sam2.1") for letter in ("t", "s", "b+", "l")]
@@ -103,7 +104,7 @@ def test_unknown_names_list_what_there_is():
 
 def test_every_release_has_its_configuration():
     official = {name for name in shipped_configs() if not name.startswith(("mini/", "nano/"))}
-    assert {config for config, _ in HF_MODEL_ID_TO_FILENAMES.values()} == {f"configs/{name}.yaml" for name in official}
+    assert {release.config for release in RELEASES.values()} == {f"configs/{name}.yaml" for name in official}
 
 
 class TestOverrides:
