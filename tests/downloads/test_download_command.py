@@ -34,6 +34,13 @@ def test_the_path_is_printed(run, server, machine):
     assert again.stdout == result.stdout and again.stderr == ""
 
 
+def test_the_licence_is_named(run, server):
+    for file in ("MedSAM2_latest.pt", FILE):
+        server.add(f"/meta/{file}", DATA)
+    assert "MedSAM2_latest.pt: licence of the weights: unverified" in run("medsam2").stderr
+    assert "licence of the weights: Apache-2.0" in run("tiny").stderr
+
+
 def test_several_names_of_which_one_fails(run, server, machine):
     server.add("/sam2_hiera_small.pt", DATA)
     result = run("large", "sam2_hiera_s", "nano", "--mirror", server.url, "--quiet")
