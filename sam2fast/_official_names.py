@@ -115,6 +115,7 @@ class Release(NamedTuple):
     config: str
     checkpoint: str
     url: str
+    licence: str = "Apache-2.0"  # of the weights
 
 
 def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
@@ -128,7 +129,7 @@ def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
 
 
 _SIZES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
-# Hugging Face id -> release.
+# Hugging Face id -> release. A repository with several models has the file's name after the id of all but the first.
 SAM2 = dict(_release(g, letter, size) for g in ("sam2", "sam2.1") for letter, size in _SIZES.items())
 # Its code and weights are under Apache-2.0; Meta publishes no checksum.
 EDGETAM = {
@@ -138,4 +139,14 @@ EDGETAM = {
         url="https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt",
     )
 }
-RELEASES = SAM2 | EDGETAM
+_MEDSAM2 = "wanglab/MedSAM2"
+MEDSAM2 = {
+    _MEDSAM2 if part == "latest" else f"{_MEDSAM2}/MedSAM2_{part}.pt": Release(
+        config="configs/medsam2/sam2.1_hiera_t512.yaml",
+        checkpoint=f"MedSAM2_{part}.pt",
+        url=f"https://huggingface.co/{_MEDSAM2}/resolve/main/MedSAM2_{part}.pt",
+        licence=f"unverified, see https://huggingface.co/{_MEDSAM2}; not a medical device",
+    )
+    for part in ("latest", "2411", "US_Heart", "MRI_LiverLesion", "CTLesion")
+}
+RELEASES = SAM2 | EDGETAM | MEDSAM2

@@ -1,18 +1,25 @@
 """Chooses the configuration of a checkpoint."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from sam2fast._official_names import EDGETAM, RELEASES
+from sam2fast._official_names import EDGETAM, MEDSAM2, RELEASES
 from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError
 from sam2fast.utils.embedded import MINI, NANO
 
 EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # by width and depth of the image encoder
+
+# MedSAM2's weights have the names and shapes of SAM 2.1 tiny's: only the file's name tells them apart.
+SAME_WEIGHTS = "configs/sam2.1/sam2.1_hiera_t.yaml"
+MEDSAM2_FILES = {release.checkpoint: release.config for release in MEDSAM2.values()}
+
+_log = logging.getLogger(__name__)
 
 
 class Choice(NamedTuple):
@@ -24,6 +31,8 @@ class Choice(NamedTuple):
 
 def choose_config(path: str | Path, prefix: str = "") -> Choice:
     """Chooses the configuration of a checkpoint, official or of a model of the package, by its weights.
+
+    MedSAM2 is chosen for the weights of SAM 2.1 tiny in a file with one of MedSAM2's published names.
 
     A checkpoint in the layout of transformers may have a ``config.json`` beside it. It must describe the same model as
     the configuration; the image size and a few values that do not change shapes become overrides.
@@ -40,6 +49,9 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     config = guess_config(tensors)
     if config is None:
         raise NoConfigError(f"{file} fits none of nano, mini and the official models; name its configuration")
+    if config == SAME_WEIGHTS and file.name in MEDSAM2_FILES:
+        config = MEDSAM2_FILES[file.name]
+        _log.info("%s is MedSAM2 by its name: %s", file, config)
     beside = file.with_name(CONFIG_FILE)
     return Choice(config, overrides_from(beside, config) if from_transformers and beside.is_file() else ())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast._official_names import RELEASES
+from sam2fast._official_names import SAM2
 from sam2fast.cli.options import PATH
 from sam2fast.cli.terminal import aligned, report_interrupt
 from sam2fast.cli.user_errors import UserError, format_error
@@ -78,7 +78,7 @@ def _expand(names: Sequence[str]) -> list[str]:
     """The names, with ``all`` expanded and without duplicates, in the given order."""
     wanted: dict[str, None] = {}
     for name in names:
-        for one in RELEASES if name == "all" else (name,):
+        for one in SAM2 if name == "all" else (name,):
             official = published(one)
             wanted[official.hub_id if official else one] = None
     return list(wanted)

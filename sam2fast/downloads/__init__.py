@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -74,6 +75,8 @@ def get_checkpoint(
             return found if target is None else install(target, partial(shutil.copyfile, found), fits, quiet)
     if (variable := catalog.offline_variable()) is not None:
         raise _unavailable(file, f"{variable} is set")
+    if not quiet:
+        print(f"{file}: licence of the weights: {model.release.licence}", file=sys.stderr, flush=True)
     mirror = mirror or os.environ.get(catalog.MIRROR_VARIABLE)
     urls = [*([f"{mirror.rstrip('/')}/{quote(file)}"] if mirror else []), model.release.url]
     try:

@@ -35,7 +35,7 @@ def published_models() -> dict[str, Published]:
     """The official models by every accepted name, shortened by :func:`short_name`.
 
     Names are the hub's id, the configuration with and without its folder, the checkpoint with and without its suffix,
-    and for SAM 2.1 the size alone.
+    for SAM 2.1 the size alone, and ``medsam2``.
     """
     names: dict[str, Published] = {}
     for hub_id, release in RELEASES.items():
@@ -43,10 +43,11 @@ def published_models() -> dict[str, Published]:
         config = short_name(release.config)  # sam2.1/sam2.1_hiera_t
         stem = release.checkpoint.removesuffix(".pt")  # sam2.1_hiera_tiny
         for name in (hub_id, config, config.rpartition("/")[2], stem, release.checkpoint):
-            names[name] = model
+            names.setdefault(name, model)  # the first of several with one configuration
         if "2.1" in stem:
             names[stem.partition("_hiera_")[2]] = model  # tiny
     names["base+"] = names["base_plus"]
+    names["medsam2"] = names["wanglab/MedSAM2"]
     return names
 
 
@@ -110,5 +111,5 @@ def _cached_by_hub(model: Published) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    found = try_to_load_from_cache(model.hub_id, model.release.checkpoint)
+    found = try_to_load_from_cache("/".join(model.hub_id.split("/")[:2]), model.release.checkpoint)
     return Path(found) if isinstance(found, str) else None

@@ -9,7 +9,7 @@ from checkpoint_server import make_checkpoint
 from commands import invoke
 
 from sam2fast import nano
-from sam2fast._official_names import RELEASES
+from sam2fast._official_names import RELEASES, SAM2
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.user_errors import MissingCheckpointError
 from sam2fast.downloads import find_checkpoint
@@ -34,6 +34,13 @@ def test_the_path_is_printed(run, server, machine):
     assert again.stdout == result.stdout and again.stderr == ""
 
 
+def test_the_licence_is_named(run, server):
+    for file in ("MedSAM2_latest.pt", FILE):
+        server.add(f"/meta/{file}", DATA)
+    assert "MedSAM2_latest.pt: licence of the weights: unverified" in run("medsam2").stderr
+    assert "licence of the weights: Apache-2.0" in run("tiny").stderr
+
+
 def test_several_names_of_which_one_fails(run, server, machine):
     server.add("/sam2_hiera_small.pt", DATA)
     result = run("large", "sam2_hiera_s", "nano", "--mirror", server.url, "--quiet")
@@ -49,7 +56,7 @@ def test_all_to_a_folder(run, server, machine):
         server.add(f"/meta/{release.checkpoint}", DATA)
     result = run("all", "--to", "folder", "--quiet")
     assert result.exit_code == 0
-    files = {release.checkpoint for release in RELEASES.values()}
+    files = {release.checkpoint for release in SAM2.values()}
     assert {Path(line).name for line in result.stdout.splitlines()} == files
     assert {path.name for path in Path("folder").iterdir() if path.suffix != ".lock"} == files
 
