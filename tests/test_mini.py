@@ -118,6 +118,7 @@ def scenario(session):
     session.propagate()
 
 
+@pytest.mark.long
 def test_parity(tmp_path):
     """Mini's configuration is the official tiny one with these changes: the official modules give the same masks."""
     official, _ = build_video_pair("sam2.1_t", CHANGED, image_size=256)

@@ -122,6 +122,7 @@ def test_the_command_is_installed(empty_environment, tmp_path):
     assert __version__ in checked(run(empty_environment.parent / "sam2fast", "--version", cwd=tmp_path))
 
 
+@pytest.mark.long
 def test_wheel_holds_the_package_and_nothing_else(wheel, checkout):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -149,6 +150,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, checkout):
     assert not any("demo/frontend" in name for name in names)
 
 
+@pytest.mark.long
 def test_metadata(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))

@@ -193,6 +193,8 @@ CASES: dict[str, tuple[Scenario, int, dict[str, Any]]] = {
 
 # Compared on the published architecture in every run.
 PUBLISHED = ("clicks and box", "mask prompts", "2.0")
+# Compared on the narrow one in the long tests.
+LARGER = ("256", "512, 2.0")
 
 
 def on_narrow(kind: dict[str, Any]) -> dict[str, Any]:
@@ -203,8 +205,9 @@ def on_narrow(kind: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "narrow"),
     [
-        *((name, True) for name in CASES if name not in (*PUBLISHED, "many frames, 2.0", "512")),
+        *((name, True) for name in CASES if name not in (*PUBLISHED, *LARGER, "many frames, 2.0", "512")),
         *((name, False) for name in PUBLISHED),
+        *(pytest.param(name, True, marks=pytest.mark.long) for name in LARGER),
         pytest.param("many frames, 2.0", False, marks=pytest.mark.long),
     ],
 )

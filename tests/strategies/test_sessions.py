@@ -18,7 +18,7 @@ from sam2fast.utils.testing import relative_error
 PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
 # The plain one is what all other tests run; d4sm is DAM4SAM's rule with more to save.
 NAMES = [
-    pytest.param(name, marks=pytest.mark.long if name == "dam4sam" else ())
+    pytest.param(name, marks=pytest.mark.long if name in ("dam4sam", "confident") else ())
     for name in sorted(STRATEGIES)
     if name != "sam2"
 ]

@@ -59,7 +59,7 @@ def test_steady_frames(cuda, predictor, objects, outputs):
     check(predictor, steady_steps(cuda, predictor, objects, 2))
 
 
-@pytest.mark.parametrize("strategy", ["samurai", "dam4sam", "d4sm", "confident"])
+@pytest.mark.parametrize("strategy", ["samurai", "d4sm", pytest.param("confident", marks=pytest.mark.long)])
 def test_strategies(cuda, predictor, strategy):
     """What they wait for was begun by the frame before."""
     predictor.strategy = strategy
@@ -120,6 +120,7 @@ class RecordedCasts(fake_cuda.FakeCuda):
         return super()._on_device(func, args, kwargs, tensors)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_autocast_casts_weights_on_every_frame(dtype):
     """Under autocast, unless they were cast once; docs/tracking.md says how many they are. Tiny, at its 1024 pixels."""

@@ -114,6 +114,7 @@ def assert_one_with_twice_the_batch(one: Done, two: Done, is_divided: bool = Fal
         assert b.pop("kind") == a.pop("kind") and b == pytest.approx(a, rel=1e-9)
 
 
+@pytest.mark.long
 def test_two_processes_are_one_with_twice_the_batch(alone: dict[str, Done], both: dict[str, Done]) -> None:
     assert_one_with_twice_the_batch(alone["whole"], both["whole"])
     assert len(reports(both["whole"].folder)) == 3 and both["whole"].results[0]["measures"]["objects"] > 3
@@ -210,6 +211,7 @@ def test_ddp_and_fsdp_resume_each_others_runs(stopped: dict[str, Done]) -> None:
     assert_same_checkpoint(stopped["undisturbed"].folder, stopped["divided"].folder)
 
 
+@pytest.mark.long
 def test_a_process_reports_that_it_lost_the_others(both: dict[str, Done]) -> None:
     assert (
         both["left"].results[0].startswith("process 0 of 2 lost the others: ") and both["left"].results[1] == "nothing"
@@ -266,6 +268,7 @@ def test_fewer_processes_resume_from_the_same_share_of_the_epoch(
     assert trainer.steps == 2 and trainer.steps_in_epoch == 3
 
 
+@pytest.mark.long
 def test_non_finite_values_end_all_processes_with_the_same_message(both: dict[str, Done]) -> None:
     first, second = both["no_number"].results
     assert first == second
