@@ -183,6 +183,11 @@ $(VENV)/.linted: $(VENV)/.tested
 	$(PIP) install --quiet $(CONSTRAIN) ruff mypy types-tqdm import-linter codespell
 	touch $@
 
+# All extras of .ci/run at once.
+$(VENV)/.complete: $(VENV)/.installed
+	$(PIP) install --quiet $(CONSTRAIN) -e ".[docs,notebooks,serve]"
+	touch $(VENV)/.docs $(VENV)/.notebooks $(VENV)/.serve $@
+
 $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) install --quiet $(CONSTRAIN) -e ".[docs]"
 	touch $@

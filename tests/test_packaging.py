@@ -179,6 +179,7 @@ def without_links(checkout, tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clone", ["checkout", "without_links"])
 def test_bare_clone(clone, request, tmp_path):
     folder = request.getfixturevalue(clone)
