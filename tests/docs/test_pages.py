@@ -54,7 +54,6 @@ SUBSTITUTES = {
     "dataset.img_folder=... dataset.gt_folder=...": "dataset.img_folder=JPEGImages dataset.gt_folder=Annotations",
     "scratch.media=FOLDER": "scratch.media=.",
     "initialize_from=IMAGE_WEIGHTS": "initialize_from=averaged.pt",
-    "HOST:PORT": "HOST:29400",
     # Images for a later evaluation, and timings.
     "held_out --count 30": "held_out --count 2",
 }
