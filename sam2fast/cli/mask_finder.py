@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sam2fast.automatic_mask_generator import Progress, SAM2AutomaticMaskGenerator
 from sam2fast.cli.command_files import mask_files, write_atomically
+from sam2fast.cli.layers import label_png, layers_png, paint_labels
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.results import OVERLAY_COMPRESSION, draw_layers, label_image, paint_labels, png, to_uint8
+from sam2fast.cli.results import to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
 from sam2fast.cli.user_errors import UserError, as_user_error
 
@@ -63,9 +64,9 @@ class MaskFinder:
             with self.segmenter.stage("write"):
                 ids = paint_labels([record["segmentation"] for record in records], height, width)
                 if "layers" in files:
-                    write_atomically(files["layers"], png(label_image(ids, len(records))))
+                    write_atomically(files["layers"], label_png(ids))
                 if "overlay" in files:
-                    write_atomically(files["overlay"], png(draw_layers(to_uint8(pixels), ids), OVERLAY_COMPRESSION))
+                    write_atomically(files["overlay"], layers_png(to_uint8(pixels), ids))
         return GeneratedMasks(width, height, records)
 
 

@@ -23,13 +23,14 @@ from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, TrackRequest
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.atomic import annotate_oserror, atomic_path
+from sam2fast.io.overlay import Area
 from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 from sam2fast.video_results import colour_of, to_coco_video
-from sam2fast.video_results.drawing import Area, draw_id, tint
+from sam2fast.video_results.drawing import draw_id, tint
 from sam2fast.video_results.overlaps import boxes_of, visible_parts
 from sam2fast.video_results.record import RecordIndex
 
