@@ -126,8 +126,7 @@ def read_previous_masks(results: Path, build: BuildMaskFinder, images: Sequence[
     try:
         content = json.loads(results.read_text(encoding="utf-8"))
         info, model = content["info"], content["info"]["model"]
-        made_by = {"version": info["version"], **{name: model[name] for name in ("config", "checkpoint", "dtype")}}
-        made_by |= info["options"]
+        made_by = {"version": info["version"], **model, **info["options"]}
         annotations = defaultdict(list)
         for annotation in content["annotations"]:
             annotations[annotation["image_id"]].append(annotation)

@@ -1,22 +1,54 @@
 """Options that several commands share."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from sam2fast.downloads.catalog import OFFLINE_VARIABLES
+
+OFFLINE = OFFLINE_VARIABLES[0]
 DTYPES = ("float32", "bfloat16", "float16")
 PATH = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+@contextmanager
+def _without_network() -> Iterator[None]:
+    """In the block nothing is downloaded, in this process or in those that it starts."""
+    before = os.environ.get(OFFLINE)
+    os.environ[OFFLINE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(OFFLINE)
+        os.environ.update({} if before is None else {OFFLINE: before})
+
+
+def _go_offline(ctx: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        ctx.with_resource(_without_network())
+
+
+offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_go_offline,
+    help=f"Download nothing, as with {OFFLINE}=1.",
+)
 _MODEL_OPTIONS = (
     click.option(
         "--model",
         metavar="NAME",
         help="mini: the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, "
-        "base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; or a YAML file. Left out, it "
-        "is the one that the weights of --checkpoint fit; without them tiny if its file is found, else mini.",
+        "base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; owner/name on the Hugging Face "
+        "hub; or a YAML file. Left out, it is the one that the weights of --checkpoint fit; without them tiny, or mini "
+        "with a warning where tiny can neither be found nor downloaded.",
     ),
     click.option(
         "--checkpoint",
@@ -24,8 +56,9 @@ _MODEL_OPTIONS = (
         type=PATH,
         help="Weights, .pt or .safetensors, as Meta or as Hugging Face transformers names them, or a folder with one "
         "such file. Left out, the official file is looked for in the folder "
-        "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads.",
+        "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads, and downloaded at first use.",
     ),
+    offline_option,
     click.option(
         "--device",
         default="auto",
@@ -58,7 +91,7 @@ progress_option = click.option("--progress", is_flag=True, help="Show a progress
 
 
 def model_options(command: Command) -> Command:
-    """Adds ``--model --checkpoint --device --dtype``."""
+    """Adds ``--model --checkpoint --offline --device --dtype``."""
     for option in reversed(_MODEL_OPTIONS):
         command = option(command)
     return command

@@ -138,7 +138,7 @@ def profile(
             with as_user_error(ImportError):
                 content = draw(found, chart.suffix.lower())
             write_atomically(chart, content)
-    document = json.dumps({"model": {"config": choice.config, "dtype": dtype}, "profiles": profiles}, indent=1) + "\n"
+    document = json.dumps({"model": {**choice.as_json(), "dtype": dtype}, "profiles": profiles}, indent=1) + "\n"
     if json_file == STDOUT:
         click.echo(document, nl=False)
     elif json_path is not None:

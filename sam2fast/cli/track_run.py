@@ -304,7 +304,7 @@ def _track(
         height, width = passes.size
         folder.note(
             source=request.source.name,
-            model={"config": choice.config, "checkpoint": str(choice.checkpoint)},
+            model=choice.as_json(),
             size={"width": width, "height": height},
             frames=passes.video_frames,
             objects=request.objects,

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +50,13 @@ def format_error(error: Exception) -> str:
 def print_note(text: str) -> None:
     """Prints a note for the user to stderr."""
     click.echo(f"sam2fast: note: {text}", err=True)
+
+
+def print_banner(lines: Sequence[str]) -> None:
+    """Prints lines that nobody should overlook to stderr, between rows of exclamation marks."""
+    rule = "!" * (max(map(len, lines)) + 4)
+    for line in (rule, *(f"! {line}" for line in lines), rule):
+        click.echo(line, err=True)
 
 
 MAX_REPORTED = 50  # lines of the final report
