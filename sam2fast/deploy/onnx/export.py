@@ -214,8 +214,13 @@ def _export(graph: OnnxGraph, file: Path) -> None:
             dynamic_shapes=shapes,
             verbose=False,
         )
-        assert exported is not None
-        exported.save(file)
+    assert exported is not None
+    opset = exported.model.opset_imports[""]
+    if opset != OPSET:
+        raise RuntimeError(
+            f"torch {torch.__version__} wrote opset {opset} of ONNX; expected {OPSET}: use a newer torch"
+        )
+    exported.save(file)
 
 
 @contextmanager
