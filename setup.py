@@ -14,6 +14,8 @@ VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
 PROFILE = ["matplotlib>=3.8"]
+# Export needs all three, running what was exported onnxruntime.
+ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
 CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
 # What the web demo is served by.
 SERVE = [
@@ -45,6 +47,7 @@ TEST = [
     *TRAIN,
     *PROFILE,
     *CLUSTER,
+    *ONNX,
     *SERVE,
 ]
 EXTRAS = {
@@ -54,6 +57,7 @@ EXTRAS = {
     "adapters": ADAPTERS,
     "profile": PROFILE,
     "cluster": CLUSTER,
+    "onnx": ONNX,
     "datasets": DATASETS,
     "eval": ["scikit-image>=0.22", "scipy>=1.11", "pycocotools>=2.0.7"],
     "serve": SERVE,
@@ -66,7 +70,7 @@ EXTRAS = {
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "adapters", "profile", "cluster", "eval", "serve")
+        for name in ("hub", "video", "train", "adapters", "profile", "cluster", "onnx", "eval", "serve")
         for requirement in EXTRAS[name]
     }
 )

@@ -65,7 +65,6 @@ _MODEL_OPTIONS = (
         help="auto, cpu, cuda, cuda:1, mps. segment, masks, vos and evaluate-images also take several: "
         "cuda:0,cuda:1, or all.",
     ),
-    click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="For the computation."),
 )
 
 
@@ -90,9 +89,10 @@ class FormatsType(click.ParamType):
 progress_option = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
 
 
-def model_options(command: Command) -> Command:
+def model_options(command: Command, dtypes: Sequence[str] = DTYPES) -> Command:
     """Adds ``--model --checkpoint --offline --device --dtype``."""
-    for option in reversed(_MODEL_OPTIONS):
+    dtype = click.option("--dtype", type=click.Choice(dtypes), default="float32", help="For the computation.")
+    for option in (dtype, *reversed(_MODEL_OPTIONS)):
         command = option(command)
     return command
 
