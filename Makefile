@@ -78,8 +78,10 @@ test-slow: $(VENV)/.tested  ## the larger models
 test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
 	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" tests/transformers $(PYTEST)
 
-test-family: .venv-edgetam/.installed  ## SAM 2's relatives beside their published code, which has the name sam2, too
-	OMP_NUM_THREADS=1 .venv-edgetam/bin/pytest -o addopts="--import-mode=importlib" tests/family $(PYTEST)
+test-family: .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's relatives beside their published code, which has the name sam2, too
+	for name in edgetam efficienttam; do \
+		OMP_NUM_THREADS=1 .venv-$$name/bin/pytest -o addopts="--import-mode=importlib" tests/family $(PYTEST) || exit 1; \
+	done
 
 # Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.
 NOTEBOOKS := out/notebooks
@@ -216,9 +218,9 @@ $(VENV)/.docs: $(VENV)/.installed
 	.venv-triton-3.6/bin/python -m pip install --quiet --no-deps -e .
 	touch $@
 
-.venv-edgetam/.installed: setup.py constraints.txt tests/family/requirements_edgetam.txt
-	$(PYTHON) -m venv .venv-edgetam
-	.venv-edgetam/bin/python -m pip install --quiet $(CONSTRAIN) -e . -r tests/family/requirements_edgetam.txt
+.venv-%tam/.installed: setup.py constraints.txt tests/family/requirements_%tam.txt
+	$(PYTHON) -m venv .venv-$*tam
+	.venv-$*tam/bin/python -m pip install --quiet $(CONSTRAIN) -e . -r tests/family/requirements_$*tam.txt
 	touch $@
 
 .venv-transformers/.installed: setup.py constraints.txt tests/transformers/requirements.txt

@@ -60,9 +60,9 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     config = guess_config(tensors)
     if config is None:
         raise NoConfigError(f"{file} fits none of nano, mini and the official models; name its configuration")
-    if named := SAME_WEIGHTS.get(config, {}).get(file.name):
-        config = named
-        _log.info("%s is taken for %s by its name", file, config)
+    if config in SAME_WEIGHTS:
+        config = SAME_WEIGHTS[config].get(file.name, config)
+        _log.info("%s is taken for %s by its name: other models have weights of the same shapes", file, config)
     beside = file.with_name(CONFIG_FILE)
     return Choice(config, overrides_from(beside, config) if from_transformers and beside.is_file() else ())
 

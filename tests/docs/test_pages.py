@@ -34,6 +34,7 @@ SUBSTITUTES = {
     "points_per_side=8": "points_per_side=2",
     "sam2fast masks": "sam2fast masks --points-per-side 2",
     "video.mp4 --model edgetam": "clip.mp4 --model nano --out out/models",
+    "video.mp4 --model efficienttam_s": "clip.mp4 --model nano --out out/efficienttam",
     "slices/ --model medsam2 --box 40,1": "clip.mp4 --model nano --out out/slices --box 3,1",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
     "--objects 2 --runs 3": "--objects 2 --runs 1",
