@@ -133,6 +133,11 @@ def serve(
     with examples, containers, and what to consider when others can reach the server.
     """
     _check_installed()
+    if strategy == "sam2long":
+        raise click.UsageError(
+            "--strategy sam2long decides about masks when a pass ends, and the demo shows each frame when it is "
+            "tracked; give another strategy"
+        )
     choice = choose_model(model, checkpoint)
     folder = own_cache() / "demo" if data is None else data
     check_folder(folder, "data folder")

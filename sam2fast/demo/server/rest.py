@@ -1,6 +1,7 @@
 """All routes besides GraphQL: the stream of tracked frames, files, status of server and sessions, the page."""
 
 import logging
+import math
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from sam2fast.demo.server.library import GALLERY, POSTERS, UPLOADS
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session
 from sam2fast.demo.server.settings import ServerSettings
+from sam2fast.demo.server.transcode import MAX_RATE
 from sam2fast.demo.server.uploads import FORMATS
 from sam2fast.demo.server.video_files import read_frame
 
@@ -129,7 +131,7 @@ def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
         "formats": list(FORMATS),
         "maxSessions": settings.max_sessions,
         "sessionMinutes": settings.session_minutes,
-        "maxObjects": service.budget.objects,
+        "maxObjects": service.budget.objects(math.ceil(settings.max_seconds * (settings.fps or MAX_RATE))),
         "model": settings.model,
         "imageSize": service.predictor.image_size,
     }
