@@ -179,7 +179,7 @@ def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
     ]
 
 
-def _inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
+def random_inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
     """Random inputs of these sizes."""
     generator = torch.Generator().manual_seed(sum(sizes))
 
@@ -204,7 +204,7 @@ def _export(graph: OnnxGraph, file: Path) -> None:
     ]
     shapes = graph.arguments(dynamic)
     with _quiet():
-        program = export_module(graph.module, graph.arguments(_inputs(graph, TRACED)), shapes)
+        program = export_module(graph.module, graph.arguments(random_inputs(graph, TRACED)), shapes)
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -250,7 +250,7 @@ def _check_results(graph: OnnxGraph, file: Path) -> None:
     if found != graph.inputs:
         raise RuntimeError(f"the exporter changed the inputs of {graph.name} to {found}; expected {graph.inputs}")
     for sizes in CHECKED:
-        inputs = _inputs(graph, sizes)
+        inputs = random_inputs(graph, sizes)
         with torch.no_grad():
             expected = graph.module(*graph.arguments(inputs))
         expected = expected if isinstance(expected, tuple) else (expected,)

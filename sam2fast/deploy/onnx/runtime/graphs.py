@@ -55,6 +55,9 @@ def load_model(
         raise ValueError(f"no provider {provider!r} here; this onnxruntime has {', '.join(known)}")
     manifest = read_manifest(folder)
     names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
+    if session_options is None:
+        session_options = onnxruntime.SessionOptions()
+        session_options.log_severity_level = 3  # without notes on what could not be precomputed in float16
     sessions = {}
     for name in GRAPHS:
         file = Path(folder) / f"{name}.onnx"
