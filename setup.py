@@ -13,6 +13,7 @@ HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
+POLYGONS = ["opencv-python-headless>=4.9"]
 PROFILE = ["matplotlib>=3.8"]
 CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
 # What the web demo is served by.
@@ -37,6 +38,7 @@ TEST = [
     "scipy>=1.11",
     "pycocotools>=2.0.7",
     *ADAPTERS,
+    *POLYGONS,
     "supervision>=0.31",  # from 0.30 on without OpenCV
     "build>=1.2",
     "setuptools>=68",
@@ -52,6 +54,7 @@ EXTRAS = {
     "video": VIDEO,
     "train": TRAIN,
     "adapters": ADAPTERS,
+    "polygons": POLYGONS,
     "profile": PROFILE,
     "cluster": CLUSTER,
     "datasets": DATASETS,
@@ -66,7 +69,7 @@ EXTRAS = {
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "adapters", "profile", "cluster", "eval", "serve")
+        for name in ("hub", "video", "train", "adapters", "polygons", "profile", "cluster", "eval", "serve")
         for requirement in EXTRAS[name]
     }
 )
