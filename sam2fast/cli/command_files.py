@@ -18,7 +18,7 @@ from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlink
 from sam2fast.io.images import SUFFIXES
 
 RESULTS = "masks.json"
-# As sam2fast.mask_formats.FILES, without "png", which is "layers" here.
+# As sam2fast.mask_formats.writers.FILES, without "png", which is "layers" here.
 EXPORT_FILES = {
     "yolo": "labels/{}.txt",
     "yolo-seg": "labels/{}.txt",

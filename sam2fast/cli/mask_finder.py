@@ -84,7 +84,7 @@ class MaskFinder:
             write_atomically(files["overlay"], layers_png(to_uint8(pixels), ids))
         scores = [round(record["predicted_iou"], DIGITS) for record in records]
         item = AnnotatedImage(image, image.stem, size, rles, ["object"] * len(rles), scores)
-        for name in files.keys() & FORMATS:
+        for name in files.keys() & set(FORMATS):
             with as_user_error(OSError):
                 write_masks(self._out / name, [item], name, self._tolerance)
 

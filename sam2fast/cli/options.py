@@ -56,7 +56,7 @@ class FormatsType(click.ParamType):
         return tuple(name for name in self.formats if name in asked)
 
 
-WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # as sam2fast.mask_formats.WITH_POLYGONS
+WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # as sam2fast.mask_formats.writers.WITH_POLYGONS
 
 
 def check_exports(formats: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ def check_exports(formats: Sequence[str]) -> None:
         UserError: OpenCV is not installed, and a format has polygons.
     """
     if any(name in WITH_POLYGONS for name in formats):
-        from sam2fast.mask_formats import import_opencv
+        from sam2fast.mask_formats.polygons import import_opencv
 
         with as_user_error(ImportError):
             import_opencv()

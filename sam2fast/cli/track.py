@@ -34,7 +34,7 @@ from sam2fast.cli.user_errors import UserError
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES)
-WITH_IMAGES = ("yolo", "yolo-seg", "labelme")  # as sam2fast.mask_formats.WITH_IMAGES
+WITH_IMAGES = ("yolo", "yolo-seg", "labelme")  # as sam2fast.mask_formats.writers.WITH_IMAGES
 DEFAULT_FORMATS = ("json", "overlay")
 MAX_PALETTE_OBJECTS = 255
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from sam2fast.cli.track_folder import Line, RunFolder
 from sam2fast.cli.track_request import PROBE_SIZE, TrackRequest
 from sam2fast.cli.user_errors import as_user_error
-from sam2fast.mask_formats import FILES, WITH_IMAGES, AnnotatedImage, write_masks
+from sam2fast.mask_formats.writers import FILES, WITH_IMAGES, AnnotatedImage, write_masks
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_results.record import RecordIndex
 

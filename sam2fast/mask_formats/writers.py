@@ -78,7 +78,7 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
     """
     if name not in FORMATS:
         raise ValueError(f"no format {name!r}; expected one of {', '.join(FORMATS)}")
-    FORMATS[name](folder, images, tolerance)
+    WRITERS[name](folder, images, tolerance)
 
 
 def _write_coco(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
@@ -242,7 +242,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 # The writers by name: each takes a folder, images, and the tolerance of polygons.
-FORMATS: dict[str, Callable[[Path, Iterable[AnnotatedImage], float], None]] = {
+WRITERS: dict[str, Callable[[Path, Iterable[AnnotatedImage], float], None]] = {
     "coco": _write_coco,
     "yolo": _write_yolo,
     "yolo-seg": _write_yolo_polygons,
@@ -251,3 +251,4 @@ FORMATS: dict[str, Callable[[Path, Iterable[AnnotatedImage], float], None]] = {
     "npz": _write_npz,
     "geojson": _write_geojson,
 }
+FORMATS = tuple(WRITERS)

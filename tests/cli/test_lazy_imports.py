@@ -16,7 +16,7 @@ from sam2fast.cli.dataset_convert import convert as convert_data_set
 from sam2fast.cli.evaluate_images import evaluate_images
 from sam2fast.datasets import conversion, layout, layout_registry, palette_masks
 from sam2fast.evaluation.clicks import sources
-from sam2fast.mask_formats import FILES, FORMATS, WITH_IMAGES, WITH_POLYGONS
+from sam2fast.mask_formats.writers import FILES, FORMATS, WITH_IMAGES, WITH_POLYGONS
 
 track = import_module("sam2fast.cli.track")
 
