@@ -13,6 +13,7 @@ HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
+POLYGONS = ["opencv-python-headless>=4.9"]
 PROFILE = ["matplotlib>=3.8"]
 # Export needs all three, running what was exported onnxruntime.
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
@@ -39,6 +40,7 @@ TEST = [
     "scipy>=1.11",
     "pycocotools>=2.0.7",
     *ADAPTERS,
+    *POLYGONS,
     "supervision>=0.31",  # from 0.30 on without OpenCV
     "build>=1.2",
     "setuptools>=68",
@@ -55,6 +57,7 @@ EXTRAS = {
     "video": VIDEO,
     "train": TRAIN,
     "adapters": ADAPTERS,
+    "polygons": POLYGONS,
     "profile": PROFILE,
     "cluster": CLUSTER,
     "onnx": ONNX,
@@ -70,7 +73,7 @@ EXTRAS = {
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "adapters", "profile", "cluster", "onnx", "eval", "serve")
+        for name in ("hub", "video", "train", "adapters", "polygons", "profile", "cluster", "onnx", "eval", "serve")
         for requirement in EXTRAS[name]
     }
 )

@@ -23,6 +23,7 @@ COMMANDS = (
     "segment",
     "masks",
     "track",
+    "compare",
     "vos",
     "train",
     "evaluate",

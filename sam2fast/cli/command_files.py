@@ -18,6 +18,14 @@ from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlink
 from sam2fast.io.images import SUFFIXES
 
 RESULTS = "masks.json"
+# As sam2fast.mask_formats.writers.FILES, without "png", which is "layers" here.
+EXPORT_FILES = {
+    "yolo": "labels/{}.txt",
+    "yolo-seg": "labels/{}.txt",
+    "labelme": "{}.json",
+    "npz": "{}.npz",
+    "geojson": "{}.geojson",
+}
 PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 
 
@@ -33,6 +41,7 @@ def output_files(out: Path, stem: str) -> dict[str, Path]:
 def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
     """The files for the masks of one image, by format; ``json`` is for all images and has none."""
     files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
+    files |= {name: out / name / file.format(stem) for name, file in EXPORT_FILES.items()}
     return {kind: file for kind, file in files.items() if kind in formats}
 
 

@@ -8,13 +8,31 @@ from typing import Any
 import click
 
 from sam2fast import nano
-from sam2fast.cli.command_files import RESULTS, check_files, list_images, make_folder, mask_files, remove_leftovers
+from sam2fast.cli.command_files import (
+    EXPORT_FILES,
+    RESULTS,
+    check_files,
+    list_images,
+    make_folder,
+    mask_files,
+    remove_leftovers,
+)
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option
+from sam2fast.cli.options import (
+    PATH,
+    FormatsType,
+    check_exports,
+    model_options,
+    out_option,
+    progress_option,
+    tolerance_option,
+)
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
 from sam2fast.cli.user_errors import UserError, print_note
 
-FORMATS = ("json", "layers", "overlay")
+DEFAULT_FORMATS = ("json", "layers", "overlay")
+SAME = {"coco": "json", "png": "layers"}  # names that the other commands and Python have for them
+FORMATS = (*DEFAULT_FORMATS, *SAME, *EXPORT_FILES)
 SHARE = click.FloatRange(0, 1)
 # The generator's defaults, and lower ones for nano, whose scores are lower.
 THRESHOLDS = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
@@ -88,10 +106,11 @@ OPTIONS = (
     "formats",
     type=FormatsType(FORMATS),
     metavar=",".join(FORMATS),
-    default=FORMATS,
-    show_default=",".join(FORMATS),
-    help="What to write, separated by commas.",
+    default=DEFAULT_FORMATS,
+    show_default=",".join(DEFAULT_FORMATS),
+    help="What to write, separated by commas; docs/formats.md has all of them.",
 )
+@tolerance_option
 @progress_option
 @runner_options
 @resume_option
@@ -105,6 +124,7 @@ def masks(
     ray_options: RayOptions,
     resume: bool,
     formats: tuple[str, ...],
+    tolerance: float,
     progress: bool,
     out: Path,
     **generator: Any,
@@ -116,10 +136,12 @@ def masks(
       masks.json        all masks in COCO's format, with run lengths and scores
       STEM_masks.png    ids from 1, the largest mask's, up; 16 bits if there are more than 255
       STEM_overlay.png  the same in colour on the image
+      FORMAT/           with --format yolo, yolo-seg, labelme, npz, geojson
 
     Where masks overlap, the images show the smallest; masks.json has all masks in full, with the id as "layer". An
     image that fails is reported and skipped; then the exit code is 1.
     """
+    formats = tuple(dict.fromkeys(SAME.get(name, name) for name in formats))
     points, crops = generator["points_per_side"], generator["crop_n_layers"]
     divisor = generator["crop_n_points_downscale_factor"]
     if points < divisor**crops:
@@ -131,6 +153,7 @@ def masks(
     files = list_images(images, out)
     check_files(files, None, out, partial(mask_files, formats=formats))
     choice = choose_model(model, checkpoint)
+    check_exports(formats)
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())
     remove_leftovers([out / RESULTS, *outputs], bool(ray_options))
@@ -141,7 +164,7 @@ def masks(
     from sam2fast.cli.mask_run import MaskRun, read_previous_masks
     from sam2fast.cli.results import print_table
 
-    build = BuildMaskFinder(choice, dtype, options, formats, out)
+    build = BuildMaskFinder(choice, dtype, options, formats, out, tolerance)
     before = read_previous_masks(out / RESULTS, build, files) if resume else {}
     left = sum(str(image) not in before for image in files)
     if resume:

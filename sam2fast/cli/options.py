@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sam2fast.cli.user_errors import as_user_error
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 
 OFFLINE = OFFLINE_VARIABLES[0]
@@ -86,6 +87,29 @@ class FormatsType(click.ParamType):
         return tuple(name for name in self.formats if name in asked)
 
 
+WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # as sam2fast.mask_formats.writers.WITH_POLYGONS
+
+
+def check_exports(formats: Sequence[str]) -> None:
+    """Checks, before any work, that the formats can be written here.
+
+    Raises:
+        UserError: OpenCV is not installed, and a format has polygons.
+    """
+    if any(name in WITH_POLYGONS for name in formats):
+        from sam2fast.mask_formats.polygons import import_opencv
+
+        with as_user_error(ImportError):
+            import_opencv()
+
+
+tolerance_option = click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    metavar="PIXELS",
+    default=1.0,
+    help="Largest distance of polygons from the masks' outlines, for --format yolo-seg, labelme and geojson.",
+)
 progress_option = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
 
 

@@ -6,8 +6,18 @@ from typing import Any
 
 import click
 
+from sam2fast.cli.command_files import EXPORT_FILES
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option, strategy_option
+from sam2fast.cli.options import (
+    PATH,
+    FormatsType,
+    check_exports,
+    model_options,
+    out_option,
+    progress_option,
+    strategy_option,
+    tolerance_option,
+)
 from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import (
@@ -23,7 +33,8 @@ from sam2fast.cli.track_request import (
 from sam2fast.cli.user_errors import UserError
 from sam2fast.tracking.approximations import Approximations
 
-FORMATS = ("json", "png", "overlay", "coco")
+FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES)
+WITH_IMAGES = ("yolo", "yolo-seg", "labelme")  # as sam2fast.mask_formats.writers.WITH_IMAGES
 DEFAULT_FORMATS = ("json", "overlay")
 MAX_PALETTE_OBJECTS = 255
 
@@ -73,8 +84,9 @@ MAX_PALETTE_OBJECTS = 255
     metavar=",".join(FORMATS),
     default=DEFAULT_FORMATS,
     show_default=",".join(DEFAULT_FORMATS),
-    help="What to write, separated by commas; masks.jsonl is always written.",
+    help="What to write, separated by commas; masks.jsonl is always written. docs/formats.md has all of them.",
 )
+@tolerance_option
 @click.option(
     "--approximate",
     "approximations",
@@ -118,6 +130,7 @@ def track(
       overlay.mp4  the masks in colour on the video
       masks/       with --format png: palette images, 1 for the first object, 2 for the second, ...
       masks.json   with --format coco: all masks in COCO's format for videos
+      FORMAT/      with --format yolo, yolo-seg, labelme, npz, geojson: a file for each frame
 
     Ctrl-C keeps all results. The same command again continues there, and writes missing formats.
     """
@@ -165,6 +178,13 @@ def _check(request: TrackRequest) -> None:
             f"{len(request.objects)} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; "
             "leave out --format png"
         )
+    images = [name for name in WITH_IMAGES if name in request.formats]
+    if request.source.is_live and images:
+        raise click.UsageError(
+            f"--format {images[0]} reads the video's frames again, and {request.source.name} can only be read once; "
+            "leave it out"
+        )
+    check_exports(request.formats)
     for prompt in request.prompts:
         if prompt.mask is not None and not prompt.mask.is_file():
             raise UserError(f"{prompt}: no file {str(prompt.mask)!r}")

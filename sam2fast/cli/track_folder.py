@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from sam2fast.cli.command_files import make_folder, write_atomically
+from sam2fast.cli.command_files import EXPORT_FILES, make_folder, write_atomically
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, TrackRequest
@@ -39,7 +39,8 @@ BACKWARD = "backward.safetensors"
 STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
 # The names of this command's files, and the hidden partial files of killed runs.
 PART = r"(?(1)\.[\d.]+(part|tmp))"  # after a name that begins with a dot
-OURS = re.compile(rf"(\.)?(track\.json|masks\.jsonl|overlay\.mp4|masks\.json|{STATES.pattern}){PART}")
+NAMES = "|".join(["track.json", "masks.jsonl", "overlay.mp4", "masks.json", *EXPORT_FILES]).replace(".", r"\.")
+OURS = re.compile(rf"(\.)?({NAMES}|{STATES.pattern}){PART}")
 OUR_PNG = re.compile(rf"(\.)?\d{{5,}}\.png{PART}")
 CHANGE = "give another --out folder, or --overwrite it"
 CRF = 20  # x264's quality

@@ -347,6 +347,7 @@ class TrackRequest:
     progress: bool
     approximations: Approximations
     strategy: str = "sam2"
+    tolerance: float = 1.0  # of polygons, pixels
 
     @property
     def last(self) -> int | None:

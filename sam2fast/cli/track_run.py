@@ -22,6 +22,7 @@ from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_signals, print_message
+from sam2fast.cli.track_exports import write_exports
 from sam2fast.cli.track_folder import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
 from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
 from sam2fast.cli.user_errors import UserError, as_user_error
@@ -267,6 +268,7 @@ def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out
     if folder.complete:
         folder.sort()
     derive_outputs(folder, request)
+    write_exports(folder, request)
     rate = f", {outcome.frames / outcome.seconds:.1f} frames/s" if outcome.frames else ""
     stages = (("load model", loaded - begun), ("track", outcome.seconds), ("write", time.monotonic() - tracked))
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in stages)

@@ -19,9 +19,9 @@ from sam2fast import nano
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_finder, mask_run
-from sam2fast.cli.layers import draw_layers, id_colours, layers_png
 from sam2fast.cli.user_errors import UserError
 from sam2fast.io import png
+from sam2fast.mask_formats.layers import draw_layers, id_colours, layers_png
 
 # Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from sam2fast.cli.user_errors import UserError
 from sam2fast.io.overlay import OUTLINE_COLOUR
 from sam2fast.io.png import encode_png, encode_rows
 from sam2fast.io.rle import read_run_lengths
@@ -27,12 +26,12 @@ def paint_labels(segmentations: Sequence[Mapping[str, Any]], height: int, width:
         segmentations: compressed run lengths, the largest mask first, so that no mask is hidden.
 
     Raises:
-        UserError: more masks than 16 bits can number.
+        ValueError: more masks than 16 bits can number.
     """
     if len(segmentations) > MAX_IDS:
-        raise UserError(
-            f"{len(segmentations)} masks, but an image holds at most {MAX_IDS} ids; ask for --format json, or for "
-            "fewer masks"
+        raise ValueError(
+            f"{len(segmentations)} masks, but an image holds at most {MAX_IDS} ids; write them as coco or npz, "
+            "or write fewer"
         )
     ids = np.zeros(height * width, dtype=np.uint8 if len(segmentations) <= PALETTE_IDS else np.uint16)
     for number, segmentation in enumerate(segmentations, 1):
