@@ -13,6 +13,7 @@ from sam2fast.cli.command_files import mask_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.results import OVERLAY_COMPRESSION, draw_layers, label_image, paint_labels, png, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
 
 
@@ -44,7 +45,7 @@ class MaskFinder:
         with as_user_error(ValueError):
             self._generator = _Generator(segmenter.model, **options, output_mode="coco_rle", progress=progress)
 
-    def find(self, image: Path) -> GeneratedMasks | UserError:
+    def find(self, image: InputSource) -> GeneratedMasks | UserError:
         """The masks of one image, the largest first, or its error.
 
         Raises:
@@ -104,7 +105,7 @@ class FoundMasks(NamedTuple):
     device: str
 
 
-def find_masks(finder: MaskFinder, image: Path) -> FoundMasks:
+def find_masks(finder: MaskFinder, image: InputSource) -> FoundMasks:
     """The masks of one image, after its files are written.
 
     Raises:

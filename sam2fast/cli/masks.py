@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from sam2fast import nano
-from sam2fast.cli.command_files import RESULTS, check_files, list_images, make_folder, mask_files, remove_leftovers
+from sam2fast.cli.command_files import RESULTS, check_results, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option
+from sam2fast.cli.options import FormatsType, model_options, out_option, progress_option
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
-from sam2fast.cli.user_errors import UserError, print_note
+from sam2fast.cli.sources import images_in, list_sources
+from sam2fast.cli.user_errors import print_note
 
 FORMATS = ("json", "layers", "overlay")
 SHARE = click.FloatRange(0, 1)
@@ -28,7 +29,7 @@ OPTIONS = (
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @model_options
 @click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
 @click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
@@ -97,7 +98,7 @@ OPTIONS = (
 @resume_option
 @out_option("out")
 def masks(
-    images: Sequence[Path],
+    images: Sequence[str],
     model: str | None,
     checkpoint: Path | None,
     device: str,
@@ -109,7 +110,8 @@ def masks(
     out: Path,
     **generator: Any,
 ) -> None:
-    """Generate the masks of everything in each IMAGE, an image file or a folder of images.
+    """Generate the masks of everything in each IMAGE: a file, a folder, a pattern such as 'photos/*.jpg', an address
+    (https://...), or - for stdin.
 
     \b
     Writes to the output folder
@@ -118,7 +120,7 @@ def masks(
       STEM_overlay.png  the same in colour on the image
 
     Where masks overlap, the images show the smallest; masks.json has all masks in full, with the id as "layer". An
-    image that fails is reported and skipped; then the exit code is 1.
+    image that fails is skipped and listed at the end; then the exit code is 1.
     """
     points, crops = generator["points_per_side"], generator["crop_n_layers"]
     divisor = generator["crop_n_points_downscale_factor"]
@@ -128,8 +130,8 @@ def masks(
         )
     if resume and "json" not in formats:
         raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
-    files = list_images(images, out)
-    check_files(files, None, out, partial(mask_files, formats=formats))
+    files, problems = list_sources(images, partial(images_in, out=out), "images")
+    check_results(files, lambda image: mask_files(out, image.stem, formats).values())
     choice = choose_model(model, checkpoint)
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())
@@ -146,9 +148,9 @@ def masks(
     left = sum(str(image) not in before for image in files)
     if resume:
         print_note(f"{len(files) - left} of {len(files)} images were done before")
-    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), progress)
+    total = len(files) + len(problems.found)
+    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), problems, progress)
     run.find(files, before)
     if run.rows:
         print_table([("image", "masks", "best", "size"), *run.rows], run.seconds, out)
-    if run.failures:
-        raise UserError(f"{run.failures} of {len(files)} images failed")
+    problems.raise_if_any(total)

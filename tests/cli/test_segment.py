@@ -2,12 +2,10 @@
 
 import functools
 import json
-import os
 import re
 
 import numpy as np
 import pytest
-from commands import assert_one_line
 from file_contents import names
 from PIL import Image
 
@@ -124,13 +122,6 @@ def test_mask_prompt(run, make_image, tmp_path, model, api, brightest):
     assert abs(record["score"] - scores[0]) < 0.2 * abs(without[0] - scores[0])
     assert run("segment", path, "--mask", tmp_path / "rough.png", "--box", "1,2,30,40", *model.small).exit_code == 0
     assert load(tmp_path / "out/image.json")["prompts"]["box"] == [1, 2, 30, 40]
-
-
-def test_results_before_a_failing_image_stay(run, make_image, tmp_path, model):
-    (tmp_path / "b.png").write_bytes(b"no image")
-    images = make_image("a.png"), tmp_path / "b.png", make_image("c.png")
-    assert_one_line(run("segment", *images, "--point", "1,1", *model.small))
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.json", "a_mask.png", "a_overlay.png"]
 
 
 @pytest.mark.weights
