@@ -10,7 +10,7 @@ import click
 from sam2fast import nano
 from sam2fast.cli.command_files import RESULTS, check_results, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import FormatsType, model_options, out_option, progress_option
+from sam2fast.cli.options import FormatsType, GroupedCommand, model_options, out_option, progress_option
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import images_in, list_sources
 from sam2fast.cli.user_errors import print_note
@@ -28,7 +28,7 @@ OPTIONS = (
 )
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @model_options
 @click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")

@@ -19,7 +19,7 @@ from sam2fast.cli.object_prompts import (
     ObjectPrompts,
     read_object_file,
 )
-from sam2fast.cli.options import PATH, model_options, out_option
+from sam2fast.cli.options import PATH, GroupedCommand, model_options, out_option
 from sam2fast.cli.runner_options import (
     RayOptions,
     add_seconds,
@@ -32,7 +32,7 @@ from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.process import WorkerError
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--point",

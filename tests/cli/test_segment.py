@@ -132,7 +132,7 @@ def test_truck(run, tmp_path, monkeypatch, weights_folder, data_folder):
     chosen = ["--checkpoint", weights_folder / "sam2_hiera_tiny_image_fp16.pt", "--device", "cpu"]
     result = run("segment", truck, "--point", "500,375", "--json", *chosen)
     assert result.exit_code == 0, result.stderr
-    assert "works for images, not for video" in result.stderr
+    assert "works for images, not for video:" in result.stderr
     (record,) = json.loads(result.stdout)["results"]
     np.testing.assert_allclose(record["candidate_scores"], (0.046, 0.920, 0.523), atol=0.005)
     assert record["model"]["config"] == "configs/sam2/sam2_hiera_t.yaml"
