@@ -13,7 +13,7 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.command_files import output_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, Prompts
-from sam2fast.cli.results import write_result
+from sam2fast.cli.results import SegmentedObject, write_results
 from sam2fast.cli.segmenter import Segmenter
 from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.demo import clip as demo_clip
@@ -56,7 +56,8 @@ def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:
         prediction = segmenter.predict(prompts)
         masks.append(prediction.mask)
         with segmenter.stage("write"):
-            records[name] = write_result(out, name, scene, pixels, prompts, prediction, segmenter.description)
+            found = SegmentedObject(None, prompts, prediction)
+            (records[name],) = write_results(out, name, scene, pixels, [found], segmenter.description)
     clicks = [(c.x, c.y) for prompts in PROMPTS.values() for c in prompts.clicks]
     boxes = [prompts.box for prompts in PROMPTS.values() if prompts.box is not None]
     with segmenter.stage("write"):

@@ -14,6 +14,7 @@ from sam2fast.cli.command_files import mask_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.results import DIGITS, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
 from sam2fast.mask_formats.layers import label_png, layers_png, paint_labels
@@ -54,7 +55,7 @@ class MaskFinder:
         with as_user_error(ValueError):
             self._generator = _Generator(segmenter.model, **options, output_mode="coco_rle", progress=progress)
 
-    def find(self, image: Path) -> GeneratedMasks | UserError:
+    def find(self, image: InputSource) -> GeneratedMasks | UserError:
         """The masks of one image, the largest first, or its error.
 
         Raises:
@@ -125,7 +126,7 @@ class FoundMasks(NamedTuple):
     device: str
 
 
-def find_masks(finder: MaskFinder, image: Path) -> FoundMasks:
+def find_masks(finder: MaskFinder, image: InputSource) -> FoundMasks:
     """The masks of one image, after its files are written.
 
     Raises:

@@ -121,6 +121,23 @@ def model_options(command: Command, dtypes: Sequence[str] = DTYPES) -> Command:
     return command
 
 
+class RareOption(click.Option):
+    """An option that few need: :class:`GroupedCommand` lists it at the end of ``--help``."""
+
+
+class GroupedCommand(click.Command):
+    """A command whose help has its rare options in a group of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options, then the rare ones."""
+        for title, is_rare in (("Options", False), ("Options for clusters", True)):
+            options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+            shown = (one.get_help_record(ctx) for one in options if isinstance(one, RareOption) == is_rare)
+            lines = [line for line in shown if line is not None]
+            with formatter.section(title):
+                formatter.write_dl(lines)
+
+
 def _checked_strategy(_ctx: click.Context, _parameter: click.Parameter, name: str) -> str:
     if name != "sam2":
         from sam2fast.tracking.strategies import strategy_of

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
-from sam2fast.cli.command_files import output_files, write_atomically
+from sam2fast.cli.command_files import mask_key, output_files, write_atomically
 from sam2fast.cli.prompt_options import Prompts
 from sam2fast.cli.segmenter import Prediction, mask_box
 from sam2fast.cli.terminal import aligned
@@ -20,34 +20,55 @@ DIGITS = 6  # of a score
 NUMBERS = (1, 2)  # right-aligned columns of a table
 
 
-def write_result(
-    out: Path,
-    stem: str,
-    image: Path,
-    pixels: np.ndarray,
-    prompts: Prompts,
-    prediction: Prediction,
-    model: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Writes mask, overlay and JSON; returns the content of the JSON file.
+class SegmentedObject(NamedTuple):
+    """An object of an image, without a name if it is the only one."""
+
+    name: str | None
+    prompts: Prompts  # in pixels of the image
+    prediction: Prediction
+
+
+def write_results(
+    out: Path, stem: str, image: object, pixels: np.ndarray, found: Sequence[SegmentedObject], model: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Writes a mask for each object, one overlay and one JSON file; returns the records of the objects.
+
+    The JSON file is the record of an object without a name, else ``{"results": [...]}`` with all.
 
     Args:
-        image: the file of ``pixels (H, W, 3)``, uint8 or fp32 in [0, 1].
+        image: the name of ``pixels (H, W, 3)``, uint8 or fp32 in [0, 1].
         model: describes the model.
 
     Raises:
         UserError: a file cannot be written.
     """
-    mask, files = prediction.mask, output_files(out, stem)
+    files = output_files(out, stem, [one.name for one in found])
+    clicks = [click for one in found for click in one.prompts.clicks]
     overlay = draw_overlay(
         to_uint8(pixels),
-        mask[None],
-        [(c.x, c.y) for c in prompts.clicks],
-        [c.label for c in prompts.clicks],
-        None if prompts.box is None else [prompts.box],
+        np.array([one.prediction.mask for one in found]),
+        [(c.x, c.y) for c in clicks],
+        [c.label for c in clicks],
+        [one.prompts.box for one in found if one.prompts.box is not None],
     )
-    record = {
+    records = [_record(image, one, files, model) for one in found]
+    for one in found:
+        write_atomically(files[mask_key(one.name)], encode_png(one.prediction.mask.astype(np.uint8) * np.uint8(255)))
+    write_atomically(files["overlay"], encode_image(overlay))
+    # Written last: if the JSON exists, its images exist too.
+    content = records[0] if found[0].name is None else {"results": records}
+    write_atomically(files["json"], (json.dumps(content, indent=2) + "\n").encode())
+    return records
+
+
+def _record(
+    image: object, found: SegmentedObject, files: Mapping[str, Path], model: Mapping[str, Any]
+) -> dict[str, Any]:
+    name, prompts, prediction = found
+    mask = prediction.mask
+    return {
         "image": str(image),
+        **({} if name is None else {"object": name}),
         "size": {"width": mask.shape[1], "height": mask.shape[0]},
         "prompts": prompts.as_json(),
         "score": round(prediction.score, DIGITS),
@@ -56,13 +77,8 @@ def write_result(
         "box": mask_box(mask),
         "rle": encode_rle(mask),
         "model": dict(model),
-        "files": {kind: str(file) for kind, file in files.items()},
+        "files": {"mask": str(files[mask_key(name)]), **{kind: str(files[kind]) for kind in ("overlay", "json")}},
     }
-    write_atomically(files["mask"], encode_png(mask.astype(np.uint8) * np.uint8(255)))
-    write_atomically(files["overlay"], encode_image(overlay))
-    # Written last: if the JSON exists, its images exist too.
-    write_atomically(files["json"], (json.dumps(record, indent=2) + "\n").encode())
-    return record
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:

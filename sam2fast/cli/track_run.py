@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -234,8 +234,17 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
         return predictor, {**choice.fingerprint(), "device": str(predictor.device), "dtype": dtype}
 
 
-def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out: Path, overwrite: bool) -> int:
+def run(
+    request: TrackRequest,
+    choice: ModelChoice,
+    load: Callable[[], tuple[SAM2VideoPredictor, dict[str, Any]]],
+    out: Path,
+    overwrite: bool,
+) -> int:
     """Tracks the remaining frames, writes missing files, and returns the exit code.
+
+    Args:
+        load: returns the model and its fingerprint, as :func:`load_predictor`.
 
     Raises:
         UserError: the input is invalid, and nothing was written; or a file cannot be written, a frame cannot be read,
@@ -246,7 +255,8 @@ def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out
     if not source.is_live:
         check_against_video(request.prompts, masks, *source.probe(), request.start, request.end)
     begun = time.monotonic()
-    predictor, model = load_predictor(choice, device, dtype)
+    predictor, fingerprint = load()
+    model = dict(fingerprint)
     with as_user_error(ValueError):
         predictor.approximations = request.approximations
         predictor.strategy = strategy_of(request.strategy)

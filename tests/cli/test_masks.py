@@ -218,9 +218,11 @@ def test_images_that_fail_do_not_affect_others(run, make_image, tmp_path, painte
     images = [make_image("wide.png", width=120), make_image("a.png"), "b.png", make_image("c.png")]
     result = run("masks", *images, *QUICK, *LOOSE)
     assert result.exit_code == 1
-    first, second, last = result.stderr.splitlines()
+    first, second, *_, last = result.stderr.splitlines()
     assert first == f"sam2fast: {tmp_path / 'wide.png'}: tried to allocate 1 TiB"
-    assert second.startswith("sam2fast: b.png cannot be read") and last == "sam2fast: 2 of 4 images failed"
+    assert second.startswith("sam2fast: b.png cannot be read") and last.startswith(
+        "sam2fast: 2 of 4 images had problems"
+    )
     assert len(result.stdout.splitlines()) == 5
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "c_masks.png", "c_overlay.png", "masks.json"]
     coco = read_coco(tmp_path / "out/masks.json")
