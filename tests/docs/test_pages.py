@@ -68,7 +68,7 @@ SUBSTITUTES = {
 
 # Variables that a sentence before the block introduces, by page and beginning of the block.
 BEFORE = {
-    "docs/troubleshooting.md: predictor.add_new": """
+    "docs/faq.md: predictor.add_new": """
 from sam2fast import SAM2VideoPredictor
 predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
 state = predictor.init_state("clip.mp4")
