@@ -98,9 +98,9 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--fps",
     type=click.Choice(["24", "source"]),
-    default="24",
+    default="source",
     callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
-    help="Frames per second of uploads: 24 as in the original, or their own, up to 30.",
+    help="Frames per second of uploads: their own, up to 60, or 24 as in the original.",
 )
 @click.option(
     "--allow-origin",
