@@ -84,14 +84,8 @@ class MaskFinder:
         if "overlay" in files:
             write_atomically(files["overlay"], layers_png(to_uint8(pixels), ids))
         scores = [round(record["predicted_iou"], DIGITS) for record in records]
-        item = AnnotatedImage(
-            Path(image.file_name) if image.path is None else image.path,
-            image.stem,
-            size,
-            rles,
-            ["object"] * len(rles),
-            scores,
-        )
+        source = to_uint8(pixels) if image.path is None else image.path
+        item = AnnotatedImage(source, image.stem, size, rles, ["object"] * len(rles), scores)
         for name in files.keys() & set(FORMATS):
             with as_user_error(OSError):
                 write_masks(self._out / name, [item], name, self._tolerance)
