@@ -120,7 +120,7 @@ class PrivateApi(TrackingModel):
         if name is not None:
             raise TypeError(
                 f"{type(self).__name__}.{name} is overridden, which streams do not call: track the frames so far by "
-                "init_state() and propagate_in_video(), or set memory_selection and mask_selection (docs/research.md)"
+                "init_state() and propagate_in_video(), or write a Strategy, which streams take (docs/strategies.md)"
             )
 
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
