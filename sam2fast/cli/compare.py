@@ -12,6 +12,7 @@ from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, PATH, model_options, out_option, strategy_option
 from sam2fast.cli.prompt_options import BoxType, ClickType, Prompts, PromptType
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.terminal import aligned
 from sam2fast.cli.track_request import PROBE_SIZE, PointType, TrackBoxType, TrackPrompt, merge_prompts
 from sam2fast.cli.user_errors import as_user_error
@@ -109,7 +110,7 @@ def compare(
         raise click.UsageError("strategies are for videos, and this is an image")
     make_folder(out)
     if is_image:
-        found = [_segment(source, Prompts(clicks, *corners), variant, device) for variant in variants]
+        found = [_segment(source, Prompts(tuple(clicks), *corners), variant, device) for variant in variants]
     else:
         prompts = merge_prompts([*clicks, *corners], each_shows_object=True)
         found = [_track(source, prompts, variant, device) for variant in variants]
@@ -161,7 +162,7 @@ def _segment(image: Path, prompts: Prompts, variant: Variant, device: str) -> Co
     from sam2fast.io.rle import encode_rle
 
     segmenter = Segmenter(variant.choice, device, variant.dtype)
-    pixels = segmenter.read(image)
+    pixels = segmenter.read(InputSource(str(image)))
     segmenter.take_seconds()
     segmenter.encode(pixels)
     mask = segmenter.predict(prompts).mask

@@ -73,7 +73,7 @@ class MaskFinder:
             self._write(image, pixels, records)
         return GeneratedMasks(width, height, records)
 
-    def _write(self, image: Path, pixels: np.ndarray, records: list[dict[str, Any]]) -> None:
+    def _write(self, image: InputSource, pixels: np.ndarray, records: list[dict[str, Any]]) -> None:
         files, size = mask_files(self._out, image.stem, self._formats), (pixels.shape[0], pixels.shape[1])
         rles = [record["segmentation"] for record in records]
         if "layers" in files or "overlay" in files:
@@ -84,7 +84,14 @@ class MaskFinder:
         if "overlay" in files:
             write_atomically(files["overlay"], layers_png(to_uint8(pixels), ids))
         scores = [round(record["predicted_iou"], DIGITS) for record in records]
-        item = AnnotatedImage(image, image.stem, size, rles, ["object"] * len(rles), scores)
+        item = AnnotatedImage(
+            Path(image.file_name) if image.path is None else image.path,
+            image.stem,
+            size,
+            rles,
+            ["object"] * len(rles),
+            scores,
+        )
         for name in files.keys() & set(FORMATS):
             with as_user_error(OSError):
                 write_masks(self._out / name, [item], name, self._tolerance)

@@ -18,7 +18,6 @@ from sam2fast.cli.command_files import (
 )
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
-    PATH,
     FormatsType,
     GroupedCommand,
     check_exports,
