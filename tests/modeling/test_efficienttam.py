@@ -35,7 +35,7 @@ def config_of(name):
     return f"configs/efficienttam/efficienttam_{name}.yaml"
 
 
-@pytest.fixture(scope="module", params=["ti", "ti_1", "ti_2"])
+@pytest.fixture(scope="module", params=["ti", pytest.param("ti_1", marks=pytest.mark.long), "ti_2"])
 def model(request):
     built = build_sam2_video_predictor(config_of(request.param), device="cpu", hydra_overrides_extra=OVERRIDES)
     return tame_weights.fill(built, 0)
@@ -212,9 +212,11 @@ def test_a_stream_and_a_saved_session(predictor, strategy, tmp_path):
 
 
 @pytest.mark.long
-def test_compiled_and_exported(predictor, records, video):
+def test_compiled_and_exported(video):
+    overrides = {"device": "cpu", "hydra_overrides_extra": OVERRIDES}
+    predictor = tame_weights.fill(build_sam2_video_predictor(config_of("ti_1"), **overrides), 0)
     compiled = compile_model(copy.deepcopy(predictor), backend="aot_eager")
-    assert_same(records, run(compiled, video, scenario), TOLERANCE)
+    assert_same(run(predictor, video, scenario), run(compiled, video, scenario), TOLERANCE)
     image = random_map(1, 3, SIZE, SIZE)
     with torch.no_grad():
         (expected,) = predictor.encode_image(image)
@@ -222,7 +224,7 @@ def test_compiled_and_exported(predictor, records, video):
     assert relative_error(expected + predictor.no_mem_embed.reshape(1, -1, 1, 1), actual) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["ti", "ti_1", "ti_2"])
+@pytest.mark.parametrize("name", ["ti", "ti_2"])
 def test_a_training_step(name):
     """The trainer's model tracks as the predictor does, and every part that it uses has a gradient."""
     node = load_config(config_of(name), [f"model.image_size={SIZE}", *DETERMINISTIC]).model

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.deploy.onnx.prompt_graph import in_sequence, layer_norm_2d
+from sam2fast.kernels.memory_attention import offset_of_means, pool, pooled_keys
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_attention import MemoryAttentionLayer
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler
@@ -97,6 +98,7 @@ class MemoryAttentionLayerGraph(nn.Module):
         self.own_query, self.own_key = _in_halves(itself.q_proj), _in_halves(itself.k_proj)
         self.own_output = _values_to_output(itself)
         self.query, self.key, self.output = _in_halves(cross.q_proj), _in_halves(cross.k_proj), _values_to_output(cross)
+        self.pooling = cross.pooling
         self.scale, self.own_scale = cross.internal_dim**-0.5, itself.internal_dim**-0.5
         tables = {
             "own": itself._rope_of(positions, positions, torch.device("cpu")),
@@ -119,10 +121,28 @@ class MemoryAttentionLayerGraph(nn.Module):
         q, k = (_rotate(project(normed), self.own_cos, self.own_sin) for project in (self.own_query, self.own_key))
         x = x + self.own_output(_weights(q, k, self.own_scale) @ normed)
         q = _rotate(self.query(self.norm2(x)), self.query_cos, self.query_sin)
-        rotated = _rotate(self.key(keys), self.key_cos, self.key_sin).flatten(1, 2)
-        k = torch.cat([rotated, self.key(pointer_keys)], dim=1)
-        x = x + self.output(_weights(q, k, self.scale) @ tokens)
+        rotated, pointer_keys = _rotate(self.key(keys), self.key_cos, self.key_sin), self.key(pointer_keys)
+        if self.pooling is None:
+            weights = _weights(q, torch.cat([rotated.flatten(1, 2), pointer_keys], dim=1), self.scale)
+        else:
+            weights, tokens = self._of_means(q, rotated, pointer_keys, tokens)
+        x = x + self.output(weights @ tokens)
         return x + self.linear2(self.activation(self.linear1(self.norm3(x))))
+
+    def _of_means(self, q: Tensor, keys: Tensor, pointer_keys: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and what they are of: means of rotated ``keys (B, K, n, d)``, or a single memory's, and pointers."""
+        n, T = keys.shape[2], pointer_keys.shape[1]
+        maps, pointers = tokens[:, : tokens.shape[1] - T], tokens[:, tokens.shape[1] - T :]
+        means = pooled_keys(keys, n, self.pooling).flatten(1, 2)
+        k = torch.cat([keys[:, 0], means, pointer_keys], dim=1)
+        tokens = torch.cat([maps[:, :n], pool(maps, n), pointers], dim=1)
+        # The number of memories is a dynamic axis: a sum in the graph, which has no branches.
+        is_single = torch.ones_like(keys[0, :, 0, 0]).sum() < 1.5
+        nothing = q.new_full((), -torch.inf)
+        of_tokens = torch.where(is_single, 0.0, nothing).expand(n)
+        of_means = torch.where(is_single, nothing, offset_of_means(self.pooling)).expand(means.shape[1])
+        offset = torch.cat([of_tokens, of_means, torch.zeros_like(pointer_keys[0, :, 0])])
+        return ((q * self.scale) @ k.transpose(1, 2) + offset).softmax(dim=-1), tokens
 
 
 class MemoryEncoderGraph(nn.Module):

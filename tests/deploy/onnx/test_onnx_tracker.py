@@ -14,12 +14,15 @@ import pytest
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
 import numpy as np
+import tame_weights
 import torch
+from graph_sessions import assert_same
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
 from parity import NARROW, random_image
 from PIL import Image
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
+from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.deploy.onnx.export import manifest_of
 from sam2fast.deploy.onnx.runtime import arrays
 from sam2fast.deploy.onnx.runtime.graphs import load_model
@@ -49,6 +52,23 @@ def video(tmp_path_factory):
 def test_videos(pair, model, video):
     expected = run_official(pair[0], video, several_objects, check_itself=False)
     compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, several_objects))
+
+
+def two_objects(s):
+    """On the third frame one of them has two memories and the other one."""
+    s.points(0, 1, (60, 40, 1))
+    s.propagate(max_frame_num_to_track=1)
+    s.points(1, 2, box=[20, 20, 70, 60])
+    s.propagate(start_frame_idx=1, max_frame_num_to_track=3)
+
+
+@pytest.mark.parametrize("variant", [1, 2])
+def test_means_of_memories(variant, video):
+    """EfficientTAM's, beside the predictor."""
+    given = {"device": "cpu", "hydra_overrides_extra": [f"++model.image_size={SMALL}"]}
+    model = tame_weights.fill(build_sam2_video_predictor(f"efficienttam_ti_{variant}", **given), 0)
+    modules = model_of_modules(model)
+    assert_same(run(model, video, two_objects), run(AsTensors(OnnxVideoPredictor(modules)), video, two_objects), 1e-4)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
