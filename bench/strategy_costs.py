@@ -81,7 +81,7 @@ def pages(predictor: Any, clip: Clip, names: Sequence[str], objects: int, frames
         for t in range(1, frames):
             live.step(t)
             kept.append(live.kept())
-        most = {key: max(one[key] for one in kept[SETTLED - 1 :]) for key in kept[0]}
+        most = {key: max(one[key] for one in kept[min(SETTLED, len(kept)) - 1 :]) for key in kept[0]}
         rows.append({"strategy": name, "objects": objects, "frames": frames, **most})
         print(rows[-1], flush=True)
     return rows
