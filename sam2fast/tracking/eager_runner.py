@@ -171,7 +171,8 @@ def predict(
     high_res = features.high_res or None
     presence = 0.0 if decision is None else decision.presence
     if mask is not None and model.use_mask_input_as_output_without_sam:
-        _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask, presence)
+        above = (presence,) if presence else ()  # one's own method may be the original's, without it
+        _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask, *above)
         return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
     if memory is not None:
         conditioned = attend_to_memory(model, features, memory, fp8)
