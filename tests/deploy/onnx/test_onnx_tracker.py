@@ -51,6 +51,24 @@ def test_videos(pair, model, video):
     compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, several_objects))
 
 
+def test_absent_objects(pair, video):
+    def scenario(s):
+        s.points(0, 1, (60, 40, 1))
+        s.mask(0, 2, np.zeros((90, 120), bool))
+        s.propagate(max_frame_num_to_track=2)
+
+    biases = [predictor.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data for predictor in pair]
+    for bias in biases:
+        bias -= 4
+    try:
+        expected = run_official(pair[0], video, scenario, check_itself=False)
+        compare(expected, run(AsTensors(OnnxVideoPredictor(model_of_modules(pair[1]))), video, scenario))
+    finally:
+        for bias in biases:
+            bias += 4
+    assert (expected[-1].masks == -1024).all()
+
+
 def test_videos_of_the_first_generation(video):
     """Its pointers have no temporal encoding, and its absent objects none in their memories."""
     official, ours = build_video_pair("sam2_t", NARROW, image_size=SMALL)
