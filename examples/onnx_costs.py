@@ -1,9 +1,9 @@
 """What tracking by an exported model costs beside torch: size, start, memory, time of a frame, and other masks.
 
     python -m venv alone && alone/bin/pip install numpy pillow onnxruntime
-    python examples/onnx_costs.py --python alone/bin/python --out onnx.json
+    python examples/onnx_costs.py --python alone/bin/python --exports exports --out onnx.json
 
-The embedded model nano tracks three objects through the synthetic video of `sam2fast demo`. Every run is a process of
+The embedded model nano tracks two objects through the synthetic video of `sam2fast demo`. Every run is a process of
 its own with one thread; implementations take turns. Exported models run in the other Python, which needs no torch.
 """
 
@@ -20,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.demo.rolling_ball import draw_rolling_ball
 from sam2fast.deploy.onnx.export import DTYPES, write_onnx
+from sam2fast.deploy.onnx.runtime.manifest import read_manifest
+from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.utils.testing import mask_iou
 
-BOXES = [[50, 150, 150, 250], [180, 90, 300, 270], [60, 170, 160, 260]]
 IMPORT_TORCH = """
 import torch
 from sam2fast import SAM2VideoPredictor
@@ -44,7 +46,7 @@ make = lambda: OnnxVideoPredictor(load_model(".", session_options=options))
 quiet = {}
 """
 TRACK = """
-import json, resource, sys, time
+import json, sys, time
 start = time.perf_counter()
 %s
 imported = time.perf_counter()
@@ -60,7 +62,8 @@ for _, _, logits in predictor.propagate_in_video(state, **quiet):
     times.append(time.perf_counter() - last)
     last = time.perf_counter()
 np.save(sys.argv[3], np.stack(masks))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+status = open("/proc/self/status").read()
+peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
 print(json.dumps({"import_s": imported - start, "load_s": loaded - imported, "peak_mib": peak, "frame_s": times[1:]}))
 """
 
@@ -70,6 +73,9 @@ def main() -> None:
     parser.add_argument("--python", type=Path, required=True, help="with numpy, Pillow and onnxruntime")
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--exports", type=Path, required=True, help="folder of exported models, which are made if missing"
+    )
     parser.add_argument("--out", type=Path, help="for all figures, as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -88,17 +94,22 @@ def main() -> None:
 def measure(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """A row for torch and for each dtype, and the versions of the tools."""
     (folder / "frames").mkdir()
-    for i, frame in enumerate(draw_rolling_ball(args.frames).frames):
+    clip = draw_rolling_ball(args.frames)
+    boxes = masks_to_boxes(torch.as_tensor(clip.masks)[0, :2]).tolist()
+    for i, frame in enumerate(clip.frames):
         Image.fromarray(frame).save(folder / "frames" / f"{i:05}.png")
     model = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
     rows: list[dict[str, Any]] = [{"way": "torch", "dtype": "float32", "mb": size_mb([Path(nano.WEIGHTS)])}]
     versions = {}
     for dtype in DTYPES:
-        versions = write_onnx(model, folder / dtype, "nano", dtype).versions
-        rows.append({"way": "onnxruntime", "dtype": dtype, "mb": size_mb((folder / dtype).glob("*.onnx"))})
+        exported = args.exports / dtype
+        if not exported.exists():
+            write_onnx(model, exported, "nano", dtype)
+        versions = read_manifest(exported).versions
+        rows.append({"way": "onnxruntime", "dtype": dtype, "mb": size_mb(exported.glob("*.onnx"))})
     for _ in range(args.rounds):
         for row in rows:
-            run_once(row, folder, args.python)
+            run_once(row, args, folder, boxes)
     reference = rows[0]["masks"]
     for row in rows:
         runs, masks = row.pop("runs"), row.pop("masks")
@@ -110,16 +121,16 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]
     return rows, versions
 
 
-def run_once(row: dict[str, Any], folder: Path, python: Path) -> None:
+def run_once(row: dict[str, Any], args: argparse.Namespace, folder: Path, boxes: list[Any]) -> None:
     """Tracks in a process of its own, and adds its figures to the row."""
     exported = row["way"] != "torch"
     program = TRACK % (IMPORT_ONNX if exported else IMPORT_TORCH)
     masks = folder / "masks.npy"
-    command = [str(python.absolute()) if exported else sys.executable, "-c", program, str(folder / "frames")]
+    command = [str(args.python.absolute()) if exported else sys.executable, "-c", program, str(folder / "frames")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    where = folder / row["dtype"] if exported else folder
+    where = args.exports / row["dtype"] if exported else folder
     done = subprocess.run(  # noqa: S603
-        [*command, json.dumps(BOXES), str(masks)],
+        [*command, json.dumps(boxes), str(masks)],
         cwd=where,
         env=environment,
         capture_output=True,

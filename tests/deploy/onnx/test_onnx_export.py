@@ -223,7 +223,7 @@ def test_edgetam(video, tmp_path):
     """Beside sam2fast, which tests/family compares with the published code."""
     import tame_weights
 
-    overrides = ["++model.image_size=512"]
+    overrides = ["++model.image_size=256"]
     ours = build_sam2_video_predictor("configs/edgetam/edgetam.yaml", device="cpu", hydra_overrides_extra=overrides)
     tame_weights.fill(ours, 0)
     export.write_onnx(ours, tmp_path / "graphs")

@@ -71,6 +71,37 @@ def test_means_of_memories(variant, video):
     assert_same(run(model, video, two_objects), run(AsTensors(OnnxVideoPredictor(modules)), video, two_objects), 1e-4)
 
 
+def test_absent_objects(pair, video):
+    def scenario(s):
+        s.points(0, 1, (60, 40, 1))
+        s.mask(0, 2, np.zeros((90, 120), bool))
+        s.propagate(max_frame_num_to_track=2)
+
+    biases = [predictor.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data for predictor in pair]
+    for bias in biases:
+        bias -= 4
+    try:
+        expected = run_official(pair[0], video, scenario, check_itself=False)
+        compare(expected, run(AsTensors(OnnxVideoPredictor(model_of_modules(pair[1]))), video, scenario))
+    finally:
+        for bias in biases:
+            bias += 4
+    assert (expected[-1].masks == -1024).all()
+
+
+def test_videos_of_the_first_generation(video):
+    """Its pointers have no temporal encoding, and its absent objects none in their memories."""
+    official, ours = build_video_pair("sam2_t", NARROW, image_size=SMALL)
+
+    def scenario(s):
+        s.points(1, 1, (60, 40, 1))
+        s.points(0, 2, box=[20, 20, 70, 60])
+        s.propagate(start_frame_idx=1, max_frame_num_to_track=3)
+
+    expected = run_official(official, video, scenario, check_itself=False)
+    compare(expected, run(AsTensors(OnnxVideoPredictor(model_of_modules(ours))), video, scenario))
+
+
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 def test_images(pair, model, prompt):
     compare_images(pair[0], model, prompt)
@@ -90,6 +121,26 @@ def test_all_objects_of_equal_memories_are_one_batch(pair, model, video):
     predictor._track_batch = lambda *args: batches.append(args[2]) or OnnxVideoPredictor._track_batch(predictor, *args)
     for frame, _, _ in predictor.propagate_in_video(state, start_frame_idx=2, max_frame_num_to_track=1):
         assert batches == [(0, 1, 2)] * (frame - 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["non_overlap_masks", "add_all_frames_to_correct_as_cond", "clear_non_cond_mem_around_input"]
+)
+def test_settings(name, pair, video):
+    """Those of the predictor that change what is tracked, beside sam2fast's own."""
+    ours = pair[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ours, name, True)
+        tracker = AsTensors(OnnxVideoPredictor(model_of_modules(ours)))
+
+        def scenario(s):
+            s.points(0, 1, (60, 40, 1))
+            s.points(0, 2, box=[20, 20, 70, 60])
+            s.propagate(max_frame_num_to_track=3)
+            s.points(2, 1, (65, 45, 0))
+            s.propagate(max_frame_num_to_track=4)
+
+        compare(run(ours, video, scenario), run(tracker, video, scenario))
 
 
 def test_a_failed_call_changes_nothing(model, video):
