@@ -8,6 +8,7 @@ import click
 from sam2fast.cli.command_files import check_folder as check_place
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options, out_option
+from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import as_user_error
 
 
@@ -24,6 +25,7 @@ from sam2fast.cli.user_errors import as_user_error
     "--points", type=click.IntRange(1), default=8, help="Maximum number of points of a prompt; a box counts as two."
 )
 @out_option("exported")
+@output_options()
 def export(
     model: str | None,
     checkpoint: Path | None,
@@ -55,7 +57,9 @@ def export(
         built = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
         facts = write_artifact(built, out, choice.config, aot, prompts, points)
     for name in (ENCODER, DECODER):
-        click.echo(f"{name}  {facts.sizes[name] / 1e6:8.1f} MB")
-    click.echo(METADATA)
-    click.echo(f"time: {time.perf_counter() - start:.1f} s")
-    click.echo(f"written to {click.format_filename(out)}")
+        say(f"{name}  {facts.sizes[name] / 1e6:8.1f} MB")
+    seconds = time.perf_counter() - start
+    say(METADATA)
+    say(f"time: {seconds:.1f} s")
+    say(f"written to {click.format_filename(out)}")
+    emit({"out": str(out), "bytes": dict(facts.sizes), "seconds": round(seconds, 3), "model": choice.as_json()})

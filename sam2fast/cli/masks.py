@@ -10,7 +10,8 @@ import click
 from sam2fast import nano
 from sam2fast.cli.command_files import RESULTS, check_results, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import FormatsType, GroupedCommand, model_options, out_option, progress_option
+from sam2fast.cli.options import FormatsType, GroupedCommand, model_options, out_option
+from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import images_in, list_sources
 from sam2fast.cli.user_errors import print_note
@@ -93,7 +94,7 @@ OPTIONS = (
     show_default=",".join(FORMATS),
     help="What to write, separated by commas.",
 )
-@progress_option
+@output_options(has_bar=True)
 @runner_options
 @resume_option
 @out_option("out")
@@ -106,7 +107,6 @@ def masks(
     ray_options: RayOptions,
     resume: bool,
     formats: tuple[str, ...],
-    progress: bool,
     out: Path,
     **generator: Any,
 ) -> None:
@@ -149,7 +149,7 @@ def masks(
     if resume:
         print_note(f"{len(files) - left} of {len(files)} images were done before")
     total = len(files) + len(problems.found)
-    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), problems, progress)
+    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), problems)
     run.find(files, before)
     if run.rows:
         print_table([("image", "masks", "best", "size"), *run.rows], run.seconds, out)

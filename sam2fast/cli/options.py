@@ -87,9 +87,6 @@ class FormatsType(click.ParamType):
         return tuple(name for name in self.formats if name in asked)
 
 
-progress_option = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
-
-
 def model_options(command: Command) -> Command:
     """Adds ``--model --checkpoint --offline --device --dtype``."""
     for option in reversed(_MODEL_OPTIONS):
