@@ -1,7 +1,6 @@
 """``--ray`` and ``--resume`` give the results of a run without them."""
 
 import json
-from pathlib import Path
 
 import pytest
 from cluster_commands import MASKS, NAMES, NANO, masks_of
