@@ -12,6 +12,7 @@ from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, PATH, model_options, out_option, strategy_option
 from sam2fast.cli.prompt_options import BoxType, ClickType, Prompts, PromptType
+from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.terminal import aligned
 from sam2fast.cli.track_request import PROBE_SIZE, PointType, TrackBoxType, TrackPrompt, merge_prompts
@@ -78,6 +79,7 @@ class ComparedMasks(NamedTuple):
 )
 @model_options
 @strategy_option
+@output_options()
 @out_option("out/compare")
 def compare(
     source: Path,
@@ -129,8 +131,10 @@ def compare(
     write_atomically(out / SHEET, encode_image(_sheet(frames, [variant.label for variant in variants], found)))
     table = [("run", "IoU", "s/frame"), *((row["run"], f"{row['iou']:.3f}", f"{row['seconds']:.3f}") for row in rows)]
     for line in aligned(table, (1, 2)):
-        click.echo(line)
-    click.echo(f"written to {click.format_filename(out)}")
+        say(line)
+    for row in rows:
+        emit({"source": str(source), **row})
+    say(f"written to {click.format_filename(out)}")
 
 
 def _parsed(texts: Sequence[str], kind: PromptType, option: str) -> list[Any]:

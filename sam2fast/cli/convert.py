@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.options import DTYPES, PATH
+from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error
 from sam2fast.io.atomic import expanded
 
@@ -37,6 +38,7 @@ LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safe
     help="Prefix to remove from the names in IN, such as module.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT.")
+@output_options()
 def convert(
     source: Path,
     target: Path,
@@ -78,12 +80,14 @@ def convert(
             prefix=prefix,
             force=force,
         )
+    files = {str(file): digest for file, digest in done.files.items()}
+    emit({"layout": done.layout, "tensors": done.tensors, "parameters": done.parameters, "sha256": files})
     fits = done.choice.config if done.choice else "no configuration of the package; it can be loaded in part"
-    click.echo(f"layout   {done.layout}")
-    click.echo(f"fits     {fits}")
+    say(f"layout   {done.layout}")
+    say(f"fits     {fits}")
     if done.choice and done.choice.overrides:
-        click.echo(f"with     {' '.join(done.choice.overrides)}")
-    click.echo(f"weights  {done.tensors} tensors, {done.parameters} parameters, {', '.join(done.dtypes)}")
-    click.echo("checked  read back, names and values equal")
+        say(f"with     {' '.join(done.choice.overrides)}")
+    say(f"weights  {done.tensors} tensors, {done.parameters} parameters, {', '.join(done.dtypes)}")
+    say("checked  read back, names and values equal")
     for file, digest in done.files.items():
-        click.echo(f"sha256   {digest}  {click.format_filename(file)}")
+        say(f"sha256   {digest}  {click.format_filename(file)}")

@@ -22,6 +22,7 @@ from sam2fast.cli.dataset_options import (
     video_option,
 )
 from sam2fast.cli.options import out_option
+from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.terminal import aligned
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 
@@ -43,6 +44,7 @@ HEADERS = ("video", "objects", "frames", "from", "to", "size", "images", "masks"
 @click.option("--count", is_flag=True, help="Read every mask: counts them, and finds damaged ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of JSON instead of a table.")
 @video_option
+@output_options()
 def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool, videos: Sequence[str]) -> None:
     """List the videos of the data set in the folder IN, or of one file of it, with their objects, frames and sizes.
 
@@ -63,6 +65,8 @@ def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool
                 rows.append(summarise(data, name, count))
             except (DatasetError, OSError) as error:
                 problems.add(name, strip_error_kind(str(error)))
+    for row in rows:
+        emit(row.content())
     if as_json:
         click.echo(json.dumps([row.content() for row in rows], indent=2))
     else:
@@ -111,9 +115,9 @@ def _print(rows: "Sequence[VideoSummary]", layout: str) -> None:
             )
         )
     for line in aligned(table):
-        click.echo(line)
+        say(line)
     objects, frames = sum(row.objects for row in rows), sum(row.frames for row in rows)
-    click.echo(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {layout}")
+    say(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {layout}")
 
 
 FRAMES_SHOWN = 4  # of a video
@@ -130,6 +134,7 @@ FRAMES_SHOWN = 4  # of a video
 )
 @video_option
 @out_option("out/dataset")
+@output_options()
 def show(source: Path, layout: str | None, rate: int, frames: str | None, videos: Sequence[str], out: Path) -> None:
     """Draw the masks of annotated frames, of the data set in the folder IN or of one file of it.
 
@@ -159,7 +164,8 @@ def show(source: Path, layout: str | None, rate: int, frames: str | None, videos
             count += _draw_video(name, opened, asked, out)
         except (DatasetError, VideoError, OSError, ImportError) as error:
             problems.add(name, strip_error_kind(str(error)))
-    click.echo(f"{count} images in {out}")
+    emit({"out": str(out), "images": count})
+    say(f"{count} images in {out}")
     problems.raise_if_any(sum(name in there for name in names for _, there in kinds))
 
 

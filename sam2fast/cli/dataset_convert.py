@@ -20,6 +20,7 @@ from sam2fast.cli.dataset_options import (
     video_option,
 )
 from sam2fast.cli.options import PATH
+from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import ErrorReport, as_user_error
 
 
@@ -52,6 +53,7 @@ from sam2fast.cli.user_errors import ErrorReport, as_user_error
 @click.option("--overwrite", is_flag=True, help="Write existing videos again.")
 @video_option
 @jobs_option()
+@output_options(has_bar=True)
 def convert(
     source: Path,
     target: Path,
@@ -94,11 +96,12 @@ def convert(
         count, frames, objects = count + 1, frames + done.frames, objects + done.objects
         bare += not done.has_images
         if done.lost:
-            click.echo(_format_subject(result.job.video, done.lost))
+            say(_format_subject(result.job.video, done.lost))
     with as_user_error(DatasetError, OSError):
         output.finish()
     there = len(names) - len(jobs)
-    click.echo(
+    emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": there})
+    say(
         f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
         + (f"; {there} videos were done before" if there else "")
         + (f"; of {bare} videos IN has no images" if bare and images != "none" else "")
@@ -143,6 +146,7 @@ def _format_subject(video: str, lost: Mapping[str, Sequence[int]]) -> str:
 )
 @click.option("--quality", type=click.IntRange(1, 100), default=95, help="Of the JPEG files.")
 @jobs_option("--n-jobs")
+@output_options(has_bar=True)
 def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | None) -> None:
     """Extract every RATEth frame of videos, several videos at once.
 
@@ -171,5 +175,6 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     for result in run_jobs(extract_frames, waiting, processes, "videos", problems, lambda job: str(job.video)):
         count, frames = count + 1, frames + result.value
     there = len(jobs) - len(waiting)
-    click.echo(f"{frames} frames of {count} videos in {out}" + (f"; {there} videos were done before" if there else ""))
+    emit({"out": str(out), "videos": count, "frames": frames, "done_before": there})
+    say(f"{frames} frames of {count} videos in {out}" + (f"; {there} videos were done before" if there else ""))
     problems.raise_if_any(len(files))

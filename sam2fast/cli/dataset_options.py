@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sam2fast.cli.options import PATH
+from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 
 if TYPE_CHECKING:
@@ -77,16 +78,15 @@ def run_jobs(
     Args:
         processes: the maximum; by default one for each core.
     """
-    from tqdm import tqdm
-
     from sam2fast.datasets.conversion import no_model
     from sam2fast.deploy.parallel.runners import in_this_process, on_devices
 
     count = min(processes or os.cpu_count() or 1, len(jobs))
     runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)
     results = runner(function, jobs, no_model)
-    with tqdm(results, what, total=len(jobs), disable=None) as bar:
-        for result in bar:
+    with progress_bar(what, len(jobs), what) as bar:
+        for result in results:
+            bar.update()
             if result.error is None:
                 yield result
             else:

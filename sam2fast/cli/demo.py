@@ -11,6 +11,7 @@ from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.object_prompts import ObjectPrompt
 from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_options import FOREGROUND, Click, ClickType, Prompts
+from sam2fast.cli.reporting import emit, output_options
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, print_note
 
@@ -33,6 +34,7 @@ DEFAULT_MODEL = "mini"
 )
 @model_options
 @out_option("out/demo")
+@output_options()
 def demo(
     image: Path | None,
     clicks: Sequence[Click],
@@ -78,5 +80,7 @@ def demo(
         found = predict_objects(segmenter, InputSource(str(image)), [ObjectPrompt(None, Prompts(tuple(clicks)))], {})
         (records["photo"],) = write_results(out, "photo", image, *found, segmenter.description)
     records |= segment_scene(segmenter, out)
+    for record in records.values():
+        emit(record)
     track_clip(segmenter, choice, out)
     print_results(records, segmenter.seconds, out)

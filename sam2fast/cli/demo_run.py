@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 
@@ -13,6 +12,7 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.command_files import output_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, Prompts
+from sam2fast.cli.reporting import emit, say
 from sam2fast.cli.results import SegmentedObject, write_results
 from sam2fast.cli.segmenter import Segmenter
 from sam2fast.cli.user_errors import as_user_error, print_note
@@ -107,8 +107,16 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> None:
         record = {"objects": objects, "model": segmenter.description}
         write_atomically(out / "tracked.json", (json.dumps(record) + "\n").encode())
 
-    click.echo("tracked by      J      F    J&F")
+    say("tracked by      J      F    J&F")
     for kind, measured in zip(("click", "box"), objects, strict=True):
-        click.echo(f"{kind:<10}" + "".join(f"{measured[name]:7.1f}" for name in ("J", "F", "J&F")))
+        say(f"{kind:<10}" + "".join(f"{measured[name]:7.1f}" for name in ("J", "F", "J&F")))
     T, height, width = clip.frames.shape[:3]
-    click.echo(f"{T} frames of {width}x{height} at {T / segmenter.seconds['track']:.1f} frames/s")
+    emit(
+        {
+            "video": str(out / "tracked.json"),
+            "frames": T,
+            "model": segmenter.description,
+            "objects": [{name: measured[name] for name in ("J", "F", "J&F")} for measured in objects],
+        }
+    )
+    say(f"{T} frames of {width}x{height} at {T / segmenter.seconds['track']:.1f} frames/s")

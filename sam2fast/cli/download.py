@@ -7,6 +7,7 @@ import click
 
 from sam2fast._official_names import SAM2
 from sam2fast.cli.options import PATH
+from sam2fast.cli.reporting import emit, output_options, reporting, say
 from sam2fast.cli.terminal import aligned, report_interrupt
 from sam2fast.cli.user_errors import UserError, format_error
 from sam2fast.downloads import catalog, get_checkpoint, get_repository, is_sha256
@@ -37,7 +38,7 @@ from sam2fast.utils.embedded import find_embedded
 )
 @click.option("--sha256", metavar="HEX", help="The expected hash of the file.")
 @click.option("--force", is_flag=True, help="Download existing files again.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@output_options()
 @click.pass_context
 def download(
     ctx: click.Context,
@@ -47,7 +48,6 @@ def download(
     mirror: str | None,
     sha256: str | None,
     force: bool,
-    quiet: bool,
 ) -> None:
     """Download checkpoints, and print where they are.
 
@@ -66,9 +66,13 @@ def download(
     with report_interrupt(ctx):
         for name in wanted:
             try:
-                click.echo(_get(name, to, mirror, sha256, force, quiet))
+                path = _get(name, to, mirror, sha256, force, reporting().quiet)
+                emit({"name": name, "path": str(path)})
+                if not reporting().jsonl:
+                    click.echo(path)
             except (OSError, ImportError) as error:
                 failed = True
+                emit({"input": name, "error": format_error(error)})
                 UserError(format_error(error)).show()
     if failed:
         ctx.exit(1)
@@ -113,5 +117,6 @@ def _list() -> None:
         found = catalog.find_local(model)
         size = "-" if found is None else f"{found.stat().st_size / 1e6:.1f}"
         rows.append((simplest_name(model), model.release.checkpoint, size, "-" if found is None else str(found)))
+        emit({"name": simplest_name(model), "path": None if found is None else str(found)})
     for line in aligned(rows, numbers=(2,)):
-        click.echo(line)
+        say(line)

@@ -11,6 +11,7 @@ import click
 
 import sam2fast
 from sam2fast.cli.options import removed_option
+from sam2fast.cli.reporting import emit, output_options, say
 
 # Names of packages, by extra. Of names in one text any may be installed.
 OPENCV = "opencv-python opencv-python-headless opencv-contrib-python opencv-contrib-python-headless"
@@ -39,6 +40,7 @@ MISSING = "not installed"
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @removed_option("--check", "run `sam2fast demo`, which uses the model in the package", is_flag=True)
 @removed_option("--device", "nothing is computed; all devices are shown")
+@output_options()
 def env(as_json: bool) -> None:
     """Print what a bug report needs: versions, extras, devices, which kernels run on them, environment variables.
 
@@ -46,14 +48,15 @@ def env(as_json: bool) -> None:
     A section that fails shows its error.
     """
     found = describe()
+    emit(found)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     for section, facts in found.items():
-        click.echo(section)
+        say(section)
         for name, value in facts.items():
             shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-            click.echo(f"  {name}: " + shown.strip().replace("\n", "\n    "))
+            say(f"  {name}: " + shown.strip().replace("\n", "\n    "))
 
 
 def describe() -> dict[str, dict[str, Any]]:

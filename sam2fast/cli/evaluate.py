@@ -11,6 +11,7 @@ import click
 
 from sam2fast.cli.command_files import remove_leftovers
 from sam2fast.cli.options import PATH
+from sam2fast.cli.reporting import emit, output_options, reporting, say
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--csv", "csv_file", type=PATH, metavar="FILE", help="[default: PRED/results.csv]")
 @click.option("--partial", is_flag=True, help="Write the CSV file even if some videos had problems.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
-@click.option("--quiet", "-q", is_flag=True, help="No table, no progress bar, no notes.")
+@output_options()
 def evaluate(
     truths: Sequence[Path],
     preds: Sequence[Path],
@@ -67,7 +68,6 @@ def evaluate(
     csv_file: Path | None,
     partial: bool,
     as_json: bool,
-    quiet: bool,
 ) -> None:
     """Score predicted masks of videos by J (region overlap), F (contour accuracy) and their mean.
 
@@ -98,18 +98,18 @@ def evaluate(
         "strict": strict,
         "processes": processes,
         "skip_first_and_last": not keep,
-        "progress": not quiet,
+        "progress": not reporting().quiet,
     }
     for truth, pred in zip(truths, preds, strict=True):
         file = csv_file or pred / RESULTS
         try:
             scores = _score_folders(truth, pred, file, **options, on_video=note)
             results.append(scores)
-            if not quiet:
-                _note_left_out(scores)
-                if not as_json:
-                    click.echo("\n".join(_table(scores)))
-            _write_csv(scores, file, partial, quiet)
+            _note_left_out(scores)
+            emit(_as_json(scores, keep))
+            if not as_json:
+                say("\n".join(_table(scores)))
+            _write_csv(scores, file, partial)
         except UserError as error:  # the other pairs are still scored
             error.show()
             is_whole = False
@@ -151,7 +151,7 @@ def _earlier_run_note(file: Path) -> str:
     return f"; {file} is from an earlier run" if file.is_file() else ""
 
 
-def _write_csv(scores: "FolderScores", file: Path, partial: bool, quiet: bool) -> None:
+def _write_csv(scores: "FolderScores", file: Path, partial: bool) -> None:
     from sam2fast.evaluation.scores import write_results_csv
 
     if scores.problems and not (partial and scores.objects):
@@ -161,8 +161,7 @@ def _write_csv(scores: "FolderScores", file: Path, partial: bool, quiet: bool) -
     remove_leftovers([file])
     with as_user_error(OSError):
         write_results_csv(file, scores)
-    if not quiet:
-        print_note(f"written to {file}")
+    print_note(f"written to {file}")
 
 
 def _table(scores: "FolderScores") -> Iterator[str]:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
 from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH, model_options, progress_option
+from sam2fast.cli.options import PATH, model_options
+from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 from sam2fast.deploy.parallel.device_list import device_list
@@ -90,7 +90,7 @@ class NumbersType(click.ParamType):
 @click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
 @model_options
 @click.option("--at-once", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
-@progress_option
+@output_options(has_bar=True)
 @click.option(
     "--out",
     type=PATH,
@@ -117,7 +117,6 @@ def evaluate_images(
     device: str,
     dtype: str,
     at_once: int,
-    progress: bool,
     out: Path | None,
 ) -> None:
     """Measure how well a model segments the objects in the images of the folder IMAGES from clicks and boxes.
@@ -167,7 +166,7 @@ def evaluate_images(
     for subject, why in data.problems:
         problems.add(subject, why)
     begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
-    with tqdm(total=len(jobs), desc="images", disable=False if progress else None) as bar, as_user_error(WorkerError):
+    with progress_bar("images", len(jobs), "images") as bar, as_user_error(WorkerError):
         for result in chosen.runner(function, jobs, functools.partial(_build, choice, dtype), ordered=True):
             if result.error is not None:
                 problems.add(result.job.image, result.error)
@@ -178,18 +177,21 @@ def evaluate_images(
     seconds = time.perf_counter() - begun
     if results.objects:
         for line in results.table():
-            click.echo(line)
-        click.echo(f"time: {seconds:.2f} s")
+            say(line)
+        say(f"time: {seconds:.2f} s")
+        content = {
+            "version": __version__,
+            "model": {**choice.as_json(), "device": ",".join(devices), "dtype": dtype},
+            "data": {"images": str(images), "masks": str(masks or images), "format": data.format},
+            "settings": {**asdict(settings), "clicks": clicks, "images": most_images},
+            "seconds": round(seconds, 3),
+            "problems": [{"file": subject, "why": why} for subject, why in problems.found],
+            **results.as_json(),
+        }
+        emit(content)
         if out is not None:
-            facts = {
-                "model": {**choice.as_json(), "device": ",".join(devices), "dtype": dtype},
-                "data": {"images": str(images), "masks": str(masks or images), "format": data.format},
-                "settings": {**asdict(settings), "clicks": clicks, "images": most_images},
-                "seconds": round(seconds, 3),
-                "problems": [{"file": subject, "why": why} for subject, why in problems.found],
-            }
-            _write(out, facts, results)
-            click.echo(f"written to {' and '.join(click.format_filename(file) for file in output_files(out))}")
+            _write(out, content, results)
+            say(f"written to {' and '.join(click.format_filename(file) for file in output_files(out))}")
     problems.raise_if_any(len(jobs) + len(data.problems))
     if not results.objects:
         raise UserError(f"no image has an object of {min_area} pixels or more")
@@ -212,11 +214,10 @@ def _report(problems: ErrorReport, image: Path, found: Sequence[str]) -> None:
         problems.add(image, "; ".join(found[:MAX_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
 
 
-def _write(out: Path, facts: Mapping[str, Any], results: "Results") -> None:
-    """Writes the means as JSON, with these facts of the run, and every object as CSV."""
+def _write(out: Path, content: Mapping[str, Any], results: "Results") -> None:
+    """Writes the means and facts of the run as JSON, and every object as CSV."""
     means, objects = output_files(out)
     make_folder(means.parent)
-    content = {"version": __version__, **facts, **results.as_json()}
     write_atomically(objects, results.as_csv().encode(errors="surrogateescape"))
     # Written last: if this file exists, the CSV file exists too.
     write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

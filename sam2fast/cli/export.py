@@ -10,7 +10,8 @@ import click
 from sam2fast.cli.command_files import check_folder as check_place
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, model_options, out_option
-from sam2fast.cli.user_errors import as_user_error
+from sam2fast.cli.reporting import emit, output_options, say
+from sam2fast.cli.user_errors import as_user_error, print_note
 
 FAILURES = (OSError, ValueError, RuntimeError, ImportError)
 
@@ -50,6 +51,7 @@ FAILURES = (OSError, ValueError, RuntimeError, ImportError)
     help="Maximum number of points of a prompt; a box counts as two. With --format torch.",
 )
 @out_option("exported")
+@output_options()
 @click.pass_context
 def export(
     ctx: click.Context,
@@ -85,9 +87,12 @@ def export(
         else:
             sizes = _write_programs(choice, out, device, dtype, sizing, aot, prompts, points)
     for name, size in sizes.items():
-        click.echo(name if size is None else f"{name}  {size / 1e6:8.1f} MB")
-    click.echo(f"time: {time.perf_counter() - start:.1f} s")
-    click.echo(f"written to {click.format_filename(out)}")
+        say(name if size is None else f"{name}  {size / 1e6:8.1f} MB")
+    seconds = time.perf_counter() - start
+    say(f"time: {seconds:.1f} s")
+    say(f"written to {click.format_filename(out)}")
+    written = {name: size for name, size in sizes.items() if size is not None}
+    emit({"out": str(out), "bytes": written, "seconds": round(seconds, 3), "model": choice.as_json()})
 
 
 def _check_options(ctx: click.Context, target: str, device: str, dtype: str) -> None:
@@ -140,5 +145,5 @@ def _write_onnx(choice: ModelChoice, out: Path, dtype: str, sizing: Sequence[str
 
     check_folder(out)
     built = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", hydra_overrides_extra=sizing)
-    manifest = write_onnx(built, out, choice.config, dtype, lambda text: click.echo(f"{text} ...", err=True))
+    manifest = write_onnx(built, out, choice.config, dtype, lambda text: print_note(f"{text} ..."))
     return {**{name: file["size"] for name, file in manifest.files.items()}, MANIFEST: None}

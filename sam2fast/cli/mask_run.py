@@ -15,6 +15,7 @@ from tqdm import tqdm
 from sam2fast import __version__
 from sam2fast.cli.command_files import RESULTS, mask_files, write_atomically
 from sam2fast.cli.mask_finder import BuildMaskFinder, find_masks
+from sam2fast.cli.reporting import emit, progress_bar
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.runner_options import RunnerChoice, add_seconds
 from sam2fast.cli.sources import InputSource
@@ -156,17 +157,13 @@ class MaskRun:
         build: loads the model and its options.
         chosen: where the masks are generated.
         problems: gets the images that fail.
-        progress: show a progress bar even if stderr is no terminal.
     """
 
-    def __init__(
-        self, build: BuildMaskFinder, chosen: RunnerChoice, problems: ErrorReport, progress: bool = False
-    ) -> None:
+    def __init__(self, build: BuildMaskFinder, chosen: RunnerChoice, problems: ErrorReport) -> None:
         self.rows: list[tuple[str, str, str, str]] = []
         self.seconds: dict[str, float] = {}
         self._build, self._chosen, self._device = build, chosen, chosen.name
         self._problems = problems
-        self._show_bar = False if progress else None
         self._results = CocoFile(build.out / RESULTS)
 
     def find(self, images: Sequence[InputSource], before: Mapping[str, PreviousMasks]) -> None:
@@ -191,7 +188,7 @@ class MaskRun:
         try:
             with (
                 as_user_error(WorkerError),
-                tqdm(total=count, initial=count - len(left), desc="images", disable=self._show_bar) as bar,
+                progress_bar("images", count, "images", count - len(left)) as bar,
             ):
                 build = self._build
                 if self._chosen.is_local:
@@ -229,12 +226,16 @@ class MaskRun:
         best = max((record["predicted_iou"] for record in records), default=None)
         shown = "-" if best is None else f"{best:.3f}"
         self.rows.append((str(image), str(len(records)), shown, f"{width}x{height}"))
+        facts = {"image": str(image), "size": {"width": width, "height": height}, "masks": len(records), "score": best}
+        emit({**facts, "out": str(self._build.out), "model": self._model()})
 
     def _save(self) -> None:
         if "json" in self._build.formats and self.rows:
             with self._writing():
-                model = {**self._build.choice.as_json(), "device": self._device, "dtype": self._build.dtype}
-                self._results.save({"model": model, "options": dict(self._build.options)})
+                self._results.save({"model": self._model(), "options": dict(self._build.options)})
+
+    def _model(self) -> dict[str, Any]:
+        return {**self._build.choice.as_json(), "device": self._device, "dtype": self._build.dtype}
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -23,9 +23,9 @@ from sam2fast.cli.options import (
     check_exports,
     model_options,
     out_option,
-    progress_option,
     tolerance_option,
 )
+from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import images_in, list_sources
 from sam2fast.cli.user_errors import print_note
@@ -111,7 +111,7 @@ OPTIONS = (
     help="What to write, separated by commas; docs/formats.md has all of them.",
 )
 @tolerance_option
-@progress_option
+@output_options(has_bar=True)
 @runner_options
 @resume_option
 @out_option("out")
@@ -125,7 +125,6 @@ def masks(
     resume: bool,
     formats: tuple[str, ...],
     tolerance: float,
-    progress: bool,
     out: Path,
     **generator: Any,
 ) -> None:
@@ -171,7 +170,7 @@ def masks(
     if resume:
         print_note(f"{len(files) - left} of {len(files)} images were done before")
     total = len(files) + len(problems.found)
-    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), problems, progress)
+    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), problems)
     run.find(files, before)
     if run.rows:
         print_table([("image", "masks", "best", "size"), *run.rows], run.seconds, out)

@@ -8,6 +8,7 @@ import click
 
 from sam2fast._official_names import RELEASES
 from sam2fast.cli.command_files import digest_of_ends
+from sam2fast.cli.reporting import reporting
 from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error, print_banner
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.downloads.catalog import is_repository, published_models, short_name
@@ -95,7 +96,7 @@ def _default() -> ModelChoice:
 def _downloaded(model: str) -> Path:
     """The checkpoint of a published model, from this machine or downloaded."""
     try:
-        return get_checkpoint(model)
+        return get_checkpoint(model, quiet=reporting().quiet)
     except DownloadError as error:
         raise MissingCheckpointError(format_error(error)) from error
 
@@ -103,7 +104,7 @@ def _downloaded(model: str) -> Path:
 def _from_hub(model: str) -> ModelChoice:
     """A model of the Hugging Face hub that is not a published one."""
     try:
-        checkpoint = _find_in_folder(get_repository(model))
+        checkpoint = _find_in_folder(get_repository(model, quiet=reporting().quiet))
     except (DownloadError, ImportError) as error:
         raise MissingCheckpointError(format_error(error)) from error
     return ModelChoice(_config_that_fits(checkpoint), checkpoint)

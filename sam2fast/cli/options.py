@@ -110,7 +110,6 @@ tolerance_option = click.option(
     default=1.0,
     help="Largest distance of polygons from the masks' outlines, for --format yolo-seg, labelme and geojson.",
 )
-progress_option = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
 
 
 def model_options(command: Command, dtypes: Sequence[str] = DTYPES) -> Command:

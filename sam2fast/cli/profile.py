@@ -14,6 +14,7 @@ from sam2fast.cli.command_files import remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, model_options
 from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType
+from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource, list_sources
 from sam2fast.cli.track_request import PointType, TrackBoxType, TrackPrompt, VideoSource, merge_prompts
 from sam2fast.cli.user_errors import UserError, as_user_error
@@ -90,6 +91,7 @@ class _EitherType(click.ParamType):
     metavar="[FILE]",
     help="Write all results to a .json file, or print them as JSON without FILE. Give it after the inputs.",
 )
+@output_options()
 def profile(
     inputs: Sequence[str],
     points: Sequence[Click | TrackPrompt],
@@ -134,10 +136,11 @@ def profile(
             text = str(file)
             found = models.image(text, prompts, options) if is_image else models.video(text, prompts, frames, options)
         profiles.append({"input": str(source), **found.as_json()})
+        emit({**profiles[-1], "model": {**choice.as_json(), "dtype": dtype}})
         if json_file != STDOUT:
             if len(sources) > 1:
-                click.echo(f"\n{source}")
-            click.echo(as_text(found, depth or DEPTH))
+                say(f"\n{source}")
+            say(as_text(found, depth or DEPTH))
         if chart is not None:
             with as_user_error(ImportError):
                 content = draw(found, chart.suffix.lower())

@@ -125,7 +125,7 @@ def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list
     """Parses finite numbers; raises ValueError if their count is not one of ``counts``."""
     try:
         numbers = [float(value) for value in values if not isinstance(value, bool)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) not in counts or len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
         raise Reason(f"{what} has not {' or '.join(map(str, counts))} finite numbers")

@@ -10,6 +10,7 @@ import numpy as np
 
 from sam2fast.cli.command_files import mask_key, output_files, write_atomically
 from sam2fast.cli.prompt_options import Prompts
+from sam2fast.cli.reporting import say
 from sam2fast.cli.segmenter import Prediction, mask_box
 from sam2fast.cli.terminal import aligned
 from sam2fast.io.overlay import draw_overlay
@@ -98,7 +99,7 @@ def print_results(records: Mapping[str, Mapping[str, Any]], seconds: Mapping[str
 def print_table(rows: Sequence[Sequence[str]], seconds: Mapping[str, float], out: Path) -> None:
     """Prints rows of four entries, then the time per stage and where the results are."""
     for line in aligned(rows, NUMBERS):
-        click.echo(line)
+        say(line)
     if seconds:
-        click.echo("time: " + ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
-    click.echo(f"written to {click.format_filename(out)}")
+        say("time: " + ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
+    say(f"written to {click.format_filename(out)}")

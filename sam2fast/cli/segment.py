@@ -20,6 +20,7 @@ from sam2fast.cli.object_prompts import (
     read_object_file,
 )
 from sam2fast.cli.options import PATH, GroupedCommand, model_options, out_option
+from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import (
     RayOptions,
     add_seconds,
@@ -72,6 +73,7 @@ from sam2fast.deploy.parallel.process import WorkerError
 @runner_options
 @resume_option
 @out_option("out")
+@output_options(has_bar=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 def segment(
     images: Sequence[str],
@@ -130,12 +132,15 @@ def segment(
         found = {str(job.image): run.read_previous(job, choice, dtype) for job in jobs}
         done = {image: records for image, records in found.items() if records is not None}
         print_note(f"{len(done)} of {len(jobs)} images were done before")
+    for record in chain.from_iterable(done.values()):
+        emit(record)
     left = [job for job in jobs if str(job.image) not in done]
     if left:
         runner = choose_runner(ray_options, device, len(left), "images").runner
         build = BuildSegmenter(choice, dtype, sorted(asked.masks))
-        with as_user_error(WorkerError):
+        with as_user_error(WorkerError), progress_bar("images", len(jobs), "images", len(done)) as bar:
             for result in runner(run, left, build, ordered=True):
+                bar.update()
                 if result.error is not None and result.failure is None:  # the job's workers were lost
                     problems.add(result.job.image, result.error)
                     continue
@@ -145,6 +150,8 @@ def segment(
                     problems.add(result.job.image, found_records.message)
                 else:
                     done[str(result.job.image)] = found_records
+                    for record in found_records:
+                        emit(record)
     records = [record for job in jobs for record in done.get(str(job.image), ())]
     if as_json and records:
         rounded = {stage: round(value, 4) for stage, value in spent.items()}

@@ -11,7 +11,8 @@ import click
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, offline_option, strategy_option
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.reporting import emit, output_options, say
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.demo.server.settings import ServerSettings, hostname_of, parse_origin
 from sam2fast.downloads.catalog import own_cache
 
@@ -117,6 +118,7 @@ class FiniteRange(click.FloatRange):
     "and this machine's own only.",
 )
 @click.option("--graphiql", is_flag=True, help="Serve GraphiQL at GET /graphql; it loads from the network.")
+@output_options()
 def serve(
     model: str | None,
     checkpoint: Path | None,
@@ -207,7 +209,8 @@ def run(settings: ServerSettings, choice: ModelChoice, device: str, strategy: st
             sys.exit(serving.FAILED_TO_START)
 
     def announce(address: str) -> None:
-        click.echo(f"sam2fast: {settings.model} at {address}, data in {settings.data}; Ctrl-C ends it")
+        emit({"address": address, "data": str(settings.data), "model": choice.as_json()})
+        say(f"sam2fast: {settings.model} at {address}, data in {settings.data}; Ctrl-C ends it")
 
     with as_user_error(serving.ServingError):
         serving.serve(build, serving.Address(host, port), settings.max_sessions, announce)
@@ -244,6 +247,6 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
         app = make_app(settings, predictor)
         gallery = settings.data / GALLERY
         if not any(gallery.rglob("*.mp4")):
-            click.echo("sam2fast: drawing the gallery's videos, once", err=True)
+            print_note("drawing the gallery's videos, once")
             draw_gallery(gallery, settings.data / INCOMING)
     return app

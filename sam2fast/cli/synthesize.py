@@ -8,6 +8,7 @@ import click
 from sam2fast.cli.command_files import open_output
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, PATH, out_option
+from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.sources import images_in
 from sam2fast.cli.user_errors import UserError, as_user_error
 
@@ -42,6 +43,7 @@ RECORD = "synthesize.json"
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The teacher's.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run after its last complete clip.")
 @out_option("out/synthetic")
+@output_options(has_bar=True)
 def synthesize(
     clips: int,
     frames: int,
@@ -89,7 +91,6 @@ def synthesize(
         folders.append(out / "media")
 
     import numpy as np
-    from tqdm import tqdm
 
     from sam2fast.datasets.davis import DavisWriter
     from sam2fast.training.data.synthetic import MediaError, SyntheticClips
@@ -98,14 +99,17 @@ def synthesize(
         source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed)
     target = DavisWriter(out)
     names = [f"{index:05d}" for index in range(clips)]
-    for index, name in enumerate(tqdm(names, "clips", disable=None)):
-        if not target.has(name):
-            clip = source.sample(index, np.random.default_rng([seed, index]))
-            with as_user_error(OSError):
-                target.write(name, clip.frames, clip.masks)
+    with progress_bar("clips", clips, "clips") as bar:
+        for index, name in enumerate(names):
+            if not target.has(name):
+                clip = source.sample(index, np.random.default_rng([seed, index]))
+                with as_user_error(OSError):
+                    target.write(name, clip.frames, clip.masks)
+            bar.update()
     with as_user_error(OSError):
         target.list_clips(names)
-    click.echo(f"{clips} clips of {frames} frames in {out}")
+    emit({"out": str(out), "clips": clips, "frames": frames})
+    say(f"{clips} clips of {frames} frames in {out}")
 
 
 def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path) -> None:
@@ -119,17 +123,15 @@ def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str,
         return
 
     import torch
-    from tqdm import tqdm
 
     from sam2fast.cli.segmenter import Segmenter
     from sam2fast.training.data.synthetic.pseudo_labels import write_cutouts
 
     predictor = Segmenter(choice, device, dtype).predictor
-    with as_user_error(OSError, torch.OutOfMemoryError):
-        progress = tqdm(total=len(photographs), desc="cut-outs", disable=None)
+    bar_of_images = progress_bar("cut-outs", len(photographs), "images")
+    with as_user_error(OSError, torch.OutOfMemoryError), bar_of_images as bar:
         for path, count in write_cutouts(photographs, predictor, media):
             with done_file.open("a", encoding="utf-8") as lines:
                 lines.write(f"{path.name}\n")
-            progress.update()
-            progress.set_postfix(last=count)
-        progress.close()
+            bar.update()
+            bar.set_postfix(last=count)

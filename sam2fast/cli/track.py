@@ -16,10 +16,10 @@ from sam2fast.cli.options import (
     check_exports,
     model_options,
     out_option,
-    progress_option,
     strategy_option,
     tolerance_option,
 )
+from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import InputSource, list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
@@ -102,7 +102,7 @@ MAX_PALETTE_OBJECTS = 255
 @strategy_option
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
 @click.option("--overwrite", is_flag=True, help="Remove the results of another run from the output folder.")
-@progress_option
+@output_options(has_bar=True)
 @out_option("out/track")
 @click.pass_context
 def track(

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
-from tqdm import tqdm
 
 from sam2fast.cli.command_files import EXPORT_FILES, make_folder, write_atomically
+from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, TrackRequest
@@ -341,10 +341,12 @@ def label_map(line: Line, objects: Sequence[ObjectId]) -> np.ndarray:
 def _write_label_maps(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
     images, objects = folder.path / PNGS, request.objects
     make_folder(images)
-    for frame in tqdm(record, "images", disable=False if request.progress else None):
-        file = images / f"{frame:05d}.png"
-        if not file.exists():  # the masks of a frame never change
-            write_atomically(file, label_png(label_map(record[frame], objects)))
+    with progress_bar("images", len(record), "images") as bar:
+        for frame in record:
+            file = images / f"{frame:05d}.png"
+            if not file.exists():  # the masks of a frame never change
+                write_atomically(file, label_png(label_map(record[frame], objects)))
+            bar.update()
 
 
 def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
@@ -374,7 +376,7 @@ def _write_overlay(record: RecordIndex, folder: RunFolder, request: TrackRequest
         try:
             # A broken video was reported during tracking; the overlay ends there.
             with (
-                tqdm(total=total, desc="overlay", disable=False if request.progress else None) as bar,
+                progress_bar("overlay", total, "frames") as bar,
                 suppress(VideoError),
             ):
                 for frame in reader:

@@ -273,7 +273,6 @@ class TrackRequest:
     max_frames: int | None
     formats: Sequence[str]
     show_ids: bool
-    progress: bool
     approximations: Approximations
     strategy: str = "sam2"
     tolerance: float = 1.0  # of polygons, pixels

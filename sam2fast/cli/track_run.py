@@ -15,11 +15,11 @@ import click
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from sam2fast import __version__
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.reporting import emit, progress_bar, say
 from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_signals, print_message
 from sam2fast.cli.track_exports import write_exports
@@ -284,8 +284,11 @@ def run(
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in stages)
     # After SIGHUP the terminal may be closed; the exit code is still that of the signal.
     with nullcontext() if outcome.stopped is None else ignore_closed_stream(sys.stdout):
-        click.echo(f"{outcome.frames} frames tracked{rate} ({seconds}); {folder.done} in all")
-        click.echo(f"written to {click.format_filename(folder.path)}")
+        say(f"{outcome.frames} frames tracked{rate} ({seconds}); {folder.done} in all")
+        say(f"written to {click.format_filename(folder.path)}")
+        spent = {name: round(value, 3) for name, value in stages}
+        facts = {"video": source.name, "frames": folder.done, "complete": folder.complete, "objects": request.objects}
+        emit({**facts, "seconds": spent, "out": str(folder.path), "model": folder["model"]})
     if outcome.failure is not None:
         raise UserError(f"{outcome.failure}; {folder.done} frames before that are in {folder.path}")
     if outcome.stopped is not None:
@@ -330,7 +333,7 @@ def _track(
 
 def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation, folder: RunFolder) -> Outcome:
     """Records each tracked frame, and periodically saves the state to continue from."""
-    outcome, is_live, disable = Outcome(), request.source.is_live, False if request.progress else None
+    outcome, is_live = Outcome(), request.source.is_live
     overlay, drawing = None, FrameDrawing(request.objects, request.show_ids)
     if is_live and "overlay" in request.formats:
         overlay = open_overlay(folder, passes.size, passes.rate)
@@ -340,7 +343,7 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
         with (
             folder.recording(),
             note_signals(_announce, once=True) as stopped,
-            tqdm(total=passes.total, initial=folder.done, desc="frames", disable=disable) as bar,
+            progress_bar("frames", passes.total, "frames", folder.done) as bar,
         ):
             while True:
                 try:

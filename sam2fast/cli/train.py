@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 from sam2fast.cli.options import GroupedCommand, RareOption
+from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.train_run import TrainingRun
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.utils.reproducibility import is_deterministic
@@ -91,6 +92,7 @@ class Launch(NamedTuple):
 @click.option(
     "--cpus-per-task", cls=RareOption, type=click.IntRange(1), default=10, help="CPUs of each process on the cluster."
 )
+@output_options()
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train(
     config: str,
@@ -190,4 +192,5 @@ def on_cluster(launch: Launch, folder: Path, has_gpus: bool, run: Callable[[Call
     )
     with as_user_error(SubmissionError):
         submitted = submit(job, run)
-    click.echo(f"job {submitted.job_id}; its logs are {submitted.paths.stdout} and {submitted.paths.stderr}")
+    emit({"job": submitted.job_id, "stdout": str(submitted.paths.stdout), "stderr": str(submitted.paths.stderr)})
+    say(f"job {submitted.job_id}; its logs are {submitted.paths.stdout} and {submitted.paths.stderr}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast.cli.command_files import remove_leftovers, write_atomically
+from sam2fast.cli.reporting import emit, reporting, say
 from sam2fast.cli.terminal import STOPPING, note_signals, print_message
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.utils.reproducibility import deterministic, is_deterministic
@@ -59,6 +60,8 @@ class TrainingRun:
         options += [] if self.minutes is None else [f"--minutes={self.minutes}"]
         options += [] if self.threads is None else [f"--threads={self.threads}"]
         before = ["--deterministic"] if self.deterministic else []
+        asked = reporting()
+        options += [f"--{name}" for name in ("jsonl", "quiet") if getattr(asked, name)]
         return [*before, "train", f"--config={self.config}", *options, "--", *self.overrides]
 
     def build(self) -> "tuple[Trainer, str]":
@@ -80,10 +83,12 @@ class TrainingRun:
         from sam2fast.training.memory_estimate import describe_memory
 
         trainer, text = self.build()
-        click.echo(text)
+        say(text)
         with as_user_error(*_expected_errors()):
-            for line in describe_memory(trainer):
-                click.echo(f"# {line}")
+            memory = list(describe_memory(trainer))
+        for line in memory:
+            say(f"# {line}")
+        emit({"configuration": text, "memory": memory})
 
     def __call__(self, interrupted: Callable[[], bool] | None = None) -> None:
         """Trains, in this process.
@@ -111,9 +116,10 @@ class TrainingRun:
             trainer.ranks.leave()
         ended()
         if is_main:
+            emit({"measures": dict(measures), "checkpoints": str(trainer.checkpoint.save_dir)})
             for name, value in measures.items():
-                click.echo(f"{name:8} {value:.2f}")
-            click.echo(f"checkpoints in {trainer.checkpoint.save_dir}")
+                say(f"{name:8} {value:.2f}")
+            say(f"checkpoints in {trainer.checkpoint.save_dir}")
 
     def _load(self, verbose: bool) -> Any:
         from sam2fast.training.config import load_training_config

@@ -10,6 +10,7 @@ from typing import IO, Any
 import click
 from tqdm import tqdm
 
+from sam2fast.cli.reporting import emit, reporting
 from sam2fast.io.atomic import FULL
 
 
@@ -47,8 +48,9 @@ def format_error(error: Exception) -> str:
 
 
 def print_note(text: str) -> None:
-    """Prints a note for the user to stderr."""
-    click.echo(f"sam2fast: note: {text}", err=True)
+    """Prints a note for the user to stderr; nothing with ``--quiet``."""
+    if not reporting().quiet:
+        click.echo(f"sam2fast: note: {text}", err=True)
 
 
 def print_banner(lines: Sequence[str]) -> None:
@@ -77,6 +79,7 @@ class ErrorReport:
         """Adds a failure, and prints it to stderr above any progress bar."""
         line = " ".join(why.split())
         self.found.append((str(subject), line))
+        emit({"input": str(subject), "error": line})
         if self._is_single:
             return
         with tqdm.external_write_mode(file=sys.stderr):

@@ -7,7 +7,8 @@ from typing import TypeVar
 import click
 
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, GroupedCommand, model_options, progress_option, strategy_option
+from sam2fast.cli.options import PATH, GroupedCommand, model_options, strategy_option
+from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import RayOptions, runner_options
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.evaluation.vos.inference import VosSettings
@@ -102,7 +103,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--overwrite", is_flag=True, help="Replace videos that were made with other options or by other programs."
 )
-@progress_option
+@output_options(has_bar=True)
 @click.pass_context
 def vos(
     ctx: click.Context,
@@ -126,7 +127,6 @@ def vos(
     weights: Path | None,
     at_once: int,
     overwrite: bool,
-    progress: bool,
 ) -> None:
     """Track the objects of a data set's videos from given masks, and write a PNG for every frame.
 
@@ -157,7 +157,7 @@ def vos(
         from sam2fast.cli.vos_run import VosModel, VosRequest, run
 
         run(
-            VosRequest(videos, masks, out, list_file, settings, overwrite, progress),
+            VosRequest(videos, masks, out, list_file, settings, overwrite),
             VosModel(choice, dtype, postprocessing, vos_optimized, strategy),
             device,
             at_once,

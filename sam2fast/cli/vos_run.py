@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from tqdm import tqdm
 
 from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder
 from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.reporting import emit, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 from sam2fast.datasets.dataset_files import DatasetError
@@ -35,7 +35,6 @@ class VosRequest(NamedTuple):
     list_file: Path | None
     settings: VosSettings
     overwrite: bool
-    progress: bool
 
 
 class VosModel(NamedTuple):
@@ -98,7 +97,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
         total = sum(job.frames for job in plan.jobs)
         with (
             closing(results),
-            tqdm(total=total, unit="frame", smoothing=0, disable=False if request.progress else None) as bar,
+            progress_bar("frames", total, "frames") as bar,
         ):
             for job, done in results:
                 bar.update(job.frames)
@@ -106,6 +105,8 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
                     problems.add(f"video {job.name}", done.problem)
                 else:
                     totals.update(videos=1, frames=done.frames, objects=done.objects)
+                    facts = {"video": job.name, "frames": done.frames, "objects": done.objects}
+                    emit({**facts, "out": str(request.out / job.name), "model": model.choice.as_json()})
                     add_seconds(seconds, done.seconds)
     _report(request.out, totals, time.monotonic() - begun, seconds, plan.done)
     problems.raise_if_any(len(plan.names))
@@ -170,5 +171,5 @@ def _report(out: Path, totals: Counter[str], took: float, seconds: dict[str, flo
     rate = f", {totals['frames'] / took:.1f} frames/s ({parts})" if totals["frames"] else ""
     skipped = f"; {before} videos were done before" if before else ""
     counts = ", ".join(f"{totals[name]} {name}" for name in ("videos", "frames", "objects"))
-    click.echo(f"{counts} in {took:.1f} s{rate}{skipped}")
-    click.echo(f"written to {click.format_filename(out)}")
+    say(f"{counts} in {took:.1f} s{rate}{skipped}")
+    say(f"written to {click.format_filename(out)}")

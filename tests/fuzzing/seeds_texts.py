@@ -57,10 +57,8 @@ def coco() -> Iterator[bytes]:
     polygon = [[4, 8, 18, 8, 18, 20, 4, 20]]
     plain = {"size": [HEIGHT, WIDTH], "counts": [100, 12, HEIGHT * WIDTH - 112]}
     shapes = [polygon, rles()[0], plain]
-    entries = [
-        {"id": i, "image_id": 1, "category_id": 1, "area": 12.5, "iscrowd": 0, "segmentation": shape}
-        for i, shape in enumerate(shapes, 1)
-    ]
+    annotation = {"image_id": 1, "category_id": 1, "area": 12.5, "iscrowd": 0, "bbox": [4, 8, 14, 12.5]}
+    entries = [{**annotation, "id": i, "segmentation": shape} for i, shape in enumerate(shapes, 1)]
     image = {"id": 1, "file_name": "image.png", "height": HEIGHT, "width": WIDTH}
     yield as_json({"images": [image], "annotations": entries, "categories": [{"id": 1, "name": "thing"}]})
 

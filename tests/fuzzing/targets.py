@@ -18,7 +18,8 @@ import yamls
 from click import UsageError
 
 from sam2fast.checkpoints import CheckpointError, choose_config
-from sam2fast.cli.segment import _record
+from sam2fast.cli.box_files import read_boxes
+from sam2fast.cli.segment_run import _read
 from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.user_errors import UserError
 from sam2fast.config import ConfigError
@@ -140,11 +141,12 @@ OF_TEXTS = {
     "COCO of clicks": Target(
         *("coco", "instances.json", (DatasetError,), texts.click_coco, companion_files.with_image)
     ),
+    "COCO of boxes": named("coco", "instances.json", UserError, read_boxes),
     "YouTube-VOS": Target("ytvos", "meta.json", (DatasetError,), texts.youtube, companion_files.youtube),
     "facts": Target("facts", "Facts/clip.json", (DatasetError,), of_layout(Davis, 1), companion_files.davis),
     "track.json": Target("run", "track.json", (UserError,), texts.run_folder),
     "results of masks": named("found", "masks.json", UserError, texts.earlier_masks),
-    "record of segment": Target("found", "record.json", (), _record, share=0.5),
+    "record of segment": Target("found", "record.json", (), _read, share=0.5),
 }
 TARGETS = {**OF_MEDIA, **OF_WEIGHTS, **OF_TEXTS}
 

@@ -1,0 +1,79 @@
+"""What commands print: for people or as lines of JSON, notes, and progress bars."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import click
+from tqdm import tqdm
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+META = "sam2fast.reporting"  # the key of the settings in click's context
+JSONL = click.option(
+    "--jsonl",
+    is_flag=True,
+    help="Print lines of JSON, one for each result, instead of text. docs/commands.md has the keys.",
+)
+QUIET = click.option("--quiet", "-q", is_flag=True, help="Print errors and asked-for JSON only.")
+PROGRESS = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
+
+
+class Reporting(NamedTuple):
+    """What was asked for."""
+
+    jsonl: bool = False
+    quiet: bool = False
+    progress: bool = False
+
+
+def reporting() -> Reporting:
+    """The settings of the command that runs; in other processes and outside of commands the defaults."""
+    context = click.get_current_context(silent=True)
+    found: Reporting = Reporting() if context is None else context.meta.get(META, Reporting())
+    return found
+
+
+def output_options(has_bar: bool = False) -> Callable[[Command], Command]:
+    """Adds ``--jsonl --quiet``, and ``--progress`` to commands that have a bar; :func:`reporting` returns them."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def collected(*args: Any, jsonl: bool, quiet: bool, progress: bool = False, **kwargs: Any) -> Any:
+            if jsonl and (kwargs.get("as_json") or kwargs.get("json_file")):
+                raise click.UsageError("--json is one document, --jsonl lines; give one of them")
+            if quiet and progress:
+                raise click.UsageError("--quiet and --progress contradict each other; give one of them")
+            click.get_current_context().meta[META] = Reporting(jsonl, quiet, progress)
+            return command(*args, **kwargs)
+
+        for option in (*((PROGRESS,) if has_bar else ()), QUIET, JSONL):
+            collected = option(collected)
+        return collected  # type: ignore[return-value]
+
+    return decorate
+
+
+def say(line: object = "") -> None:
+    """Prints a line for people; nothing with ``--jsonl`` or ``--quiet``."""
+    asked = reporting()
+    if not (asked.jsonl or asked.quiet):
+        click.echo(line)
+
+
+def emit(record: Mapping[str, Any]) -> None:
+    """With ``--jsonl``, prints a record as a line of JSON."""
+    if reporting().jsonl:
+        click.echo(json.dumps(record, allow_nan=False))
+
+
+def progress_bar(what: str, total: int | None, unit: str, initial: int = 0) -> tqdm:
+    """A bar on stderr with units per second and the time left; only on a terminal, unless ``--progress`` was given.
+
+    Args:
+        unit: of what is counted, such as ``frames``.
+        initial: how many were done before.
+    """
+    asked = reporting()
+    disable = True if asked.quiet else False if asked.progress else None
+    return tqdm(total=total, desc=what, unit=f" {unit}", initial=initial, smoothing=0, disable=disable)

@@ -1,0 +1,92 @@
+"""``--jsonl``, ``--quiet`` and ``--progress`` in every command."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import click
+import moving_shapes
+import pytest
+
+from sam2fast import nano
+from sam2fast.cli import main
+
+NANO = "--model nano --device cpu"
+DOCUMENT = Path(__file__).parents[2] / "docs/commands.md"
+ROW = re.compile(r"^\| `([a-z -]+)` \| [^|]+ \| ([^|]+?)(?:[;:,].*)? \|$", re.MULTILINE)
+KEYS = {name: set(re.findall(r"`([^`]+)`", keys)) for name, keys in ROW.findall(DOCUMENT.read_text(encoding="utf-8"))}
+# Command lines, and whether they have a progress bar.
+LINES = [
+    (f"segment image.png --point 5,5 {NANO}", True),
+    (f"masks image.png --points-per-side 1 --pred-iou-thresh 0 --stability-thresh 0 {NANO}", True),
+    (f"track frames --point 0,1,5,5 --format json,png {NANO}", True),
+    (f"vos --videos videos --masks masks --out out {NANO}", True),
+    ("evaluate --gt masks --pred masks --processes 1 --keep-first-and-last --csv scores.csv", False),
+    (f"evaluate-images images --masks labels --clicks 1 {NANO}", True),
+    ("synthesize --clips 1 --frames 1 --size 64 --out out", True),
+    ("download nano", False),
+    (f"convert {nano.WEIGHTS} out.pt --force", False),
+    ("dataset show davis", False),
+    ("dataset convert davis out --to ytvos", True),
+    ("dataset extract --videos clips --out out", True),
+    ("env", False),
+    pytest.param(f"export {NANO} --out out", False, marks=pytest.mark.long),
+    pytest.param("demo --device cpu", False, marks=pytest.mark.long),
+]
+ALWAYS_PRINTED = {"download"}
+
+
+def commands_of(group: click.Group, before: str = "") -> dict[str, click.Command]:
+    found = {}
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            found |= commands_of(command, f"{before}{name} ")
+        else:
+            found[f"{before}{name}"] = command
+    return found
+
+
+def test_every_command_has_the_options_and_documented_keys():
+    commands = commands_of(main)
+    for name, command in commands.items():
+        assert {"--jsonl", "--quiet"} <= {flag for option in command.params for flag in option.opts}, name
+    assert set(KEYS) == set(commands)
+
+
+@pytest.mark.parametrize(("line", "has_bar"), LINES)
+def test_outputs(run, inputs, line, has_bar):
+    (inputs / "clips").mkdir()
+    moving_shapes.write_video(inputs / "clips/a.mp4", moving_shapes.make_frames(2))
+    words = shlex.split(line)
+    name = next(name for name in sorted(KEYS, key=len, reverse=True) if line.startswith(f"{name} ") or line == name)
+    quiet = run(*words, "--quiet")
+    assert quiet.exit_code == 0 and quiet.stderr == "" and bool(quiet.stdout) == (name in ALWAYS_PRINTED)
+    if (inputs / "out").exists():  # else some commands have nothing left to do
+        (inputs / "out").rename(inputs / "before")
+    lines = run(*words, "--jsonl", *(["--progress"] if has_bar else []))
+    assert lines.exit_code == 0 and ("%|" in lines.stderr and "/s" in lines.stderr) == has_bar, lines.stderr
+    records = [json.loads(text) for text in lines.stdout.splitlines()]
+    assert records and set(records[0]) == KEYS["segment" if name == "demo" else name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [("--json --jsonl", "--json is one document, --jsonl lines"), ("--quiet --progress", "contradict each other")],
+)
+def test_contradictions(run, inputs, options, message):
+    result = run("segment", "image.png", "--point", "5,5", *options.split())
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_failures_are_lines_too(run, inputs):
+    result = run("segment", "image.png", "nowhere.png", "--point", "5,5", "--jsonl", *NANO.split())
+    failed, done = map(json.loads, result.stdout.splitlines())
+    assert result.exit_code == 1 and failed == {"input": "nowhere.png", "error": "no file 'nowhere.png'"}
+    assert done["image"] == "image.png"
+
+
+def test_the_warning_of_a_fallback_is_never_quiet(run, inputs):
+    result = run("segment", "image.png", "--point", "5,5", "--quiet", "--device", "cpu")
+    assert result.exit_code == 0 and "THIS IS NOT SAM 2" in result.stderr and result.stdout == ""
