@@ -233,11 +233,10 @@ describe("one video from the gallery to the files", () => {
 async function effect(list: "Objects" | "Background", name: string, variant = 1): Promise<void> {
   const button = demo.page
     .getByRole("group", { name: list, exact: true })
-    .getByRole("button", { name: new RegExp(`^${name}, variant`) });
-  const wanted = new RegExp(`variant ${variant} of`);
+    .getByRole("button", { name: new RegExp(`^${name} effect`) });
   for (;;) {
-    const isPressed = (await button.getAttribute("aria-pressed")) === "true";
-    if (isPressed && wanted.test((await button.getAttribute("aria-label"))!)) break;
+    const shown = /(\d)\/\d$/.exec((await button.textContent())!)?.[1] ?? "1";
+    if ((await button.getAttribute("aria-pressed")) === "true" && Number(shown) === variant) break;
     await button.click();
   }
   await demo.settled();
