@@ -19,6 +19,7 @@ from sam2fast.demo.server.settings import MEBIBYTE
 from sam2fast.demo.server.sound import add_sound
 from sam2fast.demo.server.video_files import DemoVideoWriter
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.video_io.video_writer import label_colours
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm"}
 VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0"}
@@ -98,6 +99,7 @@ def _write_webm(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction)
         with av.open(str(path.absolute()), "w", format="webm") as container:
             stream: Any = container.add_stream("libvpx-vp9", rate=rate, options=VP9_OPTIONS)
             stream.height, stream.width, stream.pix_fmt = *first.shape[:2], "yuva420p"
+            label_colours(stream)
             container.mux(stream.encode(_rgba_frame(first)))
             for image in images:
                 container.mux(stream.encode(_rgba_frame(image)))
