@@ -127,6 +127,7 @@ def test_transparency_is_kept(client, session, tmp_path):
         ("mp4", zipped([])),
         ("webm", zipped([])),
         ("mp4", zipped([np.zeros((9, 9, 3), np.uint8)])),
+        ("mp4", zipped([np.zeros((*SIZE, 3), np.uint8)] * 6)),  # the video has five frames
     ],
 )
 def test_invalid_frames_are_refused(client, app, session, kind, content):

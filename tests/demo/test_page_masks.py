@@ -190,7 +190,16 @@ def test_outlines_enclose_the_mask(seed):
     assert list(outlines(np.zeros((3, 3), bool))) == [] and label_lines({1: np.zeros((3, 3), bool)}) == ""
 
 
-@pytest.mark.parametrize("body", [{}, {"objects": [], "frames": [{"frame": 0}]}, page((1, "a"), frames={7: {1: ONE}})])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"objects": [], "frames": [{"frame": 0}]},
+        {"objects": [], "frames": [{"frame": 0, "masks": []}] * 6},
+        {"objects": [{"id": i, "name": ""} for i in range(33)], "frames": []},
+        page((1, "a"), frames={7: {1: ONE}}),
+    ],
+)
 def test_invalid_masks_of_a_page_are_refused(client, session, body):
     answer = post(client, session, "export?format=coco_rle", body)
     assert answer.status_code == 400 and answer.get_json()["error"]["code"] == "BAD_INPUT"

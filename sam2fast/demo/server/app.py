@@ -4,6 +4,7 @@ from flask import Flask, Response, jsonify
 from flask.json.provider import DefaultJSONProvider
 
 from sam2fast.demo.server.access import describe_error, restrict_access
+from sam2fast.demo.server.compression import compress_answers
 from sam2fast.demo.server.graphql_api import DemoView, make_schema
 from sam2fast.demo.server.library import Library
 from sam2fast.demo.server.rest import make_pages, make_routes
@@ -45,6 +46,7 @@ def make_app(settings: ServerSettings, predictor: SAM2VideoPredictor) -> Flask:
     app.extensions[SERVICE] = service
     app.extensions[LIMITS] = UploadLimits(library.incoming, settings.max_upload_bytes)
 
+    compress_answers(app)
     restrict_access(app, settings)
     view = DemoView.as_view("graphql", schema=make_schema(), service=service, uploads=uploads)
     app.add_url_rule("/graphql", view_func=view, methods=["GET", "POST"])

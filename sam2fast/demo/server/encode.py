@@ -14,10 +14,12 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, shortened
+from sam2fast.demo.server.mask_import import VideoShape
 from sam2fast.demo.server.settings import MEBIBYTE
 from sam2fast.demo.server.sound import add_sound
 from sam2fast.demo.server.video_files import DemoVideoWriter
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.video_io.video_writer import label_colours
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm"}
 VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0"}
@@ -25,12 +27,12 @@ MARGIN = 1  # pixels by which drawn frames may be larger than the video: sizes a
 MAX_FRAME_BYTES = 16 * MEBIBYTE
 
 
-def encode(frames: Path, kind: str, source: Path, size: tuple[int, int], rate: Fraction, folder: Path) -> Path:
+def encode(frames: Path, kind: str, source: Path, video: VideoShape, rate: Fraction, folder: Path) -> Path:
     """Encodes a ZIP of images in the order of their names, with the sound of ``source``; the caller deletes the file.
 
     Args:
         kind: ``mp4`` (H.264), or ``webm``, which keeps transparency (VP9 with alpha).
-        size: (H, W) of the video; the images may be a pixel larger.
+        video: the video that was drawn on; the images may be a pixel larger.
         folder: the folder of the new file.
 
     Raises:
@@ -41,7 +43,7 @@ def encode(frames: Path, kind: str, source: Path, size: tuple[int, int], rate: F
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(CONTENT_TYPES)}")
     silent, target = (folder / f"{uuid4()}.{kind}" for _ in range(2))
     try:
-        images = _images(frames, size)
+        images = _images(frames, video)
         if kind == "mp4":
             _write_mp4(images, silent, rate)
         else:
@@ -57,16 +59,22 @@ def encode(frames: Path, kind: str, source: Path, size: tuple[int, int], rate: F
         silent.unlink(missing_ok=True)
 
 
-def _images(frames: Path, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+def _images(frames: Path, video: VideoShape) -> Iterator[NDArray[np.uint8]]:
     """The images as RGBA ``(H, W, 4)``."""
     try:
         with zipfile.ZipFile(frames) as archive:
-            for info in sorted(archive.infolist(), key=lambda info: info.filename):
+            entries = sorted(archive.infolist(), key=lambda info: info.filename)
+            if len(entries) > video.frames:
+                raise BadInputError(f"there are {len(entries)} images; the video has {video.frames} frames")
+            for info in entries:
                 if info.file_size > MAX_FRAME_BYTES:
                     raise BadInputError(f"a frame has more than {MAX_FRAME_BYTES // MEBIBYTE} MB")
                 with open_image(BytesIO(archive.read(info))) as image:
-                    if any(not 0 <= found - side <= MARGIN for found, side in zip(image.size, size[::-1], strict=True)):
-                        raise BadInputError(f"a frame has the size {image.size[::-1]}; the video has {size}")
+                    if any(
+                        not 0 <= found - side <= MARGIN
+                        for found, side in zip(image.size, video.size[::-1], strict=True)
+                    ):
+                        raise BadInputError(f"a frame has the size {image.size[::-1]}; the video has {video.size}")
                     yield np.asarray(image.convert("RGBA"))
     except (*IMAGE_READ_ERRORS, zipfile.BadZipFile) as error:
         raise BadInputError(f"expected a ZIP of images: {shortened(str(error))}") from error
@@ -91,6 +99,7 @@ def _write_webm(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction)
         with av.open(str(path.absolute()), "w", format="webm") as container:
             stream: Any = container.add_stream("libvpx-vp9", rate=rate, options=VP9_OPTIONS)
             stream.height, stream.width, stream.pix_fmt = *first.shape[:2], "yuva420p"
+            label_colours(stream)
             container.mux(stream.encode(_rgba_frame(first)))
             for image in images:
                 container.mux(stream.encode(_rgba_frame(image)))

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.page_masks import read_mask
+from sam2fast.demo.server.prompt_limits import MAX_OBJECTS
 from sam2fast.demo.server.settings import MEBIBYTE
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.io.rle import RLE, encode_rle
@@ -58,11 +59,11 @@ def read_masks(content: bytes, video: VideoShape, frame: int) -> list[ImportedOb
     """
     found: dict[Any, ImportedObject] = {}
     try:
-        for key, name, at, mask in _entries(content, frame, video):
+        for number, (key, name, at, mask) in enumerate(_entries(content, frame, video)):
+            if number >= video.frames * MAX_OBJECTS:
+                raise BadInputError(f"there are more than {MAX_OBJECTS} masks for each frame of the video")
             if not 0 <= at < video.frames:
                 raise BadInputError(f"there is a mask on frame {at}; the video has the frames 0 to {video.frames - 1}")
-            if mask.shape != video.size:
-                raise BadInputError(f"a mask has the size {list(mask.shape)}; the video has {list(video.size)}")
             if mask.any():
                 found.setdefault(key, ImportedObject(name, {})).masks[at] = encode_rle(mask)
     except (*IMAGE_READ_ERRORS, zipfile.BadZipFile) as error:
@@ -77,20 +78,22 @@ Entry = tuple[Any, str, int, NDArray[np.bool_]]  # key and name of the object, f
 
 def _entries(content: bytes, frame: int, video: VideoShape) -> Iterator[Entry]:
     if content.startswith(PNG):
-        yield from _label_image(content, frame)
+        yield from _label_image(content, frame, video.size)
     elif content.startswith(ZIP):
         with zipfile.ZipFile(BytesIO(content)) as archive:
             images = [info for info in archive.infolist() if info.filename.lower().endswith(".png")]
             if sum(info.file_size for info in images) > MAX_UNPACKED_BYTES:
                 raise BadInputError(f"the images have more than {MAX_UNPACKED_BYTES // MEBIBYTE} MB")
             for info in images:
-                yield from _label_image(archive.read(info), _number_in(info.filename))
+                yield from _label_image(archive.read(info), _number_in(info.filename), video.size)
     else:
         yield from _coco(json.loads(content), video)
 
 
-def _label_image(content: bytes, frame: int) -> Iterator[Entry]:
+def _label_image(content: bytes, frame: int, size: tuple[int, int]) -> Iterator[Entry]:
     image = open_image(BytesIO(content))
+    if image.size != size[::-1]:
+        raise BadInputError(f"an image has the size {list(image.size[::-1])}; the video has {list(size)}")
     if image.mode not in LABEL_MODES:
         raise BadInputError(f"an image has the mode {image.mode}; expected a palette or grey, 0 for the background")
     labels = np.asarray(image).astype(np.uint8)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.frame_masks import ObjectMask
+from sam2fast.demo.server.prompt_limits import MAX_OBJECTS
 from sam2fast.io.rle import RLE, decode_rle
 
 EXAMPLE = '{"objects": [{"id": 1, "name": "Cup"}], "frames": [{"frame": 0, "masks": [{"object": 1, "size": ...}]}]}'
@@ -38,6 +39,8 @@ def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
     try:
         names = {int(entry["id"]): str(entry["name"]) for entry in body["objects"]}
         found: dict[int, dict[int, ObjectMask]] = {}
+        if len(names) > MAX_OBJECTS or len(body["frames"]) > frames:
+            raise BadInputError(f"expected at most {MAX_OBJECTS} objects, and at most {frames} frames")
         for entry in body["frames"]:
             masks = {int(mask["object"]): mask for mask in entry["masks"]}
             # In the page's order, so that what is painted later covers what is painted earlier.

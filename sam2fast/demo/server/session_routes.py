@@ -102,9 +102,10 @@ def make_session_routes(service: DemoService) -> Blueprint:
         with NamedTemporaryFile(dir=folder, prefix="frames-", suffix=".part") as frames:
             shutil.copyfileobj(request.stream, frames)
             frames.flush()
+            shape = VideoShape(session.state.num_frames, session.state.video_size)
             rate = Fraction(session.state.frames.rate or exports.DEFAULT_RATE).limit_denominator(1001)
             with exports.one_of_few():
-                path = encode(Path(frames.name), kind, session.file, session.state.video_size, rate, folder)
+                path = encode(Path(frames.name), kind, session.file, shape, rate, folder)
         try:
             return send_file(path, CONTENT_TYPES[kind], max_age=0)
         finally:

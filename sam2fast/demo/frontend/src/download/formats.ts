@@ -32,7 +32,12 @@ export interface Format {
 }
 
 export const FORMATS: readonly Format[] = [
-  { name: "Video", what: "As you see it, with its sound (MP4).", suffix: ".mp4", make: makeVideo },
+  {
+    name: "Video",
+    what: "As you see it, with its sound (MP4). Transparent parts are black.",
+    suffix: ".mp4",
+    make: makeVideo,
+  },
   {
     name: "Transparent video",
     what: "The objects alone, for video editors (WebM with alpha).",

@@ -58,20 +58,20 @@ function EffectList<Effect extends string>({ title, table, choice, onChange }: L
       {effects.map((effect) => {
         const { name, variants } = table[effect];
         const isSelected = effect === choice.effect;
-        const shown = isSelected ? choice.variant + 1 : 1;
         return (
           <button
             key={effect}
             type="button"
             aria-pressed={isSelected}
-            aria-label={`${name}, variant ${shown} of ${variants}`}
             title={isSelected && variants > 1 ? "Click again for the next variant" : undefined}
             onClick={() => onChange(nextChoice(table, choice, effect))}
           >
             {name}
+            {/* The ready-made effects have the same names. */}
+            <span className="visually-hidden">effect</span>
             {isSelected && variants > 1 && (
               <small>
-                {shown}/{variants}
+                {choice.variant + 1}/{variants}
               </small>
             )}
           </button>

@@ -21,14 +21,13 @@ function createStoreIn(name: string) {
 /** Saves whenever the work has changed. */
 export function watchWork(): void {
   useStore.subscribe((state, before) => {
-    const isWork = state.session !== null && state.session === before.session && state.phase === "ready";
-    if (!isWork || WORK.every((name) => state[name] === before[name])) return;
+    if (state.phase !== "ready" || WORK.every((name) => state[name] === before[name])) return;
     timer ||= window.setTimeout(() => void saveNow(), DELAY_MS);
   });
   document.addEventListener("visibilitychange", () => void saveNow());
 }
 
-const WORK = ["scene", "masks", "look", "frame", "active"] as const;
+const WORK = ["session", "scene", "masks", "look", "frame", "active"] as const;
 
 /** Whether changes are not saved yet. */
 export function isUnsaved(): boolean {
@@ -54,8 +53,13 @@ export async function saveNow(): Promise<void> {
   }
 }
 
-function hasContent({ scene, masks }: Project): boolean {
-  return firstPromptedFrame(scene) !== null || masks.length > 0 || scene.objects.length > 1;
+/** Uploads are kept for their names, which the server does not know. */
+function hasContent({ clip, scene, masks }: Project): boolean {
+  return isUpload(clip) || firstPromptedFrame(scene) !== null || masks.length > 0 || scene.objects.length > 1;
+}
+
+function isUpload({ path }: Clip): boolean {
+  return path.startsWith("uploads/");
 }
 
 /** The saved work on a video; null if there is none. */
@@ -68,11 +72,11 @@ export async function loadProject(path: string): Promise<Project | null> {
   }
 }
 
-/** The uploaded videos with saved work. */
+/** The uploaded videos of earlier visits. */
 export async function loadUploads(): Promise<Clip[]> {
   try {
     const projects = await values<Project>(SAVED);
-    return projects.map(({ clip }) => clip).filter(({ path }) => path.startsWith("uploads/"));
+    return projects.map(({ clip }) => clip).filter(isUpload);
   } catch {
     return [];
   }

@@ -23,8 +23,15 @@ export class Demo {
     });
   }
 
-  static async open(browser: Browser, address: string, options: BrowserContextOptions = {}): Promise<Demo> {
+  /** @param script runs in the page before its own */
+  static async open(
+    browser: Browser,
+    address: string,
+    options: BrowserContextOptions = {},
+    script = "",
+  ): Promise<Demo> {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    await context.addInitScript(script);
     const demo = new Demo(await context.newPage());
     await demo.page.goto(address);
     return demo;

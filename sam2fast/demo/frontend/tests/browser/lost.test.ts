@@ -40,7 +40,7 @@ test("a lost server is reported; after its return a new session goes on by itsel
   expect(await demo.page.locator(".point").count()).toBe(2); // the click is pending
 
   server = await serve(inject("data"), "--port", port, "--max-sessions", "1");
-  await demo.page.getByText(/has been resumed with your work/).waitFor();
+  await demo.page.locator(".banner", { hasText: "has been resumed with your work" }).waitFor();
   await demo.said(/the mask covers/); // of the pending click
   await demo.settled();
   await demo.shot("resumed");

@@ -7,7 +7,10 @@ import sys
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 from PIL import Image
 
 from sam2fast.demo.clip import encode_mp4
@@ -15,6 +18,26 @@ from sam2fast.demo.server.gallery import HEIGHT, RATE, WIDTH, still_life
 from sam2fast.demo.server.video_files import DemoVideoWriter
 
 FRAMES, UPLOADED = 48, 20
+SOUND_RATE, SOUND_FPS = 48000, 10
+
+
+def write_with_sound(path: Path, images: list[np.ndarray]) -> None:
+    """A video with a tone of 440 Hz from its beginning to its end."""
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream("libx264", rate=SOUND_FPS)
+        video.height, video.width, video.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        sound: Any = container.add_stream("aac", rate=SOUND_RATE)
+        for image in images:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode())
+        times = np.arange(SOUND_RATE * len(images) // SOUND_FPS) / SOUND_RATE
+        tone = np.sin(2 * np.pi * 440 * times).astype(np.float32)
+        for start in range(0, len(tone), 1024):
+            frame = av.AudioFrame.from_ndarray(np.stack([tone[start : start + 1024]] * 2), "fltp", "stereo")
+            frame.rate, frame.pts = SOUND_RATE, start
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+
 
 folder = Path(sys.argv[1])
 (folder / "gallery").mkdir(parents=True)
@@ -23,4 +46,5 @@ for name, frames in (("01_still_life.mp4", images), ("02_backwards.mp4", images[
     with DemoVideoWriter(folder / "gallery" / name, HEIGHT, WIDTH, Fraction(RATE)) as video:
         for image in frames:
             video.add(image)
+write_with_sound(folder / "sound.mp4", images[:UPLOADED])
 (folder / "upload.mp4").write_bytes(encode_mp4([Image.fromarray(image) for image in images[:UPLOADED]]))

@@ -58,7 +58,7 @@ test("only changed objects are tracked", async () => {
   await track("all");
   expect(await lane()).toBe("Object 1: seen on frames 1 to 12");
   await demo.page.keyboard.press("k");
-  await demo.page.getByText("Nothing has changed there").waitFor();
+  await demo.page.locator(".banner", { hasText: "Nothing has changed there" }).waitFor();
 });
 
 test("an edit during tracking cancels it", async () => {
@@ -67,10 +67,26 @@ test("an edit during tracking cancels it", async () => {
   await demo.page.keyboard.press("k");
   await demo.page.locator(".progress").waitFor();
   await demo.click(0.28, 0.66);
-  await demo.page.getByText("Tracking is cancelled by your change").waitFor();
+  await demo.page.locator(".banner", { hasText: "Tracking is cancelled by your change" }).waitFor();
   await demo.shot("cancelled by an edit");
   await demo.page.keyboard.press("z");
   await demo.settled();
+});
+
+test("dialogs have no accessibility violations in dark colours", async () => {
+  for (const [button, title] of [
+    ["Help", "Help"],
+    ["Videos", "Videos"],
+    ["Download", "Download"],
+  ] as const) {
+    await demo.button(button).click();
+    await demo.page.getByRole("dialog", { name: title }).waitFor();
+    await demo.shot(`dark ${title}`);
+    expect(await violations(demo.page), title).toEqual([]);
+    await demo.page.keyboard.press("Escape");
+    await demo.page.locator("dialog").waitFor({ state: "detached" });
+  }
+  expect(await violations(demo.page)).toEqual([]);
 });
 
 test("starting over asks, and undo restores the very masks", async () => {
@@ -105,6 +121,21 @@ test("a reload restores video, clicks, masks and look", async () => {
   expect(await lane()).toBe(spans);
   expect(await demo.difference()).toEqual(before);
   expect(await demo.button("Colour pop").getAttribute("aria-pressed")).toBe("true");
+});
+
+test("the browser asks before work is lost that is not saved yet", async () => {
+  const asked = new Promise<string>((resolve) => {
+    demo.page.once("dialog", (dialog) => {
+      resolve(dialog.type());
+      void dialog.accept();
+    });
+  });
+  const place = await demo.at(0.27, 0.66);
+  await demo.page.mouse.click(place.x, place.y);
+  await demo.page.reload();
+  expect(await asked).toBe("beforeunload");
+  await demo.page.locator('.frame canvas[data-frame="11"]').waitFor();
+  await demo.settled();
 });
 
 test("a project file opens in another browser", async () => {
@@ -144,7 +175,7 @@ test("masks that were downloaded come back as objects that can be tracked", asyn
   await demo.button("Start over").click();
   await demo.page.getByRole("dialog").getByRole("button", { name: "Start over" }).click();
   await demo.page.getByLabel("Masks file").setInputFiles({ name: "coco.json", mimeType: "", buffer: coco });
-  await demo.page.getByText(/1 object imported/).waitFor();
+  await demo.page.locator(".banner", { hasText: "1 object imported" }).waitFor();
   await demo.settled();
   expect((await demo.difference()).share).toBeCloseTo(before.share, 3);
   await demo.shot("imported");

@@ -31,6 +31,12 @@ describe("parts", () => {
     expect(parse(bytes, chunk)).toEqual(BODIES);
   });
 
+  test("may be many and large", () => {
+    const bodies = Array.from({ length: 60 }, (_, number) => String(number % 10).repeat(1000 * number));
+    const stream = encoder.encode(bodies.map(part).join(""));
+    for (const chunk of [1000, 50_000, 300_000]) expect(parse(stream, chunk)).toEqual(bodies);
+  });
+
   test("may have blank lines before their boundary", () => {
     expect(parse(encoder.encode("\r\n" + part("a") + "\r\n\r\n" + part("b") + "\r\n"), 5)).toEqual(["a", "b"]);
   });
