@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 
 import numpy as np
-from tqdm import tqdm
 
+from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.track_folder import Line, RunFolder
 from sam2fast.cli.track_request import PROBE_SIZE, TrackRequest
 from sam2fast.cli.user_errors import as_user_error
@@ -39,7 +39,7 @@ def _items(
     """The masks of each tracked frame, with its pixels if they are needed, which reads the video again."""
     size, classes = (folder["size"]["height"], folder["size"]["width"]), [str(name) for name in request.objects]
     no_pixels = np.empty((0, 0, 3), dtype=np.uint8)
-    with tqdm(total=len(record), desc="export", disable=False if request.progress else None) as bar:
+    with progress_bar("export", len(record), "frames") as bar:
         if not with_images:
             for frame in record:
                 yield _item(record[frame], no_pixels, size, classes)
