@@ -3,10 +3,9 @@
     OMP_NUM_THREADS=1 python bench/strategy_costs.py times   # results/strategy-times-cpu-DATE.json
     OMP_NUM_THREADS=1 python bench/strategy_costs.py pages   # results/strategy-pages-cpu-DATE.json
 
-nano tracks the objects of a synthetic clip in streams, from masks of the first frame. The clip runs forwards and
-backwards as often as is needed. Times are of the thread, frame after frame with all strategies in turn, at 256x256;
-those of the first frames do not count. Pages are results that an object keeps, rows what the pools have room for. They
-are counted at 64x64, where a thousand frames take little time.
+nano tracks the objects of a synthetic clip in streams, from masks of the first frame. Times are of the thread, frame
+after frame with all strategies in turn, at 256x256; those of the first frames do not count. Pages are results that
+objects keep, rows what the pool of memories has room for; both are counted at 64x64.
 """
 
 import argparse
