@@ -4,7 +4,8 @@
     python examples/onnx_costs.py --python alone/bin/python --exports exports --out onnx.json
 
 The embedded model nano tracks two objects through the synthetic video of `sam2fast demo`. Every run is a process of
-its own with one thread; implementations take turns. Exported models run in the other Python, which needs no torch.
+its own with one thread; implementations take turns. Times are those of the processor, which other programs disturb
+little. Exported models run in the other Python, which needs no torch.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from PIL import Image
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.demo.rolling_ball import draw_rolling_ball
+from sam2fast.deploy.exported.artifact import processor
 from sam2fast.deploy.onnx.export import DTYPES, write_onnx
 from sam2fast.deploy.onnx.runtime.manifest import read_manifest
 from sam2fast.kernels.mask_ops import masks_to_boxes
@@ -47,20 +49,20 @@ quiet = {}
 """
 TRACK = """
 import json, sys, time
-start = time.perf_counter()
+start = time.process_time()
 %s
-imported = time.perf_counter()
+imported = time.process_time()
 predictor = make()
-loaded = time.perf_counter()
+loaded = time.process_time()
 import numpy as np
 state = predictor.init_state(sys.argv[1])
 for i, box in enumerate(json.loads(sys.argv[2])):
     predictor.add_new_points_or_box(state, 0, i, box=box)
-masks, times, last = [], [], time.perf_counter()
+masks, times, last = [], [], time.process_time()
 for _, _, logits in predictor.propagate_in_video(state, **quiet):
     masks.append(np.asarray(logits) > 0)
-    times.append(time.perf_counter() - last)
-    last = time.perf_counter()
+    times.append(time.process_time() - last)
+    last = time.process_time()
 np.save(sys.argv[3], np.stack(masks))
 status = open("/proc/self/status").read()
 peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -85,7 +87,7 @@ def main() -> None:
         times = f"{row['import_s']:.2f} | {row['load_s']:.2f} | {1000 * row['median_s']:.0f} | {row['peak_mib']:.0f}"
         print(f"| {row['way']} | {row['dtype']} | {row['mb']:.1f} | {times} | {row['iou']:.4f} | {row['worst']:.4f} |")
     if args.out:
-        facts = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
+        facts = {"processor": processor(torch.device("cpu")), "python": platform.python_version()}
         date = datetime.now(timezone.utc).date().isoformat()
         content = {"date": date, "machine": {**facts, "threads": 1, **versions}, "rows": rows}
         args.out.write_text(json.dumps(content, indent=1) + "\n")
