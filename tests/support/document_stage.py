@@ -44,6 +44,7 @@ def write_stage(folder: Path) -> Path:
     for name in IMAGES:
         (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(frames[0]).save(folder / name)
+    Image.fromarray(frames[0]).resize((1800, 1200)).save(folder / "truck.jpg")  # the size that prompts are for
     _write_weights(folder)
     _write_adapters(folder)
     _write_data_sets(folder)
