@@ -19,7 +19,10 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot aot-3.6 sass bench bench-ops figures docs gpu carry tune matrix lint audit format clean
+# Tests download no weights.
+test test-long test-slow test-browser properties kills fuzz inject notebooks: export SAM2FAST_OFFLINE := 1
+
+.PHONY: demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot aot-3.6 sass bench bench-ops figures docs gpu carry tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -75,8 +78,10 @@ test-slow: $(VENV)/.tested  ## the larger models
 test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
 	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" tests/transformers $(PYTEST)
 
-test-family: .venv-edgetam/.installed  ## SAM 2's relatives beside their published code, which has the name sam2, too
-	OMP_NUM_THREADS=1 .venv-edgetam/bin/pytest -o addopts="--import-mode=importlib" tests/family $(PYTEST)
+test-family: .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's relatives beside their published code, which has the name sam2, too
+	for name in edgetam efficienttam; do \
+		OMP_NUM_THREADS=1 .venv-$$name/bin/pytest -o addopts="--import-mode=importlib" tests/family $(PYTEST) || exit 1; \
+	done
 
 # Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.
 NOTEBOOKS := out/notebooks
@@ -123,6 +128,15 @@ carry: $(VENV)/.tested  ## before a visit to a GPU without a network: what it ma
 
 tune:  ## measure launch configurations on this GPU and store the best
 	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
+
+release: $(VENV)/.installed  ## wheel and sdist in dist/, checked by twine and in an environment of their own; publishing is left to people
+	rm -rf dist out/release
+	$(PIP) install --quiet build twine
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv out/release
+	out/release/bin/python -m pip install --quiet $(CONSTRAIN) dist/*.whl
+	cd out/release && bin/sam2fast --help >/dev/null && bin/sam2fast segment ../../docs/demo.jpg --point 300,300 --model nano --out .
 
 matrix: $(VENV)/.installed  ## install in many ways and see what works; ROWS="oldest no-extras", MATRIX="--python /usr/bin/python3.12"
 	$(BIN)/python tests/installation/matrix.py $(ROWS) $(MATRIX)
@@ -204,9 +218,9 @@ $(VENV)/.docs: $(VENV)/.installed
 	.venv-triton-3.6/bin/python -m pip install --quiet --no-deps -e .
 	touch $@
 
-.venv-edgetam/.installed: setup.py constraints.txt tests/family/requirements_edgetam.txt
-	$(PYTHON) -m venv .venv-edgetam
-	.venv-edgetam/bin/python -m pip install --quiet $(CONSTRAIN) -e . -r tests/family/requirements_edgetam.txt
+.venv-%tam/.installed: setup.py constraints.txt tests/family/requirements_%tam.txt
+	$(PYTHON) -m venv .venv-$*tam
+	.venv-$*tam/bin/python -m pip install --quiet $(CONSTRAIN) -e . -r tests/family/requirements_$*tam.txt
 	touch $@
 
 .venv-transformers/.installed: setup.py constraints.txt tests/transformers/requirements.txt

@@ -13,7 +13,10 @@ HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
+POLYGONS = ["opencv-python-headless>=4.9"]
 PROFILE = ["matplotlib>=3.8"]
+# Export needs all three, running what was exported onnxruntime.
+ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
 CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
 # What the web demo is served by.
 SERVE = [
@@ -37,6 +40,7 @@ TEST = [
     "scipy>=1.11",
     "pycocotools>=2.0.7",
     *ADAPTERS,
+    *POLYGONS,
     "supervision>=0.31",  # from 0.30 on without OpenCV
     "build>=1.2",
     "setuptools>=68",
@@ -45,6 +49,7 @@ TEST = [
     *TRAIN,
     *PROFILE,
     *CLUSTER,
+    *ONNX,
     *SERVE,
 ]
 EXTRAS = {
@@ -52,8 +57,10 @@ EXTRAS = {
     "video": VIDEO,
     "train": TRAIN,
     "adapters": ADAPTERS,
+    "polygons": POLYGONS,
     "profile": PROFILE,
     "cluster": CLUSTER,
+    "onnx": ONNX,
     "datasets": DATASETS,
     "eval": ["scikit-image>=0.22", "scipy>=1.11", "pycocotools>=2.0.7"],
     "serve": SERVE,
@@ -66,7 +73,7 @@ EXTRAS = {
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "adapters", "profile", "cluster", "eval", "serve")
+        for name in ("hub", "video", "train", "adapters", "polygons", "profile", "cluster", "onnx", "eval", "serve")
         for requirement in EXTRAS[name]
     }
 )
@@ -95,6 +102,19 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    author="The sam2fast authors",
+    keywords="segment anything, SAM 2, image segmentation, video object segmentation, tracking, PyTorch, Triton",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=list_packages(),
     package_dir=PACKAGE_DIR,
     package_data={

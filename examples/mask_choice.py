@@ -1,51 +1,64 @@
-"""The mask of three by a custom rule, beside the highest predicted IoU: J&F from one click on each object.
+"""The mask of three by a strategy of one's own, beside the highest predicted IoU: J&F from one click on each object.
 
 python examples/mask_choice.py
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from shared import arguments, finish, nano, synthetic_clips, variants
 from torch import Tensor
 
+from sam2fast.tracking.strategies import Decided, MaskCandidates, Sam2, Strategy
+
 DELTA = 1.0  # logits above and below zero between which an outline is uncertain
 
 
-def stability(masks: Tensor) -> Tensor:
-    """IoU ``(B, M)`` of each mask cut a little above and a little below zero."""
-    inner = (masks > DELTA).sum(dim=(-2, -1)).float()
-    outer = (masks > -DELTA).sum(dim=(-2, -1)).float()
+@dataclass(frozen=True)
+class Highest(Strategy):
+    """The mask with the highest value, the first of equals.
+
+    Args:
+        values: ``(B, M)`` of the candidates.
+    """
+
+    values: Callable[[MaskCandidates], Tensor]
+
+    def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
+        return Decided(self.values(candidates).argmax(dim=1, keepdim=True))
+
+
+def stability(candidates: MaskCandidates) -> Tensor:
+    """IoU of each mask cut a little above and a little below zero."""
+    inner = (candidates.masks > DELTA).sum(dim=(-2, -1)).float()
+    outer = (candidates.masks > -DELTA).sum(dim=(-2, -1)).float()
     return inner / outer.clamp(min=1)
 
 
-def most_stable(masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
-    return stability(masks).argmax(dim=1, keepdim=True)
+def both(candidates: MaskCandidates) -> Tensor:
+    return candidates.ious + stability(candidates)
 
 
-def both(masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
-    return (ious + stability(masks)).argmax(dim=1, keepdim=True)
+def size(candidates: MaskCandidates) -> Tensor:
+    return (candidates.masks > 0).sum(dim=(-2, -1))
 
 
-def largest(masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
-    return (masks > 0).sum(dim=(-2, -1)).argmax(dim=1, keepdim=True)
-
-
-def first(masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
-    return ious.new_zeros(len(ious), 1).long()
+def equal(candidates: MaskCandidates) -> Tensor:
+    return candidates.ious.new_zeros(candidates.ious.shape)
 
 
 def main() -> None:
     args = arguments(__doc__, clips=8, frames=12).parse_args()
     start = time.perf_counter()
-    rules = {
-        "predicted IoU": None,
-        "stability": most_stable,
-        "IoU + stability": both,
-        "largest": largest,
-        "first": first,
+    strategies = {
+        "predicted IoU": Sam2(),
+        "stability": Highest(stability),
+        "IoU + stability": Highest(both),
+        "largest": Highest(size),
+        "first": Highest(equal),
     }
-    chosen = {name: {"mask_selection": rule} for name, rule in rules.items()}
-    found = variants(nano(args.device), synthetic_clips(args), chosen, prompt="click")
+    found = variants(nano(args.device), synthetic_clips(args), strategies, prompt="click")
     finish(args, start, [{"rule": name, **measure} for name, measure in found])
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sam2fast.evaluation.j_and_f import JAndF, j_and_f
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.strategies import Strategy
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
 from sam2fast.training.prompt_sampling import sample_error_center
@@ -80,15 +81,15 @@ def measured(found: Iterable[Masks], clips: Sequence[Clip]) -> dict[str, float]:
 
 
 def variants(
-    predictor: Any, clips: Sequence[Clip], attributes: dict[str, dict[str, Any]], prompt: str = "mask"
+    predictor: Any, clips: Sequence[Clip], strategies: Mapping[str, Strategy], prompt: str = "mask"
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Name and measure of tracking all clips, with attributes of the predictor set to each variant's in turn."""
-    found: dict[str, list[Masks]] = {name: [] for name in attributes}
+    """Name and measure of tracking all clips with each strategy."""
+    found: dict[str, list[Masks]] = {name: [] for name in strategies}
     for clip in clips:
-        state = open_clip(predictor, clip)
-        for name, values in attributes.items():
-            for attribute, value in values.items():
-                setattr(predictor, attribute, value)
+        features = open_clip(predictor, clip).features
+        for name, strategy in strategies.items():
+            state = predictor.init_state([*clip.frames], strategy=strategy)
+            state.features = features
             found[name].append(tracked(predictor, state, clip, prompt))
         print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)

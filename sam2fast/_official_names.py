@@ -80,8 +80,11 @@ NAMES = {
         "compat.official_utils", "apply_rotary_enc", "compute_axial_cis", "init_t_xy", "reshape_for_broadcast"
     ),
     "sam2.modeling.backbones.timm": {"TimmBackbone": "sam2fast.modeling.repvit.RepViT"},  # EdgeTAM's
+    "sam2.modeling.backbones.vitdet": _in("modeling.vit", "ViT"),  # EfficientTAM's
+    "sam2.modeling.efficienttam_base": {"EfficientTAMBase": "sam2fast.modeling.sam2_base.SAM2Base"},
     "sam2.modeling.sam.transformer": {
         **_in("modeling.attention", "Attention", "RoPEAttention", "RoPEAttentionv2"),
+        **_in("modeling.attention", "EfficientRoPEAttention1", "EfficientRoPEAttention2"),
         **_in("compat.official_utils", "apply_rotary_enc", "compute_axial_cis"),
     },
 }
@@ -139,6 +142,16 @@ EDGETAM = {
         url="https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt",
     )
 }
+# Likewise. The ids in its builder are placeholders; its README gives this repository.
+_EFFICIENTTAM = "yunyangx/efficient-track-anything"
+EFFICIENTTAM = {
+    _EFFICIENTTAM if name == "s" else f"{_EFFICIENTTAM}/efficienttam_{name}.pt": Release(
+        config=f"configs/efficienttam/efficienttam_{name}.yaml",
+        checkpoint=f"efficienttam_{name}.pt",
+        url=f"https://huggingface.co/{_EFFICIENTTAM}/resolve/main/efficienttam_{name}.pt",
+    )
+    for name in ("s", "s_512x512", "s_1", "s_2", "ti", "ti_512x512", "ti_1", "ti_2")
+}
 _MEDSAM2 = "wanglab/MedSAM2"
 MEDSAM2 = {
     _MEDSAM2 if part == "latest" else f"{_MEDSAM2}/MedSAM2_{part}.pt": Release(
@@ -149,4 +162,4 @@ MEDSAM2 = {
     )
     for part in ("latest", "2411", "US_Heart", "MRI_LiverLesion", "CTLesion")
 }
-RELEASES = SAM2 | EDGETAM | MEDSAM2
+RELEASES = SAM2 | EDGETAM | EFFICIENTTAM | MEDSAM2

@@ -34,11 +34,15 @@ TARGETS = frozenset(
         "modeling.sam2_base.SAM2Base",
         "modeling.image_encoder.ImageEncoder",
         "modeling.image_encoder.FpnNeck",
+        "modeling.image_encoder.ViTDetNeck",
         "modeling.hiera.Hiera",
         "modeling.repvit.RepViT",
+        "modeling.vit.ViT",
         "modeling.position_encoding.PositionEmbeddingSine",
         "modeling.attention.RoPEAttention",
         "modeling.attention.RoPEAttentionv2",
+        "modeling.attention.EfficientRoPEAttention1",
+        "modeling.attention.EfficientRoPEAttention2",
         "modeling.perceiver.PerceiverResampler",
         "modeling.memory_attention.MemoryAttention",
         "modeling.memory_attention.MemoryAttentionLayer",
@@ -52,6 +56,7 @@ TARGETS = frozenset(
 MODEL = re.compile("^model:", re.MULTILINE)
 # Values that Hydra's grammar refuses but that are plain text, such as ~/Größe.
 TEXT = re.compile(r"""[^"'()\[\]{},=]*[^"'()\[\]{},=\\]""")
+EFFICIENTTAM = re.compile(r"^efficient_track_anything\.")
 _ABSENT = object()  # marks a missing value; None is a valid one
 
 
@@ -283,7 +288,11 @@ def _allowed(target: Any, allow_targets: Sequence[str], targets: Collection[str]
 
 
 def official_to_ours(name: str) -> str:
-    """The dotted name of our counterpart of an official class, or of our class that moved; else the name itself."""
+    """The dotted name of our counterpart of an official class, or of our class that moved; else the name itself.
+
+    EfficientTAM's package has SAM 2's modules under another name.
+    """
+    name = EFFICIENTTAM.sub("sam2.", name)
     module, _, attribute = name.rpartition(".")
     if attribute in NAMES.get(module, {}):
         return NAMES[module][attribute]

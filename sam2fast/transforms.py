@@ -1,5 +1,6 @@
 """Converts images to model input, and mask logits back to the image's size."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from sam2fast.utils.async_copies import copy_to_device
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
+TWELVE_BITS = 4095
+
+_log = logging.getLogger(__name__)
 
 
 class ImageError(ValueError):
@@ -29,7 +33,8 @@ def to_pixels(image: ImageLike) -> Tensor:
 
     Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA; tensors of the same shapes or
     channels first; PIL images of any mode; paths. Grey is repeated, alpha is dropped, 16 bits become 8. Files are
-    rotated by their EXIF orientation; arrays and PIL images are used unchanged, as in the original.
+    rotated by their EXIF orientation, and 16-bit files of at most 12 bits (microscopes, X-rays) are scaled by their own
+    maximum, with a log line; arrays and PIL images are used unchanged, as in the original.
 
     Raises:
         ImageError: the image is empty or unreadable, has another shape or dtype, or values out of range.
@@ -37,7 +42,7 @@ def to_pixels(image: ImageLike) -> Tensor:
         TypeError: another type.
     """
     if isinstance(image, str | Path):
-        image = _open(Path(image))
+        image = _scale_twelve_bits(_from_pil(_open(Path(image))), image)
     if isinstance(image, Image.Image):
         image = _from_pil(image)
     if isinstance(image, np.ndarray):
@@ -57,6 +62,14 @@ def _open(path: Path) -> Image.Image:
             return ImageOps.exif_transpose(file) or file
     except IMAGE_READ_ERRORS as error:
         raise ImageError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _scale_twelve_bits(values: np.ndarray, path: str | Path) -> np.ndarray:
+    most = values.max()
+    if values.dtype != np.uint16 or not 0 < most <= TWELVE_BITS:
+        return values
+    _log.warning("%s has 16 bits, and values up to %d only: they are scaled so that this is white", path, most)
+    return np.rint(values * (255 / most)).astype(np.uint8)
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 # Before torch is loaded, here and in processes that tests start: sums depend on the number of threads, and a forked
 # process has one, and logs it if its parent had more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["SAM2FAST_OFFLINE"] = "1"  # no test downloads weights; tests of downloads delete it
 
 import importable_torchvision  # noqa: F401
 import torch

@@ -84,6 +84,16 @@ class TestFiles:
         Image.fromarray(GREY.astype(np.uint16) * 257).save(path)
         assert np.array_equal(to_pixels(path).numpy(), GREY_AS_RGB)
 
+    @pytest.mark.parametrize(("most", "white"), [(4095, 4095), (700, 700), (4096, 65535), (0, 65535)])
+    def test_few_bits_in_a_sixteen_bit_png(self, tmp_path, caplog, most, white):
+        """12 bits or fewer are scaled by their own maximum, and the log says so; opened images stay as they are."""
+        path, values = tmp_path / "deep.png", np.linspace(0, most, 48).astype(np.uint16).reshape(6, 8)
+        Image.fromarray(values).save(path)
+        assert np.array_equal(to_pixels(path).numpy()[..., 0], np.rint(values * (255 / white)))
+        assert (f"deep.png has 16 bits, and values up to {most} only" in caplog.text) == (white == most)
+        with Image.open(path) as image:
+            assert np.array_equal(to_pixels(image).numpy()[..., 0], np.rint(values / 257))
+
     def test_missing(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nothing.png"):
             to_pixels(tmp_path / "nothing.png")

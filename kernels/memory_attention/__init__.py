@@ -8,6 +8,7 @@ from sam2fast.kernels._operators import call_with_gradient
 from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
 from sam2fast.kernels.memory_attention.fp8 import Fp8, too_old_for_fp8, why_no_fp8
 from sam2fast.kernels.memory_attention.operators import memory_attention_operator, rope_attention_operator
+from sam2fast.kernels.memory_attention.pooling import Pooling, offset_of_means, pool, pooled_keys
 from sam2fast.kernels.memory_attention.reference import (
     apply_rope,
     memory_attention_reference,
@@ -26,10 +27,14 @@ __all__ = [
     "MEANS",
     "AttendedMemory",
     "Fp8",
+    "Pooling",
     "apply_rope",
     "memory_attention",
     "memory_attention_cpu",
     "memory_attention_reference",
+    "offset_of_means",
+    "pool",
+    "pooled_keys",
     "rope_attention",
     "rope_attention_cpu",
     "rope_attention_reference",
@@ -51,6 +56,7 @@ def memory_attention(
     sin: Tensor,
     *,
     fp8: Fp8 = False,
+    pooling: Pooling = None,
 ) -> Tensor:
     """Attention to the tokens of the memory bank.
 
@@ -72,8 +78,11 @@ def memory_attention(
         fp8: round each rotated query and key to float8_e4m3fn with a scale each, and compute scores from these. On GPUs
             without fp8 matrix multiplications, and with ``"emulated"`` everywhere, the reference implementation does
             that. An implementation that is registered for the active backend does not get this argument.
+        pooling: an object with several memories attends to means of 2x2 tokens: means of rotated keys, and of values. A
+            mean counts as four tokens with ``"counted"``; with ``"raised"`` log 4 is added to each component of its
+            key. Pages are whole square maps.
 
-    Factors of keys are computed by the reference implementation or, on the CPU, in blocks.
+    Factors of keys and pooling are computed by the reference implementation or, on the CPU, in blocks.
 
     Returns:
         ``(B, N, heads * d_v)`` in the dtype of ``query``; for an object without pages and pointers the bias.
@@ -86,8 +95,10 @@ def memory_attention(
     """
     _check(query, memory, key_weight, value_weight, cos, sin)
     weights = key_weight, key_bias, value_weight, value_bias
-    # The kernel has no factors.
-    is_plain = memory.key_factors is None
+    if pooling and len(memory.position_encoding) != query.shape[2]:
+        raise ValueError(f"pages have {memory.pages.shape[1]} tokens; pooling needs whole maps of {query.shape[2]}")
+    # The kernel has neither factors nor pooling.
+    is_plain = memory.key_factors is None and not pooling
     if is_plain and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *weights, cos, sin)
     reason = memory_unsupported_reason(query, memory.pages)
@@ -101,7 +112,7 @@ def memory_attention(
     if has_kernel and should_use_kernel(query, *memory[:8], *weights):
         return call_with_gradient(memory_attention_operator, query, *memory[:8], *weights, cos, sin, bool(fp8))
     compute = memory_attention_cpu if is_cpu_inference(query) else memory_attention_reference
-    return compute(query, memory, *weights, cos, sin, fp8)
+    return compute(query, memory, *weights, cos, sin, fp8, pooling)
 
 
 def _check(

@@ -8,6 +8,7 @@ from torch import Tensor
 from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.memory_attention.blockwise import attend
 from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
+from sam2fast.kernels.memory_attention.pooling import Pooling, pool, pooled_keys
 from sam2fast.kernels.memory_attention.reference import of_keys, project_values
 from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
 
@@ -39,6 +40,7 @@ def memory_attention_cpu(
     cos: Tensor,
     sin: Tensor,
     fp8: Fp8 = False,
+    pooling: Pooling = None,
 ) -> Tensor:
     """Like :func:`memory_attention_reference`, for valid tokens only and in blocks; without gradients."""
     B = len(memory.page_table)
@@ -54,12 +56,13 @@ def memory_attention_cpu(
             out[b] = 0
             continue
         row = b % len(query)
+        pooled = pooling if (memory.page_table[b] >= 0).sum() > 1 else None
         for head in range(heads):
             bias = None if biases is None else biases[head]
             if (row, head) not in rotated:
                 rotated_query = _rotate_(query[row, head][:, order].float(), cos[:N], sin[:N])
                 rotated[row, head] = rounded_to_fp8(rotated_query) if fp8 else rotated_query
-            keys_and_values = _keys_and_values(memory, b, weights[head], bias, query.dtype, cos, sin)
+            keys_and_values = _keys_and_values(memory, b, weights[head], bias, query.dtype, cos, sin, pooled)
             if fp8:
                 keys_and_values = ((rounded_to_fp8(keys), values, n) for keys, values, n in keys_and_values)
             out[b, head] = attend(rotated[row, head], keys_and_values, d**-0.5, width)
@@ -74,6 +77,7 @@ def _keys_and_values(
     dtype: torch.dtype,
     cos: Tensor,
     sin: Tensor,
+    pooling: Pooling,
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Keys, values and their weight for object b: one page at a time, then its pointers; valid tokens only."""
     n, T = memory.pages.shape[1], len(memory.time_encoding)
@@ -87,7 +91,10 @@ def _keys_and_values(
             encoded = values + memory.position_encoding[positions] + memory.time_encoding[time % T]
             encoded = encoded if factors is None else encoded * factors[i]
             keys = linear(encoded.to(weight.dtype), weight, bias).float()
-            yield _rotate_(keys, cos[positions], sin[positions]), values.to(dtype), MEANS if kind == MEANS else 1.0
+            keys, values = _rotate_(keys, cos[positions], sin[positions]), values.to(dtype)
+            if pooling:
+                keys, values = pooled_keys(keys, n, pooling), pool(values, n)
+            yield keys, values, MEANS if kind == MEANS or pooling == "counted" else 1.0
     valid = memory.pointer_valid[b]
     if valid.any():
         values = memory.pointers[b, valid]

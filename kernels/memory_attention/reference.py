@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
+from sam2fast.kernels.memory_attention.pooling import Pooling, with_means
 from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
 
 
@@ -45,6 +46,7 @@ def memory_attention_reference(
     cos: torch.Tensor,
     sin: torch.Tensor,
     fp8: Fp8 = False,
+    pooling: Pooling = None,
 ) -> torch.Tensor:
     """Reference implementation of :func:`memory_attention`: keys of every slot, masked where there is no memory."""
     heads, N = query.shape[1:3]
@@ -80,6 +82,8 @@ def memory_attention_reference(
     value = torch.cat([maps.flatten(1, 2), pointers.to(maps.dtype)], dim=1)  # (B, M, m)
     value = value.to(query.dtype)[:, None].expand(-1, heads, -1, -1)
     key = key.to(query.dtype)
+    if pooling and K:
+        key, value, valid, offset = with_means(key, value, page_valid, memory.pointer_valid, pooling)
     query = apply_rope(query, cos[:N], sin[:N])
     if fp8:
         query, key = rounded_to_fp8(query), rounded_to_fp8(key)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sam2fast._official_names import EDGETAM, MEDSAM2, RELEASES
+from sam2fast._official_names import EDGETAM, EFFICIENTTAM, MEDSAM2, RELEASES
 from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError
@@ -15,9 +15,19 @@ from sam2fast.utils.embedded import MINI, NANO
 
 EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # by width and depth of the image encoder
 
-# MedSAM2's weights have the names and shapes of SAM 2.1 tiny's: only the file's name tells them apart.
-SAME_WEIGHTS = "configs/sam2.1/sam2.1_hiera_t.yaml"
-MEDSAM2_FILES = {release.checkpoint: release.config for release in MEDSAM2.values()}
+# Models whose weights have the same names and shapes, by the configuration that such weights are taken for: only the
+# file's name tells them apart.
+SAME_WEIGHTS = {
+    "configs/sam2.1/sam2.1_hiera_t.yaml": {release.checkpoint: release.config for release in MEDSAM2.values()}
+} | {
+    f"configs/efficienttam/efficienttam_{size}.yaml": {
+        release.checkpoint: release.config
+        for release in EFFICIENTTAM.values()
+        if release.checkpoint.startswith(f"efficienttam_{size}_")
+    }
+    for size in ("s", "ti")
+}
+EFFICIENTTAM_WIDTHS = {384: "s", 192: "ti"}
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +42,8 @@ class Choice(NamedTuple):
 def choose_config(path: str | Path, prefix: str = "") -> Choice:
     """Chooses the configuration of a checkpoint, official or of a model of the package, by its weights.
 
-    MedSAM2 is chosen for the weights of SAM 2.1 tiny in a file with one of MedSAM2's published names.
+    MedSAM2 is chosen for the weights of SAM 2.1 tiny in a file with one of MedSAM2's published names, a variant of
+    EfficientTAM likewise.
 
     A checkpoint in the layout of transformers may have a ``config.json`` beside it. It must describe the same model as
     the configuration; the image size and a few values that do not change shapes become overrides.
@@ -49,9 +60,9 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     config = guess_config(tensors)
     if config is None:
         raise NoConfigError(f"{file} fits none of nano, mini and the official models; name its configuration")
-    if config == SAME_WEIGHTS and file.name in MEDSAM2_FILES:
-        config = MEDSAM2_FILES[file.name]
-        _log.info("%s is MedSAM2 by its name: %s", file, config)
+    if config in SAME_WEIGHTS:
+        config = SAME_WEIGHTS[config].get(file.name, config)
+        _log.info("%s is taken for %s by its name: other models have weights of the same shapes", file, config)
     beside = file.with_name(CONFIG_FILE)
     return Choice(config, overrides_from(beside, config) if from_transformers and beside.is_file() else ())
 
@@ -66,11 +77,14 @@ def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
     embedding = tensors.get("image_encoder.trunk.patch_embed.proj.weight")
     if embedding is None or embedding.ndim != 4:
         return None
+    if "image_encoder.neck.convs.0.conv_1x1.weight" in tensors:
+        size = EFFICIENTTAM_WIDTHS.get(embedding.shape[0])
+        return size and f"configs/efficienttam/efficienttam_{size}.yaml"
     depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
-    size = (embedding.shape[0], depth)
-    if size in EMBEDDED_SIZES:
-        return EMBEDDED_SIZES[size].config
-    letter = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}.get(size)
+    shape = (embedding.shape[0], depth)
+    if shape in EMBEDDED_SIZES:
+        return EMBEDDED_SIZES[shape].config
+    letter = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}.get(shape)
     generation = "sam2.1" if "no_obj_embed_spatial" in tensors else "sam2"
     configs = {release.config for release in RELEASES.values()}
     name = f"configs/{generation}/{generation}_hiera_{letter}.yaml"

@@ -74,7 +74,7 @@ def load_checkpoint(
     image_only = bool(missing) and all(is_video_only(name) for name in missing)
     _check(path, wanted, tensors, [] if image_only and allow_image_only else missing)
     if image_only:
-        _log.warning("%s has no weights for %s: the model works for images, not for video", path, _modules(missing))
+        _log.warning("%s works for images, not for video: it has no weights for %s", path, _modules(missing))
     ready = {name: _on(device, tensors.get(name), like) for name, like in wanted.items()}
     model.load_state_dict(ready, strict=True, assign=assign)
 
@@ -89,11 +89,13 @@ def _check(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, T
     report = _compared(path, wanted, found)
     if not (missing or report.unexpected or report.other_shape):
         return
+    if missing and not report.unexpected and not report.other_shape and all(is_video_only(name) for name in missing):
+        raise CheckpointError(
+            f"{path} has weights for images only: take another file for video. It lacks those of {_modules(missing)}"
+        )
     parts = _differences(missing, report.unexpected, report.other_shape)
     hint = ""
-    if missing and not report.unexpected and not report.other_shape and all(is_video_only(name) for name in missing):
-        hint = f". It has no weights for {_modules(missing)}, which video needs; it can be used for images"
-    elif prefix := recognised_prefix(found, wanted):
+    if prefix := recognised_prefix(found, wanted):
         hint = f". Every name begins with {prefix!r}; to load it without, pass ckpt_prefix={prefix!r}"
     elif (config := guess_config(found)) is not None:
         hint = f". Its weights are those of {config}"

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from sam2fast import __version__
+from sam2fast.cli.completion import install_completion
 from sam2fast.cli.terminal import exit_code, exit_quietly, handle_signals, print_message
 from sam2fast.cli.user_errors import UserError, format_error, print_note
 from sam2fast.io.atomic import FULL
@@ -23,6 +24,7 @@ COMMANDS = (
     "segment",
     "masks",
     "track",
+    "compare",
     "vos",
     "train",
     "evaluate",
@@ -126,6 +128,14 @@ def _escape_unencodable() -> Iterator[None]:
     "--deterministic",
     is_flag=True,
     help="Give it before the command's name. Use deterministic algorithms, which may be slower on GPUs.",
+)
+@click.option(
+    "--install-completion",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=install_completion,
+    help="Install completion of commands and options for your shell: bash, zsh or fish.",
 )
 @click.pass_context
 def main(ctx: click.Context, deterministic: bool) -> None:

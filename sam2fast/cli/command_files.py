@@ -10,87 +10,76 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlinks
-from sam2fast.io.images import SUFFIXES
 
 RESULTS = "masks.json"
+# As sam2fast.mask_formats.writers.FILES, without "png", which is "layers" here.
+EXPORT_FILES = {
+    "yolo": "labels/{}.txt",
+    "yolo-seg": "labels/{}.txt",
+    "labelme": "{}.json",
+    "npz": "{}.npz",
+    "geojson": "{}.geojson",
+}
 PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 
 
-def output_files(out: Path, stem: str) -> dict[str, Path]:
-    """The files for one mask, by kind."""
-    return {
-        "mask": out / f"{stem}_mask.png",
-        "overlay": out / f"{stem}_overlay.png",
-        "json": out / f"{stem}.json",
-    }
+def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:
+    """The files for the objects of one image: overlay, JSON, and by :func:`mask_key` the mask of each.
+
+    Args:
+        names: of the objects; None of the only one.
+    """
+    masks = {mask_key(name): out / f"{stem}{_in_file_name(name)}_mask.png" for name in names}
+    return {**masks, "overlay": out / f"{stem}_overlay.png", "json": out / f"{stem}.json"}
+
+
+def mask_key(name: str | None) -> str:
+    """The key of an object's mask in :func:`output_files`."""
+    return "mask" if name is None else f"mask of {name}"
+
+
+def _in_file_name(name: str | None) -> str:
+    return "" if name is None else "_" + quote(name, safe=" ")
 
 
 def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
     """The files for the masks of one image, by format; ``json`` is for all images and has none."""
     files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
+    files |= {name: out / name / file.format(stem) for name, file in EXPORT_FILES.items()}
     return {kind: file for kind, file in files.items() if kind in formats}
 
 
-def list_images(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The given files and the images directly in the given folders, sorted by name, without duplicates.
-
-    Raises:
-        UserError: a folder cannot be read, or has no images.
-        click.UsageError: ``out`` is one of the folders, so results would be written among its images.
-    """
-    found: dict[str, Path] = {}
-    for path in paths:
-        for image in _images_in(path, out) if path.is_dir() else [path]:
-            found.setdefault(os.path.realpath(image), image)
-    return list(found.values())
-
-
-def _images_in(folder: Path, out: Path) -> list[Path]:
-    if os.path.realpath(folder) == os.path.realpath(out):
-        raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
-    with as_user_error(OSError):
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise UserError(f"no images ({', '.join(SUFFIXES)}) in the folder {folder}")
-    return found
-
-
-def check_files(
-    images: Sequence[Path],
-    mask: Path | None,
-    out: Path,
-    outputs: Callable[[Path, str], Mapping[str, Path]] = output_files,
+def check_results(
+    sources: Sequence[InputSource], results: Callable[[InputSource], Iterable[Path]], others: Sequence[Path] = ()
 ) -> None:
-    """Checks before any work that all inputs exist, and that no result overwrites an input or another result.
+    """Checks before any work that no result overwrites an input or another result.
 
     Args:
-        outputs: the files written for an image, by the output folder and the image's stem.
+        results: the files written for an input.
+        others: further inputs.
 
     Raises:
-        UserError: an input is missing.
-        click.UsageError: two images would be written to the same files, or a file over one of the inputs.
+        click.UsageError: one does.
     """
-    inputs = [*images, *([mask] if mask else [])]
-    for path in inputs:
-        if not path.is_file():
-            raise UserError(f"no file {str(path)!r}")
-    sources: dict[str, Path] = {}
-    for image in images:
-        # Names that differ only in case are the same file on some systems.
-        other = sources.setdefault(image.stem.casefold(), image) if outputs(out, image.stem) else image
-        if other is not image:
-            raise click.UsageError(
-                f"the results of {other} and {image} would overwrite one another, since the names are the same; "
-                "run them one by one with different --out folders"
-            )
-    taken = {os.path.realpath(path) for path in inputs}
-    for image in images:
-        for file in outputs(out, image.stem).values():
+    owners: dict[str, InputSource] = {}
+    paths = [source.path for source in sources if source.path is not None]
+    taken = {os.path.realpath(path) for path in (*paths, *others)}
+    for source in sources:
+        for file in results(source):
+            # Names that differ only in case are the same file on some systems.
+            other = owners.setdefault(str(file).casefold(), source)
+            if other is not source:
+                raise click.UsageError(
+                    f"the results of {other} and {source} would overwrite one another, since the names are the same; "
+                    "run them one by one with different --out folders"
+                )
             if os.path.realpath(file) in taken:
                 raise click.UsageError(f"the result {file} would overwrite an input; choose another --out folder")
 

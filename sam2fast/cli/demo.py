@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.command_files import check_files, make_folder, remove_leftovers
+from sam2fast.cli.command_files import make_folder, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.object_prompts import ObjectPrompt
 from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_options import FOREGROUND, Click, ClickType, Prompts
-from sam2fast.cli.user_errors import print_note
+from sam2fast.cli.sources import InputSource
+from sam2fast.cli.user_errors import UserError, print_note
 
 DEFAULT_MODEL = "mini"
 
@@ -52,15 +54,16 @@ def demo(
     if (image is None) != (not clicks):
         raise click.UsageError("--image and --point go together")
     if image is not None:
-        check_files([image], None, out)
+        if not image.is_file():
+            raise UserError(f"no file {str(image)!r}")
         if os.path.dirname(os.path.realpath(image)) == os.path.realpath(out):
             raise click.UsageError(f"a result might overwrite {image}; choose another --out folder")
     choice = choose_model(model or (DEFAULT_MODEL if checkpoint is None else None), checkpoint)
     make_folder(out)
 
     from sam2fast.cli.demo_run import demo_files, segment_scene, track_clip
-    from sam2fast.cli.results import print_results
-    from sam2fast.cli.segment import segment_image
+    from sam2fast.cli.results import print_results, write_results
+    from sam2fast.cli.segment_run import predict_objects
     from sam2fast.cli.segmenter import Segmenter
     from sam2fast.demo.scene import PHOTOGRAPH_POINT, find_photograph
 
@@ -72,9 +75,8 @@ def demo(
     if image is None:
         print_note("no photograph without scikit-image: pip install 'sam2fast[eval]', or give --image")
     else:
-        records["photo"], notes = segment_image(segmenter, Prompts(clicks), None, image, out, "photo")
-        for note in notes:
-            print_note(note)
+        found = predict_objects(segmenter, InputSource(str(image)), [ObjectPrompt(None, Prompts(tuple(clicks)))], {})
+        (records["photo"],) = write_results(out, "photo", image, *found, segmenter.description)
     records |= segment_scene(segmenter, out)
     track_clip(segmenter, choice, out)
     print_results(records, segmenter.seconds, out)

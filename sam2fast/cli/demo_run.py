@@ -13,7 +13,7 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.command_files import output_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, Prompts
-from sam2fast.cli.results import png, write_result
+from sam2fast.cli.results import SegmentedObject, write_results
 from sam2fast.cli.segmenter import Segmenter
 from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.demo import clip as demo_clip
@@ -22,6 +22,7 @@ from sam2fast.demo.clip import encode_mp4 as encode_mp4
 from sam2fast.demo.scene import draw_scene
 from sam2fast.evaluation.j_and_f import j_and_f
 from sam2fast.io.overlay import draw_overlay
+from sam2fast.io.png import encode_image
 from sam2fast.io.rle import encode_rle
 
 # The prompts for the drawn image, by the name of the result.
@@ -47,7 +48,7 @@ def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:
         image = draw_scene()
     scene = out / "scene.png"
     with segmenter.stage("write"):
-        write_atomically(scene, png(image))
+        write_atomically(scene, encode_image(image))
     pixels = np.array(image)
     segmenter.encode(pixels)
     records, masks = {}, []
@@ -55,11 +56,13 @@ def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:
         prediction = segmenter.predict(prompts)
         masks.append(prediction.mask)
         with segmenter.stage("write"):
-            records[name] = write_result(out, name, scene, pixels, prompts, prediction, segmenter.description)
+            found = SegmentedObject(None, prompts, prediction)
+            (records[name],) = write_results(out, name, scene, pixels, [found], segmenter.description)
     clicks = [(c.x, c.y) for prompts in PROMPTS.values() for c in prompts.clicks]
     boxes = [prompts.box for prompts in PROMPTS.values() if prompts.box is not None]
     with segmenter.stage("write"):
-        write_atomically(out / "overlay.png", png(draw_overlay(pixels, np.array(masks), clicks, boxes=boxes)))
+        overlay = draw_overlay(pixels, np.array(masks), clicks, boxes=boxes)
+        write_atomically(out / "overlay.png", encode_image(overlay))
     return records
 
 
@@ -95,7 +98,8 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> None:
         )
     with segmenter.stage("write"):
         frames = draw_frames(clip, found, task)
-        write_atomically(out / "tracked.png", png(contact_sheet(draw_frames(clip, clip.masks), frames)))
+        sheet = contact_sheet(draw_frames(clip, clip.masks), frames)
+        write_atomically(out / "tracked.png", encode_image(sheet))
         try:
             write_atomically(out / "tracked.mp4", encode_mp4(frames))
         except ImportError:

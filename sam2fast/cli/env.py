@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import click
 import sam2fast
 from sam2fast.cli.options import removed_option
 
-# Names of packages, by extra.
+# Names of packages, by extra. Of names in one text any may be installed.
+OPENCV = "opencv-python opencv-python-headless opencv-contrib-python opencv-contrib-python-headless"
 PACKAGES = {
     "core": ("torch", "triton", "numpy", "pillow", "hydra-core", "omegaconf", "safetensors", "click", "tqdm"),
     "hub": ("huggingface-hub",),
@@ -21,7 +22,7 @@ PACKAGES = {
     "profile": ("matplotlib",),
     "eval": ("scikit-image", "scipy", "pycocotools"),
     "cluster": ("ray", "submitit"),
-    "others": ("torchvision", "transformers", "supervision", "opencv-python", "SAM-2"),
+    "others": ("torchvision", "transformers", "supervision", OPENCV, "SAM-2 sam2"),
 }
 # The only environment variables that are shown. They change results or paths, and hold no secrets.
 VARIABLES = (
@@ -114,14 +115,17 @@ def _ops() -> dict[str, Any]:
 
 def _packages() -> dict[str, Any]:
     """Versions by extra, from package metadata; nothing is imported."""
-    return {extra: {name: _version(name) for name in names} for extra, names in PACKAGES.items()}
+    return {extra: dict(_version(names.split()) for names in group) for extra, group in PACKAGES.items()}
 
 
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return MISSING
+def _version(names: Sequence[str]) -> tuple[str, str]:
+    """The first of the names that is installed and its version; without any, the first."""
+    for name in names:
+        try:
+            return name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return names[0], MISSING
 
 
 def _variables() -> dict[str, Any]:

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sam2fast.automatic_mask_generator import Progress, SAM2AutomaticMaskGenerator
 from sam2fast.cli.command_files import mask_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.results import OVERLAY_COMPRESSION, draw_layers, label_image, paint_labels, png, to_uint8
+from sam2fast.cli.results import DIGITS, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
+from sam2fast.mask_formats.layers import label_png, layers_png, paint_labels
 
 
 class GeneratedMasks(NamedTuple):
@@ -29,8 +33,9 @@ class MaskFinder:
 
     Args:
         options: of :class:`SAM2AutomaticMaskGenerator`.
-        formats: what to write: ``layers``, ``overlay``.
+        formats: what to write: ``layers``, ``overlay``, and names of :data:`sam2fast.mask_formats.FORMATS`.
         out: a folder.
+        tolerance: of polygons, in pixels.
         progress: called with the number of prompted points and of all points of the current image.
 
     Raises:
@@ -38,13 +43,19 @@ class MaskFinder:
     """
 
     def __init__(
-        self, segmenter: Segmenter, options: Mapping[str, Any], formats: Sequence[str], out: Path, progress: Progress
+        self,
+        segmenter: Segmenter,
+        options: Mapping[str, Any],
+        formats: Sequence[str],
+        out: Path,
+        tolerance: float,
+        progress: Progress,
     ) -> None:
-        self.segmenter, self._formats, self._out = segmenter, formats, out
+        self.segmenter, self._formats, self._out, self._tolerance = segmenter, formats, out, tolerance
         with as_user_error(ValueError):
             self._generator = _Generator(segmenter.model, **options, output_mode="coco_rle", progress=progress)
 
-    def find(self, image: Path) -> GeneratedMasks | UserError:
+    def find(self, image: InputSource) -> GeneratedMasks | UserError:
         """The masks of one image, the largest first, or its error.
 
         Raises:
@@ -58,15 +69,32 @@ class MaskFinder:
             return error
         records = sorted((record for record in records if record["area"]), key=lambda record: -record["area"])
         height, width = pixels.shape[:2]
-        files = mask_files(self._out, image.stem, self._formats)
-        if files:
-            with self.segmenter.stage("write"):
-                ids = paint_labels([record["segmentation"] for record in records], height, width)
-                if "layers" in files:
-                    write_atomically(files["layers"], png(label_image(ids, len(records))))
-                if "overlay" in files:
-                    write_atomically(files["overlay"], png(draw_layers(to_uint8(pixels), ids), OVERLAY_COMPRESSION))
+        with self.segmenter.stage("write"):
+            self._write(image, pixels, records)
         return GeneratedMasks(width, height, records)
+
+    def _write(self, image: InputSource, pixels: np.ndarray, records: list[dict[str, Any]]) -> None:
+        files, size = mask_files(self._out, image.stem, self._formats), (pixels.shape[0], pixels.shape[1])
+        rles = [record["segmentation"] for record in records]
+        if "layers" in files or "overlay" in files:
+            with as_user_error(ValueError):
+                ids = paint_labels(rles, *size)
+        if "layers" in files:
+            write_atomically(files["layers"], label_png(ids))
+        if "overlay" in files:
+            write_atomically(files["overlay"], layers_png(to_uint8(pixels), ids))
+        scores = [round(record["predicted_iou"], DIGITS) for record in records]
+        item = AnnotatedImage(
+            Path(image.file_name) if image.path is None else image.path,
+            image.stem,
+            size,
+            rles,
+            ["object"] * len(rles),
+            scores,
+        )
+        for name in files.keys() & set(FORMATS):
+            with as_user_error(OSError):
+                write_masks(self._out / name, [item], name, self._tolerance)
 
 
 class _Generator(SAM2AutomaticMaskGenerator):
@@ -88,12 +116,13 @@ class BuildMaskFinder:
     options: Mapping[str, Any]
     formats: Sequence[str]
     out: Path
+    tolerance: float = 1.0
     progress: Progress = False
 
     def __call__(self, device: str) -> MaskFinder:
         """A finder on this device."""
         segmenter = Segmenter(self.choice, device, self.dtype)
-        return MaskFinder(segmenter, self.options, self.formats, self.out, self.progress)
+        return MaskFinder(segmenter, self.options, self.formats, self.out, self.tolerance, self.progress)
 
 
 class FoundMasks(NamedTuple):
@@ -104,7 +133,7 @@ class FoundMasks(NamedTuple):
     device: str
 
 
-def find_masks(finder: MaskFinder, image: Path) -> FoundMasks:
+def find_masks(finder: MaskFinder, image: InputSource) -> FoundMasks:
     """The masks of one image, after its files are written.
 
     Raises:

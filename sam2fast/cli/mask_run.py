@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import click
 from tqdm import tqdm
 
 from sam2fast import __version__
@@ -18,7 +17,8 @@ from sam2fast.cli.command_files import RESULTS, mask_files, write_atomically
 from sam2fast.cli.mask_finder import BuildMaskFinder, find_masks
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.runner_options import RunnerChoice, add_seconds
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.sources import InputSource
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.pool import JobResult
 from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.video_results.coco_video import CATEGORY
@@ -115,7 +115,9 @@ class PreviousMasks(NamedTuple):
     annotations: list[dict[str, Any]]
 
 
-def read_previous_masks(results: Path, build: BuildMaskFinder, images: Sequence[Path]) -> dict[str, PreviousMasks]:
+def read_previous_masks(
+    results: Path, build: BuildMaskFinder, images: Sequence[InputSource]
+) -> dict[str, PreviousMasks]:
     """The entries of an earlier run's results by the images' names. Those of ``images`` without files are left out.
 
     Raises:
@@ -126,8 +128,7 @@ def read_previous_masks(results: Path, build: BuildMaskFinder, images: Sequence[
     try:
         content = json.loads(results.read_text(encoding="utf-8"))
         info, model = content["info"], content["info"]["model"]
-        made_by = {"version": info["version"], **{name: model[name] for name in ("config", "checkpoint", "dtype")}}
-        made_by |= info["options"]
+        made_by = {"version": info["version"], **model, **info["options"]}
         annotations = defaultdict(list)
         for annotation in content["annotations"]:
             annotations[annotation["image_id"]].append(annotation)
@@ -139,7 +140,8 @@ def read_previous_masks(results: Path, build: BuildMaskFinder, images: Sequence[
     if other:
         raise UserError(f"{results} was made with other settings ({'; '.join(other)}); {ADVICE}")
     for image in images:
-        if not all(file.is_file() for file in mask_files(build.out, image.stem, build.formats).values()):
+        files = mask_files(build.out, image.stem, build.formats).values()
+        if image.content is not None or not all(file.is_file() for file in files):
             found.pop(str(image), None)
     return found
 
@@ -147,25 +149,28 @@ def read_previous_masks(results: Path, build: BuildMaskFinder, images: Sequence[
 class MaskRun:
     """One run over many images.
 
-    ``rows`` has the name, the number of masks, the best predicted IoU and the size of each finished image as text;
-    ``failures`` is the number of failed images, ``seconds`` the time of every stage in all processes together.
+    ``rows`` has the name, the number of masks, the best predicted IoU and the size of each finished image as text,
+    ``seconds`` the time of every stage in all processes together.
 
     Args:
         build: loads the model and its options.
         chosen: where the masks are generated.
+        problems: gets the images that fail.
         progress: show a progress bar even if stderr is no terminal.
     """
 
-    def __init__(self, build: BuildMaskFinder, chosen: RunnerChoice, progress: bool = False) -> None:
+    def __init__(
+        self, build: BuildMaskFinder, chosen: RunnerChoice, problems: ErrorReport, progress: bool = False
+    ) -> None:
         self.rows: list[tuple[str, str, str, str]] = []
-        self.failures = 0
         self.seconds: dict[str, float] = {}
         self._build, self._chosen, self._device = build, chosen, chosen.name
+        self._problems = problems
         self._show_bar = False if progress else None
         self._results = CocoFile(build.out / RESULTS)
 
-    def find(self, images: Sequence[Path], before: Mapping[str, PreviousMasks]) -> None:
-        """Generates the masks of the images; failures are reported on stderr and counted.
+    def find(self, images: Sequence[InputSource], before: Mapping[str, PreviousMasks]) -> None:
+        """Generates the masks of the images; failures are reported.
 
         The results file is saved even if an exception ends the run.
 
@@ -205,21 +210,22 @@ class MaskRun:
     def _take(self, result: JobResult) -> None:
         """Adds the masks of an image, or reports its error."""
         if result.error is not None and result.failure is None:  # the job's workers were lost
-            return self._report(result.job, result.error)
+            return self._problems.add(result.job, result.error)
         found, spent, device = result.unwrap()
         add_seconds(self.seconds, spent)
         if self._chosen.is_local:
             self._device = device
         if isinstance(found, UserError):
-            return self._report(result.job, found.message)
+            return self._problems.add(result.job, found.message)
         # Added after its files were written: the results only name images whose files exist.
         with self._writing():
             self._results.add(str(result.job), found.width, found.height, found.records)
         if not found.records:
-            self._say(f"note: no mask in {result.job} reaches --pred-iou-thresh and --stability-thresh")
+            with tqdm.external_write_mode(file=sys.stderr):  # above the progress bar
+                print_note(f"no mask in {result.job} reaches --pred-iou-thresh and --stability-thresh")
         self._note(result.job, found.width, found.height, found.records)
 
-    def _note(self, image: Path, width: int, height: int, records: Sequence[Mapping[str, Any]]) -> None:
+    def _note(self, image: InputSource, width: int, height: int, records: Sequence[Mapping[str, Any]]) -> None:
         best = max((record["predicted_iou"] for record in records), default=None)
         shown = "-" if best is None else f"{best:.3f}"
         self.rows.append((str(image), str(len(records)), shown, f"{width}x{height}"))
@@ -235,12 +241,3 @@ class MaskRun:
         start = time.perf_counter()
         yield
         add_seconds(self.seconds, {"write": time.perf_counter() - start})
-
-    def _report(self, image: Path, error: str) -> None:
-        self.failures += 1
-        self._say(error if str(image) in error else f"{image}: {error}")
-
-    def _say(self, line: str) -> None:
-        """Prints a line to stderr, above the progress bar."""
-        with tqdm.external_write_mode(file=sys.stderr):
-            click.echo(f"sam2fast: {line}", err=True)

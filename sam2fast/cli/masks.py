@@ -8,13 +8,31 @@ from typing import Any
 import click
 
 from sam2fast import nano
-from sam2fast.cli.command_files import RESULTS, check_files, list_images, make_folder, mask_files, remove_leftovers
+from sam2fast.cli.command_files import (
+    EXPORT_FILES,
+    RESULTS,
+    check_results,
+    make_folder,
+    mask_files,
+    remove_leftovers,
+)
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option
+from sam2fast.cli.options import (
+    FormatsType,
+    GroupedCommand,
+    check_exports,
+    model_options,
+    out_option,
+    progress_option,
+    tolerance_option,
+)
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
-from sam2fast.cli.user_errors import UserError, print_note
+from sam2fast.cli.sources import images_in, list_sources
+from sam2fast.cli.user_errors import print_note
 
-FORMATS = ("json", "layers", "overlay")
+DEFAULT_FORMATS = ("json", "layers", "overlay")
+SAME = {"coco": "json", "png": "layers"}  # names that the other commands and Python have for them
+FORMATS = (*DEFAULT_FORMATS, *SAME, *EXPORT_FILES)
 SHARE = click.FloatRange(0, 1)
 # The generator's defaults, and lower ones for nano, whose scores are lower.
 THRESHOLDS = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
@@ -27,8 +45,8 @@ OPTIONS = (
 )
 
 
-@click.command()
-@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.command(cls=GroupedCommand)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @model_options
 @click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
 @click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
@@ -88,16 +106,17 @@ OPTIONS = (
     "formats",
     type=FormatsType(FORMATS),
     metavar=",".join(FORMATS),
-    default=FORMATS,
-    show_default=",".join(FORMATS),
-    help="What to write, separated by commas.",
+    default=DEFAULT_FORMATS,
+    show_default=",".join(DEFAULT_FORMATS),
+    help="What to write, separated by commas; docs/formats.md has all of them.",
 )
+@tolerance_option
 @progress_option
 @runner_options
 @resume_option
 @out_option("out")
 def masks(
-    images: Sequence[Path],
+    images: Sequence[str],
     model: str | None,
     checkpoint: Path | None,
     device: str,
@@ -105,21 +124,25 @@ def masks(
     ray_options: RayOptions,
     resume: bool,
     formats: tuple[str, ...],
+    tolerance: float,
     progress: bool,
     out: Path,
     **generator: Any,
 ) -> None:
-    """Generate the masks of everything in each IMAGE, an image file or a folder of images.
+    """Generate the masks of everything in each IMAGE: a file, a folder, a pattern such as 'photos/*.jpg', an address
+    (https://...), or - for stdin.
 
     \b
     Writes to the output folder
       masks.json        all masks in COCO's format, with run lengths and scores
       STEM_masks.png    ids from 1, the largest mask's, up; 16 bits if there are more than 255
       STEM_overlay.png  the same in colour on the image
+      FORMAT/           with --format yolo, yolo-seg, labelme, npz, geojson
 
     Where masks overlap, the images show the smallest; masks.json has all masks in full, with the id as "layer". An
-    image that fails is reported and skipped; then the exit code is 1.
+    image that fails is skipped and listed at the end; then the exit code is 1.
     """
+    formats = tuple(dict.fromkeys(SAME.get(name, name) for name in formats))
     points, crops = generator["points_per_side"], generator["crop_n_layers"]
     divisor = generator["crop_n_points_downscale_factor"]
     if points < divisor**crops:
@@ -128,9 +151,10 @@ def masks(
         )
     if resume and "json" not in formats:
         raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
-    files = list_images(images, out)
-    check_files(files, None, out, partial(mask_files, formats=formats))
+    files, problems = list_sources(images, partial(images_in, out=out), "images")
+    check_results(files, lambda image: mask_files(out, image.stem, formats).values())
     choice = choose_model(model, checkpoint)
+    check_exports(formats)
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())
     remove_leftovers([out / RESULTS, *outputs], bool(ray_options))
@@ -141,14 +165,14 @@ def masks(
     from sam2fast.cli.mask_run import MaskRun, read_previous_masks
     from sam2fast.cli.results import print_table
 
-    build = BuildMaskFinder(choice, dtype, options, formats, out)
+    build = BuildMaskFinder(choice, dtype, options, formats, out, tolerance)
     before = read_previous_masks(out / RESULTS, build, files) if resume else {}
     left = sum(str(image) not in before for image in files)
     if resume:
         print_note(f"{len(files) - left} of {len(files)} images were done before")
-    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), progress)
+    total = len(files) + len(problems.found)
+    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), problems, progress)
     run.find(files, before)
     if run.rows:
         print_table([("image", "masks", "best", "size"), *run.rows], run.seconds, out)
-    if run.failures:
-        raise UserError(f"{run.failures} of {len(files)} images failed")
+    problems.raise_if_any(total)

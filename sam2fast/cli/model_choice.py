@@ -1,6 +1,6 @@
 """Which configuration and which checkpoint are meant by ``--model`` and ``--checkpoint``."""
 
-import os
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,31 +8,29 @@ import click
 
 from sam2fast._official_names import RELEASES
 from sam2fast.cli.command_files import digest_of_ends
-from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, print_note
-from sam2fast.downloads import catalog
-from sam2fast.downloads.catalog import (
-    FOLDER_VARIABLE,
-    LOCAL_FOLDER,
-    Published,
-    published_models,
-    short_name,
-    simplest_name,
-)
-from sam2fast.io.atomic import expanded
+from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error, print_banner
+from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
+from sam2fast.downloads.catalog import is_repository, published_models, short_name
 from sam2fast.utils.embedded import MINI, EmbeddedModel, find_embedded
 
-DEFAULT_MODEL = "tiny"  # if its checkpoint is found; else mini
+DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found nor downloaded
+BANNER_WIDTH = 78
 
 
 class ModelChoice(NamedTuple):
-    """A configuration name or YAML path, and a checkpoint file that exists."""
+    """A configuration name or YAML path, and a checkpoint file that exists.
+
+    ``fallback`` is true for mini in the place of the default model.
+    """
 
     config: str
     checkpoint: Path
+    fallback: bool = False
 
-    def as_json(self) -> dict[str, str]:
-        """As JSON."""
-        return {"config": self.config, "checkpoint": str(self.checkpoint)}
+    def as_json(self) -> dict[str, Any]:
+        """As JSON; of a fallback also its name and ``fallback``."""
+        found = {"config": self.config, "checkpoint": str(self.checkpoint)}
+        return {**found, "name": "mini", "fallback": True} if self.fallback else found
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the model independently of where its files lie, as JSON.
@@ -50,10 +48,11 @@ class ModelChoice(NamedTuple):
 def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
     """Resolves ``--model`` and ``--checkpoint``. Reads at most the checkpoint's table of contents.
 
-    Without either it is the tiny model if its checkpoint is found, else mini with a note.
+    The checkpoint of a published model is downloaded if this machine does not have it, as by ``from_pretrained``.
+    Without either option the model is SAM 2.1 tiny, or mini with a banner if tiny can neither be found nor downloaded.
 
     Raises:
-        MissingCheckpointError: the checkpoint does not exist; for an official model the message says where to get it.
+        MissingCheckpointError: the checkpoint does not exist, or cannot be downloaded.
         UserError: the checkpoint cannot be read, or its model is neither an official one nor in the package.
         click.UsageError: no model has this name, or it has no official checkpoint.
     """
@@ -66,31 +65,48 @@ def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
     if embedded := find_embedded(short_name(model)):
         return ModelChoice(embedded.config, checkpoint or _weights_of(embedded))
     official = published_models().get(short_name(model))
-    if official is None and not _is_config(model):
-        raise click.BadParameter(
-            f"no model or YAML file {model!r}; the models are mini, nano, tiny, small, base_plus, large, and by "
-            "official name " + ", ".join(short_name(r.config).rpartition("/")[2] for r in RELEASES.values()),
-            param_hint="'--model'",
-        )
-    if checkpoint is None:
-        if official is None:
+    if official is not None:
+        return ModelChoice(official.release.config, checkpoint or _downloaded(model))
+    if _is_config(model):
+        if checkpoint is None:
             raise click.UsageError(f"the model {model} has no official checkpoint; give one with --checkpoint FILE")
-        checkpoint = _find_checkpoint(official)
-    return ModelChoice(official.release.config if official else model, checkpoint)
+        return ModelChoice(model, checkpoint)
+    if checkpoint is None and is_repository(model) and not model.endswith(".yaml"):
+        return _from_hub(model)
+    raise click.BadParameter(
+        f"no model or YAML file {model!r}; the models are mini, nano, tiny, small, base_plus, large, and by "
+        "official name " + ", ".join(short_name(r.config).rpartition("/")[2] for r in RELEASES.values()),
+        param_hint="'--model'",
+    )
 
 
 def _default() -> ModelChoice:
-    official = published_models()[DEFAULT_MODEL]
-    release = official.release
+    release = published_models()[DEFAULT_MODEL].release
     try:
-        return ModelChoice(release.config, _find_checkpoint(official))
-    except MissingCheckpointError:
-        print_note(
-            f"no {release.checkpoint} was found, so this is mini, the model in the package, derived from SAM 2 tiny; "
-            f"for better masks get it by 'sam2fast download {DEFAULT_MODEL}' or from {release.url} into "
-            f"./{LOCAL_FOLDER} or ${FOLDER_VARIABLE}, or give another model with --checkpoint FILE"
-        )
-        return ModelChoice(MINI.config, _weights_of(MINI))
+        return ModelChoice(release.config, _downloaded(DEFAULT_MODEL))
+    except MissingCheckpointError as error:
+        text = f"""THIS IS NOT SAM 2. The default model, SAM 2.1 {DEFAULT_MODEL}, cannot be had. Instead this run uses
+            mini, the model in the package, derived from it: its masks are worse, above all in videos. Why: {error}.
+            With --model {DEFAULT_MODEL} this is an error; with --model mini this text is left out."""
+        print_banner(textwrap.wrap(" ".join(text.split()), BANNER_WIDTH, break_long_words=False))
+        return ModelChoice(MINI.config, _weights_of(MINI), fallback=True)
+
+
+def _downloaded(model: str) -> Path:
+    """The checkpoint of a published model, from this machine or downloaded."""
+    try:
+        return get_checkpoint(model)
+    except DownloadError as error:
+        raise MissingCheckpointError(format_error(error)) from error
+
+
+def _from_hub(model: str) -> ModelChoice:
+    """A model of the Hugging Face hub that is not a published one."""
+    try:
+        checkpoint = _find_in_folder(get_repository(model))
+    except (DownloadError, ImportError) as error:
+        raise MissingCheckpointError(format_error(error)) from error
+    return ModelChoice(_config_that_fits(checkpoint), checkpoint)
 
 
 def _weights_of(model: EmbeddedModel) -> Path:
@@ -133,16 +149,3 @@ def _is_config(name: str) -> bool:
     from sam2fast.config import shipped_configs
 
     return Path(name).is_file() or short_name(name) in shipped_configs()
-
-
-def _find_checkpoint(model: Published) -> Path:
-    found = catalog.find_local(model)
-    if found is not None:
-        return found
-    named = os.environ.get(FOLDER_VARIABLE)
-    first = f"{expanded(named)} (${FOLDER_VARIABLE})" if named else f"${FOLDER_VARIABLE} (not set)"
-    raise MissingCheckpointError(
-        f"no checkpoint {model.release.checkpoint} in {first}, {LOCAL_FOLDER.absolute()} or the caches; get it by "
-        f"'sam2fast download {simplest_name(model)}' or from {model.release.url} into one of these folders, or give a "
-        "file with --checkpoint FILE"
-    )

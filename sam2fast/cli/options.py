@@ -1,22 +1,55 @@
 """Options that several commands share."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from sam2fast.cli.user_errors import as_user_error
+from sam2fast.downloads.catalog import OFFLINE_VARIABLES
+
+OFFLINE = OFFLINE_VARIABLES[0]
 DTYPES = ("float32", "bfloat16", "float16")
 PATH = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+@contextmanager
+def _without_network() -> Iterator[None]:
+    """In the block nothing is downloaded, in this process or in those that it starts."""
+    before = os.environ.get(OFFLINE)
+    os.environ[OFFLINE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(OFFLINE)
+        os.environ.update({} if before is None else {OFFLINE: before})
+
+
+def _go_offline(ctx: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        ctx.with_resource(_without_network())
+
+
+offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_go_offline,
+    help=f"Download nothing, as with {OFFLINE}=1.",
+)
 _MODEL_OPTIONS = (
     click.option(
         "--model",
         metavar="NAME",
         help="mini: the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, "
-        "base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; or a YAML file. Left out, it "
-        "is the one that the weights of --checkpoint fit; without them tiny if its file is found, else mini.",
+        "base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; owner/name on the Hugging Face "
+        "hub; or a YAML file. Left out, it is the one that the weights of --checkpoint fit; without them tiny, or mini "
+        "with a warning where tiny can neither be found nor downloaded.",
     ),
     click.option(
         "--checkpoint",
@@ -24,15 +57,15 @@ _MODEL_OPTIONS = (
         type=PATH,
         help="Weights, .pt or .safetensors, as Meta or as Hugging Face transformers names them, or a folder with one "
         "such file. Left out, the official file is looked for in the folder "
-        "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads.",
+        "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads, and downloaded at first use.",
     ),
+    offline_option,
     click.option(
         "--device",
         default="auto",
         help="auto, cpu, cuda, cuda:1, mps. segment, masks, vos and evaluate-images also take several: "
         "cuda:0,cuda:1, or all.",
     ),
-    click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="For the computation."),
 )
 
 
@@ -54,14 +87,55 @@ class FormatsType(click.ParamType):
         return tuple(name for name in self.formats if name in asked)
 
 
+WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # as sam2fast.mask_formats.writers.WITH_POLYGONS
+
+
+def check_exports(formats: Sequence[str]) -> None:
+    """Checks, before any work, that the formats can be written here.
+
+    Raises:
+        UserError: OpenCV is not installed, and a format has polygons.
+    """
+    if any(name in WITH_POLYGONS for name in formats):
+        from sam2fast.mask_formats.polygons import import_opencv
+
+        with as_user_error(ImportError):
+            import_opencv()
+
+
+tolerance_option = click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    metavar="PIXELS",
+    default=1.0,
+    help="Largest distance of polygons from the masks' outlines, for --format yolo-seg, labelme and geojson.",
+)
 progress_option = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
 
 
-def model_options(command: Command) -> Command:
-    """Adds ``--model --checkpoint --device --dtype``."""
-    for option in reversed(_MODEL_OPTIONS):
+def model_options(command: Command, dtypes: Sequence[str] = DTYPES) -> Command:
+    """Adds ``--model --checkpoint --offline --device --dtype``."""
+    dtype = click.option("--dtype", type=click.Choice(dtypes), default="float32", help="For the computation.")
+    for option in (dtype, *reversed(_MODEL_OPTIONS)):
         command = option(command)
     return command
+
+
+class RareOption(click.Option):
+    """An option that few need: :class:`GroupedCommand` lists it at the end of ``--help``."""
+
+
+class GroupedCommand(click.Command):
+    """A command whose help has its rare options in a group of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options, then the rare ones."""
+        for title, is_rare in (("Options", False), ("Options for clusters", True)):
+            options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+            shown = (one.get_help_record(ctx) for one in options if isinstance(one, RareOption) == is_rare)
+            lines = [line for line in shown if line is not None]
+            with formatter.section(title):
+                formatter.write_dl(lines)
 
 
 def _checked_strategy(_ctx: click.Context, _parameter: click.Parameter, name: str) -> str:

@@ -14,6 +14,7 @@ from sam2fast.cli.command_files import remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, model_options
 from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType
+from sam2fast.cli.sources import InputSource, list_sources
 from sam2fast.cli.track_request import PointType, TrackBoxType, TrackPrompt, VideoSource, merge_prompts
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.images import SUFFIXES
@@ -114,35 +115,39 @@ def profile(
     prompts = [*points, *boxes]
     if objects is not None and prompts:
         raise click.UsageError("--objects gives the prompts; give it, or --point and --box")
-    images = [Path(text).suffix.lower() in SUFFIXES and not Path(text).is_dir() for text in inputs]
-    for text, is_image in zip(inputs, images, strict=True):
-        _check_input(text, is_image, prompts)
+    sources, problems = list_sources(inputs, lambda folder: [folder], "inputs")
+    images = [Path(one.file_name).suffix.lower() in SUFFIXES and not os.path.isdir(one.text) for one in sources]
+    for source, is_image in zip(sources, images, strict=True):
+        _check_input(source, is_image, prompts)
     json_path = None if json_file in (None, STDOUT) else Path(str(json_file))
-    _check_outputs(inputs, {"--trace": trace, CHART_OPTION: chart, "--json": json_path})
+    _check_outputs(sources, {"--trace": trace, CHART_OPTION: chart, "--json": json_path})
     choice = choose_model(model, checkpoint)
 
     from sam2fast.profiling.report import DEPTH, as_text, draw
 
     profiles = []
     models = _Models(choice, device, dtype)
-    for text, is_image in zip(inputs, images, strict=True):
+    for source, is_image in zip(sources, images, strict=True):
         usual = RUNS_OF_IMAGES if is_image else RUNS_OF_VIDEOS
         options = {"objects": objects or 1, "runs": runs or usual, "trace": trace}
-        found = models.image(text, prompts, options) if is_image else models.video(text, prompts, frames, options)
-        profiles.append({"input": text, **found.as_json()})
+        with source.file() as file:
+            text = str(file)
+            found = models.image(text, prompts, options) if is_image else models.video(text, prompts, frames, options)
+        profiles.append({"input": str(source), **found.as_json()})
         if json_file != STDOUT:
-            if len(inputs) > 1:
-                click.echo(f"\n{click.format_filename(text)}")
+            if len(sources) > 1:
+                click.echo(f"\n{source}")
             click.echo(as_text(found, depth or DEPTH))
         if chart is not None:
             with as_user_error(ImportError):
                 content = draw(found, chart.suffix.lower())
             write_atomically(chart, content)
-    document = json.dumps({"model": {"config": choice.config, "dtype": dtype}, "profiles": profiles}, indent=1) + "\n"
+    document = json.dumps({"model": {**choice.as_json(), "dtype": dtype}, "profiles": profiles}, indent=1) + "\n"
     if json_file == STDOUT:
         click.echo(document, nl=False)
     elif json_path is not None:
         write_atomically(json_path, document.encode())
+    problems.raise_if_any(len(sources) + len(problems.found))
 
 
 class _Models:
@@ -199,31 +204,31 @@ def _on_first_frame(prompt: Click | Box | TrackPrompt) -> TrackPrompt:
     return TrackPrompt(0, 1, box=prompt) if isinstance(prompt, Box) else prompt
 
 
-def _check_input(text: str, is_image: bool, prompts: Sequence[Any]) -> None:
+def _check_input(source: InputSource, is_image: bool, prompts: Sequence[Any]) -> None:
     if is_image:
-        if not Path(text).is_file():
-            raise UserError(f"no file {text!r}")
         if any(isinstance(prompt, TrackPrompt) for prompt in prompts):
-            raise click.UsageError(f"{text} is an image, and a prompt has a frame and an object; expected X,Y or a box")
+            raise click.UsageError(
+                f"{source} is an image, and a prompt has a frame and an object; expected X,Y or a box"
+            )
         if sum(isinstance(prompt, Box) for prompt in prompts) > 1:
-            raise click.UsageError(f"{text} is an image; give one --box")
+            raise click.UsageError(f"{source} is an image; give one --box")
         return
-    if VideoSource.parse(text).is_live:
-        raise click.UsageError(f"{text} can only be read once; give a file or a folder of images")
+    if VideoSource.of(source, is_streamed=False).is_live:
+        raise click.UsageError(f"{source} can only be read once; give a file or a folder of images")
     late = [p for p in prompts if isinstance(p, TrackPrompt) and p.frame != 0]
     if late:
         raise click.UsageError(f"{late[0]} is not on the first frame, where profiling begins; give frame 0")
 
 
-def _check_outputs(inputs: Sequence[str], files: dict[str, Path | None]) -> None:
+def _check_outputs(sources: Sequence[InputSource], files: dict[str, Path | None]) -> None:
     """Checks before any work: one input for a trace or chart, known file endings, existing folders."""
     endings = {"--trace": TRACES, CHART_OPTION: CHARTS, "--json": (".json",)}
-    taken = {os.path.realpath(text) for text in inputs}
+    taken = {os.path.realpath(source.text) for source in sources}
     for option, file in files.items():
         if file is None:
             continue
-        if option != "--json" and len(inputs) > 1:
-            raise click.UsageError(f"{option} takes one image or video, got {len(inputs)}")
+        if option != "--json" and len(sources) > 1:
+            raise click.UsageError(f"{option} takes one image or video, got {len(sources)}")
         if not file.name.lower().endswith(endings[option]):
             wanted = " or ".join(endings[option])
             after = "; give it after the inputs" if option == "--json" else ""

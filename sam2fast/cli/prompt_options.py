@@ -1,7 +1,6 @@
 """Prompts for images, and the option types that parse them."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +35,7 @@ class Box(NamedTuple):
 class Prompts:
     """The prompts for one object."""
 
-    clicks: Sequence[Click] = ()
+    clicks: tuple[Click, ...] = ()
     box: Box | None = None
     mask: Path | None = None
 
@@ -49,7 +48,7 @@ class Prompts:
         return len(self.clicks) == 1 and self.box is None and self.mask is None
 
     def outside(self, width: int, height: int) -> list[str]:
-        """Clicks and boxes that lie outside an image of this size, as text."""
+        """Clicks and boxes that lie outside an image of this size, as text. A box may reach beyond the edge."""
         found = [f"point {c.x:g},{c.y:g}" for c in self.clicks if not (0 <= c.x <= width and 0 <= c.y <= height)]
         if self.box is not None:
             x0, y0, x1, y1 = self.box

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from sam2fast.cli.options import removed_option
+from sam2fast.cli.options import RareOption, removed_option
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.device_list import device_list, names_several
 from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
@@ -20,12 +20,14 @@ INSTEAD_OF_SLURM = "use --ray auto inside a SLURM job, or an array of commands; 
 _OPTIONS = (
     click.option(
         "--ray",
+        cls=RareOption,
         metavar="ADDRESS",
         help="Spread the work with Ray: local starts one on this machine, auto finds the one this machine belongs to, "
         "HOST:PORT is a cluster's head. Paths must be the same on all machines.",
     ),
     click.option(
         "--workers",
+        cls=RareOption,
         type=click.IntRange(1),
         metavar="N",
         help="With --ray, the maximum of workers, each with its own model.  [default: one for each GPU, without GPUs "
@@ -33,6 +35,7 @@ _OPTIONS = (
     ),
     click.option(
         "--worker-cpus",
+        cls=RareOption,
         type=click.IntRange(1),
         metavar="N",
         default=1,

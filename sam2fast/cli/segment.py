@@ -1,18 +1,25 @@
-"""``sam2fast segment``: one object in each image."""
+"""``sam2fast segment``: objects in each image."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from sam2fast.cli.command_files import check_files, make_folder, output_files, remove_leftovers
-from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH, model_options, out_option
-from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType, Prompts
+from sam2fast.cli.box_files import read_boxes
+from sam2fast.cli.command_files import check_results, make_folder, output_files, remove_leftovers
+from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.object_prompts import (
+    ObjectBoxType,
+    ObjectMaskType,
+    ObjectPointType,
+    ObjectPrompt,
+    ObjectPrompts,
+    read_object_file,
+)
+from sam2fast.cli.options import PATH, GroupedCommand, model_options, out_option
 from sam2fast.cli.runner_options import (
     RayOptions,
     add_seconds,
@@ -20,25 +27,46 @@ from sam2fast.cli.runner_options import (
     resume_option,
     runner_options,
 )
-from sam2fast.cli.user_errors import as_user_error, print_note
+from sam2fast.cli.sources import images_in, list_sources
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.process import WorkerError
 
-if TYPE_CHECKING:
-    from sam2fast.cli.segmenter import MaskPrompt, Segmenter
 
-
-@click.command()
-@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.command(cls=GroupedCommand)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
-    "--point", "clicks", multiple=True, type=ClickType(), help="A click; LABEL 0 is not the object. Repeatable."
+    "--point",
+    "points",
+    multiple=True,
+    type=ObjectPointType(),
+    help="A click; LABEL 0 is not the object. NAME begins with a letter. Repeatable.",
 )
-@click.option("--box", "boxes", multiple=True, type=BoxType(), help="A box around the object.")
+@click.option("--box", "boxes", multiple=True, type=ObjectBoxType(), help="A box around an object. Repeatable.")
 @click.option(
     "--mask",
+    "masks",
+    multiple=True,
+    type=ObjectMaskType(),
+    help="A rough mask: an image of any size, bright where the object is. Without --box its bounds "
+    "are the box, since a mask alone has little effect. Repeatable.",
+)
+@click.option(
+    "--prompts",
+    "prompt_files",
+    multiple=True,
     type=PATH,
     metavar="FILE",
-    help="A rough mask: an image of any size, bright where the object is. Without --box its bounds "
-    "are the box, since a mask alone has little effect.",
+    help='Prompts as JSON: {"prompts": [{"object": "cup", "points": [[X, Y]], "labels": [1], '
+    '"box": [X0, Y0, X1, Y1], "mask": "cup.png", "image": "only_this.jpg"}]}. Repeatable.',
+)
+@click.option(
+    "--boxes-from",
+    "box_files",
+    multiple=True,
+    type=PATH,
+    metavar="PATH",
+    help="Boxes of a detector: a .json file in COCO's format, a folder of YOLO's .txt files named as the images, or "
+    "one such file for all images. Repeatable.",
 )
 @model_options
 @runner_options
@@ -46,10 +74,12 @@ if TYPE_CHECKING:
 @out_option("out")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 def segment(
-    images: Sequence[Path],
-    clicks: Sequence[Click],
-    boxes: Sequence[Box],
-    mask: Path | None,
+    images: Sequence[str],
+    points: Sequence[ObjectPrompt],
+    boxes: Sequence[ObjectPrompt],
+    masks: Sequence[ObjectPrompt],
+    prompt_files: Sequence[Path],
+    box_files: Sequence[Path],
     model: str | None,
     checkpoint: Path | None,
     device: str,
@@ -59,124 +89,67 @@ def segment(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Find one object in each IMAGE by points, a box or a mask.
+    """Find objects in each IMAGE by points, boxes or masks: one object, or several with names.
 
-    Coordinates are pixels of the image as it is displayed, and apply to every image. A single point is ambiguous:
-    the best-scored of three masks is taken. Writes STEM_mask.png, STEM_overlay.png and STEM.json to
-    the output folder. Stops at the first image that fails.
+    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', an address (https://...), or - for stdin. Coordinates
+    are pixels of the image as it is displayed, and apply to every image. A single point is ambiguous: the best-scored
+    of three masks is taken.
+
+    \b
+    Writes to the output folder
+      STEM_mask.png       the mask of the object; of several STEM_NAME_mask.png
+      STEM_overlay.png    the masks in colour on the image
+      STEM.json           score, box, area and run lengths
+
+    An image that fails, or that a prompt lies outside of, is skipped and listed at the end; then the exit code is 1.
     """
-    if len(boxes) > 1:
-        raise click.UsageError("give one --box: one object is segmented per run")
-    prompts = Prompts(clicks, boxes[0] if boxes else None, mask)
-    if not prompts:
-        raise click.UsageError("say what to segment, with --point, --box or --mask")
-    check_files(images, mask, out)
+    files = [*map(read_object_file, prompt_files), *map(read_boxes, box_files)]
+    asked = ObjectPrompts([*points, *boxes, *masks, *chain.from_iterable(files)])
+    asked.check_masks()
+    sources, problems = list_sources(images, partial(images_in, out=out), "images")
+    total = len(sources) + len(problems.found)
+    objects = {image: asked.of(image) for image in sources}
+    check_results(
+        sources,
+        lambda image: output_files(out, image.stem, [one.name for one in objects[image]]).values(),
+        sorted(asked.masks),
+    )
     choice = choose_model(model, checkpoint)
-    make_folder(out)
-    files = (file for image in images for file in output_files(out, image.stem).values())
-    remove_leftovers(files, bool(ray_options))
 
     from sam2fast.cli.results import print_results
+    from sam2fast.cli.segment_run import BuildSegmenter, Record, SegmentJob, SegmentRun
 
-    run, spent = SegmentRun(prompts, out), dict[str, float]()
-    before = run.read_previous(choice, dtype, images) if resume else {}
-    left = [image for image in images if image not in before]
+    make_folder(out)
+    jobs = [SegmentJob(image, found) for image, found in objects.items() if found]
+    for image in (image for image, found in objects.items() if not found):
+        print_note(f"no prompts for {image}")
+    remove_leftovers((file for job in jobs for file in job.files(out)), bool(ray_options))
+    run, spent = SegmentRun(out), dict[str, float]()
+    done: dict[str, list[Record]] = {}
     if resume:
-        print_note(f"{len(before)} of {len(images)} images were done before")
-    done = dict(before)
+        found = {str(job.image): run.read_previous(job, choice, dtype) for job in jobs}
+        done = {image: records for image, records in found.items() if records is not None}
+        print_note(f"{len(done)} of {len(jobs)} images were done before")
+    left = [job for job in jobs if str(job.image) not in done]
     if left:
         runner = choose_runner(ray_options, device, len(left), "images").runner
-        build = partial(_build, mask, choice, dtype)
+        build = BuildSegmenter(choice, dtype, sorted(asked.masks))
         with as_user_error(WorkerError):
             for result in runner(run, left, build, ordered=True):
-                done[result.job], notes, seconds = result.unwrap()
-                for note in notes:
-                    print_note(note)
+                if result.error is not None and result.failure is None:  # the job's workers were lost
+                    problems.add(result.job.image, result.error)
+                    continue
+                found_records, seconds = result.unwrap()
                 add_seconds(spent, seconds)
-    records = {str(image): done[image] for image in images}
-    if as_json:
+                if isinstance(found_records, UserError):
+                    problems.add(result.job.image, found_records.message)
+                else:
+                    done[str(result.job.image)] = found_records
+    records = [record for job in jobs for record in done.get(str(job.image), ())]
+    if as_json and records:
         rounded = {stage: round(value, 4) for stage, value in spent.items()}
-        click.echo(json.dumps({"results": list(records.values()), "seconds": rounded}, indent=2))
-    else:
-        print_results(records, spent, out)
-
-
-class SegmentedFile(NamedTuple):
-    """The result of one image."""
-
-    record: dict[str, Any]  # the content of its JSON file
-    notes: list[str]  # about prompts outside the image
-    seconds: dict[str, float]  # of every stage
-
-
-@dataclass(frozen=True)
-class SegmentRun:
-    """Segments images by the same prompts, and writes the results to a folder."""
-
-    prompts: Prompts
-    out: Path
-
-    def read_previous(self, choice: ModelChoice, dtype: str, images: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-        """The records of images that already have all results, by the same model and prompts."""
-        found = {}
-        for image in images:
-            files = output_files(self.out, image.stem)
-            if all(file.is_file() for file in files.values()):
-                record = _record(files["json"])
-                if record is not None and self._matches_request(record, image, choice, dtype):
-                    found[image] = record
-        return found
-
-    def _matches_request(self, record: dict[str, Any], image: Path, choice: ModelChoice, dtype: str) -> bool:
-        asked, prompts, model = self.prompts.as_json(), record.get("prompts"), record.get("model")
-        if not isinstance(prompts, dict) or not isinstance(model, dict):
-            return False
-        if self.prompts.mask is not None and self.prompts.box is None:
-            prompts = {**prompts, "box": None}  # derived from the mask, different for each image
-        made_by = {**choice.as_json(), "dtype": dtype}
-        is_same_model = {name: model.get(name) for name in made_by} == made_by
-        return record.get("image") == str(image) and prompts == asked and is_same_model
-
-    def __call__(self, predictor: "tuple[Segmenter, MaskPrompt | None]", image: Path) -> "SegmentedFile":
-        """Segments one image, and writes its files."""
-        segmenter, mask_prompt = predictor
-        record, notes = segment_image(segmenter, self.prompts, mask_prompt, image, self.out, image.stem)
-        return SegmentedFile(record, notes, segmenter.take_seconds())
-
-
-def segment_image(
-    segmenter: "Segmenter", prompts: Prompts, mask_prompt: "MaskPrompt | None", image: Path, out: Path, stem: str
-) -> tuple[dict[str, Any], list[str]]:
-    """Writes the result for one image as ``stem*``; returns its record, and notes about prompts outside the image.
-
-    Raises:
-        UserError: the image cannot be read or segmented, or a file cannot be written.
-    """
-    from sam2fast.cli.results import write_result
-
-    pixels = segmenter.read(image)
-    height, width = pixels.shape[:2]
-    if mask_prompt is not None and prompts.box is None:
-        prompts = replace(prompts, box=mask_prompt.bounds.scaled(width, height))
-    notes = [f"{prompt} lies outside {image} ({width}x{height})" for prompt in prompts.outside(width, height)]
-    segmenter.encode(pixels)
-    prediction = segmenter.predict(prompts, mask_prompt)
-    with segmenter.stage("write"):
-        return write_result(out, stem, image, pixels, prompts, prediction, segmenter.description), notes
-
-
-def _build(mask: Path | None, choice: ModelChoice, dtype: str, device: str) -> "tuple[Segmenter, MaskPrompt | None]":
-    """Loads the model and the mask prompt in the process that calls it."""
-    from sam2fast.cli.segmenter import Segmenter
-
-    segmenter = Segmenter(choice, device, dtype)
-    return segmenter, None if mask is None else segmenter.read_mask(mask)
-
-
-def _record(path: Path) -> dict[str, Any] | None:
-    """The record in a JSON file; None if it has none."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
+        failed = [{"image": image, "error": why} for image, why in problems.found]
+        click.echo(json.dumps({"results": records, "failed": failed, "seconds": rounded}, indent=2))
+    elif records:
+        print_results({f"{r['image']} {r.get('object', '')}".rstrip(): r for r in records}, spent, out)
+    problems.raise_if_any(total)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompt_options import Box, Prompts
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, to_pixels
@@ -83,14 +84,17 @@ class Segmenter:
         spent, self.seconds = self.seconds, {}
         return spent
 
-    def read(self, path: Path) -> np.ndarray:
-        """The pixels ``(H, W, 3)`` of a file, upright; uint8, or fp32 in [0, 1].
+    def read(self, image: InputSource) -> np.ndarray:
+        """The pixels ``(H, W, 3)`` of an image, upright; uint8, or fp32 in [0, 1].
 
         Raises:
             UserError: the image cannot be read.
         """
-        with self.stage("read image"):
-            return _read(path)
+        with self.stage("read image"), image.file() as file:
+            try:
+                return _read(file)
+            except UserError as error:
+                raise UserError(error.message.replace(str(file), str(image))) from error
 
     def read_mask(self, path: Path) -> MaskPrompt:
         """An image of a mask, of any size, as a prompt. Raises as :func:`read_foreground`."""

@@ -10,7 +10,7 @@ import click
 
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH, strategy_option
+from sam2fast.cli.options import PATH, offline_option, strategy_option
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.demo.server.settings import ServerSettings, hostname_of, parse_origin
 from sam2fast.downloads.catalog import own_cache
@@ -50,8 +50,7 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--model",
     metavar="NAME",
-    help="mini (the default): the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, "
-    "small, base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; or a YAML file.",
+    help="As of the other commands; mini and nano, the models in the package, need no download.",
 )
 @click.option(
     "--checkpoint",
@@ -59,6 +58,7 @@ class FiniteRange(click.FloatRange):
     type=PATH,
     help="Weights.  [default: the official file, found as by the other commands]",
 )
+@offline_option
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @strategy_option
 @click.option(
@@ -98,9 +98,9 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--fps",
     type=click.Choice(["24", "source"]),
-    default="24",
+    default="source",
     callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
-    help="Frames per second of uploads: 24 as in the original, or their own, up to 30.",
+    help="Frames per second of uploads: their own, up to 60, or 24 as in the original.",
 )
 @click.option(
     "--allow-origin",
@@ -133,13 +133,17 @@ def serve(
     with examples, containers, and what to consider when others can reach the server.
     """
     _check_installed()
-    named = model or ("mini" if checkpoint is None else None)
-    choice = choose_model(named, checkpoint)
+    if strategy == "sam2long":
+        raise click.UsageError(
+            "--strategy sam2long decides about masks when a pass ends, and the demo shows each frame when it is "
+            "tracked; give another strategy"
+        )
+    choice = choose_model(model, checkpoint)
     folder = own_cache() / "demo" if data is None else data
     check_folder(folder, "data folder")
     origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))
 
-    model = named or Path(choice.config).stem
+    model = model or Path(choice.config).stem
     run(
         ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), **settings),
         choice,

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.command_files import list_images, open_output
+from sam2fast.cli.command_files import open_output
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, PATH, out_option
+from sam2fast.cli.sources import images_in
 from sam2fast.cli.user_errors import UserError, as_user_error
 
 # The options of the clips; a resumed run must have the same.
@@ -78,7 +79,7 @@ def synthesize(
             raise UserError(f"no media folder {str(folder)!r}")
     if images is not None and not images.is_dir():
         raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
-    photographs = [] if images is None else list_images([images], out)
+    photographs = [] if images is None else images_in(images, out)
     choice = None if teacher is None else choose_model(model, teacher)
     open_output(out, RECORD, record, resume)
 

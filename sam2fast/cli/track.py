@@ -1,14 +1,27 @@
 """``sam2fast track``: objects through a video."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sam2fast.cli.command_files import EXPORT_FILES, check_results
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, FormatsType, model_options, out_option, progress_option, strategy_option
+from sam2fast.cli.options import (
+    PATH,
+    FormatsType,
+    check_exports,
+    model_options,
+    out_option,
+    progress_option,
+    strategy_option,
+    tolerance_option,
+)
 from sam2fast.cli.runner_options import names_several
+from sam2fast.cli.sources import InputSource, list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import (
     MaskType,
@@ -23,13 +36,14 @@ from sam2fast.cli.track_request import (
 from sam2fast.cli.user_errors import UserError
 from sam2fast.tracking.approximations import Approximations
 
-FORMATS = ("json", "png", "overlay", "coco")
+FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES)
+WITH_IMAGES = ("yolo", "yolo-seg", "labelme")  # as sam2fast.mask_formats.writers.WITH_IMAGES
 DEFAULT_FORMATS = ("json", "overlay")
 MAX_PALETTE_OBJECTS = 255
 
 
 @click.command()
-@click.argument("video")
+@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
 @click.option(
     "--point",
     "points",
@@ -73,8 +87,9 @@ MAX_PALETTE_OBJECTS = 255
     metavar=",".join(FORMATS),
     default=DEFAULT_FORMATS,
     show_default=",".join(DEFAULT_FORMATS),
-    help="What to write, separated by commas; masks.jsonl is always written.",
+    help="What to write, separated by commas; masks.jsonl is always written. docs/formats.md has all of them.",
 )
+@tolerance_option
 @click.option(
     "--approximate",
     "approximations",
@@ -92,7 +107,7 @@ MAX_PALETTE_OBJECTS = 255
 @click.pass_context
 def track(
     ctx: click.Context,
-    video: str,
+    videos: Sequence[str],
     points: Sequence[TrackPrompt],
     boxes: Sequence[TrackPrompt],
     masks: Sequence[TrackPrompt],
@@ -105,19 +120,21 @@ def track(
     out: Path,
     **options: Any,
 ) -> None:
-    """Track objects through a VIDEO, from clicks, boxes and masks on any of its frames.
+    """Track objects through each VIDEO, from clicks, boxes and masks on any of its frames.
 
-    VIDEO is a file, a folder of images, and with --stream also a URL or camera:0. Frames count from 0, coordinates
-    are pixels of the video. All points and the box of an object on one frame are one prompt. Tracking begins with
-    the first prompted frame.
+    VIDEO is a file, a folder of images or of videos, a pattern such as 'clips/*.mp4', an address (https://...), - for
+    stdin, and with --stream also camera:0 and other addresses. Frames count from 0, coordinates are pixels of the
+    video. All points and the box of an object on one frame are one prompt. Tracking begins with the first prompted
+    frame. The prompts are those of every VIDEO. Videos that fail are listed at the end; then the exit code is 1.
 
     \b
-    Writes to the output folder
+    Writes to the output folder, or of several videos to folders of their names in it
       masks.jsonl  a line of JSON for each frame: run lengths, areas, boxes and scores of all objects
       track.json   the request and the progress of the run
       overlay.mp4  the masks in colour on the video
       masks/       with --format png: palette images, 1 for the first object, 2 for the second, ...
       masks.json   with --format coco: all masks in COCO's format for videos
+      FORMAT/      with --format yolo, yolo-seg, labelme, npz, geojson: a file for each frame
 
     Ctrl-C keeps all results. The same command again continues there, and writes missing formats.
     """
@@ -126,16 +143,45 @@ def track(
             f"--device {device} for one video was removed in sam2fast 0.2; give one device. Several videos are spread "
             "over devices by `sam2fast vos` and sam2fast.deploy.parallel.track_videos"
         )
-    source = VideoSource.parse(video)
     parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
-    request = TrackRequest(source, merge_prompts(parts, each_shows_object=not options["stream"]), **options)
-    _check(request)
-    source.check_out(out)
+    prompts = merge_prompts(parts, each_shows_object=not options["stream"])
+    sources, problems = list_sources(videos, videos_in, "videos")
+    total = len(sources) + len(problems.found)
+    folders = {source: out / source.stem if total > 1 else out for source in sources}
+    requests = {}
+    for source in sources:
+        video = VideoSource.of(source, options["stream"])
+        requests[source] = request = TrackRequest(video, prompts, **options)
+        _check(request)
+        video.check_out(folders[source])
+    check_results(sources, lambda source: [folders[source]])
     choice = choose_model(model, checkpoint)
     with report_interrupt(ctx):
-        from sam2fast.cli.track_run import run
+        from sam2fast.cli.track_run import load_predictor, run
 
-        ctx.exit(run(request, choice, device, dtype, out, overwrite))
+        load = functools.partial(load_predictor, choice, device, dtype)
+        again = load if total == 1 else functools.cache(load)
+        for source, request in requests.items():
+            track_it = functools.partial(run, choice=choice, load=again, out=folders[source], overwrite=overwrite)
+            try:
+                code = _run_on_copy(source, request, track_it)
+            except UserError as error:
+                problems.add(source, error.message)
+            else:
+                if code:
+                    ctx.exit(code)
+    problems.raise_if_any(total)
+
+
+def _run_on_copy(source: InputSource, request: TrackRequest, run: Callable[[TrackRequest], int]) -> int:
+    """Runs a request, of an address or stdin on its local copy."""
+    if request.source.label is None:
+        return run(request)
+    with source.file() as file:
+        try:
+            return run(replace(request, source=request.source._replace(text=str(file))))
+        except UserError as error:
+            raise UserError(error.message.replace(str(file), str(source))) from error
 
 
 def _approximations(names: Sequence[str]) -> Approximations:
@@ -165,6 +211,13 @@ def _check(request: TrackRequest) -> None:
             f"{len(request.objects)} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; "
             "leave out --format png"
         )
+    images = [name for name in WITH_IMAGES if name in request.formats]
+    if request.source.is_live and images:
+        raise click.UsageError(
+            f"--format {images[0]} reads the video's frames again, and {request.source.name} can only be read once; "
+            "leave it out"
+        )
+    check_exports(request.formats)
     for prompt in request.prompts:
         if prompt.mask is not None and not prompt.mask.is_file():
             raise UserError(f"{prompt}: no file {str(prompt.mask)!r}")

@@ -16,20 +16,21 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from sam2fast.cli.command_files import make_folder, write_atomically
+from sam2fast.cli.command_files import EXPORT_FILES, make_folder, write_atomically
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, TrackRequest
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.atomic import annotate_oserror, atomic_path
+from sam2fast.io.overlay import Area
 from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 from sam2fast.video_results import colour_of, to_coco_video
-from sam2fast.video_results.drawing import Area, draw_id, tint
+from sam2fast.video_results.drawing import draw_id, tint
 from sam2fast.video_results.overlaps import boxes_of, visible_parts
 from sam2fast.video_results.record import RecordIndex
 
@@ -38,7 +39,8 @@ BACKWARD = "backward.safetensors"
 STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
 # The names of this command's files, and the hidden partial files of killed runs.
 PART = r"(?(1)\.[\d.]+(part|tmp))"  # after a name that begins with a dot
-OURS = re.compile(rf"(\.)?(track\.json|masks\.jsonl|overlay\.mp4|masks\.json|{STATES.pattern}){PART}")
+NAMES = "|".join(["track.json", "masks.jsonl", "overlay.mp4", "masks.json", *EXPORT_FILES]).replace(".", r"\.")
+OURS = re.compile(rf"(\.)?({NAMES}|{STATES.pattern}){PART}")
 OUR_PNG = re.compile(rf"(\.)?\d{{5,}}\.png{PART}")
 CHANGE = "give another --out folder, or --overwrite it"
 CRF = 20  # x264's quality

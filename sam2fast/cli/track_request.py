@@ -1,71 +1,60 @@
 """The request of ``sam2fast track``: the video, the prompts, and the frames to track."""
 
 import hashlib
-import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import click
 
 from sam2fast.cli.command_files import digest_of_ends
-from sam2fast.cli.prompt_options import (
-    FOREGROUND,
-    Box,
-    Click,
-    ClickType,
-    Prompts,
-    PromptType,
-    Reason,
-    read_label,
-    read_numbers,
-)
+from sam2fast.cli.prompt_files import ObjectId, object_id, read_box, read_entries
+from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, ClickType, Prompts, PromptType, Reason
+from sam2fast.cli.sources import CAMERA, InputSource, is_address, without_password
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.tracking.approximations import Approximations
 
-ObjectId: TypeAlias = int | str
-
-KEYS = ("frame", "object", "points", "labels", "box", "mask")
-CAMERA = "camera:"
 PROBE_SIZE = 32  # resolution of frames for the model when only their original pixels or size are needed
 
 
 class VideoSource(NamedTuple):
-    """The VIDEO argument: a file, a folder of images, a URL or a camera."""
+    """A video: a file, a folder of images, a URL or a camera.
+
+    ``label`` is the name of a video that is copied to a local file first: an address, or ``-``.
+    """
 
     text: str
     camera: int | None = None
+    label: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "VideoSource":
-        """Reads ``camera:0``, a URL or a path.
+    def of(cls, source: InputSource, is_streamed: bool) -> "VideoSource":
+        """The video of an input. Without a stream, addresses of files are copied first.
 
         Raises:
-            UserError: there is no such file or folder.
             click.UsageError: a camera without a number.
         """
+        text = source.text
+        if source.content is not None or (text.startswith(("http://", "https://")) and not is_streamed):
+            return cls(text, label=str(source))
         if text.startswith(CAMERA):
             number = text.removeprefix(CAMERA)
             if not number.isdecimal():
                 raise click.UsageError(f"{text!r} names no camera; expected a number, such as {CAMERA}0")
             return cls(text, int(number))
-        source = cls(text)
-        if not source.is_live and not Path(text).exists():
-            raise UserError(f"no video file or folder of frames {text!r}")
-        return source
+        return cls(text)
 
     @property
     def is_live(self) -> bool:
         """Whether it is a camera or a URL, which cannot be read again from the beginning."""
-        return self.camera is not None or "://" in self.text
+        return self.label is None and is_address(self.text)
 
     @property
     def name(self) -> str:
         """The text without the user and password of a URL."""
-        return re.sub(r"://[^/@]*@", "://", self.text) if self.is_live else self.text
+        return self.label or without_password(self.text)
 
     @property
     def to_open(self) -> int | str:
@@ -166,7 +155,7 @@ class TrackBoxType(_TrackPromptType):
     name, example = "FRAME,OBJ,X0,Y0,X1,Y1", "0,1,425,600,700,875"
 
     def _prompt(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
-        return TrackPrompt(frame, obj, box=_box(rest.split(",")))
+        return TrackPrompt(frame, obj, box=read_box(rest.split(",")))
 
 
 class MaskType(_TrackPromptType):
@@ -180,66 +169,17 @@ class MaskType(_TrackPromptType):
         return TrackPrompt(frame, obj, mask=Path(rest))
 
 
-def object_id(value: Any) -> ObjectId:
-    """An integer, also if it is written as text; other text is a name. Raises ValueError for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
-        return int(value)
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise Reason(f"the object is {value!r}; expected an integer or a name")
-
-
 def read_prompt_file(path: Path) -> list[TrackPrompt]:
     """The prompts of a JSON file, in the form that docs/video.md describes. Mask paths are relative to its folder.
 
     Raises:
         UserError: the file cannot be read, or an entry is invalid; the message names the entry and the reason.
     """
-    try:
-        with as_user_error(OSError):
-            content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    entries = content.get("prompts") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or set(content) != {"prompts"}:
-        raise UserError(f'{path} is not {{"prompts": [...]}}')
-    prompts = []
-    for number, entry in enumerate(entries, 1):
-        try:
-            prompts.append(_entry(entry, path.parent))
-        except ValueError as error:
-            raise UserError(f"{path}, prompt {number}: {error}") from error
-    return prompts
+    return read_entries(path, ("frame", "object"), (), _entry)
 
 
-def _entry(entry: Any, folder: Path) -> TrackPrompt:
-    if not isinstance(entry, Mapping):
-        raise Reason(f"expected an object with {', '.join(KEYS)}, got {entry!r}")
-    unknown = sorted(set(entry) - set(KEYS))
-    if unknown:
-        raise Reason(f"there is no key {unknown[0]!r}; the keys are {', '.join(KEYS)}")
-    if "frame" not in entry or "object" not in entry:
-        raise Reason("frame or object is missing")
-    points, labels = entry.get("points") or [], entry.get("labels")
-    if not isinstance(points, list) or not (labels is None or isinstance(labels, list)):
-        raise Reason("points and labels must be lists")
-    labels = [FOREGROUND] * len(points) if labels is None else labels
-    if len(labels) != len(points):
-        raise Reason(f"{len(labels)} labels for {len(points)} points")
-    places = [read_numbers(point, (2,), "a point") for point in points]
-    clicks = tuple(Click(x, y, read_label(label)) for (x, y), label in zip(places, labels, strict=True))
-    box, mask = entry.get("box"), entry.get("mask")
-    if mask is not None and not isinstance(mask, str):
-        raise Reason(f"the mask is {mask!r}; expected the path of an image")
-    return TrackPrompt(
-        _frame(entry["frame"]),
-        object_id(entry["object"]),
-        clicks,
-        None if box is None else _box(box),
-        None if mask is None else folder / mask,
-    )
+def _entry(entry: Mapping[str, Any], prompts: Prompts) -> TrackPrompt:
+    return TrackPrompt(_frame(entry["frame"]), object_id(entry["object"]), prompts.clicks, prompts.box, prompts.mask)
 
 
 def merge_prompts(parts: Iterable[TrackPrompt], each_shows_object: bool) -> list[TrackPrompt]:
@@ -302,13 +242,9 @@ def check_against_video(
             raise UserError(
                 f"{prompt} is outside of the frames to be tracked, {start} to {'...' if end is None else end}"
             )
-        for x, y, _ in prompt.clicks:
-            if not (0 <= x <= width and 0 <= y <= height):
-                raise UserError(f"{prompt}: the point {x:g},{y:g} is outside of the image, {width}x{height}")
-        if prompt.box is not None:
-            x0, y0, x1, y1 = prompt.box
-            if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-                raise UserError(f"{prompt}: the box {x0:g},{y0:g},{x1:g},{y1:g} leaves the image, {width}x{height}")
+        outside = Prompts(prompt.clicks, prompt.box).outside(width, height)
+        if outside:
+            raise UserError(f"{prompt}: the {outside[0]} lies outside the video ({width}x{height})")
         if prompt in masks and masks[prompt].shape != (height, width):
             rows, columns = masks[prompt].shape
             raise UserError(
@@ -322,13 +258,6 @@ def _frame(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise Reason(f"the frame is {value!r}; expected a number from 0")
-
-
-def _box(values: Any) -> Box:
-    box = Box(*read_numbers(values, (4,), "the box"))
-    if box.x1 <= box.x0 or box.y1 <= box.y0:
-        raise Reason("the box has no area; expected X0 < X1 and Y0 < Y1")
-    return box
 
 
 @dataclass(frozen=True)
@@ -347,6 +276,7 @@ class TrackRequest:
     progress: bool
     approximations: Approximations
     strategy: str = "sam2"
+    tolerance: float = 1.0  # of polygons, pixels
 
     @property
     def last(self) -> int | None:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +22,7 @@ from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_signals, print_message
+from sam2fast.cli.track_exports import write_exports
 from sam2fast.cli.track_folder import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
 from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
 from sam2fast.cli.user_errors import UserError, as_user_error
@@ -233,8 +234,17 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
         return predictor, {**choice.fingerprint(), "device": str(predictor.device), "dtype": dtype}
 
 
-def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out: Path, overwrite: bool) -> int:
+def run(
+    request: TrackRequest,
+    choice: ModelChoice,
+    load: Callable[[], tuple[SAM2VideoPredictor, dict[str, Any]]],
+    out: Path,
+    overwrite: bool,
+) -> int:
     """Tracks the remaining frames, writes missing files, and returns the exit code.
+
+    Args:
+        load: returns the model and its fingerprint, as :func:`load_predictor`.
 
     Raises:
         UserError: the input is invalid, and nothing was written; or a file cannot be written, a frame cannot be read,
@@ -245,7 +255,8 @@ def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out
     if not source.is_live:
         check_against_video(request.prompts, masks, *source.probe(), request.start, request.end)
     begun = time.monotonic()
-    predictor, model = load_predictor(choice, device, dtype)
+    predictor, fingerprint = load()
+    model = dict(fingerprint)
     with as_user_error(ValueError):
         predictor.approximations = request.approximations
         predictor.strategy = strategy_of(request.strategy)
@@ -267,6 +278,7 @@ def run(request: TrackRequest, choice: ModelChoice, device: str, dtype: str, out
     if folder.complete:
         folder.sort()
     derive_outputs(folder, request)
+    write_exports(folder, request)
     rate = f", {outcome.frames / outcome.seconds:.1f} frames/s" if outcome.frames else ""
     stages = (("load model", loaded - begun), ("track", outcome.seconds), ("write", time.monotonic() - tracked))
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in stages)
@@ -304,7 +316,7 @@ def _track(
         height, width = passes.size
         folder.note(
             source=request.source.name,
-            model={"config": choice.config, "checkpoint": str(choice.checkpoint)},
+            model=choice.as_json(),
             size={"width": width, "height": height},
             frames=passes.video_frames,
             objects=request.objects,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from sam2fast.cli.options import GroupedCommand, RareOption
 from sam2fast.cli.train_run import TrainingRun
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.utils.reproducibility import is_deterministic
@@ -27,7 +28,7 @@ class Launch(NamedTuple):
     cpus_per_task: int = 10
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option(
     "-c", "--config", required=True, help="A shipped configuration, such as nano/sam2fast_nano_train, or a file."
 )
@@ -51,12 +52,14 @@ class Launch(NamedTuple):
 )
 @click.option(
     "--num-nodes",
+    cls=RareOption,
     type=click.IntRange(1),
     default=1,
     help="Machines. Without --use-cluster the same command, with --rendezvous, is run on each of them.",
 )
 @click.option(
     "--rendezvous",
+    cls=RareOption,
     metavar="HOST:PORT",
     help="Without --use-cluster: one of the machines, and a free port of it.",
 )
@@ -68,19 +71,26 @@ class Launch(NamedTuple):
 )
 @click.option(
     "--use-cluster",
+    cls=RareOption,
     type=click.Choice(["0", "1", "local"]),
     default="0",
     show_default=False,
     help="1 submits the run to SLURM and returns; it is requeued when it is preempted or times out. local does the "
     "same with processes of this machine.",
 )
-@click.option("--partition", metavar="NAME", help="Of the cluster.")
-@click.option("--account", metavar="NAME", help="Of the cluster.")
-@click.option("--qos", metavar="NAME", help="Of the cluster.")
+@click.option("--partition", cls=RareOption, metavar="NAME", help="Of the cluster.")
+@click.option("--account", cls=RareOption, metavar="NAME", help="Of the cluster.")
+@click.option("--qos", cls=RareOption, metavar="NAME", help="Of the cluster.")
 @click.option(
-    "--timeout-hours", type=click.FloatRange(0, min_open=True), default=24.0, help="Time limit of a job on the cluster."
+    "--timeout-hours",
+    cls=RareOption,
+    type=click.FloatRange(0, min_open=True),
+    default=24.0,
+    help="Time limit of a job on the cluster.",
 )
-@click.option("--cpus-per-task", type=click.IntRange(1), default=10, help="CPUs of each process on the cluster.")
+@click.option(
+    "--cpus-per-task", cls=RareOption, type=click.IntRange(1), default=10, help="CPUs of each process on the cluster."
+)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train(
     config: str,

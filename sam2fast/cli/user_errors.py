@@ -3,9 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -52,6 +51,13 @@ def print_note(text: str) -> None:
     click.echo(f"sam2fast: note: {text}", err=True)
 
 
+def print_banner(lines: Sequence[str]) -> None:
+    """Prints lines that nobody should overlook to stderr, between rows of exclamation marks."""
+    rule = "!" * (max(map(len, lines)) + 4)
+    for line in (rule, *(f"! {line}" for line in lines), rule):
+        click.echo(line, err=True)
+
+
 MAX_REPORTED = 50  # lines of the final report
 
 
@@ -60,16 +66,19 @@ class ErrorReport:
 
     Args:
         unit: what is counted, such as ``videos``.
+        is_single: there is one input: its failure is that of the command, and printed once.
     """
 
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
+    def __init__(self, unit: str, is_single: bool = False) -> None:
+        self._unit, self._is_single = unit, is_single
         self.found: list[tuple[str, str]] = []
 
-    def add(self, subject: str | Path, why: str) -> None:
+    def add(self, subject: object, why: str) -> None:
         """Adds a failure, and prints it to stderr above any progress bar."""
         line = " ".join(why.split())
         self.found.append((str(subject), line))
+        if self._is_single:
+            return
         with tqdm.external_write_mode(file=sys.stderr):
             click.echo(f"sam2fast: {_format_subject(str(subject), line)}", err=True)
 
@@ -84,6 +93,8 @@ class ErrorReport:
         """
         if not self.found:
             return
+        if self._is_single:
+            raise UserError(_format_subject(*self.found[0]))
         click.echo(f"sam2fast: failed or incomplete: {len(self.found)} of {count} {self._unit}:", err=True)
         for subject, line in self.found[:MAX_REPORTED]:
             click.echo(f"  {_format_subject(subject, line)}", err=True)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import click
 
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, model_options, progress_option, strategy_option
+from sam2fast.cli.options import PATH, GroupedCommand, model_options, progress_option, strategy_option
 from sam2fast.cli.runner_options import RayOptions, runner_options
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.evaluation.vos.inference import VosSettings
@@ -16,7 +16,7 @@ T = TypeVar("T")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option(
     "--videos",
     "--base_video_dir",

@@ -13,7 +13,7 @@ from torch import Tensor
 from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object, official_session
 from sam2fast.compat.official_flow import OfficialFlow
 from sam2fast.kernels.mask_ops import upsample_masks
-from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
+from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking.eager_runner import fill_holes
@@ -72,7 +72,8 @@ class PrivateApi(TrackingModel):
         own, cls, originals = vars(self), type(self), self._originals  # for speed: this is asked on every frame
         if not isinstance(self.memory_encoder, MemoryEncoder):
             return "memory_encoder"
-        if not (isinstance(self.image_encoder, ImageEncoder) and isinstance(self.image_encoder.neck, FpnNeck)):
+        encoder = self.image_encoder
+        if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, FpnNeck | ViTDetNeck)):
             return "image_encoder"  # its position encodings are among its results
         return next((n for n in OF_THE_FLOW if n in own or getattr(cls, n) is not originals[n]), None)
 
@@ -119,7 +120,7 @@ class PrivateApi(TrackingModel):
         if name is not None:
             raise TypeError(
                 f"{type(self).__name__}.{name} is overridden, which streams do not call: track the frames so far by "
-                "init_state() and propagate_in_video(), or set memory_selection and mask_selection (docs/research.md)"
+                "init_state() and propagate_in_video(), or write a Strategy, which streams take (docs/strategies.md)"
             )
 
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:

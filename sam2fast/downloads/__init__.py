@@ -74,7 +74,7 @@ def get_checkpoint(
         if found is not None:
             return found if target is None else install(target, partial(shutil.copyfile, found), fits, quiet)
     if (variable := catalog.offline_variable()) is not None:
-        raise _unavailable(file, f"{variable} is set")
+        raise _unavailable(model, f"{variable} is set or --offline was given")
     if not quiet:
         print(f"{file}: licence of the weights: {model.release.licence}", file=sys.stderr, flush=True)
     mirror = mirror or os.environ.get(catalog.MIRROR_VARIABLE)
@@ -87,7 +87,7 @@ def get_checkpoint(
             quiet,
         )
     except DownloadError as error:
-        raise _unavailable(file, str(error)) from error
+        raise _unavailable(model, str(error)) from error
 
 
 def get_repository(repo: str, quiet: bool = False) -> Path:
@@ -143,10 +143,10 @@ def is_sha256(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
-def _unavailable(file: str, reason: str) -> DownloadError:
+def _unavailable(model: Published, reason: str) -> DownloadError:
     return DownloadError(
-        f"{file} could not be downloaded: {reason}. If you have the file, pass it by ckpt_path=... or --checkpoint, or "
-        f"put it into ./{catalog.LOCAL_FOLDER} or ${catalog.FOLDER_VARIABLE}"
+        f"{model.release.checkpoint} could not be downloaded: {reason}. Get it from {model.release.url}, and pass the "
+        f"file by ckpt_path=... or --checkpoint, or put it into ./{catalog.LOCAL_FOLDER} or ${catalog.FOLDER_VARIABLE}"
     )
 
 

@@ -5,15 +5,19 @@ import http.client
 import os
 import shutil
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-TIMEOUT = 30.0  # seconds to connect, and without a byte
+ANSWER_TIMEOUT = 5.0  # seconds until a server answers: name, connection, TLS and headers together
+TIMEOUT = 30.0  # seconds without a byte
 FAILURES = 3  # in a row and without new bytes, before a URL is given up
 TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP statuses after which the request is repeated
 _BLOCK = 1 << 18
@@ -152,7 +156,7 @@ def _receive(url: str, part: Path, quiet: bool) -> None:
     start = _size(part)
     headers = {"User-Agent": "sam2fast", **({"Range": f"bytes={start}-"} if start else {})}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  the scheme is checked above
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+    with _answer(request) as response:
         if url.startswith("https:") and not response.url.startswith("https:"):
             raise DownloadError(f"redirects from https to {response.url}")
         if response.status != 206:
@@ -183,6 +187,22 @@ def _receive(url: str, part: Path, quiet: bool) -> None:
                         block = block[file.write(block) :]
     if total is not None and (size := _size(part)) != total:
         raise http.client.HTTPException(f"{size} of {total} bytes arrived")
+
+
+def _answer(request: urllib.request.Request) -> Any:
+    """The response. urllib's own limit is for each address and each step, and not for looking up the name."""
+    found: Future[Any] = Future()
+
+    def ask() -> None:
+        try:
+            found.set_result(urllib.request.urlopen(request, timeout=TIMEOUT))  # noqa: S310
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    if not wait([found], ANSWER_TIMEOUT).done:
+        raise DownloadError(f"no connection (no answer within {ANSWER_TIMEOUT:g} s)")
+    return found.result()
 
 
 def _size(part: Path) -> int:

@@ -1,12 +1,15 @@
 """Draws masks and prompts on top of their image."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 Colour: TypeAlias = tuple[int, int, int]
+Area: TypeAlias = tuple[slice, slice]  # rows and columns of an image
 
 # Tints of masks, which people with any colour vision can distinguish.
 COLOURS = ((230, 20, 130), (0, 158, 255), (255, 176, 0), (60, 200, 110), (150, 110, 255))
@@ -15,6 +18,7 @@ CLICK_COLOURS = {True: (20, 160, 70), False: (215, 40, 40)}  # by foreground
 OUTLINE_COLOUR = (255, 255, 255)
 BOX_COLOUR = (255, 255, 255)
 BOX_SHADOW = (30, 30, 30)
+MOST_SAMPLES = 1 << 20  # pixels of an object's box that its mean colour is taken from
 SMOOTH = 4  # markers are drawn so many times larger, then reduced
 
 
@@ -72,9 +76,22 @@ def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
     unused: list[Colour] = []
     for mask in masks:
         unused = unused or list(COLOURS)
-        chosen.append(_least_like(image[mask != 0], unused))
+        area = area_of(mask)
+        inside = mask if area is None else mask[area]
+        step = max(1, round((inside.size / MOST_SAMPLES) ** 0.5))
+        below = image if area is None else image[area]
+        chosen.append(_least_like(below[::step, ::step][inside[::step, ::step] != 0], unused))
         unused.remove(chosen[-1])
     return chosen
+
+
+def area_of(mask: NDArray[np.bool_]) -> Area | None:
+    """The bounding box of a bool mask ``(H, W)`` as slices of rows and columns; None for an empty mask."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _array(value: Any, width: int, name: str) -> np.ndarray:
@@ -96,12 +113,18 @@ def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
 
 def _tint(canvas: Image.Image, mask: np.ndarray, colour: Colour, width: float) -> None:
     """Tints and outlines one mask ``(H, W)`` in place; the outline is ``width`` pixels to either side of the edge."""
-    shape = Image.fromarray(mask.astype(np.uint8) * 255)
-    canvas.paste(colour, mask=shape.point(lambda value: round(value * TINT)))
+    area = area_of(mask)
+    if area is None:
+        return
+    # Beyond this margin the blurred mask is 0.
+    y, x = (max(side.start - math.ceil(4 * width), 0) for side in area)
+    bottom, right = (side.stop + math.ceil(4 * width) for side in area)
+    shape = Image.fromarray(mask[y:bottom, x:right].astype(np.uint8) * np.uint8(255))
+    canvas.paste(colour, (x, y), shape.point(lambda value: round(value * TINT)))
     # A blurred mask is at half its height on the edge and falls off smoothly to both sides.
     blurred = shape.filter(ImageFilter.GaussianBlur(width))
     edge = blurred.point(lambda value: round(255 * max(0.0, 1 - (abs(value - 127.5) / 100) ** 4)))
-    canvas.paste(OUTLINE_COLOUR, mask=edge)
+    canvas.paste(OUTLINE_COLOUR, (x, y), edge)
 
 
 def _draw_box(canvas: Image.Image, box: np.ndarray, width: int) -> None:

@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
-from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, apply_rope, memory_attention, rope_attention
+from sam2fast.kernels.memory_attention import (
+    AttendedMemory,
+    Fp8,
+    Pooling,
+    apply_rope,
+    memory_attention,
+    offset_of_means,
+    pool,
+    pooled_keys,
+    rope_attention,
+)
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import is_gpu_inference, project, project_together
 from sam2fast.modeling.position_encoding import axial_rope
@@ -85,11 +95,13 @@ class RoPEAttention(Attention):
 
     Attributes:
         attend_hook: called with the arguments of :func:`memory_attention` before :meth:`attend` calls it, or None.
+        pooling: of the memories of several frames; see :func:`memory_attention`.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
     """
 
     attend_hook: Callable[..., None] | None = None
+    pooling: Pooling = None
 
     def __init__(
         self,
@@ -132,9 +144,10 @@ class RoPEAttention(Attention):
         weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
         if self.attend_hook is not None:
             self.attend_hook(query, memory, *weights, cos, sin)
+        how: dict[str, Any] = {"fp8": fp8, "pooling": self.pooling}
         if self._can_fold_output():
-            return memory_attention(query, memory, *weights[:2], *self._values_to_output(), cos, sin, fp8=fp8)
-        return self._project(self.out_proj, memory_attention(query, memory, *weights, cos, sin, fp8=fp8))
+            return memory_attention(query, memory, *weights[:2], *self._values_to_output(), cos, sin, **how)
+        return self._project(self.out_proj, memory_attention(query, memory, *weights, cos, sin, **how))
 
     def _can_fold_output(self) -> bool:
         """Whether the values' projection and the output's are one matrix; on the CPU two cost no more than one."""
@@ -179,6 +192,42 @@ class RoPEAttention(Attention):
                     cos, sin = torch.cat([cos, means[0]]), torch.cat([sin, means[1]])
                 self._tables[key] = cos, sin
         return self._tables[key]
+
+
+@standard
+class EfficientRoPEAttention1(RoPEAttention):
+    """Cross-attention to means of 2x2 tokens where there are memories of several frames; a mean counts as four tokens.
+
+    Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention1``.
+    """
+
+    pooling: Pooling = "counted"
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
+        """As :meth:`RoPEAttention.forward`; other keys than those without a position are whole maps."""
+        N, rotated = q.shape[1], k.shape[1] - num_k_exclude_rope
+        if rotated <= N or rotated % N:
+            return super().forward(q, k, v, num_k_exclude_rope)
+        cos, sin = self._table(N, q.device)
+        q, k, v = (self._separate_heads(x, self.num_heads) for x in self._project_all(q, k, v))
+        means = pooled_keys(apply_rope(k[:, :, :rotated], cos, sin), N, self.pooling)
+        keys = torch.cat([means, k[:, :, rotated:]], dim=2)
+        values = torch.cat([pool(v[:, :, :rotated], N), v[:, :, rotated:]], dim=2)
+        offset = q.new_zeros(keys.shape[2])
+        offset[: means.shape[2]] = offset_of_means(self.pooling)
+        dropout = self.dropout_p if self.training else 0.0
+        out = F.scaled_dot_product_attention(apply_rope(q, cos, sin), keys, values, offset.expand(N, -1), dropout)
+        return self._project(self.out_proj, self._recombine_heads(out))
+
+
+@standard
+class EfficientRoPEAttention2(EfficientRoPEAttention1):
+    """The same, but log 4 is added to each component of a mean key: how much a mean counts depends on the query.
+
+    Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention2``.
+    """
+
+    pooling: Pooling = "raised"
 
 
 @standard

@@ -188,7 +188,60 @@ def _joined(windows: Tensor, grid: tuple[int, int], size: Sequence[int]) -> Tens
 
 
 @standard
-class Hiera(nn.Module):
+class BlockTrunk(nn.Module):
+    """A trunk of blocks: patches, their positions, and the maps after some of the blocks."""
+
+    patch_embed: PatchEmbed
+    blocks: nn.ModuleList
+    stage_ends: list[int]
+    return_interm_layers = False  # whether the maps of all stages are results, or the last alone
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
+        x = self.patch_embed(x)
+        # On the CPU a block computes the map in chunks that fit the cache. Elsewhere its last addition is fused with
+        # the next block's norm.
+        fuse, is_chunked = is_standard(self), is_cpu_inference(x)
+        in_branches = fuse and not is_chunked
+        delta: Tensor | None = None
+        if in_branches and not torch.is_grad_enabled():
+            delta = self._get_pos_embed((x.shape[1], x.shape[2]), x.dtype).expand_as(x)
+        else:
+            x = x + self._get_pos_embed((x.shape[1], x.shape[2]))
+        outputs: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            if in_branches:
+                x, normed = block.normed_input(x, delta)  # type: ignore[operator]
+            if i - 1 in self.stage_ends and self.return_interm_layers:
+                outputs.append(x.permute(0, 3, 1, 2))
+            if in_branches:
+                x, delta = block.branches(x, normed)  # type: ignore[operator]
+            else:
+                x = block.fused(x) if fuse else block(x)  # type: ignore[operator]
+        outputs.append((x if delta is None else x + delta).permute(0, 3, 1, 2))
+        return outputs
+
+    def get_num_layers(self) -> int:
+        """Number of blocks, for layer-wise learning rates."""
+        return len(self.blocks)
+
+    def get_layer_id(self, layer_name: str) -> int:
+        """Depth of a parameter for layer-wise learning rates: 0 for the embeddings, i + 1 for block i."""
+        if "rel_pos" in layer_name:
+            return self.get_num_layers() + 1
+        if "pos_embed" in layer_name or "patch_embed" in layer_name:
+            return 0
+        if "blocks" in layer_name:
+            return int(layer_name.split("blocks")[1].split(".")[1]) + 1
+        return self.get_num_layers() + 1
+
+    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
+        """What is added to the map of patches: ``(1, H, W, C)``, fp32 if there is no ``dtype``."""
+        raise NotImplementedError
+
+
+@standard
+class Hiera(BlockTrunk):
     """Four stages of windowed and a few global blocks.
 
     Source: ``sam2.modeling.backbones.hieradet.Hiera``; https://arxiv.org/abs/2306.00989, with the window position
@@ -243,45 +296,6 @@ class Hiera(nn.Module):
             dim = dim_out
         ends = self.stage_ends[::-1] if return_interm_layers else self.stage_ends[-1:]
         self.channel_list = [self.blocks[i].dim_out for i in ends]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
-        x = self.patch_embed(x)
-        # On the CPU a block computes the map in chunks that fit the cache. Elsewhere its last addition is fused with
-        # the next block's norm.
-        fuse, is_chunked = is_standard(self), is_cpu_inference(x)
-        in_branches = fuse and not is_chunked
-        delta: Tensor | None = None
-        if in_branches and not torch.is_grad_enabled():
-            delta = self._get_pos_embed((x.shape[1], x.shape[2]), x.dtype).expand_as(x)
-        else:
-            x = x + self._get_pos_embed((x.shape[1], x.shape[2]))
-        outputs: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
-            if in_branches:
-                x, normed = block.normed_input(x, delta)  # type: ignore[operator]
-            if i - 1 in self.stage_ends and self.return_interm_layers:
-                outputs.append(x.permute(0, 3, 1, 2))
-            if in_branches:
-                x, delta = block.branches(x, normed)  # type: ignore[operator]
-            else:
-                x = block.fused(x) if fuse else block(x)  # type: ignore[operator]
-        outputs.append((x if delta is None else x + delta).permute(0, 3, 1, 2))
-        return outputs
-
-    def get_num_layers(self) -> int:
-        """Number of blocks, for layer-wise learning rates."""
-        return len(self.blocks)
-
-    def get_layer_id(self, layer_name: str) -> int:
-        """Depth of a parameter for layer-wise learning rates: 0 for the embeddings, i + 1 for block i."""
-        if "rel_pos" in layer_name:
-            return self.get_num_layers() + 1
-        if "pos_embed" in layer_name or "patch_embed" in layer_name:
-            return 0
-        if "blocks" in layer_name:
-            return int(layer_name.split("blocks")[1].split(".")[1]) + 1
-        return self.get_num_layers() + 1
 
     def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
         """``(1, H, W, C)``: a coarse map interpolated to the image plus one window's map, tiled."""

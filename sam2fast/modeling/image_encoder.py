@@ -1,4 +1,4 @@
-"""The image encoder: Hiera and the feature pyramid on top of it."""
+"""The image encoder: a trunk, and the neck on top of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from sam2fast.kernels._cpu import linear
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.hiera import Hiera
-from sam2fast.modeling.layers import Layers, chunked, convolve
+from sam2fast.modeling.layers import LayerNorm2d, Layers, chunked, convolve
 from sam2fast.modeling.repvit import RepViT
 from sam2fast.modeling.standard import is_plain, is_standard, standard
+from sam2fast.modeling.vit import ViT
 
 
 @standard
@@ -133,13 +134,58 @@ def _composed(kept: TensorCache[tuple[Tensor, Tensor]], first: nn.Conv2d, second
 
 
 @standard
+class ViTDetNeck(nn.Module):
+    """Projects the one level of a plain trunk to ``d_model`` channels.
+
+    Source: ``efficient_track_anything.modeling.backbones.image_encoder.ViTDetNeck``.
+
+    Args:
+        position_encoding: of the result.
+        d_model: channels of the result.
+        backbone_channel_list: channels of the trunk's level.
+        neck_norm: ``LN`` for layer norms after both convolutions; None for convolutions with biases.
+    """
+
+    def __init__(
+        self,
+        position_encoding: nn.Module,
+        d_model: int,
+        backbone_channel_list: Sequence[int],
+        neck_norm: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.position_encoding = position_encoding
+        self.d_model = d_model
+        self.backbone_channel_list = list(backbone_channel_list)
+        self.convs = nn.ModuleList()
+        for channels in backbone_channel_list:
+            layers = Layers()
+            layers.add_module("conv_1x1", nn.Conv2d(channels, d_model, 1, bias=neck_norm is None))
+            if neck_norm is not None:
+                layers.add_module("norm_0", LayerNorm2d(d_model))
+            layers.add_module("conv_3x3", nn.Conv2d(d_model, d_model, 3, padding=1, bias=neck_norm is None))
+            if neck_norm is not None:
+                layers.add_module("norm_1", LayerNorm2d(d_model))
+            self.convs.append(layers)
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The level ``(B, C, H, W)`` as ``(B, d_model, H, W)``, and its position encoding."""
+        features = self.features(xs)
+        return features, [self.position_encoding(x).to(x.dtype) for x in features]
+
+    def features(self, xs: Sequence[Tensor], heads: Mapping[int, nn.Conv2d] | None = None) -> list[Tensor]:
+        """:meth:`forward` without the position encoding; there are no finer levels that a head could take."""
+        return [self.convs[0](xs[0])]
+
+
+@standard
 class ImageEncoder(nn.Module):
     """Trunk and neck.
 
     Source: ``sam2.modeling.backbones.image_encoder.ImageEncoder``.
     """
 
-    def __init__(self, trunk: Hiera | RepViT, neck: FpnNeck, scalp: int = 0) -> None:
+    def __init__(self, trunk: Hiera | RepViT | ViT, neck: FpnNeck | ViTDetNeck, scalp: int = 0) -> None:
         super().__init__()
         if list(trunk.channel_list) != neck.backbone_channel_list:
             raise ValueError(

@@ -345,27 +345,27 @@ class SAM2Base(OfficialSteps):
         return pointer + (1 - presence) * self.no_obj_ptr
 
     def _use_mask_as_output(
-        self, backbone_features: Tensor, high_res_features: list[Tensor] | None, mask_inputs: Tensor
+        self, backbone_features: Tensor, high_res_features: list[Tensor] | None, mask_inputs: Tensor, above: float = 0
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """A given mask ``(B, 1, S, S)`` as if predicted; same seven results as :meth:`_forward_sam_heads`."""
+        """A given mask ``(B, 1, S, S)`` as if predicted; same seven results as :meth:`_forward_sam_heads`. The pointer
+        is that of a present object where the decoder's score is ``above`` this."""
         scale, bias = 20.0, -10.0  # the mask's 0 and 1 as logits -10 and 10
         mask = mask_inputs.float()
         high_res = mask * scale + bias
         size = (high_res.shape[-2] // 4, high_res.shape[-1] // 4)
         low_res = F.interpolate(high_res, size=size, mode="bilinear", align_corners=False, antialias=True)
-        ious = mask.new_ones(len(mask), 1)
         pointer = mask.new_zeros(len(mask), self.hidden_dim)
         if self.use_obj_ptrs_in_encoder:
-            *_, pointer, _ = self._forward_sam_heads(
-                backbone_features=backbone_features,
-                mask_inputs=convolve(self.mask_downsample, mask),
-                high_res_features=high_res_features,
-            )
-        presence = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
-        scores = scale * presence + bias
+            small = convolve(self.mask_downsample, mask)
+            prompt: dict[str, Any] = {"mask_inputs": small, "high_res_features": high_res_features}
+            if above == 0:
+                *_, pointer, _ = self._forward_sam_heads(backbone_features=backbone_features, **prompt)
+            else:  # the original's method does not take it
+                pointer = self.predict_objects(backbone_features, **prompt, presence=above).pointer
+        is_given = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
         if self.pred_obj_scores and self.use_obj_ptrs_in_encoder:
-            pointer = self._mix_in_absence(pointer, presence)
-        return low_res, high_res, ious, low_res, high_res, pointer, scores
+            pointer = self._mix_in_absence(pointer, is_given)
+        return low_res, high_res, mask.new_ones(len(mask), 1), low_res, high_res, pointer, scale * is_given + bias
 
     def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool:
         """Whether these prompts on such a frame get three masks."""

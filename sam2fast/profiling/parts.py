@@ -158,7 +158,7 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
     parts: list[PartOf] = [
         (model, "encode_image", ("encode",)),
-        *(_repvit_parts(trunk) if isinstance(trunk, RepViT) else _hiera_parts(trunk)),
+        *(_repvit_parts(trunk) if isinstance(trunk, RepViT) else _block_parts(trunk)),
         (neck, "features", ("neck",)),
         *((model.sam_prompt_encoder, name, ("prompt encoder",)) for name in ("forward", "without_points")),
     ]
@@ -174,7 +174,7 @@ def _repvit_parts(trunk: RepViT) -> list[PartOf]:
     ]
 
 
-def _hiera_parts(trunk: hiera.Hiera) -> list[PartOf]:
+def _block_parts(trunk: hiera.BlockTrunk) -> list[PartOf]:
     parts: list[PartOf] = [
         (trunk.patch_embed, "forward", ("patch embedding",)),
         (hiera, "window_attention", ("attention",)),

@@ -88,7 +88,7 @@ def attention_maps(
 
     Raises:
         ValueError: there is no such layer, head or position; or, while tracking, maps would exceed ``max_bytes``. The
-            failed call changes nothing.
+            failed call changes nothing. Or the model attends to means of tokens, whose maps are not available.
         RuntimeError: another block already collects maps of this predictor.
     """
     recording = _Recording(predictor, layers, frames, obj_ids, head, queries, per_token, max_bytes)
@@ -137,6 +137,8 @@ class _Recording:
     ) -> None:
         modules = cast(list[MemoryAttentionLayer], list(predictor.memory_attention.layers))
         self.attentions = [cast(RoPEAttention, module.cross_attn_image) for module in modules]
+        if any(attention.pooling for attention in self.attentions):
+            raise ValueError("attention maps are of tokens, and this model attends to means of tokens")
         self.maps: list[AttentionMap] = []
         self._layers = range(len(modules)) if layers is None else layers
         self._frames, self._obj_ids, self._head = frames, obj_ids, head

@@ -57,12 +57,13 @@ class Approximations:
                 values[name] = _CHECKS[name](DEFAULTS[name] if value is True else value)
         return cls(**values)
 
-    def check_for(self, num_maskmem: int, size: tuple[int, int]) -> "Approximations":
+    def check_for(self, num_maskmem: int, size: tuple[int, int], pools: bool = False) -> "Approximations":
         """These, if a model can have them.
 
         Args:
             num_maskmem: memories that it attends to, one of them for conditioning frames.
             size: (H, W) of a memory.
+            pools: it attends to means of memory tokens itself.
 
         Raises:
             ValueError: it cannot; the message says why.
@@ -71,6 +72,8 @@ class Approximations:
             raise ValueError(
                 f"memory_slots={self.memory_slots} is more than the {num_maskmem} memories that this model attends to"
             )
+        if self.pooled_memory and pools:
+            raise ValueError("pooled_memory is not for this model, whose memory attention takes means of tokens itself")
         if self.pooled_memory and (size[0] % 2 or size[1] % 2):
             raise ValueError(f"pooled_memory halves maps, and a memory of this model is {size[0]} x {size[1]}")
         return self

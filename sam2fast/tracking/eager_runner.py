@@ -169,8 +169,9 @@ def predict(
         decision: a strategy's, for as many objects as there will be rows.
     """
     high_res = features.high_res or None
+    presence = 0.0 if decision is None else decision.presence
     if mask is not None and model.use_mask_input_as_output_without_sam:
-        _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask)
+        _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask, presence)
         return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
     if memory is not None:
         conditioned = attend_to_memory(model, features, memory, fp8)
@@ -180,7 +181,6 @@ def predict(
     if points is not None:
         conditioned = conditioned[:1]  # a prompt belongs to one object, also where the number of rows is a bucket
     mask = mask if previous is None else previous
-    presence = 0.0 if decision is None else decision.presence
     if all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj))):
         return model.predict_objects(conditioned, high_res, points, mask, multimask, presence, decision)
     objects = conditioned.split(1)  # as in the original

@@ -86,7 +86,8 @@ class TrackingModel(SAM2Base):
     @exclusive
     def approximations(self, requested: ApproximationsLike) -> None:
         approximations = Approximations.of(requested)
-        self._approximations = approximations.check_for(self.num_maskmem, self.memory_size)
+        pools = any(getattr(module, "pooling", None) for module in self.memory_attention.modules())
+        self._approximations = approximations.check_for(self.num_maskmem, self.memory_size, pools)
 
     @property
     def strategy(self) -> Strategy:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
-from sam2fast.video_results.drawing import area_of
 from sam2fast.video_results.frame_masks import to_numpy
 
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # COCO needs a category for every mask

@@ -2,16 +2,14 @@
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
-from sam2fast.io.overlay import COLOURS, Colour
+from sam2fast.io.overlay import COLOURS, Area, Colour, area_of
 from sam2fast.video_results.frame_masks import mask_array, object_number
-
-Area: TypeAlias = tuple[slice, slice]  # rows and columns of an image
 
 # Distance of consecutive hues (golden ratio), so that consecutive ids have distinct colours.
 HUE_STEP = (5**0.5 - 1) / 2
@@ -69,15 +67,6 @@ def colour_of(obj_id: Any) -> Colour:
         return COLOURS[number]
     red, green, blue = colorsys.hsv_to_rgb(number * HUE_STEP % 1, SATURATION, VALUE)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def area_of(mask: NDArray[np.bool_]) -> Area | None:
-    """The bounding box of a bool mask ``(H, W)`` as slices of rows and columns; None for an empty mask."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not len(rows):
-        return None
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def tint(image: NDArray[np.uint8], area: Area, mask: NDArray[np.bool_], colour: Colour) -> None:

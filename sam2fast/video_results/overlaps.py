@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import suppress_overlaps, upsample_masks
-from sam2fast.kernels.run_lengths import RunLengths, encode_masks
+from sam2fast.kernels.run_lengths import RunLengths, decode_masks, encode_masks
 
 
 def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
     """The part of each mask where its logit is the greatest of all objects; None if no masks overlap.
 
-    If not even their boxes overlap, nothing is computed.
+    If not even their boxes overlap, nothing is computed; else only the pixels that several masks share.
 
     Args:
         masks: ``(N, 1, h, w)`` logits, at the model's or the video's resolution.
@@ -20,10 +21,17 @@ def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
     """
     if not _overlap(boxes_of(runs)):
         return None
-    logits = upsample_masks(masks, runs.size)
-    if not bool(((logits > 0).sum(0) > 1).any()):
+    pixels = decode_masks(runs)
+    covered, shared = torch.zeros_like(pixels[0]), torch.zeros_like(pixels[0])
+    for mask in pixels:
+        shared |= covered & mask
+        covered |= mask
+    where = shared.flatten().nonzero()[:, 0]
+    if not len(where):
         return None
-    return encode_masks(suppress_overlaps(logits)[:, 0] > 0)
+    logits = upsample_masks(masks, runs.size).flatten(1)[:, where]
+    pixels.flatten(1)[:, where] = suppress_overlaps(logits[:, None, None])[:, 0, 0] > 0
+    return encode_masks(pixels)
 
 
 def boxes_of(runs: RunLengths) -> list[list[int] | None]:

@@ -63,7 +63,7 @@ def test_differences_are_documented(name):
 
 def test_methods_that_change_the_flow_are_documented():
     text = DOCUMENT.read_text(encoding="utf-8")
-    listed = text[text.index("arguments of the original. `track_step`") : text.index("A warning in the log")]
+    listed = text[text.index("| part of the flow | methods |") : text.index("- The switch takes effect")]
     assert set(re.findall(r"`(\w+)`", listed)) == set(OF_THE_FLOW)
 
 

@@ -27,6 +27,20 @@ def test_facts_match_this_machine():
     assert found["ops"]["with kernels"].split() == list(launch_table())
 
 
+def test_packages_under_another_name(monkeypatch):
+    versions = {"opencv-python-headless": "4.12.0", "sam2": "1.1.0"}
+
+    def version(name):
+        if name not in versions:
+            raise env.importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(env.importlib.metadata, "version", version)
+    others = env._packages()["others"]
+    assert {name: found for name, found in others.items() if found != env.MISSING} == versions
+    assert not {"opencv-python", "SAM-2"} & set(others)
+
+
 def test_the_command(run, monkeypatch):
     monkeypatch.setenv("SAM2FAST_BACKEND", "torch")
     monkeypatch.setattr(collect_env, "get_env_info", functools.cache(collect_env.get_env_info))

@@ -1,5 +1,7 @@
 """``sam2fast export``: its files, its output, and what it refuses."""
 
+import json
+
 import pytest
 import torch
 from file_contents import names
@@ -55,3 +57,37 @@ def test_without_a_compiler(run, mini, monkeypatch):
     monkeypatch.setattr(artifact, "write_artifact", fail)
     result = run("export", *mini, "--aot")
     assert result.exit_code == 1 and result.stderr == "sam2fast: no working C++ compiler\n"
+
+
+WRONG_OPTIONS = {
+    "aot": (["--format", "onnx", "--aot"], "--aot is for --format torch"),
+    "prompts": (["--format", "onnx", "--prompts", 1], "--prompts is for --format torch"),
+    "device": (["--format", "onnx", "--device", "cuda"], "--device cuda is for --format torch"),
+    "bfloat16": (["--format", "onnx", "--dtype", "bfloat16"], "choose float32, float16 or int8"),
+    "int8": (["--dtype", "int8"], "--dtype int8 is for --format onnx"),
+    "format": (["--format", "tflite"], "'tflite' is not one of"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS.values(), ids=WRONG_OPTIONS)
+def test_options_that_do_not_fit_the_format(run, mini, options, message):
+    result = run("export", *mini[:4], *options)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+@pytest.mark.long
+def test_onnx(run, mini, tmp_path):
+    """Another size of images, in int8; what the graphs compute is in deploy/onnx."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    out = tmp_path / "graphs"
+    result = run("export", *mini, "--format", "onnx", "--dtype", "int8", "--image-size", 192, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.splitlines()[0] == "exporting encoder ..." and result.stdout.splitlines()[-2].startswith(
+        "time"
+    )
+    graphs = [f"{name}.onnx" for name in ("decoder", "encoder", "memory_attention", "memory_encoder")]
+    assert names(out) == [*graphs, "model.json", "tracker.py"]
+    assert [line.split()[0] for line in result.stdout.splitlines()[:6]] == [*graphs, "tracker.py", "model.json"]
+    content = json.loads((out / "model.json").read_text())
+    assert (content["image_size"], content["dtype"], content["config"]) == (192, "int8", str(mini[1]))

@@ -23,7 +23,7 @@ FRAMES = 5
 CLICK = 16, 19
 
 
-@pytest.fixture(scope="module", params=["edgetam/edgetam"])
+@pytest.fixture(scope="module", params=["edgetam/edgetam", "efficienttam/efficienttam_s"])
 def files(request, tmp_path_factory):
     """A configuration for images of 256 pixels, and a checkpoint."""
     folder = tmp_path_factory.mktemp("family")

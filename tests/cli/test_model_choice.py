@@ -1,15 +1,20 @@
 """``sam2fast segment``: the choice of the model; unusable models, weights and devices."""
 
+import json
 import os
 import re
+import socket
 
 import pytest
 import torch
-from commands import assert_one_line
+from checkpoint_server import CheckpointServer, make_checkpoint
+from commands import assert_one_line, invoke
 
 from sam2fast import mini, nano
 from sam2fast._official_names import RELEASES
 from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.user_errors import MissingCheckpointError
+from sam2fast.downloads import transfer
 from sam2fast.utils.embedded import EMBEDDED, NANO
 
 
@@ -39,12 +44,62 @@ def test_official_names(tmp_path, monkeypatch, name, config, file):
     assert choose_model(name, None).checkpoint.absolute() == local / file
 
 
-def test_default_without_a_checkpoint_is_mini_with_a_note(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    assert choose_model(None, None) == (mini.CONFIG, mini.WEIGHTS)
-    (note,) = capfd.readouterr().err.splitlines()
-    assert note.startswith("sam2fast: note: ") and "mini" in note and "derived from SAM 2 tiny" in note
-    assert "sam2.1_hiera_tiny.pt" in note and "https://" in note and "--checkpoint FILE" in note
+def test_default_that_cannot_be_had_is_mini_with_a_banner(run, make_image, tmp_path):
+    """In every record, too."""
+    result = run("segment", make_image(), "--point", "20,30", "--json", "--device", "cpu")
+    rule, *lines, end = result.stderr.splitlines()
+    assert rule == end == "!" * len(rule) and len(rule) > 60 and all(line.startswith("! ") for line in lines)
+    text = " ".join(line.removeprefix("! ") for line in lines)
+    assert text.startswith("THIS IS NOT SAM 2.") and "SAM2FAST_OFFLINE is set" in text and "https://" in text
+    (record,) = json.loads(result.stdout)["results"]
+    assert record["model"]["name"] == "mini" and record["model"]["fallback"] is True
+    assert json.loads((tmp_path / "out/image.json").read_text()) == record
+    before = run("masks", "image.png", "--points-per-side", 1, "--pred-iou-thresh", 0, "--stability-thresh", 0)
+    assert "THIS IS NOT SAM 2." in before.stderr
+    assert json.loads((tmp_path / "out/masks.json").read_text())["info"]["model"]["fallback"] is True
+
+
+def test_what_is_named_falls_back_to_nothing(run, make_image):
+    for name in ("tiny", "someone/model"):
+        result = run("segment", make_image(), "--point", "20,30", "--model", name)
+        assert_one_line(result, code=3)
+
+
+def test_published_models_are_downloaded_at_first_use(tmp_path, monkeypatch, capfd):
+    """By the default, too, but not with --offline, which ends with its command."""
+    data = make_checkpoint()
+    with CheckpointServer().running() as server:
+        monkeypatch.delenv("SAM2FAST_OFFLINE")
+        monkeypatch.setenv("SAM2FAST_MIRROR", server.url)
+        monkeypatch.setenv("NO_PROXY", "*")
+        monkeypatch.setenv("SAM2FAST_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        for name in ("sam2.1_hiera_tiny.pt", "sam2_hiera_large.pt"):
+            server.add(f"/{name}", data)
+        refused = invoke("export", "--model", "tiny", "--offline")
+        assert "--offline was given" in assert_one_line(refused, code=3) and server.asked == []
+        for name, file in ((None, "sam2.1_hiera_tiny.pt"), ("sam2_hiera_l", "sam2_hiera_large.pt")):
+            assert choose_model(name, None).checkpoint == tmp_path / "cache" / file
+            shown = capfd.readouterr().err
+            assert file.removesuffix(".pt") in shown and "100%" in shown and "!!!" not in shown
+        assert not choose_model(None, None).fallback and len(server.asked) == 2
+
+
+def test_a_network_without_an_answer_costs_seconds(monkeypatch, tmp_path):
+    """A server that takes connections and says nothing."""
+    monkeypatch.delenv("SAM2FAST_OFFLINE")
+    monkeypatch.setattr(transfer, "ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("SAM2FAST_CACHE", str(tmp_path))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/tiny.pt"
+        for hub_id, release in list(RELEASES.items()):
+            monkeypatch.setitem(RELEASES, hub_id, release._replace(url=url))
+        assert choose_model(None, None).fallback
+        with pytest.raises(MissingCheckpointError, match="no answer within"):
+            choose_model("tiny", None)
 
 
 @pytest.mark.parametrize("embedded", [nano, mini])
@@ -53,9 +108,9 @@ def test_requested_models_of_the_package_need_no_note(name, embedded, model, nan
     """Also where the usual model is found."""
     monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
     asked = name.format(embedded.__name__.rpartition(".")[2])
-    assert choose_model(asked, None) == (embedded.CONFIG, embedded.WEIGHTS)
-    assert choose_model(asked, nano_checkpoint) == (embedded.CONFIG, nano_checkpoint)
-    assert choose_model(None, nano_checkpoint) == (nano.CONFIG, nano_checkpoint)
+    assert choose_model(asked, None) == (embedded.CONFIG, embedded.WEIGHTS, False)
+    assert choose_model(asked, nano_checkpoint) == (embedded.CONFIG, nano_checkpoint, False)
+    assert choose_model(None, nano_checkpoint) == (nano.CONFIG, nano_checkpoint, False)
     assert capfd.readouterr() == ("", "")
 
 
@@ -69,7 +124,7 @@ def test_an_installation_without_its_weights(run, make_image, tmp_path, monkeypa
 def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
     renamed = tmp_path / "renamed.pt"
     renamed.symlink_to(model.checkpoint)
-    assert choose_model(None, renamed) == ("configs/sam2.1/sam2.1_hiera_t.yaml", renamed)
+    assert choose_model(None, renamed) == ("configs/sam2.1/sam2.1_hiera_t.yaml", renamed, False)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +133,7 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
         (["--model", "huge"], 2, "no model or YAML file 'huge'"),
         (["--model", "own.yaml"], 2, "--checkpoint FILE"),
         (["--checkpoint", "nowhere.pt"], 3, "nowhere.pt"),
-        (["--model", "large"], 3, r"sam2.1_hiera_large.pt in \$SAM2FAST_CHECKPOINTS \(not set\).* from https://dl.fb"),
+        (["--model", "large"], 3, r"sam2.1_hiera_large.pt could not be .*OFFLINE is set.* from https://dl.fb"),
         (["--checkpoint", "other.pt"], 1, "other.pt .*--model FILE.yaml"),
         (["--checkpoint", "tiny.pt", "--model", "broken.yaml"], 1, "broken.yaml"),
         (["--checkpoint", "tiny.pt", "--model", "foreign.yaml"], 1, "os.system"),

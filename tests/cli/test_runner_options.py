@@ -43,14 +43,12 @@ def test_segment(threads, run, make_image, tmp_path):
     assert found["seconds"].keys() == json.loads(one.stdout)["seconds"].keys()
 
 
-def test_segment_stops_at_the_first_image_that_fails(threads, run, make_image, tmp_path):
-    (tmp_path / "broken.png").write_text("no image")
-    images = [make_image("a.png"), tmp_path / "broken.png", make_image("c.png")]
-    result = run("segment", *images, "--model", "nano", "--point", "999,30", "--device", "cpu,cpu")
-    assert result.exit_code == 1 and result.stdout == ""
-    note, error = result.stderr.splitlines()
-    assert "point 999,30 lies outside" in note and "a.png" in note
-    assert error.startswith("sam2fast: ") and "broken.png" in error
+@pytest.mark.parametrize(
+    ("command", "rare"), [("segment", "--ray"), ("masks", "--workers"), ("vos", "--ray"), ("train", "--partition")]
+)
+def test_options_that_few_need_come_last_in_the_help(run, command, rare):
+    usual, _, last = run(command, "--help").stdout.partition("\nOptions for clusters:\n")
+    assert f"  {rare} " in last and f"  {rare} " not in usual and "--help" in usual and "--help" not in last
 
 
 def test_one_image_needs_one_device(run, make_image, tmp_path):

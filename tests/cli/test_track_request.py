@@ -130,13 +130,13 @@ def test_invalid_prompt_files(tmp_path, text):
     [
         (point("12,1,5,5"), "object 1 on frame 12 is beyond the end of the video, which has 12 frames"),
         (point("1,1,5,5"), "outside of the frames to be tracked, 2 to 9"),
-        (point("4,1,65,5"), "the point 65,5 is outside of the image, 64x48"),
-        (box("4,dog,0,0,65,10"), "object 'dog' on frame 4: the box 0,0,65,10 leaves the image"),
+        (point("4,1,65,5"), "the point 65,5 lies outside the video (64x48)"),
+        (box("4,dog,65,0,70,10"), "object 'dog' on frame 4: the box 65,0,70,10 lies outside the video"),
         (TrackPrompt(4, 1, mask="m.png"), "the mask m.png is 48x64, but the video 64x48"),
     ],
 )
 def test_prompts_outside_of_the_video(prompt, reason):
-    good = TrackPrompt(4, 2, (Click(64, 48, 1),), Box(0, 0, 64, 48))
+    good = TrackPrompt(4, 2, (Click(64, 48, 1),), Box(-3, 0, 64, 50))  # a box may reach beyond the edge
     masks = {prompt: np.ones((64, 48), dtype=bool)} if prompt.mask else {}
     for frames in (12, None):  # the length may be unknown
         check_against_video([good], masks, 48, 64, frames, 2, 9)

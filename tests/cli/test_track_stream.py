@@ -15,6 +15,7 @@ from track_runs import (
 )
 
 from sam2fast.cli import track_run
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.track_request import VideoSource
 from sam2fast.video_io import read_frames
 from sam2fast.video_results import read_masks
@@ -128,6 +129,6 @@ def test_prompt_after_the_end_of_a_stream_of_unknown_length(track, tmp_path, mon
 
 
 def test_passwords_are_neither_written_nor_shown():
-    source = VideoSource.parse("rtsp://me:secret@host:554/1?x=a@b")
+    source = VideoSource.of(InputSource("rtsp://me:secret@host:554/1?x=a@b"), is_streamed=True)
     assert source.to_open == "rtsp://me:secret@host:554/1?x=a@b"
     assert source.name == "rtsp://host:554/1?x=a@b" and source.fingerprint() == {"source": source.name}

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import click.testing
+import numpy as np
 import pytest
 from commands import invoke
 from file_contents import files_of
+from PIL import Image
 from small_nano import write_small_nano
 from thread_workers import instead_of_processes
-from vos_sets import write_masks, write_video
+from vos_sets import disc, write_masks, write_video
 
 from sam2fast import nano
 from sam2fast.cli import runner_options, vos_run
@@ -191,3 +193,32 @@ def test_several_at_once(data, whole, monkeypatch, device, at_once, count):
     assert result.exit_code == 0 and "9/9" in result.stderr and result.stdout.startswith(TOTALS)
     assert started == [count]
     assert data.files() == whole
+
+
+@pytest.mark.parametrize(
+    "strategy", ["dam4sam", *(pytest.param(name, marks=pytest.mark.long) for name in ("samurai", "sam2long"))]
+)
+def test_a_strategy_on_a_video_longer_than_the_memory(data, strategy):
+    """The masks are those of a session that keeps everything."""
+    video = write_video(data.root / "long/a", 24)
+    result = data("--videos", data.root / "long", "--strategy", strategy)
+    assert result.exit_code == 0, result.stderr
+    predictor = _load_once(data.root / "quick.yaml", nano.WEIGHTS, device="cpu")
+    labels = {}
+    for name in (strategy, "sam2"):
+        state, labels[name] = predictor.init_state(str(video), strategy=name), []
+        for obj_id, shape in DISCS[0].items():
+            predictor.add_new_mask(state, 0, obj_id, disc(*shape))
+        for _, ids, logits in predictor.propagate_in_video(state, progress=False):
+            masks = (logits[:, 0] > 0).numpy()
+            labels[name].append(sum(obj_id * mask for obj_id, mask in zip(ids, masks, strict=True)))
+    written = [np.array(Image.open(path)) for path in sorted((data.root / "out/a").iterdir())]
+    assert np.array_equal(written, labels[strategy]) and not np.array_equal(written, labels["sam2"])
+
+
+def test_sam2long_refuses_objects_that_appear_later(data):
+    write_masks(data.root / "masks/b", {0: {1: (30, 30, 18)}, 1: {3: (80, 50, 20)}})
+    result = data("--strategy", "sam2long", "--late-objects")
+    assert result.exit_code == 1 and "b: an object appears on frame 1, others on frame 0" in result.stderr
+    assert "track this video with another --strategy, or without --late-objects" in result.stderr
+    assert {path.partition("/")[0] for path in data.files()} == {"a", "c", ".a.json", ".c.json"}

@@ -49,7 +49,7 @@ def make_server(
         data = tmp_path_factory.mktemp("data")
         (data / GALLERY).mkdir()
         (data / GALLERY / "clip.mp4").write_bytes(clip_file.read_bytes())
-        made.append(make_app(ServerSettings(data, **{"model": "nano", **settings}), predictor))
+        made.append(make_app(ServerSettings(data, **{"model": "nano", "fps": 24, **settings}), predictor))
         return made[-1]
 
     yield make

@@ -1,11 +1,12 @@
 """Invalid prompts are refused with a message and change nothing."""
 
+import copy
 import json
 
 import pytest
 from demo_client import CLEAR_FRAME, DemoClient, Refusal
 
-from sam2fast.demo.server.prompt_limits import MAX_POINTS
+from sam2fast.demo.server.prompt_limits import MAX_POINTS, MemoryBudget
 
 P = [0.3, 0.4]
 
@@ -84,6 +85,14 @@ def test_memory_limits_objects_and_prompts(make_server):
     for obj in range(limit):
         tight.add(session, obj=obj)
     refused = tight.add(session, obj=limit)
-    assert refused.code == "TOO_MANY" and f"may have {limit} objects" in refused.message
+    assert refused.code == "TOO_MANY" and f"a session on this video may have {limit} objects" in refused.message
     assert tight.facts(session)["objects"] == list(range(limit))
     tight.add(session, obj=0, frame=1)
+
+
+@pytest.mark.parametrize(("strategy", "limits"), [("sam2", [3, 3, 3]), ("samurai", [3, 2, 1])])
+def test_a_strategy_that_looks_further_keeps_all_frames_of_each_object(strategy, limits, predictor):
+    served = copy.copy(predictor)
+    served.strategy = strategy
+    budget = MemoryBudget.of(served, 2)
+    assert [budget.objects(num_frames) for num_frames in (5, 24, 240)] == limits

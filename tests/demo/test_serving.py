@@ -11,13 +11,17 @@ from pathlib import Path
 
 import click.testing
 import moving_shapes
+import numpy as np
 import pytest
 from demo_client import ADD, CANCEL, START
 from demo_process import DemoProcess, serving
 from waiting import wait_until
 
 from sam2fast.cli import main, serve
+from sam2fast.demo.server.prompt_limits import MemoryBudget
 from sam2fast.demo.server.settings import parse_origin
+from sam2fast.io.rle import decode_rle
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 FRAMES = 200  # more than are tracked before the cancel arrives
 
@@ -90,6 +94,29 @@ def test_the_documents_script(server, tmp_path, capsys, monkeypatch):
         assert masks.namelist() == [f"{frame:05d}.png" for frame in (0, *frames)]
 
 
+@pytest.mark.long
+def test_a_strategy(tmp_path):
+    """Masks are those of a session with it, on a video longer than the memory; it keeps all frames of each object."""
+    count, point = 24, [0.3, 0.4]
+    video = moving_shapes.write_video(tmp_path / "gallery/clip.mp4", moving_shapes.make_frames(count))
+    predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
+    state = predictor.init_state(str(video), strategy="samurai")
+    height, width = state.video_size
+    predictor.add_new_points_or_box(state, 0, 1, points=[[point[0] * width, point[1] * height]], labels=[1])
+    expected = [(logits[0, 0] > 0).numpy() for _, _, logits in predictor.propagate_in_video(state, progress=False)]
+    with serving(tmp_path, "--model", "nano", "--strategy", "samurai", "--session-mb", "64") as server:
+        assert server.get("/api/limits")["maxObjects"] == MemoryBudget.of(predictor, 64).results // (2 * 240)
+        session, connection = start_track(server)
+        with connection:
+            read_rest(connection)
+        assert count_tracked(server, session) == count
+        found = server.get(f"/api/sessions/{session}/export?format=coco_rle")
+    (annotation,) = found["annotations"]
+    assert all(
+        np.array_equal(decode_rle(one), mask) for one, mask in zip(annotation["segmentations"], expected, strict=True)
+    )
+
+
 def test_it_listens_on_loopback_and_checks_the_host(server):
     assert server.url.startswith("http://127.0.0.1:")
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
@@ -115,7 +142,7 @@ def test_sigterm_ends_it_during_a_stream(server):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "large"], 3, "no checkpoint sam2.1_hiera_large.pt"),
+        (["--model", "large"], 3, "sam2.1_hiera_large.pt could not be downloaded"),
         (["--allow-origin", "https://demo.example/path"], 2, "is not an origin"),
         (["--api-url", "http://demo.example:x"], 2, "is not an origin"),
         (["--max-seconds", "inf"], 2, "inf is not in the range"),

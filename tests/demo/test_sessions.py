@@ -12,6 +12,7 @@ from demo_client import DemoClient, Refusal
 from waiting import wait_until
 
 from sam2fast.demo.server.app import SERVICE
+from sam2fast.demo.server.model_calls import TrackPlan
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session, SessionStore
 
@@ -122,7 +123,7 @@ def test_a_click_waits_only_for_earlier_calls(client, app, monkeypatch):
     click = (service.calls.add_points, clicking, 0, 1, [[0.3, 0.4]], [1], True)
     works = [
         partial(service.model.call, lambda: go_on.wait(60)),
-        lambda: list(service.track(tracking, 0)),
+        lambda: list(service.track(tracking, TrackPlan(0))),
         partial(service.call, *click),
     ]
     threads = [threading.Thread(target=work) for work in works]
@@ -147,7 +148,7 @@ def test_closing_while_others_track(client, app):
 
     def track(session: str) -> None:
         try:
-            for frame, _ in service.track(session, 0):
+            for frame, _ in service.track(session, TrackPlan(0)):
                 if frame == 1:
                     service.sessions.close(session)
         except Exception as error:

@@ -320,3 +320,49 @@ def test_unknown_sessions(client):
         assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "NO_SESSION")
     assert client.http.post("/api/sessions/nobody/renew").status_code == 404
     assert client.close("nobody") is False
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"direction": "forward", "end_frame_index": 3}, [2, 3]),
+        ({"direction": "forward", "end_frame_index": 2}, [2]),
+        ({"direction": "backward", "end_frame_index": 1}, [2, 1]),
+    ],
+)
+def test_a_part_of_the_video_is_tracked(client, session, options, expected):
+    client.add(session, [ON_SQUARE], frame=2)
+    assert [frame for frame, _ in client.track(session, 2, **options)] == expected
+    assert client.facts(session)["trackedFrames"] == sorted(expected)
+
+
+def test_only_some_objects_are_tracked(client, session):
+    """Their masks are those of a track of all objects; the masks of the others stay."""
+    client.add(session, [ON_SQUARE], obj=1)
+    client.add(session, BOX_OF_DISC, [2, 3], obj=2)
+    whole = dict(client.track(session))
+    client.add(session, [ON_DISC], obj=1, frame=3)
+    part = dict(client.track(session, object_ids=[2]))
+    for frame, masks in part.items():
+        assert_same(masks, {2: whole[frame][2]})
+    assert client.facts(session)["objects"] == [1, 2]
+    assert_same(dict(client.track(session))[4], {1: dict(client.track(session))[4][1], 2: whole[4][2]})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"end_frame_index": 3},
+        {"end_frame_index": 1, "direction": "forward"},
+        {"end_frame_index": 9, "direction": "forward"},
+        {"end_frame_index": "3", "direction": "forward"},
+        {"object_ids": [7]},
+        {"object_ids": []},
+        {"object_ids": [True]},
+        {"object_ids": 1},
+    ],
+)
+def test_invalid_parts_are_refused(client, session, options):
+    client.add(session, [ON_SQUARE], frame=2)
+    refusal = client.track(session, 2, **options)
+    assert isinstance(refusal, Refusal) and (refusal.status, refusal.code) == (400, "BAD_INPUT")

@@ -139,7 +139,7 @@ def test_one_program_for_few_and_for_many_tokens():
     module, image = Reading().eval(), random_map(1, 64, 256)
     assert module.attention.should_fold(2) and not module.attention.should_fold(20)
     shapes = {"image": None, "tokens": {1: torch.export.Dim("tokens", min=1, max=20)}}
-    program = programs._export(module, (image, random_map(1, 2, 256)), shapes, False).module()
+    program = programs.export_module(module, (image, random_map(1, 2, 256)), shapes, False).module()
     for count in (1, 2, 20):
         tokens = random_map(1, count, 256, seed=count)
         assert relative_error(module(image, tokens), program(image, tokens)) <= TOLERANCE
@@ -151,9 +151,9 @@ def test_kernels_are_optional(model, tmp_path):
     trunk = model.image_encoder.trunk.blocks[0]
     example = (torch.zeros(1, 32, 32, 16),)
     with backend("triton"):
-        assert not any("sam2fast" in name for name in operators(programs._export(trunk, example, None, False)))
-        kept = operators(programs._export(trunk, example, None, True))
-        exported.save_program(programs._export(trunk, example, None, True), tmp_path / "kept.pt2")
+        assert not any("sam2fast" in name for name in operators(programs.export_module(trunk, example, None, False)))
+        kept = operators(programs.export_module(trunk, example, None, True))
+        exported.save_program(programs.export_module(trunk, example, None, True), tmp_path / "kept.pt2")
     assert "sam2fast.window_attention.default" in kept
     assert operators(exported.load_program(tmp_path / "kept.pt2")) == kept
 
@@ -237,12 +237,12 @@ def test_metadata(model, folder):
     assert shown == ("exported", "mini", SIZE, 2, 4)
     where = {"dtype": "float32", "device": "cpu", "torch": torch.__version__}
     assert where.items() <= content.items() and where.items() <= vars(metadata).items()
-    assert metadata.weights == artifact._digest(model)
+    assert metadata.weights == artifact.weights_digest(model, artifact.IMAGE_WEIGHTS)
     other = mini_model()
     with torch.no_grad():
         other.image_encoder.neck.convs[0].conv.bias[0] += 1e-3
-    assert metadata.weights != artifact._digest(other)
-    assert len(artifact._digest(mini_model().to(torch.bfloat16))) == 64
+    assert metadata.weights != artifact.weights_digest(other, artifact.IMAGE_WEIGHTS)
+    assert len(artifact.weights_digest(mini_model().to(torch.bfloat16))) == 64
 
 
 @pytest.fixture

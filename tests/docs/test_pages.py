@@ -34,6 +34,7 @@ SUBSTITUTES = {
     "points_per_side=8": "points_per_side=2",
     "sam2fast masks": "sam2fast masks --points-per-side 2",
     "video.mp4 --model edgetam": "clip.mp4 --model nano --out out/models",
+    "video.mp4 --model efficienttam_s": "clip.mp4 --model nano --out out/efficienttam",
     "slices/ --model medsam2 --box 40,1": "clip.mp4 --model nano --out out/slices --box 3,1",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
     "--objects 2 --runs 3": "--objects 2 --runs 1",
@@ -44,6 +45,13 @@ SUBSTITUTES = {
         "--model narrow.yaml --checkpoint narrow.pt --out tiny-exported"
     ),
     'load_predictor("tiny-native"': 'load_predictor("tiny-exported"',
+    "from tracker import OnnxImagePredictor, OnnxVideoPredictor, load_model": (
+        "from sam2fast.deploy.onnx.runtime.graphs import load_model\n"
+        "from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor\n"
+        "from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor"
+    ),
+    'load_model("tiny-onnx")': 'load_model("nano-onnx")',
+    'init_state("frames")': 'init_state(["photo.jpg", "another.jpg"])',
     # In Ray's processes the models have their own names.
     '"sam2.1_hiera_b+", "/data/sam2.1_hiera_base_plus.pt"': '"small_nano.yaml", "averaged.pt"',
     'Path("/data/videos").glob("*.mp4")': 'Path().glob("a.mp4")',
@@ -54,7 +62,6 @@ SUBSTITUTES = {
     "dataset.img_folder=... dataset.gt_folder=...": "dataset.img_folder=JPEGImages dataset.gt_folder=Annotations",
     "scratch.media=FOLDER": "scratch.media=.",
     "initialize_from=IMAGE_WEIGHTS": "initialize_from=averaged.pt",
-    "HOST:PORT": "HOST:29400",
     # Images for a later evaluation, and timings.
     "held_out --count 30": "held_out --count 2",
 }
@@ -91,6 +98,9 @@ AFTERWARDS = {
 # test_commands.py parses their options. Keys are the page and the beginning, or the beginning alone.
 ELSEWHERE = {
     "docs/research.md: ": "research/test_docs.py::test_snippets",
+    "sam2fast export --model tiny --format onnx": "cli/test_export.py::test_onnx",
+    "sam2fast export --model nano --format onnx": "cli/test_export.py::test_onnx",
+    "sam2fast export --model edgetam --checkpoint edgetam.pt": "deploy/onnx/test_onnx_export.py::test_edgetam",
     "docs/serve.md: import json": "demo/test_serving.py::test_the_documents_script",
     "docs/scale_out.md: sam2fast vos": "deploy/ray/test_ray_runner.py::test_videos_by_command",
     "docs/scale_out.md: sam2fast masks": "deploy/ray/test_ray_runner.py::test_masks_by_command_when_a_worker_is_killed",

@@ -22,8 +22,8 @@ import numpy as np
 import tame_weights
 import torch
 import torchvision
+from family_scenarios import PROMPTS, SCENARIOS, TOLERANCE, compare_images, compare_videos, write_clip
 from float32_memory import Float32Memory
-from PIL import Image
 
 torchvision.extension._has_ops = lambda: True
 torchvision.ops.boxes._assert_has_ops = lambda: None
@@ -38,11 +38,8 @@ from sam2fast.build_sam import build_sam2_video_predictor  # noqa: E402
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
-TOLERANCE = 1e-4
 CONFIG = "configs/edgetam/edgetam.yaml"
-SIZE, FRAMES = 512, 9  # all 7 memories are in use on the last frame
-CLICKS, LABELS = np.array([[140, 110], [30.5, 40], [150, 128.25]], np.float32), np.array([1, 0, 1], np.int32)
-BOX = np.array([20, 100, 120, 240], np.float32)
+SIZE = 512
 
 
 @pytest.fixture(scope="module", params=[SIZE, 1024], ids=str)
@@ -82,19 +79,6 @@ def repaired(monkeypatch):
     monkeypatch.setattr(sys.modules["sam2.sam2_video_predictor"], "torch", Float32Memory())
 
 
-def clip(frames=FRAMES):
-    """A disc that moves over a drifting smooth random image, as ``(240, 320, 3)`` uint8."""
-    coarse = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    image = np.asarray(Image.fromarray(coarse).resize((480, 480), Image.Resampling.BICUBIC))
-    y, x = np.mgrid[:240, :320]
-    images = []
-    for t in range(frames):
-        frame = image[3 * t : 3 * t + 240, 5 * t : 5 * t + 320].copy()
-        frame[np.hypot(x - 140 - 4 * t, y - 115 + 3 * t) < 40] = (220, 60, 40)
-        images.append(frame)
-    return images
-
-
 def their_image_predictor(theirs):
     predictor, grid = TheirImagePredictor(theirs), theirs.image_size // 16
     predictor._bb_feat_sizes = [(4 * grid, 4 * grid), (2 * grid, 2 * grid), (grid, grid)]
@@ -117,66 +101,18 @@ def test_levels(pair):
             assert relative_error(a, b) <= TOLERANCE
 
 
-PROMPTS = {
-    "one click": {"point_coords": CLICKS[:1], "point_labels": LABELS[:1]},
-    "clicks": {"point_coords": CLICKS, "point_labels": LABELS},
-    "box": {"box": BOX},
-    "mask": {"mask_input": np.random.default_rng(2).standard_normal((1, 128, 128)).astype(np.float32)},
-}
-
-
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize("multimask", [False, True])
 def test_image(small, prompt, multimask):
-    ours, theirs = SAM2ImagePredictor(small[0]), their_image_predictor(small[1])
-    for predictor in (ours, theirs):
-        predictor.set_image(clip(1)[0])
-    results = [p.predict(**prompt, multimask_output=multimask, return_logits=True) for p in (ours, theirs)]
-    for actual, expected in zip(*results, strict=True):
-        assert relative_error(torch.from_numpy(expected), torch.from_numpy(actual)) <= TOLERANCE
+    compare_images(SAM2ImagePredictor(small[0]), their_image_predictor(small[1]), prompt, multimask)
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("video")
-    for t, image in enumerate(clip()):
-        Image.fromarray(image).save(folder / f"{t:05}.jpg", quality=95)
-    return folder
+    return write_clip(tmp_path_factory.mktemp("video"))
 
 
-def one_click(predictor, state):
-    yield predictor.add_new_points_or_box(state, 0, 1, points=CLICKS[:1], labels=LABELS[:1])
-    yield from predictor.propagate_in_video(state)
-
-
-def a_mask(predictor, state):
-    yield predictor.add_new_mask(state, 0, 1, np.hypot(*np.mgrid[-115:125, -140:180]) < 40)
-    yield from predictor.propagate_in_video(state)
-
-
-def two_frames(predictor, state):
-    yield predictor.add_new_points_or_box(state, 0, 1, points=CLICKS, labels=LABELS)
-    yield predictor.add_new_points_or_box(state, 5, 1, points=CLICKS[:1], labels=LABELS[:1])
-    yield from predictor.propagate_in_video(state)
-
-
-def two_objects(predictor, state):
-    yield predictor.add_new_points_or_box(state, 4, 1, points=CLICKS, labels=LABELS)
-    yield predictor.add_new_points_or_box(state, 4, 2, box=BOX)
-    yield from predictor.propagate_in_video(state)
-    yield from predictor.propagate_in_video(state, reverse=True)
-
-
-@pytest.mark.parametrize("scenario", [one_click, a_mask, two_frames, two_objects])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 @torch.inference_mode()
 def test_video(small, video, scenario):
-    runs = []
-    for predictor in small:
-        predictor.fill_hole_area = 0
-        runs.append(list(scenario(predictor, predictor.init_state(str(video)))))
-    ours, theirs = runs
-    assert len(ours) == len(theirs) >= FRAMES
-    for actual, expected in zip(ours, theirs, strict=True):
-        assert actual[0] == expected[0] and list(actual[1]) == list(expected[1])
-        assert relative_error(expected[2], actual[2]) <= TOLERANCE
-    assert min(float((expected[2] > 0).float().mean()) for expected in theirs) > 0  # nothing is absent
+    compare_videos(*small, video, scenario)

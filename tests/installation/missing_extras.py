@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": "serve",
     "segment square.png --point 72,64 --ray local": "cluster",
     "masks square.png --ray auto": "cluster",
+    "export --model nano --format onnx --out graphs": "onnx",
     "evaluate-images images --masks polygons.json --clicks 1": "eval",
     "evaluate-images images --masks polygons.json --box": "eval",
     "profile square.png --picture profile.png": "profile",

@@ -96,6 +96,26 @@ def test_factors_of_keys(compute, is_pooled):
     assert relative_error(written_out(query, weighted, *weights, *rope), actual) < 1e-5 < relative_error(plain, actual)
 
 
+@pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
+@pytest.mark.parametrize("pooling", ["counted", "raised"])
+@torch.no_grad()
+def test_pooling(compute, pooling):
+    """Of several memories; one alone is attended to as it is, also where another object has several."""
+    memory, rope = memory_of(3, 1, 0, 5), axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
+    query, weights = random_map(4, 2, 16, 12), weights_of(12, 8, 2)
+    plain = compute(query, memory, *weights, *rope)
+    actual = compute(query, memory, *weights, *rope, pooling=pooling)
+    assert relative_error(written_out(query, memory, *weights, *rope, pooling=pooling), actual) < 1e-5
+    for b, is_pooled in enumerate([True, False, False, True]):
+        assert (relative_error(plain[b], actual[b]) > 1e-3) == is_pooled
+
+
+def test_pages_that_cannot_be_pooled():
+    arguments = random_map(1, 1, 16, 12), memory_of_tokens(2), *weights_of(12, 8), *rope_of_tokens(4, 12)
+    with pytest.raises(ValueError, match="pages have 28 tokens; pooling needs whole maps of 16"):
+        memory_attention(*arguments, pooling="counted")
+
+
 @torch.no_grad()
 def test_memory_attention_of_many_blocks():
     """More keys and queries than one block of scores, and scores that overflow without an online softmax."""

@@ -1,5 +1,7 @@
 """SAMURAI against recordings of the published code, and against its plain implementation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,24 @@ def test_plain_implementation_on_a_clip(name, fast, predictor, official, frames,
     for t in range(1, count):
         assert sorted(found.attended[t, 0].memories) == sorted(plain.attended[t - 1].memories), t
         assert relative_error(plain.masks[t], found.logits[t][0, 0]) <= 1e-4, t
+
+
+def test_a_mask_prompt_has_a_pointer_where_the_score_is_above_the_strategys_threshold(
+    predictor, official, frames, track
+):
+    """As in the published code, whose only threshold is -1. The decoder's score of the prompt is moved to -0.5."""
+    prompt, scores = {"mask": RECIPES["d4sm"].prompt_of(0)["mask"]}, []
+    RECIPES["samurai_box"].weights(official)
+    hook = official.sam_mask_decoder.register_forward_hook(lambda module, args, found: scores.append(found[3].item()))
+    run(official, frames, PlainSamurai(IMAGE_SIZE, FRAMES), 1, **prompt)
+    hook.remove()
+    for model in (official, predictor):
+        replace(RECIPES["samurai_box"], score=-0.5 - scores[0]).weights(model)
+    plain, found = run(official, frames, PlainSamurai(IMAGE_SIZE, FRAMES), 4, **prompt), track("samurai", [prompt], 4)
+    for t in range(4):
+        assert relative_error(plain.masks[t], found.logits[t][0, 0]) <= 1e-4, t
+    absent = track("sam2", [prompt], 4)
+    assert relative_error(absent.logits[3], found.logits[3]) > 1e-3
 
 
 def test_plain_choices_on_random_histories():

@@ -54,6 +54,8 @@ def write_stage(folder: Path) -> Path:
     click = {"frame": 0, "object": 1, "points": [[350, 300], [360, 420]], "labels": [1, 0]}
     prompts = {"prompts": [click, {"frame": 3, "object": "dog", "mask": "dog.png"}]}
     (folder / "prompts.json").write_text(json.dumps(prompts))
+    cup, dog = {"object": "cup", "points": [[350, 300]]}, {"object": "dog", "image": "2", "mask": "dog.png"}
+    (folder / "objects.json").write_text(json.dumps({"prompts": [cup, dog]}))
     return folder
 
 
@@ -136,7 +138,7 @@ def _write_coco(file: Path, names: tuple[str, ...], size: tuple[int, int] = (HEI
     height, width = size
     mask = np.zeros(size, dtype=bool)
     mask[20:60, 20:80] = True
-    shape = {"segmentation": encode_rle(mask), "area": int(mask.sum()), "category_id": 1}
+    shape = {"segmentation": encode_rle(mask), "area": int(mask.sum()), "category_id": 1, "bbox": [20, 20, 60, 40]}
     images = [{"id": i, "file_name": name, "height": height, "width": width} for i, name in enumerate(names)]
     objects = [{"id": i, "image_id": i, **shape} for i in range(len(names))]
     content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "leaf"}]}

@@ -1,5 +1,7 @@
 """Memory banks for tests, and a plain implementation of memory attention."""
 
+import math
+
 import torch
 from parity import random_map
 
@@ -74,11 +76,20 @@ def rope_of_tokens(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch
 
 
 def written_out(
-    query, memory: AttendedMemory, weight, bias, value_weight, value_bias, cos, sin, rounded=lambda rows: rows
+    query,
+    memory: AttendedMemory,
+    weight,
+    bias,
+    value_weight,
+    value_bias,
+    cos,
+    sin,
+    rounded=lambda rows: rows,
+    pooling=None,
 ):
     """Memory attention object by object and key by key, values projected token by token, in float64.
 
-    A page of means is there four times. Scores are of ``rounded`` queries and keys, which it gets in rows.
+    What counts as four tokens is there four times. Scores are of ``rounded`` queries and keys, which it gets in rows.
     """
     heads, N, d = query.shape[1:]
     turns = torch.complex(cos.double(), sin.double())
@@ -95,6 +106,7 @@ def written_out(
     K, L = memory.page_table.shape[1], memory.pointers.shape[1]
     factors = torch.ones(len(out), K + L) if memory.key_factors is None else memory.key_factors
     for b, (table, time) in enumerate(zip(memory.page_table.tolist(), memory.page_time.tolist(), strict=True)):
+        pooled = pooling if sum(page >= 0 for page in table) > 1 else None
         of_pages, of_pointers = factors[b].double().split([K, L])
         for head in range(heads):
             rows = slice(head * d, (head + 1) * d)
@@ -103,8 +115,11 @@ def written_out(
                 if page >= 0:
                     tokens, first = memory.pages[page].double(), t // T * n
                     encoded = tokens + memory.position_encoding[first : first + n] + memory.time_encoding[t % T]
-                    for _ in range(4 if t // T == 4 else 1):
-                        keys.append(rotate(factor * encoded @ weight[rows].double().T + bias[rows], of_keys + first))
+                    key = rotate(factor * encoded @ weight[rows].double().T + bias[rows], of_keys + first)
+                    if pooled:
+                        key, tokens = means_of_squares(key), means_of_squares(tokens)
+                    for _ in range(4 if t // T == 4 or pooled == "counted" else 1):
+                        keys.append(key + math.log(4) * (pooled == "raised"))
                         values.append(tokens)
             chosen = memory.pointer_valid[b]
             pointers = memory.pointers[b, chosen].double()
@@ -118,6 +133,13 @@ def written_out(
                 columns = slice(head * width, (head + 1) * width)
                 out[b, head] = scores.softmax(-1) @ (value @ value_weight[columns].double().T + value_bias[columns])
     return out.transpose(1, 2).flatten(2)
+
+
+def means_of_squares(rows):
+    """Means of 2x2 of the rows of a square map."""
+    side = math.isqrt(len(rows))
+    places = [(y, x) for y in range(0, side, 2) for x in range(0, side, 2)]
+    return torch.stack([rows.view(side, side, -1)[y : y + 2, x : x + 2].mean(dim=(0, 1)) for y, x in places])
 
 
 def weights_of(d: int, m: int, heads: int = 1, dtype=torch.float32):

@@ -93,6 +93,12 @@ class PlainDam4sam:
         self.conditioning = {0}
         self.visible: dict[int, int] = {}  # frame -> low-resolution pixels of the mask
 
+    def prompt(self, frame: int) -> None:
+        """A later prompt, which shows the object and begins the introspection again; that of frame 0 is known."""
+        self.conditioning.add(frame)
+        self.visible[frame] = 1
+        self.introspection = Introspection(last=0)
+
     def track(self, frame: int, decoded: Decoded) -> tuple[int, bool]:
         """The chosen candidate, and whether the frame becomes a conditioning one, to be encoded again."""
         decoded, chosen = decoded.present(0.0), decoded.argmax()

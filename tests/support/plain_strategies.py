@@ -53,10 +53,12 @@ def enlarged(logits: Floats, size: tuple[int, int]) -> Floats:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)[0].numpy().reshape(*logits.shape[:-2], *size)
 
 
-def usual_pointers(frame: int, start: int, tracked: Collection[int], num_frames: int) -> list[tuple[int, float]]:
-    """SAM 2's own: the prompted frame's, and those of the nearest frames before, at their distance in frames."""
+def usual_pointers(
+    frame: int, prompted: Sequence[int], tracked: Collection[int], num_frames: int
+) -> list[tuple[int, float]]:
+    """SAM 2's own: those of prompted frames, and of the nearest frames before, at their distance in frames."""
     most = min(num_frames, MOST_POINTERS)
-    distances = [(start, frame - start)]
+    distances = [(t, frame - t) for t in prompted]
     distances += [(frame - d, d) for d in range(1, most) if frame - d in tracked]
     return [(t, d / (most - 1)) for t, d in distances]
 
@@ -126,12 +128,16 @@ class PlainSamurai:
         self.image_size, self.num_frames, self.weight = image_size, num_frames, weight
         self.filter: Kalman | None = None
         self.stable = 0
-        self.start = 0
+        self.prompted: list[int] = []
         self.records: dict[int, tuple[float, float, float | None]] = {}  # of tracked frames: iou, score, motion's IoU
 
     def prompt(self, frame: int, decoded: Decoded | None = None) -> int:
-        """The prompted frame; with the decoder's candidates where there are three, as after a single click."""
-        self.start = frame
+        """A prompted frame; with the decoder's candidates where there are three, as after a single click.
+
+        A later prompt begins the motion again.
+        """
+        self.prompted.append(frame)
+        self.filter, self.stable = None, 0
         return 0 if decoded is None else self._choose(decoded.present(self.PRESENCE))[0]
 
     def track(self, frame: int, decoded: Decoded) -> int:
@@ -144,8 +150,8 @@ class PlainSamurai:
         good = [t for t in range(frame - 1, 1, -1) if self._valid(t)][: MOST_POINTERS - 1]
         recent = [frame - 1, *(t for t in good if t != frame - 1)]
         recent = [t for t in recent if t in self.records][:SPATIAL]
-        memories = [(self.start, CONDITIONING_ROW), *((t, row) for row, t in enumerate(recent))]
-        return Attended(memories, usual_pointers(frame, self.start, self.records, self.num_frames))
+        memories = [(t, CONDITIONING_ROW) for t in self.prompted] + [(t, row) for row, t in enumerate(recent)]
+        return Attended(memories, usual_pointers(frame, self.prompted, self.records, self.num_frames))
 
     def _valid(self, frame: int) -> bool:
         iou, score, motion = self.records.get(frame, (0.0, 0.0, None))

@@ -92,6 +92,7 @@ class PlainTracker:
         self.pointers: dict[Hashable, torch.Tensor] = {}
         self.shown: dict[Hashable, torch.Tensor] = {}
 
+    @torch.no_grad()
     def prompt(self, **prompt: Any) -> Decoded | None:
         """The official predictor's answer to a first prompt; the candidates where there are three."""
         seen: list[Any] = []
@@ -107,7 +108,10 @@ class PlainTracker:
             first["maskmem_features"], first["obj_ptr"], first["pred_masks"][0, 0],
         )  # fmt: skip
         self.cells = first["maskmem_pos_enc"][-1].flatten(2).permute(2, 0, 1)
-        masks, ious, _, score = seen[-1]
+        masks, ious, tokens, score = seen[-1]
+        if "mask" in prompt:  # the official threshold is 0
+            pointer = self.model.obj_ptr_proj(tokens[:, 0])
+            self.pointers[0] = pointer if score > self.presence else self.model.no_obj_ptr.expand_as(pointer)
         return _decoded(masks, ious, score) if masks.shape[1] == 3 and "mask" not in prompt else None
 
     def decode(

@@ -29,6 +29,7 @@ MODULES = (
     "sam2fast.deploy.parallel",
     "sam2fast.deploy.parallel.runners",
     "sam2fast.deploy.parallel.videos",
+    "sam2fast.mask_formats",
     "sam2fast.profiling",
     "sam2fast.utils.reproducibility",
     "sam2fast.research",

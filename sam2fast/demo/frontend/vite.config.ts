@@ -12,6 +12,7 @@ export default defineConfig({
     emptyOutDir: true,
     target: "es2022",
     modulePreload: { polyfill: false }, // there is only one chunk
+    chunkSizeWarningLimit: 1000, // kB
     assetsInlineLimit: 0, // the server's content policy allows no data URLs
   },
   // `npm run dev` gets everything but the page from `sam2fast serve`.

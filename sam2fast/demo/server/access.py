@@ -16,7 +16,10 @@ CONTENT_POLICY = (
     "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PREFLIGHT_SECONDS = 600
-MAX_JSON_BYTES = MEBIBYTE  # such bodies are read into memory
+# Such bodies are read into memory.
+MAX_JSON_BYTES = MEBIBYTE
+MAX_MASKS_BYTES = 32 * MEBIBYTE
+MASKS = ("/read_masks", "/export")  # endings of routes that take the masks of a whole video
 
 
 class ForeignOriginError(DemoError):
@@ -33,7 +36,12 @@ class UnknownHostError(DemoError):
 
 def is_upload() -> bool:
     """Whether the current request may be as large as an upload; its other fields have a limit of their own."""
-    return request.path == "/graphql" and request.mimetype == "multipart/form-data"
+    is_video = request.path == "/graphql" and request.mimetype == "multipart/form-data"
+    return is_video or request.path.endswith("/encode")
+
+
+def _limit_of_body() -> int:
+    return MAX_MASKS_BYTES if request.path.endswith(MASKS) else MAX_JSON_BYTES
 
 
 def describe_error(error: Exception, settings: ServerSettings) -> tuple[str, str, int]:
@@ -42,7 +50,7 @@ def describe_error(error: Exception, settings: ServerSettings) -> tuple[str, str
         limit = (
             f"a file may have {settings.max_upload_megabytes}"
             if is_upload()
-            else f"it may have {MAX_JSON_BYTES // MEBIBYTE}"
+            else f"it may have {_limit_of_body() // MEBIBYTE}"
         )
         error = TooLargeError(f"the request is too large; {limit} MB")
     if isinstance(error, HTTPException):
@@ -62,7 +70,7 @@ def restrict_access(app: Flask, settings: ServerSettings) -> None:
     @app.before_request
     def limit_body() -> None:
         if not is_upload():
-            request.max_content_length = MAX_JSON_BYTES
+            request.max_content_length = _limit_of_body()
 
     @app.before_request
     def check_origin() -> Response | None:

@@ -8,6 +8,7 @@ from sam2fast.demo.server.graphql_api import DemoView, make_schema
 from sam2fast.demo.server.library import Library
 from sam2fast.demo.server.rest import make_pages, make_routes
 from sam2fast.demo.server.service import DemoService
+from sam2fast.demo.server.session_routes import make_session_routes
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.uploads import LIMITS, UploadLimits, UploadRequest, Uploads
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -48,6 +49,7 @@ def make_app(settings: ServerSettings, predictor: SAM2VideoPredictor) -> Flask:
     view = DemoView.as_view("graphql", schema=make_schema(), service=service, uploads=uploads)
     app.add_url_rule("/graphql", view_func=view, methods=["GET", "POST"])
     app.register_blueprint(make_routes(service))
+    app.register_blueprint(make_session_routes(service))
     app.register_blueprint(make_pages())
 
     @app.errorhandler(Exception)

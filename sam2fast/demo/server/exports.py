@@ -4,9 +4,11 @@ import json
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -18,12 +20,14 @@ from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
 from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
 from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.video_files import DemoVideoWriter, iterate_frames
+from sam2fast.demo.server.yolo import label_lines
 from sam2fast.io.overlay import Colour
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.coco_video import coco_box, to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 
 CONCURRENT = threading.Semaphore(2)  # each export keeps one CPU core busy
+JPEG_QUALITY = 92
 PNG_COMPRESSION = 1  # photographs gain little from more
 DEFAULT_RATE = 24.0
 SECONDS_TO_WAIT = 10.0  # for other exports; a waiting request holds a thread
@@ -52,6 +56,7 @@ class ExportData(NamedTuple):
         size: (H, W).
         rate: frames per second.
         masks: masks by frame, in order, and by object.
+        names: names of objects by id, in their order; empty for numbers in the order of the ids.
     """
 
     file: Path
@@ -59,6 +64,7 @@ class ExportData(NamedTuple):
     size: tuple[int, int]
     rate: float | None
     masks: Mapping[int, Mapping[int, ObjectMask]]
+    names: Mapping[int, str] = MappingProxyType({})
 
     @property
     def stem(self) -> str:
@@ -67,8 +73,17 @@ class ExportData(NamedTuple):
 
     @property
     def objects(self) -> list[int]:
-        """All object ids, sorted."""
-        return sorted({object_id for masks in self.masks.values() for object_id in masks})
+        """All object ids, in the order of ``names`` or sorted."""
+        return list(self.names) or sorted({object_id for masks in self.masks.values() for object_id in masks})
+
+    @property
+    def steady_rate(self) -> Fraction:
+        """Frames per second."""
+        return Fraction(self.rate or DEFAULT_RATE).limit_denominator(1001)
+
+    def name_of(self, object_id: int) -> str:
+        """The name of an object."""
+        return self.names.get(object_id, f"Object {object_id}")
 
 
 class ExportedFile(NamedTuple):
@@ -90,13 +105,28 @@ def object_colour(object_id: int) -> Colour:
     return COLOURS[(object_id - 1) % len(COLOURS)]
 
 
+@contextmanager
+def one_of_few() -> Iterator[None]:
+    """Waits for its turn to use a CPU core.
+
+    Raises:
+        BusyError: too many exports are running.
+    """
+    if not CONCURRENT.acquire(timeout=SECONDS_TO_WAIT):
+        raise BusyError("busy with other downloads; try again in a minute")
+    try:
+        yield
+    finally:
+        CONCURRENT.release()
+
+
 def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
     """Makes a file; the caller deletes it.
 
     Args:
         kind: ``masks_png``: a zip of palette images; ``coco_rle``: JSON in COCO's format for videos;
             ``overlay_mp4``: the video with the masks in colour; ``cutout``: a zip of images that are transparent
-            except for the objects.
+            except for the objects; ``yolo``: a zip of images with YOLO's labels.
         folder: the folder of the new file.
 
     Raises:
@@ -108,17 +138,14 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(FORMATS)}")
     if not data.masks:
         raise NotFoundError("there are no masks yet: click on something first")
-    if not CONCURRENT.acquire(timeout=SECONDS_TO_WAIT):
-        raise BusyError("busy with other downloads; try again in a minute")
     write, suffix, content_type = FORMATS[kind]
     path = folder / f"{uuid4()}{Path(suffix).suffix}"
-    try:
-        write(data, path)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    finally:
-        CONCURRENT.release()
+    with one_of_few():
+        try:
+            write(data, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     return ExportedFile(path, data.stem + suffix, content_type)
 
 
@@ -138,6 +165,10 @@ def _write_masks(data: ExportData, path: Path) -> None:
 def _write_coco(data: ExportData, path: Path) -> None:
     lines = ({"frame": frame, "objects": list(_entries(masks))} for frame, masks in data.masks.items())
     document = to_coco_video(lines, data.size, data.frames, data.stem)
+    rate = data.steady_rate
+    document["videos"][0] |= {"fps": float(rate), "timestamps": [round(float(t / rate), 6) for t in range(data.frames)]}
+    for annotation in document["annotations"]:
+        annotation["name"] = data.name_of(annotation["object"])
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
@@ -150,8 +181,7 @@ def _entries(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
 
 def _write_overlay(data: ExportData, path: Path) -> None:
     """All frames of the video; frames without masks stay unchanged."""
-    rate = Fraction(data.rate or DEFAULT_RATE).limit_denominator(1001)
-    with DemoVideoWriter(path, *data.size, rate) as video:
+    with DemoVideoWriter(path, *data.size, data.steady_rate) as video:
         for frame, image in iterate_frames(data.file):
             drawn = np.array(image, order="C")
             for object_id, mask in data.masks.get(frame, {}).items():
@@ -169,6 +199,24 @@ def _write_cutouts(data: ExportData, path: Path) -> None:
             if frame in data.masks:
                 cutout = Image.fromarray(_cut_out(image, data.masks[frame]))
                 archive.writestr(f"{frame:05d}.png", _png(cutout))
+            if frame == last:
+                return
+
+
+def _write_yolo(data: ExportData, path: Path) -> None:
+    """A data set of the frames that have masks, as Ultralytics reads it: images, labels, and the classes' names."""
+    classes = {object_id: number for number, object_id in enumerate(data.objects)}
+    names = "".join(f"  {number}: {json.dumps(data.name_of(i))}\n" for i, number in classes.items())
+    last = max(data.masks)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("data.yaml", f"path: .\ntrain: images\nval: images\nnames:\n{names}")
+        for frame, image in iterate_frames(data.file):
+            if frame in data.masks:
+                masks = {classes[i]: decode_rle(mask.rle) for i, mask in data.masks[frame].items()}
+                content = BytesIO()
+                Image.fromarray(image).save(content, "JPEG", quality=JPEG_QUALITY)
+                archive.writestr(f"images/{frame:05d}.jpg", content.getvalue())
+                archive.writestr(f"labels/{frame:05d}.txt", label_lines(masks))
             if frame == last:
                 return
 
@@ -192,4 +240,5 @@ FORMATS: Mapping[str, _Format] = {
     "coco_rle": _Format(_write_coco, "_coco.json", "application/json"),
     "overlay_mp4": _Format(_write_overlay, "_overlay.mp4", "video/mp4"),
     "cutout": _Format(_write_cutouts, "_cutout.zip", "application/zip"),
+    "yolo": _Format(_write_yolo, "_yolo.zip", "application/zip"),
 }

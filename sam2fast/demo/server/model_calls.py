@@ -1,12 +1,14 @@
 """The model's thread, and the calls on sessions that run in it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from threading import Event
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2fast.demo.server.demo_errors import (
@@ -29,6 +31,20 @@ from sam2fast.video_io import VideoError
 P = ParamSpec("P")
 T = TypeVar("T")
 CLOSING = "the server is shutting down"
+
+
+class TrackPlan(NamedTuple):
+    """What a track covers.
+
+    Attributes:
+        start: the first frame.
+        end: the last frame of a track in one direction; None for the end of the video in that direction.
+        objects: ids of the objects to track; None for all.
+    """
+
+    start: int
+    end: int | None = None
+    objects: Collection[int] | None = None
 
 
 class ModelThread:
@@ -143,6 +159,28 @@ class SessionCalls:
             self._budget.share(state)
             return self._update_masks(session, frame, ids, logits)
 
+    def add_mask(self, session: Session, frame: int, object_id: int, mask: NDArray[np.bool_]) -> None:
+        """Sets an object's mask on a frame as its prompt there, in place of earlier ones; the object may be new.
+
+        Args:
+            mask: ``(H, W)`` of the video's size, with at least one pixel inside.
+
+        Raises:
+            BadInputError: there is no such frame, or the mask is empty or of another size.
+            TooManyError: there is no room for another object or prompt.
+        """
+        state = session.state
+        _check_frame(state, frame)
+        if mask.shape != state.video_size:
+            raise BadInputError(f"the mask has the size {list(mask.shape)}; expected {list(state.video_size)}")
+        if not mask.any():
+            raise BadInputError("the mask is empty; expected at least one pixel inside")
+        self._budget.check_room(state, frame, object_id)
+        with UnchangedOnError(state, state.objects.values()):
+            _, ids, logits = self._predictor.add_new_mask(state, frame, object_id, mask)
+            self._budget.share(state)
+            self._update_masks(session, frame, ids, logits)
+
     def clear_points(self, session: Session, frame: int, object_id: int) -> Mapping[int, ObjectMask]:
         """Removes an object's points on a frame; returns the masks of all objects there.
 
@@ -151,10 +189,8 @@ class SessionCalls:
         """
         state = session.state
         _check_frame(state, frame)
-        if object_id not in state.objects:
-            ids = ", ".join(map(str, state.objects)) or "none"
-            raise BadInputError(f"there is no object {object_id} in this session; the objects are: {ids}")
-        had_points = frame in state.objects[object_id].points
+        _check_object(state, object_id)
+        had_points = _is_prompted(state.objects[object_id], frame)
         with UnchangedOnError(state, state.objects.values()):
             answer = self._predictor.clear_all_prompts_in_frame(state, frame, object_id)
             assert answer is not None
@@ -184,14 +220,18 @@ class SessionCalls:
             self.clear_video(session)
         return changed
 
-    def begin_track(self, session: Session, start: int) -> Event:
+    def begin_track(self, session: Session, plan: TrackPlan) -> Event:
         """Checks that all objects can be tracked, and replaces the running track; see :meth:`Session.begin_track`.
 
         Raises:
-            BadInputError: there is no such frame.
+            BadInputError: there is no such frame or object.
             NothingToTrackError: an object has no points.
         """
-        _check_frame(session.state, start)
+        _check_frame(session.state, plan.start)
+        if plan.end is not None:
+            _check_frame(session.state, plan.end)
+        for object_id in plan.objects or ():
+            _check_object(session.state, object_id)
         if not session.state.objects:
             raise NothingToTrackError("there is nothing to track: click on something first")
         for object_id, tracked in session.state.objects.items():
@@ -200,11 +240,17 @@ class SessionCalls:
         self._predictor.propagate_in_video_preflight(session.state)
         return session.begin_track()
 
-    def propagate(self, session: Session, start: int, reverse: bool) -> Iterator[tuple[Any, ...]]:
-        """An iterator over the video for :meth:`next_frame`; computes nothing yet."""
+    def propagate(self, session: Session, plan: TrackPlan, reverse: bool) -> Iterator[tuple[Any, ...]]:
+        """An iterator over the frames of one direction for :meth:`next_frame`; computes nothing yet."""
         # Logits are resized to the video only where the model removes overlaps in them.
         output: Output = "logits" if self._predictor.non_overlap_masks else "low_res"
-        return self._predictor.propagate_in_video(session.state, start, reverse=reverse, progress=False, output=output)
+        count = None if plan.end is None else abs(plan.end - plan.start)
+        frames = self._predictor.propagate_in_video(
+            session.state, plan.start, count, reverse=reverse, progress=False, output=output
+        )
+        if plan.objects is None:
+            return frames
+        return _restricted(session.state, frames, plan.objects)
 
     def next_frame(self, session: Session, track: Event, frames: Iterator[tuple[Any, ...]]) -> FrameMasks | None:
         """The next frame of a track; None at its end or after it was cancelled."""
@@ -239,11 +285,37 @@ def _has_result(tracked: TrackedObject, frame: int) -> bool:
     return any(tracked.result_on(frame, conditioning) is not None for conditioning in (True, False))
 
 
+def _is_prompted(tracked: TrackedObject, frame: int) -> bool:
+    return frame in tracked.points or frame in tracked.masks
+
+
 def _drop_unprompted(session: Session, frame: int) -> None:
     """Drops the masks of a frame that is neither tracked nor prompted any more."""
-    prompted = any(frame in tracked.points for tracked in session.state.objects.values())
+    prompted = any(_is_prompted(tracked, frame) for tracked in session.state.objects.values())
     if frame not in session.tracked and not prompted:
         session.masks.pop(frame, None)
+
+
+def _restricted(
+    state: VideoState, frames: Iterator[tuple[Any, ...]], ids: Collection[int]
+) -> Iterator[tuple[Any, ...]]:
+    """The frames of a pass over some of the objects: a pass tracks those that it finds when it begins."""
+    objects, names = state.objects, state.obj_ids
+    state.objects = {i: tracked for i, tracked in objects.items() if i in ids}
+    state.obj_ids = list(state.objects)
+    try:
+        first = next(frames, None)
+    finally:
+        state.objects, state.obj_ids = objects, names
+    if first is not None:
+        yield first
+        yield from frames
+
+
+def _check_object(state: VideoState, object_id: int) -> None:
+    if object_id not in state.objects:
+        ids = ", ".join(map(str, state.objects)) or "none"
+        raise BadInputError(f"there is no object {object_id} in this session; the objects are: {ids}")
 
 
 def _check_frame(state: VideoState, frame: int) -> None:

@@ -63,10 +63,12 @@ class MemoryBudget:
     Attributes:
         results: number of results of an object on a frame.
         reach: number of earlier frames that tracking reads; fewer cannot be kept.
+        keeps_all: the strategy reads frames however old, so that each object keeps all frames of the video.
     """
 
     results: int
     reach: int
+    keeps_all: bool = False
 
     @classmethod
     def of(cls, predictor: SAM2VideoPredictor, megabytes: int) -> "MemoryBudget":
@@ -74,13 +76,15 @@ class MemoryBudget:
         side = predictor.sam_image_embedding_size
         values = predictor.mem_dim * side**2 + (4 * side) ** 2 + predictor.hidden_dim
         return cls(
-            megabytes * MEBIBYTE // (FLOAT_BYTES * values), MemoryRules.of(predictor, predictor.memory_selection).reach
+            megabytes * MEBIBYTE // (FLOAT_BYTES * values),
+            MemoryRules.of(predictor, predictor.memory_selection).reach,
+            predictor.strategy.looks_further,
         )
 
-    @property
-    def objects(self) -> int:
-        """The largest number of objects in a session."""
-        return max(1, min(MAX_OBJECTS, self.results // (2 * self.reach)))
+    def objects(self, num_frames: int) -> int:
+        """The largest number of objects in a session on a video of so many frames."""
+        needed = max(self.reach, num_frames) if self.keeps_all else self.reach
+        return max(1, min(MAX_OBJECTS, self.results // (2 * needed)))
 
     def check_room(self, state: VideoState, frame: int, object_id: int) -> None:
         """Checks that an object may be prompted on a frame.
@@ -88,8 +92,9 @@ class MemoryBudget:
         Raises:
             TooManyError: the session would have too many objects, or too many prompted frames, which are never dropped.
         """
-        if object_id not in state.objects and len(state.objects) >= self.objects:
-            raise TooManyError(f"a session may have {self.objects} objects; remove one first")
+        most = self.objects(state.num_frames)
+        if object_id not in state.objects and len(state.objects) >= most:
+            raise TooManyError(f"a session on this video may have {most} objects; remove one first")
         prompted = _prompted(state) | {(object_id, frame)}
         if len(prompted) > self.results // 2:
             raise TooManyError(

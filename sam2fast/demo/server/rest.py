@@ -1,27 +1,24 @@
-"""All routes besides GraphQL: the stream of tracked frames, files, status of server and sessions, the page."""
+"""Routes besides GraphQL: the stream of tracked frames, files, status of the server, the page."""
 
 import logging
+import math
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request, send_file, send_from_directory
-from PIL import Image
 
-from sam2fast.demo.server import exports
 from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
 from sam2fast.demo.server.frame_masks import CONTENT_TYPE, FrameMasks, encode_part
 from sam2fast.demo.server.library import GALLERY, POSTERS, UPLOADS
+from sam2fast.demo.server.model_calls import TrackPlan
 from sam2fast.demo.server.service import DemoService
-from sam2fast.demo.server.sessions import Session
 from sam2fast.demo.server.settings import ServerSettings
+from sam2fast.demo.server.transcode import MAX_RATE
 from sam2fast.demo.server.uploads import FORMATS
-from sam2fast.demo.server.video_files import read_frame
 
 _log = logging.getLogger(__name__)
 
-JPEG_QUALITY = 90
 BUNDLE = Path(__file__).with_name("static")
 INDEX = "index.html"
 HASHED = "assets/"  # files whose names change with their content
@@ -36,7 +33,7 @@ MISSING = """<!doctype html><html lang="en"><title>sam2fast</title>
 def make_routes(service: DemoService) -> Blueprint:
     """The API's routes; they raise :class:`~sam2fast.demo.server.demo_errors.DemoError`."""
     routes = Blueprint("rest", __name__)
-    sessions, settings = service.sessions, service.settings
+    settings = service.settings
 
     @routes.get("/healthy")
     def healthy() -> Response:
@@ -48,7 +45,7 @@ def make_routes(service: DemoService) -> Blueprint:
             "ready": not service.is_closing,
             "model": settings.model,
             "device": str(service.predictor.device),
-            "sessions": len(sessions),
+            "sessions": len(service.sessions),
             "limits": _limits(settings, service),
         }
         return jsonify(status), 503 if service.is_closing else 200
@@ -69,55 +66,14 @@ def make_routes(service: DemoService) -> Blueprint:
         body = request.get_json(force=True, silent=True)
         if not isinstance(body, dict):
             raise BadInputError('expected a JSON object such as {"session_id": "...", "start_frame_index": 0}')
-        session_id, start = body.get("session_id"), body.get("start_frame_index", 0)
+        session_id = body.get("session_id")
         if not isinstance(session_id, str):
             raise BadInputError(f"session_id is {shortened(session_id)}; expected the id that startSession returned")
-        if not isinstance(start, int) or isinstance(start, bool):
-            raise BadInputError(f"start_frame_index is {shortened(start)}; expected the number of a frame")
-        frames = service.track(session_id, start, body.get("direction", "both"))
-        return Response(_stream(frames), content_type=CONTENT_TYPE)
-
-    @routes.get("/api/sessions/<session_id>")
-    def session_status(session_id: str) -> Response:
-        session = sessions.get(session_id)
-        height, width = session.state.video_size
-        return jsonify(
-            {
-                "path": session.path,
-                "fps": session.state.frames.rate,
-                "numFrames": session.state.num_frames,
-                "width": width,
-                "height": height,
-                "secondsLeft": round(sessions.seconds_left(session), 1),
-                "isTracking": session.is_tracking,
-                "trackedFrames": sorted(session.tracked),
-                "framesWithMasks": sorted(session.masks),
-                "objects": list(session.state.objects),
-                "problem": session.problem,
-            }
+        plan = TrackPlan(
+            _integer(body, "start_frame_index", 0), _integer(body, "end_frame_index", None), _object_ids(body)
         )
-
-    @routes.post("/api/sessions/<session_id>/renew")
-    def renew(session_id: str) -> Response:
-        return jsonify({"secondsLeft": round(sessions.seconds_left(sessions.use(session_id)), 1)})
-
-    @routes.get("/api/sessions/<session_id>/frames/<int:frame>.jpg")
-    def frame_file(session_id: str, frame: int) -> Response:
-        session = sessions.use(session_id)
-        pixels, file = read_frame(session.file, frame, session.state.num_frames), BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
-        return Response(file.getvalue(), content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
-
-    @routes.get("/api/sessions/<session_id>/export")
-    def export(session_id: str) -> Response:
-        session = sessions.use(session_id)
-        exported = exports.export(_export_data(session), request.args.get("format", ""), service.library.incoming)
-        try:
-            return send_file(
-                exported.path, exported.content_type, as_attachment=True, download_name=exported.name, max_age=0
-            )
-        finally:
-            exported.path.unlink()  # it is open already; the disk space is freed after sending
+        frames = service.track(session_id, plan, body.get("direction", "both"))
+        return Response(_stream(frames), content_type=CONTENT_TYPE)
 
     return routes
 
@@ -129,17 +85,24 @@ def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
         "formats": list(FORMATS),
         "maxSessions": settings.max_sessions,
         "sessionMinutes": settings.session_minutes,
-        "maxObjects": service.budget.objects,
+        "maxObjects": service.budget.objects(math.ceil(settings.max_seconds * (settings.fps or MAX_RATE))),
         "model": settings.model,
         "imageSize": service.predictor.image_size,
     }
 
 
-def _export_data(session: Session) -> exports.ExportData:
-    state = session.state
-    copied = dict(session.masks)  # the model's thread may change them
-    masks = {frame: copied[frame] for frame in sorted(copied)}
-    return exports.ExportData(session.file, state.num_frames, state.video_size, state.frames.rate, masks)
+def _integer(body: dict[str, Any], name: str, default: Any) -> Any:
+    found = body.get(name, default)
+    if found is not default and (not isinstance(found, int) or isinstance(found, bool)):
+        raise BadInputError(f"{name} is {shortened(found)}; expected the number of a frame")
+    return found
+
+
+def _object_ids(body: dict[str, Any]) -> list[int] | None:
+    ids = body.get("object_ids")
+    if ids is not None and not (isinstance(ids, list) and ids and all(type(i) is int for i in ids)):
+        raise BadInputError(f"object_ids is {shortened(ids)}; expected a list of objects' ids")
+    return ids
 
 
 def _stream(frames: Iterator[FrameMasks]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from sam2fast.demo.server.demo_errors import (
 )
 from sam2fast.demo.server.frame_masks import FrameMasks
 from sam2fast.demo.server.library import Library
-from sam2fast.demo.server.model_calls import ModelThread, SessionCalls
+from sam2fast.demo.server.model_calls import ModelThread, SessionCalls, TrackPlan
 from sam2fast.demo.server.prompt_limits import MemoryBudget
 from sam2fast.demo.server.sessions import Session, SessionStore
 from sam2fast.demo.server.settings import ServerSettings
@@ -78,8 +78,8 @@ class DemoService:
         """
         return self.model.call(operation, self.sessions.use(session_id), *args, **kwargs)
 
-    def track(self, session_id: str, start: int, direction: Direction = "both") -> Iterator[FrameMasks]:
-        """Tracks all objects from a frame to the video's end, then back from that frame to the beginning.
+    def track(self, session_id: str, plan: TrackPlan, direction: Direction = "both") -> Iterator[FrameMasks]:
+        """Tracks objects from a frame to the video's end, then back from that frame to the beginning.
 
         The start frame comes twice unless it is the first, as in the original. The session's running track is
         cancelled. Errors of the request are raised at once, not with the first frame.
@@ -88,7 +88,7 @@ class DemoService:
             direction: ``forward`` or ``backward`` for one direction only.
 
         Raises:
-            NoSessionError, BadInputError: there is no such session, frame or direction.
+            NoSessionError, BadInputError: there is no such session, frame, object or direction.
             NothingToTrackError: an object has no points.
         """
         session = self.sessions.use(session_id)
@@ -96,7 +96,13 @@ class DemoService:
             raise BadInputError(
                 f"there is no direction {shortened(direction)}; expected {', '.join(get_args(Direction))}"
             )
-        return self._frames(session, self.model.call(self.calls.begin_track, session, start), start, direction)
+        towards = 0 if plan.end is None else plan.end - plan.start
+        if (direction == "both" and plan.end is not None) or (towards < 0 if direction == "forward" else towards > 0):
+            raise BadInputError(
+                f"end_frame_index is {plan.end}; expected a frame after start_frame_index with the direction "
+                "forward, one before it with backward"
+            )
+        return self._frames(session, self.model.call(self.calls.begin_track, session, plan), plan, direction)
 
     def close(self) -> None:
         """Closes all sessions and the model's thread."""
@@ -104,13 +110,13 @@ class DemoService:
         self.sessions.close_all()
         self.model.close()
 
-    def _frames(self, session: Session, track: Event, start: int, direction: Direction) -> Iterator[FrameMasks]:
+    def _frames(self, session: Session, track: Event, plan: TrackPlan, direction: Direction) -> Iterator[FrameMasks]:
         directions = [
             reverse for reverse, name in ((False, "forward"), (True, "backward")) if direction in ("both", name)
         ]
         try:
             for reverse in directions:
-                frames = self.calls.propagate(session, start, reverse)
+                frames = self.calls.propagate(session, plan, reverse)
                 while (found := self.model.call(self.calls.next_frame, session, track, frames)) is not None:
                     session.touch()
                     yield found

@@ -21,7 +21,7 @@ class ServerSettings:
         session_megabytes: memory for the tracking results of one session.
         max_upload_megabytes: largest size of an uploaded file.
         max_seconds: longest part of an uploaded video that is kept.
-        fps: frame rate of transcoded uploads; None keeps the source's rate, up to 30.
+        fps: frame rate of transcoded uploads; None keeps the source's rate, up to 60.
         allow_origins: other origins, such as ``https://demo.example``, whose pages may use the server.
         trusted_hosts: accepted host names; empty accepts any.
         graphiql: whether GET /graphql shows GraphiQL, which is loaded from the network.
@@ -36,7 +36,7 @@ class ServerSettings:
     session_megabytes: int = 1024
     max_upload_megabytes: int = 70
     max_seconds: float = 10.0
-    fps: int | None = 24
+    fps: int | None = None
     allow_origins: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()
     graphiql: bool = False

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, message_without_path
 from sam2fast.demo.server.settings import PROBE_SIZE
+from sam2fast.demo.server.sound import add_sound
 from sam2fast.demo.server.video_files import DemoVideoWriter
 from sam2fast.video_io import FrameReader, VideoError
 from sam2fast.video_io.containers import VideoInput
@@ -25,7 +27,7 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "prores")
 MAX_PIXELS = 8192 * 4608  # of a decoded frame
 LONG_SIDE, SHORT_SIDE = 1280, 720  # largest size of the result
-MAX_RATE = 30
+MAX_RATE = 60
 MAX_DECODING_SECONDS = 120.0
 MAX_START = 1e6  # seconds; frame numbers stay far below their limit
 
@@ -37,7 +39,7 @@ class Cut:
     Attributes:
         start: first second.
         seconds: largest duration.
-        fps: frames per second; None for the source's rate, at most 30.
+        fps: frames per second; None for the source's rate, at most 60.
     """
 
     start: float
@@ -80,7 +82,7 @@ class _UploadedFile(VideoInput):
 
 
 def transcode(source: Path, target: Path, cut: Cut) -> None:
-    """Writes a part of a video to ``target`` atomically, upright and without sound.
+    """Writes a part of a video to ``target`` atomically, upright, with its sound.
 
     Raises:
         BadVideoError: the file is not an accepted video, has no frame in this part, or takes too long to decode.
@@ -96,7 +98,14 @@ def transcode(source: Path, target: Path, cut: Cut) -> None:
                     video.add(image)
                 if not video.count:
                     raise BadVideoError(f"the video has no frame after {cut.start:g} seconds")
-    except (VideoError, OSError, MemoryError) as error:
+            length = float(video.count / rate)
+        with_sound = target.with_suffix(".sound.mp4")
+        try:
+            if add_sound(target, source, with_sound, cut.start, length):
+                with_sound.replace(target)
+        finally:
+            with_sound.unlink(missing_ok=True)
+    except (VideoError, FFmpegError, OSError, MemoryError) as error:
         raise BadVideoError(f"this video cannot be used: {message_without_path(error, source)}") from error
 
 

@@ -27,6 +27,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 
 ENCODER, DECODER, METADATA = "encoder.pt2", "decoder.pt2", "artifact.json"
 FORMAT = 1
+IMAGE_WEIGHTS = ("image_encoder.", "sam_", "no_mem_embed")
 # The kinds of programs in an artefact.
 EXPORTED, COMPILED = "exported", "aot"
 
@@ -77,7 +78,7 @@ def write_artifact(
     """
     target = check_folder(folder)
     encoder, decoder = export_encoder(model), export_decoder(model, prompts, points)
-    with _filled(target) as partial:
+    with filled(target, METADATA) as partial:
         for name, program in ((ENCODER, encoder), (DECODER, decoder)):
             if aot:
                 compile_artifact(program, partial / name, options)
@@ -86,7 +87,7 @@ def write_artifact(
         metadata = ArtifactMetadata(
             kind=COMPILED if aot else EXPORTED,
             config=config,
-            weights=_digest(model),
+            weights=weights_digest(model, IMAGE_WEIGHTS),
             image_size=model.image_size,
             dtype=str(next(model.image_encoder.neck.convs.parameters()).dtype).removeprefix("torch."),
             device=model.device.type,
@@ -122,11 +123,11 @@ def check_folder(folder: str | Path) -> Path:
 
 
 @contextmanager
-def _filled(target: Path) -> Iterator[Path]:
+def filled(target: Path, last: str) -> Iterator[Path]:
     """A temporary folder whose files are moved to ``target`` at the end; on an error it is removed.
 
     An existing folder may be a mount point, which cannot be replaced. Then the files are moved into it one by one, the
-    metadata last.
+    one named ``last`` last.
     """
     exists = target.is_dir()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +141,7 @@ def _filled(target: Path) -> Iterator[Path]:
             return
         if others := sorted(set(os.listdir(target)) - {Path(temporary).name}):
             raise FileExistsError(f"another process has written {others[0]!r} into the folder {str(target)!r}")
-        for name in sorted(os.listdir(partial), key=lambda name: name == METADATA):
+        for name in sorted(os.listdir(partial), key=lambda name: name == last):
             os.replace(partial / name, target / name)
 
 
@@ -215,11 +216,11 @@ def processor(device: torch.device) -> str:
     return f"{host}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _digest(model: SAM2Base) -> str:
-    """SHA-256 of the names, shapes and values of the encoder's and decoder's weights."""
+def weights_digest(model: SAM2Base, prefixes: tuple[str, ...] = ("",)) -> str:
+    """SHA-256 of the names, shapes and values of the weights whose names begin so; by default of all."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith(("image_encoder.", "sam_", "no_mem_embed")):
+        if name.startswith(prefixes):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

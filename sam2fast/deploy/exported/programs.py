@@ -109,7 +109,9 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
     """
     _check(model, batch=batch)
     side = model.image_size
-    return _export(EncoderModule(model), (torch.zeros(batch, 3, side, side, device=model.device),), None, keep_kernels)
+    return export_module(
+        EncoderModule(model), (torch.zeros(batch, 3, side, side, device=model.device),), None, keep_kernels
+    )
 
 
 def export_decoder(
@@ -137,7 +139,7 @@ def export_decoder(
     if points > 1:
         dimension = torch.export.Dim("points", min=1, max=points)
         shapes |= {"coords": {1: dimension}, "labels": {1: dimension}}
-    return _export(DecoderModule(model), (list(levels), coords, labels, mask), shapes, keep_kernels)
+    return export_module(DecoderModule(model), (list(levels), coords, labels, mask), shapes, keep_kernels)
 
 
 def _check(model: SAM2Base, **numbers: int) -> None:
@@ -152,9 +154,16 @@ def _reference_ops(keep_kernels: bool) -> Any:
     return nullcontext() if keep_kernels else backend("torch")
 
 
-def _export(
-    module: nn.Module, example: tuple[Any, ...], shapes: dict[str, Any] | None, keep_kernels: bool
+def export_module(
+    module: nn.Module, example: tuple[Any, ...], shapes: Any = None, keep_kernels: bool = False
 ) -> "ExportedProgram":
+    """A module as a program, by ``torch.export``.
+
+    Args:
+        example: its arguments.
+        shapes: the ``dynamic_shapes`` of ``torch.export.export``.
+        keep_kernels: see :func:`export_encoder`.
+    """
     # torch.export traces proxies of the modules, which are of other classes.
     with torch.no_grad(), _reference_ops(keep_kernels), deciding_once(module.eval()):
         return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)

@@ -123,6 +123,7 @@ def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
 
 
 def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDone:
+    from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.evaluation.vos.input_masks import InputMasks, group_all_objects, group_by_first_frame
     from sam2fast.evaluation.vos.outputs import MaskWriter
     from sam2fast.modeling.memory_selection import MemoryRules
@@ -135,6 +136,13 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
         names = frame_names(job.video, state.num_frames)
         masks = InputMasks(job.masks, names, settings.per_object)
         groups = (group_by_first_frame if settings.late_objects else group_all_objects)(masks, settings.all_masks)
+        if predictor.strategy.hypotheses > 1 and len(groups.groups) > 1:
+            first, second, *_ = (group.start for group in groups.groups)
+            raise DatasetError(
+                f"an object appears on frame {second}, others on frame {first}: the strategy "
+                f"{type(predictor.strategy).__name__} decides about masks when a pass ends, and a new object begins "
+                "another pass; track this video with another --strategy, or without --late-objects"
+            )
         colours = masks.colours(groups.palette_frame)
         written = 0
         with MaskWriter(folder, names, state.video_size, settings.per_object, colours) as writer:

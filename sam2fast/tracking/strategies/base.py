@@ -126,7 +126,7 @@ class Strategy:
 
     Attributes:
         presence: logit above which an object counts as present, for its mask and its pointer. The memory encoder keeps
-            the model's own threshold, 0, and so does the pointer of a mask prompt.
+            the model's own threshold, 0.
         fill_hole_area: replaces the predictor's setting; None for that.
         state_size: how many numbers the strategy keeps of an object on the device.
         record_size: how many numbers it records of each frame for :meth:`attend`.

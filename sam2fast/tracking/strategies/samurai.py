@@ -97,8 +97,9 @@ class Samurai(Strategy):
     def for_model(self, model: "SAM2Base") -> "Samurai":
         if self.weight is not None:
             return self
-        first = getattr(model.image_encoder.trunk, "channel_list", [0])[-1]
-        return replace(self, weight=0.15 if first >= LARGE else 0.25)
+        channels = getattr(model.image_encoder.trunk, "channel_list", [])
+        is_large = len(channels) > 1 and channels[-1] >= LARGE  # a plain trunk's one level is wide, too
+        return replace(self, weight=0.15 if is_large else 0.25)
 
     def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
         masks, ious = candidates.masks, candidates.ious

@@ -15,7 +15,9 @@ export function licences(): Plugin {
         }
       }
       const parts = [...folders.keys()].sort().map((name) => `${name}\n\n${licenceText(folders.get(name)!)}`);
-      const head = "The bundle of this page holds code of the packages below, each under its own licence.\n";
+      const head =
+        "The bundle of this page holds code of the packages below, each under its own licence. Their sources are the npm\n" +
+        "packages of these names and versions.\n";
       this.emitFile({
         type: "asset",
         fileName: "licences.txt",

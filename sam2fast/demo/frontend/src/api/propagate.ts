@@ -1,7 +1,19 @@
-import type { FrameMasks } from "../masks/maskStore";
+import type { FrameMasks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import { ApiError, networkError, responseError } from "./errors";
 import { PartParser } from "./stream";
+
+/** A request to the server. */
+export interface Track {
+  readonly start: number;
+  readonly direction: "both" | "forward" | "backward";
+  /** The last frame in the direction; null for the video's end. */
+  readonly end: number | null;
+  /** Ids of objects. */
+  readonly objects: readonly number[];
+  /** Number of different frames. */
+  readonly total: number;
+}
 
 interface Body {
   frame_index: number;
@@ -9,20 +21,26 @@ interface Body {
 }
 
 /**
- * Tracks from a frame to the video's end, then back from it to the beginning, and yields the masks of each frame.
- * The start frame comes twice unless it is the first.
+ * Tracks and yields the masks of each frame. In both directions it goes from the start frame to the video's end, then
+ * back to the beginning; the start frame comes twice unless it is the first.
  *
  * @throws ApiError, also when the connection is lost
  */
 export async function* propagate(
   sessionId: string,
-  startFrame: number,
+  { start, direction, end, objects }: Track,
   signal: AbortSignal,
 ): AsyncGenerator<FrameMasks, void> {
   const response = await fetch("/propagate_in_video", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ session_id: sessionId, start_frame_index: startFrame }),
+    body: JSON.stringify({
+      session_id: sessionId,
+      start_frame_index: start,
+      direction,
+      end_frame_index: end,
+      object_ids: objects,
+    }),
     signal,
   }).catch((error: unknown) => {
     throw signal.aborted ? error : networkError();

@@ -1,3 +1,6 @@
+import type { Masks } from "../masks/masks";
+import type { Mask } from "../masks/rle";
+import type { Scene } from "../state/scene";
 import { networkError, responseError } from "./errors";
 
 export interface Limits {
@@ -19,8 +22,7 @@ export interface SessionFacts {
   problem?: string | null;
 }
 
-export const EXPORT_FORMATS = ["masks_png", "coco_rle", "overlay_mp4", "cutout"] as const;
-export type ExportFormat = (typeof EXPORT_FORMATS)[number];
+export type ExportFormat = "masks_png" | "coco_rle" | "yolo" | "cutout";
 
 async function request(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
@@ -44,6 +46,40 @@ export const getLimits = () => json<Limits>("/api/limits");
 export const getSession = (id: string) => json<SessionFacts>(sessionPath(id));
 export const renewSession = (id: string) => json<unknown>(`${sessionPath(id)}/renew`, { method: "POST" });
 
+/** Sets an object's mask on a frame, as a prompt. @throws ApiError */
+export async function addMask(id: string, objectId: number, frameIndex: number, mask: Mask): Promise<void> {
+  const { height, width, counts } = mask;
+  await request(`${sessionPath(id)}/masks`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ objectId, frameIndex, mask: { size: [height, width], counts } }),
+  });
+}
+
+export interface ImportedObject {
+  readonly name: string;
+  /** In the order of the frames; at least one. */
+  readonly masks: readonly { readonly frame: number; readonly mask: Mask }[];
+}
+
+/** The objects of a file of masks; a PNG belongs to the given frame. @throws ApiError */
+export async function readMaskFile(id: string, file: File, frame: number): Promise<ImportedObject[]> {
+  interface Answer {
+    objects: { name: string; masks: { frame: number; mask: { size: [number, number]; counts: string } }[] }[];
+  }
+  const { objects } = await json<Answer>(`${sessionPath(id)}/read_masks?frame=${frame}`, {
+    method: "POST",
+    body: file,
+  });
+  return objects.map(({ name, masks }) => ({
+    name,
+    masks: masks.map(({ frame, mask: { size, counts } }) => ({
+      frame,
+      mask: { height: size[0], width: size[1], counts },
+    })),
+  }));
+}
+
 /** Whether the server answers. */
 export async function isHealthy(): Promise<boolean> {
   return request("/healthy", { cache: "no-store" }).then(
@@ -52,13 +88,44 @@ export async function isHealthy(): Promise<boolean> {
   );
 }
 
-/** A file of all tracked frames, and its name from the server. @throws ApiError */
-export async function exportFile(
+/**
+ * A file of the page's masks.
+ *
+ * @param progress receives the share of the file that has arrived, 0 to 1
+ * @throws ApiError, or a DOMException named AbortError after `signal`
+ */
+export async function exportMasks(
   id: string,
   format: ExportFormat,
+  scene: Scene,
+  masks: Masks,
   signal: AbortSignal,
-): Promise<{ name: string; content: Blob }> {
-  const response = await request(`${sessionPath(id)}/export?format=${format}`, { signal });
-  const name = /filename="?([^";]+)"?/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? format;
-  return { name, content: await response.blob() };
+  progress: (share: number) => void,
+): Promise<Blob> {
+  const frames = [...masks].map(([frame, entries]) => ({
+    frame,
+    masks: [...entries].map(([object, { height, width, counts }]) => ({ object, size: [height, width], counts })),
+  }));
+  const response = await request(`${sessionPath(id)}/export?format=${format}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ objects: scene.objects.map(({ id, name }) => ({ id, name })), frames }),
+    signal,
+  });
+  const total = Number(response.headers.get("Content-Length"));
+  let received = 0;
+  const counted = new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      received += chunk.length;
+      if (total > 0) progress(Math.min(1, received / total));
+      controller.enqueue(chunk);
+    },
+  });
+  return new Response(response.body!.pipeThrough(counted)).blob();
+}
+
+/** A video of drawn frames with the session's sound. @param frames a ZIP of images in their order @throws ApiError */
+export async function encodeFrames(id: string, kind: "mp4" | "webm", frames: Blob, signal: AbortSignal): Promise<Blob> {
+  const response = await request(`${sessionPath(id)}/encode?format=${kind}`, { method: "POST", body: frames, signal });
+  return response.blob();
 }

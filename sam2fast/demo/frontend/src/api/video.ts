@@ -1,5 +1,5 @@
 import type { FrameMasksFragment, VideoPartsFragment } from "./generated";
-import type { FrameMasks } from "../masks/maskStore";
+import type { FrameMasks } from "../masks/masks";
 
 export interface Clip {
   /** Under the server's data folder; also the address of the file. */

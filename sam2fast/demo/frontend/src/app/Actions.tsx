@@ -2,11 +2,11 @@ import { firstPromptedFrame } from "../state/scene";
 import { isTracking, setState, useStore, type Tracking } from "../state/store";
 import { Icon } from "../ui/Icon";
 import { toggleTracking } from "../ui/shortcuts";
+import { TrackPlan } from "./TrackPlan";
 
 /** Buttons to track, cancel and download, with the progress. */
 export function Actions() {
   const tracking = useStore((state) => state.tracking);
-  const total = useStore((state) => state.session?.numFrames ?? 0);
   const ready = useStore((state) => state.phase === "ready" && state.connected);
   const hasPrompts = useStore((state) => firstPromptedFrame(state.scene) !== null);
   const running = isTracking(tracking);
@@ -15,13 +15,15 @@ export function Actions() {
     <div className="actions">
       {"done" in tracking && (
         <div className="progress">
-          <progress max={total} value={tracking.done} aria-label="Tracking" />
+          <progress max={tracking.total} value={tracking.done} aria-label="Tracking" />
           <span>
-            {tracking.done} of {total} frames
+            {tracking.done} of {tracking.total} frames
+            {tracking.framesPerSecond !== null && <small>{describeRate(tracking)}</small>}
           </span>
         </div>
       )}
       {!running && <p className="hint">{hint(tracking, hasPrompts)}</p>}
+      {!running && hasPrompts && <TrackPlan />}
       <div className="row">
         <button
           type="button"
@@ -46,6 +48,13 @@ export function Actions() {
   );
 }
 
+function describeRate({ done, total, framesPerSecond }: Extract<Tracking, { done: number }>): string {
+  const rate = framesPerSecond ?? 1;
+  const seconds = Math.ceil((total - done) / rate);
+  const left = seconds >= 60 ? `${Math.floor(seconds / 60)} min ${seconds % 60} s` : `${seconds} s`;
+  return ` · ${rate.toFixed(1)} frames/s · ${left} left`;
+}
+
 function label({ state }: Tracking): string {
   if (state === "running") return "Cancel";
   if (state === "cancelling") return "Cancelling …";
@@ -54,8 +63,9 @@ function label({ state }: Tracking): string {
 
 function hint({ state }: Tracking, hasPrompts: boolean): string {
   if (!hasPrompts) return "Click an object in the video to begin.";
-  if (state === "never") return "Happy with the masks? Track them through the video.";
-  if (state === "stale") return "The clicks have changed since the last tracking.";
+  if (state === "never") return "Click again to refine the mask; N begins another object. Then track.";
+  if (state === "stale") return "The clicks have changed: hatched frames are tracked from earlier ones.";
+  if (state === "partial") return "This part is tracked.";
   if (state === "cancelled") return "Cancelled. Finished frames keep their masks.";
   if (state === "failed") return "Tracking stopped before the end.";
   return "Where a mask is wrong, click there and track again.";

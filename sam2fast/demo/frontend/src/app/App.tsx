@@ -1,12 +1,13 @@
 import { useEffect, useState } from "react";
 import { DownloadDialog } from "../download/DownloadDialog";
 import { LookPanel } from "../effects/LookPanel";
-import { DiscardDialog } from "../library/DiscardDialog";
 import { DropTarget } from "../library/DropTarget";
 import { VideosDialog } from "../library/VideosDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
+import { StartOverDialog } from "../objects/StartOverDialog";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
+import { watchWork } from "../project/autosave";
 import { begin, watchSession } from "../state/session";
 import { useStore } from "../state/store";
 import { Timeline } from "../timeline/Timeline";
@@ -23,6 +24,7 @@ export function App() {
   useShortcuts();
   useEffect(() => {
     watchSession();
+    watchWork();
     void begin();
   }, []);
 
@@ -47,7 +49,7 @@ export function App() {
       {dialog === "videos" && <VideosDialog />}
       {dialog === "help" && <HelpDialog />}
       {dialog === "download" && <DownloadDialog />}
-      {dialog === "discard" && <DiscardDialog />}
+      {dialog === "startOver" && <StartOverDialog />}
     </DropTarget>
   );
 }

@@ -1,26 +1,6 @@
 import { setState, useStore } from "../state/store";
-import { BACKGROUND_EFFECTS, OBJECT_EFFECTS, PRESETS, type BackgroundEffect, type ObjectEffect } from "./look";
-
-const OBJECT_NAMES: Record<ObjectEffect, string> = {
-  overlay: "Overlay",
-  outline: "Outline",
-  original: "Original",
-  blur: "Blur",
-  pixelate: "Pixelate",
-  desaturate: "Desaturate",
-  erase: "Erase",
-};
-
-const BACKGROUND_NAMES: Record<BackgroundEffect, string> = {
-  original: "Original",
-  darken: "Darken",
-  blur: "Blur",
-  pixelate: "Pixelate",
-  desaturate: "Desaturate",
-  erase: "Erase",
-  white: "White",
-  green: "Green",
-};
+import { Icon } from "../ui/Icon";
+import { BACKGROUND_EFFECTS, OBJECT_EFFECTS, PRESETS, isSameLook, nextChoice, surprise, type Choice } from "./look";
 
 /** Selects how objects and background are drawn. */
 export function LookPanel() {
@@ -29,47 +9,74 @@ export function LookPanel() {
     <section className="panel look" aria-label="Effects">
       <header>
         <h2>Effects</h2>
+        <button type="button" className="quiet-button" onClick={() => setState({ look: surprise(look) })}>
+          <Icon name="sparkles" />
+          Surprise me
+        </button>
       </header>
       <div className="presets" role="group" aria-label="Ready-made effects">
         {PRESETS.map((preset) => (
           <button
             key={preset.name}
             type="button"
-            aria-pressed={preset.look.objects === look.objects && preset.look.background === look.background}
+            aria-pressed={isSameLook(preset.look, look)}
             onClick={() => setState({ look: preset.look })}
           >
             {preset.name}
           </button>
         ))}
       </div>
-      <div className="choice">
-        <label htmlFor="look-objects">Objects</label>
-        <select
-          id="look-objects"
-          value={look.objects}
-          onChange={(event) => setState({ look: { ...look, objects: event.target.value as ObjectEffect } })}
-        >
-          {OBJECT_EFFECTS.map((effect) => (
-            <option key={effect} value={effect}>
-              {OBJECT_NAMES[effect]}
-            </option>
-          ))}
-        </select>
-      </div>
-      <div className="choice">
-        <label htmlFor="look-background">Background</label>
-        <select
-          id="look-background"
-          value={look.background}
-          onChange={(event) => setState({ look: { ...look, background: event.target.value as BackgroundEffect } })}
-        >
-          {BACKGROUND_EFFECTS.map((effect) => (
-            <option key={effect} value={effect}>
-              {BACKGROUND_NAMES[effect]}
-            </option>
-          ))}
-        </select>
-      </div>
+      <EffectList
+        title="Objects"
+        table={OBJECT_EFFECTS}
+        choice={look.objects}
+        onChange={(objects) => setState({ look: { ...look, objects } })}
+      />
+      <EffectList
+        title="Background"
+        table={BACKGROUND_EFFECTS}
+        choice={look.background}
+        onChange={(background) => setState({ look: { ...look, background } })}
+      />
     </section>
+  );
+}
+
+interface ListProps<Effect extends string> {
+  title: string;
+  table: Record<Effect, { name: string; variants: number }>;
+  choice: Choice<Effect>;
+  onChange: (choice: Choice<Effect>) => void;
+}
+
+/** One button for each effect; a click on the selected one changes its variant. */
+function EffectList<Effect extends string>({ title, table, choice, onChange }: ListProps<Effect>) {
+  const effects = Object.keys(table) as Effect[];
+  return (
+    <div className="effects" role="group" aria-label={title}>
+      <h3>{title}</h3>
+      {effects.map((effect) => {
+        const { name, variants } = table[effect];
+        const isSelected = effect === choice.effect;
+        const shown = isSelected ? choice.variant + 1 : 1;
+        return (
+          <button
+            key={effect}
+            type="button"
+            aria-pressed={isSelected}
+            aria-label={`${name}, variant ${shown} of ${variants}`}
+            title={isSelected && variants > 1 ? "Click again for the next variant" : undefined}
+            onClick={() => onChange(nextChoice(table, choice, effect))}
+          >
+            {name}
+            {isSelected && variants > 1 && (
+              <small>
+                {shown}/{variants}
+              </small>
+            )}
+          </button>
+        );
+      })}
+    </div>
   );
 }

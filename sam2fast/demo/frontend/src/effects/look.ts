@@ -1,33 +1,92 @@
-/** How objects and their background are drawn. */
+/** How objects and their background are drawn: an effect and one of its variants for each. */
 
-export const OBJECT_EFFECTS = ["overlay", "outline", "original", "blur", "pixelate", "desaturate", "erase"] as const;
-export type ObjectEffect = (typeof OBJECT_EFFECTS)[number];
-
-export const BACKGROUND_EFFECTS = [
-  "original",
-  "darken",
-  "blur",
-  "pixelate",
-  "desaturate",
-  "erase",
-  "white",
-  "green",
-] as const;
-export type BackgroundEffect = (typeof BACKGROUND_EFFECTS)[number];
-
-export interface Look {
-  readonly objects: ObjectEffect;
-  readonly background: BackgroundEffect;
+export interface Choice<Effect extends string> {
+  readonly effect: Effect;
+  /** Below the effect's number of variants. */
+  readonly variant: number;
 }
 
-export const DEFAULT_LOOK: Look = { objects: "overlay", background: "original" };
+export interface Look {
+  readonly objects: Choice<ObjectEffect>;
+  readonly background: Choice<BackgroundEffect>;
+}
+
+interface EffectInfo {
+  readonly name: string;
+  readonly variants: number;
+}
+
+export const OBJECT_EFFECTS = {
+  overlay: { name: "Overlay", variants: 8 },
+  outline: { name: "Outline", variants: 2 },
+  original: { name: "Original", variants: 4 },
+  erase: { name: "Erase", variants: 4 },
+  gradient: { name: "Gradient", variants: 3 },
+  pixelate: { name: "Pixelate", variants: 3 },
+  blur: { name: "Blur", variants: 3 },
+  desaturate: { name: "Desaturate", variants: 3 },
+  emoji: { name: "Emoji", variants: 6 },
+  burst: { name: "Burst", variants: 4 },
+  spotlight: { name: "Spotlight", variants: 6 },
+} as const satisfies Record<string, EffectInfo>;
+export type ObjectEffect = keyof typeof OBJECT_EFFECTS;
+
+export const BACKGROUND_EFFECTS = {
+  original: { name: "Original", variants: 3 },
+  erase: { name: "Erase", variants: 4 },
+  gradient: { name: "Gradient", variants: 3 },
+  pixelate: { name: "Pixelate", variants: 3 },
+  desaturate: { name: "Desaturate", variants: 3 },
+  text: { name: "Text", variants: 2 },
+  blur: { name: "Blur", variants: 3 },
+  sobel: { name: "Edges", variants: 4 },
+} as const satisfies Record<string, EffectInfo>;
+export type BackgroundEffect = keyof typeof BACKGROUND_EFFECTS;
+
+/** The next variant of the selected effect, or the first of another one. */
+export function nextChoice<Effect extends string>(
+  table: Record<Effect, EffectInfo>,
+  current: Choice<Effect>,
+  effect: Effect,
+): Choice<Effect> {
+  const variant = effect === current.effect ? (current.variant + 1) % table[effect].variants : 0;
+  return { effect, variant };
+}
+
+function look(objects: ObjectEffect, o: number, background: BackgroundEffect, b: number): Look {
+  return { objects: { effect: objects, variant: o }, background: { effect: background, variant: b } };
+}
+
+export const DEFAULT_LOOK: Look = look("overlay", 0, "original", 0);
+export const CUT_OUT: Look = look("original", 0, "erase", 0);
 
 export const PRESETS: readonly { name: string; look: Look }[] = [
   { name: "Overlay", look: DEFAULT_LOOK },
-  { name: "Outline", look: { objects: "outline", background: "original" } },
-  { name: "Cut-out", look: { objects: "original", background: "erase" } },
-  { name: "Spotlight", look: { objects: "original", background: "darken" } },
-  { name: "Portrait", look: { objects: "original", background: "blur" } },
-  { name: "Colour pop", look: { objects: "original", background: "desaturate" } },
-  { name: "Anonymous", look: { objects: "pixelate", background: "original" } },
+  { name: "Outline", look: look("outline", 0, "original", 0) },
+  { name: "Cut-out", look: CUT_OUT },
+  { name: "Portrait", look: look("original", 0, "blur", 1) },
+  { name: "Colour pop", look: look("original", 0, "desaturate", 0) },
+  { name: "Anonymous", look: look("pixelate", 1, "original", 0) },
 ];
+
+const SURPRISES: readonly Look[] = [
+  look("gradient", 0, "sobel", 0),
+  look("burst", 0, "original", 2),
+  look("emoji", 0, "original", 0),
+  look("original", 1, "text", 0),
+  look("spotlight", 0, "desaturate", 1),
+  look("original", 0, "gradient", 1),
+  look("emoji", 5, "blur", 2),
+  look("gradient", 2, "text", 1),
+  look("overlay", 4, "sobel", 3),
+];
+
+export function isSameLook(a: Look, b: Look): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** The look after the current one in a list of unusual ones. */
+export function surprise(current: Look): Look {
+  const place = SURPRISES.findIndex((other) => isSameLook(other, current));
+  return SURPRISES[(place + 1) % SURPRISES.length]!;
+}

@@ -1,7 +1,10 @@
 import { useState, type DragEvent, type ReactNode } from "react";
+import { openDataFile } from "../project/files";
 import { upload } from "./uploading";
 
-/** Accepts a video that is dropped anywhere on the page. */
+const DATA_FILE = /\.(json|png|zip)$/i;
+
+/** Accepts a video, a project or masks that are dropped anywhere on the page. */
 export function DropTarget({ children }: { children: ReactNode }) {
   const [isOver, setOver] = useState(false);
   const hasFiles = (event: DragEvent) => event.dataTransfer.types.includes("Files");
@@ -21,11 +24,13 @@ export function DropTarget({ children }: { children: ReactNode }) {
         if (!hasFiles(event)) return;
         event.preventDefault();
         setOver(false);
-        void upload([...event.dataTransfer.files]);
+        const files = [...event.dataTransfer.files];
+        if (files.length === 1 && DATA_FILE.test(files[0]!.name)) void openDataFile(files[0]!);
+        else void upload(files);
       }}
     >
       {children}
-      {isOver && <div className="drop-hint">Drop a video to open it</div>}
+      {isOver && <div className="drop-hint">Drop a video, a project or masks</div>}
     </div>
   );
 }

@@ -1,13 +1,12 @@
-import { useRef } from "react";
 import { useStore } from "../state/store";
-import { Icon } from "../ui/Icon";
+import { openDataFile } from "../project/files";
+import { FileButton } from "../ui/FileButton";
 import { cancelUpload, upload, useUploading } from "./uploading";
 
 /** Selects a file, shows the progress, and cancels the upload. */
 export function UploadArea() {
   const limits = useStore((state) => state.limits);
   const { upload: current, problem } = useUploading();
-  const input = useRef<HTMLInputElement>(null);
   const formats = limits?.formats.map((format) => `.${format.replace(/^\./, "")}`) ?? [];
 
   if (current) {
@@ -28,23 +27,26 @@ export function UploadArea() {
   }
   return (
     <div className="upload">
-      <button type="button" className="primary" disabled={!limits} onClick={() => input.current?.click()}>
-        <Icon name="upload" />
-        Upload a video
-      </button>
-      <input
-        ref={input}
-        type="file"
-        aria-label="Video file"
-        className="visually-hidden"
-        tabIndex={-1}
-        accept={formats.join(",")}
-        onChange={(event) => {
-          const files = [...(event.target.files ?? [])];
-          event.target.value = ""; // so that the same file can be chosen again
-          void upload(files);
-        }}
-      />
+      <div className="row">
+        <FileButton
+          field="Video file"
+          accept={formats.join(",")}
+          icon="upload"
+          className="primary"
+          disabled={!limits}
+          onFiles={(files) => void upload(files)}
+        >
+          Upload a video
+        </FileButton>
+        <FileButton
+          field="Project file"
+          accept=".json"
+          icon="folder"
+          onFiles={([file]) => void (file && openDataFile(file))}
+        >
+          Open a project
+        </FileButton>
+      </div>
       {limits && (
         <p className="hint">
           Or drop it anywhere: {formats.join(", ")}, up to {limits.maxUploadMB} MB. The first {limits.maxSeconds}{" "}

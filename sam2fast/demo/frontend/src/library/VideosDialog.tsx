@@ -1,6 +1,6 @@
+import { openClip } from "../state/session";
 import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
-import { choose } from "./choosing";
 import { UploadArea } from "./UploadArea";
 
 /** The gallery and the upload. */
@@ -13,7 +13,7 @@ export function VideosDialog() {
       <ul className="gallery">
         {clips.map((clip) => (
           <li key={clip.path}>
-            <button type="button" aria-current={clip.path === current} onClick={() => void choose(clip)}>
+            <button type="button" aria-current={clip.path === current} onClick={() => void openClip(clip)}>
               {clip.poster ? (
                 <img src={clip.poster} alt="" width={clip.width} height={clip.height} />
               ) : (

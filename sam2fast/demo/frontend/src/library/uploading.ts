@@ -3,8 +3,8 @@ import { asApiError } from "../api/errors";
 import { isHealthy } from "../api/rest";
 import { refuseFile, uploadVideo } from "../api/upload";
 import { handleFailure } from "../state/failures";
+import { openClip } from "../state/session";
 import { announce, getState, setState } from "../state/store";
-import { choose } from "./choosing";
 
 export interface Upload {
   readonly name: string;
@@ -23,7 +23,7 @@ const UPLOAD_REFUSED = "The server refused the upload: the file is too large, or
 
 let abort: AbortController | null = null;
 
-/** Uploads one video and opens it; asks before it discards clicks. */
+/** Uploads one video and opens it. */
 export async function upload(files: readonly File[]): Promise<void> {
   const { limits } = getState();
   const [file] = files;
@@ -41,7 +41,7 @@ export async function upload(files: readonly File[]): Promise<void> {
     announce("The video is uploaded.");
     const { clips } = getState();
     if (!clips.some(({ path }) => path === clip.path)) setState({ clips: [...clips, { ...clip, name: file.name }] });
-    await choose({ ...clip, name: file.name });
+    await openClip({ ...clip, name: file.name });
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") return announce("The upload is cancelled.");
     const { failure, message } = asApiError(error);

@@ -1,4 +1,4 @@
-import type { MaskEntry } from "./maskStore";
+import type { MaskEntry } from "./masks";
 import { paintMask } from "./rle";
 
 const MAX_PIXELS = 16 * 1024 * 1024; // of the cache; four bytes each

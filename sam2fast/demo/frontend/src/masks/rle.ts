@@ -40,6 +40,25 @@ export function maskArea(mask: Mask): number {
   return decodeCounts(mask.counts).reduce((area, run, index) => (index % 2 ? area + run : area), 0);
 }
 
+/** The smallest rectangle around the pixels inside; empty for an empty mask. */
+export function maskBounds(mask: Mask): { left: number; top: number; width: number; height: number } {
+  let [left, right, top, bottom] = [mask.width, 0, mask.height, 0];
+  let start = 0;
+  decodeCounts(mask.counts).forEach((run, index) => {
+    const end = start + run;
+    if (index % 2 && run > 0) {
+      const [first, last] = [Math.floor(start / mask.height), Math.floor((end - 1) / mask.height)];
+      left = Math.min(left, first);
+      right = Math.max(right, last + 1);
+      // A run that continues in the next column has the last row of one and the first of the other.
+      top = first === last ? Math.min(top, start % mask.height) : 0;
+      bottom = first === last ? Math.max(bottom, ((end - 1) % mask.height) + 1) : mask.height;
+    }
+    start = end;
+  });
+  return { left, top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) };
+}
+
 /** Whether the pixel `(x, y)` is inside. */
 export function maskHas(mask: Mask, x: number, y: number): boolean {
   if (x < 0 || y < 0 || x >= mask.width || y >= mask.height) return false;

@@ -1,5 +1,8 @@
 import * as editing from "../state/editing";
-import { isTracking, useStore } from "../state/store";
+import { promptedFrames } from "../state/scene";
+import { openDataFile } from "../project/files";
+import { setState, useStore } from "../state/store";
+import { FileButton } from "../ui/FileButton";
 import { Icon, IconButton } from "../ui/Icon";
 import { ObjectRow } from "./ObjectRow";
 import { ToolPicker } from "./ToolPicker";
@@ -7,7 +10,8 @@ import { ToolPicker } from "./ToolPicker";
 /** The objects, and the click tool. */
 export function ObjectPanel() {
   const objects = useStore((state) => state.scene.objects);
-  const locked = useStore((state) => state.phase !== "ready" || isTracking(state.tracking));
+  const locked = useStore((state) => state.phase !== "ready");
+  const isEmpty = objects.length === 1 && promptedFrames(objects[0]!).length === 0;
   const canUndo = useStore((state) => state.history.past.length > 0);
   const canRedo = useStore((state) => state.history.future.length > 0);
 
@@ -17,7 +21,12 @@ export function ObjectPanel() {
         <h2>Objects</h2>
         <IconButton icon="undo" label="Undo" shortcut="Z" disabled={locked || !canUndo} onClick={editing.undo} />
         <IconButton icon="redo" label="Redo" shortcut="Shift Z" disabled={locked || !canRedo} onClick={editing.redo} />
-        <IconButton icon="restart" label="Start over" disabled={locked || !canUndo} onClick={editing.startOver} />
+        <IconButton
+          icon="restart"
+          label="Start over"
+          disabled={locked || isEmpty}
+          onClick={() => setState({ dialog: "startOver" })}
+        />
       </header>
       <ToolPicker />
       <ul className="object-list">
@@ -29,6 +38,16 @@ export function ObjectPanel() {
         <Icon name="plus" />
         Add an object
       </button>
+      <FileButton
+        field="Masks file"
+        accept=".json,.png,.zip"
+        icon="import"
+        className="quiet-button"
+        disabled={locked}
+        onFiles={([file]) => void (file && openDataFile(file))}
+      >
+        Import masks (COCO, PNG)
+      </FileButton>
     </section>
   );
 }

@@ -10,7 +10,7 @@ export function Marks({ draft }: { draft: Box | null }) {
   const scene = useStore((state) => state.scene);
   const active = useStore((state) => state.active);
   const frame = useStore((state) => state.frame);
-  const isHidden = useStore((state) => state.playing || isTracking(state.tracking));
+  const isHidden = useStore((state) => state.playing || (isTracking(state.tracking) && state.following));
   if (isHidden) return null;
 
   return (

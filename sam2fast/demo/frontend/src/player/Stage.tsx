@@ -1,4 +1,5 @@
 import { useEffect, useRef, useState, type RefObject } from "react";
+import type { Look } from "../effects/look";
 import { findObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { fitInside, type Size } from "./geometry";
@@ -14,7 +15,7 @@ export function Stage() {
   const session = useStore((state) => state.session);
   const tool = useStore((state) => state.tool);
   const pending = useStore((state) => state.pending);
-  const isErasing = useStore((state) => state.look.background === "erase" || state.look.objects === "erase");
+  const hasHoles = useStore((state) => isErasing(state.look));
   const hovered = useStore((state) => findObject(state.scene, state.hovered ?? -1));
 
   const room = useRef<HTMLDivElement>(null);
@@ -33,7 +34,7 @@ export function Stage() {
         // eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions
         <div
           ref={surface}
-          className={`frame ${isErasing ? "erasing" : ""} ${pending ? "pending" : ""}`}
+          className={`frame ${hasHoles ? "erasing" : ""} ${pending ? "pending" : ""}`}
           data-tool={tool}
           style={size ?? { visibility: "hidden" }}
           role="application"
@@ -73,6 +74,11 @@ export function Stage() {
       <StageMessage />
     </div>
   );
+}
+
+/** Whether parts of the frame are transparent. */
+function isErasing({ objects, background }: Look): boolean {
+  return [objects, background].some(({ effect, variant }) => effect === "erase" && variant === 0);
 }
 
 /** The largest size of the content inside an element, updated on resize; null before the first layout. */

@@ -1,5 +1,4 @@
 import { restart } from "../state/session";
-import { firstPromptedFrame } from "../state/scene";
 import { setState, useStore } from "../state/store";
 
 /** The message in place of the video while there is none. */
@@ -7,7 +6,6 @@ export function StageMessage() {
   const phase = useStore((state) => state.phase);
   const problem = useStore((state) => state.problem);
   const connected = useStore((state) => state.connected);
-  const hasPrompts = useStore((state) => firstPromptedFrame(state.scene) !== null);
 
   if (phase === "ready") return null;
   if (phase === "starting" || phase === "opening") {
@@ -21,10 +19,10 @@ export function StageMessage() {
   if (!connected) return null; // the banner reports it
   return (
     <div className="stage-message" role="alert">
-      <p>{phase === "expired" ? "This session has expired." : problem}</p>
+      <p>{problem}</p>
       <div className="row">
         <button type="button" className="primary" onClick={() => void restart()}>
-          {phase === "expired" ? `Start again${hasPrompts ? " with my clicks" : ""}` : "Try again"}
+          Try again
         </button>
         <button type="button" onClick={() => setState({ dialog: "videos" })}>
           Choose a video

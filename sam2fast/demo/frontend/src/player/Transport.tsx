@@ -1,14 +1,13 @@
 import { useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
 import { goTo, step, togglePlay } from "./playback";
-import { isTracking } from "../state/store";
 
 /** Buttons to play and step, and the current position. */
 export function Transport() {
   const session = useStore((state) => state.session);
   const frame = useStore((state) => state.frame);
   const playing = useStore((state) => state.playing);
-  const busy = useStore((state) => state.phase !== "ready" || isTracking(state.tracking));
+  const busy = useStore((state) => state.phase !== "ready");
   const total = session?.numFrames ?? 0;
 
   return (

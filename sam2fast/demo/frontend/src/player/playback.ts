@@ -1,10 +1,10 @@
-import { getState, isTracking, setState } from "../state/store";
+import { getState, setState } from "../state/store";
 
 /** Player actions of buttons and keys. The player follows `frame` and `playing` of the store. */
 
 export function togglePlay(): void {
-  const { playing, phase, tracking } = getState();
-  if (phase === "ready" && !isTracking(tracking)) setState({ playing: !playing });
+  const { playing, phase } = getState();
+  if (phase === "ready") setState({ playing: !playing, following: false });
 }
 
 export function pause(): void {

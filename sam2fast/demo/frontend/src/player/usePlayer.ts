@@ -1,5 +1,6 @@
 import { useEffect, useRef, type RefObject } from "react";
-import { renderFrame, type Layer } from "../effects/render";
+import { layersOf } from "../effects/layers";
+import { renderFrame } from "../effects/render";
 import { MaskBitmaps } from "../masks/bitmaps";
 import { getState, setState, useStore, type State } from "../state/store";
 import { FrameClock } from "./clock";
@@ -26,7 +27,7 @@ export function usePlayer(
       if (player.readyState < HAS_CURRENT_DATA) return;
       const { width, height } = context.canvas;
       const state = getState();
-      renderFrame(context, player, { width, height }, layersOf(state, shown, bitmaps.current), state.look);
+      renderFrame(context, player, { width, height }, layersOf(state, shown, bitmaps.current), state.look, shown);
       context.canvas.dataset["frame"] = String(shown);
     };
     const requestDraw = () => {
@@ -57,12 +58,4 @@ export function usePlayer(
   }, [session, video, canvas]);
 }
 
-const REDRAW_KEYS = ["masksVersion", "look", "hovered", "scene"] as const;
-
-function layersOf({ maskStore, scene, hovered }: State, frame: number, bitmaps: MaskBitmaps): Layer[] {
-  const entries = maskStore.at(frame);
-  return scene.objects.flatMap(({ id, colour }) => {
-    const entry = entries.get(id);
-    return entry?.area ? [{ mask: bitmaps.get(entry, colour), isHighlighted: id === hovered }] : [];
-  });
-}
+const REDRAW_KEYS = ["masks", "look", "hovered", "scene"] as const;

@@ -1,8 +1,9 @@
 import { useRef, useState, type PointerEvent, type RefObject } from "react";
+import { masksAt } from "../masks/masks";
 import { maskHas } from "../masks/rle";
 import type { Box } from "../state/scene";
 import * as editing from "../state/editing";
-import { getState, isTracking, setState } from "../state/store";
+import { getState, setState } from "../state/store";
 import { boxBetween, toShares, type Spot } from "./geometry";
 import { HOLD_MS, readGesture } from "./gestures";
 import { pause } from "./playback";
@@ -39,9 +40,9 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
     draft,
     handlers: {
       onPointerDown: (event: PointerEvent<HTMLElement>) => {
-        const { playing, phase, tracking } = getState();
+        const { playing, phase } = getState();
         if (playing) return pause(); // moving objects are hard to click
-        if (phase !== "ready" || isTracking(tracking) || press.current) return;
+        if (phase !== "ready" || press.current) return;
         event.currentTarget.setPointerCapture(event.pointerId);
         const start = spotOf(event);
         const isTouch = event.pointerType === "touch";
@@ -79,9 +80,9 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
 
 /** Marks the object under the pointer, the smallest where several overlap. */
 function hover({ x, y }: Spot): void {
-  const { maskStore, frame, hovered, playing } = getState();
+  const { masks, frame, hovered, playing } = getState();
   let best: { id: number; area: number } | null = null;
-  for (const [id, mask] of playing ? [] : maskStore.at(frame)) {
+  for (const [id, mask] of playing ? [] : masksAt(masks, frame)) {
     const isInside = maskHas(mask, Math.floor(x * mask.width), Math.floor(y * mask.height));
     if (isInside && (!best || mask.area < best.area)) best = { id, area: mask.area };
   }

@@ -1,3 +1,4 @@
+import type { Mask } from "../masks/rle";
 import { findObject, promptAt, promptedFrames, setPrompt, NO_PROMPT, type Prompt, type Scene } from "./scene";
 
 /** A request that changes the server's prompts. The server knows an object exactly while it has prompts. */
@@ -5,10 +6,20 @@ export type Command =
   | { kind: "clearVideo" }
   | { kind: "removeObject"; id: number }
   | { kind: "clearFrame"; id: number; frame: number }
-  | { kind: "prompt"; id: number; frame: number; prompt: Prompt };
+  | { kind: "prompt"; id: number; frame: number; prompt: Prompt }
+  /** The mask that a prompt has led to. */
+  | { kind: "mask"; id: number; frame: number; prompt: Prompt; mask: Mask };
 
-/** The commands that change the server's prompts from those of `known` to those of `wanted`. */
-export function difference(known: Scene, wanted: Scene): Command[] {
+/** The mask that answers a prompt, if the page has it already. */
+type Answer = (id: number, frame: number, prompt: Prompt) => Mask | null;
+
+/**
+ * The commands that change the server's prompts from those of `known` to those of `wanted`.
+ *
+ * A prompt whose answer the page has is sent as this mask: clicks that are sent again all at once, or without the
+ * tracked frames of before, would lead to another one.
+ */
+export function difference(known: Scene, wanted: Scene, answer: Answer = () => null): Command[] {
   const before = known.objects.filter((object) => promptedFrames(object).length > 0);
   const after = wanted.objects.filter((object) => promptedFrames(object).length > 0);
   if (before.length > 0 && after.length === 0) return [{ kind: "clearVideo" }];
@@ -24,9 +35,18 @@ export function difference(known: Scene, wanted: Scene): Command[] {
       const prompt = promptAt(object, frame);
       const before = promptAt(old, frame);
       if (before === prompt) continue;
-      // SAM 2 refines its earlier mask; removed points must leave no trace in it.
-      if (!extendsPrompt(prompt, before)) commands.push({ kind: "clearFrame", id: object.id, frame });
-      commands.push({ kind: "prompt", id: object.id, frame, prompt });
+      const mask = answer(object.id, frame, prompt);
+      const isExtended = extendsPrompt(prompt, before);
+      if (mask) {
+        commands.push({ kind: "mask", id: object.id, frame, prompt, mask });
+      } else if (prompt.mask && !(isExtended && before.mask)) {
+        const imported = hasClicks(prompt) ? { ...NO_PROMPT, mask: prompt.mask } : prompt;
+        commands.push({ kind: "mask", id: object.id, frame, prompt: imported, mask: prompt.mask });
+      } else {
+        // SAM 2 refines its earlier mask; removed points must leave no trace in it.
+        if (!isExtended) commands.push({ kind: "clearFrame", id: object.id, frame });
+        commands.push({ kind: "prompt", id: object.id, frame, prompt });
+      }
     }
     for (const frame of old ? promptedFrames(old) : []) {
       if (!object.prompts[frame]) commands.push({ kind: "clearFrame", id: object.id, frame });
@@ -35,10 +55,15 @@ export function difference(known: Scene, wanted: Scene): Command[] {
   return commands;
 }
 
+function hasClicks({ points, box }: Prompt): boolean {
+  return points.length > 0 || box !== null;
+}
+
 /** Whether `prompt` contains `before`. */
 function extendsPrompt(prompt: Prompt, before: Prompt): boolean {
   const hasBox = before.box === null || before.box === prompt.box;
-  return hasBox && before.points.every((point, place) => point === prompt.points[place]);
+  const hasMask = before.mask === null || before.mask === prompt.mask;
+  return hasBox && hasMask && before.points.every((point, place) => point === prompt.points[place]);
 }
 
 /** The server's prompts after a command. */
@@ -50,7 +75,8 @@ export function applyCommand(known: Scene, command: Command): Scene {
       return { objects: known.objects.filter((object) => object.id !== command.id) };
     case "clearFrame":
       return setPrompt(known, command.id, command.frame, NO_PROMPT);
-    case "prompt": {
+    case "prompt":
+    case "mask": {
       const isNew = !findObject(known, command.id);
       const blank = { id: command.id, name: "", colour: "", prompts: {} };
       const objects = isNew ? [...known.objects, blank] : known.objects;

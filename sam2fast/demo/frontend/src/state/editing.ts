@@ -1,10 +1,12 @@
+import { mergeMasks, promptKey, withoutMask, type Masks } from "../masks/masks";
 import * as history from "./history";
 import * as scenes from "./scene";
 import type { Box, Point, Scene } from "./scene";
-import { announce, getState, isTracking, setState } from "./store";
+import { announce, getState, isTracking, notify, setState, type Step } from "./store";
 import { synchronise } from "./synchronise";
+import { cancelTracking } from "./track";
 
-/** The user's edits of objects; each is one undo step. Edits are ignored during tracking. */
+/** The user's edits of objects; each is one undo step. An edit during tracking cancels it. */
 
 export function addPoint(point: Point): void {
   edit((scene, { active, frame }) => scenes.addPoint(scene, active, frame, point));
@@ -47,6 +49,15 @@ export function startOver(): void {
   edit(scenes.emptyScene, () => 1);
 }
 
+/** Replaces objects and masks, as one undo step. */
+export function replaceAll(scene: Scene, masks: Masks): void {
+  edit(
+    () => scene,
+    (after, { active }) => (scenes.findObject(after, active) ? active : after.objects.at(-1)!.id),
+    masks,
+  );
+}
+
 export function undo(): void {
   applyHistory(history.undo, "Undone.");
 }
@@ -63,31 +74,62 @@ interface Target {
 function edit(
   change: (scene: Scene, target: Target) => Scene,
   activate?: (scene: Scene, target: Target) => number,
+  masks?: Masks,
 ): void {
   const state = getState();
-  if (state.phase !== "ready" || isTracking(state.tracking)) return;
+  if (state.phase !== "ready") return;
   const scene = change(state.scene, state);
-  setState({ history: history.remember(state.history, state.scene) });
-  show(scene, activate ? activate(scene, state) : state.active);
+  setState({ history: history.remember(state.history, { scene: state.scene, masks: state.masks }) });
+  show({ scene, masks: masks ?? dropRemoved(state, scene) }, activate ? activate(scene, state) : state.active);
 }
 
-function applyHistory(step: typeof history.undo<Scene>, message: string): void {
-  const { phase, tracking, scene, history: steps, active } = getState();
-  const result = phase === "ready" && !isTracking(tracking) ? step(steps, scene) : null;
+function applyHistory(apply: typeof history.undo<Step>, message: string): void {
+  const { phase, scene, masks, history: steps, active } = getState();
+  const result = phase === "ready" ? apply(steps, { scene, masks }) : null;
   if (!result) return;
   setState({ history: result.history });
   announce(message);
-  show(result.value, scenes.findObject(result.value, active) ? active : result.value.objects.at(-1)!.id);
+  const { scene: after, masks: theirs } = result.value;
+  // The masks of other objects may have been tracked since.
+  const restored = { scene: after, masks: mergeMasks(masks, theirs, changedObjects(scene, after)) };
+  show(restored, scenes.findObject(after, active) ? active : after.objects.at(-1)!.id);
 }
 
-function show(scene: Scene, active: number): void {
+function show(step: Step, active: number): void {
   const { scene: before, tracking } = getState();
-  const promptsOf = ({ objects }: Scene) => objects.filter((o) => scenes.promptedFrames(o).length > 0);
-  const isSame = (a: Scene, b: Scene) => {
-    const [left, right] = [promptsOf(a), promptsOf(b)];
-    return left.length === right.length && left.every((object, place) => object.prompts === right[place]!.prompts);
-  };
-  const becomesStale = tracking.state !== "never" && !isSame(before, scene);
-  setState({ scene, active, ...(becomesStale && { tracking: { state: "stale" } }) });
+  const isChanged = changedObjects(before, step.scene).size > 0;
+  if (isChanged && isTracking(tracking)) {
+    void cancelTracking();
+    notify("info", "Tracking is cancelled by your change. Finished frames keep their masks.");
+  }
+  const becomesStale = isChanged && !isTracking(tracking) && tracking.state !== "never";
+  setState({ ...step, active, ...(becomesStale && { tracking: { state: "stale" } }) });
   void synchronise();
+}
+
+/** Objects whose prompts differ, or that only one of the scenes has. */
+function changedObjects(before: Scene, after: Scene): Set<number> {
+  const keys = ({ objects }: Scene) => new Map(objects.map(({ id, prompts }) => [id, promptKey(prompts)]));
+  const [old, now] = [keys(before), keys(after)];
+  return new Set([...old.keys(), ...now.keys()].filter((id) => (old.get(id) ?? "{}") !== (now.get(id) ?? "{}")));
+}
+
+/** The masks without those of removed objects and prompts. */
+function dropRemoved({ scene: before, masks }: Step, after: Scene): Masks {
+  let kept = mergeMasks(
+    masks,
+    new Map(),
+    new Set(before.objects.map(({ id }) => id).filter((id) => !scenes.findObject(after, id))),
+  );
+  for (const object of before.objects) {
+    const now = scenes.findObject(after, object.id);
+    if (!now) continue;
+    if (scenes.promptedFrames(now).length === 0 && scenes.promptedFrames(object).length > 0) {
+      kept = mergeMasks(kept, new Map(), new Set([object.id])); // it is unknown to the server from now on
+    }
+    for (const frame of scenes.promptedFrames(object)) {
+      if (!now.prompts[frame]) kept = withoutMask(kept, frame, object.id);
+    }
+  }
+  return kept;
 }

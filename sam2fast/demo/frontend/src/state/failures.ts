@@ -5,7 +5,7 @@ import { getState, notify, setState } from "./store";
 const RETRY_MS = [1000, 2000, 4000, 8000];
 
 /**
- * Handles an error of a request: a lost server or an expired session changes the page; other errors are shown.
+ * Handles an error of a request: a lost server and a lost session are reported to listeners; other errors are shown.
  *
  * @returns whether the same request may succeed later
  */
@@ -16,7 +16,7 @@ export function handleFailure(error: unknown): boolean {
     return true;
   }
   if (failure === "session") {
-    setState({ phase: "expired", playing: false });
+    for (const listener of sessionListeners) listener();
     return true;
   }
   notify("error", message);
@@ -24,6 +24,12 @@ export function handleFailure(error: unknown): boolean {
 }
 
 const listeners = new Set<() => void>();
+const sessionListeners = new Set<() => void>();
+
+/** Calls back when the server does not know the session any more: it has expired, or the server was restarted. */
+export function onSessionLost(listener: () => void): void {
+  sessionListeners.add(listener);
+}
 
 /** Calls back when the server answers again. */
 export function onReconnected(listener: () => void): void {

@@ -1,4 +1,6 @@
-/** The user's objects with their points and boxes. Scenes are immutable: every edit returns a new one. */
+/** The user's objects with their prompts. Scenes are immutable: every edit returns a new one. */
+
+import type { Mask } from "../masks/rle";
 
 export interface Point {
   /** Shares of the frame's width and height, 0 to 1. */
@@ -17,6 +19,8 @@ export interface Box {
 export interface Prompt {
   readonly points: readonly Point[];
   readonly box: Box | null;
+  /** An imported mask, which points and a box refine. */
+  readonly mask: Mask | null;
 }
 
 export interface SceneObject {
@@ -30,7 +34,7 @@ export interface Scene {
   readonly objects: readonly SceneObject[];
 }
 
-export const NO_PROMPT: Prompt = { points: [], box: null };
+export const NO_PROMPT: Prompt = { points: [], box: null, mask: null };
 
 /** The colours of the original's demo. The server has the same table for its overlay videos. */
 export const COLOURS = [
@@ -77,7 +81,7 @@ export function promptAt(object: Pick<SceneObject, "prompts"> | undefined, frame
 export function setPrompt(scene: Scene, id: number, frame: number, prompt: Prompt): Scene {
   return changeObject(scene, id, (object) => {
     const { [frame]: _before, ...others } = object.prompts;
-    const isEmpty = prompt.points.length === 0 && prompt.box === null;
+    const isEmpty = prompt.points.length === 0 && prompt.box === null && prompt.mask === null;
     return { ...object, prompts: isEmpty ? others : { ...others, [frame]: prompt } };
   });
 }
@@ -97,7 +101,7 @@ export function setBox(scene: Scene, id: number, frame: number, box: Box | null)
 }
 
 /** Frames on which the object has prompts, in order. */
-export function promptedFrames(object: SceneObject): number[] {
+export function promptedFrames(object: Pick<SceneObject, "prompts">): number[] {
   return Object.keys(object.prompts)
     .map(Number)
     .sort((a, b) => a - b);

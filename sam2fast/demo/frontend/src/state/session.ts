@@ -4,19 +4,24 @@ import { asApiError } from "../api/errors";
 import { CloseSessionDocument, DefaultVideoDocument, GalleryDocument, StartSessionDocument } from "../api/generated";
 import { getLimits, getSession, renewSession } from "../api/rest";
 import { readClip, type Clip } from "../api/video";
-import { handleFailure, onReconnected } from "./failures";
-import { announce, freshWork, getState, notify, setState } from "./store";
+import { isUnsaved, loadProject, loadUploads, lastOpened, saveNow } from "../project/autosave";
+import { restoreWork, type Project } from "../project/project";
+import { handleFailure, onReconnected, onSessionLost } from "./failures";
+import { announce, freshWork, getState, isTracking, notify, setState } from "./store";
 import { forgetKnown, synchronise } from "./synchronise";
 import { abandonTracking } from "./track";
 
 const RENEW_MS = 60_000;
 
-/** Loads limits and gallery, and opens the default video. */
+/** Loads limits and gallery, and opens the video of the last visit, or else the default video. */
 export async function begin(): Promise<void> {
   try {
-    const [limits, gallery] = await Promise.all([getLimits(), query(GalleryDocument, {})]);
-    setState({ limits, clips: gallery.videos.edges.map(({ node }) => readClip(node)) });
-    if (getState().clips.length === 0) return setState({ phase: "failed", problem: NO_GALLERY, dialog: "videos" });
+    const [limits, gallery, uploads] = await Promise.all([getLimits(), query(GalleryDocument, {}), loadUploads()]);
+    setState({ limits, clips: [...gallery.videos.edges.map(({ node }) => readClip(node)), ...uploads] });
+    const last = lastOpened();
+    const clip = getState().clips.find(({ path }) => path === last);
+    if (clip && (await openClip(clip))) return;
+    if (gallery.videos.edges.length === 0) return setState({ phase: "failed", problem: NO_GALLERY, dialog: "videos" });
     const { defaultVideo } = await query(DefaultVideoDocument, {});
     await openClip(readClip(defaultVideo));
   } catch (error) {
@@ -27,49 +32,56 @@ export async function begin(): Promise<void> {
 
 const NO_GALLERY = "The gallery of this server is empty. Upload a video to begin.";
 
-/** Closes the current video and opens another one without prompts. */
-export async function openClip(clip: Clip): Promise<void> {
+/**
+ * Closes the current video and opens another one with the work that was saved for it.
+ *
+ * @param project opened instead of the saved work
+ * @returns whether the video could be opened
+ */
+export async function openClip(clip: Clip, project?: Project): Promise<boolean> {
+  await saveNow();
   closeSession();
-  setState({ ...freshWork(), clip, dialog: null, notice: null, playing: false });
-  await startSession(clip);
+  setState({ ...freshWork(), clip, session: null, phase: "opening", dialog: null, notice: null, playing: false });
+  return startSession(clip, project ?? (await loadProject(clip.path)));
 }
 
-/** Starts a new session on the same video with the same prompts. */
+/** Starts a new session on the same video with the same work. */
 export async function restart(): Promise<void> {
   const { clip } = getState();
   if (!clip) return begin();
   closeSession();
-  const { maskStore, scene, history, active, frame } = { ...freshWork(), ...pickWork() };
-  setState({ ...freshWork(), maskStore, scene, history, active, frame, notice: null });
-  await startSession(clip);
-}
-
-function pickWork() {
-  const { scene, history, active, frame } = getState();
-  return { scene, history, active, frame };
+  const { tracking } = getState();
+  setState({ playing: false, notice: null, ...(isTracking(tracking) && { tracking: { state: "failed" } }) });
+  await startSession(clip, null);
 }
 
 let starts = 0;
 
-async function startSession(clip: Clip): Promise<void> {
+async function startSession(clip: Clip, project: Project | null): Promise<boolean> {
   const start = ++starts;
   forgetKnown();
   setState({ phase: "opening", session: null });
   try {
     const { startSession } = await mutate(StartSessionDocument, { input: { path: clip.path } });
     const { fps, numFrames, width, height } = await getSession(startSession.sessionId);
-    if (start !== starts) return sendClose(startSession.sessionId); // another video was chosen
+    if (start !== starts) {
+      sendClose(startSession.sessionId); // another video was chosen
+      return true;
+    }
     setState({
+      ...(project && restoreWork(project, numFrames)),
       clip: { ...clip, width, height },
       session: { id: startSession.sessionId, fps, numFrames },
       phase: "ready",
     });
     announce(`${clip.name} is open, ${numFrames} frames. Click an object in the video.`);
     void synchronise();
+    return true;
   } catch (error) {
-    if (start !== starts) return;
+    if (start !== starts) return true;
     setState({ phase: "failed", problem: asApiError(error).message });
     if (asApiError(error).failure === "network") handleFailure(error);
+    return false;
   }
 }
 
@@ -90,14 +102,25 @@ function sendClose(sessionId: string): void {
   }).catch(() => undefined);
 }
 
-/** Renews the session while the page is visible, closes it with the page, resumes after a lost connection. */
+/** Renews the session while the page is visible, closes it with the page, and resumes a lost one. */
 export function watchSession(): void {
   setInterval(() => {
     const { session, phase, connected } = getState();
     if (session && phase === "ready" && connected && !document.hidden) renewSession(session.id).catch(handleFailure);
   }, RENEW_MS);
   window.addEventListener("pagehide", () => closeSession());
+  window.addEventListener("beforeunload", (event) => {
+    if (isUnsaved() || isTracking(getState().tracking)) event.preventDefault(); // the browser asks
+  });
+  onSessionLost(() => void resumeLost());
   onReconnected(() => void resume());
+}
+
+/** Starts a session in place of a lost one; the page has all that it knew. */
+async function resumeLost(): Promise<void> {
+  if (getState().phase !== "ready") return; // it is being resumed already
+  await restart();
+  if (getState().phase === "ready") notify("info", "The session was lost and has been resumed with your work.");
 }
 
 async function resume(): Promise<void> {

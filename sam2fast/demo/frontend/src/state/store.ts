@@ -2,9 +2,10 @@ import { create } from "zustand";
 import type { Limits } from "../api/rest";
 import type { Clip } from "../api/video";
 import { DEFAULT_LOOK, type Look } from "../effects/look";
-import { MaskStore } from "../masks/maskStore";
+import { NO_MASKS, type Masks } from "../masks/masks";
 import type { Tool } from "../player/gestures";
 import { NO_HISTORY, type History } from "./history";
+import { WHOLE_VIDEO, type Plan } from "./plan";
 import { emptyScene, type Scene } from "./scene";
 
 export interface Session {
@@ -13,18 +14,24 @@ export interface Session {
   readonly numFrames: number;
 }
 
-/** The state of tracking; `stale` when prompts have changed since. */
+/** The state of tracking; `stale` when prompts have changed since, `partial` when a part of the video was tracked. */
 export type Tracking =
-  { state: "never" | "stale" | "done" | "cancelled" | "failed" } | { state: "running" | "cancelling"; done: number };
+  | { state: "never" | "stale" | "done" | "partial" | "cancelled" | "failed" }
+  | { state: "running" | "cancelling"; done: number; total: number; framesPerSecond: number | null };
+
+/** Objects and masks that undo restores. */
+export interface Step {
+  readonly scene: Scene;
+  readonly masks: Masks;
+}
 
 export type Phase =
   | "starting" // the page requests its first video
   | "opening" // a session is being started
   | "ready"
-  | "expired" // the server has closed the session
   | "failed"; // no session could be started
 
-export type DialogName = "videos" | "help" | "download" | "discard";
+export type DialogName = "videos" | "help" | "download" | "startOver";
 
 export interface Notice {
   readonly tone: "info" | "error";
@@ -43,13 +50,12 @@ export interface State {
   announcement: string; // read out by screen readers
 
   scene: Scene;
-  history: History<Scene>;
+  history: History<Step>;
   active: number; // id of the object that clicks go to
   pending: boolean; // clicks wait for the server's answer
-  maskStore: MaskStore; // changes in place, and `masksVersion` with it
-  masksVersion: number;
+  masks: Masks;
   tracking: Tracking;
-  downloaded: Scene | null; // the scene of the last download; null if its masks have changed since
+  plan: Plan;
 
   frame: number; // visible, or being sought
   playing: boolean;
@@ -58,7 +64,6 @@ export interface State {
   tool: Tool;
   look: Look;
   dialog: DialogName | null;
-  chosen: Clip | null; // the video of the "discard" dialog
 }
 
 export const useStore = create<State>(() => ({
@@ -78,7 +83,6 @@ export const useStore = create<State>(() => ({
   tool: "include",
   look: DEFAULT_LOOK,
   dialog: null,
-  chosen: null,
 }));
 
 export const { getState, setState } = useStore;
@@ -87,13 +91,12 @@ export const { getState, setState } = useStore;
 export function freshWork() {
   return {
     scene: emptyScene(),
-    history: NO_HISTORY as History<Scene>,
+    history: NO_HISTORY as History<Step>,
     active: 1,
     pending: false,
-    maskStore: new MaskStore(),
-    masksVersion: 0,
+    masks: NO_MASKS,
     tracking: { state: "never" } as Tracking,
-    downloaded: null as Scene | null,
+    plan: WHOLE_VIDEO,
     frame: 0,
   };
 }
@@ -108,11 +111,4 @@ export function announce(text: string): void {
 
 export function notify(tone: Notice["tone"], text: string): void {
   setState({ notice: { tone, text }, announcement: text });
-}
-
-/** Changes masks in place and notifies all subscribers. */
-export function changeMasks(change: (maskStore: MaskStore) => void): void {
-  const { maskStore, masksVersion } = getState();
-  change(maskStore);
-  setState({ masksVersion: masksVersion + 1 });
 }

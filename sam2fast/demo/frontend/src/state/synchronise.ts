@@ -6,13 +6,15 @@ import {
   ClearPointsInVideoDocument,
   RemoveObjectDocument,
 } from "../api/generated";
+import { addMask } from "../api/rest";
 import { readFrameMasks } from "../api/video";
-import type { FrameMasks } from "../masks/maskStore";
+import { masksAt, promptKey, withAnswer, type FrameMasks } from "../masks/masks";
+import type { Mask } from "../masks/rle";
 import { applyCommand, difference, encodePrompt, withPromptsOf, type Command } from "./commands";
 import { handleFailure } from "./failures";
 import { withoutRefused } from "./history";
-import { findObject, type Scene } from "./scene";
-import { announce, changeMasks, getState, notify, setState } from "./store";
+import { findObject, type Prompt, type Scene } from "./scene";
+import { announce, getState, notify, setState, type Step } from "./store";
 
 // One request at a time: SAM 2 refines a mask by the clicks in their order. Clicks made during a request are part of
 // the next one.
@@ -38,22 +40,24 @@ export function isSynchronised(): boolean {
   return difference(known, getState().scene).length === 0;
 }
 
+/** The page's mask that answers a prompt; after undo and in a new session the server lacks it. */
+function answerOf(id: number, frame: number, prompt: Prompt): Mask | null {
+  const entry = masksAt(getState().masks, frame).get(id);
+  if (!entry || entry.area === 0 || entry.answerTo !== promptKey(prompt)) return null;
+  return { height: entry.height, width: entry.width, counts: entry.counts };
+}
+
 async function sendChanges(): Promise<void> {
   for (;;) {
     const { session, phase, scene, connected } = getState();
-    const command = difference(known, scene)[0];
+    const command = difference(known, scene, answerOf)[0];
     if (!command || !session || phase !== "ready" || !connected) return;
     setState({ pending: true });
     try {
-      const answers = await send(session.id, command);
+      const answer = await send(session.id, command);
       if (getState().session !== session) continue; // another video has been opened
       known = applyCommand(known, command);
-      changeMasks((maskStore) => {
-        if (command.kind === "clearVideo") maskStore.clear();
-        if (command.kind === "removeObject") maskStore.removeObject(command.id);
-        for (const answer of answers) maskStore.set(answer);
-      });
-      announceMask(command);
+      if (command.kind === "prompt" && answer) keepAnswer(command.id, command.prompt, answer);
     } catch (error) {
       if (getState().session !== session) continue;
       const { failure, message } = asApiError(error);
@@ -65,40 +69,52 @@ async function sendChanges(): Promise<void> {
   }
 }
 
-async function send(sessionId: string, command: Command): Promise<FrameMasks[]> {
+/** Returns the masks that answer a prompt. Edits remove masks themselves, so that undo can restore them. */
+async function send(sessionId: string, command: Command): Promise<FrameMasks | null> {
   switch (command.kind) {
     case "clearVideo":
       await mutate(ClearPointsInVideoDocument, { input: { sessionId } });
-      return [];
-    case "removeObject": {
-      const { removeObject } = await mutate(RemoveObjectDocument, { input: { sessionId, objectId: command.id } });
-      return removeObject.map(readFrameMasks);
-    }
+      return null;
+    case "removeObject":
+      await mutate(RemoveObjectDocument, { input: { sessionId, objectId: command.id } });
+      return null;
     case "clearFrame": {
       const input = { sessionId, objectId: command.id, frameIndex: command.frame };
-      return [readFrameMasks((await mutate(ClearPointsInFrameDocument, { input })).clearPointsInFrame)];
+      await mutate(ClearPointsInFrameDocument, { input });
+      return null;
     }
+    case "mask":
+      await addMask(sessionId, command.id, command.frame, command.mask);
+      return null;
     case "prompt": {
       const target = { sessionId, objectId: command.id, frameIndex: command.frame };
       const input = { ...target, ...encodePrompt(command.prompt), clearOldPoints: true };
-      return [readFrameMasks((await mutate(AddPointsDocument, { input })).addPoints)];
+      return readFrameMasks((await mutate(AddPointsDocument, { input })).addPoints);
     }
   }
+}
+
+function keepAnswer(id: number, prompt: Prompt, { frame, masks: found }: FrameMasks): void {
+  const mask = found.get(id);
+  const { masks, scene } = getState();
+  // The object may have been removed meanwhile, or the prompt.
+  if (!mask || !findObject(scene, id)?.prompts[frame]) return;
+  setState({ masks: withAnswer(masks, frame, id, mask, promptKey(prompt)) });
+  announceMask(id, frame);
 }
 
 /** Reverts the scene and its history to the prompts that the server has accepted. */
 function revertRefused(): void {
   const { scene, history } = getState();
-  const isKnown = (step: Scene) => difference(known, step).length === 0;
+  const isKnown = (step: Step) => difference(known, step.scene).length === 0;
   setState({ scene: withPromptsOf(scene, known), history: withoutRefused(history, isKnown) });
 }
 
-function announceMask(command: Command): void {
-  if (command.kind !== "prompt") return;
-  const { maskStore, scene } = getState();
-  const mask = maskStore.at(command.frame).get(command.id);
-  const name = findObject(scene, command.id)?.name ?? "The object";
-  if (!mask?.area) return announce(`${name}: nothing found on frame ${command.frame + 1}.`);
+function announceMask(id: number, frame: number): void {
+  const { masks, scene } = getState();
+  const mask = masksAt(masks, frame).get(id);
+  const name = findObject(scene, id)?.name ?? "The object";
+  if (!mask?.area) return announce(`${name}: nothing found on frame ${frame + 1}.`);
   const percent = (100 * mask.area) / (mask.width * mask.height);
-  announce(`${name}: the mask covers ${percent.toFixed(1)} percent of frame ${command.frame + 1}.`);
+  announce(`${name}: the mask covers ${percent.toFixed(1)} percent of frame ${frame + 1}.`);
 }

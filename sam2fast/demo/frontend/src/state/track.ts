@@ -1,40 +1,41 @@
 import { mutate } from "../api/client";
 import { CancelPropagateInVideoDocument } from "../api/generated";
-import { propagate } from "../api/propagate";
+import { propagate, type Track } from "../api/propagate";
 import { getSession } from "../api/rest";
+import { promptKey, withTracked } from "../masks/masks";
 import { handleFailure } from "./failures";
-import { firstPromptedFrame } from "./scene";
-import { announce, changeMasks, getState, isTracking, notify, setState } from "./store";
+import { makeTrack } from "./plan";
+import type { Scene } from "./scene";
+import { announce, getState, isTracking, notify, setState, type Session } from "./store";
 import { isSynchronised, synchronise } from "./synchronise";
 
 const CANCEL_TIMEOUT_MS = 3000; // after a cancel, for the server to end its stream
 const ANNOUNCEMENTS = 4; // of progress to screen readers, during one track
+const RATE_FRAMES = 16; // the newest, from which the rate is measured
 
 let abort: AbortController | null = null; // of the stream; null until it is requested
 
-/** Tracks all prompted objects through the whole video, from the first frame with a prompt. */
+/** Tracks what the plan says. */
 export async function track(): Promise<void> {
-  const { session, phase, tracking, scene } = getState();
-  const start = firstPromptedFrame(scene);
-  if (!session || phase !== "ready" || isTracking(tracking) || start === null) return;
+  const { session, phase, tracking, plan, scene, masks, frame } = getState();
+  if (!session || phase !== "ready" || isTracking(tracking)) return;
+  const request = makeTrack(plan, scene, masks, frame, session.numFrames);
+  if (!request)
+    return plan.onlyChanged ? notify("info", "Nothing has changed there since the last tracking.") : undefined;
   abort = null;
-  setState({ tracking: { state: "running", done: 0 }, playing: false, following: true, notice: null });
+  const running = { state: "running", done: 0, total: request.total, framesPerSecond: null } as const;
+  setState({ tracking: running, playing: false, following: true, notice: null });
+  announce(`Tracking ${request.total} frames.`);
   await synchronise();
   if (getState().session !== session) return; // another video was opened
   if (isCancelling()) return endCancelled();
   if (!isSynchronised()) return setState({ tracking: { state: "stale" } });
 
   abort = new AbortController();
-  const frames = new Set<number>();
   try {
-    setState({ downloaded: null }); // the masks will differ from the downloaded file
-    for await (const masks of propagate(session.id, start, abort.signal)) {
-      if (getState().session !== session) return;
-      frames.add(masks.frame);
-      changeMasks((maskStore) => maskStore.setTracked(masks));
-      showProgress(masks.frame, frames.size, session.numFrames);
-    }
-    await finish(session.id, frames.size === session.numFrames);
+    const isComplete = await receive(session, request, abort.signal);
+    if (getState().session !== session) return;
+    await finish(session, request, isComplete);
   } catch (error) {
     if (getState().session !== session) return;
     if (isCancelling()) return endCancelled();
@@ -43,11 +44,38 @@ export async function track(): Promise<void> {
   }
 }
 
+/** Stores the masks of the stream; returns whether all frames came. */
+async function receive(session: Session, request: Track, signal: AbortSignal): Promise<boolean> {
+  const { scene } = getState();
+  const frames = new Set<number>();
+  const times = [performance.now()];
+  for await (const found of propagate(session.id, request, signal)) {
+    if (getState().session !== session) return false;
+    if (isCancelling()) continue; // prompts may have changed
+    frames.add(found.frame);
+    setState(({ masks }) => ({ masks: withTracked(masks, found, sourcesOn(scene, found.frame)) }));
+    times.push(performance.now());
+    if (times.length > RATE_FRAMES) times.shift();
+    const seconds = (times.at(-1)! - times[0]!) / 1000;
+    showProgress(found.frame, frames.size, request.total, (times.length - 1) / seconds);
+  }
+  return frames.size === request.total;
+}
+
+function sourcesOn(scene: Scene, frame: number): Map<number, { all: string; here: string | null }> {
+  return new Map(
+    scene.objects.map(({ id, prompts }) => {
+      const here = prompts[frame];
+      return [id, { all: promptKey(prompts), here: here ? promptKey(here) : null }];
+    }),
+  );
+}
+
 /** Cancels tracking; finished frames keep their masks. */
 export async function cancelTracking(): Promise<void> {
   const { session, tracking } = getState();
   if (!session || tracking.state !== "running") return;
-  setState({ tracking: { state: "cancelling", done: tracking.done } });
+  setState({ tracking: { ...tracking, state: "cancelling" } });
   const running = abort;
   if (!running) return; // `track` still waits for the last clicks and starts nothing after them
   setTimeout(() => running.abort(), CANCEL_TIMEOUT_MS);
@@ -73,24 +101,24 @@ function endCancelled(): void {
   announce("Tracking is cancelled. Finished frames keep their masks.");
 }
 
-function showProgress(frame: number, done: number, total: number): void {
+function showProgress(frame: number, done: number, total: number, framesPerSecond: number): void {
   const { tracking, following } = getState();
   if (!isTracking(tracking)) return;
   const quarter = Math.floor((ANNOUNCEMENTS * done) / total);
   if (quarter > Math.floor((ANNOUNCEMENTS * (done - 1)) / total)) announce(`Tracked ${done} of ${total} frames.`);
-  setState({ tracking: { state: tracking.state as "running", done }, ...(following && { frame }) });
+  setState({ tracking: { state: "running", done, total, framesPerSecond }, ...(following && { frame }) });
 }
 
-async function finish(sessionId: string, isComplete: boolean): Promise<void> {
+async function finish(session: Session, { total }: Track, isComplete: boolean): Promise<void> {
   if (isCancelling()) return endCancelled();
   if (isComplete) {
-    setState({ tracking: { state: "done" } });
+    setState({ tracking: { state: total === session.numFrames ? "done" : "partial" } });
     return announce("Tracking is finished.");
   }
   // The stream has no error message: it only ends early.
   setState({ tracking: { state: "failed" } });
   try {
-    const { problem } = await getSession(sessionId);
+    const { problem } = await getSession(session.id);
     notify("error", problem ?? "Tracking stopped before the end of the video. Track again to complete it.");
   } catch (error) {
     handleFailure(error);

@@ -1,4 +1,5 @@
 import { useMemo } from "react";
+import { promptKey, visibility } from "../masks/masks";
 import { goTo } from "../player/playback";
 import { promptedFrames, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
@@ -6,14 +7,11 @@ import { findSpans, type Span } from "./spans";
 
 /** The frames on which an object is seen, hidden, or was clicked. */
 export function Lane({ object, numFrames }: { object: SceneObject; numFrames: number }) {
-  const maskStore = useStore((state) => state.maskStore);
-  const masksVersion = useStore((state) => state.masksVersion);
+  const masks = useStore((state) => state.masks);
   const isActive = useStore((state) => state.active === object.id);
   const spans = useMemo(
-    () => findSpans(maskStore.visibility(object.id, numFrames)),
-    // The masks change in place; their version counts the changes.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
-    [maskStore, masksVersion, object.id, numFrames],
+    () => findSpans(visibility(masks, object.id, numFrames, promptKey(object.prompts))),
+    [masks, object, numFrames],
   );
   const position = (frame: number) => `${(100 * frame) / numFrames}%`;
 
@@ -23,10 +21,11 @@ export function Lane({ object, numFrames }: { object: SceneObject; numFrames: nu
         {object.name}
       </span>
       <div className="lane-track" role="group" aria-label={`${object.name}: ${describe(spans)}`}>
-        {spans.map(({ start, end, state }) => (
+        {spans.map(({ start, end, state, isStale }) => (
           <div
             key={start}
-            className={`span ${state}`}
+            className={`span ${state} ${isStale ? "stale" : ""}`}
+            title={isStale ? "Tracked before the last change" : undefined}
             style={{ left: position(start), width: position(end - start) }}
           />
         ))}
@@ -50,6 +49,11 @@ export function Lane({ object, numFrames }: { object: SceneObject; numFrames: nu
 }
 
 function describe(spans: readonly Span[]): string {
-  const seen = spans.filter(({ state }) => state === "seen").map(({ start, end }) => `${start + 1} to ${end}`);
-  return seen.length > 0 ? `seen on frames ${seen.join(", ")}` : "not tracked yet";
+  const list = (chosen: readonly Span[]) => chosen.map(({ start, end }) => `${start + 1} to ${end}`).join(", ");
+  const seen = spans.filter(({ state, isStale }) => state === "seen" && !isStale);
+  const stale = spans.filter(({ isStale }) => isStale);
+  const parts = [];
+  if (seen.length > 0) parts.push(`seen on frames ${list(seen)}`);
+  if (stale.length > 0) parts.push(`tracked before the last change on frames ${list(stale)}`);
+  return parts.join("; ") || "not tracked yet";
 }

@@ -58,7 +58,15 @@ export const SHORTCUTS: readonly Shortcut[] = [
       [key("end"), () => goTo(Infinity)],
     ],
   },
-  { keys: "K", does: "Track all objects, or cancel tracking", bindings: [[key("k"), toggleTracking]] },
+  {
+    keys: "[ ]",
+    does: "Track a range: it begins or ends at this frame",
+    bindings: [
+      [key("["), () => markRange("first")],
+      [key("]"), () => markRange("last")],
+    ],
+  },
+  { keys: "K", does: "Track, or cancel tracking", bindings: [[key("k"), toggleTracking]] },
   { keys: "N", does: "New object", bindings: [[key("n"), editing.newObject]] },
   {
     keys: "1 – 9",
@@ -108,6 +116,13 @@ export function toggleTracking(): void {
   else void track();
 }
 
+function markRange(end: "first" | "last"): void {
+  const { plan, frame, session } = getState();
+  if (!session) return;
+  const range = plan.extent === "range" ? plan : { ...plan, first: 0, last: session.numFrames - 1 };
+  setState({ plan: { ...range, extent: "range", [end]: frame } });
+}
+
 function chooseObject(place: number): void {
   const object = getState().scene.objects[place - 1];
   if (object) setState({ active: object.id });
@@ -118,8 +133,8 @@ export function useShortcuts(): void {
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
-      if (event.defaultPrevented || getState().dialog || target.closest("input, select, textarea")) return;
-      if (event.key === " " && target.closest("button, a")) return;
+      if (event.defaultPrevented || getState().dialog || target.closest("input:not([type=checkbox]), select")) return;
+      if (event.key === " " && target.closest("button, a, input")) return;
       const found = SHORTCUTS.flatMap(({ bindings }) => bindings).find(([matches]) => matches(event));
       if (!found) return;
       event.preventDefault();

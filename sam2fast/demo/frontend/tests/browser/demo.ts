@@ -35,8 +35,8 @@ export class Demo {
     await this.page.locator(".frame canvas[data-frame]").waitFor();
   }
 
-  button(name: string | RegExp) {
-    return this.page.getByRole("button", { name });
+  button(name: string | RegExp, exact = false) {
+    return this.page.getByRole("button", { name, exact });
   }
 
   /** The latest announcement for screen readers. */

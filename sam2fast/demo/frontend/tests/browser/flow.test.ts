@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { strFromU8, unzipSync } from "fflate";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { BACKGROUND_EFFECTS, OBJECT_EFFECTS } from "../../src/effects/look";
 import { paintMask } from "../../src/masks/rle";
 import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
@@ -9,6 +10,10 @@ import { Demo, launch } from "./demo";
 // Shares of the first frame.
 const VASE = [0.26, 0.62] as const;
 const MUG_BOX = { from: [0.55, 0.57], to: [0.73, 0.85] } as const;
+const EFFECTS: Record<"Objects" | "Background", { name: string; variants: number }[]> = {
+  Objects: Object.values(OBJECT_EFFECTS),
+  Background: Object.values(BACKGROUND_EFFECTS),
+};
 const FRAMES = 48;
 const PNG_COLOUR = 25; // byte of a PNG file: RGBA (6) or palette (3)
 
@@ -104,10 +109,11 @@ describe("one video from the gallery to the files", () => {
     await demo.shot("two objects");
   });
 
-  test("tracking shows masks at once, and can be cancelled", async () => {
-    await demo.button("Track").click();
+  test("tracking shows masks at once with its rate, and can be cancelled", async () => {
+    await demo.button("Track", true).click();
     await demo.page.locator(".progress", { hasText: /^([2-9]|[1-4]\d) of 48/ }).waitFor();
     await demo.page.locator(".span.seen").first().waitFor();
+    await demo.page.locator(".progress", { hasText: /frames\/s · \d+ s left/ }).waitFor();
     await demo.shot("tracking");
     await demo.button("Cancel").click();
     await demo.said(/cancelled/);
@@ -123,6 +129,8 @@ describe("one video from the gallery to the files", () => {
     await demo.button(/^Object 1 \d+ point/).click();
     await demo.click(0.3, 0.7);
     await demo.page.getByText("The clicks have changed").waitFor();
+    expect(await demo.page.locator(".lane.active .span.stale").count()).toBeGreaterThan(0);
+    await demo.shot("stale");
     expect(await demo.button(/Object 1 was clicked on frame 3/).count()).toBe(1);
     await demo.page.keyboard.press("k");
     await demo.page.getByText("Where a mask is wrong").waitFor({ timeout: 120_000 });
@@ -146,48 +154,73 @@ describe("one video from the gallery to the files", () => {
     await demo.goTo(0);
   });
 
-  test("every effect draws something else", async () => {
+  test("every variant of every effect draws something else", async () => {
     const hashes = new Map<string, string>();
     for (const [list, other] of [
       ["Objects", "Background"],
       ["Background", "Objects"],
     ] as const) {
-      // prettier-ignore
-      await demo.page.getByRole("combobox", { name: other }).selectOption("original");
-      const select = demo.page.getByRole("combobox", { name: list });
-      for (const effect of await select.locator("option").allTextContents()) {
-        await select.selectOption(effect);
-        await demo.settled();
-        hashes.set(`${list} ${effect}`, await demo.page.evaluate(hashCanvas));
+      await effect(other, "Original");
+      for (const { name, variants } of EFFECTS[list]) {
+        for (let variant = 1; variant <= variants; variant += 1) {
+          await effect(list, name, variant);
+          hashes.set(`${list} ${name} ${variant}`, await demo.page.evaluate(hashCanvas));
+        }
       }
     }
+    const seen = new Map<string, string[]>();
+    for (const [name, hash] of hashes) seen.set(hash, [...(seen.get(hash) ?? []), name]);
     // Both lists contain the unchanged frame.
-    expect(new Set(hashes.values()).size).toBe(hashes.size - 1);
+    const same = [...seen.values()].filter((names) => names.length > 1);
+    expect(same).toEqual([["Objects Original 1", "Background Original 1"]]);
     await demo.button("Cut-out").click();
     await demo.settled();
     await demo.shot("cut-out");
     expect((await demo.difference()).share).toBeGreaterThan(0.5); // all that is transparent
-    await demo.button("Overlay").click();
+    for (let number = 1; number <= 9; number += 1) {
+      await demo.button("Surprise me").click();
+      await demo.settled();
+      await demo.shot(`surprise ${number}`);
+    }
+    await demo.button("Overlay", true).click();
   });
 
-  test.each(["Video", "Masks", "Cut-out", "Run lengths", "Frame"])("the download of %s", async (name) => {
+  test("the download of a video is what the page shows", async () => {
+    await demo.button("Cut-out").click();
+    await effect("Background", "Erase", 4); // green, which masks can be measured on
     await demo.page.keyboard.press("d");
-    if (name === "Video") await demo.shot("download");
-    const waiting = demo.page.waitForEvent("download");
-    await demo.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
-    const download = await waiting;
-    const bytes = new Uint8Array(readFileSync(await download.path()));
-    await demo.page.keyboard.press("Escape");
-    // Shortcuts work only after the dialog is removed, not when it is merely closed.
-    await demo.page.locator("dialog").waitFor({ state: "detached" });
-    await check(name, download.suggestedFilename(), bytes);
+    await demo.shot("download");
+    expect(await violations(demo.page)).toEqual([]);
+    const { name, bytes } = await download("Video");
+    expect(name).toBe("Still life.mp4");
+    const facts = await demo.page.evaluate(playFacts, { base64: base64(bytes), type: "video/mp4", time: 20.5 / 24 });
+    expect(facts).toMatchObject({ width: 480, height: 320, seconds: FRAMES / 24 });
+    await demo.goTo(20);
+    const shown = await demo.page.evaluate(greenPixels);
+    const union = shown.filter((pixel, place) => pixel || facts.green[place]).length;
+    const both = shown.filter((pixel, place) => pixel && facts.green[place]).length;
+    expect(shown.filter(Boolean).length).toBeGreaterThan(1000);
+    expect(both / union).toBeGreaterThan(0.99);
   });
 
-  test("with the files downloaded, another video opens without a question", async () => {
-    await demo.button("Videos").click();
-    await demo.button("Backwards").click();
-    await demo.page.locator(".counter", { hasText: "1 / 12" }).waitFor();
-    await demo.ready();
+  test("the transparent video has alpha", async () => {
+    const { name, bytes } = await download("Transparent video");
+    expect(name).toBe("Still life_cutout.webm");
+    const facts = await demo.page.evaluate(playFacts, { base64: base64(bytes), type: "video/webm", time: 20.5 / 24 });
+    expect(facts.seconds).toBeCloseTo(FRAMES / 24, 1);
+    await demo.goTo(20);
+    await effect("Background", "Erase", 1);
+    await demo.settled();
+    const erased = await demo.page.evaluate(erasedPixels);
+    const wrong = erased.filter((pixel, place) => pixel !== facts.clear[place]).length;
+    expect(wrong / erased.length).toBeLessThan(0.01);
+    await demo.button("Overlay", true).click();
+    await demo.goTo(0);
+  });
+
+  test.each(["Cut-outs", "PNG masks", "COCO JSON", "YOLO", "Frame"])("the download of %s", async (name) => {
+    const { name: file, bytes } = await download(name);
+    await check(name, file, bytes);
   });
 
   test("the page has no accessibility violations and no errors", async () => {
@@ -196,26 +229,59 @@ describe("one video from the gallery to the files", () => {
   });
 });
 
+/** Selects an effect, by clicks as a user does. */
+async function effect(list: "Objects" | "Background", name: string, variant = 1): Promise<void> {
+  const button = demo.page
+    .getByRole("group", { name: list, exact: true })
+    .getByRole("button", { name: new RegExp(`^${name}, variant`) });
+  const wanted = new RegExp(`variant ${variant} of`);
+  for (;;) {
+    const isPressed = (await button.getAttribute("aria-pressed")) === "true";
+    if (isPressed && wanted.test((await button.getAttribute("aria-label"))!)) break;
+    await button.click();
+  }
+  await demo.settled();
+}
+
+async function download(name: string): Promise<{ name: string; bytes: Uint8Array<ArrayBuffer> }> {
+  if ((await demo.page.locator("dialog").count()) === 0) await demo.page.keyboard.press("d");
+  const waiting = demo.page.waitForEvent("download", { timeout: 120_000 });
+  await demo.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
+  const file = await waiting;
+  const bytes = new Uint8Array(readFileSync(await file.path()));
+  await demo.page
+    .getByRole("dialog")
+    .getByText(/, [\d.]+ [kM]B$/)
+    .waitFor();
+  await demo.page.keyboard.press("Escape");
+  // Shortcuts work only after the dialog is removed, not when it is merely closed.
+  await demo.page.locator("dialog").waitFor({ state: "detached" });
+  return { name: file.suggestedFilename(), bytes };
+}
+
+const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64");
+
 async function check(name: string, file: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-  if (name === "Video") {
-    expect(file).toMatch(/\.mp4$/);
-    const facts = await demo.page.evaluate(playFacts, Buffer.from(bytes).toString("base64"));
-    expect(facts).toEqual({ width: 480, height: 320, seconds: FRAMES / 24 });
-  } else if (name === "Run lengths") {
+  if (name === "COCO JSON") {
+    expect(file).toBe("Still life_coco.json");
     const coco = JSON.parse(strFromU8(bytes)) as Coco;
     expect(coco.annotations.map(({ object, name }) => `${object} ${name}`)).toEqual(["1 Object 1", "2 Mug"]);
     for (const { segmentations } of coco.annotations) expect(segmentations.filter(Boolean)).toHaveLength(FRAMES);
     await compareWithScreen(coco);
   } else if (name === "Frame") {
-    expect(file).toBe("frame_00000.png");
+    expect(file).toBe("Still life_00000.png");
     expect(isPng(bytes)).toBe(true);
+  } else if (name === "YOLO") {
+    const entries = unzipSync(bytes);
+    expect(Object.keys(entries)).toHaveLength(2 * FRAMES + 1);
+    expect(strFromU8(entries["labels/00000.txt"]!)).toMatch(/^0 .*\n(.*\n)*1 /);
   } else {
     expect(file).toMatch(/\.zip$/);
     const entries = unzipSync(bytes);
     expect(Object.keys(entries)).toHaveLength(FRAMES);
     const first = entries["00000.png"]!;
     expect(isPng(first)).toBe(true);
-    expect(first[PNG_COLOUR]).toBe(name === "Masks" ? 3 : 6);
+    expect(first[PNG_COLOUR]).toBe(name === "PNG masks" ? 3 : 6);
   }
 }
 
@@ -225,7 +291,8 @@ interface Coco {
 
 /** Compares the erased pixels of each frame with the masks in the file. */
 async function compareWithScreen({ annotations }: Coco): Promise<void> {
-  await demo.page.getByRole("combobox", { name: "Objects" }).selectOption("erase");
+  await effect("Background", "Original");
+  await effect("Objects", "Erase");
   for (const frame of [0, 20, FRAMES - 1]) {
     const [height, width] = annotations[0]!.segmentations[frame]!.size;
     const expected = new Uint32Array(height * width);
@@ -237,7 +304,7 @@ async function compareWithScreen({ annotations }: Coco): Promise<void> {
     const wrong = erased.filter((pixel, place) => pixel !== expected[place]).length;
     expect(wrong / erased.length, `frame ${frame}`).toBeLessThan(0.001);
   }
-  await demo.button("Overlay").click();
+  await demo.button("Overlay", true).click();
   await demo.goTo(0);
 }
 
@@ -278,13 +345,33 @@ async function hashCanvas(): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", data)).join(" ");
 }
 
-async function playFacts(base64: string): Promise<{ width: number; height: number; seconds: number }> {
+function greenPixels(): boolean[] {
+  const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas")!;
+  const { data } = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height);
+  const distance = (at: number) => data[at]! + Math.abs(data[at + 1]! - 0xb1) + Math.abs(data[at + 2]! - 0x40);
+  return Array.from({ length: data.length / 4 }, (_, pixel) => distance(4 * pixel) < 90);
+}
+
+/** Size and length of a video, and which pixels are green or transparent at a time. */
+async function playFacts({ base64, type, time }: { base64: string; type: string; time: number }) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   const video = document.createElement("video");
-  video.src = URL.createObjectURL(new Blob([bytes], { type: "video/mp4" }));
+  video.src = URL.createObjectURL(new Blob([bytes], { type }));
   await new Promise((done, failed) => {
     video.onloadeddata = done;
     video.onerror = () => failed(new Error(video.error?.message));
   });
-  return { width: video.videoWidth, height: video.videoHeight, seconds: video.duration };
+  await new Promise((done) => {
+    video.onseeked = done;
+    video.currentTime = time;
+  });
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  const context = canvas.getContext("2d")!;
+  context.drawImage(video, 0, 0);
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  const distance = (at: number) => data[at]! + Math.abs(data[at + 1]! - 0xb1) + Math.abs(data[at + 2]! - 0x40);
+  const green = Array.from({ length: data.length / 4 }, (_, pixel) => distance(4 * pixel) < 90);
+  const clear = Array.from({ length: data.length / 4 }, (_, pixel) => (data[4 * pixel + 3]! < 128 ? 1 : 0));
+  return { width: video.videoWidth, height: video.videoHeight, seconds: video.duration, green, clear };
 }

@@ -31,7 +31,7 @@ test("a small screen shows one sheet at a time and never scrolls sideways", asyn
   }
   const [content, window] = await demo.page.evaluate(() => [document.body.scrollWidth, innerWidth]);
   expect(content).toBeLessThanOrEqual(window);
-  const track = (await demo.button("Track").boundingBox())!;
+  const track = (await demo.button("Track", true).boundingBox())!;
   expect(track.y + track.height).toBeLessThanOrEqual(PHONE.viewport.height);
 });
 

@@ -2,7 +2,6 @@ import { expect, test } from "vitest";
 import { asApiError, responseError, serverError } from "../../src/api/errors";
 import { refuseFile } from "../../src/api/upload";
 import { readClip } from "../../src/api/video";
-import { MaskStore } from "../../src/masks/maskStore";
 
 const LIMITS = {
   maxUploadMB: 70,
@@ -48,34 +47,4 @@ test("a video's address is its path on this server", () => {
   const clip = readClip(video);
   expect(clip).toMatchObject({ url: "/gallery/02_my%20clip%231.mp4", name: "My clip#1", poster: null });
   expect(readClip({ ...video, path: "uploads/ab12.mp4" }).name).toBe("Your video");
-});
-
-test("the maskStore knows where an object is seen", () => {
-  const maskStore = new MaskStore();
-  const full = { height: 2, width: 2, counts: "04" };
-  const empty = { height: 2, width: 2, counts: "4" };
-  maskStore.setTracked({ frame: 1, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
-  maskStore.setTracked({ frame: 3, masks: new Map([[1, empty]]) });
-  expect([...maskStore.visibility(1, 4)]).toEqual([-1, 1, -1, 0]);
-  expect([...maskStore.visibility(2, 4)]).toEqual([-1, 0, -1, -1]);
-  maskStore.set({ frame: 1, masks: new Map([[2, full]]) }); // an answer has every object of the frame
-  expect([...maskStore.visibility(1, 4)]).toEqual([-1, -1, -1, 0]);
-  maskStore.removeObject(1);
-  expect(maskStore.size).toBe(1);
-});
-
-test("an object is hidden only where tracking has looked for it", () => {
-  const maskStore = new MaskStore();
-  const full = { height: 2, width: 2, counts: "04" };
-  const empty = { height: 2, width: 2, counts: "4" };
-  maskStore.set({ frame: 0, masks: new Map([[1, full], [2, empty]]) }); // prettier-ignore
-  expect([...maskStore.visibility(2, 2)]).toEqual([-1, -1]);
-  maskStore.set({ frame: 0, masks: new Map([[1, empty]]) }); // its only click is taken back
-  expect([...maskStore.visibility(1, 2)]).toEqual([-1, -1]);
-  expect(maskStore.size).toBe(0);
-
-  maskStore.setTracked({ frame: 1, masks: new Map([[1, full]]) });
-  maskStore.set({ frame: 1, masks: new Map([[1, empty], [2, empty]]) }); // prettier-ignore
-  expect([...maskStore.visibility(1, 2)]).toEqual([-1, 0]); // a correction says that it is not there
-  expect([...maskStore.visibility(2, 2)]).toEqual([-1, -1]); // it came after the track
 });

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { Seen } from "../../src/masks/masks";
 import { boxBetween, fitInside, frameAt, timeOf } from "../../src/player/geometry";
 import { readGesture, type Gesture } from "../../src/player/gestures";
 import { findSpans } from "../../src/timeline/spans";
@@ -50,10 +51,14 @@ describe("gestures", () => {
 });
 
 test("spans of a lane", () => {
-  expect(findSpans(Int8Array.from([-1, 1, 1, 0, -1, -1, 1]))).toEqual([
-    { start: 1, end: 3, state: "seen" },
-    { start: 3, end: 4, state: "hidden" },
-    { start: 6, end: 7, state: "seen" },
+  const { Unknown, Hidden, Visible, Stale } = Seen;
+  const seen = [Unknown, Visible, Visible, Hidden, Unknown, Unknown, Visible, Visible + Stale, Hidden + Stale];
+  expect(findSpans(Uint8Array.from(seen))).toEqual([
+    { start: 1, end: 3, state: "seen", isStale: false },
+    { start: 3, end: 4, state: "hidden", isStale: false },
+    { start: 6, end: 7, state: "seen", isStale: false },
+    { start: 7, end: 8, state: "seen", isStale: true },
+    { start: 8, end: 9, state: "hidden", isStale: true },
   ]);
-  expect(findSpans(new Int8Array(0))).toEqual([]);
+  expect(findSpans(new Uint8Array(0))).toEqual([]);
 });

@@ -3,6 +3,7 @@ import { applyCommand, difference, encodePrompt, withPromptsOf } from "../../src
 import * as history from "../../src/state/history";
 import {
   COLOURS,
+  NO_PROMPT,
   addObject,
   addPoint,
   emptyScene,
@@ -11,6 +12,7 @@ import {
   removePoint,
   renameObject,
   setBox,
+  setPrompt,
   type Scene,
 } from "../../src/state/scene";
 
@@ -77,6 +79,28 @@ test("the difference of two scenes as commands", () => {
   expect(commands(removeObject(scene, 1), scene)).toEqual(["prompt 1 4"]); // undone
 });
 
+test("a prompt whose mask the page has is sent as this mask", () => {
+  const scene = twoObjects();
+  const mask = { height: 2, width: 2, counts: "04" };
+  expect(difference(NOTHING, scene, (id) => (id === 2 ? mask : null)).map(({ kind }) => kind)).toEqual([
+    "prompt",
+    "mask",
+  ]);
+  const sent = difference(NOTHING, scene, () => mask).reduce(applyCommand, NOTHING);
+  expect(difference(sent, scene)).toEqual([]);
+});
+
+test("an imported mask comes before the clicks that refine it", () => {
+  const mask = { height: 2, width: 2, counts: "04" };
+  const imported = setPrompt(emptyScene(), 1, 3, { ...NO_PROMPT, mask });
+  const clicked = addPoint(imported, 1, 3, POINT);
+  const kinds = (known: Scene, wanted: Scene) => commands(known, wanted).map((command) => command.split(" ")[0]);
+  expect(kinds(NOTHING, imported)).toEqual(["mask"]);
+  expect(kinds(NOTHING, clicked)).toEqual(["mask", "prompt"]);
+  expect(kinds(imported, clicked)).toEqual(["prompt"]);
+  expect(kinds(clicked, imported)).toEqual(["mask"]); // the click is undone
+});
+
 test("a refused prompt is reverted, names stay", () => {
   const known = twoObjects();
   const wanted = renameObject(addPoint(addObject(known), 3, 0, POINT), 1, "Cup");
@@ -86,7 +110,7 @@ test("a refused prompt is reverted, names stay", () => {
 });
 
 test("a box is two points, and comes first", () => {
-  const prompt = { points: [POINT, { x: 0.9, y: 0.8, positive: false }], box: BOX };
+  const prompt = { points: [POINT, { x: 0.9, y: 0.8, positive: false }], box: BOX, mask: null };
   expect(encodePrompt(prompt)).toEqual({
     points: [
       [0.1, 0.2],
@@ -96,7 +120,7 @@ test("a box is two points, and comes first", () => {
     ],
     labels: [2, 3, 1, 0],
   });
-  expect(encodePrompt({ points: [POINT], box: null })).toEqual({ points: [[0.25, 0.5]], labels: [1] });
+  expect(encodePrompt({ ...NO_PROMPT, points: [POINT] })).toEqual({ points: [[0.25, 0.5]], labels: [1] });
 });
 
 test("undo after a refusal restores an accepted step", () => {

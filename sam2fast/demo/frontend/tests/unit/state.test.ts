@@ -1,7 +1,9 @@
 import { beforeEach, expect, test, vi } from "vitest";
-import { wouldLoseClicks } from "../../src/library/choosing";
+import { promptKey, visibility, withTracked } from "../../src/masks/masks";
+import { makeProject, parseProject, restoreWork } from "../../src/project/project";
 import * as editing from "../../src/state/editing";
-import { addObject, emptyScene, firstPromptedFrame, type Scene } from "../../src/state/scene";
+import { makeTrack, WHOLE_VIDEO, type Plan } from "../../src/state/plan";
+import { firstPromptedFrame, type Scene } from "../../src/state/scene";
 import { freshWork, getState, setState } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { cancelTracking, track } from "../../src/state/track";
@@ -51,7 +53,7 @@ test("tracking that is cancelled during a pending click never begins", async () 
   await Promise.all([tracking, cancelling]);
   expect(getState().tracking).toEqual({ state: "cancelled" });
   expect(requests.map(({ operation }) => operation)).toEqual(["AddPoints"]);
-  expect(getState().maskStore.at(0).get(1)?.area).toBe(4);
+  expect(getState().masks.get(0)?.get(1)?.area).toBe(4);
 });
 
 test("a click that a busy server refuses is kept and sent with the next one", async () => {
@@ -87,15 +89,92 @@ test("a refused click is reverted, and undo still has the earlier ones", async (
   expect(pointsOf(getState().scene)).toEqual([POINT]);
 });
 
-test("clicks can be lost until they are downloaded", async () => {
-  expect(wouldLoseClicks({ scene: addObject(emptyScene()), downloaded: null })).toBe(false);
+test("undo restores the very masks, and sends them instead of the clicks", async () => {
+  const other = {
+    data: { addPoints: { frameIndex: 0, rleMaskList: [{ objectId: 1, rleMask: { size: [2, 2], counts: "13" } }] } },
+  };
+  const requests = answerWith(clicked, other, {});
+  editing.addPoint(POINT);
+  await synchronise();
+  editing.addPoint(OTHER);
+  await synchronise();
+  expect(getState().masks.get(0)!.get(1)!.counts).toBe("13");
+  editing.undo();
+  await synchronise();
+  expect(getState().masks.get(0)!.get(1)!.counts).toBe("04");
+  expect(requests.at(-1)!.operation).toBe("/api/sessions/1/masks");
+  expect(isSynchronised()).toBe(true);
+});
+
+test("starting over and undo restore tracked masks", async () => {
+  answerWith(clicked, { data: { clearPointsInVideo: { success: true } } }, {});
+  editing.addPoint(POINT);
+  await synchronise();
+  const { masks, scene } = getState();
+  const tracked = withTracked(
+    masks,
+    { frame: 3, masks: new Map([[1, { height: 2, width: 2, counts: "04" }]]) },
+    new Map([[1, { all: promptKey(scene.objects[0]!.prompts), here: null }]]),
+  );
+  setState({ masks: tracked });
+  editing.startOver();
+  await synchronise();
+  expect(getState().masks.size).toBe(0);
+  editing.undo();
+  await synchronise();
+  expect([...getState().masks.keys()]).toEqual([0, 3]);
+});
+
+test("an edit cancels tracking, and says so", async () => {
   answerWith(clicked, clicked);
   editing.addPoint(POINT);
   await synchronise();
-  expect(wouldLoseClicks(getState())).toBe(true);
-  setState({ downloaded: getState().scene });
-  expect(wouldLoseClicks(getState())).toBe(false);
+  setState({ tracking: { state: "running", done: 1, total: 4, framesPerSecond: null } });
   editing.addPoint(OTHER);
+  expect(getState().tracking.state).toBe("cancelling");
+  expect(getState().notice?.text).toMatch(/cancelled by your change/);
   await synchronise();
-  expect(wouldLoseClicks(getState())).toBe(true);
+});
+
+test("a plan becomes a request", async () => {
+  answerWith(clicked);
+  expect(makeTrack(WHOLE_VIDEO, getState().scene, getState().masks, 2, 4)).toBeNull(); // nothing is clicked
+  editing.addPoint(POINT);
+  await synchronise();
+  const { scene, masks } = getState();
+  const plan = (change: Partial<Plan>) => makeTrack({ ...WHOLE_VIDEO, ...change }, scene, masks, 2, 4);
+  const objects = [1];
+  expect(plan({})).toEqual({ start: 0, direction: "both", end: null, objects, total: 4 });
+  expect(plan({ extent: "forward" })).toEqual({ start: 2, direction: "forward", end: 3, objects, total: 2 });
+  expect(plan({ extent: "backward" })).toEqual({ start: 2, direction: "backward", end: null, objects, total: 3 });
+  expect(plan({ extent: "range", first: 1, last: 9 })).toMatchObject({ start: 1, end: 3, total: 3 });
+  expect(plan({ extent: "range", first: 0, last: 0, onlyChanged: true })).toBeNull(); // its mask is new
+  expect(plan({ onlyChanged: true })).not.toBeNull();
+});
+
+test("a project keeps clicks, masks and what is stale", async () => {
+  answerWith(clicked);
+  editing.addPoint(POINT);
+  await synchronise();
+  const { masks, scene } = getState();
+  const key = promptKey(scene.objects[0]!.prompts);
+  const mask = { height: 2, width: 2, counts: "04" };
+  let tracked = withTracked(masks, { frame: 1, masks: new Map([[1, mask]]) }, new Map([[1, { all: key, here: null }]]));
+  tracked = withTracked(tracked, { frame: 2, masks: new Map([[1, mask]]) }, new Map([[1, { all: "old", here: null }]]));
+  const clip = { path: "gallery/a.mp4", name: "A", url: "/gallery/a.mp4", poster: null, width: 2, height: 2 };
+  setState({ masks: tracked, clip });
+  const project = parseProject(JSON.stringify(makeProject(getState())));
+  const restored = restoreWork(project, 4)!;
+  expect(restored.scene).toEqual(scene);
+  expect([...visibility(restored.masks!, 1, 4, key)]).toEqual([...visibility(tracked, 1, 4, key)]);
+  expect(restored.masks!.get(0)!.get(1)!.answerTo).toBe(promptKey(scene.objects[0]!.prompts[0]!));
+  expect(restoreWork(project, 5)).toBeNull(); // another video under this name
+  for (const text of [
+    "",
+    "{}",
+    JSON.stringify({ ...project, version: 2 }),
+    JSON.stringify({ ...project, masks: null }),
+  ]) {
+    expect(() => parseProject(text)).toThrow(/project/);
+  }
 });

@@ -1,0 +1,241 @@
+"""``sam2fast compare``: the same prompts with several models, strategies or dtypes, side by side."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from sam2fast.cli.command_files import make_folder, write_atomically
+from sam2fast.cli.model_choice import ModelChoice, choose_model
+from sam2fast.cli.options import DTYPES, PATH, model_options, out_option, strategy_option
+from sam2fast.cli.prompt_options import BoxType, ClickType, Prompts, PromptType
+from sam2fast.cli.sources import InputSource
+from sam2fast.cli.terminal import aligned
+from sam2fast.cli.track_request import PROBE_SIZE, PointType, TrackBoxType, TrackPrompt, merge_prompts
+from sam2fast.cli.user_errors import as_user_error
+from sam2fast.io.images import SUFFIXES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    from sam2fast.io.rle import RLE
+
+KEYS = ("model", "checkpoint", "dtype", "strategy")
+SHEET, TABLE = "compare.png", "compare.json"
+SHOWN = 6  # frames of a video on the contact sheet
+TILE_WIDTH, CAPTION, GAP = 480, 24, 6  # pixels
+DIGITS = 4
+
+
+class VariantType(click.ParamType):
+    """``NAME=VALUE,NAME=VALUE``."""
+
+    name = "NAME=VALUE,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        """Reads the settings; anything else is a usage error."""
+        settings = dict(part.strip().partition("=")[::2] for part in value.split(","))
+        for name, setting in settings.items():
+            if name not in KEYS or not setting:
+                self.fail(f"{value!r} is not {' or '.join(f'{key}=...' for key in KEYS)}", param, ctx)
+        if settings.get("dtype", DTYPES[0]) not in DTYPES:
+            self.fail(f"no dtype {settings['dtype']!r}; expected one of {', '.join(DTYPES)}", param, ctx)
+        return settings
+
+
+class Variant(NamedTuple):
+    """A way to compute the masks."""
+
+    label: str
+    choice: ModelChoice
+    dtype: str
+    strategy: str
+
+
+class ComparedMasks(NamedTuple):
+    """What a variant found."""
+
+    masks: "dict[tuple[int, str], RLE]"  # by frame and object
+    seconds: float  # per frame, without loading the model
+
+
+@click.command()
+@click.argument("source", type=PATH)
+@click.option("--point", "points", multiple=True, help="As of segment, or for a video as of track. Repeatable.")
+@click.option("--box", "boxes", multiple=True, help="As of segment, or for a video as of track. Repeatable.")
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    required=True,
+    type=VariantType(),
+    help="What is different in another run: model=nano, checkpoint=FILE, dtype=bfloat16, strategy=samurai, or several "
+    "of them separated by commas. Repeatable.",
+)
+@model_options
+@strategy_option
+@out_option("out/compare")
+def compare(
+    source: Path,
+    points: Sequence[str],
+    boxes: Sequence[str],
+    others: Sequence[Mapping[str, str]],
+    device: str,
+    out: Path,
+    **first: Any,
+) -> None:
+    """Segment an image or track a video (SOURCE) by the same prompts with two models, strategies or dtypes.
+
+    The first run has the usual options, each further one what --with changes. Prints, for each run, the mean IoU with
+    the first run's masks, over objects and frames, and the time per image or frame.
+
+    \b
+    Writes to the output folder
+      compare.png   the masks side by side
+      compare.json  the table
+    """
+    is_image = source.suffix.lower() in SUFFIXES
+    click_type, box_type = (ClickType(), BoxType()) if is_image else (PointType(), TrackBoxType())
+    clicks, corners = _parsed(points, click_type, "--point"), _parsed(boxes, box_type, "--box")
+    if not clicks and not corners:
+        raise click.UsageError("say what to find, with --point or --box")
+    if is_image and len(corners) > 1:
+        raise click.UsageError("give one --box: one object is segmented")
+    variants = _variants(first, others)
+    if is_image and any(variant.strategy != "sam2" for variant in variants):
+        raise click.UsageError("strategies are for videos, and this is an image")
+    make_folder(out)
+    if is_image:
+        found = [_segment(source, Prompts(tuple(clicks), *corners), variant, device) for variant in variants]
+    else:
+        prompts = merge_prompts([*clicks, *corners], each_shows_object=True)
+        found = [_track(source, prompts, variant, device) for variant in variants]
+    rows: list[dict[str, Any]] = [
+        {
+            "run": variant.label,
+            "iou": round(_mean_iou(found[0].masks, result.masks), DIGITS),
+            "seconds": round(result.seconds, DIGITS),
+        }
+        for variant, result in zip(variants, found, strict=True)
+    ]
+    write_atomically(out / TABLE, (json.dumps({"source": str(source), "runs": rows}, indent=2) + "\n").encode())
+    from sam2fast.io.png import encode_image
+
+    frames = {0: _read(source)} if is_image else _some_frames(source, found)
+    write_atomically(out / SHEET, encode_image(_sheet(frames, [variant.label for variant in variants], found)))
+    table = [("run", "IoU", "s/frame"), *((row["run"], f"{row['iou']:.3f}", f"{row['seconds']:.3f}") for row in rows)]
+    for line in aligned(table, (1, 2)):
+        click.echo(line)
+    click.echo(f"written to {click.format_filename(out)}")
+
+
+def _parsed(texts: Sequence[str], kind: PromptType, option: str) -> list[Any]:
+    try:
+        return [kind.convert(text, None, None) for text in texts]
+    except click.BadParameter as error:
+        raise click.BadParameter(error.message, param_hint=f"'{option}'") from None
+
+
+def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> list[Variant]:
+    """The runs; labels name what differs."""
+    settings = [dict(first)]
+    for other in others:
+        # Weights belong to their model.
+        settings.append({**first, **({"checkpoint": None} if "model" in other else {}), **other})
+    differing = [key for key in KEYS if len({str(setting[key]) for setting in settings}) > 1]
+    found = []
+    for setting in settings:
+        checkpoint = None if setting["checkpoint"] is None else Path(setting["checkpoint"])
+        choice = choose_model(setting["model"], checkpoint)
+        shown = {**setting, "model": Path(choice.config).stem, "checkpoint": choice.checkpoint.name}
+        label = ", ".join(str(shown[key]) for key in differing) or "the same"
+        found.append(Variant(label, choice, setting["dtype"], setting["strategy"]))
+    return found
+
+
+def _segment(image: Path, prompts: Prompts, variant: Variant, device: str) -> ComparedMasks:
+    from sam2fast.cli.segmenter import Segmenter
+    from sam2fast.io.rle import encode_rle
+
+    segmenter = Segmenter(variant.choice, device, variant.dtype)
+    pixels = segmenter.read(InputSource(str(image)))
+    segmenter.take_seconds()
+    segmenter.encode(pixels)
+    mask = segmenter.predict(prompts).mask
+    return ComparedMasks({(0, ""): encode_rle(mask)}, sum(segmenter.take_seconds().values()))
+
+
+def _track(video: Path, prompts: Sequence[TrackPrompt], variant: Variant, device: str) -> ComparedMasks:
+    from sam2fast.cli.track_run import UNUSABLE, load_predictor
+    from sam2fast.io.rle import encode_rle
+
+    predictor, _ = load_predictor(variant.choice, device, variant.dtype)
+    masks = {}
+    with as_user_error(*UNUSABLE):
+        state = predictor.init_state(str(video), strategy=variant.strategy)
+        begun = time.perf_counter()
+        for prompt in prompts:
+            predictor.add_new_points_or_box(state, prompt.frame, prompt.object, **prompt.as_arguments())
+        for frame, ids, found in predictor.propagate_in_video(state, progress=False, output="bool"):
+            for obj_id, mask in zip(ids, found.cpu().numpy(), strict=True):
+                masks[frame, str(obj_id)] = encode_rle(mask.squeeze())
+    frames = len({frame for frame, _ in masks})
+    return ComparedMasks(masks, (time.perf_counter() - begun) / frames)
+
+
+def _mean_iou(first: "Mapping[tuple[int, str], RLE]", second: "Mapping[tuple[int, str], RLE]") -> float:
+    """Over all objects and frames; two empty masks agree."""
+    from sam2fast.io.rle import decode_rle
+
+    total = 0.0
+    for key, rle in first.items():
+        one, other = decode_rle(rle), decode_rle(second[key])
+        union = (one | other).sum()
+        total += float((one & other).sum() / union) if union else 1.0
+    return total / len(first)
+
+
+def _read(image: Path) -> "np.ndarray":
+    from sam2fast.cli.results import to_uint8
+    from sam2fast.transforms import to_pixels
+
+    return to_uint8(to_pixels(image).numpy())
+
+
+def _some_frames(video: Path, found: Sequence[ComparedMasks]) -> "dict[int, np.ndarray]":
+    """The pixels of some tracked frames, evenly spaced."""
+    import numpy as np
+
+    from sam2fast.video_io import read_frames
+
+    tracked = sorted({frame for frame, _ in found[0].masks})
+    shown = {tracked[i] for i in np.linspace(0, len(tracked) - 1, SHOWN).round().astype(int)}
+    with read_frames(str(video), PROBE_SIZE) as reader:
+        return {frame.index: frame.rgb for frame in reader if frame.index in shown}
+
+
+def _sheet(frames: "Mapping[int, np.ndarray]", labels: Sequence[str], found: Sequence[ComparedMasks]) -> "Image":
+    """A row for each frame and a column for each run."""
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    from sam2fast.io.rle import decode_rle
+    from sam2fast.video_results import draw_masks
+
+    height, width = next(iter(frames.values())).shape[:2]
+    tile = TILE_WIDTH, max(1, round(TILE_WIDTH * height / width))
+    size = len(labels) * (TILE_WIDTH + GAP) - GAP, CAPTION + len(frames) * (tile[1] + GAP)
+    sheet = Image.new("RGB", size, (255, 255, 255))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
+    for column, (label, result) in enumerate(zip(labels, found, strict=True)):
+        x = column * (TILE_WIDTH + GAP)
+        draw.text((x + 4, 2), label, (0, 0, 0), font)
+        for row, (frame, rgb) in enumerate(frames.items()):
+            masks = [decode_rle(rle) for (at, _), rle in result.masks.items() if at == frame]
+            drawn = Image.fromarray(draw_masks(rgb, np.stack(masks)))
+            sheet.paste(drawn.resize(tile, Image.Resampling.LANCZOS), (x, CAPTION + row * (tile[1] + GAP)))
+    return sheet

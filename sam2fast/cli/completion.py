@@ -1,0 +1,44 @@
+"""``sam2fast --install-completion``: completion of commands and options by the shell, with click's scripts."""
+
+import os
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from sam2fast.cli.command_files import write_atomically
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.io.atomic import expanded
+
+# Folder and name of the script, below the home directory. bash-completion and fish read theirs by themselves.
+SCRIPTS = {
+    "bash": ".local/share/bash-completion/completions/{}",
+    "zsh": ".zfunc/_{}",
+    "fish": ".config/fish/completions/{}.fish",
+}
+ZSH_LINE = "fpath+=~/.zfunc; autoload -Uz compinit; compinit"
+
+
+def install_completion(ctx: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    """The callback of the option: writes the script for the shell in ``$SHELL``, and ends the command.
+
+    Raises:
+        UserError: the shell is another one, or the file cannot be written.
+    """
+    if not is_asked:
+        return
+    shell, name = Path(os.environ.get("SHELL", "")).name, "sam2fast"
+    if shell not in SCRIPTS:
+        raise UserError(f"$SHELL is {shell or 'not set'}; completion is for {', '.join(SCRIPTS)}")
+    kind = get_completion_class(shell)
+    assert kind is not None
+    file = expanded("~") / SCRIPTS[shell].format(name)
+    with as_user_error(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, kind(ctx.command, {}, name, f"_{name}_COMPLETE".upper()).source().encode())
+    click.echo(f"written to {click.format_filename(file)}; it counts in new shells")
+    if shell == "zsh":
+        click.echo(f"if ~/.zshrc does not have it yet, add this line: {ZSH_LINE}")
+    elif shell == "bash":
+        click.echo("it needs the package bash-completion")
+    ctx.exit()

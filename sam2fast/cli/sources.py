@@ -1,0 +1,184 @@
+"""Inputs of commands: files, folders, patterns such as ``'photos/*.jpg'``, web addresses, and ``-`` for stdin."""
+
+import glob
+import http.client
+import os
+import re
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
+from sam2fast.io.images import SUFFIXES
+
+STDIN, CAMERA = "-", "camera:"
+IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # of the files of a folder; of an animation the first image counts
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
+TIMEOUT = 30.0  # seconds to connect to an address, and without a byte
+ListFolder = Callable[[Path], Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class InputSource:
+    """An image or a video. ``str`` of it is its name in messages and results.
+
+    Attributes:
+        text: a path, an address, or ``-``.
+        content: what stdin gave, for ``-``.
+    """
+
+    text: str
+    content: bytes | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return without_password(self.text)
+
+    @property
+    def path(self) -> Path | None:
+        """The local file or folder; None of an address and of stdin."""
+        return None if self.content is not None or is_address(self.text) else Path(self.text)
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file, of an address as far as it is one."""
+        if self.path is not None:
+            return self.path.name
+        if self.content is not None:
+            return "stdin"
+        return re.sub(r"[^\w.-]", "_", PurePosixPath(unquote(urlsplit(self.text).path)).name) or "download"
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its suffix, which names the results."""
+        return Path(self.file_name).stem
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """The local file or folder; of an address and of stdin a temporary file, in the block.
+
+        Raises:
+            UserError: the address cannot be read, or there is no room for the temporary file.
+        """
+        if self.path is not None:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="sam2fast-") as folder:
+            file = Path(folder, self.file_name)
+            with as_user_error(OSError):
+                if self.content is not None:
+                    file.write_bytes(self.content)
+                else:
+                    _download(self.text, file)
+            yield file
+
+
+def is_address(text: str) -> bool:
+    """Whether an input is an address, such as ``https://host/photo.jpg``, or a camera, and no path."""
+    return "://" in text or text.startswith(CAMERA)
+
+
+def without_password(text: str) -> str:
+    """An address without its user and password."""
+    return re.sub(r"://[^/@]*@", "://", text) if is_address(text) else text
+
+
+def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tuple[list[InputSource], ErrorReport]:
+    """The inputs of a command without duplicates, and a report that has those that there are not.
+
+    Args:
+        list_folder: the images or videos that a folder stands for; raises UserError if there are none.
+        unit: of what is read, such as ``images``.
+
+    Raises:
+        UserError: there is no input.
+    """
+    found: dict[str, InputSource] = {}
+    problems = []
+    for text in texts:
+        try:
+            for source in _expand(text, list_folder):
+                found.setdefault(source.text if source.path is None else os.path.realpath(source.path), source)
+        except UserError as error:
+            problems.append((text, error.message))
+    report = ErrorReport(unit, is_single=len(found) + len(problems) == 1)
+    for text, why in problems:
+        report.add(text, why)
+    if not found:
+        report.raise_if_any(len(problems))
+    return list(found.values()), report
+
+
+def _expand(text: str, list_folder: ListFolder) -> list[InputSource]:
+    if text == STDIN:
+        content = sys.stdin.buffer.read()
+        if not content:
+            raise UserError("nothing came from stdin, which - stands for")
+        return [InputSource(text, content)]
+    if is_address(text):
+        return [InputSource(text)]
+    try:
+        os.stat(text)
+    except FileNotFoundError:
+        if not glob.has_magic(text):
+            raise UserError(f"no file {text!r}") from None
+        matches = sorted(glob.glob(text, recursive=True))
+        if not matches:
+            raise UserError(f"no file matches {text!r}") from None
+        return [source for match in matches for source in _expand_path(match, list_folder)]
+    except (OSError, ValueError) as error:
+        raise UserError(format_error(error)) from error
+    return _expand_path(text, list_folder)
+
+
+def _expand_path(text: str, list_folder: ListFolder) -> list[InputSource]:
+    paths = list_folder(Path(text)) if os.path.isdir(text) else [text]
+    return [InputSource(str(path)) for path in paths]
+
+
+def images_in(folder: Path, out: Path) -> list[Path]:
+    """The images directly in a folder, sorted by name.
+
+    Raises:
+        UserError: it cannot be read, or has none.
+        click.UsageError: it is also the folder ``out`` for the results.
+    """
+    if os.path.realpath(folder) == os.path.realpath(out):
+        raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
+    found = _files_in(folder, IMAGE_SUFFIXES)
+    if not found:
+        raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}")
+    return found
+
+
+def videos_in(folder: Path) -> list[Path]:
+    """The video files in a folder, sorted by name; the folder itself if it has images or no videos.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return [folder] if _files_in(folder, IMAGE_SUFFIXES) else _files_in(folder, VIDEO_SUFFIXES) or [folder]
+
+
+def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    with as_user_error(OSError):
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+
+
+def _download(address: str, file: Path) -> None:
+    """Writes what an address gives to a file."""
+    name = without_password(address)
+    if not address.startswith(("http://", "https://")):
+        raise UserError(f"{name} cannot be read: expected a file, or an address with http:// or https://")
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, file.open("wb") as copy:  # noqa: S310
+            shutil.copyfileobj(answer, copy)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UserError(f"{name} cannot be read: {format_error(error)}") from error

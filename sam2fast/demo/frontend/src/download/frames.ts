@@ -1,0 +1,72 @@
+import { layersOf } from "../effects/layers";
+import type { Look } from "../effects/look";
+import { renderFrame } from "../effects/render";
+import { MaskBitmaps } from "../masks/bitmaps";
+import type { Masks } from "../masks/masks";
+import { timeOf, type Size } from "../player/geometry";
+import type { Scene } from "../state/scene";
+import type { Session } from "../state/store";
+
+/** What is drawn: a copy of the page's state that later changes leave alone. */
+export interface Work {
+  readonly scene: Scene;
+  readonly masks: Masks;
+  readonly look: Look;
+}
+
+/** Draws frames as the page does, without the highlight of the object under the pointer. */
+export class FrameRenderer {
+  private readonly context: CanvasRenderingContext2D;
+  private readonly bitmaps = new MaskBitmaps();
+
+  constructor(
+    private readonly work: Work,
+    private readonly size: Size,
+  ) {
+    this.context = document.createElement("canvas").getContext("2d")!;
+    this.context.canvas.width = size.width;
+    this.context.canvas.height = size.height;
+  }
+
+  get processedSize() {
+    return { processedWidth: this.size.width, processedHeight: this.size.height };
+  }
+
+  /** The drawn frame; the canvas is reused for the next one. */
+  draw(image: CanvasImageSource, frame: number): HTMLCanvasElement {
+    const layers = layersOf({ ...this.work, hovered: null }, frame, this.bitmaps);
+    renderFrame(this.context, image, this.size, layers, this.work.look, frame);
+    return this.context.canvas;
+  }
+}
+
+/** All frames of a video as images, one after the other, for browsers and formats without WebCodecs. */
+export async function* drawnFrames(
+  renderer: FrameRenderer,
+  url: string,
+  { fps, numFrames }: Session,
+  type: "image/jpeg" | "image/webp",
+): AsyncGenerator<Blob, void> {
+  const video = document.createElement("video");
+  video.muted = true;
+  video.playsInline = true;
+  video.preload = "auto";
+  video.src = url;
+  await event(video, "loadeddata");
+  for (let frame = 0; frame < numFrames; frame += 1) {
+    const isThere = event(video, "seeked");
+    video.currentTime = timeOf(frame, fps);
+    await isThere;
+    const canvas = renderer.draw(video, frame);
+    yield await new Promise<Blob>((resolve, reject) => {
+      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("a frame cannot be drawn"))), type, 0.92);
+    });
+  }
+}
+
+function event(video: HTMLVideoElement, name: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    video.addEventListener(name, () => resolve(), { once: true });
+    video.addEventListener("error", () => reject(new Error("the video cannot be loaded")), { once: true });
+  });
+}

@@ -1,0 +1,71 @@
+import {
+  MP4,
+  BufferTarget,
+  Conversion,
+  Input,
+  Mp4OutputFormat,
+  Output,
+  QUALITY_HIGH,
+  UrlSource,
+  getFirstEncodableVideoCodec,
+  type VideoCodec,
+} from "mediabunny";
+import type { Clip } from "../api/video";
+import type { Session } from "../state/store";
+import { FrameRenderer, type Work } from "./frames";
+
+const CODECS: VideoCodec[] = ["avc", "hevc", "vp9", "av1"]; // in order of preference, all in MP4
+
+/** The first codec that this browser encodes at a size; null if it encodes none. */
+export async function findCodec({ width, height }: Clip): Promise<VideoCodec | null> {
+  if (typeof VideoEncoder === "undefined" || typeof VideoDecoder === "undefined") return null;
+  return getFirstEncodableVideoCodec(CODECS, { ...evenSize({ width, height }), quality: QUALITY_HIGH });
+}
+
+/** H.264 needs even numbers of pixels. */
+export function evenSize({ width, height }: { width: number; height: number }) {
+  return { width: width + (width % 2), height: height + (height % 2) };
+}
+
+/**
+ * Renders the video as the page shows it: every frame at its time, with the sound.
+ *
+ * @param progress receives the share that is done, 0 to 1
+ * @throws DOMException named AbortError after `signal`
+ */
+export async function renderVideo(
+  work: Work,
+  clip: Clip,
+  session: Session,
+  codec: VideoCodec,
+  progress: (share: number) => void,
+  signal: AbortSignal,
+): Promise<Blob> {
+  const renderer = new FrameRenderer(work, evenSize(clip));
+  const target = new BufferTarget();
+  const conversion = await Conversion.init({
+    input: new Input({ source: new UrlSource(clip.url), formats: [MP4] }),
+    output: new Output({ format: new Mp4OutputFormat(), target }),
+    video: {
+      codec,
+      quality: QUALITY_HIGH,
+      forceTranscode: true,
+      keyFrameInterval: 1,
+      ...renderer.processedSize,
+      process: (sample) => {
+        const frame = Math.round(sample.timestamp * session.fps);
+        const image = sample.toCanvasImageSource();
+        return renderer.draw(image, Math.min(frame, session.numFrames - 1));
+      },
+    },
+  });
+  conversion.onProgress = progress;
+  signal.addEventListener("abort", () => void conversion.cancel());
+  try {
+    await conversion.execute();
+  } catch (error) {
+    if (signal.aborted) throw new DOMException("The download was cancelled.", "AbortError");
+    throw error;
+  }
+  return new Blob([target.buffer!], { type: "video/mp4" });
+}

@@ -1,0 +1,20 @@
+import type { MaskBitmaps } from "../masks/bitmaps";
+import { masksAt, type Masks } from "../masks/masks";
+import { maskBounds } from "../masks/rle";
+import type { Scene } from "../state/scene";
+import type { Layer } from "./render";
+
+/** The objects that are seen on a frame, in the order of the scene. */
+export function layersOf(
+  { masks, scene, hovered }: { masks: Masks; scene: Scene; hovered: number | null },
+  frame: number,
+  bitmaps: MaskBitmaps,
+): Layer[] {
+  const entries = masksAt(masks, frame);
+  return scene.objects.flatMap(({ id, colour }) => {
+    const entry = entries.get(id);
+    if (!entry?.area) return [];
+    const mask = bitmaps.get(entry, colour);
+    return [{ mask, colour, bounds: maskBounds(entry), isHighlighted: id === hovered }];
+  });
+}

@@ -1,0 +1,88 @@
+import { createStore, del, get, set, values } from "idb-keyval";
+import type { Clip } from "../api/video";
+import { firstPromptedFrame } from "../state/scene";
+import { getState, notify, useStore } from "../state/store";
+import { makeProject, type Project } from "./project";
+
+/** Saves the work on each video in the browser, by the video's path. */
+
+const SAVED = createStoreIn("sam2fast");
+const LAST = "sam2fast-last-video"; // in localStorage
+const DELAY_MS = 1000; // after a change; further changes do not postpone it
+
+let timer = 0;
+let writing = 0;
+let hasFailed = false;
+
+function createStoreIn(name: string) {
+  return typeof indexedDB === "undefined" ? undefined : createStore(name, "projects");
+}
+
+/** Saves whenever the work has changed. */
+export function watchWork(): void {
+  useStore.subscribe((state, before) => {
+    const isWork = state.session !== null && state.session === before.session && state.phase === "ready";
+    if (!isWork || WORK.every((name) => state[name] === before[name])) return;
+    timer ||= window.setTimeout(() => void saveNow(), DELAY_MS);
+  });
+  document.addEventListener("visibilitychange", () => void saveNow());
+}
+
+const WORK = ["scene", "masks", "look", "frame", "active"] as const;
+
+/** Whether changes are not saved yet. */
+export function isUnsaved(): boolean {
+  return timer !== 0 || writing > 0 || (hasFailed && firstPromptedFrame(getState().scene) !== null);
+}
+
+/** Saves changes that are not saved yet. */
+export async function saveNow(): Promise<void> {
+  if (timer === 0) return;
+  clearTimeout(timer);
+  timer = 0;
+  writing += 1;
+  const project = makeProject(getState());
+  try {
+    if (project && hasContent(project)) await set(project.clip.path, project, SAVED);
+    else if (project) await del(project.clip.path, SAVED);
+    hasFailed = false;
+  } catch {
+    if (!hasFailed) notify("error", "This browser cannot store your work. Save it as a project file.");
+    hasFailed = true;
+  } finally {
+    writing -= 1;
+  }
+}
+
+function hasContent({ scene, masks }: Project): boolean {
+  return firstPromptedFrame(scene) !== null || masks.length > 0 || scene.objects.length > 1;
+}
+
+/** The saved work on a video; null if there is none. */
+export async function loadProject(path: string): Promise<Project | null> {
+  try {
+    localStorage.setItem(LAST, path);
+    return (await get<Project>(path, SAVED)) ?? null;
+  } catch {
+    return null; // `saveNow` reports that nothing can be stored
+  }
+}
+
+/** The uploaded videos with saved work. */
+export async function loadUploads(): Promise<Clip[]> {
+  try {
+    const projects = await values<Project>(SAVED);
+    return projects.map(({ clip }) => clip).filter(({ path }) => path.startsWith("uploads/"));
+  } catch {
+    return [];
+  }
+}
+
+/** The path of the video that was open last. */
+export function lastOpened(): string | null {
+  try {
+    return localStorage.getItem(LAST);
+  } catch {
+    return null;
+  }
+}

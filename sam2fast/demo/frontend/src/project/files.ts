@@ -1,0 +1,71 @@
+import { readMaskFile } from "../api/rest";
+import { asApiError } from "../api/errors";
+import { mergeMasks, promptKey, type MaskEntry, type Masks } from "../masks/masks";
+import { maskArea } from "../masks/rle";
+import * as editing from "../state/editing";
+import { handleFailure } from "../state/failures";
+import {
+  addObject,
+  firstPromptedFrame,
+  renameObject,
+  setPrompt,
+  NO_PROMPT,
+  promptAt,
+  findObject,
+} from "../state/scene";
+import { openClip } from "../state/session";
+import { getState, notify, setState } from "../state/store";
+import { parseProject } from "./project";
+
+/** Opens a project file with its video. */
+async function openProject(text: string): Promise<void> {
+  const project = parseProject(text);
+  const { clips } = getState();
+  if (!clips.some(({ path }) => path === project.clip.path)) setState({ clips: [...clips, project.clip] });
+  if (await openClip(project.clip, project)) return;
+  notify(
+    "error",
+    `This server does not have the project's video. Upload “${project.clip.name}”, then open the project again.`,
+  );
+}
+
+/** Opens a project, or adds masks as new objects: COCO, a PNG for the current frame, or a ZIP of PNGs. */
+export async function openDataFile(file: File): Promise<void> {
+  setState({ dialog: null });
+  try {
+    const text = file.name.endsWith(".json") ? await file.text() : "";
+    if (text.includes('"sam2fast project"')) await openProject(text);
+    else await importMasks(file);
+  } catch (error) {
+    const { failure, message } = asApiError(error);
+    if (failure === "refused") notify("error", `“${file.name}”: ${message}`);
+    else handleFailure(error);
+  }
+}
+
+async function importMasks(file: File): Promise<void> {
+  const { session, frame } = getState();
+  if (!session) return;
+  const objects = await readMaskFile(session.id, file, frame);
+  let { scene, masks } = getState();
+  if (firstPromptedFrame(scene) === null) scene = { objects: [] }; // without the empty object of a new video
+  for (const { name, masks: found } of objects) {
+    scene = addObject(scene);
+    const { id } = scene.objects.at(-1)!;
+    scene = renameObject(scene, id, name);
+    // The first mask is the prompt: the object can be tracked from it and corrected.
+    const [first] = found;
+    scene = setPrompt(scene, id, first!.frame, { ...NO_PROMPT, mask: first!.mask });
+    const object = findObject(scene, id)!;
+    const added: Masks = new Map(
+      found.map(({ frame, mask }) => {
+        const answerTo = frame === first!.frame ? promptKey(promptAt(object, frame)) : null;
+        const entry: MaskEntry = { ...mask, area: maskArea(mask), trackedFrom: promptKey(object.prompts), answerTo };
+        return [frame, new Map([[id, entry]])];
+      }),
+    );
+    masks = mergeMasks(masks, added, new Set([id]));
+  }
+  editing.replaceAll(scene, masks);
+  notify("info", `${objects.length} ${objects.length === 1 ? "object" : "objects"} imported from “${file.name}”.`);
+}

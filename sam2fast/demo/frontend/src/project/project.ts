@@ -1,0 +1,114 @@
+import type { Clip } from "../api/video";
+import { DEFAULT_LOOK, type Look } from "../effects/look";
+import { promptKey, type FrameEntries, type MaskEntry, type Masks } from "../masks/masks";
+import { maskArea } from "../masks/rle";
+import { findObject, type Scene } from "../state/scene";
+import type { State, Tracking } from "../state/store";
+
+/** The user's work on one video, as it is saved in the browser and in project files. */
+export interface Project {
+  readonly format: "sam2fast project";
+  readonly version: 1;
+  readonly clip: Clip;
+  readonly numFrames: number;
+  readonly scene: Scene;
+  readonly active: number;
+  readonly frame: number;
+  readonly look: Look;
+  readonly tracking: Exclude<Tracking["state"], "running" | "cancelling">;
+  readonly masks: readonly SavedMask[];
+}
+
+interface SavedMask {
+  readonly frame: number;
+  readonly object: number;
+  readonly size: readonly [height: number, width: number];
+  readonly counts: string;
+  readonly tracked: "no" | "fresh" | "stale";
+  /** Whether it answers the prompt on its frame. */
+  readonly answers: boolean;
+}
+
+type Work = Pick<State, "clip" | "session" | "scene" | "active" | "frame" | "look" | "tracking" | "masks">;
+
+/** The project of the page's work; null while no video is open. */
+export function makeProject(state: Work): Project | null {
+  const { clip, session, scene, active, frame, look, tracking } = state;
+  if (!clip || !session) return null;
+  const { state: name } = tracking;
+  const masks = [...state.masks].flatMap(([frame, entries]) =>
+    [...entries].map(([object, entry]) => saveMask(scene, frame, object, entry)),
+  );
+  return {
+    format: "sam2fast project",
+    version: 1,
+    clip,
+    numFrames: session.numFrames,
+    scene,
+    active,
+    frame,
+    look,
+    tracking: name === "running" || name === "cancelling" ? "cancelled" : name,
+    masks,
+  };
+}
+
+function saveMask(scene: Scene, frame: number, object: number, entry: MaskEntry): SavedMask {
+  const prompts = findObject(scene, object)?.prompts ?? {};
+  const here = prompts[frame];
+  const { height, width, counts, trackedFrom, answerTo } = entry;
+  const tracked = trackedFrom === null ? "no" : trackedFrom === promptKey(prompts) ? "fresh" : "stale";
+  return {
+    frame,
+    object,
+    size: [height, width],
+    counts,
+    tracked,
+    answers: here !== undefined && answerTo === promptKey(here),
+  };
+}
+
+/** The page's state for a project of a video with as many frames; null if the video has others. */
+export function restoreWork(project: Project, numFrames: number): Partial<State> | null {
+  if (project.numFrames !== numFrames) return null;
+  const { scene, active, frame, look, tracking } = project;
+  return { scene, active, frame, look, tracking: { state: tracking }, masks: readMasks(project) };
+}
+
+function readMasks({ scene, masks }: Project): Masks {
+  const found = new Map<number, Map<number, MaskEntry>>();
+  for (const { frame, object, size, counts, tracked, answers } of masks) {
+    const prompts = findObject(scene, object)?.prompts ?? {};
+    const here = prompts[frame];
+    const mask = { height: size[0], width: size[1], counts };
+    const entries = found.get(frame) ?? new Map<number, MaskEntry>();
+    entries.set(object, {
+      ...mask,
+      area: maskArea(mask),
+      trackedFrom: { no: null, fresh: promptKey(prompts), stale: "" }[tracked],
+      answerTo: answers && here ? promptKey(here) : null,
+    });
+    found.set(frame, entries);
+  }
+  return found satisfies ReadonlyMap<number, FrameEntries>;
+}
+
+/** Reads a project file. @throws Error that says what is wrong with it */
+export function parseProject(text: string): Project {
+  let project: Partial<Project> | null = null;
+  try {
+    project = JSON.parse(text) as Partial<Project> | null;
+  } catch {
+    // reported below
+  }
+  if (project?.format !== "sam2fast project") throw new Error("This is not a project that was saved by this page.");
+  if (project.version !== 1) throw new Error(`This project has version ${project.version}; this page reads version 1.`);
+  const read = { ...project, look: project.look ?? DEFAULT_LOOK } as Project;
+  try {
+    readMasks(read);
+    if (typeof read.clip.path !== "string" || !findObject(read.scene, read.active)) throw new Error("no clip");
+  } catch {
+    throw new Error("This project is damaged: a part of it is missing.");
+  }
+  return read;
+}

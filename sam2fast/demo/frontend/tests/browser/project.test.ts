@@ -1,0 +1,154 @@
+import { readFileSync } from "node:fs";
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { violations } from "./accessibility";
+import { Demo, launch } from "./demo";
+
+const VASE = [0.26, 0.62] as const;
+
+let browser: Browser;
+let demo: Demo;
+let file: Buffer;
+
+beforeAll(async () => {
+  browser = await launch();
+  demo = await Demo.open(browser, inject("address"), { colorScheme: "dark" });
+  await demo.ready();
+  await demo.button("Videos").click();
+  await demo.button("Backwards").click();
+  await demo.page.locator(".counter", { hasText: "1 / 12" }).waitFor();
+  await demo.ready();
+});
+
+afterAll(() => browser.close());
+
+const lane = () => demo.page.getByRole("group", { name: /^Object 1:/ }).getAttribute("aria-label");
+
+async function track(extent: string): Promise<void> {
+  await demo.page.getByRole("combobox", { name: "Part to track" }).selectOption(extent);
+  await demo.button(/^Track( again)?$/).click(); // and the keys are the page's again
+  await demo.said(/finished/);
+}
+
+test("tracks from this frame forwards, backwards, and a range", async () => {
+  await demo.goTo(5);
+  await demo.click(...VASE);
+  await track("forward");
+  expect(await lane()).toBe("Object 1: seen on frames 6 to 12");
+  await demo.goTo(5);
+  await track("backward");
+  expect(await lane()).toBe("Object 1: seen on frames 1 to 12");
+  await demo.goTo(8);
+  await demo.click(0.3, 0.7);
+  expect(await lane()).toMatch(
+    /seen on frames 6 to 6, 9 to 9; tracked before the last change on frames 1 to 5, 7 to 8/,
+  );
+  await demo.page.keyboard.press("[");
+  await demo.goTo(10);
+  await demo.page.keyboard.press("]");
+  await demo.page.getByRole("spinbutton", { name: "from" }).waitFor();
+  expect(await demo.page.getByRole("spinbutton", { name: "to" }).inputValue()).toBe("11");
+  await demo.shot("range");
+  await track("range");
+  expect(await lane()).toMatch(/seen on frames 6 to 6, 9 to 11; tracked before/);
+});
+
+test("only changed objects are tracked", async () => {
+  await demo.page.getByRole("checkbox", { name: "Only changed objects" }).check();
+  await track("all");
+  expect(await lane()).toBe("Object 1: seen on frames 1 to 12");
+  await demo.page.keyboard.press("k");
+  await demo.page.getByText("Nothing has changed there").waitFor();
+});
+
+test("an edit during tracking cancels it", async () => {
+  await demo.page.getByRole("checkbox", { name: "Only changed objects" }).uncheck();
+  await demo.goTo(0);
+  await demo.page.keyboard.press("k");
+  await demo.page.locator(".progress").waitFor();
+  await demo.click(0.28, 0.66);
+  await demo.page.getByText("Tracking is cancelled by your change").waitFor();
+  await demo.shot("cancelled by an edit");
+  await demo.page.keyboard.press("z");
+  await demo.settled();
+});
+
+test("starting over asks, and undo restores the very masks", async () => {
+  await track("all");
+  await demo.goTo(11);
+  const before = await demo.difference();
+  await demo.button("Start over").click();
+  const question = demo.page.getByRole("dialog", { name: "Start over?" });
+  await question.waitFor();
+  await demo.shot("start over");
+  expect(await violations(demo.page)).toEqual([]);
+  await question.getByRole("button", { name: "Keep them" }).click();
+  expect((await demo.difference()).share).toBe(before.share);
+  await demo.button("Start over").click();
+  await question.getByRole("button", { name: "Start over" }).click();
+  await demo.settled();
+  expect((await demo.difference()).share).toBe(0);
+  await demo.page.keyboard.press("z");
+  await demo.settled();
+  expect(await demo.difference()).toEqual(before);
+});
+
+test("a reload restores video, clicks, masks and look", async () => {
+  await demo.button("Colour pop").click();
+  const before = await demo.difference();
+  const spans = await lane();
+  await demo.page.waitForTimeout(1500); // until it is saved; before that the browser asks
+  await demo.page.reload();
+  await demo.page.locator('.frame canvas[data-frame="11"]').waitFor();
+  await demo.settled();
+  await demo.shot("reloaded");
+  expect(await lane()).toBe(spans);
+  expect(await demo.difference()).toEqual(before);
+  expect(await demo.button("Colour pop").getAttribute("aria-pressed")).toBe("true");
+});
+
+test("a project file opens in another browser", async () => {
+  const before = await demo.difference();
+  await demo.page.keyboard.press("d");
+  const waiting = demo.page.waitForEvent("download");
+  await demo.page.getByRole("dialog").getByRole("button", { name: "Project" }).click();
+  const download = await waiting;
+  expect(download.suggestedFilename()).toBe("Backwards.sam2fast.json");
+  file = readFileSync(await download.path());
+  const other = await Demo.open(browser, inject("address"));
+  await other.ready();
+  await other.button("Videos").click();
+  await other.page
+    .getByLabel("Project file")
+    .setInputFiles({ name: "a.json", mimeType: "application/json", buffer: file });
+  await other.page.locator('.frame canvas[data-frame="11"]').waitFor();
+  await other.settled();
+  expect(await other.difference()).toEqual(before);
+  await other.page
+    .getByLabel("Masks file")
+    .setInputFiles({ name: "bad.json", mimeType: "", buffer: Buffer.from("{}") });
+  await other.page.getByRole("alert").filter({ hasText: "cannot be read as masks" }).waitFor();
+  expect(other.problems).toEqual([]);
+  await other.close();
+});
+
+test("masks that were downloaded come back as objects that can be tracked", async () => {
+  await demo.page.keyboard.press("Escape");
+  await demo.button("Overlay", true).click();
+  const before = await demo.difference();
+  await demo.page.keyboard.press("d");
+  const waiting = demo.page.waitForEvent("download");
+  await demo.page.getByRole("dialog").getByRole("button", { name: "COCO JSON" }).click();
+  const coco = readFileSync(await (await waiting).path());
+  await demo.page.keyboard.press("Escape");
+  await demo.button("Start over").click();
+  await demo.page.getByRole("dialog").getByRole("button", { name: "Start over" }).click();
+  await demo.page.getByLabel("Masks file").setInputFiles({ name: "coco.json", mimeType: "", buffer: coco });
+  await demo.page.getByText(/1 object imported/).waitFor();
+  await demo.settled();
+  expect((await demo.difference()).share).toBeCloseTo(before.share, 3);
+  await demo.shot("imported");
+  await track("all");
+  expect(await lane()).toBe("Object 1: seen on frames 1 to 12");
+  expect(demo.problems).toEqual([]);
+});

@@ -1,0 +1,103 @@
+"""Encodes frames that a page has drawn, for browsers that cannot, and for videos with transparency."""
+
+import zipfile
+from collections.abc import Iterator
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, shortened
+from sam2fast.demo.server.settings import MEBIBYTE
+from sam2fast.demo.server.sound import add_sound
+from sam2fast.demo.server.video_files import DemoVideoWriter
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+
+CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm"}
+VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0"}
+MARGIN = 1  # pixels by which drawn frames may be larger than the video: sizes are even
+MAX_FRAME_BYTES = 16 * MEBIBYTE
+
+
+def encode(frames: Path, kind: str, source: Path, size: tuple[int, int], rate: Fraction, folder: Path) -> Path:
+    """Encodes a ZIP of images in the order of their names, with the sound of ``source``; the caller deletes the file.
+
+    Args:
+        kind: ``mp4`` (H.264), or ``webm``, which keeps transparency (VP9 with alpha).
+        size: (H, W) of the video; the images may be a pixel larger.
+        folder: the folder of the new file.
+
+    Raises:
+        BadInputError: there is no such kind, or the file is no ZIP of such images.
+        BadVideoError: the video cannot be encoded.
+    """
+    if kind not in CONTENT_TYPES:
+        raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(CONTENT_TYPES)}")
+    silent, target = (folder / f"{uuid4()}.{kind}" for _ in range(2))
+    try:
+        images = _images(frames, size)
+        if kind == "mp4":
+            _write_mp4(images, silent, rate)
+        else:
+            _write_webm(images, silent, rate)
+        try:
+            return target if add_sound(silent, source, target) else silent.rename(target)
+        except (FFmpegError, ValueError, OSError) as error:
+            raise BadVideoError(f"the sound cannot be encoded: {error}") from error
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    finally:
+        silent.unlink(missing_ok=True)
+
+
+def _images(frames: Path, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """The images as RGBA ``(H, W, 4)``."""
+    try:
+        with zipfile.ZipFile(frames) as archive:
+            for info in sorted(archive.infolist(), key=lambda info: info.filename):
+                if info.file_size > MAX_FRAME_BYTES:
+                    raise BadInputError(f"a frame has more than {MAX_FRAME_BYTES // MEBIBYTE} MB")
+                with open_image(BytesIO(archive.read(info))) as image:
+                    if any(not 0 <= found - side <= MARGIN for found, side in zip(image.size, size[::-1], strict=True)):
+                        raise BadInputError(f"a frame has the size {image.size[::-1]}; the video has {size}")
+                    yield np.asarray(image.convert("RGBA"))
+    except (*IMAGE_READ_ERRORS, zipfile.BadZipFile) as error:
+        raise BadInputError(f"expected a ZIP of images: {shortened(str(error))}") from error
+
+
+def _write_mp4(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction) -> None:
+    first = next(images, None)
+    if first is None:
+        raise BadInputError("there are no frames")
+    height, width = first.shape[:2]
+    with DemoVideoWriter(path, height, width, rate) as video:
+        video.add(first[..., :3])
+        for image in images:
+            video.add(image[..., :3])
+
+
+def _write_webm(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction) -> None:
+    first = next(images, None)
+    if first is None:
+        raise BadInputError("there are no frames")
+    try:
+        with av.open(str(path.absolute()), "w", format="webm") as container:
+            stream: Any = container.add_stream("libvpx-vp9", rate=rate, options=VP9_OPTIONS)
+            stream.height, stream.width, stream.pix_fmt = *first.shape[:2], "yuva420p"
+            container.mux(stream.encode(_rgba_frame(first)))
+            for image in images:
+                container.mux(stream.encode(_rgba_frame(image)))
+            container.mux(stream.encode())
+    except (FFmpegError, ValueError) as error:
+        raise BadVideoError(f"the video cannot be encoded: {error}") from error
+
+
+def _rgba_frame(image: NDArray[np.uint8]) -> Any:
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba").reformat(format="yuva420p")

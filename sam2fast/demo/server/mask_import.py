@@ -1,0 +1,132 @@
+"""Reads masks that a user brings: a label image, a ZIP of label images, or COCO's JSON for images or for videos."""
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from sam2fast.demo.server.demo_errors import BadInputError, shortened
+from sam2fast.demo.server.page_masks import read_mask
+from sam2fast.demo.server.settings import MEBIBYTE
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.io.rle import RLE, encode_rle
+
+PNG, ZIP = b"\x89PNG", b"PK\x03\x04"
+MAX_UNPACKED_BYTES = 64 * MEBIBYTE
+LABEL_MODES = ("P", "L", "1")
+# Keys by which annotations of several images are one object.
+TRACK_KEYS = ("track_id", "instance_id", "object")
+
+
+class ImportedObject(NamedTuple):
+    """An object of the file.
+
+    Attributes:
+        masks: its masks by frame, in order, none of them empty.
+    """
+
+    name: str
+    masks: dict[int, RLE]
+
+
+class VideoShape(NamedTuple):
+    """The video that the masks are for.
+
+    Attributes:
+        frames: number of frames.
+        size: (H, W).
+    """
+
+    frames: int
+    size: tuple[int, int]
+
+
+def read_masks(content: bytes, video: VideoShape, frame: int) -> list[ImportedObject]:
+    """The objects of a file in the order in which they are found.
+
+    Args:
+        frame: the frame that a single label image belongs to.
+
+    Raises:
+        BadInputError: the content is of no known format, damaged, empty, or for another video; says what is wrong.
+    """
+    found: dict[Any, ImportedObject] = {}
+    try:
+        for key, name, at, mask in _entries(content, frame, video):
+            if not 0 <= at < video.frames:
+                raise BadInputError(f"there is a mask on frame {at}; the video has the frames 0 to {video.frames - 1}")
+            if mask.shape != video.size:
+                raise BadInputError(f"a mask has the size {list(mask.shape)}; the video has {list(video.size)}")
+            if mask.any():
+                found.setdefault(key, ImportedObject(name, {})).masks[at] = encode_rle(mask)
+    except (*IMAGE_READ_ERRORS, zipfile.BadZipFile) as error:
+        raise BadInputError(f"the file cannot be read as masks: {shortened(str(error))}") from error
+    if not found:
+        raise BadInputError("the file has no masks")
+    return [ImportedObject(name, dict(sorted(masks.items()))) for name, masks in found.values()]
+
+
+Entry = tuple[Any, str, int, NDArray[np.bool_]]  # key and name of the object, frame, mask
+
+
+def _entries(content: bytes, frame: int, video: VideoShape) -> Iterator[Entry]:
+    if content.startswith(PNG):
+        yield from _label_image(content, frame)
+    elif content.startswith(ZIP):
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            images = [info for info in archive.infolist() if info.filename.lower().endswith(".png")]
+            if sum(info.file_size for info in images) > MAX_UNPACKED_BYTES:
+                raise BadInputError(f"the images have more than {MAX_UNPACKED_BYTES // MEBIBYTE} MB")
+            for info in images:
+                yield from _label_image(archive.read(info), _number_in(info.filename))
+    else:
+        yield from _coco(json.loads(content), video)
+
+
+def _label_image(content: bytes, frame: int) -> Iterator[Entry]:
+    image = open_image(BytesIO(content))
+    if image.mode not in LABEL_MODES:
+        raise BadInputError(f"an image has the mode {image.mode}; expected a palette or grey, 0 for the background")
+    labels = np.asarray(image).astype(np.uint8)
+    for label in np.unique(labels[labels > 0]).tolist():
+        yield label, f"Object {label}", frame, labels == label
+
+
+def _number_in(name: str) -> int:
+    """The frame that a file is named after."""
+    numbers = re.findall(r"\d+", name.rsplit("/", 1)[-1])
+    if not numbers:
+        raise BadInputError(f"{shortened(name)} has no frame number in its name; expected names such as 00000.png")
+    return int(numbers[-1][-9:])
+
+
+def _coco(document: Any, video: VideoShape) -> Iterator[Entry]:
+    names = {category["id"]: str(category["name"]) for category in document.get("categories", [])}
+    images = {image["id"]: image for image in document.get("images", [])}
+    for number, annotation in enumerate(document["annotations"], 1):
+        name = str(annotation.get("name") or f"{names.get(annotation.get('category_id'), 'object')} {number}")
+        if "segmentations" in annotation:
+            for frame, segmentation in enumerate(annotation["segmentations"]):
+                if segmentation is not None:
+                    yield number, name, frame, _segmentation(segmentation, video.size)
+            continue
+        image = images[annotation["image_id"]]
+        track = next((annotation[key] for key in TRACK_KEYS if key in annotation), None)
+        key = number if track is None else ("track", str(track))
+        yield key, name, _number_in(str(image["file_name"])), _segmentation(annotation["segmentation"], video.size)
+
+
+def _segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    if isinstance(segmentation, Mapping):
+        return read_mask(segmentation, size)
+    image = Image.new("1", size[::-1])
+    draw = ImageDraw.Draw(image)
+    for polygon in segmentation:
+        draw.polygon(polygon, fill=1)
+    return np.array(image)

@@ -1,0 +1,75 @@
+"""Masks that a page sends: what it shows, for a file or as a prompt."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.demo.server.demo_errors import BadInputError, shortened
+from sam2fast.demo.server.frame_masks import ObjectMask
+from sam2fast.io.rle import RLE, decode_rle
+
+EXAMPLE = '{"objects": [{"id": 1, "name": "Cup"}], "frames": [{"frame": 0, "masks": [{"object": 1, "size": ...}]}]}'
+
+
+class PageMasks(NamedTuple):
+    """The masks of a page.
+
+    Attributes:
+        names: names of the objects by id, in the page's order: where masks overlap, the later object is seen.
+        masks: by frame, in order, and by object, in the page's order.
+    """
+
+    names: dict[int, str]
+    masks: dict[int, dict[int, ObjectMask]]
+
+
+def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
+    """Reads the body of an export.
+
+    Args:
+        frames: number of the video's frames.
+        size: (H, W) of the video.
+
+    Raises:
+        BadInputError: the body has another form, or masks of another video.
+    """
+    try:
+        names = {int(entry["id"]): str(entry["name"]) for entry in body["objects"]}
+        found: dict[int, dict[int, ObjectMask]] = {}
+        for entry in body["frames"]:
+            masks = {int(mask["object"]): mask for mask in entry["masks"]}
+            # In the page's order, so that what is painted later covers what is painted earlier.
+            found[int(entry["frame"])] = {i: _object_mask(masks[i], size) for i in names if i in masks}
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"expected masks such as {EXAMPLE}") from error
+    outside = [frame for frame in found if not 0 <= frame < frames]
+    if outside:
+        raise BadInputError(f"there is no frame {outside[0]} in this video; its frames are 0 to {frames - 1}")
+    return PageMasks(names, dict(sorted(found.items())))
+
+
+def read_mask(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask ``(H, W)`` of run lengths of a client.
+
+    Raises:
+        BadInputError: it is damaged, or of another size.
+    """
+    _check_size(rle, size)
+    try:
+        return decode_rle(rle)
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
+
+
+def _object_mask(rle: Mapping[str, Any], size: tuple[int, int]) -> ObjectMask:
+    mask = RLE(size=list(size), counts=str(rle["counts"]))
+    read_mask({**rle, "counts": mask["counts"]}, size)
+    return ObjectMask(mask, mask)
+
+
+def _check_size(rle: Any, size: tuple[int, int]) -> None:
+    found = rle.get("size") if isinstance(rle, Mapping) else None
+    if found != list(size):
+        raise BadInputError(f"a mask has the size {shortened(found)}; the video has {list(size)}")

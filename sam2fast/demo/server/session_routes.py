@@ -1,0 +1,127 @@
+"""Routes of a session: its status, its frames, masks in both directions, and files."""
+
+import shutil
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request, send_file
+from PIL import Image
+
+from sam2fast.demo.server import exports
+from sam2fast.demo.server.demo_errors import BadInputError, shortened
+from sam2fast.demo.server.encode import CONTENT_TYPES, encode
+from sam2fast.demo.server.mask_import import VideoShape, read_masks
+from sam2fast.demo.server.page_masks import read_mask, read_page_masks
+from sam2fast.demo.server.service import DemoService
+from sam2fast.demo.server.sessions import Session
+from sam2fast.demo.server.video_files import read_frame
+
+JPEG_QUALITY = 90
+
+
+def make_session_routes(service: DemoService) -> Blueprint:
+    """Routes under ``/api/sessions``; they raise :class:`~sam2fast.demo.server.demo_errors.DemoError`."""
+    routes = Blueprint("sessions", __name__)
+    sessions = service.sessions
+
+    @routes.get("/api/sessions/<session_id>")
+    def session_status(session_id: str) -> Response:
+        session = sessions.get(session_id)
+        height, width = session.state.video_size
+        return jsonify(
+            {
+                "path": session.path,
+                "fps": session.state.frames.rate,
+                "numFrames": session.state.num_frames,
+                "width": width,
+                "height": height,
+                "secondsLeft": round(sessions.seconds_left(session), 1),
+                "isTracking": session.is_tracking,
+                "trackedFrames": sorted(session.tracked),
+                "framesWithMasks": sorted(session.masks),
+                "objects": list(session.state.objects),
+                "problem": session.problem,
+            }
+        )
+
+    @routes.post("/api/sessions/<session_id>/renew")
+    def renew(session_id: str) -> Response:
+        return jsonify({"secondsLeft": round(sessions.seconds_left(sessions.use(session_id)), 1)})
+
+    @routes.get("/api/sessions/<session_id>/frames/<int:frame>.jpg")
+    def frame_file(session_id: str, frame: int) -> Response:
+        session = sessions.use(session_id)
+        pixels, file = read_frame(session.file, frame, session.state.num_frames), BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
+        return Response(file.getvalue(), content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    @routes.route("/api/sessions/<session_id>/export", methods=["GET", "POST"])
+    def export(session_id: str) -> Response:
+        session = sessions.use(session_id)
+        data = _export_data(session)
+        if request.method == "POST":
+            page = read_page_masks(_json_object(), data.frames, data.size)
+            data = data._replace(masks=page.masks, names=page.names)
+        exported = exports.export(data, request.args.get("format", ""), service.library.incoming)
+        try:
+            return send_file(
+                exported.path, exported.content_type, as_attachment=True, download_name=exported.name, max_age=0
+            )
+        finally:
+            exported.path.unlink()  # it is open already; the disk space is freed after sending
+
+    @routes.post("/api/sessions/<session_id>/masks")
+    def add_mask(session_id: str) -> Response:
+        session, body = sessions.use(session_id), _json_object()
+        frame, object_id = body.get("frameIndex"), body.get("objectId")
+        if type(frame) is not int or type(object_id) is not int:
+            raise BadInputError(
+                f"frameIndex is {shortened(frame)}, objectId {shortened(object_id)}; expected two integers"
+            )
+        mask = read_mask(body.get("mask"), session.state.video_size)
+        service.call(service.calls.add_mask, session_id, frame, object_id, mask)
+        return jsonify({})
+
+    @routes.post("/api/sessions/<session_id>/read_masks")
+    def read_mask_file(session_id: str) -> Response:
+        session = sessions.use(session_id)
+        shape = VideoShape(session.state.num_frames, session.state.video_size)
+        found = read_masks(request.get_data(), shape, request.args.get("frame", 0, int))
+        objects = [
+            {"name": name, "masks": [{"frame": frame, "mask": dict(mask)} for frame, mask in masks.items()]}
+            for name, masks in found
+        ]
+        return jsonify({"objects": objects})
+
+    @routes.post("/api/sessions/<session_id>/encode")
+    def encode_frames(session_id: str) -> Response:
+        session, kind, folder = sessions.use(session_id), request.args.get("format", ""), service.library.incoming
+        with NamedTemporaryFile(dir=folder, prefix="frames-", suffix=".part") as frames:
+            shutil.copyfileobj(request.stream, frames)
+            frames.flush()
+            rate = Fraction(session.state.frames.rate or exports.DEFAULT_RATE).limit_denominator(1001)
+            with exports.one_of_few():
+                path = encode(Path(frames.name), kind, session.file, session.state.video_size, rate, folder)
+        try:
+            return send_file(path, CONTENT_TYPES[kind], max_age=0)
+        finally:
+            path.unlink()  # it is open already
+
+    return routes
+
+
+def _json_object() -> dict[str, Any]:
+    body = request.get_json(force=True, silent=True)
+    if not isinstance(body, dict):
+        raise BadInputError("expected a JSON object")
+    return body
+
+
+def _export_data(session: Session) -> exports.ExportData:
+    state = session.state
+    copied = dict(session.masks)  # the model's thread may change them
+    masks = {frame: copied[frame] for frame in sorted(copied)}
+    return exports.ExportData(session.file, state.num_frames, state.video_size, state.frames.rate, masks)

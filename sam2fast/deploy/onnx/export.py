@@ -1,0 +1,302 @@
+"""Writes a model as a folder of ONNX graphs with their manifest and a tracker that needs neither torch nor sam2fast."""
+
+import importlib.metadata
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sam2fast import __version__
+from sam2fast.deploy.exported.artifact import check_folder, filled, weights_digest
+from sam2fast.deploy.exported.programs import EncoderModule, export_module
+from sam2fast.deploy.onnx.conversion import converted
+from sam2fast.deploy.onnx.memory_graphs import MemoryAttentionGraph, MemoryEncoderGraph
+from sam2fast.deploy.onnx.prompt_graph import PromptGraph
+from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
+from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
+from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.modeling.selection_rule import SelectionRules
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.transforms import SAM2Transforms
+from sam2fast.utils.testing import relative_error
+
+OPSET = 20
+DTYPES = ("float32", "float16", "int8")
+# Largest difference of a graph from its module, as max |a - b| / (mean |a| + std a).
+TOLERANCE = 1e-4
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
+# The loop in the tracker is that of the published models.
+REQUIRED = (
+    "num_maskmem",
+    "directly_add_no_mem_embed",
+    "use_mask_input_as_output_without_sam",
+    "use_obj_ptrs_in_encoder",
+    "pred_obj_scores",
+    "fixed_no_obj_ptr",
+)
+REFUSED = ("soft_no_obj_ptr",)
+
+
+class AxisSizes(NamedTuple):
+    """Of the dynamic axes."""
+
+    objects: int
+    memories: int  # of an object
+    pointers: int  # of an object
+    points: int  # of an object
+
+
+# torch specialises sizes of 0 and 1, and takes equal ones for the same.
+TRACED = AxisSizes(objects=2, memories=3, pointers=4, points=5)
+CHECKED = (AxisSizes(1, 1, 0, 0), AxisSizes(3, 2, 1, 1))
+
+
+class OnnxGraph(NamedTuple):
+    """A module to be exported."""
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, tuple[str | int, ...]]  # shapes; an axis with a name is dynamic
+    outputs: tuple[str, ...]
+    levels: int = 0  # how many of the first inputs are one list
+
+    def arguments(self, inputs: list[Any]) -> tuple[Any, ...]:
+        """Arguments of the module: the levels of an image are one list."""
+        return (inputs[: self.levels], *inputs[self.levels :]) if self.levels else tuple(inputs)
+
+
+def write_onnx(
+    model: SAM2VideoPredictor,
+    folder: str | Path,
+    config: str | None = None,
+    dtype: str = "float32",
+    progress: Callable[[str], None] = lambda text: None,
+) -> OnnxManifest:
+    """Exports a video predictor's model into a folder, with everything that tracking needs.
+
+    Takes half a minute to some minutes, and a few seconds of checks: each graph is run by onnxruntime at sizes other
+    than the traced ones and compared with the model before the folder is put in place.
+
+    Args:
+        model: on the CPU, with fp32 weights.
+        folder: must be empty or not exist.
+        config: the configuration's name, for the manifest.
+        dtype: of the weights in the graphs. Inputs and outputs are fp32. ``int8``: those of the image encoder's and
+            memory attention's matrix multiplications alone.
+        progress: is called with a sentence before each graph.
+
+    Raises:
+        FileExistsError: the folder is not empty, or is a file.
+        ImportError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: the model is in training mode, elsewhere than on the CPU, or not as the published ones are; or an
+            unknown ``dtype``.
+        RuntimeError: a graph does not compute what the model does.
+        OSError: a file cannot be written; nothing is left behind.
+    """
+    target = check_folder(folder)
+    versions = {"sam2fast": __version__, **{name: _version(name) for name in TOOLS}}
+    _check(model, dtype)
+    with filled(target, MANIFEST) as partial:
+        for graph in graphs_of(model):
+            progress(f"exporting {graph.name}")
+            file = partial / f"{graph.name}.onnx"
+            _export(graph, file)
+            _check_results(graph, file)
+            converted(file, graph.name, dtype)
+        (partial / TRACKER).write_text(tracker_source(), encoding="utf-8")
+        files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(partial.iterdir())}
+        manifest = manifest_of(model, config, dtype, versions, files)
+        (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise ImportError(f"export to ONNX needs {package}: pip install 'sam2fast[onnx]'") from None
+
+
+def _check(model: SAM2VideoPredictor, dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"no dtype {dtype!r} for ONNX; expected {', '.join(DTYPES)}")
+    if model.training:
+        raise ValueError("export needs evaluation mode: call eval() on the model")
+    kinds = {(x.device.type, x.dtype) for x in model.parameters()}
+    if kinds != {("cpu", torch.float32)}:
+        raise ValueError("export to ONNX needs fp32 weights on the CPU; dtype chooses those of the graphs")
+    wrong = [name for name in REQUIRED if not getattr(model, name)]
+    wrong += [name for name in REFUSED if getattr(model, name)]
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]} is {getattr(model, wrong[0])}, and ONNX is for models that are as the published ones"
+        )
+
+
+def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
+    """The four graphs of a model."""
+    C, m, side = model.hidden_dim, model.mem_dim, model.sam_image_embedding_size
+    n, S = model.memory_size[0] * model.memory_size[1], model.image_size
+    encoder = EncoderModule(model)
+    encoder.no_memory = None
+    finer: dict[str, tuple[str | int, ...]] = {}
+    if model.use_high_res_features_in_sam:
+        finer = {"high0": (1, C // 8, 4 * side, 4 * side), "high1": (1, C // 4, 2 * side, 2 * side)}
+    one, many = (1, C, side, side), ("objects", C, side, side)
+    masks = ("objects", 1, 4 * side, 4 * side)
+    prompts: dict[str, tuple[str | int, ...]] = {
+        "coords": ("objects", "points", 2),
+        "labels": ("objects", "points"),
+        "mask": masks,
+        "has_mask": ("objects",),
+    }
+    memories: dict[str, tuple[str | int, ...]] = {
+        "features": one,
+        "memories": ("objects", "memories", n, m),
+        "time_rows": ("objects", "memories"),
+        "pointers": ("objects", "pointers", C),
+        "offsets": ("objects", "pointers"),
+    }
+    written: dict[str, tuple[str | int, ...]] = {
+        "features": one,
+        "masks": masks,
+        "scores": ("objects", 1),
+        "from_prompt": ("objects",),
+    }
+    results = ("masks", "ious", "pointers", "scores")
+    return [
+        OnnxGraph("encoder", encoder, {"pixels": (1, 3, S, S)}, (*finer, "features")),
+        OnnxGraph("decoder", PromptGraph(model), {**finer, "features": many, **prompts}, results, len(finer) + 1),
+        OnnxGraph("memory_attention", MemoryAttentionGraph(model), memories, ("conditioned",)),
+        OnnxGraph("memory_encoder", MemoryEncoderGraph(model), written, ("memory",)),
+    ]
+
+
+def random_inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
+    """Random inputs of these sizes."""
+    generator = torch.Generator().manual_seed(sum(sizes))
+
+    def random(name: str, shape: Sequence[str | int]) -> Tensor:
+        size = [getattr(sizes, axis) if isinstance(axis, str) else axis for axis in shape]
+        if name == "time_rows":
+            return torch.arange(sizes.memories).expand(size).contiguous()
+        if name == "labels":
+            return torch.randint(-1, 4, size, generator=generator, dtype=torch.int32)
+        if name in ("has_mask", "from_prompt"):
+            return (torch.arange(sizes.objects) % 2).float()
+        return torch.randn(size, generator=generator)
+
+    return [random(name, shape) for name, shape in graph.inputs.items()]
+
+
+def _export(graph: OnnxGraph, file: Path) -> None:
+    axes = {name: torch.export.Dim(name, min=0 if name in ("points", "pointers") else 1) for name in AxisSizes._fields}
+    dynamic = [
+        {i: axes[axis] for i, axis in enumerate(shape) if isinstance(axis, str)} or None
+        for shape in graph.inputs.values()
+    ]
+    shapes = graph.arguments(dynamic)
+    with _quiet():
+        program = export_module(graph.module, graph.arguments(random_inputs(graph, TRACED)), shapes)
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    assert exported is not None
+    opset = exported.model.opset_imports[""]
+    if opset != OPSET:
+        raise RuntimeError(
+            f"torch {torch.__version__} wrote opset {opset} of ONNX; expected {OPSET}: use a newer torch"
+        )
+    exported.save(file)
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Without what torch's exporter says about itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_results(graph: OnnxGraph, file: Path) -> None:
+    """Compares the graph with its module at sizes that were not traced; no axis may be frozen.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = {node.name: tuple(node.shape) for node in session.get_inputs()}
+    if found != graph.inputs:
+        raise RuntimeError(f"the exporter changed the inputs of {graph.name} to {found}; expected {graph.inputs}")
+    for sizes in CHECKED:
+        inputs = random_inputs(graph, sizes)
+        with torch.no_grad():
+            expected = graph.module(*graph.arguments(inputs))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        arrays = {name: x.numpy() for name, x in zip(graph.inputs, inputs, strict=True)}
+        for name, a, b in zip(graph.outputs, expected, session.run(None, arrays), strict=True):
+            error = relative_error(a, b)
+            if not error <= TOLERANCE:
+                raise RuntimeError(f"{name} of {graph.name} differs from the model by {error:.1e} at {sizes}")
+
+
+def manifest_of(
+    model: SAM2VideoPredictor,
+    config: str | None = None,
+    dtype: str = "float32",
+    versions: dict[str, str] | None = None,
+    files: dict[str, dict[str, Any]] | None = None,
+) -> OnnxManifest:
+    """The manifest of a model, and of what was written: see :class:`OnnxManifest`."""
+    rules, decoder, downsample = MemoryRules.of(model), model.sam_mask_decoder, model.mask_downsample
+    assert downsample.bias is not None
+    stability = None
+    if decoder.dynamic_multimask_via_stability:
+        stability = [decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh]
+    return OnnxManifest(
+        config=config,
+        dtype=dtype,
+        opset=OPSET,
+        versions=versions or {},
+        weights=weights_digest(model),
+        files=files or {},
+        image_size=model.image_size,
+        mean=list(SAM2Transforms.mean),
+        std=list(SAM2Transforms.std),
+        no_mem_embed=model.no_mem_embed.flatten().tolist(),
+        no_obj_ptr=model.no_obj_ptr.flatten().tolist(),
+        mask_downsample=[*downsample.weight.flatten().tolist(), *downsample.bias.tolist()],
+        memory_rules={name: getattr(rules, name) for name in SelectionRules.__dataclass_fields__},
+        multimask_output_in_sam=model.multimask_output_in_sam,
+        multimask_output_for_tracking=model.multimask_output_for_tracking,
+        multimask_min_pt_num=model.multimask_min_pt_num,
+        multimask_max_pt_num=model.multimask_max_pt_num,
+        use_multimask_token_for_obj_ptr=model.use_multimask_token_for_obj_ptr,
+        stability=stability,
+        binarize_mask_from_pts_for_mem_enc=model.binarize_mask_from_pts_for_mem_enc,
+        fill_hole_area=model.fill_hole_area,
+        non_overlap_masks=model.non_overlap_masks,
+        clear_non_cond_mem_around_input=model.clear_non_cond_mem_around_input,
+        add_all_frames_to_correct_as_cond=model.add_all_frames_to_correct_as_cond,
+    )

@@ -1,0 +1,209 @@
+"""The graphs of memory attention and memory encoder, as modules that export with any number of objects and memories.
+
+As in :mod:`~sam2fast.deploy.onnx.prompt_graph` there are weights and plain operations alone. Encodings are constants.
+"""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.deploy.onnx.prompt_graph import in_sequence, layer_norm_2d
+from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.memory_attention import MemoryAttentionLayer
+from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler
+from sam2fast.modeling.position_encoding import sine_periods
+from sam2fast.modeling.sam2_base import SAM2Base
+
+
+class MemoryAttentionGraph(nn.Module):
+    """A frame's map conditioned on memories and pointers of B objects."""
+
+    added: Tensor
+    spatial: Tensor
+    times: Tensor
+    periods: Tensor
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        attention, C, m = model.memory_attention, model.hidden_dim, model.mem_dim
+        side, (height, width) = model.sam_image_embedding_size, model.memory_size
+        position = model.image_encoder.neck.position_encoding(torch.zeros(1, C, side, side))
+        share = 0.1 if attention.pos_enc_at_input else 0.0
+        self.register_buffer("added", (share * _tokens(position)).contiguous())  # (1, N, C)
+        spatial = model.encode_memory_positions(torch.zeros(1, m, height, width))
+        self.register_buffer("spatial", _tokens(spatial)[0].contiguous())  # (n, m)
+        self.register_buffer("times", model.maskmem_tpos_enc.detach()[:, 0, 0].clone())  # (num_maskmem, m)
+        self.width, self.split = m, C // m
+        self.encodes_offsets = model.add_tpos_enc_to_obj_ptrs
+        self.register_buffer("periods", sine_periods(C if model.proj_tpos_enc_in_obj_ptrs else m, torch.device("cpu")))
+        self.project_offsets = model.obj_ptr_tpos_proj
+        layers = (cast(MemoryAttentionLayer, layer) for layer in attention.layers)
+        self.layers = nn.ModuleList(MemoryAttentionLayerGraph(layer, side * side, height * width) for layer in layers)
+        self.norm = attention.norm
+
+    def forward(
+        self, features: Tensor, memories: Tensor, time_rows: Tensor, pointers: Tensor, offsets: Tensor
+    ) -> Tensor:
+        """One frame for B objects with K memories and L pointers each.
+
+        Args:
+            features: ``(1, C, H, W)`` of the frame, without the no-memory embedding.
+            memories: ``(B, K, n, m)`` tokens.
+            time_rows: ``(B, K)`` int64, the row of ``maskmem_tpos_enc`` of each memory.
+            pointers: ``(B, L, C)``; L may be 0.
+            offsets: ``(B, L)`` distance of each pointer in frames, divided by the longest one.
+
+        Returns:
+            ``(B, C, H, W)``.
+        """
+        x = _tokens(features) + self.added
+        keys = memories + self.spatial + self.times[time_rows][:, :, None]
+        parts = pointers.unflatten(-1, (self.split, self.width))  # (B, L, split, m)
+        pointer_keys = parts + self._encode(offsets)[:, :, None] if self.encodes_offsets else parts
+        tokens = torch.cat([memories.flatten(1, 2), parts.flatten(1, 2)], dim=1)
+        for layer in self.layers:
+            x = layer(x, keys, pointer_keys.flatten(1, 2), tokens)
+        return self.norm(x).transpose(1, 2).unflatten(2, features.shape[2:])
+
+    def _encode(self, offsets: Tensor) -> Tensor:
+        return self.project_offsets(torch.sin(offsets[..., None] / self.periods[0] + self.periods[1]))
+
+
+class MemoryAttentionLayerGraph(nn.Module):
+    """One layer. Rotations are of the halves of a vector rather than of its pairs; values are summed, then projected.
+
+    Raises:
+        ValueError: the layer is not as in the published models.
+    """
+
+    own_cos: Tensor
+    own_sin: Tensor
+    query_cos: Tensor
+    query_sin: Tensor
+    key_cos: Tensor
+    key_sin: Tensor
+
+    def __init__(self, layer: MemoryAttentionLayer, positions: int, page: int) -> None:
+        super().__init__()
+        itself, cross = cast(RoPEAttention, layer.self_attn), cast(RoPEAttention, layer.cross_attn_image)
+        if layer.pos_enc_at_attn or layer.pos_enc_at_cross_attn_queries or not layer.pos_enc_at_cross_attn_keys:
+            raise ValueError("position encodings at attention are exported as in the published models: of keys alone")
+        if itself.num_heads != 1 or cross.num_heads != 1:
+            raise ValueError("memory attention with several heads cannot be exported; expected num_heads: 1")
+        self.norm1, self.norm2, self.norm3 = layer.norm1, layer.norm2, layer.norm3
+        self.linear1, self.linear2, self.activation = layer.linear1, layer.linear2, layer.activation
+        self.own_query, self.own_key = _in_halves(itself.q_proj), _in_halves(itself.k_proj)
+        self.own_output = _values_to_output(itself)
+        self.query, self.key, self.output = _in_halves(cross.q_proj), _in_halves(cross.k_proj), _values_to_output(cross)
+        self.scale, self.own_scale = cross.internal_dim**-0.5, itself.internal_dim**-0.5
+        tables = {
+            "own": itself._rope_of(positions, positions, torch.device("cpu")),
+            "query": tuple(x[:positions] for x in cross._rope_of(positions, page, torch.device("cpu"))),
+            # The keys' rows come last, or are the queries'.
+            "key": tuple(x[-page:] for x in cross._rope_of(positions, page, torch.device("cpu"))),
+        }
+        for name, (cos, sin) in tables.items():
+            self.register_buffer(f"{name}_cos", cos.clone())
+            self.register_buffer(f"{name}_sin", sin.clone())
+
+    def forward(self, x: Tensor, keys: Tensor, pointer_keys: Tensor, tokens: Tensor) -> Tensor:
+        """Tokens ``x (1 or B, N, C)`` to ``(B, N, C)``.
+
+        Args:
+            keys, pointer_keys: ``(B, K, n, m)`` and ``(B, T, m)`` with their encodings.
+            tokens: ``(B, K * n + T, m)`` of both, without.
+        """
+        normed = self.norm1(x)
+        q, k = (_rotate(project(normed), self.own_cos, self.own_sin) for project in (self.own_query, self.own_key))
+        x = x + self.own_output(_weights(q, k, self.own_scale) @ normed)
+        q = _rotate(self.query(self.norm2(x)), self.query_cos, self.query_sin)
+        rotated = _rotate(self.key(keys), self.key_cos, self.key_sin).flatten(1, 2)
+        k = torch.cat([rotated, self.key(pointer_keys)], dim=1)
+        x = x + self.output(_weights(q, k, self.scale) @ tokens)
+        return x + self.linear2(self.activation(self.linear1(self.norm3(x))))
+
+
+class MemoryEncoderGraph(nn.Module):
+    """Memories of the masks of B objects on one frame."""
+
+    position: Tensor
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.encoder, self.perceiver = model.memory_encoder, model.spatial_perceiver
+        self.downsampler = cast(MaskDownSampler, self.encoder.mask_downsampler)
+        self.fuser = cast(Fuser, self.encoder.fuser)
+        self.absent = model.no_obj_embed_spatial
+        self.side, self.scale, self.bias = (
+            model.image_size,
+            model.sigmoid_scale_for_mem_enc,
+            model.sigmoid_bias_for_mem_enc,
+        )
+        size = model.sam_image_embedding_size
+        position = self.encoder.position_encoding(torch.zeros(1, model.mem_dim, size, size))
+        self.register_buffer("position", position.clone())
+
+    def forward(self, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: Tensor) -> Tensor:
+        """Tokens ``(B, n, m)`` of each memory.
+
+        Args:
+            features: ``(1, C, H, W)`` of the frame, without the no-memory embedding.
+            masks: ``(B, 1, 4H, 4W)`` fp32 logits.
+            scores: ``(B, 1)`` object score logits.
+            from_prompt: ``(B,)`` 1.0 where the mask is made binary, as those from prompts are, else 0.0.
+        """
+        masks = F.interpolate(masks, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        binary = from_prompt[:, None, None, None] > 0.5
+        x = torch.where(binary, (masks > 0).float(), torch.sigmoid(masks)) * self.scale + self.bias
+        x = self.encoder.pix_feat_proj(features) + in_sequence(self.downsampler.encoder, x)
+        x = self.fuser.proj(x)
+        for block in self.fuser.layers:
+            x = _mix(cast(CXBlock, block), x)
+        x = self.encoder.out_proj(x)
+        if self.absent is not None:
+            x = x + (scores <= 0).float()[..., None, None] * self.absent[..., None, None]
+        if self.perceiver is not None:
+            x = self.perceiver(x, self.position.expand(x.shape[0], -1, -1, -1))
+        return _tokens(x)
+
+
+def _mix(block: CXBlock, x: Tensor) -> Tensor:
+    y = layer_norm_2d(block.norm, block.dwconv(x)).permute(0, 2, 3, 1)
+    y = block.pwconv2(block.act(block.pwconv1(y)))
+    return x + (y if block.gamma is None else block.gamma * y).permute(0, 3, 1, 2)
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    """``(B, C, H, W)`` as ``(B, HW, C)``."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def _weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    return ((q * scale) @ k.transpose(1, 2)).softmax(dim=-1)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """``x (..., positions, d)`` rotated by tables ``(positions, d / 2)``; a pair is a channel of each half."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+def _in_halves(layer: nn.Linear) -> nn.Linear:
+    """The layer with its even outputs first. Scores between vectors of which both are so do not change."""
+    order = torch.cat([torch.arange(0, layer.out_features, 2), torch.arange(1, layer.out_features, 2)])
+    return _linear(layer.weight[order], layer.bias[order])
+
+
+def _values_to_output(attention: RoPEAttention) -> nn.Linear:
+    """The projections of values and of the output as one layer."""
+    values, output = attention.v_proj, attention.out_proj
+    weight, bias = output.weight.double(), output.bias.double()
+    return _linear((weight @ values.weight.double()).float(), (weight @ values.bias.double() + bias).float())
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    return layer

@@ -1,0 +1,86 @@
+"""Operations on masks and maps in numpy, equal to torch's up to rounding."""
+
+import numpy as np
+
+# A filled hole's logit in videos; how far from the threshold it is in images.
+FILLED_IN_VIDEO, MARGIN = 0.1, 10.0
+# Upper limit of an overlapped object's logits.
+SUPPRESSED = -10.0
+
+
+def resize(x: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.ndarray:
+    """Bilinear interpolation of ``x (..., h, w)`` to ``(..., H, W)`` fp32, as torch's with ``align_corners=False``.
+
+    Args:
+        size: (H, W).
+        antialias: where it shrinks, average over all pixels beneath.
+    """
+    height, width = x.shape[-2:]
+    if (height, width) == tuple(size):
+        return x.astype(np.float32)
+    rows, columns = _interpolation(height, size[0], antialias), _interpolation(width, size[1], antialias)
+    return rows @ x.astype(np.float32) @ columns.T
+
+
+def _interpolation(length: int, new: int, antialias: bool) -> np.ndarray:
+    """The matrix ``(new, length)`` that interpolates along one axis."""
+    scale = length / new
+    centres, pixels = scale * (np.arange(new) + 0.5) - 0.5, np.arange(length)
+    if not antialias:
+        centres = centres.clip(0, length - 1)
+    support = max(scale, 1.0) if antialias else 1.0
+    weights = np.maximum(0.0, 1 - np.abs(pixels - centres[:, None]) / support)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
+    """Where bool ``mask (..., H, W)`` has components, of 8 neighbours, of at most ``max_area`` pixels."""
+    flat = mask.reshape(-1, *mask.shape[-2:])
+    return np.stack([_small_components(one, max_area) for one in flat]).reshape(mask.shape)
+
+
+def _small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
+    height, width = mask.shape
+    none = height * width  # what pixels outside the mask are labelled
+    labels = np.where(mask, np.arange(none).reshape(mask.shape), none)
+    while True:
+        padded = np.pad(labels, 1, constant_values=none)
+        windows = (padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
+        lowest = np.minimum.reduce(list(windows))
+        # Each component joins the lowest one that it touches; then every label is that of its root.
+        parents = np.arange(none + 1)
+        np.minimum.at(parents, labels[mask], lowest[mask])
+        while not np.array_equal(parents, parents[parents]):
+            parents = parents[parents]
+        joined = np.where(mask, parents[labels], none)
+        if np.array_equal(joined, labels):
+            break
+        labels = joined
+    areas = np.bincount(labels[mask], minlength=none + 1)
+    return mask & (areas[labels] <= max_area)
+
+
+def fill_holes(masks: np.ndarray, max_area: float) -> np.ndarray:
+    """Logits ``(..., h, w)`` of a video with background components of at most ``max_area`` pixels set to 0.1."""
+    if max_area <= 0:
+        return masks
+    return np.where(small_components(masks <= 0, max_area), np.float32(FILLED_IN_VIDEO), masks)
+
+
+def without_holes_and_sprinkles(masks: np.ndarray, threshold: float, hole: float, sprinkle: float) -> np.ndarray:
+    """Logits ``(..., h, w)`` of an image with small components of background, and of foreground, on the other side."""
+    out = masks
+    if hole > 0:
+        out = np.where(small_components(masks <= threshold, hole), np.float32(threshold + MARGIN), out)
+    if sprinkle > 0:
+        out = np.where(small_components(masks > threshold, sprinkle), np.float32(threshold - MARGIN), out)
+    return out
+
+
+def suppress_overlaps(logits: np.ndarray) -> np.ndarray:
+    """``logits (N, 1, H, W)`` where only the object with the largest logit keeps a pixel, the first of equals."""
+    if len(logits) < 2:
+        return logits
+    owner = logits.argmax(axis=0)[None]
+    keep = owner == np.arange(len(logits))[:, None, None, None]
+    return np.where(keep, logits, np.minimum(logits, np.float32(SUPPRESSED)))

@@ -1,0 +1,101 @@
+"""Reads images, and videos as folders or lists of images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def read_pixels(image: Any) -> np.ndarray:
+    """An image as uint8 ``(H, W, 3)`` RGB: a path, a PIL image, or a uint8 array ``(H, W)`` or ``(H, W, 1, 3 or 4)``.
+
+    Files are rotated by their EXIF orientation.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or is of another kind.
+    """
+    if isinstance(image, str | Path):
+        with _opened(Path(image)) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
+        raise ValueError(f"the image is {array.dtype} {array.shape}; expected uint8 (H, W, 3), a PIL image or a path")
+    return np.broadcast_to(array[..., :3], (*array.shape[:2], 3))
+
+
+class ImageFrames:
+    """Frames of a video, read when they are needed.
+
+    Args:
+        video: a folder of JPEG or PNG files, in the order of the numbers that are their names, or a list of images.
+        image_size: side of the model's input.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+        ValueError: the names are no numbers, or the list is empty.
+    """
+
+    def __init__(self, video: str | Path | Sequence[Any], image_size: int) -> None:
+        self._images: Sequence[Any] = frame_files(Path(video)) if isinstance(video, str | Path) else video
+        if not len(self._images):
+            raise ValueError("the list of frames is empty")
+        self._side = image_size
+        first = _as_image(self._images[0])
+        self.height, self.width = first.height, first.width
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """A frame as uint8 ``(S, S, 3)``.
+
+        Raises:
+            ValueError: it cannot be read, or is not of the first one's size.
+        """
+        image = _as_image(self._images[index])
+        if (image.height, image.width) != (self.height, self.width):
+            raise ValueError(
+                f"frame {index} is {image.width}x{image.height}; expected {self.width}x{self.height}, as the first"
+            )
+        return np.asarray(image.resize((self._side, self._side)))
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The images of a folder by their numbers. Raises as :class:`ImageFrames`."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {str(folder)!r}; expected a folder of JPEG or PNG files")
+    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    if not files:
+        raise FileNotFoundError(f"no images in {folder}; expected files such as 00000.jpg, 00001.jpg, ...")
+    try:
+        return sorted(files, key=lambda path: int(path.stem))
+    except ValueError:
+        raise ValueError(f"files in {folder} are not named by numbers; expected 00000.jpg, 00001.jpg, ...") from None
+
+
+def _as_image(image: Any) -> Image.Image:
+    """A frame as RGB. The EXIF orientation of files is ignored, as in the original."""
+    if isinstance(image, Path):
+        with _opened(image) as file:
+            return file.convert("RGB")
+    return Image.fromarray(np.ascontiguousarray(read_pixels(image)))
+
+
+def _opened(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise FileNotFoundError(f"no image file {str(path)!r}")
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    return image

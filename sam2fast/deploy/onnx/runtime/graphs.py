@@ -1,0 +1,210 @@
+"""The graphs of an exported model, as functions of numpy arrays."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import onnxruntime
+
+from sam2fast.deploy.onnx.runtime.arrays import resize
+from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, OnnxManifest, OnnxModelError, read_manifest
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+# Logit of an object that is not in the frame.
+NO_OBJ_SCORE = np.float32(-1024.0)
+
+
+class ObjectMasks(NamedTuple):
+    """Results for B objects on one frame."""
+
+    mask: np.ndarray  # (B, 1, h, w) logits
+    iou: np.ndarray  # (B, 1) predicted
+    pointer: np.ndarray  # (B, C)
+    score: np.ndarray  # (B, 1) logit of the object's presence
+
+
+# Runs a graph: its name and its inputs by name to its outputs.
+RunGraph: TypeAlias = Callable[[str, dict[str, np.ndarray]], Sequence[np.ndarray]]
+
+
+def load_model(
+    folder: str | Path, provider: str = "cpu", session_options: onnxruntime.SessionOptions | None = None
+) -> "OnnxModel":
+    """What ``sam2fast export --format onnx`` wrote, loaded by onnxruntime.
+
+    Args:
+        folder: with the graphs and their manifest.
+        provider: onnxruntime's execution provider: ``cpu``, ``cuda``, ``tensorrt``, ``coreml`` or ``directml``. What it
+            cannot compute, the CPU does.
+        session_options: of onnxruntime, such as the number of threads.
+
+    Raises:
+        OnnxModelError: the folder holds no such model, or a damaged one.
+        ValueError: an unknown provider, or one that this onnxruntime does not have.
+    """
+    available = onnxruntime.get_available_providers()
+    if PROVIDERS.get(provider) not in available:
+        known = [name for name, its in PROVIDERS.items() if its in available]
+        raise ValueError(f"no provider {provider!r} here; this onnxruntime has {', '.join(known)}")
+    manifest = read_manifest(folder)
+    names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
+    if session_options is None:
+        session_options = onnxruntime.SessionOptions()
+        session_options.log_severity_level = 3  # without notes on what could not be precomputed in float16
+    sessions = {}
+    for name in GRAPHS:
+        file = Path(folder) / f"{name}.onnx"
+        try:
+            sessions[name] = onnxruntime.InferenceSession(file, session_options, providers=names)
+        except Exception as error:  # onnxruntime's own kinds share no other class
+            reason = str(error).splitlines()[0]
+            raise OnnxModelError(f"{file} cannot be loaded by onnxruntime: {reason}") from error
+    return OnnxModel(manifest, lambda name, inputs: sessions[name].run(None, inputs))
+
+
+class OnnxModel:
+    """The graphs of a model as functions.
+
+    Args:
+        manifest: of the model.
+        run: runs a graph.
+    """
+
+    def __init__(self, manifest: OnnxManifest, run: RunGraph) -> None:
+        self.manifest, self._run = manifest, run
+        self.mask_side = manifest.image_size // 4
+        self.no_mem_embed = np.array(manifest.no_mem_embed, np.float32).reshape(1, -1, 1, 1)
+        self.no_obj_ptr = np.array([manifest.no_obj_ptr], np.float32)
+
+    def encode(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """The levels of one image, finest first; the last is ``(1, C, H, W)``, without the no-memory embedding.
+
+        Args:
+            pixels: ``(S, S, 3)`` RGB, fp32 or uint8, in [0, 255].
+        """
+        mean, std = (np.array(x, np.float32) for x in (self.manifest.mean, self.manifest.std))
+        normalised = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return list(self._run("encoder", {"pixels": normalised.transpose(2, 0, 1)[None]}))
+
+    def decode(
+        self,
+        levels: list[np.ndarray],
+        features: np.ndarray,
+        coords: np.ndarray,
+        labels: np.ndarray,
+        mask: np.ndarray | None = None,
+    ) -> list[np.ndarray]:
+        """Masks ``(B, 4, h, w)``, IoUs ``(B, 4)``, pointers ``(B, 4, C)`` and scores ``(B, 1)`` of B prompts.
+
+        Args:
+            levels: of :meth:`encode`; the last is not read.
+            features: ``(B or 1, C, H, W)`` in its place.
+            coords, labels: ``(B, P, 2)`` fp32 in the model's input pixels and ``(B, P)`` int32; P may be 0.
+            mask: ``(B or 1, 1, h, w)`` logits of a mask prompt.
+        """
+        count, side = len(coords), self.mask_side
+        if coords.shape[1]:  # the decoder was trained with a padding point after the points
+            coords = np.concatenate([coords, np.zeros((count, 1, 2), np.float32)], axis=1)
+            labels = np.concatenate([labels, np.full((count, 1), -1, np.int32)], axis=1)
+        given = np.zeros((1, 1, side, side), np.float32) if mask is None else mask
+        inputs = {
+            **{f"high{i}": level for i, level in enumerate(levels[:-1])},
+            "features": np.broadcast_to(features, (count, *features.shape[1:])),
+            "coords": coords.astype(np.float32),
+            "labels": labels,
+            "mask": np.broadcast_to(given, (count, 1, side, side)),
+            "has_mask": np.full(count, mask is not None, np.float32),
+        }
+        return list(self._run("decoder", {name: np.ascontiguousarray(x) for name, x in inputs.items()}))
+
+    def attend(
+        self,
+        features: np.ndarray,
+        memories: np.ndarray,
+        time_rows: np.ndarray,
+        pointers: np.ndarray,
+        offsets: np.ndarray,
+    ) -> np.ndarray:
+        """The map ``(1, C, H, W)`` of a frame conditioned on the memories of B objects: ``(B, C, H, W)``.
+
+        Args:
+            memories, time_rows: ``(B, K, n, m)`` and their rows ``(B, K)`` int64.
+            pointers, offsets: ``(B, L, C)`` and their distances ``(B, L)``, divided by the longest.
+        """
+        given = {"memories": memories, "time_rows": time_rows, "pointers": pointers, "offsets": offsets}
+        return self._run("memory_attention", {"features": features, **given})[0]
+
+    def encode_memory(
+        self, features: np.ndarray, masks: np.ndarray, scores: np.ndarray, from_prompt: bool
+    ) -> np.ndarray:
+        """Memories ``(B, n, m)`` of masks ``(B, 1, h, w)`` with scores ``(B, 1)`` on a frame's map ``(1, C, H, W)``."""
+        binary = from_prompt and self.manifest.binarize_mask_from_pts_for_mem_enc
+        flags = np.full(len(masks), binary, np.float32)
+        return self._run(
+            "memory_encoder", {"features": features, "masks": masks, "scores": scores, "from_prompt": flags}
+        )[0]
+
+    def single_mask(self, masks: np.ndarray, ious: np.ndarray) -> np.ndarray:
+        """Which of four masks is the single one of each of B objects: 0, or the best of the others if it is not stable.
+
+        Source: ``sam2.modeling.sam.mask_decoder.MaskDecoder._dynamic_multimask_via_stability``.
+        """
+        if self.manifest.stability is None:
+            return np.zeros(len(masks), np.int64)
+        delta, threshold = self.manifest.stability
+        inner, outer = ((masks[:, 0] > level).sum(axis=(1, 2)) for level in (delta, -delta))
+        stable = np.where(outer > 0, inner.astype(np.float32) / np.maximum(outer, 1), 1.0) >= threshold
+        return np.where(stable, 0, 1 + ious[:, 1:].argmax(axis=1))
+
+    def use_multimask(self, initial: bool, clicks: int) -> bool:
+        """Whether so many points, on a frame with a first prompt or on another, get the best of three masks."""
+        manifest = self.manifest
+        asked = manifest.multimask_output_in_sam and (initial or manifest.multimask_output_for_tracking)
+        return asked and manifest.multimask_min_pt_num <= clicks <= manifest.multimask_max_pt_num
+
+    def predict(
+        self,
+        levels: list[np.ndarray],
+        features: np.ndarray,
+        points: tuple[np.ndarray, np.ndarray] | None,
+        mask: np.ndarray | None,
+        multimask: bool,
+    ) -> ObjectMasks:
+        """The chosen masks of B objects on a frame of a video.
+
+        Args:
+            levels, mask: see :meth:`decode`.
+            features: ``(B, C, H, W)``.
+            points: coordinates and labels as for :meth:`decode`, or None.
+            multimask: the best of three masks rather than the single one.
+        """
+        if points is None:  # a padding point, before the one that is always appended
+            points = np.zeros((len(features), 1, 2), np.float32), np.full((len(features), 1), -1, np.int32)
+        masks, ious, pointers, scores = self.decode(levels, features, *points, mask)
+        rows = np.arange(len(masks))
+        choice = 1 + ious[:, 1:].argmax(axis=1) if multimask else self.single_mask(masks, ious)
+        token = choice if multimask and self.manifest.use_multimask_token_for_obj_ptr else np.zeros_like(choice)
+        chosen = np.where((scores > 0)[..., None], masks[rows, choice], NO_OBJ_SCORE)[:, None]
+        pointer = np.where(scores > 0, pointers[rows, token], self.no_obj_ptr)
+        return ObjectMasks(chosen, ious[rows, choice][:, None], pointer, scores)
+
+    def take_mask(self, levels: list[np.ndarray], mask: np.ndarray) -> ObjectMasks:
+        """A given mask ``(1, 1, S, S)`` of 0 and 1 as if it had been predicted.
+
+        Source: ``sam2.modeling.sam2_base.SAM2Base._use_mask_as_output``.
+        """
+        *kernel, bias = self.manifest.mask_downsample
+        blocks = mask.reshape(self.mask_side, 4, self.mask_side, 4)
+        small = np.einsum("iyjx,yx->ij", blocks, np.array(kernel, np.float32).reshape(4, 4)) + np.float32(bias)
+        pointer = self.predict(levels, levels[-1], None, small[None, None], multimask=False).pointer
+        present = (mask > 0).any()
+        low_res = resize(mask * np.float32(20) - np.float32(10), (self.mask_side,) * 2, antialias=True)
+        score = np.full((1, 1), 10 if present else -10, np.float32)
+        return ObjectMasks(low_res, np.ones((1, 1), np.float32), pointer if present else self.no_obj_ptr, score)

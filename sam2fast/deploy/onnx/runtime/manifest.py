@@ -1,0 +1,81 @@
+"""The manifest of a folder of ONNX graphs: what the loop around them needs to know, and what the files have to be."""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "model.json"
+FORMAT = "sam2fast-onnx-1"
+GRAPHS = ("encoder", "decoder", "memory_attention", "memory_encoder")
+
+
+class OnnxModelError(RuntimeError):
+    """A folder holds no exported model that can be used here."""
+
+
+@dataclass(frozen=True)
+class OnnxManifest:
+    """Constants of an exported model. Settings have the names of the model's configuration."""
+
+    config: str | None  # name of the configuration
+    dtype: str  # float32, float16 or int8
+    opset: int
+    versions: dict[str, str]  # of the programs that made the files
+    weights: str  # SHA-256 of all weights
+    files: dict[str, dict[str, Any]]  # size in bytes and sha256 of each file
+    image_size: int
+    mean: list[float]
+    std: list[float]
+    no_mem_embed: list[float]  # (C,)
+    no_obj_ptr: list[float]  # (C,)
+    mask_downsample: list[float]  # a 4x4 kernel row by row, then its bias
+    memory_rules: dict[str, Any]  # of SelectionRules
+    multimask_output_in_sam: bool
+    multimask_output_for_tracking: bool
+    multimask_min_pt_num: int
+    multimask_max_pt_num: int
+    use_multimask_token_for_obj_ptr: bool
+    stability: list[float] | None  # delta and threshold of dynamic_multimask_via_stability
+    binarize_mask_from_pts_for_mem_enc: bool
+    fill_hole_area: float
+    non_overlap_masks: bool
+    clear_non_cond_mem_around_input: bool
+    add_all_frames_to_correct_as_cond: bool
+    format: str = FORMAT
+
+
+def read_manifest(folder: str | Path) -> OnnxManifest:
+    """The manifest of an exported model, after a check that its files are those that were written.
+
+    Raises:
+        OnnxModelError: there is none, it is damaged or of another version, or a graph is missing or was changed.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise OnnxModelError(f"no exported model in {str(folder)!r}: it has no {MANIFEST}; sam2fast export makes one")
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+        if content["format"] != FORMAT:
+            raise OnnxModelError(f"{path} has the format {content['format']!r}; this program reads {FORMAT!r}")
+        manifest = OnnxManifest(**{field.name: content[field.name] for field in fields(OnnxManifest)})
+        expected = {f"{name}.onnx": manifest.files[f"{name}.onnx"]["sha256"] for name in GRAPHS}
+    except (ValueError, TypeError, KeyError) as error:
+        raise OnnxModelError(f"{path} is damaged: {type(error).__name__}: {error}; export the model again") from error
+    for name, digest in expected.items():
+        file = Path(folder) / name
+        if not file.is_file():
+            raise OnnxModelError(f"{file} is missing; export the model again")
+        if sha256(file) != digest:
+            raise OnnxModelError(f"{file} is not the file that {MANIFEST} describes; export the model again")
+    return manifest
+
+
+def sha256(file: Path) -> str:
+    """The digest of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

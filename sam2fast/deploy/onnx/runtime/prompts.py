@@ -1,0 +1,80 @@
+"""Checks prompts and converts them to arrays."""
+
+from typing import Any
+
+import numpy as np
+
+POINT_LABELS = (-1, 0, 1, 2, 3)
+# Low-resolution logits are clamped to [-32, 32], in results and in mask prompts.
+LOGIT_LIMIT = 32.0
+
+
+def check_numbers(value: Any, name: str) -> np.ndarray:
+    """``value`` as an fp32 array.
+
+    Raises:
+        ValueError: these are no numbers, or not finite.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from error
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinite values")
+    return array
+
+
+def check_points(points: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32; without B in the input, it is 1.
+
+    Raises:
+        ValueError: one is missing, of another shape, or a label is unknown.
+    """
+    if points is None or labels is None:
+        raise ValueError("points and labels belong together: give both or neither")
+    coords, kinds = check_numbers(points, "points"), check_numbers(labels, "labels")
+    if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
+        raise ValueError(f"points has shape {coords.shape}; expected (N, 2) or (B, N, 2)")
+    if kinds.shape != coords.shape[:-1]:
+        raise ValueError(f"labels has shape {kinds.shape}; expected {coords.shape[:-1]}, one per point")
+    if not np.isin(kinds, POINT_LABELS).all():
+        raise ValueError("labels holds another value than 1 (foreground), 0 (background), -1, 2 or 3")
+    if coords.ndim == 2:
+        coords, kinds = coords[None], kinds[None]
+    return coords, kinds.astype(np.int32)
+
+
+def check_boxes(box: Any) -> np.ndarray:
+    """Boxes ``(4)`` or ``(B, 4)`` XYXY as corners ``(B, 2, 2)``.
+
+    Raises:
+        ValueError: the shape is wrong, or the corners are swapped.
+    """
+    boxes = check_numbers(box, "box")
+    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
+        raise ValueError(f"box has shape {boxes.shape}; expected (4) or (B, 4)")
+    corners = boxes.reshape(-1, 2, 2)
+    if (corners[:, 1] < corners[:, 0]).any():
+        raise ValueError("box has its corners the wrong way round; expected x0 <= x1 and y0 <= y1")
+    return corners
+
+
+def joined_prompt(
+    points: tuple[np.ndarray, np.ndarray] | None, corners: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates ``(B, P, 2)`` and labels ``(B, P)``, a box's corners first; P is 0 without either.
+
+    Raises:
+        ValueError: there is another number of points than of boxes.
+    """
+    coords, kinds = np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int32)
+    if points is not None:
+        coords, kinds = points
+    if corners is None:
+        return coords, kinds
+    if points is not None and len(coords) != len(corners):
+        raise ValueError(f"{len(coords)} prompts of points do not fit {len(corners)} boxes; give the same number")
+    labels = np.repeat(np.array([[2, 3]], np.int32), len(corners), axis=0)
+    count = len(corners) if points is None else len(coords)
+    coords, kinds = np.broadcast_to(coords, (count, *coords.shape[1:])), np.broadcast_to(kinds, (count, kinds.shape[1]))
+    return np.concatenate([corners, coords], axis=1), np.concatenate([labels, kinds], axis=1)

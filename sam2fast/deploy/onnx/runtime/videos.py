@@ -1,0 +1,353 @@
+"""Tracks objects through a video."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from operator import index
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2fast.deploy.onnx.runtime.arrays import fill_holes, resize, suppress_overlaps
+from sam2fast.deploy.onnx.runtime.frames import ImageFrames
+from sam2fast.deploy.onnx.runtime.graphs import NO_OBJ_SCORE, ObjectMasks, OnnxModel
+from sam2fast.deploy.onnx.runtime.objects import ObjectOnFrame, OnnxObject, OnnxVideoState
+from sam2fast.deploy.onnx.runtime.prompts import LOGIT_LIMIT, check_boxes, check_points, joined_prompt
+from sam2fast.modeling.selection_rule import Selection, SelectionRules, select_memories
+
+# Attention weights that are computed at once, 512 MiB in fp32, or those of one object.
+WEIGHTS_AT_ONCE = 2**27
+
+Answer = tuple[int, list[Any], np.ndarray]
+
+
+class OnnxVideoPredictor:
+    """``SAM2VideoPredictor`` on an exported model, with its methods' names, arguments and results, as numpy arrays.
+
+    All objects of a frame that attend to equally many memories are one batch. Results of all tracked frames are kept,
+    as in the original.
+
+    Args:
+        model: of :func:`load_model`; predictors may share it.
+    """
+
+    def __init__(self, model: OnnxModel) -> None:
+        self.model, self.manifest = model, model.manifest
+        self.rules = SelectionRules(**self.manifest.memory_rules)
+
+    def init_state(self, video_path: str | Path | Sequence[Any]) -> OnnxVideoState:
+        """Opens a video: a folder of JPEG or PNG files named by numbers, or a list of images.
+
+        Raises:
+            FileNotFoundError, ValueError: it cannot be used.
+        """
+        return OnnxVideoState(ImageFrames(video_path, self.manifest.image_size))
+
+    def reset_state(self, inference_state: OnnxVideoState) -> None:
+        """Removes all objects; the video stays open."""
+        inference_state.objects.clear()
+
+    def add_new_points_or_box(
+        self,
+        inference_state: OnnxVideoState,
+        frame_idx: int,
+        obj_id: Any,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: Any = None,
+    ) -> Answer:
+        """Adds points or a box for an object, which may be new.
+
+        Args:
+            points, labels: ``(N, 2)`` (x, y) in pixels of the video and ``(N)``; 1 foreground, 0 background.
+            clear_old_points: these replace the object's earlier points on the frame.
+            normalize_coords: False if coordinates are in [0, 1].
+            box: ``(4)`` XYXY in pixels of the video.
+
+        Returns:
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it; -1024 for objects
+            without a result there.
+
+        Raises:
+            IndexError: no such frame.
+            ValueError: points without labels, neither points nor box, a box that is to join earlier points, or wrong
+                shapes or values.
+        """
+        state, frame = inference_state, _frame(inference_state, frame_idx)
+        if points is None and labels is None and box is None:
+            raise ValueError("at least one of points or box must be given")
+        if box is not None and not clear_old_points:
+            raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
+        given = None if points is None and labels is None else check_points(points, labels)
+        coords, kinds = joined_prompt(given, None if box is None else check_boxes(box))
+        if len(coords) != 1 or not coords.shape[1]:
+            raise ValueError(f"got {len(coords)} prompts of {coords.shape[1]} points; expected one with at least 1")
+        width, height = (state.video_width, state.video_height) if normalize_coords else (1, 1)
+        coords = coords / np.array([width, height], np.float32) * np.float32(self.manifest.image_size)
+        tracked = state.objects.get(obj_id) or OnnxObject()
+        if not clear_old_points and frame in tracked.points:
+            old = tracked.points[frame]
+            coords, kinds = np.concatenate([old[0], coords], axis=1), np.concatenate([old[1], kinds], axis=1)
+        return self._apply(state, frame, obj_id, tracked, points=(coords, kinds))
+
+    def add_new_points(self, *args: Any, **kwargs: Any) -> Answer:
+        """The old name of :meth:`add_new_points_or_box`."""
+        return self.add_new_points_or_box(*args, **kwargs)
+
+    def add_new_mask(self, inference_state: OnnxVideoState, frame_idx: int, obj_id: Any, mask: Any) -> Answer:
+        """Adds a mask ``(H, W)`` of any size, which becomes the object's result on the frame; what is not 0 is 1.
+
+        Returns and raises: see :meth:`add_new_points_or_box`.
+        """
+        state, frame = inference_state, _frame(inference_state, frame_idx)
+        given, side = np.asarray(mask), self.manifest.image_size
+        if given.ndim != 2 or not given.size or given.dtype.kind not in "biuf":
+            raise ValueError(f"the mask is {given.dtype} {given.shape}; expected (H, W) of bool or numbers")
+        binary = given.astype(bool).astype(np.float32)
+        if binary.shape != (side, side):
+            binary = (resize(binary, (side, side), antialias=True) >= 0.5).astype(np.float32)
+        tracked = state.objects.get(obj_id) or OnnxObject()
+        return self._apply(state, frame, obj_id, tracked, mask=binary[None, None])
+
+    def clear_all_prompts_in_frame(
+        self, inference_state: OnnxVideoState, frame_idx: int, obj_id: Any, need_output: bool = True
+    ) -> Answer | None:
+        """Removes an object's prompts on one frame; an unknown id has none.
+
+        Returns:
+            As :meth:`add_new_points_or_box`; None without ``need_output``.
+        """
+        state, frame = inference_state, _frame(inference_state, frame_idx)
+        if obj_id in state.objects:
+            state.objects[obj_id].remove_prompts(frame)
+        return (frame, state.obj_ids, self._remaining_masks(state, frame)) if need_output else None
+
+    def remove_object(
+        self, inference_state: OnnxVideoState, obj_id: Any, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[Any], list[tuple[int, np.ndarray]]]:
+        """Removes an object.
+
+        Returns:
+            The remaining ids; and with ``need_output`` pairs of a frame where it had prompts, and the others' mask
+            logits ``(objects, 1, H, W)`` on it.
+
+        Raises:
+            RuntimeError: an unknown id with ``strict``.
+        """
+        state = inference_state
+        if obj_id not in state.objects:
+            if strict:
+                raise RuntimeError(f"there is no object {obj_id!r} to remove; the ids are {state.obj_ids}")
+            return state.obj_ids, []
+        removed = state.objects.pop(obj_id)
+        frames = sorted({*removed.points, *removed.masks}) if need_output and state.objects else []
+        return state.obj_ids, [(t, self._remaining_masks(state, t)) for t in frames]
+
+    def propagate_in_video_preflight(self, inference_state: OnnxVideoState) -> None:
+        """Encodes the memories of new prompts; :meth:`propagate_in_video` begins with it.
+
+        Raises:
+            RuntimeError: there is no object, or one has no prompt.
+        """
+        state = inference_state
+        if not state.objects:
+            raise RuntimeError("no object to track: give points, a box or a mask first")
+        for obj_id, tracked in state.objects.items():
+            if not tracked.conditioning and not tracked.new_conditioning:
+                raise _no_prompt(obj_id)
+        encoded = {obj_id: self._with_memories(state, tracked) for obj_id, tracked in state.objects.items()}
+        for obj_id, tracked in state.objects.items():
+            if self.manifest.clear_non_cond_mem_around_input:
+                for _, frame in encoded[obj_id]:
+                    tracked.forget_around(frame, self._clearing_distance)
+            tracked.commit(encoded[obj_id])
+
+    def propagate_in_video(
+        self,
+        inference_state: OnnxVideoState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+    ) -> Iterator[Answer]:
+        """Tracks all objects from frame to frame.
+
+        Args:
+            start_frame_idx: first frame; by default the earliest one with a prompt.
+            max_frame_num_to_track: how many frames follow it at most; by default all.
+            reverse: go backwards in time. From frame 0 that yields nothing, as in the original.
+
+        Yields:
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``.
+
+        Raises:
+            RuntimeError: see :meth:`propagate_in_video_preflight`.
+        """
+        state = inference_state
+        self.propagate_in_video_preflight(state)
+        for frame in self._order(state, start_frame_idx, max_frame_num_to_track, reverse):
+            if not state.objects:
+                return
+            results = self._track(state, frame, reverse)
+            for obj_id, tracked in state.objects.items():
+                if frame not in tracked.conditioning:
+                    tracked.tracked[frame] = results[obj_id]
+                elif self.manifest.clear_non_cond_mem_around_input:
+                    tracked.forget_around(frame, self._clearing_distance)
+                tracked.reverse[frame] = reverse
+            yield frame, state.obj_ids, self._video_masks(state, results)
+
+    @property
+    def _clearing_distance(self) -> int:
+        return self.rules.stride * self.rules.num_maskmem
+
+    def _order(self, state: OnnxVideoState, start: int | None, count: int | None, reverse: bool) -> range:
+        last = state.num_frames - 1
+        if start is None:
+            start = min(t for tracked in state.objects.values() for t in tracked.conditioning)
+        if count is None:
+            count = state.num_frames
+        if not reverse:
+            return range(start, min(start + count, last) + 1)
+        return range(start, max(start - count, 0) - 1, -1) if 0 < start <= last else range(0)
+
+    def _levels(self, state: OnnxVideoState, frame: int) -> list[np.ndarray]:
+        """The frame's levels; those of the last frame are kept."""
+        if state.encoded is None or state.encoded[0] != frame:
+            state.encoded = frame, self.model.encode(state.frames[frame])
+        return state.encoded[1]
+
+    def _apply(
+        self,
+        state: OnnxVideoState,
+        frame: int,
+        obj_id: Any,
+        tracked: OnnxObject,
+        points: tuple[np.ndarray, np.ndarray] | None = None,
+        mask: np.ndarray | None = None,
+    ) -> Answer:
+        """Predicts an object from a prompt and stores both. If it fails, nothing has changed."""
+        initial, levels = tracked.is_initial(frame), self._levels(state, frame)
+        conditioning = initial or self.manifest.add_all_frames_to_correct_as_cond
+        if mask is not None:
+            predicted = self.model.take_mask(levels, mask)
+        else:
+            assert points is not None
+            if initial:
+                features = levels[-1] + self.model.no_mem_embed
+            else:
+                chosen = self._select(state, tracked, frame, tracked.reverse[frame])
+                features = self._attend(state, levels, [tracked], [chosen])
+            before = tracked.result_on(frame, conditioning)
+            previous = None if before is None else before.mask.clip(-LOGIT_LIMIT, LOGIT_LIMIT)[None]
+            multimask = self.model.use_multimask(initial, points[1].shape[1])
+            predicted = self.model.predict(levels, features, points, previous, multimask)
+        (result,) = self._results(predicted, None)
+        if points is not None:
+            tracked.points[frame] = points
+            tracked.masks.pop(frame, None)
+        if mask is not None:
+            tracked.masks[frame] = mask
+            tracked.points.pop(frame, None)
+        tracked.new_results(conditioning)[frame] = result
+        state.objects[obj_id] = tracked
+        return frame, state.obj_ids, self._latest_masks(state, frame, conditioning)
+
+    def _results(self, predicted: ObjectMasks, memories: np.ndarray | None) -> list[ObjectOnFrame]:
+        """Results of each object; the memories were encoded before holes are filled."""
+        masks = fill_holes(predicted.mask, self.manifest.fill_hole_area)
+        kept = [None] * len(masks) if memories is None else list(memories)
+        parts = zip(masks, predicted.score, predicted.pointer, kept, strict=True)
+        return [ObjectOnFrame(*part) for part in parts]
+
+    def _with_memories(self, state: OnnxVideoState, tracked: OnnxObject) -> dict[tuple[bool, int], ObjectOnFrame]:
+        """New results by kind and frame, with memories of their masks after holes are filled."""
+        encoded = {}
+        for conditioning in (False, True):
+            for frame, result in tracked.new_results(conditioning).items():
+                features = self._levels(state, frame)[-1]
+                memory = self.model.encode_memory(features, result.mask[None], result.score[None], from_prompt=True)
+                encoded[conditioning, frame] = result._replace(memory=memory[0])
+        return encoded
+
+    def _track(self, state: OnnxVideoState, frame: int, reverse: bool) -> dict[Any, ObjectOnFrame]:
+        """Results of all objects on a frame; those with a prompt there keep its result."""
+        results: dict[Any, ObjectOnFrame] = {}
+        batches: dict[tuple[int, int], list[tuple[Any, Selection]]] = {}
+        for obj_id, tracked in state.objects.items():
+            if frame in tracked.conditioning:
+                results[obj_id] = tracked.conditioning[frame]
+                continue
+            if not tracked.conditioning:
+                raise _no_prompt(obj_id)
+            chosen = self._select(state, tracked, frame, reverse)
+            batches.setdefault((len(chosen.memories), len(chosen.pointers)), []).append((obj_id, chosen))
+        levels = self._levels(state, frame) if batches else []
+        for (memories, _), batch in batches.items():
+            step = self._objects_at_once(levels, memories)
+            for start in range(0, len(batch), step):
+                ids, chosen_ones = zip(*batch[start : start + step], strict=True)
+                results.update(zip(ids, self._track_batch(state, levels, ids, chosen_ones), strict=True))
+        return results
+
+    def _objects_at_once(self, levels: list[np.ndarray], memories: int) -> int:
+        positions = levels[-1].shape[2] * levels[-1].shape[3]
+        return max(1, WEIGHTS_AT_ONCE // (positions * positions * memories))
+
+    def _track_batch(
+        self, state: OnnxVideoState, levels: list[np.ndarray], ids: Sequence[Any], chosen: Sequence[Selection]
+    ) -> list[ObjectOnFrame]:
+        features = self._attend(state, levels, [state.objects[obj_id] for obj_id in ids], chosen)
+        predicted = self.model.predict(levels, features, None, None, self.model.use_multimask(False, 0))
+        memories = self.model.encode_memory(levels[-1], predicted.mask, predicted.score, from_prompt=False)
+        return self._results(predicted, memories)
+
+    def _select(self, state: OnnxVideoState, tracked: OnnxObject, frame: int, reverse: bool) -> Selection:
+        return select_memories(frame, tracked.conditioning, tracked.tracked, state.num_frames, reverse, self.rules)
+
+    def _attend(
+        self,
+        state: OnnxVideoState,
+        levels: list[np.ndarray],
+        objects: Sequence[OnnxObject],
+        chosen: Sequence[Selection],
+    ) -> np.ndarray:
+        """The frame's map ``(B, C, H, W)`` conditioned on what was chosen, equally much for each of B objects."""
+        pairs = list(zip(objects, chosen, strict=True))
+        memories = np.array([[o.kept_on(t).memory for t, _ in one.memories] for o, one in pairs], np.float32)
+        rows = np.array([[row for _, row in one.memories] for _, one in pairs], np.int64)
+        count, width = len(chosen[0].pointers), levels[-1].shape[1]
+        found = [o.kept_on(t).pointer for o, one in pairs for t, _ in one.pointers]
+        pointers = np.array(found, np.float32).reshape(len(pairs), count, width)
+        distances = np.array([[d for _, d in one.pointers] for _, one in pairs], np.float32).reshape(len(pairs), count)
+        longest = max(1, min(state.num_frames, self.rules.max_pointers) - 1)
+        return self.model.attend(levels[-1], memories, rows, pointers, distances / np.float32(longest))
+
+    def _remaining_masks(self, state: OnnxVideoState, frame: int) -> np.ndarray:
+        """Masks of all objects on a frame where a prompt was removed."""
+        conditioning = any(frame in tracked.new_conditioning for tracked in state.objects.values())
+        return self._latest_masks(state, frame, conditioning)
+
+    def _latest_masks(self, state: OnnxVideoState, frame: int, conditioning: bool) -> np.ndarray:
+        found = {obj_id: tracked.result_on(frame, conditioning) for obj_id, tracked in state.objects.items()}
+        return self._video_masks(state, {i: result for i, result in found.items() if result is not None})
+
+    def _video_masks(self, state: OnnxVideoState, results: Mapping[Any, ObjectOnFrame]) -> np.ndarray:
+        """Logits ``(objects, 1, H, W)`` of all objects at the video's size."""
+        size = state.video_height, state.video_width
+        masks = np.full((len(state.objects), 1, *size), NO_OBJ_SCORE, np.float32)
+        for i, obj_id in enumerate(state.objects):
+            if obj_id in results:
+                masks[i] = resize(results[obj_id].mask, size)
+        return suppress_overlaps(masks) if self.manifest.non_overlap_masks else masks
+
+
+def _frame(state: OnnxVideoState, value: Any) -> int:
+    frame = index(value)
+    if not 0 <= frame < state.num_frames:
+        raise IndexError(f"frame {frame} is not in this video of {state.num_frames} frames")
+    return frame
+
+
+def _no_prompt(obj_id: Any) -> RuntimeError:
+    return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")

@@ -1,0 +1,254 @@
+"""Writes the masks of images as COCO, YOLO, LabelMe, PNG, NPZ and GeoJSON."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from sam2fast.io.atomic import atomic_path, atomic_write
+from sam2fast.io.images import write_jpeg
+from sam2fast.io.rle import RLE, decode_rle, read_run_lengths
+from sam2fast.kernels.run_lengths import run_length_areas
+from sam2fast.mask_formats.layers import label_png, paint_labels
+from sam2fast.mask_formats.polygons import joined, polygons_of
+from sam2fast.video_results.overlaps import boxes_of
+
+TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
+WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")
+WITH_IMAGES = ("yolo", "yolo-seg", "labelme")  # the images lie beside their labels
+# The file for an image in the format's folder; ``coco`` has one for all images.
+FILES = {
+    "yolo": "labels/{}.txt",
+    "yolo-seg": "labels/{}.txt",
+    "labelme": "{}.json",
+    "png": "{}_masks.png",
+    "npz": "{}.npz",
+    "geojson": "{}.geojson",
+}
+JPEG_QUALITY = 95
+COCO_FILE = "masks.json"
+
+
+class AnnotatedImage(NamedTuple):
+    """The masks of one image, or of one frame of a video.
+
+    Attributes:
+        image: the image's file, which is copied where a format has images beside its labels; or RGB pixels
+            ``(H, W, 3)`` uint8, which are written as JPEG. Only its name is used by the other formats.
+        stem: the name of the files for this image, without a suffix.
+        size: (H, W) of the image as it is displayed.
+        rles: of N masks, compressed run lengths, the largest first.
+        labels: the class of each mask.
+        scores: the predicted IoU of each mask.
+        classes: all classes of the data set, in the order of their numbers.
+    """
+
+    image: Path | np.ndarray
+    stem: str
+    size: tuple[int, int]
+    rles: Sequence[RLE]
+    labels: Sequence[str]
+    scores: Sequence[float]
+    classes: Sequence[str] = ("object",)
+
+    @property
+    def boxes(self) -> list[list[int] | None]:
+        """COCO's box [x, y, width, height] of each mask; None for an empty one."""
+        return boxes_of(read_run_lengths(self.rles)) if self.rles else []
+
+
+def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, tolerance: float = TOLERANCE) -> None:
+    """Writes the masks of images in one of :data:`FORMATS`; each file atomically.
+
+    Args:
+        folder: is created; what is in it is documented in docs/formats.md.
+        images: written one by one, so that they may come from a generator.
+        name: of the format.
+        tolerance: largest distance of polygons from the masks' outlines, in pixels.
+
+    Raises:
+        ValueError: no format has this name, or an image has more masks than it can hold.
+        ImportError: polygons need OpenCV, which is not installed.
+        OSError: a file cannot be written.
+    """
+    if name not in FORMATS:
+        raise ValueError(f"no format {name!r}; expected one of {', '.join(FORMATS)}")
+    WRITERS[name](folder, images, tolerance)
+
+
+def _write_coco(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    found: dict[str, list[dict[str, Any]]] = {"images": [], "categories": [], "annotations": []}
+    for number, item in enumerate(images, 1):
+        file = item.image.name if isinstance(item.image, Path) else f"{item.stem}.jpg"
+        found["images"].append({"id": number, "file_name": file, "height": item.size[0], "width": item.size[1]})
+        found["categories"] = [{"id": i, "name": label} for i, label in enumerate(item.classes, 1)]
+        areas = run_length_areas(read_run_lengths(item.rles)).tolist() if item.rles else []
+        for box, area, (rle, label, score) in zip(item.boxes, areas, _objects(item), strict=True):
+            found["annotations"].append(
+                {
+                    "id": len(found["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": list(item.classes).index(label) + 1,
+                    "segmentation": rle,
+                    "bbox": box or [0, 0, 0, 0],
+                    "area": area,
+                    "iscrowd": 0,
+                    "score": score,
+                }
+            )
+    _write(folder / COCO_FILE, json.dumps(found).encode())
+
+
+def _write_yolo(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    def line(box: list[int], rle: RLE, height: int, width: int) -> list[float]:
+        x, y, w, h = box
+        return [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+
+    _write_yolo_lines(folder, images, line)
+
+
+def _write_yolo_polygons(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    def line(box: list[int], rle: RLE, height: int, width: int) -> list[float]:
+        outlines = [outline for part in polygons_of(rle, tolerance) for outline in (part.outer, *part.holes)]
+        # Rounded up, since readers that cut off decimals would get the pixel before.
+        return (np.ceil(joined(outlines) / (width, height) * 1e6) / 1e6).ravel().tolist() if outlines else []
+
+    _write_yolo_lines(folder, images, line)
+
+
+def _write_yolo_lines(
+    folder: Path, images: Iterable[AnnotatedImage], line: Callable[[list[int], RLE, int, int], list[float]]
+) -> None:
+    """A data set as ultralytics reads it: ``data.yaml``, images, and a line of numbers for each object."""
+    for item in images:
+        lines = []
+        for box, (rle, label, _) in zip(item.boxes, _objects(item), strict=True):
+            numbers = line(box, rle, *item.size) if box else []
+            if numbers:
+                lines.append(" ".join([str(list(item.classes).index(label)), *(f"{value:.6f}" for value in numbers)]))
+        _write_image(folder / "images", item)
+        _write(folder / FILES["yolo"].format(item.stem), "".join(text + "\n" for text in lines).encode())
+        names = "".join(f"  {i}: {json.dumps(label)}\n" for i, label in enumerate(item.classes))
+        _write(folder / "data.yaml", f"train: images\nval: images\nnames:\n{names}".encode())
+
+
+def _write_labelme(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    for item in images:
+        shapes: list[dict[str, Any]] = [
+            {
+                "label": label,
+                "points": joined([part.outer, *part.holes]).tolist(),
+                "group_id": number,  # the parts of an object have the same
+                "description": "",
+                "shape_type": "polygon",
+                "flags": {},
+            }
+            for number, (rle, label, _) in enumerate(_objects(item), 1)
+            for part in polygons_of(rle, tolerance)
+        ]
+        document: dict[str, Any] = {
+            "version": "5.5.0",  # LabelMe's
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": _write_image(folder, item).name,
+            "imageData": None,
+            "imageHeight": item.size[0],
+            "imageWidth": item.size[1],
+        }
+        _write(folder / FILES["labelme"].format(item.stem), json.dumps(document).encode())
+
+
+def _write_png(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    for item in images:
+        _write(folder / FILES["png"].format(item.stem), label_png(paint_labels(item.rles, *item.size)))
+
+
+def _write_npz(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    for item in images:
+        count = len(item.rles)
+        boxes = np.array([box or [0, 0, 0, 0] for box in item.boxes], dtype=np.int64).reshape(count, 4)
+        columns = {
+            "boxes": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+            "scores": np.array(item.scores, dtype=np.float32),
+            "labels": np.array(item.labels, dtype=np.str_),
+        }
+        head = {"descr": "|b1", "fortran_order": False, "shape": (count, *item.size)}
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            atomic_path(folder / FILES["npz"].format(item.stem)) as partial,
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            for name, column in columns.items():
+                with archive.open(f"{name}.npy", "w") as file:
+                    np.lib.format.write_array(file, column, allow_pickle=False)
+            with archive.open("masks.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, head)
+                for rle in item.rles:  # one mask in memory at a time
+                    file.write(np.ascontiguousarray(decode_rle(rle)).tobytes())
+
+
+def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    for item in images:
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"id": number, "name": label, "score": score},
+                "geometry": {
+                    "type": "MultiPolygon",
+                    "coordinates": [
+                        [_ring(outline) for outline in (part.outer, *part.holes)]
+                        for part in polygons_of(rle, tolerance)
+                    ],
+                },
+            }
+            for number, (rle, label, score) in enumerate(_objects(item), 1)
+        ]
+        _write(
+            folder / FILES["geojson"].format(item.stem),
+            json.dumps({"type": "FeatureCollection", "features": features}).encode(),
+        )
+
+
+def _ring(outline: np.ndarray) -> list[list[int]]:
+    corners: list[list[int]] = outline.tolist()
+    return [*corners, corners[0]]
+
+
+def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:
+    return zip(item.rles, item.labels, item.scores, strict=True)
+
+
+def _write_image(folder: Path, item: AnnotatedImage) -> Path:
+    """The image beside its labels: a copy of its file, or a JPEG of its pixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{item.stem}{item.image.suffix if isinstance(item.image, Path) else '.jpg'}"
+    if not path.exists():
+        with atomic_path(path) as partial:
+            if isinstance(item.image, Path):
+                shutil.copyfile(item.image, partial)
+            else:
+                write_jpeg(Image.fromarray(item.image), partial, JPEG_QUALITY)
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+# The writers by name: each takes a folder, images, and the tolerance of polygons.
+WRITERS: dict[str, Callable[[Path, Iterable[AnnotatedImage], float], None]] = {
+    "coco": _write_coco,
+    "yolo": _write_yolo,
+    "yolo-seg": _write_yolo_polygons,
+    "labelme": _write_labelme,
+    "png": _write_png,
+    "npz": _write_npz,
+    "geojson": _write_geojson,
+}
+FORMATS = tuple(WRITERS)

@@ -1,0 +1,84 @@
+"""The plain vision transformer of EfficientTAM: one map of one size, in windows and in a few global blocks."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.hiera import BlockTrunk, MultiScaleBlock, PatchEmbed
+from sam2fast.modeling.standard import standard
+
+PRETRAINED = 14  # side of the map of position embeddings: 224 pixels in patches of 16
+
+
+@standard
+class ViT(BlockTrunk):
+    """The trunk of EfficientTAM.
+
+    Windows at the right and the bottom are padded, and padding takes part in attention: see
+    :func:`sam2fast.kernels.window_attention.window_attention`.
+
+    Args:
+        patch_size: side of a patch in pixels, and the stride of the map.
+        embed_dim: channels of the map.
+        depth: number of blocks.
+        num_heads: of each block.
+        mlp_ratio: hidden channels of a block's MLP by ``embed_dim``.
+        qkv_bias, use_rel_pos: as in all published models.
+        drop_path_rate: of the last block; the first has none.
+        window_size: side of a window.
+        window_block_indexes: the blocks that attend in windows; the others attend to the whole map.
+
+    Source: ``efficient_track_anything.modeling.backbones.vitdet.ViT``; https://arxiv.org/abs/2203.16527.
+
+    Raises:
+        ValueError: without biases, or with relative positions.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        use_rel_pos: bool = False,
+        window_size: int = 14,
+        window_block_indexes: Sequence[int] = (0, 1, 3, 4, 6, 7, 9, 10),
+    ) -> None:
+        super().__init__()
+        if use_rel_pos or not qkv_bias:
+            raise ValueError("the trunk ViT is available with qkv_bias=true and use_rel_pos=false alone")
+        self.patch_embed = PatchEmbed((patch_size, patch_size), (patch_size, patch_size), (0, 0), embed_dim=embed_dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PRETRAINED**2, embed_dim))  # first that of a class token
+        self._position: TensorCache[Tensor] = TensorCache()
+        rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList(
+            MultiScaleBlock(
+                embed_dim,
+                embed_dim,
+                num_heads,
+                mlp_ratio,
+                rates[i],
+                window_size=window_size if i in window_block_indexes else 0,
+            )
+            for i in range(depth)
+        )
+        self.stage_ends = [depth - 1]
+        self.channel_list = [embed_dim]
+
+    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
+        """``(1, H, W, C)``: the map of position embeddings, resized."""
+
+        def compute() -> Tensor:
+            side = math.isqrt(self.pos_embed.shape[1])
+            whole = self.pos_embed[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+            resized = F.interpolate(whole, size=hw, mode="bicubic").permute(0, 2, 3, 1)
+            return resized.contiguous().to(dtype or resized.dtype)
+
+        return self._position((*hw, dtype), (self.pos_embed,), compute)

@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+from commands import invoke
+from file_contents import names
+from PIL import Image
+
+QUICK = ["--model", "nano", "--device", "cpu"]
+
+
+def test_an_image_with_two_models(run, make_image, tmp_path, nano_checkpoint):
+    image = make_image()
+    other = f"model=nano,checkpoint={nano_checkpoint}"
+    result = run("compare", image, "--point", "70,30", *QUICK, "--with", "dtype=bfloat16", "--with", other)
+    assert result.exit_code == 0, result.stderr
+    assert names(tmp_path / "out/compare") == ["compare.json", "compare.png"]
+    table = json.loads((tmp_path / "out/compare/compare.json").read_text())
+    first, half, untrained = table["runs"]
+    assert first["run"].endswith("float32") and half["run"].endswith("bfloat16")
+    assert "averaged.pt" in untrained["run"]
+    assert first["iou"] == 1 and untrained["iou"] < half["iou"] <= 1
+    assert all(row["seconds"] > 0 for row in table["runs"])
+    assert [line.split()[-2] for line in result.stdout.splitlines()[1:4]] == [
+        f"{row['iou']:.3f}" for row in table["runs"]
+    ]
+    sheet = np.asarray(Image.open(tmp_path / "out/compare/compare.png"))
+    assert sheet.shape == (24 + 320 + 6, 3 * 480 + 2 * 6, 3)
+    tiles = [sheet[24:344, i * 486 : i * 486 + 480] for i in range(3)]
+    assert (tiles[0] != tiles[2]).any()
+
+
+@pytest.mark.long
+def test_a_video_with_two_strategies(video_file, tmp_path):
+    prompts = ["--point", "0,1,60,40", "--box", "2,disc,20,20,60,60"]
+    arguments = [*prompts, *QUICK, "--with", "strategy=samurai", "--out", tmp_path]
+    result = invoke("compare", video_file, *arguments)
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads((tmp_path / "compare.json").read_text())["runs"]
+    assert [row["run"] for row in rows] == ["sam2", "samurai"] and rows[0]["iou"] == 1 and 0 <= rows[1]["iou"] <= 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--with", "model=nano"], "--point or --box"),
+        (["--point", "1,2", "--with", "size=3"], "'size=3' is not model=... or checkpoint=..."),
+        (["--point", "1,2", "--with", "dtype=int8"], "no dtype 'int8'"),
+        (["--point", "0,1,1,2", "--with", "model=nano"], "'--point'"),
+        (["--point", "1,2", "--with", "strategy=samurai"], "strategies are for videos"),
+        (["--point", "1,2"], "--with"),
+    ],
+)
+def test_refused(run, make_image, arguments, message):
+    result = run("compare", make_image(), *QUICK, *arguments)
+    assert result.exit_code == 2 and message in result.stderr

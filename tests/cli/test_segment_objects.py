@@ -1,0 +1,160 @@
+"""``sam2fast segment`` with several objects: names, prompt files, boxes of detectors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from file_contents import names
+from PIL import Image
+
+from sam2fast.cli.box_files import read_boxes
+from sam2fast.cli.object_prompts import ObjectBoxType, ObjectMaskType, ObjectPointType, ObjectPrompt, ObjectPrompts
+from sam2fast.cli.prompt_options import Box, Click, Prompts
+from sam2fast.cli.sources import InputSource
+from sam2fast.cli.user_errors import UserError
+from sam2fast.io.rle import decode_rle
+
+NANO = ["--model", "nano", "--device", "cpu"]
+BOX = [10, 8, 60, 50]
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def without_files(records: list[dict]) -> list[dict]:
+    return [{key: value for key, value in record.items() if key != "files"} for record in records]
+
+
+def test_prompts_as_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b.png").touch()
+    for kind, text, expected in (
+        (ObjectPointType, "5,6", ObjectPrompt(None, Prompts((Click(5, 6, 1),)))),
+        (ObjectPointType, " big cup , 5,6,0", ObjectPrompt("big cup", Prompts((Click(5, 6, 0),)))),
+        (ObjectPointType, "äpfel,5,6", ObjectPrompt("äpfel", Prompts((Click(5, 6, 1),)))),
+        (ObjectBoxType, "1,2,3,4", ObjectPrompt(None, Prompts(box=Box(1, 2, 3, 4)))),
+        (ObjectBoxType, "cup_2,1,2,3,4", ObjectPrompt("cup_2", Prompts(box=Box(1, 2, 3, 4)))),
+        (ObjectMaskType, "a,b.png", ObjectPrompt(None, Prompts(mask=Path("a,b.png")))),
+        (ObjectMaskType, "a,c.png", ObjectPrompt("a", Prompts(mask=Path("c.png")))),
+    ):
+        assert kind().convert(text, None, None) == expected
+
+
+def test_each_object_is_as_if_alone(run, make_image, tmp_path):
+    """Prompts of one name are one prompt; the files and records are those of single runs but for their names."""
+    make_image()
+    rough = np.zeros((64, 96), dtype=np.uint8)
+    rough[20:40, 50:80] = 255
+    Image.fromarray(rough).save(tmp_path / "rough.png")
+    asked = {
+        "left": ["--point", "20,30", "--point", "90,10,0"],
+        "right half": ["--box", "48,0,96,64"],
+        "c/d": ["--mask", "rough.png"],
+    }
+    named = [text if text.startswith("--") else f"{name},{text}" for name, options in asked.items() for text in options]
+    result = run("segment", "image.png", *named, *NANO, "--json", "--out", "all")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert load(tmp_path / "all/image.json") == {"results": document["results"]} and document["failed"] == []
+    masks = ["image_c%2Fd_mask.png", "image_left_mask.png", "image_right half_mask.png"]
+    assert names(tmp_path / "all") == sorted(["image.json", "image_overlay.png", *masks])
+    for name, record in zip(asked, document["results"], strict=True):
+        assert record["object"] == name
+        assert run("segment", "image.png", *asked[name], *NANO, "--out", "one").exit_code == 0
+        alone = load(tmp_path / "one/image.json")
+        assert without_files([{**alone, "object": name}]) == without_files([record])
+        mask = np.asarray(Image.open(record["files"]["mask"])) > 0
+        np.testing.assert_array_equal(mask, decode_rle(record["rle"]))
+    table = run("segment", "image.png", *named, *NANO, "--resume", "--out", "all")
+    assert table.stderr == "sam2fast: note: 1 of 1 images were done before\n"
+    assert [line.split("  ")[0] for line in table.stdout.splitlines()[1:4]] == [f"image.png {name}" for name in asked]
+    changed = run("segment", "image.png", *named, "--point", "left,21,30", *NANO, "--resume", "--out", "all")
+    assert "0 of 1 images were done before" in changed.stderr
+
+
+def test_prompt_files_and_images_of_their_own(run, make_image, tmp_path):
+    """Coordinates outside one image fail that image; a box may reach beyond its edge."""
+    images = [str(make_image("a.png")), str(make_image("b.png")), str(make_image("small.png", width=40))]
+    prompts = [
+        {"object": "dot", "points": [[50, 30]]},
+        {"object": "area", "image": "b.png", "box": [80, 30, 120, 70]},
+    ]
+    (tmp_path / "prompts.json").write_text(json.dumps({"prompts": prompts}))
+    result = run("segment", *images, "--prompts", "prompts.json", *NANO, "--json")
+    assert result.exit_code == 1 and "1 of 3 images had problems" in result.stderr
+    document = json.loads(result.stdout)
+    assert [(r["image"], r["object"]) for r in document["results"]] == [
+        (images[0], "dot"), (images[1], "dot"), (images[1], "area"),
+    ]  # fmt: skip
+    why = f"the prompt for object 'dot': the point 50,30 lies outside {images[2]} (40x64)"
+    assert document["failed"] == [{"image": images[2], "error": why}]
+
+
+@pytest.fixture
+def boxes_of_detectors(tmp_path) -> dict[str, Path]:
+    """The same boxes of two images of 96x64 in every format."""
+    folder, polygons = tmp_path / "labels", tmp_path / "deep/labels"
+    folder.mkdir()
+    polygons.mkdir(parents=True)
+    (folder / "a.txt").write_text("1 0.5 0.5 0.25 0.5\n\n0 0.25 0.25 0.5 0.5 0.91\n1 0.5 0.5 1 1\n")
+    (folder / "b.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    (folder / "classes.txt").write_text("cat\nbig dog\n")
+    (polygons / "a.txt").write_text("1 0.375 0.25 0.625 0.25 0.5 0.75\n0 0 0 0.5 0.5 0.1 0.1 0 0.5\n1 0 0 1 0 1 1\n")
+    (polygons / "b.txt").write_text("0 0.375 0.25 0.625 0.75 0.5 0.5\n")
+    (polygons.parent / "classes.txt").write_text("cat\nbig dog\n")
+    pixels = {"a.jpg": [(2, 36, 16, 24, 32), (1, 0, 0, 48, 32), (2, 0, 0, 96, 64)], "b.jpg": [(1, 36, 16, 24, 32)]}
+    coco = {
+        "images": [{"id": i, "file_name": f"train/{name}"} for i, name in enumerate(pixels)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "big dog"}],
+        "annotations": [
+            {"image_id": i, "category_id": label, "bbox": box}
+            for i, boxes in enumerate(pixels.values())
+            for label, *box in boxes
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    return {"yolo": folder, "polygons": polygons, "coco": tmp_path / "coco.json"}
+
+
+@pytest.mark.parametrize("kind", ["yolo", "polygons", "coco"])
+def test_boxes_of_detectors(boxes_of_detectors, kind):
+    prompts = ObjectPrompts(read_boxes(boxes_of_detectors[kind]))
+    expected = {
+        "a": {"big dog_1": (36, 16, 60, 48), "cat_1": (0, 0, 48, 32), "big dog_2": (0, 0, 96, 64)},
+        "b": {"cat_1": (36, 16, 60, 48)},
+        "c": {},
+    }
+    for stem, boxes in expected.items():
+        found = prompts.of(InputSource(f"photos/{stem}.jpg"))
+        assert {one.name: tuple(one.scaled(96, 64).box) for one in found} == boxes
+
+
+def test_one_file_of_boxes_for_all_images(boxes_of_detectors, run, make_image, tmp_path):
+    images = [make_image("x.png"), make_image("y.png", width=48)]
+    run("segment", *images, "--boxes-from", boxes_of_detectors["yolo"] / "b.txt", *NANO)
+    for name, box in (("x", [36, 16, 60, 48]), ("y", [18, 16, 30, 48])):
+        (record,) = load(tmp_path / f"out/{name}.json")["results"]
+        assert record["object"] == "cat_1" and record["prompts"]["box"] == box
+    result = run("segment", *images, "--boxes-from", boxes_of_detectors["coco"], *NANO)
+    assert result.exit_code == 0 and result.stderr.splitlines() == [
+        f"sam2fast: note: no prompts for {i}" for i in images
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.txt", "0 0.5 0.5 0.2\n", "line 1"),
+        ("a.txt", "0 0.5 0.5 0.2 0.2\ncat 0.5 0.5 0.2 0.2\n", "line 2"),
+        ("a.txt", "0 0.5 0.5 0 0.2\n", "line 1"),
+        ("a.json", "[]", "COCO"),
+        ("a.json", '{"images": [], "annotations": [{"bbox": [1, 1, 2, 2], "image_id": 3, "category_id": 1}]}', "3 is"),
+        ("a.json", '{"images": [], "annotations": []}', "no boxes"),
+    ],
+)
+def test_invalid_files_of_boxes(tmp_path, name, content, reason):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name}.*{reason}|{reason}.*{name}"):
+        read_boxes(tmp_path / name)

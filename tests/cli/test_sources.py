@@ -1,0 +1,104 @@
+"""Inputs of commands: files, folders, patterns, addresses, stdin; those that fail are named at the end."""
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from checkpoint_server import CheckpointServer
+from file_contents import names
+from track_runs import ONE, lines_of
+
+from sam2fast.cli.sources import InputSource
+
+NANO = ["--model", "nano", "--device", "cpu"]
+OF_COMMAND = {
+    "segment": ["--point", "20,30"],
+    "masks": ["--points-per-side", "1", "--pred-iou-thresh", "0", "--stability-thresh", "0", "--format", "json"],
+}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    with CheckpointServer().running() as running:
+        yield running
+
+
+def piped(monkeypatch, content: bytes) -> None:
+    """CliRunner gives stdin no bytes of its own here."""
+    monkeypatch.setattr("sam2fast.cli.sources.sys", type("Sys", (), {"stdin": io.TextIOWrapper(io.BytesIO(content))}))
+
+
+@pytest.mark.parametrize("command", OF_COMMAND)
+def test_images_of_every_kind(run, make_image, tmp_path, server, monkeypatch, command):
+    """The good ones are done, the bad ones are reported when they are met and again at the end."""
+    content = make_image("made.png").read_bytes()
+    for name in ("photos/b.jpg", "photos/a.gif", "more/c[1].png", "d.png"):
+        make_image(name)
+    server.add("/some/e f.png?size=3", content)
+    piped(monkeypatch, content)
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    good = ["photos", "mor?/*.png", "d.png", "d.png", f"{server.url}/some/e%20f.png?size=3", "-"]
+    bad = ["nowhere.png", "none*.png", "empty", "text.png", f"{server.url}/gone.png"]
+    result = run(command, *good, *bad, *OF_COMMAND[command], *NANO)
+    assert result.exit_code == 1 and "Traceback" not in result.stderr
+    heading, *listed, last = result.stderr.split("failed or incomplete: ")[1].splitlines()
+    assert heading == "5 of 11 images:" and "5 of 11 images had problems; all else was done" in last
+    for name, line in zip(bad, listed, strict=True):
+        assert name in line and str(tmp_path) not in line and "sam2fast-" not in line
+    if command == "segment":
+        records = [json.loads((tmp_path / f"out/{stem}.json").read_text()) for stem in ("a", "b", "c[1]", "d")]
+        assert [record["image"] for record in records] == ["photos/a.gif", "photos/b.jpg", "more/c[1].png", "d.png"]
+        assert json.loads((tmp_path / "out/stdin.json").read_text())["image"] == "-"
+        assert json.loads((tmp_path / "out/e_f.json").read_text())["image"] == good[4]
+        assert len(names(tmp_path / "out")) == 18
+    else:
+        images = json.loads((tmp_path / "out/masks.json").read_text())["images"]
+        assert [image["file_name"] for image in images] == [
+            "photos/a.gif", "photos/b.jpg", "more/c[1].png", "d.png", good[4], "-",
+        ]  # fmt: skip
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("sam2fast-")]
+
+
+def test_a_folder_of_results_is_no_folder_of_images(run, make_image, tmp_path):
+    make_image("photos/a.png")
+    result = run("segment", "photos", "--point", "1,1", *NANO, "--out", "photos")
+    assert result.exit_code == 2 and "choose another --out folder" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "stem"),
+    [
+        ("a/b.c.png", "b.c"),
+        ("https://me:no@host/x%2Fy.jpg?z=1", "y"),
+        ("https://host/a%00b/c%3Ad.jpg", "c_d"),
+        ("https://host/", "download"),
+    ],
+)
+def test_names_of_results(text, stem):
+    assert InputSource(text).stem == stem and "me:no" not in str(InputSource(text))
+
+
+def test_videos_of_every_kind(track, video_file, tmp_path, server, monkeypatch):
+    """Each in a folder of its own; the model is loaded once for all."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("clips/a.mp4", "clips/b.mp4", "c.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(video_file, tmp_path / name)
+    server.add("/d.mp4", video_file.read_bytes())
+    (tmp_path / "broken.mp4").write_text("no video")
+    options = [*ONE, "--end", "1", "--format", "json", "--out", "all"]
+    videos = ["clips", "?.mp4", f"{server.url}/d.mp4", "nowhere.mp4", "broken.mp4", f"{server.url}/gone.mp4"]
+    result = track(*videos, *options)
+    assert result.exit_code == 1 and "3 of 7 videos had problems; all else was done" in result.stderr
+    assert sorted(os.listdir(tmp_path / "all")) == list("abcd")
+    assert len({(tmp_path / f"all/{name}/masks.jsonl").read_bytes() for name in "abcd"}) == 1
+    assert json.loads((tmp_path / "all/d/track.json").read_text())["source"] == f"{server.url}/d.mp4"
+    again = track(f"{server.url}/d.mp4", *options[:-1], "all/d")
+    assert again.exit_code == 0 and "0 frames tracked" in again.stdout
+    piped(monkeypatch, video_file.read_bytes())
+    assert track("-", *options[:-1], "one").exit_code == 0 and lines_of(Path("one")) == lines_of(Path("all/a"))

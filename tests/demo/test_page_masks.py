@@ -1,0 +1,196 @@
+"""Masks from the page: as prompts, from files, and in exports."""
+
+import json
+import zipfile
+from io import BytesIO
+
+import moving_shapes
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from sam2fast.datasets.palette_masks import label_png
+from sam2fast.demo.server.mask_import import VideoShape, read_masks
+from sam2fast.demo.server.yolo import label_lines, outlines
+from sam2fast.io.rle import decode_rle, encode_rle
+
+FRAMES, SIZE = 5, (48, 64)
+VIDEO = VideoShape(FRAMES, SIZE)
+
+
+def block(top: int, left: int, height: int = 10, width: int = 12) -> np.ndarray:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+ONE, OTHER = block(5, 6), block(10, 12)  # they overlap
+
+
+def post(client, session, route, body):
+    return client.http.post(f"/api/sessions/{session}/{route}", json=body)
+
+
+def page(*objects, frames):
+    """The body of an export: objects as (id, name), masks by frame and object."""
+    return {
+        "objects": [{"id": i, "name": name} for i, name in objects],
+        "frames": [
+            {"frame": frame, "masks": [{"object": i, **encode_rle(mask)} for i, mask in masks.items()]}
+            for frame, masks in frames.items()
+        ],
+    }
+
+
+def test_a_mask_is_a_prompt_and_can_be_removed(client, session):
+    mask = {"frameIndex": 2, "objectId": 4, "mask": encode_rle(ONE)}
+    assert post(client, session, "masks", mask).status_code == 200
+    facts = client.facts(session)
+    assert facts["objects"] == [4] and facts["framesWithMasks"] == [2]
+    tracked = dict(client.track(session, 2))
+    assert sorted(tracked) == list(range(FRAMES)) and set(tracked[2]) == {4}
+    found = tracked[2][4]
+    assert (found & ONE).sum() / (found | ONE).sum() > 0.8  # resized to the model's input and back
+    client.add(session, frame=2, obj=4)  # refines it
+    assert post(client, session, "masks", {**mask, "mask": encode_rle(np.zeros(SIZE, bool))}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frameIndex": 9},
+        {"frameIndex": True},
+        {"objectId": "1"},
+        {"mask": None},
+        {"mask": {"size": [4, 4], "counts": "0"}},
+        {"mask": {"size": list(SIZE), "counts": "??"}},
+    ],
+)
+def test_invalid_masks_are_refused(client, session, change):
+    body = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(ONE), **change}
+    answer = post(client, session, "masks", body)
+    assert answer.status_code == 400 and answer.get_json()["error"]["code"] == "BAD_INPUT"
+    assert client.facts(session)["objects"] == []
+
+
+def archive_of(**files: bytes) -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"{name}.png", content)
+    return file.getvalue()
+
+
+def coco(segmentation, **more):
+    images = [{"id": 7, "file_name": "clip/00003.jpg"}]
+    annotations = [{"id": 1, "image_id": 7, "category_id": 2, "segmentation": segmentation, **more}]
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 2, "name": "cup"}]}
+    return json.dumps(document).encode()
+
+
+LABELS = (ONE + 2 * (OTHER & ~ONE)).astype(np.uint8)
+POLYGON = [6, 5, 17, 5, 17, 14, 6, 14]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (label_png(LABELS), {"Object 1": {4: ONE}, "Object 2": {4: OTHER & ~ONE}}),
+        (archive_of(**{"00001": label_png(LABELS), "m_3": label_png(ONE.astype(np.uint8))}), None),
+        (coco(encode_rle(ONE)), {"cup 1": {3: ONE}}),
+        (coco([POLYGON], name="Mug"), {"Mug": {3: ONE}}),
+    ],
+    ids=["image", "zip", "coco with run lengths", "coco with polygons"],
+)
+def test_masks_are_read_from_files(content, expected):
+    found = {name: {t: decode_rle(rle) for t, rle in masks.items()} for name, masks in read_masks(content, VIDEO, 4)}
+    expected = expected or {"Object 1": {1: ONE, 3: ONE}, "Object 2": {1: OTHER & ~ONE}}
+    assert {name: list(masks) for name, masks in found.items()} == {n: list(masks) for n, masks in expected.items()}
+    for name, masks in expected.items():
+        for frame, mask in masks.items():
+            np.testing.assert_array_equal(found[name][frame], mask)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read"),
+        (b"{}", "cannot be read"),
+        (b"\x89PNG damaged", "cannot be read"),
+        (b"PK\x03\x04 damaged", "cannot be read"),
+        (label_png(np.zeros(SIZE, np.uint8)), "no masks"),
+        (label_png(np.ones((4, 4), np.uint8)), "size"),
+        (archive_of(**{"00009": label_png(LABELS)}), "frame 9"),
+        (archive_of(mask=label_png(LABELS)), "no frame number"),
+        (coco({"size": [4, 4], "counts": "0"}), "size"),
+    ],
+)
+def test_files_that_are_no_masks_are_refused(client, session, content, message):
+    answer = client.http.post(f"/api/sessions/{session}/read_masks?frame=0", data=content)
+    assert answer.status_code == 400 and message in answer.get_json()["error"]["message"]
+
+
+def test_files_come_back_through_the_import(client, session):
+    body = page((3, "Cup"), (5, "Plate"), frames={1: {3: ONE, 5: OTHER}, 2: {5: OTHER}})
+    exported = post(client, session, "export?format=coco_rle", body)
+    answer = client.http.post(f"/api/sessions/{session}/read_masks", data=exported.data).get_json()
+    found = {o["name"]: {m["frame"]: decode_rle(m["mask"]) for m in o["masks"]} for o in answer["objects"]}
+    assert list(found) == ["Cup", "Plate"] and list(found["Plate"]) == [1, 2]
+    np.testing.assert_array_equal(found["Cup"][1], ONE)
+    np.testing.assert_array_equal(found["Plate"][2], OTHER)
+
+
+def test_coco_has_names_and_times(client, session):
+    body = page((3, "Cup"), frames={1: {3: ONE}})
+    document = json.loads(post(client, session, "export?format=coco_rle", body).data)
+    assert document["annotations"][0]["name"] == "Cup"
+    assert document["videos"][0]["timestamps"] == pytest.approx([t / 25 for t in range(FRAMES)])
+    assert document["videos"][0]["fps"] == 25
+
+
+def test_of_overlapping_objects_the_later_one_is_seen(client, session):
+    body = page((9, "Back"), (2, "Front"), frames={1: {2: OTHER, 9: ONE}})
+    with zipfile.ZipFile(BytesIO(post(client, session, "export?format=masks_png", body).data)) as archive:
+        labels = np.asarray(Image.open(BytesIO(archive.read("00001.png"))))
+    np.testing.assert_array_equal(labels, np.where(OTHER, 2, np.where(ONE, 1, 0)))
+
+
+def test_yolo(client, session, clip_file):
+    body = page((3, 'Cup "x"'), (5, "Plate"), frames={0: {3: ONE}, 4: {5: OTHER}})
+    with zipfile.ZipFile(BytesIO(post(client, session, "export?format=yolo", body).data)) as archive:
+        names = {name: archive.read(name) for name in archive.namelist()}
+    assert sorted(names) == [
+        "data.yaml",
+        *(f"images/{t}.jpg" for t in ("00000", "00004")),
+        *(f"labels/{t}.txt" for t in ("00000", "00004")),
+    ]
+    assert '  0: "Cup \\"x\\""\n  1: "Plate"\n' in names["data.yaml"].decode()
+    number, *values = names["labels/00004.txt"].split()
+    assert number == b"1" and len(values) == 8
+    xs, ys = np.array(values[0::2], float) * SIZE[1], np.array(values[1::2], float) * SIZE[0]
+    assert (xs.min(), xs.max(), ys.min(), ys.max()) == pytest.approx((12, 24, 10, 20), abs=1e-3)
+    plain, _ = moving_shapes.decoded(clip_file)
+    image = np.asarray(Image.open(BytesIO(names["images/00004.jpg"]))).astype(int)
+    assert np.abs(image - plain[4]).mean() < 8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_outlines_enclose_the_mask(seed):
+    mask = np.random.default_rng(seed).random((9, 11)) < 0.6
+    parts = list(outlines(mask))
+    scale, image = 4, Image.new("1", (11 * 4, 9 * 4))
+    for outline in parts:
+        ImageDraw.Draw(image).polygon([(scale * x, scale * y) for x, y in outline], fill=1)
+    drawn = np.asarray(image)[scale // 2 :: scale, scale // 2 :: scale]  # the middles of the pixels
+    assert drawn[mask].all()
+    # What else is drawn are holes: no path leads from them to the outside.
+    outside = np.pad(~drawn, 1, constant_values=True)
+    assert not (mask & outside[1:-1, 1:-1]).any()
+    assert label_lines({7: mask}).count("\n") == len(parts)
+    assert list(outlines(np.zeros((3, 3), bool))) == [] and label_lines({1: np.zeros((3, 3), bool)}) == ""
+
+
+@pytest.mark.parametrize("body", [{}, {"objects": [], "frames": [{"frame": 0}]}, page((1, "a"), frames={7: {1: ONE}})])
+def test_invalid_masks_of_a_page_are_refused(client, session, body):
+    answer = post(client, session, "export?format=coco_rle", body)
+    assert answer.status_code == 400 and answer.get_json()["error"]["code"] == "BAD_INPUT"

@@ -1,0 +1,223 @@
+"""Exported graphs in onnxruntime: beside the official predictors, at any sizes, and without torch."""
+
+import json
+import shutil
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
+
+import numpy as np
+import onnx
+import torch
+from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
+from video import build_video_pair, clip, compare, jpeg_folder, run, run_official
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.demo.rolling_ball import draw_rolling_ball
+from sam2fast.deploy.onnx import export
+from sam2fast.deploy.onnx.runtime.graphs import load_model
+from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, MANIFEST, OnnxModelError
+from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
+from sam2fast.kernels.mask_ops import masks_to_boxes
+from sam2fast.utils.testing import mask_iou, relative_error
+
+# The official tiny configuration with these changes is nano's.
+NANO = (
+    "++model.image_encoder.trunk.embed_dim=32",
+    "++model.image_encoder.trunk.stages=[1,2,6,1]",
+    "++model.image_encoder.trunk.window_spec=[8,4,8,4]",
+    "++model.image_encoder.trunk.global_att_blocks=[4,6,8]",
+    "++model.image_encoder.neck.position_encoding.num_pos_feats=128",
+    "++model.image_encoder.neck.d_model=128",
+    "++model.image_encoder.neck.backbone_channel_list=[256,128,64,32]",
+    "++model.memory_attention.d_model=128",
+    "++model.memory_attention.num_layers=3",
+    "++model.memory_attention.layer.d_model=128",
+    "++model.memory_attention.layer.dim_feedforward=512",
+    "++model.memory_attention.layer.self_attention.embedding_dim=128",
+    "++model.memory_attention.layer.cross_attention.embedding_dim=128",
+    "++model.memory_encoder.in_dim=128",
+    "++model.memory_encoder.mask_downsampler.embed_dim=128",
+    "++model.memory_encoder.fuser.layer.dim=128",
+)
+
+BOXES = [[20, 20, 70, 60], [50, 30, 100, 80]]
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return build_video_pair("sam2.1_t", NANO, image_size=256)
+
+
+@pytest.fixture(scope="module")
+def folder(pair, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "nano"
+    export.write_onnx(pair[1], path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(12))
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+def test_images(pair, model, prompt):
+    compare_images(pair[0], model, prompt)
+
+
+def test_videos(pair, model, video):
+    expected = run_official(pair[0], video, several_objects, check_itself=False)
+    compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, several_objects))
+
+
+@pytest.mark.parametrize("objects", [1, 2, 16])
+@pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (1, 1), (2, 3), (7, 16)])
+def test_any_number_of_objects_memories_and_pointers(pair, model, objects, memories, pointers):
+    graphs = {graph.name: graph for graph in export.graphs_of(pair[1])}
+    modules = model_of_modules(pair[1])
+    sizes = export.AxisSizes(objects, memories, pointers, points=pointers)
+    for name in GRAPHS:
+        inputs = dict(zip(graphs[name].inputs, export.random_inputs(graphs[name], sizes), strict=True))
+        arrays = {key: x.numpy() for key, x in inputs.items()}
+        for expected, actual in zip(modules._run(name, arrays), model._run(name, arrays), strict=True):
+            assert relative_error(expected, actual) <= 1e-4
+
+
+def test_axes_have_names_and_nothing_branches(folder):
+    content = json.loads((folder / MANIFEST).read_text())
+    assert content["opset"] == 20 and set(content["versions"]) == {"sam2fast", *export.TOOLS}
+    axes = set()
+    for name in GRAPHS:
+        graph = onnx.load(folder / f"{name}.onnx").graph
+        axes |= {axis.dim_param for node in graph.input for axis in node.type.tensor_type.shape.dim} - {""}
+        assert not {node.op_type for node in graph.node} & {"If", "Loop", "Scan"}
+    assert axes == {"objects", "memories", "pointers", "points"}
+
+
+def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
+    def freeze(self, features, masks, scores, from_prompt):
+        return self.frozen(features, masks, scores.reshape(-1, 1), from_prompt)[: int(len(masks))]
+
+    graph = export.graphs_of(pair[1])[-1]
+    kind = type(graph.module)
+    monkeypatch.setattr(kind, "frozen", kind.forward, raising=False)
+    monkeypatch.setattr(kind, "forward", freeze)
+    monkeypatch.setattr(export, "graphs_of", lambda model: [graph])
+    with pytest.raises(Exception, match="objects|specialized"):
+        export.write_onnx(pair[1], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_smaller_weights(dtype, folder, tmp_path):
+    """nano's own weights: the worst frame's IoU to fp32; docs/export.md has what was measured."""
+    ball = draw_rolling_ball(12)
+    frames, boxes = [np.asarray(x) for x in ball.frames], masks_to_boxes(torch.as_tensor(ball.masks)[0, :2])
+    ours = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
+    manifest = export.write_onnx(ours, tmp_path / dtype, dtype=dtype)
+    plain = model_of_modules(ours)
+    models = plain, load_model(tmp_path / dtype)
+    expected, actual = (track_two(OnnxVideoPredictor(m), frames, boxes.tolist()) for m in models)
+    size = sum(file["size"] for name, file in manifest.files.items())
+    assert manifest.dtype == dtype and size < 0.8 * sum((folder / f"{name}.onnx").stat().st_size for name in GRAPHS)
+    ious = [mask_iou(a[i], b[i]) for a, b in zip(expected, actual, strict=True) for i in range(2)]
+    print(f"{dtype}: {size / 1e6:.1f} MB, IoU to fp32: mean {np.mean(ious):.4f}, worst {min(ious):.4f}")
+    assert min(ious) > 0.98
+
+
+def track_two(predictor, video, boxes):
+    """Masks ``(2, 1, H, W)`` of each frame."""
+    state = predictor.init_state(video)
+    for i, box in enumerate(boxes):
+        predictor.add_new_points_or_box(state, 0, i, box=box)
+    return [masks > 0 for _, _, masks in predictor.propagate_in_video(state)]
+
+
+def test_a_changed_byte_is_seen(folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    content = bytearray((copy / "encoder.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "encoder.onnx").write_bytes(content)
+    with pytest.raises(OnnxModelError, match="encoder.onnx is not the file"):
+        load_model(copy)
+
+
+ALONE = """
+import json, sys
+import numpy as np
+from tracker import OnnxImagePredictor, OnnxVideoPredictor, load_model
+model = load_model(sys.argv[1])
+predictor = OnnxVideoPredictor(model)
+state = predictor.init_state(sys.argv[2])
+for i, box in enumerate(json.loads(sys.argv[4])):
+    predictor.add_new_points_or_box(state, 0, i, box=box)
+masks = [logits > 0 for _, _, logits in predictor.propagate_in_video(state)]
+images = OnnxImagePredictor(model)
+images.set_image(f"{sys.argv[2]}/00000.jpg")
+assert images.predict(box=[20, 20, 70, 60])[0].shape == (3, 90, 120)
+assert not {"torch", "sam2fast", "scipy"} & set(sys.modules)
+np.save(sys.argv[3], np.stack(masks))
+"""
+
+
+def test_without_torch(folder, model, video, tmp_path):
+    """In an environment with numpy, Pillow and onnxruntime alone: the same masks as here."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", "pillow", "onnxruntime"], check=True)
+    missing = "import importlib.util as u; print(any(map(u.find_spec, ('torch', 'sam2fast', 'onnx', 'scipy'))))"
+    clean = {"cwd": folder, "env": {"PYTHONDONTWRITEBYTECODE": "1"}}
+    assert subprocess.run([python, "-c", missing], capture_output=True, text=True, **clean).stdout == "False\n"
+    subprocess.run([python, "-c", ALONE, folder, video, tmp_path / "masks.npy", json.dumps(BOXES)], check=True, **clean)
+    expected = np.stack(track_two(OnnxVideoPredictor(model), video, BOXES))
+    assert np.array_equal(np.load(tmp_path / "masks.npy"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_b+"])
+@pytest.mark.parametrize(("side", "frames"), [(256, 12), (512, 12), (1024, 2)])
+def test_published_sizes(size, side, frames, tmp_path):
+    official, ours = build_video_pair(size, image_size=side)
+    export.write_onnx(ours, tmp_path / "graphs")
+    exported = load_model(tmp_path / "graphs")
+    compare_images(official, exported, PROMPTS["clicks"])
+    video = jpeg_folder(tmp_path / "video", clip(frames))
+
+    def scenario(s):
+        s.points(0, 1, (60, 40, 1), (30, 20, 0))
+        s.points(0, 2, box=[20, 20, 70, 60])
+        s.propagate()
+        if frames > 2:
+            s.points(3, 1, (65, 45, 0))
+            s.remove(2)
+            s.propagate(max_frame_num_to_track=4)
+
+    expected = run_official(official, video, scenario, check_itself=False)
+    print(f"{size} at {side}: {compare(expected, run(AsTensors(OnnxVideoPredictor(exported)), video, scenario)):.1e}")
+
+
+@torch.inference_mode()
+def test_edgetam(video, tmp_path):
+    """Beside sam2fast, which tests/family compares with the published code."""
+    import tame_weights
+
+    overrides = ["++model.image_size=512"]
+    ours = build_sam2_video_predictor("configs/edgetam/edgetam.yaml", device="cpu", hydra_overrides_extra=overrides)
+    tame_weights.fill(ours, 0)
+    export.write_onnx(ours, tmp_path / "graphs")
+    exported = AsTensors(OnnxVideoPredictor(load_model(tmp_path / "graphs")))
+    compare(run(ours, video, several_objects), run(exported, video, several_objects))

@@ -1,0 +1,196 @@
+"""The predictors of exported models beside the official ones, live, on the modules that are exported.
+
+Tame weights, fp32. That the graphs compute what these modules do is in test_onnx_export.py.
+"""
+
+import ast
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+
+import pytest
+
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+import numpy as np
+import torch
+from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
+from parity import NARROW, random_image
+from PIL import Image
+from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
+
+from sam2fast.deploy.onnx.export import manifest_of
+from sam2fast.deploy.onnx.runtime import arrays
+from sam2fast.deploy.onnx.runtime.graphs import load_model
+from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
+from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, MANIFEST, OnnxModelError
+from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
+from sam2fast.deploy.onnx.standalone import tracker_source
+from sam2fast.kernels import mask_ops
+from sam2fast.utils.testing import relative_error
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return build_video_pair("sam2.1_t", NARROW, image_size=SMALL)
+
+
+@pytest.fixture(scope="module")
+def model(pair):
+    return model_of_modules(pair[1])
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(12))
+
+
+def test_videos(pair, model, video):
+    expected = run_official(pair[0], video, several_objects, check_itself=False)
+    compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, several_objects))
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+def test_images(pair, model, prompt):
+    compare_images(pair[0], model, prompt)
+
+
+def test_holes_and_sprinkles_of_images(pair, model):
+    areas = {"max_hole_area": 5.0, "max_sprinkle_area": 6.0}
+    assert compare_images(pair[0], model, PROMPTS["box"], **areas) > 0.01, "they change the mask"
+
+
+def test_all_objects_of_equal_memories_are_one_batch(pair, model, video):
+    predictor = OnnxVideoPredictor(model)
+    state = predictor.init_state(video)
+    for i, frame in enumerate((0, 0, 1)):
+        predictor.add_new_points_or_box(state, frame, i, [[60, 40 + i]], [1])
+    batches = []
+    predictor._track_batch = lambda *args: batches.append(args[2]) or OnnxVideoPredictor._track_batch(predictor, *args)
+    for frame, _, _ in predictor.propagate_in_video(state, start_frame_idx=2, max_frame_num_to_track=1):
+        assert batches == [(0, 1, 2)] * (frame - 1)
+
+
+def test_a_failed_call_changes_nothing(model, video):
+    predictor = OnnxVideoPredictor(model)
+    state = predictor.init_state([np.asarray(Image.open(path)) for path in sorted(video.iterdir())[:3]])
+    with pytest.raises(RuntimeError, match="no object to track"):
+        next(predictor.propagate_in_video(state))
+    for arguments, message in {
+        (3, "a"): "frame 3 is not in this video of 3 frames",
+        (0, "a"): "at least one of points or box",
+        (0, "a", ((1, 2),)): "belong together",
+        (0, "a", ((1, 2),), (7,)): "another value than 1",
+        (0, "a", ((1, 2, 3),), (1,)): "expected \\(N, 2\\)",
+    }.items():
+        with pytest.raises((IndexError, ValueError), match=message):
+            predictor.add_new_points_or_box(state, *arguments)
+    with pytest.raises(ValueError, match="expected \\(H, W\\)"):
+        predictor.add_new_mask(state, 0, "a", np.zeros((1, 2, 3)))
+    assert not state.objects and state["obj_ids"] == [] and (state["video_height"], state["num_frames"]) == (90, 3)
+    with pytest.raises(RuntimeError, match="no object 'b' to remove"):
+        predictor.remove_object(state, "b", strict=True)
+
+
+def folder_with(tmp_path, ours, damage=lambda folder: None):
+    """A folder of which everything is right but that the graphs are none."""
+    for name in GRAPHS:
+        (tmp_path / f"{name}.onnx").write_bytes(name.encode())
+    files = {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in tmp_path.iterdir()}
+    (tmp_path / MANIFEST).write_text(json.dumps(asdict(manifest_of(ours, files=files))))
+    damage(tmp_path)
+    return tmp_path
+
+
+def changed(**values):
+    def damage(folder):
+        content = json.loads((folder / MANIFEST).read_text())
+        (folder / MANIFEST).write_text(json.dumps({**content, **values}))
+
+    return damage
+
+
+BROKEN = {
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "no exported model in .* it has no model.json"),
+    "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), "model.json is damaged: UnicodeDecodeError"),
+    "no object": (lambda folder: (folder / MANIFEST).write_text("[]"), "model.json is damaged: KeyError"),
+    "no files": (changed(files={}), "model.json is damaged: KeyError"),
+    "another format": (changed(format="sam2fast-onnx-0"), "has the format 'sam2fast-onnx-0'; this program reads"),
+    "a graph less": (lambda folder: (folder / "decoder.onnx").unlink(), "decoder.onnx is missing"),
+    "a graph more": (
+        lambda folder: (folder / "decoder.onnx").write_bytes(b"encoder"),
+        "decoder.onnx is not the file that model.json describes",
+    ),
+    "no graph": (lambda folder: None, "encoder.onnx cannot be loaded by onnxruntime: "),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN)
+def test_broken_folders(pair, tmp_path, damage, message):
+    with pytest.raises(OnnxModelError, match=message):
+        load_model(folder_with(tmp_path, pair[1], damage))
+
+
+def test_providers_that_are_not_here(tmp_path):
+    for name in ("tpu", "coreml"):
+        with pytest.raises(ValueError, match=f"no provider '{name}' here; this onnxruntime has cpu"):
+            load_model(tmp_path, name)
+
+
+@pytest.mark.parametrize("size", [(7, 5), (40, 61), (12, 90), (23, 31)])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_resize(size, antialias):
+    x = np.random.default_rng(0).standard_normal((2, 1, 23, 31)).astype(np.float32)
+    options = {"mode": "bilinear", "align_corners": False, "antialias": antialias}
+    expected = torch.nn.functional.interpolate(torch.from_numpy(x), size, **options)
+    assert relative_error(expected, arrays.resize(x, size, antialias)) < 1e-5
+
+
+@pytest.mark.parametrize("share", [0.2, 0.45, 0.6, 1.0])
+def test_small_components(share):
+    logits = np.random.default_rng(0).standard_normal((3, 1, 40, 50)).astype(np.float32) + 1 - 2 * share
+    expected = mask_ops.fill_holes_in_mask_scores(torch.from_numpy(logits), 6)
+    assert np.array_equal(expected.numpy(), arrays.fill_holes(logits, 6))
+    both = mask_ops.fill_holes_and_remove_sprinkles(torch.from_numpy(logits), 0.1, 3, 5)
+    assert np.array_equal(both.numpy(), arrays.without_holes_and_sprinkles(logits, 0.1, 3, 5))
+
+
+def test_overlaps():
+    logits = np.random.default_rng(0).standard_normal((3, 1, 9, 8)).astype(np.float32).round(1) * 20
+    expected = mask_ops.suppress_overlaps(torch.from_numpy(logits))
+    assert np.array_equal(expected.numpy(), arrays.suppress_overlaps(logits))
+
+
+def test_images_that_cannot_be_used(model, tmp_path):
+    predictor = OnnxImagePredictor(model)
+    with pytest.raises(RuntimeError, match="no image is set"):
+        predictor.predict(box=[1, 2, 3, 4])
+    (tmp_path / "1.jpg").write_text("none")
+    for image in (tmp_path / "1.jpg", np.zeros((3, 4), np.float32), np.zeros((3, 4, 5), np.uint8)):
+        with pytest.raises(ValueError, match="cannot be read as an image|expected uint8"):
+            predictor.set_image(image)
+    with pytest.raises(FileNotFoundError, match="no image file"):
+        predictor.set_image(tmp_path / "2.jpg")
+    predictor.set_image(random_image(60, 80))
+    for prompt in (
+        {"box": [5, 5, 1, 1]},
+        {"mask_input": np.zeros((9, 9))},
+        {"box": [[1, 2, 3, 4]] * 2, **PROMPTS["clicks"]},
+    ):
+        with pytest.raises(ValueError, match="wrong way round|mask_input has shape|do not fit"):
+            predictor.predict(**prompt)
+
+
+def test_the_tracker_file_stands_alone():
+    """It imports nothing else than numpy, Pillow, onnxruntime and the standard library, and no name stands twice."""
+    source = tracker_source()
+    nodes = ast.parse(source).body
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in imported} - sys.stdlib_module_names == {"numpy", "PIL", "onnxruntime"}
+    defined = [node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    targets = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    defined += [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+    assert len(defined) > 40 and len(defined) == len(set(defined))
+    assert "sam2fast." not in "".join(line for line in source.splitlines() if "import" in line)
