@@ -23,6 +23,7 @@ from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.selection_rule import SelectionRules
+from sam2fast.modeling.standard import is_standard
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
@@ -42,6 +43,15 @@ REQUIRED = (
     "fixed_no_obj_ptr",
 )
 REFUSED = ("soft_no_obj_ptr",)
+# Parts of which the graphs have the weights alone.
+PARTS = (
+    "sam_prompt_encoder",
+    "sam_mask_decoder",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+    "memory_attention",
+    "memory_encoder",
+)
 
 
 class AxisSizes(NamedTuple):
@@ -132,6 +142,11 @@ def _check(model: SAM2VideoPredictor, dtype: str) -> None:
     kinds = {(x.device.type, x.dtype) for x in model.parameters()}
     if kinds != {("cpu", torch.float32)}:
         raise ValueError("export to ONNX needs fp32 weights on the CPU; dtype chooses those of the graphs")
+    for name in PARTS:
+        if not is_standard(getattr(model, name)):
+            raise ValueError(
+                f"{name} was hooked, patched or replaced, which its weights do not show; export the plain model"
+            )
     wrong = [name for name in REQUIRED if not getattr(model, name)]
     wrong += [name for name in REFUSED if getattr(model, name)]
     if wrong:

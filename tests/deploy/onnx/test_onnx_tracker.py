@@ -12,6 +12,7 @@ from dataclasses import asdict
 import pytest
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from parity import NARROW, random_image
 from PIL import Image
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
-from sam2fast.deploy.onnx.export import manifest_of
+from sam2fast.deploy.onnx.export import manifest_of, write_onnx
 from sam2fast.deploy.onnx.runtime import arrays
 from sam2fast.deploy.onnx.runtime.graphs import load_model
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
@@ -142,6 +143,36 @@ def test_a_failed_call_changes_nothing(model, video):
     assert not state.objects and state["obj_ids"] == [] and (state["video_height"], state["num_frames"]) == (90, 3)
     with pytest.raises(RuntimeError, match="no object 'b' to remove"):
         predictor.remove_object(state, "b", strict=True)
+
+
+REFUSED = {
+    "no_memories": ({"num_maskmem": 0}, "num_maskmem is 0, and ONNX is for models that are as the published ones"),
+    "soft_pointers": ({"soft_no_obj_ptr": True}, "soft_no_obj_ptr is True, and ONNX is for"),
+    "training": ({"training": True}, "evaluation mode"),
+    "a_patched_part": ({"memory_encoder.forward": print}, "memory_encoder was hooked, patched or replaced"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_models_that_cannot_be_exported(pair, monkeypatch, tmp_path, changes, message):
+    for name, value in changes.items():
+        *part, attribute = name.split(".")
+        monkeypatch.setattr(pair[1].get_submodule(".".join(part)), attribute, value)
+    with pytest.raises(ValueError, match=message):
+        write_onnx(pair[1], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_attention_that_cannot_be_exported(pair, monkeypatch, tmp_path):
+    monkeypatch.setattr(pair[1].memory_attention.layers[0].cross_attn_image, "num_heads", 2)
+    with pytest.raises(ValueError, match="RoPEAttention of 2 heads cannot be exported"):
+        write_onnx(pair[1], tmp_path / "out")
+    with pytest.raises(ValueError, match="no dtype 'bfloat16' for ONNX; expected float32, float16, int8"):
+        write_onnx(pair[1], tmp_path / "out", dtype="bfloat16")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    with pytest.raises(FileExistsError, match="is not empty"):
+        write_onnx(pair[1], tmp_path / "out")
 
 
 def folder_with(tmp_path, ours, damage=lambda folder: None):
