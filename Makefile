@@ -19,7 +19,7 @@ export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot aot-3.6 sass bench bench-ops figures docs gpu carry tune matrix lint audit format clean
+.PHONY: demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot aot-3.6 sass bench bench-ops figures docs gpu carry tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -124,6 +124,15 @@ carry: $(VENV)/.tested  ## before a visit to a GPU without a network: what it ma
 tune:  ## measure launch configurations on this GPU and store the best
 	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
 
+release: $(VENV)/.installed  ## wheel and sdist in dist/, checked by twine and in an environment of their own; publishing is left to people
+	rm -rf dist out/release
+	$(PIP) install --quiet build twine
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv out/release
+	out/release/bin/python -m pip install --quiet $(CONSTRAIN) dist/*.whl
+	cd out/release && bin/sam2fast --help >/dev/null && bin/sam2fast segment ../../docs/demo.jpg --point 300,300 --model nano --out .
+
 matrix: $(VENV)/.installed  ## install in many ways and see what works; ROWS="oldest no-extras", MATRIX="--python /usr/bin/python3.12"
 	$(BIN)/python tests/installation/matrix.py $(ROWS) $(MATRIX)
 
@@ -182,6 +191,11 @@ $(VENV)/.tested: $(VENV)/.installed tests/oracle.txt
 $(VENV)/.linted: $(VENV)/.tested
 	$(PIP) install --quiet $(CONSTRAIN) ruff mypy types-tqdm import-linter codespell
 	touch $@
+
+# All extras of .ci/run at once.
+$(VENV)/.complete: $(VENV)/.installed
+	$(PIP) install --quiet $(CONSTRAIN) -e ".[docs,notebooks,serve]"
+	touch $(VENV)/.docs $(VENV)/.notebooks $(VENV)/.serve $@
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) install --quiet $(CONSTRAIN) -e ".[docs]"

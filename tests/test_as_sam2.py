@@ -171,6 +171,7 @@ PATCH_SCRIPT = """
 """
 
 
+@pytest.mark.long
 def test_hydra_finds_the_configurations_and_what_is_set_in_a_module_is_set_in_ours():
     """As with the original, in the same script; what is not looked up here gives a warning."""
     support, script = str(Path(oracle.__file__).parent), textwrap.dedent(HYDRA_SCRIPT) + textwrap.dedent(PATCH_SCRIPT)

@@ -61,7 +61,7 @@ def _different_rehearsals():
 
 
 # One of every kind. The others are slow: so are processes for every call, which test_bench_suite.py has for one.
-REHEARSED = ("image t", "video t", "throughput t", "stream t", "masks t")
+REHEARSED = ("image t", "video t", "throughput t", "stream t")
 
 
 def _marked(name):

@@ -159,7 +159,7 @@ def test_metadata(wheel):
     assert set(told.get_all("Provides-Extra")) == EXTRAS
     assert told["License"] == "Apache-2.0" or told["License-Expression"] == "Apache-2.0"
     assert told["Description-Content-Type"] == "text/markdown"
-    assert told.get_payload().startswith("# sam2fast") and "sam2fast.build_sam" in told.get_payload()
+    assert told.get_payload().startswith("# sam2fast") and "sam2fast.sam2_image_predictor" in told.get_payload()
     core = [line for line in told.get_all("Requires-Dist") if "extra" not in line]
     assert any(line.startswith("safetensors") for line in core), "nano's weights are read after the core install"
     assert not any(line.startswith(("huggingface", "av>", "scikit-image")) for line in core)
@@ -179,6 +179,7 @@ def without_links(checkout, tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clone", ["checkout", "without_links"])
 def test_bare_clone(clone, request, tmp_path):
     folder = request.getfixturevalue(clone)

@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md and docs/*.md.
+"""Writes the generated parts of README.md and docs/*.md, and the chart docs/speed.svg.
 
 make figures
 python bench/figures --check      # changes nothing; fails, and names them, if documents do not show what was measured
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from suite.results import SchemaError
 
-from figures import kernels, results, suite
+from figures import chart, kernels, results, suite
 from figures.results import FiguresError, Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,12 +29,12 @@ SECTIONS: dict[str, Callable[[Results], str]] = {**suite.SECTIONS, **results.SEC
 
 
 def generate(root: Path, results: Path) -> dict[str, str]:
-    """Every document with markers as it should be, by path relative to ``root``.
+    """Every document with markers, and the chart, as they should be, by path relative to ``root``.
 
     Raises:
         FiguresError: a result file or one of its fields is missing, or a document's markers are wrong.
     """
-    made = {}
+    made = {"docs/speed.svg": _part("speed.svg", chart.speed, Results(results, ""))}
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         if ANY.search(text):
@@ -60,10 +60,7 @@ def replace(text: str, results: Results) -> str:
             raise FiguresError(f"the part {name!r} has to have lines of its own, or to stand inside a line")
         if name not in SECTIONS:
             raise FiguresError(f"there is no part {name!r}; the parts are {', '.join(SECTIONS)}")
-        try:
-            content = SECTIONS[name](results)
-        except (FiguresError, SchemaError, KeyError) as error:
-            raise FiguresError(f"the part {name!r} lacks a field or file: {error}") from error
+        content = _part(name, SECTIONS[name], results)
         if own_lines:
             content = "\n\n".join(["", *map(_wrapped, content.split("\n\n")), ""])
         return f"<!-- figures:{name} -->{content}{END}"
@@ -71,11 +68,22 @@ def replace(text: str, results: Results) -> str:
     return PART.sub(part, text)
 
 
+def _part(name: str, make: Callable[[Results], str], results: Results) -> str:
+    try:
+        return make(results)
+    except (FiguresError, SchemaError, KeyError) as error:
+        raise FiguresError(f"the part {name!r} lacks a field or file: {error}") from error
+
+
 def _wrapped(text: str) -> str:
     """A paragraph in lines of at most 120 characters; tables, lists and headings as they are."""
     if text.startswith(("|", "- ", "#")):
         return text
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FiguresError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    old = [name for name, text in made.items() if (ROOT / name).read_text(encoding="utf-8") != text]
+    old = [name for name, text in made.items() if _text_of(ROOT / name) != text]
     for name in old:
         if options.check:
             print(f"{name} does not show what was measured; run: make figures")

@@ -53,11 +53,11 @@ def test_every_result_file_is_linked_or_shown(made):
 
 def test_check_names_what_is_old(copied, made, capsys):
     assert documents.main(["--check"]) == 0
-    readme = copied / "README.md"
-    readme.write_text(re.sub(r"\d\.\d\d s \|", "0.01 s |", readme.read_text(), count=1))
+    page = copied / "docs/index.md"
+    page.write_text(re.sub(r"\d\.\d\d s \|", "0.01 s |", page.read_text(), count=1))
     assert documents.main(["--check"]) == 1
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["README.md"]
-    assert readme.read_text() != made["README.md"]  # nothing was changed
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["docs/index.md"]
+    assert page.read_text() != made["docs/index.md"]  # nothing was changed
     assert documents.main([]) == 0 and documents.main(["--check"]) == 0
 
 

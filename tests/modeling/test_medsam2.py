@@ -73,6 +73,7 @@ def box_on_a_slice(s: Session) -> None:
     s.propagate(start_frame_idx=1, reverse=True)
 
 
+@pytest.mark.long
 def test_a_volume_as_a_folder_of_slices(pair, tmp_path):
     official, ours = pair
     slices = jpeg_folder(tmp_path / "slices", clip(4))
@@ -96,9 +97,9 @@ def test_the_files_name_chooses(pair, tmp_path, file, config):
 
 def test_a_training_step():
     node = load_config(CONFIG, DETERMINISTIC).model
-    node._target_ = "sam2fast.training.model.SAM2Train"
+    node._target_, node.image_size = "sam2fast.training.model.SAM2Train", 256
     model = tame_weights.fill(build_from_config(node, targets=TRAINING_TARGETS), 0).train()
-    frames = model(batch_of_discs(2, objects=(1,), size=512)).frames
+    frames = model(batch_of_discs(2, objects=(1,), size=256)).frames
     sum(frame.masks_high_res[-1].float().square().mean() for frame in frames).backward()
     parts = ("image_encoder.trunk", "memory_attention.layers.3.cross_attn_image", "memory_encoder")
     assert not [name for name, p in model.named_parameters() if name.startswith(parts) and p.grad is None]

@@ -276,6 +276,7 @@ def test_non_finite_values_end_all_processes_with_the_same_message(both: dict[st
         assert said.startswith(f"update 0: {wrong}") and "is not finite for clips synthetic/" in said
 
 
+@pytest.mark.long
 def test_the_launcher_restarts_and_forwards_ctrl_c(tmp_path: Path) -> None:
     ((alone, *others),) = in_ranks(1, launched.launch_all, tmp_path)
     wrong = "the 2 machines did not meet at 127.0.0.1:0, or lost each other: not all of them came in 1 seconds"
