@@ -87,7 +87,7 @@ def write_onnx(
     folder: str | Path,
     config: str | None = None,
     dtype: str = "float32",
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] | None = None,
 ) -> OnnxManifest:
     """Exports a video predictor's model into a folder, with everything that tracking needs.
 
@@ -115,7 +115,8 @@ def write_onnx(
     _check(model, dtype)
     with filled(target, MANIFEST) as partial:
         for graph in graphs_of(model):
-            progress(f"exporting {graph.name}")
+            if progress is not None:
+                progress(f"exporting {graph.name}")
             file = partial / f"{graph.name}.onnx"
             _export(graph, file)
             _check_results(graph, file)
