@@ -118,8 +118,8 @@ def write_onnx(
             if progress is not None:
                 progress(f"exporting {graph.name}")
             file = partial / f"{graph.name}.onnx"
-            _export(graph, file)
-            _check_results(graph, file)
+            export_graph(graph, file)
+            check_graph(graph, file)
             converted(file, graph.name, dtype)
         (partial / TRACKER).write_text(tracker_source(), encoding="utf-8")
         files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(partial.iterdir())}
@@ -212,7 +212,12 @@ def random_inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
     return [random(name, shape) for name, shape in graph.inputs.items()]
 
 
-def _export(graph: OnnxGraph, file: Path) -> None:
+def export_graph(graph: OnnxGraph, file: Path) -> None:
+    """Writes a graph in fp32.
+
+    Raises:
+        RuntimeError: torch wrote another opset.
+    """
     axes = {name: torch.export.Dim(name, min=0 if name in ("points", "pointers") else 1) for name in AxisSizes._fields}
     dynamic = [
         {i: axes[axis] for i, axis in enumerate(shape) if isinstance(axis, str)} or None
@@ -253,7 +258,7 @@ def _quiet() -> Any:
         logger.setLevel(level)
 
 
-def _check_results(graph: OnnxGraph, file: Path) -> None:
+def check_graph(graph: OnnxGraph, file: Path) -> None:
     """Compares the graph with its module at sizes that were not traced; no axis may be frozen.
 
     Raises:

@@ -21,7 +21,7 @@ from parity import NARROW, random_image
 from PIL import Image
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
-from sam2fast.deploy.onnx.export import manifest_of, write_onnx
+from sam2fast.deploy.onnx.export import check_graph, export_graph, graphs_of, manifest_of, write_onnx
 from sam2fast.deploy.onnx.runtime import arrays
 from sam2fast.deploy.onnx.runtime.graphs import load_model
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
@@ -86,6 +86,20 @@ def test_videos_of_the_first_generation(video):
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 def test_images(pair, model, prompt):
     compare_images(pair[0], model, prompt)
+
+
+def test_an_exported_graph(pair, tmp_path):
+    """The smallest one in every run; it is compared with its module at other sizes than the traced ones."""
+    graph = graphs_of(pair[1])[-1]
+    export_graph(graph, tmp_path / "memory_encoder.onnx")
+    check_graph(graph, tmp_path / "memory_encoder.onnx")
+    wrong = graph._replace(inputs={**graph.inputs, "scores": (3, 1)})
+    with pytest.raises(RuntimeError, match="the exporter changed the inputs of memory_encoder"):
+        check_graph(wrong, tmp_path / "memory_encoder.onnx")
+    with torch.no_grad():
+        graph.module.scale += 0.1
+    with pytest.raises(RuntimeError, match="memory of memory_encoder differs from the model by"):
+        check_graph(graph, tmp_path / "memory_encoder.onnx")
 
 
 def test_holes_and_sprinkles_of_images(pair, model):
