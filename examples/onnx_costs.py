@@ -89,7 +89,8 @@ def main() -> None:
     if args.out:
         facts = {"processor": processor(torch.device("cpu")), "python": platform.python_version()}
         date = datetime.now(timezone.utc).date().isoformat()
-        content = {"date": date, "machine": {**facts, "threads": 1, **versions}, "rows": rows}
+        machine = {**facts, "threads": 1, **versions}
+        content = {"date": date, "machine": machine, "installed_mb": installed_mb(args.python), "rows": rows}
         args.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -141,6 +142,18 @@ def run_once(row: dict[str, Any], args: argparse.Namespace, folder: Path, boxes:
     )
     row.setdefault("runs", []).append(json.loads(done.stdout))
     row["masks"] = np.load(masks)
+
+
+def installed_mb(python: Path) -> dict[str, float]:
+    """What the other Python has installed, but for pip and setuptools; and torch alone."""
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    done = subprocess.run([python.absolute(), "-c", where], capture_output=True, text=True, check=True)  # noqa: S603
+    folders = [path for path in Path(done.stdout.strip()).iterdir() if not path.name.startswith(("pip", "setuptools"))]
+    assert torch.__file__ is not None
+    parts = {"without torch": folders, "torch alone": [Path(torch.__file__).parent]}
+    return {
+        name: sum(size_mb(filter(Path.is_file, path.rglob("*"))) for path in found) for name, found in parts.items()
+    }
 
 
 def size_mb(files: Any) -> float:

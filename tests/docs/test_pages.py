@@ -50,11 +50,7 @@ SUBSTITUTES = {
         "--model narrow.yaml --checkpoint narrow.pt --out tiny-exported"
     ),
     'load_predictor("tiny-native"': 'load_predictor("tiny-exported"',
-    "from tracker import OnnxImagePredictor, OnnxVideoPredictor, load_model": (
-        "from sam2fast.deploy.onnx.runtime.graphs import load_model\n"
-        "from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor\n"
-        "from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor"
-    ),
+    "from tracker import": "from sam2fast.deploy.onnx import",
     'load_model("tiny-onnx")': 'load_model("nano-onnx")',
     'init_state("frames")': 'init_state(["photo.jpg", "another.jpg"])',
     # In Ray's processes the models have their own names.

@@ -24,6 +24,7 @@ MODULES = (
     "sam2fast.evaluation.clicks",
     "sam2fast.evaluation.folders",
     "sam2fast.deploy.exported",
+    "sam2fast.deploy.onnx",
     "sam2fast.kernels.memory_attention",
     "sam2fast.modeling.sam2_base",
     "sam2fast.deploy.parallel",

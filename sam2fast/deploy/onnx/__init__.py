@@ -1,1 +1,41 @@
-"""Models as ONNX graphs: :func:`~sam2fast.deploy.onnx.export.write_onnx` makes them, ``runtime`` runs them."""
+"""Models as ONNX graphs with their memory: exported by torch, run by numpy and onnxruntime alone."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2fast.deploy.onnx.export import write_onnx
+    from sam2fast.deploy.onnx.runtime.graphs import OnnxModel, load_model
+    from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
+    from sam2fast.deploy.onnx.runtime.manifest import OnnxManifest, OnnxModelError
+    from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
+
+__all__ = [
+    "OnnxImagePredictor",
+    "OnnxManifest",
+    "OnnxModel",
+    "OnnxModelError",
+    "OnnxVideoPredictor",
+    "load_model",
+    "write_onnx",
+]
+
+_HOMES = {
+    "OnnxImagePredictor": "runtime.images",
+    "OnnxManifest": "runtime.manifest",
+    "OnnxModel": "runtime.graphs",
+    "OnnxModelError": "runtime.manifest",
+    "OnnxVideoPredictor": "runtime.videos",
+    "load_model": "runtime.graphs",
+    "write_onnx": "export",
+}
+
+
+if not TYPE_CHECKING:  # for type checkers, other names stay errors
+
+    def __getattr__(name: str) -> Any:
+        """Imports a public name at its first use: exporting needs torch, and running onnxruntime."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

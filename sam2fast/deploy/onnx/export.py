@@ -23,6 +23,7 @@ from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.selection_rule import SelectionRules
+from sam2fast.modeling.standard import is_standard
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
@@ -42,6 +43,15 @@ REQUIRED = (
     "fixed_no_obj_ptr",
 )
 REFUSED = ("soft_no_obj_ptr",)
+# Parts of which the graphs have the weights alone.
+PARTS = (
+    "sam_prompt_encoder",
+    "sam_mask_decoder",
+    "obj_ptr_proj",
+    "obj_ptr_tpos_proj",
+    "memory_attention",
+    "memory_encoder",
+)
 
 
 class AxisSizes(NamedTuple):
@@ -77,7 +87,7 @@ def write_onnx(
     folder: str | Path,
     config: str | None = None,
     dtype: str = "float32",
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] | None = None,
 ) -> OnnxManifest:
     """Exports a video predictor's model into a folder, with everything that tracking needs.
 
@@ -105,10 +115,11 @@ def write_onnx(
     _check(model, dtype)
     with filled(target, MANIFEST) as partial:
         for graph in graphs_of(model):
-            progress(f"exporting {graph.name}")
+            if progress is not None:
+                progress(f"exporting {graph.name}")
             file = partial / f"{graph.name}.onnx"
-            _export(graph, file)
-            _check_results(graph, file)
+            export_graph(graph, file)
+            check_graph(graph, file)
             converted(file, graph.name, dtype)
         (partial / TRACKER).write_text(tracker_source(), encoding="utf-8")
         files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(partial.iterdir())}
@@ -132,6 +143,11 @@ def _check(model: SAM2VideoPredictor, dtype: str) -> None:
     kinds = {(x.device.type, x.dtype) for x in model.parameters()}
     if kinds != {("cpu", torch.float32)}:
         raise ValueError("export to ONNX needs fp32 weights on the CPU; dtype chooses those of the graphs")
+    for name in PARTS:
+        if not is_standard(getattr(model, name)):
+            raise ValueError(
+                f"{name} was hooked, patched or replaced, which its weights do not show; export the plain model"
+            )
     wrong = [name for name in REQUIRED if not getattr(model, name)]
     wrong += [name for name in REFUSED if getattr(model, name)]
     if wrong:
@@ -196,7 +212,12 @@ def random_inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
     return [random(name, shape) for name, shape in graph.inputs.items()]
 
 
-def _export(graph: OnnxGraph, file: Path) -> None:
+def export_graph(graph: OnnxGraph, file: Path) -> None:
+    """Writes a graph in fp32.
+
+    Raises:
+        RuntimeError: torch wrote another opset.
+    """
     axes = {name: torch.export.Dim(name, min=0 if name in ("points", "pointers") else 1) for name in AxisSizes._fields}
     dynamic = [
         {i: axes[axis] for i, axis in enumerate(shape) if isinstance(axis, str)} or None
@@ -237,7 +258,7 @@ def _quiet() -> Any:
         logger.setLevel(level)
 
 
-def _check_results(graph: OnnxGraph, file: Path) -> None:
+def check_graph(graph: OnnxGraph, file: Path) -> None:
     """Compares the graph with its module at sizes that were not traced; no axis may be frozen.
 
     Raises:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 import pytest
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 import numpy as np
 import tame_weights
@@ -23,7 +24,7 @@ from PIL import Image
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.deploy.onnx.export import manifest_of
+from sam2fast.deploy.onnx.export import check_graph, export_graph, graphs_of, manifest_of, write_onnx
 from sam2fast.deploy.onnx.runtime import arrays
 from sam2fast.deploy.onnx.runtime.graphs import load_model
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
@@ -107,6 +108,20 @@ def test_images(pair, model, prompt):
     compare_images(pair[0], model, prompt)
 
 
+def test_an_exported_graph(pair, tmp_path):
+    """The smallest one in every run; it is compared with its module at other sizes than the traced ones."""
+    graph = graphs_of(pair[1])[-1]
+    export_graph(graph, tmp_path / "memory_encoder.onnx")
+    check_graph(graph, tmp_path / "memory_encoder.onnx")
+    wrong = graph._replace(inputs={**graph.inputs, "scores": (3, 1)})
+    with pytest.raises(RuntimeError, match="the exporter changed the inputs of memory_encoder"):
+        check_graph(wrong, tmp_path / "memory_encoder.onnx")
+    with torch.no_grad():
+        graph.module.scale += 0.1
+    with pytest.raises(RuntimeError, match="memory of memory_encoder differs from the model by"):
+        check_graph(graph, tmp_path / "memory_encoder.onnx")
+
+
 def test_holes_and_sprinkles_of_images(pair, model):
     areas = {"max_hole_area": 5.0, "max_sprinkle_area": 6.0}
     assert compare_images(pair[0], model, PROMPTS["box"], **areas) > 0.01, "they change the mask"
@@ -162,6 +177,36 @@ def test_a_failed_call_changes_nothing(model, video):
     assert not state.objects and state["obj_ids"] == [] and (state["video_height"], state["num_frames"]) == (90, 3)
     with pytest.raises(RuntimeError, match="no object 'b' to remove"):
         predictor.remove_object(state, "b", strict=True)
+
+
+REFUSED = {
+    "no_memories": ({"num_maskmem": 0}, "num_maskmem is 0, and ONNX is for models that are as the published ones"),
+    "soft_pointers": ({"soft_no_obj_ptr": True}, "soft_no_obj_ptr is True, and ONNX is for"),
+    "training": ({"training": True}, "evaluation mode"),
+    "a_patched_part": ({"memory_encoder.forward": print}, "memory_encoder was hooked, patched or replaced"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
+def test_models_that_cannot_be_exported(pair, monkeypatch, tmp_path, changes, message):
+    for name, value in changes.items():
+        *part, attribute = name.split(".")
+        monkeypatch.setattr(pair[1].get_submodule(".".join(part)), attribute, value)
+    with pytest.raises(ValueError, match=message):
+        write_onnx(pair[1], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_attention_that_cannot_be_exported(pair, monkeypatch, tmp_path):
+    monkeypatch.setattr(pair[1].memory_attention.layers[0].cross_attn_image, "num_heads", 2)
+    with pytest.raises(ValueError, match="RoPEAttention of 2 heads cannot be exported"):
+        write_onnx(pair[1], tmp_path / "out")
+    with pytest.raises(ValueError, match="no dtype 'bfloat16' for ONNX; expected float32, float16, int8"):
+        write_onnx(pair[1], tmp_path / "out", dtype="bfloat16")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    with pytest.raises(FileExistsError, match="is not empty"):
+        write_onnx(pair[1], tmp_path / "out")
 
 
 def folder_with(tmp_path, ours, damage=lambda folder: None):
