@@ -11,11 +11,18 @@ from torch import Tensor, nn
 
 from sam2fast.deploy.onnx.prompt_graph import in_sequence, layer_norm_2d
 from sam2fast.kernels.memory_attention import offset_of_means, pool, pooled_keys
-from sam2fast.modeling.attention import RoPEAttention, RoPEAttentionv2
+from sam2fast.modeling.attention import (
+    EfficientRoPEAttention1,
+    EfficientRoPEAttention2,
+    RoPEAttention,
+    RoPEAttentionv2,
+)
 from sam2fast.modeling.memory_attention import MemoryAttentionLayer
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler
 from sam2fast.modeling.position_encoding import sine_periods
 from sam2fast.modeling.sam2_base import SAM2Base
+
+ATTENTIONS = (RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, EfficientRoPEAttention2)
 
 
 class MemoryAttentionGraph(nn.Module):
@@ -92,9 +99,10 @@ class MemoryAttentionLayerGraph(nn.Module):
         if layer.pos_enc_at_attn or layer.pos_enc_at_cross_attn_queries or not layer.pos_enc_at_cross_attn_keys:
             raise ValueError("position encodings at attention are exported as in the published models: of keys alone")
         for attention in (itself, cross):
-            if type(attention) not in (RoPEAttention, RoPEAttentionv2) or attention.num_heads != 1:
+            if type(attention) not in ATTENTIONS or attention.num_heads != 1:
                 kind = f"{type(attention).__name__} of {attention.num_heads} heads"
-                raise ValueError(f"{kind} cannot be exported; expected RoPEAttention or RoPEAttentionv2 of one head")
+                names = ", ".join(known.__name__ for known in ATTENTIONS)
+                raise ValueError(f"{kind} cannot be exported; expected one head, of {names}")
         self.norm1, self.norm2, self.norm3 = layer.norm1, layer.norm2, layer.norm3
         self.linear1, self.linear2, self.activation = layer.linear1, layer.linear2, layer.activation
         self.own_query, self.own_key = _in_halves(itself.q_proj), _in_halves(itself.k_proj)
