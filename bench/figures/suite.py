@@ -146,7 +146,7 @@ def summary(results: Results) -> str:
     lines = [[what, *(found.get(name, "–") for name in columns)] for what, found in cells.items()]
     links = ", ".join(results.link(report, str(i)) for i, report in enumerate([*used.values(), masks], 1))
     about = (
-        f"SAM 2 tiny in fp32 at 1024×1024: medians of {_range(runs)} runs, official package and sam2fast in turn in "
+        f"SAM 2.1 tiny in fp32 at 1024×1024: medians of {_range(runs)} runs, official package and sam2fast in turn in "
         f"one process with the same weights, with {_range(threads)} threads; all masks of a photograph with "
         f"{masks.data['machine']['threads']}, the official one's non-maximum suppression in Python in place of "
         f"torchvision's. In videos, {'; '.join(note for note in notes if note.startswith(PAIR[0]))}. Samples: {links}."
