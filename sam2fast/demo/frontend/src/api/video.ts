@@ -29,7 +29,8 @@ export function readClip(video: VideoPartsFragment): Clip {
   };
 }
 
-function asUrl(path: string): string {
+/** The address of a file of the server. */
+export function asUrl(path: string): string {
   return "/" + path.split("/").map(encodeURIComponent).join("/");
 }
 

@@ -85,6 +85,13 @@ export function isSameLook(a: Look, b: Look): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 
+/** Whether a value from a file is a look that this page knows. */
+export function isLook({ objects, background }: Look): boolean {
+  const isKnown = (table: Record<string, EffectInfo>, { effect, variant }: Choice<string>) =>
+    Object.hasOwn(table, effect) && Number.isInteger(variant) && variant >= 0 && variant < table[effect]!.variants;
+  return isKnown(OBJECT_EFFECTS, objects) && isKnown(BACKGROUND_EFFECTS, background);
+}
+
 /** The look after the current one in a list of unusual ones. */
 export function surprise(current: Look): Look {
   const place = SURPRISES.findIndex((other) => isSameLook(other, current));

@@ -1,5 +1,5 @@
-import type { Clip } from "../api/video";
-import { DEFAULT_LOOK, type Look } from "../effects/look";
+import { asUrl, type Clip } from "../api/video";
+import { isLook, type Look } from "../effects/look";
 import { promptKey, type FrameEntries, type MaskEntry, type Masks } from "../masks/masks";
 import { maskArea } from "../masks/rle";
 import { findObject, type Scene } from "../state/scene";
@@ -103,12 +103,13 @@ export function parseProject(text: string): Project {
   }
   if (project?.format !== "sam2fast project") throw new Error("This is not a project that was saved by this page.");
   if (project.version !== 1) throw new Error(`This project has version ${project.version}; this page reads version 1.`);
-  const read = { ...project, look: project.look ?? DEFAULT_LOOK } as Project;
+  const read = project as Project;
   try {
     readMasks(read);
-    if (typeof read.clip.path !== "string" || !findObject(read.scene, read.active)) throw new Error("no clip");
+    if (!findObject(read.scene, read.active) || !isLook(read.look)) throw new Error("no object");
+    // Addresses in a file are not used: it may come from anybody.
+    return { ...read, clip: { ...read.clip, url: asUrl(read.clip.path), poster: null } };
   } catch {
     throw new Error("This project is damaged: a part of it is missing.");
   }
-  return read;
 }

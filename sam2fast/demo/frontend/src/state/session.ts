@@ -7,6 +7,7 @@ import { readClip, type Clip } from "../api/video";
 import { isUnsaved, loadProject, loadUploads, lastOpened, saveNow } from "../project/autosave";
 import { restoreWork, type Project } from "../project/project";
 import { handleFailure, onReconnected, onSessionLost } from "./failures";
+import { firstPromptedFrame } from "./scene";
 import { announce, freshWork, getState, isTracking, notify, setState } from "./store";
 import { forgetKnown, synchronise } from "./synchronise";
 import { abandonTracking } from "./track";
@@ -42,7 +43,9 @@ export async function openClip(clip: Clip, project?: Project): Promise<boolean> 
   await saveNow();
   closeSession();
   setState({ ...freshWork(), clip, session: null, phase: "opening", dialog: null, notice: null, playing: false });
-  return startSession(clip, project ?? (await loadProject(clip.path)));
+  const work = project ?? (await loadProject(clip.path));
+  if (getState().clip !== clip) return true; // another video was chosen
+  return startSession(clip, work);
 }
 
 /** Starts a new session on the same video with the same work. */
@@ -50,9 +53,10 @@ export async function restart(): Promise<void> {
   const { clip } = getState();
   if (!clip) return begin();
   closeSession();
-  const { tracking } = getState();
+  const { tracking, scene } = getState();
   setState({ playing: false, notice: null, ...(isTracking(tracking) && { tracking: { state: "failed" } }) });
-  await startSession(clip, null);
+  // A video that could not be opened has no work in the page yet.
+  await startSession(clip, firstPromptedFrame(scene) === null ? await loadProject(clip.path) : null);
 }
 
 let starts = 0;

@@ -169,11 +169,14 @@ test("a project keeps clicks, masks and what is stale", async () => {
   expect([...visibility(restored.masks!, 1, 4, key)]).toEqual([...visibility(tracked, 1, 4, key)]);
   expect(restored.masks!.get(0)!.get(1)!.answerTo).toBe(promptKey(scene.objects[0]!.prompts[0]!));
   expect(restoreWork(project, 5)).toBeNull(); // another video under this name
+  const foreign = JSON.stringify({ ...project, clip: { ...clip, url: "https://elsewhere.example/a.mp4" } });
+  expect(parseProject(foreign).clip.url).toBe("/gallery/a.mp4");
   for (const text of [
     "",
     "{}",
     JSON.stringify({ ...project, version: 2 }),
     JSON.stringify({ ...project, masks: null }),
+    JSON.stringify({ ...project, look: { ...project.look, objects: { effect: "toString", variant: 0 } } }),
   ]) {
     expect(() => parseProject(text)).toThrow(/project/);
   }
