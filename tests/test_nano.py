@@ -138,7 +138,7 @@ class TestExport:
             weights["no_mem_embed"] = torch.zeros(1, 1, 256)
         torch.save({"model": weights}, tmp_path / "wrong.pt")
         out.write_bytes(b"as it was")
-        with pytest.raises((ValueError, CheckpointError), match="no_mem_embed|which video needs"):
+        with pytest.raises((ValueError, CheckpointError), match="no_mem_embed|weights for images only"):
             export(tmp_path / "wrong.pt", out)
         assert out.read_bytes() == b"as it was"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["nano.safetensors", "wrong.pt"]

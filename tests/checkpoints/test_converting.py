@@ -280,7 +280,7 @@ def test_the_command_takes_a_folder(tmp_path, nano_file, nano_weights):
     from sam2fast.cli.user_errors import UserError
 
     convert_checkpoint(nano_file, tmp_path / "x", "transformers")
-    assert choose_model(None, tmp_path / "x") == (nano.CONFIG, tmp_path / "x/model.safetensors")
+    assert choose_model(None, tmp_path / "x")[:2] == (nano.CONFIG, tmp_path / "x/model.safetensors")
     config = json.loads((tmp_path / "x/config.json").read_text())
     (tmp_path / "x/config.json").write_text(json.dumps(config | {"max_cond_frame_num": 4}))
     with pytest.raises(UserError, match=r"max_cond_frames_in_attn=4, .* with --model FILE.yaml"):

@@ -84,7 +84,7 @@ def _is_vague(call: ast.AST) -> bool:
     """Whether it reads or writes text without saying in what encoding."""
     if not isinstance(call, ast.Call) or any(keyword.arg == "encoding" for keyword in call.keywords):
         return False
-    if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "av":
+    if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") in ("av", "archive"):
         return False
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     strings = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]

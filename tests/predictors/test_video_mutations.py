@@ -7,7 +7,7 @@ import torch
 from parity import NARROW
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
-from sam2fast.modeling import memory_selection, official_steps
+from sam2fast.modeling import official_steps, selection_rule
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking import eager_runner
@@ -31,9 +31,9 @@ def case(tmp_path_factory):
 
 
 def older_by_one(monkeypatch, model):
-    right = memory_selection.recent_frames
+    right = selection_rule.recent_frames
     wrong = lambda frame, reverse, rules: [t - 1 for t in right(frame, reverse, rules)]  # noqa: E731
-    monkeypatch.setattr(memory_selection, "recent_frames", wrong)
+    monkeypatch.setattr(selection_rule, "recent_frames", wrong)
 
 
 def time_row_off_by_one(monkeypatch, model):

@@ -18,7 +18,16 @@ from sam2fast.tracking.approximations import EXACT, Approximations
 
 ROOT = Path(__file__).parents[2]
 # Without hooks.
-OTHERS = {"approximations", "mini_agreement", "nano_heldout", "scaling", "shared", "strategy_clips", "striped_snakes"}
+OTHERS = {
+    "approximations",
+    "mini_agreement",
+    "nano_heldout",
+    "onnx_costs",
+    "scaling",
+    "shared",
+    "strategy_clips",
+    "striped_snakes",
+}
 EXAMPLES = sorted({path.stem for path in (ROOT / "examples").glob("*.py")} - OTHERS)
 
 

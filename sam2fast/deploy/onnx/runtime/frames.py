@@ -90,11 +90,15 @@ def _as_image(image: Any) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(read_pixels(image)))
 
 
+# Some of the other formats run other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+
 def _opened(path: Path) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"no image file {str(path)!r}")
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=FORMATS)
         image.load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
