@@ -25,7 +25,6 @@ SUBSTITUTES = {
     "--device cuda": "--device cpu",
     "--device all": "--device cpu",
     'on_devices("all")': 'on_devices("cpu")',
-    "read_frames(0, ": 'read_frames("clip.mp4", ',
     "rtsp://camera/1": "clip.mp4",
     "frame.index == 30": "frame.index == 3",
     "12,ball": "3,ball",

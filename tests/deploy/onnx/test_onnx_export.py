@@ -78,8 +78,8 @@ def test_attention_to_means(tmp_path):
     """With one memory and with two: EfficientTAM's attends to tokens of the one, and to means of the two."""
     given = {"device": "cpu", "hydra_overrides_extra": ["++model.image_size=256"]}
     graph = export.graphs_of(build_sam2_video_predictor("efficienttam_ti_2", **given))[2]
-    export._export(graph, tmp_path / "attention.onnx")
-    export._check_results(graph, tmp_path / "attention.onnx")
+    export.export_graph(graph, tmp_path / "attention.onnx")
+    export.check_graph(graph, tmp_path / "attention.onnx")
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
