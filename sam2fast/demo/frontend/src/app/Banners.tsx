@@ -17,7 +17,7 @@ export function Banners() {
   }, [notice]);
 
   return (
-    <div className="banners">
+    <section className="banners" aria-label="Messages">
       <div className="visually-hidden" role="status" aria-live="polite">
         {announcement}
       </div>
@@ -33,6 +33,6 @@ export function Banners() {
           <IconButton icon="close" label="Dismiss" onClick={() => setState({ notice: null })} />
         </div>
       )}
-    </div>
+    </section>
   );
 }

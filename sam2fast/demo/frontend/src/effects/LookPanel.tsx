@@ -68,7 +68,7 @@ function EffectList<Effect extends string>({ title, table, choice, onChange }: L
           >
             {name}
             {/* The ready-made effects have the same names. */}
-            <span className="visually-hidden">effect</span>
+            <span className="visually-hidden">{" effect"}</span>
             {isSelected && variants > 1 && (
               <small>
                 {choice.variant + 1}/{variants}

@@ -74,6 +74,11 @@ export class Demo {
     await this.painted();
   }
 
+  /** Waits until changes are saved; before that the browser asks whether to leave. */
+  async saved(): Promise<void> {
+    await this.page.waitForTimeout(1500);
+  }
+
   private async painted(): Promise<void> {
     await this.page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
   }

@@ -113,7 +113,7 @@ test("a reload restores video, clicks, masks and look", async () => {
   await demo.button("Colour pop").click();
   const before = await demo.difference();
   const spans = await lane();
-  await demo.page.waitForTimeout(1500); // until it is saved; before that the browser asks
+  await demo.saved();
   await demo.page.reload();
   await demo.page.locator('.frame canvas[data-frame="11"]').waitFor();
   await demo.settled();

@@ -59,6 +59,7 @@ test("dark colours have enough contrast, and the selected theme is kept", async 
   const dark = await page();
   await demo.button(/^Colours: system/).click();
   expect(await page()).not.toBe(dark);
+  await demo.saved();
   await demo.page.reload();
   await demo.button(/^Colours: light/).waitFor();
   expect(await page()).not.toBe(dark);
