@@ -181,6 +181,7 @@ test("masks that were downloaded come back as objects that can be tracked", asyn
   await demo.page.getByLabel("Masks file").setInputFiles({ name: "coco.json", mimeType: "", buffer: coco });
   await demo.page.locator(".banner", { hasText: "1 object imported" }).waitFor();
   await demo.settled();
+  await demo.button("Object 1 1 mask").waitFor();
   expect((await demo.difference()).share).toBeCloseTo(before.share, 3);
   await demo.shot("imported");
   await track("all");
