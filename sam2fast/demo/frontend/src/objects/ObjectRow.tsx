@@ -65,8 +65,13 @@ function summary(object: SceneObject): string {
   const prompts = Object.values(object.prompts);
   const points = prompts.reduce((sum, { points }) => sum + points.length, 0);
   const boxes = prompts.filter(({ box }) => box).length;
-  const parts = [points > 0 && count(points, "point"), boxes > 0 && count(boxes, "box", "boxes")].filter(Boolean);
-  return parts.join(", ") + (frames > 1 ? ` on ${frames} frames` : "");
+  const masks = prompts.filter(({ mask }) => mask).length;
+  const parts = [
+    points > 0 && count(points, "point"),
+    boxes > 0 && count(boxes, "box", "boxes"),
+    masks > 0 && count(masks, "mask"),
+  ];
+  return parts.filter(Boolean).join(", ") + (frames > 1 ? ` on ${frames} frames` : "");
 }
 
 function count(number: number, one: string, many = `${one}s`): string {

@@ -1,4 +1,4 @@
-import { mergeMasks, promptKey, withoutMask, type Masks } from "../masks/masks";
+import { mergeMasks, promptKey, visibility, withoutMask, Seen, type MaskEntry, type Masks } from "../masks/masks";
 import * as history from "./history";
 import * as scenes from "./scene";
 import type { Box, Point, Scene } from "./scene";
@@ -102,9 +102,21 @@ function show(step: Step, active: number): void {
     void cancelTracking();
     notify("info", "Tracking is cancelled by your change. Finished frames keep their masks.");
   }
-  const becomesStale = isChanged && !isTracking(tracking) && tracking.state !== "never";
-  setState({ ...step, active, ...(becomesStale && { tracking: { state: "stale" } }) });
+  const isIdle = isChanged && !isTracking(tracking);
+  setState({ ...step, active, ...(isIdle && { tracking: { state: trackedState(step) } }) });
   void synchronise();
+}
+
+/** How far the masks are tracked from the prompts; undo may restore this. */
+function trackedState({ scene, masks }: Step): "never" | "stale" | "partial" | "done" {
+  const isTracked = ({ trackedFrom }: MaskEntry) => trackedFrom !== null;
+  if (![...masks.values()].some((entries) => [...entries.values()].some(isTracked))) return "never";
+  const { numFrames } = getState().session!;
+  const seen = scene.objects
+    .filter(({ prompts }) => Object.keys(prompts).length > 0)
+    .flatMap(({ id, prompts }) => [...visibility(masks, id, numFrames, promptKey(prompts))]);
+  if (seen.some((state) => state >= Seen.Stale)) return "stale";
+  return seen.includes(Seen.Unknown) ? "partial" : "done";
 }
 
 /** Objects whose prompts differ, or that only one of the scenes has. */

@@ -74,6 +74,19 @@ export class Demo {
     await this.painted();
   }
 
+  /** Selects an effect, by clicks as a user does. */
+  async effect(list: "Objects" | "Background", name: string, variant = 1): Promise<void> {
+    const button = this.page
+      .getByRole("group", { name: list, exact: true })
+      .getByRole("button", { name: new RegExp(`^${name} effect`) });
+    for (;;) {
+      const shown = /(\d)\/\d$/.exec((await button.textContent())!)?.[1] ?? "1";
+      if ((await button.getAttribute("aria-pressed")) === "true" && Number(shown) === variant) break;
+      await button.click();
+    }
+    await this.settled();
+  }
+
   /** Waits until changes are saved; before that the browser asks whether to leave. */
   async saved(): Promise<void> {
     await this.page.waitForTimeout(1500);
