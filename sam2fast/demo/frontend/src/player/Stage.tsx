@@ -3,6 +3,7 @@ import type { Look } from "../effects/look";
 import { findObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { fitInside, type Size } from "./geometry";
+import { ClickHint } from "./ClickHint";
 import { Marks } from "./Marks";
 import { StageMessage } from "./StageMessage";
 import { useCrosshair } from "./useCrosshair";
@@ -71,6 +72,7 @@ export function Stage() {
           )}
         </div>
       )}
+      <ClickHint />
       <StageMessage />
     </div>
   );
