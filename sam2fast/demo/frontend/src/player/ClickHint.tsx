@@ -14,13 +14,23 @@ export function ClickHint() {
     <p className="click-hint">
       {clicks === 1 ? (
         <>
-          Click again to refine, <kbd>N</kbd> for another object
+          Click again to refine, <NewObject /> for another object
         </>
       ) : (
         <>
-          Added to the same object. Another one: <kbd>Z</kbd> undoes, <kbd>N</kbd> begins it
+          That went to the same object. <NewObject /> begins another one
         </>
       )}
     </p>
+  );
+}
+
+/** The key, and the button where there may be no keyboard. */
+function NewObject() {
+  return (
+    <>
+      <kbd className="with-keys">N</kbd>
+      <span className="by-touch">“Add an object”</span>
+    </>
   );
 }
