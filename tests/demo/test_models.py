@@ -181,8 +181,8 @@ def test_real_clips_come_into_the_gallery(tmp_path, monkeypatch):
     assert not download.is_ready()
     download.run()
     assert download.is_ready()
-    assert [urls for urls, _ in fetched] == [[f"{real_clips.FOLDER}/{clip.name}"] for clip in real_clips.CLIPS]
+    assert [urls for urls, _ in fetched] == [[f"{real_clips.URL}/{clip.name}"] for clip in real_clips.CLIPS]
     assert all(len(sha256) == 64 for _, sha256 in fetched)
-    names = sorted(path.name for path in (tmp_path / GALLERY).iterdir())
-    assert names == [f"real_{clip.name}" for clip in real_clips.CLIPS]
+    names = sorted(path.name for path in (tmp_path / GALLERY / "sam2").iterdir())
+    assert names == [clip.name for clip in real_clips.CLIPS]
     assert sum(part.stat().st_size for part in download.parts() if part.is_file()) == 5 * len(names)

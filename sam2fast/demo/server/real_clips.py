@@ -8,7 +8,8 @@ from sam2fast.demo.server.library import GALLERY, Library
 from sam2fast.downloads.transfer import fetch
 
 COMMIT = "2b90b9f5ceec907a1c18123530e92e794ad901a4"  # of facebookresearch/sam2, Apache-2.0
-FOLDER = f"https://raw.githubusercontent.com/facebookresearch/sam2/{COMMIT}/demo/data/gallery"
+SUBFOLDER = "sam2"  # of the gallery
+URL = f"https://raw.githubusercontent.com/facebookresearch/sam2/{COMMIT}/demo/data/gallery"
 
 
 class RealClip(NamedTuple):
@@ -31,19 +32,20 @@ SIZE = sum(clip.size for clip in CLIPS)
 
 def real_clips(library: Library) -> Download:
     """The download of all clips into the gallery. They are served as they are: H.264, yuv420p, 24 frames/s."""
-    folder = library.root / GALLERY
+    folder = library.root / GALLERY / SUBFOLDER
     incoming = library.incoming / "real"
 
     def get_all() -> None:
         incoming.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for clip in CLIPS:
             # Unfinished files are outside of the gallery, which shows every MP4 file.
             part = incoming / f"{clip.name}.part"
-            fetch([f"{FOLDER}/{clip.name}"], part, clip.sha256, quiet=True)
-            part.replace(folder / f"real_{clip.name}")
+            fetch([f"{URL}/{clip.name}"], part, clip.sha256, quiet=True)
+            part.replace(folder / clip.name)
 
     def parts() -> list[Path]:
-        finished = [folder / f"real_{clip.name}" for clip in CLIPS]
+        finished = [folder / clip.name for clip in CLIPS]
         return [*finished, *(incoming / f"{clip.name}.part" for clip in CLIPS)]
 
-    return Download(lambda: all((folder / f"real_{c.name}").is_file() for c in CLIPS), get_all, parts, SIZE)
+    return Download(lambda: all((folder / c.name).is_file() for c in CLIPS), get_all, parts, SIZE)
