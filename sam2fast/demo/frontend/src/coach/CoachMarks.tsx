@@ -100,7 +100,7 @@ const GAP = 12;
 
 /** Places the mark beside its target: to the right if there is room, otherwise above, at its lower edge for a large one. */
 function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.CSSProperties {
-  const [style, setStyle] = useState<React.CSSProperties>({ visibility: "hidden" });
+  const [style, setStyle] = useState<React.CSSProperties>({ opacity: 0 }); // hidden elements take no focus
   useLayoutEffect(() => {
     const place = () => {
       const target = [...document.querySelectorAll(selector)].find((found) => found.getClientRects().length > 0);
