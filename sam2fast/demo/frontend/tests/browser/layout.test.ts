@@ -90,6 +90,7 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   await demo.page.keyboard.press("Escape");
   await demo.ready();
   await demo.settled();
+  await demo.goTo(0); // tracking showed the last frame
   expect(await demo.page.locator(".point").count()).toBe(1);
   await demo.page.keyboard.press("k");
   await demo.said(/Tracking 12 frames/);
