@@ -3,7 +3,9 @@ import type { Look } from "../effects/look";
 import { findObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { fitInside, type Size } from "./geometry";
+import { ClickHint } from "./ClickHint";
 import { Marks } from "./Marks";
+import { Ripple } from "./Ripple";
 import { StageMessage } from "./StageMessage";
 import { useCrosshair } from "./useCrosshair";
 import { usePlayer } from "./usePlayer";
@@ -57,6 +59,7 @@ export function Stage() {
             onError={() => setState({ phase: "failed", problem: "The video cannot be loaded." })}
           />
           <canvas key={session?.id} ref={canvas} width={clip.width} height={clip.height} />
+          <Ripple />
           <Marks draft={draft} />
           {crosshair.spot && (
             <div
@@ -71,6 +74,7 @@ export function Stage() {
           )}
         </div>
       )}
+      <ClickHint />
       <StageMessage />
     </div>
   );
