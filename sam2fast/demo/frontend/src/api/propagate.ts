@@ -2,6 +2,7 @@ import type { FrameMasks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import { ApiError, networkError, responseError } from "./errors";
 import { PartParser } from "./stream";
+import { send } from "./transport";
 
 /** A request to the server. */
 export interface Track {
@@ -31,7 +32,7 @@ export async function* propagate(
   { start, direction, end, objects }: Track,
   signal: AbortSignal,
 ): AsyncGenerator<FrameMasks, void> {
-  const response = await fetch("/propagate_in_video", {
+  const response = await send("/propagate_in_video", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({

@@ -2,6 +2,7 @@ import type { Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import type { Scene } from "../state/scene";
 import { networkError, responseError } from "./errors";
+import { send } from "./transport";
 
 export interface Limits {
   maxUploadMB: number;
@@ -27,7 +28,7 @@ export type ExportFormat = "masks_png" | "coco_rle" | "yolo" | "cutout";
 async function request(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
   try {
-    response = await fetch(path, init);
+    response = await send(path, init);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw networkError();
