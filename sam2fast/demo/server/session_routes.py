@@ -65,7 +65,7 @@ def make_session_routes(service: DemoService) -> Blueprint:
         data = _export_data(session)
         if request.method == "POST":
             page = read_page_masks(_json_object(), data.frames, data.size)
-            data = data._replace(masks=page.masks, names=page.names)
+            data = data._replace(masks=page.masks, names=page.names, labels=page.labels)
         exported = exports.export(data, request.args.get("format", ""), service.library.incoming)
         try:
             return send_file(
