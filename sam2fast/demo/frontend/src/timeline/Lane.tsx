@@ -1,7 +1,7 @@
 import { useMemo } from "react";
 import { promptKey, visibility } from "../masks/masks";
 import { goTo } from "../player/playback";
-import { promptedFrames, type SceneObject } from "../state/scene";
+import { promptAt, promptedFrames, type Prompt, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { findSpans, type Span } from "./spans";
 
@@ -33,10 +33,10 @@ export function Lane({ object, numFrames }: { object: SceneObject; numFrames: nu
           <button
             key={frame}
             type="button"
-            className="prompt-mark"
+            className={`prompt-mark ${kindOf(promptAt(object, frame))}`}
             style={{ left: position(frame + 0.5) }}
             aria-label={`${object.name} was clicked on frame ${frame + 1}: go there`}
-            title={`Clicked on frame ${frame + 1}`}
+            title={`${PROMPTS[kindOf(promptAt(object, frame))]} on frame ${frame + 1}`}
             onClick={() => {
               setState({ active: object.id });
               goTo(frame);
@@ -46,6 +46,16 @@ export function Lane({ object, numFrames }: { object: SceneObject; numFrames: nu
       </div>
     </div>
   );
+}
+
+const PROMPTS = { included: "Included", excluded: "Excluded", both: "Included and excluded", box: "Box", mask: "Mask" };
+
+/** What a mark stands for. */
+function kindOf({ points, box, mask }: Prompt): keyof typeof PROMPTS {
+  const signs = new Set(points.map(({ positive }) => positive));
+  if (signs.size === 2) return "both";
+  if (signs.size === 1) return signs.has(true) ? "included" : "excluded";
+  return box ? "box" : mask ? "mask" : "both";
 }
 
 function describe(spans: readonly Span[]): string {

@@ -1,4 +1,5 @@
 import {
+  Brush,
   CircleHelp,
   Clapperboard,
   ChevronFirst,
@@ -6,6 +7,8 @@ import {
   ChevronLeft,
   ChevronRight,
   Download,
+  Eraser,
+  Eye,
   FileUp,
   FolderOpen,
   Minus,
@@ -24,6 +27,8 @@ import {
   Undo2,
   Upload,
   X,
+  ZoomIn,
+  ZoomOut,
 } from "lucide-react";
 import type { ButtonHTMLAttributes } from "react";
 
@@ -53,6 +58,11 @@ const ICONS = {
   download: Download,
   upload: Upload,
   restart: RotateCcw,
+  brush: Brush,
+  eraser: Eraser,
+  eye: Eye,
+  zoomIn: ZoomIn,
+  zoomOut: ZoomOut,
 } as const;
 
 export type IconName = keyof typeof ICONS;
