@@ -124,8 +124,8 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
           current.timers.forEach(clearTimeout);
           if (current.isTouch) aim(spot);
           if (current.drag === "pan") panBy(event.clientX - current.last.x, event.clientY - current.last.y);
+          current.last = { x: event.clientX, y: event.clientY };
         }
-        current.last = { x: event.clientX, y: event.clientY };
         if (current.drag === "stroke") continueStroke(spot);
         else if (getState().tool === "box" && current.button === PRIMARY) setDraft(boxBetween(current.start, spot));
       },

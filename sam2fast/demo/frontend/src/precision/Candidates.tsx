@@ -1,12 +1,13 @@
 import { useEffect, useRef } from "react";
 import { masksAt } from "../masks/masks";
-import { maskBounds, paintMask, type Mask } from "../masks/rle";
+import { paintMask, type Mask } from "../masks/rle";
 import { findObject } from "../state/scene";
 import { useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
 import { chooseCandidate, percent, useCandidates } from "./candidates";
 
 const WIDTH = 84; // of a thumbnail, in pixels
+const SHADE = "rgb(0 0 0 / 75%)";
 
 /** The masks proposed for the active object's first click on this frame, to choose from. */
 export function Candidates() {
@@ -31,7 +32,7 @@ export function Candidates() {
           title={`Predicted quality ${percent(candidate.iou)} (C: the next mask)`}
           onClick={() => chooseCandidate(place)}
         >
-          <Thumbnail mask={candidate} colour={object.colour} />
+          <Thumbnail mask={candidate} />
         </button>
       ))}
       <IconButton icon="close" label="Hide the other masks" onClick={() => useCandidates.setState({ offer: null })} />
@@ -39,21 +40,23 @@ export function Candidates() {
   );
 }
 
-/** The frame with a mask, in small. */
-function Thumbnail({ mask, colour }: { mask: Mask; colour: string }) {
+/** The frame in small, dark outside of the mask. */
+function Thumbnail({ mask }: { mask: Mask }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const height = Math.round((WIDTH * mask.height) / mask.width);
   useEffect(() => {
     const context = canvas.current!.getContext("2d")!;
+    context.clearRect(0, 0, WIDTH, height);
+    context.drawImage(maskCanvas(mask, "#000"), 0, 0, WIDTH, height);
+    // Outside of the mask the frame shows through black, inside as it is.
+    context.globalCompositeOperation = "source-out";
+    context.fillStyle = SHADE;
+    context.fillRect(0, 0, WIDTH, height);
+    context.globalCompositeOperation = "destination-over";
     const video = document.querySelector<HTMLVideoElement>(".frame video");
     if (video) context.drawImage(video, 0, 0, WIDTH, height);
-    context.globalAlpha = 0.75;
-    context.drawImage(maskCanvas(mask, colour), 0, 0, WIDTH, height);
-    const { left, top, width, height: tall } = maskBounds(mask);
-    const scale = WIDTH / mask.width;
-    context.strokeStyle = colour;
-    context.strokeRect(left * scale, top * scale, width * scale, tall * scale);
-  }, [mask, colour, height]);
+    context.globalCompositeOperation = "source-over";
+  }, [mask, height]);
   return <canvas ref={canvas} width={WIDTH} height={height} />;
 }
 

@@ -4,13 +4,14 @@ import { getState, notify, setState, useStore } from "../state/store";
 import { weakestByFrame, weakestFrames, type Weakest } from "./confidence";
 
 const WEAK = 0.6; // below, a frame is marked
+const LEAST = 0.5; // what the lane shows at its bottom: confidence is rarely less
 
 /** How sure the model is of each tracked frame: the least sure object counts. */
 export function ConfidenceLane({ numFrames }: { numFrames: number }) {
   const masks = useStore((state) => state.masks);
   const found = useMemo(() => weakestByFrame(masks, numFrames), [masks, numFrames]);
-  const isKnown = found.some(Boolean);
-  if (!isKnown) return null;
+  const [weakest] = useMemo(() => weakestFrames(found), [found]);
+  if (weakest === undefined) return null;
   return (
     <div className="lane confidence">
       <button type="button" className="lane-name" title="Go to the weakest frame (W)" onClick={goToWeakest}>
@@ -23,19 +24,12 @@ export function ConfidenceLane({ numFrames }: { numFrames: number }) {
         viewBox={`0 0 ${numFrames} 1`}
         preserveAspectRatio="none"
       >
-        {found.map(
-          (weakest, frame) =>
-            weakest && (
-              <rect
-                key={frame}
-                className={weakest.confidence < WEAK ? "weak" : ""}
-                x={frame}
-                y={1 - weakest.confidence}
-                width={1}
-                height={weakest.confidence}
-              />
-            ),
-        )}
+        {found.map((mask, frame) => {
+          if (!mask) return null;
+          const height = Math.max(0.1, (mask.confidence - LEAST) / (1 - LEAST));
+          const kind = mask.confidence < WEAK ? "weak" : frame === weakest ? "weakest" : "";
+          return <rect key={frame} className={kind} x={frame} y={1 - height} width={1} height={height} />;
+        })}
       </svg>
     </div>
   );
