@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState, type PointerEvent, type RefObject } from "react";
 import { masksAt } from "../masks/masks";
 import { maskHas } from "../masks/rle";
-import { beginStroke, cancelStroke, continueStroke, endStroke } from "../precision/brush";
+import { beginStroke, cancelStroke, continueStroke, endStroke, useBrush } from "../precision/brush";
 import { endPreview, hoverPreview } from "../precision/preview";
 import type { Box } from "../state/scene";
 import * as editing from "../state/editing";
@@ -115,6 +115,7 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
           if (event.pointerType !== "mouse") return;
           pointer.current = spot;
           hover(spot);
+          useBrush.setState({ cursor: spot });
           return hoverPreview(spot);
         }
         if (current.id !== event.pointerId) return;
@@ -126,6 +127,7 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
           if (current.drag === "pan") panBy(event.clientX - current.last.x, event.clientY - current.last.y);
           current.last = { x: event.clientX, y: event.clientY };
         }
+        if (event.pointerType === "mouse") useBrush.setState({ cursor: spot });
         if (current.drag === "stroke") continueStroke(spot);
         else if (getState().tool === "box" && current.button === PRIMARY) setDraft(boxBetween(current.start, spot));
       },
@@ -141,6 +143,7 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
       onPointerLeave: () => {
         pointer.current = null;
         hoverPreview(null);
+        useBrush.setState({ cursor: null });
         setState({ hovered: null });
       },
       onContextMenu: (event: { preventDefault(): void }) => event.preventDefault(),

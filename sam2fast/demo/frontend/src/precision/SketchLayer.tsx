@@ -1,4 +1,5 @@
 import { useEffect, useRef } from "react";
+import type { Spot } from "../player/geometry";
 import { findObject } from "../state/scene";
 import { useStore } from "../state/store";
 import { drawStroke, useBrush } from "./brush";
@@ -6,12 +7,14 @@ import { maskCanvas } from "./Candidates";
 import { usePreview } from "./preview";
 
 const OUTLINE = 1 / 240; // of the frame's width
+const RING = 1 / 600;
 
 /** The preview of a click, or the stroke that is being painted, over the frame. */
 export function SketchLayer({ width, height }: { width: number; height: number }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const mask = usePreview((state) => state.mask);
-  const { stroke, size } = useBrush();
+  const { stroke, size, cursor } = useBrush();
+  const isBrush = useStore(({ tool }) => tool === "paint" || tool === "wipe");
   const colour = useStore((state) => findObject(state.scene, state.active)?.colour ?? "#fff");
 
   useEffect(() => {
@@ -34,7 +37,8 @@ export function SketchLayer({ width, height }: { width: number; height: number }
       context.drawImage(shape, 0, 0);
       context.globalAlpha = 1;
     }
-  }, [mask, stroke, size, colour, width, height]);
+    if (cursor && isBrush) drawRing(context, cursor, size);
+  }, [mask, stroke, size, cursor, isBrush, colour, width, height]);
 
   return (
     <canvas
@@ -45,4 +49,19 @@ export function SketchLayer({ width, height }: { width: number; height: number }
       height={height}
     />
   );
+}
+
+/** The outline of the brush. */
+function drawRing(context: CanvasRenderingContext2D, { x, y }: Spot, size: number): void {
+  const { width, height } = context.canvas;
+  const line = RING * width;
+  context.beginPath();
+  context.arc(x * width, y * height, (size * width) / 2, 0, 2 * Math.PI);
+  for (const [style, thickness] of [
+    ["#000", 3 * line],
+    ["#fff", line],
+  ] as const) {
+    [context.strokeStyle, context.lineWidth] = [style, thickness];
+    context.stroke();
+  }
 }

@@ -12,6 +12,8 @@ interface Brush {
   size: number;
   /** What is being painted. */
   stroke: Stroke | null;
+  /** Where the pointer is. */
+  cursor: Spot | null;
 }
 
 export interface Stroke {
@@ -22,7 +24,7 @@ export interface Stroke {
 export const MIN_SIZE = 0.005;
 export const MAX_SIZE = 0.2;
 
-export const useBrush = create<Brush>(() => ({ size: 0.04, stroke: null }));
+export const useBrush = create<Brush>(() => ({ size: 0.04, stroke: null, cursor: null }));
 
 export function resizeBrush(factor: number): void {
   useBrush.setState(({ size }) => ({ size: Math.min(MAX_SIZE, Math.max(MIN_SIZE, size * factor)) }));

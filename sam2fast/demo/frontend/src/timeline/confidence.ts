@@ -23,9 +23,9 @@ export function weakestByFrame(masks: Masks, numFrames: number): (Weakest | null
   });
 }
 
-function confidenceIn({ scores, answerTo }: MaskEntry): number | null {
-  if (!scores) return null;
-  return answerTo === null ? confidenceOf(scores) : 1;
+function confidenceIn({ scores, trackedFrom, answerTo }: MaskEntry): number | null {
+  if (answerTo !== null) return trackedFrom === null ? null : 1;
+  return scores ? confidenceOf(scores) : null;
 }
 
 const NEIGHBOURS = 1 / 24; // of the video: frames so near to a weaker one are not listed

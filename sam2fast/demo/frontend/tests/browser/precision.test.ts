@@ -172,6 +172,40 @@ test("classes are kept in the project and are the categories of exports", async 
   expect(demo.problems).toEqual([]);
 });
 
+test("on a phone two fingers zoom, and a moving finger aims with the loupe", async () => {
+  const phone = await Demo.open(browser, inject("address"), {
+    viewport: { width: 390, height: 844 },
+    hasTouch: true,
+    isMobile: true,
+  });
+  await phone.ready();
+  const session = await phone.page.context().newCDPSession(phone.page);
+  const touch = (type: "touchStart" | "touchMove" | "touchEnd", ...touchPoints: { x: number; y: number }[]) =>
+    session.send("Input.dispatchTouchEvent", { type, touchPoints });
+  const [start, end] = [await phone.at(0.5, 0.8), await phone.at(...VASE)];
+  await touch("touchStart", start);
+  await touch("touchMove", { x: (start.x + end.x) / 2, y: (start.y + end.y) / 2 });
+  await touch("touchMove", end);
+  await phone.page.locator(".loupe").waitFor();
+  await phone.shot("loupe");
+  await touch("touchEnd");
+  await phone.said(/Object 1: the mask covers/);
+  expect(await phone.page.locator(".loupe").count()).toBe(0);
+  const point = await phone.page.locator(".point").evaluate(({ style }) => [style.left, style.top]);
+  expect(point.map((share) => Math.round(parseFloat(share)))).toEqual(VASE.map((share) => 100 * share));
+
+  const { width } = (await phone.page.locator(".frame").boundingBox())!;
+  await touch("touchStart", { x: end.x - 20, y: end.y }, { x: end.x + 20, y: end.y });
+  await touch("touchMove", { x: end.x - 50, y: end.y }, { x: end.x + 50, y: end.y });
+  await touch("touchEnd");
+  expect((await phone.page.locator(".frame").boundingBox())!.width).toBeCloseTo(2.5 * width, -1);
+  expect(await phone.page.locator(".point").count()).toBe(1);
+  await phone.shot("pinched");
+  expect(await violations(phone.page)).toEqual([]);
+  expect(phone.problems).toEqual([]);
+  await phone.close();
+});
+
 async function drag(from: readonly [number, number], to: readonly [number, number]): Promise<void> {
   const [start, end] = [await demo.at(...from), await demo.at(...to)];
   await demo.page.mouse.move(start.x, start.y);

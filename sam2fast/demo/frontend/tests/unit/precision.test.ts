@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Masks } from "../../src/masks/masks";
+import type { MaskEntry, Masks } from "../../src/masks/masks";
 import { clamped, placed, scaled, WHOLE } from "../../src/player/zoom";
 import { difference } from "../../src/state/commands";
 import * as scenes from "../../src/state/scene";
@@ -45,8 +45,8 @@ describe("confidence", () => {
   });
 
   test("the least sure object counts; masks of the user do not", () => {
-    const mask = { height: 1, width: 1, counts: "01", area: 1, trackedFrom: "{}", answerTo: null };
-    const sure = (iou: number) => ({ ...mask, scores: { iou, presence: 20 } });
+    const mask: MaskEntry = { height: 1, width: 1, counts: "01", area: 1, trackedFrom: "{}", answerTo: null };
+    const sure = (iou: number): MaskEntry => ({ ...mask, scores: { iou, presence: 20 } });
     const masks: Masks = new Map([
       [0, new Map([[1, { ...sure(0.2), answerTo: "{}" }]])],
       [1, new Map([[1, sure(0.9)], [2, sure(0.6)]])], // prettier-ignore
