@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sam2fast.io.rle import RLE, compress_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled
-from sam2fast.tracking.candidates import Candidates
+from sam2fast.tracking.click_candidates import ClickCandidates
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_results.overlaps import visible_parts
 
@@ -85,8 +85,8 @@ def encode_frame(
 
 
 @torch.inference_mode()
-def encode_candidates(found: Candidates, size: tuple[int, int]) -> list[ProposedMask]:
-    """Candidates at the video's size (H, W)."""
+def encode_candidates(found: ClickCandidates, size: tuple[int, int]) -> list[ProposedMask]:
+    """ClickCandidates at the video's size (H, W)."""
     masks = compress_run_lengths(encode_upsampled(found.logits[:, 0], size))
     return [ProposedMask(mask, iou, found.score) for mask, iou in zip(masks, found.ious, strict=True)]
 

@@ -30,6 +30,7 @@ export function Loupe() {
       const [x, y] = [spot.x * layer.width - side / 2, spot.y * layer.height - side / 2];
       context.drawImage(layer, x, y, side, side, 0, 0, SIZE, SIZE);
     }
+    drawCross(context);
   });
 
   if (!spot) return null;
@@ -43,4 +44,23 @@ export function Loupe() {
     ? { left: beside, top: Math.max(0, finger.y - SIZE / 2) }
     : { left: Math.min(room.width - SIZE, Math.max(0, finger.x - SIZE / 2)), top: above };
   return <canvas ref={canvas} className="loupe" style={place} width={SIZE} height={SIZE} aria-hidden="true" />;
+}
+
+/** Marks the middle, where the click goes. */
+function drawCross(context: CanvasRenderingContext2D): void {
+  const [middle, arm, gap] = [SIZE / 2, 12, 3];
+  context.beginPath();
+  for (const sign of [-1, 1]) {
+    context.moveTo(middle + sign * gap, middle);
+    context.lineTo(middle + sign * arm, middle);
+    context.moveTo(middle, middle + sign * gap);
+    context.lineTo(middle, middle + sign * arm);
+  }
+  for (const [style, width] of [
+    ["#000", 4],
+    ["#fff", 2],
+  ] as const) {
+    [context.strokeStyle, context.lineWidth] = [style, width];
+    context.stroke();
+  }
 }

@@ -12,7 +12,7 @@ from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.tracker import Tracker
 
 
-class Candidates(NamedTuple):
+class ClickCandidates(NamedTuple):
     """Masks for the same clicks, the one with the highest predicted IoU first."""
 
     logits: Tensor  # (M, 1, h, w) fp32 at the model's resolution, holes filled
@@ -23,7 +23,7 @@ class Candidates(NamedTuple):
 @torch.inference_mode()
 def predict_candidates(
     tracker: Tracker, state: VideoState, frame: int, obj_id: Any, points: Any, labels: Any, refine: bool
-) -> Candidates:
+) -> ClickCandidates:
     """The masks that :func:`~sam2fast.tracking.prompting.add_points_or_box` selects from; the session is unchanged.
 
     They are three for one click and one for more, as the model's configuration says.
@@ -62,4 +62,4 @@ def predict_candidates(
         )
     order = ious[0].argsort(descending=True)
     logits = fill_holes(masks[0, order, None], tracker.fill_hole_area(state))
-    return Candidates(logits, ious[0, order].tolist(), float(scores[0]))
+    return ClickCandidates(logits, ious[0, order].tolist(), float(scores[0]))
