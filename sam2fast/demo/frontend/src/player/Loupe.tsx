@@ -1,7 +1,6 @@
-import { useEffect, useRef } from "react";
+import { useLayoutEffect, useRef } from "react";
 import { create } from "zustand";
 import type { Spot } from "./geometry";
-import { placed, useZoom } from "./zoom";
 
 const SIZE = 132; // pixels
 const MAGNIFICATION = 2.5; // of what the page shows
@@ -17,33 +16,38 @@ export function aim(spot: Spot | null): void {
 /** An enlarged part of the frame beside the finger that covers it; the click goes to its middle. */
 export function Loupe() {
   const { spot } = useLoupe();
-  const { view, frame, room } = useZoom();
   const canvas = useRef<HTMLCanvasElement>(null);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const context = canvas.current?.getContext("2d");
-    const source = document.querySelector<HTMLCanvasElement>(".frame canvas");
-    if (!spot || !context || !source) return;
-    const side = (SIZE / MAGNIFICATION / (frame.width * view.scale)) * source.width; // in pixels of the video
+    const surface = document.querySelector(".frame");
+    if (!spot || !context || !surface) return;
+    const shown = surface.getBoundingClientRect();
     context.clearRect(0, 0, SIZE, SIZE);
-    for (const layer of document.querySelectorAll<HTMLCanvasElement>(".frame canvas")) {
+    for (const layer of surface.querySelectorAll("canvas")) {
+      const side = (SIZE / MAGNIFICATION / shown.width) * layer.width; // in pixels of the video
       const [x, y] = [spot.x * layer.width - side / 2, spot.y * layer.height - side / 2];
       context.drawImage(layer, x, y, side, side, 0, 0, SIZE, SIZE);
     }
     drawCross(context);
+    const { left, top } = placeBeside({
+      x: shown.left + spot.x * shown.width,
+      y: shown.top + spot.y * shown.height,
+    });
+    context.canvas.style.translate = `${left}px ${top}px`;
   });
 
-  if (!spot) return null;
-  const { left, top, width, height } = placed(view, frame, room);
-  const finger = { x: left + spot.x * width, y: top + spot.y * height };
+  return spot && <canvas ref={canvas} className="loupe" width={SIZE} height={SIZE} aria-hidden="true" />;
+}
+
+/** Where the loupe is on the page: above the finger, or beside it where there is no room. */
+function placeBeside(finger: Spot): { left: number; top: number } {
+  const inside = (value: number, length: number) => Math.min(length - SIZE, Math.max(0, value));
   const above = finger.y - DISTANCE - SIZE;
-  // Beside the finger where there is no room above it.
-  const isBeside = above < 0;
-  const beside = finger.x > room.width / 2 ? finger.x - DISTANCE - SIZE : finger.x + DISTANCE;
-  const place = isBeside
-    ? { left: beside, top: Math.max(0, finger.y - SIZE / 2) }
-    : { left: Math.min(room.width - SIZE, Math.max(0, finger.x - SIZE / 2)), top: above };
-  return <canvas ref={canvas} className="loupe" style={place} width={SIZE} height={SIZE} aria-hidden="true" />;
+  if (above >= 0) return { left: inside(finger.x - SIZE / 2, innerWidth), top: above };
+  const isOnRight = finger.x > innerWidth / 2;
+  const left = isOnRight ? finger.x - DISTANCE - SIZE : finger.x + DISTANCE;
+  return { left, top: inside(finger.y - SIZE / 2, innerHeight) };
 }
 
 /** Marks the middle, where the click goes. */

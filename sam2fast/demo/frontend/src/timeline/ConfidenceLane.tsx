@@ -35,6 +35,8 @@ export function ConfidenceLane({ numFrames }: { numFrames: number }) {
   );
 }
 
+let last: number | null = null; // the frame of the last jump
+
 /** Goes to the weakest frame; from there to the next weakest, and so on. */
 export function goToWeakest(): void {
   const { masks, session, frame } = getState();
@@ -42,7 +44,9 @@ export function goToWeakest(): void {
   const found = weakestByFrame(masks, session.numFrames);
   const frames = weakestFrames(found);
   if (frames.length === 0) return notify("info", "Nothing is tracked yet: there is no confidence to compare.");
-  const next = frames[(frames.indexOf(frame) + 1) % frames.length]!;
+  const place = frame === last ? frames.indexOf(frame) : -1;
+  const next = frames[(place + 1) % frames.length]!;
+  last = next;
   goTo(next);
   const { object, confidence } = found[next]!;
   setState({ active: object, announcement: `Frame ${next + 1}, confidence ${inPercent(confidence)}.` });
