@@ -62,7 +62,7 @@ class SessionCalls:
         if session.is_closed:
             raise NoSessionError(session.id)
         try:
-            state = self._predictor.init_state(session.file)
+            state = self._predictor.init_state(session.file, strategy=session.strategy)
         except (VideoError, OSError) as error:
             reason = message_without_path(error, session.file)
             raise BadInputError(f"{session.path} cannot be read as a video: {reason}") from error

@@ -25,7 +25,7 @@ export interface SessionFacts {
 
 export type ExportFormat = "masks_png" | "coco_rle" | "yolo" | "labelme" | "cutout";
 
-async function request(path: string, init?: RequestInit): Promise<Response> {
+export async function request(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
   try {
     response = await send(path, init);
@@ -37,7 +37,7 @@ async function request(path: string, init?: RequestInit): Promise<Response> {
   return response;
 }
 
-async function json<T>(path: string, init?: RequestInit): Promise<T> {
+export async function json<T>(path: string, init?: RequestInit): Promise<T> {
   return (await (await request(path, init)).json()) as T;
 }
 

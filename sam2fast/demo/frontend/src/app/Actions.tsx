@@ -27,7 +27,7 @@ export function Actions() {
       <div className="row">
         <button
           type="button"
-          className={running ? "danger" : "primary"}
+          className={running ? "danger track" : "primary track"}
           disabled={!ready || !hasPrompts || tracking.state === "cancelling"}
           onClick={toggleTracking}
           title={running ? "Cancel (K)" : "Track (K)"}

@@ -1,14 +1,19 @@
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { LabelField } from "../precision/LabelField";
 import { deleteObject, renameObject } from "../state/editing";
 import { promptedFrames, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
+import { Thumbnail } from "./Thumbnail";
 
 /** One object; its name is the button that selects it. */
 export function ObjectRow({ object, locked }: { object: SceneObject; locked: boolean }) {
   const isActive = useStore((state) => state.active === object.id);
   const isHovered = useStore((state) => state.hovered === object.id);
+  const row = useRef<HTMLLIElement>(null);
+  useEffect(() => {
+    if (isActive) row.current?.scrollIntoView({ block: "nearest" });
+  }, [isActive]);
   const [isRenaming, setRenaming] = useState(false);
   const finish = (name: string) => {
     if (name.trim() && name.trim() !== object.name) renameObject(object.id, name);
@@ -17,12 +22,13 @@ export function ObjectRow({ object, locked }: { object: SceneObject; locked: boo
 
   return (
     <li
+      ref={row}
       className={`object ${isActive ? "active" : ""} ${isHovered ? "hovered" : ""}`}
       style={{ "--colour": object.colour } as React.CSSProperties}
       onPointerEnter={() => setState({ hovered: object.id })}
       onPointerLeave={() => setState({ hovered: null })}
     >
-      <span className="swatch" />
+      <Thumbnail object={object} />
       {isRenaming ? (
         <input
           aria-label={`Name of ${object.name}`}

@@ -6,7 +6,9 @@ import { findObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { fitInside, type Size } from "./geometry";
 import { Loupe } from "./Loupe";
+import { ClickHint } from "./ClickHint";
 import { Marks } from "./Marks";
+import { Ripple } from "./Ripple";
 import { StageMessage } from "./StageMessage";
 import { useCrosshair } from "./useCrosshair";
 import { usePlayer } from "./usePlayer";
@@ -28,10 +30,10 @@ export function Stage() {
   const video = useRef<HTMLVideoElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const place = usePlacedFrame(room, clip);
-  const { draft, handlers } = usePointer(surface);
+  const { draft, cancel, handlers } = usePointer(surface);
   const crosshair = useCrosshair();
   usePlayer(video, canvas);
-  useZoomGestures(room, surface);
+  useZoomGestures(room, surface, cancel);
 
   return (
     <div className="stage" ref={room}>
@@ -64,6 +66,7 @@ export function Stage() {
           />
           <canvas key={session?.id} ref={canvas} width={clip.width} height={clip.height} />
           <SketchLayer width={clip.width} height={clip.height} />
+          <Ripple />
           <Marks draft={draft} />
           {crosshair.spot && (
             <div
@@ -80,6 +83,7 @@ export function Stage() {
       )}
       <Candidates />
       <Loupe />
+      <ClickHint />
       <StageMessage />
     </div>
   );

@@ -99,6 +99,7 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
 
   return {
     draft,
+    cancel,
     handlers: {
       onPointerDown: (event: PointerEvent<HTMLElement>) => {
         endPreview();

@@ -1,4 +1,4 @@
-import { useEffect, type RefObject } from "react";
+import { useEffect, useRef, type RefObject } from "react";
 import { toShares, type Spot } from "./geometry";
 import { panBy, zoomBy } from "./zoom";
 
@@ -6,8 +6,20 @@ const WHEEL_SPEED = 1 / 400; // of the logarithm of the scale, per pixel
 const PINCH_SPEED = 4; // trackpads send pinches as the wheel with Ctrl, in smaller steps
 const LINE = 16; // pixels, where the wheel counts lines
 
-/** Zooms by the wheel, and by two fingers, which also move the frame. */
-export function useZoomGestures(room: RefObject<HTMLElement | null>, surface: RefObject<HTMLElement | null>): void {
+/**
+ * Zooms by the wheel, and by two fingers, which also move the frame.
+ *
+ * @param onPinch ends what the first finger has begun
+ */
+export function useZoomGestures(
+  room: RefObject<HTMLElement | null>,
+  surface: RefObject<HTMLElement | null>,
+  onPinch: () => void,
+): void {
+  const begin = useRef(onPinch);
+  useEffect(() => {
+    begin.current = onPinch;
+  });
   useEffect(() => {
     const area = room.current!;
     const spotOf = (at: Spot) => {
@@ -27,6 +39,7 @@ export function useZoomGestures(room: RefObject<HTMLElement | null>, surface: Re
       const [one, other] = event.touches;
       const before = fingers;
       fingers = one && other ? measure(one, other) : null;
+      if (fingers) begin.current(); // the second finger may be on a mark, or beside the frame
       if (!before || !fingers) return;
       event.preventDefault();
       panBy(fingers.middle.x - before.middle.x, fingers.middle.y - before.middle.y);

@@ -23,7 +23,7 @@ export class Demo {
     });
   }
 
-  /** @param script runs in the page before its own */
+  /** The page after the first visit's hints. @param script runs in the page before its own */
   static async open(
     browser: Browser,
     address: string,
@@ -31,7 +31,7 @@ export class Demo {
     script = "",
   ): Promise<Demo> {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-    await context.addInitScript(script);
+    await context.addInitScript(`localStorage.setItem("sam2fast-coach", "seen"); ${script}`);
     const demo = new Demo(await context.newPage());
     await demo.page.goto(address);
     return demo;
