@@ -272,9 +272,9 @@ class Tracker:
         """
         bank, initial = state.bank, tracked.is_initial(frame)
         bank.begin_step()
-        memory = None if initial else self._gather(state, tracked, frame, tracked.reverse[frame])
+        memory = None if initial else self.gather(state, tracked, frame, tracked.reverse[frame])
         if previous is not None:
-            previous = copy_to_device(previous, state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            previous = self.as_mask_input(previous)
         (features,) = self._features(state, [frame])
         decision = None
         if state.strategy.decides:
@@ -289,6 +289,10 @@ class Tracker:
         decided = None if decision is None else decision.outcome()
         packed, states = written(bank, decided, 1, masks, prediction.iou, prediction.score)
         return build_results(bank, StepOutput(packed, pointers, None, states))[0][0]
+
+    def as_mask_input(self, logits: Tensor) -> Tensor:
+        """Logits of an earlier result as the decoder takes them."""
+        return copy_to_device(logits, self.model.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def track(
         self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
@@ -348,7 +352,7 @@ class Tracker:
             for o, one in zip(objects, chosen, strict=True)
         ]
 
-    def _gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
+    def gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
         """What one object attends to on the frame; None if the model keeps no memories."""
         if not self.model.num_maskmem:
             return None

@@ -15,7 +15,8 @@ from sam2fast.demo.server.demo_errors import (
 )
 from sam2fast.demo.server.frame_masks import FrameMasks
 from sam2fast.demo.server.library import Library
-from sam2fast.demo.server.model_calls import ModelThread, SessionCalls, TrackPlan
+from sam2fast.demo.server.model_calls import SessionCalls, TrackPlan
+from sam2fast.demo.server.model_thread import ModelThread
 from sam2fast.demo.server.prompt_limits import MemoryBudget
 from sam2fast.demo.server.sessions import Session, SessionStore
 from sam2fast.demo.server.settings import ServerSettings
@@ -133,7 +134,7 @@ class DemoService:
         try:
             for reverse in directions:
                 frames = self.calls.propagate(session, plan, reverse)
-                while (found := self.model.call(self.calls.next_frame, session, track, frames)) is not None:
+                while (found := self.model.track_frame(self.calls.next_frame, session, track, frames)) is not None:
                     session.touch()
                     yield found
         except NoSessionError:

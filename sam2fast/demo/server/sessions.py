@@ -25,6 +25,7 @@ class Session:
         masks: the latest masks by frame and object, of every frame that was tracked or prompted.
         tracked: the frames that tracking has reached.
         problem: why the last track failed; None if it did not.
+        newest_preview: the number of the newest request for a preview.
     """
 
     def __init__(self, path: str, file: Path, strategy: str | None = None) -> None:
@@ -34,6 +35,7 @@ class Session:
         self.tracked: set[int] = set()
         self.problem: str | None = None
         self.is_closed = False
+        self.newest_preview = 0
         self._state: VideoState | None = None
         self._track: threading.Event | None = None
         self._last_use = time.monotonic()
@@ -70,6 +72,12 @@ class Session:
     @property
     def is_tracking(self) -> bool:
         return self._track is not None
+
+    def next_preview(self) -> int:
+        """Begins a request for a preview, which replaces those that wait; returns its number."""
+        with self._lock:
+            self.newest_preview += 1
+            return self.newest_preview
 
     def begin_track(self) -> threading.Event:
         """Starts a track and cancels the one that is running; returns an event that is set to cancel the new one."""

@@ -1,8 +1,9 @@
 import { Client, fetchExchange, type AnyVariables, type OperationResult, type TypedDocumentNode } from "@urql/core";
 import { networkError, serverError } from "./errors";
+import { send } from "./transport";
 
 // No cache: the answers change with every click.
-const client = new Client({ url: "/graphql", exchanges: [fetchExchange], preferGetMethod: false });
+const client = new Client({ url: "/graphql", fetch: send, exchanges: [fetchExchange], preferGetMethod: false });
 
 /** @throws ApiError */
 export async function query<Data, Variables extends AnyVariables>(

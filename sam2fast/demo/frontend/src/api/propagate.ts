@@ -1,7 +1,7 @@
-import type { FrameMasks } from "../masks/masks";
-import type { Mask } from "../masks/rle";
+import type { FrameMasks, TrackedMask } from "../masks/masks";
 import { ApiError, networkError, responseError } from "./errors";
 import { PartParser } from "./stream";
+import { send } from "./transport";
 
 /** A request to the server. */
 export interface Track {
@@ -17,7 +17,8 @@ export interface Track {
 
 interface Body {
   frame_index: number;
-  results: { object_id: number; mask: { size: [number, number]; counts: string } }[];
+  /** The original's server sends no scores. */
+  results: { object_id: number; mask: { size: [number, number]; counts: string }; iou?: number; score?: number }[];
 }
 
 /**
@@ -31,7 +32,7 @@ export async function* propagate(
   { start, direction, end, objects }: Track,
   signal: AbortSignal,
 ): AsyncGenerator<FrameMasks, void> {
-  const response = await fetch("/propagate_in_video", {
+  const response = await send("/propagate_in_video", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({
@@ -67,9 +68,15 @@ export async function* propagate(
 }
 
 function readBody(body: Body): FrameMasks {
-  const masks = new Map<number, Mask>();
-  for (const { object_id, mask } of body.results) {
-    masks.set(object_id, { height: mask.size[0], width: mask.size[1], counts: mask.counts });
+  const masks = new Map<number, TrackedMask>();
+  for (const { object_id, mask, iou, score } of body.results) {
+    const scores = iou !== undefined && score !== undefined && { iou, presence: score };
+    masks.set(object_id, {
+      height: mask.size[0],
+      width: mask.size[1],
+      counts: mask.counts,
+      ...(scores && { scores }),
+    });
   }
   return { frame: body.frame_index, masks };
 }

@@ -1,5 +1,6 @@
 import * as editing from "../state/editing";
 import { promptedFrames } from "../state/scene";
+import { PrecisionTools } from "../precision/PrecisionTools";
 import { openDataFile } from "../project/files";
 import { setState, useStore } from "../state/store";
 import { FileButton } from "../ui/FileButton";
@@ -31,6 +32,7 @@ export function ObjectPanel() {
         />
       </header>
       <ToolPicker />
+      <PrecisionTools />
       <ul className="object-list">
         {objects.map((object) => (
           <ObjectRow key={object.id} object={object} locked={locked} />

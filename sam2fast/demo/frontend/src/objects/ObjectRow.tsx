@@ -1,4 +1,5 @@
 import { useEffect, useRef, useState } from "react";
+import { LabelField } from "../precision/LabelField";
 import { deleteObject, renameObject } from "../state/editing";
 import { promptedFrames, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
@@ -61,13 +62,15 @@ export function ObjectRow({ object, locked }: { object: SceneObject; locked: boo
         disabled={locked}
         onClick={() => deleteObject(object.id)}
       />
+      {isActive && <LabelField object={object} locked={locked} />}
     </li>
   );
 }
 
 function summary(object: SceneObject): string {
   const frames = promptedFrames(object).length;
-  if (frames === 0) return "Click it in the video";
+  const label = object.label ? `${object.label} · ` : "";
+  if (frames === 0) return `${label}Click it in the video`;
   const prompts = Object.values(object.prompts);
   const points = prompts.reduce((sum, { points }) => sum + points.length, 0);
   const boxes = prompts.filter(({ box }) => box).length;
@@ -76,8 +79,8 @@ function summary(object: SceneObject): string {
     points > 0 && count(points, "point"),
     boxes > 0 && count(boxes, "box", "boxes"),
     masks > 0 && count(masks, "mask"),
-  ];
-  return parts.filter(Boolean).join(", ") + (frames > 1 ? ` on ${frames} frames` : "");
+  ].filter(Boolean);
+  return label + parts.join(", ") + (frames > 1 ? ` on ${frames} frames` : "");
 }
 
 function count(number: number, one: string, many = `${one}s`): string {

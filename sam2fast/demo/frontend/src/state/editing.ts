@@ -1,7 +1,8 @@
-import { mergeMasks, promptKey, visibility, withoutMask, Seen, type MaskEntry, type Masks } from "../masks/masks";
+import { mergeMasks, promptKey, visibility, withAnswer, withoutMask, Seen, type MaskEntry, type Masks } from "../masks/masks";
+import type { Mask } from "../masks/rle";
 import * as history from "./history";
 import * as scenes from "./scene";
-import type { Box, Point, Scene } from "./scene";
+import type { Box, Point, Prompt, Scene } from "./scene";
 import { announce, getState, isTracking, notify, setState, type Step } from "./store";
 import { synchronise } from "./synchronise";
 import { cancelTracking } from "./track";
@@ -42,6 +43,16 @@ export function deleteObject(id: number): void {
 
 export function renameObject(id: number, name: string): void {
   edit((scene) => scenes.renameObject(scene, id, name));
+}
+
+export function labelObject(id: number, label: string): void {
+  edit((scene) => scenes.labelObject(scene, id, label));
+}
+
+/** Sets a prompt whose mask is known: one that was chosen or painted. */
+export function setAnswer(id: number, frame: number, prompt: Prompt, mask: Mask): void {
+  const masks = withAnswer(getState().masks, frame, id, mask, promptKey(prompt));
+  edit((scene) => scenes.setPrompt(scene, id, frame, prompt), undefined, masks);
 }
 
 /** Removes all objects; undo restores them. */

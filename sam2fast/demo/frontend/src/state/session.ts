@@ -4,6 +4,7 @@ import { asApiError } from "../api/errors";
 import { CloseSessionDocument, DefaultVideoDocument, GalleryDocument } from "../api/generated";
 import { openSession } from "../api/models";
 import { getLimits, getSession, renewSession } from "../api/rest";
+import { located, send } from "../api/transport";
 import { readClip, type Clip } from "../api/video";
 import { isUnsaved, loadProject, loadUploads, lastOpened, saveNow } from "../project/autosave";
 import { restoreWork, type Project } from "../project/project";
@@ -46,8 +47,9 @@ const NO_GALLERY = "The gallery of this server is empty. Upload a video to begin
  * @param project opened instead of the saved work
  * @returns whether the video could be opened
  */
-export async function openClip(clip: Clip, project?: Project): Promise<boolean> {
+export async function openClip(chosen: Clip, project?: Project): Promise<boolean> {
   await saveNow();
+  const clip = await located(chosen);
   closeSession();
   setState({ ...freshWork(), clip, session: null, phase: "opening", dialog: null, notice: null, playing: false });
   const work = project ?? (await loadProject(clip.path));
@@ -105,7 +107,7 @@ function closeSession(): void {
 /** Sent with keepalive, because the page may be closing. The answer is ignored: open sessions expire. */
 function sendClose(sessionId: string): void {
   const query = stringifyDocument(CloseSessionDocument);
-  void fetch("/graphql", {
+  void send("/graphql", {
     method: "POST",
     keepalive: true,
     headers: { "Content-Type": "application/json" },

@@ -1,6 +1,7 @@
 import { useRef, type KeyboardEvent, type PointerEvent } from "react";
 import { goTo, step } from "../player/playback";
 import { useStore } from "../state/store";
+import { ConfidenceLane } from "./ConfidenceLane";
 import { Filmstrip } from "./Filmstrip";
 import { Lane } from "./Lane";
 
@@ -67,6 +68,7 @@ export function Timeline() {
         {objects.map((object) => (
           <Lane key={object.id} object={object} numFrames={numFrames} />
         ))}
+        {session && <ConfidenceLane numFrames={numFrames} />}
         <div className="playhead-track" aria-hidden="true">
           {session && <div className="playhead" style={{ left: `${(100 * (frame + 0.5)) / numFrames}%` }} />}
         </div>

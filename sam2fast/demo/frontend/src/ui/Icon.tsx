@@ -1,4 +1,5 @@
 import {
+  Brush,
   CircleHelp,
   Check,
   Clapperboard,
@@ -9,6 +10,8 @@ import {
   ChevronLeft,
   ChevronRight,
   Download,
+  Eraser,
+  Eye,
   FileUp,
   FolderOpen,
   Minus,
@@ -27,6 +30,8 @@ import {
   Undo2,
   Upload,
   X,
+  ZoomIn,
+  ZoomOut,
 } from "lucide-react";
 import type { ButtonHTMLAttributes } from "react";
 
@@ -59,6 +64,11 @@ const ICONS = {
   download: Download,
   upload: Upload,
   restart: RotateCcw,
+  brush: Brush,
+  eraser: Eraser,
+  eye: Eye,
+  zoomIn: ZoomIn,
+  zoomOut: ZoomOut,
 } as const;
 
 export type IconName = keyof typeof ICONS;
