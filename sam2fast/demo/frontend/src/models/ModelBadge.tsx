@@ -7,10 +7,9 @@ import { refreshModels, useModels, watchRate } from "./models";
 export function ModelBadge() {
   const model = useStore((state) => state.limits?.model);
   const { models, framesPerSecond } = useModels();
-  useEffect(() => {
-    watchRate();
-    void refreshModels();
-  }, []);
+  const session = useStore((state) => state.session?.id);
+  useEffect(watchRate, []);
+  useEffect(() => void refreshModels(), [session]); // another page may have changed the model
 
   if (!model) return null;
   return (
@@ -21,7 +20,7 @@ export function ModelBadge() {
       onClick={() => setState({ dialog: "models" })}
     >
       <Icon name="model" />
-      <span>{model}</span>
+      <span>{models?.current ?? model}</span>
       {models && <span className="more">{models.device.toUpperCase()}</span>}
       {framesPerSecond !== null && <span className="more">{framesPerSecond.toFixed(1)} frames/s</span>}
     </button>

@@ -37,8 +37,8 @@ export async function refreshModels(): Promise<void> {
 }
 
 /** Keeps the last measured frame rate of tracking. */
-export function watchRate(): void {
-  useStore.subscribe(({ tracking }) => {
+export function watchRate(): () => void {
+  return useStore.subscribe(({ tracking }) => {
     if ("done" in tracking && tracking.framesPerSecond !== null) {
       useModels.setState({ framesPerSecond: tracking.framesPerSecond });
     }
