@@ -34,14 +34,19 @@ def memory_attention_operator(
     cos: Tensor,
     sin: Tensor,
     fp8: bool = False,
+    pooling: str = "",
 ) -> Tensor:
-    """See :func:`~sam2fast.kernels.memory_attention.memory_attention`; the memory's tensors come one by one."""
+    """See :func:`~sam2fast.kernels.memory_attention.memory_attention`; the memory's tensors come one by one.
+
+    ``pooling`` is empty for none.
+    """
     from sam2fast.kernels.memory_attention.launch import memory_attention_triton
 
     memory = AttendedMemory(
         pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding, pointer_valid
     )
-    return memory_attention_triton(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin, fp8=fp8)
+    weights, how = (key_weight, key_bias, value_weight, value_bias), {"fp8": fp8, "pooling": pooling or None}
+    return memory_attention_triton(query, memory, *weights, cos, sin, **how)
 
 
 @memory_attention_operator.register_fake
