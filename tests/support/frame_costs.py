@@ -27,13 +27,17 @@ from torch.utils.flop_counter import flop_registry
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.profiling import parts  # registers formulas  # noqa: F401
 
-EFFICIENT = [f"efficienttam_{size}{suffix}" for size in ("s", "ti") for suffix in ("", "_1", "_2", "_512x512")]
+_EFFICIENTTAM = [f"efficienttam_{size}{kind}" for size in ("s", "ti") for kind in ("", "_1", "_2", "_512x512")]
 CONFIGS = {
     "tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
+    "small": "configs/sam2.1/sam2.1_hiera_s.yaml",
+    "base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
     "large": "configs/sam2.1/sam2.1_hiera_l.yaml",
     "edgetam": "configs/edgetam/edgetam.yaml",
-    **{name: f"configs/efficienttam/{name}.yaml" for name in EFFICIENT},
+    **{name: f"configs/efficienttam/{name}.yaml" for name in _EFFICIENTTAM},
     "medsam2": "configs/medsam2/sam2.1_hiera_t512.yaml",
+    "mini": "configs/mini/sam2fast_mini.yaml",
+    "nano": "configs/nano/sam2fast_nano.yaml",
 }
 START = 2.5e-6  # seconds from the beginning of a small kernel in a graph to that of the next
 BANDWIDTH = 0.8 * 3.0e12  # bytes per second of copies on an H100, less a fifth
@@ -184,8 +188,8 @@ def main() -> None:
             total = Part(*map(sum, zip(*by_part.values(), strict=True)))
             for name, part in [*by_part.items(), ("all", total)]:
                 print(
-                    f"{model:20} {objects:7} {name:8} {part.launches:8} {part.bytes / 1e9:7.2f} {part.flops / 1e9:8.1f} "
-                    f"{part.seconds * 1e3:6.2f} {part.flops / PEAK / part.seconds:6.1%}"
+                    f"{model:20} {objects:7} {name:8} {part.launches:8} {part.bytes / 1e9:7.2f} "
+                    f"{part.flops / 1e9:8.1f} {part.seconds * 1e3:6.2f} {part.flops / PEAK / part.seconds:6.1%}"
                 )
 
 
