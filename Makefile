@@ -108,7 +108,7 @@ bench: $(VENV)/.tested  ## whole calls beside the official package on this machi
 
 bench-family: $(VENV)/.tested .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's relatives beside their published code, ten minutes
 	for folder in "$(BIN)" .venv-edgetam/bin .venv-efficienttam/bin; do \
-		OMP_NUM_THREADS=1 "$$folder/python" bench/family.py || exit 1; \
+		OMP_NUM_THREADS=1 "$$folder/python" bench/family_costs.py || exit 1; \
 	done
 
 bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine

@@ -49,7 +49,7 @@ MODELS: dict[str, dict[str, tuple[int, Callable[..., family_models.Pair]]]] = {
             512 if "512" in name else 1024,
             partial(family_models.efficienttam, f"efficienttam_{name}"),
         )
-        for name in ("s", "s_2", "s_512x512", "ti", "ti_2", "ti_512x512")
+        for name in ("s", "s_512x512", "ti", "ti_2", "ti_512x512")
     },
 }
 
@@ -110,7 +110,7 @@ def main(options: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     models = MODELS[family_models.package()]
     parser.add_argument("--model", nargs="+", choices=models, default=list(models))
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(options)
     path = args.out / f"family-cpu-{datetime.date.today()}.json"
