@@ -15,6 +15,8 @@ from video import Session, clip, jpeg_folder, run
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.checkpoints import choose_config
 from sam2fast.config import build_from_config, load_config
+from sam2fast.deploy.compilation import compile_model
+from sam2fast.deploy.exported.programs import EncoderModule, export_encoder
 from sam2fast.modeling.repvit import RepViT
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.training.config import TRAINING_TARGETS
@@ -144,6 +146,15 @@ def test_a_stream_and_a_saved_session(predictor, tmp_path):
     with predictor.restore_stream(tmp_path / "session.safetensors") as stream:
         masks.append(stream.step(frames[2]).masks)
     assert torch.equal(*masks) and (masks[0] > 0).any()
+
+
+@pytest.mark.long
+def test_compiled_and_exported(predictor, records, video):
+    image = random_map(1, 3, SIZE, SIZE)
+    with torch.no_grad():
+        expected, actual = EncoderModule(predictor)(image), export_encoder(predictor).module()(image)
+    assert all(relative_error(a, b) < TOLERANCE for a, b in zip(expected, actual, strict=True))
+    assert_same(records, run(compile_model(predictor, backend="aot_eager"), video, scenario), TOLERANCE)
 
 
 def test_a_training_step(tmp_path):
