@@ -13,7 +13,6 @@ and what is made of it here:
 """
 
 import importlib
-import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -100,15 +99,13 @@ def repair(patch: pytest.MonkeyPatch) -> None:
     predictors = importlib.import_module("sam2.sam2_video_predictor")
     patch.setattr(predictors, "torch", Float32Memory())
     if package() == "edgetam":
-        patch.setattr(sys.modules["sam2.modeling.perceiver"].PerceiverResampler, "forward_2d", _each_object())
+        resampler = importlib.import_module("sam2.modeling.perceiver").PerceiverResampler
+        patch.setattr(resampler, "forward_2d", _each_object(resampler.forward_2d))
     if package() == "efficienttam":
         patch.setattr(predictors.SAM2VideoPredictor, "add_new_points_or_box", _add_new_points_or_box, raising=False)
 
 
-def _each_object() -> Any:
-    perceiver = importlib.import_module("sam2.modeling.perceiver")
-    forward_2d = perceiver.PerceiverResampler.forward_2d
-
+def _each_object(forward_2d: Any) -> Any:
     def each_object(self: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         parts = [forward_2d(self, one) for one in x.split(1)]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
