@@ -49,7 +49,7 @@ MODELS: dict[str, dict[str, tuple[int, Callable[..., family_models.Pair]]]] = {
             512 if "512" in name else 1024,
             partial(family_models.efficienttam, f"efficienttam_{name}"),
         )
-        for name in ("s", "s_512x512", "ti", "ti_2", "ti_512x512")
+        for name in ("s", "s_512x512", "ti", "ti_512x512", "ti_2")
     },
 }
 
@@ -123,7 +123,7 @@ def main(options: Sequence[str] | None = None) -> None:
             size, build = models[name]
             rows.append(measured(name, size, build(size), video, args.runs))
             print({key: value for key, value in rows[-1].items() if not key.endswith("samples_s")}, flush=True)
-    print(write_report(args.out, "family-cpu", machine=about, rows=rows))
+            write_report(args.out, "family-cpu", machine=about, rows=rows)
 
 
 if __name__ == "__main__":
