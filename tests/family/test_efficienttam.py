@@ -18,8 +18,8 @@ from family_scenarios import PROMPTS, SCENARIOS, TOLERANCE, compare_images, comp
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
-# Of the weights. With others rounding grows: with 0 and 1 to 3e-4 in a video of S and to 1e-4 in one of Ti at 1024, with
-# 2 to 2e-4 where means are attended to.
+# Of the weights. With others rounding grows: with 0 and 1 to 3e-4 in a video of S and to 1e-4 in one of Ti at 1024,
+# with 2 to 2e-4 where means are attended to.
 SEED, SEED_OF_MEANS = 2, 1
 
 
