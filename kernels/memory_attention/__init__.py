@@ -85,7 +85,7 @@ def memory_attention(
             key. Pages are whole square maps of even sides. An implementation that is registered for the active backend
             is not used with it.
 
-    Factors of keys are computed by the reference implementation or, on the CPU, in blocks.
+    Factors of keys, and means with ``fp8``, are computed by the reference implementation or, on the CPU, in blocks.
 
     Returns:
         ``(B, N, heads * d_v)`` in the dtype of ``query``; for an object without pages and pointers the bias.
@@ -108,7 +108,7 @@ def memory_attention(
     if fp8 and query.is_cuda:
         reason = reason or too_old_for_fp8(query.device)
     has_kernel = (
-        not has_factors
+        not (has_factors or (fp8 and pooling))
         and fp8 != "emulated"
         and use_triton("memory_attention", query, memory.pages, unsupported_reason=reason)
     )

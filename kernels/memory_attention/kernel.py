@@ -291,7 +291,7 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
         ints = ("i32", n, "i32", n, n, n, n, "i32", n)
         types = (t, "*i32", "*i32", t, t, t, t, "*u8", t, t, wide, wide, rotated, scales, t, "*i32", wide, *ints)
         constants = {"HAS_BIAS": True, "HALF": D // 2, "FP8": fp8, "WIDTH": WIDTH, **ENCODE, **precision}
-        taken = [{"MEANS": 0, "POOLING": number, "SLOTS": 8} for number in NUMBERS.values()]
+        taken = [{"MEANS": 0, "POOLING": number, "SLOTS": 8} for number in NUMBERS.values() if not (fp8 and number)]
         for means in (*taken, {"MEANS": MEANS, "POOLING": 0, "SLOTS": 16}):
             around.append((_encode_kernel, types, {**constants, **means}))
     return compiled + [Compilation(*case, dtype, options=WARPS, is_fp8=fp8) for case in around]
