@@ -16,7 +16,8 @@ FEW = "edgetam", "efficienttam_ti_1", "medsam2", "nano"
 def rows():
     """Parameters, image, GFLOP, tokens and layers of each name in the first table."""
     found = {}
-    for line in PAGE.split("\n\n")[2].splitlines()[2:]:
+    table = next(block for block in PAGE.split("\n\n") if block.startswith("|"))
+    for line in table.splitlines()[2:]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         found |= {name: cells[2:7] for name in re.findall(r"`([a-z0-9_]+)`", cells[1])}
     return found
