@@ -1,13 +1,15 @@
 """Writes the web demo as a folder for any file server: page, model, its runtime, and a gallery."""
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from sam2fast import __version__
 from sam2fast.demo.in_browser.runtime import BUNDLE, PINNED, write_runtime
 from sam2fast.demo.server.gallery import draw_gallery
 from sam2fast.demo.server.library import GALLERY, POSTERS, Library, LibraryVideo
@@ -27,7 +29,7 @@ def write_page(
     config: str | None = None,
     dtype: str = "float32",
     progress: Callable[[str], None] = lambda text: None,
-) -> None:
+) -> dict[str, int]:
     """Writes the page; it is complete, or not there.
 
     Args:
@@ -37,6 +39,9 @@ def write_page(
         config: the configuration's name, for the model's manifest.
         dtype: of the weights, see :func:`sam2fast.deploy.onnx.write_onnx`.
         progress: is called with a sentence before each step.
+
+    Returns:
+        The size in bytes of each file and folder in it.
 
     Raises:
         FileExistsError: the folder is not empty, or is a file.
@@ -59,6 +64,17 @@ def write_page(
         shutil.copytree(BUNDLE, partial, dirs_exist_ok=True)
         (partial / PINNED.name).unlink()
         (partial / INDEX).write_text(_without_server((BUNDLE / INDEX).read_text(encoding="utf-8")), encoding="utf-8")
+        return {path.name: _size(path) for path in sorted(partial.iterdir())}
+
+
+def page_key(model: Mapping[str, Any]) -> str:
+    """Names what a page is made of: this package, its front end, and the model with this fingerprint."""
+    content = [__version__, *((BUNDLE / name).read_text(encoding="utf-8") for name in (INDEX, PINNED.name)), model]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def settings_of(model: str, image_size: int, videos: Sequence[LibraryVideo]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""onnxruntime-web, which runs the model in the page: fetched by npm, and part of neither the repository nor the package."""
+"""onnxruntime-web, which runs the model in the page. npm fetches it; it is not part of the package."""
 
 import base64
 import hashlib
@@ -58,9 +58,11 @@ def write_runtime(folder: Path) -> None:
 def _packed(package: str, folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
-        raise RuntimeFetchError(f"npm is missing; it fetches {package}, which runs the model in the page: install Node.js")
+        raise RuntimeFetchError(
+            f"npm is missing, which fetches {package} to run the model in the page: install Node.js"
+        )
     command = [npm, "pack", "--prefer-offline", "--silent", package]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)  # noqa: S603  our own words
     found = list(folder.glob("*.tgz"))
     if result.returncode or not found:
         reason = (result.stderr or result.stdout).strip().splitlines()
