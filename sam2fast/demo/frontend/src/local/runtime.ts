@@ -7,26 +7,20 @@ import { Model, type Input } from "./model";
 const MOST_THREADS = 4;
 const DOWNLOAD = 0.95; // of the progress; preparing the graphs is the rest
 
-export interface LoadedModel {
-  readonly model: Model;
-  /** What computes: WebGPU, or WebAssembly with a number of threads. */
-  readonly device: string;
-}
-
 /**
  * @param folder its address, with a slash at the end
  * @param progress receives the share that is done
  */
-export async function loadModel(folder: string, progress: (share: number) => void): Promise<LoadedModel> {
+export async function loadModel(folder: string, progress: (share: number) => void): Promise<Model> {
   const manifest = (await (await get(`${folder}model/model.json`)).json()) as Manifest;
   if (manifest.format !== FORMAT) throw new Error(`the model has the format ${manifest.format}; expected ${FORMAT}`);
   const files = await download(`${folder}model/`, manifest, progress);
-  const { runtime, provider, device } = await loadRuntime(`${folder}runtime/`);
+  const runtime = await loadRuntime(`${folder}runtime/`);
   const sessions = {} as Record<GraphName, Runtime.InferenceSession>;
   for (const name of GRAPHS) {
-    sessions[name] = await runtime.InferenceSession.create(files[name], { executionProviders: [provider] });
+    sessions[name] = await runtime.InferenceSession.create(files[name], { executionProviders: ["wasm"] });
   }
-  return { model: new Model(manifest, runGraphs(runtime, sessions)), device };
+  return new Model(manifest, runGraphs(runtime, sessions));
 }
 
 /** The graphs' outputs in their order, as arrays that later runs leave alone. */
@@ -43,20 +37,13 @@ export function runGraphs(runtime: typeof Runtime, sessions: Record<GraphName, R
 }
 
 async function loadRuntime(folder: string) {
-  const provider = (await hasGpu()) ? "webgpu" : "wasm";
-  const runtime = (await import(/* @vite-ignore */ `${folder}${provider}.js`)) as typeof Runtime;
+  const runtime = (await import(/* @vite-ignore */ `${folder}wasm.js`)) as typeof Runtime;
   // Several threads share memory, which browsers allow on cross-origin isolated pages only.
   const threads = crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
-  runtime.env.wasm.wasmPaths = { wasm: `${folder}${provider}.wasm` };
+  runtime.env.wasm.wasmPaths = { wasm: `${folder}wasm.wasm` };
   runtime.env.wasm.numThreads = threads;
   runtime.env.logLevel = "error";
-  const device = provider === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} ${threads === 1 ? "thread" : "threads"}`;
-  return { runtime, provider, device };
-}
-
-async function hasGpu(): Promise<boolean> {
-  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<unknown> } };
-  return gpu !== undefined && (await gpu.requestAdapter()) !== null;
+  return runtime;
 }
 
 async function download(folder: string, manifest: Manifest, progress: (share: number) => void) {

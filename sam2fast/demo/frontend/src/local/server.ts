@@ -3,7 +3,7 @@ import { Refusal, type Answer, type Call } from "./calls";
 import { ENDINGS, MAX_SECONDS, convertVideo, encodeFrames } from "./convert";
 import { exportFile, type PageMasks } from "./exports";
 import { keepVideo, readVideo, type Settings, type VideoFacts } from "./files";
-import type { LoadedModel } from "./runtime";
+import type { Model } from "./model";
 import { LocalSession, Queue, type FrameAnswer, type TrackRequest } from "./session";
 import { LocalVideo } from "./video";
 
@@ -31,7 +31,7 @@ export class LocalServer {
   constructor(
     private readonly root: string,
     private readonly settings: Settings,
-    private readonly loading: Promise<LoadedModel>,
+    private readonly loading: Promise<Model>,
   ) {}
 
   async answer(call: Call): Promise<Answer> {
@@ -126,8 +126,7 @@ export class LocalServer {
 
   private async startSession(path: string): Promise<string> {
     const video = await LocalVideo.open(await this.read(path), this.settings.imageSize);
-    const model = this.loading.then(({ model }) => model);
-    const session = new LocalSession(path, video, model, this.queue);
+    const session = new LocalSession(path, video, this.loading, this.queue);
     this.sessions.set(session.id, session);
     return session.id;
   }
