@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests download no weights.
 test test-long test-slow test-browser properties kills fuzz inject notebooks: export SAM2FAST_OFFLINE := 1
 
-.PHONY: demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot aot-3.6 sass bench bench-ops figures docs gpu carry tune matrix lint audit format clean
+.PHONY: demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot aot-3.6 sass bench bench-family bench-ops figures docs gpu carry tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -105,6 +105,11 @@ sass: $(VENV)/.installed  ## read the machine code of every attention row: what 
 # From bench/, so that the top of the repository stays off Python's path.
 bench: $(VENV)/.tested  ## whole calls beside the official package on this machine, a quarter of an hour; BENCH=--help
 	cd bench && "$(abspath $(BIN))/python" -m suite $(BENCH)
+
+bench-family: $(VENV)/.tested .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's relatives beside their published code, ten minutes
+	for folder in "$(BIN)" .venv-edgetam/bin .venv-efficienttam/bin; do \
+		OMP_NUM_THREADS=1 "$$folder/python" bench/family_costs.py || exit 1; \
+	done
 
 bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine
 	$(BIN)/pytest bench --benchmark-only $(PYTEST)

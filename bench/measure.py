@@ -27,8 +27,8 @@ class NotRecordableError(RuntimeError):
     """A call that does not become a CUDA graph."""
 
 
-def measure(call: Callable[[], Any], device: torch.device, budget_s: float = 0.5) -> dict[str, Any]:
-    """Times of a call, as columns of a row, over as many calls as fit the budget, at least five, after a warm-up.
+def measure(call: Callable[[], Any], device: torch.device, budget_s: float = 0.5, least: int = 5) -> dict[str, Any]:
+    """Times of a call, as columns of a row, over as many calls as fit the budget, after a warm-up.
 
     On a GPU each replay is timed by events. The device's cache is flushed before it: inputs come from memory.
 
@@ -39,7 +39,7 @@ def measure(call: Callable[[], Any], device: torch.device, budget_s: float = 0.5
     """
     wall = _wall_s(call, device)
     host_us, peak = _host_us(call, device, wall, budget_s), _peak_mib(call, device)
-    taken, timed_by = _samples(call, device, _runs(wall, budget_s))
+    taken, timed_by = _samples(call, device, _runs(wall, budget_s, least))
     percentiles = {f"p{q} ms": taken[q * (len(taken) - 1) // 100] for q in (20, 50, 80)}
     return percentiles | {"wall ms": wall * 1e3, "host us": host_us, "timed by": timed_by, "peak MiB": peak}
 
@@ -50,8 +50,8 @@ def device_time(call: Callable[[], Any], device: torch.device, budget_s: float, 
     return taken[len(taken) // 2], timed_by
 
 
-def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str, Any]]:
-    """A row for each subject that runs here, the baseline first.
+def case_rows(case: Case, device: torch.device, limits: Limits, **how: Any) -> list[dict[str, Any]]:
+    """A row for each subject that runs here, the baseline first; ``how`` is that of :func:`measure`.
 
     Raises:
         WrongResultError: a result differs by more than the case allows; nothing is timed then.
@@ -60,7 +60,7 @@ def case_rows(case: Case, device: torch.device, limits: Limits) -> list[dict[str
     with torch.no_grad():
         for subject, call in check(case, case.prepare(device), device).items():
             row = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject}
-            row |= measure(call, device) | {"FLOP": case.work.products, "bytes": case.work.bytes}
+            row |= measure(call, device, **how) | {"FLOP": case.work.products, "bytes": case.work.bytes}
             row["of limit"] = limits.fraction(case.dtype, row["FLOP"], row["bytes"], row["p50 ms"])
             rows.append(row)
             print({key: f"{x:.3g}" if isinstance(x, float) else x for key, x in row.items()}, flush=True)

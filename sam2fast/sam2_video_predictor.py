@@ -387,6 +387,7 @@ SAM2VideoPredictor._originals = {
         *OF_THE_FLOW,
     )
 }
+SAM2VideoPredictor._of_the_flow = tuple(SAM2VideoPredictor._originals[name] for name in OF_THE_FLOW)
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):

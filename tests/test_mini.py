@@ -125,4 +125,4 @@ def test_parity(tmp_path):
     ours = build_sam2_video_predictor(mini.CONFIG, None, device="cpu", hydra_overrides_extra=["++model.image_size=256"])
     ours.load_state_dict(official.state_dict(), strict=True)
     video = jpeg_folder(tmp_path / "video", clip(4))
-    compare(run_official(official, video, scenario), run(ours, video, scenario))
+    compare(run_official(official, video, scenario, check_itself=False), run(ours, video, scenario))

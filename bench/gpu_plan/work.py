@@ -144,6 +144,7 @@ def micro(name: str, context: Context) -> Outcome:
 
     # Those of the machine are measured in each process, so that a share of them is of one run.
     limits = Limits(1.0, {}) if context.rehearse else measure_limits(context.device)
+    how = {"budget_s": 0.0, "least": 1} if context.rehearse else {}
     compiled, figure, wrong = name.endswith("compiled"), "", []
     ops = MICRO[name][2] or [case.op for case in RECORDS[name].cases]
     for case in small_cases() if context.rehearse else cases():
@@ -151,7 +152,7 @@ def micro(name: str, context: Context) -> Outcome:
         if not is_asked or not case.runs_on(context.device):
             continue
         try:
-            rows = case_rows(case, context.device, limits)
+            rows = case_rows(case, context.device, limits, **how)
         except WrongResultError as error:
             wrong.append(str(error))
             rows = [{"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": f"WRONG: {error}"}]

@@ -244,14 +244,18 @@ def groups(draw: Callable[[Asked], Draw], plan: Plan, dtype: torch.dtype, widths
         yield (draw((objects, side, d, m, dtype, plan, *on)) for objects, _ in counts)
 
 
-def memory_draw(asked: Asked, fp8: bool = False, has_tokens: bool = False) -> Draw:
+def memory_draw(asked: Asked, fp8: bool = False, has_tokens: bool = False, has_means: bool = False) -> Draw:
     """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all.
 
-    Pages are maps, or have tokens of their own, of a side of 64 as many as EdgeTAM's.
+    Pages are maps, or have tokens of their own, of a side of 64 as many as EdgeTAM's. Of maps, then of even sides,
+    means may be attended to, as often counted as raised.
     """
     from sam2fast.kernels.memory_attention import launch
 
     objects, side, d, m, dtype, plan, generator, device = asked
+    pooling = ("counted", "raised")[integer(0, 1, generator)] if has_means else None
+    side += side % 2 if pooling else 0
+    how = {"fp8": fp8, "pooling": pooling}
     K, L = integer(*plan.slots, generator), integer(0, plan.pointers, generator)
     tokens = 2 * max(1, side // 4) ** 2 if has_tokens else 0
     memory, filled = bank_with_gaps(objects, K, L, tokens or side**2, m, dtype, plan.pages, generator, device)
@@ -263,19 +267,19 @@ def memory_draw(asked: Asked, fp8: bool = False, has_tokens: bool = False) -> Dr
 
     def kernel(splits: int | None) -> Tensor:
         if splits is None:
-            return memory_attention(*arguments, fp8=fp8)
-        return launch.memory_attention_triton(*arguments, splits=splits, fp8=fp8)
+            return memory_attention(*arguments, **how)
+        return launch.memory_attention_triton(*arguments, splits=splits, **how)
 
     return Draw(
         kernel,
         f"{asking} queries, side {side}, {d}/{m}, {K} slots with {filled}, {L} pointers "
-        f"with {memory.pointer_valid.sum(1).tolist()}",
-        memory_in_float64(arguments, fp8),
-        memory_attention_reference(*arguments, fp8=fp8),
+        f"with {memory.pointer_valid.sum(1).tolist()}{f', {pooling} means' if pooling else ''}",
+        memory_in_float64(arguments, how),
+        memory_attention_reference(*arguments, **how),
     )
 
 
-def memory_in_float64(arguments: MemoryArguments, fp8: bool = False) -> Tensor:
+def memory_in_float64(arguments: MemoryArguments, how: dict[str, Any]) -> Tensor:
     """The reference in float64, by object, as it holds all scores. With ``fp8`` they are of rounded rows."""
     query, memory, *rest = arguments
     pages, encodings = memory.pages.double(), (memory.position_encoding.double(), memory.time_encoding.double())
@@ -287,7 +291,7 @@ def memory_in_float64(arguments: MemoryArguments, fp8: bool = False) -> Tensor:
         pointers = memory.pointers[own].double(), memory.pointer_encoding[own].double(), memory.pointer_valid[own]
         asked = query[own] if len(query) > 1 else query
         part = AttendedMemory(pages, *tables, *encodings, *pointers)
-        out.append(memory_attention_reference(asked.double(), part, *weights, *rest[4:], fp8=fp8))
+        out.append(memory_attention_reference(asked.double(), part, *weights, *rest[4:], **how))
     return torch.cat(out)
 
 
@@ -397,6 +401,9 @@ RECORD = Record(
         "memory_attention without biases": Sample(
             memory_attention, lambda: small_bank(biased=False), "memory_attention", "", 0, True, is_bounded=True
         ),
+        "memory_attention to means": Sample(
+            functools.partial(memory_attention, pooling="raised"), small_bank, "memory_attention", "", 0, True
+        ),
         "rope_attention": Sample(
             rope_attention,
             lambda: (*(small((2, 1, 16, 16), seed) for seed in range(3)), *rope_tables(4, 16, torch.device("cpu"))),
@@ -408,6 +415,7 @@ RECORD = Record(
     parity={
         "memory_attention": parity_check("memory_attention", memory_draw),
         "memory_attention of tokens": parity_check("memory_attention", functools.partial(memory_draw, has_tokens=True)),
+        "memory_attention to means": parity_check("memory_attention", functools.partial(memory_draw, has_means=True)),
         "rope_attention": parity_check("rope_attention", rope_draw),
         # Each way of its own decides what bfloat16 leaves open near ties.
         "memory_attention in fp8": parity_check("memory_attention", functools.partial(memory_draw, fp8=True))._replace(

@@ -11,28 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from sam2fast.kernels.mask_ops.cells import weights_along
 from sam2fast.kernels.mask_ops.reference import upsample_and_threshold_reference, upsample_masks_reference
 
 # With fewer pixels per logit than this, torch upsamples the mask.
 PIXELS_PER_LOGIT = 4
-
-
-def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Between which of ``source`` logits each of ``target`` pixels lies, bilinearly (``align_corners=False``).
-
-    Returns:
-        The nearer to 0 of the two, its cell, ``(target)`` int64; the weights of that logit and of the next, each
-        ``(target)`` fp32. Behind the last logit the next one's weight is 0.
-    """
-    # Torch's exact weights, obtained by upsampling images with a single nonzero logit.
-    images = torch.eye(source, device="cpu")[:, None, :, None]
-    weights = F.interpolate(images, (target, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].numpy()
-    cell, pixel = (weights != 0).argmax(0), np.arange(target)
-    far = weights[np.minimum(cell + 1, source - 1), pixel]
-    return cell, weights[cell, pixel], np.where(cell + 1 < source, far, np.float32(0))
 
 
 # Bound of torch's rounding in a pixel relative to the largest logit of its cell, in any order of operations (at most

@@ -1,5 +1,7 @@
 """Attention with axial rotary positions: of a frame to itself, and of a frame to the memory bank."""
 
+import math
+
 from torch import Tensor
 
 from sam2fast.kernels._cpu import is_cpu_inference
@@ -80,9 +82,10 @@ def memory_attention(
             that. An implementation that is registered for the active backend does not get this argument.
         pooling: an object with several memories attends to means of 2x2 tokens: means of rotated keys, and of values. A
             mean counts as four tokens with ``"counted"``; with ``"raised"`` log 4 is added to each component of its
-            key. Pages are whole square maps.
+            key. Pages are whole square maps of even sides. An implementation that is registered for the active backend
+            is not used with it.
 
-    Factors of keys and pooling are computed by the reference implementation or, on the CPU, in blocks.
+    Factors of keys, and means with ``fp8``, are computed by the reference implementation or, on the CPU, in blocks.
 
     Returns:
         ``(B, N, heads * d_v)`` in the dtype of ``query``; for an object without pages and pointers the bias.
@@ -95,22 +98,23 @@ def memory_attention(
     """
     _check(query, memory, key_weight, value_weight, cos, sin)
     weights = key_weight, key_bias, value_weight, value_bias
-    if pooling and len(memory.position_encoding) != query.shape[2]:
-        raise ValueError(f"pages have {memory.pages.shape[1]} tokens; pooling needs whole maps of {query.shape[2]}")
-    # The kernel has neither factors nor pooling.
-    is_plain = memory.key_factors is None and not pooling
-    if is_plain and (custom := implementation_of("memory_attention")):
+    if pooling and (len(memory.position_encoding) != query.shape[2] or math.isqrt(query.shape[2]) % 2):
+        found, N = memory.pages.shape[1], query.shape[2]
+        raise ValueError(f"pages have {found} tokens; pooling needs whole maps of {N}, with an even side")
+    has_factors = memory.key_factors is not None  # which the kernel has not
+    if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *weights, cos, sin)
     reason = memory_unsupported_reason(query, memory.pages)
     if fp8 and query.is_cuda:
         reason = reason or too_old_for_fp8(query.device)
     has_kernel = (
-        is_plain
+        not (has_factors or (fp8 and pooling))
         and fp8 != "emulated"
         and use_triton("memory_attention", query, memory.pages, unsupported_reason=reason)
     )
     if has_kernel and should_use_kernel(query, *memory[:8], *weights):
-        return call_with_gradient(memory_attention_operator, query, *memory[:8], *weights, cos, sin, bool(fp8))
+        how = bool(fp8), pooling or ""
+        return call_with_gradient(memory_attention_operator, query, *memory[:8], *weights, cos, sin, *how)
     compute = memory_attention_cpu if is_cpu_inference(query) else memory_attention_reference
     return compute(query, memory, *weights, cos, sin, fp8, pooling)
 

@@ -1,8 +1,9 @@
 """Cross-attention to the memory bank and self-attention, in four kernels; the first two are in ``rope_kernel.py``.
 
 1. ``_rotate_kernel`` rotates queries (and the keys of self-attention) by their positions.
-2. ``_encode_kernel`` makes the memory's keys: it adds encodings, projects and rotates. It also gathers the values. It
-   writes the tokens of valid pages and pointers contiguously, so that the next kernel reads sequences without gaps.
+2. ``_encode_kernel`` makes the memory's keys: it adds encodings, projects and rotates. It also gathers the values. Of
+   both it can take means. It writes the tokens of valid pages and pointers contiguously, so that the next kernel reads
+   sequences without gaps.
 3. ``_attend_kernel`` is the attention, with an online softmax. Several programs may share the keys of one query tile.
 4. ``_combine_kernel`` combines their results and projects the weighted sums of memory tokens to values.
 
@@ -19,6 +20,7 @@ import triton
 import triton.language as tl
 
 from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig
+from sam2fast.kernels.memory_attention.pooling import NUMBERS
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.shapes import MEANS, WIDEST, WIDEST_MEMORY
 from sam2fast.kernels.memory_attention.specialised_kernel import SPECIALISED, _store_part, specialised_compilation
@@ -286,9 +288,10 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
     if not fp8:
         around.append((_combine_kernel, (wide, wide, t, t, t, "i32", n, n, n, "i32"), project))
     if to_memory:
-        ints = ("i32", n, "i32", n, n, n, "i32")
+        ints = ("i32", n, "i32", n, n, n, n, "i32", n)
         types = (t, "*i32", "*i32", t, t, t, t, "*u8", t, t, wide, wide, rotated, scales, t, "*i32", wide, *ints)
-        for means, slots in ((0, 8), (MEANS, 16)):
-            constants = {"HAS_BIAS": True, "MEANS": means, "SLOTS": slots, "HALF": D // 2, "FP8": fp8}
-            around.append((_encode_kernel, types, {**constants, "WIDTH": WIDTH, **ENCODE, **precision}))
+        constants = {"HAS_BIAS": True, "HALF": D // 2, "FP8": fp8, "WIDTH": WIDTH, **ENCODE, **precision}
+        taken = [{"MEANS": 0, "POOLING": number, "SLOTS": 8} for number in NUMBERS.values() if not (fp8 and number)]
+        for means in (*taken, {"MEANS": MEANS, "POOLING": 0, "SLOTS": 16}):
+            around.append((_encode_kernel, types, {**constants, **means}))
     return compiled + [Compilation(*case, dtype, options=WARPS, is_fp8=fp8) for case in around]

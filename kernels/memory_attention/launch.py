@@ -19,6 +19,7 @@ from sam2fast.kernels.memory_attention.kernel import (
     _combine_kernel,
     blocks,
 )
+from sam2fast.kernels.memory_attention.pooling import NUMBERS, Pooling, rows_for
 from sam2fast.kernels.memory_attention.reference import of_keys
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
 from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
@@ -50,18 +51,20 @@ def memory_attention_triton(
     sin: Tensor,
     splits: int | None = None,
     fp8: bool = False,
+    pooling: Pooling = None,
 ) -> Tensor:
     """:func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU; never synchronises.
 
     Args:
         splits: programs that share the keys of a query tile; chosen by the GPU's size if left out.
         fp8: as in the public function; the GPU must support fp8 matrix multiplications.
+        pooling: as in the public function.
     """
     (B, K), (rows, H, N, d), n = memory.page_table.shape, query.shape, memory.pages.shape[1]
     out = query.new_empty(B, N, value_weight.shape[0])
     if out.numel() == 0:
         return out
-    M = K * n + memory.pointers.shape[1]
+    M = rows_for(K, n, pooling) + memory.pointers.shape[1]
     if M * 2 * half_of(d) >= 2**31:
         raise ValueError(f"{M} memory tokens of one object are more than the kernels can address; limit its memories")
     config = attention_config(query, d, memory.pages.shape[-1])
@@ -82,7 +85,7 @@ def memory_attention_triton(
                 pointer_encoding=memory.pointer_encoding[some],
                 pointer_valid=memory.pointer_valid[some],
             )
-            keys, values, lengths, offsets = _encode(query, fp8, part, weights, key_bias is not None, cos, sin)
+            keys, values, lengths, offsets = _encode(query, fp8, pooling, part, weights, key_bias is not None, cos, sin)
             queries = rotated.of(some) if rows > 1 else rotated
             means = _attend(config, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
@@ -236,6 +239,7 @@ def _launch_rotation(
 def _encode(
     query: Tensor,
     fp8: bool,
+    pooling: Pooling,
     memory: AttendedMemory,
     weights: list[Tensor],
     has_bias: bool,
@@ -244,22 +248,24 @@ def _encode(
 ) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
     """Keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and how many of the M rows are filled ``(B)`` int32.
 
-    Where pages are of five kinds, also the offsets of the scores of each row, times log2(e): ``(B, M)`` fp32.
+    Where rows are counted as several tokens, also the offsets of the scores of each row, times log2(e): ``(B, M)``
+    fp32.
     """
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
-    H, HALF, WIDTH, M = query.shape[1], half_of(query.shape[-1]), padded(m), K * n + L
+    H, HALF, WIDTH, M = query.shape[1], half_of(query.shape[-1]), padded(m), rows_for(K, n, pooling) + L
     keys, values = Rotated.empty(query, B, H, M, 2 * HALF, fp8), query.new_empty(B, M, WIDTH)
     has_kinds = len(memory.position_encoding) > n
     tables = of_keys(cos, memory.position_encoding), of_keys(sin, memory.position_encoding)
-    offsets = query.new_empty(B, M, dtype=torch.float32) if has_kinds else None
+    has_offsets = has_kinds or pooling == "counted"
+    offsets = query.new_empty(B, M, dtype=torch.float32) if has_offsets else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
     # At least one program per object, which writes its length, even 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
     _encode_kernel[tiles, B, H](
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
-        values, lengths, lengths if offsets is None else offsets, H, n, K, L, m, cos.shape[1],
-        len(memory.time_encoding), HAS_BIAS=has_bias, FP8=fp8, MEANS=MEANS if has_kinds else 0,
-        SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
+        values, lengths, lengths if offsets is None else offsets, H, n, K, L, M, m, cos.shape[1],
+        len(memory.time_encoding), math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, MEANS=MEANS if has_kinds else 0,
+        POOLING=NUMBERS[pooling], SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
         PRECISION=product_precision(values.dtype), **WARPS,
     )  # fmt: skip
     return keys, values, lengths, offsets

@@ -4,11 +4,12 @@ The gradient recomputes the reference implementation.
 """
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from torch import Tensor
 
 from sam2fast.kernels._operators import reference_backward, register_operator
+from sam2fast.kernels.memory_attention.pooling import Pooling
 from sam2fast.kernels.memory_attention.reference import memory_attention_reference, rope_attention_reference
 from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 
@@ -34,14 +35,20 @@ def memory_attention_operator(
     cos: Tensor,
     sin: Tensor,
     fp8: bool = False,
+    pooling: str = "",
 ) -> Tensor:
-    """See :func:`~sam2fast.kernels.memory_attention.memory_attention`; the memory's tensors come one by one."""
+    """See :func:`~sam2fast.kernels.memory_attention.memory_attention`; the memory's tensors come one by one.
+
+    ``pooling`` is empty for none.
+    """
     from sam2fast.kernels.memory_attention.launch import memory_attention_triton
 
     memory = AttendedMemory(
         pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding, pointer_valid
     )
-    return memory_attention_triton(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin, fp8=fp8)
+    means = cast(Pooling, pooling or None)
+    weights = key_weight, key_bias, value_weight, value_bias
+    return memory_attention_triton(query, memory, *weights, cos, sin, fp8=fp8, pooling=means)
 
 
 @memory_attention_operator.register_fake

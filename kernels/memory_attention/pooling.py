@@ -11,6 +11,12 @@ from torch import Tensor
 # scores. With "raised" log 4 is added to each component of its key: how much a mean counts depends on the query.
 Pooling: TypeAlias = Literal["counted", "raised"] | None
 LOG_4 = math.log(4)
+NUMBERS: dict[str | None, int] = {None: 0, "counted": 1, "raised": 2}  # for the kernel
+
+
+def rows_for(K: int, positions: int, pooling: Pooling) -> int:
+    """The most tokens of K memories that an object attends to."""
+    return max(positions, K * positions // 4) if pooling else K * positions
 
 
 def pool(tokens: Tensor, positions: int) -> Tensor:

@@ -7,8 +7,10 @@ import triton
 import triton.language as tl
 
 from sam2fast.kernels.memory_attention.fp8 import LARGEST, LEAST
+from sam2fast.kernels.memory_attention.pooling import LOG_4, NUMBERS
 
 FP8_LARGEST, FP8_LEAST = tl.constexpr(LARGEST), tl.constexpr(LEAST)
+COUNTED, RAISED, RAISE = tl.constexpr(NUMBERS["counted"]), tl.constexpr(NUMBERS["raised"]), tl.constexpr(LOG_4)
 
 
 @triton.jit
@@ -78,6 +80,13 @@ def _store_halves(out, row, inside, first, second, HALF: tl.constexpr):
 
 
 @triton.jit
+def _means_of_four(x, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """Of rows ``(BLOCK, WIDTH)``: each four adjacent ones become their mean, four times."""
+    means = tl.sum(tl.reshape(x, [BLOCK // 4, 4, WIDTH]), 1) * 0.25
+    return tl.reshape(tl.broadcast_to(means[:, None, :], [BLOCK // 4, 4, WIDTH]), [BLOCK, WIDTH])
+
+
+@triton.jit
 def _encode_kernel(
     pages,  # (P, N, m), N positions each
     page_table,  # (B, K) int32, -1 for none
@@ -91,14 +100,16 @@ def _encode_kernel(
     bias,  # (H * d), or anything without HAS_BIAS
     cos,  # of pages: (N, d / 2) or (5 N, d / 2) fp32
     sin,  # of pages: (N, d / 2) or (5 N, d / 2) fp32
-    keys,  # out (B, H, K * N + L, 2 * HALF)
-    scales,  # out (B, H, K * N + L) fp32 of the keys, with FP8; anything without
-    values,  # out (B, K * N + L, WIDTH)
-    lengths,  # out (B) int32: how many of the K * N + L rows are filled
-    offsets,  # out (B, K * N + L) fp32, with MEANS: log2 of how many tokens each row counts as
-    H, N, K, L, m, half, T,
+    keys,  # out (B, H, M, 2 * HALF)
+    scales,  # out (B, H, M) fp32 of the keys, with FP8; anything without
+    values,  # out (B, M, WIDTH)
+    lengths,  # out (B) int32: how many of the M rows are filled
+    offsets,  # out (B, M) fp32, with MEANS or COUNTED: log2 of how many tokens each row counts as
+    H, N, K, L, M, m, half, T,
+    side,  # of a page's map, with POOLING
     HAS_BIAS: tl.constexpr,
     MEANS: tl.constexpr,  # 0, or the kind of pages of means and their tokens each; then page_time is T * kind + time
+    POOLING: tl.constexpr,  # 0, COUNTED or RAISED: pages of several become means of 2x2 rotated keys, and of values
     SLOTS: tl.constexpr,  # power of two, at least K
     HALF: tl.constexpr,
     FP8: tl.constexpr,
@@ -113,9 +124,12 @@ def _encode_kernel(
     slots = tl.arange(0, SLOTS)
     filled = tl.load(page_table + b * K + slots, mask=slots < K, other=-1) >= 0
     count = tl.sum(filled.to(tl.int32), 0)
+    rows = N  # of a page
+    if POOLING:
+        rows = tl.where(count > 1, N // 4, N)
 
     if (tile == 0) & (h == 0):
-        total = count * N
+        total = count * rows
         for start in range(0, L, BLOCK):
             index = start + tl.arange(0, BLOCK)
             total += tl.sum((tl.load(pointer_valid + b * L + index, mask=index < L, other=0) != 0).to(tl.int32), 0)
@@ -131,11 +145,22 @@ def _encode_kernel(
     channel_mask = (channel < m)[None, :]
     lane = tl.arange(0, BLOCK)
     tokens = tl.full((), 1, tl.int32)
+    is_pooled = is_page & (count > 1)
     if is_page:
         position = (tile % tiles) * BLOCK + lane
-        present = position < N
-        row = tl.sum((filled & (slots < slot)).to(tl.int32), 0) * N + position
-        mask = present[:, None] & channel_mask
+        rotated = position < N
+        present = rotated
+        first = tl.sum((filled & (slots < slot)).to(tl.int32), 0) * rows
+        row = first + position
+        if POOLING:  # four adjacent lanes have the tokens of one mean, and the first of them stores it
+            mean = position // 4
+            y, x = mean // (side // 2) * 2 + lane % 4 // 2, mean % (side // 2) * 2 + lane % 2
+            position = y * side + x
+            row = first + tl.where(is_pooled, mean, position)
+            present &= (lane % 4 == 0) | (count == 1)
+        if POOLING == COUNTED:
+            tokens = tl.where(is_pooled, 4, 1)
+        mask = rotated[:, None] & channel_mask
         cell = position[:, None] * m + channel[None, :]
         token = tl.load(pages + page.to(tl.int64) * N * m + cell, mask=mask, other=0.0).to(tl.float32)
         time = tl.load(page_time + b * K + slot)
@@ -148,14 +173,13 @@ def _encode_kernel(
         temporal = tl.load(time_encoding + time * m + channel, mask=channel < m, other=0.0).to(tl.float32)
         spatial = tl.load(position_encoding + cell, mask=mask, other=0.0).to(tl.float32)
         encoding = spatial + temporal[None, :]
-        rotated = present
     else:
         position = (tile - K * tiles) * BLOCK + lane
         before = tl.zeros((), dtype=tl.int32)
         for start in range(0, (tile - K * tiles) * BLOCK, BLOCK):
             before += tl.sum((tl.load(pointer_valid + b * L + start + lane) != 0).to(tl.int32), 0)
         present = tl.load(pointer_valid + b * L + position, mask=position < L, other=0) != 0
-        row = count * N + before + tl.cumsum(present.to(tl.int32), 0) - 1
+        row = count * rows + before + tl.cumsum(present.to(tl.int32), 0) - 1
         mask = present[:, None] & channel_mask
         cell = position[:, None] * m + channel[None, :]
         token = tl.load(pointers + b * L * m + cell, mask=mask, other=0.0).to(tl.float32)
@@ -163,13 +187,15 @@ def _encode_kernel(
         rotated = lane < 0
         position = lane * 0
 
-    length = K * N + L
     if h == 0:
-        value_ptrs = values + b * length * WIDTH + row[:, None] * WIDTH + channel[None, :]
-        tl.store(value_ptrs, token.to(values.dtype.element_ty), mask=present[:, None])
-        if MEANS:
+        value = token
+        if POOLING:
+            value = tl.where(is_pooled, _means_of_four(token, BLOCK, WIDTH), token)
+        value_ptrs = values + b * M * WIDTH + row[:, None] * WIDTH + channel[None, :]
+        tl.store(value_ptrs, value.to(values.dtype.element_ty), mask=present[:, None])
+        if MEANS or POOLING == COUNTED:
             log_tokens = tl.math.log2(tokens.to(tl.float32))
-            tl.store(offsets + b * length + row, log_tokens + tl.zeros([BLOCK], tl.float32), mask=present)
+            tl.store(offsets + b * M + row, log_tokens + tl.zeros([BLOCK], tl.float32), mask=present)
     dtype = values.dtype.element_ty
     pair = tl.arange(0, HALF)
     inside = pair < half
@@ -182,6 +208,10 @@ def _encode_kernel(
         even += tl.load(bias + h * 2 * half + 2 * pair, mask=inside, other=0.0).to(tl.float32)[None, :]
         odd += tl.load(bias + h * 2 * half + 2 * pair + 1, mask=inside, other=0.0).to(tl.float32)[None, :]
     even, odd = _rotate_pairs(even, odd, cos, sin, position, rotated[:, None] & inside[None, :], half, HALF)
+    if POOLING:
+        added = RAISE if POOLING == RAISED else 0.0
+        even = tl.where(is_pooled, _means_of_four(even, BLOCK, HALF) + added, even)
+        odd = tl.where(is_pooled, _means_of_four(odd, BLOCK, HALF) + added, odd)
     if FP8:
-        even, odd = _scaled(scales + (b * H + h) * length, row, present, even, odd)
-    _store_halves(keys + (b * H + h) * length * (2 * HALF), row, present, even, odd, HALF)
+        even, odd = _scaled(scales + (b * H + h) * M, row, present, even, odd)
+    _store_halves(keys + (b * H + h) * M * (2 * HALF), row, present, even, odd, HALF)

@@ -1,5 +1,6 @@
 """Run lengths on the CPU: changes between rows are found eight pixels at a time, and only changes are sorted."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
-from sam2fast.kernels.mask_ops.sparse_upsampling import SparseUpsampling
+from sam2fast.kernels.mask_ops.cells import Cells, column_runs
+from sam2fast.kernels.mask_ops.cpu import LARGEST, bounds_of, grid_of, has_cells
 from sam2fast.kernels.run_lengths.reference import Placement, RunLengths
 
 # If more than one in this many groups of eight pixels has changes, a transposed copy is cheaper than sorting them.
@@ -23,17 +25,60 @@ def encode_masks_cpu(masks: Tensor) -> RunLengths:
 
 def encode_upsampled_cpu(logits: Tensor, size: tuple[int, int], threshold: float, placement: Placement) -> RunLengths:
     """:func:`sam2fast.kernels.run_lengths.encode_upsampled` of CPU tensors, one mask at a time."""
-    upsampling = SparseUpsampling.of(logits, size, threshold)
-    buffer = _buffer(*size)
+    h, w = logits.shape[1:]
+    level = np.float32(threshold)
+    by_cells = has_cells(h, w, size) and abs(level) < LARGEST
+    buffer = np.empty(0, dtype=np.uint8)
 
     def of(n: int) -> np.ndarray:
-        part = upsampling(logits[n].float().numpy()) if upsampling else None
-        if part is None:
-            return changes(upsample_and_threshold_reference(logits[n], size, threshold).numpy(), placement, buffer)
-        (y, x), mask = part
-        return changes(mask, Placement((placement.origin[0] + y, placement.origin[1] + x), placement.canvas), buffer)
+        nonlocal buffer
+        found = outline_changes(logits[n].float().numpy(), size, level, placement) if by_cells else None
+        if found is not None:
+            return found
+        buffer = buffer if len(buffer) else _buffer(*size)
+        return changes(upsample_and_threshold_reference(logits[n], size, threshold).numpy(), placement, buffer)
 
     return _collect(len(logits), of, placement.canvas)
+
+
+def outline_changes(
+    logits: np.ndarray, size: tuple[int, int], level: np.float32, placement: Placement
+) -> np.ndarray | None:
+    """:func:`changes` of upsampled logits ``(h, w)`` above a level; computed by cells, without pixels.
+
+    None if the mask must be upsampled: a logit is not finite, or rounding decides about too many pixels.
+    """
+    (h, w), (y, x), (H, _) = logits.shape, placement.origin, placement.canvas
+    if not (np.abs(logits) < LARGEST).all():
+        return None
+    grid = grid_of(h, w, size)
+    rows, columns = grid.rows, grid.columns
+    padded = np.pad(logits, (0, 1), mode="edge")
+    corners = [padded[i : h + i, j : w + j] for i in (0, 1) for j in (0, 1)]
+    low, high = (functools.reduce(f, corners) for f in (np.minimum, np.maximum))
+    short, beyond = bounds_of(float(level))
+    whole = low > beyond
+    i, j = np.nonzero((high > short) & ~whole)
+    part = Cells(np.zeros(len(i), dtype=np.int64), i, j, [corner[i, j] for corner in corners])
+    runs = column_runs(part, float(level), rows, columns)
+    if len(runs.dense) or (runs.bottom - runs.top + 1 != runs.above)[runs.above > 0].any():
+        return None
+    cell, at = np.nonzero(runs.above)
+    column, above = columns.first[j[cell]] + at, rows.first[i[cell]]
+    begins = [column * H + above + runs.top[cell, at]]
+    ends = [column * H + above + runs.bottom[cell, at] + 1]
+
+    # Runs of whole cells, in each of their columns of pixels. A cell's row ends where the next one begins.
+    edges = np.diff(np.pad(whole, ((1, 1), (0, 0))).astype(np.int8), axis=0).T  # (w, h + 1)
+    row_ends = np.append(rows.first, size[0])
+    for values, sign in ((begins, 1), (ends, -1)):
+        j, i = np.nonzero(edges == sign)
+        number = columns.number[j]
+        at = np.arange(number.sum()) - np.repeat(number.cumsum() - number, number)
+        values.append((np.repeat(columns.first[j], number) + at) * H + np.repeat(row_ends[i], number))
+    found = np.concatenate(begins + ends) + x * H + y
+    found.sort()
+    return _without_pairs(found, placement)
 
 
 def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.ndarray:
@@ -43,7 +88,7 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
         mask: bool ``(h, w)``, contiguous.
         buffer: at least ``(h + 1) * w`` bytes and 7 more, overwritten.
     """
-    (h, w), (y, x), (H, W) = mask.shape, placement.origin, placement.canvas
+    (h, w), (y, x), H = mask.shape, placement.origin, placement.canvas[0]
     if mask.size == 0:
         return np.empty(0, dtype=np.int64)
     pixels, used = mask.view(np.uint8), (h + 1) * w
@@ -63,11 +108,17 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
     else:
         column, row = np.divmod(np.flatnonzero(np.ascontiguousarray(edges.T)), h + 1)
         found = (x + column) * H + (y + row)
-    if h == H and len(found):
-        # A column's last pixel is followed by the next column's first. Where both have an edge, there is none.
-        twice = found[1:] == found[:-1]
-        found = found[~(np.append(twice, False) | np.append(False, twice))]
-    return found[:-1] if len(found) and found[-1] == H * W else found
+    return _without_pairs(found, placement)
+
+
+def _without_pairs(found: np.ndarray, placement: Placement) -> np.ndarray:
+    """Changes, ascending, without those that are there twice: where a run ends and the next one begins.
+
+    So it is also for a column's last pixel and the next column's first, if the mask is as high as the canvas.
+    """
+    twice = found[1:] == found[:-1]
+    found = found[~(np.append(twice, False) | np.append(False, twice))] if len(found) else found
+    return found[:-1] if len(found) and found[-1] == placement.canvas[0] * placement.canvas[1] else found
 
 
 def decode_masks_cpu(runs: RunLengths) -> Tensor:

@@ -21,6 +21,8 @@ from sam2fast.downloads.catalog import own_cache
 if TYPE_CHECKING:
     from flask import Flask
 
+    from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEEDED = {"flask": "flask", "strawberry": "strawberry-graphql", "gunicorn": "gunicorn", "av": "av"}
 
@@ -269,14 +271,20 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
 
     _log_to_stderr()
     with as_user_error(OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError):
-        predictor = build_sam2_video_predictor(
-            choice.config,
-            choice.checkpoint,
-            device=device,
-            hydra_overrides_extra=[KEEP_CORRECTIONS],
-            strategy=strategy,
-        )
-        app = make_app(settings, predictor)
+
+        def load(chosen: ModelChoice) -> "SAM2VideoPredictor":
+            return build_sam2_video_predictor(
+                chosen.config,
+                chosen.checkpoint,
+                device=device,
+                hydra_overrides_extra=[KEEP_CORRECTIONS],
+                strategy=strategy,
+            )
+
+        # The model is everybody's, so only a server for this machine lets its users change it.
+        may_change = settings.trusted_hosts and all(map(_is_loopback, settings.trusted_hosts))
+        change = (lambda name: load(choose_model(name, None))) if may_change else None
+        app = make_app(settings, load(choice), change, strategy)
         _fill_gallery(settings)
     return app
 

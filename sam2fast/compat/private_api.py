@@ -5,6 +5,7 @@ overridden, or a session is used as the original's dict: then :mod:`~sam2fast.co
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -45,6 +46,8 @@ OF_THE_FLOW = (
     "_reset_tracking_results",
 )
 
+_of_the_flow = attrgetter(*OF_THE_FLOW)
+
 # Where a kernel does what the original does in one method that calls another.
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
@@ -53,6 +56,7 @@ class PrivateApi(TrackingModel):
     """Mixin of the video predictor: the original's private names, arguments and results."""
 
     _originals: ClassVar[Mapping[str, Any]]  # sam2fast's methods, of which the tracker has functions
+    _of_the_flow: ClassVar[tuple[Any, ...]]  # those of OF_THE_FLOW
 
     @property
     def _tracker(self) -> Tracker:
@@ -69,12 +73,14 @@ class PrivateApi(TrackingModel):
 
     def _overridden(self) -> str | None:
         """The first method of the original's flow that a user replaced, or an encoder of another class, if any."""
-        own, cls, originals = vars(self), type(self), self._originals  # for speed: this is asked on every frame
+        own, cls, originals = vars(self), type(self), self._originals
         if not isinstance(self.memory_encoder, MemoryEncoder):
             return "memory_encoder"
         encoder = self.image_encoder
         if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, FpnNeck | ViTDetNeck)):
             return "image_encoder"  # its position encodings are among its results
+        if _of_the_flow(cls) == self._of_the_flow and own.keys().isdisjoint(OF_THE_FLOW):  # asked on every frame
+            return None
         return next((n for n in OF_THE_FLOW if n in own or getattr(cls, n) is not originals[n]), None)
 
     def _as_dict(self) -> AsDict:

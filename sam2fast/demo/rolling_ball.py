@@ -1,6 +1,6 @@
 """A short synthetic video with ground truth: a beach ball rolls behind a vase, and a mug slides into view."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 480, 320
 TABLE = 170  # y of the table's far edge
 OBJECTS = ("ball", "vase", "mug")
 
+Wedges: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
 RADIUS = 40  # of the ball
 WEDGES = ((0.90, 0.20, 0.16), (0.95, 0.66, 0.22))
 GLAZE, CLAY = (0.13, 0.42, 0.50), (0.98, 0.80, 0.30)
@@ -38,7 +39,7 @@ def draw_rolling_ball(frames: int = 32, mug_from: Literal["left", "right"] = "le
     (outside, inside), (start, end) = MUG_MOTION[mug_from]
     rng = np.random.default_rng(11)
     room = Canvas.of_size(WIDTH, HEIGHT)
-    _draw_room(room, rng)
+    draw_room(room, rng)
     VASE.cast_shadow(room.part(150, 200, 440, 300))
     front = Canvas(room.pixels.copy(), room.x, room.y)
     _draw_vessel(front, VASE, GLAZE, gloss=0.8)
@@ -60,7 +61,8 @@ def draw_rolling_ball(frames: int = 32, mug_from: Literal["left", "right"] = "le
     return Clip(np.array(images), np.array(masks))
 
 
-def _draw_room(canvas: Canvas, rng: np.random.Generator) -> None:
+def draw_room(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Draws a wall and a table."""
     wall = np.array((0.80, 0.84, 0.84)) * (0.97 + 0.06 * canvas.clouds(rng, 30, 45))
     canvas.pixels[:] = wall * (1.06 - 0.22 * canvas.x[..., None] / WIDTH)
     table = canvas.part(0, TABLE, WIDTH, HEIGHT)
@@ -82,12 +84,18 @@ def _draw_ball(canvas: Canvas, x: float, y: float) -> NDArray[np.bool_]:
     ground = canvas.part(x - 60, y, x + 100, y + 70)
     shade = ground.ellipse(x + SHADOW[0] * RADIUS, y + 0.9 * RADIUS, RADIUS, RADIUS * TILT)
     ground.blend((0.10, 0.05, 0.03), 0.5 * blurred(shade, 5))
-    part = canvas.part(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS)
-    right, up = (part.x - x) / RADIUS, (y - part.y) / RADIUS
-    normal = np.stack([right, up, np.sqrt(np.clip(1 - right**2 - up**2, 0.01, None))], axis=-1)
-    wedge = np.floor((np.arctan2(up, right) + x / RADIUS) / (np.pi / 3)).astype(int) % 2
-    part.blend(lit(normal, np.array(WEDGES)[wedge], gloss=0.5), right**2 + up**2 <= 1)
+    draw_ball(canvas, (x, y), RADIUS, WEDGES, x / RADIUS)
     return canvas.ellipse(x, y, RADIUS, RADIUS)
+
+
+def draw_ball(canvas: Canvas, centre: tuple[float, float], radius: float, wedges: Wedges, angle: float) -> None:
+    """Draws a ball with six wedges of two colours, rotated by ``angle``, without its shadow."""
+    x, y = centre
+    part = canvas.part(x - radius, y - radius, x + radius, y + radius)
+    right, up = (part.x - x) / radius, (y - part.y) / radius
+    normal = np.stack([right, up, np.sqrt(np.clip(1 - right**2 - up**2, 0.01, None))], axis=-1)
+    wedge = np.floor((np.arctan2(up, right) + angle) / (np.pi / 3)).astype(int) % 2
+    part.blend(lit(normal, np.array(wedges)[wedge], gloss=0.5), right**2 + up**2 <= 1)
 
 
 def _reduced(cover: NDArray[np.bool_]) -> NDArray[np.bool_]:

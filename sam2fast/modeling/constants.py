@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -83,7 +84,7 @@ class Constants:
     @property
     def are_outdated(self) -> bool:
         """Whether a source was written since the values were computed."""
-        return [s._version for s in self._sources] != self._versions
+        return list(map(_version, self._sources)) != self._versions
 
     def refresh(self) -> None:
         """Computes all values again, in place, if they are outdated; before each replay."""
@@ -107,6 +108,9 @@ class Constants:
 
 
 _constants: ContextVar[Constants | None] = ContextVar("sam2fast_constants", default=None)
+
+
+_version = attrgetter("_version")
 
 
 def _tensors(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

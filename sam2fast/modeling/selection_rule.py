@@ -73,10 +73,12 @@ def select_memories(
             distance = (frame - t) * forward
             if distance >= 0 or not rules.only_past_pointers:
                 pointers.append((t, distance if rules.signed_distances else abs(distance)))
-        for distance in range(1, min(num_frames, rules.max_pointers)):
-            t = frame - distance * forward
-            if (t in tracked or t in others) and 0 <= t < num_frames:
-                pointers.append((t, distance))
+        count = min(num_frames, rules.max_pointers)
+        if reverse:
+            behind = range(frame + 1, min(frame + count, num_frames))
+        else:
+            behind = range(frame - 1, max(frame - count, -1), -1)
+        pointers += [(t, distance) for distance, t in enumerate(behind, 1) if t in tracked or t in others]
     return Selection(memories, pointers)
 
 

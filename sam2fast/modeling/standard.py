@@ -129,7 +129,7 @@ def has_standard_parts(whole: nn.Module) -> bool:
     found: _Parts | None = vars(whole).get("_standard_parts")
     if found is None or not (found.are_standard and found.are_unchanged()):
         found = vars(whole)["_standard_parts"] = _Parts(whole)
-    return found.are_standard and _has_no_global_hooks() and _are_pristine(found.classes)
+    return found.are_standard and _has_no_global_hooks() and found.classes.are_pristine()
 
 
 @contextmanager
@@ -180,7 +180,7 @@ class _Parts:
         self._hooks = [getattr(module, name) for module in below for name in _HOOKS]
         # What is added where there was nothing, is called by nobody.
         self._children = [module._modules for module in (whole, *below) if module._modules]
-        self._grandchildren = list(chain.from_iterable(map(dict.values, self._children)))
+        self._had = [dict(children) for children in self._children]
         self._attributes = [vars(module) for module in below]
         self._counts = list(map(len, self._attributes))
         self._hiding = [
@@ -188,9 +188,9 @@ class _Parts:
             for module in below
             for name in _METHODS.get(type(module), frozenset()) & vars(module).keys()
         ]
-        self._parameters = [module._parameters for module in below if module._parameters]
-        self._parameter_types = self._types_of_parameters()
-        self.classes = {base for cls in set(self._types) for base in cls.__mro__ if base in _CLASSES}
+        self._parameters = [module._parameters.values() for module in below if module._parameters]
+        self._parameter_types = list(map(type, chain.from_iterable(self._parameters)))
+        self.classes = _Classes(base for cls in set(self._types) for base in cls.__mro__)
         self.are_standard = _has_its_kinds(whole) and all(map(_is_unchanged, below))
 
     def are_unchanged(self) -> bool:
@@ -199,13 +199,10 @@ class _Parts:
             not any(self._hooks)
             and list(map(len, self._attributes)) == self._counts
             and list(map(type, self.below)) == self._types
-            and list(chain.from_iterable(map(dict.values, self._children))) == self._grandchildren
-            and self._types_of_parameters() == self._parameter_types
+            and self._children == self._had
+            and list(map(type, chain.from_iterable(self._parameters))) == self._parameter_types
             and all(attributes.get(name) is value for attributes, name, value in self._hiding)
         )
-
-    def _types_of_parameters(self) -> list[type]:
-        return list(map(type, chain.from_iterable(map(dict.values, self._parameters))))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
         return _nothing, ()
@@ -259,3 +256,20 @@ def _are_pristine(classes: Iterable[type]) -> bool:
         if len(attributes) != _COUNTS[cls] and not _METHODS[cls].isdisjoint(attributes.keys() - defined.keys()):
             return False
     return True
+
+
+class _Classes:
+    """Classes whose attributes are looked at one by one only where they are not those of the last time."""
+
+    def __init__(self, classes: Iterable[type]) -> None:
+        self._classes = {cls for cls in classes if cls in _CLASSES}
+        self._attributes = [vars(cls).values() for cls in self._classes]
+        self._seen: list[Any] = []  # when they were pristine
+
+    def are_pristine(self) -> bool:
+        found = list(chain.from_iterable(self._attributes))
+        if found != self._seen:
+            if not _are_pristine(self._classes):
+                return False
+            self._seen = found
+        return True

@@ -63,10 +63,12 @@ def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **option
 @register_flop_formula(_ops.memory_attention, get_raw=True)
 def memory_attention_flops(*tensors: Any, **options: Any) -> int:
     """Valid tokens only: keys are projected before, values after the weighted sum. Waits for the device."""
-    query, pages, page_table, pointer_valid = tensors[0], tensors[1], tensors[2], tensors[8]
+    query, pages, page_table, pointer_valid, pooling = (*tensors[:3], tensors[8], tensors[16:17])
     (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
-    tokens = int(((page_table >= 0).sum() * pages.shape[1] + pointer_valid.sum()).item())
-    return 2 * tokens * (m * width + N * (width + heads * m)) + 2 * len(page_table) * N * m * value_width
+    counts, pointers = (page_table >= 0).sum(dim=1) * pages.shape[1], int(pointer_valid.sum().item())
+    attended = torch.where(counts > pages.shape[1], counts // 4, counts) if any(pooling) else counts
+    keys, scores = (int(rows.sum().item()) + pointers for rows in (counts, attended))
+    return 2 * keys * m * width + 2 * scores * N * (width + heads * m) + 2 * len(page_table) * N * m * value_width
 
 
 class PartRecorder:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection
+from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, select_memories
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import TrackedObject, VideoState
@@ -37,6 +37,9 @@ def attended_frames(
         ValueError: the choice is not possible.
         RuntimeError: there is a custom choice, and the session has a strategy of its own.
     """
+    if custom is None and type(state.strategy).attend is Strategy.attend:  # SAM 2's own rule
+        given = state.num_frames, reverse, rules
+        return [Attended(*select_memories(frame, o.conditioning, o.tracked, *given)) for o in objects]
     strategy = CustomSelection.replacing(state.strategy, custom, state.max_history)
     histories = [history_of(state, o, frame, reverse, rules) for o in objects]
     return [_checked(strategy, strategy.attend(history), history) for history in histories]
@@ -93,23 +96,24 @@ def attended_pages(
         state: what the strategy knows of the object.
         has_factors: of the strategy.
     """
-    pages: list[Page] = []
-    times: list[int] = []
-    factors: list[float] = []
-    of_memories, of_pointers = attended.factors or ([1.0] * len(attended.memories), [1.0] * len(attended.pointers))
-    for (t, row), factor in zip(attended.memories, of_memories, strict=True):
-        memory, conditioning = tracked.kept_on(t).memory, t in tracked.conditioning and row == rules.num_maskmem - 1
-        assert memory is not None
-        for page, time in bank.pages_to_attend(memory, row, conditioning, rules.num_maskmem):
-            pages.append(page)
-            times.append(time)
-            factors.append(factor)
+    conditioning, tracked_frames, oldest = tracked.conditioning, tracked.tracked, rules.num_maskmem - 1
+    results = [conditioning[t] if t in conditioning else tracked_frames[t] for t, _ in attended.memories]
+    memories = [result.memory or () for result in results]
+    pages, times = [memory[0] for memory in memories], [row for _, row in attended.memories]
+    of_memories, of_pointers = attended.factors or ([1.0] * len(pages), [1.0] * len(attended.pointers))
+    if bank.is_pooled and memories:
+        parts = [
+            (page, time, factor)
+            for (t, row), memory, factor in zip(attended.memories, memories, of_memories, strict=True)
+            for page, time in bank.pages_to_attend(memory, row, t in conditioning and row == oldest, oldest + 1)
+        ]
+        pages, times, of_memories = map(list, zip(*parts, strict=True))
     # A strategy may choose more than the model does. What exceeds it counts as conditioning frames.
-    limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(tracked.conditioning)
+    limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(conditioning)
     beyond = -(-(len(pages) - rules.recent) // bank.pages_of_conditioning)
     more = max(beyond, len(attended.pointers) - (rules.max_pointers - 1))
-    pointers = [tracked.kept_on(t).pointer for t, _ in attended.pointers]
+    pointers = [(conditioning[t] if t in conditioning else tracked_frames[t]).pointer for t, _ in attended.pointers]
     distances = [distance for _, distance in attended.pointers]
-    count = max(min(len(tracked.conditioning), limit), more)
-    weights = (factors, of_pointers) if has_factors else None
+    weights = (of_memories, of_pointers) if has_factors else None
+    count = max(min(len(conditioning), limit), more)
     return AttendedPages(pages, times, pointers, distances, count, attended.span or 0, state, weights)

@@ -14,12 +14,11 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
-from sam2fast.tracking.frame_result import FrameCopies
+from sam2fast.tracking.frame_result import PackedResults
 from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies.base import Decided, Strategy
 from sam2fast.tracking.strategies.decision import Decision
-from sam2fast.utils.async_copies import AsyncHostCopy
 from sam2fast.video_io import Frames
 
 CERTAIN = 1e4  # a logit whose sigmoid is 1 in every dtype
@@ -36,43 +35,6 @@ class StepInput(NamedTuple):
     fill_hole_area: float  # see fill_holes
     strategy: Strategy
     video_size: tuple[int, int]
-
-
-class PackedResults(NamedTuple):
-    """Masks, IoUs, scores and a strategy's records of N objects on one frame in one tensor, which takes one copy to the
-    CPU."""
-
-    numbers: Tensor  # (N * (h * w + 2 + record_size),) fp32
-    shape: torch.Size  # (N, 1, h, w) of the masks
-    record_size: int
-
-    @classmethod
-    def of(cls, masks: Tensor, ious: Tensor, scores: Tensor, records: Tensor | None = None) -> "PackedResults":
-        """A copy of ``masks (N, 1, h, w)``, ``ious (N, 1)``, ``scores (N, 1)`` and ``records (N, record_size)``."""
-        size = 0 if records is None else records.shape[1]
-        parts = (masks, ious, scores) if records is None else (masks, ious, scores, records)
-        return cls(torch.cat([x.flatten().float() for x in parts]), masks.shape, size)
-
-    @property
-    def masks(self) -> Tensor:
-        """``(N, 1, h, w)``"""
-        return self.numbers[: self.shape.numel()].view(self.shape)
-
-    def scores(self) -> Tensor:
-        """A copy ``(2, N)`` of IoUs and scores, which does not keep the masks alive."""
-        start = self.shape.numel()
-        return self.numbers[start : start + 2 * self.shape[0]].clone().view(2, -1)
-
-    def to_host(self) -> FrameCopies:
-        """Begins the copy to the CPU."""
-        copy, count, start = AsyncHostCopy(self.numbers), self.shape[0], self.shape.numel()
-        records = copy.part(slice(start + 2 * count, None), (count, self.record_size)) if self.record_size else None
-        return FrameCopies(
-            copy.part(slice(None, start), self.shape),
-            copy.part(slice(start, start + count), (count, 1)),
-            copy.part(slice(start + count, start + 2 * count), (count, 1)),
-            records,
-        )
 
 
 class StepOutput(NamedTuple):
@@ -139,9 +101,9 @@ def written(
 ) -> tuple[PackedResults, Sequence[Page | None]]:
     """Results of the first objects with what a strategy recorded, and the pages of its states."""
     if decided is None:
-        return PackedResults.of(masks, iou, score), [None] * count
+        return PackedResults.of(iou, score, masks), [None] * count
     assert decided.state is not None and decided.record is not None
-    return PackedResults.of(masks, iou, score, decided.record[:count]), bank.write_states(decided.state[:count])
+    return PackedResults.of(iou, score, masks, decided.record[:count]), bank.write_states(decided.state[:count])
 
 
 def predict(

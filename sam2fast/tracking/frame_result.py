@@ -1,23 +1,96 @@
 """One object's result on one frame."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sam2fast.tracking.memory_bank import Memory
+from sam2fast.tracking.memory_bank import ALIGNMENT, Memory
 from sam2fast.tracking.page_pool import Page
 from sam2fast.utils.async_copies import AsyncHostCopy
 
 
-class FrameCopies(NamedTuple):
+class PackedResults(NamedTuple):
+    """Results of N objects on one frame in one tensor, which takes one copy to the CPU: IoUs, scores and a strategy's
+    records of C >= N rows, and after them N masks. So a part from the beginning is the results of the first objects."""
+
+    numbers: Tensor  # fp32
+    rows: int  # C
+    record_size: int
+    shape: tuple[int, ...]  # (N, 1, h, w) of the masks
+
+    @classmethod
+    def of(cls, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None = None) -> "PackedResults":
+        """A copy of the results of N objects."""
+        packed = cls.empty(len(masks), 0 if records is None else records.shape[1], masks.shape[-2:], masks.device)
+        packed.write(ious, scores, masks, records)
+        return packed
+
+    @classmethod
+    def empty(cls, rows: int, record_size: int, size: Sequence[int], device: torch.device) -> "PackedResults":
+        """Room for C objects with masks of this size."""
+        made = cls(torch.empty(0, device=device), rows, record_size, (rows, 1, *size))
+        return made._replace(numbers=made.numbers.new_zeros(made.end(rows)))
+
+    @property
+    def start(self) -> int:
+        """Where the masks begin: at an address that Triton specializes kernels on."""
+        return -(-self.rows * (2 + self.record_size) // ALIGNMENT) * ALIGNMENT
+
+    def write(self, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None) -> None:
+        """Writes the results of C objects; ``records`` is None where there are none."""
+        of_ious, of_scores, of_records, of_masks = self.parts()
+        targets, results = [of_ious, of_scores, of_masks], [ious, scores, masks]
+        if records is not None:
+            targets, results = [*targets, of_records], [*results, records]
+        torch._foreach_copy_(targets, results)
+
+    def end(self, objects: int) -> int:
+        """Where the masks of so many objects end."""
+        return self.start + objects * math.prod(self.shape[1:])
+
+    def first(self, objects: int) -> "PackedResults":
+        """A copy of the results of so many objects."""
+        return self._replace(numbers=self.numbers[: self.end(objects)].clone(), shape=(objects, *self.shape[1:]))
+
+    def parts(self) -> list[Tensor]:
+        """Views: IoUs ``(C, 1)``, scores ``(C, 1)``, records ``(C, record_size)`` and masks ``(N, 1, h, w)``."""
+        rows, width = self.rows, self.record_size
+        ious, scores, records = self.numbers[: rows * (2 + width)].split((rows, rows, rows * width))
+        masks = self.numbers[self.start :].view(self.shape)
+        return [ious.view(rows, 1), scores.view(rows, 1), records.view(rows, width), masks]
+
+    def apart(self) -> tuple[Tensor, Tensor]:
+        """IoUs, scores and records in their own memory, which is small; and a view of the masks."""
+        return self.numbers[: self.rows * (2 + self.record_size)].clone(), self.numbers[self.start :].view(self.shape)
+
+
+class FrameCopies:
     """Results of N objects on one frame, which are being copied to the CPU."""
 
-    masks: AsyncHostCopy  # (N, 1, h, w)
-    ious: AsyncHostCopy  # (N, 1)
-    scores: AsyncHostCopy  # (N, 1)
-    records: AsyncHostCopy | None  # (N, record_size); None if the strategy records nothing
+    def __init__(self, packed: PackedResults) -> None:
+        self._copy, self._layout = AsyncHostCopy(packed.numbers), packed[1:]
+        self._apart: tuple[Tensor, Tensor] | None = None
+
+    def row(self, index: int) -> tuple[Tensor, "_Numbers"]:
+        """One object's mask, and its numbers; waits until the copy has arrived."""
+        rows, width, _ = self._layout
+        if self._apart is None:
+            self._apart = PackedResults(self._copy.arrived(), *self._layout).apart()
+        small, masks = self._apart
+        # In its own memory: a view would keep the masks of all objects alive.
+        return masks[index : index + 1].clone(), _Numbers(small, rows, width, index)
+
+
+class _Numbers(NamedTuple):
+    """One object's numbers among those of C."""
+
+    small: Tensor  # see PackedResults.apart
+    rows: int  # C
+    width: int  # of a record
+    row: int  # the object's
 
 
 class FrameResult:
@@ -30,7 +103,7 @@ class FrameResult:
         others: the results of the object's other hypotheses, until they are stored.
     """
 
-    __slots__ = ("_copies", "_record", "_tensors", "memory", "others", "pointer", "state")
+    __slots__ = ("_arrived", "_copies", "memory", "others", "pointer", "state")
 
     def __init__(
         self,
@@ -42,9 +115,10 @@ class FrameResult:
         state: Page | None = None,
         record: Tensor | None = None,
     ) -> None:
-        self._tensors: tuple[Tensor, Tensor, Tensor] | None = (mask, iou, score)
+        parts = [iou, score] if record is None else [iou, score, record]
+        numbers = torch.cat([x.flatten().float() for x in parts])
+        self._arrived: tuple[Tensor, _Numbers] | None = (mask, _Numbers(numbers, 1, len(numbers) - 2, 0))
         self._copies: tuple[FrameCopies, int] | None = None
-        self._record = record
         self.pointer, self.memory, self.state = pointer, memory, state
         self.others: tuple[FrameResult, ...] = ()
 
@@ -54,30 +128,32 @@ class FrameResult:
     ) -> "FrameResult":
         """The result in row ``row`` of copies that may still be in flight."""
         result = cls.__new__(cls)
-        result._tensors, result._copies, result._record = None, (copies, row), None
+        result._arrived, result._copies = None, (copies, row)
         result.pointer, result.memory, result.state, result.others = pointer, memory, state, ()
         return result
 
     @property
     def mask(self) -> Tensor:
         """``(1, 1, h, w)`` fp32 low-resolution logits, holes filled."""
-        return self.arrived()[0]
+        return self._read()[0]
 
     @property
     def iou(self) -> Tensor:
         """``(1, 1)`` predicted."""
-        return self.arrived()[1]
+        small, _, _, index = self._read()[1]
+        return small[index].view(1, 1)
 
     @property
     def score(self) -> Tensor:
         """``(1, 1)`` logit of the object's presence."""
-        return self.arrived()[2]
+        small, rows, _, index = self._read()[1]
+        return small[rows + index].view(1, 1)
 
     @property
     def record(self) -> Tensor:
         """``(1, record_size)``: what the session's strategy recorded of the frame."""
-        self.arrived()
-        return torch.zeros(1, 0, device="cpu") if self._record is None else self._record
+        small, rows, width, index = self._read()[1]
+        return small[2 * rows + width * index :][:width].view(1, width)
 
     @property
     def parent(self) -> int:
@@ -86,25 +162,27 @@ class FrameResult:
 
     def with_memory(self, memory: Memory) -> "FrameResult":
         """The same result with its memory."""
-        return FrameResult(*self.arrived(), self.pointer, memory, self.state, self._record)
+        return FrameResult(self.mask, self.iou, self.score, self.pointer, memory, self.state, self.record)
 
     def arrived(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask, IoU and score; waits for them once."""
-        if self._tensors is None:
+        """Mask, IoU and score."""
+        return self.mask, self.iou, self.score
+
+    def wait(self) -> None:
+        """Waits until the copy has arrived, whose pinned memory is free then."""
+        self._read()
+
+    def _read(self) -> tuple[Tensor, _Numbers]:
+        if self._arrived is None:
             assert self._copies is not None
             copies, row = self._copies
-            # Clones: views would keep the results of all objects alive as long as one of them.
-            mask, iou, score = (copy.row(row).float() for copy in copies[:3])
-            if copies.records is not None:
-                self._record = copies.records.row(row)
-            self._tensors, self._copies = (mask, iou, score), None
-        return self._tensors
+            self._arrived, self._copies = copies.row(row), None
+        return self._arrived
 
 
 def best_with_others(results: Sequence[FrameResult], hypotheses: int) -> list[FrameResult]:
     """The first of each object's ``hypotheses`` results, with the others."""
     best = list(results[::hypotheses])
-    if hypotheses > 1:
-        for i, result in enumerate(best):
-            result.others = tuple(results[i * hypotheses + 1 : (i + 1) * hypotheses])
+    for i, result in enumerate(best):
+        result.others = tuple(results[i * hypotheses + 1 : (i + 1) * hypotheses])
     return best

@@ -24,7 +24,7 @@ from sam2fast.tracking.cuda_graphs import (
     numerics,
     reading_numerics_once,
 )
-from sam2fast.tracking.eager_runner import EagerRunner, PackedResults, StepInput, StepOutput
+from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
 from sam2fast.tracking.graph_steps import Workspace
 from sam2fast.tracking.memory_bank import MemoryBank, StepTables, bucket
@@ -103,14 +103,10 @@ class GraphRunner:
         # Rows beyond the objects are written too; theirs are free again when this function returns.
         memories, pointers = bank.memories.allocate(shape.objects), bank.pointers.allocate(shape.objects)
         states = [] if bank.states is None else bank.states.allocate(shape.objects)
-        written = [bank.memories.rows(memories), bank.pointers.rows(pointers)]
-        written += [] if bank.states is None else [bank.states.rows(states)]
-        rows += [[[row] for row in new] for new in written]
+        rows += [[page.row for page in new] for new in (memories, pointers, states)]
         integers = StepTables.integers(shape, rows, pinned=self._device.type == "cuda")
         buffers = workspace.step(model, given, shape, integers)
-        # A copy: the next step overwrites the buffers.
-        records = buffers.records[:count] if buffers.records.shape[1] else None
-        results = PackedResults.of(buffers.masks[:count], buffers.ious[:count], buffers.scores[:count], records)
+        results = buffers.results.first(count)  # a copy: the next step overwrites the buffers
         return StepOutput(
             results, pointers[:count], [(page,) for page in memories[:count]], states[:count] or [None] * count
         )

@@ -12,6 +12,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.cuda_graphs import Recorder, numerics
 from sam2fast.tracking.eager_runner import StepInput, attended_by_tables, encode_masks, fill_holes, predict
 from sam2fast.tracking.features import FrameFeatures
+from sam2fast.tracking.frame_result import PackedResults
 from sam2fast.tracking.memory_bank import MemoryBank, StepShape, StepTables, as_pages, select_states
 from sam2fast.tracking.strategies.base import Strategy
 from sam2fast.tracking.strategies.decision import Decision
@@ -35,10 +36,7 @@ class StepBuffers(NamedTuple):
     features: FrameFeatures
     integers: Tensor  # (size,) int32, of the tables
     tables: StepTables  # views of them
-    masks: Tensor  # (C, 1, h, w) fp32, holes filled
-    ious: Tensor  # (C, 1) fp32
-    scores: Tensor  # (C, 1) fp32
-    records: Tensor  # (C, record_size) fp32, of a strategy
+    results: PackedResults  # of C objects, holes filled
 
     @classmethod
     def make(cls, model: SAM2Base, features: FrameFeatures, shape: StepShape, record_size: int) -> "StepBuffers":
@@ -48,10 +46,7 @@ class StepBuffers(NamedTuple):
             features,
             integers,
             StepTables.views(integers, shape),
-            torch.zeros(shape.objects, 1, side, side, device=device),
-            torch.zeros(shape.objects, 1, device=device),
-            torch.zeros(shape.objects, 1, device=device),
-            torch.zeros(shape.objects, record_size, device=device),
+            PackedResults.empty(shape.objects, record_size, (side, side), device),
         )
 
 
@@ -88,7 +83,7 @@ def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: S
     memory = attended_by_tables(model, pools.pages, pools.pointers, tables, settings.num_frames, *own)
     decision = decided = None
     if strategy is not None:
-        none = buffers.ious.new_zeros(len(buffers.ious), 0, dtype=torch.float64)
+        none = buffers.results.numbers.new_zeros(buffers.results.rows, 0, dtype=torch.float64)
         states = none if pools.states is None else select_states(pools.states, tables.read_states)
         decision = Decision(strategy, states, model.image_size, settings.video_size)
     prediction = predict(model, features, memory, initial=False, fp8=settings.fp8, decision=decision)
@@ -102,13 +97,10 @@ def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: S
     pages = as_pages(memories, pools.pages.shape[1])
     pools.pages.index_copy_(0, tables.written_pages.long(), pages.to(pools.pages.dtype))
     pools.pointers.index_copy_(0, tables.written_pointers.long(), prediction.pointer.to(pools.pointers.dtype))
-    results = [fill_holes(prediction.mask, settings.fill_hole_area), prediction.iou, prediction.score]
-    torch._foreach_copy_([buffers.masks, buffers.ious, buffers.scores], results)
-    if decided is None:
-        return
-    assert decided.state is not None and decided.record is not None
-    buffers.records.copy_(decided.record)
-    if pools.states is not None:
+    filled = fill_holes(prediction.mask, settings.fill_hole_area)
+    buffers.results.write(prediction.iou, prediction.score, filled, None if decided is None else decided.record)
+    if decided is not None and pools.states is not None:
+        assert decided.state is not None
         pools.states.index_copy_(0, tables.written_states.long(), decided.state)
 
 
@@ -173,8 +165,7 @@ class Workspace:
         record_size = 0 if strategy is None else strategy.record_size
         buffers = self._buffers_of(model, kind, shape, features, record_size)
         buffers.integers.copy_(integers, non_blocking=True)
-        for target, source in zip(_tensors(buffers.features), _tensors(features), strict=True):
-            target.copy_(source)
+        torch._foreach_copy_(_tensors(buffers.features), _tensors(features))
         key = (shape, *settings, *kind)
         while True:
             try:

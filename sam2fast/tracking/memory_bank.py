@@ -5,7 +5,8 @@ import struct
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 ALIGNMENT = 4
 # Of so many frames an object's states stay in the pool: they are small, and moving one to the CPU takes a copy.
 STATES_KEPT = 64
+# The first tables have several columns.
+WIDE = 6
 # What the tables have where there is nothing.
 ABSENT = (-1, 0, 0, -1, 0, 0, 0, -1, 0, 0, 0)
 
@@ -202,19 +205,20 @@ class MemoryBank:
         if self.states is not None:
             self.states.reserve(STATES_KEPT * rows)
 
-    def attended_rows(self, objects: Sequence[AttendedPages]) -> list[list[list[int]]]:
-        """The rows of the first eight :class:`StepTables`; those of the pools are valid until the next step."""
+    def attended_rows(self, objects: Sequence[AttendedPages]) -> list[list[Any]]:
+        """The first eight of :class:`StepTables`; those of the pools are valid until the next step."""
         assert self.memories is not None
-        states = [-1] * len(objects) if self.states is None else _row_of_each(self.states, [o.state for o in objects])
+        weights = [o.factors for o in objects if o.factors is not None]  # of all or none
+        states = [] if self.states is None else _row_of_each(self.states, [o.state for o in objects])
         return [
             [self.memories.rows(o.pages) for o in objects],
             [o.times for o in objects],
-            [[] if o.factors is None else _bits(o.factors[0]) for o in objects],
+            [_bits(of_memories) for of_memories, _ in weights],
             [self.pointers.rows(o.pointers) for o in objects],
             [_bits(o.distances) for o in objects],
-            [[] if o.factors is None else _bits(o.factors[1]) for o in objects],
-            [[o.span] for o in objects],
-            [[row] for row in states],
+            [_bits(of_pointers) for _, of_pointers in weights],
+            [o.span for o in objects],
+            states,
         ]
 
 
@@ -267,45 +271,48 @@ class StepTables(NamedTuple):
     @classmethod
     def size(cls, shape: StepShape) -> int:
         """How many integers the tables have."""
-        return sum(_aligned(rows * columns) for rows, columns in _shapes(shape))
+        return len(_layout(shape)[1])
 
     @classmethod
     def views(cls, integers: Tensor, shape: StepShape) -> "StepTables":
         """The tables in ``integers (size,)`` int32."""
-        tables, start = [], 0
-        for rows, columns in _shapes(shape):
-            tables.append(integers[start : start + rows * columns].view(rows, columns))
-            start += _aligned(rows * columns)
-        made = cls(*tables[:6], *(column[:, 0] for column in tables[6:]))
+        C = shape.objects
+        tables = [integers[start : start + C * columns].view(C, columns) for start, columns in _layout(shape)[0]]
+        made = cls(*tables[:WIDE], *(column[:, 0] for column in tables[WIDE:]))
         fp32 = ("page_factor", "distance", "pointer_factor")
         return made._replace(**{name: getattr(made, name).view(torch.float32) for name in fp32})
 
     @classmethod
-    def integers(cls, shape: StepShape, tables: Sequence[Sequence[Sequence[int]]], pinned: bool = False) -> Tensor:
+    def integers(cls, shape: StepShape, tables: Sequence[Sequence[Any]], pinned: bool = False) -> Tensor:
         """The integers on the CPU that :meth:`views` are of.
 
         Args:
-            tables: for each table its first rows, and of each row its first columns; the last tables may be missing.
+            tables: of the first six the first rows, and of each row its first columns; of the others the first
+                numbers. The last tables may be missing.
             pinned: in pinned memory, for a copy to CUDA with ``non_blocking``. The caller may drop them at once, since
                 torch reuses their memory only after the copy; it must not write to them again.
         """
-        values: list[int] = []
-        missing: list[list[list[int]]] = [[]] * (len(ABSENT) - len(tables))
-        for (rows, columns), absent, table in zip(_shapes(shape), ABSENT, [*tables, *missing], strict=True):
+        layout, absent = _layout(shape)
+        values = absent.copy()
+        for (start, columns), table in zip(layout[:WIDE], tables[:WIDE], strict=True):
             for row in table:
-                values += row
-                values += [absent] * (columns - len(row))
-            values += [absent] * (columns * (rows - len(table)))
-            values += [0] * (-len(values) % ALIGNMENT)
+                values[start : start + len(row)] = row
+                start += columns
+        for (start, _), table in zip(layout[WIDE:], tables[WIDE:], strict=False):
+            values[start : start + len(table)] = table
         integers = torch.empty(len(values), dtype=torch.int32, device="cpu", pin_memory=pinned)
         integers.numpy()[:] = values
         return integers
 
 
-def _shapes(shape: StepShape) -> list[tuple[int, int]]:
+@lru_cache
+def _layout(shape: StepShape) -> tuple[list[tuple[int, int]], list[int]]:
+    """Where each table begins and how many columns it has, and the integers of tables where there is nothing."""
     C, K, P = shape
-    return [*[(C, K)] * 3, *[(C, P)] * 3, *[(C, 1)] * 5]
-
-
-def _aligned(count: int) -> int:
-    return -(-count // ALIGNMENT) * ALIGNMENT
+    layout: list[tuple[int, int]] = []
+    values: list[int] = []
+    for columns, absent in zip([K] * 3 + [P] * 3 + [1] * (len(ABSENT) - WIDE), ABSENT, strict=True):
+        layout.append((len(values), columns))
+        values += [absent] * (C * columns)
+        values += [0] * (-len(values) % ALIGNMENT)
+    return layout, values

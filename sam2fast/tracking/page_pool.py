@@ -3,15 +3,14 @@
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sam2fast.utils.async_copies import AsyncHostCopy, PendingCopies, copy_to_device
 
 SMALLEST = 8
+MOST_AT_ONCE = 8  # pages that are archived: they take one copy together
 
 
 class Page:
@@ -44,7 +43,7 @@ class PagePool:
         self._pending = pending
         self._owners: list[weakref.ref[Page] | None] = [None] * SMALLEST
         self._free = deque(range(SMALLEST))  # also written by finalizers of pages, at any time
-        self._last_use = np.zeros(SMALLEST, np.int64)  # the step of each row
+        self._last_use = [0] * SMALLEST  # the step of each row
         self._step = 0
 
     def reserve(self, rows: int) -> None:
@@ -116,28 +115,32 @@ class PagePool:
         self._last_use[row] = self._step
 
     def _free_row(self) -> int:
-        if self._free:
-            return self._free.popleft()
-        row = int(self._last_use.argmin())
-        if self._last_use[row] == self._step:
-            self._grow(2 * len(self._owners))
-            return self._free.popleft()
-        owner = self._owners[row]
-        page = None if owner is None else owner()
-        if page is None:  # it was freed just now, or its row was lost when a step failed
-            with suppress(ValueError):
-                self._free.remove(row)
-            return row
-        self._archive(row, page)
-        return row
+        if not self._free:
+            self._make_room()
+        return self._free.popleft()
 
-    def _archive(self, row: int, page: Page) -> None:
-        if page.archived is None:
-            page.archived = AsyncHostCopy(self.data[row])
+    def _make_room(self) -> None:
+        """Archives the pages that were used least recently, several at once, or grows if the step uses all rows."""
+        oldest = sorted(range(len(self._owners)), key=self._last_use.__getitem__)
+        most = min(MOST_AT_ONCE, len(oldest) // SMALLEST)
+        rows = [row for row in oldest[:most] if self._last_use[row] != self._step]
+        if not rows:
+            self._grow(2 * len(self._owners))
+        owners = [self._owners[row] for row in rows]
+        pages = [None if owner is None else owner() for owner in owners]
+        new = [page for page in pages if page is not None and page.archived is None]
+        if new:
+            copies = AsyncHostCopy.of_each([self.data[page.row] for page in new])
+            for archived, copy in zip(new, copies, strict=True):
+                archived.archived = copy
             if self._pending is not None and self.data.is_cuda:
-                copy = page.archived
-                self._pending.add(lambda: copy.tensor)
-        page.row = None
+                self._pending.add(lambda: [copy.tensor for copy in copies])
+        for row, page in zip(rows, pages, strict=True):
+            if page is not None and page.row == row:
+                page.row = None
+            self._owners[row] = None  # the end of the page frees nothing now
+            if row not in self._free:  # where a page was freed just now; a row may be lost when a step fails
+                self._free.append(row)
 
     def _grow(self, size: int) -> None:
         if size > len(self._owners):
@@ -149,6 +152,6 @@ class PagePool:
     def _adopt(self, data: Tensor) -> None:
         rows = range(len(self._owners), len(data))
         owners = [*self._owners, *(None for _ in rows)]
-        last_use = np.concatenate([self._last_use, np.zeros(len(rows), np.int64)])
+        last_use = [*self._last_use, *(0 for _ in rows)]
         self.data, self._owners, self._last_use = data, owners, last_use  # together: Ctrl-C may come between two calls
         self._free.extend(rows)

@@ -33,7 +33,7 @@ from sam2fast.tracking.eager_runner import (
     written,
 )
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
-from sam2fast.tracking.frame_result import FrameResult, best_with_others
+from sam2fast.tracking.frame_result import FrameCopies, FrameResult, best_with_others
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.model_identity import OpenedWith
@@ -272,9 +272,9 @@ class Tracker:
         """
         bank, initial = state.bank, tracked.is_initial(frame)
         bank.begin_step()
-        memory = None if initial else self._gather(state, tracked, frame, tracked.reverse[frame])
+        memory = None if initial else self.gather(state, tracked, frame, tracked.reverse[frame])
         if previous is not None:
-            previous = copy_to_device(previous, state.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            previous = self.as_mask_input(previous)
         (features,) = self._features(state, [frame])
         decision = None
         if state.strategy.decides:
@@ -289,6 +289,10 @@ class Tracker:
         decided = None if decision is None else decision.outcome()
         packed, states = written(bank, decided, 1, masks, prediction.iou, prediction.score)
         return build_results(bank, StepOutput(packed, pointers, None, states))[0][0]
+
+    def as_mask_input(self, logits: Tensor) -> Tensor:
+        """Logits of an earlier result as the decoder takes them."""
+        return copy_to_device(logits, self.model.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def track(
         self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
@@ -313,7 +317,9 @@ class Tracker:
         video = state.num_frames, self.fill_hole_area(state), state.strategy, state.video_size
         step = self.runner.step(self.model, StepInput(bank, features, attended, rules, *video))
         results, scores = build_results(bank, step)
-        return best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))
+        if each > 1:
+            results, scores = best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))
+        return results, scores
 
     def fill_hole_area(self, state: VideoState) -> float:
         """The setting, or what the session's strategy has instead."""
@@ -348,7 +354,7 @@ class Tracker:
             for o, one in zip(objects, chosen, strict=True)
         ]
 
-    def _gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
+    def gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
         """What one object attends to on the frame; None if the model keeps no memories."""
         if not self.model.num_maskmem:
             return None
@@ -360,16 +366,22 @@ class Tracker:
 def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResult], TrackScores]:
     """Results of N objects, whose small tensors are copied to the CPU in the background, and the same on the device."""
     packed, pointers, memories, states = output
-    copies, results = packed.to_host(), []
-    masks, (ious, scores) = packed.masks, packed.scores()
-    for i, pointer in enumerate(pointers):
-        result = FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i], states[i])
-        if masks.is_cuda:
-            bank.pending.add(result.arrived)
-        else:
-            result.arrived()
-        results.append(result)
-    return results, TrackScores(ious, scores, masks)
+    copies, count = FrameCopies(packed), len(pointers)
+    results = [
+        FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i], states[i])
+        for i, pointer in enumerate(pointers)
+    ]
+
+    def read() -> None:
+        for result in results:
+            result.wait()
+
+    if packed.numbers.is_cuda:
+        bank.pending.add(read)
+    else:
+        read()
+    small, masks = packed.apart()
+    return results, TrackScores(small[:count], small[packed.rows : packed.rows + count], masks)
 
 
 def _to_track(objects: Iterable[TrackedObject], frames: Iterable[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """Asynchronous copies between the CPU and the device, through pinned memory."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,28 +27,33 @@ class AsyncHostCopy:
         else:
             self._tensor = source.to("cpu", copy=True)
 
+    @classmethod
+    def of_each(cls, sources: Sequence[Tensor]) -> "list[AsyncHostCopy]":
+        """A copy of each of several tensors of one shape; from CUDA they take one copy together."""
+        if not sources[0].is_cuda:
+            return [cls(source) for source in sources]
+        whole, copies = cls(torch.stack(list(sources))), []
+        for part in whole._tensor:
+            copy = cls.__new__(cls)
+            copy._tensor, copy._event = part, whole._event
+            copies.append(copy)
+        return copies
+
     @property
     def dtype(self) -> torch.dtype:
         return self._tensor.dtype
 
-    def part(self, numbers: slice, shape: tuple[int, ...]) -> "AsyncHostCopy":
-        """The copy of a part of the source ``(n,)``, in the same memory."""
-        part = AsyncHostCopy.__new__(AsyncHostCopy)
-        part._tensor, part._event = self._tensor[numbers].view(shape), self._event
-        return part
-
-    def row(self, index: int) -> Tensor:
-        """One row of the copy ``(1, ...)``, in its own memory; waits until the copy has arrived."""
+    def arrived(self) -> Tensor:
+        """The copy where it is; waits until it has arrived."""
         if self._event is not None:
             self._event.synchronize()
-        return self._tensor[index : index + 1].clone()
+        return self._tensor
 
     @property
     def tensor(self) -> Tensor:
         """The copy in pageable memory; waits until it has arrived."""
         if self._event is not None:
-            self._event.synchronize()
-            self._tensor, self._event = self._tensor.clone(), None
+            self._tensor, self._event = self.arrived().clone(), None
         return self._tensor
 
 

@@ -32,7 +32,7 @@ LINES = [
     ("dataset extract --videos clips --out out", True),
     ("env", False),
     pytest.param(f"export {NANO} --out out", False, marks=pytest.mark.long),
-    pytest.param("demo --device cpu", False, marks=pytest.mark.long),
+    pytest.param(f"demo {NANO}", False, marks=pytest.mark.long),
 ]
 ALWAYS_PRINTED = {"download"}
 

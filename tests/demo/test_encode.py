@@ -67,6 +67,20 @@ def test_sound_is_added(tmp_path, name, audio, target):
     assert len(frames) == 25 and times[-1] == pytest.approx(24 / RATE, abs=2e-3)
 
 
+def test_sound_leaves_a_video_transparent(tmp_path):
+    """Browsers read alpha only if the track's header has an AlphaMode of 1."""
+    silent = tmp_path / "silent.webm"
+    with av.open(str(silent), "w") as container:
+        video = container.add_stream("libvpx-vp9", rate=RATE)
+        video.height, video.width, video.pix_fmt = *SIZE, "yuva420p"
+        image = np.dstack([np.zeros((*SIZE, 3), np.uint8), np.where(HALF, 255, 0).astype(np.uint8)])
+        container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgba")))
+        container.mux(video.encode())
+    assert add_sound(silent, write_with_sound(tmp_path / "a.mp4"), tmp_path / "out.webm")
+    alpha_mode = bytes.fromhex("53c08101")
+    assert alpha_mode in silent.read_bytes() and alpha_mode in (tmp_path / "out.webm").read_bytes()
+
+
 def test_sound_that_is_not_there_or_not_accepted(tmp_path, clip_file):
     silent = write_with_sound(tmp_path / "silent.mp4")
     rare = write_with_sound(tmp_path / "rare.mp4", audio="alac")

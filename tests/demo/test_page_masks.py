@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
-from sam2fast.demo.server.yolo import label_lines, outlines
+from sam2fast.demo.server.polygon_labels import label_lines, outlines
 from sam2fast.io.rle import decode_rle, encode_rle
 
 FRAMES, SIZE = 5, (48, 64)
@@ -174,6 +174,36 @@ def test_yolo(client, session, clip_file):
     assert np.abs(image - plain[4]).mean() < 8
 
 
+def labelled():
+    """Two mugs and an object without a label, on one frame."""
+    body = page((3, "Left"), (5, "Right"), (6, "Plate"), frames={1: {3: ONE, 5: OTHER, 6: ONE}})
+    for entry in body["objects"][:2]:
+        entry["label"] = "mug"
+    return body
+
+
+def test_labels_are_the_categories_of_coco(client, session):
+    document = json.loads(post(client, session, "export?format=coco_rle", labelled()).data)
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    found = [(entry["name"], names[entry["category_id"]]) for entry in document["annotations"]]
+    assert found == [("Left", "mug"), ("Right", "mug"), ("Plate", "object")] and len(names) == 2
+
+
+def test_labels_are_the_classes_of_yolo_and_labelme(client, session):
+    with zipfile.ZipFile(BytesIO(post(client, session, "export?format=yolo", labelled()).data)) as archive:
+        assert archive.read("data.yaml").decode().endswith('names:\n  0: "mug"\n  1: "Plate"\n')
+        lines = archive.read("labels/00001.txt").decode().splitlines()
+    assert [line[0] for line in lines] == ["0", "0", "1"]
+    with zipfile.ZipFile(BytesIO(post(client, session, "export?format=labelme", labelled()).data)) as archive:
+        assert sorted(archive.namelist()) == ["00001.jpg", "00001.json"]
+        document = json.loads(archive.read("00001.json"))
+    shapes = [(shape["label"], shape["group_id"], shape["points"]) for shape in document["shapes"]]
+    corners = [[6, 5], [18, 5], [18, 15], [6, 15]]
+    other = [[12, 10], [24, 10], [24, 20], [12, 20]]
+    assert shapes == [("mug", 3, corners), ("mug", 5, other), ("Plate", 6, corners)]
+    assert (document["imagePath"], document["imageHeight"], document["imageWidth"]) == ("00001.jpg", *SIZE)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_outlines_enclose_the_mask(seed):
     mask = np.random.default_rng(seed).random((9, 11)) < 0.6
@@ -186,8 +216,8 @@ def test_outlines_enclose_the_mask(seed):
     # What else is drawn are holes: no path leads from them to the outside.
     outside = np.pad(~drawn, 1, constant_values=True)
     assert not (mask & outside[1:-1, 1:-1]).any()
-    assert label_lines({7: mask}).count("\n") == len(parts)
-    assert list(outlines(np.zeros((3, 3), bool))) == [] and label_lines({1: np.zeros((3, 3), bool)}) == ""
+    assert label_lines([(7, mask)]).count("\n") == len(parts)
+    assert list(outlines(np.zeros((3, 3), bool))) == [] and label_lines([(1, np.zeros((3, 3), bool))]) == ""
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ def test_masks_are_cocos_run_lengths(client, session, direct):
     assert answer == {"frameIndex": 0, "rleMaskList": [{"objectId": 1, "rleMask": expected}]}
 
 
-def test_stream_is_the_originals_byte_for_byte(client, session, direct):
+def test_stream_is_the_originals_with_scores(client, session, direct):
+    """Byte for byte, but for two more keys of each object."""
     client.add(session, [ON_SQUARE])
     answer = client.http.post("/propagate_in_video", json={"session_id": session, "start_frame_index": 0})
     assert answer.status_code == 200
@@ -100,10 +101,13 @@ def test_stream_is_the_originals_byte_for_byte(client, session, direct):
 
     direct.add(points=[[16, 19]], labels=[1])
     expected = b""
-    for frame, masks in direct.track(start_frame_idx=0):
-        rle = encode_rle(masks[1])
+    for frame, _, logits, scores in direct.predictor.propagate_in_video(
+        direct.state, start_frame_idx=0, progress=False, return_scores=True
+    ):
+        rle = encode_rle((logits[0, 0] > 0).numpy())
         mask = f'{{"size": [48, 64], "counts": {json.dumps(rle["counts"])}}}'
-        body = f'{{"frame_index": {frame}, "results": [{{"object_id": 1, "mask": {mask}}}]}}'
+        found = f'"iou": {round(float(scores.iou[0]), 4)}, "score": {round(float(scores.object_score[0]), 4)}'
+        body = f'{{"frame_index": {frame}, "results": [{{"object_id": 1, "mask": {mask}, {found}}}]}}'
         expected += (
             b"--frame\r\nContent-Type: application/json; charset=utf-8\r\nFrame-Current: -1\r\nFrame-Total: -1\r\n"
             b"Mask-Type: RLE[]\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body.encode()

@@ -16,7 +16,7 @@ from injected_memory import FailingOps
 
 from sam2fast.demo.server.app import SERVICE, make_app
 from sam2fast.demo.server.library import GALLERY
-from sam2fast.demo.server.model_calls import ModelThread
+from sam2fast.demo.server.model_thread import ModelThread
 from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.training.trainer import Trainer
 

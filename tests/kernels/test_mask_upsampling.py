@@ -15,6 +15,7 @@ from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels.mask_ops import (
+    cells,
     cpu,
     mask_statistics,
     mask_statistics_reference,
@@ -23,6 +24,7 @@ from sam2fast.kernels.mask_ops import (
     upsample_and_pack,
     upsample_and_threshold,
     upsample_and_threshold_reference,
+    upsample_masks_reference,
 )
 
 ALL_SIZES = pytest.mark.parametrize(("low", "size"), SIZES.values(), ids=SIZES.keys())
@@ -88,20 +90,20 @@ class TestCells:
 
     @pytest.fixture(autouse=True)
     def count(self, monkeypatch):
-        """Masks that the reference implementation upsamples, and cells that torch interpolates."""
+        """Masks that the reference implementation upsamples, and pixels that torch interpolates."""
         self.upsampled, self.asked = 0, 0
-        reference, count_close = cpu.mask_statistics_reference, cpu._count_close
+        reference, pixel = cpu.mask_statistics_reference, cells.pixel_of_torch
 
         def counted(logits, *rest):
             self.upsampled += len(logits)
             return reference(logits, *rest)
 
-        def counted_close(logits, close, *rest):
-            self.asked += len(close)
-            count_close(logits, close, *rest)
+        def counted_pixel(*rest):
+            self.asked += 1
+            return pixel(*rest)
 
         monkeypatch.setattr(cpu, "mask_statistics_reference", counted)
-        monkeypatch.setattr(cpu, "_count_close", counted_close)
+        monkeypatch.setattr(cells, "pixel_of_torch", counted_pixel)
 
     def test_outlines_are_enough(self):
         self.check(discs(20, *self.low))
@@ -116,17 +118,34 @@ class TestCells:
         self.check(logits)
         assert self.asked > 5
 
-    def test_masks_with_too_much_outline_are_upsampled(self):
-        logits = torch.cat([discs(2, *self.low), random_map(2, *self.low), torch.zeros(1, *self.low)])
+    def test_masks_of_nothing_but_outline(self):
+        self.check(torch.cat([discs(2, *self.low), random_map(2, *self.low), torch.zeros(1, *self.low)]))
+
+    def test_masks_with_too_many_ties_are_upsampled(self):
+        logits = torch.cat([discs(2, *self.low), random_map(2, *self.low).round()])
         self.check(logits, dense=2)
+
+    @pytest.mark.parametrize("low", [(32, 32), (9, 40)])
+    def test_pixels_are_those_of_torch(self, low):
+        """Bit for bit: inside, at all edges and in the corners."""
+        logits = random_map(1, *low)
+        axes = [cells.axis_of(n, N) for n, N in zip(low, self.size, strict=True)]
+        expected = upsample_masks_reference(logits[None], self.size)[0, 0]
+        corners = F.pad(logits, (0, 1, 0, 1), mode="replicate")[0].numpy()
+        generator = torch.Generator().manual_seed(0)
+        for i, j in [(0, 0), (low[0] - 1, low[1] - 1), *torch.randint(2**16, (400, 2), generator=generator).tolist()]:
+            i, j = i % low[0], j % low[1]
+            for y, x in ((0, 0), (axes[0].number[i] - 1, axes[1].number[j] - 1)):
+                found = cells.pixel_of_torch(corners[i : i + 2, j : j + 2], (axes[0], i, y), (axes[1], j, x))
+                assert found == expected[axes[0].first[i] + y, axes[1].first[j] + x], (i, j, y, x)
 
     def test_passes_of_any_size(self, monkeypatch):
         """Several masks a pass and one; cells in several chunks, also empty ones."""
         logits = discs(9, *self.low)
         logits[4] = -9
-        for chunk, cells in ((1, 7), (2 * 32 * 32, 1), (4 * 32 * 32 + 1, 512)):
+        for chunk, columns in ((1, 50), (2 * 32 * 32, 1), (4 * 32 * 32 + 1, 4000)):
             monkeypatch.setattr(cpu, "CHUNK", chunk)
-            monkeypatch.setattr(cpu, "AT_ONCE", cells)
+            monkeypatch.setattr(cpu, "AT_ONCE", columns)
             self.check(logits)
 
     def test_levels_that_are_nan(self):
@@ -198,8 +217,8 @@ def test_kernels_interpolate_to_the_last_bits(triton_device):
     place, scale = torch.arange(700) + 0.5, torch.tensor(150.0) / 700
     fused = (scale.double() * place.double() - 0.5).float()
     rounded_twice = scale * place - 0.5
-    weights = cpu.axis_of(150, 700)
-    if not np.array_equal(weights.weight[0, 1:-1], (fused % 1)[weights.first[1:-1]].numpy()):
+    weights = cells.axis_of(150, 700)
+    if not np.array_equal(weights.far[1:-1, 0], (fused % 1)[weights.first[1:-1]].numpy()):
         pytest.skip("this build of torch does not fuse multiplications with additions, as its GPU kernels do")
     columns = torch.cat([(fused != rounded_twice).nonzero()[:, 0], torch.arange(0, 700, 50)])
     chosen = full_size(base, size)[0][3, columns][:, None, None]

@@ -114,6 +114,9 @@ def test_pages_that_cannot_be_pooled():
     arguments = random_map(1, 1, 16, 12), memory_of_tokens(2), *weights_of(12, 8), *rope_of_tokens(4, 12)
     with pytest.raises(ValueError, match="pages have 28 tokens; pooling needs whole maps of 16"):
         memory_attention(*arguments, pooling="counted")
+    odd = random_map(1, 1, 25, 12), memory_of(2, side=5), *weights_of(12, 8)
+    with pytest.raises(ValueError, match="pages have 25 tokens; pooling needs whole maps of 25, with an even side"):
+        memory_attention(*odd, *axial_rope(12, 5, 5, 10000.0, torch.device("cpu")), pooling="counted")
 
 
 @torch.no_grad()

@@ -62,6 +62,10 @@ CASES = {
     "quarters, official widths": (4, 256, 64, 1, (9,), 8, 1),
     "tokens, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
     "tokens, two heads, odd slots": (5, 32, 32, 2, (1, 0, 5), 4, 3),
+    "counted, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
+    "counted, two heads, odd means": (6, 32, 32, 2, (1, 0, 5), 40, 3),
+    "raised, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
+    "raised, a width of no power of two": (14, 96, 64, 1, (2, 0, 1), 5, 4),
 }
 
 
@@ -75,18 +79,23 @@ BANKS = {"quarters": (memory_of_kinds, rope_of_kinds), "tokens": (memory_of_toke
 )
 @torch.no_grad()
 def test_memory_attention(triton_device, name, dtype):
-    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, quarters, or tokens."""
+    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, quarters, or tokens.
+
+    Of maps means may be attended to.
+    """
     side, d, m, heads, filled, pointers, splits = CASES[name]
-    bank, rotation = BANKS.get(name.partition(",")[0], (memory_of, rope))
+    kind = name.partition(",")[0]
+    bank, rotation = BANKS.get(kind, (memory_of, rope))
+    pooling = kind if kind in ("counted", "raised") else None
     memory = bank(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
     memory = moved(memory, triton_device, dtype)
     weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
     for query in (random_map(len(filled), heads, side**2, d), random_map(1, heads, side**2, d)):
         query = query.to(triton_device, dtype)
         tables = rotation(side, d, triton_device)
-        exact = written_out(*on_cpu(query, memory, *weights, *tables))
-        reference = memory_attention_reference(query, memory, *weights, *tables)
-        actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
+        exact = written_out(*on_cpu(query, memory, *weights, *tables), pooling=pooling)
+        reference = memory_attention_reference(query, memory, *weights, *tables, pooling=pooling)
+        actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits, pooling=pooling)
         check(exact, reference, actual, dtype)
 
 

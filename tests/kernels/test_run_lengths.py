@@ -147,9 +147,11 @@ def test_torch_is_used_only_where_necessary(monkeypatch):
     assert not asked
     on_the_threshold = disc.clone()
     on_the_threshold[10, 10] = 0
-    noise = random_map(64, 64)
-    encode_upsampled(torch.stack([disc, on_the_threshold, noise]), (320, 320))
-    assert len(asked) == 2 and torch.equal(asked[0], on_the_threshold) and torch.equal(asked[1], noise)
+    noise, ties = random_map(64, 64), random_map(64, 64).round()
+    not_finite = disc.clone()
+    not_finite[3, 3] = torch.nan
+    encode_upsampled(torch.stack([disc, on_the_threshold, noise, ties, not_finite]), (320, 320))
+    assert len(asked) == 2 and torch.equal(asked[0], ties) and torch.equal(asked[1].isnan(), not_finite.isnan())
 
 
 def test_other_input_is_refused():

@@ -15,6 +15,9 @@ from video import Session, clip, jpeg_folder, run
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.checkpoints import choose_config
 from sam2fast.config import build_from_config, load_config
+from sam2fast.deploy.compilation import compile_model
+from sam2fast.deploy.exported.programs import EncoderModule, export_encoder
+from sam2fast.downloads.catalog import published, simplest_name
 from sam2fast.modeling.repvit import RepViT
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.training.config import TRAINING_TARGETS
@@ -58,6 +61,12 @@ def test_names_and_shapes_are_the_published_ones(model):
     assert len(lines) == 982 and sum(p.numel() for p in model.parameters()) == 13_895_794
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     assert digest == "3b8cf72f9c485ac79f28a5dd5978586a0ff40a1a670554dfbdd0a712f1d3f1a6"
+
+
+def test_names():
+    assert simplest_name(published("facebook/EdgeTAM")) == "edgetam"
+    for name in ("edgetam", "edgetam.pt", CONFIG):
+        assert published(name).release.url.endswith("/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt")
 
 
 def test_a_checkpoint_without_counts_of_batches(model, tmp_path):
@@ -144,6 +153,15 @@ def test_a_stream_and_a_saved_session(predictor, tmp_path):
     with predictor.restore_stream(tmp_path / "session.safetensors") as stream:
         masks.append(stream.step(frames[2]).masks)
     assert torch.equal(*masks) and (masks[0] > 0).any()
+
+
+@pytest.mark.long
+def test_compiled_and_exported(predictor, records, video):
+    image = random_map(1, 3, SIZE, SIZE)
+    with torch.no_grad():
+        expected, actual = EncoderModule(predictor)(image), export_encoder(predictor).module()(image)
+    assert all(relative_error(a, b) < TOLERANCE for a, b in zip(expected, actual, strict=True))
+    assert_same(records, run(compile_model(predictor, backend="aot_eager"), video, scenario), TOLERANCE)
 
 
 def test_a_training_step(tmp_path):

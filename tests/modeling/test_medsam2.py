@@ -53,8 +53,9 @@ def test_names_and_shapes_are_the_published_ones(pair):
     [
         {"point_coords": np.array([[310.0, 240.0], [90.0, 500.0]]), "point_labels": np.array([1, 0])},
         {"box": np.array([120.0, 80.0, 560.0, 420.0]), "multimask_output": False},
+        {"mask_input": np.random.default_rng(2).standard_normal((1, 128, 128)).astype(np.float32)},
     ],
-    ids=["points", "box"],
+    ids=["points", "box", "mask"],
 )
 def test_images(pair, prompt):
     official, ours = OfficialPredictor(pair[0]), SAM2ImagePredictor(pair[1])

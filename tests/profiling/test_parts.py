@@ -40,13 +40,14 @@ def test_attention():
 
 
 def test_memory_attention_counts_what_is_valid():
-    """Two objects: three pages of five tokens and a pointer, and one page."""
-    N, width, m, values = 6, 16, 4, 8
-    query, pages = torch.randn(2, 1, N, width), torch.randn(9, 5, m)
+    """Two objects: three pages of four tokens and a pointer, and one page. Of the three, means may be attended to."""
+    N, width, m, values = 4, 16, 4, 8
+    query, pages = torch.randn(2, 1, N, width), torch.randn(9, 4, m)
     table, valid = torch.tensor([[0, 3, 4], [2, -1, -1]]), torch.tensor([[True, False], [False, False]])
     empty = torch.empty(0)
     tensors = [query, pages, table, empty, empty, empty, empty, empty, valid]
     weights = [torch.randn(width, m), None, torch.randn(values, m), None, empty, empty]
-    tokens = 16 + 5
-    expected = 2 * tokens * m * width + 2 * tokens * N * (width + m) + 2 * 2 * N * m * values
-    assert parts.memory_attention_flops(*tensors, *weights, out_val=empty) == expected
+    tokens = 13 + 4
+    for pooling, attended in (("", tokens), ("raised", 4 + 4)):
+        expected = 2 * tokens * m * width + 2 * attended * N * (width + m) + 2 * 2 * N * m * values
+        assert parts.memory_attention_flops(*tensors, *weights, False, pooling, out_val=empty) == expected

@@ -144,7 +144,7 @@ def test_attention_maps_are_of_the_best_hypothesis(predictor, frames):
     assert all([c.frame for c in one.columns] == [0, 2, 1, 0, 2] for one in maps)
 
 
-@pytest.mark.parametrize("frames", [80, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("frames", [80, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_stream_keeps_few_pages(frames, predictor):
     """Those of pathways that ended are freed."""
     RECIPES["samurai_click"].weights(predictor)

@@ -27,7 +27,18 @@ from torch.utils.flop_counter import flop_registry
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.profiling import parts  # registers formulas  # noqa: F401
 
-CONFIGS = {"tiny": "configs/sam2.1/sam2.1_hiera_t.yaml", "large": "configs/sam2.1/sam2.1_hiera_l.yaml"}
+_EFFICIENTTAM = [f"efficienttam_{size}{kind}" for size in ("s", "ti") for kind in ("", "_1", "_2", "_512x512")]
+CONFIGS = {
+    "tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
+    "small": "configs/sam2.1/sam2.1_hiera_s.yaml",
+    "base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
+    "large": "configs/sam2.1/sam2.1_hiera_l.yaml",
+    "edgetam": "configs/edgetam/edgetam.yaml",
+    **{name: f"configs/efficienttam/{name}.yaml" for name in _EFFICIENTTAM},
+    "medsam2": "configs/medsam2/sam2.1_hiera_t512.yaml",
+    "mini": "configs/mini/sam2fast_mini.yaml",
+    "nano": "configs/nano/sam2fast_nano.yaml",
+}
 START = 2.5e-6  # seconds from the beginning of a small kernel in a graph to that of the next
 BANDWIDTH = 0.8 * 3.0e12  # bytes per second of copies on an H100, less a fifth
 PEAK = 790e12  # FLOP per second of large bf16 products on it
@@ -118,8 +129,8 @@ def _attend(args: Any, kwargs: Any) -> int:
 
 
 def _encode(args: Any, kwargs: Any) -> int:
-    weight, keys = args[8], args[12]
-    return int(2 * keys[..., 0].numel() * math.prod(weight.shape))
+    n, table, pointers, weight = args[0].shape[1], args[1], args[5], args[8]
+    return int(2 * (table.numel() * n + pointers[..., 0].numel()) * weight.numel())
 
 
 def _combine(args: Any, kwargs: Any) -> int:
@@ -162,7 +173,7 @@ def frame_costs(model: str, objects: Iterable[int]) -> dict[int, dict[str, Part]
 def main() -> None:
     """The command above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--model", nargs="+", choices=CONFIGS, default=["tiny", "large"])
     parser.add_argument("--objects", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -171,14 +182,14 @@ def main() -> None:
         rows = {m: {n: {k: p._asdict() for k, p in v.items()} for n, v in by.items()} for m, by in found.items()}
         print(json.dumps(rows, indent=1))
         return
-    print(f"{'model':6} {'objects':>7} {'part':8} {'launches':>8} {'GB':>7} {'GFLOP':>8} {'ms':>6} {'limit':>6}")
+    print(f"{'model':20} {'objects':>7} {'part':8} {'launches':>8} {'GB':>7} {'GFLOP':>8} {'ms':>6} {'limit':>6}")
     for model, by_objects in found.items():
         for objects, by_part in by_objects.items():
             total = Part(*map(sum, zip(*by_part.values(), strict=True)))
             for name, part in [*by_part.items(), ("all", total)]:
                 print(
-                    f"{model:6} {objects:7} {name:8} {part.launches:8} {part.bytes / 1e9:7.2f} {part.flops / 1e9:8.1f} "
-                    f"{part.seconds * 1e3:6.2f} {part.flops / PEAK / part.seconds:6.1%}"
+                    f"{model:20} {objects:7} {name:8} {part.launches:8} {part.bytes / 1e9:7.2f} "
+                    f"{part.flops / 1e9:8.1f} {part.seconds * 1e3:6.2f} {part.flops / PEAK / part.seconds:6.1%}"
                 )
 
 

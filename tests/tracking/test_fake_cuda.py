@@ -84,11 +84,12 @@ def test_batches_and_late_answers(cuda, predictor):
 
 
 def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
-    """In small pools, which are soon full: then each frame moves a page of each to the CPU."""
+    """In small pools, which are soon full: then several pages of each pool move to the CPU by one copy."""
     monkeypatch.setattr(graph_steps, "OBJECTS_AT_ONCE", 1)
     found = steady_frames(cuda, predictor, 3, 30)
     check(predictor, found)
-    assert found[-1].launches["copy_"] - found[0].launches["copy_"] == 2 * 3, "a memory and a pointer each"
+    more = [seen.launches["copy_"] - found[0].launches["copy_"] for seen in found]
+    assert max(more) == 2 and 0 in more[-8:], "one copy of memories, one of pointers, and not on every frame"
 
 
 def test_clicks_and_boxes_wait_for_their_answers_alone(cuda, predictor):
@@ -259,7 +260,7 @@ def test_faults_of_what_is_recorded_are_found(cuda, predictor, stream, name, mon
 
 
 # Launches of a frame's encoder and step at most, and of what is not recorded; none depends on the number of objects.
-BUDGETS = {"tiny": {"encoder": 103, "step": 176, "eager": 12}, "large": {"encoder": 393, "step": 176, "eager": 12}}
+BUDGETS = {"tiny": {"encoder": 103, "step": 176, "eager": 10}, "large": {"encoder": 393, "step": 176, "eager": 10}}
 
 
 @pytest.mark.parametrize("model", ["tiny", pytest.param("large", marks=pytest.mark.slow)])

@@ -10,7 +10,7 @@ from recorded_ops import RecordedOps
 from video import Session, run
 
 from sam2fast.kernels._dispatch import backend
-from sam2fast.tracking import cuda_graphs, eager_runner, graph_runner
+from sam2fast.tracking import cuda_graphs, frame_result, graph_runner
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.utils.testing import relative_error
 
@@ -79,7 +79,7 @@ def counting(function, counted):
 def test_once_a_frame(fast, video, monkeypatch):
     """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
     counted = Counter()
-    for module, name in ((graph_runner, "deciding_once"), (cuda_graphs, "_switches"), (eager_runner, "AsyncHostCopy")):
+    for module, name in ((graph_runner, "deciding_once"), (cuda_graphs, "_switches"), (frame_result, "AsyncHostCopy")):
         monkeypatch.setattr(module, name, counting(getattr(module, name), counted))
     s = begun(fast, video, 1)
     for _ in range(3):

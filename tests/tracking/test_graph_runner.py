@@ -118,9 +118,9 @@ def test_all_buckets_keep_addresses_and_shapes(fast, video):
         s.propagate(start_frame_idx=frame, max_frame_num_to_track=0)
         assert s.records[-1].masks.shape == (count, 1, 90, 120)
         bank, capacity = s.state.bank, next(b for b in BUCKETS if b >= count)
-        buffers = next(b for b in workspace(fast, s)._buffers.values() if len(b.masks) == capacity)
+        buffers = next(b for b in workspace(fast, s)._buffers.values() if b.results.rows == capacity)
         tensors = [bank.memories.data, bank.pointers.data, *buffers.features.high_res, buffers.features.embedding]
-        tensors += [buffers.integers, *buffers.tables, buffers.masks, buffers.ious, buffers.scores]
+        tensors += [buffers.integers, *buffers.tables, buffers.results.numbers]
         facts = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in tensors]
         assert seen.setdefault(capacity, facts) == facts
     assert len(workspace(fast, s).recorded) == recorded

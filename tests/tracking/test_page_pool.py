@@ -80,6 +80,16 @@ def test_the_longest_unused_goes_first(pool):
     assert first.row is not None and second.row is None and kept[0].row is not None
 
 
+def test_a_large_pool_archives_several_pages_at_once(pool):
+    pool.reserve(3 * SMALLEST)
+    pages = write(pool, *range(3 * SMALLEST))
+    write(pool, 100)
+    assert [page.row is None for page in pages] == [True] * 3 + [False] * (3 * SMALLEST - 3)
+    assert [value(pool, page) for page in pages] == list(range(3 * SMALLEST))
+    del pages[0], pages[1]
+    assert len({page.row for page in write(pool, 101, 102, 103)}) == 3
+
+
 def test_forgotten_pages_free_their_rows(pool):
     pages = write(pool, *range(SMALLEST))
     row = pages[3].row

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from sam2fast.demo.server.model_calls import ModelThread
+from sam2fast.demo.server.model_thread import ModelThread
 from sam2fast.training.settings import AmpConf
 from sam2fast.utils.devices import autocast_dtype_for
 

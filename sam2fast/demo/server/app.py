@@ -7,6 +7,8 @@ from sam2fast.demo.server.access import describe_error, restrict_access
 from sam2fast.demo.server.compression import compress_answers
 from sam2fast.demo.server.graphql_api import DemoView, make_schema
 from sam2fast.demo.server.library import Library
+from sam2fast.demo.server.model_routes import make_model_routes
+from sam2fast.demo.server.models import LoadModel, Models
 from sam2fast.demo.server.rest import make_pages, make_routes
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.session_routes import make_session_routes
@@ -22,11 +24,15 @@ class _UnsortedJSON(DefaultJSONProvider):
     sort_keys = False
 
 
-def make_app(settings: ServerSettings, predictor: SAM2VideoPredictor) -> Flask:
+def make_app(
+    settings: ServerSettings, predictor: SAM2VideoPredictor, load: LoadModel | None = None, strategy: str = "sam2"
+) -> Flask:
     """Makes the application, for one process with threads: sessions live in its memory.
 
     Args:
         predictor: the video predictor in eval mode; nothing else may use it afterwards.
+        load: builds another model by its name, for clients that change the model; None if they may not.
+        strategy: the name of the predictor's tracking strategy.
 
     Returns:
         A Flask application; ``app.extensions["sam2fast"]`` is its
@@ -52,6 +58,7 @@ def make_app(settings: ServerSettings, predictor: SAM2VideoPredictor) -> Flask:
     app.add_url_rule("/graphql", view_func=view, methods=["GET", "POST"])
     app.register_blueprint(make_routes(service))
     app.register_blueprint(make_session_routes(service))
+    app.register_blueprint(make_model_routes(service, Models(service, load, strategy)))
     app.register_blueprint(make_pages())
 
     @app.errorhandler(Exception)

@@ -39,6 +39,12 @@ class NothingToTrackError(DemoError):
     code, status = "NOTHING_TO_TRACK", 409
 
 
+class NotAllowedError(DemoError):
+    """The server's operator has not allowed this."""
+
+    code, status = "NOT_ALLOWED", 403
+
+
 class TooManyError(DemoError):
     """More objects or prompts than a session may have."""
 

@@ -19,11 +19,11 @@ from PIL import Image
 from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
 from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
 from sam2fast.demo.server.frame_masks import ObjectMask
+from sam2fast.demo.server.polygon_labels import label_lines, labelme_document
 from sam2fast.demo.server.video_files import DemoVideoWriter, iterate_frames
-from sam2fast.demo.server.yolo import label_lines
 from sam2fast.io.overlay import Colour
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_results.coco_video import coco_box, to_coco_video
+from sam2fast.video_results.coco_video import CATEGORY, coco_box, to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 
 CONCURRENT = threading.Semaphore(2)  # each export keeps one CPU core busy
@@ -57,6 +57,7 @@ class ExportData(NamedTuple):
         rate: frames per second.
         masks: masks by frame, in order, and by object.
         names: names of objects by id, in their order; empty for numbers in the order of the ids.
+        labels: class labels of objects by id; not of all.
     """
 
     file: Path
@@ -65,6 +66,7 @@ class ExportData(NamedTuple):
     rate: float | None
     masks: Mapping[int, Mapping[int, ObjectMask]]
     names: Mapping[int, str] = MappingProxyType({})
+    labels: Mapping[int, str] = MappingProxyType({})
 
     @property
     def stem(self) -> str:
@@ -84,6 +86,15 @@ class ExportData(NamedTuple):
     def name_of(self, object_id: int) -> str:
         """The name of an object."""
         return self.names.get(object_id, f"Object {object_id}")
+
+    def class_of(self, object_id: int) -> str:
+        """The class label of an object; one without a label is a class of its own."""
+        return self.labels.get(object_id) or self.name_of(object_id)
+
+    @property
+    def classes(self) -> list[str]:
+        """All class labels, in the order of the objects."""
+        return list(dict.fromkeys(map(self.class_of, self.objects)))
 
 
 class ExportedFile(NamedTuple):
@@ -126,7 +137,7 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
     Args:
         kind: ``masks_png``: a zip of palette images; ``coco_rle``: JSON in COCO's format for videos;
             ``overlay_mp4``: the video with the masks in colour; ``cutout``: a zip of images that are transparent
-            except for the objects; ``yolo``: a zip of images with YOLO's labels.
+            except for the objects; ``yolo``, ``labelme``: a zip of images with the labels of these programs.
         folder: the folder of the new file.
 
     Raises:
@@ -167,8 +178,13 @@ def _write_coco(data: ExportData, path: Path) -> None:
     document = to_coco_video(lines, data.size, data.frames, data.stem)
     rate = data.steady_rate
     document["videos"][0] |= {"fps": float(rate), "timestamps": [round(float(t / rate), 6) for t in range(data.frames)]}
+    labels = [data.labels.get(i, CATEGORY["name"]) for i in data.objects]
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels), 1)}
+    document["categories"] = [{"id": number, "name": label} for label, number in numbers.items()]
+    classes = dict(zip(data.objects, labels, strict=True))
     for annotation in document["annotations"]:
         annotation["name"] = data.name_of(annotation["object"])
+        annotation["category_id"] = numbers[classes[annotation["object"]]]
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
@@ -193,32 +209,40 @@ def _write_overlay(data: ExportData, path: Path) -> None:
 
 
 def _write_cutouts(data: ExportData, path: Path) -> None:
-    last = max(data.masks)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for frame, image in iterate_frames(data.file):
-            if frame in data.masks:
-                cutout = Image.fromarray(_cut_out(image, data.masks[frame]))
-                archive.writestr(f"{frame:05d}.png", _png(cutout))
-            if frame == last:
-                return
+        for frame, image in _frames_with_masks(data):
+            cutout = Image.fromarray(_cut_out(image, data.masks[frame]))
+            archive.writestr(f"{frame:05d}.png", _png(cutout))
 
 
 def _write_yolo(data: ExportData, path: Path) -> None:
     """A data set of the frames that have masks, as Ultralytics reads it: images, labels, and the classes' names."""
-    classes = {object_id: number for number, object_id in enumerate(data.objects)}
-    names = "".join(f"  {number}: {json.dumps(data.name_of(i))}\n" for i, number in classes.items())
-    last = max(data.masks)
+    numbers = {label: number for number, label in enumerate(data.classes)}
+    names = "".join(f"  {number}: {json.dumps(label)}\n" for label, number in numbers.items())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("data.yaml", f"path: .\ntrain: images\nval: images\nnames:\n{names}")
-        for frame, image in iterate_frames(data.file):
-            if frame in data.masks:
-                masks = {classes[i]: decode_rle(mask.rle) for i, mask in data.masks[frame].items()}
-                content = BytesIO()
-                Image.fromarray(image).save(content, "JPEG", quality=JPEG_QUALITY)
-                archive.writestr(f"images/{frame:05d}.jpg", content.getvalue())
-                archive.writestr(f"labels/{frame:05d}.txt", label_lines(masks))
-            if frame == last:
-                return
+        for frame, image in _frames_with_masks(data):
+            masks = [(numbers[data.class_of(i)], decode_rle(mask.rle)) for i, mask in data.masks[frame].items()]
+            archive.writestr(f"images/{frame:05d}.jpg", _jpeg(image))
+            archive.writestr(f"labels/{frame:05d}.txt", label_lines(masks))
+
+
+def _write_labelme(data: ExportData, path: Path) -> None:
+    """The frames that have masks, each with a file of polygons, as LabelMe reads them."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for frame, image in _frames_with_masks(data):
+            masks = [(i, data.class_of(i), decode_rle(mask.rle)) for i, mask in data.masks[frame].items()]
+            archive.writestr(f"{frame:05d}.jpg", _jpeg(image))
+            archive.writestr(f"{frame:05d}.json", labelme_document(f"{frame:05d}.jpg", masks, data.size))
+
+
+def _frames_with_masks(data: ExportData) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    last = max(data.masks)
+    for frame, image in iterate_frames(data.file):
+        if frame in data.masks:
+            yield frame, image
+        if frame == last:
+            return
 
 
 def _cut_out(image: NDArray[np.uint8], masks: Mapping[int, ObjectMask]) -> NDArray[np.uint8]:
@@ -235,10 +259,17 @@ def _png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    file = BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
 FORMATS: Mapping[str, _Format] = {
     "masks_png": _Format(_write_masks, "_masks.zip", "application/zip"),
     "coco_rle": _Format(_write_coco, "_coco.json", "application/json"),
     "overlay_mp4": _Format(_write_overlay, "_overlay.mp4", "video/mp4"),
     "cutout": _Format(_write_cutouts, "_cutout.zip", "application/zip"),
     "yolo": _Format(_write_yolo, "_yolo.zip", "application/zip"),
+    "labelme": _Format(_write_labelme, "_labelme.zip", "application/zip"),
 }

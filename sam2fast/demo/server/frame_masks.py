@@ -1,6 +1,6 @@
 """The masks of one frame as run lengths, and as a part of the stream of tracked frames.
 
-The stream is byte for byte the original demo's.
+The stream is the original demo's, with two more keys for each object: ``iou`` and ``score``.
 Source: ``demo/backend/server/app.py`` and ``inference/multipart.py`` of the original.
 """
 
@@ -13,9 +13,12 @@ from torch import Tensor
 
 from sam2fast.io.rle import RLE, compress_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled
+from sam2fast.tracking.click_candidates import ClickCandidates
+from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_results.overlaps import visible_parts
 
 CONTENT_TYPE = "multipart/x-savi-stream; boundary=frame"
+SCORE_DIGITS = 4
 _HEADERS = (
     b"--frame\r\n"
     b"Content-Type: application/json; charset=utf-8\r\n"
@@ -33,22 +36,41 @@ class ObjectMask(NamedTuple):
     Attributes:
         rle: the mask.
         visible: the part of it where the object has the greatest logit of all objects; these parts never overlap.
+        scores: predicted IoU, and the logit of the object's presence; None for masks that were not tracked.
     """
 
     rle: RLE
     visible: RLE
+    scores: tuple[float, float] | None = None
+
+
+class ProposedMask(NamedTuple):
+    """A mask that the model proposes for clicks.
+
+    Attributes:
+        rle: the mask.
+        iou: predicted.
+        score: the logit of the object's presence.
+    """
+
+    rle: RLE
+    iou: float
+    score: float
 
 
 FrameMasks = tuple[int, Mapping[int, ObjectMask]]  # frame index and masks by object id
 
 
 @torch.inference_mode()
-def encode_frame(ids: Sequence[int], logits: Tensor, size: tuple[int, int]) -> dict[int, ObjectMask]:
+def encode_frame(
+    ids: Sequence[int], logits: Tensor, size: tuple[int, int], scores: TrackScores | None = None
+) -> dict[int, ObjectMask]:
     """The masks of all objects by id.
 
     Args:
         logits: ``(N, 1, h, w)``, at the model's or the video's resolution.
         size: (H, W) of the video.
+        scores: of tracked objects.
     """
     if not len(ids):
         return {}
@@ -56,14 +78,30 @@ def encode_frame(ids: Sequence[int], logits: Tensor, size: tuple[int, int]) -> d
     seen = visible_parts(logits, runs)
     masks = compress_run_lengths(runs)
     visible = masks if seen is None else compress_run_lengths(seen)
-    return {i: ObjectMask(*pair) for i, pair in zip(ids, zip(masks, visible, strict=True), strict=True)}
+    known: Sequence[tuple[float, float] | None] = [None] * len(ids)
+    if scores is not None:
+        known = list(zip(scores.iou.tolist(), scores.object_score.tolist(), strict=True))
+    return {i: ObjectMask(*parts) for i, parts in zip(ids, zip(masks, visible, known, strict=True), strict=True)}
+
+
+@torch.inference_mode()
+def encode_candidates(found: ClickCandidates, size: tuple[int, int]) -> list[ProposedMask]:
+    """ClickCandidates at the video's size (H, W)."""
+    masks = compress_run_lengths(encode_upsampled(found.logits[:, 0], size))
+    return [ProposedMask(mask, iou, found.score) for mask, iou in zip(masks, found.ious, strict=True)]
 
 
 def encode_part(frame: int, masks: Mapping[int, ObjectMask]) -> bytes:
     """One frame's part of the stream; neither a line break nor a closing boundary follows it."""
     results = [
-        {"object_id": object_id, "mask": {"size": mask.rle["size"], "counts": mask.rle["counts"]}}
+        {"object_id": object_id, "mask": {"size": mask.rle["size"], "counts": mask.rle["counts"]}, **_scores(mask)}
         for object_id, mask in masks.items()
     ]
     body = json.dumps({"frame_index": frame, "results": results}).encode()
     return _HEADERS % len(body) + body
+
+
+def _scores(mask: ObjectMask) -> dict[str, float]:
+    if mask.scores is None:
+        return {}
+    return dict(zip(("iou", "score"), (round(value, SCORE_DIGITS) for value in mask.scores), strict=True))

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,46 +10,45 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2fast.demo.bouncing_balls import draw_bouncing_balls
+from sam2fast.demo.rolling_ball import draw_rolling_ball
 from sam2fast.demo.scene import draw_scene
 from sam2fast.demo.server.video_files import DemoVideoWriter
-from sam2fast.training.data.synthetic import SyntheticClips
 
 RATE, FRAMES = 24, 96
+BALL_RATE, BALL_FRAMES = 15, 60  # of the rolling ball, which takes longest to draw
 STILL_LIFE = "01_still_life.mp4"
 WIDTH, HEIGHT = 480, 320  # of the still life
 ZOOM = (1.0, 0.72)  # share of the scene that the camera sees, at the beginning and at the end
-# Synthetic clips whose labelled objects all stay visible: name, number of objects, seed, index.
-SIDE, CLIPS = 320, (("02_stone.mp4", 2, 1, 8), ("03_gathering.mp4", 3, 2, 6))
 
 
 def draw_gallery(folder: Path, workspace: Path) -> None:
-    """Draws the missing videos, a second or two each; they appear together when all are finished.
+    """Draws the missing videos, a few seconds each; they appear together when all are finished.
 
     Args:
         folder: the gallery's folder.
         workspace: a folder on the same file system for unfinished files.
     """
-    videos: dict[str, Callable[[], Iterable[NDArray[np.uint8]]]]
-    videos = {STILL_LIFE: still_life, **{name: partial(_clip, *clip) for name, *clip in CLIPS}}
+    videos: dict[str, tuple[Callable[[], Iterable[NDArray[np.uint8]]], int]] = {
+        STILL_LIFE: (still_life, RATE),
+        "02_rolling_ball.mp4": (lambda: draw_rolling_ball(BALL_FRAMES).frames, BALL_RATE),
+        "03_bouncing_balls.mp4": (lambda: draw_bouncing_balls(3 * FRAMES // 4), RATE),
+    }
     with TemporaryDirectory(dir=workspace) as unfinished:
         missing = [name for name in videos if not (folder / name).exists()]
         for name in missing:
-            _write(Path(unfinished) / name, videos[name]())
+            draw, rate = videos[name]
+            _write(Path(unfinished) / name, draw(), rate)
         for name in missing:
             os.replace(Path(unfinished) / name, folder / name)
 
 
-def _write(file: Path, images: Iterable[NDArray[np.uint8]]) -> None:
+def _write(file: Path, images: Iterable[NDArray[np.uint8]], rate: int) -> None:
     frames = list(images)
     height, width = frames[0].shape[:2]
-    with DemoVideoWriter(file, height, width, Fraction(RATE)) as video:
+    with DemoVideoWriter(file, height, width, Fraction(rate)) as video:
         for image in frames:
             video.add(image)
-
-
-def _clip(objects: int, seed: int, index: int) -> Iterable[NDArray[np.uint8]]:
-    source = SyntheticClips(SIDE, FRAMES, max_objects=objects, length=50, motion=0.5, seed=seed)
-    return source.sample(index, np.random.default_rng([seed, index])).frames
 
 
 def still_life() -> Iterator[NDArray[np.uint8]]:

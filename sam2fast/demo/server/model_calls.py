@@ -1,36 +1,28 @@
-"""The model's thread, and the calls on sessions that run in it."""
+"""The calls on sessions that run in the model's thread."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from threading import Event
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2fast.demo.server.demo_errors import (
     BadInputError,
-    BusyError,
     NoSessionError,
     NothingToTrackError,
     message_without_path,
 )
-from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, encode_frame
+from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, ProposedMask, encode_candidates, encode_frame
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.outputs import Output
+from sam2fast.tracking.click_candidates import predict_candidates
+from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.unchanged_on_error import UnchangedOnError
-from sam2fast.utils.devices import autocast_dtype_for
 from sam2fast.video_io import VideoError
-
-P = ParamSpec("P")
-T = TypeVar("T")
-CLOSING = "the server is shutting down"
 
 
 class TrackPlan(NamedTuple):
@@ -47,51 +39,11 @@ class TrackPlan(NamedTuple):
     objects: Collection[int] | None = None
 
 
-class ModelThread:
-    """Runs calls one at a time, in the order in which they were submitted.
+class Clicks(NamedTuple):
+    """Points and their labels; see :func:`sam2fast.demo.server.prompt_limits.check_points`."""
 
-    A call is one prompt, one frame of a track, the preparation of a track, or the opening of a video; never a whole
-    track. A caller waits for the calls before it, and each track has at most one of them. A client that reads its
-    answer slowly delays nobody. One thread for all calls also means one thread pool of torch.
-
-    Args:
-        device: the model's device; on CUDA calls run under autocast, see
-            :func:`sam2fast.utils.devices.autocast_dtype_for`.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
-
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Waits for its turn, then returns or raises what the function does. Must not be used within a call.
-
-        Raises:
-            BusyError: the thread was closed, or the device is out of memory.
-        """
-        try:
-            return self._executor.submit(lambda: self._run(function, *args, **kwargs)).result()
-        except CancelledError as error:
-            raise BusyError(CLOSING) from error
-        except torch.OutOfMemoryError as error:
-            raise BusyError("the model's device is out of memory; try again when other sessions are closed") from error
-        except RuntimeError as error:
-            if "after shutdown" in str(error):
-                raise BusyError(CLOSING) from error
-            raise
-
-    def close(self) -> None:
-        """Lets the running call finish and cancels those that wait."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._autocast():
-            return function(*args, **kwargs)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._device.type == "cuda":
-            return torch.autocast("cuda", autocast_dtype_for(self._device))
-        return nullcontext()
+    points: Sequence[Sequence[float]]
+    labels: Sequence[int]
 
 
 class SessionCalls:
@@ -110,7 +62,7 @@ class SessionCalls:
         if session.is_closed:
             raise NoSessionError(session.id)
         try:
-            state = self._predictor.init_state(session.file)
+            state = self._predictor.init_state(session.file, strategy=session.strategy)
         except (VideoError, OSError) as error:
             reason = message_without_path(error, session.file)
             raise BadInputError(f"{session.path} cannot be read as a video: {reason}") from error
@@ -158,6 +110,31 @@ class SessionCalls:
                 raise BadInputError(str(error)) from error
             self._budget.share(state)
             return self._update_masks(session, frame, ids, logits)
+
+    def preview(
+        self, session: Session, ticket: int, frame: int, object_id: int, clicks: Clicks, refine: bool
+    ) -> list[ProposedMask]:
+        """The masks that the model proposes for clicks, the best first; changes nothing.
+
+        Args:
+            ticket: of :meth:`Session.next_preview`; a request that a newer one has replaced is not computed.
+            object_id: the object, which may be new.
+            clicks: all clicks of the object on the frame.
+            refine: they refine the object's mask there, otherwise they replace its prompts.
+
+        Raises:
+            BadInputError: there is no such frame, or the clicks are invalid.
+        """
+        if ticket != session.newest_preview:
+            return []
+        state = session.state
+        _check_frame(state, frame)
+        check_points(clicks.points, clicks.labels)
+        try:
+            found = predict_candidates(self._predictor._tracker, state, frame, object_id, *clicks, refine)
+        except ValueError as error:
+            raise BadInputError(str(error)) from error
+        return encode_candidates(found, state.video_size)
 
     def add_mask(self, session: Session, frame: int, object_id: int, mask: NDArray[np.bool_]) -> None:
         """Sets an object's mask on a frame as its prompt there, in place of earlier ones; the object may be new.
@@ -246,7 +223,7 @@ class SessionCalls:
         output: Output = "logits" if self._predictor.non_overlap_masks else "low_res"
         count = None if plan.end is None else abs(plan.end - plan.start)
         frames = self._predictor.propagate_in_video(
-            session.state, plan.start, count, reverse=reverse, progress=False, output=output
+            session.state, plan.start, count, reverse=reverse, progress=False, output=output, return_scores=True
         )
         if plan.objects is None:
             return frames
@@ -257,20 +234,26 @@ class SessionCalls:
         found = None if track.is_set() or session.is_closed else next(frames, None)
         if found is None:
             return None
-        frame, ids, logits = found
-        masks = self._update_masks(session, frame, ids, logits)
+        frame, ids, logits, scores = found
+        masks = self._update_masks(session, frame, ids, logits, scores=scores)
         session.tracked.add(frame)
         return frame, {object_id: masks[object_id] for object_id in ids}
 
     def _update_masks(
-        self, session: Session, frame: int, ids: Sequence[int], logits: Tensor, cleared: int | None = None
+        self,
+        session: Session,
+        frame: int,
+        ids: Sequence[int],
+        logits: Tensor,
+        cleared: int | None = None,
+        scores: TrackScores | None = None,
     ) -> Mapping[int, ObjectMask]:
         """Stores and returns the masks of all objects on a frame.
 
         The predictor returns no mask of objects whose results on the frame were dropped to save memory, or that were
         added after the track began. Their earlier masks stay, except for ``cleared``, whose points were removed.
         """
-        found, earlier = encode_frame(ids, logits, session.state.video_size), session.masks.get(frame, {})
+        found, earlier = encode_frame(ids, logits, session.state.video_size, scores), session.masks.get(frame, {})
         masks = {}
         for object_id, tracked in session.state.objects.items():
             is_new = object_id in found and (object_id == cleared or _has_result(tracked, frame))

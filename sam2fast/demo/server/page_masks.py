@@ -11,7 +11,7 @@ from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.prompt_limits import MAX_OBJECTS
 from sam2fast.io.rle import RLE, decode_rle
 
-EXAMPLE = '{"objects": [{"id": 1, "name": "Cup"}], "frames": [{"frame": 0, "masks": [{"object": 1, "size": ...}]}]}'
+EXAMPLE = '{"objects": [{"id": 1, "name": "Mug"}], "frames": [{"frame": 0, "masks": [{"object": 1, "size": ...}]}]}'
 
 
 class PageMasks(NamedTuple):
@@ -19,10 +19,12 @@ class PageMasks(NamedTuple):
 
     Attributes:
         names: names of the objects by id, in the page's order: where masks overlap, the later object is seen.
+        labels: class labels of the objects that have one, by id.
         masks: by frame, in order, and by object, in the page's order.
     """
 
     names: dict[int, str]
+    labels: dict[int, str]
     masks: dict[int, dict[int, ObjectMask]]
 
 
@@ -38,6 +40,7 @@ def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
     """
     try:
         names = {int(entry["id"]): str(entry["name"]) for entry in body["objects"]}
+        labels = {int(entry["id"]): str(entry["label"]) for entry in body["objects"] if entry.get("label")}
         found: dict[int, dict[int, ObjectMask]] = {}
         if len(names) > MAX_OBJECTS or len(body["frames"]) > frames:
             raise BadInputError(f"expected at most {MAX_OBJECTS} objects, and at most {frames} frames")
@@ -45,12 +48,12 @@ def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
             masks = {int(mask["object"]): mask for mask in entry["masks"]}
             # In the page's order, so that what is painted later covers what is painted earlier.
             found[int(entry["frame"])] = {i: _object_mask(masks[i], size) for i in names if i in masks}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInputError(f"expected masks such as {EXAMPLE}") from error
     outside = [frame for frame in found if not 0 <= frame < frames]
     if outside:
         raise BadInputError(f"there is no frame {outside[0]} in this video; its frames are 0 to {frames - 1}")
-    return PageMasks(names, dict(sorted(found.items())))
+    return PageMasks(names, labels, dict(sorted(found.items())))
 
 
 def read_mask(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:

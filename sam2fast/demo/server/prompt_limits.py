@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sam2fast.demo.server.demo_errors import BadInputError, TooManyError
 from sam2fast.demo.server.settings import MEBIBYTE
@@ -92,7 +92,7 @@ class MemoryBudget:
         Raises:
             TooManyError: the session would have too many objects, or too many prompted frames, which are never dropped.
         """
-        most = self.objects(state.num_frames)
+        most = replace(self, keeps_all=state.strategy.looks_further).objects(state.num_frames)
         if object_id not in state.objects and len(state.objects) >= most:
             raise TooManyError(f"a session on this video may have {most} objects; remove one first")
         prompted = _prompted(state) | {(object_id, frame)}

@@ -43,7 +43,7 @@ def make_routes(service: DemoService) -> Blueprint:
     def ready() -> tuple[Response, int]:
         status = {
             "ready": not service.is_closing,
-            "model": settings.model,
+            "model": service.model_name,
             "device": str(service.predictor.device),
             "sessions": len(service.sessions),
             "limits": _limits(settings, service),
@@ -86,7 +86,7 @@ def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
         "maxSessions": settings.max_sessions,
         "sessionMinutes": settings.session_minutes,
         "maxObjects": service.budget.objects(math.ceil(settings.max_seconds * (settings.fps or MAX_RATE))),
-        "model": settings.model,
+        "model": service.model_name,
         "imageSize": service.predictor.image_size,
     }
 

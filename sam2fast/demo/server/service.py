@@ -15,7 +15,8 @@ from sam2fast.demo.server.demo_errors import (
 )
 from sam2fast.demo.server.frame_masks import FrameMasks
 from sam2fast.demo.server.library import Library
-from sam2fast.demo.server.model_calls import ModelThread, SessionCalls, TrackPlan
+from sam2fast.demo.server.model_calls import SessionCalls, TrackPlan
+from sam2fast.demo.server.model_thread import ModelThread
 from sam2fast.demo.server.prompt_limits import MemoryBudget
 from sam2fast.demo.server.sessions import Session, SessionStore
 from sam2fast.demo.server.settings import ServerSettings
@@ -39,28 +40,31 @@ class DemoService:
 
     Attributes:
         calls: the operations for :meth:`call`.
+        model_name: the model's name, shown on the page.
     """
 
     def __init__(self, settings: ServerSettings, predictor: SAM2VideoPredictor, library: Library) -> None:
         self.settings, self.predictor, self.library = settings, predictor, library
         self.model = ModelThread(predictor.device)
         self.sessions = SessionStore(settings.max_sessions, settings.session_seconds, self._release)
-        self.budget = MemoryBudget.of(predictor, settings.session_megabytes)
-        self.calls = SessionCalls(predictor, self.budget)
+        self._set_model(settings.model, predictor)
         self.is_closing = False
 
-    def start_session(self, path: str) -> Session:
+    def start_session(self, path: str, strategy: str | None = None) -> Session:
         """Opens a video of the library.
+
+        Args:
+            strategy: the name of a tracking strategy; None for the predictor's.
 
         Raises:
             NotFoundError: there is no such video.
             BusyError: too many sessions are open.
             BadInputError: the file cannot be read as a video.
         """
-        session = Session(path, self.library.find(path))
+        session = Session(path, self.library.find(path), strategy)
         self.sessions.add(session)
         try:
-            self.model.call(self.calls.open, session)
+            self.model.call(lambda: self.calls.open(session))  # of the model at that time
         except BaseException:
             self.sessions.close(session.id)
             raise
@@ -104,11 +108,24 @@ class DemoService:
             )
         return self._frames(session, self.model.call(self.calls.begin_track, session, plan), plan, direction)
 
+    def replace_model(self, name: str, predictor: SAM2VideoPredictor) -> None:
+        """Uses another model on the same device, and closes the sessions of the earlier one."""
+        self.model.call(self._set_model, name, predictor)
+        self.sessions.close_opened()
+
     def close(self) -> None:
         """Closes all sessions and the model's thread."""
         self.is_closing = True
         self.sessions.close_all()
         self.model.close()
+
+    def _set_model(self, name: str, predictor: SAM2VideoPredictor) -> None:
+        """In the model's thread, once there is one: no call sees a part of the change."""
+        self.model_name, self.predictor = name, predictor
+        self.budget = MemoryBudget.of(predictor, self.settings.session_megabytes)
+        self.calls = SessionCalls(predictor, self.budget)
+        for session in self.sessions.opened():
+            session.close()
 
     def _frames(self, session: Session, track: Event, plan: TrackPlan, direction: Direction) -> Iterator[FrameMasks]:
         directions = [
@@ -117,7 +134,7 @@ class DemoService:
         try:
             for reverse in directions:
                 frames = self.calls.propagate(session, plan, reverse)
-                while (found := self.model.call(self.calls.next_frame, session, track, frames)) is not None:
+                while (found := self.model.track_frame(self.calls.next_frame, session, track, frames)) is not None:
                     session.touch()
                     yield found
         except NoSessionError:

@@ -14,6 +14,7 @@ from sam2fast.demo.server import exports
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.encode import CONTENT_TYPES, encode
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
+from sam2fast.demo.server.model_calls import Clicks
 from sam2fast.demo.server.page_masks import read_mask, read_page_masks
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session
@@ -64,7 +65,7 @@ def make_session_routes(service: DemoService) -> Blueprint:
         data = _export_data(session)
         if request.method == "POST":
             page = read_page_masks(_json_object(), data.frames, data.size)
-            data = data._replace(masks=page.masks, names=page.names)
+            data = data._replace(masks=page.masks, names=page.names, labels=page.labels)
         exported = exports.export(data, request.args.get("format", ""), service.library.incoming)
         try:
             return send_file(
@@ -73,14 +74,18 @@ def make_session_routes(service: DemoService) -> Blueprint:
         finally:
             exported.path.unlink()  # it is open already; the disk space is freed after sending
 
+    @routes.post("/api/sessions/<session_id>/preview")
+    def preview(session_id: str) -> Response:
+        session, body = sessions.use(session_id), _json_object()
+        frame, object_id = _frame_and_object(body)
+        ticket, refine = session.next_preview(), body.get("refine") is True
+        found = service.call(service.calls.preview, session_id, ticket, frame, object_id, _clicks(body), refine)
+        return jsonify({"masks": [{**mask.rle, "iou": mask.iou, "score": mask.score} for mask in found]})
+
     @routes.post("/api/sessions/<session_id>/masks")
     def add_mask(session_id: str) -> Response:
         session, body = sessions.use(session_id), _json_object()
-        frame, object_id = body.get("frameIndex"), body.get("objectId")
-        if type(frame) is not int or type(object_id) is not int:
-            raise BadInputError(
-                f"frameIndex is {shortened(frame)}, objectId {shortened(object_id)}; expected two integers"
-            )
+        frame, object_id = _frame_and_object(body)
         mask = read_mask(body.get("mask"), session.state.video_size)
         service.call(service.calls.add_mask, session_id, frame, object_id, mask)
         return jsonify({})
@@ -119,6 +124,22 @@ def _json_object() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadInputError("expected a JSON object")
     return body
+
+
+def _frame_and_object(body: dict[str, Any]) -> tuple[int, int]:
+    frame, object_id = body.get("frameIndex"), body.get("objectId")
+    if type(frame) is not int or type(object_id) is not int:
+        raise BadInputError(f"frameIndex is {shortened(frame)}, objectId {shortened(object_id)}; expected two integers")
+    return frame, object_id
+
+
+def _clicks(body: dict[str, Any]) -> Clicks:
+    try:
+        points = [[float(x), float(y)] for x, y in body["points"]]
+        labels = [int(label) for label in body["labels"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError('expected clicks such as {"points": [[0.3, 0.4]], "labels": [1]}') from error
+    return Clicks(points, labels)
 
 
 def _export_data(session: Session) -> exports.ExportData:

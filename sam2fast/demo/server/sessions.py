@@ -21,18 +21,21 @@ class Session:
         id: the session's id, a UUID.
         path: the video's path in the library.
         file: the video's file.
+        strategy: the name of its tracking strategy; None for the predictor's.
         masks: the latest masks by frame and object, of every frame that was tracked or prompted.
         tracked: the frames that tracking has reached.
         problem: why the last track failed; None if it did not.
+        newest_preview: the number of the newest request for a preview.
     """
 
-    def __init__(self, path: str, file: Path) -> None:
+    def __init__(self, path: str, file: Path, strategy: str | None = None) -> None:
         self.id = str(uuid4())
-        self.path, self.file = path, file
+        self.path, self.file, self.strategy = path, file, strategy
         self.masks: dict[int, Mapping[int, ObjectMask]] = {}
         self.tracked: set[int] = set()
         self.problem: str | None = None
         self.is_closed = False
+        self.newest_preview = 0
         self._state: VideoState | None = None
         self._track: threading.Event | None = None
         self._last_use = time.monotonic()
@@ -50,6 +53,10 @@ class Session:
             raise NoSessionError(self.id)
         return state
 
+    @property
+    def is_opened(self) -> bool:
+        return self._state is not None
+
     def open(self, state: VideoState) -> None:
         """Sets the state of the opened video."""
         self._state = state
@@ -65,6 +72,12 @@ class Session:
     @property
     def is_tracking(self) -> bool:
         return self._track is not None
+
+    def next_preview(self) -> int:
+        """Begins a request for a preview, which replaces those that wait; returns its number."""
+        with self._lock:
+            self.newest_preview += 1
+            return self.newest_preview
 
     def begin_track(self) -> threading.Event:
         """Starts a track and cancels the one that is running; returns an event that is set to cancel the new one."""
@@ -176,6 +189,17 @@ class SessionStore:
         """Paths of the videos of open sessions."""
         with self._lock:
             return {session.path for session in self._sessions.values()}
+
+    def opened(self) -> list[Session]:
+        """Sessions whose video is open."""
+        with self._lock:
+            return [session for session in self._sessions.values() if session.is_opened]
+
+    def close_opened(self) -> None:
+        """Closes the sessions that were marked as closed."""
+        for session in self.opened():
+            if session.is_closed:
+                self.close(session.id)
 
     def sweep(self) -> None:
         """Closes idle sessions."""

@@ -37,6 +37,7 @@ def add_sound(video: Path, source: Path, target: Path, start: float = 0.0, secon
         options = {"movflags": "+faststart"} if container == "mp4" else {}
         out = opened.enter_context(av.open(str(target.absolute()), "w", format=container, options=options))
         copied = out.add_stream_from_template(silent.streams.video[0])
+        copied.metadata.update(silent.streams.video[0].metadata)  # WebM's alpha_mode
         stream: Any = out.add_stream(encoder, rate=rate)
         stream.layout = "stereo"
         for packet in silent.demux(video=0):

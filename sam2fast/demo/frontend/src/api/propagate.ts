@@ -1,5 +1,4 @@
-import type { FrameMasks } from "../masks/masks";
-import type { Mask } from "../masks/rle";
+import type { FrameMasks, TrackedMask } from "../masks/masks";
 import { ApiError, networkError, responseError } from "./errors";
 import { PartParser } from "./stream";
 import { send } from "./transport";
@@ -18,7 +17,8 @@ export interface Track {
 
 interface Body {
   frame_index: number;
-  results: { object_id: number; mask: { size: [number, number]; counts: string } }[];
+  /** The original's server sends no scores. */
+  results: { object_id: number; mask: { size: [number, number]; counts: string }; iou?: number; score?: number }[];
 }
 
 /**
@@ -68,9 +68,15 @@ export async function* propagate(
 }
 
 function readBody(body: Body): FrameMasks {
-  const masks = new Map<number, Mask>();
-  for (const { object_id, mask } of body.results) {
-    masks.set(object_id, { height: mask.size[0], width: mask.size[1], counts: mask.counts });
+  const masks = new Map<number, TrackedMask>();
+  for (const { object_id, mask, iou, score } of body.results) {
+    const scores = iou !== undefined && score !== undefined && { iou, presence: score };
+    masks.set(object_id, {
+      height: mask.size[0],
+      width: mask.size[1],
+      counts: mask.counts,
+      ...(scores && { scores }),
+    });
   }
   return { frame: body.frame_index, masks };
 }

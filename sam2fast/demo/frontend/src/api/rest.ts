@@ -23,9 +23,9 @@ export interface SessionFacts {
   problem?: string | null;
 }
 
-export type ExportFormat = "masks_png" | "coco_rle" | "yolo" | "cutout";
+export type ExportFormat = "masks_png" | "coco_rle" | "yolo" | "labelme" | "cutout";
 
-async function request(path: string, init?: RequestInit): Promise<Response> {
+export async function request(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
   try {
     response = await send(path, init);
@@ -37,7 +37,7 @@ async function request(path: string, init?: RequestInit): Promise<Response> {
   return response;
 }
 
-async function json<T>(path: string, init?: RequestInit): Promise<T> {
+export async function json<T>(path: string, init?: RequestInit): Promise<T> {
   return (await (await request(path, init)).json()) as T;
 }
 
@@ -55,6 +55,36 @@ export async function addMask(id: string, objectId: number, frameIndex: number, 
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ objectId, frameIndex, mask: { size: [height, width], counts } }),
   });
+}
+
+/** A mask that the model proposes. */
+export interface Proposal extends Mask {
+  /** Predicted IoU. */
+  readonly iou: number;
+}
+
+/** All clicks of an object on a frame, in SAM 2's form. */
+export interface Clicks {
+  readonly objectId: number;
+  readonly frameIndex: number;
+  readonly points: readonly (readonly number[])[];
+  readonly labels: readonly number[];
+  /** They refine the object's mask there, otherwise they replace its prompts. */
+  readonly refine: boolean;
+}
+
+/** The masks that clicks would find, the best first; none if a newer request has replaced this one. @throws ApiError */
+export async function previewMasks(id: string, clicks: Clicks, signal?: AbortSignal): Promise<Proposal[]> {
+  const { masks } = await json<{ masks: { size: [number, number]; counts: string; iou: number }[] }>(
+    `${sessionPath(id)}/preview`,
+    {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(clicks),
+      ...(signal && { signal }),
+    },
+  );
+  return masks.map(({ size, counts, iou }) => ({ height: size[0], width: size[1], counts, iou }));
 }
 
 export interface ImportedObject {
@@ -110,7 +140,7 @@ export async function exportMasks(
   const response = await request(`${sessionPath(id)}/export?format=${format}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ objects: scene.objects.map(({ id, name }) => ({ id, name })), frames }),
+    body: JSON.stringify({ objects: scene.objects.map(({ id, name, label }) => ({ id, name, label })), frames }),
     signal,
   });
   const total = Number(response.headers.get("Content-Length"));

@@ -27,7 +27,7 @@ export function Actions() {
       <div className="row">
         <button
           type="button"
-          className={running ? "danger" : "primary"}
+          className={running ? "danger track" : "primary track"}
           disabled={!ready || !hasPrompts || tracking.state === "cancelling"}
           onClick={toggleTracking}
           title={running ? "Cancel (K)" : "Track (K)"}
@@ -65,7 +65,7 @@ function hint({ state }: Tracking, hasPrompts: boolean): string {
   if (!hasPrompts) return "Click an object in the video to begin.";
   if (state === "never") return "Click again to refine the mask; N begins another object. Then track.";
   if (state === "stale") return "The clicks have changed: hatched frames are tracked from earlier ones.";
-  if (state === "partial") return "This part is tracked.";
+  if (state === "partial") return "A part is tracked; other frames have no masks yet.";
   if (state === "cancelled") return "Cancelled. Finished frames keep their masks.";
   if (state === "failed") return "Tracking stopped before the end.";
   return "Where a mask is wrong, click there and track again.";

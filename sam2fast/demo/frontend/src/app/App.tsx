@@ -1,8 +1,10 @@
 import { useEffect, useState } from "react";
 import { DownloadDialog } from "../download/DownloadDialog";
 import { LookPanel } from "../effects/LookPanel";
+import { CoachMarks } from "../coach/CoachMarks";
 import { DropTarget } from "../library/DropTarget";
 import { VideosDialog } from "../library/VideosDialog";
+import { ModelsDialog } from "../models/ModelsDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
 import { StartOverDialog } from "../objects/StartOverDialog";
 import { Stage } from "../player/Stage";
@@ -45,8 +47,10 @@ export function App() {
           <Actions />
         </aside>
       </div>
+      <CoachMarks />
       <Banners />
       {dialog === "videos" && <VideosDialog />}
+      {dialog === "models" && <ModelsDialog />}
       {dialog === "help" && <HelpDialog />}
       {dialog === "download" && <DownloadDialog />}
       {dialog === "startOver" && <StartOverDialog />}

@@ -1,3 +1,4 @@
+import { ModelBadge } from "../models/ModelBadge";
 import { setState, useStore } from "../state/store";
 import { Icon, IconButton } from "../ui/Icon";
 import { nextTheme, useTheme } from "../ui/theme";
@@ -6,17 +7,16 @@ const THEME_ICONS = { system: "screen", light: "sun", dark: "moon" } as const;
 
 export function TopBar() {
   const clip = useStore((state) => state.clip);
-  const model = useStore((state) => state.limits?.model);
   const { theme } = useTheme();
 
   return (
     <header className="top-bar">
       <h1>sam2fast</h1>
-      {model && <span className="model">{model}</span>}
+      <ModelBadge />
       <span className="clip-name">{clip?.name}</span>
-      <button type="button" onClick={() => setState({ dialog: "videos" })}>
+      <button type="button" className="videos" aria-label="Videos" onClick={() => setState({ dialog: "videos" })}>
         <Icon name="video" />
-        Videos
+        <span>Videos</span>
       </button>
       <IconButton icon={THEME_ICONS[theme]} label={`Colours: ${theme}; change`} onClick={nextTheme} />
       <IconButton icon="help" label="Help" shortcut="?" onClick={() => setState({ dialog: "help" })} />

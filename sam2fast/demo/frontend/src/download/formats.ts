@@ -46,8 +46,9 @@ export const FORMATS: readonly Format[] = [
   },
   fromServer("Cut-outs", "The objects alone, an image per frame (ZIP of PNG).", "_cutouts.zip", "cutout"),
   fromServer("PNG masks", "A palette image per frame: 0 is the background (ZIP).", "_masks.zip", "masks_png"),
-  fromServer("COCO JSON", "All masks, with names and times.", "_coco.json", "coco_rle"),
+  fromServer("COCO JSON", "All masks, with names, classes and times.", "_coco.json", "coco_rle"),
   fromServer("YOLO", "Images and polygons for training (ZIP).", "_yolo.zip", "yolo"),
+  fromServer("LabelMe", "Images and polygons for labelling (ZIP).", "_labelme.zip", "labelme"),
   { name: "Frame", what: "This frame as you see it (PNG).", suffix: "", make: makeFrame },
   { name: "Project", what: "To go on later, here or elsewhere.", suffix: ".sam2fast.json", make: makeProjectFile },
 ];

@@ -5,7 +5,7 @@ import {
   Input,
   Mp4OutputFormat,
   Output,
-  QUALITY_HIGH,
+  QUALITY_VERY_HIGH,
   UrlSource,
   getFirstEncodableVideoCodec,
   type VideoCodec,
@@ -19,7 +19,7 @@ const CODECS: VideoCodec[] = ["avc", "hevc", "vp9", "av1"]; // in order of prefe
 /** The first codec that this browser encodes at a size; null if it encodes none. */
 export async function findCodec({ width, height }: Clip): Promise<VideoCodec | null> {
   if (typeof VideoEncoder === "undefined" || typeof VideoDecoder === "undefined") return null;
-  return getFirstEncodableVideoCodec(CODECS, { ...evenSize({ width, height }), quality: QUALITY_HIGH });
+  return getFirstEncodableVideoCodec(CODECS, { ...evenSize({ width, height }), quality: QUALITY_VERY_HIGH });
 }
 
 /** H.264 needs even numbers of pixels. */
@@ -48,7 +48,7 @@ export async function renderVideo(
     output: new Output({ format: new Mp4OutputFormat(), target }),
     video: {
       codec,
-      quality: QUALITY_HIGH,
+      quality: QUALITY_VERY_HIGH,
       forceTranscode: true,
       keyFrameInterval: 1,
       ...renderer.processedSize,

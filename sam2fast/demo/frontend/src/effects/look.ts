@@ -28,6 +28,8 @@ export const OBJECT_EFFECTS = {
   emoji: { name: "Emoji", variants: 6 },
   burst: { name: "Burst", variants: 4 },
   spotlight: { name: "Spotlight", variants: 6 },
+  arrow: { name: "Arrow", variants: 4 },
+  noise: { name: "Noise", variants: 1 },
 } as const satisfies Record<string, EffectInfo>;
 export type ObjectEffect = keyof typeof OBJECT_EFFECTS;
 

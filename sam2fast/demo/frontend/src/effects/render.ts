@@ -2,8 +2,8 @@ import type { Size } from "../player/geometry";
 import { BLURS, CELLS, CONTRASTS, FILLS, drawBackground } from "./backgrounds";
 import { drawBlurred, drawPixelated, fill, scratch, type Context } from "./canvases";
 import type { Choice, Look, ObjectEffect } from "./look";
-import { drawBurst, drawEmoji, drawSpotlight, type Bounds } from "./shapes";
-import { contrasted, drawToned, gradient, grey, sepia } from "./tones";
+import { drawArrow, drawBurst, drawEmoji, drawSpotlight, type Bounds } from "./shapes";
+import { contrasted, drawToned, gradient, grey, noise, sepia } from "./tones";
 
 /** An object on a frame. */
 export interface Layer {
@@ -65,12 +65,12 @@ function drawObjects(
   }
   const isChanged = background.effect !== "original" || background.variant !== 0 || effect === "burst";
   const cut = scratch("objects", size);
-  if (drawInside(cut, image, size, { effect, variant }, isChanged)) {
+  if (drawInside(cut, image, size, { effect, variant }, isChanged, frame)) {
     cut.globalCompositeOperation = "destination-in";
     cut.drawImage(union, 0, 0);
     context.drawImage(cut.canvas, 0, 0);
   }
-  drawOnTop(context, size, layers, union, { effect, variant });
+  drawOnTop(context, size, layers, union, { effect, variant }, frame);
 }
 
 /** Draws what is seen inside of the objects; returns false if that is what is there already. */
@@ -80,10 +80,12 @@ function drawInside(
   size: Size,
   { effect, variant }: Choice<ObjectEffect>,
   isChanged: boolean,
+  frame: number,
 ): boolean {
   const tone = effect === "original" ? [null, contrasted(1.6), contrasted(0.75), sepia][variant] : null;
   if (tone) drawToned(context, image, size, tone);
   else if (effect === "gradient") drawToned(context, image, size, gradient(variant));
+  else if (effect === "noise") drawToned(context, image, size, noise(frame));
   else if (effect === "desaturate") drawToned(context, image, size, grey(CONTRASTS[variant]!));
   else if (effect === "pixelate") drawPixelated(context, image, size, CELLS[variant]!);
   else if (effect === "blur") drawBlurred(context, image, size, BLURS[variant]!);
@@ -103,6 +105,7 @@ function drawOnTop(
   layers: readonly Layer[],
   union: HTMLCanvasElement,
   { effect, variant }: Choice<ObjectEffect>,
+  frame: number,
 ): void {
   if (effect === "overlay") {
     context.globalAlpha = OPACITIES[variant % 4]!;
@@ -114,6 +117,10 @@ function drawOnTop(
   }
   if (effect === "emoji")
     for (const { bounds } of layers) drawEmoji(context, bounds, variant % 3, variant < 3 ? 0.8 : 1.15);
+  if (effect === "arrow") {
+    const isLarge = variant >= 2;
+    for (const { bounds, colour } of layers) drawArrow(context, bounds, variant % 2 ? "#fff" : colour, isLarge, frame);
+  }
   const bounds = layers.map((layer) => layer.bounds);
   if (effect === "spotlight") drawSpotlight(context, size, bounds, variant % 3, variant >= 3);
 }

@@ -107,6 +107,38 @@ export function drawBurst(
   context.restore();
 }
 
+/** Draws an arrow over an object that points at it, and moves up and down. */
+export function drawArrow(
+  context: Context,
+  { left, top, width, height }: Bounds,
+  style: string,
+  isLarge: boolean,
+  frame: number,
+): void {
+  const length = (isLarge ? 0.8 : 0.45) * Math.max(width, height);
+  const gap = length * (0.25 + 0.15 * Math.sin(frame / 4));
+  context.save();
+  context.translate(left + width / 2, Math.max(top - gap, length)); // inside the frame, also at its upper edge
+  context.scale(length, length);
+  context.beginPath();
+  for (const [x, y] of ARROW) context.lineTo(x, y);
+  context.closePath();
+  context.lineJoin = "round";
+  outlined(context, style, "#14181f");
+  context.restore();
+}
+
+// From the tip, clockwise.
+const ARROW = [
+  [0, 0],
+  [-0.4, -0.42],
+  [-0.16, -0.42],
+  [-0.16, -1],
+  [0.16, -1],
+  [0.16, -0.42],
+  [0.4, -0.42],
+] as const;
+
 const SHAPES: readonly ((context: Context, bounds: Bounds) => void)[] = [
   (context, { left, top, width, height }) => {
     context.ellipse(left + width / 2, top + height / 2, 0.72 * width, 0.72 * height, 0, 0, 2 * Math.PI);

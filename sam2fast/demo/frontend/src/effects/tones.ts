@@ -20,6 +20,16 @@ export function grey(factor: number): Tone {
   };
 }
 
+/** Grey grains of a frame, the same at every drawing. */
+export function noise(frame: number): Tone {
+  let seed = frame + 1;
+  return (red, green, blue) => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    const value = 0.25 * luminance(red, green, blue) + 0.75 * (seed >>> 24);
+    return [value, value, value];
+  };
+}
+
 /** Stronger colours and contrast. */
 export const vivid: Tone = (red, green, blue) => {
   const grey = luminance(red, green, blue);

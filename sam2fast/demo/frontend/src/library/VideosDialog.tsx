@@ -1,30 +1,65 @@
+import { openDataFile } from "../project/files";
 import { openClip } from "../state/session";
 import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
-import { UploadArea } from "./UploadArea";
+import { FileButton } from "../ui/FileButton";
+import { RealClipsTile } from "./RealClipsTile";
+import { UploadTile } from "./UploadTile";
+import { useUploading } from "./uploading";
 
-/** The gallery and the upload. */
+/** The upload, the gallery, and projects. */
 export function VideosDialog() {
   const clips = useStore((state) => state.clips);
   const current = useStore((state) => state.clip?.path);
+  const limits = useStore((state) => state.limits);
+  const problem = useUploading((state) => state.problem);
+  const formats = limits?.formats.map((format) => `.${format.replace(/^\./, "")}`) ?? [];
 
   return (
     <Dialog title="Videos">
       <ul className="gallery">
+        <li>
+          <UploadTile accept={formats.join(",")} />
+        </li>
         {clips.map((clip) => (
           <li key={clip.path}>
-            <button type="button" aria-current={clip.path === current} onClick={() => void openClip(clip)}>
+            <button
+              type="button"
+              className="tile"
+              aria-current={clip.path === current}
+              onClick={() => void openClip(clip)}
+            >
               {clip.poster ? (
                 <img src={clip.poster} alt="" width={clip.width} height={clip.height} />
               ) : (
                 <video src={clip.url} muted preload="metadata" tabIndex={-1} />
               )}
-              <span>{clip.name}</span>
+              <span className="tile-name">{clip.name}</span>
             </button>
           </li>
         ))}
+        <RealClipsTile />
       </ul>
-      <UploadArea />
+      {problem && (
+        <p className="problem" role="alert">
+          {problem}
+        </p>
+      )}
+      <footer className="gallery-foot">
+        {limits && (
+          <p className="hint">
+            {formats.join(", ")}, up to {limits.maxUploadMB} MB. The first {limits.maxSeconds} seconds are used.
+          </p>
+        )}
+        <FileButton
+          field="Project file"
+          accept=".json"
+          icon="folder"
+          onFiles={([file]) => void (file && openDataFile(file))}
+        >
+          Open a project
+        </FileButton>
+      </footer>
     </Dialog>
   );
 }

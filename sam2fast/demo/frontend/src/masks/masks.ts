@@ -4,7 +4,19 @@ import { maskArea, type Mask } from "./rle";
 export type Masks = ReadonlyMap<number, FrameEntries>;
 export type FrameEntries = ReadonlyMap<number, MaskEntry>;
 
-export interface MaskEntry extends Mask {
+/** What the model says of a tracked mask. */
+export interface Scores {
+  /** Predicted IoU. */
+  readonly iou: number;
+  /** Logit of the object's presence on the frame. */
+  readonly presence: number;
+}
+
+export interface TrackedMask extends Mask {
+  readonly scores?: Scores;
+}
+
+export interface MaskEntry extends TrackedMask {
   /** Number of pixels inside. */
   readonly area: number;
   /** `promptKey` of the object's prompts that the mask was tracked from; null if it was not tracked. */
@@ -15,7 +27,7 @@ export interface MaskEntry extends Mask {
 
 export interface FrameMasks {
   readonly frame: number;
-  readonly masks: ReadonlyMap<number, Mask>;
+  readonly masks: ReadonlyMap<number, TrackedMask>;
 }
 
 export const NO_MASKS: Masks = new Map();
@@ -57,6 +69,7 @@ export function withTracked(
       area: maskArea(entry),
       trackedFrom: source.all,
       answerTo: source.here,
+      ...(mask.scores && { scores: mask.scores }),
     });
   }
   return masks;

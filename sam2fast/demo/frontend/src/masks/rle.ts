@@ -35,6 +35,39 @@ export function decodeCounts(text: string): number[] {
   return runs;
 }
 
+/** The compressed string of run lengths; see `decodeCounts`. */
+export function encodeCounts(runs: readonly number[]): string {
+  let text = "";
+  runs.forEach((run, index) => {
+    let value = index > 2 ? run - runs[index - 2]! : run;
+    let continues = true;
+    while (continues) {
+      const digit = value & 0x1f;
+      value >>= DIGIT_BITS;
+      continues = digit & SIGN ? value !== -1 : value !== 0;
+      text += String.fromCharCode(ZERO + digit + (continues ? CONTINUES : 0));
+    }
+  });
+  return text;
+}
+
+/** The mask of all pixels that are not 0. @param pixels `height * width` values, row by row */
+export function maskOf(pixels: ArrayLike<number>, { height, width }: { height: number; width: number }): Mask {
+  const runs: number[] = [];
+  let [run, inside] = [0, false];
+  for (let x = 0; x < width; x += 1) {
+    for (let y = 0; y < height; y += 1) {
+      if ((pixels[y * width + x] !== 0) !== inside) {
+        runs.push(run);
+        [run, inside] = [0, !inside];
+      }
+      run += 1;
+    }
+  }
+  runs.push(run);
+  return { height, width, counts: encodeCounts(runs) };
+}
+
 /** The number of pixels inside. */
 export function maskArea(mask: Mask): number {
   return decodeCounts(mask.counts).reduce((area, run, index) => (index % 2 ? area + run : area), 0);

@@ -1,5 +1,6 @@
 import * as editing from "../state/editing";
 import { promptedFrames } from "../state/scene";
+import { PrecisionTools } from "../precision/PrecisionTools";
 import { openDataFile } from "../project/files";
 import { setState, useStore } from "../state/store";
 import { FileButton } from "../ui/FileButton";
@@ -18,7 +19,9 @@ export function ObjectPanel() {
   return (
     <section className="panel objects" aria-label="Objects">
       <header>
-        <h2>Objects</h2>
+        <h2>
+          Objects <small>{objects.length}</small>
+        </h2>
         <IconButton icon="undo" label="Undo" shortcut="Z" disabled={locked || !canUndo} onClick={editing.undo} />
         <IconButton icon="redo" label="Redo" shortcut="Shift Z" disabled={locked || !canRedo} onClick={editing.redo} />
         <IconButton
@@ -29,25 +32,34 @@ export function ObjectPanel() {
         />
       </header>
       <ToolPicker />
+      <PrecisionTools />
       <ul className="object-list">
         {objects.map((object) => (
           <ObjectRow key={object.id} object={object} locked={locked} />
         ))}
       </ul>
-      <button type="button" className="add-object" disabled={locked} onClick={editing.newObject} title="New object (N)">
-        <Icon name="plus" />
-        Add an object
-      </button>
-      <FileButton
-        field="Masks file"
-        accept=".json,.png,.zip"
-        icon="import"
-        className="quiet-button"
-        disabled={locked}
-        onFiles={([file]) => void (file && openDataFile(file))}
-      >
-        Import masks (COCO, PNG)
-      </FileButton>
+      <footer>
+        <button
+          type="button"
+          className="add-object"
+          disabled={locked}
+          onClick={editing.newObject}
+          title="New object (N)"
+        >
+          <Icon name="plus" />
+          Add an object
+        </button>
+        <FileButton
+          field="Masks file"
+          accept=".json,.png,.zip"
+          icon="import"
+          className="quiet-button"
+          disabled={locked}
+          onFiles={([file]) => void (file && openDataFile(file))}
+        >
+          Import<span className="visually-hidden"> masks (COCO, PNG)</span>
+        </FileButton>
+      </footer>
     </section>
   );
 }

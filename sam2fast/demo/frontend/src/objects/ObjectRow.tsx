@@ -1,13 +1,19 @@
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
+import { LabelField } from "../precision/LabelField";
 import { deleteObject, renameObject } from "../state/editing";
 import { promptedFrames, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
+import { Thumbnail } from "./Thumbnail";
 
 /** One object; its name is the button that selects it. */
 export function ObjectRow({ object, locked }: { object: SceneObject; locked: boolean }) {
   const isActive = useStore((state) => state.active === object.id);
   const isHovered = useStore((state) => state.hovered === object.id);
+  const row = useRef<HTMLLIElement>(null);
+  useEffect(() => {
+    if (isActive) row.current?.scrollIntoView({ block: "nearest" });
+  }, [isActive]);
   const [isRenaming, setRenaming] = useState(false);
   const finish = (name: string) => {
     if (name.trim() && name.trim() !== object.name) renameObject(object.id, name);
@@ -16,12 +22,13 @@ export function ObjectRow({ object, locked }: { object: SceneObject; locked: boo
 
   return (
     <li
+      ref={row}
       className={`object ${isActive ? "active" : ""} ${isHovered ? "hovered" : ""}`}
       style={{ "--colour": object.colour } as React.CSSProperties}
       onPointerEnter={() => setState({ hovered: object.id })}
       onPointerLeave={() => setState({ hovered: null })}
     >
-      <span className="swatch" />
+      <Thumbnail object={object} />
       {isRenaming ? (
         <input
           aria-label={`Name of ${object.name}`}
@@ -55,18 +62,25 @@ export function ObjectRow({ object, locked }: { object: SceneObject; locked: boo
         disabled={locked}
         onClick={() => deleteObject(object.id)}
       />
+      {isActive && <LabelField object={object} locked={locked} />}
     </li>
   );
 }
 
 function summary(object: SceneObject): string {
   const frames = promptedFrames(object).length;
-  if (frames === 0) return "Click it in the video";
+  const label = object.label ? `${object.label} · ` : "";
+  if (frames === 0) return `${label}Click it in the video`;
   const prompts = Object.values(object.prompts);
   const points = prompts.reduce((sum, { points }) => sum + points.length, 0);
   const boxes = prompts.filter(({ box }) => box).length;
-  const parts = [points > 0 && count(points, "point"), boxes > 0 && count(boxes, "box", "boxes")].filter(Boolean);
-  return parts.join(", ") + (frames > 1 ? ` on ${frames} frames` : "");
+  const masks = prompts.filter(({ mask }) => mask).length;
+  const parts = [
+    points > 0 && count(points, "point"),
+    boxes > 0 && count(boxes, "box", "boxes"),
+    masks > 0 && count(masks, "mask"),
+  ].filter(Boolean);
+  return label + parts.join(", ") + (frames > 1 ? ` on ${frames} frames` : "");
 }
 
 function count(number: number, one: string, many = `${one}s`): string {

@@ -1,13 +1,20 @@
 import { useEffect, useRef, useState, type RefObject } from "react";
 import type { Look } from "../effects/look";
+import { Candidates } from "../precision/Candidates";
+import { SketchLayer } from "../precision/SketchLayer";
 import { findObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { fitInside, type Size } from "./geometry";
+import { Loupe } from "./Loupe";
+import { ClickHint } from "./ClickHint";
 import { Marks } from "./Marks";
+import { Ripple } from "./Ripple";
 import { StageMessage } from "./StageMessage";
 import { useCrosshair } from "./useCrosshair";
 import { usePlayer } from "./usePlayer";
 import { usePointer } from "./usePointer";
+import { useZoomGestures } from "./useZoomGestures";
+import { placed, setRoom, useZoom } from "./zoom";
 
 /** The video, under a canvas on which each frame is drawn with its masks. */
 export function Stage() {
@@ -22,10 +29,11 @@ export function Stage() {
   const surface = useRef<HTMLDivElement>(null);
   const video = useRef<HTMLVideoElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
-  const size = useFittedSize(room, clip);
-  const { draft, handlers } = usePointer(surface);
+  const place = usePlacedFrame(room, clip);
+  const { draft, cancel, handlers } = usePointer(surface);
   const crosshair = useCrosshair();
   usePlayer(video, canvas);
+  useZoomGestures(room, surface, cancel);
 
   return (
     <div className="stage" ref={room}>
@@ -36,7 +44,7 @@ export function Stage() {
           ref={surface}
           className={`frame ${hasHoles ? "erasing" : ""} ${pending ? "pending" : ""}`}
           data-tool={tool}
-          style={size ?? { visibility: "hidden" }}
+          style={place ?? { visibility: "hidden" }}
           role="application"
           aria-label={`${clip.name}. Click to add a point; with the keyboard, Shift and arrows move, Enter adds.`}
           // eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex
@@ -57,6 +65,8 @@ export function Stage() {
             onError={() => setState({ phase: "failed", problem: "The video cannot be loaded." })}
           />
           <canvas key={session?.id} ref={canvas} width={clip.width} height={clip.height} />
+          <SketchLayer width={clip.width} height={clip.height} />
+          <Ripple />
           <Marks draft={draft} />
           {crosshair.spot && (
             <div
@@ -64,13 +74,16 @@ export function Stage() {
               style={{ left: `${100 * crosshair.spot.x}%`, top: `${100 * crosshair.spot.y}%` }}
             />
           )}
-          {hovered && !draft && (
-            <div className="hover-name" style={{ "--colour": hovered.colour } as React.CSSProperties}>
-              {hovered.name}
-            </div>
-          )}
         </div>
       )}
+      {hovered && !draft && (
+        <div className="hover-name" style={{ "--colour": hovered.colour } as React.CSSProperties}>
+          {hovered.name}
+        </div>
+      )}
+      <Candidates />
+      <Loupe />
+      <ClickHint />
       <StageMessage />
     </div>
   );
@@ -81,16 +94,21 @@ function isErasing({ objects, background }: Look): boolean {
   return [objects, background].some(({ effect, variant }) => effect === "erase" && variant === 0);
 }
 
-/** The largest size of the content inside an element, updated on resize; null before the first layout. */
-function useFittedSize(element: RefObject<HTMLElement | null>, content: Size | null): Size | null {
-  const [room, setRoom] = useState<Size | null>(null);
+/** Position and size of the frame in its room, as zoomed, updated on resize; null before the first layout. */
+function usePlacedFrame(element: RefObject<HTMLElement | null>, content: Size | null) {
+  const view = useZoom((state) => state.view);
+  const [room, setSize] = useState<Size | null>(null);
   useEffect(() => {
     const observer = new ResizeObserver(([entry]) => {
       const { width, height } = entry!.contentRect;
-      setRoom({ width, height });
+      setSize({ width, height });
     });
     observer.observe(element.current!);
     return () => observer.disconnect();
   }, [element]);
-  return room && content ? fitInside(content, room) : null;
+  const frame = room && content ? fitInside(content, room) : null;
+  useEffect(() => {
+    if (frame && room) setRoom(frame, room);
+  }, [frame?.width, frame?.height, room]); // eslint-disable-line react-hooks/exhaustive-deps
+  return frame && room ? { position: "absolute" as const, ...placed(view, frame, room) } : null;
 }

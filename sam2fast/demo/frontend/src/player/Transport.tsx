@@ -1,6 +1,7 @@
 import { useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
 import { goTo, step, togglePlay } from "./playback";
+import { ZoomControls } from "./ZoomControls";
 
 /** Buttons to play and step, and the current position. */
 export function Transport() {
@@ -28,6 +29,7 @@ export function Transport() {
         {session ? `${frame + 1} / ${total}` : "–"}
         {session && <small>{(frame / session.fps).toFixed(2)} s</small>}
       </output>
+      <ZoomControls />
     </div>
   );
 }

@@ -1,7 +1,7 @@
 import { boxBetween, type Spot } from "./geometry";
 import type { Box } from "../state/scene";
 
-export type Tool = "include" | "exclude" | "box";
+export type Tool = "include" | "exclude" | "box" | "paint" | "wipe";
 
 export interface Gesture {
   readonly start: Spot;
@@ -11,22 +11,25 @@ export interface Gesture {
   readonly button: number;
   /** Whether it was a long press. */
   readonly held: boolean;
+  /** A finger aims while it moves, and clicks where it is lifted. */
+  readonly isTouch?: boolean;
   readonly tool: Tool;
 }
 
 export type Action = { kind: "point"; spot: Spot; positive: boolean } | { kind: "box"; box: Box };
 
 export const HOLD_MS = 500;
-const DRAG = 8; // pixels; less is a click
+export const DRAG = 8; // pixels; less is a click
 const SECONDARY = 2;
 
 /** The action of a pointer press on the frame; null for none. */
-export function readGesture({ start, end, moved, button, held, tool }: Gesture): Action | null {
+export function readGesture({ start, end, moved, button, held, isTouch, tool }: Gesture): Action | null {
   if (button !== 0 && button !== SECONDARY) return null;
   if (tool === "box" && button === 0 && !held) {
     return moved >= DRAG ? { kind: "box", box: boxBetween(start, end) } : null;
   }
-  if (moved >= DRAG && !held) return null; // a swipe
+  const isAimed = moved >= DRAG && !held;
+  if (isAimed && !isTouch) return null; // a swipe
   const isOpposite = button === SECONDARY || held;
-  return { kind: "point", spot: start, positive: (tool === "exclude") === isOpposite };
+  return { kind: "point", spot: isAimed ? end : start, positive: (tool === "exclude") === isOpposite };
 }

@@ -1,5 +1,7 @@
 import { useState, type KeyboardEvent } from "react";
+import { beginStroke, endStroke } from "../precision/brush";
 import * as editing from "../state/editing";
+import { getState } from "../state/store";
 import type { Spot } from "./geometry";
 
 const STEP = 0.02; // share of the frame
@@ -10,7 +12,7 @@ const MOVES: Record<string, Spot> = {
   ArrowDown: { x: 0, y: STEP },
 };
 
-/** Clicks by keyboard: Shift and arrows move a crosshair over the focused frame, Enter adds a point there. */
+/** Clicks by keyboard: Shift and arrows move a crosshair over the focused frame, Enter adds a point or paints there. */
 export function useCrosshair() {
   const [spot, setSpot] = useState<Spot | null>(null);
   const inside = (share: number) => Math.min(0.99, Math.max(0.01, share));
@@ -24,7 +26,13 @@ export function useCrosshair() {
     } else if (event.key === "Enter") {
       const at = spot ?? { x: 0.5, y: 0.5 };
       setSpot(at);
-      editing.addPoint({ ...at, positive: !event.shiftKey });
+      const { tool } = getState();
+      if (tool === "paint" || tool === "wipe") {
+        beginStroke(at, (tool === "paint") !== event.shiftKey);
+        endStroke();
+      } else {
+        editing.addPoint({ ...at, positive: !event.shiftKey });
+      }
     } else {
       return;
     }

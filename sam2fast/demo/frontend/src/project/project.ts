@@ -1,6 +1,6 @@
 import { asUrl, type Clip } from "../api/video";
 import { isLook, type Look } from "../effects/look";
-import { promptKey, type FrameEntries, type MaskEntry, type Masks } from "../masks/masks";
+import { promptKey, type FrameEntries, type MaskEntry, type Masks, type Scores } from "../masks/masks";
 import { maskArea } from "../masks/rle";
 import { findObject, type Scene } from "../state/scene";
 import type { State, Tracking } from "../state/store";
@@ -27,6 +27,7 @@ interface SavedMask {
   readonly tracked: "no" | "fresh" | "stale";
   /** Whether it answers the prompt on its frame. */
   readonly answers: boolean;
+  readonly scores?: Scores;
 }
 
 type Work = Pick<State, "clip" | "session" | "scene" | "active" | "frame" | "look" | "tracking" | "masks">;
@@ -56,7 +57,7 @@ export function makeProject(state: Work): Project | null {
 function saveMask(scene: Scene, frame: number, object: number, entry: MaskEntry): SavedMask {
   const prompts = findObject(scene, object)?.prompts ?? {};
   const here = prompts[frame];
-  const { height, width, counts, trackedFrom, answerTo } = entry;
+  const { height, width, counts, trackedFrom, answerTo, scores } = entry;
   const tracked = trackedFrom === null ? "no" : trackedFrom === promptKey(prompts) ? "fresh" : "stale";
   return {
     frame,
@@ -65,6 +66,7 @@ function saveMask(scene: Scene, frame: number, object: number, entry: MaskEntry)
     counts,
     tracked,
     answers: here !== undefined && answerTo === promptKey(here),
+    ...(scores && { scores }),
   };
 }
 
@@ -77,7 +79,7 @@ export function restoreWork(project: Project, numFrames: number): Partial<State>
 
 function readMasks({ scene, masks }: Project): Masks {
   const found = new Map<number, Map<number, MaskEntry>>();
-  for (const { frame, object, size, counts, tracked, answers } of masks) {
+  for (const { frame, object, size, counts, tracked, answers, scores } of masks) {
     const prompts = findObject(scene, object)?.prompts ?? {};
     const here = prompts[frame];
     const mask = { height: size[0], width: size[1], counts };
@@ -87,6 +89,7 @@ function readMasks({ scene, masks }: Project): Masks {
       area: maskArea(mask),
       trackedFrom: { no: null, fresh: promptKey(prompts), stale: "" }[tracked],
       answerTo: answers && here ? promptKey(here) : null,
+      ...(scores && { scores }),
     });
     found.set(frame, entries);
   }

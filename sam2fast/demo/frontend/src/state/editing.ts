@@ -1,7 +1,8 @@
-import { mergeMasks, promptKey, withoutMask, type Masks } from "../masks/masks";
+import { mergeMasks, promptKey, visibility, withAnswer, withoutMask, Seen, type MaskEntry, type Masks } from "../masks/masks";
+import type { Mask } from "../masks/rle";
 import * as history from "./history";
 import * as scenes from "./scene";
-import type { Box, Point, Scene } from "./scene";
+import type { Box, Point, Prompt, Scene } from "./scene";
 import { announce, getState, isTracking, notify, setState, type Step } from "./store";
 import { synchronise } from "./synchronise";
 import { cancelTracking } from "./track";
@@ -42,6 +43,16 @@ export function deleteObject(id: number): void {
 
 export function renameObject(id: number, name: string): void {
   edit((scene) => scenes.renameObject(scene, id, name));
+}
+
+export function labelObject(id: number, label: string): void {
+  edit((scene) => scenes.labelObject(scene, id, label));
+}
+
+/** Sets a prompt whose mask is known: one that was chosen or painted. */
+export function setAnswer(id: number, frame: number, prompt: Prompt, mask: Mask): void {
+  const masks = withAnswer(getState().masks, frame, id, mask, promptKey(prompt));
+  edit((scene) => scenes.setPrompt(scene, id, frame, prompt), undefined, masks);
 }
 
 /** Removes all objects; undo restores them. */
@@ -102,9 +113,21 @@ function show(step: Step, active: number): void {
     void cancelTracking();
     notify("info", "Tracking is cancelled by your change. Finished frames keep their masks.");
   }
-  const becomesStale = isChanged && !isTracking(tracking) && tracking.state !== "never";
-  setState({ ...step, active, ...(becomesStale && { tracking: { state: "stale" } }) });
+  const isIdle = isChanged && !isTracking(tracking);
+  setState({ ...step, active, ...(isIdle && { tracking: { state: trackedState(step) } }) });
   void synchronise();
+}
+
+/** How far the masks are tracked from the prompts; undo may restore this. */
+function trackedState({ scene, masks }: Step): "never" | "stale" | "partial" | "done" {
+  const isTracked = ({ trackedFrom }: MaskEntry) => trackedFrom !== null;
+  if (![...masks.values()].some((entries) => [...entries.values()].some(isTracked))) return "never";
+  const { numFrames } = getState().session!;
+  const seen = scene.objects
+    .filter(({ prompts }) => Object.keys(prompts).length > 0)
+    .flatMap(({ id, prompts }) => [...visibility(masks, id, numFrames, promptKey(prompts))]);
+  if (seen.some((state) => state >= Seen.Stale)) return "stale";
+  return seen.includes(Seen.Unknown) ? "partial" : "done";
 }
 
 /** Objects whose prompts differ, or that only one of the scenes has. */

@@ -19,14 +19,18 @@ export interface Box {
 export interface Prompt {
   readonly points: readonly Point[];
   readonly box: Box | null;
-  /** An imported mask, which points and a box refine. */
+  /** A mask that was imported or painted, which points and a box refine. */
   readonly mask: Mask | null;
+  /** The mask that the user has chosen among those proposed for the points, 0 for the best; by default the best. */
+  readonly candidate?: number;
 }
 
 export interface SceneObject {
   readonly id: number;
   readonly name: string;
   readonly colour: string;
+  /** The class, for exports. */
+  readonly label?: string;
   readonly prompts: Readonly<Record<number, Prompt>>; // by frame; never an empty prompt
 }
 
@@ -70,6 +74,10 @@ export function renameObject(scene: Scene, id: number, name: string): Scene {
   return changeObject(scene, id, (object) => ({ ...object, name: name.trim().slice(0, 60) || object.name }));
 }
 
+export function labelObject(scene: Scene, id: number, label: string): Scene {
+  return changeObject(scene, id, (object) => ({ ...object, label: label.trim().slice(0, 60) }));
+}
+
 export function findObject(scene: Scene, id: number): SceneObject | undefined {
   return scene.objects.find((object) => object.id === id);
 }
@@ -92,12 +100,13 @@ export function addPoint(scene: Scene, id: number, frame: number, point: Point):
 }
 
 export function removePoint(scene: Scene, id: number, frame: number, index: number): Scene {
-  const prompt = promptAt(findObject(scene, id), frame);
-  return setPrompt(scene, id, frame, { ...prompt, points: prompt.points.filter((_, place) => place !== index) });
+  const { points, box, mask } = promptAt(findObject(scene, id), frame);
+  return setPrompt(scene, id, frame, { points: points.filter((_, place) => place !== index), box, mask });
 }
 
 export function setBox(scene: Scene, id: number, frame: number, box: Box | null): Scene {
-  return setPrompt(scene, id, frame, { ...promptAt(findObject(scene, id), frame), box });
+  const { points, mask } = promptAt(findObject(scene, id), frame);
+  return setPrompt(scene, id, frame, { points, box, mask });
 }
 
 /** Frames on which the object has prompts, in order. */

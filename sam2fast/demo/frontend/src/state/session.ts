@@ -1,7 +1,8 @@
 import { stringifyDocument } from "@urql/core";
-import { mutate, query } from "../api/client";
+import { query } from "../api/client";
 import { asApiError } from "../api/errors";
-import { CloseSessionDocument, DefaultVideoDocument, GalleryDocument, StartSessionDocument } from "../api/generated";
+import { CloseSessionDocument, DefaultVideoDocument, GalleryDocument } from "../api/generated";
+import { openSession } from "../api/models";
 import { getLimits, getSession, renewSession } from "../api/rest";
 import { located, send } from "../api/transport";
 import { readClip, type Clip } from "../api/video";
@@ -34,6 +35,12 @@ export async function begin(): Promise<void> {
     setState({ phase: "failed", problem: asApiError(error).message });
     handleFailure(error);
   }
+}
+
+/** Loads the gallery again; the videos may have changed on the server. */
+export async function refreshGallery(): Promise<void> {
+  const [gallery, uploads] = await Promise.all([query(GalleryDocument, {}), loadUploads()]);
+  setState({ clips: [...gallery.videos.edges.map(({ node }) => readClip(node)), ...uploads] });
 }
 
 const NO_GALLERY = "The gallery of this server is empty. Upload a video to begin.";
@@ -72,16 +79,16 @@ async function startSession(clip: Clip, project: Project | null): Promise<boolea
   forgetKnown();
   setState({ phase: "opening", session: null });
   try {
-    const { startSession } = await mutate(StartSessionDocument, { input: { path: clip.path } });
-    const { fps, numFrames, width, height } = await getSession(startSession.sessionId);
+    const id = await openSession(clip.path, getState().strategy);
+    const { fps, numFrames, width, height } = await getSession(id);
     if (start !== starts) {
-      sendClose(startSession.sessionId); // another video was chosen
+      sendClose(id); // another video was chosen
       return true;
     }
     setState({
       ...(project && restoreWork(project, numFrames)),
       clip: { ...clip, width, height },
-      session: { id: startSession.sessionId, fps, numFrames },
+      session: { id, fps, numFrames },
       phase: "ready",
     });
     announce(`${clip.name} is open, ${numFrames} frames. Click an object in the video.`);

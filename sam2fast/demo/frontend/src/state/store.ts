@@ -31,7 +31,7 @@ export type Phase =
   | "ready"
   | "failed"; // no session could be started
 
-export type DialogName = "videos" | "help" | "download" | "startOver";
+export type DialogName = "videos" | "help" | "download" | "startOver" | "models";
 
 export interface Notice {
   readonly tone: "info" | "error";
@@ -56,6 +56,7 @@ export interface State {
   masks: Masks;
   tracking: Tracking;
   plan: Plan;
+  strategy: string | null; // of new sessions; null for the server's
 
   frame: number; // visible, or being sought
   playing: boolean;
@@ -77,6 +78,7 @@ export const useStore = create<State>(() => ({
   notice: null,
   announcement: "",
   ...freshWork(),
+  strategy: null,
   playing: false,
   following: true,
   hovered: null,

@@ -1,7 +1,7 @@
-import { useMemo } from "react";
+import { useEffect, useMemo, useRef } from "react";
 import { promptKey, visibility } from "../masks/masks";
 import { goTo } from "../player/playback";
-import { promptedFrames, type SceneObject } from "../state/scene";
+import { promptedFrames, type Prompt, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { findSpans, type Span } from "./spans";
 
@@ -13,10 +13,18 @@ export function Lane({ object, numFrames }: { object: SceneObject; numFrames: nu
     () => findSpans(visibility(masks, object.id, numFrames, promptKey(object.prompts))),
     [masks, object, numFrames],
   );
+  const lane = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    if (isActive) lane.current?.scrollIntoView({ block: "nearest" });
+  }, [isActive]);
   const position = (frame: number) => `${(100 * frame) / numFrames}%`;
 
   return (
-    <div className={`lane ${isActive ? "active" : ""}`} style={{ "--colour": object.colour } as React.CSSProperties}>
+    <div
+      ref={lane}
+      className={`lane ${isActive ? "active" : ""}`}
+      style={{ "--colour": object.colour } as React.CSSProperties}
+    >
       <span className="lane-name" title={object.name}>
         {object.name}
       </span>
@@ -33,7 +41,7 @@ export function Lane({ object, numFrames }: { object: SceneObject; numFrames: nu
           <button
             key={frame}
             type="button"
-            className="prompt-mark"
+            className={`prompt-mark ${kindOf(object.prompts[frame]!)}`}
             style={{ left: position(frame + 0.5) }}
             aria-label={`${object.name} was clicked on frame ${frame + 1}: go there`}
             title={`Clicked on frame ${frame + 1}`}
@@ -46,6 +54,12 @@ export function Lane({ object, numFrames }: { object: SceneObject; numFrames: nu
       </div>
     </div>
   );
+}
+
+/** Of the mark: excluded points only change a mask, a box or an included point begins one. */
+function kindOf({ points, box }: Prompt): "box" | "positive" | "negative" {
+  if (box) return "box";
+  return points.length > 0 && points.every(({ positive }) => !positive) ? "negative" : "positive";
 }
 
 function describe(spans: readonly Span[]): string {

@@ -1,6 +1,8 @@
 import { useRef, type KeyboardEvent, type PointerEvent } from "react";
 import { goTo, step } from "../player/playback";
 import { useStore } from "../state/store";
+import { ConfidenceLane } from "./ConfidenceLane";
+import { Filmstrip } from "./Filmstrip";
 import { Lane } from "./Lane";
 
 const MAX_TICKS = 8;
@@ -38,7 +40,10 @@ export function Timeline() {
         onPointerMove={scrub}
       >
         <div className="lane ruler">
-          <span className="lane-name">Frame</span>
+          <span className="lane-name">
+            Frame <output>{frame + 1}</output>
+          </span>
+          <Filmstrip />
           <div
             ref={track}
             className="lane-track"
@@ -52,6 +57,7 @@ export function Timeline() {
             aria-disabled={!session}
             onKeyDown={onKeyDown}
           >
+            {session && <div className="strip-playhead" style={{ left: `${(100 * (frame + 0.5)) / numFrames}%` }} />}
             {ticks(numFrames).map((tick) => (
               <span key={tick} className="tick" style={{ left: `${(100 * (tick + 0.5)) / numFrames}%` }}>
                 {tick + 1}
@@ -62,6 +68,7 @@ export function Timeline() {
         {objects.map((object) => (
           <Lane key={object.id} object={object} numFrames={numFrames} />
         ))}
+        {session && <ConfidenceLane numFrames={numFrames} />}
         <div className="playhead-track" aria-hidden="true">
           {session && <div className="playhead" style={{ left: `${(100 * (frame + 0.5)) / numFrames}%` }} />}
         </div>

@@ -6,7 +6,10 @@ const POINTER = [
   ["Right click, long press", "Add the opposite: exclude instead of include"],
   ["Click on a point", "Delete it"],
   ["Drag with the box tool", "Draw a box around the object"],
-  ["Arrows with Shift, Enter", "On the focused video: move a crosshair, add a point there"],
+  ["Drag with a brush", "Add to the mask or remove from it; with the right button the opposite"],
+  ["Wheel, two fingers", "Zoom; drag the zoomed video to move it"],
+  ["A finger that moves", "Aim with the loupe; the click is where it is lifted"],
+  ["Arrows with Shift, Enter", "On the focused video: move a crosshair, add a point or paint there"],
 ] as const;
 
 export function HelpDialog() {

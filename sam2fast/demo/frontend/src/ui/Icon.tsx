@@ -1,11 +1,17 @@
 import {
+  Brush,
   CircleHelp,
+  Check,
   Clapperboard,
+  CloudDownload,
+  Cpu,
   ChevronFirst,
   ChevronLast,
   ChevronLeft,
   ChevronRight,
   Download,
+  Eraser,
+  Eye,
   FileUp,
   FolderOpen,
   Minus,
@@ -24,6 +30,8 @@ import {
   Undo2,
   Upload,
   X,
+  ZoomIn,
+  ZoomOut,
 } from "lucide-react";
 import type { ButtonHTMLAttributes } from "react";
 
@@ -42,6 +50,9 @@ const ICONS = {
   pen: Pencil,
   undo: Undo2,
   redo: Redo2,
+  check: Check,
+  cloud: CloudDownload,
+  model: Cpu,
   help: CircleHelp,
   sun: Sun,
   moon: Moon,
@@ -53,6 +64,11 @@ const ICONS = {
   download: Download,
   upload: Upload,
   restart: RotateCcw,
+  brush: Brush,
+  eraser: Eraser,
+  eye: Eye,
+  zoomIn: ZoomIn,
+  zoomOut: ZoomOut,
 } as const;
 
 export type IconName = keyof typeof ICONS;

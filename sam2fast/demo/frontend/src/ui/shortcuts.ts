@@ -1,9 +1,14 @@
 import { useEffect } from "react";
 import { goTo, step, togglePlay } from "../player/playback";
 import type { Tool } from "../player/gestures";
+import { panByShares, showWhole, zoomBy, ZOOM_STEP } from "../player/zoom";
+import { resizeBrush } from "../precision/brush";
+import { cycleCandidates } from "../precision/candidates";
+import { togglePreview } from "../precision/preview";
 import * as editing from "../state/editing";
 import { getState, isTracking, setState } from "../state/store";
 import { cancelTracking, track } from "../state/track";
+import { goToWeakest } from "../timeline/ConfidenceLane";
 
 type Binding = [matches: (event: KeyboardEvent) => boolean, run: (event: KeyboardEvent) => void];
 
@@ -13,6 +18,9 @@ interface Shortcut {
   readonly does: string;
   readonly bindings: readonly Binding[];
 }
+
+const BRUSH_STEP = 1.25;
+const PAN = 0.15; // of the room
 
 const isCommand = (event: KeyboardEvent) => event.ctrlKey || event.metaKey;
 
@@ -29,6 +37,8 @@ function command(name: string, shift: boolean) {
   return (event: KeyboardEvent) =>
     event.key.toLowerCase() === name && isCommand(event) && !event.altKey && event.shiftKey === shift;
 }
+
+const alt = (name: string) => (event: KeyboardEvent) => event.altKey && event.key.toLowerCase() === name;
 
 const choose = (tool: Tool) => () => setState({ tool });
 
@@ -82,6 +92,52 @@ export const SHORTCUTS: readonly Shortcut[] = [
       [key("b"), choose("box")],
     ],
   },
+  {
+    keys: "P, R",
+    does: "Brush: paint, or wipe",
+    bindings: [
+      [key("p"), choose("paint")],
+      [key("r"), choose("wipe")],
+    ],
+  },
+  {
+    keys: ", .",
+    does: "Smaller or larger brush",
+    bindings: [
+      [key(","), () => resizeBrush(1 / BRUSH_STEP)],
+      [key("."), () => resizeBrush(BRUSH_STEP)],
+    ],
+  },
+  {
+    keys: "C, Shift C",
+    does: "The next or the previous mask for the first click",
+    bindings: [
+      [key("c", false), () => cycleCandidates(1)],
+      [key("c", true), () => cycleCandidates(-1)],
+    ],
+  },
+  { keys: "V", does: "Preview of the mask under the pointer on or off", bindings: [[key("v"), togglePreview]] },
+  {
+    keys: "+ − 0",
+    does: "Zoom in, out, and show the whole frame",
+    bindings: [
+      [key("+"), () => zoomBy(ZOOM_STEP)],
+      [key("="), () => zoomBy(ZOOM_STEP)],
+      [key("-"), () => zoomBy(1 / ZOOM_STEP)],
+      [key("0"), showWhole],
+    ],
+  },
+  {
+    keys: "Alt and arrows",
+    does: "Move the zoomed frame",
+    bindings: [
+      [alt("arrowleft"), () => panByShares(-PAN, 0)],
+      [alt("arrowright"), () => panByShares(PAN, 0)],
+      [alt("arrowup"), () => panByShares(0, -PAN)],
+      [alt("arrowdown"), () => panByShares(0, PAN)],
+    ],
+  },
+  { keys: "W", does: "The frame with the least confidence; again: the next one", bindings: [[key("w"), goToWeakest]] },
   {
     keys: "Z, Ctrl Z",
     does: "Undo",

@@ -23,7 +23,7 @@ export class Demo {
     });
   }
 
-  /** @param script runs in the page before its own */
+  /** The page after the first visit's hints. @param script runs in the page before its own */
   static async open(
     browser: Browser,
     address: string,
@@ -31,7 +31,7 @@ export class Demo {
     script = "",
   ): Promise<Demo> {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-    await context.addInitScript(script);
+    await context.addInitScript(`localStorage.setItem("sam2fast-coach", "seen"); ${script}`);
     const demo = new Demo(await context.newPage());
     await demo.page.goto(address);
     return demo;
@@ -72,6 +72,19 @@ export class Demo {
   async settled(): Promise<void> {
     await this.page.locator(".frame:not(.pending)").waitFor();
     await this.painted();
+  }
+
+  /** Selects an effect, by clicks as a user does. */
+  async effect(list: "Objects" | "Background", name: string, variant = 1): Promise<void> {
+    const button = this.page
+      .getByRole("group", { name: list, exact: true })
+      .getByRole("button", { name: new RegExp(`^${name} effect`) });
+    for (;;) {
+      const shown = /(\d)\/\d$/.exec((await button.textContent())!)?.[1] ?? "1";
+      if ((await button.getAttribute("aria-pressed")) === "true" && Number(shown) === variant) break;
+      await button.click();
+    }
+    await this.settled();
   }
 
   /** Waits until changes are saved; before that the browser asks whether to leave. */

@@ -17,7 +17,7 @@ from sam2fast.demo.clip import encode_mp4
 from sam2fast.demo.server.gallery import HEIGHT, RATE, WIDTH, still_life
 from sam2fast.demo.server.video_files import DemoVideoWriter
 
-FRAMES, UPLOADED = 48, 20
+FRAMES, UPLOADED = 24, 20
 SOUND_RATE, SOUND_FPS = 48000, 10
 
 

@@ -1,10 +1,8 @@
-import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { Demo, launch } from "./demo";
-import { PYTHON } from "./serve";
 
 let browser: Browser;
 let demo: Demo;
@@ -72,32 +70,6 @@ test("a video is uploaded, converted, opened and clicked", async () => {
   await demo.said(/Object 1: the mask covers/);
   expect((await demo.difference()).share).toBeGreaterThan(0.01);
   expect(demo.problems).toEqual([]);
-});
-
-test.each([
-  ["by the browser", true],
-  ["by the server, where the browser cannot", false],
-])("a video is rendered %s, with its sound, rate and name", async (_, canEncode) => {
-  const other = await Demo.open(browser, inject("address"), {}, canEncode ? "" : "delete window.VideoEncoder");
-  await other.ready();
-  await other.button("Videos").click();
-  await other.page.getByLabel("Video file").setInputFiles(join(inject("data"), "sound.mp4"));
-  await other.page.locator(".counter", { hasText: "1 / 20" }).waitFor();
-  await other.ready();
-  await other.click(0.26, 0.62);
-  await other.said(/the mask covers/);
-  await other.page.keyboard.press("d");
-  const waiting = other.page.waitForEvent("download", { timeout: 120_000 });
-  await other.page.getByRole("dialog").getByRole("button", { name: "Video", exact: true }).click();
-  const download = await waiting;
-  expect(download.suggestedFilename()).toBe("sound.mp4");
-  const facts = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), await download.path()]);
-  const { frames, rate, last, sound } = JSON.parse(facts.toString()) as Record<string, number>;
-  expect({ frames, rate }).toEqual({ frames: 20, rate: 10 });
-  expect(last).toBeCloseTo(1.9, 2);
-  expect(sound).toBeCloseTo(2, 0);
-  expect(other.problems).toEqual([]);
-  await other.close();
 });
 
 test("a dropped file that is not a video is refused", async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { decodeCounts, maskArea, maskHas, paintMask } from "../../src/masks/rle";
+import { decodeCounts, maskArea, maskHas, maskOf, paintMask } from "../../src/masks/rle";
 import cases from "./rle_cases.json";
 
 // The strings were made by pycocotools: scripts/make_rle_cases.py.
@@ -42,4 +42,10 @@ test("broken strings and sizes are refused", () => {
   expect(() => decodeCounts("o")).toThrow("character 1"); // continues into nothing
   expect(() => paintMask({ height: 2, width: 2, counts: "04" }, new Uint32Array(3), 1)).toThrow("3 pixels");
   expect(() => paintMask({ height: 1, width: 2, counts: "04" }, new Uint32Array(2), 1)).toThrow("exceed");
+});
+
+test.each(cases)("$name: encoded as pycocotools does", ({ counts, rows }) => {
+  const [height, width] = [rows.length, rows[0]!.length];
+  const pixels = rows.flatMap((row) => [...row].map(Number));
+  expect(maskOf(pixels, { height, width })).toEqual({ height, width, counts });
 });

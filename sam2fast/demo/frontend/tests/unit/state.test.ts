@@ -107,22 +107,24 @@ test("undo restores the very masks, and sends them instead of the clicks", async
 });
 
 test("starting over and undo restore tracked masks", async () => {
-  answerWith(clicked, { data: { clearPointsInVideo: { success: true } } }, {});
+  answerWith(clicked, { data: { clearPointsInVideo: { success: true } } }, {}, clicked);
   editing.addPoint(POINT);
   await synchronise();
   const { masks, scene } = getState();
-  const tracked = withTracked(
-    masks,
-    { frame: 3, masks: new Map([[1, { height: 2, width: 2, counts: "04" }]]) },
-    new Map([[1, { all: promptKey(scene.objects[0]!.prompts), here: null }]]),
-  );
-  setState({ masks: tracked });
+  const mask = new Map([[1, { height: 2, width: 2, counts: "04" }]]);
+  const source = new Map([[1, { all: promptKey(scene.objects[0]!.prompts), here: null }]]);
+  const tracked = [1, 2, 3].reduce((found, frame) => withTracked(found, { frame, masks: mask }, source), masks);
+  setState({ masks: tracked, tracking: { state: "done" } });
   editing.startOver();
   await synchronise();
   expect(getState().masks.size).toBe(0);
+  expect(getState().tracking).toEqual({ state: "never" });
   editing.undo();
   await synchronise();
-  expect([...getState().masks.keys()]).toEqual([0, 3]);
+  expect(getState().masks).toEqual(tracked);
+  expect(getState().tracking).toEqual({ state: "done" });
+  editing.addPoint(OTHER);
+  expect(getState().tracking).toEqual({ state: "stale" });
 });
 
 test("an edit cancels tracking, and says so", async () => {

@@ -1,33 +1,52 @@
-"""Masks as labels of YOLO segmentation: a text file for each image, with a polygon in each line.
+"""Masks as polygons: the labels of YOLO segmentation and of LabelMe.
 
-The format is that of Ultralytics: ``class x y x y ...``, shares of the image's width and height.
+Their polygons have no holes and one part: each separate part of a mask is a polygon, and holes are filled. YOLO's
+format is that of Ultralytics: a text file for each image, with a line ``class x y x y ...`` for each polygon, in shares
+of the image's width and height. LabelMe's is a JSON file for each image, in pixels.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+LABELME = "5.5.0"  # the version of the format
 # Steps along the outline, as (x, y): right, down, left, up. The mask is on the right-hand side.
 RIGHT, DOWN, LEFT, UP = range(4)
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
-def label_lines(masks: Mapping[int, NDArray[np.bool_]]) -> str:
-    """The label file of one image.
-
-    YOLO's polygons have no holes and one part: each separate part of a mask is a line, and holes are filled.
+def label_lines(masks: Iterable[tuple[int, NDArray[np.bool_]]]) -> str:
+    """The label file of one image for YOLO.
 
     Args:
-        masks: bool ``(H, W)`` by class.
+        masks: classes and bool ``(H, W)``.
     """
     lines = []
-    for number, mask in masks.items():
+    for number, mask in masks:
         height, width = mask.shape
         for outline in outlines(mask):
             shares = (f"{x / width:.6g} {y / height:.6g}" for x, y in outline)
             lines.append(f"{number} {' '.join(shares)}\n")
     return "".join(lines)
+
+
+def labelme_document(image: str, masks: Iterable[tuple[int, str, NDArray[np.bool_]]], size: tuple[int, int]) -> str:
+    """The file of one image for LabelMe.
+
+    Args:
+        image: the name of its file.
+        masks: objects' ids, their classes and bool ``(H, W)``; the parts of an object have its id as their group.
+        size: (H, W).
+    """
+    shapes = [
+        {"label": label, "points": outline, "group_id": number, "shape_type": "polygon", "flags": {}}
+        for number, label, mask in masks
+        for outline in outlines(mask)
+    ]
+    names = {"imagePath": image, "imageData": None, "imageHeight": size[0], "imageWidth": size[1]}
+    return json.dumps({"version": LABELME, "flags": {}, "shapes": shapes, **names})
 
 
 def outlines(mask: NDArray[np.bool_]) -> Iterator[list[tuple[int, int]]]:

@@ -1,0 +1,126 @@
+import { useCallback, useEffect, useLayoutEffect, useRef, useState, type RefObject } from "react";
+import { promptedFrames } from "../state/scene";
+import { isTracking, useStore, type State } from "../state/store";
+import { rememberCoach, wasCoached } from "./remembered";
+
+interface Step {
+  /** Selects the element that the mark points to; the first one that is visible. */
+  readonly target: string;
+  readonly title: string;
+  readonly text: string;
+  /** Whether the user has done it. */
+  readonly isDone: (state: State) => boolean;
+}
+
+const hasPrompt = ({ scene }: State) => scene.objects.some((object) => promptedFrames(object).length > 0);
+
+const STEPS: readonly Step[] = [
+  {
+    target: ".frame",
+    title: "Click an object",
+    text: "One click in the video selects it. Click again where the mask misses a part; right click where it has too much.",
+    isDone: hasPrompt,
+  },
+  {
+    target: ".add-object, .sheet-tabs button",
+    title: "Another object? First press N",
+    text: "Or use this button. Without it, the next click belongs to the same object.",
+    isDone: ({ scene }) => scene.objects.length > 1,
+  },
+  {
+    target: ".actions .track",
+    title: "Track, then download",
+    text: "Tracking finds the objects in all frames. Correct a frame by a click, track again, and download what you see.",
+    isDone: ({ tracking }) => isTracking(tracking),
+  },
+];
+
+/** Three hints on the first visit. Doing what one says shows the next; Escape ends them. */
+export function CoachMarks() {
+  const [step, setStep] = useState(() => (wasCoached() ? STEPS.length : 0));
+  const isReady = useStore((state) => state.phase === "ready" && state.dialog === null);
+  const isDone = useStore((state) => STEPS[step]?.isDone(state) ?? false);
+  const end = useCallback(() => {
+    rememberCoach();
+    setStep(STEPS.length);
+  }, []);
+  const next = useCallback(() => (step + 1 < STEPS.length ? setStep(step + 1) : end()), [step, end]);
+
+  if (isDone) next(); // React renders again before it shows anything
+  const current = STEPS[step];
+  if (!isReady || !current || isDone) return null;
+  return <CoachMark key={step} step={step} {...current} onNext={next} onEnd={end} />;
+}
+
+interface MarkProps extends Step {
+  step: number;
+  onNext: () => void;
+  onEnd: () => void;
+}
+
+function CoachMark({ step, target, title, text, onNext, onEnd }: MarkProps) {
+  const mark = useRef<HTMLElement>(null);
+  const style = usePlace(target, mark);
+  const next = useRef<HTMLButtonElement>(null);
+  const isLast = step + 1 === STEPS.length;
+
+  useEffect(() => {
+    if (step > 0) next.current?.focus({ preventScroll: true });
+  }, [step]);
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      if (event.key === "Escape" && !event.defaultPrevented) onEnd();
+    };
+    window.addEventListener("keydown", onKey);
+    return () => window.removeEventListener("keydown", onKey);
+  }, [onEnd]);
+
+  return (
+    <section className="coach" aria-label={`Hint ${step + 1} of ${STEPS.length}`} ref={mark} style={style}>
+      <h2>{title}</h2>
+      <p>{text}</p>
+      <footer>
+        <small>
+          {step + 1} of {STEPS.length}
+        </small>
+        {!isLast && (
+          <button type="button" className="quiet-button skip" onClick={onEnd}>
+            Skip
+          </button>
+        )}
+        <button type="button" ref={next} className={isLast ? "primary skip" : "primary"} onClick={onNext}>
+          {isLast ? "Done" : "Next"}
+        </button>
+      </footer>
+    </section>
+  );
+}
+
+const GAP = 12;
+
+/** Places the mark beside its target: to the right if there is room, otherwise above, at its lower edge for a large one. */
+function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.CSSProperties {
+  const [style, setStyle] = useState<React.CSSProperties>({ opacity: 0 }); // hidden elements take no focus
+  useLayoutEffect(() => {
+    const place = () => {
+      const target = [...document.querySelectorAll(selector)].find((found) => found.getClientRects().length > 0);
+      if (!target || !mark.current) return;
+      const { left, top, right, bottom, width, height } = target.getBoundingClientRect();
+      const { offsetWidth, offsetHeight } = mark.current;
+      const isLarge = height > 3 * offsetHeight * 0.5;
+      const fitsRight = right + GAP + offsetWidth < innerWidth && !isLarge;
+      const x = fitsRight ? right + GAP : left + width / 2 - offsetWidth / 2;
+      const y = isLarge ? bottom - offsetHeight - GAP : fitsRight ? top : top - offsetHeight - GAP;
+      const clamp = (value: number, size: number, room: number) => Math.max(8, Math.min(room - size - 8, value));
+      setStyle({ left: clamp(x, offsetWidth, innerWidth), top: clamp(y, offsetHeight, innerHeight) });
+    };
+    place();
+    const timer = setInterval(place, 400); // panels move when objects are added
+    window.addEventListener("resize", place);
+    return () => {
+      clearInterval(timer);
+      window.removeEventListener("resize", place);
+    };
+  }, [selector, mark]);
+  return style;
+}

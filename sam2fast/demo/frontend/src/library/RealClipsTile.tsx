@@ -1,0 +1,53 @@
+import { useEffect, useState } from "react";
+import { downloadRealClips, getRealClips, type RealClips } from "../api/models";
+import { refreshGallery } from "../state/session";
+import { Icon } from "../ui/Icon";
+
+const POLL_MS = 700;
+
+/** Downloads real clips into the server's gallery; nothing where the server has them or may not download. */
+export function RealClipsTile() {
+  const [status, setStatus] = useState<RealClips | null>(null);
+  const isRunning = status?.state === "downloading";
+
+  useEffect(() => {
+    let isShown = true;
+    const load = async () => {
+      const found = await getRealClips().catch(() => null);
+      if (!isShown) return;
+      setStatus(found);
+      if (isRunning) void refreshGallery(); // each clip is shown as soon as it is there
+    };
+    void load();
+    const timer = isRunning ? setInterval(() => void load(), POLL_MS) : 0;
+    return () => {
+      isShown = false;
+      clearInterval(timer);
+    };
+  }, [isRunning]);
+
+  if (!status || status.isOffline || status.state === "ready") return null;
+  return (
+    <li>
+      <button
+        type="button"
+        className="tile"
+        disabled={isRunning}
+        onClick={() =>
+          void downloadRealClips()
+            .then(() => setStatus({ ...status, state: "downloading", share: 0 }))
+            .catch(() => undefined)
+        }
+      >
+        <span className="tile-face">
+          <Icon name="cloud" />
+          {isRunning ? <progress max={1} value={status.share} aria-label="Download of real clips" /> : "Real clips"}
+        </span>
+        <span className="tile-name">
+          {status.problem ? "Not downloaded: try again" : `Five of SAM 2’s demo, ${status.megabytes} MB`}
+        </span>
+      </button>
+      {status.problem && <p className="problem">{status.problem}</p>}
+    </li>
+  );
+}

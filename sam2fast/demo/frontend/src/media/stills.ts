@@ -1,0 +1,57 @@
+import { timeOf } from "../player/geometry";
+
+/** Reads single frames of a video beside the player, one after the other. */
+
+let reader: { url: string; video: HTMLVideoElement; queue: Promise<void> } | null = null;
+
+function readerOf(url: string) {
+  if (reader?.url === url) return reader;
+  reader?.video.removeAttribute("src");
+  reader?.video.load(); // frees its memory
+  const video = document.createElement("video");
+  video.muted = true;
+  video.preload = "auto";
+  video.src = url;
+  reader = { url, video, queue: settled(video, "loadeddata") };
+  return reader;
+}
+
+/**
+ * Calls `draw` with a video that shows the frame. Requests are answered in their order.
+ *
+ * @param isWanted asked when it is the request's turn; nothing is drawn if it returns false
+ */
+export function readStill(
+  url: string,
+  frame: number,
+  fps: number,
+  isWanted: () => boolean,
+  draw: (video: HTMLVideoElement) => void,
+): void {
+  const { video, queue } = readerOf(url);
+  const read = async () => {
+    if (!isWanted() || video.error || reader?.video !== video) return;
+    const time = timeOf(frame, fps);
+    if (Math.abs(video.currentTime - time) > 1e-4) {
+      const seeked = settled(video, "seeked");
+      video.currentTime = time;
+      await seeked;
+    }
+    if (isWanted() && !video.error && video.videoWidth > 0) draw(video);
+  };
+  reader!.queue = queue.then(read);
+}
+
+/** Waits for an event, or an error; without a decoder neither may come. */
+function settled(video: HTMLVideoElement, event: "loadeddata" | "seeked"): Promise<void> {
+  const LONGEST_MS = 4000;
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, LONGEST_MS);
+    const finish = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    video.addEventListener(event, finish, { once: true });
+    video.addEventListener("error", finish, { once: true });
+  });
+}

@@ -1,0 +1,107 @@
+import { useEffect } from "react";
+import type { Models, OfferedModel } from "../api/models";
+import { useStore } from "../state/store";
+import { Dialog } from "../ui/Dialog";
+import { Icon } from "../ui/Icon";
+import { chooseStrategy, download, refreshModels, use, useModels } from "./models";
+
+/** Selects the model and the tracking strategy. */
+export function ModelsDialog() {
+  const { models, problem } = useModels();
+  useEffect(() => void refreshModels(), []);
+
+  return (
+    <Dialog title="Model">
+      {models ? (
+        <>
+          <ul className="models">
+            {models.models.map((model) => (
+              <ModelRow key={model.name} model={model} models={models} />
+            ))}
+          </ul>
+          {problem && (
+            <p className="problem" role="alert">
+              {problem}
+            </p>
+          )}
+          <p className="hint">{describeChange(models)}</p>
+          <StrategyChoice models={models} />
+        </>
+      ) : (
+        <p className="hint">This server has one model only.</p>
+      )}
+    </Dialog>
+  );
+}
+
+function ModelRow({ model, models }: { model: OfferedModel; models: Models }) {
+  const loading = useModels((state) => state.loading);
+  const { name, title, megabytes, about, state, share, problem } = model;
+  const isCurrent = name === models.current;
+
+  return (
+    <li className={isCurrent ? "current" : ""}>
+      <div>
+        <h3>
+          {title}
+          {megabytes > 0 && <small>{megabytes} MB</small>}
+        </h3>
+        <p>{about}</p>
+        {problem && <p className="problem">{problem}</p>}
+        {state === "downloading" && <progress max={1} value={share} aria-label={`Download of ${title}`} />}
+      </div>
+      {isCurrent ? (
+        <span className="in-use">
+          <Icon name="check" />
+          In use
+        </span>
+      ) : state === "downloading" ? (
+        <span className="in-use">{Math.floor(100 * share)} %</span>
+      ) : state === "ready" ? (
+        <button type="button" disabled={!models.mayChange || loading !== null} onClick={() => void use(name)}>
+          {loading === name ? <span className="spinner" /> : null}
+          Use<span className="visually-hidden"> {title}</span>
+        </button>
+      ) : (
+        <button
+          type="button"
+          disabled={!models.mayChange || models.offline !== null}
+          onClick={() => void download(name)}
+        >
+          <Icon name="cloud" />
+          {state === "failed" ? "Try again" : "Download"}
+          <span className="visually-hidden"> {title}</span>
+        </button>
+      )}
+    </li>
+  );
+}
+
+function describeChange({ mayChange, offline, device }: Models): string {
+  if (!mayChange) return "Others can reach this server, so its model is chosen where it is started.";
+  const change =
+    "Another model opens the video again: your clicks and masks stay, and new ones come from the new model. Other " +
+    "pages of this server change with it, and tracking that runs there ends.";
+  const speed = device === "cpu" ? " This server computes on the processor: larger models take seconds per frame." : "";
+  return change + speed + (offline ? ` ${offline}` : "");
+}
+
+function StrategyChoice({ models }: { models: Models }) {
+  const strategy = useStore((state) => state.strategy) ?? models.strategy;
+  return (
+    <label className="strategy">
+      <span>Tracking remembers by the rule of</span>
+      <select
+        value={strategy}
+        onChange={({ target }) => void chooseStrategy(target.value === models.strategy ? null : target.value)}
+      >
+        {models.strategies.map(({ name, about }) => (
+          <option key={name} value={name}>
+            {about}
+          </option>
+        ))}
+      </select>
+      <small className="hint">For this page only. None is better everywhere; try SAM 2 first, and track again.</small>
+    </label>
+  );
+}

@@ -1,0 +1,80 @@
+import { create } from "zustand";
+import { asApiError } from "../api/errors";
+import { changeModel, downloadModel, getModels, type Models } from "../api/models";
+import { getLimits } from "../api/rest";
+import { restart } from "../state/session";
+import { announce, notify, setState, useStore } from "../state/store";
+
+const POLL_MS = 700; // while something is downloaded
+
+interface ModelsState {
+  /** Null until the server has answered, and for servers with one model only. */
+  models: Models | null;
+  /** The name of the model that is being loaded. */
+  loading: string | null;
+  problem: string;
+  /** Measured in the last track. */
+  framesPerSecond: number | null;
+}
+
+export const useModels = create<ModelsState>(() => ({
+  models: null,
+  loading: null,
+  problem: "",
+  framesPerSecond: null,
+}));
+
+let timer = 0;
+
+/** Loads the list of models, and again while a download runs. */
+export async function refreshModels(): Promise<void> {
+  clearTimeout(timer);
+  const models = await getModels().catch(() => null);
+  useModels.setState({ models });
+  if (models?.models.some(({ state }) => state === "downloading")) {
+    timer = window.setTimeout(() => void refreshModels(), POLL_MS);
+  }
+}
+
+/** Keeps the last measured frame rate of tracking. */
+export function watchRate(): () => void {
+  return useStore.subscribe(({ tracking }) => {
+    if ("done" in tracking && tracking.framesPerSecond !== null) {
+      useModels.setState({ framesPerSecond: tracking.framesPerSecond });
+    }
+  });
+}
+
+export async function download(name: string): Promise<void> {
+  useModels.setState({ problem: "" });
+  try {
+    await downloadModel(name);
+  } catch (error) {
+    useModels.setState({ problem: asApiError(error).message });
+  }
+  await refreshModels();
+}
+
+/** Replaces the model and opens the video again with the work on it. */
+export async function use(name: string): Promise<void> {
+  useModels.setState({ loading: name, problem: "" });
+  announce(`Loading ${name}.`);
+  try {
+    await changeModel(name);
+    setState({ limits: await getLimits(), dialog: null });
+    useModels.setState({ framesPerSecond: null });
+    await restart();
+    notify("info", `The model is ${name} now. Masks stay as they are until you click or track again.`);
+  } catch (error) {
+    useModels.setState({ problem: asApiError(error).message });
+  }
+  useModels.setState({ loading: null });
+  await refreshModels();
+}
+
+/** Opens the video again with another tracking strategy. */
+export async function chooseStrategy(strategy: string | null): Promise<void> {
+  setState({ strategy });
+  await restart();
+  announce("The video is open again with another strategy. Track again to see the difference.");
+}

@@ -1,0 +1,53 @@
+import { useEffect, useRef } from "react";
+import { masksAt, type MaskEntry } from "../masks/masks";
+import { maskBounds } from "../masks/rle";
+import { readStill } from "../media/stills";
+import { promptedFrames, type SceneObject } from "../state/scene";
+import { useStore } from "../state/store";
+
+const SIDE = 80; // pixels; twice the shown size
+const MARGIN = 0.12; // around the object, as a share of its longer side
+
+/** The object where it was first clicked; its colour before that. */
+export function Thumbnail({ object }: { object: SceneObject }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const clip = useStore((state) => state.clip);
+  const fps = useStore((state) => state.session?.fps);
+  const frame = promptedFrames(object)[0];
+  const mask = useStore((state) => (frame === undefined ? undefined : masksAt(state.masks, frame).get(object.id)));
+  const isSeen = mask !== undefined && mask.area > 0;
+
+  useEffect(() => {
+    if (!clip || !fps || frame === undefined || !isSeen) return;
+    let isWanted = true;
+    readStill(
+      clip.url,
+      frame,
+      fps,
+      () => isWanted,
+      (video) => draw(canvas.current!, video, mask),
+    );
+    return () => {
+      isWanted = false;
+    };
+  }, [clip, fps, frame, mask, isSeen]);
+
+  return (
+    <span className="thumbnail" aria-hidden="true">
+      {isSeen && <canvas ref={canvas} width={SIDE} height={SIDE} />}
+    </span>
+  );
+}
+
+/** Draws the square around the mask. */
+function draw(canvas: HTMLCanvasElement, video: HTMLVideoElement, mask: MaskEntry): void {
+  const { left, top, width, height } = maskBounds(mask);
+  const scale = video.videoWidth / mask.width;
+  const longest = Math.max(video.videoWidth, video.videoHeight);
+  const side = Math.min(longest, Math.max(16, (1 + 2 * MARGIN) * Math.max(width, height) * scale));
+  const x = (left + width / 2) * scale - side / 2;
+  const y = (top + height / 2) * scale - side / 2;
+  const context = canvas.getContext("2d")!;
+  context.clearRect(0, 0, SIDE, SIDE);
+  context.drawImage(video, x, y, side, side, 0, 0, SIDE, SIDE);
+}

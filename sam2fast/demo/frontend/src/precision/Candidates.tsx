@@ -1,0 +1,75 @@
+import { useEffect, useRef } from "react";
+import { masksAt } from "../masks/masks";
+import { paintMask, type Mask } from "../masks/rle";
+import { findObject } from "../state/scene";
+import { useStore } from "../state/store";
+import { IconButton } from "../ui/Icon";
+import { chooseCandidate, percent, useCandidates } from "./candidates";
+
+const WIDTH = 84; // of a thumbnail, in pixels
+const SHADE = "rgb(0 0 0 / 75%)";
+
+/** The masks proposed for the active object's first click on this frame, to choose from. */
+export function Candidates() {
+  const offer = useCandidates((state) => state.offer);
+  const active = useStore((state) => state.active);
+  const frame = useStore((state) => state.frame);
+  const object = useStore((state) => findObject(state.scene, state.active));
+  const mask = useStore((state) => masksAt(state.masks, state.frame).get(state.active));
+  const isHidden = useStore((state) => state.playing || state.phase !== "ready");
+  if (!offer || !object || isHidden || offer.object !== active || offer.frame !== frame) return null;
+  // On the side where the object is not.
+  const isLeft = (object.prompts[frame]?.points[0]?.x ?? 0) > 0.5;
+
+  return (
+    <div className={`candidates ${isLeft ? "left" : ""}`} role="group" aria-label="Masks for this click">
+      {offer.masks.map((candidate, place) => (
+        <button
+          key={place}
+          type="button"
+          aria-pressed={candidate.counts === mask?.counts}
+          aria-label={`Mask ${place + 1}, predicted quality ${percent(candidate.iou)}`}
+          title={`Predicted quality ${percent(candidate.iou)} (C: the next mask)`}
+          onClick={() => chooseCandidate(place)}
+        >
+          <Thumbnail mask={candidate} />
+        </button>
+      ))}
+      <IconButton icon="close" label="Hide the other masks" onClick={() => useCandidates.setState({ offer: null })} />
+    </div>
+  );
+}
+
+/** The frame in small, dark outside of the mask. */
+function Thumbnail({ mask }: { mask: Mask }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const height = Math.round((WIDTH * mask.height) / mask.width);
+  useEffect(() => {
+    const context = canvas.current!.getContext("2d")!;
+    context.clearRect(0, 0, WIDTH, height);
+    context.drawImage(maskCanvas(mask, "#000"), 0, 0, WIDTH, height);
+    // Outside of the mask the frame shows through black, inside as it is.
+    context.globalCompositeOperation = "source-out";
+    context.fillStyle = SHADE;
+    context.fillRect(0, 0, WIDTH, height);
+    context.globalCompositeOperation = "destination-over";
+    const video = document.querySelector<HTMLVideoElement>(".frame video");
+    if (video) context.drawImage(video, 0, 0, WIDTH, height);
+    context.globalCompositeOperation = "source-over";
+  }, [mask, height]);
+  return <canvas ref={canvas} width={WIDTH} height={height} />;
+}
+
+/** A mask as a canvas in a colour, transparent outside. */
+export function maskCanvas(mask: Mask, colour: string): HTMLCanvasElement {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [mask.width, mask.height];
+  const context = canvas.getContext("2d")!;
+  const image = context.createImageData(mask.width, mask.height);
+  paintMask(mask, new Uint32Array(image.data.buffer), 0xffffffff);
+  context.putImageData(image, 0, 0);
+  context.globalCompositeOperation = "source-in";
+  context.fillStyle = colour;
+  context.fillRect(0, 0, mask.width, mask.height);
+  return canvas;
+}

@@ -1,0 +1,35 @@
+import { labelObject } from "../state/editing";
+import type { SceneObject } from "../state/scene";
+import { useStore } from "../state/store";
+
+/** The class of an object, for exports. It proposes the classes of the other objects. */
+export function LabelField({ object, locked }: { object: SceneObject; locked: boolean }) {
+  const objects = useStore((state) => state.scene.objects);
+  const labels = [...new Set(objects.map(({ label }) => label).filter(Boolean))];
+  const save = (label: string) => {
+    if (label.trim() !== (object.label ?? "")) labelObject(object.id, label);
+  };
+  return (
+    <>
+      <input
+        key={object.label ?? ""} // undo changes it, too
+        className="label-field"
+        aria-label={`Class of ${object.name}`}
+        placeholder="Class, such as dog"
+        list="labels"
+        defaultValue={object.label ?? ""}
+        maxLength={60}
+        disabled={locked}
+        onBlur={(event) => save(event.target.value)}
+        onKeyDown={(event) => {
+          if (event.key === "Enter") event.currentTarget.blur();
+        }}
+      />
+      <datalist id="labels">
+        {labels.map((label) => (
+          <option key={label} value={label} />
+        ))}
+      </datalist>
+    </>
+  );
+}

@@ -1,0 +1,80 @@
+import { create } from "zustand";
+import { masksAt } from "../masks/masks";
+import { maskArea, maskOf, paintMask } from "../masks/rle";
+import type { Spot } from "../player/geometry";
+import { clearHere, setAnswer } from "../state/editing";
+import { NO_PROMPT } from "../state/scene";
+import { getState } from "../state/store";
+
+/** The brush adds to the active object's mask, or removes from it. The result is the object's prompt on the frame. */
+interface Brush {
+  /** Its diameter as a share of the frame's width. */
+  size: number;
+  /** What is being painted. */
+  stroke: Stroke | null;
+  /** Where the pointer is. */
+  cursor: Spot | null;
+}
+
+export interface Stroke {
+  readonly isAdding: boolean;
+  readonly spots: readonly Spot[];
+}
+
+export const MIN_SIZE = 0.005;
+export const MAX_SIZE = 0.2;
+
+export const useBrush = create<Brush>(() => ({ size: 0.04, stroke: null, cursor: null }));
+
+export function resizeBrush(factor: number): void {
+  useBrush.setState(({ size }) => ({ size: Math.min(MAX_SIZE, Math.max(MIN_SIZE, size * factor)) }));
+}
+
+export function beginStroke(spot: Spot, isAdding: boolean): void {
+  useBrush.setState({ stroke: { isAdding, spots: [spot] } });
+}
+
+export function continueStroke(spot: Spot): void {
+  useBrush.setState(({ stroke }) => ({ stroke: stroke && { ...stroke, spots: [...stroke.spots, spot] } }));
+}
+
+export function cancelStroke(): void {
+  useBrush.setState({ stroke: null });
+}
+
+/** Makes the painted mask the object's prompt, as one undo step. */
+export function endStroke(): void {
+  const { stroke, size } = useBrush.getState();
+  const { clip, active, frame, masks } = getState();
+  cancelStroke();
+  if (!stroke || !clip) return;
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [clip.width, clip.height];
+  const context = canvas.getContext("2d", { willReadFrequently: true })!;
+  drawStroke(context, stroke, size);
+  const alpha = context.getImageData(0, 0, clip.width, clip.height).data;
+
+  const before = masksAt(masks, frame).get(active);
+  const pixels = new Uint32Array(clip.width * clip.height);
+  if (before) paintMask(before, pixels, 1);
+  const value = stroke.isAdding ? 1 : 0;
+  for (let pixel = 0; pixel < pixels.length; pixel += 1) if (alpha[4 * pixel + 3]! > 127) pixels[pixel] = value;
+  const mask = maskOf(pixels, clip);
+  if (mask.counts === before?.counts) return;
+  if (maskArea(mask) === 0) return before ? clearHere() : undefined; // an empty mask is no prompt
+  setAnswer(active, frame, { ...NO_PROMPT, mask }, mask);
+}
+
+/** Draws a stroke in the context's size. */
+export function drawStroke(context: CanvasRenderingContext2D, { spots }: Stroke, size: number, style = "#fff"): void {
+  const { width, height } = context.canvas;
+  context.strokeStyle = style;
+  context.lineWidth = size * width;
+  context.lineCap = context.lineJoin = "round";
+  context.beginPath();
+  spots.forEach(({ x, y }, index) =>
+    index ? context.lineTo(x * width, y * height) : context.moveTo(x * width, y * height),
+  );
+  context.lineTo(spots.at(-1)!.x * width, spots.at(-1)!.y * height); // a single spot is a dot
+  context.stroke();
+}

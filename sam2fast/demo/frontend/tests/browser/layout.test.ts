@@ -1,0 +1,151 @@
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { violations } from "./accessibility";
+import { Demo, launch } from "./demo";
+
+const MANY = 20;
+const SIZES = [
+  { width: 1440, height: 900, video: 800 },
+  { width: 1280, height: 720, video: 600 },
+  { width: 390, height: 844, video: 360 },
+  { width: 844, height: 390, video: 420 },
+] as const;
+
+let browser: Browser;
+
+beforeAll(async () => {
+  browser = await launch();
+});
+
+afterAll(() => browser.close());
+
+test.each(SIZES)("$width x $height holds with one object and with twenty", async ({ video, ...viewport }) => {
+  const isPhone = Math.min(viewport.width, viewport.height) < 500;
+  const colorScheme = viewport.width === 1280 ? "dark" : "light";
+  const demo = await Demo.open(browser, inject("address"), {
+    viewport,
+    colorScheme,
+    isMobile: isPhone,
+    hasTouch: isPhone,
+  });
+  await demo.ready();
+  const one = await measure(demo.page);
+  expect(one.video).toBeGreaterThanOrEqual(video);
+  await demo.click(0.26, 0.62);
+  for (let count = 1; count < MANY; count += 1) await demo.page.keyboard.press("n");
+  expect(await demo.page.locator(".object").count()).toBe(MANY);
+
+  expect((await measure(demo.page)).video).toBe(one.video);
+  await seeAll(demo.page, ["Add an object", "Undo", "Include", /^Track/, "Download"]);
+  expect((await demo.page.locator(".object-list").boundingBox())!.height).toBeGreaterThanOrEqual(90);
+  expect(await isInside(demo.page, ".object.active")).toBe(true); // the last one
+  await demo.shot(`layout ${viewport.width}`);
+  await showSheet(demo.page, "Effects");
+  await seeAll(demo.page, ["Surprise me", "Cut-out"]);
+  await demo.button("Edges effect").scrollIntoViewIfNeeded();
+  expect(await isInside(demo.page, ".effects:last-child button:last-child")).toBe(true);
+  await showSheet(demo.page, "Timeline");
+  expect(await isInside(demo.page, ".filmstrip")).toBe(true);
+  expect(await violations(demo.page)).toEqual([]);
+  expect(demo.problems).toEqual([]);
+  await demo.close();
+});
+
+test("hints come on the first visit, by keyboard and by what the user does, and once", async () => {
+  const demo = await Demo.open(browser, inject("address"), {}, 'localStorage.removeItem("sam2fast-coach");');
+  await demo.ready();
+  const hint = (step: number) => demo.page.getByRole("region", { name: `Hint ${step} of 3` });
+  await hint(1).waitFor();
+  expect(await violations(demo.page)).toEqual([]);
+  await demo.click(0.26, 0.62);
+  await hint(2).waitFor();
+  await demo.page.locator(".click-hint", { hasText: "for another object" }).waitFor();
+  await demo.page.keyboard.press("Enter"); // Next has the focus
+  await hint(3).waitFor();
+  await demo.page.keyboard.press("Escape");
+  await hint(3).waitFor({ state: "detached" });
+  expect(await demo.page.evaluate(() => localStorage.getItem("sam2fast-coach"))).toBe("seen");
+  await demo.close();
+});
+
+test("filmstrip and thumbnails show the video, the badge its model and speed", async () => {
+  const demo = await Demo.open(browser, inject("address"));
+  await demo.ready();
+  await demo.button("Videos").click();
+  await demo.button("Backwards").click();
+  await demo.page.locator(".counter", { hasText: "1 / 12" }).waitFor();
+  await demo.ready();
+  await demo.click(0.26, 0.62);
+  await expect.poll(() => spread(demo.page, ".filmstrip")).toBeGreaterThan(20);
+  await expect.poll(() => spread(demo.page, ".thumbnail canvas")).toBeGreaterThan(20);
+  await demo.page.keyboard.press("k");
+  await demo.said(/Tracking is finished/);
+  const badge = demo.page.locator(".model-badge");
+  await badge.filter({ hasText: /nano.*CPU.*\d frames\/s/ }).waitFor();
+  await badge.click();
+  const dialog = demo.page.getByRole("dialog", { name: "Model" });
+  await dialog.getByText("one click often takes more than the object").waitFor();
+  expect(await violations(demo.page)).toEqual([]);
+  await dialog.getByRole("combobox").selectOption("samurai");
+  await demo.page.keyboard.press("Escape");
+  await demo.ready();
+  await demo.settled();
+  await demo.goTo(0); // tracking showed the last frame
+  expect(await demo.page.locator(".point").count()).toBe(1);
+  await demo.page.keyboard.press("k");
+  await demo.said(/Tracking 12 frames/);
+  await demo.said(/Tracking is finished/);
+  expect(demo.problems).toEqual([]);
+  await demo.close();
+});
+
+/** The video's width, after a check that nothing is wider or higher than the window. */
+async function measure(page: Page): Promise<{ video: number }> {
+  const { width, height, video } = await page.evaluate(() => ({
+    width: document.documentElement.scrollWidth - innerWidth,
+    height: document.documentElement.scrollHeight - innerHeight,
+    video: document.querySelector(".frame")!.getBoundingClientRect().width,
+  }));
+  expect([width, height]).toEqual([0, 0]);
+  return { video };
+}
+
+async function showSheet(page: Page, name: string): Promise<void> {
+  const tab = page.getByRole("navigation").getByRole("button", { name });
+  if (await tab.isVisible()) await tab.click();
+}
+
+async function seeAll(page: Page, names: readonly (string | RegExp)[]): Promise<void> {
+  for (const name of names) {
+    const box = (await page.getByRole("button", { name }).first().boundingBox())!;
+    const { width, height } = page.viewportSize()!;
+    expect([box.x >= 0, box.y >= 0, box.x + box.width <= width, box.y + box.height <= height], `${name}`).toEqual(
+      Array(4).fill(true),
+    );
+  }
+}
+
+/** Whether the middle of an element is seen and not covered. */
+function isInside(page: Page, selector: string): Promise<boolean> {
+  return page.evaluate((selector) => {
+    const element = document.querySelector(selector)!;
+    const { left, top, width, height } = element.getBoundingClientRect();
+    const seen = document.elementFromPoint(left + width / 2, top + height / 2);
+    return seen !== null && (element.contains(seen) || seen.closest(".timeline, .lanes") !== null);
+  }, selector);
+}
+
+/** The largest difference of brightness in a canvas. */
+function spread(page: Page, selector: string): Promise<number> {
+  return page.evaluate((selector) => {
+    const canvas = document.querySelector<HTMLCanvasElement>(selector)!;
+    const { data } = canvas.getContext("2d")!.getImageData(0, 0, canvas.width, canvas.height);
+    let [low, high] = [255, 0];
+    for (let at = 1; at < data.length; at += 4) {
+      if (data[at + 2] === 0) continue; // not drawn
+      low = Math.min(low, data[at]!);
+      high = Math.max(high, data[at]!);
+    }
+    return high - low;
+  }, selector);
+}
