@@ -23,7 +23,20 @@ export interface Prediction {
   /** Low-resolution logits. */
   readonly mask: Float32Array;
   readonly pointer: Float32Array;
+  /** Predicted. */
+  readonly iou: number;
   /** Logit of its presence. */
+  readonly score: number;
+}
+
+/** A mask that a prediction chooses from: low-resolution logits, and their predicted IoU. */
+export type Candidate = Pick<Prediction, "mask" | "iou">;
+
+/** What the decoder finds for one object: four masks, their IoUs and pointers, and the logit of its presence. */
+interface Decoded {
+  readonly masks: Float32Array[];
+  readonly ious: Float32Array;
+  readonly pointers: Float32Array[];
   readonly score: number;
 }
 
@@ -119,6 +132,39 @@ export class Model {
     previous: Float32Array | null,
     multimask: boolean,
   ): Promise<Prediction[]> {
+    const { use_multimask_token_for_obj_ptr: usesToken, no_obj_ptr } = this.manifest;
+    return (await this.decode(levels, features, points, previous)).map(({ masks, ious, pointers, score }) => {
+      const choice = multimask ? bestOfThree(ious) : this.singleMask(masks[0]!, ious);
+      const pointer = pointers[multimask && usesToken ? choice : 0]!;
+      return {
+        mask: score > 0 ? masks[choice]!.slice() : this.noObject(),
+        pointer: score > 0 ? pointer.slice() : Float32Array.from(no_obj_ptr),
+        iou: ious[choice]!,
+        score,
+      };
+    });
+  }
+
+  /** The masks that `predict` chooses from, the best first: three, or the single one. */
+  async candidates(...[levels, features, points, previous, multimask]: Parameters<Model["predict"]>) {
+    const [{ masks, ious, score }] = (await this.decode(levels, features, points, previous)) as [Decoded];
+    const places = multimask ? [1, 2, 3] : [this.singleMask(masks[0]!, ious)];
+    const found = places.map((place): Candidate => {
+      return { mask: score > 0 ? masks[place]!.slice() : this.noObject(), iou: ious[place]! };
+    });
+    return found.sort((a, b) => b.iou - a.iou);
+  }
+
+  private noObject(): Float32Array {
+    return new Float32Array(this.size.height * this.size.width).fill(NO_OBJECT);
+  }
+
+  private async decode(
+    levels: readonly Tensor[],
+    features: Tensor,
+    points: Points | null,
+    previous: Float32Array | null,
+  ): Promise<Decoded[]> {
     const count = features.dims[0]!;
     const given = points ?? { coords: [0, 0], labels: [PADDING] };
     // The decoder was trained with a padding point after the points.
@@ -136,15 +182,8 @@ export class Model {
     });
     return Array.from({ length: count }, (_, object) => {
       const of = (tensor: Tensor) => split(split(tensor.data, count)[object]!, tensor.dims[1]!);
-      const [four, quality] = [of(masks!), split(ious!.data, count)[object]!];
-      const choice = multimask ? bestOfThree(quality) : this.singleMask(four[0]!, quality);
-      const token = multimask && this.manifest.use_multimask_token_for_obj_ptr ? choice : 0;
-      const score = scores!.data[object]!;
-      return {
-        mask: score > 0 ? four[choice]!.slice() : new Float32Array(area).fill(NO_OBJECT),
-        pointer: score > 0 ? of(pointers!)[token]!.slice() : Float32Array.from(this.manifest.no_obj_ptr),
-        score,
-      };
+      const [quality, score] = [split(ious!.data, count)[object]!, scores!.data[object]!];
+      return { masks: of(masks!), ious: quality, pointers: of(pointers!), score };
     });
   }
 
@@ -179,6 +218,7 @@ export class Model {
     return {
       mask: resize(logits, { height: side, width: side }, this.size, true),
       pointer: isPresent ? prediction!.pointer : Float32Array.from(no_obj_ptr),
+      iou: 1,
       score: isPresent ? PRESENT : -PRESENT,
     };
   }

@@ -1,3 +1,4 @@
+import type { Clicks } from "../api/rest";
 import type { Mask } from "../masks/rle";
 import { Refusal, type Answer, type Call } from "./calls";
 import { ENDINGS, MAX_SECONDS, convertVideo, encodeFrames } from "./convert";
@@ -66,6 +67,10 @@ export class LocalServer {
         const { objectId, frameIndex, mask } = body as { objectId: number; frameIndex: number; mask: Runs };
         await session.setMask(frameIndex, objectId, { ...sizeOf(mask), counts: mask.counts });
         return json({});
+      }
+      case "preview": {
+        const found = await session.preview(body as Clicks);
+        return json({ masks: found.map(({ iou, ...mask }) => ({ ...asRuns(mask), iou })) });
       }
       case "export":
         return file(
@@ -190,7 +195,9 @@ function asFrame({ frame, masks }: FrameAnswer) {
 /** The parts of the stream of tracked frames, as the server's. */
 async function* parts(frames: AsyncIterable<FrameAnswer>): AsyncGenerator<string, void> {
   for await (const { frame, masks } of frames) {
-    const results = [...masks].map(([object_id, mask]) => ({ object_id, mask: asRuns(mask) }));
+    const results = [...masks].map(([object_id, { scores, ...mask }]) => {
+      return { object_id, mask: asRuns(mask), iou: scores?.iou, score: scores?.presence };
+    });
     const body = JSON.stringify({ frame_index: frame, results }); // ASCII: a byte is a character
     yield `--frame\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
   }

@@ -1,3 +1,5 @@
+import type { Clicks, Proposal } from "../api/rest";
+import type { TrackedMask } from "../masks/masks";
 import { paintMask, type Mask } from "../masks/rle";
 import { Refusal } from "./calls";
 import type { Model } from "./model";
@@ -15,7 +17,7 @@ export interface TrackRequest {
 /** The masks of a frame by object. */
 export interface FrameAnswer {
   readonly frame: number;
-  readonly masks: ReadonlyMap<number, Mask>;
+  readonly masks: ReadonlyMap<number, TrackedMask>;
 }
 
 /** Runs one computation at a time, in the order of the requests; tracking is one for each frame. */
@@ -33,6 +35,7 @@ export class Queue {
 export class LocalSession {
   readonly id = crypto.randomUUID();
   private tracker: Tracker | null = null;
+  private previews = 0;
   private running: { cancelled: boolean } | null = null; // the latest track
 
   constructor(
@@ -46,6 +49,18 @@ export class LocalSession {
   setPoints(frame: number, id: number, points: readonly number[][], labels: readonly number[]): Promise<FrameAnswer> {
     return this.compute(frame, async (tracker, side) => {
       await tracker.setPoints(frame, id, { coords: points.flat().map((share) => share * side), labels });
+    });
+  }
+
+  /** The masks that clicks would find, the best first; none if a newer request has replaced this one. */
+  async preview({ frameIndex, objectId, points, labels, refine }: Clicks): Promise<Proposal[]> {
+    const ticket = (this.previews += 1);
+    const [tracker, model] = [await this.open(), await this.model];
+    return this.queue.run(async () => {
+      if (ticket !== this.previews) return [];
+      const coords = points.flat().map((share) => share * model.manifest.image_size);
+      const found = await tracker.candidates(frameIndex, objectId, { coords, labels }, refine);
+      return found.map(({ mask, iou }) => ({ ...encodeLogits(mask, model.size, this.video), iou }));
     });
   }
 
@@ -101,11 +116,15 @@ export class LocalSession {
       await this.queue.run(() => tracker.commit());
       const [step, last] = isReverse ? [-1, end ?? 0] : [1, end ?? this.video.count - 1];
       for (let frame = start; step * frame <= step * last; frame += step) {
-        const logits = await this.queue.run(async () =>
+        const results = await this.queue.run(async () =>
           track.cancelled ? null : tracker.track(frame, ids, isReverse),
         );
-        if (!logits) return;
-        yield this.answer(frame, logits, await this.model);
+        if (!results) return;
+        const { size } = await this.model;
+        const masks = [...results].map(([id, { mask, iou, score }]) => {
+          return [id, { ...encodeLogits(mask, size, this.video), scores: { iou, presence: score } }] as const;
+        });
+        yield { frame, masks: new Map(masks) };
       }
     }
   }

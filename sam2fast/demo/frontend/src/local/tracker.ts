@@ -1,5 +1,5 @@
 import { fillHoles, resize, type Size } from "./arrays";
-import type { Model, Points, Prediction, Tensor } from "./model";
+import type { Candidate, Model, Points, Prediction, Tensor } from "./model";
 import { selectMemories, type Selection } from "./selection";
 
 /** Tracks objects through a video; see `sam2fast/deploy/onnx/runtime/videos.py`, whose masks these are. */
@@ -28,6 +28,12 @@ class TrackedObject {
   readonly newTracked: Results = new Map();
   /** Frames that a propagation visited, and whether it went backwards. */
   readonly reverse = new Map<number, boolean>();
+
+  copy(): TrackedObject {
+    const names = ["points", "masks", "conditioning", "tracked", "newConditioning", "newTracked", "reverse"] as const;
+    const maps = names.map((name) => [name, new Map<number, unknown>(this[name])] as const);
+    return Object.assign(new TrackedObject(), Object.fromEntries(maps));
+  }
 
   /** Whether a prompt on the frame is a first one, rather than a correction that attends to memories. */
   isInitial(frame: number): boolean {
@@ -104,6 +110,31 @@ export class Tracker {
   /** Sets an object's points on a frame. @param points in pixels of the model's input, a box's corners first */
   async setPoints(frame: number, id: number, points: Points): Promise<void> {
     const object = this.objects.get(id) ?? new TrackedObject();
+    const [prediction] = await this.model.predict(...(await this.inputsOf(frame, object, points)));
+    const isInitial = object.isInitial(frame);
+    object.points.set(frame, points);
+    object.masks.delete(frame);
+    this.store(frame, id, object, isInitial, prediction!);
+  }
+
+  /**
+   * The masks that points would find, the best first; changes nothing.
+   *
+   * @param refine they refine the object's mask on the frame, otherwise they replace its prompts there
+   */
+  async candidates(frame: number, id: number, points: Points, refine: boolean): Promise<Candidate[]> {
+    let object = this.objects.get(id) ?? new TrackedObject();
+    if (!refine && (object.points.has(frame) || object.masks.has(frame))) {
+      object = object.copy();
+      object.removePrompts(frame);
+    }
+    const area = this.model.manifest.fill_hole_area;
+    const found = await this.model.candidates(...(await this.inputsOf(frame, object, points)));
+    return found.map(({ mask, iou }) => ({ mask: fillHoles(mask, this.model.size, area), iou }));
+  }
+
+  /** The model's inputs for points of an object on a frame. */
+  private async inputsOf(frame: number, object: TrackedObject, points: Points) {
     const [isInitial, levels] = [object.isInitial(frame), await this.levelsOf(frame)];
     const features = isInitial
       ? this.model.withoutMemory(levels)
@@ -111,10 +142,7 @@ export class Tracker {
     const before = object.resultOn(frame, this.isConditioning(isInitial));
     const previous = before?.mask.map((logit) => Math.min(LOGIT_LIMIT, Math.max(-LOGIT_LIMIT, logit))) ?? null;
     const multimask = this.model.usesMultimask(isInitial, points.labels.length);
-    const [prediction] = await this.model.predict(levels, features, points, previous, multimask);
-    object.points.set(frame, points);
-    object.masks.delete(frame);
-    this.store(frame, id, object, isInitial, prediction!);
+    return [levels, features, points, previous, multimask] as const;
   }
 
   /** Sets an object's mask on a frame. @param given of 0 and 1, of any size */
@@ -188,10 +216,10 @@ export class Tracker {
   }
 
   /**
-   * Tracks objects on one frame; returns their low-resolution logits. A pass commits, then calls this for each frame.
+   * Tracks objects on one frame; returns their results. A pass commits, then calls this for each frame.
    * Objects that were removed meanwhile are left out.
    */
-  async track(frame: number, ids: readonly number[], isReverse: boolean): Promise<Map<number, Float32Array>> {
+  async track(frame: number, ids: readonly number[], isReverse: boolean): Promise<Map<number, Result>> {
     const results = new Map<number, Result>();
     const batches = new Map<string, [number, TrackedObject, Selection][]>();
     for (const id of ids) {
@@ -207,16 +235,16 @@ export class Tracker {
       batches.set(key, [...(batches.get(key) ?? []), [id, object, chosen]]);
     }
     for (const batch of batches.values()) await this.trackBatch(frame, batch, results);
-    const masks = new Map<number, Float32Array>();
+    const found = new Map<number, Result>();
     for (const id of ids) {
       const [object, result] = [this.objects.get(id), results.get(id)];
       if (!object || !result) continue;
       if (!object.conditioning.has(frame)) object.tracked.set(frame, result);
       else if (this.model.manifest.clear_non_cond_mem_around_input) object.forgetAround(frame, this.clearingDistance);
       object.reverse.set(frame, isReverse);
-      masks.set(id, result.mask);
+      found.set(id, result);
     }
-    return masks;
+    return found;
   }
 
   private async trackBatch(

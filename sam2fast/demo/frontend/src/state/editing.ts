@@ -1,4 +1,13 @@
-import { mergeMasks, promptKey, visibility, withAnswer, withoutMask, Seen, type MaskEntry, type Masks } from "../masks/masks";
+import {
+  mergeMasks,
+  promptKey,
+  visibility,
+  withAnswer,
+  withoutMask,
+  Seen,
+  type MaskEntry,
+  type Masks,
+} from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import * as history from "./history";
 import * as scenes from "./scene";

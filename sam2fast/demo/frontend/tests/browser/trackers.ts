@@ -68,7 +68,8 @@ export async function trackByPage(model: string, out: string, { height, width, s
   const track = async (start: number, isReverse: boolean) => {
     await tracker.commit();
     for (let frame = start; frame >= 0 && frame < frames.count; frame += isReverse ? -1 : 1) {
-      found.push({ frame, masks: await tracker.track(frame, tracker.ids, isReverse) });
+      const results = await tracker.track(frame, tracker.ids, isReverse);
+      found.push({ frame, masks: new Map([...results].map(([id, { mask }]) => [id, mask])) });
     }
   };
   const at = (x: number, y: number) => [(x / width) * side, (y / height) * side];
