@@ -1,5 +1,6 @@
-import { zipSync } from "fflate";
+import { strToU8, zipSync } from "fflate";
 import { maskArea, maskBounds, paintMask } from "../masks/rle";
+import type { Size } from "./arrays";
 import { Refusal } from "./calls";
 import { outlines } from "./outlines";
 import { palettePng } from "./png";
@@ -8,6 +9,7 @@ import { allFrames, type LocalVideo } from "./video";
 /** Files of the page's masks, as `sam2fast/demo/server/exports.py` writes them. */
 
 const JPEG_QUALITY = 0.92;
+const LABELME = "5.5.0"; // the version of the format
 
 interface PageMask {
   readonly object: number;
@@ -15,9 +17,16 @@ interface PageMask {
   readonly counts: string;
 }
 
+interface PageObject {
+  readonly id: number;
+  readonly name: string;
+  /** Its class; an object without one is a class of its own. */
+  readonly label?: string;
+}
+
 export interface PageMasks {
   /** In their order: where masks overlap, the later object is seen. */
-  readonly objects: readonly { readonly id: number; readonly name: string }[];
+  readonly objects: readonly PageObject[];
   readonly frames: readonly { readonly frame: number; readonly masks: readonly PageMask[] }[];
 }
 
@@ -41,6 +50,8 @@ export async function exportFile(
       return zip(await cutOuts(page, file));
     case "yolo":
       return zip(await yoloOf(page, file));
+    case "labelme":
+      return zip(await labelMeOf(page, file));
     default:
       throw new Refusal("BAD_INPUT", `there is no format ${format}`);
   }
@@ -63,14 +74,26 @@ function labelImages({ objects, frames }: PageMasks, { height, width }: Facts): 
 /** COCO's format for videos. */
 function cocoOf({ objects, frames }: PageMasks, { height, width, count, fps }: Facts, stem: string) {
   const everyFrame = Array.from({ length: count }, (_, frame) => frame);
-  const annotations = objects.map(({ id, name }, index) => {
+  const classes = [...new Set(objects.map(categoryOf))];
+  const annotations = objects.map((object, index) => {
+    const { id, name } = object;
     const shown = everyFrame.map((frame) => {
       const found = frames.find((entry) => entry.frame === frame)?.masks.find(({ object }) => object === id);
       const mask = found && { height, width, counts: found.counts };
       return mask && maskArea(mask) > 0 ? mask : null;
     });
     return {
-      ...{ id: index + 1, video_id: 1, category_id: 1, iscrowd: 0, height, width, length: count, object: id, name },
+      ...{
+        id: index + 1,
+        video_id: 1,
+        category_id: classes.indexOf(categoryOf(object)) + 1,
+        iscrowd: 0,
+        height,
+        width,
+        length: count,
+        object: id,
+        name,
+      },
       segmentations: shown.map((mask) => mask && { size: [height, width], counts: mask.counts }),
       areas: shown.map((mask) => mask && maskArea(mask)),
       bboxes: shown.map((mask) => {
@@ -84,8 +107,16 @@ function cocoOf({ objects, frames }: PageMasks, { height, width, count, fps }: F
   return {
     videos: [{ id: 1, height, width, length: count, file_names: names, fps, timestamps }],
     annotations,
-    categories: [{ id: 1, name: "object", supercategory: "object" }],
+    categories: classes.map((name, index) => ({ id: index + 1, name })),
   };
+}
+
+function categoryOf({ label }: PageObject): string {
+  return label || "object";
+}
+
+function classOf({ label, name }: PageObject): string {
+  return label || name;
 }
 
 /** RGBA images, transparent except for the objects. */
@@ -109,25 +140,54 @@ async function cutOuts({ frames }: PageMasks, file: Blob): Promise<Record<string
   return found;
 }
 
-/** A data set of the frames that have masks, as Ultralytics reads it: images, labels, and the classes' names. */
-async function yoloOf({ objects, frames }: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
-  const names = objects.map(({ name }, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
-  const text = (content: string) => new TextEncoder().encode(content);
-  const found = { "data.yaml": text(`path: .\ntrain: images\nval: images\nnames:\n${names}`) };
+interface LabelledFrame {
+  /** Its number in five digits. */
+  readonly name: string;
+  readonly size: Size;
+  readonly image: Uint8Array;
+  readonly shapes: readonly { readonly object: PageObject; readonly outline: readonly (readonly number[])[] }[];
+}
+
+/** The frames that have masks, with polygons. */
+async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): AsyncGenerator<LabelledFrame, void> {
   for await (const [frame, canvas] of allFrames(file)) {
     const masks = frames.find((entry) => entry.frame === frame)?.masks;
     if (!masks) continue;
-    const { width, height } = canvas;
-    const lines = objects.flatMap(({ id }, index) => {
-      const mask = masks.find(({ object }) => object === id);
-      const shares = mask ? outlines({ height, width, counts: mask.counts }) : [];
-      return shares.map((outline) => `${index} ${outline.map(([x, y]) => `${x / width} ${y / height}`).join(" ")}\n`);
+    const size = { height: canvas.height, width: canvas.width };
+    const shapes = objects.flatMap((object) => {
+      const mask = masks.find((entry) => entry.object === object.id);
+      return mask ? outlines({ ...size, counts: mask.counts }).map((outline) => ({ object, outline })) : [];
     });
-    const image = await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY });
-    Object.assign(found, {
-      [`images/${numbered(frame)}.jpg`]: await bytesOf(image),
-      [`labels/${numbered(frame)}.txt`]: text(lines.join("")),
+    const image = await bytesOf(await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY }));
+    yield { name: numbered(frame), size, image, shapes };
+  }
+}
+
+/** A data set as Ultralytics reads it: images, labels, and the classes' names. */
+async function yoloOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+  const classes = [...new Set(page.objects.map(classOf))];
+  const names = classes.map((name, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
+  const found = { "data.yaml": strToU8(`path: .\ntrain: images\nval: images\nnames:\n${names}`) };
+  for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
+    const lines = shapes.map(({ object, outline }) => {
+      const shares = outline.map(([x, y]) => `${x! / size.width} ${y! / size.height}`).join(" ");
+      return `${classes.indexOf(classOf(object))} ${shares}\n`;
     });
+    Object.assign(found, { [`images/${name}.jpg`]: image, [`labels/${name}.txt`]: strToU8(lines.join("")) });
+  }
+  return found;
+}
+
+/** Images, each with a file of polygons, as LabelMe reads them. */
+async function labelMeOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+  const found: Record<string, Uint8Array> = {};
+  for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
+    const polygons = shapes.map(({ object, outline: points }) => {
+      return { label: classOf(object), points, group_id: object.id, shape_type: "polygon", flags: {} };
+    });
+    const names = { imagePath: `${name}.jpg`, imageData: null, imageHeight: size.height, imageWidth: size.width };
+    found[`${name}.jpg`] = image;
+    found[`${name}.json`] = strToU8(JSON.stringify({ version: LABELME, flags: {}, shapes: polygons, ...names }));
   }
   return found;
 }

@@ -1,4 +1,4 @@
-import type { Clicks } from "../api/rest";
+import type { Clicks, Limits } from "../api/rest";
 import type { Mask } from "../masks/rle";
 import { Refusal, type Answer, type Call } from "./calls";
 import { ENDINGS, MAX_SECONDS, convertVideo, encodeFrames } from "./convert";
@@ -121,11 +121,11 @@ export class LocalServer {
     }
   }
 
-  private limits() {
+  private limits(): Limits & { maxObjects: number } {
     const { model, imageSize } = this.settings;
     return {
       ...{ maxUploadMB: MAX_UPLOAD_MB, maxSeconds: MAX_SECONDS, formats: ENDINGS, maxObjects: MAX_OBJECTS },
-      ...{ maxSessions: 1, sessionMinutes: NO_END / 60, model, imageSize },
+      ...{ maxSessions: 1, model, imageSize, lacks: ["importing masks", "models"] },
     };
   }
 

@@ -2,7 +2,7 @@ import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { unzipSync } from "fflate";
+import { strFromU8, unzipSync } from "fflate";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { Demo, launch } from "./demo";
@@ -54,9 +54,26 @@ test("the page's tracker gives the masks of the ONNX runtime in Python", async (
 });
 
 test("a click segments, without a server", async () => {
+  const place = await demo.at(0.26, 0.62);
+  await demo.page.mouse.move(place.x, place.y);
+  await demo.page.locator("[data-shows=preview]").waitFor();
+  const before = performance.now();
   await demo.click(0.26, 0.62);
+  console.info(`click to mask: ${Math.round(performance.now() - before)} ms`);
   await demo.said(/Object 1: the mask covers/);
   expect((await demo.difference()).share).toBeGreaterThan(0.01);
+
+  const candidates = demo.page.getByRole("group", { name: "Masks for this click" });
+  await candidates.waitFor();
+  expect(await candidates.getByRole("button", { name: /^Mask \d/ }).count()).toBe(3);
+  // The click has the best of them.
+  const best = candidates.getByRole("button", { name: /^Mask 1/ });
+  expect(await best.getAttribute("aria-pressed")).toBe("true");
+});
+
+test("what needs a server is not offered", async () => {
+  expect(await demo.page.getByLabel("Masks file").count()).toBe(0);
+  expect(await demo.page.locator(".model-badge").isDisabled()).toBe(true);
 });
 
 test("a video of the user is converted, tracked and exported", async () => {
@@ -71,10 +88,16 @@ test("a video of the user is converted, tracked and exported", async () => {
   await demo.said(/Object 2: the mask covers/);
   await demo.button("Track", true).click();
   await demo.said(/Tracking is finished/);
+  await demo.page.getByRole("img", { name: /^Confidence: lowest on frame \d/ }).waitFor();
 
   const masks = await download("PNG masks");
   expect(masks.name).toBe("short_masks.zip");
   expect(Object.keys(unzipSync(readFileSync(masks.path)))).toHaveLength(6);
+  const polygons = await download("LabelMe");
+  const files = unzipSync(readFileSync(polygons.path));
+  expect(Object.keys(files)).toHaveLength(12);
+  const { shapes } = JSON.parse(strFromU8(files["00005.json"]!)) as { shapes: { label: string }[] };
+  expect(new Set(shapes.map(({ label }) => label))).toEqual(new Set(["Object 1", "Object 2"]));
   const video = await download("Video");
   const facts = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), video.path]);
   expect(JSON.parse(facts.toString())).toMatchObject({ frames: 6, rate: 10 });
