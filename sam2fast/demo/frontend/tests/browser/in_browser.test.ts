@@ -57,9 +57,7 @@ test("a click segments, without a server", async () => {
   const place = await demo.at(0.26, 0.62);
   await demo.page.mouse.move(place.x, place.y);
   await demo.page.locator("[data-shows=preview]").waitFor();
-  const before = performance.now();
   await demo.click(0.26, 0.62);
-  console.info(`click to mask: ${Math.round(performance.now() - before)} ms`);
   await demo.said(/Object 1: the mask covers/);
   expect((await demo.difference()).share).toBeGreaterThan(0.01);
 
