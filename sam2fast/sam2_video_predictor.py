@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from sam2fast.compat.private_api import OF_THE_FLOW, PrivateApi
+from sam2fast.compat.private_api import CALLED_ELSEWHERE, OF_THE_FLOW, PrivateApi
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
@@ -372,21 +372,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             raise VideoError(state.frames.truncated)
 
 
-# What streams, results and the original's flow call, so that a user's overrides take effect there.
-SAM2VideoPredictor._originals = {
-    name: getattr(SAM2VideoPredictor, name)
-    for name in (
-        "add_new_points_or_box",
-        "add_new_mask",
-        "clear_all_prompts_in_frame",
-        "remove_object",
-        "propagate_in_video_preflight",
-        "check_recordings",
-        "_get_orig_video_res_output",
-        "_apply_non_overlapping_constraints",
-        *OF_THE_FLOW,
-    )
-}
+SAM2VideoPredictor._originals = {name: getattr(SAM2VideoPredictor, name) for name in (*CALLED_ELSEWHERE, *OF_THE_FLOW)}
 SAM2VideoPredictor._of_the_flow = tuple(SAM2VideoPredictor._originals[name] for name in OF_THE_FLOW)
 
 

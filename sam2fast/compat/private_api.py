@@ -46,6 +46,18 @@ OF_THE_FLOW = (
     "_reset_tracking_results",
 )
 
+# Methods that streams, results and the original's flow call, so that a user's overrides take effect there.
+CALLED_ELSEWHERE = (
+    "add_new_points_or_box",
+    "add_new_mask",
+    "clear_all_prompts_in_frame",
+    "remove_object",
+    "propagate_in_video_preflight",
+    "check_recordings",
+    "_get_orig_video_res_output",
+    "_apply_non_overlapping_constraints",
+)
+
 _of_the_flow = attrgetter(*OF_THE_FLOW)
 
 # Where a kernel does what the original does in one method that calls another.

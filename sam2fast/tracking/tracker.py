@@ -33,7 +33,7 @@ from sam2fast.tracking.eager_runner import (
     written,
 )
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
-from sam2fast.tracking.frame_result import FrameCopies, FrameResult, best_with_others
+from sam2fast.tracking.frame_result import FrameCopies, FrameResult, best_with_others, wait_for
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.model_identity import OpenedWith
@@ -371,15 +371,10 @@ def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResul
         FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i], states[i])
         for i, pointer in enumerate(pointers)
     ]
-
-    def read() -> None:
-        for result in results:
-            result.wait()
-
     if packed.numbers.is_cuda:
-        bank.pending.add(read)
+        bank.pending.add(functools.partial(wait_for, results))
     else:
-        read()
+        wait_for(results)
     small, masks = packed.apart()
     return results, TrackScores(small[:count], small[packed.rows : packed.rows + count], masks)
 

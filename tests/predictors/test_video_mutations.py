@@ -10,7 +10,7 @@ from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, 
 from sam2fast.modeling import official_steps, selection_rule
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_selection import MemoryRules
-from sam2fast.tracking import eager_runner
+from sam2fast.tracking import attending, eager_runner
 from sam2fast.tracking.strategies import base
 
 
@@ -69,7 +69,8 @@ def wrong_direction(monkeypatch, model):
     def wrong(frame, conditioning, tracked, num_frames, reverse, rules):
         return right(frame, conditioning, tracked, num_frames, not reverse, rules)
 
-    monkeypatch.setattr(base, "select_memories", wrong)
+    for module in (attending, base):
+        monkeypatch.setattr(module, "select_memories", wrong)
 
 
 def anothers_memory(monkeypatch, model):
