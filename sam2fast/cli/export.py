@@ -1,4 +1,4 @@
-"""``sam2fast export``: a model as torch.export programs for images, or as ONNX graphs with a tracker for video."""
+"""``sam2fast export``: a model as torch.export programs, as ONNX graphs with a tracker, or as a page that runs it."""
 
 import time
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import as_user_error, print_note
 
 FAILURES = (OSError, ValueError, RuntimeError, ImportError)
+IN_BROWSER_MODEL = "nano"  # others are large, and slow without a GPU
 
 
 @click.command()
@@ -21,10 +22,11 @@ FAILURES = (OSError, ValueError, RuntimeError, ImportError)
 @click.option(
     "--format",
     "target",
-    type=click.Choice(["torch", "onnx"]),
+    type=click.Choice(["torch", "onnx", "web"]),
     default="torch",
     help="torch: programs for images. onnx: graphs for images and video, with a tracker that needs neither torch nor "
-    "sam2fast; pip install 'sam2fast[onnx]'.",
+    "sam2fast; pip install 'sam2fast[onnx]'. web: the web demo as files for any file server, with a model (by default "
+    "nano) that runs in the browser; needs also npm and pip install 'sam2fast[video]'.",
 )
 @click.option(
     "--image-size",
@@ -75,14 +77,20 @@ def export(
 
     --format onnx writes encoder.onnx, decoder.onnx, memory_attention.onnx, memory_encoder.onnx, model.json and
     tracker.py, which runs them with numpy, Pillow and onnxruntime alone.
+
+    --format web writes index.html with all that the page needs: click, track and download without a server.
     """
     _check_options(ctx, target, device, dtype)
+    if target == "web" and checkpoint is None:
+        model = model or IN_BROWSER_MODEL
     choice = choose_model(model, checkpoint)
     check_place(out, "output folder")
     start = time.perf_counter()
     sizing = [] if image_size is None else [f"++model.image_size={image_size}"]
     with as_user_error(*FAILURES):
-        if target == "onnx":
+        if target == "web":
+            sizes = _write_web(choice, model, out, dtype, sizing)
+        elif target == "onnx":
             sizes = _write_onnx(choice, out, dtype, sizing)
         else:
             sizes = _write_programs(choice, out, device, dtype, sizing, aot, prompts, points)
@@ -102,7 +110,7 @@ def _check_options(ctx: click.Context, target: str, device: str, dtype: str) -> 
     """
     if target == "torch":
         if dtype == "int8":
-            raise click.UsageError("--dtype int8 is for --format onnx")
+            raise click.UsageError("--dtype int8 is for --format onnx and web")
         return
     for name in ("aot", "prompts", "points"):
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
@@ -147,3 +155,17 @@ def _write_onnx(choice: ModelChoice, out: Path, dtype: str, sizing: Sequence[str
     built = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", hydra_overrides_extra=sizing)
     manifest = write_onnx(built, out, choice.config, dtype, lambda text: print_note(f"{text} ..."))
     return {**{name: file["size"] for name, file in manifest.files.items()}, MANIFEST: None}
+
+
+def _write_web(
+    choice: ModelChoice, model: str | None, out: Path, dtype: str, sizing: Sequence[str]
+) -> dict[str, int | None]:
+    """The names of files and folders, with their sizes in bytes."""
+    from sam2fast.build_sam import build_sam2_video_predictor
+    from sam2fast.cli.serve import KEEP_CORRECTIONS
+    from sam2fast.demo.in_browser.page import write_page
+
+    overrides = [*sizing, KEEP_CORRECTIONS]
+    built = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", hydra_overrides_extra=overrides)
+    name = model or Path(choice.config).stem
+    return dict(write_page(built, out, name, choice.config, dtype, lambda text: print_note(f"{text} ...")))

@@ -3,6 +3,8 @@
 import logging
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,9 +121,17 @@ class FiniteRange(click.FloatRange):
     help="Base of the URLs of videos.  [default: that of the request] The server then accepts requests under this name "
     "and this machine's own only.",
 )
+@click.option(
+    "--in-browser",
+    is_flag=True,
+    help="Serve a page that runs the model itself, by default nano, by WebAssembly. Needs npm at the first "
+    "start, and pip install 'sam2fast[onnx]'.",
+)
 @click.option("--graphiql", is_flag=True, help="Serve GraphiQL at GET /graphql; it loads from the network.")
 @output_options()
+@click.pass_context
 def serve(
+    ctx: click.Context,
     model: str | None,
     checkpoint: Path | None,
     device: str,
@@ -129,6 +139,7 @@ def serve(
     host: str,
     port: int,
     data: Path | None,
+    in_browser: bool,
     **settings: Any,
 ) -> None:
     """The web demo: click on objects in a video, track them, download the masks.
@@ -142,20 +153,18 @@ def serve(
             "--strategy sam2long decides about masks when a pass ends, and the demo shows each frame when it is "
             "tracked; give another strategy"
         )
+    if in_browser:
+        _check_page_options(ctx)
+        model = model or ("nano" if checkpoint is None else None)
     choice = choose_model(model, checkpoint)
     folder = own_cache() / "demo" if data is None else data
     check_folder(folder, "data folder")
     origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))
 
     model = model or Path(choice.config).stem
-    run(
-        ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), **settings),
-        choice,
-        device,
-        strategy,
-        host,
-        port,
-    )
+    parsed = ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), **settings)
+    build = _build_page if in_browser else partial(_build, device=device, strategy=strategy)
+    run(build, parsed, choice, host, port)
 
 
 def _check_installed() -> None:
@@ -164,6 +173,22 @@ def _check_installed() -> None:
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
+
+
+# What is left to choose of a page that runs the model itself.
+PAGE_OPTIONS = ("model", "checkpoint", "offline", "host", "port", "data", "in_browser", "output")
+
+
+def _check_page_options(ctx: click.Context) -> None:
+    """
+    Raises:
+        click.UsageError: an option is for a server that runs the model.
+    """
+    for option in ctx.command.params:
+        name = str(option.name)
+        given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and option.expose_value and name not in PAGE_OPTIONS:
+            raise click.UsageError(f"{option.opts[0]} is for a server that runs the model; leave out --in-browser")
 
 
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -195,8 +220,17 @@ def _is_loopback(host: str) -> bool:
 KEEP_CORRECTIONS = "++model.add_all_frames_to_correct_as_cond=true"
 
 
-def run(settings: ServerSettings, choice: ModelChoice, device: str, strategy: str, host: str, port: int) -> None:
+def run(
+    make: Callable[[ServerSettings, ModelChoice], "Flask"],
+    settings: ServerSettings,
+    choice: ModelChoice,
+    host: str,
+    port: int,
+) -> None:
     """Serves until a signal ends it.
+
+    Args:
+        make: makes the application, in the serving process.
 
     Raises:
         UserError: the address is in use, the data folder cannot be used, or the model does not load.
@@ -205,7 +239,7 @@ def run(settings: ServerSettings, choice: ModelChoice, device: str, strategy: st
 
     def build() -> "Flask":
         try:
-            return _build(settings, choice, device, strategy)
+            return make(settings, choice)
         except UserError as error:
             error.show()
             sys.exit(serving.FAILED_TO_START)
@@ -234,8 +268,6 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
     from sam2fast.config import ConfigError
     from sam2fast.demo.server.app import make_app
     from sam2fast.demo.server.demo_errors import DemoError
-    from sam2fast.demo.server.gallery import draw_gallery
-    from sam2fast.demo.server.library import GALLERY, INCOMING
 
     _log_to_stderr()
     with as_user_error(OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError):
@@ -253,8 +285,33 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
         may_change = settings.trusted_hosts and all(map(_is_loopback, settings.trusted_hosts))
         change = (lambda name: load(choose_model(name, None))) if may_change else None
         app = make_app(settings, load(choice), change, strategy)
-        gallery = settings.data / GALLERY
-        if not any(gallery.rglob("*.mp4")):
-            print_note("drawing the gallery's videos, once")
-            draw_gallery(gallery, settings.data / INCOMING)
+        _fill_gallery(settings)
     return app
+
+
+def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
+    """The app of a page that runs the model itself; the page is made once for each model."""
+    from sam2fast.build_sam import build_sam2_video_predictor
+    from sam2fast.demo.in_browser.app import make_page_app
+    from sam2fast.demo.in_browser.page import page_key, write_page
+
+    _log_to_stderr()
+    with as_user_error(OSError, ValueError, RuntimeError, ImportError):
+        page = own_cache() / "in_browser" / page_key(choice.fingerprint())
+        if not page.is_dir():
+            overrides = [KEEP_CORRECTIONS]
+            model = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", hydra_overrides_extra=overrides)
+            write_page(model, page, settings.model, choice.config, progress=lambda text: print_note(f"{text} ..."))
+        app = make_page_app(settings, page)
+        _fill_gallery(settings)
+    return app
+
+
+def _fill_gallery(settings: ServerSettings) -> None:
+    from sam2fast.demo.server.gallery import draw_gallery
+    from sam2fast.demo.server.library import GALLERY, INCOMING
+
+    gallery = settings.data / GALLERY
+    if not any(gallery.rglob("*.mp4")):
+        print_note("drawing the gallery's videos, once")
+        draw_gallery(gallery, settings.data / INCOMING)

@@ -64,6 +64,7 @@ WRONG_OPTIONS = {
     "prompts": (["--format", "onnx", "--prompts", 1], "--prompts is for --format torch"),
     "device": (["--format", "onnx", "--device", "cuda"], "--device cuda is for --format torch"),
     "bfloat16": (["--format", "onnx", "--dtype", "bfloat16"], "choose float32, float16 or int8"),
+    "web prompts": (["--format", "web", "--prompts", 1], "--prompts is for --format torch"),
     "int8": (["--dtype", "int8"], "--dtype int8 is for --format onnx"),
     "format": (["--format", "tflite"], "'tflite' is not one of"),
 }

@@ -81,6 +81,7 @@ REFUSED = [
     ("track frames", 2, "no prompts; give"),
     ("track frames --point 0,1,5,5 --format json,video", 2, "no format 'video'"),
     ("track frames --point 0,1,5,5 --stream --reverse", 2, "--reverse needs the whole video"),
+    ("serve --in-browser --strategy samurai", 2, "--strategy is for a server that runs the model"),
     ("serve --strategy sam2long", 2, "the demo shows each frame when it is tracked"),
     ("track frames --point 0,1,5,5 --strategy sam2long --reverse", 2, "decides about masks when a pass ends"),
     ("track frames --point 0,1,5,5 --strategy sam", 2, "there is no strategy 'sam'; expected 'sam2', 'samurai', "),

@@ -65,8 +65,9 @@ class DemoWorker(ThreadWorker):
     def _close_service(self) -> None:
         app = getattr(self, "wsgi", None)
         if isinstance(app, Flask):
-            service: DemoService = app.extensions[SERVICE]
-            service.close()
+            service: DemoService | None = app.extensions.get(SERVICE)
+            if service is not None:  # a page without a server has none
+                service.close()
 
 
 def _is_logged(record: logging.LogRecord) -> bool:

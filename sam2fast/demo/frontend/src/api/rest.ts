@@ -11,6 +11,8 @@ export interface Limits {
   maxSessions: number;
   model: string;
   imageSize: number;
+  /** What the page does not offer here; `sam2fast serve` lacks nothing. */
+  lacks?: readonly ("importing masks" | "models")[];
 }
 
 export interface SessionFacts {

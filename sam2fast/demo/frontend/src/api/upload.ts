@@ -2,6 +2,7 @@ import { stringifyDocument } from "@urql/core";
 import { ApiError, asApiError, networkError, serverError } from "./errors";
 import { UploadVideoDocument, type UploadVideoMutation } from "./generated";
 import type { Limits } from "./rest";
+import { isInBrowser, send } from "./transport";
 import { readClip, type Clip } from "./video";
 
 /** Why the server would refuse a file; null if it would not. */
@@ -25,13 +26,18 @@ export function refuseFile(file: { name: string; size: number; type: string }, l
  * @param progress receives the share that was sent, 0 to 1; at 1 the server starts to convert.
  * @throws ApiError, or a DOMException named AbortError after `signal`
  */
-export function uploadVideo(file: File, progress: (share: number) => void, signal: AbortSignal): Promise<Clip> {
+export async function uploadVideo(file: File, progress: (share: number) => void, signal: AbortSignal): Promise<Clip> {
   const form = new FormData();
   const operations = { query: stringifyDocument(UploadVideoDocument), variables: { file: null } };
   form.append("operations", JSON.stringify(operations));
   form.append("map", JSON.stringify({ file: ["variables.file"] }));
   form.append("file", file);
 
+  if (isInBrowser) {
+    progress(1);
+    const response = await send("/graphql", { method: "POST", body: form, signal });
+    return readAnswer(response.status, await response.text());
+  }
   return new Promise((resolve, reject) => {
     const http = new XMLHttpRequest();
     http.open("POST", "/graphql");

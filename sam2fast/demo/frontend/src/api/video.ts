@@ -1,5 +1,6 @@
 import type { FrameMasksFragment, VideoPartsFragment } from "./generated";
 import type { FrameMasks } from "../masks/masks";
+import { isInBrowser } from "./transport";
 
 export interface Clip {
   /** Under the server's data folder; also the address of the file. */
@@ -29,9 +30,9 @@ export function readClip(video: VideoPartsFragment): Clip {
   };
 }
 
-/** The address of a file of the server. */
+/** The address of a file of the server, or beside a page without one. */
 export function asUrl(path: string): string {
-  return "/" + path.split("/").map(encodeURIComponent).join("/");
+  return (isInBrowser ? "" : "/") + path.split("/").map(encodeURIComponent).join("/");
 }
 
 export function readFrameMasks(answer: FrameMasksFragment): FrameMasks {

@@ -1,4 +1,5 @@
 import { useEffect } from "react";
+import { LoadingNote } from "../local/LoadingNote";
 import { setState, useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
 
@@ -21,6 +22,7 @@ export function Banners() {
       <div className="visually-hidden" role="status" aria-live="polite">
         {announcement}
       </div>
+      <LoadingNote />
       {!connected && (
         <div className="banner error" role="alert">
           <span className="spinner" />

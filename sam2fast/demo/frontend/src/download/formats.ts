@@ -93,13 +93,13 @@ async function encodeOnServer(
     done += 1;
     report({ what: "Rendering", share: done / session.numFrames });
   }
-  report({ what: "The server encodes", share: null });
+  report({ what: "Encoding", share: null });
   return encodeFrames(session.id, kind, new Blob([zipSync(frames, { level: 0 })]), signal);
 }
 
 function fromServer(name: string, what: string, suffix: string, format: ExportFormat): Format {
   const make = ({ session, work: { scene, masks }, report, signal }: Task) => {
-    report({ what: "The server writes", share: null });
+    report({ what: "Writing", share: null });
     return exportMasks(session.id, format, scene, masks, signal, (share) => report({ what: "Receiving", share }));
   };
   return { name, what, suffix, make };

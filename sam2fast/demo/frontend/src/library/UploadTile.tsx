@@ -12,9 +12,7 @@ export function UploadTile({ accept }: { accept: string }) {
     return (
       <div className="tile uploading">
         <span role="status">
-          {isSent
-            ? "The server converts the video …"
-            : `Uploading ${current.name}: ${Math.floor(100 * current.share)} %`}
+          {isSent ? "Converting the video …" : `Uploading ${current.name}: ${Math.floor(100 * current.share)} %`}
         </span>
         <progress max={1} value={isSent ? undefined : current.share} aria-label="Upload" />
         <button type="button" onClick={cancelUpload}>

@@ -1,6 +1,7 @@
 import { create } from "zustand";
 import { asApiError } from "../api/errors";
 import { isHealthy } from "../api/rest";
+import { located } from "../api/transport";
 import { refuseFile, uploadVideo } from "../api/upload";
 import { handleFailure } from "../state/failures";
 import { openClip } from "../state/session";
@@ -8,7 +9,7 @@ import { announce, getState, setState } from "../state/store";
 
 export interface Upload {
   readonly name: string;
-  /** 0 to 1; at 1 the server converts the video. */
+  /** 0 to 1; at 1 the video is being converted. */
   readonly share: number;
 }
 
@@ -40,8 +41,9 @@ export async function upload(files: readonly File[]): Promise<void> {
     const clip = await uploadVideo(file, progress, abort.signal);
     announce("The video is uploaded.");
     const { clips } = getState();
-    if (!clips.some(({ path }) => path === clip.path)) setState({ clips: [...clips, { ...clip, name: file.name }] });
-    await openClip({ ...clip, name: file.name });
+    const named = await located({ ...clip, name: file.name });
+    if (!clips.some(({ path }) => path === clip.path)) setState({ clips: [...clips, named] });
+    await openClip(named);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") return announce("The upload is cancelled.");
     const { failure, message } = asApiError(error);

@@ -6,6 +6,7 @@ import { refreshModels, useModels, watchRate } from "./models";
 /** Names model, device and speed; opens the dialog of models. */
 export function ModelBadge() {
   const model = useStore((state) => state.limits?.model);
+  const isFixed = useStore((state) => state.limits?.lacks?.includes("models"));
   const { models, framesPerSecond } = useModels();
   const session = useStore((state) => state.session?.id);
   useEffect(watchRate, []);
@@ -16,7 +17,8 @@ export function ModelBadge() {
     <button
       type="button"
       className="model-badge"
-      title="Model, device and speed: change the model"
+      disabled={isFixed}
+      title={isFixed ? "Model and speed" : "Model, device and speed: change the model"}
       onClick={() => setState({ dialog: "models" })}
     >
       <Icon name="model" />

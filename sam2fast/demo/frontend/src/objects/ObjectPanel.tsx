@@ -12,6 +12,7 @@ import { ToolPicker } from "./ToolPicker";
 export function ObjectPanel() {
   const objects = useStore((state) => state.scene.objects);
   const locked = useStore((state) => state.phase !== "ready");
+  const canImport = useStore((state) => !state.limits?.lacks?.includes("importing masks"));
   const isEmpty = objects.length === 1 && promptedFrames(objects[0]!).length === 0;
   const canUndo = useStore((state) => state.history.past.length > 0);
   const canRedo = useStore((state) => state.history.future.length > 0);
@@ -49,16 +50,18 @@ export function ObjectPanel() {
           <Icon name="plus" />
           Add an object
         </button>
-        <FileButton
-          field="Masks file"
-          accept=".json,.png,.zip"
-          icon="import"
-          className="quiet-button"
-          disabled={locked}
-          onFiles={([file]) => void (file && openDataFile(file))}
-        >
-          Import<span className="visually-hidden"> masks (COCO, PNG)</span>
-        </FileButton>
+        {canImport && (
+          <FileButton
+            field="Masks file"
+            accept=".json,.png,.zip"
+            icon="import"
+            className="quiet-button"
+            disabled={locked}
+            onFiles={([file]) => void (file && openDataFile(file))}
+          >
+            Import<span className="visually-hidden"> masks (COCO, PNG)</span>
+          </FileButton>
+        )}
       </footer>
     </section>
   );

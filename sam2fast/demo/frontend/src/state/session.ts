@@ -20,7 +20,11 @@ const RENEW_MS = 60_000;
 export async function begin(): Promise<void> {
   try {
     const [limits, gallery, uploads] = await Promise.all([getLimits(), query(GalleryDocument, {}), loadUploads()]);
-    setState({ limits, clips: [...gallery.videos.edges.map(({ node }) => readClip(node)), ...uploads] });
+    const clips = [
+      ...gallery.videos.edges.map(({ node }) => readClip(node)),
+      ...(await Promise.all(uploads.map(located))),
+    ];
+    setState({ limits, clips });
     const last = lastOpened();
     const clip = getState().clips.find(({ path }) => path === last);
     if (clip && (await openClip(clip))) return;

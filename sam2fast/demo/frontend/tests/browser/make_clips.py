@@ -17,7 +17,7 @@ from sam2fast.demo.clip import encode_mp4
 from sam2fast.demo.server.gallery import HEIGHT, RATE, WIDTH, still_life
 from sam2fast.demo.server.video_files import DemoVideoWriter
 
-FRAMES, UPLOADED = 24, 20
+FRAMES, UPLOADED, SHORT = 24, 20, 6
 SOUND_RATE, SOUND_FPS = 48000, 10
 
 
@@ -47,4 +47,5 @@ for name, frames in (("01_still_life.mp4", images), ("02_backwards.mp4", images[
         for image in frames:
             video.add(image)
 write_with_sound(folder / "sound.mp4", images[:UPLOADED])
+write_with_sound(folder / "short.mp4", images[:SHORT])
 (folder / "upload.mp4").write_bytes(encode_mp4([Image.fromarray(image) for image in images[:UPLOADED]]))

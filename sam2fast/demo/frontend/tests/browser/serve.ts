@@ -15,16 +15,17 @@ export interface Server {
   stop(signal?: "SIGINT" | "SIGKILL"): Promise<void>;
 }
 
+/** Python's arguments for a command of sam2fast. */
+export function sam2fast(...words: string[]): string[] {
+  return ["-c", "from sam2fast.cli import main; main()", ...words];
+}
+
 /** Starts `sam2fast serve` with nano and waits until it answers. */
 export async function serve(data: string, ...options: string[]): Promise<Server> {
-  const child = spawn(
-    PYTHON,
-    ["-c", "from sam2fast.cli import main; main()", "serve", "--model", "nano", "--data", data, ...options],
-    {
-      env: { ...process.env, OMP_NUM_THREADS: "1", PYTHONUNBUFFERED: "1" },
-      detached: true, // a process group of its own, so that all of it can be killed
-    },
-  );
+  const child = spawn(PYTHON, sam2fast("serve", "--model", "nano", "--data", data, ...options), {
+    env: { ...process.env, OMP_NUM_THREADS: "1", PYTHONUNBUFFERED: "1" },
+    detached: true, // a process group of its own, so that all of it can be killed
+  });
   let output = "";
   child.stderr.on("data", (bytes: Buffer) => (output += bytes.toString()));
   const address = await new Promise<string>((resolve, reject) => {

@@ -1,0 +1,25 @@
+import { useEffect, useState } from "react";
+import { isInBrowser, onLoading, type Loading } from "../api/transport";
+
+const NOTHING: Loading = { share: 0, problem: null };
+
+/** How much of the model is loaded, in pages without a server; the video can be watched meanwhile. */
+export function LoadingNote() {
+  const [{ share, problem }, setLoading] = useState(NOTHING);
+  useEffect(() => onLoading(setLoading), []);
+
+  if (!isInBrowser || share >= 1) return null;
+  if (problem) {
+    return (
+      <div className="banner error" role="alert">
+        {problem}
+      </div>
+    );
+  }
+  return (
+    <div className="banner info">
+      Loading the model …
+      <progress max={1} value={share} aria-label="Loading the model" />
+    </div>
+  );
+}

@@ -1,0 +1,92 @@
+import type { Loading } from "../api/transport";
+import type { Clip } from "../api/video";
+import type { Call, FromWorker, ToWorker } from "./calls";
+import { readVideo } from "./files";
+
+/** Sends the page's requests to the worker that answers them, as if it were a server. */
+
+interface Waiting {
+  readonly resolve: (response: Response) => void;
+  readonly reject: (error: unknown) => void;
+  body: ReadableStreamDefaultController<Uint8Array> | null;
+}
+
+const waiting = new Map<number, Waiting>();
+const addresses = new Map<string, string>(); // of videos, by path
+const root = new URL(".", document.baseURI).href;
+const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+const post = (message: ToWorker) => worker.postMessage(message);
+let calls = 0;
+
+/** Starts to load the model. @param folder relative to the page, with a slash at the end */
+export function start(folder: string, onLoading: (loading: Loading) => void): void {
+  worker.addEventListener("message", ({ data }: MessageEvent<FromWorker>) => {
+    if (data.kind === "loading") onLoading(data);
+    else receive(data);
+  });
+  worker.addEventListener("error", ({ message }) => {
+    for (const id of [...waiting.keys()]) receive({ kind: "end", id, problem: message });
+  });
+  post({ kind: "start", root, folder: new URL(folder, root).href });
+}
+
+export async function send(path: string, init: RequestInit = {}): Promise<Response> {
+  const { signal } = init;
+  signal?.throwIfAborted();
+  const id = (calls += 1);
+  const response = new Promise<Response>((resolve, reject) => waiting.set(id, { resolve, reject, body: null }));
+  signal?.addEventListener("abort", () => {
+    post({ kind: "cancel", id });
+    receive({ kind: "end", id, problem: "" }, signal.reason);
+  });
+  post({ kind: "call", id, call: callOf(path, init.body) });
+  return response;
+}
+
+function callOf(path: string, body: RequestInit["body"]): Call {
+  if (!(body instanceof FormData)) return { path, body: (body as string | Blob | undefined) ?? null, file: null };
+  return { path, body: body.get("operations"), file: body.get("file") as File };
+}
+
+function receive(message: Exclude<FromWorker, { kind: "loading" }>, reason?: unknown): void {
+  const entry = waiting.get(message.id);
+  if (!entry) return;
+  switch (message.kind) {
+    case "answer": {
+      const { id, status, type, content } = message;
+      const headers: Record<string, string> = { "Content-Type": type };
+      if (content instanceof Blob) headers["Content-Length"] = String(content.size);
+      if (content !== null) waiting.delete(id);
+      const stream = () =>
+        new ReadableStream<Uint8Array>({
+          start: (controller) => void (entry.body = controller),
+          cancel: () => {
+            waiting.delete(id);
+            post({ kind: "cancel", id });
+          },
+        });
+      return entry.resolve(new Response(content ?? stream(), { status, headers }));
+    }
+    case "chunk":
+      return entry.body?.enqueue(new TextEncoder().encode(message.text));
+    case "end": {
+      waiting.delete(message.id);
+      const { problem } = message;
+      if (problem === null) return entry.body?.close();
+      const error = reason ?? new Error(problem);
+      entry.body?.error(error);
+      return entry.reject(error);
+    }
+  }
+}
+
+/** The clip with an address in this page: file servers without ranges cannot seek. */
+export async function located(clip: Clip): Promise<Clip> {
+  const known = addresses.get(clip.path);
+  if (known) return { ...clip, url: known };
+  const file = await readVideo(root, clip.path).catch(() => null);
+  if (!file) return clip; // opening it says why
+  const url = URL.createObjectURL(file);
+  addresses.set(clip.path, url);
+  return { ...clip, url };
+}

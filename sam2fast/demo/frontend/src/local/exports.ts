@@ -1,0 +1,213 @@
+import { strToU8, zipSync } from "fflate";
+import { maskArea, maskBounds, paintMask } from "../masks/rle";
+import type { Size } from "./arrays";
+import { Refusal } from "./calls";
+import { outlines } from "./outlines";
+import { palettePng } from "./png";
+import { allFrames, type LocalVideo } from "./video";
+
+/** Files of the page's masks, as `sam2fast/demo/server/exports.py` writes them. */
+
+const JPEG_QUALITY = 0.92;
+const LABELME = "5.5.0"; // the version of the format
+
+interface PageMask {
+  readonly object: number;
+  readonly size: readonly [height: number, width: number];
+  readonly counts: string;
+}
+
+interface PageObject {
+  readonly id: number;
+  readonly name: string;
+  /** Its class; an object without one is a class of its own. */
+  readonly label?: string;
+}
+
+export interface PageMasks {
+  /** In their order: where masks overlap, the later object is seen. */
+  readonly objects: readonly PageObject[];
+  readonly frames: readonly { readonly frame: number; readonly masks: readonly PageMask[] }[];
+}
+
+type Facts = Pick<LocalVideo, "fps" | "count" | "height" | "width">;
+
+/** @param path of the video, for names in the file */
+export async function exportFile(
+  format: string,
+  page: PageMasks,
+  video: Facts,
+  file: Blob,
+  path: string,
+): Promise<Blob> {
+  if (page.frames.length === 0) throw new Refusal("NOT_FOUND", "there are no masks yet: click on something first", 404);
+  switch (format) {
+    case "masks_png":
+      return zip(labelImages(page, video));
+    case "coco_rle":
+      return new Blob([JSON.stringify(cocoOf(page, video, stemOf(path)))], { type: "application/json" });
+    case "cutout":
+      return zip(await cutOuts(page, file));
+    case "yolo":
+      return zip(await yoloOf(page, file));
+    case "labelme":
+      return zip(await labelMeOf(page, file));
+    default:
+      throw new Refusal("BAD_INPUT", `there is no format ${format}`);
+  }
+}
+
+/** Palette images: 0 for the background, 1 for the first object, ... */
+function labelImages({ objects, frames }: PageMasks, { height, width }: Facts): Record<string, Uint8Array> {
+  const found: Record<string, Uint8Array> = {};
+  for (const { frame, masks } of frames) {
+    const labels = new Uint32Array(height * width);
+    objects.forEach(({ id }, index) => {
+      const mask = masks.find(({ object }) => object === id);
+      if (mask) paintMask({ height, width, counts: mask.counts }, labels, index + 1);
+    });
+    found[`${numbered(frame)}.png`] = palettePng(Uint8Array.from(labels), height, width);
+  }
+  return found;
+}
+
+/** COCO's format for videos. */
+function cocoOf({ objects, frames }: PageMasks, { height, width, count, fps }: Facts, stem: string) {
+  const everyFrame = Array.from({ length: count }, (_, frame) => frame);
+  const classes = [...new Set(objects.map(categoryOf))];
+  const annotations = objects.map((object, index) => {
+    const { id, name } = object;
+    const shown = everyFrame.map((frame) => {
+      const found = frames.find((entry) => entry.frame === frame)?.masks.find(({ object }) => object === id);
+      const mask = found && { height, width, counts: found.counts };
+      return mask && maskArea(mask) > 0 ? mask : null;
+    });
+    return {
+      ...{
+        id: index + 1,
+        video_id: 1,
+        category_id: classes.indexOf(categoryOf(object)) + 1,
+        iscrowd: 0,
+        height,
+        width,
+        length: count,
+        object: id,
+        name,
+      },
+      segmentations: shown.map((mask) => mask && { size: [height, width], counts: mask.counts }),
+      areas: shown.map((mask) => mask && maskArea(mask)),
+      bboxes: shown.map((mask) => {
+        const bounds = mask && maskBounds(mask);
+        return bounds && [bounds.left, bounds.top, bounds.width, bounds.height];
+      }),
+    };
+  });
+  const names = everyFrame.map((frame) => `${stem}/${numbered(frame)}.jpg`);
+  const timestamps = everyFrame.map((frame) => Math.round((1e6 * frame) / fps) / 1e6);
+  return {
+    videos: [{ id: 1, height, width, length: count, file_names: names, fps, timestamps }],
+    annotations,
+    categories: classes.map((name, index) => ({ id: index + 1, name })),
+  };
+}
+
+function categoryOf({ label }: PageObject): string {
+  return label || "object";
+}
+
+function classOf({ label, name }: PageObject): string {
+  return label || name;
+}
+
+/** RGBA images, transparent except for the objects. */
+async function cutOuts({ frames }: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+  const found: Record<string, Uint8Array> = {};
+  for await (const [frame, canvas] of allFrames(file)) {
+    const masks = frames.find((entry) => entry.frame === frame)?.masks;
+    if (!masks) continue;
+    const { width, height } = canvas;
+    const inside = new Uint32Array(height * width);
+    for (const { counts } of masks) paintMask({ height, width, counts }, inside, 1);
+    const context = canvas.getContext("2d")!;
+    const image = context.getImageData(0, 0, width, height);
+    const pixels = new Uint32Array(image.data.buffer);
+    inside.forEach((value, pixel) => {
+      if (!value) pixels[pixel] = 0;
+    });
+    context.putImageData(image, 0, 0);
+    found[`${numbered(frame)}.png`] = await bytesOf(await canvas.convertToBlob({ type: "image/png" }));
+  }
+  return found;
+}
+
+interface LabelledFrame {
+  /** Its number in five digits. */
+  readonly name: string;
+  readonly size: Size;
+  readonly image: Uint8Array;
+  readonly shapes: readonly { readonly object: PageObject; readonly outline: readonly (readonly number[])[] }[];
+}
+
+/** The frames that have masks, with polygons. */
+async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): AsyncGenerator<LabelledFrame, void> {
+  for await (const [frame, canvas] of allFrames(file)) {
+    const masks = frames.find((entry) => entry.frame === frame)?.masks;
+    if (!masks) continue;
+    const size = { height: canvas.height, width: canvas.width };
+    const shapes = objects.flatMap((object) => {
+      const mask = masks.find((entry) => entry.object === object.id);
+      return mask ? outlines({ ...size, counts: mask.counts }).map((outline) => ({ object, outline })) : [];
+    });
+    const image = await bytesOf(await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY }));
+    yield { name: numbered(frame), size, image, shapes };
+  }
+}
+
+/** A data set as Ultralytics reads it: images, labels, and the classes' names. */
+async function yoloOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+  const classes = [...new Set(page.objects.map(classOf))];
+  const names = classes.map((name, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
+  const found = { "data.yaml": strToU8(`path: .\ntrain: images\nval: images\nnames:\n${names}`) };
+  for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
+    const lines = shapes.map(({ object, outline }) => {
+      const shares = outline.map(([x, y]) => `${x! / size.width} ${y! / size.height}`).join(" ");
+      return `${classes.indexOf(classOf(object))} ${shares}\n`;
+    });
+    Object.assign(found, { [`images/${name}.jpg`]: image, [`labels/${name}.txt`]: strToU8(lines.join("")) });
+  }
+  return found;
+}
+
+/** Images, each with a file of polygons, as LabelMe reads them. */
+async function labelMeOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+  const found: Record<string, Uint8Array> = {};
+  for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
+    const polygons = shapes.map(({ object, outline: points }) => {
+      return { label: classOf(object), points, group_id: object.id, shape_type: "polygon", flags: {} };
+    });
+    const names = { imagePath: `${name}.jpg`, imageData: null, imageHeight: size.height, imageWidth: size.width };
+    found[`${name}.jpg`] = image;
+    found[`${name}.json`] = strToU8(JSON.stringify({ version: LABELME, flags: {}, shapes: polygons, ...names }));
+  }
+  return found;
+}
+
+function zip(files: Record<string, Uint8Array>): Blob {
+  return new Blob([zipSync(files, { level: 0 })], { type: "application/zip" });
+}
+
+async function bytesOf(blob: Blob): Promise<Uint8Array> {
+  return new Uint8Array(await blob.arrayBuffer());
+}
+
+function numbered(frame: number): string {
+  return String(frame).padStart(5, "0");
+}
+
+function stemOf(path: string): string {
+  return path
+    .split("/")
+    .pop()!
+    .replace(/\.[^.]+$/, "")
+    .slice(0, 16);
+}

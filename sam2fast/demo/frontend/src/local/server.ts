@@ -1,0 +1,217 @@
+import type { Clicks, Limits } from "../api/rest";
+import type { Mask } from "../masks/rle";
+import { Refusal, type Answer, type Call } from "./calls";
+import { ENDINGS, MAX_SECONDS, convertVideo, encodeFrames } from "./convert";
+import { exportFile, type PageMasks } from "./exports";
+import { keepVideo, readVideo, type Settings, type VideoFacts } from "./files";
+import type { Model } from "./model";
+import { LocalSession, Queue, type FrameAnswer, type TrackRequest } from "./session";
+import { LocalVideo } from "./video";
+
+const MAX_UPLOAD_MB = 500;
+const MAX_OBJECTS = 16; // each keeps a memory of every tracked frame
+const NO_END = 24 * 60 * 60; // seconds: sessions do not expire
+const STREAM = "multipart/x-savi-stream; boundary=frame";
+const SESSION = /^\/api\/sessions\/([^/?]+)(?:\/(\w+))?$/;
+
+interface Input {
+  readonly path: string;
+  readonly sessionId: string;
+  readonly objectId: number;
+  readonly frameIndex: number;
+  readonly points: readonly number[][];
+  readonly labels: readonly number[];
+}
+
+/** Answers the requests of the page as `sam2fast serve` does, with a model in the browser. */
+export class LocalServer {
+  private readonly sessions = new Map<string, LocalSession>();
+  private readonly queue = new Queue();
+
+  /** @param root the page's address, with a slash at the end */
+  constructor(
+    private readonly root: string,
+    private readonly settings: Settings,
+    private readonly loading: Promise<Model>,
+  ) {}
+
+  async answer(call: Call): Promise<Answer> {
+    const isGraphQL = call.path === "/graphql";
+    try {
+      return isGraphQL ? json({ data: await this.graphql(call) }) : await this.rest(call);
+    } catch (error) {
+      const { code, message, status } = error instanceof Refusal ? error : internal(error);
+      if (isGraphQL) return json({ data: null, errors: [{ message, extensions: { code } }] });
+      return { ...json({ error: { code, message } }), status };
+    }
+  }
+
+  private async rest(call: Call): Promise<Answer> {
+    const url = new URL(call.path, this.root);
+    const body = typeof call.body === "string" ? (JSON.parse(call.body) as unknown) : null;
+    if (url.pathname === "/healthy") return { status: 200, type: "text/plain", body: "OK" };
+    if (url.pathname === "/api/limits") return json(this.limits());
+    if (url.pathname === "/propagate_in_video") return this.track(body as TrackRequest & { session_id: string });
+    const [, id, action] = SESSION.exec(url.pathname) ?? [];
+    if (id === undefined) throw new Refusal("NOT_FOUND", `this page has nothing at ${url.pathname}`, 404);
+    const session = this.session(id);
+    const format = url.searchParams.get("format") ?? "";
+    switch (action) {
+      case undefined: {
+        const { fps, count: numFrames, width, height } = session.video;
+        return json({ path: session.path, fps, numFrames, width, height, secondsLeft: NO_END, problem: null });
+      }
+      case "renew":
+        return json({ secondsLeft: NO_END });
+      case "masks": {
+        const { objectId, frameIndex, mask } = body as { objectId: number; frameIndex: number; mask: Runs };
+        await session.setMask(frameIndex, objectId, { ...sizeOf(mask), counts: mask.counts });
+        return json({});
+      }
+      case "preview": {
+        const found = await session.preview(body as Clicks);
+        return json({ masks: found.map(({ iou, ...mask }) => ({ ...asRuns(mask), iou })) });
+      }
+      case "export":
+        return file(
+          await exportFile(format, body as PageMasks, session.video, await this.read(session.path), session.path),
+        );
+      case "encode":
+        return file(await encodeFrames(format, call.body as Blob, await this.read(session.path)));
+      default:
+        throw new Refusal("NOT_FOUND", `${action} needs sam2fast serve: this page has no server`, 404);
+    }
+  }
+
+  private async graphql({ body, file }: Call): Promise<unknown> {
+    const { query, variables } = JSON.parse(body as string) as { query: string; variables: { input: Input } };
+    const input = variables.input;
+    const operation = /(?:query|mutation) (\w+)/.exec(query)?.[1] ?? "";
+    switch (operation) {
+      case "Gallery":
+        return { videos: { edges: this.settings.videos.map((video) => ({ node: asVideo(video) })) } };
+      case "DefaultVideo":
+        return { defaultVideo: asVideo(this.settings.videos[0]!) };
+      case "UploadVideo":
+        return { uploadVideo: asVideo(await this.upload(file!)) };
+      case "StartSession":
+        return { startSession: { sessionId: await this.startSession(input.path) } };
+      case "CloseSession":
+        return { closeSession: { success: await this.closeSession(input.sessionId) } };
+      case "AddPoints": {
+        const { frameIndex, objectId, points, labels } = input;
+        return {
+          addPoints: asFrame(await this.session(input.sessionId).setPoints(frameIndex, objectId, points, labels)),
+        };
+      }
+      case "ClearPointsInFrame": {
+        const cleared = await this.session(input.sessionId).clearPoints(input.frameIndex, input.objectId);
+        return { clearPointsInFrame: asFrame(cleared) };
+      }
+      case "RemoveObject":
+        return { removeObject: [asFrame(await this.session(input.sessionId).removeObject(input.objectId))] };
+      case "ClearPointsInVideo":
+        await this.session(input.sessionId).clear();
+        return { clearPointsInVideo: { success: true } };
+      case "CancelPropagateInVideo":
+        this.session(input.sessionId).cancel();
+        return { cancelPropagateInVideo: { success: true } };
+      default:
+        throw new Refusal("BAD_INPUT", `${operation} needs sam2fast serve: this page has no server`);
+    }
+  }
+
+  private limits(): Limits & { maxObjects: number } {
+    const { model, imageSize } = this.settings;
+    return {
+      ...{ maxUploadMB: MAX_UPLOAD_MB, maxSeconds: MAX_SECONDS, formats: ENDINGS, maxObjects: MAX_OBJECTS },
+      ...{ maxSessions: 1, model, imageSize, lacks: ["importing masks", "models"] },
+    };
+  }
+
+  private async startSession(path: string): Promise<string> {
+    const video = await LocalVideo.open(await this.read(path), this.settings.imageSize);
+    const session = new LocalSession(path, video, this.loading, this.queue);
+    this.sessions.set(session.id, session);
+    return session.id;
+  }
+
+  private async closeSession(id: string): Promise<boolean> {
+    const session = this.sessions.get(id);
+    this.sessions.delete(id);
+    await session?.close();
+    return session !== undefined;
+  }
+
+  private session(id: string): LocalSession {
+    const session = this.sessions.get(id);
+    if (!session) throw new Refusal("NO_SESSION", "the session was closed", 404);
+    return session;
+  }
+
+  private async track(request: TrackRequest & { session_id: string }): Promise<Answer> {
+    const frames = await this.session(request.session_id).startTrack(request);
+    return { status: 200, type: STREAM, body: parts(frames) };
+  }
+
+  private async upload(file: File): Promise<VideoFacts> {
+    const { video, size } = await convertVideo(file);
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await video.arrayBuffer()));
+    const name = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const path = `uploads/${name}.mp4`;
+    await keepVideo(path, video);
+    return { path, posterPath: null, ...size };
+  }
+
+  private async read(path: string): Promise<Blob> {
+    const file = await readVideo(this.root, path);
+    if (!file) throw new Refusal("NOT_FOUND", `there is no video ${path} in this browser or beside this page`, 404);
+    return file;
+  }
+}
+
+interface Runs {
+  readonly size: readonly [height: number, width: number];
+  readonly counts: string;
+}
+
+function sizeOf({ size: [height, width] }: Runs) {
+  return { height, width };
+}
+
+function asRuns({ height, width, counts }: Mask): Runs {
+  return { size: [height, width], counts };
+}
+
+function asVideo(video: VideoFacts) {
+  return { ...video, url: video.path, posterUrl: video.posterPath ?? "" };
+}
+
+function asFrame({ frame, masks }: FrameAnswer) {
+  const rleMaskList = [...masks].map(([objectId, mask]) => ({ objectId, rleMask: { ...asRuns(mask), order: "F" } }));
+  return { frameIndex: frame, rleMaskList };
+}
+
+/** The parts of the stream of tracked frames, as the server's. */
+async function* parts(frames: AsyncIterable<FrameAnswer>): AsyncGenerator<string, void> {
+  for await (const { frame, masks } of frames) {
+    const results = [...masks].map(([object_id, { scores, ...mask }]) => {
+      return { object_id, mask: asRuns(mask), iou: scores?.iou, score: scores?.presence };
+    });
+    const body = JSON.stringify({ frame_index: frame, results }); // ASCII: a byte is a character
+    yield `--frame\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+  }
+}
+
+function json(content: unknown): Answer {
+  return { status: 200, type: "application/json", body: JSON.stringify(content) };
+}
+
+function file(content: Blob): Answer {
+  return { status: 200, type: content.type, body: content };
+}
+
+function internal(error: unknown): Refusal {
+  console.warn(error);
+  return new Refusal("INTERNAL", error instanceof Error ? error.message : String(error), 500);
+}

@@ -1,0 +1,50 @@
+/// <reference lib="webworker" />
+import type { FromWorker, ToWorker } from "./calls";
+import type { Settings } from "./files";
+import { loadModel } from "./runtime";
+import { LocalServer } from "./server";
+
+/** The server of a page that has none: one worker, which the page sends its requests to. */
+
+const send = (message: FromWorker) => postMessage(message);
+const cancelled = new Set<number>();
+let server: Promise<LocalServer>;
+
+addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
+  if (data.kind === "start") server = start(data.root, data.folder);
+  else if (data.kind === "cancel") cancelled.add(data.id);
+  else void answer(data.id, data.call);
+});
+
+async function start(root: string, folder: string): Promise<LocalServer> {
+  const progress = (share: number, problem: string | null = null) => send({ kind: "loading", share, problem });
+  const loading = loadModel(folder, progress);
+  loading.then(
+    () => progress(1),
+    (error: unknown) => progress(0, `The model cannot be loaded: ${messageOf(error)}.`),
+  );
+  const response = await fetch(`${folder}settings.json`);
+  return new LocalServer(root, (await response.json()) as Settings, loading);
+}
+
+async function answer(id: number, call: Parameters<LocalServer["answer"]>[0]): Promise<void> {
+  try {
+    const { status, type, body } = await (await server).answer(call);
+    if (typeof body === "string" || body instanceof Blob)
+      return send({ kind: "answer", id, status, type, content: body });
+    send({ kind: "answer", id, status, type, content: null });
+    for await (const text of body) {
+      if (cancelled.has(id)) break;
+      send({ kind: "chunk", id, text });
+    }
+    send({ kind: "end", id, problem: null });
+  } catch (error) {
+    send({ kind: "end", id, problem: messageOf(error) });
+  } finally {
+    cancelled.delete(id);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
