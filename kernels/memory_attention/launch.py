@@ -18,6 +18,7 @@ from sam2fast.kernels.memory_attention.kernel import (
     _attend_kernel,
     _combine_kernel,
     blocks,
+    encode_warps,
 )
 from sam2fast.kernels.memory_attention.pooling import NUMBERS, Pooling, rows_for
 from sam2fast.kernels.memory_attention.reference import of_keys
@@ -266,7 +267,7 @@ def _encode(
         values, lengths, lengths if offsets is None else offsets, H, n, K, L, M, m, cos.shape[1],
         len(memory.time_encoding), math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, MEANS=MEANS if has_kinds else 0,
         POOLING=NUMBERS[pooling], SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
-        PRECISION=product_precision(values.dtype), **WARPS,
+        PRECISION=product_precision(values.dtype), **encode_warps(bool(pooling), values.dtype),
     )  # fmt: skip
     return keys, values, lengths, offsets
 
