@@ -36,7 +36,7 @@ frontend: $(FRONTEND)/node_modules/.package-lock.json  ## the web demo's page, i
 check-frontend: $(FRONTEND)/node_modules/.package-lock.json  ## style, types and unit tests, and that the package's page is of these sources
 	cd $(FRONTEND) && npm run check
 
-test-browser: $(VENV)/.serve $(FRONTEND)/node_modules/.package-lock.json  ## the page in Chromium, with the server and nano; CHROMIUM=FILE
+test-browser: $(VENV)/.tested $(VENV)/.serve $(FRONTEND)/node_modules/.package-lock.json  ## the page in Chromium, with the server and nano; CHROMIUM=FILE
 	cd $(FRONTEND) && SAM2FAST_PYTHON="$(abspath $(BIN))/python" npm run test:browser
 
 # Processes of one thread each: most tests are too small for two threads to help. One more than two cores, for waits.
