@@ -115,7 +115,7 @@ ELSEWHERE = {
     ".venv/bin/python examples/scaling.py": "deploy/parallel/test_videos_and_images.py::test_rows",
     "python examples/memory_selection.py": "research/test_docs.py::test_examples_run",
 }
-# Other programs are not run; test_commands.py parses their arguments.
+# Other programs, and modules of Python's library, are not run; test_commands.py parses their arguments.
 RUN = {"sam2fast": run_sam2fast, "python": run_script}
 # Pages with a Ray: this process is connected to a small one.
 WITH_RAY = {"docs/scale_out.md"}
@@ -151,7 +151,7 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
     instead = substituted(block, SUBSTITUTES)
     if kind(block) == "shell":
         for line, asked in zip(lines_of(block), lines_of(instead), strict=True):
-            if line.program in RUN and not is_elsewhere(line):
+            if line.program in RUN and line.words[1] != "-m" and not is_elsewhere(line):
                 RUN[line.program](asked)
     elif is_elsewhere(block):
         run_python(imports_of(instead), names)
