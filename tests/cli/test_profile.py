@@ -114,6 +114,13 @@ def test_unreadable_inputs(run, tmp_path, small_nano, video):
     assert not (tmp_path / "t.json").exists()
 
 
+def test_the_good_inputs_are_profiled(run, make_image, tmp_path, small_nano, asked):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    result = run("profile", "broken.png", "nowhere.png", make_image(), "--runs", 1, *small_nano, "--json")
+    assert result.exit_code == 1 and "2 of 3 inputs had problems; all else was done" in result.stderr
+    assert [found["input"] for found in json.loads(result.stdout)["profiles"]] == [str(tmp_path / "image.png")]
+
+
 def test_without_matplotlib(run, make_image, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     error = assert_one_line(run("profile", make_image(), CHART_OPTION, "parts.png"))

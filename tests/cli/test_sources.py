@@ -7,10 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoint_server import CheckpointServer
+from commands import assert_one_line, invoke
 from file_contents import names
 from track_runs import ONE, lines_of
 
+from sam2fast import nano
 from sam2fast.cli.sources import InputSource
 
 NANO = ["--model", "nano", "--device", "cpu"]
@@ -113,6 +116,17 @@ def test_videos_of_every_kind(track, video_file, tmp_path, server, monkeypatch):
     assert again.exit_code == 0 and "0 frames tracked" in again.stdout
     piped(monkeypatch, video_file.read_bytes())
     assert track("-", *options[:-1], "one").exit_code == 0 and lines_of(Path("one")) == lines_of(Path("all/a"))
+
+
+def test_a_model_that_cannot_be_loaded_is_no_error_of_a_video(video_file, tmp_path):
+    """It is loaded once, and reported once."""
+    weights = torch.load(nano.WEIGHTS, weights_only=True)["model"]
+    images = {name: value for name, value in weights.items() if not name.startswith("memory_")}
+    torch.save({"model": images}, tmp_path / "image.pt")
+    shutil.copy(video_file, tmp_path / "other.mp4")
+    options = [*ONE, "--model", "nano", "--checkpoint", tmp_path / "image.pt", "--out", tmp_path / "all"]
+    error = assert_one_line(invoke("track", video_file, tmp_path / "other.mp4", *options))
+    assert error.startswith(f"sam2fast: {tmp_path / 'image.pt'} has weights for images only: take another file")
 
 
 @pytest.mark.long
