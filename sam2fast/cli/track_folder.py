@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -50,6 +51,7 @@ KEYS = ("id", "rle", "area", "box", "score", "object_score")  # of an object in 
 Line = Mapping[str, Any]  # of the record
 
 
+@torch.no_grad()  # else the reference implementations run, which gradients need
 def frame_record(
     frame: int, time: float | None, ids: Sequence[Any], masks: Tensor, scores: TrackScores, size: tuple[int, int]
 ) -> dict[str, Any]:
