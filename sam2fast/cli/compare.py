@@ -11,7 +11,7 @@ import click
 
 from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, PATH, model_options, out_option, strategy_option
+from sam2fast.cli.options import DTYPES, PATH, checked_strategy, model_options, out_option, strategy_option
 from sam2fast.cli.prompt_options import BoxType, ClickType, Prompts, PromptType
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
@@ -53,6 +53,7 @@ class VariantType(click.ParamType):
                 self.fail(f"{value!r} is not {' or '.join(f'{key}=...' for key in KEYS)}", param, ctx)
         if settings.get("dtype", DTYPES[0]) not in DTYPES:
             self.fail(f"no dtype {settings['dtype']!r}; expected one of {', '.join(DTYPES)}", param, ctx)
+        checked_strategy(ctx, param, settings.get("strategy", "sam2"))
         return settings
 
 

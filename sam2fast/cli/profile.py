@@ -13,10 +13,17 @@ import click
 from sam2fast.cli.command_files import remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, model_options
-from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType
+from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType, Prompts
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource, list_sources
-from sam2fast.cli.track_request import PointType, TrackBoxType, TrackPrompt, VideoSource, merge_prompts
+from sam2fast.cli.track_request import (
+    PointType,
+    TrackBoxType,
+    TrackPrompt,
+    VideoSource,
+    check_against_video,
+    merge_prompts,
+)
 from sam2fast.cli.user_errors import ModelError, UserError, as_user_error
 from sam2fast.io.images import SUFFIXES
 
@@ -183,14 +190,17 @@ class _Models:
         from sam2fast.profiling import profile_image
 
         if self._images is None:
-            self._images = Segmenter(self._choice, self._device, self._dtype).predictor
-        clicks = [prompt for prompt in prompts if isinstance(prompt, Click)]
-        box = next((list(prompt) for prompt in prompts if isinstance(prompt, Box)), None)
+            self._images = Segmenter(self._choice, self._device, self._dtype)
+        clicks = tuple(prompt for prompt in prompts if isinstance(prompt, Click))
+        box = next((prompt for prompt in prompts if isinstance(prompt, Box)), None)
+        if prompts:
+            height, width = self._images.read(InputSource(text)).shape[:2]
+            if outside := Prompts(clicks, box).outside(width, height):
+                raise UserError(f"the {outside[0]} lies outside {text} ({width}x{height})")
         coords, labels = [(c.x, c.y) for c in clicks], [c.label for c in clicks]
+        points = {"point_coords": coords or None, "point_labels": labels or None}
         with _expected_errors():
-            return profile_image(
-                self._images, text, point_coords=coords or None, point_labels=labels or None, box=box, **options
-            )
+            return profile_image(self._images.predictor, text, **points, box=box and list(box), **options)
 
     def video(self, text: str, prompts: Sequence[Any], frames: int, options: dict[str, Any]) -> "Profile":
         """The profile of a video, with all prompts on the first frame; raises as :meth:`image`."""
@@ -199,6 +209,9 @@ class _Models:
 
         asked = [_on_first_frame(prompt) for prompt in prompts]
         merged = merge_prompts(asked, each_shows_object=True) if asked else []
+        if merged:
+            source = VideoSource.of(InputSource(text), is_streamed=False)
+            check_against_video(merged, {}, *source.probe(), start=0, end=None)
         if self._videos is None:
             self._videos, _ = load_predictor(self._choice, self._device, self._dtype)
         with _expected_errors():

@@ -66,6 +66,7 @@ def test_prompts_outside(run, make_image, video_file, tmp_path):
         (["--with", "model=nano"], "--point or --box"),
         (["--point", "1,2", "--with", "size=3"], "'size=3' is not model=... or checkpoint=..."),
         (["--point", "1,2", "--with", "dtype=int8"], "no dtype 'int8'"),
+        (["--point", "1,2", "--with", "strategy=best"], "there is no strategy 'best'"),
         (["--point", "0,1,1,2", "--with", "model=nano"], "'--point'"),
         (["--point", "1,2", "--with", "strategy=samurai"], "strategies are for videos"),
         (["--point", "1,2"], "--with"),

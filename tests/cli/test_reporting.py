@@ -88,6 +88,13 @@ def test_failures_are_lines_too(run, inputs):
     assert done["image"] == "image.png"
 
 
+def test_scores_have_the_digits_of_the_file(run, inputs):
+    thresholds = "--points-per-side 2 --pred-iou-thresh 0 --stability-thresh 0"
+    result = run("masks", "image.png", "--jsonl", *thresholds.split(), *NANO.split())
+    annotations = json.loads((inputs / "out/masks.json").read_text())["annotations"]
+    assert json.loads(result.stdout)["score"] == max(annotation["predicted_iou"] for annotation in annotations)
+
+
 def test_the_warning_of_a_fallback_is_never_quiet(run, inputs):
     result = run("segment", "image.png", "--point", "5,5", "--quiet", "--device", "cpu")
     assert result.exit_code == 0 and "THIS IS NOT SAM 2" in result.stderr and result.stdout == ""
