@@ -198,9 +198,16 @@ class _Models:
             if outside := Prompts(clicks, box).outside(width, height):
                 raise UserError(f"the {outside[0]} lies outside {text} ({width}x{height})")
         coords, labels = [(c.x, c.y) for c in clicks], [c.label for c in clicks]
-        points = {"point_coords": coords or None, "point_labels": labels or None}
+        corners = None if box is None else list(box)
         with _expected_errors():
-            return profile_image(self._images.predictor, text, **points, box=box and list(box), **options)
+            return profile_image(
+                self._images.predictor,
+                text,
+                point_coords=coords or None,
+                point_labels=labels or None,
+                box=corners,
+                **options,
+            )
 
     def video(self, text: str, prompts: Sequence[Any], frames: int, options: dict[str, Any]) -> "Profile":
         """The profile of a video, with all prompts on the first frame; raises as :meth:`image`."""

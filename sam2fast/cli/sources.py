@@ -82,8 +82,7 @@ class InputSource:
             try:
                 yield file
             except UserError as error:
-                error.message = error.message.replace(str(file), str(self))
-                raise
+                raise type(error)(error.message.replace(str(file), str(self))) from error
 
 
 def is_address(text: str) -> bool:
