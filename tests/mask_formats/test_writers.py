@@ -138,10 +138,10 @@ def test_tolerance():
 
 
 def test_row_major_of_more_than_one_block():
-    columns = np.asfortranarray(np.random.default_rng(0).integers(0, 999, (5, 600), dtype=np.uint16))
-    found = row_major(columns)
+    rows = np.random.default_rng(0).integers(0, 999, (5, 600), dtype=np.uint16)
+    found = row_major(np.asfortranarray(rows))
     assert found.flags.c_contiguous
-    np.testing.assert_array_equal(found, columns)
+    np.testing.assert_array_equal(found, rows)
 
 
 def test_unknown_format(tmp_path):
