@@ -56,13 +56,14 @@ def test_images_of_every_kind(run, make_image, tmp_path, server, monkeypatch, co
     server.add("/some/e f.png?size=3", content)
     piped(monkeypatch, content)
     (tmp_path / "text.png").write_text("no image")
+    server.add("/broken.png", b"no image")
     (tmp_path / "empty").mkdir()
     good = ["photos", "mor?/*.png", "d.png", "d.png", f"{server.url}/some/e%20f.png?size=3", "-"]
-    bad = ["nowhere.png", "none*.png", "empty", "text.png", f"{server.url}/gone.png"]
+    bad = ["nowhere.png", "none*.png", "empty", "text.png", f"{server.url}/gone.png", f"{server.url}/broken.png"]
     result = run(command, *good, *bad, *OF_COMMAND[command], *NANO)
     assert result.exit_code == 1 and "Traceback" not in result.stderr
     heading, *listed, last = result.stderr.split("failed or incomplete: ")[1].splitlines()
-    assert heading == "5 of 11 images:" and "5 of 11 images had problems; all else was done" in last
+    assert heading == "6 of 12 images:" and "6 of 12 images had problems; all else was done" in last
     for name, line in zip(bad, listed, strict=True):
         assert name in line and str(tmp_path) not in line and "sam2fast-" not in line
     if command == "segment":
