@@ -1,5 +1,6 @@
 """``sam2fast compare``: the same prompts with several models, strategies or dtypes, side by side."""
 
+import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,20 @@ import click
 
 from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, PATH, model_options, out_option, strategy_option
+from sam2fast.cli.options import DTYPES, PATH, checked_strategy, model_options, out_option, strategy_option
 from sam2fast.cli.prompt_options import BoxType, ClickType, Prompts, PromptType
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.terminal import aligned
-from sam2fast.cli.track_request import PROBE_SIZE, PointType, TrackBoxType, TrackPrompt, merge_prompts
-from sam2fast.cli.user_errors import as_user_error
+from sam2fast.cli.track_request import (
+    PROBE_SIZE,
+    PointType,
+    TrackBoxType,
+    TrackPrompt,
+    check_against_video,
+    merge_prompts,
+)
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ class VariantType(click.ParamType):
                 self.fail(f"{value!r} is not {' or '.join(f'{key}=...' for key in KEYS)}", param, ctx)
         if settings.get("dtype", DTYPES[0]) not in DTYPES:
             self.fail(f"no dtype {settings['dtype']!r}; expected one of {', '.join(DTYPES)}", param, ctx)
+        checked_strategy(ctx, param, settings.get("strategy", "sam2"))
         return settings
 
 
@@ -121,6 +130,7 @@ def compare(
             "run": variant.label,
             "iou": round(_mean_iou(found[0].masks, result.masks), DIGITS),
             "seconds": round(result.seconds, DIGITS),
+            "model": {**variant.choice.as_json(), "dtype": variant.dtype},
         }
         for variant, result in zip(variants, found, strict=True)
     ]
@@ -151,10 +161,10 @@ def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> 
         # Weights belong to their model.
         settings.append({**first, **({"checkpoint": None} if "model" in other else {}), **other})
     differing = [key for key in KEYS if len({str(setting[key]) for setting in settings}) > 1]
-    found = []
+    found, choose = [], functools.cache(choose_model)
     for setting in settings:
         checkpoint = None if setting["checkpoint"] is None else Path(setting["checkpoint"])
-        choice = choose_model(setting["model"], checkpoint)
+        choice = choose(setting["model"], checkpoint)
         shown = {**setting, "model": Path(choice.config).stem, "checkpoint": choice.checkpoint.name}
         label = ", ".join(str(shown[key]) for key in differing) or "the same"
         found.append(Variant(label, choice, setting["dtype"], setting["strategy"]))
@@ -167,6 +177,9 @@ def _segment(image: Path, prompts: Prompts, variant: Variant, device: str) -> Co
 
     segmenter = Segmenter(variant.choice, device, variant.dtype)
     pixels = segmenter.read(InputSource(str(image)))
+    height, width = pixels.shape[:2]
+    if outside := prompts.outside(width, height):
+        raise UserError(f"the {outside[0]} lies outside {image} ({width}x{height})")
     segmenter.take_seconds()
     segmenter.encode(pixels)
     mask = segmenter.predict(prompts).mask
@@ -181,6 +194,7 @@ def _track(video: Path, prompts: Sequence[TrackPrompt], variant: Variant, device
     masks = {}
     with as_user_error(*UNUSABLE):
         state = predictor.init_state(str(video), strategy=variant.strategy)
+        check_against_video(prompts, {}, state.frames.height, state.frames.width, len(state.frames), 0, None)
         begun = time.perf_counter()
         for prompt in prompts:
             predictor.add_new_points_or_box(state, prompt.frame, prompt.object, **prompt.as_arguments())

@@ -224,6 +224,7 @@ class MaskRun:
 
     def _note(self, image: InputSource, width: int, height: int, records: Sequence[Mapping[str, Any]]) -> None:
         best = max((record["predicted_iou"] for record in records), default=None)
+        best = None if best is None else round(best, DIGITS)
         shown = "-" if best is None else f"{best:.3f}"
         self.rows.append((str(image), str(len(records)), shown, f"{width}x{height}"))
         facts = {"image": str(image), "size": {"width": width, "height": height}, "masks": len(records), "score": best}

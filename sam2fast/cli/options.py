@@ -137,7 +137,8 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(lines)
 
 
-def _checked_strategy(_ctx: click.Context, _parameter: click.Parameter, name: str) -> str:
+def checked_strategy(_ctx: click.Context | None, _parameter: click.Parameter | None, name: str) -> str:
+    """The callback of an option: the name, if a strategy has it; else a usage error."""
     if name != "sam2":
         from sam2fast.tracking.strategies import strategy_of
 
@@ -152,7 +153,7 @@ strategy_option = click.option(
     "--strategy",
     metavar="NAME",
     default="sam2",
-    callback=_checked_strategy,
+    callback=checked_strategy,
     help="The rule for masks and memories: sam2, samurai, sam2long, confident, dam4sam or d4sm. docs/strategies.md "
     "says what each is for.",
 )

@@ -13,11 +13,18 @@ import click
 from sam2fast.cli.command_files import remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, model_options
-from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType
+from sam2fast.cli.prompt_options import Box, BoxType, Click, ClickType, Prompts
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource, list_sources
-from sam2fast.cli.track_request import PointType, TrackBoxType, TrackPrompt, VideoSource, merge_prompts
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.track_request import (
+    PointType,
+    TrackBoxType,
+    TrackPrompt,
+    VideoSource,
+    check_against_video,
+    merge_prompts,
+)
+from sam2fast.cli.user_errors import ModelError, UserError, as_user_error
 from sam2fast.io.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -118,6 +125,7 @@ def profile(
     if objects is not None and prompts:
         raise click.UsageError("--objects gives the prompts; give it, or --point and --box")
     sources, problems = list_sources(inputs, lambda folder: [folder], "inputs")
+    total = len(sources) + len(problems.found)
     images = [Path(one.file_name).suffix.lower() in SUFFIXES and not os.path.isdir(one.text) for one in sources]
     for source, is_image in zip(sources, images, strict=True):
         _check_input(source, is_image, prompts)
@@ -132,9 +140,17 @@ def profile(
     for source, is_image in zip(sources, images, strict=True):
         usual = RUNS_OF_IMAGES if is_image else RUNS_OF_VIDEOS
         options = {"objects": objects or 1, "runs": runs or usual, "trace": trace}
-        with source.file() as file:
-            text = str(file)
-            found = models.image(text, prompts, options) if is_image else models.video(text, prompts, frames, options)
+        try:
+            with source.file() as file:
+                text = str(file)
+                found = (
+                    models.image(text, prompts, options) if is_image else models.video(text, prompts, frames, options)
+                )
+        except ModelError:
+            raise
+        except UserError as error:
+            problems.add(source, error.message)
+            continue
         profiles.append({"input": str(source), **found.as_json()})
         emit({**profiles[-1], "model": {**choice.as_json(), "dtype": dtype}})
         if json_file != STDOUT:
@@ -145,12 +161,14 @@ def profile(
             with as_user_error(ImportError):
                 content = draw(found, chart.suffix.lower())
             write_atomically(chart, content)
+    if not profiles:
+        problems.raise_if_any(total)
     document = json.dumps({"model": {**choice.as_json(), "dtype": dtype}, "profiles": profiles}, indent=1) + "\n"
     if json_file == STDOUT:
         click.echo(document, nl=False)
     elif json_path is not None:
         write_atomically(json_path, document.encode())
-    problems.raise_if_any(len(sources) + len(problems.found))
+    problems.raise_if_any(total)
 
 
 class _Models:
@@ -165,19 +183,30 @@ class _Models:
         """The profile of an image with clicks and at most one box.
 
         Raises:
-            UserError: the model, the file or a prompt cannot be used.
+            ModelError: the model cannot be loaded.
+            UserError: the file or a prompt cannot be used.
         """
         from sam2fast.cli.segmenter import Segmenter
         from sam2fast.profiling import profile_image
 
         if self._images is None:
-            self._images = Segmenter(self._choice, self._device, self._dtype).predictor
-        clicks = [prompt for prompt in prompts if isinstance(prompt, Click)]
-        box = next((list(prompt) for prompt in prompts if isinstance(prompt, Box)), None)
+            self._images = Segmenter(self._choice, self._device, self._dtype)
+        clicks = tuple(prompt for prompt in prompts if isinstance(prompt, Click))
+        box = next((prompt for prompt in prompts if isinstance(prompt, Box)), None)
+        if prompts:
+            height, width = self._images.read(InputSource(text)).shape[:2]
+            if outside := Prompts(clicks, box).outside(width, height):
+                raise UserError(f"the {outside[0]} lies outside {text} ({width}x{height})")
         coords, labels = [(c.x, c.y) for c in clicks], [c.label for c in clicks]
+        corners = None if box is None else list(box)
         with _expected_errors():
             return profile_image(
-                self._images, text, point_coords=coords or None, point_labels=labels or None, box=box, **options
+                self._images.predictor,
+                text,
+                point_coords=coords or None,
+                point_labels=labels or None,
+                box=corners,
+                **options,
             )
 
     def video(self, text: str, prompts: Sequence[Any], frames: int, options: dict[str, Any]) -> "Profile":
@@ -187,6 +216,9 @@ class _Models:
 
         asked = [_on_first_frame(prompt) for prompt in prompts]
         merged = merge_prompts(asked, each_shows_object=True) if asked else []
+        if merged:
+            source = VideoSource.of(InputSource(text), is_streamed=False)
+            check_against_video(merged, {}, *source.probe(), start=0, end=None)
         if self._videos is None:
             self._videos, _ = load_predictor(self._choice, self._device, self._dtype)
         with _expected_errors():

@@ -15,7 +15,7 @@ from sam2fast.build_sam import build_sam2
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompt_options import Box, Prompts
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, to_pixels
 
@@ -52,13 +52,13 @@ class Segmenter:
         seconds: of every stage so far.
 
     Raises:
-        UserError: checkpoint, configuration, device or dtype cannot be used.
+        ModelError: checkpoint, configuration, device or dtype cannot be used.
     """
 
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
         self.seconds: dict[str, float] = {}
         self._device: torch.device | None = None
-        with self.stage("load model"), as_user_error(OSError, ValueError, RuntimeError, ImportError):
+        with self.stage("load model"), as_model_error():
             self.model = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
             self.predictor = SAM2ImagePredictor(self.model)
             self._device = self.model.device
@@ -91,10 +91,7 @@ class Segmenter:
             UserError: the image cannot be read.
         """
         with self.stage("read image"), image.file() as file:
-            try:
-                return _read(file)
-            except UserError as error:
-                raise UserError(error.message.replace(str(file), str(image))) from error
+            return _read(file)
 
     def read_mask(self, path: Path) -> MaskPrompt:
         """An image of a mask, of any size, as a prompt. Raises as :func:`read_foreground`."""

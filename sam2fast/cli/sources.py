@@ -64,6 +64,8 @@ class InputSource:
     def file(self) -> Iterator[Path]:
         """The local file or folder; of an address and of stdin a temporary file, in the block.
 
+        A UserError in the block that names the temporary file is raised with the name of the input.
+
         Raises:
             UserError: the address cannot be read, or there is no room for the temporary file.
         """
@@ -77,7 +79,10 @@ class InputSource:
                     file.write_bytes(self.content)
                 else:
                     _download(self.text, file)
-            yield file
+            try:
+                yield file
+            except UserError as error:
+                raise type(error)(error.message.replace(str(file), str(self))) from error
 
 
 def is_address(text: str) -> bool:

@@ -33,7 +33,7 @@ from sam2fast.cli.track_request import (
     merge_prompts,
     read_prompt_file,
 )
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.user_errors import ModelError, UserError
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES)
@@ -165,6 +165,8 @@ def track(
             track_it = functools.partial(run, choice=choice, load=again, out=folders[source], overwrite=overwrite)
             try:
                 code = _run_on_copy(source, request, track_it)
+            except ModelError:
+                raise
             except UserError as error:
                 problems.add(source, error.message)
             else:
@@ -178,10 +180,7 @@ def _run_on_copy(source: InputSource, request: TrackRequest, run: Callable[[Trac
     if request.source.label is None:
         return run(request)
     with source.file() as file:
-        try:
-            return run(replace(request, source=request.source._replace(text=str(file))))
-        except UserError as error:
-            raise UserError(error.message.replace(str(file), str(source))) from error
+        return run(replace(request, source=request.source._replace(text=str(file))))
 
 
 def _approximations(names: Sequence[str]) -> Approximations:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from sam2fast.io.atomic import annotate_oserror, atomic_path
 from sam2fast.io.overlay import Area
 from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
+from sam2fast.mask_formats.layers import row_major
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
@@ -50,6 +52,7 @@ KEYS = ("id", "rle", "area", "box", "score", "object_score")  # of an object in 
 Line = Mapping[str, Any]  # of the record
 
 
+@torch.no_grad()  # else the reference implementations run, which gradients need
 def frame_record(
     frame: int, time: float | None, ids: Sequence[Any], masks: Tensor, scores: TrackScores, size: tuple[int, int]
 ) -> dict[str, Any]:
@@ -335,7 +338,7 @@ def label_map(line: Line, objects: Sequence[ObjectId]) -> np.ndarray:
             # Run lengths are column-major, so the array is too.
             number = np.uint8(objects.index(entry["id"]) + 1)
             np.copyto(labels, number, where=decode_rle(entry.get("visible", entry["rle"])))
-    return np.ascontiguousarray(labels)
+    return row_major(labels)
 
 
 def _write_label_maps(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:

@@ -25,7 +25,7 @@ from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_s
 from sam2fast.cli.track_exports import write_exports
 from sam2fast.cli.track_folder import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
 from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import EXACT
@@ -225,9 +225,9 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
     """The model and its fingerprint.
 
     Raises:
-        UserError: checkpoint, configuration, device or dtype cannot be used.
+        ModelError: checkpoint, configuration, device or dtype cannot be used.
     """
-    with as_user_error(OSError, ValueError, RuntimeError, ImportError):
+    with as_model_error():
         predictor = build_sam2_video_predictor(
             choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype)
         )
@@ -249,6 +249,7 @@ def run(
     Raises:
         UserError: the input is invalid, and nothing was written; or a file cannot be written, a frame cannot be read,
             or the scores are not finite, and earlier results remain.
+        ModelError: raised by ``load``.
     """
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}
     source, facts = request.source, request.source.fingerprint()

@@ -30,6 +30,10 @@ class MissingCheckpointError(UserError):
     exit_code = 3
 
 
+class ModelError(UserError):
+    """The model cannot be loaded, whatever the input."""
+
+
 @contextmanager
 def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
     """Raises exceptions of these kinds as :class:`UserError`. For code that fails only because of the user's input."""
@@ -37,6 +41,15 @@ def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         raise UserError(format_error(error)) from error
+
+
+@contextmanager
+def as_model_error() -> Iterator[None]:
+    """Raises the errors of loading a model as :class:`ModelError`."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(format_error(error)) from error
 
 
 def format_error(error: Exception) -> str:

@@ -1,16 +1,15 @@
 """Converts masks to palette images, the format of video object segmentation data sets, and back."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sam2fast.datasets.annotations import Masks
 from sam2fast.datasets.dataset_files import DatasetError, Labels, OverlapError
 from sam2fast.io.images import open_image
+from sam2fast.io.png import encode_png
 from sam2fast.io.rle import RLE, decode_rle, encode_rle
 
 COLOURS = 256
@@ -30,7 +29,7 @@ def palette() -> NDArray[np.uint8]:
     return colours
 
 
-def label_png(labels: NDArray[np.uint8], colours: bytes | None = None, compress_level: int = 6) -> bytes:
+def label_png(labels: NDArray[np.uint8], colours: bytes | None = None) -> bytes:
     """A palette image as the content of a PNG file.
 
     Args:
@@ -44,11 +43,8 @@ def label_png(labels: NDArray[np.uint8], colours: bytes | None = None, compress_
         raise ValueError(f"labels must be uint8 (H, W), got {labels.dtype} {labels.shape}")
     if colours is not None and (len(colours) % 3 or len(colours) > 3 * COLOURS):
         raise ValueError(f"a palette has at most {COLOURS} colours of 3 bytes, got {len(colours)} bytes")
-    image = Image.fromarray(labels)
-    image.putpalette(palette().tobytes() if colours is None else colours)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=compress_level)
-    return buffer.getvalue()
+    table = np.frombuffer(colours, dtype=np.uint8).reshape(-1, 3) if colours else palette()
+    return encode_png(labels, table)
 
 
 def palette_of(path: Path) -> bytes | None:

@@ -68,7 +68,7 @@ def encode_rows(
     checksum = 1
     chunks.append(_chunk(b"IDAT", ZLIB_HEADER))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for chunk, lines in pool.map(strip, starts):
+        for chunk, lines in (pool.map if len(starts) > 1 else map)(strip, starts):
             chunks.append(chunk)
             checksum = zlib.adler32(lines, checksum)
     return b"".join([*chunks, _chunk(b"IDAT", struct.pack(">I", checksum)), _chunk(b"IEND", b"")])

@@ -14,11 +14,12 @@ from sam2fast.video_results.drawing import HUE_STEP
 
 PALETTE_IDS = 255  # more need 16 bits
 MAX_IDS = 65535
+COLUMNS = 256  # copied together, so that they stay in the processor's cache
 SHADES = ((0.9, 0.95), (0.55, 1.0), (0.95, 0.7))  # saturation, value; ids cycle through them
 
 
 def paint_labels(segmentations: Sequence[Mapping[str, Any]], height: int, width: int) -> np.ndarray:
-    """Ids ``(H, W)``, column-major: the position, from 1, of the last mask that has the pixel; 0 for none.
+    """Ids ``(H, W)``: the position, from 1, of the last mask that has the pixel; 0 for none.
 
     uint8 for up to 255 masks, else uint16.
 
@@ -38,7 +39,15 @@ def paint_labels(segmentations: Sequence[Mapping[str, Any]], height: int, width:
         ends = read_run_lengths([segmentation]).counts.numpy().cumsum(dtype=np.int64).tolist()
         for begin, end in zip(ends[0::2], ends[1::2], strict=False):
             ids[begin:end] = number
-    return ids.reshape(width, height).T
+    return row_major(ids.reshape(width, height).T)
+
+
+def row_major(pixels: np.ndarray) -> np.ndarray:
+    """A row-major copy of ``pixels (H, W)``; several times as fast as NumPy's if they are column-major and large."""
+    rows = np.empty(pixels.shape, dtype=pixels.dtype)
+    for first in range(0, pixels.shape[1], COLUMNS):
+        rows[:, first : first + COLUMNS] = pixels[:, first : first + COLUMNS]
+    return rows
 
 
 def label_png(ids: np.ndarray) -> bytes:
@@ -52,7 +61,7 @@ def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
 
     def rows(start: int, stop: int) -> np.ndarray:
         first, last = max(start - margin - 1, 0), min(stop + margin + 1, len(ids))
-        drawn = _draw(image[first:last], np.ascontiguousarray(ids[first:last]), colours, margin // 2)
+        drawn = _draw(image[first:last], ids[first:last], colours, margin // 2)
         return drawn[start - first : stop - first]
 
     return encode_rows(rows, image.shape, image.dtype)

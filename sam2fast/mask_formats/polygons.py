@@ -8,6 +8,7 @@ import numpy as np
 
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import decode_rle
+from sam2fast.mask_formats.layers import row_major
 
 CORNERS = 3  # minimum of a polygon
 
@@ -47,7 +48,7 @@ def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:
     if area is None:
         return []
     offset = area[1].start, area[0].start
-    pixels = np.ascontiguousarray(mask[area], dtype=np.uint8)
+    pixels = row_major(mask[area]).view(np.uint8)
     contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=offset)
     outlines = [cv2.approxPolyDP(contour, tolerance, True)[:, 0] for contour in contours]
     parents = hierarchy[0, :, 3]  # of holes; -1 for parts

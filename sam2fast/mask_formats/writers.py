@@ -14,7 +14,7 @@ from sam2fast.io.atomic import atomic_path, atomic_write
 from sam2fast.io.images import write_jpeg
 from sam2fast.io.rle import RLE, decode_rle, read_run_lengths
 from sam2fast.kernels.run_lengths import run_length_areas
-from sam2fast.mask_formats.layers import label_png, paint_labels
+from sam2fast.mask_formats.layers import label_png, paint_labels, row_major
 from sam2fast.mask_formats.polygons import joined, polygons_of
 from sam2fast.video_results.overlaps import boxes_of
 
@@ -189,7 +189,7 @@ def _write_npz(folder: Path, images: Iterable[AnnotatedImage], tolerance: float)
             with archive.open("masks.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array_header_1_0(file, head)
                 for rle in item.rles:  # one mask in memory at a time
-                    file.write(np.ascontiguousarray(decode_rle(rle)).tobytes())
+                    file.write(row_major(decode_rle(rle)).data)
 
 
 def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from commands import invoke
+from commands import assert_one_line, invoke
 from file_contents import names
 from PIL import Image
 
@@ -40,12 +40,33 @@ def test_a_video_with_two_strategies(video_file, tmp_path):
     assert [row["run"] for row in rows] == ["sam2", "samurai"] and rows[0]["iou"] == 1 and 0 <= rows[1]["iou"] <= 1
 
 
+def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
+    """One banner for all runs; the table says which model it was."""
+    options = ["--with", "dtype=bfloat16", "--device", "cpu", "--jsonl"]
+    result = run("compare", make_image(), "--point", "70,30", *options)
+    assert result.exit_code == 0 and result.stderr.count("THIS IS NOT SAM 2.") == 1
+    table = json.loads((tmp_path / "out/compare/compare.json").read_text())
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    for row, line, dtype in zip(table["runs"], lines, ["float32", "bfloat16"], strict=True):
+        assert line == {"source": table["source"], **row}
+        assert row["model"]["name"] == "mini" and row["model"]["fallback"] is True and row["model"]["dtype"] == dtype
+
+
+def test_prompts_outside(run, make_image, video_file, tmp_path):
+    arguments = ["--with", "dtype=bfloat16", *QUICK]
+    error = assert_one_line(run("compare", make_image(), "--point", "96.5,30", *arguments))
+    assert "the point 96.5,30 lies outside" in error
+    error = assert_one_line(run("compare", video_file, "--point", "0,dog,1,900", *arguments))
+    assert "the point 1,900 lies outside the video" in error
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["--with", "model=nano"], "--point or --box"),
         (["--point", "1,2", "--with", "size=3"], "'size=3' is not model=... or checkpoint=..."),
         (["--point", "1,2", "--with", "dtype=int8"], "no dtype 'int8'"),
+        (["--point", "1,2", "--with", "strategy=best"], "there is no strategy 'best'"),
         (["--point", "0,1,1,2", "--with", "model=nano"], "'--point'"),
         (["--point", "1,2", "--with", "strategy=samurai"], "strategies are for videos"),
         (["--point", "1,2"], "--with"),

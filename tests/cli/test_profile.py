@@ -65,7 +65,7 @@ def test_a_video_end_to_end(run, video, small_nano, tmp_path):
 
 def test_two_images_as_json(run, make_image, small_nano):
     inputs = [make_image("a.png"), make_image("b.jpg")]
-    result = run("profile", *inputs, "--point", "20,30", "--point", "500,500,0", "--runs", 2, *small_nano, "--json")
+    result = run("profile", *inputs, "--point", "20,30", "--point", "5,5,0", "--runs", 2, *small_nano, "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["model"]["dtype"] == "float32"
@@ -112,6 +112,20 @@ def test_unreadable_inputs(run, tmp_path, small_nano, video):
         frame.unlink()
     assert "single frame" in assert_one_line(run("profile", video, *small_nano))
     assert not (tmp_path / "t.json").exists()
+
+
+def test_the_good_inputs_are_profiled(run, make_image, tmp_path, small_nano, asked):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    result = run("profile", "broken.png", "nowhere.png", make_image(), "--runs", 1, *small_nano, "--json")
+    assert result.exit_code == 1 and "2 of 3 inputs had problems; all else was done" in result.stderr
+    assert [found["input"] for found in json.loads(result.stdout)["profiles"]] == [str(tmp_path / "image.png")]
+
+
+def test_prompts_outside(run, make_image, video, small_nano):
+    error = assert_one_line(run("profile", make_image(), "--point", "500,30", *small_nano))
+    assert "the point 500,30 lies outside" in error and "(96x64)" in error
+    error = assert_one_line(run("profile", video, "--box", "0,1,900,1,905,9", *small_nano))
+    assert "the box 900,1,905,9 lies outside the video" in error
 
 
 def test_without_matplotlib(run, make_image, monkeypatch):

@@ -27,6 +27,7 @@ LINES = [
     ("synthesize --clips 1 --frames 1 --size 64 --out out", True),
     ("download nano", False),
     (f"convert {nano.WEIGHTS} out.pt --force", False),
+    (f"compare image.png --point 5,5 --with dtype=bfloat16 --out out {NANO}", False),
     ("dataset show davis", False),
     ("dataset convert davis out --to ytvos", True),
     ("dataset extract --videos clips --out out", True),
@@ -85,6 +86,13 @@ def test_failures_are_lines_too(run, inputs):
     failed, done = map(json.loads, result.stdout.splitlines())
     assert result.exit_code == 1 and failed == {"input": "nowhere.png", "error": "no file 'nowhere.png'"}
     assert done["image"] == "image.png"
+
+
+def test_scores_have_the_digits_of_the_file(run, inputs):
+    thresholds = "--points-per-side 2 --pred-iou-thresh 0 --stability-thresh 0"
+    result = run("masks", "image.png", "--jsonl", *thresholds.split(), *NANO.split())
+    annotations = json.loads((inputs / "out/masks.json").read_text())["annotations"]
+    assert json.loads(result.stdout)["score"] == max(annotation["predicted_iou"] for annotation in annotations)
 
 
 def test_the_warning_of_a_fallback_is_never_quiet(run, inputs):

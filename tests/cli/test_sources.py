@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoint_server import CheckpointServer
+from commands import assert_one_line, invoke
 from file_contents import names
 from track_runs import ONE, lines_of
 
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2
 from sam2fast.cli.sources import InputSource
 
 NANO = ["--model", "nano", "--device", "cpu"]
@@ -52,13 +56,14 @@ def test_images_of_every_kind(run, make_image, tmp_path, server, monkeypatch, co
     server.add("/some/e f.png?size=3", content)
     piped(monkeypatch, content)
     (tmp_path / "text.png").write_text("no image")
+    server.add("/broken.png", b"no image")
     (tmp_path / "empty").mkdir()
     good = ["photos", "mor?/*.png", "d.png", "d.png", f"{server.url}/some/e%20f.png?size=3", "-"]
-    bad = ["nowhere.png", "none*.png", "empty", "text.png", f"{server.url}/gone.png"]
+    bad = ["nowhere.png", "none*.png", "empty", "text.png", f"{server.url}/gone.png", f"{server.url}/broken.png"]
     result = run(command, *good, *bad, *OF_COMMAND[command], *NANO)
     assert result.exit_code == 1 and "Traceback" not in result.stderr
     heading, *listed, last = result.stderr.split("failed or incomplete: ")[1].splitlines()
-    assert heading == "5 of 11 images:" and "5 of 11 images had problems; all else was done" in last
+    assert heading == "6 of 12 images:" and "6 of 12 images had problems; all else was done" in last
     for name, line in zip(bad, listed, strict=True):
         assert name in line and str(tmp_path) not in line and "sam2fast-" not in line
     if command == "segment":
@@ -113,6 +118,17 @@ def test_videos_of_every_kind(track, video_file, tmp_path, server, monkeypatch):
     assert again.exit_code == 0 and "0 frames tracked" in again.stdout
     piped(monkeypatch, video_file.read_bytes())
     assert track("-", *options[:-1], "one").exit_code == 0 and lines_of(Path("one")) == lines_of(Path("all/a"))
+
+
+def test_a_model_that_cannot_be_loaded_is_no_error_of_a_video(video_file, tmp_path):
+    """It is loaded once, and reported once."""
+    weights = build_sam2(nano.CONFIG, None, device="cpu").state_dict()
+    images = {name: value for name, value in weights.items() if not name.startswith("memory_")}
+    torch.save({"model": images}, tmp_path / "image.pt")
+    shutil.copy(video_file, tmp_path / "other.mp4")
+    options = [*ONE, "--model", "nano", "--checkpoint", tmp_path / "image.pt", "--out", tmp_path / "all"]
+    error = assert_one_line(invoke("track", video_file, tmp_path / "other.mp4", *options))
+    assert error.startswith(f"sam2fast: {tmp_path / 'image.pt'} has weights for images only: take another file")
 
 
 @pytest.mark.long

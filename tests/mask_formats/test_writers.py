@@ -13,6 +13,7 @@ from supervision import DetectionDataset
 
 from sam2fast.io.rle import encode_rle
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, polygons_of, write_masks
+from sam2fast.mask_formats.layers import row_major
 
 HEIGHT, WIDTH = 90, 120
 SIZE = HEIGHT, WIDTH
@@ -134,6 +135,13 @@ def test_tolerance():
     disc, exact = encode_rle(MASKS[1]), 0.0
     corners = [sum(len(part.outer) for part in polygons_of(disc, tolerance)) for tolerance in (exact, 1.0, 4.0)]
     assert corners[0] > corners[1] > corners[2] >= 6
+
+
+def test_row_major_of_more_than_one_block():
+    rows = np.random.default_rng(0).integers(0, 999, (5, 600), dtype=np.uint16)
+    found = row_major(np.asfortranarray(rows))
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, rows)
 
 
 def test_unknown_format(tmp_path):

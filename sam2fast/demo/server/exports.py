@@ -170,7 +170,7 @@ def _write_masks(data: ExportData, path: Path) -> None:
             image = np.zeros(data.size, dtype=np.uint8)
             for object_id, mask in masks.items():
                 image[decode_rle(mask.visible)] = labels[object_id]
-            archive.writestr(f"{frame:05d}.png", label_png(image, compress_level=PNG_COMPRESSION))
+            archive.writestr(f"{frame:05d}.png", label_png(image))
 
 
 def _write_coco(data: ExportData, path: Path) -> None:
