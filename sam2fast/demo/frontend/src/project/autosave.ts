@@ -58,7 +58,7 @@ function hasContent({ clip, scene, masks }: Project): boolean {
   return isUpload(clip) || firstPromptedFrame(scene) !== null || masks.length > 0 || scene.objects.length > 1;
 }
 
-function isUpload({ path }: Clip): boolean {
+export function isUpload({ path }: Clip): boolean {
   return path.startsWith("uploads/");
 }
 

@@ -1,4 +1,4 @@
-import { beforeEach, expect, test, vi } from "vitest";
+import { beforeEach, expect, test } from "vitest";
 import { promptKey, visibility, withTracked } from "../../src/masks/masks";
 import { makeProject, parseProject, restoreWork } from "../../src/project/project";
 import * as editing from "../../src/state/editing";
@@ -7,33 +7,11 @@ import { firstPromptedFrame, type Scene } from "../../src/state/scene";
 import { freshWork, getState, setState } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { cancelTracking, track } from "../../src/state/track";
+import { answerWith, clicked, refusal } from "./answers";
 
 const POINT = { x: 0.25, y: 0.5, positive: true };
 const OTHER = { x: 0.75, y: 0.5, positive: false };
-const MASKS = { frameIndex: 0, rleMaskList: [{ objectId: 1, rleMask: { size: [2, 2], counts: "04" } }] };
 
-interface Request {
-  operation: string;
-  input: { points?: number[][] };
-}
-
-type Answer = object | Promise<object>;
-
-/** Answers requests with the given answers in turn; returns the list of requests. */
-function answerWith(...answers: Answer[]): Request[] {
-  const requests: Request[] = [];
-  vi.stubGlobal("fetch", async (path: string, init: { body: string }) => {
-    const body = JSON.parse(init.body) as { operationName?: string; variables?: { input: Request["input"] } };
-    requests.push({ operation: body.operationName ?? path, input: body.variables?.input ?? {} });
-    const answer = await answers.shift();
-    if (!answer) throw new Error(`an unexpected request: ${init.body}`);
-    return new Response(JSON.stringify(answer), { headers: { "Content-Type": "application/json" } });
-  });
-  return requests;
-}
-
-const clicked = { data: { addPoints: MASKS } };
-const refusal = (code: string) => ({ data: null, errors: [{ message: "not now", extensions: { code } }] });
 const pointsOf = ({ objects }: Scene) => objects[0]!.prompts[0]?.points;
 
 beforeEach(() => {
