@@ -21,17 +21,19 @@ function createStoreIn(name: string) {
 /** Saves whenever the work has changed. */
 export function watchWork(): void {
   useStore.subscribe((state, before) => {
-    if (state.phase !== "ready" || WORK.every((name) => state[name] === before[name])) return;
+    // While the video plays, its position is not saved.
+    const isMoved = !state.playing && (state.frame !== before.frame || before.playing);
+    if (state.phase !== "ready" || (!isMoved && WORK.every((name) => state[name] === before[name]))) return;
     timer ||= window.setTimeout(() => void saveNow(), DELAY_MS);
   });
   document.addEventListener("visibilitychange", () => void saveNow());
 }
 
-const WORK = ["session", "scene", "masks", "look", "frame", "active"] as const;
+const WORK = ["session", "scene", "masks", "look", "active"] as const;
 
-/** Whether changes are not saved yet. */
+/** Whether prompts, or changes of their objects, are not saved yet. */
 export function isUnsaved(): boolean {
-  return timer !== 0 || writing > 0 || (hasFailed && firstPromptedFrame(getState().scene) !== null);
+  return (timer !== 0 || writing > 0 || hasFailed) && firstPromptedFrame(getState().scene) !== null;
 }
 
 /** Saves changes that are not saved yet. */
