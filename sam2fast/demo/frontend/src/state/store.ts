@@ -112,5 +112,5 @@ export function announce(text: string): void {
 }
 
 export function notify(tone: Notice["tone"], text: string): void {
-  setState({ notice: { tone, text }, announcement: text });
+  setState({ notice: { tone, text }, announcement: tone === "info" ? text : "" }); // errors are alerts
 }
