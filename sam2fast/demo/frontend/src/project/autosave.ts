@@ -43,6 +43,7 @@ export async function saveNow(): Promise<void> {
   timer = 0;
   writing += 1;
   const project = makeProject(getState());
+  if (project) rememberOpened(project.clip.path);
   try {
     if (project && hasContent(project)) await set(project.clip.path, project, SAVED);
     else if (project) await del(project.clip.path, SAVED);
@@ -67,7 +68,6 @@ export function isUpload({ path }: Clip): boolean {
 /** The saved work on a video; null if there is none. */
 export async function loadProject(path: string): Promise<Project | null> {
   try {
-    localStorage.setItem(LAST, path);
     return (await get<Project>(path, SAVED)) ?? null;
   } catch {
     return null; // `saveNow` reports that nothing can be stored
@@ -81,6 +81,14 @@ export async function loadUploads(): Promise<Clip[]> {
     return projects.map(({ clip }) => clip).filter(isUpload);
   } catch {
     return [];
+  }
+}
+
+function rememberOpened(path: string): void {
+  try {
+    localStorage.setItem(LAST, path);
+  } catch {
+    // The next visit begins with the default video.
   }
 }
 

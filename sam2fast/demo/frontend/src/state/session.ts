@@ -25,6 +25,7 @@ export async function begin(): Promise<void> {
       ...(await Promise.all(uploads.map(located))),
     ];
     setState({ limits, clips });
+    if (getState().clip) return; // a project was opened meanwhile
     const last = lastOpened();
     const clip = getState().clips.find(({ path }) => path === last);
     if (clip && (await openClip(clip))) return;
