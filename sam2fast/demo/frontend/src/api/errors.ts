@@ -35,7 +35,7 @@ function asSentence(text: string): string {
 export function asApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (error instanceof TypeError) return networkError();
-  return new ApiError("refused", error instanceof Error ? error.message : String(error));
+  return new ApiError("refused", asSentence(error instanceof Error ? error.message : String(error)));
 }
 
 /** The error for a REST response with an error status. */

@@ -64,7 +64,7 @@ function label({ state }: Tracking): string {
 function hint({ state }: Tracking, hasPrompts: boolean): string {
   if (!hasPrompts) return "Click an object in the video to begin.";
   if (state === "never") return "Click again to refine the mask; N begins another object. Then track.";
-  if (state === "stale") return "The clicks have changed: hatched frames are tracked from earlier ones.";
+  if (state === "stale") return "The clicks have changed. Hatched frames were tracked before that.";
   if (state === "partial") return "A part is tracked; other frames have no masks yet.";
   if (state === "cancelled") return "Cancelled. Finished frames keep their masks.";
   if (state === "failed") return "Tracking stopped before the end.";

@@ -65,7 +65,8 @@ function CoachMark({ step, target, title, text, onNext, onEnd }: MarkProps) {
   const isLast = step + 1 === STEPS.length;
 
   useEffect(() => {
-    if (step > 0) next.current?.focus({ preventScroll: true });
+    // What the user works with keeps the focus.
+    if (step > 0 && document.activeElement === document.body) next.current?.focus({ preventScroll: true });
   }, [step]);
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {

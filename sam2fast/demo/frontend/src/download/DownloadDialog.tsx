@@ -17,18 +17,18 @@ export function DownloadDialog() {
   useEffect(() => () => abort.current?.abort(), []);
 
   const download = async (format: Format) => {
-    abort.current = new AbortController();
+    const { signal } = (abort.current = new AbortController());
     setBusy(format);
     setProblem("");
     setFinished("");
     try {
-      const file = await makeDownload(format, setProgress, abort.current.signal);
-      if (!file) return;
+      const file = await makeDownload(format, setProgress, signal);
+      if (!file || signal.aborted) return;
       saveFile(file.content, file.name);
       setFinished(`${file.name}, ${formatSize(file.content.size)}`);
       announce(`${file.name} is downloaded.`);
     } catch (error) {
-      if (error instanceof DOMException && error.name === "AbortError") return;
+      if (signal.aborted) return;
       const { failure, message } = asApiError(error);
       setProblem(message);
       if (failure === "network" || failure === "session") {
@@ -43,9 +43,7 @@ export function DownloadDialog() {
 
   return (
     <Dialog title="Download">
-      {!isComplete && (
-        <p className="hint">The video is not tracked completely: other frames are in the files without masks.</p>
-      )}
+      {!isComplete && <p className="hint">Some frames are not tracked: they have no masks in the files.</p>}
       <ul className="downloads">
         {FORMATS.map((format) => (
           <li key={format.name}>

@@ -50,7 +50,7 @@ export const FORMATS: readonly Format[] = [
   fromServer("YOLO", "Images and polygons for training (ZIP).", "_yolo.zip", "yolo"),
   fromServer("LabelMe", "Images and polygons for labelling (ZIP).", "_labelme.zip", "labelme"),
   { name: "Frame", what: "This frame as you see it (PNG).", suffix: "", make: makeFrame },
-  { name: "Project", what: "To go on later, here or elsewhere.", suffix: ".sam2fast.json", make: makeProjectFile },
+  { name: "Project", what: "To continue later, here or elsewhere.", suffix: ".sam2fast.json", make: makeProjectFile },
 ];
 
 /** Makes a file of the page's current work; returns it with its name. */

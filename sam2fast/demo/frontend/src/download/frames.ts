@@ -3,6 +3,7 @@ import type { Look } from "../effects/look";
 import { renderFrame } from "../effects/render";
 import { MaskBitmaps } from "../masks/bitmaps";
 import type { Masks } from "../masks/masks";
+import { unload } from "../media/stills";
 import { timeOf, type Size } from "../player/geometry";
 import type { Scene } from "../state/scene";
 import type { Session } from "../state/store";
@@ -52,15 +53,19 @@ export async function* drawnFrames(
   video.playsInline = true;
   video.preload = "auto";
   video.src = url;
-  await event(video, "loadeddata");
-  for (let frame = 0; frame < numFrames; frame += 1) {
-    const isThere = event(video, "seeked");
-    video.currentTime = timeOf(frame, fps);
-    await isThere;
-    const canvas = renderer.draw(video, frame);
-    yield await new Promise<Blob>((resolve, reject) => {
-      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("a frame cannot be drawn"))), type, 0.92);
-    });
+  try {
+    await event(video, "loadeddata");
+    for (let frame = 0; frame < numFrames; frame += 1) {
+      const isThere = event(video, "seeked");
+      video.currentTime = timeOf(frame, fps);
+      await isThere;
+      const canvas = renderer.draw(video, frame);
+      yield await new Promise<Blob>((resolve, reject) => {
+        canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("a frame cannot be drawn"))), type, 0.92);
+      });
+    }
+  } finally {
+    unload(video);
   }
 }
 

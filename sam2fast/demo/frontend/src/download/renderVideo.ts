@@ -31,7 +31,7 @@ export function evenSize({ width, height }: { width: number; height: number }) {
  * Renders the video as the page shows it: every frame at its time, with the sound.
  *
  * @param progress receives the share that is done, 0 to 1
- * @throws DOMException named AbortError after `signal`
+ * @throws Error after `signal`
  */
 export async function renderVideo(
   work: Work,
@@ -60,12 +60,8 @@ export async function renderVideo(
     },
   });
   conversion.onProgress = progress;
+  signal.throwIfAborted();
   signal.addEventListener("abort", () => void conversion.cancel());
-  try {
-    await conversion.execute();
-  } catch (error) {
-    if (signal.aborted) throw new DOMException("The download was cancelled.", "AbortError");
-    throw error;
-  }
+  await conversion.execute();
   return new Blob([target.buffer!], { type: "video/mp4" });
 }

@@ -1,4 +1,5 @@
 import { useEffect, useState } from "react";
+import { asApiError } from "../api/errors";
 import { downloadRealClips, getRealClips, type RealClips } from "../api/models";
 import { refreshGallery } from "../state/session";
 import { Icon } from "../ui/Icon";
@@ -15,8 +16,8 @@ export function RealClipsTile() {
     const load = async () => {
       const found = await getRealClips().catch(() => null);
       if (!isShown) return;
-      setStatus(found);
-      if (isRunning) void refreshGallery(); // each clip is shown as soon as it is there
+      if (found) setStatus(found);
+      if (isRunning) await refreshGallery().catch(() => undefined); // each clip is shown as soon as it is there
     };
     void load();
     const timer = isRunning ? setInterval(() => void load(), POLL_MS) : 0;
@@ -36,7 +37,7 @@ export function RealClipsTile() {
         onClick={() =>
           void downloadRealClips()
             .then(() => setStatus({ ...status, state: "downloading", share: 0 }))
-            .catch(() => undefined)
+            .catch((error: unknown) => setStatus({ ...status, problem: asApiError(error).message }))
         }
       >
         <span className="tile-face">

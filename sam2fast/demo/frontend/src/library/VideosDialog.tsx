@@ -1,3 +1,4 @@
+import { useEffect } from "react";
 import { openDataFile } from "../project/files";
 import { openClip } from "../state/session";
 import { useStore } from "../state/store";
@@ -13,6 +14,7 @@ export function VideosDialog() {
   const current = useStore((state) => state.clip?.path);
   const limits = useStore((state) => state.limits);
   const problem = useUploading((state) => state.problem);
+  useEffect(() => () => useUploading.setState({ problem: "" }), []);
   const formats = limits?.formats.map((format) => `.${format.replace(/^\./, "")}`) ?? [];
 
   return (

@@ -5,7 +5,7 @@ import { located } from "../api/transport";
 import { refuseFile, uploadVideo } from "../api/upload";
 import { handleFailure } from "../state/failures";
 import { openClip } from "../state/session";
-import { announce, getState, setState } from "../state/store";
+import { announce, getState, notify, setState } from "../state/store";
 
 export interface Upload {
   readonly name: string;
@@ -33,28 +33,33 @@ export async function upload(files: readonly File[]): Promise<void> {
   const refusal = files.length > 1 ? "Choose one video at a time." : refuseFile(file, limits);
   if (refusal) return useUploading.setState({ problem: refusal });
 
-  abort = new AbortController();
+  const { signal } = (abort = new AbortController());
   const progress = (share: number) => useUploading.setState({ upload: { name: file.name, share } });
   useUploading.setState({ problem: "" });
   progress(0);
   try {
-    const clip = await uploadVideo(file, progress, abort.signal);
-    announce("The video is uploaded.");
+    const clip = await uploadVideo(file, progress, signal);
     const { clips } = getState();
     const named = await located({ ...clip, name: file.name });
     if (!clips.some(({ path }) => path === clip.path)) setState({ clips: [...clips, named] });
-    await openClip(named);
+    // Whoever closes the dialog meanwhile works on another video.
+    if (isWatched()) await openClip(named);
+    else notify("info", `“${file.name}” is uploaded: open it under Videos.`);
   } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") return announce("The upload is cancelled.");
+    if (signal.aborted) return announce("The upload is cancelled.");
     const { failure, message } = asApiError(error);
     // A server that refuses a file during the upload closes the connection, which browsers report as a lost connection.
     const isRefusal = failure === "network" && (await isHealthy());
-    useUploading.setState({ problem: isRefusal ? UPLOAD_REFUSED : message });
+    const problem = isRefusal ? UPLOAD_REFUSED : message;
+    if (isWatched()) useUploading.setState({ problem });
+    else notify("error", problem);
     if (failure === "network" && !isRefusal) handleFailure(error);
   } finally {
     useUploading.setState({ upload: null });
   }
 }
+
+const isWatched = () => getState().dialog === "videos";
 
 export function cancelUpload(): void {
   abort?.abort();

@@ -1,5 +1,5 @@
 import type { MaskEntry } from "./masks";
-import { paintMask } from "./rle";
+import { paintMask, type Mask } from "./rle";
 
 const MAX_PIXELS = 16 * 1024 * 1024; // of the cache; four bytes each
 
@@ -16,7 +16,7 @@ export class MaskBitmaps {
       return found.canvas;
     }
     if (found) this.forget(entry);
-    const canvas = paint(entry, colour);
+    const canvas = maskCanvas(entry, colour);
     this.cache.set(entry, { colour, canvas });
     this.pixels += entry.width * entry.height;
     for (const oldest of this.cache.keys()) {
@@ -31,13 +31,14 @@ export class MaskBitmaps {
   }
 }
 
-function paint(entry: MaskEntry, colour: string): HTMLCanvasElement {
+/** A mask as a canvas in a colour, `#rrggbb`, transparent outside. */
+export function maskCanvas(mask: Mask, colour: string): HTMLCanvasElement {
   const canvas = document.createElement("canvas");
-  canvas.width = entry.width;
-  canvas.height = entry.height;
+  canvas.width = mask.width;
+  canvas.height = mask.height;
   const context = canvas.getContext("2d")!;
-  const image = context.createImageData(entry.width, entry.height);
-  paintMask(entry, new Uint32Array(image.data.buffer), littleEndian(colour));
+  const image = context.createImageData(mask.width, mask.height);
+  paintMask(mask, new Uint32Array(image.data.buffer), littleEndian(colour));
   context.putImageData(image, 0, 0);
   return canvas;
 }

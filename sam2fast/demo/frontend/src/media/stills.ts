@@ -6,14 +6,19 @@ let reader: { url: string; video: HTMLVideoElement; queue: Promise<void> } | nul
 
 function readerOf(url: string) {
   if (reader?.url === url) return reader;
-  reader?.video.removeAttribute("src");
-  reader?.video.load(); // frees its memory
+  if (reader) unload(reader.video);
   const video = document.createElement("video");
   video.muted = true;
   video.preload = "auto";
   video.src = url;
   reader = { url, video, queue: settled(video, "loadeddata") };
   return reader;
+}
+
+/** Frees the memory of a video that is not on the page. */
+export function unload(video: HTMLVideoElement): void {
+  video.removeAttribute("src");
+  video.load();
 }
 
 /**
@@ -45,13 +50,15 @@ export function readStill(
 /** Waits for an event, or an error; without a decoder neither may come. */
 function settled(video: HTMLVideoElement, event: "loadeddata" | "seeked"): Promise<void> {
   const LONGEST_MS = 4000;
+  const listening = new AbortController();
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, LONGEST_MS);
     const finish = () => {
       clearTimeout(timer);
+      listening.abort();
       resolve();
     };
-    video.addEventListener(event, finish, { once: true });
-    video.addEventListener("error", finish, { once: true });
+    const timer = setTimeout(finish, LONGEST_MS);
+    video.addEventListener(event, finish, listening);
+    video.addEventListener("error", finish, listening);
   });
 }

@@ -78,11 +78,9 @@ function ModelRow({ model, models }: { model: OfferedModel; models: Models }) {
 }
 
 function describeChange({ mayChange, offline, device }: Models): string {
-  if (!mayChange) return "Others can reach this server, so its model is chosen where it is started.";
-  const change =
-    "Another model opens the video again: your clicks and masks stay, and new ones come from the new model. Other " +
-    "pages of this server change with it, and tracking that runs there ends.";
-  const speed = device === "cpu" ? " This server computes on the processor: larger models take seconds per frame." : "";
+  if (!mayChange) return "Other machines can reach this server, so its model is fixed when it starts.";
+  const change = "Your clicks and masks stay. The model changes on all pages of this server, and tracking stops there.";
+  const speed = device === "cpu" ? " This server uses the CPU: larger models take seconds per frame." : "";
   return change + speed + (offline ? ` ${offline}` : "");
 }
 
@@ -90,7 +88,7 @@ function StrategyChoice({ models }: { models: Models }) {
   const strategy = useStore((state) => state.strategy) ?? models.strategy;
   return (
     <label className="strategy">
-      <span>Tracking remembers by the rule of</span>
+      <span>Tracking strategy</span>
       <select
         value={strategy}
         onChange={({ target }) => void chooseStrategy(target.value === models.strategy ? null : target.value)}
@@ -101,7 +99,7 @@ function StrategyChoice({ models }: { models: Models }) {
           </option>
         ))}
       </select>
-      <small className="hint">For this page only. None is better everywhere; try SAM 2 first, and track again.</small>
+      <small className="hint">For this page only. No strategy is best for all videos. Track again to compare.</small>
     </label>
   );
 }

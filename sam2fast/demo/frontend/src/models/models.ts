@@ -3,7 +3,7 @@ import { asApiError } from "../api/errors";
 import { changeModel, downloadModel, getModels, type Models } from "../api/models";
 import { getLimits } from "../api/rest";
 import { restart } from "../state/session";
-import { announce, notify, setState, useStore } from "../state/store";
+import { announce, getState, notify, setState, useStore } from "../state/store";
 
 const POLL_MS = 700; // while something is downloaded
 
@@ -29,7 +29,9 @@ let timer = 0;
 /** Loads the list of models, and again while a download runs. */
 export async function refreshModels(): Promise<void> {
   clearTimeout(timer);
-  const models = await getModels().catch(() => null);
+  const models = await getModels().catch((error: unknown) =>
+    asApiError(error).failure === "network" ? useModels.getState().models : null,
+  );
   useModels.setState({ models });
   if (models?.models.some(({ state }) => state === "downloading")) {
     timer = window.setTimeout(() => void refreshModels(), POLL_MS);
@@ -64,7 +66,8 @@ export async function use(name: string): Promise<void> {
     setState({ limits: await getLimits(), dialog: null });
     useModels.setState({ framesPerSecond: null });
     await restart();
-    notify("info", `The model is ${name} now. Masks stay as they are until you click or track again.`);
+    if (getState().phase === "ready")
+      notify("info", `The model is ${name} now. Masks stay as they are until you click or track again.`);
   } catch (error) {
     useModels.setState({ problem: asApiError(error).message });
   }

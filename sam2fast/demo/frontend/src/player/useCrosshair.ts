@@ -1,7 +1,7 @@
 import { useState, type KeyboardEvent } from "react";
 import { beginStroke, endStroke } from "../precision/brush";
 import * as editing from "../state/editing";
-import { getState } from "../state/store";
+import { getState, setState } from "../state/store";
 import type { Spot } from "./geometry";
 
 const STEP = 0.02; // share of the frame
@@ -26,6 +26,7 @@ export function useCrosshair() {
     } else if (event.key === "Enter") {
       const at = spot ?? { x: 0.5, y: 0.5 };
       setSpot(at);
+      setState({ playing: false, following: false }); // the frame stays
       const { tool } = getState();
       if (tool === "paint" || tool === "wipe") {
         beginStroke(at, (tool === "paint") !== event.shiftKey);

@@ -107,6 +107,7 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
         if (playing) return pause(); // moving objects are hard to click
         if (phase !== "ready") return;
         if (press.current) return cancel(); // a second finger
+        setState({ following: false }); // tracking must not change the frame under the pointer
         begin(event);
       },
       onPointerMove: (event: PointerEvent<HTMLElement>) => {

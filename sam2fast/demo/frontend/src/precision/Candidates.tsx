@@ -1,6 +1,7 @@
 import { useEffect, useRef } from "react";
+import { maskCanvas } from "../masks/bitmaps";
 import { masksAt } from "../masks/masks";
-import { paintMask, type Mask } from "../masks/rle";
+import type { Mask } from "../masks/rle";
 import { findObject } from "../state/scene";
 import { useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
@@ -47,7 +48,7 @@ function Thumbnail({ mask }: { mask: Mask }) {
   useEffect(() => {
     const context = canvas.current!.getContext("2d")!;
     context.clearRect(0, 0, WIDTH, height);
-    context.drawImage(maskCanvas(mask, "#000"), 0, 0, WIDTH, height);
+    context.drawImage(maskCanvas(mask, "#000000"), 0, 0, WIDTH, height);
     // Outside of the mask the frame shows through black, inside as it is.
     context.globalCompositeOperation = "source-out";
     context.fillStyle = SHADE;
@@ -58,18 +59,4 @@ function Thumbnail({ mask }: { mask: Mask }) {
     context.globalCompositeOperation = "source-over";
   }, [mask, height]);
   return <canvas ref={canvas} width={WIDTH} height={height} />;
-}
-
-/** A mask as a canvas in a colour, transparent outside. */
-export function maskCanvas(mask: Mask, colour: string): HTMLCanvasElement {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [mask.width, mask.height];
-  const context = canvas.getContext("2d")!;
-  const image = context.createImageData(mask.width, mask.height);
-  paintMask(mask, new Uint32Array(image.data.buffer), 0xffffffff);
-  context.putImageData(image, 0, 0);
-  context.globalCompositeOperation = "source-in";
-  context.fillStyle = colour;
-  context.fillRect(0, 0, mask.width, mask.height);
-  return canvas;
 }

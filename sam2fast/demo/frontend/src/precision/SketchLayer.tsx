@@ -1,9 +1,9 @@
 import { useEffect, useRef } from "react";
+import { maskCanvas } from "../masks/bitmaps";
 import type { Spot } from "../player/geometry";
 import { findObject } from "../state/scene";
 import { useStore } from "../state/store";
 import { drawStroke, useBrush } from "./brush";
-import { maskCanvas } from "./Candidates";
 import { usePreview } from "./preview";
 
 const OUTLINE = 1 / 240; // of the frame's width
@@ -15,7 +15,7 @@ export function SketchLayer({ width, height }: { width: number; height: number }
   const mask = usePreview((state) => state.mask);
   const { stroke, size, cursor } = useBrush();
   const isBrush = useStore(({ tool }) => tool === "paint" || tool === "wipe");
-  const colour = useStore((state) => findObject(state.scene, state.active)?.colour ?? "#fff");
+  const colour = useStore((state) => findObject(state.scene, state.active)?.colour ?? "#ffffff");
 
   useEffect(() => {
     const context = canvas.current!.getContext("2d")!;
@@ -24,7 +24,7 @@ export function SketchLayer({ width, height }: { width: number; height: number }
       drawStroke(context, stroke, size, stroke.isAdding ? colour : "#000");
     } else if (mask) {
       const shape = maskCanvas(mask, colour);
-      const white = maskCanvas(mask, "#fff");
+      const white = maskCanvas(mask, "#ffffff");
       const line = Math.max(1, OUTLINE * width);
       for (let side = 0; side < 8; side += 1) {
         const angle = (side * Math.PI) / 4;

@@ -19,11 +19,14 @@ export const useCandidates = create<{ offer: Candidates | null }>(() => ({ offer
 async function offerCandidates(): Promise<void> {
   const { session, active: object, frame, scene } = getState();
   const prompt = promptAt(findObject(scene, object), frame);
+  const { offer } = useCandidates.getState();
+  if (offer?.object === object && offer.frame === frame) return;
   if (!session || !isFirstClick(prompt) || prompt.candidate !== undefined) return;
   try {
     const clicks = { objectId: object, frameIndex: frame, ...encodePrompt(prompt), refine: false };
     const masks = await previewMasks(session.id, clicks);
-    const isCurrent = promptAt(findObject(getState().scene, object), frame) === prompt;
+    const now = getState();
+    const isCurrent = now.session === session && promptAt(findObject(now.scene, object), frame) === prompt;
     if (masks.length > 1 && isCurrent) useCandidates.setState({ offer: { object, frame, masks } });
   } catch {
     // The click has its mask; the others are an offer.
@@ -49,7 +52,8 @@ export function chooseCandidate(place: number): void {
 /** Chooses the next candidate, or the previous one. */
 export function cycleCandidates(step: 1 | -1): void {
   const { offer } = useCandidates.getState();
-  if (!offer || offer.frame !== getState().frame) return;
+  const { active, frame } = getState();
+  if (!offer || offer.object !== active || offer.frame !== frame) return;
   const { length } = offer.masks;
   chooseCandidate((chosenPlace(offer) + step + length) % length);
 }
@@ -70,5 +74,5 @@ useStore.subscribe((state, before) => {
     const isStale = offer && !isFirstClick(promptAt(findObject(state.scene, offer.object), offer.frame));
     if (isStale || state.session !== before.session) useCandidates.setState({ offer: null });
   }
-  if (before.pending && !state.pending && !useCandidates.getState().offer) void offerCandidates();
+  if (before.pending && !state.pending) void offerCandidates();
 });

@@ -21,7 +21,7 @@ export const usePreview = create<Preview>(() => ({ isOn: readSetting(), mask: nu
 
 let wanted: Spot | null = null;
 let running: AbortController | null = null;
-let isSupported = true; // a server without the route is not asked again
+let isSupported = true; // a server without the route is not asked again in this session
 
 /** The pointer is at a spot of the frame, or has left it. */
 export function hoverPreview(spot: Spot | null): void {
@@ -101,6 +101,7 @@ function situation(): string {
 // A preview of another situation is wrong.
 useStore.subscribe((state, before) => {
   const names = ["session", "active", "frame", "tool", "scene", "playing", "pending"] as const;
+  if (state.session !== before.session) isSupported = true;
   if (names.some((name) => state[name] !== before[name])) usePreview.setState({ mask: null });
 });
 

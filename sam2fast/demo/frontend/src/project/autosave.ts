@@ -21,17 +21,19 @@ function createStoreIn(name: string) {
 /** Saves whenever the work has changed. */
 export function watchWork(): void {
   useStore.subscribe((state, before) => {
-    if (state.phase !== "ready" || WORK.every((name) => state[name] === before[name])) return;
+    // While the video plays, its position is not saved.
+    const isMoved = !state.playing && (state.frame !== before.frame || before.playing);
+    if (state.phase !== "ready" || (!isMoved && WORK.every((name) => state[name] === before[name]))) return;
     timer ||= window.setTimeout(() => void saveNow(), DELAY_MS);
   });
   document.addEventListener("visibilitychange", () => void saveNow());
 }
 
-const WORK = ["session", "scene", "masks", "look", "frame", "active"] as const;
+const WORK = ["session", "scene", "masks", "look", "active"] as const;
 
-/** Whether changes are not saved yet. */
+/** Whether prompts, or changes of their objects, are not saved yet. */
 export function isUnsaved(): boolean {
-  return timer !== 0 || writing > 0 || (hasFailed && firstPromptedFrame(getState().scene) !== null);
+  return (timer !== 0 || writing > 0 || hasFailed) && firstPromptedFrame(getState().scene) !== null;
 }
 
 /** Saves changes that are not saved yet. */
@@ -41,6 +43,7 @@ export async function saveNow(): Promise<void> {
   timer = 0;
   writing += 1;
   const project = makeProject(getState());
+  if (project) rememberOpened(project.clip.path);
   try {
     if (project && hasContent(project)) await set(project.clip.path, project, SAVED);
     else if (project) await del(project.clip.path, SAVED);
@@ -58,14 +61,13 @@ function hasContent({ clip, scene, masks }: Project): boolean {
   return isUpload(clip) || firstPromptedFrame(scene) !== null || masks.length > 0 || scene.objects.length > 1;
 }
 
-function isUpload({ path }: Clip): boolean {
+export function isUpload({ path }: Clip): boolean {
   return path.startsWith("uploads/");
 }
 
 /** The saved work on a video; null if there is none. */
 export async function loadProject(path: string): Promise<Project | null> {
   try {
-    localStorage.setItem(LAST, path);
     return (await get<Project>(path, SAVED)) ?? null;
   } catch {
     return null; // `saveNow` reports that nothing can be stored
@@ -79,6 +81,14 @@ export async function loadUploads(): Promise<Clip[]> {
     return projects.map(({ clip }) => clip).filter(isUpload);
   } catch {
     return [];
+  }
+}
+
+function rememberOpened(path: string): void {
+  try {
+    localStorage.setItem(LAST, path);
+  } catch {
+    // The next visit begins with the default video.
   }
 }
 

@@ -20,20 +20,19 @@ import { parseProject } from "./project";
 /** Opens a project file with its video. */
 async function openProject(text: string): Promise<void> {
   const project = parseProject(text);
+  if (!(await openClip(project.clip, project))) {
+    const advice = `If this server does not have it, upload “${project.clip.name}”, then open the project again.`;
+    return notify("error", `The project's video cannot be opened. ${advice}`);
+  }
   const { clips } = getState();
   if (!clips.some(({ path }) => path === project.clip.path)) setState({ clips: [...clips, project.clip] });
-  if (await openClip(project.clip, project)) return;
-  notify(
-    "error",
-    `This server does not have the project's video. Upload “${project.clip.name}”, then open the project again.`,
-  );
 }
 
 /** Opens a project, or adds masks as new objects: COCO, a PNG for the current frame, or a ZIP of PNGs. */
 export async function openDataFile(file: File): Promise<void> {
   setState({ dialog: null });
   try {
-    const text = file.name.endsWith(".json") ? await file.text() : "";
+    const text = /\.json$/i.test(file.name) ? await file.text() : "";
     if (text.includes('"sam2fast project"')) await openProject(text);
     else await importMasks(file);
   } catch (error) {
@@ -47,6 +46,7 @@ async function importMasks(file: File): Promise<void> {
   const { session, frame } = getState();
   if (!session) return;
   const objects = await readMaskFile(session.id, file, frame);
+  if (getState().session !== session) return; // another video was opened
   let { scene, masks } = getState();
   if (firstPromptedFrame(scene) === null) scene = { objects: [] }; // without the empty object of a new video
   for (const { name, masks: found } of objects) {

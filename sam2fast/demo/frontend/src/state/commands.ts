@@ -1,3 +1,4 @@
+import { promptKey } from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import { findObject, promptAt, promptedFrames, setPrompt, NO_PROMPT, type Prompt, type Scene } from "./scene";
 
@@ -90,6 +91,13 @@ export function withPromptsOf(scene: Scene, known: Scene): Scene {
   return {
     objects: scene.objects.map((object) => ({ ...object, prompts: findObject(known, object.id)?.prompts ?? {} })),
   };
+}
+
+/** Objects whose prompts differ, or that only one of the scenes has. */
+export function changedObjects(before: Scene, after: Scene): Set<number> {
+  const keys = ({ objects }: Scene) => new Map(objects.map(({ id, prompts }) => [id, promptKey(prompts)]));
+  const [old, now] = [keys(before), keys(after)];
+  return new Set([...old.keys(), ...now.keys()].filter((id) => (old.get(id) ?? "{}") !== (now.get(id) ?? "{}")));
 }
 
 const POSITIVE = 1;

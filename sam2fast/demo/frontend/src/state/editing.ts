@@ -9,6 +9,7 @@ import {
   type Masks,
 } from "../masks/masks";
 import type { Mask } from "../masks/rle";
+import { changedObjects } from "./commands";
 import * as history from "./history";
 import * as scenes from "./scene";
 import type { Box, Point, Prompt, Scene } from "./scene";
@@ -36,6 +37,8 @@ export function deleteBox(id: number, frame: number): void {
 
 /** Removes the active object's prompts on the current frame. */
 export function clearHere(): void {
+  const { scene, active, frame } = getState();
+  if (!scenes.findObject(scene, active)?.prompts[frame]) return;
   edit((scene, { active, frame }) => scenes.setPrompt(scene, active, frame, scenes.NO_PROMPT));
 }
 
@@ -137,13 +140,6 @@ function trackedState({ scene, masks }: Step): "never" | "stale" | "partial" | "
     .flatMap(({ id, prompts }) => [...visibility(masks, id, numFrames, promptKey(prompts))]);
   if (seen.some((state) => state >= Seen.Stale)) return "stale";
   return seen.includes(Seen.Unknown) ? "partial" : "done";
-}
-
-/** Objects whose prompts differ, or that only one of the scenes has. */
-function changedObjects(before: Scene, after: Scene): Set<number> {
-  const keys = ({ objects }: Scene) => new Map(objects.map(({ id, prompts }) => [id, promptKey(prompts)]));
-  const [old, now] = [keys(before), keys(after)];
-  return new Set([...old.keys(), ...now.keys()].filter((id) => (old.get(id) ?? "{}") !== (now.get(id) ?? "{}")));
 }
 
 /** The masks without those of removed objects and prompts. */

@@ -7,16 +7,17 @@ const RETRY_MS = [1000, 2000, 4000, 8000];
 /**
  * Handles an error of a request: a lost server and a lost session are reported to listeners; other errors are shown.
  *
+ * @param session of the request: what a closed session lacks does not matter
  * @returns whether the same request may succeed later
  */
-export function handleFailure(error: unknown): boolean {
+export function handleFailure(error: unknown, session = getState().session): boolean {
   const { failure, message } = asApiError(error);
   if (failure === "network") {
     void waitForServer();
     return true;
   }
   if (failure === "session") {
-    for (const listener of sessionListeners) listener();
+    if (session === getState().session) for (const listener of sessionListeners) listener();
     return true;
   }
   notify("error", message);
@@ -38,7 +39,7 @@ export function onReconnected(listener: () => void): void {
 
 async function waitForServer(): Promise<void> {
   if (!getState().connected) return; // already waiting
-  setState({ connected: false, announcement: "The connection to the server is lost." });
+  setState({ connected: false }); // a banner says so
   for (let attempt = 0; ; attempt += 1) {
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]));
     if (await isHealthy()) break;

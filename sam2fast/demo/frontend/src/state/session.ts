@@ -6,7 +6,7 @@ import { openSession } from "../api/models";
 import { getLimits, getSession, renewSession } from "../api/rest";
 import { located, send } from "../api/transport";
 import { readClip, type Clip } from "../api/video";
-import { isUnsaved, loadProject, loadUploads, lastOpened, saveNow } from "../project/autosave";
+import { isUnsaved, isUpload, loadProject, loadUploads, lastOpened, saveNow } from "../project/autosave";
 import { restoreWork, type Project } from "../project/project";
 import { handleFailure, onReconnected, onSessionLost } from "./failures";
 import { firstPromptedFrame } from "./scene";
@@ -25,6 +25,7 @@ export async function begin(): Promise<void> {
       ...(await Promise.all(uploads.map(located))),
     ];
     setState({ limits, clips });
+    if (getState().clip) return; // a project was opened meanwhile
     const last = lastOpened();
     const clip = getState().clips.find(({ path }) => path === last);
     if (clip && (await openClip(clip))) return;
@@ -39,8 +40,10 @@ export async function begin(): Promise<void> {
 
 /** Loads the gallery again; the videos may have changed on the server. */
 export async function refreshGallery(): Promise<void> {
-  const [gallery, uploads] = await Promise.all([query(GalleryDocument, {}), loadUploads()]);
-  setState({ clips: [...gallery.videos.edges.map(({ node }) => readClip(node)), ...uploads] });
+  const gallery = await query(GalleryDocument, {});
+  setState(({ clips }) => ({
+    clips: [...gallery.videos.edges.map(({ node }) => readClip(node)), ...clips.filter(isUpload)],
+  }));
 }
 
 const NO_GALLERY = "The gallery of this server is empty. Upload a video to begin.";
@@ -52,49 +55,61 @@ const NO_GALLERY = "The gallery of this server is empty. Upload a video to begin
  * @returns whether the video could be opened
  */
 export async function openClip(chosen: Clip, project?: Project): Promise<boolean> {
+  const opening = ++openings;
   await saveNow();
   const clip = await located(chosen);
+  if (opening !== openings) return true; // another video was chosen
   closeSession();
   setState({ ...freshWork(), clip, session: null, phase: "opening", dialog: null, notice: null, playing: false });
-  const work = project ?? (await loadProject(clip.path));
-  if (getState().clip !== clip) return true; // another video was chosen
-  return startSession(clip, work);
+  const saved = await loadProject(clip.path);
+  if (opening !== openings) return true;
+  return startSession(clip, [project, saved]);
 }
+
+let openings = 0;
 
 /** Starts a new session on the same video with the same work. */
 export async function restart(): Promise<void> {
-  const { clip } = getState();
+  const { clip, tracking, scene } = getState();
   if (!clip) return begin();
+  void saveNow(); // before the session, without which nothing is saved, is gone
   closeSession();
-  const { tracking, scene } = getState();
   setState({ playing: false, notice: null, ...(isTracking(tracking) && { tracking: { state: "failed" } }) });
   // A video that could not be opened has no work in the page yet.
-  await startSession(clip, firstPromptedFrame(scene) === null ? await loadProject(clip.path) : null);
+  const saved = firstPromptedFrame(scene) === null ? await loadProject(clip.path) : null;
+  if (getState().clip === clip) await startSession(clip, [saved]);
 }
 
 let starts = 0;
 
-async function startSession(clip: Clip, project: Project | null): Promise<boolean> {
+/** @param projects the first one of a video with as many frames is opened */
+async function startSession(clip: Clip, projects: readonly (Project | null | undefined)[]): Promise<boolean> {
   const start = ++starts;
   forgetKnown();
   setState({ phase: "opening", session: null });
+  let id: string | null = null;
   try {
-    const id = await openSession(clip.path, getState().strategy);
+    id = await openSession(clip.path, getState().strategy);
     const { fps, numFrames, width, height } = await getSession(id);
     if (start !== starts) {
       sendClose(id); // another video was chosen
       return true;
     }
+    const found = projects.flatMap((project) => project ?? []);
     setState({
-      ...(project && restoreWork(project, numFrames)),
+      ...found.map((project) => restoreWork(project, numFrames)).find(Boolean),
       clip: { ...clip, width, height },
       session: { id, fps, numFrames },
       phase: "ready",
     });
     announce(`${clip.name} is open, ${numFrames} frames. Click an object in the video.`);
+    if (found[0] && found[0].numFrames !== numFrames) {
+      notify("error", `The saved work is of a video of ${found[0].numFrames} frames; this one has ${numFrames}.`);
+    }
     void synchronise();
     return true;
   } catch (error) {
+    if (id) sendClose(id);
     if (start !== starts) return true;
     setState({ phase: "failed", problem: asApiError(error).message });
     if (asApiError(error).failure === "network") handleFailure(error);
@@ -123,7 +138,8 @@ function sendClose(sessionId: string): void {
 export function watchSession(): void {
   setInterval(() => {
     const { session, phase, connected } = getState();
-    if (session && phase === "ready" && connected && !document.hidden) renewSession(session.id).catch(handleFailure);
+    if (!session || phase !== "ready" || !connected || document.hidden) return;
+    renewSession(session.id).catch((error: unknown) => handleFailure(error, session));
   }, RENEW_MS);
   window.addEventListener("pagehide", () => closeSession());
   window.addEventListener("beforeunload", (event) => {
@@ -149,6 +165,6 @@ async function resume(): Promise<void> {
     notify("info", "The server answers again.");
     await synchronise();
   } catch (error) {
-    handleFailure(error);
+    handleFailure(error, session);
   }
 }

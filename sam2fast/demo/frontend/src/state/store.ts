@@ -108,9 +108,10 @@ export function isTracking(tracking: Tracking): boolean {
 }
 
 export function announce(text: string): void {
-  setState({ announcement: text });
+  // The same text again is read again only if it differs.
+  setState(({ announcement }) => ({ announcement: announcement === text ? `${text}\u00a0` : text }));
 }
 
 export function notify(tone: Notice["tone"], text: string): void {
-  setState({ notice: { tone, text }, announcement: text });
+  setState({ notice: { tone, text }, announcement: tone === "info" ? text : "" }); // errors are alerts
 }

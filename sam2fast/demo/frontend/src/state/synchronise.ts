@@ -8,9 +8,9 @@ import {
 } from "../api/generated";
 import { addMask } from "../api/rest";
 import { readFrameMasks } from "../api/video";
-import { masksAt, promptKey, withAnswer, type FrameMasks } from "../masks/masks";
+import { masksAt, mergeMasks, promptKey, withAnswer, type FrameMasks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
-import { applyCommand, difference, encodePrompt, withPromptsOf, type Command } from "./commands";
+import { applyCommand, changedObjects, difference, encodePrompt, withPromptsOf, type Command } from "./commands";
 import { handleFailure } from "./failures";
 import { withoutRefused } from "./history";
 import { findObject, type Prompt, type Scene } from "./scene";
@@ -97,17 +97,29 @@ async function send(sessionId: string, command: Command): Promise<FrameMasks | n
 function keepAnswer(id: number, prompt: Prompt, { frame, masks: found }: FrameMasks): void {
   const mask = found.get(id);
   const { masks, scene } = getState();
-  // The object may have been removed meanwhile, or the prompt.
-  if (!mask || !findObject(scene, id)?.prompts[frame]) return;
+  // The object may have been removed meanwhile, or the prompt; or the page has another prompt's mask, as after undo.
+  const wanted = findObject(scene, id)?.prompts[frame];
+  if (!mask || !wanted || answerOf(id, frame, wanted)) return;
   setState({ masks: withAnswer(masks, frame, id, mask, promptKey(prompt)) });
   announceMask(id, frame);
 }
 
-/** Reverts the scene and its history to the prompts that the server has accepted. */
+/** Reverts scene, masks and history to the prompts that the server has accepted. */
 function revertRefused(): void {
-  const { scene, history } = getState();
+  const { scene, masks, history } = getState();
   const isKnown = (step: Step) => difference(known, step.scene).length === 0;
-  setState({ scene: withPromptsOf(scene, known), history: withoutRefused(history, isKnown) });
+  const accepted = history.future.find(isKnown) ?? [...history.past].reverse().find(isKnown);
+  const reverted = withPromptsOf(scene, known);
+  const changed = changedObjects(scene, reverted);
+  let restored = mergeMasks(masks, accepted?.masks ?? masks, changed);
+  for (const { id, prompts } of reverted.objects) {
+    if (!changed.has(id)) continue;
+    for (const [frame, prompt] of Object.entries(prompts)) {
+      const answer = answerOf(id, Number(frame), prompt); // may have come after the step
+      if (answer) restored = withAnswer(restored, Number(frame), id, answer, promptKey(prompt));
+    }
+  }
+  setState({ scene: reverted, masks: restored, history: withoutRefused(history, isKnown) });
 }
 
 function announceMask(id: number, frame: number): void {

@@ -29,7 +29,7 @@ export async function track(): Promise<void> {
   await synchronise();
   if (getState().session !== session) return; // another video was opened
   if (isCancelling()) return endCancelled();
-  if (!isSynchronised()) return setState({ tracking: { state: "stale" } });
+  if (!isSynchronised()) return setState({ tracking });
 
   abort = new AbortController();
   try {
@@ -83,7 +83,7 @@ export async function cancelTracking(): Promise<void> {
     await mutate(CancelPropagateInVideoDocument, { input: { sessionId: session.id } });
   } catch (error) {
     running.abort(); // the server notices the closed connection
-    handleFailure(error);
+    handleFailure(error, session);
   }
 }
 
@@ -119,8 +119,9 @@ async function finish(session: Session, { total }: Track, isComplete: boolean): 
   setState({ tracking: { state: "failed" } });
   try {
     const { problem } = await getSession(session.id);
+    if (getState().session !== session) return;
     notify("error", problem ?? "Tracking stopped before the end of the video. Track again to complete it.");
   } catch (error) {
-    handleFailure(error);
+    handleFailure(error, session);
   }
 }

@@ -1,5 +1,6 @@
 import { useMemo } from "react";
 import { goTo } from "../player/playback";
+import { percent } from "../precision/candidates";
 import { getState, notify, setState, useStore } from "../state/store";
 import { weakestByFrame, weakestFrames, type Weakest } from "./confidence";
 
@@ -49,14 +50,10 @@ export function goToWeakest(): void {
   last = next;
   goTo(next);
   const { object, confidence } = found[next]!;
-  setState({ active: object, announcement: `Frame ${next + 1}, confidence ${inPercent(confidence)}.` });
+  setState({ active: object, announcement: `Frame ${next + 1}, confidence ${percent(confidence)}.` });
 }
 
 function describe(found: readonly (Weakest | null)[]): string {
   const frame = weakestFrames(found)[0]!;
-  return `Confidence: lowest on frame ${frame + 1}, ${inPercent(found[frame]!.confidence)}`;
-}
-
-function inPercent(share: number): string {
-  return `${Math.round(100 * share)} percent`;
+  return `Confidence: lowest on frame ${frame + 1}, ${percent(found[frame]!.confidence)}`;
 }

@@ -1,4 +1,4 @@
-import { useEffect, useRef, type ReactNode } from "react";
+import { useLayoutEffect, useRef, type ReactNode } from "react";
 import { setState } from "../state/store";
 import { IconButton } from "./Icon";
 
@@ -7,7 +7,8 @@ export function Dialog({ title, children }: { title: string; children: ReactNode
   const dialog = useRef<HTMLDialogElement>(null);
   const close = () => setState({ dialog: null });
 
-  useEffect(() => {
+  // A layout effect closes it while it is still on the page: then the browser returns the focus.
+  useLayoutEffect(() => {
     const element = dialog.current!;
     element.showModal();
     return () => element.close();

@@ -163,13 +163,17 @@ export const SHORTCUTS: readonly Shortcut[] = [
       [key("backspace"), editing.clearHere],
     ],
   },
-  { keys: "D", does: "Download", bindings: [[key("d"), () => setState({ dialog: "download" })]] },
+  { keys: "D", does: "Download", bindings: [[key("d"), openDownloads]] },
   { keys: "?", does: "This help", bindings: [[key("?"), () => setState({ dialog: "help" })]] },
 ];
 
 export function toggleTracking(): void {
   if (isTracking(getState().tracking)) void cancelTracking();
   else void track();
+}
+
+function openDownloads(): void {
+  if (getState().phase === "ready") setState({ dialog: "download" });
 }
 
 function markRange(end: "first" | "last"): void {

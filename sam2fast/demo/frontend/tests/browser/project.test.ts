@@ -87,8 +87,9 @@ test.each(["light", "dark"] as const)(
       await demo.page.getByRole("dialog", { name: title }).waitFor();
       await demo.shot(`${colorScheme} ${title}`);
       expect(await violations(demo.page), title).toEqual([]);
-      await demo.page.keyboard.press("Escape");
+      await demo.button("Close").click();
       await demo.page.locator("dialog").waitFor({ state: "detached" });
+      await expect.poll(() => demo.button(button).evaluate((element) => element.matches(":focus"))).toBe(true);
     }
     expect(await violations(demo.page)).toEqual([]);
   },

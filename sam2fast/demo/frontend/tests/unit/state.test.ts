@@ -1,39 +1,22 @@
 import { beforeEach, expect, test, vi } from "vitest";
 import { promptKey, visibility, withTracked } from "../../src/masks/masks";
+import { isUnsaved, saveNow, watchWork } from "../../src/project/autosave";
 import { makeProject, parseProject, restoreWork } from "../../src/project/project";
 import * as editing from "../../src/state/editing";
 import { makeTrack, WHOLE_VIDEO, type Plan } from "../../src/state/plan";
 import { firstPromptedFrame, type Scene } from "../../src/state/scene";
+import { restart } from "../../src/state/session";
 import { freshWork, getState, setState } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { cancelTracking, track } from "../../src/state/track";
+import { answerWith, clicked, refusal } from "./answers";
+
+const saved = vi.hoisted(() => ({ set: vi.fn(() => Promise.resolve()) }));
+vi.mock("idb-keyval", () => ({ createStore: () => undefined, get: () => Promise.resolve(undefined), ...saved }));
 
 const POINT = { x: 0.25, y: 0.5, positive: true };
 const OTHER = { x: 0.75, y: 0.5, positive: false };
-const MASKS = { frameIndex: 0, rleMaskList: [{ objectId: 1, rleMask: { size: [2, 2], counts: "04" } }] };
 
-interface Request {
-  operation: string;
-  input: { points?: number[][] };
-}
-
-type Answer = object | Promise<object>;
-
-/** Answers requests with the given answers in turn; returns the list of requests. */
-function answerWith(...answers: Answer[]): Request[] {
-  const requests: Request[] = [];
-  vi.stubGlobal("fetch", async (path: string, init: { body: string }) => {
-    const body = JSON.parse(init.body) as { operationName?: string; variables?: { input: Request["input"] } };
-    requests.push({ operation: body.operationName ?? path, input: body.variables?.input ?? {} });
-    const answer = await answers.shift();
-    if (!answer) throw new Error(`an unexpected request: ${init.body}`);
-    return new Response(JSON.stringify(answer), { headers: { "Content-Type": "application/json" } });
-  });
-  return requests;
-}
-
-const clicked = { data: { addPoints: MASKS } };
-const refusal = (code: string) => ({ data: null, errors: [{ message: "not now", extensions: { code } }] });
 const pointsOf = ({ objects }: Scene) => objects[0]!.prompts[0]?.points;
 
 beforeEach(() => {
@@ -182,4 +165,28 @@ test("a project keeps clicks, masks and what is stale", async () => {
   ]) {
     expect(() => parseProject(text)).toThrow(/project/);
   }
+});
+
+test("a click is unsaved until it is saved, also if its session is lost; a position is not while the video plays", async () => {
+  vi.stubGlobal("window", globalThis);
+  vi.stubGlobal("document", { addEventListener: () => undefined });
+  const facts = { fps: 24, numFrames: 4, width: 2, height: 2 };
+  answerWith(clicked, {}, { data: { startSession: { sessionId: "2" } } }, facts, {});
+  const clip = { path: "gallery/a.mp4", name: "A", url: "/gallery/a.mp4", poster: null, width: 2, height: 2 };
+  setState({ clip });
+  watchWork();
+  editing.addPoint(POINT);
+  await synchronise();
+  expect(isUnsaved()).toBe(true);
+  const restarting = restart();
+  expect(saved.set).toHaveBeenCalledOnce();
+  await restarting;
+  await saveNow();
+  setState({ playing: true });
+  setState({ frame: 2 });
+  expect(isUnsaved()).toBe(false);
+  setState({ playing: false });
+  expect(isUnsaved()).toBe(true);
+  await saveNow();
+  expect(saved.set).toHaveBeenCalledTimes(3);
 });

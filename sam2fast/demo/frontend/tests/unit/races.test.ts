@@ -1,0 +1,162 @@
+import { beforeEach, expect, test, vi } from "vitest";
+import type { Clip } from "../../src/api/video";
+import { cycleCandidates, useCandidates } from "../../src/precision/candidates";
+import { openDataFile } from "../../src/project/files";
+import * as editing from "../../src/state/editing";
+import { handleFailure, onSessionLost } from "../../src/state/failures";
+import { makeProject } from "../../src/project/project";
+import { openClip } from "../../src/state/session";
+import { freshWork, getState, setState } from "../../src/state/store";
+import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
+import { track } from "../../src/state/track";
+import { ApiError } from "../../src/api/errors";
+import { answerWith, clicked, refusal } from "./answers";
+
+/** Answers that come after another click, video or session, and answers that refuse. */
+
+const POINT = { x: 0.25, y: 0.5, positive: true };
+const PAINTED = { height: 2, width: 2, counts: "13" };
+const clipOf = (name: string): Clip => {
+  return { path: `gallery/${name}.mp4`, name, url: `/gallery/${name}.mp4`, poster: null, width: 2, height: 2 };
+};
+const sessionOf = (id: string) => ({ id, fps: 24, numFrames: 4 });
+const started = (sessionId: string) => ({ data: { startSession: { sessionId } } });
+const facts = { fps: 24, numFrames: 4, width: 2, height: 2, secondsLeft: 60 };
+const shown = (id: number) => getState().masks.get(0)?.get(id)?.counts;
+const answered = (objectId: number) => {
+  return { frameIndex: 0, rleMaskList: [{ objectId, rleMask: { size: [2, 2], counts: "04" } }] };
+};
+const settle = () => new Promise((resolve) => setTimeout(resolve));
+
+const transport = vi.hoisted(() => ({ located: vi.fn((clip: Clip): Promise<Clip> => Promise.resolve(clip)) }));
+vi.mock("../../src/api/transport", async (original) => ({ ...(await original<object>()), ...transport }));
+
+/** An answer that comes when `send` is called. */
+function later() {
+  let send!: (answer: object) => void;
+  const answer = new Promise<object>((resolve) => (send = resolve));
+  return { answer, send };
+}
+
+beforeEach(() => {
+  forgetKnown();
+  useCandidates.setState({ offer: null });
+  setState({
+    ...freshWork(),
+    clip: clipOf("a"),
+    session: sessionOf("1"),
+    phase: "ready",
+    connected: true,
+    notice: null,
+  });
+});
+
+test("a mask that was painted before the answer to the click stays", async () => {
+  const { answer, send } = later();
+  answerWith(answer, {});
+  editing.addPoint(POINT);
+  editing.setAnswer(1, 0, { points: [], box: null, mask: PAINTED }, PAINTED);
+  send(clicked);
+  await synchronise();
+  expect(shown(1)).toBe("13");
+  expect(isSynchronised()).toBe(true);
+});
+
+test("a refused mask is not shown any more", async () => {
+  answerWith(clicked, refusal("BAD_INPUT"));
+  editing.addPoint(POINT);
+  await synchronise();
+  vi.stubGlobal("fetch", () =>
+    Promise.resolve(new Response('{"error": {"code": "TOO_MANY", "message": "no room"}}', { status: 400 })),
+  );
+  editing.setAnswer(1, 0, { points: [], box: null, mask: PAINTED }, PAINTED);
+  await synchronise();
+  expect(getState().scene.objects[0]!.prompts[0]!.points).toEqual([POINT]);
+  expect(shown(1)).toBe("04");
+  expect(getState().history.past).toHaveLength(1);
+});
+
+test("the video that was chosen last is opened", async () => {
+  const { answer, send } = later();
+  transport.located.mockImplementationOnce(async (clip) => (await answer, clip));
+  answerWith(started("2"), facts);
+  setState({ session: null });
+  const first = openClip(clipOf("b"));
+  await openClip(clipOf("c"));
+  send({});
+  await first;
+  expect(getState().clip?.name).toBe("c");
+  expect(getState().session?.id).toBe("2");
+});
+
+test("a project of other frames is refused, and its session is the video's own", async () => {
+  const project = { ...makeProject(getState())!, numFrames: 5, active: 7 };
+  answerWith({}, started("2"), facts);
+  await openClip(clipOf("a"), project);
+  expect(getState().active).toBe(1);
+  expect(getState().notice).toMatchObject({ tone: "error", text: expect.stringMatching(/5 frames.*has 4/) as string });
+});
+
+test("a session that cannot be asked for its video is closed", async () => {
+  const requests = answerWith(started("2"), Promise.reject(new TypeError("lost")), {}, {});
+  setState({ session: null });
+  expect(await openClip(clipOf("a"))).toBe(false);
+  expect(requests.map(({ input }) => input.sessionId)).toContain("2");
+});
+
+test("masks of a file are not added to a video that was opened meanwhile", async () => {
+  const { answer, send } = later();
+  answerWith(answer);
+  const importing = openDataFile(new File(["png"], "a.png"));
+  setState({ ...freshWork(), session: sessionOf("2") });
+  send({ objects: [{ name: "cup", masks: [{ frame: 0, mask: { size: [2, 2], counts: "04" } }] }] });
+  await importing;
+  expect(getState().masks.size).toBe(0);
+  expect(getState().scene.objects).toHaveLength(1);
+});
+
+test("what fails in a closed session does not end the open one", () => {
+  const lost = vi.fn();
+  onSessionLost(lost);
+  const error = new ApiError("session", "Cannot find session.");
+  handleFailure(error, sessionOf("0"));
+  expect(lost).not.toHaveBeenCalled();
+  handleFailure(error);
+  expect(lost).toHaveBeenCalledOnce();
+});
+
+test("tracking that cannot begin leaves its state as it was", async () => {
+  answerWith(refusal("BUSY"));
+  editing.addPoint(POINT);
+  await track();
+  expect(getState().tracking).toEqual({ state: "never" });
+});
+
+test("a key without an effect ends no redo", async () => {
+  answerWith(clicked, { data: { clearPointsInVideo: { success: true } } });
+  editing.addPoint(POINT);
+  await synchronise();
+  editing.undo();
+  await synchronise();
+  editing.clearHere();
+  expect(getState().history.future).toHaveLength(1);
+});
+
+test("each object's first click has masks to choose from, and keys choose those of the active one", async () => {
+  const found = (object: number) => ({ data: { addPoints: answered(object) } });
+  const offer = { masks: ["04", "13", "22"].map((counts) => ({ size: [2, 2], counts, iou: 0.5 })) };
+  const requests = answerWith(found(1), offer, found(2), offer);
+  editing.addPoint(POINT);
+  await synchronise();
+  await settle();
+  expect(useCandidates.getState().offer?.object).toBe(1);
+  editing.newObject();
+  await synchronise();
+  cycleCandidates(1);
+  expect(shown(1)).toBe("04");
+  editing.addPoint(POINT);
+  await synchronise();
+  await settle();
+  expect(useCandidates.getState().offer?.object).toBe(2);
+  expect(requests.at(-1)!.operation).toBe("/api/sessions/1/preview");
+});
