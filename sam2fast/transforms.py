@@ -168,7 +168,7 @@ class SAM2Transforms:
         return self.from_pixels(to_pixels(x), device)
 
     def from_pixels(self, pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """The same for the result of :func:`to_pixels`."""
+        """The result of :func:`to_pixels` as fp32 ``(3, S, S)`` on ``device``."""
         white = 255.0 if pixels.dtype == torch.uint8 else 1.0
         size = (self.resolution, self.resolution)
         return resize_and_normalise(copy_to_device(pixels, device)[None], size, self.mean, self.std, white)[0]
@@ -200,11 +200,11 @@ class SAM2Transforms:
         return self.transform_coords(boxes.reshape(-1, 2, 2), normalize, orig_hw)
 
     def postprocess_masks(self, masks: Tensor, orig_hw: tuple[int, int]) -> Tensor:
-        """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, at the image's size, fp32."""
+        """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, as fp32 ``(B, C, H, W)``."""
         return upsample_masks(self.cleaned(masks), orig_hw)
 
     def postprocess_to_bool(self, masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> Tensor:
-        """The same as bool masks above a threshold, without logits at the image's size."""
+        """The same as bool masks ``(B, C, H, W)`` above a threshold, without logits of that size."""
         return upsample_and_threshold(self.cleaned(masks), orig_hw, threshold)
 
     def cleaned(self, masks: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ FIGURES = {
     "ratio of NAME": "**{ratio[NAME][median]:times}**",
     "difference of NAME": "{difference[NAME]:difference}",
     "peak MiB of NAME": "{subjects[NAME][peak_mib]:,.0f}",
-    "95 of 100 within, NAME": "{subjects[NAME][p95_s]:seconds}",
-    "99 of 100 within, NAME": "{subjects[NAME][p99_s]:seconds}",
+    "p95 of NAME": "{subjects[NAME][p95_s]:seconds}",
+    "p99 of NAME": "{subjects[NAME][p99_s]:seconds}",
 }
 PAIR = ("official", "sam2fast")
 ENCODE, TRACK, MASKS = "image encode", "video steady frame", "automatic masks"
@@ -145,11 +145,13 @@ def summary(results: Results) -> str:
     columns = sorted({name for found in cells.values() for name in found})
     lines = [[what, *(found.get(name, "–") for name in columns)] for what, found in cells.items()]
     links = ", ".join(results.link(report, str(i)) for i, report in enumerate([*used.values(), masks], 1))
+    changes = [note.removeprefix(f"{PAIR[0]}: ") for note in notes if note.startswith(PAIR[0])]
     about = (
-        f"SAM 2.1 tiny in fp32 at 1024×1024: medians of {_range(runs)} runs, official package and sam2fast in turn in "
-        f"one process with the same weights, with {_range(threads)} threads; all masks of a photograph with "
-        f"{masks.data['machine']['threads']}, the official one's non-maximum suppression in Python in place of "
-        f"torchvision's. In videos, {'; '.join(note for note in notes if note.startswith(PAIR[0]))}. Samples: {links}."
+        f"SAM 2.1 tiny in fp32 at 1024×1024, medians of {_range(runs)} runs with {_range(threads)} threads. The official "
+        f"package and sam2fast take turns in one process, with the same weights. All masks of a photograph take "
+        f"{several(masks.data['machine']['threads'], 'thread')}, and the official non-maximum suppression is in Python "
+        f"there, instead of torchvision's. Changes of the official package in videos: {'; '.join(changes)}. "
+        f"Samples: {links}."
     )
     return table(["official → sam2fast", *columns], lines) + "\n\n" + about
 

@@ -1,4 +1,4 @@
-"""``sam2fast demo``: segments a photograph and a drawn image, and tracks through a synthetic video."""
+"""``sam2fast demo``: segments a photograph and a synthetic image, and tracks through a synthetic video."""
 
 import os
 from collections.abc import Sequence
@@ -44,12 +44,12 @@ def demo(
     dtype: str,
     out: Path,
 ) -> None:
-    """Segment an object in a photograph, four in a drawn image, and track two through a synthetic video.
+    """Segment an object in a photograph, four in a synthetic image, and track two through a synthetic video.
 
     The default model is mini, which is in the package and derived from SAM 2 tiny.
 
     Writes photo*, vase*, apple*, mug* and book*: the files of `sam2fast segment`; scene.png and overlay.png: the
-    drawn image without and with masks; tracked.mp4, tracked.png and tracked.json: the tracked masks as a video, as a
+    synthetic image without and with masks; tracked.mp4, tracked.png and tracked.json: the tracked masks as a video, as a
     sheet of frames beside the ground truth, and as run lengths. Prints J, F and their mean in percent, as
     DAVIS defines them.
     """

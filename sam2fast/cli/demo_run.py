@@ -1,4 +1,4 @@
-"""The three parts of ``sam2fast demo``: photograph, drawn image, synthetic video."""
+"""The three parts of ``sam2fast demo``: photograph, synthetic image, synthetic video."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ from sam2fast.io.overlay import draw_overlay
 from sam2fast.io.png import encode_image
 from sam2fast.io.rle import encode_rle
 
-# The prompts for the drawn image, by the name of the result.
+# The prompts for the synthetic image, by the name of the result.
 PROMPTS = {
     "vase": Prompts(clicks=(Click(250, 400, FOREGROUND),)),
     "apple": Prompts(clicks=(Click(405, 540, FOREGROUND),)),

@@ -87,7 +87,7 @@ class ObjectMaskType(_ObjectType):
 
 
 def read_object_file(path: Path) -> list[ObjectPrompt]:
-    """The prompts of a JSON file, in the form that docs/images.md describes.
+    """The prompts of a JSON file, in the form that docs/commands.md describes.
 
     Raises:
         UserError: the file cannot be read, or an entry is invalid.

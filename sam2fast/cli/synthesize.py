@@ -28,7 +28,7 @@ RECORD = "synthesize.json"
     type=PATH,
     metavar="DIR",
     help="Images to use: backgrounds/ (photographs) and cutouts/ (PNG with alpha), or images/ and masks/ (ids). "
-    "[default: everything is drawn] Repeatable.",
+    "[default: random backgrounds and shapes] Repeatable.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Equal seeds give equal files.")
 @click.option(

@@ -9,6 +9,8 @@ from document_blocks import Block, as_json, blocks_of
 from document_commands import Line
 from document_pages import run_sam2fast
 
+from sam2fast.cli.object_prompts import read_object_file
+
 BLOCKS = blocks_of("json")
 
 
@@ -19,6 +21,7 @@ def block_of(file: str, beginning: str) -> Block:
 
 # In the order of the tests below; a new example needs an entry.
 SEGMENTED = block_of("docs/formats.md", '{"image"')
+OBJECTS = block_of("docs/commands.md", '{"prompts"')
 PROMPTS = block_of("docs/video.md", '{"prompts"')
 TRACKED = block_of("docs/video.md", '{"frame"')
 VIDEO_LINE = block_of("docs/datasets.md", '{"format"')
@@ -28,7 +31,7 @@ NOT_ALWAYS = {"visible"}
 
 
 def test_all_are_compared() -> None:
-    assert set(BLOCKS) == {SEGMENTED, PROMPTS, TRACKED, VIDEO_LINE, FRAME_LINE}
+    assert set(BLOCKS) == {SEGMENTED, OBJECTS, PROMPTS, TRACKED, VIDEO_LINE, FRAME_LINE}
 
 
 def check(shown: Any, written: Any, where: str, all_keys: bool) -> None:
@@ -56,6 +59,14 @@ def run(text: str) -> None:
 def test_segment(stage: Path) -> None:
     run("sam2fast segment photo.jpg --point 60,40 --out out")
     check(as_json(SEGMENTED.text), json.loads(Path("out/photo.json").read_text()), SEGMENTED.where, all_keys=False)
+
+
+def test_objects_of_segment(tmp_path: Path) -> None:
+    """The document's own file of prompts is read, and has every key."""
+    (tmp_path / "objects.json").write_text(OBJECTS.text)
+    (read,) = read_object_file(tmp_path / "objects.json")
+    assert (read.name, read.image) == ("cup", "a.jpg")
+    assert read.prompts.clicks and read.prompts.box is not None and read.prompts.mask is not None
 
 
 @pytest.mark.long

@@ -66,15 +66,6 @@ SUBSTITUTES = {
     "held_out --count 30": "held_out --count 2",
 }
 
-# Variables that a sentence before the block introduces, by page and beginning of the block.
-BEFORE = {
-    "docs/faq.md: predictor.add_new": """
-from sam2fast import SAM2VideoPredictor
-predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
-state = predictor.init_state("clip.mp4")
-predictor.add_new_points_or_box(state, 0, 1, points=[[210, 350]], labels=[1])
-""",
-}
 # Checks after blocks whose errors are results, or whose page states more than the code shows.
 AFTERWARDS = {
     "docs/images.md: from PIL": (
@@ -147,7 +138,6 @@ def test_page_runs(page: str, stage: Path, official_names_free: None, monkeypatc
 
 
 def run_block(block: Block, names: dict[str, Any]) -> None:
-    exec(of_block(BEFORE, block) or "", names)
     instead = substituted(block, SUBSTITUTES)
     if kind(block) == "shell":
         for line, asked in zip(lines_of(block), lines_of(instead), strict=True):
@@ -171,7 +161,7 @@ def test_entries_of_the_tables_exist() -> None:
     lines = [line for block in blocks if kind(block) == "shell" for line in lines_of(block)]
     for written in SUBSTITUTES:
         assert any(written in block.text for block in blocks), written
-    for key in (*BEFORE, *AFTERWARDS):
+    for key in AFTERWARDS:
         assert any(key_of(block).startswith(key) for block in blocks), key
     assert set(PAGES) >= WITH_RAY
     for key in ELSEWHERE:
