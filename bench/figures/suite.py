@@ -147,10 +147,10 @@ def summary(results: Results) -> str:
     links = ", ".join(results.link(report, str(i)) for i, report in enumerate([*used.values(), masks], 1))
     changes = [note.removeprefix(f"{PAIR[0]}: ") for note in notes if note.startswith(PAIR[0])]
     about = (
-        f"SAM 2.1 tiny in fp32 at 1024×1024, medians of {_range(runs)} runs with {_range(threads)} threads. The official "
-        f"package and sam2fast take turns in one process, with the same weights. All masks of a photograph take "
-        f"{several(masks.data['machine']['threads'], 'thread')}, and the official non-maximum suppression is in Python "
-        f"there, instead of torchvision's. Changes of the official package in videos: {'; '.join(changes)}. "
+        f"SAM 2.1 tiny in fp32 at 1024×1024, medians of {_range(runs)} runs with {_range(threads)} threads. The "
+        f"official package and sam2fast take turns in one process, with the same weights. All masks of a photograph "
+        f"take {several(masks.data['machine']['threads'], 'thread')}, and the official non-maximum suppression is "
+        f"in Python there, instead of torchvision's. Changes of the official package in videos: {'; '.join(changes)}. "
         f"Samples: {links}."
     )
     return table(["official → sam2fast", *columns], lines) + "\n\n" + about

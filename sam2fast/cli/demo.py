@@ -49,9 +49,9 @@ def demo(
     The default model is mini, which is in the package and derived from SAM 2 tiny.
 
     Writes photo*, vase*, apple*, mug* and book*: the files of `sam2fast segment`; scene.png and overlay.png: the
-    synthetic image without and with masks; tracked.mp4, tracked.png and tracked.json: the tracked masks as a video, as a
-    sheet of frames beside the ground truth, and as run lengths. Prints J, F and their mean in percent, as
-    DAVIS defines them.
+    synthetic image without and with masks; tracked.mp4, tracked.png and tracked.json: the tracked masks as a video,
+    as a sheet of frames beside the ground truth, and as run lengths. Prints J, F and their mean in percent, as DAVIS
+    defines them.
     """
     if (image is None) != (not clicks):
         raise click.UsageError("--image and --point go together")
