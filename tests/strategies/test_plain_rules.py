@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from plain_distractors import Entry, Introspection, PlainD4sm, PlainDam4sam, filled, largest_part, overlap
 from plain_strategies import Decoded, PlainConfident, PlainSam2Long, PlainSamurai, ranked
-from strategy_histories import SIDE, disc_logits, random_history
+from strategy_histories import SIDE, disc_logits, random_batch
 
 from sam2fast.modeling.memory_selection import closest_conditioning_frames
 
@@ -211,7 +211,7 @@ def selections(kind, history, changed):
 def test_what_is_attended_to_hangs_on_scores_of_older_frames_alone(kind):
     """But for the last pointer, and the factors; so the neighbour's scores need not be waited for."""
     for seed in range(6):
-        history = random_history(seed, 40)
+        history = random_batch(seed, 1, 40).history(0)
         usual = list(selections(kind, history, None))
         for t in range(1, 39, 3):
             *_, last = selections(kind, history, t)
@@ -224,7 +224,7 @@ def test_histories_reach_every_rule():
     samurai = {"chosen by motion": 0, "restarted": 0, "restarted late": 0}
     kept = {PlainDam4sam: 0, PlainD4sm: 0}
     for seed in range(12):
-        history = random_history(seed, 60)
+        history = random_batch(seed, 1, 60, SIDE).history(0)
         assert history[0].masks.shape == (3, SIDE, SIDE)
         plain, others = PlainSamurai(64, 61), [kind(VIDEO) for kind in kept]
         plain.prompt(0)
