@@ -1,19 +1,18 @@
-"""d4sm against recordings of the published code, and against its plain implementation."""
+"""d4sm against recordings of the published code."""
 
 import numpy as np
 import pytest
 import torch
-from plain_distractors import PlainD4sm
-from plain_tracker import run
-from strategy_recordings import EVERY, FRAMES, HEIGHT, RECIPES, WIDTH, Recording
+from strategy_recordings import EVERY, FRAMES, RECIPES, Recording
 
 from sam2fast.utils.testing import relative_error
 
 
-def test_recorded_choices_memories_and_logits_of_two_objects(predictor, track):
+@pytest.mark.parametrize("fast", [False, True])
+def test_recorded_choices_memories_and_logits_of_two_objects(fast, predictor, track):
     recipe, recording = RECIPES["d4sm"], Recording.load("d4sm")
     recipe.weights(predictor)
-    found = track("d4sm", [recipe.prompt_of(obj) for obj in (0, 1)], FRAMES)
+    found = track("d4sm", [recipe.prompt_of(obj) for obj in (0, 1)], FRAMES, fast)
     added = 0
     for t in range(1, FRAMES):
         for obj in (0, 1):
@@ -32,15 +31,3 @@ def test_recorded_choices_memories_and_logits_of_two_objects(predictor, track):
                 logits = torch.from_numpy(recording.logits[t // EVERY, obj])
                 assert relative_error(logits, found.logits[t][obj, 0]) <= 1e-4, (t, obj)
     assert added > 2
-
-
-@pytest.mark.parametrize("fast", [False, True])
-def test_plain_implementation_on_a_clip(fast, predictor, official, frames, track):
-    recipe, count = RECIPES["d4sm"], 24
-    recipe.weights(predictor)
-    recipe.weights(official)
-    plain = run(official, frames, PlainD4sm((HEIGHT, WIDTH)), count, **recipe.prompt_of(1))
-    found = track("d4sm", [recipe.prompt_of(1)], count, fast)
-    for t in range(1, count):
-        assert sorted(found.attended[t, 0].memories) == sorted(plain.attended[t - 1].memories), t
-        assert relative_error(plain.masks[t], found.logits[t][0, 0]) <= 1e-4, t
