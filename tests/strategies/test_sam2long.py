@@ -216,8 +216,3 @@ def test_a_pass_is_yielded_when_it_is_tracked(predictor, frames):
     rest = list(passed)
     assert [(t, ids, len(masks)) for t, ids, masks, _ in rest] == [(t, [1], 1) for t in range(2, 20)]
     assert torch.equal(rest[-1][2], state.objects[1].tracked[19].mask)
-
-
-def test_there_is_a_pathway():
-    with pytest.raises(ValueError, match="paths is 0; expected 1 or more"):
-        Sam2Long(0)
