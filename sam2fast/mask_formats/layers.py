@@ -56,23 +56,20 @@ def label_png(ids: np.ndarray) -> bytes:
 
 
 def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
-    """:func:`draw_layers` as a PNG file, which is drawn and compressed strip by strip."""
-    colours, margin = id_colours(int(ids.max(initial=0))), 2 * _line_width(image)
+    """A PNG file of an image ``(H, W, 3)`` uint8, each id's pixels in ``(H, W)`` tinted, and outlined where ids change.
+
+    The colours are those of :func:`label_png`. It is drawn and compressed strip by strip. The time does not depend on
+    the number of masks.
+    """
+    width = max(image.shape[:2]) // 1000
+    colours, margin = id_colours(int(ids.max(initial=0))), 2 * width
 
     def rows(start: int, stop: int) -> np.ndarray:
         first, last = max(start - margin - 1, 0), min(stop + margin + 1, len(ids))
-        drawn = _draw(image[first:last], ids[first:last], colours, margin // 2)
+        drawn = _draw(image[first:last], ids[first:last], colours, width)
         return drawn[start - first : stop - first]
 
     return encode_rows(rows, image.shape, image.dtype)
-
-
-def draw_layers(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """An image ``(H, W, 3)`` uint8 with each id's pixels in ``(H, W)`` tinted, and outlined where ids change.
-
-    The colours are those of :func:`label_png`. The time does not depend on the number of masks.
-    """
-    return _draw(image, np.ascontiguousarray(ids), id_colours(int(ids.max(initial=0))), _line_width(image))
 
 
 def id_colours(count: int) -> np.ndarray:
@@ -82,10 +79,6 @@ def id_colours(count: int) -> np.ndarray:
         saturation, value = SHADES[number % len(SHADES)]
         colours.append(colorsys.hsv_to_rgb(number * HUE_STEP % 1, saturation, value))
     return np.rint(np.array(colours) * 255).astype(np.uint8)
-
-
-def _line_width(image: np.ndarray) -> int:
-    return max(image.shape[:2]) // 1000
 
 
 def _draw(image: np.ndarray, ids: np.ndarray, colours: np.ndarray, width: int) -> np.ndarray:

@@ -227,12 +227,13 @@ def _write_image(folder: Path, item: AnnotatedImage) -> Path:
     """The image beside its labels: a copy of its file, or a JPEG of its pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{item.stem}{item.image.suffix if isinstance(item.image, Path) else '.jpg'}"
-    if not path.exists():
-        with atomic_path(path) as partial:
-            if isinstance(item.image, Path):
-                shutil.copyfile(item.image, partial)
-            else:
-                write_jpeg(Image.fromarray(item.image), partial, JPEG_QUALITY)
+    if isinstance(item.image, Path) and path.exists() and path.samefile(item.image):
+        return path
+    with atomic_path(path) as partial:
+        if isinstance(item.image, Path):
+            shutil.copyfile(item.image, partial)
+        else:
+            write_jpeg(Image.fromarray(item.image), partial, JPEG_QUALITY)
     return path
 
 

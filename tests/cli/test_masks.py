@@ -21,7 +21,7 @@ from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_finder, mask_run
 from sam2fast.cli.user_errors import UserError
 from sam2fast.io import png
-from sam2fast.mask_formats.layers import draw_layers, id_colours, layers_png
+from sam2fast.mask_formats.layers import id_colours, layers_png
 
 # Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
@@ -273,7 +273,7 @@ def test_overlay_tints_and_outlines_masks_and_leaves_the_rest(scale, monkeypatch
     ids[10 * scale : 30 * scale, 10 * scale : 30 * scale] = 1
     ids[10 * scale : 30 * scale, 30 * scale : 50 * scale] = 2
     image = np.full((*ids.shape, 3), 100, dtype=np.uint8)
-    pixels = np.asarray(draw_layers(image, ids)).astype(int)
+    pixels = np.asarray(Image.open(BytesIO(layers_png(image, ids)))).astype(int)
     colours = id_colours(2).astype(int)
     for x, number in ((20, 1), (40, 2)):
         np.testing.assert_allclose(pixels[20 * scale, x * scale], (100 + colours[number]) / 2, atol=1)

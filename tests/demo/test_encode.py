@@ -17,8 +17,10 @@ HALF = np.zeros(SIZE, bool)
 HALF[:, :32] = True
 
 
-def write_with_sound(path: Path, seconds: float = 1.0, audio: str = "aac", frames: int = 25) -> Path:
-    """A video of moving shapes with a tone of 440 Hz; its container follows from the name."""
+def write_with_sound(
+    path: Path, seconds: float = 1.0, audio: str = "aac", frames: int = 25, delay: float = 0.0
+) -> Path:
+    """A video of moving shapes with a tone of 440 Hz after a delay; its container follows from the name."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264" if path.suffix == ".mp4" else "libvpx", rate=RATE)
         video.height, video.width, video.pix_fmt = *SIZE, "yuv420p"
@@ -29,7 +31,7 @@ def write_with_sound(path: Path, seconds: float = 1.0, audio: str = "aac", frame
         container.mux(video.encode())
         tone = np.sin(2 * np.pi * 440 * np.arange(int(48000 * seconds)) / 48000).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(np.stack([tone, tone]), format="fltp", layout="stereo")
-        frame.rate, frame.pts = 48000, 0
+        frame.rate, frame.pts = 48000, round(48000 * delay)
         resampler = av.AudioResampler(sound.format.name, "stereo", 48000, frame_size=sound.codec_context.frame_size)
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(sound.encode(piece))
@@ -65,6 +67,14 @@ def test_sound_is_added(tmp_path, name, audio, target):
     assert seconds == pytest.approx(1.0, abs=0.1) and pitch == pytest.approx(440, abs=5)
     frames, times = moving_shapes.decoded(tmp_path / target)
     assert len(frames) == 25 and times[-1] == pytest.approx(24 / RATE, abs=2e-3)
+
+
+def test_sound_that_begins_late_stays_in_step(tmp_path):
+    source, silent = write_with_sound(tmp_path / "a.mp4", delay=0.6), write_with_sound(tmp_path / "silent.mp4")
+    assert add_sound(silent, source, tmp_path / "b.mp4", 0.2, 1.0)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        loud = next(frame for frame in container.decode(audio=0) if np.abs(frame.to_ndarray()).max() > 0.2)
+    assert loud.time == pytest.approx(0.4, abs=0.05)
 
 
 def test_sound_leaves_a_video_transparent(tmp_path):

@@ -186,3 +186,7 @@ def test_real_clips_come_into_the_gallery(tmp_path, monkeypatch):
     names = sorted(path.name for path in (tmp_path / GALLERY / "sam2").iterdir())
     assert names == [clip.name for clip in real_clips.CLIPS]
     assert sum(part.stat().st_size for part in download.parts() if part.is_file()) == 5 * len(names)
+    (tmp_path / GALLERY / "sam2" / names[2]).unlink()  # as after a download that failed there
+    del fetched[:]
+    download.run()
+    assert [urls for urls, _ in fetched] == [[f"{real_clips.URL}/{names[2]}"]]

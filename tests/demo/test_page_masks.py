@@ -227,6 +227,7 @@ def test_outlines_enclose_the_mask(seed):
         {"objects": [], "frames": [{"frame": 0}]},
         {"objects": [], "frames": [{"frame": 0, "masks": []}] * 6},
         {"objects": [{"id": i, "name": ""} for i in range(33)], "frames": []},
+        {"objects": [{"id": float("inf"), "name": ""}], "frames": []},
         page((1, "a"), frames={7: {1: ONE}}),
     ],
 )

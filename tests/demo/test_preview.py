@@ -81,6 +81,7 @@ def test_only_the_newest_preview_is_computed(client, session, app):
         ({"points": [[2, 0]]}, "not in the image"),
         ({"points": [], "labels": []}, "at least 1"),
         ({"points": [1]}, "expected clicks such as"),
+        ({"points": [[10**400, 0]]}, "expected clicks such as"),
         ({"labels": [1, 1]}, "2 labels"),
     ],
 )

@@ -85,6 +85,15 @@ def test_yolo(tmp_path, image, name, pixels):
     np.testing.assert_allclose(found.xyxy, expected, atol=1e-3)
 
 
+def test_images_are_those_of_the_labels(tmp_path, image):
+    """Also where another image had the name before; a file among its own labels is left alone."""
+    for value in (10, 20):
+        Image.new("RGB", SIZE[::-1], (value,) * 3).save(image)
+        write_masks(tmp_path / "out", [item_of(image)], "yolo")
+        write_masks(image.parent, [item_of(image)], "labelme")
+        assert (tmp_path / "out/images/photo.png").read_bytes() == image.read_bytes()
+
+
 def test_labelme(tmp_path, image):
     write_masks(tmp_path / "out", [item_of(image)], "labelme")
     read = DetectionDataset.from_labelme(str(tmp_path / "out"), str(tmp_path / "out"), force_masks=True)

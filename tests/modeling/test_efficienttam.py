@@ -3,26 +3,18 @@
 import copy
 import hashlib
 
-import fake_cuda
 import pytest
 import tame_weights
 import torch
-from graph_sessions import assert_same
 from parity import random_map
-from training_pair import DETERMINISTIC, batch_of_discs
-from video import Session, clip, jpeg_folder, run
 
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.checkpoints import choose_config
 from sam2fast.config import build_from_config, load_config, official_to_ours
-from sam2fast.deploy.compilation import compile_model
-from sam2fast.deploy.exported.programs import export_encoder
 from sam2fast.downloads.catalog import published, simplest_name
 from sam2fast.modeling.vit import ViT
 from sam2fast.research import attention_maps
-from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.strategies import STRATEGIES
-from sam2fast.training.config import TRAINING_TARGETS
 from sam2fast.utils.testing import relative_error
 
 SIZE = 256
@@ -49,24 +41,6 @@ def predictor(model):
 @pytest.fixture
 def is_pooled(model):
     return model.memory_attention.layers[0].cross_attn_image.pooling is not None
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(4))
-
-
-@pytest.fixture(scope="module")
-def records(model, video):
-    return run(model, video, scenario)
-
-
-def scenario(s: Session) -> None:
-    """On the third frame one object has two memories and the other one."""
-    s.points(0, 1, (60, 40, 1))
-    s.propagate(max_frame_num_to_track=1)
-    s.points(1, 2, box=[20, 20, 70, 60])
-    s.propagate(start_frame_idx=1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,77 +138,3 @@ def test_what_means_exclude(predictor, is_pooled):
         predictor.approximations = "pooled_memory"
     with pytest.raises(ValueError, match="this model attends to means of tokens"), attention_maps(predictor):
         pass
-
-
-def test_by_calls_of_each_module(predictor, records, video):
-    """As where a user hooks a module of memory attention: object by object, on concatenated maps."""
-    predictor.memory_attention.layers[0].register_forward_hook(lambda *_: None)
-    assert_same(records, run(predictor, video, scenario), TOLERANCE)
-
-
-def test_by_the_originals_methods(predictor, records, video):
-    seen, method = [], predictor._run_single_frame_inference
-    predictor._run_single_frame_inference = lambda *args, **kwargs: (seen.append(1), method(*args, **kwargs))[1]
-    assert_same(records, run(predictor, video, scenario), TOLERANCE)
-    assert seen
-
-
-def test_recorded_steps(predictor, records, video):
-    predictor.fast = True
-    assert_same(records, run(predictor, video, scenario))
-    assert isinstance(predictor._runners.graphs, GraphRunner)
-
-
-@pytest.mark.parametrize("name", ["ti", "ti_1"])
-def test_on_a_gpu_nothing_waits(name):
-    """The resized position is computed before steps are recorded; the kernels take the means."""
-    with fake_cuda.fake_cuda() as cuda:
-        predictor = fake_cuda.build(build_sam2_video_predictor, config_of(name), dtype=torch.bfloat16)
-        for seen in fake_cuda.steady_frames(cuda, predictor, 2, 2):
-            seen.check()
-            assert seen.replays == 2 and not {"upsample_bicubic2d", "mean"} & seen.launches.keys()
-            assert seen.launches["_encode_kernel"] == 4  # one for each layer of memory attention
-        predictor.release_recordings()
-
-
-@pytest.mark.parametrize("strategy", ["sam2", "samurai"])
-def test_a_stream_and_a_saved_session(predictor, strategy, tmp_path):
-    predictor.strategy = strategy
-    frames, masks = clip(4), []
-    with predictor.open_stream() as stream:
-        stream.step(frames[0])
-        stream.add_new_points_or_box(1, box=[20, 20, 70, 60])
-        stream.step(frames[1])
-        stream.save(tmp_path / "session.safetensors")
-        masks.append(stream.step(frames[2]).masks)
-    with predictor.restore_stream(tmp_path / "session.safetensors") as stream:
-        masks.append(stream.step(frames[2]).masks)
-    assert torch.equal(*masks) and (masks[0] > 0).any()
-
-
-@pytest.mark.long
-def test_compiled_and_exported(video):
-    overrides = {"device": "cpu", "hydra_overrides_extra": OVERRIDES}
-    predictor = tame_weights.fill(build_sam2_video_predictor(config_of("ti_1"), **overrides), 0)
-    compiled = compile_model(copy.deepcopy(predictor), backend="aot_eager")
-    assert_same(run(predictor, video, scenario), run(compiled, video, scenario), TOLERANCE)
-    image = random_map(1, 3, SIZE, SIZE)
-    with torch.no_grad():
-        (expected,) = predictor.encode_image(image)
-        (actual,) = export_encoder(predictor).module()(image)
-    assert relative_error(expected + predictor.no_mem_embed.reshape(1, -1, 1, 1), actual) < TOLERANCE
-
-
-@pytest.mark.parametrize("name", ["ti", "ti_2"])
-def test_a_training_step(name):
-    """The trainer's model tracks as the predictor does, and every part that it uses has a gradient."""
-    node = load_config(config_of(name), [f"model.image_size={SIZE}", *DETERMINISTIC]).model
-    node._target_ = "sam2fast.training.model.SAM2Train"
-    model = tame_weights.fill(build_from_config(node, targets=TRAINING_TARGETS), 0).train()
-    frames = model(batch_of_discs(3, objects=(2,), size=SIZE)).frames
-    sum(frame.masks_high_res[-1].float().square().mean() for frame in frames).backward()
-    parts = ("image_encoder", "memory_attention.layers.3.cross_attn_image", "memory_encoder")
-    assert not [name for name, p in model.named_parameters() if name.startswith(parts) and p.grad is None]
-    before = model.image_encoder.trunk.pos_embed.detach().clone()
-    torch.optim.SGD(model.parameters(), lr=1e-4).step()
-    assert not torch.equal(before, model.image_encoder.trunk.pos_embed)

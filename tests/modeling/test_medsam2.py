@@ -10,16 +10,13 @@ import tame_weights
 import torch
 from parity import NothingDrawn, random_image
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
-from training_pair import DETERMINISTIC, batch_of_discs
 from video import Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast import SAM2ImagePredictor
 from sam2fast._official_names import MEDSAM2
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import choose_config
-from sam2fast.config import build_from_config, load_config
 from sam2fast.downloads.catalog import published, simplest_name
-from sam2fast.training.config import TRAINING_TARGETS
 from sam2fast.utils.testing import relative_error
 
 CONFIG = "configs/medsam2/sam2.1_hiera_t512.yaml"
@@ -94,16 +91,3 @@ def test_the_files_name_chooses(pair, tmp_path, file, config):
     """The weights of SAM 2.1 tiny have the same names and shapes."""
     torch.save({"model": pair[1].state_dict()}, tmp_path / file)
     assert choose_config(tmp_path / file) == (config, ())
-
-
-def test_a_training_step():
-    node = load_config(CONFIG, DETERMINISTIC).model
-    node._target_, node.image_size = "sam2fast.training.model.SAM2Train", 256
-    model = tame_weights.fill(build_from_config(node, targets=TRAINING_TARGETS), 0).train()
-    frames = model(batch_of_discs(2, objects=(1,), size=256)).frames
-    sum(frame.masks_high_res[-1].float().square().mean() for frame in frames).backward()
-    parts = ("image_encoder.trunk", "memory_attention.layers.3.cross_attn_image", "memory_encoder")
-    assert not [name for name, p in model.named_parameters() if name.startswith(parts) and p.grad is None]
-    before = model.image_encoder.trunk.patch_embed.proj.weight.detach().clone()
-    torch.optim.SGD(model.parameters(), lr=1e-4).step()
-    assert not torch.equal(before, model.image_encoder.trunk.patch_embed.proj.weight)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from plain_strategies import Decoded, PlainConfident
 from plain_tracker import run
-from strategy_histories import random_history
+from strategy_histories import random_batch
 from strategy_recordings import RECIPES
 
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -44,7 +44,7 @@ def test_plain_selection_on_random_histories(seed):
     for t in range(start):
         plain.track(t, Decoded(np.zeros((3, 4, 4)), np.full(3, 0.9, np.float32), 5.0))
         tracked[t] = kept[t] = Result(0.9, 5.0)
-    for t, decoded in enumerate(random_history(seed, num_frames - 1 - start), start + 1):
+    for t, decoded in enumerate(random_batch(seed, 1, num_frames - 1 - start).history(0), start + 1):
         if t in prompted:
             conditioning[t] = Result(1.0, 10.0)
             plain.prompt(t)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from plain_distractors import Entry, Introspection, PlainD4sm, PlainDam4sam, filled, largest_part, overlap
+from plain_distractors import Introspection, PlainD4sm, PlainDam4sam, filled, largest_part, overlap
 from plain_strategies import Decoded, PlainConfident, PlainSam2Long, PlainSamurai, ranked
-from strategy_histories import SIDE, disc_logits, random_history
+from strategy_histories import SIDE, disc_logits, random_batch
 
 from sam2fast.modeling.memory_selection import closest_conditioning_frames
 
@@ -31,14 +31,6 @@ def test_samurai_attends_to_the_neighbour_and_to_good_frames():
     assert tracked(plain, bad, 10).memories == [(0, 6), (9, 0), (8, 1), (7, 2), (5, 3), (3, 4), (2, 5)]
     assert [t for t, _ in plain.attend(10).pointers] == [0, 9, 8, 7, 6, 5, 4, 3, 2, 1]
     assert plain.attend(10).pointers[:2] == [(0, 10 / 15), (9, 1 / 15)]
-
-
-def test_samurai_never_looks_at_frame_1_again():
-    plain = PlainSamurai(64, 100)
-    plain.prompt(0)
-    assert tracked(plain, {}, 2).memories == [(0, 6), (1, 0)]
-    plain.track(2, decoded(0.7))
-    assert plain.attend(3).memories == [(0, 6), (2, 0)]
 
 
 def test_sam2long_pathways_are_equal_until_a_frame_is_uncertain():
@@ -93,16 +85,6 @@ def test_dam4sam_chooses_four_conditioning_frames():
     plain.track(40, decoded(0.7))
     plain.conditioning.add(35)  # which then is no ordinary memory
     assert plain.attend(41).memories == [(39, 6), (0, 6), (35, 6), (28, 6), (40, 0), (30, 1), (25, 2)]
-
-
-def test_d4sm_counts_rows_along_its_list():
-    plain = PlainD4sm(VIDEO)
-    attended = tracked(plain, {}, 30)
-    assert attended.memories == [(0, 6), (5, 5), (10, 4), (15, 3), (20, 2), (25, 1), (29, 0)]
-    assert attended.pointers == [(0, 30 / 15), *((t, (30 - t) / 15) for t in range(15, 30))]
-    plain.pending = Entry(29, "distractor")
-    plain.track(30, decoded(0.7))
-    assert plain.attend(31).memories == [(0, 6), (10, 5), (15, 4), (20, 3), (25, 2), (29, 6), (30, 0)]
 
 
 @pytest.mark.parametrize("plain", [PlainDam4sam, PlainD4sm])
@@ -194,37 +176,11 @@ def test_the_confident_rule_backwards_and_beside_prompts():
         assert plain._nearest(frame) == closest_conditioning_frames(frame, plain.conditioning, 4)
 
 
-def selections(kind, history, changed):
-    """What is attended to on each frame, where the neighbour's record is another one or not."""
-    plain = kind(64, 61) if kind is PlainSamurai else kind(61)
-    plain.prompt(0)
-    for t, one in enumerate(history, 1):
-        yield plain.attend(t)
-        one = history[(t * 7) % len(history)] if t == changed else one
-        plain.track(t, [one] if t == 1 else [one] * 3) if kind is PlainSam2Long else plain.track(t, one)
-        if t == changed:
-            yield plain.attend(t + 1)
-            return
-
-
-@pytest.mark.parametrize("kind", [PlainSamurai, PlainSam2Long, PlainConfident])
-def test_what_is_attended_to_hangs_on_scores_of_older_frames_alone(kind):
-    """But for the last pointer, and the factors; so the neighbour's scores need not be waited for."""
-    for seed in range(6):
-        history = random_history(seed, 40)
-        usual = list(selections(kind, history, None))
-        for t in range(1, 39, 3):
-            *_, last = selections(kind, history, t)
-            assert last.memories == usual[t].memories
-            assert abs(len(last.pointers) - len(usual[t].pointers)) <= 1
-            assert all(a == b for a, b in zip(last.pointers, usual[t].pointers, strict=False))
-
-
 def test_histories_reach_every_rule():
     samurai = {"chosen by motion": 0, "restarted": 0, "restarted late": 0}
     kept = {PlainDam4sam: 0, PlainD4sm: 0}
     for seed in range(12):
-        history = random_history(seed, 60)
+        history = random_batch(seed, 1, 60, SIDE).history(0)
         assert history[0].masks.shape == (3, SIDE, SIDE)
         plain, others = PlainSamurai(64, 61), [kind(VIDEO) for kind in kept]
         plain.prompt(0)

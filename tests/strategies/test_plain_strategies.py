@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from plain_distractors import PlainD4sm
-from plain_strategies import Attended, Kalman, PlainSamurai, box_iou, xyah
+from plain_strategies import Attended, PlainSamurai
 from strategy_recordings import FRAMES, HEIGHT, IMAGE_SIZE, RECIPES, WIDTH, Recording
 
 OBJECTS = [(name, obj) for name, recipe in RECIPES.items() for obj in range(recipe.objects)]
@@ -56,16 +56,3 @@ def test_recordings_show_every_rule():
     assert (ious < 0.5).any() and (scores <= -1).any() and ((scores > -1) & (scores <= 0)).any()
     assert d4sm.state.sum(0).min() > 0 and (d4sm.scores[1:] <= 0).any()
     assert (d4sm.memories[-1] >= 0).all()  # full
-
-
-def test_kalman_filter_on_a_worked_example():
-    moving = Kalman(xyah([100, 80, 180, 240]))
-    assert moving.mean[:4].tolist() == [140, 160, 0.5, 160]
-    moving.predict()
-    assert box_iou(moving.box(), [104, 82, 186, 244]) == pytest.approx(0.8530832622904234, rel=1e-12)
-    moving.update(xyah([104, 82, 186, 244]))
-    expected = [144.338843, 162.603306, 0.500121, 161.735537, 1.033058, 0.619835, 0, 0.413223]
-    np.testing.assert_allclose(moving.mean, expected, atol=2e-6)
-    moving.predict()
-    np.testing.assert_allclose(moving.box(), [104.824898, 82.14876, 185.918904, 244.297521], atol=1e-6)
-    assert box_iou(moving.box(), [110, 85, 192, 247]) == pytest.approx(0.8433773371462234, rel=1e-12)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from plain_strategies import PlainSam2Long
 from plain_tracker import run
-from strategy_histories import random_history
+from strategy_histories import random_batch
 from strategy_recordings import FRAMES, RECIPES, strategy_clip
 
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -64,11 +64,12 @@ def store(strategy, frame, frames, tracked, results, as_stream):
 @pytest.mark.parametrize(
     "strategy", [Sam2Long(), Sam2Long(memory_iou=0.3, uncertainty=1.0), Sam2Long(paths=2), Sam2Long(paths=1)], ids=str
 )
-def test_plain_decisions_and_memories_on_random_histories(strategy):
+@pytest.mark.parametrize("count", [16, pytest.param(64, marks=pytest.mark.long)])
+def test_plain_decisions_and_memories_on_random_histories(strategy, count):
     """Of many objects at once, also with no more than what a stream keeps."""
-    count, frames, paths, rng = 16, 60, strategy.paths, np.random.default_rng(0)
+    frames, paths, rng = 60, strategy.paths, np.random.default_rng(0)
     plain = [PlainSam2Long(frames, paths, strategy.memory_iou, strategy.uncertainty) for _ in range(count)]
-    histories = [[random_history(100 * i + p, frames) for p in range(paths)] for i in range(count)]
+    batch = random_batch(2, count * paths, frames)
     prompted, uncertain, differing = {0: result_of(0.9, 5, 0)}, 0, 0
     objects = [[TrackedObject(conditioning=dict(prompted)) for _ in range(2)] for _ in plain]
     state = torch.zeros(count * paths, strategy.state_size, dtype=torch.float64)
@@ -77,7 +78,9 @@ def test_plain_decisions_and_memories_on_random_histories(strategy):
         assert found_on(strategy, 1, frames, objects[i][0]) == expected_on(one, 1, 0)
     for t in range(1, frames):
         # Often the same of all pathways, which are equal at first.
-        given = [[one[p if rng.random() < 0.6 else 0][t] for p in range(paths)] for one in histories]
+        given = [
+            [batch.decoded(t, i * paths + (p if rng.random() < 0.6 else 0)) for p in range(paths)] for i in range(count)
+        ]
         rows = [decoded for one in given for decoded in one]
         ious = torch.from_numpy(np.stack([d.ious for d in rows]))
         scores, masks = torch.tensor([[d.score] for d in rows]), torch.zeros(len(rows), 3, 1, 1)
@@ -98,7 +101,7 @@ def test_plain_decisions_and_memories_on_random_histories(strategy):
     for one, (tracked, _) in zip(plain, objects, strict=True):
         shown = [(t, *one.records[t][slot]) for t, slot in one.finish().items()]
         assert [(t, float(r.iou), float(r.score)) for t, r in tracked.tracked.items()] == shown
-    assert uncertain > 50 and (differing > 100 or paths == 1)
+    assert uncertain > 2 * count and (differing > 6 * count or paths == 1)
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -213,8 +216,3 @@ def test_a_pass_is_yielded_when_it_is_tracked(predictor, frames):
     rest = list(passed)
     assert [(t, ids, len(masks)) for t, ids, masks, _ in rest] == [(t, [1], 1) for t in range(2, 20)]
     assert torch.equal(rest[-1][2], state.objects[1].tracked[19].mask)
-
-
-def test_there_is_a_pathway():
-    with pytest.raises(ValueError, match="paths is 0; expected 1 or more"):
-        Sam2Long(0)

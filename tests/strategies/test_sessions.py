@@ -12,7 +12,7 @@ from strategy_recordings import RECIPES, strategy_clip
 from sam2fast.modeling.memory_selection import select_memories
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.saved_state import StateError
-from sam2fast.tracking.strategies import STRATEGIES, Attended, Decided, Strategy
+from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sam, Decided, Sam2Long, Strategy
 from sam2fast.utils.testing import relative_error
 
 PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
@@ -262,3 +262,11 @@ def test_what_is_known_comes_from_the_frame_before_in_the_same_direction(predict
         assert tracked.state_before(frame, reverse) is tracked.kept_on(before).state is not None
     for frame, reverse in ((6, True), (2, False), (9, False), (20, True)):
         assert tracked.state_before(frame, reverse) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "least"), [(Sam2Long, "paths", 1), (Dam4Sam, "every", 1), (Confident, "conditioning", 2)]
+)
+def test_settings_are_checked(kind, name, least):
+    with pytest.raises(ValueError, match=f"{name} is {least - 1}; expected {least} or more"):
+        kind(**{name: least - 1})

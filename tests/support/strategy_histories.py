@@ -22,41 +22,6 @@ def disc_logits(centre: Floats, radius: float) -> Floats:
     return 3 * (radius - np.hypot(x - centre[0], y - centre[1]))
 
 
-def random_history(seed: int, frames: int) -> list[Decoded]:
-    """What the decoder says on frames 1 to ``frames`` about one object.
-
-    The candidates are the object, the object a little larger, and the object with one that looks like it. Many IoUs and
-    scores are rounded, so that some are equal and some lie on the thresholds.
-    """
-    rng = np.random.default_rng(seed)
-    place, other, regime = rng.uniform(2, SIDE - 2, 2), rng.uniform(0, SIDE, 2), "certain"
-    history = []
-    for _ in range(frames):
-        if rng.random() < 0.2:
-            regime = str(rng.choice(list(REGIMES), p=[0.4, 0.2, 0.15, 0.1, 0.15]))
-        (iou, iou_spread), (score, score_spread) = REGIMES[regime]
-        place = np.clip(place + rng.normal(0, 0.5, 2), -2, SIDE + 1)
-        other = np.clip(other + rng.normal(0, 0.3, 2), 0, SIDE)
-        ious = rng.normal(iou, iou_spread) - np.abs(rng.normal(0, 0.08, 3)) * (rng.permutation(3) > 0)
-        value = rng.normal(score, score_spread)
-        if rng.random() < 0.5:
-            ious, value = ious.round(1), round(value, 1)
-        masks = _candidates(rng, place, other)[rng.permutation(3)]
-        history.append(Decoded(masks, ious.clip(0, 1).astype(np.float32), float(np.float32(value))))
-    return history
-
-
-def _candidates(rng: np.random.Generator, place: Floats, other: Floats) -> NDArray[np.float32]:
-    radius = rng.uniform(2.2, 2.6)
-    mask = disc_logits(place, radius)
-    if rng.random() < 0.3:
-        mask = np.minimum(mask, -disc_logits(place, 0.8))  # a hole
-    if rng.random() < 0.05:
-        mask = mask - 100  # empty
-    both = np.maximum(mask, disc_logits(other, radius))
-    return np.stack([mask, disc_logits(place, radius + 0.7), both]).astype(np.float32)
-
-
 class Batch(NamedTuple):
     """What the decoder says about N objects on T frames."""
 
@@ -67,9 +32,16 @@ class Batch(NamedTuple):
     def decoded(self, t: int, i: int) -> Decoded:
         return Decoded(self.masks[t, i], self.ious[t, i], float(self.scores[t, i]))
 
+    def history(self, i: int) -> list[Decoded]:
+        return [self.decoded(t, i) for t in range(len(self.ious))]
+
 
 def random_batch(seed: int, count: int, frames: int, side: int = 8) -> Batch:
-    """As :func:`random_history`, of many objects at once and with smaller masks."""
+    """What the decoder says on frames 1 to ``frames`` about ``count`` objects.
+
+    The candidates are the object, the object a little larger, and the object with one that looks like it. Many IoUs and
+    scores are rounded, so that some are equal and some lie on the thresholds.
+    """
     rng = np.random.default_rng(seed)
     means = np.array(list(REGIMES.values()))  # (regimes, 2, 2): of IoU and score, mean and spread
     place, other = rng.uniform(1, side - 1, (count, 2)), rng.uniform(0, side, (count, 2))

@@ -25,7 +25,6 @@ def _pass(**options: Any) -> Callable[[Any, Any], Any]:
     return lambda p, s: next(p.propagate_in_video(s, progress=False, **options))
 
 
-INFINITE = float("inf")
 NO_SESSION = "expected the session that init_state() returned"
 WRONG_CALLS = {
     "no session": WrongCall(

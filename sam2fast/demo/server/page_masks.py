@@ -48,7 +48,7 @@ def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
             masks = {int(mask["object"]): mask for mask in entry["masks"]}
             # In the page's order, so that what is painted later covers what is painted earlier.
             found[int(entry["frame"])] = {i: _object_mask(masks[i], size) for i in names if i in masks}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInputError(f"expected masks such as {EXAMPLE}") from error
     outside = [frame for frame in found if not 0 <= frame < frames]
     if outside:

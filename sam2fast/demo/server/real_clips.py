@@ -38,7 +38,7 @@ def real_clips(library: Library) -> Download:
     def get_all() -> None:
         incoming.mkdir(exist_ok=True)
         folder.mkdir(exist_ok=True)
-        for clip in CLIPS:
+        for clip in (one for one in CLIPS if not (folder / one.name).is_file()):
             # Unfinished files are outside of the gallery, which shows every MP4 file.
             part = incoming / f"{clip.name}.part"
             fetch([f"{URL}/{clip.name}"], part, clip.sha256, quiet=True)

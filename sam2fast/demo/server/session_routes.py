@@ -137,7 +137,7 @@ def _clicks(body: dict[str, Any]) -> Clicks:
     try:
         points = [[float(x), float(y)] for x, y in body["points"]]
         labels = [int(label) for label in body["labels"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInputError('expected clicks such as {"points": [[0.3, 0.4]], "labels": [1]}') from error
     return Clicks(points, labels)
 

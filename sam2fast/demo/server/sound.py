@@ -57,7 +57,6 @@ def add_sound(video: Path, source: Path, target: Path, start: float = 0.0, secon
 def _cut(sound: Any, start: float, seconds: float) -> Iterator[Any]:
     """The decoded frames of a part, with times from its beginning; broken ones at the end are left out."""
     frames = sound.decode(audio=0)
-    first = None
     while True:
         try:
             frame = next(frames, None)
@@ -67,6 +66,5 @@ def _cut(sound: Any, start: float, seconds: float) -> Iterator[Any]:
             return
         if frame.time is None or frame.time < start:
             continue
-        first = frame.pts if first is None else first
-        frame.pts -= first
+        frame.pts -= round(start / frame.time_base)
         yield frame

@@ -26,12 +26,19 @@ class Confident(Strategy):
     Args:
         least: a frame is confident if its confidence is above this.
         conditioning: at most so many prompted frames are attended to, the nearest; fewer if the model says so.
+
+    Raises:
+        ValueError: ``conditioning`` is below 2: the nearest before and behind a frame are attended to.
     """
 
     least: float = 0.01
     conditioning: int = 4
 
     fill_hole_area: ClassVar[float | None] = 0
+
+    def __post_init__(self) -> None:
+        if self.conditioning < 2:
+            raise ValueError(f"conditioning is {self.conditioning}; expected 2 or more")
 
     def attend(self, history: History) -> Attended:
         rules, conditioning = history.rules, history.conditioning

@@ -35,6 +35,9 @@ class Dam4Sam(Strategy):
     Args:
         conditioning: how many prompted frames and frames with a distractor are attended to at most.
         every: frames between the older of the other memories.
+
+    Raises:
+        ValueError: ``every`` is below 1.
     """
 
     conditioning: int = 4
@@ -45,6 +48,10 @@ class Dam4Sam(Strategy):
     record_size: ClassVar[int] = 3  # low-resolution pixels, Sizes.since and Sizes.frames
     has_span: ClassVar[bool] = True
     at_video_size: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; expected 1 or more")
 
     def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
         choice = candidates.best()

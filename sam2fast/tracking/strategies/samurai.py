@@ -142,7 +142,8 @@ class Samurai(Strategy):
 
     def keep(self, history: History) -> Collection[int]:
         # This frame, unread, as the neighbour of the next one; then it counts only if it is good.
-        good = self._recent(history._replace(frame=history.frame + 1), (), history.rules.recent + 1)
+        following = history._replace(frame=history.frame + 1)
+        good = self._recent(following, history.conditioning, history.rules.recent + 1)
         return {*good, *super().keep(history)}
 
     def _recent(self, history: History, chosen: Collection[int], count: int) -> list[int]:

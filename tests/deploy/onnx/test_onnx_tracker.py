@@ -175,6 +175,13 @@ def test_a_failed_call_changes_nothing(model, video):
     with pytest.raises(ValueError, match="expected \\(H, W\\)"):
         predictor.add_new_mask(state, 0, "a", np.zeros((1, 2, 3)))
     assert not state.objects and state["obj_ids"] == [] and (state["video_height"], state["num_frames"]) == (90, 3)
+    predictor.add_new_points_or_box(state, 0, "a", [[60, 40]], [1])
+    for wrong in ({"start_frame_idx": -1}, {"start_frame_idx": 4}, {"max_frame_num_to_track": -1}):
+        with pytest.raises(
+            (IndexError, ValueError), match="frame (-1|4) is not in this video|is -1; expected 0 or more"
+        ):
+            list(predictor.propagate_in_video(state, **wrong))
+    assert not state.objects["a"].tracked and not list(predictor.propagate_in_video(state, 3))
     with pytest.raises(RuntimeError, match="no object 'b' to remove"):
         predictor.remove_object(state, "b", strict=True)
 

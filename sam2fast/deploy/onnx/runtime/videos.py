@@ -173,7 +173,7 @@ class OnnxVideoPredictor:
         """Tracks all objects from frame to frame.
 
         Args:
-            start_frame_idx: first frame; by default the earliest one with a prompt.
+            start_frame_idx: first frame; by default the earliest one with a prompt. The video's length is allowed, too.
             max_frame_num_to_track: how many frames follow it at most; by default all.
             reverse: go backwards in time. From frame 0 that yields nothing, as in the original.
 
@@ -182,8 +182,14 @@ class OnnxVideoPredictor:
 
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`.
+            IndexError: no such frame.
+            ValueError: ``max_frame_num_to_track`` is below 0.
         """
         state = inference_state
+        if start_frame_idx not in (None, state.num_frames):
+            start_frame_idx = _frame(state, start_frame_idx)
+        if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
+            raise ValueError(f"max_frame_num_to_track is {max_frame_num_to_track}; expected 0 or more")
         self.propagate_in_video_preflight(state)
         for frame in self._order(state, start_frame_idx, max_frame_num_to_track, reverse):
             if not state.objects:
