@@ -208,7 +208,7 @@ class _Parts:
         )
 
     def _have_no_hooks(self) -> bool:
-        """Looks at the modules only where hooks were registered since, on whatever."""
+        """Looks at the modules only if any hook was registered since the last time, on whatever in the process."""
         handles = RemovableHandle.next_id
         if handles != self._handles:
             if any(self._hooks):

@@ -163,10 +163,10 @@ class Workspace:
         size = given.video_size if given.strategy.at_video_size else (0, 0)
         settings = StepSettings(longest, given.fill_hole_area, bank.fp8, strategy, size)
         record_size = 0 if strategy is None else strategy.record_size
-        key = (shape, *settings, *kind)
+        key, to_make = (shape, *settings, *kind), (model, kind, shape, features, record_size)
         while True:
             pools = self._pools_of(bank)
-            buffers, replay = self._steps.get(key) or (self._buffers_of(model, kind, shape, features, record_size), None)
+            buffers, replay = self._steps.get(key) or (self._buffers_of(*to_make), None)
             buffers.integers.copy_(integers, non_blocking=True)
             torch._foreach_copy_(_tensors(buffers.features), _tensors(features))
             try:
