@@ -106,9 +106,9 @@ def recent_frames(frame: int, reverse: bool, rules: SelectionRules) -> list[int]
 
     The nearest is the neighbour; the others are multiples of the stride.
     """
-    r = rules.stride
+    r, count = rules.stride, rules.recent
     if reverse:
         first = -(-(frame + 2) // r) * r
-        return [frame + 1, *(first + i * r for i in range(rules.recent - 1))][: rules.recent]
+        return [frame + 1, *range(first, first + (count - 1) * r, r)][:count]
     first = (frame - 2) // r * r
-    return [frame - 1, *(first - i * r for i in range(rules.recent - 1))][: rules.recent]
+    return [frame - 1, *range(first, first - (count - 1) * r, -r)][:count]

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from torch.nn.modules import module as nn_module
+from torch.utils.hooks import RemovableHandle
 
 Class = TypeVar("Class", bound=type[nn.Module])
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -176,11 +177,12 @@ class _Parts:
     def __init__(self, whole: nn.Module) -> None:
         below = [module for module in whole.modules() if module is not whole]  # not itself: it would keep itself alive
         self.below = below
-        self._types = list(map(type, below))
+        self._handles = -1
         self._hooks = [getattr(module, name) for module in below for name in _HOOKS]
         # What is added where there was nothing, is called by nobody.
-        self._children = [module._modules for module in (whole, *below) if module._modules]
-        self._had = [dict(children) for children in self._children]
+        self._children = [module._modules.values() for module in (whole, *below) if module._modules]
+        self._had = list(chain.from_iterable(self._children))
+        self._types = list(map(type, self._had))
         self._attributes = [vars(module) for module in below]
         self._counts = list(map(len, self._attributes))
         self._hiding = [
@@ -195,14 +197,24 @@ class _Parts:
 
     def are_unchanged(self) -> bool:
         """Whether nothing was added, removed or replaced since, and there is no hook."""
+        children = list(chain.from_iterable(self._children))
         return (
-            not any(self._hooks)
+            self._have_no_hooks()
+            and children == self._had
+            and list(map(type, children)) == self._types
             and list(map(len, self._attributes)) == self._counts
-            and list(map(type, self.below)) == self._types
-            and self._children == self._had
             and list(map(type, chain.from_iterable(self._parameters))) == self._parameter_types
             and all(attributes.get(name) is value for attributes, name, value in self._hiding)
         )
+
+    def _have_no_hooks(self) -> bool:
+        """Looks at the modules only if any hook was registered since the last time, on whatever in the process."""
+        handles = RemovableHandle.next_id
+        if handles != self._handles:
+            if any(self._hooks):
+                return False
+            self._handles = handles
+        return True
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
         return _nothing, ()

@@ -227,10 +227,12 @@ class RunnerSelector:
             return "the model keeps no memories"
         if self.is_changed:
             return "modules were hooked, patched or replaced, which a recording would not call"
+        if fast and model.device.type != "cuda":
+            return None
         why = why_no_graphs(model)
-        if fast is None or why is None or model.device.type != "cuda":
-            return None if fast else why
-        raise RuntimeError(f"fast is True, but {why}; leave it at None to track without recordings then")
+        if fast and why is not None:
+            raise RuntimeError(f"fast is True, but {why}; leave it at None to track without recordings then")
+        return why
 
     def check(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
@@ -358,9 +360,7 @@ class GraphEncoder:
 def _staged(pixels: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
     """``(batch, S, S, 3)`` on the CPU; the last frame is repeated where there are too few."""
     staged = torch.empty(batch, *pixels[0].shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
-    for i in range(batch):
-        staged[i] = pixels[min(i, len(pixels) - 1)]
-    return staged
+    return torch.stack([*pixels, *[pixels[-1]] * (batch - len(pixels))], out=staged)
 
 
 def _cloned(levels: Sequence[Tensor], i: int) -> FrameFeatures:

@@ -118,7 +118,7 @@ class Workspace:
         self._pools: Pools | None = None
         self._features: dict[Hashable, FrameFeatures] = {}
         self._buffers: dict[Hashable, StepBuffers] = {}
-        self._steps: dict[Hashable, Callable[[], None]] = {}
+        self._steps: dict[Hashable, tuple[StepBuffers, Callable[[], None]]] = {}
         self.recorded: list[Hashable] = []  # the key of every recording ever made, to count them
 
     def suits(self, pages: Tensor) -> bool:
@@ -163,21 +163,24 @@ class Workspace:
         size = given.video_size if given.strategy.at_video_size else (0, 0)
         settings = StepSettings(longest, given.fill_hole_area, bank.fp8, strategy, size)
         record_size = 0 if strategy is None else strategy.record_size
-        buffers = self._buffers_of(model, kind, shape, features, record_size)
-        buffers.integers.copy_(integers, non_blocking=True)
-        torch._foreach_copy_(_tensors(buffers.features), _tensors(features))
-        key = (shape, *settings, *kind)
+        key, to_make = (shape, *settings, *kind), (model, kind, shape, features, record_size)
         while True:
+            pools = self._pools_of(bank)
+            buffers, replay = self._steps.get(key) or (self._buffers_of(*to_make), None)
+            buffers.integers.copy_(integers, non_blocking=True)
+            torch._foreach_copy_(_tensors(buffers.features), _tensors(features))
             try:
-                self._recorded(bank, key, lambda pools: _function(model, pools, buffers, settings))()
+                if replay is None:
+                    replay = self._recorder.record(_function(model, pools, buffers, settings))
+                    self._steps[key] = buffers, replay
+                    self.recorded.append(key)
+                replay()
                 return buffers
             except NarrowPagesError as error:
                 bank.memories.widen(error.dtype)
 
-    def _recorded(
-        self, bank: MemoryBank, key: Hashable, function: Callable[[Pools], Callable[[], None]]
-    ) -> Callable[[], None]:
-        """The step of this kind on the bank's present pools."""
+    def _pools_of(self, bank: MemoryBank) -> Pools:
+        """The bank's present pools; what was recorded on others is dropped."""
         assert bank.memories is not None
         before = None if self._pools is None else self._pools.states
         states = before if bank.states is None else bank.states.data  # steps without a strategy do not read them
@@ -185,10 +188,7 @@ class Workspace:
         if self._pools is None or any(new is not old for new, old in zip(pools, self._pools, strict=True)):
             self._pools = pools
             self._steps.clear()
-        if key not in self._steps:
-            self._steps[key] = self._recorder.record(function(pools))
-            self.recorded.append(key)
-        return self._steps[key]
+        return self._pools
 
     def _buffers_of(
         self, model: SAM2Base, kind: Hashable, shape: StepShape, features: FrameFeatures, record_size: int

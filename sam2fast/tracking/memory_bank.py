@@ -2,6 +2,7 @@
 
 import math
 import struct
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -300,9 +301,8 @@ class StepTables(NamedTuple):
                 start += columns
         for (start, _), table in zip(layout[WIDE:], tables[WIDE:], strict=False):
             values[start : start + len(table)] = table
-        integers = torch.empty(len(values), dtype=torch.int32, device="cpu", pin_memory=pinned)
-        integers.numpy()[:] = values
-        return integers
+        integers = torch.frombuffer(array("i", values), dtype=torch.int32)
+        return torch.empty_like(integers, pin_memory=True).copy_(integers) if pinned else integers
 
 
 @lru_cache

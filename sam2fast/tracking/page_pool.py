@@ -10,7 +10,7 @@ from torch import Tensor
 from sam2fast.utils.async_copies import AsyncHostCopy, PendingCopies, copy_to_device
 
 SMALLEST = 8
-MOST_AT_ONCE = 8  # pages that are archived: they take one copy together
+MOST_AT_ONCE = 32  # pages that are archived: they take one copy together
 
 
 class Page:
@@ -63,8 +63,7 @@ class PagePool:
         """New pages holding ``values (n, *shape)``."""
         pages = self.allocate(len(values))
         self.widen(values.dtype)
-        rows = copy_to_device(torch.tensor([page.row for page in pages], device="cpu"), self.data.device)
-        self.data.index_copy_(0, rows, values.to(self.data.dtype))
+        self.data.index_copy_(0, self._on_device(pages), values.to(self.data.dtype))
         return pages
 
     @staticmethod
@@ -107,6 +106,10 @@ class PagePool:
         """Promotes the dtype of the rows, so that values of ``dtype`` keep their precision."""
         self.data = self.data.to(torch.promote_types(self.data.dtype, dtype))
 
+    def _on_device(self, pages: Iterable[Page]) -> Tensor:
+        """The rows of pages in the pool."""
+        return copy_to_device(torch.tensor([page.row for page in pages], device="cpu"), self.data.device)
+
     def _give(self, row: int, page: Page) -> None:
         free = self._free
         # The callback holds the list and not the pool: a cycle would keep device memory until it is collected.
@@ -130,7 +133,7 @@ class PagePool:
         pages = [None if owner is None else owner() for owner in owners]
         new = [page for page in pages if page is not None and page.archived is None]
         if new:
-            copies = AsyncHostCopy.of_each([self.data[page.row] for page in new])
+            copies = AsyncHostCopy.of_each(self.data.index_select(0, self._on_device(new)))
             for archived, copy in zip(new, copies, strict=True):
                 archived.archived = copy
             if self._pending is not None and self.data.is_cuda:

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from sam2fast.video_io import open_frames
 
 # Deprecated attributes, and what does the same in a strategy.
 _HOOKS = {"memory_selection": "attend", "mask_selection": "choose"}
-_OPTIONS = frozenset(field.name for field in fields(TrackingOptions))
 
 
 class ModelOptions(TrackingOptions):
@@ -34,10 +34,9 @@ class ModelOptions(TrackingOptions):
     def __init__(self, model: "TrackingModel") -> None:
         self._model = model
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in _OPTIONS:
-            return getattr(object.__getattribute__(self, "_model"), name)
-        return object.__getattribute__(self, name)
+
+for _field in fields(TrackingOptions):
+    setattr(ModelOptions, _field.name, property(attrgetter(f"_model.{_field.name}")))
 
 
 class TrackingModel(SAM2Base):

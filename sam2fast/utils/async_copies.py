@@ -1,7 +1,7 @@
 """Asynchronous copies between the CPU and the device, through pinned memory."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ class AsyncHostCopy:
     work on that stream may overwrite the source tensor.
     """
 
+    __slots__ = ("_event", "_tensor")
+
     def __init__(self, source: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
         if source.is_cuda:
@@ -25,14 +27,12 @@ class AsyncHostCopy:
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(source.device))
         else:
-            self._tensor = source.to("cpu", copy=True)
+            self._tensor = source.clone() if source.is_cpu else source.to("cpu", copy=True)
 
     @classmethod
-    def of_each(cls, sources: Sequence[Tensor]) -> "list[AsyncHostCopy]":
-        """A copy of each of several tensors of one shape; from CUDA they take one copy together."""
-        if not sources[0].is_cuda:
-            return [cls(source) for source in sources]
-        whole, copies = cls(torch.stack(list(sources))), []
+    def of_each(cls, rows: Tensor) -> "list[AsyncHostCopy]":
+        """A copy of each row. They take one copy together; on the CPU, its memory is freed with the last of them."""
+        whole, copies = cls(rows), []
         for part in whole._tensor:
             copy = cls.__new__(cls)
             copy._tensor, copy._event = part, whole._event
