@@ -124,7 +124,7 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--in-browser",
     is_flag=True,
-    help="Serve a page that runs the model itself, by default nano, by WebAssembly. Needs npm at the first "
+    help="Serve a page that runs the model itself, by default nano. Needs npm at the first "
     "start, and pip install 'sam2fast[onnx]'.",
 )
 @click.option("--graphiql", is_flag=True, help="Serve GraphiQL at GET /graphql; it loads from the network.")

@@ -24,7 +24,7 @@ PLACES = {
     "np.load": {"training/feature_cache.py": "allow_pickle=False"},
     "torch.export.load": {"deploy/exported/programs.py": "the user's own artefacts only"},
     "hydra instantiate": {"config.py": "of a node that check_targets has gone through"},
-    "tarfile.open": {"demo/in_browser/runtime.py": "reads two files by name, of an archive whose digest was checked"},
+    "tarfile.open": {"demo/in_browser/runtime.py": "reads a few files by name, of an archive whose digest was checked"},
     "Image.open": {
         "io/images.py": "refuses formats that run other programs",
         "training/data/synthetic/compositing.py": "its own JPEG",

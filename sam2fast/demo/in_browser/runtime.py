@@ -13,10 +13,12 @@ from sam2fast.demo import server
 
 BUNDLE = Path(server.__file__).with_name("static")
 PINNED = BUNDLE / "runtime.json"  # name, version and integrity, from the front end's package-lock.json
-# What is taken of the npm package: a script, and the WebAssembly that it loads.
+# What is taken of the npm package: scripts, and the WebAssembly that each loads. The page loads one of the two.
 FILES = {
     "wasm.js": "dist/ort.wasm.bundle.min.mjs",
     "wasm.wasm": "dist/ort-wasm-simd-threaded.wasm",
+    "webgpu.js": "dist/ort.webgpu.bundle.min.mjs",
+    "webgpu.wasm": "dist/ort-wasm-simd-threaded.asyncify.wasm",
 }
 LICENCES = ("LICENSE", "ThirdPartyNotices.txt")  # of onnxruntime's Python package, as the npm package has none
 

@@ -1,3 +1,4 @@
+import type { Engine } from "../local/runtime";
 import type { Clip } from "./video";
 
 // `sam2fast export --format web` names the folder of the model and its runtime in the page.
@@ -27,10 +28,11 @@ export async function located(clip: Clip): Promise<Clip> {
   return local ? (await local).located(clip) : clip;
 }
 
-/** What is loaded of the model: a share, and why it failed. */
+/** What is loaded of the model: a share, and why it failed; what runs it, when that is known. */
 export interface Loading {
   readonly share: number;
   readonly problem: string | null;
+  readonly engine: Engine | null;
 }
 
 /** Calls back while the model is loaded; returns a function that ends it. */

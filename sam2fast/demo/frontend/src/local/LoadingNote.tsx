@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 import { isInBrowser, onLoading, type Loading } from "../api/transport";
 
-const NOTHING: Loading = { share: 0, problem: null };
+const NOTHING: Loading = { share: 0, problem: null, engine: null };
 
 /** How much of the model is loaded, in pages without a server; the video can be watched meanwhile. */
 export function LoadingNote() {

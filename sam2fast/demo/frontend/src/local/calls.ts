@@ -1,3 +1,5 @@
+import type { Loading } from "../api/transport";
+
 /** What page and worker send each other: requests of the page's API, and their answers. */
 
 export interface Call {
@@ -20,7 +22,7 @@ export type ToWorker =
   | { readonly kind: "cancel"; readonly id: number };
 
 export type FromWorker =
-  | { readonly kind: "loading"; readonly share: number; readonly problem: string | null }
+  | ({ readonly kind: "loading" } & Loading)
   /** Of a body that follows in chunks, `content` is null. */
   | {
       readonly kind: "answer";

@@ -1,7 +1,8 @@
 /// <reference lib="webworker" />
+import type { Loading } from "../api/transport";
 import type { FromWorker, ToWorker } from "./calls";
 import type { Settings } from "./files";
-import { loadModel } from "./runtime";
+import { loadModel, type Engine } from "./runtime";
 import { LocalServer } from "./server";
 
 /** The server of a page that has none: one worker, which the page sends its requests to. */
@@ -17,11 +18,19 @@ addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
 });
 
 async function start(root: string, folder: string): Promise<LocalServer> {
-  const progress = (share: number, problem: string | null = null) => send({ kind: "loading", share, problem });
-  const loading = loadModel(folder, progress);
+  let state: Loading = { share: 0, problem: null, engine: null };
+  const report = (change: Partial<Loading>) => {
+    state = { ...state, ...change };
+    send({ kind: "loading", ...state });
+  };
+  const chosen = (engine: Engine) => {
+    if (engine.problem !== null) console.warn(`WebGPU has failed, WebAssembly runs the model: ${engine.problem}`);
+    report({ engine });
+  };
+  const loading = loadModel(folder, (share) => report({ share }), chosen);
   loading.then(
-    () => progress(1),
-    (error: unknown) => progress(0, `The model cannot be loaded: ${messageOf(error)}.`),
+    () => report({ share: 1 }),
+    (error: unknown) => report({ share: 0, problem: `The model cannot be loaded: ${messageOf(error)}.` }),
   );
   const response = await fetch(`${folder}settings.json`);
   return new LocalServer(root, (await response.json()) as Settings, loading);

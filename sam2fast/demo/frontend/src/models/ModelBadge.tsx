@@ -1,4 +1,5 @@
-import { useEffect } from "react";
+import { useEffect, useState } from "react";
+import { onLoading, type Loading } from "../api/transport";
 import { setState, useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
 import { refreshModels, useModels, watchRate } from "./models";
@@ -9,22 +10,30 @@ export function ModelBadge() {
   const isFixed = useStore((state) => state.limits?.lacks?.includes("models"));
   const { models, framesPerSecond } = useModels();
   const session = useStore((state) => state.session?.id);
+  const [engine, setEngine] = useState<Loading["engine"]>(null); // of pages without a server
   useEffect(watchRate, []);
+  useEffect(() => onLoading((loading) => setEngine(loading.engine)), []);
   useEffect(() => void refreshModels(), [session]); // another page may have changed the model
 
   if (!model) return null;
+  const device = models?.device.toUpperCase() ?? engine?.name;
   return (
     <button
       type="button"
       className="model-badge"
       disabled={isFixed}
-      title={isFixed ? "Model and speed" : "Model, device and speed: change the model"}
+      title={isFixed ? describe(engine) : "Model, device and speed: change the model"}
       onClick={() => setState({ dialog: "models" })}
     >
       <Icon name="model" />
       <span>{models?.current ?? model}</span>
-      {models && <span className="more">{models.device.toUpperCase()}</span>}
+      {device && <span className="more">{device}</span>}
       {framesPerSecond !== null && <span className="more">{framesPerSecond.toFixed(1)} frames/s</span>}
     </button>
   );
+}
+
+function describe(engine: Loading["engine"]): string {
+  const problem = engine?.problem;
+  return problem ? `Model, device and speed. WebGPU has failed: ${problem}` : "Model, device and speed";
 }

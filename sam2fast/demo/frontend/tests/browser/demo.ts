@@ -6,8 +6,8 @@ const CHROMIUM = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
 const SHOTS = process.env["SHOTS"]; // folder of screenshots
 const TIMEOUT_MS = 30_000;
 
-export function launch(): Promise<Browser> {
-  return chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+export function launch(...options: string[]): Promise<Browser> {
+  return chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", ...options] });
 }
 
 /** The demo in a browser page. */

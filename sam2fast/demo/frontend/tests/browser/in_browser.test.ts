@@ -1,15 +1,21 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { strFromU8, unzipSync } from "fflate";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { Demo, launch } from "./demo";
 import { PYTHON, sam2fast } from "./serve";
-import { trackByPage, trackByPython } from "./trackers";
+import { overlap, trackByPage, trackByPython } from "./trackers";
+
+const VASE = [0.26, 0.62] as const;
+// A GPU in software, which the page takes for one in hardware, and one that cannot be used.
+const SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+const AS_HARDWARE = 'Object.defineProperty(GPUAdapterInfo.prototype, "isFallbackAdapter", { value: false });';
+const WITHOUT_DEVICE = 'GPUAdapter.prototype.requestDevice = () => Promise.reject(new Error("no device"));';
 
 let folder: string;
+let site: string; // address of the folder
 let files: ChildProcess; // the file server
 let browser: Browser;
 let demo: Demo;
@@ -18,14 +24,14 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "sam2fast-page-"));
   execFileSync(PYTHON, sam2fast("export", "--format", "web", "--out", join(folder, "page"), "--quiet"));
   files = spawn(PYTHON, ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", folder]);
-  const address = await new Promise<string>((resolve) => {
+  site = await new Promise<string>((resolve) => {
     files.stdout!.on("data", (line: Buffer) => {
       const port = / port (\d+)/.exec(line.toString())?.[1];
-      if (port) resolve(`http://127.0.0.1:${port}/page/`);
+      if (port) resolve(`http://127.0.0.1:${port}/`);
     });
   });
-  browser = await launch();
-  demo = await Demo.open(browser, address);
+  browser = await launch(...SOFTWARE_GPU);
+  demo = await Demo.open(browser, `${site}page/`);
   await demo.ready();
 });
 
@@ -35,14 +41,47 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
-async function download(name: string): Promise<{ name: string; path: string }> {
-  await demo.button("Download", true).click();
-  const waiting = demo.page.waitForEvent("download", { timeout: 60_000 });
-  await demo.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
+async function download(page: Demo, name: string): Promise<{ name: string; path: string }> {
+  await page.button("Download", true).click();
+  const waiting = page.page.waitForEvent("download", { timeout: 60_000 });
+  await page.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
   const found = await waiting;
-  await demo.page.keyboard.press("Escape");
-  await demo.page.locator("dialog").waitFor({ state: "detached" });
+  await page.page.keyboard.press("Escape");
+  await page.page.locator("dialog").waitFor({ state: "detached" });
   return { name: found.suggestedFilename(), path: await found.path() };
+}
+
+async function upload(page: Demo, file: string): Promise<void> {
+  await page.button("Videos").click();
+  await page.page.getByLabel("Video file").setInputFiles(join(inject("data"), file));
+  await page.page.locator(".counter", { hasText: "1 / 6" }).waitFor();
+  await page.ready();
+}
+
+/** What `read_exports.py` prints. */
+interface Agreement extends Record<"png" | "cutouts" | "yolo" | "labelme" | "webm" | "difference", number> {
+  readonly names: string[];
+  readonly inside: number[];
+}
+
+/** The page in another folder, whose worker runs a script first. */
+function openWith(name: string, script: string): Promise<Demo> {
+  cpSync(join(folder, "page"), join(folder, name), { recursive: true });
+  const assets = join(folder, name, "assets");
+  const worker = join(
+    assets,
+    readdirSync(assets).find((file) => file.startsWith("worker-"))!,
+  );
+  writeFileSync(worker, script + readFileSync(worker, "utf8"));
+  return Demo.open(browser, `${site}${name}/`);
+}
+
+/** Run lengths of the first object in COCO's file, by frame. */
+function masksOf(path: string): (string | undefined)[] {
+  const { annotations } = JSON.parse(readFileSync(path, "utf8")) as {
+    annotations: { segmentations: ({ counts: string } | null)[] }[];
+  };
+  return annotations[0]!.segmentations.map((mask) => mask?.counts);
 }
 
 test("the page's tracker gives the masks of the ONNX runtime in Python", async () => {
@@ -54,10 +93,10 @@ test("the page's tracker gives the masks of the ONNX runtime in Python", async (
 });
 
 test("a click segments, without a server", async () => {
-  const place = await demo.at(0.26, 0.62);
+  const place = await demo.at(...VASE);
   await demo.page.mouse.move(place.x, place.y);
   await demo.page.locator("[data-shows=preview]").waitFor();
-  await demo.click(0.26, 0.62);
+  await demo.click(...VASE);
   await demo.said(/Object 1: the mask covers/);
   expect((await demo.difference()).share).toBeGreaterThan(0.01);
 
@@ -74,12 +113,9 @@ test("what needs a server is not offered", async () => {
   expect(await demo.page.locator(".model-badge").isDisabled()).toBe(true);
 });
 
-test("a video of the user is converted, tracked and exported", async () => {
-  await demo.button("Videos").click();
-  await demo.page.getByLabel("Video file").setInputFiles(join(inject("data"), "short.mp4"));
-  await demo.page.locator(".counter", { hasText: "1 / 6" }).waitFor();
-  await demo.ready();
-  await demo.click(0.26, 0.62);
+test("a video of the user is converted, tracked and exported: readers of each format find the same masks", async () => {
+  await upload(demo, "short.mp4");
+  await demo.click(...VASE);
   await demo.said(/Object 1: the mask covers/);
   await demo.page.keyboard.press("n");
   await demo.click(0.6, 0.8);
@@ -88,17 +124,70 @@ test("a video of the user is converted, tracked and exported", async () => {
   await demo.said(/Tracking is finished/);
   await demo.page.getByRole("img", { name: /^Confidence: lowest on frame \d/ }).waitFor();
 
-  const masks = await download("PNG masks");
-  expect(masks.name).toBe("short_masks.zip");
-  expect(Object.keys(unzipSync(readFileSync(masks.path)))).toHaveLength(6);
-  const polygons = await download("LabelMe");
-  const files = unzipSync(readFileSync(polygons.path));
-  expect(Object.keys(files)).toHaveLength(12);
-  const { shapes } = JSON.parse(strFromU8(files["00005.json"]!)) as { shapes: { label: string }[] };
-  expect(new Set(shapes.map(({ label }) => label))).toEqual(new Set(["Object 1", "Object 2"]));
-  const video = await download("Video");
-  const facts = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), video.path]);
-  expect(JSON.parse(facts.toString())).toMatchObject({ frames: 6, rate: 10 });
+  await demo.effect("Objects", "Original"); // without outlines
+  const paths: string[] = [];
+  for (const [format, name] of [
+    ["COCO JSON", "short_coco.json"],
+    ["PNG masks", "short_masks.zip"],
+    ["Cut-outs", "short_cutouts.zip"],
+    ["YOLO", "short_yolo.zip"],
+    ["LabelMe", "short_labelme.zip"],
+    ["Transparent video", "short_cutout.webm"],
+  ] as const) {
+    const file = await download(demo, format);
+    expect(file.name).toBe(name);
+    paths.push(file.path);
+  }
+  const read = execFileSync(PYTHON, [join(import.meta.dirname, "read_exports.py"), ...paths]);
+  const { names, inside, difference, webm, ...lossless } = JSON.parse(read.toString()) as Agreement;
+  expect(names).toEqual(["Object 1", "Object 2"]);
+  expect(inside).toHaveLength(6);
+  expect(Math.min(...inside)).toBeGreaterThan(0.01);
+  expect(lossless).toEqual({ png: 1, cutouts: 1, yolo: 1, labelme: 1 });
+  expect(webm).toBeGreaterThan(0.99);
+  expect(difference).toBeLessThan(8);
+
+  for (const path of [paths.at(-1)!, (await download(demo, "Video")).path]) {
+    const facts = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), path]);
+    expect(JSON.parse(facts.toString())).toMatchObject({ frames: 6, rate: 10 });
+  }
   await demo.shot("without a server");
   expect(demo.problems).toEqual([]);
+});
+
+test("WebGPU tracks as WebAssembly does; a GPU in software is left alone", async () => {
+  expect(await demo.page.locator(".model-badge").textContent()).toContain("WASM");
+  const expected = masksOf((await download(demo, "COCO JSON")).path);
+  const page = await openWith("webgpu", AS_HARDWARE);
+  page.page.setDefaultTimeout(120_000);
+  await page.ready();
+  await page.page.keyboard.press("v"); // no previews
+  await upload(page, "short.mp4");
+  await page.click(...VASE);
+  await page.said(/Object 1: the mask covers/);
+  // The software compiles for every number of memories, in seconds: two frames only.
+  await page.goTo(1);
+  await page.page.keyboard.press("]");
+  await page.page.keyboard.press("Home");
+  await page.button("Track", true).click();
+  await page.said(/Tracking is finished/);
+  expect(await page.page.locator(".model-badge").textContent()).toContain("WebGPU");
+  const found = masksOf((await download(page, "COCO JSON")).path);
+  expect(found.map(Boolean)).toEqual([true, true, false, false, false, false]);
+  for (const frame of [0, 1]) expect(overlap(found[frame]!, expected[frame]!)).toBeGreaterThan(0.99);
+  expect(page.problems).toEqual([]);
+  await page.close();
+});
+
+test("where WebGPU fails, WebAssembly runs the model, and the page says so", async () => {
+  const page = await openWith("failing", AS_HARDWARE + WITHOUT_DEVICE);
+  const warning = page.page.waitForEvent("console", (message) => /WebGPU has failed/.test(message.text()));
+  await page.ready();
+  await page.click(...VASE);
+  await page.said(/Object 1: the mask covers/);
+  await warning;
+  const badge = page.page.locator(".model-badge");
+  expect(await badge.textContent()).toContain("WASM");
+  expect(await badge.getAttribute("title")).toMatch(/WebGPU has failed: ./);
+  await page.close();
 });

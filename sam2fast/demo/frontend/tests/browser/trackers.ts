@@ -30,7 +30,7 @@ function readFrames(folder: string, height: number, width: number, side: number)
 }
 
 /** Intersection over union of run lengths; 1 for two empty masks. */
-function overlap(first: string, second: string): number {
+export function overlap(first: string, second: string): number {
   const ends = [first, second].map((text) => {
     let end = 0;
     return decodeCounts(text).map((run) => (end += run));
