@@ -98,7 +98,7 @@ function CoachMark({ step, target, title, text, onNext, onEnd }: MarkProps) {
 
 const GAP = 12;
 
-/** Places the mark to the right of its target if there is room, otherwise above; of a large one below, or at its lower edge. */
+/** Places the mark under a large target, or else to the right if there is room, otherwise above or at the lower edge. */
 function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.CSSProperties {
   const [style, setStyle] = useState<React.CSSProperties>({ opacity: 0 }); // hidden elements take no focus
   useLayoutEffect(() => {
@@ -108,14 +108,11 @@ function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.
       const { left, top, right, bottom, width, height } = target.getBoundingClientRect();
       const { offsetWidth, offsetHeight } = mark.current;
       const isLarge = height > 3 * offsetHeight * 0.5;
-      const fitsRight = right + GAP + offsetWidth < innerWidth && !isLarge;
+      const fitsBelow = isLarge && bottom + 2 * GAP + offsetHeight < innerHeight;
+      const fitsRight = !fitsBelow && right + GAP + offsetWidth < innerWidth;
       const x = fitsRight ? right + GAP : left + width / 2 - offsetWidth / 2;
-      const fitsBelow = bottom + 2 * GAP + offsetHeight < innerHeight;
-      const y = !isLarge
-        ? fitsRight
-          ? top
-          : top - offsetHeight - GAP
-        : bottom + (fitsBelow ? GAP : -offsetHeight - GAP);
+      const above = (isLarge ? bottom : top) - offsetHeight - GAP;
+      const y = fitsBelow ? bottom + GAP : fitsRight ? top : above;
       const clamp = (value: number, size: number, room: number) => Math.max(8, Math.min(room - size - 8, value));
       setStyle({ left: clamp(x, offsetWidth, innerWidth), top: clamp(y, offsetHeight, innerHeight) });
     };
