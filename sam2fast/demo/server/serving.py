@@ -70,7 +70,7 @@ class DemoWorker(ThreadWorker):
     def _close_service(self) -> None:
         app = getattr(self, "wsgi", None)
         if isinstance(app, Flask):
-            service: "DemoService | None" = app.extensions.get(SERVICE)
+            service: DemoService | None = app.extensions.get(SERVICE)
             if service is not None:  # a page without a server has none
                 service.close()
 
