@@ -1,4 +1,4 @@
-"""Latency of previews and clicks in the web demo while other sessions track.
+"""Latency of previews and clicks in the web demo while other sessions track, and how fast these track meanwhile.
 
     python bench/serve_latency.py nano mini --tracks 0 1 4   # results/serve-latency-cpu-DATE.json
 
@@ -17,9 +17,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -45,23 +45,24 @@ class Client:
 
     def post(self, path: str, body: Any) -> Any:
         request = Request(self._url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urlopen(request, timeout=300) as answer:
-            return answer.read()
+        return urlopen(request, timeout=300)
 
     def mutate(self, query: str, **fields: Any) -> Any:
-        answer = json.loads(self.post("/graphql", {"query": query, "variables": {"i": fields}}))
-        return next(iter(answer["data"].values()))
+        with self.post("/graphql", {"query": query, "variables": {"i": fields}}) as answer:
+            return next(iter(json.load(answer)["data"].values()))
 
     def preview(self, frame: int, point: Sequence[float]) -> None:
         clicks = {"objectId": 1, "frameIndex": frame, "points": [point], "labels": [1]}
-        self.post(f"/api/sessions/{self.session}/preview", clicks)
+        self.post(f"/api/sessions/{self.session}/preview", clicks).read()
 
     def click(self, frame: int, point: Sequence[float]) -> None:
         clicks = {"objectId": 1, "frameIndex": frame, "points": [point], "labels": [1], "clearOldPoints": True}
         self.mutate(ADD, sessionId=self.session, **clicks)
 
-    def track(self) -> None:
-        self.post("/propagate_in_video", {"session_id": self.session})
+    def track(self) -> Iterator[None]:
+        """Yields at each tracked frame; a generator that is closed ends the track."""
+        with self.post("/propagate_in_video", {"session_id": self.session}) as answer:
+            yield from (None for line in answer if line.startswith(b"Content-Length"))
 
 
 @contextmanager
@@ -85,8 +86,8 @@ def measure(url: str, tracks: int) -> dict[str, Any]:
         client.click(0, (0.26, 0.62))
         started.wait()
         while not stop.is_set():
-            client.track()
-            frames.append(FRAMES)
+            with closing(client.track()) as track:
+                frames.extend(takewhile(lambda _: not stop.is_set(), track))
 
     threads = [threading.Thread(target=track) for _ in range(tracks)]
     for thread in threads:
@@ -94,16 +95,18 @@ def measure(url: str, tracks: int) -> dict[str, Any]:
     client, times = Client(url), {"first": [], "preview": [], "click": []}
     chance = np.random.default_rng(0)
     started.wait()
+    begin = time.perf_counter()
     for _ in range(ROUNDS):
         frame = int(chance.integers(FRAMES))
         points = chance.uniform(0.1, 0.9, (MOVES + 1, 2)).tolist()
         times["first"].append(seconds(client.preview, frame, points[0]))
         times["preview"] += [seconds(client.preview, frame, point) for point in points[1:]]
         times["click"].append(seconds(client.click, frame, points[-1]))
+    rate = round(len(frames) / (time.perf_counter() - begin), 2) if tracks else None
     stop.set()
     for thread in threads:
         thread.join()
-    row: dict[str, Any] = {"tracks": tracks}
+    row: dict[str, Any] = {"tracks": tracks, "frames_per_s": rate}
     for name, samples in times.items():
         ranks = statistics.quantiles(samples, n=20, method="inclusive")
         row |= {f"{name}_p50_s": round(statistics.median(samples), 4), f"{name}_p95_s": round(ranks[-1], 4)}

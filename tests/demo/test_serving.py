@@ -117,6 +117,12 @@ def test_a_strategy(tmp_path):
     )
 
 
+def test_the_serving_process_has_torchs_threads(data):
+    """Its parent has not imported torch; otherwise it computes with one thread, and says so."""
+    with serving(data, "--model", "nano", threads=2) as server:
+        assert "thread" not in server.said, server.said
+
+
 def test_it_listens_on_loopback_and_checks_the_host(server):
     assert server.url.startswith("http://127.0.0.1:")
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:

@@ -80,7 +80,9 @@ def test_a_missing_file_is_named(folder, kind, copied, monkeypatch, capsys):
     assert re.match(f"error: .*no file {kind}-DATE.json", error) and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("kind", ["own-masks-cpu", "encoder-cpu", "suite-cpu", "serve-load-cpu", "training-memory-cpu"])
+@pytest.mark.parametrize(
+    "kind", ["own-masks-cpu", "encoder-cpu", "suite-cpu", "serve-latency-cpu", "training-memory-cpu"]
+)
 def test_a_missing_field_is_named(folder, kind):
     path = max(folder.glob(f"{kind}-*.json"))
     for old in ("median_s", "frames_per_s", "miou", "parameters"):

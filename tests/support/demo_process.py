@@ -18,10 +18,11 @@ class DemoProcess:
 
     Attributes:
         url: where it is.
+        said: what it has printed before it was ready.
     """
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process, self.url = process, url
+    def __init__(self, process: subprocess.Popen[str], url: str, said: str) -> None:
+        self.process, self.url, self.said = process, url, said
         self.port = int(url.rsplit(":", 1)[1])
 
     def post(self, path: str, body: Any, timeout: float = 60) -> Any:
@@ -62,7 +63,7 @@ class DemoProcess:
 
 
 @contextlib.contextmanager
-def serving(data: Path, *arguments: str) -> Iterator[DemoProcess]:
+def serving(data: Path, *arguments: str, threads: int = 1) -> Iterator[DemoProcess]:
     """A server with nano and this data folder."""
     command = [str(Path(sys.executable).with_name("sam2fast")), "serve", "--device", "cpu", "--port", "0"]
     with subprocess.Popen(
@@ -70,7 +71,7 @@ def serving(data: Path, *arguments: str) -> Iterator[DemoProcess]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     ) as process:
         try:
             assert process.stdout is not None
@@ -78,7 +79,7 @@ def serving(data: Path, *arguments: str) -> Iterator[DemoProcess]:
             for line in process.stdout:
                 said.append(line)
                 if " at http://" in line:
-                    yield DemoProcess(process, line.partition(" at ")[2].partition(",")[0])
+                    yield DemoProcess(process, line.partition(" at ")[2].partition(",")[0], "".join(said))
                     break
             else:
                 raise AssertionError(f"the server did not start: {''.join(said)}")

@@ -12,11 +12,10 @@ from sam2fast.demo.server.models import LoadModel, Models
 from sam2fast.demo.server.rest import make_pages, make_routes
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.session_routes import make_session_routes
-from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
+from sam2fast.demo.server.settings import MEBIBYTE, SERVICE, ServerSettings
 from sam2fast.demo.server.uploads import LIMITS, UploadLimits, UploadRequest, Uploads
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
-SERVICE = "sam2fast"  # key of the DemoService in ``app.extensions``
 OTHER_FIELDS_BYTES = MEBIBYTE  # limit of an upload's other form fields
 
 

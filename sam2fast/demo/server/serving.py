@@ -1,4 +1,7 @@
-"""The application in gunicorn: one process, because sessions live in its memory, and a thread per request."""
+"""The application in gunicorn: one process, because sessions live in its memory, and a thread per request.
+
+Nothing here imports torch: gunicorn forks, and torch's threads do not survive a fork.
+"""
 
 import logging
 import os
@@ -7,15 +10,17 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
-from sam2fast.demo.server.app import SERVICE
-from sam2fast.demo.server.service import DemoService
+from sam2fast.demo.server.settings import SERVICE
+
+if TYPE_CHECKING:
+    from sam2fast.demo.server.service import DemoService
 
 GRACE_SECONDS = 8  # for the current frame, when the server is shut down
 SPARE_THREADS = 8  # besides one for each session's stream

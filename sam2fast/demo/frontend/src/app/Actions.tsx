@@ -17,7 +17,7 @@ export function Actions() {
         <div className="progress">
           <progress max={tracking.total} value={tracking.done} aria-label="Tracking" />
           <span>
-            {tracking.done} of {tracking.total} frames
+            {`${tracking.done} of ${tracking.total} frames `}
             {tracking.framesPerSecond !== null && <small>{describeRate(tracking)}</small>}
           </span>
         </div>
@@ -52,7 +52,7 @@ function describeRate({ done, total, framesPerSecond }: Extract<Tracking, { done
   const rate = framesPerSecond ?? 1;
   const seconds = Math.ceil((total - done) / rate);
   const left = seconds >= 60 ? `${Math.floor(seconds / 60)} min ${seconds % 60} s` : `${seconds} s`;
-  return ` · ${rate.toFixed(1)} frames/s · ${left} left`;
+  return `${rate.toFixed(1)} frames/s · ${left} left`;
 }
 
 function label({ state }: Tracking): string {
@@ -63,8 +63,8 @@ function label({ state }: Tracking): string {
 
 function hint({ state }: Tracking, hasPrompts: boolean): string {
   if (!hasPrompts) return "Click an object in the video to begin.";
-  if (state === "never") return "Click again to refine the mask; N begins another object. Then track.";
-  if (state === "stale") return "The clicks have changed. Hatched frames were tracked before that.";
+  if (state === "never") return "Refine the mask, add another object, or track.";
+  if (state === "stale") return "The clicks have changed: track hatched frames again.";
   if (state === "partial") return "A part is tracked; other frames have no masks yet.";
   if (state === "cancelled") return "Cancelled. Finished frames keep their masks.";
   if (state === "failed") return "Tracking stopped before the end.";

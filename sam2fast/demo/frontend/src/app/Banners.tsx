@@ -9,6 +9,7 @@ const INFO_MS = 5000;
 export function Banners() {
   const connected = useStore((state) => state.connected);
   const notice = useStore((state) => state.notice);
+  const shown = useStore((state) => (state.phase === "failed" ? state.problem : "")); // in place of the video
   const announcement = useStore((state) => state.announcement);
 
   useEffect(() => {
@@ -29,7 +30,7 @@ export function Banners() {
           The server does not answer. Trying again …
         </div>
       )}
-      {notice && connected && (
+      {notice && connected && notice.text !== shown && (
         <div className={`banner ${notice.tone}`} role={notice.tone === "error" ? "alert" : undefined}>
           {notice.text}
           <IconButton icon="close" label="Dismiss" onClick={() => setState({ notice: null })} />

@@ -18,13 +18,13 @@ const STEPS: readonly Step[] = [
   {
     target: ".frame",
     title: "Click an object",
-    text: "One click in the video selects it. Click again where the mask misses a part; right click where it has too much.",
+    text: "One click in the video selects it. Click again where the mask misses a part; right click or press long where it has too much.",
     isDone: hasPrompt,
   },
   {
     target: ".add-object, .sheet-tabs button",
-    title: "Another object? First press N",
-    text: "Or use this button. Without it, the next click belongs to the same object.",
+    title: "Another object? Add it first",
+    text: "Use this button or press N. Without it, the next click belongs to the same object.",
     isDone: ({ scene }) => scene.objects.length > 1,
   },
   {
@@ -99,7 +99,7 @@ function CoachMark({ step, target, title, text, onNext, onEnd }: MarkProps) {
 
 const GAP = 12;
 
-/** Places the mark beside its target: to the right if there is room, otherwise above, at its lower edge for a large one. */
+/** Places the mark under a large target, or else to the right if there is room, otherwise above or at the lower edge. */
 function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.CSSProperties {
   const [style, setStyle] = useState<React.CSSProperties>({ opacity: 0 }); // hidden elements take no focus
   useLayoutEffect(() => {
@@ -109,9 +109,11 @@ function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.
       const { left, top, right, bottom, width, height } = target.getBoundingClientRect();
       const { offsetWidth, offsetHeight } = mark.current;
       const isLarge = height > 3 * offsetHeight * 0.5;
-      const fitsRight = right + GAP + offsetWidth < innerWidth && !isLarge;
+      const fitsBelow = isLarge && bottom + 2 * GAP + offsetHeight < innerHeight;
+      const fitsRight = !fitsBelow && right + GAP + offsetWidth < innerWidth;
       const x = fitsRight ? right + GAP : left + width / 2 - offsetWidth / 2;
-      const y = isLarge ? bottom - offsetHeight - GAP : fitsRight ? top : top - offsetHeight - GAP;
+      const above = (isLarge ? bottom : top) - offsetHeight - GAP;
+      const y = fitsBelow ? bottom + GAP : fitsRight ? top : above;
       const clamp = (value: number, size: number, room: number) => Math.max(8, Math.min(room - size - 8, value));
       setStyle({ left: clamp(x, offsetWidth, innerWidth), top: clamp(y, offsetHeight, innerHeight) });
     };

@@ -45,7 +45,7 @@ export function RealClipsTile() {
           {isRunning ? <progress max={1} value={status.share} aria-label="Download of real clips" /> : "Real clips"}
         </span>
         <span className="tile-name">
-          {status.problem ? "Not downloaded: try again" : `Five of SAM 2’s demo, ${status.megabytes} MB`}
+          {status.problem ? "Not downloaded: try again" : `From SAM 2’s demo, ${Math.round(status.megabytes)} MB`}
         </span>
       </button>
       {status.problem && <p className="problem">{status.problem}</p>}

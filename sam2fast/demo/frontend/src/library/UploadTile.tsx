@@ -31,7 +31,7 @@ export function UploadTile({ accept }: { accept: string }) {
       onFiles={(files) => void upload(files)}
     >
       Upload a video
-      <small>or drop it anywhere</small>
+      <small className="with-keys">or drop it anywhere</small>
     </FileButton>
   );
 }

@@ -80,7 +80,7 @@ function summary(object: SceneObject): string {
     boxes > 0 && count(boxes, "box", "boxes"),
     masks > 0 && count(masks, "mask"),
   ].filter(Boolean);
-  return label + parts.join(", ") + (frames > 1 ? ` on ${frames} frames` : "");
+  return label + parts.join(", ") + (frames > 1 ? `, ${frames} frames` : "");
 }
 
 function count(number: number, one: string, many = `${one}s`): string {

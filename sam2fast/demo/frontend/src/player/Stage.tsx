@@ -32,11 +32,13 @@ export function Stage() {
   const place = usePlacedFrame(room, clip);
   const { draft, cancel, handlers } = usePointer(surface);
   const crosshair = useCrosshair();
+  // Where the frame leaves room: what lies over the frame begins at its edges.
+  const edges = { "--beside": `${Math.max(0, place?.left ?? 0)}px`, "--below": `${Math.max(0, place?.top ?? 0)}px` };
   usePlayer(video, canvas);
   useZoomGestures(room, surface, cancel);
 
   return (
-    <div className="stage" ref={room}>
+    <div className="stage" ref={room} style={edges as React.CSSProperties}>
       {clip && (
         // No element type fits clicks at positions; useCrosshair gives the same actions by keyboard.
         // eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions

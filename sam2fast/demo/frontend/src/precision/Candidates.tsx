@@ -8,7 +8,7 @@ import { IconButton } from "../ui/Icon";
 import { chooseCandidate, percent, useCandidates } from "./candidates";
 
 const WIDTH = 84; // of a thumbnail, in pixels
-const SHADE = "rgb(0 0 0 / 75%)";
+const SHADE = "rgb(0 0 0 / 60%)";
 
 /** The masks proposed for the active object's first click on this frame, to choose from. */
 export function Candidates() {

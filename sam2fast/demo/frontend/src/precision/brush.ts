@@ -75,7 +75,7 @@ export function drawStroke(context: CanvasRenderingContext2D, { spots }: Stroke,
   spots.forEach(({ x, y }, index) =>
     index ? context.lineTo(x * width, y * height) : context.moveTo(x * width, y * height),
   );
-  // A single spot is a dot: of a line without length browsers draw nothing.
+  // A single spot is a dot; a line without any length may not be drawn.
   context.lineTo(spots.at(-1)!.x * width + 0.01, spots.at(-1)!.y * height);
   context.stroke();
 }

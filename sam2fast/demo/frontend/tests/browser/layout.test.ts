@@ -37,6 +37,7 @@ test.each(SIZES)("$width x $height holds with one object and with twenty", async
 
   expect((await measure(demo.page)).video).toBe(one.video);
   await seeAll(demo.page, ["Add an object", "Undo", "Include", /^Track/, "Download"]);
+  expect(await covered(demo.page, ".objects :is(.tools, header) button")).toEqual([]);
   expect((await demo.page.locator(".object-list").boundingBox())!.height).toBeGreaterThanOrEqual(90);
   expect(await isInside(demo.page, ".object.active")).toBe(true); // the last one
   await demo.shot(`layout ${viewport.width}`);
@@ -132,6 +133,18 @@ function isInside(page: Page, selector: string): Promise<boolean> {
     const { left, top, width, height } = element.getBoundingClientRect();
     const seen = document.elementFromPoint(left + width / 2, top + height / 2);
     return seen !== null && (element.contains(seen) || seen.closest(".timeline, .lanes") !== null);
+  }, selector);
+}
+
+/** The names of buttons whose middle is not seen. */
+function covered(page: Page, selector: string): Promise<string[]> {
+  return page.evaluate((selector) => {
+    const isSeen = (element: Element) => {
+      const { left, top, width, height } = element.getBoundingClientRect();
+      return element.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+    };
+    const buttons = [...document.querySelectorAll(selector)].filter((button) => !isSeen(button));
+    return buttons.map((button) => button.getAttribute("aria-label") ?? button.textContent);
   }, selector);
 }
 
