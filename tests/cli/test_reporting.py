@@ -14,7 +14,7 @@ from sam2fast.cli import main
 
 NANO = "--model nano --device cpu"
 DOCUMENT = Path(__file__).parents[2] / "docs/commands.md"
-ROW = re.compile(r"^\| `([a-z -]+)` \| [^|]+ \| ([^|]+?)(?:[;:,].*)? \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `([a-z][a-z -]*)` \| [^|]+ \| ([^|]+?)(?:[;:,].*)? \|$", re.MULTILINE)
 KEYS = {name: set(re.findall(r"`([^`]+)`", keys)) for name, keys in ROW.findall(DOCUMENT.read_text(encoding="utf-8"))}
 # Command lines, and whether they have a progress bar.
 LINES = [
