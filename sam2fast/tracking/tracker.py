@@ -37,7 +37,7 @@ from sam2fast.tracking.frame_result import FrameCopies, FrameResult, best_with_o
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.model_identity import OpenedWith
-from sam2fast.tracking.outputs import Output, TrackScores, format_masks, video_logits
+from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.tracking.strategies.decision import Decision
@@ -124,13 +124,9 @@ class Tracker:
 
     def format_masks(self, state: VideoState, low_res: Tensor, output: Output) -> Tensor:
         """See :func:`~sam2fast.tracking.outputs.format_masks`."""
-        size, non_overlap = state.video_size, self.options.non_overlap_masks
-
-        def resize(masks: Tensor) -> Tensor:
-            custom = self.override("_get_orig_video_res_output")
-            return video_logits(masks, size, non_overlap) if custom is None else custom(state, masks)[1]
-
-        return format_masks(low_res, size, output, non_overlap, resize)
+        custom = self.override("_get_orig_video_res_output")
+        resize = None if custom is None else lambda masks: custom(state, masks)[1]
+        return format_masks(low_res, state.video_size, output, self.options.non_overlap_masks, resize)
 
     def call(self, name: str, function: Callable[Concatenate["Tracker", P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The user's method of that name if there is one, else a function of this tracker."""
