@@ -33,9 +33,9 @@ class ClipPrompts(NamedTuple):
 
 
 def make_clip() -> Clip:
-    """A beach ball that rolls behind a vase and comes out again, with masks of both; every call returns the same."""
-    clip = draw_rolling_ball(FRAMES)
-    return replace(clip, masks=clip.masks[:, :2])
+    """A beach ball that rolls behind a vase, then a mug, with masks of ball and mug; every call returns the same."""
+    clip = draw_rolling_ball(FRAMES, mug_from="start")
+    return replace(clip, masks=clip.masks[:, [0, 2]])
 
 
 def prompts_for(clip: Clip) -> ClipPrompts:

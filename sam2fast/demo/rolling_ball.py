@@ -21,16 +21,17 @@ VASE = SurfaceOfRevolution(
 )
 MUG = ((0, 27), (5, 32), (18, 35), (46, 35), (72, 35))
 # x of the mug's foot at the beginning and the end, and the share of the video's length in which it moves.
-MUG_MOTION = {"left": ((-80, 110), (0.6, 0.85)), "right": ((540, 360), (0.4, 0.7))}
+MUG_MOTION = {"left": ((-80, 110), (0.6, 0.85)), "right": ((540, 360), (0.4, 0.7)), "start": ((360, 360), (0, 1))}
 
 
-def draw_rolling_ball(frames: int = 32, mug_from: Literal["left", "right"] = "left") -> Clip:
+def draw_rolling_ball(frames: int = 32, mug_from: Literal["left", "right", "start"] = "left") -> Clip:
     """Draws the video; every call returns the same.
 
     Args:
         frames: number of frames T; with fewer frames the objects move further per frame.
         mug_from: from the left, the mug appears after the ball and far from it. From the right, it appears while the
-            ball is hidden, where the ball will reappear, so that it may be mistaken for the ball.
+            ball is hidden, where the ball will reappear, so that it may be mistaken for the ball. From the start, it
+            stands there already.
 
     Returns:
         Frames ``(T, 320, 480, 3)`` and masks ``(T, 3, 320, 480)`` of the visible part of each of ``OBJECTS``; the

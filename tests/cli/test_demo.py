@@ -27,6 +27,7 @@ from sam2fast.demo.scene import (
 )
 from sam2fast.evaluation.j_and_f import j_and_f
 from sam2fast.io.rle import decode_rle
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 PARTS = (".json", "_mask.png", "_overlay.png")
 STILL_LIFE = ["overlay.png", "scene.png", *(name + part for name in PROMPTS for part in PARTS)]
@@ -122,6 +123,18 @@ def test_results_are_deterministic_and_printed_scores_match_the_files(run, tmp_p
         np.testing.assert_allclose([thing["J"], thing["F"], thing["J&F"]], expected, atol=1e-4)
         np.testing.assert_allclose([float(number) for number in row[1:]], expected, atol=0.051)
     assert re.search(rf"{FRAMES} frames of 480x320 at [\d.]+ frames/s", result.stdout)
+
+
+@pytest.mark.long
+def test_mini_tracks_both_objects_in_every_frame():
+    """The clip is the first picture of the README: a mean over frames may hide a mask that takes in another object."""
+    clip = make_clip()
+    prompts = demo_clip.prompts_for(clip)
+    found = demo_clip.track(SAM2VideoPredictor.from_pretrained("sam2fast/mini", device="cpu"), clip, prompts)
+    union, common = ((found | clip.masks).sum((2, 3)), (found & clip.masks).sum((2, 3)))
+    hidden = ~clip.masks[:, 0].any((1, 2))
+    assert hidden.any() and not union[hidden, 0].any()
+    assert (common >= 0.9 * union).all()
 
 
 def test_a_users_image_and_weights_for_images_only(run, tmp_path, make_image, nano_checkpoint, drawn_once):
