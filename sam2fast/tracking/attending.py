@@ -3,9 +3,10 @@
 import operator
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, select_memories
+from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import TrackedObject, VideoState
@@ -17,6 +18,11 @@ def history_of(state: VideoState, tracked: TrackedObject, frame: int, reverse: b
     """What a strategy sees of an object."""
     results = MappingProxyType(tracked.conditioning), MappingProxyType(tracked.tracked)
     return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
+
+
+def has_own_rule(state: VideoState) -> bool:
+    """Whether the session's strategy leaves the choice of memories to SAM 2's own rule."""
+    return type(state.strategy).attend is Strategy.attend
 
 
 def attended_frames(
@@ -37,7 +43,7 @@ def attended_frames(
         ValueError: the choice is not possible.
         RuntimeError: there is a custom choice, and the session has a strategy of its own.
     """
-    if custom is None and type(state.strategy).attend is Strategy.attend:  # SAM 2's own rule
+    if custom is None and has_own_rule(state):
         given = state.num_frames, reverse, rules
         return [Attended(*select_memories(frame, o.conditioning, o.tracked, *given)) for o in objects]
     strategy = CustomSelection.replacing(state.strategy, custom, state.max_history)
@@ -80,6 +86,64 @@ def _integer(value: Any) -> int:
 
 def _error(strategy: Strategy, history: History, fault: str) -> ValueError:
     return ValueError(f"{type(strategy).__name__}, on frame {history.frame}, {fault}")
+
+
+def whole_windows(
+    state: VideoState,
+    objects: Sequence[TrackedObject],
+    frame: int,
+    reverse: bool,
+    rules: MemoryRules,
+    known: Sequence[Page | None],
+    custom: MemorySelection | None,
+) -> list[AttendedPages] | None:
+    """:func:`whole_window` of each object; None if one has none, or the session chooses memories in another way.
+
+    Args:
+        known: what the strategy knows of each object.
+        custom: replaces the strategy's choice of memories.
+    """
+    if custom is not None or not has_own_rule(state) or state.strategy.has_factors or state.bank.is_pooled:
+        return None
+    windows = []
+    for tracked, page in zip(objects, known, strict=True):
+        window = whole_window(tracked, frame, reverse, state.num_frames, rules, page)
+        if window is None:
+            return None
+        windows.append(window)
+    return windows
+
+
+def whole_window(
+    tracked: TrackedObject, frame: int, reverse: bool, num_frames: int, rules: MemoryRules, state: Page | None
+) -> AttendedPages | None:
+    """What an object attends to by SAM 2's own rule, in one look, if it was tracked on all frames that the rule looks
+    back to, as in a long pass; otherwise None.
+
+    The pages are those of :func:`select_memories` and :func:`attended_pages`, where memories are not pooled.
+    """
+    conditioning, limit, recent = tracked.conditioning, rules.max_conditioning, rules.recent
+    all_are_chosen = bool(conditioning) and (limit == -1 or len(conditioning) <= limit)
+    if not all_are_chosen or rules.stride != 1 or recent < 1 or not rules.use_pointers:
+        return None
+    forward, behind = -1 if reverse else 1, min(num_frames, rules.max_pointers) - 1
+    window = range(frame - forward, frame - forward * (max(recent, behind) + 1), -forward)  # the nearest first
+    results = list(map(tracked.tracked.get, window))
+    if None in results:
+        return None
+    pointers, distances = [], []
+    for t, result in conditioning.items():
+        distance = (frame - t) * forward
+        if distance >= 0 or not rules.only_past_pointers:
+            pointers.append(result.pointer)
+            distances.append(distance if rules.signed_distances else abs(distance))
+    known = cast(list[FrameResult], results)
+    pointers += [result.pointer for result in known[:behind]]
+    distances += range(1, behind + 1)
+    memories = [result.memory or () for result in (*conditioning.values(), *known[recent - 1 :: -1])]
+    times = [rules.num_maskmem - 1] * len(conditioning) + list(range(recent - 1, -1, -1))
+    pages = [memory[0] for memory in memories]
+    return AttendedPages(pages, times, pointers, distances, len(conditioning), state=state)
 
 
 def attended_pages(

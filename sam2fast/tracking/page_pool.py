@@ -23,6 +23,22 @@ class Page:
         self.archived: AsyncHostCopy | None = None  # on the CPU
 
 
+class _Owner(weakref.ref[Page]):
+    """The page in a row, whose end frees the row.
+
+    It holds the list and not the pool: a cycle would keep device memory until it is collected.
+    """
+
+    __slots__ = ("free", "row")
+
+    free: deque[int]
+    row: int
+
+
+def _free_row_of(owner: _Owner) -> None:
+    owner.free.append(owner.row)
+
+
 class PagePool:
     """Rows ``(rows, *shape)`` on a device, handed out as pages.
 
@@ -82,18 +98,23 @@ class PagePool:
 
     def rows(self, pages: Iterable[Page]) -> list[int]:
         """The pages' rows, valid until the next step; archived ones are copied back."""
-        rows = []
-        for page in pages:
-            if page.row is None:
-                assert page.archived is not None
-                self.widen(page.archived.dtype)
-                row = self._free_row()
-                self.data[row] = page.archived.tensor.to(self.data)
-                self._give(row, page)  # last: until then the page is unchanged
-            assert page.row is not None
-            rows.append(page.row)
-            self._last_use[page.row] = self._step  # before the next page asks for a row
-        return rows
+        wanted, last_use, step = list(pages), self._last_use, self._step
+        for page in wanted:
+            row = page.row
+            if row is None:
+                row = self._bring_back(page)
+                last_use = self._last_use  # the pool may have grown
+            last_use[row] = step  # before the next page asks for a row
+        return [page.row for page in wanted]  # type: ignore[misc]
+
+    def _bring_back(self, page: Page) -> int:
+        """Copies an archived page back to a row."""
+        assert page.archived is not None
+        self.widen(page.archived.dtype)
+        row = self._free_row()
+        self.data[row] = page.archived.tensor.to(self.data)
+        self._give(row, page)  # last: until then the page is unchanged
+        return row
 
     def read(self, page: Page) -> Tensor:
         """A copy of the page's values, on the CPU if it is archived."""
@@ -111,9 +132,9 @@ class PagePool:
         return copy_to_device(torch.tensor([page.row for page in pages], device="cpu"), self.data.device)
 
     def _give(self, row: int, page: Page) -> None:
-        free = self._free
-        # The callback holds the list and not the pool: a cycle would keep device memory until it is collected.
-        self._owners[row] = weakref.ref(page, lambda _: free.append(row))
+        owner = _Owner(page, _free_row_of)
+        owner.row, owner.free = row, self._free
+        self._owners[row] = owner
         page.row = row
         self._last_use[row] = self._step
 

@@ -20,7 +20,7 @@ from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, Sel
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import EXACT, Approximations
-from sam2fast.tracking.attending import attended_frames, attended_pages
+from sam2fast.tracking.attending import attended_frames, attended_pages, whole_windows
 from sam2fast.tracking.eager_runner import (
     EagerRunner,
     StepInput,
@@ -342,17 +342,17 @@ class Tracker:
         self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
     ) -> list[AttendedPages]:
         """The memories and pointers that each object attends to on the frame."""
+        before = [o.state_before(frame, reverse) for o in objects]
         if not self.model.num_maskmem:
-            states = [o.state_before(frame, reverse) for o in objects]
-            return [AttendedPages([], [], [], [], 0, state=state) for state in states]
-        chosen = attended_frames(state, objects, frame, reverse, rules, self.options.memory_selection)
-        if self.options.selection_watch is not None:
-            selections = [Selection(one.memories, one.pointers) for one in chosen]
-            self.options.selection_watch(state, objects, frame, reverse, selections)
-        return [
-            attended_pages(state.bank, o, one, rules, o.state_before(frame, reverse), state.strategy.has_factors)
-            for o, one in zip(objects, chosen, strict=True)
-        ]
+            return [AttendedPages([], [], [], [], 0, state=page) for page in before]
+        watch, given = self.options.selection_watch, (state, objects, frame, reverse, rules)
+        if watch is None and (windows := whole_windows(*given, before, self.options.memory_selection)):
+            return windows
+        chosen = attended_frames(*given, self.options.memory_selection)
+        if watch is not None:
+            watch(state, objects, frame, reverse, [Selection(one.memories, one.pointers) for one in chosen])
+        each, factors = zip(objects, chosen, before, strict=True), state.strategy.has_factors
+        return [attended_pages(state.bank, o, one, rules, page, factors) for o, one, page in each]
 
     def gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
         """What one object attends to on the frame; None if the model keeps no memories."""
