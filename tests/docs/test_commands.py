@@ -66,7 +66,19 @@ def test_exceptions_still_occur():
 
 
 def test_every_line_has_a_check():
-    checked = {"sam2fast", "make", "pip", "python", "docker", "curl", "torchrun", "pre-commit", "jupyter", "python3", "."}
+    checked = {
+        "sam2fast",
+        "make",
+        "pip",
+        "python",
+        "docker",
+        "curl",
+        "torchrun",
+        "pre-commit",
+        "jupyter",
+        "python3",
+        ".",
+    }
     assert {line.program for line in LINES} <= checked
     assert len(LINES) > 80 and len(SPANS) > 80
 
