@@ -66,9 +66,27 @@ def test_exceptions_still_occur():
 
 
 def test_every_line_has_a_check():
-    checked = {"sam2fast", "make", "pip", "python", "docker", "curl", "torchrun", "pre-commit", "jupyter"}
+    checked = {
+        "sam2fast",
+        "make",
+        "pip",
+        "python",
+        "docker",
+        "curl",
+        "torchrun",
+        "pre-commit",
+        "jupyter",
+        "python3",
+        ".",
+    }
     assert {line.program for line in LINES} <= checked
     assert len(LINES) > 80 and len(SPANS) > 80
+
+
+def test_the_environment_is_that_of_make():
+    assert {" ".join(line.words) for line in of_program(".")} == {". .venv/bin/activate"}
+    assert {" ".join(line.words) for line in of_program("python3")} == {"python3 -m venv .venv"}
+    assert "VENV ?= .venv\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_sam2fast_in_blocks(stage):

@@ -40,7 +40,7 @@ def test_snippets(capsys):
     printed = capsys.readouterr().out
     assert "torch.Size([4, 32, 64, 64])" in printed and re.search(r"conditioning 0 3 \d", printed)
     assert len(names["maps"]) == 1 and not _custom_ops.registered
-    assert len(snippets) == document.count("```python") == 5
+    assert len(snippets) == document.count("```python") == 6
 
 
 def test_every_example_is_named_and_run():

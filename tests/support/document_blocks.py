@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 # ``text`` is printed output, folder layouts and messages: nothing to run.
 FENCES = {"python": "python", "shell": "shell", "yaml": "yaml", "json": "json", "text": "text"}
-PROGRAMS = ("sam2fast", "make", "pip", "pre-commit", "python", "docker", "curl", "torchrun", "jupyter")
+PROGRAMS = ("sam2fast", "make", "pip", "pre-commit", "python", "docker", "curl", "torchrun", "jupyter", "python3", ".")
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 _ASSIGNMENT_ALONE = re.compile(r" *[A-Z][A-Z0-9_]*=(\$\([^)]*\)|\S*) *(#.*)?$")
 _FENCE = re.compile(r"( *)(```+|~~~+) *([^`]*)$")

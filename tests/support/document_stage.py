@@ -117,6 +117,9 @@ def _write_data_sets(folder: Path) -> None:
         shutil.copytree(folder / "Annotations", folder / same)
     for same in ("sav_val/Annotations_6fps", "out/sav_val"):
         write_sav_pngs(folder / same / "sav_000001", labels, [0, 1])
+    for t in range(13):  # at 24 frames per second, the masks at 6
+        training_sets.write_image(folder / f"sav_val/JPEGImages_24fps/sav_000001/{t:05d}.jpg", rng, (48, 64))
+    (folder / "sav_val" / "sav_val.txt").write_text("sav_000001\n")
     (folder / "val.txt").write_text("bear\n")
     for kind in ("manual", "auto"):
         write_sav(folder / "SAV", "sav_000001", kind=kind, frames=11)
