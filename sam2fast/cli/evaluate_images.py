@@ -88,7 +88,7 @@ class NumbersType(click.ParamType):
     help="Values of label images to ignore besides 0; 255 for Pascal VOC.",
 )
 @click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
-@model_options
+@functools.partial(model_options, many_devices=True)
 @click.option("--at-once", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
 @output_options(has_bar=True)
 @click.option(

@@ -47,21 +47,20 @@ OPTIONS = (
 
 @click.command(cls=GroupedCommand)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@model_options
+@partial(model_options, many_devices=True)
 @click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
 @click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
 @click.option(
     "--pred-iou-thresh",
     type=SHARE,
-    show_default="0.8; nano: 0.5",
-    help="Keep masks with a greater predicted IoU; 0 keeps all.",
+    help="Keep masks with a greater predicted IoU; 0 keeps all.  [default: 0.8; nano: 0.5]",
 )
 @click.option(
     "--stability-thresh",
     "stability_score_thresh",
     type=SHARE,
-    show_default="0.95; nano: 0.7",
-    help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.",
+    help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.  "
+    "[default: 0.95; nano: 0.7]",
 )
 @click.option(
     "--nms-thresh",
@@ -106,8 +105,7 @@ OPTIONS = (
     "formats",
     type=FormatsType(FORMATS),
     metavar=",".join(FORMATS),
-    default=DEFAULT_FORMATS,
-    show_default=",".join(DEFAULT_FORMATS),
+    default=",".join(DEFAULT_FORMATS),
     help="What to write, separated by commas; docs/formats.md has all of them.",
 )
 @tolerance_option

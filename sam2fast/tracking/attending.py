@@ -49,8 +49,15 @@ def _checked(strategy: Strategy, attended: Attended, history: History) -> Attend
     """What a strategy chose.
 
     Raises:
+        TypeError: it is no ``Attended``.
         ValueError: a frame without a result, or a row that there is not.
     """
+    if not isinstance(attended, Attended):
+        kind = type(attended).__name__
+        raise TypeError(
+            f"{type(strategy).__name__}.attend returned a {kind}; expected Attended(memories, pointers), of "
+            "sam2fast.tracking.strategies.base"
+        )
     conditioning, tracked, rules = history.conditioning, history.tracked, history.rules
     for kind, part in (("memory", attended.memories), ("pointer", attended.pointers)):
         for t, _ in part:

@@ -78,7 +78,7 @@ def serving(data: Path, *arguments: str, threads: int = 1) -> Iterator[DemoProce
             said = []
             for line in process.stdout:
                 said.append(line)
-                if " at http://" in line:
+                if "Open http://" in line:
                     yield DemoProcess(process, line.partition(" at ")[2].partition(",")[0], "".join(said))
                     break
             else:
