@@ -81,8 +81,8 @@ OPTIONS = (
     "crop_overlap_ratio",
     type=SHARE,
     default=512 / 1500,
-    show_default="0.341",
-    help="Overlap of the first layer's crops, as a share of the image's shorter side.",
+    show_default=False,
+    help="Overlap of the first layer's crops, as a share of the image's shorter side.  [default: 0.341]",
 )
 @click.option("--crop-nms-thresh", type=SHARE, default=0.7, help="As --nms-thresh, between crops.")
 @click.option(
@@ -126,8 +126,9 @@ def masks(
     out: Path,
     **generator: Any,
 ) -> None:
-    """Generate the masks of everything in each IMAGE: a file, a folder, a pattern such as 'photos/*.jpg', an address
-    (https://...), or - for stdin.
+    """Generate the masks of everything in each IMAGE.
+
+    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', an address (https://...), or - for stdin.
 
     \b
     Writes to the output folder
