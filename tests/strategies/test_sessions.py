@@ -221,7 +221,7 @@ def test_a_tuple_in_the_place_of_the_choice(track):
         def attend(self, history):
             return [(0, 6)], []
 
-    with pytest.raises(TypeError, match=r"Wrong.attend returned a tuple; expected Attended\(memories, pointers\)"):
+    with pytest.raises(ValueError, match=r"Wrong, on frame 1, returned a tuple from attend\(\); expected Attended"):
         track(Wrong(), PROMPTS[:1], 2)
 
 
