@@ -69,6 +69,11 @@ class _OfficialNames(MetaPathFinder, Loader):
         self._known = {".".join(parts[: i + 1]) for parts in names for i in range(len(parts))}
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname == "training.model.sam2":  # of the original: it would be built on our modules
+            raise ImportError(
+                f"{fullname}: the original's training code does not run on sam2fast; use `sam2fast train`, which reads "
+                "its configurations, or sam2fast.training.model.SAM2Train"
+            )
         if fullname.partition(".")[0] != "sam2":
             return None
         if fullname in ABSENT:

@@ -13,7 +13,7 @@ from sam2fast._official_names import RELEASES, SAM2
 from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
 from sam2fast.checkpoints.weight_files import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
-from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
+from sam2fast.downloads import get_checkpoint, get_repository
 from sam2fast.io.atomic import expanded
 from sam2fast.modeling.layers import init_empty_weights
 from sam2fast.modeling.mask_decoder import MaskDecoder
@@ -158,9 +158,9 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
     Raises:
         FileNotFoundError: there is no checkpoint at the path.
         CheckpointError: the folder has several checkpoints, or no configuration fits; then pass ``config_file``.
-        KeyError: the id is unknown, also to the hub.
+        KeyError: this is neither a path nor an id.
         ImportError: the id is not official, and huggingface_hub is not installed.
-        DownloadError: the official checkpoint is not cached and cannot be downloaded.
+        DownloadError: the model is not cached and cannot be downloaded.
     """
     return build_sam2(**_pretrained(model_id, **kwargs))
 
@@ -221,13 +221,13 @@ def _repository(model_id: str) -> str:
     """The downloaded folder of an unofficial model on the Hugging Face hub."""
     try:
         return str(get_repository(model_id))
-    except (ValueError, DownloadError) as error:
-        raise _unknown(model_id, f"; {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise _unknown(model_id) from error
 
 
-def _unknown(model_id: str, reason: str = "") -> KeyError:
+def _unknown(model_id: str) -> KeyError:
     ids = ", ".join((*EMBEDDED, *RELEASES))
-    return KeyError(f"{model_id!r} is neither a file or folder here nor a published model; the ids are {ids}{reason}")
+    return KeyError(f"{model_id!r} is neither a file or folder here nor a published model; the ids are {ids}")
 
 
 def _defaults(model_id: str) -> dict[str, Any]:

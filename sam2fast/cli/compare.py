@@ -24,7 +24,7 @@ from sam2fast.cli.track_request import (
     check_against_video,
     merge_prompts,
 )
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.io.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -119,6 +119,9 @@ def compare(
     variants = _variants(first, others)
     if is_image and any(variant.strategy != "sam2" for variant in variants):
         raise click.UsageError("strategies are for videos, and this is an image")
+    models = {(variant.choice.config, variant.choice.checkpoint) for variant in variants}
+    if any("model" in other for other in others) and len(models) == 1 and variants[0].choice.fallback:
+        print_note("all runs use mini, which replaces the default model; give --model too")
     make_folder(out)
     if is_image:
         found = [_segment(source, Prompts(tuple(clicks), *corners), variant, device) for variant in variants]

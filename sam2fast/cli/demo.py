@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.object_prompts import ObjectPrompt
 from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_options import FOREGROUND, Click, ClickType, Prompts
-from sam2fast.cli.reporting import emit, output_options
+from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, print_note
 
@@ -32,7 +33,7 @@ DEFAULT_MODEL = "mini"
     type=ClickType(),
     help="A click in --image; LABEL 0 is not the object. Repeatable.",
 )
-@model_options
+@partial(model_options, default=DEFAULT_MODEL)
 @out_option("out/demo")
 @output_options()
 def demo(
@@ -45,8 +46,6 @@ def demo(
     out: Path,
 ) -> None:
     """Segment an object in a photograph, four in a synthetic image, and track two through a synthetic video.
-
-    The default model is mini, which is in the package and derived from SAM 2 tiny.
 
     Writes photo*, vase*, apple*, mug* and book*: the files of `sam2fast segment`; scene.png and overlay.png: the
     synthetic image without and with masks; tracked.mp4, tracked.png and tracked.json: the tracked masks as a video,
@@ -84,3 +83,5 @@ def demo(
         emit(record)
     track_clip(segmenter, choice, out)
     print_results(records, segmenter.seconds, out)
+    video = next(file for file in (out / "tracked.mp4", out / "tracked.png", out / "overlay.png") if file.is_file())
+    say(f"open {click.format_filename(video)} to see the masks")

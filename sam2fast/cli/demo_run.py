@@ -107,9 +107,10 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> None:
         record = {"objects": objects, "model": segmenter.description}
         write_atomically(out / "tracked.json", (json.dumps(record) + "\n").encode())
 
-    say("tracked by      J      F    J&F")
-    for kind, measured in zip(("click", "box"), objects, strict=True):
-        say(f"{kind:<10}" + "".join(f"{measured[name]:7.1f}" for name in ("J", "F", "J&F")))
+    say("agreement with the true masks, in percent")
+    say("tracked          J      F    J&F")
+    for kind, measured in zip(("ball (click)", "vase (box)"), objects, strict=True):
+        say(f"{kind:<12}" + "".join(f"{measured[name]:7.1f}" for name in ("J", "F", "J&F")))
     T, height, width = clip.frames.shape[:3]
     emit(
         {

@@ -19,7 +19,7 @@ from sam2fast.downloads.catalog import (
     short_name,
     simplest_name,
 )
-from sam2fast.utils.embedded import find_embedded
+from sam2fast.utils.embedded import EMBEDDED, find_embedded
 
 
 @click.command()
@@ -113,6 +113,10 @@ def _get(name: str, to: Path | None, mirror: str | None, sha256: str | None, for
 
 def _list() -> None:
     rows = [("name", "file", "MB", "found")]
+    for embedded in EMBEDDED.values():
+        name = embedded.model_id.rpartition("/")[2]
+        rows.append((name, "in the package", "-", str(embedded.weights.parent)))
+        emit({"name": name, "path": str(embedded.weights)})
     for model in dict.fromkeys(published_models().values()):
         found = catalog.find_local(model)
         size = "-" if found is None else f"{found.stat().st_size / 1e6:.1f}"

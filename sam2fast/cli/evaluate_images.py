@@ -56,15 +56,13 @@ class NumbersType(click.ParamType):
     "--masks",
     type=PATH,
     metavar="PATH",
-    show_default="IMAGES",
-    help="The folder of the ground truth, or COCO's JSON file.",
+    help="The folder of the ground truth, or COCO's JSON file.  [default: IMAGES]",
 )
 @click.option("--format", type=click.Choice(FORMATS), default="auto", help="Of the masks.")
 @click.option(
     "--clicks",
     type=NumbersType(1),
-    default=(1, 3, 5),
-    show_default="1,3,5",
+    default="1,3,5",
     help="Report the mean IoU after these numbers of clicks; every object gets the largest number.",
 )
 @click.option("--box", is_flag=True, help="Also prompt with each object's box, without clicks.")
@@ -88,7 +86,7 @@ class NumbersType(click.ParamType):
     help="Values of label images to ignore besides 0; 255 for Pascal VOC.",
 )
 @click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
-@model_options
+@functools.partial(model_options, many_devices=True)
 @click.option("--at-once", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
 @output_options(has_bar=True)
 @click.option(

@@ -47,21 +47,20 @@ OPTIONS = (
 
 @click.command(cls=GroupedCommand)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@model_options
+@partial(model_options, many_devices=True)
 @click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
 @click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
 @click.option(
     "--pred-iou-thresh",
     type=SHARE,
-    show_default="0.8; nano: 0.5",
-    help="Keep masks with a greater predicted IoU; 0 keeps all.",
+    help="Keep masks with a greater predicted IoU; 0 keeps all.  [default: 0.8; nano: 0.5]",
 )
 @click.option(
     "--stability-thresh",
     "stability_score_thresh",
     type=SHARE,
-    show_default="0.95; nano: 0.7",
-    help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.",
+    help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.  "
+    "[default: 0.95; nano: 0.7]",
 )
 @click.option(
     "--nms-thresh",
@@ -82,8 +81,8 @@ OPTIONS = (
     "crop_overlap_ratio",
     type=SHARE,
     default=512 / 1500,
-    show_default="0.341",
-    help="Overlap of the first layer's crops, as a share of the image's shorter side.",
+    show_default=False,
+    help="Overlap of the first layer's crops, as a share of the image's shorter side.  [default: 0.341]",
 )
 @click.option("--crop-nms-thresh", type=SHARE, default=0.7, help="As --nms-thresh, between crops.")
 @click.option(
@@ -106,8 +105,7 @@ OPTIONS = (
     "formats",
     type=FormatsType(FORMATS),
     metavar=",".join(FORMATS),
-    default=DEFAULT_FORMATS,
-    show_default=",".join(DEFAULT_FORMATS),
+    default=",".join(DEFAULT_FORMATS),
     help="What to write, separated by commas; docs/formats.md has all of them.",
 )
 @tolerance_option
@@ -128,8 +126,9 @@ def masks(
     out: Path,
     **generator: Any,
 ) -> None:
-    """Generate the masks of everything in each IMAGE: a file, a folder, a pattern such as 'photos/*.jpg', an address
-    (https://...), or - for stdin.
+    """Generate the masks of everything in each IMAGE.
+
+    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', an address (https://...), or - for stdin.
 
     \b
     Writes to the output folder

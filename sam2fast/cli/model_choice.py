@@ -1,18 +1,18 @@
 """Which configuration and which checkpoint are meant by ``--model`` and ``--checkpoint``."""
 
+import difflib
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from sam2fast._official_names import RELEASES
 from sam2fast.cli.command_files import digest_of_ends
 from sam2fast.cli.reporting import reporting
 from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error, print_banner
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
-from sam2fast.downloads.catalog import is_repository, published_models, short_name
-from sam2fast.utils.embedded import MINI, EmbeddedModel, find_embedded
+from sam2fast.downloads.catalog import is_repository, model_names, published_models, short_name
+from sam2fast.utils.embedded import EMBEDDED, MINI, EmbeddedModel, find_embedded
 
 DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found nor downloaded
 BANNER_WIDTH = 78
@@ -74,10 +74,11 @@ def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
         return ModelChoice(model, checkpoint)
     if checkpoint is None and is_repository(model) and not model.endswith(".yaml"):
         return _from_hub(model)
+    names = [*(one.rpartition("/")[2] for one in EMBEDDED), *model_names()]
+    near = difflib.get_close_matches(model, names, 1)
+    guess = f" Did you mean {near[0]}?" if near else ""
     raise click.BadParameter(
-        f"no model or YAML file {model!r}; the models are mini, nano, tiny, small, base_plus, large, and by "
-        "official name " + ", ".join(short_name(r.config).rpartition("/")[2] for r in RELEASES.values()),
-        param_hint="'--model'",
+        f"no model or YAML file {model!r}.{guess} The models are {', '.join(names)}", param_hint="'--model'"
     )
 
 
@@ -86,9 +87,9 @@ def _default() -> ModelChoice:
     try:
         return ModelChoice(release.config, _downloaded(DEFAULT_MODEL))
     except MissingCheckpointError as error:
-        text = f"""THIS IS NOT SAM 2. The default model, SAM 2.1 {DEFAULT_MODEL}, cannot be had. Instead this run uses
-            mini, the model in the package, derived from it: its masks are worse, above all in videos. Why: {error}.
-            With --model {DEFAULT_MODEL} this is an error; with --model mini this text is left out."""
+        text = f"""THIS IS NOT SAM 2. The default model, SAM 2.1 {DEFAULT_MODEL}, is not available. Instead this run
+            uses mini, the model in the package, derived from it: its masks are worse, above all in videos. Why:
+            {error}. --model {DEFAULT_MODEL} makes this an error; --model mini silences this."""
         print_banner(textwrap.wrap(" ".join(text.split()), BANNER_WIDTH, break_long_words=False))
         return ModelChoice(MINI.config, _weights_of(MINI), fallback=True)
 
@@ -98,7 +99,7 @@ def _downloaded(model: str) -> Path:
     try:
         return get_checkpoint(model, quiet=reporting().quiet)
     except DownloadError as error:
-        raise MissingCheckpointError(format_error(error)) from error
+        raise MissingCheckpointError(f"{format_error(error)} with --checkpoint") from error
 
 
 def _from_hub(model: str) -> ModelChoice:

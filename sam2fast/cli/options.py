@@ -42,30 +42,19 @@ offline_option = click.option(
     callback=_go_offline,
     help=f"Download nothing, as with {OFFLINE}=1.",
 )
-_MODEL_OPTIONS = (
-    click.option(
-        "--model",
-        metavar="NAME",
-        help="mini: the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, "
-        "base_plus or large: the SAM 2.1 models; an official name such as sam2_hiera_t; owner/name on the Hugging Face "
-        "hub; or a YAML file. Left out, it is the one that the weights of --checkpoint fit; without them tiny, or mini "
-        "with a warning where tiny can neither be found nor downloaded.",
-    ),
-    click.option(
-        "--checkpoint",
-        metavar="FILE",
-        type=PATH,
-        help="Weights, .pt or .safetensors, as Meta or as Hugging Face transformers names them, or a folder with one "
-        "such file. Left out, the official file is looked for in the folder "
-        "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads, and downloaded at first use.",
-    ),
-    offline_option,
-    click.option(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda, cuda:1, mps. segment, masks, vos and evaluate-images also take several: "
-        "cuda:0,cuda:1, or all.",
-    ),
+MODEL_HELP = (
+    "mini: the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, base_plus "
+    "or large: the SAM 2.1 models; an official name such as sam2_hiera_t; owner/name on the Hugging Face hub; or a "
+    "YAML file. Left out, it is the one that the weights of --checkpoint fit"
+)
+DEFAULT_MODEL_HELP = "; without them tiny, or mini with a warning where tiny can neither be found nor downloaded."
+_checkpoint_option = click.option(
+    "--checkpoint",
+    metavar="FILE",
+    type=PATH,
+    help="Weights, .pt or .safetensors, as Meta or as Hugging Face transformers names them, or a folder with one "
+    "such file. Left out, the official file is looked for in the folder "
+    "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads, and downloaded at first use.",
 )
 
 
@@ -112,10 +101,24 @@ tolerance_option = click.option(
 )
 
 
-def model_options(command: Command, dtypes: Sequence[str] = DTYPES) -> Command:
-    """Adds ``--model --checkpoint --offline --device --dtype``."""
-    dtype = click.option("--dtype", type=click.Choice(dtypes), default="float32", help="For the computation.")
-    for option in (dtype, *reversed(_MODEL_OPTIONS)):
+def model_options(
+    command: Command, dtypes: Sequence[str] = DTYPES, default: str | None = None, many_devices: bool = False
+) -> Command:
+    """Adds ``--model --checkpoint --offline --device --dtype``.
+
+    Args:
+        default: the command's own default model.
+        many_devices: whether the command takes several devices.
+    """
+    of_model = DEFAULT_MODEL_HELP if default is None else f".  [default: {default}]"
+    of_device = "; several as cuda:0,cuda:1, or all" if many_devices else ""
+    for option in (
+        click.option("--dtype", type=click.Choice(dtypes), default="float32", help="For the computation."),
+        click.option("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps{of_device}."),
+        offline_option,
+        _checkpoint_option,
+        click.option("--model", metavar="NAME", help=MODEL_HELP + of_model),
+    ):
         command = option(command)
     return command
 
@@ -149,13 +152,16 @@ def checked_strategy(_ctx: click.Context | None, _parameter: click.Parameter | N
     return name
 
 
+STRATEGY_HELP = (
+    "The rule for masks and memories: sam2, samurai, {}confident, dam4sam or d4sm. docs/strategies.md says what each "
+    "is for."
+)
 strategy_option = click.option(
     "--strategy",
     metavar="NAME",
     default="sam2",
     callback=checked_strategy,
-    help="The rule for masks and memories: sam2, samurai, sam2long, confident, dam4sam or d4sm. docs/strategies.md "
-    "says what each is for.",
+    help=STRATEGY_HELP.format("sam2long, "),
 )
 
 

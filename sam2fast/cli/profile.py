@@ -79,8 +79,7 @@ class _EitherType(click.ParamType):
 @click.option(
     "--runs",
     type=click.IntRange(1),
-    show_default=f"{RUNS_OF_IMAGES} for images, {RUNS_OF_VIDEOS} for videos",
-    help="Repetitions for each input.",
+    help=f"Repetitions for each input.  [default: {RUNS_OF_IMAGES} for images, {RUNS_OF_VIDEOS} for videos]",
 )
 @click.option("--depth", type=click.IntRange(1), metavar="N", help="Depth of the printed tree.  [default: 3]")
 @click.option(

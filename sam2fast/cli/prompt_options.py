@@ -1,6 +1,7 @@
 """Prompts for images, and the option types that parse them."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +84,14 @@ class PromptType(click.ParamType):
             return self.read(value)
         except ValueError as error:
             reason = f" ({error})" if isinstance(error, Reason) else ""
-            self.fail(f"{value!r} is not {self.name}, such as {self.example}{reason}", param, ctx)
+            hint = self.hint(value)
+            self.fail(f"{value!r} is not {self.name}, such as {self.example}{reason}{hint}", param, ctx)
+
+    def hint(self, text: str) -> str:
+        """What was probably meant, after the message of an error; or nothing."""
+        if re.fullmatch(r"-?[\d.]+", text):
+            return "; give numbers joined by commas, without spaces"
+        return ""
 
     def read(self, text: str) -> Any:
         """The prompt; raises ValueError if the text is anything else."""

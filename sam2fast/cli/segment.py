@@ -69,7 +69,7 @@ from sam2fast.deploy.parallel.process import WorkerError
     help="Boxes of a detector: a .json file in COCO's format, a folder of YOLO's .txt files named as the images, or "
     "one such file for all images. Repeatable.",
 )
-@model_options
+@partial(model_options, many_devices=True)
 @runner_options
 @resume_option
 @out_option("out")
@@ -95,13 +95,15 @@ def segment(
 
     IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', an address (https://...), or - for stdin. Coordinates
     are pixels of the image as it is displayed, and apply to every image. A single point is ambiguous: the best-scored
-    of three masks is taken.
+    of three masks is taken. If you get a part of the object, add a second point or a box.
 
     \b
     Writes to the output folder
       STEM_mask.png       the mask of the object; of several STEM_NAME_mask.png
       STEM_overlay.png    the masks in colour on the image
       STEM.json           score, box, area and run lengths
+
+    The score is the model's own estimate of the mask's IoU with the object: 1 is certain.
 
     An image that fails, or that a prompt lies outside of, is skipped and listed at the end; then the exit code is 1.
     """

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompt_options import Box, Prompts
-from sam2fast.cli.sources import InputSource
+from sam2fast.cli.sources import VIDEO_SUFFIXES, InputSource
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, to_pixels
@@ -167,5 +167,9 @@ def _read(path: Path) -> np.ndarray:
         try:
             return to_pixels(path).numpy()
         except ImageError as error:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                raise UserError(f"{path} is a video: use `sam2fast track`") from error
+            if path.suffix.lower() in (".heic", ".heif"):
+                raise UserError(f"{path}: HEIC is not read; convert it to JPEG") from error
             reason = " ".join(str(error).split())
             raise UserError(reason if str(path) in reason else f"{path}: {reason}") from error

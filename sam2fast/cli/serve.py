@@ -12,7 +12,7 @@ import click
 
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH, offline_option, strategy_option
+from sam2fast.cli.options import DEFAULT_MODEL_HELP, PATH, STRATEGY_HELP, checked_strategy, offline_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.demo.server.settings import ServerSettings, hostname_of, parse_origin
@@ -55,7 +55,9 @@ class FiniteRange(click.FloatRange):
 @click.option(
     "--model",
     metavar="NAME",
-    help="As of the other commands; mini and nano, the models in the package, need no download.",
+    help="mini or nano, the models in the package; tiny, small, base_plus or large: the SAM 2.1 models, downloaded at "
+    "first use; or a YAML file with --checkpoint. Left out, it is the one that the weights of --checkpoint fit"
+    + DEFAULT_MODEL_HELP,
 )
 @click.option(
     "--checkpoint",
@@ -65,7 +67,7 @@ class FiniteRange(click.FloatRange):
 )
 @offline_option
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
-@strategy_option
+@click.option("--strategy", metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format(""))
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -98,7 +100,7 @@ class FiniteRange(click.FloatRange):
     "--max-upload-mb", "max_upload_megabytes", type=click.IntRange(1), default=70, help="Size of an uploaded file."
 )
 @click.option(
-    "--max-seconds", type=FiniteRange(0, 3600, min_open=True), default=10.0, help="Keep this much of an uploaded video."
+    "--max-seconds", type=FiniteRange(0, 3600, min_open=True), default=10.0, help="Seconds kept of an uploaded video."
 )
 @click.option(
     "--fps",
@@ -246,7 +248,7 @@ def run(
 
     def announce(address: str) -> None:
         emit({"address": address, "data": str(settings.data), "model": choice.as_json()})
-        say(f"sam2fast: {settings.model} at {address}, data in {settings.data}; Ctrl-C ends it")
+        say(f"Open {address} in a browser; model {settings.model}; data in {settings.data}; Ctrl-C ends it")
 
     with as_user_error(serving.ServingError):
         serving.serve(build, serving.Address(host, port), settings.max_sessions, announce)

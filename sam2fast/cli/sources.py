@@ -16,12 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
 from sam2fast.io.images import SUFFIXES
 
 STDIN, CAMERA = "-", "camera:"
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # of the files of a folder; of an animation the first image counts
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
+MAX_NAMED = 5  # files that are skipped
 TIMEOUT = 30.0  # seconds to connect to an address, and without a byte
 ListFolder = Callable[[Path], Sequence[Path]]
 
@@ -158,8 +159,16 @@ def images_in(folder: Path, out: Path) -> list[Path]:
     if os.path.realpath(folder) == os.path.realpath(out):
         raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
     found = _files_in(folder, IMAGE_SUFFIXES)
+    with as_user_error(OSError):
+        others = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    others = [name for name in others if folder / name not in found]
+    names = ", ".join(others[:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
+    skipped = f"skipped {len(others)} files that are no images of a known kind: {names}"
     if not found:
-        raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}")
+        why = f"; {skipped}" if others else ""
+        raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}{why}")
+    if others:
+        print_note(skipped)
     return found
 
 

@@ -71,9 +71,7 @@ MAX_PALETTE_OBJECTS = 255
 @model_options
 @click.option("--reverse", is_flag=True, help="Also track backwards, from the first prompted frame to the beginning.")
 @click.option("--start", type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
-@click.option(
-    "--end", type=click.IntRange(0), metavar="FRAME", show_default="the video's", help="The last frame to track."
-)
+@click.option("--end", type=click.IntRange(0), metavar="FRAME", help="The last frame to track.  [default: the video's]")
 @click.option(
     "--stream",
     is_flag=True,
@@ -85,8 +83,7 @@ MAX_PALETTE_OBJECTS = 255
     "formats",
     type=FormatsType(FORMATS),
     metavar=",".join(FORMATS),
-    default=DEFAULT_FORMATS,
-    show_default=",".join(DEFAULT_FORMATS),
+    default=",".join(DEFAULT_FORMATS),
     help="What to write, separated by commas; masks.jsonl is always written. docs/formats.md has all of them.",
 )
 @tolerance_option

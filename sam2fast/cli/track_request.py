@@ -148,6 +148,11 @@ class PointType(_TrackPromptType):
     def _prompt(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
         return TrackPrompt(frame, obj, (ClickType().read(rest),))
 
+    def hint(self, text: str) -> str:
+        """See :class:`PromptType`."""
+        parts = text.split(",")
+        return f"; frame and object are missing: 0,1,{text}" if len(parts) == 2 and all(parts) else super().hint(text)
+
 
 class TrackBoxType(_TrackPromptType):
     """``FRAME,OBJ,X0,Y0,X1,Y1``."""

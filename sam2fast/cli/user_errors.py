@@ -111,11 +111,12 @@ class ErrorReport:
             return
         if self._is_single:
             raise UserError(_format_subject(*self.found[0]))
-        click.echo(f"sam2fast: failed or incomplete: {len(self.found)} of {count} {self._unit}:", err=True)
-        for subject, line in self.found[:MAX_REPORTED]:
-            click.echo(f"  {_format_subject(subject, line)}", err=True)
-        if len(self.found) > MAX_REPORTED:
-            click.echo(f"  and {len(self.found) - MAX_REPORTED} more, listed above", err=True)
+        if len(self.found) > 1:  # a single one is the line above
+            click.echo(f"sam2fast: failed or incomplete: {len(self.found)} of {count} {self._unit}:", err=True)
+            for subject, line in self.found[:MAX_REPORTED]:
+                click.echo(f"  {_format_subject(subject, line)}", err=True)
+            if len(self.found) > MAX_REPORTED:
+                click.echo(f"  and {len(self.found) - MAX_REPORTED} more, listed above", err=True)
         raise UserError(f"{len(self.found)} of {count} {self._unit} had problems; all else was done")
 
 

@@ -1,6 +1,7 @@
 """``sam2fast vos``: tracks the objects of a data set's videos from their first masks."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,7 +89,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     is_flag=True,
     help="The original's compiled predictor; not needed for speed here.",
 )
-@model_options
+@partial(model_options, many_devices=True)
 @strategy_option
 @runner_options
 @click.option("--sam2_cfg", "config", metavar="NAME", help="The original name of --model.")

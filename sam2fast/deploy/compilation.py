@@ -44,8 +44,11 @@ def compile_model(
         The same model. ``state_dict``, ``copy.deepcopy`` and pickling work as before.
 
     Raises:
+        TypeError: it is no model, such as an image predictor.
         ValueError: an unknown part; nothing is compiled.
     """
+    if not isinstance(model, SAM2Base):
+        raise TypeError(f"a {type(model).__name__} is no model to compile; of an image predictor pass predictor.model")
     if isinstance(parts, str):
         parts = (parts,)
     unknown = [part for part in parts if part not in _METHODS]

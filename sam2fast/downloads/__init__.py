@@ -74,7 +74,7 @@ def get_checkpoint(
         if found is not None:
             return found if target is None else install(target, partial(shutil.copyfile, found), fits, quiet)
     if (variable := catalog.offline_variable()) is not None:
-        raise _unavailable(model, f"{variable} is set or --offline was given")
+        raise _unavailable(f"{file} is not on this machine, {_off(variable)}", model)
     if not quiet:
         print(f"{file}: licence of the weights: {model.release.licence}", file=sys.stderr, flush=True)
     mirror = mirror or os.environ.get(catalog.MIRROR_VARIABLE)
@@ -87,7 +87,7 @@ def get_checkpoint(
             quiet,
         )
     except DownloadError as error:
-        raise _unavailable(model, str(error)) from error
+        raise _unavailable(f"{file} could not be downloaded: {error}", model) from error
 
 
 def get_repository(repo: str, quiet: bool = False) -> Path:
@@ -118,18 +118,24 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
             f'{repo} is no official model, and others are downloaded by huggingface_hub: pip install "sam2fast[hub]"'
         ) from error
 
-    offline, hidden = catalog.offline_variable() is not None, quiet and not are_progress_bars_disabled()
+    offline, hidden = catalog.offline_variable(), quiet and not are_progress_bars_disabled()
     if hidden:
         disable_progress_bars()
     try:
         for weights in _WEIGHTS:
             wanted = [*_CONFIGURATIONS, *weights]
             folder = Path(
-                snapshot_download(repo, allow_patterns=wanted, ignore_patterns="*/*", local_files_only=offline)
+                snapshot_download(
+                    repo, allow_patterns=wanted, ignore_patterns="*/*", local_files_only=offline is not None
+                )
             )
             if any(path.suffix in (".safetensors", ".pt", ".pth") for path in folder.glob("*")):
                 return folder
     except Exception as error:  # huggingface_hub raises its own errors and those of its HTTP library
+        if offline is not None:
+            raise DownloadError(
+                f"the model {repo} is not in the cache of the Hugging Face hub, {_off(offline)}"
+            ) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DownloadError(f"the model {repo} could not be downloaded: {reason}") from error
     finally:
@@ -143,10 +149,14 @@ def is_sha256(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
-def _unavailable(model: Published, reason: str) -> DownloadError:
+def _off(variable: str) -> str:
+    return f"and downloads are off: {variable} is set, or --offline was given"
+
+
+def _unavailable(reason: str, model: Published) -> DownloadError:
     return DownloadError(
-        f"{model.release.checkpoint} could not be downloaded: {reason}. Get it from {model.release.url}, and pass the "
-        f"file by ckpt_path=... or --checkpoint, or put it into ./{catalog.LOCAL_FOLDER} or ${catalog.FOLDER_VARIABLE}"
+        f"{reason}. Get it from {model.release.url}, put it into ./{catalog.LOCAL_FOLDER} or "
+        f"${catalog.FOLDER_VARIABLE}, or pass its path"
     )
 
 

@@ -55,8 +55,11 @@ def _checked(strategy: Strategy, attended: Attended, history: History) -> Attend
     """What a strategy chose.
 
     Raises:
-        ValueError: a frame without a result, or a row that there is not.
+        ValueError: it is no ``Attended``, or has a frame without a result, or a row that there is not.
     """
+    if not isinstance(attended, Attended):
+        kind = type(attended).__name__
+        raise _error(strategy, history, f"returned a {kind} from attend(); expected Attended(memories, pointers)")
     conditioning, tracked, rules = history.conditioning, history.tracked, history.rules
     for kind, part in (("memory", attended.memories), ("pointer", attended.pointers)):
         for t, _ in part:

@@ -62,10 +62,20 @@ def _peft() -> Any:
     try:
         import peft
     except ModuleNotFoundError as error:
-        if error.name != "peft":
-            raise
-        raise ImportError("adapters need peft: pip install 'sam2fast[adapters]'") from error
+        if error.name == "peft":
+            raise ImportError(
+                "adapters need peft: pip install 'sam2fast[adapters]', or in a checkout pip install '.[adapters]'"
+            ) from error
+        raise ImportError(f"peft cannot be imported: {_innermost(error)}") from error
+    except Exception as error:  # of another version of its requirements, whatever kind
+        raise ImportError(f"peft cannot be imported: {_innermost(error)}") from error
     return peft
+
+
+def _innermost(error: BaseException) -> str:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {error}"
 
 
 def add_adapters(model: nn.Module, conf: AdapterConf) -> None:

@@ -217,11 +217,18 @@ def _of_this_process(node: DictConfig, allow_targets: Sequence[str]) -> DictConf
     """The trainer's node, with ``rank`` and ``world_size`` of this process."""
     distributed = node.get("distributed")
     conf = None if distributed is None else build_from_config(distributed, allow_targets, TRAINING_TARGETS)
+    accelerator = node.get("accelerator", "auto")
     try:
-        ranks = join(conf, node.get("accelerator", "auto"))
+        ranks = join(conf, accelerator)
     except LostRankError:
         raise
     except RuntimeError as error:
+        kind = str(accelerator).partition(":")[0]
+        if kind in ("cuda", "mps") and not getattr(torch, kind).is_available():
+            raise ConfigError(
+                f"trainer.accelerator is {accelerator}, and there is no {kind.upper()} here; give "
+                "trainer.accelerator=cpu or auto"
+            ) from error
         raise ConfigError(f"trainer.accelerator: {error}") from error
     train = OmegaConf.select(node, "data.train")
     if not ranks.is_group or not isinstance(train, DictConfig):

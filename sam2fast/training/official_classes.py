@@ -117,7 +117,10 @@ class Classes:
         if isinstance(value, list):
             return [self.mapped(child, f"{key}.{i}") for i, child in enumerate(value)]
         if isinstance(value, str) and value.startswith("training/assets/") and not Path(value).exists():
-            text = f"{value} is a file of the original's repository: give its path, or null for everything"
+            text = (
+                f"{value} is a file of the original's repository: give its path, or null for everything (in Meta's "
+                f"files by dataset.{key.rpartition('.')[2]}=...)"
+            )
             self._notes.add(TO_DO, key, text)
         return value
 

@@ -17,6 +17,7 @@ from safetensors.torch import save, save_file
 from sam2fast import SAM2ImagePredictor, build_sam2, nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import VIDEO_ONLY, CheckpointError, guess_config, load_checkpoint, read_checkpoint
+from sam2fast.downloads import DownloadError
 
 
 @pytest.fixture(scope="module")
@@ -218,5 +219,7 @@ def test_devices_and_dtypes():
 
 def test_unknown_ids(monkeypatch):
     monkeypatch.setenv("SAM2FAST_OFFLINE", "1")
-    with pytest.raises(KeyError, match="facebook/sam2.1-hiera-large"):
+    with pytest.raises(DownloadError, match="^the model facebook/sam9 is not in the cache .* SAM2FAST_OFFLINE is set"):
         SAM2ImagePredictor.from_pretrained("facebook/sam9", device="cpu")
+    with pytest.raises(KeyError, match="facebook/sam2.1-hiera-large"):
+        SAM2ImagePredictor.from_pretrained("tiny", device="cpu")

@@ -52,6 +52,14 @@ def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
         assert row["model"]["name"] == "mini" and row["model"]["fallback"] is True and row["model"]["dtype"] == dtype
 
 
+def test_a_note_if_the_model_to_compare_is_that_of_the_fallback(run, make_image):
+    note = "note: all runs use mini, which replaces the default model; give --model too"
+    result = run("compare", make_image(), "--point", "70,30", "--with", "model=mini", "--device", "cpu")
+    assert result.exit_code == 0 and note in result.stderr
+    result = run("compare", "image.png", "--point", "70,30", "--with", "dtype=bfloat16", "--device", "cpu")
+    assert result.exit_code == 0 and note not in result.stderr
+
+
 def test_prompts_outside(run, make_image, video_file, tmp_path):
     arguments = ["--with", "dtype=bfloat16", *QUICK]
     error = assert_one_line(run("compare", make_image(), "--point", "96.5,30", *arguments))

@@ -51,6 +51,7 @@ def test_default_that_cannot_be_had_is_mini_with_a_banner(run, make_image, tmp_p
     assert rule == end == "!" * len(rule) and len(rule) > 60 and all(line.startswith("! ") for line in lines)
     text = " ".join(line.removeprefix("! ") for line in lines)
     assert text.startswith("THIS IS NOT SAM 2.") and "SAM2FAST_OFFLINE is set" in text and "https://" in text
+    assert text.endswith("--model mini silences this.") and "ckpt_path" not in text
     (record,) = json.loads(result.stdout)["results"]
     assert record["model"]["name"] == "mini" and record["model"]["fallback"] is True
     assert json.loads((tmp_path / "out/image.json").read_text()) == record
@@ -130,10 +131,15 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "huge"], 2, "no model or YAML file 'huge'"),
+        (["--model", "huge"], 2, "no model or YAML file 'huge'. The models are nano, mini, .*, MedSAM2_2411"),
+        (["--model", "mni"], 2, "no model or YAML file 'mni'. Did you mean mini"),
         (["--model", "own.yaml"], 2, "--checkpoint FILE"),
         (["--checkpoint", "nowhere.pt"], 3, "nowhere.pt"),
-        (["--model", "large"], 3, r"sam2.1_hiera_large.pt could not be .*OFFLINE is set.* from https://dl.fb"),
+        (
+            ["--model", "large"],
+            3,
+            r"sam2.1_hiera_large.pt is not on .*OFFLINE is set.* from https://dl.fb.* with --checkpoint\n$",
+        ),
         (["--checkpoint", "other.pt"], 1, "other.pt .*--model FILE.yaml"),
         (["--checkpoint", "tiny.pt", "--model", "broken.yaml"], 1, "broken.yaml"),
         (["--checkpoint", "tiny.pt", "--model", "foreign.yaml"], 1, "os.system"),

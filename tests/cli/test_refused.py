@@ -12,6 +12,12 @@ VOS = "vos --videos videos --masks masks --out out --model nano"
 REFUSED = [
     ("segment image.png", 2, "--point, --box, --mask, --prompts or --boxes-from"),
     ("segment image.png --point 5", 2, "'5' is not [NAME,]X,Y[,LABEL]"),
+    ("segment image.png --point 500 375", 2, "; give numbers joined by commas, without spaces"),
+    ("segmnt image.png", 2, "No such command 'segmnt'. Did you mean 'segment'?"),
+    ("segment text.mp4 --point 5,5 --model nano", 1, "text.mp4 is a video: use `sam2fast track`"),
+    ("masks photo.HEIC --model nano", 1, "photo.HEIC: HEIC is not read; convert it to JPEG"),
+    ("masks raw --model nano", 1, "; skipped 2 files that are no images of a known kind: a.HEIC, b.txt"),
+    ("track text.mp4 --point 300,200", 2, "; frame and object are missing: 0,1,300,200"),
     ("segment image.png --point 1,2,7", 2, "the label is 7"),
     ("segment image.png --box 1,2,3", 2, "not [NAME,]X0,Y0,X1,Y1"),
     ("segment image.png --box 1,1,9,9 --box 2,2,8,8", 2, "or name the objects: --box NAME,X0,Y0,X1,Y1"),
@@ -123,6 +129,9 @@ def unusable(inputs):
     (inputs / "outside.txt").write_text("a\n../b\n")
     for name in ("text.mp4", "overlay.mp4"):
         (inputs / name).write_text("no video")
+    (inputs / "raw").mkdir()
+    for name in ("photo.HEIC", "raw/a.HEIC", "raw/b.txt"):
+        (inputs / name).write_text("no image")
     entries = [{"frame": 0, "object": i, "points": [[5, 5]]} for i in range(256)]
     (inputs / "many.json").write_text(json.dumps({"prompts": entries}))
     os.symlink("nothing", inputs / "link")

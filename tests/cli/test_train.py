@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from small_training import RECIPE, overrides
 
@@ -49,6 +50,11 @@ def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
         (("-c", RECIPE, "+trainer.surprise=1"), "surprise"),
         (("-c", RECIPE, "+trainer.mode=play"), "mode must be one of train, train_only, val"),
         (("-c", RECIPE, "trainer.accelerator=cuda:9"), "cuda"),
+        pytest.param(
+            ("-c", RECIPE, "trainer.accelerator=cuda"),
+            "trainer.accelerator is cuda, and there is no CUDA here; give trainer.accelerator=cpu or auto",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here"),
+        ),
         (("-c", "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune", "dataset.img_folder=/nowhere"), "/nowhere"),
         (("-c", "nano/sam2fast_nano_train", "scratch.media=/nowhere"), "/nowhere"),
     ],

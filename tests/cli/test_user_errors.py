@@ -31,4 +31,8 @@ def test_each_subject_is_named_once(subject, line, told, capsys):
     assert capsys.readouterr().err == f"sam2fast: {told}\n"
     with pytest.raises(UserError, match="1 of 7 videos had problems"):
         problems.raise_if_any(7)
+    assert capsys.readouterr().err == ""  # of a single one the line above is enough
+    problems.add("b", "also damaged")
+    with pytest.raises(UserError, match="2 of 7 videos had problems"):
+        problems.raise_if_any(7)
     assert f"  {told}\n" in capsys.readouterr().err

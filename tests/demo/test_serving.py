@@ -148,7 +148,7 @@ def test_sigterm_ends_it_during_a_stream(server):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "large"], 3, "sam2.1_hiera_large.pt could not be downloaded"),
+        (["--model", "large"], 3, "sam2.1_hiera_large.pt is not on this machine"),
         (["--allow-origin", "https://demo.example/path"], 2, "is not an origin"),
         (["--api-url", "http://demo.example:x"], 2, "is not an origin"),
         (["--max-seconds", "inf"], 2, "inf is not in the range"),

@@ -47,7 +47,7 @@ def test_several_names_of_which_one_fails(run, server, machine):
     assert result.stdout.splitlines() == [str(machine / "own/sam2_hiera_small.pt"), str(nano.WEIGHTS)]
     (error,) = result.stderr.splitlines()
     assert error.startswith("sam2fast: sam2.1_hiera_large.pt could not be downloaded: ")
-    assert error.count("HTTP status 404 Not Found") == 2 and "--checkpoint" in error
+    assert error.count("HTTP status 404 Not Found") == 2 and error.endswith("or pass its path")
 
 
 def test_all_to_a_folder(run, server, machine):
@@ -83,7 +83,8 @@ def test_list(run, server, machine):
     (machine / "own").mkdir()
     (machine / "own" / FILE).write_bytes(DATA)
     rows = [line.split() for line in run("--list").stdout.splitlines()]
-    assert rows[0] == ["name", "file", "MB", "found"] and len(rows) == 1 + len(RELEASES)
+    assert rows[0] == ["name", "file", "MB", "found"] and len(rows) == 3 + len(RELEASES)
+    assert [row[:4] for row in rows[1:3]] == [[name, "in", "the", "package"] for name in ("nano", "mini")]
     assert ["tiny", FILE, "0.3", str(machine / "own" / FILE)] in rows
     assert ["sam2_hiera_l", "sam2_hiera_large.pt", "-", "-"] in rows
     assert server.asked == []

@@ -216,6 +216,15 @@ def test_impossible_choices(track, attended, message):
         track(Wrong(), PROMPTS[:1], 2)
 
 
+def test_a_tuple_in_the_place_of_the_choice(track):
+    class Wrong(Strategy):
+        def attend(self, history):
+            return [(0, 6)], []
+
+    with pytest.raises(ValueError, match=r"Wrong, on frame 1, returned a tuple from attend\(\); expected Attended"):
+        track(Wrong(), PROMPTS[:1], 2)
+
+
 def test_shapes_of_what_is_decided(track):
     class Wrong(Strategy):
         def choose(self, candidates, state):

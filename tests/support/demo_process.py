@@ -78,8 +78,8 @@ def serving(data: Path, *arguments: str, threads: int = 1) -> Iterator[DemoProce
             said = []
             for line in process.stdout:
                 said.append(line)
-                if " at http://" in line:
-                    yield DemoProcess(process, line.partition(" at ")[2].partition(",")[0], "".join(said))
+                if "Open http://" in line:
+                    yield DemoProcess(process, line.split()[1], "".join(said))
                     break
             else:
                 raise AssertionError(f"the server did not start: {''.join(said)}")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,22 @@ class TestFaults:
             load_adapters(each, path)
             assert len(adapted_layers(each)) == 16 and not any(p.requires_grad for p in each.parameters())
             assert_same({name: each.get_parameter(name).detach() for name in learnt}, learnt)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("raise ModuleNotFoundError(name='peft')", r"need peft: .*pip install '\.\[adapters\]'$"),
+        ("import nowhere", "peft cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        (
+            "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise RuntimeError('many lines') from error",
+            "peft cannot be imported: ZeroDivisionError: division by zero",
+        ),
+    ],
+)
+def test_peft_that_cannot_be_imported(lines: str, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "peft.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "peft", raising=False)
+    with pytest.raises(ImportError, match=message):
+        add_adapters(torch.nn.Linear(2, 2), AdapterConf())

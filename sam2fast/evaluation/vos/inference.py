@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2fast.deploy.parallel.runners import Runner
+from sam2fast.utils.embedded import find_embedded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sam2fast.evaluation.vos.input_masks import ObjectGroups
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
     from sam2fast.tracking.state import VideoState
+    from sam2fast.tracking.strategies import StrategyLike
 
 
 # The logit of an absent object.
@@ -223,7 +225,7 @@ def build_for_vos(
     postprocessing: bool = False,
     vos_optimized: bool = False,
     dtype: str | None = None,
-    strategy: str = "sam2",
+    strategy: "StrategyLike" = "sam2",
     device: str = "auto",
 ) -> "SAM2VideoPredictor":
     """A predictor for :func:`track_job`; with ``functools.partial``, the ``build`` of :func:`run_vos`.
@@ -232,12 +234,23 @@ def build_for_vos(
         per_object: see :class:`VosSettings`; if true, masks may overlap.
         postprocessing: fills holes, falls back to the best of three masks, and so on, as in the interactive predictor.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        config, checkpoint, vos_optimized, strategy, device: see
-            :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for exceptions.
+        checkpoint: None for the weights in the package, of mini and nano.
+        config, vos_optimized, strategy, device: see :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for
+            exceptions.
+
+    Raises:
+        ValueError: the model is not in the package, and there is no checkpoint.
     """
     import torch
 
     from sam2fast.build_sam import build_sam2_video_predictor
+    from sam2fast.downloads.catalog import short_name
+
+    if checkpoint is None:
+        embedded = find_embedded(short_name(str(config)))
+        if embedded is None:
+            raise ValueError(f"{config} without a checkpoint would have random weights; pass the file of its weights")
+        config, checkpoint = embedded.config, embedded.weights
 
     return build_sam2_video_predictor(
         config,

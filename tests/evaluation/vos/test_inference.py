@@ -8,14 +8,17 @@ import shutil
 import moving_shapes
 import numpy as np
 import pytest
+import torch
 from file_contents import files_of
 from mask_sets import cut
 from PIL import Image
 from video import narrow_predictor
 from vos_sets import write_masks, write_video
 
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.deploy.parallel.runners import in_this_process
-from sam2fast.evaluation.vos import VosDone, VosJob, VosSettings, outputs, run_vos, track_job
+from sam2fast.evaluation.vos import VosDone, VosJob, VosSettings, build_for_vos, outputs, run_vos, track_job
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}}
 
@@ -192,3 +195,11 @@ def test_what_other_machines_may_be_writing_stays(job):
     runner = lambda function, jobs, build: in_this_process("cpu")(done, jobs, build)  # noqa: E731
     assert len(list(run_vos([job], runner, lambda device: None, is_spread=True))) == 1
     assert os.listdir(job.out) == [".a.0123abcd.part"]
+
+
+def test_without_a_checkpoint_the_weights_of_the_package_are_used():
+    built = build_for_vos(nano.CONFIG, None, device="cpu").state_dict()
+    expected = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu").state_dict()
+    assert all(torch.equal(value, built[name]) for name, value in expected.items())
+    with pytest.raises(ValueError, match="sam2.1_hiera_t.yaml without a checkpoint would have random weights"):
+        build_for_vos("configs/sam2.1/sam2.1_hiera_t.yaml", None)
