@@ -89,6 +89,30 @@ test("undo restores the very masks, and sends them instead of the clicks", async
   expect(isSynchronised()).toBe(true);
 });
 
+test("a refused removal brings the object back, and what is tracked", async () => {
+  const requests = answerWith(clicked, clicked, refusal("BAD_INPUT"));
+  editing.addPoint(POINT);
+  await synchronise();
+  editing.newObject();
+  editing.renameObject(2, "Cup");
+  editing.addPoint(OTHER);
+  await synchronise();
+  const before = getState().scene;
+  const sources = new Map(before.objects.map(({ id, prompts }) => [id, { all: promptKey(prompts), here: null }]));
+  let { masks } = getState();
+  for (const frame of [0, 1, 2, 3]) {
+    const found = new Map([1, 2].map((id) => [id, { height: 2, width: 2, counts: "04" }]));
+    masks = withTracked(masks, { frame, masks: found }, sources);
+  }
+  setState({ masks, tracking: { state: "done" } });
+  editing.deleteObject(2);
+  await synchronise();
+  expect(requests.at(-1)!.operation).toBe("RemoveObject");
+  expect(getState().scene).toEqual(before);
+  expect(getState().masks.get(3)!.get(2)!.area).toBe(4);
+  expect(getState().tracking).toEqual({ state: "done" });
+});
+
 test("starting over and undo restore tracked masks", async () => {
   answerWith(clicked, { data: { clearPointsInVideo: { success: true } } }, {}, clicked);
   editing.addPoint(POINT);
@@ -165,6 +189,30 @@ test("a project keeps clicks, masks and what is stale", async () => {
   ]) {
     expect(() => parseProject(text)).toThrow(/project/);
   }
+  const withPrompt = (frame: number, prompt: object) => {
+    const [object] = project.scene.objects;
+    return {
+      scene: { objects: [{ ...object, prompts: { [frame]: { points: [], box: null, mask: null, ...prompt } } }] },
+    };
+  };
+  const damages = [
+    { tracking: "running" },
+    { frame: 4 },
+    { frame: 0.5 },
+    { numFrames: "4" },
+    { masks: project.masks.map((mask) => ({ ...mask, frame: -1 })) },
+    { scene: { objects: [...project.scene.objects, ...project.scene.objects] } },
+    withPrompt(4, { points: [POINT] }),
+    withPrompt(0, {}),
+    withPrompt(0, { points: [{ ...POINT, x: "0" }] }),
+    withPrompt(0, { points: [{ ...POINT, y: 1.5 }] }),
+    withPrompt(0, { box: { left: 0, top: 0, right: 1 } }),
+    withPrompt(0, { mask: { height: 2, width: 2, counts: "4" } }),
+  ];
+  for (const damage of damages) {
+    expect(() => parseProject(JSON.stringify({ ...project, ...damage })), JSON.stringify(damage)).toThrow(/damaged/);
+  }
+  expect(parseProject(JSON.stringify({ ...project, ...withPrompt(3, { points: [POINT] }) })).numFrames).toBe(4);
 });
 
 test("a click is unsaved until it is saved, also if its session is lost; a position is not while the video plays", async () => {
