@@ -84,9 +84,12 @@ describe("candidates", () => {
 
 test("a tracked mask that is wiped completely stays, and the page says so", () => {
   const painted = { data: new Uint8ClampedArray(16).fill(255) };
-  const context = new Proxy({ canvas: { width: 2, height: 2 } } as Record<string, unknown>, {
-    get: (target, name) => (name === "canvas" ? target["canvas"] : () => painted),
-  });
+  const context = new Proxy(
+    { canvas: { width: 2, height: 2 } },
+    {
+      get: (target, name) => (name === "canvas" ? target["canvas"] : () => painted),
+    },
+  );
   vi.stubGlobal("document", { createElement: () => ({ getContext: () => context }) });
   const mask = { height: 2, width: 2, counts: "04", area: 4, trackedFrom: "{}", answerTo: null };
   const clip = { path: "gallery/a.mp4", name: "A", url: "/gallery/a.mp4", poster: null, width: 2, height: 2 };

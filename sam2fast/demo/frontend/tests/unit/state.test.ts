@@ -117,6 +117,11 @@ test("a refused removal brings the object back, and what is tracked", async () =
   expect(getState().scene).toEqual(before);
   expect(getState().masks.get(3)!.get(2)!.area).toBe(4);
   expect(getState().tracking).toEqual({ state: "done" });
+  answerWith(refusal("BAD_INPUT"));
+  editing.addPoint(OTHER);
+  expect(getState().tracking).toEqual({ state: "stale" });
+  await synchronise();
+  expect(getState().tracking).toEqual({ state: "done" });
 });
 
 test("starting over and undo restore tracked masks", async () => {
