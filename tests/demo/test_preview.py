@@ -52,17 +52,17 @@ def test_a_preview_of_a_correction_attends_to_memories(client, session):
     np.testing.assert_array_equal(again[0][1], before[0][1])
 
 
-def test_only_the_newest_preview_is_computed(client, session, app):
+def test_only_the_newest_refinement_is_computed_and_all_candidates(client, session, app):
     service = app.extensions[SERVICE]
     found, go_on = {}, threading.Event()
 
     def ask(number):
-        found[number] = preview(client, session, [ON_SQUARE]).get_json()["masks"]
+        found[number] = preview(client, session, [ON_SQUARE], refine=number > 1).get_json()["masks"]
 
     held = service.sessions.get(session)
     threads = [threading.Thread(target=service.model.call, args=(go_on.wait, 60))]
     threads[0].start()
-    for number in (1, 2):
+    for number in (1, 2, 3):
         threads.append(threading.Thread(target=ask, args=(number,)))
         threads[-1].start()
         assert wait_until(lambda number=number: len(service.model._calls) == number)
@@ -70,7 +70,7 @@ def test_only_the_newest_preview_is_computed(client, session, app):
     go_on.set()
     for thread in threads:
         thread.join(60)
-    assert found[1] == [] and len(found[2]) == 3
+    assert len(found[1]) == 3 and found[2] == [] and len(found[3]) == 3
 
 
 @pytest.mark.parametrize(

@@ -112,12 +112,13 @@ class SessionCalls:
             return self._update_masks(session, frame, ids, logits)
 
     def preview(
-        self, session: Session, ticket: int, frame: int, object_id: int, clicks: Clicks, refine: bool
+        self, session: Session, ticket: int | None, frame: int, object_id: int, clicks: Clicks, refine: bool
     ) -> list[ProposedMask]:
         """The masks that the model proposes for clicks, the best first; changes nothing.
 
         Args:
             ticket: of :meth:`Session.next_preview`; a request that a newer one has replaced is not computed.
+                With None it always is.
             object_id: the object, which may be new.
             clicks: all clicks of the object on the frame.
             refine: they refine the object's mask there, otherwise they replace its prompts.
@@ -125,7 +126,7 @@ class SessionCalls:
         Raises:
             BadInputError: there is no such frame, or the clicks are invalid.
         """
-        if ticket != session.newest_preview:
+        if ticket not in (None, session.newest_preview):
             return []
         state = session.state
         _check_frame(state, frame)

@@ -78,7 +78,9 @@ def make_session_routes(service: DemoService) -> Blueprint:
     def preview(session_id: str) -> Response:
         session, body = sessions.use(session_id), _json_object()
         frame, object_id = _frame_and_object(body)
-        ticket, refine = session.next_preview(), body.get("refine") is True
+        refine = body.get("refine") is True
+        # Refinements follow the pointer; the masks to choose from are asked for once.
+        ticket = session.next_preview() if refine else None
         found = service.call(service.calls.preview, session_id, ticket, frame, object_id, _clicks(body), refine)
         return jsonify({"masks": [{**mask.rle, "iou": mask.iou, "score": mask.score} for mask in found]})
 

@@ -25,7 +25,7 @@ class Session:
         masks: the latest masks by frame and object, of every frame that was tracked or prompted.
         tracked: the frames that tracking has reached.
         problem: why the last track failed; None if it did not.
-        newest_preview: the number of the newest request for a preview.
+        newest_preview: the number of the newest preview of a refinement.
     """
 
     def __init__(self, path: str, file: Path, strategy: str | None = None) -> None:
@@ -74,7 +74,7 @@ class Session:
         return self._track is not None
 
     def next_preview(self) -> int:
-        """Begins a request for a preview, which replaces those that wait; returns its number."""
+        """Begins a preview of a refinement, which replaces those that wait; returns its number."""
         with self._lock:
             self.newest_preview += 1
             return self.newest_preview

@@ -1,5 +1,5 @@
 import { Client, fetchExchange, type AnyVariables, type OperationResult, type TypedDocumentNode } from "@urql/core";
-import { networkError, serverError } from "./errors";
+import { sendingError, serverError } from "./errors";
 import { send } from "./transport";
 
 // No cache: the answers change with every click.
@@ -24,6 +24,6 @@ export async function mutate<Data, Variables extends AnyVariables>(
 function read<Data, Variables extends AnyVariables>({ data, error }: OperationResult<Data, Variables>): Data {
   const refusal = error?.graphQLErrors[0];
   if (refusal) throw serverError(refusal.message, refusal.extensions["code"]);
-  if (error || data === undefined) throw networkError();
+  if (error || data === undefined) throw sendingError(error?.networkError);
   return data;
 }

@@ -18,6 +18,11 @@ export function networkError(): ApiError {
   return new ApiError("network", "The server does not answer.");
 }
 
+/** What a request throws that was not answered: a server in the page says why, another one is not reached. */
+export function sendingError(error: unknown): ApiError {
+  return error instanceof ApiError ? error : networkError();
+}
+
 /** The error for a message of the server; `code` if the server sends one. */
 export function serverError(text: string, code?: unknown): ApiError {
   const message = asSentence(text);

@@ -1,5 +1,5 @@
 import type { FrameMasks, TrackedMask } from "../masks/masks";
-import { ApiError, networkError, responseError } from "./errors";
+import { ApiError, responseError, sendingError } from "./errors";
 import { PartParser } from "./stream";
 import { send } from "./transport";
 
@@ -44,7 +44,7 @@ export async function* propagate(
     }),
     signal,
   }).catch((error: unknown) => {
-    throw signal.aborted ? error : networkError();
+    throw signal.aborted ? error : sendingError(error);
   });
   if (!response.ok || !response.body) throw await responseError(response);
   const kind = response.headers.get("Content-Type") ?? "";
@@ -55,7 +55,7 @@ export async function* propagate(
   try {
     for (;;) {
       const { done, value } = await reader.read().catch((error: unknown) => {
-        throw signal.aborted ? error : networkError();
+        throw signal.aborted ? error : sendingError(error);
       });
       if (done) break;
       for (const part of parser.push(value)) yield readBody(JSON.parse(new TextDecoder().decode(part.body)) as Body);

@@ -1,7 +1,7 @@
 import type { Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import type { Scene } from "../state/scene";
-import { networkError, responseError } from "./errors";
+import { responseError, sendingError } from "./errors";
 import { send } from "./transport";
 
 export interface Limits {
@@ -33,7 +33,7 @@ export async function request(path: string, init?: RequestInit): Promise<Respons
     response = await send(path, init);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw networkError();
+    throw sendingError(error);
   }
   if (!response.ok) throw await responseError(response);
   return response;

@@ -9,6 +9,7 @@ import { ObjectPanel } from "../objects/ObjectPanel";
 import { StartOverDialog } from "../objects/StartOverDialog";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
+import { ReplaceDialog } from "../project/ReplaceDialog";
 import { watchWork } from "../project/autosave";
 import { begin, watchSession } from "../state/session";
 import { useStore } from "../state/store";
@@ -54,6 +55,7 @@ export function App() {
       {dialog === "help" && <HelpDialog />}
       {dialog === "download" && <DownloadDialog />}
       {dialog === "startOver" && <StartOverDialog />}
+      {dialog === "replace" && <ReplaceDialog />}
     </DropTarget>
   );
 }

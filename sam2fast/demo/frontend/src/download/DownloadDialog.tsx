@@ -59,7 +59,7 @@ export function DownloadDialog() {
           Cancel
         </button>
       )}
-      {finished && <p role="status">{finished}</p>}
+      {finished && <p>{finished}</p>}
       {problem && (
         <p className="problem" role="alert">
           {problem}

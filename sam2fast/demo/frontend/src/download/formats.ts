@@ -69,9 +69,9 @@ export async function makeDownload(
 async function makeVideo(task: Task): Promise<Blob> {
   const { clip, session, work, report, signal } = task;
   const codec = await findCodec(clip);
-  if (!codec) return encodeOnServer(task, work, "mp4");
   const progress = (share: number) => report({ what: "Rendering", share });
-  return renderVideo(work, clip, session, codec, progress, signal);
+  const video = codec && (await renderVideo(work, clip, session, codec, progress, signal));
+  return video ?? encodeOnServer(task, work, "mp4");
 }
 
 function makeTransparent(task: Task): Promise<Blob> {

@@ -31,6 +31,7 @@ export function evenSize({ width, height }: { width: number; height: number }) {
  * Renders the video as the page shows it: every frame at its time, with the sound.
  *
  * @param progress receives the share that is done, 0 to 1
+ * @returns null if the browser cannot, which the size does not tell alone
  * @throws Error after `signal`
  */
 export async function renderVideo(
@@ -40,7 +41,7 @@ export async function renderVideo(
   codec: VideoCodec,
   progress: (share: number) => void,
   signal: AbortSignal,
-): Promise<Blob> {
+): Promise<Blob | null> {
   const renderer = new FrameRenderer(work, evenSize(clip));
   const target = new BufferTarget();
   const conversion = await Conversion.init({
@@ -59,6 +60,7 @@ export async function renderVideo(
       },
     },
   });
+  if (!conversion.isValid) return null;
   conversion.onProgress = progress;
   signal.throwIfAborted();
   signal.addEventListener("abort", () => void conversion.cancel());

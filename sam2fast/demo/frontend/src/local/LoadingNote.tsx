@@ -8,7 +8,7 @@ export function LoadingNote() {
   const [{ share, problem }, setLoading] = useState(NOTHING);
   useEffect(() => onLoading(setLoading), []);
 
-  if (!isInBrowser || share >= 1) return null;
+  if (!isInBrowser) return null;
   if (problem) {
     return (
       <div className="banner error" role="alert">
@@ -16,8 +16,9 @@ export function LoadingNote() {
       </div>
     );
   }
+  if (share >= 1) return null;
   return (
-    <div className="banner info">
+    <div className="banner info" role="status">
       Loading the model …
       <progress max={1} value={share} aria-label="Loading the model" />
     </div>

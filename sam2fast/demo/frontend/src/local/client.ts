@@ -1,3 +1,4 @@
+import { serverError } from "../api/errors";
 import type { Loading } from "../api/transport";
 import type { Clip } from "../api/video";
 import type { Call, FromWorker, ToWorker } from "./calls";
@@ -8,6 +9,8 @@ import { readVideo } from "./files";
 interface Waiting {
   readonly resolve: (response: Response) => void;
   readonly reject: (error: unknown) => void;
+  /** Ends the watch for an abort. */
+  readonly release: () => void;
   body: ReadableStreamDefaultController<Uint8Array> | null;
 }
 
@@ -17,6 +20,7 @@ const root = new URL(".", document.baseURI).href;
 const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
 const post = (message: ToWorker) => worker.postMessage(message);
 let calls = 0;
+let problem: string | null = null; // of the worker, which answers no more
 
 /** Starts to load the model. @param folder relative to the page, with a slash at the end */
 export function start(folder: string, onLoading: (loading: Loading) => void): void {
@@ -25,7 +29,9 @@ export function start(folder: string, onLoading: (loading: Loading) => void): vo
     else receive(data);
   });
   worker.addEventListener("error", ({ message }) => {
-    for (const id of [...waiting.keys()]) receive({ kind: "end", id, problem: message });
+    problem = `The model has stopped: ${message || "its script cannot be loaded"}. Reload the page.`;
+    onLoading({ share: 0, problem, engine: null });
+    for (const id of [...waiting.keys()]) receive({ kind: "end", id, problem });
   });
   post({ kind: "start", root, folder: new URL(folder, root).href });
 }
@@ -33,12 +39,17 @@ export function start(folder: string, onLoading: (loading: Loading) => void): vo
 export async function send(path: string, init: RequestInit = {}): Promise<Response> {
   const { signal } = init;
   signal?.throwIfAborted();
+  if (problem !== null) throw serverError(problem);
   const id = (calls += 1);
-  const response = new Promise<Response>((resolve, reject) => waiting.set(id, { resolve, reject, body: null }));
-  signal?.addEventListener("abort", () => {
+  const cancel = () => {
     post({ kind: "cancel", id });
-    receive({ kind: "end", id, problem: "" }, signal.reason);
-  });
+    receive({ kind: "end", id, problem: "" }, signal?.reason);
+  };
+  const release = () => signal?.removeEventListener("abort", cancel);
+  const response = new Promise<Response>((resolve, reject) =>
+    waiting.set(id, { resolve, reject, release, body: null }),
+  );
+  signal?.addEventListener("abort", cancel);
   post({ kind: "call", id, call: callOf(path, init.body) });
   return response;
 }
@@ -56,12 +67,12 @@ function receive(message: Exclude<FromWorker, { kind: "loading" }>, reason?: unk
       const { id, status, type, content } = message;
       const headers: Record<string, string> = { "Content-Type": type };
       if (content instanceof Blob) headers["Content-Length"] = String(content.size);
-      if (content !== null) waiting.delete(id);
+      if (content !== null) forget(id);
       const stream = () =>
         new ReadableStream<Uint8Array>({
           start: (controller) => void (entry.body = controller),
           cancel: () => {
-            waiting.delete(id);
+            forget(id);
             post({ kind: "cancel", id });
           },
         });
@@ -70,14 +81,19 @@ function receive(message: Exclude<FromWorker, { kind: "loading" }>, reason?: unk
     case "chunk":
       return entry.body?.enqueue(new TextEncoder().encode(message.text));
     case "end": {
-      waiting.delete(message.id);
+      forget(message.id);
       const { problem } = message;
       if (problem === null) return entry.body?.close();
-      const error = reason ?? new Error(problem);
+      const error = reason ?? serverError(problem);
       entry.body?.error(error);
       return entry.reject(error);
     }
   }
+}
+
+function forget(id: number): void {
+  waiting.get(id)?.release();
+  waiting.delete(id);
 }
 
 /** The clip with an address in this page: file servers without ranges cannot seek. */

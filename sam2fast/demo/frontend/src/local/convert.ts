@@ -59,6 +59,7 @@ export async function encodeFrames(kind: string, frames: Blob, original: Blob): 
   const format = isTransparent ? new WebMOutputFormat() : new Mp4OutputFormat();
   const first = await createImageBitmap(new Blob([images[0]!]));
   const { width, height } = first;
+  first.close();
   const codec = await getFirstEncodableVideoCodec(isTransparent ? ["vp9", "vp8"] : IN_MP4, { width, height });
   if (!codec) throw new Refusal("BAD_INPUT", "this browser cannot encode such a video");
   const canvas = new OffscreenCanvas(width, height);
@@ -91,6 +92,7 @@ async function convert(input: Input, format: OutputFormat, type: string, video: 
     trim: { start: 0, end: MAX_SECONDS },
     video,
   });
+  if (!conversion.isValid) throw new Refusal("BAD_VIDEO", "this browser cannot convert the video");
   await conversion.execute();
   return new Blob([target.buffer!], { type });
 }

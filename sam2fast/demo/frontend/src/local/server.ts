@@ -35,10 +35,11 @@ export class LocalServer {
     private readonly loading: Promise<Model>,
   ) {}
 
-  async answer(call: Call): Promise<Answer> {
+  /** @param signal aborted when the page waits for the answer no more */
+  async answer(call: Call, signal: AbortSignal): Promise<Answer> {
     const isGraphQL = call.path === "/graphql";
     try {
-      return isGraphQL ? json({ data: await this.graphql(call) }) : await this.rest(call);
+      return isGraphQL ? json({ data: await this.graphql(call) }) : await this.rest(call, signal);
     } catch (error) {
       const { code, message, status } = error instanceof Refusal ? error : internal(error);
       if (isGraphQL) return json({ data: null, errors: [{ message, extensions: { code } }] });
@@ -46,7 +47,7 @@ export class LocalServer {
     }
   }
 
-  private async rest(call: Call): Promise<Answer> {
+  private async rest(call: Call, signal: AbortSignal): Promise<Answer> {
     const url = new URL(call.path, this.root);
     const body = typeof call.body === "string" ? (JSON.parse(call.body) as unknown) : null;
     if (url.pathname === "/healthy") return { status: 200, type: "text/plain", body: "OK" };
@@ -69,7 +70,7 @@ export class LocalServer {
         return json({});
       }
       case "preview": {
-        const found = await session.preview(body as Clicks);
+        const found = await session.preview(body as Clicks, signal);
         return json({ masks: found.map(({ iou, ...mask }) => ({ ...asRuns(mask), iou })) });
       }
       case "export":

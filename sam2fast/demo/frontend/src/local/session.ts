@@ -52,12 +52,15 @@ export class LocalSession {
     });
   }
 
-  /** The masks that clicks would find, the best first; none if a newer request has replaced this one. */
-  async preview({ frameIndex, objectId, points, labels, refine }: Clicks): Promise<Proposal[]> {
-    const ticket = (this.previews += 1);
+  /**
+   * The masks that clicks would find, the best first. Previews of a refinement follow the pointer: none are found if
+   * a newer one has replaced this one, or after `signal`.
+   */
+  async preview({ frameIndex, objectId, points, labels, refine }: Clicks, signal: AbortSignal): Promise<Proposal[]> {
+    const ticket = refine ? (this.previews += 1) : null;
     const [tracker, model] = [await this.open(), await this.model];
     return this.queue.run(async () => {
-      if (ticket !== this.previews) return [];
+      if (signal.aborted || (ticket !== null && ticket !== this.previews)) return [];
       const coords = points.flat().map((share) => share * model.manifest.image_size);
       const found = await tracker.candidates(frameIndex, objectId, { coords, labels }, refine);
       return found.map(({ mask, iou }) => ({ ...encodeLogits(mask, model.size, this.video), iou }));

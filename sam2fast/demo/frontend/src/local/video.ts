@@ -54,7 +54,10 @@ export class LocalVideo implements Frames {
     }
     for (;;) {
       const { value: sample, done } = await this.samples.next();
-      if (done) throw new Error(`frame ${frame} cannot be decoded`);
+      if (done) {
+        this.samples = null;
+        throw new Error(`frame ${frame} cannot be decoded`);
+      }
       this.next = Math.round(sample.timestamp * this.fps);
       const pixels = this.resized(sample);
       sample.close();

@@ -8,12 +8,12 @@ import { LocalServer } from "./server";
 /** The server of a page that has none: one worker, which the page sends its requests to. */
 
 const send = (message: FromWorker) => postMessage(message);
-const cancelled = new Set<number>();
+const running = new Map<number, AbortController>(); // by call
 let server: Promise<LocalServer>;
 
 addEventListener("message", ({ data }: MessageEvent<ToWorker>) => {
   if (data.kind === "start") server = start(data.root, data.folder);
-  else if (data.kind === "cancel") cancelled.add(data.id);
+  else if (data.kind === "cancel") running.get(data.id)?.abort();
   else void answer(data.id, data.call);
 });
 
@@ -32,25 +32,34 @@ async function start(root: string, folder: string): Promise<LocalServer> {
     () => report({ share: 1 }),
     (error: unknown) => report({ share: 0, problem: `The model cannot be loaded: ${messageOf(error)}.` }),
   );
-  const response = await fetch(`${folder}settings.json`);
-  return new LocalServer(root, (await response.json()) as Settings, loading);
+  try {
+    const response = await fetch(`${folder}settings.json`);
+    if (!response.ok) throw new Error(`settings.json has the status ${response.status}`);
+    return new LocalServer(root, (await response.json()) as Settings, loading);
+  } catch (error) {
+    const problem = `The page's settings cannot be loaded: ${messageOf(error)}.`;
+    report({ problem });
+    throw new Error(problem, { cause: error });
+  }
 }
 
 async function answer(id: number, call: Parameters<LocalServer["answer"]>[0]): Promise<void> {
+  const abort = new AbortController();
+  running.set(id, abort);
   try {
-    const { status, type, body } = await (await server).answer(call);
+    const { status, type, body } = await (await server).answer(call, abort.signal);
     if (typeof body === "string" || body instanceof Blob)
       return send({ kind: "answer", id, status, type, content: body });
     send({ kind: "answer", id, status, type, content: null });
     for await (const text of body) {
-      if (cancelled.has(id)) break;
+      if (abort.signal.aborted) break;
       send({ kind: "chunk", id, text });
     }
     send({ kind: "end", id, problem: null });
   } catch (error) {
     send({ kind: "end", id, problem: messageOf(error) });
   } finally {
-    cancelled.delete(id);
+    running.delete(id);
   }
 }
 

@@ -47,16 +47,22 @@ function Thumbnail({ mask }: { mask: Mask }) {
   const height = Math.round((WIDTH * mask.height) / mask.width);
   useEffect(() => {
     const context = canvas.current!.getContext("2d")!;
-    context.clearRect(0, 0, WIDTH, height);
-    context.drawImage(maskCanvas(mask, "#000000"), 0, 0, WIDTH, height);
-    // Outside of the mask the frame shows through black, inside as it is.
-    context.globalCompositeOperation = "source-out";
-    context.fillStyle = SHADE;
-    context.fillRect(0, 0, WIDTH, height);
-    context.globalCompositeOperation = "destination-over";
-    const video = document.querySelector<HTMLVideoElement>(".frame video");
-    if (video) context.drawImage(video, 0, 0, WIDTH, height);
-    context.globalCompositeOperation = "source-over";
+    const video = document.querySelector<HTMLVideoElement>(".frame video")!;
+    const draw = () => {
+      if (video.seeking) return; // it shows another frame
+      context.clearRect(0, 0, WIDTH, height);
+      context.drawImage(maskCanvas(mask, "#000000"), 0, 0, WIDTH, height);
+      // Outside of the mask the frame shows through black, inside as it is.
+      context.globalCompositeOperation = "source-out";
+      context.fillStyle = SHADE;
+      context.fillRect(0, 0, WIDTH, height);
+      context.globalCompositeOperation = "destination-over";
+      context.drawImage(video, 0, 0, WIDTH, height);
+      context.globalCompositeOperation = "source-over";
+    };
+    draw();
+    video.addEventListener("seeked", draw);
+    return () => video.removeEventListener("seeked", draw);
   }, [mask, height]);
   return <canvas ref={canvas} width={WIDTH} height={height} />;
 }

@@ -3,8 +3,8 @@ import { masksAt } from "../masks/masks";
 import { maskArea, maskOf, paintMask } from "../masks/rle";
 import type { Spot } from "../player/geometry";
 import { clearHere, setAnswer } from "../state/editing";
-import { NO_PROMPT } from "../state/scene";
-import { getState } from "../state/store";
+import { findObject, NO_PROMPT } from "../state/scene";
+import { getState, notify } from "../state/store";
 
 /** The brush adds to the active object's mask, or removes from it. The result is the object's prompt on the frame. */
 interface Brush {
@@ -45,7 +45,7 @@ export function cancelStroke(): void {
 /** Makes the painted mask the object's prompt, as one undo step. */
 export function endStroke(): void {
   const { stroke, size } = useBrush.getState();
-  const { clip, active, frame, masks } = getState();
+  const { clip, active, frame, masks, scene } = getState();
   cancelStroke();
   if (!stroke || !clip) return;
   const canvas = document.createElement("canvas");
@@ -61,7 +61,13 @@ export function endStroke(): void {
   for (let pixel = 0; pixel < pixels.length; pixel += 1) if (alpha[4 * pixel + 3]! > 127) pixels[pixel] = value;
   const mask = maskOf(pixels, clip);
   if (mask.counts === before?.counts) return;
-  if (maskArea(mask) === 0) return before ? clearHere() : undefined; // an empty mask is no prompt
+  if (maskArea(mask) === 0) {
+    // An empty mask is no prompt.
+    if (findObject(scene, active)?.prompts[frame]) clearHere();
+    else if (before)
+      notify("info", "A tracked mask cannot be wiped completely. Leave a part of it, or correct it by clicks.");
+    return;
+  }
   setAnswer(active, frame, { ...NO_PROMPT, mask }, mask);
 }
 

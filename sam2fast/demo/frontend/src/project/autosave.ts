@@ -45,8 +45,12 @@ export async function saveNow(): Promise<void> {
   const project = makeProject(getState());
   if (project) rememberOpened(project.clip.path);
   try {
-    if (project && hasContent(project)) await set(project.clip.path, project, SAVED);
-    else if (project) await del(project.clip.path, SAVED);
+    // Saved work that does not fit the video is kept until the user edits.
+    const isKept = project && isUntouched(project) && hasWork(await loadProject(project.clip.path));
+    if (project && !isKept) {
+      if (hasWork(project) || isUpload(project.clip)) await set(project.clip.path, project, SAVED);
+      else await del(project.clip.path, SAVED);
+    }
     hasFailed = false;
   } catch {
     if (!hasFailed) notify("error", "This browser cannot store your work. Save it as a project file.");
@@ -56,11 +60,19 @@ export async function saveNow(): Promise<void> {
   }
 }
 
-/** Uploads are kept for their names, which the server does not know. */
-function hasContent({ clip, scene, masks }: Project): boolean {
-  return isUpload(clip) || firstPromptedFrame(scene) !== null || masks.length > 0 || scene.objects.length > 1;
+/** Whether there are prompts, masks or further objects. */
+export function hasWork(project: Project | null): boolean {
+  if (!project) return false;
+  const { scene, masks } = project;
+  return firstPromptedFrame(scene) !== null || masks.length > 0 || scene.objects.length > 1;
 }
 
+function isUntouched(project: Project): boolean {
+  const { past, future } = getState().history;
+  return !hasWork(project) && past.length === 0 && future.length === 0;
+}
+
+/** Uploads are saved without work too, for their names, which the server does not know. */
 export function isUpload({ path }: Clip): boolean {
   return path.startsWith("uploads/");
 }

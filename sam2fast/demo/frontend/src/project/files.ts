@@ -1,3 +1,4 @@
+import { create } from "zustand";
 import { readMaskFile } from "../api/rest";
 import { asApiError } from "../api/errors";
 import { mergeMasks, promptKey, type MaskEntry, type Masks } from "../masks/masks";
@@ -15,11 +16,22 @@ import {
 } from "../state/scene";
 import { openClip } from "../state/session";
 import { getState, notify, setState } from "../state/store";
-import { parseProject } from "./project";
+import { hasWork, loadProject, saveNow } from "./autosave";
+import { parseProject, type Project } from "./project";
 
-/** Opens a project file with its video. */
+/** The project that is to replace the saved work on its video, if the user wants that. */
+export const useReplacement = create<{ project: Project | null }>(() => ({ project: null }));
+
+/** Opens a project file with its video; asks before it replaces other work. */
 async function openProject(text: string): Promise<void> {
   const project = parseProject(text);
+  await saveNow();
+  if (!hasWork(await loadProject(project.clip.path))) return showProject(project);
+  useReplacement.setState({ project });
+  setState({ dialog: "replace" });
+}
+
+export async function showProject(project: Project): Promise<void> {
   if (!(await openClip(project.clip, project))) {
     const advice = `If this server does not have it, upload “${project.clip.name}”, then open the project again.`;
     return notify("error", `The project's video cannot be opened. ${advice}`);

@@ -2,7 +2,7 @@ import { asUrl, type Clip } from "../api/video";
 import { isLook, type Look } from "../effects/look";
 import { promptKey, type FrameEntries, type MaskEntry, type Masks, type Scores } from "../masks/masks";
 import { maskArea } from "../masks/rle";
-import { findObject, type Scene } from "../state/scene";
+import { findObject, type Point, type Prompt, type Scene, type SceneObject } from "../state/scene";
 import type { State, Tracking } from "../state/store";
 
 /** The user's work on one video, as it is saved in the browser and in project files. */
@@ -109,10 +109,52 @@ export function parseProject(text: string): Project {
   const read = project as Project;
   try {
     readMasks(read);
-    if (!findObject(read.scene, read.active) || !isLook(read.look)) throw new Error("no object");
+    if (!isSound(read)) throw new Error("wrong values");
     // Addresses in a file are not used: it may come from anybody.
     return { ...read, clip: { ...read.clip, url: asUrl(read.clip.path), poster: null } };
   } catch {
-    throw new Error("This project is damaged: a part of it is missing.");
+    throw new Error("This project is damaged: a part of it is missing or wrong.");
   }
+}
+
+const TRACKING: readonly unknown[] = ["never", "stale", "done", "partial", "cancelled", "failed"];
+const TRACKED: readonly unknown[] = ["no", "fresh", "stale"];
+
+function isSound({ numFrames, scene, active, frame, look, tracking, masks }: Project): boolean {
+  const isFrame = (value: unknown) => isCount(value) && value < numFrames;
+  const isObject = ({ id, name, colour, prompts }: SceneObject) =>
+    isCount(id) &&
+    typeof name === "string" &&
+    typeof colour === "string" &&
+    Object.entries(prompts).every(([frame, prompt]) => isFrame(Number(frame)) && isPrompt(prompt));
+  return (
+    isCount(numFrames) &&
+    isFrame(frame) &&
+    TRACKING.includes(tracking) &&
+    isLook(look) &&
+    scene.objects.every(isObject) &&
+    new Set(scene.objects.map(({ id }) => id)).size === scene.objects.length &&
+    findObject(scene, active) !== undefined &&
+    masks.every(({ frame, tracked }) => isFrame(frame) && TRACKED.includes(tracked))
+  );
+}
+
+function isPrompt({ points, box, mask, candidate }: Prompt): boolean {
+  const isPoint = ({ x, y, positive }: Point) => isShare(x) && isShare(y) && typeof positive === "boolean";
+  const isEmpty = points.length === 0 && !box && !mask;
+  return (
+    !isEmpty &&
+    points.every(isPoint) &&
+    (box === null || [box.left, box.top, box.right, box.bottom].every(isShare)) &&
+    (mask === null || (isCount(mask.height) && isCount(mask.width) && maskArea(mask) > 0)) &&
+    (candidate === undefined || isCount(candidate))
+  );
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 0;
+}
+
+function isShare(value: unknown): boolean {
+  return typeof value === "number" && value >= 0 && value <= 1;
 }

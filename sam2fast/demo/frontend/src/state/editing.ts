@@ -1,16 +1,8 @@
-import {
-  mergeMasks,
-  promptKey,
-  visibility,
-  withAnswer,
-  withoutMask,
-  Seen,
-  type MaskEntry,
-  type Masks,
-} from "../masks/masks";
+import { mergeMasks, promptKey, withAnswer, withoutMask, type Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import { changedObjects } from "./commands";
 import * as history from "./history";
+import { trackedState } from "./plan";
 import * as scenes from "./scene";
 import type { Box, Point, Prompt, Scene } from "./scene";
 import { announce, getState, isTracking, notify, setState, type Step } from "./store";
@@ -119,27 +111,19 @@ function applyHistory(apply: typeof history.undo<Step>, message: string): void {
 }
 
 function show(step: Step, active: number): void {
-  const { scene: before, tracking } = getState();
+  const { scene: before, tracking, session } = getState();
   const isChanged = changedObjects(before, step.scene).size > 0;
   if (isChanged && isTracking(tracking)) {
     void cancelTracking();
     notify("info", "Tracking is cancelled by your change. Finished frames keep their masks.");
   }
   const isIdle = isChanged && !isTracking(tracking);
-  setState({ ...step, active, ...(isIdle && { tracking: { state: trackedState(step) } }) });
+  setState({
+    ...step,
+    active,
+    ...(isIdle && { tracking: { state: trackedState(step.scene, step.masks, session!.numFrames) } }),
+  });
   void synchronise();
-}
-
-/** How far the masks are tracked from the prompts; undo may restore this. */
-function trackedState({ scene, masks }: Step): "never" | "stale" | "partial" | "done" {
-  const isTracked = ({ trackedFrom }: MaskEntry) => trackedFrom !== null;
-  if (![...masks.values()].some((entries) => [...entries.values()].some(isTracked))) return "never";
-  const { numFrames } = getState().session!;
-  const seen = scene.objects
-    .filter(({ prompts }) => Object.keys(prompts).length > 0)
-    .flatMap(({ id, prompts }) => [...visibility(masks, id, numFrames, promptKey(prompts))]);
-  if (seen.some((state) => state >= Seen.Stale)) return "stale";
-  return seen.includes(Seen.Unknown) ? "partial" : "done";
 }
 
 /** The masks without those of removed objects and prompts. */

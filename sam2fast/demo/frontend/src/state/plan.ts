@@ -1,5 +1,5 @@
 import type { Track } from "../api/propagate";
-import { promptKey, visibility, Seen, type Masks } from "../masks/masks";
+import { promptKey, visibility, Seen, type MaskEntry, type Masks } from "../masks/masks";
 import { firstPromptedFrame, promptedFrames, type Scene } from "./scene";
 
 export const EXTENTS = ["all", "forward", "backward", "range"] as const;
@@ -39,4 +39,15 @@ export function makeTrack(plan: Plan, scene: Scene, masks: Masks, frame: number,
   // Backwards from the first frame the server, like the original's, tracks nothing.
   if (plan.extent === "backward" && end > 0) return { ...common, start: end, direction: "backward", end: null };
   return { ...common, start: first, direction: "forward", end };
+}
+
+/** How far the masks are tracked from the prompts; undo may restore this. */
+export function trackedState(scene: Scene, masks: Masks, numFrames: number): "never" | "stale" | "partial" | "done" {
+  const isTracked = ({ trackedFrom }: MaskEntry) => trackedFrom !== null;
+  if (![...masks.values()].some((entries) => [...entries.values()].some(isTracked))) return "never";
+  const seen = scene.objects
+    .filter(({ prompts }) => Object.keys(prompts).length > 0)
+    .flatMap(({ id, prompts }) => [...visibility(masks, id, numFrames, promptKey(prompts))]);
+  if (seen.some((state) => state >= Seen.Stale)) return "stale";
+  return seen.includes(Seen.Unknown) ? "partial" : "done";
 }

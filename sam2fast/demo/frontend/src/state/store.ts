@@ -31,7 +31,7 @@ export type Phase =
   | "ready"
   | "failed"; // no session could be started
 
-export type DialogName = "videos" | "help" | "download" | "startOver" | "models";
+export type DialogName = "videos" | "help" | "download" | "startOver" | "replace" | "models";
 
 export interface Notice {
   readonly tone: "info" | "error";

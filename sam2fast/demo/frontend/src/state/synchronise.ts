@@ -13,8 +13,9 @@ import type { Mask } from "../masks/rle";
 import { applyCommand, changedObjects, difference, encodePrompt, withPromptsOf, type Command } from "./commands";
 import { handleFailure } from "./failures";
 import { withoutRefused } from "./history";
-import { findObject, type Prompt, type Scene } from "./scene";
-import { announce, getState, notify, setState, type Step } from "./store";
+import { trackedState } from "./plan";
+import { findObject, promptedFrames, type Prompt, type Scene } from "./scene";
+import { announce, getState, isTracking, notify, setState, type Step } from "./store";
 
 // One request at a time: SAM 2 refines a mask by the clicks in their order. Clicks made during a request are part of
 // the next one.
@@ -106,10 +107,14 @@ function keepAnswer(id: number, prompt: Prompt, { frame, masks: found }: FrameMa
 
 /** Reverts scene, masks and history to the prompts that the server has accepted. */
 function revertRefused(): void {
-  const { scene, masks, history } = getState();
+  const { scene, masks, history, session, tracking } = getState();
   const isKnown = (step: Step) => difference(known, step.scene).length === 0;
   const accepted = history.future.find(isKnown) ?? [...history.past].reverse().find(isKnown);
-  const reverted = withPromptsOf(scene, known);
+  const removed = known.objects
+    .filter((object) => promptedFrames(object).length > 0 && !findObject(scene, object.id))
+    .flatMap(({ id }) => findObject(accepted?.scene ?? scene, id) ?? []);
+  const objects = [...scene.objects, ...removed].sort((a, b) => a.id - b.id);
+  const reverted = withPromptsOf({ objects }, known);
   const changed = changedObjects(scene, reverted);
   let restored = mergeMasks(masks, accepted?.masks ?? masks, changed);
   for (const { id, prompts } of reverted.objects) {
@@ -119,7 +124,12 @@ function revertRefused(): void {
       if (answer) restored = withAnswer(restored, Number(frame), id, answer, promptKey(prompt));
     }
   }
-  setState({ scene: reverted, masks: restored, history: withoutRefused(history, isKnown) });
+  setState({
+    scene: reverted,
+    masks: restored,
+    history: withoutRefused(history, isKnown),
+    ...(!isTracking(tracking) && { tracking: { state: trackedState(reverted, restored, session!.numFrames) } }),
+  });
 }
 
 function announceMask(id: number, frame: number): void {

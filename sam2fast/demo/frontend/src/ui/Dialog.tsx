@@ -1,10 +1,12 @@
 import { useLayoutEffect, useRef, type ReactNode } from "react";
-import { setState } from "../state/store";
+import { setState, useStore } from "../state/store";
 import { IconButton } from "./Icon";
 
 /** A modal dialog; the browser keeps the focus inside and closes it on Escape. */
 export function Dialog({ title, children }: { title: string; children: ReactNode }) {
   const dialog = useRef<HTMLDialogElement>(null);
+  const announcement = useStore((state) => state.announcement);
+  const problem = useStore(({ notice }) => (notice?.tone === "error" ? notice.text : ""));
   const close = () => setState({ dialog: null });
 
   // A layout effect closes it while it is still on the page: then the browser returns the focus.
@@ -21,6 +23,10 @@ export function Dialog({ title, children }: { title: string; children: ReactNode
         <IconButton icon="close" label="Close" onClick={close} />
       </header>
       {children}
+      {/* Screen readers do not read what is outside of a modal dialog. */}
+      <div className="visually-hidden" role="status">
+        {announcement || problem}
+      </div>
     </dialog>
   );
 }

@@ -48,7 +48,7 @@ export class Demo {
 
   /** The latest announcement for screen readers. */
   status() {
-    return this.page.locator(".banners [role=status]");
+    return this.page.locator(".banners [aria-live=polite]");
   }
 
   async said(text: RegExp): Promise<void> {

@@ -1,8 +1,10 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import type { MaskEntry, Masks } from "../../src/masks/masks";
 import { clamped, placed, scaled, WHOLE } from "../../src/player/zoom";
+import { beginStroke, endStroke } from "../../src/precision/brush";
 import { difference } from "../../src/state/commands";
 import * as scenes from "../../src/state/scene";
+import { freshWork, getState, setState } from "../../src/state/store";
 import { confidenceOf, weakestByFrame, weakestFrames } from "../../src/timeline/confidence";
 
 describe("zoom", () => {
@@ -78,4 +80,22 @@ describe("candidates", () => {
     const two = scenes.addPoint(chosen, 1, 0, point);
     expect(scenes.removePoint(two, 1, 0, 1).objects[0]!.prompts[0]).toEqual({ points: [point], box: null, mask: null });
   });
+});
+
+test("a tracked mask that is wiped completely stays, and the page says so", () => {
+  const painted = { data: new Uint8ClampedArray(16).fill(255) };
+  const context = new Proxy(
+    { canvas: { width: 2, height: 2 } },
+    {
+      get: (target, name) => (name === "canvas" ? target["canvas"] : () => painted),
+    },
+  );
+  vi.stubGlobal("document", { createElement: () => ({ getContext: () => context }) });
+  const mask = { height: 2, width: 2, counts: "04", area: 4, trackedFrom: "{}", answerTo: null };
+  const clip = { path: "gallery/a.mp4", name: "A", url: "/gallery/a.mp4", poster: null, width: 2, height: 2 };
+  setState({ ...freshWork(), clip, masks: new Map([[0, new Map([[1, mask]])]]), phase: "ready" });
+  beginStroke({ x: 0.5, y: 0.5 }, false);
+  endStroke();
+  expect(getState().masks.get(0)!.get(1)).toBe(mask);
+  expect(getState().notice?.text).toMatch(/cannot be wiped completely/);
 });

@@ -2,17 +2,22 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { promptKey, visibility, withTracked } from "../../src/masks/masks";
 import { isUnsaved, saveNow, watchWork } from "../../src/project/autosave";
 import { makeProject, parseProject, restoreWork } from "../../src/project/project";
+import { openDataFile } from "../../src/project/files";
 import * as editing from "../../src/state/editing";
 import { makeTrack, WHOLE_VIDEO, type Plan } from "../../src/state/plan";
-import { firstPromptedFrame, type Scene } from "../../src/state/scene";
+import { addPoint, firstPromptedFrame, type Scene } from "../../src/state/scene";
 import { restart } from "../../src/state/session";
 import { freshWork, getState, setState } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { cancelTracking, track } from "../../src/state/track";
 import { answerWith, clicked, refusal } from "./answers";
 
-const saved = vi.hoisted(() => ({ set: vi.fn(() => Promise.resolve()) }));
-vi.mock("idb-keyval", () => ({ createStore: () => undefined, get: () => Promise.resolve(undefined), ...saved }));
+const saved = vi.hoisted(() => ({
+  get: vi.fn((): Promise<unknown> => Promise.resolve(undefined)),
+  set: vi.fn(() => Promise.resolve()),
+  del: vi.fn(() => Promise.resolve()),
+}));
+vi.mock("idb-keyval", () => ({ createStore: () => undefined, ...saved }));
 
 const POINT = { x: 0.25, y: 0.5, positive: true };
 const OTHER = { x: 0.75, y: 0.5, positive: false };
@@ -87,6 +92,36 @@ test("undo restores the very masks, and sends them instead of the clicks", async
   expect(getState().masks.get(0)!.get(1)!.counts).toBe("04");
   expect(requests.at(-1)!.operation).toBe("/api/sessions/1/masks");
   expect(isSynchronised()).toBe(true);
+});
+
+test("a refused removal brings the object back, and what is tracked", async () => {
+  const requests = answerWith(clicked, clicked, refusal("BAD_INPUT"));
+  editing.addPoint(POINT);
+  await synchronise();
+  editing.newObject();
+  editing.renameObject(2, "Cup");
+  await synchronise();
+  editing.addPoint(OTHER);
+  await synchronise();
+  const before = getState().scene;
+  const sources = new Map(before.objects.map(({ id, prompts }) => [id, { all: promptKey(prompts), here: null }]));
+  let { masks } = getState();
+  for (const frame of [0, 1, 2, 3]) {
+    const found = new Map([1, 2].map((id) => [id, { height: 2, width: 2, counts: "04" }]));
+    masks = withTracked(masks, { frame, masks: found }, sources);
+  }
+  setState({ masks, tracking: { state: "done" } });
+  editing.deleteObject(2);
+  await synchronise();
+  expect(requests.at(-1)!.operation).toBe("RemoveObject");
+  expect(getState().scene).toEqual(before);
+  expect(getState().masks.get(3)!.get(2)!.area).toBe(4);
+  expect(getState().tracking).toEqual({ state: "done" });
+  answerWith(refusal("BAD_INPUT"));
+  editing.addPoint(OTHER);
+  expect(getState().tracking).toEqual({ state: "stale" });
+  await synchronise();
+  expect(getState().tracking).toEqual({ state: "done" });
 });
 
 test("starting over and undo restore tracked masks", async () => {
@@ -165,6 +200,30 @@ test("a project keeps clicks, masks and what is stale", async () => {
   ]) {
     expect(() => parseProject(text)).toThrow(/project/);
   }
+  const withPrompt = (frame: number, prompt: object) => {
+    const [object] = project.scene.objects;
+    return {
+      scene: { objects: [{ ...object, prompts: { [frame]: { points: [], box: null, mask: null, ...prompt } } }] },
+    };
+  };
+  const damages = [
+    { tracking: "running" },
+    { frame: 4 },
+    { frame: 0.5 },
+    { numFrames: "4" },
+    { masks: project.masks.map((mask) => ({ ...mask, frame: -1 })) },
+    { scene: { objects: [...project.scene.objects, ...project.scene.objects] } },
+    withPrompt(4, { points: [POINT] }),
+    withPrompt(0, {}),
+    withPrompt(0, { points: [{ ...POINT, x: "0" }] }),
+    withPrompt(0, { points: [{ ...POINT, y: 1.5 }] }),
+    withPrompt(0, { box: { left: 0, top: 0, right: 1 } }),
+    withPrompt(0, { mask: { height: 2, width: 2, counts: "4" } }),
+  ];
+  for (const damage of damages) {
+    expect(() => parseProject(JSON.stringify({ ...project, ...damage })), JSON.stringify(damage)).toThrow(/damaged/);
+  }
+  expect(parseProject(JSON.stringify({ ...project, ...withPrompt(3, { points: [POINT] }) })).numFrames).toBe(4);
 });
 
 test("a click is unsaved until it is saved, also if its session is lost; a position is not while the video plays", async () => {
@@ -189,4 +248,39 @@ test("a click is unsaved until it is saved, also if its session is lost; a posit
   expect(isUnsaved()).toBe(true);
   await saveNow();
   expect(saved.set).toHaveBeenCalledTimes(3);
+});
+
+test("saved work that does not fit its video is kept until the user edits", async () => {
+  const clip = { path: "gallery/a.mp4", name: "A", url: "/gallery/a.mp4", poster: null, width: 2, height: 2 };
+  answerWith(clicked, { data: { clearPointsInVideo: { success: true } } });
+  const scene = addPoint(getState().scene, 1, 0, POINT);
+  setState({ clip, scene });
+  saved.get.mockResolvedValue(makeProject(getState()));
+  setState(freshWork()); // as `openClip` begins
+  saved.set.mockClear();
+  setState({ frame: 1 });
+  await saveNow();
+  expect(saved.del).not.toHaveBeenCalled();
+  editing.newObject();
+  await saveNow();
+  expect(saved.set).toHaveBeenCalledOnce();
+  editing.undo();
+  await saveNow();
+  expect(saved.del).toHaveBeenCalledOnce();
+});
+
+test("a project asks before it replaces other work on its video", async () => {
+  const clip = { path: "gallery/a.mp4", name: "A", url: "/gallery/a.mp4", poster: null, width: 2, height: 2 };
+  setState({ clip, scene: addPoint(getState().scene, 1, 0, POINT), dialog: null });
+  const file = new File([JSON.stringify(makeProject(getState()))], "a.json");
+  saved.get.mockResolvedValue(makeProject(getState()));
+  const requests = answerWith();
+  await openDataFile(file);
+  expect(getState().dialog).toBe("replace");
+  expect(requests).toEqual([]);
+  saved.get.mockResolvedValue(undefined);
+  answerWith({ data: { startSession: { sessionId: "2" } } }, { fps: 24, numFrames: 4, width: 2, height: 2 }, {});
+  setState({ session: null });
+  await openDataFile(file);
+  expect(getState()).toMatchObject({ dialog: null, session: { id: "2" } });
 });
