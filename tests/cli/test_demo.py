@@ -127,7 +127,7 @@ def test_results_are_deterministic_and_printed_scores_match_the_files(run, tmp_p
 
 @pytest.mark.long
 def test_mini_tracks_both_objects_in_every_frame():
-    """The clip is the first picture of the README: a mean over frames may hide a mask that takes in another object."""
+    """The clip is the first image of the README: a mean over frames may hide a mask that takes in another object."""
     clip = make_clip()
     prompts = demo_clip.prompts_for(clip)
     found = demo_clip.track(SAM2VideoPredictor.from_pretrained("sam2fast/mini", device="cpu"), clip, prompts)
