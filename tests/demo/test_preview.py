@@ -102,8 +102,10 @@ def test_calls_go_before_the_frames_of_all_tracks_but_do_not_stop_them():
         count = len(threads) - 1
         assert wait_until(lambda: len(thread._calls) + len(thread._frames) == count)
 
-    threads = [threading.Thread(target=thread.call, args=(go_on.wait, 60))]
+    started = threading.Event()
+    threads = [threading.Thread(target=thread.call, args=(lambda: (started.set(), go_on.wait(60)),))]
     threads[0].start()
+    assert started.wait(60)  # what is counted below waits behind it
     for name in ("frame 1", "frame 2", "frame 3"):
         start(thread.track_frame, name)
     for name in ("click 1", "click 2", "click 3", "click 4"):
