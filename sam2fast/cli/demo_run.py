@@ -109,7 +109,7 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> None:
 
     say("agreement with the true masks, in percent")
     say("tracked          J      F    J&F")
-    for kind, measured in zip(("ball (click)", "vase (box)"), objects, strict=True):
+    for kind, measured in zip(("ball (click)", "mug (box)"), objects, strict=True):
         say(f"{kind:<12}" + "".join(f"{measured[name]:7.1f}" for name in ("J", "F", "J&F")))
     T, height, width = clip.frames.shape[:3]
     emit(
