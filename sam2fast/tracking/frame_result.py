@@ -68,10 +68,14 @@ class PackedResults(NamedTuple):
 
 
 class FrameCopies:
-    """Results of N objects on one frame, which are being copied to the CPU."""
+    """Results of N objects on one frame, which are being copied to the CPU.
+
+    Args:
+        packed: those results; on the CPU nobody writes to them before they are read.
+    """
 
     def __init__(self, packed: PackedResults) -> None:
-        self._copy, self._layout = AsyncHostCopy(packed.numbers), packed[1:]
+        self._copy, self._layout = AsyncHostCopy(packed.numbers, is_own=True), packed[1:]
         self._apart: tuple[Tensor, Tensor] | None = None
 
     def row(self, index: int) -> tuple[Tensor, "_Numbers"]:

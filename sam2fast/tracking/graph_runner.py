@@ -364,5 +364,6 @@ def _staged(pixels: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
 
 
 def _cloned(levels: Sequence[Tensor], i: int) -> FrameFeatures:
-    *high_res, embedding = (level[i : i + 1].clone() for level in levels)
+    rows = levels if len(levels[0]) == 1 else [level[i : i + 1] for level in levels]
+    *high_res, embedding = (row.clone() for row in rows)
     return FrameFeatures(embedding, high_res)

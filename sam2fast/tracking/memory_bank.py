@@ -1,7 +1,6 @@
 """Memories of a session in pools of pages, and the integer tables that say which object attends to which page."""
 
 import math
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -26,8 +25,9 @@ BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 ALIGNMENT = 4
 # Of so many frames an object's states stay in the pool: they are small, and moving one to the CPU takes a copy.
 STATES_KEPT = 64
-# The first tables have several columns.
+# The first tables have several columns, and some of them are fp32.
 WIDE = 6
+FP32 = (2, 4, 5)
 # What the tables have where there is nothing.
 ABSENT = (-1, 0, 0, -1, 0, 0, 0, -1, 0, 0, 0)
 
@@ -214,18 +214,13 @@ class MemoryBank:
         return [
             [self.memories.rows(o.pages) for o in objects],
             [o.times for o in objects],
-            [_bits(of_memories) for of_memories, _ in weights],
+            [of_memories for of_memories, _ in weights],
             [self.pointers.rows(o.pointers) for o in objects],
-            [_bits(o.distances) for o in objects],
-            [_bits(of_pointers) for _, of_pointers in weights],
+            [o.distances for o in objects],
+            [of_pointers for _, of_pointers in weights],
             [o.span for o in objects],
             states,
         ]
-
-
-def _bits(numbers: Sequence[float]) -> list[int]:
-    """Numbers in fp32 as integers of the same bits."""
-    return list(struct.unpack(f"{len(numbers)}i", struct.pack(f"{len(numbers)}f", *numbers)))
 
 
 def _row_of_each(pool: PagePool, pages: Sequence[Page | None]) -> list[int]:
@@ -280,8 +275,7 @@ class StepTables(NamedTuple):
         C = shape.objects
         tables = [integers[start : start + C * columns].view(C, columns) for start, columns in _layout(shape)[0]]
         made = cls(*tables[:WIDE], *(column[:, 0] for column in tables[WIDE:]))
-        fp32 = ("page_factor", "distance", "pointer_factor")
-        return made._replace(**{name: getattr(made, name).view(torch.float32) for name in fp32})
+        return made._replace(**{cls._fields[i]: made[i].view(torch.float32) for i in FP32})
 
     @classmethod
     def integers(cls, shape: StepShape, tables: Sequence[Sequence[Any]], pinned: bool = False) -> Tensor:
@@ -294,25 +288,28 @@ class StepTables(NamedTuple):
                 torch reuses their memory only after the copy; it must not write to them again.
         """
         layout, absent = _layout(shape)
-        values = absent.copy()
-        for (start, columns), table in zip(layout[:WIDE], tables[:WIDE], strict=True):
-            for row in table:
-                values[start : start + len(row)] = row
+        values = absent[:]
+        in_int32 = memoryview(values)
+        in_fp32 = in_int32.cast("B").cast("f")
+        for i, (start, columns) in enumerate(layout[:WIDE]):
+            kind, target = ("f", in_fp32) if i in FP32 else ("i", in_int32)
+            for row in tables[i]:
+                target[start : start + len(row)] = array(kind, row)
                 start += columns
         for (start, _), table in zip(layout[WIDE:], tables[WIDE:], strict=False):
-            values[start : start + len(table)] = table
-        integers = torch.frombuffer(array("i", values), dtype=torch.int32)
+            in_int32[start : start + len(table)] = array("i", table)
+        integers = torch.frombuffer(values, dtype=torch.int32)
         return torch.empty_like(integers, pin_memory=True).copy_(integers) if pinned else integers
 
 
 @lru_cache
-def _layout(shape: StepShape) -> tuple[list[tuple[int, int]], list[int]]:
+def _layout(shape: StepShape) -> tuple[list[tuple[int, int]], "array[int]"]:
     """Where each table begins and how many columns it has, and the integers of tables where there is nothing."""
     C, K, P = shape
     layout: list[tuple[int, int]] = []
-    values: list[int] = []
+    values = array("i")
     for columns, absent in zip([K] * 3 + [P] * 3 + [1] * (len(ABSENT) - WIDE), ABSENT, strict=True):
         layout.append((len(values), columns))
-        values += [absent] * (C * columns)
-        values += [0] * (-len(values) % ALIGNMENT)
+        values.extend([absent] * (C * columns))
+        values.extend([0] * (-len(values) % ALIGNMENT))
     return layout, values

@@ -3,6 +3,7 @@
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,18 @@ SMALLEST = 8
 MOST_AT_ONCE = 32  # pages that are archived: they take one copy together
 
 
+class ArchivedRow(NamedTuple):
+    """A row on the CPU. Rows that were archived together are freed with the last of them."""
+
+    copy: AsyncHostCopy
+    row: int
+
+    @property
+    def tensor(self) -> Tensor:
+        """A view of the values; waits until they have arrived."""
+        return self.copy.tensor[self.row]
+
+
 class Page:
     """The values of one row, in the pool or in the archive; freed with the last reference to it."""
 
@@ -20,7 +33,7 @@ class Page:
 
     def __init__(self) -> None:
         self.row: int | None = None  # in the pool
-        self.archived: AsyncHostCopy | None = None  # on the CPU
+        self.archived: ArchivedRow | None = None  # on the CPU
 
 
 class _Owner(weakref.ref[Page]):
@@ -86,7 +99,7 @@ class PagePool:
     def archived_page(values: Tensor) -> Page:
         """A page of this pool in the archive, with a copy of ``values (*shape)``."""
         page = Page()
-        page.archived = AsyncHostCopy(values)
+        page.archived = ArchivedRow(AsyncHostCopy(values[None]), 0)
         return page
 
     def allocate(self, count: int) -> list[Page]:
@@ -110,9 +123,10 @@ class PagePool:
     def _bring_back(self, page: Page) -> int:
         """Copies an archived page back to a row."""
         assert page.archived is not None
-        self.widen(page.archived.dtype)
+        values = page.archived.tensor
+        self.widen(values.dtype)
         row = self._free_row()
-        self.data[row] = page.archived.tensor.to(self.data)
+        self.data[row] = values.to(self.data)
         self._give(row, page)  # last: until then the page is unchanged
         return row
 
@@ -154,11 +168,11 @@ class PagePool:
         pages = [None if owner is None else owner() for owner in owners]
         new = [page for page in pages if page is not None and page.archived is None]
         if new:
-            copies = AsyncHostCopy.of_each(self.data.index_select(0, self._on_device(new)))
-            for archived, copy in zip(new, copies, strict=True):
-                archived.archived = copy
+            copy = AsyncHostCopy(self.data.index_select(0, self._on_device(new)), is_own=True)
+            for i, one in enumerate(new):
+                one.archived = ArchivedRow(copy, i)
             if self._pending is not None and self.data.is_cuda:
-                self._pending.add(lambda: [copy.tensor for copy in copies])
+                self._pending.add(lambda: copy.tensor)
         for row, page in zip(rows, pages, strict=True):
             if page is not None and page.row == row:
                 page.row = None

@@ -15,11 +15,15 @@ class AsyncHostCopy:
 
     From CUDA the copy goes to pinned memory, in the order of the current stream, and the call returns at once. Later
     work on that stream may overwrite the source tensor.
+
+    Args:
+        source: the tensor.
+        is_own: nobody else writes to the source: one on the CPU is taken as it is.
     """
 
     __slots__ = ("_event", "_tensor")
 
-    def __init__(self, source: Tensor) -> None:
+    def __init__(self, source: Tensor, is_own: bool = False) -> None:
         self._event: torch.cuda.Event | None = None
         if source.is_cuda:
             self._tensor = torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=True)
@@ -27,21 +31,7 @@ class AsyncHostCopy:
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(source.device))
         else:
-            self._tensor = source.clone() if source.is_cpu else source.to("cpu", copy=True)
-
-    @classmethod
-    def of_each(cls, rows: Tensor) -> "list[AsyncHostCopy]":
-        """A copy of each row. They take one copy together; on the CPU, its memory is freed with the last of them."""
-        whole, copies = cls(rows), []
-        for part in whole._tensor:
-            copy = cls.__new__(cls)
-            copy._tensor, copy._event = part, whole._event
-            copies.append(copy)
-        return copies
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._tensor.dtype
+            self._tensor = source.to("cpu", copy=not is_own)
 
     def arrived(self) -> Tensor:
         """The copy where it is; waits until it has arrived."""

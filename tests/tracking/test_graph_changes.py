@@ -69,9 +69,9 @@ def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
 
 
 def counting(function, counted):
-    def call(*args):
+    def call(*args, **kwargs):
         counted[function.__name__] += 1
-        return function(*args)
+        return function(*args, **kwargs)
 
     return call
 
