@@ -145,7 +145,7 @@ class _Found:
                 self._ids[entry["id"]] = None
                 height, width = (int(side) for side in entry["rle"]["size"])
                 self._size = self._size or (height, width)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
                 f'{where}: expected objects with "id" and "rle", {type(error).__name__}: {error}'
             ) from error

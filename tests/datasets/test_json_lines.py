@@ -1,6 +1,7 @@
 """Files of JSON lines: errors in them, and files of ``sam2fast track``."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ def test_broken_files_are_named_with_the_line(lines, tmp_path):
         (lines[:-1], "the first line lists 4 frames, the others have 3; frame 00012 is missing"),
         ([*lines, lines[2]], "line 6: frame 00004 was in an earlier line"),
         ([*lines[:2], 5, *lines[3:]], "line 3, is no object of JSON"),
+        ([{"frame": 0, "objects": [{"id": 1, "rle": {"size": [math.inf, 2]}}]}], "cannot convert float infinity"),
         ([lines[0], {**lines[1], "objects": [{"id": 1, "rle": small}]}, *lines[2:]], "the mask has 3x2 pixels"),
     ]
     for changed, told in cases:

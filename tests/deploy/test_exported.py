@@ -1,6 +1,7 @@
 """Exported programs and artefacts: the model's own results, refusals, atomic writes, damaged files."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -262,6 +263,7 @@ WRONG = {
     "another device": ({"device": "xpu"}, "made for xpu, not for a machine without it"),
     "another format": ({"format": 2}, "version 2 of the format"),
     "another file": ({"sizes": {ENCODER: 5, DECODER: 5}}, "encoder.pt2 is missing or incomplete"),
+    "no end": ({"sizes": {ENCODER: math.inf, DECODER: 5}}, "artifact.json is damaged"),
     "no sizes": ({"sizes": None}, "artifact.json is damaged"),
     "another kind": ({"kind": "other"}, "artifact.json is damaged: .* kind is 'other'"),
     "zeros": ({}, "decoder.pt2 is damaged", DECODER, lambda old: b"\0" * len(old)),

@@ -163,7 +163,7 @@ def read_metadata(folder: str | Path) -> ArtifactMetadata:
         sizes = {name: int(metadata.sizes[name]) for name in (ENCODER, DECODER)}
         if metadata.kind not in (EXPORTED, COMPILED):
             raise ValueError(f"kind is {metadata.kind!r}; expected {EXPORTED!r} or {COMPILED!r}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ArtifactError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}") from error
     for name, size in sizes.items():
         file = Path(folder) / name
