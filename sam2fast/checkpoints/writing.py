@@ -221,7 +221,10 @@ def _save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
     # Clones: safetensors refuses tensors that share memory. Older versions of transformers need this metadata.
     # save_file would make the file readable by its owner only.
-    content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+    try:
+        content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"the name {error.object!r} of a weight is no text that safetensors can store") from error
     with path.open("wb") as file:
         file.write(content)
         _fsync(file)

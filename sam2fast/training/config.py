@@ -154,8 +154,8 @@ def _completed(config: DictConfig, name: str | Path) -> DictConfig:
     Raises:
         ConfigError: it is not a training configuration.
     """
-    if OmegaConf.select(config, "trainer") is None:
-        raise ConfigError(f"{name} is no training configuration: it has no 'trainer'")
+    if not isinstance(OmegaConf.select(config, "trainer"), DictConfig):
+        raise ConfigError(f"{name} is no training configuration: it has no section 'trainer'")
     if "model_config" in config:
         model = OmegaConf.select(load_config(config.model_config), "model")
         if model is None:

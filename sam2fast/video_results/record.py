@@ -10,6 +10,8 @@ import numpy as np
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.frame_masks import FrameMasks
 
+MOST_FRAMES = 10**7  # of a video: four days at 30 frames/s
+
 
 class RecordError(ValueError):
     """A file is no valid ``masks.jsonl``."""
@@ -59,6 +61,8 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         raise RecordError(f"{where}, is no JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("frame"), int) or "objects" not in content:
         raise RecordError(f"{where}, is no frame of tracked masks")
+    if not 0 <= content["frame"] < MOST_FRAMES:
+        raise RecordError(f"{where}, has the frame {content['frame']}; expected 0 to {MOST_FRAMES - 1}")
     return content
 
 
@@ -104,7 +108,10 @@ class RecordIndex(Mapping[int, dict[str, Any]]):
 
 def _decoded(line: Mapping[str, Any]) -> FrameMasks:
     objects = line["objects"]
+    ids = [entry["id"] for entry in objects]
+    if not all(isinstance(obj_id, int | str) for obj_id in ids):
+        raise ValueError(f"the ids are {ids}; expected integers and strings")
     masks = [decode_rle(entry["rle"]) for entry in objects]
     scores = np.array([entry["score"] for entry in objects], dtype=np.float32)
     pixels = np.stack(masks) if masks else np.zeros((0, 0, 0), dtype=bool)
-    return FrameMasks(line["frame"], [entry["id"] for entry in objects], pixels, scores)
+    return FrameMasks(line["frame"], ids, pixels, scores)

@@ -180,6 +180,9 @@ def test_other_heads(convert, nano_weights, tmp_path):
     assert "fits none of nano, mini and the official models" in convert("x.pt", "y").stderr
     assert "fits     no configuration" in convert("x.pt", "y.safetensors").stdout
     assert files(tmp_path) == ["x.pt", "y.safetensors"]
+    torch.save({"\ud800": torch.ones(2)}, tmp_path / "x.pt")
+    assert r"the name '\ud800' of a weight is no text" in convert("x.pt", "z.safetensors").stderr
+    assert files(tmp_path) == ["x.pt", "y.safetensors"]
 
 
 @pytest.mark.parametrize("target", TARGETS.values())

@@ -44,7 +44,8 @@ def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("-c", "nano/nothing"), "no file 'nano/nothing', and no such configuration"),
-        (("-c", "sam2.1/sam2.1_hiera_t"), "is no training configuration: it has no 'trainer'"),
+        (("-c", "sam2.1/sam2.1_hiera_t"), "is no training configuration: it has no section 'trainer'"),
+        (("-c", RECIPE, "trainer=open"), "is no training configuration: it has no section 'trainer'"),
         (("-c", RECIPE, "trainer.max_epoch=2"), "changes 'trainer.max_epoch', which is not there"),
         (("-c", RECIPE, "++trainer.loss.all._target_=os.system"), "names the target 'os.system', which is not part"),
         (("-c", RECIPE, "+trainer.surprise=1"), "surprise"),

@@ -153,6 +153,8 @@ def test_record_by_frame(tmp_path):
     ("text", "where"),
     [
         *((text, "line 2") for text in ("not json", "[]", '{"frame": 1}', '{"objects": []}')),
+        *((f'{{"frame": {t}, "objects": []}}', f"line 2, has the frame {t}") for t in (-1, 2**64)),
+        ('{"frame": 3, "objects": [{"id": [1]}]}', "frame 3 cannot be read: the ids are"),
         (line(3).replace('"counts": "', '"counts": "~~').strip(), "frame 3 cannot be read"),
     ],
 )
