@@ -103,7 +103,7 @@ class SegmentAnnotations:
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
         """See :class:`Annotations`."""
-        return np.stack([self._decode(i, size) for i in object_ids])
+        return np.array([self._decode(i, size) for i in object_ids], dtype=bool).reshape(-1, *size)
 
     def _decode(self, i: int, size: tuple[int, int]) -> NDArray[np.bool_]:
         if i not in self._masks:

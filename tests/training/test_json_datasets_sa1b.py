@@ -50,6 +50,11 @@ def test_same_as_the_official_data_set(folder, settings, objects):
         assert_same_clip(clip, by_number[int(clip.name.removeprefix("sa_"))])
 
 
+def test_no_object_is_left(folder):
+    video = SA1BRawDataset(folder, folder, mask_area_frac_thresh=0).get_video(0)
+    assert video.visible_objects(0) == () and video.read_masks(0, (), (HEIGHT, WIDTH)).shape == (0, HEIGHT, WIDTH)
+
+
 def test_lists(folder, tmp_path):
     (tmp_path / "wanted.txt").write_text("sa_207.jpg\nsa_11\nsa_3.json\n")
     (tmp_path / "unwanted.txt").write_text("sa_11.jpg\n")
