@@ -119,6 +119,7 @@ class Release(NamedTuple):
     checkpoint: str
     url: str
     licence: str = "Apache-2.0"  # of the weights
+    bytes: int | None = None  # the size of the file, if it is known
 
 
 def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
@@ -128,9 +129,21 @@ def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
         config=f"configs/{generation}/{generation}_hiera_{letter}.yaml",
         checkpoint=checkpoint,
         url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{date}/{checkpoint}",
+        bytes=_BYTES[checkpoint],
     )
 
 
+# As several public projects record the sizes of Meta's files.
+_BYTES = {
+    "sam2_hiera_tiny.pt": 155906050,
+    "sam2_hiera_small.pt": 184309650,
+    "sam2_hiera_base_plus.pt": 323493298,
+    "sam2_hiera_large.pt": 897952466,
+    "sam2.1_hiera_tiny.pt": 156008466,
+    "sam2.1_hiera_small.pt": 184416285,
+    "sam2.1_hiera_base_plus.pt": 323606802,
+    "sam2.1_hiera_large.pt": 898083611,
+}
 _SIZES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
 # Hugging Face id -> release. A repository with several models has the file's name after the id of all but the first.
 SAM2 = dict(_release(g, letter, size) for g in ("sam2", "sam2.1") for letter, size in _SIZES.items())

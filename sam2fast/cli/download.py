@@ -25,7 +25,7 @@ from sam2fast.utils.embedded import EMBEDDED, find_embedded
 @click.command()
 @click.argument("names", nargs=-1, metavar="NAME...")
 @click.option(
-    "--list", "list_all", is_flag=True, help="Show the names, and which files are on this machine; no network."
+    "--list", "list_all", is_flag=True, help="Show names and sizes, and which files are on this machine; no network."
 )
 @click.option(
     "--to",
@@ -115,12 +115,16 @@ def _list() -> None:
     rows = [("name", "file", "MB", "found")]
     for embedded in EMBEDDED.values():
         name = embedded.model_id.rpartition("/")[2]
-        rows.append((name, "in the package", "-", str(embedded.weights.parent)))
+        rows.append((name, "in the package", _megabytes(embedded.bytes), str(embedded.weights.parent)))
         emit({"name": name, "path": str(embedded.weights)})
     for model in dict.fromkeys(published_models().values()):
         found = catalog.find_local(model)
-        size = "-" if found is None else f"{found.stat().st_size / 1e6:.1f}"
+        size = _megabytes(model.release.bytes if found is None else found.stat().st_size)
         rows.append((simplest_name(model), model.release.checkpoint, size, "-" if found is None else str(found)))
         emit({"name": simplest_name(model), "path": None if found is None else str(found)})
     for line in aligned(rows, numbers=(2,)):
         say(line)
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:.1f}"

@@ -114,11 +114,10 @@ class ObjectPrompts:
     """
 
     def __init__(self, parts: Iterable[ObjectPrompt]) -> None:
-        merged: dict[str | None, dict[str | None, ObjectPrompt]] = {}
+        of_image: dict[str | None, list[ObjectPrompt]] = {}
         for part in parts:
-            there = merged.setdefault(None if part.image is None else Path(part.image).name, {})
-            there[part.name] = _joined(there[part.name], part) if part.name in there else part
-        self._of_image = {image: list(objects.values()) for image, objects in merged.items()}
+            of_image.setdefault(None if part.image is None else Path(part.image).name, []).append(part)
+        self._of_image = {image: _merged(found) for image, found in of_image.items()}
         found = [one for objects in self._of_image.values() for one in objects]
         if not found:
             raise click.UsageError("say what to segment, with --point, --box, --mask, --prompts or --boxes-from")
@@ -130,9 +129,13 @@ class ObjectPrompts:
         self.masks = {one.prompts.mask for one in found if one.prompts.mask is not None}
 
     def of(self, image: InputSource) -> Sequence[ObjectPrompt]:
-        """The objects of one image, maybe none."""
+        """The objects of one image, maybe none.
+
+        Raises:
+            click.UsageError: an object has two boxes or masks, for all images and for this one.
+        """
         keys = (None, image.file_name, image.stem)
-        return [one for key in dict.fromkeys(keys) for one in self._of_image.get(key, ())]
+        return _merged(one for key in dict.fromkeys(keys) for one in self._of_image.get(key, ()))
 
     def check_masks(self) -> None:
         """Checks that the files of masks exist.
@@ -145,6 +148,14 @@ class ObjectPrompts:
                 raise UserError(f"no file {str(mask)!r}")
 
 
+def _merged(parts: Iterable[ObjectPrompt]) -> list[ObjectPrompt]:
+    """One prompt for each object."""
+    merged: dict[str | None, ObjectPrompt] = {}
+    for part in parts:
+        merged[part.name] = _joined(merged[part.name], part) if part.name in merged else part
+    return list(merged.values())
+
+
 def _joined(one: ObjectPrompt, other: ObjectPrompt) -> ObjectPrompt:
     first, second = one.prompts, other.prompts
     for name in ("box", "mask"):
@@ -152,4 +163,4 @@ def _joined(one: ObjectPrompt, other: ObjectPrompt) -> ObjectPrompt:
             advice = "give one" if one.name else "give one, or name the objects: --box NAME,X0,Y0,X1,Y1"
             raise click.UsageError(f"{one} has two {name}{'es' if name == 'box' else 's'}; {advice}")
     clicks, box, mask = first.clicks + second.clicks, first.box or second.box, first.mask or second.mask
-    return replace(one, prompts=Prompts(clicks, box, mask))
+    return replace(one, prompts=Prompts(clicks, box, mask), is_relative=one.is_relative or other.is_relative)

@@ -163,7 +163,7 @@ def images_in(folder: Path, out: Path) -> list[Path]:
         others = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     others = [name for name in others if folder / name not in found]
     names = ", ".join(others[:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
-    skipped = f"skipped {len(others)} files that are no images of a known kind: {names}"
+    skipped = f"skipped {len(others)} file{'s' if len(others) > 1 else ''} of other kinds: {names}"
     if not found:
         why = f"; {skipped}" if others else ""
         raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}{why}")

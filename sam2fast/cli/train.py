@@ -43,7 +43,10 @@ class Launch(NamedTuple):
 @click.option("--minutes", type=float, help="Save a checkpoint and stop after this time; run again to continue.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.")
 @click.option(
-    "--dry-run", is_flag=True, help="Build everything, print the full configuration and the estimated memory, and stop."
+    "--dry-run",
+    is_flag=True,
+    help="Build everything, print the full configuration and the estimated memory, look for the initial weights, and "
+    "stop.",
 )
 @click.option(
     "--num-gpus",

@@ -79,7 +79,7 @@ class TrainingRun:
             return build_trainer(loaded, self.allow_targets), OmegaConf.to_yaml(loaded)
 
     def show(self) -> None:
-        """Prints the configuration and the estimated memory, together as YAML."""
+        """Prints the configuration and the estimated memory, together as YAML, and looks for the initial weights."""
         from sam2fast.training.memory_estimate import describe_memory
 
         trainer, text = self.build()
@@ -89,6 +89,8 @@ class TrainingRun:
         for line in memory:
             say(f"# {line}")
         emit({"configuration": text, "memory": memory})
+        with as_user_error(*_expected_errors()):
+            trainer.check_initial_weights()
 
     def __call__(self, interrupted: Callable[[], bool] | None = None) -> None:
         """Trains, in this process.

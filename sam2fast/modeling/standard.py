@@ -26,7 +26,7 @@ _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for 
 _CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
 
 _ignored: ContextVar[bool] = ContextVar("sam2fast_ignored_hooks", default=False)
-_decided: ContextVar[bool] = ContextVar("sam2fast_decided_standard", default=False)
+_decided: ContextVar[frozenset[int]] = ContextVar("sam2fast_decided_standard", default=frozenset())  # ids of modules
 
 # Classes whose modules are standard, with their attributes as they were defined, and the names of their methods.
 _CLASSES: dict[type[nn.Module], dict[str, Any]] = {}
@@ -112,12 +112,14 @@ def is_standard(part: nn.Module) -> bool:
     - set or patched a method, on an instance or on a class,
     - replaced a module or a parameter by something of another class.
     """
-    return _decided.get() or (is_plain(part) and has_standard_parts(part))
+    return id(part) in _decided.get() or (is_plain(part) and has_standard_parts(part))
 
 
 def is_plain(module: nn.Module) -> bool:
     """:func:`is_standard` of one module, whatever is below it."""
-    return _decided.get() or (_is_unchanged(module) and _has_no_global_hooks() and _are_pristine(type(module).__mro__))
+    return id(module) in _decided.get() or (
+        _is_unchanged(module) and _has_no_global_hooks() and _are_pristine(type(module).__mro__)
+    )
 
 
 def has_standard_parts(whole: nn.Module) -> bool:
@@ -125,7 +127,7 @@ def has_standard_parts(whole: nn.Module) -> bool:
 
     What was found is kept until something changes, so that a call takes microseconds.
     """
-    if _decided.get():
+    if id(whole) in _decided.get():
         return True
     found: _Parts | None = vars(whole).get("_standard_parts")
     if found is None or not (found.are_standard and found.are_unchanged()):
@@ -137,13 +139,15 @@ def has_standard_parts(whole: nn.Module) -> bool:
 def deciding_once(model: nn.Module) -> Iterator[list[nn.Module] | None]:
     """Context manager in which ``model`` is not changed, so that its parts are looked at only here.
 
+    Other models that a user's function calls meanwhile are looked at as usual.
+
     Yields:
         The modules below ``model``; None if one is not standard.
     """
-    standard = has_standard_parts(model)
-    token = _decided.set(standard)
+    parts: _Parts | None = vars(model)["_standard_parts"] if has_standard_parts(model) else None
+    token = _decided.set(frozenset() if parts is None else parts.ids)
     try:
-        yield vars(model)["_standard_parts"].below if standard else None
+        yield None if parts is None else parts.below
     finally:
         _decided.reset(token)
 
@@ -158,7 +162,7 @@ def is_standard_layer(layer: nn.Module, cls: type[nn.Module]) -> bool:
     if type(layer) is not cls:
         return False
     attributes = vars(layer)
-    return _decided.get() or (
+    return id(layer) in _decided.get() or (
         cls.forward is _CLASSES[cls]["forward"]
         and "forward" not in attributes
         and "_compiled_call_impl" not in attributes
@@ -176,7 +180,7 @@ class _Parts:
 
     def __init__(self, whole: nn.Module) -> None:
         below = [module for module in whole.modules() if module is not whole]  # not itself: it would keep itself alive
-        self.below = below
+        self.below, self.ids = below, frozenset(map(id, (whole, *below)))
         self._handles = -1
         self._hooks = [getattr(module, name) for module in below for name in _HOOKS]
         # What is added where there was nothing, is called by nobody.

@@ -20,7 +20,7 @@ def history_of(state: VideoState, tracked: TrackedObject, frame: int, reverse: b
     return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
 
 
-def has_own_rule(state: VideoState) -> bool:
+def follows_sam2(state: VideoState) -> bool:
     """Whether the session's strategy leaves the choice of memories to SAM 2's own rule."""
     return type(state.strategy).attend is Strategy.attend
 
@@ -43,7 +43,7 @@ def attended_frames(
         ValueError: the choice is not possible.
         RuntimeError: there is a custom choice, and the session has a strategy of its own.
     """
-    if custom is None and has_own_rule(state):
+    if custom is None and follows_sam2(state):
         given = state.num_frames, reverse, rules
         return [Attended(*select_memories(frame, o.conditioning, o.tracked, *given)) for o in objects]
     strategy = CustomSelection.replacing(state.strategy, custom, state.max_history)
@@ -106,7 +106,7 @@ def whole_windows(
         known: what the strategy knows of each object.
         custom: replaces the strategy's choice of memories.
     """
-    if custom is not None or not has_own_rule(state) or state.strategy.has_factors or state.bank.is_pooled:
+    if custom is not None or not follows_sam2(state) or state.strategy.has_factors or state.bank.is_pooled:
         return None
     windows = []
     for tracked, page in zip(objects, known, strict=True):

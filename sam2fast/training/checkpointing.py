@@ -49,6 +49,11 @@ def save_current(content: dict[str, Any], folder: Path) -> None:
     save(content, current)
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The current and the previous checkpoint of a folder, as far as there are any."""
+    return [path for path in (folder / CURRENT, folder / PREVIOUS) if path.exists()]
+
+
 def load_current(folder: Path) -> dict[str, Any] | None:
     """The folder's current checkpoint, or the previous one if it is damaged; None if there is none.
 
@@ -57,8 +62,7 @@ def load_current(folder: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: no checkpoint of the folder can be read.
     """
-    present = [path for path in (folder / CURRENT, folder / PREVIOUS) if path.exists()]
-    damaged = []
+    present, damaged = checkpoints_in(folder), []
     for path in present:
         try:
             content = load(path)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sam2fast.checkpoints import load_checkpoint
+from sam2fast.checkpoints import find_weights, load_checkpoint
 from sam2fast.training import checkpointing
 from sam2fast.training.adapters import without_adapters
 from sam2fast.training.checkpointing import lock_folder
@@ -205,6 +205,16 @@ class Trainer(TrainerState):
             with without_adapters(self.model):
                 path, keep = self.checkpoint.initialize_from, self.checkpoint.missing_weights == "draw"
                 load_checkpoint(self.model, path, self.device, False, assign=False, keep_missing=keep)
+
+    def check_initial_weights(self) -> None:
+        """Looks for the file with the initial weights, unless :meth:`run` would resume from the folder's checkpoint.
+
+        Raises:
+            FileNotFoundError, CheckpointError: see :func:`sam2fast.checkpoints.find_weights`.
+        """
+        path = self.checkpoint.initialize_from
+        if path is not None and not checkpointing.checkpoints_in(Path(self.checkpoint.save_dir)):
+            find_weights(path)
 
     def _check_shares(self) -> None:
         for name, loader in self.data.items():

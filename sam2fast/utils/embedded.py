@@ -19,6 +19,11 @@ class EmbeddedModel(NamedTuple):
     config: str
     weights: Path
 
+    @property
+    def bytes(self) -> int:
+        """The size of the files with its weights."""
+        return sum(file.stat().st_size for file in self.weights.parent.glob("*.safetensors"))
+
     def is_called(self, name: str) -> bool:
         """Whether a name, without ``configs/`` and ``.yaml``, is one of this model's."""
         short = self.model_id.rpartition("/")[2]

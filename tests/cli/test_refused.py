@@ -16,7 +16,7 @@ REFUSED = [
     ("segmnt image.png", 2, "No such command 'segmnt'. Did you mean 'segment'?"),
     ("segment text.mp4 --point 5,5 --model nano", 1, "text.mp4 is a video: use `sam2fast track`"),
     ("masks photo.HEIC --model nano", 1, "photo.HEIC: HEIC is not read; convert it to JPEG"),
-    ("masks raw --model nano", 1, "; skipped 2 files that are no images of a known kind: a.HEIC, b.txt"),
+    ("masks raw --model nano", 1, "; skipped 2 files of other kinds: a.HEIC, b.txt"),
     ("track text.mp4 --point 300,200", 2, "; frame and object are missing: 0,1,300,200"),
     ("segment image.png --point 1,2,7", 2, "the label is 7"),
     ("segment image.png --box 1,2,3", 2, "not [NAME,]X0,Y0,X1,Y1"),

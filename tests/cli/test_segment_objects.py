@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click import UsageError
 from file_contents import names
 from PIL import Image
 
@@ -129,6 +130,21 @@ def test_boxes_of_detectors(boxes_of_detectors, kind):
     for stem, boxes in expected.items():
         found = prompts.of(InputSource(f"photos/{stem}.jpg"))
         assert {one.name: tuple(one.scaled(96, 64).box) for one in found} == boxes
+
+
+@pytest.mark.parametrize("kind", ["yolo", "coco"])
+def test_clicks_on_the_objects_of_a_detector(boxes_of_detectors, kind):
+    """A box in shares of the image stays one; clicks for all images join boxes for one."""
+    click = ObjectPrompt("cat_1", Prompts((Click(40, 20, 1),)))
+    prompts = ObjectPrompts([click, *read_boxes(boxes_of_detectors[kind])])
+    assert [one.name for one in prompts.of(InputSource("a.jpg"))] == ["cat_1", "big dog_1", "big dog_2"]
+    (found,) = prompts.of(InputSource("b.jpg"))
+    assert found.scaled(96, 64) == Prompts(click.prompts.clicks, Box(36, 16, 60, 48))
+    (found,) = ObjectPrompts([click, *read_boxes(boxes_of_detectors["yolo"] / "b.txt")]).of(InputSource("c.jpg"))
+    assert found.scaled(96, 64).box == Box(36, 16, 60, 48)
+    twice = ObjectPrompts([ObjectPrompt("cat_1", Prompts(box=Box(1, 2, 3, 4))), *read_boxes(boxes_of_detectors[kind])])
+    with pytest.raises(UsageError, match="'cat_1' has two boxes; give one"):
+        twice.of(InputSource("b.jpg"))
 
 
 def test_one_file_of_boxes_for_all_images(boxes_of_detectors, run, make_image, tmp_path):

@@ -33,6 +33,17 @@ def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_looks_for_the_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam2fast.training.memory_estimate.describe_memory", lambda trainer: ["much memory"])
+    missing = overrides(tmp_path, f"+trainer.checkpoint.initialize_from={tmp_path}/missing.pt")
+    dry, real = (train("-c", RECIPE, *options, *missing) for options in (["--dry-run"], []))
+    assert dry.exit_code == real.exit_code == 1 and dry.stdout.endswith("# much memory\n")
+    assert dry.stderr == real.stderr == f"sam2fast: no checkpoint file '{tmp_path}/missing.pt'\n"
+    (tmp_path / "checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "checkpoints/checkpoint.pt").touch()  # the run would resume
+    assert train("-c", RECIPE, "--dry-run", *missing).exit_code == 0
+
+
 def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
     result = train("-c", RECIPE, "--minutes", "0", *overrides(tmp_path))
     assert result.exit_code == 0, result.output

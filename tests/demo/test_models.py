@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from demo_client import DemoClient
@@ -123,6 +124,17 @@ def test_a_failed_download_says_why_and_can_be_tried_again():
     wait_for(lambda: downloads.status("it")["state"] == "ready")
     downloads.start("it")  # nothing is left to do
     assert downloads.status("it") == {"state": "ready", "share": 1.0, "problem": None}
+
+
+def test_a_part_that_is_renamed_while_its_size_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    go_on = threading.Event()
+    downloads = Downloads({"it": Download(lambda: False, go_on.wait, lambda: [tmp_path / "gone.part"], 10)})
+    downloads.start("it")
+    try:
+        assert downloads.status("it") == {"state": "downloading", "share": 0.0, "problem": None}
+    finally:
+        go_on.set()
 
 
 def test_a_shared_or_offline_server_refuses(client, changeable, monkeypatch):

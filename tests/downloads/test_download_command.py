@@ -8,7 +8,7 @@ import pytest
 from checkpoint_server import make_checkpoint
 from commands import invoke
 
-from sam2fast import nano
+from sam2fast import mini, nano
 from sam2fast._official_names import RELEASES, SAM2
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.downloads import find_checkpoint
@@ -86,7 +86,9 @@ def test_list(run, server, machine):
     assert rows[0] == ["name", "file", "MB", "found"] and len(rows) == 3 + len(RELEASES)
     assert [row[:4] for row in rows[1:3]] == [[name, "in", "the", "package"] for name in ("nano", "mini")]
     assert ["tiny", FILE, "0.3", str(machine / "own" / FILE)] in rows
-    assert ["sam2_hiera_l", "sam2_hiera_large.pt", "-", "-"] in rows
+    assert ["sam2_hiera_l", "sam2_hiera_large.pt", "898.0", "-"] in rows
+    assert ["edgetam", "edgetam.pt", "-", "-"] in rows
+    assert [row[4:] for row in rows[1:3]] == [["10.2", str(nano.WEIGHTS.parent)], ["29.1", str(mini.WEIGHTS.parent)]]
     assert server.asked == []
 
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from video import NARROW, SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.modeling.memory_attention import MemoryAttention
-from sam2fast.modeling.standard import is_standard
+from sam2fast.modeling.standard import deciding_once, is_standard
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
@@ -152,6 +152,20 @@ def test_each_kind_of_hook(models, kind):
     calls.clear()
     masks_of(model)
     assert not calls
+
+
+def test_hooks_on_a_model_that_is_called_during_a_step_of_another(untouched):
+    """As a user's selection_watch or memory_selection calls one."""
+    models, called = [copy.deepcopy(untouched[1]) for _ in range(2)], []
+    models[1].sam_mask_decoder.transformer.register_forward_hook(lambda *call: called.append(call))
+    with deciding_once(models[0]) as parts:
+        assert parts is not None
+        masks_of(models[1])
+        with deciding_once(models[1]) as parts:
+            assert parts is None
+            masks_of(models[1])
+        assert is_standard(models[0].sam_mask_decoder)
+    assert len(called) == 2
 
 
 @pytest.mark.parametrize("where", ["instance", "class", "subclass", "compile"])

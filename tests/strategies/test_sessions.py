@@ -274,7 +274,8 @@ def test_what_is_known_comes_from_the_frame_before_in_the_same_direction(predict
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "least"), [(Sam2Long, "paths", 1), (Dam4Sam, "every", 1), (Confident, "conditioning", 2)]
+    ("kind", "name", "least"),
+    [(Sam2Long, "paths", 1), (Dam4Sam, "every", 1), (Dam4Sam, "conditioning", 0), (Confident, "conditioning", 2)],
 )
 def test_settings_are_checked(kind, name, least):
     with pytest.raises(ValueError, match=f"{name} is {least - 1}; expected {least} or more"):

@@ -52,7 +52,7 @@ def make_page_app(settings: ServerSettings, page: Path) -> Flask:
     @app.get("/")
     @app.get("/<path:name>")
     def file(name: str = INDEX) -> Response:
-        return send_from_directory(page, name)
+        return send_from_directory(page.absolute(), name)  # a relative one would be below the package
 
     @app.errorhandler(Exception)
     def refuse(error: Exception) -> tuple[Response, int]:

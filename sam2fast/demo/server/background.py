@@ -55,7 +55,7 @@ class Downloads:
         with self._lock:
             is_running, problem = name in self._running, self._problems.get(name)
         if is_running:
-            arrived = sum(part.stat().st_size for part in download.parts() if part.is_file())
+            arrived = sum(map(_size, download.parts()))
             return {"state": "downloading", "share": round(min(1.0, arrived / download.size), 3), "problem": None}
         state: State = "ready" if download.is_ready() else "missing" if problem is None else "failed"
         return {"state": state, "share": float(state == "ready"), "problem": problem if state == "failed" else None}
@@ -73,3 +73,10 @@ class Downloads:
             self._running.discard(name)
             if problem is not None:
                 self._problems[name] = problem
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # it has not begun, or was renamed just now
+        return 0
