@@ -1,4 +1,3 @@
-import { create } from "zustand";
 import { readMaskFile } from "../api/rest";
 import { asApiError } from "../api/errors";
 import { mergeMasks, promptKey, type MaskEntry, type Masks } from "../masks/masks";
@@ -19,19 +18,17 @@ import { getState, notify, setState } from "../state/store";
 import { hasWork, loadProject, saveNow } from "./autosave";
 import { parseProject, type Project } from "./project";
 
-/** The project that is to replace the saved work on its video, if the user wants that. */
-export const useReplacement = create<{ project: Project | null }>(() => ({ project: null }));
-
 /** Opens a project file with its video; asks before it replaces other work. */
-async function openProject(text: string): Promise<void> {
-  const project = parseProject(text);
+async function openProject(file: string): Promise<void> {
+  const project = parseProject(file);
   await saveNow();
   if (!hasWork(await loadProject(project.clip.path))) return showProject(project);
-  useReplacement.setState({ project });
-  setState({ dialog: "replace" });
+  const text = `This browser has other work on “${project.clip.name}”. The project replaces it. This cannot be undone.`;
+  const onYes = () => void showProject(project);
+  setState({ dialog: { title: "Replace your work?", text, no: "Keep it", yes: "Replace", onYes } });
 }
 
-export async function showProject(project: Project): Promise<void> {
+async function showProject(project: Project): Promise<void> {
   if (!(await openClip(project.clip, project))) {
     const advice = `If this server does not have it, upload “${project.clip.name}”, then open the project again.`;
     return notify("error", `The project's video cannot be opened. ${advice}`);

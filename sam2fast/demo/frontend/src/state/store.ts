@@ -31,7 +31,16 @@ export type Phase =
   | "ready"
   | "failed"; // no session could be started
 
-export type DialogName = "videos" | "help" | "download" | "startOver" | "replace" | "models";
+export type DialogName = "videos" | "help" | "download" | "models";
+
+/** What is asked before work is removed, with both answers. */
+export interface Question {
+  readonly title: string;
+  readonly text: string;
+  readonly no: string;
+  readonly yes: string;
+  readonly onYes: () => void;
+}
 
 export interface Notice {
   readonly tone: "info" | "error";
@@ -64,7 +73,7 @@ export interface State {
   hovered: number | null; // id of the object under the pointer
   tool: Tool;
   look: Look;
-  dialog: DialogName | null;
+  dialog: DialogName | Question | null;
 }
 
 export const useStore = create<State>(() => ({
