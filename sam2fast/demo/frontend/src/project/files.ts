@@ -7,6 +7,7 @@ import { handleFailure } from "../state/failures";
 import {
   addObject,
   firstPromptedFrame,
+  labelObject,
   renameObject,
   setPrompt,
   NO_PROMPT,
@@ -58,10 +59,10 @@ async function importMasks(file: File): Promise<void> {
   if (getState().session !== session) return; // another video was opened
   let { scene, masks } = getState();
   if (firstPromptedFrame(scene) === null) scene = { objects: [] }; // without the empty object of a new video
-  for (const { name, masks: found } of objects) {
+  for (const { name, label, masks: found } of objects) {
     scene = addObject(scene);
     const { id } = scene.objects.at(-1)!;
-    scene = renameObject(scene, id, name);
+    scene = labelObject(renameObject(scene, id, name), id, label);
     // The first mask is the prompt: the object can be tracked from it and corrected.
     const [first] = found;
     scene = setPrompt(scene, id, first!.frame, { ...NO_PROMPT, mask: first!.mask });

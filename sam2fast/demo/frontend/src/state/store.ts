@@ -14,7 +14,7 @@ export interface Session {
   readonly numFrames: number;
 }
 
-/** The state of tracking; `stale` when prompts have changed since, `partial` when a part of the video was tracked. */
+/** The state of tracking; `stale` when prompts have changed since, `partial` when some frames are not tracked. */
 export type Tracking =
   | { state: "never" | "stale" | "done" | "partial" | "cancelled" | "failed" }
   | { state: "running" | "cancelling"; done: number; total: number; framesPerSecond: number | null };

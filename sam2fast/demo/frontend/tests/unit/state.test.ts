@@ -1,5 +1,6 @@
 import { beforeEach, expect, test, vi } from "vitest";
 import { promptKey, visibility, withTracked } from "../../src/masks/masks";
+import { FORMATS, makeDownload } from "../../src/download/formats";
 import { isUnsaved, saveNow, watchWork } from "../../src/project/autosave";
 import { makeProject, parseProject, restoreWork } from "../../src/project/project";
 import { openDataFile } from "../../src/project/files";
@@ -294,4 +295,15 @@ test("a project asks before it replaces other work on its video", async () => {
   setState({ session: null });
   await openDataFile(file);
   expect(getState()).toMatchObject({ dialog: null, session: { id: "3" } });
+});
+
+test.each([
+  ["gallery/01_clip_v1.2.mp4", "Clip v1.2", "Clip v1.2.sam2fast.json"],
+  ["uploads/ab12.mp4", "my clip.v2.mov", "my clip.v2.sam2fast.json"],
+  ["uploads/ab12.mp4", "Your video", "Your video.sam2fast.json"],
+])("files of %s, %s, are named %s", async (path, name, file) => {
+  setState({ clip: { path, name, url: "", poster: null, width: 2, height: 2 } });
+  const project = FORMATS.find(({ name }) => name === "Project")!;
+  const download = await makeDownload(project, () => undefined, new AbortController().signal);
+  expect(download?.name).toBe(file);
 });
