@@ -22,6 +22,7 @@ from sam2fast.video_results.coco_video import CATEGORY
 PNG, ZIP = b"\x89PNG", b"PK\x03\x04"
 MAX_UNPACKED_BYTES = 64 * MEBIBYTE
 LABEL_MODES = ("P", "L", "1")
+NO_CLASS = str(CATEGORY["name"])
 # Keys by which annotations of several images are one object.
 TRACK_KEYS = ("track_id", "instance_id", "object")
 
@@ -116,9 +117,9 @@ def _coco(document: Any, video: VideoShape) -> Iterator[Entry]:
     names = {category["id"]: str(category["name"]) for category in document.get("categories", [])}
     images = {image["id"]: image for image in document.get("images", [])}
     for number, annotation in enumerate(document["annotations"], 1):
-        category = names.get(annotation.get("category_id"), CATEGORY["name"])
+        category = names.get(annotation.get("category_id"), NO_CLASS)
         name = str(annotation.get("name") or f"{category} {number}")
-        label = "" if category == CATEGORY["name"] else category
+        label = "" if category == NO_CLASS else category
         if "segmentations" in annotation:
             for frame, segmentation in enumerate(annotation["segmentations"]):
                 if segmentation is not None:
