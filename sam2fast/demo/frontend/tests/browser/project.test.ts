@@ -56,6 +56,9 @@ test("tracks from this frame forwards, backwards, and a range", async () => {
   await track("range");
   expect(await lane()).toMatch(/seen on frames 6 to 6, 9 to 11; tracked before/);
   expect(await hint()).toMatch(/The clicks have changed/);
+  await demo.page.keyboard.press("d");
+  await demo.page.getByText("Hatched frames have masks from before the last change").waitFor();
+  await demo.button("Close").click();
 });
 
 test("only changed objects are tracked", async () => {
