@@ -32,9 +32,9 @@ def post(client, session, route, body):
 
 
 def page(*objects, frames):
-    """The body of an export: objects as (id, name), masks by frame and object."""
+    """The body of an export: objects as (id, name) or (id, name, class), masks by frame and object."""
     return {
-        "objects": [{"id": i, "name": name} for i, name in objects],
+        "objects": [dict(zip(("id", "name", "label"), values, strict=False)) for values in objects],
         "frames": [
             {"frame": frame, "masks": [{"object": i, **encode_rle(mask)} for i, mask in masks.items()]}
             for frame, masks in frames.items()
@@ -103,7 +103,7 @@ POLYGON = [6, 5, 17, 5, 17, 14, 6, 14]
     ids=["image", "zip", "coco with run lengths", "coco with polygons"],
 )
 def test_masks_are_read_from_files(content, expected):
-    found = {name: {t: decode_rle(rle) for t, rle in masks.items()} for name, masks in read_masks(content, VIDEO, 4)}
+    found = {name: {t: decode_rle(rle) for t, rle in masks.items()} for name, _, masks in read_masks(content, VIDEO, 4)}
     expected = expected or {"Object 1": {1: ONE, 3: ONE}, "Object 2": {1: OTHER & ~ONE}}
     assert {name: list(masks) for name, masks in found.items()} == {n: list(masks) for n, masks in expected.items()}
     for name, masks in expected.items():
@@ -131,11 +131,12 @@ def test_files_that_are_no_masks_are_refused(client, session, content, message):
 
 
 def test_files_come_back_through_the_import(client, session):
-    body = page((3, "Cup"), (5, "Plate"), frames={1: {3: ONE, 5: OTHER}, 2: {5: OTHER}})
+    body = page((3, "Cup", "mug"), (5, "Plate"), frames={1: {3: ONE, 5: OTHER}, 2: {5: OTHER}})
     exported = post(client, session, "export?format=coco_rle", body)
     answer = client.http.post(f"/api/sessions/{session}/read_masks", data=exported.data).get_json()
     found = {o["name"]: {m["frame"]: decode_rle(m["mask"]) for m in o["masks"]} for o in answer["objects"]}
     assert list(found) == ["Cup", "Plate"] and list(found["Plate"]) == [1, 2]
+    assert [o["label"] for o in answer["objects"]] == ["mug", ""]
     np.testing.assert_array_equal(found["Cup"][1], ONE)
     np.testing.assert_array_equal(found["Plate"][2], OTHER)
 

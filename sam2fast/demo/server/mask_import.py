@@ -17,10 +17,12 @@ from sam2fast.demo.server.prompt_limits import MAX_OBJECTS
 from sam2fast.demo.server.settings import MEBIBYTE
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.io.rle import RLE, encode_rle
+from sam2fast.video_results.coco_video import CATEGORY
 
 PNG, ZIP = b"\x89PNG", b"PK\x03\x04"
 MAX_UNPACKED_BYTES = 64 * MEBIBYTE
 LABEL_MODES = ("P", "L", "1")
+NO_CLASS = str(CATEGORY["name"])
 # Keys by which annotations of several images are one object.
 TRACK_KEYS = ("track_id", "instance_id", "object")
 
@@ -29,10 +31,12 @@ class ImportedObject(NamedTuple):
     """An object of the file.
 
     Attributes:
+        label: its class; empty if the file has none.
         masks: its masks by frame, in order, none of them empty.
     """
 
     name: str
+    label: str
     masks: dict[int, RLE]
 
 
@@ -59,21 +63,21 @@ def read_masks(content: bytes, video: VideoShape, frame: int) -> list[ImportedOb
     """
     found: dict[Any, ImportedObject] = {}
     try:
-        for number, (key, name, at, mask) in enumerate(_entries(content, frame, video)):
+        for number, (key, name, label, at, mask) in enumerate(_entries(content, frame, video)):
             if number >= video.frames * MAX_OBJECTS:
                 raise BadInputError(f"there are more than {MAX_OBJECTS} masks for each frame of the video")
             if not 0 <= at < video.frames:
                 raise BadInputError(f"there is a mask on frame {at}; the video has the frames 0 to {video.frames - 1}")
             if mask.any():
-                found.setdefault(key, ImportedObject(name, {})).masks[at] = encode_rle(mask)
+                found.setdefault(key, ImportedObject(name, label, {})).masks[at] = encode_rle(mask)
     except (*IMAGE_READ_ERRORS, zipfile.BadZipFile) as error:
         raise BadInputError(f"the file cannot be read as masks: {shortened(str(error))}") from error
     if not found:
         raise BadInputError("the file has no masks")
-    return [ImportedObject(name, dict(sorted(masks.items()))) for name, masks in found.values()]
+    return [one._replace(masks=dict(sorted(one.masks.items()))) for one in found.values()]
 
 
-Entry = tuple[Any, str, int, NDArray[np.bool_]]  # key and name of the object, frame, mask
+Entry = tuple[Any, str, str, int, NDArray[np.bool_]]  # key, name and class of the object, frame, mask
 
 
 def _entries(content: bytes, frame: int, video: VideoShape) -> Iterator[Entry]:
@@ -98,7 +102,7 @@ def _label_image(content: bytes, frame: int, size: tuple[int, int]) -> Iterator[
         raise BadInputError(f"an image has the mode {image.mode}; expected a palette or grey, 0 for the background")
     labels = np.asarray(image).astype(np.uint8)
     for label in np.unique(labels[labels > 0]).tolist():
-        yield label, f"Object {label}", frame, labels == label
+        yield label, f"Object {label}", "", frame, labels == label
 
 
 def _number_in(name: str) -> int:
@@ -113,16 +117,19 @@ def _coco(document: Any, video: VideoShape) -> Iterator[Entry]:
     names = {category["id"]: str(category["name"]) for category in document.get("categories", [])}
     images = {image["id"]: image for image in document.get("images", [])}
     for number, annotation in enumerate(document["annotations"], 1):
-        name = str(annotation.get("name") or f"{names.get(annotation.get('category_id'), 'object')} {number}")
+        category = names.get(annotation.get("category_id"), NO_CLASS)
+        name = str(annotation.get("name") or f"{category} {number}")
+        label = "" if category == NO_CLASS else category
         if "segmentations" in annotation:
             for frame, segmentation in enumerate(annotation["segmentations"]):
                 if segmentation is not None:
-                    yield number, name, frame, _segmentation(segmentation, video.size)
+                    yield number, name, label, frame, _segmentation(segmentation, video.size)
             continue
         image = images[annotation["image_id"]]
         track = next((annotation[key] for key in TRACK_KEYS if key in annotation), None)
         key = number if track is None else ("track", str(track))
-        yield key, name, _number_in(str(image["file_name"])), _segmentation(annotation["segmentation"], video.size)
+        frame = _number_in(str(image["file_name"]))
+        yield key, name, label, frame, _segmentation(annotation["segmentation"], video.size)
 
 
 def _segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -98,8 +98,12 @@ def make_session_routes(service: DemoService) -> Blueprint:
         shape = VideoShape(session.state.num_frames, session.state.video_size)
         found = read_masks(request.get_data(), shape, request.args.get("frame", 0, int))
         objects = [
-            {"name": name, "masks": [{"frame": frame, "mask": dict(mask)} for frame, mask in masks.items()]}
-            for name, masks in found
+            {
+                "name": name,
+                "label": label,
+                "masks": [{"frame": frame, "mask": dict(mask)} for frame, mask in masks.items()],
+            }
+            for name, label, masks in found
         ]
         return jsonify({"objects": objects})
 

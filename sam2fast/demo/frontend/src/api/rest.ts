@@ -91,6 +91,8 @@ export async function previewMasks(id: string, clicks: Clicks, signal?: AbortSig
 
 export interface ImportedObject {
   readonly name: string;
+  /** The class; empty if the file has none. */
+  readonly label: string;
   /** In the order of the frames; at least one. */
   readonly masks: readonly { readonly frame: number; readonly mask: Mask }[];
 }
@@ -98,14 +100,19 @@ export interface ImportedObject {
 /** The objects of a file of masks; a PNG belongs to the given frame. @throws ApiError */
 export async function readMaskFile(id: string, file: File, frame: number): Promise<ImportedObject[]> {
   interface Answer {
-    objects: { name: string; masks: { frame: number; mask: { size: [number, number]; counts: string } }[] }[];
+    objects: {
+      name: string;
+      label: string;
+      masks: { frame: number; mask: { size: [number, number]; counts: string } }[];
+    }[];
   }
   const { objects } = await json<Answer>(`${sessionPath(id)}/read_masks?frame=${frame}`, {
     method: "POST",
     body: file,
   });
-  return objects.map(({ name, masks }) => ({
+  return objects.map(({ name, label, masks }) => ({
     name,
+    label,
     masks: masks.map(({ frame, mask: { size, counts } }) => ({
       frame,
       mask: { height: size[0], width: size[1], counts },

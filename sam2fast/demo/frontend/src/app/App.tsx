@@ -6,14 +6,13 @@ import { DropTarget } from "../library/DropTarget";
 import { VideosDialog } from "../library/VideosDialog";
 import { ModelsDialog } from "../models/ModelsDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
-import { StartOverDialog } from "../objects/StartOverDialog";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
-import { ReplaceDialog } from "../project/ReplaceDialog";
 import { watchWork } from "../project/autosave";
 import { begin, watchSession } from "../state/session";
 import { useStore } from "../state/store";
 import { Timeline } from "../timeline/Timeline";
+import { ConfirmDialog } from "../ui/ConfirmDialog";
 import { HelpDialog } from "../ui/HelpDialog";
 import { useShortcuts } from "../ui/shortcuts";
 import { Actions } from "./Actions";
@@ -54,8 +53,7 @@ export function App() {
       {dialog === "models" && <ModelsDialog />}
       {dialog === "help" && <HelpDialog />}
       {dialog === "download" && <DownloadDialog />}
-      {dialog === "startOver" && <StartOverDialog />}
-      {dialog === "replace" && <ReplaceDialog />}
+      {typeof dialog === "object" && dialog && <ConfirmDialog {...dialog} />}
     </DropTarget>
   );
 }

@@ -1,14 +1,23 @@
 import { useEffect, useRef, useState } from "react";
 import { asApiError } from "../api/errors";
 import { handleFailure } from "../state/failures";
+import { trackedState } from "../state/plan";
 import { announce, setState, useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 import { formatSize, saveFile } from "./files";
 import { FORMATS, makeDownload, type Format, type Progress } from "./formats";
 
+const UNTRACKED = "Some frames are not tracked: they have no masks in the files.";
+const MISSING = {
+  never: UNTRACKED,
+  partial: UNTRACKED,
+  stale: "Hatched frames have masks from before the last change.",
+  done: null,
+};
+
 /** Makes files of what the page shows, and saves them under the video's name. */
 export function DownloadDialog() {
-  const isComplete = useStore((state) => state.tracking.state === "done");
+  const missing = useStore(({ scene, masks, session }) => MISSING[trackedState(scene, masks, session!.numFrames)]);
   const [busy, setBusy] = useState<Format | null>(null);
   const [progress, setProgress] = useState<Progress | null>(null);
   const [finished, setFinished] = useState("");
@@ -43,7 +52,7 @@ export function DownloadDialog() {
 
   return (
     <Dialog title="Download">
-      {!isComplete && <p className="hint">Some frames are not tracked: they have no masks in the files.</p>}
+      {missing && <p className="hint">{missing}</p>}
       <ul className="downloads">
         {FORMATS.map((format) => (
           <li key={format.name}>

@@ -2,6 +2,7 @@ import { zipSync } from "fflate";
 import { encodeFrames, exportMasks, type ExportFormat } from "../api/rest";
 import type { Clip } from "../api/video";
 import { CUT_OUT } from "../effects/look";
+import { isUpload } from "../project/autosave";
 import { makeProject } from "../project/project";
 import { getState, type Session } from "../state/store";
 import { evenSize, findCodec, renderVideo } from "./renderVideo";
@@ -63,7 +64,8 @@ export async function makeDownload(
   if (!clip || !session) return null;
   const content = await format.make({ clip, session, work: { scene, masks, look }, report, signal });
   const suffix = format.suffix || `_${String(frame).padStart(5, "0")}.png`;
-  return { name: stemOf(clip.name) + suffix, content };
+  const stem = isUpload(clip) ? stemOf(clip.name) : clip.name; // names of the gallery have no ending
+  return { name: stem + suffix, content };
 }
 
 async function makeVideo(task: Task): Promise<Blob> {

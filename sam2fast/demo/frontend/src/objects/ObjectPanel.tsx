@@ -2,7 +2,7 @@ import * as editing from "../state/editing";
 import { promptedFrames } from "../state/scene";
 import { PrecisionTools } from "../precision/PrecisionTools";
 import { openDataFile } from "../project/files";
-import { setState, useStore } from "../state/store";
+import { useStore } from "../state/store";
 import { FileButton } from "../ui/FileButton";
 import { Icon, IconButton } from "../ui/Icon";
 import { ObjectRow } from "./ObjectRow";
@@ -25,12 +25,7 @@ export function ObjectPanel() {
         </h2>
         <IconButton icon="undo" label="Undo" shortcut="Z" disabled={locked || !canUndo} onClick={editing.undo} />
         <IconButton icon="redo" label="Redo" shortcut="Shift Z" disabled={locked || !canRedo} onClick={editing.redo} />
-        <IconButton
-          icon="restart"
-          label="Start over"
-          disabled={locked || isEmpty}
-          onClick={() => setState({ dialog: "startOver" })}
-        />
+        <IconButton icon="restart" label="Start over" disabled={locked || isEmpty} onClick={editing.startOver} />
       </header>
       <ToolPicker />
       <PrecisionTools />

@@ -1,4 +1,3 @@
-import { create } from "zustand";
 import { readMaskFile } from "../api/rest";
 import { asApiError } from "../api/errors";
 import { mergeMasks, promptKey, type MaskEntry, type Masks } from "../masks/masks";
@@ -8,6 +7,7 @@ import { handleFailure } from "../state/failures";
 import {
   addObject,
   firstPromptedFrame,
+  labelObject,
   renameObject,
   setPrompt,
   NO_PROMPT,
@@ -19,19 +19,17 @@ import { getState, notify, setState } from "../state/store";
 import { hasWork, loadProject, saveNow } from "./autosave";
 import { parseProject, type Project } from "./project";
 
-/** The project that is to replace the saved work on its video, if the user wants that. */
-export const useReplacement = create<{ project: Project | null }>(() => ({ project: null }));
-
 /** Opens a project file with its video; asks before it replaces other work. */
-async function openProject(text: string): Promise<void> {
-  const project = parseProject(text);
+async function openProject(file: string): Promise<void> {
+  const project = parseProject(file);
   await saveNow();
   if (!hasWork(await loadProject(project.clip.path))) return showProject(project);
-  useReplacement.setState({ project });
-  setState({ dialog: "replace" });
+  const text = `This browser has other work on “${project.clip.name}”. The project replaces it. This cannot be undone.`;
+  const onYes = () => void showProject(project);
+  setState({ dialog: { title: "Replace your work?", text, no: "Keep it", yes: "Replace", onYes } });
 }
 
-export async function showProject(project: Project): Promise<void> {
+async function showProject(project: Project): Promise<void> {
   if (!(await openClip(project.clip, project))) {
     const advice = `If this server does not have it, upload “${project.clip.name}”, then open the project again.`;
     return notify("error", `The project's video cannot be opened. ${advice}`);
@@ -61,10 +59,10 @@ async function importMasks(file: File): Promise<void> {
   if (getState().session !== session) return; // another video was opened
   let { scene, masks } = getState();
   if (firstPromptedFrame(scene) === null) scene = { objects: [] }; // without the empty object of a new video
-  for (const { name, masks: found } of objects) {
+  for (const { name, label, masks: found } of objects) {
     scene = addObject(scene);
     const { id } = scene.objects.at(-1)!;
-    scene = renameObject(scene, id, name);
+    scene = labelObject(renameObject(scene, id, name), id, label);
     // The first mask is the prompt: the object can be tracked from it and corrected.
     const [first] = found;
     scene = setPrompt(scene, id, first!.frame, { ...NO_PROMPT, mask: first!.mask });

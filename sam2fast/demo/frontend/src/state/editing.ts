@@ -59,9 +59,11 @@ export function setAnswer(id: number, frame: number, prompt: Prompt, mask: Mask)
   edit((scene) => scenes.setPrompt(scene, id, frame, prompt), undefined, masks);
 }
 
-/** Removes all objects; undo restores them. */
+/** Removes all objects if the user confirms it; undo restores them. */
 export function startOver(): void {
-  edit(scenes.emptyScene, () => 1);
+  const text = `All objects of “${getState().clip?.name}” are removed, with their clicks and masks. Undo restores them.`;
+  const onYes = () => edit(scenes.emptyScene, () => 1);
+  setState({ dialog: { title: "Start over?", text, no: "Keep them", yes: "Start over", onYes } });
 }
 
 /** Replaces objects and masks, as one undo step. */

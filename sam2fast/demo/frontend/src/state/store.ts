@@ -14,7 +14,7 @@ export interface Session {
   readonly numFrames: number;
 }
 
-/** The state of tracking; `stale` when prompts have changed since, `partial` when a part of the video was tracked. */
+/** The state of tracking; `stale` when prompts have changed since, `partial` when some frames are not tracked. */
 export type Tracking =
   | { state: "never" | "stale" | "done" | "partial" | "cancelled" | "failed" }
   | { state: "running" | "cancelling"; done: number; total: number; framesPerSecond: number | null };
@@ -31,7 +31,16 @@ export type Phase =
   | "ready"
   | "failed"; // no session could be started
 
-export type DialogName = "videos" | "help" | "download" | "startOver" | "replace" | "models";
+export type DialogName = "videos" | "help" | "download" | "models";
+
+/** What is asked before work is removed, with both answers. */
+export interface Question {
+  readonly title: string;
+  readonly text: string;
+  readonly no: string;
+  readonly yes: string;
+  readonly onYes: () => void;
+}
 
 export interface Notice {
   readonly tone: "info" | "error";
@@ -64,7 +73,7 @@ export interface State {
   hovered: number | null; // id of the object under the pointer
   tool: Tool;
   look: Look;
-  dialog: DialogName | null;
+  dialog: DialogName | Question | null;
 }
 
 export const useStore = create<State>(() => ({

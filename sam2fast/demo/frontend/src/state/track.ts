@@ -4,7 +4,7 @@ import { propagate, type Track } from "../api/propagate";
 import { getSession } from "../api/rest";
 import { promptKey, withTracked } from "../masks/masks";
 import { handleFailure } from "./failures";
-import { makeTrack } from "./plan";
+import { makeTrack, trackedState } from "./plan";
 import type { Scene } from "./scene";
 import { announce, getState, isTracking, notify, setState, type Session } from "./store";
 import { isSynchronised, synchronise } from "./synchronise";
@@ -35,7 +35,7 @@ export async function track(): Promise<void> {
   try {
     const isComplete = await receive(session, request, abort.signal);
     if (getState().session !== session) return;
-    await finish(session, request, isComplete);
+    await finish(session, isComplete);
   } catch (error) {
     if (getState().session !== session) return;
     if (isCancelling()) return endCancelled();
@@ -109,10 +109,11 @@ function showProgress(frame: number, done: number, total: number, framesPerSecon
   setState({ tracking: { state: "running", done, total, framesPerSecond }, ...(following && { frame }) });
 }
 
-async function finish(session: Session, { total }: Track, isComplete: boolean): Promise<void> {
+async function finish(session: Session, isComplete: boolean): Promise<void> {
   if (isCancelling()) return endCancelled();
   if (isComplete) {
-    setState({ tracking: { state: total === session.numFrames ? "done" : "partial" } });
+    const { scene, masks } = getState();
+    setState({ tracking: { state: trackedState(scene, masks, session.numFrames) } });
     return announce("Tracking is finished.");
   }
   // The stream has no error message: it only ends early.

@@ -24,6 +24,8 @@ afterAll(() => browser.close());
 
 const lane = () => demo.page.getByRole("group", { name: /^Object 1:/ }).getAttribute("aria-label");
 
+const hint = () => demo.page.locator(".actions .hint").textContent();
+
 async function track(extent: string): Promise<void> {
   await demo.page.getByRole("combobox", { name: "Part to track" }).selectOption(extent);
   await demo.button(/^Track( again)?$/).click(); // and the keys are the page's again
@@ -35,9 +37,11 @@ test("tracks from this frame forwards, backwards, and a range", async () => {
   await demo.click(...VASE);
   await track("forward");
   expect(await lane()).toBe("Object 1: seen on frames 6 to 12");
+  expect(await hint()).toMatch(/A part is tracked/);
   await demo.goTo(5);
   await track("backward");
   expect(await lane()).toBe("Object 1: seen on frames 1 to 12");
+  expect(await hint()).toMatch(/Where a mask is wrong/); // all is tracked
   await demo.goTo(8);
   await demo.click(0.3, 0.7);
   expect(await lane()).toMatch(
@@ -51,6 +55,10 @@ test("tracks from this frame forwards, backwards, and a range", async () => {
   await demo.shot("range");
   await track("range");
   expect(await lane()).toMatch(/seen on frames 6 to 6, 9 to 11; tracked before/);
+  expect(await hint()).toMatch(/The clicks have changed/);
+  await demo.page.keyboard.press("d");
+  await demo.page.getByText("Hatched frames have masks from before the last change").waitFor();
+  await demo.button("Close").click();
 });
 
 test("only changed objects are tracked", async () => {
@@ -151,6 +159,7 @@ test("a project file opens in another browser", async () => {
   const download = await waiting;
   expect(download.suggestedFilename()).toBe("Backwards.sam2fast.json");
   file = readFileSync(await download.path());
+  await demo.button("Close").click();
   const other = await Demo.open(browser, inject("address"));
   await other.ready();
   await other.button("Videos").click();
@@ -168,9 +177,35 @@ test("a project file opens in another browser", async () => {
   await other.close();
 });
 
+test.each(["light", "dark"] as const)(
+  "a project asks before it replaces other work, in %s colours",
+  async (colorScheme) => {
+    await demo.page.emulateMedia({ colorScheme });
+    const spans = await lane();
+    await demo.button("Start over").click();
+    await demo.page.getByRole("dialog").getByRole("button", { name: "Start over" }).click();
+    await demo.click(0.64, 0.7);
+    const other = await lane();
+    const question = demo.page.getByRole("dialog", { name: "Replace your work?" });
+    for (const answer of ["Keep it", "Replace"]) {
+      await demo.button("Videos").click();
+      await demo.page.getByLabel("Project file").setInputFiles({ name: "a.json", mimeType: "", buffer: file });
+      await question.waitFor();
+      await demo.shot(`${colorScheme} replace`);
+      expect(await violations(demo.page)).toEqual([]);
+      expect(await lane()).toBe(other);
+      await question.getByRole("button", { name: answer }).click();
+      await demo.page.locator("dialog").waitFor({ state: "detached" });
+    }
+    await expect.poll(lane).toBe(spans);
+    await demo.settled();
+  },
+);
+
 test("masks that were downloaded come back as objects that can be tracked", async () => {
-  await demo.page.keyboard.press("Escape");
   await demo.button("Overlay", true).click();
+  await demo.page.getByRole("combobox", { name: "Class of Object 1" }).fill("vase");
+  await demo.page.keyboard.press("Enter");
   const before = await demo.difference();
   await demo.page.keyboard.press("d");
   const waiting = demo.page.waitForEvent("download");
@@ -182,7 +217,7 @@ test("masks that were downloaded come back as objects that can be tracked", asyn
   await demo.page.getByLabel("Masks file").setInputFiles({ name: "coco.json", mimeType: "", buffer: coco });
   await demo.page.locator(".banner", { hasText: "1 object imported" }).waitFor();
   await demo.settled();
-  await demo.button("Object 1 1 mask").waitFor();
+  await demo.button("Object 1 vase · 1 mask").waitFor();
   expect((await demo.difference()).share).toBeCloseTo(before.share, 3);
   await demo.shot("imported");
   await track("all");

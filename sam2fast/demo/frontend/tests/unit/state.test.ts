@@ -1,5 +1,6 @@
 import { beforeEach, expect, test, vi } from "vitest";
 import { promptKey, visibility, withTracked } from "../../src/masks/masks";
+import { FORMATS, makeDownload } from "../../src/download/formats";
 import { isUnsaved, saveNow, watchWork } from "../../src/project/autosave";
 import { makeProject, parseProject, restoreWork } from "../../src/project/project";
 import { openDataFile } from "../../src/project/files";
@@ -7,7 +8,7 @@ import * as editing from "../../src/state/editing";
 import { makeTrack, WHOLE_VIDEO, type Plan } from "../../src/state/plan";
 import { addPoint, firstPromptedFrame, type Scene } from "../../src/state/scene";
 import { restart } from "../../src/state/session";
-import { freshWork, getState, setState } from "../../src/state/store";
+import { freshWork, getState, setState, type Question } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { cancelTracking, track } from "../../src/state/track";
 import { answerWith, clicked, refusal } from "./answers";
@@ -21,6 +22,13 @@ vi.mock("idb-keyval", () => ({ createStore: () => undefined, ...saved }));
 
 const POINT = { x: 0.25, y: 0.5, positive: true };
 const OTHER = { x: 0.75, y: 0.5, positive: false };
+
+/** Answers the open question with yes. */
+function confirm(title: string): void {
+  const { dialog } = getState();
+  expect(dialog).toMatchObject({ title });
+  (dialog as Question).onYes();
+}
 
 const pointsOf = ({ objects }: Scene) => objects[0]!.prompts[0]?.points;
 
@@ -134,6 +142,8 @@ test("starting over and undo restore tracked masks", async () => {
   const tracked = [1, 2, 3].reduce((found, frame) => withTracked(found, { frame, masks: mask }, source), masks);
   setState({ masks: tracked, tracking: { state: "done" } });
   editing.startOver();
+  expect(getState().masks).toEqual(tracked); // it asks first
+  confirm("Start over?");
   await synchronise();
   expect(getState().masks.size).toBe(0);
   expect(getState().tracking).toEqual({ state: "never" });
@@ -276,11 +286,24 @@ test("a project asks before it replaces other work on its video", async () => {
   saved.get.mockResolvedValue(makeProject(getState()));
   const requests = answerWith();
   await openDataFile(file);
-  expect(getState().dialog).toBe("replace");
   expect(requests).toEqual([]);
+  answerWith({}, { data: { startSession: { sessionId: "2" } } }, { fps: 24, numFrames: 4, width: 2, height: 2 }, {});
+  confirm("Replace your work?");
+  await expect.poll(getState).toMatchObject({ dialog: null, session: { id: "2" } });
   saved.get.mockResolvedValue(undefined);
-  answerWith({ data: { startSession: { sessionId: "2" } } }, { fps: 24, numFrames: 4, width: 2, height: 2 }, {});
+  answerWith({ data: { startSession: { sessionId: "3" } } }, { fps: 24, numFrames: 4, width: 2, height: 2 }, {});
   setState({ session: null });
   await openDataFile(file);
-  expect(getState()).toMatchObject({ dialog: null, session: { id: "2" } });
+  expect(getState()).toMatchObject({ dialog: null, session: { id: "3" } });
+});
+
+test.each([
+  ["gallery/01_clip_v1.2.mp4", "Clip v1.2", "Clip v1.2.sam2fast.json"],
+  ["uploads/ab12.mp4", "my clip.v2.mov", "my clip.v2.sam2fast.json"],
+  ["uploads/ab12.mp4", "Your video", "Your video.sam2fast.json"],
+])("files of %s, %s, are named %s", async (path, name, file) => {
+  setState({ clip: { path, name, url: "", poster: null, width: 2, height: 2 } });
+  const project = FORMATS.find(({ name }) => name === "Project")!;
+  const download = await makeDownload(project, () => undefined, new AbortController().signal);
+  expect(download?.name).toBe(file);
 });

@@ -1,0 +1,27 @@
+import { setState, type Question } from "../state/store";
+import { Dialog } from "./Dialog";
+
+/** Asks before work is removed. */
+export function ConfirmDialog({ title, text, no, yes, onYes }: Question) {
+  const close = () => setState({ dialog: null });
+  return (
+    <Dialog title={title}>
+      <p>{text}</p>
+      <div className="answers">
+        <button type="button" onClick={close}>
+          {no}
+        </button>
+        <button
+          type="button"
+          className="danger"
+          onClick={() => {
+            close();
+            onYes();
+          }}
+        >
+          {yes}
+        </button>
+      </div>
+    </Dialog>
+  );
+}
