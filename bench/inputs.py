@@ -53,15 +53,12 @@ def hiera_blocks(size: str) -> tuple[Windowed, ...]:
     return tuple(found)
 
 
-def of_stages(of_stage: Callable[[int, int, int], tuple[str, Work]]) -> Iterable[tuple[str, str, Work]]:
-    """Work by positions, channels and bytes of a number in the stages of the smallest and the largest model.
-
-    A session's stream is fp32 up to the first pooling.
-    """
+def of_stages(of_stage: Callable[[int, int], tuple[str, Work]]) -> Iterable[tuple[str, str, Work]]:
+    """Work by positions and channels in the stages of the smallest and the largest model, in a bf16 session."""
     for size in ("t", "l"):
         stages = {block.side // block.stride: block.heads * block.width for block in hiera_blocks(size)}
-        for stage, (side, channels) in enumerate(stages.items()):
-            said, done = of_stage(side**2, channels, 2 if stage else 4)
+        for side, channels in stages.items():
+            said, done = of_stage(side**2, channels)
             yield f"{MODELS[size]}, {side**2:,} × {channels}{said}", "bf16", done
 
 

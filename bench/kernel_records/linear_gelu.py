@@ -60,7 +60,7 @@ RECORD = Record(
         ),
         gelu_search("float32", ANY, itertools.product((64, 128), (64, 128), (32,), (4, 8), (2, 3)), order=4),
     ],
-    work=lambda: of_stages(lambda n, c, x: (f" to {4 * c:,}, bf16", work(n, c, 4 * c, 2))),
+    work=lambda: of_stages(lambda n, c: (f" to {4 * c:,}, bf16", work(n, c, 4 * c, 2))),
     samples={
         "linear_gelu": Sample(
             linear_gelu, lambda: tuple(map(small, ((2, 4, 8), (16, 8), (16,)))), "linear_gelu", has_gradient=True

@@ -193,11 +193,11 @@ def lines() -> Iterable[tuple[str, str, Work]]:
 
 
 def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int = 4) -> Search:
-    """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps, stages, programs of a multiprocessor, and for specialised warps stages
-    and columns that are stored at once.
+    """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps, stages, programs of a multiprocessor, whether the last block is peeled
+    off, and for specialised warps stages and columns that are stored at once.
     """
     d, width = map(int, shape.split("x"))
-    names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM SPECIALISED STORED"
+    names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM PEELED SPECIALISED STORED"
     fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile[:6]))
     cases = ("memory_attention", "rope_attention")
     return search("memory_attention", names, fitting, dtype=dtype, shape=shape, cases=cases, order=order)
@@ -357,12 +357,14 @@ def small_bank(biased: bool = True) -> tuple[Any, ...]:
 
 # With specialised warps, on GPUs that have tensor descriptors; elsewhere as without.
 SPECIALISED = [
-    (256, 64, 256, 8, 2, 1, 2, 16),
-    (128, 64, 256, 8, 3, 1, 2),
-    (128, 64, 256, 8, 3, 1, 3),
-    (128, 32, 256, 8, 3, 1, 4),
+    (256, 64, 256, 8, 2, 1, 0, 2, 16),
+    (128, 64, 256, 8, 3, 1, 0, 2),
+    (128, 64, 256, 8, 3, 1, 0, 3),
+    (128, 32, 256, 8, 3, 1, 0, 4),
 ]
-SPECIALISED_ITSELF = [(128, 64, 256, 8, 2, 1, 2), (128, 32, 256, 8, 3, 1, 3), (128, 32, 256, 8, 3, 1, 4)]
+SPECIALISED_ITSELF = [(128, 64, 256, 8, 2, 1, 0, 2), (128, 32, 256, 8, 3, 1, 0, 3), (128, 32, 256, 8, 3, 1, 0, 4)]
+# Full blocks without masks. On sm_90 none spills where memory tokens have 64 channels and heads 256.
+PEELED = [(128, 64, 256, 8, 3, 1, 1), (128, 32, 256, 8, 3, 1, 1), (128, 32, 256, 8, 2, 2, 1), (64, 64, 256, 4, 2, 2, 1)]
 # With several programs at once, one computes while the other waits for its next keys.
 TOGETHER = [(64, 32, 256, 4, 2, 2), (64, 32, 256, 4, 3, 2), (64, 32, 256, 4, 2, 3), (64, 64, 256, 4, 2, 2),
             (128, 32, 256, 8, 2, 2), (128, 32, 256, 4, 2, 2), (128, 64, 256, 8, 3, 2)]  # fmt: skip
@@ -387,7 +389,7 @@ RECORD = Record(
     ],
     searches=[
         attention_search(
-            "bfloat16", "256x64", TOGETHER + SPECIALISED + [t for t in SEPARATE if t not in SPILLING], order=0
+            "bfloat16", "256x64", TOGETHER + PEELED + SPECIALISED + [t for t in SEPARATE if t not in SPILLING], order=0
         ),
         attention_search("bfloat16", "256x256", TOGETHER + SPECIALISED_ITSELF + SEPARATE, order=0),
         attention_search("bfloat16", "128x64", TOGETHER + SEPARATE),
