@@ -24,14 +24,6 @@ def folder(nano_weights, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "model_id"), [("edgetam", "facebook/EdgeTAM"), ("tiny", "facebook/sam2.1-hiera-tiny")]
-)
-def test_a_name_for_commands_is_no_id(name, model_id):
-    with pytest.raises(KeyError, match=f"'{name}' is a name for commands; here the model is '{model_id}'"):
-        build_sam2_hf(name)
-
-
 def assert_same(state, weights):
     assert state.keys() == weights.keys()
     assert all(torch.equal(state[name], weights[name]) for name in weights)
