@@ -166,13 +166,24 @@ EFFICIENTTAM = {
     for name in ("s", "s_512x512", "s_1", "s_2", "ti", "ti_512x512", "ti_1", "ti_2")
 }
 _MEDSAM2 = "wanglab/MedSAM2"
+# Its checkpoints without their suffix, and their configurations. The last two are trained from EfficientTAM.
+_MEDSAM2_CONFIGS = dict.fromkeys(
+    (
+        *(f"MedSAM2_{part}" for part in ("latest", "2411", "US_Heart", "MRI_LiverLesion", "CTLesion")),
+        "medsam2_FLARE25_RECIST_baseline",
+    ),
+    "medsam2/sam2.1_hiera_t512",
+) | {
+    "eff_medsam2_small_FLARE25_RECIST_baseline": "efficienttam/efficienttam_s_512x512",
+    "eff_medsam2_tiny_FLARE25_RECIST_baseline": "efficienttam/efficienttam_ti_512x512",
+}
 MEDSAM2 = {
-    _MEDSAM2 if part == "latest" else f"{_MEDSAM2}/MedSAM2_{part}.pt": Release(
-        config="configs/medsam2/sam2.1_hiera_t512.yaml",
-        checkpoint=f"MedSAM2_{part}.pt",
-        url=f"https://huggingface.co/{_MEDSAM2}/resolve/main/MedSAM2_{part}.pt",
+    _MEDSAM2 if name == "MedSAM2_latest" else f"{_MEDSAM2}/{name}.pt": Release(
+        config=f"configs/{config}.yaml",
+        checkpoint=f"{name}.pt",
+        url=f"https://huggingface.co/{_MEDSAM2}/resolve/main/{name}.pt",
         licence=f"unverified, see https://huggingface.co/{_MEDSAM2}; not a medical device",
     )
-    for part in ("latest", "2411", "US_Heart", "MRI_LiverLesion", "CTLesion")
+    for name, config in _MEDSAM2_CONFIGS.items()
 }
 RELEASES = SAM2 | EDGETAM | EFFICIENTTAM | MEDSAM2

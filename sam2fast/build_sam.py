@@ -14,6 +14,7 @@ from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
 from sam2fast.checkpoints.weight_files import SUFFIXES
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads import get_checkpoint, get_repository
+from sam2fast.downloads.catalog import published
 from sam2fast.io.atomic import expanded
 from sam2fast.modeling.layers import init_empty_weights
 from sam2fast.modeling.mask_decoder import MaskDecoder
@@ -226,6 +227,8 @@ def _repository(model_id: str) -> str:
 
 
 def _unknown(model_id: str) -> KeyError:
+    if named := published(model_id):
+        return KeyError(f"{model_id!r} is a name for commands; here the model is {named.hub_id!r}")
     ids = ", ".join((*EMBEDDED, *RELEASES))
     return KeyError(f"{model_id!r} is neither a file or folder here nor a published model; the ids are {ids}")
 

@@ -18,14 +18,16 @@ EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # by width and depth of the i
 # Models whose weights have the same names and shapes, by the configuration that such weights are taken for: only the
 # file's name tells them apart.
 SAME_WEIGHTS = {
-    "configs/sam2.1/sam2.1_hiera_t.yaml": {release.checkpoint: release.config for release in MEDSAM2.values()}
-} | {
-    f"configs/efficienttam/efficienttam_{size}.yaml": {
+    f"configs/{base}.yaml": {
         release.checkpoint: release.config
-        for release in EFFICIENTTAM.values()
-        if release.checkpoint.startswith(f"efficienttam_{size}_")
+        for release in (EFFICIENTTAM | MEDSAM2).values()
+        if release.config.startswith(f"configs/{variants}")
     }
-    for size in ("s", "ti")
+    for base, variants in (
+        ("sam2.1/sam2.1_hiera_t", "medsam2/"),
+        ("efficienttam/efficienttam_s", "efficienttam/efficienttam_s"),
+        ("efficienttam/efficienttam_ti", "efficienttam/efficienttam_ti"),
+    )
 }
 EFFICIENTTAM_WIDTHS = {384: "s", 192: "ti"}
 
@@ -45,8 +47,9 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     MedSAM2 is chosen for the weights of SAM 2.1 tiny in a file with one of MedSAM2's published names, a variant of
     EfficientTAM likewise.
 
-    A checkpoint in the layout of transformers may have a ``config.json`` beside it. It must describe the same model as
-    the configuration; the image size and a few values that do not change shapes become overrides.
+    A checkpoint in the layout of transformers may have a ``config.json`` beside it, which chooses instead of the name.
+    It must describe the same model as the configuration; the image size and a few values that do not change shapes
+    become overrides.
 
     Args:
         path, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
@@ -60,11 +63,15 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     config = guess_config(tensors)
     if config is None:
         raise NoConfigError(f"{file} fits none of nano, mini and the official models; name its configuration")
-    if config in SAME_WEIGHTS:
-        config = SAME_WEIGHTS[config].get(file.name, config)
-        _log.info("%s is taken for %s by its name: other models have weights of the same shapes", file, config)
+    variants = SAME_WEIGHTS.get(config, {})
     beside = file.with_name(CONFIG_FILE)
-    return Choice(config, overrides_from(beside, config) if from_transformers and beside.is_file() else ())
+    if from_transformers and beside.is_file():
+        choices = [Choice(name, overrides_from(beside, name)) for name in dict.fromkeys((config, *variants.values()))]
+        return next((choice for choice in choices if not choice.overrides), choices[0])
+    if variants:
+        config = variants.get(file.name, config)
+        _log.info("%s is taken for %s by its name: other models have weights of the same shapes", file, config)
+    return Choice(config)
 
 
 def guess_config(tensors: Mapping[str, Tensor]) -> str | None:

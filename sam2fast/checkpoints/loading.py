@@ -98,6 +98,13 @@ def _check(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, T
     if prefix := recognised_prefix(found, wanted):
         hint = f". Every name begins with {prefix!r}; to load it without, pass ckpt_prefix={prefix!r}"
     elif (config := guess_config(found)) is not None:
+        differs = any(name.startswith("image_encoder.") for name in (*missing, *report.other_shape))
+        if differs and config != guess_config(wanted):
+            counts = ", ".join(part.partition(":")[0] for part in parts)
+            raise CheckpointError(
+                f"{path} does not fit the model: its weights are those of {config}, "
+                f"with another image encoder ({counts})"
+            )
         hint = f". Its weights are those of {config}"
     raise CheckpointError(f"{path} does not fit the model: {'; '.join(parts)}{hint}")
 

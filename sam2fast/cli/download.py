@@ -52,8 +52,9 @@ def download(
     """Download checkpoints, and print where they are.
 
     NAME is tiny, small, base_plus or large for SAM 2.1; another official name, such as sam2_hiera_t or
-    facebook/sam2-hiera-large; all for all of these; or the id of any other model on the Hugging Face hub, of which the
-    folder is printed: these need huggingface_hub (pip install "sam2fast[hub]").
+    facebook/sam2-hiera-large; all for all of these; edgetam, efficienttam_s, medsam2 or another relative of SAM 2 that
+    --list shows; or the id of any other model on the Hugging Face hub, of which the folder is printed: these need
+    huggingface_hub (pip install "sam2fast[hub]").
 
     Existing files are not downloaded again. An interrupted download continues where it stopped.
     """

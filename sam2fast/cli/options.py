@@ -44,8 +44,9 @@ offline_option = click.option(
 )
 MODEL_HELP = (
     "mini: the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, base_plus "
-    "or large: the SAM 2.1 models; an official name such as sam2_hiera_t; owner/name on the Hugging Face hub; or a "
-    "YAML file. Left out, it is the one that the weights of --checkpoint fit"
+    "or large: the SAM 2.1 models; edgetam, efficienttam_s, medsam2 or another name that sam2fast download --list "
+    "shows; owner/name on the Hugging Face hub; or a YAML file. Left out, it is the one that the weights of "
+    "--checkpoint fit"
 )
 DEFAULT_MODEL_HELP = "; without them tiny, or mini with a warning where tiny can neither be found nor downloaded."
 _checkpoint_option = click.option(

@@ -56,8 +56,8 @@ class FiniteRange(click.FloatRange):
     "--model",
     metavar="NAME",
     help="mini or nano, the models in the package; tiny, small, base_plus or large: the SAM 2.1 models, downloaded at "
-    "first use; or a YAML file with --checkpoint. Left out, it is the one that the weights of --checkpoint fit"
-    + DEFAULT_MODEL_HELP,
+    "first use; edgetam or another name that sam2fast download --list shows, likewise; or a YAML file with "
+    "--checkpoint. Left out, it is the one that the weights of --checkpoint fit" + DEFAULT_MODEL_HELP,
 )
 @click.option(
     "--checkpoint",

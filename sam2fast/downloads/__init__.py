@@ -76,7 +76,8 @@ def get_checkpoint(
     if (variable := catalog.offline_variable()) is not None:
         raise _unavailable(f"{file} is not on this machine, {_off(variable)}", model)
     if not quiet:
-        print(f"{file}: licence of the weights: {model.release.licence}", file=sys.stderr, flush=True)
+        unknown = "" if sha256 else "; no checksum of the file is known to compare it with"
+        print(f"{file}: licence of the weights: {model.release.licence}{unknown}", file=sys.stderr, flush=True)
     mirror = mirror or os.environ.get(catalog.MIRROR_VARIABLE)
     urls = [*([f"{mirror.rstrip('/')}/{quote(file)}"] if mirror else []), model.release.url]
     try:

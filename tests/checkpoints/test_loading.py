@@ -142,7 +142,15 @@ def test_the_configuration_is_told_from_the_weights(name):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("sam2.1_hiera_b+", "another shape: .*those of configs/sam2.1/sam2.1_hiera_t.yaml"),
+        (
+            "sam2.1_hiera_b+",
+            r"its weights are those of configs/sam2.1/sam2.1_hiera_t.yaml, with another image encoder "
+            r"\(150 missing, 6 unexpected, 152 of another shape\)$",
+        ),
+        (
+            "edgetam",
+            r"sam2.1_hiera_t.yaml, with another image encoder \(614 missing, 209 unexp\w+, 4 of another shape\)$",
+        ),
         ("sam2_hiera_t", "3 unexpected: .*no_obj_embed_spatial.*sam2.1_hiera_t"),
     ],
 )
@@ -222,4 +230,6 @@ def test_unknown_ids(monkeypatch):
     with pytest.raises(DownloadError, match="^the model facebook/sam9 is not in the cache .* SAM2FAST_OFFLINE is set"):
         SAM2ImagePredictor.from_pretrained("facebook/sam9", device="cpu")
     with pytest.raises(KeyError, match="facebook/sam2.1-hiera-large"):
-        SAM2ImagePredictor.from_pretrained("tiny", device="cpu")
+        SAM2ImagePredictor.from_pretrained("medium", device="cpu")
+    with pytest.raises(KeyError, match="'edgetam' is a name for commands; here the model is 'facebook/EdgeTAM'"):
+        SAM2ImagePredictor.from_pretrained("edgetam", device="cpu")

@@ -122,6 +122,14 @@ def test_an_installation_without_its_weights(run, make_image, tmp_path, monkeypa
     assert "install sam2fast again" in assert_one_line(result, code=3)
 
 
+@pytest.mark.parametrize(
+    "command", ["segment", "masks", "track", "vos", "compare", "export", "profile", "serve", "download"]
+)
+def test_help_names_the_relatives_of_sam2(command):
+    text = " ".join(invoke(command, "--help").output.split())
+    assert "edgetam" in text and "--list" in text
+
+
 def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
     renamed = tmp_path / "renamed.pt"
     renamed.symlink_to(model.checkpoint)

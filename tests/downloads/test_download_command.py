@@ -1,5 +1,6 @@
 """``sam2fast download``, and how other commands find checkpoints."""
 
+import hashlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -34,10 +35,13 @@ def test_the_path_is_printed(run, server, machine):
 
 
 def test_the_licence_is_named(run, server):
+    """And that there is no checksum to compare with, unless one is given."""
     for file in ("MedSAM2_latest.pt", FILE):
         server.add(f"/meta/{file}", DATA)
-    assert "MedSAM2_latest.pt: licence of the weights: unverified" in run("medsam2").stderr
-    assert "licence of the weights: Apache-2.0" in run("tiny").stderr
+    shown = run("medsam2").stderr
+    assert "MedSAM2_latest.pt: licence of the weights: unverified" in shown and "no checksum of the file" in shown
+    shown = run("tiny", "--sha256", hashlib.sha256(DATA).hexdigest()).stderr
+    assert "licence of the weights: Apache-2.0\n" in shown
 
 
 def test_several_names_of_which_one_fails(run, server, machine):

@@ -72,10 +72,14 @@ def test_the_files_name_chooses(tmp_path, caplog):
     assert not {*trunk, *neck} - weights.keys()
     chosen = {}
     with caplog.at_level("INFO"):
-        for file in ("efficienttam_ti", "efficienttam_ti_1", "efficienttam_ti_512x512", "efficienttam_s_1", "renamed"):
+        for file in (
+            *("efficienttam_ti", "efficienttam_ti_1", "efficienttam_ti_512x512", "efficienttam_s_1", "renamed"),
+            "eff_medsam2_tiny_FLARE25_RECIST_baseline",
+        ):
             torch.save({"model": weights}, tmp_path / f"{file}.pt")
             chosen[file] = choose_config(tmp_path / f"{file}.pt").config
     assert chosen == {
+        "eff_medsam2_tiny_FLARE25_RECIST_baseline": config_of("ti_512x512"),
         "efficienttam_ti": config_of("ti"),
         "efficienttam_ti_1": config_of("ti_1"),
         "efficienttam_ti_512x512": config_of("ti_512x512"),

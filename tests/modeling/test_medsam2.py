@@ -16,6 +16,8 @@ from sam2fast import SAM2ImagePredictor
 from sam2fast._official_names import MEDSAM2
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import choose_config
+from sam2fast.checkpoints.transformers_config import transformers_config
+from sam2fast.checkpoints.writing import write_transformers
 from sam2fast.downloads.catalog import published, simplest_name
 from sam2fast.utils.testing import relative_error
 
@@ -84,10 +86,22 @@ def test_names():
         assert published(name).release.checkpoint == "MedSAM2_latest.pt"
     assert published("MedSAM2_CTLesion").release.url.endswith("/wanglab/MedSAM2/resolve/main/MedSAM2_CTLesion.pt")
     assert all("not a medical device" in release.licence for release in MEDSAM2.values())
+    for size, variant in (("small", "s"), ("tiny", "ti")):
+        small = published(f"eff_medsam2_{size}_FLARE25_RECIST_baseline").release
+        assert small.config == f"configs/efficienttam/efficienttam_{variant}_512x512.yaml"
 
 
-@pytest.mark.parametrize(("file", "config"), [("MedSAM2_2411.pt", CONFIG), ("renamed.pt", TINY)])
+@pytest.mark.parametrize(
+    ("file", "config"),
+    [("MedSAM2_2411.pt", CONFIG), ("medsam2_FLARE25_RECIST_baseline.pt", CONFIG), ("renamed.pt", TINY)],
+)
 def test_the_files_name_chooses(pair, tmp_path, file, config):
     """The weights of SAM 2.1 tiny have the same names and shapes."""
     torch.save({"model": pair[1].state_dict()}, tmp_path / file)
     assert choose_config(tmp_path / file) == (config, ())
+
+
+@pytest.mark.parametrize("config", [CONFIG, TINY])
+def test_the_image_size_of_transformers_chooses(pair, tmp_path, config):
+    write_transformers(pair[1].state_dict(), transformers_config(config), tmp_path / "converted")
+    assert choose_config(tmp_path / "converted") == (config, ())
