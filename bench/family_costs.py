@@ -49,7 +49,7 @@ MODELS: dict[str, dict[str, tuple[int, Callable[..., family_models.Pair]]]] = {
             512 if "512" in name else 1024,
             partial(family_models.efficienttam, f"efficienttam_{name}"),
         )
-        for name in ("s", "s_512x512", "ti", "ti_512x512", "ti_2")
+        for name in ("s", "s_512x512", "s_1", "s_2", "ti", "ti_512x512", "ti_1", "ti_2")
     },
 }
 
