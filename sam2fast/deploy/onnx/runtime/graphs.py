@@ -83,7 +83,9 @@ def _check_constants(manifest: OnnxManifest, width: int, side: int) -> None:
         found = len(value) if isinstance(value, list) else value
         if found != size:
             kind = "" if name == "image_size" else " numbers"
-            raise OnnxModelError(f"{MANIFEST}: {name} is {found!r}{kind}; the graphs need {size}; export the model again")
+            raise OnnxModelError(
+                f"{MANIFEST}: {name} is {found!r}{kind}; the graphs need {size}; export the model again"
+            )
 
 
 class OnnxModel:

@@ -10,7 +10,14 @@ from sam2fast.deploy.onnx.runtime.arrays import fill_holes, resize, suppress_ove
 from sam2fast.deploy.onnx.runtime.frames import ImageFrames
 from sam2fast.deploy.onnx.runtime.graphs import NO_OBJ_SCORE, ObjectMasks, OnnxModel
 from sam2fast.deploy.onnx.runtime.objects import ObjectOnFrame, OnnxObject, OnnxVideoState
-from sam2fast.deploy.onnx.runtime.prompts import LOGIT_LIMIT, check_boxes, check_numbers, check_points, integer, joined_prompt
+from sam2fast.deploy.onnx.runtime.prompts import (
+    LOGIT_LIMIT,
+    check_boxes,
+    check_numbers,
+    check_points,
+    integer,
+    joined_prompt,
+)
 from sam2fast.modeling.selection_rule import Selection, SelectionRules, select_memories
 
 # Attention weights that are computed at once, 512 MiB in fp32, or those of one object.
