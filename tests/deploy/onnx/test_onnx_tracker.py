@@ -127,6 +127,19 @@ def test_holes_and_sprinkles_of_images(pair, model):
     assert compare_images(pair[0], model, PROMPTS["box"], **areas) > 0.01, "they change the mask"
 
 
+def test_forms_of_prompts(model, video):
+    """That sam2fast takes, too: a box of two corners beside no points, points in a batch of one."""
+    predictor = OnnxVideoPredictor(model)
+    state = predictor.init_state(video)
+    box, corners = [20, 20, 70, 60], [[20, 20], [70, 60]]
+    for plain, other in (
+        ({"box": box}, {"box": corners, "points": [], "labels": []}),
+        ({"points": [[60, 40]], "labels": [1]}, {"points": [[[60, 40]]], "labels": [1]}),
+    ):
+        expected, actual = (predictor.add_new_points_or_box(state, 0, 1, **given)[2] for given in (plain, other))
+        assert np.array_equal(expected, actual)
+
+
 def test_all_objects_of_equal_memories_are_one_batch(pair, model, video):
     predictor = OnnxVideoPredictor(model)
     state = predictor.init_state(video)
@@ -170,7 +183,8 @@ def test_a_failed_call_changes_nothing(model, video):
         (0, "a", ((1, 2),), (7,)): "another value than 1",
         (0, "a", (("1", "2"),), (1,)): "points is no array of numbers: a tuple of <U1",
         (0, "a", ((1, 2j),), (1,)): "points is no array of numbers: a tuple of complex",
-        (0, "a", None, None, True, True, ((1, 2, 3, 4), (1, 2, 3, 4))): "got 2 boxes; expected \\(4\\)",
+        (0, "a", None, None, True, True, ((1, 2, 3, 4), (1, 2, 3, 4))): "box has shape \\(2, 4\\); expected \\(4\\)",
+        (0, "a", ((1e20, 2),), (1,)): "points holds NaN, infinite values or numbers beyond 1e\\+15",
         (0, "a", ((1, 2, 3),), (1,)): "expected \\(N, 2\\)",
     }.items():
         with pytest.raises((IndexError, ValueError), match=message):

@@ -8,13 +8,14 @@ import numpy as np
 POINT_LABELS = (-1, 0, 1, 2, 3)
 # Low-resolution logits are clamped to [-32, 32], in results and in mask prompts.
 LOGIT_LIMIT = 32.0
+LARGEST = 1e15
 
 
 def check_numbers(value: Any, name: str) -> np.ndarray:
     """``value`` as an fp32 array.
 
     Raises:
-        ValueError: these are no numbers, or not finite.
+        ValueError: these are no real numbers, or some are NaN, infinite or beyond 1e15.
     """
     try:
         given = np.asarray(value)
@@ -23,8 +24,8 @@ def check_numbers(value: Any, name: str) -> np.ndarray:
         array = given.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is no array of numbers: {error}") from error
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinite values")
+    if not (np.abs(array) <= LARGEST).all():
+        raise ValueError(f"{name} holds NaN, infinite values or numbers beyond {LARGEST:g}")
     return array
 
 

@@ -85,10 +85,14 @@ class OnnxVideoPredictor:
             raise ValueError("at least one of points or box must be given")
         if box is not None and not clear_old_points:
             raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
-        given = None if points is None and labels is None else check_points(points, labels)
-        corners = None if box is None else check_boxes(box)
-        if corners is not None and len(corners) > 1:
-            raise ValueError(f"got {len(corners)} boxes; expected (4), the box of one object")
+        corners = given = None
+        if any(x is not None and check_numbers(x, "points").size for x in (points, labels)):
+            given = check_points(points, labels)
+        if box is not None:
+            numbers = check_numbers(box, "box")
+            if numbers.size != 4:
+                raise ValueError(f"box has shape {numbers.shape}; expected (4), the box of one object")
+            corners = check_boxes(numbers.reshape(4))
         coords, kinds = joined_prompt(given, corners)
         if len(coords) != 1 or not coords.shape[1]:
             raise ValueError(f"got {len(coords)} prompts of {coords.shape[1]} points; expected one with at least 1")
