@@ -135,9 +135,10 @@ def test_forms_of_prompts(model, video):
         ({"box": box}, {"box": corners, "points": [], "labels": []}),
         ({"points": [[60, 40]], "labels": [1]}, {"points": [[[60, 40]]], "labels": [1]}),
     ):
-        states = predictor.init_state(video), predictor.init_state(video)
-        answers = map(lambda state, given: predictor.add_new_points_or_box(state, 0, 1, **given), states, (plain, other))
-        assert np.array_equal(*(masks for _, _, masks in answers))
+        answers = [
+            predictor.add_new_points_or_box(predictor.init_state(video), 0, 1, **given) for given in (plain, other)
+        ]
+        assert np.array_equal(answers[0][2], answers[1][2])
 
 
 def test_all_objects_of_equal_memories_are_one_batch(pair, model, video):
