@@ -1,4 +1,7 @@
-"""Exported graphs in onnxruntime: beside the official predictors, at any sizes, and without torch."""
+"""Exported graphs in onnxruntime: beside the official predictors, at any sizes, and without torch.
+
+nano's are compared in every run.
+"""
 
 import json
 import shutil
@@ -49,7 +52,7 @@ NANO = (
 
 BOXES = [[20, 20, 70, 60], [50, 30, 100, 80]]
 
-pytestmark = pytest.mark.long
+long = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,7 @@ def video(tmp_path_factory):
     return jpeg_folder(tmp_path_factory.mktemp("video"), clip(12))
 
 
+@long
 def test_attention_to_means(tmp_path):
     """With one memory and with two: EfficientTAM's attends to tokens of the one, and to means of the two."""
     given = {"device": "cpu", "hydra_overrides_extra": ["++model.image_size=256"]}
@@ -116,6 +120,7 @@ def test_axes_have_names_and_nothing_branches(folder):
     assert axes == {"objects", "memories", "pointers", "points"}
 
 
+@long
 def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
     def freeze(self, features, masks, scores, from_prompt):
         return self.frozen(features, masks, scores.reshape(-1, 1), from_prompt)[: int(len(masks))]
@@ -143,6 +148,7 @@ def graphs_kept(tmp_path_factory):
     return export_once
 
 
+@long
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_smaller_weights(dtype, folder, graphs_kept, tmp_path, monkeypatch):
     """nano's own weights: the worst frame's IoU to fp32; docs/export.md has what was measured."""
@@ -178,6 +184,23 @@ def test_a_changed_byte_is_seen(folder, tmp_path):
         load_model(copy)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("image_size", 512, "image_size is 512; the graphs need 256"),
+        ("image_size", None, "image_size is None; the graphs need 256"),
+        ("mean", [1.0], "mean is 1 numbers; the graphs need 3"),
+        ("no_obj_ptr", [], "no_obj_ptr is 0 numbers; the graphs need 128"),
+    ],
+)
+def test_changed_constants_are_seen(name, value, message, folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    content = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**content, name: value}))
+    with pytest.raises(OnnxModelError, match=f"model.json: {message}; export the model again"):
+        load_model(copy)
+
+
 ALONE = """
 import json, sys
 import numpy as np
@@ -196,6 +219,7 @@ np.save(sys.argv[3], np.stack(masks))
 """
 
 
+@long
 def test_without_torch(folder, model, video, tmp_path):
     """In an environment with numpy, Pillow and onnxruntime alone: the same masks as here."""
     venv.create(tmp_path / "venv", with_pip=True)
@@ -232,6 +256,7 @@ def test_published_sizes(size, side, frames, tmp_path):
     print(f"{size} at {side}: {compare(expected, run(AsTensors(OnnxVideoPredictor(exported)), video, scenario)):.1e}")
 
 
+@long
 @torch.inference_mode()
 def test_edgetam(video, tmp_path):
     """Beside sam2fast, which tests/family compares with the published code."""

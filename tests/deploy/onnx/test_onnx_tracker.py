@@ -127,6 +127,20 @@ def test_holes_and_sprinkles_of_images(pair, model):
     assert compare_images(pair[0], model, PROMPTS["box"], **areas) > 0.01, "they change the mask"
 
 
+def test_forms_of_prompts(model, video):
+    """That sam2fast takes, too: a box of two corners beside no points, points in a batch of one."""
+    predictor = OnnxVideoPredictor(model)
+    box, corners = [20, 20, 70, 60], [[20, 20], [70, 60]]
+    for plain, other in (
+        ({"box": box}, {"box": corners, "points": [], "labels": []}),
+        ({"points": [[60, 40]], "labels": [1]}, {"points": [[[60, 40]]], "labels": [1]}),
+    ):
+        answers = [
+            predictor.add_new_points_or_box(predictor.init_state(video), 0, 1, **given) for given in (plain, other)
+        ]
+        assert np.array_equal(answers[0][2], answers[1][2])
+
+
 def test_all_objects_of_equal_memories_are_one_batch(pair, model, video):
     predictor = OnnxVideoPredictor(model)
     state = predictor.init_state(video)
@@ -168,12 +182,19 @@ def test_a_failed_call_changes_nothing(model, video):
         (0, "a"): "at least one of points or box",
         (0, "a", ((1, 2),)): "belong together",
         (0, "a", ((1, 2),), (7,)): "another value than 1",
+        (0, "a", (("1", "2"),), (1,)): "points is no array of numbers: a tuple of <U1",
+        (0, "a", ((1, 2j),), (1,)): "points is no array of numbers: a tuple of complex",
+        (0, "a", None, None, True, True, ((1, 2, 3, 4), (1, 2, 3, 4))): "box has shape \\(2, 4\\); expected \\(4\\)",
+        (0, "a", ((1e20, 2),), (1,)): "points holds NaN, infinite values or numbers beyond 1e\\+15",
         (0, "a", ((1, 2, 3),), (1,)): "expected \\(N, 2\\)",
     }.items():
         with pytest.raises((IndexError, ValueError), match=message):
             predictor.add_new_points_or_box(state, *arguments)
-    with pytest.raises(ValueError, match="expected \\(H, W\\)"):
-        predictor.add_new_mask(state, 0, "a", np.zeros((1, 2, 3)))
+    for mask, message in ((np.zeros((1, 2, 3)), "expected \\(H, W\\)"), ([[np.nan]], "the mask holds NaN")):
+        with pytest.raises(ValueError, match=message):
+            predictor.add_new_mask(state, 0, "a", mask)
+    with pytest.raises(TypeError, match="frame_idx is 0.5; expected an integer, not float"):
+        predictor.add_new_points_or_box(state, 0.5, "a", [[60, 40]], [1])
     assert not state.objects and state["obj_ids"] == [] and (state["video_height"], state["num_frames"]) == (90, 3)
     predictor.add_new_points_or_box(state, 0, "a", [[60, 40]], [1])
     for wrong in ({"start_frame_idx": -1}, {"start_frame_idx": 4}, {"max_frame_num_to_track": -1}):
@@ -181,9 +202,59 @@ def test_a_failed_call_changes_nothing(model, video):
             (IndexError, ValueError), match="frame (-1|4) is not in this video|is -1; expected 0 or more"
         ):
             list(predictor.propagate_in_video(state, **wrong))
+    for wrong in ({"start_frame_idx": 3.0}, {"max_frame_num_to_track": 1.5}):
+        with pytest.raises(TypeError, match="is (3.0|1.5); expected an integer, not float"):
+            list(predictor.propagate_in_video(state, **wrong))
     assert not state.objects["a"].tracked and not list(predictor.propagate_in_video(state, 3))
     with pytest.raises(RuntimeError, match="no object 'b' to remove"):
         predictor.remove_object(state, "b", strict=True)
+
+
+def test_objects_that_are_added_while_others_are_tracked(pair, model, video):
+    """They wait for the next call; an object that is replaced is not tracked further. As in sam2fast's predictor."""
+
+    def scenario(s):
+        s.points(0, 1, (60, 40, 1))
+        s.points(0, 2, box=[20, 20, 70, 60])
+        for answer in s.predictor.propagate_in_video(s.state, max_frame_num_to_track=4):
+            s._record("pass", answer)
+            if answer[0] == 1:
+                s.points(3, 3, (90, 20, 1))
+                s.remove(2)
+                s.points(2, 2, (90, 20, 1))
+        s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
+
+    expected = run(pair[1], video, scenario)
+    assert [r.ids for r in expected if r.step == "pass"] == [[1, 2], [1, 2], [1], [1], [1]]
+    compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, scenario))
+
+
+def test_videos_that_cannot_be_used(model, tmp_path):
+    predictor, grey = OnnxVideoPredictor(model), np.zeros((9, 8), np.uint8)
+    for given in (None, 3, iter([grey])):
+        with pytest.raises(TypeError, match="expected a folder of images, or a list of images"):
+            predictor.init_state(given)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "0.png")
+    for given in (tmp_path, [tmp_path / "0.png"]):
+        with pytest.raises(ValueError, match="frame 0: the image has more than 8 bits"):
+            predictor.init_state(given)
+    with pytest.raises(ValueError, match="frame 1: the image is object"):
+        predictor.init_state([grey, None]).frames[1]
+    (tmp_path / "mask.png").touch()
+    with pytest.raises(ValueError, match="not named by numbers: .*'mask'"):
+        predictor.init_state(tmp_path)
+
+
+def test_orientation_of_frames(model, tmp_path):
+    """As in sam2fast: it is ignored in folders, and applied to a list's files."""
+    image = Image.new("RGB", (20, 10))
+    exif = image.getexif()
+    exif[0x112] = 6
+    image.save(tmp_path / "0.jpg", exif=exif)
+    path = tmp_path / "0.jpg"
+    for given, size in ((tmp_path, (10, 20)), ([path], (20, 10)), ([str(path)], (20, 10))):
+        state = OnnxVideoPredictor(model).init_state(given)
+        assert (state.video_height, state.video_width) == size
 
 
 REFUSED = {
@@ -237,7 +308,9 @@ def changed(**values):
 BROKEN = {
     "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "no exported model in .* it has no model.json"),
     "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), "model.json is damaged: UnicodeDecodeError"),
-    "no object": (lambda folder: (folder / MANIFEST).write_text("[]"), "model.json is damaged: KeyError"),
+    "no object": (lambda folder: (folder / MANIFEST).write_text("[1]"), "model.json is damaged: TypeError"),
+    "another program's": (lambda folder: (folder / MANIFEST).write_text("{}"), "model.json has the format None"),
+    "no rules": (changed(memory_rules={}), "model.json is damaged: TypeError"),
     "no files": (changed(files={}), "model.json is damaged: KeyError"),
     "another format": (changed(format="sam2fast-onnx-0"), "has the format 'sam2fast-onnx-0'; this program reads"),
     "a graph less": (lambda folder: (folder / "decoder.onnx").unlink(), "decoder.onnx is missing"),
@@ -298,10 +371,12 @@ def test_images_that_cannot_be_used(model, tmp_path):
     predictor.set_image(random_image(60, 80))
     for prompt in (
         {"box": [5, 5, 1, 1]},
+        {"box": np.zeros((0, 4))},
+        {"point_coords": np.zeros((0, 1, 2)), "point_labels": np.zeros((0, 1))},
         {"mask_input": np.zeros((9, 9))},
         {"box": [[1, 2, 3, 4]] * 2, **PROMPTS["clicks"]},
     ):
-        with pytest.raises(ValueError, match="wrong way round|mask_input has shape|do not fit"):
+        with pytest.raises(ValueError, match="wrong way round|(box|point_coords|mask_input) has shape|do not fit"):
             predictor.predict(**prompt)
 
 

@@ -21,9 +21,9 @@ def read_pixels(image: Any) -> np.ndarray:
     """
     if isinstance(image, str | Path):
         with _opened(Path(image)) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = _to_rgb(ImageOps.exif_transpose(file))
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(_to_rgb(image))
     array = np.asarray(image)
     if array.ndim == 2:
         array = array[..., None]
@@ -37,19 +37,24 @@ class ImageFrames:
 
     Args:
         video: a folder of JPEG or PNG files, in the order of the numbers that are their names, or a list of images.
+            As in the original, the EXIF orientation of files in a folder is ignored.
         image_size: side of the model's input.
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: the names are no numbers, or the list is empty.
+        ValueError: the names are no numbers, the list is empty, or the first frame cannot be used.
+        TypeError: neither a folder nor a list.
     """
 
     def __init__(self, video: str | Path | Sequence[Any], image_size: int) -> None:
+        if not hasattr(video, "__len__") and not isinstance(video, Path):
+            raise TypeError(f"the video is a {type(video).__name__}; expected a folder of images, or a list of images")
+        self._is_folder = isinstance(video, str | Path)
         self._images: Sequence[Any] = frame_files(Path(video)) if isinstance(video, str | Path) else video
         if not len(self._images):
             raise ValueError("the list of frames is empty")
         self._side = image_size
-        first = _as_image(self._images[0])
+        first = self._image(0)
         self.height, self.width = first.height, first.width
 
     def __len__(self) -> int:
@@ -61,12 +66,22 @@ class ImageFrames:
         Raises:
             ValueError: it cannot be read, or is not of the first one's size.
         """
-        image = _as_image(self._images[index])
+        image = self._image(index)
         if (image.height, image.width) != (self.height, self.width):
             raise ValueError(
                 f"frame {index} is {image.width}x{image.height}; expected {self.width}x{self.height}, as the first"
             )
         return np.asarray(image.resize((self._side, self._side)))
+
+    def _image(self, index: int) -> Image.Image:
+        image = self._images[index]
+        try:
+            if self._is_folder:
+                with _opened(image) as file:
+                    return _to_rgb(file)
+            return Image.fromarray(np.ascontiguousarray(read_pixels(image)))
+        except ValueError as error:
+            raise ValueError(f"frame {index}: {error}") from error
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -78,16 +93,20 @@ def frame_files(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"no images in {folder}; expected files such as 00000.jpg, 00001.jpg, ...")
     try:
         return sorted(files, key=lambda path: int(path.stem))
-    except ValueError:
-        raise ValueError(f"files in {folder} are not named by numbers; expected 00000.jpg, 00001.jpg, ...") from None
+    except ValueError as error:
+        raise ValueError(
+            f"files in {folder} are not named by numbers: {error}; expected 00000.jpg, 00001.jpg, ..."
+        ) from None
 
 
-def _as_image(image: Any) -> Image.Image:
-    """A frame as RGB. The EXIF orientation of files is ignored, as in the original."""
-    if isinstance(image, Path):
-        with _opened(image) as file:
-            return file.convert("RGB")
-    return Image.fromarray(np.ascontiguousarray(read_pixels(image)))
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """
+    Raises:
+        ValueError: the image has more than 8 bits, which Pillow would clip at 255.
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise ValueError(f"the image has more than 8 bits (mode {image.mode}); scale it to uint8 first")
+    return image.convert("RGB")
 
 
 # Some of the other formats run other programs.

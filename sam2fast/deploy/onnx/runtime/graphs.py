@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from sam2fast.deploy.onnx.runtime.arrays import resize
-from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, OnnxManifest, OnnxModelError, read_manifest
+from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, MANIFEST, OnnxManifest, OnnxModelError, read_manifest
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -66,7 +66,26 @@ def load_model(
         except Exception as error:  # onnxruntime's own kinds share no other class
             reason = str(error).splitlines()[0]
             raise OnnxModelError(f"{file} cannot be loaded by onnxruntime: {reason}") from error
+    shapes = {node.name: node.shape for node in sessions["decoder"].get_inputs()}
+    _check_constants(manifest, *shapes["features"][1:3])
     return OnnxModel(manifest, lambda name, inputs: sessions[name].run(None, inputs))
+
+
+def _check_constants(manifest: OnnxManifest, width: int, side: int) -> None:
+    """
+    Raises:
+        OnnxModelError: the manifest is of graphs of another size.
+    """
+    expected = {"image_size": 16 * side, "mean": 3, "std": 3, "mask_downsample": 17}
+    expected |= {"no_mem_embed": width, "no_obj_ptr": width}
+    for name, size in expected.items():
+        value = getattr(manifest, name)
+        found = len(value) if isinstance(value, list) else value
+        if found != size:
+            kind = "" if name == "image_size" else " numbers"
+            raise OnnxModelError(
+                f"{MANIFEST}: {name} is {found!r}{kind}; the graphs need {size}; export the model again"
+            )
 
 
 class OnnxModel:

@@ -89,7 +89,7 @@ class OnnxImagePredictor:
         """
         features = self.get_image_embedding()
         given = point_coords is not None or point_labels is not None
-        points = check_points(point_coords, point_labels) if given else None
+        points = check_points(point_coords, point_labels, "point_coords", "point_labels") if given else None
         coords, labels = joined_prompt(points, None if box is None else check_boxes(box))
         height, width = self._size if normalize_coords else (1, 1)
         coords = coords / np.array([width, height], np.float32) * np.float32(self.model.manifest.image_size)
@@ -112,7 +112,7 @@ class OnnxImagePredictor:
 
     def _check_mask(self, mask_input: Any) -> np.ndarray:
         mask, side = check_numbers(mask_input, "mask_input"), self.model.mask_side
-        if mask.ndim not in (3, 4) or mask.shape[-3:] != (1, side, side):
+        if mask.ndim not in (3, 4) or mask.shape[-3:] != (1, side, side) or not mask.size:
             raise ValueError(
                 f"mask_input has shape {mask.shape}; expected (1, {side}, {side}) or (B, 1, {side}, {side})"
             )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sam2fast.modeling.selection_rule import SelectionRules
+
 MANIFEST = "model.json"
 FORMAT = "sam2fast-onnx-1"
 GRAPHS = ("encoder", "decoder", "memory_attention", "memory_encoder")
@@ -54,14 +56,17 @@ def read_manifest(folder: str | Path) -> OnnxManifest:
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise OnnxModelError(f"no exported model in {str(folder)!r}: it has no {MANIFEST}; sam2fast export makes one")
+        raise OnnxModelError(
+            f"no exported model in {str(folder)!r}: it has no {MANIFEST}; sam2fast export --format onnx makes one"
+        )
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
-        if content["format"] != FORMAT:
-            raise OnnxModelError(f"{path} has the format {content['format']!r}; this program reads {FORMAT!r}")
+        if content.get("format") != FORMAT:
+            raise OnnxModelError(f"{path} has the format {content.get('format')!r}; this program reads {FORMAT!r}")
         manifest = OnnxManifest(**{field.name: content[field.name] for field in fields(OnnxManifest)})
+        SelectionRules(**manifest.memory_rules)
         expected = {f"{name}.onnx": manifest.files[f"{name}.onnx"]["sha256"] for name in GRAPHS}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise OnnxModelError(f"{path} is damaged: {type(error).__name__}: {error}; export the model again") from error
     for name, digest in expected.items():
         file = Path(folder) / name

@@ -1,5 +1,6 @@
 """Checks prompts and converts them to arrays."""
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -7,40 +8,59 @@ import numpy as np
 POINT_LABELS = (-1, 0, 1, 2, 3)
 # Low-resolution logits are clamped to [-32, 32], in results and in mask prompts.
 LOGIT_LIMIT = 32.0
+LARGEST = 1e15
 
 
 def check_numbers(value: Any, name: str) -> np.ndarray:
     """``value`` as an fp32 array.
 
     Raises:
-        ValueError: these are no numbers, or not finite.
+        ValueError: these are no real numbers, or some are NaN, infinite or beyond 1e15.
     """
     try:
-        array = np.asarray(value, dtype=np.float32)
+        given = np.asarray(value)
+        if given.dtype.kind not in "biufO":
+            raise TypeError(f"a {type(value).__name__} of {given.dtype}")
+        array = given.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is no array of numbers: {error}") from error
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinite values")
+    if not (np.abs(array) <= LARGEST).all():
+        raise ValueError(f"{name} holds NaN, infinite values or numbers beyond {LARGEST:g}")
     return array
 
 
-def check_points(points: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def integer(value: Any, name: str) -> int:
+    """``value`` as an int.
+
+    Raises:
+        TypeError: it is no integer.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected an integer, not {type(value).__name__}") from None
+
+
+def check_points(
+    points: Any, labels: Any, points_name: str = "points", labels_name: str = "labels"
+) -> tuple[np.ndarray, np.ndarray]:
     """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32; without B in the input, it is 1.
 
     Raises:
         ValueError: one is missing, of another shape, or a label is unknown.
     """
     if points is None or labels is None:
-        raise ValueError("points and labels belong together: give both or neither")
-    coords, kinds = check_numbers(points, "points"), check_numbers(labels, "labels")
-    if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
-        raise ValueError(f"points has shape {coords.shape}; expected (N, 2) or (B, N, 2)")
+        raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
+    coords, kinds = check_numbers(points, points_name), check_numbers(labels, labels_name)
+    if coords.ndim not in (2, 3) or coords.shape[-1] != 2 or coords.ndim == 3 and not len(coords):
+        raise ValueError(f"{points_name} has shape {coords.shape}; expected (N, 2) or (B, N, 2)")
+    given, expected = kinds.shape, coords.shape[:-1]
+    coords = coords[None] if coords.ndim == 2 else coords
+    kinds = kinds[None] if kinds.ndim == 1 else kinds
     if kinds.shape != coords.shape[:-1]:
-        raise ValueError(f"labels has shape {kinds.shape}; expected {coords.shape[:-1]}, one per point")
+        raise ValueError(f"{labels_name} has shape {given}; expected {expected}, one per point")
     if not np.isin(kinds, POINT_LABELS).all():
-        raise ValueError("labels holds another value than 1 (foreground), 0 (background), -1, 2 or 3")
-    if coords.ndim == 2:
-        coords, kinds = coords[None], kinds[None]
+        raise ValueError(f"{labels_name} holds another value than 1 (foreground), 0 (background), -1, 2 or 3")
     return coords, kinds.astype(np.int32)
 
 
@@ -51,7 +71,7 @@ def check_boxes(box: Any) -> np.ndarray:
         ValueError: the shape is wrong, or the corners are swapped.
     """
     boxes = check_numbers(box, "box")
-    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
+    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 or not boxes.size:
         raise ValueError(f"box has shape {boxes.shape}; expected (4) or (B, 4)")
     corners = boxes.reshape(-1, 2, 2)
     if (corners[:, 1] < corners[:, 0]).any():

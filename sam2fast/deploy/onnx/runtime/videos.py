@@ -1,7 +1,6 @@
 """Tracks objects through a video."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from operator import index
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,14 @@ from sam2fast.deploy.onnx.runtime.arrays import fill_holes, resize, suppress_ove
 from sam2fast.deploy.onnx.runtime.frames import ImageFrames
 from sam2fast.deploy.onnx.runtime.graphs import NO_OBJ_SCORE, ObjectMasks, OnnxModel
 from sam2fast.deploy.onnx.runtime.objects import ObjectOnFrame, OnnxObject, OnnxVideoState
-from sam2fast.deploy.onnx.runtime.prompts import LOGIT_LIMIT, check_boxes, check_points, joined_prompt
+from sam2fast.deploy.onnx.runtime.prompts import (
+    LOGIT_LIMIT,
+    check_boxes,
+    check_numbers,
+    check_points,
+    integer,
+    joined_prompt,
+)
 from sam2fast.modeling.selection_rule import Selection, SelectionRules, select_memories
 
 # Attention weights that are computed at once, 512 MiB in fp32, or those of one object.
@@ -79,8 +85,15 @@ class OnnxVideoPredictor:
             raise ValueError("at least one of points or box must be given")
         if box is not None and not clear_old_points:
             raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
-        given = None if points is None and labels is None else check_points(points, labels)
-        coords, kinds = joined_prompt(given, None if box is None else check_boxes(box))
+        corners = given = None
+        if any(x is not None and check_numbers(x, "points").size for x in (points, labels)):
+            given = check_points(points, labels)
+        if box is not None:
+            numbers = check_numbers(box, "box")
+            if numbers.size != 4:
+                raise ValueError(f"box has shape {numbers.shape}; expected (4), the box of one object")
+            corners = check_boxes(numbers.reshape(4))
+        coords, kinds = joined_prompt(given, corners)
         if len(coords) != 1 or not coords.shape[1]:
             raise ValueError(f"got {len(coords)} prompts of {coords.shape[1]} points; expected one with at least 1")
         width, height = (state.video_width, state.video_height) if normalize_coords else (1, 1)
@@ -101,10 +114,10 @@ class OnnxVideoPredictor:
         Returns and raises: see :meth:`add_new_points_or_box`.
         """
         state, frame = inference_state, _frame(inference_state, frame_idx)
-        given, side = np.asarray(mask), self.manifest.image_size
-        if given.ndim != 2 or not given.size or given.dtype.kind not in "biuf":
-            raise ValueError(f"the mask is {given.dtype} {given.shape}; expected (H, W) of bool or numbers")
-        binary = given.astype(bool).astype(np.float32)
+        given, side = check_numbers(mask, "the mask"), self.manifest.image_size
+        if given.ndim != 2 or not given.size:
+            raise ValueError(f"the mask has shape {given.shape}; expected (H, W) of bool or numbers")
+        binary = (given != 0).astype(np.float32)
         if binary.shape != (side, side):
             binary = (resize(binary, (side, side), antialias=True) >= 0.5).astype(np.float32)
         tracked = state.objects.get(obj_id) or OnnxObject()
@@ -170,7 +183,7 @@ class OnnxVideoPredictor:
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
     ) -> Iterator[Answer]:
-        """Tracks all objects from frame to frame.
+        """Tracks all objects from frame to frame. Those that are added meanwhile wait for the next call.
 
         Args:
             start_frame_idx: first frame; by default the earliest one with a prompt. The video's length is allowed, too.
@@ -183,25 +196,28 @@ class OnnxVideoPredictor:
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`.
             IndexError: no such frame.
+            TypeError: a frame number is no integer.
             ValueError: ``max_frame_num_to_track`` is below 0.
         """
         state = inference_state
-        if start_frame_idx not in (None, state.num_frames):
+        if start_frame_idx is not None and integer(start_frame_idx, "start_frame_idx") != state.num_frames:
             start_frame_idx = _frame(state, start_frame_idx)
-        if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
+        if max_frame_num_to_track is not None and integer(max_frame_num_to_track, "max_frame_num_to_track") < 0:
             raise ValueError(f"max_frame_num_to_track is {max_frame_num_to_track}; expected 0 or more")
         self.propagate_in_video_preflight(state)
+        objects = dict(state.objects)
         for frame in self._order(state, start_frame_idx, max_frame_num_to_track, reverse):
-            if not state.objects:
+            objects = {obj_id: tracked for obj_id, tracked in objects.items() if state.objects.get(obj_id) is tracked}
+            if not objects:
                 return
-            results = self._track(state, frame, reverse)
-            for obj_id, tracked in state.objects.items():
+            results = self._track(state, objects, frame, reverse)
+            for obj_id, tracked in objects.items():
                 if frame not in tracked.conditioning:
                     tracked.tracked[frame] = results[obj_id]
                 elif self.manifest.clear_non_cond_mem_around_input:
                     tracked.forget_around(frame, self._clearing_distance)
                 tracked.reverse[frame] = reverse
-            yield frame, state.obj_ids, self._video_masks(state, results)
+            yield frame, list(objects), self._video_masks(state, objects, results)
 
     @property
     def _clearing_distance(self) -> int:
@@ -276,11 +292,13 @@ class OnnxVideoPredictor:
                 encoded[conditioning, frame] = result._replace(memory=memory[0])
         return encoded
 
-    def _track(self, state: OnnxVideoState, frame: int, reverse: bool) -> dict[Any, ObjectOnFrame]:
-        """Results of all objects on a frame; those with a prompt there keep its result."""
+    def _track(
+        self, state: OnnxVideoState, objects: Mapping[Any, OnnxObject], frame: int, reverse: bool
+    ) -> dict[Any, ObjectOnFrame]:
+        """Results of these objects on a frame; those with a prompt there keep its result."""
         results: dict[Any, ObjectOnFrame] = {}
         batches: dict[tuple[int, int], list[tuple[Any, Selection]]] = {}
-        for obj_id, tracked in state.objects.items():
+        for obj_id, tracked in objects.items():
             if frame in tracked.conditioning:
                 results[obj_id] = tracked.conditioning[frame]
                 continue
@@ -336,20 +354,22 @@ class OnnxVideoPredictor:
 
     def _latest_masks(self, state: OnnxVideoState, frame: int, conditioning: bool) -> np.ndarray:
         found = {obj_id: tracked.result_on(frame, conditioning) for obj_id, tracked in state.objects.items()}
-        return self._video_masks(state, {i: result for i, result in found.items() if result is not None})
+        return self._video_masks(state, state.objects, {i: r for i, r in found.items() if r is not None})
 
-    def _video_masks(self, state: OnnxVideoState, results: Mapping[Any, ObjectOnFrame]) -> np.ndarray:
-        """Logits ``(objects, 1, H, W)`` of all objects at the video's size."""
+    def _video_masks(
+        self, state: OnnxVideoState, objects: Collection[Any], results: Mapping[Any, ObjectOnFrame]
+    ) -> np.ndarray:
+        """Logits ``(objects, 1, H, W)`` of these objects at the video's size."""
         size = state.video_height, state.video_width
-        masks = np.full((len(state.objects), 1, *size), NO_OBJ_SCORE, np.float32)
-        for i, obj_id in enumerate(state.objects):
+        masks = np.full((len(objects), 1, *size), NO_OBJ_SCORE, np.float32)
+        for i, obj_id in enumerate(objects):
             if obj_id in results:
                 masks[i] = resize(results[obj_id].mask, size)
         return suppress_overlaps(masks) if self.manifest.non_overlap_masks else masks
 
 
-def _frame(state: OnnxVideoState, value: Any) -> int:
-    frame = index(value)
+def _frame(state: OnnxVideoState, value: Any, name: str = "frame_idx") -> int:
+    frame = integer(value, name)
     if not 0 <= frame < state.num_frames:
         raise IndexError(f"frame {frame} is not in this video of {state.num_frames} frames")
     return frame
