@@ -144,12 +144,10 @@ class GroupedCommand(click.Command):
 def checked_strategy(_ctx: click.Context | None, _parameter: click.Parameter | None, name: str) -> str:
     """The callback of an option: the name, if a strategy has it; else a usage error."""
     if name != "sam2":
-        from sam2fast.tracking.strategies import strategy_of
+        from sam2fast.tracking.strategies import STRATEGIES
 
-        try:
-            strategy_of(name)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+        if name not in STRATEGIES:
+            raise click.BadParameter(f"there is no strategy {name!r}; expected {', '.join(STRATEGIES)}")
     return name
 
 

@@ -1,6 +1,7 @@
 """What the objects of a session attend to on a frame: chosen by its strategy, and found in its memory bank."""
 
 import operator
+from array import array
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, cast
@@ -55,14 +56,22 @@ def _checked(strategy: Strategy, attended: Attended, history: History) -> Attend
     """What a strategy chose.
 
     Raises:
-        ValueError: it is no ``Attended``, or has a frame without a result, or a row that there is not.
+        ValueError: it is no ``Attended``, or has something else than pairs, a frame without a result, or a row that
+            there is not.
     """
     if not isinstance(attended, Attended):
         kind = type(attended).__name__
         raise _error(strategy, history, f"returned a {kind} from attend(); expected Attended(memories, pointers)")
     conditioning, tracked, rules = history.conditioning, history.tracked, history.rules
     for kind, part in (("memory", attended.memories), ("pointer", attended.pointers)):
-        for t, _ in part:
+        try:
+            frames = [t for t, _ in part] if isinstance(part, list | tuple) else None
+        except (TypeError, ValueError):
+            frames = None
+        if frames is None:
+            expected = f"({'frame, row' if kind == 'memory' else 'frame, distance'})"
+            raise _error(strategy, history, f"gave as {kind} {part!r}; expected a list of pairs {expected}")
+        for t in frames:
             if t not in conditioning and t not in tracked:
                 raise _error(strategy, history, f"attends to the {kind} of frame {t}, which has none")
     for t, row in attended.memories:
@@ -70,13 +79,21 @@ def _checked(strategy: Strategy, attended: Attended, history: History) -> Attend
             raise _error(strategy, history, f"gave frame {t} row {row!r}; expected 0 to {rules.num_maskmem - 1}")
     if attended.pointers and not rules.use_pointers:
         raise _error(strategy, history, "attends to pointers, and the model to none (use_obj_ptrs_in_encoder is off)")
-    if attended.span is not None and (not strategy.has_span or attended.span < 1):
-        raise _error(strategy, history, f"gave a span of {attended.span}; expected 1 or more, and has_span = True")
+    distances = [distance for _, distance in attended.pointers]
+    if _count(distances) is None:
+        raise _error(strategy, history, f"gave distances {distances}; expected numbers")
+    if attended.span is not None and (not strategy.has_span or _integer(attended.span) < 1):
+        fault = f"gave a span of {attended.span!r}; expected an integer above 0, and has_span = True"
+        raise _error(strategy, history, fault)
     if attended.factors is not None:
-        counts = tuple(map(len, attended.factors))
-        expected = len(attended.memories), len(attended.pointers)
-        if not strategy.has_factors or counts != expected:
-            raise _error(strategy, history, f"gave {counts} factors; expected {expected}, and has_factors = True")
+        is_pair = isinstance(attended.factors, list | tuple)
+        counts = tuple(map(_count, attended.factors)) if is_pair else None
+        if not strategy.has_factors or counts != (len(attended.memories), len(attended.pointers)):
+            fault = (
+                f"gave factors {attended.factors!r}; expected {len(attended.memories)} numbers and "
+                f"{len(attended.pointers)}, in a tuple of two lists, and has_factors = True"
+            )
+            raise _error(strategy, history, fault)
     return attended
 
 
@@ -85,6 +102,14 @@ def _integer(value: Any) -> int:
         return operator.index(value)
     except TypeError:
         return -1
+
+
+def _count(values: Any) -> int | None:
+    """How many numbers there are; None if these are no numbers."""
+    try:
+        return len(array("f", values))
+    except TypeError:
+        return None
 
 
 def _error(strategy: Strategy, history: History, fault: str) -> ValueError:

@@ -252,12 +252,14 @@ def unpacked(
             raise StateError(f"the state was saved with another {what}: {differing or expected}")
     try:
         approximations = Approximations.of(facts.get("approximations"))
-        strategy = strategy or restored_strategy(facts.get("strategy"), tracker.options.strategy)
+        strategy = strategy or restored_strategy(
+            facts.get("strategy"), tracker.options.strategy.for_model(tracker.model)
+        )
         state = tracker.new_state(frames, features_kept=features_kept, approximations=approximations, strategy=strategy)
         _unpack_into(state, facts, tensors)
         check_restored(state, has_memories=tracker.model.num_maskmem > 0)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise StateError(f"the state is none that sam2fast saved: {error}") from error
+        raise StateError(f"the state cannot be restored: {error}") from error
     return state
 
 

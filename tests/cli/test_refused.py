@@ -90,7 +90,7 @@ REFUSED = [
     ("serve --in-browser --strategy samurai", 2, "--strategy is for a server that runs the model"),
     ("serve --strategy sam2long", 2, "the demo shows each frame when it is tracked"),
     ("track frames --point 0,1,5,5 --strategy sam2long --reverse", 2, "decides about masks when a pass ends"),
-    ("track frames --point 0,1,5,5 --strategy sam", 2, "there is no strategy 'sam'; expected 'sam2', 'samurai', "),
+    ("track frames --point 0,1,5,5 --strategy sam", 2, "there is no strategy 'sam'; expected sam2, samurai, "),
     ("track frames --point 0,1,5,5 --max-frames 3", 2, "--max-frames goes with --stream"),
     ("track frames --point 0,1,5,5 --start 5 --end 4", 2, "--start 5 lies after --end 4"),
     ("track frames --prompts many.json --format png", 2, "256 objects"),

@@ -12,7 +12,7 @@ from strategy_recordings import RECIPES, strategy_clip
 from sam2fast.modeling.memory_selection import select_memories
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.saved_state import StateError
-from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sam, Decided, Sam2Long, Strategy
+from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sam, Decided, Sam2Long, Samurai, Strategy
 from sam2fast.utils.testing import relative_error
 
 PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
@@ -113,6 +113,19 @@ def test_anothers_strategy_is_not_restored(predictor, track, frames, tmp_path):
         predictor.load_state(tmp_path / "state", str(frames))
 
 
+def test_a_strategy_with_other_settings_is_not_restored(predictor, track, frames, tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class Own(Samurai):
+        more: float = 1.0
+
+    predictor.save_state(track(Own(), PROMPTS[:1], 3).session, tmp_path / "state")
+    monkeypatch.setattr(predictor, "_strategy", Own(more=2.0))
+    with pytest.raises(StateError, match="its strategy is .*Own with more 1.0, not 2.0; set the predictor's"):
+        predictor.load_state(tmp_path / "state", str(frames))
+    monkeypatch.setattr(predictor, "_strategy", Own())  # its weight becomes the model's
+    assert predictor.load_state(tmp_path / "state", str(frames)).strategy == Own(weight=0.25)
+
+
 def test_a_pass_in_both_directions_with_a_correction(strategy, track, predictor, frames):
     """Each object as if it were alone; a second pass over the same frames gives the same."""
     RECIPES["samurai_box"].weights(predictor)
@@ -205,10 +218,20 @@ def test_names(predictor, frames):
 @pytest.mark.parametrize(("attended", "message"), [
     (Attended([(9, 6)], []), "attends to the memory of frame 9, which has none"),
     (Attended([(0, 7)], []), "gave frame 0 row 7; expected 0 to 6"),
-    (Attended([(0, 6)], [], 3), "gave a span of 3; expected 1 or more, and has_span = True"),
+    (Attended([(0, 6)], [], 3), "gave a span of 3; expected an integer above 0, and has_span = True"),
+    (Attended(iter([(0, 6)]), []), "gave as memory <list_iterator .*; expected a list of pairs .frame, row."),
+    (Attended([0], []), "gave as memory .0.; expected a list of pairs .frame, row."),
+    (Attended([(0, 6)], None), "gave as pointer None; expected a list of pairs .frame, distance."),
+    (Attended([(0, 6)], [(0, "1")]), "gave distances .'1'.; expected numbers"),
+    (Attended([(0, 6)], [(0, 1)], 2.5), "gave a span of 2.5; expected an integer above 0"),
+    (Attended([(0, 6)], [(0, 1)], factors=([1.0, 1.0], [1.0])), "gave factors .*; expected 1 numbers and 1,"),
+    (Attended([(0, 6)], [(0, 1)], factors=[1.0, 1.0]), "gave factors .1.0, 1.0.; expected 1 numbers and 1,"),
 ])  # fmt: skip
 def test_impossible_choices(track, attended, message):
     class Wrong(Strategy):
+        has_span = attended.span == 2.5
+        has_factors = True
+
         def attend(self, history):
             return attended
 
@@ -225,13 +248,32 @@ def test_a_tuple_in_the_place_of_the_choice(track):
         track(Wrong(), PROMPTS[:1], 2)
 
 
-def test_shapes_of_what_is_decided(track):
+@pytest.mark.parametrize(("decide", "message"), [
+    (lambda best: Decided(best[:, 0]), r"decided a candidate of shape \(1,\); expected \(1, 1\)"),
+    (lambda best: Decided([[0]]), "decided a candidate of type list; expected a tensor"),
+    (lambda best: Decided(best.float()), "decided a candidate of torch.float32; expected torch.int64"),
+    (lambda best: Decided(best, as_prompt=best), "decided a as_prompt of torch.int64; expected torch.bool"),
+    (lambda best: Decided(best, state=[]), "decided a state of type list; expected a tensor"),
+    (lambda best: best, r"returned a Tensor; expected Decided\(candidate\)"),
+])  # fmt: skip
+def test_impossible_decisions(track, decide, message):
     class Wrong(Strategy):
         def choose(self, candidates, state):
-            return Decided(candidates.best()[:, 0])
+            return decide(candidates.best())
 
-    with pytest.raises(ValueError, match=r"Wrong.choose decided a candidate of shape \(1,\); expected \(1, 1\)"):
+    with pytest.raises(ValueError, match=f"Wrong.choose {message}"):
         track(Wrong(), PROMPTS[:1], 2)
+
+
+def test_a_strategy_that_cuda_graphs_could_not_tell_apart(predictor):
+    """Is refused on every device."""
+
+    @dataclass
+    class Changing(Strategy):
+        weight: float = 1.0
+
+    with pytest.raises(TypeError, match=r"Changing cannot be hashed .*; make it a @dataclass\(frozen=True\)"):
+        predictor.strategy = Changing()
 
 
 def test_copies_of_predictors_keep_their_strategy(predictor):
@@ -242,12 +284,16 @@ def test_copies_of_predictors_keep_their_strategy(predictor):
 
 def test_the_old_hooks_are_deprecated_and_do_not_replace_another_strategy(predictor, track, monkeypatch):
     expected = track("sam2", PROMPTS, 4)
-    for name, function in (("memory_selection", select_memories), ("mask_selection", lambda m, ious, s: best(ious))):
+    for name, function, chosen in (
+        ("memory_selection", select_memories, "memories"),
+        ("mask_selection", lambda masks, ious, scores: best(ious), "masks"),
+    ):
         with pytest.warns(DeprecationWarning, match=f"{name} is deprecated: use a Strategy with"):
             monkeypatch.setattr(predictor, name, function)
         same(expected.logits, track("sam2", PROMPTS, 4).logits)
-    with pytest.raises(RuntimeError, match="the session's strategy is Samurai, which chooses memories itself"):
-        track("samurai", PROMPTS, 4)
+        with pytest.raises(RuntimeError, match=f"the session's strategy is Samurai, which chooses {chosen} itself"):
+            track("samurai", PROMPTS, 4)
+        monkeypatch.setattr(predictor, name, None)
 
 
 def best(ious):
@@ -275,7 +321,7 @@ def test_what_is_known_comes_from_the_frame_before_in_the_same_direction(predict
 
 @pytest.mark.parametrize(
     ("kind", "name", "least"),
-    [(Sam2Long, "paths", 1), (Dam4Sam, "every", 1), (Dam4Sam, "conditioning", 0), (Confident, "conditioning", 2)],
+    [(Sam2Long, "paths", 1), (Dam4Sam, "every", 1), (Dam4Sam, "conditioning", 1), (Confident, "conditioning", 2)],
 )
 def test_settings_are_checked(kind, name, least):
     with pytest.raises(ValueError, match=f"{name} is {least - 1}; expected {least} or more"):

@@ -1,7 +1,7 @@
 """Tracking strategies: rules for the choice of masks and memories, which need no training."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeAlias
 
 from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
@@ -45,9 +45,16 @@ def strategy_of(requested: StrategyLike) -> Strategy:
 
     Raises:
         ValueError: an unknown name.
-        TypeError: neither a name nor an instance.
+        TypeError: neither a name nor an instance; or an instance that cannot be hashed.
     """
     if isinstance(requested, Strategy):
+        try:
+            hash(requested)  # CUDA graphs are recorded for each strategy
+        except TypeError as error:
+            raise TypeError(
+                f"{type(requested).__name__} cannot be hashed ({error}); make it a @dataclass(frozen=True), with "
+                "tuples instead of lists"
+            ) from error
         return requested
     known = ", ".join(map(repr, STRATEGIES))
     if not isinstance(requested, str):
@@ -60,7 +67,7 @@ def strategy_of(requested: StrategyLike) -> Strategy:
 def saved_strategy(strategy: Strategy) -> dict[str, Any]:
     """A strategy as values that JSON can hold; see :func:`restored_strategy`."""
     names = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
-    settings: dict[str, Any] = asdict(strategy) if names and is_dataclass(strategy) else {}
+    settings: dict[str, Any] = asdict(strategy) if names and is_dataclass(strategy) else _settings_of(strategy)
     return {"name": names[0] if names else type(strategy).__qualname__, "settings": settings}
 
 
@@ -72,7 +79,8 @@ def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Str
         present: the predictor's, which a strategy of one's own is taken from.
 
     Raises:
-        ValueError: it is a strategy of one's own, and the predictor has another one; or its settings are unknown.
+        ValueError: it is a strategy of one's own, and the predictor has another one, or one with other settings; or its
+            settings are unknown.
     """
     if saved is None:
         return SAM2
@@ -84,4 +92,21 @@ def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Str
             raise ValueError(f"strategy {name!r} has other settings: {error}") from error
     if type(present).__qualname__ != name:
         raise ValueError(f"its strategy is {name}; set the predictor's attribute strategy to an instance of that first")
+    found = _settings_of(present)
+    differing = [
+        f"{key} {value!r}, not {found.get(key)!r}"
+        for key, value in saved["settings"].items()
+        if found.get(key) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"its strategy is {name} with {', '.join(differing)}; set the predictor's attribute strategy first"
+        )
     return present
+
+
+def _settings_of(strategy: Strategy) -> dict[str, Any]:
+    """The settings that are numbers, texts or None."""
+    names = [field.name for field in fields(strategy)] if is_dataclass(strategy) else list(vars(strategy))
+    values = {name: getattr(strategy, name) for name in names}
+    return {name: value for name, value in values.items() if value is None or isinstance(value, str | int | float)}

@@ -37,7 +37,7 @@ class Dam4Sam(Strategy):
         every: frames between the older of the other memories.
 
     Raises:
-        ValueError: ``conditioning`` is below 0, or ``every`` below 1.
+        ValueError: ``conditioning`` or ``every`` is below 1.
     """
 
     conditioning: int = 4
@@ -50,9 +50,9 @@ class Dam4Sam(Strategy):
     at_video_size: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, value, least in (("conditioning", self.conditioning, 0), ("every", self.every, 1)):
-            if value < least:
-                raise ValueError(f"{name} is {value}; expected {least} or more")
+        for name, value in (("conditioning", self.conditioning), ("every", self.every)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected 1 or more")
 
     def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
         choice = candidates.best()

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from sam2fast.tracking.strategies.base import Decided, MaskCandidates, Strategy
 
+INTEGER, BOOL = (torch.int64, torch.int32), (torch.bool,)
+
 
 class Decision:
     """Calls a strategy when the decoder has predicted the candidates of a step, and keeps what it decided.
@@ -41,24 +43,37 @@ class Decision:
     def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
         """The chosen candidates ``(B, 1)``."""
         candidates = MaskCandidates(masks, ious.float(), scores.float(), *self._prompt, *self._sizes)
-        decided = self.strategy.choose(candidates, self.state)
-        for name, found, shape in (
-            ("candidate", decided.candidate, (1,)),
-            ("state", decided.state, (self.strategy.state_size,)),
-            ("record", decided.record, (self.strategy.record_size,)),
-            ("as_prompt", decided.as_prompt, (1,)),
-            ("parent", decided.parent, (1,)),
-        ):
-            if found is not None and found.shape != (len(ious), *shape):
-                raise ValueError(
-                    f"{type(self.strategy).__name__}.choose decided a {name} of shape {tuple(found.shape)}; "
-                    f"expected {(len(ious), *shape)}"
-                )
-        self._decided = decided
+        decided = self._decided = self._checked(self.strategy.choose(candidates, self.state), len(ious))
         if decided.parent is not None:
             rows = torch.arange(len(ious), device=ious.device)
             self.parents = rows - rows % self.strategy.hypotheses + decided.parent[:, 0]
         return decided.candidate
+
+    def _checked(self, decided: Decided, count: int) -> Decided:
+        """What the strategy decided for so many rows.
+
+        Raises:
+            ValueError: it is no ``Decided``, or a part is no tensor or has another shape or dtype.
+        """
+        call = f"{type(self.strategy).__name__}.choose"
+        if not isinstance(decided, Decided):
+            raise ValueError(f"{call} returned a {type(decided).__name__}; expected Decided(candidate)")
+        for name, found, columns, dtypes in (
+            ("candidate", decided.candidate, 1, INTEGER),
+            ("state", decided.state, self.strategy.state_size, ()),
+            ("record", decided.record, self.strategy.record_size, ()),
+            ("as_prompt", decided.as_prompt, 1, BOOL),
+            ("parent", decided.parent, 1, INTEGER),
+        ):
+            if found is None and name != "candidate":
+                continue
+            if not isinstance(found, Tensor):
+                raise ValueError(f"{call} decided a {name} of type {type(found).__name__}; expected a tensor")
+            if found.shape != (count, columns):
+                raise ValueError(f"{call} decided a {name} of shape {tuple(found.shape)}; expected {(count, columns)}")
+            if dtypes and found.dtype not in dtypes:
+                raise ValueError(f"{call} decided a {name} of {found.dtype}; expected {dtypes[0]}")
+        return decided
 
     def outcome(self) -> Decided:
         """What was decided, without None for states and records; as before where no mask was predicted."""
