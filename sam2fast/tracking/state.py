@@ -214,8 +214,8 @@ class VideoState(MutableMapping[str, Any]):
                 "init_state() returned, or a dict with the keys of the original's"
             )
         state = cls.__new__(cls)
-        state.official, state.frames, state.opened_with = session, session.get("images"), None
-        state.max_history, state.strategy, state.guard = None, SAM2, CallGuard()
+        attributes = {"official": session, "frames": session.get("images"), "max_history": None, "strategy": SAM2}
+        vars(state).update(attributes, opened_with=None, guard=CallGuard())
         return state
 
     @property
