@@ -368,8 +368,9 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         answers = self._answers(state, order, reverse, return_scores, progress, encode_ahead, output)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
-        if order and wants_more and not reverse and state.frames.truncated is not None:
-            raise VideoError(state.frames.truncated)
+        truncated = getattr(state.frames, "truncated", None)  # a caller's own dict may have frames of any kind
+        if order and wants_more and not reverse and truncated is not None:
+            raise VideoError(truncated)
 
 
 SAM2VideoPredictor._originals = {name: getattr(SAM2VideoPredictor, name) for name in (*CALLED_ELSEWHERE, *OF_THE_FLOW)}

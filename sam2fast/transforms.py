@@ -173,6 +173,24 @@ class SAM2Transforms:
         size = (self.resolution, self.resolution)
         return resize_and_normalise(copy_to_device(pixels, device)[None], size, self.mean, self.std, white)[0]
 
+    @staticmethod
+    def to_tensor(x: ImageLike) -> Tensor:
+        """One image as fp32 ``(3, H, W)`` in [0, 1]."""
+        pixels = to_pixels(x)
+        return pixels.permute(2, 0, 1).contiguous().float() / (255 if pixels.dtype == torch.uint8 else 1)
+
+    def transforms(self, x: Tensor) -> Tensor:
+        """Float images ``(..., 3, H, W)`` in [0, 1] as ``(..., 3, S, S)`` of the same dtype; it has a gradient.
+
+        Raises:
+            ImageError: the tensor has another dtype or shape.
+        """
+        if not x.is_floating_point() or x.ndim < 3 or x.shape[-3] != 3:
+            raise ImageError(f"got {x.dtype} {tuple(x.shape)}; expected float images (..., 3, H, W) in [0, 1]")
+        pixels, size = x.reshape(-1, *x.shape[-3:]).permute(0, 2, 3, 1), (self.resolution, self.resolution)
+        resized = resize_and_normalise(pixels.float(), size, self.mean, self.std, white=1.0)
+        return resized.reshape(*x.shape[:-2], *size).to(x.dtype)
+
     def forward_batch(self, img_list: Sequence[ImageLike], device: torch.device | str = "cpu") -> Tensor:
         """Images of any sizes as ``(B, 3, S, S)``."""
         return torch.stack([self(image, device) for image in img_list])

@@ -34,6 +34,22 @@ def test_other_images_as_the_original(image):
     assert (expected - SAM2Transforms(256, 0.0)(image)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tensors_as_the_original(dtype):
+    """One and a batch, with gradients; the steps of which preprocessing consists."""
+    found = []
+    for transforms in (OfficialTransforms(256, 0.0), SAM2Transforms(256, 0.0)):
+        image = transforms.to_tensor(RGB).to(dtype).requires_grad_()
+        one, batch = transforms.transforms(image), transforms.transforms(image.expand(2, 3, 60, 80))
+        (one.square().sum() + batch.sum()).backward()
+        found.append((image.detach(), one, batch, image.grad))
+    for expected, actual in zip(*found, strict=True):
+        assert actual.dtype == expected.dtype and actual.shape == expected.shape
+        assert (expected - actual).abs().max() < 1e-5 * expected.abs().max()
+    with pytest.raises(ImageError, match=r"torch.uint8 \(3, 60, 80\); expected float images"):
+        SAM2Transforms(256, 0.0).transforms(torch.zeros(3, 60, 80, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 def test_coordinates_as_the_original(normalize):
     ours, official = SAM2Transforms(1024, 0.0), OfficialTransforms(1024, 0.0)

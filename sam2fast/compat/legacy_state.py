@@ -1,5 +1,6 @@
 """A session as the original's nested dicts."""
 
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def official_session(model: SAM2Base) -> AsDict:
     return as_dict
 
 
-def new_object(session: dict[str, Any], obj_id: Any) -> int:
+def new_object(session: MutableMapping[str, Any], obj_id: Any) -> int:
     """Adds an object without prompts; returns its position."""
     index = len(session["obj_id_to_idx"])
     session["obj_id_to_idx"][obj_id], session["obj_idx_to_id"][index] = index, obj_id
@@ -80,7 +81,7 @@ def new_object(session: dict[str, Any], obj_id: Any) -> int:
     return index
 
 
-def drop_object(session: dict[str, Any], index: int) -> None:
+def drop_object(session: MutableMapping[str, Any], index: int) -> None:
     """Removes an object; those after it move up."""
     ids = [obj_id for i, obj_id in enumerate(session["obj_ids"]) if i != index]
     session["obj_id_to_idx"] = {obj_id: i for i, obj_id in enumerate(ids)}

@@ -144,7 +144,10 @@ class PrivateApi(TrackingModel):
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
         """Position of an object among all; an unknown id becomes a new object without prompts."""
         index = inference_state["obj_id_to_idx"].get(obj_id)
-        return new_object(inference_state.to_official("an object was added"), obj_id) if index is None else index
+        if index is not None:
+            return int(index)
+        is_dict = not isinstance(inference_state, VideoState)  # a caller's own
+        return new_object(inference_state if is_dict else inference_state.to_official("an object was added"), obj_id)
 
     def _obj_idx_to_id(self, inference_state: VideoState, obj_idx: int) -> Any:
         return inference_state["obj_idx_to_id"][obj_idx]

@@ -196,9 +196,27 @@ class VideoState(MutableMapping[str, Any]):
         self.objects: dict[Any, TrackedObject] = {}  # by id, in the order in which ids were first seen
         self.obj_ids: list[Any] = []
         self.guard = CallGuard()
-        self.official: dict[str, Any] | None = None
+        self.official: MutableMapping[str, Any] | None = None
         self._as_dict = as_dict
         self.strategy: Strategy = strategy
+
+    @classmethod
+    def of_dict(cls, session: MutableMapping[str, Any]) -> "VideoState":
+        """The session that is a caller's own dict with the original's keys; calls read and write this dict.
+
+        Raises:
+            TypeError: the dict lacks keys.
+        """
+        missing = [key for key in OFFICIAL_KEYS if key not in session and key not in _NOT_NEEDED]
+        if missing:
+            raise TypeError(
+                f"inference_state is a dict without {', '.join(map(repr, missing))}; expected the session that "
+                "init_state() returned, or a dict with the keys of the original's"
+            )
+        state = cls.__new__(cls)
+        attributes = {"official": session, "frames": session.get("images"), "max_history": None, "strategy": SAM2}
+        vars(state).update(attributes, opened_with=None, guard=CallGuard())
+        return state
 
     @property
     def num_frames(self) -> int:
@@ -217,7 +235,7 @@ class VideoState(MutableMapping[str, Any]):
         """Where the original keeps results."""
         return torch.device("cpu") if self.offload_state_to_cpu else self.device
 
-    def to_official(self, reason: str) -> dict[str, Any]:
+    def to_official(self, reason: str) -> MutableMapping[str, Any]:
         """The session as the original's dict, which it is from now on.
 
         Args:
@@ -253,8 +271,11 @@ class VideoState(MutableMapping[str, Any]):
     def clear(self) -> None:
         """Forgets all objects and frees the bank.
 
-        The list of ids that callers may hold is emptied, as in the original.
+        The list of ids that callers may hold is emptied, as in the original. The original's dict becomes empty.
         """
+        if self.official is not None:
+            self.official.clear()
+            return
         bank = self.bank.emptied()  # first: allocating it may fail
         self.objects, self.obj_ids[:], self.bank = {}, [], bank
 
@@ -301,6 +322,8 @@ class VideoState(MutableMapping[str, Any]):
 
 AsDict = Callable[[VideoState], dict[str, Any]]
 
+# Keys that the methods can do without, if features of all frames are cached.
+_NOT_NEEDED = ("images", "offload_video_to_cpu", "offload_state_to_cpu")
 # Keys that describe a session, and do not change it.
 _DESCRIPTION: dict[str, Callable[[VideoState], Any]] = {
     "images": lambda s: s.frames,

@@ -24,6 +24,7 @@ from video import (
 
 from sam2fast.compat.private_api import OF_THE_FLOW
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
 
 # The original calls one that it does not define.
@@ -303,3 +304,47 @@ def test_the_image_predictor_calls_forward_image(models, where, monkeypatch):
         predictor.set_image(image)
         found.append(predictor.predict(np.array([[60, 40]]), np.array([1]), return_logits=True)[0])
     assert relative_error(*map(torch.from_numpy, found)) <= 1e-4
+
+
+def own_dict(model, images):
+    """A session as programs build it that hold frames in memory: a dict with the original's keys."""
+    session = {"images": images, "num_frames": len(images), "video_height": 90, "video_width": 120, "obj_ids": []}
+    session |= {key: torch.device("cpu") for key in ("device", "storage_device")}
+    names = ("point_inputs", "mask_inputs", "output_dict", "temp_output_dict", "frames_tracked")
+    session |= {f"{name}_per_obj": {} for name in names}
+    session |= {key: {} for key in ("cached_features", "constants", "obj_id_to_idx", "obj_idx_to_id")}
+    model._get_image_feature(session, frame_idx=0, batch_size=1)
+    return session
+
+
+def test_a_callers_own_dict(models, folder):
+    """Also with frames that are appended while it is tracked; the dict itself is read and written."""
+    images = [SAM2Transforms(SMALL, 0.0)(image) for image in clip(6)]
+
+    def streamed(session):
+        session.state = own_dict(session.predictor, images[:3])
+        session.points(0, 1, (60, 40, 1))
+        session.propagate()
+        session.state["images"] += images[3:]
+        session.state["num_frames"] = 6
+        session.mask(3, "b", np.eye(90, 120))
+        session.propagate(start_frame_idx=3)
+        assert list(session.state["output_dict_per_obj"][0]["non_cond_frame_outputs"]) == [1, 2, 3, 4, 5]
+        assert session.predictor._obj_id_to_idx(session.state, "c") == 2
+        session.remove("c")
+        session.clear(3, "b")
+        session.reset()
+        assert session.state["obj_ids"] == []
+
+    both(models, folder, streamed)
+    session = own_dict(models[1], images)
+    del session["frames_tracked_per_obj"]
+    with pytest.raises(TypeError, match="a dict without 'frames_tracked_per_obj'; expected the session that"):
+        models[1].add_new_points_or_box(session, 0, 1, [[60, 40]], [1])
+
+
+def test_the_originals_dict_can_be_emptied(models, folder):
+    state = models[1].init_state(str(folder))
+    state["constants"]
+    state.clear()
+    assert not state.official and len(state) == 0

@@ -31,7 +31,7 @@ WRONG_CALLS = {
         lambda p, s: p.add_new_points_or_box(None, 0, "a", [[1, 1]], [1]), TypeError, f"is None; {NO_SESSION}"
     ),
     "a pass of no session": WrongCall(
-        lambda p, s: next(p.propagate_in_video({})), TypeError, f"is a dict; {NO_SESSION}"
+        lambda p, s: next(p.propagate_in_video({})), TypeError, f"'frames_tracked_per_obj'; {NO_SESSION}"
     ),
     "no session to save": WrongCall(lambda p, s: p.save_state(None, "/nowhere"), TypeError, NO_SESSION),
     "frame behind the end": WrongCall(
