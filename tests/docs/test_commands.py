@@ -37,7 +37,7 @@ NO_COMMANDS = {
     "pip install": "docs/serve.md",
 }
 # Packages that `pip install` may name besides this one: optional tools.
-OTHER_PACKAGES = {"pre-commit", "bitsandbytes", "jupyterlab"}
+OTHER_PACKAGES = {"pre-commit", "bitsandbytes", "jupyterlab", "numpy", "pillow", "onnxruntime"}
 
 
 def of_program(program: str) -> list[Line]:
