@@ -5,7 +5,8 @@ for a part only while :func:`is_standard` is true. Otherwise each module is call
 arguments and results of the original, and what a user added to it takes effect.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -26,7 +27,8 @@ _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for 
 _CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
 
 _ignored: ContextVar[bool] = ContextVar("sam2fast_ignored_hooks", default=False)
-_decided: ContextVar[frozenset[int]] = ContextVar("sam2fast_decided_standard", default=frozenset())  # ids of modules
+_decided: ContextVar[Container[int]] = ContextVar("sam2fast_decided_standard", default=())  # ids of modules
+_EVERY_ID = range(sys.maxsize)
 
 # Classes whose modules are standard, with their attributes as they were defined, and the names of their methods.
 _CLASSES: dict[type[nn.Module], dict[str, Any]] = {}
@@ -136,16 +138,19 @@ def has_standard_parts(whole: nn.Module) -> bool:
 
 
 @contextmanager
-def deciding_once(model: nn.Module) -> Iterator[list[nn.Module] | None]:
+def deciding_once(model: nn.Module, proxies: bool = False) -> Iterator[list[nn.Module] | None]:
     """Context manager in which ``model`` is not changed, so that its parts are looked at only here.
 
     Other models that a user's function calls meanwhile are looked at as usual.
+
+    Args:
+        proxies: proxies of its modules are called, which are of other classes. No other model is.
 
     Yields:
         The modules below ``model``; None if one is not standard.
     """
     parts: _Parts | None = vars(model)["_standard_parts"] if has_standard_parts(model) else None
-    token = _decided.set(frozenset() if parts is None else parts.ids)
+    token = _decided.set(() if parts is None else _EVERY_ID if proxies else parts.ids)
     try:
         yield None if parts is None else parts.below
     finally:
