@@ -358,7 +358,9 @@ class GraphEncoder:
 
 
 def _staged(pixels: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
-    """``(batch, S, S, 3)`` on the CPU; the last frame is repeated where there are too few."""
+    """``(batch, S, S, 3)`` on the CPU; the last frame is repeated where there are too few. Not to be written to."""
+    if batch == 1 and (not pinned or pixels[0].is_pinned()):
+        return pixels[0][None]
     staged = torch.empty(batch, *pixels[0].shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
     return torch.stack([*pixels, *[pixels[-1]] * (batch - len(pixels))], out=staged)
 

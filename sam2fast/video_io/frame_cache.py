@@ -5,6 +5,7 @@ import weakref
 from queue import SimpleQueue
 from threading import Lock, Thread
 
+import torch
 from torch import Tensor
 
 from sam2fast.video_io.sources import Source
@@ -16,10 +17,15 @@ AHEAD = 4  # frames to prefetch; few are wasted when the caller jumps
 
 
 class FrameCache:
-    """The :data:`CAPACITY` frames of a source around the last requested one. Thread-safe."""
+    """The :data:`CAPACITY` frames of a source around the last requested one. Thread-safe.
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    Args:
+        source: of the frames.
+        pinned: keeps them in pinned memory, from which they are copied to CUDA without another copy.
+    """
+
+    def __init__(self, source: Source, pinned: bool = False) -> None:
+        self._source, self._pinned = source, pinned
         self._frames: dict[int, Tensor] = {}
         self._position, self._step = 0, 1
         self._closed = False
@@ -50,7 +56,8 @@ class FrameCache:
             if pixels is None:
                 # Video files are decoded forwards only, so a step backwards fills the cache at once.
                 since = max(index - CAPACITY + 1, 0) if self._step < 0 else index
-                for rank, pixels in self._source.read(index, since):
+                for rank, read in self._source.read(index, since):
+                    pixels = torch.empty_like(read, pin_memory=True).copy_(read) if self._pinned else read
                     self._store(rank, pixels)
         assert pixels is not None  # read() ends with the requested frame, or raises
         return pixels

@@ -11,8 +11,9 @@ from frame_costs import frame_costs
 from torch.utils._pytree import tree_leaves
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.tracking import graph_steps, tracker
+from sam2fast.tracking import graph_runner, graph_steps, tracker
 from sam2fast.tracking.memory_bank import StepTables
+from sam2fast.video_io import open_frames
 
 NANO, TINY = "configs/nano/sam2fast_nano.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"
 # A few layers of each kind: the encoder pools queries in three blocks and attends to the whole map in one.
@@ -90,6 +91,15 @@ def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
     check(predictor, found)
     more = [seen.launches["copy_"] - found[0].launches["copy_"] for seen in found]
     assert max(more) == 2 and 0 in more[-8:], "one copy of memories, one of pointers, and not on every frame"
+
+
+def test_frames_are_copied_from_the_cache(cuda, made):
+    """They are in pinned memory there. Others, as of a stream, take a pinned copy."""
+    pixels = open_frames([FRAME] * 2, made[1].image_size, device=fake_cuda.GPU).pixels(1)
+    assert pixels.is_pinned() and graph_runner._staged([pixels], 1, pinned=True).data_ptr() == pixels.data_ptr()
+    other = pixels.clone()
+    staged = graph_runner._staged([other], 1, pinned=True)
+    assert staged.is_pinned() and not other.is_pinned() and torch.equal(staged[0], pixels)
 
 
 def test_clicks_and_boxes_wait_for_their_answers_alone(cuda, predictor):
