@@ -67,6 +67,7 @@ def _write_weights(folder: Path) -> None:
 
     weights = load_file(nano.WEIGHTS)
     torch.save({"model": weights}, folder / "averaged.pt")
+    torch.save({"model": weights}, folder / "FILE")  # what stands for the path that a command in $() prints
     # With the wrapper and names of a foreign trainer.
     wrapped = {f"model.{name.replace('trunk', 'backbone')}": value for name, value in weights.items()}
     torch.save({"model": wrapped}, folder / "wrapped.pt")
