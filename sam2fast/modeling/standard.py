@@ -28,7 +28,7 @@ _CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
 
 _ignored: ContextVar[bool] = ContextVar("sam2fast_ignored_hooks", default=False)
 _decided: ContextVar[Container[int]] = ContextVar("sam2fast_decided_standard", default=())  # ids of modules
-_EVERY_ID = range(sys.maxsize)
+_EVERY_ID = range(sys.maxsize)  # contains the id of any module
 
 # Classes whose modules are standard, with their attributes as they were defined, and the names of their methods.
 _CLASSES: dict[type[nn.Module], dict[str, Any]] = {}
@@ -144,7 +144,8 @@ def deciding_once(model: nn.Module, proxies: bool = False) -> Iterator[list[nn.M
     Other models that a user's function calls meanwhile are looked at as usual.
 
     Args:
-        proxies: proxies of its modules are called, which are of other classes. No other model is.
+        proxies: for ``torch.export``, which calls proxies of the modules: what was found in ``model`` holds for every
+            module that is called.
 
     Yields:
         The modules below ``model``; None if one is not standard.

@@ -10,7 +10,7 @@ import numpy as np
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_results.frame_masks import FrameMasks
 
-MOST_FRAMES = 10**7  # of a video: four days at 30 frames/s
+MOST_FRAMES = 10**8  # of a video: a month at 30 frames/s
 
 
 class RecordError(ValueError):

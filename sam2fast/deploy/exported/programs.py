@@ -164,7 +164,7 @@ def export_module(
         shapes: the ``dynamic_shapes`` of ``torch.export.export``.
         keep_kernels: see :func:`export_encoder`.
     """
-    with torch.no_grad(), _reference_ops(keep_kernels), deciding_once(module.eval(), proxies=True):  # of torch.export
+    with torch.no_grad(), _reference_ops(keep_kernels), deciding_once(module.eval(), proxies=True):
         return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
