@@ -358,7 +358,7 @@ class GraphEncoder:
 
 
 def _staged(pixels: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
-    """``(batch, S, S, 3)`` on the CPU; the last frame is repeated where there are too few. It may be the frame itself."""
+    """``(batch, S, S, 3)`` on the CPU, or a view of the frame; the last one is repeated where there are too few."""
     if batch == 1 and (not pinned or pixels[0].is_pinned()):
         return pixels[0][None]
     staged = torch.empty(batch, *pixels[0].shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
