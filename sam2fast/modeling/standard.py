@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from itertools import chain
+from gc import get_referents  # of dicts: the values of many in one call
 from typing import Any, TypeVar
 
 import torch
@@ -190,9 +190,10 @@ class _Parts:
         self._handles = -1
         self._hooks = [getattr(module, name) for module in below for name in _HOOKS]
         # What is added where there was nothing, is called by nobody.
-        self._children = [module._modules.values() for module in (whole, *below) if module._modules]
-        self._had = list(chain.from_iterable(self._children))
-        self._types = list(map(type, self._had))
+        children = [module._modules for module in (whole, *below) if module._modules]
+        self._dicts = (*children, *(module._parameters for module in below if module._parameters))
+        self._had = get_referents(*children)
+        self._types = list(map(type, get_referents(*self._dicts)))
         self._attributes = [vars(module) for module in below]
         self._counts = list(map(len, self._attributes))
         self._hiding = [
@@ -200,20 +201,17 @@ class _Parts:
             for module in below
             for name in _METHODS.get(type(module), frozenset()) & vars(module).keys()
         ]
-        self._parameters = [module._parameters.values() for module in below if module._parameters]
-        self._parameter_types = list(map(type, chain.from_iterable(self._parameters)))
-        self.classes = _Classes(base for cls in set(self._types) for base in cls.__mro__)
+        self.classes = _Classes(base for cls in set(map(type, self._had)) for base in cls.__mro__)
         self.are_standard = _has_its_kinds(whole) and all(map(_is_unchanged, below))
 
     def are_unchanged(self) -> bool:
         """Whether nothing was added, removed or replaced since, and there is no hook."""
-        children = list(chain.from_iterable(self._children))
+        found = get_referents(*self._dicts)
         return (
             self._have_no_hooks()
-            and children == self._had
-            and list(map(type, children)) == self._types
+            and list(map(type, found)) == self._types
+            and found[: len(self._had)] == self._had
             and list(map(len, self._attributes)) == self._counts
-            and list(map(type, chain.from_iterable(self._parameters))) == self._parameter_types
             and all(attributes.get(name) is value for attributes, name, value in self._hiding)
         )
 
@@ -285,11 +283,11 @@ class _Classes:
 
     def __init__(self, classes: Iterable[type]) -> None:
         self._classes = {cls for cls in classes if cls in _CLASSES}
-        self._attributes = [vars(cls).values() for cls in self._classes]
+        self._attributes = get_referents(*map(vars, self._classes))  # dicts, which vars() hides behind proxies
         self._seen: list[Any] = []  # when they were pristine
 
     def are_pristine(self) -> bool:
-        found = list(chain.from_iterable(self._attributes))
+        found = get_referents(*self._attributes)
         if found != self._seen:
             if not _are_pristine(self._classes):
                 return False
