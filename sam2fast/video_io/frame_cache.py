@@ -13,7 +13,7 @@ from sam2fast.video_io.video_types import VideoError
 
 # Frames. At 1024 x 1024 a frame takes 3 MiB, so the cache takes 96 MiB: about a second of video.
 CAPACITY = 32
-AHEAD = 4  # frames to prefetch; few are wasted when the caller jumps
+AHEAD = 6  # frames to prefetch; few are wasted when the caller jumps
 
 
 class FrameCache:
@@ -69,6 +69,10 @@ class FrameCache:
         end = min(first + count, len(self._source)) if step > 0 else max(first - count, -1)
         return range(first, end, step)
 
+    def has(self, index: int) -> bool:
+        """Whether a frame can be had without reading it."""
+        return index in self._frames
+
     def close(self) -> None:
         """Drops the frames and closes the source, after a running read."""
         self._reset_after_fork()
@@ -109,13 +113,15 @@ class Prefetcher:
     def __init__(self, cache: FrameCache) -> None:
         # The only queue that a finaliser may write to: it is reentrant.
         self._requests: SimpleQueue[bool] = SimpleQueue()
+        self._cache = cache
         self._thread = Thread(target=_work, args=(cache, self._requests), name="sam2fast-prefetch", daemon=True)
         self._thread.start()
         weakref.finalize(self, self._requests.put, False)
 
     def follow(self) -> None:
-        """Prefetches after the last requested frame."""
-        self._requests.put(True)
+        """Prefetches after the last requested frame, unless half of that is there: waking the thread takes time."""
+        if not all(map(self._cache.has, self._cache.upcoming(AHEAD // 2))):
+            self._requests.put(True)
 
     def stop(self) -> None:
         """Ends the thread after the frame that it is reading, and waits for that."""

@@ -139,6 +139,18 @@ class TestPrefetch:
         assert len(source.reads) - seen <= 1 + AHEAD
         frames.close()
 
+    def test_nothing_is_read_while_half_of_them_are_there(self):
+        source = CountingSource()
+        frames = Frames(source, SIZE, prefetch=True)
+        frames.pixels(20)
+        assert wait_until(lambda: 20 + AHEAD in frames._cache._frames)
+        numbers(frames, range(21, 21 + AHEAD // 2))
+        time.sleep(0.05)
+        assert len(source.reads) == 1 + AHEAD
+        frames.pixels(21 + AHEAD // 2)
+        assert wait_until(lambda: 21 + AHEAD // 2 + AHEAD in frames._cache._frames)
+        frames.close()
+
     def test_the_video_s_ends(self):
         frames = Frames(CountingSource(), SIZE, prefetch=True)
         assert numbers(frames, [98, 99, 1, 0, 99]) == [98, 99, 1, 0, 99]
