@@ -4,10 +4,9 @@ import operator
 from array import array
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, select_memories
-from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import TrackedObject, VideoState
@@ -156,8 +155,9 @@ def whole_window(
         return None
     forward, behind = -1 if reverse else 1, min(num_frames, rules.max_pointers) - 1
     window = range(frame - forward, frame - forward * (max(recent, behind) + 1), -forward)  # the nearest first
-    results = list(map(tracked.tracked.get, window))
-    if None in results:
+    try:
+        known = [tracked.tracked[t] for t in window]
+    except KeyError:
         return None
     pointers, distances = [], []
     for t, result in conditioning.items():
@@ -165,12 +165,10 @@ def whole_window(
         if distance >= 0 or not rules.only_past_pointers:
             pointers.append(result.pointer)
             distances.append(distance if rules.signed_distances else abs(distance))
-    known = cast(list[FrameResult], results)
     pointers += [result.pointer for result in known[:behind]]
     distances += range(1, behind + 1)
-    memories = [result.memory or () for result in (*conditioning.values(), *known[recent - 1 :: -1])]
+    pages = [(result.memory or ())[0] for result in (*conditioning.values(), *known[recent - 1 :: -1])]
     times = [rules.num_maskmem - 1] * len(conditioning) + list(range(recent - 1, -1, -1))
-    pages = [memory[0] for memory in memories]
     return AttendedPages(pages, times, pointers, distances, len(conditioning), state=state)
 
 
