@@ -31,7 +31,7 @@ class AsyncHostCopy:
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(source.device))
         else:
-            self._tensor = source.to("cpu", copy=not is_own)
+            self._tensor = source if is_own and source.is_cpu else source.to("cpu", copy=True)
 
     def arrived(self) -> Tensor:
         """The copy where it is; waits until it has arrived."""
