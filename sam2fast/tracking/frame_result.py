@@ -59,12 +59,16 @@ class PackedResults(NamedTuple):
         """Views: IoUs ``(C, 1)``, scores ``(C, 1)``, records ``(C, record_size)`` and masks ``(N, 1, h, w)``."""
         rows, width = self.rows, self.record_size
         ious, scores, records = self.numbers[: rows * (2 + width)].split((rows, rows, rows * width))
-        masks = self.numbers[self.start :].view(self.shape)
-        return [ious.view(rows, 1), scores.view(rows, 1), records.view(rows, width), masks]
+        return [ious.view(rows, 1), scores.view(rows, 1), records.view(rows, width), self.masks]
+
+    @property
+    def masks(self) -> Tensor:
+        """A view of the masks."""
+        return self.numbers[self.start :].view(self.shape)
 
     def apart(self) -> tuple[Tensor, Tensor]:
         """IoUs, scores and records in their own memory, which is small; and a view of the masks."""
-        return self.numbers[: self.rows * (2 + self.record_size)].clone(), self.numbers[self.start :].view(self.shape)
+        return self.numbers[: self.rows * (2 + self.record_size)].clone(), self.masks
 
 
 class FrameCopies:

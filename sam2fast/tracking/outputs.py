@@ -45,6 +45,10 @@ class TrackScores(NamedTuple):
         score = torch.cat([absent[:0], *(absent if r is None else r.score[0] for r in results)])
         return cls(iou.to(low_res.device), score.to(low_res.device), low_res)
 
+    def to_keep(self) -> "TrackScores":
+        """The same for a caller, who may keep the scores: they are no views, which keep the masks alive."""
+        return self._replace(iou=self.iou.clone(), object_score=self.object_score.clone())
+
 
 class Pathways:
     """Results of each hypothesis of the objects of a pass; those of hypotheses that ended are freed."""

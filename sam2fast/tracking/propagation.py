@@ -77,7 +77,7 @@ def propagate(
             store_results(tracker, state, objects, frame, reverse, results)
             continue
         masks = tracker.format_masks(state, track_scores.low_res_logits, output)
-        scores = (track_scores,) if return_scores else ()
+        scores = (track_scores.to_keep(),) if return_scores else ()
         store_results(tracker, state, objects, frame, reverse, results)
         yield (frame, _ids(state, objects), masks, *scores)
     if pathways is None:

@@ -155,7 +155,7 @@ class VideoStream:
             hypotheses = tracked.hypotheses(state.strategy.hypotheses)
             kept = {t for one in hypotheses for t in state.strategy.keep(history_of(state, one, index, False, rules))}
             tracked.forget_unreachable(index, rules, kept)
-        return StreamResult(index, list(objects), masks, scores)
+        return StreamResult(index, list(objects), masks, scores.to_keep())
 
     @exclusive
     @torch.inference_mode()

@@ -375,8 +375,8 @@ def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResul
         bank.pending.add(functools.partial(wait_for, results))
     else:
         wait_for(results)
-    small, masks = packed.apart()
-    return results, TrackScores(small[:count], small[packed.rows : packed.rows + count], masks)
+    numbers, rows = packed.numbers, packed.rows
+    return results, TrackScores(numbers[:count], numbers[rows : rows + count], packed.masks)
 
 
 def _to_track(objects: Iterable[TrackedObject], frames: Iterable[int]) -> list[int]:
