@@ -216,6 +216,18 @@ def test_a_method_that_is_put_back_and_patched_again(models):
     assert called and not is_standard(models[1].image_encoder)
 
 
+@pytest.mark.parametrize("replace", [setattr, lambda owner, name, part: owner._modules.update({name: part})])
+def test_a_patched_part_that_replaces_one_of_its_class(untouched, replace):
+    model = copy.deepcopy(untouched[1])
+    with deciding_once(model) as parts:
+        assert parts is not None
+    neck = copy.deepcopy(model.image_encoder.neck)
+    neck.forward = lambda *args: None
+    replace(model.image_encoder, "neck", neck)
+    with deciding_once(model) as parts:
+        assert parts is None
+
+
 @torch.no_grad()
 def test_replaced_modules(models):
     """A wrapped encoder, an adapter after a block's MLP, and another norm."""
