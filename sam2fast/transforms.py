@@ -128,7 +128,8 @@ def _checked(image: Tensor) -> Tensor:
         raise ImageError(f"the image has shape {tuple(image.shape)}; expected (H, W), (H, W, 3) or (H, W, 4)")
     if image.numel() == 0:
         raise ImageError(f"the image is empty: shape {tuple(image.shape)}")
-    image = image[..., :3].expand(-1, -1, 3)
+    if image.shape[2] != 3:
+        image = image[..., :3].expand(-1, -1, 3)
     if image.dtype == torch.uint8:
         return image
     if not image.is_floating_point():
