@@ -99,7 +99,7 @@ aot: $(VENV)/.installed  ## compile every stored kernel configuration without a 
 aot-3.6: .venv-triton-3.6/.installed  ## the same with the oldest supported triton
 	env -u TRITON_INTERPRET .venv-triton-3.6/bin/python bench/aot.py $(AOT)
 
-sass: $(VENV)/.installed  ## read the machine code of every attention row: what a loop executes, and a bound on its speed; SASS="--target sm_90"
+sass: $(VENV)/.installed  ## read the machine code of every row: what a loop executes, and a bound on the speed of products; SASS="--target sm_90"
 	env -u TRITON_INTERPRET $(BIN)/python bench/sass.py $(SASS)
 
 # From bench/, so that the top of the repository stays off Python's path.

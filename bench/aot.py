@@ -114,9 +114,9 @@ def problem_of(result: Result, case: Compilation) -> str:
         return f"shared memory {result.shared} > {SHARED_MEMORY[result.target]}"
     if result.spilled and case.dtype != "float32":
         return f"spills {result.spilled} bytes"
-    if case.is_attention and not result.tensor_cores:
+    if case.uses_tensor_cores and not result.tensor_cores:
         return "no tensor cores"
-    if case.is_attention and bool(result.fp8) != case.is_fp8:
+    if case.uses_tensor_cores and bool(result.fp8) != case.is_fp8:
         return f"{result.fp8} products in fp8"
     return ""
 

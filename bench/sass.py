@@ -1,9 +1,10 @@
-"""Reads the machine code of every stored attention row, without a GPU, and bounds the speed that it can reach.
+"""Reads the machine code of every stored row, without a GPU, and bounds the speed that its products can reach.
 
     python bench/sass.py [--target sm_90] [--op memory_attention] [--store]
 
-For each row, kernel and target it prints what one iteration of the main loop executes in each warp, and a bound on the
-fraction of the GPU's peak by the model of ``sass_model.py``. In bfloat16 and float16 it fails where
+For each row, kernel and target it prints what one iteration of the main loop executes in each warp, or of a kernel
+without products the whole code. Kernels with products have a bound on the fraction of the GPU's peak, by the model of
+``sass_model.py``. In dtypes but float32 it fails where
 
 - a row for one shape loads what it multiplies without anything to overlap: the loop waits for loads that were issued
   after its last product, and too few programs run at once to fill the gap;
@@ -25,13 +26,21 @@ from functools import partial
 from pathlib import Path
 
 import aot
-from sass_code import iterations_ahead, main_loop, parse, specialised, tensor_count, until_last_product, weighted
+from sass_code import (
+    iterations_ahead,
+    iterations_that_copy,
+    main_loop,
+    parse,
+    specialised,
+    tensor_count,
+    until_last_product,
+    weighted,
+)
 from sass_model import CHIPS, bound, clocks, programs_at_once
 from sass_rows import Report, problems, tile_of, variant
 
-from sam2fast.kernels._launch import CTAS_PER_SM, Compilation, LaunchConfig
+from sam2fast.kernels._launch import CTAS_PER_SM, Compilation, LaunchConfig, launch_table
 
-OPS = ("memory_attention", "window_attention")
 BOUNDS = Path(__file__).with_name("sass_bounds.json")
 
 
@@ -45,20 +54,24 @@ def examine(
     code = parse(aot.read_by("nvdisasm", "-c", cubin))
     loop, chip, warps = main_loop(code), CHIPS[target], aot.options_of(config, case)["num_warps"]
     body = code.instructions[loop[0] : loop[1] + 1] if loop else code.instructions
-    tile = tile_of(op, case)
+    tile = tile_of(op, config, case)
     groups = specialised(code, loop)
-    # Triton peels iterations off a pipelined loop.
-    peeled = tensor_count(code.instructions) / groups / max(1, tensor_count(body)) - 1 if loop else 0
-    counts = weighted(code, loop, max(0, round(tile.blocks - peeled)), tile.inner)
     fitting = programs_at_once(chip, registers, compiled.metadata.shared, compiled.metadata.num_warps)
-    programs = config.meta.get(CTAS_PER_SM, 1) if op == "memory_attention" else fitting
+    programs = config.meta.get(CTAS_PER_SM, 1) if op == "memory_attention" and tile else fitting
     ahead = iterations_ahead(body)
-    found = clocks(chip, tile, counts, warps * groups, ahead != 0)
-    reached = bound(chip, tile, found, min(programs, fitting), groups)
+    found, reached = None, 0.0
+    if tile is not None:
+        # Triton peels iterations off a pipelined loop.
+        peeled = tensor_count(code.instructions) / groups / max(1, tensor_count(body)) - 1 if loop else 0
+        trips = max(0, round(tile.blocks - peeled))
+        copying = trips if tile.is_attention else iterations_that_copy(code, loop, trips)
+        counts = weighted(code, loop, trips, tile.inner, copying)
+        found = clocks(chip, tile, counts, warps * groups, ahead != 0)
+        reached = bound(chip, tile, found, min(programs, fitting), groups)
     once = Counter(x.kind for x in body)
     kinds = [kind for kind in ("wgmma", "mma", "tcgen05") if once[kind]]
     report = Report(
-        f"{op} {case.dtype} {config.shape} {variant(op, case)} {target}",
+        f"{op} {case.dtype} {config.shape} {variant(op, config, case)} {target}",
         aot.shown(config, case),
         warps,
         registers,
@@ -84,40 +97,40 @@ def show(report: Report | aot.Result) -> None:
     if isinstance(report, aot.Result):
         print(f"{report.op} {report.kernel} {report.config} {report.target}: {report.problem}", flush=True)
         return
-    found = report.clocks
     ahead = "-" if report.ahead is None else f"{report.ahead:.1f}"
     print(f"{report.name}: {report.config}: {report.problem or 'ok'}")
-    others = " ".join(f"{n} {kind}" for kind, n in report.counts.items() if n)
+    counts = [report.tensor, *(f"{n} {kind}" for kind, n in report.counts.items() if n)]
     print(
-        f"    {report.tensor}, {others}, {report.waits} waits, "
+        f"    {', '.join(filter(None, counts))}, {report.waits} waits, "
         f"loads {ahead} iterations ahead, {report.registers} registers, {report.shared} B shared, "
         f"{report.programs} programs at once"
     )
-    print(
-        f"    clocks of a program: tensor {found.tensor:,.0f}, shared {found.shared:,.0f}, other {found.other:,.0f}, "
-        f"L2 {found.l2:,.0f}, latency {found.latency:,.0f}; of peak at most {report.bound:.1%}",
-        flush=True,
-    )
+    if (found := report.clocks) is not None:
+        print(
+            f"    clocks of a program: tensor {found.tensor:,.0f}, shared {found.shared:,.0f}, "
+            f"other {found.other:,.0f}, L2 {found.l2:,.0f}, latency {found.latency:,.0f}; "
+            f"of peak at most {report.bound:.1%}"
+        )
+    sys.stdout.flush()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(CHIPS))
-    parser.add_argument("--op", action="append", choices=OPS)
+    parser.add_argument("--op", action="append", choices=sorted(launch_table()))
     parser.add_argument("--without", action="append", help="a dtype, as for bench/aot.py")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--store", action="store_true", help=f"write the bounds into {BOUNDS.name}")
     arguments = parser.parse_args()
     stored = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
-    every = aot.work_of(arguments.op or list(OPS), arguments.target or list(CHIPS), arguments.without)
-    work = [each for each in every if each[2].is_attention]
+    work = aot.work_of(arguments.op or sorted(launch_table()), arguments.target or list(CHIPS), arguments.without)
     reports = []
     for report in aot.compile_all(work, arguments.jobs, partial(examine, None if arguments.store else stored)):
         reports.append(report)
         show(report)
     if arguments.store:
         whole = not (arguments.op or arguments.target or arguments.without)
-        new = {report.name: round(report.bound, 3) for report in reports if isinstance(report, Report)}
+        new = {report.name: round(report.bound, 3) for report in reports if isinstance(report, Report) and report.tile}
         BOUNDS.write_text(json.dumps(new if whole else {**stored, **new}, indent=1, sort_keys=True) + "\n")
     failed = [report for report in reports if report.problem]
     print(f"{len(reports) - len(failed)} passed, {len(failed)} failed")

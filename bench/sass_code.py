@@ -120,12 +120,15 @@ def of_other_groups(code: Code, loop: tuple[int, int] | None) -> set[int]:
     return {i for part in parts if any(first in part for first in loops) for i in part}
 
 
-def weighted(code: Code, loop: tuple[int, int] | None, trips: int, inner: int = 1) -> Counter[Instruction]:
+def weighted(
+    code: Code, loop: tuple[int, int] | None, trips: int, inner: int = 1, copying: int | None = None
+) -> Counter[Instruction]:
     """How often each instruction runs in one program, in each of several groups of warps that do the same.
 
     Args:
         trips: iterations of ``loop``.
         inner: iterations of a loop with tensor-core instructions inside of it.
+        copying: iterations in which asynchronous copies run, as :func:`iterations_that_copy` has them; None for all.
     """
     ends = [i for i, x in enumerate(code.instructions) if x.root == "EXIT"]
     counts: Counter[Instruction] = Counter()
@@ -135,9 +138,24 @@ def weighted(code: Code, loop: tuple[int, int] | None, trips: int, inner: int = 
     for i, instruction in enumerate(code.instructions[: ends[-1] + 1 if ends else None]):
         if i in others:
             continue
-        times = trips if loop and loop[0] <= i <= loop[1] else 1
+        times = 1
+        if loop and loop[0] <= i <= loop[1]:
+            times = copying if copying is not None and instruction.root == "LDGSTS" else trips
         counts[instruction] += times * (inner if any(a <= i <= b for a, b in nested) else 1)
     return counts
+
+
+def iterations_that_copy(code: Code, loop: tuple[int, int] | None, trips: int) -> int:
+    """Iterations of a loop over so many blocks in which its asynchronous copies are not masked.
+
+    Some blocks are copied before the loop, and the last iterations would copy as many from behind the end. It matters
+    where the iterations are few.
+    """
+    if loop is None:
+        return trips
+    parts = code.instructions[: loop[0]], code.instructions[loop[0] : loop[1] + 1]
+    before, inside = (sum(x.root == "LDGSTS" for x in part) for part in parts)
+    return max(0, trips - before // max(1, inside))
 
 
 def by_kind(counts: Counter[Instruction]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Attention rows of the launch table, as ``sass.py`` reads them: what their programs compute, and what is wrong."""
+"""Rows of the launch table as ``sass.py`` reads them: what their programs compute, and what is wrong."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from sass_code import Instruction, exchanged, wgmma_groups
 from sass_model import Clocks, Product, Tile
 
 from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
+from sam2fast.kernels.linear_gelu.shapes import NARROW
 
 TOLERANCE = 0.01  # of a bound, for another assembler's order of instructions
 # Programs at once on a multiprocessor that hide each other's loads where a loop does not.
@@ -15,6 +16,7 @@ HIDING = 3
 MAP = 64 * 64  # positions of a map
 TOKENS = 7 * MAP + 64  # of an object's memory
 SPLITS = 4  # programs that share the keys of a tile of queries
+PIXELS = 256 * 256  # of a mask whose overlaps are computed
 
 
 class Report(NamedTuple):
@@ -27,11 +29,11 @@ class Report(NamedTuple):
     shared: int  # bytes
     programs: int  # of a multiprocessor at once, as the row is launched
     tensor: str  # tensor-core instructions of an iteration and their kind
-    tile: Tile
+    tile: Tile | None  # None for a kernel without products, which has no bound
     counts: dict[str, int]  # of the others, by kind
     waits: int  # of those: barriers, and waits for loads or products
     ahead: float | None  # see iterations_ahead
-    clocks: Clocks
+    clocks: Clocks | None
     bound: float
     problem: str
 
@@ -51,6 +53,8 @@ def problems(
         fitting: how many of its programs fit on a multiprocessor.
         stored: bounds by name; None if they do not matter.
     """
+    if report.tile is None:
+        return
     # Pooled memories, which are rare, share the row, whatever they need.
     if report.programs > fitting and not case.constants.get("OFFSETS"):
         yield f"the row says {report.programs} programs of a multiprocessor at once, and {fitting} fit"
@@ -59,7 +63,7 @@ def problems(
             yield f"loads are not prefetched, and {fitting} programs at once do not hide them"
         if (groups := wgmma_groups(body)) > len(report.tile.products):
             yield f"wgmma is serialised: {len(report.tile.products)} products are waited for in {groups} groups"
-        if found := changed_threads(report, body):
+        if found := changed_threads(report, report.tile, body):
             yield f"{found} bytes of a warp go through shared memory to other threads in the loop"
     if stored is not None:
         if report.name not in stored:
@@ -68,32 +72,51 @@ def problems(
             yield f"the bound is {report.bound:.1%}, and {stored[report.name]:.1%} is stored"
 
 
-def changed_threads(report: Report, body: Sequence[Instruction]) -> int:
+def changed_threads(report: Report, tile: Tile, body: Sequence[Instruction]) -> int:
     """``exchanged``, or 0 where a row cannot avoid it.
 
     Triton spreads warps over columns in a product by ``mma`` that has more of them than rows: the weights change
     threads. Accumulators in tensor memory are laid out in their own way: the scale of each row changes threads.
     """
-    found, products = exchanged(body), report.tile.products
+    found, products = exchanged(body), tile.products
     if any(x.kind == "mma" for x in body) and any(p.columns > p.rows for p in products[len(products) // 2 :]):
         return 0
     scales = 8 * products[0].rows * len(products) // 2 if any(x.kind == "tcgen05" for x in body) else 0
     return found if found * report.warps > scales else 0
 
 
-def tile_of(op: str, case: Compilation) -> Tile:
+def tile_of(op: str, config: LaunchConfig, case: Compilation) -> Tile | None:
+    """What a program of this kernel multiplies, if anything."""
+    if not case.uses_tensor_cores:
+        return None
+    if op == "linear_gelu":
+        return linear_tile(config, case)
+    if op == "nms":
+        product = Product(64, 32, case.constants["BLOCK_K"], 1)
+        return Tile((product,), PIXELS / product.depth, PIXELS / product.depth * product.flops)
     return memory_tile(case) if op == "memory_attention" else window_tile(case)
 
 
-def variant(op: str, case: Compilation) -> str:
+def variant(op: str, config: LaunchConfig, case: Compilation) -> str:
     """What tells the kernels of a row apart."""
     c = case.constants
-    if op == "memory_attention":
+    if op == "memory_attention" and case.uses_tensor_cores:
         flags = [name for name in ("FP8", "OFFSETS", "DIRECT") if c.get(name)]
         flags += ["SPECIALISED"] if "FP8" not in c else []
         return " ".join([f"{c['D']}/{c['WIDTH']}", *map(str.lower, flags)])
-    flags = [name for name in ("POOL", "PAD") if c[name]]
-    return " ".join([f"{c['D']} in {c['WINDOW'] or 'one window'}", *map(str.lower, flags)])
+    if op == "window_attention":
+        flags = [name for name in ("POOL", "PAD") if c[name]]
+        return " ".join([f"{c['D']} in {c['WINDOW'] or 'one window'}", *map(str.lower, flags)])
+    return " ".join([case.kernel.__name__.strip("_"), *(f"{k}={v}" for k, v in c.items() if k not in config.meta)])
+
+
+def linear_tile(config: LaunchConfig, case: Compilation) -> Tile:
+    """Of the widest input of the row, or of large's first stage, whose 144 channels fill no whole block."""
+    c, size = case.constants, 4 if case.dtype == "float32" else 2
+    K = (NARROW if config.shape == "narrow" else 1152) if c["EVEN"] else 144
+    share = 4 * K / c["BLOCK_N"] / math.ceil(4 * K / c["BLOCK_N"])
+    product = Product(c["BLOCK_M"], c["BLOCK_N"], c["BLOCK_K"], size)
+    return Tile((product,), math.ceil(K / c["BLOCK_K"]), share * product._replace(depth=K).flops)
 
 
 def memory_tile(case: Compilation) -> Tile:

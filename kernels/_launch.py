@@ -32,7 +32,7 @@ class Compilation(NamedTuple):
     arguments: tuple[str, ...]  # types of its runtime arguments, such as *bf16 and i32
     constants: Mapping[str, int]  # its constexpr arguments
     dtype: str  # of the computation: a bfloat16 or float16 kernel must not spill
-    is_attention: bool = False  # then it must use tensor cores in bfloat16 and float16
+    uses_tensor_cores: bool = False  # in every dtype but fp32, which need not
     options: Mapping[str, int] | None = None  # num_warps and num_stages, where they are not those of the row
     is_fp8: bool = False  # only for GPUs with fp8 matrix multiplications, which attention must then use
 

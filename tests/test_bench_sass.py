@@ -4,12 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import sass_rows
 from checkout import ROOT
 from kernel_records import SEARCHES
-from sass_code import by_kind, exchanged, iterations_ahead, main_loop, parse, specialised, weighted, wgmma_groups
+from sass_code import (
+    by_kind,
+    exchanged,
+    iterations_ahead,
+    iterations_that_copy,
+    main_loop,
+    parse,
+    specialised,
+    weighted,
+    wgmma_groups,
+)
 from sass_model import CHIPS, LATENCY, LOAD, Clocks, Product, Tile, bound, clocks, programs_at_once
 
 from sam2fast.kernels._launch import Compilation, LaunchConfig
@@ -101,6 +112,36 @@ def test_loops_are_weighted():
     kinds = by_kind(weighted(code, main_loop(code), 10, inner=3))
     assert kinds["wgmma"] == 10 * (3 * 2 + 2) and kinds["global"] == 1 and kinds["shared"] == 1
     assert not any(x.root == "NANOSLEEP" for x in weighted(code, main_loop(code), 10))
+
+
+def test_copies_behind_the_end_do_not_count():
+    """Two groups of copies before the loop: two iterations fewer copy, and the products are the same."""
+    lines = text(*PREFETCHED).splitlines()
+    before = [line for line in lines if "LDGSTS" in line or "LDGDEPBAR" in line]
+    code = parse("\n".join([*before, *before, *lines]))
+    loop = main_loop(code)
+    copying = iterations_that_copy(code, loop, 5)
+    assert (
+        copying == 3 and iterations_that_copy(code, None, 5) == iterations_that_copy(parse(text(SCORES)), loop, 5) == 5
+    )
+    every, fewer = (
+        Counter({x.root: n for x, n in weighted(code, loop, 5, copying=n).items() if x.root in ("LDGSTS", "HGMMA")})
+        for n in (None, copying)
+    )
+    assert every == {"LDGSTS": 2 + 5, "HGMMA": 5} and fewer == {"LDGSTS": 2 + 3, "HGMMA": 5}
+
+
+def test_products_of_linear_layers():
+    """The widest of the row; columns behind the end are not useful, and a part of a block takes a whole one."""
+    row = LaunchConfig("*", "bfloat16", "narrow", {}, {})
+    constants = {"EVEN": False, "BLOCK_M": 64, "BLOCK_N": 256, "BLOCK_K": 32}
+    case = Compilation(None, (), constants, "bfloat16", uses_tensor_cores=True)
+    assert sass_rows.tile_of("linear_gelu", row, case) == Tile(
+        (Product(64, 256, 32),), 5, 0.75 * 2 * 2 * 64 * 256 * 144 / 2
+    )
+    even = case._replace(constants=constants | {"EVEN": True})
+    assert [sass_rows.tile_of("linear_gelu", row._replace(shape=s), even).blocks for s in ("narrow", "*")] == [12, 36]
+    assert sass_rows.tile_of("linear_gelu", row, case._replace(uses_tensor_cores=False)) is None
 
 
 @pytest.mark.parametrize(
@@ -237,11 +278,12 @@ def read(path, table):
     path.write_text(json.dumps({op: table.get(op, each) for op, each in rows.items()}))
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"SAM2FAST_LAUNCH_TABLE": str(path), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "bench/sass.py", "--target", "sm_90", "--jobs", "1"]
+    ops = ["--op", "memory_attention", "--op", "window_attention"]
+    command = [sys.executable, "bench/sass.py", "--target", "sm_90", "--jobs", "1", *ops]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     lines = done.stdout.splitlines()
-    return [lines[i : i + 3] for i, line in enumerate(lines) if "_attention " in line]
+    return [lines[i - 2 : i + 1] for i, line in enumerate(lines) if line.startswith("    clocks of a program")]
 
 
 def row_of(dtype, shape, meta, warps, stages):

@@ -36,7 +36,7 @@ def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
 def gelu_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int) -> Search:
     """``tiles``: BLOCK_M, BLOCK_N, BLOCK_K, warps and stages."""
     names = "BLOCK_M BLOCK_N BLOCK_K num_warps num_stages GROUP"
-    fitting = ((m, n, k, warps, stages, 8) for m, n, k, warps, stages in tiles if m * n <= 2048 * warps)
+    fitting = ((m, n, k, warps, stages, 8) for m, n, k, warps, stages in tiles if m * n <= 4096 * warps)
     return search("linear_gelu", names, fitting, dtype=dtype, shape=shape, choice="TORCH", choices=(1,), order=order)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+from sam2fast.kernels.linear_gelu.kernel import exact_gelu
 
 
 @triton.jit
@@ -50,7 +51,7 @@ def _add_layer_norm_kernel(
     shift = tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
     out = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
     if GELU:
-        out = 0.5 * out * (1.0 + tl.erf(out * 0.7071067811865476))
+        out = exact_gelu(out)
     tl.store(normed + offsets, out.to(normed.dtype.element_ty), mask=mask)
     if POSITION:
         of_row = (row % positions)[:, None] * C + channel[None, :]

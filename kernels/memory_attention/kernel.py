@@ -277,7 +277,7 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
     else:
         types = (*operands, t, t, *scalars)
         cases.append((_attend_kernel, types, {**ways, "DIRECT": True, **shape}))
-    compiled = [Compilation(*case, dtype, is_attention=True, is_fp8=fp8) for case in cases]
+    compiled = [Compilation(*case, dtype, uses_tensor_cores=True, is_fp8=fp8) for case in cases]
     if SPECIALISED in config.meta and not fp8:
         of_one = (False,) if to_memory else (False, True)  # whether a single split writes the result
         compiled += [specialised_compilation(config, D, WIDTH, to_memory, direct) for direct in of_one]

@@ -160,4 +160,6 @@ def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int, ragged: bo
     ways = {"RAGGED": ragged, "DIRECT": direct, "EVEN": not ragged}
     constants = {**ways, "D": D, "WIDTH": WIDTH, **specialised_blocks(config)}
     options = {"num_warps": WARPS, "num_stages": config.meta[SPECIALISED]}
-    return Compilation(_attend_specialised_kernel, types, constants, config.dtype, is_attention=True, options=options)
+    return Compilation(
+        _attend_specialised_kernel, types, constants, config.dtype, uses_tensor_cores=True, options=options
+    )

@@ -141,7 +141,7 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
         types = ("*i8", "*i64", "*i64", "*fp64", "*i32", "i32", "i32", "i32:16")
         # Overlaps of masks must use tensor cores, as attention does.
         meta = {"BLOCK_K": config.meta["BLOCK_K"]}
-        return [*found, Compilation(_masks_kernel, types, meta, "int8", is_attention=True)]
+        return [*found, Compilation(_masks_kernel, types, meta, "int8", uses_tensor_cores=True)]
     for dtype, t in (("float32", "*fp32"), ("float64", "*fp64")):
         found.append(Compilation(_boxes_kernel, (t, t, "*i32", "i32", "i32"), {}, dtype, options=options | UNFUSED))
     return found

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from parity import random_map
 
 from sam2fast.kernels._dispatch import backend
@@ -27,6 +28,16 @@ def test_unsupported_inputs(triton_device):
             linear_gelu(x.bfloat16(), weight, bias)
         with torch.autocast(triton_device.type, torch.bfloat16), pytest.raises(RuntimeError, match="autocast"):
             linear_gelu(x, weight, bias)
+
+
+def test_gelu_is_exact(triton_device):
+    """As close in fp32 as by an error function of fp32, also where the tail is all that is left."""
+    z = torch.linspace(-12, 12, 16 * 4096, device=triton_device).view(-1, 16)
+    with backend("triton"):
+        found = linear_gelu(z, torch.eye(16, device=triton_device), torch.zeros(16, device=triton_device))
+    exact = F.gelu(z.double())
+    error, of_torch = ((x.double() - exact).abs() for x in (found, F.gelu(z)))
+    assert error.max() < 5e-7 and (error / (exact.abs() + 1e-3)).max() < 2 * (of_torch / (exact.abs() + 1e-3)).max()
 
 
 @DTYPES
