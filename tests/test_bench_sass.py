@@ -328,3 +328,15 @@ def test_rows_with_specialised_warps_reach_more(tmp_path):
         block = specialised[f"memory_attention bfloat16 {shape} {kernel} sm_90"]
         assert block[0].endswith(": no bound is stored; --store stores it") and "in each of 2 groups" in block[1]
         assert float(block[2].partition("at most ")[2].rstrip("%")) / 100 >= least
+
+
+@pytest.mark.long
+def test_pairs_of_programs_reach_more():
+    """The candidate in Gluon: it compiles, nothing is wrong with its loop, and without pairs L2 would be the limit."""
+    pytest.importorskip("triton", minversion="3.7")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "bench/gluon_attention.py"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shared, alone = (float(line.rpartition("at most ")[2].rstrip("%")) for line in done.stdout.splitlines()[2:4])
+    assert shared > 90 and 60 < alone < 65
