@@ -71,9 +71,11 @@ NAMES = {
         **_in("modeling.hiera", "PatchEmbed"),
         **_in("compat.official_utils", "window_partition", "window_unpartition"),
     },
-    "sam2.modeling.backbones.hieradet": _in(
-        "compat.official_utils", "do_pool", "window_partition", "window_unpartition"
-    ),
+    "sam2.modeling.backbones.hieradet": {
+        **_in("modeling.hiera_block", "MultiScaleAttention", "MultiScaleBlock"),
+        **_in("modeling.layers", "DropPath", "MLP"),
+        **_in("compat.official_utils", "do_pool", "window_partition", "window_unpartition"),
+    },
     "sam2.modeling.memory_attention": _in("compat.official_utils", "get_activation_fn", "get_clones"),
     "sam2.modeling.memory_encoder": _in("compat.official_utils", "get_clones"),
     "sam2.modeling.position_encoding": _in(

@@ -10,7 +10,13 @@ from parity_rows import Draw, Plan, integer, name_of, simple_check
 from registry import TIMED, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 
-from sam2fast.kernels.layer_norm import add_layer_norm, add_layer_norm_reference, layer_norm, layer_norm_and_position
+from sam2fast.kernels.layer_norm import (
+    add_layer_norm,
+    add_layer_norm_reference,
+    layer_norm,
+    layer_norm_and_position,
+    shifted_layer_norm,
+)
 
 EPS = 1e-6
 
@@ -84,6 +90,13 @@ RECORD = Record(
             "layer_norm_and_position",
             2,
             True,
+        ),
+        "shifted_layer_norm": Sample(
+            shifted_layer_norm,
+            lambda: (*map(small, ((3, 8), (8,), (8,), (8,))), EPS),
+            "layer_norm",
+            "shifted_layer_norm",
+            has_gradient=True,
         ),
         "layer_norm": Sample(
             lambda *given: layer_norm(*given, None, True),

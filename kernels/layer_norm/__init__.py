@@ -9,11 +9,13 @@ from sam2fast.kernels.layer_norm.operators import (
     add_layer_norm_operator,
     layer_norm_and_position_operator,
     layer_norm_operator,
+    shifted_layer_norm_operator,
 )
 from sam2fast.kernels.layer_norm.reference import (
     add_layer_norm_reference,
     layer_norm_and_position_reference,
     layer_norm_reference,
+    shifted_layer_norm_reference,
 )
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "layer_norm_and_position",
     "layer_norm_and_position_reference",
     "layer_norm_reference",
+    "shifted_layer_norm",
+    "shifted_layer_norm_reference",
 ]
 
 WIDEST = 4096  # channels
@@ -40,19 +44,19 @@ def add_layer_norm(
 
     Args:
         x: ``(..., C)``.
-        delta: ``(..., C)`` to be added, or None.
+        delta: ``(..., C)`` to be added, or ``(C)`` for all rows, or None.
         weight, bias: ``(C)``.
         eps: added to the variance.
         dtype: of the norm, which is computed in fp32 (fp64 for fp64 input); None for the dtype of the computation.
 
     Returns:
-        ``x + delta``, in torch's promoted dtype (``x`` itself without ``delta``), and its norm; both
-        ``(..., C)``.
+        ``x + delta`` and its norm, both ``(..., C)``. The sum has torch's promoted dtype, or with a ``delta (C)`` that
+        of ``x``; without ``delta`` it is ``x`` itself.
 
     Raises:
         ValueError: the shapes do not fit together.
     """
-    _check(x, delta, weight, bias)
+    _check(x, None if delta is None or delta.shape == weight.shape else delta, weight, bias)
     if delta is None:
         return x, layer_norm(x, weight, bias, eps, dtype)
     dtype = dtype or torch.promote_types(torch.float32, x.dtype)
@@ -70,6 +74,22 @@ def layer_norm(
     if _has_kernel(dtype, x, weight, bias):
         return call_with_gradient(layer_norm_operator, x, weight, bias, eps, dtype, gelu)
     return layer_norm_reference(x, weight, bias, eps, dtype, gelu)
+
+
+def shifted_layer_norm(
+    x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Layer norm ``(..., C)`` of ``x + shift``, with ``shift (C)``; the sum is neither rounded nor written.
+
+    Other arguments and errors are those of :func:`add_layer_norm`.
+    """
+    _check(x, None, weight, bias)
+    if shift.shape != weight.shape:
+        raise ValueError(f"expected a shift {tuple(weight.shape)}, got {tuple(shift.shape)}")
+    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
+    if _has_kernel(dtype, x, shift, weight, bias):
+        return call_with_gradient(shifted_layer_norm_operator, x, shift, weight, bias, eps, dtype)
+    return shifted_layer_norm_reference(x, shift, weight, bias, eps, dtype)
 
 
 def layer_norm_and_position(

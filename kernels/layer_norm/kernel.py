@@ -9,13 +9,14 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+from sam2fast.kernels.layer_norm.reference import sum_dtype
 from sam2fast.kernels.linear_gelu.kernel import exact_gelu
 
 
 @triton.jit
 def _add_layer_norm_kernel(
     x,  # (rows, C)
-    delta,  # (rows, C); anything if not ADD
+    delta,  # (rows, C), or (C) if SHIFT; anything if neither ADD nor SHIFT
     weight,  # (C)
     bias,  # (C)
     total,  # (rows, C) out: x + delta; anything if not ADD or POSITION
@@ -28,6 +29,7 @@ def _add_layer_norm_kernel(
     C: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
     ADD: tl.constexpr,
+    SHIFT: tl.constexpr,
     GELU: tl.constexpr,
     POSITION: tl.constexpr,
     BLOCK: tl.constexpr,  # rows of a program
@@ -38,12 +40,14 @@ def _add_layer_norm_kernel(
     used = (channel < C)[None, :]
     mask = (row < rows)[:, None] & used
     value = tl.load(x + offsets, mask=mask, other=0).to(tl.float32)
-    if ADD:
+    if SHIFT:
+        value += tl.load(delta + channel, mask=channel < C, other=0).to(tl.float32)[None, :]
+    elif ADD:
         value += tl.load(delta + offsets, mask=mask, other=0).to(tl.float32)
-        if not POSITION:
-            rounded = value.to(total.dtype.element_ty)
-            tl.store(total + offsets, rounded, mask=mask)
-            value = rounded.to(tl.float32)  # the sum as later layers read it
+    if ADD and not POSITION:
+        rounded = value.to(total.dtype.element_ty)
+        tl.store(total + offsets, rounded, mask=mask)
+        value = rounded.to(tl.float32)  # the sum as later layers read it
     mean = tl.sum(value, 1) / C
     centred = tl.where(used, value - mean[:, None], 0)
     variance = tl.sum(centred * centred, 1) / C
@@ -71,10 +75,20 @@ def add_layer_norm_triton(
     """:func:`sam2fast.kernels.layer_norm.add_layer_norm` on the GPU; never synchronises."""
     x = x.contiguous()
     added = x if delta is None else delta.contiguous()
-    total = x if delta is None else x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, added.dtype))
+    total = x if delta is None else x.new_empty(x.shape, dtype=sum_dtype(x, added))
     normed = x.new_empty(x.shape, dtype=dtype)
-    _launch(x, added, weight, bias, total, normed, normed, normed, eps, ADD=delta is not None, GELU=gelu)
+    flags = {"ADD": delta is not None, "SHIFT": added.shape != x.shape, "GELU": gelu}
+    _launch(x, added, weight, bias, total, normed, normed, normed, eps, **flags)
     return total, normed
+
+
+def shifted_layer_norm_triton(
+    x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> Tensor:
+    """:func:`sam2fast.kernels.layer_norm.shifted_layer_norm` on the GPU; never synchronises."""
+    x, normed = x.contiguous(), x.new_empty(x.shape, dtype=dtype)
+    _launch(x, shift.contiguous(), weight, bias, normed, normed, normed, normed, eps, SHIFT=True)
+    return normed
 
 
 def layer_norm_and_position_triton(
@@ -114,16 +128,23 @@ def _launch(
 
 
 def constants(
-    config: LaunchConfig, C: int, ADD: bool = False, GELU: bool = False, POSITION: bool = False
+    config: LaunchConfig,
+    C: int,
+    ADD: bool = False,
+    SHIFT: bool = False,
+    GELU: bool = False,
+    POSITION: bool = False,
 ) -> dict[str, Any]:
     """The kernel's constexpr arguments. A program takes as many rows as fit into ELEMENTS elements, at least one."""
     width = triton.next_power_of_2(C)
     block = max(1, config.meta["ELEMENTS"] // width)
-    return {"C": C, "WIDTH": width, "ADD": ADD, "GELU": GELU, "POSITION": POSITION, "BLOCK": block}
+    flags = {"ADD": ADD, "SHIFT": SHIFT, "GELU": GELU, "POSITION": POSITION}
+    return {"C": C, "WIDTH": width, **flags, "BLOCK": block}
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table: the widths of the models in fp32 and bf16, and with GELU.
+    """The compilations of one row of the launch table: the widths of the models in fp32 and bf16, with GELU, and
+    with a shift.
 
     With a position: the decoder's tokens and images in a bf16 session, and both in fp32.
     """
@@ -131,6 +152,8 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
     for C in (96, 112, 144, 256, 384, 576, 1152):
         for x, added, out in (("*fp32", "*fp32", "*fp32"), ("*fp32", "*bf16", "*bf16"), ("*bf16", "*bf16", "*bf16")):
             found.append(_compilation(config, C, x, added, x, out, ADD=True))
+        for stored in (False, True):
+            found.append(_compilation(config, C, "*bf16", "*fp32", "*bf16", "*bf16", ADD=stored, SHIFT=True))
     for C, x, gelu in ((96, "*fp32", False), (4, "*bf16", True), (256, "*bf16", True)):
         found.append(_compilation(config, C, x, x, x, "*bf16", GELU=gelu))
     for x, delta, normed, placed in (("*fp32", "*bf16", "*fp32", "*bf16"), *((t,) * 4 for t in ("*fp32", "*bf16"))):

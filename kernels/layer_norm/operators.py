@@ -13,6 +13,8 @@ from sam2fast.kernels.layer_norm.reference import (
     add_layer_norm_reference,
     layer_norm_and_position_reference,
     layer_norm_reference,
+    shifted_layer_norm_reference,
+    sum_dtype,
 )
 
 
@@ -28,7 +30,7 @@ def add_layer_norm_operator(
 
 @add_layer_norm_operator.register_fake
 def _(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, delta.dtype)), x.new_empty(x.shape, dtype=dtype)
+    return x.new_empty(x.shape, dtype=sum_dtype(x, delta)), x.new_empty(x.shape, dtype=dtype)
 
 
 @register_operator("sam2fast::layer_norm")
@@ -43,6 +45,21 @@ def layer_norm_operator(
 
 @layer_norm_operator.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, gelu: bool = False) -> Tensor:
+    return x.new_empty(x.shape, dtype=dtype)
+
+
+@register_operator("sam2fast::shifted_layer_norm")
+def shifted_layer_norm_operator(
+    x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> Tensor:
+    """The norm of ``x + shift`` over the last axis, of the shape of ``x``, in ``dtype``."""
+    from sam2fast.kernels.layer_norm.kernel import shifted_layer_norm_triton
+
+    return shifted_layer_norm_triton(x, shift, weight, bias, eps, dtype)
+
+
+@shifted_layer_norm_operator.register_fake
+def _(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     return x.new_empty(x.shape, dtype=dtype)
 
 
@@ -93,6 +110,11 @@ def _norm_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return *reference_backward(layer_norm_reference, ctx.saved_tensors, ctx.rest, needs_grad, grad), None, None, None
 
 
+def _shifted_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needs_grad = ctx.needs_input_grad[:4]
+    return *reference_backward(shifted_layer_norm_reference, ctx.saved_tensors, ctx.rest, needs_grad, grad), None, None
+
+
 def _position_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     needs_grad = ctx.needs_input_grad[:5]
     reference = layer_norm_and_position_reference
@@ -101,4 +123,5 @@ def _position_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 
 add_layer_norm_operator.register_autograd(_add_backward, setup_context=_setup)
 layer_norm_operator.register_autograd(_norm_backward, setup_context=_setup)
+shifted_layer_norm_operator.register_autograd(_shifted_backward, setup_context=_setup)
 layer_norm_and_position_operator.register_autograd(_position_backward, setup_context=_setup)

@@ -2,25 +2,17 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import is_cpu_inference
-from sam2fast.kernels.window_attention import window_attention
 from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import (
-    MLP,
-    DropPath,
-    chunked,
-    computed_dtype,
-    convolve,
-    normalize,
-    normed_sum,
-    project,
-)
-from sam2fast.modeling.standard import has_standard_parts, is_standard, standard
+from sam2fast.modeling.hiera_block import MultiScaleBlock
+from sam2fast.modeling.layers import convolve, is_gpu_inference
+from sam2fast.modeling.standard import is_standard, standard
 
 
 @standard
@@ -44,150 +36,6 @@ class PatchEmbed(nn.Module):
 
 
 @standard
-class MultiScaleAttention(nn.Module):
-    """Attention of windows ``(B, H, W, dim)`` to themselves: ``(B, H', W', dim_out)``.
-
-    Source: ``sam2.modeling.backbones.hieradet.MultiScaleAttention``.
-
-    Args:
-        q_pool: pools the queries, and so the result; None for as many queries as keys.
-    """
-
-    def __init__(self, dim: int, dim_out: int, num_heads: int, q_pool: nn.Module | None = None) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.q_pool = q_pool
-        self.qkv = nn.Linear(dim, 3 * dim_out)
-        self.proj = nn.Linear(dim_out, dim_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
-        B, H, W, _ = x.shape
-        q, k, v = project(self.qkv, x).reshape(B, H * W, 3, self.num_heads, -1).unbind(2)
-        if self.q_pool is not None:
-            q = _pooled(q.reshape(B, H, W, -1), self.q_pool)
-            H, W = q.shape[1:3]
-            q = q.reshape(B, H * W, self.num_heads, -1)
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return project(self.proj, out.transpose(1, 2).reshape(B, H, W, -1))
-
-    def fused(self, x: Tensor, window_size: int, q_stride: tuple[int, int] | None) -> Tensor:
-        """:meth:`forward` of each window of a map ``(B, H, W, dim)``; the result is a map, too."""
-        return self._project_out(
-            window_attention(self._project_in(x), self.qkv.bias, self.num_heads, window_size, q_stride)
-        )
-
-    def _project_in(self, x: Tensor) -> Tensor:
-        return project(self.qkv, x)
-
-    def _project_out(self, x: Tensor) -> Tensor:
-        return project(self.proj, x)
-
-
-@standard
-class MultiScaleBlock(nn.Module):
-    """One transformer block; the first of a stage doubles the channels and pools queries and residual.
-
-    Source: ``sam2.modeling.backbones.hieradet.MultiScaleBlock``.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        q_stride: tuple[int, int] | None = None,
-        window_size: int = 0,
-    ) -> None:
-        super().__init__()
-        self.dim_out = dim_out
-        self.window_size = window_size
-        self.q_stride = q_stride
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.pool = nn.MaxPool2d(q_stride, q_stride) if q_stride else None
-        self.attn = MultiScaleAttention(dim, dim_out, num_heads, self.pool)
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim_out, eps=1e-6)
-        self.mlp = MLP(dim_out, int(dim_out * mlp_ratio), dim_out, num_layers=2, activation=nn.GELU)
-        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
-        if has_standard_parts(self):
-            return self.fused(x) if is_cpu_inference(x) else self._block(x)
-        shortcut, x = x, normalize(self.norm1, x)
-        if self.proj is not None:
-            shortcut = project(self.proj, x)
-            shortcut = shortcut if self.pool is None else _pooled(shortcut, self.pool)
-        if self.window_size:
-            windows, grid = _cut(x, self.window_size)
-            x = _joined(self.attn(windows), grid, shortcut.shape[1:3])
-        else:
-            x = self.attn(x)
-        x = shortcut + self.drop_path(x)
-        return x + self.drop_path(self.mlp(normalize(self.norm2, x)))
-
-    def fused(self, x: Tensor) -> Tensor:
-        """:meth:`forward` by fewer and larger operations; the map is computed in chunks that fit the cache."""
-        if self.window_size and not (self.q_stride and self.window_size % self.q_stride[0]):
-            return chunked(self._block, x, rows=self.window_size)
-        x, attended = self._attend(*self.normed_input(x, None))
-        return chunked(self._feed_forward, x + attended, rows=1)
-
-    def normed_input(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``x + delta`` and its norm, which :meth:`branches` takes."""
-        return normed_sum(self.norm1, x, delta, computed_dtype(self.attn.qkv.weight))
-
-    def branches(self, x: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
-        """The block for ``x`` with its norm; the result is the sum of the two, which the next norm adds."""
-        x, attended = self._attend(x, normed)
-        x, normed = normed_sum(self.norm2, x, attended, computed_dtype(self.attn.proj.weight))
-        return x, self.drop_path(self.mlp(normed))
-
-    def _block(self, x: Tensor) -> Tensor:
-        x, delta = self.branches(*self.normed_input(x, None))
-        return x + delta
-
-    def _attend(self, x: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
-        if self.proj is not None:
-            x = _max_pool(self._project_residual(self.proj, normed), self.q_stride)
-        return x, self.drop_path(self.attn.fused(normed, self.window_size, self.q_stride))
-
-    def _project_residual(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        return project(layer, x)
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.mlp(normed_sum(self.norm2, x, None)[1]))
-
-
-def _max_pool(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
-    return F.max_pool2d(x.permute(0, 3, 1, 2), stride).permute(0, 2, 3, 1) if stride else x
-
-
-def _pooled(x: Tensor, pool: nn.Module) -> Tensor:
-    """``pool`` of ``(B, H, W, C)``."""
-    pooled: Tensor = pool(x.permute(0, 3, 1, 2))
-    return pooled.permute(0, 2, 3, 1)
-
-
-def _cut(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Windows ``(B * rows * columns, size, size, C)`` of ``(B, H, W, C)``, padded by zeros, and (rows, columns)."""
-    _, H, W, _ = x.shape
-    x = F.pad(x, (0, 0, 0, -W % size, 0, -H % size))
-    x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, rows, size, columns, size, C)
-    grid = x.shape[1], x.shape[3]
-    return x.transpose(2, 3).flatten(0, 2), grid
-
-
-def _joined(windows: Tensor, grid: tuple[int, int], size: Sequence[int]) -> Tensor:
-    """The map ``(B, *size, C)`` of windows that :func:`_cut` made; they may have been pooled since."""
-    x = windows.unflatten(0, (-1, *grid)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return x[:, : size[0], : size[1]]
-
-
-@standard
 class BlockTrunk(nn.Module):
     """A trunk of blocks: patches, their positions, and the maps after some of the blocks."""
 
@@ -196,9 +44,15 @@ class BlockTrunk(nn.Module):
     stage_ends: list[int]
     return_interm_layers = False  # whether the maps of all stages are results, or the last alone
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._biases: TensorCache[tuple[Tensor, ...]] = TensorCache()
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
         x = self.patch_embed(x)
+        if is_gpu_inference(x) and self._can_add_in_place():
+            return self._add_in_place(x)
         # On the CPU a block computes the map in chunks that fit the cache. Elsewhere its last addition is fused with
         # the next block's norm.
         fuse, is_chunked = is_standard(self), is_cpu_inference(x)
@@ -220,6 +74,47 @@ class BlockTrunk(nn.Module):
                 x = block.fused(x) if fuse else block(x)  # type: ignore[operator]
         outputs.append((x if delta is None else x + delta).permute(0, 3, 1, 2))
         return outputs
+
+    @property
+    def _blocks(self) -> Sequence[MultiScaleBlock]:
+        return cast(Sequence[MultiScaleBlock], self.blocks)
+
+    def _can_add_in_place(self) -> bool:
+        return not self.training and is_standard(self) and all(block.can_add_in_place() for block in self._blocks)
+
+    def _add_in_place(self, x: Tensor) -> list[Tensor]:
+        """:meth:`forward` after the patches: matrix multiplications add the branches of all blocks to the map.
+
+        They add a product to a map, but no bias with it. What the map lacks is added by each norm, and to the results.
+        """
+        outputs: list[Tensor] = []
+        lacking = self._lacking_biases()
+        delta = self._get_pos_embed((x.shape[1], x.shape[2]), x.dtype).expand_as(x)
+        for i, block in enumerate(self._blocks):
+            if i == 0:
+                x, normed = block.normed_input(x, delta)
+                x = x.contiguous()
+            elif i - 1 in self.stage_ends and self.return_interm_layers:
+                whole, normed = block.normed_input(x, lacking[2 * i - 1])
+                outputs.append(whole.permute(0, 3, 1, 2))
+            else:
+                normed = block.normed_lacking_input(x, lacking[2 * i - 1])
+            x = block.add_in_place(x, normed, lacking[2 * i])
+        whole = torch.add(x, lacking[-1], out=torch.empty_like(x))
+        return [*outputs, whole.permute(0, 3, 1, 2)]
+
+    def _lacking_biases(self) -> tuple[Tensor, ...]:
+        """What the map lacks after attention and after the MLP of each block, in fp32; a projection starts again."""
+        biases = [cast(Tensor, x.bias) for b in self._blocks for x in (b.attn.proj, b.mlp.layers[-1])]
+
+        def compute() -> tuple[Tensor, ...]:
+            found: list[Tensor] = []
+            for i, bias in enumerate(biases):
+                is_first = i == 0 or (i % 2 == 0 and self._blocks[i // 2].proj is not None)
+                found.append(bias.float() if is_first else found[-1] + bias)
+            return tuple(found)
+
+        return self._biases((), tuple(biases), compute)
 
     def get_num_layers(self) -> int:
         """Number of blocks, for layer-wise learning rates."""

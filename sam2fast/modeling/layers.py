@@ -95,6 +95,11 @@ def project_together(
     return list(linear(x.to(dtype), weight, bias).split([layer.out_features for layer in linears], dim=-1))
 
 
+def add_product(x: Tensor, y: Tensor, weight: Tensor) -> None:
+    """``x += y @ weight.T`` as one matrix multiplication, for contiguous ``x (..., N)`` and ``weight (N, K)``."""
+    x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]).to(x.dtype), weight.to(x.dtype).t())
+
+
 def convolve(layer: nn.Module, x: Tensor) -> Tensor:
     """``(B, in_channels, H, W)`` to ``(B, out_channels, H', W')`` by a convolution, in :func:`computed_dtype`."""
     if is_standard_layer(layer, nn.Conv2d) and emulates_bfloat16(x, cast(nn.Conv2d, layer).weight):
@@ -209,10 +214,14 @@ class Layers(nn.Sequential):
         return x
 
 
+def is_gelu(activation: nn.Module) -> bool:
+    """Whether it is a standard module, and the exact GELU."""
+    return is_standard_layer(activation, nn.GELU) and cast(nn.GELU, activation).approximate == "none"
+
+
 def is_normed_gelu(norm: nn.Module, activation: nn.Module) -> bool:
     """Whether both are standard, a :class:`LayerNorm2d` and an exact GELU."""
-    is_gelu = is_standard_layer(activation, nn.GELU) and cast(nn.GELU, activation).approximate == "none"
-    return is_gelu and isinstance(norm, LayerNorm2d) and is_standard(norm)
+    return is_gelu(activation) and isinstance(norm, LayerNorm2d) and is_standard(norm)
 
 
 @standard
@@ -251,8 +260,7 @@ class MLP(nn.Module):
 
 def mlp_with_gelu(first: nn.Module, last: nn.Module, gelu: nn.Module, x: Tensor) -> Tensor:
     """Two layers with GELU between them, fused if all three are standard."""
-    layers = (first, nn.Linear), (last, nn.Linear), (gelu, nn.GELU)
-    if all(is_standard_layer(*layer) for layer in layers):
+    if is_standard_layer(first, nn.Linear) and is_standard_layer(last, nn.Linear) and is_gelu(gelu):
         one, two = cast(nn.Linear, first), cast(nn.Linear, last)
         return gelu_mlp(as_computed(x, one.weight), one.weight, one.bias, two.weight, two.bias)
     return project(last, gelu(project(first, x)))

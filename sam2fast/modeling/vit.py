@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.hiera import BlockTrunk, MultiScaleBlock, PatchEmbed
+from sam2fast.modeling.hiera import BlockTrunk, PatchEmbed
+from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.standard import standard
 
 PRETRAINED = 14  # side of the map of position embeddings: 224 pixels in patches of 16

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_fl
 import sam2fast.kernels.linear_gelu.operators
 import sam2fast.kernels.memory_attention.operators
 import sam2fast.kernels.window_attention.operators  # noqa: F401
-from sam2fast.modeling import attention, hiera
+from sam2fast.modeling import attention, hiera, hiera_block
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.repvit import RepViT
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -46,8 +46,8 @@ def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> 
     return 2 * math.prod(x) * weight[0]
 
 
-@register_flop_formula(torch.ops.aten._addmm_activation)
-def addmm_activation_flops(bias: Shape, x: Shape, weight: Shape, *rest: Any, **options: Any) -> int:
+@register_flop_formula([torch.ops.aten._addmm_activation, torch.ops.aten.addmm_])
+def addmm_flops(added: Shape, x: Shape, weight: Shape, *rest: Any, **options: Any) -> int:
     """``x (M, K)`` by ``weight (K, N)``."""
     return 2 * math.prod(x) * weight[1]
 
@@ -176,20 +176,26 @@ def _repvit_parts(trunk: RepViT) -> list[PartOf]:
     ]
 
 
+_BLOCK_CALLS = ("fused", "branches", "normed_input", "add_in_place", "normed_lacking_input")
+
+
 def _block_parts(trunk: hiera.BlockTrunk) -> list[PartOf]:
     parts: list[PartOf] = [
         (trunk.patch_embed, "forward", ("patch embedding",)),
-        (hiera, "window_attention", ("attention",)),
-        (hiera, "normed_sum", ("norms",)),
+        (hiera_block, "window_attention", ("attention",)),
+        (hiera_block, "normed_sum", ("norms",)),
+        (hiera_block, "shifted_layer_norm", ("norms",)),
     ]
     block: Any
     for number, block in enumerate(trunk.blocks):
         stage = sum(end < number for end in trunk.stage_ends) + 1
-        parts += [(block, name, (f"stage {stage}",)) for name in ("fused", "branches", "normed_input")]
+        parts += [(block, name, (f"stage {stage}",)) for name in _BLOCK_CALLS]
         parts += [
             (block.attn, "_project_in", ("query, key, value",)),
             (block.attn, "_project_out", ("output projection",)),
+            (block, "_add_attended", ("output projection",)),
             (block.mlp, "forward", ("MLP",)),
+            (block, "_add_mlp", ("MLP",)),
             (block, "_project_residual", ("residual projection",)),
         ]
     return parts

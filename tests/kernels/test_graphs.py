@@ -10,7 +10,7 @@ from sam2fast.kernels.mask_ops import (
     masks_to_boxes,
     upsample_masks,
 )
-from sam2fast.modeling.hiera import MultiScaleBlock
+from sam2fast.modeling.hiera_block import MultiScaleBlock
 
 LOGITS = random_map(2, 1, 12, 20)
 CALLS = {

@@ -13,8 +13,10 @@ from sam2fast.kernels.layer_norm import (
     layer_norm_and_position,
     layer_norm_and_position_reference,
     layer_norm_reference,
+    shifted_layer_norm,
+    shifted_layer_norm_reference,
 )
-from sam2fast.modeling.hiera import MultiScaleBlock
+from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.utils.testing import relative_error
 
 EPS = 1e-6
@@ -105,6 +107,29 @@ def test_with_a_position(triton_device, shape, axes, dtypes):
             assert relative_error(right, one) <= max(1e-5, 1.01 * relative_error(right, reference))
 
 
+@pytest.mark.parametrize("shape", [(2, 9, 5, 96), (33, 1), (4, 1152), (0, 16)], ids=str)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=lambda d: "-".join(str(t).removeprefix("torch.") for t in d))
+@torch.no_grad()
+def test_with_a_shift(triton_device, shape, dtypes):
+    """Of the sum before it is rounded; at most as far from float64 as the reference. A sum that is written is rounded
+    to the dtype of the input."""
+    x, _, weight, bias = inputs(shape, triton_device, *dtypes[:2])
+    shift = (random_map(shape[-1], seed=5) * 2).to(triton_device, dtypes[1])
+    given = x, shift, weight, bias, EPS, dtypes[2]
+    before = launches["layer_norm"]
+    with backend("triton"):
+        found = shifted_layer_norm(*given)
+        total, normed = add_layer_norm(*given)
+    assert launches["layer_norm"] == before + 2 * bool(x.numel())
+    assert total.dtype == x.dtype and torch.equal(total, (x + shift).to(x.dtype))
+    torch.testing.assert_close(normed, layer_norm_reference(total, weight, bias, EPS, dtypes[2]), rtol=0.01, atol=0.01)
+    reference = shifted_layer_norm_reference(*given)
+    assert found.dtype == dtypes[2] and found.shape == shape
+    if x.numel() and shape[-1] > 1:
+        exact = F.layer_norm(x.double() + shift.double(), shape[-1:], weight.double(), bias.double(), EPS)
+        assert relative_error(exact, found) <= max(1e-5, 1.01 * relative_error(exact, reference))
+
+
 def test_gradients():
     """Of all outputs, by all inputs, against differences."""
     given = [t.double().requires_grad_() for t in inputs((3, 4, 8), torch.device("cpu"))]
@@ -112,6 +137,8 @@ def test_gradients():
     placed = [*given, position]
     assert torch.autograd.gradcheck(lambda *a: layer_norm_and_position(*a, EPS, torch.float64), placed)
     assert torch.autograd.gradcheck(lambda *a: add_layer_norm(*a, EPS, torch.float64), given)
+    shift = random_map(8, seed=5).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, _, *a: shifted_layer_norm(x, shift, *a, EPS, torch.float64), given)
     assert torch.autograd.gradcheck(lambda x, _, *a: layer_norm(x, *a, EPS, torch.float64, gelu=True), given)
 
 
@@ -120,6 +147,8 @@ def test_wrong_shapes():
     for bad in ((x, delta[:4], weight, bias), (x, delta, weight[:7], bias), (x, delta, weight, bias[:7])):
         with pytest.raises(ValueError, match=r"expected x and delta \(\.\.\., C\)"):
             add_layer_norm(*bad, EPS)
+    with pytest.raises(ValueError, match=r"expected a shift \(8,\), got \(5, 8\)"):
+        shifted_layer_norm(x, delta, weight, bias, EPS)
     with pytest.raises(ValueError, match=r"position of the last axes of \(5, 8\), got \(4, 8\)"):
         layer_norm_and_position(x, delta, weight, bias, delta[:4], EPS)
 

@@ -21,7 +21,7 @@ from sam2fast.kernels.window_attention import (  # noqa: E402
 from sam2fast.kernels.window_attention.kernel import (
     window_attention_triton,  # noqa: E402
 )
-from sam2fast.modeling.hiera import MultiScaleBlock  # noqa: E402
+from sam2fast.modeling.hiera_block import MultiScaleBlock  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
 POOLED = (2, 2)

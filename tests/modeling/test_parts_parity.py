@@ -7,8 +7,11 @@ import pytest
 import torch
 from double_precision import double_precision
 from parity import TOLERANCE, build_pair, random_map
+from recorded_ops import as_on_a_gpu
 from tameness import CHECK_ITSELF
 
+from sam2fast.modeling import hiera_block
+from sam2fast.modeling.layers import MLP
 from sam2fast.utils.testing import relative_error
 
 SIZE = 128
@@ -34,6 +37,54 @@ def assert_same(call, official, ours, check_itself=True) -> None:
             continue
         assert relative_error(e, c) < TOLERANCE / 3, f"result {i}: the case is not tame"
         assert relative_error(e, a) <= TOLERANCE, f"result {i}"
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_image_encoder(pair, monkeypatch, device):
+    """Also as on a GPU, where matrix multiplications add to the map in place and biases are added later."""
+    added = count_calls(monkeypatch, hiera_block, "add_product")
+    if device == "gpu":
+        as_on_a_gpu(monkeypatch)
+    image = random_map(2, 3, SIZE, SIZE)
+    assert_same(lambda model: tuple(model.image_encoder(image)["backbone_fpn"]), *pair)
+    assert len(added) == (2 * len(pair[1].image_encoder.trunk.blocks) if device == "gpu" else 0)
+
+
+@pytest.mark.parametrize("change", ["layers", "tanh", "bias", "training"])
+def test_blocks_that_cannot_be_added_in_place(monkeypatch, change):
+    """They are computed block by block, with what was changed."""
+    trunk = build_pair("sam2.1_t", [f"++model.image_size={SIZE}"])[1].image_encoder.trunk
+    block = trunk.blocks[1]
+    if change == "layers":
+        block.mlp = MLP(192, 64, 192, 3, activation=torch.nn.GELU)
+    elif change == "tanh":
+        block.mlp.act = torch.nn.GELU(approximate="tanh")
+    elif change == "bias":
+        block.attn.proj = torch.nn.Linear(192, 192, bias=False)
+    trunk.train(change == "training")
+    with torch.no_grad():
+        expected = trunk(random_map(1, 3, SIZE, SIZE))
+        as_on_a_gpu(monkeypatch)
+        added = count_calls(monkeypatch, hiera_block, "add_product")
+        found = trunk(random_map(1, 3, SIZE, SIZE))
+    assert not added
+    for one, right in zip(found, expected, strict=True):
+        assert relative_error(right, one) < 1e-5
+
+
+def test_gelu_by_tanh_takes_effect():
+    mlp, x = MLP(8, 16, 8, 2, activation=torch.nn.GELU), random_map(5, 8) * 3
+    mlp.act = torch.nn.GELU(approximate="tanh")
+    with torch.no_grad():
+        expected = mlp.layers[1](mlp.act(mlp.layers[0](x)))
+        assert torch.equal(mlp(x), expected)
+
+
+def count_calls(monkeypatch, module, name):
+    """A list that gets an item for each call of a function of this module."""
+    calls, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given: (calls.append(name), function(*given))[1])
+    return calls
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from sam2fast.kernels import connected_components, mask_ops, memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.modeling import cross_attention, hiera, layers, mask_decoder, two_way_transformer, upscaling
+from sam2fast.modeling import cross_attention, hiera, hiera_block, layers, mask_decoder, two_way_transformer, upscaling
 from sam2fast.modeling.constants import Constants
 from sam2fast.tracking import graph_runner
 
@@ -93,7 +93,7 @@ class _Recording(TorchDispatchMode):
 
 def as_on_a_gpu(monkeypatch: Any) -> None:
     """From here on the model computes as it does away from the CPU, where nothing looks at values."""
-    for module in (cross_attention, hiera, layers, mask_decoder, two_way_transformer, upscaling):
+    for module in (cross_attention, hiera, hiera_block, layers, mask_decoder, two_way_transformer, upscaling):
         monkeypatch.setattr(module, "is_cpu_inference", lambda x: False)
     monkeypatch.setattr(cross_attention, "is_on_cpu", lambda weight: False)
     for name in ("memory_attention", "rope_attention"):
