@@ -101,7 +101,10 @@ class SAM2Base(OfficialSteps):
         if fixed_no_obj_ptr and not (pred_obj_scores and use_obj_ptrs_in_encoder):
             raise ValueError("fixed_no_obj_ptr needs pred_obj_scores and use_obj_ptrs_in_encoder")
 
+        # In the original's order: states of optimizers name parameters by their number.
         self.image_encoder = image_encoder
+        if use_obj_ptrs_in_encoder:
+            self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.memory_attention = memory_attention
         self.memory_encoder = memory_encoder
         self.spatial_perceiver = spatial_perceiver
@@ -147,8 +150,6 @@ class SAM2Base(OfficialSteps):
         self.maskmem_tpos_enc = _embedding(num_maskmem, 1, 1, self.mem_dim)
         self.no_mem_embed = _embedding(1, 1, C)
         self.no_mem_pos_enc = _embedding(1, 1, C)
-        if use_obj_ptrs_in_encoder:
-            self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         if pred_obj_scores and use_obj_ptrs_in_encoder:
             self.no_obj_ptr = _embedding(1, C)
         self.no_obj_embed_spatial = _embedding(1, self.mem_dim) if no_obj_embed_spatial else None

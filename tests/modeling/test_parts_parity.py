@@ -39,6 +39,12 @@ def assert_same(call, official, ours, check_itself=True) -> None:
         assert relative_error(e, a) <= TOLERANCE, f"result {i}"
 
 
+def test_parameters_have_the_same_order(pair):
+    """States of optimizers name parameters by their number."""
+    official, ours = ([name for name, _ in model.named_parameters()] for model in pair)
+    assert official == ours
+
+
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_image_encoder(pair, monkeypatch, device):
     """Also as on a GPU, where matrix multiplications add to the map in place and biases are added later."""
