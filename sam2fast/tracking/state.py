@@ -301,6 +301,10 @@ class VideoState(MutableMapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         return any(key == known for known in self)
 
+    def copy(self) -> dict[str, Any]:
+        """A shallow copy of the original's dict, as ``dict(state)``; both go on with the same nested dicts."""
+        return dict(self)
+
     def __repr__(self) -> str:
         height, width = self.video_size
         ids = self.obj_ids if self.official is None else self.official["obj_ids"]
@@ -338,12 +342,23 @@ _DESCRIPTION: dict[str, Callable[[VideoState], Any]] = {
     "obj_idx_to_id": lambda s: MappingProxyType(dict(enumerate(s.objects))),
     "obj_ids": lambda s: s.obj_ids,
 }
+# In the original's order: a shallow copy has its dicts of ids, which follow a key that is none of the above.
 OFFICIAL_KEYS = (
-    *_DESCRIPTION,
+    "images",
+    "num_frames",
+    "offload_video_to_cpu",
+    "offload_state_to_cpu",
+    "video_height",
+    "video_width",
+    "device",
+    "storage_device",
     "point_inputs_per_obj",
     "mask_inputs_per_obj",
     "cached_features",
     "constants",
+    "obj_id_to_idx",
+    "obj_idx_to_id",
+    "obj_ids",
     "output_dict_per_obj",
     "temp_output_dict_per_obj",
     "frames_tracked_per_obj",

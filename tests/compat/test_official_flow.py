@@ -4,6 +4,7 @@ import copy
 import pickle
 import types
 from collections import Counter
+from operator import methodcaller
 
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
@@ -247,6 +248,21 @@ def edited(session):
 
 def test_edits_of_the_dict(models, folder):
     both(models, folder, edited)
+
+
+@pytest.mark.parametrize("shallow", [dict, methodcaller("copy")])
+def test_a_shallow_copy(models, folder, shallow):
+    def copied(session):
+        session.points(0, 1, (60, 40, 1))
+        session.propagate(max_frame_num_to_track=2)
+        state, session.state = session.state, shallow(session.state)
+        session.state["num_frames"] = 5
+        session.points(1, 2, box=[20, 20, 70, 60])
+        session.propagate(start_frame_idx=2)
+        assert type(session.state) is dict and state["num_frames"] == 6
+        assert state["output_dict_per_obj"] is session.state["output_dict_per_obj"]
+
+    both(models, folder, copied)
 
 
 @pytest.mark.parametrize("source", ["folder", "video"])
