@@ -1,3 +1,4 @@
+import { CanvasSink, Input, MP4, UrlSource } from "mediabunny";
 import { layersOf } from "../effects/layers";
 import type { Look } from "../effects/look";
 import { renderFrame } from "../effects/render";
@@ -48,6 +49,30 @@ export async function* drawnFrames(
   { fps, numFrames }: Session,
   type: "image/jpeg" | "image/webp",
 ): AsyncGenerator<Blob, void> {
+  const times = Array.from({ length: numFrames }, (_, frame) => timeOf(frame, fps));
+  let frame = 0;
+  for await (const image of (await decoded(url, times)) ?? sought(url, times)) {
+    const canvas = renderer.draw(image, frame);
+    frame += 1;
+    yield await new Promise<Blob>((resolve, reject) => {
+      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("a frame cannot be drawn"))), type, 0.92);
+    });
+  }
+}
+
+/** The images at increasing times, each frame decoded once; null if the browser cannot. */
+async function decoded(url: string, times: readonly number[]): Promise<AsyncGenerator<CanvasImageSource> | null> {
+  if (typeof VideoDecoder === "undefined") return null;
+  const track = await new Input({ source: new UrlSource(url), formats: [MP4] }).getPrimaryVideoTrack();
+  if (!track || !(await track.canDecode()) || (await track.getFirstTimestamp()) > times[0]!) return null;
+  return (async function* () {
+    const frames = new CanvasSink(track, { poolSize: 1 }).canvasesAtTimestamps(times);
+    for await (const frame of frames) yield frame!.canvas;
+  })();
+}
+
+/** The same by seeking, which decodes from the keyframe before each time. */
+async function* sought(url: string, times: readonly number[]): AsyncGenerator<CanvasImageSource> {
   const video = document.createElement("video");
   video.muted = true;
   video.playsInline = true;
@@ -55,14 +80,11 @@ export async function* drawnFrames(
   video.src = url;
   try {
     await event(video, "loadeddata");
-    for (let frame = 0; frame < numFrames; frame += 1) {
+    for (const time of times) {
       const isThere = event(video, "seeked");
-      video.currentTime = timeOf(frame, fps);
+      video.currentTime = time;
       await isThere;
-      const canvas = renderer.draw(video, frame);
-      yield await new Promise<Blob>((resolve, reject) => {
-        canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("a frame cannot be drawn"))), type, 0.92);
-      });
+      yield video;
     }
   } finally {
     unload(video);

@@ -17,7 +17,7 @@ const shown: string[] = []; // by COMPARED: for each pixel, whether the page dra
 /** A video with sound is uploaded, an object is tracked, and drawn white on black: masks can be measured on it. */
 beforeAll(async () => {
   browser = await launch();
-  demo = await Demo.open(browser, inject("address"));
+  demo = await Demo.open(browser, inject("address"), {}, `(${countSeeks.toString()})()`);
   await demo.ready();
   await demo.button("Videos").click();
   await demo.page.getByLabel("Video file").setInputFiles(join(inject("data"), "sound.mp4"));
@@ -41,7 +41,8 @@ test.each([
   ["Transparent video", "sound_cutout.webm", "by the server"],
   ["Video", "sound.mp4", "by the server, where the browser cannot"],
 ])("%s, %s, is encoded %s: frames, times, sound and masks", async (format, name, how) => {
-  if (how.endsWith("cannot")) await demo.page.evaluate("delete window.VideoEncoder");
+  if (how.endsWith("cannot")) await demo.page.evaluate("delete window.VideoEncoder, delete window.VideoDecoder");
+  await demo.page.evaluate("seeks = 0");
   const requests: string[] = [];
   demo.page.on("request", (request) => requests.push(request.url()));
   await demo.page.keyboard.press("d");
@@ -54,6 +55,7 @@ test.each([
   await demo.page.keyboard.press("Escape");
   await demo.page.locator("dialog").waitFor({ state: "detached" });
   expect(requests.some((url) => url.includes("/encode"))).toBe(how !== "by the browser");
+  expect(await demo.page.evaluate("seeks")).toBe(how.endsWith("cannot") ? FRAMES : 0);
 
   const path = await download.path();
   const inside = shown.map((pixels) => pixels.replaceAll("0", "").length / pixels.length);
@@ -89,6 +91,19 @@ function iou(a: string, b: string): number {
 }
 
 // These functions run in the page.
+
+/** Counts seeks of all videos in `seeks`. */
+function countSeeks(): void {
+  const time = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime")!;
+  Object.assign(window, { seeks: 0 });
+  Object.defineProperty(HTMLMediaElement.prototype, "currentTime", {
+    ...time,
+    set(seconds: number) {
+      (window as unknown as { seeks: number }).seeks += 1;
+      time.set!.call(this, seconds);
+    },
+  });
+}
 
 function whitePixels(): string {
   const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas")!;
