@@ -137,6 +137,11 @@ class ObjectPrompts:
         keys = (None, image.file_name, image.stem)
         return _merged(one for key in dict.fromkeys(keys) for one in self._of_image.get(key, ()))
 
+    def unused(self, images: Iterable[InputSource]) -> list[str]:
+        """The images that prompts are for, without those that are given."""
+        given = {key for image in images for key in (image.file_name, image.stem)}
+        return sorted(image for image in self._of_image if image is not None and image not in given)
+
     def check_masks(self) -> None:
         """Checks that the files of masks exist.
 

@@ -28,7 +28,7 @@ from sam2fast.cli.runner_options import (
     resume_option,
     runner_options,
 )
-from sam2fast.cli.sources import images_in, list_sources
+from sam2fast.cli.sources import MAX_NAMED, images_in, list_sources
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.process import WorkerError
 
@@ -106,6 +106,7 @@ def segment(
     The score is the model's own estimate of the mask's IoU with the object: 1 is certain.
 
     An image that fails, or that a prompt lies outside of, is skipped and listed at the end; then the exit code is 1.
+    Images without prompts are skipped with a note; if no image has prompts, the exit code is 1.
     """
     files = [*map(read_object_file, prompt_files), *map(read_boxes, box_files)]
     asked = ObjectPrompts([*points, *boxes, *masks, *chain.from_iterable(files)])
@@ -118,6 +119,13 @@ def segment(
         lambda image: output_files(out, image.stem, [one.name for one in objects[image]]).values(),
         sorted(asked.masks),
     )
+    for image in (image for image, found in objects.items() if not found):
+        print_note(f"no prompts for {image}")
+    if unused := asked.unused(sources):
+        names = ", ".join(unused[:MAX_NAMED]) + (", ..." if len(unused) > MAX_NAMED else "")
+        print_note(f"prompts for {names} are not used: no such image was given")
+    if not any(objects.values()):
+        raise UserError("there are no prompts for these images")
     choice = choose_model(model, checkpoint)
 
     from sam2fast.cli.results import print_results
@@ -125,8 +133,6 @@ def segment(
 
     make_folder(out)
     jobs = [SegmentJob(image, found) for image, found in objects.items() if found]
-    for image in (image for image, found in objects.items() if not found):
-        print_note(f"no prompts for {image}")
     remove_leftovers((file for job in jobs for file in job.files(out)), bool(ray_options))
     run, spent = SegmentRun(out), dict[str, float]()
     done: dict[str, list[Record]] = {}

@@ -22,7 +22,7 @@ from sam2fast.io.images import SUFFIXES
 STDIN, CAMERA = "-", "camera:"
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # of the files of a folder; of an animation the first image counts
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
-MAX_NAMED = 5  # files that are skipped
+MAX_NAMED = 5  # files, in a note on those that are skipped
 TIMEOUT = 30.0  # seconds to connect to an address, and without a byte
 ListFolder = Callable[[Path], Sequence[Path]]
 

@@ -153,10 +153,22 @@ def test_one_file_of_boxes_for_all_images(boxes_of_detectors, run, make_image, t
     for name, box in (("x", [36, 16, 60, 48]), ("y", [18, 16, 30, 48])):
         (record,) = load(tmp_path / f"out/{name}.json")["results"]
         assert record["object"] == "cat_1" and record["prompts"]["box"] == box
-    result = run("segment", *images, "--boxes-from", boxes_of_detectors["coco"], *NANO)
-    assert result.exit_code == 0 and result.stderr.splitlines() == [
-        f"sam2fast: note: no prompts for {i}" for i in images
+
+
+def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path):
+    """A note names images without prompts and prompts without an image; with prompts for none, the command fails."""
+    image, other = make_image("x.png"), make_image("a.png")
+    notes = [
+        f"sam2fast: note: no prompts for {image}",
+        "sam2fast: note: prompts for b are not used: no such image was given",
     ]
+    options = ["--boxes-from", boxes_of_detectors["yolo"], *NANO]
+    result = run("segment", image, other, *options)
+    assert result.exit_code == 0 and result.stderr.splitlines()[:2] == notes and (tmp_path / "out/a.json").is_file()
+    result = run("segment", image, *options, "--out", "none")
+    assert result.exit_code == 1 and not (tmp_path / "none").exists()
+    notes[1] = notes[1].replace("b are", "a, b are")
+    assert result.stderr.splitlines() == [*notes, "sam2fast: there are no prompts for these images"]
 
 
 @pytest.mark.parametrize(
