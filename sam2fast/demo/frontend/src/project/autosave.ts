@@ -9,13 +9,34 @@ import { makeProject, type Project } from "./project";
 const SAVED = createStoreIn("sam2fast");
 const LAST = "sam2fast-last-video"; // in localStorage
 const DELAY_MS = 1000; // after a change; further changes do not postpone it
+const LOCK_MS = 1000; // a page that is being left may still hold the lock
 
 let timer = 0;
 let writing = 0;
 let hasFailed = false;
+let unlock = (): void => undefined;
 
 function createStoreIn(name: string) {
   return typeof indexedDB === "undefined" ? undefined : createStore(name, "projects");
+}
+
+/**
+ * Locks the work on a video while it is open, and unlocks that on the one before.
+ *
+ * @returns whether it is locked; not if another tab has the video open. Browsers lock on HTTPS and localhost only.
+ */
+export async function lockWork(path: string): Promise<boolean> {
+  unlock();
+  const closed = new Promise<void>((resolve) => (unlock = resolve));
+  const locks = globalThis.navigator?.locks as LockManager | undefined;
+  if (!locks) return true;
+  return new Promise((resolve) => {
+    const lock = () => {
+      resolve(true);
+      return closed;
+    };
+    locks.request(`sam2fast ${path}`, { signal: AbortSignal.timeout(LOCK_MS) }, lock).catch(() => resolve(false));
+  });
 }
 
 /** Saves whenever the work has changed. */
@@ -33,7 +54,8 @@ const WORK = ["session", "scene", "masks", "look", "active"] as const;
 
 /** Whether prompts, or changes of their objects, are not saved yet. */
 export function isUnsaved(): boolean {
-  return (timer !== 0 || writing > 0 || hasFailed) && firstPromptedFrame(getState().scene) !== null;
+  const { scene, elsewhere } = getState();
+  return (timer !== 0 || writing > 0 || hasFailed || elsewhere) && firstPromptedFrame(scene) !== null;
 }
 
 /** Saves changes that are not saved yet. */
@@ -47,7 +69,7 @@ export async function saveNow(): Promise<void> {
   try {
     // Saved work that does not fit the video is kept until the user edits.
     const isKept = project && isUntouched(project) && hasWork(await loadProject(project.clip.path));
-    if (project && !isKept) {
+    if (project && !isKept && !getState().elsewhere) {
       if (hasWork(project) || isUpload(project.clip)) await set(project.clip.path, project, SAVED);
       else await del(project.clip.path, SAVED);
     }

@@ -6,7 +6,7 @@ import { openSession } from "../api/models";
 import { getLimits, getSession, renewSession } from "../api/rest";
 import { located, send } from "../api/transport";
 import { readClip, type Clip } from "../api/video";
-import { isUnsaved, isUpload, loadProject, loadUploads, lastOpened, saveNow } from "../project/autosave";
+import { isUnsaved, isUpload, loadProject, loadUploads, lastOpened, lockWork, saveNow } from "../project/autosave";
 import { restoreWork, type Project } from "../project/project";
 import { handleFailure, onReconnected, onSessionLost } from "./failures";
 import { firstPromptedFrame } from "./scene";
@@ -46,6 +46,8 @@ export async function refreshGallery(): Promise<void> {
   }));
 }
 
+const ELSEWHERE =
+  "This video is open in another tab. Changes here are not saved. To edit here, close the other tab and reload.";
 const NO_GALLERY = "The gallery of this server is empty. Upload a video to begin.";
 
 /**
@@ -61,6 +63,10 @@ export async function openClip(chosen: Clip, project?: Project): Promise<boolean
   if (opening !== openings) return true; // another video was chosen
   closeSession();
   setState({ ...freshWork(), clip, session: null, phase: "opening", dialog: null, notice: null, playing: false });
+  const isLocked = await lockWork(clip.path);
+  if (opening !== openings) return true;
+  setState({ elsewhere: !isLocked });
+  if (!isLocked) notify("error", ELSEWHERE);
   const saved = await loadProject(clip.path);
   if (opening !== openings) return true;
   return startSession(clip, [project, saved]);

@@ -55,6 +55,7 @@ export interface State {
   phase: Phase;
   problem: string; // why phase is "failed"
   connected: boolean;
+  elsewhere: boolean; // another tab has the video open, and saves the work on it
   notice: Notice | null;
   announcement: string; // read out by screen readers
 
@@ -84,6 +85,7 @@ export const useStore = create<State>(() => ({
   phase: "starting",
   problem: "",
   connected: true,
+  elsewhere: false,
   notice: null,
   announcement: "",
   ...freshWork(),

@@ -136,6 +136,21 @@ test("a reload restores video, clicks, masks and look", async () => {
   expect(await demo.button("Colour pop").getAttribute("aria-pressed")).toBe("true");
 });
 
+test("a second tab on the video says that it saves nothing", async () => {
+  const spans = await lane();
+  const other = await demo.page.context().newPage();
+  await other.goto(inject("address"));
+  await other.getByRole("alert").filter({ hasText: "open in another tab" }).waitFor();
+  await other.getByRole("button", { name: "Delete Object 1" }).click();
+  await demo.saved();
+  await other.close();
+  await demo.page.reload();
+  await demo.page.locator('.frame canvas[data-frame="11"]').waitFor();
+  await demo.settled();
+  expect(await lane()).toBe(spans);
+  expect(await demo.page.getByRole("alert").count()).toBe(0);
+});
+
 test("the browser asks before work is lost that is not saved yet", async () => {
   const asked = new Promise<string>((resolve) => {
     demo.page.once("dialog", (dialog) => {

@@ -7,7 +7,7 @@ import { openDataFile } from "../../src/project/files";
 import * as editing from "../../src/state/editing";
 import { makeTrack, WHOLE_VIDEO, type Plan } from "../../src/state/plan";
 import { addPoint, firstPromptedFrame, type Scene } from "../../src/state/scene";
-import { restart } from "../../src/state/session";
+import { openClip, restart } from "../../src/state/session";
 import { freshWork, getState, setState, type Question } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { cancelTracking, track } from "../../src/state/track";
@@ -277,6 +277,39 @@ test("saved work that does not fit its video is kept until the user edits", asyn
   editing.undo();
   await saveNow();
   expect(saved.del).toHaveBeenCalledOnce();
+});
+
+test("a video that another tab has open is not saved; the lock is held until another one is opened", async () => {
+  const held: string[] = [];
+  const request = async (name: string, _: object, lock: () => Promise<void>) => {
+    if (name.endsWith("b.mp4")) throw new DOMException("", "TimeoutError");
+    held.push(name);
+    await lock();
+    held.pop();
+  };
+  vi.stubGlobal("navigator", { locks: { request } });
+  saved.get.mockResolvedValue(undefined);
+  const edit = async (name: string) => {
+    answerWith({}, { data: { startSession: { sessionId: "2" } } }, { fps: 24, numFrames: 4 }, clicked);
+    await openClip({ path: `gallery/${name}.mp4`, name, url: "", poster: null, width: 2, height: 2 });
+    editing.addPoint(POINT);
+    await synchronise();
+    saved.set.mockClear();
+    await saveNow();
+  };
+  await edit("a");
+  expect(held).toEqual(["sam2fast gallery/a.mp4"]);
+  expect(getState()).toMatchObject({ elsewhere: false, notice: null });
+  expect(saved.set).toHaveBeenCalledOnce();
+  await edit("b");
+  expect(held).toEqual([]);
+  expect(getState()).toMatchObject({ elsewhere: true, notice: { tone: "error" } });
+  expect(saved.set).not.toHaveBeenCalled();
+  expect(isUnsaved()).toBe(true);
+  await edit("a");
+  expect(held).toHaveLength(1);
+  expect(saved.set).toHaveBeenCalledOnce();
+  expect(isUnsaved()).toBe(false);
 });
 
 test("a project asks before it replaces other work on its video", async () => {
