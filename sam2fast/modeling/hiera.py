@@ -80,7 +80,7 @@ class BlockTrunk(nn.Module):
         return cast(Sequence[MultiScaleBlock], self.blocks)
 
     def _can_add_in_place(self) -> bool:
-        return not self.training and is_standard(self) and all(block.can_add_in_place() for block in self._blocks)
+        return is_standard(self) and all(block.can_add_in_place() for block in self._blocks)
 
     def _add_in_place(self, x: Tensor) -> list[Tensor]:
         """:meth:`forward` after the patches: matrix multiplications add the branches of all blocks to the map.

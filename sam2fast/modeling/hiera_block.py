@@ -134,7 +134,8 @@ class MultiScaleBlock(nn.Module):
     def can_add_in_place(self) -> bool:
         """Whether :meth:`add_in_place` computes this block, if it is standard."""
         biases = self.attn.proj.bias, self.mlp.layers[-1].bias
-        return self.mlp.is_transformers and is_gelu(self.mlp.act) and all(bias is not None for bias in biases)
+        is_gelu_mlp = self.mlp.is_transformers and is_gelu(self.mlp.act)
+        return is_gelu_mlp and not self.drop_path.training and all(bias is not None for bias in biases)
 
     def normed_lacking_input(self, x: Tensor, lacking: Tensor) -> Tensor:
         """The norm of ``x + lacking``, which :meth:`add_in_place` takes."""

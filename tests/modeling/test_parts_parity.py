@@ -56,7 +56,7 @@ def test_image_encoder(pair, monkeypatch, device):
     assert len(added) == (2 * len(pair[1].image_encoder.trunk.blocks) if device == "gpu" else 0)
 
 
-@pytest.mark.parametrize("change", ["layers", "tanh", "bias", "training"])
+@pytest.mark.parametrize("change", ["layers", "tanh", "bias", "training", "drop path"])
 def test_blocks_that_cannot_be_added_in_place(monkeypatch, change):
     """They are computed block by block, with what was changed."""
     trunk = build_pair("sam2.1_t", [f"++model.image_size={SIZE}"])[1].image_encoder.trunk
@@ -67,7 +67,10 @@ def test_blocks_that_cannot_be_added_in_place(monkeypatch, change):
         block.mlp.act = torch.nn.GELU(approximate="tanh")
     elif change == "bias":
         block.attn.proj = torch.nn.Linear(192, 192, bias=False)
+    elif change == "drop path":
+        block.drop_path.drop_prob = 1.0
     trunk.train(change == "training")
+    block.drop_path.train(change in ("training", "drop path"))
     with torch.no_grad():
         expected = trunk(random_map(1, 3, SIZE, SIZE))
         as_on_a_gpu(monkeypatch)
