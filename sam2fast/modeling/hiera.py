@@ -14,6 +14,8 @@ from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.layers import convolve, is_gpu_inference
 from sam2fast.modeling.standard import is_standard, standard
 
+WRITTEN = 4  # every so many blocks, the map is written with the biases that it lacks
+
 
 @standard
 class PatchEmbed(nn.Module):
@@ -86,6 +88,8 @@ class BlockTrunk(nn.Module):
         """:meth:`forward` after the patches: matrix multiplications add the branches of all blocks to the map.
 
         They add a product to a map, but no bias with it. What the map lacks is added by each norm, and to the results.
+        In trained models biases and products cancel, so that a map which lacks many biases is large and is rounded
+        coarsely. So every fourth block adds what it lacks.
         """
         outputs: list[Tensor] = []
         lacking = self._lacking_biases()
@@ -99,18 +103,22 @@ class BlockTrunk(nn.Module):
                 outputs.append(whole.permute(0, 3, 1, 2))
             else:
                 normed = block.normed_lacking_input(x, lacking[2 * i - 1])
-            x = block.add_in_place(x, normed, lacking[2 * i])
+            x = block.add_in_place(x, normed, lacking[2 * i], writes=i % WRITTEN == WRITTEN - 1)
         whole = torch.add(x, lacking[-1], out=torch.empty_like(x))
         return [*outputs, whole.permute(0, 3, 1, 2)]
 
     def _lacking_biases(self) -> tuple[Tensor, ...]:
-        """What the map lacks after attention and after the MLP of each block, in fp32; a projection starts again."""
+        """What the map lacks after attention and after the MLP of each block, in fp32.
+
+        It starts again where the map is projected, and where it was written after attention.
+        """
         biases = [cast(Tensor, x.bias) for b in self._blocks for x in (b.attn.proj, b.mlp.layers[-1])]
 
         def compute() -> tuple[Tensor, ...]:
             found: list[Tensor] = []
             for i, bias in enumerate(biases):
-                is_first = i == 0 or (i % 2 == 0 and self._blocks[i // 2].proj is not None)
+                is_projected = i % 2 == 0 and self._blocks[i // 2].proj is not None
+                is_first = i == 0 or is_projected or i % (2 * WRITTEN) == 2 * WRITTEN - 1
                 found.append(bias.float() if is_first else found[-1] + bias)
             return tuple(found)
 

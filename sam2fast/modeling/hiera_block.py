@@ -141,18 +141,23 @@ class MultiScaleBlock(nn.Module):
         """The norm of ``x + lacking``, which :meth:`add_in_place` takes."""
         return _normed_lacking(self.norm1, x, lacking, self.attn.qkv)
 
-    def add_in_place(self, x: Tensor, normed: Tensor, lacking: Tensor) -> Tensor:
+    def add_in_place(self, x: Tensor, normed: Tensor, lacking: Tensor, writes: bool) -> Tensor:
         """:meth:`branches` and their sum, in place, but for the biases of the two layers that the branches end with.
 
         Args:
             x: ``(B, H, W, dim)``, contiguous; the block's residual if that is not projected.
             normed: the norm of the map.
             lacking: ``(dim_out)`` that is missing in the map after the first branch.
+            writes: the map gets ``lacking`` then, and at the end lacks only the bias of the second branch.
         """
         if self.proj is not None:
             x = _max_pool(self._project_residual(self.proj, normed), self.q_stride)
         self._add_attended(x, self.attn.attended(normed, self.window_size, self.q_stride))
-        self._add_mlp(x, _normed_lacking(self.norm2, x, lacking, self.mlp.layers[0]))
+        if writes:
+            x, normed = normed_sum(self.norm2, x, lacking, computed_dtype(self.mlp.layers[0].weight))  # type: ignore[arg-type]
+        else:
+            normed = _normed_lacking(self.norm2, x, lacking, self.mlp.layers[0])
+        self._add_mlp(x, normed)
         return x
 
     def _add_attended(self, x: Tensor, attended: Tensor) -> None:
