@@ -2,8 +2,8 @@
 
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
 
-prints a table, or JSON with ``--json``. Bytes are those of the arguments and results of each operation, once each, as
-if nothing stayed in a cache. The time is that of kernels that run one after the other: each takes START, or if that is
+prints a table, or JSON with ``--json``. Bytes are those of the arguments and results of each operation, once each, or
+twice if it reads and writes them, as if nothing stayed in a cache. The time is that of kernels that run one after the other: each takes START, or if that is
 longer its bytes at BANDWIDTH or its FLOPs at the rate of its kind. One operation of torch counts as one kernel.
 """
 
@@ -98,6 +98,8 @@ class CostedCuda(FakeCuda):
 
 # Operations that read as much of their first argument as they write.
 SPARSE = {"index_select", "gather", "index.Tensor", "index_copy_"}
+# Operations in place that do not read what they write.
+ONLY_WRITE = {"copy_", "_foreach_copy_", "index_put_"}
 
 
 def _cost(name: str, func: Any, given: Any, result: Any) -> Cost:
@@ -110,6 +112,8 @@ def _cost(name: str, func: Any, given: Any, result: Any) -> Cost:
         del tensors[id(args[0])]
         return Cost(name, sum(map(_size, tensors.values())) + _size(args[14]), KERNEL_FLOPS[name](args, kwargs))
     moved = sum(map(_size, tensors.values()))
+    if name.partition(".")[0].endswith("_") and name not in ONLY_WRITE:
+        moved += _size(args[0])
     if name in KERNEL_FLOPS:
         return Cost(name, moved, KERNEL_FLOPS[name](args, kwargs))
     formula = flop_registry.get(getattr(func, "_overloadpacket", None))

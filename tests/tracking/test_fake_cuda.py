@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fake_cuda import steady_frames, steady_steps
-from frame_costs import frame_costs
+from frame_costs import _cost, frame_costs
 from torch.utils._pytree import tree_leaves
 
 from sam2fast.build_sam import build_sam2_video_predictor
@@ -281,6 +281,14 @@ def test_launches_and_work_of_a_frame(model):
         assert all(launches[name] <= most for name, most in BUDGETS[model].items()), launches
         assert costs["encoder"].flops / 1e9 == pytest.approx({"tiny": 281, "large": 1815}[model], rel=0.01)
         assert costs["step"].flops / 1e9 == pytest.approx(20 + 416.5 * objects, rel=0.02)
+
+
+def test_bytes_of_operations_in_place():
+    """They read what they change; a copy only writes it."""
+    x, y = torch.zeros(2, 8), torch.zeros(8, 8)
+    for name, given, passes in (("addmm_", (x, x.clone(), y), 3), ("add_.Tensor", (x, 1), 2), ("copy_", (x, x + 1), 2)):
+        others = sum(t.nbytes for t in given if t is y)
+        assert _cost(name, None, (given, {}), x).bytes == passes * x.nbytes + others, name
 
 
 def test_launches_are_counted(cuda, predictor):
