@@ -145,17 +145,17 @@ def weighted(
     return counts
 
 
-def iterations_that_copy(code: Code, loop: tuple[int, int] | None, trips: int) -> int:
-    """Iterations of a loop over so many blocks in which its asynchronous copies are not masked.
+def iterations_that_copy(code: Code, loop: tuple[int, int] | None, blocks: int) -> int:
+    """Iterations of a loop in which its asynchronous copies are not masked.
 
-    Some blocks are copied before the loop, and the last iterations would copy as many from behind the end. It matters
-    where the iterations are few.
+    Some of all ``blocks`` are copied before the loop, and the last iterations would copy as many from behind the end.
+    It matters where the iterations are few. Triton may run one before the loop, which is not among them.
     """
     if loop is None:
-        return trips
+        return blocks
     parts = code.instructions[: loop[0]], code.instructions[loop[0] : loop[1] + 1]
     before, inside = (sum(x.root == "LDGSTS" for x in part) for part in parts)
-    return max(0, trips - before // max(1, inside))
+    return max(0, blocks - before // max(1, inside))
 
 
 def by_kind(counts: Counter[Instruction]) -> Counter[str]:
