@@ -164,6 +164,8 @@ class TrainerState:
             different = [key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key)]
             if different:
                 raise self._mismatch(f"{name}: {len(different)} tensors, such as {min(different)}")
+        if list(content["model"]) != list(self.model.state_dict()):  # it numbers the optimiser's states
+            raise self._mismatch("the order of parameters")
         if bool(content["scaler"]) != self.scaler.is_enabled():
             raise self._mismatch("optim.amp")
 

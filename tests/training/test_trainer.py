@@ -203,6 +203,15 @@ class TestFaults:
         assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
         assert not (tmp_path / "logs").exists()
 
+    def test_a_checkpoint_with_parameters_in_another_order(self, undisturbed: Path, tmp_path: Path) -> None:
+        """Their numbers name the optimiser's states, which other parameters would get."""
+        (tmp_path / "checkpoints").mkdir()
+        content = torch.load(undisturbed / "checkpoints/checkpoint.pt", weights_only=True)
+        content["model"] = dict(reversed(content["model"].items()))
+        torch.save(content, tmp_path / "checkpoints/checkpoint.pt")
+        with pytest.raises(CheckpointError, match="another configuration .the order of parameters"):
+            build(tmp_path).run()
+
 
 @pytest.mark.parametrize(
     "recipe",
