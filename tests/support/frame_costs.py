@@ -3,8 +3,9 @@
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
 
 prints a table, or JSON with ``--json``. Bytes are those of the arguments and results of each operation, once each, or
-twice if it reads and writes them, as if nothing stayed in a cache. The time is that of kernels that run one after the other: each takes START, or if that is
-longer its bytes at BANDWIDTH or its FLOPs at the rate of its kind. One operation of torch counts as one kernel.
+twice if it reads and writes them, as if nothing stayed in a cache. The time is that of kernels that run one after the
+other: each takes START, or if that is longer its bytes at BANDWIDTH or its FLOPs at the rate of its kind. One operation
+of torch counts as one kernel.
 """
 
 import argparse
