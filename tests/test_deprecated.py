@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from sam2fast import deprecated
 from sam2fast.cli.options import removed_option
 from sam2fast.config import official_to_ours
+from sam2fast.modeling import hiera
+from sam2fast.modeling.hiera_block import MultiScaleAttention
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.training.config import TRAINING_TARGETS
 
@@ -79,6 +81,10 @@ def test_a_renamed_attribute_has_its_old_name_with_a_warning():
     rules = MemoryRules(7, 1, -1, True, 16, True, False, custom_reach=9)
     with pytest.warns(DeprecationWarning, match="MemoryRules.own_reach is now custom_reach"):
         assert rules.own_reach == 9
+
+
+def test_the_attention_of_hiera_has_its_old_name():
+    assert hiera.MultiScaleAttention is MultiScaleAttention
 
 
 def test_targets_of_configurations_that_moved_are_found():
