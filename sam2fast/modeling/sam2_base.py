@@ -101,8 +101,7 @@ class SAM2Base(OfficialSteps):
         if fixed_no_obj_ptr and not (pred_obj_scores and use_obj_ptrs_in_encoder):
             raise ValueError("fixed_no_obj_ptr needs pred_obj_scores and use_obj_ptrs_in_encoder")
 
-        # In the original's order: states of optimizers name parameters by their number.
-        self.image_encoder = image_encoder
+        self.image_encoder = image_encoder  # in the original's order, which numbers the states of optimizers
         if use_obj_ptrs_in_encoder:
             self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.memory_attention = memory_attention
