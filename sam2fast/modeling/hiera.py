@@ -53,7 +53,7 @@ class BlockTrunk(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
         x = self.patch_embed(x)
-        if is_gpu_inference(x) and self._can_add_in_place():
+        if is_gpu_inference(x) and self._can_add_in_place(x.dtype):
             return self._add_in_place(x)
         # On the CPU a block computes the map in chunks that fit the cache. Elsewhere its last addition is fused with
         # the next block's norm.
@@ -81,8 +81,8 @@ class BlockTrunk(nn.Module):
     def _blocks(self) -> Sequence[MultiScaleBlock]:
         return cast(Sequence[MultiScaleBlock], self.blocks)
 
-    def _can_add_in_place(self) -> bool:
-        return is_standard(self) and all(block.can_add_in_place() for block in self._blocks)
+    def _can_add_in_place(self, dtype: torch.dtype) -> bool:
+        return is_standard(self) and all(block.can_add_in_place(dtype) for block in self._blocks)
 
     def _add_in_place(self, x: Tensor) -> list[Tensor]:
         """:meth:`forward` after the patches: matrix multiplications add the branches of all blocks to the map.

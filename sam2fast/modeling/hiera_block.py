@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -131,11 +132,12 @@ class MultiScaleBlock(nn.Module):
         x, normed = normed_sum(self.norm2, x, attended, computed_dtype(self.attn.proj.weight))
         return x, self.drop_path(self.mlp(normed))
 
-    def can_add_in_place(self) -> bool:
-        """Whether :meth:`add_in_place` computes this block, if it is standard."""
-        biases = self.attn.proj.bias, self.mlp.layers[-1].bias
+    def can_add_in_place(self, dtype: torch.dtype) -> bool:
+        """Whether :meth:`add_in_place` computes this block for a map of this dtype, if it is standard."""
+        ends = cast(Sequence[nn.Linear], (self.attn.proj, self.mlp.layers[-1]))
         is_gelu_mlp = self.mlp.is_transformers and is_gelu(self.mlp.act)
-        return is_gelu_mlp and not self.drop_path.training and all(bias is not None for bias in biases)
+        have_biases = all(layer.bias is not None and layer.weight.dtype == dtype for layer in ends)
+        return is_gelu_mlp and have_biases and not self.drop_path.training
 
     def normed_lacking_input(self, x: Tensor, lacking: Tensor) -> Tensor:
         """The norm of ``x + lacking``, which :meth:`add_in_place` takes."""

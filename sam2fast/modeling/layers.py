@@ -96,8 +96,9 @@ def project_together(
 
 
 def add_product(x: Tensor, y: Tensor, weight: Tensor) -> None:
-    """``x += y @ weight.T`` as one matrix multiplication, for contiguous ``x (..., N)`` and ``weight (N, K)``."""
-    x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]).to(x.dtype), weight.to(x.dtype).t())
+    """``x += y @ weight.T`` as one matrix multiplication, for contiguous ``x (..., N)`` and ``weight (N, K)``, all of
+    one dtype."""
+    x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), weight.t())
 
 
 def convolve(layer: nn.Module, x: Tensor) -> Tensor:
