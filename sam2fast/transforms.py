@@ -99,7 +99,7 @@ def _from_array(array: np.ndarray) -> Tensor:
     if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
         raise ImageError(f"the array {array.shape} has its channels first; expected (H, W, 3): use transpose(1, 2, 0)")
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
-        array = np.rint(array / SIXTEEN_TO_EIGHT_BITS).astype(np.uint8)
+        array = np.asarray(np.rint(array / SIXTEEN_TO_EIGHT_BITS)).astype(np.uint8)  # an array, also without axes
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ImageError(f"the image has dtype {array.dtype}; expected uint8, uint16, or float in [0, 1]")
     if array.dtype.itemsize > 8:  # long doubles of either byte order

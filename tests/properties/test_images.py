@@ -105,6 +105,7 @@ SHAPES = st.one_of(
 
 
 @examples(60)
+@example(np.zeros((), np.uint16))
 @given(arrays(SHAPES))
 def test_any_array(array):
     before = array.copy()
