@@ -13,26 +13,25 @@ program cannot arrive at a barrier in the other's shared memory: all threads of 
 """
 
 import sys
-from collections import Counter
 from typing import Any
 
 import aot
 import sass
 import triton
-from sass_code import exchanged, main_loop, parse, specialised, tensor_count, weighted, wgmma_groups
-from sass_model import CHIPS, Product, Tile, bound, clocks, programs_at_once
-from sass_rows import MAP, SPLITS, Report
+from sass_model import CHIPS, bound
+from sass_rows import Report, memory_tile
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 from triton.experimental.gluon.language.nvidia.hopper import cluster, mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
 
-from sam2fast.kernels._launch import Compilation
+from sam2fast.kernels._launch import Compilation, LaunchConfig
 
 TARGET = "sm_90"
 CTAS = 2  # programs of a pair
 WARPS = 4  # of each group; also of the one that loads, since the pair's barrier waits for full groups
 KEYS, VALUES = gl.constexpr(3), gl.constexpr(2)  # tiles that fit
+GROUPS = 2  # of warps that compute
 SHAPE = {"D": 256, "WIDTH": 256, "BLOCK_M": 128, "BLOCK_N": 64}
 ROWS, COPIES = [[1, 0]], [[0, 0]]  # the pair divides the rows of a tensor, or each has all of it
 
@@ -174,46 +173,29 @@ def _attend_pair_kernel(
     )
 
 
-def compiled() -> Any:
-    layouts = {"QUERIES": ROWS, "SHARED": COPIES}
-    constants = SHAPE | {k: gl.NVMMASharedLayout(128, 16, 2, cga_layout=v) for k, v in layouts.items()}
-    n = "i32:16"
-    types = (*["*bf16"] * 3, "*fp32", "*fp32", "i32", n, n, "i32", "fp32", n, n, n, n)
-    plain = aot.source(Compilation(_attend_pair_kernel, types, constants, "bfloat16"))
-    source = GluonASTSource(plain.fn, plain.signature, constants, plain.attrs)
+def compiled(case: Compilation) -> Any:
+    plain = aot.source(case)
+    source = GluonASTSource(plain.fn, plain.signature, dict(case.constants), plain.attrs)
     return triton.compile(source, target=aot.gpu_target(TARGET), options={"num_warps": WARPS, "num_ctas": CTAS})
 
 
 def examine() -> tuple[Report, float]:
-    """As ``sass.examine``, and the bound without what the pair shares."""
-    kernel, chip, c = compiled(), CHIPS[TARGET], SHAPE
-    cubin, shared = kernel.asm["cubin"], kernel.metadata.shared
-    registers, spilled = aot.resources(kernel.asm["ptx"], cubin, TARGET)
-    code = parse(aot.read_by("nvdisasm", "-c", cubin))
-    loop = main_loop(code)
-    assert loop is not None
-    body, groups = code.instructions[loop[0] : loop[1] + 1], specialised(code, loop)
-    products = Product(c["BLOCK_M"], c["BLOCK_N"], c["D"]), Product(c["BLOCK_M"], c["WIDTH"], c["BLOCK_N"])
-    blocks = MAP / SPLITS / c["BLOCK_N"]
-    tile = Tile(products, blocks, blocks * sum(p.flops for p in products))
-    peeled = tensor_count(code.instructions) / groups / tensor_count(body) - 1
-    alone = clocks(chip, tile, weighted(code, loop, round(blocks - peeled)), WARPS * groups, is_prefetched=True)
-    tiles = blocks * sum(p.size * p.columns * p.depth for p in products)
-    found = alone._replace(l2=alone.l2 - (1 - 1 / CTAS) * tiles / chip.l2)
-    once = Counter(x.kind for x in body)
-    others = {kind: once[kind] for kind in ("mufu", "fp32", "int", "uniform", "shared", "global", "local", "sync")}
-    waits = sum(x.root in ("BAR", "SYNCS", "UCGABAR_WAIT") or x.name.startswith("WARPGROUP.DEPBAR") for x in body)
-    wrong = {
-        f"spills {spilled} bytes": spilled,
-        "wgmma is serialised": wgmma_groups(body) > len(products),
-        "threads exchange numbers in the loop": exchanged(body),
-        "it does not fit": not programs_at_once(chip, registers, shared, kernel.metadata.num_warps),
-    }
-    name, row = f"self-attention bfloat16 256x256 in pairs {TARGET}", " ".join(f"{k}={n}" for k, n in c.items())
-    tensor = f"{once['wgmma']} wgmma in each of {groups} groups"
-    reached, problem = bound(chip, tile, found, 1, groups), "; ".join(text for text, is_so in wrong.items() if is_so)
-    report = Report(name, row, WARPS, registers, shared, 1, tensor, tile, others, waits, None, found, reached, problem)
-    return report, bound(chip, tile, alone, 1, groups)
+    """The report of ``sass.py``, and the bound without what the pair shares."""
+    layouts = {"QUERIES": ROWS, "SHARED": COPIES}
+    constants = SHAPE | {k: gl.NVMMASharedLayout(128, 16, 2, cga_layout=v) for k, v in layouts.items()}
+    n = "i32:16"
+    types = (*["*bf16"] * 3, "*fp32", "*fp32", "i32", n, n, "i32", "fp32", n, n, n, n)
+    case = Compilation(_attend_pair_kernel, types, constants, "bfloat16", True, {"num_warps": WARPS})
+    config = LaunchConfig(TARGET, "bfloat16", "256x256", SHAPE, {})
+    tile = memory_tile(case._replace(constants=SHAPE | {"RAGGED": False}))
+    kernel, name = compiled(case), f"self-attention bfloat16 256x256 in pairs {TARGET}"
+    alone = sass.read(kernel, name, config, case, TARGET, tile, 1, None)
+    assert alone.clocks is not None
+    if spilled := aot.resources(kernel.asm["ptx"], kernel.asm["cubin"], TARGET)[1]:
+        alone = alone._replace(problem="; ".join(filter(None, (f"spills {spilled} bytes", alone.problem))))
+    shared = tile.blocks * sum(p.size * p.columns * p.depth for p in tile.products)
+    found = alone.clocks._replace(l2=alone.clocks.l2 - (1 - 1 / CTAS) * shared / CHIPS[TARGET].l2)
+    return alone._replace(clocks=found, bound=bound(CHIPS[TARGET], tile, found, 1, GROUPS)), alone.bound
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 For each row, kernel and target it prints what one iteration of the main loop executes in each warp, or of a kernel
 without products the whole code. Kernels with products have a bound on the fraction of the GPU's peak, by the model of
-``sass_model.py``. In dtypes but float32 it fails where
+``sass_model.py``. In all dtypes except float32 it fails where
 
 - a row for one shape loads what it multiplies without anything to overlap: the loop waits for loads that were issued
   after its last product, and too few programs run at once to fill the gap;
@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aot
 from sass_code import (
@@ -36,7 +37,7 @@ from sass_code import (
     until_last_product,
     weighted,
 )
-from sass_model import CHIPS, bound, clocks, programs_at_once
+from sass_model import CHIPS, Tile, bound, clocks, programs_at_once
 from sass_rows import Report, problems, tile_of, variant
 
 from sam2fast.kernels._launch import CTAS_PER_SM, Compilation, LaunchConfig, launch_table
@@ -48,16 +49,31 @@ def examine(
     stored: Mapping[str, float] | None, op: str, config: LaunchConfig, case: Compilation, target: str
 ) -> Report:
     """Compiles one kernel and reads its code; without ``stored`` the bounds of the past do not matter."""
-    compiled = aot.compiled_for(config, case, target)
+    name = f"{op} {case.dtype} {config.shape} {variant(op, config, case)} {target}"
+    programs = config.meta.get(CTAS_PER_SM, 1) if op == "memory_attention" and case.uses_tensor_cores else None
+    compiled, tile = aot.compiled_for(config, case, target), tile_of(op, config, case)
+    return read(compiled, name, config, case, target, tile, programs, stored)
+
+
+def read(
+    compiled: Any,
+    name: str,
+    config: LaunchConfig,
+    case: Compilation,
+    target: str,
+    tile: Tile | None,
+    programs: int | None,
+    stored: Mapping[str, float] | None,
+) -> Report:
+    """Reads the code of one compiled kernel, of which so many programs run at once; None for as many as fit."""
     cubin = compiled.asm["cubin"]
     registers, _ = aot.resources(compiled.asm["ptx"], cubin, target)
     code = parse(aot.read_by("nvdisasm", "-c", cubin))
     loop, chip, warps = main_loop(code), CHIPS[target], aot.options_of(config, case)["num_warps"]
     body = code.instructions[loop[0] : loop[1] + 1] if loop else code.instructions
-    tile = tile_of(op, config, case)
     groups = specialised(code, loop)
     fitting = programs_at_once(chip, registers, compiled.metadata.shared, compiled.metadata.num_warps)
-    programs = config.meta.get(CTAS_PER_SM, 1) if op == "memory_attention" and tile else fitting
+    programs = programs or fitting
     ahead = iterations_ahead(body)
     found, reached = None, 0.0
     if tile is not None:
@@ -71,7 +87,7 @@ def examine(
     once = Counter(x.kind for x in body)
     kinds = [kind for kind in ("wgmma", "mma", "tcgen05") if once[kind]]
     report = Report(
-        f"{op} {case.dtype} {config.shape} {variant(op, config, case)} {target}",
+        name,
         aot.shown(config, case),
         warps,
         registers,
@@ -80,7 +96,9 @@ def examine(
         " ".join(f"{once[kind]} {kind}" for kind in kinds) + (f" in each of {groups} groups" if groups > 1 else ""),
         tile,
         {kind: once[kind] for kind in ("mufu", "fp32", "int", "uniform", "shared", "global", "tmem", "local", "sync")},
-        sum(x.root in ("BAR", "DEPBAR", "SYNCS") or x.name.startswith("WARPGROUP.DEPBAR") for x in body),
+        sum(
+            x.root in ("BAR", "DEPBAR", "SYNCS", "UCGABAR_WAIT") or x.name.startswith("WARPGROUP.DEPBAR") for x in body
+        ),
         ahead if loop else None,
         found,
         reached,

@@ -72,7 +72,6 @@ NAMES = {
         **_in("compat.official_utils", "window_partition", "window_unpartition"),
     },
     "sam2.modeling.backbones.hieradet": {
-        **_in("modeling.hiera_block", "MultiScaleAttention", "MultiScaleBlock"),
         **_in("modeling.layers", "DropPath", "MLP"),
         **_in("compat.official_utils", "do_pool", "window_partition", "window_unpartition"),
     },

@@ -14,7 +14,7 @@ from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  
 from sam2fast.modeling.layers import convolve, is_gpu_inference
 from sam2fast.modeling.standard import is_standard, standard
 
-WRITTEN = 4  # every so many blocks, the map is written with the biases that it lacks
+BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
 
 
 @standard
@@ -87,30 +87,30 @@ class BlockTrunk(nn.Module):
     def _add_in_place(self, x: Tensor) -> list[Tensor]:
         """:meth:`forward` after the patches: matrix multiplications add the branches of all blocks to the map.
 
-        They add a product to a map, but no bias with it. What the map lacks is added by each norm, and to the results.
-        In trained models biases and products cancel, so that a map which lacks many biases is large and is rounded
-        coarsely. So every fourth block adds what it lacks.
+        ``addmm_`` adds a product to a map, but no bias with it. So biases are deferred: each norm adds their sum so far
+        to what it reads, and the results contain them. In trained models biases and products cancel, so that a map
+        without many of its biases is large and is rounded coarsely. So every fourth block adds them to the map.
         """
         outputs: list[Tensor] = []
-        lacking = self._lacking_biases()
+        biases = self._deferred_biases()
         delta = self._get_pos_embed((x.shape[1], x.shape[2]), x.dtype).expand_as(x)
         for i, block in enumerate(self._blocks):
             if i == 0:
                 x, normed = block.normed_input(x, delta)
                 x = x.contiguous()
             elif i - 1 in self.stage_ends and self.return_interm_layers:
-                whole, normed = block.normed_input(x, lacking[2 * i - 1])
+                whole, normed = block.normed_input(x, biases[2 * i - 1])
                 outputs.append(whole.permute(0, 3, 1, 2))
             else:
-                normed = block.normed_lacking_input(x, lacking[2 * i - 1])
-            x = block.add_in_place(x, normed, lacking[2 * i], writes=i % WRITTEN == WRITTEN - 1)
-        whole = torch.add(x, lacking[-1], out=torch.empty_like(x))
+                normed = block.norm_with_bias(x, biases[2 * i - 1])
+            x = block.add_in_place(x, normed, biases[2 * i], adds_bias=i % BIAS_EVERY == BIAS_EVERY - 1)
+        whole = torch.add(x, biases[-1], out=torch.empty_like(x))
         return [*outputs, whole.permute(0, 3, 1, 2)]
 
-    def _lacking_biases(self) -> tuple[Tensor, ...]:
-        """What the map lacks after attention and after the MLP of each block, in fp32.
+    def _deferred_biases(self) -> tuple[Tensor, ...]:
+        """Sums ``(C)`` of the deferred biases after attention and after the MLP of each block, in fp32.
 
-        It starts again where the map is projected, and where it was written after attention.
+        A sum starts again where the map is projected, and after attention where it is added to the map.
         """
         biases = [cast(Tensor, x.bias) for b in self._blocks for x in (b.attn.proj, b.mlp.layers[-1])]
 
@@ -118,7 +118,7 @@ class BlockTrunk(nn.Module):
             found: list[Tensor] = []
             for i, bias in enumerate(biases):
                 is_projected = i % 2 == 0 and self._blocks[i // 2].proj is not None
-                is_first = i == 0 or is_projected or i % (2 * WRITTEN) == 2 * WRITTEN - 1
+                is_first = i == 0 or is_projected or i % (2 * BIAS_EVERY) == 2 * BIAS_EVERY - 1
                 found.append(bias.float() if is_first else found[-1] + bias)
             return tuple(found)
 

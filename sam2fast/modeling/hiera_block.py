@@ -139,26 +139,27 @@ class MultiScaleBlock(nn.Module):
         have_biases = all(layer.bias is not None and layer.weight.dtype == dtype for layer in ends)
         return is_gelu_mlp and have_biases and not self.drop_path.training
 
-    def normed_lacking_input(self, x: Tensor, lacking: Tensor) -> Tensor:
-        """The norm of ``x + lacking``, which :meth:`add_in_place` takes."""
-        return _normed_lacking(self.norm1, x, lacking, self.attn.qkv)
+    def norm_with_bias(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The norm of ``x + bias``, which :meth:`add_in_place` takes; the sum is not written."""
+        norm = self.norm1
+        return shifted_layer_norm(x, bias, norm.weight, norm.bias, norm.eps, computed_dtype(self.attn.qkv.weight))
 
-    def add_in_place(self, x: Tensor, normed: Tensor, lacking: Tensor, writes: bool) -> Tensor:
-        """:meth:`branches` and their sum, in place, but for the biases of the two layers that the branches end with.
+    def add_in_place(self, x: Tensor, normed: Tensor, bias: Tensor, adds_bias: bool) -> Tensor:
+        """:meth:`branches` and their sum, in place, but for the biases of the last layer of each branch.
 
         Args:
             x: ``(B, H, W, dim)``, contiguous; the block's residual if that is not projected.
             normed: the norm of the map.
-            lacking: ``(dim_out)`` that is missing in the map after the first branch.
-            writes: the map gets ``lacking`` then, and at the end lacks only the bias of the second branch.
+            bias: ``(dim_out)``, the deferred biases after the first branch.
+            adds_bias: adds them to the map then, so that only the bias of the second branch is deferred.
         """
-        if self.proj is not None:
-            x = _max_pool(self._project_residual(self.proj, normed), self.q_stride)
+        x, norm = self._residual(x, normed), self.norm2
         self._add_attended(x, self.attn.attended(normed, self.window_size, self.q_stride))
-        if writes:
-            x, normed = normed_sum(self.norm2, x, lacking, computed_dtype(self.mlp.layers[0].weight))  # type: ignore[arg-type]
+        dtype = computed_dtype(self.attn.proj.weight)
+        if adds_bias:
+            x, normed = normed_sum(norm, x, bias, dtype)
         else:
-            normed = _normed_lacking(self.norm2, x, lacking, self.mlp.layers[0])
+            normed = shifted_layer_norm(x, bias, norm.weight, norm.bias, norm.eps, dtype)
         self._add_mlp(x, normed)
         return x
 
@@ -174,21 +175,17 @@ class MultiScaleBlock(nn.Module):
         return x + delta
 
     def _attend(self, x: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
-        if self.proj is not None:
-            x = _max_pool(self._project_residual(self.proj, normed), self.q_stride)
-        return x, self.drop_path(self.attn.fused(normed, self.window_size, self.q_stride))
+        attended = self.attn.fused(normed, self.window_size, self.q_stride)
+        return self._residual(x, normed), self.drop_path(attended)
+
+    def _residual(self, x: Tensor, normed: Tensor) -> Tensor:
+        return x if self.proj is None else _max_pool(self._project_residual(self.proj, normed), self.q_stride)
 
     def _project_residual(self, layer: nn.Linear, x: Tensor) -> Tensor:
         return project(layer, x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.mlp(normed_sum(self.norm2, x, None)[1]))
-
-
-def _normed_lacking(norm: nn.LayerNorm, x: Tensor, lacking: Tensor, layer: nn.Module) -> Tensor:
-    """The norm of ``x + lacking`` as ``layer`` takes it."""
-    dtype = computed_dtype(layer.weight)  # type: ignore[arg-type]
-    return shifted_layer_norm(x, lacking, norm.weight, norm.bias, norm.eps, dtype)
 
 
 def _max_pool(x: Tensor, stride: tuple[int, int] | None) -> Tensor:

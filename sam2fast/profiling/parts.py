@@ -176,7 +176,7 @@ def _repvit_parts(trunk: RepViT) -> list[PartOf]:
     ]
 
 
-_BLOCK_CALLS = ("fused", "branches", "normed_input", "add_in_place", "normed_lacking_input")
+_BLOCK_CALLS = ("fused", "branches", "normed_input", "add_in_place", "norm_with_bias")
 
 
 def _block_parts(trunk: hiera.BlockTrunk) -> list[PartOf]:

@@ -342,7 +342,8 @@ _DESCRIPTION: dict[str, Callable[[VideoState], Any]] = {
     "obj_idx_to_id": lambda s: MappingProxyType(dict(enumerate(s.objects))),
     "obj_ids": lambda s: s.obj_ids,
 }
-# In the original's order: a shallow copy has its dicts of ids, which follow a key that is none of the above.
+# In the original's order. `dict(state)` reads the keys in turn: the first one that changes a session makes this one the
+# original's nested dicts, so that the ids after it are their dicts and not the read-only views above.
 OFFICIAL_KEYS = (
     "images",
     "num_frames",
