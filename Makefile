@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests download no weights.
 test test-long test-slow test-browser properties kills fuzz inject notebooks: export SAM2FAST_OFFLINE := 1
 
-.PHONY: demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot aot-3.6 sass bench bench-family bench-ops figures docs gpu carry tune matrix lint audit format clean
+.PHONY: demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family notebooks aot test-triton sass bench bench-family bench-ops figures docs gpu carry tune matrix lint audit format clean
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
@@ -93,11 +93,13 @@ notebooks: $(VENV)/.notebooks  ## run every notebook from top to bottom, in a co
 		$(BIN)/pytest --nbmake --nbmake-timeout 600 --overwrite --exitfirst --durations 0 $(PYTEST) $(NOTEBOOKS)
 	$(BIN)/python notebooks/clean.py $(NOTEBOOKS) $(if $(WRITE),notebooks,$(NOTEBOOKS))
 
-aot: $(VENV)/.installed  ## compile every stored kernel configuration without a GPU
-	env -u TRITON_INTERPRET $(BIN)/python bench/aot.py $(AOT)
+TRITON ?=
+OF_TRITON := $(if $(TRITON),.venv-triton-$(TRITON),$(VENV))
+aot: $(OF_TRITON)/.installed  ## compile every stored kernel configuration without a GPU; TRITON=3.4.0 with this version
+	env -u TRITON_INTERPRET $(OF_TRITON)/bin/python bench/aot.py $(AOT)
 
-aot-3.6: .venv-triton-3.6/.installed  ## the same with the oldest supported triton
-	env -u TRITON_INTERPRET .venv-triton-3.6/bin/python bench/aot.py $(AOT)
+test-triton: $(OF_TRITON)/.installed  ## the kernels in the interpreter of a version of triton: TRITON=3.4.0
+	OMP_NUM_THREADS=1 $(OF_TRITON)/bin/python -m pytest tests/kernels --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
 sass: $(VENV)/.installed  ## read the machine code of every row: what a loop executes, and a bound on the speed of products; SASS="--target sm_90"
 	env -u TRITON_INTERPRET $(BIN)/python bench/sass.py $(SASS)
@@ -165,7 +167,7 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-edgetam .venv-triton-3.6 .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
+	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-edgetam .venv-efficienttam .venv-triton-* .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -216,11 +218,12 @@ $(VENV)/.docs: $(VENV)/.installed
 	.venv-audit/bin/python -m pip install --quiet pip-audit
 	touch $@
 
-# Not from constraints.txt, which pins the triton that pairs with its torch.
-.venv-triton-3.6/.installed: setup.py
-	$(PYTHON) -m venv .venv-triton-3.6
-	.venv-triton-3.6/bin/python -m pip install --quiet "torch>=2.6,<2.14" triton==3.6.0 numpy setuptools
-	.venv-triton-3.6/bin/python -m pip install --quiet --no-deps -e .
+# Another triton before everything else that is in the main environment.
+.venv-triton-%/.installed: $(VENV)/.tested
+	$(BIN)/python -m venv .venv-triton-$*
+	.venv-triton-$*/bin/python -m pip install --quiet --no-deps triton==$*
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> "$$(.venv-triton-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
 	touch $@
 
 .venv-%tam/.installed: setup.py constraints.txt tests/family/requirements_%tam.txt

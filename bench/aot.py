@@ -1,14 +1,16 @@
 """Compiles every stored launch configuration ahead of time, without a GPU, and says what the compiler made of it.
 
-    python bench/aot.py [--target sm_90] [--op connected_components] [--without float16]
+    python bench/aot.py [--target sm_90] [--op connected_components] [--without float16] [--record FILE]
 
 Fails on an error, more shared memory than the target has, a spill in anything but fp32, and a bfloat16 or float16
 attention kernel without tensor cores; kernels for fp8 are compiled for GPUs that have it, and their attention must
-multiply in fp8.
+multiply in fp8. ``--record`` keeps how many compiled, and what did not, beside those of other versions of Triton.
 """
 
 import argparse
 import contextlib
+import datetime
+import json
 import multiprocessing
 import os
 import re
@@ -24,10 +26,12 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     raise SystemExit("ahead-of-time compilation needs the compiler: unset TRITON_INTERPRET")
 
 import triton
+from reports import write_json
+from suite.machine import machine
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig, _fitting_row, launch_table
+from sam2fast.kernels._launch import ANY, FUSED, Compilation, LaunchConfig, _fitting_row, launch_table
 
 # Target -> shared memory that one block can have, in bytes.
 SHARED_MEMORY = {
@@ -36,11 +40,14 @@ SHARED_MEMORY = {
     "sm_89": 101376,
     "sm_90": 232448,
     "sm_100": 232448,
+    "sm_103": 232448,
+    "sm_120": 101376,
+    "sm_121": 101376,
     "gfx942": 65536,
 }
 # Of those, the ones with products in fp8.
-FP8_TARGETS = ("sm_89", "sm_90", "sm_100")
-TENSOR_CORES = re.compile(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma|v_mfma")
+FP8_TARGETS = ("sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121")
+TENSOR_CORES = re.compile(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma|v_mfma|v_wmma")
 FP8_PRODUCTS = re.compile(r"(wgmma\.mma_async|mma\.sync)\S*\.e4m3\.e4m3|tcgen05\.mma\S*kind::f8f6f4")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -73,7 +80,7 @@ def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -
         if target.startswith("gfx"):
             registers, in_memory = amd_resources(assembly)
         else:
-            registers, in_memory = resources(assembly, compiled.asm["cubin"], target)
+            registers, in_memory = resources(assembly, compiled.asm["cubin"], target, options_of(config, case))
     except Exception as error:  # whatever the compiler raises is a row of the table
         return result._replace(problem=f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}")
     result = result._replace(
@@ -90,7 +97,7 @@ def compiled_for(config: LaunchConfig, case: Compilation, target: str) -> Any:
     """The kernel as Triton compiles it for this target."""
     if target.startswith("gfx"):  # they have no TF32
         case = case._replace(constants={k: "ieee" if v == "tf32x3" else v for k, v in case.constants.items()})
-    return triton.compile(source(case), target=gpu_target(target), options=dict(options_of(config, case)))
+    return triton.compile(source(case), target=gpu_target(target), options=options_of(config, case))
 
 
 def kernel_name(case: Compilation) -> str:
@@ -98,14 +105,14 @@ def kernel_name(case: Compilation) -> str:
     return name.strip("_")
 
 
-def options_of(config: LaunchConfig, case: Compilation) -> Mapping[str, int]:
-    return config.options if case.options is None else case.options
+def options_of(config: LaunchConfig, case: Compilation) -> dict[str, int]:
+    return {**FUSED, **(config.options if case.options is None else case.options)}
 
 
 def shown(config: LaunchConfig, case: Compilation) -> str:
     """The row's numbers that concern this kernel."""
     meta = {name: value for name, value in config.meta.items() if name in case.constants}
-    return f"{case.dtype} " + " ".join(f"{k}={v}" for k, v in {**meta, **options_of(config, case)}.items())
+    return f"{case.dtype} " + " ".join(f"{k}={v}" for k, v in {**meta, **(case.options or config.options)}.items())
 
 
 def problem_of(result: Result, case: Compilation) -> str:
@@ -130,10 +137,15 @@ def source(case: Compilation) -> ASTSource:
     runtime = [name for name in names if name not in case.constants]
     if len(runtime) != len(case.arguments):
         raise ValueError(f"{case.kernel.__name__} takes {runtime}, and its types are {case.arguments}")
-    types = dict(zip(runtime, case.arguments, strict=True)) | dict.fromkeys(case.constants, "constexpr")
-    divisible = [types[name].startswith("*") or types[name].endswith(":16") for name in names]
-    aligned = {(i,): [["tt.divisibility", 16]] for i, wanted in enumerate(divisible) if wanted}
-    return ASTSource(case.kernel, {n: types[n].removesuffix(":16") for n in names}, dict(case.constants), aligned)
+    types = dict(zip(runtime, case.arguments, strict=True))
+    aligned = [i for i, name in enumerate(names) if types.get(name, "").startswith("*") or ":16" in types.get(name, "")]
+    types = {name: types[name].removesuffix(":16") if name in types else "constexpr" for name in names}
+    if version() < (3, 3):
+        from triton.backends.compiler import AttrsDescriptor
+
+        types, hints = {name: types[name] for name in runtime}, dict.fromkeys(aligned, 16)
+        return ASTSource(case.kernel, types, dict(case.constants), AttrsDescriptor.from_hints(hints))
+    return ASTSource(case.kernel, types, dict(case.constants), {(i,): [["tt.divisibility", 16]] for i in aligned})
 
 
 def gpu_target(target: str) -> GPUTarget:
@@ -142,7 +154,7 @@ def gpu_target(target: str) -> GPUTarget:
     return GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
 
 
-def resources(ptx: str, cubin: bytes, target: str) -> tuple[int, int]:
+def resources(ptx: str, cubin: bytes, target: str, options: Mapping[str, int] = FUSED) -> tuple[int, int]:
     """Registers and spilled bytes of what triton assembled.
 
     Without a stack nothing is spilled. Otherwise it is assembled once more, for the assembler's own count.
@@ -150,7 +162,7 @@ def resources(ptx: str, cubin: bytes, target: str) -> tuple[int, int]:
     used = re.search(r"REG:(\d+) STACK:(\d+)", read_by("cuobjdump", "-res-usage", cubin))
     if used is None:
         raise RuntimeError("cuobjdump gives no registers")
-    return int(used[1]), spilled(ptx, target) if int(used[2]) else 0
+    return int(used[1]), spilled(ptx, target, options) if int(used[2]) else 0
 
 
 def read_by(tool: str, option: str, cubin: bytes) -> str:
@@ -164,16 +176,19 @@ def read_by(tool: str, option: str, cubin: bytes) -> str:
     return done.stdout
 
 
-def spilled(ptx: str, target: str) -> int:
-    """Bytes spilled, from the assembler that comes with triton."""
+def spilled(ptx: str, target: str, options: Mapping[str, int]) -> int:
+    """Bytes spilled, from the assembler that triton uses, called as triton calls it."""
     number = int(target.removeprefix("sm_"))
-    tool = TOOLS / ("ptxas-blackwell" if number >= 100 else "ptxas")
-    newer = ["--regAllocOptLevel=2"] if version() >= (3, 7) else []  # as triton itself calls it
+    newer = TOOLS / "ptxas-blackwell"
+    is_newer = newer.exists() and number >= (90 if version() >= (3, 9) else 100)
+    flags = [] if options["enable_fp_fusion"] else ["--fmad=false"]
+    flags += ["--regAllocOptLevel=2"] if version() >= (3, 7) else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "kernel.ptx")
         file.write_text(ptx)
         arch = f"--gpu-name={target}{'a' if number >= 90 else ''}"
-        command = [str(tool), "-v", *newer, arch, str(file), "-o", str(file.with_suffix(".cubin"))]
+        tool = newer if is_newer else TOOLS / "ptxas"
+        command = [str(tool), "-v", *flags, arch, str(file), "-o", str(file.with_suffix(".cubin"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -263,12 +278,30 @@ def show(result: Result) -> None:
     )
 
 
+def record(path: Path, results: list[Result]) -> None:
+    """Writes how many kernels compiled for each target by this Triton; other versions and targets stay as they are."""
+    content = json.loads(path.read_text()) if path.exists() else {"rows": [], "failed": []}
+    name, targets = triton.__version__, dict.fromkeys(result.target for result in results)
+    rows = {row["triton"]: row for row in content["rows"]}
+    row = rows.setdefault(name, {"triton": name, **dict.fromkeys(SHARED_MEMORY)})
+    failed = [each for each in content["failed"] if each["triton"] != name or each["target"] not in targets]
+    for target in targets:
+        problems = [result for result in results if result.target == target and result.problem]
+        number = sum(result.target == target for result in results)
+        row[target] = f"{number - len(problems)} of {number}" if problems else str(number)
+        failed += [{"triton": name, **result._asdict()} for result in problems]
+    ordered = sorted(rows.values(), key=lambda row: [int(part) for part in row["triton"].split(".")])
+    report = {"date": datetime.date.today().isoformat(), "machine": machine(), "rows": ordered, "failed": failed}
+    write_json(path, report)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(SHARED_MEMORY))
     parser.add_argument("--op", action="append", choices=sorted(launch_table()))
     parser.add_argument("--without", action="append", help="a dtype; the kernels for float16 are those for bfloat16")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--record", type=Path, help="a result file, such as bench/results/triton-versions-DATE.json")
     arguments = parser.parse_args()
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")
@@ -279,6 +312,8 @@ def main() -> None:
         show(result)
     failed = [result for result in results if result.problem]
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    if arguments.record:
+        record(arguments.record, results)
     sys.exit(bool(failed) or not results)
 
 

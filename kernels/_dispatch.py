@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -16,9 +17,13 @@ import torch
 
 from sam2fast.kernels import _custom_ops
 
+_log = logging.getLogger(__name__)
+
 BACKENDS = _custom_ops.BUILT_IN
-OLDEST_TRITON = (3, 6)
+OLDEST_TRITON = (3, 2)
 OLDEST_GPU = (8, 0)  # compute capability
+# AMD's architectures that `make aot` compiles for.
+AMD_GPUS = ("gfx942",)
 # Dtypes that the floating-point kernels support.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -128,10 +133,21 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def trusts_scans() -> bool:
+    """Whether kernels that scan across a whole program are used: not on AMD GPUs, unless the backend is ``triton``.
+
+    Some builds of Triton for AMD scan wrongly across wavefronts (ROCm/triton#947).
+    """
+    return torch.version.hip is None or current_backend() == "triton"
+
+
 def count_launch(op: str) -> None:
     """Counts a launch of the kernel of ``op``; called by its launcher."""
     with _launches_lock:
+        is_first = op not in launches
         launches[op] += 1
+    if is_first and not interpreting():
+        _log.info("Triton compiles the kernel of %s for this GPU, unless its cache has it", op)
 
 
 def _unsupported_reason(tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | None:
@@ -165,8 +181,11 @@ def _triton_version() -> tuple[int, int] | None:
 
 
 def _gpu_unsupported_reason(device: torch.device) -> str | None:
-    capability = torch.cuda.get_device_capability(device)
-    if torch.version.hip is None and capability < OLDEST_GPU:
+    if torch.version.hip is not None:
+        name = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
+        if name not in AMD_GPUS:
+            return f"is compiled for {', '.join(AMD_GPUS)} of AMD's GPUs alone, and this one is {name}"
+    elif (capability := torch.cuda.get_device_capability(device)) < OLDEST_GPU:
         return f"needs a GPU of compute capability 8.0 or newer, and this one has {capability[0]}.{capability[1]}"
     return _build_unsupported_reason()
 
@@ -186,10 +205,11 @@ def _build_unsupported_reason() -> str | None:
 
 
 def _has_builder() -> bool:
-    """Whether a custom build function is set in Triton."""
-    from triton import knobs
+    """Whether a custom build function is set in Triton, which takes one from 3.4 on."""
+    import triton
 
-    return knobs.build.impl is not None
+    knobs = getattr(triton, "knobs", None)
+    return knobs is not None and knobs.build.impl is not None
 
 
 # Also constants of a graph.
@@ -210,5 +230,10 @@ def _find_triton() -> tuple[int, int] | None:
     except Exception as error:  # of a broken installation; the reference implementations work without Triton
         _why_absent = f"cannot be imported ({type(error).__name__}: {error})"
         return None
-    major, minor = triton.__version__.split(".")[:2]
-    return int(major), int(minor)
+    major, minor = map(int, triton.__version__.split(".")[:2])
+    if (major, minor) < OLDEST_TRITON and torch.cuda.is_available():
+        _log.warning(
+            "sam2fast's kernels and CUDA graphs need triton %d.%d or newer, and %s is installed: PyTorch computes "
+            "instead. Install a newer torch, which brings a newer triton.", *OLDEST_TRITON, triton.__version__,
+        )  # fmt: skip
+    return major, minor

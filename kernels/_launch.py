@@ -19,6 +19,8 @@ TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
 ANY = "*"
 # Key of a row's meta: programs that run at once on a multiprocessor, 1 if absent. Not passed to the kernel.
 CTAS_PER_SM = "CTAS_PER_SM"
+# Triton's option of every launch, but where products must be rounded before a sum. Its default changes in Triton 3.10.
+FUSED = {"enable_fp_fusion": True}
 # Triton's pointer types, by the table's dtype names.
 POINTERS = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
 # CUDA's limit of programs along the second and the third axis of a grid; along the first it is 2**31 - 1.

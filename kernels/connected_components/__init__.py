@@ -2,7 +2,7 @@
 
 import torch
 
-from sam2fast.kernels._dispatch import use_triton
+from sam2fast.kernels._dispatch import trusts_scans, use_triton
 from sam2fast.kernels._operators import call, register_operator
 from sam2fast.kernels.connected_components.reference import connected_components_reference
 
@@ -33,7 +33,7 @@ def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 # it runs.
 @register_operator("sam2fast::connected_components")
 def _connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    if use_triton("connected_components", mask):
+    if use_triton("connected_components", mask) and trusts_scans():
         from sam2fast.kernels.connected_components.kernel import connected_components_triton
 
         return connected_components_triton(mask)

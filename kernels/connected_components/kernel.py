@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
 
 
 @triton.jit
@@ -222,7 +222,7 @@ def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch
         return labels, areas
     mask = mask.contiguous().view(torch.uint8)
     config = launch_config("connected_components", mask)
-    meta, options = config.meta, config.options
+    meta, options = config.meta, {**config.options, **FUSED}
     grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
     count_launch("connected_components")
     with config.on_device(mask):
@@ -243,7 +243,7 @@ def fill_holes_triton(logits: torch.Tensor, max_area: float, value: float) -> to
     mask = torch.empty_like(logits, dtype=torch.uint8)
     labels, areas = (torch.empty_like(logits, dtype=torch.int32) for _ in range(2))
     config = launch_config("connected_components", logits)
-    meta, options = config.meta, config.options
+    meta, options = config.meta, {**config.options, **FUSED}
     grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
     count_launch("fill_holes_in_mask_scores")
     most = int(min(max_area, 2**31 - 1))

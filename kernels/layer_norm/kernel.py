@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
 from sam2fast.kernels.layer_norm.reference import sum_dtype
 from sam2fast.kernels.linear_gelu.kernel import exact_gelu
 
@@ -123,7 +123,7 @@ def _launch(
     with config.on_device(x):
         _add_layer_norm_kernel[(triton.cdiv(rows, meta["BLOCK"]),)](
             x, delta, weight.contiguous(), bias.contiguous(), total, normed, position, positioned, rows,
-            position.numel() // C, eps, **meta, **config.options,
+            position.numel() // C, eps, **meta, **config.options, **FUSED,
         )  # fmt: skip
 
 

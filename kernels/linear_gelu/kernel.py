@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import FUSED, POINTERS, Compilation, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.linear_gelu.shapes import shape_class
 
 
@@ -82,7 +82,7 @@ def linear_gelu_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     count_launch("linear_gelu")
     with config.on_device(x):
         _linear_gelu_kernel[grid](
-            x.contiguous(), weight.contiguous(), bias.contiguous(), out, M, N, K, **meta, **config.options
+            x.contiguous(), weight.contiguous(), bias.contiguous(), out, M, N, K, **meta, **config.options, **FUSED
         )
     return out
 

@@ -3,6 +3,7 @@
 import torch
 
 from sam2fast.kernels._cpu import is_cpu_inference
+from sam2fast.kernels._dispatch import trusts_scans
 from sam2fast.kernels._operators import call, call_with_gradient
 from sam2fast.kernels.mask_ops.cpu import suppress_overlaps_cpu
 from sam2fast.kernels.mask_ops.operators import (
@@ -95,7 +96,7 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
     """
     if max_area <= 0:
         raise ValueError(f"max_area must be positive, got {max_area}")
-    if by_triton("fill_holes_in_mask_scores", mask):
+    if by_triton("fill_holes_in_mask_scores", mask) and trusts_scans():
         return call_with_gradient(fill_holes_in_mask_scores_operator, mask, max_area)
     return fill_holes_in_mask_scores_reference(mask, max_area)
 

@@ -5,7 +5,7 @@ import triton
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 from sam2fast.kernels.mask_ops.kernel import (
     CLEARED,
     _clear_kernel,
@@ -32,7 +32,7 @@ def mask_statistics_triton(
     bands = triton.cdiv(H, config.meta["BLOCK_Y"])
     count_launch("mask_statistics")
     with config.on_device(logits):
-        _clear_kernel[(triton.cdiv(4 * N, CLEARED),)](counts, boxes, N, H, W, BLOCK=CLEARED)
+        _clear_kernel[(triton.cdiv(4 * N, CLEARED),)](counts, boxes, N, H, W, BLOCK=CLEARED, **FUSED)
         _statistics_kernel[(N * bands,)](
             logits, counts, boxes, N, h, w, H, W, *axes_of(logits, size),
             *(as_compared(x) for x in (threshold, threshold + offset, threshold - offset)),
@@ -125,7 +125,7 @@ def suppress_overlaps_triton(logits: Tensor) -> Tensor:
     count_launch("suppress_overlaps")
     with config.on_device(logits):
         _overlaps_kernel[(triton.cdiv(pixels, config.meta["BLOCK"]),)](
-            logits, out, len(logits), pixels, **config.meta, **config.options
+            logits, out, len(logits), pixels, **config.meta, **config.options, **FUSED
         )
     return out
 
@@ -136,11 +136,11 @@ def _convert_bits(kernel: triton.JITFunction, source: Tensor, out: Tensor, W: in
     rows = out.numel() // out.shape[-1]
     grid = (triton.cdiv(rows, config.meta["BLOCK_Y"]) * triton.cdiv(out.shape[-1], config.meta["BLOCK_X"]),)
     with config.on_device(source):
-        kernel[grid](source, out, rows, W, width, **config.meta, **config.options)
+        kernel[grid](source, out, rows, W, width, **config.meta, **config.options, **FUSED)
 
 
 def _constants(config: LaunchConfig, logits: Tensor, size: tuple[int, int]) -> dict[str, int]:
-    return {**config.meta, **config.options, "COPY": copies(logits, size)}
+    return {**config.meta, **config.options, **FUSED, "COPY": copies(logits, size)}
 
 
 def copies(logits: Tensor, size: tuple[int, int]) -> bool:

@@ -35,7 +35,7 @@ def _store_part(
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
     part = split.to(tl.int64) * tl.num_programs(2) + tl.program_id(2)
-    _store_columns(sums + (part * N + position) * WIDTH, mean, mask, WIDTH, 0, COLUMNS)
+    _store_columns(sums + (part * N + position) * WIDTH, mean, mask, WIDTH, COLUMNS)
     log_weight = tl.where(total > 0, highest + tl.math.log2(tl.where(total > 0, total, 1.0)), float("-inf"))
     tl.store(log_weights + part * N + position, log_weight, mask=mask)
 
@@ -43,20 +43,42 @@ def _store_part(
 @triton.jit
 def _store_columns(
     rows,  # (BLOCK_M) pointers to the first of `width` columns
-    x,  # (BLOCK_M, any power of two)
+    x,  # (BLOCK_M, columns), one, two or four times COLUMNS or fewer
     mask,  # (BLOCK_M) bool
     width,
-    FIRST: tl.constexpr,  # column of `rows` at which x begins
     COLUMNS: tl.constexpr,  # that are stored at once
 ):  # fmt: skip
-    if x.shape[1] > COLUMNS:
-        left, right = tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, x.shape[1] // 2]), [0, 2, 1]))
-        _store_columns(rows, left, mask, width, FIRST, COLUMNS)
-        _store_columns(rows, right, mask, width, FIRST + x.shape[1] // 2, COLUMNS)
+    # Without recursion, which Triton takes from 3.5 on.
+    if x.shape[1] <= COLUMNS:
+        _store_block(rows, x, mask, width, 0)
     else:
-        column = FIRST + tl.arange(0, x.shape[1])
-        inside = mask[:, None] & (column < width)[None, :]
-        tl.store(rows[:, None] + column[None, :], x.to(rows.dtype.element_ty), mask=inside)
+        left, right = _halves(x)
+        if left.shape[1] <= COLUMNS:
+            _store_block(rows, left, mask, width, 0)
+            _store_block(rows, right, mask, width, COLUMNS)
+        else:
+            first, second = _halves(left)
+            third, fourth = _halves(right)
+            _store_block(rows, first, mask, width, 0)
+            _store_block(rows, second, mask, width, COLUMNS)
+            _store_block(rows, third, mask, width, 2 * COLUMNS)
+            _store_block(rows, fourth, mask, width, 3 * COLUMNS)
+
+
+@triton.jit
+def _halves(x):
+    """The left and the right half of the columns."""
+    return tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, x.shape[1] // 2]), [0, 2, 1]))
+
+
+@triton.jit
+def _store_block(
+    rows, x, mask, width,
+    FIRST: tl.constexpr,  # column of `rows` at which x begins
+):  # fmt: skip
+    column = FIRST + tl.arange(0, x.shape[1])
+    inside = mask[:, None] & (column < width)[None, :]
+    tl.store(rows[:, None] + column[None, :], x.to(rows.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -117,7 +139,7 @@ def _attend_specialised_kernel(
     mean = weighted / tl.where(total > 0, total, 1.0)[:, None]
     if DIRECT:
         rows = sums + b * stride_ob + h * stride_oh + position * stride_om
-        _store_columns(rows, mean, position < N, width, 0, COLUMNS)
+        _store_columns(rows, mean, position < N, width, COLUMNS)
     else:
         _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH, COLUMNS)
 

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
 
 WORD, HALF = tl.constexpr(64), tl.constexpr(32)  # bits
 # Rows of words that are read at once.
@@ -180,7 +180,7 @@ def mask_nms_triton(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tens
     areas = pixels.sum(1, dtype=torch.int64)[order]
     count_launch("nms")
     inputs, bits = (pixels, order, areas, threshold), words.view(torch.int32)
-    options = {"BLOCK_K": config.meta["BLOCK_K"], **config.options}
+    options = {"BLOCK_K": config.meta["BLOCK_K"], **config.options, **FUSED}
     with config.on_device(masks):
         _masks_kernel[(2 * blocks, blocks)](*inputs, bits, N, blocks, pixels.shape[1], **options)
     return order[_keep(words, N, blocks, config)]
@@ -196,5 +196,5 @@ def _keep(words: Tensor, N: int, blocks: int, config: LaunchConfig) -> Tensor:
     keep = torch.empty(N, dtype=torch.bool, device=words.device)
     width, warps = triton.next_power_of_2(blocks), config.meta["KEEP_WARPS"]
     with config.on_device(words):
-        _keep_kernel[(1,)](words, keep.view(torch.uint8), N, blocks, WIDTH=width, num_warps=warps)
+        _keep_kernel[(1,)](words, keep.view(torch.uint8), N, blocks, WIDTH=width, num_warps=warps, **FUSED)
     return keep

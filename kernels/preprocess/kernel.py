@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
 
 
 @triton.jit
@@ -102,7 +102,7 @@ def resize_and_normalise_triton(
         with config.on_device(pixels):
             _resize_and_normalise_kernel[(B * triton.cdiv(height * width, config.meta["BLOCK"]),)](
                 pixels, out, H, W, height, width, H / height, W / width, taps(H / height), taps(W / width),
-                float(white), *map(float, mean), *map(float, std), **config.meta, **config.options,
+                float(white), *map(float, mean), *map(float, std), **config.meta, **config.options, **FUSED,
             )  # fmt: skip
     return out.permute(0, 3, 1, 2)
 

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import ANY, FUSED, POINTERS, Compilation, LaunchConfig, launch_config
 from sam2fast.kernels.mask_ops.kernel import blend, neighbours
 from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
 from sam2fast.kernels.run_lengths.reference import Placement, RunLengths
@@ -223,7 +223,7 @@ def _encode(
     of_input = (h, w, H, W, *axes_of(images, size), as_compared(threshold))
     rest = (*of_input, y, x, placement.canvas[0], pixels, rows, columns, stretches)
     copy = upsample and copies(images, size)
-    constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **config.meta, **config.options}
+    constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **config.meta, **config.options, **FUSED}
     grid = (N * stretches,)
     per_column = torch.empty(N, columns, dtype=torch.int32, device=device)
     count_launch("run_lengths")
@@ -252,6 +252,6 @@ def decode_masks_triton(runs: RunLengths) -> Tensor:
     count_launch("run_lengths")
     with config.on_device(masks):
         _decode_kernel[(N * blocks,)](
-            ends, offsets, masks.view(torch.uint8), H, W, blocks, **config.meta, **config.options
+            ends, offsets, masks.view(torch.uint8), H, W, blocks, **config.meta, **config.options, **FUSED
         )
     return masks

@@ -19,6 +19,7 @@ import triton.language as tl
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import (
     ANY,
+    FUSED,
     MAX_PROGRAMS,
     POINTERS,
     Compilation,
@@ -231,19 +232,19 @@ def options_of(config: LaunchConfig, block_m: int) -> dict[str, int]:
 
 
 # (heads, channels of a head, window, pooled, padded) that a row for any shape, and one for global attention, is
-# compiled for, besides the widest heads, which need the most resources where windows are padded.
-ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), (4, 96, 14, False, True), (4, 96, 14, True, True))
-GLOBAL = ((8, 56, 0, False, False), (8, 72, 0, False, False), (4, 96, 0, False, False))
+# compiled for. The widest heads need the most resources where windows are padded.
+PADDED = tuple((4, WIDEST, 14, pooled, True) for pooled in (False, True))
+ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), *PADDED)
+GLOBAL = ((8, 56, 0, False, False), (8, 72, 0, False, False), *((4, WIDEST, 0, pool, False) for pool in (False, True)))
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:
     """The compilations of one row of the launch table."""
     shapes: Iterable[tuple[int, int, int, bool, bool]]
-    widest = WIDEST[getattr(torch, config.dtype)]
     if config.shape == ANY:
-        shapes = dict.fromkeys((*ANY_SHAPE, *((4, widest, 14, pooled, True) for pooled in (False, True))))
+        shapes = ANY_SHAPE
     elif config.shape == "global":
-        shapes = dict.fromkeys((*GLOBAL, *((4, widest, 0, pooled, False) for pooled in (False, True))))
+        shapes = GLOBAL
     else:
         d, window = map(int, config.shape.split("w"))
         shapes = ((8, d, window, False, False), (8, d, window, True, False))
@@ -303,6 +304,6 @@ def window_attention_triton(
             count_launch("window_attention")
             _window_attention_kernel[triton.cdiv(rows * columns, meta["GROUP"]), num_heads, len(some) * tiles](
                 some.contiguous(), bias.contiguous(), result, H, W, rows, columns, H * W, tiles,
-                d**-0.5 * math.log2(math.e), **meta, **options,
+                d**-0.5 * math.log2(math.e), **meta, **options, **FUSED,
             )  # fmt: skip
     return out

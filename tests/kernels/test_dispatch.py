@@ -1,9 +1,12 @@
+import functools
 import importlib.util
+import logging
 import os
 import re
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from sam2fast.kernels import _dispatch, _launch
 from sam2fast.kernels._dispatch import backend, count_launch, current_backend, launches, should_use_kernel, use_triton
 from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels.connected_components import connected_components
-from sam2fast.kernels.mask_ops import upsample_masks
+from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores, upsample_and_threshold, upsample_masks
 
 MASK = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
 
@@ -76,6 +79,16 @@ def test_the_unfixed_interpreter_is_refused_for_bfloat16(monkeypatch):
         assert use_triton("op", x)
 
 
+def test_the_first_launch_of_an_op_is_logged(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "sam2fast")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.delitem(launches, "counted", raising=False)
+    count_launch("counted")
+    count_launch("counted")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "compiles the kernel of counted" in line
+
+
 def test_launches_are_counted_across_threads():
     before = launches["counted"]
     threads = [threading.Thread(target=lambda: [count_launch("counted") for _ in range(1000)]) for _ in range(4)]
@@ -88,7 +101,7 @@ def test_launches_are_counted_across_threads():
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [(None, "not installed"), ((3, 5), r"needs triton 3\.6 or newer, and 3\.5 is installed"), ((3, 6), "CUDA tensors")],
+    [(None, "not installed"), ((3, 1), r"needs triton 3\.2 or newer, and 3\.1 is installed"), ((3, 2), "CUDA tensors")],
 )
 def test_unsupported_reasons_are_named(version, message, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -114,7 +127,7 @@ def test_unsupported_reasons_are_named(version, message, monkeypatch):
 )
 def test_what_triton_builds_launchers_with(compilers, variable, headers, builder, reason, monkeypatch, tmp_path):
     """On a GPU that is new enough."""
-    knobs = pytest.importorskip("triton", "3.6").knobs
+    knobs = pytest.importorskip("triton", "3.4").knobs
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(_dispatch.shutil, "which", lambda name: name if name in compilers else None)
     monkeypatch.setenv("CC", variable) if variable else monkeypatch.delenv("CC", raising=False)
@@ -128,6 +141,49 @@ def test_what_triton_builds_launchers_with(compilers, variable, headers, builder
     finally:
         _dispatch._build_unsupported_reason.cache_clear()
     assert found is None if reason is None else re.search(reason, found)
+
+
+def test_a_triton_without_knobs_has_no_builder(monkeypatch):
+    monkeypatch.delattr(pytest.importorskip("triton"), "knobs", raising=False)
+    assert not _dispatch._has_builder()
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_triton_that_is_too_old_is_said_once_where_there_is_a_gpu(has_gpu, monkeypatch, caplog):
+    monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.1.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(_dispatch, "_triton_version", functools.cache(_dispatch._find_triton.__wrapped__))
+    for _ in range(2):
+        assert not use_triton("op", MASK)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == has_gpu
+    if has_gpu:
+        assert "need triton 3.2 or newer, and 3.1.0 is installed" in warnings[0] and "newer torch" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gfx942:sramecc+:xnack-", None), ("gfx1100", "gfx942.*this one is gfx1100")]
+)
+def test_amd_gpus_that_are_compiled_for(name, reason, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(gcnArchName=name))
+    monkeypatch.setattr(_dispatch, "_build_unsupported_reason", lambda: None)
+    found = _dispatch._gpu_unsupported_reason(torch.device("cuda:0"))
+    assert found is None if reason is None else re.search(reason, found)
+
+
+@pytest.mark.parametrize("hip", [None, "6.4"])
+def test_components_by_the_reference_on_amd_gpus(hip, monkeypatch, triton_device):
+    """Kernels that do not scan still run."""
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(_dispatch, "_unsupported_reason", lambda tensors, interpreter: None)
+    before = dict(launches)
+    connected_components(MASK.to(triton_device))
+    fill_holes_in_mask_scores(torch.zeros(1, 1, 4, 4, device=triton_device), 4)
+    upsample_and_threshold(torch.zeros(1, 4, 4, device=triton_device), (4, 4))
+    ran = {op for op in launches if launches[op] != before.get(op, 0)}
+    scanning = set() if hip else {"connected_components", "fill_holes_in_mask_scores"}
+    assert ran == {"upsample_and_threshold"} | scanning
 
 
 def test_a_triton_that_cannot_be_imported_counts_as_absent(monkeypatch):

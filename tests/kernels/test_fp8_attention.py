@@ -1,5 +1,7 @@
 """Memory attention of queries and keys rounded to eight bits, and its Triton kernels."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from memories import memory_of, memory_of_kinds, moved, on_cpu, rope_of_kinds, weights_of, written_out
@@ -204,6 +206,7 @@ def test_gpus(monkeypatch, capability, reason):
     found = fp8.why_no_fp8(gpu)
     assert found is None if reason is None else reason in found
     monkeypatch.setattr(torch.version, "hip", "6.2")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(gcnArchName="gfx942"))
     assert fp8.why_no_fp8(gpu) == "fp8 is for NVIDIA GPUs alone"
     with backend("torch"):
         assert "'torch'" in fp8.why_no_fp8(gpu)

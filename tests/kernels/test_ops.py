@@ -99,6 +99,20 @@ def test_the_kernel_computes_what_the_reference_does(sample, triton_device):
 
 
 @EACH
+@torch.no_grad()
+def test_launches_say_whether_products_are_fused_with_sums(sample, triton_device, monkeypatch):
+    """Versions of Triton have other defaults."""
+    if triton_device.type != "cpu":
+        pytest.skip("the interpreter alone shows options of launches")
+    from triton.runtime.interpreter import GridExecutor
+
+    options, start = [], GridExecutor.__call__
+    monkeypatch.setattr(GridExecutor, "__call__", lambda self, *a, **k: (options.append(k), start(self, *a, **k))[1])
+    run(sample, "triton", given(sample))
+    assert options and all("enable_fp_fusion" in each for each in options)
+
+
+@EACH
 def test_a_forced_kernel_that_cannot_run_is_an_error(sample, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(RuntimeError, match=f"forced to 'triton', but {sample.launches} needs"):

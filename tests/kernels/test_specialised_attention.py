@@ -5,7 +5,7 @@ import torch
 from memories import memory_of, moved, on_cpu, weights_of, written_out
 from parity import random_map
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", "3.7", reason="with older versions no row takes this kernel")
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
 from sam2fast.kernels.memory_attention import (  # noqa: E402

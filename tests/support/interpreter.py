@@ -1,4 +1,4 @@
-"""Repairs Triton's CPU interpreter for tests (checked on triton 3.6.0 and 3.7.1).
+"""Repairs Triton's CPU interpreter for tests (checked on triton 3.2.0, 3.7.1 and 3.9.0).
 
 Unrepaired, bfloat16 is stored as raw 16-bit integers and every operation on it, ``tl.dot`` included, silently computes
 on the bits; fp32 to bfloat16 or float8_e4m3fn truncates instead of rounding to nearest even; a fused multiply-add
@@ -120,7 +120,10 @@ def _repair_sum() -> None:
 
     def repaired(self: Any, x: Any) -> Any:
         if not _is_bfloat16(x.handle):
-            return original(self, x)
+            out = original(self, x)
+            # Triton 3.2 leaves numpy's sums of int32 in int64, and writes eight bytes of each.
+            out.handle.data = np.asarray(out.handle.data).astype(x.handle.data.dtype, copy=False)
+            return out
         wide = tl.core.tensor(_widened(x.handle), tl.core.block_type(tl.float32, list(x.shape)))
         return self.to_tensor(_narrow(np.asarray(original(self, wide).handle.data)), tl.bfloat16)
 
@@ -138,6 +141,19 @@ def _repair_fused_multiply_add() -> None:
         return TensorHandle(exact.astype(np.float32), z.dtype.scalar)
 
     InterpreterBuilder.create_fma = repaired
+
+
+def _repair_conditions() -> None:
+    """A scalar condition has the dtype of what is compared, in which Triton 3.9 fills tensors; a mask must be bool."""
+    original = InterpreterBuilder.create_splat
+
+    def repaired(self: Any, *arguments: Any) -> TensorHandle:
+        out = original(self, *arguments)
+        if any(isinstance(x, TensorHandle) and x.data.dtype == bool for x in arguments):
+            out.data = out.data.astype(bool, copy=False)
+        return out
+
+    InterpreterBuilder.create_splat = repaired
 
 
 def _repair_loop_bounds() -> None:
@@ -253,6 +269,7 @@ def install() -> None:
     _repair_casts()
     _repair_sum()
     _repair_fused_multiply_add()
+    _repair_conditions()
     _repair_loop_bounds()
     _compute_erf_in_arrays()
     _look_dtypes_up()
