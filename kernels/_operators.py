@@ -4,11 +4,13 @@ An operator is one node of a graph. Outside graphs it costs tens of microseconds
 is called directly there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sam2fast.kernels._fallback import with_fallback
 
 # Operator -> its function.
 _functions: dict[Any, Callable[..., Any]] = {}
@@ -18,12 +20,20 @@ _has_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transfor
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
-def register_operator(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """``torch.library.custom_op(name, mutates_args=())`` that :func:`call` and :func:`call_with_gradient` accept."""
+def register_operator(
+    name: str, reference: Callable[..., Any] | None = None, kind: Callable[..., Hashable] | None = None
+) -> Callable[[Callable[..., Any]], Any]:
+    """``torch.library.custom_op(name, mutates_args=())`` that :func:`call` and :func:`call_with_gradient` accept.
+
+    Args:
+        reference, kind: what computes where the kernel cannot run on a GPU; see
+            :func:`sam2fast.kernels._fallback.with_fallback`.
+    """
 
     def register(function: Callable[..., Any]) -> Any:
-        operator = torch.library.custom_op(name, mutates_args=())(function)
-        _functions[operator] = function
+        computed = with_fallback(name.removeprefix("sam2fast::"), function, reference, kind)
+        operator = torch.library.custom_op(name, mutates_args=())(computed)
+        _functions[operator] = computed
         return operator
 
     return register

@@ -18,7 +18,11 @@ from sam2fast.kernels.layer_norm.reference import (
 )
 
 
-@register_operator("sam2fast::add_layer_norm")
+def _channels(x: Tensor, *_: Any) -> int:
+    return x.shape[-1]
+
+
+@register_operator("sam2fast::add_layer_norm", add_layer_norm_reference, kind=_channels)
 def add_layer_norm_operator(
     x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> Tuple[Tensor, Tensor]:  # noqa: UP006
@@ -33,7 +37,7 @@ def _(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype:
     return x.new_empty(x.shape, dtype=sum_dtype(x, delta)), x.new_empty(x.shape, dtype=dtype)
 
 
-@register_operator("sam2fast::layer_norm")
+@register_operator("sam2fast::layer_norm", layer_norm_reference, kind=_channels)
 def layer_norm_operator(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, gelu: bool = False
 ) -> Tensor:
@@ -48,7 +52,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, g
     return x.new_empty(x.shape, dtype=dtype)
 
 
-@register_operator("sam2fast::shifted_layer_norm")
+@register_operator("sam2fast::shifted_layer_norm", shifted_layer_norm_reference, kind=_channels)
 def shifted_layer_norm_operator(
     x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> Tensor:
@@ -63,7 +67,7 @@ def _(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype:
     return x.new_empty(x.shape, dtype=dtype)
 
 
-@register_operator("sam2fast::layer_norm_and_position")
+@register_operator("sam2fast::layer_norm_and_position", layer_norm_and_position_reference, kind=_channels)
 def layer_norm_and_position_operator(
     x: Tensor,
     delta: Tensor,

@@ -10,7 +10,7 @@ from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
 
 
-@register_operator("sam2fast::linear_gelu")
+@register_operator("sam2fast::linear_gelu", linear_gelu_reference, kind=lambda x, *_: x.shape[-1])
 def linear_gelu_operator(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``(..., K)`` by ``weight`` ``(M, K)``, ``bias`` ``(M)`` and GELU to ``(..., M)``, in the dtype of ``x``."""
     from sam2fast.kernels.linear_gelu.kernel import linear_gelu_triton

@@ -10,6 +10,7 @@ from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.mask_ops.cpu import mask_statistics_cpu
 from sam2fast.kernels.mask_ops.reference import (
     FILLED_IN_VIDEO,
+    fill_holes_in_mask_scores_reference,
     mask_statistics_reference,
     pack_masks_reference,
     scaled_probabilities_reference,
@@ -119,7 +120,11 @@ def by_triton(op: str, logits: Tensor) -> bool:
     return use_triton(op, logits, unsupported_reason=_unsupported_reason(logits))
 
 
-@register_operator("sam2fast::fill_holes_in_mask_scores")
+def _fill_holes_reference(logits: Tensor, max_area: float) -> Tensor:
+    return fill_holes_in_mask_scores_reference(logits, max_area).contiguous()
+
+
+@register_operator("sam2fast::fill_holes_in_mask_scores", _fill_holes_reference)
 def fill_holes_in_mask_scores_operator(logits: Tensor, max_area: float) -> Tensor:
     """As :func:`~sam2fast.kernels.mask_ops.fill_holes_in_mask_scores`."""
     from sam2fast.kernels.connected_components.kernel import fill_holes_triton
@@ -144,7 +149,7 @@ def _backward_holes(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 fill_holes_in_mask_scores_operator.register_autograd(_backward_holes, setup_context=_setup_holes)
 
 
-@register_operator("sam2fast::scaled_probabilities")
+@register_operator("sam2fast::scaled_probabilities", scaled_probabilities_reference)
 def scaled_probabilities_operator(logits: Tensor, size: Size, scale: float, bias: float, dtype: torch.dtype) -> Tensor:
     """As :func:`~sam2fast.kernels.mask_ops.scaled_probabilities`."""
     from sam2fast.kernels.mask_ops.launch import scaled_probabilities_triton
@@ -172,7 +177,7 @@ def _backward_probabilities(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
 scaled_probabilities_operator.register_autograd(_backward_probabilities, setup_context=_setup_probabilities)
 
 
-@register_operator("sam2fast::suppress_overlaps")
+@register_operator("sam2fast::suppress_overlaps", suppress_overlaps_reference)
 def suppress_overlaps_operator(logits: Tensor) -> Tensor:
     """Logits to as many of the same shape and dtype; see :func:`~sam2fast.kernels.mask_ops.suppress_overlaps`."""
     from sam2fast.kernels.mask_ops.launch import suppress_overlaps_triton

@@ -3,7 +3,7 @@
 The gradient recomputes the reference implementation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Optional, cast
 
 from torch import Tensor
@@ -17,7 +17,15 @@ from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 OptionalTensor = Optional[Tensor]  # noqa: UP045
 
 
-@register_operator("sam2fast::memory_attention")
+def _memory_attention_reference(query: Tensor, *rest: Any) -> Tensor:
+    return memory_attention_reference(query, AttendedMemory(*rest[:8]), *rest[8:])
+
+
+def _memory_kind(query: Tensor, pages: Tensor, *rest: Any) -> Hashable:
+    return query.shape[-1], pages.shape[-1], rest[-2:]
+
+
+@register_operator("sam2fast::memory_attention", _memory_attention_reference, _memory_kind)
 def memory_attention_operator(
     query: Tensor,
     pages: Tensor,
@@ -57,7 +65,16 @@ def _(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -> Tensor:
     return query.new_empty(page_table.shape[0], query.shape[2], value_weight.shape[0])
 
 
-@register_operator("sam2fast::rope_attention")
+def _rope_attention_reference(query: Tensor, *rest: Any) -> Tensor:
+    out = rope_attention_reference(query, *rest)
+    return out.transpose(1, 2).contiguous().transpose(1, 2)  # the kernel's order in memory
+
+
+def _rope_kind(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Hashable:
+    return query.shape[-1], value.shape[-1]
+
+
+@register_operator("sam2fast::rope_attention", _rope_attention_reference, _rope_kind)
 def rope_attention_operator(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int
 ) -> Tensor:
@@ -71,10 +88,6 @@ def rope_attention_operator(
 def _(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int) -> Tensor:
     B, H, N, _ = query.shape
     return value.new_empty(B, N, H, value.shape[-1]).transpose(1, 2)
-
-
-def _memory_attention_reference(query: Tensor, *rest: Any) -> Tensor:
-    return memory_attention_reference(query, AttendedMemory(*rest[:8]), *rest[8:])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -42,7 +42,12 @@ def resize_and_normalise(
     return resize_and_normalise_reference(pixels, size, mean, std, white)
 
 
-@register_operator("sam2fast::resize_and_normalise")
+def _by_reference(pixels: Tensor, height: int, width: int, mean: list[float], std: list[float], white: float) -> Tensor:
+    image = resize_and_normalise_reference(pixels, (height, width), mean, std, white)
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+@register_operator("sam2fast::resize_and_normalise", _by_reference)
 def resize_and_normalise_operator(
     pixels: Tensor,
     height: int,

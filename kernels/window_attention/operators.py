@@ -1,6 +1,6 @@
 """The kernel as a torch operator; its gradient recomputes the reference implementation."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, List, Optional  # noqa: UP035  (what the oldest supported torch reads in a schema)
 
 import torch
@@ -10,7 +10,15 @@ from sam2fast.kernels._operators import reference_backward, register_operator
 from sam2fast.kernels.window_attention.reference import window_attention_reference
 
 
-@register_operator("sam2fast::window_attention")
+def _by_reference(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: list[int] | None) -> Tensor:
+    return window_attention_reference(qkv, bias, num_heads, window_size, _pair(q_stride)).contiguous()
+
+
+def _kind(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: list[int] | None) -> Hashable:
+    return qkv.shape[-1], num_heads, window_size, q_stride is None
+
+
+@register_operator("sam2fast::window_attention", _by_reference, _kind)
 def window_attention_operator(
     qkv: Tensor,
     bias: Tensor,

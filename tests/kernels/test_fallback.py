@@ -1,0 +1,175 @@
+"""A kernel that does not compile for a GPU or does not fit on it: the reference implementation computes instead."""
+
+import logging
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from kernel_records import RECORDS
+from video import clip
+
+import sam2fast.kernels.linear_gelu
+from sam2fast.kernels import _dispatch, _fallback
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.utils.testing import relative_error
+
+pytest.importorskip("triton")
+SAMPLES = {name: sample for record in RECORDS.values() for name, sample in record.samples.items()}
+EACH = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+
+
+def _faults():
+    from triton.compiler.errors import CompilationError
+    from triton.runtime import errors
+
+    return {
+        "too little shared memory": errors.OutOfResources(262144, 101376, "shared memory"),
+        "not compiled": CompilationError("def kernel(): ...", None, "unsupported"),
+        # Triton 3.2 raises RuntimeError where ptxas fails.
+        "not assembled": getattr(errors, "PTXASError", RuntimeError)("`ptxas` failed with error code 255"),
+        "a pass of the compiler": RuntimeError("PassManager::run failed"),
+        "not launched": RuntimeError("Triton Error [CUDA]: invalid argument"),
+        "no launcher": subprocess.CalledProcessError(1, "gcc"),
+    }
+
+
+@pytest.fixture
+def auto(monkeypatch, triton_device):
+    """The backend ``auto`` tries all kernels, also on CPU tensors, and none was refused before."""
+    monkeypatch.setenv("SAM2FAST_BACKEND", "auto")
+    monkeypatch.setattr(_dispatch, "_unsupported_reason", lambda tensors, interpreter: None)
+    monkeypatch.setattr(sam2fast.kernels.linear_gelu, "_prefers_torch", lambda *_: False)
+    monkeypatch.setattr(_fallback, "refused", set())
+    return triton_device
+
+
+@pytest.fixture
+def launching(monkeypatch):
+    """Replaces what starts a kernel by a function."""
+    from triton.runtime.interpreter import GridExecutor
+    from triton.runtime.jit import JITFunction
+
+    def replace(start):
+        monkeypatch.setattr(GridExecutor, "__call__", start)
+        monkeypatch.setattr(JITFunction, "run", start)
+
+    return replace
+
+
+class Faulty:
+    """Counts the launches, each of which fails."""
+
+    def __init__(self, error):
+        self.error, self.count = error, 0
+
+    def __get__(self, instance, owner):
+        return self
+
+    def __call__(self, *args, **kwargs):
+        self.count += 1
+        raise self.error
+
+
+def outputs(value):
+    return [x for x in torch.utils._pytree.tree_leaves(value) if isinstance(x, torch.Tensor)]
+
+
+@EACH
+@torch.no_grad()
+def test_the_kernel_runs_in_auto(sample, auto):
+    """Without a fault, so that the tests below do inject one."""
+    before = launches[sample.launches]
+    sample.function(*sample.arguments())
+    assert launches[sample.launches] == before + 1 and not _fallback.refused
+
+
+@pytest.mark.parametrize("fault", _faults())
+@EACH
+@torch.no_grad()
+def test_the_reference_computes_after_a_fault(sample, fault, auto, launching, caplog):
+    with backend("torch"):
+        expected = outputs(sample.function(*sample.arguments()))
+    faulty = Faulty(_faults()[fault])
+    launching(faulty)
+    for _ in range(2):  # tried once
+        found = outputs(sample.function(*sample.arguments()))
+        for e, f in zip(expected, found, strict=True):
+            assert (e.shape, e.dtype) == (f.shape, f.dtype)
+            assert relative_error(e.float(), f.float()) <= 1e-5 if e.numel() else True
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert all("does not run on this GPU" in text and str(faulty.error) in text for text in warnings)
+    # The reference implementation of filled holes calls another kernel.
+    assert faulty.count == len(warnings) == (2 if sample.launches == "fill_holes_in_mask_scores" else 1)
+
+
+@EACH
+@torch.no_grad()
+def test_a_forced_kernel_raises(sample, auto, launching):
+    launching(Faulty(RuntimeError("PassManager::run failed")))
+    with backend("triton"), pytest.raises(RuntimeError, match="PassManager"):
+        sample.function(*sample.arguments())
+    assert not _fallback.refused
+
+
+@EACH
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA: out of memory"), KeyError(1)]
+)
+@torch.no_grad()
+def test_other_errors_are_raised(sample, error, auto, launching):
+    launching(Faulty(error))
+    with pytest.raises(type(error)):
+        sample.function(*sample.arguments())
+    assert not _fallback.refused
+
+
+@torch.no_grad()
+def test_a_kernel_is_refused_for_the_width_that_failed(auto, launching):
+    from triton.runtime.interpreter import GridExecutor
+
+    from sam2fast.kernels.layer_norm import layer_norm
+
+    start = GridExecutor.__call__
+    narrow, wide = (torch.randn(2, C) for C in (8, 16))
+
+    def launch(x):
+        before = launches["layer_norm"]
+        layer_norm(x, torch.ones(x.shape[1]), torch.zeros(x.shape[1]), 1e-6)
+        return launches["layer_norm"] - before
+
+    launching(Faulty(RuntimeError("PassManager::run failed")))
+    assert launch(narrow) == 1 and launch(narrow) == 0
+    launching(start)
+    assert launch(narrow) == 0 and launch(wide) == 1
+
+
+def _images():
+    predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano", device="cpu")
+    predictor.set_image(clip(1)[0])
+    return predictor.predict(np.array([[60, 40]]), np.array([1]), return_logits=True)
+
+
+def _video(fast):
+    predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu", fast=fast)
+    predictor.warmup(num_objects=2, size=clip(1)[0].shape[:2])
+    state = predictor.init_state(clip(3))
+    predictor.add_new_points_or_box(state, 0, 1, points=[[60, 40]], labels=[1])
+    predictor.add_new_points_or_box(state, 1, 2, box=[20, 20, 70, 60])
+    return [logits for _, _, logits in predictor.propagate_in_video(state)]
+
+
+@pytest.mark.parametrize(
+    "compute", [_images, lambda: _video(None), lambda: _video(True)], ids=["image", "video", "recorded"]
+)
+def test_with_no_kernel_that_runs(compute, auto, launching):
+    """Images, sessions, recorded steps and warm-up give what the reference implementations give."""
+    with backend("torch"):
+        expected = compute()
+    launching(Faulty(RuntimeError("PassManager::run failed")))
+    found = compute()
+    assert {key[0] for key in _fallback.refused} >= {"window_attention", "layer_norm"}
+    for e, f in zip(expected, found, strict=True):
+        assert relative_error(torch.as_tensor(e), torch.as_tensor(f)) < 1e-4
