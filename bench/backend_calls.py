@@ -61,6 +61,23 @@ def may_refuse(call: Callable[[], Result]) -> Callable[[], Result]:
     return run
 
 
+def forced(
+    attend: Callable[[Callable[..., Any]], Callable[[], Any]], device: torch.device
+) -> dict[str, Callable[[], Any]]:
+    """Attention by one of torch's kernels whatever torch would choose, on a GPU; nothing elsewhere.
+
+    Args:
+        attend: gives the call by a function of query, key and value.
+    """
+    if device.type != "cuda":
+        return {}
+    ways = {
+        "FlashAttention": lambda q, k, v: torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0],
+        "cuDNN": lambda q, k, v: torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0],
+    }
+    return {f"SDPA, {name}": may_refuse(attend(way)) for name, way in ways.items()}
+
+
 def by_triton(call: Callable[[], Result]) -> Callable[[], Result]:
     """``call`` by our kernels."""
 

@@ -4,6 +4,7 @@
     make gpu GPU="--resume FILE"  goes on from an earlier visit's results.jsonl: first the steps that it did not reach,
                                   then those that failed
     make gpu PART=parity          the steps with this text in their names; PART="micro rope_attention", ...
+    make gpu GPU=--list           when each step runs, by the plan's own seconds; runs nothing
     python bench/gpu.py --device cpu --rehearse --out DIR    tries all of it without a GPU, at small shapes
 
 Needs this repository, torch, triton and numpy, for parity pytest, and no network. What else a step needs is carried
@@ -22,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from gpu_plan.steps import MOST_JOBS, VISIT_S, listed, plan, timetable
+
 if TYPE_CHECKING:
     from gpu_plan.records import Records
 
@@ -29,8 +32,6 @@ BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 CARRIED = ROOT / ".carry" / "site"
 OUT = ROOT / "out" / "gpu"
-BUDGET_S = 570.0
-MOST_JOBS = 8
 
 
 def main() -> int:
@@ -44,20 +45,22 @@ def main() -> int:
 
 
 def visit(arguments: argparse.Namespace) -> int:
-    """Runs the steps, and writes the table.
+    """Runs the steps, and writes the table; or lists them.
 
     Returns:
         The exit status: 1 if a step failed or results could not be written.
     """
     from gpu_plan.records import Records, read_records, table
     from gpu_plan.runner import PASSED, Log, Runner, is_failure
-    from gpu_plan.steps import plan
 
     start = time.monotonic()
     every = plan()
     steps = [step for step in every if any(text in step.name for text in arguments.only or [""])]
     if not steps:
         raise SystemExit(f"no step has {arguments.only} in its name; the steps are {', '.join(s.name for s in every)}")
+    if arguments.list:
+        print(listed(timetable(steps)))
+        return 0
     earlier = read_records(arguments.resume) if arguments.resume else []
     out = arguments.out.resolve()
     records = Records(out, earlier)
@@ -114,8 +117,9 @@ def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="TEXT", help="steps with this in their names")
+    parser.add_argument("--list", action="store_true", help="when each step runs, by the plan's seconds; runs nothing")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS", help="all of it, at most")
+    parser.add_argument("--budget", type=float, default=VISIT_S, metavar="SECONDS", help="all of it, at most")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results.jsonl of an earlier visit to go on from")
     parser.add_argument("--out", type=Path, default=OUT, help="a flat folder for the results")
     parser.add_argument("--rehearse", action="store_true", help="small shapes in Triton's interpreter; no times")

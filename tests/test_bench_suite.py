@@ -36,6 +36,7 @@ def test_a_row_has_every_subject():
     assert row["difference"] == {"sam2fast": 0.0}
     assert row["subjects"]["sam2fast fast"]["note"] == "not today"
     assert row_of({"sam2fast": Stand()}, asked=["sam2fast"])["subjects"]["official"]["note"] == "not asked for"
+    assert "host_s" not in ours and row_of({"sam2fast": Stand(host_s=0.25)})["subjects"]["sam2fast"]["host_s"] == 0.25
 
 
 def test_a_subject_that_fails_does_not_stop_the_others(capsys):

@@ -18,7 +18,8 @@ from suite.timing import run
 def test_every_case_is_planned():
     assert {group.case.name for group in plans.cpu()} == {case.name for case in CASES}
     on_gpu = [group for step in plans.GPU_STEPS.values() for group in step("cuda")]
-    assert {group.case.name for group in on_gpu} == {case.name for case in CASES}
+    on_gpu += plans.step("throughput t tuned", "cuda")
+    assert {group.case.name for group in on_gpu} == {case.name for case in (*CASES, *plans.VARIANTS)}
     assert {group.setting.device for group in on_gpu} == {"cuda"} and {s for g in on_gpu for s in g.subjects} == set(
         SUBJECTS
     )
@@ -80,6 +81,46 @@ def test_rehearsals(name):
         assert notes <= {"not asked for", "for CUDA only", "it has no streams"} and "sam2fast" not in left_out
 
 
+def throughput(rest):
+    return plans.step(f"throughput t{rest}", "cuda")
+
+
+def test_variants_of_throughput():
+    """Each has a row of its own, which replaces no other."""
+    beside, filled = throughput("")
+    (compiled,) = throughput(" compiled")
+    assert beside.subjects == ("official", "sam2fast")
+    assert compiled.subjects == ("official", "official vos_optimized", "sam2fast")
+    assert beside.case == compiled.case and beside.at == compiled.at == ((1, None),)
+    every = [beside, filled, *throughput(" tuned"), *throughput(" ahead"), *throughput(" objects")]
+    keys = [(group.case.name, group.setting.image_size) for group in every]
+    assert len(set(keys)) == len(keys) == 9
+    assert all(group.subjects == ("sam2fast",) for group in every[1:])
+    assert [group.at for group in throughput(" objects")] == [((1, None), (4, None), (16, None), (64, None))] * 2
+
+
+def test_variants_change_our_predictor(monkeypatch):
+    monkeypatch.setattr(subjects, "_official_hole_filling", lambda device: "")  # as without its extension on a GPU
+    setting = subjects.Setting("nano", "fp32", 64, objects=1, frames=2)
+    usual, filled, ahead = (case.open("sam2fast", setting) for case in
+                            (plans.case_of(plans.THROUGHPUT), plans.FILLED, plans.AHEAD[2]))  # fmt: skip
+    assert [session.built.predictor.fill_hole_area for session in (usual, filled)] == [0, 8]
+    assert not any("holes" in note for note in filled.built.notes)
+    assert [session.tracked.encode_ahead for session in (usual, filled, ahead)] == [1, 1, 4]
+    asked = []
+    ahead.tracked.predictor.propagate_in_video = lambda state, **how: asked.append(how["encode_ahead"]) or iter(())
+    ahead.tracked.passes(0)
+    assert asked == [4]
+
+
+def test_throughput_says_what_the_host_takes():
+    setting = subjects.Setting("nano", "fp32", 64, objects=1, frames=2)
+    session = plans.case_of(plans.THROUGHPUT).open("sam2fast", setting)
+    session.prepare(setting)
+    first, sample = session.call(), session.call()
+    assert first.host_s is None and 0 < sample.host_s <= sample.seconds
+
+
 def asked_for(*arguments):
     return plans.asked_for(command.parsed(arguments))
 
@@ -121,6 +162,7 @@ assert right == [False] * len(names), right
 for row in rows:
     assert row["subjects"]["sam2fast"]["note"] == "not run: omegaconf is missing", row["subjects"]["sam2fast"]
     expected = {"stream latency": "it has no streams", "cold start": "not run: omegaconf is missing"}
+    expected["video throughput, holes filled"] = "not asked for"
     official = expected.get(row["case"], "the official package is not installed")
     assert row["subjects"]["official"]["note"] == official, row["subjects"]["official"]
 """

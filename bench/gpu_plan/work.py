@@ -10,13 +10,16 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 
-from gpu_plan.steps import MICRO, plan
+from gpu_plan import device_state
+from gpu_plan.steps import LAUNCH_TABLE, MICRO, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "kernels/test_parity.py"
@@ -25,6 +28,13 @@ KERNELS = "kernels/test_parity.py"
 OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "pytest", "sam2", "scipy", "torchvision")
 # Set, it gives every tensor memory of its own, in which no CUDA graph can be recorded.
 NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
+FOUND_ERRORS = 9  # compute-sanitizer's exit status then
+# The kernel in which compute-sanitizer has found an error.
+ERROR_AT = re.compile(r"^=========     at (?:0x\w+ in )?(?:void )?(\w+)", re.MULTILINE)
+VOS = "official vos_optimized"
+# Our kernels with matrix multiplications.
+WGMMA = {"_attend_kernel", "_attend_specialised_kernel", "_combine_kernel", "_encode_kernel", "_linear_gelu_kernel",
+         "_masks_kernel", "_window_attention_kernel"}  # fmt: skip
 
 
 class Outcome(NamedTuple):
@@ -33,6 +43,7 @@ class Outcome(NamedTuple):
     right: bool
     figure: str = ""
     why: str = ""  # what is wrong
+    missing: str = ""  # what it was not run without
 
 
 class Context(NamedTuple):
@@ -52,7 +63,7 @@ class Context(NamedTuple):
 
 
 def environment(_: str, context: Context) -> Outcome:
-    """Versions, the device, and the rates of a large copy and of large matrix products."""
+    """Versions, the device, and the rates of a large copy and of large matrix products, at once and for a second."""
     from suite.machine import machine
 
     about: dict[str, Any] = {"date": datetime.date.today().isoformat(), "rehearsal": context.rehearse}
@@ -65,7 +76,12 @@ def environment(_: str, context: Context) -> Outcome:
     limits = measure_limits(context.device, dtypes)
     rates = {f"{name} TFLOP/s": rate / 1e12 for name, rate in limits.flops_per_s.items()}
     context.send("limits", {"copy TB/s": limits.bytes_per_s / 1e12, **rates})
-    return Outcome(True, f"{rates['bfloat16 TFLOP/s']:.0f} TFLOP/s bf16, {limits.bytes_per_s / 1e12:.2f} TB/s")
+    figure = f"{rates['bfloat16 TFLOP/s']:.0f} TFLOP/s bf16, {limits.bytes_per_s / 1e12:.2f} TB/s"
+    if context.device.type != "cuda":
+        return Outcome(True, figure)
+    slower = device_state.sustained_rates(context.device)
+    context.send("limits", slower)
+    return Outcome(True, f"{figure}; for a second {', '.join(f'{rate:.3g} {name}' for name, rate in slower.items())}")
 
 
 def parity(keywords: str, context: Context) -> Outcome:
@@ -73,9 +89,32 @@ def parity(keywords: str, context: Context) -> Outcome:
     return _tested(KERNELS, context, keywords=keywords)
 
 
+def newer_ptxas(keywords: str, context: Context) -> Outcome:
+    """The same with a newer assembler than Triton's own, where the machine has one."""
+    found = device_state.newer_ptxas()
+    if found is None:
+        return Outcome(True, missing="a newer ptxas than Triton's own")
+    path, versions = found
+    os.environ |= {"TRITON_PTXAS_PATH": str(path), "TRITON_PTXAS_BLACKWELL_PATH": str(path)}
+    outcome = _tested(KERNELS, context._replace(send=lambda part, row: context.send(f"{part}, newer ptxas", row)),
+                      keywords=keywords)  # fmt: skip
+    return outcome._replace(figure=f"ptxas {versions}: {outcome.figure}")
+
+
 def recorded(_: str, context: Context) -> Outcome:
     """Tests of recorded steps against plain ones."""
     return _tested("tracking/test_tracking_parity.py::test_parity", context)
+
+
+def graph_memory(_: str, context: Context) -> Outcome:
+    """Whether a graph's memory stays its own when another graph is dropped and a third is recorded."""
+    from gpu_plan.graph_memory import rows_of
+
+    wrong = 0
+    for row in rows_of(context.device):
+        context.send("memory of graphs", row)
+        wrong += row["wrong"]
+    return Outcome(not wrong, f"{wrong} wrong", f"{wrong} replays or other tensors have wrong values" * bool(wrong))
 
 
 class _Rows:
@@ -162,9 +201,28 @@ def micro(name: str, context: Context) -> Outcome:
     return Outcome(not wrong, figure, "; ".join(wrong)[:200])
 
 
+def profile(size: str, context: Context) -> Outcome:
+    """Kernels of steady frames, and the gaps between them."""
+    from suite.plans import rehearsed
+    from suite.subjects import Setting
+
+    from gpu_plan.frame_profile import profiled
+
+    setting = Setting(size, "bf16", device=str(context.device))
+    rows, figure = profiled(rehearsed(setting) if context.rehearse else setting, context.device)
+    for row in rows:
+        context.send("profile", row)
+    return Outcome(True, figure)
+
+
 def call(name: str, context: Context) -> Outcome:
     """Whole calls of the predictors beside the official package's."""
-    from suite.plans import GPU_STEPS, rehearsal
+    rows, outcome = _called(name, context)
+    return outcome._replace(figure=_speed_of_calls(rows))
+
+
+def _called(name: str, context: Context) -> tuple[list[dict[str, Any]], Outcome]:
+    from suite.plans import rehearsal, step
     from suite.timing import run
 
     rows: list[dict[str, Any]] = []
@@ -173,14 +231,32 @@ def call(name: str, context: Context) -> Outcome:
         rows.append(row)
         context.send("suite", row)
 
-    groups = rehearsal(name) if context.rehearse else GPU_STEPS[name](str(context.device))
+    groups = rehearsal(name) if context.rehearse else step(name, str(context.device))
     right = run(groups, save)
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
     missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None
-    if missing:
-        raise ModuleNotFoundError(name=missing[1])
     bad = [note for note in notes if note.startswith(("WRONG", "FAILED"))]
-    return Outcome(right, _speed_of_calls(rows), "; ".join(bad)[:200])
+    return rows, Outcome(right, "", "; ".join(bad)[:200], missing[1] if missing else "")
+
+
+def tuned(size: str, context: Context) -> Outcome:
+    """Throughput by the package's rows of the launch table, then by those of this visit: what tuning has changed."""
+    from sam2fast.kernels import _launch
+
+    own, packaged = _launch.launch_table(), _launch.parse_launch_table(LAUNCH_TABLE.read_text(encoding="utf-8"))
+    rows = [f"{op} {row.dtype} {row.shape}" for op in own for row in own[op] if row not in packaged[op]]
+    if not rows:
+        return Outcome(True, "no row of the launch table was tuned")
+    seconds = []
+    for table, send in ((packaged, lambda part, row: None), (own, context.send)):
+        with mock.patch.object(_launch, "launch_table", lambda table=table: table):
+            found, outcome = _called(f"throughput {size} tuned", context._replace(send=send))
+        if not outcome.right or outcome.missing:
+            return outcome
+        seconds.append(found[0]["subjects"]["sam2fast"]["median_s"])
+    before, after = seconds
+    context.send("tuned", {"model": size, "ms before": before * 1e3, "ms": after * 1e3, "rows": rows})
+    return Outcome(True, f"{1 / after:.1f}/s, {before / after:.2f}x the packaged rows; {len(rows)} rows")
 
 
 def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
@@ -192,6 +268,8 @@ def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
             found = row["subjects"][timed[0]]
             ratio = row["ratio"].get(timed[0])
             beside = f", {ratio['median']:.2f}x official" if ratio else ""
+            compiled = row["subjects"].get(VOS, {}).get("median_s")
+            beside += f", {compiled / found['median_s']:.2f}x its vos_optimized" if compiled else ""
             each = f"{1 / found['median_s']:.1f}/s, {found['median_s'] * 1e3:.4g} ms{beside}, {found.get('path', '')}"
             return f"{row['case']}, {row['size']} {row['dtype']}, {row['objects'] or 1}: {each}"
     return ""
@@ -203,16 +281,29 @@ def sanitize(tool: str, context: Context) -> Outcome:
     Every tensor gets memory of its own, since steps from one into another within torch's blocks would not be noticed.
     Recorded steps need such blocks and are left out; their kernels are checked one by one.
     """
-    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, sys.argv[0]]
-    command += ["--step", "sanitized", "--device", str(context.device)]
+    command = ["compute-sanitizer", "--tool", tool, "--print-limit", "100000", "--error-exitcode", str(FOUND_ERRORS)]
+    command += [sys.executable, sys.argv[0], "--step", "sanitized", "--device", str(context.device)]
     own = {**os.environ, NO_CACHING: "1"}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=own)
     print(done.stdout[-4000:], flush=True)
-    summary = [line.strip("= ") for line in done.stdout.splitlines() if "SUMMARY" in line]
-    last = (done.stdout.splitlines() or [""])[-1]
-    found = " ".join(summary) or last[:200]
-    context.send("sanitize", {"tool": tool, "exit": done.returncode, "errors": found})
-    return Outcome(done.returncode == 0, found, found)
+    row, outcome = sanitizer_result(tool, done.returncode, done.stdout)
+    context.send("sanitize", row)
+    return outcome
+
+
+def sanitizer_result(tool: str, code: int, printed: str) -> tuple[dict[str, Any], Outcome]:
+    """The row and the end of a checker's run.
+
+    Of memcheck's errors, those in kernels that may multiply by WGMMA are reported only: it has miscounted the operands.
+    """
+    summary = " ".join(line.strip("= ") for line in printed.splitlines() if "SUMMARY" in line)
+    by_kernel = Counter(ERROR_AT.findall(printed))
+    row = {"tool": tool, "exit": code, "errors": summary or printed[-200:], "by kernel": dict(by_kernel)}
+    said = ", ".join(f"{count} in {name}" for name, count in by_kernel.items())
+    figure = f"{summary} {said}".strip()
+    only_wgmma = tool == "memcheck" and code == FOUND_ERRORS and set(by_kernel) and set(by_kernel) <= WGMMA
+    tests_passed = "Outcome(right=True" in printed
+    return row, Outcome(tests_passed and (code == 0 or bool(only_wgmma)), figure, figure or printed[-200:])
 
 
 def sanitized(_: str, context: Context) -> Outcome:
@@ -220,7 +311,8 @@ def sanitized(_: str, context: Context) -> Outcome:
     return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer")
 
 
-JOBS = {job.__name__: job for job in (environment, parity, recorded, tune, micro, call, sanitize, sanitized)}
+CHECKS = (parity, newer_ptxas, recorded, graph_memory, sanitize, sanitized)
+JOBS = {job.__name__: job for job in (environment, *CHECKS, tune, micro, profile, call, tuned)}
 
 
 def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
@@ -248,8 +340,10 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
         on_cpu()
     job, argument, limit_s = next(((*step.job, step.limit_s) for step in plan() if step.name == name), (name, "", 0.0))
     start = time.perf_counter()
+    on = torch.device(device)
     try:
-        outcome = JOBS[job](argument, Context(torch.device(device), send, limit_s, rehearse))
+        with device_state.watched(on, name, send):
+            outcome = JOBS[job](argument, Context(on, send, limit_s, rehearse))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in OPTIONAL:

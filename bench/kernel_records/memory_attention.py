@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from attention import in_float32, memory_ways, published, rotated_before
-from backend_calls import kernel_if_any
+from backend_calls import both_ways, forced
 from inputs import (
     M_CHANNELS,
     PAGES,
@@ -30,12 +30,14 @@ from torch import Tensor
 
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
+    apply_rope,
     memory_attention,
     memory_attention_reference,
     rope_attention,
     rope_attention_reference,
 )
 from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
+from sam2fast.kernels.window_attention.sdpa import CUDNN, FLASH
 
 FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random banks; a wrong scale is further off
 # The most shared memory of one program on sm_90.
@@ -119,11 +121,16 @@ def self_attention_case(objects: int, dtype: torch.dtype, side: int = 64, d: int
 
     def prepare(device: torch.device) -> Calls:
         arguments = *inputs(device), *rope_tables(side, d, device)
-        return {
+        ways = {
             "rotated before, SDPA": rotated_before(*arguments),
-            "sam2fast": kernel_if_any(lambda: rope_attention(*arguments), device),
+            **both_ways(lambda: rope_attention(*arguments), device),
             "reference": lambda: rope_attention_reference(*arguments),
         }
+        if dtype == torch.float32:
+            return ways
+        query, key, value, *tables = arguments
+        rotated = *(apply_rope(x, *tables) for x in (query, key)), value
+        return ways | forced(lambda attend: functools.partial(attend, *rotated), device)
 
     def exact(device: torch.device) -> torch.Tensor:
         return rotated_before(*(x.float() for x in inputs(device)), *rope_tables(side, d, device))()
@@ -192,7 +199,9 @@ def lines() -> Iterable[tuple[str, str, Work]]:
         yield f"itself, {N:,} × {N:,}, {said}", dtype, self_work(objects, size, of_itself)
 
 
-def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int = 4) -> Search:
+def attention_search(
+    dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int = 4, choices: tuple[int, ...] = ()
+) -> Search:
     """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps, stages, programs of a multiprocessor, whether the last block is peeled
     off, and for specialised warps stages and columns that are stored at once.
     """
@@ -200,7 +209,8 @@ def attention_search(dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], o
     names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM PEELED SPECIALISED STORED"
     fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile[:6]))
     cases = ("memory_attention", "rope_attention")
-    return search("memory_attention", names, fitting, dtype=dtype, shape=shape, cases=cases, order=order)
+    how = {"choice": "SDPA", "choices": choices} if choices else {}
+    return search("memory_attention", names, fitting, dtype=dtype, shape=shape, cases=cases, order=order, **how)
 
 
 def could_fit(
@@ -389,9 +399,9 @@ RECORD = Record(
     ],
     searches=[
         attention_search(
-            "bfloat16", "256x64", TOGETHER + PEELED + SPECIALISED + [t for t in SEPARATE if t not in SPILLING], order=0
+            "bfloat16", "256x64", SPECIALISED + PEELED + TOGETHER + [t for t in SEPARATE if t not in SPILLING], order=0
         ),
-        attention_search("bfloat16", "256x256", TOGETHER + SPECIALISED_ITSELF + SEPARATE, order=0),
+        attention_search("bfloat16", "256x256", SPECIALISED_ITSELF + TOGETHER + SEPARATE, 0, (FLASH, CUDNN)),
         attention_search("bfloat16", "128x64", TOGETHER + SEPARATE),
         attention_search("float32", "256x64", FP32),
         attention_search("float32", "256x256", FP32_ITSELF),

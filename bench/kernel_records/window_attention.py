@@ -1,13 +1,14 @@
 """Attention in windows."""
 
+import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from backend_calls import both_ways
+from backend_calls import both_ways, forced
 from inputs import Windowed, hiera_blocks, random, small
 from parity_rows import Check, Draw, integer, name_of
 from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
@@ -19,7 +20,14 @@ from sam2fast.kernels.window_attention.sdpa import CUDNN, DEFAULT, FLASH
 from sam2fast.kernels.window_attention.shapes import WIDEST
 
 
-def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: bool) -> Tensor:
+def cut_out_windows(
+    qkv: Tensor,
+    bias: Tensor,
+    heads: int,
+    window: int,
+    pooled: bool,
+    attend: Callable[..., Tensor] = F.scaled_dot_product_attention,
+) -> Tensor:
     """Attention by SDPA on windows that are cut out of the map, padded where they must be, and put back."""
     B, H, W, channels = qkv.shape
     height, width = window or H, window or W
@@ -33,7 +41,7 @@ def cut_out_windows(qkv: Tensor, bias: Tensor, heads: int, window: int, pooled: 
         query = query.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).amax((4, 6))
         H, W = H // 2, W // 2
     q, k, v = (x.flatten(3, 4).unflatten(-1, (heads, -1)).flatten(0, 2).transpose(1, 2) for x in (query, key, value))
-    out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(query.shape).transpose(2, 3)
+    out = attend(q, k, v).transpose(1, 2).reshape(query.shape).transpose(2, 3)
     return out.flatten(3, 4).flatten(1, 2)[:, :H, :W]
 
 
@@ -55,7 +63,10 @@ def window_case(block: Windowed, dtype: torch.dtype) -> Case:
         bias = random(3 * heads * d, device=device, dtype=dtype, seed=1)
         pooling = (2, 2) if stride == 2 else None  # the dispatcher's choice for a whole map may be SDPA
         own = both_ways(lambda: window_attention(qkv, bias, heads, window, pooling), device)
-        return {"SDPA": lambda: cut_out_windows(qkv, bias, heads, window, stride == 2)} | own
+        cut = functools.partial(cut_out_windows, qkv, bias, heads, window, stride == 2)
+        one_window = not window and dtype != torch.float32
+        others = forced(lambda attend: functools.partial(cut, attend), device) if one_window else {}
+        return {"SDPA": cut} | own | others
 
     return Case(
         "window_attention",
@@ -117,8 +128,8 @@ Shape = tuple[int, int, int, int, int, int, bool]  # batch, height, width, windo
 def groups(
     plan: Plan, dtype: torch.dtype, window: int, generator: torch.Generator, device: torch.device
 ) -> Iterator[Iterator[Draw]]:
-    """Of the models' maps, and of small ones, with heads that every GPU can launch."""
-    plan = plan._replace(head_widths=[d for d in plan.head_widths if d <= WIDEST[dtype]])
+    """Of the models' maps, and of small ones, with heads that the kernel takes."""
+    plan = plan._replace(head_widths=[d for d in plan.head_widths if d <= WIDEST])
     for shapes in (real_shapes(window, plan, generator), small_shapes(window, plan, generator)):
         yield (window_draw(shape, dtype, generator, device) for shape in shapes)
 

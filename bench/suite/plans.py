@@ -116,12 +116,35 @@ CASES = (
 )
 
 
+def _variant(name: str, note: str, **changed: Any) -> Case:
+    """Throughput of our predictor alone, with other settings."""
+    plain = next(case for case in CASES if case.name == THROUGHPUT)
+    return replace(
+        plain,
+        name=f"{THROUGHPUT}, {name}",
+        open=lambda subject, setting: Throughput(subject, replace(setting, **changed)),
+        note=f"{note}; {plain.note}",
+        at=ONE_AND_16[:1],
+    )
+
+
+FILLED = _variant("holes filled", "holes in masks are filled, as they are by default", fills_holes=True)
+TUNED = _variant("launch table as tuned", "with the launch table that was tuned on this visit")
+BY_OBJECTS = _variant("ours alone", "by number of objects and side of the model's input")
+AHEAD = tuple(
+    _variant(f"encode_ahead {count}", f"{count} frames are encoded at once", encode_ahead=count)
+    for count in (1, 2, 4, 8)
+)
+VARIANTS = (FILLED, TUNED, BY_OBJECTS, *AHEAD)  # in steps for a GPU alone
+
+
 def case_of(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
 PLAIN = ("official", "sam2fast", "sam2fast fast")
 NEITHER_COMPILED = ("official", "sam2fast")
+VOS_OPTIMIZED = ("official", "official vos_optimized", "sam2fast")
 PATIENCE_S = 30.0
 CPU_FRAMES = 10  # between two synchronisations, unless more are asked for
 Pairs = tuple[tuple[int | None, int | None], ...]
@@ -217,9 +240,7 @@ def step(name: str, device: str) -> list[Group]:
         at, runs = {"fp32": (OBJECTS, 5), "more": (MORE, 20)}.get(rest, (ONE_AND_16, 20))
         return groups("video steady frame", at=at, subjects=SUBJECTS if compiled else PLAIN, runs=runs)
     if kind == "throughput":
-        # The official package tracks sixteen objects at half a second a frame: nobody waits for that more than once.
-        objects = int(rest or 1)
-        return groups(THROUGHPUT, at=((objects, None),), subjects=NEITHER_COMPILED, runs=5 if objects == 1 else 1)
+        return _throughput(setting, rest)
     if kind == "image":
         names = ("image encode", "predict", "boxes")[: 1 if size != "t" else 2 if compiled else 3]
         return groups(*names, subjects=pair, runs=20)
@@ -234,6 +255,26 @@ def step(name: str, device: str) -> list[Group]:
     return groups("peak memory", at=((4 if rest else None, 100 if rest else None),), subjects=NEITHER_COMPILED, runs=1)
 
 
+def _throughput(setting: Setting, rest: str) -> list[Group]:
+    if rest in ("", "compiled"):
+        subjects = VOS_OPTIMIZED if rest else NEITHER_COMPILED
+        beside = group(THROUGHPUT, setting, ONE_AND_16[:1], 5, subjects=subjects)
+        return [beside] if rest else [beside, _ours(FILLED, setting)]
+    if rest == "tuned":
+        return [_ours(TUNED, setting)]
+    if rest == "ahead":
+        return [_ours(case, setting) for case in AHEAD]
+    if rest == "objects":
+        at = tuple((objects, None) for objects in (1, 4, 16, 64))
+        return [replace(_ours(BY_OBJECTS, replace(setting, image_size=side)), at=at, runs=2) for side in (1024, 512)]
+    # The official package tracks sixteen objects at half a second a frame: nobody waits for that more than once.
+    return [group(THROUGHPUT, setting, ((int(rest), None),), 1, subjects=NEITHER_COMPILED)]
+
+
+def _ours(case: Case, setting: Setting) -> Group:
+    return Group(case, setting, case.at, 5, ("sam2fast",))
+
+
 # gpu_plan/steps.py says in which order they are worth the time of a short visit, and how long they take.
 GPU_STEPS: dict[str, Groups] = {name: functools.partial(step, name) for name in CALLS}
 
@@ -241,8 +282,12 @@ GPU_STEPS: dict[str, Groups] = {name: functools.partial(step, name) for name in 
 def rehearsal(name: str) -> list[Group]:
     """A step as a CPU does it in seconds: nano on 64x64 pixels, two objects at most, one run; nothing is compiled."""
     found = []
-    for group in GPU_STEPS[name]("cpu"):
-        setting = replace(group.setting, size="nano", image_size=64, frames=3, compiler="eager")
+    for group in step(name, "cpu"):
+        setting = rehearsed(group.setting)
         at = dict.fromkeys((objects and min(objects, 2), history and min(history, 10)) for objects, history in group.at)
         found.append(replace(group, setting=setting, at=tuple(at), runs=1))
     return found
+
+
+def rehearsed(setting: Setting) -> Setting:
+    return replace(setting, size="nano", image_size=64, frames=3, compiler="eager")

@@ -6,7 +6,8 @@ A file is ``{"date", "machine", "rows"}``. A row is one case at one setting, wit
   ``objects`` is the number of objects, or of boxes; ``history`` of frames before the timed ones. Either may be null.
 * ``subjects``: per subject ``samples_s`` in the order taken, ``median_s``, ``min_s``, ``max_s``, ``first_s`` (the first
   call, not among the samples), ``compile_s``, ``peak_mib``, ``note`` and ``path``; of latencies also ``p50_s``,
-  ``p95_s`` and ``p99_s``; in bfloat16 ``error``, how far the results that it was judged by are from those in fp32.
+  ``p95_s`` and ``p99_s``; of throughput ``host_s``, the host's median; in bfloat16
+  ``error``, how far the results that it was judged by are from those in fp32.
   Older files have ``parts_s`` of cold starts. One that was not timed has no samples, nulls, and a note that says why.
   ``path`` is which path the calls took: ``eager``, ``compiled``, ``recorded`` (every timed frame by the recorded
   steps of our video predictor), ``eager: `` and why it did not use them. It is empty where nothing ran, and older files
@@ -72,8 +73,8 @@ def validate_row(row: Mapping[str, Any], where: str = "the row") -> None:
 
 
 def _subject(where: str, subject: Mapping[str, Any]) -> None:
-    _fields(where, subject, {"samples_s", *FIGURES, "note"}, {*PERCENTILES, "parts_s", "path", "error"})
-    _numbers(where, {name: subject[name] for name in subject if name in (*PERCENTILES, "error")})
+    _fields(where, subject, {"samples_s", *FIGURES, "note"}, {*PERCENTILES, "host_s", "parts_s", "path", "error"})
+    _numbers(where, {name: subject[name] for name in subject if name in (*PERCENTILES, "host_s", "error")})
     _numbers(where, {name: subject[name] for name in FIGURES if subject[name] is not None})
     said = subject["median_s"] is None and subject["note"] != ""
     _expect(bool(subject["samples_s"]) or said, where, "a note, as it was not timed", subject)

@@ -28,10 +28,11 @@ DRAWN_THRESHOLDS = {"pred_iou_thresh": -1.0, "stability_score_thresh": 0.0, "box
 
 @dataclass
 class Sample:
-    """One call: how long it took, and its result."""
+    """One call: how long it took, its result, and where that is measured how long it took the host."""
 
     seconds: float
     result: Any
+    host_s: float | None = None
 
 
 class Session:

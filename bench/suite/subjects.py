@@ -44,6 +44,8 @@ class Setting:
 
     Attributes:
         frames: how many are tracked between two synchronisations, where a case is about that; None for its own number.
+        encode_ahead: of our video predictor.
+        fills_holes: whether our video predictor fills holes also where the official one cannot.
         compiler: the backend of ``torch.compile`` for our compiled subject; another one than inductor for trying out.
     """
 
@@ -54,6 +56,8 @@ class Setting:
     objects: int | None = None
     history: int | None = None
     frames: int | None = None
+    encode_ahead: int = 1
+    fills_holes: bool = False
     compiler: str = "inductor"
 
 
@@ -145,7 +149,8 @@ def video_predictor(subject: str, setting: Setting, checkpoint: str | None = Non
             built = _built(subject, predictor, setting, predictor)
         else:
             built = _official_video_predictor(subject, setting, checkpoint, build, fast)
-    _fill_holes_where_both_can(built)
+    if not setting.fills_holes:
+        _fill_holes_where_both_can(built)
     return built
 
 

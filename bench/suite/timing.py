@@ -189,6 +189,8 @@ def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
         return figures | {"note": subject.reason or "not timed"}
     median = statistics.median(samples)
     figures |= {"median_s": median, "min_s": min(samples), "max_s": max(samples), "first_s": subject.first.seconds}
+    hosts = [x.host_s for x in subject.samples if x.host_s is not None]
+    figures |= {"host_s": statistics.median(hosts)} if hosts else {}
     figures |= {"peak_mib": session.peak_mib, "note": "; ".join([*session.notes, *subject.notes])}
     if subject.name in COMPILED or session.compile_s is not None:
         # What is compiled when it is first called shows as what those calls took longer.
@@ -227,12 +229,13 @@ def described(row: dict[str, Any]) -> None:
         line = figures["note"]
         if figures["median_s"] is not None:
             parts = [f"{figures['median_s']:.4g} s ({figures['min_s']:.4g}-{figures['max_s']:.4g})"]
-            parts += [f"{1 / figures['median_s']:.4g} frames/s"] if row["case"] == THROUGHPUT else []
+            parts += [f"{1 / figures['median_s']:.4g} frames/s"] if row["case"].startswith(THROUGHPUT) else []
             if name in row["ratio"]:
                 ratio = row["ratio"][name]
                 parts.append(f"{ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})")
             parts += [f"difference {row['difference'][name]:.1e}"] if name in row["difference"] else []
             parts += [f"{figures['peak_mib']:.0f} MiB"] if figures["peak_mib"] is not None else []
+            parts += [f"host {figures['host_s']:.4g} s"] if "host_s" in figures else []
             parts += [figures["path"]] if figures["path"] else []
             line = ", ".join(parts) + (f" [{figures['note']}]" if figures["note"] else "")
         print(f"    {name}: {line}", flush=True)

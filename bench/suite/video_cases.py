@@ -8,6 +8,7 @@ import collections
 import contextlib
 import itertools
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,10 @@ class Steady(FirstFrames):
 
 
 class Throughput(Steady):
-    """Many frames of ``propagate_in_video`` without waiting for the device between them; seconds are of one frame."""
+    """Many frames of ``propagate_in_video`` without waiting for the device between them; seconds are of one frame.
+
+    The host's seconds are those until the last frame is asked for, with its own waits if it makes any.
+    """
 
     frames = MEASURED_TOGETHER
 
@@ -171,19 +175,24 @@ class Throughput(Steady):
             self.waiting = False
             return super().call()
         self.next_frame += self.frames
-        # Of one frame's masks no more than the next needs: nobody keeps those of a hundred.
-        sample = in_context(
-            self.built, lambda: collections.deque(itertools.islice(self.passes, self.frames), maxlen=1).pop()
-        )
+
+        def track() -> tuple[float, Any]:
+            start = time.perf_counter()
+            # Of one frame's masks no more than the next needs: nobody keeps those of a hundred.
+            last = collections.deque(itertools.islice(self.passes, self.frames), maxlen=1).pop()
+            return time.perf_counter() - start, last
+
+        sample = in_context(self.built, track)
+        host_s, last = sample.result
         self.tracking_path.look(self.tracked.bank)
-        return Sample(sample.seconds / self.frames, [sample.result[2].float()])
+        return Sample(sample.seconds / self.frames, [last[2].float()], host_s / self.frames)
 
 
 class OurVideo:
     """A state of ours, and how it is filled."""
 
     def __init__(self, built: Built) -> None:
-        self.predictor = built.predictor
+        self.predictor, self.encode_ahead = built.predictor, built.setting.encode_ahead
         # A GPU would wait for frames that are decoded in turn with it.
         ahead = built.setting.device.startswith("cuda")
         frames = Repeated(video(built.setting.image_size, FRAMES), LENGTH)
@@ -193,7 +202,9 @@ class OurVideo:
         self.first: Any = None
 
     def passes(self, start: int) -> Iterator[Any]:
-        return self.predictor.propagate_in_video(self.state, start_frame_idx=start, progress=False)
+        return self.predictor.propagate_in_video(
+            self.state, start_frame_idx=start, progress=False, encode_ahead=self.encode_ahead
+        )
 
     def remember(self) -> None:
         """What there is of the one object is what :meth:`refill` starts from."""

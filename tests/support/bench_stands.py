@@ -17,11 +17,12 @@ BOTH = ("official", "sam2fast")
 class Stand:
     """A session without a model; every call takes the next of the given durations."""
 
-    def __init__(self, result=1.0, seconds=(5.0, 3.0, 2.0, 4.0), earlier=(), compile_s=None, fails_after=None):
+    def __init__(self, result=1.0, seconds=(5.0, 3.0, 2.0, 4.0), earlier=(), compile_s=None, fails_after=None,
+                 host_s=None):  # fmt: skip
         self.results = result if callable(result) else lambda call: torch.tensor([[result, 2.0]])
         self.seconds, self.notes, self.earlier_s, self.compile_s = seconds, [], list(earlier), compile_s
         self.peak_mib, self.calls, self.fails_after = None, 0, fails_after
-        self.checked, self.path = None, "eager"
+        self.checked, self.path, self.host_s = None, "eager", host_s
 
     def prepare(self, setting):
         self.setting = setting
@@ -30,7 +31,7 @@ class Stand:
         if self.calls == self.fails_after:
             raise RuntimeError("out of luck\nand more")
         self.calls += 1
-        return Sample(self.seconds[(self.calls - 1) % 4], [self.results(self.calls)])
+        return Sample(self.seconds[(self.calls - 1) % 4], [self.results(self.calls)], self.host_s)
 
     def close(self):
         self.closed = True

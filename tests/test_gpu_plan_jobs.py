@@ -1,0 +1,334 @@
+"""What steps of a visit to a GPU do, tried without one: profiles, clocks, assemblers, memory of graphs, checkers."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from backend_calls import RefusedError, forced
+from fake_cuda import fake_cuda
+from gpu_plan import device_state, frame_profile, graph_memory, work
+from gpu_plan.frame_profile import Event
+from gpu_plan.work import FOUND_ERRORS, WGMMA, Context, Outcome, sanitizer_result
+from inputs import Windowed
+from kernel_records import memory_attention, window_attention
+from kernel_records.memory_attention import self_attention_case
+from kernel_records.window_attention import window_case
+from registry import WrongResultError, check
+from suite import machine
+from suite.subjects import Setting
+
+from sam2fast.kernels import _launch
+from sam2fast.profiling import limits
+from sam2fast.profiling.limits import Limits
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+# Two frames: on stream 7 two kernels each, on stream 9 a copy that runs beside the first.
+EVENTS = [
+    Event("attend", 7, 0.0, 10.0), Event("copy", 9, 2.0, 12.0), Event("norm", 7, 13.0, 15.0),
+    Event("attend", 7, 20.0, 32.0), Event("norm", 7, 33.0, 35.0), Event("attend", 7, 40.0, 50.0),
+]  # fmt: skip
+
+
+def test_a_profile_has_durations_and_gaps_of_each_kernel():
+    every, attend, copy, norm = frame_profile.rows_of(EVENTS, frames=2)
+    assert (every["kernel"], every["frames"], every["calls a frame"]) == ("all", 2, 3)
+    # Busy from 0 to 12, 13 to 15, 20 to 32, 33 to 35 and 40 to 50.
+    assert (every["us a frame"], every["busy us a frame"], every["idle us a frame"]) == (25, 19, 6)
+    assert (attend["kernel"], attend["stream"], attend["calls a frame"]) == ("attend", 7, 1.5)
+    assert (attend["us"], attend["us a frame"], attend["gap us"], attend["gap us a frame"]) == (10, 16, 5, 5)
+    assert (norm["us"], norm["gap us"], norm["gap us a frame"]) == (2, 2, 2)
+    assert (copy["stream"], copy["us a frame"], copy["gap us a frame"]) == (9, 5, 0)
+
+
+def test_of_a_gpu_only_what_runs_there_is_in_a_profile(monkeypatch):
+    def event(name, kind, begin, parent=None):
+        range_ = SimpleNamespace(start=begin, end=begin + 1)
+        return SimpleNamespace(name=name, device_type=kind, device_resource_id=7, time_range=range_, cpu_parent=parent)
+
+    class Profile:
+        def __init__(self, activities):
+            assert activities == [torch.profiler.ProfilerActivity.CUDA]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def events(self):
+            on, off = torch.autograd.DeviceType.CUDA, torch.autograd.DeviceType.CPU
+            return [event("b", on, 5), event("cudaGraphLaunch", off, 0), event("a", on, 1), event("b", on, 7)]
+
+    monkeypatch.setattr(frame_profile, "profile", Profile)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    assert frame_profile.events(lambda: None, CUDA) == [Event("a", 7, 1, 2), Event("b", 7, 5, 6), Event("b", 7, 7, 8)]
+    assert frame_profile.kernel_names(lambda: None, CUDA) == ["b", "a"]
+
+
+def test_frames_are_profiled():
+    rows, figure = frame_profile.profiled(Setting("nano", "fp32", 64, frames=2), CPU)
+    every, *each = rows
+    assert every["frames"] == 2 and every["model"] == "nano" and every["path"].startswith("eager: ")
+    assert 0 < every["busy us a frame"] <= every["us a frame"] and every["ms a frame, not profiled"] > 0
+    assert {"aten::linear", "aten::conv2d"} <= {row["kernel"] for row in each}
+    assert sum(row["calls a frame"] for row in each) == pytest.approx(every["calls a frame"])
+    assert "ms a frame" in figure and every["path"] in figure
+
+
+def test_a_profile_of_nothing_is_an_error(monkeypatch):
+    monkeypatch.setattr(frame_profile, "events", lambda call, device: call() and [])
+    with pytest.raises(RuntimeError, match="has seen no kernel"):
+        frame_profile.profiled(Setting("nano", "fp32", 64, frames=1), CPU)
+
+
+PRINTED = """1980, 310.5, 41, 0x0000000000000000
+1755, 690.1, 60, 0x0000000000000004
+a line that is cut of
+1710, 698.2, 61, 0x0000000000000044
+"""
+
+
+def test_clocks_and_the_reasons_for_lower_ones():
+    found = device_state.clocks(PRINTED)
+    assert found["samples"] == 3 and found["SM MHz"] == {"min": 1710, "max": 1980, "mean": 1815}
+    assert found["W"]["max"] == 698.2 and found["C"]["min"] == 41
+    assert found["samples with reasons"] == {"power cap": 2, "hardware thermal": 1}
+    said = 'Field "clocks_event_reasons.active" is not a valid field to query.\n'
+    assert device_state.clocks(said) == {"note": f"not read: {said.strip()}"}
+
+
+def tool(folder, name, script):
+    """A program of this name."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-34"))
+
+
+def test_a_step_is_watched(tmp_path, monkeypatch, one_gpu):
+    read = tmp_path / "read"
+    tool(
+        tmp_path,
+        "nvidia-smi",
+        f'echo "$1" > {read}.new; echo "1980, 310.5, 41, 0x1"; mv {read}.new {read}; exec sleep 60',
+    )
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    rows = []
+    with pytest.raises(ZeroDivisionError), device_state.watched(CUDA, "a step", lambda *row: rows.append(row)):
+        while not read.exists():
+            pass
+        raise ZeroDivisionError
+    ((part, row),) = rows
+    assert part == "clocks" and (row["step"], row["samples"]) == ("a step", 1) and "idle" in row["samples with reasons"]
+    assert read.read_text() == "--id=GPU-12-34\n"
+
+
+def test_a_missing_tool_is_said(tmp_path, monkeypatch, one_gpu):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    rows = []
+    for device in (CPU, CUDA):
+        with device_state.watched(device, "a step", lambda *row: rows.append(row)):
+            pass
+    ((part, row),) = rows
+    assert part == "clocks" and row["note"].startswith("not read: nvidia-smi: ")
+
+
+def test_a_rate_over_a_while(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    calls = []
+    rate = device_state.sustained(lambda: calls.append(0), CUDA, seconds=0.02)
+    assert rate == pytest.approx(len(calls) / 0.02, rel=0.5) and len(calls) % 10 == 0
+
+
+def test_limits_at_once_and_for_a_second(monkeypatch):
+    monkeypatch.setattr(device_state, "SIDE", 10)
+    monkeypatch.setattr(device_state, "COPIED", 1000)
+    monkeypatch.setattr(device_state, "sustained", lambda call, device: call() is not None and 1e12)
+    rates = device_state.sustained_rates(CPU)
+    assert rates == {"sustained bfloat16 TFLOP/s": 2000, "sustained copy TB/s": 8000}
+    monkeypatch.setattr(limits, "measure_limits", lambda device, dtypes: Limits(3e12, {"bfloat16": 8e14}))
+    monkeypatch.setattr(machine, "machine", lambda device: {})
+    monkeypatch.setattr(device_state, "sustained_rates", lambda device: {"sustained": 7.0})
+    sent = []
+    on_cpu, on_gpu = (work.environment("", Context(on, lambda part, row: sent.append(row))) for on in (CPU, CUDA))
+    assert on_cpu.figure == "800 TFLOP/s bf16, 3.00 TB/s"
+    assert on_gpu.figure == f"{on_cpu.figure}; for a second 7 sustained" and sent[-1] == {"sustained": 7.0}
+
+
+RELEASE = "echo 'Cuda compilation tools, release {}, V1'"
+
+
+@pytest.mark.parametrize(("releases", "expected"), [(("12.8", "13.3", "9.1"), "13.3"), (("12.8",), None), ((), None)])
+def test_the_newest_assembler(tmp_path, monkeypatch, releases, expected):
+    paths = [tool(tmp_path / release, "ptxas", RELEASE.format(release)) for release in releases]
+    tool(tmp_path / "triton" / "backends" / "nvidia" / "bin", "ptxas", RELEASE.format("12.8"))
+    monkeypatch.setattr(
+        device_state, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / name / "__init__.py"))
+    )
+    monkeypatch.setattr(device_state, "_assemblers", lambda: [*paths, tool(tmp_path / "broken", "ptxas", "exit 1")])
+    found = device_state.newer_ptxas()
+    if expected is None:
+        assert found is None and work.newer_ptxas("", Context(CPU, print)).missing == "a newer ptxas than Triton's own"
+    else:
+        assert found == (tmp_path / expected / "ptxas", f"{expected}, Triton's own is 12.8")
+
+
+def test_assemblers_of_packages_are_found(tmp_path, monkeypatch):
+    path = tool(tmp_path / "cu13" / "bin", "ptxas", RELEASE.format("13.3"))
+    found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(device_state, "find_spec", lambda name: found)
+    assert path in device_state._assemblers()
+    monkeypatch.setattr(device_state, "find_spec", lambda name: None)
+    assert path not in device_state._assemblers()
+
+
+def test_graphs_that_keep_their_memory_are_right(monkeypatch):
+    monkeypatch.setattr(graph_memory, "SHAPE", (4, 32, 4))
+    rows = list(graph_memory.rows_of(CPU))
+    assert [(row["recorders"], row["wrong"]) for row in rows] == [("one recorder", 0), ("a recorder each", 0)]
+
+
+@pytest.mark.parametrize("fault", ["a stale workspace", "another's memory"])
+def test_graphs_that_lose_their_memory_are_seen(monkeypatch, fault):
+    """After the third recording, a replay computes with what is no longer its own, or writes into another's tensor."""
+    filled, recordings = [], []
+    full = torch.full
+
+    class Recorder(graph_memory.EagerRecorder):
+        def record(self, function):
+            recordings.append(function)
+
+            def replay():
+                function()
+                if len(recordings) % 3 == 0:
+                    target = filled[-1] if fault == "another's memory" else results_of(function)
+                    target.view(-1)[0] += 1
+
+            return replay
+
+    def results_of(function):
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
+        return cells["results"].cell_contents[cells["i"].cell_contents]
+
+    monkeypatch.setattr(torch, "full", lambda *args, **kwargs: filled.append(full(*args, **kwargs)) or filled[-1])
+    monkeypatch.setattr(graph_memory, "SHAPE", (4, 32, 4))
+    monkeypatch.setattr(graph_memory, "recorder", lambda device: Recorder(device))
+    sent = []
+    outcome = work.graph_memory("", Context(CPU, lambda part, row: sent.append(row)))
+    assert not outcome.right and all(row["wrong"] for row in sent)
+
+
+CHECKED = """sanitized: {tests} in 20.0 s
+========= Invalid __global__ read of size 16 bytes
+=========     at {first}+0x1230 in kernel.py:88
+=========     by thread (1,0,0) in block (0,0,0)
+========= Invalid __shared__ read of size 16 bytes
+=========     at void {second}<float>(int)+0x30
+========= ERROR SUMMARY: 2 errors
+"""
+
+
+@pytest.mark.parametrize(
+    ("tool", "second", "tests", "right"),
+    [
+        ("memcheck", "_window_attention_kernel", True, True),
+        ("memcheck", "_layer_norm_kernel", True, False),
+        ("memcheck", "_window_attention_kernel", False, False),
+        ("racecheck", "_window_attention_kernel", True, False),
+    ],
+)
+def test_errors_in_products_are_reported_and_others_fail(tool, second, tests, right):
+    printed = CHECKED.format(first="_attend_kernel", second=second, tests=Outcome(tests))
+    row, outcome = sanitizer_result(tool, FOUND_ERRORS, printed)
+    assert outcome.right == right and row["by kernel"] == {"_attend_kernel": 1, second: 1}
+    assert "2 errors" in outcome.figure and f"1 in {second}" in outcome.figure
+
+
+def test_a_checker_without_errors_or_without_a_word():
+    assert sanitizer_result("memcheck", 0, f"sanitized: {Outcome(True)} in 3 s\n= ERROR SUMMARY: 0 errors\n")[1].right
+    assert not sanitizer_result("memcheck", FOUND_ERRORS, f"sanitized: {Outcome(True)} in 3 s\n")[1].right
+    assert not sanitizer_result("memcheck", 1, "compute-sanitizer: cannot be started")[1].right
+
+
+def test_kernels_with_products_have_these_names():
+    sources = "".join(path.read_text() for path in (ROOT / "kernels").rglob("*kernel.py"))
+    assert [name for name in sorted(WGMMA) if f"def {name}(" not in sources] == []
+
+
+def test_what_tuning_has_changed(tmp_path, monkeypatch):
+    table = json.loads(work.LAUNCH_TABLE.read_text())
+    calls, sent = [], []
+
+    def called(name, context):
+        calls.append((name, _launch.launch_table()["nms"][0].options["num_warps"]))
+        context.send("suite", {})
+        return [{"subjects": {"sam2fast": {"median_s": 0.5 / len(calls)}}}], Outcome(True)
+
+    monkeypatch.setattr(work, "_called", called)
+    context = Context(CPU, lambda part, row: sent.append((part, row)))
+    assert work.tuned("t", context).figure == "no row of the launch table was tuned" and calls == []
+    before = table["nms"][0]["options"]["num_warps"]
+    table["nms"][0]["options"]["num_warps"] = 2 * before
+    own = _launch.parse_launch_table(json.dumps(table))
+    monkeypatch.setattr(_launch, "launch_table", lambda: own)
+    outcome = work.tuned("t", context)
+    assert calls == [("throughput t tuned", before), ("throughput t tuned", 2 * before)]
+    assert outcome.right and outcome.figure == "4.0/s, 2.00x the packaged rows; 1 rows"
+    assert sent == [("suite", {}), ("tuned", {"model": "t", "ms before": 500, "ms": 250, "rows": ["nms * *"]})]
+
+
+BF16 = torch.bfloat16
+ATTENTION = [self_attention_case(1, BF16, side=4), *(window_case(Windowed(8, 0, 2, 16, s), BF16) for s in (1, 2))]
+
+
+@pytest.mark.parametrize("case", ATTENTION, ids=lambda case: case.name)
+def test_attention_by_each_of_torchs_kernels_is_a_row(monkeypatch, case):
+    """Here that of the CPU in place of them, with the same arguments and results."""
+    ways = {"SDPA, cuDNN": F.scaled_dot_product_attention, "SDPA, FlashAttention": lambda q, k, v: q * 0}
+    for module in (memory_attention, window_attention):
+        monkeypatch.setattr(module, "forced", lambda by, device: {name: by(way) for name, way in ways.items()})
+    calls = dict(case.prepare(CPU))
+    with pytest.raises(WrongResultError, match="SDPA, FlashAttention differs"):
+        check(case, calls, CPU)
+    del calls["SDPA, FlashAttention"]
+    assert "SDPA, cuDNN" in check(case, calls, CPU)
+
+
+def test_torchs_kernels_are_called_whatever_torch_would_choose():
+    def ways(device):
+        x = torch.empty(1, 2, 16, 256, dtype=BF16, device=device)
+        return forced(lambda by: lambda: by(x, x, x), CUDA)
+
+    assert forced(lambda by: by, CPU) == {}
+    for call in ways("cpu").values():
+        with pytest.raises(RefusedError, match="NotImplementedError"):
+            call()
+    with fake_cuda():
+        assert {name: call().shape for name, call in ways("cuda").items()} == {
+            "SDPA, FlashAttention": (1, 2, 16, 256), "SDPA, cuDNN": (1, 2, 16, 256)
+        }  # fmt: skip
+
+
+def test_the_figure_of_calls_has_both_official_predictors():
+    def subject(median):
+        return {"median_s": median, "path": "recorded"}
+
+    subjects = {"official": subject(0.02), "official vos_optimized": subject(0.012), "sam2fast": subject(0.004)}
+    row = {"case": "video throughput", "size": "t", "dtype": "bf16", "objects": 1, "subjects": subjects}
+    row["ratio"] = {"sam2fast": {"median": 5.0}}
+    figure = "video throughput, t bf16, 1: 250.0/s, 4 ms, 5.00x official, 3.00x its vos_optimized, recorded"
+    assert work._speed_of_calls([row]) == figure
+    subjects["official vos_optimized"] = subject(None)
+    assert work._speed_of_calls([row]) == figure.replace(", 3.00x its vos_optimized", "")
