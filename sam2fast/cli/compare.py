@@ -1,4 +1,4 @@
-"""``sam2fast compare``: the same prompts with several models, strategies or dtypes, side by side."""
+"""``sam2fast compare``: the same prompts with several models, devices, dtypes or strategies, side by side."""
 
 import functools
 import json
@@ -24,7 +24,7 @@ from sam2fast.cli.track_request import (
     check_against_video,
     merge_prompts,
 )
-from sam2fast.cli.user_errors import UserError, as_user_error, print_note
+from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error, print_note
 from sam2fast.io.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sam2fast.io.rle import RLE
 
-KEYS = ("model", "checkpoint", "dtype", "strategy")
+KEYS = ("model", "checkpoint", "device", "dtype", "strategy")
 SHEET, TABLE = "compare.png", "compare.json"
 SHOWN = 6  # frames of a video on the contact sheet
 TILE_WIDTH, CAPTION, GAP = 480, 24, 6  # pixels
@@ -62,6 +62,7 @@ class Variant(NamedTuple):
 
     label: str
     choice: ModelChoice
+    device: str
     dtype: str
     strategy: str
 
@@ -83,8 +84,8 @@ class ComparedMasks(NamedTuple):
     multiple=True,
     required=True,
     type=VariantType(),
-    help="What is different in another run: model=nano, checkpoint=FILE, dtype=bfloat16, strategy=samurai, or several "
-    "of them separated by commas. Repeatable.",
+    help="What is different in another run: model=nano, checkpoint=FILE, device=cpu, dtype=bfloat16, "
+    "strategy=samurai, or several of them separated by commas. Repeatable.",
 )
 @model_options
 @strategy_option
@@ -95,11 +96,10 @@ def compare(
     points: Sequence[str],
     boxes: Sequence[str],
     others: Sequence[Mapping[str, str]],
-    device: str,
     out: Path,
     **first: Any,
 ) -> None:
-    """Segment an image or track a video (SOURCE) by the same prompts with two models, strategies or dtypes.
+    """Segment an image or track a video (SOURCE) by the same prompts with two models, devices, dtypes or strategies.
 
     The first run has the usual options, each further one what --with changes. Prints, for each run, the mean IoU with
     the first run's masks, over objects and frames, and the time per image or frame.
@@ -124,16 +124,16 @@ def compare(
         print_note("all runs use mini, which replaces the default model; give --model too")
     make_folder(out)
     if is_image:
-        found = [_segment(source, Prompts(tuple(clicks), *corners), variant, device) for variant in variants]
+        found = [_segment(source, Prompts(tuple(clicks), *corners), variant) for variant in variants]
     else:
         prompts = merge_prompts([*clicks, *corners], each_shows_object=True)
-        found = [_track(source, prompts, variant, device) for variant in variants]
+        found = [_track(source, prompts, variant) for variant in variants]
     rows: list[dict[str, Any]] = [
         {
             "run": variant.label,
             "iou": round(_mean_iou(found[0].masks, result.masks), DIGITS),
             "seconds": round(result.seconds, DIGITS),
-            "model": {**variant.choice.as_json(), "dtype": variant.dtype},
+            "model": {**variant.choice.as_json(), "device": variant.device, "dtype": variant.dtype},
         }
         for variant, result in zip(variants, found, strict=True)
     ]
@@ -158,11 +158,20 @@ def _parsed(texts: Sequence[str], kind: PromptType, option: str) -> list[Any]:
 
 
 def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> list[Variant]:
-    """The runs; labels name what differs."""
+    """The runs; labels name what differs.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    from sam2fast.utils.devices import available_device
+
     settings = [dict(first)]
     for other in others:
         # Weights belong to their model.
         settings.append({**first, **({"checkpoint": None} if "model" in other else {}), **other})
+    with as_model_error():
+        for setting in settings:
+            setting["device"] = str(available_device(setting["device"]))
     differing = [key for key in KEYS if len({str(setting[key]) for setting in settings}) > 1]
     found, choose = [], functools.cache(choose_model)
     for setting in settings:
@@ -170,15 +179,15 @@ def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> 
         choice = choose(setting["model"], checkpoint)
         shown = {**setting, "model": Path(choice.config).stem, "checkpoint": choice.checkpoint.name}
         label = ", ".join(str(shown[key]) for key in differing) or "the same"
-        found.append(Variant(label, choice, setting["dtype"], setting["strategy"]))
+        found.append(Variant(label, choice, setting["device"], setting["dtype"], setting["strategy"]))
     return found
 
 
-def _segment(image: Path, prompts: Prompts, variant: Variant, device: str) -> ComparedMasks:
+def _segment(image: Path, prompts: Prompts, variant: Variant) -> ComparedMasks:
     from sam2fast.cli.segmenter import Segmenter
     from sam2fast.io.rle import encode_rle
 
-    segmenter = Segmenter(variant.choice, device, variant.dtype)
+    segmenter = Segmenter(variant.choice, variant.device, variant.dtype)
     pixels = segmenter.read(InputSource(str(image)))
     height, width = pixels.shape[:2]
     if outside := prompts.outside(width, height):
@@ -189,11 +198,11 @@ def _segment(image: Path, prompts: Prompts, variant: Variant, device: str) -> Co
     return ComparedMasks({(0, ""): encode_rle(mask)}, sum(segmenter.take_seconds().values()))
 
 
-def _track(video: Path, prompts: Sequence[TrackPrompt], variant: Variant, device: str) -> ComparedMasks:
+def _track(video: Path, prompts: Sequence[TrackPrompt], variant: Variant) -> ComparedMasks:
     from sam2fast.cli.track_run import UNUSABLE, load_predictor
     from sam2fast.io.rle import encode_rle
 
-    predictor, _ = load_predictor(variant.choice, device, variant.dtype)
+    predictor, _ = load_predictor(variant.choice, variant.device, variant.dtype)
     masks = {}
     with as_user_error(*UNUSABLE):
         state = predictor.init_state(str(video), strategy=variant.strategy)

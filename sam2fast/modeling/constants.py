@@ -101,7 +101,12 @@ class Constants:
         self._versions = []
 
     def clear(self) -> None:
-        """Frees everything."""
+        """Frees everything, on CUDA for use after what the current stream was given, which waits for the last replay:
+        replays may run on other streams than the values were computed on."""
+        for value, _ in self._kept.values():
+            for x in _tensors(value):
+                if x.is_cuda:
+                    x.record_stream(torch.cuda.current_stream(x.device))
         self._kept.clear()
         self._sources.clear()
         self._versions.clear()

@@ -62,10 +62,10 @@ def is_relu(activation: Callable[[Tensor], Tensor]) -> bool:
 
 
 def project_activated(layer: nn.Module, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``activation`` of :func:`project`; ReLU is part of the matrix multiplication on GPUs, or computed in place."""
+    """``activation`` of :func:`project`; ReLU is part of the matrix multiplication on CUDA, or computed in place."""
     if not is_relu(activation) or torch.is_grad_enabled() or not _has_weight_and_bias(layer):
         return activation(project(layer, x))
-    if is_cpu_inference(x) or torch.compiler.is_compiling():
+    if not x.is_cuda or torch.compiler.is_compiling():  # MPS does not have the operator below
         return torch.relu_(project(layer, x))
     weight, bias = (as_computed(p, p) for p in (cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias))
     return torch._addmm_activation(bias, x.to(weight.dtype).flatten(0, -2), weight.t()).unflatten(0, x.shape[:-1])

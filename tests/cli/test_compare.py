@@ -1,10 +1,14 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from commands import assert_one_line, invoke
 from file_contents import names
 from PIL import Image
+
+from sam2fast.cli import segmenter
+from sam2fast.utils.devices import available_device
 
 QUICK = ["--model", "nano", "--device", "cpu"]
 
@@ -38,6 +42,34 @@ def test_a_video_with_two_strategies(video_file, tmp_path):
     assert result.exit_code == 0, result.stderr
     rows = json.loads((tmp_path / "compare.json").read_text())["runs"]
     assert [row["run"] for row in rows] == ["sam2", "samurai"] and rows[0]["iou"] == 1 and 0 <= rows[1]["iou"] <= 1
+
+
+def test_devices(run, make_image, tmp_path, monkeypatch):
+    """Where one of them finds other masks, the table says so."""
+    right, devices = segmenter.Segmenter.__init__, []
+
+    def build(self, choice, device, dtype):
+        devices.append(device)
+        right(self, choice, device, dtype)
+        if len(devices) == 2:  # torch knows one CPU
+            self.predict = lambda prompts: SimpleNamespace(mask=np.zeros((64, 96), bool))
+
+    monkeypatch.setattr(segmenter.Segmenter, "__init__", build)
+    options = ["--model", "nano", "--device", "auto", "--with", "device=cpu:0"]
+    result = run("compare", make_image(), "--point", "70,30", *options)
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads((tmp_path / "out/compare/compare.json").read_text())["runs"]
+    first = str(available_device("auto"))
+    assert devices == [first, "cpu:0"]
+    found = [(row["run"], row["iou"], row["model"]["device"]) for row in rows]
+    assert found == [(first, 1, first), ("cpu:0", 0, "cpu:0")]
+
+
+@pytest.mark.parametrize("device", ["cuda", "tpu"])
+def test_no_such_device(run, make_image, tmp_path, device):
+    """Found before anything is computed."""
+    error = assert_one_line(run("compare", make_image(), "--point", "70,30", *QUICK, "--with", f"device={device}"))
+    assert device in error and not (tmp_path / "out").exists()
 
 
 def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
