@@ -70,6 +70,12 @@ class EagerRecorder:
 class CudaGraphs:
     """Records CUDA graphs, all in one pool of memory: they never run at the same time.
 
+    No tensor of the pool may outlive a replay: another graph's replay may overwrite it. Functions write their results
+    to tensors that were made before, or the caller copies them before the next replay. That also keeps cuBLAS right:
+    its workspace is memory of the pool, which torch gives back with the first graph that used it. A graph recorded
+    later may have its tensors there, and a replay of an earlier graph writes its workspace over them, but between two
+    replays nothing in them is needed.
+
     Args:
         device: where they run.
     """
@@ -86,31 +92,7 @@ class CudaGraphs:
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         with _one_at_a_time, torch.cuda.device(self._device), recording(), self.constants.in_use():
-            current = torch.cuda.current_stream()
-            self._first.wait_stream(current)
-            try:
-                with torch.cuda.stream(self._first):
-                    function()  # compiles kernels, and does other work of the first call
-            finally:
-                current.wait_stream(self._first)
-            graph = torch.cuda.CUDAGraph()
-            pool = None if self._kept is None else self._kept.pool()
-            try:
-                # Other threads may decode and copy meanwhile. The outer block restores the stream if capturing fails.
-                with (
-                    torch.cuda.stream(current),
-                    torch.cuda.graph(graph, pool=pool, stream=self._capture, capture_error_mode="thread_local"),
-                ):
-                    before = torch.cuda.memory_reserved(self._device)  # within: entering gives unused memory back
-                    try:
-                        function()
-                    finally:
-                        # May include memory that another thread has reserved meanwhile: an upper bound.
-                        self._held += max(0, torch.cuda.memory_reserved(self._device) - before)
-            except Exception as error:
-                if self._kept is None:
-                    self._held = 0
-                raise RecordingError("a CUDA graph could not be recorded") from error
+            graph = self._tried(function) or self._tried_again(function)
         if self._kept is None:
             self._kept = graph
 
@@ -120,6 +102,58 @@ class CudaGraphs:
 
         return replay
 
+    def _tried(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
+        """A graph of the function, or None for lack of memory."""
+        try:
+            return self._recorded(function)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _tried_again(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """The same; called when the error, which held what the function had allocated, is gone."""
+        torch.cuda.empty_cache()
+        try:
+            return self._recorded(function)
+        except torch.OutOfMemoryError as error:  # in the first run; eager execution may need less
+            raise RecordingError("there is too little memory to record") from error
+
+    def _recorded(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """A graph of the function, which runs once before."""
+        current = torch.cuda.current_stream()
+        self._first.wait_stream(current)
+        try:
+            with torch.cuda.stream(self._first):
+                function()  # compiles kernels, and does other work of the first call
+        finally:
+            current.wait_stream(self._first)
+        graph, held = torch.cuda.CUDAGraph(), self._held
+        pool = torch.cuda.graph_pool_handle() if self._kept is None else self._kept.pool()
+        try:
+            # Other threads may decode and copy meanwhile. The outer block restores the stream if capturing fails.
+            # Entering gives unused memory back, pinned memory too since torch 2.13. The next frame allocates its few
+            # pinned buffers again, which takes less than the two runs here. Those in use stay: the caches hold only
+            # memory whose copies have ended.
+            with (
+                torch.cuda.stream(current),
+                torch.cuda.graph(graph, pool=pool, stream=self._capture, capture_error_mode="thread_local"),
+            ):
+                before = torch.cuda.memory_reserved(self._device)
+                try:
+                    function()
+                finally:
+                    # May include memory that another thread has reserved meanwhile: an upper bound.
+                    self._held += max(0, torch.cuda.memory_reserved(self._device) - before)
+        except Exception as error:
+            if self._kept is None:
+                self._held = held
+            if _abandon(graph, pool):
+                # The next recording has a pool of its own, and a stream whose workspaces are not in this one.
+                self._kept, self._capture = None, _capture_stream(self, self._device)
+            raise RecordingError("a CUDA graph could not be recorded") from error
+        return graph
+
     def clear(self) -> None:
         self.constants.clear()
         self._kept, self._held = None, 0
@@ -127,6 +161,39 @@ class CudaGraphs:
     def held(self, device: torch.device) -> int:
         """Bytes of this device's memory in the graphs' pool."""
         return self._held if self._device == device else 0
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether a failed recording, or what made it fail, lacked memory on the device."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # the driver's, for a graph
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+# Torch refers to them as long as the process lives.
+_abandoned: list[torch.cuda.CUDAGraph] = []
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> bool:
+    """Whether CUDA ended the failed capture of a graph before torch did, as it does when a function waits for the
+    device.
+
+    Torch takes such a capture for one that goes on: it gives no cached memory back, and records nothing more in the
+    pool. Here the allocator of the current device is told of the end. That of pinned memory cannot be told.
+    """
+    # The second is its name before torch 2.8.
+    names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
+    end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
+    device = torch.cuda.current_device()
+    try:
+        end(device, pool)
+    except RuntimeError:  # torch has done it
+        return False
+    torch._C._cuda_releasePool(device, pool)
+    _abandoned.append(graph)
+    return True
 
 
 class _CaptureStreams:

@@ -26,7 +26,7 @@ from sam2fast.tracking.cuda_graphs import (
 )
 from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
-from sam2fast.tracking.graph_steps import Workspace
+from sam2fast.tracking.graph_steps import StepKey, Workspace
 from sam2fast.tracking.memory_bank import MemoryBank, StepTables, bucket
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames
@@ -40,8 +40,8 @@ MOST_IDLE = 2
 class GraphRunner:
     """Recorded steps and encodings of one model, which owns it and is passed to each call.
 
-    Each session has a workspace, which a later session takes over. Threads take turns. If a recording fails, the log
-    says why, and everything runs eagerly from then on.
+    Each session has a workspace, which a later session takes over. Threads take turns. What cannot be recorded runs
+    eagerly from then on, and the log says why: steps of this :class:`StepKey`, or encodings of so many frames.
 
     Args:
         model: the model.
@@ -67,36 +67,43 @@ class GraphRunner:
         # Graphs read the weights by address: these tensors keep the memory from being reused.
         self._weights = [x.detach() for x in (*model.parameters(), *model.buffers())]
         self.made_for = fingerprint(model, settings)
-        self.failure: str | None = None  # why recording failed
+        self._eager: set[Hashable] = set()  # keys that could not be recorded
+        self.failure: str | None = None  # why a recording failed, of the last one
 
     @property
     def failed(self) -> bool:
-        """Whether a recording failed; everything runs eagerly since then."""
+        """Whether a recording failed; what was to be recorded runs eagerly since then."""
         return self.failure is not None
 
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         """See :meth:`~sam2fast.tracking.eager_runner.StepRunner.encode`; on CUDA on a stream of its own."""
-        try:
-            with self._lock:
-                return self._encoder.encode(model, frames, indices, ahead)
-        except RecordingError as error:
-            self._give_up(error)
-            return EagerRunner().encode(model, frames, indices, ahead)
+        key = bucket(len(indices)), numerics(self._device)
+        if key not in self._eager:
+            try:
+                with self._lock:
+                    return self._encoder.encode(model, frames, indices, ahead)
+            except RecordingError as error:
+                self._give_up(key, f"encodings in batches of {key[0]}", error)
+        return EagerRunner().encode(model, frames, indices, ahead)
 
     def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
         """See :meth:`~sam2fast.tracking.eager_runner.StepRunner.step`."""
-        try:
-            with self._turn():
-                return self._step(model, given)
-        except RecordingError as error:
-            self._give_up(error)
-        given.bank.begin_step()
+        key = StepKey.of(model, given)
+        if key not in self._eager:
+            try:
+                with self._turn():
+                    return self._step(model, given, key)
+            except RecordingError as error:
+                self._give_up(key, f"steps with rows for {key.shape.objects} objects", error)
+            given.bank.begin_step()
         return EagerRunner().step(model, given)
 
-    def _step(self, model: SAM2Base, given: StepInput) -> StepOutput:
+    def _step(self, model: SAM2Base, given: StepInput, key: StepKey) -> StepOutput:
         bank, count = given.bank, len(given.attended)
         workspace = self._used.get(bank) or self.workspace_of(bank, given.rules)
-        shape = bank.shape_of(given.attended, given.rules, in_buckets=True)
+        if self._device.type == "cuda":
+            workspace.use_on(torch.cuda.current_stream(self._device))
+        shape = key.shape
         bank.reserve(shape)
         rows = bank.attended_rows(given.attended)
         assert bank.memories is not None
@@ -105,7 +112,7 @@ class GraphRunner:
         states = [] if bank.states is None else bank.states.allocate(shape.objects)
         rows += [[page.row for page in new] for new in (memories, pointers, states)]
         integers = StepTables.integers(shape, rows, pinned=self._device.type == "cuda")
-        buffers = workspace.step(model, given, shape, integers)
+        buffers = workspace.step(model, given, key, integers)
         results = buffers.results.first(count)  # a copy: the next step overwrites the buffers
         return StepOutput(
             results, pointers[:count], [(page,) for page in memories[:count]], states[:count] or [None] * count
@@ -161,10 +168,11 @@ class GraphRunner:
                 event.record(stream)
                 self._last = stream, event
 
-    def _give_up(self, error: RecordingError) -> None:
+    def _give_up(self, key: Hashable, what: str, error: RecordingError) -> None:
+        self._eager.add(key)
         cause = error.__cause__ or error
         self.failure = f"{type(cause).__name__}: {cause}"
-        _log.warning("CUDA graphs cannot be recorded here; tracking goes on without: %s", error.__cause__)
+        _log.warning("%s cannot be recorded here; tracking goes on without: %s", what, cause)
 
 
 def _hand_back(owner: "weakref.ref[GraphRunner]", workspace: Workspace) -> None:
@@ -213,7 +221,7 @@ class RunnerSelector:
             return None
         if self.graphs is None:
             self.graphs = GraphRunner(model, settings=settings())
-        return None if self.graphs.failed else self.graphs
+        return self.graphs
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
         """Why this model does not use CUDA graphs; None if it does.

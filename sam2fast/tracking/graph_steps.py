@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from sam2fast.kernels.memory_attention import Fp8
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -71,6 +72,26 @@ class StepSettings(NamedTuple):
     strategy: Strategy | None  # that takes part in the step
     video_size: tuple[int, int]  # if the strategy depends on it
 
+    @classmethod
+    def of(cls, model: SAM2Base, given: StepInput) -> "StepSettings":
+        longest, strategy = min(given.num_frames, model.max_obj_ptrs_in_encoder), given.strategy
+        takes_part = strategy.decides or strategy.has_span or strategy.has_factors
+        size = given.video_size if strategy.at_video_size else (0, 0)
+        return cls(longest, given.fill_hole_area, given.bank.fp8, strategy if takes_part else None, size)
+
+
+class StepKey(NamedTuple):
+    """What a step is recorded for."""
+
+    shape: StepShape
+    settings: StepSettings
+    kind: Hashable  # of the features and of the computation
+
+    @classmethod
+    def of(cls, model: SAM2Base, given: StepInput) -> "StepKey":
+        shape = given.bank.shape_of(given.attended, given.rules, in_buckets=True)
+        return cls(shape, StepSettings.of(model, given), (numerics(model.device), _signature(given.features)))
+
 
 def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: StepSettings) -> None:
     """Tracks the objects of the tables; nothing is read back. Rows beyond the objects are computed and written too.
@@ -115,11 +136,12 @@ class Workspace:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._stream: torch.cuda.Stream | None = None  # of the last step; what is new since then was made on it
         self._pools: Pools | None = None
         self._features: dict[Hashable, FrameFeatures] = {}
         self._buffers: dict[Hashable, StepBuffers] = {}
-        self._steps: dict[Hashable, tuple[StepBuffers, Callable[[], None]]] = {}
-        self.recorded: list[Hashable] = []  # the key of every recording ever made, to count them
+        self._steps: dict[StepKey, tuple[StepBuffers, Callable[[], None]]] = {}
+        self.recorded: list[StepKey] = []  # the key of every recording ever made, to count them
 
     def suits(self, pages: Tensor) -> bool:
         """Whether a session with such pages can take this over."""
@@ -134,6 +156,15 @@ class Workspace:
         for made in (self._features, self._buffers, self._steps):
             made.clear()
 
+    def use_on(self, stream: torch.cuda.Stream) -> None:
+        """Call it before a step on this stream. Whoever frees the tensors, and whenever, their memory is not used again
+        before the step has ended: torch knows only the stream that they were made on."""
+        if stream != self._stream:
+            self._stream = stream
+            for x in tree_leaves([*self._buffers.values(), self._pools]):
+                if isinstance(x, Tensor):
+                    x.record_stream(stream)
+
     def move_in(self, bank: MemoryBank, rules: MemoryRules) -> None:
         """Gives the bank these pools if they are large enough; otherwise the bank grows its own."""
         assert bank.memories is not None
@@ -145,7 +176,7 @@ class Workspace:
                     pool.move_to(data)
         bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
 
-    def step(self, model: SAM2Base, given: StepInput, shape: StepShape, integers: Tensor) -> StepBuffers:
+    def step(self, model: SAM2Base, given: StepInput, key: StepKey, integers: Tensor) -> StepBuffers:
         """Runs a step, and records it first if there is no recording of its kind.
 
         Args:
@@ -156,22 +187,14 @@ class Workspace:
         """
         bank, features = given.bank, given.features
         assert bank.memories is not None
-        longest = min(given.num_frames, model.max_obj_ptrs_in_encoder)
-        kind = (numerics(model.device), _signature(features))
-        takes_part = given.strategy.decides or given.strategy.has_span or given.strategy.has_factors
-        strategy = given.strategy if takes_part else None
-        size = given.video_size if given.strategy.at_video_size else (0, 0)
-        settings = StepSettings(longest, given.fill_hole_area, bank.fp8, strategy, size)
-        record_size = 0 if strategy is None else strategy.record_size
-        key, to_make = (shape, *settings, *kind), (model, kind, shape, features, record_size)
         while True:
             pools = self._pools_of(bank)
-            buffers, replay = self._steps.get(key) or (self._buffers_of(*to_make), None)
+            buffers, replay = self._steps.get(key) or (self._buffers_of(model, key, features), None)
             buffers.integers.copy_(integers, non_blocking=True)
             torch._foreach_copy_(_tensors(buffers.features), _tensors(features))
             try:
                 if replay is None:
-                    replay = self._recorder.record(_function(model, pools, buffers, settings))
+                    replay = self._recorder.record(_function(model, pools, buffers, key.settings))
                     self._steps[key] = buffers, replay
                     self.recorded.append(key)
                 replay()
@@ -190,16 +213,17 @@ class Workspace:
             self._steps.clear()
         return self._pools
 
-    def _buffers_of(
-        self, model: SAM2Base, kind: Hashable, shape: StepShape, features: FrameFeatures, record_size: int
-    ) -> StepBuffers:
-        if kind not in self._features:
+    def _buffers_of(self, model: SAM2Base, key: StepKey, features: FrameFeatures) -> StepBuffers:
+        if key.kind not in self._features:
             embedding, high_res = features
-            self._features[kind] = FrameFeatures(torch.empty_like(embedding), [torch.empty_like(x) for x in high_res])
-        key = kind, shape, record_size
-        if key not in self._buffers:
-            self._buffers[key] = StepBuffers.make(model, self._features[kind], shape, record_size)
-        return self._buffers[key]
+            made = FrameFeatures(torch.empty_like(embedding), [torch.empty_like(x) for x in high_res])
+            self._features[key.kind] = made
+        strategy = key.settings.strategy
+        record_size = 0 if strategy is None else strategy.record_size
+        of_key = key.kind, key.shape, record_size
+        if of_key not in self._buffers:
+            self._buffers[of_key] = StepBuffers.make(model, self._features[key.kind], key.shape, record_size)
+        return self._buffers[of_key]
 
 
 def _function(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: StepSettings) -> Callable[[], None]:

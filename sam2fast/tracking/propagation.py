@@ -1,13 +1,20 @@
 """Tracks a session's objects from frame to frame, and stores their results."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from sam2fast.kernels._dispatch import why_no_triton
+from sam2fast.kernels._warm import collecting, compile_in_processes
+from sam2fast.modeling.constants import Constants
+from sam2fast.tracking.cuda_graphs import EagerRecorder
 from sam2fast.tracking.frame_result import FrameResult
+from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import Output, Pathways, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
@@ -141,7 +148,20 @@ def store_results(
 
 @torch.inference_mode()
 def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: Output, encode_ahead: int) -> None:
-    """Tracks a blank video; see ``SAM2VideoPredictor.warmup``."""
+    """Compiles kernels and tracks a blank video; see ``SAM2VideoPredictor.warmup``."""
+    if tracker.model.device.type == "cuda" and why_no_triton(tracker.model.device) is None:
+        rehearsal = copy.copy(tracker)
+        if tracker.graphs is not None:  # the same functions, which cannot be recorded without their kernels
+            rehearsal.runners = RunnerSelector()
+            rehearsal.runners.graphs = GraphRunner(tracker.model, EagerRecorder, tracker.options.recorded)
+        # What kernels that were not launched did not write goes into constants of its own, which nobody reads later.
+        with collecting() as launches, Constants().in_use(), suppress(Exception):  # raised again below
+            _track_blank(rehearsal, num_objects, size, output, encode_ahead)
+        compile_in_processes(launches)
+    _track_blank(tracker, num_objects, size, output, encode_ahead)
+
+
+def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], output: Output, encode_ahead: int) -> None:
     height, width = size
     blank = [np.zeros((height, width, 3), np.uint8)] * WARMUP_FRAMES
     prefetch = tracker.graphs is not None

@@ -122,8 +122,8 @@ class TrackingModel(SAM2Base):
         output: Output = "logits",
         encode_ahead: int = 1,
     ) -> None:
-        """Does in advance what costs time when it is done first: compiles kernels, and records the steps for sessions
-        of 1 to ``num_objects`` objects with a prompted frame each.
+        """Does in advance what costs time when it is done first: compiles kernels, in up to eight processes at a time,
+        and records the steps for sessions of 1 to ``num_objects`` objects with a prompted frame each.
 
         Call it as the videos will be tracked: in the same autocast context and with the same backend. On CUDA no other
         thread may call ``torch.cuda.synchronize()`` meanwhile, or recording fails; see docs/tracking.md.

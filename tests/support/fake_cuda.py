@@ -483,6 +483,7 @@ def _stand_ins(mode: FakeCuda) -> dict[str, Any]:
         "Event": Event,
         "CUDAGraph": Graph,
         "graph": graph,
+        "graph_pool_handle": lambda: (0, 1),
         "is_current_stream_capturing": lambda: mode.graph is not None,
         "synchronize": lambda device=None: mode.note("waits", "torch.cuda.synchronize"),
         "memory_reserved": lambda device=None: 0,

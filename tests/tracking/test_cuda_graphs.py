@@ -2,8 +2,10 @@
 
 import contextlib
 import gc
+import itertools
 import threading
 import time
+import weakref
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from recorded_ops import RecordedOps
 from video import Session
 
 from sam2fast.amg import parameters as amg_parameters
+from sam2fast.modeling.constants import TensorCache
 from sam2fast.tracking import cuda_graphs
 from sam2fast.tracking.cuda_graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
 from sam2fast.tracking.graph_runner import GraphEncoder
@@ -40,7 +43,7 @@ class Stream:
 
 class Graph:
     def pool(self) -> tuple[int, int]:
-        return 0, 1
+        return self._pool
 
     def replay(self) -> None:
         pass
@@ -48,33 +51,61 @@ class Graph:
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """Streams and graphs; beginning to record waits for the device, which fails while anybody records."""
+    """Streams and graphs; beginning to record waits for the device, which fails while anybody records.
+
+    The allocator keeps account of captures as torch's does. Where ``invalid`` is true, a capture ends in an error of
+    CUDA, of which torch tells it nothing.
+    """
     monkeypatch.setattr(cuda_graphs, "_capture_streams", {})
+    monkeypatch.setattr(cuda_graphs, "_abandoned", [])
     monkeypatch.setattr(Stream, "made", Counter())
+    handles = itertools.count(1)
     found = SimpleNamespace(current=Stream(), recording=set(), broken=0, reserved=6 * GIB)
+    found.underway, found.released, found.emptied, found.invalid = [], [], 0, False
+
+    def empty_cache():
+        found.emptied += 1
+        if found.underway:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
 
     @contextlib.contextmanager
     def graph(which, pool, stream, capture_error_mode):
         found.broken += bool(found.recording)
+        empty_cache()
         found.recording.add(which)
         found.reserved -= GIB  # torch gives unused memory back first
+        found.underway.append(pool)
         try:
             yield
         finally:
             found.recording.remove(which)
+            if found.invalid:
+                raise RuntimeError("operation failed due to a previous error during capture")
+            end(0, pool)
+            which._pool = pool
+
+    def end(device, pool):
+        if pool not in found.underway:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        found.underway.remove(pool)
 
     stand_ins = {
         "device": lambda which: contextlib.nullcontext(),
+        "current_device": lambda: 0,
         "stream": lambda which: contextlib.nullcontext(),
         "current_stream": lambda which=None: found.current,
         "Stream": Stream,
         "CUDAGraph": Graph,
         "graph": graph,
+        "graph_pool_handle": lambda: (0, next(handles)),
+        "empty_cache": empty_cache,
         "Event": lambda: SimpleNamespace(record=lambda stream: None),
         "memory_reserved": lambda device: found.reserved if device == GPU else 0,
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: found.released.append(pool))
     return found
 
 
@@ -200,6 +231,102 @@ def test_switches_of_attention_count(kind):
         assert numerics(torch.device("cpu")) != before
     finally:
         switch(was)
+
+
+# ---- failures ----
+
+
+class Failing:
+    """A function that is to be recorded, whose calls raise these errors in turn, where they are not None."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors, self.calls = list(errors), 0
+        self.memory: weakref.ref[torch.Tensor] | None = None
+
+    def __call__(self) -> None:
+        self.calls += 1
+        allocated = torch.zeros(1)
+        self.memory = weakref.ref(allocated)
+        if self.errors and self.errors[0] is not None:
+            raise self.errors.pop(0)
+        del self.errors[:1]
+
+
+def out_of_memory() -> Exception:
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def caused_by_memory() -> Exception:
+    error = RuntimeError("operation not permitted when stream is capturing")
+    error.__cause__ = out_of_memory()
+    return error
+
+
+def of_the_driver() -> Exception:
+    return RuntimeError("CUDA error: out of memory")
+
+
+@pytest.mark.parametrize("make", [out_of_memory, caused_by_memory, of_the_driver])
+@pytest.mark.parametrize("runs_before", [0, 1], ids=["first run", "capture"])
+def test_for_lack_of_memory_a_recording_is_tried_again(cuda, monkeypatch, make, runs_before):
+    """With what was cached given back, and what the failed run had allocated."""
+    empty, freed = torch.cuda.empty_cache, []
+    function = Failing(*[None] * runs_before, make())
+
+    def emptied():
+        if function.calls == 1 + runs_before:
+            freed.append(function.memory() is None)
+        empty()
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied)
+    CudaGraphs(GPU).record(function)()
+    assert function.calls == 3 + runs_before and freed[-1]
+
+
+@pytest.mark.parametrize("runs_before", [0, 1], ids=["first run", "capture"])
+def test_and_given_up_the_second_time(cuda, runs_before):
+    recorder, runs = CudaGraphs(GPU), [None] * runs_before
+    with pytest.raises(RecordingError) as caught:
+        recorder.record(Failing(*runs, out_of_memory(), *runs, out_of_memory()))
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError) and not cuda.underway
+    recorder.record(Failing())()
+
+
+def test_other_failures_are_not_tried_again(cuda):
+    for errors, kind in (([None, ValueError("in the capture")], RecordingError), ([ValueError("at once")], ValueError)):
+        function = Failing(*errors)
+        with pytest.raises(kind):
+            CudaGraphs(GPU).record(function)
+        assert function.calls == len(errors)
+
+
+def test_after_an_invalid_capture_others_are_recorded(cuda):
+    """Such as that of a function that waited for the device. Torch lets nobody record in its pool any more."""
+    recorder = CudaGraphs(GPU)
+    recorder.record(Failing())
+    first, stream = recorder._kept, recorder._capture
+    cuda.invalid = True
+    with pytest.raises(RecordingError):
+        recorder.record(Failing())
+    cuda.invalid = False
+    assert not cuda.underway and cuda.released == [first.pool()] and len(cuda_graphs._abandoned) == 1
+    recorder.record(Failing())()
+    assert recorder._kept.pool() != first.pool()
+    assert recorder._capture.id != stream.id, "whose cuBLAS workspace may be in the first pool"
+
+
+def test_constants_are_freed_in_the_order_of_the_stream_that_clears(cuda, monkeypatch):
+    """It waits for the last replay; the stream that they were computed on does not."""
+    used = []
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append((self, stream)))
+    recorder, weight = CudaGraphs(GPU), torch.ones(2)
+    with recorder.constants.in_use(), torch.no_grad():
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        value = TensorCache()("twice", (weight,), lambda: weight * 2)
+    recorder.clear()
+    ((tensor, stream),) = used
+    assert tensor is value and stream is cuda.current
 
 
 # ---- letting go ----

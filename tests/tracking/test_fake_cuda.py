@@ -1,6 +1,7 @@
 """The whole CUDA branch of the video predictor, on tensors that only say that they are on a GPU."""
 
 import contextlib
+import gc
 
 import fake_cuda
 import numpy as np
@@ -186,6 +187,33 @@ def test_a_frame_goes_up_in_two_copies_and_comes_back_in_one(cuda, predictor, ob
         assert (len(up), len(back)) == (2 * t, t)
     for copies in (up, back):
         assert len({x.untyped_storage().data_ptr() for x in copies}) == len(copies)
+
+
+def test_a_session_on_another_stream(cuda, predictor, monkeypatch):
+    """It takes over tensors that were made on the stream of the session before, and may be freed by anybody."""
+    steady_frames(cuda, predictor, 1, 1)
+    gc.collect()
+    (place,) = predictor._runners.graphs._idle
+    made = [x for x in tree_leaves([*place._buffers.values(), place._pools]) if isinstance(x, torch.Tensor)]
+    used, other = [], fake_cuda.Stream()
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append((self, stream)))
+    with torch.cuda.stream(other):
+        steady_frames(cuda, predictor, 1, 2)
+    of_steps = [x for x, stream in used if stream is other and any(x is one for one in made)]
+    assert len(made) > 10 and len(of_steps) == len(made), "each once"
+
+
+def test_a_frame_takes_few_pinned_buffers(cuda, predictor, monkeypatch):
+    """Torch 2.13 empties its cache of them at each recording: then the next frame pays for that many."""
+    state = predictor.init_state([FRAME] * 8)
+    predictor.add_new_points_or_box(state, 0, 1, [[20.0, 40.0]], [1])
+    frames = predictor.propagate_in_video(state, progress=False)
+    for _ in range(fake_cuda.SETTLING + 1):
+        next(frames)
+    for _ in range(3):
+        before = len(cuda._pinned)
+        next(frames)
+        assert len(cuda._pinned) - before <= 3, "the frame, the tables and the results"
 
 
 def wait_for_an_event(masks):

@@ -12,10 +12,9 @@ from recorded_ops import ReadBackError, RecordedOps
 from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.modeling.constants import Constants
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
 from sam2fast.tracking import graph_runner, graph_steps
-from sam2fast.tracking.cuda_graphs import RecordingError
+from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.graph_steps import OBJECTS_AT_ONCE
 from sam2fast.tracking.memory_bank import BUCKETS
@@ -236,25 +235,49 @@ def test_released_recordings_are_freed_and_made_again(fast, video):
     assert relative_error(expected[-1].masks, s.records[-1].masks) < TOLERANCE
 
 
-class NoRecorder:
-    """Runs once, and then cannot record."""
+class PoorRecorder(EagerRecorder):
+    """Cannot record the first function."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.constants = Constants()
+    is_first = True
+
+    def record(self, function):
+        function()
+        if self.is_first:
+            self.is_first = False
+            raise RecordingError("not here") from torch.OutOfMemoryError("CUDA out of memory")
+        return function
+
+
+class NoRecorder(EagerRecorder):
+    """Runs a function once, and then cannot record it."""
 
     def record(self, function):
         function()
         raise RecordingError("not here") from RuntimeError("operation not permitted when stream is capturing")
 
-    def clear(self) -> None:
-        pass
-
 
 def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog):
-    fast._runners.graphs = GraphRunner(fast, NoRecorder, fast._tracker.options.recorded)
+    fast._runners.graphs = graphs = GraphRunner(fast, NoRecorder, fast._tracker.options.recorded)
     assert_same(plain_life, run(fast, video, long_life))
-    assert fast._tracker.graphs is None
-    assert caplog.text.count("operation not permitted") == 1
+    assert graphs.failure == "RuntimeError: operation not permitted when stream is capturing"
+    steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
+    for what in ("encodings in batches of 1 cannot be recorded", *steps):
+        assert caplog.text.count(what) == 1, caplog.text
+    assert caplog.text.count("operation not permitted") == 4
+
+
+def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, caplog):
+    """The first encoding and the first step here, for lack of memory. Others are recorded, also later ones."""
+    fast._runners.graphs = graphs = GraphRunner(fast, PoorRecorder, fast._tracker.options.recorded)
+    s = Session(fast, video)
+    long_life(s)
+    assert_same(plain_life, s.records)
+    assert fast._tracker.graphs is graphs and graphs.failed
+    assert shapes(fast, s) == [(2, 7, 16), (4, 7, 16)], "those of one object are eager"
+    assert caplog.text.count("goes on without: CUDA out of memory") == 2
+    assert graphs._encoder._calls == {}
+    fast._tracker.encode(s.state, [2, 3, 4])
+    assert len(graphs._encoder._calls) == 1, "in batches of four"
 
 
 def test_copies_and_pickles_record_for_themselves(fast, video):

@@ -1,0 +1,123 @@
+"""Compiles kernels in parallel processes into Triton's cache on disk, before they are launched."""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Any, NamedTuple
+
+_log = logging.getLogger(__name__)
+
+# A process starts in the time that a few kernels take.
+MOST_PROCESSES, FEWEST_EACH = 8, 4
+
+
+class Compilable(NamedTuple):
+    """What Triton compiles for a launch; all of it counts for the place in its cache."""
+
+    module: str
+    name: str  # of the kernel in it
+    signature: dict[str, Any]
+    constants: dict[Any, Any]
+    attributes: dict[Any, Any]
+    options: dict[str, Any]
+    target: Any  # of Triton, for the current device
+
+    def source(self) -> Any:
+        """Triton's ``ASTSource``."""
+        from triton.compiler import ASTSource
+
+        kernel = getattr(import_module(self.module), self.name)
+        return ASTSource(kernel, self.signature, self.constants, self.attributes)
+
+    def is_in_cache(self) -> bool:
+        """Whether ``triton.compile`` finds it on disk."""
+        from triton._C.libtriton import get_cache_invalidating_env_vars
+        from triton.compiler.compiler import make_backend
+        from triton.runtime.cache import get_cache_key, get_cache_manager
+
+        source, backend = self.source(), make_backend(self.target)
+        options = backend.parse_options(self.options)
+        key = get_cache_key(source, backend, options, env_vars=get_cache_invalidating_env_vars())
+        cache = get_cache_manager(hashlib.sha256(key.encode()).hexdigest())
+        return cache.get_group(f"{source.name[:150]}.json") is not None
+
+    def compile(self) -> None:
+        """Compiles it into the cache."""
+        import triton
+
+        triton.compile(self.source(), target=self.target, options=self.options)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Compilable]]:
+    """Context manager in which this thread launches no kernel that has to be compiled first: what it would write has
+    any values.
+
+    Yields:
+        What has to be compiled, complete at the end of the block; with Triton before 3.5 nothing, and all is launched.
+    """
+    from triton import runtime
+
+    found: dict[str, Compilable] = {}
+    launches: list[Compilable] = []
+    if not hasattr(runtime.cache, "get_cache_key"):
+        yield launches
+        return
+    from triton import knobs
+
+    thread, before = threading.get_ident(), knobs.runtime.jit_cache_hook
+
+    def hook(*, fn: Any, compile: dict[str, Any], **others: Any) -> bool | None:
+        if threading.get_ident() != thread:
+            return None if before is None else before(fn=fn, compile=compile, **others)
+        data, kind = compile["specialization_data"], (compile["signature"], compile["constants"], compile["configs"][0])
+        if data not in found:
+            # In JSON tuples are lists.
+            options = {key: tuple(x) if isinstance(x, list) else x for key, x in json.loads(data)["options"].items()}
+            launch = Compilable(fn.module, fn.name, *kind, options, runtime.driver.active.get_current_target())
+            if launch.is_in_cache():
+                return None
+            found[data] = launch
+        return True  # do not go on
+
+    knobs.runtime.jit_cache_hook = hook
+    try:
+        yield launches
+    finally:
+        knobs.runtime.jit_cache_hook = before
+        launches += found.values()
+
+
+def compile_in_processes(launches: Sequence[Compilable]) -> None:
+    """Compiles these in up to :data:`MOST_PROCESSES` processes. What fails there is compiled again at its launch."""
+    count = min(MOST_PROCESSES, os.cpu_count() or 1, len(launches) // FEWEST_EACH)
+    if count < 2:
+        return
+    _log.info("compiling %d kernels in %d processes", len(launches), count)
+    # Not by multiprocessing, which would run the user's script again.
+    command = [sys.executable, "-m", __name__]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(count)]  # noqa: S603
+    try:
+        for i, process in enumerate(processes):
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin:
+                pickle.dump([*launches[i::count]], process.stdin)
+        for process in processes:
+            process.wait()
+    finally:
+        for process in processes:
+            process.kill()
+
+
+if __name__ == "__main__":
+    for launch in pickle.load(sys.stdin.buffer):  # noqa: S301  of the parent
+        with suppress(Exception):
+            launch.compile()
