@@ -1,6 +1,6 @@
 """Reads the machine code of every stored row, without a GPU, and bounds the speed that its products can reach.
 
-    python bench/sass.py [--target sm_90] [--op memory_attention] [--store]
+    python bench/sass.py [--target sm_90] [--op memory_attention] [--store | --candidates]
 
 For each row, kernel and target it prints what one iteration of the main loop executes in each warp, or of a kernel
 without products the whole code. Kernels with products have a bound on the fraction of the GPU's peak, by the model of
@@ -12,8 +12,13 @@ without products the whole code. Kernels with products have a bound on the fract
 - the loop passes numbers between threads through shared memory, beyond those that it loads;
 - the row says more programs of a multiprocessor than fit;
 
-and in all dtypes where the bound is below the one stored in ``sass_bounds.json``. ``--store`` stores those of today,
-after a change of a row that is meant: a GPU may prefer a row with a lower bound.
+and in all dtypes where
+
+- a register that a wgmma multiplies from is overwritten before the wgmma is waited for (``sass_hazards.py``);
+- the bound is below the one stored in ``sass_bounds.json``.
+
+``--store`` stores the bounds of today, after a change of a row that is meant: a GPU may prefer a row of a lower bound.
+``--candidates`` looks at the candidates of ``make tune`` instead, on sm_90, and for overwritten registers alone.
 """
 
 import argparse
@@ -23,10 +28,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aot
+from kernel_records import SEARCHES
 from sass_code import (
     iterations_ahead,
     iterations_that_copy,
@@ -37,8 +44,9 @@ from sass_code import (
     until_last_product,
     weighted,
 )
+from sass_hazards import left_registers, overwritten
 from sass_model import CHIPS, Tile, bound, clocks, programs_at_once
-from sass_rows import Report, problems, tile_of, variant
+from sass_rows import Report, problems, tile_of, too_early, variant
 
 from sam2fast.kernels._launch import CTAS_PER_SM, Compilation, LaunchConfig, launch_table
 
@@ -102,6 +110,8 @@ def read(
         ahead if loop else None,
         found,
         reached,
+        sum(map(bool, map(left_registers, code.instructions))),
+        overwritten(code),
         "",
     )
     return report._replace(
@@ -111,9 +121,48 @@ def read(
     )
 
 
-def show(report: Report | aot.Result) -> None:
+class Scan(NamedTuple):
+    """A candidate of ``make tune``."""
+
+    name: str
+    left: int
+    overwritten: list[str]
+
+    @property
+    def problem(self) -> str:
+        return "; ".join(map(too_early, self.overwritten))
+
+
+def candidates(ops: list[str], without: list[str]) -> list[aot.Work]:
+    """Every candidate's kernels with products on sm_90, the first GPU with wgmma and the last."""
+    target = "sm_90"
+    rows = [
+        (search.op, LaunchConfig(target, search.dtype, search.shape, *each))
+        for search in SEARCHES
+        for each in search.candidates
+        if search.op in ops and search.dtype not in without
+    ]
+    return [
+        (op, row, case, target)
+        for op, row in rows
+        for case in import_module(f"sam2fast.kernels.{op}.kernel").compilations(row)
+        if case.uses_tensor_cores
+    ]
+
+
+def scan(op: str, config: LaunchConfig, case: Compilation, target: str) -> Scan:
+    """Compiles a candidate and looks for overwritten registers."""
+    code = parse(aot.read_by("nvdisasm", "-c", aot.compiled_for(config, case, target).asm["cubin"]))
+    name = f"{op} {config.shape} {variant(op, config, case)}: {aot.shown(config, case)}"
+    return Scan(name, sum(map(bool, map(left_registers, code.instructions))), overwritten(code))
+
+
+def show(report: Report | Scan | aot.Result) -> None:
     if isinstance(report, aot.Result):
         print(f"{report.op} {report.kernel} {report.config} {report.target}: {report.problem}", flush=True)
+        return
+    if isinstance(report, Scan):
+        print(f"{report.name}: {report.left} wgmma from registers: {report.problem or 'ok'}", flush=True)
         return
     ahead = "-" if report.ahead is None else f"{report.ahead:.1f}"
     print(f"{report.name}: {report.config}: {report.problem or 'ok'}")
@@ -138,12 +187,19 @@ def main() -> None:
     parser.add_argument("--op", action="append", choices=sorted(launch_table()))
     parser.add_argument("--without", action="append", help="a dtype, as for bench/aot.py")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--store", action="store_true", help=f"write the bounds into {BOUNDS.name}")
+    does = parser.add_mutually_exclusive_group()
+    does.add_argument("--store", action="store_true", help=f"write the bounds into {BOUNDS.name}")
+    does.add_argument("--candidates", action="store_true", help="of make tune, for overwritten registers alone")
     arguments = parser.parse_args()
     stored = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
-    work = aot.work_of(arguments.op or sorted(launch_table()), arguments.target or list(CHIPS), arguments.without)
+    ops = arguments.op or sorted(launch_table())
+    if arguments.candidates:
+        work, look = candidates(ops, arguments.without or []), scan
+    else:
+        work = aot.work_of(ops, arguments.target or list(CHIPS), arguments.without)
+        look = partial(examine, None if arguments.store else stored)
     reports = []
-    for report in aot.compile_all(work, arguments.jobs, partial(examine, None if arguments.store else stored)):
+    for report in aot.compile_all(work, arguments.jobs, look):
         reports.append(report)
         show(report)
     if arguments.store:
@@ -151,6 +207,11 @@ def main() -> None:
         new = {report.name: round(report.bound, 3) for report in reports if isinstance(report, Report) and report.tile}
         BOUNDS.write_text(json.dumps(new if whole else {**stored, **new}, indent=1, sort_keys=True) + "\n")
     failed = [report for report in reports if report.problem]
+    scanned = [report for report in reports if not isinstance(report, aot.Result)]
+    print(
+        f"{len(scanned)} kernels scanned, {sum(report.left > 0 for report in scanned)} with wgmma from registers; "
+        f"{sum(len(report.overwritten) for report in scanned)} instructions overwrite those too early"
+    )
     print(f"{len(reports) - len(failed)} passed, {len(failed)} failed")
     sys.exit(bool(failed) or not reports)
 

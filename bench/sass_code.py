@@ -62,6 +62,7 @@ class Code(NamedTuple):
 
     instructions: list[Instruction]
     loops: list[tuple[int, int]]  # first and last instruction of each, the branch back
+    jumps: dict[int, int]  # from an instruction that names a label to the one behind the label
 
 
 def parse(text: str) -> Code:
@@ -73,15 +74,18 @@ def parse(text: str) -> Code:
             labels[found[1]] = len(instructions)
         elif found := _INSTRUCTION.match(line):
             instructions.append(Instruction(found["name"], found["rest"], found["predicate"] or ""))
-    loops = []
-    for last, instruction in enumerate(instructions):
-        target = _TARGET.search(instruction.operands) if instruction.root == "BRA" else None
-        first = labels.get(target[1], last + 1) if target else last + 1
-        # A branch back from behind the end belongs to code that was moved there, to wait, and one around a change of
-        # registers to the loop in which specialised warps wait for their work.
-        if first < last and all(x.root not in ("EXIT", "USETMAXREG") for x in instructions[first:last]):
-            loops.append((first, last))
-    return Code(instructions, loops)
+    named = ((i, _TARGET.search(x.operands)) for i, x in enumerate(instructions))
+    jumps = {i: labels[target[1]] for i, target in named if target and target[1] in labels}
+    # A branch back from behind the end belongs to code that was moved there, to wait, and one around a change of
+    # registers to the loop in which specialised warps wait for their work.
+    loops = [
+        (first, last)
+        for last, first in jumps.items()
+        if first < last
+        and instructions[last].root == "BRA"
+        and all(x.root not in ("EXIT", "USETMAXREG") for x in instructions[first:last])
+    ]
+    return Code(instructions, loops, jumps)
 
 
 def tensor_count(instructions: Iterable[Instruction]) -> int:

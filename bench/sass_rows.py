@@ -35,6 +35,8 @@ class Report(NamedTuple):
     ahead: float | None  # see iterations_ahead
     clocks: Clocks | None
     bound: float
+    left: int  # wgmma whose left side is in registers
+    overwritten: list[str]  # what writes those too early
     problem: str
 
 
@@ -53,6 +55,7 @@ def problems(
         fitting: how many of its programs fit on a multiprocessor.
         stored: bounds by name; None if they do not matter.
     """
+    yield from map(too_early, report.overwritten)
     if report.tile is None:
         return
     # Pooled memories, which are rare, share the row, whatever they need.
@@ -70,6 +73,10 @@ def problems(
             yield "no bound is stored; --store stores it"
         elif report.bound < stored[report.name] - TOLERANCE:
             yield f"the bound is {report.bound:.1%}, and {stored[report.name]:.1%} is stored"
+
+
+def too_early(instruction: str) -> str:
+    return f"a register that a wgmma still reads is overwritten by {instruction}"
 
 
 def changed_threads(report: Report, tile: Tile, body: Sequence[Instruction]) -> int:

@@ -11,8 +11,8 @@ also compile. A row is written as soon as its candidates are through: into the f
 names, which begins as a copy of the packaged table, or else into that. The rows of other GPUs stay as they are. The row
 that was there is always one of the candidates. ``--op``, ``--shape`` and ``--dtype`` choose rows, each may be
 given several times, and what is left out means all. Rows of window_attention are "*", for which all windowed cases
-decide together, and "global", the whole map, where the row may also name one of torch's own ways by ``SDPA``; that of
-linear_gelu may leave it to torch by ``TORCH``.
+decide together, and "global", the whole map. That row, and 256x256 of memory_attention, may also name one of torch's
+own ways by ``SDPA``; that of linear_gelu may leave it to torch by ``TORCH``.
 """
 
 import argparse

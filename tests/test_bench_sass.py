@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from sass_code import (
     weighted,
     wgmma_groups,
 )
+from sass_hazards import overwritten, written
 from sass_model import CHIPS, LATENCY, LOAD, Clocks, Product, Tile, bound, clocks, programs_at_once
 
 from sam2fast.kernels._launch import Compilation, LaunchConfig
@@ -168,6 +170,79 @@ def test_waits_for_wgmma_and_exchanges_are_found():
     assert exchanged(loop_of(*loads)) == 0 and exchanged(loop_of(*loads, "STSM.16.M88.4 [R2], R8")) == 512
 
 
+WAIT = "WARPGROUP.DEPBAR.LE gsb0, {}"
+PACK = "F2FP.BF16.F32.PACK_AB R95, R1, R0"  # a register of the second product of SUMS
+
+
+def found_in(*parts):
+    """What is overwritten too early in a loop, by the names of instructions."""
+    return [each.partition(" (")[0] for each in overwritten(parse(text(*parts)))]
+
+
+@pytest.mark.parametrize(
+    ("clean", "broken"),
+    [
+        ((SUMS, WAIT.format("0x0"), PACK), (SUMS, PACK, WAIT.format("0x0"))),
+        ((PACK, SUMS, WAIT.format("0x0")), (PACK, SUMS)),  # by the next iteration
+        # One group may be left: only the older one has been read.
+        (
+            (SUMS, SCORES.replace("0x0", "0x1"), PACK, WAIT.format("0x0")),
+            (SCORES, SUMS, WAIT.format("0x1"), PACK, WAIT.format("0x0")),
+        ),
+        # The wait is left out on one of two paths.
+        (
+            (SUMS, "@P1 BRA `(.L_x_5)", WAIT.format("0x0"), PACK, ".L_x_5:", WAIT.format("0x0")),
+            (SUMS, "@P1 BRA `(.L_x_5)", WAIT.format("0x0"), ".L_x_5:", PACK, WAIT.format("0x0")),
+        ),
+        # Threads that meet again jump to nowhere.
+        (
+            (SUMS, "BSSY B0, `(.L_x_5)", WAIT.format("0x0"), "BSYNC B0", ".L_x_5:", PACK),
+            (SUMS, "BSSY B0, `(.L_x_5)", "BSYNC B0", ".L_x_5:", PACK, WAIT.format("0x0")),
+        ),
+        ((SUMS, "@!PT " + PACK, WAIT.format("0x0")), (SUMS, "@P1 " + PACK, WAIT.format("0x0"))),
+    ],
+)
+def test_overwritten_registers_of_wgmma_are_found(clean, broken):
+    assert found_in(*clean) == []
+    assert found_in(*broken) == [PACK]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        "LDS.128 R92, [R3]", "LDG.E.64 R94, desc[UR4][R2.64]", "IMAD.WIDE R94, R3, 0x2, R4",
+        "SHFL.BFLY PT, R92, R3, 0x1",
+        "CALL.REL.NOINC `($__internal_0_$__cuda_sm20_div_s64)",  # whatever that writes
+        "LOP3.LUT P0, R95, R3, R4, RZ, 0xc0, !PT", "HGMMA.64x64x16.F32.BF16 R64, gdesc[UR16], RZ, !UPT",
+    ],
+)  # fmt: skip
+def test_writes_of_every_kind_are_found(late):
+    assert found_in(SUMS, late, WAIT.format("0x0")) == [late]
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "STS.128 [R92], R92", "ISETP.GE.AND P0, PT, R92, R93, PT", "R2UR UR4, R92", "STG.E desc[UR4][R92.64], R92",
+        "BAR.SYNC.DEFER_BLOCKING R92, R93", "FADD R1, R92, R93", "LDGSTS.E [R92], desc[UR4][R94.64]",
+    ],
+)  # fmt: skip
+def test_reads_are_no_writes(reader):
+    assert found_in(SUMS, reader, WAIT.format("0x0")) == []
+
+
+def test_registers_that_products_write():
+    lines = {
+        "HGMMA.64x64x16.F32.BF16 R24, gdesc[UR16], RZ, !UPT": range(24, 56),
+        "HGMMA.64x64x16.F16 R24, gdesc[UR16], RZ, !UPT": range(24, 40),
+        "IGMMA.64x32x32.S8.S8 R24, gdesc[UR8], R24": range(24, 40),
+        "HMMA.16816.F32.BF16 R24, R20, R16, R24": range(24, 28),
+    }
+    for line, registers in lines.items():
+        (instruction,) = straight(line)
+        assert written(instruction) == registers, line
+
+
 def test_clocks_and_bound():
     """By hand: two warpgroups, one iteration of 128 x 64 keys of 32 channels."""
     tile = Tile((Product(128, 64, 32), Product(128, 64, 32)), 1, 2 * 2 * 128 * 64 * 32)
@@ -224,10 +299,12 @@ TILE = Tile((Product(128, 64, 256), Product(128, 64, 64)), 1, 1)
 NO_CLOCKS = Clocks(1, 1, 1, 1, 1)
 
 
-def problems(*parts, fitting=1, programs=1, reached=0.5, stored=0.5, dtype="bfloat16", shape="256x64", tile=TILE):
+def problems(
+    *parts, fitting=1, programs=1, reached=0.5, stored=0.5, dtype="bfloat16", shape="256x64", tile=TILE, late=()
+):
     body = loop_of(*parts)
     report = sass_rows.Report(
-        "row", "", 8, 128, 0, programs, "", tile, {}, 0, iterations_ahead(body), NO_CLOCKS, reached, ""
+        "row", "", 8, 128, 0, programs, "", tile, {}, 0, iterations_ahead(body), NO_CLOCKS, reached, 1, list(late), ""
     )
     case = Compilation(None, (), {}, dtype, True)
     past = stored if stored is None else {"row": stored}
@@ -254,6 +331,12 @@ def test_a_broken_loop_fails(broken, said):
     assert problems(*broken, dtype="float32") == []  # it is exact, not fast
 
 
+def test_overwritten_registers_fail_in_every_row():
+    for more in ({}, {"dtype": "float32"}, {"tile": None}, {"shape": "*", "stored": None}):
+        (found,) = problems(*PREFETCHED, late=[PACK], **more)
+        assert found == f"a register that a wgmma still reads is overwritten by {PACK}"
+
+
 def test_what_hides_loads():
     assert problems(wait(0), *PREFETCHED[1:], fitting=3) == []
     assert problems(wait(0), *PREFETCHED[1:], shape="*") == []  # has to fit anywhere
@@ -272,6 +355,9 @@ def test_a_lower_bound_and_programs_that_do_not_fit_fail():
     assert problems(*PREFETCHED, programs=2) == ["the row says 2 programs of a multiprocessor at once, and 1 fit"]
 
 
+SCANNED = re.compile(r"[1-9]\d* kernels scanned, (\d+) with wgmma from registers; 0 instructions overwrite")
+
+
 def read(path, table):
     """What ``make sass`` prints of the kernels of this table on sm_90: three lines each."""
     rows = json.loads((ROOT / "kernels" / "launch_table.json").read_text())
@@ -283,6 +369,7 @@ def read(path, table):
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     lines = done.stdout.splitlines()
+    assert SCANNED.search(lines[-2])[1] != "0"
     return [lines[i - 2 : i + 1] for i, line in enumerate(lines) if line.startswith("    clocks of a program")]
 
 
@@ -340,3 +427,15 @@ def test_pairs_of_programs_reach_more():
     assert done.returncode == 0, done.stdout + done.stderr
     shared, alone = (float(line.rpartition("at most ")[2].rstrip("%")) for line in done.stdout.splitlines()[2:4])
     assert shared > 90 and 60 < alone < 65
+
+
+@pytest.mark.long
+def test_candidates_are_scanned():
+    """Those with products: of nms masks, whose sides are both in shared memory."""
+    pytest.importorskip("triton")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "bench/sass.py", "--candidates", "--op", "nms", "--jobs", "1"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *kernels, summary, _ = done.stdout.splitlines()
+    assert SCANNED.search(summary)[1] == "0" and all(line.endswith(" 0 wgmma from registers: ok") for line in kernels)

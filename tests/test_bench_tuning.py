@@ -200,6 +200,18 @@ class TestCandidates:
                     assert (dict(row.meta), dict(row.options)) in searched[row.shape].candidates
 
 
+def test_what_is_expected_to_be_fastest_is_tried_first():
+    """After the stored row: torch's attention after our rotation, then specialised warps."""
+    found = {}
+    for shape in ("256x64", "256x256"):
+        search = search_of("memory_attention", "bfloat16", shape)
+        (stored,) = [row for row in launch_table()["memory_attention"] if row[:3] == ("sm_90", "bfloat16", shape)]
+        attempts = tune.attempts_of(search, stored)
+        found[shape] = [(a.by_kernel, a.meta.get("SDPA"), "SPECIALISED" in a.meta) for a in attempts]
+    assert found["256x64"][:2] == [(True, None, False), (True, None, True)]
+    assert found["256x256"][:4] == [(True, 0, False), (False, 2, False), (False, 3, False), (True, 0, True)]
+
+
 class TestJudging:
     def test_a_candidate(self, monkeypatch):
         case, search = small_case(), Search("connected_components", "*", "*", [], ("linear",))

@@ -170,6 +170,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "model": lambda size: MODELS.get(size, size),
     "million": lambda number: f"{number / 1e6:.1f} million",
     "words": count,
+    "millions": lambda number: f"{number / 1e6:,.0f}",
     "billions": lambda number: f"{number / 1e9:,.0f}",
     "billions1": lambda number: f"{number / 1e9:.1f}",
     "ms": lambda value: f"{value * 1e3:.2f}",
@@ -200,21 +201,8 @@ def states(data: Data) -> Iterable[Data]:
     return [{"state": state, "own": data["own"][state], "kept": data["kept"][state]} for state in ("before", "after")]
 
 
-def frames(data: Data) -> Iterable[Data]:
-    """What a frame costs before and after, by part, and the share of the limit that it reaches."""
-    for model, by_objects in data["after"].items():
-        for objects in by_objects:
-            row: Data = {"model": model, "objects": objects}
-            for when in ("before", "after"):
-                parts = data[when][model][objects]
-                total = {key: sum(part[key] for part in parts.values()) for key in ("flops", "seconds")}
-                row[when] = {**parts, "share": total["flops"] / data["limit"] / total["seconds"]}
-            yield row
-
-
 ROWS: dict[str, Callable[[Data], Iterable[Data]]] = {
     "by_clips": by_clips,
-    "frames": frames,
     "full_size": full_size,
     "states": states,
 }

@@ -8,8 +8,8 @@ import torch
 import triton
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import CTAS_PER_SM, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._dispatch import count_launch, current_backend
+from sam2fast.kernels._launch import CTAS_PER_SM, FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
     ENCODE,
@@ -34,6 +34,7 @@ from sam2fast.kernels.memory_attention.specialised_kernel import (
     specialised_blocks,
     specialised_stages,
 )
+from sam2fast.kernels.window_attention.sdpa import KERNEL, attention_by
 
 LOG2E = math.log2(math.e)
 # Bytes of keys that are held at once. Objects beyond that come in groups.
@@ -105,6 +106,9 @@ def rope_attention_triton(
 ) -> Tensor:
     """:func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout; never synchronises.
 
+    The launch table may leave the attention to torch (``SDPA``, as numbered in ``window_attention/sdpa.py``): the
+    kernel rotates, and torch attends. With the backend ``triton`` and with ``splits`` it is our kernel.
+
     Args:
         splits: as for :func:`memory_attention_triton`.
     """
@@ -117,9 +121,14 @@ def rope_attention_triton(
     config = attention_config(query, d, width)
     value = value if value.stride(-1) == 1 else value.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
+    is_forced = splits is not None or current_backend() == "triton"
+    choice = KERNEL if is_forced else config.meta.get("SDPA", KERNEL)
     count_launch("rope_attention")
     with config.on_device(query):
         rotated, keys = _rotate_both(query, key, cos, sin, num_unrotated_keys)
+        if choice != KERNEL:
+            attended = attention_by(choice, d**-0.5)(rotated.data, keys.data, value)
+            return attended.transpose(1, 2).contiguous().transpose(1, 2)
         means = _attend(config, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
         if means is not None:
             _combine(means, out)
@@ -233,7 +242,7 @@ def _launch_rotation(
     B, H, M, d = maps[0].shape
     _rotate_kernel[triton.cdiv(M, ROTATE["BLOCK"]), B * H, len(maps)](
         maps[0], maps[-1], cos, sin, out.data, out.scales_or_any, H, M, len(cos), rotated, d // 2, *maps[0].stride(),
-        HALF=half_of(d), FP8=fp8, **ROTATE, **WARPS,
+        HALF=half_of(d), FP8=fp8, **ROTATE, **WARPS, **FUSED,
     )  # fmt: skip
 
 
@@ -267,7 +276,7 @@ def _encode(
         values, lengths, lengths if offsets is None else offsets, H, n, K, L, M, m, cos.shape[1],
         len(memory.time_encoding), math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, MEANS=MEANS if has_kinds else 0,
         POOLING=NUMBERS[pooling], SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
-        PRECISION=product_precision(values.dtype), **encode_warps(bool(pooling), values.dtype),
+        PRECISION=product_precision(values.dtype), **encode_warps(bool(pooling), values.dtype), **FUSED,
     )  # fmt: skip
     return keys, values, lengths, offsets
 
@@ -313,7 +322,7 @@ def _attend(
         _attend_specialised_kernel[tiles, splits, B * H](
             q, k, values, k if lengths is None else lengths, sums, log_weights, *shapes, *all_strides,
             RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(config),
-            num_warps=GROUP_WARPS, num_stages=stages,
+            num_warps=GROUP_WARPS, num_stages=stages, **FUSED,
         )  # fmt: skip
     else:
         _attend_kernel[tiles, splits, B * H](
@@ -321,7 +330,7 @@ def _attend(
             log_weights if offsets is None else offsets, sums, log_weights, *shapes, *all_strides,
             FP8=keys.scales is not None, RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct,
             PADDED=width < WIDTH, EVEN=is_even, D=D, WIDTH=WIDTH, PRECISION=product_precision(values.dtype),
-            **blocks(config, D), **config.options,
+            **blocks(config, D), **config.options, **FUSED,
         )  # fmt: skip
     return None if direct else SplitMeans(sums, log_weights, width)
 
@@ -334,5 +343,5 @@ def _combine(means: SplitMeans, out: Tensor, projection: list[Tensor] | None = N
     _combine_kernel[triton.cdiv(N, COMBINE["BLOCK"]), B * H](
         means.sums, means.log_weights, weight, bias, out, H, N, width, outer, splits,
         PROJECT=projection is not None, HAS_BIAS=has_bias, WIDTH=WIDTH, PRECISION=product_precision(out.dtype),
-        **COMBINE, **WARPS,
+        **COMBINE, **WARPS, **FUSED,
     )  # fmt: skip

@@ -43,7 +43,7 @@ def _store_part(
 @triton.jit
 def _store_columns(
     rows,  # (BLOCK_M) pointers to the first of `width` columns
-    x,  # (BLOCK_M, columns), one, two or four times COLUMNS or fewer
+    x,  # (BLOCK_M, columns), a power of two, at most four times COLUMNS
     mask,  # (BLOCK_M) bool
     width,
     COLUMNS: tl.constexpr,  # that are stored at once
@@ -57,6 +57,7 @@ def _store_columns(
             _store_block(rows, left, mask, width, 0)
             _store_block(rows, right, mask, width, COLUMNS)
         else:
+            tl.static_assert(left.shape[1] == 2 * COLUMNS, "columns of more than four parts")
             first, second = _halves(left)
             third, fourth = _halves(right)
             _store_block(rows, first, mask, width, 0)

@@ -232,10 +232,10 @@ def options_of(config: LaunchConfig, block_m: int) -> dict[str, int]:
 
 
 # (heads, channels of a head, window, pooled, padded) that a row for any shape, and one for global attention, is
-# compiled for. The widest heads need the most resources where windows are padded.
+# compiled for. The widest heads need the most resources where windows are padded. No model pools a whole map.
 PADDED = tuple((4, WIDEST, 14, pooled, True) for pooled in (False, True))
 ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), *PADDED)
-GLOBAL = ((8, 56, 0, False, False), (8, 72, 0, False, False), *((4, WIDEST, 0, pool, False) for pool in (False, True)))
+GLOBAL = ((8, 56, 0, False, False), (8, 72, 0, False, False), (4, WIDEST, 0, False, False))
 
 
 def compilations(config: LaunchConfig) -> list[Compilation]:

@@ -1,9 +1,10 @@
-"""Torch's attention over the whole map, by the backend that the launch table names.
+"""Attention by torch, with the backend that the launch table names.
 
 A backend's operator is called directly: ``torch.nn.attention.sdpa_kernel`` changes settings of the whole process, which
 other threads would see.
 """
 
+import functools
 from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
@@ -16,24 +17,28 @@ Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Values of ``SDPA`` in a row of the launch table.
 KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
 NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
-WIDEST = 128  # channels of a head that both backends take
+WIDEST = 256  # channels of a head that both backends take on some GPU: cuDNN beyond 128 on Hopper alone, from 9.10 on
 # What a backend has refused in this process. It is not tried again.
 refused: set[Hashable] = set()
 
 
-def attention_by(choice: int) -> Attend:
+def attention_by(choice: int, scale: float | None = None) -> Attend:
     """Scaled dot product attention of ``(N, heads, tokens, d)`` tensors by this backend, where it supports them.
 
     Otherwise torch chooses: for other devices and dtypes, other widths of heads, where gradients are needed, and for
     what the backend has refused before.
+
+    Args:
+        scale: of the scores, as of ``scaled_dot_product_attention``.
     """
-    backend = _BACKENDS.get(choice)
-    if backend is None:
-        return F.scaled_dot_product_attention
+    default = functools.partial(F.scaled_dot_product_attention, scale=scale)
+    if choice not in _BACKENDS:
+        return default
+    backend = functools.partial(_BACKENDS[choice], scale=scale)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if not _is_supported(query, key, value):
-            return F.scaled_dot_product_attention(query, key, value)
+            return default(query, key, value)
         if torch.compiler.is_compiling():  # a graph cannot try; it holds what the table says
             return backend(query, key, value)
         request = choice, query.device, query.dtype, tuple(query.shape), tuple(key.shape)
@@ -44,7 +49,7 @@ def attention_by(choice: int) -> Attend:
                 raise
             except (RuntimeError, NotImplementedError):
                 refused.add(request)
-        return F.scaled_dot_product_attention(query, key, value)
+        return default(query, key, value)
 
     return attend
 
@@ -56,14 +61,14 @@ def _is_supported(query: Tensor, key: Tensor, value: Tensor) -> bool:
     return not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+def _flash(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, scale=scale)[0]
     return out
 
 
-def _cudnn(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    out: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(query, key, value, None, False)[0]
+def _cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    out: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(query, key, value, None, False, scale=scale)[0]
     return out
 
 
-_BACKENDS: dict[int, Attend] = {FLASH: _flash, CUDNN: _cudnn}
+_BACKENDS: dict[int, Callable[..., Tensor]] = {FLASH: _flash, CUDNN: _cudnn}

@@ -6,8 +6,9 @@ from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import launch_config
 
 # Channels of a head. In fp32 wider heads need 112 KiB of shared memory where windows are padded, more than the 99 KiB
-# of compute capabilities 8.6, 8.9 and 12.0. In fp16 and bf16 they need more registers than some GPUs have.
-WIDEST = {torch.float32: 96, torch.bfloat16: 128, torch.float16: 128}
+# of compute capabilities 8.6, 8.9 and 12.0. In fp16 and bf16 they need more registers than there are. Hiera's largest
+# heads have 96 channels.
+WIDEST = 96
 
 
 def shape_class(d: int, window_size: int) -> str:
@@ -23,9 +24,8 @@ def unsupported_reason(
     d = channels // (3 * num_heads)
     if qkv.dtype not in FLOATS:
         return f"does not take {qkv.dtype}"
-    widest = WIDEST[qkv.dtype]
-    if d > widest or d % 8:
-        return f"takes heads of a multiple of 8 and at most {widest} channels in {qkv.dtype}, and got {d}"
+    if d > WIDEST or d % 8:
+        return f"takes heads of a multiple of 8 and at most {WIDEST} channels, and got {d}"
     if q_stride and tuple(q_stride) != (2, 2):
         return f"pools queries by 2 x 2 alone, and got {tuple(q_stride)}"
     if q_stride and not window_size and (H % 2 or W % 2):

@@ -1,4 +1,4 @@
-"""Attention over the whole map by torch: the launch table names the backend, or torch chooses."""
+"""Attention by torch, over whole maps and after the rotation: the launch table names the backend, or torch chooses."""
 
 import pytest
 import torch
@@ -8,8 +8,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sam2fast.kernels import _launch
 from sam2fast.kernels import window_attention as package
 from sam2fast.kernels._dispatch import backend
-from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels._launch import LaunchConfig, launch_table
+from sam2fast.kernels.memory_attention import rope_attention_reference
 from sam2fast.kernels.window_attention import sdpa, shapes, window_attention
+from sam2fast.utils.testing import relative_error
 
 CPU = torch.device("cpu")
 
@@ -27,9 +29,9 @@ def calls(monkeypatch):
     found = []
 
     def stand_in(name):
-        def call(*tensors):
+        def call(*tensors, scale):
             found.append(name)
-            return F.scaled_dot_product_attention(*tensors)
+            return F.scaled_dot_product_attention(*tensors, scale=scale)
 
         return call
 
@@ -45,8 +47,14 @@ def test_the_named_backend_is_called(heads, calls):
     assert calls == ["flash", "cudnn"]
 
 
+def test_scores_are_scaled(heads, calls):
+    for choice in (sdpa.DEFAULT, sdpa.FLASH, sdpa.CUDNN):
+        expected = F.scaled_dot_product_attention(*heads, scale=0.1)
+        assert torch.equal(sdpa.attention_by(choice, 0.1)(*heads), expected)
+
+
 def test_what_a_backend_refuses_is_not_tried_again(heads, calls, monkeypatch):
-    def refuse(*tensors):
+    def refuse(*tensors, scale):
         calls.append("refused")
         raise RuntimeError("no execution plan")
 
@@ -68,7 +76,7 @@ def test_a_graph_holds_the_named_backend(heads, calls):
 
 
 def test_out_of_memory_is_no_refusal(heads, calls, monkeypatch):
-    def full(*tensors):
+    def full(*tensors, scale):
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setitem(sdpa._BACKENDS, sdpa.CUDNN, full)
@@ -83,7 +91,8 @@ def test_what_is_left_to_torch():
             ("cuda", torch.bfloat16, 96, True),
             ("cuda", torch.float16, 56, True),
             ("cuda", torch.float32, 96, False),
-            ("cuda", torch.bfloat16, 136, False),
+            ("cuda", torch.bfloat16, 256, True),
+            ("cuda", torch.bfloat16, 264, False),
             ("cuda", torch.bfloat16, 90, False),
             ("cpu", torch.bfloat16, 96, False),
         ):
@@ -130,3 +139,29 @@ def test_a_row_names_the_backend(monkeypatch):
             with backend("torch"):
                 window_attention(qkv, bias, 2, 0)
     assert chosen == [sdpa.DEFAULT, sdpa.CUDNN]
+
+
+@pytest.mark.parametrize(("heads", "d", "width"), [(1, 64, 64), (2, 20, 24)])  # heads of 20 channels are padded to 32
+@torch.no_grad()
+def test_a_row_names_the_backend_of_rotated_attention(triton_device, calls, monkeypatch, heads, d, width):
+    """With a forced kernel, or as a given number of splits needs it, our own computes."""
+    launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
+    (own,) = [row for row in launch_table()["memory_attention"] if (row.dtype, row.shape) == ("float32", "*")]
+    row = own._replace(meta={**own.meta, "SDPA": sdpa.CUDNN})
+    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row]})
+    generator, side = torch.Generator().manual_seed(0), 5
+    made = [torch.randn(2, side**2, heads, n, generator=generator).transpose(1, 2) for n in (d, d, width)]
+    arguments = [x.to(triton_device) for x in (*made, *(random_angles(side**2, d // 2, generator)))]
+    expected = rope_attention_reference(*arguments)
+    for name, splits, called in (("auto", None, ["cudnn"]), ("triton", None, []), ("auto", 1, [])):
+        calls.clear()
+        with backend(name):
+            actual = launch.rope_attention_triton(*arguments, splits=splits)
+        assert calls == called and actual.transpose(1, 2).is_contiguous()
+        assert relative_error(expected, actual) < 1e-5
+
+
+def random_angles(positions, pairs, generator):
+    """Cosines and sines."""
+    angles = torch.rand(positions, pairs, generator=generator)
+    return angles.cos(), angles.sin()

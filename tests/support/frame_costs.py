@@ -1,18 +1,20 @@
 """What a tracked frame starts on a GPU, counted on a fake one: launches, bytes, FLOPs, and an estimate of the time.
 
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
+    python tests/support/frame_costs.py --json > bench/results/frame-launches-DATE.json
 
-prints a table, or JSON with ``--json``. Bytes are those of the arguments and results of each operation, once each, or
-twice if it reads and writes them, as if nothing stayed in a cache. The time is that of kernels that run one after the
-other: each takes START, or if that is longer its bytes at BANDWIDTH or its FLOPs at the rate of its kind. One operation
-of torch counts as one kernel.
+prints a table, or the JSON that docs/tracking.md shows. Bytes are those of the arguments and results of each operation,
+once each, or twice if it reads and writes them. One operation of torch counts as one kernel. ``frame_model.py`` has the
+estimate and what it assumes.
 """
 
 import argparse
+import contextlib
+import datetime
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,9 @@ if __name__ == "__main__":
 
 import torch
 from fake_cuda import FakeCuda, Seen, build, fake_cuda, steady_frames
+from frame_model import ITSELF, MEMORY, PARTS, PEAK, RATES, WHOLE, Cost, by_part, cost_of
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -40,23 +44,15 @@ CONFIGS = {
     "mini": "configs/mini/sam2fast_mini.yaml",
     "nano": "configs/nano/sam2fast_nano.yaml",
 }
-START = 2.5e-6  # seconds from the beginning of a small kernel in a graph to that of the next
-BANDWIDTH = 0.8 * 3.0e12  # bytes per second of copies on an H100, less a fifth
-PEAK = 790e12  # FLOP per second of large bf16 products on it
-PRODUCTS, ATTENTION = 0.8 * PEAK, 0.5 * PEAK
-
-
-class Cost(NamedTuple):
-    """Of one launch."""
-
-    name: str
-    bytes: int
-    flops: int
-
-    @property
-    def seconds(self) -> float:
-        is_attention = "attend" in self.name or "attention" in self.name
-        return max(START, self.bytes / BANDWIDTH, self.flops / (ATTENTION if is_attention else PRODUCTS))
+# What would change the estimate: FLOP/s of attention. cuDNN reaches 0.7 of the limit at 128 channels, as published;
+# FlashAttention 3 reaches 0.75 of an H100's 989 TFLOP/s at 256, which specialised warps are assumed to reach.
+CHANGES = {
+    "attention to memory with specialised warps": {MEMORY: 0.75 * 989e12},
+    "cuDNN for whole maps of the encoder": {WHOLE: 0.7 * PEAK},
+    "cuDNN for the self-attention of memory attention": {ITSELF: 0.7 * PEAK},
+}
+AHEAD = 4  # frames that are encoded as one batch in the last change
+ENCODE = f"encode_ahead={AHEAD}"
 
 
 class Part(NamedTuple):
@@ -72,6 +68,10 @@ class Part(NamedTuple):
         every = list(costs)
         return cls(len(every), sum(c.bytes for c in every), sum(c.flops for c in every), sum(c.seconds for c in every))
 
+    def less(self, gain: float) -> dict[str, float]:
+        """Seconds after a gain, and the share of the limit that they reach."""
+        return {"seconds": self.seconds - gain, "share": self.flops / PEAK / (self.seconds - gain)}
+
 
 class CostedCuda(FakeCuda):
     """Notes the cost of each launch under the :class:`Seen` that counts it."""
@@ -79,6 +79,9 @@ class CostedCuda(FakeCuda):
     def __init__(self) -> None:
         super().__init__()
         self.costs: dict[int, list[Cost]] = {}
+        self.most: dict[int, int] = {}  # bytes at once of all storages that the launches so far have used
+        self.weights: set[StorageWeakRef] = set()  # which do not count
+        self._used: dict[int, dict[StorageWeakRef, int]] = {}  # those that still exist
         self._kept: list[Seen] = []  # so that no other gets its id
 
     def launched(self, name: str, func: Any, given: Any, result: Any = None) -> None:
@@ -87,14 +90,21 @@ class CostedCuda(FakeCuda):
         if id(seen) not in self.costs:
             self._kept.append(seen)
         self.costs.setdefault(id(seen), []).append(_cost(name, func, given, result))
+        storages = [x.untyped_storage() for x in tree_leaves((given, result)) if isinstance(x, Tensor)]
+        used = self._used.get(id(seen), {}) | {StorageWeakRef(storage): storage.nbytes() for storage in storages}
+        self._used[id(seen)] = {x: size for x, size in used.items() if x not in self.weights and not x.expired()}
+        self.most[id(seen)] = max(self.most.get(id(seen), 0), sum(self._used[id(seen)].values()))
 
-    def parts(self, seen: Seen) -> dict[str, Part]:
+    def costs_by_part(self, seen: Seen) -> dict[str, list[Cost]]:
         """What a frame launched: the recorded encoder, the recorded step, and what is not recorded."""
-        found = {"eager": Part.of(self.costs.get(id(seen), []))}
+        found = {"eager": self.costs.get(id(seen), [])}
         for recorded in seen.replayed:
-            is_encoder = "_resize_and_normalise_kernel" in recorded.launches
-            found["encoder" if is_encoder else "step"] = Part.of(self.costs[id(recorded)])
+            found["encoder" if is_encoder(recorded) else "step"] = self.costs[id(recorded)]
         return found
+
+
+def is_encoder(recorded: Seen) -> bool:
+    return "_resize_and_normalise_kernel" in recorded.launches
 
 
 # Operations that read as much of their first argument as they write.
@@ -108,17 +118,19 @@ def _cost(name: str, func: Any, given: Any, result: Any) -> Cost:
     tensors = {id(x): x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)}
     if name in SPARSE:
         small = args[3] if name == "index_copy_" else result
-        return Cost(name, 2 * _size(small), 0)
+        return cost_of(name, 2 * _size(small), 0, args, kwargs)
     if name == "_encode_kernel":  # of the pool it reads what it writes as values
         del tensors[id(args[0])]
-        return Cost(name, sum(map(_size, tensors.values())) + _size(args[14]), KERNEL_FLOPS[name](args, kwargs))
+        moved = sum(map(_size, tensors.values())) + _size(args[14])
+        return cost_of(name, moved, KERNEL_FLOPS[name](args, kwargs), args, kwargs)
     moved = sum(map(_size, tensors.values()))
     if name.partition(".")[0].endswith("_") and name not in ONLY_WRITE:
         moved += _size(args[0])
     if name in KERNEL_FLOPS:
-        return Cost(name, moved, KERNEL_FLOPS[name](args, kwargs))
+        return cost_of(name, moved, KERNEL_FLOPS[name](args, kwargs), args, kwargs)
     formula = flop_registry.get(getattr(func, "_overloadpacket", None))
-    return Cost(name, moved, 0 if formula is None else formula(*args, **kwargs, out_val=result))
+    flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
+    return cost_of(name, moved, flops, args, kwargs)
 
 
 def _size(x: Tensor) -> int:
@@ -163,16 +175,81 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
 }
 
 
-def frame_costs(model: str, objects: Iterable[int]) -> dict[int, dict[str, Part]]:
-    """Of the parts of a steady frame in a bf16 session at 1024 pixels, by the number of objects."""
+@contextlib.contextmanager
+def predictor_of(model: str) -> Iterator[tuple[CostedCuda, Any]]:
+    """A bf16 predictor for 1024 pixels on a fake GPU."""
     cuda, deterministic = CostedCuda(), torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)  # as they are in tests, new memory is filled
     try:
         with fake_cuda(cuda):
             predictor = build(build_sam2_video_predictor, CONFIGS[model], dtype=torch.bfloat16)
-            return {n: cuda.parts(steady_frames(cuda, predictor, n, 2)[-1]) for n in objects}
+            cuda.weights = {StorageWeakRef(x.untyped_storage()) for x in predictor.state_dict().values()}
+            yield cuda, predictor
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+
+
+def frame_launches(model: str, objects: Iterable[int]) -> dict[int, dict[str, list[Cost]]]:
+    """The launches of each part of a steady frame, by the number of objects."""
+    with predictor_of(model) as (cuda, predictor):
+        return {n: cuda.costs_by_part(steady_frames(cuda, predictor, n, 2)[-1]) for n in objects}
+
+
+def frame_costs(model: str, objects: Iterable[int]) -> dict[int, dict[str, Part]]:
+    """Their sums."""
+    found = frame_launches(model, objects)
+    return {n: {part: Part.of(costs) for part, costs in parts.items()} for n, parts in found.items()}
+
+
+def encoded_ahead(model: str, batches: Iterable[int]) -> list[dict[str, Any]]:
+    """Of the encoder where so many frames are a batch: seconds of a frame, and bytes of all that it uses at once."""
+    found = []
+    with predictor_of(model) as (cuda, predictor):
+        for batch in batches:
+            frames = steady_frames(cuda, predictor, 1, 3 * batch, encode_ahead=batch)
+            recorded = (each for seen in frames for each in seen.replayed if is_encoder(each))
+            largest = max(recorded, key=lambda each: Part.of(cuda.costs[id(each)]).flops)
+            seconds = Part.of(cuda.costs[id(largest)]).seconds / batch
+            found.append({"model": model, "batch": batch, "seconds": seconds, "bytes": cuda.most[id(largest)]})
+    return found
+
+
+def results(models: list[str], objects: list[int]) -> dict[str, Any]:
+    """What docs/tracking.md shows; parts and changes are those of one object."""
+    launches = {model: frame_launches(model, objects) for model in models}
+    ahead = [row for model in models for row in encoded_ahead(model, (1, 2, AHEAD, 2 * AHEAD))]
+    single = {
+        model: [cost for costs in by_objects[1].values() for cost in costs] for model, by_objects in launches.items()
+    }
+    parts = {model: by_part(costs) for model, costs in single.items()}
+    gains = {model: gains_of(costs, [row for row in ahead if row["model"] == model]) for model, costs in single.items()}
+    return {
+        "date": f"{datetime.date.today()}",
+        "command": "python tests/support/frame_costs.py --json",
+        "limit": PEAK,
+        "frames": [frame(model, n, of_frame) for model, found in launches.items() for n, of_frame in found.items()],
+        "by_part": [{"part": part, **{model: parts[model][part] for model in models}} for part in PARTS],
+        "ahead": ahead,
+        "changes": [{"change": name, **{model: gains[model][name] for model in models}} for name in (*CHANGES, ENCODE)],
+        "changed": {model: Part.of(single[model]).less(sum(gains[model].values())) for model in models},
+    }
+
+
+def frame(model: str, objects: int, parts: dict[str, list[Cost]]) -> dict[str, Any]:
+    """A row of the table of frames."""
+    total = Part.of(cost for costs in parts.values() for cost in costs)
+    sums = {part: Part.of(costs)._asdict() for part, costs in parts.items()}
+    return {"model": model, "objects": objects, **sums, **total.less(0.0)}
+
+
+def gains_of(costs: list[Cost], ahead: list[dict[str, Any]]) -> dict[str, float]:
+    """Seconds that each change saves."""
+    found = {
+        name: sum(cost.seconds - cost.seconds_at({**RATES, **rates}) for cost in costs)
+        for name, rates in CHANGES.items()
+    }
+    seconds = {row["batch"]: row["seconds"] for row in ahead}
+    return {**found, ENCODE: seconds[1] - seconds[AHEAD]}
 
 
 def main() -> None:
@@ -182,16 +259,15 @@ def main() -> None:
     parser.add_argument("--objects", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    found = {model: frame_costs(model, arguments.objects) for model in arguments.model}
     if arguments.json:
-        rows = {m: {n: {k: p._asdict() for k, p in v.items()} for n, v in by.items()} for m, by in found.items()}
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(results(arguments.model, arguments.objects), indent=1))
         return
+    found = {model: frame_costs(model, arguments.objects) for model in arguments.model}
     print(f"{'model':20} {'objects':>7} {'part':8} {'launches':>8} {'GB':>7} {'GFLOP':>8} {'ms':>6} {'limit':>6}")
     for model, by_objects in found.items():
-        for objects, by_part in by_objects.items():
-            total = Part(*map(sum, zip(*by_part.values(), strict=True)))
-            for name, part in [*by_part.items(), ("all", total)]:
+        for objects, sums in by_objects.items():
+            total = Part(*map(sum, zip(*sums.values(), strict=True)))
+            for name, part in [*sums.items(), ("all", total)]:
                 print(
                     f"{model:20} {objects:7} {name:8} {part.launches:8} {part.bytes / 1e9:7.2f} "
                     f"{part.flops / 1e9:8.1f} {part.seconds * 1e3:6.2f} {part.flops / PEAK / part.seconds:6.1%}"

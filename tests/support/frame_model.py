@@ -1,0 +1,118 @@
+"""What a kernel takes on an H100, estimated from what it does. No figure of this file comes from a GPU, but for PEAK.
+
+Kernels run one after the other. Each takes FLOOR, or if that is longer GAP and the longer one of its bytes at
+BANDWIDTH, as if nothing stayed in a cache, and its FLOPs:
+
+- A matrix multiplication is divided into tiles, one at a time on each multiprocessor; the fastest of TILES is taken. A
+  wave of tiles takes FILL, until its first operands are there and its results are written, and its FLOPs at PRODUCTS,
+  shared equally by all multiprocessors. A last wave that is not full takes as long as the others.
+- Attention over many keys runs in waves of programs at the rate of its part of a frame, other attention at that rate.
+- Convolutions are the matrix multiplications that they amount to.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+GAP = 1e-6  # seconds from the end of a kernel in a graph to the beginning of the next
+FLOOR = 3.2e-6  # of the smallest kernels, and the gap
+FILL = 1.2e-6
+PROCESSORS = 132
+TILES = ((256, 128), (128, 256), (128, 128), (128, 64))  # rows and columns
+BANDWIDTH = 0.8 * 3.0e12  # bytes per second of copies on an H100, less a fifth
+PEAK = 790e12  # FLOP per second of large bf16 products on it
+PRODUCTS = 0.8 * PEAK
+ATTENTION = 0.5 * PEAK
+# Parts of a frame with attention, and others that are shown.
+MEMORY, ITSELF, WHOLE, WINDOWS = "attention to memory", "its self-attention", "attention over whole maps", "windows"
+MULTIPLICATIONS, NORMS, GELU = "matrix multiplications", "LayerNorm", "separate GELU"
+OTHERS, SMALLEST = "other kernels", "kernels at the floor"
+PARTS = (MEMORY, ITSELF, WHOLE, WINDOWS, MULTIPLICATIONS, NORMS, GELU, OTHERS, SMALLEST)
+RATES = dict.fromkeys((MEMORY, ITSELF, WHOLE, WINDOWS), ATTENTION)
+
+ROWS_OF_A_PROGRAM = 128  # queries, in attention by torch
+MULTIPLYING = ("mm", "addmm", "addmm_", "_addmm_activation", "bmm", "baddbmm", "_linear_gelu_kernel")
+
+
+class Shape(NamedTuple):
+    """Of matrix multiplications: (M, K) by (K, N), so many at once."""
+
+    batch: int
+    M: int
+    N: int
+    K: int
+
+    @property
+    def seconds(self) -> float:
+        """Without the gap, by the best tile."""
+        return min(self._in_tiles(*tile) for tile in TILES)
+
+    def _in_tiles(self, rows: int, columns: int) -> float:
+        tiles = self.batch * math.ceil(self.M / rows) * math.ceil(self.N / columns)
+        return math.ceil(tiles / PROCESSORS) * (FILL + 2 * rows * columns * self.K / (PRODUCTS / PROCESSORS))
+
+
+class Cost(NamedTuple):
+    """Of one launch."""
+
+    name: str
+    bytes: int
+    flops: int
+    kind: str = OTHERS  # of PARTS
+    shape: Shape | None = None  # of a matrix multiplication
+    programs: int = 0  # of attention over many keys, one at a time on a multiprocessor
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_at(RATES)
+
+    @property
+    def part(self) -> str:
+        return SMALLEST if self.seconds == FLOOR else self.kind
+
+    def seconds_at(self, rates: Mapping[str, float]) -> float:
+        """With other FLOP/s of attention, by part."""
+        computing = self.shape.seconds if self.shape else self.flops / rates.get(self.kind, PRODUCTS)
+        if self.programs:
+            computing *= math.ceil(self.programs / PROCESSORS) * PROCESSORS / self.programs
+        return max(FLOOR, GAP + max(self.bytes / BANDWIDTH, computing))
+
+
+def cost_of(name: str, moved: int, flops: int, args: Any, kwargs: Any) -> Cost:
+    """A launch with these arguments, with its kind, shape and programs."""
+    if name == "_attend_kernel":
+        (B, H, _, _), N, splits = args[2].shape, args[0].shape[2], 1 if kwargs["DIRECT"] else args[7].shape[0]
+        programs = B * H * splits * math.ceil(N / kwargs["BLOCK_M"])
+        return Cost(name, moved, flops, MEMORY if kwargs["RAGGED"] else ITSELF, programs=programs)
+    if "scaled_dot_product" in name:
+        B, H, N, _ = args[0].shape
+        return Cost(name, moved, flops, WHOLE, programs=B * H * math.ceil(N / ROWS_OF_A_PROGRAM))
+    if name in MULTIPLYING or name == "convolution":
+        return Cost(name, moved, flops, MULTIPLICATIONS, _shape(name, flops, args))
+    kinds = {"_window_attention_kernel": WINDOWS, "_add_layer_norm_kernel": NORMS, "gelu": GELU, "gelu_": GELU}
+    return Cost(name, moved, flops, kinds.get(name, OTHERS))
+
+
+def _shape(name: str, flops: int, args: Any) -> Shape:
+    if name == "convolution":
+        N, K = args[1].shape[0], args[1][0].numel()
+        return Shape(1, flops // (2 * N * K), N, K)
+    if name == "_linear_gelu_kernel":
+        x, weight = args[:2]
+        return Shape(1, x.numel() // x.shape[-1], *weight.shape)
+    left, right = [x for x in args if isinstance(x, Tensor)][-2:]
+    return Shape(len(left) if left.ndim == 3 else 1, left.shape[-2], right.shape[-1], left.shape[-1])
+
+
+def by_part(costs: Iterable[Cost]) -> dict[str, dict[str, float]]:
+    """Launches and seconds of each part, in the order of PARTS."""
+    every = list(costs)
+    return {
+        part: {
+            "launches": sum(cost.part == part for cost in every),
+            "seconds": sum(cost.seconds for cost in every if cost.part == part),
+        }
+        for part in PARTS
+    }
