@@ -107,13 +107,15 @@ def _keep_kernel(
         remaining = N - block * WORD  # valid bits or rows of a word
         removed = tl.sum(tl.where(lane == block, suppressed, 0), 0)
         chosen = removed * 0
-        for i in tl.static_range(WORD):
-            # Always loaded, so that no load waits for earlier decisions.
-            overlapped = tl.load(words + i * blocks + block, mask=i < remaining, other=0)
-            is_kept = ((removed >> i) & 1) == 0
-            chosen |= tl.where(is_kept, 1, 0).to(tl.int64) << i
-            # The word may also name items before i. They are already decided.
-            removed |= tl.where(is_kept, overlapped, 0)
+        for start in tl.range(0, WORD, HALF):  # a whole word at once would not fit into registers
+            for k in tl.static_range(HALF):
+                i = start + k
+                # Always loaded, so that no load waits for earlier decisions.
+                overlapped = tl.load(words + i * blocks + block, mask=i < remaining, other=0)
+                is_kept = ((removed >> i) & 1) == 0
+                chosen |= tl.where(is_kept, 1, 0).to(tl.int64) << i
+                # The word may also name items before i. They are already decided.
+                removed |= tl.where(is_kept, overlapped, 0)
         tl.store(keep + bit, ((chosen >> bit) & 1).to(tl.uint8), mask=bit < remaining)
         for start in tl.range(0, WORD, ROWS):
             for k in tl.static_range(ROWS):
