@@ -12,7 +12,7 @@ from sam2fast.compat.private_api import CALLED_ELSEWHERE, OF_THE_FLOW, PrivateAp
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
-from sam2fast.tracking.prompts import at_least, frame_number, integer
+from sam2fast.tracking.prompts import at_least, frame_number, frames_at_once, integer
 from sam2fast.tracking.propagation import Progress, frames_of_pass
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.session_checks import checked_session
@@ -271,7 +271,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         *,
         return_scores: Literal[False] = False,
         progress: Progress = True,
-        encode_ahead: int = 1,
+        encode_ahead: int | None = None,
         output: Output = "logits",
         lag: int = 0,
     ) -> Iterator[tuple[int, list[Any], Tensor]]: ...
@@ -286,7 +286,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         *,
         return_scores: Literal[True],
         progress: Progress = True,
-        encode_ahead: int = 1,
+        encode_ahead: int | None = None,
         output: Output = "logits",
         lag: int = 0,
     ) -> Iterator[tuple[int, list[Any], Tensor, TrackScores]]: ...
@@ -301,7 +301,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         *,
         return_scores: bool,
         progress: Progress = True,
-        encode_ahead: int = 1,
+        encode_ahead: int | None = None,
         output: Output = "logits",
         lag: int = 0,
     ) -> Iterator[tuple[Any, ...]]: ...
@@ -317,7 +317,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         *,
         return_scores: bool = False,
         progress: Progress = True,
-        encode_ahead: int = 1,
+        encode_ahead: int | None = None,
         output: Output = "logits",
         lag: int = 0,
     ) -> Iterator[tuple[Any, ...]]:
@@ -332,7 +332,8 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             reverse: go backwards in time. From frame 0 that yields nothing, as in the original.
             return_scores: yield a fourth element, :class:`TrackScores`.
             progress: a bar on stderr, none, or a function that wraps the frame numbers, such as ``tqdm.notebook.tqdm``.
-            encode_ahead: how many frames are encoded as one batch; on the fast path while the ones before are tracked.
+            encode_ahead: how many frames are encoded as one batch, on the fast path while the ones before are tracked;
+                by default 4 on CUDA and 1 elsewhere.
             output: the form of the masks. ``"logits"`` as in the original; less memory and time take ``"bool"``,
                 ``"bits"`` (eight pixels a byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`) and ``"low_res"``
                 (the model's own logits, ``(objects, 1, S/4, S/4)``, which may overlap).
@@ -354,7 +355,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         state = inference_state
         if max_frame_num_to_track is not None:
             max_frame_num_to_track = at_least(0, max_frame_num_to_track, "max_frame_num_to_track")
-        encode_ahead, lag = at_least(1, encode_ahead, "encode_ahead"), at_least(0, lag, "lag")
+        batch, lag = frames_at_once(encode_ahead, self.device), at_least(0, lag, "lag")
         reverse = bool(reverse)
         check_output(output)
         if start_frame_idx is not None:
@@ -365,7 +366,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         if start_frame_idx is None and flow is not None:
             start_frame_idx = flow.first_frame()
         order = frames_of_pass(state, start_frame_idx, max_frame_num_to_track, reverse)
-        answers = self._answers(state, order, reverse, return_scores, progress, encode_ahead, output)
+        answers = self._answers(state, order, reverse, return_scores, progress, batch, output)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
         truncated = getattr(state.frames, "truncated", None)  # a caller's own dict may have frames of any kind

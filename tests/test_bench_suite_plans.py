@@ -106,7 +106,7 @@ def test_variants_change_our_predictor(monkeypatch):
                             (plans.case_of(plans.THROUGHPUT), plans.FILLED, plans.AHEAD[2]))  # fmt: skip
     assert [session.built.predictor.fill_hole_area for session in (usual, filled)] == [0, 8]
     assert not any("holes" in note for note in filled.built.notes)
-    assert [session.tracked.encode_ahead for session in (usual, filled, ahead)] == [1, 1, 4]
+    assert [session.tracked.encode_ahead for session in (usual, filled, ahead)] == [None, None, 4]
     asked = []
     ahead.tracked.predictor.propagate_in_video = lambda state, **how: asked.append(how["encode_ahead"]) or iter(())
     ahead.tracked.passes(0)

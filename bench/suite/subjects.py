@@ -56,7 +56,7 @@ class Setting:
     objects: int | None = None
     history: int | None = None
     frames: int | None = None
-    encode_ahead: int = 1
+    encode_ahead: int | None = None
     fills_holes: bool = False
     compiler: str = "inductor"
 

@@ -16,6 +16,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.outputs import Output, check_output
+from sam2fast.tracking.prompts import frames_at_once
 from sam2fast.tracking.propagation import warm_up
 from sam2fast.tracking.state import AsDict, VideoState
 from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
@@ -120,7 +121,7 @@ class TrackingModel(SAM2Base):
         size: tuple[int, int] | None = None,
         *,
         output: Output = "logits",
-        encode_ahead: int = 1,
+        encode_ahead: int | None = None,
     ) -> None:
         """Does in advance what costs time when it is done first: compiles kernels, in up to eight processes at a time,
         and records the steps for sessions of 1 to ``num_objects`` objects with a prompted frame each.
@@ -135,17 +136,14 @@ class TrackingModel(SAM2Base):
             output: as for ``propagate_in_video``.
 
         Raises:
-            ValueError: ``num_objects`` or ``size`` below 1, or an unknown ``output``.
+            ValueError: ``num_objects``, ``size`` or ``encode_ahead`` below 1, or an unknown ``output``.
             RuntimeError: the predictor is in training mode.
         """
         check_output(output)
         height, width = size or (self.image_size, self.image_size)
-        if min(num_objects, encode_ahead, height, width) < 1:
-            raise ValueError(
-                f"num_objects is {num_objects}, encode_ahead {encode_ahead} and size {height, width}; "
-                "expected 1 or more of each"
-            )
-        warm_up(self._tracker, num_objects, (height, width), output, encode_ahead)
+        if min(num_objects, height, width) < 1:
+            raise ValueError(f"num_objects is {num_objects} and size {height, width}; expected 1 or more of each")
+        warm_up(self._tracker, num_objects, (height, width), output, frames_at_once(encode_ahead, self.device))
 
     def release_recordings(self) -> None:
         """Frees recorded steps and their memory, also of sessions that are open; they are made again when needed."""

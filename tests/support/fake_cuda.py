@@ -532,8 +532,9 @@ def steady_frames(cuda: FakeCuda, predictor: Any, objects: int, count: int, **op
     """What happens in each of so many frames of a video, after the first few.
 
     Args:
-        options: for ``propagate_in_video``.
+        options: for ``propagate_in_video``; frames are encoded one by one unless they say otherwise.
     """
+    options = {"encode_ahead": 1, **options}
     state = predictor.init_state(frames(SETTLING + count + 1))  # in the last there is nothing to encode ahead
     for i in range(objects):
         predictor.add_new_points_or_box(state, 0, i, [[20.0 * i, 40.0]], [1])

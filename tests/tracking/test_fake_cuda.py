@@ -178,7 +178,7 @@ def test_a_frame_goes_up_in_two_copies_and_comes_back_in_one(cuda, predictor, ob
     state = predictor.init_state([FRAME] * 8)
     for i in range(objects):
         predictor.add_new_points_or_box(state, 0, i, [[20.0 * i, 40.0]], [1])
-    frames = predictor.propagate_in_video(state, progress=False)
+    frames = predictor.propagate_in_video(state, progress=False, encode_ahead=1)
     for _ in range(fake_cuda.SETTLING + 1):
         next(frames)
     monkeypatch.setattr(cuda, "_check_copy", counted)
@@ -207,7 +207,7 @@ def test_a_frame_takes_few_pinned_buffers(cuda, predictor, monkeypatch):
     """Torch 2.13 empties its cache of them at each recording: then the next frame pays for that many."""
     state = predictor.init_state([FRAME] * 8)
     predictor.add_new_points_or_box(state, 0, 1, [[20.0, 40.0]], [1])
-    frames = predictor.propagate_in_video(state, progress=False)
+    frames = predictor.propagate_in_video(state, progress=False, encode_ahead=1)
     for _ in range(fake_cuda.SETTLING + 1):
         next(frames)
     for _ in range(3):

@@ -69,7 +69,7 @@ def track_videos(
     *,
     ordered: bool = False,
     threads: int | None = None,
-    encode_ahead: int = 1,
+    encode_ahead: int | None = None,
 ) -> Iterator[JobResult]:
     """Tracks videos on several devices, each video on one device; the values of the results are :class:`TrackedVideo`.
 
@@ -87,7 +87,7 @@ def track_videos(
     )
 
 
-def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead: int = 1) -> TrackedVideo:
+def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead: int | None = None) -> TrackedVideo:
     """Tracks one video in this process, forwards and, with ``reverse``, backwards.
 
     Raises what the predictor's methods raise.
@@ -122,7 +122,7 @@ def add_prompt(predictor: "SAM2VideoPredictor", state: "VideoState", prompt: Vid
 
 
 def _tracked(
-    predictor: "SAM2VideoPredictor", state: "VideoState", reverse: bool, encode_ahead: int
+    predictor: "SAM2VideoPredictor", state: "VideoState", reverse: bool, encode_ahead: int | None
 ) -> Iterator[tuple[int, TrackedMasks]]:
     from sam2fast.io.rle import compress_run_lengths
     from sam2fast.kernels.run_lengths import encode_upsampled
