@@ -118,6 +118,6 @@ def compile_in_processes(launches: Sequence[Compilable]) -> None:
 
 
 if __name__ == "__main__":
-    for launch in pickle.load(sys.stdin.buffer):  # noqa: S301  of the parent
+    for launch in pickle.loads(sys.stdin.buffer.read()):  # noqa: S301  of the parent
         with suppress(Exception):
             launch.compile()

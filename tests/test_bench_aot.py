@@ -31,10 +31,10 @@ def test_versions_and_targets_are_kept_beside_each_other(aot, monkeypatch, tmp_p
         monkeypatch.setattr(triton, "__version__", version)
         aot.record(path, [aot.Result("op", "kernel", "row", target, problem=problem) for target, problem in results])
 
-    record("3.10.0", ("sm_90", ""), ("sm_90", ""), ("sm_80", "spills 8 bytes"))
+    record("3.10.0", ("sm_90", ""), ("sm_90", ""), ("sm_80", "spills 8 bytes"), ("sm_80", ""))
     record("3.9.0", ("sm_90", "ValueError"), ("sm_90", ""))
     assert [row["triton"] for row in json.loads(path.read_text())["rows"]] == ["3.9.0", "3.10.0"]
-    assert row_of(path, "3.10.0")["sm_90"] == "2" and row_of(path, "3.10.0")["sm_80"] == "0 of 1"
+    assert row_of(path, "3.10.0")["sm_90"] == "2" and row_of(path, "3.10.0")["sm_80"] == "1 of 2"
     assert row_of(path, "3.9.0")["sm_90"] == "1 of 2" and row_of(path, "3.9.0")["sm_80"] is None
     failed = [(each["triton"], each["target"], each["problem"]) for each in json.loads(path.read_text())["failed"]]
     assert failed == [("3.10.0", "sm_80", "spills 8 bytes"), ("3.9.0", "sm_90", "ValueError")]
@@ -42,6 +42,14 @@ def test_versions_and_targets_are_kept_beside_each_other(aot, monkeypatch, tmp_p
     record("3.10.0", ("sm_80", ""))  # repaired
     assert row_of(path, "3.10.0")["sm_80"] == "1" and row_of(path, "3.10.0")["sm_90"] == "2"
     assert [each["triton"] for each in json.loads(path.read_text())["failed"]] == ["3.9.0"]
+
+
+def test_a_target_that_triton_does_not_know_is_one_line_without_paths(aot, tmp_path):
+    path = tmp_path / "triton-versions-2026-01-02.json"
+    problem = "PTXASError: ptxas /home/someone/a.ptx -o /tmp/b.o: 'sm_103a' is not defined"
+    aot.record(path, [aot.Result(op, "kernel", "row", "sm_103", problem=problem) for op in ("a", "b")])
+    (failed,) = json.loads(path.read_text())["failed"]
+    assert failed["op"] == "all" and failed["problem"] == "PTXASError: ptxas FILE -o FILE 'sm_103a' is not defined"
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ class CudaGraphs:
         except Exception as error:
             if self._kept is None:
                 self._held = held
-            if _abandon(graph, pool):
+            if _abandon(graph, pool, self._capture.device.index):
                 # The next recording has a pool of its own, and a stream whose workspaces are not in this one.
                 self._kept, self._capture = None, _capture_stream(self, self._device)
             raise RecordingError("a CUDA graph could not be recorded") from error
@@ -176,17 +176,16 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 _abandoned: list[torch.cuda.CUDAGraph] = []
 
 
-def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> bool:
+def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) -> bool:
     """Whether CUDA ended the failed capture of a graph before torch did, as it does when a function waits for the
     device.
 
     Torch takes such a capture for one that goes on: it gives no cached memory back, and records nothing more in the
-    pool. Here the allocator of the current device is told of the end. That of pinned memory cannot be told.
+    pool. Here the allocator of the device is told of the end. That of pinned memory cannot be told.
     """
     # The second is its name before torch 2.8.
     names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
     end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
-    device = torch.cuda.current_device()
     try:
         end(device, pool)
     except RuntimeError:  # torch has done it

@@ -29,6 +29,7 @@ class Stream:
     """One that knows whom it has waited for; of each priority there are 32, as torch has them."""
 
     made: Counter[int] = Counter()
+    device = GPU
 
     def __init__(self, device: torch.device | None = None, priority: int = 0) -> None:
         self.waited: list[Any] = []
@@ -91,7 +92,6 @@ def cuda(monkeypatch):
 
     stand_ins = {
         "device": lambda which: contextlib.nullcontext(),
-        "current_device": lambda: 0,
         "stream": lambda which: contextlib.nullcontext(),
         "current_stream": lambda which=None: found.current,
         "Stream": Stream,

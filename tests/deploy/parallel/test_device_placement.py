@@ -85,7 +85,7 @@ def test_graphs_are_recorded_on_their_device(monkeypatch):
         yield
         inside.pop()
 
-    fakes = dict.fromkeys(("CUDAGraph", "graph", "stream", "current_stream"), MagicMock())
+    fakes = dict.fromkeys(("CUDAGraph", "graph", "graph_pool_handle", "stream", "current_stream"), MagicMock())
     for name, fake in {
         **fakes,
         "device": device,
