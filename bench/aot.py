@@ -286,10 +286,15 @@ def record(path: Path, results: list[Result]) -> None:
     row = rows.setdefault(name, {"triton": name, **dict.fromkeys(SHARED_MEMORY)})
     failed = [each for each in content["failed"] if each["triton"] != name or each["target"] not in targets]
     for target in targets:
-        problems = [result for result in results if result.target == target and result.problem]
-        number = sum(result.target == target for result in results)
-        row[target] = f"{number - len(problems)} of {number}" if problems else str(number)
-        failed += [{"triton": name, **result._asdict()} for result in problems]
+        of_target = [result for result in results if result.target == target]
+        problems = [result for result in of_target if result.problem]
+        row[target] = f"{len(of_target) - len(problems)} of {len(of_target)}" if problems else str(len(of_target))
+        if len(problems) == len(of_target):  # this Triton does not know the target: one stands for all
+            problems = [problems[0]._replace(op="all", kernel="", config="")]
+        for result in problems:
+            shown = {key: getattr(result, key) for key in ("op", "kernel", "config", "registers", "spilled")}
+            problem = re.sub(r"\S*/\S+", "FILE", result.problem)
+            failed.append({"triton": name, "target": target, **shown, "problem": problem})
     ordered = sorted(rows.values(), key=lambda row: [int(part) for part in row["triton"].split(".")])
     report = {"date": datetime.date.today().isoformat(), "machine": machine(), "rows": ordered, "failed": failed}
     write_json(path, report)
