@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import backend, current_backend
+from sam2fast.kernels._dispatch import backend, current_backend, interpreting
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def with_fallback(
             try:
                 return kernel(*arguments)
             except Exception as error:
-                if not _is_obstacle(error):
+                if not (_may_launch(arguments) and _is_obstacle(error)):
                     raise
                 refused.add(_key(op, kind, arguments))
                 _log.warning(
@@ -55,6 +55,11 @@ def with_fallback(
             return kernel(*arguments)
 
     return compute
+
+
+def _may_launch(arguments: tuple[Any, ...]) -> bool:
+    """Whether a kernel can have run for these; elsewhere the error is that of the reference implementation."""
+    return interpreting() or any(isinstance(x, Tensor) and x.is_cuda for x in arguments)
 
 
 def _key(op: str, kind: Callable[..., Hashable] | None, arguments: tuple[Any, ...]) -> Hashable:

@@ -127,6 +127,21 @@ def test_other_errors_are_raised(sample, error, auto, launching):
 
 
 @torch.no_grad()
+def test_an_error_where_no_kernel_runs_is_raised_at_once(monkeypatch, caplog):
+    monkeypatch.setenv("SAM2FAST_BACKEND", "auto")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    calls = []
+
+    def fails(x):
+        calls.append(x)
+        raise RuntimeError("not enough memory")
+
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        _fallback.with_fallback("op", fails)(torch.zeros(1))
+    assert len(calls) == 1 and not caplog.records and not _fallback.refused
+
+
+@torch.no_grad()
 def test_a_kernel_is_refused_for_the_width_that_failed(auto, launching):
     from triton.runtime.interpreter import GridExecutor
 
