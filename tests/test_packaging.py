@@ -216,5 +216,5 @@ print(os.listdir("."))
 def test_editable_install_and_import_without_side_effects(tmp_path):
     """In this environment, with the installation that the tests use."""
     listing, check = checked(run(sys.executable, "-c", IMPORT_IS_CLEAN + CHECK, cwd=tmp_path)).splitlines()
-    count, file = check.split()
+    count, file = check.split(maxsplit=1)
     assert listing == "[]" and int(count) == len(shipped_configs()) and Path(file).resolve().is_relative_to(ROOT)

@@ -50,7 +50,7 @@ COMMANDS = (
     f"profile X {POINT}",
     f"profile image.png {POINT} --json X/a.json",
     "convert X out.pt",
-    f"convert {WEIGHTS} X/out.pt",
+    f"convert {shlex.quote(str(WEIGHTS))} X/out.pt",
     "dataset info X",
     "dataset show X --from davis",
     "dataset convert X out --to davis",
