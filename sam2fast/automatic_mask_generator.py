@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ from sam2fast.kernels.mask_ops import mask_statistics
 from sam2fast.kernels.nms import box_nms
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
-from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.sam2_image_predictor import NAN_SCORES, SAM2ImagePredictor
 from sam2fast.transforms import ImageLike, to_pixels
 
 # Output mode -> the segmentation from uncompressed run lengths.
@@ -138,6 +139,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         self.multimask_output = multimask_output
         self.progress = progress
         self._report: Callable[[int], None] | None = None  # takes the number of finished points, while generating
+        self._has_nan: bool | Tensor = False  # whether the present image has scores that are NaN
         self._locks: dict[int, threading.RLock] = {}  # by process: a fork loses the thread that holds it
 
     def __getstate__(self) -> dict[str, Any]:
@@ -185,7 +187,10 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         # An array: a tensor of three rows could be mistaken for one with channels first.
         pixels = to_pixels(image).cpu().numpy()
         with self._lock, self._reporting(images=1):
+            self._has_nan = False
             data = self._generate_masks(pixels)
+            if self._has_nan:
+                warnings.warn(f"{NAN_SCORES}; such masks do not pass the thresholds", stacklevel=3)
         segmentation = OUTPUT_MODES[self.output_mode]
         return [
             {
@@ -306,6 +311,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         logits = low_res
         if self.use_m2m:
             logits, ious = self._refined(coords.repeat_interleave(each, dim=0), low_res)
+        self._has_nan = self._has_nan | ious.isnan().any()
         rows = torch.arange(len(ious), device=ious.device)
         if self.pred_iou_thresh > 0:
             rows = rows[ious > self.pred_iou_thresh]

@@ -1,6 +1,8 @@
 """Validates prompts and converts them to tensors, for images and video."""
 
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ POINT_LABELS = (-1, 0, 1, 2, 3)
 LARGEST = 1e15
 # Low-resolution logits are clamped to [-32, 32], in results and in mask prompts.
 LOGIT_LIMIT = 32.0
+# Forms of the masks that the image predictor returns.
+OUTPUT_MODES = ("float", "bool", "low_res", "coco_rle")
 
 
 def check_points(
@@ -22,7 +26,8 @@ def check_points(
 ) -> tuple[Tensor, Tensor]:
     """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 on the CPU; without B in the input, it is 1.
 
-    The result stays on the CPU, since checks of values on a GPU would synchronise with it.
+    Empty lists are no points, ``(1, 0, 2)``. The result stays on the CPU, since checks of values on a GPU would
+    synchronise with it.
 
     Raises:
         ValueError: one is missing, not finite, of another shape, or a label is unknown.
@@ -31,6 +36,8 @@ def check_points(
         raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
     coords = check_numbers(points, points_name)
     kinds = check_numbers(labels, labels_name)
+    if coords.ndim in (1, 2) and coords.shape[-1] == 0:  # [], or [[], []] for two objects
+        coords = coords.reshape(*coords.shape, 2)
     if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
         raise ValueError(f"{points_name} has shape {tuple(coords.shape)}; expected (N, 2) or (B, N, 2)")
     given, expected = tuple(kinds.shape), tuple(coords.shape[:-1])
@@ -45,13 +52,15 @@ def check_points(
 
 
 def check_boxes(box: Any) -> Tensor:
-    """Boxes ``(4)`` or ``(B, 4)`` XYXY as fp32 on the CPU.
+    """Boxes ``(4)`` or ``(B, 4)`` XYXY as fp32 on the CPU; an empty list is no boxes, ``(0, 4)``.
 
     Raises:
         ValueError: the shape is wrong, or the corners are swapped.
     """
     boxes = check_numbers(box, "box")
-    if boxes.ndim == 0 or boxes.shape[-1] != 4 or boxes.numel() == 0:
+    if boxes.shape == (0,):
+        boxes = boxes.reshape(0, 4)
+    if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"box has shape {tuple(boxes.shape)}; expected (4) or (B, 4)")
     x0, y0, x1, y1 = boxes.reshape(-1, 4).unbind(-1)
     wrong = ((x1 < x0) | (y1 < y0)).nonzero()
@@ -59,6 +68,154 @@ def check_boxes(box: Any) -> Tensor:
         shown = [round(v, 3) for v in boxes.reshape(-1, 4)[wrong[0, 0]].tolist()]
         raise ValueError(f"box {shown} has its corners the wrong way round; expected x0 <= x1 and y0 <= y1")
     return boxes
+
+
+def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Low-resolution logits ``(h, w)``, ``(1, h, w)`` or ``(B, 1, h, w)`` as fp32 ``(B, 1, h, w)`` on ``device``.
+
+    Warns of what looks like a mask: no negative values, with zeros as its background.
+
+    Args:
+        size: (h, w) of the prompt encoder's masks.
+
+    Raises:
+        ValueError: the shape is wrong.
+    """
+    mask = check_numbers(mask_logits, "mask_input", mask_logits.device if isinstance(mask_logits, Tensor) else CPU)
+    given = tuple(mask.shape)
+    if mask.ndim in (2, 3):
+        mask = mask.reshape(1, *mask.shape) if mask.ndim == 3 else mask[None, None]
+    height, width = size
+    if mask.ndim != 4 or mask.shape[1:] != (1, height, width):
+        raise ValueError(
+            f"mask_input has shape {given}; expected (1, {height}, {width}) or "
+            f"(B, 1, {height}, {width}) logits, such as the third result of predict"
+        )
+    if mask.numel() and float(mask.min()) == 0 and mask.any():
+        warnings.warn(
+            "mask_input has no negative values, as a mask: it is taken for logits, of which 0 is undecided and not "
+            "background. Make logits of a mask: torch.where(mask > 0, 10.0, -10.0)",
+            stacklevel=6,  # of SAM2ImagePredictor.predict
+        )
+    return copy_to_device(mask, device)
+
+
+class PromptGroup(NamedTuple):
+    """Prompts for some of B objects, as ``SAM2ImagePredictor.predict`` takes them."""
+
+    rows: list[int]  # of the objects
+    point_coords: Any
+    point_labels: Any
+    box: Any
+    mask_input: Any
+
+
+def grouped_by_points(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> Iterator[PromptGroup]:
+    """The prompts in groups of objects with the same number of points, if ``point_coords`` is a ragged list.
+
+    Otherwise one group, unchanged and without rows.
+
+    Raises:
+        ValueError: an object's points or labels are invalid, or there is another number of boxes or masks.
+    """
+    if ragged_lengths(point_coords) is None or point_labels is None:
+        yield PromptGroup([], point_coords, point_labels, box, mask_input)
+        return
+    B = len(point_coords)
+    if not isinstance(point_labels, list | tuple | np.ndarray | Tensor) or len(point_labels) != B:
+        raise ValueError(f"point_labels must be a list of {B} lists, one for each object in point_coords")
+    points = [
+        check_points(point_coords[i], point_labels[i], f"point_coords[{i}]", f"point_labels[{i}]") for i in range(B)
+    ]
+    if any(len(coords) != 1 for coords, _ in points):
+        raise ValueError("point_coords is a list of objects with different numbers of points; expected (N, 2) for each")
+    boxes = None if box is None else check_boxes(box).reshape(-1, 4)
+    masks = None if mask_input is None else check_numbers(mask_input, "mask_input")
+    has_rows = masks is not None and masks.ndim == 4
+    check_counts(points=points, box=boxes, mask_input=masks if has_rows else None)
+    for length in sorted({coords.shape[1] for coords, _ in points}):
+        rows = [i for i in range(B) if points[i][0].shape[1] == length]
+        coords, labels = (torch.cat([points[i][part] for i in rows]) for part in range(2))
+        some = masks[rows] if masks is not None and has_rows and len(masks) == B else masks
+        yield PromptGroup(rows, coords, labels, None if boxes is None else boxes[rows], some)
+
+
+def in_order(parts: Sequence[tuple[Tensor, ...]], rows: list[int]) -> tuple[Tensor, ...]:
+    """The results of all :func:`grouped_by_points`, in the order of the objects."""
+    if not rows:
+        return parts[0]
+    order = torch.tensor(rows).argsort()
+    return tuple(torch.cat(part)[order.to(part[0].device)] for part in zip(*parts, strict=True))
+
+
+def ragged_lengths(value: Any) -> list[int] | None:
+    """The lengths of a list's entries if they differ."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = list(value)
+    if not isinstance(value, list | tuple):
+        return None
+    try:
+        lengths = [len(entry) for entry in value]
+    except TypeError:
+        return None
+    return lengths if len(set(lengths)) > 1 else None
+
+
+def check_counts(**prompts: Any) -> None:
+    """
+    Raises:
+        ValueError: the prompts that are not None are for different numbers of objects. A ``mask_input`` may serve all
+            points and boxes, as in the original.
+    """
+    counts = {name: len(prompt) for name, prompt in prompts.items() if prompt is not None}
+    others = {name: n for name, n in counts.items() if not (name == "mask_input" and n == 1)}
+    if len(set(others.values())) < 2:
+        return
+    listed = ", ".join(f"{n} of {name}" for name, n in counts.items())
+    advice = "give the same number of each"
+    if counts.get("points") == 1 and (B := counts.get("box", 0)) > 1:
+        advice = f"points (N, 2) are N points of one object; give point_coords ({B}, N, 2), such as ({B}, 1, 2)"
+    raise ValueError(f"the prompts do not fit together: {listed}; {advice}")
+
+
+def joined_points(coords: Tensor | None, labels: Tensor | None, boxes: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Points ``(B, P, 2)`` and labels ``(B, P)``, in which a box is two points before the others; None without both."""
+    points = None if coords is None or labels is None else (coords, labels)
+    if boxes is None:
+        return points
+    corners = boxes.reshape(-1, 2, 2)
+    kinds = torch.arange(2, 4, dtype=torch.int32, device=corners.device).expand(len(corners), -1)
+    if points is None:
+        return corners, kinds
+    return torch.cat([corners, points[0]], dim=1), torch.cat([kinds, points[1]], dim=1)
+
+
+def check_batches(batches: Sequence[Any], count: int) -> None:
+    """Checks the prompts of ``predict_batch``: each None, or a list with an entry for each of ``count`` images.
+
+    Raises:
+        TypeError: one is no list; strings and 0-d arrays do not count.
+        ValueError: one has another length.
+    """
+    for name, batch in zip(("point_coords", "point_labels", "box", "mask_input"), batches, strict=True):
+        if batch is None:
+            continue
+        has_entries = hasattr(batch, "__len__") and hasattr(batch, "__getitem__") and getattr(batch, "ndim", 1) > 0
+        if not has_entries or isinstance(batch, str | bytes | Mapping):
+            raise TypeError(f"{name}_batch must be a list with an entry for each image, got {type(batch).__name__}")
+        if len(batch) != count:
+            raise ValueError(f"{name}_batch has {len(batch)} entries for {count} images")
+
+
+def check_output_mode(output_mode: Any, return_logits: bool) -> None:
+    """
+    Raises:
+        ValueError: the form of the masks is unknown, or has no logits.
+    """
+    if output_mode not in OUTPUT_MODES:
+        raise ValueError(f"output_mode must be one of {', '.join(OUTPUT_MODES)}; got {output_mode!r}")
+    if return_logits and output_mode != "float":
+        raise ValueError(f'return_logits=True needs output_mode="float", got {output_mode!r}')
 
 
 def noisy_boxes(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Tensor:
@@ -88,7 +245,8 @@ def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
     except torch.OutOfMemoryError:  # a subclass of RuntimeError
         raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{name} is no array of numbers: {error}") from error
+        reason = f"its lists have different lengths, {lengths}" if (lengths := ragged_lengths(value)) else error
+        raise ValueError(f"{name} is no array of numbers: {reason}") from error
     if not tensor.is_cpu:
         tensor = tensor.to(device)
     if not (tensor.abs() <= LARGEST).all():

@@ -1,6 +1,8 @@
 """Predicts masks for images from point, box and mask prompts."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeAlias
@@ -10,13 +12,28 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from sam2fast.image_features import Features, encode_images, model_facts
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.prompt_inputs import LOGIT_LIMIT, check_boxes, check_numbers, check_points
-from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
+from sam2fast.prompt_inputs import (
+    LOGIT_LIMIT,
+    check_batches,
+    check_boxes,
+    check_counts,
+    check_mask_input,
+    check_output_mode,
+    check_points,
+    grouped_by_points,
+    in_order,
+    joined_points,
+)
+from sam2fast.transforms import ImageLike, SAM2Transforms
 from sam2fast.utils.async_copies import copy_to_device
-from sam2fast.utils.thread_guard import CallGuard, exclusive, shared
+from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
+NAN_SCORES = (
+    "the model's scores are NaN: its weights are damaged, as after a training that diverged, or float16 is too narrow"
+)
 
 
 class SAM2ImagePredictor:
@@ -24,9 +41,9 @@ class SAM2ImagePredictor:
 
     Names, defaults, results and dtypes are those of ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
 
-    Several threads may predict at the same time. Setting an image during another thread's call, or the reverse, raises
-    :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`. After such an error, predicting for an image that another
-    thread has replaced raises it, too. Predictors may share a model.
+    Several threads may predict at the same time, for different images with :meth:`encode`. Setting an image during
+    another thread's call, or the reverse, raises :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`. If the other
+    call replaces the image, predicting raises it, too, until any thread sets an image. Predictors may share a model.
 
     Args:
         sam_model: the SAM 2 model for mask prediction; its device and dtype are used.
@@ -89,7 +106,19 @@ class SAM2ImagePredictor:
         Raises:
             ImageError, FileNotFoundError, TypeError: the image cannot be used.
         """
-        self._encode([image], is_batch=False)
+        self._keep(*encode_images([image], self.model, self._transforms), is_batch=False)
+
+    @torch.no_grad()
+    def encode(self, image: ImageLike) -> Features:
+        """The embedding of an image, for :meth:`predict`; the predictor's own image stays set.
+
+        Any number of threads may encode images, and predict for different ones, at the same time.
+
+        Args and raises: see :meth:`set_image`.
+        """
+        limit_threads_after_fork()
+        tensors, (size,) = encode_images([image], self.model, self._transforms)
+        return Features(tensors, size, model_facts(self.model), self.model)
 
     @exclusive
     @torch.no_grad()
@@ -108,19 +137,12 @@ class SAM2ImagePredictor:
             raise TypeError(f"expected a list of images, got {type(image_list).__name__}")
         if not image_list:
             raise ValueError("the list of images is empty")
-        self._encode(image_list, is_batch=True)
+        self._keep(*encode_images(image_list, self.model, self._transforms), is_batch=True)
 
-    def _encode(self, images: Sequence[ImageLike], is_batch: bool) -> None:
-        pixels = [to_pixels(image) for image in images]
-        batch = torch.stack([self._transforms.from_pixels(p, self.device) for p in pixels])
-        *high_res, embedding = self.model.encode_image(batch)
-        if self.model.directly_add_no_mem_embed:
-            embedding = embedding + self.model.no_mem_embed.reshape(1, -1, 1, 1)
-        features = {"image_embed": embedding, "high_res_feats": high_res}
-        sizes = [(p.shape[0], p.shape[1]) for p in pixels]
+    def _keep(self, features: dict[str, Any], sizes: list[tuple[int, int]], is_batch: bool) -> None:
         # In one statement, so that Ctrl-C cannot leave a mixture.
         self._features, self._orig_hw, self._is_batch, self._is_image_set = features, sizes, is_batch, True
-        self.guard.record_setter()
+        self.guard.record_change()
 
     def get_image_embedding(self) -> Tensor:
         """The embeddings ``(B, C, S / 16, S / 16)`` of the current images.
@@ -137,15 +159,13 @@ class SAM2ImagePredictor:
         self._features = None
         self._orig_hw = None
         self._is_batch = False
-        self.guard.clear_setters()
 
     def _require_image(self) -> dict[str, Any]:
         if self._features is None:
             raise RuntimeError("no image is set: call set_image or set_image_batch first")
-        self.guard.check_setter("image")
+        self.guard.check_change("image")
         return self._features
 
-    @shared
     def predict(
         self,
         point_coords: Prompt | None = None,
@@ -155,39 +175,50 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
+        *,
+        output_mode: str = "float",
+        features: Features | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicts masks for the given input prompts, using the current image.
 
-        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. Coordinates may lie outside the
-        image.
+        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists; B may be 0. Coordinates may lie
+        outside the image.
 
         Args:
-            point_coords: ``(N, 2)`` or ``(B, N, 2)`` points (x, y) in pixels of the image.
+            point_coords: ``(N, 2)`` or ``(B, N, 2)`` points (x, y) in pixels of the image. In a list of B lists N may
+                differ; each object is predicted as if alone.
             point_labels: ``(N)`` or ``(B, N)`` labels: 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
+                As in the original, padding changes the masks a little.
             box: ``(4)`` or ``(B, 4)`` XYXY in pixels of the image.
             mask_input: ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)`` low-resolution logits, typically the third result of a
                 previous call.
             multimask_output: if True, the model returns three masks, which is better for ambiguous prompts such as a
                 single click.
-            return_logits: if True, returns un-thresholded mask logits.
+            return_logits: if True, returns un-thresholded mask logits; only with ``output_mode="float"``.
             normalize_coords: if False, the coordinates are in [0, 1] instead of pixels.
+            output_mode: the form of the masks: ``float``, fp32 as in the original; ``bool``; ``coco_rle``, an array of
+                COCO's compressed run lengths ``(C)``, without masks of the image's size in memory; ``low_res``, bool
+                masks ``(C, S/4, S/4)`` that are not resized.
+            features: of :meth:`encode`, instead of the current image. Such calls may run at the same time in any number
+                of threads.
 
         Returns:
-            Three fp32 arrays: masks ``(C, H, W)`` of 0.0 and 1.0 at the image's size, the model's quality predictions
-            (IoU) ``(C)``, and low-resolution logits ``(C, S/4, S/4)`` in [-32, 32], which can be passed as
-            ``mask_input`` to the next call. C is the number of masks. With B > 1 prompts all have a leading B.
+            Three arrays: masks ``(C, H, W)`` of 0.0 and 1.0 at the image's size, the model's quality predictions (IoU)
+            ``(C)``, fp32, and low-resolution logits ``(C, S/4, S/4)`` in [-32, 32], fp32, which can be passed as
+            ``mask_input`` to the next call. C is the number of masks. With B prompts all have a leading B, unless B is
+            1.
 
         Raises:
             RuntimeError: no image is set.
-            ValueError: a prompt has the wrong shape or values.
+            ValueError: a prompt has the wrong shape or values, or ``features`` are of another model or device.
         """
-        self._require_image()
-        mask, coords, labels, corners = self._prep_prompts(
-            point_coords, point_labels, box, mask_input, normalize_coords
-        )
-        results = self._predict(coords, labels, corners, mask, multimask_output, return_logits)
-        masks, ious, low_res = (_to_numpy(x) for x in results)
-        return masks, ious, low_res
+        predictor = self
+        if features is not None:
+            features.check(self.model)
+            predictor = copy.copy(self)  # with a guard of its own
+            predictor._keep(features.tensors, [features.size], is_batch=False)
+        prompts = point_coords, point_labels, box, mask_input
+        return predictor._results(prompts, multimask_output, return_logits, normalize_coords, output_mode)
 
     @shared
     def predict_batch(
@@ -199,41 +230,73 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
+        *,
+        output_mode: str = "float",
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """Predicts masks for each image of :meth:`set_image_batch`.
 
-        The arguments are those of :meth:`predict`, as lists with one entry per image; an entry may be None.
+        The arguments are those of :meth:`predict`, as lists with one entry per image. An entry may be None; an image
+        without objects has boxes ``(0, 4)`` or ``[]``.
 
         Returns:
             Three lists with one entry per image: masks ``(C, H_i, W_i)``, predicted IoUs ``(C)`` and low-resolution
-            logits ``(C, S/4, S/4)``, as from :meth:`predict`. With B > 1 prompts an image's arrays have a leading B.
+            logits ``(C, S/4, S/4)``, as from :meth:`predict`. With B prompts an image's arrays have a leading B, unless
+            B is 1.
 
         Raises:
             RuntimeError: no batch of images is set.
             TypeError: an argument is no list.
             ValueError: a list does not match the batch in length, or a prompt has the wrong shape or values.
         """
-        features = self._require_image()
+        count = len(self._require_image()["image_embed"])
         if not self._is_batch:
             raise RuntimeError("predict_batch needs images set by set_image_batch; after set_image use predict")
-        count = len(features["image_embed"])
-        batches = (point_coords_batch, point_labels_batch, box_batch, mask_input_batch)
-        for name, batch in zip(("point_coords", "point_labels", "box", "mask_input"), batches, strict=True):
-            if batch is None:
-                continue
-            if not _is_list(batch):
-                raise TypeError(f"{name}_batch must be a list with an entry for each image, got {type(batch).__name__}")
-            if len(batch) != count:
-                raise ValueError(f"{name}_batch has {len(batch)} entries for {count} images")
+        batches = point_coords_batch, point_labels_batch, box_batch, mask_input_batch
+        check_batches(batches, count)
         results = []
         for i in range(count):
-            points, kinds, box, mask_input = (None if batch is None else batch[i] for batch in batches)
-            prompts = self._prep_prompts(points, kinds, box, mask_input, normalize_coords, img_idx=i)
-            mask, coords, labels, corners = prompts
-            outputs = self._predict(coords, labels, corners, mask, multimask_output, return_logits, img_idx=i)
-            results.append([_to_numpy(x) for x in outputs])
+            prompts = tuple(None if batch is None else batch[i] for batch in batches)
+            results.append(self._results(prompts, multimask_output, return_logits, normalize_coords, output_mode, i))
         masks, ious, low_res = (list(x) for x in zip(*results, strict=True))
         return masks, ious, low_res
+
+    @shared
+    def _results(
+        self,
+        prompts: tuple[Any, ...],
+        multimask_output: bool,
+        return_logits: bool,
+        normalize_coords: bool,
+        output_mode: str,
+        img_idx: int = -1,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The results of :meth:`predict` for one of the images."""
+        self._require_image()
+        check_output_mode(output_mode, return_logits)
+        assert self._orig_hw is not None
+        size, threshold = self._orig_hw[img_idx], self.mask_threshold
+        rows, parts = list[int](), []
+        for group in grouped_by_points(*prompts):
+            mask, coords, labels, corners = self._prep_prompts(*group[1:], normalize_coords, img_idx)
+            if output_mode in ("float", "bool"):
+                part = self._predict(coords, labels, corners, mask, multimask_output, return_logits, img_idx)
+            else:
+                low_res, ious = self._predict_low_res(coords, labels, corners, mask, multimask_output, img_idx)
+                part = self._transforms.cleaned(low_res), ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            rows += group.rows
+            parts.append(part)
+        masks, ious, low_res = in_order(parts, rows)
+        scores = _to_numpy(ious)
+        if np.isnan(scores).any():
+            warnings.warn(NAN_SCORES, stacklevel=4)
+        if output_mode == "float":
+            found = _to_numpy(masks)
+        elif output_mode == "coco_rle":
+            found = self._transforms.encode_cleaned(masks, size, threshold)
+            found = found[0] if len(found) == 1 else found
+        else:
+            found = (masks if output_mode == "bool" else masks > threshold).squeeze(0).cpu().numpy()
+        return found, scores, _to_numpy(low_res)
 
     def _prep_prompts(
         self,
@@ -254,25 +317,14 @@ class SAM2ImagePredictor:
         if box is not None:
             corners = self._transforms.transform_boxes(check_boxes(box), normalize_coords, size)
         if mask_logits is not None:
-            mask = self._check_mask(mask_logits)
-        _check_counts(points=coords, box=corners, mask_input=mask)
+            mask = check_mask_input(mask_logits, self.model.sam_prompt_encoder.mask_input_size, self.device)
+        if coords is not None and corners is not None and coords.shape[:2] == (1, 0):
+            coords = labels = None  # no points beside any number of boxes
+        check_counts(points=coords, box=corners, mask_input=mask)
         # After all checks, since reading values on a GPU would synchronise with it.
         prompts = coords, labels, corners
         coords, labels, corners = (x if x is None else copy_to_device(x, self.device) for x in prompts)
         return mask, coords, labels, corners
-
-    def _check_mask(self, mask_logits: Any) -> Tensor:
-        mask = check_numbers(mask_logits, "mask_input", self.device)
-        given = tuple(mask.shape)
-        if mask.ndim in (2, 3):
-            mask = mask.reshape(1, *mask.shape) if mask.ndim == 3 else mask[None, None]
-        height, width = self.model.sam_prompt_encoder.mask_input_size
-        if mask.ndim != 4 or mask.shape[1:] != (1, height, width):
-            raise ValueError(
-                f"mask_input has shape {given}; expected (1, {height}, {width}) or "
-                f"(B, 1, {height}, {width}) logits, such as the third result of predict"
-            )
-        return mask
 
     @shared
     @torch.no_grad()
@@ -325,16 +377,12 @@ class SAM2ImagePredictor:
         Arguments and errors are those of :meth:`_predict`.
         """
         features = self._require_image()
-        points = None if point_coords is None or point_labels is None else (point_coords, point_labels)
-        if boxes is not None:
-            # A box is encoded as two points before the clicks.
-            corners = boxes.reshape(-1, 2, 2)
-            kinds = torch.arange(2, 4, dtype=torch.int32, device=corners.device).expand(len(corners), -1)
-            points = (
-                (corners, kinds)
-                if points is None
-                else (torch.cat([corners, points[0]], dim=1), torch.cat([kinds, points[1]], dim=1))
-            )
+        points = joined_points(point_coords, point_labels, boxes)
+        count = len(points[0]) if points is not None else 1 if mask_input is None else len(mask_input)
+        if count == 0:
+            C, embedding = 3 if multimask_output else 1, features["image_embed"]
+            size = self.model.sam_prompt_encoder.mask_input_size
+            return embedding.new_zeros(0, C, *size), embedding.new_zeros(0, C)
         sparse, dense = self.model.sam_prompt_encoder(points=points, boxes=None, masks=mask_input)
         low_res, ious, _, _ = self.model.sam_mask_decoder(
             image_embeddings=features["image_embed"][img_idx][None],
@@ -346,21 +394,6 @@ class SAM2ImagePredictor:
             high_res_features=[level[img_idx][None] for level in features["high_res_feats"]] or None,
         )
         return low_res, ious
-
-
-def _check_counts(**prompts: Tensor | None) -> None:
-    counts = {name: len(prompt) for name, prompt in prompts.items() if prompt is not None}
-    # One mask serves all points and boxes, as in the original.
-    others = {name: n for name, n in counts.items() if not (name == "mask_input" and n == 1)}
-    if len(set(others.values())) > 1:
-        listed = ", ".join(f"{n} of {name}" for name, n in counts.items())
-        raise ValueError(f"the prompts do not fit together: {listed}; give the same number of each")
-
-
-def _is_list(batch: Any) -> bool:
-    """Whether it is a sequence; strings and 0-d arrays do not count."""
-    has_entries = hasattr(batch, "__len__") and hasattr(batch, "__getitem__") and getattr(batch, "ndim", 1) > 0
-    return has_entries and not isinstance(batch, str | bytes | Mapping)
 
 
 def _to_numpy(x: Tensor) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Converts images to model input, and mask logits back to the image's size."""
 
+import io
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -12,11 +14,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.io.rle import compress_run_lengths
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold, upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.kernels.run_lengths import encode_upsampled
 from sam2fast.utils.async_copies import copy_to_device
 
-ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path
+ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path | bytes | BinaryIO
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 TWELVE_BITS = 4095
@@ -32,17 +36,22 @@ def to_pixels(image: ImageLike) -> Tensor:
     """Converts an image to ``(H, W, 3)`` RGB: uint8, or fp32 in [0, 1] for float input.
 
     Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA; tensors of the same shapes or
-    channels first; PIL images of any mode; paths. Grey is repeated, alpha is dropped, 16 bits become 8. Files are
-    rotated by their EXIF orientation, and 16-bit files of at most 12 bits (microscopes, X-rays) are scaled by their own
-    maximum, with a log line; arrays and PIL images are used unchanged, as in the original.
+    channels first; PIL images of any mode; image files as paths, as bytes, or open in binary mode. Grey is repeated,
+    alpha is dropped, 16 bits become 8. Files are rotated by their EXIF orientation, and 16-bit files of at most 12 bits
+    (microscopes, X-rays) are scaled by their own maximum, with a log line; arrays and PIL images are used unchanged, as
+    in the original, with a warning if their values seem to have another range.
 
     Raises:
         ImageError: the image is empty or unreadable, has another shape or dtype, or values out of range.
         FileNotFoundError: there is no such file.
         TypeError: another type.
     """
+    if isinstance(image, bytes | bytearray | memoryview):
+        image = io.BytesIO(image)
     if isinstance(image, str | Path):
         image = _scale_twelve_bits(_from_pil(_open(Path(image))), image)
+    elif not isinstance(image, np.ndarray | Image.Image | Tensor) and hasattr(image, "read"):
+        image = _scale_twelve_bits(_from_pil(_decode(image, "the data")), "the data")
     if isinstance(image, Image.Image):
         image = _from_pil(image)
     if isinstance(image, np.ndarray):
@@ -50,26 +59,40 @@ def to_pixels(image: ImageLike) -> Tensor:
     elif isinstance(image, Tensor):
         image = _channels_last(image)
     else:
-        raise TypeError(f"expected an array, a PIL image, a tensor or a path, got {type(image).__name__}")
+        raise TypeError(
+            f"expected an array, a PIL image, a tensor, a path, bytes or an open file, got {type(image).__name__}"
+        )
     return _checked(image)
 
 
 def _open(path: Path) -> Image.Image:
     if not os.path.isfile(path):  # unlike Path.is_file, does not raise for invalid names
         raise FileNotFoundError(f"no image file {str(path)!r}")
+    return _decode(path, path)
+
+
+def _decode(file: Path | BinaryIO, name: str | Path) -> Image.Image:
     try:
-        with open_image(path) as file:
-            return ImageOps.exif_transpose(file) or file
+        if isinstance(file, io.TextIOBase):
+            raise ValueError('it is open as text; expected mode "rb"')
+        with open_image(file) as image:
+            return ImageOps.exif_transpose(image) or image
     except IMAGE_READ_ERRORS as error:
-        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+        raise ImageError(f"{name} cannot be read as an image: {error}") from error
 
 
-def _scale_twelve_bits(values: np.ndarray, path: str | Path) -> np.ndarray:
-    most = values.max()
-    if values.dtype != np.uint16 or not 0 < most <= TWELVE_BITS:
+def _scale_twelve_bits(values: np.ndarray, name: str | Path) -> np.ndarray:
+    if values.dtype != np.uint16 or not 0 < (most := values.max()) <= TWELVE_BITS:
         return values
-    _log.warning("%s has 16 bits, and values up to %d only: they are scaled so that this is white", path, most)
+    _log.warning("%s has 16 bits, and values up to %d only: they are scaled so that this is white", name, most)
     return np.rint(values * (255 / most)).astype(np.uint8)
+
+
+def _warn_if_black(most: float, limit: float, cause: str) -> None:
+    """Warns if the greatest value of an image is small for its type; of a black image it is 0."""
+    if 0 < most <= limit:
+        # No value in the text, so that the frames of a video give one warning.
+        warnings.warn(f"the image is almost black: {cause}", stacklevel=4)
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:
@@ -98,9 +121,15 @@ def _from_deep(values: np.ndarray) -> np.ndarray:
 def _from_array(array: np.ndarray) -> Tensor:
     if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
         raise ImageError(f"the array {array.shape} has its channels first; expected (H, W, 3): use transpose(1, 2, 0)")
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+    if array.dtype == np.uint8:
+        _warn_if_black(array.max(initial=0), 1, "it is uint8, where white is 255, and has values 0 and 1 only")
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+        few_bits = (
+            f"it has 16 bits, where white is 65535, and values up to {TWELVE_BITS} only; scale them, or use uint8"
+        )
+        _warn_if_black(array.max(initial=0), TWELVE_BITS, few_bits)
         array = np.asarray(np.rint(array / SIXTEEN_TO_EIGHT_BITS)).astype(np.uint8)  # an array, also without axes
-    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+    elif not np.issubdtype(array.dtype, np.floating):
         raise ImageError(f"the image has dtype {array.dtype}; expected uint8, uint16, or float in [0, 1]")
     if array.dtype.itemsize > 8:  # long doubles of either byte order
         array = array.astype(np.float64)
@@ -138,6 +167,9 @@ def _checked(image: Tensor) -> Tensor:
     low, high = (float(x) for x in torch.aminmax(image))
     if not (low >= 0 and high <= 1):  # also true of NaN
         raise ImageError(f"the float image has values from {low:g} to {high:g}; expected [0, 1], or uint8 for [0, 255]")
+    _warn_if_black(
+        high, 1.01 / 255, "it is float, where white is 1, and has values up to 1/255 only, as if divided twice"
+    )
     return image
 
 
@@ -225,6 +257,13 @@ class SAM2Transforms:
     def postprocess_to_bool(self, masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> Tensor:
         """The same as bool masks ``(B, C, H, W)`` above a threshold, without logits of that size."""
         return upsample_and_threshold(self.cleaned(masks), orig_hw, threshold)
+
+    @staticmethod
+    def encode_cleaned(masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> np.ndarray:
+        """COCO's run lengths ``(B, C)`` at the size (H, W), from logits ``(B, C, h, w)`` of :meth:`cleaned`."""
+        found = np.empty(masks.shape[0] * masks.shape[1], dtype=object)
+        found[:] = compress_run_lengths(encode_upsampled(masks.flatten(0, 1), orig_hw, threshold))
+        return found.reshape(masks.shape[:2])
 
     def cleaned(self, masks: Tensor) -> Tensor:
         """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, fp32."""

@@ -1,5 +1,8 @@
 """Accepted images, refused images, and numerical agreement with the original."""
 
+import io
+import warnings
+
 import numpy as np
 import oracle  # noqa: F401  (makes torchvision importable for the official package)
 import pytest
@@ -110,6 +113,39 @@ class TestFiles:
         with Image.open(path) as image:
             assert np.array_equal(to_pixels(image).numpy()[..., 0], np.rint(values / 257))
 
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+    def test_bytes_and_open_files(self, tmp_path, kind):
+        path = tmp_path / "turned"
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(RGB).save(path, kind, exif=exif)
+        content = path.read_bytes()
+        with path.open("rb") as file:
+            file.read(7)  # files are read from the start
+            for image in (content, bytearray(content), memoryview(content), io.BytesIO(content), file):
+                assert np.array_equal(to_pixels(image).numpy(), np.rot90(RGB, -1))
+            assert not file.closed
+            assert np.array_equal(to_pixels(file).numpy(), np.rot90(RGB, -1))  # once more
+
+    def test_bytes_of_twelve_bits(self, caplog):
+        buffer, values = io.BytesIO(), np.linspace(0, 4095, 48).astype(np.uint16).reshape(6, 8)
+        Image.fromarray(values).save(buffer, "PNG")
+        assert np.array_equal(to_pixels(buffer.getvalue()).numpy()[..., 0], np.rint(values * (255 / 4095)))
+        assert "the data has 16 bits, and values up to 4095 only" in caplog.text
+
+    def test_bytes_and_files_that_are_no_image(self, tmp_path):
+        path = tmp_path / "image.png"
+        Image.fromarray(RGB).save(path)
+        content = path.read_bytes()
+        with path.open("rb") as closed:
+            pass
+        with path.open() as text:
+            for image in (b"", b"no image", content[:900], io.BytesIO(b"none"), closed):
+                with pytest.raises(ImageError, match="the data cannot be read as an image"):
+                    to_pixels(image)
+            with pytest.raises(ImageError, match='it is open as text; expected mode "rb"'):
+                to_pixels(text)
+
     def test_missing(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="nothing.png"):
             to_pixels(tmp_path / "nothing.png")
@@ -127,6 +163,47 @@ class TestFiles:
         path.write_bytes(path.read_bytes()[:3000])
         with pytest.raises(ImageError, match="cannot be read|cannot be decoded"):
             to_pixels(path)
+
+
+ALMOST_BLACK = {
+    "8-bit values in uint16": (GREY.astype(np.uint16), "16 bits, where white is 65535, and values up to 4095 only"),
+    "RGB": (RGB.astype(">u2"), "16 bits"),
+    "12 bits": (GREY.astype(np.uint16) * 16, "16 bits"),
+    "PIL I": (Image.fromarray(GREY.astype(np.int32)), "16 bits"),
+    "PIL I;16": (Image.fromarray(GREY.astype(np.uint16)), "16 bits"),
+    "uint8 of a float image": (
+        (RGB / 255).round().astype(np.uint8),
+        "uint8, where white is 255, and has values 0 and 1",
+    ),
+    "PIL L of a mask": (Image.fromarray((GREY > 99).astype(np.uint8)), "uint8"),
+    "float, divided twice": ((RGB / 255 / 255).astype(np.float32), r"values up to 1/255 only, as if divided twice"),
+    "float tensor": (torch.from_numpy(RGB / 255**2), "as if divided twice"),
+}
+
+
+@pytest.mark.parametrize(("image", "cause"), ALMOST_BLACK.values(), ids=ALMOST_BLACK.keys())
+def test_values_of_another_range(image, cause):
+    """They are used unchanged, with a warning."""
+    with pytest.warns(UserWarning, match=f"the image is almost black: .*{cause}"):
+        pixels = to_pixels(image)
+    assert pixels.float().max() <= (0.004 if pixels.is_floating_point() else 16)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        RGB,
+        GREY.astype(np.uint16) * 257,
+        RGB.astype(np.float32) / 255,
+        np.zeros((5, 5), np.uint16),
+        Image.new("1", (5, 5), 1),
+    ]
+    + [np.zeros((5, 5, 3), dtype) for dtype in (np.uint8, np.float32)],
+)
+def test_images_in_the_range_of_their_type(image):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_pixels(image)
 
 
 REFUSED = {
@@ -156,7 +233,7 @@ def test_refused_images(image, message):
         to_pixels(image)
 
 
-@pytest.mark.parametrize("image", [None, 5, [[1, 2]], b"bytes"], ids=repr)
+@pytest.mark.parametrize("image", [None, 5, [[1, 2]]], ids=repr)
 def test_other_types(image):
     with pytest.raises(TypeError, match=type(image).__name__):
         to_pixels(image)

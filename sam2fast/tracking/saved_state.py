@@ -5,8 +5,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor
 
 from sam2fast.io.atomic import atomic_path
+from sam2fast.modeling.model_identity import model_facts
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.features import FEATURES_KEPT
 from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import MemoryBank
-from sam2fast.tracking.model_identity import model_facts
 from sam2fast.tracking.page_pool import PagePool
 from sam2fast.tracking.saved_checks import KINDS, MEMORY_DTYPES, check_restored
 from sam2fast.tracking.session_checks import check_kind
@@ -162,11 +161,9 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
     for frame, mask in tracked.masks.items():
         tensors[f"{number}.masks.{frame}"] = mask.cpu().contiguous()
     results: dict[str, list[int]] = {}
-    pages: dict[str, list[int]] = {}
     for kind in KINDS:
         frames: dict[int, FrameResult] = getattr(tracked, kind)
         results[kind] = list(frames)  # in their order, which is that of the sums over them
-        pages[kind] = [len(result.memory or ()) for result in frames.values()]
         if frames:
             stacked = _stacked(state.bank, list(frames.values()))
             tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
@@ -175,7 +172,6 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
     if others:
         stacked = _stacked(state.bank, list(others.values()))
         tensors.update({f"{number}.others.{name}": value for name, value in stacked.items()})
-        pages["others"] = [len(result.memory or ()) for result in others.values()]
     places = {key: i for i, key in enumerate(others)}  # None for a result of the best hypothesis
     hypotheses = [[[t, places.get(id(r))] for t, r in history.items()] for history in tracked.others.values()]
     return {
@@ -185,12 +181,11 @@ def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[st
         "points": list(tracked.points),
         "masks": list(tracked.masks),
         "results": results,
-        "pages": pages,
     }
 
 
 def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
-    """Each part of the results ``(n, ...)``; memories page by page, since they may have several."""
+    """Each part of the results ``(n, ...)``."""
     parts = {name: torch.cat([getattr(r, name) for r in results]) for name in ("mask", "iou", "score")}
     parts["pointer"] = torch.stack([bank.pointers.read(r.pointer).cpu() for r in results])
     if results[0].record.numel():
@@ -199,7 +194,7 @@ def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
         parts["state"] = torch.stack([bank.states.read(r.state).cpu() for r in results if r.state is not None])
     if all(r.memory is not None for r in results):
         assert bank.memories is not None
-        pages = [bank.memories.read(page).cpu() for r in results for page in r.memory or ()]
+        pages = [bank.memories.read(r.memory).cpu() for r in results if r.memory is not None]
         dtype = max({page.dtype for page in pages}, key=lambda d: d.itemsize)  # exact for the narrower ones too
         parts["memory"] = torch.stack([page.to(dtype) for page in pages])
     return parts
@@ -283,8 +278,7 @@ def _unpacked_object(
     results = {}
     for kind in KINDS:
         frames = entry["results"][kind]
-        pages = entry["pages"][kind] if "pages" in entry else [1] * len(frames)
-        results[kind] = dict(zip(frames, _results(f"{number}.{kind}", pages, tensors), strict=True))
+        results[kind] = dict(zip(frames, _results(f"{number}.{kind}", tensors), strict=True))
     points = {
         frame: {
             name: tensors[f"{number}.points.{frame}.{name}"].to(device) for name in ("point_coords", "point_labels")
@@ -292,8 +286,7 @@ def _unpacked_object(
         for frame in entry["points"]
     }
     masks = {frame: tensors[f"{number}.masks.{frame}"] for frame in entry["masks"]}
-    pages_of_others = entry["pages"].get("others", ()) if "pages" in entry else ()
-    stored = list(_results(f"{number}.others", pages_of_others, tensors))
+    stored = list(_results(f"{number}.others", tensors))
     others = {
         i: {t: results["tracked"][t] if place is None else stored[place] for t, place in hypothesis}
         for i, hypothesis in enumerate(entry.get("hypotheses", ()), 1)
@@ -301,18 +294,14 @@ def _unpacked_object(
     return TrackedObject(points=points, masks=masks, reverse=dict(entry["reverse"]), others=others, **results)
 
 
-def _results(prefix: str, pages: Sequence[int], tensors: Mapping[str, Tensor]) -> Iterator[FrameResult]:
-    """Each result; ``pages`` says how many stored pages belong to each memory."""
+def _results(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[FrameResult]:
     names = ("mask", "iou", "score", "pointer", "memory", "record", "state")
     parts = {name: tensors[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in tensors}
-    stored = iter(parts.get("memory", ()))
     for i in range(len(parts.get("mask", ()))):
         # Clones: a view would keep all frames alive as long as one of them.
         mask, iou, score = (parts[name][i : i + 1].clone() for name in ("mask", "iou", "score"))
         pointer = PagePool.archived_page(parts["pointer"][i])
-        memory = None
-        if "memory" in parts:
-            memory = tuple(PagePool.archived_page(page) for page in islice(stored, pages[i]))
+        memory = PagePool.archived_page(parts["memory"][i]) if "memory" in parts else None
         record = parts["record"][i : i + 1].clone() if "record" in parts else None
         state = PagePool.archived_page(parts["state"][i]) if "state" in parts else None
         yield FrameResult(mask, iou, score, pointer, memory, state, record)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.modeling.model_identity import OpenedWith
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import MemoryBank
-from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.utils.thread_guard import CallGuard

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, why_no_fp8
 from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, Selection
+from sam2fast.modeling.model_identity import OpenedWith
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import EXACT, Approximations
@@ -36,7 +37,6 @@ from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeature
 from sam2fast.tracking.frame_result import FrameCopies, FrameResult, best_with_others, wait_for
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
-from sam2fast.tracking.model_identity import OpenedWith
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
 from sam2fast.tracking.strategies import SAM2, Strategy
@@ -335,7 +335,7 @@ class Tracker:
         masks, scores = (torch.cat([getattr(r, name) for r in results]).to(state.device) for name in ("mask", "score"))
         (features,) = self._features(state, [frame])
         memories = encode_masks(self.model, features, masks, scores, from_prompt=True)
-        written = state.bank.write_memories(memories, from_prompt=True)
+        written = state.bank.write_memories(memories)
         return [result.with_memory(memory) for result, memory in zip(results, written, strict=True)]
 
     def select(
@@ -352,7 +352,7 @@ class Tracker:
         if watch is not None:
             watch(state, objects, frame, reverse, [Selection(one.memories, one.pointers) for one in chosen])
         each, factors = zip(objects, chosen, before, strict=True), state.strategy.has_factors
-        return [attended_pages(state.bank, o, one, rules, page, factors) for o, one, page in each]
+        return [attended_pages(o, one, rules, page, factors) for o, one, page in each]
 
     def gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
         """What one object attends to on the frame; None if the model keeps no memories."""

@@ -16,7 +16,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ConcurrentUseError(RuntimeError):
-    """Another thread is using the object, or has replaced what this thread set. The refused call changed nothing."""
+    """Another thread is using the object, or has replaced its image meanwhile. The refused call changed nothing."""
 
 
 class CallGuard:
@@ -38,31 +38,24 @@ class CallGuard:
             calls = self._ongoing.setdefault(os.getpid(), _ProcessCalls())
         return GuardedCall(calls, type(owner).__name__, changes)
 
-    def record_setter(self) -> None:
-        """Records that this thread has set what other calls use, such as an image; within an exclusive call."""
-        calls, thread = self._ongoing[os.getpid()], threading.current_thread()
-        calls.setters.add(thread)
-        calls.set_by = weakref.ref(thread)
-
-    def clear_setters(self) -> None:
-        """Forgets who has set something, and that calls were refused."""
+    def record_change(self) -> None:
+        """Records that the ongoing exclusive call has replaced what other calls use, such as an image."""
         calls = self._ongoing[os.getpid()]
-        calls.is_contested, calls.setters, calls.set_by = False, weakref.WeakSet(), None
+        calls.changed_by = calls.exclusive_calls
 
-    def check_setter(self, what: str) -> None:
-        """Checks that no other thread has replaced what this thread set, if a call was ever refused.
+    def check_change(self, what: str) -> None:
+        """Checks that this thread was not refused during the call that set the present ``what``.
 
-        Threads of a pool may take turns at setting and using. So this is an error only after a refused call.
+        Threads of a pool may take turns at setting and using.
 
         Raises:
-            ConcurrentUseError: another thread has set its ``what`` since this one did.
+            ConcurrentUseError: it was refused then, so its ``what`` has been replaced.
         """
-        calls, thread = self._ongoing.get(os.getpid()), threading.current_thread()
-        if calls is None or not calls.is_contested or thread not in calls.setters:
-            return
-        if calls.set_by is not None and calls.set_by() is not thread:
+        calls = self._ongoing.get(os.getpid())
+        if calls is not None and calls.refused_by.get(threading.current_thread()) == calls.changed_by:
             raise ConcurrentUseError(
-                f"another thread has set its {what} since this one has; a turn lasts from setting it to the last answer"
+                f"another thread has replaced the {what} while this one was refused: set the {what} again; "
+                "a turn lasts from setting it to the last result"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -96,10 +89,10 @@ class _ProcessCalls:
         self.lock = threading.RLock()
         # Weak: if a signal prevents __exit__, the entry ends with its object.
         self.ongoing: list[weakref.ref[GuardedCall]] = []
-        self.is_contested = False  # whether a call was ever refused
-        # Threads, not their ids: ids are used again.
-        self.setters: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-        self.set_by: weakref.ref[threading.Thread] | None = None
+        self.exclusive_calls = 0  # begun so far
+        self.changed_by = 0  # the number of the exclusive call that set the present image or the like
+        # The exclusive call during which a thread was refused. Threads, not their ids: ids are used again.
+        self.refused_by: weakref.WeakKeyDictionary[threading.Thread, int] = weakref.WeakKeyDictionary()
 
 
 class GuardedCall:
@@ -118,11 +111,13 @@ class GuardedCall:
             ongoing = [ref for ref in self._calls.ongoing if ref() is not None]
             for other in (ref() for ref in ongoing):
                 if other is not None and other.thread != self.thread and (other.changes or self.changes):
-                    self._calls.is_contested = True
+                    if other.changes:
+                        self._calls.refused_by[threading.current_thread()] = self._calls.exclusive_calls
                     raise ConcurrentUseError(
                         f"this {self._kind} is being used by another thread; let threads take turns, for instance "
                         "with a threading.Lock, or give each one its own: they may share a model"
                     )
+            self._calls.exclusive_calls += self.changes
             self._calls.ongoing = [*ongoing, weakref.ref(self)]
 
     def __exit__(

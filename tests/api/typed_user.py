@@ -37,6 +37,10 @@ def images(photo: Path) -> np.ndarray:
     masks, scores, logits = predictor.predict(point_coords=[[5, 5]], point_labels=[1], multimask_output=False)
     reveal_type(masks)  # reveal: numpy.ndarray
     reveal_type(scores)  # reveal: numpy.ndarray
+    predictor.set_image(photo.read_bytes())
+    with photo.open("rb") as file:
+        features = predictor.encode(file)
+    rles, _, _ = predictor.predict(box=[1, 2, 3, 4], output_mode="coco_rle", features=features.to("cpu"))
     predictor.set_image_batch([np.zeros((8, 8, 3), dtype=np.uint8)])
     many, _, _ = predictor.predict_batch(box_batch=[np.array([0, 0, 4, 4])])
     reveal_type(many)  # reveal: list[numpy.ndarray

@@ -16,6 +16,7 @@ from sam2fast.deploy import exported
 from sam2fast.deploy.compilation import compile_model
 from sam2fast.deploy.exported import artifact, loading, programs
 from sam2fast.deploy.exported.artifact import DECODER, ENCODER, METADATA
+from sam2fast.image_features import Features
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.cross_attention import CrossAttention
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -90,6 +91,19 @@ def test_decoder(model, predictors, levels, points):
     assert_same(
         [single, its_iou, many, their_ious, presence], [masks[:, :1], ious[:, :1], masks[:, 1:], ious[:, 1:], scores]
     )
+
+
+def test_kept_features_and_prompts_of_any_number(predictors, tmp_path):
+    features = predictors[1].encode(random_image(60, 80))
+    features.save(tmp_path / "image")
+    predictors[0].set_image(random_image(60, 80))
+    ragged = {"point_coords": [[[30, 20]], [[5, 5], [50, 40]]], "point_labels": [[1], [0, 1]]}
+    for prompt in ({"box": [5, 5, 40, 30]}, ragged):
+        actual = predictors[1].predict(**prompt, features=Features.load(tmp_path / "image"), return_logits=True)
+        assert_same(predictors[0].predict(**prompt, return_logits=True), actual)
+    assert predictors[1].predict(box=[], features=features)[0].shape == (0, 3, 60, 80)
+    with pytest.raises(ValueError, match="the features are of another model: .*weights"):
+        predictors[0].predict(box=[5, 5, 40, 30], features=features)
 
 
 @torch.no_grad()

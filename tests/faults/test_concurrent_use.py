@@ -38,7 +38,7 @@ def test_set_image_during_set_image_of_another_thread(image_model, monkeypatch):
 
 
 def test_predictions_for_another_threads_image(image_model, monkeypatch):
-    """Threads that take turns may use each other's image, except threads that were detected as concurrent."""
+    """Threads that take turns may use each other's image, except one that was refused while it was set."""
     predictor = SAM2ImagePredictor(image_model)
     first, second = make_images(2)
     predictor.set_image(second)
@@ -50,13 +50,60 @@ def test_predictions_for_another_threads_image(image_model, monkeypatch):
     with held.within(monkeypatch, image_model, "encode_image"), pytest.raises(ConcurrentUseError):
         predictor.predict([[20, 15]], [1])
     for call in (lambda: predictor.predict([[20, 15]], [1]), predictor.get_image_embedding):
-        with pytest.raises(ConcurrentUseError, match="another thread has set its image since this one has"):
+        with pytest.raises(
+            ConcurrentUseError, match="another thread has replaced the image while this one was refused"
+        ):
             call()
-    assert at_once(lambda: plain(predictor.predict([[20, 15]], [1]))) == [expected]  # a thread that set no image
-    predictor.set_image(second)
-    assert plain(predictor.predict([[20, 15]], [1])) == expected
-    predictor.reset_predictor()
-    at_once(lambda: predictor.set_image(second))
+    with pytest.raises(FileNotFoundError):
+        predictor.set_image("missing.png")
+    with pytest.raises(ConcurrentUseError, match="set the image again"):
+        predictor.predict([[20, 15]], [1])
+    assert at_once(lambda: plain(predictor.predict([[20, 15]], [1]))) == [expected]  # a thread that was not refused
+    features = predictor.encode(second)
+    assert plain(predictor.predict([[20, 15]], [1], features=features)) == expected
+
+
+@pytest.mark.parametrize("setter", ["this thread", "the other", "a third"])
+def test_the_next_image_ends_a_collision(image_model, monkeypatch, setter):
+    """Then threads take turns as before: each may predict for the image that another has set."""
+    predictor, (image,) = SAM2ImagePredictor(image_model), make_images(1)
+    predictor.set_image(image)
+    expected = plain(predictor.predict([[20, 15]], [1]))
+
+    def other() -> None:
+        predictor.set_image(image)  # collides
+        if setter == "the other":
+            predictor.set_image(image)
+
+    held = Held(other)
+    with held.within(monkeypatch, image_model, "encode_image"), pytest.raises(ConcurrentUseError):
+        predictor.predict([[20, 15]], [1])
+    if setter == "this thread":
+        predictor.set_image(image)
+    elif setter == "a third":
+        at_once(lambda: predictor.set_image(image))
+    for _ in range(2):
+        assert plain(predictor.predict([[20, 15]], [1])) == expected
+        at_once(lambda: predictor.set_image(image))
+
+
+def test_a_refused_image_keeps_the_one_before(image_model, monkeypatch):
+    """Also when the other thread's image cannot be set."""
+    predictor, (image,) = SAM2ImagePredictor(image_model), make_images(1)
+    predictor.set_image(image)
+    expected = plain(predictor.predict([[20, 15]], [1]))
+
+    def fail() -> None:
+        with pytest.raises(MemoryError):
+            predictor.set_image(image[:20])
+
+    def encode(*args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(image_model, "encode_image", encode)
+    held = Held(fail)
+    with held.within(monkeypatch, image_model, "encode_image"), pytest.raises(ConcurrentUseError):
+        predictor.set_image(image[:30])
     assert plain(predictor.predict([[20, 15]], [1])) == expected
 
 

@@ -30,7 +30,7 @@ def predictor(model):
         ({"point_coords": [[1, 2, 3]], "point_labels": [1]}, r"point_coords has shape \(1, 3\)"),
         ({"point_coords": [[1, 2]], "point_labels": [5]}, "point_labels holds 5"),
         ({"point_coords": [[np.nan, 2]], "point_labels": [1]}, "point_coords holds NaN"),
-        ({"point_coords": [[1, 2], [3]], "point_labels": [1, 1]}, "point_coords is no array of numbers"),
+        ({"point_coords": [[1, 2], [3]], "point_labels": [1, 1]}, r"point_coords\[0\] has shape \(2,\)"),
         ({"box": [10, 10, 5, 20]}, r"box \[10.0, 10.0, 5.0, 20.0\] has its corners the wrong way round"),
         ({"box": [1, 2, 3]}, r"box has shape \(3,\)"),
         ({"mask_input": np.zeros((1, 32, 32))}, r"mask_input has shape \(1, 32, 32\); expected \(1, 64, 64\)"),

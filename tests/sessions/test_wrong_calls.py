@@ -11,8 +11,8 @@ from mini_model import mini_predictor
 from video import clip
 from wrong_video_calls import WRONG_CALLS
 
-from sam2fast.tracking import model_identity
-from sam2fast.tracking.model_identity import model_facts
+from sam2fast.modeling import model_identity
+from sam2fast.modeling.model_identity import model_facts
 
 
 @pytest.fixture(scope="module")

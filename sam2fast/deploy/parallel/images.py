@@ -57,13 +57,17 @@ def segment_images(
 
 def segment_image(predictor: "SAM2ImagePredictor", job: ImageJob) -> SegmentedImage:
     """Segments one image in this process; raises what ``set_image`` and ``predict`` raise."""
-    from sam2fast.io.rle import encode_rle
-
     predictor.set_image(job.image)
-    masks, scores, _ = predictor.predict(
-        job.points, job.labels, job.box, job.mask_input, multimask_output=job.multimask_output
+    rles, scores, _ = predictor.predict(
+        job.points,
+        job.labels,
+        job.box,
+        job.mask_input,
+        multimask_output=job.multimask_output,
+        output_mode="coco_rle",
     )
-    return SegmentedImage(masks.shape[-2:], [encode_rle(mask > 0) for mask in masks], [float(x) for x in scores])
+    assert predictor._orig_hw is not None
+    return SegmentedImage(predictor._orig_hw[-1], list(rles), [float(x) for x in scores])
 
 
 def _image_predictor(build: Callable[..., Any], device: str) -> "SAM2ImagePredictor":

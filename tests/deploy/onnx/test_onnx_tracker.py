@@ -371,13 +371,29 @@ def test_images_that_cannot_be_used(model, tmp_path):
     predictor.set_image(random_image(60, 80))
     for prompt in (
         {"box": [5, 5, 1, 1]},
-        {"box": np.zeros((0, 4))},
-        {"point_coords": np.zeros((0, 1, 2)), "point_labels": np.zeros((0, 1))},
         {"mask_input": np.zeros((9, 9))},
         {"box": [[1, 2, 3, 4]] * 2, **PROMPTS["clicks"]},
     ):
         with pytest.raises(ValueError, match="wrong way round|(box|point_coords|mask_input) has shape|do not fit"):
             predictor.predict(**prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"box": np.zeros((0, 4))},
+        {"box": [], "point_coords": [], "point_labels": []},
+        {"point_coords": np.zeros((0, 1, 2)), "point_labels": np.zeros((0, 1))},
+        {"mask_input": np.zeros((0, 1, SMALL // 4, SMALL // 4))},
+    ],
+)
+def test_no_objects(model, prompt):
+    predictor = OnnxImagePredictor(model)
+    predictor.set_image(random_image(60, 80))
+    assert [x.shape for x in predictor.predict(**prompt)] == [(0, 3, 60, 80), (0, 3), (0, 3, SMALL // 4, SMALL // 4)]
+    boxes = [[5, 5, 30, 30]] * 2
+    for expected, found in zip(predictor.predict(box=boxes), predictor.predict([], [], box=boxes), strict=True):
+        assert np.array_equal(expected, found)
 
 
 def test_the_tracker_file_stands_alone():

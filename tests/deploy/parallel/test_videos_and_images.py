@@ -65,6 +65,7 @@ def test_images(monkeypatch):
         ImageJob(image, points=[[16, 19]], labels=[1]),
         ImageJob(image, box=[40, 26, 60, 42], multimask_output=False),
         ImageJob(image, points=[[16, 19]]),
+        ImageJob(image, box=np.zeros((0, 4))),
     ]
     build = functools.partial(build_model, dtype=None)
     results = {r.index: r for r in segment_images(jobs, ["cpu", "cpu"], build)}
@@ -78,6 +79,7 @@ def test_images(monkeypatch):
         np.testing.assert_array_equal(np.stack([decode_rle(rle) for rle in found.rles]), masks > 0)
     with pytest.raises(ValueError, match="point_labels"):
         results[2].unwrap()
+    assert results[3].unwrap() == ((48, 64), [], [])
 
 
 def test_rows(monkeypatch, tmp_path):

@@ -98,6 +98,10 @@ class OnnxImagePredictor:
             coords, labels = (np.broadcast_to(x, (len(mask), *x.shape[1:])) for x in (coords, labels))
         if mask is not None and len(mask) not in (1, len(coords)):
             raise ValueError(f"{len(mask)} of mask_input do not fit {len(coords)} prompts; give one, or one for each")
+        if not len(coords):
+            C, S = 3 if multimask_output else 1, self.model.mask_side
+            full, ious, masks = (np.zeros((0, C, *size), np.float32) for size in (self._size, (), (S, S)))
+            return full, ious, masks
         masks, ious, _, _ = self.model.decode(self._levels, features, coords, labels, mask)
         if multimask_output:
             masks, ious = masks[:, 1:], ious[:, 1:]
@@ -112,7 +116,7 @@ class OnnxImagePredictor:
 
     def _check_mask(self, mask_input: Any) -> np.ndarray:
         mask, side = check_numbers(mask_input, "mask_input"), self.model.mask_side
-        if mask.ndim not in (3, 4) or mask.shape[-3:] != (1, side, side) or not mask.size:
+        if mask.ndim not in (3, 4) or mask.shape[-3:] != (1, side, side):
             raise ValueError(
                 f"mask_input has shape {mask.shape}; expected (1, {side}, {side}) or (B, 1, {side}, {side})"
             )

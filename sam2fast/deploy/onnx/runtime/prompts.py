@@ -52,7 +52,9 @@ def check_points(
     if points is None or labels is None:
         raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
     coords, kinds = check_numbers(points, points_name), check_numbers(labels, labels_name)
-    if coords.ndim not in (2, 3) or coords.shape[-1] != 2 or coords.ndim == 3 and not len(coords):
+    if coords.ndim in (1, 2) and coords.shape[-1] == 0:  # [], or [[], []] for two objects
+        coords = coords.reshape(*coords.shape, 2)
+    if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
         raise ValueError(f"{points_name} has shape {coords.shape}; expected (N, 2) or (B, N, 2)")
     given, expected = kinds.shape, coords.shape[:-1]
     coords = coords[None] if coords.ndim == 2 else coords
@@ -65,13 +67,13 @@ def check_points(
 
 
 def check_boxes(box: Any) -> np.ndarray:
-    """Boxes ``(4)`` or ``(B, 4)`` XYXY as corners ``(B, 2, 2)``.
+    """Boxes ``(4)`` or ``(B, 4)`` XYXY as corners ``(B, 2, 2)``; an empty list is no boxes.
 
     Raises:
         ValueError: the shape is wrong, or the corners are swapped.
     """
     boxes = check_numbers(box, "box")
-    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 or not boxes.size:
+    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 and boxes.shape != (0,):
         raise ValueError(f"box has shape {boxes.shape}; expected (4) or (B, 4)")
     corners = boxes.reshape(-1, 2, 2)
     if (corners[:, 1] < corners[:, 0]).any():
@@ -88,6 +90,8 @@ def joined_prompt(
         ValueError: there is another number of points than of boxes.
     """
     coords, kinds = np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int32)
+    if points is not None and corners is not None and points[1].shape == (1, 0):
+        points = None  # no points beside any number of boxes
     if points is not None:
         coords, kinds = points
     if corners is None:

@@ -19,7 +19,7 @@ class OpenedWith:
     def __init__(self, model: SAM2Base) -> None:
         self._model = weakref.ref(model)
         self._device = model.device
-        self._facts = _known_facts(model)  # for the time when the model is gone
+        self._facts = known_facts(model)  # for the time when the model is gone
         # Another model that may use the session, and the versions of both models' weights when they were compared.
         self._accepted: tuple[weakref.ref[SAM2Base], Hashable] | None = None
 
@@ -61,7 +61,7 @@ def model_facts(model: SAM2Base) -> dict[str, Any]:
 _facts: weakref.WeakKeyDictionary[SAM2Base, tuple[Hashable, dict[str, Any]]] = weakref.WeakKeyDictionary()
 
 
-def _known_facts(model: SAM2Base) -> dict[str, Any]:
+def known_facts(model: SAM2Base) -> dict[str, Any]:
     """:func:`model_facts`, computed once until the weights change."""
     versions, known = _versions(model), _facts.get(model)
     if known is None or known[0] != versions:

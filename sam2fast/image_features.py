@@ -1,0 +1,134 @@
+"""The embedding of an image as an object, which can be kept, moved and saved."""
+
+import json
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam2fast.io.atomic import atomic_write
+from sam2fast.modeling.model_identity import known_facts
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
+
+FACTS = "sam2fast_features"  # the entry of the file's header
+VERSION = 1
+EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # the original's names
+
+
+class Features:
+    """The embedding of one image, as :meth:`SAM2ImagePredictor.encode` returns it; not to be changed.
+
+    With an input of 1024 x 1024 pixels it takes 16 MiB, of a model in bfloat16 10 MiB, whatever the size of the image.
+
+    Attributes:
+        tensors: the embedding ``(1, C, S/16, S/16)`` as ``image_embed``, and the finer levels ``(1, C/8, S/4, S/4)``
+            and ``(1, C/4, S/8, S/8)`` as the list ``high_res_feats``.
+        size: (H, W) of the image.
+    """
+
+    def __init__(
+        self, tensors: dict[str, Any], size: tuple[int, int], facts: dict[str, Any], model: SAM2Base | None = None
+    ) -> None:
+        self.tensors = tensors
+        self.size = size
+        self._facts = facts  # that identify the model
+        self._model = (lambda: None) if model is None else weakref.ref(model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tensors": self.tensors, "size": self.size, "facts": self._facts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        embedding: Tensor = self.tensors[EMBEDDING]
+        return embedding.device
+
+    def to(self, device: torch.device | str) -> "Features":
+        """The same features on a device."""
+        tensors = {EMBEDDING: self.tensors[EMBEDDING].to(device), LEVELS: [x.to(device) for x in self.tensors[LEVELS]]}
+        return Features(tensors, self.size, self._facts, self._model())
+
+    def check(self, model: SAM2Base) -> None:
+        """
+        Raises:
+            ValueError: the features are of another model, or on another device.
+        """
+        if self._model() is not model and self._facts != (facts := model_facts(model)):
+            pairs = {name: (str(self._facts.get(name)), str(value)) for name, value in facts.items()}
+            differing = ", ".join(
+                f"{name} {old:.12}, not {new:.12}" for name, (old, new) in pairs.items() if old != new
+            )
+            raise ValueError(f"the features are of another model: {differing}; encode the image again")
+        if self.device != model.device:
+            raise ValueError(f"the features are on {self.device}; move them: features.to({str(model.device)!r})")
+
+    def save(self, path: str | Path) -> None:
+        """Writes a safetensors file, atomically.
+
+        Raises:
+            OSError: it cannot be written; the error names ``path``.
+        """
+        from safetensors.torch import save
+
+        levels = {f"{LEVELS}.{i}": level for i, level in enumerate(self.tensors[LEVELS])}
+        tensors = {name: x.cpu().contiguous() for name, x in {EMBEDDING: self.tensors[EMBEDDING], **levels}.items()}
+        facts = json.dumps({"version": VERSION, "size": self.size, "model": self._facts})
+        with atomic_write(Path(path)) as file:
+            file.write(save(tensors, metadata={FACTS: facts}))
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Features":
+        """What :meth:`save` wrote; no code from the file is run.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds no features, or is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file {str(path)!r}")
+        try:
+            with safe_open(path, framework="pt") as content:
+                facts = json.loads((content.metadata() or {})[FACTS])
+                # Clones: safetensors maps the file, and its tensors change with it.
+                found = {name: content.get_tensor(name).clone() for name in sorted(content.keys())}
+            height, width = facts["size"]
+            tensors = {EMBEDDING: found.pop(EMBEDDING), LEVELS: list(found.values())}
+            S = facts["model"]["image_size"]
+            sides = [x.shape[0] * x.shape[2] for x in (*tensors[LEVELS], tensors[EMBEDDING])]
+            if (
+                facts["version"] != VERSION
+                or min(height, width) < 1
+                or sides not in ([S // 4, S // 8, S // 16], [S // 16])
+            ):
+                raise ValueError("another version, or wrong sizes")
+        except (SafetensorError, LookupError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} holds no features that sam2fast saved, or is damaged: {error}") from error
+        return cls(tensors, (height, width), facts["model"]).to(device)
+
+
+def encode_images(
+    images: Sequence[ImageLike], model: SAM2Base, transforms: SAM2Transforms
+) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+    """The :class:`Features`' tensors of B images together, and their sizes (H, W)."""
+    pixels = [to_pixels(image) for image in images]
+    batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
+    *high_res, embedding = model.encode_image(batch)
+    if model.directly_add_no_mem_embed:
+        embedding = embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
+    return {EMBEDDING: embedding, LEVELS: high_res}, [(p.shape[0], p.shape[1]) for p in pixels]
+
+
+def model_facts(model: Any) -> dict[str, Any]:
+    """Facts that identify a model, or the model of an exported artefact."""
+    if isinstance(model, SAM2Base):
+        return known_facts(model)
+    return {"image_size": model.image_size, "weights": model.metadata.weights}
