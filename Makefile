@@ -53,9 +53,9 @@ properties: $(VENV)/.tested  ## property-based and stateful tests, at random; EX
 		&& echo "properties hold: EXAMPLES=$(EXAMPLES) SEED=$(SEED)" \
 		|| { echo "properties fail: EXAMPLES=$(EXAMPLES) SEED=$(SEED)"; exit 1; }
 
-FILES ?= 10000
-fuzz: $(VENV)/.tested  ## mutated videos, images, checkpoints and texts for everything that reads files; FILES=10000 SEED=0 KEEP=DIR REPORT=DIR
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing/run.py --files $(FILES) --seed $(SEED) $(if $(KEEP),--keep "$(KEEP)") $(if $(REPORT),--out "$(REPORT)")
+fuzz: $(VENV)/.tested  ## mutated videos, images, checkpoints and texts for everything that reads files; EXAMPLES=20 times as many, SEED=1
+	OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzzing -m "long or not long" \
+		--numprocesses $(JOBS) --dist loadscope --hypothesis-seed=$(SEED) $(PYTEST)
 
 RUNS ?= 50
 kills: $(VENV)/.tested  ## commands killed, interrupted and out of disk at random, run again and compared; RUNS=50 SEED=0 ONLY="track vos" REPORT=DIR
@@ -82,6 +82,9 @@ test-family: .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's 
 	for name in edgetam efficienttam; do \
 		OMP_NUM_THREADS=1 .venv-$$name/bin/pytest -o addopts="--import-mode=importlib" tests/family $(PYTEST) || exit 1; \
 	done
+
+test-clients: .venv-clients/.installed  ## programs that use sam2, unchanged, through as_sam2; needs the network
+	OMP_NUM_THREADS=1 .venv-clients/bin/python -m pytest -o addopts="--import-mode=importlib" tests/clients $(PYTEST)
 
 # Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.
 NOTEBOOKS := out/notebooks
@@ -145,8 +148,9 @@ release: $(VENV)/.installed  ## wheel and sdist in dist/, checked by twine and i
 	out/release/bin/python -m pip install --quiet $(CONSTRAIN) dist/*.whl
 	cd out/release && bin/sam2fast --help >/dev/null && bin/sam2fast segment ../../docs/demo.jpg --point 300,300 --model nano --out .
 
-matrix: $(VENV)/.installed  ## install in many ways and see what works; ROWS="oldest no-extras", MATRIX="--python /usr/bin/python3.12"
-	$(BIN)/python tests/installation/matrix.py $(ROWS) $(MATRIX)
+matrix: $(VENV)/.created  ## install in many environments and check each, by nox; ROWS="oldest no-extras", MATRIX="--report FILE"
+	$(PIP) install --quiet nox
+	$(BIN)/nox --envdir .cache/nox $(if $(ROWS),--sessions $(ROWS)) $(MATRIX)
 
 lint: $(VENV)/.linted  ## style, types, directions of imports, words
 	$(BIN)/ruff check .
@@ -167,7 +171,7 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-edgetam .venv-efficienttam .venv-triton-* .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
+	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-edgetam .venv-efficienttam .venv-clients .venv-triton-* .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -218,12 +222,24 @@ $(VENV)/.docs: $(VENV)/.installed
 	.venv-audit/bin/python -m pip install --quiet pip-audit
 	touch $@
 
+# Adds the packages of the main environment, behind its own, to an environment.
+define with_main_environment
+$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	> "$$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+endef
+
 # Another triton before everything else that is in the main environment.
 .venv-triton-%/.installed: $(VENV)/.tested
 	$(BIN)/python -m venv .venv-triton-$*
 	.venv-triton-$*/bin/python -m pip install --quiet --no-deps triton==$*
-	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-		> "$$(.venv-triton-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+	$(call with_main_environment,.venv-triton-$*)
+	touch $@
+
+# Beside everything else that is in the main environment.
+.venv-clients/.installed: $(VENV)/.tested tests/clients/requirements.txt
+	$(BIN)/python -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --no-deps -r tests/clients/requirements.txt
+	$(call with_main_environment,.venv-clients)
 	touch $@
 
 .venv-%tam/.installed: setup.py constraints.txt tests/family/requirements_%tam.txt

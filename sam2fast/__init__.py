@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from sam2fast._official_imports import find_official_modules
 from sam2fast.deprecated import find_moved_modules, old_name
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 if os.path.isfile(os.path.join(__path__[0], "kernels")):
     __path__.append(os.path.dirname(__path__[0]))
 
+find_official_modules()
 find_moved_modules()
 
 __version__ = "0.2.0.dev0"

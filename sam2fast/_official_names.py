@@ -2,12 +2,13 @@
 
 from typing import NamedTuple
 
-# Official module -> ours. `as_sam2` registers them; `config` maps `_target_`s with them.
+# Official module -> ours. `_official_imports` imports by them; `config` maps `_target_`s with them.
 MODULES = {
     "sam2.build_sam": "sam2fast.build_sam",
     "sam2.automatic_mask_generator": "sam2fast.automatic_mask_generator",
     "sam2.sam2_image_predictor": "sam2fast.sam2_image_predictor",
     "sam2.sam2_video_predictor": "sam2fast.sam2_video_predictor",
+    "sam2.sam2_camera_predictor": "sam2fast.compat.camera",  # of forks
     "sam2.modeling.sam2_base": "sam2fast.modeling.sam2_base",
     "sam2.modeling.backbones.hieradet": "sam2fast.modeling.hiera",
     "sam2.modeling.backbones.image_encoder": "sam2fast.modeling.image_encoder",
@@ -42,7 +43,7 @@ NAMES = {
         "uncrop_masks",
     ),
     "sam2.sam2_video_predictor": {
-        **_in("compat.misc", "concat_points", "fill_holes_in_mask_scores", "load_video_frames"),
+        **_in("compat.misc", "concat_points", "fill_holes_in_mask_scores"),
         **_in("modeling.sam2_base", "NO_OBJ_SCORE", "SAM2Base"),
         "tqdm": "tqdm.tqdm",
     },
@@ -99,10 +100,8 @@ _VOLUME = "it belongs to MedSAM2; here build_sam2_video_predictor(...).init_stat
 # Names without a counterpart, of the original and of forks that many programs import, and the message of their
 # ImportError.
 ABSENT = {
-    "sam2.build_sam.build_sam2_camera_predictor": _STREAM,
     "sam2.build_sam.build_sam2_object_tracker": _STREAM,
     "sam2.build_sam.build_sam2_video_predictor_npz": _VOLUME,
-    "sam2.sam2_camera_predictor": _STREAM,
     "sam2.sam2_object_tracker": _STREAM,
     "sam2.sam2_video_predictor_npz": _VOLUME,
     "sam2.sam2_video_predictor_legacy": (
@@ -110,6 +109,21 @@ ABSENT = {
         "sam2.sam2_video_predictor has the same methods, and takes new objects at any time"
     ),
     "sam2.benchmark": "sam2fast's own benchmark is bench/suite in its repository: make bench",
+}
+
+# Configurations of forks, by patterns of their names without the folder `configs` and the suffix: those that are ours
+# with a difference, as YAML; and others, with what to use. Groups of the pattern are filled in.
+FORK_CONFIGS = {
+    r"samurai/(sam2\.1_hiera_(?:t|s|b\+|l))": r"base_config: sam2.1/\1",  # builders choose the strategy
+    r"(?:[\w.]+/)?(sam2(?:\.1)?_hiera_(?:t|s|b\+|l)|efficienttam_(?:s|ti))_512": (
+        r"{base_config: \1, model: {image_size: 512}}"
+    ),
+}
+ABSENT_CONFIGS = {
+    r"(?:.*/)?sam2pp_(.+)": r'it belongs to DAM4SAM: use sam2_\1 and strategy="dam4sam"',
+    r"(?:.*/)?sam21pp_(.+)": r'it belongs to DAM4SAM: use sam2.1_\1 and strategy="dam4sam"',
+    r"(?:.*/)?(?:sam2\.1_hiera_tiny|efficientmedsam_).*512.*": "it trains MedSAM2, whose model is sam2.1_hiera_t512",
+    r".*(?:train|finetune).*": "`sam2fast train -c` takes training configurations, by name or as a file",
 }
 
 

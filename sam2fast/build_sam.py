@@ -12,6 +12,7 @@ from torch import nn
 from sam2fast._official_names import RELEASES, SAM2
 from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
 from sam2fast.checkpoints.weight_files import SUFFIXES
+from sam2fast.compat.camera import SAM2CameraPredictor
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads import get_checkpoint, get_repository
 from sam2fast.downloads.catalog import published
@@ -74,7 +75,8 @@ def build_sam2(
         dtype: dtype of the linear and convolution weights; norms, softmax and mask logits stay fp32. None keeps fp32
             weights, for use with or without autocast.
         allow_targets: see :func:`sam2fast.config.build_from_config`.
-        ckpt_prefix: prefix to strip from the checkpoint's names, such as ``module.``.
+        ckpt_prefix: loads only the names with this prefix, which is removed. A prefix that all names have is removed
+            without it; see :func:`sam2fast.checkpoints.read_checkpoint`.
         partial: loads the weights that match by name and shape, leaves the rest untrained, and logs a report; see
             :func:`sam2fast.checkpoints.load_partial`.
         **kwargs: ignored, as in the original, so that model and predictor can share arguments.
@@ -120,7 +122,8 @@ def build_sam2_video_predictor(
         approximations: approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``; by default none.
             See :class:`sam2fast.tracking.approximations.Approximations`.
         strategy: decides about masks and memories: ``"sam2"`` or another name of a published one, or an instance
-            of a :class:`~sam2fast.tracking.strategies.base.Strategy`.
+            of a :class:`~sam2fast.tracking.strategies.base.Strategy`. With a configuration of SAMURAI, such as
+            ``configs/samurai/sam2.1_hiera_t.yaml``, ``"sam2"`` means ``"samurai"``.
         config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: as for
             :func:`build_sam2`.
 
@@ -128,6 +131,8 @@ def build_sam2_video_predictor(
         CheckpointError: the checkpoint cannot be read, does not fit, or lacks weights for video.
         FileNotFoundError, ConfigError, RuntimeError, ValueError: as for :func:`build_sam2`.
     """
+    if strategy == "sam2" and str(config_file).removeprefix("configs/").startswith("samurai/"):
+        strategy = "samurai"
     wanted, chosen = Approximations.of(approximations), strategy_of(strategy)  # first: misspelt names
     name = "SAM2VideoPredictorVOS" if vos_optimized else "SAM2VideoPredictor"
     overrides = [
@@ -141,6 +146,11 @@ def build_sam2_video_predictor(
         raise ConfigError(f"the overrides make the model a {type(model).__name__}, which is no SAM2VideoPredictor")
     model.approximations, model.strategy = wanted, chosen
     return model.eval() if mode == "eval" else model.train()
+
+
+def build_sam2_camera_predictor(*args: Any, **kwargs: Any) -> SAM2CameraPredictor:
+    """Builds the camera predictor of forks; arguments and errors are as of :func:`build_sam2_video_predictor`."""
+    return SAM2CameraPredictor(build_sam2_video_predictor(*args, **kwargs))
 
 
 def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
@@ -257,6 +267,11 @@ def _build(
 ) -> SAM2Base:
     limit_threads_after_fork()
     config = load_config(config_file, overrides)
+    if "trainer" in config and OmegaConf.select(config, "model.image_encoder") is None:
+        raise ConfigError(
+            f"configuration {config_file} trains a model: give it to `sam2fast train -c`; to build a model, give the "
+            "configuration of its checkpoint, such as sam2.1/sam2.1_hiera_b+"
+        )
     if OmegaConf.select(config, "model._target_") is None:
         raise ConfigError(f"configuration {config_file} has no 'model' with a '_target_'")
     target = available_device(device)

@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from sam2fast._official_names import MODULES, NAMES
+from sam2fast._official_names import ABSENT_CONFIGS, FORK_CONFIGS, MODULES, NAMES
 from sam2fast.deprecated import new_target
 from sam2fast.io.yaml_text import parse_yaml
 
@@ -70,7 +71,7 @@ def shipped_configs() -> "dict[str, Traversable]":
 
 
 def shipped_recipes() -> "dict[str, Traversable]":
-    """The training configurations of the package by name, such as ``nano/sam2fast_nano_train``."""
+    """The training configurations of the package by name, such as ``nano/sam2fast_nano_own_masks``."""
     models = shipped_configs()
     return {name: file for name, file in _shipped_files().items() if name not in models}
 
@@ -92,7 +93,8 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
 
     Args:
         name: an official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``),
-            its last part alone (``sam2_hiera_t.yaml``), or the path of a YAML file. If Hydra was initialised with a
+            its last part alone (``sam2_hiera_t.yaml``), or the path of a YAML file; also some names of forks, such as
+            ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. If Hydra was initialised with a
             folder or module that has the name, it is taken from there, as the original does.
         overrides: ``key=value`` changes, ``+key=value`` adds, ``++key=value`` does either, ``~key`` deletes.
 
@@ -163,14 +165,33 @@ def _composed(name: str) -> DictConfig | None:
 
 def _read(name: str) -> str:
     shipped = _shipped_files()
-    short = name.removeprefix("configs/").removesuffix(".yaml")
+    short = _short(name)
     by_last_part = {key.rsplit("/", 1)[1]: key for key in shipped}
     key = by_last_part.get(short, short)
     if key in shipped:
         return shipped[key].read_text(encoding="utf-8")
     if os.path.isfile(name):  # unlike Path.is_file, does not raise for invalid names
         return Path(name).read_text(encoding="utf-8")
-    raise FileNotFoundError(f"no file {name!r}, and no such configuration; the shipped ones are: {', '.join(shipped)}")
+    if fork := _matched(FORK_CONFIGS, short):
+        return fork
+    instead = _matched(ABSENT_CONFIGS, short)
+    if instead is None:
+        last = re.sub("base_plus$", "b+", short.rsplit("/", 1)[-1])
+        similar = get_close_matches(last, by_last_part, n=1, cutoff=0.8)
+        instead = f"the most similar one is {by_last_part[similar[0]]}" if similar else "the shipped ones are below"
+    names = ", ".join(sorted(shipped))
+    raise FileNotFoundError(f"no file {name!r}, and no such configuration; {instead}\nshipped configurations: {names}")
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("configs/").removesuffix(".yaml")
+
+
+def _matched(patterns: Mapping[str, str], name: str) -> str | None:
+    """The value of the first pattern that the whole name matches, with its groups filled in."""
+    return next(
+        (found.expand(text) for pattern, text in patterns.items() if (found := re.fullmatch(pattern, name))), None
+    )
 
 
 def _parse(override: str) -> Override:

@@ -1,6 +1,6 @@
 """Public names that moved or were removed: old import paths work for one version, removed names say what replaces them.
 
-Imports nothing of the package but a table: anybody may import it.
+Imports nothing of the package: anybody may import it.
 """
 
 import importlib
@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
-
-from sam2fast._official_names import ABSENT
 
 # Old module or package -> where its public names are now. A package's modules move with it.
 MOVED: dict[str, str] = {
@@ -127,16 +125,11 @@ class _MovedModule(ModuleType):
 
 
 class _MovedModules:
-    """Finds and loads the modules of :data:`MOVED` by their old names, after every other finder.
-
-    Names of the original and its forks that are absent raise an ImportError that says what to use.
-    """
+    """Finds and loads the modules of :data:`MOVED` by their old names, after every other finder."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
         if instead := REMOVED.get(fullname):
             raise ImportError(f"{fullname} was removed in sam2fast 0.2; {instead}")
-        if reason := ABSENT.get(fullname.replace("sam2fast.", "sam2.", 1)):
-            raise ImportError(f"{fullname}: {reason}")
         return ModuleSpec(fullname, self, is_package=True) if _new_module(fullname) else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

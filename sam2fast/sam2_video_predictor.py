@@ -8,11 +8,12 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from sam2fast.compat.loaded_frames import load_frames, load_video_frames, replaced_loader
 from sam2fast.compat.private_api import CALLED_ELSEWHERE, OF_THE_FLOW, PrivateApi
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
-from sam2fast.tracking.prompts import at_least, frame_number, frames_at_once, integer
+from sam2fast.tracking.prompts import at_least, frame_number, frames_at_once, integer, plain_id
 from sam2fast.tracking.propagation import Progress, frames_of_pass
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.session_checks import checked_session
@@ -55,6 +56,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         self.non_overlap_masks = non_overlap_masks
         self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
+        self._load_video_frames = replaced_loader(load_video_frames)
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2VideoPredictor":
@@ -75,12 +77,14 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         *,
         max_history: int | None = None,
         strategy: StrategyLike | None = None,
+        window: tuple[float, float] | None = None,
     ) -> VideoState:
         """Opens a video and encodes its first frame. Frames are decoded when they are needed, not before.
 
         Args:
             video_path: a folder of images, a video file (its path, bytes, or a file object), or frames; see
-                :func:`sam2fast.video_io.open_frames`.
+                :func:`sam2fast.video_io.open_frames`. If the program has replaced ``load_video_frames``, or had when
+                the model was built, whatever that function takes.
             offload_video_to_cpu, offload_state_to_cpu: accepted as in the original. The device only holds the frames,
                 features and memories in use, so there is nothing to offload; ``state["storage_device"]`` is the
                 original's.
@@ -89,13 +93,15 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
                 if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
                 (bf16) or 1.3 MB (fp32) per object and frame at 1024x1024.
             strategy: as for :func:`~sam2fast.build_sam.build_sam2_video_predictor`; None for the predictor's.
+            window: the values (low, high) that become black and white, for images and arrays with more than 8 bits,
+                such as Hounsfield units.
 
         Returns:
             A state for the other methods, which also answers the keys of the original's ``inference_state``.
 
         Raises:
             FileNotFoundError, VideoError, TypeError: the video cannot be used; or ``max_history`` is no integer.
-            ValueError: ``max_history`` is less than one frame may attend to; or an unknown strategy.
+            ValueError: ``max_history`` is less than one frame may attend to; an unknown strategy; or an empty window.
         """
         tracker = self._tracker
         reach = MemoryRules.of(self, self.memory_selection).reach
@@ -106,11 +112,15 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             )
         # While CUDA graphs run on the device, the process has time to decode.
         prefetch = async_loading_frames or tracker.graphs is not None
-        frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch)
+        offload, load = bool(offload_video_to_cpu), replaced_loader(load_video_frames) or self._load_video_frames
+        if load is None:
+            frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch, window=window)
+        else:
+            frames = load_frames(load, video_path, self.image_size, self.device, offload, async_loading_frames)
         try:
             state = tracker.new_state(
                 frames,
-                offload_video_to_cpu=bool(offload_video_to_cpu),
+                offload_video_to_cpu=offload,
                 offload_state_to_cpu=bool(offload_state_to_cpu),
                 max_history=max_history,
                 strategy=None if strategy is None else strategy_of(strategy),
@@ -155,7 +165,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
 
         Args:
             frame_idx: which frame.
-            obj_id: any hashable value.
+            obj_id: any hashable value; NumPy's numbers and tensors of one element become Python's numbers.
             points: ``(N, 2)`` (x, y) in pixels of the video.
             labels: ``(N)``; 1 foreground, 0 background.
             clear_old_points: these replace the object's earlier points on the frame, rather than joining them.
@@ -173,7 +183,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
                 join earlier points, or a prompt of the wrong shape or values.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        prompt = points, labels, clear_old_points, normalize_coords, box
+        prompt, obj_id = (points, labels, clear_old_points, normalize_coords, box), plain_id(obj_id)
         flow = self._flow(state)
         if flow is not None:
             return flow.add_points_or_box(frame, obj_id, *prompt)
@@ -190,13 +200,13 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
     ) -> tuple[int, list[Any], Tensor]:
         """Adds a mask ``(H, W)`` of any size for an object, which becomes its result on the frame.
 
-        Arrays are converted to bool. A tensor of the model's input size is used as it is; others are resized and
-        thresholded at 0.5.
+        Arrays are converted to bool, with a warning about negative and fractional values. A tensor of the model's
+        input size is used as it is; others are resized and thresholded at 0.5.
 
         Returns and raises: see :meth:`add_new_points_or_box`.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        flow = self._flow(state)
+        flow, obj_id = self._flow(state), plain_id(obj_id)
         return (
             add_mask(self._tracker, state, frame, obj_id, mask) if flow is None else flow.add_mask(frame, obj_id, mask)
         )
@@ -219,7 +229,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             IndexError: no such frame.
         """
         frame = frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        flow = self._flow(inference_state)
+        flow, obj_id = self._flow(inference_state), plain_id(obj_id)
         if flow is not None:
             return flow.clear_prompts(frame, obj_id, need_output)
         return clear_prompts(self._tracker, inference_state, frame, obj_id, need_output)
@@ -242,7 +252,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
             RuntimeError: an unknown id with ``strict``.
         """
-        state, flow = inference_state, self._flow(inference_state)
+        state, flow, obj_id = inference_state, self._flow(inference_state), plain_id(obj_id)
         if flow is not None:
             updated = flow.remove_object(obj_id, strict, need_output)
             return state["obj_ids"], updated

@@ -132,6 +132,9 @@ HYDRA_SCRIPT = """
     GlobalHydra.instance().clear()
     initialize_config_module("sam2", version_base="1.2")
     assert compose(name, overrides) == found
+    for letter in ("t", "s", "b+", "l"):
+        assert compose(f"sam2_hiera_{letter}") == compose(f"configs/sam2/sam2_hiera_{letter}.yaml")
+    print(sorted(file.name for file in importlib.resources.files("sam2").iterdir() if file.name.endswith(".yaml")))
     model = instantiate(found.model, _recursive_=True)
     print(type(model).__name__, model.image_size, sum(parameter.numel() for parameter in model.parameters()))
     print(os.path.basename(sam2.__file__), os.path.dirname(sam2.__file__) == sam2.__path__[0])
@@ -148,7 +151,7 @@ PATCH_SCRIPT = """
     import warnings
     from unittest import mock
     from sam2.build_sam import build_sam2
-    import sam2.modeling.sam2_base as module, sam2.sam2_video_predictor as video
+    import sam2.modeling.sam2_base as module, sam2.sam2_video_predictor as video, sam2.utils.misc
 
     class Mine(module.MaskDecoder):
         pass
@@ -164,9 +167,10 @@ PATCH_SCRIPT = """
     print(decoder(), module.own)
     del module.own
     print(hasattr(module, "own"))
-    with warnings.catch_warnings(record=True) as caught, mock.patch.object(video, "load_video_frames", None):
-        assert video.load_video_frames is None
-    assert callable(video.load_video_frames)
+    with warnings.catch_warnings(record=True) as caught, mock.patch.object(video, "concat_points", None):
+        assert video.concat_points is None
+        sam2.utils.misc.get_connected_components = None
+    assert callable(video.concat_points)
     print(*(warning.message for warning in caught))
 """
 
@@ -179,7 +183,8 @@ def test_hydra_finds_the_configurations_and_what_is_set_in_a_module_is_set_in_ou
     done = run("import sam2fast.as_sam2\n" + script)
     *lines, warning = done.stdout.splitlines()
     assert expected.stdout.splitlines()[:-1] == lines != [], (expected.stderr, done.stderr)
-    assert warning.startswith("sam2fast does not look up sam2.sam2_video_predictor.load_video_frames")
+    for name in ("sam2_video_predictor.concat_points", "utils.misc.get_connected_components"):
+        assert f"sam2fast does not look up sam2.{name}: " in warning
 
 
 def test_refuses_the_training_code_of_the_original():
@@ -222,15 +227,22 @@ NAMES_SCRIPT = """
                 else:
                     raise AssertionError(code)
 
+    official = json.load(sys.stdin)
     absent("sam2fast")
+    import sam2fast.utils.misc, sam2fast.compat.misc
+    assert not hasattr(sam2fast.utils.misc, "nothing")
+    own = {module: importlib.import_module(module.replace("sam2.", "sam2fast.", 1)) for module in official}
     import sam2fast.as_sam2
     absent("sam2")
-    assert "open_stream" in ABSENT["sam2.build_sam.build_sam2_camera_predictor"]
+    from sam2.build_sam import build_sam2_camera_predictor
+    from sam2.sam2_camera_predictor import SAM2CameraPredictor
+    assert "open_stream" in ABSENT["sam2.build_sam.build_sam2_object_tracker"]
 
     found, refused = {}, []
-    for module, names in json.load(sys.stdin).items():
+    for module, names in official.items():
         ours = importlib.import_module(module)
         found[module] = [name for name in names if hasattr(ours, name)]
+        assert all(getattr(own[module], name) is getattr(ours, name) for name in found[module]), module
     for code in ("from sam2.build_sam import nothing", "import sam2.nothing", "import sam2.tracking"):
         try:
             exec(code)
@@ -266,10 +278,10 @@ def official_names() -> dict[str, dict[str, Any]]:
 
 
 def test_official_names():
-    """All resolve, also imported ones: code takes ``MLP`` from ``sam2_base``; tests/api compares signatures.
+    """All resolve under both names, also imported ones: code takes ``MLP`` from ``sam2_base``.
 
     Those without a counterpart, modules of the original and what popular forks add to it, say what to use. Unknown ones
-    are ordinary import errors. What is pickled under them is loaded without them.
+    are ordinary import errors. What is pickled under them is loaded without them. tests/api compares signatures.
     """
     official = official_names()
     asked = json.dumps({module: [*names] for module, names in official.items()})

@@ -160,6 +160,9 @@ def load_video_frames(
     return images, frames.height, frames.width
 
 
+_load_video_frames = load_video_frames  # stays this function when a program replaces the name
+
+
 def load_video_frames_from_jpg_images(
     video_path: str | Path,
     image_size: int,

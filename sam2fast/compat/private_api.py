@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object, official_session
+from sam2fast.compat.loaded_frames import Loader
 from sam2fast.compat.official_flow import OfficialFlow
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
@@ -19,6 +20,7 @@ from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking.eager_runner import fill_holes
 from sam2fast.tracking.outputs import Output
+from sam2fast.tracking.prompts import plain_id
 from sam2fast.tracking.propagation import Progress, propagate
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.state import AsDict, VideoState
@@ -69,6 +71,7 @@ class PrivateApi(TrackingModel):
 
     _originals: ClassVar[Mapping[str, Any]]  # sam2fast's methods, of which the tracker has functions
     _of_the_flow: ClassVar[tuple[Any, ...]]  # those of OF_THE_FLOW
+    _load_video_frames: Loader | None = None  # a program's own function, if the model was built while it was in place
 
     @property
     def _tracker(self) -> Tracker:
@@ -143,6 +146,7 @@ class PrivateApi(TrackingModel):
 
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
         """Position of an object among all; an unknown id becomes a new object without prompts."""
+        obj_id = plain_id(obj_id)
         index = inference_state["obj_id_to_idx"].get(obj_id)
         if index is not None:
             return int(index)

@@ -18,8 +18,10 @@ from parity import NARROW, NothingDrawn, config_name
 from sam2.build_sam import build_sam2 as official_build_sam2
 
 from sam2fast._official_names import RELEASES
-from sam2fast.build_sam import build_sam2
+from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.config import ConfigError, build_from_config, load_config, official_to_ours, shipped_configs
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.strategies import Dam4Sam, Samurai
 
 SIZES = [f"{generation}_{letter}" for generation in ("sam2", "sam2.1") for letter in ("t", "s", "b+", "l")]
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -97,9 +99,59 @@ def test_a_configuration_of_the_hydra_folder_wins_as_in_the_original(tmp_path):
     assert sizes == [256, 256] and load_config("sam2.1_hiera_t.yaml").model.image_size == 1024
 
 
-def test_unknown_names_list_what_there_is():
-    with pytest.raises(FileNotFoundError, match="sam2.1/sam2.1_hiera_t"):
-        load_config("sam2.1_hiera_xl")
+@pytest.mark.parametrize("letter", ["t", "s", "b+", "l"])
+def test_samurais_configurations_are_ours(letter):
+    assert load_config(f"configs/samurai/sam2.1_hiera_{letter}.yaml") == load_config(f"sam2.1/sam2.1_hiera_{letter}")
+
+
+@pytest.mark.parametrize("name", ["configs/samurai/sam2.1_hiera_t.yaml", "samurai/sam2.1_hiera_t"])
+def test_samurais_configurations_build_predictors_with_its_strategy(name):
+    small = [*NARROW, "++model.image_size=64"]
+    assert isinstance(build_sam2_video_predictor(name, None, "cpu", hydra_overrides_extra=small).strategy, Samurai)
+    another = build_sam2_video_predictor(name, None, "cpu", hydra_overrides_extra=small, strategy="dam4sam")
+    assert isinstance(another.strategy, Dam4Sam)
+    assert type(build_sam2(name, None, "cpu", hydra_overrides_extra=small)) is SAM2Base
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("configs/sam2.1/sam2.1_hiera_t_512.yaml", "sam2.1_hiera_t"),  # segment-anything-2-real-time
+        ("sam2_hiera_b+_512", "sam2_hiera_b+"),
+        ("efficienttam_ti_512.yaml", "efficienttam_ti"),  # MedSAM2
+        ("configs/efficienttam/efficienttam_s_512.yaml", "efficienttam_s"),
+    ],
+)
+def test_names_for_512_pixels(name, ours):
+    assert load_config(name) == load_config(ours, ["model.image_size=512"])
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("sam2.1_hiera_xl", "the most similar one is sam2.1/sam2.1_hiera_l"),
+        ("sam2.1_hiera_base_plus.yaml", "the most similar one is sam2.1/sam2.1_hiera_b+"),
+        ("/nowhere/sam2/sam2_hiera_s.yaml", "the most similar one is sam2/sam2_hiera_s"),
+        ("sam21pp_hiera_l.yaml", 'it belongs to DAM4SAM: use sam2.1_hiera_l and strategy="dam4sam"'),
+        ("sam2pp_hiera_b+", 'it belongs to DAM4SAM: use sam2_hiera_b+ and strategy="dam4sam"'),
+        ("configs/sam2.1_hiera_tiny_finetune512.yaml", "it trains MedSAM2, whose model is sam2.1_hiera_t512"),
+        ("sam2.1_training/MOSE_finetune.yaml", "`sam2fast train -c` takes training configurations"),
+        ("training/configs/mine.yaml", "`sam2fast train -c` takes training configurations"),
+        ("mine", "the shipped ones are below"),
+    ],
+)
+def test_an_unknown_name_says_what_to_use_and_lists_what_there_is(name, instead):
+    with pytest.raises(FileNotFoundError) as failed:
+        load_config(name)
+    first, second = str(failed.value).split("\n")
+    assert first.startswith(f"no file {name!r}, and no such configuration; {instead}")
+    assert "edgetam/edgetam, efficienttam/efficienttam_s, " in second
+
+
+def test_a_training_configuration_builds_no_model():
+    name = "configs/sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml"
+    with pytest.raises(ConfigError, match=r"MOSE_finetune.yaml trains a model: give it to `sam2fast train -c`"):
+        build_sam2(name, device="cpu")
 
 
 def test_every_release_has_its_configuration():

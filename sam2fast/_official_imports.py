@@ -1,0 +1,129 @@
+"""Imports the original's modules from sam2fast: ``sam2fast.utils.misc`` always, ``sam2.utils.misc`` after ``as_sam2``.
+
+Imports nothing of the package but a table: anybody may import it.
+"""
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from sam2fast._official_names import ABSENT, MODULES, NAMES
+
+_PARTS = [name.split(".") for name in (*MODULES, *NAMES)]
+_KNOWN = {".".join(parts[:end]) for parts in _PARTS for end in range(1, len(parts) + 1)}
+# sam2fast calls no other function of this module.
+_CALLED = {"sam2.utils.misc": "load_video_frames"}
+
+
+def official_name(module: str) -> str:
+    """The name of a module in the original: ``sam2.utils.misc`` of ``sam2fast.utils.misc``."""
+    package, dot, rest = module.partition(".")
+    return f"sam2{dot}{rest}" if package == "sam2fast" else module
+
+
+def _official_attribute(module: str, name: str) -> Any:
+    """A name of the original's module that our module of the same name lacks."""
+    source = NAMES.get(official_name(module), {}).get(name)
+    if source is None:
+        raise AttributeError(f"module {module!r} (sam2fast's) has no attribute {name!r}")
+    home, _, attribute = source.rpartition(".")
+    return getattr(importlib.import_module(home), attribute)
+
+
+def _completed(spec: ModuleSpec) -> ModuleSpec:
+    """The spec of our module, which will also have the names that the original's module has and it lacks."""
+    loader: Any = spec.loader
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        vars(module).setdefault("__getattr__", partial(_official_attribute, module.__name__))
+
+    loader.exec_module = exec_module
+    return spec
+
+
+class Alias(ModuleType):
+    """A module under an official name, which takes its attributes lazily from our modules."""
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute == "__all__":
+            return dir(self)
+        official = official_name(self.__name__)
+        if attribute not in NAMES.get(official, {}) and official in MODULES and not attribute.startswith("__"):
+            module = importlib.import_module(MODULES[official])
+            if hasattr(module, attribute):
+                return getattr(module, attribute)
+        return _official_attribute(self.__name__, attribute)
+
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        """Sets it in our module, where the package's code looks it up, so that patches take effect."""
+        official = official_name(self.__name__)
+        ours = official in MODULES and not attribute.startswith("__") and not isinstance(value, ModuleType)
+        if attribute in NAMES.get(official, {}) or ours and attribute != _CALLED.get(official, attribute):
+            text = f"sam2fast does not look up {self.__name__}.{attribute}: to set it changes nothing but this name"
+            warnings.warn(text, stacklevel=2)
+        elif ours:
+            setattr(importlib.import_module(MODULES[official]), attribute, value)
+            return
+        super().__setattr__(attribute, value)
+
+    def __delattr__(self, attribute: str) -> None:
+        official = official_name(self.__name__)
+        if official in MODULES and attribute not in vars(self):
+            delattr(importlib.import_module(MODULES[official]), attribute)
+        else:
+            super().__delattr__(attribute)
+
+    def __dir__(self) -> list[str]:
+        """The importable names, also for ``import *``."""
+        official = official_name(self.__name__)
+        names = set(NAMES.get(official, {}))
+        if official in MODULES:
+            names.update(vars(importlib.import_module(MODULES[official])))
+        return sorted(name for name in names if not name.startswith("_"))
+
+
+class OfficialModules(MetaPathFinder, Loader):
+    """Finds and loads the original's modules as :class:`Alias`; absent ones raise an explanatory ImportError.
+
+    Args:
+        package: the first part of their names, ``sam2fast`` or ``sam2``.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname.partition(".")[0] != self._package:
+            return None
+        official = official_name(fullname)
+        if official in ABSENT:
+            raise ImportError(f"{fullname}: {ABSENT[official]}")
+        if official not in _KNOWN:
+            return None
+        if self._package == "sam2fast" and (ours := PathFinder.find_spec(fullname, path)):
+            return _completed(ours) if official in NAMES else ours
+        # All are packages: names that a module lacks are then looked up as its submodules, above.
+        spec = ModuleSpec(fullname, self, is_package=True)
+        if official in MODULES and (found := importlib.util.find_spec(MODULES[official])):
+            spec.origin, spec.has_location = found.origin, True
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return Alias(spec.name, f"sam2fast under the name {spec.name}.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: attributes are looked up when they are used."""
+
+
+def find_official_modules() -> None:
+    """Makes the original's module names importable from ``sam2fast``; once in a process."""
+    if not any(isinstance(finder, OfficialModules) for finder in sys.meta_path):
+        sys.meta_path.insert(0, OfficialModules("sam2fast"))

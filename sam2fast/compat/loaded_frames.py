@@ -1,0 +1,79 @@
+"""Frames that a program loads by its own function, which it has put in the place of ``load_video_frames``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam2fast.compat import misc
+from sam2fast.compat.misc import _load_video_frames as load_video_frames
+from sam2fast.transforms import SAM2Transforms
+from sam2fast.video_io import Frames
+
+__all__ = ["LoadedFrames", "load_frames", "load_video_frames", "replaced_loader"]
+
+Loader = Callable[..., tuple[Tensor | Sequence[Tensor], int, int]]
+
+
+def replaced_loader(current: Loader) -> Loader | None:
+    """The function that a program has put in the place of ``load_video_frames``, or None.
+
+    Args:
+        current: what has the name in ``sam2_video_predictor``. It may also be replaced in ``compat.misc``.
+    """
+    return next((f for f in (current, misc.load_video_frames) if f is not load_video_frames), None)
+
+
+def load_frames(
+    load: Loader, video_path: Any, image_size: int, device: torch.device, offload: bool, asynchronous: bool
+) -> Frames:
+    """The frames that a program's own function loads; it is called with the arguments of the original."""
+    images, height, width = load(
+        video_path=video_path,
+        image_size=image_size,
+        offload_video_to_cpu=offload,
+        async_loading_frames=asynchronous,
+        compute_device=device,
+    )
+    return LoadedFrames(images, height, width, image_size, device)
+
+
+class LoadedFrames(Frames):
+    """Images in memory, already resized and normalised.
+
+    CUDA graphs and the approximation ``still_frames`` take them rounded to 8 bits.
+
+    Args:
+        images: floating-point ``(3, S, S)`` each; a tensor ``(N, 3, S, S)`` or a sequence.
+        height, width: of the video, in pixels.
+        image_size: S.
+        device: of the tensors that ``self[index]`` returns.
+    """
+
+    def __init__(
+        self, images: Tensor | Sequence[Tensor], height: int, width: int, image_size: int, device: torch.device
+    ) -> None:
+        # Without super().__init__(): there is no source to read from.
+        self.height, self.width, self.device = height, width, device
+        self._images, self._length, self._image_size = images, len(images), image_size
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._images[self._rank(index)].to(self.device).float()
+
+    def pixels(self, index: int) -> Tensor:
+        """A frame as ``(S, S, 3)`` uint8 RGB on the CPU."""
+        mean, std = (
+            torch.tensor(x, device=self.device).view(3, 1, 1) for x in (SAM2Transforms.mean, SAM2Transforms.std)
+        )
+        image = (self[index] * std + mean).mul(255).round().clamp(0, 255)
+        return image.byte().permute(1, 2, 0).contiguous().cpu()
+
+    def time(self, index: int) -> None:
+        """None: nothing is known about times."""
+
+    def close(self) -> None:
+        self._images, self._length = (), 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return LoadedFrames, (self._images, self.height, self.width, self._image_size, self.device)
