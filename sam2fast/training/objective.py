@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from sam2fast.training.auxiliary import dense_features, object_ids
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.losses import CORE_LOSS_KEY
 from sam2fast.training.model import SAM2Train
 from sam2fast.training.prompt_sampling import PromptPlan
-from sam2fast.training.settings import AuxiliaryConf
 
 
 class Objective(nn.Module):
@@ -17,13 +15,13 @@ class Objective(nn.Module):
     Args:
         model: makes the predictions.
         losses: a loss for each key of batches; ``all`` is the default.
-        auxiliary: a task on the features whose loss is added.
+        auxiliary: a further task. It maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to scalars;
+            ``core_loss`` is added to the loss, and the others are reported.
     """
 
-    def __init__(self, model: SAM2Train, losses: nn.ModuleDict, auxiliary: AuxiliaryConf | None = None) -> None:
+    def __init__(self, model: SAM2Train, losses: nn.ModuleDict, auxiliary: nn.Module | None = None) -> None:
         super().__init__()
         self.model, self.losses, self.auxiliary = model, losses, auxiliary
-        self.head = None if auxiliary is None else auxiliary.head
 
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Scalars: ``loss``, and its unweighted terms without gradients.
@@ -35,11 +33,8 @@ class Objective(nn.Module):
         losses = dict(self.loss_of(batch.key)(prediction.frames, batch.masks))
         losses["loss"] = losses.pop(CORE_LOSS_KEY)
         if self.auxiliary is not None:
-            assert self.head is not None
-            generator = torch.Generator().manual_seed(batch.seeds[0])
-            extra = self.head(dense_features(prediction), object_ids(batch), generator)
-            weights = {"loss_affinity": self.auxiliary.affinity, "loss_boundary": self.auxiliary.boundary}
-            losses["loss"] = losses["loss"] + sum(weights[name] * value for name, value in extra.items())
+            extra = dict(self.auxiliary(prediction, batch))
+            losses["loss"] = losses["loss"] + extra.pop(CORE_LOSS_KEY)
             losses.update(extra)
         if torch.is_grad_enabled():
             check_gradient(losses["loss"], prediction.plan, batch)

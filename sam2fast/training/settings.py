@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from sam2fast.training.auxiliary import DenseAuxiliary
 from sam2fast.training.optimizer import GradientClipper, ParamGroupModifier
 from sam2fast.utils.devices import gpu_lacks_bfloat16
 from sam2fast.utils.embedded import EMBEDDED
@@ -99,15 +98,6 @@ class EmaConf:
 
     decay: float = 0.999
     warmup: bool = True
-
-
-@dataclass
-class AuxiliaryConf:
-    """The dense auxiliary task of :class:`DenseAuxiliary`, for training from scratch; the numbers are weights."""
-
-    head: DenseAuxiliary
-    affinity: float = 1.0
-    boundary: float = 0.5
 
 
 @dataclass

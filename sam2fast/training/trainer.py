@@ -26,7 +26,6 @@ from sam2fast.training.objective import Objective
 from sam2fast.training.optimizer import GradientClipper, Optimizer, construct_optimizer
 from sam2fast.training.reporting import Reporter
 from sam2fast.training.settings import (
-    AuxiliaryConf,
     CheckpointConf,
     DistributedConf,
     EmaConf,
@@ -53,12 +52,14 @@ class Trainer(TrainerState):
         model: the model, on any device.
         data: ``train``, the share of this process, and optionally ``val``, the whole in every process.
         loss: a loss for each key of batches; ``all`` is the default.
-        optim, checkpoint, logging, ema, auxiliary, distributed: see :mod:`sam2fast.training.settings`.
+        optim, checkpoint, logging, ema, distributed: see :mod:`sam2fast.training.settings`.
         max_epochs: number of epochs; schedules run over all of them.
         mode: ``train``, ``train_only`` without validation, or ``val`` for one validation alone.
         accelerator: ``cuda``, ``cpu``, ``mps``, or ``auto``.
         seed_value: seed of the global generators.
         val_epoch_freq: epochs between validations; the last epoch is always validated.
+        auxiliary: a further task, see :class:`~sam2fast.training.objective.Objective`. Its parameters are trained with
+            the model's, and are not part of the model.
 
     Source: ``training.trainer.Trainer``.
 
@@ -83,7 +84,7 @@ class Trainer(TrainerState):
         seed_value: int = 123,
         val_epoch_freq: int = 1,
         ema: EmaConf | None = None,
-        auxiliary: AuxiliaryConf | None = None,
+        auxiliary: nn.Module | None = None,
         distributed: DistributedConf | None = None,
     ) -> None:
         if mode not in MODES:
@@ -104,7 +105,7 @@ class Trainer(TrainerState):
         self.max_epochs, self.mode, self.seed_value, self.val_epoch_freq = max_epochs, mode, seed_value, val_epoch_freq
         self.auxiliary = auxiliary
         self._check_shares()
-        companions = {} if auxiliary is None else {"auxiliary": auxiliary.head.to(self.device)}
+        companions = {} if auxiliary is None else {"auxiliary": auxiliary.to(self.device)}
         objective = Objective(model, self.loss, auxiliary)
         self._is_sharded = self.ranks.is_group and distributed.strategy == "fsdp"
         if self._is_sharded:

@@ -19,7 +19,7 @@ from sam2fast.training.distributed.strategies import SingleProcess
 from sam2fast.training.ema import ExponentialMovingAverage
 from sam2fast.training.model import SAM2Train
 from sam2fast.training.optimizer import Optimizer
-from sam2fast.training.settings import AuxiliaryConf, CheckpointConf, OptimConf
+from sam2fast.training.settings import CheckpointConf, OptimConf
 from sam2fast.utils.reproducibility import seed_everything
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class TrainerState:
     loss: nn.ModuleDict
     conf: OptimConf
     checkpoint: CheckpointConf
-    auxiliary: AuxiliaryConf | None
+    auxiliary: nn.Module | None
     ranks: Ranks
     parallel: SingleProcess
     optimizer: Optimizer
@@ -106,7 +106,7 @@ class TrainerState:
         if self.ema is not None:
             self.ema.load_state_dict({"average": shard(content["ema"]["average"], self.ema.average)})
         if self.auxiliary is not None:
-            self.auxiliary.head.load_state_dict(content["auxiliary"])
+            self.auxiliary.load_state_dict(content["auxiliary"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.steps, self.steps_in_epoch = (content[k] for k in ("epoch", "steps", "steps_in_epoch"))
@@ -123,7 +123,7 @@ class TrainerState:
             "optimizer": gather(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else gather(self.ema.state_dict()),
-            "auxiliary": None if self.auxiliary is None else self.auxiliary.head.state_dict(),
+            "auxiliary": None if self.auxiliary is None else self.auxiliary.state_dict(),
             "loss": self.loss.state_dict(),
             "epoch": self.epoch,
             "steps": self.steps,
@@ -150,7 +150,7 @@ class TrainerState:
 
     def _check(self, content: dict[str, Any]) -> None:
         """Raises an error unless the whole checkpoint fits, before anything is restored from it."""
-        head = None if self.auxiliary is None else self.auxiliary.head.state_dict()
+        head = None if self.auxiliary is None else self.auxiliary.state_dict()
         parts: dict[str, tuple[Any, Any]] = {
             "model": (content["model"], self.model.state_dict()),
             "loss": (content["loss"], self.loss.state_dict()),

@@ -13,6 +13,8 @@ from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.trainer import Trainer
 
 RECIPE = "nano/sam2fast_nano_overfit"
+# A task with parameters of its own.
+AUXILIARY = "+trainer.auxiliary={_target_: dense_auxiliary.DenseAuxiliary, channels: 176}"
 
 
 def overrides(folder: Path, *more: str) -> list[str]:
@@ -35,7 +37,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
 
 
 def build(folder: Path, *more: str) -> Trainer:
-    return build_trainer(load_training_config(RECIPE, overrides(folder, *more)))
+    return build_trainer(load_training_config(RECIPE, overrides(folder, *more)), ["dense_auxiliary"])
 
 
 def reports(folder: Path, *kinds: str) -> list[dict[str, Any]]:

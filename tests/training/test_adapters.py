@@ -39,7 +39,7 @@ EVERYWHERE = AdapterConf(2, 4, targets=("image_encoder.*", "memory_attention.*",
 
 @pytest.fixture
 def model(tmp_path: Path) -> SAM2Train:
-    return build(tmp_path, "~trainer.auxiliary").model.eval()
+    return build(tmp_path).model.eval()
 
 
 def predicted(model: SAM2Train) -> Tensor:
@@ -75,7 +75,7 @@ class TestRuns:
     @staticmethod
     def build(folder: Path, base: Path, *more: str) -> Any:
         initial = f"+trainer.checkpoint.initialize_from={base}"
-        return build(folder, ADAPTERS, initial, "~trainer.auxiliary", "scratch.updates=2", *more)
+        return build(folder, ADAPTERS, initial, "scratch.updates=2", *more)
 
     @pytest.fixture
     def base(self, tmp_path: Path) -> Path:

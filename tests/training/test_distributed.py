@@ -28,7 +28,7 @@ CLIP = "trainer.data.train.datasets.0.batch_size=1"
 # Four updates with a checkpoint each.
 SHORT = ("scratch.updates=4", "+trainer.mode=train_only", "trainer.checkpoint.save_every_steps=1", CLIP)
 # Settings with which DDP and FSDP are bitwise equal.
-PLAIN = (*SHORT, "~trainer.auxiliary", "~trainer.optim.gradient_clip")
+PLAIN = (*SHORT, "~trainer.optim.gradient_clip")
 FSDP = "+trainer.distributed.strategy=fsdp"
 TWO_EPOCHS = ("trainer.data.train.batches_per_epoch=null", "trainer.max_epochs=2")
 # The first update has a batch prompted by clicks and one by masks, so different parameters are unused; of the three

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from small_training import RECIPE, build, overrides
+from small_training import AUXILIARY, RECIPE, build, overrides
 from torch import Tensor, nn
 from training_pair import batch_of_discs
 
@@ -37,7 +37,7 @@ SHAPE = BatchShape(num_frames=2, num_objects=2)
 @pytest.fixture
 def trainer(tmp_path: Path) -> Trainer:
     frozen = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
-    return build(tmp_path, *CHANGES, *frozen, "+trainer.model.encoder_cache={}", "~trainer.auxiliary")
+    return build(tmp_path, *CHANGES, *frozen, "+trainer.model.encoder_cache={}")
 
 
 @pytest.mark.parametrize("amp", [AmpConf(), AmpConf(enabled=True)], ids=["fp32", "bf16"])
@@ -61,18 +61,18 @@ def test_memory_grows_linearly_with_the_pixels(tmp_path: Path) -> None:
     """Attention scores would grow with the square."""
     sizes = {}
     for side in (64, 128, 256):
-        trainer = build(tmp_path, f"scratch.size={side}", *CHANGES, "~trainer.auxiliary", "clips.keep=false")
+        trainer = build(tmp_path, f"scratch.size={side}", *CHANGES, "clips.keep=false")
         sizes[side] = bytes_saved(trainer.model, trainer.loss["all"], SHAPE, AmpConf())
     growth = (sizes[256] - sizes[128]) / (sizes[128] - sizes[64])
     assert growth == pytest.approx((256**2 - 128**2) / (128**2 - 64**2), rel=0.02)
 
 
 def test_the_parts_of_a_training(tmp_path: Path) -> None:
-    trainer = build(tmp_path, "+trainer.model.freeze=[image_encoder.trunk.*]", *CHANGES)  # with an auxiliary task
+    trainer = build(tmp_path, "+trainer.model.freeze=[image_encoder.trunk.*]", *CHANGES, AUXILIARY)
     everything = sum(p.numel() for p in trainer.model.parameters())
     frozen = sum(p.numel() for p in trainer.model.image_encoder.trunk.parameters())
     assert trainer.auxiliary is not None
-    head = sum(p.numel() for p in trainer.auxiliary.head.parameters())
+    head = sum(p.numel() for p in trainer.auxiliary.parameters())
     found = estimate_memory(trainer)
     assert found.weights == 4 * (everything + head) and found.gradients == 4 * (everything + head - frozen)
     assert found.optimizer == 2 * found.gradients and found.average == 4 * everything
@@ -125,7 +125,7 @@ def test_a_dry_run_prints_yaml_and_the_memory(tmp_path: Path) -> None:
     assert yaml.safe_load(result.stdout)["trainer"]["model"]["image_size"] == 64
     last = result.stdout.splitlines()[-1].split()
     assert last[:2] == ["#", "total"] and 20 < float(last[2]) < 500
-    nothing = overrides(tmp_path, "+trainer.model.freeze=['*']", "~trainer.auxiliary")
+    nothing = overrides(tmp_path, "+trainer.model.freeze=['*']")
     result = CliRunner().invoke(main, ["train", "-c", RECIPE, "--dry-run", *nothing])
     assert result.exit_code == 1
     assert "the loss of clips of 2 frames with 1 object depends on nothing that learns" in result.stderr

@@ -37,11 +37,8 @@ def part(name: str) -> str:
 
 def model_of(recipe: str) -> SAM2Train:
     """The recipe's model at its full width, with uninitialised weights."""
-    needed = ["scratch.media=x", "trainer.checkpoint.initialize_from=x"] if "mini" in recipe else []
     with torch.device("meta"):
-        model: SAM2Train = build_from_config(
-            load_training_config(recipe, needed).trainer.model, targets=TRAINING_TARGETS
-        )
+        model: SAM2Train = build_from_config(load_training_config(recipe).trainer.model, targets=TRAINING_TARGETS)
     return model
 
 
@@ -53,7 +50,6 @@ def model_of(recipe: str) -> SAM2Train:
         (FOLDER + "memory", lambda name: part(name) in MEMORY),
         (FOLDER + "lora", is_adapter),
         (ON_IMAGE_WEIGHTS, is_video_only),
-        ("mini/sam2fast_mini_memory", is_video_only),
     ],
 )
 def test_what_a_recipe_trains(recipe: str, learns: Callable[[str], bool]) -> None:
@@ -132,7 +128,7 @@ class TestClipsOfWhichNothingLearns:
         ids=["an image", "all frames", "masks", "all is frozen"],
     )
     def test_they_are_refused(self, tmp_path: Path, changes: list[str], message: str) -> None:
-        trainer = build(tmp_path, "~trainer.auxiliary", *changes)
+        trainer = build(tmp_path, *changes)
         before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
         with pytest.raises(ValueError, match=f"the loss of clips synthetic/.*{message}"):
             trainer.run()
@@ -141,7 +137,7 @@ class TestClipsOfWhichNothingLearns:
         assert not (tmp_path / "checkpoints/checkpoint.pt").exists()
 
     def test_memory_alone_learns_from_one_frame_more(self, tmp_path: Path) -> None:
-        trainer = build(tmp_path, "~trainer.auxiliary", self.MEMORY_ALONE)
+        trainer = build(tmp_path, self.MEMORY_ALONE)
         trainer.run(lambda: trainer.steps == 1)
         assert trainer.steps == 1
 

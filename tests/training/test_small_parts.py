@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from sam2fast.evaluation.j_and_f import boundary_f, jaccard
-from sam2fast.training.auxiliary import object_ids
-from sam2fast.training.data.batch import ClipBatch, collate
+from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.dataset_wrappers import FixedClips
 from sam2fast.training.data.loader import ClipLoader, ClipSource
@@ -84,12 +83,3 @@ def test_validation_measures_what_was_predicted() -> None:
     j = 100 * np.mean([jaccard(answer[t, o].numpy(), truth[t, o].numpy()) for o in range(2) for t in (1, 2)])
     f = 100 * np.mean([boundary_f(answer[t, o].numpy(), truth[t, o].numpy()) for o in range(2) for t in (1, 2)])
     assert found == pytest.approx({"J&F": (j + f) / 2, "J": j, "F": f, "first": 0.0, "objects": 2})
-
-
-def test_ids_are_of_the_right_video() -> None:
-    masks = np.zeros((1, 1, 4, 4), dtype=bool)
-    masks[..., :2] = True
-    clips = [Clip(np.zeros((1, 4, 4, 3), np.uint8), m) for m in (masks, np.concatenate([~masks, masks], axis=1))]
-    ids = object_ids(collate(clips, (0, 1)))
-    assert ids.shape == (2, 4, 4)
-    assert ids[0, 0].tolist() == [1, 1, 0, 0] and ids[1, 0].tolist() == [3, 3, 2, 2]

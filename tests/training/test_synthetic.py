@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_teacher import FakePredictor
 from PIL import Image, ImageDraw
 
 from sam2fast.datasets.palette_masks import palette
-from sam2fast.training.data.png_datasets import PNGRawDataset
 from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
 from sam2fast.training.data.synthetic.clips import LEAST_AREA, _visible
 from sam2fast.training.data.synthetic.compositing import SceneObject
 from sam2fast.training.data.synthetic.media import Media
-from sam2fast.training.data.synthetic.pseudo_labels import ObjectSearch, write_cutouts, write_labelled_images
-from sam2fast.training.data.synthetic.pseudo_labels import main as teach
+from sam2fast.training.data.synthetic.pseudo_labels import ObjectSearch, write_cutouts
 from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
 from sam2fast.training.data.synthetic.sprites import _with_border, one_part_sprite
 
@@ -266,32 +265,6 @@ def test_media_folders_that_lack_something_are_refused(tmp_path, folder, message
         SyntheticClips(media=tmp_path / folder)
 
 
-class FakePredictor:
-    """Predicts the left half for clicks in it, elsewhere the right quarter; each mask three times."""
-
-    def set_image(self, image):
-        self.size = image.shape[:2]
-
-    def predict(self, points, labels, *, multimask_output, return_logits):
-        assert points.shape[1:] == (1, 2) and labels.shape == points.shape[:2] and (labels == 1).all()
-        assert multimask_output and return_logits
-        height, width = self.size
-        answers, ious = [], []
-        for x, _ in points[:, 0]:
-            sure, unsure = np.full((2, height, width), -9, np.float32)
-            sure[:, : width // 2] = 9
-            unsure[:, : width // 2] = np.linspace(3, -3, width // 2)  # unstable
-            if x > width / 2:
-                sure = sure[:, ::-1].copy()
-                sure[:, : -width // 4] = -9
-            tiny = np.full_like(sure, -9)
-            tiny[:2, :2] = 9
-            answers.append([sure, unsure, tiny])
-            ious.append([0.95 if x < width / 2 else 0.9, 0.99, 0.99])
-        answers.append([np.full((height, width), 9, np.float32)] * 3)
-        return np.array(answers[:-1]), np.array(ious, np.float32), np.zeros(0)
-
-
 def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
     good = photograph(tmp_path / "in/photo.png", (80, 60))
     bad = tmp_path / "in/text.jpg"
@@ -307,19 +280,3 @@ def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
     np.testing.assert_array_equal(np.asarray(first)[..., :3], pixels[:, :40])
     np.testing.assert_array_equal(np.asarray(second)[..., :3], pixels[:, 60:])
     assert Media([tmp_path / "media"], 64).has_cutouts
-
-
-def test_teacher_writes_whole_images(tmp_path):
-    photos = [photograph(tmp_path / f"in/{name}.png", (80, 60)) for name in "ab"]
-    out = tmp_path / "out"
-    results = list(write_labelled_images(photos[:1], FakePredictor(), out, ObjectSearch(points_per_side=4)))
-    results += write_labelled_images(photos, FakePredictor(), out, ObjectSearch(points_per_side=4))  # goes on
-    assert results == [(photos[0], 2), (photos[0], 0), (photos[1], 2)]
-    videos = PNGRawDataset(out / "JPEGImages", out / "Annotations", is_palette=False)
-    assert videos.video_names == ["a_png", "b_png"]
-    video = videos.get_video(0)
-    masks = video.read_masks(0, video.visible_objects(0), (60, 80))
-    assert masks.sum(axis=(1, 2)).tolist() == [60 * 40, 60 * 20] and not masks.all(axis=0).any()
-    assert video.read_frames([0])[0].shape == (60, 80, 3)
-    with pytest.raises(SystemExit):
-        teach(["weights.pt", str(out), str(tmp_path / "nowhere")])

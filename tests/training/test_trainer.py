@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mini_model import NARROW
-from small_training import assert_same, build, checkpoint_of, davis_folder, reports
+from small_training import AUXILIARY, assert_same, build, checkpoint_of, davis_folder, reports
 from training_sets import masklet, write_mask_folders, write_masklets, write_sa1b, write_video
 
 from sam2fast.build_sam import build_sam2_video_predictor
@@ -49,8 +49,11 @@ def test_the_seed_draws_the_weights(tmp_path: Path) -> None:
 
 def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
     """Two batches of one clip each, and one of both, have the same gradient: losses are means over objects."""
-    common = ("clips.dataset.max_objects=1", "trainer.model.prob_to_use_pt_input_for_train=0", "~trainer.auxiliary")
-    common += ("+trainer.mode=train_only",)
+    common = (
+        "clips.dataset.max_objects=1",
+        "trainer.model.prob_to_use_pt_input_for_train=0",
+        "+trainer.mode=train_only",
+    )
     weights = []
     for size, more in ((2, ("scratch.updates=1",)), (1, ("+trainer.optim.accumulate=2", "scratch.updates=2"))):
         trainer = build(tmp_path / str(size), *common, *more, f"trainer.data.train.datasets.0.batch_size={size}")
@@ -186,7 +189,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("other", "what"),
         [
-            ("~trainer.auxiliary", "auxiliary is set in one"),
+            (AUXILIARY, "auxiliary is set in one"),
             ("++trainer.model.num_maskmem=5", "model: 1 tensors, such as maskmem_tpos_enc"),
             ("+trainer.optim.amp={enabled: true, amp_dtype: float16}", "optim.amp"),
             ("+trainer.optim.options.lr.0.param_names=['image_encoder.*']", "optim: "),
@@ -232,21 +235,6 @@ def reduced(recipe: str, folder: Path) -> list[str]:
         return [*common, "scratch.size=64", "scratch.updates=1"]
     if "own_masks" in recipe:
         return [*common, *of_own_masks(recipe, folder)]
-    if recipe.startswith("nano/"):
-        loss = ["trainer.loss.all.size=32"]
-        sizes = [
-            f"trainer.data.train.datasets.{i}.{key}" for i in range(3) for key in ("dataset.size=64", "batch_size=1")
-        ]
-        initial = []
-        if "finish" in recipe:
-            davis_folder(folder / "data", per_object=True)
-            initial = ["trainer.checkpoint.initialize_from=null", f"scratch.pictures={folder}/data"]
-            camera = "dataset.transforms.0.size=64"
-            initial += [f"trainer.data.train.datasets.{i}.{key}" for i in (3, 4) for key in (camera, "batch_size=1")]
-        return [*common, *loss, *sizes, "++trainer.model.image_size=64", "scratch.workers=0", *initial]
-    if recipe.startswith("mini/"):
-        sizes = ["scratch.size=64", "scratch.media=null", "scratch.workers=0"]
-        return [*common, *sizes, "trainer.checkpoint.initialize_from=null"]
     if recipe.endswith("from_image_weights"):
         sizes = ["scratch.size=64", "scratch.pairs=6", "scratch.clips=3", "scratch.updates=1"]
         return [*common, *sizes, "model_config=nano/sam2fast_nano.yaml", "trainer.checkpoint.initialize_from=null"]

@@ -90,7 +90,7 @@ class FSDP(SingleProcess):
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         if objective.auxiliary is not None:
-            raise ValueError("strategy fsdp is for large models, trainer.auxiliary for small ones: use strategy=ddp")
+            raise ValueError("strategy fsdp does not shard trainer.auxiliary: use strategy=ddp")
         if objective.model.encoder_cache is not None:
             raise ValueError(
                 "with trainer.model.encoder_cache processes use the encoder differently often, and strategy fsdp has "

@@ -1,14 +1,7 @@
-"""Pseudo-labels: objects in photographs, found by a trained model prompted with a grid of points.
+"""Pseudo-labels: objects in photographs, found by a trained model prompted with a grid of points."""
 
-    python -m sam2fast.training.data.synthetic.pseudo_labels CHECKPOINT OUT IMAGES...
-
-writes the photographs in the folders IMAGES with their masks, see :func:`write_labelled_images`; it resumes where it
-stopped.
-"""
-
-import argparse
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from sam2fast.datasets.davis import FRAMES, MASKS
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image, write_jpeg
-from sam2fast.training.data.synthetic.media import SUFFIXES
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -40,8 +31,6 @@ class ObjectSearch(NamedTuple):
 
 
 OBJECTS = ObjectSearch()
-# For whole images: also smaller, larger and less certain masks, since parts and surroundings are wanted too.
-OBJECTS_AND_PARTS = ObjectSearch(least_iou=0.8, least_stability=0.85, areas=(0.002, 0.7), most_overlap=0.8)
 
 
 def write_cutouts(
@@ -65,8 +54,8 @@ def write_cutouts(
     folder = out / "cutouts"
     folder.mkdir(parents=True, exist_ok=True)
     for path in images:
-        image = _open(path, longest)
-        found = [] if image is None else _find_objects(image, predictor, search)
+        image = read_photograph(path, longest)
+        found = [] if image is None else find_objects(image, predictor, search)
         for number, alpha in enumerate(found):
             assert image is not None
             cutout = image.copy()
@@ -77,39 +66,7 @@ def write_cutouts(
         yield path, len(found)
 
 
-def write_labelled_images(
-    images: Iterable[Path],
-    predictor: "SAM2ImagePredictor",
-    out: Path,
-    search: ObjectSearch = OBJECTS_AND_PARTS,
-    longest: int = 512,
-) -> Iterator[tuple[Path, int]]:
-    """Writes photographs with the masks of the objects, and parts of objects, that a model finds in them.
-
-    They are videos of one frame in the layout with one folder per object, since masks may overlap:
-    ``out/JPEGImages/NAME/00000.jpg`` and ``out/Annotations/NAME/000/00000.png``. Photographs
-    that exist already, cannot be read or have no objects are skipped. Arguments and result are those of
-    :func:`write_cutouts`.
-    """
-    for path in images:
-        name = path.name.replace(".", "_")
-        frame = out / FRAMES / name / "00000.jpg"
-        image = None if frame.exists() else _open(path, longest)
-        found = [] if image is None else _find_objects(image, predictor, search)
-        for number, alpha in enumerate(found):
-            file = out / MASKS / name / f"{number:03d}" / "00000.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(alpha > 127).save(file)
-        if image is not None and found:
-            # Last: the frame marks the masks as complete.
-            frame.parent.mkdir(parents=True, exist_ok=True)
-            partial = frame.with_suffix(".partial")
-            write_jpeg(image, partial, quality=92)
-            partial.rename(frame)
-        yield path, len(found)
-
-
-def _open(path: Path, longest: int) -> Image.Image | None:
+def read_photograph(path: Path, longest: int) -> Image.Image | None:
     """A photograph, upright and scaled down; None, with a warning, if it cannot be read."""
     try:
         with open_image(path) as opened:
@@ -121,7 +78,7 @@ def _open(path: Path, longest: int) -> Image.Image | None:
     return image
 
 
-def _find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: ObjectSearch) -> list[NDArray[np.uint8]]:
+def find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: ObjectSearch) -> list[NDArray[np.uint8]]:
     """Alpha ``(H, W)`` of each object, best first."""
     predictor.set_image(np.asarray(image))
     found, scores = [], []
@@ -167,31 +124,3 @@ def _distinct(masks: list[NDArray[np.uint8]], scores: list[float], most_overlap:
         if all((mask & other).sum() <= most_overlap * (mask | other).sum() for other in others):
             kept.append(index)
     return kept
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("images", type=Path, nargs="+")
-    parser.add_argument("--model", default="sam2_hiera_t", help="the checkpoint's configuration")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--points-per-side", type=int, default=9)
-    options = parser.parse_args(arguments)
-    files = (path for folder in options.images for path in sorted(folder.rglob("*")))
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not images:
-        parser.error(f"no photographs ({', '.join(SUFFIXES)}) in {', '.join(map(str, options.images))}")
-
-    from sam2fast.build_sam import build_sam2
-    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-
-    predictor = SAM2ImagePredictor(build_sam2(options.model, options.checkpoint, device=options.device))
-    search = OBJECTS_AND_PARTS._replace(points_per_side=options.points_per_side)
-    for path, count in write_labelled_images(images, predictor, options.out, search):
-        print(f"{path}: {count}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

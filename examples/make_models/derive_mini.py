@@ -1,7 +1,7 @@
-"""Cuts SAM 2 tiny's image path down to mini's: ``python -m sam2fast.mini.derive sam2_hiera_tiny.pt image.pt``.
+"""Cuts the image path of SAM 2 tiny down to mini's: ``python derive_mini.py sam2_hiera_tiny.pt image.pt``.
 
-The fourth stage of the trunk goes, and with it the coarsest level of the neck. The neck added that level to the next
-one; its bias is what remains of it.
+The fourth stage of the trunk is removed, and with it the coarsest level of the neck. The neck added that level to the
+next one, which gets the bias of the removed convolution.
 """
 
 import argparse
@@ -21,13 +21,10 @@ SCORE = "sam_mask_decoder.pred_obj_score_head.layers.2."
 
 
 def derive(tiny: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of mini's image path.
+    """The weights of mini's image path, fp32, by official names.
 
     Args:
         tiny: the weights of ``sam2_hiera_tiny`` by official names; those for video are not used.
-
-    Returns:
-        fp32 weights by official names; of those that only video needs, the last layer of the head of object scores.
 
     Raises:
         CheckpointError: these are not tiny's weights.
@@ -44,20 +41,15 @@ def derive(tiny: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 continue
             name = f"{NECK}{int(level) - 1}.{rest}"
         weights[name] = weight.float()
-    # An object counts as present until the head of object scores has learnt: masks of absent ones get no gradient.
+    # An object is present until the head of object scores is trained: masks of absent objects get no gradient.
     weights[f"{SCORE}weight"], weights[f"{SCORE}bias"] = torch.zeros(1, 256), torch.full((1,), 4.0)
     weights[f"{NECK}0.conv.bias"] = weights[f"{NECK}0.conv.bias"] + tiny[f"{NECK}0.conv.bias"].float()
     return weights
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Cut SAM 2 tiny's image path down to mini's.")
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tiny", type=Path, help="weights of sam2_hiera_tiny")
     parser.add_argument("out", type=Path, help="a .pt file")
     arguments = parser.parse_args()
     write_official(derive(read_checkpoint(arguments.tiny)), arguments.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,26 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.training.data.batch import ClipBatch
-from sam2fast.training.losses import balanced_bce_and_dice
+from sam2fast.training.losses import CORE_LOSS_KEY, balanced_bce_and_dice
 from sam2fast.training.model import ClipPrediction
 
 
 class DenseAuxiliary(nn.Module):
-    """Supervises the features of images directly; from scratch, training by prompts alone stays on a plateau.
+    """Supervises the image features directly. Training from scratch by prompts alone stays on a plateau.
 
-    The heads are not part of the model. Affinity: embeddings of two pixels are similar if both show the same object
-    and dissimilar otherwise; half of the pairs are near each other. Boundary: pixels that differ from
-    one of their four neighbours.
+    Affinity: the embeddings of two pixels are similar if both show the same object, and dissimilar otherwise. Half of
+    the pairs are near each other. Boundary: pixels that differ from one of their four neighbours.
 
     Args:
-        channels: number of channels of the features.
+        channels: number of channels of all levels of the features together.
         embedding_dim: size of a pixel's embedding.
         num_pairs: number of pairs per image.
         radius: largest distance of a near pair along either axis, in pixels of the features.
-        pair_background: whether two background pixels count as the same object; otherwise such pairs are ignored.
-
-    Raises:
-        ValueError: a size that is not positive.
+        weights: weights of the two losses, affinity and boundary.
     """
 
     def __init__(
@@ -35,45 +31,38 @@ class DenseAuxiliary(nn.Module):
         embedding_dim: int = 32,
         num_pairs: int = 1024,
         radius: int = 4,
-        pair_background: bool = True,
+        weights: tuple[float, float] = (1.0, 0.5),
     ) -> None:
         super().__init__()
-        sizes = {"channels": channels, "embedding_dim": embedding_dim, "num_pairs": num_pairs, "radius": radius}
-        if wrong := [f"{name}={value}" for name, value in sizes.items() if value < 1]:
-            raise ValueError(f"sizes must be positive, got {', '.join(wrong)}")
         self.num_pairs = num_pairs
         self.radius = radius
-        self.pair_background = pair_background
+        self.weights = weights
         self.embedding = nn.Conv2d(channels, embedding_dim, 1)
         self.boundary = nn.Conv2d(channels, 1, 1)
         self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
         self.bias = nn.Parameter(torch.tensor(0.0))
 
-    def forward(self, features: Tensor, ids: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars ``loss_affinity`` and ``loss_boundary``, averaged over pairs and over images.
+    def forward(self, prediction: ClipPrediction, batch: ClipBatch) -> dict[str, Tensor]:
+        """Scalars ``loss_affinity`` and ``loss_boundary``, and their weighted sum ``core_loss``."""
+        generator = torch.Generator().manual_seed(batch.seeds[0])
+        affinity, boundary = self.losses(dense_features(prediction), object_ids(batch), generator)
+        total = self.weights[0] * affinity + self.weights[1] * boundary
+        return {CORE_LOSS_KEY: total, "loss_affinity": affinity, "loss_boundary": boundary}
+
+    def losses(self, features: Tensor, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The losses of affinity and boundary, averaged over pairs and over images.
 
         Args:
             features: ``(B, C, h, w)``.
             ids: object ids ``(B, H, W)``, integers, sampled at the centres of the features' pixels; 0 for background.
-            generator: draws the pairs, on any device.
-
-        Raises:
-            ValueError: other shapes or dtypes.
+            generator: draws the pairs.
         """
-        if features.ndim != 4 or ids.ndim != 3 or len(features) != len(ids):
-            raise ValueError(
-                f"expected features (B, C, h, w) and ids (B, H, W), got {tuple(features.shape)} and {tuple(ids.shape)}"
-            )
-        if features.shape[1] != self.embedding.in_channels:
-            raise ValueError(f"features of {features.shape[1]} channels for a head of {self.embedding.in_channels}")
-        if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
-            raise ValueError(f"ids must be integers, got {ids.dtype}")
         ids = sample_ids(ids, features.shape[2], features.shape[3])
         embedding, boundary = self.embedding(features), self.boundary(features)
-        return {
-            "loss_affinity": self._affinity(embedding.float(), ids, generator),
-            "loss_boundary": balanced_bce_and_dice(boundary[:, 0], find_boundaries(ids)).mean(),
-        }
+        return (
+            self._affinity(embedding.float(), ids, generator),
+            balanced_bce_and_dice(boundary[:, 0], find_boundaries(ids)).mean(),
+        )
 
     def _affinity(self, embedding: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
         first, second = draw_pairs(ids, self.num_pairs, self.radius, generator)  # (B, K)
@@ -84,8 +73,6 @@ class DenseAuxiliary(nn.Module):
         logits = self.log_scale.exp() * similarity + self.bias
         losses = F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
         counted = first != second
-        if not self.pair_background:
-            counted = counted & ~(same & (flat.gather(1, first) == 0))
         # Equal weights of positive and negative pairs, independent of their numbers.
         kinds = (same & counted, ~same & counted)
         return sum((losses * kind).sum() / kind.sum().clamp(min=1) for kind in kinds) / 2  # type: ignore[return-value]

@@ -1,6 +1,6 @@
 """How far mini's masks agree with those of SAM 2 tiny, which it is derived from, on photographs that it has not seen.
 
-    python examples/mini_agreement.py --photographs FOLDER --tiny sam2_hiera_tiny.pt --out agreement.jsonl
+    python mini_agreement.py --photographs FOLDER --tiny sam2_hiera_tiny.pt --out agreement.jsonl
 
 The photographs are those of ``mini_photographs.txt``, at most ``--count``. Clicks lie on a grid of four by four. SAM 2
 tiny's mask at 1024 pixels serves as ground truth where it is confident: predicted IoU at least 0.85, stable under a
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from derive_mini import derive
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -25,7 +26,6 @@ from sam2fast.build_sam import build_sam2, build_sam2_hf
 from sam2fast.checkpoints import read_checkpoint
 from sam2fast.evaluation.j_and_f import jaccard
 from sam2fast.mini import CONFIG
-from sam2fast.mini.derive import derive
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 NAMES = Path(__file__).with_name("mini_photographs.txt")

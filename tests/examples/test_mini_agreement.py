@@ -1,4 +1,4 @@
-"""``examples/mini_agreement.py`` with nano in the place of every model."""
+"""``examples/make_models/mini_agreement.py`` with nano in the place of every model."""
 
 import json
 import sys
