@@ -85,9 +85,8 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             video_path: a folder of images, a video file (its path, bytes, or a file object), or frames; see
                 :func:`sam2fast.video_io.open_frames`. If the program has replaced ``load_video_frames``, or had when
                 the model was built, whatever that function takes.
-            offload_video_to_cpu, offload_state_to_cpu: accepted as in the original. The device only holds the frames,
-                features and memories in use, so there is nothing to offload; ``state["storage_device"]`` is the
-                original's.
+            offload_video_to_cpu, offload_state_to_cpu: accepted as in the original; but for
+                ``state["storage_device"]`` without effect: the device only holds what is in use.
             async_loading_frames: a thread decodes the next frames ahead.
             max_history: how many tracked frames are kept per object, besides conditioning frames; older ones are as
                 if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
@@ -101,20 +100,21 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
 
         Raises:
             FileNotFoundError, VideoError, TypeError: the video cannot be used; or ``max_history`` is no integer.
-            ValueError: ``max_history`` is less than one frame may attend to; an unknown strategy; or an empty window.
+            ValueError: ``max_history`` is less than one frame may attend to; an unknown strategy; or a window that is
+                empty, or for frames of another ``load_video_frames``.
         """
         tracker = self._tracker
         reach = MemoryRules.of(self, self.memory_selection).reach
         max_history = None if max_history is None else integer(max_history, "max_history")
         if max_history is not None and max_history < reach:
-            raise ValueError(
-                f"max_history is {max_history}; this model looks back {reach} frames, so give {reach} or more"
-            )
+            raise ValueError(f"max_history is {max_history}; this model looks back {reach} frames: give no less")
         # While CUDA graphs run on the device, the process has time to decode.
         prefetch = async_loading_frames or tracker.graphs is not None
         offload, load = bool(offload_video_to_cpu), replaced_loader(load_video_frames) or self._load_video_frames
         if load is None:
             frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch, window=window)
+        elif window is not None:
+            raise ValueError("window is for videos that sam2fast reads; load_video_frames has been replaced")
         else:
             frames = load_frames(load, video_path, self.image_size, self.device, offload, async_loading_frames)
         try:

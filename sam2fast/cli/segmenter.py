@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 
 from sam2fast.build_sam import build_sam2
+from sam2fast.cli.mask_files import read_foreground
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompt_options import Box, Prompts
-from sam2fast.cli.sources import VIDEO_SUFFIXES, InputSource
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
+from sam2fast.io.images import VIDEO_SUFFIXES
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, to_pixels
 
@@ -145,21 +147,6 @@ def mask_box(mask: np.ndarray) -> list[int] | None:
     """First and last column and row of ``mask (H, W)`` as [x0, y0, x1, y1], both inclusive; none if it is empty."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return [int(v) for v in (columns[0], rows[0], columns[-1], rows[-1])] if len(columns) else None
-
-
-def read_foreground(path: Path) -> np.ndarray:
-    """An image of a mask as bool ``(H, W)``.
-
-    Foreground pixels are brighter than half of the brightest pixel, so 0/1, 0/255 and palette images work.
-
-    Raises:
-        UserError: the image cannot be read, or is completely black.
-    """
-    brightness = _read(path).max(axis=2).astype(np.float32)
-    mask = brightness > brightness.max() / 2
-    if not mask.any():
-        raise UserError(f"the mask {path} is empty: all of its pixels are black")
-    return mask
 
 
 def _read(path: Path) -> np.ndarray:

@@ -17,12 +17,10 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
-from sam2fast.io.images import SUFFIXES
+from sam2fast.io.images import SUFFIXES, VIDEO_SUFFIXES, skipped_note
 
 STDIN, CAMERA = "-", "camera:"
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # of the files of a folder; of an animation the first image counts
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
-MAX_NAMED = 5  # files, in a note on those that are skipped
 TIMEOUT = 30.0  # seconds to connect to an address, and without a byte
 ListFolder = Callable[[Path], Sequence[Path]]
 
@@ -58,7 +56,9 @@ class InputSource:
 
     @property
     def stem(self) -> str:
-        """The file's name without its suffix, which names the results."""
+        """The name of the file without its suffix, or of the folder, which names the results."""
+        if self.path is not None and self.path.is_dir():
+            return os.path.basename(os.path.abspath(self.path))
         return Path(self.file_name).stem
 
     @contextmanager
@@ -162,23 +162,26 @@ def images_in(folder: Path, out: Path) -> list[Path]:
     with as_user_error(OSError):
         others = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     others = [name for name in others if folder / name not in found]
-    names = ", ".join(others[:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
-    skipped = f"skipped {len(others)} file{'s' if len(others) > 1 else ''} of other kinds: {names}"
     if not found:
-        why = f"; {skipped}" if others else ""
+        why = f"; {skipped_note(others)}" if others else ""
         raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}{why}")
     if others:
-        print_note(skipped)
+        print_note(skipped_note(others))
     return found
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """The video files in a folder, sorted by name; the folder itself if it has images or no videos.
+    """The video files in a folder, sorted by name; the folder itself if it has more images, or no videos.
 
     Raises:
         UserError: it cannot be read.
     """
-    return [folder] if _files_in(folder, IMAGE_SUFFIXES) else _files_in(folder, VIDEO_SUFFIXES) or [folder]
+    images, videos = _files_in(folder, IMAGE_SUFFIXES), _files_in(folder, VIDEO_SUFFIXES)
+    if len(images) > len(videos) or not videos:
+        return [folder]
+    if images:
+        print_note(f"{folder}: {skipped_note([path.name for path in images])}")
+    return videos
 
 
 def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:

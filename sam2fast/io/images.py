@@ -2,8 +2,10 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -11,6 +13,8 @@ from sam2fast.io.atomic import annotate_oserror
 
 # Lower-case suffixes of the image files that are searched for in a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")  # those of video files
+MAX_NAMED = 5  # files, in a note on those that are skipped
 # Formats that are not read: Ghostscript renders EPS, and Windows renders WMF; IPTC wraps an image of any format; for
 # PSD, Pillow before 12.1.1 writes outside its memory (CVE-2026-25990).
 REFUSED = frozenset(("EPS", "WMF", "IPTC", "PSD"))
@@ -23,14 +27,23 @@ IMAGE_READ_ERRORS = (
 )
 
 
-def open_image(file: str | Path | BytesIO) -> Image.Image:
+def skipped_note(names: Sequence[str]) -> str:
+    """A note on the files of a folder that are skipped, with the first names."""
+    named = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
+    return f"skipped {len(names)} file{'s' if len(names) > 1 else ''} of other kinds: {named}"
+
+
+def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
     """``PIL.Image.open`` without the formats of :data:`REFUSED`; closed by the caller.
+
+    Args:
+        formats: the only ones to try.
 
     Raises:
         UnidentifiedImageError: the format is refused or unknown.
         OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: as ``PIL.Image.open``.
     """
-    image = Image.open(file)
+    image = Image.open(file, "r", formats)
     if image.format in REFUSED:
         found = image.format
         image.close()

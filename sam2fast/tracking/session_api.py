@@ -85,9 +85,7 @@ class TrackingModel(SAM2Base):
     @approximations.setter
     @exclusive
     def approximations(self, requested: ApproximationsLike) -> None:
-        approximations = Approximations.of(requested)
-        pools = any(getattr(module, "pooling", None) for module in self.memory_attention.modules())
-        self._approximations = approximations.check_for(self.num_maskmem, self.memory_size, pools)
+        self._approximations = Approximations.of(requested).check_for(self.num_maskmem)
 
     @property
     def strategy(self) -> Strategy:
@@ -214,13 +212,20 @@ class TrackingModel(SAM2Base):
 
     @shared
     @torch.inference_mode()
-    def load_state(self, file: str | Path, video_path: Any, *, async_loading_frames: bool = False) -> VideoState:
+    def load_state(
+        self,
+        file: str | Path,
+        video_path: Any,
+        *,
+        async_loading_frames: bool = False,
+        window: tuple[float, float] | None = None,
+    ) -> VideoState:
         """A state that :meth:`save_state` wrote, as it was, on this predictor's device.
 
         Args:
             file: what was written.
             video_path: the same video, as ``init_state`` takes it.
-            async_loading_frames: see there.
+            async_loading_frames, window: see there.
 
         Raises:
             StateError: the file is no saved state, or one of another model or another video.
@@ -229,7 +234,8 @@ class TrackingModel(SAM2Base):
         packed = saved_state.read(file)
         if saved_state.STREAM_FRAME in packed.facts:
             raise saved_state.StateError(f"{file} holds a stream; go on with it by restore_stream()")
-        frames = open_frames(video_path, self.image_size, device=self.device, prefetch=async_loading_frames)
+        prefetch = async_loading_frames
+        frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch, window=window)
         try:
             return saved_state.unpacked(packed, self._tracker, frames)
         except BaseException:

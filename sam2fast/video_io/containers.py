@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+from av import CodecContext
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from sam2fast.video_io.video_types import VideoError
+from sam2fast.video_io.video_types import NoFramesError, VideoError
 
 SEGMENT = b"\x18\x53\x80\x67"  # the element of a Matroska file that follows its header
 # Boxes of MP4 that decoding needs; others may be cut off without loss.
@@ -228,9 +229,13 @@ class VideoInput:
         return f"{self.name} cannot be read as a video: {reason(error)}{self.truncation_note()}"
 
     def truncation_note(self) -> str:
-        """The end of a message on an unreadable file: that it is cut off, if so."""
+        """The end of a message on an unreadable file: that it is empty or cut off, if so."""
         try:
             missing = self.bytes_missing()
+            if self.is_file:
+                with self._raw() as file:
+                    if not file.seek(0, os.SEEK_END):
+                        return "; the file is empty"
         except OSError:
             missing = None
         return f"; the file is cut off, at least {missing} bytes are missing at its end" if missing else ""
@@ -238,8 +243,8 @@ class VideoInput:
     def _video_of(self, container: InputContainer) -> VideoStream:
         stream = _best_stream(container)
         if stream is None:
-            kinds = ", ".join(sorted({_kind(other) for other in container.streams})) or "nothing"
-            raise VideoError(f"{self.name} holds no video, only {kinds}")
+            kinds = ", ".join(sorted({_kind(other) for other in container.streams}))
+            raise NoFramesError(f"{self.name} " + (f"holds no video, only {kinds}" if kinds else "has no frames"))
         if stream.codec_context is None:
             end = self.truncation_note()
             raise VideoError(f"{self.name} holds video of an unknown kind, which cannot be decoded{end}")
@@ -319,6 +324,11 @@ def reason(error: FFmpegError | None) -> str:
     if isinstance(error, av.error.ExitError):
         return f"no answer for {TIMEOUTS[0]:g} seconds or more"
     return (error and error.strerror) or str(error)
+
+
+def codec_name(context: CodecContext) -> str:
+    """FFmpeg's name of a codec, whichever decoder was chosen for it."""
+    return getattr(context.codec, "canonical_name", context.name)
 
 
 def _windows_camera(number: int) -> str:

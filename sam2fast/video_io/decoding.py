@@ -1,11 +1,10 @@
 """Decodes packets to frames, and converts frames to RGB pixels exactly as decord, the original's reader, does."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 from torch import Tensor
 
-# Directions of the transpose filters that rotate a frame clockwise by degrees.
-ROTATIONS = {90: ["1"], 180: ["1", "1"], 270: ["2"]}
+OFF_AXIS = 1 / 57  # largest tilt of a display matrix that counts as upright: one degree
 
 
 class Packets(Iterator[Packet]):
@@ -90,35 +88,60 @@ def _decoded(stream: VideoStream, packet: Packet | None, on_error: Callable[[FFm
         return []
 
 
-def rotation_of(frame: VideoFrame) -> int:
-    """The clockwise rotation in a frame's display matrix: 0, 90, 180 or 270 degrees; others count as 0."""
-    side_data: Any = frame.side_data  # PyAV's annotation is wrong
-    matrix = side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return 0
-    cosine, sine = np.frombuffer(bytes(matrix), dtype=np.int32)[:2]
-    rotation = round(math.degrees(math.atan2(sine, cosine))) % 360
-    return rotation if rotation in ROTATIONS else 0
+class Orientation(NamedTuple):
+    """How stored frames are shown: transposed (rows become columns), then mirrored."""
 
+    is_transposed: bool = False
+    mirrors_x: bool = False  # left and right
+    mirrors_y: bool = False  # top and bottom
 
-def upright_size(frame: VideoFrame, rotation: int) -> tuple[int, int]:
-    """Height and width of a frame after its rotation."""
-    return (frame.width, frame.height) if rotation in (90, 270) else (frame.height, frame.width)
+    @staticmethod
+    def of(frame: VideoFrame) -> "Orientation":
+        """The orientation in a frame's display matrix, from the container or the codec; other angles count as upright.
+
+        Source: ``get_rotation`` and ``configure_filtergraph`` of FFmpeg's program.
+        """
+        side_data: Any = frame.side_data  # PyAV's annotation is wrong
+        matrix = side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return Orientation()
+        # x becomes a * x + c * y, and y becomes b * x + d * y.
+        a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
+        if max(abs(b), abs(c)) <= OFF_AXIS * min(abs(a), abs(d)):
+            return Orientation(False, a < 0, d < 0)
+        if max(abs(a), abs(d)) <= OFF_AXIS * min(abs(b), abs(c)):
+            return Orientation(True, c < 0, b < 0)
+        return Orientation()
+
+    def size(self, frame: VideoFrame) -> tuple[int, int]:
+        """Height and width of a frame as it is shown."""
+        return (frame.width, frame.height) if self.is_transposed else (frame.height, frame.width)
+
+    def pixel_aspect(self, stream: VideoStream) -> Fraction:
+        """Width of a shown pixel divided by its height; 1 if the video does not state it."""
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        return 1 / aspect if self.is_transposed else aspect
+
+    @property
+    def filters(self) -> list[tuple[str, str]]:
+        """FFmpeg's filters that make a stored frame upright."""
+        if self.is_transposed:
+            return [("transpose", str(self.mirrors_x + 2 * self.mirrors_y))]
+        return [(name, "") for name, is_used in (("hflip", self.mirrors_x), ("vflip", self.mirrors_y)) if is_used]
 
 
 class Scaler:
-    """Rotates frames upright and resizes them with swscale's bilinear filter, bit-identical to decord.
+    """Makes frames upright and resizes them with swscale's bilinear filter, bit-identical to decord.
 
     Thread-safe: frames of a stream are converted where they are used.
 
     Args:
         size: side S of the square; None keeps each frame's own size.
-        rotation: see :func:`rotation_of`.
     """
 
-    def __init__(self, size: int | None, rotation: int) -> None:
+    def __init__(self, size: int | None, orientation: Orientation) -> None:
         self._scale = "iw:ih" if size is None else f"{size}:{size}"
-        self._rotation = rotation
+        self._orientation = orientation
         self._lock = Lock()
         self._kind: tuple[int, int, str] | None = None
         self._graph = Graph()
@@ -139,12 +162,10 @@ class Scaler:
         # Required, though no filter uses times.
         unit = Fraction(1)
         source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)
-        rotations = [graph.add("transpose", direction) for direction in ROTATIONS.get(self._rotation, [])]
+        upright = [graph.add(*one) for one in self._orientation.filters]
         # decord's FFmpeg defaulted to bilinear; today's default is bicubic.
         scale = graph.add("scale", f"{self._scale}:flags=bilinear")
-        for one, next_one in pairwise(
-            [source, *rotations, scale, graph.add("format", "rgb24"), graph.add("buffersink")]
-        ):
+        for one, next_one in pairwise([source, *upright, scale, graph.add("format", "rgb24"), graph.add("buffersink")]):
             one.link_to(next_one)
         graph.configure()
         return graph

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from sam2fast.transforms import ImageLike
+from sam2fast.video_io.arrays import ArrayFrames, Window, check_window
 from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.sources import ArrayFrames, BufferedImages, ImageFiles, ImageList, Source, frame_files
+from sam2fast.video_io.sources import BufferedImages, ImageFiles, ImageList, ImagePages, Source, frame_files
 from sam2fast.video_io.video_types import VideoError, require_pyav
 
 VideoLike: TypeAlias = (
@@ -66,13 +67,13 @@ def source_kind(source: Any) -> SourceKind:
         return SourceKind.CAMERA
     raise TypeError(
         "expected a folder, a video file (its path, its bytes, or a binary file object), a list or iterator of images, "
-        f"or an array (T, H, W, 3), got {type(source).__name__}"
+        f"or an array (T, H, W), (T, H, W, 3) or (T, 3, H, W), got {type(source).__name__}"
     )
 
 
-def as_sequence(source: Sequence[ImageLike] | np.ndarray | Tensor) -> Sequence[ImageLike]:
+def as_sequence(source: Sequence[ImageLike] | np.ndarray | Tensor, window: Window | None = None) -> Sequence[ImageLike]:
     """The frames of a source of kind ``IMAGES``."""
-    return ArrayFrames(source) if isinstance(source, np.ndarray | Tensor) else source
+    return ArrayFrames(source, window) if isinstance(source, np.ndarray | Tensor) else source
 
 
 def _kind_of_path(path: Path) -> SourceKind:
@@ -92,44 +93,57 @@ def _is_file(source: Any) -> bool:
 
 
 def open_frames(
-    source: VideoLike, image_size: int, *, device: torch.device | str = "cpu", prefetch: bool = False
+    source: VideoLike,
+    image_size: int,
+    *,
+    device: torch.device | str = "cpu",
+    prefetch: bool = False,
+    window: Window | None = None,
 ) -> Frames:
     """Opens a video. Frames are decoded when they are requested.
 
     Args:
-        source: a folder of JPEG, PNG or WebP files, see :func:`~sam2fast.video_io.sources.frame_files`; a video file of
-            any format that FFmpeg reads: its path, its bytes, or a binary file object, which is read from its beginning
-            and must not be used meanwhile; a list of images as :func:`~sam2fast.transforms.to_pixels` takes them; an
-            array or tensor ``(T, H, W, 3)`` uint8 RGB; an iterator of images, which is read to its end at once and
-            takes S * S * 3 bytes per frame. Images in memory are not copied; do not change them meanwhile.
+        source: a folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`; a video file of any format
+            that FFmpeg reads, an animated WebP or a TIFF of several pages: its path, its bytes, or a binary file
+            object, which is read from its beginning and must not be used meanwhile; a list of images as
+            :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor ``(T, H, W)`` grey, ``(T, H, W, 3)``
+            or ``(T, 3, H, W)`` RGB, uint8 or floating-point in [0, 1]; an iterator of images, which is read to its end
+            at once and takes S * S * 3 bytes per frame. Images in memory are not copied; do not change them meanwhile.
         image_size: side S of the model's square input.
         device: of the returned frames.
         prefetch: decode the next few frames in a thread.
+        window: the values (low, high) that become black and white, for images and arrays of any type.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        VideoError: the video cannot be read, or is of an unsupported kind.
+        VideoError: the video cannot be read, or is of an unsupported kind; or a video file has a window.
+        ValueError: the window is no pair of ascending numbers.
         NoFramesError: it has no frames.
         TypeError: another type of source.
         ImportError: a video file, and PyAV is not installed.
     """
-    return Frames(_open(source, image_size), image_size, device, prefetch)
+    check_window(window)
+    return Frames(_open(source, image_size, window), image_size, device, prefetch)
 
 
-def _open(source: Any, image_size: int) -> Source:
+def _open(source: Any, image_size: int, window: Window | None) -> Source:
     kind = source_kind(source)
     if kind is SourceKind.FOLDER:
-        return ImageFiles(frame_files(Path(source)), image_size)
+        return ImageFiles(frame_files(Path(source)), image_size, window)
     if kind is SourceKind.IMAGES:
-        return ImageList(as_sequence(source), image_size)
+        return ImageList(as_sequence(source, window), image_size, window)
     if kind is SourceKind.ITERATOR:
-        return BufferedImages(source, image_size)
+        return BufferedImages(source, image_size, window)
+    if kind is SourceKind.FILE and ImagePages.has_several(source):
+        return ImagePages(source, image_size, window)
     if kind is SourceKind.ADDRESS:
         raise VideoError(
             f"{source} can only be read forwards, as it comes: use read_frames() or a stream, or download it first"
         )
     if kind is SourceKind.CAMERA:
         raise TypeError(f"camera {source}, an int, can only be read as it comes: use read_frames() or a stream")
+    if window is not None:
+        raise VideoError("a window is for images and arrays; frames of a video file have 8 bits")
     require_pyav()
     from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.video_file import VideoFile

@@ -1,6 +1,7 @@
 """Streams of frames, decoded forwards once, from files, folders, images, cameras and network addresses."""
 
 from collections.abc import Generator, Iterable, Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +10,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from PIL import Image
 
+from sam2fast.video_io.arrays import to_rgb_image
 from sam2fast.video_io.opening import SourceKind, VideoLike, as_sequence, source_kind
-from sam2fast.video_io.sources import ImageFiles, ImageList, ImageSource, frame_files, resized, to_rgb_image
+from sam2fast.video_io.sources import ImageFiles, ImageList, ImagePages, ImageSource, frame_files, resized
 from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError, check_size, require_pyav
 
 __all__ = ["FrameReader", "StreamFrame", "read_frames"]
@@ -20,24 +22,30 @@ StreamLike: TypeAlias = VideoLike | int
 class ImageStream:
     """RGB images in order, each made when its frame is requested."""
 
-    rate: float | None = None
+    pixel_aspect = Fraction(1)
 
-    def __init__(self, images: Iterable[Image.Image], name: str, count: int | None, image_size: int) -> None:
-        self.name, self.count = name, count
-        self._images, self._image_size = images, image_size
+    def __init__(
+        self, images: Iterable[Image.Image], name: str, image_size: int, source: ImageSource | None = None
+    ) -> None:
+        self.name = name
+        self.rate: float | None = None if source is None else source.rate
+        self.count: int | None = None if source is None else len(source)
+        self._images, self._image_size, self._source = images, image_size, source
 
     def frames(self) -> Generator[StreamFrame, None, None]:
         for index, image in enumerate(self._images):
+            time = None if self._source is None else self._source.time(index)
             pixels = FramePixels(partial(np.array, image), partial(resized, image, self._image_size))
-            yield StreamFrame(index, None, image.height, image.width, pixels)
+            yield StreamFrame(index, time, image.height, image.width, pixels)
 
 
 class Stream(Protocol):
-    """A source of frames in order; ``rate`` and ``count`` are set with the first frame."""
+    """A source of frames in order; ``rate``, ``count`` and ``pixel_aspect`` are set with the first frame."""
 
     name: str
     rate: float | None
     count: int | None
+    pixel_aspect: Fraction
 
     def frames(self) -> Generator[StreamFrame, None, None]:
         """Yields the frames; files stay open until the last frame, or until the generator is closed."""
@@ -53,6 +61,7 @@ class FrameReader:
         height, width: of the video, upright, in pixels.
         rate: average frames per second, if the source states it.
         count: number of frames that the source states, if it does. A damaged source may have fewer.
+        pixel_aspect: width of a pixel divided by its height, upright; 1 if the source does not state it.
 
     Raises:
         NoFramesError: there are no frames.
@@ -66,7 +75,7 @@ class FrameReader:
         if self._first is None:
             raise NoFramesError(f"{stream.name} has no frames")
         self.height, self.width = self._first.height, self._first.width
-        self.rate, self.count = stream.rate, stream.count
+        self.rate, self.count, self.pixel_aspect = stream.rate, stream.count, stream.pixel_aspect
 
     def __iter__(self) -> Iterator[StreamFrame]:
         return self
@@ -125,7 +134,9 @@ def _stream(source: Any, image_size: int) -> Stream:
         return _ordered(ImageList(as_sequence(source), image_size), "the sequence", image_size)
     if kind is SourceKind.ITERATOR:
         images = (to_rgb_image(image, index) for index, image in enumerate(source))
-        return ImageStream(images, "the iterator", None, image_size)
+        return ImageStream(images, "the iterator", image_size)
+    if kind is SourceKind.FILE and ImagePages.has_several(source):
+        return _ordered(ImagePages(source, image_size), "the file", image_size)
     require_pyav()
     from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.video_stream import DecodedStream
@@ -138,4 +149,4 @@ def _stream(source: Any, image_size: int) -> Stream:
 
 
 def _ordered(source: ImageSource, name: str, image_size: int) -> ImageStream:
-    return ImageStream(map(source.image, range(len(source))), name, len(source), image_size)
+    return ImageStream(map(source.image, range(len(source))), name, image_size, source)

@@ -1,30 +1,40 @@
 """Sources of frames: image folders, image files, and images in memory."""
 
+import functools
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
-from sam2fast.transforms import ImageError, ImageLike, to_pixels
+from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note
+from sam2fast.transforms import ImageLike
+from sam2fast.video_io.arrays import Window, is_deep, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
-# Tried in this order; the first with any file gives the frames. So a folder that the original reads is read alike.
-CHOICES = (JPEG_SUFFIXES, (".jpg", ".jpeg"), (".png",), (".webp",))
+# The kind with most files gives the frames; of several, the first.
+KINDS = ((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",))
+PAGED_FORMATS = ("WEBP", "TIFF")  # image files that can hold a video, and that FFmpeg does not read as one
+
+FileLike: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
+_log = logging.getLogger(__name__)
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The frame files of a folder in order: its JPEG files, else its PNG files, else its WebP files.
+    """The frame files of a folder in order: its JPEG, PNG, WebP, TIFF or BMP files, whichever are most.
 
     Integer names are sorted by number, other names naturally: ``frame_2`` before ``frame_10``. Hidden files are
-    ignored.
+    ignored; a log line counts other images and videos.
 
     Raises:
         NoFramesError: there are none.
@@ -36,11 +46,19 @@ def frame_files(folder: Path) -> list[Path]:
             names = [entry.name for entry in entries if not entry.name.startswith(".") and not _is_folder(entry)]
     except OSError as error:
         raise VideoError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    paths = next(filter(None, (_with_suffix(folder, names, choice) for choice in CHOICES)), [])
-    if not paths:
+    kinds = [[name for name in names if name.lower().endswith(kind)] for kind in KINDS]
+    chosen = max(kinds, key=len)
+    if not chosen:
         raise NoFramesError(
-            f"no images found in {folder}; expected JPEG, PNG or WebP files, such as 00000.jpg, 00001.jpg, ..."
+            f"no images found in {folder}; expected JPEG, PNG, WebP, TIFF or BMP files, "
+            "such as 00000.jpg, 00001.jpg, ..."
         )
+    # Where there are files that the original reads, only these.
+    chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
+    others = {*sum(kinds, []), *(name for name in names if name.lower().endswith(VIDEO_SUFFIXES))} - {*chosen}
+    if others:
+        _log_once(f"{folder}: {skipped_note(sorted(others))}")
+    paths = [folder / name for name in chosen]
     by_number = all(_is_integer(path.stem) for path in paths)
     return sorted(paths, key=_number if by_number else _natural)
 
@@ -52,11 +70,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _with_suffix(folder: Path, names: list[str], suffixes: tuple[str, ...]) -> list[Path]:
-    paths = [folder / name for name in names]
-    if suffixes is JPEG_SUFFIXES:
-        return [path for path in paths if path.suffix in suffixes]
-    return [path for path in paths if path.suffix.lower() in suffixes]
+@functools.cache
+def _log_once(text: str) -> None:
+    _log.warning("%s", text)
 
 
 def _is_integer(stem: str) -> bool:
@@ -116,24 +132,6 @@ def resized(image: Image.Image, size: int) -> Tensor:
     return torch.from_numpy(np.array(image.resize((size, size))))
 
 
-def to_rgb_image(image: ImageLike, index: int) -> Image.Image:
-    """An 8-bit RGB copy of an image that :func:`~sam2fast.transforms.to_pixels` accepts.
-
-    Raises:
-        VideoError, TypeError: it cannot be used; the message names the frame.
-        FileNotFoundError: it is a path, and there is no such file.
-    """
-    try:
-        pixels = to_pixels(image)
-    except ImageError as error:
-        raise VideoError(f"frame {index}: {error}") from error
-    except TypeError as error:
-        raise TypeError(f"frame {index}: {error}") from error
-    if pixels.is_floating_point():
-        pixels = (pixels * 255).round().byte()
-    return Image.fromarray(pixels.cpu().numpy())
-
-
 class ImageSource(Source):
     """Base of sources that load images one by one."""
 
@@ -158,13 +156,14 @@ class ImageFiles(ImageSource):
 
     Args:
         paths: at least one.
+        window: see :func:`to_rgb_image`.
 
     Raises:
         VideoError: no file has a readable header.
     """
 
-    def __init__(self, paths: Sequence[Path], image_size: int) -> None:
-        self._image_size = image_size
+    def __init__(self, paths: Sequence[Path], image_size: int, window: Window | None = None) -> None:
+        self._image_size, self._window = image_size, window
         self._paths = paths
         self.width, self.height = self._size()
 
@@ -175,8 +174,7 @@ class ImageFiles(ImageSource):
         path = self._paths[index]
         try:
             with open_image(path) as image:
-                # PIL would clip 16-bit values at 255.
-                return to_rgb_image(image, index) if _is_deep(image) else image.convert("RGB")
+                return _frame_image(image, index, self._window)
         except VideoError:
             raise
         except IMAGE_READ_ERRORS as error:
@@ -192,8 +190,76 @@ class ImageFiles(ImageSource):
         raise VideoError(f"none of the {len(self)} files in {self._paths[0].parent} can be read as an image")
 
 
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+def _frame_image(image: Image.Image, index: int, window: Window | None) -> Image.Image:
+    # PIL would clip 16-bit values at 255.
+    return to_rgb_image(image, index, window) if window is not None or is_deep(image) else image.convert("RGB")
+
+
+class ImagePages(ImageSource):
+    """The images of one file: an animated WebP, or a TIFF of several pages.
+
+    Args:
+        window: see :func:`to_rgb_image`.
+    """
+
+    def __init__(self, file: FileLike, image_size: int, window: Window | None = None) -> None:
+        self._arguments = file, image_size, window
+        self._image_size, self._window, self._image = image_size, window, _open_paged(file)
+        self.width, self.height = self._image.size
+        self._times: list[float] = []  # of WebP, which stores them with the images
+        with suppress(VideoError):  # raised again when that frame is requested
+            for index in range(len(self) if self._image.format == "WEBP" else 0):
+                self._seek(index)
+                self._times.append(self._image.info["timestamp"] / 1000)
+        if self._times and self._times[-1] > 0:
+            self.rate = (len(self) - 1) / self._times[-1]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ImagePages, self._arguments
+
+    @staticmethod
+    def has_several(file: FileLike) -> bool:
+        """Whether a file is of such a format, and has more than one image."""
+        if not isinstance(file, str | Path | bytes | bytearray | memoryview) and not _can_seek(file):
+            return False
+        try:
+            with _open_paged(file) as image:
+                return getattr(image, "n_frames", 1) > 1
+        except IMAGE_READ_ERRORS:
+            return False
+
+    def __len__(self) -> int:
+        return int(getattr(self._image, "n_frames", 1))
+
+    def time(self, index: int) -> float | None:
+        return self._times[index] if index < len(self._times) else None
+
+    def image(self, index: int) -> Image.Image:
+        self._seek(index)
+        return _frame_image(self._image, index, self._window)
+
+    def close(self) -> None:
+        if isinstance(self._arguments[0], str | Path):
+            self._image.close()
+
+    def _seek(self, index: int) -> None:
+        try:
+            self._image.seek(index)
+            self._image.load()
+        except IMAGE_READ_ERRORS as error:
+            raise VideoError(f"frame {index} of the {self._image.format} file cannot be read: {error}") from error
+
+
+def _can_seek(file: BinaryIO) -> bool:
+    return getattr(file, "seekable", lambda: True)()
+
+
+def _open_paged(file: FileLike) -> Image.Image:
+    if isinstance(file, bytes | bytearray | memoryview):
+        return open_image(BytesIO(file), PAGED_FORMATS)
+    if not isinstance(file, str | Path):
+        file.seek(0)
+    return open_image(file, PAGED_FORMATS)
 
 
 class ImageList(ImageSource):
@@ -203,14 +269,15 @@ class ImageList(ImageSource):
 
     Args:
         frames: whatever :func:`~sam2fast.transforms.to_pixels` takes; float images are rounded to 8 bits.
+        window: see :func:`to_rgb_image`.
 
     Raises:
         NoFramesError: there are none.
         VideoError, TypeError, FileNotFoundError: the first one cannot be used.
     """
 
-    def __init__(self, frames: Sequence[ImageLike], image_size: int) -> None:
-        self._image_size = image_size
+    def __init__(self, frames: Sequence[ImageLike], image_size: int, window: Window | None = None) -> None:
+        self._image_size, self._window = image_size, window
         self._frames = frames
         if len(frames) == 0:
             raise NoFramesError("no images found: the sequence is empty")
@@ -221,7 +288,7 @@ class ImageList(ImageSource):
         return len(self._frames)
 
     def image(self, index: int) -> Image.Image:
-        return to_rgb_image(self._frames[index], index)
+        return to_rgb_image(self._frames[index], index, self._window)
 
     def close(self) -> None:
         self._frames = ()
@@ -235,7 +302,8 @@ class BufferedImages(Source):
         VideoError, TypeError, FileNotFoundError: the first one cannot be used.
     """
 
-    def __init__(self, images: Iterator[ImageLike], image_size: int) -> None:
+    def __init__(self, images: Iterator[ImageLike], image_size: int, window: Window | None = None) -> None:
+        self._window = window
         self._frames_or_errors: list[Tensor | Exception] = []
         for index, image in enumerate(images):
             self._frames_or_errors.append(self._resized_or_error(index, image, image_size))
@@ -257,7 +325,7 @@ class BufferedImages(Source):
 
     def _resized_or_error(self, index: int, image: ImageLike, image_size: int) -> Tensor | Exception:
         try:
-            rgb = to_rgb_image(image, index)
+            rgb = to_rgb_image(image, index, self._window)
             if index == 0:
                 self.height, self.width = rgb.height, rgb.width
             check_size(index, (rgb.height, rgb.width), (self.height, self.width))
@@ -266,27 +334,3 @@ class BufferedImages(Source):
                 raise
             return error  # raised when that frame is requested
         return resized(rgb, image_size)
-
-
-class ArrayFrames(Sequence[ImageLike]):
-    """The frames of one ``(T, H, W, 3)`` uint8 array or tensor.
-
-    Raises:
-        VideoError: another shape or dtype.
-    """
-
-    def __init__(self, video: np.ndarray | Tensor) -> None:
-        if video.ndim != 4 or video.shape[3] != 3 or video.dtype not in (np.uint8, torch.uint8):
-            raise VideoError(
-                f"the video is {video.dtype} {tuple(video.shape)}; expected uint8 (T, H, W, 3), "
-                "or a list of images of other kinds"
-            )
-        self._video = video
-
-    def __len__(self) -> int:
-        return len(self._video)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # Sequence's two overloads
-        frame = self._video[index]
-        # An array: the first dimension of a small tensor could be mistaken for channels.
-        return frame.cpu().numpy() if isinstance(frame, Tensor) else frame

@@ -1,7 +1,9 @@
 """The timestamps and keyframes of a video file."""
 
 import logging
+import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import takewhile
@@ -34,7 +36,35 @@ def has_times(container: InputContainer, stream: VideoStream) -> bool:
 def stated_rate(stream: VideoStream) -> float | None:
     """Average frames per second that the file states, or an estimate from its first packets."""
     rate = stream.average_rate or stream.base_rate
+    if rate and not stream.base_rate and stream.frames:
+        # All frames have one time, so FFmpeg has divided their number by the duration of one.
+        rate /= stream.frames
     return float(rate) if rate else None
+
+
+class Clock:
+    """Seconds from the first frame to each frame, in presentation order; None if unknown.
+
+    A frame whose timestamp is not after the one before it follows by the stated rate.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        # AVI stores decoding order only, not presentation times.
+        is_timed = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
+        self._unit = stream.time_base if is_timed else None
+        self._frame = 1 / (stated_rate(stream) or math.inf)
+        self._first: int | None = None
+        self._last = -math.inf
+
+    def __call__(self, time: int | None) -> float | None:
+        """The seconds of the next frame, whose timestamp is ``time``."""
+        if time is None or self._unit is None:
+            return None
+        if self._first is None:
+            self._first = time
+        seconds = float((time - self._first) * self._unit)
+        self._last = seconds if seconds > self._last else self._last + self._frame
+        return self._last
 
 
 @dataclass(frozen=True)
@@ -48,6 +78,7 @@ class Timeline:
         keyframes: presentation times of the keyframes, ascending; empty without ``times``.
         sound: no damage is known.
         unit: time base in seconds.
+        seconds_of: seconds from the first frame to each, where ``times`` are unknown; empty if those are, too.
         stated_rate: frames per second that the file states.
         truncated: a sentence on frames known to be missing after the last one.
     """
@@ -58,6 +89,7 @@ class Timeline:
     sound: bool
     unit: Fraction = Fraction(1)
     stated_rate: float | None = None
+    seconds_of: Sequence[float] = ()
     truncated: str | None = None
 
     @property
@@ -70,8 +102,10 @@ class Timeline:
         return self.stated_rate if agrees else rate
 
     def seconds(self, rank: int) -> float | None:
-        """Seconds from the first frame to this one; None without ``times``."""
-        return None if self.times is None else float((self.times[rank] - self.times[0]) * self.unit)
+        """Seconds from the first frame to this one, if known."""
+        if self.times is None:
+            return self.seconds_of[rank] if self.seconds_of else None
+        return float((self.times[rank] - self.times[0]) * self.unit)
 
     def rank(self, time: int | None) -> int | None:
         """The index of the frame that begins at a time; None if there is none."""
@@ -113,7 +147,7 @@ def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
         errors += 1
 
     with container:
-        packets = Packets(container, stream)
+        packets, clock = Packets(container, stream), Clock(container, stream)
         shown = [frame.pts for frame in decode(stream, packets, count)]
         if has_times(container, stream):
             shown = list(takewhile(GapDetector(video, container, stream, packets), shown))
@@ -122,7 +156,9 @@ def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
         _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
     times = [time for time in shown if time is not None]
     if len(times) < len(shown) or not _strictly_ascending(times):
-        return replace(guess, count=len(shown), times=None, keyframes=[])
+        seconds = [second for second in map(clock, shown) if second is not None]
+        known = seconds if len(seconds) == len(shown) else ()
+        return replace(guess, count=len(shown), times=None, keyframes=[], seconds_of=known)
     return replace(guess, count=len(times), times=times)
 
 

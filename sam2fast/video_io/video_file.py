@@ -11,7 +11,7 @@ from av.error import FFmpegError
 from torch import Tensor
 
 from sam2fast.video_io.containers import VideoInput
-from sam2fast.video_io.decoding import Packets, Scaler, decode, rotation_of, upright_size
+from sam2fast.video_io.decoding import Orientation, Packets, Scaler, decode
 from sam2fast.video_io.sources import Source
 from sam2fast.video_io.timeline import Timeline, read_timeline
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
@@ -25,8 +25,8 @@ _abandoned: list[object] = []
 class VideoFile(Source):
     """A video file, decoded forwards from the keyframe before a requested frame.
 
-    Follows decord, the original's reader: frames are numbered in presentation order, rotated by the file's display
-    matrix (multiples of 90 degrees), and bit-identical. Formats without presentation times (.avi), and files with
+    Follows decord, the original's reader: frames are numbered in presentation order, upright, and bit-identical; unlike
+    decord's, those of mirrored videos are mirrored. Formats without presentation times (.avi), and files with
     inconsistent packets, are decoded once when they are opened. If that gives no usable times, a step backwards decodes
     from the beginning. A truncated file has its complete frames, see ``truncated``; libavcodec conceals other damage.
 
@@ -55,9 +55,9 @@ class VideoFile(Source):
             self.close()
             raise NoFramesError(f"no frame of {video.name} can be decoded{video.truncation_note()}")
         self._held = first
-        self._rotation = rotation_of(first[1])
-        self._scaler = Scaler(image_size, self._rotation)
-        self.height, self.width = upright_size(first[1], self._rotation)
+        self._orientation = Orientation.of(first[1])
+        self._scaler = Scaler(image_size, self._orientation)
+        self.height, self.width = self._orientation.size(first[1])
 
     def __reduce__(self) -> tuple[object, ...]:
         return VideoFile, (self._video, self._image_size)
@@ -82,7 +82,7 @@ class VideoFile(Source):
             if start is not None:
                 self._enter(start)
             for rank, frame in self._until(index):
-                size = upright_size(frame, self._rotation)
+                size = self._orientation.size(frame)
                 if rank == index:
                     check_size(index, size, (self.height, self.width))
                 if rank >= since and size == (self.height, self.width):

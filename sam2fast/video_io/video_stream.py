@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from heapq import heappop, heappush
 
 from av import Packet, VideoFrame
@@ -11,8 +12,8 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from sam2fast.video_io.containers import VideoInput, reason
-from sam2fast.video_io.decoding import Packets, Scaler, decode, rotation_of, upright_size
-from sam2fast.video_io.timeline import has_times, stated_rate
+from sam2fast.video_io.decoding import Orientation, Packets, Scaler, decode
+from sam2fast.video_io.timeline import Clock, has_times, stated_rate
 from sam2fast.video_io.truncation import GapDetector, missing_frames, read_index
 from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError
 
@@ -26,6 +27,7 @@ class DecodedStream:
         self.name = video.name
         self.rate: float | None = None
         self.count: int | None = None
+        self.pixel_aspect = Fraction(1)
         self._video, self._image_size = video, image_size
 
     def frames(self) -> Generator[StreamFrame, None, None]:
@@ -49,13 +51,11 @@ class DecodedStream:
             packets = Packets(container, stream)
             expected = _Expected(container, stream, packets)
             is_contiguous = GapDetector(self._video, container, stream, packets)
-            # AVI stores decoding order only, not presentation times.
-            timed = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
             # Losses are only detected where packets have times.
             careful = careful or not expected.are_known
             # Frame threading also adds latency.
             stream.thread_type = "SLICE" if careful else "AUTO"
-            make, index = _FrameBuilder(stream, self._image_size, timed), 0
+            make, index = _FrameBuilder(self._image_size, Clock(container, stream)), 0
             errors: list[FFmpegError] = []
             for frame in decode(stream, expected, errors.append if careful else _raised):
                 if expected.are_known and not is_contiguous(frame.pts):
@@ -63,7 +63,9 @@ class DecodedStream:
                     break
                 if expected.lacks_before(frame) or not (careful or expected.are_known):
                     raise self._undecodable(index, careful)
-                yield make(index, frame)
+                made = make(index, frame)
+                self.pixel_aspect = make.orientation.pixel_aspect(stream)
+                yield made
                 index += 1
             if expected.lacks_before(None):
                 raise self._undecodable(index, careful)
@@ -160,22 +162,16 @@ class _Expected:
 class _FrameBuilder:
     """Converts decoded frames to stream frames."""
 
-    def __init__(self, stream: VideoStream, image_size: int, timed: bool) -> None:
-        self._unit, self._image_size = stream.time_base if timed else None, image_size
-        self._start: int | None = None
-        self._rotation = 0
+    def __init__(self, image_size: int, clock: Clock) -> None:
+        self.orientation = Orientation()
+        self._image_size, self._clock = image_size, clock
         self._scalers: tuple[Scaler, Scaler] | None = None
 
     def __call__(self, index: int, frame: VideoFrame) -> StreamFrame:
         if self._scalers is None:
-            self._start, self._rotation = frame.pts, rotation_of(frame)
-            self._scalers = Scaler(self._image_size, self._rotation), Scaler(None, self._rotation)
-        height, width = upright_size(frame, self._rotation)
+            self.orientation = Orientation.of(frame)
+            self._scalers = Scaler(self._image_size, self.orientation), Scaler(None, self.orientation)
+        height, width = self.orientation.size(frame)
         to_square, to_rgb = self._scalers
         pixels = FramePixels(lambda: to_rgb(frame).numpy(), lambda: to_square(frame))
-        return StreamFrame(index, self._seconds(frame.pts), height, width, pixels)
-
-    def _seconds(self, time: int | None) -> float | None:
-        if time is None or self._start is None or self._unit is None:
-            return None
-        return float((time - self._start) * self._unit)
+        return StreamFrame(index, self._clock(frame.pts), height, width, pixels)

@@ -68,6 +68,7 @@ class VideoWriter:
         rate: nominal frames per second.
         tick: time unit of the frames, in seconds.
         crf: x264's quality, lower is better.
+        pixel_aspect: width of a pixel divided by its height.
         stream_options, file_options: more options of the encoder, and of FFmpeg's MP4 muxer.
 
     Raises:
@@ -85,6 +86,7 @@ class VideoWriter:
         crf: int,
         stream_options: dict[str, str] | None = None,
         file_options: dict[str, str] | None = None,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self._failures: tuple[type[Exception], ...] = OSError, *encoding_errors()
         import av
@@ -105,7 +107,7 @@ class VideoWriter:
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.codec_context.time_base = tick
+        stream.codec_context.time_base, stream.codec_context.sample_aspect_ratio = tick, pixel_aspect
         label_colours(stream)
         self._tick = tick
 

@@ -130,3 +130,5 @@ def test_frames(predictor):
     images.close()
     with pytest.raises(IndexError):
         images[0]
+    with mock.patch.object(misc, "load_video_frames", load), pytest.raises(ValueError, match="window"):
+        predictor.init_state("a name", window=(0, 1))

@@ -21,7 +21,8 @@ from killed import Fault, forked, tells_errors
 from mini_model import mini_predictor
 
 from sam2fast.cli.command_files import open_output
-from sam2fast.cli.track_folder import OverlayWriter, RunFolder
+from sam2fast.cli.track_folder import RunFolder
+from sam2fast.cli.track_overlay import OverlayWriter
 from sam2fast.demo.server.video_files import DemoVideoWriter
 
 

@@ -13,7 +13,7 @@ from command_kills import TrackKills
 from disturbed import after_signal, left_whole
 from killed import SECONDS_TO_END, Fault, forked, start
 
-from sam2fast.cli import track_folder, track_run
+from sam2fast.cli import track_overlay, track_run
 from sam2fast.cli.track_folder import RunFolder
 
 FRAMES, FIRST, LATER = 5, 1, 2
@@ -99,7 +99,7 @@ def test_stopped_while_it_tracks(kills, out, number):
 
 def test_stopped_while_it_draws(kills, out):
     """The partial overlay is removed."""
-    add, calls = track_folder.OverlayWriter.add, []
+    add, calls = track_overlay.OverlayWriter.add, []
 
     def stopped(self, image, time):
         calls.append(time)
@@ -108,7 +108,7 @@ def test_stopped_while_it_draws(kills, out):
         add(self, image, time)
 
     def work():
-        track_folder.OverlayWriter.add = stopped
+        track_overlay.OverlayWriter.add = stopped
         kills.command(out, "whole", formats="json,overlay")()
 
     ended = forked(work)
@@ -136,7 +136,7 @@ def test_a_second_signal_ends_immediately(kills, out):
 def test_ignored_signals_stay_ignored(kills, out):
     """As under nohup and in the background of a script."""
 
-    finish = track_folder.OverlayWriter.finish
+    finish = track_overlay.OverlayWriter.finish
 
     def interrupted(video):
         os.kill(os.getpid(), signal.SIGINT)
@@ -145,7 +145,7 @@ def test_ignored_signals_stay_ignored(kills, out):
     def work():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        track_folder.OverlayWriter.finish = interrupted
+        track_overlay.OverlayWriter.finish = interrupted
         kills.command(out, "whole", 0.0, formats="json,overlay")()
 
     ended = forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE))

@@ -66,7 +66,7 @@ def encode(
     """Bytes of a video file.
 
     Args:
-        edit: may change each packet, or drop it by returning False.
+        edit: may change each packet, return another one instead, or drop it by returning False.
         times: when each frame is shown, in units of 1 / ``rate`` seconds, instead of 0, 1, ...
         sound: seconds of silence beside the video.
     """
@@ -112,8 +112,9 @@ def _encode_to(container, codec, options, times, b_frames, pix_fmt, draw, edit, 
             frame = av.VideoFrame.from_ndarray(image, format="rgba" if image.shape[2] == 4 else "rgb24")
             frame.pts, frame.time_base = time, Fraction(1, rate)
         for packet in stream.encode(frame):
-            if edit is None or edit(position, packet) is not False:
-                container.mux(packet)
+            edited = None if edit is None else edit(position, packet)
+            if edited is not False:
+                container.mux(edited if isinstance(edited, av.Packet) else packet)
             position += 1
         if silence is not None:
             silence.up_to(sound if time is None else time / rate)
@@ -181,13 +182,39 @@ def read_both_ways(data, size=32, exact=True):
     return BothWays(numbers, times, end, frames, reader)
 
 
-def turned(data, turn):
-    """An MP4 file whose frames are to be rotated clockwise by degrees."""
+def with_matrix(data, orientation):
+    """An MP4 file whose track header has the display matrix of an :class:`Orientation`."""
     data = bytearray(data)
-    cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]
-    matrix = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
-    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, *matrix)
+    x, y = (-1 if mirrors else 1 for mirrors in orientation[1:])
+    a, b, c, d = (0, y, x, 0) if orientation.is_transposed else (x, 0, 0, y)
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, *(v << 16 for v in (a, b, 0, c, d, 0, 0, 0)), 1 << 30)
     return bytes(data)
+
+
+def with_message(codec, orientation):
+    """An ``edit`` by which every keyframe of H.264 or HEVC has a display orientation message (SEI)."""
+    is_transposed, x, y = orientation
+    # The message's flips come first, and its rotation by 90 degrees is a transposition that is mirrored vertically.
+    flips, rotation = ((not y, x), 1 << 14) if is_transposed else ((x, y), 0)
+    header, ending = {"libx264": (b"\x06", "0100"), "libx265": (b"\x4e\x01", "1000")}[codec]
+    bits = f"0{flips[0]:b}{flips[1]:b}{rotation:016b}{ending}1".ljust(24, "0")
+    message = b"\0\0\0\1" + header + b"\x2f\x03" + int(bits, 2).to_bytes(3, "big") + b"\x80"
+
+    def edit(position, packet):
+        if not packet.is_keyframe:
+            return packet
+        longer = av.Packet(message + bytes(packet))
+        for name in ("pts", "dts", "time_base", "stream", "is_keyframe"):
+            setattr(longer, name, getattr(packet, name))
+        return longer
+
+    return edit
+
+
+def oriented(image, orientation):
+    """An image ``(H, W, 3)`` as a player shows it."""
+    image = image.swapaxes(0, 1) if orientation.is_transposed else image
+    return image[:: -1 if orientation.mirrors_y else 1, :: -1 if orientation.mirrors_x else 1]
 
 
 def shown_earlier(frames):

@@ -1,5 +1,12 @@
 """Video files of every format: all frames in order, by random access and forwards, with the same bits and times."""
 
+import shutil
+import struct
+import subprocess
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
 
@@ -15,10 +22,14 @@ from numbered_videos import (  # noqa: E402  (after the question whether there i
     drawing_of,
     encode,
     number_in,
+    oriented,
     read_both_ways,
     shown_earlier,
-    turned,
+    with_matrix,
+    with_message,
 )
+
+from sam2fast.video_io.decoding import Orientation  # noqa: E402
 
 SIZE, COUNT = 32, 20
 # In 25ths of a second.
@@ -109,17 +120,89 @@ def test_transparency_is_dropped(name):
     assert (image - torch.from_numpy(drawing(0)).int()).abs().float().mean() < 4
 
 
-@pytest.mark.parametrize("turn", [90, 180, 270])
-def test_rotated(turn):
-    data = turned(encode("libx264", "mp4", SOME_B_FRAMES, COUNT), turn)
+@pytest.mark.parametrize("orientation", [Orientation(*flags) for flags in product([False, True], repeat=3)])
+@pytest.mark.parametrize("source", ["matrix", *((c, f) for c in ("libx264", "libx265") for f in ("mp4", "matroska"))])
+def test_orientation(source, orientation, tmp_path):
+    """From the container's matrix and from the codec's messages; FFmpeg's program, where there is one, agrees."""
+    if source == "matrix":
+        data = with_matrix(encode("libx264", "mp4", SOME_B_FRAMES, COUNT), orientation)
+    else:
+        codec, form = source
+        options = SOME_B_FRAMES if codec == "libx264" else HEVC
+        data = encode(codec, form, options, COUNT, edit=with_message(codec, orientation))
     frames = open_frames(data, SIZE)
     with read_frames(data, SIZE) as reader:
-        for frame in reader:
-            assert torch.equal(frame.square, frames.pixels(frame.index))
-            assert frame.rgb.shape == (frame.height, frame.width, 3)
-            assert (frame.height, frame.width) == ((WIDTH, HEIGHT) if turn != 180 else (HEIGHT, WIDTH))
-            assert number_in(torch.from_numpy(frame.rgb.copy()).rot90(turn // 90)) == frame.index
-    assert frame.index == len(frames) - 1 == COUNT - 1
+        images = list(reader)
+    assert len(images) == len(frames) == COUNT
+    for frame in images:
+        assert torch.equal(frame.square, frames.pixels(frame.index))
+        expected = oriented(drawing(frame.index), orientation)
+        assert frame.rgb.shape == expected.shape == (frames.height, frames.width, 3)
+        assert np.abs(frame.rgb.astype(int) - expected).mean() < 3  # 20 or more for any other orientation
+    if program := shutil.which("ffmpeg"):
+        (tmp_path / "video").write_bytes(data)
+        command = [program, "-i", tmp_path / "video", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        shown = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
+        assert np.abs(shown.astype(int) - np.concatenate([frame.rgb.ravel() for frame in images])).mean() < 1
+
+
+def test_other_angles_are_upright():
+    """As in the original; FFmpeg's program would add black corners."""
+    data = bytearray(with_matrix(encode("libx264", "mp4", count=1, draw=lambda _: drawing(5)), Orientation()))
+    struct.pack_into(">5i", data, data.index(b"tkhd") + 44, -46341, 46341, 0, -46341, -46341)  # 135 degrees
+    with read_frames(bytes(data), SIZE) as reader:
+        assert number_in(torch.from_numpy(next(reader).rgb)) == 5 and (reader.height, reader.width) == (HEIGHT, WIDTH)
+
+
+def all_at(time):
+    """An ``edit`` by which all frames have one time."""
+
+    def edit(position, packet):
+        packet.pts = packet.dts = time
+
+    return edit
+
+
+def first_five_at_zero(position, packet):
+    packet.pts = packet.dts = packet.pts if position >= 5 else 0
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "edit"),
+    [
+        ("libx264", "mp4", all_at(0)),
+        ("libvpx-vp9", "mp4", all_at(0)),
+        ("mjpeg", "mov", all_at(0)),
+        ("libx264", "matroska", all_at(0)),
+        ("libvpx-vp9", "webm", all_at(9000)),
+        ("libx264", "flv", all_at(0)),
+        ("libx264", "mpegts", all_at(0)),
+        ("libx264", "mp4", first_five_at_zero),
+        ("libx264", "matroska", first_five_at_zero),
+    ],
+)
+def test_times_that_do_not_ascend(codec, container, edit):
+    """Such frames are numbered by the stated rate."""
+    options = {"bf": "0"} if codec == "libx264" else QUICK if codec == "libvpx-vp9" else None
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    data = encode(codec, container, options, COUNT, edit=edit, pix_fmt=pix_fmt)
+    numbers, times, end, frames, reader = read_both_ways(data, SIZE)
+    assert numbers == list(range(COUNT)) and end is None
+    assert frames.rate == reader.rate == 25
+    assert times == pytest.approx([number / 25 for number in range(COUNT)], abs=0.0011)
+    assert times == [frames.time(number) for number in range(COUNT)]
+
+
+@pytest.mark.parametrize(("transposed", "expected"), [(False, Fraction(2)), (True, Fraction(1, 2))])
+def test_pixel_aspect(transposed, expected):
+    """Of the upright frame."""
+
+    options = {**SOME_B_FRAMES, "x264-params": "sar=2/1"}
+    data = encode("libx264", "mp4", options, 2)
+    with read_frames(with_matrix(data, Orientation(transposed)), SIZE) as reader:
+        assert reader.pixel_aspect == expected
+    with read_frames(encode("libx264", "mp4", count=2), SIZE) as reader:
+        assert reader.pixel_aspect == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Folders of images and images in memory, by random access and as streams; folders compared with the original."""
 
+import logging
 import os
+import pickle
 import random
 import sys
 
@@ -38,7 +40,8 @@ def numbered(tmp_path):
     def write(names):
         for place, name in random.Random(0).sample(list(enumerate(names)), len(names)):
             image = Image.fromarray(np.full((8, 8, 3), place, np.uint8))
-            form = {".jp": "JPEG", ".pn": "PNG", ".we": "WebP"}[os.path.splitext(name)[1][:3].lower()]
+            forms = {".jp": "JPEG", ".pn": "PNG", ".we": "WebP", ".ti": "TIFF", ".bm": "BMP"}
+            form = forms[os.path.splitext(name)[1][:3].lower()]
             image.save(tmp_path / name, form, **({"lossless": True} if form == "WebP" else {}))
         return tmp_path
 
@@ -109,7 +112,7 @@ class TestFolder:
         (tmp_path / "video.mp4").write_bytes(b"")
         with pytest.raises(RuntimeError, match="no images found in"):
             official(tmp_path)
-        message = "no images found in .*expected JPEG, PNG or WebP files"
+        message = "no images found in .*expected JPEG, PNG, WebP, TIFF or BMP files"
         assert_both_refuse(lambda: tmp_path, NoFramesError, message)
         (tmp_path / "0.jpg").write_bytes(b"no image")
         assert_both_refuse(lambda: tmp_path, VideoError, "none of the 1 files")
@@ -126,6 +129,8 @@ class TestFolder:
         ["a1b2.jpg", "a1b10.jpg", "a2b1.jpg", "a10b1.jpg", "b.jpg"],
         ["take 1 frame 9.webp", "take 1 frame 11.webp", "take 2 frame 3.webp"],
         ["0.Jpg", "1.jPEG"],
+        ["slice 2.tif", "slice 10.TIFF"],
+        ["0.bmp", "1.BMP"],
     ],
     ids=str,
 )
@@ -143,17 +148,29 @@ def test_order(names, numbered):
         (["0.jpg", "1.JPEG"], ["2.Jpg", "3.png", "4.webp"]),
         (["2.Jpg", "3.jPG"], ["0.png", "1.webp"]),
         (["0.png", "1.PNG"], ["2.webp"]),
+        (["0.png", "1.png"], ["preview.jpg"]),
+        (["0.tif", "1.tif", "2.tif"], ["3.png", "4.png", "preview.jpg"]),
+        (["0.webp", "1.webp"], ["a.bmp", "b.tif"]),
+        (["0.jpg", "1.jpg"], ["2.png", "3.png"]),
         (["0.webp"], []),
     ],
     ids=str,
 )
-def test_only_one_format_counts(frames, others, numbered):
+def test_the_most_frequent_format_counts(frames, others, numbered, caplog):
+    """Of several the first; what is left out is named."""
     folder = numbered([*frames, *others])
+    if others:
+        (folder / "clip.mp4").write_bytes(b"")
     (folder / "notes.txt").write_text("no frame")
     (folder / "thumbnails.jpg").mkdir()
     for hidden in ("._0.jpg", ".1.png", ".jpg"):
         (folder / hidden).write_bytes(b"no image")
-    assert [path.name for path in frame_files(folder)] == frames
+    with caplog.at_level(logging.WARNING, "sam2fast"):
+        for _ in range(2):
+            assert [path.name for path in frame_files(folder)] == frames
+    names = ", ".join(sorted([*others, "clip.mp4"]))
+    note = f"{folder}: skipped {len(others) + 1} files of other kinds: {names}"
+    assert caplog.messages == [note] * bool(others)
 
 
 @pytest.mark.parametrize("target", ["nowhere.png", "1.png"], ids=["dangling", "a loop"])
@@ -233,6 +250,49 @@ class TestImages:
         assert_damaged(lambda: kind(images), 2, error, message)
 
 
+class TestPages:
+    """Image files that hold a video."""
+
+    IMAGES = [Image.fromarray(random_image(6, 8, seed)) for seed in range(5)]
+
+    @pytest.mark.parametrize(
+        ("form", "options"), [("WebP", {"lossless": True, "duration": [100, 300, 100, 100, 100]}), ("TIFF", {})]
+    )
+    @pytest.mark.parametrize("kind", ["path", "bytes", "file"])
+    def test_all_images_in_any_order(self, tmp_path, form, options, kind):
+        path = tmp_path / "video"
+        self.IMAGES[0].save(path, form, save_all=True, append_images=self.IMAGES[1:], **options)
+        with path.open("rb") as file:
+            video = {"path": path, "bytes": path.read_bytes(), "file": file}[kind]
+            frames = open_frames(video, 8)
+            expected = open_frames(self.IMAGES, 8)
+            for index in (4, 0, 2, 1, 3):
+                assert torch.equal(frames.pixels(index), expected.pixels(index))
+            assert len(frames) == 5 and (frames.height, frames.width) == (6, 8)
+            times = [0, 0.1, 0.4, 0.5, 0.6] if form == "WebP" else [None] * 5
+            assert [frames.time(index) for index in range(5)] == times
+            assert frames.rate == (4 / 0.6 if form == "WebP" else None)
+            if kind != "file":
+                assert torch.equal(pickle.loads(pickle.dumps(frames)).pixels(3), frames.pixels(3))
+            frames.close()
+            with read_frames(video, 8) as reader:
+                assert (reader.count, reader.rate) == (5, frames.rate)
+                for frame, image in zip(reader, self.IMAGES, strict=True):
+                    assert np.array_equal(frame.rgb, np.asarray(image)) and frame.time == times[frame.index]
+
+    @pytest.mark.parametrize("form", ["WebP", "TIFF", "PNG", "BMP"])
+    def test_one_image_is_no_video(self, tmp_path, form):
+        pytest.importorskip("av")
+        self.IMAGES[0].save(tmp_path / "image", form)
+        assert_both_refuse(lambda: tmp_path / "image", VideoError, "is a single image")
+
+    @pytest.mark.parametrize("form", ["WebP", "TIFF"])
+    def test_a_file_that_is_cut_off(self, tmp_path, form):
+        self.IMAGES[0].save(tmp_path / "video", form, save_all=True, append_images=self.IMAGES[1:])
+        data = (tmp_path / "video").read_bytes()
+        assert_both_refuse(lambda: data[: len(data) // 2], VideoError, "cannot be read|single image")
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ("make", "error", "message"),
@@ -243,8 +303,8 @@ class TestRefused:
             *((make, NoFramesError, "no images|no frames") for make in (list, tuple, lambda: iter([]))),
             (lambda: np.zeros((0, 5, 5, 3), np.uint8), NoFramesError, "no images|no frames"),
             *(
-                (lambda video=x: video, VideoError, r"expected uint8 \(T, H, W, 3\)")
-                for x in (np.zeros((4, 5, 3), np.uint8), np.zeros((2, 3, 4, 5), np.uint8), torch.zeros(2, 4, 5, 3))
+                (lambda video=x: video, VideoError, r"expected \(T, H, W\), \(T, H, W, 3\) or \(T, 3, H, W\)")
+                for x in (np.zeros((4, 5, 3), np.uint8), np.zeros((2, 4, 4, 5), np.uint8), torch.zeros(2, 5))
             ),
         ],
         ids=range(13),

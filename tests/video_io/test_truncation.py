@@ -232,6 +232,15 @@ def without_keyframes():
     return encode("libx264", "mp4", count=10, edit=lambda position, packet: not packet.is_keyframe)
 
 
+def without_packets():
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        container.start_encoding()
+    return file.getvalue()
+
+
 def first_share(data, share):
     return data[: int(len(data) * share)]
 
@@ -242,11 +251,13 @@ REFUSED = {
         form: (lambda form=form: image_file(form), "is a single image .* give a folder of images, or a list")
         for form in ("PNG", "JPEG", "WebP", "BMP", "TIFF")
     },
-    "empty": (lambda: b"", NOT_A_VIDEO),
+    "empty": (lambda: b"", f"{NOT_A_VIDEO}.*; the file is empty"),
     "a word": (lambda: b"no video", NOT_A_VIDEO),
     "zeros": (lambda: bytes(5000), NOT_A_VIDEO),
     "cover and sound": (cover_and_sound, "holds no video, only a cover image, audio"),
     "no frames": (lambda: encode("libx264", "matroska", count=0), NOTHING),
+    "no frames avi": (lambda: encode("mpeg4", "avi", count=0), NOTHING),
+    "no tracks": (without_packets, "has no frames$"),
     "without keyframes": (without_keyframes, "no frame of .* can be decoded"),
     "without its index": (
         lambda: first_share(encode("libx264", "mp4", B_FRAMES), 0.5),

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, shortened
 from sam2fast.demo.server.mask_import import VideoShape
 from sam2fast.demo.server.settings import MEBIBYTE
-from sam2fast.demo.server.sound import add_sound
-from sam2fast.demo.server.video_files import DemoVideoWriter
+from sam2fast.demo.server.video_files import DemoVideoWriter, pixel_aspect_of
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.sound import add_sound
 from sam2fast.video_io.video_writer import label_colours
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm"}
@@ -41,22 +42,17 @@ def encode(frames: Path, kind: str, source: Path, video: VideoShape, rate: Fract
     """
     if kind not in CONTENT_TYPES:
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(CONTENT_TYPES)}")
-    silent, target = (folder / f"{uuid4()}.{kind}" for _ in range(2))
+    target, write = folder / f"{uuid4()}.{kind}", _write_mp4 if kind == "mp4" else _write_webm
     try:
-        images = _images(frames, video)
-        if kind == "mp4":
-            _write_mp4(images, silent, rate)
-        else:
-            _write_webm(images, silent, rate)
+        write(_images(frames, video), target, rate, pixel_aspect_of(source))
         try:
-            return target if add_sound(silent, source, target) else silent.rename(target)
+            add_sound(target, VideoInput.of_file(source))
         except (FFmpegError, ValueError, OSError) as error:
             raise BadVideoError(f"the sound cannot be encoded: {error}") from error
     except BaseException:
         target.unlink(missing_ok=True)
         raise
-    finally:
-        silent.unlink(missing_ok=True)
+    return target
 
 
 def _images(frames: Path, video: VideoShape) -> Iterator[NDArray[np.uint8]]:
@@ -80,33 +76,36 @@ def _images(frames: Path, video: VideoShape) -> Iterator[NDArray[np.uint8]]:
         raise BadInputError(f"expected a ZIP of images: {shortened(str(error))}") from error
 
 
-def _write_mp4(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction) -> None:
+def _write_mp4(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction, pixel_aspect: Fraction) -> None:
     first = next(images, None)
     if first is None:
         raise BadInputError("there are no frames")
     height, width = first.shape[:2]
-    with DemoVideoWriter(path, height, width, rate) as video:
+    with DemoVideoWriter(path, height, width, rate, pixel_aspect) as video:
         video.add(first[..., :3])
         for image in images:
             video.add(image[..., :3])
 
 
-def _write_webm(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction) -> None:
+def _write_webm(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction, pixel_aspect: Fraction) -> None:
     first = next(images, None)
     if first is None:
         raise BadInputError("there are no frames")
     try:
         with av.open(str(path.absolute()), "w", format="webm") as container:
             stream: Any = container.add_stream("libvpx-vp9", rate=rate, options=VP9_OPTIONS)
-            stream.height, stream.width, stream.pix_fmt = *first.shape[:2], "yuva420p"
+            # PyAV cannot state a pixel aspect ratio in WebM, so pixels become square.
+            width = max(1, round(first.shape[1] * pixel_aspect))
+            stream.height, stream.width, stream.pix_fmt = first.shape[0], width, "yuva420p"
             label_colours(stream)
-            container.mux(stream.encode(_rgba_frame(first)))
+            container.mux(stream.encode(_rgba_frame(first, width)))
             for image in images:
-                container.mux(stream.encode(_rgba_frame(image)))
+                container.mux(stream.encode(_rgba_frame(image, width)))
             container.mux(stream.encode())
     except (FFmpegError, ValueError) as error:
         raise BadVideoError(f"the video cannot be encoded: {error}") from error
 
 
-def _rgba_frame(image: NDArray[np.uint8]) -> Any:
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba").reformat(format="yuva420p")
+def _rgba_frame(image: NDArray[np.uint8], width: int) -> Any:
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba")
+    return frame.reformat(width=width, format="yuva420p")

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, message_without_path
 from sam2fast.demo.server.settings import PROBE_SIZE
-from sam2fast.demo.server.sound import add_sound
 from sam2fast.demo.server.video_files import DemoVideoWriter
 from sam2fast.video_io import FrameReader, VideoError
-from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.containers import VideoInput, codec_name
+from sam2fast.video_io.sound import add_sound
 from sam2fast.video_io.video_stream import DecodedStream
 from sam2fast.video_io.video_types import StreamFrame
 
@@ -69,7 +69,7 @@ class _UploadedFile(VideoInput):
     def open(self) -> tuple[InputContainer, VideoStream]:
         container, stream = super().open()
         context = stream.codec_context
-        codec = getattr(context.codec, "canonical_name", context.name)  # independent of the decoder that was chosen
+        codec = codec_name(context)
         if codec not in CODECS:
             container.close()
             raise VideoError(f"the video is encoded as {codec}; accepted are {', '.join(CODECS)}")
@@ -93,18 +93,14 @@ def transcode(source: Path, target: Path, cut: Cut) -> None:
     try:
         with FrameReader(DecodedStream(uploaded, PROBE_SIZE)) as reader:
             rate = Fraction(cut.fps) if cut.fps else _source_rate(reader)
-            with DemoVideoWriter(target, *fitted_size(reader.height, reader.width), rate) as video:
+            # Pixels of the result are square.
+            width = max(1, round(reader.width * reader.pixel_aspect))
+            with DemoVideoWriter(target, *fitted_size(reader.height, width), rate) as video:
                 for image in _resample(reader, cut, rate):
                     video.add(image)
                 if not video.count:
                     raise BadVideoError(f"the video has no frame after {cut.start:g} seconds")
-            length = float(video.count / rate)
-        with_sound = target.with_suffix(".sound.mp4")
-        try:
-            if add_sound(target, source, with_sound, cut.start, length):
-                with_sound.replace(target)
-        finally:
-            with_sound.unlink(missing_ok=True)
+        add_sound(target, uploaded, cut.start, float(video.count / rate))
     except (VideoError, FFmpegError, OSError, MemoryError) as error:
         raise BadVideoError(f"this video cannot be used: {message_without_path(error, source)}") from error
 

@@ -30,12 +30,15 @@ class DemoVideoWriter:
         path: the finished file.
         height, width: size of the frames; odd sizes are scaled to even ones.
         rate: frames per second.
+        pixel_aspect: width of a pixel divided by its height.
 
     Raises:
         BadVideoError: such a video cannot be encoded.
     """
 
-    def __init__(self, path: Path, height: int, width: int, rate: Fraction) -> None:
+    def __init__(
+        self, path: Path, height: int, width: int, rate: Fraction, pixel_aspect: Fraction = Fraction(1)
+    ) -> None:
         self.count = 0
         self._size = max(2, height - height % 2), max(2, width - width % 2)
         try:
@@ -50,6 +53,7 @@ class DemoVideoWriter:
                 crf=CRF,
                 stream_options=STREAM_OPTIONS,
                 file_options={"movflags": "+faststart"},
+                pixel_aspect=pixel_aspect,
             )
         except NoEncoderError as error:
             raise BadVideoError(str(error)) from error
@@ -99,6 +103,19 @@ def read_frame(file: Path, frame: int, count: int) -> NDArray[np.uint8]:
     except (VideoError, OSError) as error:
         raise NotFoundError(f"frame {frame} cannot be read: {message_without_path(error, file)}") from error
     return pixels.numpy()
+
+
+def pixel_aspect_of(file: Path) -> Fraction:
+    """Width of a video's pixels divided by their height.
+
+    Raises:
+        NotFoundError: the video cannot be read.
+    """
+    try:
+        with read_frames(file, PROBE_SIZE) as reader:
+            return reader.pixel_aspect
+    except (VideoError, OSError) as error:
+        raise NotFoundError(f"the video cannot be read: {message_without_path(error, file)}") from error
 
 
 def iterate_frames(file: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -1,0 +1,169 @@
+"""The overlay of ``sam2fast track``: the video with the masks in colour."""
+
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sam2fast.cli.reporting import progress_bar
+from sam2fast.cli.track_folder import OVERLAY, Line, RunFolder
+from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, TrackRequest
+from sam2fast.cli.user_errors import as_user_error, print_note
+from sam2fast.io.overlay import Area
+from sam2fast.io.rle import decode_rle
+from sam2fast.video_io import VideoError, read_frames
+from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
+from sam2fast.video_results import colour_of
+from sam2fast.video_results.drawing import draw_id, tint
+from sam2fast.video_results.record import RecordIndex
+
+CRF = 20  # x264's quality
+TICK = Fraction(1, 90_000)  # seconds; the time base
+DEFAULT_RATE = 25.0  # frames per second, for folders of images
+
+
+class OverlayWriter:
+    """Writes an MP4 file with H.264 and yuv420p atomically. Odd sides get one more row or column.
+
+    Args:
+        rate: frames per second, for frames without times.
+        pixel_aspect: width of a pixel divided by its height.
+
+    Raises:
+        NoEncoderError: PyAV is not installed, or has no encoder for H.264.
+        UserError: the file cannot be written; so from all methods.
+    """
+
+    def __init__(
+        self, path: Path, height: int, width: int, rate: float | None, pixel_aspect: Fraction = Fraction(1)
+    ) -> None:
+        self._rate = rate or DEFAULT_RATE
+        self._odd = height % 2, width % 2
+        self._first, self._last, self._count = 0.0, -1, 0
+        self._expected_errors: tuple[type[Exception], ...] = OSError, *encoding_errors()
+        from av.video.frame import VideoFrame
+
+        self._frame_from = VideoFrame.from_ndarray
+        rounded = Fraction(self._rate).limit_denominator(1001)
+        with as_user_error(*self._expected_errors):
+            size = height + height % 2, width + width % 2
+            self._file = VideoWriter(path, *size, rounded, TICK, CRF, pixel_aspect=pixel_aspect)
+
+    def add(self, image: np.ndarray, time: float | None) -> None:
+        """Adds a frame ``(H, W, 3)`` uint8, shown at ``time`` in seconds; the video begins with the first one's."""
+        seconds = self._count / self._rate if time is None else time
+        if self._count == 0:
+            self._first = seconds
+        self._last = max(round((seconds - self._first) / TICK), self._last + 1)
+        self._count += 1
+        if any(self._odd):
+            image = np.pad(image, ((0, self._odd[0]), (0, self._odd[1]), (0, 0)), mode="edge")
+        with as_user_error(*self._expected_errors):
+            self._file.add(self._frame_from(image, format="rgb24"), self._last)
+
+    @property
+    def part(self) -> tuple[float, float]:
+        """Where the frames begin in the source, and how long they last, in seconds."""
+        return self._first, float(self._last * TICK) + 1 / self._rate
+
+    def finish(self) -> None:
+        """Finishes the file, if it has any frames."""
+        if not self._count:
+            return self.discard()
+        with as_user_error(*self._expected_errors):
+            self._file.finish()
+
+    def discard(self) -> None:
+        """Removes the file, unless it is finished."""
+        self._file.discard()
+
+
+class FrameDrawing:
+    """Draws recorded masks on frames, each object in its colour; with ``show_ids`` also its id."""
+
+    def __init__(self, objects: Sequence[ObjectId], show_ids: bool) -> None:
+        self._colours = {obj_id: colour_of(number) for number, obj_id in enumerate(objects)}
+        self._show_ids = show_ids
+
+    def draw(self, rgb: np.ndarray, line: Line) -> np.ndarray:
+        """A copy of the frame ``(H, W, 3)`` uint8 with the masks of its line."""
+        image = np.array(rgb, order="C")
+        for entry in line["objects"]:
+            if entry["area"]:
+                x, y, width, height = entry["box"]
+                area: Area = slice(y, y + height), slice(x, x + width)
+                mask = decode_rle(entry.get("visible", entry["rle"]))[area]
+                tint(image, area, mask, self._colours[entry["id"]])
+        return self._with_ids(image, line) if self._show_ids else image
+
+    def _with_ids(self, rgb: np.ndarray, line: Line) -> np.ndarray:
+        image = Image.fromarray(rgb)
+        draw, size = ImageDraw.Draw(image), max(12, max(rgb.shape[:2]) // 50)
+        for entry in line["objects"]:
+            if entry["area"]:
+                x, y = entry["box"][:2]
+                draw_id(draw, str(entry["id"]), (x, y), size, self._colours[entry["id"]])
+        return np.asarray(image)
+
+
+def open_overlay(
+    folder: RunFolder, size: tuple[int, int], rate: float | None, pixel_aspect: Fraction
+) -> OverlayWriter | None:
+    """The overlay's writer; None, with a note to the user, where this machine has no encoder."""
+    try:
+        return OverlayWriter(folder.path / OVERLAY, *size, rate, pixel_aspect)
+    except NoEncoderError as error:
+        print_note(f"no {OVERLAY}, since {error}")
+        return None
+
+
+def write_overlay(folder: RunFolder, request: TrackRequest) -> None:
+    """Writes the overlay, with the source's sound, if it is missing or incomplete.
+
+    The video is read again, up to its end, or to the end of the record if only a part was tracked.
+
+    Raises:
+        UserError: the file cannot be written, or the video cannot be read.
+    """
+    file, source = folder.path / OVERLAY, request.source
+    with as_user_error(OSError, ValueError), closing(RecordIndex(folder.record)) as record:
+        # The overlay of a camera or URL is drawn while it is tracked.
+        if source.is_live or not len(record) or folder.has(file, ids=request.show_ids):
+            return
+        last = max(record) if request.last is not None or not folder.complete else None
+        drawing = FrameDrawing(request.objects, request.show_ids)
+        with read_frames(source.to_open, PROBE_SIZE) as reader:
+            writer = open_overlay(folder, (reader.height, reader.width), reader.rate, reader.pixel_aspect)
+            if writer is None:
+                return
+            stop = reader.count if last is None else last + 1
+            total = None if stop is None else stop - request.start
+            try:
+                # A broken video was reported during tracking; the overlay ends there.
+                with progress_bar("overlay", total, "frames") as bar, suppress(VideoError):
+                    for frame in reader:
+                        if frame.index >= request.start:
+                            line = record.get(frame.index)
+                            writer.add(frame.rgb if line is None else drawing.draw(frame.rgb, line), frame.time)
+                            bar.update()
+                        if frame.index == last:
+                            break
+                writer.finish()
+            finally:
+                writer.discard()
+        if Path(source.text).is_file():
+            _copy_sound(Path(source.text), file, *writer.part)
+        folder.made(file, ids=request.show_ids)
+
+
+def _copy_sound(source: Path, overlay: Path, start: float, seconds: float) -> None:
+    from sam2fast.video_io.containers import VideoInput
+    from sam2fast.video_io.sound import add_sound
+
+    try:
+        add_sound(overlay, VideoInput.of_file(source), start, seconds)
+    except encoding_errors() as error:
+        print_note(f"{OVERLAY} has no sound: {error}")

@@ -1,0 +1,93 @@
+"""The sound of videos."""
+
+import heapq
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av import Packet
+from av.audio.resampler import AudioResampler
+from av.error import FFmpegError
+
+from sam2fast.io.atomic import atomic_path
+from sam2fast.video_io.containers import VideoInput, codec_name
+
+# By the ending of the file: container, encoder, sample format and rate.
+ENCODERS = {".mp4": ("mp4", "aac", "fltp", 44100), ".webm": ("webm", "libopus", "flt", 48000)}
+# Sound in other codecs is dropped: their decoders would see files of strangers.
+CODECS = frozenset(("aac", "mp3", "opus", "vorbis", "flac", "ac3", "pcm_s16le", "pcm_s24le", "pcm_f32le"))
+
+_log = logging.getLogger(__name__)
+
+
+def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: float = float("inf")) -> bool:
+    """Adds the sound of another video to a silent MP4 or WebM file, which is replaced atomically.
+
+    Args:
+        start, seconds: the part of the source that the video shows, from the source's first frame.
+
+    Returns:
+        Whether the source has sound in one of :data:`CODECS`; otherwise the file is unchanged.
+
+    Raises:
+        VideoError, OSError, FFmpegError: a file cannot be read or written.
+    """
+    container, encoder, layout_format, rate = ENCODERS[video.suffix]
+    with ExitStack() as opened:
+        sound, shown = source.open()
+        opened.enter_context(sound)
+        if not sound.streams.audio:
+            return False
+        codec = codec_name(sound.streams.audio[0].codec_context)
+        if codec not in CODECS:
+            _log.warning("%s: its sound is not kept: it is %s, not one of %s", source.name, codec, sorted(CODECS))
+            return False
+        start += float((shown.start_time or 0) * (shown.time_base or 0))
+        partial = opened.enter_context(atomic_path(video))
+        silent = opened.enter_context(av.open(str(video.absolute())))
+        options = {"movflags": "+faststart"} if container == "mp4" else {}
+        out = opened.enter_context(av.open(str(partial.absolute()), "w", format=container, options=options))
+        copied = out.add_stream_from_template(silent.streams.video[0])
+        copied.metadata.update(silent.streams.video[0].metadata)  # WebM's alpha_mode
+        stream: Any = out.add_stream(encoder, rate=rate)
+        stream.layout = "stereo"
+        resampler = AudioResampler(layout_format, "stereo", rate, frame_size=stream.codec_context.frame_size or 960)
+        images = (packet for packet in silent.demux(video=0) if packet.dts is not None)
+        for packet in heapq.merge(images, _encoded(stream, resampler, _cut(sound, start, seconds)), key=_time):
+            if packet.stream is silent.streams.video[0]:
+                packet.stream = copied
+            out.mux(packet)
+    return True
+
+
+def _time(packet: Packet) -> Fraction:
+    return Fraction((packet.dts or 0) * (packet.time_base or 0))
+
+
+def _encoded(stream: Any, resampler: AudioResampler, frames: Iterator[Any]) -> Iterator[Packet]:
+    for frame in frames:
+        for piece in resampler.resample(frame):
+            yield from stream.encode(piece)
+    for piece in resampler.resample(None):
+        yield from stream.encode(piece)
+    yield from stream.encode(None)
+
+
+def _cut(sound: Any, start: float, seconds: float) -> Iterator[Any]:
+    """The decoded frames of a part, with times from its beginning; broken ones at the end are left out."""
+    frames = sound.decode(audio=0)
+    while True:
+        try:
+            frame = next(frames, None)
+        except FFmpegError:
+            return
+        if frame is None or (frame.time is not None and frame.time >= start + seconds):
+            return
+        if frame.time is None or frame.time < start:
+            continue
+        frame.pts -= round(start / frame.time_base)
+        yield frame

@@ -1,0 +1,107 @@
+"""Videos of one array, and images of more than 8 bits."""
+
+import numpy as np
+import pytest
+import torch
+from numbered_videos import assert_both_refuse
+from PIL import Image
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.video_io import VideoError, open_frames, read_frames
+
+VALUES = np.linspace(-1000, 3000, 4 * 6 * 8).reshape(4, 6, 8)  # such as Hounsfield units
+AS_BYTES = np.rint(255 * np.clip((VALUES.round() + 160) / 400, 0, 1)).astype(np.uint8)  # in a window from -160 to 240
+
+
+def rgb_frames(video, **options):
+    frames = open_frames(video, 8, **options)
+    assert (frames.height, frames.width) == (6, 8)
+    return np.stack([frames.pixels(index).numpy() for index in range(len(frames))])
+
+
+def resized_frames(grey):
+    return rgb_frames([np.repeat(frame[..., None], 3, -1) for frame in grey])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda rgb: rgb[..., 0],
+        lambda rgb: rgb,
+        lambda rgb: rgb.transpose(0, 3, 1, 2),
+        lambda rgb: rgb[..., 0] / 255,
+        lambda rgb: rgb / 255,
+        lambda rgb: rgb.transpose(0, 3, 1, 2) / np.float32(255),
+    ],
+    ids=["grey", "channels last", "channels first", "float grey", "float channels last", "float channels first"],
+)
+def test_layouts(layout, kind):
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 6, 8, 3), np.uint8)
+    video = kind(layout(rgb))
+    expected = np.repeat(rgb[..., :1], 3, -1) if video.ndim == 3 else rgb
+    assert np.array_equal(rgb_frames(video), rgb_frames(list(expected)))
+    with read_frames(video, 8) as reader:
+        assert all(np.array_equal(frame.rgb, expected[frame.index]) for frame in reader)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64, ">i2"])
+@pytest.mark.parametrize("kind", [np.asarray, list, iter], ids=["array", "list", "iterator"])
+def test_window(dtype, kind):
+    video = VALUES.round().astype(dtype)
+    assert np.array_equal(rgb_frames(kind(video), window=(-160, 240)), resized_frames(AS_BYTES))
+
+
+def test_window_of_tensors_and_colours():
+    video = torch.from_numpy(VALUES.round()).to(torch.int16)
+    for same in (video, list(video), video[:, None].expand(-1, 3, -1, -1), video[..., None].expand(-1, -1, -1, 3)):
+        assert np.array_equal(rgb_frames(same, window=(-160, 240)), resized_frames(AS_BYTES))
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_window_of_files(tmp_path, suffix):
+    """A folder of 16-bit images, a list of their paths, and one TIFF of several pages."""
+    images = [Image.fromarray((frame.round() + 1000).astype(np.uint16)) for frame in VALUES]
+    images[0].save(tmp_path / "all.tif", save_all=True, append_images=images[1:])
+    (tmp_path / "slices").mkdir()
+    for index, image in enumerate(images):
+        image.save(tmp_path / f"slices/{index}.{suffix}")
+    for video in (tmp_path / "slices", sorted((tmp_path / "slices").iterdir()), images, tmp_path / "all.tif"):
+        assert np.array_equal(rgb_frames(video, window=(840, 1240)), resized_frames(AS_BYTES))
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        (VALUES.astype(np.int16), r"the video is int16; expected uint8, or floats in \[0, 1\]; .* window="),
+        (VALUES.astype(np.uint16), "the video is uint16; .* window="),
+        (torch.zeros(4, 6, 8, dtype=torch.int32), r"the video is torch.int32; .* window="),
+        (VALUES, r"frame 0: .*values from -1000 to .* window="),
+        ([VALUES[0].astype(np.int16)], "frame 0: .*int16.* window="),
+    ],
+)
+def test_other_values_need_a_window(video, message):
+    assert_both_refuse(lambda: video, VideoError, message)
+
+
+@pytest.mark.parametrize("window", [(3, 3), (5, 1), (1,), (float("nan"), 1)])
+def test_wrong_window(window):
+    with pytest.raises(ValueError, match=r"expected \(low, high\)"):
+        open_frames(VALUES, 8, window=window)
+
+
+def test_video_files_have_no_window():
+    with pytest.raises(VideoError, match="a window is for images and arrays"):
+        open_frames(b"video", 8, window=(0, 1))
+
+
+def test_window_of_a_session(tmp_path):
+    """Also of one that is saved and loaded."""
+    predictor = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
+    state = predictor.init_state(VALUES, window=(-160, 240))
+    assert torch.equal(state.frames.pixels(2), predictor.init_state(AS_BYTES).frames.pixels(2))
+    predictor.add_new_points_or_box(state, 0, 1, points=[[4, 3]], labels=[1])
+    predictor.save_state(state, tmp_path / "state")
+    loaded = predictor.load_state(tmp_path / "state", VALUES, window=(-160, 240))
+    assert torch.equal(state.frames.pixels(2), loaded.frames.pixels(2))
