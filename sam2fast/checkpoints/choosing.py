@@ -10,7 +10,7 @@ from torch import Tensor
 from sam2fast._official_names import EDGETAM, EFFICIENTTAM, MEDSAM2, RELEASES
 from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
-from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError
+from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError, listed
 from sam2fast.utils.embedded import MINI, NANO
 
 EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # by width and depth of the image encoder
@@ -59,10 +59,13 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
         CheckpointError: the checkpoint cannot be read.
         FileNotFoundError, ImportError: see :func:`sam2fast.checkpoints.read_checkpoint`.
     """
-    file, from_transformers, tensors = read_layout(path, prefix)
+    file, from_transformers, tensors, _ = read_layout(path, prefix)
     config = guess_config(tensors)
     if config is None:
-        raise NoConfigError(f"{file} fits none of nano, mini and the official models; name its configuration")
+        raise NoConfigError(
+            f"{file} fits none of nano, mini and the official models: its {len(tensors)} weights are "
+            f"{listed(list(tensors))}; name its configuration"
+        )
     variants = SAME_WEIGHTS.get(config, {})
     beside = file.with_name(CONFIG_FILE)
     if from_transformers and beside.is_file():

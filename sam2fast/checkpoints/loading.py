@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints.choosing import guess_config
-from sam2fast.checkpoints.reading import read_checkpoint, recognised_prefix
+from sam2fast.checkpoints.reading import read_checkpoint
 from sam2fast.checkpoints.weight_files import CheckpointError, listed
 
 _log = logging.getLogger(__name__)
@@ -95,9 +95,7 @@ def _check(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, T
         )
     parts = _differences(missing, report.unexpected, report.other_shape)
     hint = ""
-    if prefix := recognised_prefix(found, wanted):
-        hint = f". Every name begins with {prefix!r}; to load it without, pass ckpt_prefix={prefix!r}"
-    elif (config := guess_config(found)) is not None:
+    if (config := guess_config(found)) is not None:
         differs = any(name.startswith("image_encoder.") for name in (*missing, *report.other_shape))
         if differs and config != guess_config(wanted):
             counts = ", ".join(part.partition(":")[0] for part in parts)
@@ -105,7 +103,7 @@ def _check(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, T
                 f"{path} does not fit the model: its weights are those of {config}, "
                 f"with another image encoder ({counts})"
             )
-        hint = f". Its weights are those of {config}"
+        hint = f". Its weights are those of {config}; to load what fits, pass partial=True in Python"
     raise CheckpointError(f"{path} does not fit the model: {'; '.join(parts)}{hint}")
 
 
@@ -189,13 +187,10 @@ def load_partial(
     if rename is not None:
         found = _renamed(path, found, rename)
     report = _compared(path, wanted, found)
-    hint = ""
-    if known := recognised_prefix(found, wanted):
-        hint = f". Every name begins with {known!r}; pass prefix={known!r}, to builders ckpt_prefix, to load it without"
     if not report.loaded:
-        raise CheckpointError(f"nothing of the checkpoint fits the model: {report}{hint}")
+        raise CheckpointError(f"nothing of the checkpoint fits the model: {report}")
     model.load_state_dict({name: found[name] for name in report.loaded}, strict=False, assign=False)
-    _log.log(logging.INFO if report.complete else logging.WARNING, "%s%s", report, hint)
+    _log.log(logging.INFO if report.complete else logging.WARNING, "%s", report)
     return report
 
 

@@ -1,13 +1,33 @@
 """Reads checkpoints in every layout, and returns official names."""
 
-from collections.abc import Iterable, Mapping
+import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
+from typing import NamedTuple
 
 from torch import Tensor
 
 from sam2fast.checkpoints.int8 import from_int8
-from sam2fast.checkpoints.transformers_layout import is_transformers, official_names, to_official
-from sam2fast.checkpoints.weight_files import CheckpointError, find_weights, read_file
+from sam2fast.checkpoints.transformers_layout import MARKS, OFFICIAL_MARKS, is_transformers, to_official
+from sam2fast.checkpoints.weight_files import CheckpointError, find_weights, listed, read_file
+
+# Modules that torch puts around others, anywhere in a model.
+WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# A name of SAM 2, with the modules of a program around it.
+WRAPPED = re.compile(rf"((?:.*?\.)?)(?:{'|'.join(map(re.escape, (*OFFICIAL_MARKS, *MARKS)))})")
+
+_log = logging.getLogger(__name__)
+
+
+class StoredWeights(NamedTuple):
+    """The weights of a checkpoint under official names, and how they are stored."""
+
+    file: Path
+    from_transformers: bool
+    tensors: dict[str, Tensor]
+    left_out: tuple[str, ...]  # names without the prefix that was asked for
 
 
 def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
@@ -21,73 +41,70 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
     from it have copies.
 
     Args:
-        path: a ``.pt`` file, with or without the official ``model`` level; a ``.safetensors`` file; an index of several
-            files; or a folder with one of them (see :func:`find_weights`). Names may be official or those of
-            transformers.
-        prefix: removed from every name that has it, such as ``module.``.
+        path: a file by ``torch.save``, in which the weights may be under ``model``, ``state_dict`` or another usual key
+            (``weight_files.LEVELS``); a safetensors file; an index of several files; or a folder with one of them (see
+            :func:`find_weights`). The content decides, not the file's name. Weights may have official names or those
+            of transformers, all of them below a prefix such as ``module.``, which is removed.
+        prefix: takes only the names with this prefix, which is removed; others are left out with a logged note. For
+            files in which not all names have it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is no checkpoint, is damaged, or has objects other than tensors; or no name has the
-            prefix.
-        ImportError: a ``.safetensors`` file without the package safetensors.
+        CheckpointError: the file is no checkpoint, is damaged, or has objects other than tensors; no name has the
+            prefix; or only some names are SAM 2's below a prefix.
+        ImportError: a safetensors file without the package safetensors.
     """
-    return read_layout(path, prefix)[2]
+    layout = read_layout(path, prefix)
+    if layout.left_out:
+        _log.warning("%s: left out what is not below %r: %s", layout.file, prefix, listed(layout.left_out))
+    return layout.tensors
 
 
-def read_layout(path: str | Path, prefix: str) -> tuple[Path, bool, dict[str, Tensor]]:
-    """The file of a checkpoint, whether it has transformers' names, and what :func:`read_checkpoint` returns."""
+def read_layout(path: str | Path, prefix: str) -> StoredWeights:
+    """The weights of a checkpoint as :func:`read_checkpoint` returns them, without its note."""
     file = find_weights(path)
-    tensors = _without_prefix(file, read_file(file), prefix)
+    found = read_file(file)
+    tensors = _unwrapped(file, {name.removeprefix(prefix): x for name, x in found.items() if name.startswith(prefix)})
+    if not tensors:
+        raise CheckpointError(f"no name in {file} begins with {prefix!r}; the first is {next(iter(found))}")
+    tensors = _without_prefix(file, tensors, prefix)
+    left_out = tuple(name for name in found if not name.startswith(prefix))
     try:
         tensors = from_int8(tensors)
         if not is_transformers(tensors):
-            return file, False, tensors
-        return file, True, to_official(tensors)
+            return StoredWeights(file, False, tensors, left_out)
+        return StoredWeights(file, True, to_official(tensors), left_out)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
 
 
-def _without_prefix(path: Path, tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """``tensors`` with ``prefix`` removed from their names; names without it stay.
-
-    Raises:
-        CheckpointError: no name has the prefix, or two names become equal.
-    """
-    if not prefix:
-        return tensors
-    if not any(name.startswith(prefix) for name in tensors):
-        raise CheckpointError(f"no name in {path} begins with {prefix!r}; the first is {next(iter(tensors))}")
-    out: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        short = name.removeprefix(prefix)
-        if short in out:
-            raise CheckpointError(f"{path} has {short} with and without the prefix {prefix!r}")
-        out[short] = tensor
+def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` without the names of torch's wrappers."""
+    out = {WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+    if len(out) < len(tensors):
+        raise CheckpointError(f"{path} has the same weight with and without {WRAPPERS.pattern}")
     return out
 
 
-def recognised_prefix(names: Iterable[str], wanted: Mapping[str, object]) -> str:
-    """The common prefix of all names without which more of them fit the model; otherwise an empty string.
+def _without_prefix(path: Path, tensors: dict[str, Tensor], asked: str) -> dict[str, Tensor]:
+    """``tensors`` without the prefix that all names have before SAM 2's.
 
-    Wrappers add prefixes, such as ``module.`` by DistributedDataParallel and ``model.`` by many trainers.
-
-    Args:
-        wanted: the model's names.
+    Raises:
+        CheckpointError: there are several prefixes, or other names beside.
     """
-    names = list(names)
-    best, most = "", _known(names, wanted)
-    parts = names[0].split(".") if names else []
-    for end in range(1, len(parts)):
-        prefix = ".".join(parts[:end]) + "."
-        if not all(name.startswith(prefix) for name in names):
-            break
-        if (known := _known([name.removeprefix(prefix) for name in names], wanted)) > most:
-            best, most = prefix, known
-    return best
-
-
-def _known(names: list[str], wanted: Mapping[str, object]) -> int:
-    if is_transformers(names):
-        names = list(official_names(names).values())
-    return sum(name in wanted for name in names)
+    prefixes = {match[1] for name in tensors if (match := WRAPPED.match(name))}
+    if not prefixes or "" in prefixes:
+        return tensors
+    counts = {prefix: sum(name.startswith(prefix) for name in tensors) for prefix in sorted(prefixes)}
+    first = max(counts, key=counts.__getitem__)
+    others = [name for name in tensors if not name.startswith(tuple(counts))]
+    if len(counts) == 1 and not others:
+        return {name.removeprefix(first): tensor for name, tensor in tensors.items()}
+    found = [f"{count} below {asked + prefix!r}" for prefix, count in counts.items()]
+    found += [f"{len(others)} elsewhere ({listed(others)})"] if others else []
+    prefix = asked + first
+    command = f"sam2fast convert {quote(str(path))} weights.pt --prefix {quote(prefix)}"
+    raise CheckpointError(
+        f"{path} has {len(tensors)} weights: {', '.join(found)}. To take those below {prefix!r} alone, write them to "
+        f"another file by `{command}`, or pass ckpt_prefix={prefix!r} in Python"
+    )

@@ -16,8 +16,13 @@ from sam2fast.io.atomic import expanded
 
 MOST_LISTED = 8  # names in an error message before "and N more"
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of the new and the old format of torch.save
-# Keys of the tensors in a file: that of official files, and another common one.
-LEVELS = ("model", "state_dict")
+GIT_LFS = b"version https://git-lfs.github.com/spec/"
+# Keys of the weights in a file: that of official files, then other common ones. The first that is there is read.
+LEVELS = (
+    *("model", "state_dict", "model_state_dict", "model_state", "net", "network", "module", "weights", "params"),
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict"),
+)
+DEEPEST = 3  # levels within each other
 INDEX_SUFFIX = ".index.json"
 MOST_REPEATED = 1 << 30  # most values of an expanded tensor, since a copy allocates memory for each
 SUFFIXES = (".pt", ".pth", ".safetensors")
@@ -51,35 +56,51 @@ def read_file(path: Path) -> dict[str, Tensor]:
     """The tensors of one file, or of all the files that an index (``*.index.json``) names.
 
     Args:
-        path: a ``.safetensors`` file, an index, or with any other suffix a file by ``torch.save``, in which the tensors
-            may be under ``model`` or ``state_dict`` beside other values.
+        path: a safetensors file, an index, or a file by ``torch.save``, in which the tensors may be under one of
+            :data:`LEVELS` beside other values, also within each other. The content decides, not the suffix.
 
     Raises:
         CheckpointError: the file is no checkpoint, is damaged, or holds objects other than tensors.
         FileNotFoundError: there is no such file, or a file of the index is missing.
-        ImportError: a ``.safetensors`` file and the package safetensors is not installed.
+        ImportError: a safetensors file and the package safetensors is not installed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
     if path.name.endswith(INDEX_SUFFIX):
         return _read_shards(path)
-    if path.suffix == ".safetensors":
-        return _tensors(path, _read_safetensors(path))
-    content = _read_pickle(path)
-    for level in LEVELS:
-        if isinstance(content, Mapping) and isinstance(content.get(level), Mapping):
-            return _tensors(path, content[level])
-    return _tensors(path, content)
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(GIT_LFS):
+        raise CheckpointError(f"{path} is a pointer of Git LFS, not the weights: get them by `git lfs pull`")
+    if head.lstrip().startswith(b"<"):
+        raise CheckpointError(f"{path} is a web page, not the weights: download the file that the page links to")
+    # The length of the header in eight bytes, and the header in JSON.
+    is_safetensors = head[5:9] == b"\0\0\0{"
+    return _tensors(path, _read_safetensors(path) if is_safetensors else _read_pickle(path))
 
 
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    is_named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
-    if not is_named or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} is no checkpoint: expected named tensors, or a dict with them under 'model'")
-    for name, tensor in content.items():
+    tensors = _named_tensors(content)
+    if tensors is None:
+        keys = f"a dict with {listed([repr(key)[:40] for key in content])}" if isinstance(content, Mapping) else ""
+        raise CheckpointError(
+            f"{path} is no checkpoint: expected named tensors, alone or under {', '.join(LEVELS)}; "
+            f"got {keys or type(content).__name__}"
+        )
+    for name, tensor in tensors.items():
         if kind := _unusable(tensor):
             raise CheckpointError(f"{path} has {kind} under {name}; expected plain tensors of numbers")
-    return dict(content)
+    return dict(tensors)
+
+
+def _named_tensors(content: Any, depth: int = DEEPEST) -> Mapping[str, Tensor] | None:
+    """The named tensors of a file, at the top or below :data:`LEVELS`; None if there are none."""
+    if not isinstance(content, Mapping) or not content:
+        return None
+    if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
+        return content
+    found = (_named_tensors(content.get(level), depth - 1) for level in LEVELS if depth)
+    return next((tensors for tensors in found if tensors is not None), None)
 
 
 def _unusable(tensor: Tensor) -> str | None:
@@ -96,9 +117,11 @@ def _unusable(tensor: Tensor) -> str | None:
 
 
 def _read_pickle(path: Path) -> Any:
-    is_mapped = _starts_with(path, ZIP) and _is_utf8(path)
+    # torch takes a path with this suffix for a safetensors file, and maps paths only.
+    is_mapped = _starts_with(path, ZIP) and _is_utf8(path) and path.suffix != ".safetensors"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
+        with path.open("rb") as file:
+            return torch.load(path if is_mapped else file, map_location="cpu", weights_only=True, mmap=is_mapped)
     except pickle.UnpicklingError as error:
         # torch's own message goes on to advise loading the file without this protection.
         named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))

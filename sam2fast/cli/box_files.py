@@ -1,24 +1,27 @@
 """Boxes of detectors as prompts of ``sam2fast segment``: files of YOLO and of COCO."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sam2fast.cli.object_prompts import ObjectPrompt
 from sam2fast.cli.prompt_files import read_box, read_json
 from sam2fast.cli.prompt_options import Box, Prompts, Reason, read_numbers
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 
 CLASSES = "classes.txt"  # of YOLO: a name in each line
+# The image's name or number, its (height, width) if stated, the name of the class, and COCO's box.
+_Found: TypeAlias = tuple[str | int, tuple[int, int] | None, str, Any]
 
 
 def read_boxes(path: Path) -> list[ObjectPrompt]:
     """The boxes of a file or folder, named after their class: ``person_1``, ``person_2``, ``dog_1``, in each image.
 
     Args:
-        path: a ``.json`` file in COCO's format; a folder of YOLO's ``STEM.txt`` for each image, with the names of the
-            classes in ``classes.txt``, there or in the folder above; or one such file, for all images.
+        path: a ``.json`` file in COCO's format, of a data set or of detections; a folder of YOLO's ``STEM.txt`` for
+            each image, with the names of the classes in ``classes.txt``, there or in the folder above; or one such
+            file, for all images.
 
     Raises:
         UserError: it cannot be read, or has no boxes.
@@ -38,23 +41,57 @@ def read_boxes(path: Path) -> list[ObjectPrompt]:
 
 def _from_coco(path: Path) -> Iterator[ObjectPrompt]:
     content = read_json(path)
+    counts: dict[str | int, Counter[str]] = defaultdict(Counter)
     try:
-        images = {image["id"]: str(image["file_name"]) for image in content["images"]}
-        names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
-        counts: dict[str, Counter[str]] = {image: Counter() for image in images.values()}
-        for annotation in content["annotations"]:
-            x, y, width, height = read_numbers(annotation["bbox"], (4,), "bbox")
-            image, label = images[annotation["image_id"]], annotation["category_id"]
-            name = _numbered(counts[image], names.get(label, f"class{label}"))
-            yield ObjectPrompt(name, Prompts(box=read_box((x, y, x + width, y + height))), image)
+        found = _detections(content) if isinstance(content, list) else _annotations(content)
+        for image, size, label, bbox in found:
+            x, y, width, height = read_numbers(bbox, (4,), "bbox")
+            prompts = Prompts(box=read_box((x, y, x + width, y + height)))
+            yield ObjectPrompt(_numbered(counts[image], label), prompts, image, size=size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} is not COCO's format, with images and annotations that have a bbox: {_reason(error)}"
+            f"{path} is not COCO's format, with images and annotations that have a bbox, or with detections that have "
+            f"image_id, category_id and bbox: {_reason(error)}"
         ) from error
+    if any(isinstance(image, int) for image in counts):
+        print_note(
+            f"{path} numbers its images: image_id 7 is taken for 7.jpg, 007.jpg and the like; the key file_name of a "
+            "detection names another image"
+        )
+
+
+def _annotations(content: Mapping[str, Any]) -> Iterator[_Found]:
+    """The annotations of a data set."""
+    images = {image["id"]: image for image in content["images"]}
+    names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
+    for annotation in content["annotations"]:
+        image, label = images[annotation["image_id"]], annotation["category_id"]
+        yield str(image["file_name"]), _stated_size(image), names.get(label, f"class{label}"), annotation["bbox"]
+
+
+def _detections(content: Sequence[Mapping[str, Any]]) -> Iterator[_Found]:
+    """A list of detections ``{"image_id", "category_id", "bbox", "score"}``, maybe with ``file_name``."""
+    for detection in content:
+        image = detection["file_name" if "file_name" in detection else "image_id"]
+        if isinstance(image, bool) or not isinstance(image, str | int):
+            raise Reason(f"image_id is {image!r}; expected a number or a name")
+        yield image, None, f"class{detection['category_id']}", detection["bbox"]
+
+
+def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The (height, width) of an image in a data set, if it is there."""
+    stated = image.get("height"), image.get("width")
+    if None in stated or 0 in stated:
+        return None
+    height, width = read_numbers(stated, (2,), "the image's size")
+    return int(height), int(width)
 
 
 def _from_yolo(path: Path, image: str | None) -> Iterator[ObjectPrompt]:
-    """Lines ``class x y width height [confidence]``, or ``class`` and a polygon; all in shares of the image."""
+    """Lines ``class x y width height [confidence]`` or ``class x y x y x y ... [confidence]``, in shares of the image.
+
+    The confidence is not used.
+    """
     with as_user_error(OSError, UnicodeDecodeError):
         lines = path.read_text(encoding="utf-8").splitlines()
         names = _class_names(path.parent)
@@ -77,9 +114,9 @@ def _yolo_box(values: list[float]) -> Box:
     if len(values) in (4, 5):
         x, y, width, height = values[:4]
         return read_box((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
-    if len(values) < 6 or len(values) % 2:
+    if len(values) < 6:
         raise Reason("neither a box nor a polygon")
-    columns, rows = values[::2], values[1::2]
+    columns, rows = values[: len(values) // 2 * 2 : 2], values[1::2]
     return read_box((min(columns), min(rows), max(columns), max(rows)))
 
 

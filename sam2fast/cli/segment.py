@@ -17,6 +17,7 @@ from sam2fast.cli.object_prompts import (
     ObjectPointType,
     ObjectPrompt,
     ObjectPrompts,
+    read_label_image,
     read_object_file,
 )
 from sam2fast.cli.options import PATH, GroupedCommand, model_options, out_option
@@ -28,9 +29,10 @@ from sam2fast.cli.runner_options import (
     resume_option,
     runner_options,
 )
-from sam2fast.cli.sources import MAX_NAMED, images_in, list_sources
+from sam2fast.cli.sources import images_in, list_sources
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.process import WorkerError
+from sam2fast.io.images import MAX_NAMED
 
 
 @click.command(cls=GroupedCommand)
@@ -48,8 +50,17 @@ from sam2fast.deploy.parallel.process import WorkerError
     "masks",
     multiple=True,
     type=ObjectMaskType(),
-    help="A rough mask: an image of any size, bright where the object is. Without --box its bounds "
-    "are the box, since a mask alone has little effect. Repeatable.",
+    help="A rough mask: an image of any size, bright or opaque where the object is, or a label of a palette or grey "
+    "image. Without --box its bounds are the box, since a mask alone has little effect. Repeatable.",
+)
+@click.option(
+    "--masks",
+    "label_images",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Rough masks of several objects: a palette or grey image, whose values name the objects, 0 for none. "
+    "Repeatable.",
 )
 @click.option(
     "--prompts",
@@ -66,8 +77,8 @@ from sam2fast.deploy.parallel.process import WorkerError
     multiple=True,
     type=PATH,
     metavar="PATH",
-    help="Boxes of a detector: a .json file in COCO's format, a folder of YOLO's .txt files named as the images, or "
-    "one such file for all images. Repeatable.",
+    help="Boxes of a detector: a .json file in COCO's format, of a data set or a list of detections; a folder of "
+    "YOLO's .txt files named as the images; or one such file for all images. Repeatable.",
 )
 @partial(model_options, many_devices=True)
 @runner_options
@@ -80,6 +91,7 @@ def segment(
     points: Sequence[ObjectPrompt],
     boxes: Sequence[ObjectPrompt],
     masks: Sequence[ObjectPrompt],
+    label_images: Sequence[Path],
     prompt_files: Sequence[Path],
     box_files: Sequence[Path],
     model: str | None,
@@ -108,7 +120,11 @@ def segment(
     An image that fails, or that a prompt lies outside of, is skipped and listed at the end; then the exit code is 1.
     Images without prompts are skipped with a note; if no image has prompts, the exit code is 1.
     """
-    files = [*map(read_object_file, prompt_files), *map(read_boxes, box_files)]
+    files = [
+        *map(read_label_image, label_images),
+        *map(read_object_file, prompt_files),
+        *map(read_boxes, box_files),
+    ]
     asked = ObjectPrompts([*points, *boxes, *masks, *chain.from_iterable(files)])
     asked.check_masks()
     sources, problems = list_sources(images, partial(images_in, out=out), "images")
@@ -117,7 +133,7 @@ def segment(
     check_results(
         sources,
         lambda image: output_files(out, image.stem, [one.name for one in objects[image]]).values(),
-        sorted(asked.masks),
+        asked.mask_files,
     )
     for image in (image for image, found in objects.items() if not found):
         print_note(f"no prompts for {image}")

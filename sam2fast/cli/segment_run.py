@@ -101,7 +101,7 @@ def predict_objects(
     height, width = pixels.shape[:2]
     asked = []
     for one in objects:
-        prompts, mask = one.scaled(width, height), None
+        prompts, mask = one.scaled(image, width, height), None
         if prompts.mask is not None:
             mask = masks[prompts.mask]
             prompts = replace(prompts, box=prompts.box or mask.bounds.scaled(width, height))
@@ -117,13 +117,13 @@ def predict_objects(
 def _is_of(record: Any, image: InputSource, one: ObjectPrompt, made_by: Mapping[str, Any]) -> bool:
     """Whether a record is that of this object by this model."""
     try:
-        asked = one.scaled(record["size"]["width"], record["size"]["height"]).as_json()
+        asked = one.scaled(image, record["size"]["width"], record["size"]["height"]).as_json()
         # A box that was derived from the mask depends on the image.
         ignored = {"box": None} if one.prompts.mask is not None and one.prompts.box is None else {}
         is_same_model = {name: record["model"].get(name) for name in made_by} == made_by
         is_same_object = record["image"] == str(image) and record.get("object") == one.name
         return is_same_model and is_same_object and {**record["prompts"], **ignored} == asked
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, UserError):
         return False
 
 

@@ -118,7 +118,10 @@ class TrainingRun:
             trainer.ranks.leave()
         ended()
         if is_main:
-            emit({"measures": dict(measures), "checkpoints": str(trainer.checkpoint.save_dir)})
+            bad = sum(loader.bad_samples for loader in trainer.data.values())
+            emit({"measures": dict(measures), "bad_samples": bad, "checkpoints": str(trainer.checkpoint.save_dir)})
+            if bad:
+                print_note(f"{bad} bad samples were replaced by others of their data sets: see the warnings")
             for name, value in measures.items():
                 say(f"{name:8} {value:.2f}")
             say(f"checkpoints in {trainer.checkpoint.save_dir}")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
@@ -143,6 +143,16 @@ def read_frame_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as image:
         return image.height, image.width
+
+
+def read_orientation(path: Path) -> int:
+    """The EXIF orientation of an image, from the file's header: 1 if it is displayed as it is stored.
+
+    Raises:
+        DatasetError: the image cannot be read.
+    """
+    with _opened(path) as image:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_labels
+from sam2fast.datasets.displayed import displayed_segmentation
 from sam2fast.datasets.sav_json import MASKLETS, read_mask_lists
 from sam2fast.datasets.segmentations import area_of, decode_segmentation
 
@@ -89,12 +90,14 @@ class SegmentAnnotations:
     Follows the official ``training.dataset.vos_segment_loader.LazySegments``.
 
     Args:
-        segments: by object id.
+        segments: by object id, in displayed or stored pixels.
         where: for messages: the file, and what it calls an id.
+        image: its file.
+        stated: (H, W) of the image in the annotations, or (None, None).
     """
 
-    def __init__(self, segments: Mapping[int, Any], where: str) -> None:
-        self._segments, self._where = segments, where
+    def __init__(self, segments: Mapping[int, Any], where: str, image: Path, stated: Any = (None, None)) -> None:
+        self._segments, self._where, self._image, self._stated = segments, where, image, stated
         self._masks: dict[int, NDArray[np.bool_]] = {}
 
     def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
@@ -107,7 +110,9 @@ class SegmentAnnotations:
 
     def _decode(self, i: int, size: tuple[int, int]) -> NDArray[np.bool_]:
         if i not in self._masks:
-            self._masks[i] = decode_segmentation(self._segments[i], size, f"{self._where} {i}")
+            where = f"{self._where} {i}"
+            segment = displayed_segmentation(self._segments[i], self._stated, size, self._image)
+            self._masks[i] = decode_segmentation(segment, size, where)
         return self._masks[i]
 
 

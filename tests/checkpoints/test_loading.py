@@ -49,6 +49,17 @@ LAYOUTS = {
     "old.pt": lambda weights, path: torch.save({"model": weights}, path, _use_new_zipfile_serialization=False),
     "model.safetensors": save_file,
     "half.pt": lambda weights, path: torch.save({"model": half(weights)}, path),
+    # The content decides, not the name.
+    "safetensors.pt": save_file,
+    "safetensors.bin": save_file,
+    "zip.safetensors": torch.save,
+    "old.safetensors": lambda weights, path: torch.save(weights, path, _use_new_zipfile_serialization=False),
+    # As trainers name the weights, the first of several.
+    "model_state_dict.pt": lambda weights, path: torch.save({"epoch": 1, "model_state_dict": weights}, path),
+    "ema.pt": lambda weights, path: torch.save({"ema": weights, "optimizer": {"state": {}}}, path),
+    "nested.pt": lambda weights, path: torch.save({"model": {"state_dict": weights}}, path),
+    "named.pt": lambda weights, path: torch.save({"model": {"name": "tiny"}, "state_dict": weights}, path),
+    "several.pt": lambda weights, path: torch.save({"ema": half(weights), "model": weights}, path),
 }
 
 
@@ -168,6 +179,27 @@ def test_truncated(suffix, share, nano_file, nano_weights, tmp_path):
         read_checkpoint(tmp_path / f"cut{suffix}")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 155000000\n", "Git LFS.*`git lfs pull`"),
+        (b"\n<!DOCTYPE html>\n<html>", "is a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "is a web page"),
+        (
+            {"sam2_net": {"a": torch.zeros(1)}, "epoch": 3},
+            "under model, state_dict,.* got a dict with 'sam2_net', 'epoch'",
+        ),
+        ({"model": {"a": torch.zeros(1), "version": 2}}, "got a dict with 'model'"),
+        ([torch.zeros(1)], "got list"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_other_contents_are_named(tmp_path, content, message, suffix):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    refuse(path, message)
+
+
 def zipped():
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -201,15 +233,16 @@ def test_not_a_checkpoint(tmp_path, content, suffix):
 
 
 @pytest.mark.parametrize("write", [lambda x, path: path.write_bytes(pickle.dumps(x)), torch.save])
-def test_code_is_not_run(tmp_path, write):
-    path, marker = tmp_path / "evil.pt", tmp_path / "ran"
+@pytest.mark.parametrize("name", ["evil.pt", "evil.safetensors"])
+def test_code_is_not_run(tmp_path, write, name):
+    path, marker = tmp_path / name, tmp_path / "ran"
     write({"model": Malicious(marker)}, path)
     refuse(path, "could run code, and was not loaded")
     assert not marker.exists()
 
 
 def test_safetensors_without_the_package(tmp_path, monkeypatch):
-    (tmp_path / "any.safetensors").write_bytes(b"x")
+    save_file({"x": torch.zeros(1)}, tmp_path / "any.safetensors")
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match="pip install safetensors"):
         read_checkpoint(tmp_path / "any.safetensors")

@@ -1,14 +1,19 @@
 """Prefixes of names, and checkpoints that fit only in part."""
 
 import logging
-from functools import partial
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from sam2fast import nano
+from sam2fast import SAM2ImagePredictor, nano
 from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError, load_partial, read_checkpoint
+from sam2fast.checkpoints.converting import convert_checkpoint
+from sam2fast.checkpoints.transformers_layout import to_transformers
+from sam2fast.cli import main
+from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.user_errors import UserError
 
 
 def save(path, weights):
@@ -40,30 +45,101 @@ def state(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+def messages_of(path):
+    """What every entrance says about a file that it refuses."""
+    with pytest.raises(CheckpointError) as of_builder:
+        build_sam2(nano.CONFIG, path, device="cpu")
+    with pytest.raises(CheckpointError) as of_id:
+        SAM2ImagePredictor.from_pretrained(path, device="cpu")
+    with pytest.raises(CheckpointError) as of_part:
+        build_sam2(nano.CONFIG, path, device="cpu", partial=True)
+    with pytest.raises(UserError) as of_command:
+        choose_model(None, path)
+    with pytest.raises(CheckpointError) as of_convert:
+        convert_checkpoint(path, path.with_name("out.pt"), "official")
+    assert not path.with_name("out.pt").exists()
+    return {str(error.value) for error in (of_builder, of_id, of_part, of_command, of_convert)}
+
+
+def compiled(weights):
+    """The names where the encoder is compiled, and the blocks of the memory attention are checkpointed."""
+    names = {"image_encoder.": "image_encoder._orig_mod."}
+    names |= {f"attention.layers.{i}.": f"attention.layers.{i}._checkpoint_wrapped_module." for i in range(4)}
+    out = {}
+    for name, tensor in weights.items():
+        for before, after in names.items():
+            name = name.replace(before, after)
+        out[name] = tensor
+    assert len(out.keys() - weights.keys()) > 100
+    return out
+
+
 class TestPrefixes:
-    def test_are_named_and_taken_off_on_request(self, nano_weights, tmp_path):
-        prefix = "module.model."
-        path = save(tmp_path / "wrapped.pt", with_prefix(prefix, nano_weights))
-        with pytest.raises(CheckpointError, match=f"421 missing.*Every name begins with '{prefix}'.*ckpt_prefix="):
-            build_sam2(nano.CONFIG, path, device="cpu")
-        loaded = build_sam2(nano.CONFIG, path, device="cpu", ckpt_prefix=prefix).state_dict()
-        assert all(torch.equal(loaded[name], nano_weights[name]) for name in nano_weights)
-        build_sam2_hf(path, device="cpu", ckpt_prefix=prefix)
+    @pytest.mark.parametrize(
+        ("prefix", "layout"),
+        [
+            ("module.", dict),
+            ("model.", to_transformers),
+            ("_orig_mod.", dict),
+            ("module._orig_mod.", compiled),
+            ("base_model.model.sam2.", dict),
+        ],
+    )
+    def test_that_all_names_have_are_removed(self, prefix, layout, nano_weights, tmp_path):
+        path = save(tmp_path / "wrapped.pt", with_prefix(prefix, layout(nano_weights)))
+        assert choose_model(None, path).config == nano.CONFIG
+        found = [read_checkpoint(path), read_checkpoint(path, prefix.partition(".")[0] + ".")]
+        found.append(build_sam2_hf(path, device="cpu").state_dict())
+        convert_checkpoint(path, tmp_path / "out.safetensors", "safetensors")
+        found.append(read_checkpoint(tmp_path / "out.safetensors"))
+        for loaded in found:
+            assert loaded.keys() == nano_weights.keys()
+            assert all(torch.equal(loaded[name], nano_weights[name]) for name in nano_weights)
+
+    def test_further_modules_below_the_prefix_are_named_without_it(self, nano_weights, tmp_path):
+        weights = with_prefix("module.", nano_weights | {"head.weight": torch.ones(2)})
+        with pytest.raises(CheckpointError, match=r"1 unexpected: head.weight\. .* partial=True"):
+            build_sam2(nano.CONFIG, save(tmp_path / "wrapped.pt", weights), device="cpu")
+
+    @pytest.mark.parametrize(
+        ("others", "found"),
+        [
+            ({"loss.weight": 2}, "422 weights: 421 below 'model.', 1 elsewhere (loss.weight)."),
+            ({"n_averaged": 1}, "422 weights: 421 below 'model.', 1 elsewhere (n_averaged)."),
+            ({"ema.image_encoder.a": 1}, "422 weights: 1 below 'ema.', 421 below 'model.'."),
+        ],
+    )
+    def test_names_elsewhere_are_refused_with_what_helps(self, nano_weights, tmp_path, others, found, caplog):
+        """By every entrance with the same words."""
+        path = tmp_path / "a run.pt"
+        save(path, with_prefix("model.", nano_weights) | {name: torch.ones(n) for name, n in others.items()})
+        command = f"sam2fast convert '{path}' weights.pt --prefix model."
+        (message,) = messages_of(path)
+        assert message.startswith(f"{path} has {found}") and f"`{command}`" in message
+        assert message.endswith("pass ckpt_prefix='model.' in Python")
+        assert (
+            CliRunner().invoke(main, ["convert", str(path), str(tmp_path / "w.pt"), "--prefix", "model."]).exit_code
+            == 0
+        )
+        assert f"left out what is not below 'model.': {next(iter(others))}" in caplog.text
+        for model in (
+            build_sam2_hf(tmp_path / "w.pt", device="cpu"),
+            build_sam2_hf(path, device="cpu", ckpt_prefix="model."),
+        ):
+            assert all(torch.equal(x, nano_weights[name]) for name, x in model.state_dict().items())
 
     def test_a_part_of_the_model_is_no_prefix(self, nano_weights, tmp_path):
         trunk = {name: x for name, x in nano_weights.items() if name.startswith("image_encoder.trunk.")}
-        with pytest.raises(CheckpointError) as error:
-            build_sam2(nano.CONFIG, save(tmp_path / "trunk.pt", trunk), device="cpu")
-        assert "begins with" not in str(error.value)
+        assert read_checkpoint(save(tmp_path / "trunk.pt", trunk)).keys() == trunk.keys()
 
     def test_one_that_no_name_has(self, nano_file):
         with pytest.raises(CheckpointError, match="no name in .* begins with 'module.'; the first is"):
             build_sam2(nano.CONFIG, nano_file, device="cpu", ckpt_prefix="module.")
 
     def test_two_names_that_become_one(self, nano_weights, tmp_path):
-        path = save(tmp_path / "twice.pt", nano_weights | {"module.no_mem_embed": torch.zeros(1, 1, 128)})
-        with pytest.raises(CheckpointError, match="no_mem_embed with and without the prefix"):
-            read_checkpoint(path, "module.")
+        path = save(tmp_path / "twice.pt", nano_weights | {"_orig_mod.no_mem_embed": torch.zeros(1, 1, 128)})
+        with pytest.raises(CheckpointError, match="the same weight with and without .*_orig_mod"):
+            read_checkpoint(path)
 
 
 class TestPartial:
@@ -104,10 +180,9 @@ class TestPartial:
         ("weights", "rename", "message"),
         [
             (lambda weights: {"a": torch.zeros(1)}, None, "nothing of the checkpoint fits.*421 missing[^']*$"),
-            (partial(with_prefix, "module."), None, "nothing of the checkpoint fits.*pass prefix='module.'"),
             (dict, lambda name: "x", "rename gives 'x' to two weights"),
         ],
-        ids=["other names", "prefix", "one name"],
+        ids=["other names", "one name"],
     )
     def test_what_is_refused_leaves_the_model_as_it_was(self, model, nano_weights, tmp_path, weights, rename, message):
         before = state(model)

@@ -18,6 +18,7 @@ from sam2fast.io.rle import decode_rle
 
 NANO = ["--model", "nano", "--device", "cpu"]
 BOX = [10, 8, 60, 50]
+IMAGE = InputSource("a.jpg")
 
 
 def load(path: Path) -> dict:
@@ -102,7 +103,9 @@ def boxes_of_detectors(tmp_path) -> dict[str, Path]:
     (folder / "a.txt").write_text("1 0.5 0.5 0.25 0.5\n\n0 0.25 0.25 0.5 0.5 0.91\n1 0.5 0.5 1 1\n")
     (folder / "b.txt").write_text("0 0.5 0.5 0.25 0.5\n")
     (folder / "classes.txt").write_text("cat\nbig dog\n")
-    (polygons / "a.txt").write_text("1 0.375 0.25 0.625 0.25 0.5 0.75\n0 0 0 0.5 0.5 0.1 0.1 0 0.5\n1 0 0 1 0 1 1\n")
+    (polygons / "a.txt").write_text(
+        "1 0.375 0.25 0.625 0.25 0.5 0.75 0.91\n0 0 0 0.5 0.5 0.1 0.1 0 0.5\n1 0 0 1 0 1 1\n"
+    )
     (polygons / "b.txt").write_text("0 0.375 0.25 0.625 0.75 0.5 0.5\n")
     (polygons.parent / "classes.txt").write_text("cat\nbig dog\n")
     pixels = {"a.jpg": [(2, 36, 16, 24, 32), (1, 0, 0, 48, 32), (2, 0, 0, 96, 64)], "b.jpg": [(1, 36, 16, 24, 32)]}
@@ -129,7 +132,7 @@ def test_boxes_of_detectors(boxes_of_detectors, kind):
     }
     for stem, boxes in expected.items():
         found = prompts.of(InputSource(f"photos/{stem}.jpg"))
-        assert {one.name: tuple(one.scaled(96, 64).box) for one in found} == boxes
+        assert {one.name: tuple(one.scaled(IMAGE, 96, 64).box) for one in found} == boxes
 
 
 @pytest.mark.parametrize("kind", ["yolo", "coco"])
@@ -139,12 +142,67 @@ def test_clicks_on_the_objects_of_a_detector(boxes_of_detectors, kind):
     prompts = ObjectPrompts([click, *read_boxes(boxes_of_detectors[kind])])
     assert [one.name for one in prompts.of(InputSource("a.jpg"))] == ["cat_1", "big dog_1", "big dog_2"]
     (found,) = prompts.of(InputSource("b.jpg"))
-    assert found.scaled(96, 64) == Prompts(click.prompts.clicks, Box(36, 16, 60, 48))
+    assert found.scaled(IMAGE, 96, 64) == Prompts(click.prompts.clicks, Box(36, 16, 60, 48))
     (found,) = ObjectPrompts([click, *read_boxes(boxes_of_detectors["yolo"] / "b.txt")]).of(InputSource("c.jpg"))
-    assert found.scaled(96, 64).box == Box(36, 16, 60, 48)
+    assert found.scaled(IMAGE, 96, 64).box == Box(36, 16, 60, 48)
     twice = ObjectPrompts([ObjectPrompt("cat_1", Prompts(box=Box(1, 2, 3, 4))), *read_boxes(boxes_of_detectors[kind])])
     with pytest.raises(UsageError, match="'cat_1' has two boxes; give one"):
         twice.of(InputSource("b.jpg"))
+
+
+@pytest.mark.parametrize("of_file", [lambda name: {"image_id": name}, lambda name: {"image_id": 3, "file_name": name}])
+@pytest.mark.parametrize("image", ["a.jpg", "a", "train/a.jpg"])
+def test_lists_of_detections_with_names(tmp_path, of_file, image, capfd):
+    detections = [
+        {**of_file(image), "category_id": 18, "bbox": [36, 16, 24, 32], "score": score} for score in (0.9, 0.1)
+    ]
+    (tmp_path / "found.json").write_text(json.dumps(detections))
+    found = ObjectPrompts(read_boxes(tmp_path / "found.json")).of(InputSource("photos/a.jpg"))
+    assert [one.name for one in found] == ["class18_1", "class18_2"]
+    assert found[0].scaled(IMAGE, 96, 64).box == Box(36, 16, 60, 48) and capfd.readouterr().err == ""
+
+
+def test_lists_of_detections_with_numbers(run, make_image, tmp_path):
+    """A number is the name of its image; if no image has such a name, the note says what helps."""
+    images = [make_image("000000000139.png"), make_image("1.png"), make_image("frame 7.png")]
+    detections = [{"image_id": i, "category_id": 1, "bbox": [10, 8, 50, 42], "score": 1} for i in (139, 1, 7)]
+    (tmp_path / "found.json").write_text(json.dumps(detections))
+    result = run("segment", *images, "--boxes-from", "found.json", *NANO)
+    assert result.exit_code == 0 and "prompts for 7 are not used" in result.stderr
+    assert "image_id 7 is taken for 7.jpg, 007.jpg and the like; the key file_name" in result.stderr
+    assert {name for name in names(tmp_path / "out") if name.endswith(".json")} == {"000000000139.json", "1.json"}
+
+
+STATED = {  # (width, height) in a COCO file of a photograph of 64x96 that is stored rotated, and a box for it
+    "displayed": ((64, 96), [16, 36, 32, 24]),
+    "stored": ((96, 64), [36, 16, 24, 32]),
+    "displayed, a quarter": ((16, 24), [4, 9, 8, 6]),
+    "stored, twice": ((192, 128), [72, 32, 48, 64]),
+    "no size": ((None, None), [16, 36, 32, 24]),
+    "size 0": ((0, 0), [16, 36, 32, 24]),
+    "other": ((64, 64), [16, 36, 32, 24]),
+}
+
+
+@pytest.mark.parametrize("kind", STATED)
+def test_sizes_that_a_coco_file_states(run, make_image, tmp_path, kind):
+    """All boxes are in pixels of the displayed image, and resuming knows them again."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(make_image()).save(tmp_path / "photo.jpg", exif=exif)
+    (width, height), box = STATED[kind]
+    image = {"id": 1, "file_name": "photo.jpg", "width": width, "height": height}
+    annotations = [{"image_id": 1, "category_id": 1, "bbox": box}]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [image], "annotations": annotations}))
+    result = run("segment", "photo.jpg", "--boxes-from", "coco.json", *NANO)
+    if kind == "other":
+        assert result.exit_code == 1 and not names(tmp_path / "out")
+        assert "photo.jpg is displayed with 64x96 pixels, but its annotations are for 64x64" in result.stderr
+        return
+    (record,) = load(tmp_path / "out/photo.json")["results"]
+    assert record["size"] == {"width": 64, "height": 96} and record["prompts"]["box"] == [16, 36, 48, 60]
+    again = run("segment", "photo.jpg", "--boxes-from", "coco.json", *NANO, "--resume")
+    assert "1 of 1 images were done before" in again.stderr
 
 
 def test_one_file_of_boxes_for_all_images(boxes_of_detectors, run, make_image, tmp_path):
@@ -180,6 +238,13 @@ def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path)
         ("a.json", "[]", "COCO"),
         ("a.json", '{"images": [], "annotations": [{"bbox": [1, 1, 2, 2], "image_id": 3, "category_id": 1}]}', "3 is"),
         ("a.json", '{"images": [], "annotations": []}', "no boxes"),
+        (
+            "a.json",
+            '[{"image_id": 1.5, "category_id": 1, "bbox": [1, 1, 2, 2]}]',
+            "image_id is 1.5; expected a number or",
+        ),
+        ("a.json", '[{"category_id": 1, "bbox": [1, 1, 2, 2]}]', "'image_id' is missing"),
+        ("a.json", '[{"image_id": 1, "category_id": 1, "segmentation": []}]', "'bbox' is missing"),
     ],
 )
 def test_invalid_files_of_boxes(tmp_path, name, content, reason):

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -12,6 +13,9 @@ from small_training import RECIPE, overrides
 
 from sam2fast.cli import main
 from sam2fast.cli.train_run import _stop_condition
+from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.training.data.clip import Clip
+from sam2fast.training.data.synthetic.clips import SyntheticClips
 
 
 def train(*arguments: str) -> Result:
@@ -23,6 +27,23 @@ def test_trains_and_prints_the_folder_of_checkpoints(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "J&F" in result.output and f"checkpoints in {tmp_path}/checkpoints" in result.output
     assert "image_size: 64" in (tmp_path / "logs/config_resolved.yaml").read_text()
+
+
+def test_bad_samples_are_counted_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = SyntheticClips.sample
+
+    def sample_most(clips: SyntheticClips, index: int, rng: np.random.Generator) -> Clip:
+        if index == 0:
+            raise DatasetError("clip 0 is broken")
+        return sample(clips, index, rng)
+
+    monkeypatch.setattr(SyntheticClips, "sample", sample_most)
+    result = train("-c", RECIPE, "--jsonl", *overrides(tmp_path, "scratch.updates=1"))
+    bad = json.loads(result.stdout.splitlines()[-1])["bad_samples"]
+    assert result.exit_code == 0 and bad >= 1
+    assert result.stderr.endswith(
+        f"note: {bad} bad samples were replaced by others of their data sets: see the warnings\n"
+    )
 
 
 def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +89,6 @@ def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here"),
         ),
         (("-c", "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune", "dataset.img_folder=/nowhere"), "/nowhere"),
-        (("-c", "nano/sam2fast_nano_train", "scratch.media=/nowhere"), "/nowhere"),
     ],
 )
 def test_errors_are_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

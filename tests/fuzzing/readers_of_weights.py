@@ -11,7 +11,6 @@ import torch
 from sam2fast.build_sam import build_sam2
 from sam2fast.checkpoints import CheckpointError, choose_config, load_checkpoint, load_partial, read_checkpoint
 from sam2fast.checkpoints.converting import convert_checkpoint
-from sam2fast.checkpoints.reading import recognised_prefix
 from sam2fast.config import ConfigError, check_targets, load_config
 from sam2fast.training.adapters import load_adapters
 from sam2fast.training.config import TRAINING_TARGETS, check_training_config, load_training_config
@@ -45,7 +44,6 @@ def any_checkpoint(path: Path) -> None:
     tensors = read_checkpoint(path, prefix="")
     assert all(isinstance(name, str) for name in tensors)
     assert tensors.keys() != seeds_weights.secret().keys(), "what lies outside was read"
-    recognised_prefix(tensors, seeds_weights.weights())
 
 
 def converted(path: Path) -> None:

@@ -19,8 +19,8 @@ from click import UsageError
 
 from sam2fast.checkpoints import CheckpointError, choose_config
 from sam2fast.cli.box_files import read_boxes
+from sam2fast.cli.mask_files import read_foreground
 from sam2fast.cli.segment_run import _read
-from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.user_errors import UserError
 from sam2fast.config import ConfigError
 from sam2fast.datasets.dataset_files import DatasetError, labels_in, read_labels
@@ -134,7 +134,7 @@ OF_TEXTS = {
     "SA-V as a layout": Target("masklets", SAV, (DatasetError,), of_layout(SavJson, 0, SAV[:10])),
     "SA-V of training": Target("masklets", SAV, (DatasetError,), texts.training_masklets, companion_files.sav),
     "SA-1B": Target("sa1b", "sa_1.json", (DatasetError,), texts.training_sa1b, companion_files.sa1b, 2, True),
-    "SA-1B of clicks": named("sa1b", "sa_1.json", DatasetError, lambda p: Sa1bMasks(p).read(media.SIZE)),
+    "SA-1B of clicks": named("sa1b", "sa_1.json", DatasetError, lambda p: Sa1bMasks(p, p).read(media.SIZE)),
     "COCO": Target(
         "coco", "instances.json", (DataError, DatasetError), texts.training_coco, companion_files.with_image, 2
     ),

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from training_sets import HEIGHT, WIDTH, clips_of, write_coco, write_image, write_mask_folders
+from training_sets import HEIGHT, WIDTH, clips_of, write_coco, write_image, write_mask_folders, write_sa1b
 
 from sam2fast.datasets.dataset_files import DatasetError, read_frame, read_frame_size
 from sam2fast.training.data.clip import DataError
-from sam2fast.training.data.json_datasets import CocoRawDataset
+from sam2fast.training.data.json_datasets import CocoRawDataset, SA1BRawDataset
 from sam2fast.training.data.png_datasets import MaskFolderRawDataset
 from sam2fast.training.data.sampling import EvalSampler
 from sam2fast.training.data.vos import VOSDataset
@@ -86,11 +86,29 @@ class TestCoco:
     def test_bad_images(self, root):
         raw = self.open(root)
         write_image(root / "images" / f"{0:012d}.jpg", np.random.default_rng(), (WIDTH, HEIGHT))
-        with pytest.raises(DatasetError, match=f"{HEIGHT}x{WIDTH} pixels, .*instances.json says {WIDTH}x{HEIGHT}"):
+        with pytest.raises(DatasetError, match=f"displayed with {HEIGHT}x{WIDTH} pixels, .* for {WIDTH}x{HEIGHT}; exp"):
             sample(raw)
         (root / "images" / f"{0:012d}.jpg").unlink()
         with pytest.raises(DatasetError, match="000000000000.jpg"):
             sample(raw)
+
+    @pytest.mark.parametrize("orientation", [6, 8])
+    @pytest.mark.parametrize("is_stated", [True, False])
+    def test_photographs_are_displayed(self, root, orientation, is_stated):
+        """With masks of the displayed and of the stored pixels, polygons and run lengths."""
+        if not is_stated:
+            self.change(root, lambda content: [image.pop("height") for image in content["images"]])
+            self.change(root, lambda content: [image.pop("width") for image in content["images"]])
+        plain = clips_of(self.open(root))
+        rotate_files(root / "images", orientation, to_stored=False)
+        if is_stated:  # without a size, polygons are those of the displayed image
+            for clip, before in zip(clips_of(self.open(root)), plain, strict=True):
+                times = {6: -1, 8: 1}[orientation]
+                assert np.array_equal(clip.masks[0], np.rot90(before.masks[0], times, axes=(1, 2)))
+                assert clip.frames.shape == (1, WIDTH, HEIGHT, 3)
+        rotate_files(root / "images", orientation, to_stored=True)
+        for clip, before in zip(clips_of(self.open(root)), plain, strict=True):
+            assert np.array_equal(clip.masks, before.masks) and clip.frames.shape == before.frames.shape
 
     def test_mislaid(self, root):
         with pytest.raises(DataError, match="annotation_file is not set"):
@@ -110,6 +128,33 @@ class TestCoco:
             self.change(root, edit)
             with pytest.raises(DataError, match=message):
                 self.open(root)
+
+
+def rotate_files(folder: Path, orientation: int, to_stored: bool) -> None:
+    """Gives images an EXIF orientation; with ``to_stored`` also pixels with which they are displayed as before."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
+    for path in folder.iterdir():
+        with Image.open(path) as file:
+            image = file.transpose(undo) if to_stored else file.copy()
+        image.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_photographs_in_sa1b_are_displayed(tmp_path, orientation):
+    write_sa1b(tmp_path)
+    before = clips_of(SA1BRawDataset(tmp_path, tmp_path))
+    (tmp_path / "images").mkdir()
+    for path in tmp_path.glob("*.jpg"):
+        path.rename(tmp_path / "images" / path.name)
+    rotate_files(tmp_path / "images", orientation, to_stored=False)
+    stored = clips_of(SA1BRawDataset(tmp_path / "images", tmp_path))
+    rotate_files(tmp_path / "images", orientation, to_stored=True)
+    shown = clips_of(SA1BRawDataset(tmp_path / "images", tmp_path))
+    for a, b, c in zip(before, stored, shown, strict=True):
+        assert np.array_equal(np.rot90(a.masks[0], {6: -1, 8: 1}[orientation], axes=(1, 2)), b.masks[0])
+        assert np.array_equal(a.masks, c.masks) and a.frames.shape == c.frames.shape
 
 
 class TestMaskFolders:

@@ -134,6 +134,9 @@ def test_too_many_bad_samples(num_workers):
     strict = ClipLoader([ClipSource(Noise(3, bad=frozenset({1})), 1)], max_bad_samples=0, num_workers=num_workers)
     with pytest.raises(DataError, match="max_bad_samples=0.*clip 1.*file 1 is broken"):
         list(strict.epoch(0))
+    mostly_bad = ClipLoader([ClipSource(Noise(50, bad=frozenset(range(30))), 5)], num_workers=num_workers)
+    with pytest.raises(DataError, match="bad samples in epoch 0, more than the 50 good ones; the last one: .* broken"):
+        list(mostly_bad.epoch(0))
     per_epoch = ClipLoader([ClipSource(Noise(50, bad=frozenset({1})), 1)], max_bad_samples=3)
     assert [len(list(per_epoch.epoch(epoch))) for epoch in range(4)] == [50] * 4 and per_epoch.bad_samples >= 4
 

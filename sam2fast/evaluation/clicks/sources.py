@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from sam2fast.datasets.dataset_files import DatasetError, read_labels
+from sam2fast.datasets.displayed import displayed_segmentation, turn_for_display
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.rle import encode_rle, rasterise_polygons
@@ -69,24 +70,25 @@ class _OneFile:
 class Sa1bMasks(_OneFile):
     """The JSON file of an image in SA-1B."""
 
+    image: Path
+
     def read(self, size: tuple[int, int]) -> ImageMasks:
         """See :class:`MaskSource`."""
-        return _read_annotations(self.file, read_sa1b(self.file), size)
+        return _read_annotations(self.file, read_sa1b(self.file), size, self.image)
 
 
 @dataclass(frozen=True)
 class CocoMasks(_OneFile):
     """One image's annotations in a COCO file."""
 
+    image: Path
     annotations: tuple[Any, ...]
     declared: tuple[Any, Any]  # the image's (height, width) in the file
 
     def read(self, size: tuple[int, int]) -> ImageMasks:
         """See :class:`MaskSource`."""
-        if self.declared not in (size, (None, None)):
-            height, width = self.declared
-            raise DatasetError(f"{self.file} says it has {width}x{height} pixels, but it has {size[1]}x{size[0]}")
-        return _read_annotations(self.file, self.annotations, size)
+        turn_for_display(self.declared, size, self.image)  # one error, not one for each annotation
+        return _read_annotations(self.file, self.annotations, size, self.image, self.declared)
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,15 @@ class ObjectImages:
         return found
 
 
-def _read_annotations(file: Path, annotations: Iterable[Any], size: tuple[int, int]) -> ImageMasks:
+def _read_annotations(
+    file: Path, annotations: Iterable[Any], size: tuple[int, int], image: Path, declared: Any = (None, None)
+) -> ImageMasks:
     found = ImageMasks([], [])
     for position, annotation in enumerate(annotations):
         name = str(position)
         try:
             name = str(annotation.get("id", position))
-            rle = annotation["segmentation"]
+            rle = displayed_segmentation(annotation["segmentation"], declared, size, image)
             if isinstance(rle, list):
                 rle = rasterise_polygons(rle, size)
             area = area_of(rle, size)
@@ -284,7 +288,11 @@ def _paired(format: str, images: _ImageFiles, source_of: Callable[[str], MaskSou
 def _sa1b(images: Path, masks: Path) -> ClickDataset:
     found_images = _list_images(images, masks)
     files = {_name(path, masks): path for path in _files(masks, (".json",), other_than=images)}
-    found = _paired("sa1b", found_images, lambda name: Sa1bMasks(files[name]) if name in files else _UNMASKED)
+    found = _paired(
+        "sa1b",
+        found_images,
+        lambda name: Sa1bMasks(files[name], found_images.files[name]) if name in files else _UNMASKED,
+    )
     found.problems.extend((str(path), _UNPAIRED) for name, path in files.items() if name not in found_images.files)
     return found
 
@@ -353,6 +361,7 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
     require_pycocotools((each.get("segmentation") for objects in by_image.values() for each in objects), "eval")
     for entry in sorted(entries, key=lambda entry: entry["file_name"]):
         if by_image[entry["id"]]:
-            source = CocoMasks(file, tuple(by_image[entry["id"]]), (entry.get("height"), entry.get("width")))
-            found.jobs.append(ClickJob(Path(entry["file_name"]).as_posix(), images / entry["file_name"], source))
+            image, declared = images / entry["file_name"], (entry.get("height"), entry.get("width"))
+            source = CocoMasks(file, image, tuple(by_image[entry["id"]]), declared)
+            found.jobs.append(ClickJob(Path(entry["file_name"]).as_posix(), image, source))
     return found

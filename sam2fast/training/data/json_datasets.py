@@ -207,7 +207,8 @@ class SA1BRawDataset(NamedVideoDataset):
         name = self.video_names[idx]
         image, masks = self.img_folder / f"{name}{SA1B_IMAGE}", self.gt_folder / f"{name}{SA1B_MASKS}"
         segments = dict(enumerate(self._segments(image, masks)))
-        return image_as_video(name, image, SegmentAnnotations(segments, f"{masks}, object"), self.num_frames)
+        annotations = SegmentAnnotations(segments, f"{masks}, object", image)
+        return image_as_video(name, image, annotations, self.num_frames)
 
     def _segments(self, image: Path, masks: Path) -> list[Any]:
         """RLE masks of the annotations that are kept."""
@@ -227,6 +228,9 @@ class SA1BRawDataset(NamedVideoDataset):
 
 class CocoRawDataset(NamedVideoDataset):
     """The images with objects in a COCO instances file, as videos of equal frames.
+
+    Images are rotated by their EXIF orientation. Masks are those of the displayed image, or have the stored size, and
+    are rotated with it.
 
     Objects have the ids of their annotations. Masks are polygons, which need pycocotools, or RLE. Crowds, annotations
     without a mask and images without objects are excluded.
@@ -302,20 +306,11 @@ class CocoRawDataset(NamedVideoDataset):
         return str(self.annotation_file)
 
     def get_video(self, idx: int) -> FolderVideo:
-        """The ``idx``-th image; its masks are decoded on access.
-
-        Raises:
-            DatasetError: the image cannot be read, or its size is not that in the file.
-        """
+        """The ``idx``-th image; its masks are decoded on access."""
         path = self.img_folder / self.files[idx]
-        declared, size = self._sizes[idx], read_frame_size(path)
-        if declared not in (size, (None, None)):
-            raise DatasetError(
-                f"{path} has {size[1]}x{size[0]} pixels, {self.annotation_file} says {declared[1]}x{declared[0]}"
-            )
-        segments = dict(self._objects[idx])
         where = f"{self.annotation_file}, annotation"
-        return image_as_video(self.video_names[idx], path, SegmentAnnotations(segments, where), self.num_frames)
+        annotations = SegmentAnnotations(dict(self._objects[idx]), where, path, self._sizes[idx])
+        return image_as_video(self.video_names[idx], path, annotations, self.num_frames)
 
 
 class PackedRecords:

@@ -65,7 +65,7 @@ class ClipLoader:
             start over, newly shuffled, when exhausted.
         shuffle: whether each source is shuffled every epoch.
         drop_last: whether the last, smaller batch of each source is dropped.
-        max_bad_samples: largest number of replaced clips per epoch and rank.
+        max_bad_samples: largest number of replaced clips per epoch and rank. Nor may there be more than good ones.
         phases_per_epoch: number of epochs of one pass over every source, for more frequent checkpoints and validations
             on large data sets. Epochs may then differ by a batch.
 
@@ -160,20 +160,23 @@ class ClipLoader:
             # By default, workers' seeds would be drawn from the global generator that the model uses.
             generator=torch.Generator().manual_seed(0),
         )
-        bad = 0
+        reports: list[str] = []
+        good, left = 0, len(range(start, len(maker.epoch), step))
         for made in receive_batches(loader) if self._num_workers else loader:
             for report in made.reports:
                 _log.warning("%s", report)
-            bad += len(made.reports)
+            reports += made.reports
             self.bad_samples += len(made.reports)
             if made.error:
                 raise DataError(made.error)
-            if bad > self._max_bad_samples:
-                raise DataError(
-                    f"{bad} bad samples in epoch {maker.epoch.epoch}, more than max_bad_samples="
-                    f"{self._max_bad_samples}; the last one: {made.reports[-1]}"
-                )
             assert made.batch is not None
+            good, left = good + made.batch.num_videos, left - 1
+            limit, bad = self._max_bad_samples if left else min(self._max_bad_samples, good), len(reports)
+            if bad > limit:
+                most = f"max_bad_samples={limit}" if limit == self._max_bad_samples else f"the {limit} good ones"
+                raise DataError(
+                    f"{bad} bad samples in epoch {maker.epoch.epoch}, more than {most}; the last one: {reports[-1]}"
+                )
             yield made.batch
 
 

@@ -190,7 +190,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
         else:  # ids count from 1 in this order: by number, then by name
             files = {i: {0: path} for i, path in enumerate(list_files(self.gt_folder / name).values(), 1)}
         annotations = MaskImages(files, self.gt_folder, self.ignored_labels)
-        return image_as_video(name, self.images[idx], annotations, self.num_frames, upright=True)
+        return image_as_video(name, self.images[idx], annotations, self.num_frames)
 
     def _find_masks(self) -> dict[str, Path]:
         """Paths of the label images by name; the other images have folders of masks."""

@@ -174,11 +174,9 @@ class FolderVideo:
         return self.annotations.read_masks(self.frames[position][0], object_ids, size)
 
 
-def image_as_video(
-    name: str, path: Path, annotations: Annotations, num_frames: int, upright: bool = False
-) -> FolderVideo:
-    """An image as a video of ``num_frames`` equal frames; ``upright`` rotates it by its EXIF orientation."""
-    return FolderVideo(name, ((0, path),) * num_frames, tuple(range(num_frames)), annotations, upright)
+def image_as_video(name: str, path: Path, annotations: Annotations, num_frames: int) -> FolderVideo:
+    """An image, rotated by its EXIF orientation, as a video of ``num_frames`` equal frames."""
+    return FolderVideo(name, ((0, path),) * num_frames, tuple(range(num_frames)), annotations, upright=True)
 
 
 def check_num_frames(num_frames: int) -> int:

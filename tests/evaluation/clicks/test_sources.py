@@ -19,6 +19,7 @@ from sam2fast.datasets.segmentations import decode_segmentation
 from sam2fast.evaluation.clicks import sources
 from sam2fast.evaluation.clicks.sources import (
     ClickDataset,
+    CocoMasks,
     LabelImage,
     ObjectImages,
     Sa1bMasks,
@@ -263,7 +264,7 @@ def test_annotations_of_no_image(images, tmp_path):
     data = open_data_set(images, put(file, json.dumps(content)))
     assert len(data.jobs) == 3 and [why for _, why in data.problems] == ["it is of no image in the file"] * 3
     assert data.problems[0][0] == f"{file}: annotation 9"
-    with pytest.raises(DatasetError, match="60x40 pixels, but it has 40x60"):
+    with pytest.raises(DatasetError, match="a.jpg is displayed with 40x60 pixels, .* for 60x40; expected this size"):
         data.jobs[0].masks.read((60, 40))
 
 
@@ -298,10 +299,30 @@ def test_files_and_folders_that_are_no_data_set(images, tmp_path):
 def test_damaged_annotations_leave_the_others(tmp_path, damaged, message):
     good = {"id": 8, "segmentation": compressed(masks_of("a")[3])}
     content = {"image": {}, "annotations": [good, damaged, good]}
-    found = Sa1bMasks(put(tmp_path / "a.json", json.dumps(content))).read(SIZE)
+    image = save(tmp_path / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    found = Sa1bMasks(put(tmp_path / "a.json", json.dumps(content)), image).read(SIZE)
     assert [mask.id for mask in found.masks] == ["8", "8"]
     (line,) = found.problems
     assert line.startswith(f"{tmp_path / 'a.json'}: annotation 1") and message in line
+
+
+def test_masks_of_stored_pixels_are_rotated(tmp_path):
+    """For the displayed image; a size that fits neither is one error."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image, mask = tmp_path / "a.jpg", masks_of("a")[3]
+    Image.new("RGB", SIZE[::-1]).save(image, exif=exif)
+    annotations, shown = ({"segmentation": compressed(mask)},) * 2, (SIZE[1], SIZE[0])
+    sa1b = Sa1bMasks(put(tmp_path / "a.json", json.dumps({"annotations": annotations})), image)
+    for source in (
+        sa1b,
+        CocoMasks(tmp_path, image, annotations, SIZE),
+        CocoMasks(tmp_path, image, annotations, (None,) * 2),
+    ):
+        for found in source.read(shown).masks:
+            np.testing.assert_array_equal(decode_segmentation(found.rle, shown), np.rot90(mask, -1))
+    with pytest.raises(DatasetError, match="a.jpg is displayed with 40x60 pixels, .* for 7x9; expected this size"):
+        CocoMasks(tmp_path, image, annotations, (9, 7)).read(shown)
 
 
 def test_damaged_files(tmp_path):
@@ -314,7 +335,7 @@ def test_damaged_files(tmp_path):
         (LabelImage(cut), "cut.png"),
         (LabelImage(small), "59x40 pixels, its image 60x40"),
         (LabelImage(save(tmp_path / "many.png", np.arange(40_000, dtype=np.uint16).reshape(200, 200))), "40000"),
-        (Sa1bMasks(put(tmp_path / "a.json", "{")), "is no JSON"),
+        (Sa1bMasks(put(tmp_path / "a.json", "{"), good), "is no JSON"),
     ):
         with pytest.raises(DatasetError, match=message):
             source.read((200, 200) if "many" in str(source) else SIZE)

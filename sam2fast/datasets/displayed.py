@@ -1,0 +1,103 @@
+"""Boxes and masks for images as they are displayed, also from files with the sizes and pixels that photographs store.
+
+Cameras store what they see, and write into the EXIF orientation how to rotate it for display. Annotations here are in
+displayed pixels. Those in stored pixels are recognised by their size where width and height are exchanged.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sam2fast.datasets.dataset_files import DatasetError, read_orientation
+from sam2fast.datasets.segmentations import decode_segmentation
+from sam2fast.io.rle import encode_rle
+
+Size: TypeAlias = tuple[int, int]  # height, width
+BoxCorners: TypeAlias = tuple[float, float, float, float]  # x0, y0, x1, y1
+
+# The EXIF orientations that exchange width and height: whether to reverse rows and columns after transposing.
+TURNS = {5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False)}
+
+
+def displayed_box(box: BoxCorners, stated: Size, size: Size, image: Path) -> BoxCorners:
+    """A box in pixels of the displayed image.
+
+    Args:
+        box: for an image of the size ``stated``: the displayed or the stored one, or one with the same ratio.
+        stated: as (H, W).
+        size: (H, W) of the displayed image.
+        image: its file.
+
+    Raises:
+        DatasetError: the stated size has another ratio; or the image cannot be read.
+    """
+    turn = turn_for_display(stated, size, image, may_scale=True)
+    (x0, y0, x1, y1), (height, width) = box, stated
+    if turn is not None:
+        x0, y0, x1, y1, height, width = y0, x0, y1, x1, width, height
+        if turn[0]:
+            y0, y1 = height - y1, height - y0
+        if turn[1]:
+            x0, x1 = width - x1, width - x0
+    down, across = size[0] / height, size[1] / width
+    return x0 * across, y0 * down, x1 * across, y1 * down
+
+
+def displayed_segmentation(segmentation: Any, stated: Any, size: Size, image: Path) -> Any:
+    """A segmentation of the displayed image; one of another size is returned as it is.
+
+    Args:
+        segmentation: polygons or run lengths, in displayed or in stored pixels.
+        stated: (H, W) of the image in the annotations, or (None, None).
+        size: (H, W) of the displayed image.
+        image: its file.
+
+    Raises:
+        DatasetError: the stated size is neither the displayed nor the stored one; the image cannot be read; or the
+            segmentation is damaged.
+        ImportError: polygons without pycocotools.
+    """
+    turn = turn_for_display(stated, size, image)
+    if isinstance(segmentation, Mapping):  # run lengths have their own size
+        is_stored = list(size) != segmentation.get("size") == list(size[::-1])
+        turn = TURNS.get(read_orientation(image)) if is_stored else None
+    if turn is None:
+        return segmentation
+    mask = decode_segmentation(segmentation, (size[1], size[0])).T
+    return encode_rle(np.flip(mask, tuple(axis for axis in (0, 1) if turn[axis])))
+
+
+def turn_for_display(stated: Any, size: Size, image: Path, may_scale: bool = False) -> tuple[bool, bool] | None:
+    """How pixels of an image of the stated size are rotated for display: a value of :data:`TURNS`, or None for not.
+
+    Args:
+        stated, size, image: as for :func:`displayed_segmentation`.
+        may_scale: accepts sizes with the same ratio.
+
+    Raises:
+        DatasetError: the stated size is neither the displayed nor the stored one; or the image cannot be read.
+    """
+    if stated in (size, (None, None)):
+        return None
+    turn = TURNS.get(read_orientation(image))
+    sizes = [(size, None)] if turn is None else [(size, None), ((size[1], size[0]), turn)]
+    for fits in (_is_equal, _has_same_ratio)[: 1 + may_scale]:
+        for candidate, found in sizes:
+            if fits(stated, candidate):
+                return found
+    height, width = stated
+    raise DatasetError(
+        f"{image} is displayed with {size[1]}x{size[0]} pixels, but its annotations are for {width}x{height}; expected "
+        f"{'the same ratio' if may_scale else 'this size'}"
+    )
+
+
+def _is_equal(one: Size, other: Size) -> bool:
+    return one == other
+
+
+def _has_same_ratio(one: Size, other: Size) -> bool:
+    """Whether two sizes are of copies of one image, up to a pixel by rounding."""
+    return abs(one[0] * other[1] - one[1] * other[0]) < max(sum(one), sum(other))
