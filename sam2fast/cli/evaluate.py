@@ -141,6 +141,13 @@ def _note_left_out(scores: "FolderScores") -> None:
     for names, folder in ((scores.only_truth, scores.truth), (scores.only_pred, scores.pred)):
         if names:
             print_note(f"left out, since only {folder} has them: {', '.join(names)}")
+    for folder, unpaired in (
+        (scores.truth, [f"{video.name}/{name}" for video in scores.videos for name in video.only_truth]),
+        (scores.pred, [f"{video.name}/{name}" for video in scores.videos for name in video.only_pred]),
+    ):
+        if unpaired:
+            count = f"{len(unpaired)} mask{'s' if len(unpaired) > 1 else ''}"
+            print_note(f"left out, since only {folder} has them: {count}, such as {unpaired[0]}")
     empty = [video.name for video in scores.videos if not video.objects and not video.problems]
     if empty:
         print_note(f"the truth shows no object in the frames that count of {', '.join(empty)}")

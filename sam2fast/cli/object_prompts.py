@@ -1,6 +1,5 @@
 """The objects of ``sam2fast segment``: prompts with and without names, for all images or for one."""
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +8,9 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.prompt_files import object_id, read_entries
-from sam2fast.cli.prompt_options import BoxType, ClickType, Prompts, PromptType, Reason
+from sam2fast.cli.prompt_options import Box, BoxType, ClickType, Prompts, PromptType, Reason, mask_file
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.user_errors import UserError, as_user_error
 
 NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # begins with a letter, so that it is no coordinate
 
@@ -22,24 +21,37 @@ class ObjectPrompt:
 
     Attributes:
         name: of the object; None of the only one.
-        image: the name of the only image that they are for, with or without its suffix.
+        image: the name of the only image that they are for, with or without its suffix; or the number that is its name.
         is_relative: the box is in shares of the image's width and height.
+        size: (height, width) of the image that the box is for, if it is stated.
     """
 
     name: str | None
     prompts: Prompts
-    image: str | None = None
+    image: str | int | None = None
     is_relative: bool = False
+    size: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return "the prompt" if self.name is None else f"the prompt for object {self.name!r}"
 
-    def scaled(self, width: int, height: int) -> Prompts:
-        """The prompts in pixels of an image of this size."""
+    def scaled(self, image: InputSource, width: int, height: int) -> Prompts:
+        """The prompts in pixels of an image that is displayed with this size.
+
+        Raises:
+            UserError: the box is for an image of another size.
+        """
         box = self.prompts.box
-        if box is None or not self.is_relative:
+        if box is None:
             return self.prompts
-        return replace(self.prompts, box=box.scaled(width, height))
+        if self.is_relative:
+            box = box.scaled(width, height)
+        elif self.size not in (None, (height, width)):
+            from sam2fast.datasets.displayed import DatasetError, displayed_box
+
+            with image.file() as file, as_user_error(DatasetError):
+                box = Box(*displayed_box(box, self.size, (height, width), file))
+        return replace(self.prompts, box=box)
 
 
 class _ObjectType(PromptType):
@@ -72,18 +84,26 @@ class ObjectBoxType(_ObjectType):
 
 
 class ObjectMaskType(_ObjectType):
-    """``FILE`` and the same after a name."""
+    """``FILE``, ``FILE:LABEL`` and the same after a name."""
 
-    name, example = "[NAME,]FILE", "mask.png or cup,mask.png"
+    name, example = "[NAME,]FILE[:LABEL]", "mask.png or cup,labels.png:2"
 
     def read(self, text: str) -> ObjectPrompt:
         """See :class:`PromptType`; a file whose own name has a comma comes first."""
-        return ObjectPrompt(None, self._prompts(text)) if os.path.isfile(text) else super().read(text)
+        is_file = mask_file(Path(text))[0].is_file()
+        return ObjectPrompt(None, self._prompts(text)) if is_file else super().read(text)
 
     def _prompts(self, text: str) -> Prompts:
         if not text:
             raise Reason("there is no file")
         return Prompts(mask=Path(text))
+
+
+def read_label_image(path: Path) -> list[ObjectPrompt]:
+    """A prompt for each label of an image, with the label as the object's name. Raises UserError if it has none."""
+    from sam2fast.cli.mask_files import masks_of_labels
+
+    return [ObjectPrompt(str(label), Prompts(mask=mask)) for label, mask in masks_of_labels(path).items()]
 
 
 def read_object_file(path: Path) -> list[ObjectPrompt]:
@@ -114,19 +134,23 @@ class ObjectPrompts:
     """
 
     def __init__(self, parts: Iterable[ObjectPrompt]) -> None:
-        of_image: dict[str | None, list[ObjectPrompt]] = {}
+        of_image: dict[str | int | None, list[ObjectPrompt]] = {}
         for part in parts:
-            of_image.setdefault(None if part.image is None else Path(part.image).name, []).append(part)
+            image = Path(part.image).name if isinstance(part.image, str) else part.image
+            of_image.setdefault(image, []).append(part)
         self._of_image = {image: _merged(found) for image, found in of_image.items()}
         found = [one for objects in self._of_image.values() for one in objects]
         if not found:
-            raise click.UsageError("say what to segment, with --point, --box, --mask, --prompts or --boxes-from")
+            raise click.UsageError(
+                "say what to segment, with --point, --box, --mask, --masks, --prompts or --boxes-from"
+            )
         for one in found:
             if not one.prompts:
                 raise click.UsageError(f"{one} is empty; expected points, a box or a mask")
         if None in {one.name for one in found} and len({one.name for one in found}) > 1:
             raise click.UsageError("some prompts have a name and some have none; name the objects of all, as NAME,X,Y")
         self.masks = {one.prompts.mask for one in found if one.prompts.mask is not None}
+        self.mask_files = sorted({mask_file(mask)[0] for mask in self.masks})
 
     def of(self, image: InputSource) -> Sequence[ObjectPrompt]:
         """The objects of one image, maybe none.
@@ -134,13 +158,12 @@ class ObjectPrompts:
         Raises:
             click.UsageError: an object has two boxes or masks, for all images and for this one.
         """
-        keys = (None, image.file_name, image.stem)
-        return _merged(one for key in dict.fromkeys(keys) for one in self._of_image.get(key, ()))
+        return _merged(one for key in (None, *_names_of(image)) for one in self._of_image.get(key, ()))
 
     def unused(self, images: Iterable[InputSource]) -> list[str]:
         """The images that prompts are for, without those that are given."""
-        given = {key for image in images for key in (image.file_name, image.stem)}
-        return sorted(image for image in self._of_image if image is not None and image not in given)
+        given = {name for image in images for name in _names_of(image)}
+        return sorted(str(image) for image in self._of_image if image is not None and image not in given)
 
     def check_masks(self) -> None:
         """Checks that the files of masks exist.
@@ -148,9 +171,15 @@ class ObjectPrompts:
         Raises:
             UserError: one does not.
         """
-        for mask in sorted(self.masks):
-            if not mask.is_file():
-                raise UserError(f"no file {str(mask)!r}")
+        for file in self.mask_files:
+            if not file.is_file():
+                raise UserError(f"no file {str(file)!r}")
+
+
+def _names_of(image: InputSource) -> set[str | int]:
+    """What prompts may call an image."""
+    number = {int(image.stem)} if image.stem.isdecimal() else set()
+    return {image.file_name, image.stem, *number}
 
 
 def _merged(parts: Iterable[ObjectPrompt]) -> list[ObjectPrompt]:
@@ -168,4 +197,5 @@ def _joined(one: ObjectPrompt, other: ObjectPrompt) -> ObjectPrompt:
             advice = "give one" if one.name else "give one, or name the objects: --box NAME,X0,Y0,X1,Y1"
             raise click.UsageError(f"{one} has two {name}{'es' if name == 'box' else 's'}; {advice}")
     clicks, box, mask = first.clicks + second.clicks, first.box or second.box, first.mask or second.mask
-    return replace(one, prompts=Prompts(clicks, box, mask), is_relative=one.is_relative or other.is_relative)
+    boxed = one if first.box is not None else other
+    return replace(one, prompts=Prompts(clicks, box, mask), is_relative=boxed.is_relative, size=boxed.size)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 FOREGROUND, BACKGROUND = 1, 0
+LABEL = re.compile(r"(.+):(\d+)")
 
 
 class Click(NamedTuple):
@@ -34,7 +35,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts for one object."""
+    """The prompts for one object; the mask is ``FILE`` or ``FILE:LABEL``."""
 
     clicks: tuple[Click, ...] = ()
     box: Box | None = None
@@ -65,6 +66,12 @@ class Prompts:
             "box": None if self.box is None else list(self.box),
             "mask": None if self.mask is None else str(self.mask),
         }
+
+
+def mask_file(mask: Path) -> tuple[Path, int | None]:
+    """The file of a mask, and of ``FILE:LABEL`` the label."""
+    found = LABEL.fullmatch(str(mask))
+    return (Path(found[1]), int(found[2])) if found and not mask.is_file() else (mask, None)
 
 
 class Reason(ValueError):

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from sam2fast.cli.options import (
     strategy_option,
     tolerance_option,
 )
+from sam2fast.cli.prompt_options import mask_file
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import InputSource, list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import (
+    LabelImageType,
     MaskType,
     PointType,
     TrackBoxType,
@@ -37,7 +40,8 @@ from sam2fast.cli.user_errors import ModelError, UserError
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES)
-WITH_IMAGES = ("yolo", "yolo-seg", "labelme")  # as sam2fast.mask_formats.writers.WITH_IMAGES
+# As sam2fast.mask_formats.writers.WITH_IMAGES.
+WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")
 DEFAULT_FORMATS = ("json", "overlay")
 MAX_PALETTE_OBJECTS = 255
 
@@ -57,7 +61,16 @@ MAX_PALETTE_OBJECTS = 255
     "masks",
     multiple=True,
     type=MaskType(),
-    help="An object's mask: an image of the video's size, bright where the object is. Repeatable.",
+    help="An object's mask: an image of the video's size, bright or opaque where the object is, or a label of a "
+    "palette or grey image. Repeatable.",
+)
+@click.option(
+    "--masks",
+    "label_images",
+    multiple=True,
+    type=LabelImageType(),
+    help="The masks of several objects: a palette or grey image of the video's size, whose values are the objects' "
+    "numbers, 0 for none. Repeatable.",
 )
 @click.option(
     "--prompts",
@@ -93,7 +106,7 @@ MAX_PALETTE_OBJECTS = 255
     multiple=True,
     metavar="NAME[=VALUE]",
     callback=lambda ctx, option, names: _approximations(names),
-    help="Trade accuracy for speed: memory_slots=N, pooled_memory, still_frames=DIFFERENCE, "
+    help="Trade accuracy for speed: memory_slots=N, still_frames=DIFFERENCE, "
     "fp8_attention[=emulated]. docs/approximations.md shows how much masks change. Repeatable.",
 )
 @strategy_option
@@ -108,6 +121,7 @@ def track(
     points: Sequence[TrackPrompt],
     boxes: Sequence[TrackPrompt],
     masks: Sequence[TrackPrompt],
+    label_images: Sequence[Sequence[TrackPrompt]],
     prompt_files: Sequence[Path],
     model: str | None,
     checkpoint: Path | None,
@@ -131,7 +145,10 @@ def track(
       overlay.mp4  the masks in colour on the video
       masks/       with --format png: palette images, 1 for the first object, 2 for the second, ...
       masks.json   with --format coco: all masks in COCO's format for videos
-      FORMAT/      with --format yolo, yolo-seg, labelme, npz, geojson: a file for each frame
+      FORMAT/      with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
+                   npz, geojson: a file for each frame
+
+    Frames of a folder keep their names. Others have numbers of five digits.
 
     Ctrl-C keeps all results. The same command again continues there, and writes missing formats.
     """
@@ -140,8 +157,8 @@ def track(
             f"--device {device} for one video was removed in sam2fast 0.2; give one device. Several videos are spread "
             "over devices by `sam2fast vos` and sam2fast.deploy.parallel.track_videos"
         )
-    parts = [*points, *boxes, *masks, *(prompt for file in prompt_files for prompt in read_prompt_file(file))]
-    prompts = merge_prompts(parts, each_shows_object=not options["stream"])
+    files = [*label_images, *map(read_prompt_file, prompt_files)]
+    prompts = merge_prompts([*points, *boxes, *masks, *chain.from_iterable(files)], not options["stream"])
     sources, problems = list_sources(videos, videos_in, "videos")
     total = len(sources) + len(problems.found)
     folders = {source: out / source.stem if total > 1 else out for source in sources}
@@ -213,7 +230,7 @@ def _check(request: TrackRequest) -> None:
             f"--format {images[0]} reads the video's frames again, and {request.source.name} can only be read once; "
             "leave it out"
         )
-    check_exports(request.formats)
+    check_exports(request.formats, request.tolerance)
     for prompt in request.prompts:
-        if prompt.mask is not None and not prompt.mask.is_file():
-            raise UserError(f"{prompt}: no file {str(prompt.mask)!r}")
+        if prompt.mask is not None and not (file := mask_file(prompt.mask)[0]).is_file():
+            raise UserError(f"{prompt}: no file {str(file)!r}")

@@ -1,7 +1,8 @@
 """Tracked masks in the formats of other programs: a file, and where the format has images an image, for each frame."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
+from itertools import islice
 
 import numpy as np
 
@@ -26,6 +27,8 @@ def write_exports(folder: RunFolder, request: TrackRequest) -> None:
     if not missing:
         return
     with as_user_error(OSError, ValueError, ImportError), closing(RecordIndex(folder.record)) as record:
+        if not len(record):
+            return
         for item in _items(record, folder, request, any(name in WITH_IMAGES for name in missing)):
             for name in missing:
                 write_masks(folder.path / name, [item], name, request.tolerance)
@@ -36,26 +39,24 @@ def write_exports(folder: RunFolder, request: TrackRequest) -> None:
 def _items(
     record: RecordIndex, folder: RunFolder, request: TrackRequest, with_images: bool
 ) -> Iterator[AnnotatedImage]:
-    """The masks of each tracked frame, with its pixels if they are needed, which reads the video again."""
-    size, classes = (folder["size"]["height"], folder["size"]["width"]), [str(name) for name in request.objects]
-    no_pixels = np.empty((0, 0, 3), dtype=np.uint8)
-    with progress_bar("export", len(record), "frames") as bar:
+    """The masks of each frame, with its pixels if they are needed, which reads the video again."""
+    frames, no_pixels = request.frames(record), np.empty((0, 0, 3), dtype=np.uint8)
+    with progress_bar("export", len(frames), "frames") as bar:
         if not with_images:
-            for frame in record:
-                yield _item(record[frame], no_pixels, size, classes)
+            for frame in frames:
+                yield _item(record.get(frame), frame, no_pixels, folder, request)
                 bar.update()
             return
         # A broken video was reported during tracking; the files end there.
         with read_frames(request.source.to_open, PROBE_SIZE) as reader, suppress(VideoError):
-            for image in reader:
-                if image.index in record:
-                    yield _item(record[image.index], image.rgb, size, classes)
+            for image in islice(reader, frames.stop):
+                if image.index in frames:
+                    yield _item(record.get(image.index), image.index, image.rgb, folder, request)
                     bar.update()
 
 
-def _item(line: Line, rgb: np.ndarray, size: tuple[int, int], classes: Sequence[str]) -> AnnotatedImage:
-    shown = [entry for entry in line["objects"] if entry["area"]]
+def _item(line: Line | None, frame: int, rgb: np.ndarray, folder: RunFolder, request: TrackRequest) -> AnnotatedImage:
+    shown = [] if line is None else [entry for entry in line["objects"] if entry["area"]]
     rles, scores = [entry["rle"] for entry in shown], [entry["score"] for entry in shown]
-    return AnnotatedImage(
-        rgb, f"{line['frame']:05d}", size, rles, [str(entry["id"]) for entry in shown], scores, classes
-    )
+    labels, classes = [str(entry["id"]) for entry in shown], [str(name) for name in request.objects]
+    return AnnotatedImage(rgb, request.frame_name(frame), folder.size, rles, labels, scores, classes)

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,14 +165,30 @@ class TrackBoxType(_TrackPromptType):
 
 
 class MaskType(_TrackPromptType):
-    """``FRAME,OBJ,FILE``."""
+    """``FRAME,OBJ,FILE`` or ``FRAME,OBJ,FILE:LABEL``."""
 
-    name, example = "FRAME,OBJ,FILE", "0,1,mask.png"
+    name, example = "FRAME,OBJ,FILE[:LABEL]", "0,1,mask.png or 0,dog,labels.png:2"
 
     def _prompt(self, frame: int, obj: ObjectId, rest: str) -> TrackPrompt:
         if not rest:
             raise Reason("there is no file")
         return TrackPrompt(frame, obj, mask=Path(rest))
+
+
+class LabelImageType(PromptType):
+    """``FRAME,FILE``: a prompt for each label of an image. Raises UserError if it cannot be read."""
+
+    name, example = "FRAME,FILE", "0,labels.png"
+
+    def read(self, text: str) -> list[TrackPrompt]:
+        """See :class:`PromptType`."""
+        from sam2fast.cli.mask_files import masks_of_labels
+
+        frame, file = text.split(",", 1)
+        if not file:
+            raise Reason("there is no file")
+        number = _frame(frame)
+        return [TrackPrompt(number, label, mask=mask) for label, mask in masks_of_labels(Path(file)).items()]
 
 
 def read_prompt_file(path: Path) -> list[TrackPrompt]:
@@ -201,7 +218,7 @@ def merge_prompts(parts: Iterable[TrackPrompt], each_shows_object: bool) -> list
         known = merged.get((part.frame, part.object))
         merged[part.frame, part.object] = part if known is None else _joined(known, part)
     if not merged:
-        raise click.UsageError("no prompts; give --point, --box, --mask or --prompts")
+        raise click.UsageError("no prompts; give --point, --box, --mask, --masks or --prompts")
     prompts = sorted(merged.values(), key=lambda prompt: prompt.frame)
     seen: set[ObjectId] = set()
     for prompt in prompts:
@@ -292,3 +309,29 @@ class TrackRequest:
     def objects(self) -> list[ObjectId]:
         """The objects in the order of their first prompts, which gives their numbers in label images."""
         return list(dict.fromkeys(prompt.object for prompt in self.prompts))
+
+    @cached_property
+    def frame_files(self) -> list[Path]:
+        """The image files of a folder, in the order of the frames; none of other videos."""
+        from sam2fast.video_io.sources import frame_files
+
+        folder = Path(self.source.text)
+        return frame_files(folder) if not self.source.is_live and folder.is_dir() else []
+
+    @cached_property
+    def frame_names(self) -> list[str]:
+        """The image files' names, with suffixes only where two would be the same; none of other videos."""
+        stems = [file.stem for file in self.frame_files]
+        return stems if len(set(stems)) == len(stems) else [file.name for file in self.frame_files]
+
+    def frame_name(self, frame: int) -> str:
+        """The name of a frame's files: that of its image, else its number in five digits."""
+        return self.frame_names[frame] if self.frame_names else f"{frame:05d}"
+
+    def frames(self, tracked: Collection[int]) -> range:
+        """The frames that results are written for: the tracked ones, and those before the first prompt, without masks.
+
+        Args:
+            tracked: at least one frame. Those that are still to be tracked backwards are left out.
+        """
+        return range(min(tracked) if self.reverse else self.start, max(tracked) + 1)

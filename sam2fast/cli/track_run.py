@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from sam2fast import __version__
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.cli.mask_files import read_foreground
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.reporting import emit, progress_bar, say
-from sam2fast.cli.segmenter import read_foreground
 from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_signals, print_message
 from sam2fast.cli.track_exports import write_exports
-from sam2fast.cli.track_folder import FrameDrawing, RunFolder, as_line, derive_outputs, frame_record, open_overlay
+from sam2fast.cli.track_folder import RunFolder, as_line, derive_outputs, frame_record
+from sam2fast.cli.track_overlay import FrameDrawing, open_overlay, write_overlay
 from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -75,7 +77,7 @@ class VideoPropagation:
         size: (H, W) of the video.
         video_frames: the number of frames in the video, None if unknown.
         total: the number of frames to track, including those of earlier runs; None if unknown.
-        rate: the frames per second of a stream, if known.
+        rate, pixel_aspect: the frames per second of a stream, if known, and a pixel's width divided by its height.
         problem: an error of the video, known after the last frame.
         resumes: whether a run that is stopped can be continued; not where masks are decided when a pass ends.
 
@@ -83,7 +85,7 @@ class VideoPropagation:
         UserError: the video or a saved state cannot be used, or a prompt is not within the video.
     """
 
-    rate = None
+    rate, pixel_aspect = None, Fraction(1)
 
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._video, self._done = predictor, request.source.text, folder.done
@@ -170,6 +172,7 @@ class StreamPropagation:
         with ExitStack() as opened, as_user_error(*UNUSABLE):
             self._reader = reader = opened.enter_context(read_frames(request.source.to_open, predictor.image_size))
             self.size, self.rate, self.video_frames = (reader.height, reader.width), reader.rate, reader.count
+            self.pixel_aspect = reader.pixel_aspect
             count = reader.count
             check_against_video(request.prompts, masks, *self.size, count, request.start, request.last)
             if folder.state is None:
@@ -279,6 +282,8 @@ def run(
     if folder.complete:
         folder.sort()
     derive_outputs(folder, request)
+    if "overlay" in request.formats:
+        write_overlay(folder, request)
     write_exports(folder, request)
     rate = f", {outcome.frames / outcome.seconds:.1f} frames/s" if outcome.frames else ""
     stages = (("load model", loaded - begun), ("track", outcome.seconds), ("write", time.monotonic() - tracked))
@@ -323,6 +328,7 @@ def _track(
             model=choice.as_json(),
             size={"width": width, "height": height},
             frames=passes.video_frames,
+            frame_names=request.frame_names,
             objects=request.objects,
             problem=None,
         )
@@ -337,7 +343,7 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
     outcome, is_live = Outcome(), request.source.is_live
     overlay, drawing = None, FrameDrawing(request.objects, request.show_ids)
     if is_live and "overlay" in request.formats:
-        overlay = open_overlay(folder, passes.size, passes.rate)
+        overlay = open_overlay(folder, passes.size, passes.rate, passes.pixel_aspect)
     begun = saved = time.monotonic()
     frames = iter(passes)
     try:
@@ -356,7 +362,9 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
                     break
                 record = None
                 if found.ids:
-                    record = frame_record(found.frame, found.time, found.ids, found.masks, found.scores, passes.size)
+                    name = request.frame_name(found.frame) if request.frame_names else None
+                    results = found.ids, found.masks, found.scores
+                    record = frame_record(found.frame, found.time, *results, passes.size, name)
                     folder.append(as_line(record))
                     outcome.frames += 1
                     bar.update()

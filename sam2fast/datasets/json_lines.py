@@ -69,6 +69,7 @@ def open_lines(path: Path, name: str) -> VideoAnnotations:
         DatasetError: the file is missing, is invalid, or was truncated.
     """
     offsets: dict[str, int] = {}
+    order: dict[str, int] = {}
     header: Metadata | None = None
     found = _Found()
     for offset, where, content in _lines(path):
@@ -80,11 +81,11 @@ def open_lines(path: Path, name: str) -> VideoAnnotations:
         frame = _name_of(content, where)
         if frame in offsets:
             raise DatasetError(f"{where}: frame {frame} was in an earlier line")
-        offsets[frame] = offset
+        offsets[frame], order[frame] = offset, content["frame"]
         if header is None:
             found.add(content, where)
     if header is None:
-        header = found.metadata(sorted(offsets, key=int), str(path))
+        header = found.metadata(sorted(offsets, key=order.__getitem__), str(path))
     elif list(header.frames) != list(offsets):
         raise DatasetError(
             f"{path}: the first line lists {len(header.frames)} frames, the others have {len(offsets)}"

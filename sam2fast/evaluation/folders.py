@@ -8,7 +8,7 @@ Imports neither torch nor anything else that is slow to load. Each image is deco
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -86,6 +86,18 @@ class VideoPlan:
     name: str
     sequences: list[MaskSequence] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    only_truth: list[str] = field(default_factory=list)
+    only_pred: list[str] = field(default_factory=list)
+
+    def add(self, object_id: str | None, truth: Path, pred: Path, part: slice) -> None:
+        """Adds the files of a folder, and what is missing in the other one."""
+        names, there = _visible(truth), set(_visible(pred) if pred.is_dir() else ())
+        sequence = MaskSequence(object_id, truth, pred, tuple(names[part]))
+        self.sequences.append(sequence)
+        self.problems += _missing(sequence, there)
+        prefix = "" if object_id is None else f"{object_id}/"
+        self.only_truth += [prefix + name for name in names if name not in there]
+        self.only_pred += [prefix + name for name in sorted(there.difference(names)) if name.endswith(".png")]
 
 
 def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
@@ -131,18 +143,15 @@ def plan_video(pair: VideoPair, name: str, skip_first_and_last: bool) -> VideoPl
     part = slice(1, -1) if skip_first_and_last else slice(None)
     entries = _visible(truth)
     if all(entry.endswith(".png") for entry in entries):
-        plan.sequences.append(MaskSequence(None, truth, pred, tuple(entries[part])))
+        plan.add(None, truth, pred, part)
     else:
         for entry in entries:
             if (truth / entry).is_dir():
-                names = tuple(_visible(truth / entry)[part])
-                plan.sequences.append(MaskSequence(entry, truth / entry, pred / entry, names))
+                plan.add(entry, truth / entry, pred / entry, part)
             else:
                 plan.problems.append(
                     f"{truth / entry} is no folder: expected PNGs of frames alone, or folders of objects alone"
                 )
-    for sequence in plan.sequences:
-        plan.problems += _missing(sequence)
     return plan
 
 
@@ -155,12 +164,11 @@ def _in_both(truth: Path, pred: Path) -> VideoPair:
     return VideoPair(truth, pred, both, only_truth, only_pred)
 
 
-def _missing(sequence: MaskSequence) -> list[str]:
+def _missing(sequence: MaskSequence, there: set[str]) -> list[str]:
     if not sequence.names:
         return []
     if not sequence.pred.is_dir():
         return [f"{sequence.pred} is missing: the truth has {sequence.truth}"]
-    there = set(_entries(sequence.pred))
     gone = [name for name in sequence.names if name not in there]
     if not gone:
         return []
@@ -347,9 +355,21 @@ def _video_score(plan: VideoPlan, compared: Iterator[ComparedFrames], done: Call
             done(len(piece.names))
         scores = score_objects(frames)
         if sequence.object_id is None:
+            shown = {i for frame in frames for i, agreement in frame.items() if agreement.in_pred}
+            if scores and shown and shown.isdisjoint(scores):
+                problems.append(_no_shared_id(sequence, scores, shown))
             objects.update(scores.items())
         elif scores:
             objects[sequence.object_id] = scores[1]
         elif len(problems) == unread:
             problems.append(f"{sequence.truth} shows its object in none of the {len(sequence.names)} frames that count")
-    return VideoScore(plan.name, {} if problems else objects, tuple(problems))
+    unpaired = tuple(plan.only_truth), tuple(plan.only_pred)
+    return VideoScore(plan.name, {} if problems else objects, tuple(problems), *unpaired)
+
+
+def _no_shared_id(sequence: MaskSequence, truths: Iterable[int], preds: Iterable[int]) -> str:
+    ids = [", ".join(map(str, sorted(found))) for found in (preds, truths)]
+    return (
+        f"{sequence.pred} and the truth share no object: its masks have the values {ids[0]}, the truth's {ids[1]}; "
+        "write both with the same values"
+    )

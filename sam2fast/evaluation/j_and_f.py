@@ -185,6 +185,7 @@ class Agreement(NamedTuple):
     j: float  # in [0, 1], as f
     f: float
     in_truth: bool  # whether the ground truth shows it
+    in_pred: bool = False
 
 
 # For an object that neither shows.
@@ -204,13 +205,13 @@ def compare_label_maps(pred: Labels, truth: Labels, tolerance: float = TOLERANCE
     if pred.shape != truth.shape or pred.ndim != 2:
         raise ValueError(f"label maps must be (H, W) of one size, got {pred.shape} and {truth.shape}")
     height, width = truth.shape
-    in_truth = set(labels_in(truth))
+    in_truth, in_pred = set(labels_in(truth)), set(labels_in(pred))
     pair = blank((2, height, width))
     out = {}
-    for i in sorted(in_truth.union(labels_in(pred))):
+    for i in sorted(in_truth | in_pred):
         np.equal(pred, i, out=pair[0, :, :width])
         np.equal(truth, i, out=pair[1, :, :width])
-        out[i] = Agreement(*compare_bits(pack(pair), (height, width), tolerance), i in in_truth)
+        out[i] = Agreement(*compare_bits(pack(pair), (height, width), tolerance), i in in_truth, i in in_pred)
     return out
 
 

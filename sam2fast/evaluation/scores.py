@@ -54,11 +54,15 @@ class VideoScore(_ObjectMeans):
     Attributes:
         objects: those that the ground truth shows in the evaluated frames.
         problems: files that are missing or cannot be used, one line each.
+        only_truth, only_pred: masks without one of the same name in the other folder, as ``FRAME.png`` or
+            ``OBJECT/FRAME.png``; those of the truth are of frames that do not count, or ``problems``.
     """
 
     name: str
     objects: dict[ObjectId, ObjectScore]
     problems: tuple[str, ...] = ()
+    only_truth: tuple[str, ...] = ()
+    only_pred: tuple[str, ...] = ()
 
     def _scores(self) -> Iterable[ObjectScore]:
         return self.objects.values()

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import warnings
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,23 @@ def _as_numbers(mask: Any) -> Tensor:
         raise ValueError(f"the mask is {type(mask).__name__} of {array.dtype}; {EXPECTED}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("the mask holds NaN or infinite values")
+    if array.dtype.kind in "if" and ((array < 0) | (array % 1 != 0)).any():
+        warnings.warn(
+            "the mask has negative or fractional values, and every pixel that is not 0 is taken, as in the original; "
+            "give logits as mask > 0, probabilities as mask > 0.5",
+            stacklevel=2,
+        )
     return torch.from_numpy(array.astype(bool, order="C"))
+
+
+def plain_id(obj_id: Any) -> Any:
+    """An object's id, as a number of Python if it is one of NumPy, or a tensor or an array of one element.
+
+    Tensors are equal to no other key of a dict, so each would be another object.
+    """
+    if isinstance(obj_id, Tensor | np.ndarray | np.generic) and len(obj_id.reshape(-1)) == 1:
+        return obj_id.item()
+    return obj_id
 
 
 def integer(value: Any, name: str) -> int:

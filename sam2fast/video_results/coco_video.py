@@ -10,7 +10,7 @@ from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
 from sam2fast.video_results.frame_masks import to_numpy
 
-CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # COCO needs a category for every mask
+CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # of objects without a name
 DIGITS = 6  # decimals of a score
 
 
@@ -23,8 +23,9 @@ def to_coco_video(
 ) -> dict[str, Any]:
     """All tracked masks of a video as one document for ``json.dump``.
 
-    An annotation is one object in all frames: ``segmentations`` (compressed run lengths), ``areas`` and ``bboxes``
-    ([x, y, width, height]) have an entry for each frame, null where the object is not visible or was not tracked.
+    An annotation is one object in all frames, and its id is its category: ``segmentations`` (compressed run lengths),
+    ``areas`` and ``bboxes`` ([x, y, width, height]) have an entry for each frame, null where the object is not visible
+    or was not tracked.
     Additional keys are ``object``, the object's id given to the predictor, and ``score``, the mean predicted IoU over
     the frames that show it, if scores are known.
 
@@ -64,7 +65,7 @@ def to_coco_video(
         annotation = {
             "id": number,
             "video_id": 1,
-            "category_id": CATEGORY["id"],
+            "category_id": number,
             "segmentations": segmentations,
             "areas": areas,
             "bboxes": boxes,
@@ -77,7 +78,8 @@ def to_coco_video(
         if track.scores:
             annotation["score"] = round(sum(track.scores) / len(track.scores), DIGITS)
         annotations.append(annotation)
-    return {"videos": [video], "annotations": annotations, "categories": [dict(CATEGORY)]}
+    categories = [{**CATEGORY, "id": number, "name": str(obj_id)} for number, obj_id in enumerate(tracks, 1)]
+    return {"videos": [video], "annotations": annotations, "categories": categories}
 
 
 class _Track:

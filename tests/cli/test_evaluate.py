@@ -136,6 +136,17 @@ def test_videos_of_one_folder_only(score, pair):
     assert not (pred / "results.csv").exists()
 
 
+def test_masks_of_one_folder_only(score, pair):
+    truth, pred = pair
+    for file in sorted((pred / "video1").iterdir(), reverse=True):
+        file.rename(file.with_name(f"{int(file.stem) + 1:05d}.png"))
+    (pred / "video0/00020.png").write_bytes((pred / "video0/00001.png").read_bytes())
+    result = score()
+    assert result.exit_code == 0
+    assert f"left out, since only {truth} has them: 1 mask, such as video1/00000.png\n" in result.stderr
+    assert f"left out, since only {pred} has them: 2 masks, such as video0/00020.png\n" in result.stderr
+
+
 def test_videos_without_objects(score, pair):
     truth, pred = pair
     labels, _ = sets.hard_case()

@@ -6,16 +6,18 @@ import os
 import shutil
 from pathlib import Path
 
+import moving_shapes
 import pytest
 import torch
 from checkpoint_server import CheckpointServer
 from commands import assert_one_line, invoke
 from file_contents import names
+from PIL import Image
 from track_runs import ONE, lines_of
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2
-from sam2fast.cli.sources import InputSource
+from sam2fast.cli.sources import InputSource, videos_in
 
 NANO = ["--model", "nano", "--device", "cpu"]
 DASH = "–"
@@ -118,6 +120,34 @@ def test_videos_of_every_kind(track, video_file, tmp_path, server, monkeypatch):
     assert again.exit_code == 0 and "0 frames tracked" in again.stdout
     piped(monkeypatch, video_file.read_bytes())
     assert track("-", *options[:-1], "one").exit_code == 0 and lines_of(Path("one")) == lines_of(Path("all/a"))
+
+
+@pytest.mark.parametrize(
+    ("files", "videos", "skipped"),
+    [
+        ("a.mp4 b.mp4 folder.jpg", "a.mp4 b.mp4", "1 file of other kinds: folder.jpg"),
+        ("a.MOV a.jpg b.webm b.png", "a.MOV b.webm", "2 files of other kinds: a.jpg, b.png"),
+        ("a.mp4 0.gif", "a.mp4", "1 file of other kinds: 0.gif"),
+        ("a.mp4 b.mp4", "a.mp4 b.mp4", ""),
+        ("0.png 1.png a.mp4", "", ""),  # one video of two frames
+        ("notes.txt", "", ""),
+    ],
+)
+def test_the_most_frequent_kind_of_file_counts(tmp_path, capsys, files, videos, skipped):
+    for name in files.split():
+        (tmp_path / name).touch()
+    assert videos_in(tmp_path) == ([tmp_path / name for name in videos.split()] or [tmp_path])
+    assert capsys.readouterr().err == (f"sam2fast: note: {tmp_path}: skipped {skipped}\n" if skipped else "")
+
+
+def test_a_stray_file_among_frames_is_named(track, tmp_path):
+    """Once, though the folder is read several times."""
+    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    Image.new("RGB", (9, 9)).save(folder / "preview.png")
+    (folder / "clip.mp4").touch()
+    result = track(folder, *ONE, "--format", "overlay", "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "3 frames tracked" in result.stdout
+    assert result.stderr.count(f"note: {folder}: skipped 2 files of other kinds: clip.mp4, preview.png") == 1
 
 
 def test_a_model_that_cannot_be_loaded_is_no_error_of_a_video(video_file, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from file_contents import names
 from PIL import Image
 from pycocotools import mask as coco_masks
+from tones import write_with_sound
 from track_runs import (
     FIRST,
     FRAMES,
@@ -21,8 +22,8 @@ from track_runs import (
     text,
 )
 
-from sam2fast.cli import track_folder
-from sam2fast.cli.track_folder import FrameDrawing
+from sam2fast.cli import track_overlay
+from sam2fast.cli.track_overlay import FrameDrawing
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.video_io import video_writer
 from sam2fast.video_results import read_masks
@@ -122,6 +123,28 @@ def test_odd_sizes_and_uneven_times(track, tmp_path):
     assert {line["time"] for line in lines_of(tmp_path / "b").values()} == {None}
 
 
+@pytest.mark.parametrize("options", [[], ["--stream"]], ids=["file", "stream"])
+def test_overlay_keeps_sound_and_pixel_aspect(track, tmp_path, options):
+    """Of the frames that it shows: here from 0.2 s on, where the tone begins 0.3 s later."""
+    video_file = write_with_sound(tmp_path / "a.mkv", delay=0.5, pixel_aspect=2)
+    options = ["--start", 5, "--end", 19, "--format", "overlay", *options]
+    result = track(video_file, "--point", text(5, 1, *middle_of_square(5)), *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and result.stderr == ""
+    overlay = tmp_path / "out/overlay.mp4"
+    with av.open(str(overlay)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == 2 and container.streams.video[0].frames == 15
+        frames = list(container.decode(audio=0))
+    loud = next(frame for frame in frames if np.abs(frame.to_ndarray()).max() > 0.2)
+    assert loud.time == pytest.approx(0.3, abs=0.05) and frames[-1].time == pytest.approx(0.6, abs=0.05)
+    assert names(tmp_path / "out") == ["masks.jsonl", "overlay.mp4", "track.json"]
+
+
+def test_sound_that_cannot_be_kept_is_named(track, tmp_path):
+    video_file = write_with_sound(tmp_path / "a.mp4", audio="alac")
+    result = track(video_file, *ONE, "--end", 1, "--format", "overlay", "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "a.mp4: its sound is not kept: it is alac" in result.stderr
+
+
 def test_mask_prompts_and_prompt_files(track, video_file, tmp_path):
     mask = np.zeros((48, 64), dtype=bool)
     x0, y0, x1, y1 = moving_shapes.square_at(0)
@@ -141,7 +164,7 @@ def test_mask_prompts_and_prompt_files(track, video_file, tmp_path):
 
 
 def write_overlay(path, *images):
-    writer = track_folder.OverlayWriter(path, *images[0].shape[:2], 25.0)
+    writer = track_overlay.OverlayWriter(path, *images[0].shape[:2], 25.0)
     for image in images:
         writer.add(image, None)
     writer.finish()

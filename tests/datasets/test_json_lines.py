@@ -71,7 +71,13 @@ def test_broken_files_are_named_with_the_line(lines, tmp_path):
         JsonLines(tmp_path).open("wolf")
 
 
-def tracked(root: Path, ids: tuple, frames: tuple[int, ...]) -> dict:
+def test_names_of_frames_are_kept_in_the_order_of_frames(tmp_path):
+    names = {2: "a-2", 0: "z-0", 1: "00007", 3: "a-10"}
+    tracked(tmp_path / "clip", (1,), tuple(names), names)
+    assert open_layout(tmp_path).open("clip").frames == ("z-0", "00007", "a-2", "a-10")
+
+
+def tracked(root: Path, ids: tuple, frames: tuple[int, ...], names: dict[int, str] | None = None) -> dict:
     """Writes ``masks.jsonl`` as ``sam2fast track`` does; returns masks by frame and id."""
     rng = np.random.default_rng(3)
     masks = {frame: dict(zip(ids, random_masks(rng, len(ids)), strict=True)) for frame in frames}
@@ -82,7 +88,8 @@ def tracked(root: Path, ids: tuple, frames: tuple[int, ...]) -> dict:
                 {"id": name, "rle": encode_rle(mask), "area": int(mask.sum()), "box": None, "score": 0.5}
                 for name, mask in masks[frame].items()
             ]
-            file.write(json.dumps({"frame": frame, "time": frame / 25, "objects": entries}) + "\n")
+            named = {} if names is None else {"name": names[frame]}
+            file.write(json.dumps({"frame": frame, **named, "time": frame / 25, "objects": entries}) + "\n")
         file.write('{"frame": 99, "ti')  # an interrupted run
     return masks
 

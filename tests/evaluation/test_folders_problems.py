@@ -60,7 +60,7 @@ class TestProblems:
 
     def test_other_frames_of_the_prediction_do_not_matter(self, pair):
         truth, pred = pair
-        expected = evaluate_folders(truth, pred).videos
+        expected = [video.objects for video in evaluate_folders(truth, pred).videos]
         for folder in [truth / "video0", *(truth / "video0").iterdir()]:
             if folder.is_dir():
                 for hidden in (".DS_Store", "._00001.png"):
@@ -68,7 +68,47 @@ class TestProblems:
         for file in sorted(pred.rglob("*.png")):
             shutil.copy(file, file.with_name("99999.png"))
         (pred / "results.csv").write_text("of an earlier run")
-        assert evaluate_folders(truth, pred).videos == expected
+        scores = evaluate_folders(truth, pred)
+        assert [video.objects for video in scores.videos] == expected
+        for video in scores.videos:
+            assert not video.only_truth and {Path(name).name for name in video.only_pred} == {"99999.png"}
+
+    @pytest.mark.parametrize("shift", [-1, 1])
+    def test_frames_with_other_numbers_are_named(self, pair, shift):
+        """Numbered from 1 in one folder and from 0 in the other, pairs are shifted, and all that count are there."""
+        truth, pred = pair
+        step = 1 if (truth / "video0/00001.png").exists() else 4
+        for folder, begin in ((truth, 100), (pred, 100 + shift * step)):
+            for file in sorted((folder / "video0").rglob("*.png")):
+                file.rename(file.with_name(f"{int(file.stem) + begin:05d}.png"))
+        video, *others = evaluate_folders(truth, pred).videos
+        assert video.only_truth and len(video.only_truth) == len(video.only_pred)
+        assert all(not (other.only_truth or other.only_pred) for other in others)
+        name = video.only_truth[0 if shift > 0 else -1]
+        assert (truth / "video0" / name).exists() and not (pred / "video0" / name).exists()
+
+    @pytest.mark.parametrize(("ours", "theirs"), [((1,), (255,)), ((255,), (1,)), ((1, 2), (38, 75)), ((4,), (1, 2))])
+    def test_values_of_which_none_is_shared(self, tmp_path, ours, theirs):
+        truth, pred = sets.write_sets(tmp_path, "davis")
+        for folder, values in ((truth, ours), (pred, theirs)):
+            shutil.rmtree(folder / "video0")
+            labels = np.zeros((5, 20, 20), np.uint8)
+            for i, value in enumerate(values):
+                labels[:, 4:9, 8 * i : 8 * i + 6] = value
+            sets.write_davis(folder / "video0", labels)
+        ids, found = (", ".join(map(str, values)) for values in (ours, theirs))
+        (line,) = evaluate_folders(truth, pred).problems["video0"]
+        assert f"share no object: its masks have the values {found}, the truth's {ids};" in line
+
+    def test_values_of_which_some_are_shared_or_none_is_there(self, tmp_path):
+        """An object that is lost or invented is a matter of scores."""
+        truth, pred = sets.write_sets(tmp_path, "davis")
+        for name, values in (("video0", [1, 3]), ("video1", [0])):
+            for file in sorted((pred / name).iterdir()):
+                labels = np.array(Image.open(file))
+                Image.fromarray(np.where(np.isin(labels, values), labels, 0).astype(np.uint8)).save(file)
+        scores = evaluate_folders(truth, pred)
+        assert not scores.problems and scores.videos[0].objects[1].j > 0 and scores.videos[1].objects[1].j == 0
 
     @pytest.mark.parametrize("side", ["truth", "pred"])
     @pytest.mark.parametrize(

@@ -205,6 +205,59 @@ def test_videos_of_any_size(where: float, frames: int, size: tuple[int, int]) ->
         assert names == [1] and masks.shape == (1, 1, height, width) and masks.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [torch.tensor, np.int64, np.uint8, np.asarray, lambda i: torch.tensor([i]), lambda i: torch.tensor(i).short()],
+    ids=["tensor", "int64", "uint8", "array", "one element", "int16"],
+)
+def test_numbers_of_other_libraries_are_the_same_ids(kind: Any) -> None:
+    """Each call with the same number is for the same object."""
+    predictor, state = session()
+    for obj_id in (kind(7), kind(7), 7):
+        _, names, _ = predictor.add_new_points_or_box(state, 1, obj_id, [[5, 5]], [1])
+        assert names == ["there", 7] and type(names[1]) is int
+    assert predictor.add_new_mask(state, 1, kind(7), np.eye(HEIGHT, WIDTH))[1] == ["there", 7]
+    predictor.clear_all_prompts_in_frame(state, 1, kind(7))
+    assert not state.objects[7].masks and not state.objects[7].points
+    assert predictor.remove_object(state, kind(7), strict=True)[0] == ["there"]
+    with predictor.open_stream() as stream:
+        stream.step(clip(1, HEIGHT, WIDTH)[0])
+        stream.add_new_points_or_box(kind(7), [[5, 5]], [1])
+        assert stream.add_new_mask(kind(7), np.eye(HEIGHT, WIDTH)).obj_ids == [7]
+        stream.clear_prompts(kind(7))
+        assert not stream._opened().objects[7].masks
+        assert stream.remove_object(kind(7), strict=True) == []
+
+
+def test_other_ids_stay(tmp_path: Path) -> None:
+    predictor, state = session()
+    for obj_id in (np.str_("x"), "7", torch.tensor([1, 2])):
+        _, names, _ = predictor.add_new_points_or_box(state, 1, obj_id, [[5, 5]], [1])
+        assert names[-1] is obj_id or names[-1] == obj_id
+    assert len(state.obj_ids) == 4
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [np.full((HEIGHT, WIDTH), 0.4), np.full((HEIGHT, WIDTH), -3.5), np.full((HEIGHT, WIDTH), -1), [[-2.0, 0.5]]],
+    ids=["probabilities", "logits", "integers", "list"],
+)
+def test_arrays_of_logits_or_probabilities_give_a_warning(mask: Any) -> None:
+    predictor, state = session()
+    everything = predictor.add_new_mask(state, 1, "new", np.ones((HEIGHT, WIDTH)))[2]
+    with pytest.warns(UserWarning, match=r"every pixel that is not 0 is taken.*mask > 0, probabilities as mask > 0.5"):
+        found = predictor.add_new_mask(state, 1, "new", mask)[2]
+    assert torch.equal(found, everything)  # as the original
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("top", [1, 255, 1.0, 255.0, True])
+def test_other_arrays_give_none(top: Any) -> None:
+    predictor, state = session()
+    predictor.add_new_mask(state, 1, "new", np.eye(HEIGHT, WIDTH).astype(bool) * np.asarray(top))
+    predictor.add_new_mask(state, 1, "new", torch.full((HEIGHT, WIDTH), -3.5))  # thresholded
+
+
 def test_ids_of_any_kind_are_told_apart() -> None:
     predictor, state = session()
     for obj_id in (None, 1.5, (1, 2), frozenset({1}), b"x", float("nan")):

@@ -53,7 +53,7 @@ class VideoSessions(RuleBasedStateMachine):
         max_history=st.sampled_from((None, REACH, REACH + 1)),
         fill_hole_area=st.sampled_from((0, 8)),
         fast=st.sampled_from((None, None, True)),
-        approximations=st.sampled_from(((), (), ("memory_slots=2",), ("pooled_memory",))),
+        approximations=st.sampled_from(((), (), ("memory_slots=2",), ("still_frames",))),
         prompted=st.lists(st.tuples(frames, ids, click_lists), min_size=1, max_size=3),
     )
     def open(

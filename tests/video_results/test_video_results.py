@@ -106,7 +106,8 @@ def test_coco_video():
     expected = {"a": {3: MASKS[0], 1: MASKS[2]}, "b": {1: MASKS[0]}, "c": {3: MASKS[2]}}
     for name, shown in expected.items():
         track = tracks[name]
-        assert track["video_id"] == video["id"] and track["category_id"] == document["categories"][0]["id"]
+        (category,) = (one for one in document["categories"] if one["id"] == track["category_id"])
+        assert track["video_id"] == video["id"] and category["name"] == name
         for t in range(5):
             rle, area, box = (track[key][t] for key in ("segmentations", "areas", "bboxes"))
             if t in shown:
@@ -120,6 +121,7 @@ def test_coco_video():
 def test_coco_video_ends_with_the_last_frame_given():
     document = to_coco_video([(2, [1, 2, 3], MASKS)], (H, W))
     assert document["videos"][0]["length"] == 3 and "score" not in document["annotations"][0]
+    assert [(category["id"], category["name"]) for category in document["categories"]] == [(1, "1"), (2, "2"), (3, "3")]
     assert to_coco_video([], (H, W))["annotations"] == []
 
 

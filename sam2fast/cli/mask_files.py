@@ -1,0 +1,120 @@
+"""Masks in image files, as prompts: the bright pixels, the opaque ones, or one label of a label image."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from sam2fast.cli.prompt_options import mask_file
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, read_labels
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+
+INEXACT = ("JPEG", "MPO", "WEBP")  # formats that may change values
+# More levels are those of a soft mask, whose darkest are background and whose brightest are the object.
+MOST_LEVELS = 32
+# Of the pixels with other values than background and object: how many of a label image lie inside of equal ones.
+LEAST_INSIDE = 1 / 3
+MOST_NAMED = 8
+
+
+def masks_of_labels(file: Path) -> dict[int, Path]:
+    """``FILE:LABEL`` of each label of a palette or grey image but 0, by label, ascending.
+
+    Raises:
+        UserError: the image cannot be read, is no label image, or has no labels.
+    """
+    labels = labels_in(_labels(file))
+    if not labels:
+        raise UserError(f"the label image {file} is empty: all of its pixels are 0")
+    return {label: Path(f"{file}:{label}") for label in labels}
+
+
+def read_foreground(mask: Path) -> NDArray[np.bool_]:
+    """An image of a mask, or one label of a label image as ``FILE:LABEL``, as bool ``(H, W)``.
+
+    Foreground pixels are brighter than half of the brightest one, so 0/1, 0/255 and soft masks work. Where an image is
+    transparent, they are the opaque ones.
+
+    Raises:
+        UserError: the image cannot be read, is empty, has several objects, or two masks in its colours and in alpha.
+    """
+    file, label = mask_file(mask)
+    if label is not None:
+        labels = _labels(file)
+        if label not in labels_in(labels):
+            raise UserError(f"{file} has no label {label}; it has {_named(labels_in(labels))}")
+        return labels == label
+    try:
+        with open_image(file) as opened:
+            image, is_exact = ImageOps.exif_transpose(opened) or opened, opened.format not in INEXACT
+            pixels, alpha = _channels(image)
+    except IMAGE_READ_ERRORS as error:
+        raise UserError(f"the mask {file} cannot be read as an image: {' '.join(str(error).split())}") from error
+    if alpha is not None and alpha.min() < alpha.max():
+        opaque = alpha > alpha.max() / 2
+        shown = pixels[opaque].max(axis=1) > 0
+        if not shown.all() and shown.any() and len(np.unique(pixels[opaque][shown], axis=0)) == 1:
+            raise UserError(f"{file} has a mask in its colours and another one in alpha; save it without alpha")
+        pixels = alpha[..., None]
+    if not pixels.any():
+        raise UserError(f"the mask {file} is empty: all of its pixels are black")
+    if _has_several_objects(pixels, is_exact):
+        raise UserError(f"{file} has several objects or levels; {_advice(file)}")
+    brightness = pixels.max(axis=2)
+    return brightness > brightness.max() / 2
+
+
+def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pixels ``(H, W, C)`` with one channel or three, and alpha ``(H, W)`` of an image that has it."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return np.nan_to_num(np.asarray(image)).clip(0)[..., None], None
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB")), None
+    image = image.convert("LA") if image.mode == "La" else image  # which cannot be converted to RGBA
+    pixels = np.asarray(image.convert("RGBA"))
+    return pixels[..., :3], pixels[..., 3]
+
+
+def _has_several_objects(pixels: np.ndarray, is_exact: bool) -> bool:
+    """Whether there are areas of another value than background and object; edges of soft masks are no areas."""
+    pixels = pixels.astype(np.float32)
+    brightness = pixels.max(axis=2)
+    most = brightness.max()
+    values = pixels @ np.array([1, 256, 65536][: pixels.shape[2]], dtype=np.float32)  # one number for each colour
+    bright, counts = np.unique(values[brightness > most / 2], return_counts=True)
+    margin = 0 if is_exact and len(np.unique(brightness)) <= MOST_LEVELS else most / 8
+    of_object = pixels[values == bright[counts.argmax()]][0]
+    others = (brightness > margin) & (np.abs(pixels - of_object).max(axis=2) > margin)
+    inside = others.copy()
+    same_rows, same_columns = values[1:] == values[:-1], values[:, 1:] == values[:, :-1]
+    for part, same in (
+        (inside[1:], same_rows),
+        (inside[:-1], same_rows),
+        (inside[:, 1:], same_columns),
+        (inside[:, :-1], same_columns),
+    ):
+        part &= same
+    return bool(inside.sum() >= max(LEAST_INSIDE * others.sum(), 1))
+
+
+def _advice(file: Path) -> str:
+    try:
+        labels = labels_in(_labels(file))
+    except UserError:
+        return "save one of them in white on black, or all as a palette or grey image of labels"
+    return f"choose one, as {file}:{labels[0]} ({_named(labels)}), take all by --masks, or save one in white on black"
+
+
+def _labels(file: Path) -> Labels:
+    if file.suffix.lower() in (".jpg", ".jpeg"):
+        raise UserError(f"{file} has no exact labels, which JPEG changes; save them as PNG")
+    with as_user_error(DatasetError):
+        return read_labels(file)
+
+
+def _named(labels: Iterable[int]) -> str:
+    names = [str(label) for label in labels]
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")

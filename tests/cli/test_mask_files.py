@@ -1,0 +1,177 @@
+"""Images of masks as prompts: what is the object, and what is refused because it is ambiguous."""
+
+from pathlib import Path
+
+import moving_shapes
+import numpy as np
+import pytest
+from file_contents import names
+from PIL import Image, ImageFilter
+from track_runs import lines_of
+
+from sam2fast.cli.mask_files import masks_of_labels, read_foreground
+from sam2fast.cli.user_errors import UserError
+from sam2fast.datasets.palette_masks import label_png
+from sam2fast.io.rle import decode_rle
+
+HEIGHT, WIDTH = 60, 80
+LABELS = np.zeros((HEIGHT, WIDTH), np.uint8)
+LABELS[10:40, 10:30], LABELS[20:55, 45:70] = 1, 2
+ONE, BOTH = LABELS == 1, LABELS > 0
+PHOTO = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+WHITE = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+
+
+def rgba(colours, alpha) -> Image.Image:
+    return Image.fromarray(np.dstack([colours, np.where(alpha, 255, 0)]).astype(np.uint8))
+
+
+def with_palette(indices, *colours: int) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8))
+    image.putpalette(colours)
+    return image
+
+
+GREY = Image.fromarray(ONE * np.uint8(255))
+GOOD = {
+    "0 and 255": GREY,
+    "0 and 1": Image.fromarray(ONE.astype(np.uint8)),
+    "bits": GREY.convert("1"),
+    "16 bits": Image.fromarray(ONE.astype(np.uint16)),
+    "floats": Image.fromarray(ONE.astype(np.float32)),
+    "palette": with_palette(ONE, 0, 0, 0, 128, 0, 0),
+    "red": Image.fromarray(np.dstack([ONE * 255, ONE * 0, ONE * 0]).astype(np.uint8)),
+    "cut-out": rgba(PHOTO, ONE),
+    "cut-out on black": rgba(PHOTO * ONE[..., None], ONE),
+    "white": rgba(WHITE, ONE),
+    "black on transparent white": rgba(WHITE * ~ONE[..., None], ONE),
+    "the same in alpha": rgba(WHITE * ONE[..., None], ONE),
+    "opaque": rgba(WHITE * ONE[..., None], ONE | True),
+    "grey and alpha": rgba(WHITE, ONE).convert("LA"),
+    "transparent palette": with_palette(ONE, 255, 0, 0, 0, 255, 0),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_the_object_is_bright_or_opaque(tmp_path, name):
+    options = {"transparency": 0} if name == "transparent palette" else {}
+    file = tmp_path / ("mask.tif" if name == "floats" else "mask.png")
+    GOOD[name].save(file, **options)
+    np.testing.assert_array_equal(read_foreground(file), ONE)
+
+
+SOFT = {
+    "blurred": (GREY.filter(ImageFilter.GaussianBlur(3)), "png"),
+    "resized": (GREY.resize((WIDTH // 4, HEIGHT // 4), Image.Resampling.BOX).resize((WIDTH, HEIGHT)), "png"),
+    "probabilities": (Image.fromarray(GREY.filter(ImageFilter.GaussianBlur(9)) * np.float32(1 / 255)), "tif"),
+    "JPEG": (GREY.convert("RGB"), "jpg"),
+    "JPEG of grey and dark grey": (GREY.point(lambda value: 16 if value == 0 else 235), "jpg"),
+    "WebP": (GREY.convert("RGB"), "webp"),
+    "soft alpha": (Image.merge("LA", (Image.new("L", GREY.size, 90), GREY.filter(ImageFilter.GaussianBlur(2)))), "png"),
+}
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_edges_of_soft_masks_are_no_objects(tmp_path, name):
+    image, suffix = SOFT[name]
+    image.save(tmp_path / f"mask.{suffix}")
+    found = read_foreground(tmp_path / f"mask.{suffix}")
+    assert (found & ONE).sum() / (found | ONE).sum() > (0.6 if name == "probabilities" else 0.9)
+
+
+CHOOSE = r"choose one, as .*png:{} \({}\), take all by --masks, or save one in white on black"
+REFUSED = {
+    "grey labels": (Image.fromarray(LABELS), CHOOSE.format(1, "1, 2")),
+    "labels without 0": (Image.fromarray(LABELS // 2 + 1), CHOOSE.format(1, "1, 2")),
+    "an object and void": (Image.fromarray(np.where(LABELS == 2, 255, LABELS).astype(np.uint8)), "1, 255"),
+    "spread labels": (Image.fromarray(LABELS * 120), "120, 240"),
+    "16 bits": (Image.fromarray(LABELS.astype(np.uint16) * 1000), "1000, 2000"),
+    "palette": (with_palette(LABELS, 0, 0, 0, 128, 0, 0, 0, 128, 0), CHOOSE.format(1, "1, 2")),
+    "palette without black": (with_palette(ONE, 31, 119, 180, 255, 127, 14), CHOOSE.format(1, "1")),
+    "colours": (Image.fromarray(WHITE * BOTH[..., None] - np.uint8([0, 0, 90]) * ONE[..., None]), "a palette or grey"),
+    "two masks": (rgba(WHITE * ONE[..., None], BOTH), "a mask in its colours and another one in alpha"),
+    "black": (Image.new("L", (WIDTH, HEIGHT)), "is empty"),
+    "transparent black": (Image.new("RGBA", (WIDTH, HEIGHT)), "is empty"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_ambiguous_and_empty_masks_are_refused(tmp_path, name):
+    image, why = REFUSED[name]
+    image.save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match=why):
+        read_foreground(tmp_path / "mask.png")
+
+
+def test_labels(tmp_path):
+    for name, image in (
+        ("grey", Image.fromarray(LABELS)),
+        ("palette", with_palette(LABELS, 9, 9, 9, 9, 9, 9, 0, 0, 0)),
+    ):
+        image.save(tmp_path / f"{name}.png")
+        masks = masks_of_labels(tmp_path / f"{name}.png")
+        assert list(masks) == [1, 2]
+        for label, mask in masks.items():
+            np.testing.assert_array_equal(read_foreground(mask), label == LABELS)
+    with pytest.raises(UserError, match="grey.png has no label 3; it has 1, 2"):
+        read_foreground(tmp_path / "grey.png:3")
+    (tmp_path / "grey.png").rename(tmp_path / "grey:7")  # a file of this name comes first
+    with pytest.raises(UserError, match="several objects"):
+        read_foreground(tmp_path / "grey:7")
+
+
+@pytest.mark.parametrize(
+    ("image", "file", "why"),
+    [
+        (Image.fromarray(PHOTO), "x.png", "must be a palette or a grey PNG, got mode RGB"),
+        (Image.fromarray(LABELS * 120), "x.jpg", "JPEG changes; save them as PNG"),
+        (Image.new("L", (8, 8)), "x.png", "is empty: all of its pixels are 0"),
+        (Image.new("L", (8, 8)), "y.png", "No such file"),
+    ],
+)
+def test_images_without_labels(tmp_path, image, file, why):
+    image.save(tmp_path / file.replace("y", "x"))
+    with pytest.raises(UserError, match=why):
+        masks_of_labels(tmp_path / file)
+
+
+def test_track_an_object_for_each_label(track, video_file, tmp_path):
+    """Their numbers are the labels; a single one may have any name."""
+    labels = np.zeros((48, 64), np.uint8)
+    x0, y0, x1, y1 = moving_shapes.square_at(0)
+    x, y, radius = moving_shapes.disc_at(0)
+    labels[y0:y1, x0:x1], labels[y - radius : y + radius, x - radius : x + radius] = 7, 3
+    file = tmp_path / "labels.png"
+    file.write_bytes(label_png(labels))
+    options = ["--end", 2, "--format", "json", "--out"]
+    assert track(video_file, "--masks", f"0,{file}", *options, tmp_path / "a").exit_code == 0
+    found = lines_of(tmp_path / "a")[0]["objects"]
+    assert [entry["id"] for entry in found] == [3, 7]
+    for entry in found:
+        mask = decode_rle(entry["rle"])
+        assert (mask & (labels == entry["id"])).sum() / (mask | (labels == entry["id"])).sum() > 0.9
+    assert track(video_file, "--mask", f"0,disc,{file}:3", *options, tmp_path / "b").exit_code == 0
+    (one,) = lines_of(tmp_path / "b")[0]["objects"]
+    assert (one["id"], one["rle"]) == ("disc", found[0]["rle"])
+    refused = track(video_file, "--mask", f"0,3,{file}", *options, tmp_path / "c")
+    assert refused.exit_code == 1 and "labels.png:3 (3, 7), take all by --masks" in refused.stderr
+    twice = track(video_file, "--masks", f"0,{file}", "--mask", f"0,3,{file}:3", *options, tmp_path / "c")
+    assert twice.exit_code == 2 and "object 3 on frame 0 has two masks" in twice.stderr
+    missing = track(video_file, "--mask", f"0,3,{tmp_path}/none.png:3", *options, tmp_path / "c")
+    assert missing.exit_code == 1 and "none.png'" in missing.stderr
+    assert track(video_file, "--masks", file, *options, tmp_path / "c").exit_code == 2
+
+
+def test_segment_an_object_for_each_label(run, make_image, tmp_path):
+    make_image()
+    Image.fromarray(LABELS).save(tmp_path / "labels.png")
+    arguments = ["segment", "image.png", "--model", "nano", "--device", "cpu"]
+    result = run(*arguments, "--masks", "labels.png", "--mask", "cup,labels.png:2", "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert [name for name in names(tmp_path / "out") if "mask" in name] == [
+        *("image_1_mask.png", "image_2_mask.png", "image_cup_mask.png")
+    ]
+    second, cup = (Path(tmp_path, f"out/image_{name}_mask.png").read_bytes() for name in ("2", "cup"))
+    assert second == cup != Path(tmp_path, "out/image_1_mask.png").read_bytes()
+    refused = run(*arguments, "--mask", "labels.png", "--out", "out")
+    assert refused.exit_code == 1 and "labels.png:1 (1, 2)" in refused.stderr
