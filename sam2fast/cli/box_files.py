@@ -24,18 +24,20 @@ def read_boxes(path: Path) -> list[ObjectPrompt]:
             file, for all images.
 
     Raises:
-        UserError: it cannot be read, or has no boxes.
+        UserError: it cannot be read, or is a folder without files of boxes.
     """
     if path.suffix.lower() == ".json":
         found = list(_from_coco(path))
     elif path.is_dir():
         with as_user_error(OSError):
             files = sorted(file for file in path.glob("*.txt") if file.name != CLASSES)
+        if not files:
+            raise UserError(f"no files of boxes in {path}; expected COCO's .json, or .txt files of YOLO")
         found = [prompt for file in files for prompt in _from_yolo(file, file.stem)]
     else:
         found = list(_from_yolo(path, None))
     if not found:
-        raise UserError(f"no boxes in {path}; expected COCO's .json, or .txt files of YOLO")
+        print_note(f"no boxes in {path}")
     return found
 
 

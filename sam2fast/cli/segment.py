@@ -118,14 +118,20 @@ def segment(
     The score is the model's own estimate of the mask's IoU with the object: 1 is certain.
 
     An image that fails, or that a prompt lies outside of, is skipped and listed at the end; then the exit code is 1.
-    Images without prompts are skipped with a note; if no image has prompts, the exit code is 1.
+    Images without prompts are skipped with a note; if no image has prompts, the exit code is 1, but for detectors that
+    found nothing at all.
     """
     files = [
         *map(read_label_image, label_images),
         *map(read_object_file, prompt_files),
         *map(read_boxes, box_files),
     ]
-    asked = ObjectPrompts([*points, *boxes, *masks, *chain.from_iterable(files)])
+    parts = [*points, *boxes, *masks, *chain.from_iterable(files)]
+    if box_files and not parts:  # the detector found nothing, which a note has said
+        if as_json:
+            click.echo(json.dumps({"results": [], "failed": [], "seconds": {}}, indent=2))
+        return
+    asked = ObjectPrompts(parts)
     asked.check_masks()
     sources, problems = list_sources(images, partial(images_in, out=out), "images")
     total = len(sources) + len(problems.found)

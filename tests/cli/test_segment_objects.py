@@ -235,9 +235,7 @@ def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path)
         ("a.txt", "0 0.5 0.5 0.2\n", "line 1"),
         ("a.txt", "0 0.5 0.5 0.2 0.2\ncat 0.5 0.5 0.2 0.2\n", "line 2"),
         ("a.txt", "0 0.5 0.5 0 0.2\n", "line 1"),
-        ("a.json", "[]", "COCO"),
         ("a.json", '{"images": [], "annotations": [{"bbox": [1, 1, 2, 2], "image_id": 3, "category_id": 1}]}', "3 is"),
-        ("a.json", '{"images": [], "annotations": []}', "no boxes"),
         (
             "a.json",
             '[{"image_id": 1.5, "category_id": 1, "bbox": [1, 1, 2, 2]}]',
@@ -251,3 +249,16 @@ def test_invalid_files_of_boxes(tmp_path, name, content, reason):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=f"{name}.*{reason}|{reason}.*{name}"):
         read_boxes(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.txt", "\n"), ("a.json", "[]"), ("a.json", '{"images": [], "annotations": []}')]
+)
+def test_detectors_that_found_nothing(run, make_image, tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    result = run("segment", make_image(), "--boxes-from", tmp_path / name, "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["results"] == []
+    assert result.stderr == f"sam2fast: note: no boxes in {tmp_path / name}\n"
+    (tmp_path / "labels").mkdir()
+    result = run("segment", make_image(), "--boxes-from", tmp_path / "labels")
+    assert result.exit_code == 1 and "no files of boxes in" in result.stderr
