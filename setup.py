@@ -13,14 +13,14 @@ HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
-POLYGONS = ["opencv-python-headless>=4.9"]
-PROFILE = ["matplotlib>=3.8"]
+POLYGONS = ["shapely>=2.0.6"]
 # Export needs all three, running what was exported onnxruntime.
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
 CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
 # What the web demo is served by.
 SERVE = [
     *VIDEO,
+    "pycocotools>=2.0.7",  # polygons of imported masks
     "flask>=3.1,<4",
     "werkzeug>=3.1.6,<4",
     "strawberry-graphql>=0.334,<1",
@@ -41,13 +41,13 @@ TEST = [
     "pycocotools>=2.0.7",
     *ADAPTERS,
     *POLYGONS,
+    "opencv-python-headless>=4.9",
     "supervision>=0.31",  # from 0.30 on without OpenCV
     "build>=1.2",
     "setuptools>=68",
     *HUB,
-    *VIDEO,
+    *DATASETS,
     *TRAIN,
-    *PROFILE,
     *CLUSTER,
     *ONNX,
     *SERVE,
@@ -58,7 +58,6 @@ EXTRAS = {
     "train": TRAIN,
     "adapters": ADAPTERS,
     "polygons": POLYGONS,
-    "profile": PROFILE,
     "cluster": CLUSTER,
     "onnx": ONNX,
     "datasets": DATASETS,
@@ -73,7 +72,7 @@ EXTRAS = {
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "adapters", "polygons", "profile", "cluster", "onnx", "eval", "serve")
+        for name in ("hub", "video", "train", "adapters", "polygons", "cluster", "onnx", "eval", "serve")
         for requirement in EXTRAS[name]
     }
 )

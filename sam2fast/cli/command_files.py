@@ -24,6 +24,8 @@ EXPORT_FILES = {
     "yolo": "labels/{}.txt",
     "yolo-seg": "labels/{}.txt",
     "labelme": "{}.json",
+    "labelme-mask": "{}.json",
+    "label-studio": "{}.json",
     "npz": "{}.npz",
     "geojson": "{}.geojson",
 }

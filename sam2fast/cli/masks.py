@@ -135,7 +135,8 @@ def masks(
       masks.json        all masks in COCO's format, with run lengths and scores
       STEM_masks.png    ids from 1, the largest mask's, up; 16 bits if there are more than 255
       STEM_overlay.png  the same in colour on the image
-      FORMAT/           with --format yolo, yolo-seg, labelme, npz, geojson
+      FORMAT/           with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
+                        npz, geojson
 
     Where masks overlap, the images show the smallest; masks.json has all masks in full, with the id as "layer". An
     image that fails is skipped and listed at the end; then the exit code is 1.
@@ -152,7 +153,7 @@ def masks(
     files, problems = list_sources(images, partial(images_in, out=out), "images")
     check_results(files, lambda image: mask_files(out, image.stem, formats).values())
     choice = choose_model(model, checkpoint)
-    check_exports(formats)
+    check_exports(formats, tolerance)
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())
     remove_leftovers([out / RESULTS, *outputs], bool(ray_options))

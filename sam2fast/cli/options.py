@@ -80,17 +80,17 @@ class FormatsType(click.ParamType):
 WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # as sam2fast.mask_formats.writers.WITH_POLYGONS
 
 
-def check_exports(formats: Sequence[str]) -> None:
+def check_exports(formats: Sequence[str], tolerance: float) -> None:
     """Checks, before any work, that the formats can be written here.
 
     Raises:
-        UserError: OpenCV is not installed, and a format has polygons.
+        UserError: shapely is not installed, and a format has polygons that are simplified.
     """
-    if any(name in WITH_POLYGONS for name in formats):
-        from sam2fast.mask_formats.polygons import import_opencv
+    if tolerance and any(name in WITH_POLYGONS for name in formats):
+        from sam2fast.mask_formats.polygons import import_shapely
 
         with as_user_error(ImportError):
-            import_opencv()
+            import_shapely()
 
 
 tolerance_option = click.option(
@@ -98,7 +98,8 @@ tolerance_option = click.option(
     type=click.FloatRange(0),
     metavar="PIXELS",
     default=1.0,
-    help="Largest distance of polygons from the masks' outlines, for --format yolo-seg, labelme and geojson.",
+    help="Largest distance of polygons from the masks' outlines, for --format yolo-seg, labelme and geojson; 0 keeps "
+    "every corner.",
 )
 
 

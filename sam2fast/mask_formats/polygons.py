@@ -1,78 +1,98 @@
-"""Polygons of masks, by OpenCV."""
+"""Polygons of masks: exact outlines, or simplified by shapely."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.layers import row_major
+from sam2fast.mask_formats.outlines import Polygon, outlines
 
-CORNERS = 3  # minimum of a polygon
-
-
-class Polygon(NamedTuple):
-    """A connected part of a mask. Corners ``(K, 2)`` are x, y of pixels that are part of the mask."""
-
-    outer: np.ndarray
-    holes: list[np.ndarray]
+FINEST = 0.25  # pixels; no corner of an outline is nearer to the line between others
+MOST_CHANGE = 0.02  # of the area, by simplification
 
 
-def import_opencv() -> Any:
-    """The module ``cv2``.
+def import_shapely() -> Any:
+    """The module ``shapely``.
 
     Raises:
         ImportError: it is not installed.
     """
     try:
-        return import_module("cv2")
+        return import_module("shapely")
     except ImportError as error:
-        raise ImportError("polygons need OpenCV: pip install 'sam2fast[polygons]'") from error
+        raise ImportError("polygons with a tolerance need shapely: pip install 'sam2fast[polygons]'") from error
 
 
 def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:
-    """The outlines of a mask; parts of fewer than three corners, such as single pixels, are left out.
+    """The polygons of a mask, one for each part; none only for an empty mask.
+
+    They are valid: rings neither cross nor meet themselves. With tolerance 0, their area is the number of pixels. With
+    a greater one, corners are left out, but no part or hole is, and the area of each part changes by at most 2 %. Where
+    the tolerance is too great for that, it is halved until it is not.
 
     Args:
         rle: compressed run lengths.
         tolerance: largest distance of a polygon from the outline, in pixels; 0 keeps every corner.
 
     Raises:
-        ImportError: OpenCV is not installed.
+        ImportError: shapely is not installed, and the tolerance is not 0.
     """
-    cv2 = import_opencv()
     mask = decode_rle(rle)
     area = area_of(mask)
     if area is None:
         return []
     offset = area[1].start, area[0].start
-    pixels = row_major(mask[area]).view(np.uint8)
-    contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=offset)
-    outlines = [cv2.approxPolyDP(contour, tolerance, True)[:, 0] for contour in contours]
-    parents = hierarchy[0, :, 3]  # of holes; -1 for parts
-    parts = {i: Polygon(outline, []) for i, outline in enumerate(outlines) if parents[i] < 0 and _is_polygon(outline)}
-    for outline, parent in zip(outlines, parents.tolist(), strict=True):
-        if parent in parts and _is_polygon(outline):
-            parts[parent].holes.append(outline)
-    return list(parts.values())
+    parts = [
+        Polygon(outer + offset, [hole + offset for hole in holes]) for outer, holes in outlines(row_major(mask[area]))
+    ]
+    return _simplified(parts, tolerance) if tolerance else parts
 
 
-def joined(outlines: Sequence[np.ndarray]) -> np.ndarray:
-    """One closed outline ``(K, 2)`` through all, for formats that have one for an object.
+def _simplified(parts: list[Polygon], tolerance: float) -> list[Polygon]:
+    shapely = import_shapely()
+    # Ring by ring: of all at once, the time would grow with the square of their number.
+    rings = np.array([shapely.linearrings(ring) for part in parts for ring in (part.outer, *part.holes)])
+    counts = [1 + len(part.holes) for part in parts]
+    first = np.cumsum([0, *counts])
 
-    Outlines are linked by lines of no width, there and back, between their nearest corners. Holes become background
-    by the even-odd rule.
+    def assembled(rings: np.ndarray) -> Any:
+        return np.array([shapely.Polygon(rings[i], rings[i + 1 : j]) for i, j in pairwise(first)])
+
+    areas = shapely.area(assembled(rings))
+    tolerances = np.full(len(parts), float(tolerance))
+    while tolerances.any():
+        simple = shapely.simplify(rings, np.repeat(tolerances, counts))
+        found = assembled(simple)
+        is_good = shapely.is_valid(found) & (abs(shapely.area(found) - areas) <= MOST_CHANGE * areas)
+        if is_good.all() and shapely.multipolygons(found).is_valid:
+            corners = [shapely.get_coordinates(ring)[:-1].astype(np.int64) for ring in simple]
+            return [Polygon(corners[i], corners[i + 1 : j]) for i, j in pairwise(first)]
+        tolerances[~is_good | is_good.all()] /= 2
+        tolerances[tolerances < FINEST] = 0
+    return parts
+
+
+def joined(rings: Sequence[np.ndarray]) -> np.ndarray:
+    """One ring ``(K, 2)`` of several, for formats that have one for an object.
+
+    Rings are linked by lines of no width, there and back, between near corners. Holes are background by the even-odd
+    rule, and by the directions of the rings.
     """
-    path = outlines[0]
-    for outline in outlines[1:]:
-        distances = ((path[:, None] - outline) ** 2).sum(-1)
-        here, there = np.unravel_index(distances.argmin(), distances.shape)
-        detour = np.roll(outline, -there, axis=0)
+    path = rings[0]
+    for ring in rings[1:]:
+        there = 0
+        for _ in range(2):
+            here = _nearest(path, ring[there])
+            there = _nearest(ring, path[here])
+        detour = np.roll(ring, -there, axis=0)
         path = np.concatenate([path[: here + 1], detour, detour[:1], path[here:]])
     return path
 
 
-def _is_polygon(outline: np.ndarray) -> bool:
-    return len(outline) >= CORNERS
+def _nearest(corners: np.ndarray, point: np.ndarray) -> int:
+    return int(((corners - point) ** 2).sum(1).argmin())

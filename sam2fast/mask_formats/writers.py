@@ -1,9 +1,9 @@
-"""Writes the masks of images as COCO, YOLO, LabelMe, PNG, NPZ and GeoJSON."""
+"""Writes the masks of images as COCO, YOLO, LabelMe, Label Studio, PNG, NPZ and GeoJSON."""
 
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,18 +14,29 @@ from sam2fast.io.atomic import atomic_path, atomic_write
 from sam2fast.io.images import write_jpeg
 from sam2fast.io.rle import RLE, decode_rle, read_run_lengths
 from sam2fast.kernels.run_lengths import run_length_areas
+from sam2fast.mask_formats.label_files import (
+    labelme_document,
+    labelme_mask,
+    labelme_polygons,
+    yolo_data,
+    yolo_line,
+    yolo_polygon,
+)
+from sam2fast.mask_formats.label_studio import label_studio_interface, label_studio_task
 from sam2fast.mask_formats.layers import label_png, paint_labels, row_major
-from sam2fast.mask_formats.polygons import joined, polygons_of
+from sam2fast.mask_formats.polygons import polygons_of
 from sam2fast.video_results.overlaps import boxes_of
 
 TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
 WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")
-WITH_IMAGES = ("yolo", "yolo-seg", "labelme")  # the images lie beside their labels
+WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")  # the images lie beside their labels
 # The file for an image in the format's folder; ``coco`` has one for all images.
 FILES = {
     "yolo": "labels/{}.txt",
     "yolo-seg": "labels/{}.txt",
     "labelme": "{}.json",
+    "labelme-mask": "{}.json",
+    "label-studio": "{}.json",
     "png": "{}_masks.png",
     "npz": "{}.npz",
     "geojson": "{}.geojson",
@@ -69,11 +80,11 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
         folder: is created; what is in it is documented in docs/formats.md.
         images: written one by one, so that they may come from a generator.
         name: of the format.
-        tolerance: largest distance of polygons from the masks' outlines, in pixels.
+        tolerance: largest distance of polygons from the masks' outlines, in pixels; 0 for the outlines themselves.
 
     Raises:
         ValueError: no format has this name, or an image has more masks than it can hold.
-        ImportError: polygons need OpenCV, which is not installed.
+        ImportError: polygons with a tolerance need shapely, which is not installed.
         OSError: a file cannot be written.
     """
     if name not in FORMATS:
@@ -114,9 +125,7 @@ def _write_yolo(folder: Path, images: Iterable[AnnotatedImage], tolerance: float
 
 def _write_yolo_polygons(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
     def line(box: list[int], rle: RLE, height: int, width: int) -> list[float]:
-        outlines = [outline for part in polygons_of(rle, tolerance) for outline in (part.outer, *part.holes)]
-        # Rounded up, since readers that cut off decimals would get the pixel before.
-        return (np.ceil(joined(outlines) / (width, height) * 1e6) / 1e6).ravel().tolist() if outlines else []
+        return yolo_polygon(polygons_of(rle, tolerance), (height, width))
 
     _write_yolo_lines(folder, images, line)
 
@@ -126,41 +135,48 @@ def _write_yolo_lines(
 ) -> None:
     """A data set as ultralytics reads it: ``data.yaml``, images, and a line of numbers for each object."""
     for item in images:
-        lines = []
-        for box, (rle, label, _) in zip(item.boxes, _objects(item), strict=True):
-            numbers = line(box, rle, *item.size) if box else []
-            if numbers:
-                lines.append(" ".join([str(list(item.classes).index(label)), *(f"{value:.6f}" for value in numbers)]))
+        lines = [
+            yolo_line(list(item.classes).index(label), line(box, rle, *item.size))
+            for box, (rle, label, _) in zip(item.boxes, _objects(item), strict=True)
+            if box
+        ]
         _write_image(folder / "images", item)
-        _write(folder / FILES["yolo"].format(item.stem), "".join(text + "\n" for text in lines).encode())
-        names = "".join(f"  {i}: {json.dumps(label)}\n" for i, label in enumerate(item.classes))
-        _write(folder / "data.yaml", f"train: images\nval: images\nnames:\n{names}".encode())
+        _write(folder / FILES["yolo"].format(item.stem), "".join(lines).encode())
+        _write(folder / "data.yaml", yolo_data(item.classes).encode())
 
 
 def _write_labelme(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
     for item in images:
-        shapes: list[dict[str, Any]] = [
-            {
-                "label": label,
-                "points": joined([part.outer, *part.holes]).tolist(),
-                "group_id": number,  # the parts of an object have the same
-                "description": "",
-                "shape_type": "polygon",
-                "flags": {},
-            }
+        shapes = [
+            shape
             for number, (rle, label, _) in enumerate(_objects(item), 1)
-            for part in polygons_of(rle, tolerance)
+            for shape in labelme_polygons(polygons_of(rle, tolerance), label, number)
         ]
-        document: dict[str, Any] = {
-            "version": "5.5.0",  # LabelMe's
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": _write_image(folder, item).name,
-            "imageData": None,
-            "imageHeight": item.size[0],
-            "imageWidth": item.size[1],
-        }
-        _write(folder / FILES["labelme"].format(item.stem), json.dumps(document).encode())
+        _write_labelme_file(folder, item, shapes)
+
+
+def _write_labelme_masks(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    for item in images:
+        shapes = [
+            labelme_mask(decode_rle(rle), box, label, number)
+            for number, (box, (rle, label, _)) in enumerate(zip(item.boxes, _objects(item), strict=True), 1)
+            if box
+        ]
+        _write_labelme_file(folder, item, shapes)
+
+
+def _write_labelme_file(folder: Path, item: AnnotatedImage, shapes: Sequence[Mapping[str, Any]]) -> None:
+    document = labelme_document(_write_image(folder, item).name, item.size, shapes)
+    _write(folder / FILES["labelme"].format(item.stem), document.encode())
+
+
+def _write_label_studio(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+    for item in images:
+        image = f"{folder.resolve().name}/{_write_image(folder, item).name}"
+        shown = [entry for entry, box in zip(_objects(item), item.boxes, strict=True) if box]
+        task = label_studio_task(image, ((decode_rle(rle), label, score) for rle, label, score in shown))
+        _write(folder / FILES["label-studio"].format(item.stem), json.dumps(task).encode())
+        _write(folder / "label_config.xml", label_studio_interface(item.classes).encode())
 
 
 def _write_png(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
@@ -200,13 +216,11 @@ def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: fl
                 "properties": {"id": number, "name": label, "score": score},
                 "geometry": {
                     "type": "MultiPolygon",
-                    "coordinates": [
-                        [_ring(outline) for outline in (part.outer, *part.holes)]
-                        for part in polygons_of(rle, tolerance)
-                    ],
+                    "coordinates": [[_closed(ring) for ring in (part.outer, *part.holes)] for part in parts],
                 },
             }
             for number, (rle, label, score) in enumerate(_objects(item), 1)
+            if (parts := polygons_of(rle, tolerance))
         ]
         _write(
             folder / FILES["geojson"].format(item.stem),
@@ -214,8 +228,8 @@ def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: fl
         )
 
 
-def _ring(outline: np.ndarray) -> list[list[int]]:
-    corners: list[list[int]] = outline.tolist()
+def _closed(ring: np.ndarray) -> list[list[int]]:
+    corners: list[list[int]] = ring.tolist()
     return [*corners, corners[0]]
 
 
@@ -248,6 +262,8 @@ WRITERS: dict[str, Callable[[Path, Iterable[AnnotatedImage], float], None]] = {
     "yolo": _write_yolo,
     "yolo-seg": _write_yolo_polygons,
     "labelme": _write_labelme,
+    "labelme-mask": _write_labelme_masks,
+    "label-studio": _write_label_studio,
     "png": _write_png,
     "npz": _write_npz,
     "geojson": _write_geojson,

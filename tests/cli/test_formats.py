@@ -63,7 +63,7 @@ def results(tmp_path_factory, track):
 def test_cell(results, command, source, name):
     pattern = re.sub("STEM|FRAME", "*", FILES[name][command].strip("`"))
     found = list(results(command, source).glob(pattern))
-    assert found and all(file.stat().st_size for file in found)
+    assert any(file.stat().st_size for file in found)  # those of frames before the first prompt are empty
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -72,9 +72,9 @@ def test_every_format_of_a_command_is_in_the_table(command):
 
 
 @pytest.mark.parametrize("command, prompts", [("masks", []), ("track", ["--point", "0,1,2,3"])])
-def test_polygons_without_opencv(tmp_path, monkeypatch, command, prompts):
+def test_polygons_without_shapely(tmp_path, monkeypatch, command, prompts):
     """Refused before any work."""
-    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "shapely", None)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     source = tmp_path / "a.png" if command == "masks" else tmp_path
     arguments = [*prompts, "--model", "nano", "--format", "yolo-seg", "--out", tmp_path / "out"]

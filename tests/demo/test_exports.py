@@ -4,16 +4,19 @@ import json
 import os
 import zipfile
 from io import BytesIO
+from pathlib import Path
 
 import moving_shapes
 import numpy as np
 import pytest
 from PIL import Image
+from tones import sound_of, write_with_sound
 
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.demo.server.app import SERVICE
-from sam2fast.demo.server.exports import object_colour
+from sam2fast.demo.server.exports import ExportData, object_colour
 from sam2fast.io.rle import decode_rle
+from sam2fast.video_io import read_frames
 
 ON_SQUARE, BOX_OF_DISC = (16 / 64, 19 / 48), ((41 / 64, 25 / 48), (59 / 64, 43 / 48))
 
@@ -94,6 +97,17 @@ def test_coco(client, tracked):
             np.testing.assert_array_equal(decode_rle(rle), truth)
 
 
+@pytest.mark.parametrize(
+    ("file", "stem"),
+    [
+        ("kitchen.2024-05-17.camera 2.mp4", "kitchen.2024-05-17.camera 2"),
+        ("0123456789abcdef" * 4 + ".mp4", "0123456789abcdef"),  # of an upload
+    ],
+)
+def test_files_are_named_as_the_video(file, stem):
+    assert ExportData(Path("gallery", file), 1, (4, 4), None, {}).stem == stem
+
+
 def test_overlay(client, tracked, tmp_path, clip_file):
     session, masks = tracked
     answer = export(client, session, "overlay_mp4")
@@ -117,6 +131,19 @@ def test_overlay(client, tracked, tmp_path, clip_file):
                 assert np.abs(np.median(tints, axis=0) - object_colour(obj)).max() < 40, (frame, obj)
                 checked.add(obj)
     assert checked == {2, 5}
+
+
+def test_overlay_keeps_sound_and_pixel_aspect(client, app, tmp_path):
+    gallery = app.extensions[SERVICE].library.root / "gallery"
+    write_with_sound(gallery / "tone.mp4", frames=5, seconds=0.2, pixel_aspect=2)
+    session = client.start("gallery/tone.mp4")
+    client.add(session, [ON_SQUARE])
+    (tmp_path / "overlay.mp4").write_bytes(export(client, session, "overlay_mp4").data)
+    with read_frames(tmp_path / "overlay.mp4", 32) as reader:
+        assert (reader.pixel_aspect, reader.count) == (2, 5)
+    assert sound_of(tmp_path / "overlay.mp4")[0] == pytest.approx(0.2, abs=0.1)
+    client.close(session)
+    (gallery / "tone.mp4").unlink()
 
 
 def test_cutouts(client, tracked, clip_file):

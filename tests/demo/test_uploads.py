@@ -11,10 +11,14 @@ import moving_shapes
 import numbered_videos
 import numpy as np
 import pytest
+import torch
 from demo_client import DemoClient, Refusal
+from tones import write_with_sound
 
 from sam2fast.demo.server import library, transcode
 from sam2fast.demo.server.app import SERVICE
+from sam2fast.video_io import read_frames
+from sam2fast.video_io.decoding import Orientation
 
 
 def encode(
@@ -92,6 +96,35 @@ def test_an_upload_can_be_tracked_and_is_not_in_the_gallery(client):
 def test_a_part(client, app, variables, first, count):
     frames, _ = decode_upload(app, client.upload(encode(ramp(24), rate=24), **variables))
     assert len(frames) == count and float(frames[0].mean()) == pytest.approx(20 + 4 * first, abs=3)
+
+
+def test_an_upload_has_square_pixels(client, app, tmp_path):
+    source = write_with_sound(tmp_path / "wide.mp4", pixel_aspect=2)
+    video = client.upload(source.read_bytes())
+    assert (video["width"], video["height"]) == (128, 48)
+    with read_frames(app.extensions[SERVICE].library.root / video["path"], 32) as reader:
+        assert reader.pixel_aspect == 1
+
+
+@pytest.mark.parametrize("orientation", [Orientation(False, True, False), Orientation(True, False, False)])
+def test_a_mirrored_upload_is_upright(client, app, orientation):
+    data = numbered_videos.with_matrix(numbered_videos.encode("libx264", "mp4", count=3), orientation)
+    frames, _ = decode_upload(app, client.upload(data))
+    for number, frame in enumerate(frames):
+        expected = numbered_videos.oriented(numbered_videos.drawing(number), orientation)
+        assert frame.shape == expected.shape and np.abs(frame.astype(int) - expected).mean() < 6
+
+
+def test_an_upload_without_times_keeps_its_frames(client, app):
+    """All of its timestamps are zero: the stated rate counts."""
+
+    def at_zero(position, packet):
+        packet.pts = packet.dts = 0
+
+    data = numbered_videos.encode("libx264", "mp4", {"bf": "0"}, 12, edit=at_zero, rate=24)
+    frames, times = decode_upload(app, client.upload(data))
+    assert [numbered_videos.number_in(torch.from_numpy(frame)) for frame in frames] == list(range(12))
+    assert times == pytest.approx([t / 24 for t in range(12)], abs=1e-4)
 
 
 def test_limited_duration_and_source_rate(make_server):

@@ -1,7 +1,10 @@
 """Every format is read back by a library that people use; YOLO's as ultralytics documents it."""
 
+import base64
 import json
+from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,9 +14,11 @@ from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
 from supervision import DetectionDataset
 
-from sam2fast.io.rle import encode_rle
+from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, polygons_of, write_masks
+from sam2fast.mask_formats.label_studio import brush_run_lengths
 from sam2fast.mask_formats.layers import row_major
+from sam2fast.mask_formats.polygons import joined
 
 HEIGHT, WIDTH = 90, 120
 SIZE = HEIGHT, WIDTH
@@ -45,9 +50,15 @@ def item_of(image: Path | np.ndarray, stem: str = "photo") -> AnnotatedImage:
     return AnnotatedImage(image, stem, SIZE, rles, ["dog", "ball: red", "dog"], [0.9, 0.8, 0.7], CLASSES)
 
 
-def check_masks(found: np.ndarray, least: float = 0.95) -> None:
+def filled(mask: np.ndarray) -> np.ndarray:
+    """As readers of YOLO and LabelMe fill outlines: also the pixels behind right and lower edges."""
+    padded = np.pad(mask, ((1, 0), (1, 0)))
+    return padded[1:, 1:] | padded[:-1, 1:] | padded[1:, :-1] | padded[:-1, :-1]
+
+
+def check_masks(found: np.ndarray, masks: list[np.ndarray], least: float = 0.95) -> None:
     assert found.shape == (3, *SIZE)
-    for mask, expected in zip(found, MASKS, strict=True):
+    for mask, expected in zip(found, masks, strict=True):
         assert (mask & expected).sum() / (mask | expected).sum() >= least
 
 
@@ -80,7 +91,7 @@ def test_yolo(tmp_path, image, name, pixels):
     ((_, _, found),) = read
     assert found.class_id.tolist() == [0, 1, 0]
     if name == "yolo-seg":
-        return check_masks(found.mask)
+        return check_masks(found.mask, [filled(mask) for mask in MASKS])
     expected = [[m.any(0).argmax(), m.any(1).argmax(), *(np.argwhere(m).max(0)[::-1] + 1)] for m in MASKS]
     np.testing.assert_allclose(found.xyxy, expected, atol=1e-3)
 
@@ -101,7 +112,7 @@ def test_labelme(tmp_path, image):
     assert Path(path).name == "photo.png" and [read.classes[i] for i in found.class_id].count("dog") == 2
     groups = [shape["group_id"] for shape in json.loads((tmp_path / "out/photo.json").read_text())["shapes"]]
     assert groups == [1, 2, 2, 3]
-    check_masks(found.mask)  # the parts of a group are one object
+    check_masks(found.mask, [filled(mask) for mask in MASKS])  # the parts of a group are one object
 
 
 def test_png(tmp_path, image):
@@ -130,7 +141,7 @@ def test_geojson(tmp_path, image):
                 assert ring[0] == ring[-1]
                 inside = polygon2mask(SIZE, np.array(ring)[:, ::-1])
                 mask[:] = mask & ~inside if i else mask | inside
-    check_masks(masks, least=0.9)  # polygon2mask leaves out a part of the border
+    check_masks(masks, MASKS, least=0.9)  # polygon2mask leaves out a part of the border
     assert [feature["properties"]["name"] for feature in features] == ["dog", "ball: red", "dog"]
 
 
@@ -158,8 +169,104 @@ def test_unknown_format(tmp_path):
         write_masks(tmp_path, [], "voc")
 
 
-def test_without_opencv(tmp_path, image, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+def test_without_shapely(tmp_path, image, monkeypatch):
+    """Only outlines that are not simplified are written."""
+    monkeypatch.setitem(__import__("sys").modules, "shapely", None)
     with pytest.raises(ImportError, match=r"sam2fast\[polygons\]"):
         write_masks(tmp_path / "out", [item_of(image)], "yolo-seg")
-    write_masks(tmp_path / "out", [item_of(image)], "yolo")
+    for name in FORMATS:
+        write_masks(tmp_path / "out", [item_of(image)], name, tolerance=0)
+
+
+def test_formats_have_the_same_polygons(tmp_path, image):
+    """Those of the pixels, as pycocotools reads them; every object that is not empty, however small."""
+    masks = [*MASKS, np.zeros(SIZE), np.eye(*SIZE), np.arange(WIDTH) + np.zeros((HEIGHT, 1)) == 3]
+    found = dict.fromkeys(("yolo", "yolo-seg", "labelme", "geojson"), "")
+    for name in found:
+        item = item_of(image)._replace(rles=[encode_rle(mask) for mask in masks])
+        item = item._replace(labels=["dog"] * 6, scores=[0.5] * 6)
+        write_masks(tmp_path / name, [item], name, tolerance=0)
+        (file,) = [*(tmp_path / name).glob("labels/*.txt"), *(tmp_path / name).glob("*json")]
+        found[name] = file.read_text()
+    lines = {name: [line.split()[1:] for line in found[name].splitlines()] for name in ("yolo", "yolo-seg")}
+    assert [len(line) for line in lines["yolo"]] == [4] * 5
+    shares = [np.array(line, dtype=float).reshape(-1, 2) for line in lines["yolo-seg"]]
+    shapes, features = json.loads(found["labelme"])["shapes"], json.loads(found["geojson"])["features"]
+    assert [feature["properties"]["id"] for feature in features] == [1, 2, 3, 5, 6]
+    for share, feature in zip(shares, features, strict=True):
+        number = feature["properties"]["id"]
+        polygons = {
+            "yolo-seg": [(share * SIZE[::-1]).round()],
+            "labelme": [shape["points"] for shape in shapes if shape["group_id"] == number],
+            "geojson": feature["geometry"]["coordinates"],
+        }
+        for name, rings in polygons.items():
+            rings = [joined([np.array(r)[:-1] for r in part]) for part in rings] if name == "geojson" else rings
+            read = rasterise_polygons([np.ravel(ring).tolist() for ring in rings], SIZE)
+            np.testing.assert_array_equal(decode_rle(read), masks[number - 1] > 0, err_msg=name)
+
+
+def test_labelme_masks(tmp_path, image):
+    """The pixels of a box whose last row and column are included, as LabelMe reads them."""
+    rles = [encode_rle(np.zeros(SIZE)), *(encode_rle(mask) for mask in MASKS)]
+    item = item_of(image)._replace(rles=rles, labels=["dog", "dog", "ball: red", "dog"], scores=[0.5] * 4)
+    write_masks(tmp_path / "out", [item], "labelme-mask")
+    assert names(tmp_path / "out") == ["photo.json", "photo.png"]
+    document = json.loads((tmp_path / "out/photo.json").read_text())
+    assert (document["imagePath"], document["imageHeight"], document["imageWidth"]) == ("photo.png", *SIZE)
+    for number, (shape, mask) in enumerate(zip(document["shapes"], MASKS, strict=True), 2):
+        assert shape["shape_type"] == "mask" and shape["group_id"] == number
+        (left, top), (right, bottom) = shape["points"]
+        pixels = np.asarray(Image.open(BytesIO(base64.b64decode(shape["mask"])))).astype(bool)
+        found = np.zeros(SIZE, dtype=bool)
+        found[top : bottom + 1, left : right + 1] = pixels
+        np.testing.assert_array_equal(found, mask)
+    assert [shape["label"] for shape in document["shapes"]] == ["dog", "ball: red", "dog"]
+
+
+def decode_brush(content: list[int]) -> np.ndarray:
+    """The values of Label Studio's run lengths, bit by bit: the format of rle-pack (https://thi.ng/rle-pack)."""
+    bits = iter("".join(f"{byte:08b}" for byte in content))
+
+    def read(count: int) -> int:
+        return int("".join(next(bits) for _ in range(count)), 2)
+
+    total, word = read(32), read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < total:
+        is_run, length = read(1), read(sizes[read(2)]) + 1
+        values += [read(word)] * length if is_run else [read(word) for _ in range(length)]
+    assert len(values) == total and not any(map(int, bits))
+    return np.array(values)
+
+
+def test_label_studio(tmp_path, image):
+    image = image.rename(image.with_name("a photo.png"))
+    masks = [np.ones(SIZE), np.zeros(SIZE), MASKS[0], np.indices(SIZE).sum(0) % 2]
+    rles = [encode_rle(mask) for mask in masks]
+    item = item_of(image, "a photo")._replace(rles=rles, labels=[CLASSES[1]] * 4, scores=[0.9, 0.8, 0.7, 0.6])
+    write_masks(tmp_path / "out", [item], "label-studio")
+    assert names(tmp_path / "out") == ["a photo.json", "a photo.png", "label_config.xml"]
+    task = json.loads((tmp_path / "out/a photo.json").read_text())
+    assert task["data"] == {"image": "/data/local-files/?d=out/a%20photo.png"}
+    (prediction,) = task["predictions"]
+    interface = ElementTree.parse(tmp_path / "out/label_config.xml")
+    assert [label.get("value") for label in interface.iter("Label")] == list(CLASSES)
+    brush, shown = interface.find("BrushLabels"), [masks[i] for i in (0, 2, 3)]
+    for result, mask, score in zip(prediction["result"], shown, (0.9, 0.7, 0.6), strict=True):
+        assert (result["type"], result["value"]["format"]) == ("brushlabels", "rle")
+        assert (result["from_name"], result["to_name"]) == (brush.get("name"), brush.get("toName"))
+        assert (result["original_height"], result["original_width"]) == SIZE and result["score"] == score
+        assert result["value"]["brushlabels"] == [CLASSES[1]]
+        found = decode_brush(result["value"]["rle"]).reshape(*SIZE, 4)
+        np.testing.assert_array_equal(found, np.repeat(255 * mask[..., None], 4, axis=2))
+
+
+def test_long_runs_of_brushes():
+    """Of more values than one run can have, also by exactly one run."""
+    for height in (128, 129, 256, 300):
+        mask = np.zeros((height, 128), dtype=bool)
+        mask[height // 2 :] = True
+        found = decode_brush(brush_run_lengths(mask)).reshape(*mask.shape, 4)
+        np.testing.assert_array_equal(found[..., 3] == 255, mask)

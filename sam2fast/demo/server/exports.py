@@ -1,6 +1,7 @@
 """Downloads: the masks of a session as files."""
 
 import json
+import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +20,13 @@ from PIL import Image
 from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
 from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
 from sam2fast.demo.server.frame_masks import ObjectMask
-from sam2fast.demo.server.polygon_labels import label_lines, labelme_document
-from sam2fast.demo.server.video_files import DemoVideoWriter, iterate_frames
+from sam2fast.demo.server.video_files import DemoVideoWriter, iterate_frames, pixel_aspect_of
 from sam2fast.io.overlay import Colour
 from sam2fast.io.rle import decode_rle
+from sam2fast.mask_formats.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
+from sam2fast.mask_formats.polygons import polygons_of
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.sound import add_sound
 from sam2fast.video_results.coco_video import CATEGORY, coco_box, to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 
@@ -70,8 +74,9 @@ class ExportData(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The beginning of file names; an upload's name is a long hash, of which 16 digits are enough."""
-        return self.file.stem[:16]
+        """The beginning of file names; that of an upload is a long hash, of which 16 digits are enough."""
+        stem = self.file.stem
+        return stem[:16] if re.fullmatch(r"[0-9a-f]{64}", stem) else stem
 
     @property
     def objects(self) -> list[int]:
@@ -196,8 +201,8 @@ def _entries(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
 
 
 def _write_overlay(data: ExportData, path: Path) -> None:
-    """All frames of the video; frames without masks stay unchanged."""
-    with DemoVideoWriter(path, *data.size, data.steady_rate) as video:
+    """All frames of the video, with its sound; frames without masks stay unchanged."""
+    with DemoVideoWriter(path, *data.size, data.steady_rate, pixel_aspect_of(data.file)) as video:
         for frame, image in iterate_frames(data.file):
             drawn = np.array(image, order="C")
             for object_id, mask in data.masks.get(frame, {}).items():
@@ -206,6 +211,7 @@ def _write_overlay(data: ExportData, path: Path) -> None:
                 if area is not None:
                     tint(drawn, area, pixels[area], object_colour(object_id))
             video.add(drawn)
+    add_sound(path, VideoInput.of_file(data.file))
 
 
 def _write_cutouts(data: ExportData, path: Path) -> None:
@@ -217,23 +223,30 @@ def _write_cutouts(data: ExportData, path: Path) -> None:
 
 def _write_yolo(data: ExportData, path: Path) -> None:
     """A data set of the frames that have masks, as Ultralytics reads it: images, labels, and the classes' names."""
-    numbers = {label: number for number, label in enumerate(data.classes)}
-    names = "".join(f"  {number}: {json.dumps(label)}\n" for label, number in numbers.items())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("data.yaml", f"path: .\ntrain: images\nval: images\nnames:\n{names}")
+        archive.writestr("data.yaml", yolo_data(data.classes))
         for frame, image in _frames_with_masks(data):
-            masks = [(numbers[data.class_of(i)], decode_rle(mask.rle)) for i, mask in data.masks[frame].items()]
+            found = {i: polygons_of(mask.rle, tolerance=0) for i, mask in data.masks[frame].items()}
+            lines = [
+                yolo_line(data.classes.index(data.class_of(i)), yolo_polygon(parts, data.size))
+                for i, parts in found.items()
+                if parts
+            ]
             archive.writestr(f"images/{frame:05d}.jpg", _jpeg(image))
-            archive.writestr(f"labels/{frame:05d}.txt", label_lines(masks))
+            archive.writestr(f"labels/{frame:05d}.txt", "".join(lines))
 
 
 def _write_labelme(data: ExportData, path: Path) -> None:
     """The frames that have masks, each with a file of polygons, as LabelMe reads them."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for frame, image in _frames_with_masks(data):
-            masks = [(i, data.class_of(i), decode_rle(mask.rle)) for i, mask in data.masks[frame].items()]
+            shapes = [
+                shape
+                for i, mask in data.masks[frame].items()
+                for shape in labelme_polygons(polygons_of(mask.rle, tolerance=0), data.class_of(i), i)
+            ]
             archive.writestr(f"{frame:05d}.jpg", _jpeg(image))
-            archive.writestr(f"{frame:05d}.json", labelme_document(f"{frame:05d}.jpg", masks, data.size))
+            archive.writestr(f"{frame:05d}.json", labelme_document(f"{frame:05d}.jpg", data.size, shapes))
 
 
 def _frames_with_masks(data: ExportData) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.page_masks import read_mask
 from sam2fast.demo.server.prompt_limits import MAX_OBJECTS
 from sam2fast.demo.server.settings import MEBIBYTE
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
-from sam2fast.io.rle import RLE, encode_rle
+from sam2fast.io.rle import RLE, decode_rle, encode_rle, rasterise_polygons
 from sam2fast.video_results.coco_video import CATEGORY
 
 PNG, ZIP = b"\x89PNG", b"PK\x03\x04"
@@ -135,8 +134,4 @@ def _coco(document: Any, video: VideoShape) -> Iterator[Entry]:
 def _segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     if isinstance(segmentation, Mapping):
         return read_mask(segmentation, size)
-    image = Image.new("1", size[::-1])
-    draw = ImageDraw.Draw(image)
-    for polygon in segmentation:
-        draw.polygon(polygon, fill=1)
-    return np.array(image)
+    return decode_rle(rasterise_polygons(segmentation, size)) if segmentation else np.zeros(size, dtype=bool)

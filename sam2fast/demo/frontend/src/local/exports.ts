@@ -2,7 +2,7 @@ import { strToU8, zipSync } from "fflate";
 import { maskArea, maskBounds, paintMask } from "../masks/rle";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
-import { outlines } from "./outlines";
+import { joined, polygonsOf, type Polygon } from "./outlines";
 import { palettePng } from "./png";
 import { allFrames, type LocalVideo } from "./video";
 
@@ -145,7 +145,8 @@ interface LabelledFrame {
   readonly name: string;
   readonly size: Size;
   readonly image: Uint8Array;
-  readonly shapes: readonly { readonly object: PageObject; readonly outline: readonly (readonly number[])[] }[];
+  /** Of the masks that are not empty. */
+  readonly shapes: readonly { readonly object: PageObject; readonly parts: readonly Polygon[] }[];
 }
 
 /** The frames that have masks, with polygons. */
@@ -156,7 +157,8 @@ async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): Asyn
     const size = { height: canvas.height, width: canvas.width };
     const shapes = objects.flatMap((object) => {
       const mask = masks.find((entry) => entry.object === object.id);
-      return mask ? outlines({ ...size, counts: mask.counts }).map((outline) => ({ object, outline })) : [];
+      const parts = mask ? polygonsOf({ ...size, counts: mask.counts }) : [];
+      return parts.length > 0 ? [{ object, parts }] : [];
     });
     const image = await bytesOf(await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY }));
     yield { name: numbered(frame), size, image, shapes };
@@ -167,24 +169,32 @@ async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): Asyn
 async function yoloOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
   const classes = [...new Set(page.objects.map(classOf))];
   const names = classes.map((name, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
-  const found = { "data.yaml": strToU8(`path: .\ntrain: images\nval: images\nnames:\n${names}`) };
+  const found = { "data.yaml": strToU8(`train: images\nval: images\nnames:\n${names}`) };
   for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
-    const lines = shapes.map(({ object, outline }) => {
-      const shares = outline.map(([x, y]) => `${x! / size.width} ${y! / size.height}`).join(" ");
-      return `${classes.indexOf(classOf(object))} ${shares}\n`;
-    });
+    const lines = shapes.map(({ object, parts }) => yoloLine(classes.indexOf(classOf(object)), parts, size));
     Object.assign(found, { [`images/${name}.jpg`]: image, [`labels/${name}.txt`]: strToU8(lines.join("")) });
   }
   return found;
+}
+
+/** All parts and holes of an object as one polygon, from 0 to 1 of the image's size. */
+export function yoloLine(number: number, parts: readonly Polygon[], { width, height }: Size): string {
+  const corners = joined(parts.flatMap(({ outer, holes }) => [outer, ...holes]));
+  // Rounded up, since readers that cut off decimals would get the pixel before.
+  const shares = corners.flatMap(([x, y]) => [x / width, y / height]).map((share) => Math.ceil(share * 1e6) / 1e6);
+  return `${[number, ...shares.map((share) => share.toFixed(6))].join(" ")}\n`;
 }
 
 /** Images, each with a file of polygons, as LabelMe reads them. */
 async function labelMeOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
   const found: Record<string, Uint8Array> = {};
   for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
-    const polygons = shapes.map(({ object, outline: points }) => {
-      return { label: classOf(object), points, group_id: object.id, shape_type: "polygon", flags: {} };
-    });
+    const polygons = shapes.flatMap(({ object, parts }) =>
+      parts.map(({ outer, holes }) => ({
+        ...{ label: classOf(object), points: joined([outer, ...holes]), group_id: object.id, description: "" },
+        ...{ shape_type: "polygon", flags: {} },
+      })),
+    );
     const names = { imagePath: `${name}.jpg`, imageData: null, imageHeight: size.height, imageWidth: size.width };
     found[`${name}.jpg`] = image;
     found[`${name}.json`] = strToU8(JSON.stringify({ version: LABELME, flags: {}, shapes: polygons, ...names }));

@@ -19,7 +19,6 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_masks
-from scipy.ndimage import binary_fill_holes
 from video_frames import decode
 
 Mask = NDArray[np.bool_]
@@ -81,9 +80,8 @@ for place, frame in enumerate(frames):
     seen = np.select(masks[::-1], range(len(masks), 0, -1))  # of overlapping objects the later one
     for index, (name, mask) in enumerate(zip(names, masks, strict=True)):
         pairs.append(("png", image(labels[f"{frame}.png"]) == index + 1, seen == index + 1))
-        outer = binary_fill_holes(mask)  # polygons are outer outlines
-        pairs.append(("yolo", of_yolo(yolo, frame, index), outer))
-        pairs.append(("labelme", of_labelme(labelme, frame, name), outer))
+        pairs.append(("yolo", of_yolo(yolo, frame, index), mask))
+        pairs.append(("labelme", of_labelme(labelme, frame, name), mask))
     for kind, read, expected in pairs:
         worst[kind] = min(worst[kind], iou(read, expected))
 print(json.dumps({"names": names, "inside": inside, "difference": max(difference), **worst}))

@@ -1,0 +1,94 @@
+"""The exact outlines of a mask, traced from the corners of its pixels."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Polygon(NamedTuple):
+    """A part of a mask: pixels that are connected by their sides.
+
+    Rings ``(K, 2)`` int64 are x, y of corners between pixels, from 0 to the mask's width and height; the first is not
+    repeated. The outer ring is clockwise on the screen, holes are counterclockwise. Rings do not cross, and touch each
+    other in points only.
+    """
+
+    outer: np.ndarray
+    holes: list[np.ndarray]
+
+
+def outlines(mask: np.ndarray) -> list[Polygon]:
+    """The parts of a bool mask ``(H, W)``, from the top; together they have the area of its pixels."""
+    padded = np.pad(mask, 1)
+    nw, ne, sw, se = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    crosses = (nw == se) & (ne == sw) & (nw != ne)  # two pixels touch: two corners in one place
+    y, x = np.nonzero(crosses | (nw ^ ne ^ sw ^ se))
+    copies = 1 + crosses[y, x]
+    y, x = np.repeat(y, copies), np.repeat(x, copies)
+    if not len(y):
+        return []
+    places = y * padded.shape[1] + x
+    # In a row, corners bound horizontal edges in pairs, and in a column vertical ones. Of two in one place, the first
+    # ends the edge on the left, and the second begins that on the right. The pixel on the left has the edge above if it
+    # is the upper one.
+    second = np.append(False, places[1:] == places[:-1])
+    order = np.lexsort((second ^ ne[y, x], y, x))
+    tops, bottoms = order[0::2], order[1::2]
+    following = np.empty_like(order)
+    following[tops], following[bottoms] = bottoms, tops
+    lefts = np.arange(0, len(order), 2)
+    inside = se[y, x]
+    rightwards = inside[lefts]  # the mask is on the right-hand side
+    following[lefts[rightwards]] = lefts[rightwards] + 1
+    following[lefts[~rightwards] + 1] = lefts[~rightwards]
+
+    rings = sorted(_simple_rings(following.tolist(), places.tolist()))  # by their first corners
+    is_hole = [not inside[ring[0]] for ring in rings]
+    corners = np.stack([x, y], 1)
+    parts = {i: Polygon(corners[ring], []) for i, ring in enumerate(rings) if not is_hole[i]}
+    if len(parts) < len(rings):
+        number = np.empty_like(order)
+        for i, ring in enumerate(rings):
+            number[ring] = i
+        # The ring at each side of a pixel; the next one on the left of a pixel bounds the same part.
+        sides = np.full((mask.shape[0], mask.shape[1] + 1), -1)
+        lengths = y[bottoms] - y[tops]
+        rows = np.arange(lengths.sum()) + np.repeat(y[tops] - np.cumsum(lengths) + lengths, lengths)
+        sides[rows, np.repeat(x[tops], lengths)] = np.repeat(number[tops], lengths)
+        owners = list(range(len(rings)))
+        for i, ring in enumerate(rings):
+            if is_hole[i]:
+                row = sides[y[ring[0]] - 1, : x[ring[0]] + 1]
+                owners[i] = owners[row[row >= 0][-1]]
+                parts[owners[i]].holes.append(corners[ring])
+    return list(parts.values())
+
+
+def _simple_rings(following: list[int], places: list[int]) -> Iterator[list[int]]:
+    """Rings of corners, each from its smallest; a ring that meets itself in a place is split there."""
+    visited = bytearray(len(following))
+    for first in range(len(following)):
+        path: list[int] = []
+        positions: dict[int, int] = {}
+        corner = first
+        while not visited[corner]:
+            visited[corner] = True
+            place = places[corner]
+            if place in positions:
+                begin = positions[place]
+                ring = path[begin:]
+                for other in ring:
+                    del positions[places[other]]
+                del path[begin:]
+                yield _from_smallest(ring)
+            positions[place] = len(path)
+            path.append(corner)
+            corner = following[corner]
+        if path:
+            yield _from_smallest(path)
+
+
+def _from_smallest(ring: list[int]) -> list[int]:
+    begin = ring.index(min(ring))
+    return ring[begin:] + ring[:begin]
