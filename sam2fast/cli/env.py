@@ -20,7 +20,6 @@ PACKAGES = {
     "hub": ("huggingface-hub",),
     "video": ("av",),
     "train": ("scipy", "tensorboard"),
-    "profile": ("matplotlib",),
     "eval": ("scikit-image", "scipy", "pycocotools"),
     "cluster": ("ray", "submitit"),
     "others": ("torchvision", "transformers", "supervision", OPENCV, "SAM-2 sam2"),

@@ -26,7 +26,6 @@ _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for 
 
 _CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
 
-_ignored: ContextVar[bool] = ContextVar("sam2fast_ignored_hooks", default=False)
 _decided: ContextVar[Container[int]] = ContextVar("sam2fast_decided_standard", default=())  # ids of modules
 _EVERY_ID = range(sys.maxsize)  # contains the id of any module
 
@@ -95,16 +94,6 @@ def observing(method: Function) -> Function:
     """Marks a method that only observes the one it replaces on an instance, for a profile: fused code calls it, too."""
     method.keeps_standard = True  # type: ignore[attr-defined]
     return method
-
-
-@contextmanager
-def ignoring_global_hooks() -> Iterator[None]:
-    """Context manager in which hooks on all modules count as nothing, for a FLOP counter that sets some itself."""
-    token = _ignored.set(True)
-    try:
-        yield
-    finally:
-        _ignored.reset(token)
 
 
 def is_standard(part: nn.Module) -> bool:
@@ -262,7 +251,7 @@ def _is_plain_tensor(kind: type) -> bool:
 
 
 def _has_no_global_hooks() -> bool:
-    return _ignored.get() or not any(_GLOBAL_HOOKS)
+    return not any(_GLOBAL_HOOKS)
 
 
 def _are_pristine(classes: Iterable[type]) -> bool:

@@ -1,121 +1,89 @@
-"""Profiles of an image or a video's frames: total time, timed parts, FLOPs and a trace."""
+"""Profiles of an image or a video's frames: plain runs, runs under torch.profiler, and one that counts FLOPs."""
 
 import math
 import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
-import sam2fast
-from sam2fast import sam2_image_predictor
+import sam2fast.profiling.flops  # registers formulas
 from sam2fast.io.atomic import atomic_path
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.modeling.standard import ignoring_global_hooks
 from sam2fast.profiling.limits import Limits, measure_limits, wait
-from sam2fast.profiling.parts import PartOf, PartRecorder, memory_parts, model_parts
+from sam2fast.profiling.parts import Ranges, model_parts
 from sam2fast.profiling.tree import Part, Profile
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking import eager_runner, tracker
 from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.utils.devices import processor_name
 from sam2fast.video_io import VideoError, open_frames
-from sam2fast.video_io import frames as video_frames
 
-
-class Work(NamedTuple):
-    """What is profiled.
-
-    Attributes:
-        unit: the name of the root.
-        prepared: opens the input; yields one function for each image or frame, and the parts.
-        is_warm: each pass begins with frames that are not measured.
-    """
-
-    model: SAM2Base
-    unit: str
-    subject: dict[str, Any]
-    prepared: Callable[[], AbstractContextManager[tuple[list[Callable[[], Any]], list[PartOf]]]]
-    is_warm: bool = False
+# Opens the input, and yields one function for each image or frame.
+Prepare = Callable[[], AbstractContextManager[list[Callable[[], Any]]]]
+Time = tuple[str, bool, float]  # path of a range, whether it is the GPU's, and its seconds
 
 
 def profile_image(
     predictor: SAM2ImagePredictor,
     image: ImageLike,
     *,
-    point_coords: Any = None,
-    point_labels: Any = None,
-    box: Any = None,
     objects: int = 1,
     runs: int = 3,
     trace: Path | None = None,
     limits: Limits | None = None,
 ) -> Profile:
-    """Profiles setting an image and predicting masks for prompts on it.
+    """Profiles setting an image and predicting masks for clicks on it.
 
     Args:
         predictor: unchanged afterwards, without an image.
         image: what ``set_image`` takes; a path is read and decoded in each run.
-        point_coords, point_labels, box: as ``predict`` takes them.
-        objects: without prompts, the number of clicks, one per object, that are spread over the image.
+        objects: number of clicks, one per object, that are spread over the image.
         runs: number of timed runs.
-        trace: file for Chrome's or Perfetto's trace viewer, written by an additional run.
+        trace: file for the trace of the last run, for Perfetto or Chrome.
         limits: of the device; measured if left out.
 
     Raises:
         ImageError, FileNotFoundError, TypeError: the image cannot be used.
-        ValueError: prompts, ``objects`` or ``runs`` are wrong, or the model is neither on a CPU nor on CUDA.
+        ValueError: ``objects`` or ``runs`` is less than 1, or the model is neither on a CPU nor on CUDA.
         OSError: the trace cannot be written.
     """
     height, width = to_pixels(image).shape[:2]
-    if point_coords is None and box is None:
-        if objects < 1:
-            raise ValueError(f"objects is {objects}; expected 1 or more")
-        point_coords = np.array(scattered_points(objects, height, width))[:, None]
-        point_labels = np.ones((objects, 1), dtype=np.int64)
-    # A batch has a dimension more than one prompt.
-    batches = [np.shape(x)[0] for x, dims in ((point_coords, 3), (box, 2)) if x is not None and np.ndim(x) == dims]
-    multimask = box is None and np.shape(point_coords)[-2] == 1
-    model, transforms = predictor.model, predictor._transforms
-    size = {"width": width, "height": height, "image_size": model.image_size}
-    subject = {"kind": "image", **size, "objects": batches[0] if batches else 1}
-    parts = [
-        *model_parts(model),
-        (sam2_image_predictor, "to_pixels", ("decode",)),
-        (transforms, "from_pixels", ("preprocess",)),
-        (transforms, "postprocess_to_bool", ("masks to image size",)),
-        (transforms, "cleaned", ("hole filling",)),
-        (sam2_image_predictor, "_to_numpy", ("results to the CPU",)),
-    ]
+    _check_counts(objects=objects, runs=runs)
+    points, labels = np.array(scattered_points(objects, height, width))[:, None], np.ones((objects, 1), dtype=np.int64)
 
     def segment() -> None:
         predictor.set_image(image)
-        predictor.predict(point_coords, point_labels, box, multimask_output=multimask)
+        predictor.predict(points, labels)
 
     @contextmanager
-    def prepared() -> Iterator[tuple[list[Callable[[], Any]], list[PartOf]]]:
+    def prepare() -> Iterator[list[Callable[[], Any]]]:
         try:
-            yield [segment], parts
+            yield [segment]
         finally:
             predictor.reset_predictor()
 
-    return _profile(Work(model, "picture", subject, prepared), runs, trace, limits)
+    subject = {"kind": "image", "width": width, "height": height, "objects": objects}
+    return _profile(predictor.model, subject, prepare, runs, trace, limits)
 
 
 def profile_video(
     predictor: SAM2VideoPredictor,
     video: Any,
     *,
-    prompts: Mapping[Any, Mapping[str, Any]] | None = None,
     objects: int = 1,
     frames: int = 5,
     runs: int = 1,
@@ -127,57 +95,44 @@ def profile_video(
     Args:
         predictor: unchanged afterwards.
         video: what ``init_state`` takes, and can be opened several times.
-        prompts: ``points`` and ``labels``, ``box``, or both, of each object on the first frame, by its id.
-        objects: without prompts, the number of clicks, one per object, that are spread over the first frame.
+        objects: number of clicks, one per object, that are spread over the first frame.
         frames: number of timed frames. As many as the memory holds are tracked before, or as many as there are.
         runs: number of times that the video is tracked.
-        trace: file for Chrome's or Perfetto's trace viewer, written by an additional run.
+        trace: file for the trace of the last run, for Perfetto or Chrome.
         limits: of the device; measured if left out.
 
     Raises:
         FileNotFoundError, VideoError, TypeError: the video cannot be used, or has a single frame.
-        ValueError: prompts, ``objects``, ``frames`` or ``runs`` are wrong, or the model is neither on a CPU nor on
-            CUDA.
+        ValueError: ``objects``, ``frames`` or ``runs`` is less than 1, or the model is neither on a CPU nor on CUDA.
         OSError: the trace cannot be written.
     """
-    if frames < 1 or objects < 1:
-        raise ValueError(f"frames is {frames} and objects is {objects}; expected 1 or more")
+    _check_counts(objects=objects, frames=frames, runs=runs)
     with closing(open_frames(video, predictor.image_size)) as opened:
         height, width, length = opened.height, opened.width, len(opened)
     if length < 2:
         raise VideoError("the video has a single frame, which is prompted and not tracked; expected two or more")
-    if not prompts:
-        points = scattered_points(objects, height, width)
-        prompts = {i + 1: {"points": [point], "labels": [1]} for i, point in enumerate(points)}
-    object_prompts, timed = prompts, min(frames, length - 1)
+    timed = min(frames, length - 1)
     before = min(length - 1 - timed, predictor.num_maskmem)
-    size = {"width": width, "height": height, "image_size": predictor.image_size}
-    subject = {"kind": "video", **size, "objects": len(object_prompts), "first_frame": before + 1, "frames": timed}
 
     @contextmanager
-    def prepared() -> Iterator[tuple[list[Callable[[], Any]], list[PartOf]]]:
+    def prepare() -> Iterator[list[Callable[[], Any]]]:
         state = predictor.init_state(video)
         with closing(state.frames):
-            for obj_id, prompt in object_prompts.items():
-                predictor.add_new_points_or_box(state, 0, obj_id, **prompt)
+            for obj_id, point in enumerate(scattered_points(objects, height, width), 1):
+                predictor.add_new_points_or_box(state, 0, obj_id, points=[point], labels=[1])
             answers = predictor.propagate_in_video(state, 0, before + timed, progress=False)
             for _ in range(1 + before):
                 next(answers)
-            parts = [
-                *model_parts(predictor),
-                *memory_parts(predictor),
-                (state.frames, "pixels", ("decode",)),
-                (video_frames, "resize_and_normalise", ("preprocess",)),
-                (eager_runner, "gather_memory", ("memory tables",)),
-                (state.bank, "write_memories", ("copies",)),
-                (state.bank, "write_pointers", ("copies",)),
-                (eager_runner, "encode_masks", ("memory encoding",)),
-                (eager_runner, "fill_holes_in_mask_scores", ("hole filling",)),
-                (tracker, "format_masks", ("masks to video size",)),
-            ]
-            yield [partial(next, answers)] * timed, parts
+            yield [partial(next, answers)] * timed
 
-    return _profile(Work(predictor, "frame", subject, prepared, is_warm=before > 0), runs, trace, limits)
+    subject = {"kind": "video", "width": width, "height": height, "objects": objects}
+    return _profile(predictor, subject | {"first_frame": before + 1, "frames": timed}, prepare, runs, trace, limits)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}; expected 1 or more")
 
 
 def scattered_points(count: int, height: int, width: int) -> list[tuple[float, float]]:
@@ -189,115 +144,109 @@ def scattered_points(count: int, height: int, width: int) -> list[tuple[float, f
     return points[:count]
 
 
-def _profile(work: Work, runs: int, trace: Path | None, limits: Limits | None) -> Profile:
+def _profile(
+    model: SAM2Base, subject: dict[str, Any], prepare: Prepare, runs: int, trace: Path | None, limits: Limits | None
+) -> Profile:
     """Runs all passes. Plain and profiled ones alternate, so that a slower machine affects both."""
-    device = work.model.device
-    if runs < 1:
-        raise ValueError(f"runs is {runs}; expected 1 or more")
+    device, unit = model.device, "frame" if subject["kind"] == "video" else "image"
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"parts can be timed on cpu and cuda, and the model is on {device}; build it on one of these")
-    dtypes = sorted({p.dtype for p in work.model.parameters()}, key=str)
-    root = Part(work.unit, dtype=str(dtypes[0]).removeprefix("torch."))
     plain: list[float] = []
-    profiled: list[float] = []
     as_it_is: list[float] | None = None
-    if isinstance(work.model, SAM2VideoPredictor):
-        work.model.check_recordings()
-        as_it_is = None if work.model._tracker.graphs is None else []
-    if as_it_is is not None:
-        _plain_pass(work, [])
+    times: list[Time] = []
+    with ExitStack() as stack:
+        if isinstance(model, SAM2VideoPredictor):
+            model.check_recordings()
+            if model._tracker.graphs is not None:
+                _plain_pass(prepare, device)
+                as_it_is = [seconds for _ in range(runs) for seconds in _plain_pass(prepare, device)]
+            stack.enter_context(patch.object(model, "fast", False))  # graphs are replayed without the calls of parts
+        _plain_pass(prepare, device)  # warm-up
         for _ in range(runs):
-            _plain_pass(work, as_it_is)
-    with _without_graphs(work.model):
-        if not work.is_warm:
-            _plain_pass(work, [])
-        for _ in range(runs):
-            _plain_pass(work, plain)
-            _timed_pass(work, root, profiled)
-        count = _counting_pass(work, root)
-        if trace is not None:
-            _trace(work, trace)
-    for _, part in root.walk():
-        part.calls, part.seconds, part.flops = (
-            part.calls / len(profiled),
-            part.seconds / len(profiled),
-            part.flops / count,
-        )
-    subject, limits = {**work.subject, "runs": runs}, limits or measure_limits(device, dtypes)
-    return Profile(subject, root, limits, profiled, plain, as_it_is, machine(device))
+            plain += _plain_pass(prepare, device)
+            profiler = torch.profiler.profile()
+            _pass_in_ranges(model, unit, prepare, profiler, Ranges())
+            times += times_of(profiler, unit)
+        flops = _count_flops(model, unit, prepare)
+    if trace is not None:
+        _write_trace(profiler, trace)
+    if device.type == "cuda" and not any(is_on_gpu for _, is_on_gpu, _ in times):
+        warnings.warn("torch.profiler recorded nothing on the GPU; parts show the host's time", stacklevel=3)
+    dtypes = sorted({p.dtype for p in model.parameters()}, key=str)
+    limits = limits or measure_limits(device, dtypes)
+    root = Part(unit, flops_per_s=limits.flops_per_s[str(dtypes[0]).removeprefix("torch.")])
+    add_parts(root, times, {path: runs * count for path, count in flops.items()}, len(plain))
+    subject |= {"image_size": model.image_size, "runs": runs}
+    return Profile(subject, root, limits, plain, as_it_is, machine(device))
 
 
-@contextmanager
-def _without_graphs(model: SAM2Base) -> Iterator[None]:
-    """Disables CUDA graphs, which are replayed without the calls of parts."""
-    if not isinstance(model, SAM2VideoPredictor):
-        yield
-        return
-    saved = {name: value for name, value in vars(model).items() if name == "fast"}
-    model.fast = False
-    try:
-        yield
-    finally:
-        del model.fast
-        vars(model).update(saved)
-
-
-@contextmanager
-def _timed(work: Work, seconds: list[float]) -> Iterator[None]:
-    """Adds the seconds of the block, until the device has finished."""
-    wait(work.model.device)
-    start = time.perf_counter()
-    yield
-    wait(work.model.device)
-    seconds.append(time.perf_counter() - start)
-
-
-def _plain_pass(work: Work, seconds: list[float]) -> None:
-    with work.prepared() as (units, _):
+def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:
+    """Seconds of each image or frame, until the device has finished."""
+    found = []
+    with prepare() as units:
         for unit in units:
-            with _timed(work, seconds):
-                unit()
+            wait(device)
+            start = time.perf_counter()
+            unit()
+            wait(device)
+            found.append(time.perf_counter() - start)
+    return found
 
 
-def _timed_pass(
-    work: Work, root: Part, seconds: list[float], within: AbstractContextManager[Any] | None = None
+def _pass_in_ranges(
+    model: SAM2Base, name: str, prepare: Prepare, within: AbstractContextManager[Any], ranges: Ranges
 ) -> None:
-    recorder = PartRecorder(root, work.model.device)
-    with work.prepared() as (units, parts), recorder.recording(parts), within or nullcontext():
+    """Runs each image or frame in a range of this name, all in a context."""
+    with prepare() as units, ranges.around(model_parts(model)), within:
         for unit in units:
-            with _timed(work, seconds), recorder.unit():
+            with ranges.open(name):
                 unit()
+                wait(model.device)
 
 
-def _trace(work: Work, file: Path) -> None:
-    """Writes torch.profiler's trace of one image, or of the frames."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    activities += [torch.profiler.ProfilerActivity.CUDA] if work.model.device.type == "cuda" else []
-    profiler = torch.profiler.profile(activities=activities)
-    _timed_pass(work, Part(work.unit), [], within=profiler)
+def _count_flops(model: SAM2Base, name: str, prepare: Prepare) -> dict[str, int]:
+    """FLOPs of each range, of all images or frames."""
+    ranges = Ranges(counter := FlopCounterMode(display=False))
+    # No hooks on all modules: they are for FLOPs by module, and fused code does not run beside hooks.
+    with patch.object(ModuleTracker, "__enter__"), patch.object(ModuleTracker, "__exit__"):
+        _pass_in_ranges(model, name, prepare, counter, ranges)
+    return ranges.flops
+
+
+def times_of(profiler: torch.profiler.profile, unit: str) -> list[Time]:
+    """The recorded ranges of a unit, outer ones first. Events are not kept: garbage collection would visit them."""
+    events = (event for event in profiler.events() or () if event.name.split("/")[0] == unit)
+    return [(e.name, e.device_type != DeviceType.CPU, e.time_range.elapsed_us() / 1e6) for e in events]
+
+
+def add_parts(root: Part, times: Sequence[Time], flops: Mapping[str, float], count: int) -> None:
+    """Fills a tree with the ranges of ``count`` images or frames.
+
+    Seconds on CUDA are the device's, from a part's first kernel to its last one; of a part without kernels, and of the
+    root, the host's.
+    """
+    on_device: dict[str, float] = defaultdict(float)
+    parts: dict[str, Part] = {root.name: root}
+    for path, is_on_gpu, seconds in times:
+        if is_on_gpu:
+            on_device[path] += seconds
+            continue
+        if path not in parts:
+            parent, _, name = path.rpartition("/")
+            parts[path] = parts[parent].children[name] = Part(name, flops_per_s=root.flops_per_s)
+        parts[path].calls += 1
+        parts[path].seconds += seconds
+    for path, part in parts.items():
+        seconds = part.seconds if part is root else on_device.get(path, part.seconds)
+        part.calls, part.seconds, part.flops = part.calls / count, seconds / count, flops.get(path, 0) / count
+
+
+def _write_trace(profiler: torch.profiler.profile, file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, f"trace{''.join(file.suffixes[-2:])}")  # torch compresses files that end in .gz
         profiler.export_chrome_trace(str(written))
-        with atomic_path(file) as partly:
-            shutil.copyfile(written, partly)
-
-
-def _counting_pass(work: Work, root: Part) -> int:
-    """Adds the FLOPs of all units; returns their number."""
-    trainable = [p for p in work.model.parameters() if p.requires_grad]
-    for parameter in trainable:  # the counter hooks into autograd, which inference mode does not have
-        parameter.requires_grad_(False)
-    try:
-        with work.prepared() as (units, parts), FlopCounterMode(display=False) as counter:
-            recorder = PartRecorder(root, work.model.device, counter)
-            with recorder.recording(parts), ignoring_global_hooks():  # the counter's
-                for unit in units:
-                    with recorder.unit():
-                        unit()
-            return len(units)
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        with atomic_path(file) as partial_file:
+            shutil.copyfile(written, partial_file)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The result of a profile: a tree of parts with calls, seconds and FLOPs."""
+"""The result of a profile: a tree of parts with calls, seconds and FLOPs, and its text."""
 
 import statistics
 from collections.abc import Iterator
@@ -7,6 +7,8 @@ from typing import Any
 
 from sam2fast.profiling.limits import Limits
 
+COLUMNS = ("part", "calls", "ms", "self", "share", "GFLOP", "GFLOP/s", "limit")
+
 
 @dataclass
 class Part:
@@ -14,21 +16,17 @@ class Part:
 
     Attributes:
         calls: number of calls.
-        seconds: measured by the clock, on CUDA by events.
+        seconds: of all calls.
         flops: as counted by ``FlopCounterMode``, two for each multiply-add.
-        dtype: of the model; its rate is the limit.
+        flops_per_s: of a large matrix multiplication in the model's dtype, the limit.
     """
 
     name: str
     calls: float = 0
     seconds: float = 0.0
     flops: float = 0.0
-    dtype: str = "float32"
+    flops_per_s: float = float("inf")
     children: dict[str, "Part"] = field(default_factory=dict)
-
-    def child(self, name: str) -> "Part":
-        """The child of this name, created if there is none."""
-        return self.children.setdefault(name, Part(name, dtype=self.dtype))
 
     def __getitem__(self, path: str) -> "Part":
         """A descendant by its path of names, separated by slashes.
@@ -53,33 +51,36 @@ class Part:
         """Seconds outside of all children."""
         return self.seconds - sum(child.seconds for child in self.children.values())
 
-    def floor(self, limits: Limits) -> float:
-        """Seconds that the FLOPs take at the rate of a large matrix multiplication."""
-        return self.flops / limits.flops_per_s[self.dtype]
+    @property
+    def fraction(self) -> float | None:
+        """Seconds that the FLOPs take at the limit over measured seconds; None if nothing was counted or timed."""
+        return self.flops / self.flops_per_s / self.seconds if self.flops and self.seconds else None
 
-    def fraction(self, limits: Limits) -> float | None:
-        """Seconds at the limit over measured seconds; None if nothing was counted or timed."""
-        return self.floor(limits) / self.seconds if self.flops and self.seconds else None
-
-    def as_json(self, limits: Limits, whole: float | None = None) -> dict[str, Any]:
-        """The tree as plain values.
-
-        Args:
-            whole: total seconds, for shares.
-        """
-        whole = self.seconds if whole is None else whole
+    def as_json(self, whole: float) -> dict[str, Any]:
+        """The tree as plain values; ``whole`` are the seconds that shares are of."""
         return {
             "name": self.name,
             "calls": self.calls,
             "seconds": self.seconds,
             "self_seconds": self.self_seconds,
-            "share": self.seconds / whole if whole else 0.0,
+            "share": self.seconds / whole,
             "flops": self.flops,
-            "flops_per_s": self.flops / self.seconds if self.seconds else None,
-            "seconds_at_the_limit": self.floor(limits),
-            "fraction_of_the_limit": self.fraction(limits),
-            "children": [child.as_json(limits, whole) for child in self.children.values()],
+            "fraction_of_the_limit": self.fraction,
+            "children": [child.as_json(whole) for child in self.children.values()],
         }
+
+    def cells(self, depth: int, whole: float) -> tuple[str, ...]:
+        """A row of the table."""
+        return (
+            "  " * depth + self.name,
+            f"{self.calls:g}" if self.calls else "",
+            f"{self.seconds * 1e3:.2f}",
+            f"{self.self_seconds * 1e3:.2f}" if self.children else "",
+            f"{self.seconds / whole:.1%}",
+            f"{self.flops / 1e9:.2f}" if self.flops else "",
+            f"{self.flops / self.seconds / 1e9:.1f}" if self.fraction else "",
+            f"{self.fraction:.0%}" if self.fraction else "",
+        )
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ class Profile:
         subject: what was profiled: its sizes, the model's, the numbers of objects and runs.
         root: the tree; calls, seconds and FLOPs are per image or frame.
         limits: of the device.
-        profiled: seconds of each image or frame with timed parts, by the host's clock.
-        plain: the same without timed parts, on the same path.
+        plain: seconds of each image or frame without a profiler, on the same path.
         as_it_is: the same with CUDA graphs, which have no parts, if the predictor uses them.
         machine: processor, device and versions.
     """
@@ -99,29 +99,52 @@ class Profile:
     subject: dict[str, Any]
     root: Part
     limits: Limits
-    profiled: list[float]
     plain: list[float]
     as_it_is: list[float] | None
     machine: dict[str, Any]
 
     @property
     def overhead(self) -> float:
-        """Relative slowdown by timing the parts, from medians."""
-        return statistics.median(self.profiled) / statistics.median(self.plain) - 1
-
-    @property
-    def named(self) -> float:
-        """The share of time in named parts; the rest is copies and Python code between them."""
-        return 1 - self.root.self_seconds / self.root.seconds if self.root.seconds else 0.0
+        """Relative slowdown by the profiler, from means."""
+        return self.root.seconds / statistics.mean(self.plain) - 1
 
     def as_json(self) -> dict[str, Any]:
         """Everything as plain values."""
         return {
             "subject": self.subject,
             "machine": self.machine,
-            "limits": {"bytes_per_s": self.limits.bytes_per_s, "flops_per_s": dict(self.limits.flops_per_s)},
-            "seconds": {"profiled": self.profiled, "plain": self.plain, "as_it_is": self.as_it_is},
+            "limits": self.limits._asdict(),
+            "seconds": {"plain": self.plain, "as_it_is": self.as_it_is},
             "overhead": self.overhead,
-            "named_share": self.named,
-            "tree": self.root.as_json(self.limits),
+            "tree": self.root.as_json(self.root.seconds),
         }
+
+    def as_text(self, depth: int = 3) -> str:
+        """A summary, and the tree down to this depth in aligned columns."""
+        s, m, root = self.subject, self.machine, self.root
+        size = f"{s['image_size']}x{s['image_size']}"
+        what = f"{s['kind']} of {s['width']}x{s['height']} at {size}, objects: {s['objects']}"
+        if s["kind"] == "video":
+            what += f", the average of frames {s['first_frame']} to {s['first_frame'] + s['frames'] - 1}"
+        limits = ", ".join(f"{dtype} {flops / 1e9:.0f} GFLOP/s" for dtype, flops in self.limits.flops_per_s.items())
+        lines = [
+            f"{what}, runs: {s['runs']}",
+            f"{m.get('gpu', m['processor'])}, threads: {m['threads']}, torch {m['torch']}, on {m['device']}",
+            f"limits seen: {limits}, {self.limits.bytes_per_s / 1e9:.1f} GB/s",
+            f"{root.name}: {_ms(self.plain)} without profiler, {_ms([root.seconds])} with it ({self.overhead:+.1%})",
+        ]
+        if self.as_it_is is not None:
+            lines.append(f"{root.name} by CUDA graphs, which have no parts: {_ms(self.as_it_is)}")
+        rest = Part("copies and rest", seconds=root.self_seconds)
+        shown = [(len(path) - 1, part) for path, part in root.walk() if len(path) - 1 <= depth]
+        table = [COLUMNS, *(part.cells(level, root.seconds) for level, part in [*shown, (1, rest)])]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for name, *cells in table:
+            numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+            lines.append("  ".join([name.ljust(widths[0]), *numbers]).rstrip())
+        lines.insert(-len(table), "")
+        return "\n".join(lines)
+
+
+def _ms(seconds: list[float]) -> str:
+    return f"{statistics.mean(seconds) * 1e3:.2f} ms"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.kernels.memory_attention import MEANS, AttendedMemory, memory_attention_reference
+from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention_reference
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.memory_attention import MemoryAttentionLayer
@@ -235,12 +235,7 @@ def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -
 def _memory_tokens(memory: AttendedMemory, b: int) -> list[int]:
     """Number of tokens of each spatial memory of object ``b``."""
     n = memory.pages.shape[1]
-    times = memory.page_time[b][memory.page_table[b] >= 0].tolist()
-    if len(memory.position_encoding) == n:
-        return [n] * len(times)
-    # Pooled memories: a page of means is a memory, and so are the four quarters of a whole map.
-    kinds = [time // len(memory.time_encoding) for time in times]
-    return [n if kind == MEANS else MEANS * n for kind in kinds if kind in (0, MEANS)]
+    return [n] * int((memory.page_table[b] >= 0).sum())
 
 
 # Queries whose weights are computed at once.

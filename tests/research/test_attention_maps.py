@@ -40,11 +40,10 @@ def spied():
     unregister_op("memory_attention", "spy")
 
 
-@pytest.mark.parametrize("model", ["nano", "two heads", "pooled memories"])
+@pytest.mark.parametrize("model", ["nano", "two heads"])
 @torch.inference_mode()
 def test_weights_times_values_are_the_ops_result(model, predictor, two_heads, frames, spied):
     tracker = two_heads if model == "two heads" else predictor
-    tracker.approximations = ["pooled_memory"] if model == "pooled memories" else []
     heads = tracker.memory_attention.layers[0].cross_attn_image.num_heads
     found = []
     for head in range(heads):

@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 # Without hooks.
 OTHERS = {
     "approximations",
-    "mini_agreement",
     "nano_heldout",
     "onnx_costs",
     "scaling",

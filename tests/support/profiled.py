@@ -5,18 +5,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from sam2fast import nano, sam2_image_predictor
+from sam2fast import image_features, nano, sam2_image_predictor
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
-from sam2fast.modeling import attention, hiera, hiera_block
+from sam2fast.modeling import attention, hiera_block
 from sam2fast.modeling.upscaling import Upscaling
 from sam2fast.profiling import Limits
-from sam2fast.tracking import eager_runner, propagation
+from sam2fast.tracking import eager_runner, tracker
+from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import frames
 
 SIDE = 128
 # So that tests do not measure them.
 LIMITS = Limits(1e10, {"float32": 1e11})
-OWNERS = (attention, hiera, hiera_block, eager_runner, frames, propagation, sam2_image_predictor, Upscaling)
+OWNERS = (
+    *(attention, hiera_block, eager_runner, frames, tracker, image_features, sam2_image_predictor),
+    *(Upscaling, frames.Frames, MemoryBank, SAM2Transforms),
+)
 
 
 def video_predictor() -> Any:

@@ -16,7 +16,6 @@ from sam2fast.training.trainer import Trainer
 
 # Drops whole branches at random: what is trained depends on each process's generator.
 RANDOM = "++trainer.model.image_encoder.trunk.drop_path_rate=0.3"
-# Without the auxiliary task, whose pairs are drawn for a batch as a whole.
 SGD = (
     "trainer.optim.optimizer._target_=torch.optim.SGD",
     "~trainer.optim.optimizer.betas",
@@ -24,7 +23,6 @@ SGD = (
     "+trainer.optim.optimizer.momentum=0.9",
     "~trainer.optim.options",
     "~trainer.optim.gradient_clip",
-    "~trainer.auxiliary",
 )
 
 

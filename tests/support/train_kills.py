@@ -50,7 +50,6 @@ class TrainKills:
     def arguments(self, folder: Path, *more: str) -> list[str]:
         changes = [
             f"trainer.max_epochs={self.epochs}",
-            "~trainer.auxiliary",
             "scratch.updates=2",
             "trainer.checkpoint.save_every_steps=1",
             "+trainer.checkpoint.save_freq=1",

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
 from sam2fast.kernels.window_attention.reference import window_attention_reference
-from sam2fast.profiling import parts  # registers them
+from sam2fast.profiling import flops as formulas  # registers them
 
 
 def counted(function, *arguments, **options):
@@ -20,14 +20,14 @@ def test_window_attention(size, window, pooled):
     """Windows that do not fit are padded; pooled queries are a quarter."""
     qkv, bias, stride = torch.randn(2, size, size, 3 * 16), torch.randn(3 * 16), [2, 2] if pooled else None
     flops, out = counted(window_attention_reference, qkv, bias, 2, window, stride)
-    found = parts.window_attention_flops(qkv, bias, 2, window, stride, out_val=out)
+    found = formulas.window_attention_flops(qkv, bias, 2, window, stride, out_val=out)
     assert found == flops > 0
 
 
 def test_linear_gelu():
     x, weight, bias = torch.randn(2, 5, 8), torch.randn(12, 8), torch.randn(12)
     flops, out = counted(linear_gelu_reference, x, weight, bias)
-    assert parts.linear_gelu_flops(x, weight, bias, out_val=out) == flops == 2 * 10 * 8 * 12
+    assert formulas.linear_gelu_flops(x, weight, bias, out_val=out) == flops == 2 * 10 * 8 * 12
 
 
 def test_attention():
@@ -35,7 +35,7 @@ def test_attention():
     query, key, value = torch.randn(2, 3, 7, 8), torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8)
     flops, _ = counted(torch.nn.functional.scaled_dot_product_attention, query, key, value)
     assert flops == 4 * 2 * 3 * 7 * 5 * 8
-    assert parts.attention_flops(query, key, value, None, None, 0, out_val=query) == flops
+    assert formulas.attention_flops(query, key, value, None, None, 0, out_val=query) == flops
     assert torch.ops.sam2fast.rope_attention in flop_registry
 
 
@@ -50,4 +50,4 @@ def test_memory_attention_counts_what_is_valid():
     tokens = 13 + 4
     for pooling, attended in (("", tokens), ("raised", 4 + 4)):
         expected = 2 * tokens * m * width + 2 * attended * N * (width + m) + 2 * 2 * N * m * values
-        assert parts.memory_attention_flops(*tensors, *weights, False, pooling, out_val=empty) == expected
+        assert formulas.memory_attention_flops(*tensors, *weights, False, pooling, out_val=empty) == expected

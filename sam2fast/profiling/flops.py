@@ -1,0 +1,58 @@
+"""FLOP formulas of our operators and of torch's that have none, for ``FlopCounterMode``."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+# Registers the operators.
+import sam2fast.kernels.linear_gelu.operators
+import sam2fast.kernels.memory_attention.operators
+import sam2fast.kernels.window_attention.operators  # noqa: F401
+
+Shape = Sequence[int]
+_ops = torch.ops.sam2fast
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+@register_flop_formula(_ops.window_attention)
+def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Shape) -> int:
+    """``qkv (B, H, W, 3C)`` to ``(B, H', W', C)``: padding positions are keys, and queries before pooling."""
+    B, H, W, channels = qkv
+    keys = window**2 if window else H * W
+    positions = math.ceil(H / window) * math.ceil(W / window) * keys if window else keys
+    queries = positions * out_shape[1] * out_shape[2] // (H * W)
+    return 4 * B * queries * keys * (channels // 3)
+
+
+@register_flop_formula(_ops.linear_gelu)
+def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
+    """``x (..., K)`` by ``weight (M, K)``."""
+    return 2 * math.prod(x) * weight[0]
+
+
+@register_flop_formula([torch.ops.aten._addmm_activation, torch.ops.aten.addmm_])
+def addmm_flops(added: Shape, x: Shape, weight: Shape, *rest: Any, **options: Any) -> int:
+    """``x (M, K)`` by ``weight (K, N)``."""
+    return 2 * math.prod(x) * weight[1]
+
+
+# Torch only has formulas for attention on GPUs.
+@register_flop_formula([op for op in (_ops.rope_attention, _CPU_ATTENTION) if op not in flop_registry])
+def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **options: Any) -> int:
+    """``query (B, H, N, D)``, ``key (B, H, M, D)``, ``value (B, H, M, D_v)``; rotations are not counted."""
+    B, heads, N, D = query
+    return 2 * B * heads * N * key[2] * (D + value[3])
+
+
+@register_flop_formula(_ops.memory_attention, get_raw=True)
+def memory_attention_flops(*tensors: Any, **options: Any) -> int:
+    """Valid tokens only: keys are projected before, values after the weighted sum. Waits for the device."""
+    query, pages, page_table, pointer_valid, pooling = (*tensors[:3], tensors[8], tensors[16:17])
+    (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
+    counts, pointers = (page_table >= 0).sum(dim=1) * pages.shape[1], int(pointer_valid.sum().item())
+    attended = torch.where(counts > pages.shape[1], counts // 4, counts) if any(pooling) else counts
+    keys, scores = (int(rows.sum().item()) + pointers for rows in (counts, attended))
+    return 2 * keys * m * width + 2 * scores * N * (width + heads * m) + 2 * len(page_table) * N * m * value_width
