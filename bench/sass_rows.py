@@ -58,7 +58,7 @@ def problems(
     yield from map(too_early, report.overwritten)
     if report.tile is None:
         return
-    # Pooled memories, which are rare, share the row, whatever they need.
+    # Means of keys, which are rare, share the row, whatever they need.
     if report.programs > fitting and not case.constants.get("OFFSETS"):
         yield f"the row says {report.programs} programs of a multiprocessor at once, and {fitting} fit"
     if case.dtype != "float32":

@@ -24,11 +24,10 @@ SUBJECTS: dict[str, Any] = {
     "exact": (),
     "memory_slots=4": "memory_slots=4",
     "memory_slots=2": "memory_slots=2",
-    "pooled_memory": "pooled_memory",
     "still_frames": "still_frames",
     "fp8_attention": "fp8_attention",
     "fp8_attention=emulated": "fp8_attention=emulated",
-    "all": ("memory_slots", "pooled_memory", "still_frames"),
+    "all": ("memory_slots", "still_frames"),
 }
 
 

@@ -15,7 +15,7 @@ from kernel_records.memory_attention import SPLITS, TOKENS, memory_case, memory_
 from registry import Work
 
 from sam2fast.kernels._launch import launch_table
-from sam2fast.profiling.parts import memory_attention_flops
+from sam2fast.profiling.flops import memory_attention_flops
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 BF16 = torch.bfloat16

@@ -17,16 +17,12 @@ from sam2fast.kernels.memory_attention.reference import (
     rope_attention_reference,
 )
 from sam2fast.kernels.memory_attention.shapes import (
-    KINDS,
-    MEANS,
     AttendedMemory,
     memory_unsupported_reason,
     unsupported_reason,
 )
 
 __all__ = [
-    "KINDS",
-    "MEANS",
     "AttendedMemory",
     "Fp8",
     "Pooling",
@@ -75,8 +71,7 @@ def memory_attention(
         value_bias: ``(heads * d_v,)``.
         cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position. Where pages have
             other positions than the queries, ``(N + n, d / 2)``: those of the queries, then those of a page; for a
-            token without a position the cosine is 1 and the sine 0. Where pages are of five kinds ``(5 n, d / 2)``,
-            with the centres of the means last.
+            token without a position the cosine is 1 and the sine 0.
         fp8: round each rotated query and key to float8_e4m3fn with a scale each, and compute scores from these. On GPUs
             without fp8 matrix multiplications, and with ``"emulated"`` everywhere, the reference implementation does
             that. An implementation that is registered for the active backend does not get this argument.
@@ -125,12 +120,10 @@ def _check(
     (batch, heads, positions, d), (B, K) = query.shape, memory.page_table.shape
     _, n, m = memory.pages.shape
     L = memory.pointers.shape[1]
-    has_kinds = memory.position_encoding.shape[0] == KINDS * n
-    N, rows = (MEANS * n, KINDS * n) if has_kinds else (positions, n)
-    angles = rows if has_kinds or n == N else N + n
+    angles = n if n == positions else positions + n
     expected = {
         "page_time": (memory.page_time, (B, K)),
-        "position_encoding": (memory.position_encoding, (rows, m)),
+        "position_encoding": (memory.position_encoding, (n, m)),
         "pointers": (memory.pointers, (B, L, m)),
         "pointer_encoding": (memory.pointer_encoding, (B, L, m)),
         "pointer_valid": (memory.pointer_valid, (B, L)),
@@ -142,8 +135,8 @@ def _check(
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
-    if positions != N or batch not in (1, B):
-        raise ValueError(f"query has shape {tuple(query.shape)}; expected (1 or {B}, heads, {N}, d)")
+    if batch not in (1, B):
+        raise ValueError(f"query has shape {tuple(query.shape)}; expected (1 or {B}, heads, {positions}, d)")
     if value_weight.ndim != 2 or value_weight.shape[1] != m or value_weight.shape[0] % heads:
         raise ValueError(f"value_weight has shape {tuple(value_weight.shape)}; expected ({heads} * d_v, {m})")
 

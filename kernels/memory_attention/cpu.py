@@ -10,7 +10,7 @@ from sam2fast.kernels.memory_attention.blockwise import attend
 from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
 from sam2fast.kernels.memory_attention.pooling import Pooling, pool, pooled_keys
 from sam2fast.kernels.memory_attention.reference import of_keys, project_values
-from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
+from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 
 
 def rope_attention_cpu(
@@ -80,21 +80,19 @@ def _keys_and_values(
     pooling: Pooling,
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Keys, values and their weight for object b: one page at a time, then its pointers; valid tokens only."""
-    n, T = memory.pages.shape[1], len(memory.time_encoding)
-    cos, sin = of_keys(cos, memory.position_encoding), of_keys(sin, memory.position_encoding)
+    n = memory.pages.shape[1]
+    cos, sin = of_keys(cos, n), of_keys(sin, n)
     factors = None if memory.key_factors is None else memory.key_factors[b]
     for i, (page, time) in enumerate(zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True)):
         if page >= 0:
-            kind = time // T
-            positions = slice(kind * n, (kind + 1) * n)
             values = memory.pages[page]
-            encoded = values + memory.position_encoding[positions] + memory.time_encoding[time % T]
+            encoded = values + memory.position_encoding + memory.time_encoding[time]
             encoded = encoded if factors is None else encoded * factors[i]
             keys = linear(encoded.to(weight.dtype), weight, bias).float()
-            keys, values = _rotate_(keys, cos[positions], sin[positions]), values.to(dtype)
+            keys, values = _rotate_(keys, cos, sin), values.to(dtype)
             if pooling:
                 keys, values = pooled_keys(keys, n, pooling), pool(values, n)
-            yield keys, values, MEANS if kind == MEANS or pooling == "counted" else 1.0
+            yield keys, values, 4.0 if pooling == "counted" else 1.0
     valid = memory.pointer_valid[b]
     if valid.any():
         values = memory.pointers[b, valid]

@@ -22,7 +22,7 @@ import triton.language as tl
 from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig
 from sam2fast.kernels.memory_attention.pooling import NUMBERS
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.shapes import MEANS, WIDEST, WIDEST_MEMORY
+from sam2fast.kernels.memory_attention.shapes import WIDEST, WIDEST_MEMORY
 from sam2fast.kernels.memory_attention.specialised_kernel import SPECIALISED, _store_part, specialised_compilation
 
 # One configuration for the kernels around the attention, which take a small part of the time.
@@ -251,9 +251,9 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
     if config.shape == ANY:
         to_itself = _compilations(config, WIDEST, WIDEST, fp8=False)
         to_memory = _compilations(config, WIDEST, WIDEST_MEMORY[getattr(torch, config.dtype)], fp8=False)
-        # Of these only what is not compiled otherwise, and pooled memories, which need as many resources or more.
-        return to_itself + [c for c in to_memory if c.constants.get("OFFSETS") or c.constants.get("MEANS") or
-                            c.constants.get("PROJECT")]  # fmt: skip
+        # Of these only what is not compiled otherwise, and means of keys, which need as many resources or more.
+        needed = "OFFSETS", "POOLING", "PROJECT"
+        return to_itself + [c for c in to_memory if any(map(c.constants.get, needed))]
     D, WIDTH = map(int, config.shape.split("x"))
     made = _compilations(config, D, WIDTH, fp8=False)
     return made + _compilations(config, D, WIDTH, fp8=True) if WIDTH < D else made
@@ -272,7 +272,7 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
     operands = (rotated, scales, rotated, scales, t, "*i32", wide)
     types, ways = (*operands, wide, wide, *scalars), {"FP8": fp8, "RAGGED": to_memory, "OFFSETS": False}
     cases: list[Case] = [(_attend_kernel, types, {**ways, "DIRECT": False, **shape})]
-    if to_memory:  # pooled memories
+    if to_memory:  # means of keys
         cases.append((_attend_kernel, types, {**ways, "OFFSETS": True, "DIRECT": False, **shape}))
     else:
         types = (*operands, t, t, *scalars)
@@ -288,12 +288,12 @@ def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[C
     if not fp8:
         around.append((_combine_kernel, (wide, wide, t, t, t, "i32", n, n, n, "i32"), project))
     if to_memory:
-        ints = ("i32", n, "i32", n, n, n, n, "i32", n)
+        ints = ("i32", n, "i32", n, n, n, n, n)
         types = (t, "*i32", "*i32", t, t, t, t, "*u8", t, t, wide, wide, rotated, scales, t, "*i32", wide, *ints)
         constants = {"HAS_BIAS": True, "HALF": D // 2, "FP8": fp8, "WIDTH": WIDTH, **ENCODE, **precision}
-        taken = [{"MEANS": 0, "POOLING": number, "SLOTS": 8} for number in NUMBERS.values() if not (fp8 and number)]
-        for means in (*taken, {"MEANS": MEANS, "POOLING": 0, "SLOTS": 16}):
-            around.append((_encode_kernel, types, {**constants, **means}))
+        for number in NUMBERS.values():
+            if not (fp8 and number):
+                around.append((_encode_kernel, types, {**constants, "POOLING": number, "SLOTS": 8}))
     for case in around:
         warps = encode_warps(bool(case[2].get("POOLING")), getattr(torch, dtype))
         compiled.append(Compilation(*case, dtype, options=warps, is_fp8=fp8))

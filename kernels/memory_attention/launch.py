@@ -23,7 +23,7 @@ from sam2fast.kernels.memory_attention.kernel import (
 from sam2fast.kernels.memory_attention.pooling import NUMBERS, Pooling, rows_for
 from sam2fast.kernels.memory_attention.reference import of_keys
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
+from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 from sam2fast.kernels.memory_attention.specialised_kernel import (
     WARPS as GROUP_WARPS,
 )
@@ -264,18 +264,16 @@ def _encode(
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
     H, HALF, WIDTH, M = query.shape[1], half_of(query.shape[-1]), padded(m), rows_for(K, n, pooling) + L
     keys, values = Rotated.empty(query, B, H, M, 2 * HALF, fp8), query.new_empty(B, M, WIDTH)
-    has_kinds = len(memory.position_encoding) > n
-    tables = of_keys(cos, memory.position_encoding), of_keys(sin, memory.position_encoding)
-    has_offsets = has_kinds or pooling == "counted"
-    offsets = query.new_empty(B, M, dtype=torch.float32) if has_offsets else None
+    tables = of_keys(cos, n), of_keys(sin, n)
+    offsets = query.new_empty(B, M, dtype=torch.float32) if pooling == "counted" else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
     # At least one program per object, which writes its length, even 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
     _encode_kernel[tiles, B, H](
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
         values, lengths, lengths if offsets is None else offsets, H, n, K, L, M, m, cos.shape[1],
-        len(memory.time_encoding), math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, MEANS=MEANS if has_kinds else 0,
-        POOLING=NUMBERS[pooling], SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
+        math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, POOLING=NUMBERS[pooling],
+        SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
         PRECISION=product_precision(values.dtype), **encode_warps(bool(pooling), values.dtype), **FUSED,
     )  # fmt: skip
     return keys, values, lengths, offsets

@@ -1,14 +1,12 @@
 """Reference implementations of attention with rotary positions."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 
 from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
 from sam2fast.kernels.memory_attention.pooling import Pooling, with_means
-from sam2fast.kernels.memory_attention.shapes import MEANS, AttendedMemory
+from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -54,19 +52,13 @@ def memory_attention_reference(
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]
     page_valid = memory.page_table >= 0  # (B, K)
     valid = torch.cat([page_valid.repeat_interleave(n, dim=1), memory.pointer_valid], dim=1)  # (B, M)
-    spatial, time, offset = memory.position_encoding, memory.page_time.long(), None
-    key_cos, key_sin = of_keys(cos, spatial), of_keys(sin, spatial)
-    if len(spatial) != n:
-        time, kind = time % len(memory.time_encoding), time // len(memory.time_encoding)
-        spatial, key_cos, key_sin = (_of_pages(table, kind, n) for table in (spatial, key_cos, key_sin))
-        key_cos, key_sin = (table.flatten(1, 2)[:, None, None] for table in (key_cos, key_sin))
-        offset = _log_weights(kind, n, memory.pointer_valid)
+    time, offset = memory.time_encoding[memory.page_time.long()][:, :, None], None  # (B, K, 1, m)
 
     # Slots without memory may hold anything, also NaN.
     maps = memory.pages[memory.page_table.clamp(min=0).long()]  # (B, K, n, m)
     maps = torch.where(page_valid[:, :, None, None], maps, 0)
     pointers = torch.where(memory.pointer_valid[..., None], memory.pointers, 0)
-    encoded = (maps + spatial + memory.time_encoding[time][:, :, None]).flatten(1, 2)
+    encoded = (maps + memory.position_encoding + time).flatten(1, 2)
     tokens = torch.cat([encoded, (pointers + memory.pointer_encoding).to(encoded.dtype)], dim=1)
     if memory.key_factors is not None:
         of_pages, of_pointers = memory.key_factors[:, :K], memory.key_factors[:, K:]
@@ -77,7 +69,7 @@ def memory_attention_reference(
         wide = torch.promote_types(query.dtype, torch.float32)
         query, key = query.to(wide), key.to(wide)
     if K:
-        key = torch.cat([apply_rope(key[:, :, : K * n], key_cos, key_sin), key[:, :, K * n :]], dim=2)
+        key = torch.cat([apply_rope(key[:, :, : K * n], of_keys(cos, n), of_keys(sin, n)), key[:, :, K * n :]], dim=2)
 
     value = torch.cat([maps.flatten(1, 2), pointers.to(maps.dtype)], dim=1)  # (B, M, m)
     value = value.to(query.dtype)[:, None].expand(-1, heads, -1, -1)
@@ -99,20 +91,9 @@ def memory_attention_reference(
     return project_values(means, value_weight, value_bias)
 
 
-def of_keys(table: torch.Tensor, position_encoding: torch.Tensor) -> torch.Tensor:
-    """The rows of a ``table`` of rotations that are those of pages: the last, which may be the queries', too."""
-    return table[len(table) - len(position_encoding) :]
-
-
-def _of_pages(table: torch.Tensor, kind: torch.Tensor, n: int) -> torch.Tensor:
-    """Rows of a ``table (5 n, c)`` for pages of each ``kind (B, K)``: ``(B, K, n, c)``."""
-    return table.unflatten(0, (-1, n))[kind]
-
-
-def _log_weights(kind: torch.Tensor, n: int, pointers: torch.Tensor) -> torch.Tensor:
-    """Offsets of scores, so that a mean counts as its four tokens: ``(B, K * n + L)`` fp32."""
-    of_pages = math.log(MEANS) * (kind == MEANS).float()
-    return torch.cat([of_pages.repeat_interleave(n, dim=1), torch.zeros_like(pointers, dtype=torch.float32)], dim=1)
+def of_keys(table: torch.Tensor, n: int) -> torch.Tensor:
+    """The ``n`` rows of a ``table`` of rotations that are those of pages: the last, which may be the queries', too."""
+    return table[len(table) - n :]
 
 
 def project_values(means: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

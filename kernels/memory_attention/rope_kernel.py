@@ -91,24 +91,23 @@ def _encode_kernel(
     pages,  # (P, N, m), N positions each
     page_table,  # (B, K) int32, -1 for none
     page_time,  # (B, K) int32
-    position_encoding,  # (N, m), or of each kind (5 N, m)
+    position_encoding,  # (N, m)
     time_encoding,  # (T, m)
     pointers,  # (B, L, m)
     pointer_encoding,  # (B, L, m)
     pointer_valid,  # (B, L) uint8
     weight,  # (H * d, m)
     bias,  # (H * d), or anything without HAS_BIAS
-    cos,  # of pages: (N, d / 2) or (5 N, d / 2) fp32
-    sin,  # of pages: (N, d / 2) or (5 N, d / 2) fp32
+    cos,  # (N, d / 2) fp32, of pages
+    sin,  # (N, d / 2) fp32, of pages
     keys,  # out (B, H, M, 2 * HALF)
     scales,  # out (B, H, M) fp32 of the keys, with FP8; anything without
     values,  # out (B, M, WIDTH)
     lengths,  # out (B) int32: how many of the M rows are filled
-    offsets,  # out (B, M) fp32, with MEANS or COUNTED: log2 of how many tokens each row counts as
-    H, N, K, L, M, m, half, T,
+    offsets,  # out (B, M) fp32, with COUNTED: log2 of how many tokens each row counts as
+    H, N, K, L, M, m, half,
     side,  # of a page's map, with POOLING
     HAS_BIAS: tl.constexpr,
-    MEANS: tl.constexpr,  # 0, or the kind of pages of means and their tokens each; then page_time is T * kind + time
     POOLING: tl.constexpr,  # 0, COUNTED or RAISED: pages of several become means of 2x2 rotated keys, and of values
     SLOTS: tl.constexpr,  # power of two, at least K
     HALF: tl.constexpr,
@@ -164,12 +163,6 @@ def _encode_kernel(
         cell = position[:, None] * m + channel[None, :]
         token = tl.load(pages + page.to(tl.int64) * N * m + cell, mask=mask, other=0.0).to(tl.float32)
         time = tl.load(page_time + b * K + slot)
-        if MEANS:
-            kind = time // T
-            time = time % T
-            position += kind * N
-            cell = position[:, None] * m + channel[None, :]
-            tokens = tl.where(kind == MEANS, MEANS, 1)
         temporal = tl.load(time_encoding + time * m + channel, mask=channel < m, other=0.0).to(tl.float32)
         spatial = tl.load(position_encoding + cell, mask=mask, other=0.0).to(tl.float32)
         encoding = spatial + temporal[None, :]
@@ -193,7 +186,7 @@ def _encode_kernel(
             value = tl.where(is_pooled, _means_of_four(token, BLOCK, WIDTH), token)
         value_ptrs = values + b * M * WIDTH + row[:, None] * WIDTH + channel[None, :]
         tl.store(value_ptrs, value.to(values.dtype.element_ty), mask=present[:, None])
-        if MEANS or POOLING == COUNTED:
+        if POOLING == COUNTED:
             log_tokens = tl.math.log2(tokens.to(tl.float32))
             tl.store(offsets + b * M + row, log_tokens + tl.zeros([BLOCK], tl.float32), mask=present)
     dtype = values.dtype.element_ty

@@ -12,23 +12,18 @@ WIDEST = 256  # channels of a head, and of values
 # Channels of memory tokens. The next power of two needs more than the 99 KiB of shared memory of compute capabilities
 # 8.6, 8.9 and 12.0: 104 KiB for 128 channels in fp32, and 144 KiB for 256 in fp16 and bf16.
 WIDEST_MEMORY = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
-# Pages with a quarter of a map's positions are of five kinds: 0 to 3 are its quarters, 4 its means of four tokens.
-MEANS = 4
-KINDS = 5
 
 
 class AttendedMemory(NamedTuple):
     """What B objects attend to on one frame. Shapes depend on capacities, not on how much memory there is.
 
-    A page is a whole map of N positions, or n tokens with positions of their own. Alternatively all pages have
-    n = N / 4 positions and are of five kinds: the four quarters of a map, N / 4 consecutive positions each, and the
-    means of 2x2 tokens of a map. A mean counts as four tokens.
+    A page is a whole map of N positions, or n tokens with positions of their own.
     """
 
     pages: Tensor  # (P, n, m) spatial memories of all objects
     page_table: Tensor  # (B, K) int32: the pages of each object; -1 for none
-    page_time: Tensor  # (B, K) int32: each page's row of time_encoding, and T more for each kind before its own
-    position_encoding: Tensor  # (n, m); with five kinds (5 n, m): of the map's positions, then of the means
+    page_time: Tensor  # (B, K) int32: each page's row of time_encoding
+    position_encoding: Tensor  # (n, m)
     time_encoding: Tensor  # (T, m)
     pointers: Tensor  # (B, L, m) object pointer tokens
     pointer_encoding: Tensor  # (B, L, m)

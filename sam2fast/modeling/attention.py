@@ -116,7 +116,7 @@ class RoPEAttention(Attention):
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
         self._folded: TensorCache[tuple[Tensor, Tensor]] = TensorCache()
-        self._tables: dict[tuple[int, torch.device, bool], tuple[Tensor, Tensor]] = {}
+        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
         """As :meth:`Attention.forward`; the last ``num_k_exclude_rope`` keys have no position.
@@ -169,28 +169,21 @@ class RoPEAttention(Attention):
             return self._folded(None, (*weights, *biases), compute)
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The tables of :func:`memory_attention` for pages of ``page`` positions.
+        """The tables of :func:`memory_attention` for pages of ``page`` positions, which are the queries'."""
+        return self._table(positions, device)
 
-        Of smaller pages it is followed by the centres of 2x2 positions each: ``(5 / 4 positions, d / 2)``.
-        """
-        return self._table(positions, device, with_means=page != positions)
-
-    def _table(self, positions: int, device: torch.device, with_means: bool = False) -> tuple[Tensor, Tensor]:
+    def _table(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         width, height = self.feat_sizes
         if positions != width * height:
             width = height = math.isqrt(positions)
             if width * height != positions:
                 raise ValueError(f"{positions} queries are no square map, and not the {self.feat_sizes} one configured")
-        key = (positions, device, with_means)
+        key = positions, device
         if key not in self._tables:
             # Normal tensors, even inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
                 head_dim = self.internal_dim // self.num_heads
-                cos, sin = axial_rope(head_dim, width, height, self.rope_theta, device)
-                if with_means:
-                    means = axial_rope(head_dim, width // 2, height // 2, self.rope_theta, device, stride=2)
-                    cos, sin = torch.cat([cos, means[0]]), torch.cat([sin, means[1]])
-                self._tables[key] = cos, sin
+                self._tables[key] = axial_rope(head_dim, width, height, self.rope_theta, device)
         return self._tables[key]
 
 

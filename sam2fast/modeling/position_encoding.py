@@ -138,23 +138,16 @@ class PositionEmbeddingRandom(nn.Module):
         return self.encode(grid).permute(2, 0, 1)
 
 
-def axial_rope(
-    dim: int, width: int, height: int, theta: float, device: torch.device, stride: int = 1
-) -> tuple[Tensor, Tensor]:
+def axial_rope(dim: int, width: int, height: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines ``(height * width, dim / 2)``, fp32, of the axial rotary encoding.
 
     The first half of the channel pairs rotates with the column, the second half with the row.
-
-    Args:
-        stride: side of the blocks of a map of means; positions are the centres of the blocks.
 
     Source: ``sam2.modeling.position_encoding.compute_axial_cis``.
     """
     frequency = 1.0 / theta ** (torch.arange(0, dim, 4, dtype=torch.float32, device=device)[: dim // 4] / dim)
     position = torch.arange(height * width, device=device)
     column, row = (position % width).float(), (position // width).float()
-    if stride > 1:
-        column, row = (axis * stride + (stride - 1) / 2 for axis in (column, row))
     angle = torch.cat([torch.outer(column, frequency), torch.outer(row, frequency)], dim=-1)
     return angle.cos(), angle.sin()
 

@@ -18,8 +18,6 @@ class Approximations:
     Attributes:
         memory_slots: an object attends to its conditioning frames and so many minus one of its recent frames, the
             nearest; None for as many as the model was trained with.
-        pooled_memory: spatial memories of tracked frames are stored and attended to as means of 2x2 tokens; those of
-            prompts stay whole.
         still_frames: a frame that differs from the last encoded one by no more than this gets its features. The
             difference is that of pixels in [0, 1], the mean over a cell of 32x32 pixels of the model's input, of the
             cell where it is largest. None for never.
@@ -29,7 +27,6 @@ class Approximations:
     """
 
     memory_slots: int | None = None
-    pooled_memory: bool = False
     still_frames: float | None = None
     fp8_attention: bool | Literal["emulated"] = False
 
@@ -38,8 +35,8 @@ class Approximations:
         """What is asked for by names, with values where a name has one and another than the default is wanted.
 
         Args:
-            asked: ``"pooled_memory"``, ``["pooled_memory", "still_frames=0.01"]``, ``{"memory_slots": 3,
-                "pooled_memory": True}``; nothing, None or an empty sequence for no approximation.
+            asked: ``"memory_slots"``, ``["fp8_attention", "still_frames=0.01"]``, ``{"memory_slots": 3,
+                "still_frames": True}``; nothing, None or an empty sequence for no approximation.
 
         Raises:
             ValueError: an unknown name, one given twice, or a value that it cannot have.
@@ -57,13 +54,11 @@ class Approximations:
                 values[name] = _CHECKS[name](DEFAULTS[name] if value is True else value)
         return cls(**values)
 
-    def check_for(self, num_maskmem: int, size: tuple[int, int], pools: bool = False) -> "Approximations":
+    def check_for(self, num_maskmem: int) -> "Approximations":
         """These, if a model can have them.
 
         Args:
             num_maskmem: memories that it attends to, one of them for conditioning frames.
-            size: (H, W) of a memory.
-            pools: it attends to means of memory tokens itself.
 
         Raises:
             ValueError: it cannot; the message says why.
@@ -72,10 +67,6 @@ class Approximations:
             raise ValueError(
                 f"memory_slots={self.memory_slots} is more than the {num_maskmem} memories that this model attends to"
             )
-        if self.pooled_memory and pools:
-            raise ValueError("pooled_memory is not for this model, whose memory attention takes means of tokens itself")
-        if self.pooled_memory and (size[0] % 2 or size[1] % 2):
-            raise ValueError(f"pooled_memory halves maps, and a memory of this model is {size[0]} x {size[1]}")
         return self
 
     def named(self) -> dict[str, Any]:
@@ -92,12 +83,11 @@ ApproximationsLike: TypeAlias = None | str | Iterable[str] | Mapping[str, Any] |
 
 DEFAULTS: dict[str, Any] = {
     "memory_slots": DEFAULT_SLOTS,
-    "pooled_memory": True,
     "still_frames": DEFAULT_STILL,
     "fp8_attention": True,
 }
 KNOWN = (
-    f"memory_slots[=1, 2, ...] (by default {DEFAULT_SLOTS}), pooled_memory, "
+    f"memory_slots[=1, 2, ...] (by default {DEFAULT_SLOTS}), "
     f"still_frames[=0.0 to 1.0] (by default {DEFAULT_STILL}), fp8_attention[=emulated]"
 )
 
@@ -132,12 +122,6 @@ def _slots(value: Any) -> int:
     return number
 
 
-def _switch(value: Any) -> bool:
-    if value is not True:
-        raise ValueError(f"pooled_memory is {value!r}; it takes no value but True and False")
-    return True
-
-
 def _threshold(value: Any) -> float:
     try:
         number = float(value)
@@ -154,4 +138,4 @@ def _fp8(value: Any) -> bool | str:
     return value
 
 
-_CHECKS = {"memory_slots": _slots, "pooled_memory": _switch, "still_frames": _threshold, "fp8_attention": _fp8}
+_CHECKS = {"memory_slots": _slots, "still_frames": _threshold, "fp8_attention": _fp8}

@@ -2,12 +2,13 @@
 
 import operator
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, select_memories
-from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank
+from sam2fast.tracking.frame_result import FrameResult
+from sam2fast.tracking.memory_bank import AttendedPages
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.strategies.base import Attended, History, Strategy
@@ -130,7 +131,7 @@ def whole_windows(
         known: what the strategy knows of each object.
         custom: replaces the strategy's choice of memories.
     """
-    if custom is not None or not follows_sam2(state) or state.strategy.has_factors or state.bank.is_pooled:
+    if custom is not None or not follows_sam2(state) or state.strategy.has_factors:
         return None
     windows = []
     for tracked, page in zip(objects, known, strict=True):
@@ -147,7 +148,7 @@ def whole_window(
     """What an object attends to by SAM 2's own rule, in one look, if it was tracked on all frames that the rule looks
     back to, as in a long pass; otherwise None.
 
-    The pages are those of :func:`select_memories` and :func:`attended_pages`, where memories are not pooled.
+    The pages are those of :func:`select_memories` and :func:`attended_pages`.
     """
     conditioning, limit, recent = tracked.conditioning, rules.max_conditioning, rules.recent
     all_are_chosen = bool(conditioning) and (limit == -1 or len(conditioning) <= limit)
@@ -167,13 +168,17 @@ def whole_window(
             distances.append(distance if rules.signed_distances else abs(distance))
     pointers += [result.pointer for result in known[:behind]]
     distances += range(1, behind + 1)
-    pages = [(result.memory or ())[0] for result in (*conditioning.values(), *known[recent - 1 :: -1])]
+    pages = pages_of([*conditioning.values(), *known[recent - 1 :: -1]])
     times = [rules.num_maskmem - 1] * len(conditioning) + list(range(recent - 1, -1, -1))
     return AttendedPages(pages, times, pointers, distances, len(conditioning), state=state)
 
 
+def pages_of(results: Iterable[FrameResult]) -> list[Page]:
+    """The memories of results that have one."""
+    return [result.memory for result in results if result.memory is not None]
+
+
 def attended_pages(
-    bank: MemoryBank,
     tracked: TrackedObject,
     attended: Attended,
     rules: MemoryRules,
@@ -186,22 +191,13 @@ def attended_pages(
         state: what the strategy knows of the object.
         has_factors: of the strategy.
     """
-    conditioning, tracked_frames, oldest = tracked.conditioning, tracked.tracked, rules.num_maskmem - 1
+    conditioning, tracked_frames = tracked.conditioning, tracked.tracked
     results = [conditioning[t] if t in conditioning else tracked_frames[t] for t, _ in attended.memories]
-    memories = [result.memory or () for result in results]
-    pages, times = [memory[0] for memory in memories], [row for _, row in attended.memories]
+    pages, times = pages_of(results), [row for _, row in attended.memories]
     of_memories, of_pointers = attended.factors or ([1.0] * len(pages), [1.0] * len(attended.pointers))
-    if bank.is_pooled and memories:
-        parts = [
-            (page, time, factor)
-            for (t, row), memory, factor in zip(attended.memories, memories, of_memories, strict=True)
-            for page, time in bank.pages_to_attend(memory, row, t in conditioning and row == oldest, oldest + 1)
-        ]
-        pages, times, of_memories = map(list, zip(*parts, strict=True))
     # A strategy may choose more than the model does. What exceeds it counts as conditioning frames.
     limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(conditioning)
-    beyond = -(-(len(pages) - rules.recent) // bank.pages_of_conditioning)
-    more = max(beyond, len(attended.pointers) - (rules.max_pointers - 1))
+    more = max(len(pages) - rules.recent, len(attended.pointers) - (rules.max_pointers - 1))
     pointers = [(conditioning[t] if t in conditioning else tracked_frames[t]).pointer for t, _ in attended.pointers]
     distances = [distance for _, distance in attended.pointers]
     weights = (of_memories, of_pointers) if has_factors else None

@@ -15,7 +15,7 @@ from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
 from sam2fast.tracking.frame_result import PackedResults
-from sam2fast.tracking.memory_bank import AttendedPages, Memory, MemoryBank, StepTables, as_pages
+from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies.base import Decided, Strategy
 from sam2fast.tracking.strategies.decision import Decision
@@ -42,7 +42,7 @@ class StepOutput(NamedTuple):
 
     results: PackedResults  # masks with their holes filled
     pointers: Sequence[Page]
-    memories: Sequence[Memory] | None  # None where the model keeps none, and before a prompt is committed
+    memories: Sequence[Page] | None  # None where the model keeps none, and before a prompt is committed
     states: Sequence[Page | None]  # what the strategy knows after the frame, if it keeps anything
 
 
@@ -91,7 +91,7 @@ class EagerRunner:
             # The memory is encoded from the mask before its holes are filled.
             as_prompt = None if decided is None else decided.as_prompt
             memories = encode_masks(model, features, prediction.mask, prediction.score, False, as_prompt)
-            pages = bank.write_memories(memories[:count], from_prompt=False)
+            pages = bank.write_memories(memories[:count])
         packed, kept = written(bank, decided, count, masks, iou, score)
         return StepOutput(packed, pointers, pages, kept)
 
@@ -339,9 +339,6 @@ def attended_memory(
     (H, W), m = model.memory_size, model.mem_dim
     B, P, C = pointers.shape
     position = model.encode_memory_positions(pages[:1, 0, :, None, None].expand(1, m, H, W))
-    spatial = as_pages(position, H * W)[0]
-    if pages.shape[1] != H * W:
-        spatial = torch.cat([spatial, as_pages(position, pages.shape[1])[0]])
     if span is not None:
         longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
         distance = distance / torch.where(span > 0, span, longest)[:, None] * longest
@@ -358,7 +355,7 @@ def attended_memory(
         pages=pages,
         page_table=page_table,
         page_time=page_time,
-        position_encoding=spatial,
+        position_encoding=as_pages(position)[0],
         time_encoding=model.maskmem_tpos_enc[:, 0, 0],
         pointers=pointers.reshape(B, P * split, m),
         # Converted after it is repeated: one copy instead of two.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.tracking.memory_bank import ALIGNMENT, Memory
+from sam2fast.tracking.memory_bank import ALIGNMENT
 from sam2fast.tracking.page_pool import Page
 from sam2fast.utils.async_copies import AsyncHostCopy
 
@@ -119,7 +119,7 @@ class FrameResult:
         iou: Tensor,
         score: Tensor,
         pointer: Page,
-        memory: Memory | None,
+        memory: Page | None,
         state: Page | None = None,
         record: Tensor | None = None,
     ) -> None:
@@ -132,7 +132,7 @@ class FrameResult:
 
     @classmethod
     def arriving(
-        cls, copies: FrameCopies, row: int, pointer: Page, memory: Memory | None, state: Page | None = None
+        cls, copies: FrameCopies, row: int, pointer: Page, memory: Page | None, state: Page | None = None
     ) -> "FrameResult":
         """The result in row ``row`` of copies that may still be in flight."""
         result = cls.__new__(cls)
@@ -168,7 +168,7 @@ class FrameResult:
         """The hypothesis that a strategy with several continued; 0 where there is one."""
         return int(self.record[0, 0]) if self.record.numel() else 0
 
-    def with_memory(self, memory: Memory) -> "FrameResult":
+    def with_memory(self, memory: Page) -> "FrameResult":
         """The same result with its memory."""
         return FrameResult(self.mask, self.iou, self.score, self.pointer, memory, self.state, self.record)
 

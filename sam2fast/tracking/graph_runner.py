@@ -114,9 +114,7 @@ class GraphRunner:
         integers = StepTables.integers(shape, rows, pinned=self._device.type == "cuda")
         buffers = workspace.step(model, given, key, integers)
         results = buffers.results.first(count)  # a copy: the next step overwrites the buffers
-        return StepOutput(
-            results, pointers[:count], [(page,) for page in memories[:count]], states[:count] or [None] * count
-        )
+        return StepOutput(results, pointers[:count], memories[:count], states[:count] or [None] * count)
 
     @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:

@@ -115,7 +115,7 @@ def static_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: S
     memories = encode_masks(model, features, prediction.mask, prediction.score, False, as_prompt)
     if torch.promote_types(memories.dtype, pools.pages.dtype) != pools.pages.dtype:
         raise NarrowPagesError(memories.dtype)
-    pages = as_pages(memories, pools.pages.shape[1])
+    pages = as_pages(memories)
     pools.pages.index_copy_(0, tables.written_pages.long(), pages.to(pools.pages.dtype))
     pools.pointers.index_copy_(0, tables.written_pointers.long(), prediction.pointer.to(pools.pointers.dtype))
     filled = fill_holes(prediction.mask, settings.fill_hole_area)

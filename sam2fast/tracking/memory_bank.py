@@ -6,13 +6,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels.memory_attention import MEANS, Fp8
+from sam2fast.kernels.memory_attention import Fp8
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.approximations import EXACT, Approximations
@@ -35,11 +34,6 @@ ABSENT = (-1, 0, 0, -1, 0, 0, 0, -1, 0, 0, 0)
 def bucket(count: int) -> int:
     """The smallest bucket that holds ``count``; beyond the largest its multiples."""
     return BUCKETS[bisect_left(BUCKETS, count)] if count <= BUCKETS[-1] else -(-count // BUCKETS[-1]) * BUCKETS[-1]
-
-
-# The pages of a spatial memory: one page with the whole map. Where memories are pooled, a page with the means of 2x2
-# tokens; for a prompt the four quarters of the map follow, which are attended to as those of a conditioning frame.
-Memory: TypeAlias = tuple[Page, ...]
 
 
 class AttendedPages(NamedTuple):
@@ -81,8 +75,7 @@ class MemoryLayout:
 class MemoryBank:
     """Pools of pages: spatial memories ``(H * W, C_mem)``, and object pointers ``(C,)`` in fp32.
 
-    Memories keep the dtype they are computed in. Where they are pooled, pages have a quarter of the positions. A third
-    pool has a strategy's states in fp64, if it keeps any.
+    Memories keep the dtype they are computed in. A third pool has a strategy's states in fp64, if it keeps any.
 
     Args:
         layout: of the model's memories.
@@ -102,15 +95,13 @@ class MemoryBank:
     ) -> None:
         self.layout = layout
         self.approximations = approximations
-        self.is_pooled = approximations.pooled_memory  # whether pages are quarters and means
         self.fp8: Fp8 = fp8
         self.pending = PendingCopies()
         self.memories: PagePool | None = None  # made with the first memory, whose dtype it takes
         self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
         self.state_size, self.hypotheses = state_size, hypotheses
         self.states = PagePool((state_size,), torch.float64, layout.device, self.pending) if state_size else None
-        positions = math.prod(layout.size) // (MEANS if self.is_pooled else 1)
-        self.page_shape = positions, layout.channels
+        self.page_shape = math.prod(layout.size), layout.channels
 
     def emptied(self) -> "MemoryBank":
         """A new bank without pages, with the same settings."""
@@ -123,19 +114,9 @@ class MemoryBank:
             if pool is not None:
                 pool.begin_step()
 
-    @property
-    def pages_of_conditioning(self) -> int:
-        """How many pages attending to a conditioning frame reads."""
-        return MEANS if self.is_pooled else 1
-
-    def write_memories(self, memories: Tensor, from_prompt: bool) -> list[Memory]:
+    def write_memories(self, memories: Tensor) -> list[Page]:
         """Pages for ``memories (B, C_mem, H, W)``."""
-        pool = self.begin_memories(memories.dtype)
-        pages = pool.write(as_pages(memories, self.page_shape[0]))
-        if not (self.is_pooled and from_prompt):
-            return [(page,) for page in pages]
-        quarters = pool.write(memories.flatten(2).transpose(1, 2).reshape(-1, *self.page_shape))
-        return [(page, *quarters[MEANS * i : MEANS * (i + 1)]) for i, page in enumerate(pages)]
+        return self.begin_memories(memories.dtype).write(as_pages(memories))
 
     def begin_memories(self, dtype: torch.dtype) -> PagePool:
         """The pool of memories; made if there is none."""
@@ -158,32 +139,10 @@ class MemoryBank:
         table = torch.tensor(_row_of_each(self.states, pages) + [-1] * (rows - len(pages)), device="cpu")
         return select_states(self.states.data, copy_to_device(table, self.layout.device))
 
-    def read_memory(self, memory: Memory) -> Tensor:
-        """A copy ``(1, C_mem, H, W)``; where only means are kept, each stands for its 2x2 tokens."""
+    def read_memory(self, memory: Page) -> Tensor:
+        """A copy ``(1, C_mem, H, W)``."""
         assert self.memories is not None
-        H, W = self.layout.size
-        if self.is_pooled and len(memory) == 1:
-            means = self.memories.read(memory[0]).t().unflatten(1, (H // 2, W // 2))[None]
-            return means.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-        pages = [self.memories.read(page) for page in memory[1:] or memory]
-        tokens = pages[0] if len(pages) == 1 else torch.cat([page.to(self.layout.device) for page in pages])
-        return tokens.t().unflatten(1, (H, W))[None]
-
-    def pages_to_attend(
-        self, memory: Memory, time: int, conditioning: bool, num_maskmem: int
-    ) -> list[tuple[Page, int]]:
-        """The pages that attending to a memory reads, each with its ``AttendedMemory.page_time``.
-
-        Args:
-            time: row of ``maskmem_tpos_enc``.
-            conditioning: attended to as that of a conditioning frame.
-            num_maskmem: rows of ``maskmem_tpos_enc``.
-        """
-        if not self.is_pooled:
-            return [(memory[0], time)]
-        if conditioning and len(memory) > 1:
-            return [(page, num_maskmem * quarter + time) for quarter, page in enumerate(memory[1:])]
-        return [(memory[0], num_maskmem * MEANS + time)]
+        return self.memories.read(memory).t().unflatten(1, self.layout.size)[None]
 
     def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
         """Capacities for these objects; the number of rows is a bucket, or exactly theirs."""
@@ -194,8 +153,7 @@ class MemoryBank:
 
     def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":
         """Capacities for so many objects with so many conditioning frames each."""
-        memories = rules.recent + self.pages_of_conditioning * conditioning
-        return StepShape(objects, memories, rules.max_pointers - 1 + conditioning)
+        return StepShape(objects, rules.recent + conditioning, rules.max_pointers - 1 + conditioning)
 
     def reserve(self, shape: "StepShape") -> None:
         """Makes room for a step of this shape: the pages that its objects read, and one more each to be written."""
@@ -234,10 +192,8 @@ def select_states(states: Tensor, rows: Tensor) -> Tensor:
     return torch.where((rows >= 0)[:, None], states.index_select(0, rows.clamp(min=0)), 0.0)
 
 
-def as_pages(maps: Tensor, positions: int) -> Tensor:
-    """``maps (B, C, H, W)`` as ``(B, positions, C)``: all tokens, or the means of 2x2 tokens if there are fewer."""
-    if positions != maps.shape[2] * maps.shape[3]:
-        maps = F.avg_pool2d(maps, 2)
+def as_pages(maps: Tensor) -> Tensor:
+    """``maps (B, C, H, W)`` as ``(B, H * W, C)``."""
     return maps.flatten(2).transpose(1, 2)
 
 

@@ -20,7 +20,7 @@ from sam2fast.tracking.prompting import (
     is_conditioning,
     remove_object,
 )
-from sam2fast.tracking.prompts import integer
+from sam2fast.tracking.prompts import integer, plain_id
 from sam2fast.tracking.propagation import store_results, track_frame
 from sam2fast.tracking.saved_checks import check_stream
 from sam2fast.tracking.state import VideoState
@@ -176,7 +176,7 @@ class VideoStream:
         """
         state, frame = self._prompted()
         with UnchangedOnError(state, state.objects.values()):
-            prompt = points, labels, clear_old_points, normalize_coords, box
+            prompt, obj_id = (points, labels, clear_old_points, normalize_coords, box), plain_id(obj_id)
             call = self._tracker.call
             masks = call("add_new_points_or_box", add_points_or_box, state, frame, obj_id, *prompt)[2]
             return self._with_scores(state, frame, obj_id, masks)
@@ -188,7 +188,7 @@ class VideoStream:
 
         Raises: as :meth:`add_new_points_or_box`.
         """
-        state, frame = self._prompted()
+        (state, frame), obj_id = self._prompted(), plain_id(obj_id)
         with UnchangedOnError(state, state.objects.values()):
             masks = self._tracker.call("add_new_mask", add_mask, state, frame, obj_id, mask)[2]
             return self._with_scores(state, frame, obj_id, masks)
@@ -198,7 +198,9 @@ class VideoStream:
     def clear_prompts(self, obj_id: Any) -> None:
         """Removes an object's prompts on the current frame; an unknown id has none."""
         state, frame = self._prompted()
-        self._tracker.call("clear_all_prompts_in_frame", clear_prompts, state, frame, obj_id, need_output=False)
+        self._tracker.call(
+            "clear_all_prompts_in_frame", clear_prompts, state, frame, plain_id(obj_id), need_output=False
+        )
 
     @exclusive
     @torch.inference_mode()
@@ -209,7 +211,7 @@ class VideoStream:
             RuntimeError: an unknown id with ``strict``; or the stream was closed.
         """
         state = self._opened()
-        self._tracker.call("remove_object", remove_object, state, obj_id, strict, need_output=False)
+        self._tracker.call("remove_object", remove_object, state, plain_id(obj_id), strict, need_output=False)
         return list(state.objects)
 
     def _prompted(self) -> tuple[VideoState, int]:

@@ -5,14 +5,12 @@ import pytest
 import torch
 
 from sam2fast.kernels.memory_attention import cpu
-from sam2fast.modeling import attention
-from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.utils.testing import mask_iou
 
-# Mean IoU over the frames after the first of a clip in which two things move fast. Those of pooled memories and of fp8
-# are near to what they reach, for the broken ways below to stay under them.
-FLOORS = {"memory_slots": 0.95, "pooled_memory": 0.86, "fp8_attention=emulated": 0.97, "all": 0.86}
-ASKED = {"all": ["memory_slots", "pooled_memory", "still_frames"]}
+# Mean IoU over the frames after the first of a clip in which two objects move fast. That of fp8 is near to what it
+# reaches, so that the broken one below stays under it.
+FLOORS = {"memory_slots": 0.95, "fp8_attention=emulated": 0.97, "all": 0.95}
+ASKED = {"all": ["memory_slots", "still_frames"]}
 
 
 def masks_of(predictor, clip):
@@ -29,8 +27,6 @@ def expected(nano, factory_clip):
 
 def agreement(nano, clip, expected, asked) -> float:
     """Mean IoU of all objects and frames."""
-    for layer in nano.memory_attention.layers:
-        layer.cross_attn_image._tables.clear()
     nano.approximations = asked
     try:
         found = masks_of(nano, clip)
@@ -45,42 +41,13 @@ def test_close(nano, factory_clip, expected, name):
     assert FLOORS[name] < agreement(nano, factory_clip, expected, ASKED.get(name, name)) < 1
 
 
-def positions_of_a_smaller_map(monkeypatch):
-    """Means are rotated as if theirs were a map of its own."""
-    right = attention.axial_rope
-    monkeypatch.setattr(attention, "axial_rope", lambda *arguments, stride=1: right(*arguments))
-
-
-def prompts_by_their_means(monkeypatch):
-    right = MemoryBank.pages_to_attend
-    wrong = lambda self, memory, time, conditioning, rows: right(self, memory, time, False, rows)  # noqa: E731
-    monkeypatch.setattr(MemoryBank, "pages_to_attend", wrong)
-
-
-def quarters_in_disorder(monkeypatch):
-    right = MemoryBank.pages_to_attend
-
-    def wrong(self, memory, time, conditioning, rows):
-        return right(self, (memory[0], *memory[:0:-1]), time, conditioning, rows)
-
-    monkeypatch.setattr(MemoryBank, "pages_to_attend", wrong)
-
-
 def too_large(monkeypatch):
     """Rows of queries and keys a tenth too large."""
     right = cpu.rounded_to_fp8
     monkeypatch.setattr(cpu, "rounded_to_fp8", lambda rows: 1.1 * right(rows))
 
 
-@pytest.mark.parametrize(
-    ("name", "breaks"),
-    [
-        ("pooled_memory", positions_of_a_smaller_map),
-        ("pooled_memory", prompts_by_their_means),
-        ("pooled_memory", quarters_in_disorder),
-        ("fp8_attention=emulated", too_large),
-    ],
-)
-def test_what_is_broken_is_not(nano, factory_clip, expected, name, breaks, monkeypatch):
-    breaks(monkeypatch)
+def test_what_is_broken_is_not(nano, factory_clip, expected, monkeypatch):
+    too_large(monkeypatch)
+    name = "fp8_attention=emulated"
     assert agreement(nano, factory_clip, expected, name) < FLOORS[name]

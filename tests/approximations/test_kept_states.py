@@ -11,12 +11,12 @@ from video import Session, clip
 from sam2fast.cli import track_run
 from sam2fast.tracking.approximations import EXACT, Approximations
 
-ASKED = ["memory_slots=4", "pooled_memory", "still_frames=0.01", "fp8_attention=emulated"]
+ASKED = ["memory_slots=4", "still_frames=0.01", "fp8_attention=emulated"]
 COMMAND = ["track", "--model", "nano", *ONE]
 
 
 def begun(predictor, video):
-    """Prompts, tracked frames, a correction; conditioning and tracked memories of several pages."""
+    """Prompts, tracked frames, a correction; conditioning and tracked memories."""
     s = Session(predictor, video)
     s.points(0, 1, (60, 40, 1))
     s.points(3, 2, box=[20, 20, 70, 60])
@@ -47,7 +47,7 @@ def test_a_restored_session_goes_on_as_it_was_opened(rough, video, tmp_path, way
 
 
 def test_a_restored_stream(rough, tmp_path):
-    rough.approximations = "pooled_memory"
+    rough.approximations = "memory_slots=2"
     video = clip(8)
     with rough.open_stream() as stream:
         for frame in video[:5]:
@@ -59,18 +59,15 @@ def test_a_restored_stream(rough, tmp_path):
         with rough.restore_stream(tmp_path / "stream") as other:
             for frame in video[5:]:
                 assert torch.equal(stream.step(frame).masks, other.step(frame).masks)
-            assert other._opened().bank.is_pooled
+            assert other._opened().bank.approximations == Approximations(memory_slots=2)
 
 
 def test_files_from_before_have_none(rough, video, tmp_path):
-    """And one page for each memory."""
     from sam2fast.tracking import saved_state
 
     s = begun(rough, video)
     packed = saved_state.packed(s.state)
     del packed.facts["approximations"]
-    for entry in packed.facts["objects"]:
-        del entry["pages"]
     saved_state.save(packed, tmp_path / "state")
     other = rough.load_state(tmp_path / "state", str(video))
     assert other.bank.approximations == EXACT
@@ -87,10 +84,10 @@ def test_the_command_refuses(video, tmp_path, monkeypatch):
 
 def test_the_command_tracks_by_them(video, tmp_path):
     command = [*COMMAND, video, "--device", "cpu", "--format", "json", "--out", tmp_path / "out"]
-    asked = ("memory_slots=2", "pooled_memory", "fp8_attention=emulated")
+    asked = ("memory_slots=2", "fp8_attention=emulated")
     assert invoke(*command, "--end", "2", *(word for name in asked for word in ("--approximate", name))).exit_code == 0
     said = json.dumps(json.loads((tmp_path / "out" / "track.json").read_text()))
-    for entry in ('"memory_slots": 2', '"pooled_memory": true', '"fp8_attention": "emulated"'):
+    for entry in ('"memory_slots": 2', '"fp8_attention": "emulated"'):
         assert entry in said
     # Without them it would be another run, whose frames do not belong into the same file.
     refused = invoke(*command, "--end", "2")

@@ -9,7 +9,7 @@ from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.tracking.approximations import DEFAULT_SLOTS, DEFAULT_STILL, EXACT, Approximations
 
-ALL = Approximations(memory_slots=DEFAULT_SLOTS, pooled_memory=True, still_frames=DEFAULT_STILL)
+ALL = Approximations(memory_slots=DEFAULT_SLOTS, still_frames=DEFAULT_STILL, fp8_attention=True)
 
 
 @pytest.mark.parametrize(
@@ -17,15 +17,13 @@ ALL = Approximations(memory_slots=DEFAULT_SLOTS, pooled_memory=True, still_frame
     [
         (None, EXACT),
         ((), EXACT),
-        ({"pooled_memory": False, "memory_slots": None}, EXACT),
-        ("pooled_memory", Approximations(pooled_memory=True)),
-        (["memory_slots", "pooled_memory", "still_frames"], ALL),
+        ({"fp8_attention": False, "memory_slots": None}, EXACT),
+        (["memory_slots", "still_frames", "fp8_attention"], ALL),
         (iter(["memory_slots=2", " still_frames = 0.5 "]), Approximations(memory_slots=2, still_frames=0.5)),
         ({"memory_slots": 3, "still_frames": 0}, Approximations(memory_slots=3, still_frames=0.0)),
         ({"memory_slots": True}, Approximations(memory_slots=DEFAULT_SLOTS)),
         ("fp8_attention", Approximations(fp8_attention=True)),
         (["fp8_attention = emulated"], Approximations(fp8_attention="emulated")),
-        ({"fp8_attention": False}, EXACT),
         (ALL, ALL),
     ],
 )
@@ -38,14 +36,13 @@ def test_ways_to_ask(asked, expected):
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ("pooled", "no approximation 'pooled'; the known ones are memory_slots"),
+        ("pooled_memory", "no approximation 'pooled_memory'; the known ones are memory_slots"),
         (["still_frames", "still_frames=0.1"], "still_frames is given twice"),
         ({"memory_slots": 0}, "memory_slots is 0; expected an integer of 1 or more"),
         ("memory_slots=2.5", "memory_slots is '2.5'"),
         ({"still_frames": -0.1}, "still_frames is -0.1; expected a difference of pixels from 0 to 1"),
         ({"still_frames": float("nan")}, "still_frames is nan"),
         ("still_frames=much", "still_frames is 'much'"),
-        ("pooled_memory=2", "pooled_memory is '2'; it takes no value"),
         ("fp8_attention=2", "fp8_attention is '2'; it takes no value but True, False and 'emulated'"),
         ("=", "no approximation ''"),
         *((asked, "approximation") for asked in (3, [3], [("memory_slots", 3)])),
@@ -68,13 +65,5 @@ def test_the_builder_and_the_attribute():
             build_sam2_video_predictor(nano.CONFIG, None, device="cpu", approximations=asked)
     predictor.approximations = None
     assert predictor.approximations == EXACT
-    predictor.approximations = "pooled_memory"
-    assert pickle.loads(pickle.dumps(predictor)).approximations.pooled_memory
-
-
-def test_maps_that_cannot_be_halved():
-    size = "++model.image_size=160"  # maps of 10 can be halved, and of 5 with a stride of 32 could not
-    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", hydra_overrides_extra=[size])
-    predictor.approximations = "pooled_memory"
-    with pytest.raises(ValueError, match="is 5 x 5"):
-        Approximations.of("pooled_memory").check_for(num_maskmem=7, size=(5, 5))
+    predictor.approximations = "fp8_attention"
+    assert pickle.loads(pickle.dumps(predictor)).approximations.fp8_attention

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from memories import memory_of, memory_of_kinds, moved, on_cpu, rope_of_kinds, weights_of, written_out
+from memories import memory_of, memory_of_tokens, moved, on_cpu, rope_of_tokens, weights_of, written_out
 from parity import random_map
 
 from sam2fast.kernels import _custom_ops
@@ -63,10 +63,10 @@ def test_rounding(wide):
 @pytest.mark.parametrize(("shared", "heads"), [(True, 1), (False, 2)])
 @torch.no_grad()
 def test_the_torch_implementations(compute, shared, heads):
-    """Pages of all kinds, whole maps, pointers, an empty bank."""
+    """Pages of tokens, whole maps, pointers, an empty bank."""
     query, weights = random_map(1 if shared else 4, heads, 16, 32), weights_of(32, 8, heads)
     cases = (
-        (memory_of_kinds(7, 1, 0, 12), rope_of_kinds(4, 32)),
+        (memory_of_tokens(2, 0, 3, 1), rope_of_tokens(4, 32)),
         (memory_of(2, 0, 3, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))),
     )
     for memory, tables in cases:
@@ -116,25 +116,25 @@ def test_custom_implementations_do_not_get_the_argument():
         _custom_ops.unregister_op("memory_attention", "rounding")
 
 
-# side, d, m, heads, pages of each object, pointers, splits, whether pages are of five kinds
+# side, d, m, heads, pages of each object, pointers, splits, whether pages are tokens
 CASES = {
     "one object": (4, 32, 32, 1, (2,), 6, 1, False),
     "official widths": (4, 256, 64, 1, (3, 1), 8, 2, False),
     "two heads, an odd side, an empty bank": (7, 32, 32, 2, (1, 0, 2), 4, 2, False),
     "a width of no power of two": (6, 96, 64, 1, (2, 1), 5, 4, False),
-    "pooled, nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3, True),
-    "pooled, no pointers": (6, 32, 32, 2, (5, 12), 0, 8, True),
+    "nano's widths": (8, 128, 64, 1, (2, 0, 1), 12, 3, False),
+    "tokens, no pointers": (6, 32, 32, 2, (1, 3), 0, 8, True),
 }
 
 
 def arguments_of(case, device, dtype=torch.float32, shared=True):
-    side, d, m, heads, filled, pointers, _, pooled = case
-    make = memory_of_kinds if pooled else memory_of
+    side, d, m, heads, filled, pointers, _, has_tokens = case
+    make = memory_of_tokens if has_tokens else memory_of
     memory = moved(make(*filled, side=side, m=m, pointers=pointers, dtype=dtype), device, dtype)
     weights = [w.to(device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
     query = random_map(1 if shared else len(filled), heads, side**2, d).to(device, dtype)
-    tables = rope_of_kinds(side, d, device)
-    return query, memory, *weights, *(tables if pooled else [t[: side**2].contiguous() for t in tables])
+    tables = rope_of_tokens(side, d, device)
+    return query, memory, *weights, *(tables if has_tokens else [t[: side**2].contiguous() for t in tables])
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -157,7 +157,7 @@ def test_kernels(triton_device, case):
 def test_kernels_in_fp16_and_bf16(triton_device, dtype):
     """At most twice as far from float64 rounding as the reference, which rounds keys before it rotates them."""
     launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
-    for name in ("official widths", "pooled, nano's widths"):
+    for name in ("official widths", "nano's widths"):
         arguments = arguments_of(CASES[name], triton_device, dtype)
         expected = written_out(*on_cpu(*arguments), rounded=rounded_by_hand)
         reference = memory_attention_reference(*arguments, fp8=True)

@@ -74,7 +74,7 @@ def test_the_widest_memories_are_compiled(dtype):
         if row.dtype == name and row.shape == "*":
             made = kernel.compilations(row)
             to_memory = [
-                c for c in made if c.constants.get("RAGGED") or c.constants.get("PROJECT") or "MEANS" in c.constants
+                c for c in made if c.constants.get("RAGGED") or c.constants.get("PROJECT") or "POOLING" in c.constants
             ]
             found = {(c.kernel.__name__, c.constants["WIDTH"]) for c in to_memory}
             assert found == {(n, widest) for n in ("_attend_kernel", "_combine_kernel", "_encode_kernel")}

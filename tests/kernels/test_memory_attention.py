@@ -3,9 +3,7 @@ import pytest
 import torch
 from memories import (
     memory_of,
-    memory_of_kinds,
     memory_of_tokens,
-    rope_of_kinds,
     rope_of_tokens,
     weights_of,
     written_out,
@@ -22,7 +20,7 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_cpu,
     rope_attention_reference,
 )
-from sam2fast.modeling.attention import RoPEAttention, RoPEAttentionv2
+from sam2fast.modeling.attention import RoPEAttentionv2
 from sam2fast.modeling.position_encoding import axial_rope
 from sam2fast.utils.testing import relative_error
 
@@ -64,13 +62,12 @@ PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "
 @pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize("shared", [True, False], ids=["one query", "own queries"])
 @pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("pages", ["maps", "quarters and means", "tokens"])
+@pytest.mark.parametrize("pages", ["maps", "tokens"])
 @torch.no_grad()
 def test_memory_attention(compute, shared, heads, pages):
     """Objects with histories of different length, one with none; masked tokens hold NaN."""
     memory, rope = {
         "maps": lambda: (memory_of(3, 1, 0, 5), axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))),
-        "quarters and means": lambda: (memory_of_kinds(7, 1, 0, 12), rope_of_kinds(4, 12)),
         "tokens": lambda: (memory_of_tokens(3, 1, 0, 5), rope_of_tokens(4, 12)),
     }[pages]()
     query = random_map(1 if shared else 4, heads, 16, 12)
@@ -81,13 +78,11 @@ def test_memory_attention(compute, shared, heads, pages):
 
 
 @pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
-@pytest.mark.parametrize("is_pooled", [False, True], ids=["maps", "quarters and means"])
 @torch.no_grad()
-def test_factors_of_keys(compute, is_pooled):
+def test_factors_of_keys(compute):
     """A factor of 1 changes no bit."""
-    memory = memory_of_kinds(7, 1, 0, 12) if is_pooled else memory_of(3, 1, 0, 5)
+    memory, rope = memory_of(3, 1, 0, 5), axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
     query, weights = random_map(4, 2, 16, 12), weights_of(12, 8, 2)
-    rope = rope_of_kinds(4, 12) if is_pooled else axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
     shape = 4, memory.page_table.shape[1] + memory.pointers.shape[1]
     plain = compute(query, memory, *weights, *rope)
     assert torch.equal(plain, compute(query, memory._replace(key_factors=torch.ones(shape)), *weights, *rope))
@@ -161,24 +156,14 @@ def test_memory_attention_with_shapes_that_do_not_fit():
 
 
 def test_tables_that_do_not_fit():
-    memory, weights, (cos, sin) = memory_of_kinds(2), weights_of(12, 8), rope_of_kinds(4, 12)
+    memory, weights, (cos, sin) = memory_of_tokens(2), weights_of(12, 8), rope_of_tokens(4, 12)
     query = random_map(1, 1, 16, 12)
-    with pytest.raises(ValueError, match=r"cos has shape \(16, 6\); expected \(20, 6\)"):
+    with pytest.raises(ValueError, match=r"cos has shape \(16, 6\); expected \(44, 6\)"):
         memory_attention(query, memory, *weights, cos[:16], sin[:16])
-    with pytest.raises(ValueError, match=r"position_encoding has shape \(16, 8\); expected \(4, 8\)"):
+    with pytest.raises(ValueError, match=r"position_encoding has shape \(16, 8\); expected \(28, 8\)"):
         memory_attention(query, memory._replace(position_encoding=random_map(16, 8)), *weights, cos, sin)
-    with pytest.raises(ValueError, match="query has shape"):
+    with pytest.raises(ValueError, match=r"cos has shape \(44, 6\); expected \(32, 6\)"):
         memory_attention(query[:, :, :4], memory, *weights, cos, sin)
-
-
-@torch.no_grad()
-def test_the_module_rotates_means_at_their_centres():
-    torch.manual_seed(0)
-    module = RoPEAttention(embedding_dim=24, num_heads=1, kv_in_dim=8, feat_sizes=(4, 4), rope_k_repeat=True).eval()
-    memory, x = memory_of_kinds(5, 9), random_map(2, 16, 24)
-    weights = module.k_proj.weight, module.k_proj.bias, module.v_proj.weight, module.v_proj.bias
-    means = written_out(module.q_proj(x)[:, None], memory, *weights, *rope_of_kinds(4, 24))
-    assert relative_error(module.out_proj(means.float()), module.attend(x, memory)) < 1e-5
 
 
 @torch.no_grad()

@@ -7,11 +7,9 @@ import pytest
 import torch
 from memories import (
     memory_of,
-    memory_of_kinds,
     memory_of_tokens,
     moved,
     on_cpu,
-    rope_of_kinds,
     rope_of_tokens,
     weights_of,
     written_out,
@@ -57,9 +55,6 @@ CASES = {
     "no pointers": (7, 32, 64, 1, (1, 4), 0, 8),
     "more pointers than three blocks": (4, 32, 32, 1, (1, 0), 200, 2),
     "more splits than blocks": (4, 32, 32, 1, (1,), 3, 8),
-    "quarters, nano's widths": (8, 128, 64, 1, (7, 0, 10), 12, 3),
-    "quarters, two heads, an odd quarter": (6, 32, 32, 2, (5, 12), 4, 2),
-    "quarters, official widths": (4, 256, 64, 1, (9,), 8, 1),
     "tokens, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
     "tokens, two heads, odd slots": (5, 32, 32, 2, (1, 0, 5), 4, 3),
     "counted, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
@@ -69,9 +64,6 @@ CASES = {
 }
 
 
-BANKS = {"quarters": (memory_of_kinds, rope_of_kinds), "tokens": (memory_of_tokens, rope_of_tokens)}
-
-
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [*itertools.product(CASES, (torch.float32, torch.bfloat16)), ("official widths", torch.float16)],
@@ -79,13 +71,13 @@ BANKS = {"quarters": (memory_of_kinds, rope_of_kinds), "tokens": (memory_of_toke
 )
 @torch.no_grad()
 def test_memory_attention(triton_device, name, dtype):
-    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, quarters, or tokens.
+    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps or tokens.
 
     Of maps means may be attended to.
     """
     side, d, m, heads, filled, pointers, splits = CASES[name]
     kind = name.partition(",")[0]
-    bank, rotation = BANKS.get(kind, (memory_of, rope))
+    bank, rotation = (memory_of_tokens, rope_of_tokens) if kind == "tokens" else (memory_of, rope)
     pooling = kind if kind in ("counted", "raised") else None
     memory = bank(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
     memory = moved(memory, triton_device, dtype)

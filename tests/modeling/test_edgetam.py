@@ -79,8 +79,3 @@ def test_other_trunks_and_sizes():
         RepViT("repvit_m3", ["layer0", "layer1"])
     with pytest.raises(Exception, match="positive multiple of 256, got 640"):
         build_sam2(CONFIG, device="cpu", hydra_overrides_extra=["++model.image_size=640"])
-
-
-def test_memories_that_cannot_be_pooled(predictor):
-    with pytest.raises(ValueError, match="is 512 x 1"):
-        predictor.approximations = "pooled_memory"

@@ -188,7 +188,7 @@ CALLS: dict[str, Disturbed] = {
     "preflight": _on_state(lambda p, s: p.propagate_in_video_preflight(s)),
     "propagate": _pass(),
     "propagate recorded": _pass(fast=True),
-    "propagate pooled": _pass(approximations=("pooled_memory", "memory_slots", "still_frames")),
+    "propagate approximately": _pass(approximations=("memory_slots", "still_frames")),
     "move_state": _on_state(lambda p, s: p.move_state(s)),
     "step": _on_stream(lambda s: s.step(make_images(5)[4])),
     "stream points": _on_stream(lambda s: s.add_new_points_or_box("c", [[20, 20]], [1])),

@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.profiling import parts  # registers formulas  # noqa: F401
+from sam2fast.profiling import flops as formulas  # registers them
 
 _EFFICIENTTAM = [f"efficienttam_{size}{kind}" for size in ("s", "ti") for kind in ("", "_1", "_2", "_512x512")]
 CONFIGS = {
@@ -158,7 +158,7 @@ def _combine(args: Any, kwargs: Any) -> int:
 def _window(args: Any, kwargs: Any) -> int:
     qkv, bias, out = args[:3]
     window = kwargs["WINDOW"]
-    return int(parts.window_attention_flops(qkv, bias, 0, window, out_val=out))
+    return int(formulas.window_attention_flops(qkv, bias, 0, window, out_val=out))
 
 
 def _linear_gelu(args: Any, kwargs: Any) -> int:

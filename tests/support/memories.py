@@ -32,17 +32,6 @@ def memory_of(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, dtype=
     )
 
 
-def memory_of_kinds(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, dtype=torch.float32) -> AttendedMemory:
-    """The same with pages of a quarter of ``side * side`` positions, of all five kinds."""
-    memory, n, T = memory_of(*filled, side=side, m=m, pointers=pointers, dtype=dtype), side * side // 4, 7
-    kind = torch.arange(memory.page_table.numel(), dtype=torch.int32).view(memory.page_table.shape) % 5
-    return memory._replace(
-        pages=memory.pages[:, :n].contiguous(),
-        page_time=memory.page_time + T * kind,
-        position_encoding=random_map(5 * n, m, seed=2),
-    )
-
-
 def memory_of_tokens(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, dtype=torch.float32) -> AttendedMemory:
     """The same with pages of three tokens, and of a grid of ``side + 1`` squared after them, whatever the queries."""
     memory, n = memory_of(*filled, side=side + 3, m=m, pointers=pointers, dtype=dtype), 3 + (side + 1) ** 2
@@ -55,15 +44,6 @@ def moved(memory: AttendedMemory, device, dtype) -> AttendedMemory:
 
 def on_cpu(*values):
     return [AttendedMemory(*(x.cpu() for x in v[:8])) if isinstance(v, AttendedMemory) else v.cpu() for v in values]
-
-
-def rope_of_kinds(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines for it, from the definition: positions one by one, then the centres of 2x2 of them."""
-    whole = [(float(y), float(x)) for y in range(side) for x in range(side)]
-    centres = [(2 * y + 0.5, 2 * x + 0.5) for y in range(side // 2) for x in range(side // 2)]
-    frequency = 10000.0 ** (-torch.arange(d // 4, dtype=torch.float64) * 4 / d)
-    angles = torch.stack([torch.cat([x * frequency, y * frequency]) for y, x in whole + centres])
-    return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
 def rope_of_tokens(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,12 +69,12 @@ def written_out(
 ):
     """Memory attention object by object and key by key, values projected token by token, in float64.
 
-    What counts as four tokens is there four times. Scores are of ``rounded`` queries and keys, which it gets in rows.
+    A mean that counts as four tokens is there four times. Scores are of ``rounded`` queries and keys, which it gets in
+    rows.
     """
     heads, N, d = query.shape[1:]
     turns = torch.complex(cos.double(), sin.double())
-    n, T = memory.pages.shape[1], len(memory.time_encoding)
-    of_keys = len(cos) - len(memory.position_encoding)  # the queries' positions, if keys have others
+    of_keys = len(cos) - memory.pages.shape[1]  # the first row of theirs; the queries' positions, if keys have others
 
     def rotate(x, first=0):  # (rows, d) at positions from the first on
         pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
@@ -113,12 +93,12 @@ def written_out(
             keys, values = [], []
             for page, t, factor in zip(table, time, of_pages, strict=True):
                 if page >= 0:
-                    tokens, first = memory.pages[page].double(), t // T * n
-                    encoded = tokens + memory.position_encoding[first : first + n] + memory.time_encoding[t % T]
-                    key = rotate(factor * encoded @ weight[rows].double().T + bias[rows], of_keys + first)
+                    tokens = memory.pages[page].double()
+                    encoded = tokens + memory.position_encoding + memory.time_encoding[t]
+                    key = rotate(factor * encoded @ weight[rows].double().T + bias[rows], of_keys)
                     if pooled:
                         key, tokens = means_of_squares(key), means_of_squares(tokens)
-                    for _ in range(4 if t // T == 4 or pooled == "counted" else 1):
+                    for _ in range(4 if pooled == "counted" else 1):
                         keys.append(key + math.log(4) * (pooled == "raised"))
                         values.append(tokens)
             chosen = memory.pointer_valid[b]

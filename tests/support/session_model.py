@@ -214,7 +214,7 @@ def assert_consistent(state: VideoState) -> None:
                 assert all(x.isfinite().all() for x in result.arrived())
                 assert (result.memory is None) == kind.startswith("new_")
                 pages.setdefault("pointers", []).append(result.pointer)
-                pages.setdefault("memories", []).extend(result.memory or ())
+                pages.setdefault("memories", []).extend([] if result.memory is None else [result.memory])
     for name, owned in pages.items():
         if not owned:
             continue

@@ -27,7 +27,7 @@ rules = st.builds(
 
 
 def of_result():
-    return SimpleNamespace(memory=(Page(),), pointer=Page())
+    return SimpleNamespace(memory=Page(), pointer=Page())
 
 
 @st.composite
@@ -51,8 +51,7 @@ def test_one_look_equals_the_rule(history, rules, reverse):
     found = whole_window(one, frame, reverse, num_frames, rules, state)
     if found is not None:
         chosen = select_memories(frame, one.conditioning, one.tracked, num_frames, reverse, rules)
-        bank = SimpleNamespace(is_pooled=False, pages_of_conditioning=1)
-        assert found == attended_pages(bank, one, Attended(*chosen), rules, state, False)
+        assert found == attended_pages(one, Attended(*chosen), rules, state, False)
 
 
 @given(st.integers(16, LONGEST - 1), st.booleans())
