@@ -31,7 +31,7 @@ class Launch(NamedTuple):
 
 @click.command(cls=GroupedCommand)
 @click.option(
-    "-c", "--config", required=True, help="A shipped configuration, such as nano/sam2fast_nano_train, or a file."
+    "-c", "--config", required=True, help="A shipped configuration, such as nano/sam2fast_nano_own_masks, or a file."
 )
 @click.option(
     "--allow-target",
