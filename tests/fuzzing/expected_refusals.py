@@ -2,7 +2,7 @@
 
 # The numbers of the files by reader; all others are accepted.
 _PLAYLISTS = (16, 17)
-_NOT_OF_THE_MODEL = (2, 3, 6)  # nano's names, those of transformers, and others by a prefix
+_NOT_OF_THE_MODEL = (2, 3)  # nano's names, and those of transformers
 _NO_CONFIGURATION_OF_OURS = (0, 1, 4, 5, 6)
 REFUSED: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("open_frames", "open_frames of bytes", "read_frames", "read_frames of a file object"), _PLAYLISTS),

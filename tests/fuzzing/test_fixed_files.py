@@ -185,7 +185,6 @@ def cut(name: str) -> Change:
         ("load_state", fact("objects", 0, "reverse", value=[[0]])),
         ("load_state", fact("objects", 0, "results", value=[])),
         ("load_state", fact("objects", 0, "results", "tracked", value=[5])),
-        ("load_state", fact("objects", 0, "pages", "tracked", value=[0.5])),
         ("load_state", cut("0.conditioning.mask")),
         ("load_state", cut("0.conditioning.memory")),
         ("load_state", cut("0.tracked.pointer")),
