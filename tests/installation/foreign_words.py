@@ -39,7 +39,7 @@ COMMANDS = (
     (("evaluate", "--gt", MASKS, "--pred", f"{OUT}/vos"), f"{OUT}/vos/results.csv"),
     (("dataset", "info", SET), None),
     (("dataset", "convert", SET, f"{OUT}/lines", "--to", "coco-jsonl"), f"{OUT}/lines/{CLIP}.jsonl"),
-    (("profile", IMAGE, "--json", f"{OUT}/profile.json", "--runs", "1"), f"{OUT}/profile.json"),
+    (("profile", IMAGE, "--trace", f"{OUT}/profile.json", "--runs", "1"), f"{OUT}/profile.json"),
     (("synthesize", "--clips", "1", "--frames", "2", "--size", "64", "--out", f"{OUT}/clips"), f"{OUT}/clips"),
     (("convert", "nano.safetensors", f"{OUT}/{CAT}.pt"), f"{OUT}/{CAT}.pt"),
     (("segment", IMAGE, "--point", "72,64", "--checkpoint", f"{OUT}/{CAT}.pt", "--out", f"{OUT}/pt"), f"{OUT}/pt"),

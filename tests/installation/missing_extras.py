@@ -21,7 +21,6 @@ COMMANDS = {
     "export --model nano --format onnx --out graphs": "onnx",
     "evaluate-images images --masks polygons.json --clicks 1": "eval",
     "evaluate-images images --masks polygons.json --box": "eval",
-    "profile square.png --picture profile.png": "profile",
 }
 # It works with less, and a note names the extra.
 NOTED, NOTED_EXTRA = "track frames --point 0,1,72,64 --out tracked", "video"
@@ -31,7 +30,6 @@ LIBRARY = {
     "from pathlib import Path; from sam2fast.training.reporting import Reporter; Reporter(Path('logs'))": "train",
     "from sam2fast.training.adapters import *; add_adapters(None, AdapterConf())": "adapters",
     "from sam2fast.demo.clip import encode_mp4; encode_mp4([])": "video",
-    "from sam2fast.profiling.report import draw; draw(None)": "profile",
     "from sam2fast.io.rle import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",
 }
 
