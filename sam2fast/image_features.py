@@ -14,6 +14,8 @@ from sam2fast.modeling.model_identity import known_facts
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
 
+__all__ = ["Features"]
+
 FACTS = "sam2fast_features"  # the entry of the file's header
 VERSION = 1
 EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # the original's names

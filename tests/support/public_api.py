@@ -35,6 +35,7 @@ MODULES = (
     "sam2fast.utils.reproducibility",
     "sam2fast.research",
     "sam2fast.io.rle",
+    "sam2fast.image_features",
     "sam2fast.sam2_image_predictor",
     "sam2fast.sam2_video_predictor",
     "sam2fast.tracking.state",
