@@ -22,7 +22,15 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests download no weights.
 test test-long test-slow test-browser properties kills fuzz inject notebooks: export SAM2FAST_OFFLINE := 1
 
-.PHONY: demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family test-clients notebooks aot test-triton sass bench bench-family bench-ops figures docs gpu carry tune matrix lint audit format clean
+.PHONY: help demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family test-clients notebooks aot test-triton sass bench bench-family bench-ops figures docs gpu carry tune matrix lint audit format clean
+
+USERS := demo|demo-web|test|bench|docs
+help:  ## this list
+	@for which in "" -v; do \
+		grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | grep -E $$which '^($(USERS)):' \
+			| sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F '|' '{ printf "make %-18s %s\n", $$1, $$2 }'; \
+		[ "$$which" ] || printf '\nFor maintainers:\n'; \
+	done
 
 demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
