@@ -49,7 +49,8 @@ def random_mask(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def masks() -> list[np.ndarray]:
-    return [random_mask(seed) for seed in range(200)]
+    found = (random_mask(seed) for seed in range(300))
+    return [mask for mask in found if mask.any()][:200]
 
 
 def rings_of(parts: list[Polygon]) -> list[np.ndarray]:
@@ -63,7 +64,7 @@ def area_between(ring: np.ndarray) -> float:
 
 
 def test_outlines_of_random_masks(masks):
-    assert min(mask.sum() for mask in masks) <= 1 and sum(mask.any() for mask in masks) > 150
+    assert len(masks) == 200 and min(mask.sum() for mask in masks) < 10
     for seed, mask in enumerate(masks):
         parts, area = polygons_of(encode_rle(mask), 0), mask.sum()
         found = shapely.MultiPolygon(parts)
@@ -71,8 +72,6 @@ def test_outlines_of_random_masks(masks):
         assert all(area_between(part.outer) > 0 > max(map(area_between, part.holes), default=-1) for part in parts)
         areas = [[cv2.contourArea(ring.astype(np.int32)) for ring in (part.outer, *part.holes)] for part in parts]
         assert sum(2 * outer[0] - sum(outer) for outer in areas) == area, seed
-        if not parts:
-            continue
         # With all rings in one, and with those of each part, as the formats have them.
         for shapes in ([joined(rings_of(parts))], [joined([part.outer, *part.holes]) for part in parts]):
             assert sum(map(area_between, shapes)) == area
@@ -89,11 +88,10 @@ def test_simplified_polygons_of_random_masks(masks, tolerance):
         assert found.is_valid, (seed, shapely.is_valid_reason(found))
         assert [len(part.holes) for part in parts] == [len(part.holes) for part in exact], seed
         assert abs(found.area - mask.sum()) <= 0.02 * mask.sum(), seed
-        if parts:
-            assert sum(map(area_between, rings_of(parts))) == pytest.approx(found.area)
+        assert sum(map(area_between, rings_of(parts))) == pytest.approx(found.area)
         if mask.size < 10_000:
             distance = shapely.hausdorff_distance(found.boundary, shapely.MultiPolygon(exact).boundary)
-            assert not distance > tolerance, seed  # NaN of nothing
+            assert distance <= tolerance, seed
 
 
 def drawn(*rows: str) -> np.ndarray:
