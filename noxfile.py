@@ -49,7 +49,7 @@ def surroundings(session: nox.Session) -> None:
     """Without rights, home or network; in other locales; with Python's flags; without symbolic links."""
     install(session, "video", TESTED)
     session.install("pytest")
-    run_alone(session, "-m", "pytest", "-p", "no:cacheprovider", CHECKS / "surroundings.py", "-rs")
+    run_alone(session, "-m", "pytest", "-p", "no:cacheprovider", "surroundings.py", "-rs")
 
 
 @nox.session(requires=["wheel"])
@@ -117,7 +117,7 @@ def run_alone(session: nox.Session, *arguments: str | Path) -> None:
     folder = Path(session.create_tmp()) / "alone"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for script in ("smoke.py", "missing_extras.py", "foreign_words.py"):
+    for script in ("smoke.py", "missing_extras.py", "foreign_words.py", "surroundings.py"):
         shutil.copy(CHECKS / script, folder)
     with session.chdir(folder):
         session.run("python", *arguments, env={"OMP_NUM_THREADS": "1", "PYTHONPATH": None})

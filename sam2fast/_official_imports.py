@@ -8,7 +8,6 @@ import importlib.util
 import sys
 import warnings
 from functools import partial
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -90,7 +89,7 @@ class Alias(ModuleType):
         return sorted(name for name in names if not name.startswith("_"))
 
 
-class OfficialModules(MetaPathFinder, Loader):
+class OfficialModules:  # without the bases of importlib.abc, whose import takes longer than all the rest
     """Finds and loads the original's modules as :class:`Alias`; absent ones raise an explanatory ImportError.
 
     Args:
@@ -111,7 +110,7 @@ class OfficialModules(MetaPathFinder, Loader):
         if self._package == "sam2fast" and (ours := PathFinder.find_spec(fullname, path)):
             return _completed(ours) if official in NAMES else ours
         # All are packages: names that a module lacks are then looked up as its submodules, above.
-        spec = ModuleSpec(fullname, self, is_package=True)
+        spec = ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type]
         if official in MODULES and (found := importlib.util.find_spec(MODULES[official])):
             spec.origin, spec.has_location = found.origin, True
         return spec

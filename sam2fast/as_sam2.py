@@ -29,7 +29,7 @@ class _Sam2(OfficialModules):
                 "its configurations, or sam2fast.training.model.SAM2Train"
             )
         if ours := _our_spec(fullname):
-            spec = ModuleSpec(fullname, self, origin=ours.origin, is_package=True)
+            spec = ModuleSpec(fullname, self, origin=ours.origin, is_package=True)  # type: ignore[arg-type]
             spec.has_location = True
             spec.submodule_search_locations = list(ours.submodule_search_locations or ())
             return spec
