@@ -4,7 +4,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sam2fast._official_imports import find_official_modules
-from sam2fast.deprecated import find_moved_modules, old_name
 
 if TYPE_CHECKING:
     from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -23,7 +22,6 @@ if os.path.isfile(os.path.join(__path__[0], "kernels")):
     __path__.append(os.path.dirname(__path__[0]))
 
 find_official_modules()
-find_moved_modules()
 
 __version__ = "0.2.0.dev0"
 __all__ = [
@@ -52,7 +50,7 @@ if not TYPE_CHECKING:  # for type checkers, other names stay errors
     def __getattr__(name: str) -> Any:
         """Imports a public name at its first use, which keeps ``import sam2fast`` fast."""
         if name not in _HOMES:
-            return old_name(__name__, name)
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
 
         return getattr(importlib.import_module(_HOMES[name]), name)

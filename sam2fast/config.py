@@ -20,7 +20,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sam2fast._official_names import ABSENT_CONFIGS, FORK_CONFIGS, MODULES, NAMES
-from sam2fast.deprecated import new_target
 from sam2fast.io.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
@@ -309,7 +308,7 @@ def _allowed(target: Any, allow_targets: Sequence[str], targets: Collection[str]
 
 
 def official_to_ours(name: str) -> str:
-    """The dotted name of our counterpart of an official class, or of our class that moved; else the name itself.
+    """The dotted name of our counterpart of an official class; else the name itself.
 
     EfficientTAM's package has SAM 2's modules under another name.
     """
@@ -317,4 +316,4 @@ def official_to_ours(name: str) -> str:
     module, _, attribute = name.rpartition(".")
     if attribute in NAMES.get(module, {}):
         return NAMES[module][attribute]
-    return f"{MODULES[module]}.{attribute}" if module in MODULES else new_target(name)
+    return f"{MODULES[module]}.{attribute}" if module in MODULES else name

@@ -40,7 +40,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         **kwargs: see :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
-        memory_selection, selection_watch, fast: see :class:`~sam2fast.tracking.session_api.TrackingModel`.
+        selection_watch, fast: see :class:`~sam2fast.tracking.session_api.TrackingModel`.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
                 empty, or for frames of another ``load_video_frames``.
         """
         tracker = self._tracker
-        reach = MemoryRules.of(self, self.memory_selection).reach
+        reach = MemoryRules.of(self).reach
         max_history = None if max_history is None else integer(max_history, "max_history")
         if max_history is not None and max_history < reach:
             raise ValueError(f"max_history is {max_history}; this model looks back {reach} frames: give no less")

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 import sam2fast
-from sam2fast.cli.options import removed_option
 from sam2fast.cli.reporting import emit, output_options, say
 
 # Names of packages, by extra. Of names in one text any may be installed.
@@ -37,8 +36,6 @@ MISSING = "not installed"
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@removed_option("--check", "run `sam2fast demo`, which uses the model in the package", is_flag=True)
-@removed_option("--device", "nothing is computed; all devices are shown")
 @output_options()
 def env(as_json: bool) -> None:
     """Print what a bug report needs: versions, extras, devices, which kernels run on them, environment variables.

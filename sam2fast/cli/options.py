@@ -174,17 +174,3 @@ def out_option(default: str) -> Callable[[Command], Command]:
         metavar="DIR",
         help="For the results.",
     )
-
-
-def removed_option(flag: str, instead: str, is_flag: bool = False) -> Callable[[Command], Command]:
-    """A removed option: giving it is a usage error that says what to use instead.
-
-    Args:
-        instead: completes the sentence "... was removed in sam2fast 0.2; ".
-    """
-
-    def refuse(_ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        if value:
-            raise click.UsageError(f"{flag} was removed in sam2fast 0.2; {instead}")
-
-    return click.option(flag, hidden=True, expose_value=False, is_eager=True, is_flag=is_flag, callback=refuse)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from sam2fast.cli.options import RareOption, removed_option
+from sam2fast.cli.options import RareOption
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.device_list import device_list, names_several
 from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
@@ -15,7 +15,6 @@ from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 WORKER_DEVICES = ("auto", "cpu", "cuda")  # devices of Ray workers
-INSTEAD_OF_SLURM = "use --ray auto inside a SLURM job, or an array of commands; see docs/scale_out.md"
 
 _OPTIONS = (
     click.option(
@@ -40,10 +39,6 @@ _OPTIONS = (
         metavar="N",
         default=1,
         help="With --ray, CPUs and threads of each worker.",
-    ),
-    *(
-        removed_option(flag, INSTEAD_OF_SLURM)
-        for flag in ("--slurm", "--slurm-account", "--slurm-qos", "--slurm-hours")
     ),
 )
 

@@ -154,8 +154,8 @@ def track(
     """
     if names_several(device):
         raise click.UsageError(
-            f"--device {device} for one video was removed in sam2fast 0.2; give one device. Several videos are spread "
-            "over devices by `sam2fast vos` and sam2fast.deploy.parallel.track_videos"
+            f"--device {device}: track takes one device. Several videos are spread over devices by `sam2fast vos` and "
+            "sam2fast.deploy.parallel.track_videos"
         )
     files = [*label_images, *map(read_prompt_file, prompt_files)]
     prompts = merge_prompts([*points, *boxes, *masks, *chain.from_iterable(files)], not options["stream"])

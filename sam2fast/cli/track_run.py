@@ -91,7 +91,7 @@ class VideoPropagation:
         self._predictor, self._video, self._done = predictor, request.source.text, folder.done
         self._backward_file = folder.backward
         self.resumes = predictor.strategy.hypotheses == 1
-        reach = MemoryRules.of(predictor, predictor.memory_selection).reach
+        reach = MemoryRules.of(predictor).reach
         first = request.prompts[0].frame
         self._backward = range(first - 1, request.start - 1, -1) if request.reverse else range(0)
         if folder.state is None:

@@ -32,16 +32,10 @@ class OfficialFlow:
         state: given to them as ``inference_state``.
 
     Raises:
-        RuntimeError: the predictor has a ``memory_selection``, or the session a strategy, which the original's methods
-            do not ask.
+        RuntimeError: the session has a strategy, which the original's methods do not ask.
     """
 
     def __init__(self, predictor: Any, state: VideoState) -> None:
-        if predictor.memory_selection is not None:
-            raise RuntimeError(
-                "memory_selection has no effect on a session that is the original's dict; set it to None, and override "
-                "_prepare_memory_conditioned_features instead"
-            )
         if not isinstance(state.strategy, Sam2):
             raise RuntimeError(
                 f"the strategy {type(state.strategy).__name__} has no effect on a session that is the original's dict: "

@@ -43,7 +43,7 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
         UnidentifiedImageError: the format is refused or unknown.
         OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: as ``PIL.Image.open``.
     """
-    image = Image.open(file, "r", formats)
+    image = Image.open(file, formats=formats)
     if image.format in REFUSED:
         found = image.format
         image.close()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  # noqa: F401  (old name)
+from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  # noqa: F401  (the original's place)
 from sam2fast.modeling.layers import convolve, is_gpu_inference
 from sam2fast.modeling.standard import is_standard, standard
 

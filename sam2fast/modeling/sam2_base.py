@@ -12,7 +12,7 @@ from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import ImageEncoder, can_fuse_heads, encode_levels
 from sam2fast.modeling.layers import MLP, convolve, is_gpu_inference, project
 from sam2fast.modeling.mask_decoder import MaskDecoder
-from sam2fast.modeling.mask_selection import HypothesisSelection, MaskSelection, gather_chosen, select_masks
+from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
@@ -45,9 +45,6 @@ class SAM2Base(OfficialSteps):
     """SAM 2 without its predictors; constructor keys, defaults and state-dict names are the original's.
 
     Source: ``sam2.modeling.sam2_base.SAM2Base``; the keys are explained there and in the configurations.
-
-    Attributes:
-        mask_selection: a custom selection among several masks, or None for the highest predicted IoU.
 
     Raises:
         ValueError: keys that exclude each other, or an ``image_size`` that is no multiple of 32, for EdgeTAM of 256.
@@ -142,7 +139,6 @@ class SAM2Base(OfficialSteps):
         self.soft_no_obj_ptr = soft_no_obj_ptr
         self.use_mlp_for_obj_ptr_proj = use_mlp_for_obj_ptr_proj
         self.sam_mask_decoder_extra_args = sam_mask_decoder_extra_args
-        self.mask_selection: MaskSelection | None = None
         self._periods, self._absent = TensorCache[Tensor](), TensorCache[Tensor]()  # of distances; logit of no object
 
         C = self.hidden_dim
@@ -247,7 +243,7 @@ class SAM2Base(OfficialSteps):
                 point.
             mask_inputs: ``(B, 1, h, w)``, resized to the prompt encoder's size where it differs.
             high_res_features: the finer levels, ``(B or 1, ...)``.
-            multimask_output: three masks, from which ``mask_selection`` selects, by default the highest predicted IoU.
+            multimask_output: three masks, of which the one with the highest predicted IoU is chosen.
 
         Returns:
             The original's seven: mask logits ``(B, M, 4H, 4W)``, the same at image size, IoUs ``(B, M)``, the chosen
@@ -323,7 +319,7 @@ class SAM2Base(OfficialSteps):
     ) -> "ObjectPrediction":
         """The selected mask, and the object pointer from its token or the only one."""
         if selection is None:
-            choice = select_masks(self.mask_selection, masks, ious, scores)  # (B, 1)
+            choice = ious.argmax(dim=-1, keepdim=True)  # (B, 1)
         else:
             choice = selection(masks, ious, scores)
             if selection.parents is not None:

@@ -1,8 +1,8 @@
-"""Custom ops inside a block, and the reach of a custom memory selection."""
+"""Custom ops inside a block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from sam2fast.kernels._custom_ops import register_op, unregister_op
 from sam2fast.kernels._dispatch import backend
@@ -24,24 +24,3 @@ def override_op(op: str, implementation: Callable[..., Any], name: str = "own") 
             yield
     finally:
         unregister_op(op, name)
-
-
-SelectionT = TypeVar("SelectionT", bound=Callable[..., object])
-
-
-def reaching(frames: int) -> Callable[[SelectionT], SelectionT]:
-    """Decorator that declares how many frames a custom memory selection looks back.
-
-    Streams keep the memories of that many frames, and ``init_state`` accepts no smaller ``max_history``.
-
-    Raises:
-        ValueError: a negative number.
-    """
-    if frames < 0:
-        raise ValueError(f"a memory selection cannot reach {frames} frames back; give 0 or more")
-
-    def declare(select: SelectionT) -> SelectionT:
-        select.reach = frames  # type: ignore[attr-defined]
-        return select
-
-    return declare

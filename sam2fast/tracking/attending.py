@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, select_memories
+from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import AttendedPages
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.strategies.base import Attended, History, Strategy
-from sam2fast.tracking.strategies.custom_selection import CustomSelection
 
 
 def history_of(state: VideoState, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
@@ -27,29 +26,18 @@ def follows_sam2(state: VideoState) -> bool:
 
 
 def attended_frames(
-    state: VideoState,
-    objects: Sequence[TrackedObject],
-    frame: int,
-    reverse: bool,
-    rules: MemoryRules,
-    custom: MemorySelection | None,
+    state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
 ) -> list[Attended]:
-    """The frames that each object attends to.
-
-    Args:
-        rules: of the session.
-        custom: replaces the strategy's choice of memories.
+    """The frames that each object attends to, by the ``rules`` of the session.
 
     Raises:
-        ValueError: the choice is not possible.
-        RuntimeError: there is a custom choice, and the session has a strategy of its own.
+        ValueError: the strategy's choice is not possible.
     """
-    if custom is None and follows_sam2(state):
+    if follows_sam2(state):
         given = state.num_frames, reverse, rules
         return [Attended(*select_memories(frame, o.conditioning, o.tracked, *given)) for o in objects]
-    strategy = CustomSelection.replacing(state.strategy, custom, state.max_history)
     histories = [history_of(state, o, frame, reverse, rules) for o in objects]
-    return [_checked(strategy, strategy.attend(history), history) for history in histories]
+    return [_checked(state.strategy, state.strategy.attend(history), history) for history in histories]
 
 
 def _checked(strategy: Strategy, attended: Attended, history: History) -> Attended:
@@ -123,15 +111,13 @@ def whole_windows(
     reverse: bool,
     rules: MemoryRules,
     known: Sequence[Page | None],
-    custom: MemorySelection | None,
 ) -> list[AttendedPages] | None:
     """:func:`whole_window` of each object; None if one has none, or the session chooses memories in another way.
 
     Args:
         known: what the strategy knows of each object.
-        custom: replaces the strategy's choice of memories.
     """
-    if custom is not None or not follows_sam2(state) or state.strategy.has_factors:
+    if not follows_sam2(state) or state.strategy.has_factors:
         return None
     windows = []
     for tracked, page in zip(objects, known, strict=True):

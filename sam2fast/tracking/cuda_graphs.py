@@ -311,7 +311,7 @@ def fingerprint(model: SAM2Base, settings: Hashable = None) -> Hashable:
         model.sam_mask_decoder,
         model.memory_encoder,
     )
-    return weights, tuple(_settings(part) for part in parts), model.mask_selection, settings
+    return weights, tuple(_settings(part) for part in parts), settings
 
 
 def _settings(part: nn.Module) -> Any:

@@ -129,15 +129,7 @@ def predict(
         rows: how many objects, if they have no memory.
         fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
         decision: a strategy's, for as many objects as there will be rows.
-
-    Raises:
-        RuntimeError: there is a decision, and the model has a ``mask_selection``.
     """
-    if decision is not None and model.mask_selection is not None:
-        raise RuntimeError(
-            f"the session's strategy is {type(decision.strategy).__name__}, which chooses masks itself; set "
-            "mask_selection to None, or override choose() in a subclass of the strategy"
-        )
     high_res = features.high_res or None
     presence = 0.0 if decision is None else decision.presence
     if mask is not None and model.use_mask_input_as_output_without_sam:

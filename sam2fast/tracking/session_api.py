@@ -1,7 +1,6 @@
 """SAM 2 with a tracker: settings, CUDA graphs, streams and saved states. The original has none of these methods."""
 
 import copy
-import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from operator import attrgetter
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sam2fast.modeling.memory_selection import MemorySelection
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
@@ -24,9 +22,6 @@ from sam2fast.tracking.stream import VideoStream
 from sam2fast.tracking.tracker import RunnerSelector, SelectionWatch, Tracker, TrackingOptions
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
-
-# Deprecated attributes, and what does the same in a strategy.
-_HOOKS = {"memory_selection": "attend", "mask_selection": "choose"}
 
 
 class ModelOptions(TrackingOptions):
@@ -44,9 +39,6 @@ class TrackingModel(SAM2Base):
     """SAM 2 with settings and recordings for a tracker.
 
     Attributes:
-        memory_selection: a custom function that replaces
-            :func:`~sam2fast.modeling.memory_selection.select_memories`, or None. Deprecated, as ``mask_selection`` is:
-            a strategy does both.
         selection_watch: called with the memories that each step attends to, before it is computed; or None.
         fast: whether tracking uses CUDA graphs: None where they pay and are safe, which is on NVIDIA GPUs that Triton's
             kernels run on; True everywhere; False nowhere.
@@ -62,7 +54,6 @@ class TrackingModel(SAM2Base):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.memory_selection: MemorySelection | None = None
         self.selection_watch: SelectionWatch | None = None
         self._runners = RunnerSelector()
         # Threads may share the model, and their sessions have their own guards. This one protects what a session reads
@@ -257,12 +248,6 @@ class TrackingModel(SAM2Base):
         frames = copy.copy(inference_state.frames)
         frames.device = self.device
         return saved_state.unpacked(packed, self._tracker, frames, strategy=inference_state.strategy)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if value is not None and name in _HOOKS:
-            replacement = f"a Strategy with {_HOOKS[name]}(), given as strategy= (sam2fast.tracking.strategies)"
-            warnings.warn(f"{name} is deprecated: use {replacement}", DeprecationWarning, stacklevel=2)
-        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy records for itself.

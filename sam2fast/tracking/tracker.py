@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, why_no_fp8
-from sam2fast.modeling.memory_selection import MemoryRules, MemorySelection, Selection
+from sam2fast.modeling.memory_selection import MemoryRules, Selection
 from sam2fast.modeling.model_identity import OpenedWith
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
@@ -61,7 +61,6 @@ class TrackingOptions:
     non_overlap_masks: bool = False  # in returned masks only the object with the largest logit keeps a pixel
     clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked frames around it
     add_all_frames_to_correct_as_cond: bool = False  # a correction makes its frame a conditioning frame
-    memory_selection: MemorySelection | None = None  # replaces select_memories
     selection_watch: SelectionWatch | None = None
     fast: bool | None = None  # CUDA graphs: None where they pay and are safe; True everywhere; False nowhere
     approximations: Approximations = EXACT  # of sessions opened from now on
@@ -75,7 +74,7 @@ class TrackingOptions:
             self.clear_non_cond_mem_around_input,
             self.add_all_frames_to_correct_as_cond,
         )
-        return overlaps, clears, adds, self.memory_selection, self.approximations
+        return overlaps, clears, adds, self.approximations
 
 
 def _one_step(
@@ -202,7 +201,7 @@ class Tracker:
 
     def rules(self, state: VideoState) -> MemoryRules:
         """Which memories the frames of a session attend to."""
-        rules, slots = MemoryRules.of(self.model, self.options.memory_selection), state.bank.approximations.memory_slots
+        rules, slots = MemoryRules.of(self.model), state.bank.approximations.memory_slots
         if slots is not None:
             rules = replace(rules, memory_slots=slots)
         if state.max_cond_frames is None or 0 <= rules.max_conditioning <= state.max_cond_frames:
@@ -346,9 +345,9 @@ class Tracker:
         if not self.model.num_maskmem:
             return [AttendedPages([], [], [], [], 0, state=page) for page in before]
         watch, given = self.options.selection_watch, (state, objects, frame, reverse, rules)
-        if watch is None and (windows := whole_windows(*given, before, self.options.memory_selection)):
+        if watch is None and (windows := whole_windows(*given, before)):
             return windows
-        chosen = attended_frames(*given, self.options.memory_selection)
+        chosen = attended_frames(*given)
         if watch is not None:
             watch(state, objects, frame, reverse, [Selection(one.memories, one.pointers) for one in chosen])
         each, factors = zip(objects, chosen, before, strict=True), state.strategy.has_factors

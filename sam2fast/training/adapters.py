@@ -27,9 +27,6 @@ ATTENTION = (
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of names in peft's files
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"
-# Of files from before 0.2.
-FORMAT = "sam2fast adapters"
-OLD_NAMES = {"lora_down": "lora_A.weight", "lora_up": "lora_B.weight"}
 
 
 @dataclass(frozen=True)
@@ -216,8 +213,7 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
 
     Args:
         model: without adapters.
-        path: a folder of :func:`save_adapters` or of ``peft``'s ``save_pretrained``, also of the original's model; or a
-            file ``adapters.safetensors``, as sam2fast wrote them before 0.2.
+        path: a folder of :func:`save_adapters` or of ``peft``'s ``save_pretrained``, also of the original's model.
 
     Returns:
         ``peft``'s configuration of the adapters.
@@ -242,8 +238,7 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
         vars(model).pop("peft_config", None)
         for parameter in learning:
             parameter.requires_grad_(True)
-        source = path / CONFIG_FILE if path.is_dir() else path
-        raise CheckpointError(f"{source} has adapters for another model: {error}") from error
+        raise CheckpointError(f"{path} has adapters for another model: {error}") from error
     peft.set_peft_model_state_dict(model, tensors)
     model.requires_grad_(False)
     return conf
@@ -261,30 +256,14 @@ def _misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
 def _read(path: Path) -> tuple[dict[str, Tensor], Any]:
     from safetensors import SafetensorError, safe_open
 
-    is_folder, source = path.is_dir(), path
-    for needed in (path / CONFIG_FILE, path / WEIGHTS_FILE) if is_folder else (path,):
+    for needed in (path / CONFIG_FILE, path / WEIGHTS_FILE):
         if not needed.is_file():
             raise FileNotFoundError(f"no file {str(needed)!r}")
+    source = path / WEIGHTS_FILE
     try:
-        with safe_open(path / WEIGHTS_FILE if is_folder else path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            about = file.metadata() or {}
-        if is_folder:
-            source = path / CONFIG_FILE
-            tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
-            return tensors, _peft().PeftConfig.from_peft_type(**json.loads(source.read_bytes()))
-        if about.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is no file of adapters; those of peft are a folder with {CONFIG_FILE}")
-        return _of_old_format(tensors, AdapterConf(**json.loads(about["adapters"])))
+        with safe_open(source, framework="pt") as file:
+            tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        source = path / CONFIG_FILE
+        return tensors, _peft().PeftConfig.from_peft_type(**json.loads(source.read_bytes()))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{source} is damaged or no file of adapters: {error}") from error
-
-
-def _of_old_format(tensors: Mapping[str, Tensor], conf: AdapterConf) -> tuple[dict[str, Tensor], Any]:
-    layers = sorted({name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in OLD_NAMES})
-    renamed = {}
-    for name, value in tensors.items():
-        layer, _, kind = name.rpartition(".")
-        new = OLD_NAMES.get(kind) or (f"base_layer.{kind}" if layer in layers else kind)
-        renamed[f"{layer}.{new}".removeprefix(".")] = value
-    return renamed, _peft().LoraConfig(**_lora(conf, layers))

@@ -2,10 +2,8 @@
 
 import errno
 import functools
-import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -19,10 +17,6 @@ from av.video.stream import VideoStream
 
 from sam2fast.video_io.video_types import NoFramesError, VideoError
 
-SEGMENT = b"\x18\x53\x80\x67"  # the element of a Matroska file that follows its header
-# Boxes of MP4 that decoding needs; others may be cut off without loss.
-FRAMES_OR_INDEX = (b"moov", b"moof", b"mdat")
-HEADER = b"\x1a\x45\xdf\xa3"
 # Timeouts in seconds of the connection and of the next frame.
 TIMEOUTS = (20.0, 30.0)
 IMAGE_FORMATS = ("image2", "ico")  # and all that end in _pipe
@@ -31,75 +25,6 @@ IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
 INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))
 COVER_IMAGE = 0x400  # FFmpeg's disposition of a cover, which is stored as a stream
 MAX_PIXELS = 16384 * 8192  # of a frame; a small header can claim any size
-
-
-def bytes_missing(file: BinaryIO) -> int | None:
-    """How many bytes the outermost boxes of a file reach beyond its end; 0 if it is complete, None if unknown.
-
-    Knows MP4 and QuickTime, Matroska and WebM, and AVI. Reads a few bytes of each box.
-    """
-    length = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(12)
-    if head[:4] == HEADER:
-        return _of_matroska(file, length)
-    if head[:4] == b"RIFF":
-        return _of_avi(file, length)
-    if head[4:8] in (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip"):
-        return _of_mp4(file, length)
-    return None
-
-
-def _of_mp4(file: BinaryIO, length: int) -> int | None:
-    position, kind = 0, b""
-    while position < length:
-        file.seek(position)
-        head = file.read(16)
-        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if size == 0:  # up to the end of the file
-            return None
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
-        if size < 8:
-            return None
-        position += size
-    return position - length if kind in FRAMES_OR_INDEX else 0
-
-
-def _of_avi(file: BinaryIO, length: int) -> int | None:
-    position = 0
-    while position < length:
-        file.seek(position)
-        head = file.read(8)
-        if head[:4] != b"RIFF":  # something else was appended
-            return 0
-        size = int.from_bytes(head[4:8], "little")
-        if size in (0, 0xFFFFFFFF):  # never finished
-            return None
-        position += 8 + size
-    return position - length
-
-
-def _of_matroska(file: BinaryIO, length: int) -> int | None:
-    file.seek(len(HEADER))
-    header = _number(file)
-    if header is None:
-        return None
-    file.seek(header, os.SEEK_CUR)
-    if file.read(4) != SEGMENT:
-        return None
-    size = _number(file)
-    return None if size is None else max(file.tell() + size - length, 0)
-
-
-def _number(file: BinaryIO) -> int | None:
-    """An EBML variable-length integer; None if all its bits are ones, which means unknown."""
-    first = file.read(1)
-    if not first or first[0] == 0:
-        return None
-    rest = 8 - first[0].bit_length()
-    value = int.from_bytes(bytes([first[0] & (0xFF >> rest + 1)]) + file.read(rest), "big")
-    return None if value == (1 << 7 * (rest + 1)) - 1 else value
 
 
 @dataclass(frozen=True)
@@ -187,13 +112,6 @@ class VideoInput:
             container.close()
             raise
 
-    def bytes_missing(self) -> int | None:
-        """How many bytes are cut off the file's end; None if that is not known. Call it when nothing reads the file."""
-        if not self.is_file:
-            return None
-        with self._raw() as file:
-            return bytes_missing(file)
-
     def _limits(self) -> dict[str, str]:
         """Options against hostile files. An address that the caller gave may use any format and protocol."""
         # For decoders, too: probing a file opens some.
@@ -213,32 +131,12 @@ class VideoInput:
             target.seek(0)
         return target
 
-    @contextmanager
-    def _raw(self) -> Iterator[BinaryIO]:
-        if isinstance(self.target, str):
-            with open(self.target, "rb") as file:
-                yield file
-        else:
-            yield self._rewound(self.target)
-
     def _refusal(self, error: FFmpegError) -> str:
         if not self.is_file:
             return f"{self.name} cannot be opened: {reason(error)}"
         if error.errno == errno.EINVAL:  # of a format that is not on the list
             return f"{self.name} cannot be read as a video: lists of files or addresses, and scripts, are not followed"
-        return f"{self.name} cannot be read as a video: {reason(error)}{self.truncation_note()}"
-
-    def truncation_note(self) -> str:
-        """The end of a message on an unreadable file: that it is empty or cut off, if so."""
-        try:
-            missing = self.bytes_missing()
-            if self.is_file:
-                with self._raw() as file:
-                    if not file.seek(0, os.SEEK_END):
-                        return "; the file is empty"
-        except OSError:
-            missing = None
-        return f"; the file is cut off, at least {missing} bytes are missing at its end" if missing else ""
+        return f"{self.name} cannot be read as a video: {reason(error)}; it is no video, or incomplete"
 
     def _video_of(self, container: InputContainer) -> VideoStream:
         stream = _best_stream(container)
@@ -246,8 +144,7 @@ class VideoInput:
             kinds = ", ".join(sorted({_kind(other) for other in container.streams}))
             raise NoFramesError(f"{self.name} " + (f"holds no video, only {kinds}" if kinds else "has no frames"))
         if stream.codec_context is None:
-            end = self.truncation_note()
-            raise VideoError(f"{self.name} holds video of an unknown kind, which cannot be decoded{end}")
+            raise VideoError(f"{self.name} holds video of an unknown kind, which cannot be decoded")
         if container.format.name == "tty":
             raise VideoError(f"{self.name} is text, not a video")
         if _is_image(container):

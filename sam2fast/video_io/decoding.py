@@ -27,22 +27,15 @@ class Packets(Iterator[Packet]):
         error: the error that ended the reading, if any.
         position: offset of the last packet in the file.
         end: when the last frame so far ends, in the stream's time base.
-        usual: nominal duration of a frame; 0 if unknown.
-        is_over: there are no more packets.
         is_cut: an incomplete last packet was left out.
-        loss: if the file is truncated here, frames from this time on may be missing; all earlier ones are present.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._packets = container.demux(stream)
-        # For packets without a duration.
-        rate, unit = stream.average_rate, stream.time_base
-        self.usual = round(1 / (rate * unit)) if rate and unit else 0
         self.error: FFmpegError | None = None
         self.position: int | None = None
         self.end: int | None = None
-        self.is_over, self.is_cut = False, False
-        self.loss: int | None = None
+        self.is_cut = False
         self._next: Packet | None = None
 
     def __next__(self) -> Packet:
@@ -51,15 +44,11 @@ class Packets(Iterator[Packet]):
         if packet is not None and packet.is_corrupt:
             self._next = self._read()
             self.is_cut = self._next is None
-        self.is_over = packet is None or self.is_cut
-        if packet is not None and packet.dts is not None:
-            # Later packets have no earlier frames. A packet that was left out is itself missing.
-            self.loss = packet.dts + 1 if packet.pts is None or not self.is_cut else min(packet.dts + 1, packet.pts)
-        if packet is None or self.is_over:
+        if packet is None or self.is_cut:
             raise StopIteration
         self.position = packet.pos
         if packet.pts is not None:
-            self.end = max(self.end or 0, packet.pts + (packet.duration or self.usual))
+            self.end = max(self.end or 0, packet.pts + (packet.duration or 0))
         return packet
 
     def _read(self) -> Packet | None:

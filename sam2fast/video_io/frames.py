@@ -22,8 +22,8 @@ class Frames:
         height, width: of the video, in pixels.
         device: of the tensors that ``self[index]`` returns.
         rate: average frames per second of a video file, if known.
-        truncated: one sentence on frames known to be missing after the last one, such as "clip.mp4 ends after frame
-            199, but says it has 300 frames"; None if there are none.
+        truncated: one sentence on frames known to be missing after the last one, such as "clip.mp4: read 200 of about
+            300 frames; the rest of the file is damaged or missing"; None if there are none.
     """
 
     dtype = torch.float32

@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import takewhile
 from typing import NamedTuple
 
 from av.container import InputContainer
@@ -15,7 +14,7 @@ from av.video.stream import VideoStream
 
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.decoding import Packets, decode
-from sam2fast.video_io.truncation import GapDetector, missing_frames
+from sam2fast.video_io.truncation import missing_frames
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ def read_timeline(video: VideoInput) -> Timeline:
     container, stream = video.open()
     with container:
         packets = Packets(container, stream)
-        timeline = _from_packets(video, packets, container, stream)
+        timeline = _from_packets(packets, container, stream)
         if not timeline.sound:
             timeline = _by_decoding(video, timeline)
         if not timeline.count:
@@ -149,8 +148,6 @@ def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
     with container:
         packets, clock = Packets(container, stream), Clock(container, stream)
         shown = [frame.pts for frame in decode(stream, packets, count)]
-        if has_times(container, stream):
-            shown = list(takewhile(GapDetector(video, container, stream, packets), shown))
     if errors and shown:
         # Their number and positions are unknown.
         _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
@@ -171,7 +168,7 @@ class _PacketInfo(NamedTuple):
     is_corrupt: bool
 
 
-def _from_packets(video: VideoInput, source: Packets, container: InputContainer, stream: VideoStream) -> Timeline:
+def _from_packets(source: Packets, container: InputContainer, stream: VideoStream) -> Timeline:
     packets = [
         _PacketInfo(packet.pts, packet.is_keyframe, not packet.is_discard, packet.is_corrupt) for packet in source
     ]
@@ -183,9 +180,8 @@ def _from_packets(video: VideoInput, source: Packets, container: InputContainer,
         # Ascending times although the decoder reorders frames: these are decoding times.
         and not (stream.codec_context.has_b_frames and _strictly_ascending(stored))
     )
-    times = list(takewhile(GapDetector(video, container, stream, source), sorted(stored)))
     unit = Fraction(stream.time_base or 1)
-    return Timeline(len(times), times, sorted(keyframes), sound, unit, stated_rate(stream))
+    return Timeline(len(stored), sorted(stored), sorted(keyframes), sound, unit, stated_rate(stream))
 
 
 def _consistent(packets: list[_PacketInfo]) -> bool:

@@ -28,7 +28,8 @@ class VideoFile(Source):
     Follows decord, the original's reader: frames are numbered in presentation order, upright, and bit-identical; unlike
     decord's, those of mirrored videos are mirrored. Formats without presentation times (.avi), and files with
     inconsistent packets, are decoded once when they are opened. If that gives no usable times, a step backwards decodes
-    from the beginning. A truncated file has its complete frames, see ``truncated``; libavcodec conceals other damage.
+    from the beginning. A truncated file has the frames that can be read, see ``truncated``; libavcodec conceals other
+    damage.
 
     Args:
         image_size: side S of the square that frames are resized to; None leaves them at the file's own size.
@@ -53,7 +54,7 @@ class VideoFile(Source):
         first = next(self._coming, None)
         if first is None:
             self.close()
-            raise NoFramesError(f"no frame of {video.name} can be decoded{video.truncation_note()}")
+            raise NoFramesError(f"no frame of {video.name} can be decoded")
         self._held = first
         self._orientation = Orientation.of(first[1])
         self._scaler = Scaler(image_size, self._orientation)

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from sam2fast.video_io.containers import VideoInput, reason
 from sam2fast.video_io.decoding import Orientation, Packets, Scaler, decode
 from sam2fast.video_io.timeline import Clock, has_times, stated_rate
-from sam2fast.video_io.truncation import GapDetector, missing_frames, read_index
+from sam2fast.video_io.truncation import missing_frames, stated_frames
 from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError
 
 _log = logging.getLogger(__name__)
@@ -47,10 +47,9 @@ class DecodedStream:
         """All frames. Without ``careful`` it is faster, but ends at the first error, which loses other frames."""
         container, stream = self._video.open()
         with container:
-            self.rate, self.count = stated_rate(stream), _stated_count(container, stream)
+            self.rate, self.count = stated_rate(stream), stated_frames(container, stream) or None
             packets = Packets(container, stream)
             expected = _Expected(container, stream, packets)
-            is_contiguous = GapDetector(self._video, container, stream, packets)
             # Losses are only detected where packets have times.
             careful = careful or not expected.are_known
             # Frame threading also adds latency.
@@ -58,9 +57,6 @@ class DecodedStream:
             make, index = _FrameBuilder(self._image_size, Clock(container, stream)), 0
             errors: list[FFmpegError] = []
             for frame in decode(stream, expected, errors.append if careful else _raised):
-                if expected.are_known and not is_contiguous(frame.pts):
-                    expected.forget()
-                    break
                 if expected.lacks_before(frame) or not (careful or expected.are_known):
                     raise self._undecodable(index, careful)
                 made = make(index, frame)
@@ -73,7 +69,7 @@ class DecodedStream:
                 # Their number and positions are unknown.
                 _log.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
             if index == 0:
-                why = f"; reading fails: {reason(packets.error)}" if packets.error else self._video.truncation_note()
+                why = f"; reading fails: {reason(packets.error)}" if packets.error else ""
                 raise NoFramesError(f"no frame of {self.name} can be decoded{why}")
             missing = missing_frames(self._video, container, stream, packets, index)
             if missing is not None:
@@ -91,13 +87,6 @@ class _UndecodableError(Exception):
 
 def _raised(error: FFmpegError) -> None:
     raise _UndecodableError from error
-
-
-def _stated_count(container: InputContainer, stream: VideoStream) -> int | None:
-    if stream.frames:
-        # Without the frames that an edit list hides.
-        return sum(entry.is_shown for entry in read_index(container, stream)) or stream.frames
-    return None
 
 
 class _Expected:
@@ -139,10 +128,6 @@ class _Expected:
         # Ascending times although the decoder reorders frames: these are decoding times.
         return lacks and self.are_known and (self._is_reordered or not self._stream.codec_context.has_b_frames)
 
-    def forget(self) -> None:
-        """Drops all expected frames."""
-        self._due.clear()
-
     def _note(self, packet: Packet) -> None:
         time = packet.pts
         if self._first is None:
@@ -156,7 +141,7 @@ class _Expected:
 
     def _distrust(self) -> None:
         self.are_known = False
-        self.forget()
+        self._due.clear()
 
 
 class _FrameBuilder:

@@ -85,4 +85,4 @@ def test_track_takes_one_device(track, tmp_path):
     """The error names the ways to spread several videos over devices."""
     folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(2))
     result = track(folder, "--point", "0,1,9,9", device=TWO)
-    assert result.exit_code == 2 and "give one device" in result.stderr and "track_videos" in result.stderr
+    assert result.exit_code == 2 and "track takes one device" in result.stderr and "track_videos" in result.stderr

@@ -299,9 +299,6 @@ def test_what_cannot_be_honoured_is_refused(models, folder, tmp_path):
         ours.save_state(s.state, tmp_path / "file")
     with pytest.raises(RuntimeError, match="return_scores=True"):
         list(ours.propagate_in_video(s.state, return_scores=True, progress=False))
-    ours.memory_selection = lambda *args: None
-    with pytest.raises(RuntimeError, match="memory_selection has no effect"):
-        s.propagate()
 
 
 @pytest.mark.parametrize("where", ["instance", "class", "subclass"])

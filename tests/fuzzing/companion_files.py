@@ -50,12 +50,9 @@ def with_weights(folder: Path) -> None:
 
 
 def with_adapters(folder: Path) -> None:
-    import torch
-    from safetensors.torch import save
-
-    down, up = torch.ones(2, 3), torch.ones(2, 2)
-    names = (f"base_model.model.memory_encoder.lora_{kind}.weight" for kind in "AB")
-    put(folder, "adapter_model.safetensors", save(dict(zip(names, (down, up), strict=True)), {"format": "pt"}))
+    """Writes both files of adapters; one will be mutated."""
+    put(folder, "adapter_model.safetensors", seeds_weights.adapters())
+    put(folder, "adapter_config.json", first(seeds_weights.adapter_configs(), 0))
 
 
 def with_transformers(folder: Path) -> None:

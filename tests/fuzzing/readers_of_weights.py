@@ -82,10 +82,6 @@ def training_config(path: Path) -> None:
 
 
 def adapters(path: Path) -> None:
-    load_adapters(seeds_weights.tiny_model(), path)
-
-
-def adapters_of_peft(path: Path) -> None:
     load_adapters(seeds_weights.tiny_model(), path.parent)
 
 

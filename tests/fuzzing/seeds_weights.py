@@ -13,7 +13,6 @@ from safetensors.torch import save
 
 from sam2fast.checkpoints.int8 import to_int8
 from sam2fast.checkpoints.transformers_layout import POINTS, POSITIONS, to_transformers
-from sam2fast.training.adapters import FORMAT
 
 
 def tiny_model() -> torch.nn.Module:
@@ -59,11 +58,14 @@ def safetensors() -> Iterator[bytes]:
     yield save(weights())
     yield save(nano_like())
     yield save({name: tensor.contiguous() for name, tensor in transformers_like().items()}, {"format": "pt"})
-    about = {"rank": 2, "alpha": 4.0, "targets": ["image_encoder"], "train": []}
-    adapters = {"memory_encoder.lora_down": torch.ones(2, 3), "memory_encoder.lora_up": torch.ones(2, 2)}
-    adapters |= {"no_mem_embed": torch.zeros(1, 1, 4)}
-    yield save(adapters, {"format": FORMAT, "adapters": json.dumps(about)})
+    yield adapters()
     yield save(to_int8({"memory_encoder.weight": torch.ones(64, 64)}))
+
+
+def adapters() -> bytes:
+    """As ``peft`` writes them."""
+    names = (f"base_model.model.memory_encoder.lora_{kind}.weight" for kind in "AB")
+    return save(dict(zip(names, (torch.ones(2, 3), torch.ones(2, 2)), strict=True)), {"format": "pt"})
 
 
 def adapter_configs() -> Iterator[bytes]:

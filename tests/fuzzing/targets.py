@@ -107,10 +107,13 @@ OF_WEIGHTS = {
     "read_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.any_checkpoint, 5),
     "load_checkpoint of safetensors": named("safetensors", SAFE, CheckpointError, weights.whole_checkpoint, 4),
     "choose_config of safetensors": named("safetensors", SAFE, CheckpointError, choose_config, 2),
-    "adapters": named("safetensors", "adapters.safetensors", CheckpointError, weights.adapters, 2),
-    "adapters of peft": Target(
-        *("adapter-config", "adapter_config.json", (CheckpointError,), weights.adapters_of_peft),
-        *(companion_files.with_adapters, 0.3, True),
+    "adapters": Target(
+        *("safetensors", "adapter_model.safetensors", (CheckpointError,), weights.adapters),
+        *(companion_files.with_adapters, 2),
+    ),
+    "configuration of adapters": Target(
+        *("adapter-config", "adapter_config.json", (CheckpointError,), weights.adapters),
+        *(companion_files.with_adapters, 0.3),
     ),
     "index": Target(
         *("index", "model.safetensors.index.json", (CheckpointError, FileNotFoundError), weights.any_checkpoint),

@@ -155,7 +155,7 @@ def test_each_kind_of_hook(models, kind):
 
 
 def test_hooks_on_a_model_that_is_called_during_a_step_of_another(untouched):
-    """As a user's selection_watch or memory_selection calls one."""
+    """As a user's selection_watch or strategy calls one."""
     models, called = [copy.deepcopy(untouched[1]) for _ in range(2)], []
     models[1].sam_mask_decoder.transformer.register_forward_hook(lambda *call: called.append(call))
     with deciding_once(models[0]) as parts:

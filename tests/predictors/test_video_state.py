@@ -265,11 +265,11 @@ def test_a_truncated_video(video_predictor, video):
     """All existing frames are tracked before the error; shorter or backward passes raise none."""
     s = Session(video_predictor, video)
     s.points(0, 1, (60, 40, 1))
-    s.state.frames.truncated = "the video ends after frame 7, but says it has 9 frames"
-    with pytest.raises(VideoError, match="says it has 9 frames"):
+    s.state.frames.truncated = "video: read 8 of about 9 frames; the rest of the file is damaged or missing"
+    with pytest.raises(VideoError, match="read 8 of about 9 frames"):
         s.propagate()
     assert [r.frame for r in s.records[1:]] == list(range(8))
-    with pytest.raises(VideoError, match="says it has 9 frames"):
+    with pytest.raises(VideoError, match="read 8 of about 9 frames"):
         s.propagate(start_frame_idx=6, max_frame_num_to_track=2)
     s.propagate(start_frame_idx=6, max_frame_num_to_track=1)
     s.propagate(start_frame_idx=7, max_frame_num_to_track=1, reverse=True)

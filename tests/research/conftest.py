@@ -46,7 +46,6 @@ def as_recorded(predictor, monkeypatch):
 
     def make(recorder=RecordedOps):
         recorded_ops.as_on_a_gpu(monkeypatch)
-        monkeypatch.setattr("sam2fast.modeling.mask_selection._is_capturing", lambda x: True)
         # Also for those that follow it when something has changed.
         monkeypatch.setattr(
             "sam2fast.tracking.graph_runner.GraphRunner", lambda model, settings: GraphRunner(model, recorder, settings)

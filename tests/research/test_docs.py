@@ -64,7 +64,7 @@ def small(monkeypatch):
 
 FRAMES = {"approximations": 10, "stage_features": 1, "attention_to_age": 17, "own_attention": 5}
 ROWS = {
-    "approximations": 7,
+    "approximations": 6,
     "attention_to_age": 12,
     "mask_choice": 5,
     "memory_selection": 4,

@@ -51,7 +51,7 @@ READERS = [
         "convert_checkpoint",
         "training checkpoint",
     ),
-    *("adapters", "load_state", "restore_stream"),
+    *("load_state", "restore_stream"),
 ]
 
 

@@ -9,7 +9,6 @@ import torch
 from recorded_ops import RecordedOps, as_on_a_gpu
 from strategy_recordings import RECIPES, strategy_clip
 
-from sam2fast.modeling.memory_selection import select_memories
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sam, Decided, Sam2Long, Samurai, Strategy
@@ -280,24 +279,6 @@ def test_copies_of_predictors_keep_their_strategy(predictor):
     other = copy.copy(predictor)
     other.strategy = "samurai"
     assert copy.deepcopy(other).strategy == other.strategy != predictor.strategy
-
-
-def test_the_old_hooks_are_deprecated_and_do_not_replace_another_strategy(predictor, track, monkeypatch):
-    expected = track("sam2", PROMPTS, 4)
-    for name, function, chosen in (
-        ("memory_selection", select_memories, "memories"),
-        ("mask_selection", lambda masks, ious, scores: best(ious), "masks"),
-    ):
-        with pytest.warns(DeprecationWarning, match=f"{name} is deprecated: use a Strategy with"):
-            monkeypatch.setattr(predictor, name, function)
-        same(expected.logits, track("sam2", PROMPTS, 4).logits)
-        with pytest.raises(RuntimeError, match=f"the session's strategy is Samurai, which chooses {chosen} itself"):
-            track("samurai", PROMPTS, 4)
-        monkeypatch.setattr(predictor, name, None)
-
-
-def best(ious):
-    return ious.argmax(dim=1, keepdim=True)
 
 
 def test_a_session_as_the_originals_dict_has_no_strategy(predictor, frames):

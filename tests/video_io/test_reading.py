@@ -218,7 +218,7 @@ class TestAddresses:
         (tmp_path / "video").write_bytes(video)
         with serving(tmp_path / "video") as address:
             reader, seen = read_frames(f"{address}/most", SIZE), []
-            with pytest.raises(VideoError, match=rf"/most ends after frame \d+, but says it has {COUNT} frames"):
+            with pytest.raises(VideoError, match=rf"/most: read \d+ of about {COUNT} frames; .*: Input/output error"):
                 for frame in reader:
                     seen.append(number_in(frame.square))
             assert seen == list(range(len(seen))) and 0 < len(seen) < COUNT
@@ -230,7 +230,7 @@ class TestAddresses:
                 assert reader.count is None
                 assert [number_in(next(reader).square) for _ in range(200)] == [5] * 200
             assert list(reader) == []
-            with pytest.raises(VideoError, match="/cut ends after frame 39, during the next one"):
+            with pytest.raises(VideoError, match="/cut: read 40 frames; the rest of the file is damaged or missing"):
                 for frame in read_frames(f"{address}/cut", SIZE):
                     last = frame.index
             assert last == 39

@@ -77,7 +77,7 @@ class MemoryBudget:
         values = predictor.mem_dim * side**2 + (4 * side) ** 2 + predictor.hidden_dim
         return cls(
             megabytes * MEBIBYTE // (FLOAT_BYTES * values),
-            MemoryRules.of(predictor, predictor.memory_selection).reach,
+            MemoryRules.of(predictor).reach,
             predictor.strategy.looks_further,
         )
 

@@ -3,8 +3,6 @@
 Artefacts are programs, and loading one can run code: load only artefacts that you exported yourself.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from sam2fast.deploy.exported.artifact import ArtifactMetadata, read_metadata, write_artifact
 from sam2fast.deploy.exported.loading import LoadedModel, load_predictor
 from sam2fast.deploy.exported.programs import (
@@ -18,7 +16,6 @@ from sam2fast.deploy.exported.programs import (
     load_program,
     save_program,
 )
-from sam2fast.deprecated import old_name
 
 __all__ = [
     "ArtifactError",
@@ -36,8 +33,3 @@ __all__ = [
     "save_program",
     "write_artifact",
 ]
-
-if not TYPE_CHECKING:  # for type checkers, other names stay errors
-
-    def __getattr__(name: str) -> Any:
-        return old_name(__name__, name)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sam2fast.deploy.exported.artifact import COMPILED, DECODER, ENCODER, ArtifactMetadata, check_usable, read_metadata
 from sam2fast.deploy.exported.programs import load_artifact, load_program
-from sam2fast.deprecated import RenamedAttribute
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
@@ -30,10 +29,7 @@ def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any)
     Raises:
         FileNotFoundError: there is no artefact in the folder.
         ArtifactError: it is damaged, or was made for another device, processor or version of torch.
-        TypeError: ``allow_native`` is given, which was removed.
     """
-    if "allow_native" in kwargs:  # the predictor ignores unknown arguments, as the original does
-        raise TypeError("allow_native was removed in sam2fast 0.2: an artefact is a program in any case; leave it out")
     return SAM2ImagePredictor(cast(SAM2Base, LoadedModel(folder, device)), **kwargs)
 
 
@@ -45,7 +41,6 @@ class LoadedModel:
     """
 
     directly_add_no_mem_embed = False  # the encoder's program adds it
-    facts = RenamedAttribute("metadata")
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         self.metadata: ArtifactMetadata = read_metadata(folder)

@@ -132,7 +132,7 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
 
     laps, settings = _Laps(), job.settings
     # Propagation only goes forward, so only the frames that memory selection looks back to are kept.
-    reach = None if predictor.strategy.looks_further else MemoryRules.of(predictor, predictor.memory_selection).reach
+    reach = None if predictor.strategy.looks_further else MemoryRules.of(predictor).reach
     state = predictor.init_state(job.video, async_loading_frames=True, max_history=reach)
     try:
         names = frame_names(job.video, state.num_frames)

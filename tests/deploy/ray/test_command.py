@@ -120,8 +120,6 @@ def test_unreadable_results(run, photos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--slurm", "gpu", "--slurm-hours", "4"], "use --ray auto inside a SLURM job"),
-        (["--ray", "local", "--slurm-qos", "high"], "--slurm-qos was removed"),
         (["--workers", "2"], "--workers and --worker-cpus need --ray"),
         (["--ray", "local", "--device", "cuda:1"], "--device is what each worker computes on"),
         (["--ray", "local", "--device", "cpu,cpu"], "--device is what each worker computes on"),
