@@ -16,22 +16,25 @@ import small_training
 import torch
 import training_sets
 from annotated_videos import write_sav
-from mask_sets import write_davis
+from mask_sets import draw_labels, write_davis
 from mask_sets import write_sav as write_sav_pngs
 from omegaconf import OmegaConf
 from PIL import Image
+from safetensors.torch import load_file
 from small_nano import write_small_nano
 
 from sam2fast import config, nano
 from sam2fast._official_names import RELEASES
+from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.checkpoints.converting import convert_checkpoint
 from sam2fast.downloads.catalog import short_name
 from sam2fast.io.rle import encode_rle
+from sam2fast.training.adapters import AdapterConf, add_adapters, save_adapters
+from sam2fast.training.config import load_training_config
 
 HEIGHT, WIDTH, FRAMES = 576, 720, 5
 IMAGES = ("photo.jpg", "truck.jpg", "another.jpg", "a.jpg", "b.jpg", "photos/1.jpg", "photos/2.jpg")
 VIDEOS = ("clip.mov", "dog.mp4", "a.mp4", "b.mp4")
-# A batch of images in images/ whose numbers no script of the documents writes, and which instances.json has, too.
-OF_COCO = (101, 102, 103, 104)
 WEIGHTS = ("finetuned.pt", "runs/7/best.pt", "runs/nano_own_masks/checkpoints/averaged.pt")
 
 
@@ -61,10 +64,6 @@ def write_stage(folder: Path) -> Path:
 
 
 def _write_weights(folder: Path) -> None:
-    from safetensors.torch import load_file
-
-    from sam2fast.checkpoints.converting import convert_checkpoint
-
     weights = load_file(nano.WEIGHTS)
     torch.save({"model": weights}, folder / "averaged.pt")
     torch.save({"model": weights}, folder / "FILE")  # what stands for the path that a command in $() prints
@@ -87,28 +86,20 @@ def _write_weights(folder: Path) -> None:
 
 
 def _write_adapters(folder: Path) -> None:
-    from sam2fast.build_sam import build_sam2_video_predictor
-    from sam2fast.training.adapters import AdapterConf, add_adapters, save_adapters
-
-    adapters = AdapterConf(rank=2, alpha=4)
-    model = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
+    adapters, model = AdapterConf(rank=2, alpha=4), build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
     add_adapters(model, adapters)
     save_adapters(model, adapters, folder / "adapters")
 
 
 def _write_training(folder: Path) -> None:
     """A user's configuration: one update of a narrow model."""
-    from sam2fast.training.config import load_training_config
-
     changes = small_training.overrides(Path("runs/mine"), "scratch.updates=1", "+trainer.mode=train_only")
     OmegaConf.save(load_training_config(small_training.RECIPE, changes), folder / "my_training.yaml")
 
 
 def _write_data_sets(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    labels = np.zeros((4, 48, 64), dtype=np.uint8)
-    for t in range(4):
-        labels[t, 10 + t : 30 + t, 8:28], labels[t, 34:44, 40 - t : 56 - t] = 1, 2
+    labels = draw_labels(rng, (48, 64), [1, 2], frames=4)
     for root, below in (("", ""), ("DAVIS/", "/480p"), ("MOSE/train/", "")):
         videos, masks = f"{root}JPEGImages{below}", f"{root}Annotations{below}"
         for t in range(4):
@@ -126,13 +117,14 @@ def _write_data_sets(folder: Path) -> None:
         write_sav(folder / "SAV", "sav_000001", kind=kind, frames=11)
     training_sets.write_video(folder / "SAV" / "sav_000001.mp4", frames=41)
     training_sets.write_sa1b(folder / "sa_000020", numbers=(3,), objects=2)
-    for root, numbers in (("", (1, *OF_COCO)), ("held_out", (1, 2))):
+    of_coco = range(101, 105)  # the images of instances.json, a batch whose numbers no script of the documents writes
+    for root, numbers in (("", (1, *of_coco)), ("held_out", (1, 2))):
         for number in numbers:
             training_sets.write_image(folder / root / "images" / f"{number:03d}.jpg", rng, (48, 64))
             target = folder / root / "masks" / f"{number:03d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(labels[number % 4]).save(target)
-    _write_coco(folder / "instances.json", tuple(f"{number}.jpg" for number in OF_COCO), (48, 64))
+    _write_coco(folder / "instances.json", tuple(f"{number}.jpg" for number in of_coco), (48, 64))
     training_sets.write_image(folder / "val2017" / "1.jpg", rng, (HEIGHT, WIDTH))
     _write_coco(folder / "annotations.json", ("1.jpg", "2.jpg"))
     _write_coco(folder / "instances_val2017.json", ("1.jpg",))
@@ -169,7 +161,7 @@ def _copy(source: str, target: str) -> None:
 
 
 def _name_nano_as_all_models(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    files = config._shipped_files()
     small = Path(write_small_nano(folder / "small_nano.yaml"))
-    names = {"nano/sam2fast_nano", *(short_name(release.config) for release in RELEASES.values())}
-    patch.setattr(config, "_shipped_files", lambda: {**files, **dict.fromkeys(names, small)})
+    names = ["nano/sam2fast_nano", *(short_name(release.config) for release in RELEASES.values())]
+    files = config._shipped_files() | dict.fromkeys(names, small)
+    patch.setattr(config, "_shipped_files", lambda: files)
