@@ -133,17 +133,17 @@ def test_every_object_of_either_map(ids, kinds):
     truth[-3:, -3:] = 7  # is not in the prediction
     found = compare_label_maps(pred.astype(kinds[0]), truth.astype(kinds[1]))
     assert list(found) == sorted({int(i) for i in np.unique([pred, truth]) if i})
-    for i, (j, f, in_truth) in found.items():
+    for i, (j, f, in_truth, in_pred) in found.items():
         assert j == pytest.approx(plain.j_of(pred == i, truth == i), abs=1e-12)
         assert f == pytest.approx(plain.f_of(pred == i, truth == i), abs=1e-12)
-        assert in_truth == (truth == i).any()
+        assert in_truth == (truth == i).any() and in_pred == (pred == i).any()
 
 
 def test_ids_beyond_a_byte():
     truth = np.zeros((20, 20), dtype=np.uint16)
     truth[5:10, 5:10] = 256
     pred = np.zeros((20, 20), dtype=np.uint8)
-    assert compare_label_maps(pred, truth) == {256: (0.0, 0.0, True)}
+    assert compare_label_maps(pred, truth) == {256: (0.0, 0.0, True, False)}
     assert compare_label_maps(pred, pred) == {}
 
 
