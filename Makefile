@@ -41,11 +41,15 @@ demo-web: frontend $(VENV)/.serve  ## build the page, then serve it and its API;
 frontend: $(FRONTEND)/node_modules/.package-lock.json  ## the web demo's page, into the package; needs node
 	cd $(FRONTEND) && npm run build
 
-check-frontend: $(FRONTEND)/node_modules/.package-lock.json  ## style, types and unit tests, and that the package's page is of these sources
+# The page of the sources. That in the package is of the last release.
+out/page/index.html: $(FRONTEND)/node_modules/.package-lock.json $(shell find $(FRONTEND)/src $(FRONTEND)/public $(FRONTEND)/index.html -type f)
+	cd $(FRONTEND) && npm run build -- --outDir "$(CURDIR)/out/page" --logLevel warn
+
+check-frontend: out/page/index.html  ## style, types and unit tests, and that the page can be built
 	cd $(FRONTEND) && npm run check
 
-test-browser: $(VENV)/.tested $(VENV)/.serve $(FRONTEND)/node_modules/.package-lock.json  ## the page in Chromium, with the server and nano; CHROMIUM=FILE
-	cd $(FRONTEND) && SAM2FAST_PYTHON="$(abspath $(BIN))/python" npm run test:browser
+test-browser: $(VENV)/.tested $(VENV)/.serve out/page/index.html  ## the page in Chromium, with the server and nano; CHROMIUM=FILE
+	cd $(FRONTEND) && SAM2FAST_PAGE="$(CURDIR)/out/page" SAM2FAST_PYTHON="$(abspath $(BIN))/python" npm run test:browser
 
 # Processes of one thread each: most tests are too small for two threads to help. One more than two cores, for waits.
 test: $(VENV)/.tested  ## install with the oracle, then run the tests
@@ -147,7 +151,9 @@ carry: $(VENV)/.tested  ## before a visit to a GPU without a network: what it ma
 tune:  ## measure launch configurations on this GPU and store the best
 	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
 
-release: $(VENV)/.installed  ## wheel and sdist in dist/, checked by twine and in an environment of their own; publishing is left to people
+release: $(VENV)/.installed frontend  ## the page, wheel and sdist in dist/, checked by twine and in an environment of their own; publishing is left to people
+	@test -z "$$(git status --porcelain -- sam2fast/demo/server/static)" \
+		|| { echo "commit the page that was built: sam2fast/demo/server/static"; exit 1; }
 	rm -rf dist out/release
 	$(PIP) install --quiet build twine
 	$(BIN)/python -m build

@@ -87,7 +87,7 @@ class TestFolder:
     def test_opening_reads_one_header(self, folder, monkeypatch):
         opened = []
         original = Image.open
-        monkeypatch.setattr(Image, "open", lambda path, *args: opened.append(path.name) or original(path, *args))
+        monkeypatch.setattr(Image, "open", lambda path, **more: opened.append(path.name) or original(path, **more))
         monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
         open_frames(folder, SIZE)
         assert opened == ["0.jpg"]

@@ -9,9 +9,8 @@ import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sam2fast.demo import server
+from sam2fast.demo.server import BUNDLE
 
-BUNDLE = Path(server.__file__).with_name("static")
 PINNED = BUNDLE / "runtime.json"  # name, version and integrity, from the front end's package-lock.json
 # What is taken of the npm package: scripts, and the WebAssembly that each loads. The page loads one of the two.
 FILES = {

@@ -3,11 +3,11 @@
 import logging
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request, send_file, send_from_directory
 
+from sam2fast.demo.server import BUNDLE
 from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
 from sam2fast.demo.server.frame_masks import CONTENT_TYPE, FrameMasks, encode_part
 from sam2fast.demo.server.library import GALLERY, POSTERS, UPLOADS
@@ -19,7 +19,6 @@ from sam2fast.demo.server.uploads import FORMATS
 
 _log = logging.getLogger(__name__)
 
-BUNDLE = Path(__file__).with_name("static")
 INDEX = "index.html"
 HASHED = "assets/"  # files whose names change with their content
 NOT_PAGES = ("api/", "graphql", "gallery/", "posters/", "uploads/", "propagate_in_video")
