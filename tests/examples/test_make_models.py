@@ -142,7 +142,7 @@ def test_recipes_take_a_step(recipe, tmp_path, monkeypatch):
         sizes = [f"{i}.{'dataset' if i < 3 else 'dataset.transforms.0'}.size=64" for i in range(5)]
         sizes += [f"{i}.batch_size=1" for i in range(5)]
         changes += [f"trainer.data.train.datasets.{size}" for size in sizes]
-        changes += ["trainer.loss.all.size=32", "++trainer.model.image_size=64", f"scratch.pictures={tmp_path}/data"]
+        changes += ["trainer.loss.all.size=32", "++trainer.model.image_size=64", f"scratch.photographs={tmp_path}/data"]
     config = load_training_config(f"examples/make_models/{recipe}.yaml", changes)
     trainer = build_trainer(config, ["dense_auxiliary"])
     trainer.run(lambda: True)
