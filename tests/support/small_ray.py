@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,10 +28,11 @@ def importable() -> Iterator[None]:
 def small_ray() -> Iterator[Path]:
     """Ray, to which this process is connected, and its folder."""
     # Not pytest's folders: paths of sockets have room for 107 characters.
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder, importable():
-        plan = RayPlan("local", WORKERS, 0, 1, 1, STORE_BYTES, Path(folder))
-        with connected(plan):
-            yield Path(folder)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True))
+        with importable():  # Ray's processes inherit it; with PYTHONPATH set, pip installs nothing for other tests
+            stack.enter_context(connected(RayPlan("local", WORKERS, 0, 1, 1, STORE_BYTES, Path(folder))))
+        yield Path(folder)
 
 
 def slots_of(folder: Path) -> list[int]:
