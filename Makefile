@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests download no weights.
 test test-long test-slow test-browser properties kills fuzz inject notebooks: export SAM2FAST_OFFLINE := 1
 
-.PHONY: help demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family test-clients notebooks aot test-triton sass bench bench-family bench-ops figures docs gpu carry tune matrix lint audit format clean
+.PHONY: help demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family test-clients notebooks aot test-triton sass bench bench-family bench-ops figures docs gpu carry tune where matrix lint audit format clean
 
 USERS := demo|demo-web|test|bench|docs
 help:  ## this list
@@ -143,10 +143,10 @@ docs: $(VENV)/.docs  ## the documents as a site in out/docs, warnings are errors
 gpu:  ## proof and figures in order of value, into out/gpu; PART=parity for some steps, GPU="--budget 1500 --resume FILE --out DIR"
 	@# A copy of the tree may have lost its symbolic links.
 	@for name in kernels configs; do [ -d sam2fast/$$name ] || { rm -f sam2fast/$$name; ln -s ../$$name sam2fast/$$name; }; done
-	$(PYTHON) bench/gpu.py $(if $(PART),--only "$(PART)") $(GPU)
+	$(PYTHON) bench/gpu $(if $(PART),--only "$(PART)") $(GPU)
 
 carry: $(VENV)/.tested  ## before a visit to a GPU without a network: what it may lack, into .carry
-	$(BIN)/python bench/carry.py
+	$(BIN)/python bench/gpu/carry.py
 
 tune:  ## measure launch configurations on this GPU and store the best
 	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
@@ -161,6 +161,9 @@ release: $(VENV)/.installed frontend  ## the page, wheel and sdist in dist/, che
 	$(PYTHON) -m venv out/release
 	out/release/bin/python -m pip install --quiet $(CONSTRAIN) dist/*.whl
 	cd out/release && bin/sam2fast --help >/dev/null && bin/sam2fast segment ../../docs/demo.jpg --point 300,300 --model nano --out .
+
+where:  ## where a name is defined, tested, measured and documented; NAME=fill_holes, NAME=tracking/state.py
+	@$(PYTHON) tests/support/where.py $(NAME)
 
 matrix: $(VENV)/.created  ## install in many environments and check each, by nox; ROWS="oldest no-extras", MATRIX="--report FILE"
 	$(PIP) install --quiet nox

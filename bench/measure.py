@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from backend_calls import OURS, said
-from gpu_plan.frame_profile import kernel_names
+from gpu.frame_profile import kernel_names
 from registry import Case, check
 from suite.subjects import timed
 

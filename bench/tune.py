@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 from backend_calls import on_cpu, said
-from gpu_plan.records import merged, text_of
+from gpu.records import merged, text_of
 from kernel_records import SEARCHES
 from measure import device_time
 from registry import Search

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gpu_plan.steps import CALLS
+from gpu.steps import CALLS
 
 from suite.process_cases import cold_start, peak_memory
 from suite.sessions import (
@@ -228,7 +228,7 @@ STEP = re.compile(r"(.+?) (t|s|b\+|l)(?: (.+))?")
 
 
 def step(name: str, device: str) -> list[Group]:
-    """The rows of a step: ``KIND SIZE``, in bfloat16 unless it says fp32; see :data:`gpu_plan.steps.CALLS`."""
+    """The rows of a step: ``KIND SIZE``, in bfloat16 unless it says fp32; see :data:`gpu.steps.CALLS`."""
     kind, size, rest = STEP.fullmatch(name).groups("")
     setting, compiled = Setting(size, "fp32" if rest == "fp32" else "bf16", device=device), rest == "compiled"
     pair = IMAGE_COMPILED if compiled else NEITHER_COMPILED
@@ -275,7 +275,7 @@ def _ours(case: Case, setting: Setting) -> Group:
     return Group(case, setting, case.at, 5, ("sam2fast",))
 
 
-# gpu_plan/steps.py says in which order they are worth the time of a short visit, and how long they take.
+# gpu/steps.py says in which order they are worth the time of a short visit, and how long they take.
 GPU_STEPS: dict[str, Groups] = {name: functools.partial(step, name) for name in CALLS}
 
 

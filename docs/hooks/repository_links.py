@@ -1,6 +1,6 @@
 """MkDocs hook: the documents link to files of the repository; the site carries these files along.
 
-A document in ``docs/`` refers to ``../bench/gpu.py`` so that the link works where the repository is browsed. On the
+A document in ``docs/`` refers to ``../bench/tune.py`` so that the link works where the repository is browsed. On the
 site each such file lies under ``repository/``; Markdown is a page there, and so is a notebook, beside its file.
 Links to folders become plain text.
 """

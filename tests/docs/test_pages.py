@@ -77,8 +77,8 @@ ELSEWHERE = {
     "sam2fast export --model tiny --checkpoint sam2.1_hiera_tiny.pt --out tiny-native --aot": (
         "cli/test_export.py::test_options_reach_the_export"
     ),
-    ".venv/bin/python bench/tune.py": "test_bench_tuning.py::test_a_rehearsal",
-    "python bench/collect.py": "test_gpu_plan.py::test_collected_rows_replace_earlier_ones",
+    ".venv/bin/python bench/tune.py": "bench/test_tuning.py::test_a_rehearsal",
+    "python bench/gpu --collect": "bench/test_gpu.py::test_collected_rows_replace_earlier_ones",
     ".venv/bin/python examples/scaling.py": "deploy/parallel/test_videos_and_images.py::test_rows",
 }
 # Other programs, and modules of Python's library, are not run.

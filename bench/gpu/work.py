@@ -18,8 +18,8 @@ from unittest import mock
 
 import torch
 
-from gpu_plan import device_state
-from gpu_plan.steps import LAUNCH_TABLE, MICRO, plan
+from gpu import device_state
+from gpu.steps import LAUNCH_TABLE, MICRO, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "kernels/test_parity.py"
@@ -108,7 +108,7 @@ def recorded(_: str, context: Context) -> Outcome:
 
 def graph_memory(_: str, context: Context) -> Outcome:
     """Whether a graph's memory stays its own when another graph is dropped and a third is recorded."""
-    from gpu_plan.graph_memory import rows_of
+    from gpu.graph_memory import rows_of
 
     wrong = 0
     for row in rows_of(context.device):
@@ -206,7 +206,7 @@ def profile(size: str, context: Context) -> Outcome:
     from suite.plans import rehearsed
     from suite.subjects import Setting
 
-    from gpu_plan.frame_profile import profiled
+    from gpu.frame_profile import profiled
 
     setting = Setting(size, "bf16", device=str(context.device))
     rows, figure = profiled(rehearsed(setting) if context.rehearse else setting, context.device)

@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
     Attributes:
         name: as in the table; ``--only`` finds steps by it.
-        job: which function of :mod:`gpu_plan.work` runs, and its argument.
+        job: which function of :mod:`gpu.work` runs, and its argument.
         seconds: what it takes, about. It is begun only if as much is left of the budget.
         limit_s: the process is killed then.
         alone: whether it times something, and so has the machine for itself.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from backend_calls import RefusedError, both_ways, may_refuse, ours
 from bench_cases import small_case
-from gpu_plan import steps, work
+from gpu import steps, work
 from inputs import full_bank
 from kernel_records import RECORDS, cases, small_cases
 from kernel_records.memory_attention import memory_case
@@ -111,7 +111,7 @@ def test_micro_step_fails_on_a_wrong_result(micro_rows):
 def test_every_kernel_has_a_parity_check():
     keywords = " ".join(keywords for keywords, _ in steps.PARITY.values()).split()
     for folder, record in RECORDS.items():
-        assert record.parity and folder in keywords, f"no step of gpu_plan/steps.py checks the kernels of {folder}"
+        assert record.parity and folder in keywords, f"no step of gpu/steps.py checks the kernels of {folder}"
 
 
 def test_micro_steps_have_every_op_of_the_registry():

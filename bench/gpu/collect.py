@@ -1,23 +1,21 @@
 """Takes the results of a visit to a GPU into the repository: figures into ``bench/results``, rows into the table.
 
-    python bench/collect.py DIR
-
-DIR is what ``bench/gpu.py --out`` wrote. Benchmarks of kernels go into ``<device>-<date>.json``, whole calls into
-``suite-<device>-<date>.json``; what was measured again replaces what was there. Tuned rows go into
-``kernels/launch_table.json``, in place of those of the same GPU, dtype and shape class. ``make figures`` then renews
-the documents.
+``python bench/gpu --collect DIR`` runs it; DIR is what ``--out`` named. Benchmarks of kernels go into
+``<device>-<date>.json``, whole calls into ``suite-<device>-<date>.json``; what was measured again replaces what was
+there. Tuned rows go into ``kernels/launch_table.json``, in place of those of the same GPU, dtype and shape class.
+``make figures`` then renews the documents.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_plan.records import NAME, Record, merged, read_records, stored, text_of
 from reports import file_name, write_json, write_text
 
-BENCH = Path(__file__).resolve().parent
+from gpu.records import NAME, Record, merged, read_records, stored, text_of
+
+BENCH = Path(__file__).resolve().parents[1]
 RESULTS = BENCH / "results"
 TABLE = BENCH.parent / "kernels" / "launch_table.json"
 # What tells rows of a part from each other; of other parts all rows are kept.
@@ -77,14 +75,3 @@ def _parts(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
             key = tuple(record["row"].get(name) for name in KEYS.get(record["part"], ())) or number
             parts.setdefault(record["part"], {})[key] = record["row"]
     return {part: list(rows.values()) for part, rows in parts.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    for path in collect(parser.parse_args().folder):
-        print(f"written: {path}")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,14 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-import collect
 import pytest
-from gpu_plan.records import Records, merged, read_records, text_of
-from gpu_plan.steps import MOST_S, VISIT_S, Step, plan, timetable
+from gpu.collect import collect
+from gpu.records import Records, merged, read_records, text_of
+from gpu.steps import MOST_S, VISIT_S, Step, plan, timetable
 from waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
-FAULTS = ROOT / "tests" / "support" / "gpu_plan_faults"
+ROOT = Path(__file__).resolve().parents[2]
+FAULTS = ROOT / "tests" / "support" / "gpu_faults"
 ABSENT_THERE = "hydra omegaconf antlr4 iopath sam2 av flask ray"
 QUICK_STEPS = ("parity rope_attention", "parity encoder", "parity connected_components", "parity run_lengths and nms")
 
@@ -25,7 +25,7 @@ def started(out: Path, *options: str, missing: str = "", faults: dict | None = N
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     environment |= {"PYTHONPATH": str(FAULTS), "SAM2FAST_TEST_MISSING": missing}
     environment |= {"SAM2FAST_TEST_FAULTS": json.dumps(faults or {}), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), "--device", "cpu", "--rehearse", "--out", str(out)]
+    command = [sys.executable, str(ROOT / "bench" / "gpu"), "--device", "cpu", "--rehearse", "--out", str(out)]
     return subprocess.Popen([*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             text=True, cwd=out.parent, **how)  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_parity(record_property, wrong):
 """
 TESTED = """
 import sys, torch
-from gpu_plan.work import Context, _tested
+from gpu.work import Context, _tested
 print(_tested(sys.argv[1], Context(torch.device("cpu"), lambda part, row: print(part, row["wrong"]), rehearse=True)))
 """
 
@@ -202,7 +202,7 @@ def test_steps_wait_for_what_has_the_machine_for_itself():
 
 
 def test_the_plan_is_listed(tmp_path):
-    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), "--list", "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(ROOT / "bench" / "gpu"), "--list", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and not (tmp_path / "out").exists()
     lines = done.stdout.splitlines()
@@ -267,7 +267,7 @@ def row_of(ms, subject="triton"):
 
 def test_collected_rows_replace_earlier_ones(tmp_path):
     rows = [("micro", row_of(2.0)), ("micro", row_of(4.0, "torch")), ("micro", row_of(1.5))]
-    (report,) = collect.collect(*visit(tmp_path, rows))
+    (report,) = collect(*visit(tmp_path, rows))
     content = json.loads(report.read_text())
     assert report.name == "nvidia-h200-2026-12-01.json" and content["machine"] == MACHINE
     assert [row["p50 ms"] for row in content["parts"]["micro"]] == [1.5, 4.0]
@@ -275,22 +275,22 @@ def test_collected_rows_replace_earlier_ones(tmp_path):
 
 
 def test_a_later_visit_keeps_the_parts_of_an_earlier(tmp_path):
-    collect.collect(*visit(tmp_path, [("micro", row_of(2.0))]))
-    (report,) = collect.collect(*visit(tmp_path, [("sanitize", {"tool": "memcheck", "exit": 0})]))
+    collect(*visit(tmp_path, [("micro", row_of(2.0))]))
+    (report,) = collect(*visit(tmp_path, [("sanitize", {"tool": "memcheck", "exit": 0})]))
     assert {"micro", "sanitize"} <= set(json.loads(report.read_text())["parts"])
 
 
 def test_tuned_rows_go_into_the_launch_table(tmp_path):
     on_a_cpu = {**ROW, "arch": "cpu"}
     folder, results, table = visit(tmp_path, [("tune", {"stored": ROW}), ("tune", {"stored": on_a_cpu})])
-    assert collect.collect(folder, results, table)[-1] == table
+    assert collect(folder, results, table)[-1] == table
     assert [row["arch"] for row in json.loads(table.read_text())["nms"]] == ["*", "sm_90"]
 
 
 def test_results_that_do_not_say_where_they_are_from_are_refused(tmp_path):
     arguments = visit(tmp_path, [("micro", row_of(2.0))], environment=False)
     with pytest.raises(SystemExit, match="does not say what it was measured on"):
-        collect.collect(*arguments)
+        collect(*arguments)
     with pytest.raises(SystemExit, match="is of a rehearsal"):
-        collect.collect(*visit(tmp_path, [], rehearsal=True))
+        collect(*visit(tmp_path, [], rehearsal=True))
     assert not arguments[1].exists()

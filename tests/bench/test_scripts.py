@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # PYTHONPATH hides what is missing, and aot.py wants the compiler.
 SETTINGS = ("PYTHONPATH", "TRITON_INTERPRET")

@@ -12,7 +12,7 @@ import tune
 import tuning_faults
 import tuning_trials
 from bench_cases import small_case
-from gpu_plan.records import text_of
+from gpu.records import text_of
 from kernel_records import SEARCHES, cases, small_cases
 from registry import Search, expectation
 from tuning_trials import NO_TIME, Attempt, Judges, Subject

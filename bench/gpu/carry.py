@@ -1,4 +1,4 @@
-"""Fetches what a CUDA machine without a network may lack into ``.carry``, where ``bench/gpu.py`` finds it uninstalled.
+"""Fetches what a CUDA machine without a network may lack into ``.carry``, where ``bench/gpu`` finds it uninstalled.
 
     make carry
 
@@ -15,7 +15,7 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / ".carry" / "site"
 # The official package is the one that the tests compare with.
 NAMES = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "iopath", "portalocker", "sam2")

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from backend_calls import RefusedError, forced
 from fake_cuda import fake_cuda
-from gpu_plan import device_state, frame_profile, graph_memory, work
-from gpu_plan.frame_profile import Event
-from gpu_plan.work import FOUND_ERRORS, WGMMA, Context, Outcome, sanitizer_result
+from gpu import device_state, frame_profile, graph_memory, work
+from gpu.frame_profile import Event
+from gpu.work import FOUND_ERRORS, WGMMA, Context, Outcome, sanitizer_result
 from inputs import Windowed
 from kernel_records import memory_attention, window_attention
 from kernel_records.memory_attention import self_attention_case
@@ -25,7 +25,7 @@ from sam2fast.kernels import _launch
 from sam2fast.profiling import limits
 from sam2fast.profiling.limits import Limits
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 # Two frames: on stream 7 two kernels each, on stream 9 a copy that runs beside the first.

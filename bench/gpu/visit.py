@@ -5,12 +5,12 @@
                                   then those that failed
     make gpu PART=parity          the steps with this text in their names; PART="micro rope_attention", ...
     make gpu GPU=--list           when each step runs, by the plan's own seconds; runs nothing
-    python bench/gpu.py --device cpu --rehearse --out DIR    tries all of it without a GPU, at small shapes
+    python bench/gpu --collect DIR                takes the results of a visit into bench/results and the launch table
+    python bench/gpu --device cpu --rehearse --out DIR       tries all of it without a GPU, at small shapes
 
 Needs this repository, torch, triton and numpy, for parity pytest, and no network. What else a step needs is carried
 along in ``.carry`` (``make carry``); a step whose package is missing says so. Every step is a process with its own time
-limit. Results are written into ``--out`` as they come; ``bench/collect.py`` takes them into ``bench/results`` and the
-launch table.
+limit. Results are written into ``--out`` as they come.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from gpu_plan.steps import MOST_JOBS, VISIT_S, listed, plan, timetable
+from gpu.steps import MOST_JOBS, VISIT_S, listed, plan, timetable
 
 if TYPE_CHECKING:
-    from gpu_plan.records import Records
+    from gpu.records import Records
 
-BENCH = Path(__file__).resolve().parent
-ROOT = BENCH.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 CARRIED = ROOT / ".carry" / "site"
 OUT = ROOT / "out" / "gpu"
 
@@ -38,9 +38,15 @@ def main() -> int:
     arguments = _arguments()
     sys.path += [str(ROOT), str(CARRIED)]  # where sam2fast and packages that steps need may be
     if arguments.step:
-        from gpu_plan.work import main as work
+        from gpu.work import main as work
 
         return work(arguments.step, arguments.device, arguments.rehearse, arguments.records)
+    if arguments.collect:
+        from gpu.collect import collect
+
+        for path in collect(arguments.collect):
+            print(f"written: {path}")
+        return 0
     return visit(arguments)
 
 
@@ -50,8 +56,8 @@ def visit(arguments: argparse.Namespace) -> int:
     Returns:
         The exit status: 1 if a step failed or results could not be written.
     """
-    from gpu_plan.records import Records, read_records, table
-    from gpu_plan.runner import PASSED, Log, Runner, is_failure
+    from gpu.records import Records, read_records, table
+    from gpu.runner import PASSED, Log, Runner, is_failure
 
     start = time.monotonic()
     every = plan()
@@ -77,7 +83,7 @@ def visit(arguments: argparse.Namespace) -> int:
         with contextlib.suppress(OSError):  # which is printed at the end, too
             (out / "summary.md").write_text(table(steps, records))
 
-    own = [sys.executable, str(Path(__file__).resolve()), "--device", arguments.device]
+    own = [sys.executable, str(HERE), "--device", arguments.device]
     own += ["--rehearse"] * arguments.rehearse
     jobs = min(MOST_JOBS, max(1, (os.cpu_count() or 2) // (1 if arguments.rehearse else 2)))
     log = Log(out / "log.txt")
@@ -102,7 +108,7 @@ def visit(arguments: argparse.Namespace) -> int:
 
 def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str]:
     """Of the steps' processes: where modules and the launch table are found."""
-    from gpu_plan.records import write_table
+    from gpu.records import write_table
 
     table = out / "launch_table.json"
     path = [str(ROOT), *([str(CARRIED)] if CARRIED.is_dir() else []), os.environ.get("PYTHONPATH", "")]
@@ -123,10 +129,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results.jsonl of an earlier visit to go on from")
     parser.add_argument("--out", type=Path, default=OUT, help="a flat folder for the results")
     parser.add_argument("--rehearse", action="store_true", help="small shapes in Triton's interpreter; no times")
+    parser.add_argument("--collect", type=Path, metavar="DIR", help="take this visit's results into the repository")
     parser.add_argument("--step", help=argparse.SUPPRESS)  # one step, in this process
     parser.add_argument("--records", type=int, help=argparse.SUPPRESS)  # where it writes its rows
     return parser.parse_args()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from gpu_plan import steps
+from gpu import steps
 from suite import __main__ as command
 from suite import plans, subjects
 from suite.machine import BENCH
@@ -61,7 +61,7 @@ def _different_rehearsals():
     return list(found.values())
 
 
-# One of every kind. The others are slow: so are processes for every call, which test_bench_suite.py has for one.
+# One of every kind. The others are slow: so are processes for every call, which test_suite.py has for one.
 REHEARSED = ("image t", "video t", "throughput t", "stream t")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from figures import results as markdown
 from reports import write_text
 
-from gpu_plan.steps import Step
+from gpu.steps import Step
 
 Record = dict[str, Any]
 NAME = "results.jsonl"

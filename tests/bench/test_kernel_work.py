@@ -8,7 +8,7 @@ import pytest
 import torch
 from figures.kernels import SECTIONS, Gpu, floor
 from figures.results import Results
-from gpu_plan.steps import MICRO
+from gpu.steps import MICRO
 from inputs import M_CHANNELS, PAGES, POINTERS, D, N, hiera_blocks
 from kernel_records import RECORDS, preprocess, window_attention
 from kernel_records.memory_attention import SPLITS, TOKENS, memory_case, memory_work, self_attention_case, self_work
@@ -17,7 +17,7 @@ from registry import Work
 from sam2fast.kernels._launch import launch_table
 from sam2fast.profiling.flops import memory_attention_flops
 
-RESULTS = Path(__file__).parents[1] / "bench" / "results"
+RESULTS = Path(__file__).parents[2] / "bench" / "results"
 BF16 = torch.bfloat16
 
 

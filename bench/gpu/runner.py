@@ -16,8 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from gpu_plan.records import Record, Records
-from gpu_plan.steps import Step
+from gpu.records import Record, Records
+from gpu.steps import Step
 
 NO_TIME = "not run: no time left"
 PASSED = "passed"
