@@ -48,13 +48,8 @@ class Gpu(NamedTuple):
     exponentials: float  # 16 a clock and multiprocessor
 
 
-_HOPPER = {"bf16": 989e12, "fp32": 494e12 / 3, "int8": 1979e12}
-GPUS = (
-    # 64 fp32 lanes a multiprocessor: an eighth as many exponentials as FLOPs; of 128, a sixteenth.
-    Gpu("A100", 2.04e12, {"bf16": 312e12, "fp32": 156e12 / 3, "int8": 624e12}, 19.5e12, 19.5e12 / 8),
-    Gpu("H100", 3.35e12, _HOPPER, 67e12, 67e12 / 16),
-    Gpu("H200", 4.8e12, _HOPPER, 67e12, 67e12 / 16),
-)
+# The card of which documents show the least times. 16 exponentials per clock and multiprocessor, of 128 lanes for fp32.
+H100 = Gpu("H100", 3.35e12, {"bf16": 989e12, "fp32": 494e12 / 3, "int8": 1979e12}, 67e12, 67e12 / 16)
 
 
 def floor(work: Work, gpu: Gpu, dtype: str) -> tuple[float, str]:
@@ -78,27 +73,52 @@ def _time(seconds: float) -> str:
 
 
 def work_table(lines: Iterable[tuple[str, str, Work]]) -> str:
-    """GFLOP, MB, FLOPs for each byte, and the least time on each GPU with what takes it."""
+    """GFLOP, MB, and the least time on an H100 with what takes it."""
     rows = []
     for what, dtype, done in lines:
-        floors = (floor(done, gpu, dtype) for gpu in GPUS)
-        cells = [number(done.flops / 1e9), number(done.bytes / 1e6), number(done.flops / done.bytes)]
-        rows.append([what, *cells, *(f"{_time(seconds)}, {limit}" for seconds, limit in floors)])
-    return table(["", "GFLOP", "MB", "FLOP per byte", *(f"{gpu.name} at least" for gpu in GPUS)], rows)
+        seconds, limit = floor(done, H100, dtype)
+        rows.append([what, number(done.flops / 1e9), number(done.bytes / 1e6), f"{_time(seconds)}, {limit}"])
+    return table(["", "GFLOP", "MB", f"{H100.name} at least"], rows)
 
 
 def limits(results: Results) -> str:
-    """What the least times are computed from."""
-    rows = [
-        [gpu.name, f"{gpu.memory / 1e12:g} TB/s"]
-        + [f"{gpu.products[dtype] / 1e12:.0f}" for dtype in ("bf16", "fp32", "int8")]
-        + [f"{gpu.vector / 1e12:g}", number(gpu.exponentials / 1e12)]
-        + [number(gpu.products["bf16"] / gpu.memory), number(gpu.vector / gpu.memory)]
-        for gpu in GPUS
+    """A piece of a sentence: what the least times are computed from."""
+    bf16, fp32, int8 = (f"{H100.products[dtype] / 1e12:.0f}" for dtype in ("bf16", "fp32", "int8"))
+    return (
+        f"{H100.memory / 1e12:g} TB/s; {bf16} TFLOP/s of matrix multiplications in bf16, {fp32} in fp32 by three in "
+        f"TF32, {int8} in int8; {H100.vector / 1e12:g} TFLOP/s of other arithmetic; "
+        f"{number(H100.exponentials / 1e12)}e12 exponentials per second"
+    )
+
+
+def attention_bounds(results: Results) -> str:
+    """The bounds by machine code of the stored rows, without windows and variants of the kernels."""
+    report = results.newest("attention-bounds")
+    data, names = report.data, ("sm_80", "sm_90", "sm_100")
+    lines = [
+        [f"{row['op']}, {row['kernel']}", *(f"{row[name]['now']['bound']:.0%}" for name in names)]
+        for row in data["rows"]
+        if row["shape"] in ("128x64", "256x64", "256x256", "global") and not re.search("[a-z]$", row["kernel"][:-6])
     ]
-    header = ["", "memory", "products in bf16", "in fp32, by three in TF32", "in int8", "other arithmetic in fp32"]
-    header += ["exponentials", "FLOP per byte where products take over", "where other arithmetic does"]
-    return table(header, rows)
+    return table(["op, kernel", *names], lines) + f"\n\nAll kernels: {results.link(report)}."
+
+
+def triton_exceptions(results: Results) -> str:
+    """What does not compile or spills, with a row for each version of Triton, op and kind of problem."""
+    report = results.newest("triton-versions")
+    kinds: dict[tuple[str, str, str], list[tuple[str, int]]] = {}
+    for row in report.data["failed"]:
+        spilled = re.fullmatch(r"spills (\d+) bytes", row["problem"])
+        problem = "spills" if spilled else "does not compile" if row["op"] == "all" else row["problem"]
+        found = kinds.setdefault((row["triton"], row["op"], problem), [])
+        found.append((row["target"], int(spilled[1]) if spilled else 0))
+    lines = []
+    for (triton, op, problem), found in kinds.items():
+        most = max(size for _, size in found)
+        said = f"{problem}, at most {most} bytes" if most else problem
+        lines.append([triton, ", ".join(dict.fromkeys(target for target, _ in found)), op, said])
+    link = results.link(report)
+    return table(["Triton", "architectures", "op", "problem"], lines) + f"\n\nEvery configuration: {link}."
 
 
 def memory_folding(results: Results) -> str:
@@ -113,14 +133,12 @@ def launches(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         key = json.dumps([row["arch"], row["shape"], row["meta"], row["options"]])
         merged.setdefault(key, (row, []))[1].append(row["dtype"])
-    names = list(dict.fromkeys(name for row in rows for name in row["meta"]))
     lines = [
-        [row["arch"], ", ".join(dtypes), row["shape"], *(str(row["meta"].get(name, "")) for name in names)]
-        + [str(row["options"]["num_warps"]), str(row["options"].get("num_stages", "Triton's"))]
+        [row["arch"], ", ".join(dtypes), row["shape"], " ".join(f"{k}={v}" for k, v in (row["meta"] | row["options"]).items())]
         for row, dtypes in merged.values()
     ]
     lines = [["any" if cell == "*" else cell for cell in line] for line in lines]
-    return table(["GPU", "dtype", "shape", *(f"`{name}`" for name in names), "warps", "stages"], lines)
+    return table(["GPU", "dtype", "shape", "configuration"], lines)
 
 
 def measured(results: Results, ops: Sequence[str]) -> str:
@@ -130,9 +148,7 @@ def measured(results: Results, ops: Sequence[str]) -> str:
         if any(row["op"] in ops for row in report.data.get("parts", {}).get("micro", [])):
             newest.setdefault(report.data["machine"]["device"], report)
     parts = [_on_device(results, report, ops) for _, report in sorted(newest.items())]
-    if all(device.startswith("CPU") for device in newest):
-        parts.append("Not measured on a GPU; `make gpu PART=micro` does.")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or "Not measured on a GPU; `make gpu PART=micro` does."
 
 
 def _on_device(results: Results, report: Report, ops: Sequence[str]) -> str:
@@ -140,20 +156,21 @@ def _on_device(results: Results, report: Report, ops: Sequence[str]) -> str:
     for row in report.data["parts"]["micro"]:
         if row["op"] in ops and row["subject"] in SHOWN and "p50 ms" in row:
             cases.setdefault((row["op"], row["shape"], row["dtype"]), {})[row["subject"]] = row
+    name_ops = len({op for op, _, _ in cases}) > 1
     columns = dict.fromkeys(SHOWN[name] for name in SHOWN if any(name in case for case in cases.values()))
     lines = []
     for (op, shape, dtype), case in cases.items():
-        times = {SHOWN[name]: f"{number(row['p50 ms'])} ms" for name, row in case.items()}
+        times = {SHOWN[name]: number(row["p50 ms"]) for name, row in case.items()}
         ours = next((case[name] for name in OURS if name in case), None)
-        share = "–" if ours is None else f"{number(100 * ours['of limit'])} %"
-        what = [f"`{op}`", re.sub(r"(?<=\d)x(?=\d)", "×", shape), dtype]
-        lines.append([*what, *(times.get(name, "–") for name in columns), share])
+        share = "–" if ours is None else number(100 * ours["of limit"])
+        what = f"`{op}`, " * name_ops + re.sub(r"(?<=\d)x(?=\d)", "×", shape) + f", {dtype}"
+        lines.append([what, *(times.get(name, "–") for name in columns), share])
     about = report.data["machine"]
     said = (
-        f"Medians on {about['device'].replace('CPU ', 'a CPU: ')}, torch {about['torch'].split('+')[0]} "
+        f"Medians in ms on {about['device'].replace('CPU ', 'a CPU: ')}, torch {about['torch'].split('+')[0]} "
         f"({results.link(report, 'every figure')})."
     )
-    return table(["op", "shape", "dtype", *columns, "of the limit"], lines) + "\n\n" + said
+    return table(["", *columns, "% of the limit"], lines) + "\n\n" + said
 
 
 def _sections() -> Iterable[tuple[str, Callable[[Results], str]]]:
@@ -167,4 +184,10 @@ def _sections() -> Iterable[tuple[str, Callable[[Results], str]]]:
             yield f"measured-{name}", lambda results, ops=ops: measured(results, ops)
 
 
-SECTIONS = {"kernel-limits": limits, "memory-folding": memory_folding, **dict(_sections())}
+SECTIONS = {
+    "kernel-limits": limits,
+    "memory-folding": memory_folding,
+    "attention-bounds": attention_bounds,
+    "triton-exceptions": triton_exceptions,
+    **dict(_sections()),
+}

@@ -10,19 +10,18 @@ from figures.results import FiguresError, Report, Results, machine, processor, s
 
 SUITE = r"suite-(?!transformers-)[a-z0-9-]+"
 # Columns with templates of their cells, and those of each implementation NAME. What no row has, gets no column.
-SETTINGS = {"model": "{size:model}", "dtype": "{dtype}", "side": "{image_size}", "objects": "{objects}"}
+SETTINGS = {"model, side, dtype": "{size:model}, {image_size}, {dtype}", "objects": "{objects}"}
 SETTINGS |= {"frames before": "{history:,}"}
 FIGURES = {
-    "NAME": "{subjects[NAME][median_s]:seconds} ({subjects[NAME][min_s]:seconds} to {subjects[NAME][max_s]:seconds})",
+    "NAME": "{subjects[NAME][median_s]:seconds}",
     "ratio of NAME": "**{ratio[NAME][median]:times}**",
-    "difference of NAME": "{difference[NAME]:difference}",
     "peak MiB of NAME": "{subjects[NAME][peak_mib]:,.0f}",
     "p95 of NAME": "{subjects[NAME][p95_s]:seconds}",
     "p99 of NAME": "{subjects[NAME][p99_s]:seconds}",
 }
 PAIR = ("official", "sam2fast")
 ENCODE, TRACK, MASKS = "image encode", "video steady frame", "automatic masks"
-UNSAID = re.compile(r"|not asked for|\d+ frames before the first")  # notes that tables leave out
+UNSAID = re.compile(r"|not asked for|for video only|\d+ frames before the first")  # notes that tables leave out
 Row = dict[str, Any]
 
 
@@ -72,26 +71,27 @@ def tables_of(results: Results, report: Report) -> str:
 
 
 def case_table(rows: list[Row]) -> list[str]:
-    """A table of one case, and the notes that its last column numbers."""
+    """A table of one case, and its notes; the last column numbers those that not every row has."""
     names = _subjects(rows)
     templates = SETTINGS | {t.replace("NAME", n): f.replace("NAME", n) for t, f in FIGURES.items() for n in names}
     columns = {title: [_cell(template, row) for row in rows] for title, template in templates.items()}
-    notes: dict[str, int] = {}
-    for row in rows:
-        numbers = (str(notes.setdefault(note, len(notes) + 1)) for note in dict.fromkeys(_notes(row)))
-        columns.setdefault("notes", []).append(", ".join(numbers) or "–")
+    noted = [list(dict.fromkeys(_notes(row))) for row in rows]
+    shared = [note for note in noted[0] if all(note in notes for notes in noted)]
+    some = list(dict.fromkeys(note for notes in noted for note in notes if note not in shared))
+    columns["notes"] = [", ".join(str(some.index(n) + 1) for n in notes if n in some) or "–" for notes in noted]
     shown = {title: cells for title, cells in columns.items() if set(cells) != {"–"}}
-    meanings = ". ".join(f"{number}: {note}" for note, number in notes.items())
-    return [table(list(shown), list(zip(*shown.values(), strict=True))), f"{meanings}." if meanings else ""]
+    meanings = [*shared, *(f"{number}: {note}" for number, note in enumerate(some, 1))]
+    text = " ".join(f"{meaning[0].upper()}{meaning[1:]}." for meaning in meanings)
+    return [table(list(shown), list(zip(*shown.values(), strict=True))), text]
 
 
 def _cell(template: str, row: Row) -> str:
-    """A dash where the row has no such figure; no spread where there is one sample."""
+    """A dash where the row has no such figure."""
     try:
         text = write(template, row)
     except FiguresError:
         return "–"
-    return "–" if "–" in text else re.sub(r"^(.+) \(\1 to \1\)$", r"\1", text)
+    return "–" if "–" in text else text
 
 
 def paths(rows: list[Row]) -> str:
