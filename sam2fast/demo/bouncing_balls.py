@@ -17,7 +17,8 @@ class Ball(NamedTuple):
 
     Attributes:
         ground: y of the point where it touches the table.
-        bounces: number of bounces in the video, the first of which is ``phase`` of one old.
+        bounces: number of bounces in the video.
+        phase: the share of the first bounce that is over when the video begins.
         rise: the height of a bounce in pixels.
     """
 

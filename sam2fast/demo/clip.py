@@ -1,4 +1,4 @@
-"""A short synthetic video of two objects with ground truth: made, tracked, and shown."""
+"""Makes, tracks and shows a short synthetic video of two objects with ground truth."""
 
 import io
 from collections.abc import Iterable, Sequence

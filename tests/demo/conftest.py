@@ -45,11 +45,11 @@ def make_server(
     """Makes applications that share one model, with the video in the gallery of each."""
     made = []
 
-    def make(**settings: Any) -> Flask:
+    def make(load: Any = None, **settings: Any) -> Flask:
         data = tmp_path_factory.mktemp("data")
         (data / GALLERY).mkdir()
         (data / GALLERY / "clip.mp4").write_bytes(clip_file.read_bytes())
-        made.append(make_app(ServerSettings(data, **{"model": "nano", "fps": 24, **settings}), predictor))
+        made.append(make_app(ServerSettings(data, **{"model": "nano", "fps": 24, **settings}), predictor, load))
         return made[-1]
 
     yield make

@@ -7,9 +7,11 @@ import av
 import moving_shapes
 import numpy as np
 import pytest
+from demo_client import DemoClient
 from PIL import Image
 from tones import RATE, SIZE, sound_of, write_with_sound
 
+from sam2fast.demo.server.app import SERVICE
 from sam2fast.video_io import read_frames
 
 HALF = np.zeros(SIZE, bool)
@@ -33,9 +35,7 @@ def encode(client, session, kind, content):
 def test_drawn_frames_become_a_video_with_sound(client, make_server, tmp_path):
     source = write_with_sound(tmp_path / "clip.mp4", frames=5, seconds=0.2, pixel_aspect=2)
     app = make_server()
-    (app.extensions["sam2fast"].library.root / "gallery" / "tone.mp4").write_bytes(source.read_bytes())
-    from demo_client import DemoClient
-
+    (app.extensions[SERVICE].library.root / "gallery" / "tone.mp4").write_bytes(source.read_bytes())
     other = DemoClient(app.test_client())
     session = other.start("gallery/tone.mp4")
     images = [np.full((*SIZE, 3), 40 * number, np.uint8) for number in range(5)]
@@ -61,31 +61,3 @@ def test_transparency_is_kept(client, session, tmp_path):
     found = frames[2].to_ndarray(format="rgba")
     assert np.abs(found[..., 3].astype(int) - np.where(HALF, 255, 0)).mean() < 4
     assert np.abs(found[HALF][:, :3].astype(int) - (200, 40, 60)).mean() < 12
-
-
-@pytest.mark.parametrize(
-    ("kind", "content"),
-    [
-        ("gif", zipped([np.zeros((*SIZE, 3), np.uint8)])),
-        ("mp4", b"no zip"),
-        ("mp4", zipped([])),
-        ("webm", zipped([])),
-        ("mp4", zipped([np.zeros((9, 9, 3), np.uint8)])),
-        ("mp4", zipped([np.zeros((*SIZE, 3), np.uint8)] * 6)),  # the video has five frames
-    ],
-)
-def test_invalid_frames_are_refused(client, app, session, kind, content):
-    answer = encode(client, session, kind, content)
-    assert answer.status_code == 400 and answer.get_json()["error"]["code"] == "BAD_INPUT"
-    assert list(app.extensions["sam2fast"].library.incoming.iterdir()) == []
-
-
-def test_uploads_keep_their_sound_and_rate(make_server, tmp_path):
-    from demo_client import DemoClient
-
-    app = make_server(fps=None, max_seconds=0.6)
-    video = DemoClient(app.test_client()).upload(write_with_sound(tmp_path / "up.mp4").read_bytes())
-    file = app.extensions["sam2fast"].library.root / video["path"]
-    seconds, pitch = sound_of(file)
-    assert seconds == pytest.approx(0.6, abs=0.1) and pitch == pytest.approx(440, abs=5)
-    assert len(moving_shapes.decoded(file)[0]) == 15  # 25 frames per second, as in the upload

@@ -1,27 +1,24 @@
 """The choice of a model and a tracking strategy, and downloads that a client asks for."""
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from demo_client import DemoClient
 from mini_model import mini_predictor
+from waiting import wait_until
 
 from sam2fast.demo.server import models, real_clips
-from sam2fast.demo.server.app import SERVICE, make_app
+from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.background import Download, Downloads
 from sam2fast.demo.server.library import GALLERY
 from sam2fast.demo.server.prompt_limits import MemoryBudget
-from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 
 
 @pytest.fixture
-def changeable(clip_file, tmp_path):
+def changeable(make_server):
     """A server whose model may be changed; its models are random."""
-    (tmp_path / GALLERY).mkdir()
-    (tmp_path / GALLERY / "clip.mp4").write_bytes(clip_file.read_bytes())
     loaded = []
 
     def load(name):
@@ -30,9 +27,7 @@ def changeable(clip_file, tmp_path):
         loaded.append(mini_predictor())
         return loaded[-1]
 
-    app = make_app(ServerSettings(tmp_path, "sam2.1_hiera_t"), mini_predictor(), load)
-    yield app, loaded
-    app.extensions[SERVICE].close()
+    return make_server(load, model="sam2.1_hiera_t"), loaded
 
 
 def refusal(answer):
@@ -41,13 +36,6 @@ def refusal(answer):
 
 def status(http, name):
     return next(model for model in http.get("/api/models").get_json()["models"] if model["name"] == name)
-
-
-def wait_for(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_another_model_takes_over_and_sessions_of_the_earlier_one_end(changeable):
@@ -96,11 +84,11 @@ def test_a_download_reports_its_progress_and_then_the_model_can_be_used(changeab
     assert status(http, "small")["state"] == "missing"
     assert refusal(http.post("/api/models/small/use")) == (400, "BAD_INPUT")
     assert http.post("/api/models/small/download").status_code == 200
-    wait_for(lambda: status(http, "small")["share"] == 0.25)
+    assert wait_until(lambda: status(http, "small")["share"] == 0.25)
     assert status(http, "small")["state"] == "downloading"
     assert http.post("/api/models/small/download").status_code == 200  # it runs already
     go_on.set()
-    wait_for(lambda: status(http, "small")["state"] == "ready")
+    assert wait_until(lambda: status(http, "small")["state"] == "ready")
     assert found == ["small"]
     assert http.post("/api/models/small/use").status_code == 200
 
@@ -118,10 +106,10 @@ def test_a_failed_download_says_why_and_can_be_tried_again():
     downloads = Downloads({"it": Download(lambda: bool(is_there), run, list, 10)})
     for problem in ("no room", "the download failed; the server's log says more"):
         downloads.start("it")
-        wait_for(lambda: downloads.status("it")["state"] == "failed")
+        assert wait_until(lambda: downloads.status("it")["state"] == "failed")
         assert downloads.status("it")["problem"] == problem
     downloads.start("it")
-    wait_for(lambda: downloads.status("it")["state"] == "ready")
+    assert wait_until(lambda: downloads.status("it")["state"] == "ready")
     downloads.start("it")  # nothing is left to do
     assert downloads.status("it") == {"state": "ready", "share": 1.0, "problem": None}
 

@@ -152,7 +152,7 @@ def test_sigterm_ends_it_during_a_stream(server):
         (["--allow-origin", "https://demo.example/path"], 2, "is not an origin"),
         (["--api-url", "http://demo.example:x"], 2, "is not an origin"),
         (["--max-seconds", "inf"], 2, "inf is not in the range"),
-        (["--session-minutes", "inf"], 2, "inf is not a finite number"),
+        (["--session-minutes", "inf"], 2, "inf is not in the range"),
         (["--max-sessions", "0"], 2, "0 is not in the range"),
         (["--data", "file"], 2, "is a file"),
     ],

@@ -47,9 +47,9 @@ def test_idle_sessions_expire_and_used_ones_do_not(make_server):
     idle, used = client.start(), client.start()
     ended = store.get(idle)
     state = weakref.ref(ended.state)
-    store.get(used)._last_use -= 800
+    store.get(used).last_use -= 800
     assert 200 < client.http.post(f"/api/sessions/{used}/renew").get_json()["secondsLeft"] <= 900
-    ended._last_use -= 1000
+    ended.last_use -= 1000
     store.sweep()
     assert len(store) == 1 and store.get(used)
     assert client.add(idle).code == "NO_SESSION"
@@ -77,7 +77,7 @@ def test_a_session_that_cannot_be_freed_does_not_block_others(caplog):
 
 def test_reading_the_status_does_not_renew_a_session(client, session, app):
     held = app.extensions[SERVICE].sessions.get(session)
-    held._last_use -= 100
+    held.last_use -= 100
     assert client.facts(session)["secondsLeft"] == pytest.approx(800, abs=5)
     client.http.get(f"/api/sessions/{session}/frames/0.jpg")
     assert client.facts(session)["secondsLeft"] == pytest.approx(900, abs=5)

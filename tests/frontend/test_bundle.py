@@ -69,7 +69,7 @@ def test_licences_of_the_packages():
 
 
 def test_page_and_server_have_one_table_of_colours():
-    scene = (SOURCES / "src" / "state" / "scene.ts").read_text(encoding="utf-8")
+    scene = (SOURCES / "src" / "scene" / "scene.ts").read_text(encoding="utf-8")
     table = re.search(r"export const COLOURS = \[(.*?)\] as const;", scene, re.DOTALL)
     assert table is not None
     assert re.findall(r'"(#\w+)"', table[1]) == ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
@@ -77,6 +77,6 @@ def test_page_and_server_have_one_table_of_colours():
 
 def test_page_and_server_number_colours_alike():
     """The page's first object is 1."""
-    scene = (SOURCES / "src" / "state" / "scene.ts").read_text(encoding="utf-8")
+    scene = (SOURCES / "src" / "scene" / "scene.ts").read_text(encoding="utf-8")
     assert "COLOURS[(id - 1) % COLOURS.length]" in scene
     assert [object_colour(number) for number in (1, 9, 10, 0)] == [COLOURS[0], COLOURS[8], COLOURS[0], COLOURS[8]]

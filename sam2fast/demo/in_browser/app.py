@@ -1,13 +1,14 @@
-"""Serves the page without a server's API: its files, and the gallery of the data folder."""
+"""Serves the page whose model runs in the browser: its files, and the gallery of the data folder."""
 
 import json
 from pathlib import Path
 
-from flask import Flask, Response, jsonify, send_file, send_from_directory
+from flask import Flask, Response, jsonify, send_from_directory
 
 from sam2fast.demo.in_browser.page import INDEX, SETTINGS, settings_of
-from sam2fast.demo.server.access import CONTENT_POLICY, describe_error, restrict_access
+from sam2fast.demo.server.access import CONTENT_POLICY, restrict_access
 from sam2fast.demo.server.library import GALLERY, POSTERS, Library
+from sam2fast.demo.server.rest import serve_videos
 from sam2fast.demo.server.settings import ServerSettings
 
 # WebAssembly is compiled in the page; it runs in several threads where no other site's content can be embedded.
@@ -42,21 +43,11 @@ def make_page_app(settings: ServerSettings, page: Path) -> Flask:
     def page_settings() -> Response:
         return jsonify(settings_of(settings.model, image_size, library.gallery()))
 
-    for folder in (GALLERY, POSTERS):
-        app.add_url_rule(
-            f"/{folder}/<path:name>",
-            endpoint=folder,
-            view_func=lambda name, folder=folder: send_file(library.file(folder, name)),
-        )
+    serve_videos(app, library, GALLERY, POSTERS)
 
     @app.get("/")
     @app.get("/<path:name>")
     def file(name: str = INDEX) -> Response:
         return send_from_directory(page.absolute(), name)  # a relative one would be below the package
-
-    @app.errorhandler(Exception)
-    def refuse(error: Exception) -> tuple[Response, int]:
-        message, code, status = describe_error(error, settings)
-        return jsonify({"error": {"code": code, "message": message}}), status
 
     return app

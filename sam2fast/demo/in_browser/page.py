@@ -30,15 +30,15 @@ def write_page(
     dtype: str = "float32",
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, int]:
-    """Writes the page; it is complete, or not there.
+    """Writes the page atomically.
 
     Args:
         model: on the CPU, with fp32 weights.
         folder: must be empty or not exist.
-        name: of the model, for the page.
+        name: the model's name, shown on the page.
         config: the configuration's name, for the model's manifest.
-        dtype: of the weights, see :func:`sam2fast.deploy.onnx.write_onnx`.
-        progress: is called with a sentence before each step.
+        dtype: dtype of the weights, see :func:`sam2fast.deploy.onnx.write_onnx`.
+        progress: receives a sentence before each step.
 
     Returns:
         The size in bytes of each file and folder in it.
@@ -68,7 +68,7 @@ def write_page(
 
 
 def page_key(model: Mapping[str, Any]) -> str:
-    """Names what a page is made of: this package, its front end, and the model with this fingerprint."""
+    """A hash of what a page is made of: this package, its front end, and the fingerprint of the model."""
     content = [__version__, *((BUNDLE / name).read_text(encoding="utf-8") for name in (INDEX, PINNED.name)), model]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -78,7 +78,7 @@ def _size(path: Path) -> int:
 
 
 def settings_of(model: str, image_size: int, videos: Sequence[LibraryVideo]) -> dict[str, Any]:
-    """What the page asks a server for otherwise."""
+    """The settings that a page with a server gets from the server."""
     listed = [
         {"path": video.path, "posterPath": video.poster, "width": video.width, "height": video.height}
         for video in videos

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from sam2fast.demo.server import BUNDLE
 
 PINNED = BUNDLE / "runtime.json"  # name, version and integrity, from the front end's package-lock.json
-# What is taken of the npm package: scripts, and the WebAssembly that each loads. The page loads one of the two.
+# Files of the npm package: two scripts, of which the page loads one, and the WebAssembly of each.
 FILES = {
     "wasm.js": "dist/ort.wasm.bundle.min.mjs",
     "wasm.wasm": "dist/ort-wasm-simd-threaded.wasm",

@@ -2,7 +2,7 @@
 
 import logging
 
-from flask import Flask, Response, request
+from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from sam2fast.demo.server.demo_errors import INTERNAL, BadInputError, DemoError, TooLargeError, shortened
@@ -64,7 +64,7 @@ def describe_error(error: Exception, settings: ServerSettings) -> tuple[str, str
 
 
 def restrict_access(app: Flask, settings: ServerSettings) -> None:
-    """Refuses requests of other origins that are not allowed, and adds headers to all responses."""
+    """Refuses requests of other origins that are not allowed, adds headers to all responses, and describes errors."""
     allowed = frozenset(map(parse_origin, settings.allow_origins))
 
     @app.before_request
@@ -105,3 +105,8 @@ def restrict_access(app: Flask, settings: ServerSettings) -> None:
                 headers["Access-Control-Allow-Headers"] = "Content-Type"
                 headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
         return response
+
+    @app.errorhandler(Exception)
+    def refuse(error: Exception) -> tuple[Response, int]:
+        message, code, status = describe_error(error, settings)
+        return jsonify({"error": {"code": code, "message": message}}), status

@@ -1,9 +1,9 @@
 """The web application."""
 
-from flask import Flask, Response, jsonify
+from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from sam2fast.demo.server.access import describe_error, restrict_access
+from sam2fast.demo.server.access import restrict_access
 from sam2fast.demo.server.compression import compress_answers
 from sam2fast.demo.server.graphql_api import DemoView, make_schema
 from sam2fast.demo.server.library import Library
@@ -47,9 +47,10 @@ def make_app(
     app = Flask(__name__, static_folder=None)
     app.request_class = UploadRequest
     app.json = _UnsortedJSON(app)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes + OTHER_FIELDS_BYTES
+    max_bytes = settings.max_upload_megabytes * MEBIBYTE
+    app.config["MAX_CONTENT_LENGTH"] = max_bytes + OTHER_FIELDS_BYTES
     app.extensions[SERVICE] = service
-    app.extensions[LIMITS] = UploadLimits(library.incoming, settings.max_upload_bytes)
+    app.extensions[LIMITS] = UploadLimits(library.incoming, max_bytes)
 
     compress_answers(app)
     restrict_access(app, settings)
@@ -59,10 +60,5 @@ def make_app(
     app.register_blueprint(make_session_routes(service))
     app.register_blueprint(make_model_routes(service, Models(service, load, strategy)))
     app.register_blueprint(make_pages())
-
-    @app.errorhandler(Exception)
-    def refuse(error: Exception) -> tuple[Response, int]:
-        message, code, status = describe_error(error, settings)
-        return jsonify({"error": {"code": code, "message": message}}), status
 
     return app

@@ -1,14 +1,12 @@
-"""Downloads that run beside the requests, with their progress."""
+"""Downloads in the background, with their progress."""
 
 import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
-
-State = Literal["missing", "downloading", "ready", "failed"]
 
 
 class Download(NamedTuple):
@@ -16,9 +14,9 @@ class Download(NamedTuple):
 
     Attributes:
         is_ready: whether the server has it.
-        run: downloads it; OSErrors say why not.
-        parts: the files that grow meanwhile.
-        size: bytes in all.
+        run: downloads it; the message of an OSError is shown to clients.
+        parts: the files that grow during the download.
+        size: bytes of all files.
     """
 
     is_ready: Callable[[], bool]
@@ -50,14 +48,18 @@ class Downloads:
         threading.Thread(target=self._run, args=(name,), name=f"download {name}", daemon=True).start()
 
     def status(self, name: str) -> dict[str, Any]:
-        """As JSON: ``state``, ``share`` of the bytes that have arrived, and ``problem`` if the download failed."""
+        """A download as JSON.
+
+        ``state`` is ``missing``, ``downloading``, ``ready`` or ``failed``; ``share`` is that of the bytes that have
+        arrived; ``problem`` says why it failed.
+        """
         download = self._downloads[name]
         with self._lock:
             is_running, problem = name in self._running, self._problems.get(name)
         if is_running:
             arrived = sum(map(_size, download.parts()))
             return {"state": "downloading", "share": round(min(1.0, arrived / download.size), 3), "problem": None}
-        state: State = "ready" if download.is_ready() else "missing" if problem is None else "failed"
+        state = "ready" if download.is_ready() else "missing" if problem is None else "failed"
         return {"state": state, "share": float(state == "ready"), "problem": problem if state == "failed" else None}
 
     def _run(self, name: str) -> None:

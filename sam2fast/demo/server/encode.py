@@ -2,8 +2,8 @@
 
 import zipfile
 from collections.abc import Iterator
-from fractions import Fraction
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, shortened
-from sam2fast.demo.server.mask_import import VideoShape
+from sam2fast.demo.server.exports import ExportData
 from sam2fast.demo.server.settings import MEBIBYTE
 from sam2fast.demo.server.video_files import DemoVideoWriter, pixel_aspect_of
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
@@ -28,8 +28,8 @@ MARGIN = 1  # pixels by which drawn frames may be larger than the video: sizes a
 MAX_FRAME_BYTES = 16 * MEBIBYTE
 
 
-def encode(frames: Path, kind: str, source: Path, video: VideoShape, rate: Fraction, folder: Path) -> Path:
-    """Encodes a ZIP of images in the order of their names, with the sound of ``source``; the caller deletes the file.
+def encode(frames: Path, kind: str, video: ExportData, folder: Path) -> Path:
+    """Encodes a ZIP of images in the order of their names, with the video's sound; the caller deletes the file.
 
     Args:
         kind: ``mp4`` (H.264), or ``webm``, which keeps transparency (VP9 with alpha).
@@ -43,10 +43,14 @@ def encode(frames: Path, kind: str, source: Path, video: VideoShape, rate: Fract
     if kind not in CONTENT_TYPES:
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(CONTENT_TYPES)}")
     target, write = folder / f"{uuid4()}.{kind}", _write_mp4 if kind == "mp4" else _write_webm
+    images = _images(frames, video)
+    first = next(images, None)
+    if first is None:
+        raise BadInputError("there are no frames")
     try:
-        write(_images(frames, video), target, rate, pixel_aspect_of(source))
+        write(chain([first], images), (first.shape[0], first.shape[1]), target, video)
         try:
-            add_sound(target, VideoInput.of_file(source))
+            add_sound(target, VideoInput.of_file(video.file))
         except (FFmpegError, ValueError, OSError) as error:
             raise BadVideoError(f"the sound cannot be encoded: {error}") from error
     except BaseException:
@@ -55,7 +59,7 @@ def encode(frames: Path, kind: str, source: Path, video: VideoShape, rate: Fract
     return target
 
 
-def _images(frames: Path, video: VideoShape) -> Iterator[NDArray[np.uint8]]:
+def _images(frames: Path, video: ExportData) -> Iterator[NDArray[np.uint8]]:
     """The images as RGBA ``(H, W, 4)``."""
     try:
         with zipfile.ZipFile(frames) as archive:
@@ -76,36 +80,23 @@ def _images(frames: Path, video: VideoShape) -> Iterator[NDArray[np.uint8]]:
         raise BadInputError(f"expected a ZIP of images: {shortened(str(error))}") from error
 
 
-def _write_mp4(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction, pixel_aspect: Fraction) -> None:
-    first = next(images, None)
-    if first is None:
-        raise BadInputError("there are no frames")
-    height, width = first.shape[:2]
-    with DemoVideoWriter(path, height, width, rate, pixel_aspect) as video:
-        video.add(first[..., :3])
+def _write_mp4(images: Iterator[NDArray[np.uint8]], size: tuple[int, int], path: Path, video: ExportData) -> None:
+    with DemoVideoWriter(path, *size, video.steady_rate, pixel_aspect_of(video.file)) as file:
         for image in images:
-            video.add(image[..., :3])
+            file.add(image[..., :3])
 
 
-def _write_webm(images: Iterator[NDArray[np.uint8]], path: Path, rate: Fraction, pixel_aspect: Fraction) -> None:
-    first = next(images, None)
-    if first is None:
-        raise BadInputError("there are no frames")
+def _write_webm(images: Iterator[NDArray[np.uint8]], size: tuple[int, int], path: Path, video: ExportData) -> None:
+    # PyAV cannot state a pixel aspect ratio in WebM, so pixels become square.
+    height, width = size[0], max(1, round(size[1] * pixel_aspect_of(video.file)))
     try:
         with av.open(str(path.absolute()), "w", format="webm") as container:
-            stream: Any = container.add_stream("libvpx-vp9", rate=rate, options=VP9_OPTIONS)
-            # PyAV cannot state a pixel aspect ratio in WebM, so pixels become square.
-            width = max(1, round(first.shape[1] * pixel_aspect))
-            stream.height, stream.width, stream.pix_fmt = first.shape[0], width, "yuva420p"
+            stream: Any = container.add_stream("libvpx-vp9", rate=video.steady_rate, options=VP9_OPTIONS)
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuva420p"
             label_colours(stream)
-            container.mux(stream.encode(_rgba_frame(first, width)))
             for image in images:
-                container.mux(stream.encode(_rgba_frame(image, width)))
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba")
+                container.mux(stream.encode(frame.reformat(width=width, format="yuva420p")))
             container.mux(stream.encode())
     except (FFmpegError, ValueError) as error:
         raise BadVideoError(f"the video cannot be encoded: {error}") from error
-
-
-def _rgba_frame(image: NDArray[np.uint8], width: int) -> Any:
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba")
-    return frame.reformat(width=width, format="yuva420p")

@@ -30,14 +30,14 @@ from sam2fast.video_io.sound import add_sound
 from sam2fast.video_results.coco_video import CATEGORY, coco_box, to_coco_video
 from sam2fast.video_results.drawing import area_of, tint
 
-CONCURRENT = threading.Semaphore(2)  # each export keeps one CPU core busy
+_SLOTS = threading.Semaphore(2)  # each export keeps one CPU core busy
 JPEG_QUALITY = 92
 PNG_COMPRESSION = 1  # photographs gain little from more
 DEFAULT_RATE = 24.0
 SECONDS_TO_WAIT = 10.0  # for other exports; a waiting request holds a thread
 
 # The colours of objects in overlays. Source: the original's demo; the page has the same table in
-# ``demo/frontend/src/state/scene.ts``.
+# ``demo/frontend/src/scene/scene.ts``.
 COLOURS: tuple[Colour, ...] = (
     (0x38, 0x80, 0xF3),
     (0xF0, 0xAA, 0x19),
@@ -110,6 +110,9 @@ class ExportedFile(NamedTuple):
     content_type: str
 
 
+_Entries = Iterator[tuple[str, bytes | str]]  # names and contents of the files of a ZIP
+
+
 class _Format(NamedTuple):
     write: Callable[[ExportData, Path], None]
     suffix: str
@@ -122,18 +125,18 @@ def object_colour(object_id: int) -> Colour:
 
 
 @contextmanager
-def one_of_few() -> Iterator[None]:
-    """Waits for its turn to use a CPU core.
+def export_slot() -> Iterator[None]:
+    """Waits until one of the few exports that may run at a time can begin.
 
     Raises:
         BusyError: too many exports are running.
     """
-    if not CONCURRENT.acquire(timeout=SECONDS_TO_WAIT):
+    if not _SLOTS.acquire(timeout=SECONDS_TO_WAIT):
         raise BusyError("busy with other downloads; try again in a minute")
     try:
         yield
     finally:
-        CONCURRENT.release()
+        _SLOTS.release()
 
 
 def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
@@ -156,7 +159,7 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
         raise NotFoundError("there are no masks yet: click on something first")
     write, suffix, content_type = FORMATS[kind]
     path = folder / f"{uuid4()}{Path(suffix).suffix}"
-    with one_of_few():
+    with export_slot():
         try:
             write(data, path)
         except BaseException:
@@ -165,21 +168,20 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
     return ExportedFile(path, data.stem + suffix, content_type)
 
 
-def _write_masks(data: ExportData, path: Path) -> None:
+def _mask_images(data: ExportData) -> _Entries:
     """Palette images as ``sam2fast track --format png`` writes them: 1 for the first object, 2 for the second, ..."""
     labels = {object_id: number for number, object_id in enumerate(data.objects, 1)}
     if len(labels) > MOST_OBJECTS:
         raise BadInputError(f"a palette image has room for {MOST_OBJECTS} objects, there are {len(labels)}")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for frame, masks in data.masks.items():
-            image = np.zeros(data.size, dtype=np.uint8)
-            for object_id, mask in masks.items():
-                image[decode_rle(mask.visible)] = labels[object_id]
-            archive.writestr(f"{frame:05d}.png", label_png(image))
+    for frame, masks in data.masks.items():
+        image = np.zeros(data.size, dtype=np.uint8)
+        for object_id, mask in masks.items():
+            image[decode_rle(mask.visible)] = labels[object_id]
+        yield f"{frame:05d}.png", label_png(image)
 
 
 def _write_coco(data: ExportData, path: Path) -> None:
-    lines = ({"frame": frame, "objects": list(_entries(masks))} for frame, masks in data.masks.items())
+    lines = ({"frame": frame, "objects": list(_coco_objects(masks))} for frame, masks in data.masks.items())
     document = to_coco_video(lines, data.size, data.frames, data.stem)
     rate = data.steady_rate
     document["videos"][0] |= {"fps": float(rate), "timestamps": [round(float(t / rate), 6) for t in range(data.frames)]}
@@ -193,7 +195,7 @@ def _write_coco(data: ExportData, path: Path) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
-def _entries(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
+def _coco_objects(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
     for object_id, mask in masks.items():
         pixels = decode_rle(mask.rle)
         area, box = int(pixels.sum()), coco_box(pixels)
@@ -214,39 +216,40 @@ def _write_overlay(data: ExportData, path: Path) -> None:
     add_sound(path, VideoInput.of_file(data.file))
 
 
-def _write_cutouts(data: ExportData, path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for frame, image in _frames_with_masks(data):
-            cutout = Image.fromarray(_cut_out(image, data.masks[frame]))
-            archive.writestr(f"{frame:05d}.png", _png(cutout))
+def _cutouts(data: ExportData) -> _Entries:
+    """RGBA images: the objects opaque, all else transparent black."""
+    for frame, image in _frames_with_masks(data):
+        seen = np.zeros(data.size, dtype=bool)
+        for mask in data.masks[frame].values():
+            seen |= decode_rle(mask.rle)
+        cutout = np.dstack([image * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
+        yield f"{frame:05d}.png", _encoded(cutout, "PNG", compress_level=PNG_COMPRESSION)
 
 
-def _write_yolo(data: ExportData, path: Path) -> None:
+def _yolo_files(data: ExportData) -> _Entries:
     """A data set of the frames that have masks, as Ultralytics reads it: images, labels, and the classes' names."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("data.yaml", yolo_data(data.classes))
-        for frame, image in _frames_with_masks(data):
-            found = {i: polygons_of(mask.rle, tolerance=0) for i, mask in data.masks[frame].items()}
-            lines = [
-                yolo_line(data.classes.index(data.class_of(i)), yolo_polygon(parts, data.size))
-                for i, parts in found.items()
-                if parts
-            ]
-            archive.writestr(f"images/{frame:05d}.jpg", _jpeg(image))
-            archive.writestr(f"labels/{frame:05d}.txt", "".join(lines))
+    yield "data.yaml", yolo_data(data.classes)
+    for frame, image in _frames_with_masks(data):
+        found = {i: polygons_of(mask.rle, tolerance=0) for i, mask in data.masks[frame].items()}
+        lines = [
+            yolo_line(data.classes.index(data.class_of(i)), yolo_polygon(parts, data.size))
+            for i, parts in found.items()
+            if parts
+        ]
+        yield f"images/{frame:05d}.jpg", _encoded(image, "JPEG", quality=JPEG_QUALITY)
+        yield f"labels/{frame:05d}.txt", "".join(lines)
 
 
-def _write_labelme(data: ExportData, path: Path) -> None:
+def _labelme_files(data: ExportData) -> _Entries:
     """The frames that have masks, each with a file of polygons, as LabelMe reads them."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for frame, image in _frames_with_masks(data):
-            shapes = [
-                shape
-                for i, mask in data.masks[frame].items()
-                for shape in labelme_polygons(polygons_of(mask.rle, tolerance=0), data.class_of(i), i)
-            ]
-            archive.writestr(f"{frame:05d}.jpg", _jpeg(image))
-            archive.writestr(f"{frame:05d}.json", labelme_document(f"{frame:05d}.jpg", data.size, shapes))
+    for frame, image in _frames_with_masks(data):
+        shapes = [
+            shape
+            for i, mask in data.masks[frame].items()
+            for shape in labelme_polygons(polygons_of(mask.rle, tolerance=0), data.class_of(i), i)
+        ]
+        yield f"{frame:05d}.jpg", _encoded(image, "JPEG", quality=JPEG_QUALITY)
+        yield f"{frame:05d}.json", labelme_document(f"{frame:05d}.jpg", data.size, shapes)
 
 
 def _frames_with_masks(data: ExportData) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -258,31 +261,26 @@ def _frames_with_masks(data: ExportData) -> Iterator[tuple[int, NDArray[np.uint8
             return
 
 
-def _cut_out(image: NDArray[np.uint8], masks: Mapping[int, ObjectMask]) -> NDArray[np.uint8]:
-    """RGBA ``(H, W, 4)``: the objects opaque, all else transparent black."""
-    seen = np.zeros(image.shape[:2], dtype=bool)
-    for mask in masks.values():
-        seen |= decode_rle(mask.rle)
-    return np.dstack([image * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
-
-
-def _png(image: Image.Image) -> bytes:
+def _encoded(image: NDArray[np.uint8], form: str, **options: int) -> bytes:
     file = BytesIO()
-    image.save(file, "PNG", compress_level=PNG_COMPRESSION)
+    Image.fromarray(image).save(file, form, **options)
     return file.getvalue()
 
 
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
-    return file.getvalue()
+def _zipped(entries: Callable[[ExportData], _Entries], suffix: str) -> _Format:
+    def write(data: ExportData, path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in entries(data):
+                archive.writestr(name, content)
+
+    return _Format(write, suffix, "application/zip")
 
 
 FORMATS: Mapping[str, _Format] = {
-    "masks_png": _Format(_write_masks, "_masks.zip", "application/zip"),
+    "masks_png": _zipped(_mask_images, "_masks.zip"),
     "coco_rle": _Format(_write_coco, "_coco.json", "application/json"),
     "overlay_mp4": _Format(_write_overlay, "_overlay.mp4", "video/mp4"),
-    "cutout": _Format(_write_cutouts, "_cutout.zip", "application/zip"),
-    "yolo": _Format(_write_yolo, "_yolo.zip", "application/zip"),
-    "labelme": _Format(_write_labelme, "_labelme.zip", "application/zip"),
+    "cutout": _zipped(_cutouts, "_cutout.zip"),
+    "yolo": _zipped(_yolo_files, "_yolo.zip"),
+    "labelme": _zipped(_labelme_files, "_labelme.zip"),
 }

@@ -3,11 +3,10 @@
 from flask import Blueprint, Response, jsonify, request
 
 from sam2fast.demo.server.background import Downloads
-from sam2fast.demo.server.demo_errors import BadInputError, NotAllowedError
-from sam2fast.demo.server.models import Models
+from sam2fast.demo.server.demo_errors import BadInputError
+from sam2fast.demo.server.models import Models, check_online, offline_reason
 from sam2fast.demo.server.real_clips import SIZE, real_clips
 from sam2fast.demo.server.service import DemoService
-from sam2fast.downloads.catalog import offline_variable
 
 REAL = "real"
 
@@ -41,17 +40,13 @@ def make_model_routes(service: DemoService, models: Models) -> Blueprint:
 
     @routes.get("/api/real_clips")
     def real_clips_status() -> Response:
-        return jsonify({**clips.status(REAL), "megabytes": round(SIZE / 1e6, 1), "isOffline": _is_offline()})
+        status = clips.status(REAL)
+        return jsonify({**status, "megabytes": round(SIZE / 1e6, 1), "isOffline": offline_reason() is not None})
 
     @routes.post("/api/real_clips")
     def get_real_clips() -> Response:
-        if _is_offline():
-            raise NotAllowedError(f"{offline_variable()} is set on the server, so it downloads nothing")
+        check_online()
         clips.start(REAL)
         return jsonify({})
 
     return routes
-
-
-def _is_offline() -> bool:
-    return offline_variable() is not None

@@ -49,13 +49,29 @@ STRATEGIES: Mapping[str, str] = {  # those that can show each frame when it is t
 }
 
 
+def offline_reason() -> str | None:
+    """Why the server downloads nothing; None if it does."""
+    variable = offline_variable()
+    return None if variable is None else f"{variable} is set on the server, so it downloads nothing"
+
+
+def check_online() -> None:
+    """Checks that the server may download.
+
+    Raises:
+        NotAllowedError: it is offline.
+    """
+    if reason := offline_reason():
+        raise NotAllowedError(reason)
+
+
 class Models:
-    """The server's model, and those in its place.
+    """The server's model, and those that a page may choose instead.
 
     Args:
-        service: whose model is changed.
+        service: the service whose model is changed.
         load: builds a model by name; None if clients may not change it.
-        strategy: of sessions that name none.
+        strategy: the default tracking strategy of sessions.
     """
 
     def __init__(self, service: DemoService, load: LoadModel | None, strategy: str) -> None:
@@ -68,7 +84,7 @@ class Models:
 
     def as_json(self) -> dict[str, Any]:
         """What the page shows."""
-        current, offline = self._service.model_name, offline_variable()
+        current, offline = self._service.model_name, offline_reason()
         models = [
             {"name": name, **offered._asdict(), **self._downloads.status(name)} for name, offered in MODELS.items()
         ]
@@ -80,7 +96,7 @@ class Models:
             "device": str(self._service.predictor.device),
             "imageSize": self._service.predictor.image_size,
             "mayChange": self._load is not None,
-            "offline": None if offline is None else f"{offline} is set on the server, so it downloads nothing.",
+            "offline": offline and f"{offline}.",
             "models": models,
             "strategies": [{"name": name, "about": about} for name, about in STRATEGIES.items()],
             "strategy": self.strategy,
@@ -93,8 +109,7 @@ class Models:
             NotAllowedError, NotFoundError: see :meth:`use`; or the server is offline.
         """
         self._check(name)
-        if (variable := offline_variable()) is not None:
-            raise NotAllowedError(f"{variable} is set on the server, so it downloads nothing")
+        check_online()
         self._downloads.start(name)
 
     def use(self, name: str) -> None:
@@ -119,7 +134,7 @@ class Models:
             self._changing.release()
 
     def check_strategy(self, name: object) -> str:
-        """A strategy's name that a client sent.
+        """Returns the name of a strategy from a client.
 
         Raises:
             BadInputError: the server has no such strategy.

@@ -1,4 +1,4 @@
-"""Masks that a page sends: what it shows, for a file or as a prompt."""
+"""Masks that a page sends, for exports or as prompts."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -62,7 +62,9 @@ def read_mask(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         BadInputError: it is damaged, or of another size.
     """
-    _check_size(rle, size)
+    found = rle.get("size") if isinstance(rle, Mapping) else None
+    if found != list(size):
+        raise BadInputError(f"a mask has the size {shortened(found)}; the video has {list(size)}")
     try:
         return decode_rle(rle)
     except ValueError as error:
@@ -73,9 +75,3 @@ def _object_mask(rle: Mapping[str, Any], size: tuple[int, int]) -> ObjectMask:
     mask = RLE(size=list(size), counts=str(rle["counts"]))
     read_mask({**rle, "counts": mask["counts"]}, size)
     return ObjectMask(mask, mask)
-
-
-def _check_size(rle: Any, size: tuple[int, int]) -> None:
-    found = rle.get("size") if isinstance(rle, Mapping) else None
-    if found != list(size):
-        raise BadInputError(f"a mask has the size {shortened(found)}; the video has {list(size)}")

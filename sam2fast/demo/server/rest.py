@@ -5,12 +5,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, send_file, send_from_directory
+from flask import Blueprint, Flask, Response, jsonify, request, send_file, send_from_directory
 
 from sam2fast.demo.server import BUNDLE
 from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
 from sam2fast.demo.server.frame_masks import CONTENT_TYPE, FrameMasks, encode_part
-from sam2fast.demo.server.library import GALLERY, POSTERS, UPLOADS
+from sam2fast.demo.server.library import GALLERY, POSTERS, UPLOADS, Library
 from sam2fast.demo.server.model_calls import TrackPlan
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.settings import ServerSettings
@@ -53,12 +53,7 @@ def make_routes(service: DemoService) -> Blueprint:
     def limits() -> Response:
         return jsonify(_limits(settings, service))
 
-    for folder in (GALLERY, POSTERS, UPLOADS):
-        routes.add_url_rule(
-            f"/{folder}/<path:name>",
-            endpoint=folder,
-            view_func=lambda name, folder=folder: send_file(service.library.file(folder, name)),
-        )
+    serve_videos(routes, service.library, GALLERY, POSTERS, UPLOADS)
 
     @routes.post("/propagate_in_video")
     def propagate_in_video() -> Response:
@@ -77,6 +72,16 @@ def make_routes(service: DemoService) -> Blueprint:
     return routes
 
 
+def serve_videos(app: Flask | Blueprint, library: Library, *folders: str) -> None:
+    """Adds routes to the files in these folders of a library."""
+    for folder in folders:
+        app.add_url_rule(
+            f"/{folder}/<path:name>",
+            endpoint=folder,
+            view_func=lambda name, folder=folder: send_file(library.file(folder, name)),
+        )
+
+
 def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
     return {
         "maxUploadMB": settings.max_upload_megabytes,
@@ -92,7 +97,7 @@ def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
 
 def _integer(body: dict[str, Any], name: str, default: Any) -> Any:
     found = body.get(name, default)
-    if found is not default and (not isinstance(found, int) or isinstance(found, bool)):
+    if found is not default and type(found) is not int:
         raise BadInputError(f"{name} is {shortened(found)}; expected the number of a frame")
     return found
 
@@ -123,17 +128,13 @@ def make_pages() -> Blueprint:
     @pages.get("/<path:name>")
     def page(name: str = INDEX) -> Response:
         # A name with a dot is a file; any other name is a route of the front end.
-        is_page = name == INDEX or ("." not in name and not name.startswith(NOT_PAGES))
-        if not is_page:
-            response = send_from_directory(BUNDLE, name)
-            response.headers["Cache-Control"] = (
-                "public, max-age=31536000, immutable" if name.startswith(HASHED) else "no-cache"
-            )
-            return response
-        if not (BUNDLE / INDEX).is_file():
+        if "." not in name and not name.startswith(NOT_PAGES):
+            name = INDEX
+        if name == INDEX and not (BUNDLE / INDEX).is_file():
             return Response(MISSING, 503, content_type="text/html; charset=utf-8")
-        response = send_from_directory(BUNDLE, INDEX)
-        response.headers["Cache-Control"] = "no-cache"
+        response = send_from_directory(BUNDLE, name)
+        is_hashed = name.startswith(HASHED)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_hashed else "no-cache"
         return response
 
     @pages.get("/api/<path:name>")

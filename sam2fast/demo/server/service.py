@@ -46,7 +46,7 @@ class DemoService:
     def __init__(self, settings: ServerSettings, predictor: SAM2VideoPredictor, library: Library) -> None:
         self.settings, self.predictor, self.library = settings, predictor, library
         self.model = ModelThread(predictor.device)
-        self.sessions = SessionStore(settings.max_sessions, settings.session_seconds, self._release)
+        self.sessions = SessionStore(settings.max_sessions, 60 * settings.session_minutes, self._release)
         self._set_model(settings.model, predictor)
         self.is_closing = False
 
@@ -111,7 +111,9 @@ class DemoService:
     def replace_model(self, name: str, predictor: SAM2VideoPredictor) -> None:
         """Uses another model on the same device, and closes the sessions of the earlier one."""
         self.model.call(self._set_model, name, predictor)
-        self.sessions.close_opened()
+        for session in self.sessions.opened():
+            if session.is_closed:  # by the change
+                self.sessions.close(session.id)
 
     def close(self) -> None:
         """Closes all sessions and the model's thread."""

@@ -1,7 +1,6 @@
 """Routes of a session: its status, its frames, masks in both directions, and files."""
 
 import shutil
-from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -113,10 +112,9 @@ def make_session_routes(service: DemoService) -> Blueprint:
         with NamedTemporaryFile(dir=folder, prefix="frames-", suffix=".part") as frames:
             shutil.copyfileobj(request.stream, frames)
             frames.flush()
-            shape = VideoShape(session.state.num_frames, session.state.video_size)
-            rate = Fraction(session.state.frames.rate or exports.DEFAULT_RATE).limit_denominator(1001)
-            with exports.one_of_few():
-                path = encode(Path(frames.name), kind, session.file, shape, rate, folder)
+            data = _export_data(session)
+            with exports.export_slot():
+                path = encode(Path(frames.name), kind, data, folder)
         try:
             return send_file(path, CONTENT_TYPES[kind], max_age=0)
         finally:

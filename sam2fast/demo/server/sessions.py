@@ -26,6 +26,7 @@ class Session:
         tracked: the frames that tracking has reached.
         problem: why the last track failed; None if it did not.
         newest_preview: the number of the newest preview of a refinement.
+        last_use: the time of the last use, by the monotonic clock.
     """
 
     def __init__(self, path: str, file: Path, strategy: str | None = None) -> None:
@@ -38,7 +39,7 @@ class Session:
         self.newest_preview = 0
         self._state: VideoState | None = None
         self._track: threading.Event | None = None
-        self._last_use = time.monotonic()
+        self.last_use = time.monotonic()
         self._lock = threading.Lock()
 
     @property
@@ -48,10 +49,9 @@ class Session:
         Raises:
             NoSessionError: the session has been closed.
         """
-        state = self._state
-        if state is None:
+        if self._state is None:
             raise NoSessionError(self.id)
-        return state
+        return self._state
 
     @property
     def is_opened(self) -> bool:
@@ -63,11 +63,7 @@ class Session:
 
     def touch(self) -> None:
         """Resets the idle time."""
-        self._last_use = time.monotonic()
-
-    def idle_seconds(self) -> float:
-        """Seconds since the last use."""
-        return time.monotonic() - self._last_use
+        self.last_use = time.monotonic()
 
     @property
     def is_tracking(self) -> bool:
@@ -183,7 +179,7 @@ class SessionStore:
 
     def seconds_left(self, session: Session) -> float:
         """Seconds until the idle session is closed."""
-        return max(0.0, self.idle_seconds - session.idle_seconds())
+        return max(0.0, session.last_use + self.idle_seconds - time.monotonic())
 
     def files_in_use(self) -> set[str]:
         """Paths of the videos of open sessions."""
@@ -194,12 +190,6 @@ class SessionStore:
         """Sessions whose video is open."""
         with self._lock:
             return [session for session in self._sessions.values() if session.is_opened]
-
-    def close_opened(self) -> None:
-        """Closes the sessions that were marked as closed."""
-        for session in self.opened():
-            if session.is_closed:
-                self.close(session.id)
 
     def sweep(self) -> None:
         """Closes idle sessions."""

@@ -44,14 +44,6 @@ class ServerSettings:
     api_url: str | None = None
     default_video: str | None = None
 
-    @property
-    def max_upload_bytes(self) -> int:
-        return self.max_upload_megabytes * MEBIBYTE
-
-    @property
-    def session_seconds(self) -> float:
-        return 60 * self.session_minutes
-
 
 def parse_origin(text: str) -> str:
     """Normalises an origin such as ``https://demo.example:8443``: lower case, no default port.

@@ -92,7 +92,7 @@ def transcode(source: Path, target: Path, cut: Cut) -> None:
     uploaded = _UploadedFile("the file", str(source.absolute()), options=options)
     try:
         with FrameReader(DecodedStream(uploaded, PROBE_SIZE)) as reader:
-            rate = Fraction(cut.fps) if cut.fps else _source_rate(reader)
+            rate = Fraction(cut.fps or min(max(reader.rate or 24.0, 1.0), MAX_RATE)).limit_denominator(1001)
             # Pixels of the result are square.
             width = max(1, round(reader.width * reader.pixel_aspect))
             with DemoVideoWriter(target, *fitted_size(reader.height, width), rate) as video:
@@ -110,11 +110,6 @@ def fitted_size(height: int, width: int) -> tuple[int, int]:
     long, short = (width, height) if width >= height else (height, width)
     share = min(1.0, LONG_SIDE / long, SHORT_SIDE / short)
     return max(2, round(height * share)), max(2, round(width * share))
-
-
-def _source_rate(reader: FrameReader) -> Fraction:
-    rate = reader.rate or 24.0
-    return Fraction(min(max(rate, 1.0), MAX_RATE)).limit_denominator(1001)
 
 
 def _resample(reader: FrameReader, cut: Cut, rate: Fraction) -> Iterator[NDArray[np.uint8]]:

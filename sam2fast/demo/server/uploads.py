@@ -1,6 +1,5 @@
 """Uploads: files are written to disk as they arrive, and refused as soon as they are too large."""
 
-import hashlib
 import threading
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -14,6 +13,7 @@ from sam2fast.demo.server.library import Library, LibraryVideo
 from sam2fast.demo.server.sessions import SessionStore
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.transcode import choose_cut, transcode
+from sam2fast.downloads.transfer import file_sha256
 
 FORMATS = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
 # Signatures of these formats: the type of the first box, from the fifth byte on, or EBML's magic number.
@@ -116,15 +116,7 @@ class Uploads:
         transcoded = self._library.incoming / f"{uuid4()}.mp4"
         try:
             transcode(stream.path, transcoded, cut)
-            return self._library.add_upload(transcoded, _sha256(transcoded), self._sessions.files_in_use)
+            return self._library.add_upload(transcoded, file_sha256(transcoded), self._sessions.files_in_use)
         finally:
             self._transcoding.release()
             transcoded.unlink(missing_ok=True)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as content:
-        while block := content.read(MEBIBYTE):
-            digest.update(block)
-    return digest.hexdigest()

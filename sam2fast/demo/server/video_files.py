@@ -1,7 +1,7 @@
 """Video files of the demo: H.264 in MP4 written for browsers, and frames read back."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -97,12 +97,8 @@ def read_frame(file: Path, frame: int, count: int) -> NDArray[np.uint8]:
     """
     if not 0 <= frame < count:
         raise NotFoundError(f"there is no frame {frame} in this video; its frames are 0 to {count - 1}")
-    try:
-        with closing(VideoFile(VideoInput.of_file(file), None)) as video:
-            pixels = next(pixels for index, pixels in video.read(frame, frame) if index == frame)
-    except (VideoError, OSError) as error:
-        raise NotFoundError(f"frame {frame} cannot be read: {message_without_path(error, file)}") from error
-    return pixels.numpy()
+    with _reading(file, f"frame {frame}"), closing(VideoFile(VideoInput.of_file(file), None)) as video:
+        return next(pixels for index, pixels in video.read(frame, frame) if index == frame).numpy()
 
 
 def pixel_aspect_of(file: Path) -> Fraction:
@@ -111,11 +107,8 @@ def pixel_aspect_of(file: Path) -> Fraction:
     Raises:
         NotFoundError: the video cannot be read.
     """
-    try:
-        with read_frames(file, PROBE_SIZE) as reader:
-            return reader.pixel_aspect
-    except (VideoError, OSError) as error:
-        raise NotFoundError(f"the video cannot be read: {message_without_path(error, file)}") from error
+    with _reading(file), read_frames(file, PROBE_SIZE) as reader:
+        return reader.pixel_aspect
 
 
 def iterate_frames(file: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -124,9 +117,15 @@ def iterate_frames(file: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     Raises:
         NotFoundError: the video cannot be read to its end.
     """
+    with _reading(file), read_frames(file, PROBE_SIZE) as frames:
+        for frame in frames:
+            yield frame.index, frame.rgb
+
+
+@contextmanager
+def _reading(file: Path, what: str = "the video") -> Iterator[None]:
+    """Turns errors of reading into a NotFoundError without the file's path."""
     try:
-        with read_frames(file, PROBE_SIZE) as frames:
-            for frame in frames:
-                yield frame.index, frame.rgb
+        yield
     except (VideoError, OSError) as error:
-        raise NotFoundError(f"the video cannot be read: {message_without_path(error, file)}") from error
+        raise NotFoundError(f"{what} cannot be read: {message_without_path(error, file)}") from error

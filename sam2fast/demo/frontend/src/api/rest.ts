@@ -1,6 +1,6 @@
 import type { Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
-import type { Scene } from "../state/scene";
+import type { Scene } from "../scene/scene";
 import { responseError, sendingError } from "./errors";
 import { send } from "./transport";
 

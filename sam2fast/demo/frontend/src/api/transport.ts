@@ -1,42 +1,31 @@
-import type { Engine } from "../local/runtime";
-import type { Clip } from "./video";
-
 // `sam2fast export --format web` names the folder of the model and its runtime in the page.
-const FOLDER =
+export const localFolder =
   typeof document === "undefined"
     ? undefined
     : document.querySelector<HTMLMetaElement>('meta[name="sam2fast-in-browser"]')?.content;
 
 /** Whether the page has no server: the model runs in the browser. */
-export const isInBrowser = FOLDER !== undefined;
+export const isInBrowser = localFolder !== undefined;
 
-const local = FOLDER === undefined ? null : startLocal(FOLDER);
-const listeners = new Set<(loading: Loading) => void>();
+/** Answers the requests of a page without a server. */
+interface LocalServer {
+  send(path: string, init?: RequestInit): Promise<Response>;
+  /** The address of a video in this page; null if there is no such video. */
+  addressOf(path: string): Promise<string | null>;
+}
 
-async function startLocal(folder: string) {
-  const client = await import("../local/client");
-  client.start(folder, (loading) => listeners.forEach((listener) => listener(loading)));
-  return client;
+let local: Promise<LocalServer> | null = null;
+
+/** Sends all requests from now on to a server in the page. */
+export function setLocalServer(server: Promise<LocalServer>): void {
+  local = server;
 }
 
 /** All requests of the page go through here: to the server that it came from, or to one in the page. */
 export const send: typeof fetch = async (input, init) =>
   local ? (await local).send(input as string, init) : fetch(input, init);
 
-/** The clip with an address where its video can be played. */
-export async function located(clip: Clip): Promise<Clip> {
-  return local ? (await local).located(clip) : clip;
-}
-
-/** What is loaded of the model: a share, and why it failed; what runs it, when that is known. */
-export interface Loading {
-  readonly share: number;
-  readonly problem: string | null;
-  readonly engine: Engine | null;
-}
-
-/** Calls back while the model is loaded; returns a function that ends it. */
-export function onLoading(listener: (loading: Loading) => void): () => void {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
+/** The address of a video in the page, of pages without a server; null for the address that the API gives. */
+export async function localAddress(path: string): Promise<string | null> {
+  return local && (await local).addressOf(path);
 }

@@ -7,7 +7,7 @@ import { readClip, type Clip } from "./video";
 
 /** Why the server would refuse a file; null if it would not. */
 export function refuseFile(file: { name: string; size: number; type: string }, limits: Limits): string | null {
-  const ending = file.name.split(".").pop()?.toLowerCase() ?? "";
+  const ending = file.name.split(".").pop()!.toLowerCase();
   const formats = limits.formats.map((format) => format.replace(/^\./, "").toLowerCase());
   if (!formats.includes(ending)) {
     return `“${file.name}” is not a supported video. Choose a file that ends in ${formats.map((f) => "." + f).join(", ")}.`;

@@ -1,6 +1,6 @@
-import type { FrameMasksFragment, VideoPartsFragment } from "./generated";
 import type { FrameMasks } from "../masks/masks";
-import { isInBrowser } from "./transport";
+import type { FrameMasksFragment, VideoPartsFragment } from "./generated";
+import { isInBrowser, localAddress } from "./transport";
 
 export interface Clip {
   /** Under the server's data folder; also the address of the file. */
@@ -17,7 +17,7 @@ export interface Clip {
  * behind a proxy and from other machines.
  */
 export function readClip(video: VideoPartsFragment): Clip {
-  const file = video.path.split("/").pop() ?? video.path;
+  const file = video.path.split("/").pop()!;
   const isUpload = video.path.startsWith("uploads/");
   const stem = file.replace(/\.[^.]+$/, "").replace(/^\d+_/, "");
   return {
@@ -28,6 +28,12 @@ export function readClip(video: VideoPartsFragment): Clip {
     width: video.width,
     height: video.height,
   };
+}
+
+/** The clip with an address where its video can be played. */
+export async function located(clip: Clip): Promise<Clip> {
+  const url = await localAddress(clip.path);
+  return url === null ? clip : { ...clip, url };
 }
 
 /** The address of a file of the server, or beside a page without one. */

@@ -1,7 +1,7 @@
-import { firstPromptedFrame } from "../state/scene";
+import { firstPromptedFrame } from "../scene/scene";
 import { isTracking, setState, useStore, type Tracking } from "../state/store";
 import { Icon } from "../ui/Icon";
-import { toggleTracking } from "../ui/shortcuts";
+import { toggleTracking } from "./shortcuts";
 import { TrackPlan } from "./TrackPlan";
 
 /** Buttons to track, cancel and download, with the progress. */

@@ -1,7 +1,6 @@
 import { useEffect, useState } from "react";
-import { DownloadDialog } from "../download/DownloadDialog";
-import { LookPanel } from "../effects/LookPanel";
 import { CoachMarks } from "../coach/CoachMarks";
+import { DownloadDialog } from "../download/DownloadDialog";
 import { DropTarget } from "../library/DropTarget";
 import { VideosDialog } from "../library/VideosDialog";
 import { ModelsDialog } from "../models/ModelsDialog";
@@ -9,15 +8,16 @@ import { ObjectPanel } from "../objects/ObjectPanel";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
 import { watchWork } from "../project/autosave";
-import { begin, watchSession } from "../state/session";
+import { begin, watchSession } from "../project/session";
 import { useStore } from "../state/store";
 import { Timeline } from "../timeline/Timeline";
 import { ConfirmDialog } from "../ui/ConfirmDialog";
-import { HelpDialog } from "../ui/HelpDialog";
-import { useShortcuts } from "../ui/shortcuts";
 import { Actions } from "./Actions";
 import { Banners } from "./Banners";
+import { HelpDialog } from "./HelpDialog";
+import { LookPanel } from "./LookPanel";
 import { SHEETS, SheetTabs, type Sheet } from "./SheetTabs";
+import { useShortcuts } from "./shortcuts";
 import { TopBar } from "./TopBar";
 
 export function App() {

@@ -1,5 +1,5 @@
 import { useCallback, useEffect, useLayoutEffect, useRef, useState, type RefObject } from "react";
-import { promptedFrames } from "../state/scene";
+import { firstPromptedFrame } from "../scene/scene";
 import { isTracking, useStore, type State } from "../state/store";
 import { rememberCoach, wasCoached } from "./remembered";
 
@@ -12,7 +12,7 @@ interface Step {
   readonly isDone: (state: State) => boolean;
 }
 
-const hasPrompt = ({ scene }: State) => scene.objects.some((object) => promptedFrames(object).length > 0);
+const hasPrompt = ({ scene }: State) => firstPromptedFrame(scene) !== null;
 
 const STEPS: readonly Step[] = [
   {

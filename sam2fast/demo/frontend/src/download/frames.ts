@@ -4,9 +4,10 @@ import type { Look } from "../effects/look";
 import { renderFrame } from "../effects/render";
 import { MaskBitmaps } from "../masks/bitmaps";
 import type { Masks } from "../masks/masks";
+import { timeOf } from "../media/frameTimes";
 import { unload } from "../media/stills";
-import { timeOf, type Size } from "../player/geometry";
-import type { Scene } from "../state/scene";
+import type { Size } from "../scene/geometry";
+import type { Scene } from "../scene/scene";
 import type { Session } from "../state/store";
 
 /** What is drawn: a copy of the page's state that later changes leave alone. */

@@ -1,4 +1,4 @@
-import type { Size } from "../player/geometry";
+import type { Size } from "../scene/geometry";
 import { drawBlurred, drawPixelated, fill, type Context } from "./canvases";
 import type { BackgroundEffect, Choice } from "./look";
 import { dark, drawEdges, drawToned, gradient, grey, vivid } from "./tones";

@@ -1,4 +1,4 @@
-import type { Size } from "../player/geometry";
+import type { Size } from "../scene/geometry";
 
 export type Context = CanvasRenderingContext2D;
 

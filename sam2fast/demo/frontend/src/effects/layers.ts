@@ -1,7 +1,7 @@
 import type { MaskBitmaps } from "../masks/bitmaps";
 import { masksAt, type Masks } from "../masks/masks";
 import { maskBounds } from "../masks/rle";
-import type { Scene } from "../state/scene";
+import type { Scene } from "../scene/scene";
 import type { Layer } from "./render";
 
 /** The objects that are seen on a frame, in the order of the scene. */

@@ -1,4 +1,4 @@
-import type { Size } from "../player/geometry";
+import type { Size } from "../scene/geometry";
 import { BLURS, CELLS, CONTRASTS, FILLS, drawBackground } from "./backgrounds";
 import { drawBlurred, drawPixelated, fill, scratch, type Context } from "./canvases";
 import type { Choice, Look, ObjectEffect } from "./look";

@@ -1,4 +1,4 @@
-import type { Size } from "../player/geometry";
+import type { Size } from "../scene/geometry";
 import { scratch, type Context } from "./canvases";
 
 /** Drawings on and around objects. */

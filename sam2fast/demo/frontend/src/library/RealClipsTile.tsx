@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 import { asApiError } from "../api/errors";
 import { downloadRealClips, getRealClips, type RealClips } from "../api/models";
-import { refreshGallery } from "../state/session";
+import { refreshGallery } from "../project/session";
 import { Icon } from "../ui/Icon";
 
 const POLL_MS = 700;

@@ -1,12 +1,12 @@
 import { useEffect } from "react";
 import { openDataFile } from "../project/files";
-import { openClip } from "../state/session";
+import { openClip } from "../project/session";
 import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 import { FileButton } from "../ui/FileButton";
 import { RealClipsTile } from "./RealClipsTile";
-import { UploadTile } from "./UploadTile";
 import { useUploading } from "./uploading";
+import { UploadTile } from "./UploadTile";
 
 /** The upload, the gallery, and projects. */
 export function VideosDialog() {

@@ -1,10 +1,10 @@
 import { create } from "zustand";
 import { asApiError } from "../api/errors";
 import { isHealthy } from "../api/rest";
-import { located } from "../api/transport";
 import { refuseFile, uploadVideo } from "../api/upload";
+import { located } from "../api/video";
+import { openClip } from "../project/session";
 import { handleFailure } from "../state/failures";
-import { openClip } from "../state/session";
 import { announce, getState, notify, setState } from "../state/store";
 
 export interface Upload {

@@ -1,5 +1,7 @@
 import { useEffect, useState } from "react";
-import { isInBrowser, onLoading, type Loading } from "../api/transport";
+import { isInBrowser } from "../api/transport";
+import type { Loading } from "./calls";
+import { onLoading } from "./loading";
 
 const NOTHING: Loading = { share: 0, problem: null, engine: null };
 

@@ -1,4 +1,4 @@
-import type { Loading } from "../api/transport";
+import type { Engine } from "./runtime";
 
 /** What page and worker send each other: requests of the page's API, and their answers. */
 
@@ -14,6 +14,15 @@ export interface Answer {
   readonly status: number;
   readonly type: string;
   readonly body: string | Blob | AsyncIterable<string>;
+}
+
+/** How much of the model is loaded. */
+export interface Loading {
+  readonly share: number;
+  /** Why it cannot be loaded, or runs no more. */
+  readonly problem: string | null;
+  /** What runs it; null until this is known. */
+  readonly engine: Engine | null;
 }
 
 export type ToWorker =

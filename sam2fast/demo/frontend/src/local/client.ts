@@ -1,7 +1,5 @@
 import { serverError } from "../api/errors";
-import type { Loading } from "../api/transport";
-import type { Clip } from "../api/video";
-import type { Call, FromWorker, ToWorker } from "./calls";
+import type { Call, FromWorker, Loading, ToWorker } from "./calls";
 import { readVideo } from "./files";
 
 /** Sends the page's requests to the worker that answers them, as if it were a server. */
@@ -96,13 +94,13 @@ function forget(id: number): void {
   waiting.delete(id);
 }
 
-/** The clip with an address in this page: file servers without ranges cannot seek. */
-export async function located(clip: Clip): Promise<Clip> {
-  const known = addresses.get(clip.path);
-  if (known) return { ...clip, url: known };
-  const file = await readVideo(root, clip.path).catch(() => null);
-  if (!file) return clip; // opening it says why
-  const url = URL.createObjectURL(file);
-  addresses.set(clip.path, url);
-  return { ...clip, url };
+/** The address of a video in this page: file servers without ranges cannot seek. Null if it cannot be read. */
+export async function addressOf(path: string): Promise<string | null> {
+  const known = addresses.get(path);
+  if (known) return known;
+  const file = await readVideo(root, path).catch(() => null);
+  if (!file) return null; // opening it says why
+  const address = URL.createObjectURL(file);
+  addresses.set(path, address);
+  return address;
 }

@@ -1,6 +1,5 @@
 /// <reference lib="webworker" />
-import type { Loading } from "../api/transport";
-import type { FromWorker, ToWorker } from "./calls";
+import type { FromWorker, Loading, ToWorker } from "./calls";
 import type { Settings } from "./files";
 import { loadModel, type Engine } from "./runtime";
 import { LocalServer } from "./server";

@@ -1,4 +1,4 @@
-import { timeOf } from "../player/geometry";
+import { timeOf } from "./frameTimes";
 
 /** Reads single frames of a video beside the player, one after the other. */
 

@@ -1,5 +1,6 @@
 import { useEffect, useState } from "react";
-import { onLoading, type Loading } from "../api/transport";
+import type { Loading } from "../local/calls";
+import { onLoading } from "../local/loading";
 import { setState, useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
 import { refreshModels, useModels, watchRate } from "./models";

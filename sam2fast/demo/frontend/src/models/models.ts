@@ -2,7 +2,7 @@ import { create } from "zustand";
 import { asApiError } from "../api/errors";
 import { changeModel, downloadModel, getModels, type Models } from "../api/models";
 import { getLimits } from "../api/rest";
-import { restart } from "../state/session";
+import { restart } from "../project/session";
 import { announce, getState, notify, setState, useStore } from "../state/store";
 
 const POLL_MS = 700; // while something is downloaded

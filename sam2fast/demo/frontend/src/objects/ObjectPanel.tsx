@@ -1,7 +1,7 @@
-import * as editing from "../state/editing";
-import { promptedFrames } from "../state/scene";
 import { PrecisionTools } from "../precision/PrecisionTools";
 import { openDataFile } from "../project/files";
+import { promptedFrames } from "../scene/scene";
+import * as editing from "../state/editing";
 import { useStore } from "../state/store";
 import { FileButton } from "../ui/FileButton";
 import { Icon, IconButton } from "../ui/Icon";

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "react";
 import { LabelField } from "../precision/LabelField";
+import { promptedFrames, type SceneObject } from "../scene/scene";
 import { deleteObject, renameObject } from "../state/editing";
-import { promptedFrames, type SceneObject } from "../state/scene";
 import { setState, useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
 import { Thumbnail } from "./Thumbnail";

@@ -2,7 +2,7 @@ import { useEffect, useRef } from "react";
 import { masksAt, type MaskEntry } from "../masks/masks";
 import { maskBounds } from "../masks/rle";
 import { readStill } from "../media/stills";
-import { promptedFrames, type SceneObject } from "../state/scene";
+import { promptedFrames, type SceneObject } from "../scene/scene";
 import { useStore } from "../state/store";
 
 const SIDE = 80; // pixels; twice the shown size

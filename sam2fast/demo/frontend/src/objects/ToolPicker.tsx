@@ -1,5 +1,4 @@
-import type { Tool } from "../player/gestures";
-import { setState, useStore } from "../state/store";
+import { setState, useStore, type Tool } from "../state/store";
 import { Icon, type IconName } from "../ui/Icon";
 
 const TOOLS: readonly { tool: Tool; label: string; icon: IconName; shortcut: string }[] = [

@@ -1,4 +1,4 @@
-import { promptedFrames } from "../state/scene";
+import { promptedFrames } from "../scene/scene";
 import { useStore } from "../state/store";
 
 /** After the first click: says what the next one does. */

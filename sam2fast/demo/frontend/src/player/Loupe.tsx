@@ -1,6 +1,6 @@
 import { useLayoutEffect, useRef } from "react";
 import { create } from "zustand";
-import type { Spot } from "./geometry";
+import type { Spot } from "../scene/geometry";
 
 const SIZE = 132; // pixels
 const MAGNIFICATION = 2.5; // of what the page shows

@@ -1,5 +1,5 @@
+import { promptAt, type Box } from "../scene/scene";
 import * as editing from "../state/editing";
-import { promptAt, type Box } from "../state/scene";
 import { isTracking, useStore } from "../state/store";
 import { DeleteMark } from "./DeleteMark";
 

@@ -1,5 +1,5 @@
 import { useEffect, useState } from "react";
-import { findObject, promptAt, type Point } from "../state/scene";
+import { findObject, promptAt, type Point } from "../scene/scene";
 import { useStore, type State } from "../state/store";
 
 interface Wave extends Point {

@@ -1,4 +1,4 @@
-import { restart } from "../state/session";
+import { restart } from "../project/session";
 import { setState, useStore } from "../state/store";
 
 /** The message in place of the video while there is none. */

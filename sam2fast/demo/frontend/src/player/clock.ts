@@ -1,4 +1,4 @@
-import { frameAt, timeOf } from "./geometry";
+import { frameAt, timeOf } from "../media/frameTimes";
 
 /** Seeks a `<video>` to exact frames and reports the visible frame. */
 export class FrameClock {

@@ -1,7 +1,6 @@
-import { boxBetween, type Spot } from "./geometry";
-import type { Box } from "../state/scene";
-
-export type Tool = "include" | "exclude" | "box" | "paint" | "wipe";
+import { boxBetween, type Spot } from "../scene/geometry";
+import type { Box } from "../scene/scene";
+import type { Tool } from "../state/store";
 
 export interface Gesture {
   readonly start: Spot;

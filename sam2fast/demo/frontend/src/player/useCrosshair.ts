@@ -1,8 +1,8 @@
 import { useState, type KeyboardEvent } from "react";
 import { beginStroke, endStroke } from "../precision/brush";
+import type { Spot } from "../scene/geometry";
 import * as editing from "../state/editing";
 import { getState, setState } from "../state/store";
-import type { Spot } from "./geometry";
 
 const STEP = 0.02; // share of the frame
 const MOVES: Record<string, Spot> = {

@@ -1,5 +1,5 @@
 import { useEffect, useRef, type RefObject } from "react";
-import { toShares, type Spot } from "./geometry";
+import { toShares, type Spot } from "../scene/geometry";
 import { panBy, zoomBy } from "./zoom";
 
 const WHEEL_SPEED = 1 / 400; // of the logarithm of the scale, per pixel

@@ -1,6 +1,6 @@
 import { create } from "zustand";
+import type { Size, Spot } from "../scene/geometry";
 import { getState, useStore } from "../state/store";
-import type { Size, Spot } from "./geometry";
 
 /** What part of the frame is shown. */
 export interface View {

@@ -2,7 +2,7 @@ import { useEffect, useRef } from "react";
 import { maskCanvas } from "../masks/bitmaps";
 import { masksAt } from "../masks/masks";
 import type { Mask } from "../masks/rle";
-import { findObject } from "../state/scene";
+import { findObject } from "../scene/scene";
 import { useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
 import { chooseCandidate, percent, useCandidates } from "./candidates";

@@ -1,5 +1,5 @@
+import type { SceneObject } from "../scene/scene";
 import { labelObject } from "../state/editing";
-import type { SceneObject } from "../state/scene";
 import { useStore } from "../state/store";
 
 /** The class of an object, for exports. It proposes the classes of the other objects. */

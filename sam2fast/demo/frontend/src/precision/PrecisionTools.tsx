@@ -1,5 +1,4 @@
-import type { Tool } from "../player/gestures";
-import { setState, useStore } from "../state/store";
+import { setState, useStore, type Tool } from "../state/store";
 import { Icon, type IconName } from "../ui/Icon";
 import { MAX_SIZE, MIN_SIZE, useBrush } from "./brush";
 import { togglePreview, usePreview } from "./preview";

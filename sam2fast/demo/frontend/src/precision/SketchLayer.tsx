@@ -1,7 +1,7 @@
 import { useEffect, useRef } from "react";
 import { maskCanvas } from "../masks/bitmaps";
-import type { Spot } from "../player/geometry";
-import { findObject } from "../state/scene";
+import type { Spot } from "../scene/geometry";
+import { findObject } from "../scene/scene";
 import { useStore } from "../state/store";
 import { drawStroke, useBrush } from "./brush";
 import { usePreview } from "./preview";

@@ -1,9 +1,9 @@
 import { create } from "zustand";
 import { masksAt } from "../masks/masks";
 import { maskArea, maskOf, paintMask } from "../masks/rle";
-import type { Spot } from "../player/geometry";
+import type { Spot } from "../scene/geometry";
+import { findObject, NO_PROMPT } from "../scene/scene";
 import { clearHere, setAnswer } from "../state/editing";
-import { findObject, NO_PROMPT } from "../state/scene";
 import { getState, notify } from "../state/store";
 
 /** The brush adds to the active object's mask, or removes from it. The result is the object's prompt on the frame. */

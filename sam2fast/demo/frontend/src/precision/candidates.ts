@@ -1,9 +1,9 @@
 import { create } from "zustand";
 import { previewMasks, type Proposal } from "../api/rest";
 import { masksAt } from "../masks/masks";
-import { setAnswer } from "../state/editing";
+import { findObject, promptAt, type Prompt } from "../scene/scene";
 import { encodePrompt } from "../state/commands";
-import { findObject, promptAt, type Prompt } from "../state/scene";
+import { setAnswer } from "../state/editing";
 import { announce, getState, useStore } from "../state/store";
 
 /** The masks that SAM 2 proposes for a first click. */

@@ -2,9 +2,9 @@ import { create } from "zustand";
 import { asApiError } from "../api/errors";
 import { previewMasks } from "../api/rest";
 import type { Mask } from "../masks/rle";
-import type { Spot } from "../player/geometry";
+import type { Spot } from "../scene/geometry";
+import { findObject, promptAt } from "../scene/scene";
 import { encodePrompt } from "../state/commands";
-import { findObject, promptAt } from "../state/scene";
 import { getState, isTracking, useStore } from "../state/store";
 
 /** Shows the mask that a click at the pointer would find. One request at a time; the newest position is next. */

@@ -1,6 +1,6 @@
 import { createStore, del, get, set, values } from "idb-keyval";
 import type { Clip } from "../api/video";
-import { firstPromptedFrame } from "../state/scene";
+import { firstPromptedFrame } from "../scene/scene";
 import { getState, notify, useStore } from "../state/store";
 import { makeProject, type Project } from "./project";
 
@@ -21,9 +21,9 @@ function createStoreIn(name: string) {
 }
 
 /**
- * Locks the work on a video while it is open, and unlocks that on the one before.
+ * Locks the work on the open video, and unlocks that on the previous one.
  *
- * @returns whether it is locked; not if another tab has the video open. Browsers lock on HTTPS and localhost only.
+ * @returns false if another tab has the video open. Browsers lock on HTTPS and localhost only; elsewhere true.
  */
 export async function lockWork(path: string): Promise<boolean> {
   unlock();

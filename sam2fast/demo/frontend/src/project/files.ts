@@ -1,5 +1,5 @@
-import { readMaskFile } from "../api/rest";
 import { asApiError } from "../api/errors";
+import { readMaskFile } from "../api/rest";
 import { mergeMasks, promptKey, type MaskEntry, type Masks } from "../masks/masks";
 import { maskArea } from "../masks/rle";
 import * as editing from "../state/editing";
@@ -13,11 +13,11 @@ import {
   NO_PROMPT,
   promptAt,
   findObject,
-} from "../state/scene";
-import { openClip } from "../state/session";
+} from "../scene/scene";
 import { getState, notify, setState } from "../state/store";
 import { hasWork, loadProject, saveNow } from "./autosave";
 import { parseProject, type Project } from "./project";
+import { openClip } from "./session";
 
 /** Opens a project file with its video; asks before it replaces other work. */
 async function openProject(file: string): Promise<void> {

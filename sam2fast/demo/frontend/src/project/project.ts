@@ -2,7 +2,7 @@ import { asUrl, type Clip } from "../api/video";
 import { isLook, type Look } from "../effects/look";
 import { promptKey, type FrameEntries, type MaskEntry, type Masks, type Scores } from "../masks/masks";
 import { maskArea } from "../masks/rle";
-import { findObject, type Point, type Prompt, type Scene, type SceneObject } from "../state/scene";
+import { findObject, type Point, type Prompt, type Scene, type SceneObject } from "../scene/scene";
 import type { State, Tracking } from "../state/store";
 
 /** The user's work on one video, as it is saved in the browser and in project files. */
@@ -70,7 +70,7 @@ function saveMask(scene: Scene, frame: number, object: number, entry: MaskEntry)
   };
 }
 
-/** The page's state for a project of a video with as many frames; null if the video has others. */
+/** The page's state from a project; null if the video has another number of frames. */
 export function restoreWork(project: Project, numFrames: number): Partial<State> | null {
   if (project.numFrames !== numFrames) return null;
   const { scene, active, frame, look, tracking } = project;

@@ -1,6 +1,6 @@
 import { promptKey } from "../masks/masks";
 import type { Mask } from "../masks/rle";
-import { findObject, promptAt, promptedFrames, setPrompt, NO_PROMPT, type Prompt, type Scene } from "./scene";
+import { findObject, promptAt, promptedFrames, setPrompt, NO_PROMPT, type Prompt, type Scene } from "../scene/scene";
 
 /** A request that changes the server's prompts. The server knows an object exactly while it has prompts. */
 export type Command =

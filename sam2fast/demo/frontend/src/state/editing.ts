@@ -1,10 +1,10 @@
 import { mergeMasks, promptKey, withAnswer, withoutMask, type Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
+import * as scenes from "../scene/scene";
+import type { Box, Point, Prompt, Scene } from "../scene/scene";
 import { changedObjects } from "./commands";
 import * as history from "./history";
 import { trackedState } from "./plan";
-import * as scenes from "./scene";
-import type { Box, Point, Prompt, Scene } from "./scene";
 import { announce, getState, isTracking, notify, setState, type Step } from "./store";
 import { synchronise } from "./synchronise";
 import { cancelTracking } from "./track";
@@ -130,20 +130,14 @@ function show(step: Step, active: number): void {
 
 /** The masks without those of removed objects and prompts. */
 function dropRemoved({ scene: before, masks }: Step, after: Scene): Masks {
-  let kept = mergeMasks(
-    masks,
-    new Map(),
-    new Set(before.objects.map(({ id }) => id).filter((id) => !scenes.findObject(after, id))),
-  );
+  let kept = masks;
   for (const object of before.objects) {
     const now = scenes.findObject(after, object.id);
-    if (!now) continue;
-    if (scenes.promptedFrames(now).length === 0 && scenes.promptedFrames(object).length > 0) {
-      kept = mergeMasks(kept, new Map(), new Set([object.id])); // it is unknown to the server from now on
-    }
-    for (const frame of scenes.promptedFrames(object)) {
-      if (!now.prompts[frame]) kept = withoutMask(kept, frame, object.id);
-    }
+    const frames = scenes.promptedFrames(object);
+    // The server forgets an object that loses its last prompt.
+    if (!now || (frames.length > 0 && scenes.promptedFrames(now).length === 0))
+      kept = mergeMasks(kept, new Map(), new Set([object.id]));
+    else for (const frame of frames) if (!now.prompts[frame]) kept = withoutMask(kept, frame, object.id);
   }
   return kept;
 }

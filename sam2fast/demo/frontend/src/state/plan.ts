@@ -1,6 +1,6 @@
 import type { Track } from "../api/propagate";
 import { promptKey, visibility, Seen, type MaskEntry, type Masks } from "../masks/masks";
-import { firstPromptedFrame, promptedFrames, type Scene } from "./scene";
+import { firstPromptedFrame, promptedFrames, type Scene } from "../scene/scene";
 
 export const EXTENTS = ["all", "forward", "backward", "range"] as const;
 export type Extent = (typeof EXTENTS)[number];

@@ -3,10 +3,9 @@ import type { Limits } from "../api/rest";
 import type { Clip } from "../api/video";
 import { DEFAULT_LOOK, type Look } from "../effects/look";
 import { NO_MASKS, type Masks } from "../masks/masks";
-import type { Tool } from "../player/gestures";
+import { emptyScene, type Scene } from "../scene/scene";
 import { NO_HISTORY, type History } from "./history";
 import { WHOLE_VIDEO, type Plan } from "./plan";
-import { emptyScene, type Scene } from "./scene";
 
 export interface Session {
   readonly id: string;
@@ -30,6 +29,9 @@ export type Phase =
   | "opening" // a session is being started
   | "ready"
   | "failed"; // no session could be started
+
+/** What a click or drag on the frame does. */
+export type Tool = "include" | "exclude" | "box" | "paint" | "wipe";
 
 export type DialogName = "videos" | "help" | "download" | "models";
 

@@ -10,11 +10,11 @@ import { addMask } from "../api/rest";
 import { readFrameMasks } from "../api/video";
 import { masksAt, mergeMasks, promptKey, withAnswer, type FrameMasks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
+import { findObject, promptedFrames, type Prompt, type Scene } from "../scene/scene";
 import { applyCommand, changedObjects, difference, encodePrompt, withPromptsOf, type Command } from "./commands";
 import { handleFailure } from "./failures";
 import { withoutRefused } from "./history";
 import { trackedState } from "./plan";
-import { findObject, promptedFrames, type Prompt, type Scene } from "./scene";
 import { announce, getState, isTracking, notify, setState, type Step } from "./store";
 
 // One request at a time: SAM 2 refines a mask by the clicks in their order. Clicks made during a request are part of

@@ -3,9 +3,9 @@ import { CancelPropagateInVideoDocument } from "../api/generated";
 import { propagate, type Track } from "../api/propagate";
 import { getSession } from "../api/rest";
 import { promptKey, withTracked } from "../masks/masks";
+import type { Scene } from "../scene/scene";
 import { handleFailure } from "./failures";
 import { makeTrack, trackedState } from "./plan";
-import type { Scene } from "./scene";
 import { announce, getState, isTracking, notify, setState, type Session } from "./store";
 import { isSynchronised, synchronise } from "./synchronise";
 

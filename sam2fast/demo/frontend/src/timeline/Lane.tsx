@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef } from "react";
 import { promptKey, visibility } from "../masks/masks";
 import { goTo } from "../player/playback";
-import { promptedFrames, type Prompt, type SceneObject } from "../state/scene";
+import { promptedFrames, type Prompt, type SceneObject } from "../scene/scene";
 import { setState, useStore } from "../state/store";
 import { findSpans, type Span } from "./spans";
 

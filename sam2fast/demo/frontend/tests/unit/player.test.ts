@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { Seen } from "../../src/masks/masks";
-import { boxBetween, fitInside, frameAt, timeOf } from "../../src/player/geometry";
+import { frameAt, timeOf } from "../../src/media/frameTimes";
 import { readGesture, type Gesture } from "../../src/player/gestures";
+import { boxBetween, fitInside } from "../../src/scene/geometry";
 import { findSpans } from "../../src/timeline/spans";
 
 test.each([24, 25, 30, 30000 / 1001, 23.976])("frame -> time -> frame is exact at %f fps", (fps) => {

@@ -2,8 +2,8 @@ import { describe, expect, test, vi } from "vitest";
 import type { MaskEntry, Masks } from "../../src/masks/masks";
 import { clamped, placed, scaled, WHOLE } from "../../src/player/zoom";
 import { beginStroke, endStroke } from "../../src/precision/brush";
+import * as scenes from "../../src/scene/scene";
 import { difference } from "../../src/state/commands";
-import * as scenes from "../../src/state/scene";
 import { freshWork, getState, setState } from "../../src/state/store";
 import { confidenceOf, weakestByFrame, weakestFrames } from "../../src/timeline/confidence";
 

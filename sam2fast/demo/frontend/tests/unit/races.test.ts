@@ -1,15 +1,15 @@
 import { beforeEach, expect, test, vi } from "vitest";
+import { ApiError } from "../../src/api/errors";
 import type { Clip } from "../../src/api/video";
 import { cycleCandidates, useCandidates } from "../../src/precision/candidates";
 import { openDataFile } from "../../src/project/files";
+import { makeProject } from "../../src/project/project";
+import { openClip } from "../../src/project/session";
 import * as editing from "../../src/state/editing";
 import { handleFailure, onSessionLost } from "../../src/state/failures";
-import { makeProject } from "../../src/project/project";
-import { openClip } from "../../src/state/session";
 import { freshWork, getState, setState } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { track } from "../../src/state/track";
-import { ApiError } from "../../src/api/errors";
 import { answerWith, clicked, refusal } from "./answers";
 
 /** Answers that come after another click, video or session, and answers that refuse. */
@@ -28,8 +28,8 @@ const answered = (objectId: number) => {
 };
 const settle = () => new Promise((resolve) => setTimeout(resolve));
 
-const transport = vi.hoisted(() => ({ located: vi.fn((clip: Clip): Promise<Clip> => Promise.resolve(clip)) }));
-vi.mock("../../src/api/transport", async (original) => ({ ...(await original<object>()), ...transport }));
+const video = vi.hoisted(() => ({ located: vi.fn((clip: Clip): Promise<Clip> => Promise.resolve(clip)) }));
+vi.mock("../../src/api/video", async (original) => ({ ...(await original<object>()), ...video }));
 
 /** An answer that comes when `send` is called. */
 function later() {
@@ -78,7 +78,7 @@ test("a refused mask is not shown any more", async () => {
 
 test("the video that was chosen last is opened", async () => {
   const { answer, send } = later();
-  transport.located.mockImplementationOnce(async (clip) => (await answer, clip));
+  video.located.mockImplementationOnce(async (clip) => (await answer, clip));
   answerWith(started("2"), facts);
   setState({ session: null });
   const first = openClip(clipOf("b"));

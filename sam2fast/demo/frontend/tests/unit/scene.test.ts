@@ -14,7 +14,7 @@ import {
   setBox,
   setPrompt,
   type Scene,
-} from "../../src/state/scene";
+} from "../../src/scene/scene";
 
 const POINT = { x: 0.25, y: 0.5, positive: true };
 const BOX = { left: 0.1, top: 0.2, right: 0.3, bottom: 0.4 };

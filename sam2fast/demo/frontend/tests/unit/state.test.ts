@@ -1,13 +1,13 @@
 import { beforeEach, expect, test, vi } from "vitest";
-import { promptKey, visibility, withTracked } from "../../src/masks/masks";
 import { FORMATS, makeDownload } from "../../src/download/formats";
+import { promptKey, visibility, withTracked } from "../../src/masks/masks";
 import { isUnsaved, saveNow, watchWork } from "../../src/project/autosave";
-import { makeProject, parseProject, restoreWork } from "../../src/project/project";
 import { openDataFile } from "../../src/project/files";
+import { makeProject, parseProject, restoreWork } from "../../src/project/project";
+import { openClip, restart } from "../../src/project/session";
+import { addPoint, firstPromptedFrame, type Scene } from "../../src/scene/scene";
 import * as editing from "../../src/state/editing";
 import { makeTrack, WHOLE_VIDEO, type Plan } from "../../src/state/plan";
-import { addPoint, firstPromptedFrame, type Scene } from "../../src/state/scene";
-import { openClip, restart } from "../../src/state/session";
 import { freshWork, getState, setState, type Question } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { cancelTracking, track } from "../../src/state/track";

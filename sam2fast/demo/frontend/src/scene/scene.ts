@@ -21,7 +21,7 @@ export interface Prompt {
   readonly box: Box | null;
   /** A mask that was imported or painted, which points and a box refine. */
   readonly mask: Mask | null;
-  /** The mask that the user has chosen among those proposed for the points, 0 for the best; by default the best. */
+  /** The number of the mask that the user has chosen among the proposed ones; 0, the default, is the best. */
   readonly candidate?: number;
 }
 

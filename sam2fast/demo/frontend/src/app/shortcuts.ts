@@ -1,12 +1,11 @@
 import { useEffect } from "react";
 import { goTo, step, togglePlay } from "../player/playback";
-import type { Tool } from "../player/gestures";
 import { panByShares, showWhole, zoomBy, ZOOM_STEP } from "../player/zoom";
 import { resizeBrush } from "../precision/brush";
 import { cycleCandidates } from "../precision/candidates";
 import { togglePreview } from "../precision/preview";
 import * as editing from "../state/editing";
-import { getState, isTracking, setState } from "../state/store";
+import { getState, isTracking, setState, type Tool } from "../state/store";
 import { cancelTracking, track } from "../state/track";
 import { goToWeakest } from "../timeline/ConfidenceLane";
 

@@ -4,15 +4,17 @@ import { asApiError } from "../api/errors";
 import { CloseSessionDocument, DefaultVideoDocument, GalleryDocument } from "../api/generated";
 import { openSession } from "../api/models";
 import { getLimits, getSession, renewSession } from "../api/rest";
-import { located, send } from "../api/transport";
-import { readClip, type Clip } from "../api/video";
-import { isUnsaved, isUpload, loadProject, loadUploads, lastOpened, lockWork, saveNow } from "../project/autosave";
-import { restoreWork, type Project } from "../project/project";
-import { handleFailure, onReconnected, onSessionLost } from "./failures";
-import { firstPromptedFrame } from "./scene";
-import { announce, freshWork, getState, isTracking, notify, setState } from "./store";
-import { forgetKnown, synchronise } from "./synchronise";
-import { abandonTracking } from "./track";
+import { send } from "../api/transport";
+import { located, readClip, type Clip } from "../api/video";
+import { firstPromptedFrame } from "../scene/scene";
+import { handleFailure, onReconnected, onSessionLost } from "../state/failures";
+import { announce, freshWork, getState, isTracking, notify, setState } from "../state/store";
+import { forgetKnown, synchronise } from "../state/synchronise";
+import { abandonTracking } from "../state/track";
+import { isUnsaved, isUpload, loadProject, loadUploads, lastOpened, lockWork, saveNow } from "./autosave";
+import { restoreWork, type Project } from "./project";
+
+/** Opens videos, and keeps a session of the server for the open one. */
 
 const RENEW_MS = 60_000;
 
@@ -78,7 +80,7 @@ let openings = 0;
 export async function restart(): Promise<void> {
   const { clip, tracking, scene } = getState();
   if (!clip) return begin();
-  void saveNow(); // before the session, without which nothing is saved, is gone
+  void saveNow(); // before the session is closed: without one nothing is saved
   closeSession();
   setState({ playing: false, notice: null, ...(isTracking(tracking) && { tracking: { state: "failed" } }) });
   // A video that could not be opened has no work in the page yet.
@@ -88,7 +90,7 @@ export async function restart(): Promise<void> {
 
 let starts = 0;
 
-/** @param projects the first one of a video with as many frames is opened */
+/** @param projects the first one whose number of frames is that of the video is opened */
 async function startSession(clip: Clip, projects: readonly (Project | null | undefined)[]): Promise<boolean> {
   const start = ++starts;
   forgetKnown();
@@ -155,7 +157,7 @@ export function watchSession(): void {
   onReconnected(() => void resume());
 }
 
-/** Starts a session in place of a lost one; the page has all that it knew. */
+/** Starts a new session in place of a lost one, with the prompts and masks of the page. */
 async function resumeLost(): Promise<void> {
   if (getState().phase !== "ready") return; // it is being resumed already
   await restart();
@@ -167,7 +169,7 @@ async function resume(): Promise<void> {
   if (phase === "failed") return restart();
   if (!session || phase !== "ready") return;
   try {
-    await renewSession(session.id); // a restarted server does not know it
+    await renewSession(session.id); // fails after a restart of the server
     notify("info", "The server answers again.");
     await synchronise();
   } catch (error) {

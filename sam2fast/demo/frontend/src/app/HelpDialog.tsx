@@ -1,4 +1,4 @@
-import { Dialog } from "./Dialog";
+import { Dialog } from "../ui/Dialog";
 import { SHORTCUTS } from "./shortcuts";
 
 const POINTER = [

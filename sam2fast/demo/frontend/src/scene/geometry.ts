@@ -1,4 +1,4 @@
-import type { Box } from "../state/scene";
+import type { Box } from "./scene";
 
 export interface Size {
   readonly width: number;
@@ -33,14 +33,4 @@ export function boxBetween(a: Spot, b: Spot): Box {
     right: Math.max(a.x, b.x),
     bottom: Math.max(a.y, b.y),
   };
-}
-
-/** The frame that is visible at a time of the video, in seconds. */
-export function frameAt(seconds: number, fps: number, numFrames: number): number {
-  return Math.min(numFrames - 1, Math.max(0, Math.floor(seconds * fps + 1e-3)));
-}
-
-/** The middle of a frame in seconds: browsers show this frame however they round. */
-export function timeOf(frame: number, fps: number): number {
-  return (frame + 0.5) / fps;
 }

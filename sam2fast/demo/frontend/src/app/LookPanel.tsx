@@ -1,6 +1,14 @@
+import {
+  BACKGROUND_EFFECTS,
+  OBJECT_EFFECTS,
+  PRESETS,
+  isSameLook,
+  nextChoice,
+  surprise,
+  type Choice,
+} from "../effects/look";
 import { setState, useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
-import { BACKGROUND_EFFECTS, OBJECT_EFFECTS, PRESETS, isSameLook, nextChoice, surprise, type Choice } from "./look";
 
 /** Selects how objects and background are drawn. */
 export function LookPanel() {

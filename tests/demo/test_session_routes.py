@@ -1,0 +1,90 @@
+"""Wrong requests to the routes of a session are refused and change nothing."""
+
+import json
+import math
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2fast.datasets.palette_masks import label_png
+from sam2fast.demo.server.app import SERVICE
+from sam2fast.io.rle import encode_rle
+
+FRAMES, SIZE = 5, (48, 64)
+
+
+def zipped(*images: bytes, name: str = "{:05d}.png") -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, image in enumerate(images):
+            archive.writestr(name.format(number), image)
+    return file.getvalue()
+
+
+def png(*size: int) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", size[::-1]).save(file, "PNG")
+    return file.getvalue()
+
+
+def objects(*ids: float) -> list:
+    return [{"id": i, "name": ""} for i in ids]
+
+
+LABELS, OTHER_SIZE = label_png(np.ones(SIZE, np.uint8)), {"size": [4, 4], "counts": "0"}
+COCO = {"images": [{"id": 7, "file_name": "3.jpg"}], "annotations": [{"image_id": 7, "segmentation": OTHER_SIZE}]}
+PREVIEW = {"frameIndex": 0, "objectId": 1, "points": [[0.3, 0.4]], "labels": [1]}
+MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "word"),
+    [
+        ("masks", {**MASK, "frameIndex": 9}, "no frame 9"),
+        ("masks", {**MASK, "frameIndex": True}, "frameIndex"),
+        ("masks", {**MASK, "objectId": "1"}, "objectId"),
+        ("masks", {**MASK, "mask": None}, "size"),
+        ("masks", {**MASK, "mask": OTHER_SIZE}, "size"),
+        ("masks", {**MASK, "mask": {"size": list(SIZE), "counts": "??"}}, "run lengths"),
+        ("masks", {**MASK, "mask": encode_rle(np.zeros(SIZE, bool))}, "empty"),
+        ("read_masks", b"", "cannot be read"),
+        ("read_masks", b"{}", "cannot be read"),
+        ("read_masks", b"\x89PNG damaged", "cannot be read"),
+        ("read_masks", b"PK\x03\x04 damaged", "cannot be read"),
+        ("read_masks", label_png(np.zeros(SIZE, np.uint8)), "no masks"),
+        ("read_masks", label_png(np.ones((4, 4), np.uint8)), "size"),
+        ("read_masks", zipped(LABELS, name="00009.png"), "frame 9"),
+        ("read_masks", zipped(LABELS, name="mask.png"), "no frame number"),
+        ("read_masks", json.dumps(COCO).encode(), "size"),
+        ("export?format=coco_rle", {}, "expected masks"),
+        ("export?format=coco_rle", {"objects": [], "frames": [{"frame": 0}]}, "expected masks"),
+        ("export?format=coco_rle", {"objects": objects(math.inf), "frames": []}, "expected masks"),
+        ("export?format=coco_rle", {"objects": [], "frames": [{"frame": 0, "masks": []}] * 6}, "5 frames"),
+        ("export?format=coco_rle", {"objects": objects(*range(33)), "frames": []}, "32 objects"),
+        ("export?format=coco_rle", {"objects": objects(1), "frames": [{"frame": 7, "masks": []}]}, "no frame 7"),
+        ("preview", {**PREVIEW, "frameIndex": 9}, "no frame 9"),
+        ("preview", {**PREVIEW, "objectId": "1"}, "objectId"),
+        ("preview", {**PREVIEW, "points": [[2, 0]]}, "not in the image"),
+        ("preview", {**PREVIEW, "points": [], "labels": []}, "at least 1"),
+        ("preview", {**PREVIEW, "points": [1]}, "expected clicks"),
+        ("preview", {**PREVIEW, "points": [[10**400, 0]]}, "expected clicks"),
+        ("preview", {**PREVIEW, "labels": [1, 1]}, "2 labels"),
+        ("encode?format=gif", zipped(png(*SIZE)), "gif"),
+        ("encode?format=mp4", b"no zip", "ZIP"),
+        ("encode?format=mp4", zipped(), "no frames"),
+        ("encode?format=webm", zipped(), "no frames"),
+        ("encode?format=mp4", zipped(png(9, 9)), "size"),
+        ("encode?format=mp4", zipped(*[png(*SIZE)] * (FRAMES + 1)), "5 frames"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_refusals(client, app, session, route, body, word):
+    options = {"data": body} if isinstance(body, bytes) else {"json": body}
+    answer = client.http.post(f"/api/sessions/{session}/{route}", **options)
+    error = answer.get_json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "BAD_INPUT") and word in error["message"]
+    assert client.facts(session)["objects"] == []
+    assert list(app.extensions[SERVICE].library.incoming.iterdir()) == []
