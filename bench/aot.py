@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,6 +25,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     raise SystemExit("ahead-of-time compilation needs the compiler: unset TRITON_INTERPRET")
 
 import triton
+from registry import triton_module
 from reports import write_json
 from suite.machine import machine
 from triton.backends.compiler import GPUTarget
@@ -207,7 +207,7 @@ def version() -> tuple[int, ...]:
 def cases(ops: list[str]) -> Iterator[tuple[str, LaunchConfig, Compilation]]:
     """Every kernel of every row of the launch table."""
     for op in ops:
-        module = import_module(f"sam2fast.kernels.{op}.kernel")
+        module = triton_module(op)
         for config in launch_table()[op]:
             for case in module.compilations(config):
                 yield op, config, case

@@ -126,14 +126,15 @@ def simple_check(draw: Callable[..., Draw], *plans: Plan, launchers: Sequence[st
         draw: makes an input; is given the most that sizes may be, a dtype, a generator and a device.
         plans: full, short, quick and tiny.
         launchers: names, with ``:1`` where tests falsify the second result.
-        more: fields of the check; its ``ops`` are by default the folder that the launchers are in.
+        more: fields of the check; its ``ops`` are by default the op whose module the launchers are in.
     """
 
     def groups(plan: Plan, dtype: torch.dtype | None, _: None, *on: Any) -> Iterator[Iterator[Draw]]:
         yield (draw(plan.most, dtype, *on) for _ in range(plan.draws))
 
     parts = [(name, int(part or 0)) for name, _, part in (each.partition(":") for each in launchers)]
-    return Check(groups, *plans, **{"ops": (launchers[0].partition(".")[0],), "launchers": parts, **more})
+    op = launchers[0].partition(".")[0].removesuffix("_triton")
+    return Check(groups, *plans, **{"ops": (op,), "launchers": parts, **more})
 
 
 @torch.no_grad()

@@ -7,6 +7,9 @@ own rounding would hide that a kernel leaves out some keys; a case may therefore
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -78,6 +81,13 @@ class Search(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.op} {self.dtype} {self.shape}"
+
+
+def triton_module(op: str) -> ModuleType:
+    """The module with the Triton kernels of an op of the launch table, and with their ``compilations``."""
+    name = f"sam2fast.kernels.{op}"
+    is_folder = find_spec(name).submodule_search_locations  # type: ignore[union-attr]
+    return import_module(f"{name}.kernel" if is_folder else f"{name}_triton")
 
 
 def search(op: str, names: str, values: Iterable[tuple[int, ...]], **more: Any) -> Search:

@@ -28,12 +28,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aot
 from kernel_records import SEARCHES
+from registry import triton_module
 from sass_code import (
     iterations_ahead,
     iterations_that_copy,
@@ -145,7 +145,7 @@ def candidates(ops: list[str], without: list[str]) -> list[aot.Work]:
     return [
         (op, row, case, target)
         for op, row in rows
-        for case in import_module(f"sam2fast.kernels.{op}.kernel").compilations(row)
+        for case in triton_module(op).compilations(row)
         if case.uses_tensor_cores
     ]
 

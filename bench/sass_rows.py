@@ -8,7 +8,7 @@ from sass_code import Instruction, exchanged, wgmma_groups
 from sass_model import Clocks, Product, Tile
 
 from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
-from sam2fast.kernels.linear_gelu.shapes import NARROW
+from sam2fast.kernels.linear_gelu import NARROW
 
 TOLERANCE = 0.01  # of a bound, for another assembler's order of instructions
 # Programs at once on a multiprocessor that hide each other's loads where a loop does not.

@@ -24,7 +24,7 @@ from registry import Calls, Case, Expected, Search, compare, expectation
 from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import launches
 from sam2fast.kernels._launch import ANY, LaunchConfig
-from sam2fast.kernels.window_attention.sdpa import NAMES, refused
+from sam2fast.kernels._sdpa import NAMES, refused
 
 # Where cases come from, as "module:function": those that decide, and small ones for a rehearsal without a GPU.
 CASES, SMALL_CASES = "kernel_records:cases", "kernel_records:small_cases"

@@ -24,6 +24,8 @@ OLDEST_TRITON = (3, 2)
 OLDEST_GPU = (8, 0)  # compute capability
 # AMD's architectures that `make aot` compiles for.
 AMD_GPUS = ("gfx942",)
+# Types of devices with kernels; the backend ``triton`` also interprets them on the CPU.
+KERNEL_DEVICES = ("cuda",)
 # Dtypes that the floating-point kernels support.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -108,17 +110,6 @@ def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None =
     return reason is None
 
 
-def should_use_kernel(*tensors: torch.Tensor | None) -> bool:
-    """Whether to use a kernel that has no backward kernel for these inputs.
-
-    Its gradient recomputes the reference implementation. Where a gradient is needed, the reference implementation is
-    used at once, unless the backend is ``triton``.
-    """
-    if current_backend() == "triton" or not torch.is_grad_enabled():
-        return True
-    return not any(x is not None and x.requires_grad for x in tensors)
-
-
 def why_no_triton(device: torch.device) -> str | None:
     """Why Triton kernels cannot run on a CUDA device, including the active backend, or None."""
     if current_backend() == "torch":
@@ -160,10 +151,7 @@ def _unsupported_reason(tensors: tuple[torch.Tensor, ...], interpreter: bool) ->
     if not all(tensor.is_cuda for tensor in tensors):
         found = ", ".join(str(tensor.device) for tensor in tensors)
         return f"needs CUDA tensors (or TRITON_INTERPRET=1 and CPU tensors), and got {found}"
-    for tensor in tensors:
-        if too_old := _gpu_unsupported_reason(tensor.device):
-            return too_old
-    return None
+    return _gpu_unsupported_reason(tensors[0].device)
 
 
 def _triton_unsupported_reason() -> str | None:

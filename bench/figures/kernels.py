@@ -23,7 +23,7 @@ SHOWN = {
     "projected values, FlexAttention": "as published, FlexAttention",
     "scipy on the host": "scipy",
     "torch loop": "plain torch loop",
-    "full-size logits": "full-size logits",
+    "full-size logits": "torch",
     "one by one": "one by one",
     "full-size logits, one by one": "one by one",
     "torchvision": "torchvision",
@@ -91,18 +91,6 @@ def limits(results: Results) -> str:
     )
 
 
-def attention_bounds(results: Results) -> str:
-    """The bounds by machine code of the stored rows, without windows and variants of the kernels."""
-    report = results.newest("attention-bounds")
-    data, names = report.data, ("sm_80", "sm_90", "sm_100")
-    lines = [
-        [f"{row['op']}, {row['kernel']}", *(f"{row[name]['now']['bound']:.0%}" for name in names)]
-        for row in data["rows"]
-        if row["shape"] in ("128x64", "256x64", "256x256", "global") and not re.search("[a-z]$", row["kernel"][:-6])
-    ]
-    return table(["op, kernel", *names], lines) + f"\n\nAll kernels: {results.link(report)}."
-
-
 def triton_exceptions(results: Results) -> str:
     """What does not compile or spills, with a row for each version of Triton, op and kind of problem."""
     report = results.newest("triton-versions")
@@ -128,17 +116,23 @@ def memory_folding(results: Results) -> str:
 
 
 def launches(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of one op in the launch table; those that differ in the dtype alone are one."""
+    """The rows of one op in the launch table; those that differ in the dtype alone are one.
+
+    Columns in which every row is for any GPU, dtype or shape are left out.
+    """
     merged: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for row in rows:
         key = json.dumps([row["arch"], row["shape"], row["meta"], row["options"]])
         merged.setdefault(key, (row, []))[1].append(row["dtype"])
     lines = [
-        [row["arch"], ", ".join(dtypes), row["shape"], " ".join(f"{k}={v}" for k, v in (row["meta"] | row["options"]).items())]
+        [row["arch"], ", ".join(dtypes), row["shape"]]
+        + [" ".join(f"{name}={value}" for name, value in (row["meta"] | row["options"]).items())]
         for row, dtypes in merged.values()
     ]
     lines = [["any" if cell == "*" else cell for cell in line] for line in lines]
-    return table(["GPU", "dtype", "shape", "configuration"], lines)
+    columns = dict(zip(("GPU", "dtype", "shape", "configuration"), zip(*lines, strict=True), strict=True))
+    shown = {title: cells for title, cells in columns.items() if set(cells) != {"any"}}
+    return table(list(shown), list(zip(*shown.values(), strict=True)))
 
 
 def measured(results: Results, ops: Sequence[str]) -> str:
@@ -187,7 +181,6 @@ def _sections() -> Iterable[tuple[str, Callable[[Results], str]]]:
 SECTIONS = {
     "kernel-limits": limits,
     "memory-folding": memory_folding,
-    "attention-bounds": attention_bounds,
     "triton-exceptions": triton_exceptions,
     **dict(_sections()),
 }

@@ -141,13 +141,13 @@ RECORD = Record(
         "connected_components": simple_check(
             draw,
             *(Plan(310, (64, 300, 300)), Plan(31, (64, 300, 300)), Plan(4, (3, 40, 40)), Plan(3, (2, 12, 12))),
-            launchers=[f"connected_components.kernel.connected_components_triton:{part}" for part in (0, 1)],
+            launchers=[f"connected_components_triton.connected_components_triton:{part}" for part in (0, 1)],
             **EXACT,
         ),
         "fill_holes_in_mask_scores": simple_check(
             draw_holes,
             *(Plan(310, (64, 300, 300)), Plan(31, (64, 300, 300)), Plan(4, (3, 40, 40)), Plan(3, (2, 12, 12))),
-            launchers=["connected_components.kernel.fill_holes_triton"],
+            launchers=["connected_components_triton.fill_holes_triton"],
             ops=("fill_holes_in_mask_scores",),
             is_exact=True,
         ),

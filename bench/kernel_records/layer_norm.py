@@ -109,7 +109,7 @@ RECORD = Record(
         "layer_norm": simple_check(
             draw,
             *(Plan(40, (20_000, 1200)), Plan(10, (20_000, 1200)), Plan(4, (100, 150)), Plan(2, (20, 150))),
-            launchers=["layer_norm.kernel.add_layer_norm_triton:1"],
+            launchers=["layer_norm_triton.add_layer_norm_triton:1"],
         )
     },
 )

@@ -11,8 +11,7 @@ from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
 from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 
 from sam2fast.kernels._launch import ANY
-from sam2fast.kernels.linear_gelu import linear_gelu, linear_gelu_reference
-from sam2fast.kernels.linear_gelu.shapes import NARROW, shape_class
+from sam2fast.kernels.linear_gelu import NARROW, linear_gelu, linear_gelu_reference, shape_class
 
 
 def work(rows: int, inner: int, outer: int, size: int) -> Work:
@@ -70,7 +69,7 @@ RECORD = Record(
         "linear_gelu": simple_check(
             draw,
             *(Plan(40, LARGEST), Plan(10, LARGEST), Plan(4, (100, 150, 100)), Plan(2, (20, 150, 100))),
-            launchers=["linear_gelu.kernel.linear_gelu_triton"],
+            launchers=["linear_gelu_triton.linear_gelu_triton"],
         )
     },
 )

@@ -28,6 +28,7 @@ from parity_rows import SLACK, Check, Draw, integer, name_of
 from registry import FLOOR, TIMED, Calls, Case, Record, Sample, Search, Work, programs_at_once, search
 from torch import Tensor
 
+from sam2fast.kernels._sdpa import CUDNN, FLASH
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
     apply_rope,
@@ -37,7 +38,6 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_reference,
 )
 from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
-from sam2fast.kernels.window_attention.sdpa import CUDNN, FLASH
 
 FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random banks; a wrong scale is further off
 # The most shared memory of one program on sm_90.

@@ -130,13 +130,13 @@ RECORD = Record(
         "box_nms": simple_check(
             of_boxes,
             *(Plan(200, (5000,)), Plan(30, (5000,)), Plan(4, (150,)), Plan(2, (80,))),
-            launchers=["nms.kernel.box_nms_triton"],
+            launchers=["nms_triton.box_nms_triton"],
             **EXACT,
         ),
         "mask_nms": simple_check(
             of_masks,
             *(Plan(200, (200, 400)), Plan(30, (200, 400)), Plan(4, (50, 70)), Plan(2, (25, 30))),
-            launchers=["nms.kernel.mask_nms_triton"],
+            launchers=["nms_triton.mask_nms_triton"],
             **EXACT,
         ),
     },

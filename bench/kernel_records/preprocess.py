@@ -72,7 +72,7 @@ RECORD = Record(
         "preprocess": simple_check(
             draw,
             *(Plan(40, (1500,)), Plan(10, (1500,)), Plan(4, (40,)), Plan(2, (12,))),
-            launchers=["preprocess.kernel.resize_and_normalise_triton"],
+            launchers=["preprocess_triton.resize_and_normalise_triton"],
             dtypes=(torch.float32,),
         )
     },

@@ -160,7 +160,7 @@ def many_are_right(device: torch.device) -> bool:
 
 def parity_check(draw: Callable[..., Draw], launcher: str) -> Check:
     plans = Plan(200, (20, 1500)), Plan(30, (20, 1500)), Plan(4, (3, 50)), Plan(2, (2, 25))
-    return simple_check(draw, *plans, launchers=[f"run_lengths.kernel.{launcher}_triton"], **EXACT)
+    return simple_check(draw, *plans, launchers=[f"run_lengths_triton.{launcher}_triton"], **EXACT)
 
 
 RECORD = Record(

@@ -15,9 +15,8 @@ from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 
 from sam2fast.kernels._launch import ANY
-from sam2fast.kernels.window_attention import window_attention, window_attention_reference
-from sam2fast.kernels.window_attention.sdpa import CUDNN, DEFAULT, FLASH
-from sam2fast.kernels.window_attention.shapes import WIDEST
+from sam2fast.kernels._sdpa import CUDNN, DEFAULT, FLASH
+from sam2fast.kernels.window_attention import WIDEST, window_attention, window_attention_reference
 
 
 def cut_out_windows(
@@ -159,7 +158,7 @@ def small_shapes(window: int, plan: Plan, generator: torch.Generator) -> Iterato
 
 def window_draw(shape: Shape, dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Draw:
     """Normal projections of the shape, for the launcher itself; under autocast, as often, the bias stays fp32."""
-    from sam2fast.kernels.window_attention import kernel as launch
+    from sam2fast.kernels import window_attention_triton as launch
 
     batch, height, width, window, heads, d, pooled = shape
     channels, seed = 3 * heads * d, integer(0, 2**31, generator)
@@ -227,7 +226,7 @@ RECORD = Record(
                 windows=(4, 7, 0), head_widths=(8, 24), real=(Windowed(8, 4, 2, 24, 2), Windowed(8, 7, 1, 8))
             ),
             ops=("window_attention",),
-            launchers=[("window_attention.kernel.window_attention_triton", 0)],
+            launchers=[("window_attention_triton.window_attention_triton", 0)],
             variants=lambda plan: plan.windows,
             variant="window",
         )

@@ -3,19 +3,16 @@
 import torch
 
 from sam2fast.kernels._cpu import is_cpu_inference
-from sam2fast.kernels._dispatch import trusts_scans
-from sam2fast.kernels._operators import call, call_with_gradient
 from sam2fast.kernels.mask_ops.cpu import suppress_overlaps_cpu
 from sam2fast.kernels.mask_ops.operators import (
-    by_triton,
-    fill_holes_in_mask_scores_operator,
-    mask_statistics_operator,
-    pack_masks_operator,
-    scaled_probabilities_operator,
-    suppress_overlaps_operator,
-    unpack_masks_operator,
-    upsample_and_pack_operator,
-    upsample_and_threshold_operator,
+    fill_holes_in_mask_scores_op,
+    mask_statistics_op,
+    pack_masks_op,
+    scaled_probabilities_op,
+    suppress_overlaps_op,
+    unpack_masks_op,
+    upsample_and_pack_op,
+    upsample_and_threshold_op,
 )
 from sam2fast.kernels.mask_ops.reference import (
     MaskStatistics,
@@ -96,9 +93,7 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
     """
     if max_area <= 0:
         raise ValueError(f"max_area must be positive, got {max_area}")
-    if by_triton("fill_holes_in_mask_scores", mask) and trusts_scans():
-        return call_with_gradient(fill_holes_in_mask_scores_operator, mask, max_area)
-    return fill_holes_in_mask_scores_reference(mask, max_area)
+    return fill_holes_in_mask_scores_op(mask, max_area)
 
 
 def upsample_masks(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -127,10 +122,7 @@ def scaled_probabilities(
     """
     if logits.ndim != 4:
         raise ValueError(f"expected logits (N, C, h, w), got {tuple(logits.shape)}")
-    height, width = _checked_size(logits, size)
-    if by_triton("scaled_probabilities", logits):
-        return call_with_gradient(scaled_probabilities_operator, logits, [height, width], scale, bias, dtype)
-    return scaled_probabilities_reference(logits, (height, width), scale, bias, dtype)
+    return scaled_probabilities_op(logits, _checked_size(logits, size), scale, bias, dtype)
 
 
 def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
@@ -167,7 +159,7 @@ def mask_statistics(
     """
     if logits.ndim != 3:
         raise ValueError(f"expected logits (N, h, w), got {tuple(logits.shape)}")
-    counts, boxes = call(mask_statistics_operator, logits, _checked_size(logits, size), threshold, offset)
+    counts, boxes = mask_statistics_op(logits, _checked_size(logits, size), threshold, offset)
     return MaskStatistics(counts[0], counts[1], counts[2], boxes)
 
 
@@ -179,7 +171,7 @@ def upsample_and_threshold(logits: torch.Tensor, size: tuple[int, int], threshol
     Raises:
         ValueError: ``logits`` are not floating or have no pixels, or ``size`` is not positive.
     """
-    return call(upsample_and_threshold_operator, logits, _checked_size(logits, size), threshold)
+    return upsample_and_threshold_op(logits, _checked_size(logits, size), threshold)
 
 
 def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
@@ -191,7 +183,7 @@ def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: fl
     Raises:
         ValueError: as :func:`upsample_and_threshold`.
     """
-    return call(upsample_and_pack_operator, logits, _checked_size(logits, size), threshold)
+    return upsample_and_pack_op(logits, _checked_size(logits, size), threshold)
 
 
 def pack_masks(masks: torch.Tensor) -> torch.Tensor:
@@ -204,7 +196,7 @@ def pack_masks(masks: torch.Tensor) -> torch.Tensor:
     """
     if masks.ndim < 2 or masks.dtype != torch.bool:
         raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
-    return call(pack_masks_operator, masks)
+    return pack_masks_op(masks)
 
 
 def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
@@ -216,7 +208,7 @@ def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
     if packed.ndim < 2 or packed.dtype != torch.uint8 or width < 0 or packed.shape[-1] != -(-width // 8):
         shape = f"(..., H, {-(-width // 8)})"
         raise ValueError(f"expected uint8 {shape} for masks {width} wide, got {packed.dtype} {tuple(packed.shape)}")
-    return call(unpack_masks_operator, packed, width)
+    return unpack_masks_op(packed, width)
 
 
 def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
@@ -239,12 +231,12 @@ def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"expected floating logits (N, 1, H, W), got {logits.dtype} {tuple(logits.shape)}")
     if len(logits) < 2:
         return logits
-    if by_triton("suppress_overlaps", logits):
-        return call_with_gradient(suppress_overlaps_operator, logits)
+    if suppress_overlaps_op.uses_kernel(logits):
+        return suppress_overlaps_op.run(logits)
     return suppress_overlaps_cpu(logits) if is_cpu_inference(logits) else suppress_overlaps_reference(logits)
 
 
-def _checked_size(logits: torch.Tensor, size: tuple[int, int]) -> list[int]:
+def _checked_size(logits: torch.Tensor, size: tuple[int, int]) -> tuple[int, int]:
     if logits.ndim < 2 or not logits.is_floating_point() or 0 in logits.shape[-2:]:
         raise ValueError(
             f"expected floating logits (..., h, w) of at least one pixel, got {logits.dtype} {tuple(logits.shape)}"
@@ -252,4 +244,4 @@ def _checked_size(logits: torch.Tensor, size: tuple[int, int]) -> list[int]:
     height, width = size
     if height < 1 or width < 1 or height * width >= 2**31:
         raise ValueError(f"expected a size (H, W) of 1 to 2**31 - 1 pixels, got {tuple(size)}")
-    return [height, width]
+    return height, width

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops.cells import LEAST_SIDES, UNDERFLOW, AxisCells, Cells, ColumnRuns, axis_of, column_runs
-from sam2fast.kernels.mask_ops.reference import SUPPRESSED, MaskStatistics, mask_statistics_reference
+from sam2fast.kernels.mask_ops.reference import SUPPRESSED, counts_and_boxes
 from sam2fast.kernels.mask_ops.sparse_upsampling import PIXELS_PER_LOGIT
 
 # Logits per pass, and columns of pixels at once: few enough for all intermediate results to fit the cache.
@@ -76,13 +76,15 @@ def bounds_of(level: float) -> tuple[np.float32, np.float32]:
     return np.float32(level - (margin if level else 0)), np.float32(level + margin)
 
 
-def mask_statistics_cpu(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStatistics:
-    """:func:`sam2fast.kernels.mask_ops.mask_statistics` of CPU tensors, equal to the reference."""
+def mask_statistics_cpu(
+    logits: Tensor, size: tuple[int, int], threshold: float, offset: float
+) -> tuple[Tensor, Tensor]:
+    """:func:`~sam2fast.kernels.mask_ops.reference.counts_and_boxes` of CPU tensors, with equal results."""
     N, h, w = logits.shape
     thresholds = threshold, threshold + offset, threshold - offset
     levels = torch.tensor(thresholds, dtype=torch.float32, device="cpu").tolist()
     if not has_cells(h, w, size) or not all(abs(level) < LARGEST for level in levels):
-        return mask_statistics_reference(logits, size, threshold, offset)
+        return counts_and_boxes(logits, size, threshold, offset)
     found, dense = Statistics(N, size), np.zeros(N, dtype=bool)
     step = max(1, CHUNK // (h * w))
     for start in range(0, N, step):
@@ -90,9 +92,8 @@ def mask_statistics_cpu(logits: Tensor, size: tuple[int, int], threshold: float,
     counts, boxes = (torch.from_numpy(x.astype(np.int32)) for x in (found.counts, found.boxes))
     if dense.any():
         rest = torch.from_numpy(np.flatnonzero(dense))
-        area, above, below, of_rest = mask_statistics_reference(logits[rest], size, threshold, offset)
-        counts[:, rest], boxes[rest] = torch.stack([area, above, below]), of_rest
-    return MaskStatistics(counts[0], counts[1], counts[2], boxes)
+        counts[:, rest], boxes[rest] = counts_and_boxes(logits[rest], size, threshold, offset)
+    return counts, boxes
 
 
 def _chunk(logits: Tensor, start: int, grid: Grid, levels: list[float], found: Statistics, dense: np.ndarray) -> None:

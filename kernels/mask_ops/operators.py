@@ -1,201 +1,104 @@
-"""The mask ops as torch operators: one node in a graph each; the implementation is chosen when it runs."""
+"""The mask ops as torch operators: one node in a graph each."""
 
-from typing import Any, List  # noqa: UP035  (what the oldest supported torch reads in a schema)
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import FLOATS, use_triton
-from sam2fast.kernels._operators import reference_backward, register_operator
-from sam2fast.kernels.mask_ops.cpu import mask_statistics_cpu
+from sam2fast.kernels._dispatch import FLOATS, trusts_scans
+from sam2fast.kernels._op import Op
 from sam2fast.kernels.mask_ops.reference import (
-    FILLED_IN_VIDEO,
+    counts_and_boxes,
     fill_holes_in_mask_scores_reference,
-    mask_statistics_reference,
     pack_masks_reference,
     scaled_probabilities_reference,
     suppress_overlaps_reference,
     unpack_masks_reference,
+    upsample_and_pack_reference,
     upsample_and_threshold_reference,
 )
-from sam2fast.kernels.mask_ops.sparse_upsampling import upsample_and_threshold_cpu
 
-Size = List[int]  # noqa: UP006
+Size = tuple[int, int]
 
 
-def _unsupported_reason(logits: Tensor) -> str | None:
+def _unsupported(logits: Tensor, *_: object) -> str | None:
     return None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
 
 
-@register_operator("sam2fast::mask_statistics")
-def mask_statistics_operator(logits: Tensor, size: Size, threshold: float, offset: float) -> tuple[Tensor, Tensor]:
-    """Counts and boxes of :class:`MaskStatistics`, int32 ``(3, N)`` and ``(N, 4)``, of logits ``(N, h, w)``."""
-    height, width = size
-    if use_triton("mask_statistics", logits, unsupported_reason=_unsupported_reason(logits)):
-        from sam2fast.kernels.mask_ops.launch import mask_statistics_triton
-
-        return mask_statistics_triton(logits, (height, width), threshold, offset)
-    if logits.is_cpu:
-        area, above, below, boxes = mask_statistics_cpu(logits, (height, width), threshold, offset)
-    else:
-        area, above, below, boxes = mask_statistics_reference(logits, (height, width), threshold, offset)
-    return torch.stack([area, above, below]), boxes
+def _unsupported_components(logits: Tensor, max_area: float) -> str | None:
+    return _unsupported(logits) if trusts_scans() else "scans wrongly in some builds of Triton for AMD"
 
 
-@mask_statistics_operator.register_fake
-def _(logits: Tensor, size: Size, threshold: float, offset: float) -> tuple[Tensor, Tensor]:
+def _late(name: str, reference: Callable[..., Any], fake: Callable[..., Any], **others: Any) -> Op:
+    return Op(name, reference, f"mask_ops.launch.{name}_triton", fake=fake, is_chosen_late=True, **others)
+
+
+def _fake_logits(logits: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _fake_statistics(logits: Tensor, size: Size, threshold: float, offset: float) -> tuple[Tensor, Tensor]:
     N = logits.shape[0]
     return logits.new_empty(3, N, dtype=torch.int32), logits.new_empty(N, 4, dtype=torch.int32)
 
 
-@register_operator("sam2fast::upsample_and_threshold")
-def upsample_and_threshold_operator(logits: Tensor, size: Size, threshold: float) -> Tensor:
-    """Logits ``(..., h, w)`` to bool masks ``(..., H, W)`` of ``size``."""
-    height, width = size
-    if use_triton("upsample_and_threshold", logits, unsupported_reason=_unsupported_reason(logits)):
-        from sam2fast.kernels.mask_ops.launch import upsample_and_threshold_triton
-
-        return upsample_and_threshold_triton(logits, (height, width), threshold)
-    return _upsample_and_threshold(logits, (height, width), threshold)
-
-
-def _upsample_and_threshold(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    of_device = upsample_and_threshold_cpu if logits.is_cpu else upsample_and_threshold_reference
-    return of_device(logits, size, threshold)
-
-
-@upsample_and_threshold_operator.register_fake
-def _(logits: Tensor, size: Size, threshold: float) -> Tensor:
+def _fake_masks(logits: Tensor, size: Size, threshold: float) -> Tensor:
     return logits.new_empty(*logits.shape[:-2], *size, dtype=torch.bool)
 
 
-@register_operator("sam2fast::upsample_and_pack")
-def upsample_and_pack_operator(logits: Tensor, size: Size, threshold: float) -> Tensor:
-    """Logits ``(..., h, w)`` to masks of ``size`` with eight pixels in a byte, uint8 ``(..., H, ceil(W / 8))``."""
-    height, width = size
-    if use_triton("upsample_and_pack", logits, unsupported_reason=_unsupported_reason(logits)):
-        from sam2fast.kernels.mask_ops.launch import upsample_and_pack_triton
-
-        return upsample_and_pack_triton(logits, (height, width), threshold)
-    return pack_masks_reference(_upsample_and_threshold(logits, (height, width), threshold))
-
-
-@upsample_and_pack_operator.register_fake
-def _(logits: Tensor, size: Size, threshold: float) -> Tensor:
+def _fake_bits(logits: Tensor, size: Size, threshold: float) -> Tensor:
     return logits.new_empty(*logits.shape[:-2], size[0], (size[1] + 7) // 8, dtype=torch.uint8)
 
 
-@register_operator("sam2fast::pack_masks")
-def pack_masks_operator(masks: Tensor) -> Tensor:
-    """Bool masks ``(..., H, W)`` to uint8 ``(..., H, ceil(W / 8))``."""
-    if use_triton("pack_masks", masks):
-        from sam2fast.kernels.mask_ops.launch import pack_masks_triton
-
-        return pack_masks_triton(masks)
-    return pack_masks_reference(masks)
-
-
-@pack_masks_operator.register_fake
-def _(masks: Tensor) -> Tensor:
+def _fake_packed(masks: Tensor) -> Tensor:
     return masks.new_empty(*masks.shape[:-1], (masks.shape[-1] + 7) // 8, dtype=torch.uint8)
 
 
-@register_operator("sam2fast::unpack_masks")
-def unpack_masks_operator(packed: Tensor, width: int) -> Tensor:
-    """Packed masks, uint8 ``(..., H, ceil(width / 8))``, to bool ``(..., H, width)``."""
-    if use_triton("unpack_masks", packed):
-        from sam2fast.kernels.mask_ops.launch import unpack_masks_triton
-
-        return unpack_masks_triton(packed, width)
-    return unpack_masks_reference(packed, width)
-
-
-@unpack_masks_operator.register_fake
-def _(packed: Tensor, width: int) -> Tensor:
+def _fake_unpacked(packed: Tensor, width: int) -> Tensor:
     return packed.new_empty(*packed.shape[:-1], width, dtype=torch.bool)
 
 
-def by_triton(op: str, logits: Tensor) -> bool:
-    """Whether to call the operator of one of the ops below; their reference implementations have gradients."""
-    return use_triton(op, logits, unsupported_reason=_unsupported_reason(logits))
-
-
-def _fill_holes_reference(logits: Tensor, max_area: float) -> Tensor:
-    return fill_holes_in_mask_scores_reference(logits, max_area).contiguous()
-
-
-@register_operator("sam2fast::fill_holes_in_mask_scores", _fill_holes_reference)
-def fill_holes_in_mask_scores_operator(logits: Tensor, max_area: float) -> Tensor:
-    """As :func:`~sam2fast.kernels.mask_ops.fill_holes_in_mask_scores`."""
-    from sam2fast.kernels.connected_components.kernel import fill_holes_triton
-
-    return fill_holes_triton(logits, max_area, FILLED_IN_VIDEO)
-
-
-@fill_holes_in_mask_scores_operator.register_fake
-def _(logits: Tensor, max_area: float) -> Tensor:
-    return torch.empty_like(logits, memory_format=torch.contiguous_format)
-
-
-def _setup_holes(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0], output)
-
-
-def _backward_holes(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    logits, out = ctx.saved_tensors
-    return torch.where((logits <= 0) & (out > 0), 0, grad), None  # filled pixels are constants
-
-
-fill_holes_in_mask_scores_operator.register_autograd(_backward_holes, setup_context=_setup_holes)
-
-
-@register_operator("sam2fast::scaled_probabilities", scaled_probabilities_reference)
-def scaled_probabilities_operator(logits: Tensor, size: Size, scale: float, bias: float, dtype: torch.dtype) -> Tensor:
-    """As :func:`~sam2fast.kernels.mask_ops.scaled_probabilities`."""
-    from sam2fast.kernels.mask_ops.launch import scaled_probabilities_triton
-
-    return scaled_probabilities_triton(logits, (size[0], size[1]), scale, bias, dtype)
-
-
-@scaled_probabilities_operator.register_fake
-def _(logits: Tensor, size: Size, scale: float, bias: float, dtype: torch.dtype) -> Tensor:
-    return logits.new_empty(*logits.shape[:-2], *size, dtype=dtype)
-
-
-def _setup_probabilities(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    logits, *ctx.rest = inputs
-    ctx.save_for_backward(logits)
-
-
-def _backward_probabilities(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    found = reference_backward(
-        scaled_probabilities_reference, ctx.saved_tensors, ctx.rest, ctx.needs_input_grad[:1], grad
-    )
-    return *found, None, None, None, None
-
-
-scaled_probabilities_operator.register_autograd(_backward_probabilities, setup_context=_setup_probabilities)
-
-
-@register_operator("sam2fast::suppress_overlaps", suppress_overlaps_reference)
-def suppress_overlaps_operator(logits: Tensor) -> Tensor:
-    """Logits to as many of the same shape and dtype; see :func:`~sam2fast.kernels.mask_ops.suppress_overlaps`."""
-    from sam2fast.kernels.mask_ops.launch import suppress_overlaps_triton
-
-    return suppress_overlaps_triton(logits)
-
-
-@suppress_overlaps_operator.register_fake
-def _(logits: Tensor) -> Tensor:
-    return torch.empty_like(logits, memory_format=torch.contiguous_format)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return reference_backward(suppress_overlaps_reference, ctx.saved_tensors, (), ctx.needs_input_grad, grad)
-
-
-suppress_overlaps_operator.register_autograd(_backward, setup_context=_setup)
+mask_statistics_op = _late(
+    "mask_statistics",
+    counts_and_boxes,
+    _fake_statistics,
+    cpu="mask_ops.cpu.mask_statistics_cpu",
+    unsupported=_unsupported,
+)
+upsample_and_threshold_op = _late(
+    "upsample_and_threshold",
+    upsample_and_threshold_reference,
+    _fake_masks,
+    cpu="mask_ops.sparse_upsampling.upsample_and_threshold_cpu",
+    unsupported=_unsupported,
+)
+upsample_and_pack_op = _late(
+    "upsample_and_pack",
+    upsample_and_pack_reference,
+    _fake_bits,
+    cpu="mask_ops.sparse_upsampling.upsample_and_pack_cpu",
+    unsupported=_unsupported,
+)
+pack_masks_op = _late("pack_masks", pack_masks_reference, _fake_packed)
+unpack_masks_op = _late("unpack_masks", unpack_masks_reference, _fake_unpacked)
+scaled_probabilities_op = Op(
+    "scaled_probabilities",
+    scaled_probabilities_reference,
+    "mask_ops.launch.scaled_probabilities_triton",
+    unsupported=_unsupported,
+)
+suppress_overlaps_op = Op(
+    "suppress_overlaps",
+    suppress_overlaps_reference,
+    "mask_ops.launch.suppress_overlaps_triton",
+    unsupported=_unsupported,
+    fake=_fake_logits,
+)
+fill_holes_in_mask_scores_op = Op(
+    "fill_holes_in_mask_scores",
+    fill_holes_in_mask_scores_reference,
+    "connected_components_triton.fill_holes_triton",
+    unsupported=_unsupported_components,
+    fake=_fake_logits,
+)

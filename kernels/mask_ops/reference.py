@@ -40,9 +40,9 @@ def fill_holes_and_remove_sprinkles_reference(
     return out.view_as(logits)
 
 
-def fill_holes_in_mask_scores_reference(mask: torch.Tensor, max_area: float) -> torch.Tensor:
+def fill_holes_in_mask_scores_reference(logits: torch.Tensor, max_area: float) -> torch.Tensor:
     """Reference implementation of :func:`fill_holes_in_mask_scores`: components of at most this area."""
-    return torch.where(_small_components(mask <= 0, max_area), FILLED_IN_VIDEO, mask)
+    return torch.where(_small_components(logits <= 0, max_area), FILLED_IN_VIDEO, logits)
 
 
 def _small_components(mask: torch.Tensor, max_area: float) -> torch.Tensor:
@@ -79,6 +79,14 @@ def mask_statistics_reference(
             count[some] = torch.count_nonzero(values > level, dim=(1, 2))
         boxes[some] = masks_to_boxes_reference(values > threshold)
     return MaskStatistics(counts[0], counts[1], counts[2], boxes)
+
+
+def counts_and_boxes(
+    logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The results of :func:`mask_statistics_reference` as tensors ``(3, N)`` and ``(N, 4)``."""
+    area, above, below, boxes = mask_statistics_reference(logits, size, threshold, offset)
+    return torch.stack([area, above, below]), boxes
 
 
 def _chunks(logits: torch.Tensor, size: tuple[int, int]) -> list[slice]:

@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops.cells import weights_along
-from sam2fast.kernels.mask_ops.reference import upsample_and_threshold_reference, upsample_masks_reference
+from sam2fast.kernels.mask_ops.reference import (
+    pack_masks_reference,
+    upsample_and_threshold_reference,
+    upsample_masks_reference,
+)
 
 # With fewer pixels per logit than this, torch upsamples the mask.
 PIXELS_PER_LOGIT = 4
@@ -129,3 +133,8 @@ def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold:
             (y, x), inside = part
             mask[y : y + inside.shape[0], x : x + inside.shape[1]] = torch.from_numpy(inside)
     return masks.view(*logits.shape[:-2], H, W)
+
+
+def upsample_and_pack_cpu(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """:func:`sam2fast.kernels.mask_ops.upsample_and_pack` of CPU tensors."""
+    return pack_masks_reference(upsample_and_threshold_cpu(logits, size, threshold))

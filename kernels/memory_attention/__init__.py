@@ -5,22 +5,17 @@ import math
 from torch import Tensor
 
 from sam2fast.kernels._cpu import is_cpu_inference
-from sam2fast.kernels._dispatch import implementation_of, should_use_kernel, use_triton
-from sam2fast.kernels._operators import call_with_gradient
+from sam2fast.kernels._dispatch import implementation_of, use_triton
 from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
-from sam2fast.kernels.memory_attention.fp8 import Fp8, too_old_for_fp8, why_no_fp8
-from sam2fast.kernels.memory_attention.operators import memory_attention_operator, rope_attention_operator
+from sam2fast.kernels.memory_attention.fp8 import Fp8, why_no_fp8
+from sam2fast.kernels.memory_attention.operators import memory_attention_op, rope_attention_op
 from sam2fast.kernels.memory_attention.pooling import Pooling, offset_of_means, pool, pooled_keys
 from sam2fast.kernels.memory_attention.reference import (
     apply_rope,
     memory_attention_reference,
     rope_attention_reference,
 )
-from sam2fast.kernels.memory_attention.shapes import (
-    AttendedMemory,
-    memory_unsupported_reason,
-    unsupported_reason,
-)
+from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 
 __all__ = [
     "AttendedMemory",
@@ -99,17 +94,10 @@ def memory_attention(
     has_factors = memory.key_factors is not None  # which the kernel has not
     if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *weights, cos, sin)
-    reason = memory_unsupported_reason(query, memory.pages)
-    if fp8 and query.is_cuda:
-        reason = reason or too_old_for_fp8(query.device)
-    has_kernel = (
-        not (has_factors or (fp8 and pooling))
-        and fp8 != "emulated"
-        and use_triton("memory_attention", query, memory.pages, unsupported_reason=reason)
-    )
-    if has_kernel and should_use_kernel(query, *memory[:8], *weights):
-        how = bool(fp8), pooling or ""
-        return call_with_gradient(memory_attention_operator, query, *memory[:8], *weights, cos, sin, *how)
+    if not (has_factors or fp8 == "emulated" or (fp8 and pooling)):
+        given = (query, *memory[:8], *weights, cos, sin, bool(fp8), pooling or "")
+        if memory_attention_op.uses_kernel(*given):
+            return memory_attention_op.run(*given)
     compute = memory_attention_cpu if is_cpu_inference(query) else memory_attention_reference
     return compute(query, memory, *weights, cos, sin, fp8, pooling)
 
@@ -178,10 +166,11 @@ def rope_attention(
         raise ValueError(f"{rotated} rotated keys are not a whole number of maps of {positions} positions")
     if custom := implementation_of("rope_attention"):
         return custom(query, key, value, cos, sin, num_unrotated_keys, dropout_p)
-    reason = "has no dropout" if dropout_p else unsupported_reason(query, value)
-    has_kernel = use_triton("rope_attention", query, key, value, unsupported_reason=reason)
-    if has_kernel and should_use_kernel(query, key, value):
-        return call_with_gradient(rope_attention_operator, query, key, value, cos, sin, num_unrotated_keys)
+    given = query, key, value, cos, sin, num_unrotated_keys
+    if dropout_p:
+        use_triton("rope_attention", query, unsupported_reason="has no dropout")  # raises if it is forced
+    elif rope_attention_op.uses_kernel(*given):
+        return rope_attention_op.run(*given)
     if is_cpu_inference(query) and dropout_p == 0 and key.shape[-2] >= LONG:
         return rope_attention_cpu(query, key, value, cos, sin, num_unrotated_keys)
     return rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys, dropout_p)

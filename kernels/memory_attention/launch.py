@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch, current_backend
 from sam2fast.kernels._launch import CTAS_PER_SM, FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._sdpa import KERNEL, attention_by
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
     ENCODE,
@@ -34,7 +35,6 @@ from sam2fast.kernels.memory_attention.specialised_kernel import (
     specialised_blocks,
     specialised_stages,
 )
-from sam2fast.kernels.window_attention.sdpa import KERNEL, attention_by
 
 LOG2E = math.log2(math.e)
 # Bytes of keys that are held at once. Objects beyond that come in groups.
@@ -95,6 +95,14 @@ def memory_attention_triton(
     return out
 
 
+def memory_attention_of_tensors(query: Tensor, *given: Any) -> Tensor:
+    """:func:`memory_attention_triton` with the arguments of the operator."""
+    key_weight, key_bias, value_weight, value_bias, cos, sin, fp8, pooling = given[8:]
+    weights = key_weight, key_bias, value_weight, value_bias
+    memory = AttendedMemory(*given[:8])
+    return memory_attention_triton(query, memory, *weights, cos, sin, fp8=fp8, pooling=pooling or None)
+
+
 def rope_attention_triton(
     query: Tensor,
     key: Tensor,
@@ -106,7 +114,7 @@ def rope_attention_triton(
 ) -> Tensor:
     """:func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout; never synchronises.
 
-    The launch table may leave the attention to torch (``SDPA``, as numbered in ``window_attention/sdpa.py``): the
+    The launch table may leave the attention to torch (``SDPA``, as numbered in ``_sdpa.py``): the
     kernel rotates, and torch attends. With the backend ``triton`` and with ``splits`` it is our kernel.
 
     Args:

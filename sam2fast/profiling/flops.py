@@ -8,9 +8,9 @@ import torch
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 # Registers the operators.
-import sam2fast.kernels.linear_gelu.operators
-import sam2fast.kernels.memory_attention.operators
-import sam2fast.kernels.window_attention.operators  # noqa: F401
+import sam2fast.kernels.linear_gelu
+import sam2fast.kernels.memory_attention
+import sam2fast.kernels.window_attention  # noqa: F401
 
 Shape = Sequence[int]
 _ops = torch.ops.sam2fast
@@ -19,7 +19,7 @@ _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 @register_flop_formula(_ops.window_attention)
 def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Shape) -> int:
-    """``qkv (B, H, W, 3C)`` to ``(B, H', W', C)``: padding positions are keys, and queries before pooling."""
+    """``qkv (B, H, W, 3C)`` to ``(B, H', W', C)``; padding positions are keys, and queries unless pooled."""
     B, H, W, channels = qkv
     keys = window**2 if window else H * W
     positions = math.ceil(H / window) * math.ceil(W / window) * keys if window else keys
@@ -49,7 +49,7 @@ def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **option
 
 @register_flop_formula(_ops.memory_attention, get_raw=True)
 def memory_attention_flops(*tensors: Any, **options: Any) -> int:
-    """Valid tokens only: keys are projected before, values after the weighted sum. Waits for the device."""
+    """Valid tokens only; keys are projected before, values after the weighted sum. Synchronises with the device."""
     query, pages, page_table, pointer_valid, pooling = (*tensors[:3], tensors[8], tensors[16:17])
     (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
     counts, pointers = (page_table >= 0).sum(dim=1) * pages.shape[1], int(pointer_valid.sum().item())

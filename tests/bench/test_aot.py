@@ -1,9 +1,9 @@
 """Ahead-of-time compilation: the record of what compiles by which version of Triton, and how kernels are described."""
 
-import importlib
 import json
 
 import pytest
+from registry import triton_module
 
 from sam2fast.kernels._launch import launch_table
 
@@ -13,7 +13,7 @@ triton = pytest.importorskip("triton")
 @pytest.fixture
 def aot(monkeypatch):
     for op in launch_table():  # which other tests interpret
-        importlib.import_module(f"sam2fast.kernels.{op}.kernel")
+        triton_module(op)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     import aot
 

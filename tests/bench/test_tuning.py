@@ -1,6 +1,5 @@
 """The launch table: it is tuned and rewritten alike, and a row is taken where it is meant."""
 
-import importlib
 import itertools
 import json
 import time
@@ -14,7 +13,7 @@ import tuning_trials
 from bench_cases import small_case
 from gpu.records import text_of
 from kernel_records import SEARCHES, cases, small_cases
-from registry import Search, expectation
+from registry import Search, expectation, triton_module
 from tuning_trials import NO_TIME, Attempt, Judges, Subject
 
 from sam2fast.kernels import _launch
@@ -293,7 +292,7 @@ class TestLaunchTable:
     def aot(self, monkeypatch):
         pytest.importorskip("triton")  # before the environment says that it is not interpreted
         for op in launch_table():  # and kernels, which other tests interpret
-            importlib.import_module(f"sam2fast.kernels.{op}.kernel")
+            triton_module(op)
         monkeypatch.delenv("TRITON_INTERPRET", raising=False)
         import aot
 

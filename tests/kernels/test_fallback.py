@@ -41,6 +41,7 @@ def auto(monkeypatch, triton_device):
     """The backend ``auto`` tries all kernels, also on CPU tensors, and none was refused before."""
     monkeypatch.setenv("SAM2FAST_BACKEND", "auto")
     monkeypatch.setattr(_dispatch, "_unsupported_reason", lambda tensors, interpreter: None)
+    monkeypatch.setattr(_dispatch, "KERNEL_DEVICES", ("cpu", "cuda"))
     monkeypatch.setattr(sam2fast.kernels.linear_gelu, "_prefers_torch", lambda *_: False)
     monkeypatch.setattr(_fallback, "refused", set())
     return triton_device

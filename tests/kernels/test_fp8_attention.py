@@ -169,7 +169,7 @@ def test_kernels_in_fp16_and_bf16(triton_device, dtype):
 @torch.no_grad()
 def test_the_dispatcher_uses_the_kernels(triton_device):
     """Unless the reference implementation is used."""
-    from sam2fast.kernels.memory_attention.operators import memory_attention_operator
+    from sam2fast.kernels.memory_attention.operators import memory_attention_op
 
     arguments = arguments_of(CASES["one object"], triton_device)
     before = launches["memory_attention"]
@@ -181,7 +181,7 @@ def test_the_dispatcher_uses_the_kernels(triton_device):
     assert relative_error(emulated, actual) < CLOSE
     query, memory, *rest = arguments
     memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory[:8]))
-    torch.library.opcheck(memory_attention_operator, (query, *memory[:8], *rest, True))
+    torch.library.opcheck(memory_attention_op.operator, (query, *memory[:8], *rest, True, ""))
 
 
 @torch.no_grad()

@@ -5,11 +5,12 @@ import torch
 from parity import random_map
 
 from sam2fast.kernels import _dispatch
+from sam2fast.kernels import window_attention as window_shapes
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import MAX_PROGRAMS, launch_table
+from sam2fast.kernels._op import OPS
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.kernels.memory_attention import shapes as memory_shapes
-from sam2fast.kernels.window_attention import shapes as window_shapes
 
 DTYPES = pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: str(d).removeprefix("torch."))
 
@@ -24,7 +25,8 @@ def empty(*shape, dtype=torch.float32):
 def test_heads_in_windows(dtype, window):
     refused = "takes heads of a multiple of 8 and at most 96 channels, and got 104"
     for d, expected in ((96, None), (104, refused)):
-        assert window_shapes.unsupported_reason(empty(1, 8, 8, 3 * 2 * d, dtype=dtype), 2, window, None) == expected
+        qkv, bias = empty(1, 8, 8, 3 * 2 * d, dtype=dtype), empty(3 * 2 * d)
+        assert OPS["window_attention"].unsupported(qkv, bias, 2, window, None) == expected
 
 
 @DTYPES
@@ -55,7 +57,7 @@ def test_heads_of_all_objects(heads):
 @DTYPES
 def test_the_widest_heads_in_windows_are_compiled(dtype):
     """Padded and pooled in windows, as they are over the whole map; none is compiled that is refused."""
-    kernel = pytest.importorskip("sam2fast.kernels.window_attention.kernel")
+    kernel = pytest.importorskip("sam2fast.kernels.window_attention_triton")
     name, widest = str(dtype).removeprefix("torch."), window_shapes.WIDEST
     for row in launch_table()["window_attention"]:
         if row.dtype == name:
@@ -101,12 +103,12 @@ def grids(monkeypatch):
 
 
 def test_any_number_of_masks_or_images(grids):
-    kernel = pytest.importorskip("sam2fast.kernels.connected_components.kernel")
+    kernel = pytest.importorskip("sam2fast.kernels.connected_components_triton")
     found = grids(kernel, "_start_kernel", "_merge_kernel", "_count_kernel", "_finish_kernel")
     kernel.connected_components_triton(torch.zeros(70_000, 1, 1, 3, dtype=torch.bool))
     assert found == [(70_000,)] * 4
     found.clear()
-    kernel = pytest.importorskip("sam2fast.kernels.preprocess.kernel")
+    kernel = pytest.importorskip("sam2fast.kernels.preprocess_triton")
     found = grids(kernel, "_resize_and_normalise_kernel")
     kernel.resize_and_normalise_triton(torch.zeros(70_000, 1, 1, 3), (1, 1), [0.5] * 3, [0.5] * 3, 1.0)
     assert found == [(70_000,)]
@@ -148,7 +150,7 @@ def test_any_number_of_objects_that_share_a_query(grids, heads):
 @torch.no_grad()
 def test_too_many_images_are_launched_in_parts(triton_device, monkeypatch, most):
     """Windows of an image have four tiles of queries each."""
-    launch = pytest.importorskip("sam2fast.kernels.window_attention.kernel")
+    launch = pytest.importorskip("sam2fast.kernels.window_attention_triton")
     qkv, bias = random_map(3, 16, 16, 3 * 16).to(triton_device), random_map(3 * 16, seed=1).to(triton_device)
     expected = launch.window_attention_triton(qkv, bias, 1, 16)
     before = _dispatch.launches["window_attention"]

@@ -26,6 +26,7 @@ from sam2fast.kernels.mask_ops import (
     upsample_and_threshold_reference,
     upsample_masks_reference,
 )
+from sam2fast.kernels.mask_ops.reference import counts_and_boxes
 
 ALL_SIZES = pytest.mark.parametrize(("low", "size"), SIZES.values(), ids=SIZES.keys())
 
@@ -84,7 +85,7 @@ class TestCells:
 
     def check(self, logits, dense=0):
         found = cpu.mask_statistics_cpu(logits, self.size, 0.0, 1.0)
-        for right, ours in zip(mask_statistics_reference(logits, self.size, 0.0, 1.0), found, strict=True):
+        for right, ours in zip(counts_and_boxes(logits, self.size, 0.0, 1.0), found, strict=True):
             assert torch.equal(right, ours)
         assert self.upsampled == dense
 
@@ -92,7 +93,7 @@ class TestCells:
     def count(self, monkeypatch):
         """Masks that the reference implementation upsamples, and pixels that torch interpolates."""
         self.upsampled, self.asked = 0, 0
-        reference, pixel = cpu.mask_statistics_reference, cells.pixel_of_torch
+        reference, pixel = cpu.counts_and_boxes, cells.pixel_of_torch
 
         def counted(logits, *rest):
             self.upsampled += len(logits)
@@ -102,7 +103,7 @@ class TestCells:
             self.asked += 1
             return pixel(*rest)
 
-        monkeypatch.setattr(cpu, "mask_statistics_reference", counted)
+        monkeypatch.setattr(cpu, "counts_and_boxes", counted)
         monkeypatch.setattr(cells, "pixel_of_torch", counted_pixel)
 
     def test_outlines_are_enough(self):
@@ -158,7 +159,7 @@ class TestCells:
             (1e38, 3e38),
         ):
             found = cpu.mask_statistics_cpu(logits, self.size, threshold, offset)
-            for right, ours in zip(mask_statistics_reference(logits, self.size, threshold, offset), found, strict=True):
+            for right, ours in zip(counts_and_boxes(logits, self.size, threshold, offset), found, strict=True):
                 assert torch.equal(right, ours)
 
     def test_thousands_of_masks(self):
@@ -173,7 +174,7 @@ class TestCells:
             masks = upsample_and_threshold(logits, size, level)
             assert torch.equal(masks, upsample_and_threshold_reference(logits, size, level)), (seed, h, w, size, level)
             found = cpu.mask_statistics_cpu(logits, size, level, 0.5)
-            for right, ours in zip(mask_statistics_reference(logits, size, level, 0.5), found, strict=True):
+            for right, ours in zip(counts_and_boxes(logits, size, level, 0.5), found, strict=True):
                 assert torch.equal(right, ours), (seed, h, w, size, level)
 
 

@@ -9,11 +9,12 @@ from parity import random_map
 from upsampled_logits import SIZES, full_size, kinds
 
 from sam2fast.kernels import _launch
+from sam2fast.kernels import run_lengths_cpu as cpu
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels.run_lengths import (
+    Placement,
     RunLengths,
-    cpu,
     decode_masks,
     decode_masks_reference,
     encode_masks,
@@ -22,7 +23,6 @@ from sam2fast.kernels.run_lengths import (
     encode_upsampled_reference,
     run_length_areas,
 )
-from sam2fast.kernels.run_lengths.reference import Placement
 
 
 def slowly(masks):

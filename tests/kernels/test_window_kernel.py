@@ -11,16 +11,11 @@ pytest.importorskip("triton")
 from sam2.modeling.backbones.hieradet import MultiScaleBlock as OfficialBlock  # noqa: E402
 
 from sam2fast.kernels import _cpu, _launch  # noqa: E402
+from sam2fast.kernels import window_attention as module  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
 from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
-from sam2fast.kernels.window_attention import (  # noqa: E402
-    shapes,
-    window_attention,
-    window_attention_reference,
-)
-from sam2fast.kernels.window_attention.kernel import (
-    window_attention_triton,  # noqa: E402
-)
+from sam2fast.kernels.window_attention import window_attention, window_attention_reference  # noqa: E402
+from sam2fast.kernels.window_attention_triton import window_attention_triton  # noqa: E402
 from sam2fast.modeling.hiera_block import MultiScaleBlock  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
@@ -138,12 +133,12 @@ def test_the_table_chooses_for_whole_maps(monkeypatch):
         meta = {"BLOCK_M": 64, "BLOCK_N": 64, "SDPA": prefers}
         config = LaunchConfig("*", "*", "global", meta, {"num_warps": 4})
         monkeypatch.setattr(_launch, "launch_table", lambda config=config: {"window_attention": [config]})
-        assert shapes.prefers_sdpa(torch.device("cpu"), torch.float32) == bool(prefers)
+        assert module.prefers_sdpa(torch.device("cpu"), torch.float32) == bool(prefers)
 
 
 def test_few_queries_take_few_warps(triton_device, monkeypatch):
     """With ROWS_PER_WARP in the row; the result is the same."""
-    from sam2fast.kernels.window_attention import kernel
+    from sam2fast.kernels import window_attention_triton as kernel
 
     meta = {"BLOCK_M": 128, "BLOCK_N": 64}
     plain, capped = (LaunchConfig("*", "float32", "*", {**meta, **more}, {"num_warps": 8, "num_stages": 1})

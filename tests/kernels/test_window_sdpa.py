@@ -6,11 +6,14 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sam2fast.kernels import _launch
+from sam2fast.kernels import _sdpa as sdpa
 from sam2fast.kernels import window_attention as package
+from sam2fast.kernels import window_attention as shapes
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import LaunchConfig, launch_table
+from sam2fast.kernels._op import OPS
 from sam2fast.kernels.memory_attention import rope_attention_reference
-from sam2fast.kernels.window_attention import sdpa, shapes, window_attention
+from sam2fast.kernels.window_attention import window_attention
 from sam2fast.utils.testing import relative_error
 
 CPU = torch.device("cpu")
@@ -124,7 +127,7 @@ def test_a_row_names_the_backend(monkeypatch):
     """As it does on a GPU, by the dispatcher's choice and not under a forced reference implementation."""
     chosen = []
     monkeypatch.setattr(package, "attention_by", lambda choice: chosen.append(choice))
-    monkeypatch.setattr(package, "use_triton", lambda *_, **__: False)
+    monkeypatch.setattr(OPS["window_attention"], "uses_kernel", lambda *_: False)
     monkeypatch.setattr(package, "window_attention_reference", lambda *_: None)
     monkeypatch.setattr(_launch, "architecture", lambda device: "sm_90")
     for choice in (sdpa.DEFAULT, sdpa.CUDNN):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from sam2fast.kernels.linear_gelu.reference import linear_gelu_reference
-from sam2fast.kernels.window_attention.reference import window_attention_reference
+from sam2fast.kernels.linear_gelu import linear_gelu_reference
+from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.profiling import flops as formulas  # registers them
 
 

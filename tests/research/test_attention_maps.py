@@ -150,8 +150,8 @@ def test_corrections_and_streams(predictor, frames):
 def test_too_much_is_refused_before_it_is_computed(predictor, frames):
     state = predictor.init_state(frames[:4])
     predictor.add_new_points_or_box(state, 0, 1, [[30, 40]], [1])
-    message = r"64 x 66 weights of layer 0 on frame 1 the maps would take 16,896 bytes, more than max_bytes=9,000"
-    with attention_maps(predictor, per_token=True, max_bytes=9000) as maps, pytest.raises(ValueError, match=message):
+    word = "64 x 66 weights .* 16,896 bytes"
+    with attention_maps(predictor, per_token=True, max_bytes=9000) as maps, pytest.raises(ValueError, match=word):
         list(predictor.propagate_in_video(state, progress=False))
     assert not maps and not state.objects[1].tracked
     list(predictor.propagate_in_video(state, progress=False))
@@ -159,16 +159,10 @@ def test_too_much_is_refused_before_it_is_computed(predictor, frames):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"layers": [3]}, "no layer 3; expected 0 to 2"),
-        ({"head": 1}, "no head 1; expected 0 to 0"),
-        ({"queries": [(0, 8)]}, r"\(0, 8\) is no \(row, column\) of the 8 x 8"),
-    ],
-    ids=["layer", "head", "query"],
+    ("arguments", "word"), [({"layers": [3]}, "layer 3"), ({"head": 1}, "head 1"), ({"queries": [(0, 8)]}, "8 x 8")]
 )
-def test_refused(predictor, arguments, message):
-    with pytest.raises(ValueError, match=message), attention_maps(predictor, **arguments):
+def test_refused(predictor, arguments, word):
+    with pytest.raises(ValueError, match=word), attention_maps(predictor, **arguments):
         pass
     assert predictor.selection_watch is None
     with (

@@ -80,16 +80,16 @@ def test_gradients_flow(model):
 
 
 @pytest.mark.parametrize(
-    ("images", "error", "message"),
+    ("images", "error", "word"),
     [
-        (torch.zeros(1, 3, 128, 128), ValueError, r"expected normalised images \(B, 3, 256, 256\)"),
+        (torch.zeros(1, 3, 128, 128), ValueError, r"\(B, 3, 256, 256\)"),
         (torch.zeros(1, 3, 256, 256, dtype=torch.uint8), ValueError, "torch.uint8"),
-        (np.zeros((40, 60, 3), np.uint8), TypeError, r"SAM2ImagePredictor\(model\)"),
+        (np.zeros((40, 60, 3), np.uint8), TypeError, "SAM2ImagePredictor"),
     ],
     ids=["size", "pixels", "image"],
 )
-def test_refused(model, images, error, message):
-    with pytest.raises(error, match=message):
+def test_refused(model, images, error, word):
+    with pytest.raises(error, match=word):
         stage_features(model, images)
     with pytest.raises(ValueError, match="empty"):
         stage_features(SAM2ImagePredictor(model), [])

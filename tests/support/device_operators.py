@@ -24,7 +24,7 @@ from torchgen.model import DispatchKey, NativeFunction
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.kernels import _operators
+from sam2fast.kernels import _op
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 LIST = Path(__file__).parents[1] / "modeling/device_operators.json"
@@ -52,7 +52,7 @@ class FakeMps(TorchDispatchMode):
         super().__init__()
         self.called: set[str] = set()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
-        self._functions = {operator._opoverload: f for operator, f in _operators._functions.items()}
+        self._functions = {op.operator._opoverload: op.compute for op in _op.OPS.values()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

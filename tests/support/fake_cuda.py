@@ -24,7 +24,7 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sam2fast.kernels import _dispatch, _launch, _operators
+from sam2fast.kernels import _dispatch, _launch, _op
 
 GPU = torch.device("cuda", 0)
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,7 +153,7 @@ class FakeCuda(TorchDispatchMode):
         self.graph: Graph | None = None  # that is being recorded
         self.stream = Stream()
         self._pinned: dict[int, Tensor] = {}  # by address; held, so that no other memory gets it
-        self._functions = {operator._opoverload: f for operator, f in _operators._functions.items()}
+        self._functions = {op.operator._opoverload: op.compute for op in _op.OPS.values()}
 
     # ---- recording ----
 

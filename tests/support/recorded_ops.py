@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sam2fast.kernels import connected_components, mask_ops, memory_attention
+from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
 from sam2fast.modeling import cross_attention, hiera, hiera_block, layers, mask_decoder, two_way_transformer, upscaling
 from sam2fast.modeling.constants import Constants
@@ -98,9 +98,6 @@ def as_on_a_gpu(monkeypatch: Any) -> None:
     monkeypatch.setattr(cross_attention, "is_on_cpu", lambda weight: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
-    # One operation each, as their kernels are, which wait for nothing.
-    for module in (connected_components, mask_ops):
-        monkeypatch.setattr(module, "call", lambda operator, *arguments: operator(*arguments))
     monkeypatch.setattr(graph_runner, "resize_and_normalise", _preprocess)
 
 

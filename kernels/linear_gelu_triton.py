@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, POINTERS, Compilation, LaunchConfig, launch_config, product_precision
-from sam2fast.kernels.linear_gelu.shapes import shape_class
+from sam2fast.kernels.linear_gelu import shape_class
 
 
 @triton.jit

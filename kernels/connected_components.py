@@ -1,6 +1,34 @@
-"""Reference implementation of connected components: runs of a row are joined with touching runs of the row above."""
+"""8-connected components of binary masks, with the area of each."""
 
 import torch
+
+from sam2fast.kernels._dispatch import trusts_scans
+from sam2fast.kernels._op import Op
+
+__all__ = ["connected_components", "connected_components_reference"]
+
+
+def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels the 8-connected foreground components of each mask.
+
+    Args:
+        mask: ``(N, 1, H, W)`` bool or uint8, nonzero is foreground; any H and W, also 0 masks.
+
+    Returns:
+        ``labels, areas``, both int32 ``(N, 1, H, W)`` and 0 on the background. A component's label is 1 plus the
+        row-major index of its first pixel in its mask. Each of its pixels holds its area, in pixels.
+
+    Raises:
+        ValueError: ``mask`` has another shape or dtype.
+
+    Source: ``sam2.utils.misc.get_connected_components``, which needs CUDA and even H and W.
+    """
+    if mask.ndim != 4 or mask.shape[1] != 1 or mask.dtype not in (torch.bool, torch.uint8):
+        raise ValueError(f"expected a bool or uint8 mask (N, 1, H, W), got {mask.dtype} {tuple(mask.shape)}")
+    return _connected_components(mask)
+
+
+# ---- reference implementation: runs of a row are joined with touching runs of the row above ----
 
 
 def connected_components_reference(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,3 +81,24 @@ def _join(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
         open_edges = a != b
         a, b = a[open_edges], b[open_edges]
     return root
+
+
+# ---- operator ----
+
+
+def _unsupported(mask: torch.Tensor) -> str | None:
+    return None if trusts_scans() else "scans wrongly in some builds of Triton for AMD"
+
+
+def _fake(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return mask.new_empty(mask.shape, dtype=torch.int32), mask.new_empty(mask.shape, dtype=torch.int32)
+
+
+_connected_components = Op(
+    "connected_components",
+    connected_components_reference,
+    "connected_components_triton.connected_components_triton",
+    unsupported=_unsupported,
+    fake=_fake,
+    is_chosen_late=True,
+)

@@ -27,6 +27,7 @@ import triton.language as tl
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
+from sam2fast.kernels.mask_ops.reference import FILLED_IN_VIDEO
 
 
 @triton.jit
@@ -233,8 +234,8 @@ def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch
     return labels, areas
 
 
-def fill_holes_triton(logits: torch.Tensor, max_area: float, value: float) -> torch.Tensor:
-    """Logits ``(N, 1, H, W)`` with background components of at most ``max_area`` pixels set to ``value``."""
+def fill_holes_triton(logits: torch.Tensor, max_area: float) -> torch.Tensor:
+    """:func:`sam2fast.kernels.mask_ops.fill_holes_in_mask_scores` on the GPU; never synchronises."""
     logits = logits.contiguous()
     N, _, H, W = logits.shape
     out = torch.empty_like(logits)
@@ -251,7 +252,7 @@ def fill_holes_triton(logits: torch.Tensor, max_area: float, value: float) -> to
         _start_kernel[grid](logits, mask, labels, areas, H * W, W, HOLES=True, **meta, **options)
         _merge_kernel[grid](mask, labels, H * W, W, **meta, **options)
         _count_kernel[grid](mask, labels, areas, H * W, **meta, **options)
-        _fill_kernel[grid](logits, mask, labels, areas, out, H * W, most, value, **meta, **options)
+        _fill_kernel[grid](logits, mask, labels, areas, out, H * W, most, FILLED_IN_VIDEO, **meta, **options)
     return out
 
 

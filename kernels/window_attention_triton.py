@@ -27,7 +27,7 @@ from sam2fast.kernels._launch import (
     launch_config,
     product_precision,
 )
-from sam2fast.kernels.window_attention.shapes import WIDEST, shape_class
+from sam2fast.kernels.window_attention import WIDEST, shape_class
 
 
 @triton.jit

@@ -1,22 +1,14 @@
 """Layer norm over channels, together with the addition before it, and the GELU or the addition after it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import FLOATS, should_use_kernel, use_triton
-from sam2fast.kernels._operators import call_with_gradient
-from sam2fast.kernels.layer_norm.operators import (
-    add_layer_norm_operator,
-    layer_norm_and_position_operator,
-    layer_norm_operator,
-    shifted_layer_norm_operator,
-)
-from sam2fast.kernels.layer_norm.reference import (
-    add_layer_norm_reference,
-    layer_norm_and_position_reference,
-    layer_norm_reference,
-    shifted_layer_norm_reference,
-)
+from sam2fast.kernels._dispatch import FLOATS
+from sam2fast.kernels._op import Op
 
 __all__ = [
     "add_layer_norm",
@@ -59,10 +51,7 @@ def add_layer_norm(
     _check(x, None if delta is None or delta.shape == weight.shape else delta, weight, bias)
     if delta is None:
         return x, layer_norm(x, weight, bias, eps, dtype)
-    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
-    if _has_kernel(dtype, x, delta, weight, bias):
-        return call_with_gradient(add_layer_norm_operator, x, delta, weight, bias, eps, dtype)
-    return add_layer_norm_reference(x, delta, weight, bias, eps, dtype)
+    return _add_layer_norm(x, delta, weight, bias, eps, dtype or _computed(x))
 
 
 def layer_norm(
@@ -70,10 +59,7 @@ def layer_norm(
 ) -> Tensor:
     """Layer norm ``(..., C)`` of ``x``, or the exact GELU of it; arguments and errors as of :func:`add_layer_norm`."""
     _check(x, None, weight, bias)
-    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
-    if _has_kernel(dtype, x, weight, bias):
-        return call_with_gradient(layer_norm_operator, x, weight, bias, eps, dtype, gelu)
-    return layer_norm_reference(x, weight, bias, eps, dtype, gelu)
+    return _layer_norm(x, weight, bias, eps, dtype or _computed(x), gelu)
 
 
 def shifted_layer_norm(
@@ -86,10 +72,7 @@ def shifted_layer_norm(
     _check(x, None, weight, bias)
     if shift.shape != weight.shape:
         raise ValueError(f"expected a shift {tuple(weight.shape)}, got {tuple(shift.shape)}")
-    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
-    if _has_kernel(dtype, x, shift, weight, bias):
-        return call_with_gradient(shifted_layer_norm_operator, x, shift, weight, bias, eps, dtype)
-    return shifted_layer_norm_reference(x, shift, weight, bias, eps, dtype)
+    return _shifted_layer_norm(x, shift, weight, bias, eps, dtype or _computed(x))
 
 
 def layer_norm_and_position(
@@ -118,11 +101,8 @@ def layer_norm_and_position(
     _check(x, delta, weight, bias)
     if position.ndim > x.ndim or x.shape[x.ndim - position.ndim :] != position.shape:
         raise ValueError(f"expected a position of the last axes of {tuple(x.shape)}, got {tuple(position.shape)}")
-    dtype = dtype or torch.promote_types(torch.float32, x.dtype)
-    given, dtypes = (x, delta, weight, bias, position), (dtype, placed or dtype)
-    if _has_kernel(dtypes[1], *given):
-        return call_with_gradient(layer_norm_and_position_operator, *given, eps, *dtypes)
-    return layer_norm_and_position_reference(*given, eps, *dtypes)
+    dtype = dtype or _computed(x)
+    return _layer_norm_and_position(x, delta, weight, bias, position, eps, dtype, placed or dtype)
 
 
 def _check(x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor) -> None:
@@ -135,14 +115,77 @@ def _check(x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor) -> Non
         )
 
 
-def _has_kernel(dtype: torch.dtype, *given: Tensor) -> bool:
-    reason = _unsupported_reason(given, dtype)
-    return use_triton("layer_norm", *given, unsupported_reason=reason) and should_use_kernel(*given)
+def _computed(x: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.float32, x.dtype)
 
 
-def _unsupported_reason(given: tuple[Tensor, ...], dtype: torch.dtype) -> str | None:
-    for found in (*(t.dtype for t in given), dtype):
-        if found not in FLOATS:
+# ---- reference implementations ----
+
+
+def sum_dtype(x: Tensor, delta: Tensor) -> torch.dtype:
+    """The dtype of a sum: torch's promoted dtype, or that of ``x`` for a ``delta (C)``."""
+    return torch.promote_types(x.dtype, delta.dtype) if delta.shape == x.shape else x.dtype
+
+
+def add_layer_norm_reference(
+    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Reference implementation of :func:`add_layer_norm`: one operation after the other; fp64 stays fp64."""
+    x = (x + delta).to(sum_dtype(x, delta))
+    return x, layer_norm_reference(x, weight, bias, eps, dtype)
+
+
+def layer_norm_reference(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, gelu: bool = False
+) -> Tensor:
+    """Reference implementation of :func:`layer_norm`."""
+    compute = _computed(x)
+    normed = F.layer_norm(x.to(compute), x.shape[-1:], weight.to(compute), bias.to(compute), eps)
+    return (F.gelu(normed) if gelu else normed).to(dtype)
+
+
+def shifted_layer_norm_reference(
+    x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> Tensor:
+    """Reference implementation of :func:`shifted_layer_norm`."""
+    compute = _computed(x)
+    return layer_norm_reference(x.to(compute) + shift, weight, bias, eps, dtype)
+
+
+def layer_norm_and_position_reference(
+    x: Tensor,
+    delta: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    position: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    placed: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Reference implementation of :func:`layer_norm_and_position`; sums are rounded once, at the end."""
+    compute = _computed(x)
+    normed = layer_norm_reference(x.to(compute) + delta, weight, bias, eps, compute)
+    return normed.to(dtype), (normed + position).to(placed)
+
+
+# ---- operators: several, since one may not return its own input ----
+
+
+def _unsupported(x: Tensor, *rest: object) -> str | None:
+    for each in (x, *rest):
+        found = each.dtype if isinstance(each, Tensor) else each
+        if isinstance(found, torch.dtype) and found not in FLOATS:
             return f"does not take {found}"
-    channels = given[0].shape[-1]
+    channels = x.shape[-1]
     return f"takes at most {WIDEST} channels, and got {channels}" if channels > WIDEST else None
+
+
+def _operator(name: str, reference: Callable[..., Any]) -> Op:
+    kernel = f"layer_norm_triton.{name}_triton"
+    return Op(name, reference, kernel, unsupported=_unsupported, kind=lambda x, *_: x.shape[-1], launches="layer_norm")
+
+
+_add_layer_norm = _operator("add_layer_norm", add_layer_norm_reference)
+_layer_norm = _operator("layer_norm", layer_norm_reference)
+_shifted_layer_norm = _operator("shifted_layer_norm", shifted_layer_norm_reference)
+_layer_norm_and_position = _operator("layer_norm_and_position", layer_norm_and_position_reference)

@@ -18,7 +18,7 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import ANY, FUSED, POINTERS, Compilation, LaunchConfig, launch_config
 from sam2fast.kernels.mask_ops.kernel import blend, neighbours
 from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
-from sam2fast.kernels.run_lengths.reference import Placement, RunLengths
+from sam2fast.kernels.run_lengths import Placement
 
 
 @triton.jit
@@ -191,34 +191,33 @@ def compilations(config: LaunchConfig) -> list[Compilation]:
     return found
 
 
-def encode_masks_triton(masks: Tensor) -> RunLengths:
+def encode_masks_triton(masks: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.run_lengths.encode_masks` on the GPU; synchronises once."""
     N, H, W = masks.shape
     if H * W == 0:
-        counts = torch.zeros(N, dtype=torch.int32, device=masks.device)
-        return RunLengths(counts, torch.arange(N + 1, device=masks.device), (H, W))
+        return torch.zeros(N, dtype=torch.int32, device=masks.device), torch.arange(N + 1, device=masks.device)
     images = masks.contiguous().view(torch.uint8)
     return _encode(images, (H, W), 0.0, Placement((0, 0), (H, W)), False, launch_config("run_lengths", images, ANY))
 
 
 def encode_upsampled_triton(
-    logits: Tensor, size: tuple[int, int], threshold: float, placement: Placement
-) -> RunLengths:
+    logits: Tensor, size: tuple[int, int], threshold: float, origin: tuple[int, int], canvas: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.run_lengths.encode_upsampled` on the GPU; synchronises once."""
     config = launch_config("run_lengths", logits, "upsampled")
-    return _encode(logits.contiguous(), size, threshold, placement, True, config)
+    return _encode(logits.contiguous(), size, threshold, Placement(origin, canvas), True, config)
 
 
 def _encode(
     images: Tensor, size: tuple[int, int], threshold: float, placement: Placement, upsample: bool, config: LaunchConfig
-) -> RunLengths:
+) -> tuple[Tensor, Tensor]:
     (N, h, w), (H, W), (y, x), device = images.shape, size, placement.origin, images.device
     pixels, whole = placement.canvas[0] * placement.canvas[1], placement.canvas[0] == H
     # Runs may also begin after the mask: in the row below, or for a mask as high as the canvas in the next column.
     rows = H if whole else H + 1
     columns = min(W + 1, placement.canvas[1] - x) if whole else W
     if N == 0:
-        return RunLengths(images.new_empty(0, dtype=torch.int32), torch.arange(1, device=device), placement.canvas)
+        return images.new_empty(0, dtype=torch.int32), torch.arange(1, device=device)
     stretches = triton.cdiv(columns, config.meta["BLOCK_X"])
     of_input = (h, w, H, W, *axes_of(images, size), as_compared(threshold))
     rest = (*of_input, y, x, placement.canvas[0], pixels, rows, columns, stretches)
@@ -237,18 +236,18 @@ def _encode(
         _write_kernel[grid](images, per_column, ends, begins, *rest, **constants)
     # A run ends where the next one begins; a mask's last run ends with the canvas.
     behind = begins.roll(-1).index_fill_(0, offsets[1:] - 1, pixels)
-    return RunLengths(behind.sub_(begins), offsets, placement.canvas)
+    return behind.sub_(begins), offsets
 
 
-def decode_masks_triton(runs: RunLengths) -> Tensor:
+def decode_masks_triton(counts: Tensor, offsets: Tensor, H: int, W: int) -> Tensor:
     """:func:`sam2fast.kernels.run_lengths.decode_masks` on the GPU; never synchronises."""
-    (H, W), N = runs.size, len(runs.offsets) - 1
-    masks = torch.empty(N, H, W, dtype=torch.bool, device=runs.counts.device)
+    N = len(offsets) - 1
+    masks = torch.empty(N, H, W, dtype=torch.bool, device=counts.device)
     if masks.numel() == 0:
         return masks
-    config = launch_config("run_lengths", runs.counts, "decode")
+    config = launch_config("run_lengths", counts, "decode")
     blocks = triton.cdiv(H * W, config.meta["BLOCK"])
-    ends, offsets = runs.counts.contiguous().cumsum(0, dtype=torch.int64), runs.offsets.contiguous()
+    ends, offsets = counts.contiguous().cumsum(0, dtype=torch.int64), offsets.contiguous()
     count_launch("run_lengths")
     with config.on_device(masks):
         _decode_kernel[(N * blocks,)](

@@ -1,7 +1,7 @@
 """Run lengths on the CPU: changes between rows are found eight pixels at a time, and only changes are sorted."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,23 +10,25 @@ from torch import Tensor
 from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
 from sam2fast.kernels.mask_ops.cells import Cells, column_runs
 from sam2fast.kernels.mask_ops.cpu import LARGEST, bounds_of, grid_of, has_cells
-from sam2fast.kernels.run_lengths.reference import Placement, RunLengths
+from sam2fast.kernels.run_lengths import Placement
 
 # If more than one in this many groups of eight pixels has changes, a transposed copy is cheaper than sorting them.
 FEW = 8
 
 
-def encode_masks_cpu(masks: Tensor) -> RunLengths:
+def encode_masks_cpu(masks: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.run_lengths.encode_masks` of CPU tensors."""
     N, H, W = masks.shape
     placement, buffer, pixels = Placement((0, 0), (H, W)), _buffer(H, W), masks.numpy()
     return _collect(N, lambda n: changes(np.ascontiguousarray(pixels[n]), placement, buffer), (H, W))
 
 
-def encode_upsampled_cpu(logits: Tensor, size: tuple[int, int], threshold: float, placement: Placement) -> RunLengths:
+def encode_upsampled_cpu(
+    logits: Tensor, size: tuple[int, int], threshold: float, origin: tuple[int, int], canvas: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.run_lengths.encode_upsampled` of CPU tensors, one mask at a time."""
     h, w = logits.shape[1:]
-    level = np.float32(threshold)
+    level, size, placement = np.float32(threshold), (size[0], size[1]), Placement(origin, canvas)
     by_cells = has_cells(h, w, size) and abs(level) < LARGEST
     buffer = np.empty(0, dtype=np.uint8)
 
@@ -38,7 +40,7 @@ def encode_upsampled_cpu(logits: Tensor, size: tuple[int, int], threshold: float
         buffer = buffer if len(buffer) else _buffer(*size)
         return changes(upsample_and_threshold_reference(logits[n], size, threshold).numpy(), placement, buffer)
 
-    return _collect(len(logits), of, placement.canvas)
+    return _collect(len(logits), of, canvas)
 
 
 def outline_changes(
@@ -121,12 +123,12 @@ def _without_pairs(found: np.ndarray, placement: Placement) -> np.ndarray:
     return found[:-1] if len(found) and found[-1] == placement.canvas[0] * placement.canvas[1] else found
 
 
-def decode_masks_cpu(runs: RunLengths) -> Tensor:
+def decode_masks_cpu(counts: Tensor, offsets: Tensor, H: int, W: int) -> Tensor:
     """:func:`sam2fast.kernels.run_lengths.decode_masks` of CPU tensors."""
-    (H, W), counts, offsets = runs.size, runs.counts.numpy(), runs.offsets.tolist()
-    masks = np.empty((len(offsets) - 1, H, W), dtype=bool)
-    for n, (first, last) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
-        pixels = np.repeat(np.arange(last - first) % 2 == 1, counts[first:last])
+    lengths, begins = counts.numpy(), offsets.tolist()
+    masks = np.empty((len(begins) - 1, H, W), dtype=bool)
+    for n, (first, last) in enumerate(zip(begins[:-1], begins[1:], strict=True)):
+        pixels = np.repeat(np.arange(last - first) % 2 == 1, lengths[first:last])
         masks[n] = pixels.reshape(W, H).T
     return torch.from_numpy(masks)
 
@@ -135,11 +137,11 @@ def _buffer(H: int, W: int) -> np.ndarray:
     return np.empty((H + 1) * W + 7, dtype=np.uint8)
 
 
-def _collect(N: int, changes_of: Callable[[int], np.ndarray], size: tuple[int, int]) -> RunLengths:
-    """The lengths between the changes of each mask."""
+def _collect(N: int, changes_of: Callable[[int], np.ndarray], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Counts and offsets: the lengths between the changes of each mask."""
     counts, offsets = [np.empty(0, dtype=np.int32)], np.zeros(N + 1, dtype=np.int64)
     for n in range(N):
         found = changes_of(n)
         counts.append(np.diff(found, prepend=0, append=size[0] * size[1]).astype(np.int32))
         offsets[n + 1] = offsets[n] + len(found) + 1
-    return RunLengths(torch.from_numpy(np.concatenate(counts)), torch.from_numpy(offsets), size)
+    return torch.from_numpy(np.concatenate(counts)), torch.from_numpy(offsets)

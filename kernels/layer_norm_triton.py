@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
-from sam2fast.kernels.layer_norm.reference import sum_dtype
-from sam2fast.kernels.linear_gelu.kernel import exact_gelu
+from sam2fast.kernels.layer_norm import sum_dtype
+from sam2fast.kernels.linear_gelu_triton import exact_gelu
 
 
 @triton.jit
@@ -64,22 +64,22 @@ def _add_layer_norm_kernel(
 
 
 def add_layer_norm_triton(
-    x: Tensor,
-    delta: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    dtype: torch.dtype,
-    gelu: bool = False,
+    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.layer_norm.add_layer_norm` on the GPU; never synchronises."""
-    x = x.contiguous()
-    added = x if delta is None else delta.contiguous()
-    total = x if delta is None else x.new_empty(x.shape, dtype=sum_dtype(x, added))
-    normed = x.new_empty(x.shape, dtype=dtype)
-    flags = {"ADD": delta is not None, "SHIFT": added.shape != x.shape, "GELU": gelu}
-    _launch(x, added, weight, bias, total, normed, normed, normed, eps, **flags)
+    x, delta = x.contiguous(), delta.contiguous()
+    total, normed = x.new_empty(x.shape, dtype=sum_dtype(x, delta)), x.new_empty(x.shape, dtype=dtype)
+    _launch(x, delta, weight, bias, total, normed, normed, normed, eps, ADD=True, SHIFT=delta.shape != x.shape)
     return total, normed
+
+
+def layer_norm_triton(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, gelu: bool = False
+) -> Tensor:
+    """:func:`sam2fast.kernels.layer_norm.layer_norm` on the GPU; never synchronises."""
+    x, normed = x.contiguous(), x.new_empty(x.shape, dtype=dtype)
+    _launch(x, x, weight, bias, x, normed, normed, normed, eps, GELU=gelu)
+    return normed
 
 
 def shifted_layer_norm_triton(

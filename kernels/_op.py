@@ -1,0 +1,209 @@
+"""An op with a kernel, from one declaration: operator, schema, fake result, gradient, choice of implementation.
+
+An op is one node of a graph. Outside graphs a torch operator costs tens of microseconds of host time per call, so the
+implementation is called directly there.
+"""
+
+import sys
+import typing
+from collections.abc import Callable, Hashable, Sequence
+from importlib import import_module
+from types import UnionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels import _dispatch
+from sam2fast.kernels._fallback import with_fallback
+
+# Every op by its name, for tests and benchmarks.
+OPS: dict[str, "Op"] = {}
+# Torch has no public names for these. In a version without them operators are always called.
+_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+_has_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+class Op:
+    """A function ``op(*arguments)`` that runs the kernel where it can run and pays, else the reference implementation.
+
+    It takes positional arguments: first tensors, or None for optional ones, then the others.
+
+    Args:
+        name: of the torch operator ``sam2fast::name``.
+        reference: the reference implementation, whose annotated signature is the operator's. Its results have the
+            operator's shapes and dtypes, and its gradient is the operator's.
+        kernel: ``module.function`` below ``sam2fast.kernels``, which takes the same arguments on a GPU. The module is
+            imported when the kernel first runs, since it imports Triton.
+        unsupported: returns why the kernel does not take some arguments, or None.
+        prefers_torch: returns whether torch is faster for some arguments. A forced kernel runs all the same.
+        kind: returns the sizes that the kernel is compiled for. A kernel that fails is refused for those alone.
+        layout: puts a result of the reference into the kernel's order in memory.
+        fake: returns the results for fake tensors; by default those of ``reference`` in ``layout``.
+        is_chosen_late: the implementation is chosen when the operator runs, not when a graph is traced. Such an op has
+            no gradient.
+        cpu: ``module.function`` for CPU tensors of an op that is chosen late; without it the reference.
+        launches: the name under which the kernel counts its launches; by default the op's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reference: Callable[..., Any],
+        kernel: str,
+        *,
+        unsupported: Callable[..., str | None] = lambda *_: None,
+        prefers_torch: Callable[..., bool] = lambda *_: False,
+        kind: Callable[..., Hashable] | None = None,
+        layout: Callable[[Tensor], Tensor] = Tensor.contiguous,
+        fake: Callable[..., Any] | None = None,
+        is_chosen_late: bool = False,
+        cpu: str = "",
+        launches: str = "",
+    ) -> None:
+        self.name, self.reference, self.launches = name, reference, launches or name
+        self.unsupported, self.prefers_torch, self.is_chosen_late = unsupported, prefers_torch, is_chosen_late
+        self._kernel, self._cpu, self._layout = _place(kernel), _place(cpu), layout
+        if is_chosen_late:
+            self.compute = with_fallback(name, self._without_gradient, None, kind)
+        else:
+            self.compute = with_fallback(name, self.kernel, self._by_reference, kind)
+        signature = schema(reference)
+        self._tensors = signature.count("Tensor", 0, signature.index("->"))
+        self.operator = torch.library.custom_op(f"sam2fast::{name}", self._operate, mutates_args=(), schema=signature)
+        self.operator.register_fake(fake or self._like_reference)
+        if not is_chosen_late:
+            self.operator.register_autograd(self._backward, setup_context=self._save)
+        OPS[name] = self
+
+    def __call__(self, *given: Any) -> Any:
+        if self.is_chosen_late:
+            if torch.compiler.is_compiling() or _must_be_visible(given):
+                return self.operator(*given)
+            with torch.no_grad():  # as in an operator without a gradient
+                return self.compute(*(x.detach() if isinstance(x, Tensor) else x for x in given))
+        return self.run(*given) if self.uses_kernel(*given) else self.reference(*given)
+
+    def run(self, *given: Any) -> Any:
+        """The result of the kernel: of the operator where a gradient may be needed or torch must see it."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or _must_be_visible(given):
+            return self.operator(*given)
+        return self.compute(*given)
+
+    def uses_kernel(self, *given: Any) -> bool:
+        """Whether the kernel runs for these arguments.
+
+        Raises:
+            RuntimeError: the backend is ``triton`` and the kernel cannot run.
+        """
+        backend = _dispatch.current_backend()
+        is_forced = backend == "triton"
+        if backend == "torch" or not (is_forced or given[0].device.type in _dispatch.KERNEL_DEVICES):
+            return False
+        tensors = [x for x in given if isinstance(x, Tensor)]
+        reason = self.unsupported(*given)
+        if not _dispatch.use_triton(self.launches, *tensors, unsupported_reason=reason):
+            return False
+        if is_forced or self.is_chosen_late:
+            return True
+        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):  # the kernel has no backward kernel
+            return False
+        return not self.prefers_torch(*given)
+
+    def kernel(self, *given: Any) -> Any:
+        """The result of the kernel, called directly."""
+        return _load(self._kernel)(*given)
+
+    def _operate(self, *given: Any) -> Any:
+        return self.compute(*(tuple(x) if isinstance(x, list) else x for x in given))  # torch makes lists of tuples
+
+    def _without_gradient(self, *given: Any) -> Any:
+        if self.uses_kernel(*given):
+            return self.kernel(*given)
+        return (_load(self._cpu) if self._cpu[1] and given[0].is_cpu else self.reference)(*given)
+
+    def _by_reference(self, *given: Any) -> Any:
+        outs = self.reference(*given)
+        return self._layout(outs) if isinstance(outs, Tensor) else tuple(map(self._layout, outs))
+
+    def _like_reference(self, *given: Any) -> Any:
+        outs = self.reference(*given)
+        empty = tuple(self._layout(x.new_empty(x.shape)) for x in ((outs,) if isinstance(outs, Tensor) else outs))
+        return empty[0] if isinstance(outs, Tensor) else empty
+
+    def _save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[: self._tensors])
+        ctx.rest = inputs[self._tensors :]
+
+    def _backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the reference implementation, which is recomputed; None for inputs that need none."""
+        needed: Sequence[bool] = ctx.needs_input_grad
+        # With gradients enabled here, the gradient itself is differentiated.
+        is_double_backward = torch.is_grad_enabled()
+        leaves = [
+            x if x is None or not w else x.view_as(x) if is_double_backward else x.detach().requires_grad_()
+            for x, w in zip(ctx.saved_tensors, needed, strict=False)
+        ]
+        chosen = [x for x, w in zip(leaves, needed, strict=False) if w and x is not None]
+        with torch.enable_grad():
+            outs = self.reference(*leaves, *ctx.rest)
+        each_out = (outs,) if isinstance(outs, Tensor) else outs
+        pairs = [(out, g.to(out.dtype)) for out, g in zip(each_out, grads, strict=True) if out.requires_grad]
+        found: list[Tensor | None] = [None] * len(chosen)
+        if pairs:
+            ends, seeds = zip(*pairs, strict=True)
+            found = list(torch.autograd.grad(ends, chosen, seeds, allow_unused=True, create_graph=is_double_backward))
+        each = iter(found)
+        gradients = [next(each) if w and x is not None else None for x, w in zip(leaves, needed, strict=False)]
+        return *gradients, *[None] * len(ctx.rest)
+
+
+def _place(name: str) -> tuple[str, str]:
+    module, _, function = f"sam2fast.kernels.{name}".rpartition(".")
+    return module, function
+
+
+def _load(place: tuple[str, str]) -> Callable[..., Any]:
+    """The function, looked up at each call, so that it can be replaced."""
+    found: Callable[..., Any] = getattr(sys.modules.get(place[0]) or import_module(place[0]), place[1])
+    return found
+
+
+_SCHEMA_TYPES = {
+    Tensor: "Tensor", float: "float", int: "SymInt", bool: "bool", str: "str", torch.dtype: "ScalarType",
+    tuple[int, int]: "SymInt[]", list[float]: "float[]",
+}  # fmt: skip
+
+
+def schema(function: Callable[..., Any]) -> str:
+    """The schema of an operator with this annotated signature; the same in every version of torch."""
+    hints = typing.get_type_hints(function)
+    returned = hints.pop("return")
+    results = [returned] if returned is Tensor else typing.get_args(returned)
+    defaults = dict(zip(reversed(hints), reversed(function.__defaults__ or ()), strict=False))
+
+    def parameter(name: str, hint: Any) -> str:
+        if isinstance(hint, UnionType):
+            kind = _SCHEMA_TYPES[typing.get_args(hint)[0]] + "?"
+        else:
+            kind = _SCHEMA_TYPES[hint]
+        return f"{kind} {name}" + (f"={defaults[name]!r}" if name in defaults else "")
+
+    taken = ", ".join(parameter(name, hint) for name, hint in hints.items())
+    written = ", ".join(_SCHEMA_TYPES[each] for each in results)
+    return f"({taken}) -> {written if len(results) == 1 else f'({written})'}"
+
+
+def _must_be_visible(arguments: tuple[Any, ...]) -> bool:
+    """Whether torch must see the operator, since it does not see kernel launches.
+
+    That is so for torch.jit's tracer, dispatch modes such as fake tensors, transforms such as vmap, and tensor
+    subclasses.
+    """
+    return (
+        torch.jit.is_tracing()
+        or _dispatch_modes() > 0
+        or _has_transforms()
+        or any(type(x) not in _PLAIN and isinstance(x, torch.Tensor) for x in arguments)
+    )

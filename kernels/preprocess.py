@@ -1,0 +1,74 @@
+"""Preprocessing of images for the image encoder."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.kernels._op import Op
+
+__all__ = ["resize_and_normalise", "resize_and_normalise_reference"]
+
+
+def resize_and_normalise(
+    pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], white: float
+) -> Tensor:
+    """Bilinear resizing with antialiasing, then ``(pixels / white - mean) / std``.
+
+    Args:
+        pixels: ``(B, H, W, 3)`` uint8 or fp32.
+        size: height and width of the result.
+        mean, std: three numbers each, of pixels between 0 and 1.
+        white: the largest value of a pixel, 255 or 1.
+
+    Returns:
+        ``(B, 3, *size)`` fp32; on GPUs in channels-last memory order, which convolutions prefer.
+
+    Raises:
+        ValueError: the pixels have another shape or dtype, or there are none.
+
+    Source: ``sam2.utils.transforms.SAM2Transforms``, whose resizing equals torch's.
+    """
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype not in (torch.uint8, torch.float32):
+        raise ValueError(f"expected pixels (B, H, W, 3), uint8 or float32, got {tuple(pixels.shape)}, {pixels.dtype}")
+    if 0 in pixels.shape[1:3]:
+        raise ValueError(f"the image has no pixels: {tuple(pixels.shape)}")
+    return _resize_and_normalise(pixels, size, list(mean), list(std), white)
+
+
+# ---- reference implementation ----
+
+
+def resize_and_normalise_reference(
+    pixels: Tensor, size: tuple[int, int], mean: list[float], std: list[float], white: float
+) -> Tensor:
+    """Reference implementation of :func:`resize_and_normalise`: torch's antialiased resizing, then normalising."""
+    if tuple(pixels.shape[1:3]) == tuple(size):
+        image = pixels.permute(0, 3, 1, 2).contiguous().float()  # moved as bytes
+    elif pixels.device.type == "mps":  # has no antialiased resizing
+        return resize_and_normalise_reference(pixels.cpu(), size, mean, std, white).to(pixels.device)
+    else:
+        image = pixels.permute(0, 3, 1, 2).float()
+        image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+    # Divisors on the device: by a number on the CPU, CUDA multiplies by its reciprocal.
+    on_device = [torch.tensor(values, device=image.device) for values in (white, mean, std)]
+    whites, means, stds = (x.view(-1, 1, 1) for x in on_device)
+    return (image / whites - means) / stds
+
+
+# ---- operator ----
+
+
+def _fake(pixels: Tensor, size: tuple[int, int], mean: list[float], std: list[float], white: float) -> Tensor:
+    return pixels.new_empty(len(pixels), *size, 3, dtype=torch.float32).permute(0, 3, 1, 2)
+
+
+_resize_and_normalise = Op(
+    "resize_and_normalise",
+    resize_and_normalise_reference,
+    "preprocess_triton.resize_and_normalise_triton",
+    layout=lambda out: out.contiguous(memory_format=torch.channels_last),
+    fake=_fake,
+    launches="preprocess",
+)

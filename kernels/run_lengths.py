@@ -1,0 +1,245 @@
+"""Run lengths of many masks at once, in COCO's column-major order, and masks from run lengths."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import FLOATS
+from sam2fast.kernels._op import Op
+from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
+
+__all__ = [
+    "RunLengths",
+    "decode_masks",
+    "decode_masks_reference",
+    "encode_masks",
+    "encode_masks_reference",
+    "encode_upsampled",
+    "encode_upsampled_reference",
+    "run_length_areas",
+    "run_length_areas_reference",
+]
+
+MOST_PIXELS = 2**31 - 1  # of a mask: a run is an int32
+
+
+class RunLengths(NamedTuple):
+    """Masks as lengths of runs in column-major order, alternately background and foreground.
+
+    The counts equal COCO's uncompressed ones, ``{"size": [H, W], "counts": [...]}``.
+    """
+
+    counts: Tensor  # (total) int32, pixels; a mask's first run is background and may be 0
+    offsets: Tensor  # (N + 1) int64, where each mask's runs begin in counts, and the total
+    size: tuple[int, int]  # (H, W)
+
+
+class Placement(NamedTuple):
+    """Position of a mask on a larger canvas, which is background elsewhere."""
+
+    origin: tuple[int, int]  # (y, x) of its top left pixel
+    canvas: tuple[int, int]  # (H, W)
+
+
+def encode_masks(masks: Tensor) -> RunLengths:
+    """Run lengths of each mask.
+
+    Args:
+        masks: ``(N, H, W)`` bool; any N, H and W, any strides.
+
+    Returns:
+        Counts on the device of ``masks``. An empty mask is one run, a mask of no pixels one run of 0.
+
+    Raises:
+        ValueError: ``masks`` have another shape or dtype, or 2**31 pixels or more each.
+
+    On a GPU it synchronises once, for the number of runs.
+
+    Source: ``sam2.utils.amg.mask_to_rle_pytorch``, and ``pycocotools.mask.encode`` before compression.
+    """
+    if masks.ndim != 3 or masks.dtype != torch.bool:
+        raise ValueError(f"expected bool masks (N, H, W), got {masks.dtype} {tuple(masks.shape)}")
+    H, W = masks.shape[1:]
+    _check_pixels(H, W)
+    counts, offsets = _encode_masks(masks)
+    return RunLengths(counts, offsets, (H, W))
+
+
+def encode_upsampled(
+    logits: Tensor,
+    size: tuple[int, int],
+    threshold: float = 0.0,
+    origin: tuple[int, int] = (0, 0),
+    canvas: tuple[int, int] | None = None,
+) -> RunLengths:
+    """Run lengths of upsampled logits above a threshold, placed on a canvas.
+
+    Equal to encoding ``upsample_and_threshold(logits, size, threshold)`` placed on an empty canvas, but holds only a
+    few masks of that size at once, and no logits.
+
+    Args:
+        logits: ``(N, h, w)`` floating, at least one pixel each; NaN is background.
+        size: ``(H, W)`` that the logits are upsampled to, bilinearly (``align_corners=False``) in fp32.
+        threshold: a pixel is foreground if its upsampled logit is greater.
+        origin: ``(y, x)`` of the mask's top left pixel on the canvas.
+        canvas: its ``(H, W)``; ``None`` for ``size``, at the origin ``(0, 0)``.
+
+    Returns:
+        Run lengths of the size of the canvas, on the device of ``logits``.
+
+    Raises:
+        ValueError: ``logits`` have another shape or dtype, ``size`` is not positive, the mask reaches beyond the
+            canvas, or the canvas has 2**31 pixels or more.
+
+    On a GPU it synchronises once, for the number of runs.
+
+    Source: ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``, which upsamples, thresholds, uncrops and
+    encodes in turn.
+    """
+    if logits.ndim != 3 or not logits.is_floating_point() or 0 in logits.shape[1:]:
+        raise ValueError(
+            f"expected floating logits (N, h, w) of at least one pixel, got {logits.dtype} {tuple(logits.shape)}"
+        )
+    (H, W), (y, x), (height, width) = size, origin, size if canvas is None else canvas
+    if H < 1 or W < 1:
+        raise ValueError(f"expected a size (H, W) of at least one pixel, got {tuple(size)}")
+    if min(y, x) < 0 or y + H > height or x + W > width:
+        raise ValueError(
+            f"a mask of {H} x {W} at (y, x) = {tuple(origin)} reaches beyond the canvas {height} x {width}"
+        )
+    _check_pixels(height, width)
+    counts, offsets = _encode_upsampled(logits, (H, W), float(threshold), (y, x), (height, width))
+    return RunLengths(counts, offsets, (height, width))
+
+
+def decode_masks(runs: RunLengths) -> Tensor:
+    """The masks ``(N, H, W)``, bool, on the device of the run lengths.
+
+    Raises:
+        ValueError: some mask's counts are negative or do not add up to its pixels. The check synchronises.
+    """
+    (H, W), (counts, offsets) = runs.size, runs[:2]
+    ends = torch.cat([offsets.new_zeros(1), counts.cumsum(0, dtype=torch.int64)])[offsets]
+    if bool((counts < 0).any() | (ends.diff() != H * W).any()):
+        raise ValueError(f"the run lengths do not add up to masks of {H} x {W} pixels")
+    return _decode_masks(counts, offsets, H, W)
+
+
+def run_length_areas(runs: RunLengths) -> Tensor:
+    """Foreground pixels of each mask, int64 ``(N)``.
+
+    Source: ``sam2.utils.amg.area_from_rle``.
+    """
+    return run_length_areas_reference(runs)
+
+
+def _check_pixels(H: int, W: int) -> None:
+    if H * W > MOST_PIXELS:
+        raise ValueError(f"masks of {H} x {W} have more than {MOST_PIXELS} pixels; encode parts of them")
+
+
+# ---- reference implementations ----
+
+# Pixels of masks made from logits that are held at once.
+CHUNK = 1 << 22
+
+
+def encode_masks_reference(masks: Tensor) -> RunLengths:
+    """Reference implementation of :func:`encode_masks`: changes along one column of all pixels of all masks."""
+    N, H, W = masks.shape
+    pixels = masks.transpose(1, 2).reshape(-1)  # (N·W·H) down the columns, one mask after the other
+    before = torch.zeros_like(pixels)  # the previous pixel; background before a mask's first pixel
+    before[1:] = pixels[:-1]
+    before.view(N, W * H)[:, :1] = False
+    changes = (pixels ^ before).nonzero()[:, 0]
+    each = torch.arange(N + 1, device=masks.device) * (W * H)
+    offsets = torch.searchsorted(changes, each) + torch.arange(N + 1, device=masks.device)
+    mask_of_change = torch.searchsorted(each[1:], changes, right=True)
+    # A mask's first run begins at its first pixel, the others at changes. The end of the last mask is the last entry.
+    begins = torch.empty(len(changes) + N + 1, dtype=torch.int64, device=masks.device)
+    begins[offsets] = each
+    begins[torch.arange(len(changes), device=masks.device) + mask_of_change + 1] = changes
+    return RunLengths(begins.diff().to(torch.int32), offsets, (H, W))
+
+
+def encode_upsampled_reference(
+    logits: Tensor, size: tuple[int, int], threshold: float, placement: Placement
+) -> RunLengths:
+    """Reference implementation of :func:`encode_upsampled`: a few masks at a time at full size."""
+    (H, W), (y, x) = size, placement.origin
+    parts = [encode_masks_reference(logits.new_zeros(0, *placement.canvas, dtype=torch.bool))]
+    for chunk in logits.split(max(1, CHUNK // max(1, H * W))):
+        canvas = logits.new_zeros(len(chunk), *placement.canvas, dtype=torch.bool)
+        canvas[:, y : y + H, x : x + W] = upsample_and_threshold_reference(chunk, size, threshold)
+        parts.append(encode_masks_reference(canvas))
+    return concatenate(parts)
+
+
+def concatenate(parts: list[RunLengths]) -> RunLengths:
+    """The masks of all parts, which have one size, in order."""
+    ends = torch.cat([part.offsets.diff() for part in parts]).cumsum(0)
+    offsets = torch.cat([ends.new_zeros(1), ends])
+    return RunLengths(torch.cat([part.counts for part in parts]), offsets, parts[0].size)
+
+
+def decode_masks_reference(runs: RunLengths) -> Tensor:
+    """Reference implementation of :func:`decode_masks`: repeats each run's value for its pixels."""
+    H, W = runs.size
+    N = len(runs.offsets) - 1
+    pixels = torch.repeat_interleave(_is_foreground(runs), runs.counts, output_size=N * H * W)
+    return pixels.view(N, W, H).transpose(1, 2).contiguous()
+
+
+def run_length_areas_reference(runs: RunLengths) -> Tensor:
+    """Reference implementation of :func:`run_length_areas`: a cumulative sum over the foreground's runs."""
+    total = torch.where(_is_foreground(runs), runs.counts, 0).cumsum(0, dtype=torch.int64)
+    total = torch.cat([total.new_zeros(1), total])
+    return total[runs.offsets].diff()
+
+
+def _is_foreground(runs: RunLengths) -> Tensor:
+    """Whether each run is foreground: every second run of its mask."""
+    first = torch.repeat_interleave(runs.offsets[:-1], runs.offsets.diff(), output_size=len(runs.counts))
+    return (torch.arange(len(runs.counts), device=runs.counts.device) - first) % 2 == 1
+
+
+# ---- operators, whose number of runs depends on values ----
+
+
+def _runs_of_masks(masks: Tensor) -> tuple[Tensor, Tensor]:
+    return encode_masks_reference(masks)[:2]
+
+
+def _runs_of_logits(
+    logits: Tensor, size: tuple[int, int], threshold: float, origin: tuple[int, int], canvas: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    return encode_upsampled_reference(logits.detach(), size, threshold, Placement(origin, canvas))[:2]
+
+
+def _masks_of_runs(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    return decode_masks_reference(RunLengths(counts, offsets, (height, width)))
+
+
+def _fake_runs(masks: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    total = torch.library.get_ctx().new_dynamic_size()
+    return masks.new_empty(total, dtype=torch.int32), masks.new_empty(masks.shape[0] + 1, dtype=torch.int64)
+
+
+def _fake_masks(counts: Tensor, offsets: Tensor, height: int, width: int) -> Tensor:
+    return counts.new_empty(offsets.shape[0] - 1, height, width, dtype=torch.bool)
+
+
+def _unsupported(logits: Tensor, *_: object) -> str | None:
+    return None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
+
+
+def _operator(name: str, reference: Callable[..., Any], fake: Callable[..., Any], **others: Any) -> Op:
+    kernel, cpu = f"run_lengths_triton.{name}_triton", f"run_lengths_cpu.{name}_cpu"
+    return Op(name, reference, kernel, cpu=cpu, fake=fake, is_chosen_late=True, launches="run_lengths", **others)
+
+
+_encode_masks = _operator("encode_masks", _runs_of_masks, _fake_runs)
+_encode_upsampled = _operator("encode_upsampled", _runs_of_logits, _fake_runs, unsupported=_unsupported)
+_decode_masks = _operator("decode_masks", _masks_of_runs, _fake_masks)

@@ -1,0 +1,221 @@
+"""Attention in non-overlapping windows of a feature map (Hiera), with 2x2-pooled queries at stage changes."""
+
+import torch
+import torch.nn.functional as F
+
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear, use_opaque_op
+from sam2fast.kernels._dispatch import FLOATS, current_backend, implementation_of
+from sam2fast.kernels._launch import launch_config
+from sam2fast.kernels._op import Op, schema
+from sam2fast.kernels._sdpa import Attend, attention_by
+
+__all__ = ["window_attention", "window_attention_reference"]
+
+
+def window_attention(
+    qkv: torch.Tensor,
+    bias: torch.Tensor,
+    num_heads: int,
+    window_size: int,
+    q_stride: tuple[int, int] | None = None,
+) -> torch.Tensor:
+    """Multi-head self-attention inside each window of a projected feature map.
+
+    The map is padded to whole windows at the right and the bottom. The original pads before the projection, so a
+    padding position is a real key that projects to the bias alone.
+
+    Args:
+        qkv: ``(B, H, W, 3 * heads * d)`` projections, ordered (query, key, value), then head, then channel.
+        bias: ``(3 * heads * d)`` bias of that projection, which is what a padding position projects to.
+        num_heads: number of heads; scores are scaled by ``1 / sqrt(d)``.
+        window_size: side of the square windows; 0 means one window, the whole map.
+        q_stride: if given, queries are max-pooled by this stride inside each window, which it must divide.
+
+    Returns:
+        ``(B, H', W', heads * d)`` in the dtype of ``qkv``; ``H', W' = H // stride, W // stride``.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+
+    Source: ``sam2.modeling.backbones.hieradet.MultiScaleBlock.forward``.
+    """
+    if qkv.ndim != 4 or bias.shape != qkv.shape[-1:] or qkv.shape[-1] % (3 * num_heads):
+        raise ValueError(
+            f"expected qkv (B, H, W, 3 * {num_heads} * d) and bias (3 * {num_heads} * d), "
+            f"got {tuple(qkv.shape)} and {tuple(bias.shape)}"
+        )
+    if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
+        raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
+    if custom := implementation_of("window_attention"):
+        return custom(qkv, bias, num_heads, window_size, q_stride)
+    given = qkv, bias, num_heads, window_size, q_stride
+    if _window_attention.uses_kernel(*given):
+        return _window_attention.run(*given)
+    if qkv.is_cpu and use_opaque_op():
+        return _window_attention_eager(*given)
+    if qkv.is_cuda and not window_size and current_backend() != "torch":
+        return window_attention_reference(*given, attention_by(sdpa_choice(qkv.device, qkv.dtype)))
+    return window_attention_reference(*given)
+
+
+# ---- reference implementation ----
+
+# Rows of the score matrix that are held at once: 512 x 4096 fp32 are 8 MiB, about a core's share of the last-level
+# cache.
+ROWS_AT_ONCE = 512
+LONG = 1024  # number of keys from which the queries are split
+
+
+def window_attention_reference(
+    qkv: torch.Tensor,
+    bias: torch.Tensor,
+    num_heads: int,
+    window_size: int,
+    q_stride: tuple[int, int] | None = None,
+    attend: Attend | None = None,
+) -> torch.Tensor:
+    """Reference implementation of :func:`window_attention`: cuts the padded map into windows, attends, and merges them.
+
+    Args:
+        attend: computes the attention of ``(N, heads, tokens, d)`` tensors; torch's default if left out.
+    """
+    B, H, W, _ = qkv.shape
+    if window_size:
+        tiles = _to_windows(qkv, bias, window_size)  # (B, nH, nW, w, w, 3·heads·d)
+    else:
+        tiles = qkv[:, None, None]
+    _, rows, columns, height, width, channels = tiles.shape
+    tiles = tiles.reshape(B * rows * columns, height, width, channels)
+    query, key, value = tiles.chunk(3, dim=-1)
+    if q_stride:
+        query = F.max_pool2d(query.permute(0, 3, 1, 2), q_stride).permute(0, 2, 3, 1)
+        H, W = H // q_stride[0], W // q_stride[1]
+        height, width = query.shape[1:3]
+    query, key, value = (x.flatten(1, 2).unflatten(-1, (num_heads, -1)) for x in (query, key, value))
+    out = _attention(query, key, value, attend)
+    out = out.reshape(B, rows, columns, height, width, -1).transpose(2, 3)
+    out = out.reshape(B, rows * height, columns * width, -1)
+    return out[:, :H, :W]
+
+
+def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
+    """``(B, H, W, C)`` to ``(B, nH, nW, w, w, C)``; positions outside the map hold ``bias``."""
+    B, H, W, C = qkv.shape
+    pad_bottom, pad_right = -H % w, -W % w
+    if pad_bottom or pad_right:
+        padded = bias.to(qkv.dtype).expand(B, H + pad_bottom, W + pad_right, C).contiguous()
+        padded[:, :H, :W] = qkv
+        qkv = padded
+    return qkv.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)
+
+
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attend: Attend | None) -> torch.Tensor:
+    """Softmax attention of ``(N, tokens, heads, d)`` tensors."""
+    if is_cpu_inference(query) and key.shape[1] >= LONG:
+        return _attention_by_rows(query, key, value)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    attend = attend or F.scaled_dot_product_attention
+    if emulates_bfloat16(q, k):
+        return in_float32(attend, q, k, v).transpose(1, 2)
+    return attend(q, k, v).transpose(1, 2)
+
+
+def _attention_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """The same for long inputs on the CPU, one block of queries at a time; scores are fp32."""
+    N, tokens, heads, d = query.shape
+    out = torch.empty_like(query)
+    with torch.autocast("cpu", enabled=False):
+        for n in range(N):
+            for head in range(heads):
+                keys = key[n, :, head].float() * d**-0.5  # (M, d)
+                values = value[n, :, head].t().contiguous()  # (d, M)
+                for start in range(0, tokens, ROWS_AT_ONCE):
+                    rows = slice(start, start + ROWS_AT_ONCE)
+                    scores = linear(query[n, rows, head].float().contiguous(), keys)
+                    out[n, rows, head] = linear(torch.softmax(scores, dim=-1).to(values.dtype), values)
+    return out
+
+
+# ---- operator ----
+
+# Channels of a head. In fp32 wider heads need 112 KiB of shared memory where windows are padded, more than the 99 KiB
+# of compute capabilities 8.6, 8.9 and 12.0. In fp16 and bf16 they need more registers than there are. Hiera's largest
+# heads have 96 channels.
+WIDEST = 96
+
+
+def shape_class(d: int, window_size: int) -> str:
+    """The launch table's name for heads of ``d`` channels in these windows."""
+    return f"{d}w{window_size}" if window_size else "global"
+
+
+def _unsupported(
+    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
+) -> str | None:
+    _, H, W, channels = qkv.shape
+    d = channels // (3 * num_heads)
+    if qkv.dtype not in FLOATS:
+        return f"does not take {qkv.dtype}"
+    if d > WIDEST or d % 8:
+        return f"takes heads of a multiple of 8 and at most {WIDEST} channels, and got {d}"
+    if q_stride and tuple(q_stride) != (2, 2):
+        return f"pools queries by 2 x 2 alone, and got {tuple(q_stride)}"
+    if q_stride and not window_size and (H % 2 or W % 2):
+        return f"pools maps of even sides alone, and got {H} x {W}"
+    return None
+
+
+def sdpa_choice(device: torch.device, dtype: torch.dtype) -> int:
+    """The launch table's choice for attention over the whole map, as numbered in ``_sdpa.py``; 0 is our kernel."""
+    row = launch_config("window_attention", torch.empty(0, dtype=dtype, device=device), "global")
+    return row.meta.get("SDPA", 0)
+
+
+sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
+
+
+def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the launch table prefers torch for attention over the whole map."""
+    return sdpa_choice(device, dtype) != 0
+
+
+def _reference(
+    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
+) -> torch.Tensor:
+    return window_attention_reference(qkv, bias, num_heads, window_size, q_stride)
+
+
+def _fake(
+    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
+) -> torch.Tensor:
+    (B, H, W, channels), (down, across) = qkv.shape, q_stride or (1, 1)
+    return qkv.new_empty(B, H // down, W // across, channels // 3)
+
+
+_window_attention = Op(
+    "window_attention",
+    _reference,
+    "window_attention_triton.window_attention_triton",
+    unsupported=_unsupported,
+    prefers_torch=lambda qkv, bias, num_heads, window_size, q_stride: (
+        not window_size and prefers_sdpa(qkv.device, qkv.dtype)
+    ),
+    kind=lambda qkv, bias, num_heads, window_size, q_stride: (
+        qkv.shape[-1],
+        num_heads,
+        window_size,
+        q_stride is None,
+    ),
+    fake=_fake,
+)
+
+
+# The reference implementation as one node of a graph for the CPU: its blocks fit the cache, a compiler's do not.
+@torch.library.custom_op("sam2fast::window_attention_eager", mutates_args=(), schema=schema(_reference))
+def _window_attention_eager(
+    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
+) -> torch.Tensor:
+    return window_attention_reference(qkv, bias, num_heads, window_size, q_stride).contiguous()
+
+
+_window_attention_eager.register_fake(_fake)
