@@ -1,5 +1,5 @@
 """What is measured of whole predictors, and at which settings: what is asked for, the CPU's plan, and steps for
-a GPU. The ops have records, in ``bench/kernel_records``.
+a GPU. The ops have records, in ``bench/kernels``.
 
 The steps come in the order of their value, so that a short visit to a GPU has the figures that matter. Each builds its
 models again, and takes a minute or so, but for those that compile: these take minutes, and their rows replace those

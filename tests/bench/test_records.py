@@ -1,8 +1,10 @@
 """The measuring tools: a wrong result gets no time, and reports are whole."""
 
 import dataclasses
+import sys
 
 import kernel_records
+import one_op
 import pytest
 import torch
 from backend_calls import RefusedError, both_ways, may_refuse, ours
@@ -119,3 +121,25 @@ def test_micro_steps_have_every_op_of_the_registry():
     for name, (_, _, ops) in steps.MICRO.items():
         measured |= set(ops) or {case.op for case in RECORDS[name].cases}
     assert {case.op for case in cases()} == measured == {case.op for case in small_cases()}
+
+
+@pytest.mark.parametrize("options", [[], ["--list"]], ids=["times", "names"])
+def test_an_op_is_timed_alone(options, monkeypatch, capsys):
+    case = small_case()
+    monkeypatch.setattr(one_op, "measure_limits", lambda device: limits.Limits(1e9, {"float32": 1e9}))
+    monkeypatch.setattr(sys, "argv", ["layer_norm.py", "--device", "cpu", *options])
+    one_op.main(RECORDS["layer_norm"]._replace(cases=[case]))
+    printed = capsys.readouterr().out.splitlines()
+    if options:
+        assert printed == [case.name]
+    else:
+        assert [line.split()[-1] for line in printed[:2]] == ["speed", "1.00x"]
+        assert len(printed) == 1 + len(case.prepare(CPU))
+
+
+def test_a_cpu_stops_after_its_seconds(monkeypatch, capsys):
+    monkeypatch.setattr(one_op, "measure_limits", lambda device: limits.Limits(1e9, {"float32": 1e9}))
+    monkeypatch.setattr(one_op, "SECONDS_ON_CPU", -1.0)
+    monkeypatch.setattr(sys, "argv", ["layer_norm.py", "--device", "cpu"])
+    one_op.main(RECORDS["layer_norm"])
+    assert f"{len(RECORDS['layer_norm'].cases)} larger cases are left out" in capsys.readouterr().out

@@ -182,7 +182,7 @@ class TestCandidates:
 
     def test_every_op_is_tuned_where_cases_are(self):
         untuned = set(launch_table()) ^ {search.op for search in SEARCHES}
-        assert not untuned, f"the launch table and the records of bench/kernel_records name other ops: {untuned}"
+        assert not untuned, f"the launch table and the records of bench/kernels name other ops: {untuned}"
         for source in (cases, small_cases):
             measured = {(case.op, case.dtype, case.launch) for case in source()}
             for search in SEARCHES:

@@ -78,7 +78,7 @@ def assert_same(expected, actual, allowed=1e-5):
 
 def test_every_kernel_has_a_sample():
     other = {sample.launches for sample in SAMPLES.values()} ^ {op.launches for op in OPS.values()}
-    assert not other, f"the samples in bench/kernel_records are not those of the kernels: {other}"
+    assert not other, f"the samples in bench/kernels are not those of the kernels: {other}"
 
 
 @EACH

@@ -2,18 +2,22 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 from backend_calls import may_refuse, ours
 from inputs import FULL_HD, random, small
+from kernel_records.mask_ops import LOW, PHOTOGRAPH, mask_logits
+from kernel_records.run_lengths import random_masks
 from parity_rows import EXACT, Draw, Plan, equal_to, integer, simple_check
 from registry import Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 
-from kernel_records.mask_ops import LOW, PHOTOGRAPH, mask_logits
-from kernel_records.run_lengths import random_masks
 from sam2fast.kernels.nms import box_nms, box_nms_reference, mask_nms, mask_nms_reference
 
 
@@ -141,3 +145,8 @@ RECORD = Record(
         ),
     },
 )
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)

@@ -1,17 +1,21 @@
 """Run lengths of masks, beside the way that the original takes."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
 from backend_calls import ours
 from inputs import FULL_HD, random, small
+from kernel_records.mask_ops import BLEND, PHOTOGRAPH, READ, SMALL, mask_logits, of_upsampled, past_31_bits, upsampled
 from parity_rows import EXACT, Check, Draw, Plan, equal_to, integer, simple_check, sizes
 from registry import Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 
-from kernel_records.mask_ops import BLEND, PHOTOGRAPH, READ, SMALL, mask_logits, of_upsampled, past_31_bits, upsampled
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.mask_ops import upsample_and_threshold
@@ -201,3 +205,8 @@ RECORD = Record(
         "encode_upsampled": parity_check(encoded_upsampled, "encode_upsampled"),
     },
 )  # fmt: skip
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)

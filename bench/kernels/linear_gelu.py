@@ -1,7 +1,11 @@
 """The linear layer with GELU."""
 
 import itertools
+import sys
 from collections.abc import Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
@@ -73,3 +77,8 @@ RECORD = Record(
         )
     },
 )
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)

@@ -1,7 +1,11 @@
 """Connected components, and holes and sprinkles that are filled and removed with them."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
@@ -157,3 +161,8 @@ RECORD = Record(
         "fill-holes": ("fill_holes_and_remove_sprinkles", "fill_holes_in_mask_scores"),
     },
 )
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)

@@ -2,9 +2,13 @@
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 from attention import in_float32, memory_ways, published, rotated_before
@@ -436,3 +440,8 @@ RECORD = Record(
         ),
     },
 )
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)

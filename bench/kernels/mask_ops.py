@@ -2,7 +2,11 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
@@ -357,3 +361,8 @@ RECORD = Record(
         ),
     },
 )  # fmt: skip
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)

@@ -1,11 +1,17 @@
-"""A record of each folder of ``kernels/``, of what is measured, tuned and shown of its ops."""
+"""The records in ``bench/kernels``: what is measured, tuned and shown of each op.
+
+Their modules are imported as ``kernel_records.<op>``, since ``kernels`` is the name of another package.
+"""
 
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 from registry import Case, Record
 
 from sam2fast.kernels._launch import launch_table
+
+__path__ = [str(Path(__file__).with_name("kernels"))]  # makes this module a package
 
 RECORDS: dict[str, Record] = {op: import_module(f"kernel_records.{op}").RECORD for op in launch_table()}
 # Most important rows first.

@@ -1,6 +1,10 @@
 """The residual sum with its layer norm."""
 
 import itertools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
@@ -113,3 +117,8 @@ RECORD = Record(
         )
     },
 )
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)

@@ -2,9 +2,13 @@
 
 import functools
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
@@ -232,3 +236,8 @@ RECORD = Record(
         )
     },
 )
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)

@@ -1,6 +1,10 @@
 """Resizing and normalising of images."""
 
 import math
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
@@ -77,3 +81,8 @@ RECORD = Record(
         )
     },
 )
+
+if __name__ == "__main__":
+    from one_op import main
+
+    main(RECORD)
