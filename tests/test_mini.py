@@ -24,17 +24,15 @@ CHANGED = (
 )
 
 
-class TestFiles:
+def test_files():
     """Int8 and fp16 files that one index joins."""
-
-    def test_the_packages_own(self):
-        index = json.loads(mini.WEIGHTS.read_text())
-        for name, digest in index["metadata"]["sha256"].items():
-            content = mini.WEIGHTS.with_name(name).read_bytes()
-            assert hashlib.sha256(content).hexdigest() == digest and len(content) < 18e6
-        weights = read_checkpoint(mini.WEIGHTS)
-        assert guess_config(weights) == index["metadata"]["config"] == mini.CONFIG
-        assert all(weight.isfinite().all() for weight in weights.values())
+    index = json.loads(mini.WEIGHTS.read_text())
+    for name, digest in index["metadata"]["sha256"].items():
+        content = mini.WEIGHTS.with_name(name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest and len(content) < 18e6
+    weights = read_checkpoint(mini.WEIGHTS)
+    assert guess_config(weights) == index["metadata"]["config"] == mini.CONFIG
+    assert all(weight.isfinite().all() for weight in weights.values())
 
 
 def scenario(session):

@@ -165,26 +165,16 @@ def test_metadata(wheel):
     assert not any(line.startswith(("huggingface", "av>", "scikit-image")) for line in core)
 
 
-@pytest.fixture
-def without_links(checkout, tmp_path):
-    """As with ``core.symlinks`` false: each link is a text file with its target."""
-    (tmp_path / "sam2fast").mkdir()
-    for entry in (checkout / "sam2fast").iterdir():
-        if entry.name in LINKS:
-            assert entry.is_symlink()
-            (tmp_path / "sam2fast" / entry.name).write_text(entry.readlink().as_posix(), encoding="utf-8")
-            (tmp_path / entry.name).symlink_to(checkout / entry.name)
-        else:
-            (tmp_path / "sam2fast" / entry.name).symlink_to(entry)
-    return tmp_path
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("clone", ["checkout", "without_links"])
-def test_bare_clone(clone, request, tmp_path):
-    folder = request.getfixturevalue(clone)
+@pytest.mark.parametrize("symlinks", [True, False])
+def test_bare_clone(symlinks, tmp_path):
+    """Also with ``core.symlinks`` false: each link is a text file with its target."""
+    folder, elsewhere = tmp_path / "clone", tmp_path / "elsewhere"
+    copy_checkout(folder, symlinks)
+    elsewhere.mkdir()
+    assert all((folder / "sam2fast" / name).is_symlink() == symlinks for name in LINKS)
     script = f"import sys; sys.path.insert(0, {str(folder)!r})\n" + CHECK
-    count, file = checked(run(sys.executable, "-c", script, cwd=tmp_path)).split()
+    count, file = checked(run(sys.executable, "-c", script, cwd=elsewhere)).split()
     assert int(count) == len(shipped_configs()) and file.startswith(str(folder))
 
 

@@ -1,7 +1,11 @@
 """The command ``sam2fast``.
 
 Each command is a module of its name, imported when it is called. Modules ``*_run`` hold the work of a command. They
-import torch, and are imported after the options were checked."""
+import torch, and are imported after the options were checked.
+
+Functions raise UserError for unusable inputs and files that cannot be read or written, and click.UsageError for
+contradictory options. Docstrings name these errors only where more is to be said.
+"""
 
 import difflib
 import errno
@@ -62,7 +66,7 @@ class _CommandGroup(click.Group):
             raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the first sentence of every command, whole, where click cuts it off."""
+        """Lists every command with the whole first sentence of its help, which click would truncate."""
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -91,7 +95,7 @@ class _CommandGroup(click.Group):
             code = inherited(*args, standalone_mode=False, **kwargs)
         except click.ClickException as error:
             error.show()
-            stop = _interrupt_behind(error)
+            stop = _find_interrupt(error)
             if stop is None:
                 return error.exit_code
             raise stop from None
@@ -114,12 +118,11 @@ class _CommandGroup(click.Group):
             raise UserError(format_error(error)) from error
 
 
-def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """The interrupt that a library met halfway and went on to fail after, if there was one."""
-    behind = error.__cause__ or error.__context__
-    if behind is None or isinstance(behind, KeyboardInterrupt):
-        return behind
-    return _interrupt_behind(behind)
+def _find_interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt among the causes of an error, which a library raised because of it; else None."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class _StderrHandler(logging.Handler):

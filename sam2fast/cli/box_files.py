@@ -11,7 +11,7 @@ from sam2fast.cli.prompt_options import Box, Prompts, Reason, read_numbers
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 
 CLASSES = "classes.txt"  # of YOLO: a name in each line
-# The image's name or number, its (height, width) if stated, the name of the class, and COCO's box.
+# The name or number of the image, its (height, width) if stated, the name of the class, and COCO's box.
 _Found: TypeAlias = tuple[str | int, tuple[int, int] | None, str, Any]
 
 
@@ -22,9 +22,6 @@ def read_boxes(path: Path) -> list[ObjectPrompt]:
         path: a ``.json`` file in COCO's format, of a data set or of detections; a folder of YOLO's ``STEM.txt`` for
             each image, with the names of the classes in ``classes.txt``, there or in the folder above; or one such
             file, for all images.
-
-    Raises:
-        UserError: it cannot be read, or is a folder without files of boxes.
     """
     if path.suffix.lower() == ".json":
         found = list(_from_coco(path))
@@ -72,7 +69,7 @@ def _annotations(content: Mapping[str, Any]) -> Iterator[_Found]:
 
 
 def _detections(content: Sequence[Mapping[str, Any]]) -> Iterator[_Found]:
-    """A list of detections ``{"image_id", "category_id", "bbox", "score"}``, maybe with ``file_name``."""
+    """A list of detections ``{"image_id", "category_id", "bbox", "score"}``, optionally with ``file_name``."""
     for detection in content:
         image = detection["file_name" if "file_name" in detection else "image_id"]
         if isinstance(image, bool) or not isinstance(image, str | int):
@@ -81,7 +78,7 @@ def _detections(content: Sequence[Mapping[str, Any]]) -> Iterator[_Found]:
 
 
 def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (height, width) of an image in a data set, if it is there."""
+    """The (height, width) that a data set states for an image, or None."""
     stated = image.get("height"), image.get("width")
     if None in stated or 0 in stated:
         return None
@@ -90,9 +87,9 @@ def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _from_yolo(path: Path, image: str | None) -> Iterator[ObjectPrompt]:
-    """Lines ``class x y width height [confidence]`` or ``class x y x y x y ... [confidence]``, in shares of the image.
+    """The boxes of lines ``class x y width height [confidence]`` or ``class x y x y x y ... [confidence]``.
 
-    The confidence is not used.
+    Coordinates are shares of the image's sides. The confidence is not used.
     """
     with as_user_error(OSError, UnicodeDecodeError):
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -66,9 +66,6 @@ def check_results(
     Args:
         results: the files written for an input.
         others: further inputs.
-
-    Raises:
-        click.UsageError: one does.
     """
     owners: dict[str, InputSource] = {}
     paths = [source.path for source in sources if source.path is not None]
@@ -87,11 +84,7 @@ def check_results(
 
 
 def make_folder(out: Path) -> None:
-    """Makes the output folder unless it is there.
-
-    Raises:
-        UserError: the path is a file, or the folder cannot be made.
-    """
+    """Makes the output folder unless it is there."""
     check_folder(out, "output folder")
     with as_user_error(OSError):
         out.mkdir(parents=True, exist_ok=True)
@@ -126,12 +119,7 @@ def open_output(out: Path, file: str, asked: Mapping[str, Any], resume: bool = T
 
 
 def check_folder(path: Path, what: str) -> None:
-    """Checks that the path is a folder or does not exist.
-
-    Raises:
-        UserError: the path is a file, or a link to a file or to nothing.
-        OSError: permission denied.
-    """
+    """Checks that the path is a folder or does not exist."""
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         raise UserError(f"the {what} {str(path)!r} is {'a link to no folder' if path.is_symlink() else 'a file'}")
 
@@ -141,9 +129,6 @@ def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
 
     Args:
         is_spread: other processes may be writing the files, so recent partial files stay.
-
-    Raises:
-        UserError: a file cannot be removed.
     """
     names: dict[Path, set[str]] = {}
     latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
@@ -159,11 +144,7 @@ def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file atomically.
-
-    Raises:
-        UserError: the file cannot be written; no partial file stays.
-    """
+    """Writes a file atomically."""
     with as_user_error(OSError), atomic_path(path) as partial:
         partial.write_bytes(content)
 

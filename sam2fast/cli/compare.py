@@ -46,7 +46,6 @@ class VariantType(click.ParamType):
     name = "NAME=VALUE,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
-        """Reads the settings; anything else is a usage error."""
         settings = dict(part.strip().partition("=")[::2] for part in value.split(","))
         for name, setting in settings.items():
             if name not in KEYS or not setting:
@@ -58,7 +57,7 @@ class VariantType(click.ParamType):
 
 
 class Variant(NamedTuple):
-    """A way to compute the masks."""
+    """A model on its device, with its dtype and strategy."""
 
     label: str
     choice: ModelChoice
@@ -68,7 +67,7 @@ class Variant(NamedTuple):
 
 
 class ComparedMasks(NamedTuple):
-    """What a variant found."""
+    """The masks of a variant."""
 
     masks: "dict[tuple[int, str], RLE]"  # by frame and object
     seconds: float  # per frame, without loading the model
@@ -167,7 +166,7 @@ def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> 
 
     settings = [dict(first)]
     for other in others:
-        # Weights belong to their model.
+        # The first run's weights do not fit another model.
         settings.append({**first, **({"checkpoint": None} if "model" in other else {}), **other})
     with as_model_error():
         for setting in settings:
@@ -218,7 +217,7 @@ def _track(video: Path, prompts: Sequence[TrackPrompt], variant: Variant) -> Com
 
 
 def _mean_iou(first: "Mapping[tuple[int, str], RLE]", second: "Mapping[tuple[int, str], RLE]") -> float:
-    """Over all objects and frames; two empty masks agree."""
+    """The mean IoU over all objects and frames; two empty masks agree."""
     from sam2fast.io.rle import decode_rle
 
     total = 0.0

@@ -10,7 +10,7 @@ from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import expanded
 
-# Folder and name of the script, below the home directory. bash-completion and fish read theirs by themselves.
+# Folder and name of the script, below the home directory. bash-completion and fish find theirs.
 SCRIPTS = {
     "bash": ".local/share/bash-completion/completions/{}",
     "zsh": ".zfunc/_{}",
@@ -20,11 +20,7 @@ ZSH_LINE = "fpath+=~/.zfunc; autoload -Uz compinit; compinit"
 
 
 def install_completion(ctx: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
-    """The callback of the option: writes the script for the shell in ``$SHELL``, and ends the command.
-
-    Raises:
-        UserError: the shell is another one, or the file cannot be written.
-    """
+    """The callback of the option: writes the script for the shell in ``$SHELL``, and ends the command."""
     if not is_asked:
         return
     shell, name = Path(os.environ.get("SHELL", "")).name, "sam2fast"
@@ -36,7 +32,7 @@ def install_completion(ctx: click.Context, _parameter: click.Parameter, is_asked
     with as_user_error(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, kind(ctx.command, {}, name, f"_{name}_COMPLETE".upper()).source().encode())
-    click.echo(f"written to {click.format_filename(file)}; it counts in new shells")
+    click.echo(f"written to {click.format_filename(file)}; new shells use it")
     if shell == "zsh":
         click.echo(f"if ~/.zshrc does not have it yet, add this line: {ZSH_LINE}")
     elif shell == "bash":

@@ -35,7 +35,7 @@ LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safe
     default="",
     show_default=False,
     metavar="TEXT",
-    help="Take only the names in IN with this prefix, and remove it. One that all names have is removed without it.",
+    help="Take only the names with this prefix, and remove it. A prefix that all names have is always removed.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @output_options()

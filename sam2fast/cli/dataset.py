@@ -57,8 +57,8 @@ def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool
     kinds = open_masklets(source, layout, rate)
     asked = select_videos(sorted({name for _, names in kinds for name in names}), videos, source)
     total = 0
-    for data, there in kinds:
-        names = [name for name in there if name in asked]
+    for data, present in kinds:
+        names = [name for name in present if name in asked]
         total += len(names)
         for name in names:
             try:
@@ -79,9 +79,6 @@ def open_masklets(source: Path, layout: str | None, rate: int, both: bool = Fals
 
     Args:
         both: open the other kind of masklets, too, if IN is one JSON file of SA-V.
-
-    Raises:
-        UserError: see :func:`~sam2fast.cli.dataset_options.open_source`; or there are no videos.
     """
     data, only = open_source(source, layout, MASKLETS[0], rate)
     if data.name != "sav" or (only and not both):
@@ -154,8 +151,8 @@ def show(source: Path, layout: str | None, rate: int, frames: str | None, videos
     problems, count = ErrorReport("videos"), 0
     for name in names:
         opened = []
-        for data, there in kinds:
-            if name in there:
+        for data, present in kinds:
+            if name in present:
                 try:
                     opened.append((data, data.open(name)))
                 except DatasetError as error:
@@ -166,13 +163,13 @@ def show(source: Path, layout: str | None, rate: int, frames: str | None, videos
             problems.add(name, strip_error_kind(str(error)))
     emit({"out": str(out), "images": count})
     say(f"{count} images in {out}")
-    problems.raise_if_any(sum(name in there for name in names for _, there in kinds))
+    problems.raise_if_any(sum(name in present for name in names for _, present in kinds))
 
 
 def _draw_video(
     name: str, found: "Sequence[tuple[Layout, VideoAnnotations]]", asked: Sequence[str] | None, out: Path
 ) -> int:
-    """Draws frames of a video from the layouts that have it; returns how many."""
+    """Draws frames of a video; returns their number."""
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.frame_files import frame_key
 

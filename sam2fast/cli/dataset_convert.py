@@ -96,20 +96,20 @@ def convert(
         count, frames, objects = count + 1, frames + done.frames, objects + done.objects
         bare += not done.has_images
         if done.lost:
-            say(_format_subject(result.job.video, done.lost))
+            say(_format_lost(result.job.video, done.lost))
     with as_user_error(DatasetError, OSError):
         output.finish()
-    there = len(names) - len(jobs)
-    emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": there})
+    done_before = len(names) - len(jobs)
+    emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
     say(
         f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
-        + (f"; {there} videos were done before" if there else "")
+        + (f"; {done_before} videos were done before" if done_before else "")
         + (f"; of {bare} videos IN has no images" if bare and images != "none" else "")
     )
     problems.raise_if_any(len(names))
 
 
-def _format_subject(video: str, lost: Mapping[str, Sequence[int]]) -> str:
+def _format_lost(video: str, lost: Mapping[str, Sequence[int]]) -> str:
     objects = sorted({number for numbers in lost.values() for number in numbers})
     return (
         f"{video}: lost pixels where masks overlap, {len(lost)} frames from {next(iter(lost))} on, "
@@ -150,8 +150,8 @@ def _format_subject(video: str, lost: Mapping[str, Sequence[int]]) -> str:
 def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | None) -> None:
     """Extract every RATEth frame of videos, several videos at once.
 
-    The folder of a video appears when all its frames are written. Existing folders are skipped, so an interrupted run
-    can be repeated. Videos that cannot be read to their end get no folder, and are listed at the end.
+    The folder of a video appears when all its frames are written. Existing folders are skipped, so the same command
+    continues an interrupted run. Videos that cannot be read to their end get no folder, and are listed at the end.
     """
     from sam2fast.datasets.conversion import ExtractJob, extract_frames, list_videos
     from sam2fast.datasets.dataset_files import DatasetError
@@ -174,7 +174,10 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     count = frames = 0
     for result in run_jobs(extract_frames, waiting, processes, "videos", problems, lambda job: str(job.video)):
         count, frames = count + 1, frames + result.value
-    there = len(jobs) - len(waiting)
-    emit({"out": str(out), "videos": count, "frames": frames, "done_before": there})
-    say(f"{frames} frames of {count} videos in {out}" + (f"; {there} videos were done before" if there else ""))
+    done_before = len(jobs) - len(waiting)
+    emit({"out": str(out), "videos": count, "frames": frames, "done_before": done_before})
+    say(
+        f"{frames} frames of {count} videos in {out}"
+        + (f"; {done_before} videos were done before" if done_before else "")
+    )
     problems.raise_if_any(len(files))

@@ -1,4 +1,4 @@
-"""What the commands of ``sam2fast dataset`` share: options, sources, parallel jobs."""
+"""Options, sources and parallel jobs of the commands of ``sam2fast dataset``."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,17 +24,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 source_argument = click.argument("source", metavar="IN", type=PATH)
 layout_option = click.option("--from", "layout", type=click.Choice(LAYOUTS), help="Layout of IN.  [default: detected]")
 rate_option = click.option(
-    "--rate",
-    type=click.IntRange(1),
-    default=4,
-    help="SA-V's JSON files annotate every Nth frame of the video.",
+    "--rate", type=click.IntRange(1), default=4, help="SA-V's JSON files annotate every Nth frame of the video."
 )
 video_option = click.option(
-    "--video",
-    "videos",
-    metavar="NAME",
-    multiple=True,
-    help="Take only this video. Repeatable.  [default: all]",
+    "--video", "videos", metavar="NAME", multiple=True, help="Take only this video. Repeatable.  [default: all]"
 )
 
 
@@ -51,12 +44,7 @@ def jobs_option(*names: str) -> Callable[[Command], Command]:
 
 
 def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -> list[str]:
-    """The requested videos, or all if none was requested.
-
-    Raises:
-        UserError: there are no videos.
-        click.UsageError: a requested video does not exist.
-    """
+    """The requested videos, or all if none was requested."""
     if not present:
         raise UserError(f"there are no annotated videos in {where}")
     missing = sorted(set(asked) - set(present))
@@ -94,18 +82,14 @@ def run_jobs(
 
 
 def strip_error_kind(error: str) -> str:
-    """The message of an error, without its class name if that adds nothing."""
+    """The message of an error without a class name that adds nothing."""
     for kind in CLEAR_ERRORS:
         error = error.removeprefix(kind)
     return error
 
 
 def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> tuple["Layout", list[str]]:
-    """Opens a folder, or one file of it, as a data set. Returns it with the video of the file; with none for a folder.
-
-    Raises:
-        UserError: there is no such file or folder, or its layout is unknown.
-    """
+    """Opens a folder, or one file of it, as a data set. Returns it with the videos of the file, none for a folder."""
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.layout import Settings
     from sam2fast.datasets.layout_registry import open_layout
@@ -127,11 +111,7 @@ def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> t
 
 
 def select_source_videos(data: "Layout", videos: Sequence[str], asked: Collection[str]) -> list[str]:
-    """The videos to work on.
-
-    Raises:
-        UserError, click.UsageError: as :func:`chosen`; the folder is not in its layout.
-    """
+    """The videos to work on."""
     from sam2fast.datasets.dataset_files import DatasetError
 
     with as_user_error(DatasetError):

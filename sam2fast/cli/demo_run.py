@@ -17,8 +17,7 @@ from sam2fast.cli.results import SegmentedObject, write_results
 from sam2fast.cli.segmenter import Segmenter
 from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.demo import clip as demo_clip
-from sam2fast.demo.clip import contact_sheet, draw_frames
-from sam2fast.demo.clip import encode_mp4 as encode_mp4
+from sam2fast.demo.clip import contact_sheet, draw_frames, encode_mp4
 from sam2fast.demo.scene import draw_scene
 from sam2fast.evaluation.j_and_f import j_and_f
 from sam2fast.io.overlay import draw_overlay

@@ -12,7 +12,7 @@ import click
 import sam2fast
 from sam2fast.cli.reporting import emit, output_options, say
 
-# Names of packages, by extra. Of names in one text any may be installed.
+# Packages by extra. One text with several names is one package under any of them.
 OPENCV = "opencv-python opencv-python-headless opencv-contrib-python opencv-contrib-python-headless"
 PACKAGES = {
     "core": ("torch", "triton", "numpy", "pillow", "hydra-core", "omegaconf", "safetensors", "click", "tqdm"),
@@ -118,7 +118,7 @@ def _packages() -> dict[str, Any]:
 
 
 def _version(names: Sequence[str]) -> tuple[str, str]:
-    """The first of the names that is installed and its version; without any, the first."""
+    """The first installed package and its version; else the first name and :data:`MISSING`."""
     for name in names:
         try:
             return name, importlib.metadata.version(name)

@@ -162,8 +162,8 @@ def _write_csv(scores: "FolderScores", file: Path, partial: bool) -> None:
     from sam2fast.evaluation.scores import write_results_csv
 
     if scores.problems and not (partial and scores.objects):
-        there = _earlier_run_note(file) or "; --partial writes that of the others"
-        click.echo(f"sam2fast: {file} is not written, since some videos had problems{there}", err=True)
+        hint = _earlier_run_note(file) or "; --partial writes that of the others"
+        click.echo(f"sam2fast: {file} is not written, since some videos had problems{hint}", err=True)
         return
     remove_leftovers([file])
     with as_user_error(OSError):

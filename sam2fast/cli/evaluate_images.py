@@ -41,7 +41,6 @@ class NumbersType(click.ParamType):
         self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Reads the numbers; anything else is a usage error."""
         if isinstance(value, tuple):
             return value
         parts = [part.strip() for part in value.split(",")]
@@ -53,10 +52,7 @@ class NumbersType(click.ParamType):
 @click.command()
 @click.argument("images", type=PATH, metavar="IMAGES")
 @click.option(
-    "--masks",
-    type=PATH,
-    metavar="PATH",
-    help="The folder of the ground truth, or COCO's JSON file.  [default: IMAGES]",
+    "--masks", type=PATH, metavar="PATH", help="The folder of the ground truth, or COCO's JSON file.  [default: IMAGES]"
 )
 @click.option("--format", type=click.Choice(FORMATS), default="auto", help="Of the masks.")
 @click.option(
@@ -229,11 +225,7 @@ def output_files(out: Path) -> tuple[Path, Path]:
 
 
 def check_out(out: Path, data: "ClickDataset") -> None:
-    """Checks before any work that no result overwrites an input.
-
-    Raises:
-        click.UsageError: a result would.
-    """
+    """Checks that no result overwrites an input."""
     inputs = {os.path.realpath(file) for job in data.jobs for file in (job.image, *job.masks.files)}
     for file in output_files(out):
         if os.path.realpath(file) in inputs:

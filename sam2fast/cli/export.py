@@ -104,10 +104,7 @@ def export(
 
 
 def _check_options(ctx: click.Context, target: str, device: str, dtype: str) -> None:
-    """
-    Raises:
-        click.UsageError: options that do not fit the format.
-    """
+    """Checks that the options fit the format."""
     if target == "torch":
         if dtype == "int8":
             raise click.UsageError("--dtype int8 is for --format onnx and web")
@@ -122,14 +119,7 @@ def _check_options(ctx: click.Context, target: str, device: str, dtype: str) -> 
 
 
 def _write_programs(
-    choice: ModelChoice,
-    out: Path,
-    device: str,
-    dtype: str,
-    sizing: Sequence[str],
-    aot: bool,
-    prompts: int,
-    points: int,
+    choice: ModelChoice, out: Path, device: str, dtype: str, sizing: Sequence[str], aot: bool, prompts: int, points: int
 ) -> dict[str, int | None]:
     """The names of the files, with their sizes in bytes."""
     import torch

@@ -13,19 +13,15 @@ from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, rea
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 INEXACT = ("JPEG", "MPO", "WEBP")  # formats that may change values
-# More levels are those of a soft mask, whose darkest are background and whose brightest are the object.
+# With more levels an image is a soft mask: the darkest are background, the brightest the object.
 MOST_LEVELS = 32
-# Of the pixels with other values than background and object: how many of a label image lie inside of equal ones.
+# Pixels that are neither background nor the object are other labels if this share of them has equal neighbours.
 LEAST_INSIDE = 1 / 3
 MOST_NAMED = 8
 
 
 def masks_of_labels(file: Path) -> dict[int, Path]:
-    """``FILE:LABEL`` of each label of a palette or grey image but 0, by label, ascending.
-
-    Raises:
-        UserError: the image cannot be read, is no label image, or has no labels.
-    """
+    """``FILE:LABEL`` of each label of a palette or grey image but 0, by label, ascending."""
     labels = labels_in(_labels(file))
     if not labels:
         raise UserError(f"the label image {file} is empty: all of its pixels are 0")
@@ -73,13 +69,13 @@ def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
         return np.nan_to_num(np.asarray(image)).clip(0)[..., None], None
     if not image.has_transparency_data:
         return np.asarray(image.convert("RGB")), None
-    image = image.convert("LA") if image.mode == "La" else image  # which cannot be converted to RGBA
+    image = image.convert("LA") if image.mode == "La" else image  # La cannot be converted to RGBA
     pixels = np.asarray(image.convert("RGBA"))
     return pixels[..., :3], pixels[..., 3]
 
 
 def _has_several_objects(pixels: np.ndarray, is_exact: bool) -> bool:
-    """Whether there are areas of another value than background and object; edges of soft masks are no areas."""
+    """Whether there are areas of other values than background and one object. Edges of soft masks do not count."""
     pixels = pixels.astype(np.float32)
     brightness = pixels.max(axis=2)
     most = brightness.max()

@@ -28,6 +28,14 @@ class GeneratedMasks(NamedTuple):
     records: list[dict[str, Any]]  # of non-empty masks, the largest first
 
 
+class FoundMasks(NamedTuple):
+    """The outcome of one image."""
+
+    masks: GeneratedMasks | UserError
+    seconds: dict[str, float]  # by stage
+    device: str
+
+
 class MaskFinder:
     """Generates the masks of one image at a time, and draws them.
 
@@ -37,9 +45,6 @@ class MaskFinder:
         out: a folder.
         tolerance: of polygons, in pixels.
         progress: called with the number of prompted points and of all points of the current image.
-
-    Raises:
-        UserError: an option is invalid.
     """
 
     def __init__(
@@ -53,14 +58,14 @@ class MaskFinder:
     ) -> None:
         self.segmenter, self._formats, self._out, self._tolerance = segmenter, formats, out, tolerance
         with as_user_error(ValueError):
-            self._generator = _Generator(segmenter.model, **options, output_mode="coco_rle", progress=progress)
+            self._generator = CheckedGenerator(segmenter.model, **options, output_mode="coco_rle", progress=progress)
 
-    def find(self, image: InputSource) -> GeneratedMasks | UserError:
-        """The masks of one image, the largest first, or its error.
+    def find(self, image: InputSource) -> FoundMasks:
+        """The masks of one image, or its error, after its files are written."""
+        found = self._generate(image)
+        return FoundMasks(found, self.segmenter.take_seconds(), self.segmenter.description["device"])
 
-        Raises:
-            UserError: a file cannot be written.
-        """
+    def _generate(self, image: InputSource) -> GeneratedMasks | UserError:
         try:
             pixels = self.segmenter.read(image)
             with self.segmenter.stage("find masks"), as_user_error(torch.OutOfMemoryError):
@@ -91,8 +96,8 @@ class MaskFinder:
                 write_masks(self._out / name, [item], name, self._tolerance)
 
 
-class _Generator(SAM2AutomaticMaskGenerator):
-    """Raises an error if scores are not finite, instead of returning no masks."""
+class CheckedGenerator(SAM2AutomaticMaskGenerator):
+    """Raises a UserError if scores are not finite, instead of returning no masks."""
 
     def _predict(self, coords: Tensor, mask_input: Tensor | None, multimask_output: bool) -> tuple[Tensor, Tensor]:
         low_res, ious = super()._predict(coords, mask_input, multimask_output)
@@ -117,21 +122,3 @@ class BuildMaskFinder:
         """A finder on this device."""
         segmenter = Segmenter(self.choice, device, self.dtype)
         return MaskFinder(segmenter, self.options, self.formats, self.out, self.tolerance, self.progress)
-
-
-class FoundMasks(NamedTuple):
-    """The outcome of one image."""
-
-    masks: GeneratedMasks | UserError
-    seconds: dict[str, float]  # by stage
-    device: str
-
-
-def find_masks(finder: MaskFinder, image: InputSource) -> FoundMasks:
-    """The masks of one image, after its files are written.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    found = finder.find(image)
-    return FoundMasks(found, finder.segmenter.take_seconds(), finder.segmenter.description["device"])

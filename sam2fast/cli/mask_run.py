@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sam2fast import __version__
 from sam2fast.cli.command_files import RESULTS, mask_files, write_atomically
-from sam2fast.cli.mask_finder import BuildMaskFinder, find_masks
+from sam2fast.cli.mask_finder import BuildMaskFinder, MaskFinder
 from sam2fast.cli.reporting import emit, progress_bar
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.runner_options import RunnerChoice, add_seconds
@@ -33,10 +33,7 @@ class CocoFile:
     """A data set as ``pycocotools.coco.COCO`` reads it; ids of images and masks count from 1.
 
     Besides COCO's own keys an annotation has ``predicted_iou``, ``stability_score``, ``point`` ([x, y] in pixels, which
-    gave the mask) and ``layer``, the mask's position in its image, from 1.
-
-    Args:
-        path: written by :meth:`save`.
+    gave the mask) and ``layer``, the mask's position in its image, from 1. :meth:`save` writes the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,19 +65,8 @@ class CocoFile:
         ]
 
     def save(self, info: Mapping[str, Any]) -> None:
-        """Writes everything that was added, replacing the file.
-
-        Args:
-            info: the model and its options.
-
-        Raises:
-            UserError: the file cannot be written; the previous file stays.
-        """
-        lists = {
-            "images": self._images,
-            "categories": [_encode(CATEGORY)],
-            "annotations": self._annotations,
-        }
+        """Replaces the file by everything that was added; ``info`` has the model and its options."""
+        lists = {"images": self._images, "categories": [_encode(CATEGORY)], "annotations": self._annotations}
         head = {"info": {"description": "masks by sam2fast", "version": __version__, **info}}
         text = _encode(head).removesuffix("}")
         for name, items in lists.items():
@@ -110,7 +96,7 @@ def _encode(value: Mapping[str, Any]) -> str:
 
 
 class PreviousMasks(NamedTuple):
-    """The entries of one image in a results file, with their ids there."""
+    """The entries of one image in a results file, with the ids of that file."""
 
     image: dict[str, Any]
     annotations: list[dict[str, Any]]
@@ -148,15 +134,10 @@ def read_previous_masks(
 
 
 class MaskRun:
-    """One run over many images.
+    """One run over many images; those that fail are added to ``problems``.
 
     ``rows`` has the name, the number of masks, the best predicted IoU and the size of each finished image as text,
     ``seconds`` the time of every stage in all processes together.
-
-    Args:
-        build: loads the model and its options.
-        chosen: where the masks are generated.
-        problems: gets the images that fail.
     """
 
     def __init__(self, build: BuildMaskFinder, chosen: RunnerChoice, problems: ErrorReport) -> None:
@@ -167,15 +148,10 @@ class MaskRun:
         self._results = CocoFile(build.out / RESULTS)
 
     def find(self, images: Sequence[InputSource], before: Mapping[str, PreviousMasks]) -> None:
-        """Generates the masks of the images; failures are reported.
-
-        The results file is saved even if an exception ends the run.
+        """Generates the masks of the images. The results file is saved even if an exception ends the run.
 
         Args:
             before: entries of an earlier results file by the images' names; they are kept, and their images skipped.
-
-        Raises:
-            UserError: a file cannot be written, the model cannot be loaded, or all workers were lost.
         """
         left = [image for image in images if str(image) not in before]
         for entries in before.values():
@@ -186,16 +162,13 @@ class MaskRun:
                 self._note(image, entries.image["width"], entries.image["height"], entries.annotations)
         saved, count = time.monotonic(), len(images)
         try:
-            with (
-                as_user_error(WorkerError),
-                progress_bar("images", count, "images", count - len(left)) as bar,
-            ):
+            with as_user_error(WorkerError), progress_bar("images", count, "images", count - len(left)) as bar:
                 build = self._build
                 if self._chosen.is_local:
                     build = replace(
                         build, progress=lambda done, points: bar.set_postfix_str(f"{done / points:.0%} of this image")
                     )
-                for result in self._chosen.runner(find_masks, left, build, ordered=True):
+                for result in self._chosen.runner(MaskFinder.find, left, build, ordered=True):
                     self._take(result)
                     bar.update()
                     if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:

@@ -8,23 +8,9 @@ from typing import Any
 import click
 
 from sam2fast import nano
-from sam2fast.cli.command_files import (
-    EXPORT_FILES,
-    RESULTS,
-    check_results,
-    make_folder,
-    mask_files,
-    remove_leftovers,
-)
+from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import (
-    FormatsType,
-    GroupedCommand,
-    check_exports,
-    model_options,
-    out_option,
-    tolerance_option,
-)
+from sam2fast.cli.options import FormatsType, GroupedCommand, check_exports, model_options, out_option, tolerance_option
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import images_in, list_sources

@@ -1,4 +1,4 @@
-"""Which configuration and which checkpoint are meant by ``--model`` and ``--checkpoint``."""
+"""The configuration and the checkpoint of ``--model`` and ``--checkpoint``."""
 
 import difflib
 import textwrap

@@ -12,7 +12,7 @@ from sam2fast.cli.prompt_options import Box, BoxType, ClickType, Prompts, Prompt
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
 
-NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # begins with a letter, so that it is no coordinate
+NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # begins with a letter, unlike a coordinate
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ObjectPrompt:
 
     Attributes:
         name: of the object; None of the only one.
-        image: the name of the only image that they are for, with or without its suffix; or the number that is its name.
+        image: the only image that they are for: its name, with or without suffix, or the number that is its name.
         is_relative: the box is in shares of the image's width and height.
         size: (height, width) of the image that the box is for, if it is stated.
     """
@@ -36,11 +36,7 @@ class ObjectPrompt:
         return "the prompt" if self.name is None else f"the prompt for object {self.name!r}"
 
     def scaled(self, image: InputSource, width: int, height: int) -> Prompts:
-        """The prompts in pixels of an image that is displayed with this size.
-
-        Raises:
-            UserError: the box is for an image of another size.
-        """
+        """The prompts in pixels of an image that is displayed with this size."""
         box = self.prompts.box
         if box is None:
             return self.prompts
@@ -89,7 +85,7 @@ class ObjectMaskType(_ObjectType):
     name, example = "[NAME,]FILE[:LABEL]", "mask.png or cup,labels.png:2"
 
     def read(self, text: str) -> ObjectPrompt:
-        """See :class:`PromptType`; a file whose own name has a comma comes first."""
+        """An existing file with a comma in its name comes first."""
         is_file = mask_file(Path(text))[0].is_file()
         return ObjectPrompt(None, self._prompts(text)) if is_file else super().read(text)
 
@@ -107,11 +103,7 @@ def read_label_image(path: Path) -> list[ObjectPrompt]:
 
 
 def read_object_file(path: Path) -> list[ObjectPrompt]:
-    """The prompts of a JSON file, in the form that docs/commands.md describes.
-
-    Raises:
-        UserError: the file cannot be read, or an entry is invalid.
-    """
+    """The prompts of a JSON file, in the form that docs/commands.md describes."""
     return read_entries(
         path,
         ("object",),
@@ -153,31 +145,23 @@ class ObjectPrompts:
         self.mask_files = sorted({mask_file(mask)[0] for mask in self.masks})
 
     def of(self, image: InputSource) -> Sequence[ObjectPrompt]:
-        """The objects of one image, maybe none.
-
-        Raises:
-            click.UsageError: an object has two boxes or masks, for all images and for this one.
-        """
+        """The objects of one image; may be none."""
         return _merged(one for key in (None, *_names_of(image)) for one in self._of_image.get(key, ()))
 
     def unused(self, images: Iterable[InputSource]) -> list[str]:
-        """The images that prompts are for, without those that are given."""
+        """The images of prompts that are not among the given ones."""
         given = {name for image in images for name in _names_of(image)}
         return sorted(str(image) for image in self._of_image if image is not None and image not in given)
 
     def check_masks(self) -> None:
-        """Checks that the files of masks exist.
-
-        Raises:
-            UserError: one does not.
-        """
+        """Checks that the files of masks exist."""
         for file in self.mask_files:
             if not file.is_file():
                 raise UserError(f"no file {str(file)!r}")
 
 
 def _names_of(image: InputSource) -> set[str | int]:
-    """What prompts may call an image."""
+    """The names of an image in prompts."""
     number = {int(image.stem)} if image.stem.isdecimal() else set()
     return {image.file_name, image.stem, *number}
 

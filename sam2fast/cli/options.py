@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @contextmanager
 def _without_network() -> Iterator[None]:
-    """In the block nothing is downloaded, in this process or in those that it starts."""
+    """Forbids downloads in the block, also in processes that it starts."""
     before = os.environ.get(OFFLINE)
     os.environ[OFFLINE] = "1"
     try:
@@ -67,7 +67,6 @@ class FormatsType(click.ParamType):
         self.name = ",".join(formats)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Reads the formats; anything else is a usage error."""
         if isinstance(value, tuple):
             return value
         asked = [part.strip() for part in value.split(",")]
@@ -126,7 +125,7 @@ def model_options(
 
 
 class RareOption(click.Option):
-    """An option that few need: :class:`GroupedCommand` lists it at the end of ``--help``."""
+    """An option that few users need; :class:`GroupedCommand` lists it at the end of ``--help``."""
 
 
 class GroupedCommand(click.Command):
@@ -143,7 +142,7 @@ class GroupedCommand(click.Command):
 
 
 def checked_strategy(_ctx: click.Context | None, _parameter: click.Parameter | None, name: str) -> str:
-    """The callback of an option: the name, if a strategy has it; else a usage error."""
+    """The callback of an option; a name without a strategy is a usage error."""
     if name != "sam2":
         from sam2fast.tracking.strategies import STRATEGIES
 
@@ -157,20 +156,10 @@ STRATEGY_HELP = (
     "is for."
 )
 strategy_option = click.option(
-    "--strategy",
-    metavar="NAME",
-    default="sam2",
-    callback=checked_strategy,
-    help=STRATEGY_HELP.format("sam2long, "),
+    "--strategy", metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format("sam2long, ")
 )
 
 
 def out_option(default: str) -> Callable[[Command], Command]:
     """Adds ``--out``, the folder for the results."""
-    return click.option(
-        "--out",
-        type=PATH,
-        default=Path(default),
-        metavar="DIR",
-        help="For the results.",
-    )
+    return click.option("--out", type=PATH, default=Path(default), metavar="DIR", help="For the results.")

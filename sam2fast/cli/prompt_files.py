@@ -23,9 +23,6 @@ def read_entries(
         required: keys of each entry besides :data:`KEYS`.
         optional: further keys.
         read: makes the result of an entry and its prompts; may raise :class:`Reason`.
-
-    Raises:
-        UserError: the file cannot be read, or an entry is invalid; the message names the entry and the reason.
     """
     content = read_json(path)
     entries = content.get("prompts") if isinstance(content, dict) else None
@@ -48,11 +45,7 @@ def read_entries(
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """The content of a JSON file."""
     try:
         with as_user_error(OSError):
             return json.loads(path.read_bytes())

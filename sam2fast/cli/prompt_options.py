@@ -75,7 +75,7 @@ def mask_file(mask: Path) -> tuple[Path, int | None]:
 
 
 class Reason(ValueError):
-    """Why a text is not a valid prompt, for the error message."""
+    """The reason why a text is not a valid prompt."""
 
 
 class PromptType(click.ParamType):
@@ -84,7 +84,6 @@ class PromptType(click.ParamType):
     example: str
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Reads one prompt; anything else is a usage error."""
         if not isinstance(value, str):
             return value
         try:
@@ -95,7 +94,7 @@ class PromptType(click.ParamType):
             self.fail(f"{value!r} is not {self.name}, such as {self.example}{reason}{hint}", param, ctx)
 
     def hint(self, text: str) -> str:
-        """What was probably meant, after the message of an error; or nothing."""
+        """A hint to append to the error message, or nothing."""
         if re.fullmatch(r"-?[\d.]+", text):
             return "; give numbers joined by commas, without spaces"
         return ""
@@ -111,7 +110,6 @@ class ClickType(PromptType):
     name, example = "X,Y[,LABEL]", "500,375 or 500,375,0"
 
     def read(self, text: str) -> Click:
-        """See :class:`PromptType`."""
         x, y, *label = read_numbers(text.split(","), (2, 3))
         return Click(x, y, read_label(label[0] if label else FOREGROUND))
 
@@ -122,7 +120,6 @@ class BoxType(PromptType):
     name, example = "X0,Y0,X1,Y1", "425,600,700,875"
 
     def read(self, text: str) -> Box:
-        """See :class:`PromptType`."""
         box = Box(*read_numbers(text.split(","), (4,)))
         if box.x1 < box.x0 or box.y1 < box.y0:
             raise Reason("its corners are the wrong way round; expected X0 <= X1 and Y0 <= Y1")

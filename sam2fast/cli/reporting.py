@@ -1,4 +1,4 @@
-"""What commands print: for people or as lines of JSON, notes, and progress bars."""
+"""Output of commands: text or lines of JSON, and progress bars."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ PROGRESS = click.option("--progress", is_flag=True, help="Show a progress bar ev
 
 
 class Reporting(NamedTuple):
-    """What was asked for."""
+    """The output options of a command."""
 
     jsonl: bool = False
     quiet: bool = False
@@ -55,7 +55,7 @@ def output_options(has_bar: bool = False) -> Callable[[Command], Command]:
 
 
 def say(line: object = "") -> None:
-    """Prints a line for people; nothing with ``--jsonl`` or ``--quiet``."""
+    """Prints a line of text; nothing with ``--jsonl`` or ``--quiet``."""
     asked = reporting()
     if not (asked.jsonl or asked.quiet):
         click.echo(line)

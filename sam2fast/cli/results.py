@@ -39,9 +39,6 @@ def write_results(
     Args:
         image: the name of ``pixels (H, W, 3)``, uint8 or fp32 in [0, 1].
         model: describes the model.
-
-    Raises:
-        UserError: a file cannot be written.
     """
     files = output_files(out, stem, [one.name for one in found])
     clicks = [click for one in found for click in one.prompts.clicks]

@@ -80,9 +80,7 @@ def runner_options(command: Command) -> Command:
 
 
 resume_option = click.option(
-    "--resume",
-    is_flag=True,
-    help="Skip images that already have results of the same model and options.",
+    "--resume", is_flag=True, help="Skip images that already have results of the same model and options."
 )
 
 
@@ -93,9 +91,6 @@ def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, a
         device: one or several devices of this machine; with Ray, the device of each worker.
         unit: what the inputs are, such as ``images``.
         at_once: the most processes on each device of this machine.
-
-    Raises:
-        UserError: this machine has no such device, or the address is not one of Ray.
     """
     if ray_options.ray is not None:
         return RunnerChoice(_on_ray(ray_options, device, count), f"ray {ray_options.ray}", False)

@@ -22,13 +22,7 @@ from sam2fast.cli.object_prompts import (
 )
 from sam2fast.cli.options import PATH, GroupedCommand, model_options, out_option
 from sam2fast.cli.reporting import emit, output_options, progress_bar
-from sam2fast.cli.runner_options import (
-    RayOptions,
-    add_seconds,
-    choose_runner,
-    resume_option,
-    runner_options,
-)
+from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import images_in, list_sources
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.process import WorkerError
@@ -121,11 +115,7 @@ def segment(
     Images without prompts are skipped with a note; if no image has prompts, the exit code is 1, but for detectors that
     found nothing at all.
     """
-    files = [
-        *map(read_label_image, label_images),
-        *map(read_object_file, prompt_files),
-        *map(read_boxes, box_files),
-    ]
+    files = [*map(read_label_image, label_images), *map(read_object_file, prompt_files), *map(read_boxes, box_files)]
     parts = [*points, *boxes, *masks, *chain.from_iterable(files)]
     if box_files and not parts:  # the detector found nothing, which a note has said
         if as_json:

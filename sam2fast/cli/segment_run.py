@@ -59,11 +59,7 @@ class SegmentRun:
     out: Path
 
     def __call__(self, predictor: tuple[Segmenter, Masks], job: SegmentJob) -> SegmentOutcome:
-        """Segments one image, and writes its files.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
+        """Segments one image, and writes its files."""
         segmenter, masks = predictor
         records: list[Record] | UserError
         try:
@@ -92,11 +88,7 @@ class SegmentRun:
 def predict_objects(
     segmenter: Segmenter, image: InputSource, objects: Sequence[ObjectPrompt], masks: Masks
 ) -> tuple[np.ndarray, list[SegmentedObject]]:
-    """The pixels ``(H, W, 3)`` of an image and the masks of its objects.
-
-    Raises:
-        UserError: the image cannot be read or segmented, or a prompt lies outside it.
-    """
+    """The pixels ``(H, W, 3)`` of an image and the masks of its objects."""
     pixels = segmenter.read(image)
     height, width = pixels.shape[:2]
     asked = []

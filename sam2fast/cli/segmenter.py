@@ -1,4 +1,4 @@
-"""A model for one mask at a time, with the time of every stage."""
+"""A model that predicts one mask at a time, with the time of every stage."""
 
 import time
 from collections.abc import Iterator
@@ -64,11 +64,7 @@ class Segmenter:
             self.model = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
             self.predictor = SAM2ImagePredictor(self.model)
             self._device = self.model.device
-        self.description: dict[str, Any] = {
-            **choice.as_json(),
-            "device": str(self._device),
-            "dtype": dtype,
-        }
+        self.description: dict[str, Any] = {**choice.as_json(), "device": str(self._device), "dtype": dtype}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -87,11 +83,7 @@ class Segmenter:
         return spent
 
     def read(self, image: InputSource) -> np.ndarray:
-        """The pixels ``(H, W, 3)`` of an image, upright; uint8, or fp32 in [0, 1].
-
-        Raises:
-            UserError: the image cannot be read.
-        """
+        """The pixels ``(H, W, 3)`` of an image, upright; uint8, or fp32 in [0, 1]."""
         with self.stage("read image"), image.file() as file:
             return _read(file)
 
@@ -110,11 +102,7 @@ class Segmenter:
             return MaskPrompt(((2 * share[0] - 1) * MASK_LOGIT).numpy(), bounds)
 
     def encode(self, pixels: np.ndarray) -> None:
-        """Encodes ``pixels (H, W, 3)`` for :meth:`predict`.
-
-        Raises:
-            UserError: the device is out of memory.
-        """
+        """Encodes ``pixels (H, W, 3)`` for :meth:`predict`."""
         with self.stage("encode"), as_user_error(torch.OutOfMemoryError):
             self.predictor.set_image(pixels)
 
@@ -123,9 +111,6 @@ class Segmenter:
 
         Args:
             mask: ``prompts.mask`` as :meth:`read_mask` returns it.
-
-        Raises:
-            UserError: the prompts are invalid, or the scores are not finite.
         """
         clicks = prompts.clicks
         with self.stage("predict"), as_user_error(ValueError, torch.OutOfMemoryError):

@@ -1,7 +1,6 @@
 """``sam2fast serve``: the web demo."""
 
 import logging
-import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_MINUTES = 60 * 24 * 365  # a year
 NEEDED = {"flask": "flask", "strawberry": "strawberry-graphql", "gunicorn": "gunicorn", "av": "av"}
 
 
@@ -38,17 +38,6 @@ class OriginType(click.ParamType):
             return parse_origin(value)
         except ValueError:
             self.fail(f"{value!r} is not an origin; expected one such as https://demo.example:8443", param, ctx)
-
-
-class FiniteRange(click.FloatRange):
-    """A range without NaN and infinity, which ``click.FloatRange`` accepts."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Accepts finite numbers of the range."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number", param, ctx)
-        return number
 
 
 @click.command()
@@ -89,7 +78,7 @@ class FiniteRange(click.FloatRange):
 @click.option("--max-sessions", type=click.IntRange(1, 256), default=16, help="Open sessions.")
 @click.option(
     "--session-minutes",
-    type=FiniteRange(0, min_open=True),
+    type=click.FloatRange(0, MOST_MINUTES, min_open=True),
     default=15.0,
     help="Close a session after this time without requests.",
 )
@@ -100,7 +89,10 @@ class FiniteRange(click.FloatRange):
     "--max-upload-mb", "max_upload_megabytes", type=click.IntRange(1), default=70, help="Size of an uploaded file."
 )
 @click.option(
-    "--max-seconds", type=FiniteRange(0, 3600, min_open=True), default=10.0, help="Seconds kept of an uploaded video."
+    "--max-seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=10.0,
+    help="Seconds kept of an uploaded video.",
 )
 @click.option(
     "--fps",
@@ -177,15 +169,12 @@ def _check_installed() -> None:
         raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
 
 
-# What is left to choose of a page that runs the model itself.
+# The options of a page that runs the model itself.
 PAGE_OPTIONS = ("model", "checkpoint", "offline", "host", "port", "data", "in_browser", "output")
 
 
 def _check_page_options(ctx: click.Context) -> None:
-    """
-    Raises:
-        click.UsageError: an option is for a server that runs the model.
-    """
+    """Checks that no option is for a server that runs the model."""
     for option in ctx.command.params:
         name = str(option.name)
         given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
@@ -233,9 +222,6 @@ def run(
 
     Args:
         make: makes the application, in the serving process.
-
-    Raises:
-        UserError: the address is in use, the data folder cannot be used, or the model does not load.
     """
     from sam2fast.demo.server import serving
 
@@ -264,7 +250,7 @@ def _log_to_stderr() -> None:
 
 
 def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy: str) -> "Flask":
-    """The app, built in the serving process."""
+    """The application, made in the serving process."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.checkpoints import CheckpointError
     from sam2fast.config import ConfigError
@@ -272,18 +258,13 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
     from sam2fast.demo.server.demo_errors import DemoError
 
     _log_to_stderr()
+    options: dict[str, Any] = {"device": device, "hydra_overrides_extra": [KEEP_CORRECTIONS], "strategy": strategy}
+
+    def load(chosen: ModelChoice) -> "SAM2VideoPredictor":
+        return build_sam2_video_predictor(chosen.config, chosen.checkpoint, **options)
+
     with as_user_error(OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError):
-
-        def load(chosen: ModelChoice) -> "SAM2VideoPredictor":
-            return build_sam2_video_predictor(
-                chosen.config,
-                chosen.checkpoint,
-                device=device,
-                hydra_overrides_extra=[KEEP_CORRECTIONS],
-                strategy=strategy,
-            )
-
-        # The model is everybody's, so only a server for this machine lets its users change it.
+        # All users share the model, so only a server for this machine lets them change it.
         may_change = settings.trusted_hosts and all(map(_is_loopback, settings.trusted_hosts))
         change = (lambda name: load(choose_model(name, None))) if may_change else None
         app = make_app(settings, load(choice), change, strategy)
@@ -292,7 +273,7 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
 
 
 def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
-    """The app of a page that runs the model itself; the page is made once for each model."""
+    """The application for a page that runs the model itself; the page is made once for each model."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.demo.in_browser.app import make_page_app
     from sam2fast.demo.in_browser.page import page_key, write_page

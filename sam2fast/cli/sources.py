@@ -27,11 +27,11 @@ ListFolder = Callable[[Path], Sequence[Path]]
 
 @dataclass(frozen=True)
 class InputSource:
-    """An image or a video. ``str`` of it is its name in messages and results.
+    """An image or a video. Its ``str`` is its name in messages and results.
 
     Attributes:
         text: a path, an address, or ``-``.
-        content: what stdin gave, for ``-``.
+        content: of stdin, for ``-``.
     """
 
     text: str
@@ -47,7 +47,7 @@ class InputSource:
 
     @property
     def file_name(self) -> str:
-        """The name of the file, of an address as far as it is one."""
+        """The name of the file; of an address its last part, without characters that files cannot have."""
         if self.path is not None:
             return self.path.name
         if self.content is not None:
@@ -66,9 +66,6 @@ class InputSource:
         """The local file or folder; of an address and of stdin a temporary file, in the block.
 
         A UserError in the block that names the temporary file is raised with the name of the input.
-
-        Raises:
-            UserError: the address cannot be read, or there is no room for the temporary file.
         """
         if self.path is not None:
             yield self.path
@@ -97,14 +94,11 @@ def without_password(text: str) -> str:
 
 
 def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tuple[list[InputSource], ErrorReport]:
-    """The inputs of a command without duplicates, and a report that has those that there are not.
+    """The inputs of a command without duplicates, and a report of those that do not exist.
 
     Args:
-        list_folder: the images or videos that a folder stands for; raises UserError if there are none.
-        unit: of what is read, such as ``images``.
-
-    Raises:
-        UserError: there is no input.
+        list_folder: lists the images or videos of a folder; raises UserError if there are none.
+        unit: what is read, such as ``images``.
     """
     found: dict[str, InputSource] = {}
     problems = []
@@ -171,11 +165,7 @@ def images_in(folder: Path, out: Path) -> list[Path]:
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """The video files in a folder, sorted by name; the folder itself if it has more images, or no videos.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """The video files in a folder, sorted by name; the folder itself if it has more images, or no videos."""
     images, videos = _files_in(folder, IMAGE_SUFFIXES), _files_in(folder, VIDEO_SUFFIXES)
     if len(images) > len(videos) or not videos:
         return [folder]
@@ -190,7 +180,7 @@ def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def _download(address: str, file: Path) -> None:
-    """Writes what an address gives to a file."""
+    """Downloads an address to a file."""
     name = without_password(address)
     if not address.startswith(("http://", "https://")):
         raise UserError(f"{name} cannot be read: expected a file, or an address with http:// or https://")

@@ -18,7 +18,7 @@ STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
 
 
 class Terminated(KeyboardInterrupt):
-    """A termination signal was received. Like Ctrl-C, it is raised wherever the program is."""
+    """A termination signal arrived. Like Ctrl-C, it is raised wherever the program is."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def print_message(line: str) -> None:
 
 @contextmanager
 def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
-    """In the block, printing to a stream does nothing if its terminal or pipe is closed."""
+    """Discards what the block prints to a stream whose terminal or pipe is closed."""
     try:
         yield
     except OSError:
@@ -49,7 +49,7 @@ def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """In the block, signals that would end the process raise :class:`Terminated` instead.
+    """Makes signals that would end the process raise :class:`Terminated` in the block.
 
     Ignored signals stay ignored, as under ``nohup``. Other handlers stay in place.
     """
@@ -76,7 +76,7 @@ def handle_signals() -> Iterator[None]:
 
 @contextmanager
 def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[int]]:
-    """In the block, the first Ctrl-C, SIGTERM or SIGHUP is appended to the list. A second one acts as usual.
+    """Appends the first Ctrl-C, SIGTERM or SIGHUP in the block to the list. A second one acts as usual.
 
     Ignored signals, as under ``nohup``, remain ignored.
 
@@ -106,7 +106,7 @@ def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[i
 
 @contextmanager
 def report_interrupt(ctx: click.Context) -> Iterator[None]:
-    """An interrupt in the block ends a command that can continue: a line says so, and the exit code is the signal's."""
+    """Ends a command that is interrupted in the block; a line says that the same command continues."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -127,16 +127,9 @@ def _restore_default_sigint() -> None:
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> list[str]:
-    """A line for each row, its cells padded to the widest of their column.
-
-    Args:
-        rows: all equally long.
-        numbers: columns that are set to the right; the others are to the left.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(_padded(row, widths, numbers)).rstrip() for row in rows]
-
-
-def _padded(row: Sequence[str], widths: Sequence[int], numbers: Collection[int]) -> list[str]:
-    cells = enumerate(zip(row, widths, strict=True))
-    return [cell.rjust(width) if i in numbers else cell.ljust(width) for i, (cell, width) in cells]
+    """Rows of equal length as lines of a table; the columns ``numbers`` are right-aligned."""
+    columns = []
+    for i, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.rjust(width) if i in numbers else cell.ljust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]

@@ -86,9 +86,7 @@ MAX_PALETTE_OBJECTS = 255
 @click.option("--start", type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
 @click.option("--end", type=click.IntRange(0), metavar="FRAME", help="The last frame to track.  [default: the video's]")
 @click.option(
-    "--stream",
-    is_flag=True,
-    help="Read the video once, in order, in constant memory; required for cameras and URLs.",
+    "--stream", is_flag=True, help="Read the video once, in order, in constant memory; required for cameras and URLs."
 )
 @click.option("--max-frames", type=click.IntRange(1), help="With --stream: stop after this many frames.")
 @click.option(
@@ -190,7 +188,7 @@ def track(
 
 
 def _run_on_copy(source: InputSource, request: TrackRequest, run: Callable[[TrackRequest], int]) -> int:
-    """Runs a request, of an address or stdin on its local copy."""
+    """Runs a request; an address or stdin is copied to a local file first."""
     if request.source.label is None:
         return run(request)
     with source.file() as file:
@@ -205,7 +203,7 @@ def _approximations(names: Sequence[str]) -> Approximations:
 
 
 def _check(request: TrackRequest) -> None:
-    """Checks for contradictory options, and that the masks of prompts exist."""
+    """Checks for contradictory options and missing masks."""
     if request.source.is_live and not request.stream:
         raise click.UsageError(f"{request.source.name} can only be read once, in order; give --stream")
     if request.stream and request.reverse:

@@ -16,11 +16,7 @@ from sam2fast.video_results.record import RecordIndex
 
 
 def write_exports(folder: RunFolder, request: TrackRequest) -> None:
-    """Writes the requested formats of :data:`sam2fast.mask_formats.FORMATS` that are missing or incomplete.
-
-    Raises:
-        UserError: a file cannot be written, or the video cannot be read.
-    """
+    """Writes the requested formats of :data:`sam2fast.mask_formats.FORMATS` that are missing or incomplete."""
     # "png" and "coco" have files of their own for videos.
     asked = [name for name in FILES if name in request.formats and name != "png"]
     missing = [name for name in asked if not folder.has(folder.path / name, tolerance=request.tolerance)]

@@ -65,9 +65,6 @@ def frame_record(
         scores: of the same objects.
         size: (H, W) of the video.
         name: of the frame, if it has one besides its number.
-
-    Raises:
-        UserError: a score is not finite.
     """
     runs = encode_upsampled(masks[:, 0], size)
     iou, presence = scores.iou.tolist(), scores.object_score.tolist()
@@ -195,7 +192,7 @@ class RunFolder:
                     file.writelines(index.raw(frame) for frame in sorted(index))
 
     def made(self, file: Path, **options: Any) -> None:
-        """Notes that a file was derived from the record as it is."""
+        """Notes in the manifest that a file holds the whole record."""
         self._facts["files"][file.name] = {"frames": self.done, **options}
         self.note()
 
@@ -205,7 +202,7 @@ class RunFolder:
         write_atomically(self.path / MANIFEST, (json.dumps(self._facts, indent=2) + "\n").encode())
 
     def __getitem__(self, name: str) -> Any:
-        """What :meth:`note` added."""
+        """A fact of the manifest, or None."""
         return self._facts.get(name)
 
     @property

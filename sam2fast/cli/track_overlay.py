@@ -124,9 +124,6 @@ def write_overlay(folder: RunFolder, request: TrackRequest) -> None:
     """Writes the overlay, with the source's sound, if it is missing or incomplete.
 
     The video is read again, up to its end, or to the end of the record if only a part was tracked.
-
-    Raises:
-        UserError: the file cannot be written, or the video cannot be read.
     """
     file, source = folder.path / OVERLAY, request.source
     with as_user_error(OSError, ValueError), closing(RecordIndex(folder.record)) as record:

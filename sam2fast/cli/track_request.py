@@ -32,11 +32,7 @@ class VideoSource(NamedTuple):
 
     @classmethod
     def of(cls, source: InputSource, is_streamed: bool) -> "VideoSource":
-        """The video of an input. Without a stream, addresses of files are copied first.
-
-        Raises:
-            click.UsageError: a camera without a number.
-        """
+        """The video of an input. Without a stream, addresses of files are copied first."""
         text = source.text
         if source.content is not None or (text.startswith(("http://", "https://")) and not is_streamed):
             return cls(text, label=str(source))
@@ -63,11 +59,7 @@ class VideoSource(NamedTuple):
         return self.text if self.camera is None else self.camera
 
     def check_out(self, out: Path) -> None:
-        """Checks that results neither lie among the frames nor overwrite the video.
-
-        Raises:
-            click.UsageError: they would be.
-        """
+        """Checks that results neither lie among the frames nor overwrite the video."""
         path, folder = Path(os.path.realpath(self.text)), Path(os.path.realpath(out))
         if not self.is_live and path in (folder, folder / "masks"):
             raise click.UsageError(
@@ -88,11 +80,7 @@ class VideoSource(NamedTuple):
             return {"bytes": path.stat().st_size, "sha256": digest_of_ends(path)}
 
     def probe(self) -> tuple[int, int, int | None]:
-        """Height, width and, if the container has it, the number of frames; decodes the first frame only.
-
-        Raises:
-            UserError: the video cannot be read.
-        """
+        """Height, width and, if the container has it, the number of frames; decodes the first frame only."""
         from sam2fast.video_io import read_frames
 
         with (
@@ -150,7 +138,6 @@ class PointType(_TrackPromptType):
         return TrackPrompt(frame, obj, (ClickType().read(rest),))
 
     def hint(self, text: str) -> str:
-        """See :class:`PromptType`."""
         parts = text.split(",")
         return f"; frame and object are missing: 0,1,{text}" if len(parts) == 2 and all(parts) else super().hint(text)
 
@@ -181,7 +168,6 @@ class LabelImageType(PromptType):
     name, example = "FRAME,FILE", "0,labels.png"
 
     def read(self, text: str) -> list[TrackPrompt]:
-        """See :class:`PromptType`."""
         from sam2fast.cli.mask_files import masks_of_labels
 
         frame, file = text.split(",", 1)
@@ -192,11 +178,7 @@ class LabelImageType(PromptType):
 
 
 def read_prompt_file(path: Path) -> list[TrackPrompt]:
-    """The prompts of a JSON file, in the form that docs/video.md describes. Mask paths are relative to its folder.
-
-    Raises:
-        UserError: the file cannot be read, or an entry is invalid; the message names the entry and the reason.
-    """
+    """The prompts of a JSON file, in the form that docs/video.md describes. Mask paths are relative to its folder."""
     return read_entries(path, ("frame", "object"), (), _entry)
 
 
@@ -250,12 +232,11 @@ def check_against_video(
 ) -> None:
     """Checks that all prompts lie within the video and between the frames ``start`` and ``end``, both inclusive.
 
+    The UserError names the first prompt that does not.
+
     Args:
         masks: arrays ``(H, W)`` of the prompts that have one.
         frames: the number of frames in the video, if known.
-
-    Raises:
-        UserError: a prompt does not; the message names the first one.
     """
     for prompt in prompts:
         if frames is not None and prompt.frame >= frames:

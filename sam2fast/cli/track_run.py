@@ -80,9 +80,6 @@ class VideoPropagation:
         rate, pixel_aspect: the frames per second of a stream, if known, and a pixel's width divided by its height.
         problem: an error of the video, known after the last frame.
         resumes: whether a run that is stopped can be continued; not where masks are decided when a pass ends.
-
-    Raises:
-        UserError: the video or a saved state cannot be used, or a prompt is not within the video.
     """
 
     rate, pixel_aspect = None, Fraction(1)
@@ -157,9 +154,8 @@ class VideoPropagation:
 class StreamPropagation:
     """Tracks a video while it is read, once and in order; prompts are added at their frames.
 
-    Of cameras and URLs, the frames before the first prompt are yielded too, without objects.
-    See :class:`VideoPropagation`
-    for the rest.
+    Of cameras and URLs, the frames before the first prompt are yielded too, without objects. For the rest see
+    :class:`VideoPropagation`.
     """
 
     resumes = True
@@ -308,7 +304,7 @@ def run(
 
 
 def _asked(request: TrackRequest, video: dict[str, Any], model: dict[str, Any], masks: Masks) -> dict[str, Any]:
-    """What the results depend on."""
+    """Everything that the results depend on, as JSON."""
     digests = {prompt: hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for prompt, mask in masks.items()}
     prompts = [p.as_json() | ({"sha256": digests[p]} if p in digests else {}) for p in request.prompts]
     options = {name: getattr(request, name) for name in ("start", "end", "reverse", "stream", "max_frames")}

@@ -130,11 +130,7 @@ def train(
 
 
 def check_launch(launch: Launch) -> None:
-    """Checks for contradictory options, before any work.
-
-    Raises:
-        click.UsageError: two options contradict each other.
-    """
+    """Checks for contradictory options, before any work."""
     on_cluster = launch.use_cluster != "0"
     if "WORLD_SIZE" in os.environ and (on_cluster or launch.num_gpus is not None):
         raise click.UsageError("this is one of several processes already (WORLD_SIZE is set): leave --num-gpus out")

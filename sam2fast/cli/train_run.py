@@ -112,8 +112,8 @@ class TrainingRun:
                 _save_config(folder, text, trainer.steps)
 
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
-        stopping = _stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else STOPPING, is_main)
-        with _report_to_launcher(), as_user_error(*_expected_errors()), _save_traceback(error_file), stopping as stop:
+        stopping = stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else STOPPING, is_main)
+        with _report_to_launcher(), as_user_error(*_expected_errors()), save_traceback(error_file), stopping as stop:
             measures = trainer.run(stop, started)
             trainer.ranks.leave()
         ended()
@@ -177,7 +177,7 @@ def _save_config(folder: Path, text: str, steps: int) -> None:
 
 
 @contextmanager
-def _stop_condition(
+def stop_condition(
     minutes: float | None,
     interrupted: Callable[[], bool] | None = None,
     announced: Collection[int] = STOPPING,
@@ -208,7 +208,7 @@ def _stop_condition(
 
 
 @contextmanager
-def _save_traceback(path: Path) -> Iterator[None]:
+def save_traceback(path: Path) -> Iterator[None]:
     """Writes the traceback of an exception in the block to a file, if its folder exists."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Errors caused by the user's input: one line on stderr and an exit code, or a report of many files."""
+"""Errors of the user's input: a line on stderr and an exit code, or a report of many files."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class MissingCheckpointError(UserError):
 
 
 class ModelError(UserError):
-    """The model cannot be loaded, whatever the input."""
+    """The model cannot be loaded, so no input can be used."""
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def print_note(text: str) -> None:
 
 
 def print_banner(lines: Sequence[str]) -> None:
-    """Prints lines that nobody should overlook to stderr, between rows of exclamation marks."""
+    """Prints lines to stderr between rows of exclamation marks."""
     rule = "!" * (max(map(len, lines)) + 4)
     for line in (rule, *(f"! {line}" for line in lines), rule):
         click.echo(line, err=True)

@@ -47,11 +47,7 @@ class VosModel(NamedTuple):
     strategy: str = "sam2"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identifies the model, as JSON.
-
-        Raises:
-            UserError: a file cannot be read.
-        """
+        """Identifies the model, as JSON."""
         with as_user_error(OSError):
             found = {**self.choice.fingerprint(), "dtype": self.dtype, "postprocessing": self.postprocessing}
         return found if self.strategy == "sam2" else {**found, "strategy": self.strategy}
@@ -95,10 +91,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
         build = model.builder(request.settings.per_object)
         results = _results(plan.jobs, runner, build, bool(ray_options))
         total = sum(job.frames for job in plan.jobs)
-        with (
-            closing(results),
-            progress_bar("frames", total, "frames") as bar,
-        ):
+        with closing(results), progress_bar("frames", total, "frames") as bar:
             for job, done in results:
                 bar.update(job.frames)
                 if done.problem is not None:
@@ -113,7 +106,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
 
 
 def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> _Plan:
-    """The videos to do; unreadable inputs go to ``problems``."""
+    """The videos to track; unreadable inputs go to ``problems``."""
     with as_user_error(OSError, UnicodeDecodeError, DatasetError):
         names = video_names(request.videos) if request.list_file is None else listed_names(request.list_file)
     if not names:
@@ -147,12 +140,7 @@ def _job(request: VosRequest, model: dict[str, Any], name: str) -> VosJob:
     # Absolute paths, for worker processes.
     video, masks = find_video(request.videos.absolute(), name), request.masks.absolute() / name
     inputs = inputs_of(video, masks)
-    made_from = {
-        "settings": vars(request.settings),
-        "model": model,
-        "inputs": inputs.digest,
-        "version": __version__,
-    }
+    made_from = {"settings": vars(request.settings), "model": model, "inputs": inputs.digest, "version": __version__}
     text = json.dumps(made_from, indent=1) + "\n"
     out = request.out.absolute()
     return VosJob(name, video, masks, out, request.settings, inputs.frames, text, request.overwrite)
@@ -161,7 +149,7 @@ def _job(request: VosRequest, model: dict[str, Any], name: str) -> VosJob:
 def _results(
     jobs: list[VosJob], runner: Runner, build: partial[Any], is_spread: bool
 ) -> Generator[tuple[VosJob, VosDone], None, None]:
-    # Only building the model and lost processes can raise here; a video's failure is a result.
+    # Only the model's construction and lost processes raise; the failure of a video is a result.
     with as_user_error(WorkerError, OSError, ValueError, RuntimeError, ImportError):
         yield from run_vos(jobs, runner, build, is_spread=is_spread)
 

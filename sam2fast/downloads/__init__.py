@@ -1,4 +1,4 @@
-"""Downloads checkpoints from Meta, a mirror or the Hugging Face hub, once per machine. See docs/downloads.md."""
+"""Downloads checkpoints from Meta, a mirror or the Hugging Face hub, once per machine. See docs/checkpoints.md."""
 
 import os
 import shutil

@@ -190,7 +190,7 @@ def _receive(url: str, part: Path, quiet: bool) -> None:
 
 
 def _answer(request: urllib.request.Request) -> Any:
-    """The response. urllib's own limit is for each address and each step, and not for looking up the name."""
+    """The response. urllib's timeout is for each address and step, and does not include the name lookup."""
     found: Future[Any] = Future()
 
     def ask() -> None:

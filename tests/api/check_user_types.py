@@ -1,8 +1,8 @@
 """Checks a user's typed script against the installed package. ``make lint`` runs this, since mypy is slow.
 
 The package is copied into the site-packages of an environment without anything else of ours, beside links to its
-dependencies; mypy uses its annotations because of ``py.typed``. The script passes ``--strict``, every type
-that it reveals is the expected one, and names that do not exist are errors.
+dependencies; mypy uses its annotations because of ``py.typed``. The script passes ``--strict``, and every type that it
+reveals is the expected one.
 """
 
 import re
@@ -15,28 +15,6 @@ from pathlib import Path
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 SCRIPT = HERE / "typed_user.py"
-WRONG = """
-from sam2fast import build_sam3
-from sam2fast.deploy.parallel import nothing
-from sam2fast.datasets import nothing
-from sam2fast.profiling import nothing
-from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
-from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-
-build_sam2("x", devise=3, ckpt_path=4)
-SAM2ImagePredictor(build_sam2("x")).predict(point_coords=open)
-predictor = build_sam2_video_predictor("x")
-predictor.propagate_in_video(3)
-for a, b, c, d in predictor.propagate_in_video(predictor.init_state("x")): ...
-"""
-EXPECTED_ERRORS = (
-    r'has no attribute "build_sam3"',
-    *[r'has no attribute "nothing"'] * 3,
-    r'"ckpt_path" to "build_sam2" has incompatible type "int"',
-    r'"point_coords" to "predict"',
-    r"propagate_in_video",
-    r"values to unpack",
-)
 REVEAL = re.compile(r"reveal_type\(.*\)  # reveal: (.+)$")
 
 
@@ -79,13 +57,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         python = installed(folder / "environment")
-        for script, text in (("user.py", SCRIPT.read_text(encoding="utf-8")), ("wrong.py", WRONG)):
-            (folder / script).write_text(text, encoding="utf-8")
-        wrong = problems(checked(python, folder / "user.py"), SCRIPT.read_text(encoding="utf-8"))
-        errors = "\n".join(line for line in checked(python, folder / "wrong.py") if ": error:" in line)
-        for pattern in set(EXPECTED_ERRORS):
-            if len(re.findall(pattern, errors)) < EXPECTED_ERRORS.count(pattern):
-                wrong.append(f"no error like {pattern!r} in a script that deserves it; there are:\n{errors}")
+        shutil.copy(SCRIPT, folder)
+        wrong = problems(checked(python, folder / SCRIPT.name), SCRIPT.read_text(encoding="utf-8"))
     print(*wrong, sep="\n") if wrong else print("a user's typed script passes mypy --strict")
     return bool(wrong)
 

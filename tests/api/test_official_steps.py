@@ -17,10 +17,7 @@ def pair(request):
 
 
 def tracked(model, reverse=False, prompted=(0, 3), objects=2, mask_first=False, prompts_first=False):
-    """Every tensor of every frame, from a loop that prompts some and tracks the others.
-
-    ``prompts_first`` is the order of training, where frames are prompted that come later in the video.
-    """
+    """Every tensor of every frame, some of which are prompted; ``prompts_first`` is the order of training."""
     outputs = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     found = []
     steps = list(enumerate(range(FRAMES)[:: -1 if reverse else 1]))
@@ -76,24 +73,22 @@ def test_track_step(pair, arguments, overrides, monkeypatch):
 def test_track_step_without_memory(pair, monkeypatch):
     for model in pair:
         monkeypatch.setattr(model, "num_maskmem", 0)
+
+    def call(model):
+        _, *image = model._prepare_backbone_features(model.forward_image(random_map(1, 3, SIZE, SIZE)))
+        out = model.track_step(4, False, *image, None, None, {}, FRAMES)
+        assert out["maskmem_features"] is None and out["maskmem_pos_enc"] is None
+        return [out[key] for key in KEYS if key != "maskmem_features"]
+
     with torch.no_grad():
-        assert_same(*pair, tracked_without_memory)
-
-
-def tracked_without_memory(model):
-    backbone = model.forward_image(random_map(1, 3, SIZE, SIZE))
-    _, features, positions, sizes = model._prepare_backbone_features(backbone)
-    out = model.track_step(4, False, features, positions, sizes, None, None, {}, FRAMES)
-    assert out["maskmem_features"] is None and out["maskmem_pos_enc"] is None
-    return [out[key] for key in KEYS if key != "maskmem_features"]
+        assert_same(*pair, call)
 
 
 def test_track_step_with_an_earlier_prediction(pair):
     """Also without the memory encoder, as for every click but the last."""
 
     def call(model):
-        backbone = model.forward_image(random_map(1, 3, SIZE, SIZE))
-        _, *image = model._prepare_backbone_features(backbone)
+        _, *image = model._prepare_backbone_features(model.forward_image(random_map(1, 3, SIZE, SIZE)))
         points = {"point_coords": torch.tensor([[[30.0, 60.0]]]), "point_labels": torch.ones(1, 1, dtype=torch.int32)}
         previous = random_map(1, 1, SIZE // 4, SIZE // 4, seed=8)
         out = model.track_step(

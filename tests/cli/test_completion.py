@@ -27,12 +27,6 @@ def test_scripts(run, tmp_path, monkeypatch, shell, file, says):
         subprocess.run([os.path.basename(shell), "-n", tmp_path / file], check=True)
 
 
-def test_other_shells(run, monkeypatch):
-    monkeypatch.setenv("SHELL", "/bin/tcsh")
-    result = run("--install-completion")
-    assert result.exit_code == 1 and result.stderr == "sam2fast: $SHELL is tcsh; completion is for bash, zsh, fish\n"
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

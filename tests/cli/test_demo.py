@@ -17,14 +17,7 @@ from sam2fast.demo import clip as demo_clip
 from sam2fast.demo import scene as photograph
 from sam2fast.demo.canvas import SCALE, Canvas
 from sam2fast.demo.clip import make_clip
-from sam2fast.demo.scene import (
-    HEIGHT,
-    PHOTOGRAPH,
-    PHOTOGRAPH_POINT,
-    VASE,
-    WIDTH,
-    draw_scene,
-)
+from sam2fast.demo.scene import HEIGHT, PHOTOGRAPH, PHOTOGRAPH_POINT, VASE, WIDTH, draw_scene
 from sam2fast.evaluation.j_and_f import j_and_f
 from sam2fast.io.rle import decode_rle
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -34,8 +27,6 @@ STILL_LIFE = ["overlay.png", "scene.png", *(name + part for name in PROMPTS for 
 PHOTOGRAPH_RESULTS = ["photo" + part for part in PARTS]
 VIDEO = ["tracked.json", "tracked.mp4", "tracked.png"]
 FRAMES = 5
-
-
 draw_scene_once = functools.cache(draw_scene)
 
 
@@ -47,7 +38,6 @@ def drawn_once(monkeypatch):
 
 @pytest.fixture
 def short_clip(monkeypatch):
-    """A short clip."""
     monkeypatch.setattr(demo_clip, "FRAMES", FRAMES)
 
 
@@ -60,11 +50,6 @@ def scikit_image(monkeypatch, tmp_path, make_image):
     monkeypatch.delitem(sys.modules, "skimage", raising=False)
     monkeypatch.syspath_prepend(tmp_path / "site")
     return package
-
-
-def drawn_vase() -> np.ndarray:
-    """The vase's mask, bool, of the image's size."""
-    return VASE.cover(Canvas.of_size(WIDTH, HEIGHT))[::SCALE, ::SCALE]
 
 
 def load(path) -> dict:
@@ -168,7 +153,7 @@ def test_demo_finds_what_was_drawn(run, tmp_path, monkeypatch, weights_folder, d
     assert run("demo", "--checkpoint", checkpoint, "--device", "cpu").exit_code == 0
     records = {name: load(tmp_path / f"out/demo/{name}.json") for name in PROMPTS}
     assert min(record["score"] for record in records.values()) > 0.95
-    found, drawn = decode_rle(records["vase"]["rle"]), drawn_vase()
+    found, drawn = decode_rle(records["vase"]["rle"]), VASE.cover(Canvas.of_size(WIDTH, HEIGHT))[::SCALE, ::SCALE]
     assert (found & drawn).sum() / (found | drawn).sum() > 0.97
     # The mug's handle belongs to the mug, the table visible through it does not.
     mug = decode_rle(records["mug"]["rle"])

@@ -36,7 +36,7 @@ def test_packages_under_another_name(monkeypatch):
         return versions[name]
 
     monkeypatch.setattr(env.importlib.metadata, "version", version)
-    others = env._packages()["others"]
+    others = env.describe()["packages"]["others"]
     assert {name: found for name, found in others.items() if found != env.MISSING} == versions
     assert not {"opencv-python", "SAM-2"} & set(others)
 

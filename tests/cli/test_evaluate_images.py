@@ -136,11 +136,3 @@ def test_several_devices_give_the_same(run, data, monkeypatch):
         found.append((data / f"{len(found)}.csv").read_text())
     assert found[0] == found[1] and found[0].count("\n") > 3
     assert json.loads((data / "1.json").read_text())["model"]["device"] == "cpu,cpu"
-
-
-def test_results_do_not_overwrite_inputs(run, data):
-    content = {"image": {}, "annotations": [{"id": 1, "segmentation": {"size": [96, 96], "counts": [10, 9206]}}]}
-    (data / "images/a.json").write_text(json.dumps(content))
-    result = run("evaluate-images", "images", "--out", "images/a.csv", "--skip-unmasked", *NANO)
-    assert result.exit_code == 2 and "would overwrite an input" in result.stderr
-    assert json.loads((data / "images/a.json").read_text()) == content

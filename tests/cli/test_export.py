@@ -59,23 +59,6 @@ def test_without_a_compiler(run, mini, monkeypatch):
     assert result.exit_code == 1 and result.stderr == "sam2fast: no working C++ compiler\n"
 
 
-WRONG_OPTIONS = {
-    "aot": (["--format", "onnx", "--aot"], "--aot is for --format torch"),
-    "prompts": (["--format", "onnx", "--prompts", 1], "--prompts is for --format torch"),
-    "device": (["--format", "onnx", "--device", "cuda"], "--device cuda is for --format torch"),
-    "bfloat16": (["--format", "onnx", "--dtype", "bfloat16"], "choose float32, float16 or int8"),
-    "web prompts": (["--format", "web", "--prompts", 1], "--prompts is for --format torch"),
-    "int8": (["--dtype", "int8"], "--dtype int8 is for --format onnx"),
-    "format": (["--format", "tflite"], "'tflite' is not one of"),
-}
-
-
-@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS.values(), ids=WRONG_OPTIONS)
-def test_options_that_do_not_fit_the_format(run, mini, options, message):
-    result = run("export", *mini[:4], *options)
-    assert result.exit_code == 2 and message in result.stderr
-
-
 @pytest.mark.long
 def test_onnx(run, mini, tmp_path):
     """Another size of images, in int8; what the graphs compute is in deploy/onnx."""

@@ -56,16 +56,12 @@ def expected(predictor, video):
 
 def test_track(files, video, expected, tmp_path):
     config, checkpoint = files
-    x, y = CLICK
-    result = invoke(
-        "track", video, "--model", config, "--checkpoint", checkpoint, "--device", "cpu",
-        "--point", f"0,1,{x},{y}", "--format", "json", "--out", tmp_path / "out",
-    )  # fmt: skip
+    model = ["--model", config, "--checkpoint", checkpoint, "--device", "cpu"]
+    prompt = ["--point", "0,1,{},{}".format(*CLICK), "--format", "json", "--out", tmp_path]
+    result = invoke("track", video, *model, *prompt)
     assert result.exit_code == 0, result.output
-    found = {item.frame: item.masks[0] for item in read_masks(tmp_path / "out" / "masks.jsonl")}
-    assert found.keys() == expected.keys()
-    for t, mask in expected.items():
-        np.testing.assert_array_equal(found[t], mask, f"frame {t}")
+    found = {item.frame: item.masks[0] for item in read_masks(tmp_path / "masks.jsonl")}
+    np.testing.assert_equal(found, expected)
 
 
 def test_demo(predictor, video, expected, tmp_path):
@@ -79,6 +75,4 @@ def test_demo(predictor, video, expected, tmp_path):
     found = client.track(session)
     client.close(session)
     app.extensions[SERVICE].close()
-    assert [t for t, _ in found] == list(expected)
-    for t, masks in found:
-        np.testing.assert_array_equal(masks[1], expected[t], f"frame {t}")
+    np.testing.assert_equal({t: masks[1] for t, masks in found}, expected)

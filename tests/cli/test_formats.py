@@ -1,7 +1,6 @@
 """The tables of docs/formats.md: every command, source and format."""
 
 import re
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -69,21 +68,3 @@ def test_cell(results, command, source, name):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_format_of_a_command_is_in_the_table(command):
     assert set(COMMANDS[command]) == {name for name in FILES if FILES[name][command] != DASH}
-
-
-@pytest.mark.parametrize("command, prompts", [("masks", []), ("track", ["--point", "0,1,2,3"])])
-def test_polygons_without_shapely(tmp_path, monkeypatch, command, prompts):
-    """Refused before any work."""
-    monkeypatch.setitem(sys.modules, "shapely", None)
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    source = tmp_path / "a.png" if command == "masks" else tmp_path
-    arguments = [*prompts, "--model", "nano", "--format", "yolo-seg", "--out", tmp_path / "out"]
-    result = invoke(command, source, *arguments)
-    assert result.exit_code == 1 and "sam2fast[polygons]" in result.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_camera_has_no_frames_to_read_again(tmp_path):
-    arguments = ["--stream", "--point", "0,1,2,3", "--format", "labelme", "--out", tmp_path / "out"]
-    result = invoke("track", "camera:0", *arguments)
-    assert result.exit_code == 2 and "--format labelme reads the video's frames again" in result.stderr

@@ -1,10 +1,7 @@
-import importlib
 import json
-from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,9 +16,6 @@ from sam2fast import nano
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_finder, mask_run
-from sam2fast.cli.user_errors import UserError
-from sam2fast.io import png
-from sam2fast.mask_formats.layers import id_colours, layers_png
 
 # Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
@@ -34,7 +28,7 @@ def nano_model():
     return build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu")
 
 
-class Painted(mask_finder._Generator):
+class Painted(mask_finder.CheckedGenerator):
     """A fast fake generator with many overlapping masks."""
 
     def __init__(self, model, **options):
@@ -44,18 +38,18 @@ class Painted(mask_finder._Generator):
 
 @pytest.fixture
 def painted(monkeypatch):
-    monkeypatch.setattr(mask_finder, "_Generator", Painted)
+    monkeypatch.setattr(mask_finder, "CheckedGenerator", Painted)
 
 
 def before_each_image(monkeypatch, act):
     """Makes ``act(image)`` happen before masks are generated for each image."""
-    generate = mask_finder._Generator.generate
+    generate = mask_finder.CheckedGenerator.generate
 
     def acting(self, image):
         act(image)
         return generate(self, image)
 
-    monkeypatch.setattr(mask_finder._Generator, "generate", acting)
+    monkeypatch.setattr(mask_finder.CheckedGenerator, "generate", acting)
 
 
 def read_coco(path: Path) -> COCO:
@@ -132,7 +126,7 @@ def test_more_masks_than_a_palette_has_colours(run, make_image, tmp_path, painte
 def test_options_reach_the_generator(run, make_image, tmp_path, monkeypatch):
     seen = {}
 
-    class Spy(mask_finder._Generator):
+    class Spy(mask_finder.CheckedGenerator):
         def __init__(self, model, **options):
             super().__init__(model, **options)
             seen.update(vars(self))
@@ -140,7 +134,7 @@ def test_options_reach_the_generator(run, make_image, tmp_path, monkeypatch):
         def generate(self, image):
             return []
 
-    monkeypatch.setattr(mask_finder, "_Generator", Spy)
+    monkeypatch.setattr(mask_finder, "CheckedGenerator", Spy)
     asked = {
         "points_per_batch": 7, "pred_iou_thresh": 0.11, "stability_score_thresh": 0.12, "box_nms_thresh": 0.13,
         "crop_n_layers": 1, "crop_nms_thresh": 0.14, "crop_overlap_ratio": 0.15, "crop_n_points_downscale_factor": 2,
@@ -164,7 +158,7 @@ def test_defaults_match_the_generator(run, make_image, monkeypatch, model, small
     """Except for nano's lower thresholds."""
     made = []
     nothing = SimpleNamespace(generate=lambda image: [])
-    monkeypatch.setattr(mask_finder, "_Generator", lambda model, **options: made.append(options) or nothing)
+    monkeypatch.setattr(mask_finder, "CheckedGenerator", lambda model, **options: made.append(options) or nothing)
     assert run("masks", make_image(), *(["--model", "nano"] if small_model else model.small)).exit_code == 0
     generator = vars(SAM2AutomaticMaskGenerator(PaintedModel(), points_per_side=32))
     if small_model:
@@ -195,17 +189,6 @@ def test_progress(run, make_image, tmp_path, painted):
     assert run("masks", make_image("a.png"), *QUICK, "--format", "json").stderr == ""
 
 
-def test_folders(run, make_image, tmp_path, painted):
-    """Only images directly in the folder, sorted by name, without duplicates; one JSON file holds equal names."""
-    make_image("photos/b.JPG"), make_image("photos/a.png"), make_image("photos/deeper/c.png")
-    (tmp_path / "photos/notes.txt").write_text("no image")
-    alone = make_image("alone/a.jpg")
-    result = run("masks", alone, "photos", "photos/a.png", *QUICK, "--format", "json")
-    assert result.exit_code == 0 and names(tmp_path / "out") == ["masks.json"]
-    images = json.loads((tmp_path / "out/masks.json").read_text())["images"]
-    assert [image["file_name"] for image in images] == [str(alone), "photos/a.png", "photos/b.JPG"]
-
-
 def test_images_that_fail_do_not_affect_others(run, make_image, tmp_path, painted, monkeypatch):
     """One cannot be read, and one is too large for the memory."""
 
@@ -231,31 +214,11 @@ def test_images_that_fail_do_not_affect_others(run, make_image, tmp_path, painte
 
 
 def test_interrupted_by_the_keyboard(run, make_image, tmp_path, painted, monkeypatch):
-    fail_at(monkeypatch, mask_finder._Generator, "generate", 3, KeyboardInterrupt())
+    fail_at(monkeypatch, mask_finder.CheckedGenerator, "generate", 3, KeyboardInterrupt())
     result = run("masks", *(make_image(f"{name}.png") for name in "abcd"), *QUICK)
     assert result.exit_code == 130 and result.stderr == "sam2fast: interrupted\n"
     assert names(tmp_path / "out") == ["a_masks.png", "a_overlay.png", "b_masks.png", "b_overlay.png", "masks.json"]
     assert len(read_coco(tmp_path / "out/masks.json").imgs) == 2
-
-
-def test_an_interrupt_that_a_library_turns_into_another_error(run, make_image, monkeypatch):
-    """As OmegaConf, which cannot undo halfway what Ctrl-C interrupted."""
-    error = UserError("'NoneType' object has no attribute")
-    error.__cause__ = AttributeError()
-    error.__cause__.__context__ = KeyboardInterrupt()
-    fail_at(monkeypatch, importlib.import_module("sam2fast.cli.masks"), "choose_model", 1, error)
-    result = run("masks", make_image())
-    assert result.exit_code == 130 and result.stderr.splitlines()[-1] == "sam2fast: interrupted"
-
-
-@pytest.mark.parametrize("error", [EOFError("early"), av.error.EOFError(1, "early", "x.mp4")])
-def test_a_truncated_input_is_not_an_interrupt(run, make_image, monkeypatch, error):
-    """click treats every EOFError as Ctrl-D."""
-
-    fail_at(monkeypatch, importlib.import_module("sam2fast.cli.masks"), "choose_model", 1, error)
-    result = run("masks", make_image("a.png"), *QUICK)
-    assert result.exit_code == 1 and result.stderr.startswith("sam2fast: an input file ends too early: ")
-    assert "early" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_results_are_saved_while_it_runs(run, make_image, tmp_path, painted, monkeypatch):
@@ -265,22 +228,3 @@ def test_results_are_saved_while_it_runs(run, make_image, tmp_path, painted, mon
     before_each_image(monkeypatch, lambda _: there.append(len(read_coco(file).imgs) if file.exists() else 0))
     assert run("masks", *(make_image(f"{name}.png") for name in "abc"), *QUICK).exit_code == 0
     assert there == [0, 1, 2]
-
-
-@pytest.mark.parametrize("scale", [1, 20])
-def test_overlay_tints_and_outlines_masks_and_leaves_the_rest(scale, monkeypatch):
-    ids = np.zeros((40 * scale, 60 * scale), dtype=np.uint16)
-    ids[10 * scale : 30 * scale, 10 * scale : 30 * scale] = 1
-    ids[10 * scale : 30 * scale, 30 * scale : 50 * scale] = 2
-    image = np.full((*ids.shape, 3), 100, dtype=np.uint8)
-    pixels = np.asarray(Image.open(BytesIO(layers_png(image, ids)))).astype(int)
-    colours = id_colours(2).astype(int)
-    for x, number in ((20, 1), (40, 2)):
-        np.testing.assert_allclose(pixels[20 * scale, x * scale], (100 + colours[number]) / 2, atol=1)
-    for x in (10, 30, 50):  # the last edge is to the background
-        assert (pixels[20 * scale, x * scale - 1 : x * scale + 1] > 200).all()
-    assert (pixels[: 9 * scale] == 100).all() and (pixels[:, 52 * scale :] == 100).all()
-    assert (image == 100).all()
-    # Strips of ten rows join to the same image.
-    monkeypatch.setattr(png, "STRIP_BYTES", 10 * 3 * ids.shape[1])
-    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(layers_png(image, ids)))), pixels)

@@ -72,15 +72,6 @@ def test_outputs(run, inputs, line, has_bar):
     assert records and set(records[0]) == KEYS["segment" if name == "demo" else name]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [("--json --jsonl", "--json is one document, --jsonl lines"), ("--quiet --progress", "contradict each other")],
-)
-def test_contradictions(run, inputs, options, message):
-    result = run("segment", "image.png", "--point", "5,5", *options.split())
-    assert result.exit_code == 2 and message in result.stderr
-
-
 def test_failures_are_lines_too(run, inputs):
     result = run("segment", "image.png", "nowhere.png", "--point", "5,5", "--jsonl", *NANO.split())
     failed, done = map(json.loads, result.stdout.splitlines())

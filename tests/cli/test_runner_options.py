@@ -1,13 +1,10 @@
 """``--device`` with several devices: the same results as with one, in the same order."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import moving_shapes
 import pytest
-from commands import assert_one_line
 from thread_workers import instead_of_processes
 
 TWO = "cpu,cpu"
@@ -58,13 +55,6 @@ def test_one_image_needs_one_device(run, make_image, tmp_path):
     assert result.exit_code == 0 and result.stderr == "sam2fast: note: cpu not used: 1 image only\n"
 
 
-@pytest.mark.parametrize("device", ["cpu,nowhere", "cpu,cuda:7", "all"])
-def test_missing_devices(device, run, make_image, tmp_path):
-    images = make_image("a.png"), make_image("b.png")
-    assert_one_line(run("segment", *images, "--model", "nano", "--point", "9,9", "--device", device))
-    assert not os.listdir(tmp_path / "out")
-
-
 def test_masks(threads, run, make_image, tmp_path):
     """A broken image is reported, and the others are done."""
     for i, name in enumerate("ad"):
@@ -79,10 +69,3 @@ def test_masks(threads, run, make_image, tmp_path):
     assert found["info"]["model"].pop("device") == TWO and expected["info"]["model"].pop("device") == "cpu"
     assert found == expected and len(expected["annotations"]) > 3
     assert two.stdout.split("time:")[0] == one.stdout.split("time:")[0]
-
-
-def test_track_takes_one_device(track, tmp_path):
-    """The error names the ways to spread several videos over devices."""
-    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(2))
-    result = track(folder, "--point", "0,1,9,9", device=TWO)
-    assert result.exit_code == 2 and "track takes one device" in result.stderr and "track_videos" in result.stderr

@@ -17,10 +17,8 @@ EXIF_ORIENTATION, QUARTER_TURN = 0x0112, 6
 
 
 def read_mask(path) -> np.ndarray:
-    make_image = Image.open(path)
-    assert make_image.mode == "L"
-    pixels = np.asarray(make_image)
-    assert set(np.unique(pixels)) <= {0, 255}
+    pixels = np.asarray(Image.open(path))
+    assert pixels.ndim == 2 and set(np.unique(pixels)) <= {0, 255}
     return pixels > 0
 
 

@@ -79,10 +79,7 @@ def test_each_object_is_as_if_alone(run, make_image, tmp_path):
 def test_prompt_files_and_images_of_their_own(run, make_image, tmp_path):
     """Coordinates outside one image fail that image; a box may reach beyond its edge."""
     images = [str(make_image("a.png")), str(make_image("b.png")), str(make_image("small.png", width=40))]
-    prompts = [
-        {"object": "dot", "points": [[50, 30]]},
-        {"object": "area", "image": "b.png", "box": [80, 30, 120, 70]},
-    ]
+    prompts = [{"object": "dot", "points": [[50, 30]]}, {"object": "area", "image": "b.png", "box": [80, 30, 120, 70]}]
     (tmp_path / "prompts.json").write_text(json.dumps({"prompts": prompts}))
     result = run("segment", *images, "--prompts", "prompts.json", *NANO, "--json")
     assert result.exit_code == 1 and "1 of 3 images had problems" in result.stderr
@@ -145,6 +142,7 @@ def test_clicks_on_the_objects_of_a_detector(boxes_of_detectors, kind):
     assert found.scaled(IMAGE, 96, 64) == Prompts(click.prompts.clicks, Box(36, 16, 60, 48))
     (found,) = ObjectPrompts([click, *read_boxes(boxes_of_detectors["yolo"] / "b.txt")]).of(InputSource("c.jpg"))
     assert found.scaled(IMAGE, 96, 64).box == Box(36, 16, 60, 48)
+    assert found.scaled(IMAGE, 48, 64).box == Box(18, 16, 30, 48)
     twice = ObjectPrompts([ObjectPrompt("cat_1", Prompts(box=Box(1, 2, 3, 4))), *read_boxes(boxes_of_detectors[kind])])
     with pytest.raises(UsageError, match="'cat_1' has two boxes; give one"):
         twice.of(InputSource("b.jpg"))
@@ -205,14 +203,6 @@ def test_sizes_that_a_coco_file_states(run, make_image, tmp_path, kind):
     assert "1 of 1 images were done before" in again.stderr
 
 
-def test_one_file_of_boxes_for_all_images(boxes_of_detectors, run, make_image, tmp_path):
-    images = [make_image("x.png"), make_image("y.png", width=48)]
-    run("segment", *images, "--boxes-from", boxes_of_detectors["yolo"] / "b.txt", *NANO)
-    for name, box in (("x", [36, 16, 60, 48]), ("y", [18, 16, 30, 48])):
-        (record,) = load(tmp_path / f"out/{name}.json")["results"]
-        assert record["object"] == "cat_1" and record["prompts"]["box"] == box
-
-
 def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path):
     """A note names images without prompts and prompts without an image; with prompts for none, the command fails."""
     image, other = make_image("x.png"), make_image("a.png")
@@ -236,11 +226,7 @@ def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path)
         ("a.txt", "0 0.5 0.5 0.2 0.2\ncat 0.5 0.5 0.2 0.2\n", "line 2"),
         ("a.txt", "0 0.5 0.5 0 0.2\n", "line 1"),
         ("a.json", '{"images": [], "annotations": [{"bbox": [1, 1, 2, 2], "image_id": 3, "category_id": 1}]}', "3 is"),
-        (
-            "a.json",
-            '[{"image_id": 1.5, "category_id": 1, "bbox": [1, 1, 2, 2]}]',
-            "image_id is 1.5; expected a number or",
-        ),
+        ("a.json", '[{"image_id": 1.5, "category_id": 1, "bbox": [1, 1, 2, 2]}]', "a number or a name"),
         ("a.json", '[{"category_id": 1, "bbox": [1, 1, 2, 2]}]', "'image_id' is missing"),
         ("a.json", '[{"image_id": 1, "category_id": 1, "segmentation": []}]', "'bbox' is missing"),
     ],

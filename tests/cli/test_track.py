@@ -10,17 +10,7 @@ from file_contents import names
 from PIL import Image
 from pycocotools import mask as coco_masks
 from tones import write_with_sound
-from track_runs import (
-    FIRST,
-    FRAMES,
-    LATER,
-    ONE,
-    PROMPTS,
-    box_of_disc,
-    lines_of,
-    middle_of_square,
-    text,
-)
+from track_runs import FIRST, FRAMES, LATER, ONE, PROMPTS, box_of_disc, lines_of, middle_of_square, text
 
 from sam2fast.cli import track_overlay
 from sam2fast.cli.track_overlay import FrameDrawing

@@ -16,7 +16,6 @@ from sam2fast.cli.track_request import (
     merge_prompts,
     read_prompt_file,
 )
-from sam2fast.cli.user_errors import UserError
 
 
 def point(text):
@@ -36,23 +35,6 @@ def test_points_boxes_and_masks_as_text():
     assert (mask.frame, mask.object, str(mask.mask)) == (4, 1, "a,b.png")
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "reason"),
-    [
-        (PointType, "1,2,3", "such as 0,1,500,375"),
-        (PointType, "0,1,5,6,2", "label"),
-        (PointType, "0.5,1,5,6", "the frame is '0.5'"),
-        (PointType, "0,,5,6", "an integer or a name"),
-        (TrackBoxType, "0,1,5,2,5,4", "no area"),
-        (MaskType, "0,1,", "no file"),
-    ],
-)
-def test_invalid_prompts(kind, text, reason):
-    with pytest.raises(click.BadParameter) as error:
-        kind().convert(text, None, None)
-    assert reason in error.value.message and repr(text) in error.value.message
-
-
 def test_prompts_of_one_object_and_frame_become_one():
     prompts = merge_prompts(
         [point("5,b,1,2"), point("0,2,3,4"), box("5,b,0,0,9,9"), point("0,1,5,6"), point("5,b,7,8,0")], True
@@ -62,21 +44,6 @@ def test_prompts_of_one_object_and_frame_become_one():
         TrackPrompt(0, 1, (Click(5, 6, 1),)),
         TrackPrompt(5, "b", (Click(1, 2, 1), Click(7, 8, 0)), Box(0, 0, 9, 9)),
     ]
-
-
-@pytest.mark.parametrize(
-    ("parts", "reason"),
-    [
-        ([box("0,1,1,1,2,2"), box("0,1,1,1,3,3")], "object 1 on frame 0 has two boxes"),
-        ([TrackPrompt(0, "x", mask="a"), point("0,x,1,2")], "object 'x' on frame 0 has a mask, and points"),
-        ([point("0,1,1,2,0")], "only points with the label 0"),
-        ([point("0,1,1,2"), point("4,1,1,2,0")], "frame 4 has only points with the label 0"),
-    ],
-)
-def test_contradictory_prompts(parts, reason):
-    with pytest.raises(click.UsageError) as error:
-        merge_prompts(parts, each_shows_object=True)
-    assert reason in error.value.message
 
 
 def write(path, entries):
@@ -99,47 +66,74 @@ def test_prompt_file(tmp_path):
     assert read_prompt_file(write(tmp_path / "again.json", [prompt.as_json() for prompt in prompts])) == prompts
 
 
-@pytest.mark.parametrize(
-    ("entry", "reason"),
-    [
-        ({"frame": 0, "object": 1, "point": [[1, 2]]}, "no key 'point'"),
-        ({"frame": 0, "points": [[1, 2]]}, "frame or object is missing"),
-        ({"frame": -1, "object": 1}, "the frame is -1"),
-        ({"frame": 0, "object": 1, "points": [[1, None]]}, "a point has not 2"),
-        ({"frame": 0, "object": 1, "points": [[1, 2]], "labels": [1, 1]}, "2 labels for 1 points"),
-        ({"frame": 0, "object": 1, "box": [3, 2, 1, 4]}, "no area"),
-        ("0,1,2,3", "expected an object"),
-    ],
-)
-def test_invalid_entries(tmp_path, entry, reason):
-    good = {"frame": 0, "object": 1, "points": [[1, 2]]}
-    with pytest.raises(UserError) as error:
-        read_prompt_file(write(tmp_path / "p.json", [good, entry]))
-    assert reason in error.value.message and "p.json, prompt 2" in error.value.message
+GOOD = TrackPrompt(4, 2, (Click(64, 48, 1),), Box(-3, 0, 64, 50))  # a box may reach beyond the edge
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"prompts": 3}', '{"prompts": [], "more": 1}'])
-def test_invalid_prompt_files(tmp_path, text):
-    (tmp_path / "p.json").write_text(text)
-    with pytest.raises(UserError, match="p.json is no"):
-        read_prompt_file(tmp_path / "p.json")
+def check(*prompts, frames=12):
+    masks = {prompt: np.ones((64, 48), dtype=bool) for prompt in prompts if prompt.mask}
+    check_against_video(prompts, masks, 48, 64, frames, 2, 9)
 
 
-@pytest.mark.parametrize(
-    ("prompt", "reason"),
-    [
-        (point("12,1,5,5"), "object 1 on frame 12 is beyond the end of the video, which has 12 frames"),
-        (point("1,1,5,5"), "outside of the frames to be tracked, 2 to 9"),
-        (point("4,1,65,5"), "the point 65,5 lies outside the video (64x48)"),
-        (box("4,dog,65,0,70,10"), "object 'dog' on frame 4: the box 65,0,70,10 lies outside the video"),
-        (TrackPrompt(4, 1, mask="m.png"), "the mask m.png is 48x64, but the video 64x48"),
-    ],
-)
-def test_prompts_outside_of_the_video(prompt, reason):
-    good = TrackPrompt(4, 2, (Click(64, 48, 1),), Box(-3, 0, 64, 50))  # a box may reach beyond the edge
-    masks = {prompt: np.ones((64, 48), dtype=bool)} if prompt.mask else {}
+def test_prompts_within_the_video():
     for frames in (12, None):  # the length may be unknown
-        check_against_video([good], masks, 48, 64, frames, 2, 9)
-    with pytest.raises(UserError) as error:
-        check_against_video([good, prompt], masks, 48, 64, 12, 2, 9)
-    assert reason in error.value.message
+        check(GOOD, frames=frames)
+
+
+def parse(kind, text):
+    return lambda _: kind().convert(text, None, None)
+
+
+def merge(*parts):
+    return lambda _: merge_prompts(parts, each_shows_object=True)
+
+
+def entry(value):
+    good = {"frame": 0, "object": 1, "points": [[1, 2]]}
+    return lambda file: read_prompt_file(write(file, [good, value]))
+
+
+def content(text):
+    def read(file):
+        file.write_text(text)
+        read_prompt_file(file)
+
+    return read
+
+
+def outside(prompt):
+    return lambda _: check(GOOD, prompt)
+
+
+# What is refused, the exit code, and a part of the message.
+REFUSED = [
+    (parse(PointType, "1,2,3"), 2, "such as 0,1,500,375"),
+    (parse(PointType, "0,1,5,6,2"), 2, "label"),
+    (parse(PointType, "0.5,1,5,6"), 2, "the frame is '0.5'"),
+    (parse(PointType, "0,,5,6"), 2, "an integer or a name"),
+    (parse(TrackBoxType, "0,1,5,2,5,4"), 2, "no area"),
+    (parse(MaskType, "0,1,"), 2, "no file"),
+    (merge(box("0,1,1,1,2,2"), box("0,1,1,1,3,3")), 2, "object 1 on frame 0 has two boxes"),
+    (merge(TrackPrompt(0, "x", mask="a"), point("0,x,1,2")), 2, "object 'x' on frame 0 has a mask, and points"),
+    (merge(point("0,1,1,2,0")), 2, "only points with the label 0"),
+    (merge(point("0,1,1,2"), point("4,1,1,2,0")), 2, "frame 4 has only points"),
+    (entry({"frame": 0, "object": 1, "point": [[1, 2]]}), 1, "p.json, prompt 2: there is no key 'point'"),
+    (entry({"frame": 0, "points": [[1, 2]]}), 1, "object is missing"),
+    (entry({"frame": -1, "object": 1}), 1, "the frame is -1"),
+    (entry({"frame": 0, "object": 1, "points": [[1, None]]}), 1, "a point has not 2"),
+    (entry({"frame": 0, "object": 1, "points": [[1, 2]], "labels": [1, 1]}), 1, "2 labels for 1 points"),
+    (entry({"frame": 0, "object": 1, "box": [3, 2, 1, 4]}), 1, "no area"),
+    (entry("0,1,2,3"), 1, "expected an object"),
+    *((content(text), 1, "p.json is no") for text in ("", "[]", '{"prompts": 3}', '{"prompts": [], "more": 1}')),
+    (outside(point("12,1,5,5")), 1, "which has 12 frames"),
+    (outside(point("1,1,5,5")), 1, "frames to be tracked, 2 to 9"),
+    (outside(point("4,1,65,5")), 1, "65,5 lies outside the video (64x48)"),
+    (outside(box("4,dog,65,0,70,10")), 1, "object 'dog' on frame 4: the box 65,0,70,10"),
+    (outside(TrackPrompt(4, 1, mask="m.png")), 1, "m.png is 48x64, but the video 64x48"),
+]
+
+
+@pytest.mark.parametrize(("refused", "code", "message"), REFUSED, ids=[message for *_, message in REFUSED])
+def test_refused(tmp_path, refused, code, message):
+    with pytest.raises(click.ClickException) as error:
+        refused(tmp_path / "p.json")
+    assert error.value.exit_code == code and message in error.value.message

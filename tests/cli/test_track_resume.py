@@ -4,16 +4,8 @@ import json
 
 import moving_shapes
 import pytest
-from file_contents import names
-from track_runs import (
-    FRAMES,
-    ONE,
-    PROMPTS,
-    interrupt_after,
-    lines_of,
-    middle_of_square,
-    text,
-)
+from file_contents import files_of, names
+from track_runs import FRAMES, ONE, PROMPTS, interrupt_after, lines_of, middle_of_square, text
 
 from sam2fast.cli import track_run
 from sam2fast.video_results import read_masks
@@ -99,14 +91,14 @@ def test_a_finished_run_only_writes_missing_files(track, video_file, tmp_path, m
 def test_another_run_is_not_continued(track, video_file, tmp_path, change, what):
     out, asked = tmp_path / "out", video_file
     assert track(video_file, *ONE, "--end", 2, "--format", "json", "--out", out).exit_code == 0
-    before = {name: (out / name).read_bytes() for name in names(out)}
+    before = files_of(out)
     end = [] if "--end" in change else ["--end", 2]
     if what == "video":
         asked = moving_shapes.write_video(tmp_path / video_file.name, moving_shapes.make_frames(FRAMES)[::-1])
     result = track(asked, *change, *end, "--format", "json", "--out", out)
     assert result.exit_code == 1
     assert f"holds a run that differs in its {what}; give another --out folder, or --overwrite" in result.stderr
-    assert {name: (out / name).read_bytes() for name in names(out)} == before
+    assert files_of(out) == before
 
 
 def test_overwrite_removes_only_what_the_command_wrote(track, video_file, tmp_path):

@@ -4,15 +4,7 @@ import moving_shapes
 import numpy as np
 import pytest
 from file_contents import files_of, names
-from track_runs import (
-    FRAMES,
-    ONE,
-    box_of_disc,
-    interrupt_after,
-    lines_of,
-    middle_of_square,
-    text,
-)
+from track_runs import FRAMES, ONE, box_of_disc, interrupt_after, lines_of, middle_of_square, text
 
 from sam2fast.cli import track_run
 from sam2fast.cli.sources import InputSource

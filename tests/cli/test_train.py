@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, overrides
 
 from sam2fast.cli import main
-from sam2fast.cli.train_run import _stop_condition
+from sam2fast.cli.train_run import stop_condition
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic.clips import SyntheticClips
@@ -47,21 +47,18 @@ def test_bad_samples_are_counted_at_the_end(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it has looked for the initial weights, unless the run would resume."""
     monkeypatch.setattr("sam2fast.training.memory_estimate.describe_memory", lambda trainer: ["much memory"])
     result = train("-c", RECIPE, "--dry-run", *overrides(tmp_path))
     assert result.exit_code == 0 and "_target_: sam2fast.training.model.SAM2Train" in result.output
     assert result.output.endswith("# much memory\n")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_dry_run_looks_for_the_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam2fast.training.memory_estimate.describe_memory", lambda trainer: ["much memory"])
     missing = overrides(tmp_path, f"+trainer.checkpoint.initialize_from={tmp_path}/missing.pt")
     dry, real = (train("-c", RECIPE, *options, *missing) for options in (["--dry-run"], []))
     assert dry.exit_code == real.exit_code == 1 and dry.stdout.endswith("# much memory\n")
     assert dry.stderr == real.stderr == f"sam2fast: no checkpoint file '{tmp_path}/missing.pt'\n"
     (tmp_path / "checkpoints").mkdir(exist_ok=True)
-    (tmp_path / "checkpoints/checkpoint.pt").touch()  # the run would resume
+    (tmp_path / "checkpoints/checkpoint.pt").touch()
     assert train("-c", RECIPE, "--dry-run", *missing).exit_code == 0
 
 
@@ -76,16 +73,16 @@ def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("-c", "nano/nothing"), "no file 'nano/nothing', and no such configuration"),
-        (("-c", "sam2.1/sam2.1_hiera_t"), "is no training configuration: it has no section 'trainer'"),
-        (("-c", RECIPE, "trainer=open"), "is no training configuration: it has no section 'trainer'"),
-        (("-c", RECIPE, "trainer.max_epoch=2"), "changes 'trainer.max_epoch', which is not there"),
-        (("-c", RECIPE, "++trainer.loss.all._target_=os.system"), "names the target 'os.system', which is not part"),
+        (("-c", "sam2.1/sam2.1_hiera_t"), "no section 'trainer'"),
+        (("-c", RECIPE, "trainer=open"), "no section 'trainer'"),
+        (("-c", RECIPE, "trainer.max_epoch=2"), "'trainer.max_epoch', which is not there"),
+        (("-c", RECIPE, "++trainer.loss.all._target_=os.system"), "'os.system', which is not part"),
         (("-c", RECIPE, "+trainer.surprise=1"), "surprise"),
         (("-c", RECIPE, "+trainer.mode=play"), "mode must be one of train, train_only, val"),
         (("-c", RECIPE, "trainer.accelerator=cuda:9"), "cuda"),
         pytest.param(
             ("-c", RECIPE, "trainer.accelerator=cuda"),
-            "trainer.accelerator is cuda, and there is no CUDA here; give trainer.accelerator=cpu or auto",
+            "give trainer.accelerator=cpu or auto",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here"),
         ),
         (("-c", "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune", "dataset.img_folder=/nowhere"), "/nowhere"),
@@ -109,7 +106,7 @@ def test_signals_that_stop_a_run() -> None:
             for number in numbers:
                 signal.signal(number, signal.SIG_IGN if number == ignored else lambda *_: None)
             for number in numbers:
-                with _stop_condition(None) as stop:
+                with stop_condition(None) as stop:
                     os.kill(os.getpid(), number)
                     assert stop() == (number != ignored)
                 assert signal.getsignal(number) is not signal.SIG_IGN or number == ignored

@@ -1,23 +1,16 @@
 """Unreadable paths in every option: the error is one line, and nothing is written."""
 
-import errno
-import importlib
-import io
 import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from commands import fail_at
 from no_privileges import permissions_count
 
 from sam2fast import nano
 
-REFUSED = {
-    "locked/x": "Permission denied|does not exist",
-    "n" * 300: "File name too long|does not exist",
-}
+REFUSED = {"locked/x": "Permission denied|does not exist", "n" * 300: "File name too long|does not exist"}
 WEIGHTS = Path(nano.__file__).with_name("weights.safetensors")
 POINT, FIRST = "--point 5,5 --model nano", "--point 0,1,5,5 --model nano"
 COMMANDS = (
@@ -79,21 +72,3 @@ def test_the_error_is_one_line(run, locked, command, path, monkeypatch):
     last = result.stderr.splitlines()[-1]
     assert last.startswith(("sam2fast: ", "Error: ")) and re.search(REFUSED[path], last)
     assert sorted(os.listdir(locked)) == before
-
-
-@pytest.mark.parametrize(
-    "error",
-    [io.UnsupportedOperation("not readable"), ConnectionResetError(104, "reset"), ChildProcessError(10, "none")],
-)
-def test_bugs_keep_their_traceback(run, inputs, error, monkeypatch):
-    fail_at(monkeypatch, importlib.import_module("sam2fast.cli.profile"), "choose_model", 1, error)
-    with pytest.raises(type(error)):
-        run("profile", "image.png")
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
-def test_errors_of_stdout_are_reported(run, inputs, number, monkeypatch):
-    error = OSError(number, os.strerror(number))
-    fail_at(monkeypatch, importlib.import_module("sam2fast.cli.profile"), "choose_model", 1, error)
-    result = run("profile", "image.png")
-    assert result.exit_code == 1 and re.fullmatch("sam2fast: .*(the disk is full|too large)\n", result.stderr)

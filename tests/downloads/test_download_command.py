@@ -1,6 +1,7 @@
 """``sam2fast download``, and how other commands find checkpoints."""
 
 import hashlib
+import importlib
 import re
 import sys
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from checkpoint_server import make_checkpoint
-from commands import invoke
+from commands import fail_at, invoke
 
 from sam2fast import mini, nano
 from sam2fast._official_names import RELEASES, SAM2
@@ -37,8 +38,8 @@ def test_the_path_is_printed(run, server, machine):
 
 def test_the_licence_is_named(run, server):
     """And that there is no checksum to compare with, unless one is given."""
-    for file in ("MedSAM2_latest.pt", FILE):
-        server.add(f"/meta/{file}", DATA)
+    server.add("/meta/MedSAM2_latest.pt", DATA)
+    server.add(f"/meta/{FILE}", DATA)
     shown = run("medsam2").stderr
     assert "MedSAM2_latest.pt: licence of the weights: unverified" in shown and "no checksum of the file" in shown
     shown = run("tiny", "--sha256", hashlib.sha256(DATA).hexdigest()).stderr
@@ -113,10 +114,7 @@ def test_wrong_usage(run, server, arguments, message):
 
 
 def test_an_interruption(run, server, monkeypatch):
-    def interrupt(*args, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("sam2fast.cli.download.get_checkpoint", interrupt)
+    fail_at(monkeypatch, importlib.import_module("sam2fast.cli.download"), "get_checkpoint", 1, KeyboardInterrupt())
     result = run("tiny")
     assert result.exit_code == 130 and "run the same command again to continue" in result.stderr
 

@@ -30,12 +30,6 @@ def files(folder) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
-def test_unknown_names():
-    for call in (find_checkpoint, get_checkpoint):
-        with pytest.raises(KeyError, match="'enormous' is no published model"):
-            call("enormous")
-
-
 def test_the_order_of_the_search(machine, hub_cache, monkeypatch):
     """In the order of the search; searching creates nothing."""
     repository = hub_cache / "models--facebook--sam2.1-hiera-tiny"
@@ -107,10 +101,8 @@ def test_hashes(server, machine):
     assert (machine / "own" / FILE).read_bytes() == DATA and len(server.asked) == 2
     with pytest.raises(DownloadError, match="exists with another hash"):
         get_checkpoint("tiny", sha256=right, folder="checkpoints")
-    with pytest.raises(DownloadError, match=f"SHA-256 of what arrived is {right}; expected {'0' * 64}"):
+    with pytest.raises(DownloadError, match=f"{right}; expected {'0' * 64}"):
         get_checkpoint("tiny", sha256="0" * 64)
-    with pytest.raises(ValueError, match="64 hexadecimal digits"):
-        get_checkpoint("tiny", sha256="abc")
     assert not list(machine.rglob("*.part"))
 
 
@@ -123,19 +115,28 @@ def test_an_error_is_one_line_with_all_that_was_tried(server):
     assert text.endswith("put it into ./checkpoints or $SAM2FAST_CHECKPOINTS, or pass its path")
 
 
-@pytest.mark.parametrize("variable", ["SAM2FAST_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_offline(server, machine, monkeypatch, variable):
-    monkeypatch.setenv(variable, "1")
-    with pytest.raises(DownloadError, match=f"{FILE} is not on this machine, .*: {variable} is set"):
-        get_checkpoint("tiny", mirror=server.url)
-    assert server.asked == [] and files(machine) == []
-
-
-@pytest.mark.parametrize("mirror", ["/some/folder", "ftp://host", "file:///etc", "http://[", "http://me:secret@host"])
-def test_mirrors_that_are_refused(server, machine, mirror):
-    with pytest.raises(DownloadError, match="expected an http:// or https:// address|not a usable address") as raised:
-        get_checkpoint("tiny", mirror=mirror)
-    assert "secret" not in str(raised.value)
+@pytest.mark.parametrize(
+    ("name", "options", "variable", "error", "message"),
+    [
+        ("enormous", {}, None, KeyError, "'enormous' is no published model"),
+        ("tiny", {"sha256": "abc"}, None, ValueError, "64 hexadecimal digits"),
+        *(
+            ("tiny", {}, name, DownloadError, f"{FILE} is not on this machine, .*: {name} is set")
+            for name in ("SAM2FAST_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+        ),
+        *(
+            ("tiny", {"mirror": mirror}, None, DownloadError, "http:// or https://|not a usable address")
+            for mirror in ("/some/folder", "ftp://host", "file:///etc", "http://[", "http://me:secret@host")
+        ),
+    ],
+)
+def test_refused(server, machine, monkeypatch, name, options, variable, error, message):
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    with pytest.raises(error, match=message) as raised:
+        get_checkpoint(name, **options)
+    assert "secret" not in str(raised.value) and not [file for file in files(machine) if FILE in file]
+    assert bool(server.asked) == ("mirror" in options)  # then Meta is asked, too
 
 
 def test_a_user_without_a_home(monkeypatch):

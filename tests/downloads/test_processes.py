@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from checkpoint_faults import stall
@@ -50,12 +51,6 @@ def start():
         process.communicate()
 
 
-def path_of(process: subprocess.Popen) -> str:
-    out, error = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0, error
-    return out.strip()
-
-
 def bytes_in(folder) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.part"))
 
@@ -91,9 +86,8 @@ def test_killed_in_the_middle(server, source, start, machine, how):
     assert process.returncode != 0
     assert not any(path.is_file() and path.stat().st_size == len(DATA) for path in machine.rglob("*"))
 
-    path = path_of(start())
-    with open(path, "rb") as file:
-        assert file.read() == DATA
+    out, error = start().communicate(timeout=LIMIT)
+    assert Path(out.strip()).read_bytes() == DATA, error
     assert server.sent == len(DATA)
     first, second = server.gets(source)
     assert "Range" not in first.headers and second.headers["Range"] == f"bytes={HALF}-"

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -20,9 +21,9 @@ HALF = 150_000
 def download(tmp_path, server, waits):
     """Downloads ``/file.pt`` to a file with this name."""
 
-    def run(sha256=None, url=None, quiet=True):
-        make = partial(fetch, [url or f"{server.url}/file.pt"], sha256=sha256, quiet=quiet)
-        return install(tmp_path / "to/file.pt", lambda part: make(part), lambda path: True, quiet)
+    def run(url=f"{server.url}/file.pt"):
+        make = partial(fetch, [url], sha256=None, quiet=True)
+        return install(tmp_path / "to/file.pt", make, lambda path: True, quiet=True)
 
     return run
 
@@ -51,7 +52,7 @@ def test_what_a_call_survives(server, download, names, waits, monkeypatch, fault
 
 def test_the_next_call_goes_on(server, download, names):
     server.add("/file.pt", DATA, cut(HALF), *[status(503)] * (FAILURES - 1))
-    with pytest.raises(DownloadError, match="HTTP status 503 Service Unavailable, 3 times in a row"):
+    with pytest.raises(DownloadError, match="503 Service Unavailable, 3 times in a row"):
         download()
     assert names() == ["file.pt.part"]
     assert download().read_bytes() == DATA
@@ -71,7 +72,7 @@ def test_another_version_is_never_mixed_in(server, download, names):
     with pytest.raises(DownloadError, match="503"):
         download()
     file.data = OTHER
-    with pytest.raises(DownloadError, match="what arrived is not a checkpoint, or is damaged"):
+    with pytest.raises(DownloadError, match="is damaged"):
         download()
     assert names() == []
     assert download().read_bytes() == OTHER
@@ -102,16 +103,10 @@ def test_what_is_not_tried_again(server, download, names, waits, fault, message)
 
 
 def test_no_redirect_from_https_to_http(monkeypatch, download):
-    class Answer(SimpleNamespace):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-    monkeypatch.setattr(transfer.urllib.request, "urlopen", lambda *_, **__: Answer(url="http://host/file.pt"))
+    answer = nullcontext(SimpleNamespace(url="http://host/file.pt"))
+    monkeypatch.setattr(transfer.urllib.request, "urlopen", lambda *_, **__: answer)
     with pytest.raises(DownloadError, match="redirects from https to http://host/file.pt"):
-        download(url="https://host/file.pt")
+        download("https://host/file.pt")
 
 
 def test_no_network(download, waits):
@@ -119,9 +114,9 @@ def test_no_network(download, waits):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(DownloadError, match=r"no connection \(.*refused"):
-        download(url=f"http://127.0.0.1:{port}/file.pt")
+        download(f"http://127.0.0.1:{port}/file.pt")
     with pytest.raises(DownloadError, match="no connection"):
-        download(url="http://nowhere.invalid/file.pt")
+        download("http://nowhere.invalid/file.pt")
     assert waits == []
 
 

@@ -35,12 +35,11 @@ class Served:
     """A file on the server; ``faults`` take the handler, the file, and the bytes asked for as a range."""
 
     data: bytes
-    etag: str | None = '"v1"'
+    etag: str = '"v1"'
     faults: list["Fault"] = field(default_factory=list)
 
     @property
     def sha256(self) -> str:
-        """Its hash."""
         return hashlib.sha256(self.data).hexdigest()
 
 
@@ -140,8 +139,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(file.data) - 1}/{len(file.data)}")
-        if file.etag is not None:
-            self.send_header("ETag", file.etag)
+        self.send_header("ETag", file.etag)
         self.send_header("Content-Length", str(len(file.data) - start if announced is None else announced))
         self.end_headers()
         return start
@@ -182,16 +180,15 @@ class CheckpointServer:
         self.port: int = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def add(self, path: str, data: bytes, *faults: Fault, **facts: object) -> Served:
+    def add(self, path: str, data: bytes, *faults: Fault) -> Served:
         """Puts a file on the server."""
-        self.files[path] = Served(data, faults=list(faults), **facts)  # type: ignore[arg-type]
+        self.files[path] = Served(data, faults=list(faults))
         return self.files[path]
 
-    def add_to_hub(self, repo: str, name: str, data: bytes, *faults: Fault) -> Served:
-        """Puts a file on the hub; its faults are those of the place where it is stored."""
-        file = Served(data, faults=list(faults), etag=f'"{hashlib.md5(data).hexdigest()}"')
+    def add_to_hub(self, repo: str, name: str, data: bytes) -> None:
+        """Puts a file on the hub."""
+        file = Served(data, etag=f'"{hashlib.md5(data).hexdigest()}"')
         self.hub_files[repo, name] = self.files[f"/stored/{file.sha256}"] = file
-        return file
 
     def gets(self, path: str) -> list[Asked]:
         """The GET requests for a path."""
