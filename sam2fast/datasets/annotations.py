@@ -19,6 +19,9 @@ FOLDER = "Facts"  # of the metadata files
 class VideoAnnotations:
     """The masks of a video, read lazily, frame by frame.
 
+    Raises :class:`DatasetError` if a name is no file name, or a name or id occurs twice; on access, if a file is
+    missing or cannot be read, or a mask is damaged or of another size.
+
     Attributes:
         name: of the video.
         size: (H, W) of its masks.
@@ -35,11 +38,6 @@ class VideoAnnotations:
     read: Callable[[str], Masks] = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Checks names, which become file names, and ids.
-
-        Raises:
-            DatasetError: a name is no file name, or a name or id occurs twice.
-        """
         for name in (self.name, *self.frames):
             if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
                 raise DatasetError(f"{name!r} of video {self.name!r} cannot be the name of a file")
@@ -50,11 +48,7 @@ class VideoAnnotations:
             raise DatasetError(f"{self.name}: ids of objects must be 1 or more, got {min(self.objects)}")
 
     def masks(self, frame: str) -> Masks:
-        """The masks of an annotated frame.
-
-        Raises:
-            DatasetError: a file is missing or cannot be read, or a mask is damaged or of another size.
-        """
+        """The masks of an annotated frame."""
         masks = self.read(frame)
         for number, rle in masks.items():
             where = f"{self.name}, frame {frame}, object {number}"
@@ -70,11 +64,7 @@ class VideoAnnotations:
 
 
 def first_difference(one: VideoAnnotations, other: VideoAnnotations) -> str | None:
-    """The first difference between the annotations of two videos, metadata included; None if they are equal.
-
-    Raises:
-        DatasetError: a mask cannot be read.
-    """
+    """The first difference between the annotations of two videos, metadata included; None if they are equal."""
     for what in ("size", "frames", "objects", "facts"):
         if getattr(one, what) != getattr(other, what):
             return f"the {what} of {one.name}: {getattr(one, what)} and {getattr(other, what)}"
@@ -125,16 +115,11 @@ class Metadata:
         return content
 
     def write(self, path: Path) -> None:
-        """Writes the file."""
         path.write_text(json.dumps(self.content()) + "\n", encoding="utf-8")
 
     @classmethod
     def parse(cls, content: Any, where: str) -> "Metadata":
-        """The inverse of :meth:`content`.
-
-        Raises:
-            DatasetError: the content is invalid; the message begins with ``where``.
-        """
+        """The inverse of :meth:`content`; raises :class:`DatasetError`, whose message begins with ``where``."""
         try:
             height, width = (int(side) for side in content["size"])
             return cls(
@@ -158,10 +143,6 @@ def metadata_file(root: Path, name: str) -> Path:
 
 
 def read_metadata(root: Path, name: str) -> Metadata | None:
-    """The metadata of a video; None if there is no file, as in data sets that were not converted.
-
-    Raises:
-        DatasetError: the file is damaged.
-    """
+    """The metadata of a video; None if there is no file, as in data sets that were not converted."""
     path = metadata_file(root, name)
     return Metadata.parse(read_json(path), str(path)) if path.is_file() else None

@@ -51,7 +51,7 @@ def convert_video(_: Any, job: ConvertJob) -> Converted:
 
     Raises:
         DatasetError: files are missing or damaged, or the target's layout cannot hold the masks.
-        OSError, VideoError, ImportError: see :func:`~sam2fast.datasets.frame_files.copy_frames`.
+        VideoError, ImportError: see :mod:`~sam2fast.datasets.frame_files`.
     """
     source, target = job.source, job.target
     video = source.open(job.video)
@@ -112,11 +112,7 @@ class ExtractJob:
 
 
 def list_videos(folder: Path) -> list[Path]:
-    """The video files in a folder and in its direct subfolders, sorted by name.
-
-    Raises:
-        DatasetError: there is no such folder, or no video in it.
-    """
+    """The video files in a folder and in its direct subfolders, sorted by name; none is a :class:`DatasetError`."""
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of videos")
     files = [
@@ -129,17 +125,13 @@ def list_videos(folder: Path) -> list[Path]:
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:
-    """Writes the frames of a video file. Their folder is created atomically.
+    """Writes the frames of a video file, and returns their number. Their folder is created atomically.
 
     Args:
         _: the model of the runner; not used.
 
-    Returns:
-        The number of frames written.
-
     Raises:
-        OSError: a file cannot be read or written.
-        VideoError, ImportError: the video is damaged or cut short, or PyAV is not installed.
+        VideoError, ImportError: see :mod:`~sam2fast.datasets.frame_files`.
     """
     with StagingFolder(job.out, job.name) as stage:
         count = write_frames(job.video, stage.folder(job.name), lambda index: index % job.rate == 0, job.quality)

@@ -1,6 +1,7 @@
 """The files of data sets: listing folders, frame order, and reading images, masks and JSON.
 
-Imports neither torch nor anything else that is slow to load: :mod:`sam2fast.evaluation.folders` starts many processes.
+Every function raises :class:`DatasetError` if a file or folder cannot be read or is not as described. Imports neither
+torch nor anything else that is slow to load: :mod:`sam2fast.evaluation.folders` starts many processes.
 """
 
 import json
@@ -60,9 +61,6 @@ def list_folders(folder: Path, expected: str = "") -> list[Path]:
 
     Args:
         expected: what the folder should contain, for the error message.
-
-    Raises:
-        DatasetError: the folder cannot be read.
     """
     try:
         return sorted(path for path in list_entries(folder) if path.is_dir())
@@ -72,11 +70,7 @@ def list_folders(folder: Path, expected: str = "") -> list[Path]:
 
 
 def object_folders(folder: Path, expected: str = "<object>/<frame>.png") -> dict[int, Path]:
-    """The folders of objects in a folder, by object number, which is the folder's name.
-
-    Raises:
-        DatasetError: the folder cannot be read, a name is no number, or two folders have the same number.
-    """
+    """The folders of objects in a folder, by object number, which is the folder's name and occurs once."""
     folders: dict[int, Path] = {}
     for path in list_folders(folder, expected):
         number = object_number(path)
@@ -87,11 +81,7 @@ def object_folders(folder: Path, expected: str = "<object>/<frame>.png") -> dict
 
 
 def object_number(folder: Path) -> int:
-    """The object number in the name of an object's folder.
-
-    Raises:
-        DatasetError: the name is no number.
-    """
+    """The object number in the name of an object's folder."""
     if not folder.name.isdecimal():
         raise DatasetError(f"{folder}: the folder of an object must be named by a number, such as 003")
     return int(folder.name)
@@ -103,11 +93,7 @@ def has_files(folder: Path, suffixes: Sequence[str]) -> bool:
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = MASK_SUFFIXES) -> dict[FrameKey, Path]:
-    """The files of a folder by frame, in :func:`frame_order`.
-
-    Raises:
-        DatasetError: two files are for the same frame, or there is no such folder.
-    """
+    """The files of a folder by frame, in :func:`frame_order`; one for each frame."""
     files: dict[FrameKey, Path] = {}
     try:
         paths = sorted(path for path in list_entries(folder) if path.suffix.lower() in suffixes)
@@ -127,30 +113,19 @@ def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     Args:
         upright: applies the EXIF orientation, as predictors and evaluation do; otherwise the pixels are as stored, as
             in the original's data sets.
-
-    Raises:
-        DatasetError: the image cannot be read.
     """
     with _opened(path) as image:
         return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
 
 
 def read_frame_size(path: Path) -> tuple[int, int]:
-    """The stored (height, width) of an image, from the file's header.
-
-    Raises:
-        DatasetError: the image cannot be read.
-    """
+    """The stored (height, width) of an image, from the file's header."""
     with _opened(path) as image:
         return image.height, image.width
 
 
 def read_orientation(path: Path) -> int:
-    """The EXIF orientation of an image, from the file's header: 1 if it is displayed as it is stored.
-
-    Raises:
-        DatasetError: the image cannot be read.
-    """
+    """The EXIF orientation of an image, from the file's header: 1 if it is displayed as it is stored."""
     with _opened(path) as image:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
@@ -169,11 +144,7 @@ def _opened(path: Path, expected: str = "an image") -> Iterator[Image.Image]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DatasetError: the file cannot be read, or is no JSON.
-    """
+    """The content of a JSON file."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -188,9 +159,6 @@ def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "i
     Args:
         size: required (height, width).
         other: what has that size, for the error message.
-
-    Raises:
-        DatasetError: the image cannot be read, is a colour image, or has another size.
     """
     with _opened(path, "a mask") as image:
         if image.mode not in LABEL_MODES:

@@ -2,6 +2,10 @@
 
 Cameras store what they see, and write into the EXIF orientation how to rotate it for display. Annotations here are in
 displayed pixels. Those in stored pixels are recognised by their size where width and height are exchanged.
+
+Common arguments are ``stated``, the (H, W) of the image in its annotations, ``size``, the (H, W) of the displayed
+image, and ``image``, its file. Functions raise :class:`DatasetError` if the stated size is neither the displayed nor
+the stored one, or if the image cannot be read.
 """
 
 from collections.abc import Mapping
@@ -22,17 +26,7 @@ TURNS = {5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False)}
 
 
 def displayed_box(box: BoxCorners, stated: Size, size: Size, image: Path) -> BoxCorners:
-    """A box in pixels of the displayed image.
-
-    Args:
-        box: for an image of the size ``stated``: the displayed or the stored one, or one with the same ratio.
-        stated: as (H, W).
-        size: (H, W) of the displayed image.
-        image: its file.
-
-    Raises:
-        DatasetError: the stated size has another ratio; or the image cannot be read.
-    """
+    """A box in pixels of the displayed image; the stated size may be any with the same ratio."""
     turn = turn_for_display(stated, size, image, may_scale=True)
     (x0, y0, x1, y1), (height, width) = box, stated
     if turn is not None:
@@ -46,18 +40,11 @@ def displayed_box(box: BoxCorners, stated: Size, size: Size, image: Path) -> Box
 
 
 def displayed_segmentation(segmentation: Any, stated: Any, size: Size, image: Path) -> Any:
-    """A segmentation of the displayed image; one of another size is returned as it is.
+    """A segmentation of the displayed image; run lengths of another size are returned as they are.
 
     Args:
-        segmentation: polygons or run lengths, in displayed or in stored pixels.
-        stated: (H, W) of the image in the annotations, or (None, None).
-        size: (H, W) of the displayed image.
-        image: its file.
-
-    Raises:
-        DatasetError: the stated size is neither the displayed nor the stored one; the image cannot be read; or the
-            segmentation is damaged.
-        ImportError: polygons without pycocotools.
+        segmentation: polygons, which need pycocotools, or run lengths, in displayed or in stored pixels.
+        stated: may also be (None, None).
     """
     turn = turn_for_display(stated, size, image)
     if isinstance(segmentation, Mapping):  # run lengths have their own size
@@ -70,23 +57,20 @@ def displayed_segmentation(segmentation: Any, stated: Any, size: Size, image: Pa
 
 
 def turn_for_display(stated: Any, size: Size, image: Path, may_scale: bool = False) -> tuple[bool, bool] | None:
-    """How pixels of an image of the stated size are rotated for display: a value of :data:`TURNS`, or None for not.
+    """The rotation for display of pixels of an image of the stated size, a value of :data:`TURNS`; None for none.
 
     Args:
-        stated, size, image: as for :func:`displayed_segmentation`.
         may_scale: accepts sizes with the same ratio.
-
-    Raises:
-        DatasetError: the stated size is neither the displayed nor the stored one; or the image cannot be read.
     """
     if stated in (size, (None, None)):
         return None
-    turn = TURNS.get(read_orientation(image))
-    sizes = [(size, None)] if turn is None else [(size, None), ((size[1], size[0]), turn)]
-    for fits in (_is_equal, _has_same_ratio)[: 1 + may_scale]:
-        for candidate, found in sizes:
-            if fits(stated, candidate):
-                return found
+    turn, stored = TURNS.get(read_orientation(image)), (size[1], size[0])
+    if turn is not None and stated == stored:
+        return turn
+    if may_scale and _has_same_ratio(stated, size):
+        return None
+    if may_scale and turn is not None and _has_same_ratio(stated, stored):
+        return turn
     height, width = stated
     raise DatasetError(
         f"{image} is displayed with {size[1]}x{size[0]} pixels, but its annotations are for {width}x{height}; expected "
@@ -94,10 +78,6 @@ def turn_for_display(stated: Any, size: Size, image: Path, may_scale: bool = Fal
     )
 
 
-def _is_equal(one: Size, other: Size) -> bool:
-    return one == other
-
-
 def _has_same_ratio(one: Size, other: Size) -> bool:
-    """Whether two sizes are of copies of one image, up to a pixel by rounding."""
+    """Whether two sizes have the same ratio, up to a pixel by rounding."""
     return abs(one[0] * other[1] - one[1] * other[0]) < max(sum(one), sum(other))

@@ -36,10 +36,10 @@ class MaskImages:
     ``MultiplePNGSegmentLoader``, for which an object without a PNG is not visible.
 
     Args:
-        files: by object id, nonzero pixels are the object; or, under the id None, one image of all objects for each
-            frame, whose values are object ids, 0 is the background.
+        files: images by object id, whose nonzero pixels are the object; or, under the id None, images whose values are
+            object ids, and 0 the background.
         where: their folder, for messages.
-        ignored: values that are no objects.
+        ignored: values that are not objects.
     """
 
     def __init__(
@@ -63,7 +63,6 @@ class MaskImages:
         return tuple(i for i in found if i not in known)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """See :class:`Annotations`."""
         if None in self._files:
             return self._labels(None, frame, size) == np.array(object_ids)[:, None, None]
         masks = np.zeros((len(object_ids), *size), dtype=np.bool_)
@@ -73,7 +72,6 @@ class MaskImages:
         return masks
 
     def _labels(self, i: int | None, frame: FrameKey, size: tuple[int, int] | None = None) -> Labels:
-        """The content of an image."""
         if frame not in self._files[i]:
             raise DatasetError(f"{self._where} has no PNG for frame {frame}")
         if frame != self._last:
@@ -85,7 +83,7 @@ class MaskImages:
 
 
 class SegmentAnnotations:
-    """Objects of an image as run lengths or polygons, decoded lazily and cached.
+    """Objects of an image, each with a pixel, as run lengths or polygons, decoded lazily and cached.
 
     Follows the official ``training.dataset.vos_segment_loader.LazySegments``.
 
@@ -101,11 +99,9 @@ class SegmentAnnotations:
         self._masks: dict[int, NDArray[np.bool_]] = {}
 
     def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """All objects; the caller has left out those without a pixel."""
         return tuple(self._segments)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """See :class:`Annotations`."""
         return np.array([self._decode(i, size) for i in object_ids], dtype=bool).reshape(-1, *size)
 
     def _decode(self, i: int, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -136,13 +132,12 @@ class MaskletAnnotations:
         return rest == 0 and 0 <= position < len(self._frames) and None not in self._frames[position]
 
     def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """See :class:`Annotations`."""
         position, masks = self._at(frame)
         where = f"{self._path}: {MASKLETS}[{position}]"
         return tuple(i for i, rle in enumerate(masks) if rle is not None and area_of(rle, where=where) > 0)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """See :class:`Annotations`; an object that is not annotated in the frame is an error."""
+        """Masks of objects that are annotated in the frame; another object is an error."""
         position, masks = self._at(frame)
         decoded = []
         for i in object_ids:

@@ -1,7 +1,12 @@
-"""The frames of a video, as image files or a video file, and how they are copied into another data set."""
+"""The frames of a video, as image files or a video file, and how they are copied into another data set.
+
+Functions raise :class:`DatasetError` if an image cannot be read, ``VideoError`` or ``FileNotFoundError`` if a video
+file is missing, damaged or cut short, and ``ImportError`` if there is a video file and PyAV is not installed.
+"""
 
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +24,7 @@ UNUSED_SIZE = 32
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """The files with a video's frames. There may be none.
+    """The files with a video's frames, if any.
 
     Attributes:
         images: image files by frame.
@@ -31,11 +36,7 @@ class FrameFiles:
 
     @classmethod
     def find(cls, folders: Collection[Path], videos: Collection[Path] = ()) -> "FrameFiles":
-        """The first of these video files and folders that exists.
-
-        Raises:
-            DatasetError: two files of a folder are the same frame.
-        """
+        """The first of these video files and folders that exists."""
         for video in videos:
             if video.is_file():
                 return cls(video=video)
@@ -51,10 +52,6 @@ class FrameFiles:
         """The images ``(H, W, 3)`` uint8 RGB of these frames, in order; missing ones are left out.
 
         A video file is decoded from its beginning to the last of them.
-
-        Raises:
-            DatasetError: an image cannot be read.
-            VideoError, ImportError: the video file cannot be read, or PyAV is not installed.
         """
         keys = {frame_key(name): name for name in names}
         if self.video is None:
@@ -76,10 +73,6 @@ def iter_video_frames(
 
     Args:
         last: number of the last wanted frame; by default the video is read to its end.
-
-    Raises:
-        FileNotFoundError, VideoError, ImportError: see :func:`~sam2fast.video_io.read_frames`; the file is damaged or
-            cut short.
     """
     from sam2fast.video_io import read_frames
 
@@ -94,51 +87,42 @@ def iter_video_frames(
 
 
 def count_frames(video: Path) -> int:
-    """The number of frames of a video file; none is decoded.
+    """The number of frames of a video file; none is decoded. A damaged file raises :class:`DatasetError`."""
+    with _damage_as_dataset_error(video):
+        from sam2fast.video_io.containers import VideoInput
+        from sam2fast.video_io.timeline import read_timeline
 
-    Raises:
-        DatasetError: it cannot be read.
-        ImportError: PyAV is not installed.
-    """
-    from sam2fast.video_io.video_types import VideoError, require_pyav
-
-    require_pyav()
-    from sam2fast.video_io.containers import VideoInput
-    from sam2fast.video_io.timeline import read_timeline
-
-    try:
         return read_timeline(VideoInput.of_file(video)).count
-    except (VideoError, OSError) as error:
-        raise DatasetError(f"{video}: {error}") from error
 
 
 def decode_video_frames(video: Path, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
     """Frames ``(H, W, 3)`` uint8 RGB of a video file, in the order of ``indices``.
 
-    The file is opened once, and decoded in ascending order from the keyframe before the first of them.
-
-    Raises:
-        DatasetError: the video or one of the frames cannot be read.
-        ImportError: PyAV is not installed.
+    The file is opened once, and decoded in ascending order from the keyframe before the first of them. A damaged file
+    raises :class:`DatasetError`.
     """
-    from sam2fast.video_io.video_types import VideoError, require_pyav
-
-    require_pyav()
-    from sam2fast.video_io.containers import VideoInput
-    from sam2fast.video_io.video_file import VideoFile
-
     frames = {}
-    try:
-        file = VideoFile(VideoInput.of_file(video), None)
-        try:
+    with _damage_as_dataset_error(video):
+        from sam2fast.video_io.containers import VideoInput
+        from sam2fast.video_io.video_file import VideoFile
+
+        with closing(VideoFile(VideoInput.of_file(video), None)) as file:
             for index in sorted(set(indices)):
                 ((_, pixels),) = file.read(index, index)
                 frames[index] = pixels.numpy()
-        finally:
-            file.close()
+    return [frames[index] for index in indices]
+
+
+@contextmanager
+def _damage_as_dataset_error(video: Path) -> Iterator[None]:
+    """Requires PyAV, and converts errors in a video file to :class:`DatasetError`."""
+    from sam2fast.video_io.video_types import VideoError, require_pyav
+
+    require_pyav()
+    try:
+        yield
     except (VideoError, OSError) as error:
         raise DatasetError(f"{video}: {error}") from error
-    return [frames[index] for index in indices]
 
 
 def write_frames(
@@ -148,9 +132,6 @@ def write_frames(
 
     Returns:
         The number of files.
-
-    Raises:
-        OSError, VideoError, ImportError: a file cannot be written; the video cannot be read to its end.
     """
     count = 0
     for index, image in iter_video_frames(video, is_wanted):
@@ -159,22 +140,15 @@ def write_frames(
     return count
 
 
-def copy_frames(source: FrameFiles, folder: Path, only: Collection[str] | None) -> int:
+def copy_frames(source: FrameFiles, folder: Path, only: Collection[str] | None) -> None:
     """Copies frames into a folder: image files byte for byte, frames of a video file as JPEG.
 
     Args:
         only: names of the wanted frames; by default all.
-
-    Returns:
-        The number of files.
-
-    Raises:
-        OSError, VideoError, ImportError: as :func:`write_frames`.
     """
     keys = None if only is None else {frame_key(name) for name in only}
     if source.video is not None:
-        return write_frames(source.video, folder, lambda index: keys is None or index in keys)
-    wanted = [path for key, path in source.images.items() if keys is None or key in keys]
-    for path in wanted:
-        shutil.copyfile(path, folder / path.name)
-    return len(wanted)
+        write_frames(source.video, folder, lambda index: keys is None or index in keys)
+    for key, path in source.images.items():
+        if keys is None or key in keys:
+            shutil.copyfile(path, folder / path.name)

@@ -2,8 +2,8 @@
 
 The first line has ``format``, ``version``, ``video`` and the keys of
 :class:`~sam2fast.datasets.annotations.Metadata`. Each other line has ``frame`` (its number), ``name`` and ``objects``,
-a list of ``id`` and ``rle`` (COCO's compressed run lengths). ``masks.jsonl`` of ``sam2fast track``, which lacks the
-first line, is read, too.
+a list of ``id`` and ``rle`` (COCO's compressed run lengths). ``<video>/masks.jsonl`` of ``sam2fast track``, which lacks
+the first line, is read, too.
 """
 
 import json
@@ -25,7 +25,7 @@ SUFFIX, TRACKED, FRAMES = ".jsonl", "masks.jsonl", "JPEGImages"
 
 @dataclass(frozen=True)
 class JsonLines(Layout):
-    """See :class:`~sam2fast.datasets.layout.Layout`. ``<video>/masks.jsonl`` of ``sam2fast track`` is read, too."""
+    """See :class:`~sam2fast.datasets.layout.Layout`."""
 
     name: ClassVar[str] = "coco-jsonl"
     frames_folder: ClassVar[str] = FRAMES
@@ -87,9 +87,10 @@ def open_lines(path: Path, name: str) -> VideoAnnotations:
     if header is None:
         header = found.metadata(sorted(offsets, key=order.__getitem__), str(path))
     elif list(header.frames) != list(offsets):
+        missing = [frame for frame in header.frames if frame not in offsets]
         raise DatasetError(
-            f"{path}: the first line lists {len(header.frames)} frames, the others have {len(offsets)}"
-            f"{_difference(header.frames, offsets)}"
+            f"{path}: the first line lists {len(header.frames)} frames, the others have {len(offsets)}; "
+            f"{f'frame {missing[0]} is missing' if missing else 'their names or order differ'}"
         )
     numbers = found.numbers or {number: number for number in header.objects}
 
@@ -125,11 +126,6 @@ def _name_of(content: Mapping[str, Any], where: str) -> str:
     if not isinstance(content.get("frame"), int) or not isinstance(content.get("objects"), list):
         raise DatasetError(f'{where}: expected "frame" and "objects" of a frame')
     return str(content.get("name", f"{content['frame']:0{DIGITS}d}"))
-
-
-def _difference(declared: tuple[str, ...], found: Mapping[str, int]) -> str:
-    missing = [frame for frame in declared if frame not in found]
-    return f"; frame {missing[0]} is missing" if missing else "; they are not the same"
 
 
 class _Found:

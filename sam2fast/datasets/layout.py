@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, NamedTuple
 
 from sam2fast.datasets.annotations import VideoAnnotations
@@ -54,9 +53,7 @@ class StagingFolder:
         self._folder.mkdir(parents=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         remove(self._folder)
 
     def file(self, relative: str) -> Path:
@@ -93,6 +90,8 @@ def remove(path: Path) -> None:
 class Layout(ABC):
     """A data set in one layout.
 
+    Methods raise :class:`DatasetError` if files are missing or damaged, or the folder is not in this layout.
+
     Attributes:
         root: the data set's folder.
         name: of the layout.
@@ -111,27 +110,15 @@ class Layout(ABC):
 
     @abstractmethod
     def videos(self) -> list[str]:
-        """The names of the videos that have annotations, sorted.
-
-        Raises:
-            DatasetError: the folder is not in this layout.
-        """
+        """The names of the videos that have annotations, sorted."""
 
     @abstractmethod
     def open(self, name: str) -> VideoAnnotations:
-        """The annotations of a video.
-
-        Raises:
-            DatasetError: files are missing or damaged.
-        """
+        """The annotations of a video."""
 
     @abstractmethod
     def frame_files(self, name: str) -> FrameFiles:
-        """The files with the frames of a video, if they exist.
-
-        Raises:
-            DatasetError: two files are the same frame.
-        """
+        """The files with the frames of a video, if they exist."""
 
     @abstractmethod
     def has(self, name: str) -> bool:
@@ -143,7 +130,6 @@ class Layout(ABC):
 
         Raises:
             DatasetError: the layout cannot store the masks, or a mask cannot be read.
-            OSError: a file cannot be written.
         """
 
     def finish(self) -> None:  # noqa: B027  (most layouts have none)

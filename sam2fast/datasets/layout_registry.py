@@ -35,11 +35,7 @@ def open_layout(root: str | Path, layout: str | None = None, settings: Settings 
 
 
 def detect(root: Path) -> str:
-    """The layout that a folder is in.
-
-    Raises:
-        DatasetError: none of them, or no folder.
-    """
+    """The name of the layout that a folder is in; raises :class:`DatasetError` if there is none."""
     if not root.is_dir():
         raise DatasetError(f"{root} is no folder")
     if (root / OBJECT_MASKS).is_dir():
@@ -89,10 +85,7 @@ def summarise(layout: Layout, name: str, count: bool = False) -> VideoSummary:
     """The summary of one video.
 
     Args:
-        count: read every mask, and count them.
-
-    Raises:
-        DatasetError: files are missing or damaged.
+        count: reads every mask, and counts them.
     """
     video, files = layout.open(name), layout.frame_files(name)
     masks = visible = 0

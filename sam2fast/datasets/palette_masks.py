@@ -74,8 +74,7 @@ def label_map(masks: Mapping[int, NDArray[np.uint8]], size: tuple[int, int]) -> 
 def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
     """The palette index of each object: its id, or, if any id exceeds 255, its position from 1.
 
-    Raises:
-        DatasetError: more than 255 objects.
+    More than 255 objects are a :class:`DatasetError`.
     """
     if len(objects) > MOST_OBJECTS:
         raise DatasetError(

@@ -38,15 +38,12 @@ def decode_video(video_path: str | Path) -> list[NDArray[np.uint8]]:
 
 
 def show_anns(masks: Sequence[NDArray[Any]], colors: Sequence[Any], borders: bool = True) -> None:
-    """Draws masks onto matplotlib's current axes, the largest first.
+    """Draws masks onto the current axes of matplotlib, which must be installed, the largest first.
 
     Args:
         masks: N masks, bool ``(H, W)``.
         colors: of the masks, RGB from 0 to 1.
         borders: draws a dark outline around each, as wide as the original's.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     if len(masks) == 0:
         return
@@ -55,8 +52,7 @@ def show_anns(masks: Sequence[NDArray[Any]], colors: Sequence[Any], borders: boo
     canvas = np.ones((height, width, 4))
     canvas[..., 3] = 0
     thickness = max(1, int(min(5, 0.01 * min(height, width))))
-    order = sorted(range(len(masks)), key=lambda number: -int(np.asarray(masks[number]).sum()))
-    for number in order:
+    for number in _largest_first(masks):
         mask = np.asarray(masks[number]) != 0
         canvas[mask] = (*colors[number], OPACITY)
         if borders:
@@ -93,9 +89,8 @@ class SAVDataset:
         if not Path(mp4_path).is_file():
             _log.warning("%s doesn't exist", mp4_path)
             return None
-        return [
-            image for _, image in iter_video_frames(Path(mp4_path), lambda index: index % self.annot_sample_rate == 0)
-        ]
+        frames = iter_video_frames(Path(mp4_path), lambda index: index % self.annot_sample_rate == 0)
+        return [image for _, image in frames]
 
     def get_frames_and_annotations(
         self, video_id: str
@@ -159,7 +154,7 @@ class SAVDataset:
         image, masks, colours = self._chosen(
             frames, auto_annot, manual_annot, annotated_frame_id, show_auto, show_manual
         )
-        order = sorted(range(len(masks)), key=lambda number: -int(masks[number].sum()))  # small ones above
+        order = _largest_first(masks)
         stacked = np.stack([masks[i] for i in order]) if order else np.zeros((0, *image.shape[:2]), dtype=bool)
         tints = [tuple(round(float(part) * 255) for part in colours[i]) for i in order]
         return draw_masks(image, stacked, range(len(order)), tints)  # type: ignore[arg-type]
@@ -195,6 +190,11 @@ class SAVDataset:
                         masks.append(decode_rle(rle))
                         colours.append(palette[number % COLOURS])
         return frames[position], masks, colours
+
+
+def _largest_first(masks: Sequence[NDArray[Any]]) -> list[int]:
+    """The order in which masks are drawn: small ones stay visible."""
+    return sorted(range(len(masks)), key=lambda number: -int(np.asarray(masks[number]).sum()))
 
 
 def _border(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:

@@ -68,8 +68,7 @@ class Masklets:
     def masks(self, position: int) -> NDArray[np.bool_]:
         """Bool masks ``(N, H, W)`` in the ``position``-th annotated frame.
 
-        Raises:
-            DatasetError: run lengths are damaged; the message names the object.
+        Damaged run lengths are a :class:`DatasetError` that names the object.
         """
         masks = np.zeros((len(self.ids), *self.size), dtype=np.bool_)
         for number, (mask, rle) in enumerate(zip(masks, self.rles(position), strict=True)):

@@ -1,4 +1,7 @@
-"""Masks in the JSON files of COCO, SA-1B and SA-V: run lengths and polygons."""
+"""Masks in the JSON files of COCO, SA-1B and SA-V: run lengths and polygons.
+
+Functions raise :class:`DatasetError` for damaged content, and ``ImportError`` for polygons without pycocotools.
+"""
 
 import importlib.util
 from collections.abc import Iterable, Mapping
@@ -16,11 +19,7 @@ COCO_LISTS = ("images", "annotations")
 
 
 def read_coco(path: Path) -> dict[str, Any]:
-    """The content of a file of COCO instances; the elements of its lists are not checked.
-
-    Raises:
-        DatasetError: the file cannot be read, or has no lists of images and annotations.
-    """
+    """The content of a file of COCO instances, with lists of images and annotations; their elements are not checked."""
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in COCO_LISTS):
         raise DatasetError(f"{path} is not COCO's: it has no lists of {' and '.join(COCO_LISTS)}")
@@ -28,11 +27,7 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def read_sa1b(path: Path) -> list[Any]:
-    """The annotations in a file of SA-1B; they are not checked.
-
-    Raises:
-        DatasetError: the file cannot be read, or has no list of annotations.
-    """
+    """The annotations in a file of SA-1B; they are not checked."""
     content = read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
@@ -52,10 +47,6 @@ def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where
     Args:
         size: required (height, width); needed for polygons.
         where: beginning of the error message.
-
-    Raises:
-        DatasetError: the segmentation is damaged, has another size, or is neither run lengths nor polygons.
-        ImportError: polygons without pycocotools.
     """
     try:
         if isinstance(segmentation, list) and size is not None:
@@ -73,11 +64,11 @@ def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str = "") -> NDArray[np.bool_]:
-    """The bool mask ``(H, W)`` of a segmentation; arguments and errors as for :func:`run_lengths_of`."""
+    """The bool mask ``(H, W)`` of a segmentation; arguments as for :func:`run_lengths_of`."""
     counts = run_lengths_of(segmentation, size, where).counts.numpy()
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
 
 
 def area_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> int:
-    """The number of pixels of a segmentation; arguments and errors as for :func:`run_lengths_of`."""
+    """The number of pixels of a segmentation; arguments as for :func:`run_lengths_of`."""
     return int(run_lengths_of(segmentation, size, where).counts[1::2].sum())

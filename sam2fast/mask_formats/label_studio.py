@@ -24,7 +24,7 @@ def brush_run_lengths(mask: np.ndarray) -> list[int]:
     begins = np.flatnonzero(np.append(True, pixels[1:] != pixels[:-1]))
     values = pixels[begins] * np.int64(255)
     lengths = np.diff(begins, append=pixels.size) * CHANNELS
-    # Runs that are too long continue in the next one.
+    # Runs that are too long are split.
     pieces = -(-lengths // LONGEST)
     last = np.cumsum(pieces) - 1
     rests = lengths - (pieces - 1) * LONGEST
@@ -32,7 +32,7 @@ def brush_run_lengths(mask: np.ndarray) -> list[int]:
     lengths[last] = rests
 
     kinds = np.searchsorted(1 << LENGTH_BITS, lengths)  # the first in which the length fits
-    # A bit that says that it is a run, the kind of the length, the length, the value.
+    # The bit of a run, the kind of its length, the length, the value.
     words = (((4 + kinds) << LENGTH_BITS[kinds]) + lengths - 1 << VALUE_BITS) + values
     sizes = 3 + LENGTH_BITS[kinds] + VALUE_BITS
     head_sizes, head = np.array(HEADER).T

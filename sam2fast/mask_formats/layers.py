@@ -24,10 +24,7 @@ def paint_labels(segmentations: Sequence[Mapping[str, Any]], height: int, width:
     uint8 for up to 255 masks, else uint16.
 
     Args:
-        segmentations: compressed run lengths, the largest mask first, so that no mask is hidden.
-
-    Raises:
-        ValueError: more masks than 16 bits can number.
+        segmentations: compressed run lengths, the largest mask first, so that no mask is hidden; at most 65,535.
     """
     if len(segmentations) > MAX_IDS:
         raise ValueError(

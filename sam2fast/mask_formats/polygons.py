@@ -17,11 +17,7 @@ MOST_CHANGE = 0.02  # of the area, by simplification
 
 
 def import_shapely() -> Any:
-    """The module ``shapely``.
-
-    Raises:
-        ImportError: it is not installed.
-    """
+    """The module ``shapely``; an ``ImportError`` names the extra."""
     try:
         return import_module("shapely")
     except ImportError as error:
@@ -31,9 +27,9 @@ def import_shapely() -> Any:
 def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:
     """The polygons of a mask, one for each part; none only for an empty mask.
 
-    They are valid: rings neither cross nor meet themselves. With tolerance 0, their area is the number of pixels. With
-    a greater one, corners are left out, but no part or hole is, and the area of each part changes by at most 2 %. Where
-    the tolerance is too great for that, it is halved until it is not.
+    They are valid: rings neither cross nor meet themselves. With tolerance 0, their area is the number of pixels. A
+    larger one removes corners, but no part or hole, and changes the area of each part by at most 2 %; where it would
+    change more, it is halved.
 
     Args:
         rle: compressed run lengths.

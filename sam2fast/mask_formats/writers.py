@@ -77,15 +77,14 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
     """Writes the masks of images in one of :data:`FORMATS`; each file atomically.
 
     Args:
-        folder: is created; what is in it is documented in docs/formats.md.
+        folder: is created; docs/formats.md describes its files.
         images: written one by one, so that they may come from a generator.
         name: of the format.
         tolerance: largest distance of polygons from the masks' outlines, in pixels; 0 for the outlines themselves.
 
     Raises:
-        ValueError: no format has this name, or an image has more masks than it can hold.
+        ValueError: no format has this name, or an image has more masks than the format can hold.
         ImportError: polygons with a tolerance need shapely, which is not installed.
-        OSError: a file cannot be written.
     """
     if name not in FORMATS:
         raise ValueError(f"no format {name!r}; expected one of {', '.join(FORMATS)}")
@@ -222,10 +221,8 @@ def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: fl
             for number, (rle, label, score) in enumerate(_objects(item), 1)
             if (parts := polygons_of(rle, tolerance))
         ]
-        _write(
-            folder / FILES["geojson"].format(item.stem),
-            json.dumps({"type": "FeatureCollection", "features": features}).encode(),
-        )
+        content = json.dumps({"type": "FeatureCollection", "features": features})
+        _write(folder / FILES["geojson"].format(item.stem), content.encode())
 
 
 def _closed(ring: np.ndarray) -> list[list[int]]:

@@ -34,13 +34,10 @@ class AdapterConf:
     """The layers that get adapters; all other parameters are frozen, unless ``train`` matches them.
 
     Args:
-        rank: rank of the updates.
-        alpha: updates are scaled by ``alpha / rank``.
-        targets: patterns for the names of linear layers.
+        rank: rank of the updates, at least 1.
+        alpha: updates are scaled by ``alpha / rank``; positive.
+        targets: patterns for the names of linear layers; at least one.
         train: patterns for the names of parameters that are trained fully, such as ``sam_mask_decoder.*``.
-
-    Raises:
-        ValueError: a rank or alpha that is not positive, or no targets.
     """
 
     rank: int = 8
@@ -58,21 +55,16 @@ class AdapterConf:
 def _peft() -> Any:
     try:
         import peft
-    except ModuleNotFoundError as error:
-        if error.name == "peft":
+    except Exception as error:  # whatever other versions of its requirements raise
+        if isinstance(error, ModuleNotFoundError) and error.name == "peft":
             raise ImportError(
                 "adapters need peft: pip install 'sam2fast[adapters]', or in a checkout pip install '.[adapters]'"
             ) from error
-        raise ImportError(f"peft cannot be imported: {_innermost(error)}") from error
-    except Exception as error:  # of another version of its requirements, whatever kind
-        raise ImportError(f"peft cannot be imported: {_innermost(error)}") from error
+        first: BaseException = error
+        while (cause := first.__cause__ or first.__context__) is not None:
+            first = cause
+        raise ImportError(f"peft cannot be imported: {type(first).__name__}: {first}") from error
     return peft
-
-
-def _innermost(error: BaseException) -> str:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return f"{type(error).__name__}: {error}"
 
 
 def add_adapters(model: nn.Module, conf: AdapterConf) -> None:
@@ -245,7 +237,7 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
 
 
 def _misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names in only one of a file and a model with new adapters, or with another shape."""
+    """Names that only the file or only the model with its new adapters has, and those with another shape."""
     needed = _peft().get_peft_model_state_dict(model, save_embedding_layers=False)
     # Also parameters that were trained beside the adapters.
     known = {**model.state_dict(), **needed}

@@ -25,7 +25,6 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network fil
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Writes ``content`` atomically."""
     with atomic_write(path) as file:
         save_torch(content, file)
 
@@ -50,17 +49,15 @@ def save_current(content: dict[str, Any], folder: Path) -> None:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The current and the previous checkpoint of a folder, as far as there are any."""
+    """The existing ones of a folder's current and previous checkpoint."""
     return [path for path in (folder / CURRENT, folder / PREVIOUS) if path.exists()]
 
 
 def load_current(folder: Path) -> dict[str, Any] | None:
     """The folder's current checkpoint, or the previous one if it is damaged; None if there is none.
 
-    A damaged checkpoint is renamed, so that the next save does not replace the good one by it.
-
-    Raises:
-        CheckpointError: no checkpoint of the folder can be read.
+    A damaged checkpoint is renamed, so that the next save does not replace the good one by it. If all are damaged,
+    that is a :class:`CheckpointError`.
     """
     present, damaged = checkpoints_in(folder), []
     for path in present:
@@ -81,8 +78,7 @@ def load_current(folder: Path) -> dict[str, Any] | None:
 def load_on_all_ranks(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
     """The result of :func:`load_current` in every process of a run; the folder must be on a shared file system.
 
-    Raises:
-        CheckpointError: as :func:`load_current`, and if processes find different checkpoints.
+    Different checkpoints in different processes are a :class:`CheckpointError`.
     """
     if not ranks.is_group:
         return load_current(folder)
@@ -102,11 +98,7 @@ def load_on_all_ranks(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Loads a checkpoint of a training run with ``weights_only``.
-
-    Raises:
-        CheckpointError: the file cannot be read, or is not such a checkpoint.
-    """
+    """Loads a checkpoint of a training run with ``weights_only``; another file is a :class:`CheckpointError`."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
@@ -124,11 +116,8 @@ def load(path: Path) -> dict[str, Any]:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Locks the folder for this run inside the context, and removes incomplete files of killed runs.
 
-    On file systems without locks there is a warning, and nothing is removed, since another run may be writing.
-
-    Raises:
-        CheckpointError: another run uses the folder.
-        OSError: the folder cannot be created or read, or a checkpoint is a circular link.
+    On file systems without locks there is a warning, and nothing is removed, since another run may be writing. If
+    another run uses the folder, that is a :class:`CheckpointError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w", encoding="utf-8") as file:
@@ -151,7 +140,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def _stale_files(folder: Path) -> Iterator[Path]:
-    """Incomplete files in the folder, and beside the targets of linked checkpoints, there by their full names."""
+    """Incomplete files in the folder, and those of linked checkpoints beside their targets."""
     yield from folder.glob(".*.tmp")
     for checkpoint in (folder / CURRENT, folder / PREVIOUS):
         target = resolve_symlinks(checkpoint)

@@ -26,72 +26,32 @@ from sam2fast.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
-SCHEDULES = (
-    "ConstantParamScheduler",
-    "LinearParamScheduler",
-    "CosineParamScheduler",
-    "StepParamScheduler",
-    "CompositeParamScheduler",
-    "WarmUpParamScheduler",
-)
-TRANSFORMS = (
-    "ComposeAPI",
-    "RandomHorizontalFlip",
-    "RandomAffine",
-    "RandomResizeAPI",
-    "RandomMosaicVideoAPI",
-    "RandomGrayscale",
-    "ColorJitter",
-    "ToTensorAPI",
-    "NormalizeAPI",
-)
-OPTIMIZERS = ("AdamW", "Adam", "SGD", "NAdam", "RAdam", "RMSprop", "Adagrad")
-# With 8-bit states, or states paged to host memory; on GPUs alone.
-OPTIMIZERS_OF_BITSANDBYTES = ("AdamW8bit", "PagedAdamW8bit", "PagedAdamW")
 # Classes and functions that a training configuration may name, besides the parts of the model.
-TRAINING_TARGETS = TARGETS | {
-    *(
-        f"sam2fast.training.{name}"
-        for name in (
-            "trainer.Trainer",
-            "settings.OptimConf",
-            "settings.AmpConf",
-            "settings.CheckpointConf",
-            "settings.LoggingConf",
-            "settings.EmaConf",
-            "settings.DistributedConf",
-            "model.SAM2Train",
-            "adapters.AdapterConf",
-            "feature_cache.EncoderCacheConf",
-            "losses.MultiStepMultiMasksAndIous",
-            "losses.FromScratchLoss",
-            "losses.AtResolution",
-            "optimizer.GradientClipper",
-            "optimizer.ValueScaler",
-            "optimizer.layer_decay_param_modifier",
-            "data.loader.ClipLoader",
-            "data.loader.ClipSource",
-            "data.png_datasets.PNGRawDataset",
-            "data.json_datasets.SA1BRawDataset",
-            "data.json_datasets.JSONRawDataset",
-            "data.json_datasets.CocoRawDataset",
-            "data.png_datasets.MaskFolderRawDataset",
-            "data.dataset_wrappers.RepeatFactorWrapper",
-            "data.dataset_wrappers.ConcatDataset",
-            "data.dataset_wrappers.Subset",
-            "data.vos.VOSDataset",
-            "data.dataset_wrappers.FixedClips",
-            "data.camera.RandomCamera",
-            "data.sampling.RandomUniformSampler",
-            "data.sampling.EvalSampler",
-            "data.synthetic.SyntheticClips",
-            *(f"schedules.{name}" for name in SCHEDULES),
-            *(f"data.transforms.{name}" for name in TRANSFORMS),
-        )
-    ),
-    *(f"torch.optim.{name}" for name in OPTIMIZERS),
-    *(f"bitsandbytes.optim.{name}" for name in OPTIMIZERS_OF_BITSANDBYTES),
+_ALLOWED = {
+    "sam2fast.training.trainer": "Trainer",
+    "sam2fast.training.settings": "OptimConf AmpConf CheckpointConf LoggingConf EmaConf DistributedConf",
+    "sam2fast.training.model": "SAM2Train",
+    "sam2fast.training.adapters": "AdapterConf",
+    "sam2fast.training.feature_cache": "EncoderCacheConf",
+    "sam2fast.training.losses": "MultiStepMultiMasksAndIous FromScratchLoss AtResolution",
+    "sam2fast.training.optimizer": "GradientClipper ValueScaler layer_decay_param_modifier",
+    "sam2fast.training.schedules": "ConstantParamScheduler LinearParamScheduler CosineParamScheduler "
+    "StepParamScheduler CompositeParamScheduler WarmUpParamScheduler",
+    "sam2fast.training.data.loader": "ClipLoader ClipSource",
+    "sam2fast.training.data.png_datasets": "PNGRawDataset MaskFolderRawDataset",
+    "sam2fast.training.data.json_datasets": "SA1BRawDataset JSONRawDataset CocoRawDataset",
+    "sam2fast.training.data.dataset_wrappers": "RepeatFactorWrapper ConcatDataset Subset FixedClips",
+    "sam2fast.training.data.vos": "VOSDataset",
+    "sam2fast.training.data.camera": "RandomCamera",
+    "sam2fast.training.data.sampling": "RandomUniformSampler EvalSampler",
+    "sam2fast.training.data.synthetic": "SyntheticClips",
+    "sam2fast.training.data.transforms": "ComposeAPI RandomHorizontalFlip RandomAffine RandomResizeAPI "
+    "RandomMosaicVideoAPI RandomGrayscale ColorJitter ToTensorAPI NormalizeAPI",
+    "torch.optim": "AdamW Adam SGD NAdam RAdam RMSprop Adagrad",
+    # With 8-bit states, or states paged to host memory; on GPUs alone.
+    "bitsandbytes.optim": "AdamW8bit PagedAdamW8bit PagedAdamW",
 }
+TRAINING_TARGETS = TARGETS | {f"{module}.{name}" for module, names in _ALLOWED.items() for name in names.split()}
 # Default _target_ of nodes.
 IMPLIED = {
     "trainer": "trainer.Trainer",
@@ -146,11 +106,7 @@ def _malformed_as_config_error(name: str | Path) -> Iterator[None]:
 
 
 def _completed(config: DictConfig, name: str | Path) -> DictConfig:
-    """``config`` with the model that it names and with default targets; changed in place.
-
-    Raises:
-        ConfigError: it is not a training configuration.
-    """
+    """``config`` with the model that it names and with default targets; changed in place."""
     if not isinstance(OmegaConf.select(config, "trainer"), DictConfig):
         raise ConfigError(f"{name} is no training configuration: it has no section 'trainer'")
     if "model_config" in config:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class ExponentialMovingAverage:
     """Averages the parameters of a model in fp32 (fp64 for fp64 parameters).
 
-    Buffers are not averaged. Create it after the model is on its device.
+    Buffers are not averaged. Create it after the model is on its device. Methods raise ``ValueError``, and change
+    nothing, if a model or state has parameters of other names or shapes.
 
     Args:
         model: its parameters are the initial average, and :meth:`update` reads them.
@@ -33,25 +34,17 @@ class ExponentialMovingAverage:
             for name, value in model.named_parameters()
         }
 
-    def decay_at(self, step: int) -> float:
-        """The decay of the update after a step, counted from 0."""
-        return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Updates the average with the model's parameters, after the optimiser's step number ``step``."""
+        """Updates the average with the model's parameters, after the optimiser's step number ``step``, from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         values = self._parameters(self.model)
-        averages = list(self.average.values())
         targets = [values[name].detach().to(average) for name, average in self.average.items()]
-        torch._foreach_lerp_(averages, targets, 1 - self.decay_at(step))
+        torch._foreach_lerp_(list(self.average.values()), targets, 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Copies the average into a model's parameters, rounded to their dtypes.
-
-        Raises:
-            ValueError: the parameters have other names or shapes; nothing is changed then.
-        """
+        """Copies the average into a model's parameters, rounded to their dtypes."""
         for name, value in self._parameters(model).items():
             value.copy_(self.average[name])
 
@@ -60,9 +53,6 @@ class ExponentialMovingAverage:
         """Replaces the model's parameters by the average inside the context, and restores them bitwise afterwards.
 
         Changes of the parameters inside are lost.
-
-        Raises:
-            ValueError: the parameters have other names or shapes.
         """
         parameters = self._parameters(model)
         kept = {name: value.detach().clone() for name, value in parameters.items()}
@@ -80,11 +70,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Loads the result of :meth:`state_dict`.
-
-        Raises:
-            ValueError: the names or shapes differ; nothing is changed then.
-        """
+        """Loads the result of :meth:`state_dict`."""
         average: Mapping[str, Tensor] = state_dict["average"]
         self._check(average, "the state")
         for name, value in self.average.items():

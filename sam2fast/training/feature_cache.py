@@ -61,14 +61,11 @@ class EncoderCache:
     Args:
         conf: place and size.
         encode: maps frames ``(1, S, S, 3)`` uint8 to levels ``(1, C_i, H_i, W_i)``.
-        modules: the modules that ``encode`` uses, by their names in the model. They run in evaluation mode, without
-            stochastic depth. Call :meth:`clear` after replacing their weights.
+        modules: the modules that ``encode`` uses, by their names in the model, all frozen. They run in evaluation mode,
+            without stochastic depth. Call :meth:`clear` after replacing their weights.
 
     Attributes:
         found, computed: numbers of cache hits and misses.
-
-    Raises:
-        ValueError: one of their parameters is trainable.
     """
 
     def __init__(
@@ -77,8 +74,8 @@ class EncoderCache:
         learns = [f"{m}.{p}" for m in modules for p, value in modules[m].named_parameters() if value.requires_grad]
         if learns:
             raise ValueError(
-                f"encoder_cache: features cannot be kept while {len(learns)} of the parameters that they are computed "
-                f"with learn, such as {learns[0]}; freeze {' and '.join(f'{m}.*' for m in modules)}"
+                f"encoder_cache needs a frozen encoder, but {len(learns)} of its parameters are trainable, such as "
+                f"{learns[0]}; freeze {' and '.join(f'{m}.*' for m in modules)}"
             )
         self._conf, self._encode, self._modules = conf, encode, tuple(modules.values())
         self._store: _Memory | _Folder | None = None
@@ -87,11 +84,7 @@ class EncoderCache:
         self.found = self.computed = 0
 
     def __call__(self, frames: Tensor) -> list[Tensor]:
-        """Levels ``(N, C_i, H_i, W_i)`` fp32 of ``frames (N, S, S, 3)`` uint8, on their device, without gradients.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
+        """Levels ``(N, C_i, H_i, W_i)`` fp32 of ``frames (N, S, S, 3)`` uint8, on their device, without gradients."""
         store = self._store_for(frames)
         levels: dict[bytes, list[Tensor]] = {}
         names = [hashlib.blake2b(frame, digest_size=16).digest() for frame in frames.cpu().numpy()]
@@ -227,11 +220,7 @@ def _digest(modules: Iterable[nn.Module]) -> bytes:
 
 
 def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
-    """Writes a file atomically; returns False if the disk is full.
-
-    Raises:
-        OSError: the file cannot be written for another reason.
-    """
+    """Writes a file atomically; returns False if the disk is full."""
     unfinished = path.with_suffix(f".{unique_number()}.unfinished")
     try:
         with atomic_path(path, unfinished) as partial, partial.open("wb") as file:
@@ -245,12 +234,7 @@ def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
 
 
 def read_levels(path: Path) -> list[Tensor]:
-    """Reads a file of :func:`write_levels` and verifies its checksums.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        Exception: the file is damaged; one of ``DAMAGED``.
-    """
+    """Reads a file of :func:`write_levels` and verifies its checksums; a damaged one raises an error of ``DAMAGED``."""
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         expected = [f"{_name(i, len(infos))}.npy" for i in range(len(infos))]

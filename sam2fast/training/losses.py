@@ -1,4 +1,7 @@
-"""Losses on all predictions for a clip: every frame, every prompt, every mask of the multimask output."""
+"""Losses on all predictions for a clip: every frame, every prompt, every mask of the multimask output.
+
+Targets that are not binary, and shapes that do not fit, are a ``ValueError``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -45,9 +48,6 @@ def dice_loss(inputs: Tensor, targets: Tensor, num_objects: float | Tensor, loss
         num_objects: what the loss is divided by.
         loss_on_multimask: gives ``(O, M)`` instead of the sum.
 
-    Raises:
-        ValueError: targets that are not binary, or shapes that do not fit ``loss_on_multimask``.
-
     Source: ``training.loss_fns.dice_loss``.
     """
     x, y = _pixels(inputs, targets, loss_on_multimask)
@@ -74,19 +74,11 @@ def sigmoid_focal_loss(
         gamma: 0 for plain cross entropy.
         loss_on_multimask: gives ``(O, M)`` instead of the sum.
 
-    Raises:
-        ValueError: targets that are not binary, or shapes that do not fit ``loss_on_multimask``.
-
     Source: ``training.loss_fns.sigmoid_focal_loss``.
     """
     x, y = _pixels(inputs, targets, loss_on_multimask)
     loss = focal_from_sums(mask_sums(x, y, gamma), alpha) / num_objects
     return loss / x.shape[-1] if loss_on_multimask else loss.sum() / inputs.shape[1]
-
-
-def _wide(x: Tensor) -> Tensor:
-    """The tensor in fp32; fp64 stays."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _mask_ious(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -116,9 +108,6 @@ def iou_loss(
         loss_on_multimask: gives ``(O, M)`` instead of the sum.
         use_l1_loss: the absolute error.
 
-    Raises:
-        ValueError: inputs or targets without four dimensions, or targets that are not binary.
-
     Source: ``training.loss_fns.iou_loss``.
     """
     error = pred_ious - _mask_ious(inputs, targets)
@@ -139,9 +128,6 @@ class MultiStepMultiMasksAndIous(nn.Module):
         iou_use_l1_loss: uses absolute instead of squared IoU errors.
         pred_obj_scores: supervises object scores; the other terms are 0 for objects that are not visible.
         focal_gamma_obj_score, focal_alpha_obj_score: of the focal loss of object scores; by default cross entropy.
-
-    Raises:
-        ValueError: a weight is missing or unknown.
 
     Source: ``training.loss_fns.MultiStepMultiMasksAndIous``.
     """
@@ -180,9 +166,6 @@ class MultiStepMultiMasksAndIous(nn.Module):
         Args:
             outputs: T frames, as :class:`~sam2fast.training.model.PredictedFrame` or as the official dictionaries.
             targets: ground-truth masks ``(T, O, S, S)``, binary.
-
-        Raises:
-            ValueError: outputs and targets do not fit each other.
         """
         if len(outputs) != len(targets):
             raise ValueError(f"{len(outputs)} predicted frames, but targets of {len(targets)}")
@@ -269,16 +252,14 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
         bce_weight: weight of the cross entropy, averaged over pixels (``loss_bce``).
         balanced_bce_weight: weight of the mean of its averages over foreground and background
             (``loss_balanced_bce``). A side without pixels counts as 0.
-        balanced_bce_until: share of the training at which that weight has decayed linearly to 0; infinite for no decay.
+        balanced_bce_until: share of the training at which that weight has decayed linearly to 0; positive, infinite
+            for no decay.
         iou_entropy: the error of a predicted IoU is its KL divergence from the actual IoU. Absolute and squared errors
             have vanishing gradients where the sigmoid has saturated at 0 on the first, bad masks.
         weight_dict, **kwargs: see :class:`MultiStepMultiMasksAndIous`.
 
     Attributes:
         where: completed share of the training in [0, 1]; the trainer sets it.
-
-    Raises:
-        ValueError: as the base class, or ``balanced_bce_until`` is not positive.
     """
 
     mask_terms = ("loss_mask", "loss_dice", "loss_bce", "loss_balanced_bce")
@@ -313,7 +294,7 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
         if not self.iou_entropy:
             return super()._iou_errors(masks, targets, ious)
         truth = _mask_ious(masks, targets)
-        predicted = _wide(ious).clamp(MIN_IOU, 1 - MIN_IOU)
+        predicted = ious.to(torch.promote_types(ious.dtype, torch.float32)).clamp(MIN_IOU, 1 - MIN_IOU)
         cross = -(truth * predicted.log() + (1 - truth) * (1 - predicted).log())
         return cross + torch.xlogy(truth, truth) + torch.xlogy(1 - truth, 1 - truth)
 
@@ -368,11 +349,7 @@ class AtResolution(nn.Module):
             setattr(self.loss, "where", value)  # noqa: B010 (a module's attributes are tensors to mypy)
 
     def forward(self, frames: Sequence[PredictedFrame], masks: Tensor) -> dict[str, Tensor]:
-        """The loss of predicted frames against ground-truth ``masks (T, O, S, S)``.
-
-        Raises:
-            ValueError: ``size`` does not divide the masks' side.
-        """
+        """The loss of predicted frames against ground-truth ``masks (T, O, S, S)``."""
         if masks.shape[-1] < self.size or masks.shape[-1] % self.size:
             raise ValueError(f"masks of {masks.shape[-1]} pixels cannot be sampled at {self.size}")
         options: dict[str, Any] = {"size": (self.size, self.size), "mode": "bilinear", "align_corners": False}

@@ -50,15 +50,11 @@ def bytes_saved(model: SAM2Train, loss: nn.Module, shape: BatchShape, amp: AmpCo
     """Bytes that autograd saves for a batch of this shape with the most expensive prompt plan, without parameters.
 
     Nothing is computed: the model runs on fake tensors of the CPU, with fused attention as on a GPU.
-
-    Raises:
-        ValueError: the loss depends on no trainable parameter.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
 
-    video = torch.arange(shape.num_clips).repeat_interleave(
-        shape.num_objects
-    )  # a real tensor: the model reads its values
+    # A real tensor: the model reads its values.
+    video = torch.arange(shape.num_clips).repeat_interleave(shape.num_objects)
     side = model.image_size
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
@@ -174,29 +170,21 @@ class MemoryEstimate:
         rows = {**parts, "total": self.total}
         width = max(map(len, rows))
         return [
-            f"memory of one process in MiB, counted, with images of {side} x {side} and the dearest prompts;",
-            "what operators need while they run comes on top, and what CUDA itself takes",
+            f"estimated memory of one process in MiB, with images of {side} x {side} and the most expensive prompts,",
+            "without temporary buffers of operators and CUDA's own memory",
             *(f"  {name:{width}}  {'not known' if n is None else f'{n / MIB:9,.0f}'}" for name, n in rows.items()),
         ]
 
 
 def describe_memory(trainer: Trainer) -> list[str]:
-    """The estimate as lines of text; empty for a validation and in distributed training.
-
-    Raises:
-        ValueError: the loss of some batches depends on no trainable parameter.
-    """
+    """The estimate as lines of text; empty for a validation and in distributed training."""
     if trainer.mode == "val" or trainer.ranks.is_group:
         return []
     return estimate_memory(trainer).lines(trainer.model.image_size)
 
 
 def estimate_memory(trainer: Trainer) -> MemoryEstimate:
-    """The memory of a trainer, without its auxiliary task; the trainer stays unchanged.
-
-    Raises:
-        ValueError: the loss of some batches depends on no trainable parameter.
-    """
+    """The memory of a trainer, without its auxiliary task; the trainer stays unchanged."""
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     learning = [p for p in parameters if p.requires_grad]
     return MemoryEstimate(

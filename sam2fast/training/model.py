@@ -179,11 +179,7 @@ class SAM2Train(SAM2Base):
                 parameter.requires_grad_(False)
 
     def forward(self, batch: ClipBatch) -> ClipPrediction:  # type: ignore[override]
-        """Prompts and tracks a batch on the model's device.
-
-        Raises:
-            ValueError: the frames do not have the model's image size, or are fewer than the frames to prompt.
-        """
+        """Prompts and tracks a batch on the model's device. Frames must have the model's image size."""
         if batch.frames.shape[2] != self.image_size:
             raise ValueError(
                 f"frames of {batch.frames.shape[2]} pixels, but the model's image_size is {self.image_size}"
@@ -325,20 +321,18 @@ class SAM2Train(SAM2Base):
         time = self.maskmem_tpos_enc.index_select(0, rows).permute(0, 1, 3, 2)[..., None]
         encoding = (position + time).expand(-1, memories.shape[1], -1, -1, -1)
         tokens, encodings = [_tokens(memories)], [_tokens(encoding)]
-        num_pointer_tokens = 0
         if chosen.pointers:
             pointers = [_not_none(frames[other].pointer) for other, _ in chosen.pointers]  # (O, C) each
             distances = [distance for _, distance in chosen.pointers]
-            pointer_tokens, pointer_encoding = self._pointers_as_tokens(pointers, distances, num_frames, feature)
-            tokens.append(pointer_tokens)
-            encodings.append(pointer_encoding)
-            num_pointer_tokens = len(pointer_tokens)
+            pointer_tokens = self._pointers_as_tokens(pointers, distances, num_frames, feature)
+            tokens.append(pointer_tokens[0])
+            encodings.append(pointer_tokens[1])
         fused = self.memory_attention(
             curr=feature.flatten(2).permute(2, 0, 1),
             curr_pos=self.image_encoder.neck.position_encoding(feature).to(feature.dtype).flatten(2).permute(2, 0, 1),
             memory=torch.cat(tokens),
             memory_pos=torch.cat(encodings),
-            num_obj_ptr_tokens=num_pointer_tokens,
+            num_obj_ptr_tokens=sum(map(len, tokens[1:])),
         )
         return fused.permute(1, 2, 0).unflatten(2, feature.shape[-2:])
 
@@ -374,10 +368,7 @@ def identity_init(attention: MemoryAttention, feature_std: float) -> None:
 
     Args:
         attention: its weights are overwritten.
-        feature_std: standard deviation of the image encoder's coarsest level, over channels and positions.
-
-    Raises:
-        ValueError: ``feature_std`` is not positive.
+        feature_std: standard deviation of the image encoder's coarsest level, over channels and positions; positive.
     """
     if not feature_std > 0:
         raise ValueError(f"feature_std must be positive, got {feature_std}")

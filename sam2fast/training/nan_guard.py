@@ -15,7 +15,7 @@ class NonFiniteError(FloatingPointError):
 
 
 def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """A message, the same in every process, if a batch's loss is not finite; None otherwise. All processes call it.
+    """A message, the same in every process, if a batch's loss is not finite; None otherwise. Collective.
 
     Args:
         own: the terms in this process.
@@ -30,7 +30,7 @@ def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[
 
 
 def find_nonfinite_gradient(norm: float, model: nn.Module, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """A message, the same in every process, if the gradient is not finite; None otherwise. All processes call it.
+    """A message, the same in every process, if the gradient is not finite; None otherwise. Collective.
 
     Args:
         norm: the norm of the whole gradient.

@@ -15,7 +15,7 @@ class Objective(nn.Module):
     Args:
         model: makes the predictions.
         losses: a loss for each key of batches; ``all`` is the default.
-        auxiliary: a further task. It maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to scalars;
+        auxiliary: another task. It maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to scalars;
             ``core_loss`` is added to the loss, and the others are reported.
     """
 
@@ -42,32 +42,24 @@ class Objective(nn.Module):
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def loss_of(self, key: str) -> nn.Module:
-        """The loss for batches with a key.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """The loss for batches with a key; none is a ``ValueError``."""
         if key not in self.losses and "all" not in self.losses:
             raise ValueError(f"trainer.loss has no {key!r} and no 'all'; it has {', '.join(self.losses)}")
         return self.losses[key if key in self.losses else "all"]
 
 
 def check_gradient(loss: Tensor, plan: PromptPlan, batch: ClipBatch) -> None:
-    """Checks that a batch's loss depends on a trainable parameter.
-
-    Raises:
-        ValueError: it does not; the message says what to change.
-    """
+    """Raises ``ValueError``, with the settings to change, if a batch's loss depends on no trainable parameter."""
     if loss.requires_grad:
         return
-    wrong = f"the loss of clips {', '.join(batch.names)} depends on nothing that learns"
+    wrong = f"the loss of clips {', '.join(batch.names)} depends on no trainable parameter"
     if len(plan.initial) < batch.num_frames:
         raise ValueError(
-            f"{wrong}: let more do so; trainer.model.freeze, freeze_image_encoder and adapters say what does"
+            f"{wrong}: see trainer.model.freeze, freeze_image_encoder and adapters, and train more of them"
         )
     frames = "the only frame is" if batch.num_frames == 1 else f"all {batch.num_frames} frames are"
     reason = "so no memory is used" if plan.use_points else "by masks, so nothing is predicted"
     remedies = [f"give the sampler num_frames of {batch.num_frames + 1} or more"]
     remedies += ["lower trainer.model.num_init_cond_frames_for_train"] if batch.num_frames > 1 else []
-    remedies += ["let sam_mask_decoder learn"] if plan.use_points else []
+    remedies += ["train sam_mask_decoder"] if plan.use_points else []
     raise ValueError(f"{wrong}: {frames} prompted, {reason}; {', or '.join(remedies)}")

@@ -46,16 +46,11 @@ class Notes(list[Note]):
     """Notes in the order of the conversion."""
 
     def add(self, kind: str, key: str, text: str) -> None:
-        """Adds a note."""
         self.append(Note(kind, key, text))
 
 
 class Fields:
-    """The entries of a node; :meth:`close` notes those that were not taken.
-
-    Raises:
-        ConfigError: the node is not a mapping.
-    """
+    """The entries of a node, which must be a mapping; :meth:`close` notes those that were not taken."""
 
     def __init__(self, node: Any, key: str, notes: Notes) -> None:
         if not isinstance(node, dict):
@@ -137,11 +132,7 @@ class Classes:
         return target
 
     def loader(self, node: Any, key: str, seed: int) -> dict[str, Any]:
-        """Converts a mixture of data sets.
-
-        Raises:
-            ConfigError: it is not a mixture, or is inconsistent.
-        """
+        """Converts a mixture of data sets; another node is a ``ConfigError``."""
         fields = Fields(node, key, self._notes)
         target = fields.take("_target_")
         if target != LOADER:

@@ -62,9 +62,6 @@ def sample_one_point_from_error_center(
 def get_next_point(gt_masks: Tensor, pred_masks: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
     """One click by :func:`sample_random_points_from_errors` (``uniform``) or
     :func:`sample_one_point_from_error_center` (``center``).
-
-    Raises:
-        ValueError: another method.
     """
     if method == "uniform":
         return sample_random_points_from_errors(gt_masks, pred_masks)

@@ -48,10 +48,7 @@ class Optimizer:
 
     Args:
         optimizer: a torch optimiser.
-        schedulers: for each group, a mapping from options to schedulers; None for no schedulers.
-
-    Raises:
-        ValueError: there is not one mapping for each group, or the optimiser lacks an option.
+        schedulers: for each group, a mapping from its options to schedulers; None for no schedulers.
     """
 
     def __init__(
@@ -93,8 +90,7 @@ class Optimizer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the result of :meth:`state_dict`, including option values, which the next scheduler step overwrites.
 
-        Raises:
-            ValueError: the state belongs to other groups.
+        A state of other groups is a ``ValueError``.
         """
         self.optimizer.load_state_dict(state_dict)
 
@@ -165,9 +161,6 @@ def layer_decay_param_modifier(
         apply_to: name of the part; the whole model by default.
         overrides: mappings with ``pattern`` and ``value``: the factor for parameters of the part whose names match; the
             first match counts.
-
-    Raises:
-        ValueError: the model has no such part, or the part lacks the methods.
 
     Source: ``training.optimizer.layer_decay_param_modifier``.
     """

@@ -65,17 +65,13 @@ def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor)
 
 
 def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool = True) -> Prompt:
-    """One click per object, at the pixel of its wrong regions that is farthest from their boundary.
-
-    Arguments are those of :func:`sample_error_point`, and:
+    """One click per object, at the pixel of its wrong regions that is farthest from their boundary. Needs scipy.
 
     Args:
+        truth, predicted: see :func:`sample_error_point`.
         padding: the frame's edge counts as boundary.
 
     Source: ``sam2.modeling.sam2_utils.sample_one_point_from_error_center``.
-
-    Raises:
-        ImportError: the package scipy is not installed.
     """
     missed = truth if predicted is None else truth & ~predicted
     false = torch.zeros_like(truth) if predicted is None else predicted & ~truth
@@ -85,12 +81,8 @@ def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool =
         positive = inside.max() > outside.max()
         labels.append(int(positive))
         points.append(int((inside if positive else outside).argmax()))
-    index = torch.tensor(points, device=truth.device)[:, None]
-    coords = torch.stack([index % truth.shape[-1], index // truth.shape[-1]], dim=-1).float()
-    return {
-        "point_coords": coords,
-        "point_labels": torch.tensor(labels, dtype=torch.int32, device=truth.device)[:, None],
-    }
+    found = torch.tensor(labels, dtype=torch.int32, device=truth.device)[:, None]
+    return {**_click(torch.tensor(points, device=truth.device)[:, None], truth), "point_labels": found}
 
 
 def _depth(region: np.ndarray, padding: bool) -> np.ndarray:
@@ -165,9 +157,6 @@ class PromptPlan(NamedTuple):
 
 def plan_prompts(num_frames: int, settings: PromptSettings, rng: np.random.Generator) -> PromptPlan:
     """Draws a plan for clips of ``num_frames``; a single image always gets a click or box, and corrections.
-
-    Raises:
-        ValueError: the clip is shorter than the number of frames to prompt.
 
     Source: ``training.model.sam2.SAM2Train.prepare_prompt_inputs``; draws are in the same order.
     """

@@ -54,10 +54,7 @@ class StepParamScheduler:
     """Each of ``values`` for an equal share of the training.
 
     Args:
-        num_updates: has no effect, as in the original.
-
-    Raises:
-        ValueError: no values, or ``num_updates`` is not positive.
+        num_updates: must be positive, and has no effect, as in the original.
     """
 
     def __init__(self, num_updates: float, values: Sequence[float]) -> None:
@@ -75,13 +72,9 @@ class CompositeParamScheduler:
 
     Args:
         schedulers: the schedules in order.
-        lengths: the share of the training of each; they sum to 1.
+        lengths: the share of the training of each; positive, and 1 in sum.
         interval_scaling: for each, ``rescaled`` (default) to run from 0 to 1 in its interval, or ``fixed`` to be called
             with the ``where`` of the training.
-
-    Raises:
-        ValueError: lists of different lengths, no schedule, lengths that are not positive or do not sum to 1, or an
-            unknown scaling.
     """
 
     def __init__(
@@ -119,11 +112,7 @@ class CompositeParamScheduler:
 
 
 class WarmUpParamScheduler(CompositeParamScheduler):
-    """Linear from ``start_value`` to the start of ``scheduler`` for ``length`` of the training, then ``scheduler``.
-
-    Raises:
-        ValueError: ``length`` is not between 0 and 1.
-    """
+    """Linear from ``start_value`` to the start of ``scheduler`` for ``length`` of the training, then ``scheduler``."""
 
     def __init__(self, scheduler: ParamScheduler, length: float, start_value: float = 0.0) -> None:
         if not 0 < length < 1:

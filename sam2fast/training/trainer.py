@@ -25,13 +25,7 @@ from sam2fast.training.nan_guard import NonFiniteError, find_nonfinite_gradient,
 from sam2fast.training.objective import Objective
 from sam2fast.training.optimizer import GradientClipper, Optimizer, construct_optimizer
 from sam2fast.training.reporting import Reporter
-from sam2fast.training.settings import (
-    CheckpointConf,
-    DistributedConf,
-    EmaConf,
-    LoggingConf,
-    OptimConf,
-)
+from sam2fast.training.settings import CheckpointConf, DistributedConf, EmaConf, LoggingConf, OptimConf
 from sam2fast.training.trainer_state import TrainerState
 from sam2fast.training.validation import validate
 from sam2fast.utils.reproducibility import seed_everything
@@ -58,7 +52,7 @@ class Trainer(TrainerState):
         accelerator: ``cuda``, ``cpu``, ``mps``, or ``auto``.
         seed_value: seed of the global generators.
         val_epoch_freq: epochs between validations; the last epoch is always validated.
-        auxiliary: a further task, see :class:`~sam2fast.training.objective.Objective`. Its parameters are trained with
+        auxiliary: another task, see :class:`~sam2fast.training.objective.Objective`. Its parameters are trained with
             the model's, and are not part of the model.
 
     Source: ``training.trainer.Trainer``.
@@ -191,7 +185,7 @@ class Trainer(TrainerState):
         content = checkpointing.load_on_all_ranks(Path(self.checkpoint.save_dir), self.ranks)
         if content is not None:
             self.restore(content)
-            _log.info("going on from epoch %d, update %d", self.epoch, self.steps)
+            _log.info("resuming from epoch %d, update %d", self.epoch, self.steps)
             return
         # Seeds the global generators, for model code that uses them; differently in each process.
         seed_everything(self.seed_value + self.ranks.rank)
@@ -210,8 +204,7 @@ class Trainer(TrainerState):
     def check_initial_weights(self) -> None:
         """Looks for the file with the initial weights, unless :meth:`run` would resume from the folder's checkpoint.
 
-        Raises:
-            FileNotFoundError, CheckpointError: see :func:`sam2fast.checkpoints.find_weights`.
+        Errors are those of :func:`sam2fast.checkpoints.find_weights`.
         """
         path = self.checkpoint.initialize_from
         if path is not None and not checkpointing.checkpoints_in(Path(self.checkpoint.save_dir)):

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrainerState:
-    """What a trainer consists of and how far it has come; :class:`~sam2fast.training.trainer.Trainer` fills it in.
+    """The parts and the progress of a trainer; :class:`~sam2fast.training.trainer.Trainer` fills it in.
 
     All processes of a run save and restore together.
     """
@@ -141,12 +141,8 @@ class TrainerState:
             return
         self.steps_in_epoch = self.steps_in_epoch * now // before
         if self.ranks.is_main:
-            _log.warning(
-                "an epoch has %d updates now, and had %d: going on from the same share of it, update %d",
-                now,
-                before,
-                self.steps_in_epoch,
-            )
+            text = "an epoch has %d updates now, and had %d: resuming from the same share of it, update %d"
+            _log.warning(text, now, before, self.steps_in_epoch)
 
     def _check(self, content: dict[str, Any]) -> None:
         """Raises an error unless the whole checkpoint fits, before anything is restored from it."""
@@ -211,14 +207,14 @@ def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> N
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restores all global random generators, as far as the state was saved on such devices."""
+    """Restores the global random generators of all devices on which the state was saved."""
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
     elif device.type == "mps" and state["mps"] is not None:
         torch.mps.set_rng_state(state["mps"])
     elif device.type != "cpu":
-        _log.warning("the checkpoint has no random state for %s: dropout goes on differently", device)
+        _log.warning("the checkpoint has no random state for %s: dropout will differ", device)
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, numbers, next_gauss = state["python"]

@@ -24,7 +24,6 @@ from PIL import Image
 from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.conversion import ConvertJob, convert_video
 from sam2fast.datasets.dataset_files import DatasetError, OverlapError
-from sam2fast.datasets.davis import Davis
 from sam2fast.datasets.layout import Settings, StagingFolder
 from sam2fast.datasets.layout_registry import BY_NAME, detect, open_layout
 from sam2fast.datasets.sav_json import read_masklets
@@ -191,17 +190,30 @@ def overlapping(*masks: tuple[slice, slice]) -> VideoAnnotations:
     return VideoAnnotations("heap", (HEIGHT, WIDTH), ("00000", "00004"), tuple(stored), {}, read)
 
 
-def test_overlaps_are_refused_and_named(tmp_path):
-    video = overlapping(np.s_[:9, :9], np.s_[5:20, 5:20], np.s_[25:, :])
+@pytest.mark.parametrize("to", PALETTES)
+@pytest.mark.parametrize(
+    "video, error, message",
+    [
+        (
+            overlapping(np.s_[:9, :9], np.s_[5:20, 5:20], np.s_[25:, :]),
+            OverlapError,
+            "00004: objects 1, 2 .*--overlaps",
+        ),
+        (random_video("many", 0, tuple(range(1, 257)), ("00000",), gaps=False), DatasetError, "many has 256 .* 255"),
+    ],
+    ids=["overlaps", "objects"],
+)
+def test_what_a_palette_cannot_hold(video, error, message, to, tmp_path):
     put(tmp_path / "a", "coco-jsonl", video)
-    for to in PALETTES:
-        with pytest.raises(OverlapError, match=r"heap, frame 00004: objects 1, 2 overlap.*--overlaps"):
-            convert(tmp_path / "a", "coco-jsonl", tmp_path / to, to, "heap")
-        assert read_files(tmp_path / to) == {}
+    with pytest.raises(error, match=message):
+        convert(tmp_path / "a", "coco-jsonl", tmp_path / to, to, video.name)
+    assert read_files(tmp_path / to) == {}
+    convert(tmp_path / "a", "coco-jsonl", tmp_path / "c", "sav-png", video.name)
+    assert open_layout(tmp_path / "c").open(video.name).objects == video.objects
 
 
 @pytest.mark.parametrize("overlaps, winner, loser", [("smaller-id", 1, 2), ("larger-area", 2, 1)])
-def test_overlaps_resolved_are_told(overlaps, winner, loser, tmp_path):
+def test_resolved_overlaps_are_reported(overlaps, winner, loser, tmp_path):
     """By id, as in the original's VOS tool, or by area."""
     put(tmp_path / "a", "coco-jsonl", overlapping(np.s_[:9, :9], np.s_[5:20, 5:20]))
     done = convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "heap", overlaps=overlaps)
@@ -209,14 +221,6 @@ def test_overlaps_resolved_are_told(overlaps, winner, loser, tmp_path):
     labels = np.asarray(Image.open(tmp_path / "b/Annotations/heap/00004.png"))
     assert (labels[5:9, 5:9] == winner).all()
     assert ((labels == 1) | (labels == 2)).sum() == 81 + 225 - 16
-
-
-def test_a_palette_has_room_for_255_objects(tmp_path):
-    put(tmp_path / "a", "coco-jsonl", random_video("many", objects=tuple(range(1, 257)), frames=("00000",), gaps=False))
-    with pytest.raises(DatasetError, match="many has 256 objects, a palette image has room for 255"):
-        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "many")
-    convert(tmp_path / "a", "coco-jsonl", tmp_path / "c", "sav-png", "many")
-    assert len(open_layout(tmp_path / "c").open("many").objects) == 256
 
 
 def test_meta_of_videos_that_have_none(tmp_path):
@@ -274,80 +278,63 @@ def test_a_video_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         assert read_files(root / "b") == whole and not list(root.glob("b/.*.part"))
 
 
-def test_facts_that_do_not_fit_are_refused(tmp_path):
-    """An image was added or removed after the conversion."""
-    put(tmp_path / "a", "davis", random_video("bear", gaps=False))
-    added = tmp_path / "a/Annotations/bear/00099.png"
-    write_palette(added, np.zeros((HEIGHT, WIDTH)))
-    with pytest.raises(DatasetError, match=r"Facts/bear\.json does not list .*00099; .*remove that file"):
-        Davis(tmp_path / "a").open("bear")
-    added.unlink()
-    (tmp_path / "a/Annotations/bear/00004.png").unlink()
-    video = Davis(tmp_path / "a").open("bear")
-    with pytest.raises(DatasetError, match=r"00004\.png is missing"):
-        list(video)
-
-
-@pytest.mark.parametrize("name", ["a/../../../00004", ".00004", "", "a\\\\b"])
-def test_names_that_lead_elsewhere_are_refused(name, tmp_path):
-    example("coco-jsonl", tmp_path / "a")
-    path = tmp_path / "a/bear.jsonl"
-    path.write_text(path.read_text().replace('"00004"', f'"{name}"'))
-    with pytest.raises(DatasetError, match="cannot be the name of a file"):
-        convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "bear")
-    assert not (tmp_path / "00004.png").exists()
-
-
-def test_folders_in_no_layout(tmp_path):
-    with pytest.raises(DatasetError, match="is in no layout of sav, sav-png, davis, ytvos, coco-jsonl: expected"):
-        detect(tmp_path)
-    with pytest.raises(DatasetError, match="no folder"):
-        detect(tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match="no layout 'coco'"):
-        open_layout(tmp_path, "coco")
+@pytest.mark.parametrize(
+    "root, layout, message",
+    [
+        (".", None, "no layout of sav, sav-png, davis"),
+        ("nowhere", None, "no folder"),
+        (".", "coco", "no layout 'coco'"),
+    ],
+)
+def test_folders_in_no_layout(root, layout, message, tmp_path):
+    with pytest.raises(DatasetError, match=message):
+        open_layout(tmp_path / root, layout)
 
 
 def meta(content: dict):
     return lambda root: (root / "meta.json").write_text(json.dumps({"videos": content}))
 
 
-def masks(edit):
-    return lambda root: edit(root / "Annotations/bear")
+def image(path: str, *size: int):
+    return lambda root: write_palette(root / path, np.zeros(size or (HEIGHT, WIDTH)))
 
 
-def image_of(name: str, *size: int):
-    return lambda folder: write_palette(folder / name, np.zeros(size))
+def renamed(name: str):
+    return lambda root: (root / "bear.jsonl").write_text((root / "bear.jsonl").read_text().replace('"00004"', name))
+
+
+def after_conversion(change):
+    """With a metadata file."""
+    return lambda root: (put(root, "davis", random_video("bear", gaps=False)), change(root))
+
+
+def no_masks(root: Path) -> None:
+    shutil.rmtree(root / "Annotations/bear")
+    (root / "Annotations/bear").mkdir()
+
+
+MASKS, NAME = "Annotations/bear", "cannot be the name of a file"
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "layout, change, message",
     [
-        (meta({"wolf": {"objects": {}}}), r"meta\.json does not have the video bear"),
-        (meta({"bear": {"objects": {"1": {}, "2": {}}}}), r"\.png has the index 7, which is no object of the video"),
-        (masks(image_of("00010.png", 5, 6)), r"00010\.png has 6x5 pixels, other masks of the video 46x34"),
-        (masks(lambda folder: (shutil.rmtree(folder), folder.mkdir())), r"bear has no masks: expected <frame>\.png"),
-        (masks(image_of("5.png", HEIGHT, WIDTH)), r"bear: 00005\.png and 5\.png are the same frame"),
+        ("ytvos", meta({"wolf": {"objects": {}}}), r"meta\.json .* bear"),
+        ("ytvos", meta({"bear": {"objects": {"1": {}, "2": {}}}}), r"\.png has the index 7"),
+        ("ytvos", image(f"{MASKS}/00010.png", 5, 6), r"00010\.png has 6x5 pixels, .* 46x34"),
+        ("ytvos", image(f"{MASKS}/5.png"), r"00005\.png and 5\.png"),
+        ("ytvos", no_masks, r"no masks: expected <frame>\.png"),
+        ("sav-png", image("Annotations_6fps/bear/first/00000.png"), "first: .* number"),
+        ("sav-png", image("Annotations_6fps/bear/009/4.png"), "4.png: another object"),
+        ("davis", after_conversion(image(f"{MASKS}/00099.png")), r"Facts/bear\.json .*00099; .*remove that file"),
+        ("davis", after_conversion(lambda root: (root / f"{MASKS}/00004.png").unlink()), r"00004\.png is missing"),
+        *(("coco-jsonl", renamed(name), NAME) for name in ('"a/../../../00004"', '".00004"', '""', r'"a\\b"')),
     ],
 )
-def test_what_is_wrong_is_named(change, told, tmp_path):
-    example("ytvos", tmp_path / "a")
+def test_refused_sources(layout, change, message, tmp_path):
+    example(layout, tmp_path / "a")
     list(open_layout(tmp_path / "a").open("bear"))
     change(tmp_path / "a")
-    with pytest.raises(DatasetError, match=told):
-        list(open_layout(tmp_path / "a").open("bear"))
-
-
-@pytest.mark.parametrize(
-    "path, told",
-    [
-        ("bear/first/00000.png", "first: the folder of an object must be named by a number"),
-        ("bear/002/4.png", "another object has the same frame as"),
-    ],
-)
-def test_folders_of_objects_that_do_not_fit(path, told, tmp_path):
-    for number in range(2):
-        write_palette(tmp_path / f"Annotations_6fps/bear/{number:03d}/00004.png", np.zeros((5, 6)))
-    list(open_layout(tmp_path).open("bear"))
-    write_palette(tmp_path / "Annotations_6fps" / path, np.zeros((5, 6)))
-    with pytest.raises(DatasetError, match=told):
-        open_layout(tmp_path).open("bear")
+    with pytest.raises(DatasetError, match=message):
+        convert(tmp_path / "a", layout, tmp_path / "b", "sav-png", "bear")
+    assert read_files(tmp_path / "b") == {} and not (tmp_path / "00004.png").exists()

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.layout import MASKLETS, Settings
 from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.datasets.sav import decode_video, show_anns
-from sam2fast.io.rle import decode_rle, encode_rle
+from sam2fast.io.rle import decode_rle
 from sam2fast.video_results import draw_masks
 
 
@@ -42,38 +43,29 @@ def test_masks_that_are_null_are_not_annotated(tmp_path):
 
 
 def broken(**changes):
-    def change(content):
-        content.update(changes)
-
-    return change
-
-
-def without_a_mask(content):
-    content["masklet"][3].pop()
-
-
-def of_another_size(content):
-    content["masklet"][2][1] = encode_rle(np.ones((4, 5), dtype=bool))
+    return lambda content: content.update(changes)
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
-        (broken(masklet=None), 'expected the key "masklet" with a list of frames'),
-        (without_a_mask, r"masklet\[3\] must have a mask for each of 3 objects, got 2"),
-        (of_another_size, rf"masklet\[2\]\[1\]\.size is \[4, 5\], other masks have \[{HEIGHT}, {WIDTH}\]"),
-        (broken(fps=0), "fps must divide frames_fps, which is 24, got 0"),
-        (broken(sam2fast={"rate": 0}), "the rate of its annotations must be 1 or more frames, got 0"),
+        (broken(masklet=None), 'the key "masklet"'),
+        (lambda content: content["masklet"][3].pop(), r"masklet\[3\] .* 3 objects, got 2"),
+        (
+            lambda content: content["masklet"][2][1].update(size=[4, 5]),
+            rf"masklet\[2\]\[1\]\.size .*\[{HEIGHT}, {WIDTH}\]",
+        ),
+        (broken(fps=0), "fps.* 24, got 0"),
+        (broken(sam2fast={"rate": 0}), "rate .* got 0"),
     ],
 )
-def test_broken_files_are_named_with_the_key(change, told, tmp_path):
+def test_broken_files_are_named_with_the_key(change, message, tmp_path):
     content = write_sav(tmp_path, "clip")
     change(content)
     path = tmp_path / "clip_manual.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match=told) as caught:
+    with pytest.raises(DatasetError, match=f"{re.escape(str(path))}.*{message}"):
         read_masklets(path)
-    assert str(path) in str(caught.value)
 
 
 def test_damaged_masks_are_found_when_they_are_read(tmp_path):

@@ -17,10 +17,14 @@ from sam2fast.training.data.vos import VOSDataset
 HEIGHT, WIDTH = 34, 46
 
 
+def sample(raw: NamedVideoDataset, index: int = 0) -> Clip:
+    """All frames and objects of a video."""
+    return VOSDataset([], True, raw, EvalSampler()).sample(index, np.random.default_rng(0))
+
+
 def clips_of(raw: NamedVideoDataset) -> list[Clip]:
     """All frames and objects of each video."""
-    dataset = VOSDataset([], True, raw, EvalSampler())
-    return [dataset.sample(i, np.random.default_rng(0)) for i in range(len(dataset))]
+    return [sample(raw, i) for i in range(len(raw))]
 
 
 def assert_same_clip(clip: Clip, datapoint: Any) -> None:

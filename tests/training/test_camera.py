@@ -55,8 +55,8 @@ def test_the_same_generator_gives_the_same_clip(still: Clip) -> None:
     np.testing.assert_array_equal(first.masks, second.masks)
 
 
-def test_clips_without_usable_objects_are_refused(still: Clip) -> None:
-    with pytest.raises(DatasetError, match="'still': no crop"):
-        RandomCamera(32)(replace(still, masks=still.masks[:, 3:]), np.random.default_rng(0))
-    with pytest.raises(ValueError, match="got 2"):
-        RandomCamera(32)(replace(still, frames=np.concatenate([still.frames] * 2)), np.random.default_rng(0))
+def test_refusals(still: Clip) -> None:
+    empty, two = replace(still, masks=still.masks[:, 3:]), replace(still, frames=np.concatenate([still.frames] * 2))
+    for clip, error, message in ((empty, DatasetError, "'still': no crop"), (two, ValueError, "got 2")):
+        with pytest.raises(error, match=message):
+            RandomCamera(32)(clip, np.random.default_rng(0))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sam2fast.training import checkpointing, trainer_state
-from sam2fast.training.checkpointing import lock_folder
+from sam2fast.training.checkpointing import CURRENT, PREVIOUS, lock_folder
 from sam2fast.training.distributed.ranks import Ranks
 from sam2fast.utils.reproducibility import seed_everything
 
@@ -33,59 +33,58 @@ def test_each_process_has_its_own_random_state_again() -> None:
         assert drawn() == expected[rank]
 
 
-class TestCheckpoints:
-    CONTENT = {"model": {}, "optimizer": {}}
+def save(steps: int, folder: Path) -> None:
+    checkpointing.save_current({"model": {}, "optimizer": {}, "steps": steps}, folder)
 
-    def test_a_damaged_checkpoint_does_not_replace_the_good_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for steps in (1, 2):
-            checkpointing.save_current({**self.CONTENT, "steps": steps}, tmp_path)
-        (tmp_path / checkpointing.CURRENT).write_bytes(b"damaged")
-        assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
 
-        def fail(content: Any, file: Any) -> None:
-            file.write(b"half")
-            raise OSError("No space left on device")
+def test_a_damaged_checkpoint_does_not_replace_the_good_one(tmp_path: Path, monkeypatch: Any) -> None:
+    for steps in (1, 2):
+        save(steps, tmp_path)
+    (tmp_path / CURRENT).write_bytes(b"damaged")
+    assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
 
-        monkeypatch.setattr(torch, "save", fail)
-        with pytest.raises(OSError, match="No space"):
-            checkpointing.save_current({**self.CONTENT, "steps": 3}, tmp_path)
-        assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
-        assert (tmp_path / "checkpoint_damaged.pt").exists() and not list(tmp_path.glob(".*"))
+    def fail(content: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError("No space left on device")
 
-    def test_what_a_killed_save_left_is_removed(self, tmp_path: Path) -> None:
-        checkpointing.save_current({**self.CONTENT, "steps": 1}, tmp_path)
-        # Killed between the two: the previous checkpoint is another name of the current one.
-        (tmp_path / checkpointing.PREVIOUS).hardlink_to(tmp_path / checkpointing.CURRENT)
-        checkpointing.save_current({**self.CONTENT, "steps": 2}, tmp_path)
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        save(3, tmp_path)
+    assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
+    assert (tmp_path / "checkpoint_damaged.pt").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+    save(1, tmp_path)
+    # Killed between the two: the previous checkpoint is another name of the current one.
+    (tmp_path / PREVIOUS).hardlink_to(tmp_path / CURRENT)
+    save(2, tmp_path)
+    assert not list(tmp_path.glob(".*.tmp"))
+    (tmp_path / ".checkpoint.pt.123.tmp").write_bytes(b"half")
+    with lock_folder(tmp_path):
         assert not list(tmp_path.glob(".*.tmp"))
-        (tmp_path / ".checkpoint.pt.123.tmp").write_bytes(b"half")
-        with lock_folder(tmp_path):
-            assert not list(tmp_path.glob(".*.tmp"))
 
-    def test_links_stay_and_the_previous_one_is_another(self, tmp_path: Path) -> None:
-        (tmp_path / "disk").mkdir()
-        for name in (checkpointing.CURRENT, checkpointing.PREVIOUS):
-            (tmp_path / name).symlink_to(Path("disk", name))
-        for steps in (1, 2, 3):
-            checkpointing.save_current({**self.CONTENT, "steps": steps}, tmp_path)
-        read = [
-            checkpointing.load(tmp_path / "disk" / name)["steps"]
-            for name in (checkpointing.CURRENT, checkpointing.PREVIOUS)
-        ]
-        assert read == [3, 2] and len(list((tmp_path / "disk").iterdir())) == 2
-        assert (tmp_path / checkpointing.CURRENT).is_symlink() and (tmp_path / checkpointing.PREVIOUS).is_symlink()
 
-    def test_without_locks_it_goes_on_with_a_warning(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        def lockf(file: Any, operation: int) -> None:
-            raise OSError(errno.ENOLCK, "No locks available")
+def test_links_stay_and_the_previous_one_is_another(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    for name in (CURRENT, PREVIOUS):
+        (tmp_path / name).symlink_to(Path("disk", name))
+    for steps in (1, 2, 3):
+        save(steps, tmp_path)
+    read = [checkpointing.load(tmp_path / "disk" / name)["steps"] for name in (CURRENT, PREVIOUS)]
+    assert read == [3, 2] and len(list((tmp_path / "disk").iterdir())) == 2
+    assert (tmp_path / CURRENT).is_symlink() and (tmp_path / PREVIOUS).is_symlink()
 
-        monkeypatch.setattr("fcntl.lockf", lockf)
-        left = tmp_path / ".checkpoint.pt.123.tmp"
-        left.write_bytes(b"half")
-        with caplog.at_level(logging.WARNING), lock_folder(tmp_path):
-            assert left.exists()  # another run may be at it
-        assert "cannot be locked" in caplog.text and "No locks available" in caplog.text
+
+def test_without_locks_it_goes_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lockf(file: Any, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+    left = tmp_path / ".checkpoint.pt.123.tmp"
+    left.write_bytes(b"half")
+    with caplog.at_level(logging.WARNING), lock_folder(tmp_path):
+        assert left.exists()  # another run may be at it
+    assert "cannot be locked" in caplog.text and "No locks available" in caplog.text

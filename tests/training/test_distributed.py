@@ -264,7 +264,7 @@ def test_fewer_processes_resume_from_the_same_share_of_the_epoch(
     assert stopped["fewer"].results == [1, 1]  # an epoch has two updates
     trainer = build(stopped["fewer"].folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
     trainer.run(lambda: True)
-    assert "an epoch has 4 updates now, and had 2: going on from the same share of it, update 2" in caplog.text
+    assert "an epoch has 4 updates now, and had 2: resuming from the same share of it, update 2" in caplog.text
     assert trainer.steps == 2 and trainer.steps_in_epoch == 3
 
 

@@ -44,15 +44,13 @@ PLACE = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.
 @pytest.mark.parametrize(
     ("variables", "backend", "accelerator", "message"),
     [
-        ({"WORLD_SIZE": "2"}, None, "cpu", "WORLD_SIZE is set and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not"),
+        ({"WORLD_SIZE": "2"}, None, "cpu", "RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not"),
         ({**PLACE, "RANK": "2"}, None, "cpu", "RANK 2, LOCAL_RANK 1 and WORLD_SIZE 2 contradict"),
         (PLACE, "nccl", "cpu", "nccl is for GPUs"),
         (PLACE, None, "auto", "no CUDA here for process 1 of 2; set trainer.accelerator=cpu"),
     ],
 )
-def test_processes_that_cannot_join(
-    variables: dict[str, str], backend: str | None, accelerator: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_that_cannot_join(variables, backend, accelerator, message, monkeypatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "available_device", lambda accelerator: torch.device("cpu"))
@@ -70,17 +68,14 @@ def shard(part: str) -> Any:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda _: DistributedConf(comms_dtype="float8"), "comms_dtype must be one of None, bfloat16, float16"),
-        (lambda _: DistributedConf(timeout_mins=0), "timeout_mins must be positive"),
-        (lambda _: shard("auxiliary"), "auxiliary.*use strategy=ddp"),
-        (lambda _: shard("encoder_cache"), "encoder_cache.*use strategy=ddp"),
-        (
-            lambda folder: build(folder, "+trainer.data.train.rank=1", "+trainer.data.train.world_size=2", CLIP),
-            r"rank and world_size \(1, 2\), but this process needs \(0, 1\)",
-        ),
+        (lambda _: DistributedConf(comms_dtype="float8"), "comms_dtype"),
+        (lambda _: DistributedConf(timeout_mins=0), "timeout_mins"),
+        (lambda _: shard("auxiliary"), "auxiliary.*strategy=ddp"),
+        (lambda _: shard("encoder_cache"), "encoder_cache.*strategy=ddp"),
+        (lambda folder: build(folder, *(f"+trainer.data.train.{x}" for x in ("rank=1", "world_size=2"))), r"\(0, 1\)"),
     ],
 )
-def test_invalid_settings(make: Any, message: str, tmp_path: Path) -> None:
+def test_refused_settings(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         make(tmp_path)
 
@@ -118,7 +113,7 @@ def test_both_signals_save_and_one_requeues(monkeypatch: pytest.MonkeyPatch) -> 
     try:
         for told, handled in (((), []), ((signal.SIGTERM,), [signal.SIGTERM]), (numbers[::-1], [signal.SIGUSR2])):
             done.clear()
-            with slurm._Interruption() as interruption:
+            with slurm.Interruption() as interruption:
                 for number in told:
                     os.kill(os.getpid(), number)
                 assert interruption.is_asked() == bool(told) and done == []
@@ -157,9 +152,7 @@ def test_the_command_submits_its_options(tmp_path: Path, jobs: list[Any]) -> Non
     assert run.minutes == 5 and run.overrides == tuple(overrides(tmp_path)) and not run.deterministic
 
 
-def test_a_deterministic_run_stays_so_elsewhere(
-    tmp_path: Path, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deterministic_run_stays_so_elsewhere(tmp_path: Path, jobs: list[Any], monkeypatch: Any) -> None:
     seen = []
 
     def build(run: TrainingRun) -> Any:
@@ -178,9 +171,9 @@ def test_a_deterministic_run_stays_so_elsewhere(
 @pytest.mark.parametrize(
     ("where", "wrong", "message"),
     [
-        ("--use-cluster 1", "clips.count=0", "0 clips of a data set"),
-        ("--use-cluster 1", "trainer.optim.optimizer._target_=mine.Adam", "target 'mine.Adam'"),
-        ("--num-gpus 2", "trainer.max_epoch=2", "changes 'trainer.max_epoch', which is not there"),
+        ("--use-cluster 1", "clips.count=0", "0 clips"),
+        ("--use-cluster 1", "trainer.optim.optimizer._target_=mine.Adam", "'mine.Adam'"),
+        ("--num-gpus 2", "trainer.max_epoch=2", "'trainer.max_epoch'"),
     ],
 )
 def test_broken_runs_are_not_started(where: str, wrong: str, message: str, tmp_path: Path, jobs: list[Any]) -> None:
@@ -199,21 +192,17 @@ def test_a_single_process_can_be_restarted(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--partition big", "--partition, --account and --qos need --use-cluster 1"),
-        ("--num-gpus 2 --num-nodes 2", "--num-nodes needs --use-cluster 1, or --num-gpus N and --rendezvous"),
+        ("--partition big", "need --use-cluster 1"),
+        ("--num-gpus 2 --num-nodes 2", "--num-gpus N and --rendezvous"),
         ("--num-gpus 2 --rendezvous host:29400", "--rendezvous needs --num-nodes"),
-        ("--use-cluster 1 --rendezvous host:29400", "--rendezvous is for machines without --use-cluster"),
-        ("--use-cluster local --num-nodes 2", "--use-cluster local is this machine alone"),
+        ("--use-cluster 1 --rendezvous host:29400", "without --use-cluster"),
+        ("--use-cluster local --num-nodes 2", "--use-cluster local"),
         ("--restarts 1", "--restarts needs --num-gpus"),
-        ("WORLD_SIZE=2 --num-gpus 2", "leave --num-gpus out"),  # a process of torchrun
+        ("--num-gpus 2", "leave --num-gpus out"),  # in a process of torchrun
     ],
 )
-def test_options_that_contradict_each_other(
-    options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if options.startswith("WORLD_SIZE"):
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        options = options.partition(" ")[2]
-    result = train(*options.split(), *overrides(tmp_path))
+def test_options_that_contradict_each_other(options: str, message: str, tmp_path: Path) -> None:
+    environment = {"WORLD_SIZE": "2"} if options == "--num-gpus 2" else {}
+    result = CliRunner().invoke(main, ["train", "-c", RECIPE, *options.split(), *overrides(tmp_path)], env=environment)
     assert result.exit_code == 2 and message in result.output
     assert not list(tmp_path.iterdir())

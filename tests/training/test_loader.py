@@ -32,6 +32,13 @@ class Noise:
         return Clip(frames, rng.random((self.num_frames, 1 + index % 3, 8, 8)) < 0.5, f"{self.name} {index}")
 
 
+class Lengths(Noise):
+    """Clips of one frame and of two."""
+
+    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+        return Noise(self.length, 1 + index % 2).sample(index, rng)
+
+
 def bytes_of(batch: ClipBatch) -> tuple[object, ...]:
     tensors = tuple((tuple(x.shape), x.numpy().tobytes()) for x in (batch.frames, batch.masks, batch.video))
     return (*tensors, batch.seeds, batch.names, batch.key)
@@ -86,10 +93,9 @@ def test_more_than_one_pass_permutes_anew():
 
 
 def test_unshuffled_with_a_rest():
-    loader = ClipLoader([ClipSource(Noise(5), 2)], shuffle=False, drop_last=False)
-    assert [indices_of(batch) for batch in loader.epoch(0)] == [[0, 1], [2, 3], [4]]
-    loader = ClipLoader([ClipSource(Noise(5), 2)], shuffle=False)
-    assert [indices_of(batch) for batch in loader.epoch(0)] == [[0, 1], [2, 3]]
+    for drop_last, rest in ((False, [[4]]), (True, [])):
+        loader = ClipLoader([ClipSource(Noise(5), 2)], shuffle=False, drop_last=drop_last)
+        assert [indices_of(batch) for batch in loader.epoch(0)] == [[0, 1], [2, 3], *rest]
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
@@ -127,18 +133,25 @@ def test_bad_samples_are_reported_and_replaced(num_workers, caplog):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_too_many_bad_samples(num_workers):
-    hopeless = ClipLoader([ClipSource(Noise(3, bad=frozenset(range(3))), 1)], num_workers=num_workers)
-    with pytest.raises(DataError, match=f"^data set noise: {MAX_TRIES} samples in a row .* file . is broken$"):
-        next(hopeless.epoch(0))
-    strict = ClipLoader([ClipSource(Noise(3, bad=frozenset({1})), 1)], max_bad_samples=0, num_workers=num_workers)
-    with pytest.raises(DataError, match="max_bad_samples=0.*clip 1.*file 1 is broken"):
-        list(strict.epoch(0))
-    mostly_bad = ClipLoader([ClipSource(Noise(50, bad=frozenset(range(30))), 5)], num_workers=num_workers)
-    with pytest.raises(DataError, match="bad samples in epoch 0, more than the 50 good ones; the last one: .* broken"):
-        list(mostly_bad.epoch(0))
-    per_epoch = ClipLoader([ClipSource(Noise(50, bad=frozenset({1})), 1)], max_bad_samples=3)
-    assert [len(list(per_epoch.epoch(epoch))) for epoch in range(4)] == [50] * 4 and per_epoch.bad_samples >= 4
+@pytest.mark.parametrize(
+    ("clips", "batch_size", "most", "message"),
+    [
+        (Noise(3, bad=frozenset(range(3))), 1, 100, f"^data set noise: {MAX_TRIES} .* file . is broken$"),
+        (Noise(3, bad=frozenset({1})), 1, 0, "max_bad_samples=0.*clip 1.*file 1 is broken"),
+        (Noise(50, bad=frozenset(range(30))), 5, 100, "epoch 0, more than the 50 good ones; .* broken"),
+        (Lengths(4), 4, 100, r"data set noise, clips \['noise .'.*one shape"),
+    ],
+    ids=["hopeless", "strict", "mostly bad", "lengths"],
+)
+def test_unusable_data(clips, batch_size, most, message, num_workers):
+    loader = ClipLoader([ClipSource(clips, batch_size)], num_workers=num_workers, max_bad_samples=most)
+    with pytest.raises(DataError, match=message):
+        list(loader.epoch(0))
+
+
+def test_bad_samples_are_counted_by_epoch():
+    loader = ClipLoader([ClipSource(Noise(50, bad=frozenset({1})), 1)], max_bad_samples=3)
+    assert [len(list(loader.epoch(epoch))) for epoch in range(4)] == [50] * 4 and loader.bad_samples >= 4
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, TypeError, DataError])
@@ -147,26 +160,20 @@ def test_errors_that_are_not_the_samples(error):
         list(ClipLoader([ClipSource(Noise(3, bad=frozenset({1}), error=error), 1)]).epoch(0))
 
 
-def test_clips_of_several_lengths_in_one_source():
-    class Mixed(Noise):
-        def sample(self, index: int, rng: np.random.Generator) -> Clip:
-            return Noise(self.length, 1 + index % 2).sample(index, rng)
-
-    with pytest.raises(DataError, match=r"data set noise, clips \['noise .'.*one shape"):
-        list(ClipLoader([ClipSource(Mixed(4), 4)]).epoch(0))
+FOUR = ClipSource(Noise(4), 1)
 
 
 @pytest.mark.parametrize(
     ("sources", "settings", "message"),
     [
         ([], {}, "at least one"),
-        ([ClipSource(Noise(4), 1), ClipSource(Noise(0, name="nothing"), 1)], {}, "nothing is empty"),
+        ([FOUR, ClipSource(Noise(0, name="nothing"), 1)], {}, "nothing is empty"),
         ([ClipSource(Noise(4), 5)], {}, "less than one batch"),
-        ([ClipSource(Noise(4), 1, 1.0), ClipSource(Noise(4), 1)], {}, "weight"),
+        ([ClipSource(Noise(4), 1, 1.0), FOUR], {}, "weight"),
         ([ClipSource(Noise(4), 1, 0.0)], {}, "weights"),
-        ([ClipSource(Noise(4), 1)], {"seed": -1}, "seed"),
+        ([FOUR], {"seed": -1}, "seed"),
     ],
 )
-def test_impossible_settings(sources, settings, message):
+def test_refusals(sources, settings, message):
     with pytest.raises(ValueError, match=message):
         ClipLoader(sources, **settings)

@@ -47,12 +47,9 @@ class TornBatches(Dataset[Any]):
         return Torn(self.error) if number == 1 else number
 
 
-def receive(batches: TornBatches) -> list[int]:
-    made = []
+def receive(batches: TornBatches) -> None:
     with reporting_lost_workers():
-        for number in receive_batches(DataLoader(batches, batch_size=None, num_workers=1)):
-            made.append(number)
-    return made
+        list(receive_batches(DataLoader(batches, batch_size=None, num_workers=1)))
 
 
 @pytest.fixture(params=["heard", "not heard"])
@@ -87,12 +84,8 @@ def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(
 @pytest.mark.parametrize(
     ("said", "kind", "message"),
     [
-        (
-            "unable to open shared memory object </torch_7>",
-            LostWorkerError,
-            "lost .unable to open shared memory object",
-        ),
-        ("of another kind", RuntimeError, "^of another kind$"),
+        ("unable to open shared memory object", LostWorkerError, "lost"),
+        ("another kind", RuntimeError, "^another kind$"),
     ],
 )
 def test_errors_of_torch(said: str, kind: type[Exception], message: str) -> None:

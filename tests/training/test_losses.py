@@ -1,8 +1,6 @@
 """Losses against the official ones and against values computed by hand."""
 
 import math
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import oracle  # noqa: F401
@@ -13,7 +11,8 @@ import training.loss_fns as official
 from torch import Tensor
 
 from sam2fast.training import losses
-from sam2fast.training.losses import FromScratchLoss, MultiStepMultiMasksAndIous
+from sam2fast.training.losses import AtResolution, FromScratchLoss, MultiStepMultiMasksAndIous, sample_masks
+from sam2fast.training.model import PredictedFrame
 
 WEIGHTS = {"loss_mask": 20.0, "loss_dice": 1.0, "loss_iou": 1.0, "loss_class": 1.0}
 MOSE = {"supervise_all_iou": True, "iou_use_l1_loss": True, "pred_obj_scores": True}
@@ -33,11 +32,9 @@ FLAGS = {
 KEYS = ("multistep_pred_multimasks_high_res", "multistep_pred_ious", "multistep_object_score_logits")
 
 
-@dataclass
-class Frame:
-    multimasks_high_res: list[Tensor]
-    ious: list[Tensor]
-    object_scores: list[Tensor]
+def predicted(masks, ious, scores) -> PredictedFrame:
+    """A frame with these lists, each with one entry per step."""
+    return PredictedFrame(multimasks_high_res=masks, ious=ious, object_scores=scores)
 
 
 def make_clip(
@@ -66,8 +63,8 @@ def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)]
 
 
-def as_objects(frames: list[dict[str, Any]]) -> list[Frame]:
-    return [Frame(*(frame[key] for key in KEYS)) for frame in frames]
+def as_objects(frames: list[dict[str, Any]]) -> list[PredictedFrame]:
+    return [predicted(*(frame[key] for key in KEYS)) for frame in frames]
 
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS.keys())
@@ -112,7 +109,7 @@ def test_gradients_in_float64(gamma):
     flags = {"bce_weight": 3.0, "balanced_bce_weight": 2.0, "pred_obj_scores": True}
     loss = FromScratchLoss(WEIGHTS, focal_gamma=gamma, focal_gamma_obj_score=gamma, **flags)
     assert torch.autograd.gradcheck(
-        lambda m, i, s: loss([Frame([m], [i], [s])], targets)["core_loss"], (masks, ious, scores)
+        lambda m, i, s: loss([predicted([m], [i], [s])], targets)["core_loss"], (masks, ious, scores)
     )
 
 
@@ -131,7 +128,7 @@ def test_half_precision_is_computed_in_fp32(dtype):
 def test_large_logits_stay_finite():
     targets = torch.rand(1, 1, 8, 8) > 0.5
     masks = torch.where(targets, -1e4, 1e4).requires_grad_()
-    core = MultiStepMultiMasksAndIous(WEIGHTS)([Frame([masks], [torch.ones(1, 1)], [torch.ones(1, 1)])], targets)
+    core = MultiStepMultiMasksAndIous(WEIGHTS)([predicted([masks], [torch.ones(1, 1)], [torch.ones(1, 1)])], targets)
     assert core["loss_mask"].item() == pytest.approx(1e4 * (0.25 * targets + 0.75 * ~targets).mean().item(), rel=1e-5)
     assert gradients(core["core_loss"], [masks])[0].isfinite().all()
 
@@ -166,22 +163,28 @@ def test_objects_are_averaged_over_ranks(monkeypatch):
         assert loss(frames, targets)["core_loss"].item() == pytest.approx((alone * 4 / average).item())
 
 
-def test_errors_are_named():
+def unequal_steps(frames):
+    return [{**frames[0], KEYS[1]: frames[0][KEYS[1]][:1]}, *frames[1:]]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda *_: MultiStepMultiMasksAndIous({"loss_mask": 1}), "loss_dice, loss_iou"),
+        (lambda *_: MultiStepMultiMasksAndIous({**WEIGHTS, "loss_slot": 1}), "loss_slot"),
+        (lambda loss, frames, targets: loss(frames, targets[:2]), "3 predicted frames.* 2"),
+        (lambda loss, frames, targets: loss(frames, targets[..., :16]), r"\(4, 3, 13, 17\).*\(4, 13, 16\)"),
+        (lambda loss, frames, targets: loss(frames, targets * 255), "0 and 1"),
+        (lambda loss, frames, targets: loss(unequal_steps(frames), targets), "2 steps of masks, 1 of IoUs"),
+        (lambda *_: losses.dice_loss(torch.zeros(2, 3), torch.zeros(2, 3), 1, True), "loss_on_multimask"),
+        (lambda *_: FromScratchLoss(WEIGHTS, balanced_bce_until=0), "balanced_bce_until"),
+        (lambda loss, *_: AtResolution(loss, 12)([], torch.zeros(1, 1, 32, 32)), "32 pixels.* 12"),
+    ],
+)
+def test_refusals(call, words):
     frames, targets, _ = make_clip()
-    loss = MultiStepMultiMasksAndIous(WEIGHTS)
-    unequal = [{**frames[0], KEYS[1]: frames[0][KEYS[1]][:1]}, *frames[1:]]
-    cases = (
-        (lambda: MultiStepMultiMasksAndIous({"loss_mask": 1}), "loss_dice, loss_iou"),
-        (lambda: MultiStepMultiMasksAndIous({**WEIGHTS, "loss_slot": 1}), "loss_slot"),
-        (lambda: loss(frames, targets[:2]), "3 predicted frames, but targets of 2"),
-        (lambda: loss(frames, targets[..., :16]), r"\(4, 3, 13, 17\).*\(4, 13, 16\)"),
-        (lambda: loss(frames, targets * 255), "0 and 1"),
-        (lambda: loss(unequal, targets), "2 steps of masks, 1 of IoUs"),
-        (lambda: losses.dice_loss(torch.zeros(2, 3), torch.zeros(2, 3), 1, True), "loss_on_multimask"),
-    )
-    for call, words in cases:
-        with pytest.raises(ValueError, match=words):
-            call()
+    with pytest.raises(ValueError, match=words):
+        call(MultiStepMultiMasksAndIous(WEIGHTS), frames, targets)
 
 
 def test_from_scratch_terms():
@@ -206,8 +209,6 @@ def test_from_scratch_balance_fades_out():
         assert loss.current_weights()["loss_balanced_bce"] == weight
     base = MultiStepMultiMasksAndIous(WEIGHTS)(frames, targets)["core_loss"]
     assert loss(frames, targets)["core_loss"] == base
-    with pytest.raises(ValueError, match="balanced_bce_until"):
-        FromScratchLoss(WEIGHTS, balanced_bce_until=0)
 
 
 def test_from_scratch_chooses_by_all_mask_terms():
@@ -217,7 +218,7 @@ def test_from_scratch_chooses_by_all_mask_terms():
     masks = torch.full((1, 2, 10, 10), -4.0)
     masks[0, 1, :4] = 4.0
     masks.requires_grad_()
-    frame = Frame([masks], [torch.zeros(1, 2)], [torch.zeros(1, 1)])
+    frame = predicted([masks], [torch.zeros(1, 2)], [torch.zeros(1, 1)])
     weights = {"loss_mask": 20, "loss_dice": 0, "loss_iou": 0}
     for balanced, chosen in ((0.0, 0), (50.0, 1)):
         core = FromScratchLoss(weights, balanced_bce_weight=balanced)([frame], targets)["core_loss"]
@@ -227,11 +228,7 @@ def test_from_scratch_chooses_by_all_mask_terms():
 def test_the_entropy_of_predicted_ious_by_hand():
     masks = torch.tensor([1.0, 1, -1, -1]).view(1, 1, 2, 2).expand(1, 2, 2, 2)
     truth = torch.tensor([[[[True, True], [True, False]]]])[0]  # IoU 2/3
-    frame = SimpleNamespace(
-        multimasks_high_res=[masks],
-        ious=[torch.tensor([[2 / 3, 0.1]], requires_grad=True)],
-        object_scores=[torch.zeros(1, 1)],
-    )
+    frame = predicted([masks], [torch.tensor([[2 / 3, 0.1]], requires_grad=True)], [torch.zeros(1, 1)])
     weights = {"loss_mask": 0.0, "loss_dice": 0.0, "loss_iou": 1.0}
     loss = FromScratchLoss(weights, iou_entropy=True, supervise_all_iou=True)
     found = loss([frame], truth[None])
@@ -242,3 +239,27 @@ def test_the_entropy_of_predicted_ious_by_hand():
     frame.ious = [logit.sigmoid()]
     loss([frame], truth[None])["loss_iou"].backward()
     torch.testing.assert_close(logit.grad, (logit.detach().sigmoid() - 2 / 3) / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_masks_sampled_at_a_lower_resolution():
+    """An odd stride takes the middle pixel, and an even one shifts nothing on average."""
+    assert sample_masks(torch.arange(81).view(9, 9), 3).tolist() == [[10, 13, 16], [37, 40, 43], [64, 67, 70]]
+    x = torch.arange(64).expand(64, 64)
+    sampled = sample_masks(x, 32).double()
+    cells = torch.arange(32) * 2 + 0.5  # their centres, in pixels
+    assert (sampled - cells).abs().max() == 0.5
+    assert (sampled - cells).mean() == 0 and (sampled.T - sample_masks(x.T, 32).double()).abs().max() == 0
+
+
+def test_the_loss_at_a_lower_resolution_is_that_of_the_smaller_masks():
+    g = torch.Generator().manual_seed(0)
+    logits, truth = torch.randn(2, 3, 8, 8, generator=g), torch.rand(1, 2, 32, 32, generator=g) > 0.5
+    ious, scores = torch.rand(2, 3, generator=g), torch.randn(2, 1, generator=g)
+    frame = PredictedFrame([logits], [torch.zeros(2, 3, 32, 32)], [ious], object_scores=[scores])
+    loss = MultiStepMultiMasksAndIous(WEIGHTS, supervise_all_iou=True, pred_obj_scores=True)
+    found = AtResolution(loss, 8)([frame], truth)
+    frame.multimasks_high_res = frame.multimasks
+    torch.testing.assert_close(found, loss([frame], sample_masks(truth, 8)), rtol=0, atol=0)
+    fading = AtResolution(FromScratchLoss(WEIGHTS), 8)
+    fading.where = 0.25
+    assert fading.where == fading.loss.where == 0.25

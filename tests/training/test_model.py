@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mini_model import NARROW
 from small_training import build
 from training_pair import batch_of_discs
 
+from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.training.model import SAM2Train
 
 
@@ -36,13 +38,14 @@ def test_the_image_encoder_may_be_recomputed(model: SAM2Train) -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("+trainer.model.freeze=[encoder.*]", "freeze: no parameter is named 'encoder"),
-        ("+trainer.model.pt_sampling_for_eval=best", "pt_sampling_for_eval must be"),
-        ("++trainer.model.directly_add_no_mem_embed=false", "training needs directly_add_no_mem_embed"),
-        ("++trainer.model.num_init_cond_frames_for_train=2", "must not be less than num_init_cond_frames"),
+        ("+trainer.model.freeze=[encoder.*]", "no parameter is named 'encoder"),
+        ("+trainer.model.pt_sampling_for_eval=best", "pt_sampling_for_eval"),
+        ("++trainer.model.directly_add_no_mem_embed=false", "directly_add_no_mem_embed"),
+        ("++trainer.model.num_init_cond_frames_for_train=2", "less than num_init_cond_frames"),
+        ("+trainer.model.identity_memory=0", "feature_std"),
     ],
 )
-def test_settings_that_contradict_each_other(tmp_path: Path, key: str, message: str) -> None:
+def test_refusals(tmp_path: Path, key: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(tmp_path, key)
 
@@ -65,10 +68,20 @@ def test_a_model_without_memory(tmp_path: Path) -> None:
     assert frames[0].memory is None and frames[1].masks_high_res[-1].shape == (3, 1, 64, 64)
 
 
+def test_memory_attention_starts_as_the_identity(tmp_path: Path) -> None:
+    attention = build(tmp_path, "+trainer.model.identity_memory=0.25").model.memory_attention
+    C, C_mem = attention.d_model, attention.layers[0].cross_attn_image.k_proj.in_features
+    features, position, memory = torch.randn(16, 2, C), torch.randn(16, 2, C), torch.randn(16, 2, C_mem)
+    out = attention(features, memory, position, memory)
+    torch.testing.assert_close(out, 0.25 * F.layer_norm(features + 0.1 * position, (C,)))
+    out.square().sum().backward()
+    for layer in attention.layers:
+        for last in (layer.self_attn.out_proj, layer.cross_attn_image.out_proj, layer.linear2):
+            assert last.weight.grad.abs().max() > 0, "what starts at zero cannot learn"
+
+
 def test_the_model_in_training_tracks_as_the_predictor_does(tmp_path: Path) -> None:
     """With the same weights and clicks, the video predictor gives the masks of the training model."""
-    from sam2fast.build_sam import build_sam2_video_predictor
-
     overrides = ["++model.image_size=64", *NARROW]
     model = build(tmp_path, "trainer.model.num_correction_pt_per_frame=1").model.eval()
     predictor = build_sam2_video_predictor(

@@ -20,52 +20,31 @@ from sam2fast.training.losses import MultiStepMultiMasksAndIous
 from sam2fast.training.model import ClipPrediction, SAM2Train
 from sam2fast.utils.testing import relative_error
 
-CLICKS = {"prob_to_use_pt_input_for_train": 1.0, "num_correction_pt_per_frame": 2}
-SCENARIOS: dict[str, tuple[dict[str, Any], int]] = {
-    "masks": ({}, 4),
-    "two masks": ({"num_init_cond_frames_for_train": 2}, 5),
-    "clicks": ({**CLICKS, "prob_to_sample_from_gt_for_train": 0.5}, 4),
-    "boxes": ({**CLICKS, "prob_to_use_box_input_for_train": 1.0}, 3),
+# Number of frames, and the settings, without "_for_train".
+CLICKS: dict[str, Any] = {"prob_to_use_pt_input": 1.0, "num_correction_pt_per_frame": 2}
+RANDOM = {"rand_frames_to_correct": True, "rand_init_cond_frames": True, "prob_to_use_box_input": 0.5}
+SCENARIOS: dict[str, tuple[int, dict[str, Any]]] = {
+    "masks": (4, {}),
+    "two masks": (5, dict(num_init_cond_frames=2)),
+    "clicks": (4, dict(CLICKS, prob_to_sample_from_gt=0.5)),
+    "boxes": (3, dict(CLICKS, prob_to_use_box_input=1.0)),
     "corrected later": (
-        {
-            **CLICKS,
-            "num_frames_to_correct_for_train": 3,
-            "num_init_cond_frames_for_train": 2,
-            "add_all_frames_to_correct_as_cond": True,
-        },
         5,
+        dict(CLICKS, num_frames_to_correct=3, num_init_cond_frames=2, add_all_frames_to_correct_as_cond=True),
     ),
-    "corrected, no conditioning": ({**CLICKS, "num_frames_to_correct_for_train": 2}, 4),
-    "random": (
-        {
-            **CLICKS,
-            "prob_to_use_box_input_for_train": 0.5,
-            "num_frames_to_correct_for_train": 4,
-            "rand_frames_to_correct_for_train": True,
-            "num_init_cond_frames_for_train": 3,
-            "rand_init_cond_frames_for_train": True,
-        },
-        5,
-    ),
-    "nine frames": ({}, 9),
-    "few conditioning frames": (
-        {"num_init_cond_frames_for_train": 4, "num_frames_to_correct_for_train": 4, "max_cond_frames_in_attn": 2},
-        6,
-    ),
-    "image": (CLICKS, 1),
-    "checkpointed": ({**CLICKS, "use_act_ckpt_iterative_pt_sampling": True}, 2),
+    "corrected, no conditioning": (4, dict(CLICKS, num_frames_to_correct=2)),
+    "random": (5, dict(CLICKS, **RANDOM, num_frames_to_correct=4, num_init_cond_frames=3)),
+    "nine frames": (9, {}),
+    "few conditioning frames": (6, dict(num_init_cond_frames=4, num_frames_to_correct=4, max_cond_frames_in_attn=2)),
+    "image": (1, CLICKS),
+    "checkpointed": (2, dict(CLICKS, use_act_ckpt_iterative_pt_sampling=True)),
 }
 # Defaults of the keys that scenarios change.
 NEUTRAL = {
-    "prob_to_use_pt_input_for_train": 0.0,
-    "prob_to_use_box_input_for_train": 0.0,
-    "num_frames_to_correct_for_train": 1,
-    "rand_frames_to_correct_for_train": False,
-    "num_init_cond_frames_for_train": 1,
-    "rand_init_cond_frames_for_train": False,
-    "add_all_frames_to_correct_as_cond": False,
+    **dict.fromkeys(("prob_to_use_pt_input", "prob_to_use_box_input", "prob_to_sample_from_gt"), 0.0),
+    **dict.fromkeys(("rand_frames_to_correct", "rand_init_cond_frames", "add_all_frames_to_correct_as_cond"), False),
+    **dict.fromkeys(("num_frames_to_correct", "num_init_cond_frames"), 1),
     "num_correction_pt_per_frame": 2,
-    "prob_to_sample_from_gt_for_train": 0.0,
     "use_act_ckpt_iterative_pt_sampling": False,
     "max_cond_frames_in_attn": -1,
 }
@@ -74,13 +53,15 @@ NEUTRAL = {
 def configure(official: Any, ours: SAM2Train, settings: dict[str, Any]) -> None:
     """Sets these keys in both models."""
     for key, value in {**NEUTRAL, **settings}.items():
-        setattr(official, key, value)
-        short = key.removesuffix("_for_train")
-        if hasattr(ours.train_settings, short):
+        name = f"{key}_for_train" if hasattr(official, f"{key}_for_train") else key
+        assert hasattr(official, name)
+        setattr(official, name, value)
+        if hasattr(ours.train_settings, key):
             # Not by the constructor, which would check each change separately.
-            object.__setattr__(ours.train_settings, short, value)
+            object.__setattr__(ours.train_settings, key, value)
         else:
-            setattr(ours, key, value)
+            assert hasattr(ours, name)
+            setattr(ours, name, value)
 
 
 LOSS = dict(
@@ -112,7 +93,8 @@ def pair() -> tuple[Any, SAM2Train]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_predictions_and_gradients_equal_the_official(pair: tuple[Any, SAM2Train], scenario: str) -> None:
-    assert_pair_agrees(*pair, *SCENARIOS[scenario])
+    num_frames, settings = SCENARIOS[scenario]
+    assert_pair_agrees(*pair, settings, num_frames)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -137,7 +119,7 @@ def test_evaluation_equals_the_official(
 def test_the_published_architecture_too() -> None:
     with double_precision():
         pair = build_training_pair("sam2.1/sam2.1_hiera_t")
-    assert_pair_agrees(*pair, SCENARIOS["clicks"][0], num_frames=2)
+    assert_pair_agrees(*pair, SCENARIOS["clicks"][1], num_frames=2)
 
 
 def assert_pair_agrees(official: Any, ours: SAM2Train, settings: dict[str, Any], num_frames: int) -> None:
@@ -217,6 +199,6 @@ def test_a_broken_model_does_not_pass(
     pair: tuple[Any, SAM2Train], monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     break_it(monkeypatch)
-    settings = {**CLICKS, "num_correction_pt_per_frame": 1, "num_init_cond_frames_for_train": 2}
+    settings = {**CLICKS, "num_correction_pt_per_frame": 1, "num_init_cond_frames": 2, "num_frames_to_correct": 2}
     with pytest.raises(AssertionError, match="differ"):
-        assert_pair_agrees(*pair, {**settings, "num_frames_to_correct_for_train": 2}, 3)
+        assert_pair_agrees(*pair, settings, 3)

@@ -109,50 +109,44 @@ class Model(nn.Module):
         self.head.weight.requires_grad_(False)
 
 
-def scheduler(kind: str, *values: float) -> dict[str, Any]:
-    names = {"Constant": ["value"]}.get(kind, ["start_value", "end_value"])
-    return {
-        "_target_": f"fvcore.common.param_scheduler.{kind}ParamScheduler",
-        **dict(zip(names, values, strict=True)),
-    }
+def entry(kind: str, *values: float, **selection: Any) -> dict[str, Any]:
+    """An entry of an option, with a scheduler of fvcore."""
+    names = ("value",) if kind == "Constant" else ("start_value", "end_value")
+    target = f"fvcore.common.param_scheduler.{kind}ParamScheduler"
+    return {"scheduler": {"_target_": target, **dict(zip(names, values, strict=True))}, **selection}
 
 
-DECAY = {"_target_": "training.optimizer.layer_decay_param_modifier", "_partial_": True, "apply_to": "trunk"}
+NORMS = ["torch.nn.LayerNorm", "torch.nn.BatchNorm2d"]
 CASES: dict[str, dict[str, Any]] = {
     "no entry for the rest": {
         "options": {
-            "lr": [{"scheduler": scheduler("Linear", 0.0, 2.0), "param_names": ["trunk.*", "head.bias"]}],
-            "weight_decay": [{"scheduler": scheduler("Constant", 0.5), "module_cls_names": ["torch.nn.Linear"]}],
+            "lr": [entry("Linear", 0.0, 2.0, param_names=["trunk.*", "head.bias"])],
+            "weight_decay": [entry("Constant", 0.5, module_cls_names=["torch.nn.Linear"])],
         }
     },
     "names and classes": {
         "options": {
             "lr": [
-                {"scheduler": scheduler("Constant", 1.0)},
-                {"scheduler": scheduler("Cosine", 2.0, 1.0), "param_names": ["trunk.blocks.[01].*"]},
-                {"scheduler": scheduler("Cosine", 3.0, 1.0), "param_names": ["trunk.blocks.2.?.weight"]},
+                entry("Constant", 1.0),
+                entry("Cosine", 2.0, 1.0, param_names=["trunk.blocks.[01].*"]),
+                entry("Cosine", 3.0, 1.0, param_names=["trunk.blocks.2.?.weight"]),
             ],
             "weight_decay": [
-                {
-                    "scheduler": scheduler("Constant", 0.0),
-                    "param_names": ["*bias"],
-                    "module_cls_names": ["torch.nn.LayerNorm", "torch.nn.BatchNorm2d"],
-                },
-                {"scheduler": scheduler("Constant", 0.1)},
+                entry("Constant", 0.0, param_names=["*bias"], module_cls_names=NORMS),
+                entry("Constant", 0.1),
             ],
         }
     },
     "layers, least factor and overrides": {
         "options": {
-            "lr": [
-                {"scheduler": scheduler("Cosine", 1.0, 0.1)},
-                {"scheduler": scheduler("Cosine", 2.0, 0.1), "param_names": ["*bias"]},
-            ],
-            "weight_decay": [{"scheduler": scheduler("Linear", 0.1, 0.2)}],
+            "lr": [entry("Cosine", 1.0, 0.1), entry("Cosine", 2.0, 0.1, param_names=["*bias"])],
+            "weight_decay": [entry("Linear", 0.1, 0.2)],
         },
         "param_group_modifiers": [
             {
-                **DECAY,
+                "_target_": "training.optimizer.layer_decay_param_modifier",
+                "_partial_": True,
+                "apply_to": "trunk",
                 "layer_decay_value": 0.5,
                 "layer_decay_min": 0.2,
                 "overrides": [
@@ -210,8 +204,6 @@ def test_companions_are_trained_too():
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert [rates[id(p)] for p in (head.weight, head.bias, model.head.bias, model.norm.bias)] == [2, 2, 3, 1]
     assert len(rates) == len(list(model.parameters())) + 2
-    with pytest.raises(ValueError, match="head.weight"):
-        construct_optimizer(model, torch.optim.AdamW, options, companions={"head": head})
 
 
 ONE = ConstantParamScheduler(1.0)
@@ -221,29 +213,33 @@ def forgetful(scheduler_cfgs, model):
     return [[replace(entry, parameter_names=entry.parameter_names - {"norm.bias"})] for (entry,) in scheduler_cfgs]
 
 
-def decay_of(part: str) -> Any:
-    return partial(layer_decay_param_modifier, layer_decay_value=0.5, apply_to=part)
+def lr(**selection: list[str]) -> dict[str, Any]:
+    return {"scheduler": ONE, **selection}
+
+
+DECAY = partial(layer_decay_param_modifier, layer_decay_value=0.5, apply_to="trunks")
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "more", "words"),
     [
-        (decay_of("trunks"), "no such module"),
-        (forgetful, "norm.bias"),
-        ({"lr": [{"scheduler": ONE, "param_names": ["head.*", "trunks.*"]}]}, "lr: 'trunks.\\*' matches no parameter"),
-        ({"lr": [{"scheduler": ONE, "module_cls_names": ["torch.nn.Bilinear"]}]}, "'torch.nn.Bilinear' matches no"),
-        ({"lr": [{"scheduler": ONE}, {"scheduler": ONE}]}, "lr: 2 entries"),
+        ({"lr": [lr()]}, {"param_group_modifiers": [DECAY]}, "'trunks'"),
+        ({"lr": [lr()]}, {"param_group_modifiers": [forgetful]}, "norm.bias"),
+        ({"lr": [lr()]}, {"companions": {"head": nn.Linear(3, 3)}}, "head.weight"),
+        ({"lr": [lr(param_names=["head.*", "trunks.*"])]}, {}, r"lr: 'trunks.\*' matches"),
+        ({"lr": [lr(module_cls_names=["torch.nn.Bilinear"])]}, {}, "'torch.nn.Bilinear' matches"),
+        ({"lr": [lr(), lr()]}, {}, "lr: 2 entries"),
         (
-            {"lr": [{"scheduler": ONE, "param_names": ["*bias"]}, {"scheduler": ONE, "param_names": ["head.*"]}]},
-            r"lr: both \*bias and head.\* take head.bias",
+            {"lr": [lr(param_names=["*bias"]), lr(param_names=["head.*"])]},
+            {},
+            r"both \*bias and head.\* take head.bias",
         ),
-        ({"momentum": [{"scheduler": ONE}]}, "AdamW has no option momentum; its options are lr"),
+        ({"momentum": [lr()]}, {}, "AdamW has no option momentum; its options are lr"),
     ],
 )
-def test_wrong_options_and_modifiers_are_named(options, words):
-    given = (options,) if isinstance(options, dict) else ({"lr": [{"scheduler": ONE}]}, [options])
+def test_refusals(options, more, words):
     with pytest.raises(ValueError, match=words):
-        construct_optimizer(Model(), torch.optim.AdamW, *given)
+        construct_optimizer(Model(), torch.optim.AdamW, options, **more)
 
 
 def test_schedulers_that_take_the_step():

@@ -1,14 +1,17 @@
+"""Masks as PNG files: videos as the original's data sets read them, and images with labels or folders of masks."""
+
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from official_data import official_clips, vos_raw_dataset
 from PIL import Image
-from training_sets import clips_of
+from training_sets import HEIGHT, WIDTH, clips_of, sample, write_mask_folders
 
-from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.datasets.dataset_files import DatasetError, read_frame, read_frame_size
 from sam2fast.training.data.clip import DataError
-from sam2fast.training.data.png_datasets import PNGRawDataset
+from sam2fast.training.data.png_datasets import MaskFolderRawDataset, PNGRawDataset
 from sam2fast.training.data.sampling import EvalSampler, RandomUniformSampler
 from sam2fast.training.data.vos import VOSDataset
 
@@ -120,7 +123,7 @@ FRAME, MASK = "frames/bear/00002.jpg", "palette/bear/00000003.png"
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (image(MASK, "P", (7, 9)), "00000003.png has 7x9 pixels, its frame 30x20"),
+        (image(MASK, "P", (7, 9)), "00000003.png has 7x9 pixels.* 30x20"),
         (image(MASK, "RGB", SIZE[::-1]), "mode RGB"),
         (cut(FRAME), "00002.jpg"),
         (lambda root: (root / MASK).unlink(), "no PNG for frame 3"),
@@ -137,39 +140,110 @@ def test_bad_videos(root, spoil, message, training):
     assert dataset.sample(1, np.random.default_rng(0)).name == "goat"
 
 
-def folder(root: Path, name: str) -> Path:
-    (root / name).mkdir(exist_ok=True)
-    return root / name
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"img_folder": None}, DataError, "img_folder is not set"),
+        ({"gt_folder": "objects"}, DataError, "3 of 3 .*is_palette is True"),
+        ({"is_palette": False}, DataError, "<video>/<object>/<frame>.png .*is_palette is False"),
+        ({"file_list_txt": "no.txt"}, DataError, "file_list_txt no.txt"),
+        ({"file_list_txt": "list.txt"}, DataError, "9 of the 10 .*: x0, x1, x2, x3, x4 and 4 more"),
+        ({"img_folder": "void"}, DataError, "1 of 1 .* no frames .*: bear"),
+        ({"sample_rate": 0}, ValueError, "sample_rate"),
+    ],
+)
+def test_refusals(root, settings, error, message, monkeypatch):
+    monkeypatch.chdir(root)
+    Path("void/bear").mkdir(parents=True)
+    Path("list.txt").write_text("bear\n" + "".join(f"x{i}\n" for i in range(9)))
+    with pytest.raises(error, match=message):
+        PNGRawDataset(**{"img_folder": "frames", "gt_folder": "palette", **settings})
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda r: PNGRawDataset(None, r / "palette"), "img_folder is not set"),
-        (lambda r: PNGRawDataset(r / "frames", r / "objects"), "3 of 3 .* no masks .*is_palette is True"),
-        (
-            lambda r: PNGRawDataset(r / "frames", r / "palette", is_palette=False),
-            "no masks .*<video>/<object>/<frame>.png .*is_palette is False",
-        ),
-        (lambda r: PNGRawDataset(r / "frames", r / "palette", r / "no.txt"), "file_list_txt .*/no.txt"),
-        (lambda r: PNGRawDataset(folder(r / "frames", "void").parent, r / "palette"), "1 of 4 .* no frames .*: void"),
-    ],
+    "name, value", [("multiplier", 0), ("always_target", False), ("target_segments_available", False)]
 )
-def test_mislaid_data_sets(root, make, message):
-    with pytest.raises(DataError, match=message):
-        make(root)
-
-
-def test_lists_of_other_videos(root):
-    (root / "list.txt").write_text("bear\n" + "".join(f"x{i}\n" for i in range(9)))
-    with pytest.raises(DataError, match=r"9 of the 10 .*/list.txt are not in .*/frames: x0, x1, x2, x3, x4 and 4 more"):
-        PNGRawDataset(root / "frames", root / "palette", root / "list.txt")
-
-
-def test_impossible_settings(root):
+def test_refused_settings_of_clips(root, name, value):
     raw = PNGRawDataset(root / "frames", root / "palette")
-    for settings in ({"multiplier": 0}, {"always_target": False}, {"target_segments_available": False}):
-        with pytest.raises(ValueError, match=next(iter(settings))):
-            VOSDataset([], True, raw, EvalSampler(), **settings)
-    with pytest.raises(ValueError, match="sample_rate"):
-        PNGRawDataset(root / "frames", root / "palette", sample_rate=0)
+    with pytest.raises(ValueError, match=name):
+        VOSDataset([], True, raw, EvalSampler(), **{name: value})
+
+
+def write_tiff(root: Path) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(root / "images/d.TIF", format="TIFF")
+
+
+class TestMaskFolders:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        write_mask_folders(tmp_path)
+        return tmp_path
+
+    def open(self, root: Path, **settings) -> MaskFolderRawDataset:
+        return MaskFolderRawDataset(root / "images", root / "masks", **settings)
+
+    def test_images_of_labels_and_of_objects(self, root):
+        (root / "masks/b.png").rename(root / "masks/b.PNG")
+        palette, grey, single = clips_of(self.open(root))
+        assert [clip.name for clip in (palette, grey, single)] == ["a", "b", "c.1"]
+        assert palette.object_ids == grey.object_ids == (2, 7, 255) and single.object_ids == (1, 2)
+        assert np.array_equal(palette.masks, grey.masks) and np.array_equal(palette.masks[:, :2], single.masks)
+        assert [int(mask.sum()) for mask in palette.masks[0]] == [18 * 10, 7 * 17, 18 * 20]
+        assert np.array_equal(grey.frames[0], np.asarray(Image.open(root / "images" / "b.png")))
+
+    def test_ignored_labels_and_frames(self, root):
+        """In images of labels alone: the object 1 of a folder stays."""
+        clips = clips_of(self.open(root, ignored_labels=[255, 1], num_frames=3))
+        assert [clip.object_ids for clip in clips] == [(2, 7), (2, 7), (1, 2)]
+        for clip in clips:
+            assert clip.masks.shape == (3, 2, HEIGHT, WIDTH) and clip.frame_indices == (0, 1, 2)
+            assert (clip.masks == clip.masks[0]).all() and (clip.frames == clip.frames[0]).all()
+
+    @pytest.mark.parametrize(
+        ("name", "image", "message"),
+        [
+            ("a.png", Image.new("L", (WIDTH, HEIGHT + 1), 1), f"a.png has {WIDTH}x{HEIGHT + 1} pixels"),
+            ("a.png", Image.new("L", (WIDTH, HEIGHT)), "no object is visible"),
+            ("c.1/2.png", Image.new("L", (2, 3), 1), "2.png has 2x3 pixels"),
+        ],
+    )
+    def test_bad_samples(self, root, name, image, message):
+        image.save(root / "masks" / name)
+        with pytest.raises(DatasetError, match=message):
+            sample(self.open(root), 0 if name == "a.png" else 2)
+        assert sample(self.open(root), 1).name == "b"
+
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_images_are_upright(self, root, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = root / "images" / "b.png"
+        lying = Image.open(path).copy()
+        lying.save(path, exif=exif)
+        turned = lying.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation])
+        labels = Image.fromarray(np.pad(np.full((5, 7), 9, np.uint8), ((2, turned.height - 7), (3, turned.width - 10))))
+        labels.save(root / "masks" / "b.png")
+        clip = sample(self.open(root), 1)
+        assert np.array_equal(clip.frames[0], np.asarray(turned)) and not np.array_equal(clip.frames[0], lying)
+        assert np.array_equal(clip.masks[0, 0], np.asarray(labels) == 9)
+        # Other data sets ignore EXIF orientation, as the original does.
+        assert np.array_equal(read_frame(path), np.asarray(lying)) and read_frame_size(path) == (HEIGHT, WIDTH)
+
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (lambda root: [shutil.rmtree(root / "masks"), (root / "masks").mkdir()], "3 of 3 .*: a, b, c.1"),
+            (lambda root: shutil.copy(root / "masks/b.png", root / "masks/b.PNG"), "b.PNG and b.png"),
+            (lambda root: shutil.copytree(root / "masks/c.1", root / "masks/a"), "1 of 3 images have both .*: a"),
+            (write_tiff, "neither JPEG nor PNG: d.TIF"),
+        ],
+    )
+    def test_refusals(self, root, spoil, message):
+        spoil(root)
+        with pytest.raises(DataError, match=message):
+            self.open(root)
+
+    def test_a_list_may_leave_out_other_formats(self, root):
+        write_tiff(root)
+        (root / "list.txt").write_text("c.1\nb.png\n")
+        assert self.open(root, file_list_txt=root / "list.txt").video_names == ["b", "c.1"]

@@ -110,20 +110,18 @@ class TestClipsOfWhichNothingLearns:
         [
             (
                 [MEMORY_ALONE, "clips.dataset.num_frames=1"],
-                "the only frame is prompted, so no memory is used; give the sampler num_frames of 2 or more, or let "
-                "sam_mask_decoder learn",
+                "the only frame is prompted, so no memory .* num_frames of 2 or more, or train sam_mask_decoder",
             ),
             (
                 [MEMORY_ALONE, *ALL_PROMPTED, "trainer.model.prob_to_use_pt_input_for_train=1"],
-                "all 2 frames are prompted, so no memory is used; give the sampler num_frames of 3 or more, or lower "
-                "trainer.model.num_init_cond_frames_for_train, or let",
+                "all 2 frames are prompted, so no memory .* 3 or more, or lower trainer.model.num_init_cond_frames_for",
             ),
             # Also the official fine-tuning of all parameters.
             (
                 [*ALL_PROMPTED, "trainer.model.prob_to_use_pt_input_for_train=0"],
-                "all 2 frames are prompted, by masks, so nothing is predicted; give the sampler num_frames of 3",
+                "all 2 frames are prompted, by masks, .* num_frames of 3",
             ),
-            (["+trainer.model.freeze=['*']"], "depends on nothing that learns: let more do so; trainer.model.freeze"),
+            (["+trainer.model.freeze=['*']"], "depends on no trainable parameter: see trainer.model.freeze"),
         ],
         ids=["an image", "all frames", "masks", "all is frozen"],
     )

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ from PIL import Image, ImageDraw
 
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
-from sam2fast.training.data.synthetic.clips import LEAST_AREA, _visible
+from sam2fast.training.data.synthetic.clips import LEAST_AREA, labelled_objects
 from sam2fast.training.data.synthetic.compositing import SceneObject
 from sam2fast.training.data.synthetic.media import Media
 from sam2fast.training.data.synthetic.pseudo_labels import ObjectSearch, write_cutouts
 from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
-from sam2fast.training.data.synthetic.sprites import _with_border, one_part_sprite
+from sam2fast.training.data.synthetic.sprites import one_part_sprite, with_border
 
 MAGENTA, GREEN = (250, 10, 240), (20, 200, 60)
 
@@ -97,12 +98,6 @@ def test_same_bytes_in_every_process_and_order(media):
     assert len({digest(clip) for clip in (*others, draw(clips, 3))}) == 3
 
 
-@pytest.mark.parametrize("arguments", [{"size": 8}, {"max_objects": 0}, {"max_objects": 201}, {"seed": -1}])
-def test_arguments_out_of_range_are_refused(arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))):
-        SyntheticClips(**arguments)
-
-
 def flat_sprites(monkeypatch):
     """Every object in one unique colour, on black."""
     colours = np.random.default_rng(1)
@@ -110,11 +105,8 @@ def flat_sprites(monkeypatch):
     def sprite(rng, area, max_side, *others):
         shape = random_shape(rng)
         side = max(8, round(min(max_side, np.sqrt(area / coverage(shape)))))
-        return one_part_sprite(
-            _with_border(
-                Image.new("RGB", (side, side), tuple(colours.integers(60, 256, 3).tolist())), rasterise(shape, side)
-            )
-        )
+        colour = Image.new("RGB", (side, side), tuple(colours.integers(60, 256, 3).tolist()))
+        return one_part_sprite(with_border(colour, rasterise(shape, side)))
 
     monkeypatch.setattr(scene, "random_sprite", sprite)
     monkeypatch.setattr(scene, "recolour_sprite", lambda rng, old: sprite(rng, 300, 60))
@@ -141,15 +133,18 @@ def test_masks_are_where_the_colours_are(monkeypatch):
     assert checked > 100
 
 
+def white_square(side: int, *path: tuple[float, float], times=(0.0,)) -> SceneObject:
+    """An object that is at these places at these times."""
+    sprite = one_part_sprite(with_border(Image.new("RGB", (side, side), "white"), Image.new("L", (side, side), 255)))
+    return SceneObject(sprite, np.array([[[1, 0, x], [0, 1, y]] for x, y in path], dtype=float), np.array(times))
+
+
 def test_half_covered_pixels_belong_to_the_mask():
     """A square whose edges lie in the middle of pixels, and one right of the middle of pixels."""
     for offset, first, last in ((0.48, 15, 24), (0.52, 16, 25)):
-        white = one_part_sprite(_with_border(Image.new("RGB", (10, 10), (255,) * 3), Image.new("L", (10, 10), 255)))
-        path = np.array([[[1, 0, 20 + offset], [0, 1, 20 + offset]]])
-        obj = SceneObject(white, path, np.zeros(1))
         canvas = Image.new("RGBX", (32, 32))
         object_map = np.zeros((32, 32), np.uint8)
-        scene.paint_object(canvas, object_map, obj, 0, 3)
+        scene.paint_object(canvas, object_map, white_square(10, (20 + offset, 20 + offset)), 0, 3)
         rows = np.flatnonzero((object_map == 3).any(axis=1))
         assert (rows[0], rows[-1]) == (first, last)
         np.testing.assert_array_equal(object_map == 3, np.asarray(canvas)[..., 0] >= 128)
@@ -157,30 +152,20 @@ def test_half_covered_pixels_belong_to_the_mask():
 
 def test_masks_are_of_the_middle_of_the_exposure():
     """Motion blur with three exposure times of an object that moves 4 pixels between them."""
-    white = one_part_sprite(_with_border(Image.new("RGB", (20, 20), (255,) * 3), Image.new("L", (20, 20), 255)))
-    path = np.array([[[1, 0, x], [0, 1, 32]] for x in (28, 32, 36)], dtype=float)
     times, camera = np.array([-0.2, 0, 0.2]), np.tile(np.eye(2, 3), (3, 1, 1))
+    moving = white_square(20, (28, 32), (32, 32), (36, 32), times=times)
     small_scene = scene.Scene(64, times, 3, camera, Image.new("RGBX", (64, 64)), (0.0, 0.0), None, None, None, 1.0)
-    pixels, object_map = small_scene.render(np.random.default_rng(0), [SceneObject(white, path, times)], 0)
+    pixels, object_map = small_scene.render(np.random.default_rng(0), [moving], 0)
     assert np.flatnonzero((object_map == 1).any(axis=0)).tolist() == list(range(22, 42))
     assert pixels[32, [20, 24, 32, 40, 44], 0].tolist() == [85, 170, 255, 170, 85]
 
 
 def test_hidden_objects_are_not_labelled():
-    class Scene:
-        size = 64
-
-        @staticmethod
-        def middle_step(frame):
-            return frame
-
-    def square(x, side=20):
-        sprite = one_part_sprite(_with_border(Image.new("RGB", (side, side)), Image.new("L", (side, side), 255)))
-        return SceneObject(sprite, np.array([[[1, 0, x], [0, 1, 32]]], dtype=float), np.zeros(1))
-
-    assert sorted(_visible([square(20), square(29)], Scene)) == [1]  # 9 of 20 columns are seen
-    assert sorted(_visible([square(20), square(31)], Scene)) == [0, 1]  # 11 of 20
-    assert _visible([square(20, side=3)], Scene) == []
+    frame = SimpleNamespace(size=64, middle_step=lambda number: number)
+    first = white_square(20, (20, 32))
+    assert sorted(labelled_objects([first, white_square(20, (29, 32))], frame)) == [1]  # 9 of 20 columns are seen
+    assert sorted(labelled_objects([first, white_square(20, (31, 32))], frame)) == [0, 1]  # 11 of 20
+    assert labelled_objects([white_square(3, (20, 32))], frame) == []
 
 
 def test_objects_move_vanish_and_come_back():
@@ -189,7 +174,8 @@ def test_objects_move_vanish_and_come_back():
     clips = SyntheticClips(size=64, num_frames=16)
     moved = vanished = back = total = 0
     for index in range(25):
-        for areas, masks in zip(*_per_object(draw(clips, index)), strict=True):
+        for masks in draw(clips, index).masks.swapaxes(0, 1):
+            areas = masks.sum(axis=(1, 2))
             total += 1
             moved += (masks[0] != masks[-1]).any()
             gone = np.flatnonzero(areas == 0)
@@ -198,10 +184,6 @@ def test_objects_move_vanish_and_come_back():
                 back += areas[gone[0] :].any()
     assert moved > 0.9 * total
     assert vanished > 0.05 * total and back > 0.02 * total
-
-
-def _per_object(clip):
-    return clip.masks.sum(axis=(2, 3)).T, clip.masks.swapaxes(0, 1)
 
 
 def test_images_with_masks(tmp_path):
@@ -246,23 +228,29 @@ def test_unreadable_images_are_reported_once_and_skipped(media, caplog):
 
 
 @pytest.mark.parametrize(
-    ("folder", "message"),
+    ("arguments", "message"),
     [
-        ("missing", "no media folder.*missing"),
-        ("flat", r"flat.*backgrounds/.*cutouts/.*images/ and masks/"),
-        ("empty", r"no images.*empty/cutouts"),
-        ("pairs", r"pairs/images.*pairs/masks"),
-        ("broken", r"none of the 1 photographs can be read.*backgrounds"),
+        ({"size": 8}, "size"),
+        ({"max_objects": 0}, "max_objects"),
+        ({"max_objects": 201}, "max_objects"),
+        ({"seed": -1}, "seed"),
+        ({"procedural": 2}, "procedural"),
+        ({"media": "missing"}, "no media folder.*missing"),
+        ({"media": "flat"}, "flat.*backgrounds/.*cutouts/.*images/ and masks/"),
+        ({"media": "empty"}, "no images.*empty/cutouts"),
+        ({"media": "pairs"}, "pairs/images.*pairs/masks"),
+        ({"media": "broken"}, "none of the 1 photographs can be read.*backgrounds"),
     ],
 )
-def test_media_folders_that_lack_something_are_refused(tmp_path, folder, message):
+def test_refusals(tmp_path, arguments, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty/cutouts").mkdir(parents=True)
     broken = photograph(tmp_path / "broken/backgrounds/a.png")
     broken.write_bytes(b"no image")
     for file in ("flat/a.png", "pairs/images/a.png", "pairs/masks/b.png"):
         photograph(tmp_path / file)
-    with pytest.raises(MediaError, match=message):
-        SyntheticClips(media=tmp_path / folder)
+    with pytest.raises(MediaError if "media" in arguments else ValueError, match=message):
+        SyntheticClips(**arguments)
 
 
 def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from mini_model import NARROW
-from small_training import AUXILIARY, assert_same, build, checkpoint_of, davis_folder, reports
+from small_training import AUXILIARY, RECIPE, assert_same, build, checkpoint_of, davis_folder, reports
 from training_sets import masklet, write_mask_folders, write_masklets, write_sa1b, write_video
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
+from sam2fast.cli import main
 from sam2fast.config import shipped_recipes
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.settings import AmpConf
@@ -93,6 +95,40 @@ def test_training_starts_from_given_weights(undisturbed: Path, tmp_path: Path) -
     assert changed > 0.9 * len(after)
 
 
+@pytest.mark.parametrize(
+    ("missing", "extra", "refused"),
+    [
+        ("draw", {}, None),
+        ("error", {}, "lacks those of memory_attention"),
+        ("draw", {"other": torch.zeros(1)}, "other"),
+    ],
+)
+def test_weights_that_a_file_lacks(
+    missing: str, extra: dict[str, torch.Tensor], refused: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the weights of an image model, those of memory stay as they were drawn, or are an error."""
+    state = build(tmp_path / "given", "trainer.seed_value=5").model.state_dict()
+    lacking = ("memory_", "mask_downsample", "obj_ptr", "maskmem", "no_mem_pos", "no_obj")
+    given = {name: value for name, value in state.items() if not name.startswith(lacking)}
+    torch.save({"model": {**given, **extra}}, tmp_path / "image.pt")
+    start = (
+        f"+trainer.checkpoint.initialize_from={tmp_path}/image.pt",
+        "scratch.updates=1",
+        "+trainer.mode=train_only",
+    )
+    trainer = build(tmp_path / "run", *start, f"+trainer.checkpoint.missing_weights={missing}")
+    expected = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    if refused is None:
+        trainer.run()  # with a learning rate of 0
+        expected |= given
+        assert 0 < len(given) < len(expected)
+        assert "has no weights for" in caplog.text and "memory_attention" in caplog.text
+    else:
+        with pytest.raises(CheckpointError, match=refused):
+            trainer.run()
+    assert_same(dict(trainer.model.state_dict()), expected)
+
+
 @pytest.mark.long
 def test_epochs_of_several_lengths(tmp_path: Path) -> None:
     """With phases and repeat factors; a run stopped within an epoch resumes bitwise."""
@@ -172,12 +208,13 @@ class TestFaults:
         trainer.run(lambda: trainer.steps == 1)
         before = (tmp_path / "checkpoints/checkpoint.pt").read_bytes()
         broken = build(tmp_path)
-        broken._start()
-        broken._start = lambda: None  # type: ignore[method-assign]
-        with torch.no_grad():
-            broken.model.sam_mask_decoder.iou_prediction_head.layers[2].bias.fill_(float("nan"))
+
+        def spoil() -> None:
+            with torch.no_grad():
+                broken.model.sam_mask_decoder.iou_prediction_head.layers[2].bias.fill_(float("nan"))
+
         with pytest.raises(NonFiniteError, match=r"update 1: .*loss_iou.* is not finite for clips synthetic/"):
-            broken.run()
+            broken.run(started=spoil)
         assert (tmp_path / "checkpoints/checkpoint.pt").read_bytes() == before
 
     def test_no_readable_checkpoint_is_an_error(self, tmp_path: Path) -> None:
@@ -193,27 +230,25 @@ class TestFaults:
             ("++trainer.model.num_maskmem=5", "model: 1 tensors, such as maskmem_tpos_enc"),
             ("+trainer.optim.amp={enabled: true, amp_dtype: float16}", "optim.amp"),
             ("+trainer.optim.options.lr.0.param_names=['image_encoder.*']", "optim: "),
+            (None, "the order of parameters"),  # whose numbers name the optimiser's states
         ],
     )
     def test_the_checkpoint_of_another_configuration(
-        self, undisturbed: Path, tmp_path: Path, other: str, what: str
+        self, undisturbed: Path, tmp_path: Path, other: str | None, what: str
     ) -> None:
-        (tmp_path / "checkpoints").symlink_to(undisturbed / "checkpoints")
-        trainer = build(tmp_path, other)
+        if other is None:
+            (tmp_path / "checkpoints").mkdir()
+            content = checkpoint_of(undisturbed)
+            content["model"] = dict(reversed(content["model"].items()))
+            torch.save(content, tmp_path / "checkpoints/checkpoint.pt")
+        else:
+            (tmp_path / "checkpoints").symlink_to(undisturbed / "checkpoints")
+        trainer = build(tmp_path, *filter(None, [other]))
         before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-        with pytest.raises(CheckpointError, match=f"belongs to another configuration .{what}"):
+        with pytest.raises(CheckpointError, match=f"another configuration .{what}"):
             trainer.run()
-        assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+        assert_same(dict(trainer.model.state_dict()), before)
         assert not (tmp_path / "logs").exists()
-
-    def test_a_checkpoint_with_parameters_in_another_order(self, undisturbed: Path, tmp_path: Path) -> None:
-        """Their numbers name the optimiser's states, which other parameters would get."""
-        (tmp_path / "checkpoints").mkdir()
-        content = torch.load(undisturbed / "checkpoints/checkpoint.pt", weights_only=True)
-        content["model"] = dict(reversed(content["model"].items()))
-        torch.save(content, tmp_path / "checkpoints/checkpoint.pt")
-        with pytest.raises(CheckpointError, match="another configuration .the order of parameters"):
-            build(tmp_path).run()
 
 
 @pytest.mark.parametrize(
@@ -281,3 +316,13 @@ def mixed_folders(folder: Path) -> list[str]:
     write_video(folder / "sav/sav_000/a.mp4")
     write_masklets(folder / "sav/sav_000", "a", {"masklet": masklet(0)})
     return [f"sa1b.folder={folder}/sa1b", f"sav.folder={folder}/sav"]
+
+
+@pytest.mark.slow
+def test_eight_clips_are_overfitted(tmp_path: Path) -> None:
+    command = ["train", "-c", RECIPE, "--threads", "2", "--allow-target", "dense_auxiliary"]
+    result = CliRunner().invoke(main, [*command, AUXILIARY, f"scratch.folder={tmp_path}"])
+    assert result.exit_code == 0, result.output
+    losses = [line["loss"] for line in reports(tmp_path, "train")]
+    assert sum(losses[-5:]) / 5 < losses[0] / 10
+    assert reports(tmp_path, "val")[0]["J&F"] > 95

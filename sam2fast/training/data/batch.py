@@ -46,11 +46,7 @@ class ClipBatch:
 
 
 def collate(clips: Sequence[Clip], seeds: Sequence[int], key: str = "all", plan_seed: int = 0) -> ClipBatch:
-    """Makes a batch of clips with the same number of frames and the same square frame size.
-
-    Raises:
-        ValueError: clips that differ in length or size, are not square, or have no object at all.
-    """
+    """A batch of clips with the same number of frames and the same square frame size, each with an object."""
     shapes = {clip.frames.shape for clip in clips}
     if len(shapes) != 1:
         raise ValueError(f"the clips of a batch must have one shape (T, S, S, 3), got {sorted(shapes)}")

@@ -42,22 +42,19 @@ class BatchSchedule:
         weights: unnormalised weights of the sources; by default their numbers of batches.
         phases: number of epochs of one pass over every source.
         chosen: for each source None, or a function from the number of the pass to the indices of its samples.
-
-    Raises:
-        ValueError: a source without a single batch, or settings that make no sense.
     """
 
     lengths: Sequence[int]
     batch_sizes: Sequence[int]
-    weights: Sequence[float] | None = None
-    batches_per_epoch: int | None = None
-    seed: int = 0
-    shuffle: bool = True
-    drop_last: bool = True
-    rank: int = 0
-    world_size: int = 1
-    phases: int = 1
-    chosen: Sequence[EpochIndices | None] | None = None
+    weights: Sequence[float] | None
+    batches_per_epoch: int | None
+    seed: int
+    shuffle: bool
+    drop_last: bool
+    rank: int
+    world_size: int
+    phases: int
+    chosen: Sequence[EpochIndices | None]
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -110,7 +107,7 @@ class BatchSchedule:
     def samples(self, source: int, epoch: int) -> NDArray[np.int64]:
         """Indices of a source's samples in an epoch, not shuffled yet."""
         pass_number, phase = divmod(epoch, self.phases)
-        chosen = self._chosen(source)
+        chosen = self.chosen[source]
         indices = np.arange(self.lengths[source]) if chosen is None else chosen(pass_number)
         if self.phases > 1:
             if self.shuffle:
@@ -121,23 +118,16 @@ class BatchSchedule:
 
     def _count(self, source: int, epoch: int) -> int:
         pass_number, phase = divmod(epoch, self.phases)
-        chosen = self._chosen(source)
+        chosen = self.chosen[source]
         count = self.lengths[source] if chosen is None else len(chosen(pass_number))
         return count // self.phases + (phase < count % self.phases)
-
-    def _chosen(self, source: int) -> EpochIndices | None:
-        return None if self.chosen is None else self.chosen[source]
 
     def _weights(self, available: NDArray[np.int64]) -> NDArray[np.float64]:
         weights = np.asarray(available if self.weights is None else self.weights, dtype=np.float64)
         return np.where(available > 0, weights, 0.0)
 
     def epoch(self, epoch: int) -> "EpochSchedule":
-        """The batches of one epoch; all ranks draw the same sources.
-
-        Raises:
-            ValueError: the epoch is negative, or no source with a weight has a batch in it.
-        """
+        """The batches of one epoch; all ranks draw the same sources."""
         count, available = self.num_batches(epoch), self.available(epoch)
         weights = self._weights(available)
         if not weights.sum():
@@ -175,11 +165,8 @@ class EpochSchedule:
         number, within = divmod(ordinal, int(self.available[source]))
         order = self._pass(source, number)
         size, ranks = schedule.batch_sizes[source], schedule.world_size
-        left = len(order) - within * size * ranks
-        if left < size * ranks:  # only without drop_last: the rest is divided among the ranks
-            size_here = -(-left // ranks)
-        else:
-            size_here = size
+        # Less is left only without drop_last: the rest is divided among the ranks.
+        size_here = min(size, -(-(len(order) - within * size * ranks) // ranks))
         first = within * size * ranks + schedule.rank * size_here
         # The modulus repeats samples where the rest is not divisible by the ranks, as in DistributedSampler.
         indices = (int(order[(first + i) % len(order)]) for i in range(size_here))

@@ -16,9 +16,9 @@ ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class RandomCamera:
-    """A transform that makes a clip of a still image by a camera that pans and zooms; frames are square crops.
+    """A transform from a still image to a clip by a camera that pans and zooms; frames are square crops.
 
-    Objects that the first crop does not show well are dropped; at least one object stays.
+    Objects that are too small, too large or cut off in the first crop are dropped; at least one object stays.
 
     Args:
         size: side of the frames in pixels.
@@ -44,8 +44,7 @@ class RandomCamera:
         """Clip ``(1, H, W, 3)`` with masks ``(1, O, H, W)`` -> ``(T, S, S, 3)`` with ``(T, o, S, S)``, o <= O.
 
         Raises:
-            ValueError: the clip has several frames.
-            DatasetError: no crop shows an object well.
+            DatasetError: no object fits the limits in any crop.
         """
         if len(clip.frames) != 1:
             raise ValueError(f"expected a clip of one frame, got {len(clip.frames)}: RandomCamera needs a still image")
@@ -61,7 +60,7 @@ class RandomCamera:
             if fits.any():
                 break
         else:
-            raise DatasetError(f"{clip.name!r}: no crop shows an object well")
+            raise DatasetError(f"{clip.name!r}: no crop has an object within the limits of RandomCamera")
         kept = np.sort(rng.permutation(np.flatnonzero(fits))[: self.max_objects])
         boxes = self._path(first, (width, height), rng)
         return replace(

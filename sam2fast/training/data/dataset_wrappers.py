@@ -23,13 +23,12 @@ def sample_once(dataset: ClipDataset, index: int, rng: np.random.Generator) -> C
 
 
 class _OfOneDataset:
-    """Base class of data sets made from one other."""
+    """Base class of data sets made from another one."""
 
     dataset: ClipDataset
 
     @property
     def name(self) -> str:
-        """Name for messages."""
         return name_of(self.dataset)
 
 
@@ -42,10 +41,8 @@ class RepeatFactorWrapper(_OfOneDataset):
 
     Args:
         factors: one number for all videos, one for each, or a mapping from names to factors. By default, and for
-            videos that the mapping lacks, the data set's ``repeat_factors``, as ``VOSDataset`` has them.
-
-    Raises:
-        ValueError: not a number for each video, no such video, or numbers that are negative, not finite or all 0.
+            videos that the mapping lacks, the data set's ``repeat_factors``, as ``VOSDataset`` has them. Finite, at
+            least 0 and not all 0.
     """
 
     def __init__(
@@ -71,7 +68,6 @@ class RepeatFactorWrapper(_OfOneDataset):
         return len(self.repeat_factors)
 
     def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
-        """See :class:`~sam2fast.training.data.clip.EpochDataset`."""
         whole = np.trunc(self.repeat_factors)
         draws = torch.rand(len(whole), generator=torch.Generator().manual_seed(self.seed + epoch)).numpy()
         counts = whole.astype(np.int64) + (draws < self.repeat_factors - whole)
@@ -93,9 +89,6 @@ class ConcatDataset:
     """The videos of several data sets in order, without repetitions.
 
     As in the official ``training.dataset.utils.ConcatDataset``, :class:`RepeatFactorWrapper` applies repeat factors.
-
-    Raises:
-        ValueError: there is no data set.
     """
 
     def __init__(self, datasets: Sequence[ClipDataset]) -> None:
@@ -108,18 +101,13 @@ class ConcatDataset:
 
     @property
     def name(self) -> str:
-        """The names of the data sets."""
         return ", ".join(map(name_of, self.datasets))
 
     def __len__(self) -> int:
         return len(self.repeat_factors)
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """A clip of the ``index``-th video.
-
-        Raises:
-            IndexError: there is no such video.
-        """
+        """A clip of the ``index``-th video."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}")
         number = bisect_right(self._ends, index)
@@ -127,11 +115,7 @@ class ConcatDataset:
 
 
 class Subset(_OfOneDataset):
-    """The videos of a data set with these indices. Follows the official ``training.dataset.utils.Subset``.
-
-    Raises:
-        ValueError: no indices, or an index outside the data set.
-    """
+    """The videos of a data set with these indices. Follows the official ``training.dataset.utils.Subset``."""
 
     def __init__(self, dataset: ClipDataset, indices: Sequence[int]) -> None:
         factors = repeat_factors_of(dataset)
@@ -155,9 +139,6 @@ class FixedClips(_OfOneDataset):
         dataset: the data set.
         seed: clip ``i`` is drawn from ``[seed, i]``.
         keep: keeps clips in memory after their first use.
-
-    Raises:
-        ValueError: the data set has fewer clips.
     """
 
     def __init__(self, dataset: ClipDataset, count: int, seed: int = 0, keep: bool = False) -> None:

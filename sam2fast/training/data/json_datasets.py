@@ -32,6 +32,7 @@ from sam2fast.training.data.raw_dataset import (
     image_as_video,
     names_without_file,
     raise_if_any,
+    refuse_without_frames,
     require_files,
     require_folder,
     select_names,
@@ -57,17 +58,12 @@ class JSONRawDataset(NamedVideoDataset):
     ``training.dataset.vos_raw_dataset.JSONRawDataset``, which reads folders of frames alone.
 
     Args:
-        file_list_txt: selects the videos named in it, one per line; file extensions are ignored.
-        excluded_videos_list_txt: excludes the names in one list or several.
-        sample_rate: takes every ``sample_rate``-th frame.
         rm_unannotated: takes only frames in which every object is annotated; it may be occluded.
         ann_every: number of video frames per annotated frame: 4 in SA-V.
         frames_fps: frames per second of the videos; for JSON files that give the rate of their annotations.
         annotator: ``manual`` or ``auto``: how the objects were found.
 
     Raises:
-        DataError: no such folder or list, no videos, or videos without frames or JSON file; the message says what was
-            expected where.
         ImportError: there are video files, and PyAV is not installed.
     """
 
@@ -100,11 +96,6 @@ class JSONRawDataset(NamedVideoDataset):
             require_pyav()
 
     def get_video(self, idx: int) -> FolderVideo:
-        """The ``idx``-th video; frames and masks are decoded on access.
-
-        Raises:
-            DatasetError: its JSON file or its frames cannot be read, or are not as in SA-V.
-        """
         name = self.video_names[idx]
         annotations = MaskletAnnotations(self.gt_folder / f"{name}{self.masks_suffix}", self.ann_every, self.frames_fps)
         file = self._video_file(name)
@@ -131,15 +122,9 @@ class JSONRawDataset(NamedVideoDataset):
         """Names of the videos, sorted."""
         present = set(_find_videos(self.img_folder))
         names = select_names(present, self.img_folder, SAV_FILES, file_list, excluded, "videos")
-        raise_if_any(
-            [
-                name
-                for name in names
-                if not (self._video_file(name) or has_files(self.img_folder / name, FRAME_SUFFIXES))
-            ],
-            f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
-            f"Expected {SAV_FILES} there.",
-        )
+        folders = [name for name in names if self._video_file(name) is None]
+        empty = [name for name in folders if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
+        refuse_without_frames(empty, names, self.img_folder, SAV_FILES)
         require_files(names, "gt_folder", self.gt_folder, self.masks_suffix, "videos")
         return names
 
@@ -162,15 +147,8 @@ class SA1BRawDataset(NamedVideoDataset):
     folder in front, as in SA-1B's archives: ``sa_000000/sa_1``.
 
     Args:
-        file_list_txt: selects the images named in it, one per line; file extensions are ignored.
-        excluded_videos_list_txt: excludes the names in one list or several.
-        num_frames: number of frames of each video.
         mask_area_frac_thresh: excludes masks of at least this share of the image, if it is at most 1.
         uncertain_iou: excludes masks with a smaller ``uncertain_iou``.
-
-    Raises:
-        DataError: no such folder or list, no images, or images without a JSON file; the message says what was expected
-            where.
     """
 
     def __init__(
@@ -199,11 +177,6 @@ class SA1BRawDataset(NamedVideoDataset):
         self.video_names = names
 
     def get_video(self, idx: int) -> FolderVideo:
-        """The ``idx``-th image; its masks are decoded on access.
-
-        Raises:
-            DatasetError: its files cannot be read, or are not as in SA-1B.
-        """
         name = self.video_names[idx]
         image, masks = self.img_folder / f"{name}{SA1B_IMAGE}", self.gt_folder / f"{name}{SA1B_MASKS}"
         segments = dict(enumerate(self._segments(image, masks)))
@@ -237,17 +210,10 @@ class CocoRawDataset(NamedVideoDataset):
 
     Args:
         img_folder: folder of the images; ``file_name`` is relative to it.
-        annotation_file: such as ``annotations/instances_train2017.json``.
-        file_list_txt: selects the images named in it, one file name per line; file extensions are ignored.
-        excluded_videos_list_txt: excludes the names in one list or several.
-        num_frames: number of frames of each video.
+        annotation_file: such as ``annotations/instances_train2017.json``; file names must differ by more than their
+            extension.
         categories: takes only objects of these categories, by name or id.
         min_area: excludes objects whose ``area`` in the file is smaller, in pixels.
-
-    Raises:
-        DataError: no such folder, file or list, a file not in COCO's format, no images, or images that are missing or
-            whose names differ in the extension alone.
-        ImportError: there are polygons, and pycocotools is not installed.
     """
 
     def __init__(
@@ -302,7 +268,6 @@ class CocoRawDataset(NamedVideoDataset):
 
     @property
     def name(self) -> str:
-        """For messages."""
         return str(self.annotation_file)
 
     def get_video(self, idx: int) -> FolderVideo:

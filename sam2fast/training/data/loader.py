@@ -71,9 +71,6 @@ class ClipLoader:
 
     Attributes:
         bad_samples: number of clips replaced so far, in all epochs.
-
-    Raises:
-        ValueError: no sources, an empty data set, one without a single batch, or settings that make no sense.
     """
 
     def __init__(
@@ -143,7 +140,6 @@ class ClipLoader:
             step: takes every ``step``-th batch.
 
         Raises:
-            ValueError: at the call: a negative epoch, or a start outside of it.
             DataError: while iterating: too many bad clips, or clips that do not fit into one batch.
         """
         if not 0 <= start <= self.num_batches(epoch):
@@ -273,10 +269,7 @@ def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
     """Yields the results of worker processes.
 
     A worker that is killed while it sends a batch may still exist when its connection breaks. Torch then raises the
-    error of the connection; here the worker's exit is awaited and reported.
-
-    Raises:
-        LostWorkerError: a connection to a worker is broken.
+    error of the connection; here the worker's exit is awaited and reported as :class:`LostWorkerError`.
     """
     batches = iter(made)
     try:

@@ -26,6 +26,7 @@ from sam2fast.training.data.raw_dataset import (
     check_num_frames,
     image_as_video,
     raise_if_any,
+    refuse_without_frames,
     require_folder,
     select_names,
 )
@@ -44,16 +45,9 @@ class PNGRawDataset(NamedVideoDataset):
     masks are matched by number. Follows the official ``training.dataset.vos_raw_dataset.PNGRawDataset``.
 
     Args:
-        file_list_txt: selects the videos named in it, one per line; file extensions are ignored.
-        excluded_videos_list_txt: excludes the names in one list or several.
-        sample_rate: takes every ``sample_rate``-th frame.
         single_object_mode: makes every object's folder a separate video.
         truncate_video: takes only this many frames from the start, if positive.
         frames_sampling_mult: repeats every video as often as it has frames.
-
-    Raises:
-        DataError: no such folder or list, no videos, or videos without frames or masks; the message says what was
-            expected where.
     """
 
     def __init__(
@@ -79,7 +73,8 @@ class PNGRawDataset(NamedVideoDataset):
         present = {path.name for path in list_folders(self.img_folder)}
         lists, expected = (file_list_txt, excluded_videos_list_txt), "one folder of .jpg or .png frames per video"
         names = select_names(present, self.img_folder, expected, *lists, "videos")
-        self._check_frames(names)
+        empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
+        refuse_without_frames(empty, names, self.img_folder, FRAME_FILES)
         self._check_masks(names, masks)
         if single_object_mode:
             names = sorted(f"{name}/{path.name}" for name in names for path in list_folders(self.gt_folder / name))
@@ -89,11 +84,6 @@ class PNGRawDataset(NamedVideoDataset):
         self.video_names = names
 
     def get_video(self, idx: int) -> FolderVideo:
-        """The ``idx``-th video's files.
-
-        Raises:
-            DatasetError: its folders changed, or an object's folder is not a number.
-        """
         name = self.video_names[idx]
         files = list(list_files(self._frame_folder(name), FRAME_SUFFIXES).items())
         stop = self.truncate_video if self.truncate_video > 0 else len(files)
@@ -109,14 +99,6 @@ class PNGRawDataset(NamedVideoDataset):
             return MaskImages({None: list_files(folder)}, folder)
         folders = {object_number(folder): folder} if self.single_object_mode else object_folders(folder)
         return MaskImages({number + 1: list_files(path) for number, path in folders.items()}, folder)
-
-    def _check_frames(self, names: Sequence[str]) -> None:
-        empty = [name for name in names if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
-        raise_if_any(
-            empty,
-            f"of {len(names)} videos have no frames in img_folder {self.img_folder}",
-            f"Expected {FRAME_FILES} there.",
-        )
 
     def _check_masks(self, names: Sequence[str], expected: str) -> None:
         folders = {name: self.gt_folder / name for name in names}
@@ -146,16 +128,11 @@ class MaskFolderRawDataset(NamedVideoDataset):
     rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard edges: every
     grey value of a soft edge would be an object.
 
-    Args:
-        file_list_txt: selects the images named in it, one per line; file extensions are ignored.
-        excluded_videos_list_txt: excludes the names in one list or several.
-        num_frames: number of frames of each video.
-        ignored_labels: values that are not objects, such as 255 for unlabelled pixels.
+    Images of another format are an error unless there is a ``file_list_txt``, and so are both kinds of masks for one
+    image.
 
-    Raises:
-        DataError: no such folder or list, no images, images of another format while there is no
-            ``file_list_txt``, images without masks or with both kinds of masks; the message says what was
-            expected where.
+    Args:
+        ignored_labels: values that are not objects, such as 255 for unlabelled pixels.
     """
 
     def __init__(
@@ -179,11 +156,6 @@ class MaskFolderRawDataset(NamedVideoDataset):
         self._labels = self._find_masks()
 
     def get_video(self, idx: int) -> FolderVideo:
-        """The ``idx``-th image; its masks are decoded on access.
-
-        Raises:
-            DatasetError: the folder of its masks cannot be read.
-        """
         name = self.video_names[idx]
         if name in self._labels:
             files: dict[int | None, dict[FrameKey, Path]] = {None: {0: self._labels[name]}}

@@ -1,4 +1,7 @@
-"""Shared parts of the raw data sets: names of videos, files of frames, checks of folders and their errors."""
+"""Shared parts of the raw data sets: names of videos, files of frames, checks of folders and their errors.
+
+Functions that check raise :class:`DataError`, whose message says what was expected where.
+"""
 
 import os
 from abc import ABC, abstractmethod
@@ -21,7 +24,16 @@ MAX_NAMED = 5  # names in an error message
 
 
 class NamedVideoDataset(ABC):
-    """Base class of data sets of named videos, and of images as videos.
+    """Base class of data sets of named videos, and of images as videos of equal frames.
+
+    Constructors raise :class:`DataError` if a folder or list is missing, there are no videos, or frames or masks are
+    missing; the message says what was expected where. They have in common:
+
+    Args:
+        file_list_txt: selects the videos named in it, one per line; file extensions are ignored.
+        excluded_videos_list_txt: excludes the names in one list or several.
+        sample_rate: takes every ``sample_rate``-th frame of a video.
+        num_frames: number of frames of the video of an image.
 
     Attributes:
         img_folder: folder of the frames or images.
@@ -33,7 +45,6 @@ class NamedVideoDataset(ABC):
 
     @property
     def name(self) -> str:
-        """For messages."""
         return str(self.img_folder)
 
     def __len__(self) -> int:
@@ -41,19 +52,11 @@ class NamedVideoDataset(ABC):
 
     @abstractmethod
     def get_video(self, idx: int) -> "FolderVideo":
-        """The ``idx``-th video; frames and masks are decoded on access.
-
-        Raises:
-            DatasetError: its files cannot be read.
-        """
+        """The ``idx``-th video; frames and masks are decoded on access. Unreadable files are a ``DatasetError``."""
 
 
 def require_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
-    """The folder as a path.
-
-    Raises:
-        DataError: it is not set or not a folder; the message says what should be in it.
-    """
+    """The folder as a path; ``expected`` is what should be in it, for messages."""
     if folder is None:  # configurations leave it for the user to set
         raise DataError(f"{argument} is not set: it must be a folder with {expected}")
     if not Path(folder).is_dir():
@@ -62,11 +65,7 @@ def require_folder(argument: str, folder: PathLike | None, expected: str) -> Pat
 
 
 def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> list[str]:
-    """Names in a text file, one per line, without file extensions; a name in ``present`` is kept as it is.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Names in a text file, one per line, without file extensions; a name in ``present`` is kept as it is."""
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -92,9 +91,6 @@ def select_names(
         file_list_txt: selects only the names in it.
         excluded: one or several lists of names to exclude.
         must_exist: names that are not ``present`` in ``folder``, which is ``img_folder``, are an error.
-
-    Raises:
-        DataError: a list cannot be read or names what does not exist, or no name is left.
     """
     known = set(present)
     names = list(known) if file_list_txt is None else read_list("file_list_txt", file_list_txt, known)
@@ -137,6 +133,12 @@ def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str
         f"of {len(names)} {what} have no {suffix} file in {argument} {folder}",
         f"Expected <{kind}>{suffix} there. To leave {what} out, use file_list_txt or excluded_videos_list_txt.",
     )
+
+
+def refuse_without_frames(empty: Sequence[str], names: Sequence[str], folder: Path, expected: str) -> None:
+    """Raises ``DataError`` if there are ``empty`` videos among ``names``."""
+    problem = f"of {len(names)} videos have no frames in img_folder {folder}"
+    raise_if_any(empty, problem, f"Expected {expected} there.")
 
 
 def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:

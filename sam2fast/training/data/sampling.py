@@ -37,7 +37,7 @@ class Sampler(Protocol):
 
 
 class RandomUniformSampler:
-    """Consecutive frames from a random start, and random objects among those visible in the first of them.
+    """Consecutive frames from a random start, and random objects among those visible in the first of these frames.
 
     Follows the official ``training.dataset.vos_sampler.RandomUniformSampler``.
 
@@ -57,7 +57,6 @@ class RandomUniformSampler:
     def sample(
         self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
     ) -> SampledFramesAndObjects:
-        """Chooses from a video of ``num_frames`` frames; see :class:`Sampler`."""
         if num_frames < self.num_frames:
             raise DatasetError(f"a clip takes {self.num_frames} annotated frames, but there are only {num_frames}")
         for _ in range(MAX_TRIES):
@@ -82,7 +81,6 @@ class EvalSampler:
     def sample(
         self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
     ) -> SampledFramesAndObjects:
-        """Chooses from a video of ``num_frames`` frames; see :class:`Sampler`."""
         if num_frames < 1:
             raise DatasetError("there are no frames")
         visible = visible_objects(0)

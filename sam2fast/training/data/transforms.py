@@ -121,11 +121,8 @@ class RandomAffine:
             if changed is not None:
                 return changed
         if self.log_warning:
-            _log.warning(
-                "%s: no RandomAffine, it would leave nothing of an object in the first frame (%d tries)",
-                clip.name,
-                self.num_tentatives,
-            )
+            text = "%s: RandomAffine skipped, since an object would leave the first frame (%d tries)"
+            _log.warning(text, clip.name, self.num_tentatives)
         return clip
 
     def _try(self, clip: Clip, rng: np.random.Generator) -> Clip | None:
@@ -321,11 +318,7 @@ class ToTensorAPI:
 
 
 class NormalizeAPI:
-    """Does nothing: frames are normalised on the device, with the mean and standard deviation of SAM 2.
-
-    Raises:
-        ValueError: another mean or standard deviation.
-    """
+    """Does nothing: frames are normalised on the device, and only with the mean and standard deviation of SAM 2."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], v2: bool = False) -> None:
         if not (np.array_equal(mean, SAM2Transforms.mean) and np.array_equal(std, SAM2Transforms.std)):

@@ -23,9 +23,6 @@ class VOSDataset:
         training: whether a bad video may be skipped; if not, it raises ``DataError``.
         multiplier: how often each video comes in an epoch; a fraction adds a random share of the videos.
         always_target, target_segments_available: must be True: an object that is not in a frame has an empty mask.
-
-    Raises:
-        ValueError: no videos, or settings that are not supported.
     """
 
     def __init__(
@@ -64,7 +61,6 @@ class VOSDataset:
         """A transformed clip of the ``index % len(video_dataset)``-th video.
 
         Raises:
-            IndexError: there is no such index.
             DatasetError: in training, the video is too short, has no objects or cannot be read.
             DataError: the same outside of training.
         """

@@ -97,11 +97,7 @@ class Ranks:
             raise
 
     def leave(self) -> None:
-        """Destroys the process group, if any, after a barrier.
-
-        Raises:
-            LostRankError: another process has exited before.
-        """
+        """Destroys the process group, if any, after a barrier."""
         if self.is_group:
             with self.reporting_lost_ranks():
                 self.barrier()

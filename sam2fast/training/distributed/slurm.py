@@ -60,7 +60,7 @@ class ClusterRun:
             MASTER_ADDR=job.hostnames[0] if job.num_nodes > 1 else "127.0.0.1",
             MASTER_PORT=str(self.port),
         )
-        with _Interruption() as interruption:
+        with Interruption() as interruption:
             self.run(interruption.is_asked)
         # After all processes have saved, the first one requeues the job.
         interruption.go_on()
@@ -72,7 +72,7 @@ class ClusterRun:
         return DelayedSubmission(self)
 
 
-class _Interruption:
+class Interruption:
     """Delays submitit's handling of preemption and timeout signals until the run has saved.
 
     On submitit's own signal it requeues the job. On SIGTERM, the default for preemption, the job ends, and SLURM
@@ -85,7 +85,7 @@ class _Interruption:
         self._asked: set[int] = set()
         self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> "_Interruption":
+    def __enter__(self) -> "Interruption":
         self._handlers = {number: signal.signal(number, self._note) for number in self._numbers}
         return self
 

@@ -33,7 +33,7 @@ class SingleProcess:
         return nullcontext()
 
     def evaluating(self) -> AbstractContextManager[Any]:
-        """Context without gradients in which processes may call the model differently often."""
+        """Context without gradients in which processes may call the model different numbers of times."""
         return nullcontext()
 
     def gather(self, tree: Any) -> Any:
@@ -79,10 +79,8 @@ class DDP(SingleProcess):
 class FSDP(SingleProcess):
     """``fully_shard`` (FSDP2): every process has a shard of each tensor and of its optimiser state.
 
-    Blocks of the trunk and layers of memory attention are gathered when they are used.
-
-    Raises:
-        ValueError: there is an auxiliary task, whose scalar parameters cannot be sharded, or an encoder cache.
+    Blocks of the trunk and layers of memory attention are gathered when they are used. Refuses an auxiliary task, whose
+    scalar parameters cannot be sharded, and an encoder cache.
     """
 
     def __init__(self, objective: Objective, ranks: Ranks, conf: DistributedConf) -> None:
@@ -93,8 +91,8 @@ class FSDP(SingleProcess):
             raise ValueError("strategy fsdp does not shard trainer.auxiliary: use strategy=ddp")
         if objective.model.encoder_cache is not None:
             raise ValueError(
-                "with trainer.model.encoder_cache processes use the encoder differently often, and strategy fsdp has "
-                "them wait for each other there: use strategy=ddp, or leave the cache out"
+                "strategy fsdp does not support trainer.model.encoder_cache, with which processes run the encoder "
+                "different numbers of times: use strategy=ddp, or remove the cache"
             )
         super().__init__(objective)
         self._ranks = ranks
@@ -149,14 +147,13 @@ class FSDP(SingleProcess):
 
     def shard_optimizer_state(self, state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
         parameters = [parameter for group in groups for parameter in group["params"]]
-        sharded = {
-            number: {
-                name: _shard_like(value, parameters[number]) if _has_shape_of(value, parameters[number]) else value
-                for name, value in entry.items()
-            }
-            for number, entry in state["state"].items()
-        }
-        return {**state, "state": sharded}
+
+        def sharded(value: Any, parameter: Tensor) -> Any:
+            fits = isinstance(value, Tensor) and value.shape == parameter.shape
+            return _shard_like(value, parameter) if fits else value
+
+        entries = state["state"].items()
+        return {**state, "state": {i: {k: sharded(v, parameters[i]) for k, v in entry.items()} for i, entry in entries}}
 
 
 def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SingleProcess:
@@ -185,8 +182,3 @@ def _shard_like(value: Tensor, like: Any) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements) if is_sharded(like) else value
-
-
-def _has_shape_of(value: Any, parameter: Tensor) -> bool:
-    """Whether an entry of the optimiser's state has the parameter's shape."""
-    return isinstance(value, Tensor) and value.shape == parameter.shape

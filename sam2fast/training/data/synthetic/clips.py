@@ -67,14 +67,8 @@ class SyntheticClips:
             raise ValueError(f"procedural is a share from 0 to 1, got {procedural}")
         folders = [media] if isinstance(media, str | Path) else list(media or [])
         self._media = Media(folders, size) if folders else None
-        self._size = size
-        self._num_frames = num_frames
-        self._max_objects = max_objects
-        self._length = length
-        self._motion = motion
-        self._procedural = procedural
-        self._seed = seed
-        self._photometric = photometric
+        self._size, self._num_frames, self._max_objects, self._length = size, num_frames, max_objects, length
+        self._motion, self._procedural, self._seed, self._photometric = motion, procedural, seed, photometric
 
     def __len__(self) -> int:
         return self._length
@@ -106,13 +100,13 @@ class SyntheticClips:
         for attempt in range(100):
             count = int(rng.integers(1, self._max_objects + 1)) if attempt < ATTEMPTS else 1
             objects = random_objects(rng, scene, count, only_one=attempt >= ATTEMPTS)
-            visible = _visible(objects, scene)
+            visible = labelled_objects(objects, scene)
             if visible:
                 return objects, visible
-        raise RuntimeError("no scene with a visible object came up; this is a bug")
+        raise RuntimeError("100 random scenes have no visible object; this is a bug")
 
 
-def _visible(objects: list[SceneObject], scene: Scene) -> list[int]:
+def labelled_objects(objects: list[SceneObject], scene: Scene) -> list[int]:
     """Indices of the objects that the first frame shows well enough."""
     step, size = scene.middle_step(0), scene.size
     hidden = np.zeros((size, size), dtype=bool)

@@ -76,12 +76,10 @@ class _Files:
 class Media:
     """The images of some folders.
 
-    A folder has ``backgrounds/`` with photographs, ``cutouts/`` with RGBA images, or both; or it has ``images/`` and
-    ``masks/`` of the same stems, where a mask's pixels are 0 or the id of an object.
-
-    Images may lie in folders below ``backgrounds/`` and ``cutouts/``. A folder is drawn in
-    proportion to the square root of its number of files, so that a few hundred photographed objects are not lost among
-    thousands of drawings.
+    A folder has ``backgrounds/`` with photographs, ``cutouts/`` with RGBA images, or both, also in subfolders; or
+    ``images/`` and ``masks/`` of the same stems, where a mask's pixels are 0 or the id of an object. A folder is drawn
+    in proportion to the square root of its number of files, so that a few hundred photographed objects are not lost
+    among thousands of drawings.
 
     Args:
         folders: at least one.

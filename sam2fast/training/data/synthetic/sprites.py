@@ -69,7 +69,7 @@ def cutout_sprite(rng: np.random.Generator, image: Image.Image, area: float, max
     if rng.random() < 0.5:
         tones = [_curve(rng.uniform(0.7, 1.3), rng.uniform(-25, 25)) for _ in range(3)]
         image = image.point([*tones[0], *tones[1], *tones[2], *range(256)])
-    return one_part_sprite(_with_border(_bleed_colours(image), image.getchannel("A")))
+    return one_part_sprite(with_border(_bleed_colours(image), image.getchannel("A")))
 
 
 def recolour_sprite(rng: np.random.Generator, sprite: Sprite) -> Sprite:
@@ -95,7 +95,7 @@ def _textured(
         colours.paste(other, mask=_patches(rng, side))
     if rng.random() < 0.6:
         colours = _shaded(rng, colours, alpha)
-    return _with_border(colours, alpha)
+    return with_border(colours, alpha)
 
 
 def _patches(rng: np.random.Generator, side: int) -> Image.Image:
@@ -150,13 +150,13 @@ def _limb(rng: np.random.Generator, side: int, near: Floats | None, photograph: 
     image = _textured(rng, random_shape(rng), length, near, photograph)
     height = max(6, round(length * rng.uniform(0.25, 0.6)))
     colours, alpha = image.convert("RGB"), image.getchannel("X")
-    return _with_border(
+    return with_border(
         colours.resize((length, height), Image.Resampling.BILINEAR),
         alpha.resize((length, height), Image.Resampling.BILINEAR),
     )
 
 
-def _with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
+def with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
     """An RGBX image; its colours extend a little beyond the alpha, since resampling mixes neighbours."""
     size = (colours.width + 2 * BORDER, colours.height + 2 * BORDER)
     wider = colours.resize(size, Image.Resampling.NEAREST)
