@@ -15,8 +15,8 @@ from sam2fast.utils.embedded import MINI, NANO
 
 EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # by width and depth of the image encoder
 
-# Models whose weights have the same names and shapes, by the configuration that such weights are taken for: only the
-# file's name tells them apart.
+# Models whose weights have the same names and shapes, by the configuration that such weights are taken for. Only the
+# file's name distinguishes them.
 SAME_WEIGHTS = {
     f"configs/{base}.yaml": {
         release.checkpoint: release.config

@@ -80,7 +80,7 @@ def convert_checkpoint(
     video = choice is not None and _has_video(source, weights, choice)
     if dtype is None and layout == "transformers" and len({x.dtype for x in weights.values()}) > 1:
         dtype = torch.float32
-    weights = {name: _rounded(name, tensor, dtype) for name, tensor in weights.items()}
+    weights = {name: _converted(name, tensor, dtype) for name, tensor in weights.items()}
     stored = to_int8(weights) if int8 else weights
     if layout == "official":
         write_official(weights, target, force)
@@ -104,11 +104,7 @@ def convert_checkpoint(
 
 
 def check_target(target: Path, layout: str) -> None:
-    """Checks that a target's name fits the layout.
-
-    Raises:
-        ValueError: it does not, or there is no such layout.
-    """
+    """Raises ``ValueError`` if the target's name does not fit the layout, or there is no such layout."""
     if layout not in LAYOUTS:
         raise ValueError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     if layout == "safetensors" and target.suffix != ".safetensors":
@@ -149,7 +145,7 @@ def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice
     )
 
 
-def _rounded(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _converted(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point():
         return tensor
     out = tensor.to(dtype)

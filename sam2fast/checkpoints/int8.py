@@ -13,7 +13,7 @@ LEAST = 4096  # smaller tensors stay as they are: biases, norms and embeddings a
 
 
 def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What is stored for a model's weights.
+    """The stored form of a model's weights.
 
     Large weights of linear and convolution layers become int8, with the fp32 scale ``max|w| / 127`` of each output
     channel (each index of the first axis); the error of a value is at most half a scale. Other large tensors become
@@ -45,7 +45,7 @@ def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of what :func:`to_int8` gave, those in int8 as fp32; others are returned as they are.
+    """Restores the weights from their form by :func:`to_int8`: int8 becomes fp32, others are unchanged.
 
     Raises:
         CheckpointError: scales do not fit the weights beside them.

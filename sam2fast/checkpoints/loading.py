@@ -59,16 +59,16 @@ def load_checkpoint(
     """
     tensors = read_checkpoint(path, prefix)
     wanted = model.state_dict()
-    # How many batches a norm has seen: nothing reads it, and some checkpoints leave it out.
+    # The batches that a norm has counted: nothing reads them, and some checkpoints leave them out.
     counts = {name: x for name, x in wanted.items() if name.endswith(".num_batches_tracked") and name not in tensors}
     tensors = {**tensors, **{name: torch.zeros(x.shape, dtype=x.dtype) for name, x in counts.items()}}
     missing = [name for name in wanted if name not in tensors]
     if keep_missing and len(missing) < len(wanted):
         _check(path, wanted, tensors, [])
         if missing:
-            _log.warning("%s has no weights for %s: they keep the values that they had", path, listed(missing))
+            _log.warning("%s has no weights for %s: they keep their values", path, listed(missing))
         else:
-            _log.warning("%s has weights for everything: nothing keeps the values that it had", path)
+            _log.warning("%s has all weights of the model: none keeps its value", path)
         tensors = {**{name: wanted[name] for name in missing}, **tensors}
         missing = []
     image_only = bool(missing) and all(is_video_only(name) for name in missing)
@@ -113,12 +113,13 @@ def is_video_only(name: str) -> bool:
 
 
 def _modules(names: Iterable[str]) -> str:
+    """The modules of :data:`VIDEO_ONLY` that these weights belong to, as text."""
     return ", ".join(m for m in VIDEO_ONLY if any(n == m or n.startswith(m + ".") for n in names))
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which weights of a model and a checkpoint were loaded, by official names."""
+    """The weights that were loaded from a checkpoint and those that were not, by official names."""
 
     path: Path
     loaded: tuple[str, ...]
@@ -138,7 +139,7 @@ class LoadReport:
 
 
 def _compared(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> LoadReport:
-    """What of ``found`` fits a model with the weights ``wanted``."""
+    """Compares the weights ``found`` with those of a model, ``wanted``."""
     shapes = {name: (tuple(found[name].shape), tuple(like.shape)) for name, like in wanted.items() if name in found}
     return LoadReport(
         path=Path(path),
@@ -181,7 +182,7 @@ def load_partial(
     wanted = model.state_dict()
     if any(tensor.is_meta for tensor in wanted.values()):
         raise ValueError(
-            "the model is on the meta device, and a part of it would stay there; build it without a checkpoint"
+            "the model is on the meta device, where a part of it would stay; build it without a checkpoint"
         )
     found = read_checkpoint(path, prefix)
     if rename is not None:

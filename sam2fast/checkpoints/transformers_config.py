@@ -17,12 +17,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 
 # Model types of transformers, and their classes, for video and for images.
 VIDEO, IMAGE = ("sam2_video", "edgetam_video"), ("sam2", "edgetam")
-CLASSES = {
-    "sam2_video": "Sam2VideoModel",
-    "sam2": "Sam2Model",
-    "edgetam_video": "EdgeTamVideoModel",
-    "edgetam": "EdgeTamModel",
-}
+CLASSES = dict(zip((*VIDEO, *IMAGE), ("Sam2VideoModel", "EdgeTamVideoModel", "Sam2Model", "EdgeTamModel"), strict=True))
 # Names in transformers and here of parameters that change results, but no shape.
 SWITCHES = {
     "sigmoid_scale_for_mem_enc": "sigmoid_scale_for_mem_enc",
@@ -54,6 +49,7 @@ ALWAYS = {
 DEFAULTS, EDGETAM = "configs/sam2.1/sam2.1_hiera_t.yaml", "configs/edgetam/edgetam.yaml"
 # Keys that follow from the image size; files with another size often keep their default values.
 DERIVED = ("image_size", "backbone_feature_sizes", "memory_attention_rope_feat_sizes")
+NAME = "to use the weights, name their configuration"  # ends messages
 # Keys that do not describe the model, or that only matter in training.
 IRRELEVANT = (
     "model_type",
@@ -67,7 +63,7 @@ IRRELEVANT = (
 
 
 def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), video: bool = True) -> dict[str, Any]:
-    """The ``config.json`` for a configuration of sam2fast.
+    """The content of ``config.json`` for a configuration of sam2fast.
 
     Args:
         config, overrides: see :func:`sam2fast.config.load_config`.
@@ -97,16 +93,12 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
     }
     if not video:
         return out
-    return out | _video_config(model, dim, FEED_FORWARD[perceiver is not None]) | _perceiver_config(model, perceiver)
-
-
-# What the keys of memory attention's MLP begin with, of SAM 2 and of EdgeTAM.
-FEED_FORWARD = ("memory_attention_feed_forward", "memory_attention_mlp")
-
-
-def _perceiver_config(model: Mapping[str, Any], perceiver: Mapping[str, Any] | None) -> dict[str, Any]:
     if perceiver is None:
-        return {}
+        return out | _video_config(model, dim, "memory_attention_feed_forward")
+    return out | _video_config(model, dim, "memory_attention_mlp") | _perceiver_config(model, perceiver)
+
+
+def _perceiver_config(model: Mapping[str, Any], perceiver: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "memory_attention_rope_k_sizes": list(model["memory_attention"]["layer"]["cross_attention"]["k_sizes"]),
         "perceiver_resampler_num_latents": perceiver["num_latents"],
@@ -254,7 +246,7 @@ def _arguments(cls: type, node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def overrides_from(file: Path, config: str) -> tuple[str, ...]:
-    """The overrides of a configuration of sam2fast for the model that a ``config.json`` describes.
+    """The overrides that make a configuration of sam2fast the model of a ``config.json``.
 
     Raises:
         NoConfigError: the file describes another model than the configuration.
@@ -265,10 +257,8 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
     video = kind in VIDEO
     written = transformers_config(config, video=video)
     if kind != written["model_type"]:
-        raise NoConfigError(
-            f"{file} is of the model type {kind!r}, expected {' or '.join(_kinds_like(written['model_type']))}; to use "
-            "the weights, name their configuration"
-        )
+        kinds = next(pair for pair in zip(VIDEO, IMAGE, strict=True) if written["model_type"] in pair)
+        raise NoConfigError(f"{file} is of the model type {kind!r}, expected {' or '.join(kinds)}; {NAME}")
     defaults = _flat(transformers_config(EDGETAM if kind.startswith("edgetam") else DEFAULTS, video=video))
     described = defaults | {name: value for name, value in _flat(found).items() if name in defaults}
     described = {name: _pair(value) if _last(name) == "image_size" else value for name, value in described.items()}
@@ -277,9 +267,7 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
     for theirs, name in SWITCHES.items():
         if video and described[theirs] != ours[theirs]:
             if not isinstance(described[theirs], int | float):
-                raise NoConfigError(
-                    f"{file} has {theirs} = {described[theirs]!r}, expected a number; name a configuration"
-                )
+                raise NoConfigError(f"{file} has {theirs} = {described[theirs]!r}, expected a number; {NAME}")
             changes.append(f"++model.{name}={json.dumps(described[theirs])}")
     other = [
         f"{name} is {described[name]} instead of {value}"
@@ -288,15 +276,9 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
     ]
     if other:
         raise NoConfigError(
-            f"{file} describes another model than {config}, which the weights are of: {listed(other)}; to use the "
-            "weights all the same, name their configuration"
+            f"{file} describes another model than {config}, which the weights are of: {listed(other)}; {NAME}"
         )
     return tuple(changes)
-
-
-def _kinds_like(kind: str) -> tuple[str, str]:
-    """The model types of a model, given one of them."""
-    return next(pair for pair in zip(VIDEO, IMAGE, strict=True) if kind in pair)
 
 
 def _size_change(file: Path, described: Mapping[str, Any], ours: Any) -> list[str]:
@@ -304,11 +286,9 @@ def _size_change(file: Path, described: Mapping[str, Any], ours: Any) -> list[st
     size = sizes["prompt_encoder_config.image_size"]
     if any(other != size for other in sizes.values()):
         given = ", ".join(f"{name} {value}" for name, value in sizes.items())
-        raise NoConfigError(f"{file} has several sizes of images, {given}; name a configuration")
+        raise NoConfigError(f"{file} has several sizes of images, {given}; {NAME}")
     if len(size) != 2 or not all(isinstance(side, int) for side in size) or size[0] != size[1]:
-        raise NoConfigError(
-            f"{file} is for images of the size {size}, and only squares can be built; name a configuration"
-        )
+        raise NoConfigError(f"{file} is for images of the size {size}, and only squares are supported; {NAME}")
     return [] if size == ours else [f"++model.image_size={size[0]}"]
 
 

@@ -1,15 +1,14 @@
 """Converts weights between official names and those of Hugging Face transformers' SAM 2 and EdgeTAM: pure functions.
 
-Besides names, three things differ: the four point embeddings of shape (1, C) are one of shape (4, C) in transformers;
-transformers stores the matrix of the position encoding twice; and what projects keys and values in EdgeTAM's perceiver
-is two matrices there. No tensor is transposed. Weights of SAM 2.0 lack the same two modules in both layouts.
+In transformers, the four point embeddings (1, C) are one tensor (4, C), the matrix of the position encoding is stored
+twice, and the projection of keys and values in EdgeTAM's perceiver is two matrices. All else differs in name only.
+Weights of SAM 2.0 lack the same two modules in both layouts.
 
-Source: ``Sam2VideoModel`` and ``Sam2Model`` of transformers, ``EdgeTamVideoModel`` and ``EdgeTamModel``; both of a pair
-have the same names, the latter those for images.
+Source: ``Sam2VideoModel`` and ``EdgeTamVideoModel`` of transformers, and their models for images, with the same names.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 
 import torch
@@ -18,37 +17,27 @@ from torch import Tensor
 from sam2fast.checkpoints.weight_files import CheckpointError, listed
 
 
+def _below(official: str, theirs: str, names: str) -> list[tuple[str, str]]:
+    """Pairs of names below two modules, from a text of names: ``a`` if both have it, ``a=b`` otherwise."""
+    pairs = (name.partition("=") for name in names.split())
+    return [(f"{official}.{a}", f"{theirs}.{b or a}") for a, _, b in pairs]
+
+
 def _attention(official: str, theirs: str) -> list[tuple[str, str]]:
-    projections = [(f"{official}.{x}_proj", f"{theirs}.{x}_proj") for x in "qkv"]
-    return [*projections, (f"{official}.out_proj", f"{theirs}.o_proj")]
+    return _below(official, theirs, "q_proj k_proj v_proj out_proj=o_proj")
 
 
 def _mlp(official: str, theirs: str) -> list[tuple[str, str]]:
     """Three layers; in transformers the first and the last have special names."""
-    parts = ("proj_in", "layers.0", "proj_out")
-    return [(f"{official}.layers.{i}", f"{theirs}.{part}") for i, part in enumerate(parts)]
-
-
-_LATENTS = "spatial_perceiver.layers.#"
-
-
-def _latent_attention(official: str, theirs: str) -> list[tuple[str, str]]:
-    parts = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "o_proj"}
-    return [(f"{_LATENTS}.{official}.{a}", f"{_LATENTS}.{theirs}.{b}") for a, b in parts.items()]
-
-
-def _latent_mlp(official: str, theirs: str) -> list[tuple[str, str]]:
-    parts = {0: "layer_norm", 1: "up_proj", 3: "down_proj"}
-    return [(f"{_LATENTS}.{official}.{i}", f"{_LATENTS}.{theirs}.{part}") for i, part in parts.items()]
+    return _below(official, theirs, "layers.0=proj_in layers.1=layers.0 layers.2=proj_out")
 
 
 _TRUNK, _TRUNK_THERE = "image_encoder.trunk", "vision_encoder.backbone"
-_BLOCK, _BLOCK_THERE = f"{_TRUNK}.blocks.#", f"{_TRUNK_THERE}.blocks.#"
 _PROMPTS, _PROMPTS_THERE = "sam_prompt_encoder", "prompt_encoder"
 _DECODER, _DECODER_THERE = "sam_mask_decoder", "mask_decoder"
 _TWO_WAY, _TWO_WAY_THERE = f"{_DECODER}.transformer", f"{_DECODER_THERE}.transformer"
-_DOWNSAMPLER, _DOWNSAMPLER_THERE = "memory_encoder.mask_downsampler", "memory_encoder.mask_downsampler"
-_FUSER, _FUSER_THERE = "memory_encoder.fuser.layers.#", "memory_encoder.memory_fuser.layers.#"
+_MEMORY = "memory_attention.layers.#"
+_DOWNSAMPLER = "memory_encoder.mask_downsampler"
 
 # (official module or parameter, transformers'); # is a number, equal in both. `.weight` or `.bias` may follow.
 MODULES: tuple[tuple[str, str], ...] = (
@@ -60,79 +49,72 @@ MODULES: tuple[tuple[str, str], ...] = (
     ("mask_downsample", "mask_downsample"),
     ("obj_ptr_tpos_proj", "temporal_positional_encoding_projection_layer"),
     *_mlp("obj_ptr_proj", "object_pointer_proj"),
-    (f"{_TRUNK}.pos_embed", f"{_TRUNK_THERE}.pos_embed"),
-    (f"{_TRUNK}.pos_embed_window", f"{_TRUNK_THERE}.pos_embed_window"),
-    (f"{_TRUNK}.patch_embed.proj", f"{_TRUNK_THERE}.patch_embed.projection"),
-    (f"{_BLOCK}.norm1", f"{_BLOCK_THERE}.layer_norm1"),
-    (f"{_BLOCK}.norm2", f"{_BLOCK_THERE}.layer_norm2"),
-    (f"{_BLOCK}.attn.qkv", f"{_BLOCK_THERE}.attn.qkv"),
-    (f"{_BLOCK}.attn.proj", f"{_BLOCK_THERE}.attn.proj"),
-    (f"{_BLOCK}.mlp.layers.0", f"{_BLOCK_THERE}.mlp.proj_in"),
-    (f"{_BLOCK}.mlp.layers.1", f"{_BLOCK_THERE}.mlp.proj_out"),
-    (f"{_BLOCK}.proj", f"{_BLOCK_THERE}.proj"),
+    *_below(_TRUNK, _TRUNK_THERE, "pos_embed pos_embed_window patch_embed.proj=patch_embed.projection"),
+    *_below(
+        f"{_TRUNK}.blocks.#",
+        f"{_TRUNK_THERE}.blocks.#",
+        "norm1=layer_norm1 norm2=layer_norm2 attn.qkv attn.proj proj "
+        "mlp.layers.0=mlp.proj_in mlp.layers.1=mlp.proj_out",
+    ),
     ("image_encoder.neck.convs.#.conv", "vision_encoder.neck.convs.#"),
-    (f"{_PROMPTS}.not_a_point_embed", f"{_PROMPTS_THERE}.not_a_point_embed"),
-    (f"{_PROMPTS}.no_mask_embed", f"{_PROMPTS_THERE}.no_mask_embed"),
-    (f"{_PROMPTS}.mask_downscaling.0", f"{_PROMPTS_THERE}.mask_embed.conv1"),
-    (f"{_PROMPTS}.mask_downscaling.1", f"{_PROMPTS_THERE}.mask_embed.layer_norm1"),
-    (f"{_PROMPTS}.mask_downscaling.3", f"{_PROMPTS_THERE}.mask_embed.conv2"),
-    (f"{_PROMPTS}.mask_downscaling.4", f"{_PROMPTS_THERE}.mask_embed.layer_norm2"),
-    (f"{_PROMPTS}.mask_downscaling.6", f"{_PROMPTS_THERE}.mask_embed.conv3"),
-    (f"{_DECODER}.iou_token", f"{_DECODER_THERE}.iou_token"),
-    (f"{_DECODER}.mask_tokens", f"{_DECODER_THERE}.mask_tokens"),
-    (f"{_DECODER}.obj_score_token", f"{_DECODER_THERE}.obj_score_token"),
-    *_attention(f"{_TWO_WAY}.layers.#.self_attn", f"{_TWO_WAY_THERE}.layers.#.self_attn"),
-    *_attention(
-        f"{_TWO_WAY}.layers.#.cross_attn_token_to_image", f"{_TWO_WAY_THERE}.layers.#.cross_attn_token_to_image"
+    *_below(_PROMPTS, _PROMPTS_THERE, "not_a_point_embed no_mask_embed"),
+    *_below(
+        f"{_PROMPTS}.mask_downscaling",
+        f"{_PROMPTS_THERE}.mask_embed",
+        "0=conv1 1=layer_norm1 3=conv2 4=layer_norm2 6=conv3",
     ),
-    *_attention(
-        f"{_TWO_WAY}.layers.#.cross_attn_image_to_token", f"{_TWO_WAY_THERE}.layers.#.cross_attn_image_to_token"
+    *_below(
+        _DECODER,
+        _DECODER_THERE,
+        "iou_token mask_tokens obj_score_token conv_s0 conv_s1 "
+        "output_upscaling.0=upscale_conv1 output_upscaling.1=upscale_layer_norm output_upscaling.3=upscale_conv2",
     ),
-    *((f"{_TWO_WAY}.layers.#.norm{i}", f"{_TWO_WAY_THERE}.layers.#.layer_norm{i}") for i in (1, 2, 3, 4)),
-    (f"{_TWO_WAY}.layers.#.mlp.layers.0", f"{_TWO_WAY_THERE}.layers.#.mlp.proj_in"),
-    (f"{_TWO_WAY}.layers.#.mlp.layers.1", f"{_TWO_WAY_THERE}.layers.#.mlp.proj_out"),
+    *(
+        pair
+        for name in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token")
+        for pair in _attention(f"{_TWO_WAY}.layers.#.{name}", f"{_TWO_WAY_THERE}.layers.#.{name}")
+    ),
+    *_below(
+        f"{_TWO_WAY}.layers.#",
+        f"{_TWO_WAY_THERE}.layers.#",
+        "norm1=layer_norm1 norm2=layer_norm2 norm3=layer_norm3 norm4=layer_norm4 "
+        "mlp.layers.0=mlp.proj_in mlp.layers.1=mlp.proj_out",
+    ),
     *_attention(f"{_TWO_WAY}.final_attn_token_to_image", f"{_TWO_WAY_THERE}.final_attn_token_to_image"),
     (f"{_TWO_WAY}.norm_final_attn", f"{_TWO_WAY_THERE}.layer_norm_final_attn"),
-    (f"{_DECODER}.output_upscaling.0", f"{_DECODER_THERE}.upscale_conv1"),
-    (f"{_DECODER}.output_upscaling.1", f"{_DECODER_THERE}.upscale_layer_norm"),
-    (f"{_DECODER}.output_upscaling.3", f"{_DECODER_THERE}.upscale_conv2"),
-    (f"{_DECODER}.conv_s0", f"{_DECODER_THERE}.conv_s0"),
-    (f"{_DECODER}.conv_s1", f"{_DECODER_THERE}.conv_s1"),
     *_mlp(f"{_DECODER}.output_hypernetworks_mlps.#", f"{_DECODER_THERE}.output_hypernetworks_mlps.#"),
     *_mlp(f"{_DECODER}.iou_prediction_head", f"{_DECODER_THERE}.iou_prediction_head"),
     *_mlp(f"{_DECODER}.pred_obj_score_head", f"{_DECODER_THERE}.pred_obj_score_head"),
-    *_attention("memory_attention.layers.#.self_attn", "memory_attention.layers.#.self_attn"),
-    *_attention("memory_attention.layers.#.cross_attn_image", "memory_attention.layers.#.cross_attn_image"),
-    ("memory_attention.layers.#.linear1", "memory_attention.layers.#.linear1"),
-    ("memory_attention.layers.#.linear2", "memory_attention.layers.#.linear2"),
-    *((f"memory_attention.layers.#.norm{i}", f"memory_attention.layers.#.layer_norm{i}") for i in (1, 2, 3)),
+    *_attention(f"{_MEMORY}.self_attn", f"{_MEMORY}.self_attn"),
+    *_attention(f"{_MEMORY}.cross_attn_image", f"{_MEMORY}.cross_attn_image"),
+    *_below(_MEMORY, _MEMORY, "linear1 linear2 norm1=layer_norm1 norm2=layer_norm2 norm3=layer_norm3"),
     ("memory_attention.norm", "memory_attention.layer_norm"),
     # Officially, convolution, norm and activation alternate in one sequence.
-    *((f"{_DOWNSAMPLER}.encoder.{3 * i}", f"{_DOWNSAMPLER_THERE}.layers.{i}.conv") for i in range(4)),
-    *((f"{_DOWNSAMPLER}.encoder.{3 * i + 1}", f"{_DOWNSAMPLER_THERE}.layers.{i}.layer_norm") for i in range(4)),
-    (f"{_DOWNSAMPLER}.encoder.12", f"{_DOWNSAMPLER_THERE}.final_conv"),
+    *((f"{_DOWNSAMPLER}.encoder.{3 * i}", f"{_DOWNSAMPLER}.layers.{i}.conv") for i in range(4)),
+    *((f"{_DOWNSAMPLER}.encoder.{3 * i + 1}", f"{_DOWNSAMPLER}.layers.{i}.layer_norm") for i in range(4)),
+    (f"{_DOWNSAMPLER}.encoder.12", f"{_DOWNSAMPLER}.final_conv"),
+    *_below(
+        "memory_encoder.fuser.layers.#",
+        "memory_encoder.memory_fuser.layers.#",
+        "gamma=scale dwconv=depthwise_conv norm=layer_norm pwconv1=pointwise_conv1 pwconv2=pointwise_conv2",
+    ),
     ("memory_encoder.pix_feat_proj", "memory_encoder.feature_projection"),
-    (f"{_FUSER}.gamma", f"{_FUSER_THERE}.scale"),
-    (f"{_FUSER}.dwconv", f"{_FUSER_THERE}.depthwise_conv"),
-    (f"{_FUSER}.norm", f"{_FUSER_THERE}.layer_norm"),
-    (f"{_FUSER}.pwconv1", f"{_FUSER_THERE}.pointwise_conv1"),
-    (f"{_FUSER}.pwconv2", f"{_FUSER_THERE}.pointwise_conv2"),
     ("memory_encoder.out_proj", "memory_encoder.projection"),
 )
 # Of EdgeTAM alone. Keys and values are :data:`SPLIT` before they get their names in transformers.
 EDGETAM_MODULES: tuple[tuple[str, str], ...] = (
-    ("memory_attention.layers.#.linear1", "memory_attention.layers.#.mlp.up_proj"),
-    ("memory_attention.layers.#.linear2", "memory_attention.layers.#.mlp.down_proj"),
-    ("spatial_perceiver.latents", "spatial_perceiver.latents_1d"),
-    ("spatial_perceiver.latents_2d", "spatial_perceiver.latents_2d"),
-    ("spatial_perceiver.norm", "spatial_perceiver.layer_norm"),
-    (f"{_LATENTS}.attn.norm_x", f"{_LATENTS}.layer_norm_input"),
-    (f"{_LATENTS}.attn.norm_latents", f"{_LATENTS}.layer_norm_latents"),
-    (f"{_LATENTS}.self_attn.norm", f"{_LATENTS}.layer_norm_self"),
-    *_latent_attention("attn", "cross_attention"),
-    *_latent_attention("self_attn", "self_attention"),
-    *_latent_mlp("ff", "mlp"),
-    *_latent_mlp("self_ff", "self_mlp"),
+    *_below(_MEMORY, _MEMORY, "linear1=mlp.up_proj linear2=mlp.down_proj"),
+    *_below("spatial_perceiver", "spatial_perceiver", "latents=latents_1d latents_2d norm=layer_norm"),
+    *_below(
+        "spatial_perceiver.layers.#",
+        "spatial_perceiver.layers.#",
+        "attn.norm_x=layer_norm_input attn.norm_latents=layer_norm_latents self_attn.norm=layer_norm_self "
+        "attn.to_q=cross_attention.q_proj attn.to_k=cross_attention.k_proj attn.to_v=cross_attention.v_proj "
+        "attn.to_out=cross_attention.o_proj self_attn.to_q=self_attention.q_proj self_attn.to_k=self_attention.k_proj "
+        "self_attn.to_v=self_attention.v_proj self_attn.to_out=self_attention.o_proj "
+        "ff.0=mlp.layer_norm ff.1=mlp.up_proj ff.3=mlp.down_proj "
+        "self_ff.0=self_mlp.layer_norm self_ff.1=self_mlp.up_proj self_ff.3=self_mlp.down_proj",
+    ),
 )
 _BODY, _BODY_THERE = f"{_TRUNK}.body.", f"{_TRUNK_THERE}.timm_model."  # all names below are equal in both
 JOINED, SPLIT = ".to_kv.weight", (".to_k.weight", ".to_v.weight")
@@ -191,7 +173,9 @@ def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"{POSITIONS_THERE[0]} and {POSITIONS_THERE[1]} differ; SAM 2 has one matrix for points and images"
         )
     out: dict[str, Tensor] = {}
-    for theirs, name in official_names(tensors).items():
+    is_edgetam = any(name.startswith(_BODY_THERE) for name in tensors)
+    for theirs in tensors:
+        name = POSITIONS if theirs in POSITIONS_THERE else _renamed(theirs, True, is_edgetam) or theirs
         if name in out and name != POSITIONS:
             raise CheckpointError(f"the checkpoint has {name} under two names, one of them {theirs}")
         out[name] = tensors[theirs]
@@ -208,7 +192,7 @@ def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_split(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same with keys and values apart."""
+    """The weights with one matrix for keys and one for values."""
     out: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         if name.endswith(JOINED):
@@ -217,14 +201,6 @@ def _with_split(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             out[name] = tensor
     return out
-
-
-def official_names(names: Iterable[str]) -> dict[str, str]:
-    """The official name of each of transformers' names; the name itself if it has none, or several, as for points."""
-    names = list(names)
-    is_edgetam = any(name.startswith(_BODY_THERE) for name in names)
-    there = {name: _renamed(name, True, is_edgetam) or name for name in names}
-    return there | {name: POSITIONS for name in POSITIONS_THERE if name in there}
 
 
 def _renamed(name: str, back: bool, is_edgetam: bool) -> str | None:

@@ -71,7 +71,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(GIT_LFS):
-        raise CheckpointError(f"{path} is a pointer of Git LFS, not the weights: get them by `git lfs pull`")
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull`")
     if head.lstrip().startswith(b"<"):
         raise CheckpointError(f"{path} is a web page, not the weights: download the file that the page links to")
     # The length of the header in eight bytes, and the header in JSON.
@@ -104,7 +104,7 @@ def _named_tensors(content: Any, depth: int = DEEPEST) -> Mapping[str, Tensor] |
 
 
 def _unusable(tensor: Tensor) -> str | None:
-    """What kind of tensor this is, if it cannot be a model's weight; otherwise None."""
+    """The kind of a tensor that cannot be a model's weight; None for one that can."""
     if tensor.layout is not torch.strided or tensor.is_nested:
         return "a sparse or nested tensor"
     if tensor.is_meta:
@@ -129,8 +129,8 @@ def _read_pickle(path: Path) -> Any:
             raise CheckpointError(f"{path} is damaged or no checkpoint at all") from error
         what = next(filter(None, named.groups())) if named else "a pickle of something other than tensors"
         raise CheckpointError(
-            f"{path} holds {what}, which could run code, and was not loaded; if you trust the file, save its weights "
-            "alone with the program that wrote it"
+            f"{path} holds {what}, which could run code, and was not loaded; if you trust the file, save only its "
+            "weights with the program that wrote it"
         ) from error
     except MemoryError:
         raise
@@ -202,12 +202,10 @@ def find_weights(path: str | Path) -> Path:
         raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
     files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
     names = {file.name: file for file in files}
-    official = [names[release.checkpoint] for release in RELEASES.values() if release.checkpoint in names]
-    if CONFIG_FILE in names and not official:
-        for name in TRANSFORMERS_FILES:
-            if name in names:
-                return names[name]
-    found = official or [file for file in files if file.suffix in SUFFIXES or file.name in TRANSFORMERS_FILES]
+    preferred = [names[release.checkpoint] for release in RELEASES.values() if release.checkpoint in names]
+    if CONFIG_FILE in names and not preferred:
+        preferred = [names[name] for name in TRANSFORMERS_FILES if name in names][:1]
+    found = preferred or [file for file in files if file.suffix in SUFFIXES or file.name in TRANSFORMERS_FILES]
     if not found:
         raise FileNotFoundError(f"no checkpoint ({', '.join(SUFFIXES)}) in the folder {str(path)!r}")
     if len(found) > 1:

@@ -44,17 +44,17 @@ class _Watched:
         self.failure: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        """As the file's own."""
-        try:
+        with self._watch():
             return self._file.write(data)
-        except OSError as error:
-            self.failure = self.failure or error
-            raise
 
     def flush(self) -> None:
-        """As the file's own."""
-        try:
+        with self._watch():
             self._file.flush()
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self.failure = self.failure or error
             raise

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.tracking.memory_bank import MemoryLayout
 from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
 
 # The two kinds of results, by whether their frames are conditioning ones.
@@ -24,10 +23,10 @@ PER_OBJECT = (
 
 
 def official_session(model: SAM2Base) -> AsDict:
-    """A function that makes sessions the original's ``inference_state``.
+    """A function that converts sessions to the original's ``inference_state``.
 
-    It keeps the model's position encodings, which have no weights, and not the model. Encoders that a user wrote need
-    not have any: all their sessions are the original's before there is a result.
+    It refers to the model's position encodings, which have no weights, and not to the model. Custom encoders need not
+    have any: their sessions are converted before there is a result.
     """
     of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
     if model.spatial_perceiver is not None:
@@ -35,7 +34,9 @@ def official_session(model: SAM2Base) -> AsDict:
     of_image: Any = getattr(getattr(model.image_encoder, "neck", None), "position_encoding", None)
 
     def as_dict(state: VideoState) -> dict[str, Any]:
-        positions = [] if of_memory is None else [of_memory(_blank(state.bank.layout))]
+        layout = state.bank.layout
+        blank = torch.zeros(1, layout.channels, *layout.size, device=layout.device)
+        positions = [] if of_memory is None else [of_memory(blank)]
         objects = list(state.objects.values())
         session: dict[str, Any] = {
             "images": state.frames,
@@ -108,7 +109,3 @@ def _output(state: VideoState, result: FrameResult, positions: list[Tensor]) -> 
         "obj_ptr": state.bank.pointers.read(result.pointer)[None].to(state.device),
         "object_score_logits": result.score.to(state.device, copy=True),
     }
-
-
-def _blank(layout: MemoryLayout) -> Tensor:
-    return torch.zeros(1, layout.channels, *layout.size, device=layout.device)

@@ -1,4 +1,4 @@
-"""Frames that a program loads by its own function, which it has put in the place of ``load_video_frames``."""
+"""Frames loaded by a custom function that a program has assigned to ``load_video_frames``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,10 +17,10 @@ Loader = Callable[..., tuple[Tensor | Sequence[Tensor], int, int]]
 
 
 def replaced_loader(current: Loader) -> Loader | None:
-    """The function that a program has put in the place of ``load_video_frames``, or None.
+    """The custom function that replaces ``load_video_frames``, or None.
 
     Args:
-        current: what has the name in ``sam2_video_predictor``. It may also be replaced in ``compat.misc``.
+        current: ``sam2_video_predictor.load_video_frames``. It may also be replaced in ``compat.misc``.
     """
     return next((f for f in (current, misc.load_video_frames) if f is not load_video_frames), None)
 
@@ -28,7 +28,7 @@ def replaced_loader(current: Loader) -> Loader | None:
 def load_frames(
     load: Loader, video_path: Any, image_size: int, device: torch.device, offload: bool, asynchronous: bool
 ) -> Frames:
-    """The frames that a program's own function loads; it is called with the arguments of the original."""
+    """The frames loaded by a custom function, which gets the arguments of the original."""
     images, height, width = load(
         video_path=video_path,
         image_size=image_size,
@@ -70,7 +70,7 @@ class LoadedFrames(Frames):
         return image.byte().permute(1, 2, 0).contiguous().cpu()
 
     def time(self, index: int) -> None:
-        """None: nothing is known about times."""
+        """None: the times are unknown."""
 
     def close(self) -> None:
         self._images, self._length = (), 0

@@ -1,4 +1,4 @@
-"""The functions of ``sam2.utils.misc``, such as videos as tensors, for code written for the original.
+"""The functions of ``sam2.utils.misc`` for code written for the original, such as ``load_video_frames``.
 
 sam2fast itself reads videos with :mod:`sam2fast.video_io`.
 """

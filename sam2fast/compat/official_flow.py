@@ -24,7 +24,7 @@ Answer = tuple[int, list[Any], Tensor]
 
 
 class OfficialFlow:
-    """What the public methods of a predictor do with a session that is the original's dict.
+    """The public methods of a predictor for a session that is the original's dict.
 
     Args:
         predictor: a ``SAM2VideoPredictor``; its private methods are called at the places and with the arguments of the
@@ -38,8 +38,8 @@ class OfficialFlow:
     def __init__(self, predictor: Any, state: VideoState) -> None:
         if not isinstance(state.strategy, Sam2):
             raise RuntimeError(
-                f"the strategy {type(state.strategy).__name__} has no effect on a session that is the original's dict: "
-                "use strategy='sam2' with keys of inference_state and with overridden private methods"
+                f"the strategy {type(state.strategy).__name__} has no effect on a session that is the original's dict; "
+                "with keys of inference_state or overridden private methods use strategy='sam2'"
             )
         self._predictor, self._state = predictor, state
 
@@ -102,7 +102,7 @@ class OfficialFlow:
         return self._predictor._get_orig_video_res_output(self._state, latest["pred_masks_video_res"])[1]
 
     def _remaining_masks(self, frame: int) -> Tensor:
-        """The same on a frame where a prompt was removed."""
+        """Mask logits, as of :meth:`_masks`, on a frame where a prompt was removed."""
         new = self._state["temp_output_dict_per_obj"].values()
         return self._masks(frame, any(frame in outputs[KINDS[True]] for outputs in new))
 
@@ -199,11 +199,8 @@ class OfficialFlow:
                 return
             masks = torch.cat([self._track(index, frame, reverse) for index in range(len(state["obj_ids"]))])
             resize = lambda x: predictor._get_orig_video_res_output(state, x)[1]  # noqa: E731
-            yield (
-                frame,
-                state["obj_ids"],
-                format_masks(masks, state.video_size, output, predictor.non_overlap_masks, resize),
-            )
+            found = format_masks(masks, state.video_size, output, predictor.non_overlap_masks, resize)
+            yield frame, state["obj_ids"], found
 
     def _track(self, index: int, frame: int, reverse: bool) -> Tensor:
         """One object's low-resolution mask ``(1, 1, h, w)`` on a frame, whose result is stored."""

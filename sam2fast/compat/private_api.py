@@ -1,7 +1,7 @@
 """The original's private methods of the video predictor, on sessions as its nested dicts.
 
-Its predictor computes through them. Here the tracker computes all objects as one batch, until one of them is
-overridden, or a session is used as the original's dict: then :mod:`~sam2fast.compat.official_flow` calls them.
+The tracker does not use them. If one of them is overridden, or a session is used as the original's dict,
+:mod:`~sam2fast.compat.official_flow` calls them, object by object.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +62,7 @@ CALLED_ELSEWHERE = (
 
 _of_the_flow = attrgetter(*OF_THE_FLOW)
 
-# Where a kernel does what the original does in one method that calls another.
+# A method and the one that the original calls in it, where one kernel computes both.
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
 
@@ -71,11 +71,11 @@ class PrivateApi(TrackingModel):
 
     _originals: ClassVar[Mapping[str, Any]]  # sam2fast's methods, of which the tracker has functions
     _of_the_flow: ClassVar[tuple[Any, ...]]  # those of OF_THE_FLOW
-    _load_video_frames: Loader | None = None  # a program's own function, if the model was built while it was in place
+    _load_video_frames: Loader | None = None  # a custom function that was assigned while the model was built
 
     @property
     def _tracker(self) -> Tracker:
-        """The tracker of the model; it calls a user's own methods where it has functions of its own for them."""
+        """The tracker of the model; it calls overridden methods instead of its own functions."""
         tracker = super()._tracker
         tracker.override, tracker.check_stream = self._override, self._check_stream
         return tracker
@@ -123,9 +123,8 @@ class PrivateApi(TrackingModel):
         """One pass; from the frame on where the session becomes the original's dict, by the original's flow."""
         flow = self._flow(state)
         if flow is None:
-            for answer in propagate(
-                self._tracker, state, order, reverse, return_scores, progress, encode_ahead, output
-            ):
+            arguments = order, reverse, return_scores, progress, encode_ahead, output
+            for answer in propagate(self._tracker, state, *arguments):
                 yield answer
                 flow = self._flow(state)
                 if flow is not None:
@@ -197,16 +196,11 @@ class PrivateApi(TrackingModel):
         count = self._get_obj_num(state)
         masks = torch.full((count, 1, *size), NO_OBJ_SCORE, device=state["storage_device"])
         for i in range(count):
-            kept = state["output_dict_per_obj"][i]
-            for outputs in (
-                state["temp_output_dict_per_obj"][i][KINDS[is_cond]],
-                kept[KINDS[True]],
-                kept[KINDS[False]],
-            ):
-                if frame_idx in outputs:
-                    mask = outputs[frame_idx]["pred_masks"]
-                    masks[i : i + 1] = mask if mask.shape[-2:] == size else upsample_masks(mask, size)
-                    break
+            new, results = state["temp_output_dict_per_obj"][i][KINDS[is_cond]], state["output_dict_per_obj"][i]
+            latest = next((x for x in (new, results[KINDS[True]], results[KINDS[False]]) if frame_idx in x), None)
+            if latest is not None:
+                mask = latest[frame_idx]["pred_masks"]
+                masks[i : i + 1] = mask if mask.shape[-2:] == size else upsample_masks(mask, size)
         return {"pred_masks_video_res" if consolidate_at_video_res else "pred_masks": masks}
 
     @torch.inference_mode()
@@ -220,10 +214,8 @@ class PrivateApi(TrackingModel):
             image = state["images"][frame_idx].to(state["device"]).float()[None]
             backbone_out = self.forward_image(image)
             state["cached_features"] = {frame_idx: (image, backbone_out)}
-        expanded = {
-            name: [x.expand(batch_size, -1, -1, -1) for x in backbone_out[name]]
-            for name in ("backbone_fpn", "vision_pos_enc")
-        }
+        names = "backbone_fpn", "vision_pos_enc"
+        expanded = {name: [x.expand(batch_size, -1, -1, -1) for x in backbone_out[name]] for name in names}
         return (image.expand(batch_size, -1, -1, -1), *self._prepare_backbone_features(expanded))
 
     @torch.inference_mode()
@@ -306,5 +298,5 @@ class PrivateApi(TrackingModel):
 
 
 def _stored(session: Mapping[str, Any], memory: Tensor | None) -> Any:
-    """A memory where the session keeps its results. The original rounds it to bfloat16; here it keeps its dtype."""
+    """A memory on the session's storage device. The original rounds it to bfloat16; here it keeps its dtype."""
     return None if memory is None else memory.to(session["storage_device"])

@@ -119,14 +119,8 @@ def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
         has_videos = inner.is_dir() and not any(".png" in name for name in _entries(inner))
         found = _in_both(inner, pred) if has_videos else found
     if strict and (found.only_truth or found.only_pred):
-        parts = [
-            f"videos that are in {there} but not in {missing}: {', '.join(names)}"
-            for there, missing, names in (
-                (found.truth, pred, found.only_truth),
-                (pred, found.truth, found.only_pred),
-            )
-            if names
-        ]
+        sides = (found.truth, pred, found.only_truth), (pred, found.truth, found.only_pred)
+        parts = [f"videos that are in {a} but not in {b}: {', '.join(names)}" for a, b, names in sides if names]
         raise EvaluationError("; ".join(parts))
     if not found.videos:
         raise EvaluationError(
@@ -144,14 +138,14 @@ def plan_video(pair: VideoPair, name: str, skip_first_and_last: bool) -> VideoPl
     entries = _visible(truth)
     if all(entry.endswith(".png") for entry in entries):
         plan.add(None, truth, pred, part)
-    else:
-        for entry in entries:
-            if (truth / entry).is_dir():
-                plan.add(entry, truth / entry, pred / entry, part)
-            else:
-                plan.problems.append(
-                    f"{truth / entry} is no folder: expected PNGs of frames alone, or folders of objects alone"
-                )
+        return plan
+    for entry in entries:
+        if (truth / entry).is_dir():
+            plan.add(entry, truth / entry, pred / entry, part)
+        else:
+            plan.problems.append(
+                f"{truth / entry} is no folder: expected only PNGs of frames, or only folders of objects"
+            )
     return plan
 
 
@@ -170,9 +164,8 @@ def _missing(sequence: MaskSequence, there: set[str]) -> list[str]:
     if not sequence.pred.is_dir():
         return [f"{sequence.pred} is missing: the truth has {sequence.truth}"]
     gone = [name for name in sequence.names if name not in there]
-    if not gone:
-        return []
-    return [f"{len(gone)} of {len(sequence.names)} masks are missing in {sequence.pred}: {', '.join(gone)}"]
+    of = f"{len(gone)} of {len(sequence.names)}"
+    return [f"{of} masks are missing in {sequence.pred}: {', '.join(gone)}"] if gone else []
 
 
 def _visible(folder: Path) -> list[str]:
@@ -284,13 +277,14 @@ def benchmark(
         write_results_csv(file, scores)
         if verbose:
             print(f"Global score: J&F: {scores.j_and_f:.1f} J: {scores.j:.1f} F: {scores.f:.1f} (all in {file})")
-    objects = [{video.name: _j_and_f_by_object(video) for video in scores.videos} for scores in results]
+    objects = [
+        {
+            v.name: ({i: o.j for i, o in v.objects.items()}, {i: o.f for i, o in v.objects.items()})
+            for v in scores.videos
+        }
+        for scores in results
+    ]
     return [s.j_and_f for s in results], [s.j for s in results], [s.f for s in results], objects
-
-
-def _j_and_f_by_object(video: VideoScore) -> tuple[dict[ObjectId, float], dict[ObjectId, float]]:
-    scores = video.objects.items()
-    return {i: score.j for i, score in scores}, {i: score.f for i, score in scores}
 
 
 def _cores() -> int:
@@ -318,7 +312,7 @@ def _compared(
         yield from results
     except BrokenProcessPool as error:
         raise EvaluationError(
-            "a process that compares masks is gone, as when memory runs out; try with fewer processes"
+            "a process that compares masks was killed; memory may be full: use fewer processes"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -340,7 +334,7 @@ def compare_frames(sequence: MaskSequence, tolerance: float) -> ComparedFrames:
 
 
 def _video_score(plan: VideoPlan, compared: Iterator[ComparedFrames], done: Callable[[int], object]) -> VideoScore:
-    """Combines the results of a video's chunks."""
+    """The scores of a video, from the results of its chunks."""
     if plan.problems:
         return VideoScore(plan.name, {}, tuple(plan.problems))
     objects: dict[ObjectId, ObjectScore] = {}

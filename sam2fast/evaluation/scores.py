@@ -116,10 +116,10 @@ def score_objects(frames: Sequence[dict[int, Agreement]]) -> dict[int, ObjectSco
 def results_csv(scores: FolderScores) -> str:
     """The text of the official ``results.csv``: global scores, then each object's, in percent with one decimal."""
     videos = [video for video in scores.videos if not video.problems]
-    whole = "Global score"
-    width = max(len(name) for name in (whole, *(video.name for video in videos)))
+    total = "Global score"
+    width = max(len(name) for name in (total, *(video.name for video in videos)))
     lines = [f"{'sequence':<{width}},obj,  J&F,    J,    F"]
-    lines.append(f"{whole:<{width}},   , {scores.j_and_f:.1f}, {scores.j:.1f}, {scores.f:.1f}")
+    lines.append(f"{total:<{width}},   , {scores.j_and_f:.1f}, {scores.j:.1f}, {scores.f:.1f}")
     for video in videos:
         for i, score in video.objects.items():
             values = ", ".join(f"{value:>4.1f}" for value in (score.j_and_f, score.j, score.f))
@@ -128,11 +128,7 @@ def results_csv(scores: FolderScores) -> str:
 
 
 def write_results_csv(file: Path, scores: FolderScores) -> None:
-    """Writes the official ``results.csv`` atomically.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Writes the official ``results.csv`` atomically."""
     with atomic_path(file) as partial:
         # A file name that is invalid in this locale's encoding is written as its bytes.
         partial.write_text(results_csv(scores), encoding="utf-8", errors="surrogateescape")

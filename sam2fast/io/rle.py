@@ -9,8 +9,8 @@ import torch
 
 from sam2fast.kernels.run_lengths import MOST_PIXELS, RunLengths, encode_masks
 
-# A number is written in groups of five bits, lowest first. The sixth bit says that another group follows; the whole is
-# shifted into printable characters.
+# A number is written in groups of five bits, lowest first. The sixth bit marks that another group follows. Each group
+# is shifted to a printable character.
 GROUP_BITS = 5
 GROUP = (1 << GROUP_BITS) - 1
 SIGN = 1 << (GROUP_BITS - 1)

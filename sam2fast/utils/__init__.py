@@ -1,1 +1,1 @@
-"""What every package may import: thread guards, seeds, dtypes, copies to the device, comparisons."""
+"""Utilities of all packages: thread guards, seeds, dtypes, copies to the device, comparisons."""

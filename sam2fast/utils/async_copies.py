@@ -18,7 +18,7 @@ class AsyncHostCopy:
 
     Args:
         source: the tensor.
-        is_own: nobody else writes to the source: one on the CPU is taken as it is.
+        is_own: the source is not written to elsewhere, so that one on the CPU need not be copied.
     """
 
     __slots__ = ("_event", "_tensor")
@@ -34,7 +34,7 @@ class AsyncHostCopy:
             self._tensor = source if is_own and source.is_cpu else source.to("cpu", copy=True)
 
     def arrived(self) -> Tensor:
-        """The copy where it is; waits until it has arrived."""
+        """The copy, possibly in pinned memory; waits until it has arrived."""
         if self._event is not None:
             self._event.synchronize()
         return self._tensor

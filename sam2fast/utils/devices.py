@@ -1,4 +1,4 @@
-"""Which device a model runs on, the 16-bit dtype that it computes in there, and the processor's name."""
+"""Choice of the device and of its 16-bit dtype, and the processor's name."""
 
 import platform
 from pathlib import Path

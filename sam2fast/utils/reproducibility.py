@@ -56,8 +56,8 @@ def deterministic(*, warn_only: bool = False) -> Iterator[None]:
 
     if torch.cuda.is_initialized() and WORKSPACE_VARIABLE not in os.environ:
         warnings.warn(
-            f"CUDA has begun without {WORKSPACE_VARIABLE}: products of matrices may differ in their last bits from run "
-            f"to run; set {WORKSPACE_VARIABLE}={WORKSPACE} before Python starts",
+            f"CUDA was initialised without {WORKSPACE_VARIABLE}: matrix multiplications may differ in their last bits "
+            f"between runs; set {WORKSPACE_VARIABLE}={WORKSPACE} before Python starts",
             stacklevel=3,
         )
     block = _Block()
@@ -96,8 +96,13 @@ def _leave(block: _Block) -> None:
 
 
 def _set_all(after: ExitStack, torch: Any, warn_only: bool) -> None:
-    _set_variable(after)
-    _set_algorithms(after, warn_only)
+    """Sets everything, and registers with ``after`` what restores it."""
+    if WORKSPACE_VARIABLE not in os.environ:
+        after.callback(os.environ.pop, WORKSPACE_VARIABLE, None)
+        os.environ[WORKSPACE_VARIABLE] = WORKSPACE
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    after.callback(torch.use_deterministic_algorithms, before[0], warn_only=before[1])
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
     if _old_switches_hold(torch):  # not allow_tf32, which sets the new switch
         after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_float32_matmul_precision("highest")
@@ -113,40 +118,19 @@ def _switches(torch: Any) -> Iterator[tuple[Any, str, Any]]:
     yield cudnn, "deterministic", True
     yield matmul, "allow_bf16_reduced_precision_reduction", False
     yield matmul, "allow_fp16_reduced_precision_reduction", False
-    yield from _tf32_switches(torch)
-    # No code reads uninitialised memory; filling it would only take time.
-    yield torch.utils.deterministic, "fill_uninitialized_memory", False
-
-
-def _tf32_switches(torch: Any) -> Iterator[tuple[Any, str, Any]]:
-    """Settings that disable TF32 in cuDNN and, with the new API, in matrix multiplications."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     if _old_switches_hold(torch):
         yield cudnn, "allow_tf32", False
     else:
         yield matmul, "fp32_precision", "ieee"
         yield cudnn.conv, "fp32_precision", "ieee"
+    # No code reads uninitialised memory; filling it would only take time.
+    yield torch.utils.deterministic, "fill_uninitialized_memory", False
 
 
 def _old_switches_hold(torch: Any) -> bool:
-    """Whether the old TF32 settings are usable: torch refuses to read them once a new one has been set."""
+    """Whether the old TF32 settings are usable; torch refuses to read them once a new one has been set."""
     try:
         torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:
         return False
     return True
-
-
-def _set_algorithms(after: ExitStack, warn_only: bool) -> None:
-    import torch
-
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    after.callback(torch.use_deterministic_algorithms, before[0], warn_only=before[1])
-    torch.use_deterministic_algorithms(True, warn_only=warn_only)
-
-
-def _set_variable(after: ExitStack) -> None:
-    before = os.environ.get(WORKSPACE_VARIABLE)
-    if before is None:
-        after.callback(os.environ.pop, WORKSPACE_VARIABLE, None)
-        os.environ[WORKSPACE_VARIABLE] = WORKSPACE

@@ -7,7 +7,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 _log = logging.getLogger(__name__)
@@ -103,10 +102,7 @@ class GuardedCall:
         self.thread, self.changes = threading.get_ident(), changes
 
     def __enter__(self) -> None:
-        """
-        Raises:
-            ConcurrentUseError: another thread is in a call, and one of the two calls changes the object.
-        """
+        """Raises ``ConcurrentUseError`` if another thread is in a call, and one of both changes the object."""
         with self._calls.lock:
             ongoing = [ref for ref in self._calls.ongoing if ref() is not None]
             for other in (ref() for ref in ongoing):
@@ -120,9 +116,7 @@ class GuardedCall:
             self._calls.exclusive_calls += self.changes
             self._calls.ongoing = [*ongoing, weakref.ref(self)]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._calls.lock:
             self._calls.ongoing = [ref for ref in self._calls.ongoing if ref() is not self]
 

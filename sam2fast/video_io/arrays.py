@@ -18,10 +18,7 @@ Window: TypeAlias = tuple[float, float]  # the values that become black and whit
 
 
 def check_window(window: Window | None) -> None:
-    """
-    Raises:
-        ValueError: the window is no pair of ascending numbers.
-    """
+    """Raises ``ValueError`` if the window is no pair of ascending numbers."""
     if window is not None and not (len(window) == 2 and window[0] < window[1]):
         raise ValueError(f"window is {window!r}; expected (low, high), the values that become black and white")
 
@@ -93,8 +90,8 @@ class ArrayFrames(Sequence[ImageLike]):
         is_float = kind.is_floating_point if isinstance(kind, torch.dtype) else kind.kind == "f"
         if window is None and not is_float and kind not in (np.uint8, torch.uint8):
             raise VideoError(
-                f"the video is {kind}; expected uint8, or floats in [0, 1]; for other values give "
-                "init_state a window=(low, high), the values that become black and white"
+                f"the video is {kind}; expected uint8, or floats in [0, 1]; for other values pass "
+                "window=(low, high) to init_state, the values that become black and white"
             )
         self._video = video if is_grey or shape[3] == 3 else _channels_last(video)
 

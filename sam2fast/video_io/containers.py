@@ -29,7 +29,7 @@ MAX_PIXELS = 16384 * 8192  # of a frame; a small header can claim any size
 
 @dataclass(frozen=True)
 class VideoInput:
-    """Something that can be opened as a video.
+    """A video to be opened: a file, an address on the network, or a camera.
 
     Attributes:
         name: for messages.
@@ -60,9 +60,8 @@ class VideoInput:
         if isinstance(file.read(0), str):
             raise TypeError('the file object reads text; open it with mode "rb"')
         name = getattr(file, "name", None)
-        seekable = getattr(file, "seekable", lambda: True)()
         name = name if isinstance(name, str) else f"the video in a {type(file).__name__}"
-        return VideoInput(name, file, is_file=seekable)
+        return VideoInput(name, file, is_file=getattr(file, "seekable", lambda: True)())
 
     @staticmethod
     def of_address(address: str) -> "VideoInput":
@@ -122,14 +121,11 @@ class VideoInput:
     def _openable(self) -> Any:
         if isinstance(self.target, str):
             return self.target
-        return _FileObject(self._rewound(self.target))
-
-    def _rewound(self, target: bytes | BinaryIO) -> BinaryIO:
-        if isinstance(target, bytes):
-            return BytesIO(target)
+        if isinstance(self.target, bytes):
+            return _FileObject(BytesIO(self.target))
         if self.is_file:
-            target.seek(0)
-        return target
+            self.target.seek(0)
+        return _FileObject(self.target)
 
     def _refusal(self, error: FFmpegError) -> str:
         if not self.is_file:
@@ -149,8 +145,7 @@ class VideoInput:
             raise VideoError(f"{self.name} is text, not a video")
         if _is_image(container):
             raise VideoError(
-                f"{self.name} is a single image ({container.format.name}), not a video; give a folder of images, "
-                "or a list with one"
+                f"{self.name} is a single image ({container.format.name}), not a video; pass a folder or list of images"
             )
         context = stream.codec_context
         if context.width * context.height > MAX_PIXELS:
@@ -192,12 +187,10 @@ def _direct_formats_only() -> dict[str, str]:
 
 
 def _best_stream(container: InputContainer) -> VideoStream | None:
-    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-    if hasattr(container.streams, "best"):  # PyAV 13
-        best = container.streams.best("video")
-        if isinstance(best, VideoStream) and not _is_cover(best):
-            return best
-    return streams[0] if streams else None
+    best = container.streams.best("video") if hasattr(container.streams, "best") else None  # PyAV 13
+    if isinstance(best, VideoStream) and not _is_cover(best):
+        return best
+    return next((stream for stream in container.streams.video if not _is_cover(stream)), None)
 
 
 def _is_cover(stream: Any) -> bool:

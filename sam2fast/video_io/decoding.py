@@ -78,7 +78,7 @@ def _decoded(stream: VideoStream, packet: Packet | None, on_error: Callable[[FFm
 
 
 class Orientation(NamedTuple):
-    """How stored frames are shown: transposed (rows become columns), then mirrored."""
+    """The transformation from stored to shown frames: a transposition (rows become columns), then mirroring."""
 
     is_transposed: bool = False
     mirrors_x: bool = False  # left and right

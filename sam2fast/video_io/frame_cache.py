@@ -43,7 +43,7 @@ class FrameCache:
         return self.fetch(index)
 
     def fetch(self, index: int) -> Tensor:
-        """The same, without moving the window.
+        """Pixels of a frame, as :meth:`get` returns them, without moving the window.
 
         Raises:
             VideoError: the frame cannot be read, or the video was closed.

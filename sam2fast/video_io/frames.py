@@ -64,7 +64,7 @@ class Frames:
         return resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)[0]
 
     def pixels(self, index: int) -> Tensor:
-        """The same frame as ``(S, S, 3)`` uint8 RGB on the CPU. It is cached: do not write to it."""
+        """A frame as ``(S, S, 3)`` uint8 RGB on the CPU. It is cached: do not write to it."""
         pixels = self._cache.get(self._rank(index))
         if self._prefetcher is not None:
             self._prefetcher.follow()

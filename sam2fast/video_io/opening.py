@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,21 +14,10 @@ from torch import Tensor
 from sam2fast.transforms import ImageLike
 from sam2fast.video_io.arrays import ArrayFrames, Window, check_window
 from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.sources import BufferedImages, ImageFiles, ImageList, ImagePages, Source, frame_files
+from sam2fast.video_io.sources import BufferedImages, FileLike, ImageFiles, ImageList, ImagePages, Source, frame_files
 from sam2fast.video_io.video_types import VideoError, require_pyav
 
-VideoLike: TypeAlias = (
-    str
-    | Path
-    | bytes
-    | bytearray
-    | memoryview
-    | BinaryIO
-    | Sequence[ImageLike]
-    | Iterator[ImageLike]
-    | np.ndarray
-    | Tensor
-)
+VideoLike: TypeAlias = FileLike | Sequence[ImageLike] | Iterator[ImageLike] | np.ndarray | Tensor
 # At least two characters before the colon: a single one is a Windows drive.
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 __all__ = ["VideoLike", "open_frames"]

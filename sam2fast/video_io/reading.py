@@ -4,7 +4,6 @@ from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -49,7 +48,6 @@ class Stream(Protocol):
 
     def frames(self) -> Generator[StreamFrame, None, None]:
         """Yields the frames; files stay open until the last frame, or until the generator is closed."""
-        ...
 
 
 class FrameReader:
@@ -81,9 +79,7 @@ class FrameReader:
         return self
 
     def __next__(self) -> StreamFrame:
-        frame, self._first = self._first, None
-        if frame is None:
-            frame = next(self._frames)
+        frame, self._first = self._first or next(self._frames), None
         try:
             check_size(frame.index, (frame.height, frame.width), (self.height, self.width))
         except VideoError:
@@ -99,9 +95,7 @@ class FrameReader:
     def __enter__(self) -> "FrameReader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

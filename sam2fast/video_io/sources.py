@@ -50,8 +50,7 @@ def frame_files(folder: Path) -> list[Path]:
     chosen = max(kinds, key=len)
     if not chosen:
         raise NoFramesError(
-            f"no images found in {folder}; expected JPEG, PNG, WebP, TIFF or BMP files, "
-            "such as 00000.jpg, 00001.jpg, ..."
+            f"no images found in {folder}; expected JPEG, PNG, WebP, TIFF or BMP files, such as 00000.jpg, 00001.jpg"
         )
     # Where there are files that the original reads, only these.
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
@@ -59,8 +58,10 @@ def frame_files(folder: Path) -> list[Path]:
     if others:
         _log_once(f"{folder}: {skipped_note(sorted(others))}")
     paths = [folder / name for name in chosen]
-    by_number = all(_is_integer(path.stem) for path in paths)
-    return sorted(paths, key=_number if by_number else _natural)
+    try:
+        return sorted(paths, key=lambda path: (int(path.stem), path.name))
+    except ValueError:  # not all names are integers
+        return sorted(paths, key=_natural)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -73,18 +74,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 @functools.cache
 def _log_once(text: str) -> None:
     _log.warning("%s", text)
-
-
-def _is_integer(stem: str) -> bool:
-    try:
-        int(stem)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(path: Path) -> tuple[int, str]:
-    return int(path.stem), path.name
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
@@ -163,8 +152,7 @@ class ImageFiles(ImageSource):
     """
 
     def __init__(self, paths: Sequence[Path], image_size: int, window: Window | None = None) -> None:
-        self._image_size, self._window = image_size, window
-        self._paths = paths
+        self._paths, self._image_size, self._window = paths, image_size, window
         self.width, self.height = self._size()
 
     def __len__(self) -> int:
@@ -219,9 +207,7 @@ class ImagePages(ImageSource):
 
     @staticmethod
     def has_several(file: FileLike) -> bool:
-        """Whether a file is of such a format, and has more than one image."""
-        if not isinstance(file, str | Path | bytes | bytearray | memoryview) and not _can_seek(file):
-            return False
+        """Whether a file is of such a format, and has more than one image; False for one that cannot be rewound."""
         try:
             with _open_paged(file) as image:
                 return getattr(image, "n_frames", 1) > 1
@@ -250,10 +236,6 @@ class ImagePages(ImageSource):
             raise VideoError(f"frame {index} of the {self._image.format} file cannot be read: {error}") from error
 
 
-def _can_seek(file: BinaryIO) -> bool:
-    return getattr(file, "seekable", lambda: True)()
-
-
 def _open_paged(file: FileLike) -> Image.Image:
     if isinstance(file, bytes | bytearray | memoryview):
         return open_image(BytesIO(file), PAGED_FORMATS)
@@ -277,8 +259,7 @@ class ImageList(ImageSource):
     """
 
     def __init__(self, frames: Sequence[ImageLike], image_size: int, window: Window | None = None) -> None:
-        self._image_size, self._window = image_size, window
-        self._frames = frames
+        self._frames, self._image_size, self._window = frames, image_size, window
         if len(frames) == 0:
             raise NoFramesError("no images found: the sequence is empty")
         first = self.image(0)
@@ -304,9 +285,7 @@ class BufferedImages(Source):
 
     def __init__(self, images: Iterator[ImageLike], image_size: int, window: Window | None = None) -> None:
         self._window = window
-        self._frames_or_errors: list[Tensor | Exception] = []
-        for index, image in enumerate(images):
-            self._frames_or_errors.append(self._resized_or_error(index, image, image_size))
+        self._frames_or_errors = [self._resized_or_error(i, image, image_size) for i, image in enumerate(images)]
         if not self._frames_or_errors:
             raise NoFramesError("no images found: the iterator is empty")
 
@@ -315,13 +294,13 @@ class BufferedImages(Source):
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
         """Frame ``index`` alone, as ``(S, S, 3)`` uint8 RGB on the CPU; see :meth:`Source.read`."""
-        square = self._frames_or_errors[index]
-        if isinstance(square, Exception):
-            raise square
-        return [(index, square)]
+        frame = self._frames_or_errors[index]
+        if isinstance(frame, Exception):
+            raise frame
+        return [(index, frame)]
 
     def close(self) -> None:
-        self._frames_or_errors = []
+        self._frames_or_errors.clear()
 
     def _resized_or_error(self, index: int, image: ImageLike, image_size: int) -> Tensor | Exception:
         try:

@@ -139,18 +139,13 @@ def read_timeline(video: VideoInput) -> Timeline:
 
 def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
     container, stream = video.open()
-    errors = 0
-
-    def count(error: FFmpegError) -> None:
-        nonlocal errors
-        errors += 1
-
+    errors: list[FFmpegError] = []
     with container:
         packets, clock = Packets(container, stream), Clock(container, stream)
-        shown = [frame.pts for frame in decode(stream, packets, count)]
+        shown = [frame.pts for frame in decode(stream, packets, errors.append)]
     if errors and shown:
-        # Their number and positions are unknown.
-        _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
+        # How many frames they had, and where, is unknown.
+        _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, len(errors))
     times = [time for time in shown if time is not None]
     if len(times) < len(shown) or not _strictly_ascending(times):
         seconds = [second for second in map(clock, shown) if second is not None]
@@ -160,7 +155,7 @@ def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
 
 
 class _PacketInfo(NamedTuple):
-    """The recorded fields of a packet."""
+    """What the timeline needs of a packet."""
 
     pts: int | None
     is_key: bool
@@ -169,9 +164,7 @@ class _PacketInfo(NamedTuple):
 
 
 def _from_packets(source: Packets, container: InputContainer, stream: VideoStream) -> Timeline:
-    packets = [
-        _PacketInfo(packet.pts, packet.is_keyframe, not packet.is_discard, packet.is_corrupt) for packet in source
-    ]
+    packets = [_PacketInfo(p.pts, p.is_keyframe, not p.is_discard, p.is_corrupt) for p in source]
     stored = [packet.pts for packet in packets if packet.is_shown and packet.pts is not None]
     keyframes = [packet.pts for packet in packets if packet.is_key and packet.pts is not None]
     sound = (

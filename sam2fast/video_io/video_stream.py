@@ -66,7 +66,7 @@ class DecodedStream:
             if expected.lacks_before(None):
                 raise self._undecodable(index, careful)
             if errors and index:
-                # Their number and positions are unknown.
+                # How many frames they had, and where, is unknown.
                 _log.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
             if index == 0:
                 why = f"; reading fails: {reason(packets.error)}" if packets.error else ""

@@ -22,11 +22,7 @@ BT601, LIMITED_RANGE = 5, 1  # FFmpeg's numbers
 
 
 def find_encoder() -> str | None:
-    """The name of the preferred H.264 encoder in this PyAV; None if there is none.
-
-    Raises:
-        ImportError: PyAV is not installed.
-    """
+    """The name of the preferred H.264 encoder in this PyAV; None if there is none."""
     import av
 
     return next((name for name in ENCODERS if name in av.codecs_available), None)

@@ -23,11 +23,10 @@ def to_coco_video(
 ) -> dict[str, Any]:
     """All tracked masks of a video as one document for ``json.dump``.
 
-    An annotation is one object in all frames, and its id is its category: ``segmentations`` (compressed run lengths),
-    ``areas`` and ``bboxes`` ([x, y, width, height]) have an entry for each frame, null where the object is not visible
-    or was not tracked.
-    Additional keys are ``object``, the object's id given to the predictor, and ``score``, the mean predicted IoU over
-    the frames that show it, if scores are known.
+    Each object is an annotation with a category of its own. ``segmentations`` (compressed run lengths), ``areas`` and
+    ``bboxes`` ([x, y, width, height]) have an entry for each frame, null where the object is not visible or was not
+    tracked. Additional keys are ``object``, the object's id given to the predictor, and ``score``, the mean predicted
+    IoU over the frames that show it, if scores are known.
 
     Args:
         frames: in any order, each an argument of :func:`to_numpy`, or a line of ``masks.jsonl`` as a dictionary.
@@ -39,20 +38,20 @@ def to_coco_video(
     Raises:
         ValueError: a frame beyond ``length``, a mask of another size, or a wrong number of file names.
     """
-    tracks: dict[Any, _Track] = {}
+    tracks: dict[Any, dict[int, tuple[Any, ...]]] = {}  # run lengths, area and box by object and frame
+    scores: dict[Any, list[float]] = {}
     last = -1
     for frame, obj_id, rle, area, box, score in _entries(frames):
         last = max(last, frame)
         if length is not None and frame >= length:
             raise ValueError(f"frame {frame} is beyond the end of a video of {length} frames")
-        if obj_id not in tracks:
-            tracks[obj_id] = _Track()
+        track = tracks.setdefault(obj_id, {})
         if rle is not None:
             if tuple(rle["size"]) != tuple(size):
                 raise ValueError(f"a mask on frame {frame} has the size {tuple(rle['size'])}, the video {tuple(size)}")
-            tracks[obj_id].shown[frame] = (rle, area, box)
+            track[frame] = (rle, area, box)
             if score is not None:
-                tracks[obj_id].scores.append(score)
+                scores.setdefault(obj_id, []).append(score)
     count = last + 1 if length is None else length
     names = [f"{name}/{t:05d}.jpg" for t in range(count)] if file_names is None else file_names
     if len(names) != count:
@@ -61,7 +60,7 @@ def to_coco_video(
     video = {"id": 1, "height": height, "width": width, "length": count, "file_names": names}
     annotations = []
     for number, (obj_id, track) in enumerate(tracks.items(), 1):
-        segmentations, areas, boxes = ([track.shown.get(t, (None,) * 3)[i] for t in range(count)] for i in range(3))
+        segmentations, areas, boxes = ([track.get(t, (None,) * 3)[i] for t in range(count)] for i in range(3))
         annotation = {
             "id": number,
             "video_id": 1,
@@ -75,19 +74,11 @@ def to_coco_video(
             "length": count,
             "object": obj_id,
         }
-        if track.scores:
-            annotation["score"] = round(sum(track.scores) / len(track.scores), DIGITS)
+        if obj_id in scores:
+            annotation["score"] = round(sum(scores[obj_id]) / len(scores[obj_id]), DIGITS)
         annotations.append(annotation)
     categories = [{**CATEGORY, "id": number, "name": str(obj_id)} for number, obj_id in enumerate(tracks, 1)]
     return {"videos": [video], "annotations": annotations, "categories": categories}
-
-
-class _Track:
-    """One object: its mask, area and box by frame, and its scores."""
-
-    def __init__(self) -> None:
-        self.shown: dict[int, tuple[Any, ...]] = {}
-        self.scores: list[float] = []
 
 
 def _entries(frames: Iterable[Any]) -> Iterator[tuple[int, Any, Any, int, Any, float | None]]:

@@ -82,10 +82,10 @@ def tint(image: NDArray[np.uint8], area: Area, mask: NDArray[np.bool_], colour: 
     # Rows of bytes rather than of pixels, so that NumPy can vectorise.
     half = image.reshape(height, 3 * width)[rows, 3 * columns.start : 3 * columns.stop] >> 1
     half += np.tile(np.array(colour, dtype=np.uint8) >> 1, columns.stop - columns.start)
-    whole = image.view("V3")[..., 0][area]
-    np.copyto(whole, half.view("V3"), where=mask)
+    pixels = image.view("V3")[..., 0][area]
+    np.copyto(pixels, half.view("V3"), where=mask)
     edge = _inner_edge(mask, max(1, round(max(height, width) / LINE_SHARE)))
-    whole[edge] = np.array(colour, dtype=np.uint8).view("V3")
+    pixels[edge] = np.array(colour, dtype=np.uint8).view("V3")
 
 
 def _inner_edge(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """The masks of one frame from any source, as arrays or as ``supervision.Detections``."""
 
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,8 +74,6 @@ def object_number(obj_id: Any) -> int:
     """A number for an id: an integer itself; otherwise a hash of its text, the same in every frame and run."""
     if isinstance(obj_id, int | np.integer) and not isinstance(obj_id, bool):
         return int(obj_id)
-    import zlib
-
     return zlib.crc32(str(obj_id).encode(errors="surrogatepass"))
 
 

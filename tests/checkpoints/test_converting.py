@@ -45,6 +45,10 @@ def files(folder):
     return list(contents(folder))
 
 
+def without_scores(weights):
+    return {name: x for name, x in weights.items() if "pred_obj_score" not in name}
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -87,9 +91,8 @@ def test_the_folder_is_for_transformers(convert, nano_file, tmp_path):
 
 
 def test_dtypes(convert, nano_file, nano_weights):
-    assert (
-        "421 tensors, 5027874 parameters, float16" in convert(nano_file, "x.safetensors", "--dtype", "float16").stdout
-    )
+    found = convert(nano_file, "x.safetensors", "--dtype", "float16").stdout
+    assert "421 tensors, 5027874 parameters, float16" in found
     half = read_checkpoint("x.safetensors")
     assert all(torch.equal(half[name], x.half()) for name, x in nano_weights.items())
     # A folder of transformers has one dtype, and the package's file has two.
@@ -117,19 +120,13 @@ def test_eight_bits(convert, nano_file, nano_weights, tmp_path):
     # Written again, it is the same.
     convert("x.safetensors", "y.safetensors", "--int8")
     assert all(torch.equal(tensor, found[name]) for name, tensor in read_checkpoint("y.safetensors").items())
-    for wrong in (("z.pt", "--int8"), ("z.safetensors", "--int8", "--dtype", "float16")):
-        result = convert(nano_file, *wrong)
-        assert result.exit_code == 2 and "--int8 is for the layout safetensors" in result.stderr
 
 
-@pytest.mark.parametrize("kept", ["weight", "scale"])
-def test_scales_that_fit_no_weight(tmp_path, kept):
+@pytest.mark.parametrize("cut", ["a.weight", "a.weight.int8_scale"])
+def test_scales_that_fit_no_weight(tmp_path, cut):
     stored = to_int8({"a.weight": torch.randn(64, 64)})
-    stored = {
-        name: value[:3] if name.endswith("scale") == (kept == "weight") else value for name, value in stored.items()
-    }
-    save_file(stored, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=r"x\.safetensors: a\.weight\.int8_scale has no weight in int8"):
+    save_file(stored | {cut: stored[cut][:3]}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: a\.weight\.int8_scale"):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
@@ -141,13 +138,6 @@ def test_a_channel_of_zeros():
         to_int8({"a.weight": weight / weight})
 
 
-def test_numbers_too_large(convert, nano_weights, tmp_path):
-    torch.save(nano_weights | {"no_obj_ptr": torch.full((1, 128), 1e5)}, tmp_path / "large.pt")
-    result = convert("large.pt", "x.pt", "--dtype", "float16")
-    assert result.exit_code == 1 and "no_obj_ptr has numbers too large for float16" in result.stderr
-    assert files(tmp_path) == ["large.pt"]
-
-
 def test_weights_for_images(convert, nano_weights, tmp_path):
     image = {name: x for name, x in nano_weights.items() if not is_video_only(name) or "pred_obj_score" in name}
     torch.save(image, tmp_path / "image.pt")
@@ -155,9 +145,7 @@ def test_weights_for_images(convert, nano_weights, tmp_path):
     config = json.loads((tmp_path / "x/config.json").read_text())
     assert config["model_type"] == "sam2" and config["architectures"] == ["Sam2Model"]
     assert read_checkpoint(tmp_path / "x").keys() == image.keys()
-    torch.save({name: x for name, x in image.items() if "pred_obj_score" not in name}, tmp_path / "image.pt")
-    result = convert("image.pt", "y")
-    assert result.exit_code == 1 and "no weights sam_mask_decoder.pred_obj_score_head.*" in result.stderr
+    torch.save(without_scores(image), tmp_path / "image.pt")
     assert convert("image.pt", "y.safetensors").exit_code == 0
 
 
@@ -172,16 +160,9 @@ def test_prefix_and_model(convert, nano_weights, tmp_path):
     assert "with     ++model.image_size=192" in convert("x", "y.pt").stdout  # which is lost there
 
 
-def test_other_heads(convert, nano_weights, tmp_path):
-    torch.save(nano_weights | {"head.weight": torch.ones(2)}, tmp_path / "x.pt")
-    result = convert("x.pt", "y")
-    assert result.exit_code == 1 and "unexpected or of another shape: head.weight" in result.stderr
+def test_weights_of_no_configuration(convert, tmp_path):
     torch.save({"head.weight": torch.ones(2)}, tmp_path / "x.pt")
-    assert "fits none of nano, mini and the official models" in convert("x.pt", "y").stderr
     assert "fits     no configuration" in convert("x.pt", "y.safetensors").stdout
-    assert files(tmp_path) == ["x.pt", "y.safetensors"]
-    torch.save({"\ud800": torch.ones(2)}, tmp_path / "x.pt")
-    assert r"the name '\ud800' of a weight is no text" in convert("x.pt", "z.safetensors").stderr
     assert files(tmp_path) == ["x.pt", "y.safetensors"]
 
 
@@ -201,7 +182,7 @@ def test_nothing_is_overwritten_without_force(convert, nano_file, nano_weights, 
     assert files(tmp_path) == list(before)
 
 
-def test_a_folder_with_other_things_is_not_replaced(convert, nano_file, tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(convert, nano_file, tmp_path):
     convert(nano_file, "x")
     (tmp_path / "x/notes.txt").write_text("mine")
     result = convert(nano_file, "x", "--force")
@@ -213,7 +194,7 @@ def test_a_folder_with_other_things_is_not_replaced(convert, nano_file, tmp_path
 
 
 @pytest.mark.parametrize("layout", TARGETS)
-def test_what_does_not_read_back_is_not_kept(nano_file, tmp_path, monkeypatch, layout):
+def test_a_file_that_reads_back_differently_is_removed(nano_file, tmp_path, monkeypatch, layout):
     """The previous checkpoint is complete, and nothing of the new one is left."""
     target = tmp_path / TARGETS[layout]
     convert_checkpoint(nano_file, target, layout, dtype=torch.bfloat16)
@@ -247,8 +228,7 @@ def test_a_link_stays(nano_file, tmp_path, layout):
 
 def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path, monkeypatch):
     convert_checkpoint(nano_file, tmp_path / "x", "transformers", dtype=torch.bfloat16)
-    before = contents(tmp_path)
-    rename = os.rename
+    before, rename = contents(tmp_path), os.rename
 
     def refuse(source, target):
         if ".part." in str(source):
@@ -262,18 +242,26 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("content", "arguments", "code", "word"),
     [
-        (("nowhere.pt", "x.pt"), 3, "no checkpoint 'nowhere.pt'"),
-        (("in.pt", "x.pt", "--to", "transformers"), 2, "is a folder, got the name of a file"),
-        (("in.pt", "x.bin", "--to", "official"), 2, "must be named *.pt"),
-        (("in.pt", "x.pt"), 1, "truncated, damaged"),
+        (b"PK\x03\x04", "nowhere.pt x.pt", 3, "no checkpoint 'nowhere.pt'"),
+        (b"PK\x03\x04", "in.pt x.pt", 1, "truncated, damaged"),
+        (b"PK\x03\x04", "in.pt x.pt --to transformers", 2, "is a folder"),
+        (b"PK\x03\x04", "in.pt x.bin --to official", 2, "must be named *.pt"),
+        (dict, "in.pt x.pt --int8", 2, "--int8 is for the layout safetensors"),
+        (dict, "in.pt x.safetensors --int8 --dtype float16", 2, "--int8 is for the layout safetensors"),
+        (lambda w: w | {"no_obj_ptr": torch.full((1, 128), 1e5)}, "in.pt x.pt --dtype float16", 1, "no_obj_ptr"),
+        (lambda w: w | {"head.weight": torch.ones(2)}, "in.pt x", 1, "of another shape: head.weight"),
+        (lambda w: {"head.weight": torch.ones(2)}, "in.pt x", 1, "fits none of nano, mini and the official models"),
+        (lambda w: {"\ud800": torch.ones(2)}, "in.pt x.safetensors", 1, r"the name '\ud800' of a weight"),
+        (without_scores, "in.pt x", 1, "sam_mask_decoder.pred_obj_score_head"),
     ],
 )
-def test_errors_are_one_line(convert, tmp_path, arguments, code, message):
-    (tmp_path / "in.pt").write_bytes(b"PK\x03\x04")
-    result = convert(*arguments)
-    assert result.exit_code == code and message in result.stderr
+def test_refusals(convert, nano_weights, tmp_path, content, arguments, code, word):
+    file = tmp_path / "in.pt"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content(nano_weights), file)
+    result = convert(*arguments.split())
+    assert result.exit_code == code and word in result.stderr
     assert code == 2 or len(result.stderr.splitlines()) == 1
     assert files(tmp_path) == ["in.pt"]
 

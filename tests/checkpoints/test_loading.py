@@ -1,4 +1,4 @@
-"""Checkpoints that load, checkpoints that are refused and the messages, and that a failed load changes nothing."""
+"""``reading`` and ``loading`` of checkpoints in every layout, refusals, and that a failed load changes nothing."""
 
 import io
 import logging
@@ -64,7 +64,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_what_loads(name, nano_weights, tmp_path):
+def test_layouts(name, nano_weights, tmp_path):
     """Into memory of its own: the model outlives the file."""
     path = tmp_path / name
     LAYOUTS[name](nano_weights, path)
@@ -145,7 +145,7 @@ def test_other_names_are_refused(change, message, nano_weights, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sam2_hiera_t", "sam2_hiera_l", "sam2.1_hiera_s", "sam2.1_hiera_b+"])
-def test_the_configuration_is_told_from_the_weights(name):
+def test_the_configuration_is_guessed_from_the_weights(name):
     assert guess_config(numbered_weights(name)) == f"configs/{name.split('_')[0]}/{name}.yaml"
     assert guess_config({"a": torch.zeros(1)}) is None
 
@@ -153,15 +153,8 @@ def test_the_configuration_is_told_from_the_weights(name):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (
-            "sam2.1_hiera_b+",
-            r"its weights are those of configs/sam2.1/sam2.1_hiera_t.yaml, with another image encoder "
-            r"\(150 missing, 6 unexpected, 152 of another shape\)$",
-        ),
-        (
-            "edgetam",
-            r"sam2.1_hiera_t.yaml, with another image encoder \(614 missing, 209 unexp\w+, 4 of another shape\)$",
-        ),
+        ("sam2.1_hiera_b+", r"sam2.1_hiera_t.yaml, .*\(150 missing, 6 unexpected, 152 of another shape\)$"),
+        ("edgetam", r"sam2.1_hiera_t.yaml, .*\(614 missing, 209 unexpected, 4 of another shape\)$"),
         ("sam2_hiera_t", "3 unexpected: .*no_obj_embed_spatial.*sam2.1_hiera_t"),
     ],
 )
@@ -179,27 +172,6 @@ def test_truncated(suffix, share, nano_file, nano_weights, tmp_path):
         read_checkpoint(tmp_path / f"cut{suffix}")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 155000000\n", "Git LFS.*`git lfs pull`"),
-        (b"\n<!DOCTYPE html>\n<html>", "is a web page"),
-        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "is a web page"),
-        (
-            {"sam2_net": {"a": torch.zeros(1)}, "epoch": 3},
-            "under model, state_dict,.* got a dict with 'sam2_net', 'epoch'",
-        ),
-        ({"model": {"a": torch.zeros(1), "version": 2}}, "got a dict with 'model'"),
-        ([torch.zeros(1)], "got list"),
-    ],
-)
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_other_contents_are_named(tmp_path, content, message, suffix):
-    path = tmp_path / f"x{suffix}"
-    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    refuse(path, message)
-
-
 def zipped():
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -208,27 +180,26 @@ def zipped():
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "word"),
     [
-        b"",
-        b"hello",
-        b"\x80\x04",
-        b"PK\x03\x04",
-        zipped(),
-        [1, 2],
-        {"model": {"a": 1}},
-        {"optimizer": {}},
-        5,
-        torch.zeros(3),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 155000000\n", "`git lfs pull`"),
+        (b"\n<!DOCTYPE html>\n<html>", "is a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "is a web page"),
+        (
+            {"sam2_net": {"a": torch.zeros(1)}, "epoch": 3},
+            "under model, state_dict,.* got a dict with 'sam2_net', 'epo",
+        ),
+        ({"model": {"a": torch.zeros(1), "version": 2}}, "got a dict with 'model'"),
+        ([torch.zeros(1)], "got list"),
+        *((content, "truncated|damaged") for content in (b"", b"hello", b"\x80\x04", b"PK\x03\x04", zipped())),
+        *((content, "no checkpoint") for content in (5, torch.zeros(3), {"optimizer": {}}, {"model": {"a": 1}})),
     ],
-    ids=range(10),
 )
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_not_a_checkpoint(tmp_path, content, suffix):
-    """Neither other files nor other saved objects."""
-    path = tmp_path / f"nonsense{suffix}"
+def test_other_files_and_other_saved_objects(tmp_path, content, word, suffix):
+    path = tmp_path / f"x{suffix}"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(CheckpointError, match=f"nonsense{suffix} .*(truncated|damaged|no checkpoint|no safetensors)"):
+    with pytest.raises(CheckpointError, match=rf"x\{suffix} .*({word})"):
         read_checkpoint(path)
 
 
@@ -258,11 +229,15 @@ def test_devices_and_dtypes():
         assert build_sam2(nano.CONFIG, None, device="auto").device.type in ("cpu", "mps")
 
 
-def test_unknown_ids(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "error", "word"),
+    [
+        ("facebook/sam9", DownloadError, "not in the cache .* SAM2FAST_OFFLINE"),
+        ("medium", KeyError, "facebook/sam2.1-hiera-large"),
+        ("edgetam", KeyError, "here the model is 'facebook/EdgeTAM'"),
+    ],
+)
+def test_unknown_ids(monkeypatch, name, error, word):
     monkeypatch.setenv("SAM2FAST_OFFLINE", "1")
-    with pytest.raises(DownloadError, match="^the model facebook/sam9 is not in the cache .* SAM2FAST_OFFLINE is set"):
-        SAM2ImagePredictor.from_pretrained("facebook/sam9", device="cpu")
-    with pytest.raises(KeyError, match="facebook/sam2.1-hiera-large"):
-        SAM2ImagePredictor.from_pretrained("medium", device="cpu")
-    with pytest.raises(KeyError, match="'edgetam' is a name for commands; here the model is 'facebook/EdgeTAM'"):
-        SAM2ImagePredictor.from_pretrained("edgetam", device="cpu")
+    with pytest.raises(error, match=word):
+        SAM2ImagePredictor.from_pretrained(name, device="cpu")

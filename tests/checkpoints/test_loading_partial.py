@@ -46,7 +46,7 @@ def state(model):
 
 
 def messages_of(path):
-    """What every entrance says about a file that it refuses."""
+    """The messages of all functions and commands that refuse a file."""
     with pytest.raises(CheckpointError) as of_builder:
         build_sam2(nano.CONFIG, path, device="cpu")
     with pytest.raises(CheckpointError) as of_id:
@@ -96,11 +96,6 @@ class TestPrefixes:
             assert loaded.keys() == nano_weights.keys()
             assert all(torch.equal(loaded[name], nano_weights[name]) for name in nano_weights)
 
-    def test_further_modules_below_the_prefix_are_named_without_it(self, nano_weights, tmp_path):
-        weights = with_prefix("module.", nano_weights | {"head.weight": torch.ones(2)})
-        with pytest.raises(CheckpointError, match=r"1 unexpected: head.weight\. .* partial=True"):
-            build_sam2(nano.CONFIG, save(tmp_path / "wrapped.pt", weights), device="cpu")
-
     @pytest.mark.parametrize(
         ("others", "found"),
         [
@@ -117,29 +112,29 @@ class TestPrefixes:
         (message,) = messages_of(path)
         assert message.startswith(f"{path} has {found}") and f"`{command}`" in message
         assert message.endswith("pass ckpt_prefix='model.' in Python")
-        assert (
-            CliRunner().invoke(main, ["convert", str(path), str(tmp_path / "w.pt"), "--prefix", "model."]).exit_code
-            == 0
-        )
+        converted = CliRunner().invoke(main, ["convert", str(path), str(tmp_path / "w.pt"), "--prefix", "model."])
+        assert converted.exit_code == 0
         assert f"left out what is not below 'model.': {next(iter(others))}" in caplog.text
-        for model in (
-            build_sam2_hf(tmp_path / "w.pt", device="cpu"),
-            build_sam2_hf(path, device="cpu", ckpt_prefix="model."),
-        ):
+        for file, prefix in ((tmp_path / "w.pt", ""), (path, "model.")):
+            model = build_sam2_hf(file, device="cpu", ckpt_prefix=prefix)
             assert all(torch.equal(x, nano_weights[name]) for name, x in model.state_dict().items())
 
     def test_a_part_of_the_model_is_no_prefix(self, nano_weights, tmp_path):
         trunk = {name: x for name, x in nano_weights.items() if name.startswith("image_encoder.trunk.")}
         assert read_checkpoint(save(tmp_path / "trunk.pt", trunk)).keys() == trunk.keys()
 
-    def test_one_that_no_name_has(self, nano_file):
-        with pytest.raises(CheckpointError, match="no name in .* begins with 'module.'; the first is"):
-            build_sam2(nano.CONFIG, nano_file, device="cpu", ckpt_prefix="module.")
-
-    def test_two_names_that_become_one(self, nano_weights, tmp_path):
-        path = save(tmp_path / "twice.pt", nano_weights | {"_orig_mod.no_mem_embed": torch.zeros(1, 1, 128)})
-        with pytest.raises(CheckpointError, match="the same weight with and without .*_orig_mod"):
-            read_checkpoint(path)
+    @pytest.mark.parametrize(
+        ("layout", "prefix", "word"),
+        [
+            (dict, "module.", "no name in .* begins with 'module.'; the first is"),
+            (lambda w: with_prefix("module.", w | {"head.weight": torch.ones(2)}), "", r"1 unexpected: head.weight\. "),
+            (lambda w: w | {"_orig_mod.no_mem_embed": torch.zeros(1, 1, 128)}, "", "with and without .*_orig_mod"),
+        ],
+        ids=["prefix of no name", "another module below the prefix", "a name with and without a wrapper"],
+    )
+    def test_refusals(self, nano_weights, tmp_path, layout, prefix, word):
+        with pytest.raises(CheckpointError, match=word):
+            build_sam2(nano.CONFIG, save(tmp_path / "x.pt", layout(nano_weights)), device="cpu", ckpt_prefix=prefix)
 
 
 class TestPartial:
@@ -166,11 +161,8 @@ class TestPartial:
         assert "1 of another shape: maskmem_tpos_enc (5, 1, 1, 64) instead of (7, 1, 1, 64)" in caplog.text
 
     def test_rename(self, model, nano_weights, tmp_path):
-        trunk = {
-            name.removeprefix("image_encoder."): x
-            for name, x in nano_weights.items()
-            if name.startswith("image_encoder")
-        }
+        inside = {name: x for name, x in nano_weights.items() if name.startswith("image_encoder.")}
+        trunk = {name.removeprefix("image_encoder."): x for name, x in inside.items()}
         path = save(tmp_path / "trunk.pt", with_prefix("backbone.", trunk))
         report = load_partial(model, path, prefix="backbone.", rename=lambda name: f"image_encoder.{name}")
         assert len(report.loaded) == len(trunk) and not report.unexpected
@@ -184,7 +176,7 @@ class TestPartial:
         ],
         ids=["other names", "one name"],
     )
-    def test_what_is_refused_leaves_the_model_as_it_was(self, model, nano_weights, tmp_path, weights, rename, message):
+    def test_refusals_leave_the_model_unchanged(self, model, nano_weights, tmp_path, weights, rename, message):
         before = state(model)
         with pytest.raises(CheckpointError, match=message):
             load_partial(model, save(tmp_path / "x.pt", weights(nano_weights)), rename=rename)

@@ -20,6 +20,8 @@ from sam2fast.checkpoints.transformers_layout import (
 
 # Of our names beside those of transformers, when tests/transformers compared these with the library.
 NAMES = "ae22a02d59e5ffdd21102967795123137c62bddaea4991e1d39872e3b2de75c5"
+WEIGHTS = numbered_weights(nano.CONFIG)
+THEIRS = to_transformers(WEIGHTS)
 EDGETAM = "configs/edgetam/edgetam.yaml"
 EDGETAM_NAMES = "af5ccaf0d81fbfef7830902194f53533c039bc5d00750dad168e091334d34cd1"
 
@@ -48,11 +50,9 @@ def test_names_are_those_of_the_library(config, names):
 
 
 def test_points_and_positions():
-    weights = numbered_weights(nano.CONFIG)
-    theirs = to_transformers(weights)
-    assert [float(row[0]) for row in theirs[POINTS_THERE]] == [float(weights[name][0, 0]) for name in POINTS]
-    tables = [theirs[name] for name in POSITIONS_THERE]
-    assert all(torch.equal(table, weights[POSITIONS]) for table in tables)
+    assert [float(row[0]) for row in THEIRS[POINTS_THERE]] == [float(WEIGHTS[name][0, 0]) for name in POINTS]
+    tables = [THEIRS[name] for name in POSITIONS_THERE]
+    assert all(torch.equal(table, WEIGHTS[POSITIONS]) for table in tables)
     assert tables[0].data_ptr() != tables[1].data_ptr()
 
 
@@ -66,21 +66,20 @@ def test_keys_and_values_of_the_perceiver():
 
 @pytest.mark.parametrize("kept", POSITIONS_THERE)
 def test_one_of_the_two_matrices_is_enough(kept):
-    weights = numbered_weights(nano.CONFIG)
-    theirs = {name: x for name, x in to_transformers(weights).items() if name == kept or name not in POSITIONS_THERE}
-    assert torch.equal(to_official(theirs)[POSITIONS], weights[POSITIONS])
+    theirs = {name: x for name, x in THEIRS.items() if name == kept or name not in POSITIONS_THERE}
+    assert torch.equal(to_official(theirs)[POSITIONS], WEIGHTS[POSITIONS])
 
 
-def test_what_cannot_be_converted():
-    weights = numbered_weights(nano.CONFIG)
-    with pytest.raises(CheckpointError, match="1 names have no counterpart in transformers: head.weight"):
-        to_transformers(weights | {"head.weight": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match=r"1 weights .* missing: sam_prompt_encoder.point_embeddings.2.weight"):
-        to_transformers({name: x for name, x in weights.items() if name != POINTS[2]})
-    theirs = to_transformers(weights)
-    with pytest.raises(CheckpointError, match="differ"):
-        to_official(theirs | {POSITIONS_THERE[1]: theirs[POSITIONS_THERE[1]] + 1})
-    with pytest.raises(CheckpointError, match=r"\(3, 128\); expected four rows"):
-        to_official(theirs | {POINTS_THERE: theirs[POINTS_THERE][:3]})
-    with pytest.raises(CheckpointError, match="no_mem_embed under two names"):
-        to_official(theirs | {"no_mem_embed": torch.zeros(1, 1, 128)})
+@pytest.mark.parametrize(
+    ("convert", "weights", "word"),
+    [
+        (to_transformers, WEIGHTS | {"head.weight": torch.zeros(1)}, "no counterpart in transformers: head.weight"),
+        (to_transformers, {name: x for name, x in WEIGHTS.items() if name != POINTS[2]}, f"missing: {POINTS[2]}"),
+        (to_official, THEIRS | {POSITIONS_THERE[1]: THEIRS[POSITIONS_THERE[1]] + 1}, "differ"),
+        (to_official, THEIRS | {POINTS_THERE: THEIRS[POINTS_THERE][:3]}, r"\(3, 128\); expected four rows"),
+        (to_official, THEIRS | {"no_mem_embed": torch.zeros(1, 1, 128)}, "no_mem_embed under two names"),
+    ],
+)
+def test_refusals(convert, weights, word):
+    with pytest.raises(CheckpointError, match=word):
+        convert(weights)

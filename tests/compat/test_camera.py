@@ -1,6 +1,5 @@
 """The camera predictor of forks, with their programs' calls, compared with a stream."""
 
-import copy
 import inspect
 
 import numpy as np
@@ -75,16 +74,15 @@ def test_a_new_object_by_its_box_joins_others_without_clearing(predictor):
 
 
 def test_errors(predictor):
-    fresh = copy.copy(predictor)
-    fresh._stream = None
+    fresh = SAM2CameraPredictor(predictor.predictor)
     assert fresh.condition_state == {}
     for call in (lambda: fresh.track(FRAMES[0]), lambda: fresh.add_new_prompt(0, 1, bbox=BOX)):
-        with pytest.raises(RuntimeError, match=r"call load_first_frame\(img\) first"):
+        with pytest.raises(RuntimeError, match="load_first_frame"):
             call()
     fresh.load_first_frame(FRAMES[0])
-    with pytest.raises(ValueError, match="frame_idx is 3; prompts are for the current frame, 0"):
+    with pytest.raises(ValueError, match="the current frame, 0"):
         fresh.add_new_points(3, 1, [[1, 1]], [1])
-    with pytest.raises(VideoError, match="the frame is 64x64 pixels"):
+    with pytest.raises(VideoError, match="64x64"):
         fresh.track(FRAMES[0][:64, :64])
 
 

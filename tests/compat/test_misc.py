@@ -24,15 +24,10 @@ def folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> str:
-    av = pytest.importorskip("av")
-    path = str(tmp_path_factory.mktemp("video") / "video.mp4")
-    with av.open(path, "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for image in clip(4):
-            container.mux(stream.encode(av.VideoFrame.from_image(Image.fromarray(image).resize((64, 48)))))
-        container.mux(stream.encode())
-    return path
+    pytest.importorskip("av")
+    import moving_shapes
+
+    return str(moving_shapes.write_video(tmp_path_factory.mktemp("video") / "video.mp4", moving_shapes.make_frames(4)))
 
 
 @pytest.mark.parametrize("loader", ["load_video_frames", "load_video_frames_from_jpg_images"])
@@ -41,8 +36,7 @@ def path(tmp_path_factory) -> str:
 def test_folder(folder, loader, arguments, offload):
     expected, *size = getattr(official, loader)(folder, 64, offload, compute_device=CPU, **arguments)
     images, *our_size = getattr(misc, loader)(folder, 64, offload, compute_device=CPU, **arguments)
-    assert our_size == size
-    assert images.dtype == expected.dtype and torch.equal(images, expected)
+    assert our_size == size and images.dtype == expected.dtype and torch.equal(images, expected)
 
 
 def test_the_models_input(folder):
@@ -64,20 +58,8 @@ def test_video(path, as_bytes):
         assert (height, width) == (48, 64) and torch.equal(images, expected)
     images, _, _ = misc.load_video_frames_from_video_file(path, 32, True, MEAN, STD)
     pixels = images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
-    torch.testing.assert_close(pixels * 255, torch.stack([open_frames(path, 32).pixels(t) for t in range(4)]).permute(
-        0, 3, 1, 2
-    ).float(), atol=1e-3, rtol=0)  # fmt: skip
-
-
-def test_folder_is_required(path):
-    with pytest.raises(NotADirectoryError, match=r"expected a folder of images, got '.*video\.mp4'"):
-        misc.load_video_frames_from_jpg_images(path, 32, True)
-
-
-def test_empty_folder(tmp_path):
-    for lazy in (True, False):
-        with pytest.raises(RuntimeError, match="no images found in"):
-            misc.load_video_frames(str(tmp_path), 32, True, async_loading_frames=lazy)
+    expected = torch.stack([open_frames(path, 32).pixels(t) for t in range(4)]).permute(0, 3, 1, 2)
+    torch.testing.assert_close(pixels * 255, expected.float(), atol=1e-3, rtol=0)
 
 
 def test_lazy_folder(folder):
@@ -109,13 +91,28 @@ def test_loader_by_paths(tmp_path):
         torch.testing.assert_close(ours[i], theirs[i].float(), rtol=0, atol=1e-6)
 
 
-def test_loader_without_files(tmp_path):
-    arguments = (48, True, MEAN, STD, CPU)
-    with pytest.raises(NoFramesError, match="list of paths is empty"):
-        misc.AsyncVideoFrameLoader([], *arguments)
+LOADER_ARGUMENTS = (48, True, MEAN, STD, CPU)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "word"),
+    [
+        (lambda at: misc.load_video_frames_from_jpg_images(at / "0.jpg", 32, True), NotADirectoryError, "0.jpg"),
+        (lambda at: misc.load_video_frames(at / "empty", 32, True), RuntimeError, "no images found in"),
+        (
+            lambda at: misc.load_video_frames(at / "empty", 32, True, async_loading_frames=True),
+            RuntimeError,
+            "no images",
+        ),
+        (lambda at: misc.AsyncVideoFrameLoader([], *LOADER_ARGUMENTS), NoFramesError, "list of paths is empty"),
+        (lambda at: misc.AsyncVideoFrameLoader([at / "0.jpg"], *LOADER_ARGUMENTS), VideoError, "none of the 1 files"),
+    ],
+)
+def test_refusals(tmp_path, call, error, word):
+    (tmp_path / "empty").mkdir()
     (tmp_path / "0.jpg").write_bytes(b"no image")
-    with pytest.raises(VideoError, match="can be read as an image"):
-        misc.AsyncVideoFrameLoader([tmp_path / "0.jpg"], *arguments)
+    with pytest.raises(error, match=word):
+        call(tmp_path)
 
 
 def test_a_damaged_frame_affects_no_other(tmp_path):

@@ -1,5 +1,7 @@
 """Boundaries and dilation in words against references in pixels."""
 
+import math
+
 import numpy as np
 import plain_evaluator as plain
 import pytest
@@ -58,15 +60,11 @@ def test_outlines_of_a_part():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("radius", [0, 1, 2, 3, 8, 19, 40, 100, 250])
 def test_dilation(shape, radius):
-    mask = random_mask(shape, 0.01) | random_mask(shape, 1.5 / mask_size(shape), 1)
+    mask = random_mask(shape, 0.01) | random_mask(shape, 1.5 / math.prod(shape), 1)
     y, x = np.indices(shape)
     nearest = ndimage.distance_transform_edt(~mask) if mask.any() else np.full(shape, np.inf)
     assert np.array_equal(unpack(dilated(pack(mask), radius), shape[1]), nearest <= radius)
     assert not dilated(pack(np.zeros(shape, dtype=bool)), radius).any()
-
-
-def mask_size(shape: tuple[int, int]) -> int:
-    return shape[0] * shape[1]
 
 
 def test_counting_with_older_numpy(monkeypatch):
@@ -77,7 +75,7 @@ def test_counting_with_older_numpy(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(60, 64), (60, 65), (45, 128), (45, 191), (100, 320)])
-def test_f_of_small_things_anywhere(shape):
+def test_f_of_small_objects_anywhere(shape):
     """The position of a mask in the words does not matter."""
     rng = np.random.default_rng([*shape])
     values = set()

@@ -1,8 +1,10 @@
-"""J&F of folders against a simple implementation; the official function and its file."""
+"""J&F of folders and their ``scores`` against a simple implementation, the official function, and invalid folders."""
 
 import math
 import os
 import shutil
+from pathlib import Path
+from unittest import mock
 
 import mask_sets as sets
 import numpy as np
@@ -49,7 +51,7 @@ def test_a_process_that_is_killed(tmp_path, monkeypatch):
     truth, pred = sets.write_sets(tmp_path, "davis")
     monkeypatch.setattr(folders, "FRAMES_FOR_A_PROCESS", 1)
     monkeypatch.setattr(folders, "compare_frames", sets.end_the_process)
-    with pytest.raises(EvaluationError, match="a process that compares masks is gone.*fewer processes"):
+    with pytest.raises(EvaluationError, match="was killed.* use fewer processes"):
         evaluate_folders(truth, pred, processes=2)
 
 
@@ -80,7 +82,7 @@ def test_an_object_that_is_never_shown(tmp_path):
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 255), (3, 9), (7,)])
-def test_what_is_not_0_is_the_object_in_a_folder_of_its_own(tmp_path, values):
+def test_nonzero_pixels_are_the_object_in_the_layout_of_sav(tmp_path, values):
     truth, pred = sets.write_sets(tmp_path, "sav")
     rng = np.random.default_rng(1)
     for t in range(sets.FRAMES):
@@ -126,8 +128,6 @@ class TestBenchmark:
         with pytest.raises(EvaluationError, match="video0"):
             benchmark([pair[0]], [pair[1]])
         benchmark([pair[0]], [pair[1]], strict=False)
-        with pytest.raises(ValueError, match="pair them"):
-            benchmark([pair[0]], [])
 
 
 def test_the_official_file_by_hand(tmp_path):
@@ -136,13 +136,13 @@ def test_the_official_file_by_hand(tmp_path):
     labels[:, 10:20, 10:20], labels[:, 30:, 30:] = 1, 2
     pred = labels.copy()
     pred[:, 30:, 35:] = 0  # half of object 2
-    sets.write_davis(tmp_path / "truth/a-name-of-some-length", labels)
-    sets.write_davis(tmp_path / "pred/a-name-of-some-length", pred)
+    name = "a-name-of-some-length"
+    sets.write_davis(tmp_path / "truth" / name, labels)
+    sets.write_davis(tmp_path / "pred" / name, pred)
     benchmark([tmp_path / "truth"], [tmp_path / "pred"], verbose=False)
     f = 100 * plain.f_of(pred[1] == 2, labels[1] == 2)
     rows = [((100 + 50) / 2 + (100 + f) / 2) / 2, (100 + f) / 2, (50 + f) / 2]
     assert 40 < f < 100
-    name = "a-name-of-some-length"
     assert (tmp_path / "pred/results.csv").read_text() == (
         f"{'sequence':<{len(name)}},obj,  J&F,    J,    F\n"
         f"{'Global score':<{len(name)}},   , {rows[0]:.1f}, 75.0, {rows[1]:.1f}\n"
@@ -151,14 +151,167 @@ def test_the_official_file_by_hand(tmp_path):
     )
 
 
-def test_the_official_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_the_official_file_is_written_atomically(tmp_path, monkeypatch):
     truth, pred = sets.write_sets(tmp_path, "davis")
     before = sorted(pred.iterdir())
-
-    def fail(*_: object) -> None:
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "replace", mock.Mock(side_effect=OSError("the disk is full")))
     with pytest.raises(OSError, match="disk is full"):
         benchmark([truth], [pred], verbose=False)
     assert sorted(pred.iterdir()) == before
+
+
+def cropped(file: Path) -> None:
+    Image.open(file).crop((0, 0, 83, 47)).save(file)
+
+
+def of_several_objects(file: Path) -> None:
+    labels = np.array(Image.open(file))
+    labels[0, :3] = 0, 77, 255
+    Image.fromarray(labels).save(file)
+
+
+class TestProblems:
+    def test_other_videos_are_still_scored(self, pair):
+        truth, pred = pair
+        expected, whole = plain.evaluate(truth, pred), evaluate_folders(truth, pred)
+        gone, cut_pred = (sorted((pred / name).rglob("*.png"))[4] for name in ("video1", "video2"))
+        cut_truth = sorted((truth / "video2").rglob("*.png"))[5]
+        gone.unlink()
+        sets.cut(cut_pred)
+        sets.cut(cut_truth)
+        seen = []
+        scores = evaluate_folders(truth, pred, on_video=seen.append)
+        assert list(scores.problems) == ["video1", "video2"] and [video.name for video in seen] == sorted(expected)
+        assert scores.videos[0] == whole.videos[0]
+        assert scores.j == pytest.approx(plain.overall({"video0": expected["video0"]})[1])
+        assert scores.problems["video1"] == (f"1 of 7 masks are missing in {gone.parent}: {gone.name}",)
+        damaged = scores.problems["video2"]
+        assert len(damaged) == 2 and all("cannot be read as a mask" in line for line in damaged)
+        assert str(cut_pred) in damaged[0] and str(cut_truth) in damaged[1]
+
+    def test_frames_that_do_not_count_need_not_be_there(self, pair):
+        truth, pred = pair
+        expected = plain.evaluate(truth, pred)
+        for folder in [pred / "video0", *(pred / "video0").iterdir()]:
+            files = sorted(folder.glob("*.png")) if folder.is_dir() else []
+            for file in files[:1] + files[-1:]:
+                file.unlink()
+        plain.assert_same(evaluate_folders(truth, pred), expected)
+        assert list(evaluate_folders(truth, pred, skip_first_and_last=False).problems) == ["video0"]
+
+    def test_other_frames_of_the_prediction_do_not_matter(self, pair):
+        truth, pred = pair
+        expected = [video.objects for video in evaluate_folders(truth, pred).videos]
+        for folder in {truth / "video0", *(file.parent for file in (truth / "video0").rglob("*.png"))}:
+            for hidden in (".DS_Store", "._00001.png"):
+                (folder / hidden).write_bytes(b"not an image")
+        for file in sorted(pred.rglob("*.png")):
+            shutil.copy(file, file.with_name("99999.png"))
+        (pred / "results.csv").write_text("of an earlier run")
+        scores = evaluate_folders(truth, pred)
+        assert [video.objects for video in scores.videos] == expected
+        for video in scores.videos:
+            assert not video.only_truth and {Path(name).name for name in video.only_pred} == {"99999.png"}
+
+    @pytest.mark.parametrize("shift", [-1, 1])
+    def test_frames_with_other_numbers_are_named(self, pair, shift):
+        """Numbered from 1 in one folder and from 0 in the other, pairs are shifted, and all that count are there."""
+        truth, pred = pair
+        step = 1 if (truth / "video0/00001.png").exists() else 4
+        for folder, begin in ((truth, 100), (pred, 100 + shift * step)):
+            for file in sorted((folder / "video0").rglob("*.png")):
+                file.rename(file.with_name(f"{int(file.stem) + begin:05d}.png"))
+        video, *others = evaluate_folders(truth, pred).videos
+        assert video.only_truth and len(video.only_truth) == len(video.only_pred)
+        assert all(not (other.only_truth or other.only_pred) for other in others)
+        name = video.only_truth[0 if shift > 0 else -1]
+        assert (truth / "video0" / name).exists() and not (pred / "video0" / name).exists()
+
+    @pytest.mark.parametrize(("ours", "theirs"), [((1,), (255,)), ((4,), (1, 2))])
+    def test_values_of_which_none_is_shared(self, tmp_path, ours, theirs):
+        truth, pred = sets.write_sets(tmp_path, "davis")
+        for folder, values in ((truth, ours), (pred, theirs)):
+            shutil.rmtree(folder / "video0")
+            labels = np.zeros((5, 20, 20), np.uint8)
+            for i, value in enumerate(values):
+                labels[:, 4:9, 8 * i : 8 * i + 6] = value
+            sets.write_davis(folder / "video0", labels)
+        ids, found = (", ".join(map(str, values)) for values in (ours, theirs))
+        (line,) = evaluate_folders(truth, pred).problems["video0"]
+        assert f"share no object: its masks have the values {found}, the truth's {ids};" in line
+
+    def test_values_of_which_some_are_shared_or_none_is_there(self, tmp_path):
+        """An object that is lost or invented is a matter of scores."""
+        truth, pred = sets.write_sets(tmp_path, "davis")
+        for name, values in (("video0", [1, 3]), ("video1", [0])):
+            for file in sorted((pred / name).iterdir()):
+                labels = np.array(Image.open(file))
+                Image.fromarray(np.where(np.isin(labels, values), labels, 0).astype(np.uint8)).save(file)
+        scores = evaluate_folders(truth, pred)
+        assert not scores.problems and scores.videos[0].objects[1].j > 0 and scores.videos[1].objects[1].j == 0
+
+    @pytest.mark.parametrize("side", ["truth", "pred"])
+    @pytest.mark.parametrize(
+        ("layout", "spoil", "message"),
+        [
+            ("davis", cropped, "must be equal"),
+            ("davis", sets.save_colours, "mode RGB"),
+            ("sav", sets.save_colours, "mode RGB"),
+            ("sav", of_several_objects, "more than two values"),
+        ],
+    )
+    def test_a_file_that_cannot_be_used_is_named(self, tmp_path, layout, spoil, message, side):
+        pair = sets.write_sets(tmp_path, layout)
+        file = sorted((pair[side == "pred"] / "video0").rglob("*.png"))[3]
+        spoil(file)
+        (line,) = evaluate_folders(*pair).problems["video0"]
+        assert str(file) in line and message in line
+
+    def test_folders_of_objects_that_do_not_fit(self, tmp_path):
+        truth, pred = sets.write_sets(tmp_path, "sav")
+        shutil.rmtree(pred / "video1/003")
+        (truth / "video2/list.txt").write_text("001")
+        problems = evaluate_folders(truth, pred).problems
+        assert problems["video1"] == (f"{pred}/video1/003 is missing: the truth has {truth}/video1/003",)
+        (line,) = problems["video2"]
+        assert line.startswith(f"{truth}/video2/list.txt is no folder")
+
+    @pytest.mark.parametrize(
+        ("call", "error", "word"),
+        [
+            (lambda truth, pred: evaluate_folders(truth, "/nowhere"), EvaluationError, "'/nowhere' cannot be read"),
+            (lambda truth, pred: evaluate_folders(truth, pred.parent), EvaluationError, "no video is in both"),
+            (lambda truth, pred: evaluate_folders(truth, pred, processes=0), ValueError, "processes is 0"),
+            (lambda truth, pred: benchmark([truth], []), ValueError, "pair them"),
+        ],
+    )
+    def test_refusals(self, tmp_path, call, error, word):
+        with pytest.raises(error, match=word):
+            call(*sets.write_sets(tmp_path, "davis"))
+
+
+class TestWhichVideos:
+    def test_those_of_both_folders(self, pair):
+        truth, pred = pair
+        (truth / "video0").rename(truth / "zebra")
+        scores = evaluate_folders(truth, pred)
+        assert [video.name for video in scores.videos] == ["video1", "video2"]
+        assert (scores.only_truth, scores.only_pred) == (("zebra",), ("video0",))
+        with pytest.raises(EvaluationError, match=f"in {truth} but not in {pred}: zebra; .*not in {truth}: video0"):
+            evaluate_folders(truth, pred, strict=True)
+        (truth / "zebra").rename(truth / "video0")
+        (pred / "results.csv").write_text("")
+        assert len(evaluate_folders(truth, pred, strict=True).videos) == 3
+
+    def test_annotations_below_the_truth(self, pair):
+        truth, pred = pair
+        expected = evaluate_folders(truth, pred).videos
+        sets.move_below(truth, "Annotations")
+        scores = evaluate_folders(truth, pred, strict=True)  # one entry on one side, three on the other
+        assert scores.videos == expected and scores.truth == truth / "Annotations"
+        (truth / "video0").mkdir()
+        assert evaluate_folders(truth, pred).videos == expected, "as in the original, the numbers of entries differ"
+        (truth / "video0").rmdir()
+        for name in ("JPEGImages", "ImageSets"):
+            (truth / name).mkdir()
+        assert evaluate_folders(truth, pred).videos == expected, "also with three entries on both sides"

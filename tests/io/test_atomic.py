@@ -9,15 +9,15 @@ import pytest
 
 from sam2fast.io.atomic import atomic_path, atomic_write
 
-WAYS = ["atomic_path", "atomic_write", "in_folder"]
+WRITERS = ["atomic_path", "atomic_write", "in_folder"]
 
 
-def write(way: str, path: Path, content: bytes) -> None:
-    if way == "atomic_write":
+def write(writer: str, path: Path, content: bytes) -> None:
+    if writer == "atomic_write":
         with atomic_write(path) as file:
             file.write(content)
     else:
-        with atomic_path(path, in_folder=way == "in_folder") as partial:
+        with atomic_path(path, in_folder=writer == "in_folder") as partial:
             partial.write_bytes(content)
 
 
@@ -44,27 +44,19 @@ def test_a_failed_write_keeps_the_old_file(write, tmp_path: Path) -> None:
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("there", ["before", None])
-def test_a_symlink_stays(way: str, there: str | None, tmp_path: Path) -> None:
+def test_a_symlink_stays(writer: str, there: str | None, tmp_path: Path) -> None:
     """Also a dangling link, whose target is created, as with open()."""
     (tmp_path / "to").mkdir()
     if there is not None:
         (tmp_path / "to" / "file").write_text(there)
     os.symlink("to/file", tmp_path / "inner")
     os.symlink("inner", tmp_path / "link")
-    write(way, tmp_path / "link", b"content")
+    write(writer, tmp_path / "link", b"content")
     assert (tmp_path / "to" / "file").read_bytes() == b"content" and os.listdir(tmp_path / "to") == ["file"]
     assert (os.readlink(tmp_path / "link"), os.readlink(tmp_path / "inner")) == ("inner", "to/file")
     assert sorted(os.listdir(tmp_path)) == ["inner", "link", "to"]
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_loop_of_links_is_refused(way: str, tmp_path: Path) -> None:
-    os.symlink("loop", tmp_path / "loop")
-    with pytest.raises(OSError, match="loop") as caught:
-        write(way, tmp_path / "loop", b"content")
-    assert caught.value.filename == str(tmp_path / "loop") and os.listdir(tmp_path) == ["loop"]
 
 
 def test_temporary_name_behind_a_link(tmp_path: Path) -> None:
@@ -76,23 +68,23 @@ def test_temporary_name_behind_a_link(tmp_path: Path) -> None:
     assert re.fullmatch(r"\.file\.\d+\.tmp", left)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("through_a_link", [False, True])
-def test_a_pipe_is_refused(way: str, through_a_link: bool, tmp_path: Path) -> None:
-    """A file must not replace, for example, /dev/stdout."""
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(("name", "word"), [("loop", "loop"), ("pipe", "a pipe"), ("link", "a pipe")])
+def test_refusals(writer: str, name: str, word: str, tmp_path: Path) -> None:
+    """A circular symlink, and what a file must not replace, such as /dev/stdout."""
+    os.symlink("loop", tmp_path / "loop")
     os.mkfifo(tmp_path / "pipe")
     os.symlink("pipe", tmp_path / "link")
-    path = tmp_path / ("link" if through_a_link else "pipe")
-    with pytest.raises(OSError, match="a device or a pipe, and only files are written") as caught:
-        write(way, path, b"content")
-    assert caught.value.filename == str(path) and (tmp_path / "pipe").is_fifo()
-    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+    with pytest.raises(OSError, match=word) as caught:
+        write(writer, tmp_path / name, b"content")
+    assert caught.value.filename == str(tmp_path / name) and (tmp_path / "pipe").is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["link", "loop", "pipe"]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_mode_stays(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("writer", WRITERS)
+def test_the_mode_stays(writer: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("before")
     path.chmod(0o600)
-    write(way, path, b"content")
+    write(writer, path, b"content")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_bytes() == b"content"

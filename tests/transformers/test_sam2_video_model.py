@@ -1,24 +1,24 @@
-"""The video predictor beside transformers' ``Sam2VideoModel``: same weights, same clip, same prompts, fp32 on the CPU.
+"""The video predictor beside transformers' ``Sam2VideoModel``: same weights, clip and prompts, fp32 on the CPU.
 
-Their processor is not used. Frames and prompts already have the model's input size, where it would only normalise;
-prompts are put into the session as it does, a box as two points of labels 2 and 3.
+The processor of transformers is not used: frames and prompts already have the model's input size. A box is passed as
+two points with the labels 2 and 3, as by the processor.
 
-Where their model departs from the official package (``modeling_sam2_video.py`` of the pinned transformers), and what is
-made of it here:
+Differences of transformers' model (``modeling_sam2_video.py`` of the pinned version) from the official package, and how
+they are handled here:
 
-- ``_encode_new_memory`` stores memories as bfloat16 whatever the session's dtype. So does the official predictor; ours
-  keeps the dtype that it computes in. They are made to store fp32.
-- Masks of prompted frames always enter the memory as binary, and the single mask always falls back to the best of three
-  where it is unstable: in the official predictor that is postprocessing, and here it is switched on in ours. Holes are
-  filled at most in what their processor returns, so ours fills none.
-- ``_use_mask_as_output`` leaves ``multimask_output`` at True, so that the object pointer of a given mask comes from the
-  best of three masks; the official one asks for the single mask. They are made to do so too.
-- A given mask enters their memory as it is. The official ``propagate_in_video_preflight`` takes what is left of it at
-  the decoder's size, a quarter, which rounds off its corners. The mask here is a stripe, which survives that.
-- ``forward`` on a prompted frame also tracks the other objects there, and puts their masks into the memory as binary.
-  Propagation overwrites both, as long as it comes by. Of the answer to a prompt, only its own object is compared.
-- ``prev_sam_mask_logits`` is never passed on: new clicks do not see the mask that the frame has already. No frame is
-  prompted twice here, and none that was tracked.
+- ``_encode_new_memory`` stores memories as bfloat16 in every dtype, as the official predictor does. Ours keeps the
+  dtype that it computes in. Here both store fp32.
+- Masks of prompted frames are always binarised for the memory, and an unstable single mask is always replaced by the
+  best of three. In the official predictor this is postprocessing; it is enabled in ours. Holes are filled by the
+  processor alone, so ours fills none.
+- ``_use_mask_as_output`` takes the object pointer of a given mask from the best of three masks, the official one from
+  the single mask. Here transformers' model does the latter.
+- A given mask enters the memory unchanged. The official ``propagate_in_video_preflight`` reduces it to a quarter of the
+  size, which rounds off corners. The mask here is a stripe, which this does not change.
+- ``forward`` on a prompted frame also tracks the other objects, and encodes their binarised masks. Propagation
+  overwrites both if it reaches the frame. Of the answer to a prompt, only the prompted object is compared.
+- ``prev_sam_mask_logits`` is never passed: new clicks do not see the frame's mask. Here no frame is prompted twice, and
+  no tracked frame is prompted.
 """
 
 import contextlib

@@ -39,18 +39,8 @@ def switches() -> dict:
     }
 
 
-INSIDE = {
-    "benchmark": False,
-    "deterministic": True,
-    "cudnn tf32": False,
-    "tf32": "highest",
-    "bf16 sums": False,
-    "fp16 sums": False,
-    "algorithms": True,
-    "warn only": False,
-    "fill": False,
-    "workspace": WORKSPACE,
-}
+INSIDE = dict.fromkeys(("benchmark", "cudnn tf32", "bf16 sums", "fp16 sums", "warn only", "fill"), False)
+INSIDE |= {"deterministic": True, "algorithms": True, "tf32": "highest", "workspace": WORKSPACE}
 
 
 def test_seeds():

@@ -46,6 +46,14 @@ def test_layouts(layout, kind):
         assert all(np.array_equal(frame.rgb, expected[frame.index]) for frame in reader)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+def test_three_rows_are_no_channels(kind):
+    video = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 3), np.uint8)
+    frames, expected = open_frames(kind(video), 8), open_frames(list(video), 8)
+    assert (len(frames), frames.height, frames.width) == (2, 3, 8)
+    assert all(torch.equal(frame, other) for frame, other in zip(frames, expected, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64, ">i2"])
 @pytest.mark.parametrize("kind", [np.asarray, list, iter], ids=["array", "list", "iterator"])
 def test_window(dtype, kind):
@@ -72,28 +80,28 @@ def test_window_of_files(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("video", "message"),
+    ("video", "word"),
     [
-        (VALUES.astype(np.int16), r"the video is int16; expected uint8, or floats in \[0, 1\]; .* window="),
-        (VALUES.astype(np.uint16), "the video is uint16; .* window="),
-        (torch.zeros(4, 6, 8, dtype=torch.int32), r"the video is torch.int32; .* window="),
-        (VALUES, r"frame 0: .*values from -1000 to .* window="),
-        ([VALUES[0].astype(np.int16)], "frame 0: .*int16.* window="),
+        (VALUES.astype(np.int16), "the video is int16; expected uint8"),
+        (torch.zeros(4, 6, 8, dtype=torch.int32), "the video is torch.int32"),
+        (VALUES, "frame 0: .*values from -1000"),
+        ([VALUES[0].astype(np.int16)], "frame 0: .*int16"),
     ],
 )
-def test_other_values_need_a_window(video, message):
-    assert_both_refuse(lambda: video, VideoError, message)
+def test_other_values_need_a_window(video, word):
+    assert_both_refuse(lambda: video, VideoError, f"{word}.* .*window=")
 
 
-@pytest.mark.parametrize("window", [(3, 3), (5, 1), (1,), (float("nan"), 1)])
-def test_wrong_window(window):
-    with pytest.raises(ValueError, match=r"expected \(low, high\)"):
-        open_frames(VALUES, 8, window=window)
-
-
-def test_video_files_have_no_window():
-    with pytest.raises(VideoError, match="a window is for images and arrays"):
-        open_frames(b"video", 8, window=(0, 1))
+@pytest.mark.parametrize(
+    ("video", "window", "error", "word"),
+    [
+        *((VALUES, window, ValueError, r"\(low, high\)") for window in [(3, 3), (5, 1), (1,), (float("nan"), 1)]),
+        (b"video", (0, 1), VideoError, "images and arrays"),
+    ],
+)
+def test_refused_windows(video, window, error, word):
+    with pytest.raises(error, match=word):
+        open_frames(video, 8, window=window)
 
 
 def test_window_of_a_session(tmp_path):

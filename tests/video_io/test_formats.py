@@ -1,4 +1,7 @@
-"""Video files of every format: all frames in order, by random access and forwards, with the same bits and times."""
+"""Video files of every format by ``video_file`` and ``video_stream``: all frames in order, with equal bits and times.
+
+Also orientations (``decoding``) and unusual times (``timeline``).
+"""
 
 import shutil
 import struct
@@ -35,40 +38,46 @@ SIZE, COUNT = 32, 20
 # In 25ths of a second.
 UNEVEN = [0, 1, 2, 5, 6, 7, 15, 16, 17, 18, 19, 30, 31, 32, 33, 34, 35, 50, 51, 52]
 SOME_B_FRAMES = {**B_FRAMES, "x264-params": "keyint=8"}
-HEVC = {"x265-params": "log-level=none:keyint=12:pools=none"}
-FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 QUICK = {"deadline": "realtime", "cpu-used": "8"}
-QUICK_AV1 = {"preset": "12", "svtav1-params": "lp=1"}
+OPTIONS = {
+    "libx264": SOME_B_FRAMES,
+    "libx265": {"x265-params": "log-level=none:keyint=12:pools=none"},
+    "libvpx": QUICK,
+    "libvpx-vp9": QUICK,
+    "libsvtav1": {"preset": "12", "svtav1-params": "lp=1"},
+    "prores_ks": {"profile": "4444"},
+}
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 ODD, CLEAR, LARGER = drawing_of(63, 47), drawing_of(64, 48, alpha=0), drawing_of(128, 96)
 
 # Codec, container, and special properties.
 FILES = {
-    "h264 mp4": ("libx264", "mp4", {"options": SOME_B_FRAMES}),
-    "h264 mov": ("libx264", "mov", {"options": SOME_B_FRAMES}),
-    "h264 mkv": ("libx264", "matroska", {"options": SOME_B_FRAMES}),
-    "h264 avi": ("libx264", "avi", {"options": SOME_B_FRAMES}),
-    "h264 ts": ("libx264", "mpegts", {"options": SOME_B_FRAMES}),
-    "h264 flv": ("libx264", "flv", {"options": SOME_B_FRAMES}),
-    "h264 bare": ("libx264", "h264", {"options": SOME_B_FRAMES}),
-    "h264 fragments": ("libx264", "mp4", {"options": SOME_B_FRAMES, "muxing": FRAGMENTS}),
-    "h264 10 bits": ("libx264", "mp4", {"options": SOME_B_FRAMES, "pix_fmt": "yuv420p10le"}),
-    "h264 4:2:2 10 bits mkv": ("libx264", "matroska", {"options": SOME_B_FRAMES, "pix_fmt": "yuv422p10le"}),
-    "h264 odd": ("libx264", "mp4", {"options": SOME_B_FRAMES, "pix_fmt": "yuv444p", "draw": ODD}),
-    "h264 with sound": ("libx264", "mp4", {"options": SOME_B_FRAMES, "sound": 1.5}),
-    "h264 mkv with sound": ("libx264", "matroska", {"options": SOME_B_FRAMES, "sound": 1.5}),
-    "h264 uneven mp4": ("libx264", "mp4", {"options": SOME_B_FRAMES, "times": UNEVEN}),
-    "h264 uneven mkv": ("libx264", "matroska", {"options": SOME_B_FRAMES, "times": UNEVEN}),
-    "h264 uneven ts": ("libx264", "mpegts", {"options": SOME_B_FRAMES, "times": UNEVEN}),
-    "h264 mkv without an end": ("libx264", "matroska", {"options": SOME_B_FRAMES, "muxing": {"live": "1"}}),
-    "hevc mp4": ("libx265", "mp4", {"options": HEVC}),
-    "hevc 10 bits mkv": ("libx265", "matroska", {"options": HEVC, "pix_fmt": "yuv420p10le"}),
-    "vp8 webm": ("libvpx", "webm", {"options": QUICK}),
-    "vp9 webm": ("libvpx-vp9", "webm", {"options": QUICK}),
-    "vp9 odd": ("libvpx-vp9", "webm", {"options": QUICK, "draw": ODD}),
-    "vp9 alpha": ("libvpx-vp9", "webm", {"options": QUICK, "pix_fmt": "yuva420p", "draw": CLEAR}),
-    "vp9 mp4": ("libvpx-vp9", "mp4", {"options": QUICK}),
-    "av1 mp4": ("libsvtav1", "mp4", {"options": QUICK_AV1, "draw": LARGER}),
-    "av1 10 bits webm": ("libsvtav1", "webm", {"options": QUICK_AV1, "draw": LARGER, "pix_fmt": "yuv420p10le"}),
+    "h264 mp4": ("libx264", "mp4", {}),
+    "h264 mov": ("libx264", "mov", {}),
+    "h264 mkv": ("libx264", "matroska", {}),
+    "h264 avi": ("libx264", "avi", {}),
+    "h264 ts": ("libx264", "mpegts", {}),
+    "h264 flv": ("libx264", "flv", {}),
+    "h264 bare": ("libx264", "h264", {}),
+    "h264 fragments": ("libx264", "mp4", {"muxing": FRAGMENTS}),
+    "h264 10 bits": ("libx264", "mp4", {"pix_fmt": "yuv420p10le"}),
+    "h264 4:2:2 10 bits mkv": ("libx264", "matroska", {"pix_fmt": "yuv422p10le"}),
+    "h264 odd": ("libx264", "mp4", {"pix_fmt": "yuv444p", "draw": ODD}),
+    "h264 with sound": ("libx264", "mp4", {"sound": 1.5}),
+    "h264 mkv with sound": ("libx264", "matroska", {"sound": 1.5}),
+    "h264 uneven mp4": ("libx264", "mp4", {"times": UNEVEN}),
+    "h264 uneven mkv": ("libx264", "matroska", {"times": UNEVEN}),
+    "h264 uneven ts": ("libx264", "mpegts", {"times": UNEVEN}),
+    "h264 mkv without an end": ("libx264", "matroska", {"muxing": {"live": "1"}}),
+    "hevc mp4": ("libx265", "mp4", {}),
+    "hevc 10 bits mkv": ("libx265", "matroska", {"pix_fmt": "yuv420p10le"}),
+    "vp8 webm": ("libvpx", "webm", {}),
+    "vp9 webm": ("libvpx-vp9", "webm", {}),
+    "vp9 odd": ("libvpx-vp9", "webm", {"draw": ODD}),
+    "vp9 alpha": ("libvpx-vp9", "webm", {"pix_fmt": "yuva420p", "draw": CLEAR}),
+    "vp9 mp4": ("libvpx-vp9", "mp4", {}),
+    "av1 mp4": ("libsvtav1", "mp4", {"draw": LARGER}),
+    "av1 10 bits webm": ("libsvtav1", "webm", {"draw": LARGER, "pix_fmt": "yuv420p10le"}),
     "mpeg4 mp4": ("mpeg4", "mp4", {"b_frames": 2}),
     "mpeg4 odd avi": ("mpeg4", "avi", {"b_frames": 2, "draw": ODD}),
     "mpeg2 ts": ("mpeg2video", "mpegts", {"b_frames": 2}),
@@ -79,11 +88,7 @@ FILES = {
     "mjpeg parts": ("mjpeg", "mpjpeg", {"pix_fmt": "yuvj420p"}),
     "png alpha mov": ("png", "mov", {"pix_fmt": "rgba", "draw": CLEAR}),
     "qtrle alpha mov": ("qtrle", "mov", {"pix_fmt": "argb", "draw": CLEAR}),
-    "prores alpha mov": (
-        "prores_ks",
-        "mov",
-        {"options": {"profile": "4444"}, "pix_fmt": "yuva444p10le", "draw": CLEAR},
-    ),
+    "prores alpha mov": ("prores_ks", "mov", {"pix_fmt": "yuva444p10le", "draw": CLEAR}),
     "ffv1 odd 10 bits mkv": ("ffv1", "matroska", {"pix_fmt": "yuv420p10le", "draw": ODD}),
     "huffyuv avi": ("huffyuv", "avi", {"pix_fmt": "yuv422p"}),
     "raw avi": ("rawvideo", "avi", {"pix_fmt": "bgr24"}),
@@ -99,7 +104,7 @@ COUNTED = ("mp4", "mov")  # containers that always state their number of frames
 @pytest.mark.parametrize("name", FILES)
 def test_all_frames_in_order(name):
     codec, container, particulars = FILES[name]
-    data = encode(codec, container, **{"count": COUNT, **particulars})
+    data = encode(codec, container, OPTIONS.get(codec), COUNT, **particulars)
     numbers, times, end, frames, reader = read_both_ways(data, SIZE)
     assert numbers == list(range(COUNT)) and end is None and reader.count in (None, COUNT)
     height, width = particulars.get("draw", drawing)(0).shape[:2]
@@ -115,7 +120,7 @@ def test_all_frames_in_order(name):
 @pytest.mark.parametrize("name", ["vp9 alpha", "png alpha mov", "qtrle alpha mov", "prores alpha mov"])
 def test_transparency_is_dropped(name):
     codec, container, particulars = FILES[name]
-    with read_frames(encode(codec, container, **{"count": 1, **particulars}), SIZE) as reader:
+    with read_frames(encode(codec, container, OPTIONS.get(codec), 1, **particulars), SIZE) as reader:
         image = torch.from_numpy(next(reader).rgb).int()
     assert (image - torch.from_numpy(drawing(0)).int()).abs().float().mean() < 4
 
@@ -128,8 +133,7 @@ def test_orientation(source, orientation, tmp_path):
         data = with_matrix(encode("libx264", "mp4", SOME_B_FRAMES, COUNT), orientation)
     else:
         codec, form = source
-        options = SOME_B_FRAMES if codec == "libx264" else HEVC
-        data = encode(codec, form, options, COUNT, edit=with_message(codec, orientation))
+        data = encode(codec, form, OPTIONS[codec], COUNT, edit=with_message(codec, orientation))
     frames = open_frames(data, SIZE)
     with read_frames(data, SIZE) as reader:
         images = list(reader)
@@ -196,9 +200,7 @@ def test_times_that_do_not_ascend(codec, container, edit):
 @pytest.mark.parametrize(("transposed", "expected"), [(False, Fraction(2)), (True, Fraction(1, 2))])
 def test_pixel_aspect(transposed, expected):
     """Of the upright frame."""
-
-    options = {**SOME_B_FRAMES, "x264-params": "sar=2/1"}
-    data = encode("libx264", "mp4", options, 2)
+    data = encode("libx264", "mp4", {**B_FRAMES, "x264-params": "sar=2/1"}, 2)
     with read_frames(with_matrix(data, Orientation(transposed)), SIZE) as reader:
         assert reader.pixel_aspect == expected
     with read_frames(encode("libx264", "mp4", count=2), SIZE) as reader:

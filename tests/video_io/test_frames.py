@@ -49,11 +49,33 @@ class CountingSource:
         self.is_closed = True
 
 
+@pytest.fixture
+def source():
+    return CountingSource()
+
+
 @pytest.fixture(params=[False, True], ids=["alone", "prefetch"])
-def frames(request):
-    frames = Frames(CountingSource(), SIZE, prefetch=request.param)
+def frames(request, source):
+    frames = Frames(source, SIZE, prefetch=request.param)
     yield frames
     frames.close()
+
+
+@pytest.fixture
+def alone(source):
+    return Frames(source, SIZE)
+
+
+@pytest.fixture
+def prefetching(source):
+    frames = Frames(source, SIZE, prefetch=True)
+    yield frames
+    frames.close()
+
+
+def wait_for(frames, *indices):
+    """Waits until frames were prefetched."""
+    assert wait_until(lambda: all(map(frames._cache.has, indices)))
 
 
 def numbers(frames, indices):
@@ -87,8 +109,7 @@ class TestSequence:
         assert len(list(frames)) == COUNT
 
     @pytest.mark.gpu
-    def test_the_gpu_gives_the_same_bits(self):
-        source = CountingSource()
+    def test_the_gpu_gives_the_same_bits(self, source):
         cpu, gpu = Frames(source, SIZE), Frames(source, SIZE, device="cuda")
         for index in (0, 1, 33, 99):
             assert gpu[index].is_cuda and torch.equal(gpu[index].cpu(), cpu[index])
@@ -106,65 +127,48 @@ class TestCache:
             kept.append(len(frames._cache._frames))
         assert max(kept) == CAPACITY
 
-    def test_going_backwards_fills_the_cache(self):
-        source = CountingSource()
-        frames = Frames(source, SIZE)
-        frames.pixels(50)
-        order = list(range(49, -1, -1))
-        assert numbers(frames, order) == order
+    def test_going_backwards_fills_the_cache(self, alone, source):
+        order = list(range(50, -1, -1))
+        assert numbers(alone, order) == order
         assert source.reads == [(50, 50), (49, 49 - CAPACITY + 1), (49 - CAPACITY, 0)]
 
-    def test_errors_are_not_cached(self):
-        source = CountingSource()
-        frames = Frames(source, SIZE)
+    def test_errors_are_not_cached(self, alone, source):
         for _ in range(2):
             with pytest.raises(VideoError, match="57"):
-                frames[DAMAGED]
+                alone[DAMAGED]
         assert len(source.reads) == 2
 
 
 class TestPrefetch:
     @pytest.mark.parametrize("order", [[20], [50, 49, 20]], ids=["forwards", "backwards"])
-    def test_only_the_next_frames_are_read(self, order):
-        source = CountingSource()
-        frames = Frames(source, SIZE, prefetch=True)
+    def test_only_the_next_frames_are_read(self, order, prefetching, source):
         for index, step in zip(order, (1, -1, -1), strict=False):
             seen = len(source.reads)
-            frames.pixels(index)
+            prefetching.pixels(index)
             expected = {index + step * k for k in range(1, AHEAD + 1)}
-            # Before the direction changes, the thread may read the others.
-            assert wait_until(lambda expected=expected: expected <= set(frames._cache._frames))
+            wait_for(prefetching, *expected)  # before the direction changes, the thread may read the others
         time.sleep(0.05)
         assert {read for read, _ in source.reads[seen:]} <= {index, *expected}
         assert len(source.reads) - seen <= 1 + AHEAD
-        frames.close()
 
-    def test_nothing_is_read_while_half_of_them_are_there(self):
-        source = CountingSource()
-        frames = Frames(source, SIZE, prefetch=True)
-        frames.pixels(20)
-        assert wait_until(lambda: 20 + AHEAD in frames._cache._frames)
-        numbers(frames, range(21, 21 + AHEAD // 2))
+    def test_nothing_is_read_while_half_of_them_are_there(self, prefetching, source):
+        prefetching.pixels(20)
+        wait_for(prefetching, 20 + AHEAD)
+        numbers(prefetching, range(21, 21 + AHEAD // 2))
         time.sleep(0.05)
         assert len(source.reads) == 1 + AHEAD
-        frames.pixels(21 + AHEAD // 2)
-        assert wait_until(lambda: 21 + AHEAD // 2 + AHEAD in frames._cache._frames)
-        frames.close()
+        prefetching.pixels(21 + AHEAD // 2)
+        wait_for(prefetching, 21 + AHEAD // 2 + AHEAD)
 
-    def test_the_video_s_ends(self):
-        frames = Frames(CountingSource(), SIZE, prefetch=True)
-        assert numbers(frames, [98, 99, 1, 0, 99]) == [98, 99, 1, 0, 99]
-        frames.close()
+    def test_the_video_s_ends(self, prefetching):
+        assert numbers(prefetching, [98, 99, 1, 0, 99]) == [98, 99, 1, 0, 99]
 
-    def test_the_error_is_raised_for_its_frame(self):
-        source = CountingSource()
-        frames = Frames(source, SIZE, prefetch=True)
-        frames.pixels(DAMAGED - 1)
-        assert wait_until(lambda: DAMAGED + AHEAD - 1 in frames._cache._frames)
-        assert numbers(frames, [DAMAGED - 2, DAMAGED + 1]) == [DAMAGED - 2, DAMAGED + 1]
+    def test_the_error_is_raised_for_its_frame(self, prefetching):
+        prefetching.pixels(DAMAGED - 1)
+        wait_for(prefetching, DAMAGED + AHEAD - 1)
+        assert numbers(prefetching, [DAMAGED - 2, DAMAGED + 1]) == [DAMAGED - 2, DAMAGED + 1]
         with pytest.raises(VideoError, match="57"):
-            frames[DAMAGED]
-        frames.close()
+            prefetching[DAMAGED]
 
     def test_garbage_collection_ends_the_thread(self):
         frames = Frames(CountingSource(), SIZE, prefetch=True)
@@ -175,16 +179,15 @@ class TestPrefetch:
         del frames
         gc.collect()
         other.pixels(4)
-        cache = other._cache
-        assert wait_until(lambda: 5 in cache._frames)
+        wait_for(other, 5)
         del other
         gc.collect()
         assert wait_until(lambda: not thread.is_alive())
 
 
-def test_closed_frames(frames):
+def test_closed_frames(frames, source):
     frames.pixels(3)
-    prefetcher, source = frames._prefetcher, frames._cache._source
+    prefetcher = frames._prefetcher
     for _ in range(2):
         frames.close()
     assert source.is_closed and (prefetcher is None or not prefetcher._thread.is_alive())

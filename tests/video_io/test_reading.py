@@ -127,10 +127,9 @@ class TestFiles:
             frames.close()
             assert not file.closed and file.read is not None
 
-    def test_a_file_of_text(self, tmp_path):
-        (tmp_path / "video").write_text("video")
-        with open(tmp_path / "video") as file, pytest.raises(TypeError, match='mode "rb"'):
-            read_frames(file, SIZE)
+    def test_a_text_file_object(self):
+        with pytest.raises(TypeError, match='mode "rb"'):
+            read_frames(io.StringIO("video"), SIZE)
 
     def test_a_pipe(self):
         data = encode("libx264", "mpegts", B_FRAMES, COUNT)
@@ -202,26 +201,28 @@ def serving(path):
 
 
 class TestAddresses:
-    def test_a_video(self, video, tmp_path):
+    @pytest.fixture
+    def address(self, video, tmp_path):
         (tmp_path / "video").write_bytes(video)
         with serving(tmp_path / "video") as address:
-            reader = read_frames(f"{address}/video", SIZE)
-            assert (reader.count, reader.rate) == (COUNT, 25.0)
-            frames = open_frames(video, SIZE)
-            squares = [frame.square for frame in reader]
-            assert len(squares) == COUNT
-            assert all(torch.equal(square, frames.pixels(index)) for index, square in enumerate(squares))
-            with pytest.raises(VideoError, match=r"video can only be read forwards.*read_frames"):
-                open_frames(f"{address}/video", SIZE)
+            yield address
 
-    def test_a_connection_that_breaks(self, video, tmp_path):
-        (tmp_path / "video").write_bytes(video)
-        with serving(tmp_path / "video") as address:
-            reader, seen = read_frames(f"{address}/most", SIZE), []
-            with pytest.raises(VideoError, match=rf"/most: read \d+ of about {COUNT} frames; .*: Input/output error"):
-                for frame in reader:
-                    seen.append(number_in(frame.square))
-            assert seen == list(range(len(seen))) and 0 < len(seen) < COUNT
+    def test_a_video(self, video, address):
+        reader = read_frames(f"{address}/video", SIZE)
+        assert (reader.count, reader.rate) == (COUNT, 25.0)
+        frames = open_frames(video, SIZE)
+        squares = [frame.square for frame in reader]
+        assert len(squares) == COUNT
+        assert all(torch.equal(square, frames.pixels(index)) for index, square in enumerate(squares))
+        with pytest.raises(VideoError, match=r"video can only be read forwards.*read_frames"):
+            open_frames(f"{address}/video", SIZE)
+
+    def test_a_connection_that_breaks(self, address):
+        reader, seen = read_frames(f"{address}/most", SIZE), []
+        with pytest.raises(VideoError, match=rf"/most: read \d+ of about {COUNT} frames; .*: Input/output error"):
+            for frame in reader:
+                seen.append(number_in(frame.square))
+        assert seen == list(range(len(seen))) and 0 < len(seen) < COUNT
 
     def test_endless(self, tmp_path):
         Image.fromarray(drawing(5)).save(tmp_path / "5.jpg")
@@ -235,30 +236,26 @@ class TestAddresses:
                     last = frame.index
             assert last == 39
 
-    def test_unreachable_addresses(self, tmp_path, monkeypatch):
+    def test_unreachable_addresses(self, address, monkeypatch):
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
-            port = unused.getsockname()[1]
-            with pytest.raises(
-                VideoError, match=rf"^http://127.0.0.1:{port}/video cannot be opened: Connection refused"
+            for source, word in (
+                (f"http://127.0.0.1:{unused.getsockname()[1]}/video", "/video cannot be opened: Connection refused"),
+                (f"{address}/nothing", "/nothing cannot be opened: .*404"),
+                ("nonsense://video", "nonsense://video cannot be opened: Protocol not found"),
             ):
-                read_frames(f"http://127.0.0.1:{port}/video", SIZE)
-        (tmp_path / "video").write_bytes(b"")
-        with serving(tmp_path / "video") as address:
-            with pytest.raises(VideoError, match="/nothing cannot be opened: .*404"):
-                read_frames(f"{address}/nothing", SIZE)
-            monkeypatch.setattr("sam2fast.video_io.containers.TIMEOUTS", (0.2, 0.2))
-            with pytest.raises(VideoError, match="/silent cannot be opened: no answer for 0.2 seconds"):
-                read_frames(f"{address}/silent", SIZE)
-        with pytest.raises(VideoError, match="nonsense://video cannot be opened: Protocol not found"):
-            read_frames("nonsense://video", SIZE)
+                with pytest.raises(VideoError, match=word):
+                    read_frames(source, SIZE)
+        monkeypatch.setattr("sam2fast.video_io.containers.TIMEOUTS", (0.2, 0.2))
+        with pytest.raises(VideoError, match="/silent cannot be opened: no answer for 0.2 seconds"):
+            read_frames(f"{address}/silent", SIZE)
 
 
 class TestCameras:
     def test_refused(self):
-        with pytest.raises(VideoError, match="no camera -1; the first one is 0"):
+        with pytest.raises(VideoError, match="no camera -1"):
             read_frames(-1, SIZE)
-        with pytest.raises(TypeError, match=r"camera 0.*read_frames"):  # whose frames are current
+        with pytest.raises(TypeError, match=r"camera 0.*read_frames"):
             open_frames(0, SIZE)
 
     @pytest.mark.parametrize(
@@ -269,19 +266,19 @@ class TestCameras:
             ("Windows", "video=Back", "dshow"),  # by their names
         ],
     )
-    def test_what_is_opened(self, system, target, form, monkeypatch, video):
+    def test_opened_devices(self, system, target, form, monkeypatch, video):
         """The frames of a camera, which a file replaces here."""
         opened, original = [], av.open
         devices = [("Microphone", "audio"), ("Front", "video"), ("Back", "video")]
         devices = [SimpleNamespace(name=name, media_types=[kind]) for name, kind in devices]
 
-        def from_file(file, mode, **options):
+        def open_file(file, mode, **options):
             opened.append((file, options["format"]))
             return original(io.BytesIO(video), mode)
 
         monkeypatch.setattr("platform.system", lambda: system)
         monkeypatch.setattr(av, "enumerate_input_devices", lambda form: devices, raising=False)
-        monkeypatch.setattr(av, "open", from_file)
+        monkeypatch.setattr(av, "open", open_file)
         assert numbers_of(read_frames(1, SIZE)) == list(range(COUNT))
         assert opened == [(target, form)]
         if system == "Windows":

@@ -1,7 +1,7 @@
 """The sound of one video beside the frames of another."""
 
 import logging
-from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -79,11 +79,8 @@ def test_sound_that_is_not_there_or_not_accepted(tmp_path, caplog):
 def test_a_failure_leaves_the_video(tmp_path, monkeypatch):
     file, source = write_with_sound(tmp_path / "b.mp4"), write_with_sound(tmp_path / "a.mp4")
     content = file.read_bytes()
-
-    def fail(*_: object) -> Path:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("sam2fast.video_io.sound._encoded", fail)
+    full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr("sam2fast.video_io.sound.AudioResampler", full)
     with pytest.raises(OSError, match="No space left"):
         add_sound(file, VideoInput.of_file(source))
     assert file.read_bytes() == content and len(list(tmp_path.iterdir())) == 2

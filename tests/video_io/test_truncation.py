@@ -50,6 +50,10 @@ def file(name):
     return FILES[name]()
 
 
+def first_share(data, share):
+    return data[: int(len(data) * share)]
+
+
 def numbers_and_end(data):
     """Numbers of the frames, and the message about the end."""
     found = read_both_ways(data, SIZE, exact=False)
@@ -75,20 +79,18 @@ class TestCutOff:
     )
     def test_missing_frames_are_reported(self, name, stated, share):
         whole, _ = numbers_and_end(file(name))
-        numbers, end = numbers_and_end(file(name)[: int(len(file(name)) * share)])
+        numbers, end = numbers_and_end(first_share(file(name), share))
         count = len(numbers)
         assert 0 < count <= len(whole) and numbers == sorted(set(numbers))
         if count < len(whole):
             of = f" of about {stated}" if stated else ""
-            rest = "the rest of the file is damaged or missing"
-            assert re.fullmatch(rf"the video of \d+ bytes: read {count}{of} frames; {rest}", end)
+            assert re.match(rf"the video of \d+ bytes: read {count}{of} frames; the rest", end)
         else:
             assert end is None  # only the index is missing
 
     @pytest.mark.parametrize("name", ["mp4, long sound", "mkv, long sound"])
     def test_missing_audio_is_ignored(self, name):
-        data = file(name)
-        numbers, end = numbers_and_end(data[: int(len(data) * 0.97)])
+        numbers, end = numbers_and_end(first_share(file(name), 0.97))
         assert numbers == list(range(COUNT)) and end is None
 
     def test_a_recording_without_a_size(self):
@@ -100,13 +102,13 @@ class TestCutOff:
         assert "of about 75 frames" in end
 
 
-def damaged(data, which, start=0, filler=None):
-    """The same file with one packet overwritten from a byte on, by noise or by a constant."""
+def damaged(data, which, filler=None):
+    """The same file with one packet overwritten by noise or by a constant."""
     with av.open(io.BytesIO(data)) as container:
         packet = bytes([packet for packet in container.demux(video=0) if packet.size][which])
-    noise = random.Random(0).randbytes(len(packet) - start) if filler is None else bytes([filler]) * len(packet)
     assert data.count(packet) == 1
-    return data.replace(packet, (packet[:start] + noise)[: len(packet)])
+    noise = random.Random(0).randbytes(len(packet)) if filler is None else bytes([filler]) * len(packet)
+    return data.replace(packet, noise)
 
 
 def without_the_first(position, packet):
@@ -154,7 +156,7 @@ class TestDamagedAmid:
         numbers, end = numbers_and_end(data)
         assert numbers == [*range(10), *range(11, 20)] and end is None
         assert len(caplog.messages) == 2
-        assert all(re.search("bytes: 1 of its packets cannot be decoded", message) for message in caplog.messages)
+        assert all("bytes: 1 of its packets cannot be decoded" in message for message in caplog.messages)
 
     @pytest.mark.parametrize("which", [20, -1])
     @pytest.mark.parametrize(
@@ -216,28 +218,21 @@ def without_packets():
     return file.getvalue()
 
 
-def first_share(data, share):
-    return data[: int(len(data) * share)]
-
-
 NOT_A_VIDEO, NOTHING = "cannot be read as a video", "no frame of .* can be decoded|cannot be read"
 REFUSED = {
     **{
-        form: (lambda form=form: image_file(form), "is a single image .* give a folder of images, or a list")
+        form: (lambda form=form: image_file(form), "is a single image")
         for form in ("PNG", "JPEG", "WebP", "BMP", "TIFF")
     },
     "empty": (lambda: b"", NOT_A_VIDEO),
     "a word": (lambda: b"no video", NOT_A_VIDEO),
     "zeros": (lambda: bytes(5000), NOT_A_VIDEO),
-    "cover and sound": (cover_and_sound, "holds no video, only a cover image, audio"),
+    "cover and sound": (cover_and_sound, "only a cover image, audio"),
     "no frames": (lambda: encode("libx264", "matroska", count=0), NOTHING),
     "no frames avi": (lambda: encode("mpeg4", "avi", count=0), NOTHING),
     "no tracks": (without_packets, "has no frames$"),
     "without keyframes": (without_keyframes, "no frame of .* can be decoded"),
-    "without its index": (
-        lambda: first_share(encode("libx264", "mp4", B_FRAMES), 0.5),
-        f"{NOT_A_VIDEO}: .*; it is no video, or incomplete",
-    ),
+    "without its index": (lambda: first_share(encode("libx264", "mp4", B_FRAMES), 0.5), "incomplete"),
     **{
         f"a quarter of {name}": (lambda name=name: first_share(file(name), 0.25), NOTHING)
         for name in ("mp4", "mkv", "avi")
@@ -246,14 +241,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name, tmp_path):
-    content, message = REFUSED[name][0](), REFUSED[name][1]
+def test_refusals(name, tmp_path):
+    content, word = REFUSED[name][0](), REFUSED[name][1]
     path = tmp_path / "video"
     path.write_bytes(content)
     for source in (lambda: path, lambda: content, lambda: io.BytesIO(content)):
-        assert_both_refuse(source, VideoError, message)
+        assert_both_refuse(source, VideoError, word)
 
 
-def test_text(tmp_path):
+def test_a_text_file_is_refused(tmp_path):
+    """By its name."""
     (tmp_path / "notes.txt").write_text("frames: none\n" * 100)
-    assert_both_refuse(lambda: tmp_path / "notes.txt", VideoError, r"notes\.txt is text, not a video")
+    assert_both_refuse(lambda: tmp_path / "notes.txt", VideoError, "is text, not a video")

@@ -1,4 +1,4 @@
-"""Evaluates a model on images with simulated clicks and boxes. See docs/image_evaluation.md."""
+"""Evaluates a model on images with simulated clicks and boxes. See docs/evaluation.md."""
 
 from sam2fast.evaluation.clicks.protocol import BoxScores, ClickScores, evaluate_boxes, evaluate_clicks
 

@@ -77,9 +77,9 @@ def _outline(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _blocks_with_pixels(inside: NDArray[np.bool_], side: int) -> NDArray[np.int64]:
     """Top left corners ``(N, 2)`` (y, x) of the blocks with any pixel of the region."""
     height, width = (-(-length // side) for length in inside.shape)
-    whole = np.zeros((height * side, width * side), dtype=np.bool_)
-    whole[: inside.shape[0], : inside.shape[1]] = inside
-    return np.argwhere(whole.reshape(height, side, width, side).any(axis=(1, 3))) * side
+    padded = np.zeros((height * side, width * side), dtype=np.bool_)
+    padded[: inside.shape[0], : inside.shape[1]] = inside
+    return np.argwhere(padded.reshape(height, side, width, side).any(axis=(1, 3))) * side
 
 
 def _divided(blocks: NDArray[np.int64], side: int) -> NDArray[np.int64]:

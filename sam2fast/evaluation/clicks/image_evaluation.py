@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClickSettings:
-    """How every image is evaluated.
+    """The settings of an evaluation.
 
     Attributes:
         clicks, feed_back, at_once: see :func:`~sam2fast.evaluation.clicks.evaluate_clicks`.

@@ -20,7 +20,7 @@ from sam2fast.transforms import ImageLike
 if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
-# True masks: bool (O, H, W), or O COCO run lengths, compressed or not.
+# True masks of O objects: bool (O, H, W), or COCO run lengths, compressed or not.
 TrueMasks: TypeAlias = "NDArray[np.bool_] | Tensor | Sequence[Mapping[str, Any]]"
 AT_ONCE = 32
 # Pixels of the true masks in a batch of objects; the predicted masks have three times as many.
@@ -29,19 +29,13 @@ NO_CLICK = -1
 
 
 class TrueMaskBatches:
-    """Checks the true masks of O objects of an image, and decodes them in batches.
-
-    Args:
-        masks: bool ``(O, H, W)``, an array or a tensor; or a sequence of O COCO run lengths, compressed or not.
-        size: (H, W) of the image.
+    """Checks the true masks of O objects of an image of ``size`` (H, W), and decodes them in batches.
 
     Raises:
         ValueError: masks of another dtype or size.
     """
 
-    def __init__(
-        self, masks: "NDArray[np.bool_] | Tensor | Sequence[Mapping[str, Any]]", size: tuple[int, int]
-    ) -> None:
+    def __init__(self, masks: TrueMasks, size: tuple[int, int]) -> None:
         self.size = size
         self._runs: Sequence[Mapping[str, Any]] | None = None
         if isinstance(masks, np.ndarray | Tensor):
@@ -252,14 +246,14 @@ def _ask(
     found, scores, low_res = predictor._predict(coords, kinds, corners, mask, multimask_output)
     if not scores.isfinite().all():
         raise ValueError("the model's scores are not finite: its weights are damaged, or the dtype is too narrow")
-    masks, rows, best = found.cpu().numpy(), torch.arange(len(truth)), scores.argmax(dim=1).cpu()
+    masks, rows, best = found.cpu().numpy(), np.arange(len(truth)), scores.argmax(dim=1).cpu().numpy()
     ious = np.array([[float(jaccard(m, true)) for m in three] for three, true in zip(masks, truth, strict=True)])
     return _Answer(
-        masks=masks[rows.numpy(), best.numpy()],
-        ious=ious[rows.numpy(), best.numpy()],
+        masks=masks[rows, best],
+        ious=ious[rows, best],
         best=ious.max(axis=1),
-        scores=scores.cpu().double().numpy()[rows.numpy(), best.numpy()],
-        logits=low_res[rows.to(low_res.device), best.to(low_res.device)][:, None],
+        scores=scores.cpu().double().numpy()[rows, best],
+        logits=low_res[rows, best][:, None],
     )
 
 

@@ -1,4 +1,4 @@
-"""Images and their true masks in SA-1B, COCO and folders of PNGs: which belong together, and how they are read."""
+"""Pairs images with their true masks in the layouts of SA-1B, COCO and folders of PNGs, and reads the masks."""
 
 import os
 from collections import defaultdict
@@ -48,12 +48,10 @@ class MaskSource(Protocol):
         Raises:
             DatasetError: no mask can be read, or they have another size.
         """
-        ...
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that are read."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class LabelImage(_OneFile):
         labels = read_labels(self.file, size, IMAGE)
         values, areas = np.unique(labels, return_counts=True)
         if len(values) > MOST_LABELS:
-            raise DatasetError(f"{self.file} has {len(values)} different values: that is no label image")
+            raise DatasetError(f"{self.file} has {len(values)} different values; a label image has one per object")
         objects = [
             TrueMask(str(value), encode_rle(labels == value), int(area))
             for value, area in zip(values.tolist(), areas, strict=True)
@@ -139,7 +137,7 @@ def _read_annotations(
 ) -> ImageMasks:
     found = ImageMasks([], [])
     for position, annotation in enumerate(annotations):
-        name = str(position)
+        name = str(position)  # until its id is read
         try:
             name = str(annotation.get("id", position))
             rle = displayed_segmentation(annotation["segmentation"], declared, size, image)
@@ -233,9 +231,7 @@ def _guess(images: Path, masks: Path) -> str:
         return "sa1b"
     if any(_files(masks, (".png",), other_than=images)):
         return "png"
-    raise DatasetError(
-        f"{masks} has neither a JSON file for an image nor PNGs; of COCO's data sets give the JSON file itself"
-    )
+    raise DatasetError(f"{masks} has neither a JSON file for an image nor PNGs; for COCO give the JSON file itself")
 
 
 class _ImageFiles(NamedTuple):
@@ -274,7 +270,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _paired(format: str, images: _ImageFiles, source_of: Callable[[str], MaskSource | str]) -> ClickDataset:
-    """Pairs images with the masks that ``source_of`` returns for their names; a string is the reason for none."""
+    """Pairs images with the masks that ``source_of`` returns for their names, or reports the reason that it returns."""
     found = ClickDataset(format, [], list(images.problems))
     for name, path in images.files.items():
         source = source_of(name)
@@ -288,11 +284,11 @@ def _paired(format: str, images: _ImageFiles, source_of: Callable[[str], MaskSou
 def _sa1b(images: Path, masks: Path) -> ClickDataset:
     found_images = _list_images(images, masks)
     files = {_name(path, masks): path for path in _files(masks, (".json",), other_than=images)}
-    found = _paired(
-        "sa1b",
-        found_images,
-        lambda name: Sa1bMasks(files[name], found_images.files[name]) if name in files else _UNMASKED,
-    )
+
+    def source_of(name: str) -> MaskSource | str:
+        return Sa1bMasks(files[name], found_images.files[name]) if name in files else _UNMASKED
+
+    found = _paired("sa1b", found_images, source_of)
     found.problems.extend((str(path), _UNPAIRED) for name, path in files.items() if name not in found_images.files)
     return found
 

@@ -1,7 +1,7 @@
 """Semi-supervised video object segmentation: tracks videos of a data set from their first masks to folders of PNGs.
 
 :func:`track_job` tracks one video, a :class:`VosJob`; :func:`run_vos` tracks many by a
-:class:`~sam2fast.deploy.parallel.runners.Runner`. See docs/vos.md.
+:class:`~sam2fast.deploy.parallel.runners.Runner`. See docs/evaluation.md.
 
 Source: the original's ``tools/vos_inference.py``.
 """

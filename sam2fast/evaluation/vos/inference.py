@@ -25,7 +25,7 @@ ABSENT = -1024.0
 
 @dataclass(frozen=True)
 class VosSettings:
-    """Which masks are prompts, and how masks are stored.
+    """The masks that are prompts, and the layout of stored masks.
 
     Attributes:
         score_thresh: a pixel belongs to an object if its logit is greater.
@@ -48,7 +48,7 @@ class VosSettings:
     def __post_init__(self) -> None:
         if not self.score_thresh > ABSENT:
             raise ValueError(
-                f"score_thresh is {self.score_thresh}; expected more than {ABSENT:.0f}, the logit of what is not there"
+                f"score_thresh is {self.score_thresh}; expected more than {ABSENT:.0f}, the logit of absent objects"
             )
 
 
@@ -62,8 +62,8 @@ class VosJob:
         masks: the folder of this video's masks.
         out: the output folder is ``out / name``.
         frames: their number, 0 if unknown: for progress, and to begin with long videos.
-        made_from: what the result depends on, as text. It is written to ``out / .name.json``; a folder with the same
-            text beside it counts as done.
+        made_from: all that the result depends on, as text. It is written to ``out / .name.json``; a folder with the
+            same text beside it counts as done.
         replace: replaces a folder that was made from something else.
     """
 
@@ -125,6 +125,8 @@ def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
 
 
 def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDone:
+    import numpy as np
+
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.evaluation.vos.input_masks import InputMasks, group_all_objects, group_by_first_frame
     from sam2fast.evaluation.vos.outputs import MaskWriter
@@ -148,7 +150,8 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
         colours = masks.colours(groups.palette_frame)
         written = 0
         with MaskWriter(folder, names, state.video_size, settings.per_object, colours) as writer:
-            nothing = _no_bits(groups.ids, state.video_size)
+            height, width = state.video_size
+            nothing = dict.fromkeys(groups.ids, np.zeros((height, -(-width // 8)), dtype=np.uint8))
             for frame in range(groups.groups[0].start if settings.late_objects else 0):
                 writer.add(frame, nothing)
                 written += 1
@@ -195,12 +198,6 @@ def _bits(
         for frame, ids, found in answers:
             bits = (found if threshold == 0 else pack_masks(found > threshold))[:, 0].numpy()
             yield frame, dict(zip(ids, bits, strict=True))
-
-
-def _no_bits(ids: list[int], size: tuple[int, int]) -> "dict[int, NDArray[np.uint8]]":
-    import numpy as np
-
-    return dict.fromkeys(ids, np.zeros((size[0], -(-size[1] // 8)), dtype=np.uint8))
 
 
 class _Laps:
@@ -280,8 +277,7 @@ def run_vos(
             removed. Otherwise all unfinished folders of earlier runs are.
 
     Raises:
-        Exception: of ``build``, and if no worker is left; see
-            :class:`~sam2fast.deploy.parallel.runners.Runner`.
+        Exception: of ``build``, and if no worker is left; see :class:`~sam2fast.deploy.parallel.runners.Runner`.
     """
     ordered = sorted(jobs, key=lambda job: -job.frames)
     names: dict[Path, set[str]] = {}

@@ -1,4 +1,4 @@
-"""The input masks of a video, and from which of them each object is tracked."""
+"""Reads the input masks of a video, and chooses those that each object is tracked from."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -82,15 +82,11 @@ class InputMasks(MaskImages):
 
     def _labels(self, i: int | None, frame: FrameKey, size: tuple[int, int] | None = None) -> Labels:
         if frame not in self._files[i]:
-            raise DatasetError(
-                f"there is no input mask {self._folders[i] / self._names[int(frame)]}.png; for videos whose objects "
-                "do not all appear on its frame give --late-objects"
-            )
+            raise DatasetError(f"there is no input mask {self._folders[i] / self._names[int(frame)]}.png; {LATE}")
         labels = super()._labels(i, frame, size)
         if labels.dtype != np.uint8 and labels.max() > MOST_OBJECTS:
             raise DatasetError(
-                f"{self._files[i][frame]}: ids go up to {labels.max()}; a palette image has room for ids up to "
-                f"{MOST_OBJECTS}"
+                f"{self._files[i][frame]}: ids go up to {labels.max()}; a palette image has ids up to {MOST_OBJECTS}"
             )
         return labels
 

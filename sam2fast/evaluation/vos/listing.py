@@ -13,18 +13,14 @@ PROBE_SIZE = 32  # side of frames that are opened only to be counted
 
 
 class Inputs(NamedTuple):
-    """What the result of a video depends on besides settings and model."""
+    """The inputs that the result of a video depends on, besides settings and model."""
 
     frames: int  # their number in the container's header; 0 if unknown
     digest: str  # SHA-256 of names and sizes of all files of the video and its masks
 
 
 def video_names(videos: Path) -> list[str]:
-    """The sorted names of the folders and video files in a folder, without suffix.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
+    """The sorted names of the folders and video files in a folder, without suffix."""
     found = (path for path in list_entries(videos) if path.is_dir() or path.suffix.lower() in VIDEO_FILE_SUFFIXES)
     return sorted({path.name if path.is_dir() else path.stem for path in found})
 
@@ -40,7 +36,7 @@ def listed_names(file: Path) -> list[str]:
     names = list(dict.fromkeys(line for line in lines if line))
     for name in names:
         if Path(name).name != name or name.startswith("."):
-            raise DatasetError(f"{file}: {name!r} is no name of a video; expected one on each line, without folders")
+            raise DatasetError(f"{file}: {name!r} is no name of a video; expected one per line, without folders")
     return names
 
 

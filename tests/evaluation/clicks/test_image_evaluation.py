@@ -174,7 +174,7 @@ def test_objects_and_noise_are_drawn_by_seed_and_name(nano, file):
     assert evaluate_image(nano, few, ClickSettings(clicks=1, max_objects=3, min_area=2)).objects == ("1", "3")
 
 
-def test_what_cannot_be_read(nano, file, tmp_path):
+def test_unreadable_files_become_problems(nano, file, tmp_path):
     (tmp_path / "broken.png").write_bytes(file.read_bytes()[:200])
     nano.set_image(random_image(60, 80))
     before = nano.get_image_embedding()

@@ -107,8 +107,7 @@ def test_clicks_are_those_of_a_loop_with_the_official_predictor(pair, feed_back)
         with oracle.written_out_attention():
             changed = click_by_click(pair.official, truth, feed_back)
         assert changed.points == expected.points, "the case is not tame"
-        assert found.points[o].tolist() == expected.points
-        assert found.labels[o].tolist() == expected.labels
+        assert found.points[o].tolist() == expected.points and found.labels[o].tolist() == expected.labels
         np.testing.assert_allclose(found.ious[o], expected.ious, rtol=0, atol=1e-3)
         np.testing.assert_allclose(found.scores[o], expected.scores, rtol=0, atol=1e-3)
         assert found.best_of_three[o] == pytest.approx(expected.best, abs=1e-3)
@@ -222,7 +221,7 @@ class Planned:
         return torch.from_numpy(masks), torch.tensor(scores), low_res.repeat(len(masks), 1)[..., None, None]
 
 
-def test_what_is_asked_and_what_is_taken():
+def test_prompts_and_chosen_masks():
     truth = np.zeros((2, 9, 12), bool)
     truth[0, 2:7, 3:8] = True  # its middle is (5, 4)
     truth[1, 0:3, 0:3] = True  # its middle is (1, 1)
@@ -232,7 +231,7 @@ def test_what_is_asked_and_what_is_taken():
     predictor = Planned(
         (9, 12),
         [
-            # The first object is perfect after one click; the second's highest score is not that of its best mask.
+            # The first object is perfect after one click; the best mask of the second has not the highest score.
             (
                 np.stack([[nothing, truth[0], nothing], [nothing, all_but_one, more]]),
                 [[0.1, 0.9, 0.2], [0.3, 0.4, 0.8]],
@@ -276,28 +275,28 @@ def test_deepest_pixel_is_the_first_of_the_distance_transform(monkeypatch, kind,
         assert depth.deepest_pixel(region) == (x, y, distances.max())
 
 
+NAN_SCORES = [(np.ones((1, 3, HEIGHT, WIDTH), bool), [[0.1, float("nan"), 0.2]])]
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("call", "word"),
     [
-        ({"masks": shapes().astype(np.uint8)}, "bool"),
-        ({"masks": shapes()[:, :-1]}, "200x149 pixels, the image 200x150"),
-        ({"masks": shapes() & (np.arange(4) != 2)[:, None, None]}, "mask 2 is empty"),
-        ({"masks": [{"size": [HEIGHT, WIDTH], "counts": [7, 8]}]}, "do not add up"),
-        ({"clicks": 0}, "clicks is 0"),
+        (lambda ours: evaluate_clicks(ours, None, shapes().astype(np.uint8)), "bool"),
+        (lambda ours: evaluate_clicks(ours, None, shapes()[:, :-1]), "200x149 pixels, the image 200x150"),
+        (lambda ours: evaluate_clicks(ours, None, shapes() & (np.arange(4) != 2)[:, None, None]), "mask 2 is empty"),
+        (lambda ours: evaluate_clicks(ours, None, [{"size": [HEIGHT, WIDTH], "counts": [7, 8]}]), "add up"),
+        (lambda ours: evaluate_clicks(ours, None, shapes(), 0), "clicks is 0"),
+        (lambda ours: evaluate_boxes(ours, None, shapes(), noise=0.5), "noise is 0.5"),
+        (lambda ours: evaluate_clicks(Planned((HEIGHT, WIDTH), NAN_SCORES), None, shapes()[:1], 1), "not finite"),
     ],
 )
-def test_wrong_arguments(pair, change, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate_clicks(**{"predictor": pair.ours, "image": None, "masks": shapes(), "clicks": 2} | change)
+def test_refusals(pair, call, word):
+    with pytest.raises(ValueError, match=word):
+        call(pair.ours)
 
 
-def test_other_errors(pair, nano):
-    with pytest.raises(ValueError, match="noise is 0.5"):
-        evaluate_boxes(pair.ours, None, shapes(), noise=0.5)
+def test_a_batch_of_images_is_refused(nano):
     fresh = SAM2ImagePredictor(nano.model)
     fresh.set_image_batch([random_image(32, 32)] * 2)
     with pytest.raises(RuntimeError, match="no single image"):
         evaluate_clicks(fresh, None, shapes())
-    mask = np.ones((1, 3, 4, 4), bool)
-    with pytest.raises(ValueError, match="not finite"):
-        evaluate_clicks(Planned((4, 4), [(mask, [[0.1, float("nan"), 0.2]])]), None, mask[0, :1], 1)

@@ -3,7 +3,9 @@
 import dataclasses
 import os
 import pickle
+import re
 import shutil
+from unittest import mock
 
 import moving_shapes
 import numpy as np
@@ -49,10 +51,23 @@ def test_done(predictor, job):
     assert files_of(job.out) == before
 
 
-def test_the_predictor_must_fit(predictor, job):
-    settings = VosSettings(per_object=True)
-    with pytest.raises(ValueError, match="non_overlap_masks of the predictor is True; expected the opposite"):
-        track_job(predictor, dataclasses.replace(job, settings=settings))
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda predictor, job: VosSettings(-1024.0), "more than -1024"),
+        (lambda predictor, job: VosSettings(float("nan")), "more than -1024"),
+        (lambda predictor, job: build_for_vos("configs/sam2.1/sam2.1_hiera_t.yaml", None), "random weights"),
+        (
+            lambda predictor, job: track_job(
+                predictor, dataclasses.replace(job, settings=VosSettings(per_object=True))
+            ),
+            "non_overlap_masks of the predictor is True",
+        ),
+    ],
+)
+def test_refusals(predictor, job, call, word):
+    with pytest.raises(ValueError, match=word):
+        call(predictor, job)
     assert not job.out.exists()
 
 
@@ -72,12 +87,6 @@ def test_a_palette_with_too_few_colours(predictor, job):
     assert bytes(found.getpalette())[:12] == colours and len(found.getpalette()) >= 30
 
 
-@pytest.mark.parametrize("threshold", [-1024.0, float("nan"), -2000.0])
-def test_a_threshold_below_everything(threshold):
-    with pytest.raises(ValueError, match="expected more than -1024"):
-        VosSettings(threshold)
-
-
 def test_video_files(predictor, job, tmp_path):
     """Frames are named by five digits."""
     video = moving_shapes.write_video(tmp_path / "videos/b.mp4", moving_shapes.make_frames(5))
@@ -91,27 +100,30 @@ def test_video_files(predictor, job, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda job: cut(job.video / "00002.jpg"), "frame 2, .*00002.jpg, cannot be read"),
+        (lambda job: cut(job.video / "00002.jpg"), "00002.jpg, cannot be read"),
         (lambda job: (job.masks / "00000.png").unlink(), "no input mask .*00000.png"),
-        (lambda job: (job.out / "a/mine").mkdir(parents=True), "already exists, and was made from something else"),
+        (lambda job: (job.out / "a/mine").mkdir(parents=True), "made from something else"),
         (lambda job: job.out.write_text(""), "out"),
     ],
 )
-def test_what_cannot_be_done(predictor, job, spoil, problem):
+def test_unusable_files_become_the_problem(predictor, job, spoil, problem):
     spoil(job)
     before = files_of(job.out) if job.out.is_dir() else {}
     done = track_job(predictor, job)
     assert done.problem is not None and "\n" not in done.problem
-    with pytest.raises(AssertionError, match=problem):
-        raise AssertionError(done.problem)
+    assert re.search(problem, done.problem)
     assert done.frames == 0 and (files_of(job.out) if job.out.is_dir() else {}) == before
+
+
+def disk_full(job):
+    raise OSError("the disk is full")
 
 
 @pytest.mark.parametrize(
     ("count", "fail", "problem"),
     [
-        (1, None, "the disk is full"),
-        (4, None, "the disk is full"),
+        (1, disk_full, "the disk is full"),
+        (4, disk_full, "the disk is full"),
         # If the folder was made again, it would have only the later frames.
         (2, lambda job: shutil.rmtree(next(job.out.glob(".a.*.part"))), "00001.png: No such file"),
     ],
@@ -122,8 +134,6 @@ def test_images_that_cannot_be_written(predictor, job, monkeypatch, count, fail,
 
     def label_png(*args):
         calls.append(args)
-        if len(calls) == count and fail is None:
-            raise OSError("the disk is full")
         if len(calls) == count:
             fail(job)
         return original(*args)
@@ -134,10 +144,7 @@ def test_images_that_cannot_be_written(predictor, job, monkeypatch, count, fail,
 
 
 def test_interrupted(predictor, job, monkeypatch):
-    def add(self, frame, masks):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(outputs.MaskWriter, "add", add)
+    monkeypatch.setattr(outputs.MaskWriter, "add", mock.Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         track_job(predictor, job)
     assert os.listdir(job.out) == []
@@ -153,47 +160,44 @@ def test_the_longest_come_first_and_failures_are_results(predictor, job, monkeyp
     ]
     (job.out / ".long.0123abcd.part").mkdir(parents=True)
     results = list(run_vos(jobs, in_this_process("cpu"), lambda device: predictor))
-    assert [(j.name, d.name, d.frames) for j, d in results] == [
-        ("wrong", "wrong", 0),
-        ("long", "long", 4),
-        ("broken", "broken", 0),
-        ("short", "short", 2),
-    ]
-    problems = [done.problem for _, done in results]
-    assert problems[1] is None and problems[3] is None
-    assert problems[0].startswith("ValueError: non_overlap_masks") and "nowhere" in problems[2]
+    assert all(job.name == done.name for job, done in results)
+    assert [(d.name, d.frames) for _, d in results] == [("wrong", 0), ("long", 4), ("broken", 0), ("short", 2)]
+    wrong, long, broken, short = (done.problem for _, done in results)
+    assert long is short is None and wrong.startswith("ValueError: non_overlap_masks") and "nowhere" in broken
     assert sorted(os.listdir(job.out)) == [".long.json", ".short.json", "long", "short"]
 
 
-def lose(predictor, job) -> VosDone:
-    """The leftovers of a process killed during a video."""
+def leave(job) -> None:
+    """Creates the leftovers of a process killed during a video."""
     (job.out / f".{job.name}.0123abcd.part").mkdir(parents=True)
-    return VosDone(job.name)
+
+
+def finish(function, jobs, build):
+    """A runner that tracks nothing."""
+    return in_this_process("cpu")(lambda predictor, job: VosDone(job.name), jobs, build)
 
 
 def test_leftovers_are_removed_before_and_after(job):
     """Those of an earlier run first, those of this run when its processes have ended."""
 
-    def runner(function, jobs, build, *, ordered=False):
+    def runner(*arguments):
         assert os.listdir(job.out) == []
         try:
-            yield from in_this_process("cpu")(lambda predictor, job: VosDone(job.name), jobs, build)
+            yield from finish(*arguments)
         finally:
-            lose(None, job)
+            leave(job)
 
-    lose(None, job)
+    leave(job)
     results = run_vos([job, job], runner, lambda device: None)
     next(results)
     results.close()
     assert os.listdir(job.out) == []
 
 
-def test_what_other_machines_may_be_writing_stays(job):
+def test_leftovers_of_other_machines_stay(job):
     """Neither at the beginning nor at the end, when tasks of an earlier or of this run may still write."""
-    lose(None, job)
-    done = lambda predictor, job: VosDone(job.name)  # noqa: E731
-    runner = lambda function, jobs, build: in_this_process("cpu")(done, jobs, build)  # noqa: E731
-    assert len(list(run_vos([job], runner, lambda device: None, is_spread=True))) == 1
+    leave(job)
+    assert len(list(run_vos([job], finish, lambda device: None, is_spread=True))) == 1
     assert os.listdir(job.out) == [".a.0123abcd.part"]
 
 
@@ -201,5 +205,3 @@ def test_without_a_checkpoint_the_weights_of_the_package_are_used():
     built = build_for_vos(nano.CONFIG, None, device="cpu").state_dict()
     expected = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu").state_dict()
     assert all(torch.equal(value, built[name]) for name, value in expected.items())
-    with pytest.raises(ValueError, match="sam2.1_hiera_t.yaml without a checkpoint would have random weights"):
-        build_for_vos("configs/sam2.1/sam2.1_hiera_t.yaml", None)

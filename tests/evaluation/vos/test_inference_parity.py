@@ -39,18 +39,11 @@ def video(tmp_path_factory) -> Path:
     return write_video(tmp_path_factory.mktemp("videos") / "a", FRAMES)
 
 
-def compare(
-    predictors: Any, video: Path, folder: Path, settings: VosSettings, values: int | None = None
-) -> dict[str, Any]:
-    """Tracks the video with both; returns the images of sam2fast by path.
-
-    Args:
-        values: number of values in the images; by default those of all objects and the background.
-    """
+def compare(predictors: Any, video: Path, folder: Path, settings: VosSettings) -> dict[str, Any]:
+    """Tracks the video with both; returns the images of sam2fast by path."""
     official, ours = predictors
     official.non_overlap_masks = ours.non_overlap_masks = not settings.per_object
-    job = VosJob("a", video, folder / "masks", folder / "out", settings)
-    done = track_job(ours, job)
+    done = track_job(ours, VosJob("a", video, folder / "masks", folder / "out", settings))
     assert done.problem is None
     options = dataclasses.asdict(settings)
     late_objects = options.pop("late_objects")
@@ -65,29 +58,37 @@ def compare(
         pixels = np.array(found[path])
         assert pixels.shape == labels.shape and (pixels != labels).sum() <= MARGIN, path
         shown |= set(np.unique(labels).tolist())
-    assert len(shown) == (values or (2 if settings.per_object else done.objects + 1))
+    # An object that loses an overlap has a logit of -10: below it, all are present, and the smallest id is shown.
+    objects = 0 if settings.score_thresh < -10 else 1 if settings.per_object else done.objects
+    assert len(shown) == objects + 1
     return found
 
 
-def test_first_masks(predictors, video, tmp_path):
-    """Masks of other frames are ignored, and the palette is that of the first one."""
-    write_masks(tmp_path / "masks", FROM_THE_FIRST, colours=odd_colours())
-    write_masks(tmp_path / "masks", {2: {9: (40, 40, 9)}})
-    found = compare(predictors, video, tmp_path, VosSettings())
-    assert list(found) == [f"{t:05d}.png" for t in range(FRAMES)]
+BEGINS_LATE = {2: {1: (34, 32, 17)}, 4: {1: (38, 36, 15)}}
+FIRST_AND_FOURTH = {t: FROM_THE_FIRST[t] for t in (0, 4)}
 
 
-def test_all_masks(predictors, video, tmp_path):
-    write_masks(tmp_path / "masks", FROM_THE_FIRST)
-    (tmp_path / "masks/00099.png").write_text("of no frame")
-    compare(predictors, video, tmp_path, VosSettings(all_masks=True))
-
-
-def test_all_masks_of_which_the_first_is_late(predictors, video, tmp_path):
-    """Tracking begins with the first mask, and so do the files."""
-    write_masks(tmp_path / "masks", {2: {1: (34, 32, 17)}, 4: {1: (38, 36, 15)}})
-    found = compare(predictors, video, tmp_path, VosSettings(all_masks=True))
-    assert list(found) == [f"{t:05d}.png" for t in range(2, FRAMES)]
+@pytest.mark.parametrize(
+    ("masks", "settings", "first"),
+    [
+        (FROM_THE_FIRST, VosSettings(), 0),
+        (FROM_THE_FIRST, VosSettings(all_masks=True), 0),
+        (FROM_THE_FIRST, VosSettings(2.0), 0),
+        (FROM_THE_FIRST, VosSettings(-10.5), 0),
+        (BEGINS_LATE, VosSettings(all_masks=True), 2),  # tracking begins with the first mask, and so do the files
+        (FIRST_AND_FOURTH, VosSettings(1.5, all_masks=True, per_object=True), 0),
+    ],
+    ids=["first masks", "all masks", "high threshold", "low threshold", "the first is late", "per object"],
+)
+def test_prompts_and_thresholds(predictors, video, tmp_path, masks, settings, first):
+    """The palette is that of the first image; images of no frame are ignored."""
+    write_masks(tmp_path / "masks", masks, settings.per_object, colours=odd_colours())
+    if not settings.all_masks:
+        write_masks(tmp_path / "masks", {2: {9: (40, 40, 9)}})  # is ignored, also its palette
+    elif not settings.per_object:
+        (tmp_path / "masks/00099.png").write_text("of no frame")
+    names = {Path(path).name for path in compare(predictors, video, tmp_path, settings)}
+    assert names == {f"{t:05d}.png" for t in range(first, FRAMES)}
 
 
 def test_per_object(predictors, video, tmp_path):
@@ -97,19 +98,6 @@ def test_per_object(predictors, video, tmp_path):
     assert {path.split("/")[0] for path in found} == {"000", "001", "012"}
     masks = [np.array(found[f"{i:03d}/00000.png"]) > 0 for i in (0, 1)]
     assert (masks[0] & masks[1]).any()
-
-
-def test_per_object_all_masks_and_threshold(predictors, video, tmp_path):
-    masks = {t: FROM_THE_FIRST[t] for t in (0, 4)}
-    write_masks(tmp_path / "masks", masks, per_object=True)
-    compare(predictors, video, tmp_path, VosSettings(all_masks=True, per_object=True, score_thresh=1.5))
-
-
-@pytest.mark.parametrize(("threshold", "values"), [(2.0, None), (-10.5, 1)])
-def test_threshold(predictors, video, tmp_path, threshold, values):
-    """An object that loses an overlap gets a logit of -10: below it, all are present, and the smallest id is shown."""
-    write_masks(tmp_path / "masks", FROM_THE_FIRST)
-    compare(predictors, video, tmp_path, VosSettings(score_thresh=threshold), values)
 
 
 @pytest.mark.parametrize("all_masks", [False, True])

@@ -32,25 +32,13 @@ def test_numbers_may_be_written_otherwise(tmp_path):
     assert InputMasks(tmp_path, ["a", "00002"], False).frames() == [1]
 
 
-def refused(message: str):
-    return pytest.raises(DatasetError, match=message)
-
-
 def test_images_without_a_palette(tmp_path):
     for frame, highest in enumerate((200, 300)):
         Image.fromarray(np.full((4, 6), highest, dtype=np.uint16)).save(tmp_path / f"{frame:05d}.png")
     masks = InputMasks(tmp_path, NAMES, False)
     assert masks.read(0)[200].all() and masks.colours(0) is None
-    with refused(r"00001\.png: ids go up to 300; a palette image has room for ids up to 255"):
+    with pytest.raises(DatasetError, match=r"00001\.png: ids go up to 300"):
         masks.read(1)
-
-
-def test_folders_of_objects(tmp_path):
-    with refused("has no folders of objects, such as 001"):
-        InputMasks(tmp_path, NAMES, True)
-    for per_object in (False, True):
-        with refused("nowhere"):
-            InputMasks(tmp_path / "nowhere", NAMES, per_object)
 
 
 def all_prompts(arrivals):
@@ -69,32 +57,34 @@ def test_late_objects(tmp_path, per_object):
     assert all_prompts(every) == [(1, [(1, [5]), (3, [5])]), (3, [(3, [2]), (4, [2])])]
 
 
-def test_objects_that_appear_later_need_the_option(tmp_path):
-    write_masks(tmp_path, {0: {1: (30, 30, 9)}, 2: {1: (30, 30, 9), 4: (60, 60, 9)}})
-    masks = InputMasks(tmp_path, NAMES, False)
-    assert all_prompts(group_all_objects(masks, all_masks=False)) == [(0, [(0, [1])])]
-    with refused("object 4 of frame 2 is not on the first one with masks, 0; .* give --late-objects"):
-        all_prompts(group_all_objects(masks, all_masks=True))
+ONE, TWO = (30, 30, 9), (60, 60, 9)
+LATER = {0: {1: ONE}, 2: {1: ONE, 4: TWO}}
 
 
-@pytest.mark.parametrize("all_masks", [False, True])
-def test_a_first_mask_without_objects(tmp_path, all_masks):
-    write_masks(tmp_path, {0: {}})
-    with refused("the mask of frame 0 shows no object; .* give --late-objects"):
-        all_prompts(group_all_objects(InputMasks(tmp_path, NAMES, False), all_masks))
+def prompts(folder, discs, per_object=False, group=group_all_objects, all_masks=True):
+    write_masks(folder, discs, per_object)
+    return all_prompts(group(InputMasks(folder, NAMES, per_object), all_masks))
 
 
-def test_masks_that_are_missing(tmp_path):
-    write_masks(tmp_path / "late", {1: {1: (30, 30, 9)}})
-    with refused(r"no input mask .*late/00000\.png; .* give --late-objects"):
-        all_prompts(group_all_objects(InputMasks(tmp_path / "late", NAMES, False), all_masks=False))
-    write_masks(tmp_path / "objects", {0: {1: (30, 30, 9), 2: (60, 60, 9)}, 2: {1: (30, 30, 9)}}, per_object=True)
-    objects = InputMasks(tmp_path / "objects", NAMES, True)
-    with refused(r"no input mask .*objects/002/00002\.png"):
-        all_prompts(group_all_objects(objects, all_masks=True))
-    write_masks(tmp_path / "others", {9: {1: (30, 30, 9)}})
-    others = InputMasks(tmp_path / "others", NAMES, False)
-    with refused("no input masks"):
-        group_all_objects(others, all_masks=True)
-    with refused("no input mask shows an object"):
-        group_by_first_frame(others, all_masks=False)
+def test_only_the_first_masks_count_unless_all_do(tmp_path):
+    assert prompts(tmp_path, LATER, all_masks=False) == [(0, [(0, [1])])]
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda at: prompts(at, LATER), "object 4 of frame 2 .* give --late-objects"),
+        (lambda at: prompts(at, {0: {}}), "frame 0 shows no object; .* give --late-objects"),
+        (lambda at: prompts(at, {0: {}}, all_masks=False), "frame 0 shows no object; .* give --late-objects"),
+        (lambda at: prompts(at, {1: {1: ONE}}, all_masks=False), r"00000\.png; .* give --late-objects"),
+        (lambda at: prompts(at, {0: {1: ONE, 2: TWO}, 2: {1: ONE}}, per_object=True), r"002/00002\.png"),
+        (lambda at: prompts(at, {9: {1: ONE}}), "no input masks"),
+        (lambda at: prompts(at, {9: {1: ONE}}, group=group_by_first_frame), "no input mask shows an object"),
+        (lambda at: InputMasks(at, NAMES, True), "no folders of objects"),
+        (lambda at: InputMasks(at / "nowhere", NAMES, True), "nowhere"),
+        (lambda at: InputMasks(at / "nowhere", NAMES, False), "nowhere"),
+    ],
+)
+def test_refusals(tmp_path, call, word):
+    with pytest.raises(DatasetError, match=word):
+        call(tmp_path)

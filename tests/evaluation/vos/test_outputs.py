@@ -1,6 +1,7 @@
 """A video's folder is complete or absent, whenever the process ends."""
 
 import errno
+import itertools
 import os
 import shutil
 import signal
@@ -21,6 +22,18 @@ def write(folder: Path, made_from: str, content: str, replace: bool = False) -> 
         (partial / "00001.png").write_text(content)
 
 
+def fail_renames(monkeypatch, error: BaseException, when) -> None:
+    """Raises an error for the renames from one path to another for which ``when`` is true."""
+    original = Path.rename
+
+    def rename(self, target):
+        if when(self, Path(target)):
+            raise error
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+
 def test_done_and_other(tmp_path):
     folder = tmp_path / "out" / "a.b"
     assert not is_done(folder, "x") and not is_conflicting(folder, "x")
@@ -36,7 +49,7 @@ def test_done_and_other(tmp_path):
     assert not is_conflicting(tmp_path / "empty", "x")
 
 
-def test_what_something_else_made_stays(tmp_path):
+def test_a_folder_made_from_something_else_stays(tmp_path):
     write(tmp_path / "a", "x", "first")
     before = files_of(tmp_path)
     with pytest.raises(FileExistsError, match="made from something else"):
@@ -85,32 +98,20 @@ def test_a_full_disk_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("failing", range(4))
-def test_what_cannot_be_put_in_its_place_changes_nothing(tmp_path, monkeypatch, failing):
+def test_an_interrupted_move_changes_nothing(tmp_path, monkeypatch, failing):
     write(tmp_path / "a", "x", "first")
-    before, renamed, original = files_of(tmp_path), [], Path.rename
-
-    def rename(self, target):
-        renamed.append(target)
-        if len(renamed) == failing + 1:
-            raise KeyboardInterrupt
-        return original(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
+    before, count = files_of(tmp_path), itertools.count()
+    fail_renames(monkeypatch, KeyboardInterrupt(), lambda source, target: next(count) == failing)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "a", "y", "second", replace=True)
     assert files_of(tmp_path) == before and sorted(os.listdir(tmp_path)) == [".a.json", "a"]
 
 
-def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_restored_is_kept(tmp_path, monkeypatch):
     write(tmp_path / "a", "x", "first")
-    before, original = list(files_of(tmp_path / "a").values()), Path.rename
-
-    def rename(self, target):
-        if Path(target) == tmp_path / "a":  # neither the new folder nor, afterwards, the old one
-            raise OSError(errno.EIO, "the disk is gone")
-        return original(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
+    before = list(files_of(tmp_path / "a").values())
+    # Neither the new folder can be moved there nor, afterwards, the old one.
+    fail_renames(monkeypatch, OSError(errno.EIO, "the disk is gone"), lambda source, target: target == tmp_path / "a")
     with pytest.raises(OSError, match="the disk is gone"):
         write(tmp_path / "a", "y", "second", replace=True)
     (kept,) = tmp_path.glob(".a.*.part/before")
@@ -128,7 +129,7 @@ def test_only_leftovers_of_these_videos_go(tmp_path):
     assert sorted(os.listdir(tmp_path)) == left
 
 
-def test_what_tasks_of_a_cluster_may_be_writing_stays(tmp_path):
+def test_folders_that_tasks_of_a_cluster_may_be_writing_stay(tmp_path):
     """The time of the last addition counts, also in the folder of an object."""
     left = tmp_path / ".a.0123abcd.part"
     cases = ((3600, 60, True, True), (60, 3600, True, True), (3600, 3600, True, False), (60, 60, False, False))
@@ -140,24 +141,17 @@ def test_what_tasks_of_a_cluster_may_be_writing_stays(tmp_path):
         assert os.listdir(tmp_path) == [left.name] * stays
 
 
-def test_what_cannot_be_removed_stays(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_removed_stays(tmp_path, monkeypatch):
     """A folder that cannot be removed is skipped; the others are removed."""
     held, others = tmp_path / ".b.0123abcd.part", [tmp_path / ".a.0123abcd.part", tmp_path / ".c.0123abcd.part"]
     for folder in (held, *others):
         folder.mkdir()
-    original = Path.rename
-
-    def rename(self, target):
-        if self == held:
-            raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
-        return original(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
+    fail_renames(monkeypatch, PermissionError(errno.EPERM, "denied"), lambda source, target: source == held)
     remove_leftovers(tmp_path, {"a", "b", "c"})
     assert os.listdir(tmp_path) == [held.name]
 
 
-def test_what_is_taken_from_its_writer_is_never_done(tmp_path, monkeypatch):
+def test_a_folder_removed_while_it_is_written_is_never_done(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "a", "x", False) as partial:
 
         def rmtree(path, **options):
