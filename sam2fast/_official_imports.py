@@ -1,6 +1,6 @@
 """Imports the original's modules from sam2fast: ``sam2fast.utils.misc`` always, ``sam2.utils.misc`` after ``as_sam2``.
 
-Imports nothing of the package but a table: anybody may import it.
+Imports only a table of the package, so any module may import this one.
 """
 
 import importlib
@@ -27,7 +27,7 @@ def official_name(module: str) -> str:
 
 
 def _official_attribute(module: str, name: str) -> Any:
-    """A name of the original's module that our module of the same name lacks."""
+    """An attribute of the original's module that ours of the same name lacks."""
     source = NAMES.get(official_name(module), {}).get(name)
     if source is None:
         raise AttributeError(f"module {module!r} (sam2fast's) has no attribute {name!r}")
@@ -36,7 +36,7 @@ def _official_attribute(module: str, name: str) -> Any:
 
 
 def _completed(spec: ModuleSpec) -> ModuleSpec:
-    """The spec of our module, which will also have the names that the original's module has and it lacks."""
+    """The spec of our module, extended by the names that only the original's module has."""
     loader: Any = spec.loader
     execute = loader.exec_module
 
@@ -62,7 +62,7 @@ class Alias(ModuleType):
         return _official_attribute(self.__name__, attribute)
 
     def __setattr__(self, attribute: str, value: Any) -> None:
-        """Sets it in our module, where the package's code looks it up, so that patches take effect."""
+        """Sets the attribute in our module, where the package's code reads it, so that patches take effect."""
         official = official_name(self.__name__)
         ours = official in MODULES and not attribute.startswith("__") and not isinstance(value, ModuleType)
         if attribute in NAMES.get(official, {}) or ours and attribute != _CALLED.get(official, attribute):
@@ -119,7 +119,7 @@ class OfficialModules:  # without the bases of importlib.abc, whose import takes
         return Alias(spec.name, f"sam2fast under the name {spec.name}.")
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing: attributes are looked up when they are used."""
+        """Does nothing: attributes are looked up when they are used."""
 
 
 def find_official_modules() -> None:

@@ -30,8 +30,8 @@ def _in(module: str, *names: str) -> dict[str, str]:
     return {name: f"sam2fast.{module}.{name}" for name in names}
 
 
-# Official names that are in another module than the rest of theirs, or have another name. They include names that the
-# original's module only imports, since other code imports them from there.
+# Official names whose counterparts have another name, or are in another module than the rest of the official module.
+# They include names that the official module only imports, since other code imports them from there.
 NAMES = {
     "sam2.automatic_mask_generator": _in(
         "amg",
@@ -111,8 +111,8 @@ ABSENT = {
     "sam2.benchmark": "sam2fast's own benchmark is bench/suite in its repository: make bench",
 }
 
-# Configurations of forks, by patterns of their names without the folder `configs` and the suffix: those that are ours
-# with a difference, as YAML; and others, with what to use. Groups of the pattern are filled in.
+# Configurations of forks, by patterns of their names without the folder `configs` and the suffix: changed versions of
+# ours, as YAML; and others, with their replacement. Groups of the pattern are filled in.
 FORK_CONFIGS = {
     r"samurai/(sam2\.1_hiera_(?:t|s|b\+|l))": r"base_config: sam2.1/\1",  # builders choose the strategy
     r"(?:[\w.]+/)?(sam2(?:\.1)?_hiera_(?:t|s|b\+|l)|efficienttam_(?:s|ti))_512": (
@@ -148,7 +148,7 @@ def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
     )
 
 
-# As several public projects record the sizes of Meta's files.
+# Sizes of Meta's files, as several public projects record them.
 _BYTES = {
     "sam2_hiera_tiny.pt": 155906050,
     "sam2_hiera_small.pt": 184309650,

@@ -1,7 +1,7 @@
 """Runs scripts written for ``sam2`` on sam2fast: make ``import sam2fast.as_sam2`` their first line.
 
-From here on sam2fast's modules are imported under the official names. Classes keep their ``__module__``, so pickles
-refer to sam2fast and load without this module. ``sam2.__path__`` and ``__file__`` are those of sam2fast, which has
+It registers sam2fast's modules under the official names. Classes keep their ``__module__``, so pickles refer to
+sam2fast and load without this module. ``sam2.__path__`` and ``__file__`` are those of sam2fast, which has
 ``configs`` where the original has them.
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from sam2fast._official_imports import OfficialModules
 
-# Official package -> ours, whose folder it shows.
+# Official package -> our package with its folder.
 _PACKAGES = {"sam2": "sam2fast", "sam2.configs": "sam2fast.configs"}
 
 
 class _Sam2(OfficialModules):
-    """Imports ``sam2`` and what is below it, and only from sam2fast."""
+    """Imports ``sam2`` and its submodules from sam2fast only."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname == "training.model.sam2":  # of the original: it would be built on our modules
@@ -56,7 +56,7 @@ class _Sam2(OfficialModules):
 
 
 class _RootFiles(FileReader):
-    """The files of ``sam2``, where SAM 2's configurations are also without their folder, as in the original."""
+    """The files of ``sam2``; SAM 2's configurations are found without their folder, too, as in the original."""
 
     def files(self) -> Any:
         return MultiplexedPath(self.path, files("sam2fast.configs") / "sam2")

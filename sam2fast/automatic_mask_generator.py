@@ -138,9 +138,9 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         self.use_m2m = use_m2m
         self.multimask_output = multimask_output
         self.progress = progress
-        self._report: Callable[[int], None] | None = None  # takes the number of finished points, while generating
-        self._has_nan: bool | Tensor = False  # whether the present image has scores that are NaN
-        self._locks: dict[int, threading.RLock] = {}  # by process: a fork loses the thread that holds it
+        self._report: Callable[[int], None] | None = None  # called with the number of finished points
+        self._has_nan: bool | Tensor = False  # whether the current image has NaN scores
+        self._locks: dict[int, threading.RLock] = {}  # by process: after a fork, the thread that holds it is missing
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_locks": {}}  # locks cannot be pickled
@@ -219,7 +219,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     @contextmanager
     def _reporting(self, images: int) -> Iterator[None]:
-        """Sets ``_report`` to report the progress over so many images, if ``progress`` asks for it."""
+        """Context manager that reports the progress over so many images, if ``progress`` is set."""
         if self.progress is False or self._report is not None:
             yield
             return

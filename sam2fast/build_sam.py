@@ -27,8 +27,8 @@ from sam2fast.utils.devices import available_device
 from sam2fast.utils.embedded import EMBEDDED
 from sam2fast.utils.thread_guard import limit_threads_after_fork
 
-# Makes `from sam2fast.build_sam import` look up absent names as submodules, where those of forks raise an ImportError
-# that says what to use. A module's `__getattr__` could raise it, too, but then `hasattr` would raise instead of False.
+# Makes `from sam2fast.build_sam import` look up absent names as submodules, where names of forks raise an ImportError
+# with their replacement. With a module's `__getattr__`, `hasattr` would raise, too.
 __path__: list[str] = []
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
@@ -121,8 +121,8 @@ def build_sam2_video_predictor(
             one-time work of the first frames in advance.
         approximations: approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``; by default none.
             See :class:`sam2fast.tracking.approximations.Approximations`.
-        strategy: decides about masks and memories: ``"sam2"`` or another name of a published one, or an instance
-            of a :class:`~sam2fast.tracking.strategies.base.Strategy`. With a configuration of SAMURAI, such as
+        strategy: chooses masks and memories: ``"sam2"`` or another name of a published strategy, or a
+            :class:`~sam2fast.tracking.strategies.base.Strategy`. With a configuration of SAMURAI, such as
             ``configs/samurai/sam2.1_hiera_t.yaml``, ``"sam2"`` means ``"samurai"``.
         config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: as for
             :func:`build_sam2`.
@@ -149,7 +149,7 @@ def build_sam2_video_predictor(
 
 
 def build_sam2_camera_predictor(*args: Any, **kwargs: Any) -> SAM2CameraPredictor:
-    """Builds the camera predictor of forks; arguments and errors are as of :func:`build_sam2_video_predictor`."""
+    """Builds the camera predictor of forks; arguments and errors: see :func:`build_sam2_video_predictor`."""
     return SAM2CameraPredictor(build_sam2_video_predictor(*args, **kwargs))
 
 

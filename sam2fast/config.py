@@ -54,7 +54,7 @@ TARGETS = frozenset(
 )
 # Model configurations have this key at the top level.
 MODEL = re.compile("^model:", re.MULTILINE)
-# Values that Hydra's grammar refuses but that are plain text, such as ~/Größe.
+# Plain text that Hydra's grammar refuses, such as ~/Größe.
 TEXT = re.compile(r"""[^"'()\[\]{},=]*[^"'()\[\]{},=\\]""")
 EFFICIENTTAM = re.compile(r"^efficient_track_anything\.")
 _ABSENT = object()  # marks a missing value; None is a valid one
@@ -151,7 +151,7 @@ def _named(name: str | Path) -> Iterator[None]:
 
 
 def _composed(name: str) -> DictConfig | None:
-    """The configuration of this name in the folder or module that the caller has initialised Hydra with, if any."""
+    """The configuration of this name in the folder or module with which the caller initialised Hydra, if any."""
     hydra = GlobalHydra.instance()
     if os.path.isabs(name) or not hydra.is_initialized():
         return None
@@ -226,7 +226,7 @@ def _apply(config: DictConfig, override: Override) -> None:
 
 
 def _is_missing(config: DictConfig, key: str) -> bool:
-    """Whether ``key`` exists with the value ``???``, which means missing."""
+    """Whether ``key`` has the value ``???``, which means missing."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     return isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)
@@ -254,7 +254,7 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
 
 
 def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
-    """A node as plain containers with our targets, after the check; arguments as of :func:`build_from_config`.
+    """Checks a node, and returns it as plain containers with our targets; arguments: see :func:`build_from_config`.
 
     Raises:
         ConfigError: a target is not allowed, or a value is missing.

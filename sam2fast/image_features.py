@@ -22,9 +22,9 @@ EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # the original's names
 
 
 class Features:
-    """The embedding of one image, as :meth:`SAM2ImagePredictor.encode` returns it; not to be changed.
+    """The embedding of one image, from :meth:`SAM2ImagePredictor.encode`; read-only.
 
-    With an input of 1024 x 1024 pixels it takes 16 MiB, of a model in bfloat16 10 MiB, whatever the size of the image.
+    For a model with 1024 x 1024 pixels of input it takes 16 MiB, in bfloat16 10 MiB.
 
     Attributes:
         tensors: the embedding ``(1, C, S/16, S/16)`` as ``image_embed``, and the finer levels ``(1, C/8, S/4, S/4)``
@@ -87,7 +87,7 @@ class Features:
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Features":
-        """What :meth:`save` wrote; no code from the file is run.
+        """Reads a file of :meth:`save`; no code from the file is run.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -120,7 +120,7 @@ class Features:
 def encode_images(
     images: Sequence[ImageLike], model: SAM2Base, transforms: SAM2Transforms
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """The :class:`Features`' tensors of B images together, and their sizes (H, W)."""
+    """The tensors of :class:`Features` for B images together, and the images' sizes (H, W)."""
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
     *high_res, embedding = model.encode_image(batch)

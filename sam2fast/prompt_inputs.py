@@ -73,7 +73,7 @@ def check_boxes(box: Any) -> Tensor:
 def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.device) -> Tensor:
     """Low-resolution logits ``(h, w)``, ``(1, h, w)`` or ``(B, 1, h, w)`` as fp32 ``(B, 1, h, w)`` on ``device``.
 
-    Warns of what looks like a mask: no negative values, with zeros as its background.
+    Warns if the values look like a mask: none is negative, and some are 0.
 
     Args:
         size: (h, w) of the prompt encoder's masks.
@@ -101,7 +101,7 @@ def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.devi
 
 
 class PromptGroup(NamedTuple):
-    """Prompts for some of B objects, as ``SAM2ImagePredictor.predict`` takes them."""
+    """Arguments of ``SAM2ImagePredictor.predict`` for some of B objects."""
 
     rows: list[int]  # of the objects
     point_coords: Any
@@ -179,7 +179,7 @@ def check_counts(**prompts: Any) -> None:
 
 
 def joined_points(coords: Tensor | None, labels: Tensor | None, boxes: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Points ``(B, P, 2)`` and labels ``(B, P)``, in which a box is two points before the others; None without both."""
+    """Points ``(B, P, 2)`` and labels ``(B, P)``, with a box as two points before the others; None without both."""
     points = None if coords is None or labels is None else (coords, labels)
     if boxes is None:
         return points

@@ -37,7 +37,7 @@ NAN_SCORES = (
 
 
 class SAM2ImagePredictor:
-    """Uses SAM 2 to compute the embedding of an image once, and then predicts masks for prompts on it.
+    """Computes the embedding of an image once, and then predicts masks for prompts on it.
 
     Names, defaults, results and dtypes are those of ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
 
@@ -140,7 +140,7 @@ class SAM2ImagePredictor:
         self._keep(*encode_images(image_list, self.model, self._transforms), is_batch=True)
 
     def _keep(self, features: dict[str, Any], sizes: list[tuple[int, int]], is_batch: bool) -> None:
-        # In one statement, so that Ctrl-C cannot leave a mixture.
+        # One statement: Ctrl-C cannot interrupt it halfway.
         self._features, self._orig_hw, self._is_batch, self._is_image_set = features, sizes, is_batch, True
         self.guard.record_change()
 

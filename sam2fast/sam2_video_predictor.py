@@ -84,9 +84,9 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         Args:
             video_path: a folder of images, a video file (its path, bytes, or a file object), or frames; see
                 :func:`sam2fast.video_io.open_frames`. If the program has replaced ``load_video_frames``, or had when
-                the model was built, whatever that function takes.
-            offload_video_to_cpu, offload_state_to_cpu: accepted as in the original; but for
-                ``state["storage_device"]`` without effect: the device only holds what is in use.
+                the model was built, an argument of that function.
+            offload_video_to_cpu, offload_state_to_cpu: only set ``state["storage_device"]``: the device always holds
+                no more than the data in use.
             async_loading_frames: a thread decodes the next frames ahead.
             max_history: how many tracked frames are kept per object, besides conditioning frames; older ones are as
                 if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
@@ -131,7 +131,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
                 self._get_image_feature(state, frame_idx=0, batch_size=1)
             return state
         except BaseException:
-            frames.close()  # or its file and thread would live as long as the exception is kept
+            frames.close()  # otherwise its file and thread would live as long as the exception
             raise
 
     @checked_session
@@ -164,7 +164,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         ``add_all_frames_to_correct_as_cond`` for how long it lasts.
 
         Args:
-            frame_idx: which frame.
+            frame_idx: the frame, from 0.
             obj_id: any hashable value; NumPy's numbers and tensors of one element become Python's numbers.
             points: ``(N, 2)`` (x, y) in pixels of the video.
             labels: ``(N)``; 1 foreground, 0 background.
@@ -179,8 +179,8 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         Raises:
             TypeError: ``inference_state`` is no session.
             IndexError: no such frame.
-            ValueError: the session is another model's; points without labels, neither points nor box, a box that is to
-                join earlier points, or a prompt of the wrong shape or values.
+            ValueError: the session is another model's; points without labels, neither points nor box, a box with
+                ``clear_old_points=False``, or a prompt of the wrong shape or values.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         prompt, obj_id = (points, labels, clear_old_points, normalize_coords, box), plain_id(obj_id)
@@ -218,8 +218,8 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
     ) -> tuple[int, list[Any], Tensor] | None:
         """Removes an object's prompts on one frame.
 
-        Its mask there, if a propagation has used it, stays as that of an ordinary tracked frame. An unknown id has no
-        prompts, and stays unknown.
+        If a propagation has used its mask there, the mask stays as the result of an ordinary tracked frame. An unknown
+        id has no prompts, and stays unknown.
 
         Returns:
             As :meth:`add_new_points_or_box`; None without ``need_output``.
@@ -379,7 +379,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         answers = self._answers(state, order, reverse, return_scores, progress, batch, output)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
-        truncated = getattr(state.frames, "truncated", None)  # a caller's own dict may have frames of any kind
+        truncated = getattr(state.frames, "truncated", None)  # a caller's dict may have frames of any kind
         if order and wants_more and not reverse and truncated is not None:
             raise VideoError(truncated)
 

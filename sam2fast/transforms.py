@@ -89,7 +89,7 @@ def _scale_twelve_bits(values: np.ndarray, name: str | Path) -> np.ndarray:
 
 
 def _warn_if_black(most: float, limit: float, cause: str) -> None:
-    """Warns if the greatest value of an image is small for its type; of a black image it is 0."""
+    """Warns if the greatest value of an image is small for its type, but not 0."""
     if 0 < most <= limit:
         # No value in the text, so that the frames of a video give one warning.
         warnings.warn(f"the image is almost black: {cause}", stacklevel=4)

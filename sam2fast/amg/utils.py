@@ -1,7 +1,6 @@
 """Grids, crops, boxes and run lengths for automatic masks, under the names of ``sam2.utils.amg``.
 
-Results are the original's; inputs of no masks or no pixels work, and nothing here needs OpenCV, torchvision or
-pycocotools.
+Results are the original's. Empty inputs are valid. OpenCV, torchvision and pycocotools are not needed.
 """
 
 import copy
@@ -102,7 +101,7 @@ def build_point_grid(n_per_side: int) -> np.ndarray:
 
 
 def build_all_layer_point_grids(n_per_side: int, n_layers: int, scale_per_layer: float) -> list[np.ndarray]:
-    """The grid of the whole image and of each layer of crops; each has ``scale_per_layer`` times fewer per side.
+    """Grids of the whole image and each layer of crops, each with ``scale_per_layer`` times fewer points per side.
 
     Raises:
         ValueError: a layer would be left without points.
@@ -113,7 +112,7 @@ def build_all_layer_point_grids(n_per_side: int, n_layers: int, scale_per_layer:
 def generate_crop_boxes(
     im_size: tuple[int, ...], n_layers: int, overlap_ratio: float
 ) -> tuple[list[list[int]], list[int]]:
-    """The whole image, then ``2**i`` by ``2**i`` overlapping crops for each layer i, column by column.
+    """The whole image, and ``2**i`` by ``2**i`` overlapping crops of each layer i, column by column.
 
     Args:
         im_size: (H, W).
@@ -152,7 +151,7 @@ def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
 def is_box_near_crop_edge(
     boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = EDGE_DISTANCE
 ) -> Tensor:
-    """Whether a box ends at an edge of its crop that is no edge of the image: its object is probably cut off.
+    """Whether a box touches an edge of its crop inside the image, so that its object is probably cut off.
 
     Args:
         boxes: ``(N, 4)`` XYXY in pixels of the crop.
@@ -204,7 +203,7 @@ def zeros_if_empty(boxes: Tensor) -> Tensor:
 
 
 def calculate_stability_score(masks: Tensor, mask_threshold: float, threshold_offset: float) -> Tensor:
-    """IoU ``(...)`` of each mask of logits ``(..., H, W)`` cut a little above and a little below the threshold.
+    """IoU ``(...)`` of the masks of logits ``(..., H, W)`` at the threshold plus and minus an offset.
 
     NaN where nothing is above the lower level, as in the original.
     """
@@ -223,7 +222,7 @@ def uncrop_masks(masks: Tensor, crop_box: Sequence[int], orig_h: int, orig_w: in
 
 
 def remove_small_regions(mask: np.ndarray, area_thresh: float, mode: str) -> tuple[np.ndarray, bool]:
-    """The mask ``(H, W)``, bool, without its small holes or islands, and whether that changed it.
+    """The bool mask ``(H, W)`` without small holes or islands, and whether it has changed.
 
     Args:
         area_thresh: 8-connected regions of fewer pixels are small.

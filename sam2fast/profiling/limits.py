@@ -24,7 +24,7 @@ class Limits(NamedTuple):
     flops_per_s: dict[str, float]  # of a large matrix multiplication, by dtype
 
     def fraction(self, dtype: str, flops: float, nbytes: float, ms: float) -> float:
-        """Fraction of the limit: the time that memory or arithmetic alone would take over ``ms``."""
+        """Fraction of the limit: the time of memory traffic or arithmetic alone, over ``ms``."""
         floor = max(nbytes / self.bytes_per_s, flops / self.flops_per_s.get(dtype, float("inf")))
         return floor * 1e3 / ms
 
@@ -50,7 +50,7 @@ def _matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
             if side < SIDE_ON_CPU and min(took) < LONGEST_MS / 8:
                 side *= 2
                 continue
-            # For an emulated dtype one call may be twenty times slower; it is not measured again.
+            # A much slower implementation (an emulated dtype) is not measured again.
             ms = min(_median(call, device) for call, once in zip(calls, took, strict=True) if once < 4 * min(took))
         return 2 * side**3 / (ms / 1e3)
 

@@ -84,7 +84,7 @@ _OF_FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
 
 
 def model_parts(model: SAM2Base) -> list[PartOf]:
-    """The functions that are parts, of this model and of what prepares its inputs and results."""
+    """The functions that are parts: of this model, and of the code for its inputs and results."""
     ends = getattr(model.image_encoder.trunk, "stage_ends", None)
     found: list[PartOf] = [(owner, function, (name,)) for owner, function, name in _OF_FUNCTIONS]
     for path, module in model.named_modules():
@@ -110,7 +110,7 @@ class Ranges:
 
     @contextmanager
     def open(self, name: str) -> Iterator[None]:
-        """Context manager of a range inside of those that are open."""
+        """Context manager of a range inside the open ones."""
         outer, before = self._path, self._counted()
         self._path = path = f"{outer}/{name}" if outer else name
         try:
@@ -136,7 +136,7 @@ class Ranges:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with ExitStack() as parts:
                 for name in names if self._path and get_ident() == self._thread else ():
-                    if self._path.rpartition("/")[2] != name:  # a part that calls itself is one
+                    if self._path.rpartition("/")[2] != name:  # a recursive part is one part
                         parts.enter_context(self.open(name))
                 return function(*args, **kwargs)
 

@@ -50,7 +50,7 @@ def profile_image(
 
     Args:
         predictor: unchanged afterwards, without an image.
-        image: what ``set_image`` takes; a path is read and decoded in each run.
+        image: see ``set_image``; a path is read and decoded in each run.
         objects: number of clicks, one per object, that are spread over the image.
         runs: number of timed runs.
         trace: file for the trace of the last run, for Perfetto or Chrome.
@@ -94,9 +94,9 @@ def profile_video(
 
     Args:
         predictor: unchanged afterwards.
-        video: what ``init_state`` takes, and can be opened several times.
+        video: see ``init_state``; it must be possible to open it several times.
         objects: number of clicks, one per object, that are spread over the first frame.
-        frames: number of timed frames. As many as the memory holds are tracked before, or as many as there are.
+        frames: number of timed frames. Before them, the memory is filled, as far as the video has frames.
         runs: number of times that the video is tracked.
         trace: file for the trace of the last run, for Perfetto or Chrome.
         limits: of the device; measured if left out.
@@ -214,7 +214,7 @@ def _count_flops(model: SAM2Base, name: str, prepare: Prepare) -> dict[str, int]
 
 
 def times_of(profiler: torch.profiler.profile, unit: str) -> list[Time]:
-    """The recorded ranges of a unit, outer ones first. Events are not kept: garbage collection would visit them."""
+    """The recorded ranges of a unit, outer ones first. Events are dropped: garbage collection would visit them."""
     events = (event for event in profiler.events() or () if event.name.split("/")[0] == unit)
     return [(e.name, e.device_type != DeviceType.CPU, e.time_range.elapsed_us() / 1e6) for e in events]
 

@@ -57,7 +57,7 @@ class Part:
         return self.flops / self.flops_per_s / self.seconds if self.flops and self.seconds else None
 
     def as_json(self, whole: float) -> dict[str, Any]:
-        """The tree as plain values; ``whole`` are the seconds that shares are of."""
+        """The tree as plain values; shares are of ``whole`` seconds."""
         return {
             "name": self.name,
             "calls": self.calls,
@@ -85,10 +85,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """The parts of an image or of the average frame, and the rates that they are compared with.
+    """The parts of an image or of the average frame, and the limits of the device.
 
     Attributes:
-        subject: what was profiled: its sizes, the model's, the numbers of objects and runs.
+        subject: sizes of the input and the model, numbers of objects and runs.
         root: the tree; calls, seconds and FLOPs are per image or frame.
         limits: of the device.
         plain: seconds of each image or frame without a profiler, on the same path.

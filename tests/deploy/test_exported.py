@@ -185,20 +185,23 @@ assert not [name for name in sys.modules if name.startswith("sam2fast")]
     assert done.returncode == 0, done.stderr
 
 
-def test_wrong_arguments(model, tmp_path):
-    for call in (exported.export_encoder, exported.export_decoder):
-        with pytest.raises(ValueError, match="evaluation mode"):
-            call(mini_model().train())
-    with pytest.raises(ValueError, match="batch is 0"):
-        exported.export_encoder(model, 0)
-    with pytest.raises(ValueError, match="points is 0"):
-        exported.export_decoder(model, points=0)
-    for write in (exported.save_program, exported.compile_artifact):
-        with pytest.raises(ValueError, match="end in .pt2"):
-            write(None, tmp_path / "program.pt")
-    for read in (exported.load_program, exported.load_artifact, exported.load_predictor):
-        with pytest.raises(FileNotFoundError, match="nowhere"):
-            read(tmp_path / "nowhere")
+WRONG_CALLS = [
+    (lambda m, f: exported.export_encoder(mini_model().train()), ValueError, "evaluation"),
+    (lambda m, f: exported.export_decoder(mini_model().train()), ValueError, "evaluation"),
+    (lambda m, f: exported.export_encoder(m, 0), ValueError, "batch is 0"),
+    (lambda m, f: exported.export_decoder(m, points=0), ValueError, "points is 0"),
+    (lambda m, f: exported.save_program(None, f / "a.pt"), ValueError, ".pt2"),
+    (lambda m, f: exported.compile_artifact(None, f / "a.pt"), ValueError, ".pt2"),
+    (lambda m, f: exported.load_program(f / "a"), FileNotFoundError, "exported program"),
+    (lambda m, f: exported.load_artifact(f / "a"), FileNotFoundError, "compiled program"),
+    (lambda m, f: exported.load_predictor(f / "a"), FileNotFoundError, "no artefact"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "word"), WRONG_CALLS)
+def test_wrong_calls(model, tmp_path, call, error, word):
+    with pytest.raises(error, match=word):
+        call(model, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -233,15 +236,18 @@ def test_predictor_of_several_images(predictors):
         assert_same(expected, actual)
 
 
-def test_unsupported_prompts(predictors):
-    predictor = predictors[1]
-    predictor.set_image(random_image(60, 80))
-    with pytest.raises(ValueError, match="5 points; this artefact was exported for 1 to 4"):
-        predictor.predict([[1, 1]] * 5, [1] * 5)
-    with pytest.raises(ValueError, match="mask_input must be left out"):
-        predictor.predict([[1, 1]], [1], mask_input=torch.zeros(1, 32, 32))
-    with pytest.raises(ValueError, match="needs points or a box"):
-        predictor.predict()
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ({"point_coords": [[1, 1]] * 5, "point_labels": [1] * 5}, "5 points; .* 1 to 4"),
+        ({"box": [3, 4, 50, 40], "mask_input": torch.zeros(1, 32, 32)}, "mask_input"),
+        ({}, "points or a box"),
+    ],
+)
+def test_unsupported_prompts(predictors, prompt, word):
+    predictors[1].set_image(random_image(60, 80))
+    with pytest.raises(ValueError, match=word):
+        predictors[1].predict(**prompt)
 
 
 def test_metadata(model, folder):
@@ -270,34 +276,34 @@ def change(folder, **metadata):
     (folder / METADATA).write_text(json.dumps(content | metadata))
 
 
-# Metadata to change, a file, and its new content.
+# Metadata to change, a word of the error, a file, and its new content.
 WRONG = {
-    "another torch": ({"kind": "aot", "torch": "2.4.0"}, "compiled for torch 2.4.0, and this is torch"),
-    "another processor": ({"kind": "aot", "processor": "Darwin arm64"}, "compiled for Darwin arm64, and this is"),
-    "another device": ({"device": "xpu"}, "made for xpu, not for a machine without it"),
-    "another format": ({"format": 2}, "version 2 of the format"),
+    "another torch": ({"kind": "aot", "torch": "2.4.0"}, "for torch 2.4.0"),
+    "another processor": ({"kind": "aot", "processor": "Darwin arm64"}, "for Darwin arm64"),
+    "another device": ({"device": "xpu"}, "xpu"),
+    "another format": ({"format": 2}, "version 2"),
     "another file": ({"sizes": {ENCODER: 5, DECODER: 5}}, "encoder.pt2 is missing or incomplete"),
     "no end": ({"sizes": {ENCODER: math.inf, DECODER: 5}}, "artifact.json is damaged"),
     "no sizes": ({"sizes": None}, "artifact.json is damaged"),
-    "another kind": ({"kind": "other"}, "artifact.json is damaged: .* kind is 'other'"),
+    "another kind": ({"kind": "other"}, "kind is 'other'"),
     "zeros": ({}, "decoder.pt2 is damaged", DECODER, lambda old: b"\0" * len(old)),
     "a half twice": ({}, "decoder.pt2 is damaged", DECODER, lambda old: old[: len(old) // 2] * 2 + old[: len(old) % 2]),
     "native zeros": ({"kind": "aot"}, "encoder.pt2 is damaged", ENCODER, lambda old: b"\0" * len(old)),
     "a byte less": ({}, "decoder.pt2 is missing or incomplete", DECODER, lambda old: old[:-1]),
-}
-WRONG |= {
-    repr(text): ({}, "artifact.json is damaged", METADATA, lambda _, text=text: text)
-    for text in (b"", b"{", b"[]", b"7", b"null", b'{"format": 1}')
+    **{
+        repr(text): ({}, "artifact.json is damaged", METADATA, lambda _, text=text: text)
+        for text in (b"", b"{", b"[]", b"7", b"null", b'{"format": 1}')
+    },
 }
 
 
-@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG.keys())
-def test_unusable_artefacts(copied, case):
-    metadata, message, *damage = case
+@pytest.mark.parametrize(("metadata", "word", "damage"), [(m, w, d) for m, w, *d in WRONG.values()], ids=WRONG)
+def test_unusable_artefacts(copied, metadata, word, damage):
     change(copied, **metadata)
-    for name, content in zip(damage[:1], damage[1:], strict=True):
+    if damage:
+        name, content = damage
         (copied / name).write_bytes(content((copied / name).read_bytes()))
-    with pytest.raises(exported.ArtifactError, match=message):
+    with pytest.raises(exported.ArtifactError, match=word):
         exported.load_predictor(copied)
 
 
@@ -306,12 +312,9 @@ def test_exported_programs_may_be_of_another_torch(copied):
     assert artifact.check_usable(exported.read_metadata(copied), copied, "cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [("cuda", "made for cpu, not for cuda"), *((x, f"no device '{x}'") for x in ("nonsense", "cpu:1:2", ""))],
-)
-def test_other_devices(folder, device, message):
-    with pytest.raises(exported.ArtifactError, match=message):
+@pytest.mark.parametrize("device", ["cuda", "nonsense", "cpu:1:2", ""])
+def test_other_devices(folder, device):
+    with pytest.raises(exported.ArtifactError, match="not for cuda" if device == "cuda" else f"no device '{device}'"):
         exported.load_predictor(folder, device=device)
 
 
@@ -320,7 +323,7 @@ def test_missing_gpus(copied, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     change(copied, device="cuda")
     metadata = exported.read_metadata(copied)
-    with pytest.raises(exported.ArtifactError, match="no device 'cuda:2'; it has 2 of them, counted from 0"):
+    with pytest.raises(exported.ArtifactError, match="no device 'cuda:2'"):
         artifact.check_usable(metadata, copied, "cuda:2")
     assert artifact.check_usable(metadata, copied, "cuda:1") == torch.device("cuda:1")
 

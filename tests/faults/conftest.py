@@ -1,11 +1,18 @@
-"""Fixtures of the thread tests."""
+"""Fixtures of the tests of threads and of commands."""
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mini_model import mini_model, mini_predictor
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The folder that a command writes; it does not exist yet."""
+    return tmp_path / "out"
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,9 @@ def subject(request, tmp_path_factory):
     kills.close()
 
 
-def test_killed_again_and_again(subject, tmp_path):
+def test_killed_again_and_again(subject, out):
     """Each run continues the previous one; the final bytes are those of an uninterrupted run."""
-    (kills, variant), out = subject, tmp_path / "out"
+    kills, variant = subject
     for turn, change in enumerate(some(random.Random(0), 4, kills.changes[variant])):
         ended = forked(kills.busiest(out, variant), Fault(change, out))
         # Later runs find finished work, and may make fewer changes.
@@ -37,9 +37,9 @@ def test_killed_again_and_again(subject, tmp_path):
     kills.goes_on(out, variant)
 
 
-def test_a_full_disk(subject, tmp_path):
+def test_a_full_disk(subject, out):
     """At some file operations, and during a write; each time the next run continues."""
-    (kills, variant), out = subject, tmp_path / "out"
+    kills, variant = subject
     faults = [Fault(change, out, None) for change in some(random.Random(2), 2, kills.changes[variant] // 2)]
     for fault in [*faults, Fault(size=100, number=None)]:
         ended = forked(kills.busiest(out, variant), fault)

@@ -28,7 +28,7 @@ def test_set_image_during_set_image_of_another_thread(image_model, monkeypatch):
             lambda: predictor._predict_low_res(None, None),
             predictor.reset_predictor,
         ):
-            with pytest.raises(ConcurrentUseError, match="SAM2ImagePredictor is being used by another thread"):
+            with pytest.raises(ConcurrentUseError, match="SAM2ImagePredictor is being used"):
                 call()
         assert predictor._orig_hw == [(30, 60)]
         clone = copy.copy(predictor)  # has its own guard
@@ -50,9 +50,7 @@ def test_predictions_for_another_threads_image(image_model, monkeypatch):
     with held.within(monkeypatch, image_model, "encode_image"), pytest.raises(ConcurrentUseError):
         predictor.predict([[20, 15]], [1])
     for call in (lambda: predictor.predict([[20, 15]], [1]), predictor.get_image_embedding):
-        with pytest.raises(
-            ConcurrentUseError, match="another thread has replaced the image while this one was refused"
-        ):
+        with pytest.raises(ConcurrentUseError, match="has replaced the image"):
             call()
     with pytest.raises(FileNotFoundError):
         predictor.set_image("missing.png")
@@ -138,7 +136,7 @@ def test_a_session_belongs_to_one_thread_at_a_time(video_predictor, monkeypatch,
             lambda: video_predictor.save_state(state, tmp_path / "state"),
             lambda: video_predictor.move_state(state),
         ):
-            with pytest.raises(ConcurrentUseError, match="VideoState is being used by another thread"):
+            with pytest.raises(ConcurrentUseError, match="VideoState is being used"):
                 call()
         with pytest.raises(ValueError, match="already executing"):
             next(passing)
@@ -165,7 +163,7 @@ def test_a_stream_belongs_to_one_thread_at_a_time(video_predictor, monkeypatch, 
                 lambda: opened.save(tmp_path / "stream"),
                 opened.close,
             ):
-                with pytest.raises(ConcurrentUseError, match="VideoStream is being used by another thread"):
+                with pytest.raises(ConcurrentUseError, match="VideoStream is being used"):
                     call()
         found.append(held.result)
         found += [plain(opened.step(image)) for image in make_images(3)[2:]]

@@ -1,6 +1,6 @@
-"""The disk is full during a write: one line that says so, and where; nothing half-written; later the rest can be had.
+"""Writes on a full disk: the error is one line that names the file, no partial file stays, and a later run continues.
 
-A limit on the size of files stands in for the disk, for libraries in C too; what is said is the same but for a word.
+A limit on the size of files replaces the disk, also for libraries in C; only the reason of the error differs.
 """
 
 import json
@@ -30,11 +30,6 @@ from sam2fast.demo.server.video_files import DemoVideoWriter
 def track(tmp_path_factory):
     with closing(TrackKills(tmp_path_factory.mktemp("track"), 4, 1, 2)) as subject:
         yield subject
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
 
 
 @pytest.mark.parametrize(("size", "name"), [(5, "track.json"), (2600, "state_00001.safetensors")])

@@ -40,11 +40,6 @@ def kills(tmp_path_factory):
         yield subject
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def hidden(folder):
     return sorted(name for name in os.listdir(folder) if name.startswith("."))
 

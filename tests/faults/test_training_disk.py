@@ -12,7 +12,7 @@ from killed import Fault, forked, tells_errors
 from PIL import Image
 
 from sam2fast.checkpoints import CheckpointError
-from sam2fast.cli.train_run import _save_traceback
+from sam2fast.cli.train_run import save_traceback
 from sam2fast.io.images import write_jpeg
 from sam2fast.training.feature_cache import DAMAGED, EncoderCache, EncoderCacheConf, read_levels, write_levels
 from sam2fast.training.reporting import Reporter
@@ -93,7 +93,7 @@ def test_the_first_error_is_raised(tmp_path: Path) -> None:
 
     def work() -> int:
         try:
-            with _save_traceback(tmp_path / "error.txt"):
+            with save_traceback(tmp_path / "error.txt"):
                 raise CheckpointError("first")
         except CheckpointError:
             return 5

@@ -32,11 +32,6 @@ def kills(tmp_path_factory):
         yield subject
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_stopped(kills, out):
     """No partial files stay, even without a further run."""
     kills.whole("whole")

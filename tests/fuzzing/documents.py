@@ -109,6 +109,8 @@ def json_twice(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
 
 DTYPES = ("F32", "F16", "BF16", "F64", "I8", "U8", "I64", "U64", "BOOL", "F8_E4M3", "F8_E8M0", "F6_E2M3", "F4", "C64")
 
+SHAPES = ([], [0], [2**32, 2**32], [2**63], [-1], [1, -4], [0, 2**62], ["4"], [1e3], None)
+
 
 def safetensors_header(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
     """Changes the header before the same bytes, mostly with a correct length."""
@@ -124,19 +126,7 @@ def safetensors_header(data: bytes, rng: Random, others: Sequence[bytes]) -> byt
             if action == 0:
                 entry["dtype"] = rng.choice((*DTYPES, "x", 1, None))
             elif action == 1:
-                shapes: tuple[Any, ...] = (
-                    [],
-                    [0],
-                    [2**32, 2**32],
-                    [2**63],
-                    [-1],
-                    [1, -4],
-                    [0, 2**62],
-                    ["4"],
-                    [1e3],
-                    None,
-                )
-                entry["shape"] = rng.choice(shapes)
+                entry["shape"] = rng.choice(SHAPES)
             else:
                 offsets = ([0, 0], [4, 0], [0, 2**63], [-4, 0], [0, len(data)], [1], [0.5, 4], None)
                 entry["data_offsets"] = rng.choice(offsets)

@@ -15,6 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from hostile import Calls
+from mutators import ANY_FILE
 
 # The file that hostile code would create in the work folder.
 CANARY = "EXECUTED"
@@ -161,8 +162,6 @@ def odd_checkpoint(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
 
 
 def _rezipped(data: bytes, rng: Random, program: bytes | None) -> bytes:
-    from mutators import ANY_FILE
-
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             content = [(name, archive.read(name)) for name in archive.namelist()]

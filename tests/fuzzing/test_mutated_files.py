@@ -155,30 +155,20 @@ def refuse_namelessly(path):
     raise Documented("it is wrong")
 
 
-def fail(path):
-    raise KeyError("x")
+MISBEHAVIOUR = {
+    "no name": refuse_namelessly,
+    "another error": lambda path: {}[path],
+    "memory": lambda path: len(bytearray(b"x") * (1100 << 20)),
+    "a command": lambda path: pickle.loads(path.read_bytes()),
+    "a file beside": lambda path: Path("../beside").write_text("x", encoding="utf-8"),
+    "a file of the system": lambda path: Path("/etc/passwd").read_bytes(),
+}
 
 
-def grow(path):
-    return len(bytearray(b"x") * (1100 << 20))
-
-
-def unpickle(path):
-    pickle.loads(path.read_bytes())
-
-
-def write_outside(path):
-    Path("../beside").write_text("x", encoding="utf-8")
-
-
-def read_outside(path):
-    Path("/etc/passwd").read_bytes()
-
-
-@pytest.mark.parametrize("reader", [refuse_namelessly, fail, grow, unpickle, write_outside, read_outside])
-def test_misbehaviour_is_detected(reader, work):
-    target = Target("text", "file", (Documented, OSError), reader, is_named=True)
+@pytest.mark.parametrize("name", MISBEHAVIOUR)
+def test_misbehaviour_is_detected(name, work):
+    target = Target("text", "file", (Documented, OSError), MISBEHAVIOUR[name], is_named=True)
     assert is_refused("refuse", replace(target, read=refuse), b"", work)
     with pytest.raises((AssertionError, KeyError)):
-        is_refused(reader.__name__, target, hostile_pickles()[0], work)
+        is_refused(name, target, hostile_pickles()[0], work)
     (work / CANARY).unlink(missing_ok=True)

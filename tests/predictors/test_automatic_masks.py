@@ -289,22 +289,22 @@ def test_attributes():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "word"),
     [
         ({"points_per_side": None}, "points_per_side or point_grids"),
-        ({"points_per_side": 0}, "points_per_side must be an integer of at least 1, got 0"),
+        ({"points_per_side": 0}, "points_per_side must be an integer of at least 1"),
         ({"pred_iou_thresh": float("nan")}, "pred_iou_thresh must be a number, got nan"),
-        ({"stability_score_offset": -1.0}, "stability_score_offset must be a number of at least 0, got -1.0"),
-        ({"crop_overlap_ratio": 1.5}, "crop_overlap_ratio must be a number from 0 to 1, got 1.5"),
-        ({"crop_n_layers": 3, "crop_n_points_downscale_factor": 2}, "crop_n_points_downscale_factor 2 leaves layer 3"),
-        ({"output_mode": "png"}, "output_mode must be one of binary_mask, uncompressed_rle, coco_rle; got 'png'"),
-        ({"points_per_side": None, "point_grids": []}, "point_grids holds 0 grids, but crop_n_layers 0 needs 1"),
-        ({"points_per_side": None, "point_grids": [np.zeros((4, 3))]}, r"point_grids\[0\] must be finite points"),
+        ({"stability_score_offset": -1.0}, "stability_score_offset .* at least 0"),
+        ({"crop_overlap_ratio": 1.5}, "crop_overlap_ratio .* from 0 to 1"),
+        ({"crop_n_layers": 3, "crop_n_points_downscale_factor": 2}, "leaves layer 3"),
+        ({"output_mode": "png"}, "output_mode .*'png'"),
+        ({"points_per_side": None, "point_grids": []}, "0 grids, .* needs 1"),
+        ({"points_per_side": None, "point_grids": [np.zeros((4, 3))]}, r"point_grids\[0\]"),
     ],
     ids=lambda x: next(reversed(x)) if isinstance(x, dict) else "",
 )
-def test_invalid_parameters(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_parameters(options, word):
+    with pytest.raises(ValueError, match=word):
         SAM2AutomaticMaskGenerator(PaintedModel(), **(GRID | options))
 
 

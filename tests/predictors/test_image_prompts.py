@@ -112,30 +112,6 @@ def test_ragged_points_of_an_image_of_a_batch(model, predictor):
     assert_close([x[1] for x in found], predictor.predict(COORDS, LABELS, return_logits=True))
 
 
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ({"point_coords": COORDS, "point_labels": [[1]] * 4}, r"point_labels\[1\] has shape \(1,\); expected \(2,\)"),
-        ({"point_coords": COORDS, "point_labels": [1]}, "point_labels must be a list of 4 lists"),
-        ({"point_coords": COORDS, "point_labels": 1}, "point_labels must be a list of 4 lists"),
-        ({"point_coords": [*COORDS, 5], "point_labels": LABELS}, "point_coords is no array of numbers"),
-        ({"point_coords": [np.zeros((2, 1, 2)), COORDS[2]], "point_labels": [[[1], [1]], LABELS[2]]}, "for each"),
-        ({"point_coords": COORDS, "point_labels": LABELS, "mask_input": np.zeros((3, 1, S, S))}, "3 of mask_input"),
-        ({"point_coords": COORDS, "point_labels": LABELS, "mask_input": 0.0}, r"mask_input has shape \(\)"),
-        ({"point_coords": COORDS}, "belong together"),
-        ({"point_coords": COORDS, "point_labels": LABELS, "box": [BOX] * 3}, "4 of points, 3 of box"),
-        ({"point_coords": [[[1, 2]], [[3, 4]]], "point_labels": [[1], [1, 0]]}, "point_labels .* different lengths"),
-        (
-            {"point_coords": [[10, 10], [20, 20]], "point_labels": [1, 1], "box": [BOX, BOX]},
-            r"points \(N, 2\) are N points of one object; give point_coords \(2, N, 2\), such as \(2, 1, 2\)",
-        ),
-    ],
-)
-def test_what_does_not_fit(predictor, prompt, message):
-    with pytest.raises(ValueError, match=message):
-        predictor.predict(**prompt)
-
-
 def square(high, dtype):
     mask = np.zeros((1, S, S), dtype)
     mask[:, 8:20, 8:20] = high

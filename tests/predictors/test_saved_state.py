@@ -9,7 +9,7 @@ import torch
 from comparable import snapshot
 from mini_model import mini_predictor
 from safetensors.torch import load_file, save_file
-from video import SMALL, Session, clip, jpeg_folder, narrow_predictor
+from video import SMALL, Session, clip, narrow_predictor
 
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.saved_state import DIGEST, FACTS, StateError
@@ -72,12 +72,6 @@ def test_moved_to_another_predictor(busy):
         second.move_state(busy.state)
 
 
-def test_a_state_is_no_stream(busy, tmp_path):
-    busy.predictor.save_state(busy.state, tmp_path / "state")
-    with pytest.raises(StateError, match=r"state of a whole video; open it with load_state\(\)"):
-        busy.predictor.restore_stream(tmp_path / "state")
-
-
 def test_a_model_without_memories(tmp_path):
     predictor, frames = mini_predictor(("++model.num_maskmem=0", "++model.image_size=64")), clip(3)
     state = predictor.init_state(frames)
@@ -90,7 +84,7 @@ def test_a_model_without_memories(tmp_path):
 def test_ids_that_json_cannot_represent(video_predictor, video, tmp_path):
     s = Session(video_predictor, video)
     s.points(0, (1, 2), (60, 40, 1))
-    with pytest.raises(StateError, match=r"object \(1, 2\) has an id of type tuple; text and integers"):
+    with pytest.raises(StateError, match="of type tuple"):
         video_predictor.save_state(s.state, tmp_path / "state")
     s.reset()
     s.points(0, frozenset({3}), (60, 40, 1))
@@ -106,21 +100,24 @@ def test_numpy_ids_are_found_again(video_predictor, video, tmp_path):
     assert np.int64(3) in video_predictor.load_state(tmp_path / "state", video).objects
 
 
-def test_other_models_and_videos(busy, video, tmp_path):
-    p, file = busy.predictor, tmp_path / "state"
-    p.save_state(busy.state, file)
-    shorter = jpeg_folder(tmp_path / "shorter", clip(7))
-    with pytest.raises(StateError, match="saved with another video: frames 8, not 7"):
-        p.load_state(file, shorter)
-    larger = narrow_predictor(SMALL + 32)
-    with pytest.raises(StateError, match="saved with another model: image_size 128, not 160"):
-        larger.load_state(file, video)
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda p, file, video: p.load_state(file.with_name("x"), video), "no saved state"),
+        (lambda p, file, video: p.restore_stream(file), r"a whole video; .* load_state\(\)"),
+        (lambda p, file, video: p.load_state(file, clip(7)), "another video: frames 8, not 7"),
+        (lambda p, file, video: narrow_predictor(SMALL + 32).load_state(file, video), "image_size 128, not 160"),
+    ],
+    ids=["missing file", "no stream", "shorter video", "larger model"],
+)
+def test_refused(busy, video, tmp_path, call, word):
+    busy.predictor.save_state(busy.state, tmp_path / "state")
+    with pytest.raises((StateError, FileNotFoundError), match=word):
+        call(busy.predictor, tmp_path / "state", video)
 
 
 def test_damaged_files(busy, video, tmp_path):
     p, file = busy.predictor, tmp_path / "state"
-    with pytest.raises(FileNotFoundError, match="no saved state"):
-        p.load_state(file, video)
     p.save_state(busy.state, file)
     content = file.read_bytes()
     rng = random.Random(0)
@@ -143,7 +140,7 @@ def test_another_version(busy, video, tmp_path, monkeypatch):
     monkeypatch.setattr(saved_state, "VERSION", 9)
     busy.predictor.save_state(busy.state, tmp_path / "state")
     monkeypatch.undo()
-    with pytest.raises(StateError, match="has version 9 of the format; this program reads 1"):
+    with pytest.raises(StateError, match="version 9"):
         busy.predictor.load_state(tmp_path / "state", video)
 
 

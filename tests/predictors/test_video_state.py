@@ -57,8 +57,6 @@ def test_max_history(video_predictor, tmp_path, monkeypatch):
     assert list(bounded.new_tracked) == [3] and sessions[1].records[-1].masks.isfinite().all()
     sessions[1].propagate(start_frame_idx=2)
     assert len(bounded.tracked) == 6
-    with pytest.raises(ValueError, match="max_history is 5; this model looks back 6 frames"):
-        video_predictor.init_state(video, max_history=5)
 
 
 def test_the_originals_keys(tracked):
@@ -128,7 +126,7 @@ def test_output_formats_of_masks(tracked, non_overlapping, monkeypatch):
         assert cut.dtype == torch.bool and torch.equal(cut, logits > 0)
         assert bits.dtype == torch.uint8 and torch.equal(unpack_masks(bits, logits.shape[-1]), cut)
         assert torch.equal(low_res, scores.low_res_logits)
-    with pytest.raises(ValueError, match="output is 'rle'; expected one of 'logits', 'bool', 'bits', 'low_res'"):
+    with pytest.raises(ValueError, match="'low_res'"):
         masks("rle")
 
 

@@ -105,21 +105,16 @@ def test_a_stream_goes_on_where_it_was_saved(strategy, predictor, tmp_path):
     predictor.strategy = "sam2"
 
 
-def test_anothers_strategy_is_not_restored(predictor, track, frames, tmp_path):
-    found = track(EverySecond(), PROMPTS[:1], 3)
-    predictor.save_state(found.session, tmp_path / "state")
-    with pytest.raises(StateError, match="its strategy is EverySecond; set the predictor's attribute strategy"):
-        predictor.load_state(tmp_path / "state", str(frames))
-
-
-def test_a_strategy_with_other_settings_is_not_restored(predictor, track, frames, tmp_path, monkeypatch):
+def test_another_strategy_is_not_restored(predictor, track, frames, tmp_path, monkeypatch):
     @dataclass(frozen=True)
     class Own(Samurai):
         more: float = 1.0
 
     predictor.save_state(track(Own(), PROMPTS[:1], 3).session, tmp_path / "state")
+    with pytest.raises(StateError, match="its strategy is .*Own; set the predictor's attribute strategy"):
+        predictor.load_state(tmp_path / "state", str(frames))
     monkeypatch.setattr(predictor, "_strategy", Own(more=2.0))
-    with pytest.raises(StateError, match="its strategy is .*Own with more 1.0, not 2.0; set the predictor's"):
+    with pytest.raises(StateError, match="Own with more 1.0, not 2.0"):
         predictor.load_state(tmp_path / "state", str(frames))
     monkeypatch.setattr(predictor, "_strategy", Own())  # its weight becomes the model's
     assert predictor.load_state(tmp_path / "state", str(frames)).strategy == Own(weight=0.25)
@@ -204,63 +199,53 @@ def test_the_plain_strategy_takes_no_part_in_a_step(track, predictor):
 
 def test_names(predictor, frames):
     assert predictor.strategy == STRATEGIES["sam2"]()
-    for open_session in (
-        lambda name: predictor.init_state(str(frames), strategy=name),
-        predictor.__class__.strategy.fset,
-    ):
-        with pytest.raises(ValueError, match="there is no strategy 'sam3'; expected 'sam2', "):
-            open_session(*([predictor] if open_session is predictor.__class__.strategy.fset else []), "sam3")
-    with pytest.raises(TypeError, match="strategy is 3; expected 'sam2', "):
+    with pytest.raises(ValueError, match="'sam3'; expected 'sam2'"):
+        predictor.init_state(str(frames), strategy="sam3")
+    with pytest.raises(ValueError, match="'sam3'"):
+        predictor.strategy = "sam3"
+    with pytest.raises(TypeError, match="strategy is 3"):
         predictor.open_stream(strategy=3)
 
 
-@pytest.mark.parametrize(("attended", "message"), [
-    (Attended([(9, 6)], []), "attends to the memory of frame 9, which has none"),
-    (Attended([(0, 7)], []), "gave frame 0 row 7; expected 0 to 6"),
-    (Attended([(0, 6)], [], 3), "gave a span of 3; expected an integer above 0, and has_span = True"),
-    (Attended(iter([(0, 6)]), []), "gave as memory <list_iterator .*; expected a list of pairs .frame, row."),
-    (Attended([0], []), "gave as memory .0.; expected a list of pairs .frame, row."),
-    (Attended([(0, 6)], None), "gave as pointer None; expected a list of pairs .frame, distance."),
-    (Attended([(0, 6)], [(0, "1")]), "gave distances .'1'.; expected numbers"),
-    (Attended([(0, 6)], [(0, 1)], 2.5), "gave a span of 2.5; expected an integer above 0"),
-    (Attended([(0, 6)], [(0, 1)], factors=([1.0, 1.0], [1.0])), "gave factors .*; expected 1 numbers and 1,"),
-    (Attended([(0, 6)], [(0, 1)], factors=[1.0, 1.0]), "gave factors .1.0, 1.0.; expected 1 numbers and 1,"),
+@pytest.mark.parametrize(("attended", "word"), [
+    (Attended([(9, 6)], []), "the memory of frame 9"),
+    (Attended([(0, 7)], []), "row 7; expected 0 to 6"),
+    (Attended([(0, 6)], [], 3), "a span of 3; .* has_span"),
+    (Attended(iter([(0, 6)]), []), "as memory <list_iterator"),
+    (Attended([0], []), "as memory .0."),
+    (Attended([(0, 6)], None), "as pointer None"),
+    (Attended([(0, 6)], [(0, "1")]), "distances"),
+    (Attended([(0, 6)], [(0, 1)], 2.5), "a span of 2.5"),
+    (Attended([(0, 6)], [(0, 1)], factors=([1.0, 1.0], [1.0])), "factors .*; expected 1 numbers and 1"),
+    (Attended([(0, 6)], [(0, 1)], factors=[1.0, 1.0]), "factors .1.0, 1.0."),
+    (([(0, 6)], []), "a tuple .*; expected Attended"),
 ])  # fmt: skip
-def test_impossible_choices(track, attended, message):
+def test_impossible_choices(track, attended, word):
     class Wrong(Strategy):
-        has_span = attended.span == 2.5
+        has_span = getattr(attended, "span", None) == 2.5
         has_factors = True
 
         def attend(self, history):
             return attended
 
-    with pytest.raises(ValueError, match=f"Wrong, on frame 1, {message}"):
+    with pytest.raises(ValueError, match=f"Wrong, on frame 1, .*{word}"):
         track(Wrong(), PROMPTS[:1], 2)
 
 
-def test_a_tuple_in_the_place_of_the_choice(track):
-    class Wrong(Strategy):
-        def attend(self, history):
-            return [(0, 6)], []
-
-    with pytest.raises(ValueError, match=r"Wrong, on frame 1, returned a tuple from attend\(\); expected Attended"):
-        track(Wrong(), PROMPTS[:1], 2)
-
-
-@pytest.mark.parametrize(("decide", "message"), [
-    (lambda best: Decided(best[:, 0]), r"decided a candidate of shape \(1,\); expected \(1, 1\)"),
-    (lambda best: Decided([[0]]), "decided a candidate of type list; expected a tensor"),
-    (lambda best: Decided(best.float()), "decided a candidate of torch.float32; expected torch.int64"),
-    (lambda best: Decided(best, as_prompt=best), "decided a as_prompt of torch.int64; expected torch.bool"),
-    (lambda best: Decided(best, state=[]), "decided a state of type list; expected a tensor"),
-    (lambda best: best, r"returned a Tensor; expected Decided\(candidate\)"),
+@pytest.mark.parametrize(("decide", "word"), [
+    (lambda best: Decided(best[:, 0]), r"candidate of shape \(1,\)"),
+    (lambda best: Decided([[0]]), "candidate of type list"),
+    (lambda best: Decided(best.float()), "candidate of torch.float32"),
+    (lambda best: Decided(best, as_prompt=best), "as_prompt of torch.int64"),
+    (lambda best: Decided(best, state=[]), "state of type list"),
+    (lambda best: best, "Tensor; expected Decided"),
 ])  # fmt: skip
-def test_impossible_decisions(track, decide, message):
+def test_impossible_decisions(track, decide, word):
     class Wrong(Strategy):
         def choose(self, candidates, state):
             return decide(candidates.best())
 
-    with pytest.raises(ValueError, match=f"Wrong.choose {message}"):
+    with pytest.raises(ValueError, match=f"Wrong.choose .*{word}"):
         track(Wrong(), PROMPTS[:1], 2)
 
 

@@ -1,4 +1,4 @@
-"""Disturbs a command that writes a folder of results, checks the folder, and runs it again until it is done."""
+"""Disturbs a command that writes a folder of results, checks the folder, and repeats the command until it is done."""
 
 import functools
 import json
@@ -34,10 +34,10 @@ class CommandKills(ABC):
         folder: for inputs, a model's configuration and undisturbed runs.
     """
 
-    variants: Mapping[str, Sequence[Any]]  # options of the ways in which the command is called, by name
-    small = (4, 200)  # KiB of the small disks that are made for it
-    seconds = 0.8  # that it takes
-    notes = "sam2fast: note: "  # how lines begin that it may print besides a final one
+    variants: Mapping[str, Sequence[Any]]  # options of the command by name of the variant
+    small = (4, 200)  # smallest and largest KiB of its small disks
+    seconds = 0.8  # duration
+    notes = "sam2fast: note: "  # beginning of lines that it may print besides a final one
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,7 +64,7 @@ class CommandKills(ABC):
         """The command line."""
 
     def command(self, out: Path, variant: str) -> Callable[[], None]:
-        """The command as a copy of this process is to call it."""
+        """The command as a function for a copy of this process."""
         return lambda: main(self.arguments(out, variant), prog_name="sam2fast")
 
     def busiest(self, out: Path, variant: str) -> Callable[[], None]:
@@ -76,7 +76,7 @@ class CommandKills(ABC):
         return []
 
     def compared(self, name: str, content: bytes, out: Path) -> Any:
-        """The part of a file of this name that must be equal: where the results are may be a part of them."""
+        """The part of a file's content that must be equal: the path of the results may differ."""
         return content.replace(os.fsencode(out), b"")
 
     def left_whole(self, out: Path) -> None:
@@ -98,7 +98,7 @@ class CommandKills(ABC):
             disturbance.check(self.without_notes(ended))
 
     def whole(self, variant: str) -> dict[str, bytes]:
-        """The files of an undisturbed run, and by ``changes`` how many changes it makes there."""
+        """The files of an undisturbed run; ``changes`` then has its number of changes."""
         if variant not in self.wholes:
             out = self.folder / f"out-{variant}"
             ended = forked(self.busiest(out, variant), Fault(folder=out))
@@ -242,7 +242,7 @@ class VosKills(CommandKills):
         return ["after a run with other options"]
 
     def after_full_disk(self, ended: Ended) -> str:
-        """Of many videos, each that was not done is reported immediately."""
+        """Each video that was not done is reported immediately."""
         lines = ended.stderr.splitlines()
         if ended.code == 0 or len(lines) == 1:
             return after_full_disk(ended)

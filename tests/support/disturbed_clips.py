@@ -1,4 +1,4 @@
-"""Data sets that disturb a run of training in its middle, once: where a process makes its third clip."""
+"""Data sets that disturb a training once, when a process makes its third clip."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ from sam2fast.training.data.clip import Clip, ClipDataset
 
 
 class DisturbedClips:
-    """Another data set, and what happens at a third clip.
+    """Another data set with a disturbance at the third clip.
 
     Args:
-        file: that is left as a sign of it.
+        file: created by the disturbance.
     """
 
     def __init__(self, dataset: ClipDataset, file: str) -> None:
@@ -35,7 +35,7 @@ class DisturbedClips:
 
 
 class KilledClips(DisturbedClips):
-    """The first worker process that comes there is killed, as where memory runs out."""
+    """Kills the first worker process, as when memory runs out."""
 
     def disturb(self) -> None:
         if get_worker_info() is not None and not self.file.exists():
@@ -44,7 +44,7 @@ class KilledClips(DisturbedClips):
 
 
 class PausedClips(DisturbedClips):
-    """The second process of a run waits for ever, so that a test can do something to it; started again it does not."""
+    """Pauses the second process of a run, for a test to disturb it; a restarted one continues."""
 
     def disturb(self) -> None:
         if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):

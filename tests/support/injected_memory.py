@@ -1,4 +1,4 @@
-"""Calls that fail in their middle: memory that runs out at the k-th operation of torch, Ctrl-C at the k-th call."""
+"""Failures within calls: memory that runs out at the k-th operation of torch, Ctrl-C at the k-th call."""
 
 import gc
 import sys
@@ -32,8 +32,8 @@ class FailingOps(TorchDispatchMode):
     """Counts torch's operations in this thread, and fails at one of them.
 
     Args:
-        at: which, from 0; None for none of them.
-        failure: one of :data:`FAILURES`, but a signal.
+        at: number of the operation, from 0; None for none.
+        failure: one of :data:`FAILURES` except ``signal``.
     """
 
     def __init__(self, at: int | None = None, failure: str = "out of memory") -> None:
@@ -49,13 +49,13 @@ class FailingOps(TorchDispatchMode):
 
 
 class Signalled:
-    """Counts the places in the package where Python looks for signals in this thread, and raises at one of them.
+    """Counts the places in the package where Python checks for signals in this thread, and raises at one of them.
 
-    As for Ctrl-C: at the beginning of functions, and behind calls of functions that are not Python's. Between other
-    lines nothing is raised, which would be wrong: ``with lock:`` is left well whenever a signal comes.
+    These are the beginnings of functions, and returns from functions in C. Elsewhere Python raises nothing: a signal
+    cannot interrupt ``with lock:`` between the lock and the block.
 
     Args:
-        at: which, from 0; None for none of them.
+        at: number of the place, from 0; None for none.
     """
 
     def __init__(self, at: int | None = None) -> None:
@@ -72,7 +72,7 @@ class Signalled:
 
     def _profile(self, frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
-        # Expressions are also begun again to be closed, where exceptions are dropped.
+        # Generator expressions are also entered to be closed, where exceptions are dropped.
         if event in ("call", "c_return") and code.co_filename.startswith(FOLDERS) and code.co_name != "<genexpr>":
             number, self.count = self.count, self.count + 1
             if number == self.at:
@@ -81,11 +81,11 @@ class Signalled:
 
 
 def tensor_bytes() -> int:
-    """Memory of all tensors that anything still refers to."""
+    """Bytes of all tensors that are still referenced."""
     gc.collect()
     storages = {}
     for x in gc.get_objects():
-        # Others, such as those of torch.export, of torch.compile and of other tests, have no storage to count.
+        # Other kinds, such as those of torch.export and torch.compile, have no storage.
         is_plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout == torch.strided
         if is_plain and x.device.type != "meta":
             storage = x.untyped_storage()
@@ -95,6 +95,6 @@ def tensor_bytes() -> int:
 
 @contextmanager
 def failing(kind: str, at: int | None) -> Iterator[Any]:
-    """Inside, one of :data:`FAILURES` happens at the place ``at``."""
+    """Context manager in which one of :data:`FAILURES` occurs at the place ``at``."""
     with Signalled(at) if kind == "signal" else FailingOps(at, kind) as place:
         yield place

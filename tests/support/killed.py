@@ -1,8 +1,7 @@
-"""Work that is ended by a signal, or meets a full disk, at a moment that is chosen exactly or at random; and its end.
+"""Runs work that is ended by a signal or meets a full disk at a chosen moment, and reports how it ended.
 
-:func:`forked` is quick: a copy of this process, with all that it has imported and loaded. There a :class:`Fault`
-strikes before the k-th change to files, or at a byte of any file. :func:`started` is a process of its own, from its
-first import on, to which signals are sent after some time.
+:func:`forked` is quick: it runs a copy of this process, with all imports and models. A :class:`Fault` occurs before the
+k-th change to files, or at a byte of any file. :func:`started` runs a new process, and sends it signals.
 """
 
 import errno
@@ -30,7 +29,7 @@ if sys.platform != "linux":
 import resource
 
 SECONDS_TO_END = 120.0
-# What Python tells its audit hooks before it changes something on the disk, and where the path is among its arguments.
+# Audit events of changes to files, and the position of the path among their arguments.
 CHANGES = {"open": 0, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0, "os.link": 1}
 # On a full disk these fail; names can still be changed and removed.
 NEED_ROOM = ("open", "os.mkdir", "os.link")
@@ -38,17 +37,16 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Fault(NamedTuple):
-    """What happens to a process of :func:`forked`, and when.
+    """A signal or a full disk in a process of :func:`forked`.
 
     Attributes:
-        change: before the change of this number, from 0, to files in ``folder``: opening one to write, renaming,
-            removing, making a folder.
-        folder: whose changes count.
-        number: the signal that the process sends itself there; None has the disk full from there on.
-        size: instead, when a file grows beyond so many bytes: the process is killed during the write; with ``number``
-            None the write is cut short and fails, as on a full disk. This holds for libraries in C too.
-        name: instead of ``change``, before the first one to a path with this in it: how many there are before it is
-            nobody's promise.
+        change: the fault occurs before the change of this number, from 0: opening a file to write, renaming, removing,
+            making a folder.
+        folder: only changes in it count.
+        number: the signal that the process sends itself; None for a full disk from there on.
+        size: instead of ``change``, the fault occurs when a file grows beyond so many bytes, also in libraries in C.
+            The process is killed during the write; with ``number`` None the write fails.
+        name: instead of ``change``, the fault occurs before the first change of a path that contains this.
     """
 
     change: int | None = None
@@ -59,11 +57,11 @@ class Fault(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A signal from outside, so many seconds after the one before it, or after the beginning."""
+    """A signal from outside, so many seconds after the previous one or the start."""
 
     number: int
     after: float
-    to_group: bool = False  # as a terminal does, to the workers too; only for :func:`started`
+    to_group: bool = False  # also to the workers, as a terminal does; only for :func:`started`
 
 
 class Ended(NamedTuple):
@@ -82,11 +80,11 @@ def forked(
     """Calls a function in a copy of this process.
 
     Args:
-        work: gives the exit code, None for 0, or ends by SystemExit, as a command does.
+        work: returns the exit code, None for 0, or raises SystemExit, as a command does.
 
     Raises:
-        TimeoutError: it has not ended in time, or another process still holds its stdout or stderr; it is killed then,
-            with all of its group.
+        TimeoutError: it has not ended in time, or another process still holds its stdout or stderr; its process group
+            is killed.
     """
     counter = mmap.mmap(-1, 8)  # shared, so that it can be read when the process was killed
     (out, its_out), (err, its_err) = os.pipe(), os.pipe()  # not files, which a fault may limit
@@ -118,10 +116,10 @@ def started(
     env: Mapping[str, str] | None = None,
     seconds: float = SECONDS_TO_END,
 ) -> Ended:
-    """Runs Python with these arguments as a session of its own, and sends it signals.
+    """Runs Python with these arguments in a new session, and sends it signals.
 
     Raises:
-        TimeoutError: it has not ended in time; all of its session is killed then.
+        TimeoutError: it has not ended in time; its session is killed.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = start(arguments, out, err, env=env)
@@ -146,7 +144,7 @@ def start(
     *,
     env: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Python with these arguments, as a session of its own, which handles signals as if a shell had started it."""
+    """Starts Python with these arguments in a new session, with signals handled as by a shell."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         stdout=stdout,
@@ -158,7 +156,7 @@ def start(
 
 
 def warm_up(work: Callable[[], Any]) -> None:
-    """Calls a command once in this process, so that copies of it have imported and loaded all that it needs."""
+    """Calls a command once in this process, so that copies have all imports and models."""
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as err:
         try:
             work()
@@ -167,12 +165,12 @@ def warm_up(work: Callable[[], Any]) -> None:
 
 
 def session_of(pid: int) -> list[int]:
-    """The processes of a session that are still running, such as the workers of a process that :func:`start` gave."""
+    """The running processes of a session, such as the workers of a process from :func:`start`."""
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _session(int(entry)) == pid]
 
 
 def tells_errors(work: Callable[[], Any]) -> Callable[[], int]:
-    """The work, for :func:`forked`: which prints what error of the disk it ends by, and the file that it is about."""
+    """The work for :func:`forked`, which prints errno and file of an ``OSError``."""
 
     def run() -> int:
         try:
@@ -192,7 +190,7 @@ def _be_the_copy(work: Callable[[], Any], fault: Fault | None, counter: mmap.mma
         _as_by_a_shell()
         for end, number in ((out, 1), (err, 2)):
             os.dup2(end, number)
-            os.close(end)  # so that whoever closes the other has closed both
+            os.close(end)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         if fault is not None:
             _arm(fault, counter)
@@ -207,12 +205,12 @@ def _be_the_copy(work: Callable[[], Any], fault: Fault | None, counter: mmap.mma
             sys.stdout.flush()
             sys.stderr.flush()
         except OSError:
-            code = 120  # as Python's own, when it cannot print what it was to print
+            code = 120  # Python's code for output that cannot be written
         os._exit(code)
 
 
 def _as_by_a_shell() -> None:
-    # A test run in the background of a shell has its interrupts ignored, and hands that on.
+    # A test in the background of a shell inherits ignored interrupts.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         signal.signal(number, handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -221,7 +219,7 @@ def _as_by_a_shell() -> None:
 
 def _arm(fault: Fault, counter: mmap.mmap) -> None:
     if fault.size is not None:
-        # Python ignores this signal, so that the write fails; as it is otherwise, it ends the process.
+        # Ignored, the signal lets the write fail; otherwise it ends the process.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN if fault.number is None else signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.size, resource.RLIM_INFINITY))
     folder, seen, change = os.path.realpath(fault.folder), 0, fault.change
@@ -252,7 +250,7 @@ def _is_change(event: str, arguments: tuple[Any, ...], folder: str) -> bool:
         return False
     name = os.fsdecode(path)
     if not os.path.isabs(name):
-        # Relative to an open folder, whose number comes last, or to the current one, as -1.
+        # Relative to an open folder, whose number is the last argument, or to the current one (-1).
         last = arguments[-1] if event != "open" and isinstance(arguments[-1], int) else -1
         with suppress(OSError):
             name = os.path.join(os.readlink(f"/proc/self/fd/{last}") if last >= 0 else os.getcwd(), name)
@@ -265,7 +263,7 @@ def _send(pid: int, sent: Sequence[Sent], is_running: Callable[[], bool]) -> Non
         deadline = time.monotonic() + after
         while is_running() and time.monotonic() < deadline:
             time.sleep(min(0.01, max(0.0, deadline - time.monotonic())))
-        if not is_running():  # its number may be another's by now
+        if not is_running():  # its number may be reused
             return
         (os.killpg if to_group else os.kill)(pid, number)
 
@@ -281,7 +279,7 @@ def _wait(pid: int, deadline: float) -> int:
 
 
 def _read(end: int, deadline: float) -> str:
-    """All that is written to a pipe until nobody has its other end any more."""
+    """All that is written to a pipe until its other end is closed."""
     parts, poll = [], select.poll()
     with open(end, "rb", buffering=0) as file:
         poll.register(file, select.POLLIN)
@@ -289,11 +287,11 @@ def _read(end: int, deadline: float) -> str:
             parts.append(file.read(1 << 16))
             if not parts[-1]:
                 return b"".join(parts).decode(errors="replace")
-    raise TimeoutError(f"somebody still has a pipe of the process, which told: {b''.join(parts)[-2000:]!r}")
+    raise TimeoutError(f"a process still holds the pipe; its output: {b''.join(parts)[-2000:]!r}")
 
 
 def _session(pid: int) -> int | None:
-    """Of a process; None if it has ended."""
+    """The session of a process; None if it has ended."""
     with suppress(OSError, ValueError):
         fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
         return int(fields[3]) if fields[0] not in "ZX" else None

@@ -51,10 +51,10 @@ def main(what: str, folder: Path) -> None:
 
 
 def abandoned(folder: Path, rank: str) -> None:
-    from sam2fast.cli.train_run import _stop_condition
+    from sam2fast.cli.train_run import stop_condition
 
     wait_for(lambda: len(list(folder.glob("ready-*"))) == 2)
-    with _stop_condition(None) as stop:
+    with stop_condition(None) as stop:
         if rank == "0":
             os.kill(os.getppid(), signal.SIGKILL)
         wait_for(stop)

@@ -61,10 +61,6 @@ def large(predictor: dict[str, Any], number: int) -> bytes:
     return bytes([number]) * 1_000_000
 
 
-def environment(predictor: dict[str, Any], number: int) -> tuple[str, bool]:
-    return os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
-
-
 def killed_when_seen(predictor: dict[str, Any], job: tuple[int, str]) -> tuple[int, int]:
     """Job 2 kills the first process that runs it, after a file says that the answer of job 1 was received.
 
@@ -103,8 +99,8 @@ def strange_failure(predictor: dict[str, Any], number: int) -> None:
     raise Unreadable("odd", "indeed")
 
 
-def where(predictor: dict[str, Any], number: int) -> tuple[str, str, str, bool]:
-    return os.getcwd(), os.environ["SAM2FAST_MINE"], os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
+def where(predictor: dict[str, Any], number: int) -> tuple[str, str | None, str, bool]:
+    return os.getcwd(), os.environ.get("SAM2FAST_MINE"), os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
 
 
 def in_company(predictor: dict[str, Any], folder: str) -> int:

@@ -1,10 +1,11 @@
 """A Ray for tests: two CPUs, little memory, a short folder, gone afterwards."""
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,22 +40,16 @@ def slots_of(folder: Path) -> list[int]:
     """The processes of the actors of the Ray in this folder."""
     found = []
     for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and _command(process).startswith("ray::WorkerActor"):
-            parent = next(line for line in _status(process) if line.startswith("PPid:")).split()[1]
-            if str(folder) in _command(Path("/proc", parent)):  # its raylet
-                found.append(int(process.name))
+        if process.name.isdecimal() and command_of(process).startswith("ray::WorkerActor"):
+            with suppress(OSError):  # it may end meanwhile
+                parent = re.search(r"PPid:\s*(\d+)", (process / "status").read_text())
+                if parent is not None and str(folder) in command_of(Path("/proc", parent[1])):  # its raylet
+                    found.append(int(process.name))
     return found
 
 
-def _command(process: Path) -> str:
-    try:
+def command_of(process: Path) -> str:
+    """The command line of a process in ``/proc``; empty if it has ended."""
+    with suppress(OSError):
         return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _status(process: Path) -> list[str]:
-    try:
-        return (process / "status").read_text().splitlines()
-    except OSError:
-        return ["PPid: 0"]
+    return ""

@@ -20,10 +20,9 @@ IMAGE_SIZE, HEIGHT, WIDTH, FRAMES = 128, 90, 120, 40
 EVERY = 6  # frames from one whose logits are kept to the next
 STARTS, SPEEDS, RADIUS = ((20, 40), (100, 48)), (4, -4), 14
 AWAY, JUMP = range(14, 19), 30  # the first disc's, and how far down it returns
-# Of the configuration of SAM 2.1 tiny makes nano's.
+# Make the official configuration of SAM 2.1 tiny nano's, at any size.
 LAYER = "++model.memory_attention.layer"
-NANO = [
-    f"++model.image_size={IMAGE_SIZE}",
+NANO_LAYERS = (
     "++model.image_encoder.trunk.embed_dim=32",
     "++model.image_encoder.trunk.stages=[1,2,6,1]",
     "++model.image_encoder.trunk.global_att_blocks=[4,6,8]",
@@ -36,10 +35,13 @@ NANO = [
     f"{LAYER}.d_model=128",
     f"{LAYER}.dim_feedforward=512",
     *(f"{LAYER}.{kind}_attention.embedding_dim=128" for kind in ("self", "cross")),
-    *(f"{LAYER}.{kind}_attention.feat_sizes=[8,8]" for kind in ("self", "cross")),
     "++model.memory_encoder.in_dim=128",
     "++model.memory_encoder.mask_downsampler.embed_dim=128",
     "++model.memory_encoder.fuser.layer.dim=128",
+)
+NANO = [
+    *(f"++model.image_size={IMAGE_SIZE}", *NANO_LAYERS),
+    *(f"{LAYER}.{kind}_attention.feat_sizes=[8,8]" for kind in ("self", "cross")),
 ]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

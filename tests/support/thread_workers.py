@@ -14,14 +14,22 @@ from sam2fast.deploy.parallel.process import WorkerProcess
 from sam2fast.deploy.parallel.worker import Service, WorkerSetup, _answer, setup_of
 
 
+class WorkerThread(threading.Thread):
+    """A thread with the method of a process that ends it."""
+
+    def kill(self) -> None:
+        self.join(60)
+        assert not self.is_alive()
+
+
 class ThreadWorker(WorkerProcess):
-    """In the place of a process."""
+    """A worker in this process."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self.device = setup.device
         self.connection, self._theirs = Pipe()
-        self._thread = threading.Thread(target=self._serve, args=(setup,), daemon=True)
-        self._thread.start()
+        self._process: Any = WorkerThread(target=self._serve, args=(setup,), daemon=True)
+        self._process.start()
 
     def _serve(self, setup: WorkerSetup) -> None:
         service: list[Service] = []
@@ -37,10 +45,6 @@ class ThreadWorker(WorkerProcess):
 
     def ending(self) -> str:
         return f"the thread on {self.device} has ended"
-
-    def _end(self, seconds: float) -> None:
-        self._thread.join(60)
-        assert not self._thread.is_alive()
 
 
 _builds: list[Callable[..., Any]] = []

@@ -38,7 +38,7 @@ class TrainKills:
     """
 
     def __init__(self, folder: Path, epochs: int = 2) -> None:
-        torch.set_num_threads(1)  # which copies of this process can take over
+        torch.set_num_threads(1)  # other threads do not survive a fork
         self.whole, self.epochs = folder / "whole", epochs
         ended = forked(self.command(self.whole), Fault(folder=self.whole))
         assert ended.code == 0 and ended.stderr == "", ended
@@ -63,14 +63,14 @@ class TrainKills:
 
     def command(self, folder: Path, *more: str) -> Callable[[], None]:
         def work() -> None:
-            # A process that a test has started may have no children, as the workers are.
+            # Daemonic processes may have no children, such as workers.
             multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
             main(self.arguments(folder, *more), prog_name="sam2fast")
 
         return work
 
     def goes_on(self, folder: Path, *more: str) -> Ended:
-        """The same command again comes to bitwise the same end as an undisturbed run, and leaves nothing else."""
+        """The same command again gives bitwise the results of an undisturbed run, and leaves no other files."""
         ended = forked(self.command(folder, *more))
         assert ended.code == 0 and "Traceback" not in ended.stderr, ended
         self.compare(folder)
@@ -103,7 +103,7 @@ class TrainKills:
         disturbance = chosen(rng, out, self.changes, seconds=3.0)
         ended = forked(self.command(out, *more), disturbance.fault, disturbance.sent)
         if disturbance.fault is not None and disturbance.fault.number != signal.SIGKILL:
-            disturbance = disturbance._replace(is_certain=False)  # it saves a checkpoint and ends as if it were done
+            disturbance = disturbance._replace(is_certain=False)  # it may save a checkpoint and end with 0
         if not (more and disturbance.fault is not None and disturbance.fault.size is not None and lost_worker(ended)):
             check(disturbance, ended)
         left_whole(out)
@@ -129,19 +129,19 @@ class TrainKills:
 
 
 def check(disturbance: Disturbance, ended: Ended) -> None:
-    """As it does itself; without what a run says that goes on."""
+    """:meth:`Disturbance.check` without the notes of a resumed run."""
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("sam2fast: note: ")]
     disturbance.check(ended._replace(stderr="\n".join(lines)))
 
 
 def lost_worker(ended: Ended) -> bool:
-    """Whether the limit of a write ended a worker rather than the process; it hands batches over in files."""
+    """Whether the limit of a write ended a worker, which passes batches in files, rather than the process."""
     how = "a process that makes batches was lost .* killed by signal: File size limit exceeded"
     return ended.code == 1 and len(ended.stderr.splitlines()) == 1 and re.search(how, ended.stderr) is not None
 
 
 def killed_worker(kills: TrainKills, out: Path) -> str:
-    """A run whose worker is killed ends with one line; what it says."""
+    """The line that a run prints when its worker is killed."""
     clips = f"{{_target_: disturbed_clips.KilledClips, file: {out / 'killed'}, dataset: '${{clips}}'}}"
     out.mkdir()
     ended = forked(kills.command(out, WORKERS, f"trainer.data.train.datasets.0.dataset={clips}"))
@@ -156,7 +156,7 @@ def killed_worker(kills: TrainKills, out: Path) -> str:
 
 
 def left_whole(folder: Path) -> None:
-    """Checks that all under a final name is whole, and that a checkpoint does not go once there was one."""
+    """Checks that files with final names are complete, and that there is a checkpoint once there was one."""
     files = [path for path in folder.rglob("*") if not path.name.startswith(".")] if folder.is_dir() else []
     for path in files:
         if path.suffix == ".pt":
@@ -181,7 +181,7 @@ def with_support() -> dict[str, str]:
 
 
 def disturbed_training(folder: Path) -> list[str]:
-    """A worker is killed; then the run, during a validation and with a worker; then it goes on at once."""
+    """A worker is killed; then the run, during a validation and with a worker; then the run is resumed."""
     kills = TrainKills(folder, epochs=1)
     out = folder / "out"
     first = killed_worker(kills, out)
@@ -192,7 +192,7 @@ def disturbed_training(folder: Path) -> list[str]:
 
 
 def _killed_after_validation(kills: TrainKills, out: Path) -> None:
-    """What it reports is not in a checkpoint yet, and its worker is still there when the next run begins."""
+    """Its report is not in a checkpoint yet, and its worker is still running when the next run begins."""
     report = Reporter.report
 
     def report_and_end(self: Reporter, step: int, kind: str, values: dict[str, float]) -> None:
@@ -207,8 +207,8 @@ def _killed_after_validation(kills: TrainKills, out: Path) -> None:
 
 
 def _outlive() -> None:
-    """As a worker that makes a batch while the run is killed, until that batch is done."""
-    os.close(1), os.close(2)  # for whose end others would wait
+    """Runs as long as a worker that finishes a batch after the run was killed."""
+    os.close(1), os.close(2)  # others would wait for their end
     time.sleep(10.0)
     os._exit(0)
 

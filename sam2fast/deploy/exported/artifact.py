@@ -34,7 +34,7 @@ EXPORTED, COMPILED = "exported", "aot"
 
 @dataclass(frozen=True)
 class ArtifactMetadata:
-    """Where the programs of an artefact come from, and what they run on."""
+    """Origin and requirements of an artefact's programs."""
 
     kind: str  # "exported": torch.export; "aot": native code by AOTInductor
     config: str | None  # name of the configuration
@@ -209,7 +209,7 @@ def check_usable(metadata: ArtifactMetadata, folder: str | Path, device: str | N
 
 
 def processor(device: torch.device) -> str:
-    """The platform that native code depends on: system, architecture, and vector units or GPU capability."""
+    """The platform of native code: system, architecture, and vector units or GPU capability."""
     host = f"{platform.system()} {platform.machine()}"
     if device.type == "cuda":
         return f"{host}, CUDA capability {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
@@ -217,7 +217,7 @@ def processor(device: torch.device) -> str:
 
 
 def weights_digest(model: SAM2Base, prefixes: tuple[str, ...] = ("",)) -> str:
-    """SHA-256 of the names, shapes and values of the weights whose names begin so; by default of all."""
+    """SHA-256 of names, shapes and values of the weights with these prefixes; by default of all."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name.startswith(prefixes):

@@ -22,7 +22,7 @@ def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any)
     prompt needs points or a box, and the number of points is limited by the artefact.
 
     Args:
-        folder: what :func:`sam2fast.deploy.exported.write_artifact` wrote.
+        folder: written by :func:`sam2fast.deploy.exported.write_artifact`.
         device: the device to run on; None for the one that the artefact was made for.
         **kwargs: for :class:`SAM2ImagePredictor`: ``mask_threshold``, ``max_hole_area``, ``max_sprinkle_area``.
 
@@ -34,7 +34,7 @@ def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any)
 
 
 class LoadedModel:
-    """The interface of a model that the image predictor uses, implemented by the programs of an artefact.
+    """The programs of an artefact under the model's names that the image predictor uses.
 
     Args:
         folder, device: as for :func:`load_predictor`, which raises the same.

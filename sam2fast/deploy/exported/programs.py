@@ -180,7 +180,7 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
 
 
 def load_program(path: str | Path) -> "ExportedProgram":
-    """Reads what :func:`save_program` wrote; ``load_program(path).module()`` is the function.
+    """Reads a program of :func:`save_program`; ``load_program(path).module()`` is the function.
 
     The file is a program, and reading it can run code: load only files that you exported yourself.
 
@@ -221,7 +221,7 @@ def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapp
 
 
 def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunction:
-    """Loads what :func:`compile_artifact` wrote, as a function of the flat list of input tensors.
+    """Loads a program of :func:`compile_artifact` as a function of the flat list of input tensors.
 
     The file is native code: load only files that you compiled yourself.
 

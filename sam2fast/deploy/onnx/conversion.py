@@ -1,6 +1,9 @@
 """Smaller weights in ONNX graphs: float16, or int8 for some matrix multiplications."""
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # The graphs with most matrix multiplications; the others are small, and masks depend on them directly.
@@ -30,16 +33,25 @@ def _to_float16(file: Path) -> None:
 
 
 def _to_int8(file: Path) -> None:
-    """Weights of matrix multiplications in int8 by rows, their inputs quantised when they are read."""
+    """Stores weights of matrix multiplications in int8 by rows; inputs are quantised when they are read."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(file)
-    del model.graph.value_info[:]  # shapes that the exporter wrote, and that quantisation makes wrong
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it recommends preprocessing for static quantisation
-    try:
+    del model.graph.value_info[:]  # shapes by the exporter, wrong after quantisation
+    with quiet("root"):  # it recommends preprocessing for static quantisation
         quantize_dynamic(model, file, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Context manager without Python's warnings, and with this logger's errors only."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        root.setLevel(level)
+        log.setLevel(level)

@@ -2,10 +2,7 @@
 
 import importlib.metadata
 import json
-import logging
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +13,7 @@ from torch import Tensor, nn
 from sam2fast import __version__
 from sam2fast.deploy.exported.artifact import check_folder, filled, weights_digest
 from sam2fast.deploy.exported.programs import EncoderModule, export_module
-from sam2fast.deploy.onnx.conversion import converted
+from sam2fast.deploy.onnx.conversion import converted, quiet
 from sam2fast.deploy.onnx.memory_graphs import MemoryAttentionGraph, MemoryEncoderGraph
 from sam2fast.deploy.onnx.prompt_graph import PromptGraph
 from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
@@ -43,7 +40,7 @@ REQUIRED = (
     "fixed_no_obj_ptr",
 )
 REFUSED = ("soft_no_obj_ptr",)
-# Parts of which the graphs have the weights alone.
+# Parts of which the graphs only contain the weights.
 PARTS = (
     "sam_prompt_encoder",
     "sam_mask_decoder",
@@ -55,7 +52,7 @@ PARTS = (
 
 
 class AxisSizes(NamedTuple):
-    """Of the dynamic axes."""
+    """Sizes of the dynamic axes."""
 
     objects: int
     memories: int  # of an object
@@ -63,7 +60,7 @@ class AxisSizes(NamedTuple):
     points: int  # of an object
 
 
-# torch specialises sizes of 0 and 1, and takes equal ones for the same.
+# torch specialises sizes of 0 and 1, and identifies equal sizes.
 TRACED = AxisSizes(objects=2, memories=3, pointers=4, points=5)
 CHECKED = (AxisSizes(1, 1, 0, 0), AxisSizes(3, 2, 1, 1))
 
@@ -89,10 +86,10 @@ def write_onnx(
     dtype: str = "float32",
     progress: Callable[[str], None] | None = None,
 ) -> OnnxManifest:
-    """Exports a video predictor's model into a folder, with everything that tracking needs.
+    """Exports a video predictor's model into a folder, with everything that tracking needs. Takes up to some minutes.
 
-    Takes half a minute to some minutes, and a few seconds of checks: each graph is run by onnxruntime at sizes other
-    than the traced ones and compared with the model before the folder is put in place.
+    Each graph is run by onnxruntime at sizes other than the traced ones, and compared with the model, before the folder
+    is put in place.
 
     Args:
         model: on the CPU, with fp32 weights.
@@ -146,13 +143,13 @@ def _check(model: SAM2VideoPredictor, dtype: str) -> None:
     for name in PARTS:
         if not is_standard(getattr(model, name)):
             raise ValueError(
-                f"{name} was hooked, patched or replaced, which its weights do not show; export the plain model"
+                f"{name} was hooked, patched or replaced, and a graph only contains weights; export the plain model"
             )
     wrong = [name for name in REQUIRED if not getattr(model, name)]
     wrong += [name for name in REFUSED if getattr(model, name)]
     if wrong:
         raise ValueError(
-            f"{wrong[0]} is {getattr(model, wrong[0])}, and ONNX is for models that are as the published ones"
+            f"{wrong[0]} is {getattr(model, wrong[0])}; ONNX export supports the settings of the published models only"
         )
 
 
@@ -224,7 +221,7 @@ def export_graph(graph: OnnxGraph, file: Path) -> None:
         for shape in graph.inputs.values()
     ]
     shapes = graph.arguments(dynamic)
-    with _quiet():
+    with quiet("torch.onnx"):
         program = export_module(graph.module, graph.arguments(random_inputs(graph, TRACED)), shapes)
         exported = torch.onnx.export(
             program,
@@ -242,20 +239,6 @@ def export_graph(graph: OnnxGraph, file: Path) -> None:
             f"torch {torch.__version__} wrote opset {opset} of ONNX; expected {OPSET}: use a newer torch"
         )
     exported.save(file)
-
-
-@contextmanager
-def _quiet() -> Any:
-    """Without what torch's exporter says about itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def check_graph(graph: OnnxGraph, file: Path) -> None:
@@ -289,7 +272,7 @@ def manifest_of(
     versions: dict[str, str] | None = None,
     files: dict[str, dict[str, Any]] | None = None,
 ) -> OnnxManifest:
-    """The manifest of a model, and of what was written: see :class:`OnnxManifest`."""
+    """The manifest of a model and the written files; see :class:`OnnxManifest`."""
     rules, decoder, downsample = MemoryRules.of(model), model.sam_mask_decoder, model.mask_downsample
     assert downsample.bias is not None
     stability = None

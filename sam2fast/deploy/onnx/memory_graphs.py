@@ -1,6 +1,6 @@
-"""The graphs of memory attention and memory encoder, as modules that export with any number of objects and memories.
+"""The graphs of memory attention and memory encoder, for any number of objects and memories.
 
-As in :mod:`~sam2fast.deploy.onnx.prompt_graph` there are weights and plain operations alone. Encodings are constants.
+As in :mod:`~sam2fast.deploy.onnx.prompt_graph`, they use plain operations. Position encodings are constants.
 """
 
 from typing import cast
@@ -80,7 +80,7 @@ class MemoryAttentionGraph(nn.Module):
 
 
 class MemoryAttentionLayerGraph(nn.Module):
-    """One layer. Rotations are of the halves of a vector rather than of its pairs; values are summed, then projected.
+    """One layer. Rotation pairs channels of a vector's halves, not neighbours; values are summed, then projected.
 
     Raises:
         ValueError: the layer is not as in the published models.
@@ -97,7 +97,9 @@ class MemoryAttentionLayerGraph(nn.Module):
         super().__init__()
         itself, cross = cast(RoPEAttention, layer.self_attn), cast(RoPEAttention, layer.cross_attn_image)
         if layer.pos_enc_at_attn or layer.pos_enc_at_cross_attn_queries or not layer.pos_enc_at_cross_attn_keys:
-            raise ValueError("position encodings at attention are exported as in the published models: of keys alone")
+            raise ValueError(
+                "only position encodings of cross-attention's keys can be exported, as in the published models"
+            )
         for attention in (itself, cross):
             if type(attention) not in ATTENTIONS or attention.num_heads != 1:
                 kind = f"{type(attention).__name__} of {attention.num_heads} heads"
@@ -140,7 +142,7 @@ class MemoryAttentionLayerGraph(nn.Module):
         return x + self.linear2(self.activation(self.linear1(self.norm3(x))))
 
     def _of_means(self, q: Tensor, keys: Tensor, pointer_keys: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and what they are of: means of rotated ``keys (B, K, n, d)``, or a single memory's, and pointers."""
+        """Weights and tokens: means of rotated ``keys (B, K, n, d)`` or a single memory's, and pointers."""
         n, T = keys.shape[2], pointer_keys.shape[1]
         maps, pointers = tokens[:, : tokens.shape[1] - T], tokens[:, tokens.shape[1] - T :]
         means = pooled_keys(keys, n, self.pooling).flatten(1, 2)
@@ -221,7 +223,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _in_halves(layer: nn.Linear) -> nn.Linear:
-    """The layer with its even outputs first. Scores between vectors of which both are so do not change."""
+    """The layer with its even outputs first; scores of two vectors in this order are the same."""
     order = torch.cat([torch.arange(0, layer.out_features, 2), torch.arange(1, layer.out_features, 2)])
     return _linear(layer.weight[order], layer.bias[order])
 

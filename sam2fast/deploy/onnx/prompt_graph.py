@@ -1,6 +1,6 @@
-"""The graph of prompts and mask decoder, as a module that exports with any number of objects and points.
+"""The graph of prompts and mask decoder, for any number of objects and points.
 
-The model's own modules choose between formulations by sizes and devices. Here are weights and plain operations alone.
+It uses plain operations: the model's own modules choose between formulations by sizes and devices.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from sam2fast.modeling.two_way_transformer import TwoWayAttentionBlock
 
 
 class PromptGraph(nn.Module):
-    """Prompts of B objects to four masks each, with what is needed to choose among them.
+    """Prompts of B objects to four masks each, with their predicted IoUs, pointers and scores.
 
     Args:
         model: in evaluation mode.
@@ -134,7 +134,7 @@ def _apply(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def in_sequence(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """The layers one after the other on ``x (B, C, H, W)``, by plain operations."""
+    """``layers(x)`` of ``x (B, C, H, W)`` by plain operations."""
     for layer in layers:
         x = layer_norm_2d(layer, x) if isinstance(layer, LayerNorm2d) else layer(x)
     return x

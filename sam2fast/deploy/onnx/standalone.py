@@ -1,4 +1,4 @@
-"""Generates tracker.py, which needs numpy, Pillow and onnxruntime alone, from the modules that sam2fast itself runs."""
+"""Generates tracker.py, which only needs numpy, Pillow and onnxruntime, from the modules of ``runtime``."""
 
 import ast
 from pathlib import Path

@@ -22,7 +22,7 @@ MOST_LOSSES = 2
 
 
 class RemoteTraceback(Exception):
-    """The cause of an exception from a worker: the worker's traceback as text."""
+    """A worker's traceback as text, the cause of its exception in this process."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -86,11 +86,10 @@ def run_jobs(
 ) -> Iterator[JobResult]:
     """Runs jobs on several devices, one process per device, and yields results as they complete.
 
-    Jobs are taken from the iterable when a process has room for them, and results wait in the processes until they are
-    requested, so neither accumulates. A job that raises gives a result with an ``error``; the others continue. When a
-    process dies, its job is retried once on another one; if that dies too, or there is none, the job gives a result
-    with an ``error``. The remaining processes continue. When the iterator ends, is closed or is interrupted, all
-    processes end.
+    Neither jobs nor results accumulate: jobs are taken when a process has room for them, and results wait in the
+    processes. A job that raises gives a result with an ``error``; the others continue. The job of a process that dies
+    is retried once on another one; if that dies too, or there is none, the job gives a result with an ``error``. All
+    processes end when the iterator ends, is closed or is interrupted.
 
     Args:
         function: called with the predictor and a job; a picklable module-level function. Its result must be picklable

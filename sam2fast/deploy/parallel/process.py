@@ -15,7 +15,7 @@ SECONDS_TO_END = 10.0
 
 
 class WorkerError(RuntimeError):
-    """A worker process could not start, or has died; the message says which one and why."""
+    """A worker process could not start, or has died."""
 
 
 @contextmanager
@@ -57,18 +57,13 @@ class WorkerProcess:
         finally:
             theirs.close()  # so that the pipe closes with the process
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
     def send(self, job: bytes) -> None:
         """Sends a pickled job; :meth:`reply` returns the answer."""
         with suppress(OSError):  # a dead process is detected by reply()
             self.connection.send_bytes(job)
 
     def reply(self) -> tuple[bool, Any]:
-        """The next answer: whether the job succeeded, and its result or a
-        :class:`~sam2fast.deploy.parallel.worker.Failure`.
+        """Whether the next job succeeded, and its result or :class:`~sam2fast.deploy.parallel.worker.Failure`.
 
         Raises:
             WorkerError: the process has died.
@@ -86,33 +81,22 @@ class WorkerProcess:
         code = self._process.exitcode
         if code is None:
             how = "does not answer"
-        elif code < 0:
-            how = f"was ended by signal {-code}"
-            if code == -getattr(signal, "SIGKILL", 0):
-                how += ", as when memory runs out"
-        else:
+        elif code >= 0:
             how = f"ended with exit code {code}"
-        return f"the process {self.pid} on {self.device} {how}"
-
-    def _close_connection(self) -> None:
-        self.connection.close()
-
-    def _end(self, seconds: float) -> None:
-        self._process.join(seconds)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        else:
+            how = f"was ended by signal {-code}{', as when memory runs out' if code == -9 else ''}"
+        return f"the process {self._process.pid} on {self.device} {how}"
 
 
 def end_all(workers: Sequence[WorkerProcess]) -> None:
     """Ends all processes together; kills those that do not end by themselves."""
     for worker in workers:
-        worker._close_connection()
+        worker.connection.close()
     deadline = time.monotonic() + SECONDS_TO_END
     try:
         for worker in workers:
-            worker._end(max(0.0, deadline - time.monotonic()))
-    except BaseException:  # a second Ctrl-C
+            worker._process.join(max(0.0, deadline - time.monotonic()))
+    finally:  # also after a second Ctrl-C
         for worker in workers:
-            worker._end(0)
-        raise
+            worker._process.kill()
+            worker._process.join()

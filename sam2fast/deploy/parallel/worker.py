@@ -1,4 +1,4 @@
-"""The code of a worker process: a service on one device, which runs the jobs that the parent sends through a pipe.
+"""The code of a worker process, which runs the parent's jobs on one device.
 
 This module does not import torch: the number of threads must be set before.
 """
@@ -31,7 +31,7 @@ class Failure(NamedTuple):
 
 
 class WorkerSetup(NamedTuple):
-    """What a worker needs to create its :class:`Service`."""
+    """The arguments of a :class:`Service`."""
 
     functions: bytes  # pickled: ``build``, and the function of predictor and job
     device: str
@@ -49,13 +49,13 @@ def setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], dev
         functions = packed((build, function))
     except Exception as error:
         raise TypeError(
-            f"what a worker is made with must be picklable, such as functools.partial of a function: {error}"
+            f"build and function must be picklable, such as functools.partial of a function: {error}"
         ) from error
     return WorkerSetup(functions, device, threads, is_deterministic())
 
 
 class Service:
-    """The predictor of a worker and the function that uses it."""
+    """A worker's predictor and function."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._lasting = ExitStack()
@@ -74,7 +74,7 @@ class Service:
 def serve(connection: Connection, setup: WorkerSetup) -> None:
     """Creates the service and runs jobs until the parent closes the pipe or dies.
 
-    Answers are those of :func:`answer_of`, in the order of the jobs. The first one is of creating the service.
+    It sends :func:`answer_of` creating the service, then of each job in order.
     """
     ignore_interrupts()
     signal.signal(signal.SIGTERM, _exit)  # exits normally, so that partial files are removed
@@ -158,7 +158,7 @@ def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
 
 
 def failure_of(error: Exception) -> Failure:
-    """The exception that is being handled, as :class:`Failure`."""
+    """The current exception as :class:`Failure`."""
     kind = type(error).__name__
     summary = f"{kind}: {' '.join(str(error).split())}" if str(error) else kind
     try:

@@ -22,7 +22,7 @@ def on_ray(
     store_bytes: int = STORE_BYTES,
     temp_dir: Path | None = None,
 ) -> Runner:
-    """A runner of jobs on Ray, which works as :func:`~sam2fast.deploy.parallel.run_jobs` does on one machine.
+    """A runner of jobs on Ray, like :func:`~sam2fast.deploy.parallel.run_jobs` on one machine.
 
     Each worker builds its predictor once. Jobs are taken from the iterable when a worker has room for them, and results
     stay on Ray until they are requested. The job of a lost worker is retried on another one, and a new worker is
@@ -85,7 +85,7 @@ def _spread(
         if not wanted():
             raise ClusterError(
                 f"no node of the Ray at {plan.address} has {plan.cpus} CPUs and {gpus:g} GPUs for a worker; ask for "
-                "less, or say how many workers there shall be and they wait for such nodes"
+                "less, or give the number of workers, which then wait for such nodes"
             )
         needs = {"num_cpus": plan.cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
         hire = partial(RayWorker, ray, ray.put(actor_setup(setup)), f"Ray's {setup.device}", needs)

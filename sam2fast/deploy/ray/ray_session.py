@@ -22,7 +22,7 @@ _auth_token: str | None = None  # one per process, since Ray reads it once
 
 
 class ClusterError(WorkerError):
-    """The cluster does not exist, cannot be used from here, or has no room for a worker; the message says which."""
+    """The cluster is not reachable, cannot be used from here, or has no room for a worker."""
 
 
 class RayPlan(NamedTuple):
@@ -64,7 +64,7 @@ def connected(plan: RayPlan) -> Iterator[Any]:
 
 
 def room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
-    """How many workers fit on the living nodes, if these are idle.
+    """The number of workers that fit on the living nodes, if these are idle.
 
     Args:
         nodes: the result of ``ray.nodes()``.
@@ -90,7 +90,7 @@ def _ray() -> Any:
 
 
 def _token() -> dict[str, str]:
-    """An access token for a Ray that is started here, unless one is set. Ray would store one in the home folder."""
+    """An access token for a local Ray, unless one is set; Ray would store one in the home folder."""
     is_given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     return {} if is_given or _auth_token is None else {"RAY_AUTH_TOKEN": _auth_token}
 

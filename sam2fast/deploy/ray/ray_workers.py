@@ -1,4 +1,4 @@
-"""Ray actors that build a predictor once and then run jobs, and the driver's pool of them."""
+"""Ray actors that run jobs, and the driver's pool of them."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ FIRST_CHARACTERS, LAST_CHARACTERS = 160, 240
 
 
 class ActorSetup(NamedTuple):
-    """What an actor needs to behave as a process of :func:`~sam2fast.deploy.parallel.run_jobs`."""
+    """The arguments of a :class:`WorkerActor`."""
 
     worker: WorkerSetup
     version: str  # of sam2fast on the driver
@@ -37,7 +37,7 @@ class ActorSetup(NamedTuple):
 
 
 def actor_setup(worker: WorkerSetup) -> ActorSetup:
-    """The setup of an actor, with what it inherits from this process."""
+    """The setup of an actor that inherits this process's folder and variables."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(INHERITED_VARIABLES)}
     return ActorSetup(worker, __version__, os.getcwd(), variables)
 

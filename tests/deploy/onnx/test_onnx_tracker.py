@@ -18,21 +18,18 @@ import numpy as np
 import tame_weights
 import torch
 from graph_sessions import assert_same
-from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
+from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules
 from parity import NARROW, random_image
 from PIL import Image
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.deploy.onnx.export import check_graph, export_graph, graphs_of, manifest_of, write_onnx
-from sam2fast.deploy.onnx.runtime import arrays
 from sam2fast.deploy.onnx.runtime.graphs import load_model
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
 from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, MANIFEST, OnnxModelError
 from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
 from sam2fast.deploy.onnx.standalone import tracker_source
-from sam2fast.kernels import mask_ops
-from sam2fast.utils.testing import relative_error
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +45,6 @@ def model(pair):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     return jpeg_folder(tmp_path_factory.mktemp("video"), clip(12))
-
-
-def test_videos(pair, model, video):
-    expected = run_official(pair[0], video, several_objects, check_itself=False)
-    compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, several_objects))
 
 
 def two_objects(s):
@@ -101,11 +93,6 @@ def test_videos_of_the_first_generation(video):
 
     expected = run_official(official, video, scenario, check_itself=False)
     compare(expected, run(AsTensors(OnnxVideoPredictor(model_of_modules(ours))), video, scenario))
-
-
-@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_images(pair, model, prompt):
-    compare_images(pair[0], model, prompt)
 
 
 def test_an_exported_graph(pair, tmp_path):
@@ -172,42 +159,46 @@ def test_settings(name, pair, video):
         compare(run(ours, video, scenario), run(tracker, video, scenario))
 
 
-def test_a_failed_call_changes_nothing(model, video):
+POINT, TRACK = "add_new_points_or_box", "propagate_in_video"
+WRONG_CALLS = [
+    (POINT, {"frame_idx": 3}, IndexError, "video of 3 frames"),
+    (POINT, {"frame_idx": 0.5}, TypeError, "frame_idx is 0.5"),
+    (POINT, {}, ValueError, "points or box"),
+    (POINT, {"points": [[1, 2]]}, ValueError, "belong together"),
+    (POINT, {"points": [[1, 2]], "labels": [7]}, ValueError, "another value"),
+    (POINT, {"points": [["1", "2"]], "labels": [1]}, ValueError, "points is no array of numbers"),
+    (POINT, {"points": [[1, 2j]], "labels": [1]}, ValueError, "complex"),
+    (POINT, {"points": [[1e20, 2]], "labels": [1]}, ValueError, "points holds"),
+    (POINT, {"points": [[1, 2, 3]], "labels": [1]}, ValueError, r"expected \(N, 2\)"),
+    (POINT, {"box": [[1, 2, 3, 4]] * 2}, ValueError, "box has shape"),
+    ("add_new_mask", {"mask": np.zeros((1, 2, 3))}, ValueError, r"expected \(H, W\)"),
+    ("add_new_mask", {"mask": [[np.nan]]}, ValueError, "mask holds NaN"),
+    (TRACK, {"start_frame_idx": -1}, IndexError, "frame -1"),
+    (TRACK, {"start_frame_idx": 4}, IndexError, "frame 4"),
+    (TRACK, {"start_frame_idx": 3.0}, TypeError, "start_frame_idx is 3.0"),
+    (TRACK, {"max_frame_num_to_track": -1}, ValueError, "is -1"),
+    (TRACK, {"max_frame_num_to_track": 1.5}, TypeError, "is 1.5"),
+    ("remove_object", {"obj_id": "b", "strict": True}, RuntimeError, "no object 'b'"),
+]
+
+
+@pytest.fixture(scope="module")
+def prompted(model, video):
+    """A predictor and three frames with one object."""
     predictor = OnnxVideoPredictor(model)
     state = predictor.init_state([np.asarray(Image.open(path)) for path in sorted(video.iterdir())[:3]])
-    with pytest.raises(RuntimeError, match="no object to track"):
-        next(predictor.propagate_in_video(state))
-    for arguments, message in {
-        (3, "a"): "frame 3 is not in this video of 3 frames",
-        (0, "a"): "at least one of points or box",
-        (0, "a", ((1, 2),)): "belong together",
-        (0, "a", ((1, 2),), (7,)): "another value than 1",
-        (0, "a", (("1", "2"),), (1,)): "points is no array of numbers: a tuple of <U1",
-        (0, "a", ((1, 2j),), (1,)): "points is no array of numbers: a tuple of complex",
-        (0, "a", None, None, True, True, ((1, 2, 3, 4), (1, 2, 3, 4))): "box has shape \\(2, 4\\); expected \\(4\\)",
-        (0, "a", ((1e20, 2),), (1,)): "points holds NaN, infinite values or numbers beyond 1e\\+15",
-        (0, "a", ((1, 2, 3),), (1,)): "expected \\(N, 2\\)",
-    }.items():
-        with pytest.raises((IndexError, ValueError), match=message):
-            predictor.add_new_points_or_box(state, *arguments)
-    for mask, message in ((np.zeros((1, 2, 3)), "expected \\(H, W\\)"), ([[np.nan]], "the mask holds NaN")):
-        with pytest.raises(ValueError, match=message):
-            predictor.add_new_mask(state, 0, "a", mask)
-    with pytest.raises(TypeError, match="frame_idx is 0.5; expected an integer, not float"):
-        predictor.add_new_points_or_box(state, 0.5, "a", [[60, 40]], [1])
-    assert not state.objects and state["obj_ids"] == [] and (state["video_height"], state["num_frames"]) == (90, 3)
     predictor.add_new_points_or_box(state, 0, "a", [[60, 40]], [1])
-    for wrong in ({"start_frame_idx": -1}, {"start_frame_idx": 4}, {"max_frame_num_to_track": -1}):
-        with pytest.raises(
-            (IndexError, ValueError), match="frame (-1|4) is not in this video|is -1; expected 0 or more"
-        ):
-            list(predictor.propagate_in_video(state, **wrong))
-    for wrong in ({"start_frame_idx": 3.0}, {"max_frame_num_to_track": 1.5}):
-        with pytest.raises(TypeError, match="is (3.0|1.5); expected an integer, not float"):
-            list(predictor.propagate_in_video(state, **wrong))
-    assert not state.objects["a"].tracked and not list(predictor.propagate_in_video(state, 3))
-    with pytest.raises(RuntimeError, match="no object 'b' to remove"):
-        predictor.remove_object(state, "b", strict=True)
+    return predictor, state
+
+
+@pytest.mark.parametrize(("method", "arguments", "error", "word"), WRONG_CALLS)
+def test_a_failed_call_changes_nothing(prompted, method, arguments, error, word):
+    predictor, state = prompted
+    required = {"frame_idx": 0, "obj_id": "b"} if method.startswith("add") else {}
+    with pytest.raises(error, match=word):
+        list(getattr(predictor, method)(state, **required | arguments))
+    assert state["obj_ids"] == ["a"] and not state.objects["a"].tracked
+    assert (state["video_height"], state["num_frames"]) == (90, 3)
 
 
 def test_objects_that_are_added_while_others_are_tracked(pair, model, video):
@@ -229,20 +220,36 @@ def test_objects_that_are_added_while_others_are_tracked(pair, model, video):
     compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, scenario))
 
 
-def test_videos_that_cannot_be_used(model, tmp_path):
-    predictor, grey = OnnxVideoPredictor(model), np.zeros((9, 8), np.uint8)
-    for given in (None, 3, iter([grey])):
-        with pytest.raises(TypeError, match="expected a folder of images, or a list of images"):
-            predictor.init_state(given)
-    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "0.png")
-    for given in (tmp_path, [tmp_path / "0.png"]):
-        with pytest.raises(ValueError, match="frame 0: the image has more than 8 bits"):
-            predictor.init_state(given)
-    with pytest.raises(ValueError, match="frame 1: the image is object"):
-        predictor.init_state([grey, None]).frames[1]
-    (tmp_path / "mask.png").touch()
-    with pytest.raises(ValueError, match="not named by numbers: .*'mask'"):
-        predictor.init_state(tmp_path)
+GREY = np.zeros((9, 8), np.uint8)
+UNUSABLE_VIDEOS = {
+    "nothing": (lambda folder: None, TypeError, "expected a folder"),
+    "a number": (lambda folder: 3, TypeError, "expected a folder"),
+    "an iterator": (lambda folder: iter([GREY]), TypeError, "a list of images"),
+    "a folder with 16 bits": (lambda folder: folder, ValueError, "frame 0: .* 8 bits"),
+    "a file with 16 bits": (lambda folder: [folder / "0.png"], ValueError, "frame 0: .* 8 bits"),
+    "no image": (lambda folder: [GREY, None], ValueError, "frame 1: .* object"),
+    "another name": (lambda folder: folder / "named", ValueError, "numbers: .*'mask'"),
+}
+
+
+@pytest.mark.parametrize(("video", "error", "word"), UNUSABLE_VIDEOS.values(), ids=UNUSABLE_VIDEOS)
+def test_unusable_videos(model, tmp_path, video, error, word):
+    Image.fromarray(GREY.astype(np.uint16)).save(tmp_path / "0.png")
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "mask.png").touch()
+    with pytest.raises(error, match=word):
+        OnnxVideoPredictor(model).init_state(video(tmp_path)).frames[1]
+
+
+def test_what_must_come_first(model):
+    with pytest.raises(RuntimeError, match="no image is set"):
+        OnnxImagePredictor(model).predict(box=[1, 2, 3, 4])
+    predictor = OnnxVideoPredictor(model)
+    state = predictor.init_state([GREY])
+    with pytest.raises(RuntimeError, match="no object to track"):
+        next(predictor.propagate_in_video(state))
+    predictor.add_new_points_or_box(state, 0, "a", [[4, 4]], [1])
+    assert not list(predictor.propagate_in_video(state, start_frame_idx=1)), "the video's length is no error"
 
 
 def test_orientation_of_frames(model, tmp_path):
@@ -258,37 +265,38 @@ def test_orientation_of_frames(model, tmp_path):
 
 
 REFUSED = {
-    "no_memories": ({"num_maskmem": 0}, "num_maskmem is 0, and ONNX is for models that are as the published ones"),
-    "soft_pointers": ({"soft_no_obj_ptr": True}, "soft_no_obj_ptr is True, and ONNX is for"),
+    "no memories": ({"num_maskmem": 0}, "num_maskmem is 0"),
+    "soft pointers": ({"soft_no_obj_ptr": True}, "soft_no_obj_ptr is True"),
     "training": ({"training": True}, "evaluation mode"),
-    "a_patched_part": ({"memory_encoder.forward": print}, "memory_encoder was hooked, patched or replaced"),
+    "a patched part": ({"memory_encoder.forward": print}, "memory_encoder was"),
+    "attention": ({"memory_attention.layers.0.cross_attn_image.num_heads": 2}, "2 heads"),
 }
 
 
-@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
-def test_models_that_cannot_be_exported(pair, monkeypatch, tmp_path, changes, message):
+@pytest.mark.parametrize(("changes", "word"), REFUSED.values(), ids=REFUSED)
+def test_models_that_cannot_be_exported(pair, monkeypatch, tmp_path, changes, word):
     for name, value in changes.items():
-        *part, attribute = name.split(".")
-        monkeypatch.setattr(pair[1].get_submodule(".".join(part)), attribute, value)
-    with pytest.raises(ValueError, match=message):
+        part, _, attribute = name.rpartition(".")
+        monkeypatch.setattr(pair[1].get_submodule(part), attribute, value)
+    with pytest.raises(ValueError, match=word):
         write_onnx(pair[1], tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_attention_that_cannot_be_exported(pair, monkeypatch, tmp_path):
-    monkeypatch.setattr(pair[1].memory_attention.layers[0].cross_attn_image, "num_heads", 2)
-    with pytest.raises(ValueError, match="RoPEAttention of 2 heads cannot be exported"):
-        write_onnx(pair[1], tmp_path / "out")
-    with pytest.raises(ValueError, match="no dtype 'bfloat16' for ONNX; expected float32, float16, int8"):
+def test_wrong_arguments(pair, tmp_path):
+    with pytest.raises(ValueError, match="'bfloat16'"):
         write_onnx(pair[1], tmp_path / "out", dtype="bfloat16")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "file").touch()
-    with pytest.raises(FileExistsError, match="is not empty"):
-        write_onnx(pair[1], tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_onnx(pair[1], tmp_path)
+    with pytest.raises(ValueError, match="'tpu'.* has cpu"):
+        load_model(tmp_path, "tpu")
+    with pytest.raises(ValueError, match="'coreml'"):
+        load_model(tmp_path, "coreml")
 
 
-def folder_with(tmp_path, ours, damage=lambda folder: None):
-    """A folder of which everything is right but that the graphs are none."""
+def folder_with(tmp_path, ours, damage):
+    """A folder with a correct manifest of files that are no graphs, which ``damage`` changes."""
     for name in GRAPHS:
         (tmp_path / f"{name}.onnx").write_bytes(name.encode())
     files = {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in tmp_path.iterdir()}
@@ -306,76 +314,44 @@ def changed(**values):
 
 
 BROKEN = {
-    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "no exported model in .* it has no model.json"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "no model.json"),
     "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), "model.json is damaged: UnicodeDecodeError"),
-    "no object": (lambda folder: (folder / MANIFEST).write_text("[1]"), "model.json is damaged: TypeError"),
-    "another program's": (lambda folder: (folder / MANIFEST).write_text("{}"), "model.json has the format None"),
-    "no rules": (changed(memory_rules={}), "model.json is damaged: TypeError"),
-    "no files": (changed(files={}), "model.json is damaged: KeyError"),
-    "another format": (changed(format="sam2fast-onnx-0"), "has the format 'sam2fast-onnx-0'; this program reads"),
+    "no object": (lambda folder: (folder / MANIFEST).write_text("[1]"), "damaged: TypeError"),
+    "no format": (lambda folder: (folder / MANIFEST).write_text("{}"), "format None"),
+    "another format": (changed(format="sam2fast-onnx-0"), "'sam2fast-onnx-0'"),
+    "no rules": (changed(memory_rules={}), "damaged: TypeError"),
+    "no files": (changed(files={}), "damaged: KeyError"),
     "a graph less": (lambda folder: (folder / "decoder.onnx").unlink(), "decoder.onnx is missing"),
-    "a graph more": (
-        lambda folder: (folder / "decoder.onnx").write_bytes(b"encoder"),
-        "decoder.onnx is not the file that model.json describes",
-    ),
-    "no graph": (lambda folder: None, "encoder.onnx cannot be loaded by onnxruntime: "),
+    "another graph": (lambda folder: (folder / "decoder.onnx").write_bytes(b"encoder"), "decoder.onnx is not the file"),
+    "no graph": (lambda folder: None, "encoder.onnx cannot be loaded"),
 }
 
 
-@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN)
-def test_broken_folders(pair, tmp_path, damage, message):
-    with pytest.raises(OnnxModelError, match=message):
+@pytest.mark.parametrize(("damage", "word"), BROKEN.values(), ids=BROKEN)
+def test_broken_folders(pair, tmp_path, damage, word):
+    with pytest.raises(OnnxModelError, match=word):
         load_model(folder_with(tmp_path, pair[1], damage))
 
 
-def test_providers_that_are_not_here(tmp_path):
-    for name in ("tpu", "coreml"):
-        with pytest.raises(ValueError, match=f"no provider '{name}' here; this onnxruntime has cpu"):
-            load_model(tmp_path, name)
+WRONG_IMAGES = [
+    ("set_image", {"image": "text.jpg"}, ValueError, "cannot be read"),
+    ("set_image", {"image": "missing.jpg"}, FileNotFoundError, "no image file"),
+    ("set_image", {"image": np.zeros((3, 4), np.float32)}, ValueError, "expected uint8"),
+    ("set_image", {"image": np.zeros((3, 4, 5), np.uint8)}, ValueError, "expected uint8"),
+    ("predict", {"box": [5, 5, 1, 1]}, ValueError, "wrong way round"),
+    ("predict", {"mask_input": np.zeros((9, 9))}, ValueError, "mask_input has shape"),
+    ("predict", {"box": [[1, 2, 3, 4]] * 2, **PROMPTS["clicks"]}, ValueError, "do not fit"),
+]
 
 
-@pytest.mark.parametrize("size", [(7, 5), (40, 61), (12, 90), (23, 31)])
-@pytest.mark.parametrize("antialias", [False, True])
-def test_resize(size, antialias):
-    x = np.random.default_rng(0).standard_normal((2, 1, 23, 31)).astype(np.float32)
-    options = {"mode": "bilinear", "align_corners": False, "antialias": antialias}
-    expected = torch.nn.functional.interpolate(torch.from_numpy(x), size, **options)
-    assert relative_error(expected, arrays.resize(x, size, antialias)) < 1e-5
-
-
-@pytest.mark.parametrize("share", [0.2, 0.45, 0.6, 1.0])
-def test_small_components(share):
-    logits = np.random.default_rng(0).standard_normal((3, 1, 40, 50)).astype(np.float32) + 1 - 2 * share
-    expected = mask_ops.fill_holes_in_mask_scores(torch.from_numpy(logits), 6)
-    assert np.array_equal(expected.numpy(), arrays.fill_holes(logits, 6))
-    both = mask_ops.fill_holes_and_remove_sprinkles(torch.from_numpy(logits), 0.1, 3, 5)
-    assert np.array_equal(both.numpy(), arrays.without_holes_and_sprinkles(logits, 0.1, 3, 5))
-
-
-def test_overlaps():
-    logits = np.random.default_rng(0).standard_normal((3, 1, 9, 8)).astype(np.float32).round(1) * 20
-    expected = mask_ops.suppress_overlaps(torch.from_numpy(logits))
-    assert np.array_equal(expected.numpy(), arrays.suppress_overlaps(logits))
-
-
-def test_images_that_cannot_be_used(model, tmp_path):
+@pytest.mark.parametrize(("method", "arguments", "error", "word"), WRONG_IMAGES)
+def test_wrong_images(model, tmp_path, monkeypatch, method, arguments, error, word):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jpg").write_text("none")
     predictor = OnnxImagePredictor(model)
-    with pytest.raises(RuntimeError, match="no image is set"):
-        predictor.predict(box=[1, 2, 3, 4])
-    (tmp_path / "1.jpg").write_text("none")
-    for image in (tmp_path / "1.jpg", np.zeros((3, 4), np.float32), np.zeros((3, 4, 5), np.uint8)):
-        with pytest.raises(ValueError, match="cannot be read as an image|expected uint8"):
-            predictor.set_image(image)
-    with pytest.raises(FileNotFoundError, match="no image file"):
-        predictor.set_image(tmp_path / "2.jpg")
     predictor.set_image(random_image(60, 80))
-    for prompt in (
-        {"box": [5, 5, 1, 1]},
-        {"mask_input": np.zeros((9, 9))},
-        {"box": [[1, 2, 3, 4]] * 2, **PROMPTS["clicks"]},
-    ):
-        with pytest.raises(ValueError, match="wrong way round|(box|point_coords|mask_input) has shape|do not fit"):
-            predictor.predict(**prompt)
+    with pytest.raises(error, match=word):
+        getattr(predictor, method)(**arguments)
 
 
 @pytest.mark.parametrize(

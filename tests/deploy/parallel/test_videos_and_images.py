@@ -1,7 +1,6 @@
 """track_videos and segment_images give the predictors' own results as run lengths."""
 
 import argparse
-import functools
 
 import moving_shapes
 import numpy as np
@@ -15,10 +14,6 @@ from sam2fast.deploy.parallel import ImageJob, VideoJob, VideoPrompt, segment_im
 from sam2fast.deploy.parallel.runners import in_this_process
 from sam2fast.io.rle import decode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-
-
-def build_model(device, dtype=None):
-    return mini_model().to(device)
 
 
 def test_videos(monkeypatch, tmp_path):
@@ -67,8 +62,7 @@ def test_images(monkeypatch):
         ImageJob(image, points=[[16, 19]]),
         ImageJob(image, box=np.zeros((0, 4))),
     ]
-    build = functools.partial(build_model, dtype=None)
-    results = {r.index: r for r in segment_images(jobs, ["cpu", "cpu"], build)}
+    results = {r.index: r for r in segment_images(jobs, ["cpu", "cpu"], lambda device: mini_model().to(device))}
     predictor = SAM2ImagePredictor(mini_model())
     predictor.set_image(image)
     for index, count in ((0, 3), (1, 1)):

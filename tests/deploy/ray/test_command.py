@@ -68,7 +68,7 @@ def test_segment_resumes(run, photos, tmp_path):
     assert "0 of 2" in run(*ask[:3], *NANO, "--mask", "rough.png", "--dtype", "bfloat16", "--resume").stderr
 
 
-class Counted(mask_finder._Generator):
+class Counted(mask_finder.CheckedGenerator):
     calls = 0
 
     def generate(self, image):
@@ -77,7 +77,7 @@ class Counted(mask_finder._Generator):
 
 
 def test_masks_resumes(run, photos, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(mask_finder, "_Generator", Counted)
+    monkeypatch.setattr(mask_finder, "CheckedGenerator", Counted)
     again = run("masks", "photos", *MASKS, "--out", "one", "--resume")
     assert Counted.calls == 0 and again.exit_code == 1 and again.stdout.split("time:")[0] == expected
     whole = masks_of(tmp_path / "one")
@@ -118,18 +118,18 @@ def test_unreadable_results(run, photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "word"),
     [
-        (["--workers", "2"], "--workers and --worker-cpus need --ray"),
-        (["--ray", "local", "--device", "cuda:1"], "--device is what each worker computes on"),
-        (["--ray", "local", "--device", "cpu,cpu"], "--device is what each worker computes on"),
-        (["--ray", "ray://head:10001"], "address of Ray's client"),
-        (["--resume", "--format", "layers"], "add json to --format"),
+        ("--workers 2", "need --ray"),
+        ("--ray local --device cuda:1", "--device"),
+        ("--ray local --device cpu,cpu", "--device"),
+        ("--ray ray://head:10001", "Ray's client"),
+        ("--resume --format layers", "json"),
     ],
 )
-def test_contradictory_options(run, photos, tmp_path, arguments, message):
-    result = run("masks", "photos", "--model", "nano", *arguments)
-    assert result.exit_code == (1 if "://" in arguments[1] else 2) and message in result.stderr
+def test_contradictory_options(run, photos, tmp_path, arguments, word):
+    result = run("masks", "photos", "--model", "nano", *arguments.split())
+    assert result.exit_code == (1 if "://" in arguments else 2) and word in result.stderr
     assert not list(tmp_path.glob("out/*"))
 
 

@@ -4,8 +4,6 @@ import functools
 import logging
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,8 +13,9 @@ import parallel_jobs
 import pytest
 from cluster_commands import MASKS, NANO, files_of, masks_of
 from file_contents import files_of as vos_files
+from killed import start
 from parallel_jobs import build_nothing
-from small_ray import STORE_BYTES, importable, slots_of
+from small_ray import STORE_BYTES, command_of, importable, slots_of
 from vos_sets import write_masks, write_video
 from waiting import is_alive, wait_until
 
@@ -95,17 +94,11 @@ def test_a_long_wait_is_logged(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"workers": 0}, "workers is 0"),
-        ({"cpus": 0}, "cpus is 0"),
-        ({"gpus": -1}, "gpus is -1"),
-        ({"address": "ray://head:10001"}, "address of Ray's client"),
-    ],
+    ("name", "value"), [("workers", 0), ("cpus", 0), ("threads", 0), ("gpus", -1), ("address", "ray://head:10001")]
 )
-def test_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        on_ray(**arguments)
+def test_arguments(name, value):
+    with pytest.raises(ValueError, match="Ray's client" if name == "address" else f"{name} is {value}"):
+        on_ray(**{name: value})
 
 
 def test_masks_by_command_when_a_worker_is_killed(ray_folder, run, photos, expected, tmp_path):
@@ -172,33 +165,16 @@ def test_ctrl_c_ends_everything(tmp_path):
     script.write_text(SCRIPT)
     notes.mkdir()
     home.mkdir()
-    # Tests in the background of a shell inherit ignored interrupts.
-    handle = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, importable():
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(notes), folder],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "HOME": str(home)},
-            start_new_session=True,
-            preexec_fn=handle,
-        )
+        process = start([str(script), str(notes), folder], env={**os.environ, "HOME": str(home)})
         deadline = time.monotonic() + 90
         while len(workers := {int(name) for name in os.listdir(notes)}) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = (text.decode() for text in process.communicate(timeout=60))
         assert process.returncode != 0 and "KeyboardInterrupt" in stderr
         assert stdout.startswith("no Ray can be reached at 127.0.0.1:1; expected local, auto, or HOST:PORT")
         assert stdout.count("\n") == 1 and not list(home.iterdir())
         left = {int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and folder in command_of(p)}
         assert wait_until(lambda: not any(is_alive(pid) for pid in workers | left))
-
-
-def command_of(process: Path) -> str:
-    try:
-        return (process / "cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""

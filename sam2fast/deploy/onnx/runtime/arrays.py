@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# A filled hole's logit in videos; how far from the threshold it is in images.
+# A filled hole's logit in videos, and its distance from the threshold in images.
 FILLED_IN_VIDEO, MARGIN = 0.1, 10.0
 # Upper limit of an overlapped object's logits.
 SUPPRESSED = -10.0
@@ -13,7 +13,7 @@ def resize(x: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.
 
     Args:
         size: (H, W).
-        antialias: where it shrinks, average over all pixels beneath.
+        antialias: average over all covered pixels when shrinking.
     """
     height, width = x.shape[-2:]
     if (height, width) == tuple(size):
@@ -34,14 +34,14 @@ def _interpolation(length: int, new: int, antialias: bool) -> np.ndarray:
 
 
 def small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
-    """Where bool ``mask (..., H, W)`` has components, of 8 neighbours, of at most ``max_area`` pixels."""
+    """Components (8 neighbours) of bool ``mask (..., H, W)`` with at most ``max_area`` pixels."""
     flat = mask.reshape(-1, *mask.shape[-2:])
     return np.stack([_small_components(one, max_area) for one in flat]).reshape(mask.shape)
 
 
 def _small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
     height, width = mask.shape
-    none = height * width  # what pixels outside the mask are labelled
+    none = height * width  # label outside the mask
     labels = np.where(mask, np.arange(none).reshape(mask.shape), none)
     while True:
         padded = np.pad(labels, 1, constant_values=none)
@@ -68,7 +68,7 @@ def fill_holes(masks: np.ndarray, max_area: float) -> np.ndarray:
 
 
 def without_holes_and_sprinkles(masks: np.ndarray, threshold: float, hole: float, sprinkle: float) -> np.ndarray:
-    """Logits ``(..., h, w)`` of an image with small components of background, and of foreground, on the other side."""
+    """Logits ``(..., h, w)`` of an image with small components of background and of foreground flipped."""
     out = masks
     if hole > 0:
         out = np.where(small_components(masks <= threshold, hole), np.float32(threshold + MARGIN), out)

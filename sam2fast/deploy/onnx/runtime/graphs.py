@@ -37,12 +37,12 @@ RunGraph: TypeAlias = Callable[[str, dict[str, np.ndarray]], Sequence[np.ndarray
 def load_model(
     folder: str | Path, provider: str = "cpu", session_options: onnxruntime.SessionOptions | None = None
 ) -> "OnnxModel":
-    """What ``sam2fast export --format onnx`` wrote, loaded by onnxruntime.
+    """Loads a folder of ``sam2fast export --format onnx`` by onnxruntime.
 
     Args:
         folder: with the graphs and their manifest.
-        provider: onnxruntime's execution provider: ``cpu``, ``cuda``, ``tensorrt``, ``coreml`` or ``directml``. What it
-            cannot compute, the CPU does.
+        provider: onnxruntime's execution provider: ``cpu``, ``cuda``, ``tensorrt``, ``coreml`` or ``directml``. The
+            CPU computes what it does not support.
         session_options: of onnxruntime, such as the number of threads.
 
     Raises:
@@ -57,7 +57,7 @@ def load_model(
     names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
     if session_options is None:
         session_options = onnxruntime.SessionOptions()
-        session_options.log_severity_level = 3  # without notes on what could not be precomputed in float16
+        session_options.log_severity_level = 3  # no notes on what float16 cannot precompute
     sessions = {}
     for name in GRAPHS:
         file = Path(folder) / f"{name}.onnx"
@@ -171,7 +171,7 @@ class OnnxModel:
         )[0]
 
     def single_mask(self, masks: np.ndarray, ious: np.ndarray) -> np.ndarray:
-        """Which of four masks is the single one of each of B objects: 0, or the best of the others if it is not stable.
+        """Index of each object's single mask among four: 0 if that is stable, else the best of the others.
 
         Source: ``sam2.modeling.sam.mask_decoder.MaskDecoder._dynamic_multimask_via_stability``.
         """
@@ -183,7 +183,7 @@ class OnnxModel:
         return np.where(stable, 0, 1 + ious[:, 1:].argmax(axis=1))
 
     def use_multimask(self, initial: bool, clicks: int) -> bool:
-        """Whether so many points, on a frame with a first prompt or on another, get the best of three masks."""
+        """Whether a prompt of so many points, a first one or a correction, gets the best of three masks."""
         manifest = self.manifest
         asked = manifest.multimask_output_in_sam and (initial or manifest.multimask_output_for_tracking)
         return asked and manifest.multimask_min_pt_num <= clicks <= manifest.multimask_max_pt_num
@@ -215,7 +215,7 @@ class OnnxModel:
         return ObjectMasks(chosen, ious[rows, choice][:, None], pointer, scores)
 
     def take_mask(self, levels: list[np.ndarray], mask: np.ndarray) -> ObjectMasks:
-        """A given mask ``(1, 1, S, S)`` of 0 and 1 as if it had been predicted.
+        """The results of a mask prompt ``(1, 1, S, S)`` of 0 and 1.
 
         Source: ``sam2.modeling.sam2_base.SAM2Base._use_mask_as_output``.
         """

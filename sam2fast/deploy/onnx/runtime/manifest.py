@@ -1,4 +1,4 @@
-"""The manifest of a folder of ONNX graphs: what the loop around them needs to know, and what the files have to be."""
+"""The manifest of a folder of ONNX graphs: constants of the model, and digests of the files."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ class OnnxManifest:
 
 
 def read_manifest(folder: str | Path) -> OnnxManifest:
-    """The manifest of an exported model, after a check that its files are those that were written.
+    """Reads the manifest of an exported model, and checks its graphs.
 
     Raises:
         OnnxModelError: there is none, it is damaged or of another version, or a graph is missing or was changed.
@@ -78,7 +78,7 @@ def read_manifest(folder: str | Path) -> OnnxManifest:
 
 
 def sha256(file: Path) -> str:
-    """The digest of a file's content, in hexadecimal digits."""
+    """The hexadecimal digest of a file."""
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while chunk := opened.read(2**20):

@@ -40,7 +40,7 @@ class OnnxObject:
         return frame not in self.reverse or not self.conditioning
 
     def new_results(self, conditioning: bool) -> Results:
-        """Those of prompts since the last propagation, of one kind."""
+        """New results of one kind."""
         return self.new_conditioning if conditioning else self.new_tracked
 
     def result_on(self, frame: int, conditioning: bool) -> ObjectOnFrame | None:
@@ -83,11 +83,11 @@ class OnnxObject:
 
 @dataclass
 class OnnxVideoState:
-    """A video and its objects. What describes them is also read by the original's keys, as ``state["obj_ids"]``."""
+    """A video and its objects. The original's keys work, too: ``state["obj_ids"]``."""
 
     frames: ImageFrames
     objects: dict[Any, OnnxObject] = field(default_factory=dict)  # by id, in the order of their first prompts
-    encoded: tuple[int, list[np.ndarray]] | None = None  # the last frame that was encoded, and its levels
+    encoded: tuple[int, list[np.ndarray]] | None = None  # the last encoded frame and its levels
 
     @property
     def obj_ids(self) -> list[Any]:

@@ -20,7 +20,7 @@ from sam2fast.deploy.onnx.runtime.prompts import (
 )
 from sam2fast.modeling.selection_rule import Selection, SelectionRules, select_memories
 
-# Attention weights that are computed at once, 512 MiB in fp32, or those of one object.
+# Most attention weights of a batch of several objects: 512 MiB in fp32.
 WEIGHTS_AT_ONCE = 2**27
 
 Answer = tuple[int, list[Any], np.ndarray]
@@ -77,14 +77,14 @@ class OnnxVideoPredictor:
 
         Raises:
             IndexError: no such frame.
-            ValueError: points without labels, neither points nor box, a box that is to join earlier points, or wrong
+            ValueError: points without labels, neither points nor box, a box with ``clear_old_points=False``, or wrong
                 shapes or values.
         """
         state, frame = inference_state, _frame(inference_state, frame_idx)
         if points is None and labels is None and box is None:
             raise ValueError("at least one of points or box must be given")
         if box is not None and not clear_old_points:
-            raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
+            raise ValueError("a box comes before points and cannot join earlier ones; use clear_old_points=True")
         corners = given = None
         if any(x is not None and check_numbers(x, "points").size for x in (points, labels)):
             given = check_points(points, labels)
@@ -109,7 +109,7 @@ class OnnxVideoPredictor:
         return self.add_new_points_or_box(*args, **kwargs)
 
     def add_new_mask(self, inference_state: OnnxVideoState, frame_idx: int, obj_id: Any, mask: Any) -> Answer:
-        """Adds a mask ``(H, W)`` of any size, which becomes the object's result on the frame; what is not 0 is 1.
+        """Adds a mask ``(H, W)`` of any size as the object's result on the frame; nonzero values are foreground.
 
         Returns and raises: see :meth:`add_new_points_or_box`.
         """
@@ -248,7 +248,7 @@ class OnnxVideoPredictor:
         points: tuple[np.ndarray, np.ndarray] | None = None,
         mask: np.ndarray | None = None,
     ) -> Answer:
-        """Predicts an object from a prompt and stores both. If it fails, nothing has changed."""
+        """Predicts an object from a prompt and stores both; a failure changes nothing."""
         initial, levels = tracked.is_initial(frame), self._levels(state, frame)
         conditioning = initial or self.manifest.add_all_frames_to_correct_as_cond
         if mask is not None:
@@ -295,7 +295,7 @@ class OnnxVideoPredictor:
     def _track(
         self, state: OnnxVideoState, objects: Mapping[Any, OnnxObject], frame: int, reverse: bool
     ) -> dict[Any, ObjectOnFrame]:
-        """Results of these objects on a frame; those with a prompt there keep its result."""
+        """Results of these objects on a frame; an object with a prompt there keeps that result."""
         results: dict[Any, ObjectOnFrame] = {}
         batches: dict[tuple[int, int], list[tuple[Any, Selection]]] = {}
         for obj_id, tracked in objects.items():
@@ -308,15 +308,12 @@ class OnnxVideoPredictor:
             batches.setdefault((len(chosen.memories), len(chosen.pointers)), []).append((obj_id, chosen))
         levels = self._levels(state, frame) if batches else []
         for (memories, _), batch in batches.items():
-            step = self._objects_at_once(levels, memories)
+            positions = levels[-1].shape[2] * levels[-1].shape[3]
+            step = max(1, WEIGHTS_AT_ONCE // (positions * positions * memories))
             for start in range(0, len(batch), step):
                 ids, chosen_ones = zip(*batch[start : start + step], strict=True)
                 results.update(zip(ids, self._track_batch(state, levels, ids, chosen_ones), strict=True))
         return results
-
-    def _objects_at_once(self, levels: list[np.ndarray], memories: int) -> int:
-        positions = levels[-1].shape[2] * levels[-1].shape[3]
-        return max(1, WEIGHTS_AT_ONCE // (positions * positions * memories))
 
     def _track_batch(
         self, state: OnnxVideoState, levels: list[np.ndarray], ids: Sequence[Any], chosen: Sequence[Selection]
@@ -336,7 +333,7 @@ class OnnxVideoPredictor:
         objects: Sequence[OnnxObject],
         chosen: Sequence[Selection],
     ) -> np.ndarray:
-        """The frame's map ``(B, C, H, W)`` conditioned on what was chosen, equally much for each of B objects."""
+        """The frame's map ``(B, C, H, W)`` conditioned on equally many chosen memories of each of B objects."""
         pairs = list(zip(objects, chosen, strict=True))
         memories = np.array([[o.kept_on(t).memory for t, _ in one.memories] for o, one in pairs], np.float32)
         rows = np.array([[row for _, row in one.memories] for _, one in pairs], np.int64)
