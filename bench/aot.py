@@ -306,7 +306,7 @@ def main() -> None:
     parser.add_argument("--op", action="append", choices=sorted(launch_table()))
     parser.add_argument("--without", action="append", help="a dtype; the kernels for float16 are those for bfloat16")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--record", type=Path, help="a result file, such as bench/results/triton-versions-DATE.json")
+    parser.add_argument("--record", type=Path, help="a result file, such as triton-versions-DATE.json")
     arguments = parser.parse_args()
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")

@@ -111,7 +111,7 @@ def main(options: Sequence[str] | None = None) -> None:
     models = MODELS[family_models.package()]
     parser.add_argument("--model", nargs="+", choices=models, default=list(models))
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "calls")
     args = parser.parse_args(options)
     path = args.out / f"family-cpu-{datetime.date.today()}.json"
     earlier = json.loads(path.read_text())["rows"] if path.exists() else []

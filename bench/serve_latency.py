@@ -138,7 +138,7 @@ def main() -> None:
                     rows.append({"model": model, **measure(url, tracks)})
                     print({name: value for name, value in rows[-1].items() if "samples" not in name}, flush=True)
     content = {"frames": FRAMES, "frame": [HEIGHT, WIDTH], "rounds": ROUNDS, "moves": MOVES, "rows": rows}
-    print(write_report(RESULTS, "serve-latency-cpu", machine=machine("cpu"), **content))
+    print(write_report(RESULTS / "deployment", "serve-latency-cpu", machine=machine("cpu"), **content))
 
 
 if __name__ == "__main__":

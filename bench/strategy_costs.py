@@ -101,7 +101,7 @@ def main(options: Sequence[str] | None = None) -> None:
     parser.add_argument("--objects", type=int, nargs="+", help="by default 1, 4 and 16 for times, 1 for pages")
     parser.add_argument("--frames", type=int, help="timed frames, by default 24; or all frames, by default 1000")
     parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), help="the first is 1.0")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "calls")
     args = parser.parse_args(options)
     size = SIZES[args.part]
     overrides = [f"++model.image_size={size}"]

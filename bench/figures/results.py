@@ -29,6 +29,7 @@ class Report(NamedTuple):
     """One result file."""
 
     name: str
+    path: str  # below ``bench/results``
     data: dict[str, Any]
 
 
@@ -45,8 +46,11 @@ class Results:
 
     def reports(self, kind: str) -> list[Report]:
         """All files ``KIND-DATE.json``, the newest first. ``kind`` is a regular expression."""
-        dated = [(m[1], p) for p in self.folder.glob("*.json") if (m := re.fullmatch(f"(?:{kind}){DATE}", p.name))]
-        return [Report(p.name, json.loads(p.read_text(encoding="utf-8"))) for _, p in sorted(dated, reverse=True)]
+        dated = [(m[1], p) for p in self.folder.rglob("*.json") if (m := re.fullmatch(f"(?:{kind}){DATE}", p.name))]
+        return [
+            Report(p.name, p.relative_to(self.folder).as_posix(), json.loads(p.read_text(encoding="utf-8")))
+            for _, p in sorted(dated, reverse=True)
+        ]
 
     def newest(self, kind: str, suits: Callable[[dict[str, Any]], Any] = lambda data: True) -> Report:
         """The newest file of a kind, of those that suit.
@@ -61,7 +65,7 @@ class Results:
 
     def link(self, report: Report, text: str = "") -> str:
         """A link to a result file; by default its path is the text."""
-        return f"[{text or f'bench/results/{report.name}'}]({self.root}bench/results/{report.name})"
+        return f"[{text or f'bench/results/{report.path}'}]({self.root}bench/results/{report.path})"
 
 
 class _Each(list[Any]):

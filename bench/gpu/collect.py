@@ -1,9 +1,9 @@
 """Takes the results of a visit to a GPU into the repository: figures into ``bench/results``, rows into the table.
 
 ``python bench/gpu --collect DIR`` runs it; DIR is what ``--out`` named. Benchmarks of kernels go into
-``<device>-<date>.json``, whole calls into ``suite-<device>-<date>.json``; what was measured again replaces what was
-there. Tuned rows go into ``kernels/launch_table.json``, in place of those of the same GPU, dtype and shape class.
-``make figures`` then renews the documents.
+``<year>/kernels/<device>-<date>.json``, whole calls into ``<year>/calls/suite-<device>-<date>.json``; what was measured
+again replaces what was there. Tuned rows go into ``kernels/launch_table.json``, in place of those of the same GPU,
+dtype and shape class. ``make figures`` then renews the documents.
 """
 
 import json
@@ -47,7 +47,7 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
     verdicts = [{name: r[name] for name in ("step", "verdict", "figure", "seconds")}
                 for r in records if r["kind"] == "verdict"]  # fmt: skip
     # Parts that are not measured again stay as they are.
-    path = results / f"{file_name(machine['device'])}-{date}.json"
+    path = results / date[:4] / "kernels" / f"{file_name(machine['device'])}-{date}.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": {}}
     parts = {**content["parts"], **_parts(records), "verdicts": verdicts}
     write_json(path, {**content, "date": date, "machine": machine, "parts": parts})
@@ -56,7 +56,7 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
     if suite:
         from suite.results import Results
 
-        report = Results(results, machine, date)
+        report = Results(results / date[:4] / "calls", machine, date)
         for row in suite:
             report.add(row)
         written.append(report.path)

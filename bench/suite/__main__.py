@@ -6,7 +6,7 @@
 
 Any of the choices below, but --only, replaces the plan by every combination of them. The plan for GPUs is that of
 ``make gpu PART=call``. Rows are merged into
-``bench/results/suite-<device>-<date>.json``, where a row that is measured again replaces the one before.
+``bench/results/<year>/calls/suite-<device>-<date>.json``, where a row that is measured again replaces the one before.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--subject", **several, choices=SUBJECTS)
     parser.add_argument("--runs", type=_count, help="calls to time")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "calls")
     return parser.parse_args(arguments)
 
 

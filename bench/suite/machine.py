@@ -1,5 +1,6 @@
 """What figures were taken on."""
 
+import datetime
 import os
 import platform
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 BENCH = Path(__file__).resolve().parents[1]
-RESULTS = BENCH / "results"
+RESULTS = BENCH / "results" / str(datetime.date.today().year)  # below it a folder for each kind
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

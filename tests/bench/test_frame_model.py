@@ -100,7 +100,7 @@ def test_memory_counts_what_exists_at_once():
 
 def test_committed_results_are_of_this_model():
     """What is shown adds up, and the parts are those of the frame."""
-    (path,) = (ROOT / "bench" / "results").glob("frame-launches-*.json")
+    (path,) = (ROOT / "bench" / "results").rglob("frame-launches-*.json")
     data = json.loads(path.read_text())
     assert [row["part"] for row in data["by_part"]] == list(PARTS)
     for row in data["frames"]:

@@ -1,6 +1,6 @@
 """A stream of tens of thousands of frames with objects that come and go: are memory, latency and answers flat?
 
-    python tests/faults/soak.py --frames 50000 --out bench/results
+    python tests/faults/soak.py --frames 50000 --out bench/results/YEAR/robustness
 
 The embedded model, at a small input size so that many frames take little time, tracks discs. The video and what is done
 to it repeat every 500 frames, with new object ids each time, so that every period has the same work; since a

@@ -1,7 +1,7 @@
 """What a tracked frame starts on a GPU, counted on a fake one: launches, bytes, FLOPs, and an estimate of the time.
 
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
-    python tests/support/frame_costs.py --json > bench/results/frame-launches-DATE.json
+    python tests/support/frame_costs.py --json > bench/results/YEAR/kernels/frame-launches-DATE.json
 
 prints a table, or the JSON that docs/tracking.md shows. Bytes are those of the arguments and results of each operation,
 once each, or twice if it reads and writes them. One operation of torch counts as one kernel. ``frame_model.py`` has the

@@ -47,7 +47,8 @@ def test_every_part_is_in_a_document_and_every_link_leads_somewhere(made):
 def test_every_result_file_is_linked_or_shown(made):
     pages = [*made.values(), *(path.read_text() for path in (ROOT / "docs").rglob("*.md"))]
     said = " ".join([*pages, (ROOT / "sam2fast/nano/MODEL_CARD.md").read_text()])
-    unused = {path.name for path in RESULTS.iterdir()} - set(re.findall(r"bench/results/([^)#\]]+)", said))
+    files = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.json")}
+    unused = files - set(re.findall(r"bench/results/([^)#\]]+)", said))
     assert not unused, f"no document links {unused}"
 
 
@@ -62,7 +63,7 @@ def test_check_names_what_is_old(copied, made, capsys):
 
 
 def test_the_newest_date_counts(folder):
-    data = json.loads((folder / "encoder-cpu-2026-11-20.json").read_text())
+    data = json.loads(next(folder.rglob("encoder-cpu-2026-11-20.json")).read_text())
     data["rows"][0]["median_s"]["sam2fast"] = 0.123
     (folder / "encoder-cpu-2027-01-01.json").write_text(json.dumps(data))
     (folder / "encoder-cpu-notes.json").write_text("no date: not looked at")
@@ -73,7 +74,7 @@ def test_the_newest_date_counts(folder):
 @pytest.mark.parametrize("kind", ["encoder-cpu", "automatic-masks-cpu", "curves-cpu", "suite-transformers-cpu"])
 def test_a_missing_file_is_named(folder, kind, copied, monkeypatch, capsys):
     monkeypatch.setattr(documents, "RESULTS", folder)
-    for path in folder.glob(f"{kind}-*.json"):
+    for path in folder.rglob(f"{kind}-*.json"):
         path.unlink()
     assert documents.main([]) == 1
     error = capsys.readouterr().err
@@ -84,7 +85,7 @@ def test_a_missing_file_is_named(folder, kind, copied, monkeypatch, capsys):
     "kind", ["own-masks-cpu", "encoder-cpu", "suite-cpu", "serve-latency-cpu", "training-memory-cpu"]
 )
 def test_a_missing_field_is_named(folder, kind):
-    path = max(folder.glob(f"{kind}-*.json"))
+    path = max(folder.rglob(f"{kind}-*.json"))
     for old in ("median_s", "frames_per_s", "miou", "parameters"):
         path.write_text(path.read_text().replace(f'"{old}"', '"renamed"'))
     with pytest.raises(FiguresError, match=r"the part '.*' lacks a field"):
