@@ -4,6 +4,8 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+import where
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sam2fast"
 MOST_LINES, FEWEST_LINES = 400, 40
@@ -49,3 +51,11 @@ def test_a_public_class_name_stands_once():
                 where[node.name].append(name(path))
     assert len(where) > 100
     assert {cls: paths for cls, paths in where.items() if len(paths) > 1} == {}
+
+
+def test_names_and_modules_are_found(capsys):
+    """By ``make where``."""
+    for asked, expected in (("encode_masks", "kernels/run_lengths.py:"), ("kernels/run_lengths.py", "defined")):
+        where.main(asked)
+        printed = capsys.readouterr().out
+        assert expected in printed and "tests/kernels/test_run_lengths.py" in printed

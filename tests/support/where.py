@@ -1,9 +1,10 @@
 """Prints where a name is defined, tested, measured and documented: ``make where NAME=fill_holes``.
 
-The name is that of a function, class, method, option, or of a module (``NAME=tracking/state.py``): a module's tests are
-those that import it.
+The name is that of a function, class, method, option, or of a module (``NAME=tracking/state.py``). The tests of a
+module have its name, import it, or use its public names.
 """
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -32,22 +33,35 @@ def definitions(name: str) -> list[str]:
 
 def mentions(pattern: str, folder: str, files: str) -> list[str]:
     """Files of a folder that match the pattern, those with most matches first."""
-    counts = {path: len(re.findall(pattern, path.read_text(encoding="utf-8"))) for path in _files(folder, files)}
+    texts = {path: path.read_text(encoding="utf-8") for path in _files(folder, files)}
+    counts = {path: sum(1 for _ in re.finditer(pattern, text)) for path, text in texts.items()}
     return [f"{path.relative_to(ROOT)} ({n})" for path, n in sorted(counts.items(), key=lambda item: -item[1]) if n]
 
 
 def main(name: str) -> None:
     if name.endswith(".py"):
-        parent, stem = (".".join(Path(name).with_suffix("").parts[-2:]).rpartition("."))[::2]
-        lines = [str(p.relative_to(ROOT)) for p in _files("sam2fast", "*.py") + _files("kernels", "*.py")]
-        rows = {"defined": [line for line in lines if f"/{line}".endswith(f"/{name}")]}
-        pattern = rf"\b{parent}\.{stem}\b|{parent} import [^\n]*\b{stem}\b" if parent else rf"\b{stem}\b"
+        modules = [path for path in _files("sam2fast", "*.py") + _files("kernels", "*.py")]
+        found = [path for path in modules if f"/{path.relative_to(ROOT)}".endswith(f"/{name}")]
+        rows = {"defined": [str(path.relative_to(ROOT)) for path in found]}
+        named = [str(test.relative_to(ROOT)) for path in found for test in _files("tests", f"test_{path.stem}.py")]
+        pattern = "|".join(map(pattern_of_module, found)) or r"(?!)"
     else:
         rows = {"defined": definitions(name)}
         pattern = rf"\b{name}\b|--{name.replace('_', '-')}\b"
+        named = []
     rows |= {place: mentions(pattern, *where) for place, where in PLACES.items()}
-    for place, found in rows.items():
-        print(f"{place:11}" + f"\n{'':11}".join(found[:MOST] or ["nowhere"]))
+    rows["tests"] = named + [each for each in rows["tests"] if each.partition(" ")[0] not in named]
+    for place, each in rows.items():
+        print(f"{place:11}" + f"\n{'':11}".join(each[:MOST] or ["nowhere"]))
+
+
+def pattern_of_module(path: Path) -> str:
+    """A regular expression for imports of a module, and for its public functions and classes."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    names = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    public = "|".join(name for name in names if not name.startswith("_"))
+    imported = rf"\b{path.parent.name}(\.{path.stem}\b| import [^\n]*\b{path.stem}\b)"
+    return imported + (rf"|\b({public})\b" if public else "")
 
 
 def _files(folder: str, files: str) -> list[Path]:
