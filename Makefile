@@ -183,11 +183,11 @@ audit: $(VENV)/.tested .venv-audit/.installed  ## what is installed against publ
 	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv-audit/requirements.txt
 	cd $(FRONTEND) && npm audit
 
-format: $(VENV)/.linted
+format: $(VENV)/.linted  ## rewrite the style of Python files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
+clean:  ## remove environments, caches and what was built
 	rm -rf $(FRONTEND)/node_modules $(VENV) .venv-transformers .venv-edgetam .venv-efficienttam .venv-clients .venv-triton-* .venv-audit .cache .carry .*_cache .benchmarks .hypothesis build dist out *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

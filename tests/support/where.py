@@ -39,6 +39,7 @@ def mentions(pattern: str, folder: str, files: str) -> list[str]:
 
 
 def main(name: str) -> None:
+    name = name.lstrip("-").replace("-", "_")
     if name.endswith(".py"):
         modules = [path for path in _files("sam2fast", "*.py") + _files("kernels", "*.py")]
         found = [path for path in modules if f"/{path.relative_to(ROOT)}".endswith(f"/{name}")]
