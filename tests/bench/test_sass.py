@@ -422,7 +422,7 @@ def test_pairs_of_programs_reach_more():
     """The candidate in Gluon: it compiles, nothing is wrong with its loop, and without pairs L2 would be the limit."""
     pytest.importorskip("triton", minversion="3.7")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "bench/gluon_attention.py"]
+    command = [sys.executable, "bench/candidates/gluon_attention.py"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     shared, alone = (float(line.rpartition("at most ")[2].rstrip("%")) for line in done.stdout.splitlines()[2:4])

@@ -1,6 +1,6 @@
 """Attention of a map to itself for Hopper in Gluon: a candidate, compiled without a GPU and bounded as by ``sass.py``.
 
-    python bench/gluon_attention.py
+    python bench/candidates/gluon_attention.py
 
 In ``specialised_kernel.py`` each tile of 128 queries reads all keys and values, and the L2 cache is the limit. Here two
 programs on neighbouring multiprocessors, a pair, have a tile each and read keys and values once, by multicast. Triton
@@ -13,7 +13,10 @@ program cannot arrive at a barrier in the other's shared memory: all threads of 
 """
 
 import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import aot
 import sass
