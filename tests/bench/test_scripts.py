@@ -37,14 +37,8 @@ for script in map(Path, sys.argv[1:]):
 
 @pytest.mark.long
 def test_every_script_finds_what_it_imports():
-    folders = (
-        ROOT / "bench",
-        ROOT / "bench/kernels",
-        ROOT / "bench/candidates",
-        ROOT / "examples",
-        ROOT / "examples/make_models",
-    )
-    scripts = [str(file.relative_to(ROOT)) for folder in folders for file in sorted(folder.glob("*.py"))]
+    folders = "bench", "bench/kernels", "bench/candidates", "examples", "examples/make_models"
+    scripts = [str(file.relative_to(ROOT)) for folder in folders for file in sorted((ROOT / folder).glob("*.py"))]
     assert len(scripts) > 25
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     command = [sys.executable, "-c", PROGRAM, *scripts]
