@@ -15,7 +15,7 @@ from checkout import copy_checkout  # noqa: E402
 CHECKS = ROOT / "tests" / "installation"
 DIST = ROOT / "out" / "matrix"
 TESTED, OLDEST = ROOT / "constraints.txt", CHECKS / "oldest.txt"
-EXTRAS = "hub,video,train,adapters,polygons,cluster,eval,serve"
+EXTRAS = "hub,video,train,adapters,polygons,cluster,onnx,eval,serve"
 # Tests of every layer, which take a minute or two, and what they need besides the installed package.
 TESTS = (
     *("tests/kernels/test_connected_components.py", "tests/kernels/test_mask_ops.py", "tests/test_transforms.py"),
@@ -92,7 +92,7 @@ def no_extras(session: nox.Session) -> None:
 @nox.session(name="no-symlinks", requires=["wheel"])
 def no_symlinks(session: nox.Session) -> None:
     """A clone with core.symlinks=false: installed, installed as editable, and imported where it lies."""
-    copy = Path(session.create_tmp()) / "clone"
+    copy = Path(session.create_tmp()).resolve() / "clone"
     shutil.rmtree(copy, ignore_errors=True)
     if not copy_checkout(copy, symlinks=False):
         session.error("this needs a checkout of git")

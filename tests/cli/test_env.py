@@ -4,6 +4,7 @@ import functools
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import torch
 from torch.utils import collect_env
@@ -48,7 +49,7 @@ def test_the_command(run, monkeypatch):
     assert shown.exit_code == 0 and shown.stderr == ""
     assert [line for line in shown.stdout.splitlines() if not line.startswith(" ")] == SECTIONS
     assert f"  version: {torch.__version__}" in shown.stdout and "  SAM2FAST_BACKEND: torch" in shown.stdout
-    assert "  backend in force: torch" in shown.stdout and f"torch {torch.__version__}, triton" in shown.stdout
+    assert "  backend in force: torch" in shown.stdout and f"torch {metadata.version('torch')}, triton" in shown.stdout
     assert list(json.loads(run("env", "--json").stdout)) == SECTIONS
 
 
