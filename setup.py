@@ -11,7 +11,7 @@ PACKAGE_DIR = {"sam2fast": "sam2fast", "sam2fast.kernels": "kernels", "sam2fast.
 
 HUB = ["huggingface-hub>=0.25"]
 VIDEO = ["av>=12"]
-TRAIN = ["scipy>=1.11", "tensorboard>=2.15", "pycocotools>=2.0.7"]
+TRAIN = ["scipy>=1.11", "tensorboard>=2.16.2", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
 POLYGONS = ["shapely>=2.0.6"]
 # Export needs all three, running what was exported onnxruntime.
