@@ -139,13 +139,18 @@ def read_timeline(video: VideoInput) -> Timeline:
 
 def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
     container, stream = video.open()
-    errors: list[FFmpegError] = []
+    errors = 0
+
+    def count(error: FFmpegError) -> None:
+        nonlocal errors
+        errors += 1
+
     with container:
         packets, clock = Packets(container, stream), Clock(container, stream)
-        shown = [frame.pts for frame in decode(stream, packets, errors.append)]
+        shown = [frame.pts for frame in decode(stream, packets, count)]
     if errors and shown:
         # How many frames they had, and where, is unknown.
-        _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, len(errors))
+        _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
     times = [time for time in shown if time is not None]
     if len(times) < len(shown) or not _strictly_ascending(times):
         seconds = [second for second in map(clock, shown) if second is not None]
