@@ -1,4 +1,7 @@
-"""A pool of processes, one per device: each builds its predictor once and then runs jobs."""
+"""A pool of processes, one per device: each builds its predictor once and then runs jobs.
+
+``concurrent.futures.ProcessPoolExecutor`` would end the jobs of all its processes when one of them dies.
+"""
 
 import pickle
 from collections import deque
