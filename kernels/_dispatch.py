@@ -124,12 +124,14 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def trusts_scans() -> bool:
-    """Whether kernels that scan across a whole program are used: not on AMD GPUs, unless the backend is ``triton``.
+def why_no_scans() -> str | None:
+    """Why kernels that scan across a whole program are not used, or None: on AMD GPUs only with the backend ``triton``.
 
     Some builds of Triton for AMD scan wrongly across wavefronts (ROCm/triton#947).
     """
-    return torch.version.hip is None or current_backend() == "triton"
+    if torch.version.hip is None or current_backend() == "triton":
+        return None
+    return "scans wrongly in some builds of Triton for AMD"
 
 
 def count_launch(op: str) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from sam2fast.kernels._dispatch import trusts_scans
+from sam2fast.kernels._dispatch import why_no_scans
 from sam2fast.kernels._op import Op
 
 __all__ = ["connected_components", "connected_components_reference"]
@@ -86,10 +86,6 @@ def _join(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
 # ---- operator ----
 
 
-def _unsupported(mask: torch.Tensor) -> str | None:
-    return None if trusts_scans() else "scans wrongly in some builds of Triton for AMD"
-
-
 def _fake(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mask.new_empty(mask.shape, dtype=torch.int32), mask.new_empty(mask.shape, dtype=torch.int32)
 
@@ -98,7 +94,7 @@ _connected_components = Op(
     "connected_components",
     connected_components_reference,
     "connected_components_triton.connected_components_triton",
-    unsupported=_unsupported,
+    unsupported=lambda mask: why_no_scans(),
     fake=_fake,
     is_chosen_late=True,
 )

@@ -200,12 +200,7 @@ _window_attention = Op(
     prefers_torch=lambda qkv, bias, num_heads, window_size, q_stride: (
         not window_size and prefers_sdpa(qkv.device, qkv.dtype)
     ),
-    kind=lambda qkv, bias, num_heads, window_size, q_stride: (
-        qkv.shape[-1],
-        num_heads,
-        window_size,
-        q_stride is None,
-    ),
+    kind=lambda qkv, bias, num_heads, window_size, q_stride: (qkv.shape[-1], num_heads, window_size, q_stride is None),
     fake=_fake,
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import FLOATS, trusts_scans
+from sam2fast.kernels._dispatch import FLOATS, why_no_scans
 from sam2fast.kernels._op import Op
 from sam2fast.kernels.mask_ops.reference import (
     counts_and_boxes,
@@ -24,10 +24,6 @@ Size = tuple[int, int]
 
 def _unsupported(logits: Tensor, *_: object) -> str | None:
     return None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
-
-
-def _unsupported_components(logits: Tensor, max_area: float) -> str | None:
-    return _unsupported(logits) if trusts_scans() else "scans wrongly in some builds of Triton for AMD"
 
 
 def _late(name: str, reference: Callable[..., Any], fake: Callable[..., Any], **others: Any) -> Op:
@@ -99,6 +95,6 @@ fill_holes_in_mask_scores_op = Op(
     "fill_holes_in_mask_scores",
     fill_holes_in_mask_scores_reference,
     "connected_components_triton.fill_holes_triton",
-    unsupported=_unsupported_components,
+    unsupported=lambda logits, max_area: _unsupported(logits) or why_no_scans(),
     fake=_fake_logits,
 )

@@ -1,3 +1,5 @@
+"""Overlays: colours, outlines, and the strips in which they are made."""
+
 from io import BytesIO
 
 import numpy as np
