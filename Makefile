@@ -110,13 +110,13 @@ notebooks: $(VENV)/.notebooks  ## run every notebook from top to bottom, in a co
 
 TRITON ?=
 OF_TRITON := $(if $(TRITON),.venv-triton-$(TRITON),$(VENV))
-aot: $(OF_TRITON)/.installed  ## compile every stored kernel configuration without a GPU; TRITON=3.4.0 with this version
+aot: $(OF_TRITON)/.installed  ## compile every kernel without a GPU; TRITON=3.4.0 with this version
 	env -u TRITON_INTERPRET $(OF_TRITON)/bin/python bench/aot.py $(AOT)
 
 test-triton: $(OF_TRITON)/.installed  ## the kernels in the interpreter of a version of triton: TRITON=3.4.0
 	OMP_NUM_THREADS=1 $(OF_TRITON)/bin/python -m pytest tests/kernels --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
-sass: $(VENV)/.installed  ## read the machine code of every row: what a loop executes, and a bound on the speed of products; SASS="--target sm_90"
+sass: $(VENV)/.installed  ## read the machine code of every kernel: what a loop executes, and a bound on the speed of products; SASS="--target sm_90"
 	env -u TRITON_INTERPRET $(BIN)/python bench/sass.py $(SASS)
 
 # From bench/, so that the top of the repository stays off Python's path.
@@ -148,7 +148,7 @@ gpu:  ## proof and figures in order of value, into out/gpu; PART=parity for some
 carry: $(VENV)/.tested  ## before a visit to a GPU without a network: what it may lack, into .carry
 	$(BIN)/python bench/gpu/carry.py
 
-tune:  ## measure launch configurations on this GPU and store the best
+tune:  ## measure launch configurations on this GPU, and print what to change
 	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
 
 release: $(VENV)/.installed frontend  ## the page, wheel and sdist in dist/, checked by twine and in an environment of their own; publishing is left to people

@@ -119,7 +119,6 @@ setup(
     package_data={
         "sam2fast": ["py.typed"],
         "sam2fast.configs": ["**/*.yaml"],
-        "sam2fast.kernels": ["*.json"],
         "sam2fast.mini": ["*.safetensors", "*.json", "*.md"],
         "sam2fast.nano": ["*.safetensors", "*.md"],
         "sam2fast.demo.server": ["static/*", "static/assets/*"],

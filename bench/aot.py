@@ -1,4 +1,4 @@
-"""Compiles every stored launch configuration ahead of time, without a GPU, and says what the compiler made of it.
+"""Compiles every kernel ahead of time, without a GPU, as the records' calls launch it, and prints what came out.
 
     python bench/aot.py [--target sm_90] [--op connected_components] [--without float16] [--record FILE]
 
@@ -19,19 +19,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     raise SystemExit("ahead-of-time compilation needs the compiler: unset TRITON_INTERPRET")
 
 import triton
-from registry import triton_module
+from kernel_records import RECORDS
+from recorded import PRODUCTS, Launch, launches
 from reports import write_json
 from suite.machine import machine
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2fast.kernels._launch import ANY, FUSED, Compilation, LaunchConfig, _fitting_row, launch_table
+from sam2fast.kernels._launch import FUSED
 
 # Target -> shared memory that one block can have, in bytes.
 SHARED_MEMORY = {
@@ -52,12 +53,8 @@ FP8_PRODUCTS = re.compile(r"(wgmma\.mma_async|mma\.sync)\S*\.e4m3\.e4m3|tcgen05\
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
-# Op, row, kernel and target.
-Work: TypeAlias = tuple[str, LaunchConfig, Compilation, str]
-
-
 class Result(NamedTuple):
-    """One kernel, configuration and target."""
+    """One kernel and target."""
 
     op: str
     kernel: str
@@ -71,16 +68,16 @@ class Result(NamedTuple):
     problem: str = ""
 
 
-def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -> Result:
+def compile_one(launch: Launch, target: str) -> Result:
     """Compiles one kernel and reads registers, spills and shared memory."""
-    result = Result(op, kernel_name(case), shown(config, case), target)
+    result = Result(launch.op, launch.name, shown(launch), target)
     try:
-        compiled = compiled_for(config, case, target)
+        compiled = compiled_for(launch, target)
         assembly = compiled.asm["amdgcn" if target.startswith("gfx") else "ptx"]
         if target.startswith("gfx"):
             registers, in_memory = amd_resources(assembly)
         else:
-            registers, in_memory = resources(assembly, compiled.asm["cubin"], target, options_of(config, case))
+            registers, in_memory = resources(assembly, compiled.asm["cubin"], target, launch.options)
     except Exception as error:  # whatever the compiler raises is a row of the table
         return result._replace(problem=f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}")
     result = result._replace(
@@ -90,62 +87,47 @@ def compile_one(op: str, config: LaunchConfig, case: Compilation, target: str) -
         tensor_cores=len(TENSOR_CORES.findall(assembly)),
         fp8=len(FP8_PRODUCTS.findall(assembly)),
     )
-    return result._replace(problem=problem_of(result, case))
+    return result._replace(problem=problem_of(result, launch))
 
 
-def compiled_for(config: LaunchConfig, case: Compilation, target: str) -> Any:
+def compiled_for(launch: Launch, target: str) -> Any:
     """The kernel as Triton compiles it for this target."""
-    if target.startswith("gfx"):  # they have no TF32
-        case = case._replace(constants={k: "ieee" if v == "tf32x3" else v for k, v in case.constants.items()})
-    return triton.compile(source(case), target=gpu_target(target), options=options_of(config, case))
+    return triton.compile(source(launch, target), target=gpu_target(target), options=dict(launch.options))
 
 
-def kernel_name(case: Compilation) -> str:
-    name: str = case.kernel.__name__
-    return name.strip("_")
+def shown(launch: Launch) -> str:
+    """Dtype, constants and options that tell kernels apart."""
+    options = {name: value for name, value in launch.options.items() if name not in FUSED}
+    named = {name: value for name, value in {**launch.constants, **options}.items() if value}
+    return f"{launch.dtype} " + " ".join(f"{k}={v}" if v is not True else k for k, v in named.items())
 
 
-def options_of(config: LaunchConfig, case: Compilation) -> dict[str, int]:
-    return {**FUSED, **(config.options if case.options is None else case.options)}
-
-
-def shown(config: LaunchConfig, case: Compilation) -> str:
-    """The row's numbers that concern this kernel."""
-    meta = {name: value for name, value in config.meta.items() if name in case.constants}
-    return f"{case.dtype} " + " ".join(f"{k}={v}" for k, v in {**meta, **(case.options or config.options)}.items())
-
-
-def problem_of(result: Result, case: Compilation) -> str:
+def problem_of(result: Result, launch: Launch) -> str:
     """What is wrong with a compiled kernel, or nothing."""
     if result.shared > SHARED_MEMORY[result.target]:
         return f"shared memory {result.shared} > {SHARED_MEMORY[result.target]}"
-    if result.spilled and case.dtype != "float32":
+    if result.spilled and launch.dtype != "float32":
         return f"spills {result.spilled} bytes"
-    if case.uses_tensor_cores and not result.tensor_cores:
+    if launch.name in PRODUCTS and not result.tensor_cores:
         return "no tensor cores"
-    if case.uses_tensor_cores and bool(result.fp8) != case.is_fp8:
+    if launch.name in PRODUCTS and bool(result.fp8) != launch.is_fp8:
         return f"{result.fp8} products in fp8"
     return ""
 
 
-def source(case: Compilation) -> ASTSource:
-    """The kernel with its argument types; pointers are 16-byte aligned, as torch's allocations are.
-
-    ``i32:16`` is an integer that is a multiple of 16, which Triton finds out at a launch.
-    """
-    names = case.kernel.arg_names
-    runtime = [name for name in names if name not in case.constants]
-    if len(runtime) != len(case.arguments):
-        raise ValueError(f"{case.kernel.__name__} takes {runtime}, and its types are {case.arguments}")
-    types = dict(zip(runtime, case.arguments, strict=True))
-    aligned = [i for i, name in enumerate(names) if types.get(name, "").startswith("*") or ":16" in types.get(name, "")]
-    types = {name: types[name].removesuffix(":16") if name in types else "constexpr" for name in names}
+def source(launch: Launch, target: str) -> ASTSource:
+    """The kernel with the types of its arguments."""
+    names, types = launch.kernel.arg_names, {name: each.removesuffix(":16") for name, each in launch.types.items()}
+    constants = dict(launch.constants)
+    if target.startswith("gfx"):  # they have no TF32
+        constants = {name: "ieee" if value == "tf32x3" else value for name, value in constants.items()}
+    aligned = [i for i, name in enumerate(names) if launch.types.get(name, "").endswith(":16")]
     if version() < (3, 3):
         from triton.backends.compiler import AttrsDescriptor
 
-        types, hints = {name: types[name] for name in runtime}, dict.fromkeys(aligned, 16)
-        return ASTSource(case.kernel, types, dict(case.constants), AttrsDescriptor.from_hints(hints))
-    return ASTSource(case.kernel, types, dict(case.constants), {(i,): [["tt.divisibility", 16]] for i in aligned})
+        return ASTSource(launch.kernel, types, constants, AttrsDescriptor.from_hints(dict.fromkeys(aligned, 16)))
+    types = {name: types.get(name, "constexpr") for name in names}
+    return ASTSource(launch.kernel, types, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
 
 
 def gpu_target(target: str) -> GPUTarget:
@@ -154,7 +136,7 @@ def gpu_target(target: str) -> GPUTarget:
     return GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
 
 
-def resources(ptx: str, cubin: bytes, target: str, options: Mapping[str, int] = FUSED) -> tuple[int, int]:
+def resources(ptx: str, cubin: bytes, target: str, options: Mapping[str, Any]) -> tuple[int, int]:
     """Registers and spilled bytes of what triton assembled.
 
     Without a stack nothing is spilled. Otherwise it is assembled once more, for the assembler's own count.
@@ -176,7 +158,7 @@ def read_by(tool: str, option: str, cubin: bytes) -> str:
     return done.stdout
 
 
-def spilled(ptx: str, target: str, options: Mapping[str, int]) -> int:
+def spilled(ptx: str, target: str, options: Mapping[str, Any]) -> int:
     """Bytes spilled, from the assembler that triton uses, called as triton calls it."""
     number = int(target.removeprefix("sm_"))
     newer = TOOLS / "ptxas-blackwell"
@@ -204,36 +186,20 @@ def version() -> tuple[int, ...]:
     return tuple(map(int, triton.__version__.split(".")[:2]))
 
 
-def cases(ops: list[str]) -> Iterator[tuple[str, LaunchConfig, Compilation]]:
-    """Every kernel of every row of the launch table."""
-    for op in ops:
-        module = triton_module(op)
-        for config in launch_table()[op]:
-            for case in module.compilations(config):
-                yield op, config, case
-
-
-def targets_of(config: LaunchConfig, rows: list[LaunchConfig], wanted: list[str]) -> list[str]:
-    """The targets on which some shape and dtype is launched with this row.
-
-    If any is, then the row's own; where the row says ``*``, one that no row names, for which fewer rows compete.
-    """
-    fitting = [target for target in wanted if config.arch in (ANY, target)]
-    return [target for target in fitting if _fitting_row(rows, "", target, config.dtype, config.shape) == config]
-
-
-def work_of(ops: list[str], wanted: list[str], without: list[str] | None = None) -> list[Work]:
-    """Every kernel of every row for those of the targets that take it, but for kernels of some dtypes."""
+def work_of(ops: list[str], wanted: list[str], without: list[str] | None = None) -> list[tuple[Launch, str]]:
+    """Every kernel for each of the targets, but for kernels of some dtypes."""
     return [
-        (op, config, case, target)
-        for op, config, case in cases(ops)
-        for target in targets_of(config, launch_table()[op], wanted)
-        if (target in FP8_TARGETS or not case.is_fp8) and case.dtype not in (without or ())
+        (launch, target)
+        for target in wanted
+        for launch in launches(ops, target)
+        if (target in FP8_TARGETS or not launch.is_fp8) and launch.dtype not in (without or ())
     ]
 
 
-def compile_all(work: list[Work], jobs: int, examine: Callable[..., Any] = compile_one) -> Iterator[Any]:
-    """What ``examine`` returns for each row, kernel and target, in the order of the work, by so many processes.
+def compile_all(
+    work: list[tuple[Launch, str]], jobs: int, examine: Callable[[Launch, str], Any] = compile_one
+) -> Iterator[Any]:
+    """What ``examine`` returns for each kernel and target, in the order of the work, by so many processes.
 
     Where its process ends without a result, that is a ``Result`` with a problem.
     """
@@ -242,17 +208,17 @@ def compile_all(work: list[Work], jobs: int, examine: Callable[..., Any] = compi
         yield from pool.imap(_compile_nth, range(len(work)))
 
 
-_work: list[tuple[Callable[..., Any], str, LaunchConfig, Compilation, str]] = []
+_work: list[tuple[Callable[[Launch, str], Any], Launch, str]] = []
 
 
 def _compile_nth(index: int) -> Any:
     """In a process of its own: LLVM ends the one that it is in where it finds itself wrong."""
-    examine, *each = _work[index]
+    examine, launch, target = _work[index]
     reader, writer = multiprocessing.Pipe(duplex=False)
     child = os.fork()
     if child == 0:
         try:
-            writer.send(examine(*each))
+            writer.send(examine(launch, target))
         finally:
             os._exit(0)
     writer.close()
@@ -263,9 +229,8 @@ def _compile_nth(index: int) -> Any:
     _, status = os.waitpid(child, 0)
     if answer:
         return answer[0]
-    op, config, case, target = each
     said = f"the compiler's process ended with {os.waitstatus_to_exitcode(status)}"
-    return Result(op, kernel_name(case), shown(config, case), target, problem=said)
+    return Result(launch.op, launch.name, shown(launch), target, problem=said)
 
 
 def show(result: Result) -> None:
@@ -303,7 +268,7 @@ def record(path: Path, results: list[Result]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(SHARED_MEMORY))
-    parser.add_argument("--op", action="append", choices=sorted(launch_table()))
+    parser.add_argument("--op", action="append", choices=sorted(RECORDS))
     parser.add_argument("--without", action="append", help="a dtype; the kernels for float16 are those for bfloat16")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--record", type=Path, help="a result file, such as triton-versions-DATE.json")
@@ -311,7 +276,7 @@ def main() -> None:
     wanted = arguments.target or list(SHARED_MEMORY)
     print(f"triton {triton.__version__}")
     results = []
-    work = work_of(arguments.op or sorted(launch_table()), wanted, arguments.without)
+    work = work_of(arguments.op or sorted(RECORDS), wanted, arguments.without)
     for result in compile_all(work, arguments.jobs):
         results.append(result)
         show(result)

@@ -1,4 +1,4 @@
-"""Ways of computing the same thing: what may refuse, and our kernels whatever the launch table says."""
+"""Ways of computing the same thing: what may refuse, and our kernels whatever the configuration says."""
 
 import importlib
 import os

@@ -70,6 +70,11 @@ def random(*shape: int, device: torch.device, dtype: torch.dtype = torch.float32
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
 
 
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor without values, to record what is launched."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
 def small(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """Standard normal values in fp32 on the CPU."""
     return random(*shape, device=torch.device("cpu"), seed=seed)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from registry import Case, Record
 
-from sam2fast.kernels._launch import launch_table
+FOLDER = Path(__file__).with_name("kernels")
+__path__ = [str(FOLDER)]  # makes this module a package
 
-__path__ = [str(Path(__file__).with_name("kernels"))]  # makes this module a package
-
-RECORDS: dict[str, Record] = {op: import_module(f"kernel_records.{op}").RECORD for op in launch_table()}
+# By module or folder of ``kernels``.
+RECORDS: dict[str, Record] = {
+    op: import_module(f"kernel_records.{op}").RECORD for op in sorted(path.stem for path in FOLDER.glob("*.py"))
+}
 # Most important rows first.
 SEARCHES = sorted((search for record in RECORDS.values() for search in record.searches), key=lambda each: each.order)
 
@@ -25,6 +27,6 @@ def cases() -> Iterator[Case]:
 
 
 def small_cases() -> Iterator[Case]:
-    """A small case of every op and every row of the launch table; no times."""
+    """A small case of every op and shape class; no times."""
     for record in RECORDS.values():
         yield from record.small

@@ -15,10 +15,7 @@ import time
 from typing import Any
 
 import torch
-from measure import case_rows
 from registry import Case, Record
-
-from sam2fast.profiling.limits import measure_limits
 
 SECONDS_ON_CPU = 12.0
 COLUMNS = "{:<44}{:>10}{:>9}{:>9}{:>9}{:>9}"
@@ -34,6 +31,8 @@ def main(record: Record) -> None:
     if arguments.list:
         print(*(case.name for case in cases), sep="\n")
         return
+    from sam2fast.profiling.limits import measure_limits  # here, since a list needs none of it
+
     is_limited = arguments.device.type == "cpu" and not arguments.all
     if is_limited:
         cases.sort(key=lambda case: case.work.bytes + case.work.products)
@@ -47,6 +46,8 @@ def main(record: Record) -> None:
 
 
 def _print_rows(case: Case, limits: Any, device: torch.device) -> None:
+    from measure import case_rows
+
     with contextlib.redirect_stdout(io.StringIO()):  # its own lines, one for each number
         rows = case_rows(case, device, limits)
     for row in rows:

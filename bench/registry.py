@@ -16,11 +16,12 @@ import torch
 from backend_calls import RefusedError
 from parity_rows import Check, tensors
 
-from sam2fast.kernels._launch import ANY
+from sam2fast.kernels._launch import ANY, LaunchConfig, configuration
+from sam2fast.kernels._op import OPS
 from sam2fast.utils.testing import relative_error
 
 Calls = Mapping[str, Callable[[], Any]]
-Candidate = tuple[dict[str, int], dict[str, int]]  # meta and options of a row
+Candidate = tuple[dict[str, int], dict[str, int]]  # meta and options of a configuration
 OPTIONS = ("num_warps", "num_stages")
 # Of a multiprocessor of sm_90: registers, and shared memory in bytes, of which every program takes some for itself.
 REGISTERS, SHARED, SHARED_PER_PROGRAM = 65536, 233472, 1024
@@ -55,7 +56,7 @@ class Case:
     tolerance: float = 0.0  # of relative_error against the first subject; 0 for equality; with exact, the least allowed
     exact: Callable[[torch.device], torch.Tensor] | None = None  # the result in fp32, to be compared with instead
     device: str = ""  # the only type of device it is for, where others would take minutes
-    launch: str = ANY  # shape class of the launch table's row that is tuned for it
+    launch: str = ANY  # shape class of its configuration
 
     @property
     def name(self) -> str:
@@ -66,32 +67,37 @@ class Case:
 
 
 class Search(NamedTuple):
-    """What is tried for one row of the table."""
+    """What is tried for one configuration."""
 
     op: str
     dtype: str = ANY
     shape: str = ANY
     candidates: Sequence[Candidate] = ()
     cases: tuple[str, ...] = ()  # ops whose cases decide: those of this dtype and shape class
-    # If given, the row says under this name which of torch's own ways is taken instead of the kernel; 0 is the kernel.
+    # If given, the configuration says under this name which of torch's own ways is taken instead; 0 is the kernel.
     choice: str = ""
     choices: tuple[int, ...] = ()
-    order: int = 3  # rows with a smaller number are searched first
+    order: int = 3  # those with a smaller number come first
 
     @property
     def name(self) -> str:
         return f"{self.op} {self.dtype} {self.shape}"
 
 
-def triton_module(op: str) -> ModuleType:
-    """The module with the Triton kernels of an op of the launch table, and with their ``compilations``."""
+def launch_module(op: str) -> ModuleType:
+    """The module that launches the kernels of an op, and has their ``config``."""
     name = f"sam2fast.kernels.{op}"
     is_folder = find_spec(name).submodule_search_locations  # type: ignore[union-attr]
-    return import_module(f"{name}.kernel" if is_folder else f"{name}_triton")
+    return import_module(f"{name}.launch" if is_folder else f"{name}_triton")
+
+
+def configured(op: str, arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """The configuration of an op by names."""
+    return configuration(op, launch_module(op).config, arch, dtype, shape)
 
 
 def search(op: str, names: str, values: Iterable[tuple[int, ...]], **more: Any) -> Search:
-    """The search of a row, decided by cases of ``op`` unless other ``cases`` are named.
+    """The search of a configuration, decided by cases of ``op`` unless other ``cases`` are named.
 
     Args:
         names: of a candidate's numbers: of its meta, and ``num_warps`` and ``num_stages``.
@@ -133,15 +139,28 @@ class Sample(NamedTuple):
     is_bounded: bool = False
 
 
+class Call(NamedTuple):
+    """A call of an op's kernel on tensors without values; ``make aot`` compiles what it launches."""
+
+    op: str  # name of the operator
+    arguments: tuple[Any, ...]
+    dtype: str  # of the computation: 16-bit kernels must not spill
+    shape: str = ANY  # class of the configuration
+
+    def run(self) -> None:
+        OPS[self.op].kernel(*self.arguments)
+
+
 class Record(NamedTuple):
     """What is measured, tuned and shown of the ops of one folder of ``kernels/``.
 
     Attributes:
         cases: everything there is to measure.
-        small: a case of every op and every row of the launch table, for rehearsals in Triton's interpreter.
-        searches: what is tried for each row of the launch table.
+        small: a case of every op and shape class, for rehearsals in Triton's interpreter.
+        searches: what is tried for each configuration.
         work: lines of the table of work on the op's page: what, the dtype of its products, the work.
         samples: small calls of every op with a kernel, by a name.
+        launched: calls whose kernels are compiled ahead of time: every dtype, shape class and variant.
         parity: comparisons with the reference implementation on random inputs, by the op's name in rows.
         pages: the ops that each page shows measurements of; by default the page of the folder, with all ops.
     """
@@ -151,6 +170,7 @@ class Record(NamedTuple):
     searches: Sequence[Search]
     work: Callable[[], Iterable[tuple[str, str, Work]]]
     samples: Mapping[str, Sample]
+    launched: Callable[[], Iterable[Call]]
     parity: Mapping[str, Check]
     pages: Mapping[str, Sequence[str]] = {}
 

@@ -1,23 +1,23 @@
-"""Reads the machine code of every stored row, without a GPU, and bounds the speed that its products can reach.
+"""Reads the machine code of every kernel, without a GPU, and bounds the speed that its products can reach.
 
     python bench/sass.py [--target sm_90] [--op memory_attention] [--store | --candidates]
 
-For each row, kernel and target it prints what one iteration of the main loop executes in each warp, or of a kernel
+For each kernel and target it prints what one iteration of the main loop executes in each warp, or of a kernel
 without products the whole code. Kernels with products have a bound on the fraction of the GPU's peak, by the model of
 ``sass_model.py``. In all dtypes except float32 it fails where
 
-- a row for one shape loads what it multiplies without anything to overlap: the loop waits for loads that were issued
-  after its last product, and too few programs run at once to fill the gap;
+- a configuration for one shape class loads what it multiplies without anything to overlap: the loop waits for loads
+  that were issued after its last product, and too few programs run at once to fill the gap;
 - products by wgmma are waited for one by one;
 - the loop passes numbers between threads through shared memory, beyond those that it loads;
-- the row says more programs of a multiprocessor than fit;
+- the configuration says more programs of a multiprocessor than fit;
 
 and in all dtypes where
 
 - a register that a wgmma multiplies from is overwritten before the wgmma is waited for (``sass_hazards.py``);
 - the bound is below the one stored in ``sass_bounds.json``.
 
-``--store`` stores the bounds of today, after a change of a row that is meant: a GPU may prefer a row of a lower bound.
+``--store`` stores the bounds of today, after a change that is meant: a GPU may prefer a lower bound.
 ``--candidates`` looks at the candidates of ``make tune`` instead, on sm_90, and for overwritten registers alone.
 """
 
@@ -30,10 +30,11 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import aot
-from kernel_records import SEARCHES
-from registry import triton_module
+from kernel_records import RECORDS, SEARCHES
+from recorded import PRODUCTS, Launch, launches_of
 from sass_code import (
     iterations_ahead,
     iterations_that_copy,
@@ -48,26 +49,24 @@ from sass_hazards import left_registers, overwritten
 from sass_model import CHIPS, Tile, bound, clocks, programs_at_once
 from sass_rows import Report, problems, tile_of, too_early, variant
 
-from sam2fast.kernels._launch import CTAS_PER_SM, Compilation, LaunchConfig, launch_table
+from sam2fast.kernels import _launch
+from sam2fast.kernels._launch import ANY, CTAS_PER_SM, Row
 
 BOUNDS = Path(__file__).with_name("sass_bounds.json")
 
 
-def examine(
-    stored: Mapping[str, float] | None, op: str, config: LaunchConfig, case: Compilation, target: str
-) -> Report:
+def examine(stored: Mapping[str, float] | None, launch: Launch, target: str) -> Report:
     """Compiles one kernel and reads its code; without ``stored`` the bounds of the past do not matter."""
-    name = f"{op} {case.dtype} {config.shape} {variant(op, config, case)} {target}"
-    programs = config.meta.get(CTAS_PER_SM, 1) if op == "memory_attention" and case.uses_tensor_cores else None
-    compiled, tile = aot.compiled_for(config, case, target), tile_of(op, config, case)
-    return read(compiled, name, config, case, target, tile, programs, stored)
+    name = f"{launch.op} {launch.dtype} {launch.shape} {variant(launch)} {target}"
+    has_programs = launch.op == "memory_attention" and launch.name in PRODUCTS
+    programs = launch.meta.get(CTAS_PER_SM, 1) if has_programs else None
+    return read(aot.compiled_for(launch, target), name, launch, target, tile_of(launch), programs, stored)
 
 
 def read(
     compiled: Any,
     name: str,
-    config: LaunchConfig,
-    case: Compilation,
+    launch: Launch,
     target: str,
     tile: Tile | None,
     programs: int | None,
@@ -75,9 +74,9 @@ def read(
 ) -> Report:
     """Reads the code of one compiled kernel, of which so many programs run at once; None for as many as fit."""
     cubin = compiled.asm["cubin"]
-    registers, _ = aot.resources(compiled.asm["ptx"], cubin, target)
+    registers, _ = aot.resources(compiled.asm["ptx"], cubin, target, launch.options)
     code = parse(aot.read_by("nvdisasm", "-c", cubin))
-    loop, chip, warps = main_loop(code), CHIPS[target], aot.options_of(config, case)["num_warps"]
+    loop, chip, warps = main_loop(code), CHIPS[target], launch.options["num_warps"]
     body = code.instructions[loop[0] : loop[1] + 1] if loop else code.instructions
     groups = specialised(code, loop)
     fitting = programs_at_once(chip, registers, compiled.metadata.shared, compiled.metadata.num_warps)
@@ -96,7 +95,7 @@ def read(
     kinds = [kind for kind in ("wgmma", "mma", "tcgen05") if once[kind]]
     report = Report(
         name,
-        aot.shown(config, case),
+        aot.shown(launch),
         warps,
         registers,
         compiled.metadata.shared,
@@ -115,9 +114,7 @@ def read(
         "",
     )
     return report._replace(
-        problem="; ".join(
-            problems(report, config, case, until_last_product(body) if loop is None else body, fitting, stored)
-        )
+        problem="; ".join(problems(report, launch, until_last_product(body) if loop is None else body, fitting, stored))
     )
 
 
@@ -133,27 +130,28 @@ class Scan(NamedTuple):
         return "; ".join(map(too_early, self.overwritten))
 
 
-def candidates(ops: list[str], without: list[str]) -> list[aot.Work]:
+def candidates(ops: list[str], without: list[str]) -> list[tuple[Launch, str]]:
     """Every candidate's kernels with products on sm_90, the first GPU with wgmma and the last."""
-    target = "sm_90"
-    rows = [
-        (search.op, LaunchConfig(target, search.dtype, search.shape, *each))
-        for search in SEARCHES
-        for each in search.candidates
-        if search.op in ops and search.dtype not in without
-    ]
-    return [
-        (op, row, case, target)
-        for op, row in rows
-        for case in triton_module(op).compilations(row)
-        if case.uses_tensor_cores
-    ]
+    target, found = "sm_90", []
+    for search in SEARCHES:
+        if search.op not in ops or search.dtype in without:
+            continue
+        calls = [
+            call
+            for call in RECORDS[search.op].launched()
+            if call.shape == search.shape and search.dtype in (ANY, call.dtype)
+        ]
+        for each in search.candidates:
+            rows = {search.op: [Row(target, search.dtype, search.shape, *each)]}
+            with mock.patch.object(_launch, "custom_rows", lambda rows=rows: rows):
+                found += launches_of(search.op, calls, target)
+    return [(launch, target) for launch in found if launch.name in PRODUCTS]
 
 
-def scan(op: str, config: LaunchConfig, case: Compilation, target: str) -> Scan:
+def scan(launch: Launch, target: str) -> Scan:
     """Compiles a candidate and looks for overwritten registers."""
-    code = parse(aot.read_by("nvdisasm", "-c", aot.compiled_for(config, case, target).asm["cubin"]))
-    name = f"{op} {config.shape} {variant(op, config, case)}: {aot.shown(config, case)}"
+    code = parse(aot.read_by("nvdisasm", "-c", aot.compiled_for(launch, target).asm["cubin"]))
+    name = f"{launch.op} {launch.shape} {variant(launch)}: {aot.shown(launch)}"
     return Scan(name, sum(map(bool, map(left_registers, code.instructions))), overwritten(code))
 
 
@@ -184,7 +182,7 @@ def show(report: Report | Scan | aot.Result) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", action="append", choices=list(CHIPS))
-    parser.add_argument("--op", action="append", choices=sorted(launch_table()))
+    parser.add_argument("--op", action="append", choices=sorted(RECORDS))
     parser.add_argument("--without", action="append", help="a dtype, as for bench/aot.py")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     does = parser.add_mutually_exclusive_group()
@@ -192,7 +190,7 @@ def main() -> None:
     does.add_argument("--candidates", action="store_true", help="of make tune, for overwritten registers alone")
     arguments = parser.parse_args()
     stored = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
-    ops = arguments.op or sorted(launch_table())
+    ops = arguments.op or sorted(RECORDS)
     if arguments.candidates:
         work, look = candidates(ops, arguments.without or []), scan
     else:

@@ -1,13 +1,14 @@
-"""Rows of the launch table as ``sass.py`` reads them: what their programs compute, and what is wrong."""
+"""Kernels as ``sass.py`` reads them: what their programs compute, and what is wrong."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from recorded import PRODUCTS, Launch
 from sass_code import Instruction, exchanged, wgmma_groups
 from sass_model import Clocks, Product, Tile
 
-from sam2fast.kernels._launch import ANY, Compilation, LaunchConfig
+from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.linear_gelu import NARROW
 
 TOLERANCE = 0.01  # of a bound, for another assembler's order of instructions
@@ -20,14 +21,14 @@ PIXELS = 256 * 256  # of a mask whose overlaps are computed
 
 
 class Report(NamedTuple):
-    """One kernel, configuration and target."""
+    """One kernel and target."""
 
-    name: str  # the row and the kernel, by which its bound is stored
+    name: str  # of the kernel, by which its bound is stored
     config: str
     warps: int
     registers: int
     shared: int  # bytes
-    programs: int  # of a multiprocessor at once, as the row is launched
+    programs: int  # of a multiprocessor at once, as it is launched
     tensor: str  # tensor-core instructions of an iteration and their kind
     tile: Tile | None  # None for a kernel without products, which has no bound
     counts: dict[str, int]  # of the others, by kind
@@ -42,13 +43,12 @@ class Report(NamedTuple):
 
 def problems(
     report: Report,
-    config: LaunchConfig,
-    case: Compilation,
+    launch: Launch,
     body: Sequence[Instruction],
     fitting: int,
     stored: Mapping[str, float] | None,
 ) -> Iterator[str]:
-    """What is wrong with a row.
+    """What is wrong with a kernel.
 
     Args:
         body: the instructions of the main loop; without one, those from the first product to the last.
@@ -58,11 +58,11 @@ def problems(
     yield from map(too_early, report.overwritten)
     if report.tile is None:
         return
-    # Means of keys, which are rare, share the row, whatever they need.
-    if report.programs > fitting and not case.constants.get("OFFSETS"):
-        yield f"the row says {report.programs} programs of a multiprocessor at once, and {fitting} fit"
-    if case.dtype != "float32":
-        if report.ahead == 0 and fitting < HIDING and config.shape != ANY:
+    # Means of keys, which are rare, share the configuration, whatever they need.
+    if report.programs > fitting and not launch.constants.get("OFFSETS"):
+        yield f"{report.programs} programs of a multiprocessor are wanted at once, and {fitting} fit"
+    if launch.dtype != "float32":
+        if report.ahead == 0 and fitting < HIDING and launch.shape != ANY:
             yield f"loads are not prefetched, and {fitting} programs at once do not hide them"
         if (groups := wgmma_groups(body)) > len(report.tile.products):
             yield f"wgmma is serialised: {len(report.tile.products)} products are waited for in {groups} groups"
@@ -80,7 +80,7 @@ def too_early(instruction: str) -> str:
 
 
 def changed_threads(report: Report, tile: Tile, body: Sequence[Instruction]) -> int:
-    """``exchanged``, or 0 where a row cannot avoid it.
+    """``exchanged``, or 0 where a configuration cannot avoid it.
 
     Triton spreads warps over columns in a product by ``mma`` that has more of them than rows: the weights change
     threads. Accumulators in tensor memory are laid out in their own way: the scale of each row changes threads.
@@ -92,43 +92,43 @@ def changed_threads(report: Report, tile: Tile, body: Sequence[Instruction]) -> 
     return found if found * report.warps > scales else 0
 
 
-def tile_of(op: str, config: LaunchConfig, case: Compilation) -> Tile | None:
+def tile_of(launch: Launch) -> Tile | None:
     """What a program of this kernel multiplies, if anything."""
-    if not case.uses_tensor_cores:
+    if launch.name not in PRODUCTS:
         return None
-    if op == "linear_gelu":
-        return linear_tile(config, case)
-    if op == "nms":
-        product = Product(64, 32, case.constants["BLOCK_K"], 1)
+    if launch.op == "linear_gelu":
+        return linear_tile(launch)
+    if launch.op == "nms":
+        product = Product(64, 32, launch.constants["BLOCK_K"], 1)
         return Tile((product,), PIXELS / product.depth, PIXELS / product.depth * product.flops)
-    return memory_tile(case) if op == "memory_attention" else window_tile(case)
+    return memory_tile(launch) if launch.op == "memory_attention" else window_tile(launch)
 
 
-def variant(op: str, config: LaunchConfig, case: Compilation) -> str:
-    """What tells the kernels of a row apart."""
-    c = case.constants
-    if op == "memory_attention" and case.uses_tensor_cores:
+def variant(launch: Launch) -> str:
+    """What tells the kernels of a configuration apart."""
+    c = launch.constants
+    if launch.op == "memory_attention" and launch.name in PRODUCTS:
         flags = [name for name in ("FP8", "OFFSETS", "DIRECT") if c.get(name)]
         flags += ["SPECIALISED"] if "FP8" not in c else []
         return " ".join([f"{c['D']}/{c['WIDTH']}", *map(str.lower, flags)])
-    if op == "window_attention":
+    if launch.op == "window_attention":
         flags = [name for name in ("POOL", "PAD") if c[name]]
         return " ".join([f"{c['D']} in {c['WINDOW'] or 'one window'}", *map(str.lower, flags)])
-    return " ".join([case.kernel.__name__.strip("_"), *(f"{k}={v}" for k, v in c.items() if k not in config.meta)])
+    return " ".join([launch.name, *(f"{k}={v}" for k, v in c.items() if k not in launch.meta)])
 
 
-def linear_tile(config: LaunchConfig, case: Compilation) -> Tile:
-    """Of the widest input of the row, or of large's first stage, whose 144 channels fill no whole block."""
-    c, size = case.constants, 4 if case.dtype == "float32" else 2
-    K = (NARROW if config.shape == "narrow" else 1152) if c["EVEN"] else 144
+def linear_tile(launch: Launch) -> Tile:
+    """Of the widest input, or of large's first stage, whose 144 channels fill no whole block."""
+    c, size = launch.constants, 4 if launch.dtype == "float32" else 2
+    K = (NARROW if launch.shape == "narrow" else 1152) if c["EVEN"] else 144
     share = 4 * K / c["BLOCK_N"] / math.ceil(4 * K / c["BLOCK_N"])
     product = Product(c["BLOCK_M"], c["BLOCK_N"], c["BLOCK_K"], size)
     return Tile((product,), math.ceil(K / c["BLOCK_K"]), share * product._replace(depth=K).flops)
 
 
-def memory_tile(case: Compilation) -> Tile:
+def memory_tile(launch: Launch) -> Tile:
     """One object's share of the keys of its memory, or of its own map."""
-    c, size = case.constants, 4 if case.dtype == "float32" else 2
+    c, size = launch.constants, 4 if launch.dtype == "float32" else 2
     products = (
         Product(c["BLOCK_M"], c["BLOCK_N"], c["D"], 1 if c.get("FP8") else size),
         Product(c["BLOCK_M"], c["WIDTH"], c["BLOCK_N"], size),
@@ -137,9 +137,9 @@ def memory_tile(case: Compilation) -> Tile:
     return Tile(products, blocks, blocks * sum(p.flops for p in products), c["D"] // c.get("CHUNK", c["D"]))
 
 
-def window_tile(case: Compilation) -> Tile:
+def window_tile(launch: Launch) -> Tile:
     """An average tile of the queries of some windows; padding that is a real key counts as one."""
-    c, size = case.constants, 4 if case.dtype == "float32" else 2
+    c, size = launch.constants, 4 if launch.dtype == "float32" else 2
     keys = c["WINDOW"] ** 2 or MAP
     queries = c["GROUP"] * keys / (4 if c["POOL"] else 1)
     rows = queries / math.ceil(queries / c["BLOCK_M"])

@@ -1,18 +1,19 @@
-"""Measures candidate launch configurations on this GPU and writes the best of each op into the launch table.
+"""Measures candidate launch configurations on this GPU, keeps the best in a file, and prints what changes.
 
     make tune [OP=connected_components]
     python bench/tune.py --op memory_attention --shape 256x64 --dtype bfloat16
     python bench/tune.py --list
     SAM2FAST_LAUNCH_TABLE=mine.json python bench/tune.py --seconds 600
-    python bench/tune.py --device cpu --small     # a rehearsal without a GPU, which stores nothing
+    python bench/tune.py --device cpu --small     # a rehearsal without a GPU
 
 Every candidate's result is checked before anything is timed, by processes of their own (``tuning_trials.py``), which
-also compile. A row is written as soon as its candidates are through: into the file that ``SAM2FAST_LAUNCH_TABLE``
-names, which begins as a copy of the packaged table, or else into that. The rows of other GPUs stay as they are. The row
-that was there is always one of the candidates. ``--op``, ``--shape`` and ``--dtype`` choose rows, each may be
-given several times, and what is left out means all. Rows of window_attention are "*", for which all windowed cases
-decide together, and "global", the whole map. That row, and 256x256 of memory_attention, may also name one of torch's
-own ways by ``SDPA``; that of linear_gelu may leave it to torch by ``TORCH``.
+also compile. The best is written as soon as its candidates are through, into the file that ``SAM2FAST_LAUNCH_TABLE``
+names, by default ``out/launch_table.json``; with that variable the package uses it. For everybody, enter the printed
+change into the op's ``config``, with the file of results that measured it. What is in force is always one of the
+candidates. ``--op``, ``--shape`` and ``--dtype`` choose, each may be given several times, and what is left out means
+all. Of window_attention, "*" are all windows, whose cases decide together, and "global" the whole map. That, and
+256x256 of memory_attention, may also name one of torch's own ways by ``SDPA``; linear_gelu may be left to torch by
+``TORCH``.
 """
 
 import argparse
@@ -29,19 +30,18 @@ from backend_calls import on_cpu, said
 from gpu.records import merged, text_of
 from kernel_records import SEARCHES
 from measure import device_time
-from registry import Search
+from registry import Search, launch_module
 from reports import write_text
 from tuning_trials import CASES, NO_TIME, SMALL_CASES, Attempt, Judges, subjects, times
 
-from sam2fast.kernels import _launch
-from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, architecture
+from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, Row, architecture, fitting_row, parse_rows
 
-TABLE = Path(__file__).parents[1] / "kernels" / _launch.TABLE
+TABLE = Path(__file__).resolve().parents[1] / "out" / "launch_table.json"
 Save = Callable[[dict[str, Any]], None]
 # Seconds for each case: of the baseline, of all candidates, and of the best ones once more.
 BASELINE_S, FIRST_S, FINAL_S = 0.2, 0.05, 0.3
 FINALISTS = 5
-# The row that is there stays if the best one is not this much faster; less is noise.
+# The configuration in force stays if the best one is not this much faster; less is noise.
 GAIN = 1.01
 
 
@@ -53,25 +53,28 @@ class Timed(NamedTuple):
 
 
 def table_file() -> Path:
-    """The launch table that results are stored in; a named one that is not there yet begins as a copy."""
-    own = os.environ.get(TABLE_VARIABLE)
-    if not own:
-        return TABLE
-    path = Path(own)
+    """The file of the best configurations."""
+    path = Path(os.environ.get(TABLE_VARIABLE) or TABLE)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(TABLE.read_text())
+        path.write_text("{}\n")
     return path
 
 
+def change_of(row: Row, op: str, before: LaunchConfig) -> str:
+    """What to enter into the op's ``config``."""
+    where = f"{op}: config{row[:3]}"
+    return f"{where}: {dict(before.meta)}, {dict(before.options)} -> {dict(row.meta)}, {dict(row.options)}"
+
+
 def attempts_of(search: Search, stored: LaunchConfig, small: bool = False) -> list[Attempt]:
-    """The row that is stored, torch's own ways where the row may name one, and the candidates; each once."""
+    """The configuration in force, torch's own ways where it may name one, and the candidates; each once."""
     name, options = search.choice, dict(stored.options)
     chosen = [{name: choice} for choice in (stored.meta.get(name, 0), *search.choices, 0)] if name else [{}]
     found = [Attempt({**stored.meta, **choice}, options, not any(choice.values())) for choice in chosen]
     kernels = [Attempt(meta | ({name: 0} if name else {}), options) for meta, options in search.candidates]
     distinct = list({json.dumps(each, sort_keys=True): each for each in (*found, *kernels)}.values())
-    if small:  # one beside the stored row, by the kernel
+    if small:  # one beside that in force, by the kernel
         distinct = distinct[:1] + [each for each in distinct[1:] if each.by_kernel][:1]
     return distinct
 
@@ -93,7 +96,7 @@ def run(
 
     Args:
         save: is given a row per candidate as they come, those of the final a second one, and at last a row that says
-            what was stored, and how much faster it is than the row before.
+            what was stored, and how much faster it is than before.
         small: a rehearsal with two candidates on small cases. It is stored only where ``SAM2FAST_LAUNCH_TABLE`` is set.
         deadline: by ``time.monotonic``; then the best of what was timed so far is stored.
         judges: processes that stay for several searches; else they are started and ended here.
@@ -107,8 +110,8 @@ def run(
         with Judges(device.type, SMALL_CASES if small else CASES) as judges:
             return run(search, device, save, small, deadline, judges)
     start, arch = time.perf_counter(), architecture(device)
-    rows = _launch.parse_launch_table(table_file().read_text())[search.op]
-    before = _launch._fitting_row(rows, search.op, arch, search.dtype, search.shape)
+    rows, wanted = parse_rows(table_file().read_text()).get(search.op, ()), (arch, search.dtype, search.shape)
+    before = fitting_row(rows, *wanted) or launch_module(search.op).config(*wanted)
     attempts = attempts_of(search, before, small)
     right, unknown = [], 0
     for attempt, problem in zip(attempts, judges.judge(search, attempts, deadline), strict=True):
@@ -123,12 +126,14 @@ def run(
     best, own = next(iter(timed), None), next((each for each in timed if each.attempt == attempts[0]), None)
     if best and own and own.relative < best.relative * GAIN:
         best = own
-    row = with_blocks(search, best, timed).config(search, arch) if best else None
+    row = with_blocks(search, best, timed).row(search, arch) if best else None
     if row and small and not os.environ.get(TABLE_VARIABLE):
         row = None
     stored = row and {"op": search.op, **row._asdict()}
     if stored:
         write_text(table_file(), text_of(merged(json.loads(table_file().read_text()), [stored])))
+        if row[3:] != before:
+            print(change_of(row, search.op, before), flush=True)
     save(
         {
             "op": search.op,
@@ -209,7 +214,7 @@ def run_all(searches: Sequence[Search], device: torch.device, save: Save, small:
                 print(f"{search.name}: {said(error)}", file=sys.stderr, flush=True)
                 own = False
             if not own:
-                print(f"no candidate of {search.name} gives the right result; its row is unchanged", flush=True)
+                print(f"no candidate of {search.name} gives the right result; nothing changes", flush=True)
             right &= own
     return right
 
@@ -228,7 +233,7 @@ def main() -> None:
                                            for field, names in asked.items())]  # fmt: skip
     if arguments.list:
         for search in searches:
-            print(f"{search.name}: {len(search.candidates) + len(search.choices)} candidates, and the stored row")
+            print(f"{search.name}: {len(search.candidates) + len(search.choices)} candidates, and what is in force")
         return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA here: tuning measures on the GPU it is for; --device cpu --small rehearses")

@@ -1,4 +1,4 @@
-"""What one candidate of ``tune.py`` is judged and timed by: the cases of records, and its row in the table's place.
+"""What one candidate of ``tune.py`` is judged and timed by: the cases of records, launched with its numbers.
 
 Judging is done by processes of their own, which also fills Triton's cache for the timing. A candidate that ends its
 process, by an illegal access or because it takes too long, costs that candidate alone: the next one is judged by a new
@@ -23,7 +23,7 @@ from registry import Calls, Case, Expected, Search, compare, expectation
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import launches
-from sam2fast.kernels._launch import ANY, LaunchConfig
+from sam2fast.kernels._launch import ANY, Row
 from sam2fast.kernels._sdpa import NAMES, refused
 
 # Where cases come from, as "module:function": those that decide, and small ones for a rehearsal without a GPU.
@@ -34,14 +34,14 @@ NO_TIME = "not judged: out of time"
 
 
 class Attempt(NamedTuple):
-    """A candidate: a row's numbers."""
+    """A candidate: the numbers of a configuration."""
 
     meta: dict[str, int]
     options: dict[str, int]
-    by_kernel: bool = True  # else one of torch's own ways, which the row names
+    by_kernel: bool = True  # else one of torch's own ways, which the meta names
 
-    def config(self, search: Search, arch: str) -> LaunchConfig:
-        return LaunchConfig(arch, search.dtype, search.shape, self.meta, self.options)
+    def row(self, search: Search, arch: str) -> Row:
+        return Row(arch, search.dtype, search.shape, self.meta, self.options)
 
 
 class Subject(NamedTuple):
@@ -79,10 +79,10 @@ def subjects(search: Search, device: torch.device, source: str) -> list[Subject]
     return found
 
 
-def launched_as(op: str, config: LaunchConfig) -> contextlib.AbstractContextManager[Any]:
-    """Inside, the op is launched with this configuration whatever the table says."""
-    table = {**_launch.launch_table(), op: [config]}
-    return mock.patch.object(_launch, "launch_table", lambda: table)
+def launched_as(op: str, row: Row) -> contextlib.AbstractContextManager[Any]:
+    """Inside, the op is launched with this configuration."""
+    rows = {**_launch.custom_rows(), op: [row]}
+    return mock.patch.object(_launch, "custom_rows", lambda: rows)
 
 
 def expectations(prepared: Sequence[Subject], device: torch.device) -> list[Expected]:
@@ -102,9 +102,9 @@ def judge(
 ) -> str:
     """What is wrong with a candidate, or nothing."""
     before, refusals = sum(launches.values()), len(refused)
-    config = attempt.config(search, _launch.architecture(device))
+    row = attempt.row(search, _launch.architecture(device))
     try:
-        with torch.no_grad(), launched_as(search.op, config):
+        with torch.no_grad(), launched_as(search.op, row):
             for subject, right in zip(prepared, expected, strict=True):
                 compare(subject.case, "the candidate", subject.ours(attempt.by_kernel), right)
     except Exception as error:  # a wrong result, or whatever the compiler raises
@@ -121,7 +121,7 @@ def times(
 ) -> tuple[dict[str, float], set[str]]:
     """Milliseconds by the case's name, and what they were timed by."""
     found, ways = {}, set()
-    with torch.no_grad(), launched_as(search.op, attempt.config(search, _launch.architecture(device))):
+    with torch.no_grad(), launched_as(search.op, attempt.row(search, _launch.architecture(device))):
         for subject in prepared:
             found[subject.case.name], way = device_time(subject.ours(attempt.by_kernel), device, budget_s, least)
             ways.add(way)

@@ -1,11 +1,10 @@
-"""Launch configurations: block sizes and warps by op, dtype, shape class and GPU, from a table in the package."""
+"""Launch configurations: block sizes and warps, from each op's ``config(arch, dtype, shape)`` or from a user's file."""
 
 import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,38 +12,20 @@ import torch
 
 from sam2fast.kernels._dispatch import interpreting
 
-TABLE = "launch_table.json"
-# Environment variable with a file that replaces the packaged table.
+# Environment variable with a file of configurations, which come before those of the package.
 TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
 ANY = "*"
-# Key of a row's meta: programs that run at once on a multiprocessor, 1 if absent. Not passed to the kernel.
+# Key of a configuration's meta: programs that run at once on a multiprocessor, 1 if absent. Not passed to the kernel.
 CTAS_PER_SM = "CTAS_PER_SM"
 # Triton's option of every launch, but where products must be rounded before a sum. Its default changes in Triton 3.10.
 FUSED = {"enable_fp_fusion": True}
-# Triton's pointer types, by the table's dtype names.
-POINTERS = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
 # CUDA's limit of programs along the second and the third axis of a grid; along the first it is 2**31 - 1.
 MAX_PROGRAMS = 65535
 
 
-class Compilation(NamedTuple):
-    """One kernel with the arguments of a configuration, to compile it without a GPU."""
-
-    kernel: Any  # the @triton.jit function
-    arguments: tuple[str, ...]  # types of its runtime arguments, such as *bf16 and i32
-    constants: Mapping[str, int]  # its constexpr arguments
-    dtype: str  # of the computation: a bfloat16 or float16 kernel must not spill
-    uses_tensor_cores: bool = False  # in every dtype but fp32, which need not
-    options: Mapping[str, int] | None = None  # num_warps and num_stages, where they are not those of the row
-    is_fp8: bool = False  # only for GPUs with fp8 matrix multiplications, which attention must then use
-
-
 class LaunchConfig(NamedTuple):
-    """One row of the table."""
+    """Constants and options of a launch."""
 
-    arch: str  # sm_90, gfx942, or * for every GPU without a row of its own
-    dtype: str  # of the first argument, such as bfloat16, or *
-    shape: str  # the op's shape class, or *
     meta: Mapping[str, int]  # the kernel's constexpr arguments, and settings of its launcher
     options: Mapping[str, int]  # num_warps, num_stages
 
@@ -53,26 +34,80 @@ class LaunchConfig(NamedTuple):
         return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
-@functools.cache
-def launch_table() -> dict[str, list[LaunchConfig]]:
-    """Every stored configuration by op, from ``launch_table.json`` or the file in ``SAM2FAST_LAUNCH_TABLE``.
+# An op's configurations, by GPU (sm_90, gfx942; cpu for the interpreter), dtype (bfloat16) and shape class (* for any).
+Configure = Callable[[str, str, str], LaunchConfig]
 
-    It is read once per process.
+
+class Row(NamedTuple):
+    """One configuration in a file."""
+
+    arch: str  # a GPU, or * for every GPU without a row of its own
+    dtype: str  # of the first argument, or *
+    shape: str  # the op's shape class, or *
+    meta: Mapping[str, int]
+    options: Mapping[str, int]
+
+
+def launch_config(op: str, config: Configure, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
+    """The configuration of this op for the tensor's GPU and dtype, and the shape class.
+
+    A fitting row of the file in ``SAM2FAST_LAUNCH_TABLE`` comes before ``config``.
+    """
+    global _chosen
+    rows, chosen = custom_rows(), _chosen
+    if chosen.rows is not rows:  # the tuner has replaced or restored them
+        chosen = _chosen = _Chosen(rows, {})
+    key = op, architecture(tensor.device), tensor.dtype, shape
+    found = chosen.configs.get(key)
+    if found is None:
+        wanted = key[1], str(tensor.dtype).removeprefix("torch."), shape
+        found = chosen.configs[key] = configuration(op, config, *wanted)
+    return found
+
+
+def configuration(op: str, config: Configure, arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """The configuration by names: of a fitting row of the file in ``SAM2FAST_LAUNCH_TABLE``, else by ``config``."""
+    return fitting_row(custom_rows().get(op, ()), arch, dtype, shape) or config(arch, dtype, shape)
+
+
+class _Chosen(NamedTuple):
+    """Cache of chosen configurations, with the rows that come before the package's."""
+
+    rows: Mapping[str, Sequence[Row]]
+    configs: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # by op, GPU, dtype and shape class
+
+
+_chosen = _Chosen({}, {})
+
+
+def fitting_row(rows: Sequence[Row], arch: str, dtype: str, shape: str) -> LaunchConfig | None:
+    """The configuration of the row that fits. A row that names the shape wins, then one that names the GPU."""
+    wanted = arch, dtype, shape
+    fitting = [row for row in rows if all(have in (ANY, want) for have, want in zip(row[:3], wanted, strict=True))]
+    if not fitting:
+        return None
+    best = max(fitting, key=lambda row: (row.shape != ANY, row.arch != ANY, row.dtype != ANY))
+    return LaunchConfig(best.meta, best.options)
+
+
+@functools.cache
+def custom_rows() -> dict[str, list[Row]]:
+    """The rows of the file in ``SAM2FAST_LAUNCH_TABLE`` by op; read once per process.
 
     Raises:
-        ValueError: the file in ``SAM2FAST_LAUNCH_TABLE`` cannot be read or is not a launch table.
+        ValueError: the file cannot be read or has no rows.
     """
     custom = os.environ.get(TABLE_VARIABLE)
     if not custom:
-        return parse_launch_table((files("sam2fast.kernels") / TABLE).read_text(encoding="utf-8"))
+        return {}
     try:
-        return parse_launch_table(Path(custom).read_text(encoding="utf-8"))
+        return parse_rows(Path(custom).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{TABLE_VARIABLE} is {custom!r}, which is no launch table: {error}") from error
 
 
-def parse_launch_table(text: str) -> dict[str, list[LaunchConfig]]:
-    """A launch table from its JSON.
+def parse_rows(text: str) -> dict[str, list[Row]]:
+    """Rows by op from their JSON.
 
     Raises:
         ValueError: it is not JSON, or not a list of rows per op.
@@ -89,8 +124,8 @@ def _list(op: str, rows: Any) -> list[Any]:
     return rows
 
 
-def _row(op: str, row: Any) -> LaunchConfig:
-    fields = LaunchConfig._fields
+def _row(op: str, row: Any) -> Row:
+    fields = Row._fields
     if not isinstance(row, dict) or set(row) != set(fields):
         raise ValueError(f"expected rows with {', '.join(fields)}, and one of {op} is {row!r}")
     numbers = [row[field] for field in ("meta", "options")]
@@ -99,42 +134,7 @@ def _row(op: str, row: Any) -> LaunchConfig:
         isinstance(values, dict) and all(isinstance(value, int) for value in values.values()) for values in numbers
     ):
         raise ValueError(f"expected names, and whole numbers in meta and options, and a row of {op} is {row!r}")
-    return LaunchConfig(**row)
-
-
-def launch_config(op: str, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
-    """The row for this op, GPU, dtype and shape class. A row that names the shape wins, then one that names the GPU.
-
-    Raises:
-        LookupError: no row matches.
-    """
-    global _chosen
-    table, chosen = launch_table(), _chosen
-    if chosen.table is not table:  # the tuner has replaced or restored it
-        chosen = _chosen = _Chosen(table, {})
-    key = op, architecture(tensor.device), tensor.dtype, shape
-    row = chosen.rows.get(key)
-    if row is None:
-        row = chosen.rows[key] = _fitting_row(table.get(op, ()), *key)
-    return row
-
-
-class _Chosen(NamedTuple):
-    """Cache of chosen rows, with the table that they come from."""
-
-    table: Mapping[str, Sequence[LaunchConfig]]
-    rows: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # by op, GPU, dtype and shape class
-
-
-_chosen = _Chosen({}, {})
-
-
-def _fitting_row(rows: Sequence[LaunchConfig], op: str, arch: str, dtype: torch.dtype, shape: str) -> LaunchConfig:
-    wanted = arch, str(dtype).removeprefix("torch."), shape
-    fitting = [c for c in rows if all(have in (ANY, want) for have, want in zip(c[:3], wanted, strict=True))]
-    if not fitting:
-        raise LookupError(f"{os.environ.get(TABLE_VARIABLE) or TABLE} has no launch configuration of {op} for {wanted}")
-    return max(fitting, key=lambda c: (c.shape != ANY, c.arch != ANY, c.dtype != ANY))
+    return Row(**row)
 
 
 def product_precision(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""Attention by torch, with the backend that the launch table names.
+"""Attention by torch, with the backend that the configuration names.
 
 A backend's operator is called directly: ``torch.nn.attention.sdpa_kernel`` changes settings of the whole process, which
 other threads would see.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-# Values of ``SDPA`` in a row of the launch table.
+# Values of ``SDPA`` in a configuration.
 KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
 NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
 WIDEST = 256  # channels of a head that both backends take on some GPU: cuDNN beyond 128 on Hopper alone, from 9.10 on

@@ -21,12 +21,15 @@ The root is the smallest pixel of its component in any order, so labels are dete
 they are, too.
 """
 
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import triton
 import triton.language as tl
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 from sam2fast.kernels.mask_ops.reference import FILLED_IN_VIDEO
 
 
@@ -214,6 +217,11 @@ def _fill_kernel(
     tl.store(out + image + i, tl.where(background & (area <= max_area), value, kept), mask=inside)
 
 
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Pixels of a program: two a thread, since threads that look for roots wait for memory."""
+    return LaunchConfig({"BLOCK": 512}, {"num_warps": 8})
+
+
 def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`sam2fast.kernels.connected_components.connected_components` on the GPU; never synchronises."""
     N, _, H, W = mask.shape
@@ -222,11 +230,11 @@ def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch
     if mask.numel() == 0:
         return labels, areas
     mask = mask.contiguous().view(torch.uint8)
-    config = launch_config("connected_components", mask)
-    meta, options = config.meta, {**config.options, **FUSED}
+    chosen = launch_config("connected_components", config, mask)
+    meta, options = chosen.meta, {**chosen.options, **FUSED}
     grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
     count_launch("connected_components")
-    with config.on_device(mask):
+    with chosen.on_device(mask):
         _start_kernel[grid](mask, mask, labels, areas, H * W, W, HOLES=False, **meta, **options)
         _merge_kernel[grid](mask, labels, H * W, W, **meta, **options)
         _count_kernel[grid](mask, labels, areas, H * W, **meta, **options)
@@ -243,28 +251,14 @@ def fill_holes_triton(logits: torch.Tensor, max_area: float) -> torch.Tensor:
         return out
     mask = torch.empty_like(logits, dtype=torch.uint8)
     labels, areas = (torch.empty_like(logits, dtype=torch.int32) for _ in range(2))
-    config = launch_config("connected_components", logits)
-    meta, options = config.meta, {**config.options, **FUSED}
+    chosen = launch_config("connected_components", config, logits)
+    meta, options = chosen.meta, {**chosen.options, **FUSED}
     grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
     count_launch("fill_holes_in_mask_scores")
     most = int(min(max_area, 2**31 - 1))
-    with config.on_device(logits):
+    with chosen.on_device(logits):
         _start_kernel[grid](logits, mask, labels, areas, H * W, W, HOLES=True, **meta, **options)
         _merge_kernel[grid](mask, labels, H * W, W, **meta, **options)
         _count_kernel[grid](mask, labels, areas, H * W, **meta, **options)
         _fill_kernel[grid](logits, mask, labels, areas, out, H * W, most, FILLED_IN_VIDEO, **meta, **options)
     return out
-
-
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table."""
-    start, holes = ({**config.meta, "HOLES": found} for found in (False, True))
-    arguments = [
-        (_start_kernel, ("*u8", "*u8", "*i32", "*i32", "i32", "i32"), start),
-        (_start_kernel, ("*fp32", "*u8", "*i32", "*i32", "i32", "i32"), holes),
-        (_merge_kernel, ("*u8", "*i32", "i32", "i32"), config.meta),
-        (_count_kernel, ("*u8", "*i32", "*i32", "i32"), config.meta),
-        (_finish_kernel, ("*u8", "*i32", "*i32", "i32"), config.meta),
-        (_fill_kernel, ("*fp32", "*u8", "*i32", "*i32", "*fp32", "i32", "i32", "fp32"), config.meta),
-    ]
-    return [Compilation(kernel, types, constants, "uint8") for kernel, types, constants in arguments]

@@ -1,6 +1,7 @@
 """A residual sum and its layer norm in one pass: each input is read once, each output written once."""
 
-from typing import Any
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch
 import triton
@@ -8,30 +9,31 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 from sam2fast.kernels.layer_norm import sum_dtype
 from sam2fast.kernels.linear_gelu_triton import exact_gelu
 
 
-@triton.jit
+# What differs between the functions below is an argument at run time, not a constant: a session compiles one kernel for
+# each width and combination of dtypes. Memory is the limit, so a load that is masked out, or a branch, costs nothing.
+@triton.jit(do_not_specialize=["rows", "deltas", "positions", "stores_sum", "has_gelu"])
 def _add_layer_norm_kernel(
     x,  # (rows, C)
-    delta,  # (rows, C), or (C) if SHIFT; anything if neither ADD nor SHIFT
+    delta,  # (deltas, C)
     weight,  # (C)
     bias,  # (C)
-    total,  # (rows, C) out: x + delta; anything if not ADD or POSITION
+    total,  # (rows, C) out: x + delta, with stores_sum
     normed,  # (rows, C) out
-    position,  # (positions, C), for row after row again and again; anything if not POSITION
-    positioned,  # (rows, C) out: the norm + position; anything if not POSITION
+    position,  # (positions, C), for row after row again and again
+    positioned,  # (rows, C) out: the norm + position, if there are positions
     rows,
-    positions,
+    deltas,  # 0, 1 for the same in every row, or rows
+    positions,  # 0 for none
+    stores_sum,
+    has_gelu,
+    C,
     eps,
-    C: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
-    ADD: tl.constexpr,
-    SHIFT: tl.constexpr,
-    GELU: tl.constexpr,
-    POSITION: tl.constexpr,
     BLOCK: tl.constexpr,  # rows of a program
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -40,11 +42,9 @@ def _add_layer_norm_kernel(
     used = (channel < C)[None, :]
     mask = (row < rows)[:, None] & used
     value = tl.load(x + offsets, mask=mask, other=0).to(tl.float32)
-    if SHIFT:
-        value += tl.load(delta + channel, mask=channel < C, other=0).to(tl.float32)[None, :]
-    elif ADD:
-        value += tl.load(delta + offsets, mask=mask, other=0).to(tl.float32)
-    if ADD and not POSITION:
+    added = tl.minimum(row, deltas - 1)[:, None] * C + channel[None, :]
+    value += tl.load(delta + added, mask=mask & (deltas > 0), other=0).to(tl.float32)
+    if stores_sum != 0:
         rounded = value.to(total.dtype.element_ty)
         tl.store(total + offsets, rounded, mask=mask)
         value = rounded.to(tl.float32)  # the sum as later layers read it
@@ -54,22 +54,26 @@ def _add_layer_norm_kernel(
     scale = tl.load(weight + channel, mask=channel < C, other=0).to(tl.float32)
     shift = tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
     out = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
-    if GELU:
+    if has_gelu != 0:
         out = exact_gelu(out)
     tl.store(normed + offsets, out.to(normed.dtype.element_ty), mask=mask)
-    if POSITION:
+    if positions != 0:
         of_row = (row % positions)[:, None] * C + channel[None, :]
         out += tl.load(position + of_row, mask=mask, other=0).to(tl.float32)
         tl.store(positioned + offsets, out.to(positioned.dtype.element_ty), mask=mask)
+
+
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Elements of a program: 16 a thread, of which loads are in flight at once; memory is the limit."""
+    return LaunchConfig({"ELEMENTS": 2048}, {"num_warps": 4, "num_stages": 1})
 
 
 def add_layer_norm_triton(
     x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.layer_norm.add_layer_norm` on the GPU; never synchronises."""
-    x, delta = x.contiguous(), delta.contiguous()
     total, normed = x.new_empty(x.shape, dtype=sum_dtype(x, delta)), x.new_empty(x.shape, dtype=dtype)
-    _launch(x, delta, weight, bias, total, normed, normed, normed, eps, ADD=True, SHIFT=delta.shape != x.shape)
+    _launch(x, weight, bias, eps, normed, delta=delta, total=total)
     return total, normed
 
 
@@ -77,8 +81,8 @@ def layer_norm_triton(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype, gelu: bool = False
 ) -> Tensor:
     """:func:`sam2fast.kernels.layer_norm.layer_norm` on the GPU; never synchronises."""
-    x, normed = x.contiguous(), x.new_empty(x.shape, dtype=dtype)
-    _launch(x, x, weight, bias, x, normed, normed, normed, eps, GELU=gelu)
+    normed = x.new_empty(x.shape, dtype=dtype)
+    _launch(x, weight, bias, eps, normed, gelu=gelu)
     return normed
 
 
@@ -86,8 +90,8 @@ def shifted_layer_norm_triton(
     x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> Tensor:
     """:func:`sam2fast.kernels.layer_norm.shifted_layer_norm` on the GPU; never synchronises."""
-    x, normed = x.contiguous(), x.new_empty(x.shape, dtype=dtype)
-    _launch(x, shift.contiguous(), weight, bias, normed, normed, normed, normed, eps, SHIFT=True)
+    normed = x.new_empty(x.shape, dtype=dtype)
+    _launch(x, weight, bias, eps, normed, delta=shift)
     return normed
 
 
@@ -102,67 +106,48 @@ def layer_norm_and_position_triton(
     placed: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.layer_norm.layer_norm_and_position` on the GPU; never synchronises."""
-    x, normed, positioned = x.contiguous(), x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=placed)
-    added = (x, delta.contiguous(), weight, bias, normed, normed, position.contiguous(), positioned)
-    _launch(*added, eps, ADD=True, POSITION=True)
+    normed, positioned = x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=placed)
+    _launch(x, weight, bias, eps, normed, delta=delta, position=position, positioned=positioned)
     return normed, positioned
 
 
 def _launch(
-    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, total: Tensor, normed: Tensor, position: Tensor,
-    positioned: Tensor, eps: float, **flags: bool,
-) -> None:  # fmt: skip
-    """Starts the kernel, whose arguments these are, unless there is nothing to compute."""
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    normed: Tensor,
+    *,
+    delta: Tensor | None = None,
+    total: Tensor | None = None,
+    gelu: bool = False,
+    position: Tensor | None = None,
+    positioned: Tensor | None = None,
+) -> None:
+    """Starts the kernel unless there is nothing to compute.
+
+    What is absent is replaced by a tensor of the dtype that it has elsewhere in a session, since the kernel is compiled
+    for each combination of dtypes.
+    """
     if x.numel() == 0:
         return
     C = x.shape[-1]
-    config = launch_config("layer_norm", x)
-    meta = constants(config, C, **flags)
-    rows = x.numel() // C
+    rows, width, chosen = x.numel() // C, triton.next_power_of_2(C), launch_config("layer_norm", config, x)
+    block = max(1, chosen.meta["ELEMENTS"] // width)  # as many rows as fit, at least one
+    deltas = 0 if delta is None else delta.numel() // C
+    positions = 0 if position is None else position.numel() // C
+    x = x.contiguous()
     count_launch("layer_norm")
-    with config.on_device(x):
-        _add_layer_norm_kernel[(triton.cdiv(rows, meta["BLOCK"]),)](
-            x, delta, weight.contiguous(), bias.contiguous(), total, normed, position, positioned, rows,
-            position.numel() // C, eps, **meta, **config.options, **FUSED,
+    with chosen.on_device(x):
+        _add_layer_norm_kernel[(triton.cdiv(rows, block),)](
+            x,
+            normed if delta is None else delta.contiguous(),
+            weight.contiguous(),
+            bias.contiguous(),
+            x if total is None else total,
+            normed,
+            weight if position is None else position.contiguous(),
+            (normed if delta is None else delta) if positioned is None else positioned,
+            rows, deltas, positions, int(total is not None), int(gelu), C, eps, WIDTH=width, BLOCK=block,
+            **chosen.options, **FUSED,
         )  # fmt: skip
-
-
-def constants(
-    config: LaunchConfig,
-    C: int,
-    ADD: bool = False,
-    SHIFT: bool = False,
-    GELU: bool = False,
-    POSITION: bool = False,
-) -> dict[str, Any]:
-    """The kernel's constexpr arguments. A program takes as many rows as fit into ELEMENTS elements, at least one."""
-    width = triton.next_power_of_2(C)
-    block = max(1, config.meta["ELEMENTS"] // width)
-    flags = {"ADD": ADD, "SHIFT": SHIFT, "GELU": GELU, "POSITION": POSITION}
-    return {"C": C, "WIDTH": width, **flags, "BLOCK": block}
-
-
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table: the widths of the models in fp32 and bf16, with GELU, and
-    with a shift.
-
-    With a position: the decoder's tokens and images in a bf16 session, and both in fp32.
-    """
-    found = []
-    for C in (96, 112, 144, 256, 384, 576, 1152):
-        for x, added, out in (("*fp32", "*fp32", "*fp32"), ("*fp32", "*bf16", "*bf16"), ("*bf16", "*bf16", "*bf16")):
-            found.append(_compilation(config, C, x, added, x, out, ADD=True))
-        for stored in (False, True):
-            found.append(_compilation(config, C, "*bf16", "*fp32", "*bf16", "*bf16", ADD=stored, SHIFT=True))
-    for C, x, gelu in ((96, "*fp32", False), (4, "*bf16", True), (256, "*bf16", True)):
-        found.append(_compilation(config, C, x, x, x, "*bf16", GELU=gelu))
-    for x, delta, normed, placed in (("*fp32", "*bf16", "*fp32", "*bf16"), *((t,) * 4 for t in ("*fp32", "*bf16"))):
-        found.append(_compilation(config, 256, x, delta, x, normed, placed, ADD=True, POSITION=True))
-    return found
-
-
-def _compilation(
-    config: LaunchConfig, C: int, x: str, delta: str, total: str, normed: str, placed: str = "*fp32", **flags: bool
-) -> Compilation:
-    types = (x, delta, "*fp32", "*fp32", total, normed, "*fp32", placed, "i32", "i32", "fp32")
-    return Compilation(_add_layer_norm_kernel, types, constants(config, C, **flags), "bfloat16")

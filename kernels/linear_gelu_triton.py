@@ -1,5 +1,8 @@
 """Matrix multiplication with bias and GELU in its epilogue: the hidden layer is written once and read once."""
 
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from typing import Any
 
 import triton
@@ -7,8 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, POINTERS, Compilation, LaunchConfig, launch_config, product_precision
-from sam2fast.kernels.linear_gelu import shape_class
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels.linear_gelu import config, shape_class
 
 
 @triton.jit
@@ -76,29 +79,18 @@ def linear_gelu_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if out.numel() == 0:
         return out
     M = out.numel() // N
-    config = launch_config("linear_gelu", x, shape_class(x.dtype, K))
-    meta = constants(config, K, product_precision(x.dtype))
+    chosen = launch_config("linear_gelu", config, x, shape_class(x.dtype, K))
+    meta = constants(chosen, K, product_precision(x.dtype))
     grid = (triton.cdiv(M, meta["BLOCK_M"]) * triton.cdiv(N, meta["BLOCK_N"]),)
     count_launch("linear_gelu")
-    with config.on_device(x):
+    with chosen.on_device(x):
         _linear_gelu_kernel[grid](
-            x.contiguous(), weight.contiguous(), bias.contiguous(), out, M, N, K, **meta, **config.options, **FUSED
+            x.contiguous(), weight.contiguous(), bias.contiguous(), out, M, N, K, **meta, **chosen.options, **FUSED
         )
     return out
 
 
-def constants(config: LaunchConfig, K: int, precision: str) -> dict[str, Any]:
+def constants(chosen: LaunchConfig, K: int, precision: str) -> dict[str, Any]:
     """The kernel's constexpr arguments."""
-    blocks = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP")}
+    blocks = {name: chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP")}
     return {"EVEN": K % blocks["BLOCK_K"] == 0, "PRECISION": precision, **blocks}
-
-
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table: widths that are multiples of BLOCK_K, and others."""
-    t, n = POINTERS[config.dtype], "i32:16"
-    precision = "tf32x3" if config.dtype == "float32" else "ieee"
-    found = {K % config.meta["BLOCK_K"]: constants(config, K, precision) for K in (384, 144)}
-    return [
-        Compilation(_linear_gelu_kernel, (t, t, t, t, n, n, n), meta, config.dtype, uses_tensor_cores=True)
-        for meta in found.values()
-    ]

@@ -6,6 +6,9 @@ before it. So a single program walks over the words on the diagonal, and after e
 overlap in all later words. Nothing goes to the host in between.
 """
 
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -13,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 
 WORD, HALF = tl.constexpr(64), tl.constexpr(32)  # bits
 # Rows of words that are read at once.
@@ -128,25 +131,13 @@ def _keep_kernel(
 
 # The multiplication and the subtraction after it must not be fused: results exactly at the threshold would change.
 UNFUSED = {"enable_fp_fusion": False}
-# Widths of the last kernel in ahead-of-time compilation: for 64, 3,000 and 10,000 boxes or masks.
-WIDTHS = (1, 64, 256)
 
 
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table: overlaps of boxes or ``masks``, and the selection."""
-    options, of_keeping = dict(config.options), {"num_warps": config.meta["KEEP_WARPS"]}
-    found = [
-        Compilation(_keep_kernel, ("*i64", "*u8", "i32", "i32"), {"WIDTH": width}, "int64", options=of_keeping)
-        for width in WIDTHS
-    ]
-    if config.shape == "masks":
-        types = ("*i8", "*i64", "*i64", "*fp64", "*i32", "i32", "i32", "i32:16")
-        # Overlaps of masks must use tensor cores, as attention does.
-        meta = {"BLOCK_K": config.meta["BLOCK_K"]}
-        return [*found, Compilation(_masks_kernel, types, meta, "int8", uses_tensor_cores=True)]
-    for dtype, t in (("float32", "*fp32"), ("float64", "*fp64")):
-        found.append(Compilation(_boxes_kernel, (t, t, "*i32", "i32", "i32"), {}, dtype, options=options | UNFUSED))
-    return found
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Warps of the overlaps of boxes or ``masks``, and of the selection."""
+    if shape == "masks":  # as attention: products of 64 x 32, with loads two iterations ahead
+        return LaunchConfig({"BLOCK_K": 128, "KEEP_WARPS": 4}, {"num_warps": 4, "num_stages": 3})
+    return LaunchConfig({"KEEP_WARPS": 4}, {"num_warps": 8})  # fp64 spills with four
 
 
 # Masks whose number of pixels is a multiple of this are read in words; others are padded.
@@ -158,14 +149,14 @@ def box_nms_triton(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tenso
     N, order = len(boxes), scores.sort(descending=True, stable=True).indices
     if N == 0:
         return order
-    config = launch_config("nms", boxes)
+    chosen = launch_config("nms", config, boxes)
     words, blocks = _words(N, boxes.device)
     threshold = torch.full((1,), iou_threshold, dtype=boxes.dtype, device=boxes.device)
     count_launch("nms")
     best_first, bits = boxes[order].contiguous(), words.view(torch.int32)
-    with config.on_device(boxes):
-        _boxes_kernel[(2 * blocks, blocks)](best_first, threshold, bits, N, blocks, **config.options, **UNFUSED)
-    return order[_keep(words, N, blocks, config)]
+    with chosen.on_device(boxes):
+        _boxes_kernel[(2 * blocks, blocks)](best_first, threshold, bits, N, blocks, **chosen.options, **UNFUSED)
+    return order[_keep(words, N, blocks, chosen)]
 
 
 def mask_nms_triton(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -176,16 +167,16 @@ def mask_nms_triton(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tens
     pixels = masks.contiguous().view(N, -1).view(torch.int8)
     if pixels.shape[1] % ALIGNED:
         pixels = F.pad(pixels, (0, -pixels.shape[1] % ALIGNED))
-    config = launch_config("nms", pixels, "masks")
+    chosen = launch_config("nms", config, pixels, "masks")
     words, blocks = _words(N, masks.device)
     threshold = torch.full((1,), iou_threshold, dtype=torch.float64, device=masks.device)
     areas = pixels.sum(1, dtype=torch.int64)[order]
     count_launch("nms")
     inputs, bits = (pixels, order, areas, threshold), words.view(torch.int32)
-    options = {"BLOCK_K": config.meta["BLOCK_K"], **config.options, **FUSED}
-    with config.on_device(masks):
+    options = {"BLOCK_K": chosen.meta["BLOCK_K"], **chosen.options, **FUSED}
+    with chosen.on_device(masks):
         _masks_kernel[(2 * blocks, blocks)](*inputs, bits, N, blocks, pixels.shape[1], **options)
-    return order[_keep(words, N, blocks, config)]
+    return order[_keep(words, N, blocks, chosen)]
 
 
 def _words(N: int, device: torch.device) -> tuple[Tensor, int]:
@@ -193,10 +184,10 @@ def _words(N: int, device: torch.device) -> tuple[Tensor, int]:
     return torch.empty(N, blocks, dtype=torch.int64, device=device), blocks
 
 
-def _keep(words: Tensor, N: int, blocks: int, config: LaunchConfig) -> Tensor:
+def _keep(words: Tensor, N: int, blocks: int, chosen: LaunchConfig) -> Tensor:
     """bool ``(N)``: whether each box or mask is kept, best first."""
     keep = torch.empty(N, dtype=torch.bool, device=words.device)
-    width, warps = triton.next_power_of_2(blocks), config.meta["KEEP_WARPS"]
-    with config.on_device(words):
+    width, warps = triton.next_power_of_2(blocks), chosen.meta["KEEP_WARPS"]
+    with chosen.on_device(words):
         _keep_kernel[(1,)](words, keep.view(torch.uint8), N, blocks, WIDTH=width, num_warps=warps, **FUSED)
     return keep

@@ -6,6 +6,9 @@ sums the few input pixels under their triangles, for all three channels. Neighbo
 cache.
 """
 
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import math
 from collections.abc import Sequence
 
@@ -15,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 
 
 @triton.jit
@@ -88,6 +91,11 @@ def _resize_and_normalise_kernel(
     tl.store(out_ptrs + 2, tl.div_rn(tl.div_rn(tl.div_rn(sum2, total), white) - mean2, std2), mask=inside)
 
 
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Output pixels of a program: two a thread, each with a dozen registers of weights and sums."""
+    return LaunchConfig({"BLOCK": 256}, {"num_warps": 4, "num_stages": 1})
+
+
 def resize_and_normalise_triton(
     pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], white: float
 ) -> Tensor:
@@ -97,12 +105,12 @@ def resize_and_normalise_triton(
     out = pixels.new_empty(B, height, width, 3, dtype=torch.float32)
     if out.numel():
         pixels = pixels.contiguous()
-        config = launch_config("preprocess", pixels)
+        chosen = launch_config("preprocess", config, pixels)
         count_launch("preprocess")
-        with config.on_device(pixels):
-            _resize_and_normalise_kernel[(B * triton.cdiv(height * width, config.meta["BLOCK"]),)](
+        with chosen.on_device(pixels):
+            _resize_and_normalise_kernel[(B * triton.cdiv(height * width, chosen.meta["BLOCK"]),)](
                 pixels, out, H, W, height, width, H / height, W / width, taps(H / height), taps(W / width),
-                float(white), *map(float, mean), *map(float, std), **config.meta, **config.options, **FUSED,
+                float(white), *map(float, mean), *map(float, std), **chosen.meta, **chosen.options, **FUSED,
             )  # fmt: skip
     return out.permute(0, 3, 1, 2)
 
@@ -110,12 +118,3 @@ def resize_and_normalise_triton(
 def taps(scale: float) -> int:
     """The largest number of input pixels under a triangle; ``scale`` is input pixels per output pixel."""
     return 2 * math.ceil(max(scale, 1.0)) + 1
-
-
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table."""
-    types = ("i32",) * 4 + ("fp32",) * 2 + ("i32",) * 2 + ("fp32",) * 7
-    return [
-        Compilation(_resize_and_normalise_kernel, (pixels, "*fp32", *types), config.meta, "uint8")
-        for pixels in ("*u8", "*fp32")
-    ]

@@ -7,7 +7,8 @@ that end there. The cumulative sum of the changes of all columns says where each
 does not depend on the order of programs.
 """
 
-import itertools
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch
 import triton
@@ -15,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import ANY, FUSED, POINTERS, Compilation, LaunchConfig, launch_config
+from sam2fast.kernels._launch import ANY, FUSED, LaunchConfig, launch_config
 from sam2fast.kernels.mask_ops.kernel import blend, neighbours
 from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
 from sam2fast.kernels.run_lengths import Placement
@@ -176,19 +177,13 @@ def _decode_kernel(
     tl.store(masks + n * H * W + i, (low % 2).to(tl.uint8), mask=inside)
 
 
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table: its shape class names the input, or is ``decode``."""
-    meta, found = config.meta, []
-    if config.shape == "decode":
-        return [Compilation(_decode_kernel, ("*i64", "*i64", "*u8", "i32", "i32", "i32"), meta, "uint8")]
-    upsample = config.shape == "upsampled"
-    rest = ("i32",) * 4 + ("fp32",) * 2 + ("i32",) * 2 + ("fp32",) + ("i32",) * 7
-    for dtype, t in (POINTERS if upsample else {"uint8": "*u8"}).items():
-        for whole, copy in itertools.product((False, True), (False, True) if upsample else (False,)):
-            constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **meta}
-            found.append(Compilation(_count_kernel, (t, "*i32", *rest), constants, dtype))
-            found.append(Compilation(_write_kernel, (t, "*i32", "*i64", "*i32", *rest), constants, dtype))
-    return found
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Block of encoding whole or ``upsampled`` masks, rows by columns, or pixels of a program that decodes."""
+    if shape == "decode":
+        return LaunchConfig({"BLOCK": 512}, {"num_warps": 4})
+    if shape == "upsampled":  # four logits and weights for each pixel: a quarter of the pixels fits into registers
+        return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, {"num_warps": 4})
+    return LaunchConfig({"BLOCK_Y": 32, "BLOCK_X": 64}, {"num_warps": 4})
 
 
 def encode_masks_triton(masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,19 +192,21 @@ def encode_masks_triton(masks: Tensor) -> tuple[Tensor, Tensor]:
     if H * W == 0:
         return torch.zeros(N, dtype=torch.int32, device=masks.device), torch.arange(N + 1, device=masks.device)
     images = masks.contiguous().view(torch.uint8)
-    return _encode(images, (H, W), 0.0, Placement((0, 0), (H, W)), False, launch_config("run_lengths", images, ANY))
+    return _encode(
+        images, (H, W), 0.0, Placement((0, 0), (H, W)), False, launch_config("run_lengths", config, images, ANY)
+    )
 
 
 def encode_upsampled_triton(
     logits: Tensor, size: tuple[int, int], threshold: float, origin: tuple[int, int], canvas: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.run_lengths.encode_upsampled` on the GPU; synchronises once."""
-    config = launch_config("run_lengths", logits, "upsampled")
-    return _encode(logits.contiguous(), size, threshold, Placement(origin, canvas), True, config)
+    chosen = launch_config("run_lengths", config, logits, "upsampled")
+    return _encode(logits.contiguous(), size, threshold, Placement(origin, canvas), True, chosen)
 
 
 def _encode(
-    images: Tensor, size: tuple[int, int], threshold: float, placement: Placement, upsample: bool, config: LaunchConfig
+    images: Tensor, size: tuple[int, int], threshold: float, placement: Placement, upsample: bool, chosen: LaunchConfig
 ) -> tuple[Tensor, Tensor]:
     (N, h, w), (H, W), (y, x), device = images.shape, size, placement.origin, images.device
     pixels, whole = placement.canvas[0] * placement.canvas[1], placement.canvas[0] == H
@@ -218,21 +215,21 @@ def _encode(
     columns = min(W + 1, placement.canvas[1] - x) if whole else W
     if N == 0:
         return images.new_empty(0, dtype=torch.int32), torch.arange(1, device=device)
-    stretches = triton.cdiv(columns, config.meta["BLOCK_X"])
+    stretches = triton.cdiv(columns, chosen.meta["BLOCK_X"])
     of_input = (h, w, H, W, *axes_of(images, size), as_compared(threshold))
     rest = (*of_input, y, x, placement.canvas[0], pixels, rows, columns, stretches)
     copy = upsample and copies(images, size)
-    constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **config.meta, **config.options, **FUSED}
+    constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **chosen.meta, **chosen.options, **FUSED}
     grid = (N * stretches,)
     per_column = torch.empty(N, columns, dtype=torch.int32, device=device)
     count_launch("run_lengths")
-    with config.on_device(images):
+    with chosen.on_device(images):
         _count_kernel[grid](images, per_column, *rest, **constants)
     ends = per_column.view(-1).cumsum(0, dtype=torch.int64)
     offsets = torch.arange(N + 1, device=device)
     offsets[1:] += ends.view(N, columns)[:, -1]
     begins = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)  # the synchronisation
-    with config.on_device(images):
+    with chosen.on_device(images):
         _write_kernel[grid](images, per_column, ends, begins, *rest, **constants)
     # A run ends where the next one begins; a mask's last run ends with the canvas.
     behind = begins.roll(-1).index_fill_(0, offsets[1:] - 1, pixels)
@@ -245,12 +242,12 @@ def decode_masks_triton(counts: Tensor, offsets: Tensor, H: int, W: int) -> Tens
     masks = torch.empty(N, H, W, dtype=torch.bool, device=counts.device)
     if masks.numel() == 0:
         return masks
-    config = launch_config("run_lengths", counts, "decode")
-    blocks = triton.cdiv(H * W, config.meta["BLOCK"])
+    chosen = launch_config("run_lengths", config, counts, "decode")
+    blocks = triton.cdiv(H * W, chosen.meta["BLOCK"])
     ends, offsets = counts.contiguous().cumsum(0, dtype=torch.int64), offsets.contiguous()
     count_launch("run_lengths")
-    with config.on_device(masks):
+    with chosen.on_device(masks):
         _decode_kernel[(N * blocks,)](
-            ends, offsets, masks.view(torch.uint8), H, W, blocks, **config.meta, **config.options, **FUSED
+            ends, offsets, masks.view(torch.uint8), H, W, blocks, **chosen.meta, **chosen.options, **FUSED
         )
     return masks

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear, use_opaque_op
 from sam2fast.kernels._dispatch import FLOATS, current_backend, implementation_of
-from sam2fast.kernels._launch import launch_config
+from sam2fast.kernels._launch import LaunchConfig, launch_config
 from sam2fast.kernels._op import Op, schema
 from sam2fast.kernels._sdpa import Attend, attention_by
 
@@ -145,8 +145,27 @@ WIDEST = 96
 
 
 def shape_class(d: int, window_size: int) -> str:
-    """The launch table's name for heads of ``d`` channels in these windows."""
+    """The shape class of heads of ``d`` channels in these windows."""
     return f"{d}w{window_size}" if window_size else "global"
+
+
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Tiles of queries and keys; ``SDPA`` leaves the whole map (``global``) to torch, as numbered in ``_sdpa.py``.
+
+    No GPU has measured them. With ``ROWS_PER_WARP`` tiles of fewer queries have fewer warps.
+    """
+    if dtype == "float32":
+        tile = {"BLOCK_M": 64, "BLOCK_N": 32}
+        return LaunchConfig(tile | ({"SDPA": 1} if shape == "global" else {}), {"num_warps": 8, "num_stages": 1})
+    if shape == "global":
+        return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32, "SDPA": 1}, {"num_warps": 8, "num_stages": 3})
+    # A warp that has 16 whole rows finds their highest score without shared memory. Tensor memory of sm_100 has
+    # accumulators of 64 x 64 in another layout, whose scales change threads.
+    if arch == "sm_90":
+        return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 64, "ROWS_PER_WARP": 16}, {"num_warps": 4, "num_stages": 1})
+    if arch == "sm_100":
+        return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "ROWS_PER_WARP": 16}, {"num_warps": 4, "num_stages": 1})
+    return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": 1})
 
 
 def _unsupported(
@@ -166,16 +185,16 @@ def _unsupported(
 
 
 def sdpa_choice(device: torch.device, dtype: torch.dtype) -> int:
-    """The launch table's choice for attention over the whole map, as numbered in ``_sdpa.py``; 0 is our kernel."""
-    row = launch_config("window_attention", torch.empty(0, dtype=dtype, device=device), "global")
-    return row.meta.get("SDPA", 0)
+    """The configuration's choice for attention over the whole map, as numbered in ``_sdpa.py``; 0 is our kernel."""
+    chosen = launch_config("window_attention", config, torch.empty(0, dtype=dtype, device=device), "global")
+    return chosen.meta.get("SDPA", 0)
 
 
 sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
 
 
 def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the launch table prefers torch for attention over the whole map."""
+    """Whether the configuration prefers torch for attention over the whole map."""
     return sdpa_choice(device, dtype) != 0
 
 

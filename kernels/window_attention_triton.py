@@ -8,8 +8,10 @@ Tile sizes are powers of two. A head is loaded as one piece of ``D1`` channels, 
 that wastes less: 72 channels are 64 + 16 instead of 128.
 """
 
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,17 +19,8 @@ import triton
 import triton.language as tl
 
 from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import (
-    ANY,
-    FUSED,
-    MAX_PROGRAMS,
-    POINTERS,
-    Compilation,
-    LaunchConfig,
-    launch_config,
-    product_precision,
-)
-from sam2fast.kernels.window_attention import WIDEST, shape_class
+from sam2fast.kernels._launch import FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels.window_attention import config, shape_class
 
 
 @triton.jit
@@ -225,53 +218,24 @@ def rows_of(block_m: int, group: int, queries: int) -> int:
     return min(block_m, max(16, triton.next_power_of_2(group * queries)))
 
 
-def options_of(config: LaunchConfig, block_m: int) -> dict[str, int]:
+def options_of(chosen: LaunchConfig, block_m: int) -> dict[str, int]:
     """The row's options; where its meta has ``ROWS_PER_WARP``, fewer warps for tiles of fewer queries."""
-    rows, most = config.meta.get("ROWS_PER_WARP", 0), config.options["num_warps"]
-    return {**config.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(config.options)
-
-
-# (heads, channels of a head, window, pooled, padded) that a row for any shape, and one for global attention, is
-# compiled for. The widest heads need the most resources where windows are padded. No model pools a whole map.
-PADDED = tuple((4, WIDEST, 14, pooled, True) for pooled in (False, True))
-ANY_SHAPE = ((2, 56, 8, False, False), (8, 72, 16, True, False), *PADDED)
-GLOBAL = ((8, 56, 0, False, False), (8, 72, 0, False, False), (4, WIDEST, 0, False, False))
-
-
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table."""
-    shapes: Iterable[tuple[int, int, int, bool, bool]]
-    if config.shape == ANY:
-        shapes = ANY_SHAPE
-    elif config.shape == "global":
-        shapes = GLOBAL
-    else:
-        d, window = map(int, config.shape.split("w"))
-        shapes = ((8, d, window, False, False), (8, d, window, True, False))
-    t = POINTERS[config.dtype]
-    types = (t, t, t, "i32:16", "i32:16", "i32", "i32", "i32:16", "i32", "fp32")
-    compiled = []
-    for shape in shapes:
-        made = constants(config, *shape)
-        options = options_of(config, made["BLOCK_M"])
-        compiled.append(Compilation(_window_attention_kernel, types, made, config.dtype, True, options))
-    return compiled
+    rows, most = chosen.meta.get("ROWS_PER_WARP", 0), chosen.options["num_warps"]
+    return {**chosen.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(chosen.options)
 
 
 def constants(
-    config: LaunchConfig, heads: int, d: int, window: int, pool: bool, pad: bool, precision: str | None = None
+    chosen: LaunchConfig, heads: int, d: int, window: int, pool: bool, pad: bool, precision: str
 ) -> dict[str, Any]:
     """The kernel's constexpr arguments."""
     D1, D2 = pieces(d)
-    group = group_of(window, config.meta["BLOCK_N"])
-    block_m = config.meta["BLOCK_M"]
+    group = group_of(window, chosen.meta["BLOCK_N"])
+    block_m = chosen.meta["BLOCK_M"]
     if window:
         block_m = rows_of(block_m, group, window**2 // (4 if pool else 1))
-    if precision is None:
-        precision = "tf32x3" if config.dtype == "float32" else "ieee"
     return {
         "C": heads * d, "D": d, "D1": D1, "D2": D2, "WINDOW": window, "GROUP": group, "POOL": pool, "PAD": pad,
-        "PRECISION": precision, "BLOCK_M": block_m, "BLOCK_N": config.meta["BLOCK_N"],
+        "PRECISION": precision, "BLOCK_M": block_m, "BLOCK_N": chosen.meta["BLOCK_N"],
     }  # fmt: skip
 
 
@@ -291,15 +255,15 @@ def window_attention_triton(
         return out
     height, width = (window_size, window_size) if window_size else (H, W)
     rows, columns = triton.cdiv(H, height), triton.cdiv(W, width)
-    config = launch_config("window_attention", qkv, shape_class(d, window_size))
+    chosen = launch_config("window_attention", config, qkv, shape_class(d, window_size))
     meta = constants(
-        config, num_heads, d, window_size, pool, bool(H % height or W % width), product_precision(qkv.dtype)
+        chosen, num_heads, d, window_size, pool, bool(H % height or W % width), product_precision(qkv.dtype)
     )
-    options = options_of(config, meta["BLOCK_M"])
+    options = options_of(chosen, meta["BLOCK_M"])
     tiles = triton.cdiv(meta["GROUP"] * (height * width // stride**2), meta["BLOCK_M"])
     most = max(1, MAX_PROGRAMS // tiles)  # images per launch
     parts = [(qkv, out)] if most >= B else zip(qkv.split(most), out.split(most), strict=True)
-    with config.on_device(qkv):
+    with chosen.on_device(qkv):
         for some, result in parts:
             count_launch("window_attention")
             _window_attention_kernel[triton.cdiv(rows * columns, meta["GROUP"]), num_heads, len(some) * tiles](

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 import aot
 import sass
 import triton
+from recorded import Launch
 from sass_model import CHIPS, bound
 from sass_rows import Report, memory_tile
 from triton.experimental import gluon
@@ -28,7 +29,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 from triton.experimental.gluon.language.nvidia.hopper import cluster, mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
 
-from sam2fast.kernels._launch import Compilation, LaunchConfig
+from sam2fast.kernels._launch import FUSED
 
 TARGET = "sm_90"
 CTAS = 2  # programs of a pair
@@ -176,9 +177,9 @@ def _attend_pair_kernel(
     )
 
 
-def compiled(case: Compilation) -> Any:
-    plain = aot.source(case)
-    source = GluonASTSource(plain.fn, plain.signature, dict(case.constants), plain.attrs)
+def compiled(launch: Launch) -> Any:
+    plain = aot.source(launch, TARGET)
+    source = GluonASTSource(plain.fn, plain.signature, dict(launch.constants), plain.attrs)
     return triton.compile(source, target=aot.gpu_target(TARGET), options={"num_warps": WARPS, "num_ctas": CTAS})
 
 
@@ -187,14 +188,16 @@ def examine() -> tuple[Report, float]:
     layouts = {"QUERIES": ROWS, "SHARED": COPIES}
     constants = SHAPE | {k: gl.NVMMASharedLayout(128, 16, 2, cga_layout=v) for k, v in layouts.items()}
     n = "i32:16"
-    types = (*["*bf16"] * 3, "*fp32", "*fp32", "i32", n, n, "i32", "fp32", n, n, n, n)
-    case = Compilation(_attend_pair_kernel, types, constants, "bfloat16", True, {"num_warps": WARPS})
-    config = LaunchConfig(TARGET, "bfloat16", "256x256", SHAPE, {})
-    tile = memory_tile(case._replace(constants=SHAPE | {"RAGGED": False}))
-    kernel, name = compiled(case), f"self-attention bfloat16 256x256 in pairs {TARGET}"
-    alone = sass.read(kernel, name, config, case, TARGET, tile, 1, None)
+    types = (*["*bf16:16"] * 3, "*fp32:16", "*fp32:16", "i32", n, n, "i32", "fp32", n, n, n, n)
+    names = (name for name in _attend_pair_kernel.arg_names if name not in constants)
+    named, options = dict(zip(names, types, strict=True)), {"num_warps": WARPS, **FUSED}
+    shape = "256x256"
+    launch = Launch("memory_attention", shape, "bfloat16", _attend_pair_kernel, named, constants, options, {})
+    tile = memory_tile(launch._replace(constants=SHAPE | {"RAGGED": False}))
+    kernel, name = compiled(launch), f"self-attention bfloat16 {shape} in pairs {TARGET}"
+    alone = sass.read(kernel, name, launch, TARGET, tile, 1, None)
     assert alone.clocks is not None
-    if spilled := aot.resources(kernel.asm["ptx"], kernel.asm["cubin"], TARGET)[1]:
+    if spilled := aot.resources(kernel.asm["ptx"], kernel.asm["cubin"], TARGET, options)[1]:
         alone = alone._replace(problem="; ".join(filter(None, (f"spills {spilled} bytes", alone.problem))))
     shared = tile.blocks * sum(p.size * p.columns * p.depth for p in tile.products)
     found = alone.clocks._replace(l2=alone.clocks.l2 - (1 - 1 / CTAS) * shared / CHIPS[TARGET].l2)

@@ -1,10 +1,8 @@
-"""Tables of the pages on kernels: work and limits by formula, stored launches, and what was measured."""
+"""Tables of the pages on kernels: work and limits by formula, and what was measured."""
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from kernel_records import RECORDS
@@ -13,7 +11,6 @@ from registry import Work
 
 from figures.results import Report, Results, table
 
-LAUNCH_TABLE = Path(__file__).resolve().parents[2] / "kernels" / "launch_table.json"
 # What is shown of a file, and under which name; the rest is in the file alone.
 SHOWN = {
     "SDPA": "windows cut out, SDPA",
@@ -115,26 +112,6 @@ def memory_folding(results: Results) -> str:
     return f"{number(published / 1e9)} GFLOP for one object become {number(ours / 1e9)}"
 
 
-def launches(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of one op in the launch table; those that differ in the dtype alone are one.
-
-    Columns in which every row is for any GPU, dtype or shape are left out.
-    """
-    merged: dict[str, tuple[dict[str, Any], list[str]]] = {}
-    for row in rows:
-        key = json.dumps([row["arch"], row["shape"], row["meta"], row["options"]])
-        merged.setdefault(key, (row, []))[1].append(row["dtype"])
-    lines = [
-        [row["arch"], ", ".join(dtypes), row["shape"]]
-        + [" ".join(f"{name}={value}" for name, value in (row["meta"] | row["options"]).items())]
-        for row, dtypes in merged.values()
-    ]
-    lines = [["any" if cell == "*" else cell for cell in line] for line in lines]
-    columns = dict(zip(("GPU", "dtype", "shape", "configuration"), zip(*lines, strict=True), strict=True))
-    shown = {title: cells for title, cells in columns.items() if set(cells) != {"any"}}
-    return table(list(shown), list(zip(*shown.values(), strict=True)))
-
-
 def measured(results: Results, ops: Sequence[str]) -> str:
     """Medians of ops, with a table for each device; the newest file of each that has one of the ops."""
     newest: dict[str, Report] = {}
@@ -169,11 +146,9 @@ def _on_device(results: Results, report: Report, ops: Sequence[str]) -> str:
 
 def _sections() -> Iterable[tuple[str, Callable[[Results], str]]]:
     """Of the page of each record, and of the other pages that show measurements of its ops."""
-    rows = json.loads(LAUNCH_TABLE.read_text(encoding="utf-8"))
     for op, record in RECORDS.items():
         page = op.replace("_", "-")
         yield f"work-{page}", lambda results, record=record: work_table(record.work())
-        yield f"launch-{page}", lambda results, rows=rows[op]: launches(rows)
         for name, ops in (record.pages or {page: [case.op for case in record.cases]}).items():
             yield f"measured-{name}", lambda results, ops=ops: measured(results, ops)
 

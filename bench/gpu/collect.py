@@ -1,9 +1,9 @@
-"""Takes the results of a visit to a GPU into the repository: figures into ``bench/results``, rows into the table.
+"""Takes the results of a visit to a GPU into ``bench/results``, and prints the configurations that tuning changed.
 
 ``python bench/gpu --collect DIR`` runs it; DIR is what ``--out`` named. Benchmarks of kernels go into
 ``<year>/kernels/<device>-<date>.json``, whole calls into ``<year>/calls/suite-<device>-<date>.json``; what was measured
-again replaces what was there. Tuned rows go into ``kernels/launch_table.json``, in place of those of the same GPU,
-dtype and shape class. ``make figures`` then renews the documents.
+again replaces what was there. Tuned configurations are printed: enter them into the ops' ``config``, with that file as
+the reason. ``make figures`` then renews the documents.
 """
 
 import json
@@ -11,25 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reports import file_name, write_json, write_text
+from reports import file_name, write_json
 
-from gpu.records import NAME, Record, merged, read_records, stored, text_of
+from gpu.records import NAME, Record, read_records, stored
 
 BENCH = Path(__file__).resolve().parents[1]
 RESULTS = BENCH / "results"
-TABLE = BENCH.parent / "kernels" / "launch_table.json"
 # What tells rows of a part from each other; of other parts all rows are kept.
 KEYS = {"micro": ("op", "shape", "dtype", "subject")}
 ELSEWHERE = ("suite", "environment")
 
 
-def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[Path]:
+def collect(folder: Path, results: Path = RESULTS) -> list[Path]:
     """Writes everything a visit has found.
 
     Args:
         folder: of the visit.
         results: where figures go.
-        table: the launch table, which gets the tuned rows of real GPUs.
 
     Returns:
         The files that were written.
@@ -60,10 +58,10 @@ def collect(folder: Path, results: Path = RESULTS, table: Path = TABLE) -> list[
         for row in suite:
             report.add(row)
         written.append(report.path)
-    rows = [row for row in stored(records) if row["arch"] != "cpu"]
-    if rows:
-        write_text(table, text_of(merged(json.loads(table.read_text(encoding="utf-8")), rows)))
-        written.append(table)
+    for row in stored(records):
+        print(
+            f"{row['op']}: config({row['arch']!r}, {row['dtype']!r}, {row['shape']!r}): {row['meta']}, {row['options']}"
+        )
     return written
 
 

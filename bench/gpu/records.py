@@ -1,5 +1,5 @@
 """Results as they come, a line of JSON each, kept in memory too in case the disk is full; the table at the end; and the
-launch table of a visit, which is the package's with the rows that were tuned since.
+launch configurations that a visit has tuned.
 """
 
 import json
@@ -87,18 +87,17 @@ def table(steps: Sequence[Step], records: Records) -> str:
 
 
 def stored(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """The rows of the launch table that tuning has stored, with their ``op``."""
+    """The configurations that tuning has stored, with their ``op``."""
     tuned = (record["row"] for record in records if record["kind"] == "row" and record["part"] == "tune")
     return [row["stored"] for row in tuned if row.get("stored")]
 
 
-def write_table(packaged: Path, path: Path, records: Iterable[Record]) -> bool:
-    """Writes the table that the steps read and tuning changes; False where the disk has no room for it."""
-    table = merged(json.loads(packaged.read_text(encoding="utf-8")), stored(records))
+def write_table(path: Path, records: Iterable[Record]) -> bool:
+    """Writes the configurations that the steps use and tuning changes; False where the disk has no room for them."""
     try:
-        path.write_text(text_of(table), encoding="utf-8")
+        path.write_text(text_of(merged({}, stored(records))), encoding="utf-8")
     except OSError as error:
-        print(f"the package's launch table is used, and tuning stores nothing: {error}", flush=True)
+        print(f"the package's configurations are used, and tuning stores nothing: {error}", flush=True)
         return False
     return True
 
@@ -108,7 +107,7 @@ def merged(table: dict[str, Any], rows: Iterable[dict[str, Any]]) -> dict[str, A
     result = dict(table)
     for row in rows:
         key = {name: row[name] for name in ("arch", "dtype", "shape")}
-        others = [old for old in result[row["op"]] if any(old[name] != value for name, value in key.items())]
+        others = [old for old in result.get(row["op"], ()) if any(old[name] != value for name, value in key.items())]
         result[row["op"]] = [*others, {**key, "meta": dict(row["meta"]), "options": dict(row["options"])}]
     return result
 
@@ -119,4 +118,4 @@ def text_of(table: dict[str, Any]) -> str:
     for op, rows in table.items():
         lines = ",\n".join("    " + json.dumps(row) for row in rows)
         ops.append(f'  "{op}": [\n{lines}\n  ]')
-    return "{\n" + ",\n".join(ops) + "\n}\n"
+    return "{\n" + ",\n".join(ops) + "\n}\n" if ops else "{}\n"

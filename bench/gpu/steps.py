@@ -4,7 +4,6 @@ The seconds are estimates for an H200 with 16 processors. Goals are those of the
 for a tracked frame, at the measured rate of a large matrix product.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -37,8 +36,8 @@ class Step(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
+KERNELS = Path(__file__).resolve().parents[1] / "kernels"  # their records
 BUILDING, TESTING = ("omegaconf",), ("pytest",)  # what building a predictor takes, and what parity
-LAUNCH_TABLE = Path(__file__).resolve().parents[2] / "kernels" / "launch_table.json"
 # Name -> which tests of ``tests/kernels/test_parity.py``, as ``pytest -k`` takes it, and seconds. Compiling takes most
 # of it, so they run side by side.
 PARITY = {
@@ -123,7 +122,7 @@ CALLS = {
 }
 # Kernels that the steps above do not name have their own.
 _named = {word for keywords, _ in PARITY.values() for word in keywords.split()}
-for _op in json.loads(LAUNCH_TABLE.read_text(encoding="utf-8")):
+for _op in sorted(path.stem for path in KERNELS.glob("*.py")):
     if _op not in _named:
         PARITY[_op], MICRO[_op] = (_op, 50), (30, "", ())
 SANITIZE = ("memcheck", "racecheck", "initcheck", "synccheck")

@@ -5,7 +5,7 @@
                                   then those that failed
     make gpu PART=parity          the steps with this text in their names; PART="micro rope_attention", ...
     make gpu GPU=--list           when each step runs, by the plan's own seconds; runs nothing
-    python bench/gpu --collect DIR                takes the results of a visit into bench/results and the launch table
+    python bench/gpu --collect DIR                takes the results of a visit into bench/results
     python bench/gpu --device cpu --rehearse --out DIR       tries all of it without a GPU, at small shapes
 
 Needs this repository, torch, triton and numpy, for parity pytest, and no network. What else a step needs is carried
@@ -74,7 +74,7 @@ def visit(arguments: argparse.Namespace) -> int:
     to_run = [step for step in steps if verdicts.get(step.name, {}).get("verdict") != PASSED]
     to_run.sort(key=lambda step: step.name in verdicts and is_failure(verdicts[step.name]))  # failed ones last
     if arguments.rehearse:
-        # Its times mean nothing, so steps run side by side, but for those that rewrite the launch table.
+        # Its times mean nothing, so steps run side by side, but for those that tune.
         to_run = [step._replace(alone=step.job[0] == "tune", seconds=0) for step in to_run]
     elif arguments.device == "cpu":  # the limits are those of GPUs
         to_run = [step._replace(limit_s=arguments.budget) for step in to_run]
@@ -107,13 +107,13 @@ def visit(arguments: argparse.Namespace) -> int:
 
 
 def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str]:
-    """Of the steps' processes: where modules and the launch table are found."""
+    """Of the steps' processes: where modules and tuned configurations are found."""
     from gpu.records import write_table
 
     table = out / "launch_table.json"
     path = [str(ROOT), *([str(CARRIED)] if CARRIED.is_dir() else []), os.environ.get("PYTHONPATH", "")]
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUNBUFFERED": "1"}
-    if write_table(ROOT / "kernels" / "launch_table.json", table, records.all):
+    if write_table(table, records.all):
         changed["SAM2FAST_LAUNCH_TABLE"] = str(table)
     if rehearse:
         changed |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 
 from gpu import device_state
-from gpu.steps import LAUNCH_TABLE, MICRO, plan
+from gpu.steps import MICRO, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "kernels/test_parity.py"
@@ -240,23 +240,30 @@ def _called(name: str, context: Context) -> tuple[list[dict[str, Any]], Outcome]
 
 
 def tuned(size: str, context: Context) -> Outcome:
-    """Throughput by the package's rows of the launch table, then by those of this visit: what tuning has changed."""
+    """Throughput by the package's launch configurations, then by those of this visit: what tuning has changed."""
+    from registry import launch_module
+
     from sam2fast.kernels import _launch
 
-    own, packaged = _launch.launch_table(), _launch.parse_launch_table(LAUNCH_TABLE.read_text(encoding="utf-8"))
-    rows = [f"{op} {row.dtype} {row.shape}" for op in own for row in own[op] if row not in packaged[op]]
+    own = _launch.custom_rows()
+    rows = [
+        f"{op} {row.dtype} {row.shape}"
+        for op in own
+        for row in own[op]
+        if launch_module(op).config(*row[:3]) != row[3:]
+    ]
     if not rows:
-        return Outcome(True, "no row of the launch table was tuned")
+        return Outcome(True, "tuning has changed no configuration")
     seconds = []
-    for table, send in ((packaged, lambda part, row: None), (own, context.send)):
-        with mock.patch.object(_launch, "launch_table", lambda table=table: table):
+    for table, send in (({}, lambda part, row: None), (own, context.send)):
+        with mock.patch.object(_launch, "custom_rows", lambda table=table: table):
             found, outcome = _called(f"throughput {size} tuned", context._replace(send=send))
         if not outcome.right or outcome.missing:
             return outcome
         seconds.append(found[0]["subjects"]["sam2fast"]["median_s"])
     before, after = seconds
     context.send("tuned", {"model": size, "ms before": before * 1e3, "ms": after * 1e3, "rows": rows})
-    return Outcome(True, f"{1 / after:.1f}/s, {before / after:.2f}x the packaged rows; {len(rows)} rows")
+    return Outcome(True, f"{1 / after:.1f}/s, {before / after:.2f}x the package's; {len(rows)} configurations")
 
 
 def _speed_of_calls(rows: list[dict[str, Any]]) -> str:

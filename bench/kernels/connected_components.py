@@ -1,7 +1,7 @@
 """Connected components, and holes and sprinkles that are filled and removed with them."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 import torch
 import torch.nn.functional as F
 from backend_calls import by_kernel, may_refuse
-from inputs import FULL_HD, blobs, small
+from inputs import FULL_HD, blobs, meta, small
 from parity_rows import EXACT, Draw, Plan, equal_to, integer, simple_check, sizes
-from registry import Calls, Case, Record, Sample, Work, search
+from registry import Call, Calls, Case, Record, Sample, Work, search
 
 from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels.connected_components import connected_components, connected_components_reference
@@ -114,6 +114,11 @@ def draw_holes(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Gener
     return Draw(lambda _: fill_holes_in_mask_scores(given, area).nan_to_num(1e4), judge=equal_to(expected))
 
 
+def launched() -> Iterator[Call]:
+    yield Call("connected_components", (meta(1, 1, *FULL_HD, dtype=torch.bool),), "uint8")
+    yield Call("fill_holes_in_mask_scores", (meta(1, 1, 256, 256), 8.0), "uint8")
+
+
 SIZES = ((1, 256, 256), (64, 256, 256), (1, *FULL_HD))
 RECORD = Record(
     # The reference implementation takes minutes of a CPU for the larger ones.
@@ -141,6 +146,7 @@ RECORD = Record(
             has_gradient=True,
         ),
     },
+    launched=launched,
     parity={
         "connected_components": simple_check(
             draw,

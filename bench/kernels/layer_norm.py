@@ -2,16 +2,18 @@
 
 import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import STAGES, of_stages, random, small
+from inputs import STAGES, meta, of_stages, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check
-from registry import TIMED, Calls, Case, Record, Sample, Work, search
+from registry import TIMED, Call, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 
 from sam2fast.kernels.layer_norm import (
@@ -63,6 +65,27 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
     return Draw(lambda _: add_layer_norm(*given)[1], f"{rows}x{C}", exact, add_layer_norm_reference(*given)[1])
 
 
+def launched() -> Iterator[Call]:
+    """The widths of the models in fp32 and bf16, with a shift, with GELU, and with a position."""
+    fp32, bf16 = torch.float32, torch.bfloat16
+
+    def call(op: str, C: int, x: torch.dtype, added: torch.dtype | None, *rest: Any) -> Call:
+        deltas = () if added is None else (meta(*((C,) if op == "shifted_layer_norm" else (4096, C)), dtype=added),)
+        position = (meta(4096, C),) if op == "layer_norm_and_position" else ()
+        return Call(op, (meta(4096, C, dtype=x), *deltas, meta(C), meta(C), *position, EPS, *rest), name_of(rest[0]))
+
+    for C in (96, 112, 144, 256, 384, 576, 1152):
+        for x, added, out in ((bf16, bf16, bf16), (fp32, bf16, bf16), (fp32, fp32, fp32)):
+            yield call("add_layer_norm", C, x, added, out)
+        yield call("shifted_layer_norm", C, bf16, fp32, bf16)
+        shifted = meta(4096, C, dtype=bf16), meta(C), meta(C), meta(C), EPS, bf16
+        yield Call("add_layer_norm", shifted, "bfloat16")
+    for C, x, gelu in ((4, bf16, True), (256, bf16, True), (96, fp32, False)):
+        yield call("layer_norm", C, x, None, bf16, gelu)
+    for x, added, out, placed in ((bf16,) * 4, (fp32, bf16, fp32, bf16), (fp32,) * 4):
+        yield call("layer_norm_and_position", 256, x, added, out, placed)
+
+
 RECORD = Record(
     cases=[layer_norm_case(rows, C, dtype) for rows, C in STAGES for dtype in TIMED],
     small=[layer_norm_case(8, 32, dtype) for dtype in TIMED],
@@ -109,6 +132,7 @@ RECORD = Record(
             has_gradient=True,
         ),
     },
+    launched=launched,
     parity={
         "layer_norm": simple_check(
             draw,

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
@@ -10,10 +10,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import STAGES, of_stages, random, small
+from inputs import STAGES, meta, of_stages, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
-from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
+from registry import TIMED, Call, Calls, Case, Record, Sample, Search, Work, search
 
+from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.linear_gelu import NARROW, linear_gelu, linear_gelu_reference, shape_class
 
@@ -52,6 +53,14 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
     return Draw(lambda _: linear_gelu(*given), f"{rows}x{K} to {N}", exact, linear_gelu_reference(*given))
 
 
+def launched() -> Iterator[Call]:
+    """Narrow and wide layers, of widths that fill whole blocks, and the one that does not."""
+    for dtype in FLOATS:
+        for K in (384, 144, 1152):
+            given = meta(4096, K, dtype=dtype), meta(4 * K, K, dtype=dtype), meta(4 * K, dtype=dtype)
+            yield Call("linear_gelu", given, name_of(dtype), shape_class(dtype, K))
+
+
 LARGEST = (20_000, 1200, 2000)
 RECORD = Record(
     cases=[linear_gelu_case(rows, C, 4 * C, dtype) for rows, C in STAGES for dtype in TIMED],
@@ -69,6 +78,7 @@ RECORD = Record(
             linear_gelu, lambda: tuple(map(small, ((2, 4, 8), (16, 8), (16,)))), "linear_gelu", has_gradient=True
         )
     },
+    launched=launched,
     parity={
         "linear_gelu": simple_check(
             draw,

@@ -3,7 +3,7 @@
 import itertools
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
@@ -11,12 +11,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 import torch
 import torch.nn.functional as F
 from backend_calls import by_kernel, kernel_if_any, ours
-from inputs import FULL_HD, random, small
+from inputs import FULL_HD, meta, random, small
 from parity_rows import Draw, Plan, equal_to, integer, name_of, simple_check, sizes
-from registry import Calls, Case, Record, Sample, Search, Work, search
+from registry import Call, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels._dispatch import FLOATS, backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.mask_ops import (
     mask_statistics,
@@ -292,6 +292,20 @@ PLANS = Plan(60, (20, 300, 2000)), Plan(12, (20, 300, 2000)), Plan(6, (3, 20, 60
 OPS = ("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks")
 LAUNCHERS = [f"mask_ops.launch.{op}_triton" for op in (*OPS, "suppress_overlaps")]
 
+
+def launched() -> Iterator[Call]:
+    """Logits upsampled and copied, bits and overlaps."""
+    for dtype, low in itertools.product(FLOATS, ((256, 256), FULL_HD)):
+        logits = meta(1, *low, dtype=dtype)
+        yield Call("mask_statistics", (logits, FULL_HD, 0.0, 1.0), name_of(dtype))
+        yield Call("upsample_and_threshold", (logits, FULL_HD, 0.0), name_of(dtype))
+        yield Call("scaled_probabilities", (logits, FULL_HD, 20.0, -10.0, dtype), name_of(dtype))
+        yield Call("upsample_and_pack", (logits, FULL_HD, 0.0), name_of(dtype), "pack")
+        yield Call("suppress_overlaps", (meta(3, 1, *low, dtype=dtype),), name_of(dtype), "overlaps")
+    yield Call("pack_masks", (meta(3, *FULL_HD, dtype=torch.bool),), "uint8", "bits")
+    yield Call("unpack_masks", (meta(3, 1080, 240, dtype=torch.uint8), 1920), "uint8", "bits")
+
+
 RECORD = Record(
     # A click's mask, a choice of three, and masks by the dozen; the most of them are for GPUs.
     cases=[
@@ -346,6 +360,7 @@ RECORD = Record(
             suppress_overlaps, lambda: (small((3, 1, 8, 12)) * 12,), "suppress_overlaps", has_gradient=True
         ),
     },
+    launched=launched,
     parity={
         "mask_ops": simple_check(
             draw, *PLANS, ops=OPS, launchers=[*LAUNCHERS[:-1], LAUNCHERS[0] + ":1"], is_exact=True, many=many_are_right

@@ -22,6 +22,7 @@ from inputs import (
     N,
     bank_with_gaps,
     full_bank,
+    meta,
     projections,
     random,
     rope_tables,
@@ -29,9 +30,11 @@ from inputs import (
     token_tables,
 )
 from parity_rows import SLACK, Check, Draw, integer, name_of
-from registry import FLOOR, TIMED, Calls, Case, Record, Sample, Search, Work, programs_at_once, search
+from registry import FLOOR, TIMED, Call, Calls, Case, Record, Sample, Search, Work, programs_at_once, search
 from torch import Tensor
 
+from sam2fast.kernels._dispatch import FLOATS
+from sam2fast.kernels._launch import ANY
 from sam2fast.kernels._sdpa import CUDNN, FLASH
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
@@ -41,7 +44,8 @@ from sam2fast.kernels.memory_attention import (
     rope_attention,
     rope_attention_reference,
 )
-from sam2fast.kernels.memory_attention.fp8 import too_old_for_fp8
+from sam2fast.kernels.memory_attention.approximations import too_old_for_fp8
+from sam2fast.kernels.memory_attention.reference import WIDEST_MEMORY
 
 FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random banks; a wrong scale is further off
 # The most shared memory of one program on sm_90.
@@ -389,6 +393,39 @@ SPILLING = list(itertools.product((128,), (64,), (256,), (4,), (2, 3, 4)))
 FP32 = list(itertools.product((64, 128), (32, 64), (32, 64), (4, 8), (2, 3)))
 FP32_ITSELF = itertools.product((32, 64, 128), (32, 64), (32, 64), (4, 8), (2, 3))
 
+
+TUNED = ("256x64", "128x64", "256x256")  # shape classes with configurations of their own
+
+
+def memory_call(dtype: torch.dtype, d: int, m: int, fp8: bool, pooling: str) -> Call:
+    """Of one object with a full memory, at 1024 pixels."""
+    table = meta(1, PAGES, dtype=torch.int32)
+    memory = meta(PAGES, N, m, dtype=dtype), table, table, meta(N, m, dtype=dtype), meta(PAGES, m, dtype=dtype)
+    pointers = (meta(1, POINTERS, m, dtype=dtype),) * 2 + (meta(1, POINTERS, dtype=torch.bool),)
+    weights = (meta(d, m, dtype=dtype), meta(d, dtype=dtype)) * 2
+    given = meta(1, 1, N, d, dtype=dtype), *memory, *pointers, *weights, *[meta(N, d // 2)] * 2, fp8, pooling
+    return Call("memory_attention", given, name_of(dtype), shape if (shape := f"{d}x{m}") in TUNED else ANY)
+
+
+def launched() -> Iterator[Call]:
+    """Memories and heads of the models, the widest of both, means of keys, and attention in fp8."""
+    for dtype in FLOATS:
+        for pooling in ("", "counted", "raised"):
+            yield memory_call(dtype, 256, 64, False, pooling)
+            yield memory_call(dtype, 256, WIDEST_MEMORY[dtype], False, pooling)
+        yield memory_call(dtype, 128, 64, False, "")
+        for d in (256, 128):
+            yield memory_call(dtype, d, 64, True, "")
+        for d, splits in ((256, 1), (256, 2), (128, 1)):
+            maps = (meta(1, 1, N, d, dtype=dtype),) * 3
+            yield Call(
+                "rope_attention",
+                (*maps, *[meta(N, d // 2)] * 2, 0, splits),
+                name_of(dtype),
+                "256x256" if d == 256 else ANY,
+            )
+
+
 RECORD = Record(
     cases=list(measured()),
     small=[
@@ -428,6 +465,7 @@ RECORD = Record(
             has_gradient=True,
         ),
     },
+    launched=launched,
     parity={
         "memory_attention": parity_check("memory_attention", memory_draw),
         "memory_attention of tokens": parity_check("memory_attention", functools.partial(memory_draw, has_tokens=True)),

@@ -3,7 +3,7 @@
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -11,11 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 
 import torch
 from backend_calls import may_refuse, ours
-from inputs import FULL_HD, random, small
+from inputs import FULL_HD, meta, random, small
 from kernel_records.mask_ops import LOW, PHOTOGRAPH, mask_logits
 from kernel_records.run_lengths import random_masks
 from parity_rows import EXACT, Draw, Plan, equal_to, integer, simple_check
-from registry import Calls, Case, Record, Sample, Work, search
+from registry import Call, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 
 from sam2fast.kernels.nms import box_nms, box_nms_reference, mask_nms, mask_nms_reference
@@ -107,6 +107,14 @@ def of_masks(most: tuple[int, ...], _: None, generator: torch.Generator, device:
     return _draw(mask_nms, masks, generator, device)
 
 
+def launched() -> Iterator[Call]:
+    """Masks, and boxes in both dtypes; one word, and as many as 3,000 and 10,000 have."""
+    for count in (64, 3000, 10_000):
+        yield Call("mask_nms", (meta(count, 256, 256, dtype=torch.bool), meta(count), 0.7), "int8", "masks")
+        for dtype in (torch.float64, torch.float32):
+            yield Call("box_nms", (meta(count, 4, dtype=dtype), meta(count), 0.7), str(dtype).removeprefix("torch."))
+
+
 RECORD = Record(
     cases=[
         *(box_nms_case(*each) for each in ((300, 60), (3000, 300), (10_000, 1000))),
@@ -130,6 +138,7 @@ RECORD = Record(
         ),
         "mask_nms": Sample(mask_nms, lambda: (small((20, 6, 7)) > 0, small((20,), 1), 0.3), "nms", "mask_nms", 2),
     },
+    launched=launched,
     parity={
         "box_nms": simple_check(
             of_boxes,

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
@@ -9,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways
-from inputs import FULL_HD, random, small
+from inputs import FULL_HD, meta, random, small
 from parity_rows import Draw, Plan, integer, simple_check
-from registry import Calls, Case, Record, Sample, Work, search
+from registry import Call, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 
 from sam2fast.kernels.preprocess import resize_and_normalise, resize_and_normalise_reference
@@ -58,6 +59,11 @@ def draw(most: tuple[int, ...], _: torch.dtype, generator: torch.Generator, on: 
     return Draw(lambda _: resize_and_normalise(*given), f"{shape} to {sides}", exact, reference)
 
 
+def launched() -> Iterator[Call]:
+    for dtype in (torch.uint8, torch.float32):
+        yield Call("resize_and_normalise", (meta(1, *FULL_HD, 3, dtype=dtype), (1024, 1024), MEAN, STD, 255.0), "uint8")
+
+
 SIZES = ((1, *FULL_HD), (1, 1024, 1024), (8, 480, 854))
 RECORD = Record(
     cases=[preprocess_case(*size) for size in SIZES],
@@ -72,6 +78,7 @@ RECORD = Record(
             "resize_and_normalise",
         )
     },
+    launched=launched,
     parity={
         "preprocess": simple_check(
             draw,

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
@@ -10,13 +10,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 import torch
 import torch.nn.functional as F
 from backend_calls import ours
-from inputs import FULL_HD, random, small
+from inputs import FULL_HD, meta, random, small
 from kernel_records.mask_ops import BLEND, PHOTOGRAPH, READ, SMALL, mask_logits, of_upsampled, past_31_bits, upsampled
-from parity_rows import EXACT, Check, Draw, Plan, equal_to, integer, simple_check, sizes
-from registry import Calls, Case, Record, Sample, Search, Work, search
+from parity_rows import EXACT, Check, Draw, Plan, equal_to, integer, name_of, simple_check, sizes
+from registry import Call, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels._dispatch import FLOATS, backend
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels.mask_ops import upsample_and_threshold
 from sam2fast.kernels.run_lengths import (
@@ -167,6 +167,15 @@ def parity_check(draw: Callable[..., Draw], launcher: str) -> Check:
     return simple_check(draw, *plans, launchers=[f"run_lengths_triton.{launcher}_triton"], **EXACT)
 
 
+def launched() -> Iterator[Call]:
+    """Masks as high as the canvas; logits upsampled and copied, as high as the canvas and lower; decoding."""
+    yield Call("encode_masks", (meta(1, *FULL_HD, dtype=torch.bool),), "uint8")
+    for dtype, low, canvas in itertools.product(FLOATS, ((256, 256), FULL_HD), (FULL_HD, (2160, 3840))):
+        given = meta(1, *low, dtype=dtype), FULL_HD, 0.0, (0, 0), canvas
+        yield Call("encode_upsampled", given, name_of(dtype), "upsampled")
+    yield Call("decode_masks", (meta(16, dtype=torch.int32), meta(2, dtype=torch.int64), *FULL_HD), "uint8", "decode")
+
+
 RECORD = Record(
     # The masks of a photograph by the dozen; what takes the original's way seconds is for GPUs.
     cases=[
@@ -199,6 +208,7 @@ RECORD = Record(
             decode_masks, lambda: (encode_masks_reference(small((2, 9, 14)) > 0),), "run_lengths", "decode_masks", 0
         ),
     },
+    launched=launched,
     parity={
         "encode_masks": parity_check(encoded, "encode_masks")._replace(many=many_are_right),
         "decode_masks": parity_check(decoded, "decode_masks"),

@@ -1,6 +1,7 @@
 """Attention in windows."""
 
 import functools
+import itertools
 import math
 import sys
 from collections import Counter
@@ -13,11 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 import torch
 import torch.nn.functional as F
 from backend_calls import both_ways, forced
-from inputs import Windowed, hiera_blocks, random, small
+from inputs import Windowed, hiera_blocks, meta, random, small
 from parity_rows import Check, Draw, integer, name_of
-from registry import TIMED, Calls, Case, Record, Sample, Search, Work, search
+from registry import TIMED, Call, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
 
+from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels._sdpa import CUDNN, DEFAULT, FLASH
 from sam2fast.kernels.window_attention import WIDEST, window_attention, window_attention_reference
@@ -199,6 +201,21 @@ FP32_WHOLE_MAP = [(64, 32, 4, 1), (64, 32, 4, 2), (64, 32, 8, 1), (64, 32, 8, 2)
 BLOCKS = [Windowed(256, 8, 1, 96), Windowed(64, 14, 4, 96), Windowed(64, 0, 4, 96), Windowed(128, 4, 4, 56),
           Windowed(64, 16, 8, 72), Windowed(256, 8, 2, 96, 2), Windowed(64, 14, 8, 96, 2)]  # fmt: skip
 
+# What is compiled ahead of time. The widest heads need the most resources where windows are padded; no model pools a
+# whole map.
+COMPILED = [Windowed(64, 8, 2, 56), Windowed(64, 16, 8, 72, 2), Windowed(64, 14, 4, WIDEST),
+            Windowed(64, 14, 4, WIDEST, 2), Windowed(64, 0, 8, 56), Windowed(64, 0, 8, 72),
+            Windowed(64, 0, 4, WIDEST)]  # fmt: skip
+
+
+def launched() -> Iterator[Call]:
+    for dtype, block in itertools.product(FLOATS, COMPILED):
+        C = block.heads * block.width
+        given = meta(1, block.side, block.side, 3 * C, dtype=dtype), meta(3 * C, dtype=dtype), block.heads, block.window
+        stride = (2, 2) if block.stride > 1 else None
+        yield Call("window_attention", (*given, stride), name_of(dtype), ANY if block.window else "global")
+
+
 RECORD = Record(
     cases=[window_case(block, dtype) for block in BLOCKS for dtype in TIMED],
     small=[window_case(Windowed(8, window, 2, 16), dtype) for dtype in TIMED for window in (4, 0)],
@@ -220,6 +237,7 @@ RECORD = Record(
         )
         for name, stride in (("window_attention", None), ("window_attention pooled", (2, 2)))
     },
+    launched=launched,
     parity={
         "window_attention": Check(
             groups,

@@ -129,7 +129,7 @@ def _variant(name: str, note: str, **changed: Any) -> Case:
 
 
 FILLED = _variant("holes filled", "holes in masks are filled, as they are by default", fills_holes=True)
-TUNED = _variant("launch table as tuned", "with the launch table that was tuned on this visit")
+TUNED = _variant("configurations as tuned", "with the launch configurations that were tuned on this visit")
 BY_OBJECTS = _variant("ours alone", "by number of objects and side of the model's input")
 AHEAD = tuple(
     _variant(f"encode_ahead {count}", f"{count} frames are encoded at once", encode_ahead=count)

@@ -4,27 +4,25 @@ import torch
 
 from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.kernels.mask_ops.cpu import suppress_overlaps_cpu
-from sam2fast.kernels.mask_ops.operators import (
-    fill_holes_in_mask_scores_op,
-    mask_statistics_op,
-    pack_masks_op,
-    scaled_probabilities_op,
-    suppress_overlaps_op,
-    unpack_masks_op,
-    upsample_and_pack_op,
-    upsample_and_threshold_op,
-)
 from sam2fast.kernels.mask_ops.reference import (
     MaskStatistics,
     fill_holes_and_remove_sprinkles_reference,
+    fill_holes_in_mask_scores_op,
     fill_holes_in_mask_scores_reference,
+    mask_statistics_op,
     mask_statistics_reference,
     masks_to_boxes_reference,
+    pack_masks_op,
     pack_masks_reference,
+    scaled_probabilities_op,
     scaled_probabilities_reference,
+    suppress_overlaps_op,
     suppress_overlaps_reference,
+    unpack_masks_op,
     unpack_masks_reference,
+    upsample_and_pack_op,
     upsample_and_pack_reference,
+    upsample_and_threshold_op,
     upsample_and_threshold_reference,
     upsample_masks_reference,
 )

@@ -4,10 +4,11 @@ A program has a band of rows of one mask and loops over its columns. Thresholds 
 ``h·w`` and ``H·W`` are below 2**31; the pixels of all masks together may be more.
 """
 
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import triton
 import triton.language as tl
-
-from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
 
 # Upper limit of a logit where another object has the pixel.
 SUPPRESSED = tl.constexpr(-10.0)
@@ -262,29 +263,3 @@ def _overlaps_kernel(
         tl.store(target, tl.where(owner == n, value, lowered).to(value.dtype), mask=mask)
         source += pixels
         target += pixels
-
-
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table; ``*`` is statistics and masks, other shapes name their op."""
-    meta, axes = dict(config.meta), ("fp32", "fp32", "i32", "i32")
-    if config.shape == "bits":
-        types = ("*u8", "*u8", "i32", "i32", "i32")
-        return [Compilation(kernel, types, meta, "uint8") for kernel in (_pack_kernel, _unpack_kernel)]
-    if config.shape == "overlaps":
-        return [Compilation(_overlaps_kernel, (t, t, "i32", "i32"), meta, dtype) for dtype, t in POINTERS.items()]
-    found = []
-    for dtype, t in POINTERS.items():
-        masks = (t, "*u8", "i32", "i32", "i32", "i32", *axes, "fp32", "i32")
-        probabilities = (t, t, "i32", "i32", "i32", "i32", *axes, "fp32", "fp32", "i32")
-        packed = (t, "*u8", "i32", "i32", "i32", "i32", "i32", *axes, "fp32", "i32")
-        counts = (t, "*i32", "*i32", "i32", "i32", "i32", "i32", "i32", *axes, "fp32", "fp32", "fp32", "i32")
-        for constants in ({**meta, "COPY": False}, {**meta, "COPY": True}):
-            if config.shape == "pack":
-                found.append(Compilation(_threshold_and_pack_kernel, packed, constants, dtype))
-            else:
-                found.append(Compilation(_threshold_kernel, masks, constants, dtype))
-                found.append(Compilation(_probabilities_kernel, probabilities, constants, dtype))
-                found.append(Compilation(_statistics_kernel, counts, constants, dtype))
-    if config.shape != "pack":
-        found.append(Compilation(_clear_kernel, ("*i32", "*i32", "i32", "i32", "i32"), {"BLOCK": CLEARED}, "int32"))
-    return found

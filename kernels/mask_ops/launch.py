@@ -19,6 +19,18 @@ from sam2fast.kernels.mask_ops.kernel import (
 )
 
 
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Block of rows by columns: statistics and masks, masks as bits (``pack``), ``bits`` of masks; or ``overlaps``."""
+    options = {"num_warps": 4, "num_stages": 1}
+    if shape == "pack":  # a column is a byte, eight pixels
+        return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, options)
+    if shape == "bits":
+        return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 64}, options)
+    if shape == "overlaps":
+        return LaunchConfig({"BLOCK": 512}, options)
+    return LaunchConfig({"BLOCK_Y": 8, "BLOCK_X": 128}, options)
+
+
 def mask_statistics_triton(
     logits: Tensor, size: tuple[int, int], threshold: float, offset: float
 ) -> tuple[Tensor, Tensor]:
@@ -28,15 +40,15 @@ def mask_statistics_triton(
     boxes = torch.empty(N, 4, dtype=torch.int32, device=logits.device)
     if N == 0:
         return counts, boxes
-    logits, config = logits.contiguous(), launch_config("mask_ops", logits)
-    bands = triton.cdiv(H, config.meta["BLOCK_Y"])
+    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits)
+    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
     count_launch("mask_statistics")
-    with config.on_device(logits):
+    with chosen.on_device(logits):
         _clear_kernel[(triton.cdiv(4 * N, CLEARED),)](counts, boxes, N, H, W, BLOCK=CLEARED, **FUSED)
         _statistics_kernel[(N * bands,)](
             logits, counts, boxes, N, h, w, H, W, *axes_of(logits, size),
             *(as_compared(x) for x in (threshold, threshold + offset, threshold - offset)),
-            bands, **_constants(config, logits, size),
+            bands, **_constants(chosen, logits, size),
         )  # fmt: skip
     return counts, boxes
 
@@ -47,13 +59,13 @@ def upsample_and_threshold_triton(logits: Tensor, size: tuple[int, int], thresho
     out = torch.empty(*logits.shape[:-2], H, W, dtype=torch.bool, device=logits.device)
     if out.numel() == 0:
         return out
-    logits, config = logits.contiguous(), launch_config("mask_ops", logits)
-    bands = triton.cdiv(H, config.meta["BLOCK_Y"])
+    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits)
+    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
     count_launch("upsample_and_threshold")
-    with config.on_device(logits):
+    with chosen.on_device(logits):
         _threshold_kernel[(out.numel() // (H * W) * bands,)](
             logits, out.view(torch.uint8), h, w, H, W, *axes_of(logits, size), as_compared(threshold), bands,
-            **_constants(config, logits, size),
+            **_constants(chosen, logits, size),
         )  # fmt: skip
     return out
 
@@ -66,12 +78,12 @@ def scaled_probabilities_triton(
     out = torch.empty(*logits.shape[:-2], H, W, dtype=dtype, device=logits.device)
     if out.numel() == 0:
         return out
-    logits, config = logits.contiguous(), launch_config("mask_ops", logits)
-    bands = triton.cdiv(H, config.meta["BLOCK_Y"])
+    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits)
+    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
     count_launch("scaled_probabilities")
-    with config.on_device(logits):
+    with chosen.on_device(logits):
         _probabilities_kernel[(out.numel() // (H * W) * bands,)](
-            logits, out, h, w, H, W, *axes_of(logits, size), scale, bias, bands, **_constants(config, logits, size)
+            logits, out, h, w, H, W, *axes_of(logits, size), scale, bias, bands, **_constants(chosen, logits, size)
         )
     return out
 
@@ -83,13 +95,13 @@ def upsample_and_pack_triton(logits: Tensor, size: tuple[int, int], threshold: f
     out = torch.empty(*logits.shape[:-2], H, width, dtype=torch.uint8, device=logits.device)
     if out.numel() == 0:
         return out
-    logits, config = logits.contiguous(), launch_config("mask_ops", logits, "pack")
-    bands = triton.cdiv(H, config.meta["BLOCK_Y"])
+    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits, "pack")
+    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
     count_launch("upsample_and_pack")
-    with config.on_device(logits):
+    with chosen.on_device(logits):
         _threshold_and_pack_kernel[(out.numel() // (H * width) * bands,)](
             logits, out, h, w, H, W, width, *axes_of(logits, size), as_compared(threshold), bands,
-            **_constants(config, logits, size),
+            **_constants(chosen, logits, size),
         )  # fmt: skip
     return out
 
@@ -120,27 +132,27 @@ def suppress_overlaps_triton(logits: Tensor) -> Tensor:
     out = torch.empty_like(logits)
     if out.numel() == 0:
         return out
-    config = launch_config("mask_ops", logits, "overlaps")
+    chosen = launch_config("mask_ops", config, logits, "overlaps")
     pixels = logits[0].numel()
     count_launch("suppress_overlaps")
-    with config.on_device(logits):
-        _overlaps_kernel[(triton.cdiv(pixels, config.meta["BLOCK"]),)](
-            logits, out, len(logits), pixels, **config.meta, **config.options, **FUSED
+    with chosen.on_device(logits):
+        _overlaps_kernel[(triton.cdiv(pixels, chosen.meta["BLOCK"]),)](
+            logits, out, len(logits), pixels, **chosen.meta, **chosen.options, **FUSED
         )
     return out
 
 
 def _convert_bits(kernel: triton.JITFunction, source: Tensor, out: Tensor, W: int, width: int) -> None:
     """``kernel`` on all rows; pixels and bytes of a row are ``W`` and ``width``."""
-    config = launch_config("mask_ops", source, "bits")
+    chosen = launch_config("mask_ops", config, source, "bits")
     rows = out.numel() // out.shape[-1]
-    grid = (triton.cdiv(rows, config.meta["BLOCK_Y"]) * triton.cdiv(out.shape[-1], config.meta["BLOCK_X"]),)
-    with config.on_device(source):
-        kernel[grid](source, out, rows, W, width, **config.meta, **config.options, **FUSED)
+    grid = (triton.cdiv(rows, chosen.meta["BLOCK_Y"]) * triton.cdiv(out.shape[-1], chosen.meta["BLOCK_X"]),)
+    with chosen.on_device(source):
+        kernel[grid](source, out, rows, W, width, **chosen.meta, **chosen.options, **FUSED)
 
 
-def _constants(config: LaunchConfig, logits: Tensor, size: tuple[int, int]) -> dict[str, int]:
-    return {**config.meta, **config.options, **FUSED, "COPY": copies(logits, size)}
+def _constants(chosen: LaunchConfig, logits: Tensor, size: tuple[int, int]) -> dict[str, int]:
+    return {**chosen.meta, **chosen.options, **FUSED, "COPY": copies(logits, size)}
 
 
 def copies(logits: Tensor, size: tuple[int, int]) -> bool:

@@ -6,16 +6,23 @@ from torch import Tensor
 
 from sam2fast.kernels._cpu import is_cpu_inference
 from sam2fast.kernels._dispatch import implementation_of, use_triton
+from sam2fast.kernels.memory_attention.approximations import (
+    Fp8,
+    Pooling,
+    offset_of_means,
+    pool,
+    pooled_keys,
+    why_no_fp8,
+)
 from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
-from sam2fast.kernels.memory_attention.fp8 import Fp8, why_no_fp8
-from sam2fast.kernels.memory_attention.operators import memory_attention_op, rope_attention_op
-from sam2fast.kernels.memory_attention.pooling import Pooling, offset_of_means, pool, pooled_keys
 from sam2fast.kernels.memory_attention.reference import (
+    AttendedMemory,
     apply_rope,
+    memory_attention_op,
     memory_attention_reference,
+    rope_attention_op,
     rope_attention_reference,
 )
-from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 
 __all__ = [
     "AttendedMemory",

@@ -13,23 +13,19 @@ queries and rows of the projection in that order, without shuffling. Each half i
 ``HALF`` channels.
 """
 
-from typing import Any
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch
 import triton
 import triton.language as tl
 
-from sam2fast.kernels._launch import ANY, POINTERS, Compilation, LaunchConfig
-from sam2fast.kernels.memory_attention.pooling import NUMBERS
-from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.shapes import WIDEST, WIDEST_MEMORY
-from sam2fast.kernels.memory_attention.specialised_kernel import SPECIALISED, _store_part, specialised_compilation
+from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels.memory_attention.specialised_kernel import _store_part
 
 # One configuration for the kernels around the attention, which take a small part of the time.
 ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
 WARPS = {"num_warps": 8}
-
-Case = tuple[Any, tuple[str, ...], dict[str, Any]]  # kernel, types, constants
 
 
 @triton.jit
@@ -240,64 +236,10 @@ def _combine_kernel(
         tl.store(row + channel[None, :], mean.to(dtype), mask=mask[:, None] & (channel < width)[None, :])
 
 
-def blocks(config: LaunchConfig, D: int) -> dict[str, int]:
+def blocks(chosen: LaunchConfig, D: int) -> dict[str, int]:
     """The row's constexpr arguments of ``_attend_kernel`` for heads of ``D`` channels."""
-    meta = {name: config.meta[name] for name in ("BLOCK_M", "BLOCK_N", "CHUNK")}
-    return {**meta, "CHUNK": min(D, meta["CHUNK"]), "PEELED": bool(config.meta.get("PEELED", 0))}
-
-
-def compilations(config: LaunchConfig) -> list[Compilation]:
-    """The compilations of one row of the launch table; for any shape those of the widest heads."""
-    if config.shape == ANY:
-        to_itself = _compilations(config, WIDEST, WIDEST, fp8=False)
-        to_memory = _compilations(config, WIDEST, WIDEST_MEMORY[getattr(torch, config.dtype)], fp8=False)
-        # Of these only what is not compiled otherwise, and means of keys, which need as many resources or more.
-        needed = "OFFSETS", "POOLING", "PROJECT"
-        return to_itself + [c for c in to_memory if any(map(c.constants.get, needed))]
-    D, WIDTH = map(int, config.shape.split("x"))
-    made = _compilations(config, D, WIDTH, fp8=False)
-    return made + _compilations(config, D, WIDTH, fp8=True) if WIDTH < D else made
-
-
-def _compilations(config: LaunchConfig, D: int, WIDTH: int, fp8: bool) -> list[Compilation]:
-    dtype, to_memory = config.dtype, WIDTH < D
-    t, wide = POINTERS[dtype], "*fp32"
-    rotated, scales = ("*fp8e4nv", wide) if fp8 else (t, t)
-    n = "i32:16"  # at 1024 x 1024 pixels all strides and most sizes are multiples of 16
-    precision = {"PRECISION": "tf32x3" if dtype == "float32" else "ieee"}
-
-    meta = blocks(config, D)
-    shape = {"PADDED": False, "EVEN": not to_memory, "D": D, "WIDTH": WIDTH, **precision, **meta}
-    scalars = ("i32", n, n, n, "i32", "fp32", *[n] * 7)
-    operands = (rotated, scales, rotated, scales, t, "*i32", wide)
-    types, ways = (*operands, wide, wide, *scalars), {"FP8": fp8, "RAGGED": to_memory, "OFFSETS": False}
-    cases: list[Case] = [(_attend_kernel, types, {**ways, "DIRECT": False, **shape})]
-    if to_memory:  # means of keys
-        cases.append((_attend_kernel, types, {**ways, "OFFSETS": True, "DIRECT": False, **shape}))
-    else:
-        types = (*operands, t, t, *scalars)
-        cases.append((_attend_kernel, types, {**ways, "DIRECT": True, **shape}))
-    compiled = [Compilation(*case, dtype, uses_tensor_cores=True, is_fp8=fp8) for case in cases]
-    if SPECIALISED in config.meta and not fp8:
-        of_one = (False,) if to_memory else (False, True)  # whether a single split writes the result
-        compiled += [specialised_compilation(config, D, WIDTH, to_memory, direct) for direct in of_one]
-
-    project = {"PROJECT": to_memory, "HAS_BIAS": to_memory, "WIDTH": WIDTH, **precision, **COMBINE}
-    types = (t, t, wide, wide, rotated, scales, "i32", *[n] * 7, "i32")
-    around: list[Case] = [(_rotate_kernel, types, {"HALF": D // 2, "FP8": fp8, **ROTATE})]
-    if not fp8:
-        around.append((_combine_kernel, (wide, wide, t, t, t, "i32", n, n, n, "i32"), project))
-    if to_memory:
-        ints = ("i32", n, "i32", n, n, n, n, n)
-        types = (t, "*i32", "*i32", t, t, t, t, "*u8", t, t, wide, wide, rotated, scales, t, "*i32", wide, *ints)
-        constants = {"HAS_BIAS": True, "HALF": D // 2, "FP8": fp8, "WIDTH": WIDTH, **ENCODE, **precision}
-        for number in NUMBERS.values():
-            if not (fp8 and number):
-                around.append((_encode_kernel, types, {**constants, "POOLING": number, "SLOTS": 8}))
-    for case in around:
-        warps = encode_warps(bool(case[2].get("POOLING")), getattr(torch, dtype))
-        compiled.append(Compilation(*case, dtype, options=warps, is_fp8=fp8))
-    return compiled
+    meta = {name: chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", "CHUNK")}
+    return {**meta, "CHUNK": min(D, meta["CHUNK"]), "PEELED": bool(chosen.meta.get("PEELED", 0))}
 
 
 def encode_warps(takes_means: bool, dtype: torch.dtype) -> dict[str, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sam2fast.kernels._dispatch import count_launch, current_backend
 from sam2fast.kernels._launch import CTAS_PER_SM, FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels._sdpa import KERNEL, attention_by
+from sam2fast.kernels.memory_attention.approximations import NUMBERS, Pooling, rows_for
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
     ENCODE,
@@ -21,10 +22,8 @@ from sam2fast.kernels.memory_attention.kernel import (
     blocks,
     encode_warps,
 )
-from sam2fast.kernels.memory_attention.pooling import NUMBERS, Pooling, rows_for
-from sam2fast.kernels.memory_attention.reference import of_keys
+from sam2fast.kernels.memory_attention.reference import AttendedMemory, of_keys
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.shapes import AttendedMemory
 from sam2fast.kernels.memory_attention.specialised_kernel import (
     WARPS as GROUP_WARPS,
 )
@@ -40,6 +39,38 @@ LOG2E = math.log2(math.e)
 # Bytes of keys that are held at once. Objects beyond that come in groups.
 MAX_KEY_BYTES = 512 * 2**20
 MAX_SPLITS = 16
+
+
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Tiles of queries and keys, by channels of a head x channels of values.
+
+    No GPU has measured them: they have the best bounds by ``make sass`` of those that neither spill nor need more
+    shared memory than there is. With two stages no load is ahead of its product; the third needs the memory of sm_80,
+    sm_90 and sm_100.
+    """
+    if dtype == "float32":  # products by three in TF32: 32 channels of a head at once fit into registers
+        queries = 64 if shape == "256x64" else 32
+        return LaunchConfig({"BLOCK_M": queries, "BLOCK_N": 32, "CHUNK": 32}, {"num_warps": 8, "num_stages": 2})
+    wide = {"BLOCK_M": 128, "BLOCK_N": 64, "CHUNK": 256}
+    has_three = arch in ("sm_80", "sm_90", "sm_100")
+    # Four warps keep a row of tensor memory in one thread.
+    few = 4 if arch == "sm_100" else 8
+    if shape == "128x64":
+        # Keys of 128 channels leave room for a second program, which computes while this one waits.
+        if arch in ("sm_90", "sm_100"):
+            return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": few, "num_stages": 3})
+        return LaunchConfig(wide, {"num_warps": 8, "num_stages": 2})
+    if shape == "256x64" and has_three:
+        # Peeled, the loop of sm_90 has 322 instructions besides products instead of 425; elsewhere it spills.
+        peeled = {"PEELED": 1} if arch == "sm_90" else {}
+        return LaunchConfig({**wide, **peeled}, {"num_warps": 8, "num_stages": 3})
+    if shape == "256x64":
+        return LaunchConfig({**wide, "BLOCK_M": 64}, {"num_warps": 4, "num_stages": 2})
+    if shape == "256x256" and arch == "sm_80":  # 256 columns of sums fill the registers
+        return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 3})
+    if shape == "256x256" and has_three:
+        return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 8, "num_stages": 3})
+    return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": few, "num_stages": 2})
 
 
 def memory_attention_triton(
@@ -69,13 +100,13 @@ def memory_attention_triton(
     M = rows_for(K, n, pooling) + memory.pointers.shape[1]
     if M * 2 * half_of(d) >= 2**31:
         raise ValueError(f"{M} memory tokens of one object are more than the kernels can address; limit its memories")
-    config = attention_config(query, d, memory.pages.shape[-1])
+    chosen = attention_config(query, d, memory.pages.shape[-1])
     memory = type(memory)(*(x.contiguous() for x in memory[:8]))
     weights = [key_weight.contiguous(), _or_any(key_bias, key_weight)]
     projection = [value_weight.contiguous(), _or_any(value_bias, value_weight)]
     cos, sin, scale = cos.contiguous(), sin.contiguous(), LOG2E * d**-0.5
     count_launch("memory_attention")
-    with config.on_device(query):
+    with chosen.on_device(query):
         rotated = _rotate(query, cos, sin, N, fp8)
         group = _group(H * M * rotated.data.shape[-1] * rotated.data.element_size(), H)
         for start in range(0, B, group):
@@ -89,7 +120,7 @@ def memory_attention_triton(
             )
             keys, values, lengths, offsets = _encode(query, fp8, pooling, part, weights, key_bias is not None, cos, sin)
             queries = rotated.of(some) if rows > 1 else rotated
-            means = _attend(config, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
+            means = _attend(chosen, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
             _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None)
     return out
@@ -114,7 +145,7 @@ def rope_attention_triton(
 ) -> Tensor:
     """:func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout; never synchronises.
 
-    The launch table may leave the attention to torch (``SDPA``, as numbered in ``_sdpa.py``): the
+    The configuration may leave the attention to torch (``SDPA``, as numbered in ``_sdpa.py``): the
     kernel rotates, and torch attends. With the backend ``triton`` and with ``splits`` it is our kernel.
 
     Args:
@@ -126,18 +157,18 @@ def rope_attention_triton(
     out = value.new_empty(B, N, H, width)
     if out.numel() == 0:
         return out.transpose(1, 2)
-    config = attention_config(query, d, width)
+    chosen = attention_config(query, d, width)
     value = value if value.stride(-1) == 1 else value.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
     is_forced = splits is not None or current_backend() == "triton"
-    choice = KERNEL if is_forced else config.meta.get("SDPA", KERNEL)
+    choice = KERNEL if is_forced else chosen.meta.get("SDPA", KERNEL)
     count_launch("rope_attention")
-    with config.on_device(query):
+    with chosen.on_device(query):
         rotated, keys = _rotate_both(query, key, cos, sin, num_unrotated_keys)
         if choice != KERNEL:
             attended = attention_by(choice, d**-0.5)(rotated.data, keys.data, value)
             return attended.transpose(1, 2).contiguous().transpose(1, 2)
-        means = _attend(config, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
+        means = _attend(chosen, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
         if means is not None:
             _combine(means, out)
     return out.transpose(1, 2)
@@ -174,8 +205,8 @@ class SplitMeans(NamedTuple):
 
 
 def attention_config(query: Tensor, d: int, width: int) -> LaunchConfig:
-    """The row of the launch table for heads of ``d`` channels with values of ``width``."""
-    return launch_config("memory_attention", query, f"{2 * half_of(d)}x{padded(width)}")
+    """The configuration for heads of ``d`` channels with values of ``width``."""
+    return launch_config("memory_attention", config, query, f"{2 * half_of(d)}x{padded(width)}")
 
 
 def padded(width: int) -> int:
@@ -288,7 +319,7 @@ def _encode(
 
 
 def _attend(
-    config: LaunchConfig,
+    chosen: LaunchConfig,
     query: Rotated,
     keys: Rotated,
     values: Tensor,
@@ -305,9 +336,9 @@ def _attend(
     q, k = query.data, keys.data
     (B, H, M, D), N, width = k.shape, q.shape[2], values.shape[-1]
     WIDTH = padded(width)
-    tiles = triton.cdiv(N, config.meta["BLOCK_M"])
+    tiles = triton.cdiv(N, chosen.meta["BLOCK_M"])
     if splits is None:
-        longest, programs = M // config.meta["BLOCK_N"], config.meta.get(CTAS_PER_SM, 1)
+        longest, programs = M // chosen.meta["BLOCK_N"], chosen.meta.get(CTAS_PER_SM, 1)
         splits = splits_for(tiles * B * H, _processors(q.device), longest, programs)
     direct = out is not None and splits == 1
     if direct:
@@ -321,13 +352,13 @@ def _attend(
     shapes = H, N, M, width, splits, scale
     value_strides = values.stride(0), values.stride(1) if values.shape[1] > 1 else 0, values.stride(2)
     all_strides = q.stride(0) if len(q) > 1 else 0, *value_strides, *strides
-    is_even = lengths is None and M % config.meta["BLOCK_N"] == 0
-    stages = specialised_stages(config, q.device, values.dtype, WIDTH)
+    is_even = lengths is None and M % chosen.meta["BLOCK_N"] == 0
+    stages = specialised_stages(chosen, q.device, values.dtype, WIDTH)
     if stages and offsets is None and keys.scales is None and is_described(values):
         allocate_descriptors(q.device)
         _attend_specialised_kernel[tiles, splits, B * H](
             q, k, values, k if lengths is None else lengths, sums, log_weights, *shapes, *all_strides,
-            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(config),
+            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(chosen),
             num_warps=GROUP_WARPS, num_stages=stages, **FUSED,
         )  # fmt: skip
     else:
@@ -336,7 +367,7 @@ def _attend(
             log_weights if offsets is None else offsets, sums, log_weights, *shapes, *all_strides,
             FP8=keys.scales is not None, RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct,
             PADDED=width < WIDTH, EVEN=is_even, D=D, WIDTH=WIDTH, PRECISION=product_precision(values.dtype),
-            **blocks(config, D), **config.options, **FUSED,
+            **blocks(chosen, D), **chosen.options, **FUSED,
         )  # fmt: skip
     return None if direct else SplitMeans(sums, log_weights, width)
 

@@ -1,12 +1,67 @@
-"""Reference implementations of attention with rotary positions."""
+"""Reference implementations of attention with rotary positions, the memory that is attended to, and the operators."""
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from sam2fast.kernels._cpu import linear
-from sam2fast.kernels.memory_attention.fp8 import Fp8, rounded_to_fp8
-from sam2fast.kernels.memory_attention.pooling import Pooling, with_means
-from sam2fast.kernels.memory_attention.shapes import AttendedMemory
+from sam2fast.kernels._dispatch import FLOATS
+from sam2fast.kernels._launch import MAX_PROGRAMS
+from sam2fast.kernels._op import Op
+from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, rounded_to_fp8, too_old_for_fp8, with_means
+
+WIDEST = 256  # channels of a head, and of values
+# Channels of memory tokens. The next power of two needs more than the 99 KiB of shared memory of compute capabilities
+# 8.6, 8.9 and 12.0: 104 KiB for 128 channels in fp32, and 144 KiB for 256 in fp16 and bf16.
+WIDEST_MEMORY = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
+
+
+class AttendedMemory(NamedTuple):
+    """What B objects attend to on one frame. Shapes depend on capacities, not on how much memory there is.
+
+    A page is a whole map of N positions, or n tokens with positions of their own.
+    """
+
+    pages: Tensor  # (P, n, m) spatial memories of all objects
+    page_table: Tensor  # (B, K) int32: the pages of each object; -1 for none
+    page_time: Tensor  # (B, K) int32: each page's row of time_encoding
+    position_encoding: Tensor  # (n, m)
+    time_encoding: Tensor  # (T, m)
+    pointers: Tensor  # (B, L, m) object pointer tokens
+    pointer_encoding: Tensor  # (B, L, m)
+    pointer_valid: Tensor  # (B, L) bool
+    key_factors: Tensor | None = None  # (B, K + L): encoded tokens are multiplied by these before they become keys
+
+
+def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
+    """Why the kernels do not support queries ``(B, heads, N, d)`` and values ``(..., d_v)``, or None."""
+    if max(query.shape[-1], values.shape[-1]) > WIDEST:
+        return f"takes heads and values of up to {WIDEST} channels"
+    if query.shape[-1] % 2:
+        return f"takes heads of an even number of channels, and got {query.shape[-1]}"
+    if query.dtype not in FLOATS:
+        return f"does not take {query.dtype}"
+    B, heads = query.shape[:2]
+    # Not checked in graphs, where it would become a guard on the number of objects.
+    if not torch.compiler.is_compiling() and B * heads > MAX_PROGRAMS:
+        return f"takes up to {MAX_PROGRAMS} heads of all objects' queries together, and got {B} x {heads}"
+    return None
+
+
+def memory_unsupported_reason(query: Tensor, pages: Tensor) -> str | None:
+    """The same for memory ``pages (P, n, m)``; the number of objects is not limited if they share a query."""
+    if found := unsupported_reason(query, pages):
+        return found
+    m, widest = pages.shape[-1], WIDEST_MEMORY[query.dtype]
+    if m > widest:
+        return f"takes memory tokens of up to {widest} channels in {query.dtype}, and got {m}"
+    return None
+
+
+# ---- reference implementations ----
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -105,3 +160,80 @@ def project_values(means: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
     biases = [None] * heads if bias is None else bias.unflatten(0, (heads, -1))
     parts = zip(means.to(weight.dtype).unbind(1), weights, biases, strict=True)
     return torch.cat([linear(mean, w, b) for mean, w, b in parts], dim=-1)
+
+
+# ---- operators ----
+
+
+def _memory_attention_reference(
+    query: Tensor,
+    pages: Tensor,
+    page_table: Tensor,
+    page_time: Tensor,
+    position_encoding: Tensor,
+    time_encoding: Tensor,
+    pointers: Tensor,
+    pointer_encoding: Tensor,
+    pointer_valid: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor | None,
+    value_weight: Tensor,
+    value_bias: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    fp8: bool,
+    pooling: str,
+) -> Tensor:
+    memory = AttendedMemory(
+        pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding, pointer_valid
+    )
+    weights = key_weight, key_bias, value_weight, value_bias
+    return memory_attention_reference(query, memory, *weights, cos, sin, fp8, cast(Pooling, pooling or None))
+
+
+def _memory_unsupported(query: Tensor, pages: Tensor, *rest: Any) -> str | None:
+    reason = memory_unsupported_reason(query, pages)
+    fp8 = rest[-2]
+    return reason or (too_old_for_fp8(query.device) if fp8 and query.is_cuda else None)
+
+
+def _memory_kind(query: Tensor, pages: Tensor, *rest: Any) -> Hashable:
+    return query.shape[-1], pages.shape[-1], rest[-2:]
+
+
+def _fake_memory(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -> Tensor:
+    value_weight = rest[8]
+    return query.new_empty(page_table.shape[0], query.shape[2], value_weight.shape[0])
+
+
+# The memory's tensors come one by one; ``pooling`` is empty for none.
+memory_attention_op = Op(
+    "memory_attention",
+    _memory_attention_reference,
+    "memory_attention.launch.memory_attention_of_tensors",
+    unsupported=_memory_unsupported,
+    kind=_memory_kind,
+    fake=_fake_memory,
+)
+
+
+def _rope_attention_reference(
+    query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int
+) -> Tensor:
+    return rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys)
+
+
+def _fake_rope(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int) -> Tensor:
+    B, H, N, _ = query.shape
+    return value.new_empty(B, N, H, value.shape[-1]).transpose(1, 2)
+
+
+rope_attention_op = Op(
+    "rope_attention",
+    _rope_attention_reference,
+    "memory_attention.launch.rope_attention_triton",
+    unsupported=lambda query, key, value, *_: unsupported_reason(query, value),
+    kind=lambda query, key, value, *_: (query.shape[-1], value.shape[-1]),
+    layout=lambda out: out.transpose(1, 2).contiguous().transpose(1, 2),
+    fake=_fake_rope,
+)

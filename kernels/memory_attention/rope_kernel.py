@@ -3,11 +3,13 @@
 :mod:`sam2fast.kernels.memory_attention.kernel` describes how rotated rows are stored.
 """
 
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import triton
 import triton.language as tl
 
-from sam2fast.kernels.memory_attention.fp8 import LARGEST, LEAST
-from sam2fast.kernels.memory_attention.pooling import LOG_4, NUMBERS
+from sam2fast.kernels.memory_attention.approximations import LARGEST, LEAST, LOG_4, NUMBERS
 
 FP8_LARGEST, FP8_LEAST = tl.constexpr(LARGEST), tl.constexpr(LEAST)
 COUNTED, RAISED, RAISE = tl.constexpr(NUMBERS["counted"]), tl.constexpr(NUMBERS["raised"]), tl.constexpr(LOG_4)

@@ -5,13 +5,17 @@ each, so that the softmax of one overlaps the products of the other. It takes 16
 everything else is ``_attend_kernel``'s.
 """
 
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import interpreting
-from sam2fast.kernels._launch import POINTERS, Compilation, LaunchConfig
+from sam2fast.kernels._launch import LaunchConfig
 
 # Key of a row's meta: this kernel with so many stages. Other GPUs and other versions of Triton take ``_attend_kernel``.
 SPECIALISED = "SPECIALISED"
@@ -145,18 +149,17 @@ def _attend_specialised_kernel(
         _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH, COLUMNS)
 
 
-def specialised_stages(config: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
+def specialised_stages(chosen: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
     """The stages of this kernel where the row wants it and device and Triton support it, otherwise 0."""
-    stages = config.meta.get(SPECIALISED, 0)
+    stages = chosen.meta.get(SPECIALISED, 0)
     if not stages or dtype not in (torch.bfloat16, torch.float16):
         return 0
-    oldest = OLDEST_TRITON_FOR_PARTS if config.meta.get(STORED, COLUMNS) < WIDTH else OLDEST_TRITON
+    oldest = OLDEST_TRITON_FOR_PARTS if chosen.meta.get(STORED, COLUMNS) < WIDTH else OLDEST_TRITON
     if tuple(map(int, triton.__version__.split(".")[:2])) < oldest:
         return 0
-    if device.type != "cuda":
-        return stages if interpreting() else 0
-    is_newer = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
-    return stages if is_newer else 0
+    arch = _launch.architecture(device)
+    has_descriptors = int(arch[3:]) >= 90 if arch.startswith("sm_") else interpreting()
+    return stages if has_descriptors else 0
 
 
 def allocate_descriptors(device: torch.device) -> None:
@@ -170,19 +173,7 @@ def is_described(x: Tensor) -> bool:
     return all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
 
 
-def specialised_blocks(config: LaunchConfig) -> dict[str, int]:
+def specialised_blocks(chosen: LaunchConfig) -> dict[str, int]:
     """The row's constexpr arguments of this kernel."""
-    m, n, stages = (config.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
-    return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": config.meta.get(STORED, COLUMNS)}
-
-
-def specialised_compilation(config: LaunchConfig, D: int, WIDTH: int, ragged: bool, direct: bool) -> Compilation:
-    """The compilation of a row for GPUs with tensor descriptors."""
-    t, n, wide = POINTERS[config.dtype], "i32:16", "*fp32"
-    types = (t, t, t, "*i32", *[t if direct else wide] * 2, "i32", n, n, n, "i32", "fp32", *[n] * 7)
-    ways = {"RAGGED": ragged, "DIRECT": direct, "EVEN": not ragged}
-    constants = {**ways, "D": D, "WIDTH": WIDTH, **specialised_blocks(config)}
-    options = {"num_warps": WARPS, "num_stages": config.meta[SPECIALISED]}
-    return Compilation(
-        _attend_specialised_kernel, types, constants, config.dtype, uses_tensor_cores=True, options=options
-    )
+    m, n, stages = (chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
+    return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": chosen.meta.get(STORED, COLUMNS)}

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,11 +100,12 @@ def _ops() -> dict[str, Any]:
     """For each device, whether Triton or torch runs the ops, and why."""
     import torch
 
+    from sam2fast import kernels
     from sam2fast.kernels import _dispatch
-    from sam2fast.kernels._launch import launch_table
 
-    backend = _dispatch.current_backend()
-    facts: dict[str, Any] = {"backend in force": backend, "with kernels": " ".join(launch_table())}
+    backend, modules = _dispatch.current_backend(), [module.name for module in pkgutil.iter_modules(kernels.__path__)]
+    with_kernels = [name for name in modules if not name.startswith("_") and not name.endswith(("_triton", "_cpu"))]
+    facts: dict[str, Any] = {"backend in force": backend, "with kernels": " ".join(with_kernels)}
     interpreted = backend == "triton" and _dispatch.interpreting()
     facts["cpu"] = "triton's interpreter" if interpreted else "torch: Triton's kernels are for GPUs"
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

@@ -3,17 +3,16 @@
 import json
 
 import pytest
-from registry import triton_module
-
-from sam2fast.kernels._launch import launch_table
+from kernel_records import RECORDS
+from registry import launch_module
 
 triton = pytest.importorskip("triton")
 
 
 @pytest.fixture
 def aot(monkeypatch):
-    for op in launch_table():  # which other tests interpret
-        triton_module(op)
+    for op in RECORDS:  # which other tests interpret
+        launch_module(op)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     import aot
 
@@ -83,3 +82,23 @@ def test_matrix_instructions_of_every_vendor_count(aot):
         "v_wmma_f32_16x16x16",
     ):
         assert aot.TENSOR_CORES.search(name)
+
+
+def test_launches_are_recorded_as_triton_specialises_them(aot):
+    """Numbers that are 1 or multiples of 16, unless a kernel says otherwise; none runs, and each comes once."""
+    recorded = pytest.importorskip("recorded")
+    found = recorded.launches(["memory_attention"], "sm_90")
+    (attend,) = attention_of(found)
+    assert attend.types["query"] == "*bf16:16" and attend.types["sums"] == "*fp32:16"
+    assert attend.types["N"] == "i32:16" and attend.types["splits"] == "i32" and attend.constants["H"] == 1
+    assert attend.constants["BLOCK_M"] == 128 and attend.options["num_warps"] == 8 and attend.meta["PEELED"] == 1
+    assert len({repr((x.name, x.types, x.constants, x.options)) for x in found}) == len(found)
+    (other,) = attention_of(recorded.launches(["memory_attention"], "sm_86"))
+    assert other.constants["BLOCK_M"] == 64
+
+
+def attention_of(launches):
+    """To memory of tiny in bf16."""
+    wanted = "attend_kernel", "256x64", "bfloat16"
+    of_shape = [each for each in launches if (each.name, each.shape, each.dtype) == wanted and not each.is_fp8]
+    return [each for each in of_shape if not each.constants["OFFSETS"]]

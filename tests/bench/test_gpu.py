@@ -242,6 +242,7 @@ def test_tuned_rows_replace_those_of_the_same_gpu():
     twice = merged(once, [{**ROW, "meta": {"A": 3}}])
     assert [row["meta"] for row in twice["nms"]] == [{"A": 1}, {"A": 3}]
     assert json.loads(text_of(twice)) == twice
+    assert merged({}, [ROW])["nms"] == once["nms"][1:] and json.loads(text_of({})) == {}
 
 
 MACHINE = {"device": "NVIDIA H200", "gpu": "NVIDIA H200", "torch": "2.11.0"}
@@ -256,9 +257,7 @@ def visit(tmp_path, rows, environment=True, rehearsal=False):
         records.add({"step": "a step", "kind": "row", "part": part, "row": row})
     verdict = {"verdict": "passed", "figure": "1 | 2", "seconds": 3.0}
     records.add({"step": "a step", "kind": "verdict", **verdict})
-    table = tmp_path / "launch_table.json"
-    table.write_text(text_of(TABLE))
-    return tmp_path / "visit", tmp_path / "results", table
+    return tmp_path / "visit", tmp_path / "results"
 
 
 def row_of(ms, subject="triton"):
@@ -280,11 +279,10 @@ def test_a_later_visit_keeps_the_parts_of_an_earlier(tmp_path):
     assert {"micro", "sanitize"} <= set(json.loads(report.read_text())["parts"])
 
 
-def test_tuned_rows_go_into_the_launch_table(tmp_path):
-    on_a_cpu = {**ROW, "arch": "cpu"}
-    folder, results, table = visit(tmp_path, [("tune", {"stored": ROW}), ("tune", {"stored": on_a_cpu})])
-    assert collect(folder, results, table)[-1] == table
-    assert [row["arch"] for row in json.loads(table.read_text())["nms"]] == ["*", "sm_90"]
+def test_tuned_configurations_are_kept_and_printed(tmp_path, capsys):
+    (report,) = collect(*visit(tmp_path, [("tune", {"stored": ROW})]))
+    assert json.loads(report.read_text())["parts"]["tune"] == [{"stored": ROW}]
+    assert capsys.readouterr().out == "nms: config('sm_90', '*', '*'): {'A': 2}, {'num_warps': 8}\n"
 
 
 def test_results_that_do_not_say_where_they_are_from_are_refused(tmp_path):

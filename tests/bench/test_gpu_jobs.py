@@ -1,6 +1,5 @@
 """What steps of a visit to a GPU do, tried without one: profiles, clocks, assemblers, memory of graphs, checkers."""
 
-import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -267,25 +266,26 @@ def test_kernels_with_products_have_these_names():
     assert [name for name in sorted(WGMMA) if f"def {name}(" not in sources] == []
 
 
-def test_what_tuning_has_changed(tmp_path, monkeypatch):
-    table = json.loads(work.LAUNCH_TABLE.read_text())
+def test_what_tuning_has_changed(monkeypatch):
+    pytest.importorskip("triton")
+    from sam2fast.kernels.nms_triton import config
+
     calls, sent = [], []
 
     def called(name, context):
-        calls.append((name, _launch.launch_table()["nms"][0].options["num_warps"]))
+        calls.append((name, len(_launch.custom_rows())))
         context.send("suite", {})
         return [{"subjects": {"sam2fast": {"median_s": 0.5 / len(calls)}}}], Outcome(True)
 
     monkeypatch.setattr(work, "_called", called)
-    context = Context(CPU, lambda part, row: sent.append((part, row)))
-    assert work.tuned("t", context).figure == "no row of the launch table was tuned" and calls == []
-    before = table["nms"][0]["options"]["num_warps"]
-    table["nms"][0]["options"]["num_warps"] = 2 * before
-    own = _launch.parse_launch_table(json.dumps(table))
-    monkeypatch.setattr(_launch, "launch_table", lambda: own)
+    context, (meta, options) = Context(CPU, lambda part, row: sent.append((part, row))), config("sm_90", "*", "*")
+    rows = {"nms": [_launch.Row("sm_90", "*", "*", meta, options)]}
+    monkeypatch.setattr(_launch, "custom_rows", lambda: rows)
+    assert work.tuned("t", context).figure == "tuning has changed no configuration" and calls == []
+    rows["nms"] = [_launch.Row("sm_90", "*", "*", meta, {"num_warps": 2 * options["num_warps"]})]
     outcome = work.tuned("t", context)
-    assert calls == [("throughput t tuned", before), ("throughput t tuned", 2 * before)]
-    assert outcome.right and outcome.figure == "4.0/s, 2.00x the packaged rows; 1 rows"
+    assert calls == [("throughput t tuned", 0), ("throughput t tuned", 1)]
+    assert outcome.right and outcome.figure == "4.0/s, 2.00x the package's; 1 configurations"
     assert sent == [("suite", {}), ("tuned", {"model": "t", "ms before": 500, "ms": 250, "rows": ["nms * *"]})]
 
 

@@ -12,9 +12,8 @@ from gpu.steps import MICRO
 from inputs import M_CHANNELS, PAGES, POINTERS, D, N, hiera_blocks
 from kernel_records import RECORDS, preprocess, window_attention
 from kernel_records.memory_attention import SPLITS, TOKENS, memory_case, memory_work, self_attention_case, self_work
-from registry import Work
+from registry import Work, configured
 
-from sam2fast.kernels._launch import launch_table
 from sam2fast.profiling.flops import memory_attention_flops
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
@@ -61,9 +60,7 @@ def test_blocks_are_those_of_the_model(size):
 
 def _on_hopper(dtype, shape):
     """The configuration of memory attention that is taken there."""
-    rows = [row for row in launch_table()["memory_attention"] if row.dtype == dtype and row.arch in ("*", "sm_90")]
-    fitting = [row for row in rows if row.shape in ("*", shape)]
-    return max(fitting, key=lambda row: (row.shape != "*", row.arch != "*")).meta
+    return configured("memory_attention", "sm_90", dtype, shape).meta
 
 
 def test_the_kernels_launch_as_documented():
@@ -93,18 +90,6 @@ def test_the_kernels_launch_as_documented():
 )
 def test_the_limit_is_what_takes_longest(done, expected):
     assert floor(done, Gpu("", 2.0, {"bf16": 1e3}, 10.0, 5.0), "bf16") == expected
-
-
-def test_every_row_of_the_launch_table_is_shown():
-    text = SECTIONS["launch-memory-attention"](Results(RESULTS))
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
-    rows = launch_table()["memory_attention"]
-    for row in rows:
-        arch = row.arch.replace("*", "any")
-        (line,) = [line for line in lines if line[0] == arch and row.dtype in line[1].split(", ")
-                   and line[2] == row.shape.replace("*", "any")]  # fmt: skip
-        shown = dict(pair.split("=") for pair in line[3].split())
-        assert shown == {name: str(value) for name, value in {**row.meta, **row.options}.items()}
 
 
 def test_a_gpu_appears_with_its_file(tmp_path):

@@ -126,7 +126,7 @@ def test_micro_steps_have_every_op_of_the_registry():
 @pytest.mark.parametrize("options", [[], ["--list"]], ids=["times", "names"])
 def test_an_op_is_timed_alone(options, monkeypatch, capsys):
     case = small_case()
-    monkeypatch.setattr(one_op, "measure_limits", lambda device: limits.Limits(1e9, {"float32": 1e9}))
+    monkeypatch.setattr(limits, "measure_limits", lambda device: limits.Limits(1e9, {"float32": 1e9}))
     monkeypatch.setattr(sys, "argv", ["layer_norm.py", "--device", "cpu", *options])
     one_op.main(RECORDS["layer_norm"]._replace(cases=[case]))
     printed = capsys.readouterr().out.splitlines()
@@ -138,7 +138,7 @@ def test_an_op_is_timed_alone(options, monkeypatch, capsys):
 
 
 def test_a_cpu_stops_after_its_seconds(monkeypatch, capsys):
-    monkeypatch.setattr(one_op, "measure_limits", lambda device: limits.Limits(1e9, {"float32": 1e9}))
+    monkeypatch.setattr(limits, "measure_limits", lambda device: limits.Limits(1e9, {"float32": 1e9}))
     monkeypatch.setattr(one_op, "SECONDS_ON_CPU", -1.0)
     monkeypatch.setattr(sys, "argv", ["layer_norm.py", "--device", "cpu"])
     one_op.main(RECORDS["layer_norm"])

@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+import recorded
 import sass_rows
 from checkout import ROOT
 from kernel_records import SEARCHES
@@ -24,8 +26,6 @@ from sass_code import (
 )
 from sass_hazards import overwritten, written
 from sass_model import CHIPS, LATENCY, LOAD, Clocks, Product, Tile, bound, clocks, programs_at_once
-
-from sam2fast.kernels._launch import Compilation, LaunchConfig
 
 COPIES = """
  LDGSTS.E.BYPASS.128 [R35], desc[UR28][R4.64], !P2
@@ -133,17 +133,19 @@ def test_copies_behind_the_end_do_not_count():
     assert every == {"LDGSTS": 2 + 5, "HGMMA": 5} and fewer == {"LDGSTS": 2 + 3, "HGMMA": 5}
 
 
+def launch_of(op="memory_attention", shape="256x64", dtype="bfloat16", name="_attend_kernel", **constants):
+    kernel = SimpleNamespace(__name__=name)
+    return recorded.Launch(op, shape, dtype, kernel, {}, constants, {"num_warps": 8}, {})
+
+
 def test_products_of_linear_layers():
-    """The widest of the row; columns behind the end are not useful, and a part of a block takes a whole one."""
-    row = LaunchConfig("*", "bfloat16", "narrow", {}, {})
+    """The widest of the configuration; columns behind the end are not useful, and a part of a block takes a whole."""
     constants = {"EVEN": False, "BLOCK_M": 64, "BLOCK_N": 256, "BLOCK_K": 32}
-    case = Compilation(None, (), constants, "bfloat16", uses_tensor_cores=True)
-    assert sass_rows.tile_of("linear_gelu", row, case) == Tile(
-        (Product(64, 256, 32),), 5, 0.75 * 2 * 2 * 64 * 256 * 144 / 2
-    )
-    even = case._replace(constants=constants | {"EVEN": True})
-    assert [sass_rows.tile_of("linear_gelu", row._replace(shape=s), even).blocks for s in ("narrow", "*")] == [12, 36]
-    assert sass_rows.tile_of("linear_gelu", row, case._replace(uses_tensor_cores=False)) is None
+    launch = launch_of("linear_gelu", "narrow", name="_linear_gelu_kernel", **constants)
+    assert sass_rows.tile_of(launch) == Tile((Product(64, 256, 32),), 5, 0.75 * 2 * 2 * 64 * 256 * 144 / 2)
+    even = launch._replace(constants=constants | {"EVEN": True})
+    assert [sass_rows.tile_of(even._replace(shape=s)).blocks for s in ("narrow", "*")] == [12, 36]
+    assert sass_rows.tile_of(launch_of("layer_norm", name="_add_layer_norm_kernel")) is None
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,6 @@ def test_programs_at_once():
 
 # ---- gates ----
 
-ROW = LaunchConfig("sm_90", "bfloat16", "256x64", {}, {"num_warps": 8})
 TILE = Tile((Product(128, 64, 256), Product(128, 64, 64)), 1, 1)
 NO_CLOCKS = Clocks(1, 1, 1, 1, 1)
 
@@ -306,9 +307,8 @@ def problems(
     report = sass_rows.Report(
         "row", "", 8, 128, 0, programs, "", tile, {}, 0, iterations_ahead(body), NO_CLOCKS, reached, 1, list(late), ""
     )
-    case = Compilation(None, (), {}, dtype, True)
     past = stored if stored is None else {"row": stored}
-    return list(sass_rows.problems(report, ROW._replace(shape=shape), case, body, fitting, past))
+    return list(sass_rows.problems(report, launch_of(shape=shape, dtype=dtype), body, fitting, past))
 
 
 def test_what_is_right_passes():
@@ -352,16 +352,15 @@ def test_exchanges_that_rows_cannot_avoid():
 
 def test_a_lower_bound_and_programs_that_do_not_fit_fail():
     assert problems(*PREFETCHED, reached=0.48) == ["the bound is 48.0%, and 50.0% is stored"]
-    assert problems(*PREFETCHED, programs=2) == ["the row says 2 programs of a multiprocessor at once, and 1 fit"]
+    assert problems(*PREFETCHED, programs=2) == ["2 programs of a multiprocessor are wanted at once, and 1 fit"]
 
 
 SCANNED = re.compile(r"[1-9]\d* kernels scanned, (\d+) with wgmma from registers; 0 instructions overwrite")
 
 
 def read(path, table):
-    """What ``make sass`` prints of the kernels of this table on sm_90: three lines each."""
-    rows = json.loads((ROOT / "kernels" / "launch_table.json").read_text())
-    path.write_text(json.dumps({op: table.get(op, each) for op, each in rows.items()}))
+    """What ``make sass`` prints on sm_90 with these configurations: three lines for each kernel."""
+    path.write_text(json.dumps(table))
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"SAM2FAST_LAUNCH_TABLE": str(path), "PYTHONPATH": str(ROOT)}
     ops = ["--op", "memory_attention", "--op", "window_attention"]
@@ -388,25 +387,25 @@ def test_rows_that_are_broken_on_purpose(tmp_path):
         row_of("float16", "256x64", {**tile, "CTAS_PER_SM": 2}, 8, 3),
     ]
     window = [{**row_of("bfloat16", "*", {}, 4, 1), "meta": tile}]
-    lines = [
-        each[0] for each in read(tmp_path / "table.json", {"memory_attention": memory, "window_attention": window})
-    ]
-    assert len(lines) == 14 and lines[0].startswith("memory_attention bfloat16 256x64 256/64 sm_90: ")
-    assert "loads are not prefetched, and 1 programs" in lines[0] and "is stored" in lines[0]
-    assert "the row says 2 programs of a multiprocessor at once, and 1 fit" in lines[4]
-    assert any("wgmma is serialised" in line for line in lines[8:])
+    found = read(tmp_path / "table.json", {"memory_attention": memory, "window_attention": window})
+    lines = {each[0].partition(": ")[0]: each[0] for each in found}
+    few = lines["memory_attention bfloat16 256x64 256/64 sm_90"]
+    assert "loads are not prefetched, and 1 programs" in few and "is stored" in few
+    many = lines["memory_attention float16 256x64 256/64 sm_90"]
+    assert "2 programs of a multiprocessor are wanted at once, and 1 fit" in many
+    assert any("wgmma is serialised" in line for name, line in lines.items() if "window_attention bfloat16" in name)
 
 
 @pytest.mark.slow
 def test_rows_with_specialised_warps_reach_more(tmp_path):
-    """Candidates of make tune that no stored row takes yet: Triton divides them, and nothing is wrong with them."""
+    """Candidates of make tune that no configuration takes yet: Triton divides them, and nothing is wrong with them."""
     pytest.importorskip("triton", minversion="3.7")
     memory = []
     for shape in ("256x64", "256x256"):
         found = next(each for each in SEARCHES if (each.dtype, each.shape) == ("bfloat16", shape))
         meta, options = next(each for each in found.candidates if each[0].get("SPECIALISED"))
         memory.append(row_of("bfloat16", shape, meta, options["num_warps"], options["num_stages"]))
-    blocks = read(tmp_path / "table.json", {"memory_attention": memory, "window_attention": []})
+    blocks = read(tmp_path / "table.json", {"memory_attention": memory})
     specialised = {block[0].partition(": ")[0]: block for block in blocks if "specialised" in block[0]}
     bounds = {"256/64 specialised": 0.9, "256/256 specialised": 0.6, "256/256 direct specialised": 0.6}
     assert len(specialised) == len(bounds)

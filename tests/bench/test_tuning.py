@@ -1,6 +1,5 @@
-"""The launch table: it is tuned and rewritten alike, and a row is taken where it is meant."""
+"""Launch configurations: candidates are judged and timed, and the best is kept in a file."""
 
-import itertools
 import json
 import time
 
@@ -11,13 +10,11 @@ import tune
 import tuning_faults
 import tuning_trials
 from bench_cases import small_case
-from gpu.records import text_of
-from kernel_records import SEARCHES, cases, small_cases
-from registry import Search, expectation, triton_module
+from kernel_records import RECORDS, SEARCHES, cases, small_cases
+from registry import Search, configured, expectation
 from tuning_trials import NO_TIME, Attempt, Judges, Subject
 
-from sam2fast.kernels import _launch
-from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, launch_table
+from sam2fast.kernels._launch import TABLE_VARIABLE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -38,7 +35,6 @@ class TestTuning:
     @pytest.fixture(autouse=True)
     def stand_ins(self, tmp_path, monkeypatch):
         self.path, self.rows, self.wrong, self.timed = tmp_path / "table.json", [], lambda attempt: "", []
-        self.before = json.loads(tune.TABLE.read_text())
         monkeypatch.setenv(TABLE_VARIABLE, str(self.path))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(tune, "architecture", lambda device: "sm_90")
@@ -75,10 +71,9 @@ class TestTuning:
         return json.loads(self.path.read_text())
 
     def changed(self, op):
-        """The rows of the file that were not there before."""
-        found = self.after
-        assert {**found, op: 0} == {**self.before, op: 0}
-        return [row for row in found[op] if row not in self.before[op]]
+        """The rows of the file, which are all of this op."""
+        assert list(self.after) == [op]
+        return self.after[op]
 
     def test_the_fastest_right_candidate_is_stored(self):
         search = search_of("connected_components")
@@ -124,7 +119,7 @@ class TestTuning:
         printed = capsys.readouterr()
         assert "no candidate of layer_norm * * gives the right result" in printed.out
         assert "nms * *: ZeroDivisionError" in printed.err
-        assert all(self.after[op] == self.before[op] for op in ("nms", "layer_norm"))
+        assert set(self.after) == {"connected_components", "preprocess"}
         for op in ("connected_components", "preprocess"):
             assert self.after[op][-1]["meta"]["BLOCK"] == {"preprocess": 512}.get(op, 1024)
 
@@ -157,23 +152,25 @@ class TestTuning:
         best = min((attempt for attempt, _ in self.timed), key=lambda a: 1 / a.meta["BLOCK"] / a.options["num_warps"])
         assert self.rows[-1]["stored"]["meta"] == best.meta
 
-    def test_results_go_to_the_packaged_table_where_no_other_is_named(self, monkeypatch, tmp_path):
-        packaged = tmp_path / "packaged.json"
-        packaged.write_text(tune.TABLE.read_text())
-        monkeypatch.setattr(tune, "TABLE", packaged)
+    def test_results_go_to_a_file_of_their_own(self, monkeypatch, tmp_path, capsys):
+        own = tmp_path / "out" / "own.json"
+        monkeypatch.setattr(tune, "TABLE", own)
         monkeypatch.delenv(TABLE_VARIABLE)
         search = search_of("connected_components")
         self.run(search, lambda attempt: 1 / attempt.meta["BLOCK"], small=True)
-        assert json.loads(packaged.read_text()) == self.before  # a rehearsal
+        assert json.loads(own.read_text()) == {} and capsys.readouterr().out == ""  # a rehearsal
         self.run(search, lambda attempt: 1 / attempt.meta["BLOCK"])
-        assert json.loads(packaged.read_text()) != self.before and not self.path.exists()
+        (row,) = json.loads(own.read_text())["connected_components"]
+        assert row["meta"] == {"BLOCK": 1024} and not self.path.exists()
+        said = "connected_components: config('sm_90', '*', '*'): {'BLOCK': 512}, {'num_warps': 8} -> {'BLOCK': 1024}, "
+        assert capsys.readouterr().out.startswith(said)
 
 
 class TestCandidates:
     def test_the_stored_row_comes_first_and_each_once(self):
         for search in SEARCHES:
             for arch in ("sm_90", "sm_80", "cpu"):
-                stored = _launch._fitting_row(launch_table()[search.op], search.op, arch, search.dtype, search.shape)
+                stored = configured(search.op, arch, search.dtype, search.shape)
                 found = tune.attempts_of(search, stored)
                 assert found[0].options == stored.options and {**stored.meta, **found[0].meta} == found[0].meta
                 assert len({json.dumps(each, sort_keys=True) for each in found}) == len(found) <= 45
@@ -181,8 +178,7 @@ class TestCandidates:
                 assert len(small) == 2 and small[0] == found[0] and small[1].by_kernel
 
     def test_every_op_is_tuned_where_cases_are(self):
-        untuned = set(launch_table()) ^ {search.op for search in SEARCHES}
-        assert not untuned, f"the launch table and the records of bench/kernels name other ops: {untuned}"
+        assert set(RECORDS) == {search.op for search in SEARCHES}
         for source in (cases, small_cases):
             measured = {(case.op, case.dtype, case.launch) for case in source()}
             for search in SEARCHES:
@@ -191,20 +187,22 @@ class TestCandidates:
                     op in search.cases and search.dtype in ("*", dtype) and search.shape == launch
                     for op, dtype, launch in measured
                 ), f"no case of {source.__name__}() decides on {search.name}"
-        for op, rows in launch_table().items():
+        for op, record in RECORDS.items():
             searched = {search.shape: search for search in SEARCHES if search.op == op}
-            assert {row.shape for row in rows} <= {*searched, "*"}
+            shapes = {call.shape for call in record.launched()}
+            assert shapes - {"*"} <= set(searched), op
             if op in ("run_lengths", "nms"):
-                for row in rows:
-                    assert (dict(row.meta), dict(row.options)) in searched[row.shape].candidates
+                for shape in shapes:
+                    meta, options = configured(op, "sm_90", "uint8", shape)
+                    assert (dict(meta), dict(options)) in searched[shape].candidates
 
 
 def test_what_is_expected_to_be_fastest_is_tried_first():
-    """After the stored row: torch's attention after our rotation, then specialised warps."""
+    """After the configuration in force: torch's attention after our rotation, then specialised warps."""
     found = {}
     for shape in ("256x64", "256x256"):
         search = search_of("memory_attention", "bfloat16", shape)
-        (stored,) = [row for row in launch_table()["memory_attention"] if row[:3] == ("sm_90", "bfloat16", shape)]
+        stored = configured("memory_attention", "sm_90", "bfloat16", shape)
         attempts = tune.attempts_of(search, stored)
         found[shape] = [(a.by_kernel, a.meta.get("SDPA"), "SPECIALISED" in a.meta) for a in attempts]
     assert found["256x64"][:2] == [(True, None, False), (True, None, True)]
@@ -265,50 +263,3 @@ def test_a_rehearsal(triton_device, tmp_path, monkeypatch, name):
     assert tune.run(search, CPU, rows.append, small=True)
     assert rows[-1]["right"] == rows[-1]["timed"] == rows[-1]["candidates"] == 2
     assert json.loads(path.read_text())[search.op][-1]["arch"] == "cpu" and rows[-1]["stored"]
-
-
-class TestLaunchTable:
-    def test_the_file_is_written_as_it_stands(self):
-        text = tune.TABLE.read_text()
-        assert text_of(json.loads(text)) == text
-
-    def test_rows_are_compiled_where_they_are_launched(self, monkeypatch):
-        """For the targets on which some dtype and shape takes them, named or not."""
-        from sam2fast.kernels import _launch
-
-        aot = self.aot(monkeypatch)
-        names = ("*", "sm_80", "sm_90"), ("*", "float32", "float16"), ("*", "a", "b")
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(50):
-            every = [LaunchConfig(*name, {"BLOCK": i}, {}) for i, name in enumerate(itertools.product(*names))]
-            rows = [every[i] for i in torch.randperm(len(every), generator=generator)[:7].tolist()]
-            monkeypatch.setattr(_launch, "launch_table", lambda rows=rows: {"op": rows})
-            for target in ("sm_80", "sm_90", "sm_100"):
-                monkeypatch.setattr(_launch, "architecture", lambda device, target=target: target)
-                launched = self.launched(_launch)
-                compiled = [row.meta["BLOCK"] for row in rows if aot.targets_of(row, rows, [target])]
-                assert sorted(compiled) == sorted(launched)
-
-    def aot(self, monkeypatch):
-        pytest.importorskip("triton")  # before the environment says that it is not interpreted
-        for op in launch_table():  # and kernels, which other tests interpret
-            triton_module(op)
-        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-        import aot
-
-        return aot
-
-    def launched(self, module):
-        """The rows taken by any dtype and shape, among them some that no row names."""
-        found = set()
-        for dtype, shape in itertools.product((torch.float32, torch.float16, torch.uint8), ("a", "b", "another")):
-            try:
-                found.add(module.launch_config("op", torch.zeros(1, dtype=dtype), shape).meta["BLOCK"])
-            except LookupError:
-                continue
-        return found
-
-    def test_every_op_has_a_row_for_unknown_gpus(self):
-        for rows in launch_table().values():
-            dtypes = {row.dtype for row in rows if row.arch == row.shape == "*"}
-            assert "*" in dtypes or dtypes >= {"float32", "bfloat16", "float16"}

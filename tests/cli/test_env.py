@@ -7,11 +7,11 @@ import sys
 from importlib import metadata
 
 import torch
+from kernel_records import RECORDS
 from torch.utils import collect_env
 
 import sam2fast
 from sam2fast.cli import env
-from sam2fast.kernels._launch import launch_table
 
 SECTIONS = ["sam2fast", "torch", "ops", "packages", "variables"]
 
@@ -25,7 +25,7 @@ def test_facts_match_this_machine():
     assert found["torch"]["version"] == found["torch"]["torch_version"] == torch.__version__
     assert found["packages"]["core"]["torch"] in (torch.__version__, torch.__version__.partition("+")[0])
     assert found["torch"]["CPU capability"] == torch.backends.cpu.get_cpu_capability()
-    assert found["ops"]["with kernels"].split() == list(launch_table())
+    assert found["ops"]["with kernels"].split() == list(RECORDS)
 
 
 def test_packages_under_another_name(monkeypatch):

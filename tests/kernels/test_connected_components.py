@@ -5,7 +5,7 @@ import torch
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels._launch import Row
 from sam2fast.kernels.connected_components import connected_components
 
 EIGHT_NEIGHBOURS = np.ones((3, 3))
@@ -113,8 +113,8 @@ def test_many_masks():
 @pytest.fixture(params=[32, 256])
 def block(request, monkeypatch):
     """Blocks small enough that components cross many of them."""
-    config = LaunchConfig("*", "*", "*", {"BLOCK": request.param}, {"num_warps": 4})
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"connected_components": [config]})
+    config = Row("*", "*", "*", {"BLOCK": request.param}, {"num_warps": 4})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"connected_components": [config]})
     return request.param
 
 

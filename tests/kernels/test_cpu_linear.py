@@ -6,7 +6,7 @@ from torch import nn
 
 from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import _should_use_convolution, linear
-from sam2fast.kernels.memory_attention import blockwise
+from sam2fast.kernels.memory_attention import cpu
 from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.layers import MLP, Layers
 from sam2fast.utils.testing import assert_as_accurate_as, relative_error
@@ -108,13 +108,13 @@ class TestAttend:
     )
     @pytest.mark.parametrize("counts", [(1, 1, 1), (4, 1, 0.5)])
     def test_same_as_softmax(self, moved, counts, monkeypatch):
-        monkeypatch.setattr(blockwise, "BLOCK", 24)
+        monkeypatch.setattr(cpu, "BLOCK", 24)
         query, value = random_map(50, 9), random_map(3, 60, 5, seed=2)
         query[:, 0] = 1
         key = random_map(3, 60, 9, seed=1)
         key[:, :, 0] = 2 * torch.tensor(moved, dtype=torch.float32)[:, None]
         with torch.no_grad():
-            out = blockwise.attend(query, zip(key, value, counts, strict=True), 0.5, 5)
+            out = cpu.attend(query, zip(key, value, counts, strict=True), 0.5, 5)
         scores = 0.5 * query.double() @ key.flatten(0, 1).double().mT
         scores += torch.tensor(counts, dtype=torch.float64).log().repeat_interleave(60)
         expected = scores.softmax(dim=1) @ value.flatten(0, 1).double()
@@ -123,13 +123,13 @@ class TestAttend:
 
     def test_rows_of_very_different_scores(self, monkeypatch):
         """One row needs the highest score, and so does its block."""
-        monkeypatch.setattr(blockwise, "BLOCK", 16)
+        monkeypatch.setattr(cpu, "BLOCK", 16)
         query, key, value = random_map(32, 8), random_map(40, 8, seed=1), random_map(40, 4, seed=2)
         query[3] *= 1000
         query[20] *= 1e-6
         expected = (query.double() @ key.double().mT).softmax(dim=1) @ value.double()
         with torch.no_grad():
-            assert relative_error(expected, blockwise.attend(query, [(key, value, 1)], 1.0, 4)) < 2e-6
+            assert relative_error(expected, cpu.attend(query, [(key, value, 1)], 1.0, 4)) < 2e-6
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_values_of_large_scores(self, dtype):
@@ -138,5 +138,5 @@ class TestAttend:
         query[:, 0], key[:, 0] = 5, 6  # exp(30) = 1e13
         expected = (query.double() @ key.double().mT).softmax(dim=1) @ value.double()
         with torch.no_grad():
-            out = blockwise.attend(query, [(key, value, 1)], 1.0, 4)
+            out = cpu.attend(query, [(key, value, 1)], 1.0, 4)
         assert relative_error(expected, out) < (2e-5 if dtype == torch.float16 else 2e-2)

@@ -13,7 +13,7 @@ import torch
 
 from sam2fast.kernels import _dispatch, _launch
 from sam2fast.kernels._dispatch import backend, count_launch, current_backend, launches, use_triton
-from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels._launch import LaunchConfig, Row
 from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores, upsample_and_threshold, upsample_masks
 
@@ -188,45 +188,52 @@ def test_a_triton_that_cannot_be_imported_counts_as_absent(monkeypatch):
         use_triton("op", MASK)
 
 
+def config(*names):
+    return LaunchConfig({"n": names}, {})
+
+
 def test_a_row_for_the_shape_wins_over_one_for_the_gpu(monkeypatch):
+    """Where no row fits, the package's configuration is asked."""
     rows = [
-        LaunchConfig(*key, {"n": n}, {})
+        Row(*key, {"n": n}, {})
         for n, key in enumerate(
             [("*", "*", "*"), ("*", "float32", "*"), ("cpu", "*", "*"), ("*", "*", "8x8"), ("cpu", "*", "8x8")]
         )
     ]
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"op": rows})
     x = torch.zeros(1)
-    assert _launch.launch_config("op", x, "8x8").meta["n"] == 4
-    assert _launch.launch_config("op", x, "4x4").meta["n"] == 2
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[:4]})
-    assert _launch.launch_config("op", x, "8x8").meta["n"] == 3
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"op": rows[3:4]})
+    assert _launch.launch_config("op", config, x, "8x8").meta["n"] == 4
+    assert _launch.launch_config("op", config, x, "4x4").meta["n"] == 2
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"op": rows[:4]})
+    assert _launch.launch_config("op", config, x, "8x8").meta["n"] == 3
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"op": rows[3:4]})
     for op in ("op", "new"):
-        with pytest.raises(LookupError, match=f"no launch configuration of {op} for .*4x4"):
-            _launch.launch_config(op, x, "4x4")
+        assert _launch.launch_config(op, config, x, "4x4").meta["n"] == ("cpu", "float32", "4x4")
 
 
-def test_a_row_is_looked_up_once(monkeypatch):
-    """For each op, GPU, dtype and shape class of a table, but again in another table."""
-    looked, find = [], _launch._fitting_row
-    monkeypatch.setattr(_launch, "_fitting_row", lambda rows, *asked: looked.append(asked) or find(rows, *asked))
-    table = {op: [LaunchConfig("*", "*", "*", {"n": n}, {})] for n, op in enumerate(("op", "other"))}
-    monkeypatch.setattr(_launch, "launch_table", lambda: table)
+def test_a_configuration_is_looked_up_once(monkeypatch):
+    """For each op, GPU, dtype and shape class, but again with other rows."""
+    looked, find = [], _launch.fitting_row
+    monkeypatch.setattr(_launch, "fitting_row", lambda rows, *asked: looked.append(asked) or find(rows, *asked))
+    table = {op: [Row("*", "*", "*", {"n": n}, {})] for n, op in enumerate(("op", "other"))}
+    monkeypatch.setattr(_launch, "custom_rows", lambda: table)
     x = torch.zeros(1)
+
+    def number(op="op", given=x, shape="*"):
+        return _launch.launch_config(op, config, given, shape).meta["n"]
+
     for _ in range(3):
-        assert _launch.launch_config("op", x).meta["n"] == 0 and _launch.launch_config("other", x).meta["n"] == 1
-        assert _launch.launch_config("op", x, "8x8") is _launch.launch_config("op", x.half()) is table["op"][0]
+        assert number() == 0 and number("other") == 1 and number("op", x, "8x8") == number("op", x.half()) == 0
     monkeypatch.setattr(_launch, "architecture", lambda device: "sm_90")
-    _launch.launch_config("op", x)
-    cpu = [("op", "cpu", x.dtype, "*"), ("other", "cpu", x.dtype, "*"), ("op", "cpu", x.dtype, "8x8")]
-    assert looked == [*cpu, ("op", "cpu", torch.float16, "*"), ("op", "sm_90", x.dtype, "*")]
-    # A deleted table may have had the same address.
+    number()
+    cpu = [("cpu", "float32", "*")] * 2 + [("cpu", "float32", "8x8"), ("cpu", "float16", "*")]
+    assert looked == [*cpu, ("sm_90", "float32", "*")]
+    # Deleted rows may have had the same address.
     for n in range(10):
-        monkeypatch.setattr(_launch, "launch_table", lambda n=n: {"op": [LaunchConfig("*", "*", "*", {"n": n}, {})]})
-        assert _launch.launch_config("op", x).meta["n"] == n
-    monkeypatch.setattr(_launch, "launch_table", lambda: table)
-    assert _launch.launch_config("op", x).meta["n"] == 0
+        monkeypatch.setattr(_launch, "custom_rows", lambda n=n: {"op": [Row("*", "*", "*", {"n": n}, {})]})
+        assert number() == n
+    monkeypatch.setattr(_launch, "custom_rows", lambda: table)
+    assert number() == 0
 
 
 SWITCHES = {

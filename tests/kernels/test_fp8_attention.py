@@ -11,7 +11,7 @@ from sam2fast.kernels import _custom_ops
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
-    fp8,
+    approximations,
     memory_attention,
     memory_attention_cpu,
     memory_attention_reference,
@@ -50,13 +50,13 @@ def test_rounding(wide):
     ties = torch.tensor([448.0, 17, 2**-9, 208, 216, 2**-10, 3 * 2**-10, -27])
     sizes = 10.0 ** torch.arange(-20, 20).repeat(5)[:, None]
     rows = torch.cat([random_map(200, 8) * sizes, ties[None], ties[None] * 2.0**-20, torch.zeros(1, 8)]).to(wide)
-    found = fp8.rounded_to_fp8(rows)
+    found = approximations.rounded_to_fp8(rows)
     assert found.dtype == wide
     expected = rounded_by_hand(rows.double())
     assert (found - expected).abs().max(dim=1).values.le(1e-6 * rows.abs().amax(dim=1)).all()
     assert found[-3].tolist() == [448, 16, 2**-9, 208, 224, 0, 2**-8, -28] and not found[-1].any()
     spread = 2.0 ** torch.arange(8).to(wide)  # powers of two do not affect rounding, unless they are too small
-    assert torch.equal(fp8.rounded_to_fp8(rows[:1] * spread[:, None]), found[:1] * spread[:, None])
+    assert torch.equal(approximations.rounded_to_fp8(rows[:1] * spread[:, None]), found[:1] * spread[:, None])
 
 
 @pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
@@ -169,7 +169,7 @@ def test_kernels_in_fp16_and_bf16(triton_device, dtype):
 @torch.no_grad()
 def test_the_dispatcher_uses_the_kernels(triton_device):
     """Unless the reference implementation is used."""
-    from sam2fast.kernels.memory_attention.operators import memory_attention_op
+    from sam2fast.kernels.memory_attention.reference import memory_attention_op
 
     arguments = arguments_of(CASES["one object"], triton_device)
     before = launches["memory_attention"]
@@ -203,11 +203,11 @@ def test_gpus(monkeypatch, capability, reason):
     gpu = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", None)
-    found = fp8.why_no_fp8(gpu)
+    found = approximations.why_no_fp8(gpu)
     assert found is None if reason is None else reason in found
     monkeypatch.setattr(torch.version, "hip", "6.2")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(gcnArchName="gfx942"))
-    assert fp8.why_no_fp8(gpu) == "fp8 is for NVIDIA GPUs alone"
+    assert approximations.why_no_fp8(gpu) == "fp8 is for NVIDIA GPUs alone"
     with backend("torch"):
-        assert "'torch'" in fp8.why_no_fp8(gpu)
-    assert fp8.why_no_fp8(torch.device("mps")) == "there are no kernels for fp8 on mps"
+        assert "'torch'" in approximations.why_no_fp8(gpu)
+    assert approximations.why_no_fp8(torch.device("mps")) == "there are no kernels for fp8 on mps"

@@ -1,4 +1,4 @@
-"""A custom launch table in a file named by SAM2FAST_LAUNCH_TABLE."""
+"""Launch configurations of the package, and in a file named by SAM2FAST_LAUNCH_TABLE."""
 
 import json
 import re
@@ -7,37 +7,40 @@ import pytest
 import torch
 
 from sam2fast.kernels import _launch
-from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig
+from sam2fast.kernels._launch import TABLE_VARIABLE, LaunchConfig, Row
 
 ROW = {"arch": "*", "dtype": "*", "shape": "*", "meta": {"BLOCK": 64}, "options": {"num_warps": 2}}
 
 
 @pytest.fixture
 def table_of(monkeypatch, tmp_path):
-    """The launch table with a file of this text, or with none."""
+    """The rows of a file with this text, or of none."""
 
     def read(text):
         path = tmp_path / "table.json"
         if text is not None:
             path.write_text(text)
         monkeypatch.setenv(TABLE_VARIABLE, str(path))
-        monkeypatch.setattr(_launch, "launch_table", _launch.launch_table.__wrapped__)
-        return _launch.launch_table()
+        monkeypatch.setattr(_launch, "custom_rows", _launch.custom_rows.__wrapped__)
+        return _launch.custom_rows()
 
     return read
 
 
-def test_it_replaces_the_packaged_one(table_of):
-    table = table_of(json.dumps({"op": [ROW]}))
-    assert table == {"op": [LaunchConfig(*ROW.values())]}
-    assert _launch.launch_config("op", torch.zeros(1)).meta == {"BLOCK": 64}
-    with pytest.raises(LookupError, match=r"table\.json has no launch configuration of layer_norm"):
-        _launch.launch_config("layer_norm", torch.zeros(1))
+def packaged(*names):
+    return LaunchConfig({"BLOCK": 1}, {})
+
+
+def test_it_comes_before_the_packaged_one(table_of):
+    """An op without a row has the package's configuration."""
+    assert table_of(json.dumps({"op": [ROW]})) == {"op": [Row(*ROW.values())]}
+    assert _launch.launch_config("op", packaged, torch.zeros(1)).meta == {"BLOCK": 64}
+    assert _launch.launch_config("other", packaged, torch.zeros(1)).meta == {"BLOCK": 1}
 
 
 def test_an_empty_variable_is_none(monkeypatch):
     monkeypatch.setenv(TABLE_VARIABLE, "")
-    assert "layer_norm" in _launch.launch_table.__wrapped__()
+    assert _launch.custom_rows.__wrapped__() == {}
 
 
 @pytest.mark.parametrize(

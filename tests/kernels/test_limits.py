@@ -7,10 +7,10 @@ from parity import random_map
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels import window_attention as window_shapes
 from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._launch import MAX_PROGRAMS, launch_table
+from sam2fast.kernels._launch import MAX_PROGRAMS
 from sam2fast.kernels._op import OPS
 from sam2fast.kernels.memory_attention import AttendedMemory
-from sam2fast.kernels.memory_attention import shapes as memory_shapes
+from sam2fast.kernels.memory_attention import reference as memory_shapes
 
 DTYPES = pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: str(d).removeprefix("torch."))
 
@@ -54,35 +54,38 @@ def test_heads_of_all_objects(heads):
 # ---- compiled by `make aot` ----
 
 
+def compiled(op, dtype):
+    """Constants of the kernels of this dtype, by target and kernel."""
+    recorded = pytest.importorskip("recorded")
+    name = str(dtype).removeprefix("torch.")
+    found = {}
+    for target in ("sm_80", "sm_90", "sm_100", "gfx942"):
+        for launch in recorded.launches([op], target):
+            if launch.dtype == name:
+                found.setdefault((target, launch.name), []).append(launch.constants)
+    return found
+
+
 @DTYPES
 def test_the_widest_heads_in_windows_are_compiled(dtype):
-    """Padded and pooled in windows, as they are over the whole map; none is compiled that is refused."""
-    kernel = pytest.importorskip("sam2fast.kernels.window_attention_triton")
-    name, widest = str(dtype).removeprefix("torch."), window_shapes.WIDEST
-    for row in launch_table()["window_attention"]:
-        if row.dtype == name:
-            made = [case.constants for case in kernel.compilations(row)]
-            expected = {(False, True), (True, True)} if row.shape == "*" else {(False, False)}
-            assert {(c["POOL"], c["PAD"]) for c in made if c["D"] == widest} >= expected
-            assert max(c["D"] for c in made) == widest
+    """Padded and pooled in windows, and over the whole map; none is compiled that is refused."""
+    for made in compiled("window_attention", dtype).values():
+        widest = {(c["WINDOW"] > 0, c["POOL"], c["PAD"]) for c in made if c["D"] == window_shapes.WIDEST}
+        assert widest == {(True, False, True), (True, True, True), (False, False, False)}
+        assert max(c["D"] for c in made) == window_shapes.WIDEST
 
 
 @DTYPES
 def test_the_widest_memories_are_compiled(dtype):
-    """In all kernels that read them, in a row for any shape."""
-    kernel = pytest.importorskip("sam2fast.kernels.memory_attention.kernel")
-    name, widest = str(dtype).removeprefix("torch."), memory_shapes.WIDEST_MEMORY[dtype]
-    for row in launch_table()["memory_attention"]:
-        if row.dtype == name and row.shape == "*":
-            made = kernel.compilations(row)
-            to_memory = [
-                c for c in made if c.constants.get("RAGGED") or c.constants.get("PROJECT") or "POOLING" in c.constants
-            ]
-            found = {(c.kernel.__name__, c.constants["WIDTH"]) for c in to_memory}
-            assert found == {(n, widest) for n in ("_attend_kernel", "_combine_kernel", "_encode_kernel")}
-            assert {c.constants["HALF"] for c in to_memory if "HALF" in c.constants} == {memory_shapes.WIDEST // 2}
-            itself = [c.constants for c in made if c.constants.get("DIRECT")]
-            assert itself and all(c["D"] == c["WIDTH"] == memory_shapes.WIDEST for c in itself)
+    """In all kernels that read them, and attention to itself by the widest heads."""
+    widest = memory_shapes.WIDEST_MEMORY[dtype]
+    for (_, kernel), made in compiled("memory_attention", dtype).items():
+        to_memory = [c for c in made if c.get("RAGGED") or c.get("PROJECT") or "POOLING" in c]
+        assert max((c["WIDTH"] for c in to_memory), default=widest) == widest
+        assert max((c["HALF"] for c in made if "HALF" in c), default=128) == memory_shapes.WIDEST // 2
+        if kernel == "attend_kernel":
+            itself = [c for c in made if c["DIRECT"]]
+            assert max(min(c["D"], c["WIDTH"]) for c in itself) == memory_shapes.WIDEST
 
 
 # ---- grids ----

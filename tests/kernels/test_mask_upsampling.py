@@ -13,7 +13,7 @@ from upsampled_logits import SIZES, full_size, kinds, smooth
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import backend
-from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels._launch import Row
 from sam2fast.kernels.mask_ops import (
     cells,
     cpu,
@@ -258,11 +258,11 @@ def test_logits_of_the_right_size_are_copied_on_gpus(monkeypatch, triton_device)
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_small_blocks_in_any_order(seed, monkeypatch, triton_device):
     """Many programs for a mask, which all add to the same counts and box."""
-    table = dict(_launch.launch_table())
+    table = dict(_launch.custom_rows())
     table["mask_ops"] = [
-        LaunchConfig("*", "*", shape, {"BLOCK_Y": 4, "BLOCK_X": 8}, {"num_warps": 1}) for shape in ("*", "pack", "bits")
+        Row("*", "*", shape, {"BLOCK_Y": 4, "BLOCK_X": 8}, {"num_warps": 1}) for shape in ("*", "pack", "bits")
     ]
-    monkeypatch.setattr(_launch, "launch_table", lambda: table)
+    monkeypatch.setattr(_launch, "custom_rows", lambda: table)
     logits, size = smooth(2, 6, 9), (18, 35)
     shuffled = contextlib.nullcontext()
     if seed is not None:

@@ -21,7 +21,7 @@ from sam2.modeling.sam.transformer import RoPEAttention as OfficialRoPEAttention
 
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
-from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
+from sam2fast.kernels._launch import Row  # noqa: E402
 from sam2fast.kernels.memory_attention import (  # noqa: E402
     AttendedMemory,
     launch,
@@ -186,8 +186,8 @@ def test_queries_and_keys_are_rotated_by_one_launch(triton_device, monkeypatch, 
 @torch.no_grad()
 def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
     """Also with programs in another order."""
-    config = LaunchConfig("*", "*", "*", {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": chunk}, {"num_warps": 4})
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [config]})
+    config = Row("*", "*", "*", {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": chunk}, {"num_warps": 4})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [config]})
     memory = moved(memory_of(3, 1, 0, m=32, side=5), triton_device, torch.float32)
     weights = [w.to(triton_device) for w in weights_of(64, 32)]
     query, tables = random_map(1, 1, 25, 64).to(triton_device), rope(5, 64, triton_device)
@@ -274,8 +274,8 @@ def test_the_row_sets_how_many_programs_a_processor_runs(triton_device, monkeypa
     found = []
     for more in ({}, {"CTAS_PER_SM": 2}):
         meta = {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": 64, **more}
-        config = LaunchConfig("*", "*", "*", meta, {"num_warps": 4})
-        monkeypatch.setattr(_launch, "launch_table", lambda config=config: {"memory_attention": [config]})
+        config = Row("*", "*", "*", meta, {"num_warps": 4})
+        monkeypatch.setattr(_launch, "custom_rows", lambda config=config: {"memory_attention": [config]})
         found.append(launch.rope_attention_triton(q, q, q, *tables))
     assert asked == [1, 2] and torch.equal(*found)
 

@@ -11,7 +11,7 @@ from upsampled_logits import SIZES, full_size, kinds
 from sam2fast.kernels import _launch
 from sam2fast.kernels import run_lengths_cpu as cpu
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels._launch import Row
 from sam2fast.kernels.run_lengths import (
     Placement,
     RunLengths,
@@ -188,10 +188,10 @@ def test_empty_runs_between_others():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks so small that masks cross many of them."""
-    encode = LaunchConfig("*", "*", "*", {"BLOCK_Y": 8, "BLOCK_X": 16}, {"num_warps": 4})
+    encode = Row("*", "*", "*", {"BLOCK_Y": 8, "BLOCK_X": 16}, {"num_warps": 4})
     decode = encode._replace(shape="decode", meta={"BLOCK": 128})
     rows = [encode, encode._replace(shape="upsampled"), decode]
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"run_lengths": rows})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"run_lengths": rows})
 
 
 def by_triton(call, *inputs):

@@ -7,7 +7,7 @@ from parity import random_map
 
 pytest.importorskip("triton", "3.7", reason="with older versions no row takes this kernel")
 from sam2fast.kernels import _launch  # noqa: E402
-from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
+from sam2fast.kernels._launch import Row  # noqa: E402
 from sam2fast.kernels.memory_attention import (  # noqa: E402
     launch,
     memory_attention_reference,
@@ -22,7 +22,7 @@ OPTIONS = {"num_warps": 4, "num_stages": 2}
 
 
 def row(**more):
-    return LaunchConfig("*", "*", "*", {**META, **more}, OPTIONS)
+    return Row("*", "*", "*", {**META, **more}, OPTIONS)
 
 
 @pytest.fixture
@@ -53,17 +53,17 @@ def test_it_is_as_exact_as_the_reference(triton_device, monkeypatch, launched, d
     arguments = inputs((2, 0, 1), triton_device, dtype)
     exact = written_out(*on_cpu(*arguments))
     allowed = 2 * relative_error(exact, memory_attention_reference(*arguments).cpu())
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row(SPECIALISED=2)]})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [row(SPECIALISED=2)]})
     actual = launch.memory_attention_triton(*arguments, splits=splits)
     assert launched == [2] and relative_error(exact, actual.cpu()) <= allowed < 0.05
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row()]})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [row()]})
     assert relative_error(launch.memory_attention_triton(*arguments, splits=splits), actual) < 1e-2
     assert launched == [2]
 
 
 @torch.no_grad()
 def test_other_rows_take_the_other_kernel(triton_device, monkeypatch, launched):
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row(SPECIALISED=2)]})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [row(SPECIALISED=2)]})
     launch.memory_attention_triton(*inputs((1,), triton_device, torch.float32), splits=1)
     maps = random_map(1, 1, 16, 32).to(triton_device, torch.bfloat16)
     for width, first in ((40, 4), (36, 0)):  # all rows, or every other one, begin 8 bytes beside a multiple of 16
@@ -95,21 +95,21 @@ def test_self_attention_is_as_exact_as_the_reference(triton_device, monkeypatch,
     exact = rope_attention_reference(*(x.cpu().double() for x in (q, k, v)), *(x.cpu() for x in tables))
     allowed = 2 * relative_error(exact, rope_attention_reference(q, k, v, *tables).cpu())
     stored = max(16, launch.padded(width) // 4)
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row(SPECIALISED=2, STORED=stored)]})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [row(SPECIALISED=2, STORED=stored)]})
     actual = launch.rope_attention_triton(q, k, v, *tables, splits=splits)
     assert launched == [2] and actual.dtype == dtype
     assert relative_error(exact, actual.cpu()) <= allowed < 0.05
 
 
 @pytest.mark.parametrize(
-    ("version", "hip", "capability", "expected"),
-    [("3.7.1", None, (9, 0), 3), ("3.6.0", None, (9, 0), 3), ("3.7.0", None, (10, 0), 3), ("3.5.1", None, (9, 0), 0),
-     ("3.7.1", None, (8, 9), 0), ("3.7.1", "6.4", (9, 4), 0)],
+    ("version", "arch", "expected"),
+    [("3.7.1", "sm_90", 3), ("3.6.0", "sm_90", 3), ("3.7.0", "sm_100", 3), ("3.5.1", "sm_90", 0),
+     ("3.7.1", "sm_89", 0), ("3.7.1", "gfx942", 0)],
 )  # fmt: skip
-def test_where_it_is_supported(monkeypatch, version, hip, capability, expected):
+def test_where_it_is_supported(monkeypatch, version, arch, expected):
     monkeypatch.setattr(specialised_kernel.triton, "__version__", version)
-    monkeypatch.setattr(torch.version, "hip", hip)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(_launch, "architecture", lambda device: arch)
+    monkeypatch.setattr(specialised_kernel, "interpreting", lambda: False)
     stages = specialised_kernel.specialised_stages
     assert stages(row(SPECIALISED=3), torch.device("cuda"), torch.bfloat16, 64) == expected
     in_parts = 0 if version.startswith("3.6") else expected
@@ -125,6 +125,6 @@ def test_full_blocks_without_masks_give_the_same(triton_device, monkeypatch, spl
     """With PEELED in the row; the last block is partly filled."""
     arguments, found = inputs((2, 0, 1), triton_device, torch.float32), []
     for more in ({}, {"PEELED": 1}):
-        monkeypatch.setattr(_launch, "launch_table", lambda more=more: {"memory_attention": [row(**more)]})
+        monkeypatch.setattr(_launch, "custom_rows", lambda more=more: {"memory_attention": [row(**more)]})
         found.append(launch.memory_attention_triton(*arguments, splits=splits))
     assert relative_error(*found) < 1e-6

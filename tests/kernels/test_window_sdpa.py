@@ -1,4 +1,4 @@
-"""Attention by torch, over whole maps and after the rotation: the launch table names the backend, or torch chooses."""
+"""Attention by torch, over whole maps and after the rotation: the configuration names the backend, or torch chooses."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from sam2fast.kernels import _sdpa as sdpa
 from sam2fast.kernels import window_attention as package
 from sam2fast.kernels import window_attention as shapes
 from sam2fast.kernels._dispatch import backend
-from sam2fast.kernels._launch import LaunchConfig, launch_table
+from sam2fast.kernels._launch import Row
 from sam2fast.kernels._op import OPS
 from sam2fast.kernels.memory_attention import rope_attention_reference
 from sam2fast.kernels.window_attention import window_attention
@@ -132,8 +132,8 @@ def test_a_row_names_the_backend(monkeypatch):
     monkeypatch.setattr(_launch, "architecture", lambda device: "sm_90")
     for choice in (sdpa.DEFAULT, sdpa.CUDNN):
         meta = {"BLOCK_M": 64, "BLOCK_N": 64, "SDPA": choice}
-        config = LaunchConfig("*", "*", "global", meta, {"num_warps": 4})
-        monkeypatch.setattr(_launch, "launch_table", lambda config=config: {"window_attention": [config]})
+        config = Row("*", "*", "global", meta, {"num_warps": 4})
+        monkeypatch.setattr(_launch, "custom_rows", lambda config=config: {"window_attention": [config]})
         assert shapes.sdpa_choice(CPU, torch.float32) == choice and shapes.prefers_sdpa(CPU, torch.float32)
         with FakeTensorMode():
             qkv, bias = (torch.empty(*size, 48, device="cuda") for size in ((1, 8, 8), ()))
@@ -149,9 +149,9 @@ def test_a_row_names_the_backend(monkeypatch):
 def test_a_row_names_the_backend_of_rotated_attention(triton_device, calls, monkeypatch, heads, d, width):
     """With a forced kernel, or as a given number of splits needs it, our own computes."""
     launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
-    (own,) = [row for row in launch_table()["memory_attention"] if (row.dtype, row.shape) == ("float32", "*")]
-    row = own._replace(meta={**own.meta, "SDPA": sdpa.CUDNN})
-    monkeypatch.setattr(_launch, "launch_table", lambda: {"memory_attention": [row]})
+    own = launch.config("cpu", "float32", "*")
+    row = Row("*", "*", "*", {**own.meta, "SDPA": sdpa.CUDNN}, own.options)
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [row]})
     generator, side = torch.Generator().manual_seed(0), 5
     made = [torch.randn(2, side**2, heads, n, generator=generator).transpose(1, 2) for n in (d, d, width)]
     arguments = [x.to(triton_device) for x in (*made, *(random_angles(side**2, d // 2, generator)))]

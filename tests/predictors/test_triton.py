@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 from sam2fast.deploy.compilation import _fill_tables
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
-from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
+from sam2fast.kernels._launch import Row  # noqa: E402
 from sam2fast.kernels.memory_attention import AttendedMemory  # noqa: E402
 from sam2fast.kernels.memory_attention import kernel as memory_kernels  # noqa: E402
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
@@ -46,14 +46,14 @@ def large_blocks(monkeypatch, triton_device):
     """The interpreter's time depends on the number of programs: use few large ones."""
     if triton_device.type == "cpu":
         meta, attention = {"BLOCK_M": 256, "BLOCK_N": 256}, {"BLOCK_M": 64, "BLOCK_N": 256, "CHUNK": 256}
-        table = dict(_launch.launch_table())
-        table["window_attention"] = [LaunchConfig("*", "*", "*", meta, {"num_warps": 8})]
-        table["memory_attention"] = [LaunchConfig("*", "*", "*", attention, {"num_warps": 8})]
+        table = dict(_launch.custom_rows())
+        table["window_attention"] = [Row("*", "*", "*", meta, {"num_warps": 8})]
+        table["memory_attention"] = [Row("*", "*", "*", attention, {"num_warps": 8})]
         tiles = {"BLOCK_M": 256, "BLOCK_N": 256, "BLOCK_K": 256, "GROUP": 8}
-        table["linear_gelu"] = [LaunchConfig("*", "*", "*", tiles, {"num_warps": 8})]
-        table["layer_norm"] = [LaunchConfig("*", "*", "*", {"ELEMENTS": 2**16}, {"num_warps": 8})]
-        table["preprocess"] = [LaunchConfig("*", "*", "*", {"BLOCK": 2**15}, {"num_warps": 8})]
-        monkeypatch.setattr(_launch, "launch_table", lambda: table)
+        table["linear_gelu"] = [Row("*", "*", "*", tiles, {"num_warps": 8})]
+        table["layer_norm"] = [Row("*", "*", "*", {"ELEMENTS": 2**16}, {"num_warps": 8})]
+        table["preprocess"] = [Row("*", "*", "*", {"BLOCK": 2**15}, {"num_warps": 8})]
+        monkeypatch.setattr(_launch, "custom_rows", lambda: table)
         for around in (memory_kernels.ROTATE, memory_kernels.ENCODE, memory_kernels.COMBINE):
             monkeypatch.setitem(around, "BLOCK", 64)
 
