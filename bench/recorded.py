@@ -15,6 +15,7 @@ from sam2fast.kernels import _launch
 TYPES = {
     torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
     torch.float8_e4m3fn: "fp8e4nv", torch.int64: "i64", torch.int32: "i32", torch.int8: "i8", torch.uint8: "u8",
+    torch.bool: "i1",
 }  # fmt: skip
 
 # Kernels that must use tensor cores.

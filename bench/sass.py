@@ -46,8 +46,8 @@ from sass_code import (
     weighted,
 )
 from sass_hazards import left_registers, overwritten
+from sass_kernels import Report, problems, tile_of, too_early, variant
 from sass_model import CHIPS, Tile, bound, clocks, programs_at_once
-from sass_rows import Report, problems, tile_of, too_early, variant
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels._launch import ANY, CTAS_PER_SM, Row
@@ -76,7 +76,7 @@ def read(
     cubin = compiled.asm["cubin"]
     registers, _ = aot.resources(compiled.asm["ptx"], cubin, target, launch.options)
     code = parse(aot.read_by("nvdisasm", "-c", cubin))
-    loop, chip, warps = main_loop(code), CHIPS[target], launch.options["num_warps"]
+    loop, chip, warps = main_loop(code), CHIPS[target], compiled.metadata.num_warps
     body = code.instructions[loop[0] : loop[1] + 1] if loop else code.instructions
     groups = specialised(code, loop)
     fitting = programs_at_once(chip, registers, compiled.metadata.shared, compiled.metadata.num_warps)

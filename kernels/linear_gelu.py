@@ -70,11 +70,11 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     if dtype == "float32":  # three products in TF32 keep both operands in registers, twice
         small = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "GROUP": 8, "TORCH": 1}
         return LaunchConfig(small, {"num_warps": 8, "num_stages": 2})
-    if shape == "narrow":  # on Hopper one group of four warps computes a tile: two would wait for each other
+    if shape == "narrow":  # on sm_90 three programs of four warps fit, and two of eight: bounds of 32 % and 30 %
         return LaunchConfig(tile, {"num_warps": 4 if arch == "sm_90" else 8, "num_stages": 3})
     if arch == "sm_80":  # the bound is 88 % of the peak, where libraries reach about 80 %
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 3})
-    if arch == "sm_90":  # wider tiles have the best bound, which is 47 %
+    if arch == "sm_90":  # the bound is 47 %, of 128 x 128 35 %
         return LaunchConfig({**tile, "BLOCK_N": 256, "TORCH": 1}, {"num_warps": 8, "num_stages": 3})
     return LaunchConfig({**tile, "TORCH": 1}, {"num_warps": 8, "num_stages": 3})
 

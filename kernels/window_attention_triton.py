@@ -219,7 +219,7 @@ def rows_of(block_m: int, group: int, queries: int) -> int:
 
 
 def options_of(chosen: LaunchConfig, block_m: int) -> dict[str, int]:
-    """The row's options; where its meta has ``ROWS_PER_WARP``, fewer warps for tiles of fewer queries."""
+    """The options; where the meta has ``ROWS_PER_WARP``, fewer warps for tiles of fewer queries."""
     rows, most = chosen.meta.get("ROWS_PER_WARP", 0), chosen.options["num_warps"]
     return {**chosen.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(chosen.options)
 

@@ -22,8 +22,8 @@ import aot
 import sass
 import triton
 from recorded import Launch
+from sass_kernels import Report, memory_tile
 from sass_model import CHIPS, bound
-from sass_rows import Report, memory_tile
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource

@@ -237,7 +237,7 @@ def _combine_kernel(
 
 
 def blocks(chosen: LaunchConfig, D: int) -> dict[str, int]:
-    """The row's constexpr arguments of ``_attend_kernel`` for heads of ``D`` channels."""
+    """The configuration's constexpr arguments of ``_attend_kernel`` for heads of ``D`` channels."""
     meta = {name: chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", "CHUNK")}
     return {**meta, "CHUNK": min(D, meta["CHUNK"]), "PEELED": bool(chosen.meta.get("PEELED", 0))}
 

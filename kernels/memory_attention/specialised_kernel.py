@@ -17,13 +17,14 @@ from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import interpreting
 from sam2fast.kernels._launch import LaunchConfig
 
-# Key of a row's meta: this kernel with so many stages. Other GPUs and other versions of Triton take ``_attend_kernel``.
+# Key of a configuration's meta: this kernel with so many stages. Other GPUs and other versions of Triton take
+# ``_attend_kernel``.
 SPECIALISED = "SPECIALISED"
 WARPS = 4  # of each group; with more, Triton divides nothing
 OLDEST_TRITON = (3, 6)
-# Key of a row's meta: columns of the result that are stored at once, COLUMNS if absent. To store them, threads exchange
-# them through shared memory, of which each group of warps has a part of its own: many at once would leave too little
-# for queries, keys and values. Older versions of Triton do not divide a kernel that takes columns apart.
+# Key of a configuration's meta: columns of the result that are stored at once, COLUMNS if absent. Threads exchange
+# them through shared memory to store them, of which each group of warps has a part: many at once would leave too
+# little for queries, keys and values. Older versions of Triton do not divide a kernel that takes columns apart.
 STORED = "STORED"
 COLUMNS = 64
 OLDEST_TRITON_FOR_PARTS = (3, 7)
@@ -150,7 +151,7 @@ def _attend_specialised_kernel(
 
 
 def specialised_stages(chosen: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
-    """The stages of this kernel where the row wants it and device and Triton support it, otherwise 0."""
+    """The stages of this kernel where the configuration asks for it, and device and Triton support it, otherwise 0."""
     stages = chosen.meta.get(SPECIALISED, 0)
     if not stages or dtype not in (torch.bfloat16, torch.float16):
         return 0
@@ -174,6 +175,6 @@ def is_described(x: Tensor) -> bool:
 
 
 def specialised_blocks(chosen: LaunchConfig) -> dict[str, int]:
-    """The row's constexpr arguments of this kernel."""
+    """The configuration's constexpr arguments of this kernel."""
     m, n, stages = (chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
     return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": chosen.meta.get(STORED, COLUMNS)}

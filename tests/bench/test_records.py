@@ -9,6 +9,7 @@ import pytest
 import torch
 from backend_calls import RefusedError, both_ways, may_refuse, ours
 from bench_cases import small_case
+from checkout import ROOT
 from gpu import steps, work
 from inputs import full_bank
 from kernel_records import RECORDS, cases, small_cases
@@ -26,6 +27,19 @@ CPU = torch.device("cpu")
 def test_names_are_unique():
     names = [case.name for case in cases()]
     assert len(set(names)) == len(names)
+
+
+def test_every_op_is_in_the_documents():
+    docs = ROOT / "docs"
+    places = {
+        ROOT / "mkdocs.yml": "kernels/{}.md",
+        docs / "kernels" / "index.md": "({}.md)",
+        docs / "api" / "ops.md": "::: sam2fast.kernels.{}\n",
+    }
+    missing = [
+        (path.name, op) for path, text in places.items() for op in RECORDS if text.format(op) not in path.read_text()
+    ]
+    assert not missing and all((docs / "kernels" / f"{op}.md").exists() for op in RECORDS)
 
 
 def test_a_wrong_subject_is_refused():

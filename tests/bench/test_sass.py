@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import recorded
-import sass_rows
+import sass_kernels
 from checkout import ROOT
 from kernel_records import SEARCHES
 from sass_code import (
@@ -142,10 +142,10 @@ def test_products_of_linear_layers():
     """The widest of the configuration; columns behind the end are not useful, and a part of a block takes a whole."""
     constants = {"EVEN": False, "BLOCK_M": 64, "BLOCK_N": 256, "BLOCK_K": 32}
     launch = launch_of("linear_gelu", "narrow", name="_linear_gelu_kernel", **constants)
-    assert sass_rows.tile_of(launch) == Tile((Product(64, 256, 32),), 5, 0.75 * 2 * 2 * 64 * 256 * 144 / 2)
+    assert sass_kernels.tile_of(launch) == Tile((Product(64, 256, 32),), 5, 0.75 * 2 * 2 * 64 * 256 * 144 / 2)
     even = launch._replace(constants=constants | {"EVEN": True})
-    assert [sass_rows.tile_of(even._replace(shape=s)).blocks for s in ("narrow", "*")] == [12, 36]
-    assert sass_rows.tile_of(launch_of("layer_norm", name="_add_layer_norm_kernel")) is None
+    assert [sass_kernels.tile_of(even._replace(shape=s)).blocks for s in ("narrow", "*")] == [12, 36]
+    assert sass_kernels.tile_of(launch_of("layer_norm", name="_add_layer_norm_kernel")) is None
 
 
 @pytest.mark.parametrize(
@@ -304,11 +304,11 @@ def problems(
     *parts, fitting=1, programs=1, reached=0.5, stored=0.5, dtype="bfloat16", shape="256x64", tile=TILE, late=()
 ):
     body = loop_of(*parts)
-    report = sass_rows.Report(
+    report = sass_kernels.Report(
         "row", "", 8, 128, 0, programs, "", tile, {}, 0, iterations_ahead(body), NO_CLOCKS, reached, 1, list(late), ""
     )
     past = stored if stored is None else {"row": stored}
-    return list(sass_rows.problems(report, launch_of(shape=shape, dtype=dtype), body, fitting, past))
+    return list(sass_kernels.problems(report, launch_of(shape=shape, dtype=dtype), body, fitting, past))
 
 
 def test_what_is_right_passes():

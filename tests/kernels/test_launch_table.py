@@ -61,3 +61,14 @@ def test_an_invalid_table_is_an_error(table_of, text, complaint):
     said = f"{TABLE_VARIABLE} is '.*', which is no launch table: .*{re.escape(complaint)}"
     with pytest.raises(ValueError, match=said):
         table_of(text)
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_90", "sm_130", "gfx1100"])
+def test_every_op_is_launched_on_every_gpu(target):
+    """Also on those that are not known yet."""
+    pytest.importorskip("triton")
+    import recorded
+
+    for op in recorded.RECORDS:
+        for launch in recorded.launches([op], target):
+            assert launch.options.get("num_warps", 4) in (4, 8), launch
