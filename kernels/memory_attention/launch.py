@@ -48,15 +48,14 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     which need the shared memory of sm_80, sm_90 and sm_100.
     """
     if dtype == "float32":  # products by three in TF32: 32 channels of a head at once fit into registers
-        queries = 64 if shape == "256x64" else 32
+        queries = 64 if shape in ("256x64", "128x64") else 32  # products in fp8 take 64
         return LaunchConfig({"BLOCK_M": queries, "BLOCK_N": 32, "CHUNK": 32}, {"num_warps": 8, "num_stages": 2})
     wide = {"BLOCK_M": 128, "BLOCK_N": 64, "CHUNK": 256}
     has_memory = arch in ("sm_80", "sm_90", "sm_100")
-    # With eight warps, threads of sm_100 exchange scores through shared memory.
-    few = 4 if arch == "sm_100" else 8
     if shape == "128x64":  # keys of 128 channels leave room for a second program on sm_90 and sm_100: 72 % and 32 %
         if arch in ("sm_90", "sm_100"):
-            return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": few, "num_stages": 3})
+            warps = 4 if arch == "sm_100" else 8  # with eight, one program of sm_100 fits
+            return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": warps, "num_stages": 3})
         return LaunchConfig(wide, {"num_warps": 8, "num_stages": 2})
     if shape == "256x64" and has_memory:  # peeled, 65 %, 56 % and 32 % instead of 62 %, 51 % and 27 %
         return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
@@ -66,7 +65,9 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 3})
     if shape == "256x256" and has_memory:  # 45 % and 25 %; four warps spill
         return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 8, "num_stages": 3})
-    return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": few, "num_stages": 2})
+    # On sm_120 eight warps spill narrower values, four wider ones.
+    warps = 8 if shape == "256x256" and arch in ("sm_120", "sm_121") else 4
+    return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": warps, "num_stages": 2})
 
 
 def memory_attention_triton(

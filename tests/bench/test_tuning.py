@@ -90,8 +90,8 @@ class TestTuning:
         assert len(first) + len(wrong) == last["candidates"] == len(search.candidates)
         assert first[0]["meta"] == {"BLOCK": 512} and first[0]["timed by"] == ["graph replay"]
         assert last["stored"] == {"op": "connected_components", **row} and last["right"] == len(first)
-        assert last["before"] == {"meta": {"BLOCK": 512}, "options": {"num_warps": 8}}
-        assert last["speedup"] == pytest.approx(2.0)
+        assert last["before"] == {"meta": {"BLOCK": 512}, "options": {"num_warps": 16}}
+        assert last["speedup"] == pytest.approx(4.0)
         assert all(json.dumps(r) for r in self.rows)
 
     def test_the_stored_row_stays_unless_another_is_faster(self):
@@ -162,7 +162,7 @@ class TestTuning:
         self.run(search, lambda attempt: 1 / attempt.meta["BLOCK"])
         (row,) = json.loads(own.read_text())["connected_components"]
         assert row["meta"] == {"BLOCK": 1024} and not self.path.exists()
-        said = "connected_components: config('sm_90', '*', '*'): {'BLOCK': 512}, {'num_warps': 8} -> {'BLOCK': 1024}, "
+        said = "connected_components: config('sm_90', '*', '*'): {'BLOCK': 512}, {'num_warps': 16} -> {'BLOCK': 1024}, "
         assert capsys.readouterr().out.startswith(said)
 
 
