@@ -28,6 +28,18 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     return _linear_operator(x, weight, bias) if use_opaque_op() else _by_convolution(x, weight, bias)
 
 
+def linear_in_inference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """:func:`linear` of ``x`` of any float dtype, where neither autograd, autocast nor a compiler is active."""
+    dtype = weight.dtype
+    if dtype == torch.bfloat16 and _EMULATES_BFLOAT16:
+        return in_float32(F.linear, x, weight, bias)
+    x = x.to(dtype)
+    is_large = x.numel() > _SMALLEST_CONVOLUTION and x.numel() // x.shape[-1] % 16 == 0
+    if is_large and dtype == torch.float32 and _ONEDNN_IS_FASTER:
+        return _by_convolution(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
 def use_opaque_op() -> bool:
     """Whether the graph that is being traced should call an opaque CPU operator instead of the code inside it.
 

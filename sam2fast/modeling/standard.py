@@ -241,7 +241,7 @@ def _has_its_kinds(module: nn.Module) -> bool:
 def _hides_nothing(module: nn.Module, name: str) -> bool:
     """Whether an attribute of the instance is its class's method of that name, as after a patch, or observes it."""
     value = vars(module)[name]
-    own = getattr(value, "__func__", None) is getattr(type(module), name) and value.__self__ is module
+    own = getattr(value, "__self__", None) is module and value.__func__ is getattr(type(module), name)
     return own or getattr(value, "keeps_standard", False)
 
 
