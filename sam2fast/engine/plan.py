@@ -94,7 +94,7 @@ def plan_image(model: Any) -> ImagePlan | None:
     convolutions = [*(layers.conv for layers in encoder.neck.convs), *heads.values()]
     if not all(map(_is_pointwise, convolutions)) or not _have_biases(encoder, *heads.values()):
         return None
-    if encoder.neck.fuse_type != "sum" or not all(is_gelu(block.mlp.act) for block in encoder.trunk._blocks):
+    if encoder.neck.fuse_type != "sum" or not all(map(_is_usual, encoder.trunk._blocks)):
         return None
     return ImagePlan(encoder, heads)
 
@@ -107,6 +107,11 @@ def _is_pointwise(layer: nn.Module) -> bool:
         and layer.padding == (0, 0)
         and layer.groups == 1
     )
+
+
+def _is_usual(block: MultiScaleBlock) -> bool:
+    """Whether its MLP has the exact GELU, and no window is cut by pooling, which is an error."""
+    return is_gelu(block.mlp.act) and not (block.q_stride and block.window_size % block.q_stride[0])
 
 
 def _have_biases(*parts: nn.Module) -> bool:

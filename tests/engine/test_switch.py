@@ -12,24 +12,20 @@ import torch
 import torch.nn.functional as F
 from at_once import at_once
 from mini_model import mini_model
-from parity import random_image
+from planned import by_modules, difference, parts_of, results
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-import sam2fast.engine
 from sam2fast.engine import Parts, engine_for
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.two_way_transformer import TwoWayAttentionBlock
 from sam2fast.research import backend, override_op
-from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.utils.testing import relative_error
 
-IMAGE = random_image(90, 120)
 BLOCKS = {"image": "image_encoder.trunk.blocks.1", "masks": "sam_mask_decoder.transformer.layers.1"}
 CLASSES = {"image": MultiScaleBlock, "masks": TwoWayAttentionBlock}
 
@@ -44,36 +40,11 @@ def model(untouched):
     return copy.deepcopy(untouched)
 
 
-def results(model):
-    """The embedding of an image, the finer levels, and what a click on it with a mask yields."""
-    predictor = SAM2ImagePredictor(model)
-    predictor.set_image(IMAGE)
-    mask = torch.linspace(-8, 8, 32 * 32).view(1, 32, 32)
-    found = predictor.predict([[60, 40]], [1], mask_input=mask, return_logits=True)
-    return [predictor.get_image_embedding(), *predictor._features["high_res_feats"], *map(torch.from_numpy, found)]
-
-
-def by_modules(model):
-    """The same, as each module is called."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sam2fast.engine, "_is_plain_inference", lambda x: False)
-        return results(model)
-
-
-@torch.no_grad()
-def parts_of(model):
-    return engine_for(model).parts()
+BOTH, NEITHER = Parts(True, True), Parts(False, False)
 
 
 def only(part):
     return Parts(image=part == "image", masks=part == "masks")
-
-
-def difference(expected, actual):
-    return max(relative_error(a.float(), b.float()) for a, b in zip(expected, actual, strict=True))
-
-
-BOTH, NEITHER = Parts(True, True), Parts(False, False)
 
 
 def test_an_unchanged_model(model):

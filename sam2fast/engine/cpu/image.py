@@ -24,7 +24,7 @@ def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
 
 def _transform(block: Block, x: Tensor) -> Tensor:
     """A map ``(B, H, W, C)`` after a block; the first one of a stage pools it and doubles its channels."""
-    if block.window and not (block.pool and block.window % block.pool[0]):  # no window is in two chunks
+    if block.window:  # no window is in two chunks
         return chunked(lambda rows: _feed_forward(block, _attend(block, rows)), x, block.window)
     return chunked(lambda rows: _feed_forward(block, rows), _attend(block, x), 1)
 
