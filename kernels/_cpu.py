@@ -91,7 +91,7 @@ def _by_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
 
 def _is_large(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether it is, and the rows divide into the batch of :func:`_by_convolution`."""
-    return x.numel() * len(weight) >= _LARGE_PRODUCT and x.numel() // x.shape[-1] % 16 == 0
+    return x.numel() * weight.shape[0] >= _LARGE_PRODUCT and x.numel() // x.shape[-1] % 16 == 0
 
 
 def _should_use_convolution(x: torch.Tensor, weight: torch.Tensor) -> bool:

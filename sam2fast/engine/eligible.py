@@ -24,7 +24,7 @@ def is_as_built(modules: Sequence[nn.Module]) -> bool:
 def _hides_a_method(module: nn.Module) -> bool:
     """Whether an attribute of the instance has the name of a method of its class, also to observe it."""
     cls = type(module)
-    return any(callable(getattr(cls, name, None)) or name == "_compiled_call_impl" for name in vars(module))
+    return any(callable(getattr(cls, name, None)) for name in vars(module))
 
 
 class Watch:

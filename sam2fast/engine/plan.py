@@ -164,8 +164,8 @@ def _mlp(layers: Any) -> tuple[Linear, ...]:
     return tuple(map(_linear, layers.layers))
 
 
-class Attention(NamedTuple):
-    """The projections of an attention."""
+class Projections(NamedTuple):
+    """The linear layers of an attention."""
 
     heads: int
     q: Linear
@@ -178,13 +178,13 @@ class TwoWayLayer(NamedTuple):
     """A layer of the mask decoder's transformer."""
 
     is_first: bool  # its tokens attend to each other without positions and without a residual
-    to_each_other: Attention
+    to_each_other: Projections
     norm1: Norm
-    to_image: Attention
+    to_image: Projections
     norm2: Norm
     mlp: tuple[Linear, ...]
     norm3: Norm
-    to_tokens: Attention  # of the image
+    to_tokens: Projections  # of the image
     norm4: Norm
 
 
@@ -247,8 +247,8 @@ def plan_masks(model: Any) -> MaskPlan | None:
     return MaskPlan(encoder, decoder)
 
 
-def _attention(layer: Any) -> Attention:
-    return Attention(layer.num_heads, *map(_linear, (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj)))
+def _attention(layer: Any) -> Projections:
+    return Projections(layer.num_heads, *map(_linear, (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj)))
 
 
 def _two_way(layer: Any) -> TwoWayLayer:

@@ -6,6 +6,7 @@ import gc
 import pickle
 import types
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -21,13 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sam2fast.engine import Parts, engine_for
 from sam2fast.kernels.window_attention import window_attention_reference
-from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.standard import observing
 from sam2fast.modeling.two_way_transformer import TwoWayAttentionBlock
 from sam2fast.research import backend, override_op
 
 BLOCKS = {"image": "image_encoder.trunk.blocks.1", "masks": "sam_mask_decoder.transformer.layers.1"}
-CLASSES = {"image": MultiScaleBlock, "masks": TwoWayAttentionBlock}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,7 @@ NO_CHANGE_OF_RESULTS = {
     "backward pre hook": lambda b, patch: b.norm2.register_full_backward_pre_hook(lambda *args: None),
     "training": lambda b, patch: b.mlp.train(),
     "compiled": lambda b, patch: b.mlp.compile(backend="eager"),
+    "observed method": lambda b, patch: setattr(b.mlp, "forward", observing(partial(type(b.mlp).forward, b.mlp))),
 }
 
 
@@ -304,6 +305,15 @@ def test_settings_without_a_plan(model, name, value, left):
     setattr(model.get_submodule(owner), attribute, value)
     assert parts_of(model) == only(left)
     assert difference(by_modules(model), results(model)) < 1e-5
+
+
+@torch.no_grad()
+def test_tensors_that_a_user_keeps_on_modules(model):
+    """Another one in each call; comparing them would not say whether they are equal."""
+    before = results(model)
+    for value in (torch.zeros(3), torch.ones(3)):
+        model.sam_mask_decoder.seen = value
+        assert parts_of(model) == BOTH and difference(before, results(model)) == 0
 
 
 @pytest.mark.parametrize("name", ["encode_image", "forward_image", "_prepare_backbone_features"])

@@ -22,7 +22,7 @@ from sam2fast.engine.cpu.ops import (
     softmax_of_few_,
     weighted_sums,
 )
-from sam2fast.engine.plan import Attention, MaskPlan, TwoWayLayer
+from sam2fast.engine.plan import MaskPlan, Projections, TwoWayLayer
 from sam2fast.kernels._cpu import linear_in_inference
 
 # Elements of the image tokens of prompts that are decoded together, 4 MiB in fp32.
@@ -38,7 +38,7 @@ class Masks(NamedTuple):
     scores: Tensor  # (B, 1) logits of the objects' presence
 
 
-class Projected(NamedTuple):
+class ProjectedImage(NamedTuple):
     """An image ``(P, C)`` projected to the width D of a layer's attentions."""
 
     keys: Tensor  # (P, D) for the tokens
@@ -122,7 +122,7 @@ def _decode(
     prompts: Tensor,
     images: list[Tensor],
     finer: list[list[Tensor]],
-    projected: Projected | None,
+    projected: ProjectedImage | None,
     selected: slice,
 ) -> Masks:
     """The selected masks of prompts ``(b, N, C)``, each on its image ``(P, C)``."""
@@ -150,7 +150,7 @@ def _two_way(
     images: list[Tensor],
     prompts: Tensor,
     position: Tensor,
-    projected: Projected | None,
+    projected: ProjectedImage | None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Tokens ``(b, N, C)`` and their images ``(P, C)`` after attending to each other.
 
@@ -186,7 +186,7 @@ def _two_way(
     return tokens, [normalize(add_into(y, x), layer.norm4) for x, y in zip(images, read, strict=True)]
 
 
-def _attend_to_image(layer: Attention, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
+def _attend_to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
     """Tokens ``(b, N, C)`` to their images ``(P, C)`` at their positions: ``(b, N, C)``."""
     if _folds(layer, tokens.shape[1]):
         return _to_image(layer, tokens, images, position)
@@ -196,27 +196,27 @@ def _attend_to_image(layer: Attention, tokens: Tensor, images: list[Tensor], pos
     return torch.cat([_attend(layer, *each) for each in zip(queries, keys, values, strict=True)])
 
 
-def _project(layer: TwoWayLayer, image: Tensor, position: Tensor) -> Projected:
+def _project(layer: TwoWayLayer, image: Tensor, position: Tensor) -> ProjectedImage:
     placed = image + position
     to_image, to_tokens = layer.to_image, layer.to_tokens
-    return Projected(linear(placed, to_image.k), linear(image, to_image.v), linear(placed, to_tokens.q))
+    return ProjectedImage(linear(placed, to_image.k), linear(image, to_image.v), linear(placed, to_tokens.q))
 
 
-def _attend(layer: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of what is projected, ``q (b, N, D)`` and ``k, v (b, M, D)``: ``(b, N, C)``."""
     out = attention(*(_heads_of(layer, x) for x in (q, k, v)))
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
 
-def _heads_of(layer: Attention, x: Tensor) -> Tensor:
+def _heads_of(layer: Projections, x: Tensor) -> Tensor:
     return x.unflatten(-1, (layer.heads, -1)).transpose(1, 2)  # (b, heads, N, d)
 
 
-def _by_head(layer: Attention, parameter: Tensor) -> Tensor:
+def _by_head(layer: Projections, parameter: Tensor) -> Tensor:
     return parameter.unflatten(0, (layer.heads, -1))
 
 
-def _folds(layer: Attention, tokens: int) -> bool:
+def _folds(layer: Projections, tokens: int) -> bool:
     """Whether folded projections need fewer multiplications per position of the image.
 
     Folded, each head of each token is a vector of the outer width. Otherwise the position is projected once, and a
@@ -226,7 +226,7 @@ def _folds(layer: Attention, tokens: int) -> bool:
     return tokens * layer.heads * outer < inner * outer + tokens * inner
 
 
-def _to_image(layer: Attention, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
+def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
     """:func:`_attend_to_image`, folded: scores ``(W_q y) . (W_k x)`` are ``(W_k^T W_q y) . x``, and weighted sums are
     taken of the image itself and projected afterwards."""
     query = _heads_of(layer, linear(tokens, layer.q))
@@ -241,7 +241,7 @@ def _to_image(layer: Attention, tokens: Tensor, images: list[Tensor], position: 
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
 
-def _to_tokens(layer: Attention, images: list[Tensor], k: Tensor, v: Tensor, is_projected: bool) -> list[Tensor]:
+def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, is_projected: bool) -> list[Tensor]:
     """Images ``(P, C)``, or their queries ``(P, D)``, to keys and values of tokens ``(b, N, D)``: ``(P, C)`` each.
 
     Folded: the tokens' keys take the image's projection, their values the output's.
