@@ -140,12 +140,8 @@ class _Part(Generic[Plan]):
 
     def _look(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> _Found[Plan] | None:
         below = [module for root in roots for module in root.modules()]
-        if self._roots is _mask_roots:
-            heads = set(model._level_heads().values())  # of the image encoder
-            below = [module for module in below if module not in heads]
-        if not below or not is_as_built(below):
-            return None
-        return _Found(roots, Watch(below), self._make(model))
+        watch = Watch(below)  # first, so that it notices what is changed meanwhile
+        return _Found(roots, watch, self._make(model)) if below and is_as_built(below) else None
 
 
 def _image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:

@@ -34,14 +34,14 @@ class Watch:
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules, self._types = modules, list(map(type, modules))
         self._hooks = [getattr(module, name) for module in modules for name in _HOOKS]
         self._handles = RemovableHandle.next_id
-        self._attributes = [attributes for module in modules for attributes in (vars(module), module._modules)]
-        self._values = get_referents(*self._attributes)
+        # A module refers to its class and, from Python 3.13 on, to its attributes, before that their dict does.
+        self._owners = [owner for module in modules for owner in (module, vars(module), module._modules)]
+        self._owned = get_referents(*self._owners)
         self._tensors = [tensors for module in modules for tensors in (module._parameters, module._buffers) if tensors]
         self._weights = get_referents(*self._tensors)
-        classes = {base for cls in set(self._types) for base in cls.__mro__ if base is not object}
+        classes = {base for module in modules for base in type(module).__mro__ if base is not object}
         self._classes = get_referents(*map(vars, classes))  # dicts, which vars() hides behind proxies
         self._methods = get_referents(*self._classes)
 
@@ -49,8 +49,7 @@ class Watch:
         """Whether the modules are what they were."""
         return (
             self._have_no_hooks()
-            and list(map(type, self._modules)) == self._types  # a subclass may be assigned to __class__
-            and _are_equal(get_referents(*self._attributes), self._values)
+            and _are_equal(get_referents(*self._owners), self._owned)
             and _are_same(get_referents(*self._tensors), self._weights)
             and get_referents(*self._classes) == self._methods
         )

@@ -188,6 +188,17 @@ class TwoWayLayer(NamedTuple):
     norm4: Norm
 
 
+class Derived(NamedTuple):
+    """The encoding of the image's positions, and the transposed convolutions as linear layers, whose results are blocks
+    of 2x2."""
+
+    position: Tensor  # (P, C) fp32
+    weight1: Tensor  # (C, C)
+    bias1: Tensor  # (C)
+    weight2: Tensor  # (C/2, C/4)
+    bias2: Tensor  # (C/2)
+
+
 class MaskPlan:
     """Prompt encoder and mask decoder."""
 
@@ -217,19 +228,16 @@ class MaskPlan:
         self.threshold = decoder.dynamic_multimask_stability_thresh
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_finer = decoder.use_high_res_features
-        self._pe_layer = encoder.pe_layer
-        self._position, self._upscaling = TensorCache[Tensor](), TensorCache[tuple[Tensor, ...]]()
+        self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
 
-    def position(self) -> Tensor:
-        """The encoding ``(P, C)`` of the image's positions, fp32."""
-        encode, size = self._pe_layer, self.size
-        return self._position(None, (self.matrix,), lambda: encode(size).flatten(1).t())
-
-    def upscaling(self) -> tuple[Linear, Linear]:
-        """Transposed convolutions of stride 2 as linear layers whose results are blocks of 2x2."""
-        one, other = self._transposed
-        found = self._upscaling(None, (*one, *other), lambda: (*_in_blocks(one), *_in_blocks(other)))
-        return Linear(*found[:2]), Linear(*found[2:])
+    def derived(self) -> Derived:
+        """What is computed from the weights alone."""
+        encode, (one, other) = self._pe_layer, self._transposed
+        return self._derived(
+            None,
+            (self.matrix, *one, *other),
+            lambda: Derived(encode(self.size).flatten(1).t(), *_by_blocks(one), *_by_blocks(other)),
+        )
 
 
 def plan_masks(model: Any) -> MaskPlan | None:
@@ -270,7 +278,7 @@ def _score_head(decoder: MaskDecoder) -> tuple[Linear, ...]:
     return _mlp(head) if isinstance(head, MLP) else (_linear(head),)
 
 
-def _in_blocks(layer: Linear) -> Linear:
+def _by_blocks(layer: Linear) -> Linear:
     return Linear(layer.weight.permute(2, 3, 1, 0).flatten(0, 2), layer.bias.repeat(4))
 
 

@@ -22,7 +22,7 @@ from sam2fast.engine.cpu.ops import (
     softmax_of_few_,
     weighted_sums,
 )
-from sam2fast.engine.plan import MaskPlan, Projections, TwoWayLayer
+from sam2fast.engine.plan import Derived, MaskPlan, Projections, TwoWayLayer
 from sam2fast.kernels._cpu import linear_in_inference
 
 # Elements of the image tokens of prompts that are decoded together, 4 MiB in fp32.
@@ -89,36 +89,37 @@ def decode(
         prompts = prompts.expand(len(masks), -1, -1)
     B = len(prompts)
     dense = plan.no_mask[None] if masks is None else embed_masks(plan, masks)
-    first = plan.layers[0]
+    first, derived = plan.layers[0], plan.derived()
     images = (embedding.flatten(2).transpose(1, 2) + dense).to(first.to_image.q.weight.dtype).contiguous()  # (b, P, C)
     finer = [_by_blocks(x, plan.size) for x in reversed(finer)] if plan.reads_finer else []
     finer = [x.contiguous() if len(x) == 1 < B else x for x in finer]  # a copy pays where many prompts read it
     projected = None
     if len(images) == 1 and not _folds(first.to_image, B * prompts.shape[1]):
-        projected = _project(first, images[0], plan.position())
+        projected = _project(first, images[0], derived.position)
 
     is_dynamic = plan.is_dynamic and not multimask
     selected = slice(1, None) if multimask else slice(None) if is_dynamic else slice(1)
     step = max(1, AT_ONCE // images[0].numel())
-    whole: Masks | None = None
+    found: Masks | None = None
     for start in range(0, B, step):
-        rows = range(start, min(start + step, B))
-        some = [[x[i if len(x) > 1 else 0] for i in rows] for x in (images, *finer)]
-        found = _decode(plan, prompts[start : start + step], some[0], some[1:], projected, selected)
-        found = _most_stable(plan, found) if is_dynamic else found
+        group = slice(start, start + step)
+        maps, *levels = ([x[i if len(x) > 1 else 0] for i in range(B)[group]] for x in (images, *finer))
+        some = _decode(plan, derived, prompts[group], maps, levels, projected, selected)
+        some = _most_stable(plan, some) if is_dynamic else some
         if step >= B:
-            whole = found
-            break
-        whole = whole or Masks(*(x.new_empty(B, *x.shape[1:]) for x in found))
-        for out, x in zip(whole, found, strict=True):
-            out[start : start + step] = x
-    assert whole is not None
+            found = some
+        else:
+            found = found or Masks(*(x.new_empty(B, *x.shape[1:]) for x in some))
+            for whole, x in zip(found, some, strict=True):
+                whole[group] = x
+    assert found is not None
     own = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
-    return whole._replace(tokens=whole.tokens[:, own])
+    return found._replace(tokens=found.tokens[:, own])
 
 
 def _decode(
     plan: MaskPlan,
+    derived: Derived,
     prompts: Tensor,
     images: list[Tensor],
     finer: list[list[Tensor]],
@@ -126,7 +127,7 @@ def _decode(
     selected: slice,
 ) -> Masks:
     """The selected masks of prompts ``(b, N, C)``, each on its image ``(P, C)``."""
-    tokens, position = prompts, plan.position()
+    tokens, position = prompts, derived.position
     for layer in plan.layers:
         tokens, images = _two_way(layer, tokens, images, prompts, position, projected)
         projected = None
@@ -140,7 +141,7 @@ def _decode(
     ious = mlp(tokens[:, first], plan.iou)[:, selected]
     ious = ious.sigmoid() if plan.has_sigmoid else ious
     scores = torch.full_like(ious[:, :1], 10.0) if plan.score is None else mlp(tokens[:, 0], plan.score)
-    masks = [_upscale(plan, x, list(levels), w) for x, *levels, w in zip(images, *finer, weights, strict=True)]
+    masks = [_upscale(plan, derived, x, list(levels), w) for x, *levels, w in zip(images, *finer, weights, strict=True)]
     return Masks(masks[0][None] if len(masks) == 1 else torch.stack(masks), ious, own, scores)
 
 
@@ -263,16 +264,15 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
     return found
 
 
-def _upscale(plan: MaskPlan, x: Tensor, finer: list[Tensor], weights: Tensor) -> Tensor:
+def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, finer: list[Tensor], weights: Tensor) -> Tensor:
     """Logits ``(M, 4H, 4W)`` of image tokens ``(P, C)`` for the masks' ``weights (M, C/8)``.
 
     Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
     """
     H, W = plan.size
-    first, second = plan.upscaling()
-    x = linear(x, first).view(H, W, 2, 2, -1)
+    x = linear_in_inference(x, derived.weight1, derived.bias1).view(H, W, 2, 2, -1)
     x = torch.ops.aten.gelu_(normalize(add_into(x, finer[0]) if finer else x, plan.up_norm))
-    x = linear(x, second).unflatten(-1, (2, 2, -1))
+    x = linear_in_inference(x, derived.weight2, derived.bias2).unflatten(-1, (2, 2, -1))
     x = torch.ops.aten.gelu_(add_into(x, finer[1]) if finer else x)
     masks = (weights @ x.float().flatten(0, -2).mT).view(-1, H, W, 2, 2, 2, 2)
     return masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * H, 4 * W)

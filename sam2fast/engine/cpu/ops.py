@@ -35,9 +35,11 @@ def convolve(x: Tensor, layer: Conv) -> Tensor:
     return convolution(x.to(layer.weight.dtype), layer.weight, layer.bias)
 
 
-def normalize(x: Tensor, norm: Norm, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Layer norm ``(..., C)`` of any float dtype, computed in fp32."""
-    return F.layer_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.bias.float(), norm.eps).to(dtype)
+def normalize(x: Tensor, norm: Norm, dtype: torch.dtype | None = None) -> Tensor:
+    """Layer norm ``(..., C)``, computed in fp32 (fp64 for fp64 input), and rounded to ``dtype`` if there is one."""
+    computed = torch.promote_types(torch.float32, x.dtype)
+    weight, bias = norm.weight.to(computed), norm.bias.to(computed)
+    return F.layer_norm(x.to(computed), x.shape[-1:], weight, bias, norm.eps).to(dtype or computed)
 
 
 def mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
