@@ -9,22 +9,16 @@ from torch import nn
 from torch.nn.modules import module as nn_module
 from torch.utils.hooks import RemovableHandle
 
-from sam2fast.modeling.standard import is_plain
+from sam2fast.modeling.standard import hidden_methods, is_plain
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
 
 
 def is_as_built(modules: Sequence[nn.Module]) -> bool:
-    """Whether these modules are in evaluation mode, of the classes and with the methods, kinds of parts and kinds of
-    tensors that they were defined with, and without hooks."""
-    return all(is_plain(module) and not module.training and not _hides_a_method(module) for module in modules)
-
-
-def _hides_a_method(module: nn.Module) -> bool:
-    """Whether an attribute of the instance has the name of a method of its class, also to observe it."""
-    cls = type(module)
-    return any(callable(getattr(cls, name, None)) for name in vars(module))
+    """Whether these modules are in evaluation mode and without hooks, and their classes, methods, kinds of parts and
+    kinds of tensors are those that they were defined with."""
+    return all(is_plain(module) and not module.training and not hidden_methods(module) for module in modules)
 
 
 class Watch:

@@ -1,7 +1,8 @@
 """Prompt encoder and mask decoder on the CPU.
 
-Prompts are decoded a few at a time, and their images one by one, so that image tokens fit the cache. With few tokens,
-the image's projections are folded into them: see :func:`_to_image` and :func:`_to_tokens`.
+Prompts are decoded a few at a time, so that layers of tokens read their weights once for all of these and image tokens
+fit the last-level cache; images are read one by one. With few tokens, the image's projections are folded into them: see
+:func:`_to_image` and :func:`_to_tokens`.
 """
 
 import math
@@ -25,8 +26,8 @@ from sam2fast.engine.cpu.ops import (
 from sam2fast.engine.plan import Derived, MaskPlan, Projections, TwoWayLayer
 from sam2fast.kernels._cpu import linear_in_inference
 
-# Elements of the image tokens of prompts that are decoded together, 4 MiB in fp32.
-AT_ONCE = 2**20
+# Elements of the image tokens of prompts that are decoded together, 16 MiB in fp32: four prompts of 1024 x 1024 pixels.
+AT_ONCE = 2**22
 
 
 class Masks(NamedTuple):
