@@ -97,8 +97,7 @@ def engine_for(model: Any) -> Engine:
 def _is_plain_inference(x: Tensor) -> bool:
     """Whether ``x`` is on the CPU, and its values are all that is computed, by the usual ops."""
     return (
-        type(x) is Tensor
-        and x.is_cpu
+        x.is_cpu
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -18,7 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast.engine import Parts, engine_for
 from sam2fast.kernels.window_attention import window_attention_reference
@@ -376,6 +376,13 @@ def test_dynamic_quantisation(model):
     assert parts_of(quantised) == NEITHER
 
 
+class OfOps(TorchDispatchMode):
+    """As counters of FLOPs are."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
 @torch.no_grad()
 def test_where_modules_are_called(model):
     engine = engine_for(model)
@@ -384,7 +391,7 @@ def test_where_modules_are_called(model):
         assert engine.parts() == NEITHER
     with torch.autocast("cpu", torch.bfloat16):
         assert engine.parts() == NEITHER
-    with FlopCounterMode(display=False):
+    with OfOps():
         assert engine.parts() == NEITHER
     with FakeTensorMode():
         assert engine.parts() == NEITHER
@@ -403,11 +410,10 @@ def test_where_modules_are_called(model):
 
 
 def test_compilers_see_modules(model, monkeypatch):
-    engine, seen = engine_for(model), []
-    monkeypatch.setattr(model.image_encoder, "forward", lambda *args: None)
+    engine = engine_for(model)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with torch.no_grad():
-        assert engine.parts() == NEITHER and not seen
+        assert engine.parts() == NEITHER
 
 
 def test_custom_ops(model):
