@@ -139,8 +139,9 @@ class _Part(Generic[Plan]):
 
     def _look(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> _Found[Plan] | None:
         below = [module for root in roots for module in root.modules()]
-        watch = Watch(below)  # first, so that it notices what is changed meanwhile
-        return _Found(roots, watch, self._make(model)) if below and is_as_built(below) else None
+        watch = Watch(below)  # first, so that it notices what is changed meanwhile; hooks it notices in less time
+        is_known = below and watch.is_unchanged() and is_as_built(below)
+        return _Found(roots, watch, self._make(model)) if is_known else None
 
 
 def _image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:

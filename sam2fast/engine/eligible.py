@@ -29,7 +29,7 @@ class Watch:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._hooks = [getattr(module, name) for module in modules for name in _HOOKS]
-        self._handles = RemovableHandle.next_id
+        self._handles = -1  # number of hooks ever registered, when there were none here
         # A module refers to its class and, from Python 3.13 on, to its attributes, before that their dict does.
         self._owners = [owner for module in modules for owner in (module, vars(module), module._modules)]
         self._owned = get_referents(*self._owners)
@@ -40,7 +40,7 @@ class Watch:
         self._methods = get_referents(*self._classes)
 
     def is_unchanged(self) -> bool:
-        """Whether the modules are what they were."""
+        """Whether the modules are what they were, and have no hooks."""
         return (
             self._have_no_hooks()
             and _are_equal(get_referents(*self._owners), self._owned)
