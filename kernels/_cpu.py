@@ -10,22 +10,33 @@ import torch.nn.functional as F
 _ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 # Without vector instructions for bfloat16, torch's bfloat16 multiplications are many times slower than fp32.
 _EMULATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-# Below this many input elements torch runs a 1x1 convolution by a slower routine.
-_SMALLEST_CONVOLUTION = 20480
+# Multiplications from which a product is faster as a 1x1 convolution.
+_LARGE_PRODUCT = 2**25
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``x @ weight.T + bias`` for ``x (..., K)``, ``weight (N, K)``, ``bias (N)``; result ``(..., N)``.
 
-    The same sums as ``F.linear``. With AVX-512 an fp32 product runs as a 1x1 convolution through oneDNN. Torch's own
-    fp32 matrix multiplication uses MKL, which uses no AVX-512 on processors of other makers and takes about twice as
-    long.
+    The same sums as ``F.linear``. With AVX-512 a large fp32 product runs as a 1x1 convolution through oneDNN. Torch's
+    own fp32 matrix multiplication uses MKL, which uses no AVX-512 on processors of other makers and takes up to twice
+    as long.
     """
     if emulates_bfloat16(x, weight):
         return in_float32(F.linear, x, weight, bias)
     if not _should_use_convolution(x, weight):
         return F.linear(x, weight, bias)
     return _linear_operator(x, weight, bias) if use_opaque_op() else _by_convolution(x, weight, bias)
+
+
+def linear_in_inference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """:func:`linear` of ``x`` of any float dtype, where neither autograd, autocast nor a compiler is active."""
+    dtype = weight.dtype
+    if dtype == torch.bfloat16 and _EMULATES_BFLOAT16:
+        return in_float32(F.linear, x, weight, bias)
+    x = x.to(dtype)
+    if _ONEDNN_IS_FASTER and dtype == torch.float32 and _is_large(x, weight):
+        return _by_convolution(x, weight, bias)
+    return F.linear(x, weight, bias)
 
 
 def use_opaque_op() -> bool:
@@ -78,13 +89,17 @@ def _by_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 
 
+def _is_large(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether it is, and the rows divide into the batch of :func:`_by_convolution`."""
+    return x.numel() * weight.shape[0] >= _LARGE_PRODUCT and x.numel() // x.shape[-1] % 16 == 0
+
+
 def _should_use_convolution(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         (not torch.compiler.is_compiling() or use_opaque_op())
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.numel() > _SMALLEST_CONVOLUTION
-        and x.numel() // x.shape[-1] % 16 == 0
+        and _is_large(x, weight)
         and _ONEDNN_IS_FASTER
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sam2fast.engine import engine_for
 from sam2fast.io.atomic import atomic_write
 from sam2fast.modeling.model_identity import known_facts
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -123,7 +124,7 @@ def encode_images(
     """The tensors of :class:`Features` for B images together, and the images' sizes (H, W)."""
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
-    *high_res, embedding = model.encode_image(batch)
+    *high_res, embedding = engine_for(model).encode(batch)
     if model.directly_add_no_mem_embed:
         embedding = embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
     return {EMBEDDING: embedding, LEVELS: high_res}, [(p.shape[0], p.shape[1]) for p in pixels]

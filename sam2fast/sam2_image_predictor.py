@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from sam2fast.engine import engine_for
 from sam2fast.image_features import Features, encode_images, model_facts
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
@@ -383,17 +384,11 @@ class SAM2ImagePredictor:
             C, embedding = 3 if multimask_output else 1, features["image_embed"]
             size = self.model.sam_prompt_encoder.mask_input_size
             return embedding.new_zeros(0, C, *size), embedding.new_zeros(0, C)
-        sparse, dense = self.model.sam_prompt_encoder(points=points, boxes=None, masks=mask_input)
-        low_res, ious, _, _ = self.model.sam_mask_decoder(
-            image_embeddings=features["image_embed"][img_idx][None],
-            image_pe=self.model.sam_prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask_output,
-            repeat_image=len(sparse) > 1,
-            high_res_features=[level[img_idx][None] for level in features["high_res_feats"]] or None,
+        levels = [level[img_idx][None] for level in features["high_res_feats"]]
+        found = engine_for(self.model).decode(
+            features["image_embed"][img_idx][None], levels, points, mask_input, multimask_output
         )
-        return low_res, ious
+        return found.masks, found.ious
 
 
 def _to_numpy(x: Tensor) -> np.ndarray:

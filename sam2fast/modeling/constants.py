@@ -128,5 +128,5 @@ def _fingerprint(source: Tensor) -> tuple[Any, ...]:
 
 def _is_unchanged(old: Any, source: Tensor) -> bool:
     if isinstance(old, Tensor):
-        return source.is_cpu and torch.equal(old, source)
+        return source.is_cpu and source.dtype == old.dtype and torch.equal(old, source)
     return not source.is_cpu and old == _fingerprint(source)

@@ -393,4 +393,5 @@ def _embedding(*shape: int) -> nn.Parameter:
 
 
 # As they were defined, for the methods that a user may replace.
-_METHODS = {name: getattr(SAM2Base, name) for name in ("forward_image", "_prepare_backbone_features")}
+_OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
+_METHODS = {name: getattr(SAM2Base, name) for name in _OF_IMAGES}

@@ -185,11 +185,7 @@ class _Parts:
         self._types = list(map(type, get_referents(*self._dicts)))
         self._attributes = [vars(module) for module in below]
         self._counts = list(map(len, self._attributes))
-        self._hiding = [
-            (vars(module), name, vars(module)[name])
-            for module in below
-            for name in _METHODS.get(type(module), frozenset()) & vars(module).keys()
-        ]
+        self._hiding = [(vars(module), name, vars(module)[name]) for module in below for name in hidden_methods(module)]
         self.classes = _Classes(base for cls in set(map(type, self._had)) for base in cls.__mro__)
         self.are_standard = _has_its_kinds(whole) and all(map(_is_unchanged, below))
 
@@ -221,13 +217,17 @@ def _nothing() -> None:
     return None
 
 
+def hidden_methods(module: nn.Module) -> frozenset[str]:
+    """Names of methods of a known class that attributes of the instance hide, as after a patch."""
+    return _METHODS.get(type(module), frozenset()) & vars(module).keys()
+
+
 def _is_unchanged(module: nn.Module) -> bool:
     """Whether the module itself has no hooks, methods or kinds of parameters that its class has not."""
-    methods, attributes = _METHODS.get(type(module)), vars(module)
-    if methods is None or any(attributes[name] for name in _HOOKS):
+    attributes = vars(module)
+    if type(module) not in _METHODS or any(attributes[name] for name in _HOOKS):
         return False
-    hiding = methods & attributes.keys()
-    if hiding and not all(_hides_nothing(module, name) for name in hiding):
+    if not all(_hides_nothing(module, name) for name in hidden_methods(module)):
         return False
     return _has_its_kinds(module) and all(_is_plain_tensor(type(p)) for p in module._parameters.values())
 
@@ -241,7 +241,7 @@ def _has_its_kinds(module: nn.Module) -> bool:
 def _hides_nothing(module: nn.Module, name: str) -> bool:
     """Whether an attribute of the instance is its class's method of that name, as after a patch, or observes it."""
     value = vars(module)[name]
-    own = getattr(value, "__func__", None) is getattr(type(module), name) and value.__self__ is module
+    own = getattr(value, "__self__", None) is module and value.__func__ is getattr(type(module), name)
     return own or getattr(value, "keeps_standard", False)
 
 

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 import sam2fast.profiling.flops  # registers formulas
+from sam2fast.engine import engine_for
 from sam2fast.io.atomic import atomic_path
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.profiling.limits import Limits, measure_limits, wait
@@ -155,12 +156,13 @@ def _profile(
     as_it_is: list[float] | None = None
     times: list[Time] = []
     with ExitStack() as stack:
-        if isinstance(model, SAM2VideoPredictor):
-            model.check_recordings()
-            if model._tracker.graphs is not None:
-                _plain_pass(prepare, device)
-                as_it_is = [seconds for _ in range(runs) for seconds in _plain_pass(prepare, device)]
-            stack.enter_context(patch.object(model, "fast", False))  # graphs are replayed without the calls of parts
+        if _is_without_parts(model, unit):
+            _plain_pass(prepare, device)
+            as_it_is = [seconds for _ in range(runs) for seconds in _plain_pass(prepare, device)]
+        if unit == "image":
+            stack.enter_context(Ranges().around(model_parts(model)))
+        else:
+            stack.enter_context(patch.object(model, "fast", False))
         _plain_pass(prepare, device)  # warm-up
         for _ in range(runs):
             plain += _plain_pass(prepare, device)
@@ -178,6 +180,16 @@ def _profile(
     add_parts(root, times, {path: runs * count for path, count in flops.items()}, len(plain))
     subject |= {"image_size": model.image_size, "runs": runs}
     return Profile(subject, root, limits, plain, as_it_is, machine(device))
+
+
+@torch.no_grad()
+def _is_without_parts(model: SAM2Base, unit: str) -> bool:
+    """Whether what computes a unit does not call the functions of parts, unless some are patched."""
+    if unit == "image":
+        return any(engine_for(model).parts())
+    assert isinstance(model, SAM2VideoPredictor)
+    model.check_recordings()
+    return model._tracker.graphs is not None
 
 
 def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:

@@ -110,7 +110,7 @@ def test_set_image_during_predict_of_another_thread(image_model, monkeypatch):
     predictor.set_image(make_images(1)[0])
     expected = plain(predictor.predict([[20, 15]], [1]))
     held = Held(lambda: plain(predictor.predict([[20, 15]], [1])))
-    with held.within(monkeypatch, image_model.sam_prompt_encoder, "get_dense_pe"):
+    with held.within(monkeypatch, predictor, "_predict_low_res"):
         with pytest.raises(ConcurrentUseError):
             predictor.set_image(make_images(2)[1][:20])
         assert plain(predictor.predict([[20, 15]], [1])) == expected

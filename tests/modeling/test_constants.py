@@ -26,6 +26,7 @@ class TestCache:
                 lambda: source.data.mul_(3),
                 lambda: setattr(source, "data", torch.zeros(3)),
                 lambda: source.detach().numpy().fill(7),
+                lambda: setattr(source, "data", source.data.bfloat16()),
             ):
                 change()
                 assert self.count(cache, source) == 1

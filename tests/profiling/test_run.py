@@ -146,6 +146,14 @@ def test_cuda_graphs_are_timed_and_restored(predictor, video, video_profile, mon
     predictor.release_recordings()
 
 
+def test_images_from_plans_are_timed_and_modules_have_parts(image_profile):
+    assert len(image_profile.as_it_is) == len(image_profile.plain) == 2
+    assert f"image from plans, which have no parts: {1e3 * np.mean(image_profile.as_it_is):.2f} ms" in (
+        image_profile.as_text()
+    )
+    assert image_profile.root["mask decoder/transformer/layer 1"].calls == 1
+
+
 def test_a_short_video(predictor, video):
     found = profile_video(predictor, video[:3], frames=5, limits=LIMITS)
     assert (found.subject["first_frame"], found.subject["frames"]) == (1, 2)

@@ -1,0 +1,297 @@
+"""Prompt encoder and mask decoder on the CPU.
+
+Prompts are decoded a few at a time, so that layers of tokens read their weights once for all of these and image tokens
+fit the last-level cache; images are read one by one. With few tokens, the image's projections are folded into them: see
+:func:`_to_image` and :func:`_to_tokens`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.engine.cpu.ops import (
+    add_into,
+    attention,
+    convolve,
+    linear,
+    mlp,
+    normalize,
+    softmax_of_few_,
+    weighted_sums,
+)
+from sam2fast.engine.plan import Derived, MaskPlan, Projections, TwoWayLayer
+from sam2fast.kernels._cpu import linear_in_inference
+
+# Elements of the image tokens of prompts that are decoded together, 16 MiB in fp32: four prompts of 1024 x 1024 pixels.
+AT_ONCE = 2**22
+
+
+class Masks(NamedTuple):
+    """What the decoder predicts for B prompts."""
+
+    masks: Tensor  # (B, M, 4H, 4W) fp32 logits
+    ious: Tensor  # (B, M)
+    tokens: Tensor  # (B, M or 1, C), for object pointers
+    scores: Tensor  # (B, 1) logits of the objects' presence
+
+
+class ProjectedImage(NamedTuple):
+    """An image ``(P, C)`` projected to the width D of a layer's attentions."""
+
+    keys: Tensor  # (P, D) for the tokens
+    values: Tensor  # (P, D) for the tokens
+    queries: Tensor  # (P, D) of the image
+
+
+def embed_points(plan: MaskPlan, points: Tensor, labels: Tensor) -> Tensor:
+    """``(B, N + 1, C)`` of points ``(B, N, 2)`` in input pixels and labels ``(B, N)``; a padding point is appended."""
+    points, labels = F.pad(points + 0.5, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1).long()  # the pixels' centres
+    height, width = plan.input_size
+    x, y = points.split(1, dim=-1)
+    x, y = 2 * (x / width).float() - 1, 2 * (y / height).float() - 1
+    x_weights, y_weights = plan.matrix.float()
+    angle = 2 * math.pi * (x * x_weights + y * y_weights)
+    position = torch.cat([angle.sin(), angle.cos()], dim=-1)
+    return torch.where(labels[..., None] == -1, 0.0, position) + torch.cat(plan.kinds)[labels + 1]
+
+
+def embed_masks(plan: MaskPlan, masks: Tensor) -> Tensor:
+    """``(B, P, C)`` of logits ``(B, 1, 4H, 4W)``."""
+    x = masks
+    for conv, norm in plan.downscaling:
+        x = F.gelu(normalize(convolve(x, conv).permute(0, 2, 3, 1), norm)).permute(0, 3, 1, 2)
+    return convolve(x, plan.downscaled).flatten(2).transpose(1, 2)
+
+
+def decode(
+    plan: MaskPlan,
+    embedding: Tensor,
+    finer: Sequence[Tensor],
+    points: tuple[Tensor, Tensor] | None,
+    masks: Tensor | None,
+    multimask: bool,
+) -> Masks:
+    """Masks of B prompts: points ``(B, N, 2)`` with labels ``(B, N)``, mask logits ``(B or 1, 1, 4H, 4W)``, or both.
+
+    Args:
+        embedding: ``(B or 1, C, H, W)``.
+        finer: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
+        multimask: three masks rather than one.
+    """
+    prompts = torch.cat(plan.tokens)[None]
+    if points is not None:
+        sparse = embed_points(plan, *points)
+        prompts = torch.cat([prompts.expand(len(sparse), -1, -1), sparse.to(prompts.dtype)], dim=1)
+    elif masks is not None:
+        prompts = prompts.expand(len(masks), -1, -1)
+    B = len(prompts)
+    dense = plan.no_mask[None] if masks is None else embed_masks(plan, masks)
+    first, derived = plan.layers[0], plan.derived()
+    images = (embedding.flatten(2).transpose(1, 2) + dense).to(first.to_image.q.weight.dtype).contiguous()  # (b, P, C)
+    finer = [_by_blocks(x, plan.size) for x in reversed(finer)] if plan.reads_finer else []
+    finer = [x.contiguous() if len(x) == 1 < B else x for x in finer]  # a copy pays where many prompts read it
+    projected = None
+    if len(images) == 1 and not _folds(first.to_image, B * prompts.shape[1]):
+        projected = _project(first, images[0], derived.position)
+
+    is_dynamic = plan.is_dynamic and not multimask
+    selected = slice(1, None) if multimask else slice(None) if is_dynamic else slice(1)
+    step = max(1, AT_ONCE // images[0].numel())
+    found: Masks | None = None
+    for start in range(0, B, step):
+        group = slice(start, start + step)
+        maps, *levels = ([x[i if len(x) > 1 else 0] for i in range(B)[group]] for x in (images, *finer))
+        some = _decode(plan, derived, prompts[group], maps, levels, projected, selected)
+        some = _most_stable(plan, some) if is_dynamic else some
+        if step >= B:
+            found = some
+        else:
+            found = found or Masks(*(x.new_empty(B, *x.shape[1:]) for x in some))
+            for whole, x in zip(found, some, strict=True):
+                whole[group] = x
+    assert found is not None
+    own = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
+    return found._replace(tokens=found.tokens[:, own])
+
+
+def _decode(
+    plan: MaskPlan,
+    derived: Derived,
+    prompts: Tensor,
+    images: list[Tensor],
+    finer: list[list[Tensor]],
+    projected: ProjectedImage | None,
+    selected: slice,
+) -> Masks:
+    """The selected masks of prompts ``(b, N, C)``, each on its image ``(P, C)``."""
+    tokens, position = prompts, derived.position
+    for layer in plan.layers:
+        tokens, images = _two_way(layer, tokens, images, prompts, position, projected)
+        projected = None
+    attended = _attend_to_image(plan.final, tokens + prompts, images, position)
+    tokens = normalize(tokens + attended, plan.final_norm)
+
+    first = int(plan.has_score)
+    own = tokens[:, first + 1 : first + 1 + plan.count]
+    pairs = list(zip(own.unbind(1), plan.networks, strict=True))[selected]
+    weights = torch.stack([mlp(token, network) for token, network in pairs], dim=1).float()
+    ious = mlp(tokens[:, first], plan.iou)[:, selected]
+    ious = ious.sigmoid() if plan.has_sigmoid else ious
+    scores = torch.full_like(ious[:, :1], 10.0) if plan.score is None else mlp(tokens[:, 0], plan.score)
+    masks = [_upscale(plan, derived, x, list(levels), w) for x, *levels, w in zip(images, *finer, weights, strict=True)]
+    return Masks(masks[0][None] if len(masks) == 1 else torch.stack(masks), ious, own, scores)
+
+
+def _two_way(
+    layer: TwoWayLayer,
+    tokens: Tensor,
+    images: list[Tensor],
+    prompts: Tensor,
+    position: Tensor,
+    projected: ProjectedImage | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Tokens ``(b, N, C)`` and their images ``(P, C)`` after attending to each other.
+
+    Args:
+        prompts: added to the tokens as positions are to the image.
+        projected: the image, if all are the same.
+    """
+    own, to_image, to_tokens = layer.to_each_other, layer.to_image, layer.to_tokens
+    placed = tokens if layer.is_first else tokens + prompts
+    attended = _attend(own, linear(placed, own.q), linear(placed, own.k), linear(tokens, own.v))
+    tokens = normalize(attended if layer.is_first else tokens + attended, layer.norm1)
+
+    folds = _folds(to_image, tokens.shape[1])
+    projections = [projected] * len(images) if projected else []
+    if not folds and not projected:
+        projections = [_project(layer, x, position) for x in images]
+    if projections:
+        queries = linear(tokens + prompts, to_image.q).split(1)
+        parts = [_attend(to_image, q, x.keys[None], x.values[None]) for q, x in zip(queries, projections, strict=True)]
+        attended = torch.cat(parts)
+    else:
+        attended = _to_image(to_image, tokens + prompts, images, position)
+    tokens = normalize(tokens + attended, layer.norm2)
+    tokens = normalize(tokens + mlp(tokens, layer.mlp), layer.norm3)
+
+    k, v = linear(tokens + prompts, to_tokens.k), linear(tokens, to_tokens.v)
+    reading = [x.queries for x in projections] or [x + position for x in images]
+    if folds:
+        read = _to_tokens(to_tokens, reading, k, v, bool(projections))
+    else:
+        each = zip(reading, k.split(1), v.split(1), strict=True)
+        read = [_attend(to_tokens, x[None], *pair)[0] for x, *pair in each]
+    return tokens, [normalize(add_into(y, x), layer.norm4) for x, y in zip(images, read, strict=True)]
+
+
+def _attend_to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
+    """Tokens ``(b, N, C)`` to their images ``(P, C)`` at their positions: ``(b, N, C)``."""
+    if _folds(layer, tokens.shape[1]):
+        return _to_image(layer, tokens, images, position)
+    queries = linear(tokens, layer.q).split(1)
+    keys = [linear(x + position, layer.k)[None] for x in images]
+    values = [linear(x, layer.v)[None] for x in images]
+    return torch.cat([_attend(layer, *each) for each in zip(queries, keys, values, strict=True)])
+
+
+def _project(layer: TwoWayLayer, image: Tensor, position: Tensor) -> ProjectedImage:
+    placed = image + position
+    to_image, to_tokens = layer.to_image, layer.to_tokens
+    return ProjectedImage(linear(placed, to_image.k), linear(image, to_image.v), linear(placed, to_tokens.q))
+
+
+def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of what is projected, ``q (b, N, D)`` and ``k, v (b, M, D)``: ``(b, N, C)``."""
+    out = attention(*(_heads_of(layer, x) for x in (q, k, v)))
+    return linear(out.transpose(1, 2).flatten(2), layer.out)
+
+
+def _heads_of(layer: Projections, x: Tensor) -> Tensor:
+    return x.unflatten(-1, (layer.heads, -1)).transpose(1, 2)  # (b, heads, N, d)
+
+
+def _by_head(layer: Projections, parameter: Tensor) -> Tensor:
+    return parameter.unflatten(0, (layer.heads, -1))
+
+
+def _folds(layer: Projections, tokens: int) -> bool:
+    """Whether folded projections need fewer multiplications per position of the image.
+
+    Folded, each head of each token is a vector of the outer width. Otherwise the position is projected once, and a
+    token is a vector of the inner width.
+    """
+    inner, outer = layer.q.weight.shape
+    return tokens * layer.heads * outer < inner * outer + tokens * inner
+
+
+def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
+    """:func:`_attend_to_image`, folded: scores ``(W_q y) . (W_k x)`` are ``(W_k^T W_q y) . x``, and weighted sums are
+    taken of the image itself and projected afterwards."""
+    query = _heads_of(layer, linear(tokens, layer.q))
+    query = query * query.shape[-1] ** -0.5
+    keys = (query @ _by_head(layer, layer.k.weight)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
+    sums = []
+    for x, each in zip(images, keys, strict=True):
+        scores = linear_in_inference(x + position, each)
+        sums.append(weighted_sums(scores.float().softmax(dim=0).to(each.dtype), x.to(each.dtype)))
+    means = torch.stack(sums).unflatten(1, (layer.heads, -1))
+    out = means @ _by_head(layer, layer.v.weight).mT + _by_head(layer, layer.v.bias)[:, None]
+    return linear(out.transpose(1, 2).flatten(2), layer.out)
+
+
+def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, is_projected: bool) -> list[Tensor]:
+    """Images ``(P, C)``, or their queries ``(P, D)``, to keys and values of tokens ``(b, N, D)``: ``(P, C)`` each.
+
+    Folded: the tokens' keys take the image's projection, their values the output's.
+    """
+    keys = _heads_of(layer, k)
+    keys = keys * keys.shape[-1] ** -0.5
+    offsets: Sequence[Tensor | None] = [None] * len(keys)
+    if is_projected:
+        eye = torch.eye(layer.heads, dtype=keys.dtype)[:, None, :, None]
+        folded = (keys[:, :, :, None] * eye).flatten(3).flatten(1, 2)  # (b, heads * N, D)
+    else:
+        folded = (keys @ _by_head(layer, layer.q.weight)).flatten(1, 2)  # (b, heads * N, C)
+        offsets = (keys @ _by_head(layer, layer.q.bias)[..., None]).flatten(1)
+    values = (_heads_of(layer, v) @ _by_head(layer, layer.out.weight.t())).flatten(1, 2)  # (b, heads * N, C)
+    found = []
+    for x, each, offset, value in zip(images, folded, offsets, values, strict=True):
+        scores = linear_in_inference(x, each, offset).float().unflatten(1, (layer.heads, -1))
+        found.append(linear_in_inference(softmax_of_few_(scores).flatten(1), value.t(), layer.out.bias))
+    return found
+
+
+def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, finer: list[Tensor], weights: Tensor) -> Tensor:
+    """Logits ``(M, 4H, 4W)`` of image tokens ``(P, C)`` for the masks' ``weights (M, C/8)``.
+
+    Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
+    """
+    H, W = plan.size
+    x = linear_in_inference(x, derived.weight1, derived.bias1).view(H, W, 2, 2, -1)
+    x = torch.ops.aten.gelu_(normalize(add_into(x, finer[0]) if finer else x, plan.up_norm))
+    x = linear_in_inference(x, derived.weight2, derived.bias2).unflatten(-1, (2, 2, -1))
+    x = torch.ops.aten.gelu_(add_into(x, finer[1]) if finer else x)
+    masks = (weights @ x.float().flatten(0, -2).mT).view(-1, H, W, 2, 2, 2, 2)
+    return masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * H, 4 * W)
+
+
+def _by_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """A view of ``(b, C, sH, sW)``, s = 2 or 4, as ``(b, H, W, 2, 2, ..., C)``, the coarsest blocks first."""
+    levels = (x.shape[2] // size[0]).bit_length() - 1
+    x = x.unflatten(3, (size[1], *[2] * levels)).unflatten(2, (size[0], *[2] * levels))
+    rows, columns = range(2, 3 + levels), range(3 + levels, 4 + 2 * levels)
+    return x.permute(0, *(axis for pair in zip(rows, columns, strict=True) for axis in pair), 1)
+
+
+def _most_stable(plan: MaskPlan, found: Masks) -> Masks:
+    """The single mask of four, or the best of the three others if its outline is uncertain."""
+    single = found.masks[:, 0]
+    inner, outer = ((single > level).sum(dim=(1, 2)).float() for level in (plan.delta, -plan.delta))
+    is_stable = torch.where(outer > 0, inner / outer, 1.0) >= plan.threshold
+    chosen = torch.where(is_stable, 0, found.ious[:, 1:].argmax(dim=1) + 1)
+    rows = torch.arange(len(single))
+    return found._replace(masks=found.masks[rows, chosen][:, None], ious=found.ious[rows, chosen][:, None])

@@ -1,0 +1,107 @@
+"""What inference on the CPU is made of.
+
+Neither autograd, autocast nor a compiler is active here.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+from sam2fast.engine.plan import Conv, Linear, Norm
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear_in_inference
+
+# Elements of a chunk, 3 MiB in fp32: near the best for the tiny and the large model on two cores.
+CHUNK = 3 * 2**18
+# Up to this exponent, sums of thousands of exponentials are far from fp32's limits.
+SAFE_EXPONENT = 64.0
+# Elements of a map from which weighted sums of it are faster as a convolution's weight gradient.
+LARGE = 2**19
+
+
+def linear(x: Tensor, layer: Linear) -> Tensor:
+    """``(..., K)`` of any float dtype to ``(..., N)`` in the dtype of the weight."""
+    return linear_in_inference(x, layer.weight, layer.bias)
+
+
+def convolve(x: Tensor, layer: Conv) -> Tensor:
+    """``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the dtype of the weight."""
+    convolution = partial(F.conv2d, stride=layer.stride, padding=layer.padding)
+    if emulates_bfloat16(x, layer.weight):
+        return in_float32(convolution, x, layer.weight, layer.bias)
+    return convolution(x.to(layer.weight.dtype), layer.weight, layer.bias)
+
+
+def normalize(x: Tensor, norm: Norm, dtype: torch.dtype | None = None) -> Tensor:
+    """Layer norm ``(..., C)``, computed in fp32 (fp64 for fp64 input), and rounded to ``dtype`` if there is one."""
+    computed = torch.promote_types(torch.float32, x.dtype)
+    weight, bias = norm.weight.to(computed), norm.bias.to(computed)
+    return F.layer_norm(x.to(computed), x.shape[-1:], weight, bias, norm.eps).to(dtype or computed)
+
+
+def mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
+    """Linear layers with ReLU between them."""
+    for layer in layers[:-1]:
+        x = linear(x, layer).relu_()
+    return linear(x, layers[-1])
+
+
+def gelu_mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
+    """Two linear layers with the exact GELU between them."""
+    return linear(torch.ops.aten.gelu_(linear(x, layers[0])), layers[1])
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of ``q (b, heads, N, d)`` to ``k, v (b, heads, M, d)``."""
+    attend = F.scaled_dot_product_attention
+    return in_float32(attend, q, k, v) if emulates_bfloat16(q, k) else attend(q, k, v)
+
+
+def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
+    """``function(x)`` of ``x (B, H, W, C)``, in chunks of a multiple of ``rows`` rows whose results fit the cache.
+
+    ``function`` must not mix positions of different groups of ``rows`` rows.
+    """
+    B, H, W, C = x.shape
+    size = rows * max(1, CHUNK // (B * W * C * rows))
+    if size >= H:
+        return function(x)
+    chunks = x.split(size, dim=1)
+    first = function(chunks[0])
+    out = first.new_empty(B, H * first.shape[1] // size, *first.shape[2:])
+    done = first.shape[1]
+    out[:, :done] = first
+    for chunk in chunks[1:]:
+        y = function(chunk)
+        out[:, done : done + y.shape[1]] = y
+        done += y.shape[1]
+    return out
+
+
+def add_into(fresh: Tensor, x: Tensor) -> Tensor:
+    """``fresh + x``, in place if ``fresh`` has the dtype of the sum; nobody else may use ``fresh``."""
+    return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
+
+
+def weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
+    """``weights (P, N)``, transposed, times ``x (P, K)``: ``(N, K)``.
+
+    For a large map in fp32 it is the weight gradient of a 1x1 convolution, which is faster for the same reason as in
+    :func:`sam2fast.kernels._cpu.linear`.
+    """
+    positions = len(x)
+    if x.dtype != torch.float32 or x.numel() < LARGE or positions % 16:
+        return weights.mT @ x
+    maps, gradients = (y.reshape(16, 1, positions // 16, -1).permute(0, 3, 1, 2) for y in (x, weights))
+    return conv2d_weight(maps, (weights.shape[1], x.shape[1], 1, 1), gradients)[:, :, 0, 0]
+
+
+def softmax_of_few_(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension, in place; torch's is slow for a handful of values."""
+    if not torch.stack(scores.aminmax()).abs().amax() <= SAFE_EXPONENT:
+        scores.sub_(scores.amax(dim=-1, keepdim=True))
+    scores.exp_()
+    return scores.div_(scores.sum(dim=-1, keepdim=True))

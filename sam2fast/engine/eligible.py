@@ -1,0 +1,70 @@
+"""Whether a part of a model is as built: nobody changed what its modules compute."""
+
+from collections.abc import Sequence
+from gc import get_referents  # of dicts: the values of many in one call
+from operator import is_
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import module as nn_module
+from torch.utils.hooks import RemovableHandle
+
+from sam2fast.modeling.standard import hidden_methods, is_plain
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
+
+
+def is_as_built(modules: Sequence[nn.Module]) -> bool:
+    """Whether these modules are in evaluation mode and without hooks, and their classes, methods, kinds of parts and
+    kinds of tensors are those that they were defined with."""
+    return all(is_plain(module) and not module.training and not hidden_methods(module) for module in modules)
+
+
+class Watch:
+    """Notices whether modules that are as built were changed since, in some microseconds for hundreds of modules.
+
+    What counts is which objects there are: modules, parameters, attributes, methods. Values of parameters do not.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._hooks = [getattr(module, name) for module in modules for name in _HOOKS]
+        self._handles = -1  # number of hooks ever registered, when there were none here
+        # A module refers to its class and, from Python 3.13 on, to its attributes, before that their dict does.
+        self._owners = [owner for module in modules for owner in (module, vars(module), module._modules)]
+        self._owned = get_referents(*self._owners)
+        self._tensors = [tensors for module in modules for tensors in (module._parameters, module._buffers) if tensors]
+        self._weights = get_referents(*self._tensors)
+        classes = {base for module in modules for base in type(module).__mro__ if base is not object}
+        self._classes = get_referents(*map(vars, classes))  # dicts, which vars() hides behind proxies
+        self._methods = get_referents(*self._classes)
+
+    def is_unchanged(self) -> bool:
+        """Whether the modules are what they were, and have no hooks."""
+        return (
+            self._have_no_hooks()
+            and _are_equal(get_referents(*self._owners), self._owned)
+            and _are_same(get_referents(*self._tensors), self._weights)
+            and get_referents(*self._classes) == self._methods
+        )
+
+    def _have_no_hooks(self) -> bool:
+        """Looks at the modules only if any hook was registered since the last time, on whatever in the process."""
+        handles = RemovableHandle.next_id
+        if handles != self._handles:
+            if any(self._hooks):
+                return False
+            self._handles = handles
+        return not any(_GLOBAL_HOOKS)
+
+
+def _are_equal(now: list[Any], then: list[Any]) -> bool:
+    """Whether these are the same objects, or equal ones."""
+    try:
+        return now == then
+    except Exception:  # of something that cannot be compared, which was not there before
+        return False
+
+
+def _are_same(now: list[Any], then: list[Any]) -> bool:
+    return len(now) == len(then) and all(map(is_, now, then))

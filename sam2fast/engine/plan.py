@@ -1,0 +1,286 @@
+"""Plans: the weights and settings of a part of a model, in the order in which inference reads them.
+
+A plan holds the parameters themselves, so that changed values take effect. What is derived from them is kept until the
+values change.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from torch import Tensor, nn
+
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.hiera import Hiera
+from sam2fast.modeling.hiera_block import MultiScaleBlock
+from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
+from sam2fast.modeling.layers import MLP, is_gelu, is_relu
+from sam2fast.modeling.mask_decoder import MaskDecoder
+from sam2fast.modeling.prompt_encoder import PromptEncoder
+from sam2fast.modeling.two_way_transformer import TwoWayTransformer
+
+
+class Linear(NamedTuple):
+    """A linear layer."""
+
+    weight: Tensor  # (N, K)
+    bias: Tensor  # (N)
+
+
+class Norm(NamedTuple):
+    """A layer norm."""
+
+    weight: Tensor  # (C)
+    bias: Tensor  # (C)
+    eps: float
+
+
+class Conv(NamedTuple):
+    """A convolution."""
+
+    weight: Tensor
+    bias: Tensor
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+
+
+class Block(NamedTuple):
+    """A block of Hiera."""
+
+    window: int  # side; 0 for the whole map
+    heads: int
+    pool: tuple[int, int] | None  # stride of queries and residual
+    ends_stage: bool
+    norm1: Norm
+    qkv: Linear
+    proj: Linear
+    residual: Linear | None
+    norm2: Norm
+    mlp: tuple[Linear, ...]
+
+
+class Level(NamedTuple):
+    """A level of the neck, with what the mask decoder projects it by."""
+
+    lateral: Linear
+    adds_coarser: bool
+    head: Linear | None
+    is_direct: bool  # nothing happens between lateral and head
+
+
+class ImagePlan:
+    """Hiera and the neck."""
+
+    def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
+        trunk, neck = cast(Hiera, encoder.trunk), cast(FpnNeck, encoder.neck)
+        self.patches = _conv(trunk.patch_embed.proj)
+        ends = trunk.stage_ends if trunk.return_interm_layers else trunk.stage_ends[-1:]
+        self.blocks = [_block(block, i in ends) for i, block in enumerate(trunk._blocks)]
+        self.levels = _levels(neck, heads)  # finest first
+        self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
+        self._trunk, self._position = trunk, TensorCache[Tensor]()
+
+    def position(self, H: int, W: int) -> Tensor:
+        """What is added to the map of patches: ``(1, H, W, C)``, fp32."""
+        trunk = self._trunk
+        sources = trunk.pos_embed, trunk.pos_embed_window
+        return self._position((H, W), sources, lambda: trunk._get_pos_embed((H, W)))
+
+
+def plan_image(model: Any) -> ImagePlan | None:
+    """The plan of a model's image encoder, which is as built; None for another kind than Hiera with a plain neck."""
+    encoder, heads = model.image_encoder, model._level_heads()
+    if not (type(encoder) is ImageEncoder and type(encoder.trunk) is Hiera and type(encoder.neck) is FpnNeck):
+        return None
+    convolutions = [*(layers.conv for layers in encoder.neck.convs), *heads.values()]
+    if not all(map(_is_pointwise, convolutions)) or not _have_biases(encoder, *heads.values()):
+        return None
+    if encoder.neck.fuse_type != "sum" or not all(map(_is_usual, encoder.trunk._blocks)):
+        return None
+    return ImagePlan(encoder, heads)
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    """Whether it is a 1x1 convolution."""
+    return (
+        type(layer) is nn.Conv2d
+        and layer.kernel_size == layer.stride == (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
+    )
+
+
+def _is_usual(block: MultiScaleBlock) -> bool:
+    """Whether its MLP has the exact GELU, and no window is cut by pooling, which is an error."""
+    return is_gelu(block.mlp.act) and not (block.q_stride and block.window_size % block.q_stride[0])
+
+
+def _have_biases(*parts: nn.Module) -> bool:
+    """Whether all linear layers and convolutions in these have one."""
+    kinds = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+    return all(layer.bias is not None for part in parts for layer in part.modules() if isinstance(layer, kinds))
+
+
+def _block(block: MultiScaleBlock, ends_stage: bool) -> Block:
+    residual = None if block.proj is None else _linear(block.proj)
+    return Block(
+        block.window_size,
+        block.attn.num_heads,
+        block.q_stride,
+        ends_stage,
+        _norm(block.norm1),
+        _linear(block.attn.qkv),
+        _linear(block.attn.proj),
+        residual,
+        _norm(block.norm2),
+        _mlp(block.mlp),
+    )
+
+
+def _levels(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
+    found, top_down, count = [], neck.fpn_top_down_levels, len(neck.convs)
+    for i in range(count):
+        adds_coarser = i in top_down and i < count - 1
+        is_read = i > 0 and i - 1 in top_down  # by the next finer level
+        head = _linear(heads[i]) if i in heads else None
+        lateral = neck.convs[count - 1 - i].conv
+        found.append(Level(_linear(lateral), adds_coarser, head, head is not None and not adds_coarser and not is_read))
+    return found
+
+
+def _linear(layer: Any) -> Linear:
+    """Of a linear layer, or of a convolution with its weight as it is."""
+    return Linear(layer.weight, layer.bias)
+
+
+def _norm(layer: Any) -> Norm:
+    return Norm(layer.weight, layer.bias, layer.eps)
+
+
+def _conv(layer: Any) -> Conv:
+    return Conv(layer.weight, layer.bias, layer.stride, layer.padding)
+
+
+def _mlp(layers: Any) -> tuple[Linear, ...]:
+    return tuple(map(_linear, layers.layers))
+
+
+class Projections(NamedTuple):
+    """The linear layers of an attention."""
+
+    heads: int
+    q: Linear
+    k: Linear
+    v: Linear
+    out: Linear
+
+
+class TwoWayLayer(NamedTuple):
+    """A layer of the mask decoder's transformer."""
+
+    is_first: bool  # its tokens attend to each other without positions and without a residual
+    to_each_other: Projections
+    norm1: Norm
+    to_image: Projections
+    norm2: Norm
+    mlp: tuple[Linear, ...]
+    norm3: Norm
+    to_tokens: Projections  # of the image
+    norm4: Norm
+
+
+class Derived(NamedTuple):
+    """The encoding of the image's positions, and the transposed convolutions as linear layers, whose results are blocks
+    of 2x2."""
+
+    position: Tensor  # (P, C) fp32
+    weight1: Tensor  # (C, C)
+    bias1: Tensor  # (C)
+    weight2: Tensor  # (C/2, C/4)
+    bias2: Tensor  # (C/2)
+
+
+class MaskPlan:
+    """Prompt encoder and mask decoder."""
+
+    def __init__(self, encoder: PromptEncoder, decoder: MaskDecoder) -> None:
+        self.size, self.input_size = encoder.image_embedding_size, encoder.input_image_size  # H and W
+        self.kinds = _tables(encoder.not_a_point_embed, *encoder.point_embeddings)  # of the labels -1 to 3
+        self.no_mask = encoder.no_mask_embed.weight
+        self.matrix = encoder.pe_layer.positional_encoding_gaussian_matrix
+        conv1, norm1, _, conv2, norm2, _, last = encoder.mask_downscaling
+        self.downscaling = [(_conv(conv1), _norm(norm1)), (_conv(conv2), _norm(norm2))]
+        self.downscaled = _conv(last)
+
+        self.has_score, self.count = decoder.pred_obj_scores, decoder.num_mask_tokens
+        scores = [decoder.obj_score_token] if self.has_score else []
+        self.tokens = _tables(*scores, decoder.iou_token, decoder.mask_tokens)
+        transformer = decoder.transformer
+        self.layers = list(map(_two_way, transformer.layers))
+        self.final = _attention(transformer.final_attn_token_to_image)
+        self.final_norm = _norm(transformer.norm_final_attn)
+        first, norm, _, second, _ = decoder.output_upscaling
+        self._transposed, self.up_norm = (_linear(first), _linear(second)), _norm(norm)
+        self.networks = [_mlp(network) for network in decoder.output_hypernetworks_mlps]
+        self.iou, self.has_sigmoid = _mlp(decoder.iou_prediction_head), decoder.iou_prediction_head.sigmoid_output
+        self.score = _score_head(decoder) if self.has_score else None
+        self.is_dynamic = decoder.dynamic_multimask_via_stability
+        self.delta = decoder.dynamic_multimask_stability_delta
+        self.threshold = decoder.dynamic_multimask_stability_thresh
+        self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
+        self.reads_finer = decoder.use_high_res_features
+        self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
+
+    def derived(self) -> Derived:
+        """What is computed from the weights alone."""
+        encode, (one, other) = self._pe_layer, self._transposed
+        return self._derived(
+            None,
+            (self.matrix, *one, *other),
+            lambda: Derived(encode(self.size).flatten(1).t(), *_by_blocks(one), *_by_blocks(other)),
+        )
+
+
+def plan_masks(model: Any) -> MaskPlan | None:
+    """The plan of a model's prompt encoder and mask decoder, which are as built; None for other kinds."""
+    encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
+    if not (type(encoder) is PromptEncoder and type(decoder) is MaskDecoder):
+        return None
+    transformer, up, down = decoder.transformer, decoder.output_upscaling, encoder.mask_downscaling
+    if type(transformer) is not TwoWayTransformer or not all(map(is_gelu, (up[2], up[4], down[2], down[5]))):
+        return None
+    networks: list[Any] = [layer.mlp for layer in transformer.layers]
+    networks += [*decoder.output_hypernetworks_mlps, decoder.iou_prediction_head]
+    if not all(is_relu(network.act) for network in networks) or not _have_biases(encoder, decoder):
+        return None
+    return MaskPlan(encoder, decoder)
+
+
+def _attention(layer: Any) -> Projections:
+    return Projections(layer.num_heads, *map(_linear, (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj)))
+
+
+def _two_way(layer: Any) -> TwoWayLayer:
+    return TwoWayLayer(
+        layer.skip_first_layer_pe,
+        _attention(layer.self_attn),
+        _norm(layer.norm1),
+        _attention(layer.cross_attn_token_to_image),
+        _norm(layer.norm2),
+        _mlp(layer.mlp),
+        _norm(layer.norm3),
+        _attention(layer.cross_attn_image_to_token),
+        _norm(layer.norm4),
+    )
+
+
+def _score_head(decoder: MaskDecoder) -> tuple[Linear, ...]:
+    head = decoder.pred_obj_score_head
+    return _mlp(head) if isinstance(head, MLP) else (_linear(head),)
+
+
+def _by_blocks(layer: Linear) -> Linear:
+    return Linear(layer.weight.permute(2, 3, 1, 0).flatten(0, 2), layer.bias.repeat(4))
+
+
+def _tables(*embeddings: Any) -> list[Tensor]:
+    return [embedding.weight for embedding in embeddings]

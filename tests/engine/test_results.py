@@ -1,0 +1,180 @@
+"""What is computed from plans equals what the modules compute: other configurations, sizes, dtypes and prompts."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import tame_weights
+import torch
+from mini_model import mini_model
+from parity import NARROW, random_image, random_map
+from planned import by_modules, parts_of, results, without_plans
+
+from sam2fast.build_sam import build_sam2
+from sam2fast.engine import Parts, engine_for
+from sam2fast.engine.cpu import masks, ops
+from sam2fast.kernels import _cpu
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.utils.testing import relative_error
+
+TRUNK, NECK = "++model.image_encoder.trunk", "++model.image_encoder.neck"
+CONFIGURATIONS = {
+    "nano, narrow": (),
+    "another size": ("++model.image_size=160",),
+    "windows that do not fit": (f"{TRUNK}.window_spec=[8,6,14,3]", f"{TRUNK}.stages=[1,2,2,2]"),
+    "all windows global": (f"{TRUNK}.global_att_blocks=[0,1,2,3]",),
+    "all levels summed": (f"{NECK}.fpn_top_down_levels=null",),
+    "no level summed": (f"{NECK}.fpn_top_down_levels=[]",),
+    "without finer levels": ("++model.use_high_res_features_in_sam=false",),
+    "without object scores": ("++model.pred_obj_scores=false", "++model.fixed_no_obj_ptr=false"),
+    "linear object scores": ("++model.pred_obj_scores_mlp=false",),
+    "logits as IoUs": ("++model.iou_prediction_use_sigmoid=false",),
+}
+NAMES = {
+    "sam2/sam2_hiera_t": True,
+    "sam2.1/sam2.1_hiera_b+": True,
+    "medsam2/sam2.1_hiera_t512": True,
+    "edgetam/edgetam": False,
+    "efficienttam/efficienttam_ti": False,
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mini_model()
+
+
+@pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_configurations(changes):
+    model = mini_model(changes)
+    assert parts_of(model) == Parts(True, True)
+    assert_same(by_modules(model), results(model), 1e-5)
+
+
+def assert_same(expected, actual, tolerance):
+    for a, b in zip(expected, actual, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        assert relative_error(a.float(), b.float()) <= tolerance
+
+
+@pytest.mark.parametrize(("name", "image"), NAMES.items())
+def test_models(name, image):
+    """Those with other trunks have a plan of the decoder."""
+    overrides = ["++model.image_size=256", *(NARROW if image else ())]
+    model = build_sam2(f"configs/{name}.yaml", None, device="cpu", hydra_overrides_extra=overrides)
+    tame_weights.fill(model, 0)
+    assert parts_of(model) == Parts(image, True)
+    assert_same(by_modules(model), results(model), 1e-5)
+
+
+@torch.no_grad()
+def test_features_are_equal_bit_by_bit(model):
+    """Also of several images, whose maps are computed in chunks."""
+    images = random_map(2, 3, 128, 128)
+    for tolerance in (ops.CHUNK, 2**12):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ops, "CHUNK", tolerance)
+            found = engine_for(model).encode(images)
+            for expected, actual in zip(model.encode_image(images), found, strict=True):
+                assert expected.shape == actual.shape and expected.stride() == actual.stride()
+                assert torch.equal(expected, actual)
+
+
+def prompts(points, B, masks_of=0):
+    """``B`` prompts of some points with all kinds of labels, and mask prompts."""
+    coords, labels = 128 * random_map(B, points, 2, seed=3).sigmoid(), torch.arange(B * points).view(B, points) % 5 - 1
+    prompt = (coords, labels.int()) if points else None
+    return prompt, 5 * random_map(masks_of, 1, 32, 32, seed=4) if masks_of else None
+
+
+B = 6
+CASES = {
+    "one point": prompts(1, 1),
+    "20 points": prompts(20, 1),
+    "many prompts": prompts(1, B),
+    "many prompts of 20 points": prompts(20, B),
+    "a mask alone": prompts(0, 0, 1),
+    "masks alone": prompts(0, 0, B),
+    "a mask for each": prompts(2, B, B),
+    "one mask for all": prompts(2, B, 1),
+    "nothing": (None, None),
+}
+
+
+def levels_of(images, side=8):
+    """An embedding, and the finer levels."""
+    levels = [(16, 4 * side), (32, 2 * side)]
+    finer = [random_map(images, C, s, s, seed=i) for i, (C, s) in enumerate(levels)]
+    return random_map(images, 128, side, side, seed=2), finer
+
+
+def assert_same_masks(model, given, tolerance=1e-5):
+    with torch.no_grad():
+        assert engine_for(model).parts().masks
+        found = engine_for(model).decode(*given)
+        with without_plans():
+            expected = engine_for(model).decode(*given)
+    assert_same(expected, found, tolerance)
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("images", [1, B])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_prompts(model, case, images, multimask):
+    points, mask = case
+    count = len(points[0]) if points is not None else 1 if mask is None else len(mask)
+    if count < images:
+        images = count
+    assert_same_masks(model, (*levels_of(images), points, mask, multimask))
+
+
+@pytest.mark.parametrize(
+    ("changed", "value"),
+    [
+        *((("masks", "AT_ONCE"), 8 * 8 * 128 * prompts_at_once) for prompts_at_once in (1, 4, 5)),
+        *((("masks", "_folds"), lambda *given, folds=folds: folds) for folds in (True, False)),
+        (("ops", "LARGE"), 0),
+        (("ops", "SAFE_EXPONENT"), 0.0),
+        (("_cpu", "_LARGE_PRODUCT"), 0),
+        (("_cpu", "_ONEDNN_IS_FASTER"), False),
+    ],
+)
+@pytest.mark.parametrize("case", ["many prompts", "20 points", "a mask for each"])
+def test_ways_to_compute_it(model, case, changed, value, monkeypatch):
+    """Each gives the same masks as the modules."""
+    owner, name = changed
+    monkeypatch.setattr({"masks": masks, "ops": ops, "_cpu": _cpu}[owner], name, value)
+    for images in (1, B) if "20" not in case else (1,):
+        assert_same_masks(model, (*levels_of(images), *CASES[case], True))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 2.0], ids=["all stable", "some", "none"])
+def test_choice_by_stability(threshold):
+    changes = {"dynamic_multimask_via_stability": True, "dynamic_multimask_stability_delta": 0.5}
+    model = mini_model([f"++model.sam_mask_decoder_extra_args.{name}={value}" for name, value in changes.items()])
+    given = (*levels_of(1), *prompts(1, 30), False)
+    with torch.no_grad():
+        every = engine_for(model).decode(*given[:-1], True).masks
+        scores = model.sam_mask_decoder._get_stability_scores(every[:, 0])
+        assert scores.min() < scores.max()
+    model.sam_mask_decoder.dynamic_multimask_stability_thresh = (
+        float(scores.median()) if threshold == 0.5 else threshold
+    )
+    assert_same_masks(model, given)
+
+
+@pytest.mark.parametrize("emulates", [True, False])
+def test_bfloat16_weights(emulates, monkeypatch):
+    """As the modules compute it, on processors with and without instructions for it."""
+    from sam2fast import nano
+
+    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    model = build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu", dtype=torch.bfloat16)
+    predictor, found = SAM2ImagePredictor(model), []
+    clicks = {"point_coords": [[[60, 40]], [[20, 30]]], "point_labels": np.ones((2, 1)), "return_logits": True}
+    for context in (nullcontext, without_plans):
+        with context():
+            predictor.set_image(random_image(90, 120))
+            answers = predictor.predict(**clicks)
+        found.append([predictor.get_image_embedding(), *map(torch.from_numpy, answers)])
+    assert_same(*found, 1e-5)

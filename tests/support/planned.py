@@ -1,0 +1,53 @@
+"""What an image predictor computes of a model, from plans and by calls of its modules."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from parity import random_image
+from torch import Tensor
+
+import sam2fast.engine
+from sam2fast.engine import Parts, engine_for
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.utils.testing import relative_error
+
+IMAGE = random_image(90, 120)
+
+
+@contextmanager
+def without_plans() -> Iterator[None]:
+    """Context manager in which all modules are called."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sam2fast.engine, "_is_plain_inference", lambda x: False)
+        yield
+
+
+def results(model: Any) -> list[Tensor]:
+    """The embedding of an image, the finer levels, and what a click on it with a mask yields."""
+    predictor = SAM2ImagePredictor(model)
+    predictor.set_image(IMAGE)
+    assert predictor._features is not None
+    height, width = model.sam_prompt_encoder.mask_input_size
+    mask = torch.linspace(-8, 8, height * width).view(1, height, width)
+    found = predictor.predict([[60, 40]], [1], mask_input=mask, return_logits=True)
+    return [predictor.get_image_embedding(), *predictor._features["high_res_feats"], *map(torch.from_numpy, found)]
+
+
+def by_modules(model: Any) -> list[Tensor]:
+    """The same without plans."""
+    with without_plans():
+        return results(model)
+
+
+@torch.no_grad()
+def parts_of(model: Any) -> Parts:
+    """The parts that are computed from plans."""
+    return engine_for(model).parts()
+
+
+def difference(expected: list[Tensor], actual: list[Tensor]) -> float:
+    """The largest relative error."""
+    return max(relative_error(a.float(), b.float()) for a, b in zip(expected, actual, strict=True))
