@@ -15,6 +15,12 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
 IMAGE = random_image(90, 120)
+BOTH, NEITHER = Parts(True, True), Parts(False, False)
+
+
+def only(part: str) -> Parts:
+    """One part from a plan."""
+    return Parts(image=part == "image", masks=part == "masks")
 
 
 @contextmanager

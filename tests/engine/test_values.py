@@ -1,0 +1,158 @@
+"""Changed values and settings of a model take effect in the next call, which is computed from plans."""
+
+import copy
+
+import pytest
+import torch
+from mini_model import mini_model
+from planned import BOTH, by_modules, difference, only, parts_of, results
+from torch import nn
+
+from sam2fast.engine import engine_for
+
+
+@pytest.fixture(scope="module")
+def untouched():
+    return mini_model()
+
+
+@pytest.fixture
+def model(untouched):
+    return copy.deepcopy(untouched)
+
+
+def optimiser_step(layer):
+    with torch.enable_grad():
+        layer(torch.ones(1, layer.in_features)).sum().backward()
+    torch.optim.SGD([layer.weight], lr=1.0).step()
+
+
+def loaded(layer, **options):
+    layer.load_state_dict({name: 1.5 * value for name, value in layer.state_dict().items()}, **options)
+
+
+# Of a linear layer, after which its part is computed from a plan with other values.
+VALUES = {
+    "in place": lambda layer: layer.weight.mul_(1.5),
+    "in place through data": lambda layer: layer.weight.data.mul_(1.5),
+    "other data": lambda layer: setattr(layer.weight, "data", 1.5 * layer.weight.data),
+    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(1.5 * layer.weight)),
+    "optimiser": optimiser_step,
+    "loaded": loaded,
+    "loaded by assignment": lambda layer: loaded(layer, assign=True),
+}
+LAYERS = {
+    "image": ["image_encoder.trunk.blocks.1.mlp.layers.0", "image_encoder.trunk.blocks.2.attn.qkv"],
+    "masks": [
+        "sam_mask_decoder.transformer.layers.0.self_attn.v_proj",
+        "sam_mask_decoder.iou_prediction_head.layers.1",
+    ],
+}
+
+
+@pytest.mark.parametrize("layer", sum(LAYERS.values(), []))
+@pytest.mark.parametrize("name", VALUES)
+@torch.no_grad()
+def test_changed_values(model, layer, name):
+    before = results(model)
+    VALUES[name](model.get_submodule(layer))
+    after = results(model)
+    assert parts_of(model) == BOTH
+    assert difference(before, after) > 1e-3 and difference(by_modules(model), after) < 1e-5
+
+
+DERIVED = [
+    "image_encoder.trunk.pos_embed",
+    "image_encoder.trunk.pos_embed_window",
+    "image_encoder.trunk.patch_embed.proj.weight",
+    "image_encoder.neck.convs.3.conv.weight",
+    "sam_mask_decoder.conv_s0.weight",
+    "sam_mask_decoder.output_upscaling.0.weight",
+    "sam_mask_decoder.output_upscaling.3.weight",
+    "sam_mask_decoder.iou_token.weight",
+    "sam_prompt_encoder.point_embeddings.1.weight",
+    "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    "sam_prompt_encoder.mask_downscaling.0.weight",
+]
+
+
+@pytest.mark.parametrize("through_data", [False, True])
+@pytest.mark.parametrize("name", DERIVED)
+@torch.no_grad()
+def test_values_from_which_others_are_derived(model, name, through_data):
+    """Written where they are, also unseen by version counters."""
+    before, value = results(model), model.get_parameter(name) if "matrix" not in name else model.get_buffer(name)
+    (value.data if through_data else value).add_(torch.linspace(-1, 1, value.numel()).view_as(value))
+    after = results(model)
+    assert parts_of(model) == BOTH
+    assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
+
+
+@torch.no_grad()
+def test_another_dtype(model):
+    before = results(model)
+    model.to(torch.bfloat16)
+    assert parts_of(model) == BOTH
+    after = results(model)
+    assert difference(before, after) > 1e-3 and difference(by_modules(model), after) < 1e-5
+    model.float()
+    assert difference(by_modules(model), results(model)) < 1e-5
+
+
+SETTINGS = {
+    "image_encoder.trunk.blocks.1.window_size": 4,
+    "image_encoder.trunk.blocks.1.attn.num_heads": 1,
+    "image_encoder.trunk.blocks.1.norm1.eps": 0.5,
+    "image_encoder.scalp": 0,
+    "image_encoder.neck.fpn_top_down_levels": [0, 1, 2],
+    "image_encoder.neck.fpn_interp_model": "bilinear",
+    "sam_mask_decoder.transformer.layers.1.self_attn.num_heads": 1,
+    "sam_mask_decoder.output_upscaling.1.eps": 0.5,
+    "sam_mask_decoder.iou_prediction_head.sigmoid_output": False,
+    "sam_prompt_encoder.input_image_size": (64, 64),
+    "num_feature_levels": 2,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@torch.no_grad()
+def test_changed_settings(model, name):
+    before, (owner, _, attribute) = results(model), name.rpartition(".")
+    assert getattr(model.get_submodule(owner), attribute) != SETTINGS[name]
+    setattr(model.get_submodule(owner), attribute, SETTINGS[name])
+    assert parts_of(model) == BOTH
+    if name in ("image_encoder.scalp", "num_feature_levels"):  # other levels, for which the decoder is not made
+        images = torch.zeros(1, 3, 128, 128)
+        expected, actual = model.encode_image(images), engine_for(model).encode(images)
+        assert len(actual) == len(expected) and difference(expected, actual) < 1e-5
+    else:
+        after = results(model)
+        assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "left"),
+    [
+        ("image_encoder.neck.fuse_type", "avg", "masks"),
+        ("image_encoder.trunk.blocks.1.mlp.act.approximate", "tanh", "masks"),
+        ("sam_mask_decoder.output_upscaling.2.approximate", "tanh", "image"),
+    ],
+)
+@torch.no_grad()
+def test_settings_without_a_plan(model, name, value, left):
+    results(model)
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, value)
+    assert parts_of(model) == only(left)
+    assert difference(by_modules(model), results(model)) < 1e-5
+
+
+def test_weights_made_in_inference_mode():
+    """They have no version counters."""
+    with torch.inference_mode():
+        model = mini_model()
+        before = results(model)
+        assert parts_of(model) == BOTH
+        model.sam_mask_decoder.output_upscaling[0].weight.mul_(1.5)
+        assert difference(before, results(model)) > 1e-4
+    assert parts_of(model) == BOTH and difference(by_modules(model), results(model)) < 1e-5
