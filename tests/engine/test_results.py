@@ -40,7 +40,7 @@ def model():
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_configurations(changes):
     model = mini_model(changes)
-    assert parts_of(model) == Parts(True, True)
+    assert parts_of(model) == Parts(True, True, True, True)
     assert_same(by_modules(model), results(model), 1e-5)
 
 
@@ -58,7 +58,7 @@ def test_models(size):
     config = f"configs/{generation}/{generation}_hiera_{letter}.yaml"
     model = build_sam2(config, None, device="cpu", hydra_overrides_extra=["++model.image_size=128", *NARROW])
     tame_weights.fill(model, 0)
-    assert parts_of(model) == Parts(True, True)
+    assert parts_of(model) == Parts(True, True, True, True)
     assert_same(by_modules(model), results(model), 1e-5)
 
 

@@ -40,15 +40,15 @@ def model(untouched):
     return copy.deepcopy(untouched)
 
 
-BOTH, NEITHER = Parts(True, True), Parts(False, False)
+ALL, NONE = Parts(*[True] * 4), Parts(*[False] * 4)
 
 
-def only(part):
-    return Parts(image=part == "image", masks=part == "masks")
+def without(part):
+    return Parts(*(name != part for name in Parts._fields))
 
 
 def test_an_unchanged_model(model):
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     assert difference(by_modules(model), results(model)) < 1e-5
 
 
@@ -132,10 +132,10 @@ NO_CHANGE_OF_RESULTS = {
 def test_a_change_of_a_part(model, part, name, monkeypatch):
     """It takes effect; the other part stays."""
     before, block = results(model), model.get_submodule(BLOCKS[part])
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     (CHANGES | NO_CHANGE_OF_RESULTS)[name](block, monkeypatch)
     after = results(model)
-    assert parts_of(model) == only("masks" if part == "image" else "image")
+    assert parts_of(model) == without(part)
     assert difference(by_modules(model), after) < 1e-5
     assert (difference(before, after) > 1e-3) == (name in CHANGES)
 
@@ -144,7 +144,7 @@ def test_a_change_of_a_part(model, part, name, monkeypatch):
 @torch.no_grad()
 def test_a_change_before_the_first_call(model, name, monkeypatch):
     CHANGES[name](model.get_submodule(BLOCKS["image"]), monkeypatch)
-    assert parts_of(model) == only("masks")
+    assert parts_of(model) == without("image")
 
 
 @torch.no_grad()
@@ -153,9 +153,9 @@ def test_a_change_that_is_undone(model, monkeypatch):
     with monkeypatch.context() as patch:
         handle = model.image_encoder.trunk.blocks[1].register_forward_hook(larger)
         patch.setattr(TwoWayAttentionBlock, "forward", with_larger_result(TwoWayAttentionBlock.forward))
-        assert parts_of(model) == NEITHER and difference(before, results(model)) > 1e-3
+        assert parts_of(model) == Parts(False, False, True, True) and difference(before, results(model)) > 1e-3
         handle.remove()
-    assert parts_of(model) == BOTH and difference(before, results(model)) == 0
+    assert parts_of(model) == ALL and difference(before, results(model)) == 0
 
 
 def global_hook(model, monkeypatch):
@@ -173,12 +173,12 @@ def test_a_change_of_all_modules(model, change, monkeypatch):
     before = results(model)
     undo = change(model, monkeypatch)
     try:
-        assert parts_of(model) == NEITHER
+        assert parts_of(model) == NONE
         after = results(model)
         assert (difference(before, after) > 1e-3) == (change is layers_of_torch)
     finally:
         undo()
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
 
 
 def optimiser_step(layer):
@@ -217,7 +217,7 @@ def test_changed_values(model, layer, name):
     before = results(model)
     VALUES[name](model.get_submodule(layer))
     after = results(model)
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     assert difference(before, after) > 1e-3 and difference(by_modules(model), after) < 1e-5
 
 
@@ -244,7 +244,7 @@ def test_values_from_which_others_are_derived(model, name, through_data):
     before, value = results(model), model.get_parameter(name) if "matrix" not in name else model.get_buffer(name)
     (value.data if through_data else value).add_(torch.linspace(-1, 1, value.numel()).view_as(value))
     after = results(model)
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
 
 
@@ -252,7 +252,7 @@ def test_values_from_which_others_are_derived(model, name, through_data):
 def test_another_dtype(model):
     before = results(model)
     model.to(torch.bfloat16)
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     after = results(model)
     assert difference(before, after) > 1e-3 and difference(by_modules(model), after) < 1e-5
     model.float()
@@ -280,7 +280,7 @@ def test_changed_settings(model, name):
     before, (owner, _, attribute) = results(model), name.rpartition(".")
     assert getattr(model.get_submodule(owner), attribute) != SETTINGS[name]
     setattr(model.get_submodule(owner), attribute, SETTINGS[name])
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     if name in ("image_encoder.scalp", "num_feature_levels"):  # other levels, for which the decoder is not made
         images = torch.zeros(1, 3, 128, 128)
         expected, actual = model.encode_image(images), engine_for(model).encode(images)
@@ -291,19 +291,19 @@ def test_changed_settings(model, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "left"),
+    ("name", "value", "part"),
     [
-        ("image_encoder.neck.fuse_type", "avg", "masks"),
-        ("image_encoder.trunk.blocks.1.mlp.act.approximate", "tanh", "masks"),
-        ("sam_mask_decoder.output_upscaling.2.approximate", "tanh", "image"),
+        ("image_encoder.neck.fuse_type", "avg", "image"),
+        ("image_encoder.trunk.blocks.1.mlp.act.approximate", "tanh", "image"),
+        ("sam_mask_decoder.output_upscaling.2.approximate", "tanh", "masks"),
     ],
 )
 @torch.no_grad()
-def test_settings_without_a_plan(model, name, value, left):
+def test_settings_without_a_plan(model, name, value, part):
     results(model)
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, value)
-    assert parts_of(model) == only(left)
+    assert parts_of(model) == without(part)
     assert difference(by_modules(model), results(model)) < 1e-5
 
 
@@ -313,7 +313,7 @@ def test_tensors_that_a_user_keeps_on_modules(model):
     before = results(model)
     for value in (torch.zeros(3), torch.ones(3)):
         model.sam_mask_decoder.seen = value
-        assert parts_of(model) == BOTH and difference(before, results(model)) == 0
+        assert parts_of(model) == ALL and difference(before, results(model)) == 0
 
 
 @pytest.mark.parametrize("name", ["encode_image", "forward_image", "_prepare_backbone_features"])
@@ -334,7 +334,7 @@ def test_a_method_of_the_model(model, name, where, monkeypatch):
     else:
         model.__class__ = type("Custom", (type(model),), {name: method})
     results(model)
-    assert called and parts_of(model) == only("masks")
+    assert called and parts_of(model) == without("image")
 
 
 @torch.no_grad()
@@ -342,10 +342,10 @@ def test_replaced_parts(model):
     results(model)
     model.image_encoder = Wrapped(model.image_encoder)
     model.image_encoder.forward = lambda images: model.image_encoder.layer(images * 1.5)
-    assert parts_of(model) == only("masks") and difference(by_modules(model), results(model)) < 1e-5
+    assert parts_of(model) == without("image") and difference(by_modules(model), results(model)) < 1e-5
     model.image_encoder = copy.deepcopy(model.image_encoder.layer)
     model.image_encoder.trunk.blocks[1].norm1.weight.mul_(1.5)
-    assert parts_of(model) == BOTH and difference(by_modules(model), results(model)) < 1e-5
+    assert parts_of(model) == ALL and difference(by_modules(model), results(model)) < 1e-5
 
 
 @torch.no_grad()
@@ -364,42 +364,42 @@ def test_adapters_of_peft(model):
     results(model)
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and "trunk" in name]
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=layers, init_lora_weights=False))
-    assert parts_of(model) == only("masks") and difference(by_modules(model), results(model)) < 1e-5
+    assert parts_of(model) == without("image") and difference(by_modules(model), results(model)) < 1e-5
     merged = adapted.merge_and_unload()
-    assert parts_of(merged) == BOTH and difference(by_modules(merged), results(merged)) < 1e-5
+    assert parts_of(merged) == ALL and difference(by_modules(merged), results(merged)) < 1e-5
 
 
 @torch.no_grad()
 def test_dynamic_quantisation(model):
     results(model)
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
-    assert parts_of(quantised) == NEITHER
+    assert parts_of(quantised) == NONE
 
 
 @torch.no_grad()
 def test_where_modules_are_called(model):
     engine = engine_for(model)
-    assert engine.parts() == BOTH
+    assert engine.parts() == ALL
     with torch.enable_grad():
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with torch.autocast("cpu", torch.bfloat16):
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with FlopCounterMode(display=False):
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with FakeTensorMode():
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with backend("torch"):
-        assert engine.parts() == BOTH
+        assert engine.parts() == ALL
     with backend("triton"):
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with torch.inference_mode():
-        assert engine.parts() == BOTH
+        assert engine.parts() == ALL
     model.train()
-    assert engine.parts() == NEITHER
+    assert engine.parts() == NONE
     model.eval()
-    assert engine.parts() == BOTH
+    assert engine.parts() == ALL
     model.to("meta")
-    assert engine.parts() == NEITHER
+    assert engine.parts() == NONE
 
 
 def test_compilers_see_modules(model, monkeypatch):
@@ -407,7 +407,7 @@ def test_compilers_see_modules(model, monkeypatch):
     monkeypatch.setattr(model.image_encoder, "forward", lambda *args: None)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with torch.no_grad():
-        assert engine.parts() == NEITHER and not seen
+        assert engine.parts() == NONE and not seen
 
 
 def test_custom_ops(model):
@@ -428,10 +428,10 @@ def test_weights_made_in_inference_mode():
     with torch.inference_mode():
         model = mini_model()
         before = results(model)
-        assert parts_of(model) == BOTH
+        assert parts_of(model) == ALL
         model.sam_mask_decoder.output_upscaling[0].weight.mul_(1.5)
         assert difference(before, results(model)) > 1e-4
-    assert parts_of(model) == BOTH and difference(by_modules(model), results(model)) < 1e-5
+    assert parts_of(model) == ALL and difference(by_modules(model), results(model)) < 1e-5
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
