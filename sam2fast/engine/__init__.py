@@ -2,7 +2,7 @@
 
 ``modeling`` has the modules, which are trained, exported, hooked and replaced. Here, a *plan* of a part holds its
 weights in the order in which they are read, and the functions in ``cpu`` compute what the modules do. This file chooses
-between the two, once for each call of a predictor.
+between the two, once for each call of a predictor and for each part of a tracked frame.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +12,16 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from sam2fast.engine.cpu import image, masks
+from sam2fast.engine import by_modules
+from sam2fast.engine.cpu import image, masks, memory
 from sam2fast.engine.eligible import Watch, is_as_built
+from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
 from sam2fast.engine.plan import plan_image, plan_masks
 from sam2fast.kernels._dispatch import current_backend
-from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
+from sam2fast.modeling.constants import is_recorded
+from sam2fast.modeling.mask_selection import HypothesisSelection
+from sam2fast.modeling.sam2_base import OF_OBJECTS, ObjectPrediction, SAM2Base
 
 __all__ = ["Engine", "Parts", "engine_for"]
 
@@ -28,6 +33,8 @@ class Parts(NamedTuple):
 
     image: bool  # image encoder, and the mask decoder's projections of its finer levels
     masks: bool  # prompt encoder and mask decoder
+    attention: bool  # memory attention
+    memory: bool  # memory encoder and object pointers
 
 
 class Engine:
@@ -36,12 +43,14 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self._model = ref(model)
         self._image, self._masks = _Part(_image_roots, plan_image), _Part(_mask_roots, plan_masks)
+        self._attention, self._memory = _Part(_attention_roots, plan_attention), _Part(_memory_roots, plan_memory)
 
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
         model = self._model()
         is_here = model is not None and _is_plain_inference(torch.empty(0, device=model.device))
-        return Parts(*(is_here and part.plan(model) is not None for part in (self._image, self._masks)))
+        parts = self._image, self._masks, self._attention, self._memory
+        return Parts(*(is_here and part.plan(model) is not None for part in parts))
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """What the mask decoder reads of normalised images ``(B, 3, S, S)``: see :meth:`SAM2Base.encode_image`."""
@@ -85,6 +94,67 @@ class Engine:
             )
         )
 
+    def attend(self, features: Tensor, memories: AttendedMemory, fp8: Fp8 = False) -> Tensor:
+        """A frame's map ``(1, C, H, W)`` for B objects, each conditioned on its own memory: ``(B, C, H, W)``.
+
+        Args:
+            memories: what the objects attend to.
+            fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
+
+        Raises:
+            RuntimeError: memory attention was changed by a user, and the session approximates its memories.
+        """
+        model: Any = self._model()
+        plan = self._attention.plan(model) if _is_plain_inference(features) else None
+        if plan is None:
+            return by_modules.attend(model, features, memories, fp8)
+        return memory.attend(plan, features, model.image_encoder.neck.position_encoding(features), memories, fp8)
+
+    def track(
+        self,
+        conditioned: Tensor,
+        finer: Sequence[Tensor],
+        points: dict[str, Tensor] | None,
+        prompts: Tensor | None,
+        multimask: bool,
+        presence: float = 0.0,
+        selection: HypothesisSelection | None = None,
+    ) -> ObjectPrediction:
+        """The chosen mask, score and pointer of B objects.
+
+        Args:
+            conditioned: ``(B, C, H, W)``.
+            points: ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``; None for one padding point.
+            prompts: mask logits ``(B, 1, h, w)``, or None.
+            finer, multimask: as of :meth:`decode`.
+            presence, selection: see :meth:`SAM2Base.predict_objects`.
+        """
+        model: Any = self._model()
+        plan = self._masks.plan(model) if _is_plain_inference(conditioned) else None
+        if plan is None or model._replaces(*OF_OBJECTS):
+            return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
+        given = masks.tracked_prompts(plan, points, prompts, len(conditioned))
+        found = masks.decode(plan, conditioned, finer, *given, multimask)
+        pointers = self._memory.plan(model)
+        if pointers is None:
+            return by_modules.choose(model, found, presence, selection)
+        return memory.choose(pointers, settings_of(model), found, presence, selection)
+
+    def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
+        """Memories ``(B, C_mem, H, W)`` of B objects on a frame.
+
+        Args:
+            features: ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
+            logits: masks ``(B, 1, h, w)``, which are upsampled to the image's size.
+            scores: ``(B, 1)`` logits of the objects' presence.
+            from_prompt: the masks come from prompts, and are binarised if so configured.
+        """
+        model: Any = self._model()
+        plan = self._memory.plan(model) if _is_plain_inference(features) else None
+        if plan is None:
+            return by_modules.encode_memory(model, features, logits, scores, from_prompt)
+        return memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
+
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
 
@@ -102,6 +172,7 @@ def _is_plain_inference(x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
+        and not is_recorded()
         and current_backend() in ("auto", "torch")
     )
 
@@ -152,3 +223,13 @@ def _image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 
 def _mask_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
     return model.sam_prompt_encoder, model.sam_mask_decoder
+
+
+def _attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
+    return (model.memory_attention,)
+
+
+def _memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
+    if model.spatial_perceiver is not None or model._replaces(*OF_OBJECTS):
+        return ()
+    return model.memory_encoder, model.obj_ptr_proj

@@ -41,6 +41,7 @@ class Conv(NamedTuple):
     bias: Tensor
     stride: tuple[int, ...]
     padding: tuple[int, ...]
+    groups: int
 
 
 class Block(NamedTuple):
@@ -72,7 +73,7 @@ class ImagePlan:
 
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
         trunk, neck = cast(Hiera, encoder.trunk), cast(FpnNeck, encoder.neck)
-        self.patches = _conv(trunk.patch_embed.proj)
+        self.patches = conv_of(trunk.patch_embed.proj)
         ends = trunk.stage_ends if trunk.return_interm_layers else trunk.stage_ends[-1:]
         self.blocks = [_block(block, i in ends) for i, block in enumerate(trunk._blocks)]
         self.levels = _levels(neck, heads)  # finest first
@@ -92,7 +93,7 @@ def plan_image(model: Any) -> ImagePlan | None:
     if not (type(encoder) is ImageEncoder and type(encoder.trunk) is Hiera and type(encoder.neck) is FpnNeck):
         return None
     convolutions = [*(layers.conv for layers in encoder.neck.convs), *heads.values()]
-    if not all(map(_is_pointwise, convolutions)) or not _have_biases(encoder, *heads.values()):
+    if not all(map(_is_pointwise, convolutions)) or not have_biases(encoder, *heads.values()):
         return None
     if encoder.neck.fuse_type != "sum" or not all(map(_is_usual, encoder.trunk._blocks)):
         return None
@@ -114,25 +115,25 @@ def _is_usual(block: MultiScaleBlock) -> bool:
     return is_gelu(block.mlp.act) and not (block.q_stride and block.window_size % block.q_stride[0])
 
 
-def _have_biases(*parts: nn.Module) -> bool:
+def have_biases(*parts: nn.Module) -> bool:
     """Whether all linear layers and convolutions in these have one."""
     kinds = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
     return all(layer.bias is not None for part in parts for layer in part.modules() if isinstance(layer, kinds))
 
 
 def _block(block: MultiScaleBlock, ends_stage: bool) -> Block:
-    residual = None if block.proj is None else _linear(block.proj)
+    residual = None if block.proj is None else linear_of(block.proj)
     return Block(
         block.window_size,
         block.attn.num_heads,
         block.q_stride,
         ends_stage,
-        _norm(block.norm1),
-        _linear(block.attn.qkv),
-        _linear(block.attn.proj),
+        norm_of(block.norm1),
+        linear_of(block.attn.qkv),
+        linear_of(block.attn.proj),
         residual,
-        _norm(block.norm2),
-        _mlp(block.mlp),
+        norm_of(block.norm2),
+        mlp_of(block.mlp),
     )
 
 
@@ -141,27 +142,32 @@ def _levels(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
     for i in range(count):
         adds_coarser = i in top_down and i < count - 1
         is_read = i > 0 and i - 1 in top_down  # by the next finer level
-        head = _linear(heads[i]) if i in heads else None
+        head = linear_of(heads[i]) if i in heads else None
         lateral = neck.convs[count - 1 - i].conv
-        found.append(Level(_linear(lateral), adds_coarser, head, head is not None and not adds_coarser and not is_read))
+        found.append(
+            Level(linear_of(lateral), adds_coarser, head, head is not None and not adds_coarser and not is_read)
+        )
     return found
 
 
-def _linear(layer: Any) -> Linear:
+def linear_of(layer: Any) -> Linear:
     """Of a linear layer, or of a convolution with its weight as it is."""
     return Linear(layer.weight, layer.bias)
 
 
-def _norm(layer: Any) -> Norm:
+def norm_of(layer: Any) -> Norm:
+    """Of a layer norm."""
     return Norm(layer.weight, layer.bias, layer.eps)
 
 
-def _conv(layer: Any) -> Conv:
-    return Conv(layer.weight, layer.bias, layer.stride, layer.padding)
+def conv_of(layer: Any) -> Conv:
+    """Of a convolution."""
+    return Conv(layer.weight, layer.bias, layer.stride, layer.padding, layer.groups)
 
 
-def _mlp(layers: Any) -> tuple[Linear, ...]:
-    return tuple(map(_linear, layers.layers))
+def mlp_of(layers: Any) -> tuple[Linear, ...]:
+    """Of an :class:`~sam2fast.modeling.layers.MLP`."""
+    return tuple(map(linear_of, layers.layers))
 
 
 class Projections(NamedTuple):
@@ -208,20 +214,20 @@ class MaskPlan:
         self.no_mask = encoder.no_mask_embed.weight
         self.matrix = encoder.pe_layer.positional_encoding_gaussian_matrix
         conv1, norm1, _, conv2, norm2, _, last = encoder.mask_downscaling
-        self.downscaling = [(_conv(conv1), _norm(norm1)), (_conv(conv2), _norm(norm2))]
-        self.downscaled = _conv(last)
+        self.downscaling = [(conv_of(conv1), norm_of(norm1)), (conv_of(conv2), norm_of(norm2))]
+        self.downscaled = conv_of(last)
 
         self.has_score, self.count = decoder.pred_obj_scores, decoder.num_mask_tokens
         scores = [decoder.obj_score_token] if self.has_score else []
         self.tokens = _tables(*scores, decoder.iou_token, decoder.mask_tokens)
         transformer = decoder.transformer
         self.layers = list(map(_two_way, transformer.layers))
-        self.final = _attention(transformer.final_attn_token_to_image)
-        self.final_norm = _norm(transformer.norm_final_attn)
+        self.final = projections_of(transformer.final_attn_token_to_image)
+        self.final_norm = norm_of(transformer.norm_final_attn)
         first, norm, _, second, _ = decoder.output_upscaling
-        self._transposed, self.up_norm = (_linear(first), _linear(second)), _norm(norm)
-        self.networks = [_mlp(network) for network in decoder.output_hypernetworks_mlps]
-        self.iou, self.has_sigmoid = _mlp(decoder.iou_prediction_head), decoder.iou_prediction_head.sigmoid_output
+        self._transposed, self.up_norm = (linear_of(first), linear_of(second)), norm_of(norm)
+        self.networks = [mlp_of(network) for network in decoder.output_hypernetworks_mlps]
+        self.iou, self.has_sigmoid = mlp_of(decoder.iou_prediction_head), decoder.iou_prediction_head.sigmoid_output
         self.score = _score_head(decoder) if self.has_score else None
         self.is_dynamic = decoder.dynamic_multimask_via_stability
         self.delta = decoder.dynamic_multimask_stability_delta
@@ -250,32 +256,33 @@ def plan_masks(model: Any) -> MaskPlan | None:
         return None
     networks: list[Any] = [layer.mlp for layer in transformer.layers]
     networks += [*decoder.output_hypernetworks_mlps, decoder.iou_prediction_head]
-    if not all(is_relu(network.act) for network in networks) or not _have_biases(encoder, decoder):
+    if not all(is_relu(network.act) for network in networks) or not have_biases(encoder, decoder):
         return None
     return MaskPlan(encoder, decoder)
 
 
-def _attention(layer: Any) -> Projections:
-    return Projections(layer.num_heads, *map(_linear, (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj)))
+def projections_of(layer: Any) -> Projections:
+    """Of an :class:`~sam2fast.modeling.attention.Attention`."""
+    return Projections(layer.num_heads, *map(linear_of, (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj)))
 
 
 def _two_way(layer: Any) -> TwoWayLayer:
     return TwoWayLayer(
         layer.skip_first_layer_pe,
-        _attention(layer.self_attn),
-        _norm(layer.norm1),
-        _attention(layer.cross_attn_token_to_image),
-        _norm(layer.norm2),
-        _mlp(layer.mlp),
-        _norm(layer.norm3),
-        _attention(layer.cross_attn_image_to_token),
-        _norm(layer.norm4),
+        projections_of(layer.self_attn),
+        norm_of(layer.norm1),
+        projections_of(layer.cross_attn_token_to_image),
+        norm_of(layer.norm2),
+        mlp_of(layer.mlp),
+        norm_of(layer.norm3),
+        projections_of(layer.cross_attn_image_to_token),
+        norm_of(layer.norm4),
     )
 
 
 def _score_head(decoder: MaskDecoder) -> tuple[Linear, ...]:
     head = decoder.pred_obj_score_head
-    return _mlp(head) if isinstance(head, MLP) else (_linear(head),)
+    return mlp_of(head) if isinstance(head, MLP) else (linear_of(head),)
 
 
 def _by_blocks(layer: Linear) -> Linear:

@@ -115,6 +115,11 @@ class Constants:
 _constants: ContextVar[Constants | None] = ContextVar("sam2fast_constants", default=None)
 
 
+def is_recorded() -> bool:
+    """Whether what runs now is recorded, or is what is recorded elsewhere: it reads :class:`Constants`."""
+    return _constants.get() is not None
+
+
 _version = attrgetter("_version")
 
 

@@ -8,7 +8,7 @@ import tame_weights
 import torch
 from mini_model import mini_model
 from parity import NARROW, random_image, random_map
-from planned import by_modules, parts_of, results, without_plans
+from planned import ALL, by_modules, parts_of, results, without_plans
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import Parts, engine_for
@@ -31,11 +31,11 @@ CONFIGURATIONS = {
     "logits as IoUs": ("++model.iou_prediction_use_sigmoid=false",),
 }
 NAMES = {
-    "sam2/sam2_hiera_t": True,
-    "sam2.1/sam2.1_hiera_b+": True,
-    "medsam2/sam2.1_hiera_t512": True,
-    "edgetam/edgetam": False,
-    "efficienttam/efficienttam_ti": False,
+    "sam2/sam2_hiera_t": ALL,
+    "sam2.1/sam2.1_hiera_b+": ALL,
+    "medsam2/sam2.1_hiera_t512": ALL,
+    "edgetam/edgetam": Parts(False, True, False, False),  # its memories are compressed
+    "efficienttam/efficienttam_ti": Parts(False, True, True, True),
 }
 
 
@@ -47,7 +47,7 @@ def model():
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_configurations(changes):
     model = mini_model(changes)
-    assert parts_of(model) == Parts(True, True)
+    assert parts_of(model) == ALL
     assert_same(by_modules(model), results(model), 1e-5)
 
 
@@ -57,13 +57,13 @@ def assert_same(expected, actual, tolerance):
         assert relative_error(a.float(), b.float()) <= tolerance
 
 
-@pytest.mark.parametrize(("name", "image"), NAMES.items())
-def test_models(name, image):
-    """Those with other trunks have a plan of the decoder."""
-    overrides = ["++model.image_size=256", *(NARROW if image else ())]
+@pytest.mark.parametrize(("name", "parts"), NAMES.items())
+def test_models(name, parts):
+    """Those with other trunks have no plan of the image encoder."""
+    overrides = ["++model.image_size=256", *(NARROW if parts.image else ())]
     model = build_sam2(f"configs/{name}.yaml", None, device="cpu", hydra_overrides_extra=overrides)
     tame_weights.fill(model, 0)
-    assert parts_of(model) == Parts(image, True)
+    assert parts_of(model) == parts
     assert_same(by_modules(model), results(model), 1e-5)
 
 

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from at_once import at_once
 from mini_model import mini_model
-from planned import BOTH, NEITHER, by_modules, difference, only, parts_of, results
+from planned import ALL, NONE, by_modules, difference, parts_of, results, without
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sam2fast.engine import engine_for
+from sam2fast.engine import Parts, engine_for
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.standard import observing
@@ -41,7 +41,7 @@ def model(untouched):
 
 
 def test_an_unchanged_model(model):
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     assert difference(by_modules(model), results(model)) < 1e-5
 
 
@@ -125,10 +125,10 @@ NO_CHANGE_OF_RESULTS = {
 def test_a_change_of_a_part(model, part, name, monkeypatch):
     """It takes effect; the other part stays."""
     before, block = results(model), model.get_submodule(BLOCKS[part])
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     (CHANGES | NO_CHANGE_OF_RESULTS)[name](block, monkeypatch)
     after = results(model)
-    assert parts_of(model) == only("masks" if part == "image" else "image")
+    assert parts_of(model) == without(part)
     assert difference(by_modules(model), after) < 1e-5
     assert (difference(before, after) > 1e-3) == (name in CHANGES)
 
@@ -137,7 +137,7 @@ def test_a_change_of_a_part(model, part, name, monkeypatch):
 @torch.no_grad()
 def test_a_change_before_the_first_call(model, name, monkeypatch):
     CHANGES[name](model.get_submodule(BLOCKS["image"]), monkeypatch)
-    assert parts_of(model) == only("masks")
+    assert parts_of(model) == without("image")
 
 
 @torch.no_grad()
@@ -146,9 +146,9 @@ def test_a_change_that_is_undone(model, monkeypatch):
     with monkeypatch.context() as patch:
         handle = model.image_encoder.trunk.blocks[1].register_forward_hook(larger)
         patch.setattr(TwoWayAttentionBlock, "forward", with_larger_result(TwoWayAttentionBlock.forward))
-        assert parts_of(model) == NEITHER and difference(before, results(model)) > 1e-3
+        assert parts_of(model) == Parts(False, False, True, True) and difference(before, results(model)) > 1e-3
         handle.remove()
-    assert parts_of(model) == BOTH and difference(before, results(model)) == 0
+    assert parts_of(model) == ALL and difference(before, results(model)) == 0
 
 
 def global_hook(model, monkeypatch):
@@ -166,12 +166,12 @@ def test_a_change_of_all_modules(model, change, monkeypatch):
     before = results(model)
     undo = change(model, monkeypatch)
     try:
-        assert parts_of(model) == NEITHER
+        assert parts_of(model) == NONE
         after = results(model)
         assert (difference(before, after) > 1e-3) == (change is layers_of_torch)
     finally:
         undo()
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
 
 
 @torch.no_grad()
@@ -180,7 +180,7 @@ def test_tensors_that_a_user_keeps_on_modules(model):
     before = results(model)
     for value in (torch.zeros(3), torch.ones(3)):
         model.sam_mask_decoder.seen = value
-        assert parts_of(model) == BOTH and difference(before, results(model)) == 0
+        assert parts_of(model) == ALL and difference(before, results(model)) == 0
 
 
 @pytest.mark.parametrize("name", ["encode_image", "forward_image", "_prepare_backbone_features"])
@@ -201,7 +201,7 @@ def test_a_method_of_the_model(model, name, where, monkeypatch):
     else:
         model.__class__ = type("Custom", (type(model),), {name: method})
     results(model)
-    assert called and parts_of(model) == only("masks")
+    assert called and parts_of(model) == without("image")
 
 
 @torch.no_grad()
@@ -209,10 +209,10 @@ def test_replaced_parts(model):
     results(model)
     model.image_encoder = Wrapped(model.image_encoder)
     model.image_encoder.forward = lambda images: model.image_encoder.layer(images * 1.5)
-    assert parts_of(model) == only("masks") and difference(by_modules(model), results(model)) < 1e-5
+    assert parts_of(model) == without("image") and difference(by_modules(model), results(model)) < 1e-5
     model.image_encoder = copy.deepcopy(model.image_encoder.layer)
     model.image_encoder.trunk.blocks[1].norm1.weight.mul_(1.5)
-    assert parts_of(model) == BOTH and difference(by_modules(model), results(model)) < 1e-5
+    assert parts_of(model) == ALL and difference(by_modules(model), results(model)) < 1e-5
 
 
 @torch.no_grad()
@@ -231,16 +231,16 @@ def test_adapters_of_peft(model):
     results(model)
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and "trunk" in name]
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=layers, init_lora_weights=False))
-    assert parts_of(model) == only("masks") and difference(by_modules(model), results(model)) < 1e-5
+    assert parts_of(model) == without("image") and difference(by_modules(model), results(model)) < 1e-5
     merged = adapted.merge_and_unload()
-    assert parts_of(merged) == BOTH and difference(by_modules(merged), results(merged)) < 1e-5
+    assert parts_of(merged) == ALL and difference(by_modules(merged), results(merged)) < 1e-5
 
 
 @torch.no_grad()
 def test_dynamic_quantisation(model):
     results(model)
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
-    assert parts_of(quantised) == NEITHER
+    assert parts_of(quantised) == NONE
 
 
 class OfOps(TorchDispatchMode):
@@ -253,34 +253,34 @@ class OfOps(TorchDispatchMode):
 @torch.no_grad()
 def test_where_modules_are_called(model):
     engine = engine_for(model)
-    assert engine.parts() == BOTH
+    assert engine.parts() == ALL
     with torch.enable_grad():
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with torch.autocast("cpu", torch.bfloat16):
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with OfOps():
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with FakeTensorMode():
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with backend("torch"):
-        assert engine.parts() == BOTH
+        assert engine.parts() == ALL
     with backend("triton"):
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
     with torch.inference_mode():
-        assert engine.parts() == BOTH
+        assert engine.parts() == ALL
     model.train()
-    assert engine.parts() == NEITHER
+    assert engine.parts() == NONE
     model.eval()
-    assert engine.parts() == BOTH
+    assert engine.parts() == ALL
     model.to("meta")
-    assert engine.parts() == NEITHER
+    assert engine.parts() == NONE
 
 
 def test_compilers_see_modules(model, monkeypatch):
     engine = engine_for(model)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with torch.no_grad():
-        assert engine.parts() == NEITHER
+        assert engine.parts() == NONE
 
 
 def test_custom_ops(model):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from mini_model import mini_model
-from planned import BOTH, by_modules, difference, only, parts_of, results
+from planned import ALL, by_modules, difference, parts_of, results, without
 from torch import nn
 
 from sam2fast.engine import engine_for
@@ -57,7 +57,7 @@ def test_changed_values(model, layer, name):
     before = results(model)
     VALUES[name](model.get_submodule(layer))
     after = results(model)
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     assert difference(before, after) > 1e-3 and difference(by_modules(model), after) < 1e-5
 
 
@@ -84,7 +84,7 @@ def test_values_from_which_others_are_derived(model, name, through_data):
     before, value = results(model), model.get_parameter(name) if "matrix" not in name else model.get_buffer(name)
     (value.data if through_data else value).add_(torch.linspace(-1, 1, value.numel()).view_as(value))
     after = results(model)
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
 
 
@@ -92,7 +92,7 @@ def test_values_from_which_others_are_derived(model, name, through_data):
 def test_another_dtype(model):
     before = results(model)
     model.to(torch.bfloat16)
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     after = results(model)
     assert difference(before, after) > 1e-3 and difference(by_modules(model), after) < 1e-5
     model.float()
@@ -120,7 +120,7 @@ def test_changed_settings(model, name):
     before, (owner, _, attribute) = results(model), name.rpartition(".")
     assert getattr(model.get_submodule(owner), attribute) != SETTINGS[name]
     setattr(model.get_submodule(owner), attribute, SETTINGS[name])
-    assert parts_of(model) == BOTH
+    assert parts_of(model) == ALL
     if name in ("image_encoder.scalp", "num_feature_levels"):  # other levels, for which the decoder is not made
         images = torch.zeros(1, 3, 128, 128)
         expected, actual = model.encode_image(images), engine_for(model).encode(images)
@@ -131,19 +131,19 @@ def test_changed_settings(model, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "left"),
+    ("name", "value", "part"),
     [
-        ("image_encoder.neck.fuse_type", "avg", "masks"),
-        ("image_encoder.trunk.blocks.1.mlp.act.approximate", "tanh", "masks"),
-        ("sam_mask_decoder.output_upscaling.2.approximate", "tanh", "image"),
+        ("image_encoder.neck.fuse_type", "avg", "image"),
+        ("image_encoder.trunk.blocks.1.mlp.act.approximate", "tanh", "image"),
+        ("sam_mask_decoder.output_upscaling.2.approximate", "tanh", "masks"),
     ],
 )
 @torch.no_grad()
-def test_settings_without_a_plan(model, name, value, left):
+def test_settings_without_a_plan(model, name, value, part):
     results(model)
     owner, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(owner), attribute, value)
-    assert parts_of(model) == only(left)
+    assert parts_of(model) == without(part)
     assert difference(by_modules(model), results(model)) < 1e-5
 
 
@@ -152,7 +152,7 @@ def test_weights_made_in_inference_mode():
     with torch.inference_mode():
         model = mini_model()
         before = results(model)
-        assert parts_of(model) == BOTH
+        assert parts_of(model) == ALL
         model.sam_mask_decoder.output_upscaling[0].weight.mul_(1.5)
         assert difference(before, results(model)) > 1e-4
-    assert parts_of(model) == BOTH and difference(by_modules(model), results(model)) < 1e-5
+    assert parts_of(model) == ALL and difference(by_modules(model), results(model)) < 1e-5

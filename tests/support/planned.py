@@ -15,12 +15,12 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
 IMAGE = random_image(90, 120)
-BOTH, NEITHER = Parts(True, True), Parts(False, False)
+ALL, NONE = Parts(*[True] * 4), Parts(*[False] * 4)
 
 
-def only(part: str) -> Parts:
-    """One part from a plan."""
-    return Parts(image=part == "image", masks=part == "masks")
+def without(part: str) -> Parts:
+    """All parts but one from plans."""
+    return Parts(*(name != part for name in Parts._fields))
 
 
 @contextmanager

@@ -47,6 +47,18 @@ class ProjectedImage(NamedTuple):
     queries: Tensor  # (P, D) of the image
 
 
+def tracked_prompts(
+    plan: MaskPlan, points: dict[str, Tensor] | None, masks: Tensor | None, count: int
+) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+    """Points and masks of tracked objects as :func:`decode` takes them; see :func:`embed_prompts` of the modules."""
+    size = 4 * plan.size[0], 4 * plan.size[1]
+    if masks is not None and masks.shape[-2:] != size:
+        masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    if points is None:
+        return (torch.zeros(count, 1, 2, device="cpu"), torch.full((count, 1), -1, device="cpu")), masks
+    return (points["point_coords"], points["point_labels"]), masks
+
+
 def embed_points(plan: MaskPlan, points: Tensor, labels: Tensor) -> Tensor:
     """``(B, N + 1, C)`` of points ``(B, N, 2)`` in input pixels and labels ``(B, N)``; a padding point is appended."""
     points, labels = F.pad(points + 0.5, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1).long()  # the pixels' centres
@@ -252,7 +264,7 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
     keys = keys * keys.shape[-1] ** -0.5
     offsets: Sequence[Tensor | None] = [None] * len(keys)
     if is_projected:
-        eye = torch.eye(layer.heads, dtype=keys.dtype)[:, None, :, None]
+        eye = torch.eye(layer.heads, dtype=keys.dtype, device=keys.device)[:, None, :, None]
         folded = (keys[:, :, :, None] * eye).flatten(3).flatten(1, 2)  # (b, heads * N, D)
     else:
         folded = (keys @ _by_head(layer, layer.q.weight)).flatten(1, 2)  # (b, heads * N, C)
@@ -293,5 +305,5 @@ def _most_stable(plan: MaskPlan, found: Masks) -> Masks:
     inner, outer = ((single > level).sum(dim=(1, 2)).float() for level in (plan.delta, -plan.delta))
     is_stable = torch.where(outer > 0, inner / outer, 1.0) >= plan.threshold
     chosen = torch.where(is_stable, 0, found.ious[:, 1:].argmax(dim=1) + 1)
-    rows = torch.arange(len(single))
+    rows = torch.arange(len(single), device=single.device)
     return found._replace(masks=found.masks[rows, chosen][:, None], ious=found.ious[rows, chosen][:, None])

@@ -29,7 +29,7 @@ def linear(x: Tensor, layer: Linear) -> Tensor:
 
 def convolve(x: Tensor, layer: Conv) -> Tensor:
     """``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the dtype of the weight."""
-    convolution = partial(F.conv2d, stride=layer.stride, padding=layer.padding)
+    convolution = partial(F.conv2d, stride=layer.stride, padding=layer.padding, groups=layer.groups)
     if emulates_bfloat16(x, layer.weight):
         return in_float32(convolution, x, layer.weight, layer.bias)
     return convolution(x.to(layer.weight.dtype), layer.weight, layer.bias)

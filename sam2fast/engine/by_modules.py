@@ -1,0 +1,101 @@
+"""What is computed from plans elsewhere, by calls of a model's modules; of changed ones object by object, as in the
+original."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.engine.cpu.masks import Masks
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
+from sam2fast.modeling.mask_selection import HypothesisSelection
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
+from sam2fast.modeling.standard import is_standard
+
+
+def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
+    """See :meth:`Engine.attend`."""
+    position = model.image_encoder.neck.position_encoding(features)
+    if is_standard(model.memory_attention):
+        attended: Tensor = model.memory_attention.attend(features, position, memory, fp8)
+        return attended
+    if fp8 is True or memory.pages.shape[1] != math.prod(model.memory_size):
+        raise RuntimeError(
+            "a module of memory_attention was hooked, patched or replaced, which approximated memories do not reach: "
+            "open the session without approximations"
+        )
+    tokens, encoding = (x.flatten(2).permute(2, 0, 1) for x in (features, position))
+    maps = []
+    for i, valid in enumerate(memory.pointer_valid):
+        pages, times = memory.page_table[i], memory.page_time[i]
+        is_page = pages >= 0
+        own, times = memory.pages[pages[is_page].long()], times[is_page].long()
+        spatial = memory.position_encoding + memory.time_encoding[times, None]
+        pointers, pointer_encoding = memory.pointers[i, valid], memory.pointer_encoding[i, valid]
+        if memory.key_factors is not None:  # made part of the encodings, which only keys have
+            of_pages, of_pointers = memory.key_factors[i].split([len(is_page), len(valid)])
+            spatial = (own + spatial) * of_pages[is_page, None, None] - own
+            pointer_encoding = (pointers + pointer_encoding) * of_pointers[valid, None] - pointers
+        attended = model.memory_attention(
+            curr=[tokens],
+            curr_pos=[encoding],
+            memory=torch.cat([own.flatten(0, 1), pointers])[:, None],
+            memory_pos=torch.cat([spatial.flatten(0, 1), pointer_encoding])[:, None],
+            num_obj_ptr_tokens=len(pointers),
+        )
+        maps.append(attended.permute(1, 2, 0).unflatten(2, features.shape[2:]))
+    return torch.cat(maps)
+
+
+def track(
+    model: Any,
+    conditioned: Tensor,
+    finer: Sequence[Tensor],
+    points: dict[str, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+    presence: float,
+    selection: HypothesisSelection | None,
+) -> ObjectPrediction:
+    """See :meth:`Engine.track`."""
+    levels = list(finer) or None
+    if all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj))):
+        found: ObjectPrediction = model.predict_objects(
+            conditioned, levels, points, prompts, multimask, presence, selection
+        )
+        return found
+    objects = conditioned.split(1)
+    if selection is None:
+        each = [model.predict_objects(x, levels, points, prompts, multimask, presence) for x in objects]
+        return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+    decoded = [model._decode(x, points, prompts, levels, multimask, presence) for x in objects]
+    masks, ious, tokens, scores = map(torch.cat, zip(*decoded, strict=True))
+    best: ObjectPrediction = model._best(masks, ious, tokens, scores, presence, selection)
+    return best
+
+
+def choose(model: Any, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
+    """The selected mask of each object, and its pointer."""
+    masks = found.masks.float()
+    if model.pred_obj_scores:
+        masks = torch.where((found.scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
+    decoded = found._replace(masks=masks)
+    if selection is not None or is_standard(model.obj_ptr_proj):
+        best: ObjectPrediction = model._best(*decoded, presence, selection)
+        return best
+    each = [model._best(*one, presence) for one in zip(*(x.split(1) for x in decoded), strict=True)]
+    return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+
+
+def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
+    """See :meth:`Engine.encode_memory`."""
+    if is_standard(model.memory_encoder):
+        memories: Tensor = model.encode_memory(features, masks, scores, from_prompt)
+        return memories
+    size = (model.image_size, model.image_size)
+    large = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+    each = zip(large.split(1), scores.split(1), strict=True)
+    return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in each])

@@ -1,0 +1,138 @@
+"""Memory attention, memory encoder and object pointers on the CPU."""
+
+import torch
+from torch import Tensor
+
+from sam2fast.engine.cpu.masks import Masks
+from sam2fast.engine.cpu.ops import add_into, chunked, convolve, gelu_mlp, linear, mlp, normalize
+from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
+from sam2fast.engine.plan import Linear
+from sam2fast.kernels.mask_ops import scaled_probabilities_reference, upsample_masks_reference
+from sam2fast.kernels.memory_attention import (
+    LONG,
+    AttendedMemory,
+    Fp8,
+    memory_attention_cpu,
+    rope_attention_cpu,
+    rope_attention_reference,
+)
+from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
+
+
+def attend(plan: AttentionPlan, features: Tensor, position: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
+    """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
+    ``(B, C, H, W)``."""
+    x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
+    if plan.adds_position:
+        x = x + 0.1 * position
+    if not plan.encodes_keys:
+        names = ("position_encoding", "time_encoding", "pointer_encoding")
+        memory = memory._replace(**{name: torch.zeros_like(getattr(memory, name)) for name in names})
+    for layer, joined in zip(plan.layers, plan.joined(), strict=True):
+        x = add_into(_attend_to_itself(layer, joined, x, position), x)
+        x = add_into(_attend_to_memory(layer, x, position, memory, fp8), x)
+        x = add_into(_feed_forward(layer, x), x)
+    return normalize(x, plan.norm).transpose(1, 2).unflatten(2, features.shape[-2:])
+
+
+def _attend_to_itself(layer: AttendingLayer, joined: Linear, x: Tensor, position: Tensor) -> Tensor:
+    if layer.places_own:
+        tokens = normalize(x, layer.norm1)
+        q, k = linear(tokens + position, joined).chunk(2, dim=-1)
+        v = linear(tokens, layer.own.v)
+    else:
+        q, k, v = linear(normalize(x, layer.norm1, joined.weight.dtype), joined).chunk(3, dim=-1)
+    rope_attention = rope_attention_cpu if x.shape[1] >= LONG else rope_attention_reference
+    q, k, v = (_heads_of(y, layer.own.heads) for y in (q, k, v))
+    found = rope_attention(q, k, v, *layer.own_rotation(x.shape[1], x.device))
+    return linear(found.transpose(1, 2).flatten(2), layer.own.out)
+
+
+def _attend_to_memory(layer: AttendingLayer, x: Tensor, position: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
+    cross = layer.cross
+    if layer.places_cross:
+        tokens = normalize(x, layer.norm2) + position
+    else:
+        tokens = normalize(x, layer.norm2, cross.q.weight.dtype)
+    query = _heads_of(linear(tokens, cross.q), cross.heads)
+    rotation = layer.cross_rotation(x.shape[1], x.device)
+    return linear(memory_attention_cpu(query, memory, *cross.k, *cross.v, *rotation, fp8), cross.out)
+
+
+def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
+    tokens = normalize(x, layer.norm3, layer.mlp[0].weight.dtype)
+    tokens = tokens.reshape(1, -1, 1, x.shape[-1])  # of all objects in one row, so that chunks are contiguous
+    return chunked(lambda rows: mlp(rows, layer.mlp), tokens, 1).view(x.shape)
+
+
+def _heads_of(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, P, d)
+
+
+def encode(
+    plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
+) -> Tensor:
+    """Memories ``(B, C_mem, H, W)`` of logits ``(B, 1, h, w)`` with scores ``(B, 1)``, on a frame's map
+    ``(1 or B, C, H, W)``."""
+    x = _scaled(settings, masks, from_prompt, plan.downsampling[0][0].weight.dtype)
+    for conv, norm in plan.downsampling:
+        normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm)
+        x = torch.ops.aten.gelu_(normed).permute(0, 3, 1, 2)
+    x = convolve(features, plan.pixels) + convolve(x, plan.downsampled)
+    for layer in plan.fuser:
+        x = _fuse(layer, x)
+    x = x if plan.out is None else convolve(x, plan.out)
+    if settings.absent_memory is not None:
+        x = torch.addcmul(x, (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]).to(x.dtype)
+    return x
+
+
+def _scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:
+    """What the memory encoder reads: probabilities, or binary masks, scaled and at the image's size."""
+    size, scale, bias = settings.size, settings.scale, settings.bias
+    is_large = masks.shape[-2:] == size
+    if not (settings.binarizes and from_prompt or is_large):
+        return scaled_probabilities_reference(masks, size, scale, bias, dtype)
+    if settings.binarizes and from_prompt:
+        masks = masks if is_large else upsample_masks_reference(masks, size)
+        return torch.rsub((masks > 0).float(), bias, alpha=-scale)
+    return torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
+
+
+def _fuse(layer: FuserLayer, x: Tensor) -> Tensor:
+    dtype = layer.mlp[0].weight.dtype
+    y = normalize(convolve(x, layer.conv).permute(0, 2, 3, 1), layer.norm, dtype)
+    y = chunked(lambda rows: gelu_mlp(rows, layer.mlp), y, 1).permute(0, 3, 1, 2)
+    return x + y if layer.gamma is None else torch.addcmul(x, layer.gamma[:, None, None], y).to(dtype)
+
+
+def choose(
+    plan: MemoryPlan, settings: MemorySettings, found: Masks, presence: float, selection: HypothesisSelection | None
+) -> ObjectPrediction:
+    """The selected mask of each object, and its pointer; see :meth:`SAM2Base.predict_objects`."""
+    masks, ious, tokens, scores = found
+    masks = masks.float()
+    if settings.has_scores:
+        masks = torch.where((scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
+    if selection is None:
+        choice = ious.argmax(dim=-1, keepdim=True)
+    else:
+        choice = selection(masks, ious, scores)
+        if selection.parents is not None:
+            masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
+    token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
+    pointer = mlp(token[:, 0], plan.pointer) if plan.pointer else token[:, 0]
+    if settings.has_scores:
+        pointer = _mixed(settings, pointer, scores, presence)
+    return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
+
+
+def _mixed(settings: MemorySettings, pointer: Tensor, scores: Tensor, presence: float) -> Tensor:
+    """Pointers ``(B, C)`` moved towards that of an absent object by scores ``(B, 1)``."""
+    absent, is_seen = settings.absent_pointer, scores > presence
+    assert absent is not None
+    if settings.drops_pointer and not settings.mixes_pointers:
+        return torch.where(is_seen, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
+    seen = scores.float().sigmoid() if settings.mixes_pointers else is_seen.float()
+    return (seen * pointer if settings.drops_pointer else pointer) + (1 - seen) * absent

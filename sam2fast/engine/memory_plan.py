@@ -1,0 +1,173 @@
+"""Plans of what a video takes besides an image: memory attention, memory encoder, object pointers."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sam2fast.engine.plan import (
+    Conv,
+    Linear,
+    Norm,
+    Projections,
+    conv_of,
+    have_biases,
+    linear_of,
+    mlp_of,
+    norm_of,
+    projections_of,
+)
+from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.constants import TensorCache
+from sam2fast.modeling.layers import MLP, is_gelu, is_relu
+from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
+from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+
+# Cosines and sines of so many positions on a device.
+Rotation = Callable[[int, torch.device], tuple[Tensor, Tensor]]
+
+
+class AttendingLayer(NamedTuple):
+    """A layer of memory attention."""
+
+    norm1: Norm
+    own: Projections  # of the frame to itself
+    places_own: bool  # positions are added to its queries and keys
+    own_rotation: Rotation
+    norm2: Norm
+    cross: Projections  # of the frame to its memory
+    places_cross: bool  # positions are added to its queries
+    cross_rotation: Rotation
+    norm3: Norm
+    mlp: tuple[Linear, ...]
+
+
+class AttentionPlan:
+    """Memory attention."""
+
+    def __init__(self, attention: MemoryAttention) -> None:
+        self.adds_position, layers = attention.pos_enc_at_input, list[Any](attention.layers)
+        self.encodes_keys = layers[0].pos_enc_at_cross_attn_keys
+        self.layers, self.norm = list(map(_attending, layers)), norm_of(attention.norm)
+        self._joined = TensorCache[tuple[Tensor, ...]]()
+
+    def joined(self) -> list[Linear]:
+        """Of each layer's attention to itself queries, keys and values of the same tokens as one linear layer."""
+        parts = [layer.own[1 : 3 if layer.places_own else 4] for layer in self.layers]
+        pairs = [pair for part in parts for pair in zip(*part, strict=True)]  # weights, then biases, of each layer
+        found = self._joined(None, sum(pairs, ()), lambda: tuple(map(torch.cat, pairs)))
+        return list(map(Linear, found[::2], found[1::2]))
+
+
+def plan_attention(model: Any) -> AttentionPlan | None:
+    """The plan of a model's memory attention, which is as built; None for other kinds, and while it is listened to."""
+    attention = model.memory_attention
+    if type(attention) is not MemoryAttention or not have_biases(attention):
+        return None
+    return AttentionPlan(attention) if all(map(_is_rotary, attention.layers)) else None
+
+
+def _is_rotary(layer: Any) -> bool:
+    """Whether its attentions are the usual ones, and its activation is ReLU."""
+    return (
+        type(layer) is MemoryAttentionLayer
+        and type(layer.self_attn) is type(layer.cross_attn_image) is RoPEAttention
+        and layer.cross_attn_image.attend_hook is layer.cross_attn_image.pooling is None
+        and is_relu(layer.activation)
+    )
+
+
+def _attending(layer: Any) -> AttendingLayer:
+    return AttendingLayer(
+        norm_of(layer.norm1),
+        projections_of(layer.self_attn),
+        layer.pos_enc_at_attn,
+        layer.self_attn._table,
+        norm_of(layer.norm2),
+        projections_of(layer.cross_attn_image),
+        layer.pos_enc_at_cross_attn_queries,
+        layer.cross_attn_image._table,
+        norm_of(layer.norm3),
+        (linear_of(layer.linear1), linear_of(layer.linear2)),
+    )
+
+
+class FuserLayer(NamedTuple):
+    """A ConvNeXt block."""
+
+    conv: Conv
+    norm: Norm
+    mlp: tuple[Linear, ...]
+    gamma: Tensor | None  # (C), scales what is added
+
+
+class MemoryPlan:
+    """Memory encoder and object pointers."""
+
+    def __init__(self, encoder: MemoryEncoder, pointer: nn.Module) -> None:
+        *steps, last = encoder.mask_downsampler.encoder  # type: ignore[misc]
+        self.downsampling = [(conv_of(conv), norm_of(norm)) for conv, norm in zip(steps[::3], steps[1::3], strict=True)]
+        self.downsampled, self.pixels = conv_of(last), conv_of(encoder.pix_feat_proj)
+        self.fuser = list(map(_fusing, encoder.fuser.layers))  # type: ignore[arg-type]
+        self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
+        self.pointer = _pointer(pointer)
+
+
+def plan_memory(model: Any) -> MemoryPlan | None:
+    """The plan of a model's memory encoder and of the layers for pointers, which are as built; None for other kinds."""
+    encoder, pointer = model.memory_encoder, model.obj_ptr_proj
+    if type(encoder) is not MemoryEncoder or type(pointer) not in (MLP, nn.Linear, nn.Identity):
+        return None
+    down, fuser = encoder.mask_downsampler, encoder.fuser
+    if not (type(down) is MaskDownSampler and type(fuser) is Fuser and type(fuser.proj) is nn.Identity):
+        return None
+    if not all(type(layer) is CXBlock and is_gelu(layer.act) for layer in fuser.layers):
+        return None
+    if type(pointer) is MLP and (pointer.sigmoid_output or not is_relu(pointer.act)):
+        return None
+    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_biases(encoder, pointer):
+        return None
+    return MemoryPlan(encoder, pointer)
+
+
+def _fusing(layer: Any) -> FuserLayer:
+    return FuserLayer(
+        conv_of(layer.dwconv), norm_of(layer.norm), (linear_of(layer.pwconv1), linear_of(layer.pwconv2)), layer.gamma
+    )
+
+
+def _pointer(layer: nn.Module) -> tuple[Linear, ...]:
+    """Its linear layers; none where pointers are tokens."""
+    if isinstance(layer, nn.Identity):
+        return ()
+    return mlp_of(layer) if isinstance(layer, MLP) else (linear_of(layer),)
+
+
+class MemorySettings(NamedTuple):
+    """What a model itself, whose attributes may be changed at any time, says of memories and pointers."""
+
+    size: tuple[int, int]  # of the masks that memories are made of
+    scale: float  # of probabilities
+    bias: float
+    binarizes: bool  # masks of prompts
+    absent_memory: Tensor | None  # (1, C_mem), added where an object is absent
+    has_scores: bool  # of the objects' presence
+    absent_pointer: Tensor | None  # (1, C)
+    drops_pointer: bool  # where an object is absent, rather than adding to it
+    mixes_pointers: bool  # by the probability of the object's presence
+
+
+def settings_of(model: Any) -> MemorySettings:
+    """The settings of a model."""
+    return MemorySettings(
+        (model.image_size, model.image_size),
+        model.sigmoid_scale_for_mem_enc,
+        model.sigmoid_bias_for_mem_enc,
+        model.binarize_mask_from_pts_for_mem_enc and not model.training,
+        model.no_obj_embed_spatial,
+        model.pred_obj_scores,
+        model.no_obj_ptr if model.pred_obj_scores else None,
+        model.fixed_no_obj_ptr,
+        model.soft_no_obj_ptr,
+    )
