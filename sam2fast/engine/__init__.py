@@ -17,7 +17,7 @@ from sam2fast.engine.cpu import image, masks, memory
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
 from sam2fast.engine.plan import plan_image, plan_masks
-from sam2fast.kernels._dispatch import current_backend
+from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.constants import is_recorded
 from sam2fast.modeling.mask_selection import HypothesisSelection
@@ -168,12 +168,13 @@ def _is_plain_inference(x: Tensor) -> bool:
     """Whether ``x`` is on the CPU, and its values are all that is computed, by the usual ops."""
     return (
         x.is_cpu
+        and "cpu" not in _dispatch.KERNEL_DEVICES
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not is_recorded()
-        and current_backend() in ("auto", "torch")
+        and _dispatch.current_backend() in ("auto", "torch")
     )
 
 

@@ -69,7 +69,7 @@ def test_no_source_uses_the_current_device():
 def test_the_block_is_one_for_the_tensors_device(monkeypatch):
     entered = []
     monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or contextlib.nullcontext())
-    config = _launch.LaunchConfig("*", "*", "*", {}, {})
+    config = _launch.LaunchConfig({}, {})
     with config.on_device(SimpleNamespace(is_cuda=True, device=ONE)), config.on_device(torch.zeros(1)):
         pass
     assert entered == [ONE]
