@@ -76,7 +76,7 @@ def read(
     cubin = compiled.asm["cubin"]
     registers, _ = aot.resources(compiled.asm["ptx"], cubin, target, launch.options)
     code = parse(aot.read_by("nvdisasm", "-c", cubin))
-    loop, chip, warps = main_loop(code), CHIPS[target], compiled.metadata.num_warps
+    loop, chip, warps = main_loop(code), CHIPS[target], launch.options.get("num_warps", compiled.metadata.num_warps)
     body = code.instructions[loop[0] : loop[1] + 1] if loop else code.instructions
     groups = specialised(code, loop)
     fitting = programs_at_once(chip, registers, compiled.metadata.shared, compiled.metadata.num_warps)
