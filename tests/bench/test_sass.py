@@ -386,7 +386,7 @@ def test_rows_that_are_broken_on_purpose(tmp_path):
         row_of("bfloat16", "256x64", tile, 8, 2),
         row_of("float16", "256x64", {**tile, "CTAS_PER_SM": 2}, 8, 3),
     ]
-    window = [{**row_of("bfloat16", "*", {}, 4, 1), "meta": tile}]
+    window = [{**row_of("bfloat16", "*", {}, 4, 1), "meta": {"BLOCK_M": 128, "BLOCK_N": 128}}]
     found = read(tmp_path / "table.json", {"memory_attention": memory, "window_attention": window})
     lines = {each[0].partition(": ")[0]: each[0] for each in found}
     few = lines["memory_attention bfloat16 256x64 256/64 sm_90"]
