@@ -2,7 +2,7 @@
 
 ``modeling`` has the modules, which are trained, exported, hooked and replaced. Here, a *plan* of a part holds its
 weights in the order in which they are read, and the functions in ``cpu`` compute what the modules do. This file chooses
-between the two, once for each call of a predictor and for each part of a tracked frame.
+between the two, once for each call of a predictor.
 """
 
 from collections.abc import Callable, Sequence
