@@ -14,11 +14,12 @@ without products the whole code. Kernels with products have a bound on the fract
 
 and in all dtypes where
 
-- a register that a wgmma multiplies from is overwritten before the wgmma is waited for (``sass_hazards.py``);
+- a register that a wgmma multiplies from is overwritten before the wgmma is waited for, or a uniform register is read
+  that is not set (``sass_hazards.py``);
 - the bound is below the one stored in ``sass_bounds.json``.
 
 ``--store`` stores the bounds of today, after a change that is meant: a GPU may prefer a lower bound.
-``--candidates`` looks at the candidates of ``make tune`` instead, on sm_90, and for overwritten registers alone.
+``--candidates`` looks at the candidates of ``make tune`` instead, on sm_90, and for those registers alone.
 """
 
 import argparse
@@ -45,8 +46,8 @@ from sass_code import (
     until_last_product,
     weighted,
 )
-from sass_hazards import left_registers, overwritten
-from sass_kernels import Report, problems, tile_of, too_early, variant
+from sass_hazards import hazards, left_registers
+from sass_kernels import Report, problems, tile_of, variant
 from sass_model import CHIPS, Tile, bound, clocks, programs_at_once
 
 from sam2fast.kernels import _launch
@@ -110,7 +111,7 @@ def read(
         found,
         reached,
         sum(map(bool, map(left_registers, code.instructions))),
-        overwritten(code),
+        hazards(code),
         "",
     )
     return report._replace(
@@ -123,11 +124,11 @@ class Scan(NamedTuple):
 
     name: str
     left: int
-    overwritten: list[str]
+    hazards: list[str]
 
     @property
     def problem(self) -> str:
-        return "; ".join(map(too_early, self.overwritten))
+        return "; ".join(self.hazards)
 
 
 def candidates(ops: list[str], without: list[str]) -> list[tuple[Launch, str]]:
@@ -149,10 +150,10 @@ def candidates(ops: list[str], without: list[str]) -> list[tuple[Launch, str]]:
 
 
 def scan(launch: Launch, target: str) -> Scan:
-    """Compiles a candidate and looks for overwritten registers."""
+    """Compiles a candidate and looks for wrong registers."""
     code = parse(aot.read_by("nvdisasm", "-c", aot.compiled_for(launch, target).asm["cubin"]))
     name = f"{launch.op} {launch.shape} {variant(launch)}: {aot.shown(launch)}"
-    return Scan(name, sum(map(bool, map(left_registers, code.instructions))), overwritten(code))
+    return Scan(name, sum(map(bool, map(left_registers, code.instructions))), hazards(code))
 
 
 def show(report: Report | Scan | aot.Result) -> None:
@@ -187,7 +188,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     does = parser.add_mutually_exclusive_group()
     does.add_argument("--store", action="store_true", help=f"write the bounds into {BOUNDS.name}")
-    does.add_argument("--candidates", action="store_true", help="of make tune, for overwritten registers alone")
+    does.add_argument("--candidates", action="store_true", help="of make tune, for wrong registers alone")
     arguments = parser.parse_args()
     stored = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
     ops = arguments.op or sorted(RECORDS)
@@ -208,7 +209,7 @@ def main() -> None:
     scanned = [report for report in reports if not isinstance(report, aot.Result)]
     print(
         f"{len(scanned)} kernels scanned, {sum(report.left > 0 for report in scanned)} with wgmma from registers; "
-        f"{sum(len(report.overwritten) for report in scanned)} instructions overwrite those too early"
+        f"{sum(len(report.hazards) for report in scanned)} hazards"
     )
     print(f"{len(reports) - len(failed)} passed, {len(failed)} failed")
     sys.exit(bool(failed) or not reports)

@@ -1,4 +1,8 @@
-"""Registers that a wgmma multiplies from and that the code overwrites before the wgmma is waited for.
+"""Two errors of assemblers around wgmma: a register that is overwritten too early, and one that nothing has written.
+
+The assembler of CUDA 12.8 computes some descriptors of tiles from a uniform register that it never sets, where both
+sides of a product have rows of 64 bytes. The product then reads shared memory anywhere: wrong results, or an illegal
+access (seen on an H100).
 
 A wgmma whose left side is in registers reads them while later instructions run. The assembler of CUDA 12 may reuse them
 too early (triton-lang/triton#11781; CUDA 13.3 fixes it), and then results are wrong now and then. Which instruction
@@ -16,7 +20,16 @@ State = dict[int, int]  # by register that is still read: the groups that were c
 _NO_RESULT = re.compile(r"\w+SETP2?$|R2P$|BAR|BRX|JMX|RET|CALL|NANOSLEEP|WARPSYNC")
 _REGISTER = re.compile(r"(?:!?U?P[\dRT]\w*, )*R(\d+)\b")
 _LEFT = re.compile(r"R\d+, R(\d+)(?:\.\w+)?, gdesc")
+_UNIFORM_RESULT = re.compile(r"(?:!?U?P[\dRT]\w*, )*UR(\d+)(?:,|$)")
+_UNIFORM = re.compile(r"(?<!\w)(gdesc\[|desc\[)?UR(\d+)(\.64)?")
 LEFT_REGISTERS = 4  # 64 rows of 32 bytes, by 128 threads of 4 bytes a register
+
+
+def hazards(code: Code) -> list[str]:
+    """Sentences on each instruction that overwrites a register too early or reads one that is not set."""
+    return [f"a register that a wgmma still reads is overwritten by {x}" for x in overwritten(code)] + [
+        f"a uniform register that is not set is read by {x}" for x in unset(code)
+    ]
 
 
 def overwritten(code: Code) -> list[str]:
@@ -38,6 +51,31 @@ def overwritten(code: Code) -> list[str]:
                 entering[following] = merged
                 work.append(following)
     return [f"{code.instructions[i].name} {code.instructions[i].operands} (instruction {i})" for i in sorted(found)]
+
+
+def unset(code: Code) -> list[str]:
+    """What reads a uniform register that no instruction before it writes."""
+    known: set[int] = set()
+    found = []
+    for i, x in enumerate(code.instructions):
+        result = _UNIFORM_RESULT.match(x.operands)
+        reads = {r for read in _UNIFORM.finditer(x.operands, result.end() if result else 0) for r in _read(x, read)}
+        if reads - known:
+            found.append(f"{x.name} {x.operands} (instruction {i})")
+        if result:
+            known |= set(range(int(result[1]), int(result[1]) + _uniform_width(x)))
+    return found
+
+
+def _read(x: Instruction, read: re.Match[str]) -> range:
+    first = int(read[2])
+    if read[1] == "gdesc[":  # descriptors of the left and of the right side, two registers each
+        return range(first + (2 if left_registers(x) else 0), first + 4)
+    return range(first, first + (2 if read[1] or read[3] or (".64" in x.name and x.root.startswith("U")) else 1))
+
+
+def _uniform_width(x: Instruction) -> int:
+    return 2 if re.search(r"\.([FSU]?64|WIDE)\b", x.name) else 4 if ".128" in x.name else 1
 
 
 def left_registers(x: Instruction) -> range:

@@ -37,7 +37,7 @@ class Report(NamedTuple):
     clocks: Clocks | None
     bound: float
     left: int  # wgmma whose left side is in registers
-    overwritten: list[str]  # what writes those too early
+    hazards: list[str]  # see sass_hazards.py
     problem: str
 
 
@@ -55,7 +55,7 @@ def problems(
         fitting: how many of its programs fit on a multiprocessor.
         stored: bounds by name; None if they do not matter.
     """
-    yield from map(too_early, report.overwritten)
+    yield from report.hazards
     if report.tile is None:
         return
     # Means of keys, which are rare, share the configuration, whatever they need.
@@ -73,10 +73,6 @@ def problems(
             yield "no bound is stored; --store stores it"
         elif report.bound < stored[report.name] - TOLERANCE:
             yield f"the bound is {report.bound:.1%}, and {stored[report.name]:.1%} is stored"
-
-
-def too_early(instruction: str) -> str:
-    return f"a register that a wgmma still reads is overwritten by {instruction}"
 
 
 def changed_threads(report: Report, tile: Tile, body: Sequence[Instruction]) -> int:

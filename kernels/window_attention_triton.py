@@ -5,7 +5,7 @@ once, and masks the scores between different windows. Positions that pad the map
 values: the original pads the map before the projection, so that they hold its bias.
 
 Tile sizes are powers of two. A head is loaded as one piece of ``D1`` channels, or as two of ``D1`` and ``D2`` where
-that wastes less: 72 channels are 64 + 16 instead of 128.
+that wastes less: 72 channels are 64 + 16 instead of 128. A configuration with ``PIECES`` of 1 forbids two.
 """
 
 # Comments describe the arguments of Triton kernels.
@@ -200,10 +200,10 @@ def _window_attention_kernel(
         )
 
 
-def pieces(d: int) -> tuple[int, int]:
+def pieces(d: int, most: int = 2) -> tuple[int, int]:
     """Sizes of the one or two pieces of a head of ``d`` channels; the second is 0 if there is one."""
     whole = max(16, triton.next_power_of_2(d))
-    first = whole if whole == d or d < 16 else whole // 2
+    first = whole if whole == d or d < 16 or most == 1 else whole // 2
     second = max(16, triton.next_power_of_2(d - first)) if first < d else 0
     return (first, second) if first + second < whole else (whole, 0)
 
@@ -228,7 +228,7 @@ def constants(
     chosen: LaunchConfig, heads: int, d: int, window: int, pool: bool, pad: bool, precision: str
 ) -> dict[str, Any]:
     """The kernel's constexpr arguments."""
-    D1, D2 = pieces(d)
+    D1, D2 = pieces(d, chosen.meta.get("PIECES", 2))
     group = group_of(window, chosen.meta["BLOCK_N"])
     block_m = chosen.meta["BLOCK_M"]
     if window:

@@ -47,7 +47,7 @@ PARITY = {
     "mask_ops": ("mask_ops", 50),
     "run_lengths and nms": ("run_lengths or nms", 40),
     "encoder": ("layer_norm or linear_gelu or preprocess", 50),
-    "connected_components": ("connected_components", 30),
+    "connected_components": ("connected_components", 60),
     "memory_attention in fp8": ("fp8", 50),
 }
 # Op and shape class of the rows in bfloat16 that decide how long a frame takes.

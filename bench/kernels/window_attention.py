@@ -96,8 +96,12 @@ def lines() -> Iterable[tuple[str, str, Work]]:
 def window_search(
     dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], choices: tuple[int, ...] = (), order: int = 1
 ) -> Search:
-    """``tiles``: BLOCK_M, BLOCK_N, warps, stages, and ROWS_PER_WARP where tiles of few queries take fewer warps."""
-    names = "BLOCK_M BLOCK_N num_warps num_stages ROWS_PER_WARP"
+    """``tiles``: BLOCK_M, BLOCK_N, warps, stages, and ROWS_PER_WARP where tiles of few queries take fewer warps.
+
+    Heads are one piece, since two may be wrong on sm_90.
+    """
+    names = "PIECES BLOCK_M BLOCK_N num_warps num_stages ROWS_PER_WARP"
+    tiles = [(1, *tile) for tile in tiles]
     choice = "SDPA" if choices else ""
     return search(
         "window_attention", names, tiles, dtype=dtype, shape=shape, choice=choice, choices=choices, order=order
@@ -203,7 +207,7 @@ BLOCKS = [Windowed(256, 8, 1, 96), Windowed(64, 14, 4, 96), Windowed(64, 0, 4, 9
 
 # What is compiled ahead of time. The widest heads need the most resources where windows are padded; no model pools a
 # whole map.
-COMPILED = [Windowed(64, 8, 2, 56), Windowed(64, 16, 8, 72, 2), Windowed(64, 14, 4, WIDEST),
+COMPILED = [Windowed(64, 8, 2, 56), Windowed(64, 14, 4, 96), Windowed(64, 16, 8, 72, 2), Windowed(64, 14, 4, WIDEST),
             Windowed(64, 14, 4, WIDEST, 2), Windowed(64, 0, 8, 56), Windowed(64, 0, 8, 72),
             Windowed(64, 0, 4, WIDEST)]  # fmt: skip
 

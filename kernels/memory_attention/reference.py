@@ -134,7 +134,8 @@ def memory_attention_reference(
     query = apply_rope(query, cos[:N], sin[:N])
     if fp8:
         query, key = rounded_to_fp8(query), rounded_to_fp8(key)
-    query = query.expand(B, -1, -1, -1)
+    # Contiguous: cuDNN refuses the layout that torch gives its output for an expanded query.
+    query = query.expand(B, -1, -1, -1).contiguous()
     width = value.shape[-1]
     if query.device.type == "mps":
         # Before torch 2.12 attention is wrong on MPS for values narrower than keys.
