@@ -207,7 +207,7 @@ BLOCKS = [Windowed(256, 8, 1, 96), Windowed(64, 14, 4, 96), Windowed(64, 0, 4, 9
 
 # What is compiled ahead of time. The widest heads need the most resources where windows are padded; no model pools a
 # whole map.
-COMPILED = [Windowed(64, 8, 2, 56), Windowed(64, 14, 4, 96), Windowed(64, 16, 8, 72, 2), Windowed(64, 14, 4, WIDEST),
+COMPILED = [Windowed(64, 8, 2, 56), Windowed(64, 16, 8, 72, 2), Windowed(64, 14, 4, WIDEST),
             Windowed(64, 14, 4, WIDEST, 2), Windowed(64, 0, 8, 56), Windowed(64, 0, 8, 72),
             Windowed(64, 0, 4, WIDEST)]  # fmt: skip
 
