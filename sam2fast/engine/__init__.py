@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from sam2fast.engine import by_modules
 from sam2fast.engine.cpu import image, masks, memory
@@ -165,17 +166,27 @@ def engine_for(model: Any) -> Engine:
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    """Whether ``x`` is on the CPU, and its values are all that is computed, by the usual ops."""
+    """Whether ``x`` is a tensor on the CPU, and its values are all that is computed, by the usual ops."""
     return (
-        x.is_cpu
+        type(x) is Tensor
+        and x.is_cpu
         and "cpu" not in _dispatch.KERNEL_DEVICES
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()
+        and not _is_traced()
         and not is_recorded()
         and _dispatch.current_backend() in ("auto", "torch")
     )
+
+
+def _is_traced() -> bool:
+    """Whether a dispatch mode of torch's own is active, as of tracers; those of users, as counters, see plans' ops."""
+    return bool(torch._C._len_torch_dispatch_stack()) and any(map(_is_of_tracers, _get_current_dispatch_mode_stack()))
+
+
+def _is_of_tracers(mode: TorchDispatchMode) -> bool:
+    return getattr(mode, "_mode_key", None) is not None
 
 
 class _Found(NamedTuple, Generic[Plan]):
