@@ -6,22 +6,24 @@ between the two, once for each call of a predictor.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from sam2fast.engine import by_modules
 from sam2fast.engine.cpu import image, masks, memory
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.plan import plan_image, plan_masks
+from sam2fast.engine.plan import in_dtype, plan_image, plan_masks
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.constants import is_recorded
 from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import OF_OBJECTS, ObjectPrediction, SAM2Base
+from sam2fast.modeling.sam2_base import OF_GIVEN_MASKS, OF_OBJECTS, ObjectPrediction, SAM2Base
 
 __all__ = ["Engine", "Parts", "engine_for"]
 
@@ -38,9 +40,15 @@ class Parts(NamedTuple):
 
 
 class Engine:
-    """Computes the parts of a model, those that are as built from plans and others by their modules."""
+    """Computes the parts of a model, those that are as built from plans and others by their modules.
+
+    Attributes:
+        attend_hook: called with the number of a layer of memory attention and the arguments of
+            :func:`sam2fast.kernels.memory_attention.memory_attention` before it attends to the memory, or None.
+    """
 
     def __init__(self, model: Any) -> None:
+        self.attend_hook: memory.AttendHook | None = None
         self._model = ref(model)
         self._image, self._masks = _Part(_image_roots, plan_image), _Part(_mask_roots, plan_masks)
         self._attention, self._memory = _Part(_attention_roots, plan_attention), _Part(_memory_roots, plan_memory)
@@ -52,13 +60,22 @@ class Engine:
         parts = self._image, self._masks, self._attention, self._memory
         return Parts(*(is_here and part.plan(model) is not None for part in parts))
 
+    def _plan(self, part: "_Part[Plan]", x: Tensor) -> Plan | None:
+        """The plan of a part for input like ``x``; None where its modules have to be called."""
+        plan = part.plan(self._model()) if _is_plain_inference(x) else None
+        if plan is None or not torch.is_autocast_enabled("cpu"):
+            return plan
+        with _without_autocast():
+            return in_dtype(plan, torch.get_autocast_dtype("cpu"))
+
     def encode(self, images: Tensor) -> list[Tensor]:
         """What the mask decoder reads of normalised images ``(B, 3, S, S)``: see :meth:`SAM2Base.encode_image`."""
         model: Any = self._model()
-        plan = self._image.plan(model) if _is_plain_inference(images) else None
+        plan = self._plan(self._image, images)
         if plan is None:
             return list(model.encode_image(images))
-        return image.encode(plan, images)[-model.num_feature_levels :]
+        with _without_autocast():
+            return image.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
         self,
@@ -78,9 +95,10 @@ class Engine:
             multimask: three masks rather than one.
         """
         model: Any = self._model()
-        plan = self._masks.plan(model) if _is_plain_inference(embedding) else None
+        plan = self._plan(self._masks, embedding)
         if plan is not None:
-            return masks.decode(plan, embedding, finer, points, prompts, multimask)
+            with _without_autocast():
+                return masks.decode(plan, embedding, finer, points, prompts, multimask)
         sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
         return masks.Masks(
             *model.sam_mask_decoder(
@@ -105,10 +123,30 @@ class Engine:
             RuntimeError: memory attention was changed by a user, and the session approximates its memories.
         """
         model: Any = self._model()
-        plan = self._attention.plan(model) if _is_plain_inference(features) else None
+        plan = self._plan(self._attention, features)
         if plan is None:
-            return by_modules.attend(model, features, memories, fp8)
-        return memory.attend(plan, features, model.image_encoder.neck.position_encoding(features), memories, fp8)
+            return by_modules.attend(model, features, memories, fp8, self.attend_hook)
+        position = model.image_encoder.neck.position_encoding(features)
+        with _without_autocast():
+            return memory.attend(plan, features, position, memories, fp8, self.attend_hook)
+
+    def propose(
+        self,
+        conditioned: Tensor,
+        finer: Sequence[Tensor],
+        points: dict[str, Tensor] | None,
+        prompts: Tensor | None,
+        multimask: bool,
+        presence: float = 0.0,
+    ) -> masks.Masks:
+        """All masks among which :meth:`track` selects, in fp32, those of absent objects lowered."""
+        model: Any = self._model()
+        plan = self._plan(self._masks, conditioned)
+        if plan is None or model._replaces(*OF_OBJECTS):
+            return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
+        with _without_autocast():
+            above = presence if model.pred_obj_scores else None
+            return memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
 
     def track(
         self,
@@ -130,15 +168,38 @@ class Engine:
             presence, selection: see :meth:`SAM2Base.predict_objects`.
         """
         model: Any = self._model()
-        plan = self._masks.plan(model) if _is_plain_inference(conditioned) else None
+        plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        given = masks.tracked_prompts(plan, points, prompts, len(conditioned))
-        found = masks.decode(plan, conditioned, finer, *given, multimask)
-        pointers = self._memory.plan(model)
+        with _without_autocast():
+            above = presence if model.pred_obj_scores else None
+            found = memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
+        pointers = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
-        return memory.choose(pointers, settings_of(model), found, presence, selection)
+        with _without_autocast():
+            return memory.choose(pointers, settings_of(model), found, presence, selection)
+
+    def use_mask(
+        self, features: Tensor, finer: Sequence[Tensor], given: Tensor, presence: float = 0.0
+    ) -> ObjectPrediction:
+        """Given masks ``(B, 1, S, S)`` as if predicted, with pointers that the mask decoder predicts of them.
+
+        Args:
+            features: ``(B, C, H, W)``, not conditioned on memory.
+            finer, presence: as of :meth:`track`.
+        """
+        model: Any = self._model()
+        plan = self._plan(self._memory, features)
+        if plan is None or model._replaces(*OF_GIVEN_MASKS):
+            return by_modules.use_mask(model, features, finer, given, presence)
+        pointers = given.new_zeros(len(given), model.hidden_dim, dtype=torch.float32)
+        if plan.given is not None:
+            with _without_autocast():
+                prompts = memory.downsampled(plan, given)
+            pointers = self.track(features, finer, None, prompts, False, presence).pointer
+        with _without_autocast():
+            return memory.given(settings_of(model), given, pointers)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         """Memories ``(B, C_mem, H, W)`` of B objects on a frame.
@@ -150,10 +211,11 @@ class Engine:
             from_prompt: the masks come from prompts, and are binarised if so configured.
         """
         model: Any = self._model()
-        plan = self._memory.plan(model) if _is_plain_inference(features) else None
+        plan = self._plan(self._memory, features)
         if plan is None:
             return by_modules.encode_memory(model, features, logits, scores, from_prompt)
-        return memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
+        with _without_autocast():
+            return memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
@@ -165,17 +227,31 @@ def engine_for(model: Any) -> Engine:
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    """Whether ``x`` is on the CPU, and its values are all that is computed, by the usual ops."""
+    """Whether ``x`` is a tensor on the CPU, and its values are all that is computed, by the usual ops."""
     return (
-        x.is_cpu
+        type(x) is Tensor
+        and x.is_cpu
         and "cpu" not in _dispatch.KERNEL_DEVICES
         and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()
+        and not _is_traced()
         and not is_recorded()
         and _dispatch.current_backend() in ("auto", "torch")
     )
+
+
+def _without_autocast() -> AbstractContextManager[object]:
+    """Context manager without autocast, which would cast in each operation."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
+
+
+def _is_traced() -> bool:
+    """Whether a dispatch mode of torch's own is active, as of tracers; those of users, as counters, see plans' ops."""
+    return bool(torch._C._len_torch_dispatch_stack()) and any(map(_is_of_tracers, _get_current_dispatch_mode_stack()))
+
+
+def _is_of_tracers(mode: TorchDispatchMode) -> bool:
+    return getattr(mode, "_mode_key", None) is not None
 
 
 class _Found(NamedTuple, Generic[Plan]):
@@ -233,4 +309,5 @@ def _attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 def _memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
     if model.spatial_perceiver is not None or model._replaces(*OF_OBJECTS):
         return ()
-    return model.memory_encoder, model.obj_ptr_proj
+    given = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
+    return model.memory_encoder, model.obj_ptr_proj, *given

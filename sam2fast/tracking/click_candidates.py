@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.tracking.eager_runner import attend_to_memory, fill_holes, without_memory
+from sam2fast.engine import engine_for
+from sam2fast.tracking.eager_runner import fill_holes, without_memory
 from sam2fast.tracking.prompting import is_conditioning
 from sam2fast.tracking.prompts import click_prompt
 from sam2fast.tracking.state import TrackedObject, VideoState
@@ -49,15 +50,16 @@ def predict_candidates(
         state.bank.begin_step()
         initial = tracked.is_initial(frame)
         memory = None if initial else tracker.gather(state, tracked, frame, tracked.reverse[frame])
+        engine = engine_for(model)
         if memory is None:
             conditioned = without_memory(model, features)
         else:
-            conditioned = attend_to_memory(model, features, memory, state.bank.fp8)
-        masks, ious, _, scores = model._decode(
+            conditioned = engine.attend(features.embedding, memory, state.bank.fp8)
+        masks, ious, _, scores = engine.propose(
             conditioned[:1],
+            features.high_res,
             clicks,
             None if previous is None else tracker.as_mask_input(previous.mask),
-            features.high_res or None,
             model._use_multimask(initial, clicks),
         )
     order = ious[0].argsort(descending=True)
