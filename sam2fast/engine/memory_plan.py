@@ -51,6 +51,7 @@ class AttentionPlan:
         self.encodes_keys = layers[0].pos_enc_at_cross_attn_keys
         self.layers, self.norm = list(map(_attending, layers)), norm_of(attention.norm)
         self._joined = TensorCache[tuple[Tensor, ...]]()
+        self.prepared = TensorCache[Any]()  # what `gpu` computes from the weights
 
     def joined(self) -> list[Linear]:
         """Of each layer's attention to itself queries, keys and values of the same tokens as one linear layer."""
@@ -112,6 +113,7 @@ class MemoryPlan:
         self.fuser = list(map(_fusing, encoder.fuser.layers))  # type: ignore[arg-type]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.pointer = _pointer(pointer)
+        self.prepared = TensorCache[Any]()  # what `gpu` computes from the weights
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:

@@ -9,11 +9,11 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
-Value = TypeVar("Value", bound=Tensor | tuple[Tensor, ...])
+Value = TypeVar("Value")
 
 
 class TensorCache(Generic[Value]):
-    """Caches one tensor, or several, computed from parameters until their values change.
+    """Caches what is computed from parameters until their values change: a tensor, or a tree of tuples and lists.
 
     On the CPU values are compared. Elsewhere a comparison would wait for the device, so addresses and version counters
     are compared; every write but one through ``.data`` changes them. Nothing is cached for autograd. CUDA graphs
@@ -93,7 +93,8 @@ class Constants:
         self._versions = [s._version for s in self._sources]
         for value, compute in self._kept.values():
             for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
-                old.copy_(new)
+                if new is not old:  # a parameter itself
+                    old.copy_(new)
 
     def expire(self) -> None:
         """From now on the values are outdated, also where a source was written through ``.data``, which no version
@@ -123,8 +124,11 @@ def is_recorded() -> bool:
 _version = attrgetter("_version")
 
 
-def _tensors(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (value,) if isinstance(value, Tensor) else value
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a tree of tuples and lists."""
+    if isinstance(value, tuple | list):
+        return [x for item in value for x in _tensors(item)]
+    return [value] if isinstance(value, Tensor) else []
 
 
 def _fingerprint(source: Tensor) -> tuple[Any, ...]:
