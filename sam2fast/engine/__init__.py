@@ -1,8 +1,8 @@
 """Inference without the modules of a model: functions of their weights, for the parts that nobody changed.
 
 ``modeling`` has the modules, which are trained, exported, hooked and replaced. Here, a *plan* of a part holds its
-weights in the order in which they are read, and the functions in ``cpu`` compute what the modules do. This file chooses
-between the two, once for each call of a predictor.
+weights in the order in which they are read, and the functions in ``cpu``, or on other devices those in ``gpu``, compute
+what the modules do. This file chooses between them, once for each call of a predictor.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from sam2fast.engine import by_modules
-from sam2fast.engine.cpu import image, masks, memory
+from sam2fast.engine import by_modules, cpu, gpu
+from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
 from sam2fast.engine.plan import plan_image, plan_masks
@@ -58,7 +58,7 @@ class Engine:
         plan = self._image.plan(model) if _is_plain_inference(images) else None
         if plan is None:
             return list(model.encode_image(images))
-        return image.encode(plan, images)[-model.num_feature_levels :]
+        return _variant(images).image.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
         self,
@@ -67,7 +67,7 @@ class Engine:
         points: tuple[Tensor, Tensor] | None,
         prompts: Tensor | None,
         multimask: bool,
-    ) -> masks.Masks:
+    ) -> Masks:
         """The masks of B prompts.
 
         Args:
@@ -80,9 +80,9 @@ class Engine:
         model: Any = self._model()
         plan = self._masks.plan(model) if _is_plain_inference(embedding) else None
         if plan is not None:
-            return masks.decode(plan, embedding, finer, points, prompts, multimask)
+            return _variant(embedding).masks.decode(plan, embedding, finer, points, prompts, multimask)
         sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
-        return masks.Masks(
+        return Masks(
             *model.sam_mask_decoder(
                 image_embeddings=embedding,
                 image_pe=model.sam_prompt_encoder.get_dense_pe(),
@@ -108,7 +108,8 @@ class Engine:
         plan = self._attention.plan(model) if _is_plain_inference(features) else None
         if plan is None:
             return by_modules.attend(model, features, memories, fp8)
-        return memory.attend(plan, features, model.image_encoder.neck.position_encoding(features), memories, fp8)
+        position = model.image_encoder.neck.position_encoding(features)
+        return _variant(features).memory.attend(plan, features, position, memories, fp8)
 
     def track(
         self,
@@ -133,12 +134,13 @@ class Engine:
         plan = self._masks.plan(model) if _is_plain_inference(conditioned) else None
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        given = masks.tracked_prompts(plan, points, prompts, len(conditioned))
-        found = masks.decode(plan, conditioned, finer, *given, multimask)
+        variant = _variant(conditioned)
+        given = variant.masks.tracked_prompts(plan, points, prompts, len(conditioned))
+        found = variant.masks.decode(plan, conditioned, finer, *given, multimask)
         pointers = self._memory.plan(model)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
-        return memory.choose(pointers, settings_of(model), found, presence, selection)
+        return variant.memory.choose(pointers, settings_of(model), found, presence, selection)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         """Memories ``(B, C_mem, H, W)`` of B objects on a frame.
@@ -153,7 +155,7 @@ class Engine:
         plan = self._memory.plan(model) if _is_plain_inference(features) else None
         if plan is None:
             return by_modules.encode_memory(model, features, logits, scores, from_prompt)
-        return memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
+        return _variant(features).memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
@@ -165,17 +167,27 @@ def engine_for(model: Any) -> Engine:
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    """Whether ``x`` is on the CPU, and its values are all that is computed, by the usual ops."""
+    """Whether the values of ``x`` are all that is computed, and on the CPU by the usual ops."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    if not _is_on_cpu(x):
+        return not x.is_meta
     return (
-        x.is_cpu
-        and "cpu" not in _dispatch.KERNEL_DEVICES
-        and not torch.is_grad_enabled()
+        "cpu" not in _dispatch.KERNEL_DEVICES
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not is_recorded()
         and _dispatch.current_backend() in ("auto", "torch")
     )
+
+
+def _is_on_cpu(x: Tensor) -> bool:
+    return x.is_cpu
+
+
+def _variant(x: Tensor) -> Any:
+    """The package whose functions compute parts where ``x`` is."""
+    return cpu if _is_on_cpu(x) else gpu
 
 
 class _Found(NamedTuple, Generic[Plan]):

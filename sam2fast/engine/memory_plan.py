@@ -51,7 +51,8 @@ class AttentionPlan:
         self.encodes_keys = layers[0].pos_enc_at_cross_attn_keys
         self.layers, self.norm = list(map(_attending, layers)), norm_of(attention.norm)
         self._joined = TensorCache[tuple[Tensor, ...]]()
-        self.prepared = TensorCache[Any]()  # what `gpu` computes from the weights
+        # What `gpu` computes from the weights, and from the positions of a frame.
+        self.prepared, self.added = TensorCache[Any](), TensorCache[Tensor]()
 
     def joined(self) -> list[Linear]:
         """Of each layer's attention to itself queries, keys and values of the same tokens as one linear layer."""

@@ -7,7 +7,7 @@ import tame_weights
 import torch
 from mini_model import mini_model
 from parity import NARROW, random_map
-from planned import without_plans
+from planned import assert_as_near, assert_same, bfloat16, in_low_precision, without_plans
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
@@ -34,12 +34,6 @@ MODELS = ["sam2/sam2_hiera_t", "sam2.1/sam2.1_hiera_b+", "medsam2/sam2.1_hiera_t
 @pytest.fixture(scope="module")
 def model():
     return mini_model(DEEP)
-
-
-def assert_same(expected, found, tolerance=1e-5):
-    for a, b in zip(expected, found, strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        assert relative_error(a.float(), b.float()) <= tolerance
 
 
 def image_plan(model):
@@ -76,17 +70,6 @@ def test_images_by_kernels(model, triton_device):
     with backend("triton"):
         assert_same(expected, assert_same_images(model))
     assert launches["window_attention"] > before
-
-
-def bfloat16():
-    return torch.autocast("cpu", torch.bfloat16)
-
-
-def assert_as_near(truth, expected, found):
-    """``found`` is not much farther from the truth than ``expected``, in a low precision."""
-    for exact, a, b in zip(truth, expected, found, strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        assert relative_error(exact, b.float()) <= 1.5 * relative_error(exact, a.float()) + 0.005
 
 
 @pytest.mark.parametrize("has_low_weights", [False, True], ids=["autocast", "weights"])
@@ -249,20 +232,12 @@ def test_masks_in_bfloat16(has_low_weights, name):
     model = mini_model()
     truth, _ = both_masks(model, CASES[name], 1, True)
     if has_low_weights:
-        lower(model)
+        in_low_precision(model)
     with nullcontext() if has_low_weights else bfloat16():
         expected, found = both_masks(model, CASES[name], 1, True)
     assert_as_near(truth, expected, found)
     if not has_low_weights:
         assert_same(*both_masks(model, CASES[name], 1, True))
-
-
-def lower(model):
-    """Weights in bfloat16, but for the heads, which stay in fp32 as in models that are built so."""
-    decoder = model.sam_mask_decoder
-    model.to(torch.bfloat16)
-    for name in decoder.keep_fp32:
-        getattr(decoder, name).float()
 
 
 @pytest.mark.parametrize("points", [None, 3], ids=["points", "none"])

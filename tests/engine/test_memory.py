@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from mini_model import mini_model
 from parity import NARROW, random_map
-from planned import difference, parts_of, without_plans
+from planned import away_from_the_cpu, difference, parts_of, without_plans
 from torch import nn
 from torch.nn.utils import parametrize
+from tracked_parts import memories, tracked
 
 from sam2fast import mini
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import Parts, engine_for
 from sam2fast.engine.cpu import ops
 from sam2fast.kernels import _cpu
-from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling import layers
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_attention import MemoryAttention
@@ -69,44 +69,6 @@ def model(untouched):
     return copy.deepcopy(untouched)
 
 
-def memories(model, pages=((0, 1, 2), (1, -1, -1)), pointers=(4, 1)):
-    """Memories of one object for each row of ``pages``, of which -1 is none, and its number of pointers."""
-    (H, W), m = model.memory_size, model.mem_dim
-    B, tokens = len(pages), 4 * model.hidden_dim // m
-    of_each = torch.tensor(pointers)[:, None] * model.hidden_dim // m
-    return AttendedMemory(
-        pages=random_map(4, H * W, m),
-        page_table=torch.tensor(pages, dtype=torch.int32),
-        page_time=torch.arange(len(pages[0]), dtype=torch.int32).expand(B, -1),
-        position_encoding=random_map(H * W, m, seed=1),
-        time_encoding=model.maskmem_tpos_enc[:, 0, 0],
-        pointers=random_map(B, tokens, m, seed=2),
-        pointer_encoding=random_map(B, tokens, m, seed=3),
-        pointer_valid=torch.arange(tokens).expand(B, -1) < of_each,
-    )
-
-
-@torch.no_grad()
-def tracked(model, memory=None, points=None, prompt=None, multimask=False, from_prompt=False, fp8=False):
-    """A frame's map for some objects, their masks and pointers, and their memories."""
-    engine, side = engine_for(model), model.sam_image_embedding_size
-    dtype = model.no_mem_embed.dtype
-    C = model.hidden_dim
-    features = random_map(1, C, side, side, seed=4).to(dtype)
-    finer = []
-    if model.use_high_res_features_in_sam:
-        finer = [random_map(1, C // 8 * k, 4 // k * side, 4 // k * side, seed=5 + k).to(dtype) for k in (1, 2)]
-    conditioned = engine.attend(features, memory or memories(model), fp8)
-    found = engine.track(conditioned, finer, points, prompt, multimask)
-    B, logits = len(conditioned), 5 * random_map(len(conditioned), 1, 4 * side, 4 * side, seed=8)
-    scores = torch.linspace(-1, 1, B)[:, None]
-    encoded = [
-        engine.encode_memory(features, x, scores, from_prompt)
-        for x in (logits, F.interpolate(logits, scale_factor=4.0, mode="bilinear"))
-    ]
-    return [conditioned, *encoded, *found._replace(choice=found.choice + 1)]
-
-
 def by_modules(model, *args, **kwargs):
     with without_plans():
         return tracked(model, *args, **kwargs)
@@ -118,6 +80,10 @@ def assert_same(model, tolerance=1e-5, *args, **kwargs):
     assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
     assert difference(expected, found) <= tolerance
     assert all(map(torch.equal, expected[:3], found[:3]))  # all but masks and pointers
+    with away_from_the_cpu():
+        found = tracked(model, *args, **kwargs)
+    assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
+    assert difference(expected, found) <= max(tolerance, 1e-5)
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
@@ -194,6 +160,10 @@ def test_selections(model, parents):
     found = engine.track(maps, finer, None, None, True, middle, Best(parents))
     with without_plans():
         expected = engine.track(maps, finer, None, None, True, middle, Best(parents))
+    with away_from_the_cpu():
+        assert (
+            difference(list(expected), list(engine.track(maps, finer, None, None, True, middle, Best(parents)))) <= 1e-5
+        )
     assert difference(list(expected), list(found)) <= 1e-5 and found.choice.eq(1).all()
     assert (found.mask == -1024).flatten(1).all(dim=1).sum() in (1, 2, 3)
 

@@ -124,11 +124,11 @@ def choose(
     token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
     pointer = mlp(token[:, 0], plan.pointer) if plan.pointer else token[:, 0]
     if settings.has_scores:
-        pointer = _mixed(settings, pointer, scores, presence)
+        pointer = mixed(settings, pointer, scores, presence)
     return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
 
-def _mixed(settings: MemorySettings, pointer: Tensor, scores: Tensor, presence: float) -> Tensor:
+def mixed(settings: MemorySettings, pointer: Tensor, scores: Tensor, presence: float) -> Tensor:
     """Pointers ``(B, C)`` moved towards that of an absent object by scores ``(B, 1)``."""
     absent, is_seen = settings.absent_pointer, scores > presence
     assert absent is not None

@@ -1,1 +1,3 @@
-"""Inference by few and large operations, for GPUs; torch's operators, and kernels where the device has them."""
+from sam2fast.engine.gpu import image, masks, memory
+
+__all__ = ["image", "masks", "memory"]

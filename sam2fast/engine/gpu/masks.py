@@ -36,7 +36,7 @@ GROUP = 32  # prompts that are decoded at once
 PADDING = 2  # padding points of a prompt without points: its own, and the one that is always appended
 
 
-class JoinedLayer(NamedTuple):
+class JoinedTwoWay(NamedTuple):
     """A layer of the transformer, and what of it reads the same input as one linear layer."""
 
     layer: TwoWayLayer
@@ -53,7 +53,7 @@ class MaskWeights(NamedTuple):
     angles: Tensor  # (2, C/2) fp32
     tokens: Tensor  # (1, T, C)
     position: Tensor  # (P, C) fp32
-    layers: list[JoinedLayer]
+    layers: list[JoinedTwoWay]
     final: Projections
     upscaling: tuple[Linear, ...]
     heads: list[Linear]  # weights (heads, K, N) and biases (heads, 1, N) of all heads; none where their widths differ
@@ -64,7 +64,7 @@ class MaskWeights(NamedTuple):
         return self.downscaled.weight.dtype
 
 
-class ProjectedImages(NamedTuple):
+class ProjectedMaps(NamedTuple):
     """Images ``(b, P, C)`` projected to the width D of a layer's attentions."""
 
     keys: Tensor  # (b, P, D) for the tokens
@@ -72,16 +72,16 @@ class ProjectedImages(NamedTuple):
     queries: Tensor  # (b, P, D) of the image
 
 
-class FirstAttention(NamedTuple):
+class StartedTokens(NamedTuple):
     """What the first layer computes of tokens before they attend to the image."""
 
     tokens: Tensor  # (b, N, C)
     attended: Tensor  # (b, N, C)
     projected: Tensor  # (b, N, D) queries to the image
 
-    def of(self, count: int) -> "FirstAttention":
+    def of(self, count: int) -> "StartedTokens":
         """Those of the first prompts."""
-        return FirstAttention(*(x[:count] for x in self))
+        return StartedTokens(*(x[:count] for x in self))
 
 
 # ---- weights ----
@@ -122,9 +122,9 @@ def _joined_of(layer: TwoWayLayer) -> list[Linear]:
     return [own.q, own.k, *values, layer.to_image.k, layer.to_tokens.q]
 
 
-def _join(layer: TwoWayLayer) -> JoinedLayer:
+def _join(layer: TwoWayLayer) -> JoinedTwoWay:
     *own, keys, queries = _joined_of(layer)
-    return JoinedLayer(layer, joined(*own), joined(keys, queries))
+    return JoinedTwoWay(layer, joined(*own), joined(keys, queries))
 
 
 def _heads_of(plan: MaskPlan) -> list[tuple[Linear, ...]]:
@@ -177,10 +177,10 @@ def _tokens_of(plan: MaskPlan, weights: MaskWeights, points: Tensor, labels: Ten
     return torch.cat([own.expand(B, -1, -1), sparse, padding.expand(B, -1, -1).to(own.dtype)], dim=1)
 
 
-def _first_of(plan: MaskPlan, weights: MaskWeights, count: int, padding: int) -> FirstAttention:
+def _first_of(plan: MaskPlan, weights: MaskWeights, count: int, padding: int) -> StartedTokens:
     """The tokens of ``count`` prompts with so many padding points and no others, after the first attention."""
 
-    def compute() -> FirstAttention:
+    def compute() -> StartedTokens:
         own = weights.tokens
         tokens = torch.cat([own, weights.kinds[None, :1].expand(-1, padding, -1).to(own.dtype)], dim=1)
         return _first(weights.layers[0], tokens.repeat(count, 1, 1))
@@ -278,14 +278,14 @@ def _unrepeat(x: Tensor) -> Tensor:
 def _decode(
     plan: MaskPlan,
     weights: MaskWeights,
-    prompts: Tensor | FirstAttention,
+    prompts: Tensor | StartedTokens,
     image: Tensor,
-    projected: ProjectedImages | None,
+    projected: ProjectedMaps | None,
     finer: list[Tensor],
     selected: slice,
 ) -> Masks:
     """The selected masks of b prompts, given by tokens ``(b, N, C)``, on images ``(b or 1, P, C)``."""
-    first = prompts if isinstance(prompts, FirstAttention) else _first(weights.layers[0], prompts)
+    first = prompts if isinstance(prompts, StartedTokens) else _first(weights.layers[0], prompts)
     tokens, x, query = first
     dtype, position = weights.dtype, weights.position
     placed_image = image if projected else add(image, position, dtype)
@@ -307,7 +307,7 @@ def _decode(
     return Masks(_upscale(plan, weights, image, finer, mask_weights), ious, own, scores)
 
 
-def _first(first: JoinedLayer, tokens: Tensor) -> FirstAttention:
+def _first(first: JoinedTwoWay, tokens: Tensor) -> StartedTokens:
     """What the first layer computes of tokens ``(b, N, C)`` before they attend to the image."""
     layer, dtype = first.layer, first.own.weight.dtype
     if layer.is_first:
@@ -316,10 +316,10 @@ def _first(first: JoinedLayer, tokens: Tensor) -> FirstAttention:
         query = linear(add(attended, tokens, dtype), layer.to_image.q)
     else:
         attended, query = _attend_to_each_other(first, tokens, add(tokens, tokens, dtype), tokens)
-    return FirstAttention(tokens, attended, query)
+    return StartedTokens(tokens, attended, query)
 
 
-def _attend_to_each_other(each: JoinedLayer, x: Tensor, placed: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+def _attend_to_each_other(each: JoinedTwoWay, x: Tensor, placed: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens ``x (b, N, C)``, with and without positions, after attending to each other; and their queries to the
     image."""
     own, layer = each.layer.to_each_other, each.layer
@@ -329,10 +329,10 @@ def _attend_to_each_other(each: JoinedLayer, x: Tensor, placed: Tensor, prompts:
     return x, linear(placed, layer.to_image.q)
 
 
-def _project(each: JoinedLayer, image: Tensor, placed: Tensor) -> ProjectedImages:
+def _project(each: JoinedTwoWay, image: Tensor, placed: Tensor) -> ProjectedMaps:
     """Images ``(b, P, C)``, which are also given with their positions."""
     keys, queries = linear(placed, each.placed).chunk(2, dim=-1)
-    return ProjectedImages(keys, linear(image, each.layer.to_image.v), queries)
+    return ProjectedMaps(keys, linear(image, each.layer.to_image.v), queries)
 
 
 def _heads(

@@ -1,0 +1,46 @@
+"""What a video takes besides images, by the engine of a model."""
+
+import torch
+import torch.nn.functional as F
+from parity import random_map
+
+from sam2fast.engine import engine_for
+from sam2fast.kernels.memory_attention import AttendedMemory
+
+
+def memories(model, pages=((0, 1, 2), (1, -1, -1)), pointers=(4, 1)):
+    """Memories of one object for each row of ``pages``, of which -1 is none, and its number of pointers."""
+    (H, W), m = model.memory_size, model.mem_dim
+    B, tokens = len(pages), 4 * model.hidden_dim // m
+    of_each = torch.tensor(pointers)[:, None] * model.hidden_dim // m
+    return AttendedMemory(
+        pages=random_map(4, H * W, m),
+        page_table=torch.tensor(pages, dtype=torch.int32),
+        page_time=torch.arange(len(pages[0]), dtype=torch.int32).expand(B, -1),
+        position_encoding=random_map(H * W, m, seed=1),
+        time_encoding=model.maskmem_tpos_enc[:, 0, 0],
+        pointers=random_map(B, tokens, m, seed=2),
+        pointer_encoding=random_map(B, tokens, m, seed=3),
+        pointer_valid=torch.arange(tokens).expand(B, -1) < of_each,
+    )
+
+
+@torch.no_grad()
+def tracked(model, memory=None, points=None, prompt=None, multimask=False, from_prompt=False, fp8=False):
+    """A frame's map for some objects, their masks and pointers, and their memories."""
+    engine, side = engine_for(model), model.sam_image_embedding_size
+    dtype = model.no_mem_embed.dtype
+    C = model.hidden_dim
+    features = random_map(1, C, side, side, seed=4).to(dtype)
+    finer = []
+    if model.use_high_res_features_in_sam:
+        finer = [random_map(1, C // 8 * k, 4 // k * side, 4 // k * side, seed=5 + k).to(dtype) for k in (1, 2)]
+    conditioned = engine.attend(features, memory or memories(model), fp8)
+    found = engine.track(conditioned, finer, points, prompt, multimask)
+    B, logits = len(conditioned), 5 * random_map(len(conditioned), 1, 4 * side, 4 * side, seed=8)
+    scores = torch.linspace(-1, 1, B)[:, None]
+    encoded = [
+        engine.encode_memory(features, x, scores, from_prompt)
+        for x in (logits, F.interpolate(logits, scale_factor=4.0, mode="bilinear"))
+    ]
+    return [conditioned, *encoded, *found._replace(choice=found.choice + 1)]
