@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from sam2fast.engine import by_modules, cpu, gpu
 from sam2fast.engine.cpu.masks import Masks
@@ -167,15 +168,16 @@ def engine_for(model: Any) -> Engine:
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    """Whether the values of ``x`` are all that is computed, and on the CPU by the usual ops."""
+    """Whether the values of ``x`` are all that is computed; on the CPU of a tensor, and by the usual ops."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     if not _is_on_cpu(x):
         return not x.is_meta
     return (
-        "cpu" not in _dispatch.KERNEL_DEVICES
+        type(x) is Tensor
+        and "cpu" not in _dispatch.KERNEL_DEVICES
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._len_torch_dispatch_stack()
+        and not _is_traced()
         and not is_recorded()
         and _dispatch.current_backend() in ("auto", "torch")
     )
@@ -188,6 +190,15 @@ def _is_on_cpu(x: Tensor) -> bool:
 def _variant(x: Tensor) -> Any:
     """The package whose functions compute parts where ``x`` is."""
     return cpu if _is_on_cpu(x) else gpu
+
+
+def _is_traced() -> bool:
+    """Whether a dispatch mode of torch's own is active, as of tracers; those of users, as counters, see plans' ops."""
+    return bool(torch._C._len_torch_dispatch_stack()) and any(map(_is_of_tracers, _get_current_dispatch_mode_stack()))
+
+
+def _is_of_tracers(mode: TorchDispatchMode) -> bool:
+    return getattr(mode, "_mode_key", None) is not None
 
 
 class _Found(NamedTuple, Generic[Plan]):

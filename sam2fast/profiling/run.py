@@ -159,9 +159,8 @@ def _profile(
         if _is_without_parts(model, unit):
             _plain_pass(prepare, device)
             as_it_is = [seconds for _ in range(runs) for seconds in _plain_pass(prepare, device)]
-        if unit == "image":
-            stack.enter_context(Ranges().around(model_parts(model)))
-        else:
+        stack.enter_context(Ranges().around(model_parts(model)))
+        if unit == "frame":
             stack.enter_context(patch.object(model, "fast", False))
         _plain_pass(prepare, device)  # warm-up
         for _ in range(runs):
@@ -185,11 +184,12 @@ def _profile(
 @torch.no_grad()
 def _is_without_parts(model: SAM2Base, unit: str) -> bool:
     """Whether what computes a unit does not call the functions of parts, unless some are patched."""
+    parts = engine_for(model).parts()
     if unit == "image":
-        return any(engine_for(model).parts())
+        return parts.image or parts.masks
     assert isinstance(model, SAM2VideoPredictor)
     model.check_recordings()
-    return model._tracker.graphs is not None
+    return any(parts) or model._tracker.graphs is not None
 
 
 def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:

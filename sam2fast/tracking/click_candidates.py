@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.tracking.eager_runner import attend_to_memory, fill_holes, without_memory
+from sam2fast.engine import engine_for
+from sam2fast.tracking.eager_runner import fill_holes, without_memory
 from sam2fast.tracking.prompting import is_conditioning
 from sam2fast.tracking.prompts import click_prompt
 from sam2fast.tracking.state import TrackedObject, VideoState
@@ -52,7 +53,7 @@ def predict_candidates(
         if memory is None:
             conditioned = without_memory(model, features)
         else:
-            conditioned = attend_to_memory(model, features, memory, state.bank.fp8)
+            conditioned = engine_for(model).attend(features.embedding, memory, state.bank.fp8)
         masks, ious, _, scores = model._decode(
             conditioned[:1],
             clicks,

@@ -1,6 +1,5 @@
 """What the model computes on one frame, and the runner that computes it operation by operation."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -8,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2fast.engine import engine_for
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -68,7 +68,7 @@ class EagerRunner:
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
         """See :meth:`StepRunner.encode`."""
         images = torch.stack([frames[t] for t in indices]).to(model.device)
-        return EncodedFrames(features_by_frame(model.encode_image(images), len(indices)), None)
+        return EncodedFrames(features_by_frame(engine_for(model).encode(images), len(indices)), None)
 
     def step(self, model: SAM2Base, given: StepInput) -> StepOutput:
         """See :meth:`StepRunner.step`."""
@@ -137,59 +137,14 @@ def predict(
         _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask, *above)
         return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
     if memory is not None:
-        conditioned = attend_to_memory(model, features, memory, fp8)
+        conditioned = engine_for(model).attend(features.embedding, memory, fp8)
     else:
         conditioned = without_memory(model, features).expand(rows, -1, -1, -1)
     multimask = model._use_multimask(initial, points)
     if points is not None:
         conditioned = conditioned[:1]  # a prompt belongs to one object, also where the number of rows is a bucket
     mask = mask if previous is None else previous
-    if all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj))):
-        return model.predict_objects(conditioned, high_res, points, mask, multimask, presence, decision)
-    objects = conditioned.split(1)  # as in the original
-    if decision is None:
-        each = [model.predict_objects(x, high_res, points, mask, multimask, presence) for x in objects]
-        return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
-    decoded = [model._decode(x, points, mask, high_res, multimask, presence) for x in objects]
-    masks, ious, tokens, scores = map(torch.cat, zip(*decoded, strict=True))
-    return model._best(masks, ious, tokens, scores, presence, decision)
-
-
-def attend_to_memory(model: SAM2Base, features: FrameFeatures, memory: AttendedMemory, fp8: Fp8) -> Tensor:
-    """The frame's map ``(B, C, H, W)`` conditioned on the memories of B objects.
-
-    Raises:
-        RuntimeError: memory attention was changed by a user, and the session approximates its memories.
-    """
-    position = model.image_encoder.neck.position_encoding(features.embedding)
-    if is_standard(model.memory_attention):
-        return model.memory_attention.attend(features.embedding, position, memory, fp8)
-    if fp8 is True or memory.pages.shape[1] != math.prod(model.memory_size):
-        raise RuntimeError(
-            "a module of memory_attention was hooked, patched or replaced, which approximated memories do not reach: "
-            "open the session without approximations"
-        )
-    tokens, encoding = (x.flatten(2).permute(2, 0, 1) for x in (features.embedding, position))
-    maps = []
-    for i, valid in enumerate(memory.pointer_valid):  # object by object, as in the original
-        pages, times = memory.page_table[i], memory.page_time[i]
-        is_page = pages >= 0
-        own, times = memory.pages[pages[is_page].long()], times[is_page].long()
-        spatial = memory.position_encoding + memory.time_encoding[times, None]
-        pointers, pointer_encoding = memory.pointers[i, valid], memory.pointer_encoding[i, valid]
-        if memory.key_factors is not None:  # made part of the encodings, which only keys have
-            of_pages, of_pointers = memory.key_factors[i].split([len(is_page), len(valid)])
-            spatial = (own + spatial) * of_pages[is_page, None, None] - own
-            pointer_encoding = (pointers + pointer_encoding) * of_pointers[valid, None] - pointers
-        attended = model.memory_attention(
-            curr=[tokens],
-            curr_pos=[encoding],
-            memory=torch.cat([own.flatten(0, 1), pointers])[:, None],
-            memory_pos=torch.cat([spatial.flatten(0, 1), pointer_encoding])[:, None],
-            num_obj_ptr_tokens=len(pointers),
-        )
-        maps.append(attended.permute(1, 2, 0).unflatten(2, features.embedding.shape[2:]))
-    return torch.cat(maps)
+    return engine_for(model).track(conditioned, features.high_res, points, mask, multimask, presence, decision)
 
 
 def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
@@ -220,19 +175,12 @@ def encode_masks(
     ``as_prompt (B, 1)`` bool says whose masks a strategy wants to be binary, as those from prompts are.
     ``non_overlap_masks_for_mem_enc`` has no effect, as in the original's predictor, which encodes objects one by one.
     """
-    standard = is_standard(model.memory_encoder)
-    if standard and as_prompt is None:
-        return model.encode_memory(features.embedding, masks, scores, from_prompt)
-    size = (model.image_size, model.image_size)
-    high_res = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
     if as_prompt is not None:
+        size = (model.image_size, model.image_size)
+        large = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
         # The encoder takes their sigmoid, which is 0 or 1 exactly.
-        binary = torch.where(high_res > 0, CERTAIN, -CERTAIN)
-        high_res = torch.where(as_prompt[..., None, None], binary, high_res)
-    if standard:
-        return model.encode_memory(features.embedding, high_res, scores, from_prompt)
-    each = zip(high_res.split(1), scores.split(1), strict=True)
-    return torch.cat([model.encode_memory(features.embedding, x, score, from_prompt) for x, score in each])
+        masks = torch.where(as_prompt[..., None, None], torch.where(large > 0, CERTAIN, -CERTAIN), large)
+    return engine_for(model).encode_memory(features.embedding, masks, scores, from_prompt)
 
 
 def fill_holes(masks: Tensor, fill_hole_area: float) -> Tensor:

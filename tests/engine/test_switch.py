@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from at_once import at_once
 from mini_model import mini_model
-from planned import ALL, NONE, by_modules, difference, parts_of, results, without
+from planned import ALL, NONE, by_modules, difference, parts_of, results, without, without_plans
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from sam2fast.engine import Parts, engine_for
 from sam2fast.kernels.window_attention import window_attention_reference
@@ -243,11 +245,33 @@ def test_dynamic_quantisation(model):
     assert parts_of(quantised) == NONE
 
 
-class OfOps(TorchDispatchMode):
-    """As counters of FLOPs are."""
+class Counted(TorchDispatchMode):
+    """Counts ops."""
+
+    count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
         return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_modes_of_users_see_the_ops_of_plans(model):
+    expected = results(model)
+    with Counted() as counted:
+        assert difference(expected, results(model)) == 0
+    with without_plans(), Counted() as of_modules:
+        results(model)
+    assert 100 < counted.count != of_modules.count
+
+
+@torch.no_grad()
+def test_flops_are_counted_module_by_module(model):
+    """Torch's counter registers hooks for all modules."""
+    with FlopCounterMode(display=False) as counter:
+        results(model)
+    flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    assert flops["ImageEncoder.trunk.blocks.1.mlp"] > 0 and flops["ImageEncoder"] < flops["Global"]
 
 
 @torch.no_grad()
@@ -258,8 +282,13 @@ def test_where_modules_are_called(model):
         assert engine.parts() == NONE
     with torch.autocast("cpu", torch.bfloat16):
         assert engine.parts() == NONE
-    with OfOps():
+    with Counted():
+        assert engine.parts() == ALL
+    with FlopCounterMode(display=False):
         assert engine.parts() == NONE
+    while_traced = []
+    make_fx(lambda x: while_traced.append(engine.parts()) or x)(torch.ones(1))
+    assert while_traced == [NONE]
     with FakeTensorMode():
         assert engine.parts() == NONE
     with backend("torch"):

@@ -136,8 +136,8 @@ def test_an_image_predictor_is_unchanged():
         np.testing.assert_array_equal(a, b)
 
 
-def test_cuda_graphs_are_timed_and_restored(predictor, video, video_profile, monkeypatch):
-    assert video_profile.as_it_is is None and "fast" not in vars(predictor)
+def test_cuda_graphs_are_timed_and_restored(predictor, video, monkeypatch):
+    assert "fast" not in vars(predictor)
     monkeypatch.setattr(predictor, "fast", True)
     found = profile_video(predictor, video[:4], frames=2, limits=LIMITS)
     assert predictor.fast is True
@@ -152,6 +152,12 @@ def test_images_from_plans_are_timed_and_modules_have_parts(image_profile):
         image_profile.as_text()
     )
     assert image_profile.root["mask decoder/transformer/layer 1"].calls == 1
+
+
+def test_frames_from_plans_are_timed_and_modules_have_parts(video_profile):
+    assert len(video_profile.as_it_is) == len(video_profile.plain)
+    assert "frame from plans, which have no parts: " in video_profile.as_text()
+    assert video_profile.root["memory attention/layer 0/cross-attention"].calls == 1
 
 
 def test_a_short_video(predictor, video):

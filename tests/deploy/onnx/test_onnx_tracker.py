@@ -21,6 +21,7 @@ from graph_sessions import assert_same
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules
 from parity import NARROW, random_image
 from PIL import Image
+from planned import without_plans
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
@@ -156,7 +157,9 @@ def test_settings(name, pair, video):
             s.points(2, 1, (65, 45, 0))
             s.propagate(max_frame_num_to_track=4)
 
-        compare(run(ours, video, scenario), run(tracker, video, scenario))
+        with without_plans():  # by the modules of the graphs: some pixels have almost equal logits for both objects
+            expected = run(ours, video, scenario)
+        compare(expected, run(tracker, video, scenario))
 
 
 POINT, TRACK = "add_new_points_or_box", "propagate_in_video"
