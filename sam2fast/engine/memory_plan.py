@@ -52,7 +52,8 @@ class AttentionPlan:
         self.layers, self.norm = list(map(_attending, layers)), norm_of(attention.norm)
         self._joined = TensorCache[tuple[Tensor, ...]]()
         # What `gpu` computes from the weights, and from the positions of a frame.
-        self.prepared, self.added = TensorCache[Any](), TensorCache[Tensor]()
+        self.prepared: Any = None
+        self.added = TensorCache[Tensor]()
 
     def joined(self) -> list[Linear]:
         """Of each layer's attention to itself queries, keys and values of the same tokens as one linear layer."""
@@ -114,7 +115,7 @@ class MemoryPlan:
         self.fuser = list(map(_fusing, encoder.fuser.layers))  # type: ignore[arg-type]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.pointer = _pointer(pointer)
-        self.prepared = TensorCache[Any]()  # what `gpu` computes from the weights
+        self.prepared: Any = None  # what `gpu` computes from the weights
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:

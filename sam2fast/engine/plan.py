@@ -80,7 +80,7 @@ class ImagePlan:
         self.levels = _levels(neck, heads)  # finest first
         self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
         self._trunk, self._position = trunk, TensorCache[Tensor]()
-        self.prepared = TensorCache[Any]()  # what `gpu` computes from the weights
+        self.prepared: Any = None  # what `gpu` computes from the weights
 
     def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """What is added to the map of patches: ``(1, H, W, C)``."""
@@ -238,7 +238,8 @@ class MaskPlan:
         self.reads_finer = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
         # What `gpu` computes from the weights, and for prompts without points.
-        self.prepared, self.first = TensorCache[Any](), TensorCache[Any]()
+        self.prepared: Any = None
+        self.first = TensorCache[Any]()
 
     def derived(self) -> Derived:
         """What is computed from the weights alone."""

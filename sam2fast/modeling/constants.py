@@ -24,23 +24,27 @@ class TensorCache(Generic[Value]):
     def __init__(self) -> None:
         # Key, copies or fingerprints of the sources, value. One attribute, so that other threads see a consistent
         # entry.
-        self._entry: tuple[Hashable, tuple[Any, ...], Value] | None = None
+        self._entry: tuple[Hashable, list[Any], Value] | None = None
 
     def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]) -> Value:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
         constants = _constants.get()
         needs_version = constants is not None or not sources[0].is_cpu
-        if needs_version and any(s.is_inference() for s in sources):  # inference tensors have none
+        if needs_version and any(map(Tensor.is_inference, sources)):  # inference tensors have none
             return compute()
         if constants is not None:
             return constants.value_of(self, key, sources, compute)
         if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
             return compute()
         entry = self._entry
-        if entry is None or entry[0] != key or not all(map(_is_unchanged, entry[1], sources)):
-            fingerprints = tuple(s.detach().clone() if s.is_cpu else _fingerprint(s) for s in sources)
-            entry = self._entry = (key, fingerprints, compute())
+        if sources[0].is_cpu:
+            if entry is None or entry[0] != key or not all(map(_is_unchanged, entry[1], sources)):
+                entry = self._entry = (key, [s.detach().clone() for s in sources], compute())
+        else:
+            fingerprints = [(s.device, s.dtype, s.data_ptr(), s._version) for s in sources]
+            if entry is None or entry[0] != key or entry[1] != fingerprints:
+                entry = self._entry = (key, fingerprints, compute())
         return entry[2]
 
     def __reduce__(self) -> tuple[type["TensorCache[Any]"], tuple[()]]:
@@ -131,11 +135,5 @@ def _tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
-def _fingerprint(source: Tensor) -> tuple[Any, ...]:
-    return source.device, source.dtype, source.data_ptr(), source._version
-
-
 def _is_unchanged(old: Any, source: Tensor) -> bool:
-    if isinstance(old, Tensor):
-        return source.is_cpu and source.dtype == old.dtype and torch.equal(old, source)
-    return not source.is_cpu and old == _fingerprint(source)
+    return isinstance(old, Tensor) and source.is_cpu and source.dtype == old.dtype and torch.equal(old, source)

@@ -11,7 +11,7 @@ from planned import assert_as_near, assert_same, bfloat16, in_low_precision, wit
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
-from sam2fast.engine.gpu import image, masks
+from sam2fast.engine.gpu import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.utils.testing import relative_error
 
@@ -92,10 +92,10 @@ def test_weights_are_cast_once(model):
     with bfloat16():
         plan = image_plan(model)
         image.encode(plan, images)
-        kept = plan.prepared._entry[2]
+        kept = plan.prepared._kept._entry[2]
         image.encode(plan, images)
-    assert plan.prepared._entry[2] is kept
-    assert {layer.weight.dtype for layer in image.layers_of(kept)} == {torch.bfloat16}
+    assert plan.prepared._kept._entry[2] is kept
+    assert {layer.weight.dtype for layer in ops._layers_of(kept)} == {torch.bfloat16}
 
 
 WEIGHTS = [

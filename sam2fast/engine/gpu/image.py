@@ -5,21 +5,19 @@ it reads. In trained models biases and products cancel, so that a map without ma
 coarsely: every fourth block adds them to the map.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.engine.gpu.ops import (
+    Prepared,
     add_product,
-    cast,
-    cast_from,
     convolve,
-    dtype_of,
-    layers_of,
     linear,
     normalize_sum,
+    parameters_of,
     pointwise,
     without_autocast,
 )
@@ -50,19 +48,17 @@ def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
 
 
 def _weights(plan: ImagePlan, device: torch.device) -> ImageWeights:
-    tree = plan.patches, plan.blocks, plan.levels
-    layers = list(layers_of(tree))
-    dtype = dtype_of(layers, device)
-    sources = cast_from(layers, dtype) + [x for block in plan.blocks for x in (block.proj.bias, block.mlp[1].bias)]
-    sources += [x for level in plan.levels if level.is_direct for layer in layers_of(level) for x in layer[:2]]
+    if plan.prepared is None:
+        biases = [x for block in plan.blocks for x in (block.proj.bias, block.mlp[1].bias)]
+        direct = [layer for level in plan.levels if level.is_direct for layer in (level.lateral, level.head) if layer]
+        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels), [*biases, *parameters_of(*direct)])
 
-    def compute() -> ImageWeights:
-        with without_autocast(device):
-            patches, blocks, levels = cast(tree, dtype)
-            composed = [_composed(level, dtype) if level.is_direct else None for level in plan.levels]
-            return ImageWeights(patches, blocks, _deferred_biases(plan.blocks), levels, composed)
+    def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
+        patches, blocks, levels = tree
+        composed = [_composed(level, dtype) if level.is_direct else None for level in plan.levels]
+        return ImageWeights(patches, blocks, _deferred_biases(plan.blocks), levels, composed)
 
-    return plan.prepared(dtype, tuple(sources), compute)
+    return plan.prepared.of(device, compute)
 
 
 def _deferred_biases(blocks: list[Block]) -> list[tuple[Tensor, Tensor]]:
@@ -74,7 +70,7 @@ def _deferred_biases(blocks: list[Block]) -> list[tuple[Tensor, Tensor]]:
         attention = bias if total is None or block.residual is not None else total + bias
         bias = block.mlp[1].bias.float()
         total = bias if _adds_bias(i) else attention + bias
-        found.append((attention.clone(), total.clone()))  # not the parameter itself, which is written when it changes
+        found.append((attention, total))
     return found
 
 

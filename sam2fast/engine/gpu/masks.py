@@ -6,7 +6,7 @@ tokens do where there are no points, is computed once.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,20 +14,18 @@ from torch import Tensor
 
 from sam2fast.engine.cpu.masks import Masks, in_blocks, most_stable
 from sam2fast.engine.gpu.ops import (
+    Prepared,
     add,
     add_into,
     attend,
-    cast,
-    cast_from,
     convolve,
-    dtype_of,
     joined,
-    layers_of,
     linear,
     mlp,
     normalize,
     normalize_and_place,
     normalize_sum,
+    parameters_of,
     without_autocast,
 )
 from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm, Projections, TwoWayLayer
@@ -88,32 +86,32 @@ class StartedTokens(NamedTuple):
 
 
 def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
-    tree = plan.downscaling, plan.downscaled, plan.layers, plan.final
-    layers = list(layers_of((*tree, plan._transposed)))
-    dtype, heads = dtype_of(layers, device), _heads_of(plan)
-    sources = [*plan.kinds, *plan.tokens, plan.matrix, *cast_from(layers, dtype)]
-    derived = [*plan._transposed, *layers_of(heads), *(x for layer in plan.layers for x in _joined_of(layer))]
-    sources += [x for layer in derived for x in layer[:2]]
+    if plan.prepared is None:
+        products = [layer for each in plan.layers for layer in _joined_of(each)]
+        products += [*plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
+        tree = plan.downscaling, plan.downscaled, plan.layers, plan.final
+        plan.prepared = Prepared(tree, [*plan.kinds, *plan.tokens, plan.matrix, *parameters_of(*products)])
 
-    def compute() -> MaskWeights:
-        with without_autocast(device):
-            downscaling, downscaled, two_way, final = cast(tree, dtype)
-            found = plan.derived()
-            upscaling = Linear(found.weight1, found.bias1), Linear(found.weight2, found.bias2)
-            return MaskWeights(
-                downscaling,
-                downscaled,
-                torch.cat(plan.kinds),
-                2 * math.pi * plan.matrix.float(),
-                torch.cat(plan.tokens)[None],
-                found.position,
-                list(map(_join, two_way)),
-                final,
-                cast(upscaling, dtype),
-                _stacked(heads),
-            )
+    def compute(tree: Any, dtype: torch.dtype) -> MaskWeights:
+        downscaling, downscaled, layers, final = tree
+        found = plan.derived()
+        return MaskWeights(
+            downscaling,
+            downscaled,
+            torch.cat(plan.kinds),
+            2 * math.pi * plan.matrix.float(),
+            torch.cat(plan.tokens)[None],
+            found.position,
+            list(map(_join, layers)),
+            final,
+            (
+                Linear(found.weight1.to(dtype), found.bias1.to(dtype)),
+                Linear(found.weight2.to(dtype), found.bias2.to(dtype)),
+            ),
+            _stacked(_heads_of(plan)),
+        )
 
-    return plan.prepared(dtype, tuple(sources), compute)
+    return plan.prepared.of(device, compute)
 
 
 def _joined_of(layer: TwoWayLayer) -> list[Linear]:
@@ -186,8 +184,8 @@ def _first_of(plan: MaskPlan, weights: MaskWeights, count: int, padding: int) ->
         return _first(weights.layers[0], tokens.repeat(count, 1, 1))
 
     layer = plan.layers[0]
-    parameters = [x for each in layers_of((layer.to_each_other, layer.to_image.q)) for x in each[:2]]
-    sources = *plan.kinds, *plan.tokens, *layer.norm1[:2], *parameters
+    _, q, k, v, out = layer.to_each_other
+    sources = *plan.kinds, *plan.tokens, *layer.norm1[:2], *parameters_of(q, k, v, out, layer.to_image.q)
     return plan.first((count, padding, weights.dtype), sources, compute)
 
 

@@ -1,6 +1,6 @@
 """Memory attention, memory encoder and object pointers by few operations."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,18 +8,16 @@ from torch import Tensor
 from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.memory import mixed
 from sam2fast.engine.gpu.ops import (
-    cast,
-    cast_from,
+    Prepared,
     convolve,
-    dtype_of,
     gelu_mlp,
     heads_of,
     joined,
-    layers_of,
     linear,
     mlp,
     normalize,
     normalize_sum,
+    parameters_of,
     without_autocast,
 )
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
@@ -59,20 +57,15 @@ def attend(plan: AttentionPlan, features: Tensor, position: Tensor, memory: Atte
 
 
 def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
-    layers = list(layers_of(plan.layers))
-    dtype = dtype_of(layers, device)
-    sources = cast_from(layers, dtype)
-    for layer in plan.layers:
-        own, cross = layer.own, layer.cross
-        sources += [x for each in (own.q, own.k, own.v, cross.v, cross.out) for x in each]
+    if plan.prepared is None:
+        pairs = [(layer.own, layer.cross) for layer in plan.layers]
+        products = [layer for own, cross in pairs for layer in (own.q, own.k, own.v, cross.v, cross.out)]
+        plan.prepared = Prepared(plan.layers, parameters_of(*products))
 
-    def compute() -> list[JoinedAttending]:
-        with without_autocast(device):
-            pairs = zip(plan.layers, cast(plan.layers, dtype), strict=True)
-            return [_joined(layer, in_dtype, dtype) for layer, in_dtype in pairs]
+    def compute(layers: list[AttendingLayer], dtype: torch.dtype) -> list[JoinedAttending]:
+        return [_joined(layer, in_dtype, dtype) for layer, in_dtype in zip(plan.layers, layers, strict=True)]
 
-    found: list[JoinedAttending] = plan.prepared(dtype, tuple(sources), compute)
-    return found
+    return plan.prepared.of(device, compute)
 
 
 def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype) -> JoinedAttending:
@@ -136,16 +129,16 @@ class MemoryWeights(NamedTuple):
 
 
 def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
-    tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, plan.out, plan.pointer
-    layers = list(layers_of(tree))
-    dtype = dtype_of(layers, device)
+    if plan.prepared is None:
+        tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, plan.out, plan.pointer
+        plan.prepared = Prepared(tree, [plan.pixels.weight])
 
-    def compute() -> MemoryWeights:
-        downsampling, downsampled, pixels, fuser, out, pointer = cast(tree, dtype)
+    def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
+        downsampling, downsampled, pixels, fuser, out, pointer = tree
         absent = torch.full((), NO_OBJ_SCORE, device=device)
         return MemoryWeights(downsampling, downsampled, pixels, fuser, out, pointer, absent)
 
-    return plan.prepared(dtype, (plan.pixels.weight, *cast_from(layers, dtype)), compute)
+    return plan.prepared.of(device, compute)
 
 
 def encode(

@@ -3,10 +3,10 @@
 Neither autograd, autocast nor a compiler is active here. Weights are in the dtype that products are computed in.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,41 +15,66 @@ from torch import Tensor
 from sam2fast.engine.plan import Conv, Linear, Norm, Projections
 from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
 from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.modeling.constants import TensorCache
 
 # ---- weights ----
 
+Value = TypeVar("Value")
 
-def layers_of(tree: Any) -> Iterator[Linear | Conv]:
-    """The linear layers and convolutions in a tree of tuples and lists."""
+
+class Prepared(Generic[Value]):
+    """What is computed from the weights of a plan, in the dtype of products, and kept until they change.
+
+    Args:
+        tree: the plan's linear layers and convolutions, in tuples and lists.
+        sources: what else is read of the plan, but for norms.
+    """
+
+    def __init__(self, tree: Any, sources: Iterable[Tensor]) -> None:
+        self._tree, self._sources = tree, tuple(sources)
+        layers = list(_layers_of(tree))
+        self._weights = [layer.weight for layer in layers]
+        self._parameters = [x for layer in layers for x in (layer.weight, layer.bias)]
+        self._kept = TensorCache[Value]()
+
+    def of(self, device: torch.device, compute: Callable[[Any, torch.dtype], Value]) -> Value:
+        """``compute`` of the tree in the dtype that products are computed in, and of this dtype: autocast's if it is
+        enabled, else the widest of the layers."""
+        dtypes = {weight.dtype for weight in self._weights}
+        is_cast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if is_cast else reduce(torch.promote_types, dtypes)
+        tree, sources = self._tree, self._sources
+        needs_cast = dtypes != {dtype}
+
+        def compute_in_dtype() -> Value:
+            with without_autocast(device):
+                return compute(_cast(tree, dtype) if needs_cast else tree, dtype)
+
+        return self._kept(dtype, (*sources, *self._parameters) if needs_cast else sources, compute_in_dtype)
+
+
+def _layers_of(tree: Any) -> Iterator[Linear | Conv]:
     if isinstance(tree, Linear | Conv):
         yield tree
     elif isinstance(tree, tuple | list):
         for item in tree:
-            yield from layers_of(item)
+            yield from _layers_of(item)
 
 
-def dtype_of(layers: Iterable[Linear | Conv], device: torch.device) -> torch.dtype:
-    """What products are computed in: autocast's dtype if it is enabled, else the widest of these layers."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.get_autocast_dtype(device.type)
-    return reduce(torch.promote_types, {layer.weight.dtype for layer in layers})
-
-
-def cast(tree: Any, dtype: torch.dtype) -> Any:
-    """The tree with its linear layers and convolutions in a dtype; what has it already stays the same tensor."""
+def _cast(tree: Any, dtype: torch.dtype) -> Any:
     if isinstance(tree, Linear | Conv):
         return tree._replace(weight=tree.weight.to(dtype), bias=tree.bias.to(dtype))
     if isinstance(tree, list):
-        return [cast(item, dtype) for item in tree]
+        return [_cast(item, dtype) for item in tree]
     if isinstance(tree, tuple):
-        items = [cast(item, dtype) for item in tree]
+        items = [_cast(item, dtype) for item in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
     return tree
 
 
-def cast_from(layers: Iterable[Linear | Conv], dtype: torch.dtype) -> list[Tensor]:
-    """The weights and biases that are not in the dtype."""
-    return [x for layer in layers for x in (layer.weight, layer.bias) if x.dtype != dtype]
+def parameters_of(*layers: Linear) -> list[Tensor]:
+    """Their weights and biases."""
+    return [x for layer in layers for x in layer]
 
 
 def joined(*layers: Linear) -> Linear:
