@@ -5,7 +5,8 @@ weights in the order in which they are read, and the functions in ``cpu``, or on
 what the modules do. This file chooses between them, once for each call of a predictor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -15,14 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from sam2fast.engine import by_modules, cpu, gpu
 from sam2fast.engine.cpu.masks import Masks
+from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.plan import plan_image, plan_masks
+from sam2fast.engine.plan import in_dtype, plan_image, plan_masks
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.constants import is_recorded
 from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import OF_OBJECTS, ObjectPrediction, SAM2Base
+from sam2fast.modeling.sam2_base import OF_GIVEN_MASKS, OF_OBJECTS, ObjectPrediction, SAM2Base
 
 __all__ = ["Engine", "Parts", "engine_for"]
 
@@ -39,9 +41,15 @@ class Parts(NamedTuple):
 
 
 class Engine:
-    """Computes the parts of a model, those that are as built from plans and others by their modules."""
+    """Computes the parts of a model, those that are as built from plans and others by their modules.
+
+    Attributes:
+        attend_hook: called with the number of a layer of memory attention and the arguments of
+            :func:`sam2fast.kernels.memory_attention.memory_attention` before it attends to the memory, or None.
+    """
 
     def __init__(self, model: Any) -> None:
+        self.attend_hook: AttendHook | None = None
         self._model = ref(model)
         self._image, self._masks = _Part(_image_roots, plan_image), _Part(_mask_roots, plan_masks)
         self._attention, self._memory = _Part(_attention_roots, plan_attention), _Part(_memory_roots, plan_memory)
@@ -53,13 +61,22 @@ class Engine:
         parts = self._image, self._masks, self._attention, self._memory
         return Parts(*(is_here and part.plan(model) is not None for part in parts))
 
+    def _plan(self, part: "_Part[Plan]", x: Tensor) -> Plan | None:
+        """The plan of a part for input like ``x``; None where its modules have to be called."""
+        plan = part.plan(self._model()) if _is_plain_inference(x) else None
+        if plan is None or not (_is_on_cpu(x) and torch.is_autocast_enabled("cpu")):
+            return plan
+        with _variant(x):
+            return in_dtype(plan, torch.get_autocast_dtype("cpu"))
+
     def encode(self, images: Tensor) -> list[Tensor]:
         """What the mask decoder reads of normalised images ``(B, 3, S, S)``: see :meth:`SAM2Base.encode_image`."""
         model: Any = self._model()
-        plan = self._image.plan(model) if _is_plain_inference(images) else None
+        plan = self._plan(self._image, images)
         if plan is None:
             return list(model.encode_image(images))
-        return _variant(images).image.encode(plan, images)[-model.num_feature_levels :]
+        with _variant(images) as variant:
+            return variant.image.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
         self,
@@ -79,9 +96,10 @@ class Engine:
             multimask: three masks rather than one.
         """
         model: Any = self._model()
-        plan = self._masks.plan(model) if _is_plain_inference(embedding) else None
+        plan = self._plan(self._masks, embedding)
         if plan is not None:
-            return _variant(embedding).masks.decode(plan, embedding, finer, points, prompts, multimask)
+            with _variant(embedding) as variant:
+                return variant.masks.decode(plan, embedding, finer, points, prompts, multimask)
         sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
         return Masks(
             *model.sam_mask_decoder(
@@ -106,11 +124,30 @@ class Engine:
             RuntimeError: memory attention was changed by a user, and the session approximates its memories.
         """
         model: Any = self._model()
-        plan = self._attention.plan(model) if _is_plain_inference(features) else None
+        plan = self._plan(self._attention, features)
         if plan is None:
-            return by_modules.attend(model, features, memories, fp8)
+            return by_modules.attend(model, features, memories, fp8, self.attend_hook)
         position = model.image_encoder.neck.position_encoding(features)
-        return _variant(features).memory.attend(plan, features, position, memories, fp8)
+        with _variant(features) as variant:
+            return variant.memory.attend(plan, features, position, memories, fp8, self.attend_hook)
+
+    def propose(
+        self,
+        conditioned: Tensor,
+        finer: Sequence[Tensor],
+        points: dict[str, Tensor] | None,
+        prompts: Tensor | None,
+        multimask: bool,
+        presence: float = 0.0,
+    ) -> Masks:
+        """All masks among which :meth:`track` selects, in fp32, those of absent objects lowered."""
+        model: Any = self._model()
+        plan = self._plan(self._masks, conditioned)
+        if plan is None or model._replaces(*OF_OBJECTS):
+            return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
+        with _variant(conditioned) as variant:
+            above = presence if model.pred_obj_scores else None
+            return variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
 
     def track(
         self,
@@ -132,16 +169,38 @@ class Engine:
             presence, selection: see :meth:`SAM2Base.predict_objects`.
         """
         model: Any = self._model()
-        plan = self._masks.plan(model) if _is_plain_inference(conditioned) else None
+        plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        variant = _variant(conditioned)
-        given = variant.masks.tracked_prompts(plan, points, prompts, len(conditioned))
-        found = variant.masks.decode(plan, conditioned, finer, *given, multimask)
-        pointers = self._memory.plan(model)
+        with _variant(conditioned) as variant:
+            above = presence if model.pred_obj_scores else None
+            found = variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
+        pointers = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
-        return variant.memory.choose(pointers, settings_of(model), found, presence, selection)
+        with _variant(conditioned) as variant:
+            return variant.memory.choose(pointers, settings_of(model), found, presence, selection)
+
+    def use_mask(
+        self, features: Tensor, finer: Sequence[Tensor], given: Tensor, presence: float = 0.0
+    ) -> ObjectPrediction:
+        """Given masks ``(B, 1, S, S)`` as if predicted, with pointers that the mask decoder predicts of them.
+
+        Args:
+            features: ``(B, C, H, W)``, not conditioned on memory.
+            finer, presence: as of :meth:`track`.
+        """
+        model: Any = self._model()
+        plan = self._plan(self._memory, features)
+        if plan is None or model._replaces(*OF_GIVEN_MASKS):
+            return by_modules.use_mask(model, features, finer, given, presence)
+        pointers = given.new_zeros(len(given), model.hidden_dim, dtype=torch.float32)
+        if plan.given is not None:
+            with _variant(features) as variant:
+                prompts = variant.memory.downsampled(plan, given)
+            pointers = self.track(features, finer, None, prompts, False, presence).pointer
+        with _variant(features) as variant:
+            return variant.memory.given(settings_of(model), given, pointers)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         """Memories ``(B, C_mem, H, W)`` of B objects on a frame.
@@ -153,10 +212,11 @@ class Engine:
             from_prompt: the masks come from prompts, and are binarised if so configured.
         """
         model: Any = self._model()
-        plan = self._memory.plan(model) if _is_plain_inference(features) else None
+        plan = self._plan(self._memory, features)
         if plan is None:
             return by_modules.encode_memory(model, features, logits, scores, from_prompt)
-        return _variant(features).memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
+        with _variant(features) as variant:
+            return variant.memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
@@ -176,7 +236,6 @@ def _is_plain_inference(x: Tensor) -> bool:
     return (
         type(x) is Tensor
         and "cpu" not in _dispatch.KERNEL_DEVICES
-        and not torch.is_autocast_enabled("cpu")
         and not _is_traced()
         and not is_recorded()
         and _dispatch.current_backend() in ("auto", "torch")
@@ -187,9 +246,17 @@ def _is_on_cpu(x: Tensor) -> bool:
     return x.is_cpu
 
 
-def _variant(x: Tensor) -> Any:
-    """The package whose functions compute parts where ``x`` is."""
-    return cpu if _is_on_cpu(x) else gpu
+@contextmanager
+def _variant(x: Tensor) -> Iterator[Any]:
+    """Context manager with the package whose functions compute parts where ``x`` is.
+
+    It is without autocast on the CPU, which would cast in each operation; ``gpu`` sees to its own.
+    """
+    if _is_on_cpu(x) and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            yield cpu
+    else:
+        yield cpu if _is_on_cpu(x) else gpu
 
 
 def _is_traced() -> bool:
@@ -256,4 +323,5 @@ def _attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 def _memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
     if model.spatial_perceiver is not None or model._replaces(*OF_OBJECTS):
         return ()
-    return model.memory_encoder, model.obj_ptr_proj
+    given = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
+    return model.memory_encoder, model.obj_ptr_proj, *given

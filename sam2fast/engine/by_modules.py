@@ -2,7 +2,9 @@
 original."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,18 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.engine.cpu.masks import Masks
+from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
+from sam2fast.modeling.sam2_base import ObjectPrediction
 from sam2fast.modeling.standard import is_standard
 
 
-def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
-    """See :meth:`Engine.attend`."""
+def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8, hook: AttendHook | None = None) -> Tensor:
+    """See :meth:`Engine.attend`; ``hook`` is called where objects are computed together."""
     position = model.image_encoder.neck.position_encoding(features)
     if is_standard(model.memory_attention):
-        attended: Tensor = model.memory_attention.attend(features, position, memory, fp8)
-        return attended
+        with _hooked(model.memory_attention.layers, hook):
+            attended: Tensor = model.memory_attention.attend(features, position, memory, fp8)
+            return attended
     if fp8 is True or memory.pages.shape[1] != math.prod(model.memory_size):
         raise RuntimeError(
             "a module of memory_attention was hooked, patched or replaced, which approximated memories do not reach: "
@@ -50,6 +54,35 @@ def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8) -> Te
     return torch.cat(maps)
 
 
+@contextmanager
+def _hooked(layers: Any, hook: AttendHook | None) -> Iterator[None]:
+    """Context manager in which a hook is called before each layer attends to the memory."""
+    attentions = [] if hook is None else [layer.cross_attn_image for layer in layers]
+    try:
+        for i, attention in enumerate(attentions):
+            attention.attend_hook = hook and partial(hook, i)
+        yield
+    finally:
+        for attention in attentions:
+            attention.attend_hook = None
+
+
+def propose(
+    model: Any,
+    conditioned: Tensor,
+    finer: Sequence[Tensor],
+    points: dict[str, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+    presence: float,
+) -> Masks:
+    """See :meth:`Engine.propose`."""
+    is_known = all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder)))
+    objects = [conditioned] if is_known else conditioned.split(1)
+    each = [model._decode(x, points, prompts, list(finer) or None, multimask, presence) for x in objects]
+    return Masks(*(each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))))
+
+
 def track(
     model: Any,
     conditioned: Tensor,
@@ -71,23 +104,25 @@ def track(
     if selection is None:
         each = [model.predict_objects(x, levels, points, prompts, multimask, presence) for x in objects]
         return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
-    decoded = [model._decode(x, points, prompts, levels, multimask, presence) for x in objects]
-    masks, ious, tokens, scores = map(torch.cat, zip(*decoded, strict=True))
-    best: ObjectPrediction = model._best(masks, ious, tokens, scores, presence, selection)
+    decoded = propose(model, conditioned, finer, points, prompts, multimask, presence)
+    best: ObjectPrediction = model._best(*decoded, presence, selection)
     return best
 
 
 def choose(model: Any, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
     """The selected mask of each object, and its pointer."""
-    masks = found.masks.float()
-    if model.pred_obj_scores:
-        masks = torch.where((found.scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
-    decoded = found._replace(masks=masks)
     if selection is not None or is_standard(model.obj_ptr_proj):
-        best: ObjectPrediction = model._best(*decoded, presence, selection)
+        best: ObjectPrediction = model._best(*found, presence, selection)
         return best
-    each = [model._best(*one, presence) for one in zip(*(x.split(1) for x in decoded), strict=True)]
+    each = [model._best(*one, presence) for one in zip(*(x.split(1) for x in found), strict=True)]
     return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+
+
+def use_mask(model: Any, features: Tensor, finer: Sequence[Tensor], masks: Tensor, presence: float) -> ObjectPrediction:
+    """See :meth:`Engine.use_mask`."""
+    above = (presence,) if presence else ()  # a user's method may be the original's, without it
+    _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features, list(finer) or None, masks, *above)
+    return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
 
 
 def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:

@@ -18,7 +18,13 @@ from sam2fast.engine.plan import (
     norm_of,
     projections_of,
 )
-from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.kernels.memory_attention import Pooling
+from sam2fast.modeling.attention import (
+    EfficientRoPEAttention1,
+    EfficientRoPEAttention2,
+    RoPEAttention,
+    RoPEAttentionv2,
+)
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import MLP, is_gelu, is_relu
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -26,6 +32,8 @@ from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Me
 
 # Cosines and sines of so many positions on a device.
 Rotation = Callable[[int, torch.device], tuple[Tensor, Tensor]]
+# Of so many positions, and of pages of so many tokens.
+PageRotation = Callable[[int, int, torch.device], tuple[Tensor, Tensor]]
 
 
 class AttendingLayer(NamedTuple):
@@ -38,7 +46,8 @@ class AttendingLayer(NamedTuple):
     norm2: Norm
     cross: Projections  # of the frame to its memory
     places_cross: bool  # positions are added to its queries
-    cross_rotation: Rotation
+    cross_rotation: PageRotation
+    pooling: Pooling
     norm3: Norm
     mlp: tuple[Linear, ...]
 
@@ -64,19 +73,23 @@ class AttentionPlan:
 
 
 def plan_attention(model: Any) -> AttentionPlan | None:
-    """The plan of a model's memory attention, which is as built; None for other kinds, and while it is listened to."""
+    """The plan of a model's memory attention, which is as built; None for other kinds."""
     attention = model.memory_attention
     if type(attention) is not MemoryAttention or not have_biases(attention):
         return None
     return AttentionPlan(attention) if all(map(_is_rotary, attention.layers)) else None
 
 
+_ATTENTIONS = (RoPEAttention, EfficientRoPEAttention1, EfficientRoPEAttention2, RoPEAttentionv2)
+
+
 def _is_rotary(layer: Any) -> bool:
-    """Whether its attentions are the usual ones, and its activation is ReLU."""
+    """Whether its attentions are known ones, and its activation is ReLU."""
     return (
         type(layer) is MemoryAttentionLayer
-        and type(layer.self_attn) is type(layer.cross_attn_image) is RoPEAttention
-        and layer.cross_attn_image.attend_hook is layer.cross_attn_image.pooling is None
+        and type(layer.self_attn) is RoPEAttention
+        and type(layer.cross_attn_image) in _ATTENTIONS
+        and layer.cross_attn_image.attend_hook is None
         and is_relu(layer.activation)
     )
 
@@ -90,7 +103,8 @@ def _attending(layer: Any) -> AttendingLayer:
         norm_of(layer.norm2),
         projections_of(layer.cross_attn_image),
         layer.pos_enc_at_cross_attn_queries,
-        layer.cross_attn_image._table,
+        layer.cross_attn_image._rope_of,
+        layer.cross_attn_image.pooling,
         norm_of(layer.norm3),
         (linear_of(layer.linear1), linear_of(layer.linear2)),
     )
@@ -108,13 +122,14 @@ class FuserLayer(NamedTuple):
 class MemoryPlan:
     """Memory encoder and object pointers."""
 
-    def __init__(self, encoder: MemoryEncoder, pointer: nn.Module) -> None:
+    def __init__(self, encoder: MemoryEncoder, pointer: nn.Module, given: nn.Module | None) -> None:
         *steps, last = encoder.mask_downsampler.encoder  # type: ignore[misc]
         self.downsampling = [(conv_of(conv), norm_of(norm)) for conv, norm in zip(steps[::3], steps[1::3], strict=True)]
         self.downsampled, self.pixels = conv_of(last), conv_of(encoder.pix_feat_proj)
         self.fuser = list(map(_fusing, encoder.fuser.layers))  # type: ignore[arg-type]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.pointer = _pointer(pointer)
+        self.given = None if given is None else conv_of(given)  # downsamples given masks, of which pointers are made
         self.prepared: Any = None  # what `gpu` computes from the weights
 
 
@@ -132,7 +147,8 @@ def plan_memory(model: Any) -> MemoryPlan | None:
         return None
     if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_biases(encoder, pointer):
         return None
-    return MemoryPlan(encoder, pointer)
+    given = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
+    return MemoryPlan(encoder, pointer, given) if given is None or type(given) is nn.Conv2d else None
 
 
 def _fusing(layer: Any) -> FuserLayer:
@@ -171,7 +187,7 @@ def settings_of(model: Any) -> MemorySettings:
         model.binarize_mask_from_pts_for_mem_enc and not model.training,
         model.no_obj_embed_spatial,
         model.pred_obj_scores,
-        model.no_obj_ptr if model.pred_obj_scores else None,
+        model.no_obj_ptr if model.pred_obj_scores and model.use_obj_ptrs_in_encoder else None,
         model.fixed_no_obj_ptr,
         model.soft_no_obj_ptr,
     )

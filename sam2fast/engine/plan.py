@@ -5,7 +5,8 @@ values change.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from copy import copy
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +153,14 @@ def _levels(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
     return found
 
 
+def composed(level: Level) -> Linear:
+    """Lateral and head, where nothing happens between them; the weights are multiplied in fp32."""
+    (inner, b1), (outer, b2), dtype = level.lateral, level.head, level.lateral.weight.dtype  # type: ignore[misc]
+    outer = outer.flatten(1).float()
+    bias = outer @ b1.float() + b2.float()
+    return Linear((outer @ inner.flatten(1).float()).to(dtype), bias.to(dtype))
+
+
 def linear_of(layer: Any) -> Linear:
     """Of a linear layer, or of a convolution with its weight as it is."""
     return Linear(layer.weight, layer.bias)
@@ -237,9 +246,9 @@ class MaskPlan:
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_finer = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
-        # What `gpu` computes from the weights, and for prompts without points.
+        # What `gpu` computes from the weights, for prompts without points, and as a constant.
         self.prepared: Any = None
-        self.first = TensorCache[Any]()
+        self.first, self.lowest = TensorCache[Any](), TensorCache[Tensor]()  # logit of masks of absent objects
 
     def derived(self) -> Derived:
         """What is computed from the weights alone."""
@@ -296,3 +305,29 @@ def _by_blocks(layer: Linear) -> Linear:
 
 def _tables(*embeddings: Any) -> list[Tensor]:
     return [embedding.weight for embedding in embeddings]
+
+
+Plan = TypeVar("Plan")
+
+# Heads of the mask decoder, which autocast does not concern.
+_IN_FLOAT32 = ("networks", "iou", "score")
+
+
+def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
+    """The same plan with the weights of linear layers and convolutions in the dtype of autocast."""
+    found = copy(plan)
+    for name, value in vars(plan).items():
+        if name not in _IN_FLOAT32:
+            setattr(found, name, _in_dtype(value, dtype))
+    return found
+
+
+def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Level) and value.is_direct:  # rounded once
+        value = value._replace(lateral=composed(value), head=None, is_direct=False)
+    if isinstance(value, Linear | Conv):
+        return value._replace(weight=value.weight.to(dtype), bias=value.bias.to(dtype))
+    if isinstance(value, Norm) or not isinstance(value, tuple | list):
+        return value
+    each = [_in_dtype(x, dtype) for x in value]
+    return type(value)(*each) if hasattr(value, "_fields") else type(value)(each)

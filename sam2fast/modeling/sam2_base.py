@@ -395,4 +395,5 @@ def _embedding(*shape: int) -> nn.Parameter:
 # As they were defined, for the methods that a user may replace.
 _OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
-_METHODS = {name: getattr(SAM2Base, name) for name in (*_OF_IMAGES, *OF_OBJECTS)}
+OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
+_METHODS = {name: getattr(SAM2Base, name) for name in (*_OF_IMAGES, *OF_GIVEN_MASKS)}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from sam2fast.engine import engine_for
 from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention_reference
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import CompiledMethod
@@ -104,9 +105,9 @@ def attention_maps(
         if isinstance(compiled, CompiledMethod):
             del memory_attention.attend
             restored.callback(setattr, memory_attention, "attend", compiled)
-        for layer, attention in enumerate(recording.attentions):
-            attention.attend_hook = recording.hook_of(layer)
-            restored.callback(setattr, attention, "attend_hook", None)
+        engine = engine_for(predictor)
+        engine.attend_hook = recording.hook
+        restored.callback(setattr, engine, "attend_hook", None)
         yield recording.maps
 
 
@@ -136,18 +137,19 @@ class _Recording:
         max_bytes: int,
     ) -> None:
         modules = cast(list[MemoryAttentionLayer], list(predictor.memory_attention.layers))
-        self.attentions = [cast(RoPEAttention, module.cross_attn_image) for module in modules]
-        if any(attention.pooling for attention in self.attentions):
+        attentions = [cast(RoPEAttention, module.cross_attn_image) for module in modules]
+        if any(attention.pooling for attention in attentions):
             raise ValueError("attention maps are of tokens, and this model attends to means of tokens")
         self.maps: list[AttentionMap] = []
+        self._depth = len(modules)
         self._layers = range(len(modules)) if layers is None else layers
         self._frames, self._obj_ids, self._head = frames, obj_ids, head
         self._per_token, self._max_bytes, self._bytes = per_token, max_bytes, 0
         self._step: _Step | None = None
         if unknown := [layer for layer in self._layers if not 0 <= layer < len(modules)]:
             raise ValueError(f"memory attention has no layer {unknown[0]}; expected 0 to {len(modules) - 1}")
-        if not 0 <= head < self.attentions[0].num_heads:
-            raise ValueError(f"there is no head {head}; expected 0 to {self.attentions[0].num_heads - 1}")
+        if not 0 <= head < attentions[0].num_heads:
+            raise ValueError(f"there is no head {head}; expected 0 to {attentions[0].num_heads - 1}")
         side = predictor.sam_image_embedding_size
         positions = [(y, x) for y in range(side) for x in range(side)] if queries is None else list(queries)
         if outside := [p for p in positions if not (0 <= p[0] < side and 0 <= p[1] < side)]:
@@ -166,18 +168,15 @@ class _Recording:
         ids = {id(tracked): obj_id for obj_id, tracked in state.objects.items()}
         self._step = _Step([ids.get(id(o), _NO_ID) for o in objects], objects, frame, chosen)
 
-    def hook_of(self, layer: int) -> Any:
-        def hook(query: Tensor, memory: AttendedMemory, *rest: Tensor | None) -> None:
-            step = self._step
-            if layer == len(self.attentions) - 1:
-                self._step = None
-            if step is None or layer not in self._layers or not _is_among(step.frame, self._frames):
-                return
-            for b, obj_id in enumerate(step.ids):
-                if obj_id is not _NO_ID and _is_among(obj_id, self._obj_ids):
-                    self.maps.append(self._map(step, b, layer, query, memory, rest))
-
-        return hook
+    def hook(self, layer: int, query: Tensor, memory: AttendedMemory, *rest: Tensor | None) -> None:
+        step = self._step
+        if layer == self._depth - 1:
+            self._step = None
+        if step is None or layer not in self._layers or not _is_among(step.frame, self._frames):
+            return
+        for b, obj_id in enumerate(step.ids):
+            if obj_id is not _NO_ID and _is_among(obj_id, self._obj_ids):
+                self.maps.append(self._map(step, b, layer, query, memory, rest))
 
     def _map(
         self,

@@ -50,15 +50,16 @@ def predict_candidates(
         state.bank.begin_step()
         initial = tracked.is_initial(frame)
         memory = None if initial else tracker.gather(state, tracked, frame, tracked.reverse[frame])
+        engine = engine_for(model)
         if memory is None:
             conditioned = without_memory(model, features)
         else:
-            conditioned = engine_for(model).attend(features.embedding, memory, state.bank.fp8)
-        masks, ious, _, scores = model._decode(
+            conditioned = engine.attend(features.embedding, memory, state.bank.fp8)
+        masks, ious, _, scores = engine.propose(
             conditioned[:1],
+            features.high_res,
             clicks,
             None if previous is None else tracker.as_mask_input(previous.mask),
-            features.high_res or None,
             model._use_multimask(initial, clicks),
         )
     order = ious[0].argsort(descending=True)

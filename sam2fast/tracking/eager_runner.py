@@ -130,21 +130,19 @@ def predict(
         fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
         decision: a strategy's, for as many objects as there will be rows.
     """
-    high_res = features.high_res or None
+    engine = engine_for(model)
     presence = 0.0 if decision is None else decision.presence
     if mask is not None and model.use_mask_input_as_output_without_sam:
-        above = (presence,) if presence else ()  # one's own method may be the original's, without it
-        _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features.embedding, high_res, mask, *above)
-        return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
+        return engine.use_mask(features.embedding, features.high_res, mask, presence)
     if memory is not None:
-        conditioned = engine_for(model).attend(features.embedding, memory, fp8)
+        conditioned = engine.attend(features.embedding, memory, fp8)
     else:
         conditioned = without_memory(model, features).expand(rows, -1, -1, -1)
     multimask = model._use_multimask(initial, points)
     if points is not None:
         conditioned = conditioned[:1]  # a prompt belongs to one object, also where the number of rows is a bucket
     mask = mask if previous is None else previous
-    return engine_for(model).track(conditioned, features.high_res, points, mask, multimask, presence, decision)
+    return engine.track(conditioned, features.high_res, points, mask, multimask, presence, decision)
 
 
 def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:

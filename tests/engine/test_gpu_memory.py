@@ -14,7 +14,7 @@ from planned import (
     in_low_precision,
     without_plans,
 )
-from tracked_parts import tracked
+from planned_memory import tracked
 
 from sam2fast.kernels._dispatch import backend, launches
 

@@ -1,30 +1,23 @@
-"""What a video takes besides images: plans compute what the modules do, and changed modules are called."""
+"""What a video takes besides images: plans compute what the modules do."""
 
 import copy
-import types
+import math
 
 import pytest
 import tame_weights
 import torch
-import torch.nn.functional as F
 from mini_model import mini_model
 from parity import NARROW, random_map
-from planned import away_from_the_cpu, difference, parts_of, without_plans
-from torch import nn
-from torch.nn.utils import parametrize
-from tracked_parts import memories, tracked
+from planned import ALL, away_from_the_cpu, difference, parts_of, without_plans
+from planned_memory import by_modules, memories, tracked
 
 from sam2fast import mini
 from sam2fast.build_sam import build_sam2
-from sam2fast.engine import Parts, engine_for
+from sam2fast.engine import engine_for
 from sam2fast.engine.cpu import ops
 from sam2fast.kernels import _cpu
 from sam2fast.modeling import layers
-from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.modeling.memory_attention import MemoryAttention
-from sam2fast.modeling.sam2_base import OF_OBJECTS, SAM2Base
 
-ALL = Parts(True, True, True, True)
 ATTENTION, ENCODER = "++model.memory_attention", "++model.memory_encoder"
 CONFIGURATIONS = {
     "nano, narrow": (),
@@ -67,11 +60,6 @@ def untouched():
 @pytest.fixture
 def model(untouched):
     return copy.deepcopy(untouched)
-
-
-def by_modules(model, *args, **kwargs):
-    with without_plans():
-        return tracked(model, *args, **kwargs)
 
 
 def assert_same(model, tolerance=1e-5, *args, **kwargs):
@@ -168,6 +156,72 @@ def test_selections(model, parents):
     assert (found.mask == -1024).flatten(1).all(dim=1).sum() in (1, 2, 3)
 
 
+@pytest.mark.parametrize("pooling", ["counted", "raised"])
+def test_pooled_memories(model, pooling):
+    """Means of tokens where there are memories of several frames."""
+    memory = memories(model, [[0, 1, 2], [1, -1, -1]], [4, 1])
+    before = tracked(model, memory)
+    model.memory_attention.layers[0].cross_attn_image.pooling = pooling
+    assert_same(model, 1e-5, memory)
+    changed = [difference([x], [y]) > 1e-4 for x, y in zip(before[0], tracked(model, memory)[0], strict=True)]
+    assert changed == [True, False]
+
+
+@pytest.mark.parametrize("variant", [1, 2])
+@torch.no_grad()
+def test_attention_of_efficienttam(variant):
+    model = build_sam2(
+        f"efficienttam_ti_{variant}", None, device="cpu", hydra_overrides_extra=["++model.image_size=128"]
+    )
+    assert_same_attention(tame_weights.fill(model, 0))
+
+
+@torch.no_grad()
+def test_attention_of_edgetam():
+    """Its memories have tokens without a position."""
+    changes = ["++model.image_size=256"]
+    model = build_sam2("configs/edgetam/edgetam.yaml", None, device="cpu", hydra_overrides_extra=changes)
+    assert_same_attention(tame_weights.fill(model, 0))
+
+
+def assert_same_attention(model):
+    n, m = math.prod(model.memory_size), model.mem_dim
+    memory = memories(model)._replace(pages=random_map(4, n, m), position_encoding=random_map(n, m, seed=1))
+    features = random_map(1, model.hidden_dim, *[model.sam_image_embedding_size] * 2, seed=4)
+    assert parts_of(model).attention
+    found = engine_for(model).attend(features, memory)
+    with without_plans():
+        assert torch.equal(engine_for(model).attend(features, memory), found)
+
+
+@pytest.mark.parametrize("emulates", [True, False])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_autocast(model, weights, emulates, monkeypatch):
+    """Plans compute in its dtype what modules do, at most as far from fp32."""
+    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    exact = tracked(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert parts_of(model) == ALL
+        expected, found = by_modules(model.to(weights)), tracked(model)
+        assert torch.is_autocast_enabled("cpu")
+    assert [x.dtype for x in expected] == [x.dtype for x in found]
+    for x, y, z in zip(exact, expected, found, strict=True):
+        assert difference([y], [z]) <= 2e-2 and difference([x], [z]) <= 1.5 * difference([x], [y]) + 1e-3
+    assert all(map(torch.equal, expected[:3], found[:3]))  # all but masks and pointers
+    assert difference(exact, found) > 1e-3
+    assert (difference(exact, tracked(model)) == 0) == (weights == torch.float32)
+
+
+def test_weights_made_in_inference_mode():
+    """They have no version counters."""
+    with torch.inference_mode():
+        model = mini_model()
+        before = tracked(model)
+        model.memory_attention.layers[0].self_attn.v_proj.weight.mul_(1.5)
+        assert difference(before, tracked(model)) > 1e-4
+    assert_same(model)
+
+
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(model, emulates, monkeypatch):
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
@@ -175,168 +229,3 @@ def test_bfloat16_weights(model, emulates, monkeypatch):
     assert parts_of(model) == ALL
     assert [x.dtype for x in expected] == [x.dtype for x in found]
     assert all(map(torch.equal, expected[:3], found[:3])) and difference(expected, found) <= 1e-2
-
-
-# ---- changes ----
-
-
-def larger(forward):
-    return lambda self, *args, **kwargs: forward(self, *args, **kwargs) * 1.5
-
-
-class Wrapped(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return self.layer(x) * 1.5
-
-
-class Larger(nn.Module):
-    def forward(self, weight):
-        return weight * 1.5
-
-
-def patched(owner, name, layer):
-    layer.forward = types.MethodType(larger(type(layer).forward), layer)
-
-
-# Of a linear layer in a module.
-CHANGES = {
-    "hook": lambda owner, name, layer: layer.register_forward_hook(lambda module, args, result: result * 1.5),
-    "pre hook": lambda owner, name, layer: layer.register_forward_pre_hook(lambda module, args: args[0] * 1.5),
-    "method of the instance": patched,
-    "wrapped": lambda owner, name, layer: setattr(owner, name, Wrapped(layer)),
-    "class": lambda owner, name, layer: setattr(
-        layer, "__class__", type("Custom", (nn.Linear,), {"forward": larger(nn.Linear.forward)})
-    ),
-    "parametrisation": lambda owner, name, layer: parametrize.register_parametrization(layer, "weight", Larger()),
-}
-NO_CHANGE_OF_RESULTS = {
-    "backward hook": lambda owner, name, layer: layer.register_full_backward_hook(lambda *args: None),
-    "training": lambda owner, name, layer: layer.train(),
-    "compiled": lambda owner, name, layer: layer.compile(backend="eager"),
-}
-LAYERS = {
-    "memory_attention.layers.0.linear1": "attention",
-    "memory_attention.layers.0.self_attn.v_proj": "attention",
-    "memory_encoder.fuser.layers.0.pwconv2": "memory",
-    "obj_ptr_proj.layers.1": "memory",
-}
-
-
-def without(part):
-    return Parts(*(name != part for name in Parts._fields))
-
-
-@pytest.mark.parametrize(("path", "part"), LAYERS.items())
-@pytest.mark.parametrize("name", [*CHANGES, *NO_CHANGE_OF_RESULTS])
-def test_a_change(model, path, part, name):
-    """It takes effect, and the other parts stay."""
-    before, (owner, _, attribute) = tracked(model), path.rpartition(".")
-    change = (CHANGES | NO_CHANGE_OF_RESULTS)[name]
-    change(model.get_submodule(owner), attribute, model.get_submodule(path))
-    assert parts_of(model) == without(part)
-    after = tracked(model)
-    assert difference(by_modules(model), after) < 1e-5
-    assert (difference(before, after) > 1e-4) == (name in CHANGES)
-    if part == "memory":  # masks are not concerned
-        assert torch.equal(before[3], after[3])
-
-
-@pytest.mark.parametrize("method", ["forward", "attend"])
-def test_a_patched_class(model, method, monkeypatch):
-    tracked(model)
-    monkeypatch.setattr(MemoryAttention, method, larger(getattr(MemoryAttention, method)))
-    assert parts_of(model) == without("attention")
-
-
-VALUES = {
-    "in place": lambda layer: layer.weight.mul_(1.5),
-    "through data": lambda layer: layer.weight.data.mul_(1.5),
-    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(1.5 * layer.weight)),
-    "loaded": lambda layer: layer.load_state_dict({name: 1.5 * x for name, x in layer.state_dict().items()}),
-}
-
-
-@pytest.mark.parametrize("name", VALUES)
-@pytest.mark.parametrize("path", [*LAYERS, "memory_encoder.pix_feat_proj"])
-@torch.no_grad()
-def test_changed_values(model, path, name):
-    before = tracked(model)
-    VALUES[name](model.get_submodule(path))
-    after = tracked(model)
-    assert parts_of(model) == ALL
-    assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
-
-
-SETTINGS = {
-    "sigmoid_scale_for_mem_enc": 3.0,
-    "sigmoid_bias_for_mem_enc": 1.0,
-    "no_obj_embed_spatial": None,
-    "soft_no_obj_ptr": True,
-    "fixed_no_obj_ptr": False,
-    "memory_attention.pos_enc_at_input": False,
-    "memory_attention.layers.0.pos_enc_at_attn": True,
-    "memory_attention.layers.0.pos_enc_at_cross_attn_keys": False,
-    "memory_attention.layers.0.norm1.eps": 0.5,
-    "memory_encoder.fuser.layers.0.norm.eps": 0.5,
-    "memory_encoder.fuser.layers.0.gamma": None,
-}
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-@torch.no_grad()
-def test_changed_settings(model, name):
-    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.sub_(6.0)  # an object is absent
-    before, (owner, _, attribute) = tracked(model), name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, SETTINGS[name])
-    after = tracked(model)
-    assert parts_of(model) == ALL
-    assert difference(before, after) > 1e-5 and difference(by_modules(model), after) < 1e-5
-
-
-def test_hooks_of_attention(model):
-    """They are called until they are removed."""
-    seen, attention = [], model.memory_attention.layers[0].cross_attn_image
-    for hook, part in ((lambda *args: seen.append(args), without("attention")), (None, ALL)):
-        attention.attend_hook = hook
-        tracked(model)
-        assert parts_of(model) == part and len(seen) == 1
-
-
-@pytest.mark.parametrize("where", ["instance", "class", "subclass"])
-@pytest.mark.parametrize("name", OF_OBJECTS)
-def test_a_method_of_the_model(model, name, where, monkeypatch):
-    called, original = [], getattr(SAM2Base, name)
-
-    def method(self, *args):
-        called.append(self)
-        return original(self, *args)
-
-    tracked(model)
-    if where == "instance":
-        monkeypatch.setattr(model, name, types.MethodType(method, model))
-    elif where == "class":
-        monkeypatch.setattr(SAM2Base, name, method)
-    else:
-        model.__class__ = type("Custom", (type(model),), {name: method})
-    tracked(model)
-    assert called and parts_of(model) == without("memory")
-
-
-def test_kinds_without_a_plan(model):
-    """Pooled memories, memories of a fixed number of tokens, another activation."""
-    layer = model.memory_attention.layers[0]
-    for owner, name, value in (
-        (layer.cross_attn_image, "pooling", "counted"),
-        (layer, "activation", F.gelu),
-        (RoPEAttention, "attend_hook", print),
-    ):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(owner, name, value)
-            assert parts_of(model) == without("attention")
-        assert parts_of(model) == ALL
-    edgetam = build_sam2("configs/edgetam/edgetam.yaml", None, device="cpu")
-    assert not any(parts_of(edgetam)[2:])

@@ -8,7 +8,7 @@ import tame_weights
 import torch
 from mini_model import mini_model
 from parity import NARROW, random_image, random_map
-from planned import ALL, by_modules, parts_of, results, without_plans
+from planned import ALL, by_modules, difference, parts_of, results, without_plans
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import Parts, engine_for
@@ -34,7 +34,7 @@ NAMES = {
     "sam2/sam2_hiera_t": ALL,
     "sam2.1/sam2.1_hiera_b+": ALL,
     "medsam2/sam2.1_hiera_t512": ALL,
-    "edgetam/edgetam": Parts(False, True, False, False),  # its memories are compressed
+    "edgetam/edgetam": Parts(False, True, True, False),  # its memories are compressed
     "efficienttam/efficienttam_ti": Parts(False, True, True, True),
 }
 
@@ -178,3 +178,24 @@ def test_bfloat16_weights(emulates, monkeypatch):
             answers = predictor.predict(**clicks)
         found.append([predictor.get_image_embedding(), *map(torch.from_numpy, answers)])
     assert_same(*found, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("emulates", [True, False])
+def test_autocast(emulates, dtype, monkeypatch):
+    """Plans compute in its dtype what modules do, and are as far from fp32."""
+    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    model = mini_model()
+    exact = results(model)
+    with torch.autocast("cpu", dtype):
+        assert parts_of(model) == ALL
+        expected, found = by_modules(model), results(model)
+        assert torch.is_autocast_enabled("cpu")
+        model.image_encoder.trunk.blocks[1].mlp.layers[0].weight.data.mul_(1.5)
+        changed = results(model)
+    assert [x.dtype for x in expected] == [x.dtype for x in found]
+    for x, y, z in zip(exact, expected, found, strict=True):
+        assert difference([x], [z]) <= 1.5 * difference([x], [y]) + 1e-3
+    assert all(map(torch.equal, expected[:3], found[:3]))  # the features
+    assert difference(exact, found) > 1e-4 and difference(found, changed) > 1e-2
+    assert difference(changed, results(model)) < difference(found, changed) / 2

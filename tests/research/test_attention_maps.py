@@ -9,6 +9,7 @@ from tame_weights import fill
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.deploy.compilation import compile_model
+from sam2fast.engine import engine_for
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.memory_attention.reference import project_values
 from sam2fast.modeling.compiled import CompiledMethod
@@ -120,7 +121,7 @@ def test_recorded_steps_are_bypassed_and_kept(predictor, frames):
         raise RuntimeError("enough")
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)) and len(maps) == 2 * 3 * 3
     assert predictor.fast is True and predictor.selection_watch is None
-    assert all(layer.cross_attn_image.attend_hook is None for layer in predictor.memory_attention.layers)
+    assert engine_for(predictor).attend_hook is None
     track(predictor, frames[:4])
     assert predictor._runners.graphs is recorded and predictor._tracker.graphs is recorded
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, normalize
-from sam2fast.engine.plan import Block, ImagePlan, Level, Linear
+from sam2fast.engine.plan import Block, ImagePlan, Linear, composed
 from sam2fast.kernels.window_attention import window_attention_reference
 
 
@@ -52,7 +52,7 @@ def _neck(plan: ImagePlan, maps: list[Tensor]) -> list[Tensor]:
     coarser: Tensor | None = None
     for level, x in zip(reversed(plan.levels), reversed(maps), strict=True):
         if level.is_direct:
-            found = _project(x, _composed(level))
+            found = _project(x, composed(level))
         else:
             x = _project(x, level.lateral)
             if level.adds_coarser:
@@ -76,11 +76,3 @@ def _project(x: Tensor, layer: Linear) -> Tensor:
     """A 1x1 convolution of ``(B, H, W, C)``."""
     layer = Linear(layer.weight.flatten(1), layer.bias)
     return chunked(lambda rows: linear(rows, layer), x, 1)
-
-
-def _composed(level: Level) -> Linear:
-    """Two 1x1 convolutions, one after the other; the weights are multiplied in fp32."""
-    (inner, b1), (outer, b2), dtype = level.lateral, level.head, level.lateral.weight.dtype  # type: ignore[misc]
-    outer = outer.flatten(1).float()
-    bias = outer @ b1.float() + b2.float()
-    return Linear((outer @ inner.flatten(1).float()).to(dtype), bias.to(dtype))

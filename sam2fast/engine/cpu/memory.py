@@ -1,12 +1,15 @@
 """Memory attention, memory encoder and object pointers on the CPU."""
 
+from collections.abc import Callable, Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.cpu.masks import Masks
+from sam2fast.engine.cpu.masks import Masks, decode, tracked_prompts
 from sam2fast.engine.cpu.ops import add_into, chunked, convolve, gelu_mlp, linear, mlp, normalize
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
-from sam2fast.engine.plan import Linear
+from sam2fast.engine.plan import Linear, MaskPlan
 from sam2fast.kernels.mask_ops import scaled_probabilities_reference, upsample_masks_reference
 from sam2fast.kernels.memory_attention import (
     LONG,
@@ -19,8 +22,18 @@ from sam2fast.kernels.memory_attention import (
 from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
 
+# Called with a layer's number and the arguments of memory_attention.
+AttendHook = Callable[..., None]
 
-def attend(plan: AttentionPlan, features: Tensor, position: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
+
+def attend(
+    plan: AttentionPlan,
+    features: Tensor,
+    position: Tensor,
+    memory: AttendedMemory,
+    fp8: Fp8,
+    hook: AttendHook | None = None,
+) -> Tensor:
     """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
     ``(B, C, H, W)``."""
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
@@ -29,9 +42,14 @@ def attend(plan: AttentionPlan, features: Tensor, position: Tensor, memory: Atte
     if not plan.encodes_keys:
         names = ("position_encoding", "time_encoding", "pointer_encoding")
         memory = memory._replace(**{name: torch.zeros_like(getattr(memory, name)) for name in names})
-    for layer, joined in zip(plan.layers, plan.joined(), strict=True):
+    for i, (layer, joined) in enumerate(zip(plan.layers, plan.joined(), strict=True)):
         x = add_into(_attend_to_itself(layer, joined, x, position), x)
-        x = add_into(_attend_to_memory(layer, x, position, memory, fp8), x)
+        operands = _query(layer, x, position), memory, *layer.cross.k, *layer.cross.v
+        rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
+        if hook is not None:
+            hook(i, *operands, *rotation)
+        attended = memory_attention_cpu(*operands, *rotation, fp8, layer.pooling)
+        x = add_into(linear(attended, layer.cross.out), x)
         x = add_into(_feed_forward(layer, x), x)
     return normalize(x, plan.norm).transpose(1, 2).unflatten(2, features.shape[-2:])
 
@@ -49,15 +67,14 @@ def _attend_to_itself(layer: AttendingLayer, joined: Linear, x: Tensor, position
     return linear(found.transpose(1, 2).flatten(2), layer.own.out)
 
 
-def _attend_to_memory(layer: AttendingLayer, x: Tensor, position: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
+def _query(layer: AttendingLayer, x: Tensor, position: Tensor) -> Tensor:
+    """What attends to the memory: ``(1 or B, heads, P, d)``."""
     cross = layer.cross
     if layer.places_cross:
         tokens = normalize(x, layer.norm2) + position
     else:
         tokens = normalize(x, layer.norm2, cross.q.weight.dtype)
-    query = _heads_of(linear(tokens, cross.q), cross.heads)
-    rotation = layer.cross_rotation(x.shape[1], x.device)
-    return linear(memory_attention_cpu(query, memory, *cross.k, *cross.v, *rotation, fp8), cross.out)
+    return _heads_of(linear(tokens, cross.q), cross.heads)
 
 
 def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
@@ -107,14 +124,29 @@ def _fuse(layer: FuserLayer, x: Tensor) -> Tensor:
     return x + y if layer.gamma is None else torch.addcmul(x, layer.gamma[:, None, None], y).to(dtype)
 
 
+def propose(
+    plan: MaskPlan,
+    conditioned: Tensor,
+    finer: Sequence[Tensor],
+    points: dict[str, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+    presence: float | None,
+) -> Masks:
+    """All masks of B objects, in fp32, those of absent objects lowered; see :meth:`Engine.propose`."""
+    given = tracked_prompts(plan, points, prompts, len(conditioned))
+    found = decode(plan, conditioned, finer, *given, multimask)
+    masks = found.masks.float()
+    if presence is not None:
+        masks = torch.where((found.scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
+    return found._replace(masks=masks)
+
+
 def choose(
     plan: MemoryPlan, settings: MemorySettings, found: Masks, presence: float, selection: HypothesisSelection | None
 ) -> ObjectPrediction:
     """The selected mask of each object, and its pointer; see :meth:`SAM2Base.predict_objects`."""
     masks, ious, tokens, scores = found
-    masks = masks.float()
-    if settings.has_scores:
-        masks = torch.where((scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
     if selection is None:
         choice = ious.argmax(dim=-1, keepdim=True)
     else:
@@ -123,16 +155,37 @@ def choose(
             masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
     token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
     pointer = mlp(token[:, 0], plan.pointer) if plan.pointer else token[:, 0]
-    if settings.has_scores:
-        pointer = mixed(settings, pointer, scores, presence)
+    if settings.has_scores and settings.mixes_pointers:
+        pointer = mixed(settings, pointer, scores.float().sigmoid())
+    elif settings.has_scores:
+        pointer = mixed(settings, pointer, scores > presence)
     return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
 
-def mixed(settings: MemorySettings, pointer: Tensor, scores: Tensor, presence: float) -> Tensor:
-    """Pointers ``(B, C)`` moved towards that of an absent object by scores ``(B, 1)``."""
-    absent, is_seen = settings.absent_pointer, scores > presence
+def mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
+    """Pointers ``(B, C)`` moved towards that of an absent object where ``seen (B, 1)`` is False, or below 1."""
+    absent = settings.absent_pointer
     assert absent is not None
-    if settings.drops_pointer and not settings.mixes_pointers:
-        return torch.where(is_seen, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
-    seen = scores.float().sigmoid() if settings.mixes_pointers else is_seen.float()
+    if settings.drops_pointer and seen.dtype == torch.bool:
+        return torch.where(seen, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
+    seen = seen.float()
     return (seen * pointer if settings.drops_pointer else pointer) + (1 - seen) * absent
+
+
+def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
+    """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
+    assert plan.given is not None
+    return convolve(masks.float(), plan.given)
+
+
+def given(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
+    """Given masks ``(B, 1, S, S)`` with the pointers ``(B, C)`` that are predicted of them, as if predicted; see
+    :meth:`SAM2Base._use_mask_as_output`."""
+    masks = masks.float()
+    size = masks.shape[-2] // 4, masks.shape[-1] // 4
+    logits = F.interpolate(20 * masks - 10, size=size, mode="bilinear", align_corners=False, antialias=True)
+    is_given = (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
+    if settings.absent_pointer is not None:
+        pointers = mixed(settings, pointers, is_given)
+    ious = torch.ones_like(is_given)
+    return ObjectPrediction(logits, ious, pointers, 20 * is_given - 10, torch.zeros_like(ious, dtype=torch.int64))

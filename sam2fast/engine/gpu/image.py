@@ -21,7 +21,7 @@ from sam2fast.engine.gpu.ops import (
     pointwise,
     without_autocast,
 )
-from sam2fast.engine.plan import Block, Conv, ImagePlan, Level, Linear
+from sam2fast.engine.plan import Block, Conv, ImagePlan, Level, Linear, composed
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.window_attention import window_attention
@@ -36,7 +36,7 @@ class ImageWeights(NamedTuple):
     blocks: list[Block]
     biases: list[tuple[Tensor, Tensor]]  # (C) fp32, deferred after attention and after the MLP of each block
     levels: list[Level]
-    composed: list[Linear | None]  # lateral and head of levels that are direct
+    direct: list[Linear | None]  # lateral and head of levels that are direct
 
 
 def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
@@ -55,8 +55,9 @@ def _weights(plan: ImagePlan, device: torch.device) -> ImageWeights:
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
         patches, blocks, levels = tree
-        composed = [_composed(level, dtype) if level.is_direct else None for level in plan.levels]
-        return ImageWeights(patches, blocks, _deferred_biases(plan.blocks), levels, composed)
+        found = [composed(level) if level.is_direct else None for level in plan.levels]
+        direct = [x and Linear(x.weight.to(dtype), x.bias.to(dtype)) for x in found]
+        return ImageWeights(patches, blocks, _deferred_biases(plan.blocks), levels, direct)
 
     return plan.prepared.of(device, compute)
 
@@ -121,9 +122,9 @@ def _neck(plan: ImagePlan, weights: ImageWeights, maps: list[Tensor]) -> list[Te
     """The levels of the stages' maps ``(B, H_i, W_i, C_i)``, finest first."""
     levels: list[Tensor] = []
     coarser: Tensor | None = None
-    for level, composed, x in reversed(list(zip(weights.levels, weights.composed, maps, strict=True))):
-        if composed is not None:
-            found = linear(x, composed)
+    for level, direct, x in reversed(list(zip(weights.levels, weights.direct, maps, strict=True))):
+        if direct is not None:
+            found = linear(x, direct)
         else:
             x = pointwise(x, level.lateral)
             if level.adds_coarser:
@@ -141,11 +142,3 @@ def _doubled(x: Tensor, mode: str) -> Tensor:
     align = None if mode == "nearest" else False
     larger = F.interpolate(x.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode=mode, align_corners=align)
     return larger.permute(0, 2, 3, 1)
-
-
-def _composed(level: Level, dtype: torch.dtype) -> Linear:
-    """Two 1x1 convolutions, one after the other; the weights are multiplied in fp32."""
-    (inner, b1), (outer, b2) = level.lateral, level.head  # type: ignore[misc]
-    outer = outer.flatten(1).float()
-    bias = outer @ b1.float() + b2.float()
-    return Linear((outer @ inner.flatten(1).float()).to(dtype), bias.to(dtype))

@@ -1,12 +1,15 @@
 """Memory attention, memory encoder and object pointers by few operations."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sam2fast.engine.cpu.masks import Masks
-from sam2fast.engine.cpu.memory import mixed
+from sam2fast.engine.cpu.memory import AttendHook, given, mixed
+from sam2fast.engine.gpu.masks import decode, tracked_prompts
 from sam2fast.engine.gpu.ops import (
     Prepared,
     convolve,
@@ -21,11 +24,13 @@ from sam2fast.engine.gpu.ops import (
     without_autocast,
 )
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
-from sam2fast.engine.plan import Conv, Linear, Norm
+from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm
 from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
 from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
+
+__all__ = ["attend", "choose", "downsampled", "encode", "given", "propose"]
 
 # ---- attention ----
 
@@ -39,7 +44,14 @@ class JoinedAttending(NamedTuple):
     out: Linear | None  # the projection to the output elsewhere
 
 
-def attend(plan: AttentionPlan, features: Tensor, position: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
+def attend(
+    plan: AttentionPlan,
+    features: Tensor,
+    position: Tensor,
+    memory: AttendedMemory,
+    fp8: Fp8,
+    hook: AttendHook | None = None,
+) -> Tensor:
     """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
     ``(B, C, H, W)``."""
     layers = _layers(plan, features.device)
@@ -50,8 +62,8 @@ def attend(plan: AttentionPlan, features: Tensor, position: Tensor, memory: Atte
         x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
         # The sum of the two is the map so far, which the next norm adds.
         delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous()) if plan.adds_position else None
-        for each in layers:
-            x, delta = _attend(each, x, delta, position, memory, fp8)
+        for i, each in enumerate(layers):
+            x, delta = _attend(each, x, delta, position, memory, fp8, hook and partial(hook, i))
         found = normalize_sum(x, delta, plan.norm)[1]
     return found.transpose(1, 2).unflatten(2, features.shape[-2:])
 
@@ -80,17 +92,24 @@ def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype)
 
 
 def _attend(
-    each: JoinedAttending, x: Tensor, delta: Tensor | None, position: Tensor, memory: AttendedMemory, fp8: Fp8
+    each: JoinedAttending,
+    x: Tensor,
+    delta: Tensor | None,
+    position: Tensor,
+    memory: AttendedMemory,
+    fp8: Fp8,
+    hook: Callable[..., None] | None,
 ) -> tuple[Tensor, Tensor]:
     """Tokens ``x + delta (1 or B, P, C)`` after a layer, as two tensors ``(B, P, C)`` whose sum they are."""
     layer, cross, dtype = each.layer, each.layer.cross, each.own.weight.dtype
     x, normed = normalize_sum(x, delta, layer.norm1, None if layer.places_own else dtype)
-    x, normed = normalize_sum(
-        x, _attend_to_itself(each, normed, position), layer.norm2, None if layer.places_cross else dtype
-    )
+    attended = _attend_to_itself(each, normed, position)
+    x, normed = normalize_sum(x, attended, layer.norm2, None if layer.places_cross else dtype)
     query = heads_of(linear(normed + position if layer.places_cross else normed, cross.q), cross.heads)
-    rotation = layer.cross_rotation(x.shape[1], x.device)
-    found = memory_attention(query, memory, *cross.k, *each.values, *rotation, fp8=fp8)
+    rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
+    if hook is not None:
+        hook(query, memory, *cross.k, *cross.v, *rotation)
+    found = memory_attention(query, memory, *cross.k, *each.values, *rotation, fp8=fp8, pooling=layer.pooling)
     found = found if each.out is None else linear(found, each.out)
     x, normed = normalize_sum(x.expand_as(found), found, layer.norm3, dtype)
     return x, mlp(normed, layer.mlp)
@@ -120,7 +139,7 @@ class MemoryWeights(NamedTuple):
     fuser: list[FuserLayer]
     out: Conv | None
     pointer: tuple[Linear, ...]
-    absent: Tensor  # fp32 logit of masks of absent objects, on the device
+    given: Conv | None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -130,13 +149,11 @@ class MemoryWeights(NamedTuple):
 
 def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
     if plan.prepared is None:
-        tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, plan.out, plan.pointer
+        tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, plan.out, plan.pointer, plan.given
         plan.prepared = Prepared(tree, [plan.pixels.weight])
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
-        downsampling, downsampled, pixels, fuser, out, pointer = tree
-        absent = torch.full((), NO_OBJ_SCORE, device=device)
-        return MemoryWeights(downsampling, downsampled, pixels, fuser, out, pointer, absent)
+        return MemoryWeights(*tree)
 
     return plan.prepared.of(device, compute)
 
@@ -187,14 +204,31 @@ def _fuse(layer: FuserLayer, x: Tensor, dtype: torch.dtype) -> Tensor:
 # ---- pointers ----
 
 
+def propose(
+    plan: MaskPlan,
+    conditioned: Tensor,
+    finer: Sequence[Tensor],
+    points: dict[str, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+    presence: float | None,
+) -> Masks:
+    """All masks of B objects, in fp32, those of absent objects lowered; see :meth:`Engine.propose`."""
+    given = tracked_prompts(plan, points, prompts, len(conditioned))
+    found = decode(plan, conditioned, finer, *given, multimask)
+    masks = found.masks.float()
+    if presence is not None:
+        lowest = plan.lowest(None, (plan.no_mask,), lambda: masks.new_full((), NO_OBJ_SCORE))
+        masks = torch.where((found.scores > presence)[:, None, None], masks, lowest)
+    return found._replace(masks=masks)
+
+
 def choose(
     plan: MemoryPlan, settings: MemorySettings, found: Masks, presence: float, selection: HypothesisSelection | None
 ) -> ObjectPrediction:
     """The selected mask of each object, and its pointer; see :meth:`SAM2Base.predict_objects`."""
+    weights = _weights(plan, found.masks.device)
     masks, ious, tokens, scores = found
-    weights, masks = _weights(plan, masks.device), masks.float()
-    if settings.has_scores:
-        masks = torch.where((scores > presence)[:, None, None], masks, weights.absent)
     if selection is None:
         choice = ious.argmax(dim=-1, keepdim=True)
     else:
@@ -204,6 +238,16 @@ def choose(
     token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
     with without_autocast(masks.device):
         pointer = mlp(token[:, 0], weights.pointer) if weights.pointer else token[:, 0]
-    if settings.has_scores:
-        pointer = mixed(settings, pointer, scores, presence)
+    if settings.has_scores and settings.mixes_pointers:
+        pointer = mixed(settings, pointer, scores.float().sigmoid())
+    elif settings.has_scores:
+        pointer = mixed(settings, pointer, scores > presence)
     return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
+
+
+def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
+    """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
+    weights = _weights(plan, masks.device)
+    assert weights.given is not None
+    with without_autocast(masks.device):
+        return convolve(masks, weights.given)

@@ -1,14 +1,21 @@
-"""What a video takes besides images, by the engine of a model."""
+"""What a video takes besides images, of random input: from plans and by calls of modules."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from parity import random_map
+from planned import without_plans
+from torch import Tensor
 
 from sam2fast.engine import engine_for
-from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 
 
-def memories(model, pages=((0, 1, 2), (1, -1, -1)), pointers=(4, 1)):
+def memories(
+    model: Any, pages: Sequence[Sequence[int]] = ((0, 1, 2), (1, -1, -1)), pointers: Sequence[int] = (4, 1)
+) -> AttendedMemory:
     """Memories of one object for each row of ``pages``, of which -1 is none, and its number of pointers."""
     (H, W), m = model.memory_size, model.mem_dim
     B, tokens = len(pages), 4 * model.hidden_dim // m
@@ -26,8 +33,16 @@ def memories(model, pages=((0, 1, 2), (1, -1, -1)), pointers=(4, 1)):
 
 
 @torch.no_grad()
-def tracked(model, memory=None, points=None, prompt=None, multimask=False, from_prompt=False, fp8=False):
-    """A frame's map for some objects, their masks and pointers, and their memories."""
+def tracked(
+    model: Any,
+    memory: AttendedMemory | None = None,
+    points: dict[str, Tensor] | None = None,
+    prompt: Tensor | None = None,
+    multimask: bool = False,
+    from_prompt: bool = False,
+    fp8: Fp8 = False,
+) -> list[Tensor]:
+    """A frame's map for some objects, their memories, masks and pointers, all masks, and those of given masks."""
     engine, side = engine_for(model), model.sam_image_embedding_size
     dtype = model.no_mem_embed.dtype
     C = model.hidden_dim
@@ -37,10 +52,20 @@ def tracked(model, memory=None, points=None, prompt=None, multimask=False, from_
         finer = [random_map(1, C // 8 * k, 4 // k * side, 4 // k * side, seed=5 + k).to(dtype) for k in (1, 2)]
     conditioned = engine.attend(features, memory or memories(model), fp8)
     found = engine.track(conditioned, finer, points, prompt, multimask)
+    proposed = engine.propose(conditioned, finer, points, prompt, multimask)
+    S = model.image_size
+    given = torch.stack([(random_map(1, S, S, seed=9) > 1), torch.zeros(1, S, S)])
+    of_given = engine.use_mask(features.expand(2, -1, -1, -1), finer, given)
     B, logits = len(conditioned), 5 * random_map(len(conditioned), 1, 4 * side, 4 * side, seed=8)
     scores = torch.linspace(-1, 1, B)[:, None]
     encoded = [
         engine.encode_memory(features, x, scores, from_prompt)
         for x in (logits, F.interpolate(logits, scale_factor=4.0, mode="bilinear"))
     ]
-    return [conditioned, *encoded, *found._replace(choice=found.choice + 1)]
+    return [conditioned, *encoded, *found._replace(choice=found.choice + 1), *proposed, *of_given[:4]]
+
+
+def by_modules(model: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
+    """The same without plans."""
+    with without_plans():
+        return tracked(model, *args, **kwargs)

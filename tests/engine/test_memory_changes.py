@@ -1,0 +1,239 @@
+"""Changes of what a video takes besides images take effect in the next call, and only their part is called module by
+module."""
+
+import copy
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mini_model import mini_model
+from parity import random_map
+from planned import ALL, difference, parts_of, without, without_plans
+from planned_memory import by_modules, tracked
+from torch import nn
+from torch.nn.utils import parametrize
+
+from sam2fast.build_sam import build_sam2
+from sam2fast.engine import engine_for
+from sam2fast.kernels.memory_attention import memory_attention_reference
+from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.modeling.memory_attention import MemoryAttention
+from sam2fast.modeling.sam2_base import OF_GIVEN_MASKS, OF_OBJECTS, SAM2Base
+
+
+@pytest.fixture(scope="module")
+def untouched():
+    return mini_model()
+
+
+@pytest.fixture
+def model(untouched):
+    return copy.deepcopy(untouched)
+
+
+def larger(forward):
+    return lambda self, *args, **kwargs: forward(self, *args, **kwargs) * 1.5
+
+
+class Wrapped(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) * 1.5
+
+
+class Larger(nn.Module):
+    def forward(self, weight):
+        return weight * 1.5
+
+
+def patched(owner, name, layer):
+    layer.forward = types.MethodType(larger(type(layer).forward), layer)
+
+
+# Of a linear layer in a module.
+CHANGES = {
+    "hook": lambda owner, name, layer: layer.register_forward_hook(lambda module, args, result: result * 1.5),
+    "pre hook": lambda owner, name, layer: layer.register_forward_pre_hook(lambda module, args: args[0] * 1.5),
+    "method of the instance": patched,
+    "wrapped": lambda owner, name, layer: setattr(owner, name, Wrapped(layer)),
+    "class": lambda owner, name, layer: setattr(
+        layer, "__class__", type("Custom", (nn.Linear,), {"forward": larger(nn.Linear.forward)})
+    ),
+    "parametrisation": lambda owner, name, layer: parametrize.register_parametrization(layer, "weight", Larger()),
+}
+NO_CHANGE_OF_RESULTS = {
+    "backward hook": lambda owner, name, layer: layer.register_full_backward_hook(lambda *args: None),
+    "training": lambda owner, name, layer: layer.train(),
+    "compiled": lambda owner, name, layer: layer.compile(backend="eager"),
+}
+LAYERS = {
+    "memory_attention.layers.0.linear1": "attention",
+    "memory_attention.layers.0.self_attn.v_proj": "attention",
+    "memory_encoder.fuser.layers.0.pwconv2": "memory",
+    "obj_ptr_proj.layers.1": "memory",
+}
+
+
+@pytest.mark.parametrize(("path", "part"), LAYERS.items())
+@pytest.mark.parametrize("name", [*CHANGES, *NO_CHANGE_OF_RESULTS])
+def test_a_change(model, path, part, name):
+    """It takes effect, and the other parts stay."""
+    before, (owner, _, attribute) = tracked(model), path.rpartition(".")
+    change = (CHANGES | NO_CHANGE_OF_RESULTS)[name]
+    change(model.get_submodule(owner), attribute, model.get_submodule(path))
+    assert parts_of(model) == without(part)
+    after = tracked(model)
+    assert difference(by_modules(model), after) < 1e-5
+    assert (difference(before, after) > 1e-4) == (name in CHANGES)
+    if part == "memory":  # masks are not concerned
+        assert torch.equal(before[3], after[3])
+
+
+@torch.no_grad()
+def test_given_masks(model):
+    """Their pointers are of present objects where the decoder's score is above the given one."""
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.sub_(3.0)
+    features, finer = random_map(2, 128, 8, 8), [random_map(1, 16, 32, 32), random_map(1, 32, 16, 16)]
+    given = torch.stack([random_map(1, 128, 128) > 1] * 2)
+    found = [engine_for(model).use_mask(features, finer, given, presence) for presence in (0.0, -100.0)]
+    with without_plans():
+        expected = [engine_for(model).use_mask(features, finer, given, presence) for presence in (0.0, -100.0)]
+    for a, b in zip(expected, found, strict=True):
+        assert difference(list(a[:4]), list(b[:4])) < 1e-5 and torch.equal(a.choice, b.choice)
+    assert difference([found[0].pointer], [found[1].pointer]) > 1e-3
+
+
+def test_what_downsamples_given_masks(model):
+    before = tracked(model)
+    handle = model.mask_downsample.register_forward_hook(lambda module, args, result: result * 1.5)
+    assert parts_of(model) == without("memory")
+    after = tracked(model)
+    assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
+    handle.remove()
+    with torch.no_grad():
+        for parameter in model.mask_downsample.parameters():
+            parameter.mul_(1.5)
+    assert parts_of(model) == ALL and difference(after, tracked(model)) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["forward", "attend"])
+def test_a_patched_class(model, method, monkeypatch):
+    tracked(model)
+    monkeypatch.setattr(MemoryAttention, method, larger(getattr(MemoryAttention, method)))
+    assert parts_of(model) == without("attention")
+
+
+VALUES = {
+    "in place": lambda layer: layer.weight.mul_(1.5),
+    "through data": lambda layer: layer.weight.data.mul_(1.5),
+    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(1.5 * layer.weight)),
+    "loaded": lambda layer: layer.load_state_dict({name: 1.5 * x for name, x in layer.state_dict().items()}),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("path", [*LAYERS, "memory_encoder.pix_feat_proj"])
+@torch.no_grad()
+def test_changed_values(model, path, name):
+    before = tracked(model)
+    VALUES[name](model.get_submodule(path))
+    after = tracked(model)
+    assert parts_of(model) == ALL
+    assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
+
+
+SETTINGS = {
+    "sigmoid_scale_for_mem_enc": 3.0,
+    "sigmoid_bias_for_mem_enc": 1.0,
+    "no_obj_embed_spatial": None,
+    "soft_no_obj_ptr": True,
+    "fixed_no_obj_ptr": False,
+    "memory_attention.pos_enc_at_input": False,
+    "memory_attention.layers.0.pos_enc_at_attn": True,
+    "memory_attention.layers.0.pos_enc_at_cross_attn_keys": False,
+    "memory_attention.layers.0.norm1.eps": 0.5,
+    "memory_encoder.fuser.layers.0.norm.eps": 0.5,
+    "memory_encoder.fuser.layers.0.gamma": None,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@torch.no_grad()
+def test_changed_settings(model, name):
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.sub_(6.0)  # an object is absent
+    before, (owner, _, attribute) = tracked(model), name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, SETTINGS[name])
+    after = tracked(model)
+    assert parts_of(model) == ALL
+    assert difference(before, after) > 1e-5 and difference(by_modules(model), after) < 1e-5
+
+
+@pytest.mark.parametrize("computed", [tracked, by_modules])
+def test_the_hook_of_attention(model, computed):
+    """It gets what the memory is attended to with, by plans and modules alike, and nothing changes."""
+    seen, engine = [], engine_for(model)
+    expected = computed(model)
+    engine.attend_hook = lambda *args: seen.append(args)
+    assert parts_of(model) == ALL and all(map(torch.equal, expected, computed(model)))
+    engine.attend_hook = None
+    computed(model)
+    ((layer, query, memory, *rest),) = seen
+    attention = model.memory_attention.layers[layer].cross_attn_image
+    assert memory.pages.shape[0] == 4 and rest[2] is attention.v_proj.weight and attention.attend_hook is None
+    assert difference([memory_attention_reference(query, memory, *rest)], [attended_by(model)]) < 1e-5
+
+
+def attended_by(model):
+    """What the first layer reads of the memory, before it is projected."""
+    found, layer = [], model.memory_attention.layers[0].cross_attn_image.out_proj
+    handle = layer.register_forward_pre_hook(lambda module, args: found.append(args[0]))
+    tracked(model)
+    handle.remove()
+    return torch.cat(found)
+
+
+def test_hooks_of_modules(model):
+    """They are called until they are removed."""
+    seen, attention = [], model.memory_attention.layers[0].cross_attn_image
+    for hook, part in ((lambda *args: seen.append(args), without("attention")), (None, ALL)):
+        attention.attend_hook = hook
+        tracked(model)
+        assert parts_of(model) == part and len(seen) == 1
+
+
+@pytest.mark.parametrize("where", ["instance", "class", "subclass"])
+@pytest.mark.parametrize("name", OF_GIVEN_MASKS)
+def test_a_method_of_the_model(model, name, where, monkeypatch):
+    called, original = [], getattr(SAM2Base, name)
+
+    def method(self, *args, **kwargs):
+        called.append(self)
+        return original(self, *args, **kwargs)
+
+    tracked(model)
+    if where == "instance":
+        monkeypatch.setattr(model, name, types.MethodType(method, model))
+    elif where == "class":
+        monkeypatch.setattr(SAM2Base, name, method)
+    else:
+        model.__class__ = type("Custom", (type(model),), {name: method})
+    tracked(model)
+    assert called and parts_of(model) == (without("memory") if name in OF_OBJECTS else ALL)
+
+
+def test_kinds_without_a_plan(model):
+    """Another activation, a class that was changed, memories of a fixed number of tokens."""
+    for owner, name, value in (
+        (model.memory_attention.layers[0], "activation", F.gelu),
+        (RoPEAttention, "attend_hook", print),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, value)
+            assert parts_of(model) == without("attention")
+        assert parts_of(model) == ALL
+    edgetam = build_sam2("configs/edgetam/edgetam.yaml", None, device="cpu")
+    assert parts_of(edgetam)[2:] == (True, False)
