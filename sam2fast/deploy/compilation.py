@@ -9,14 +9,13 @@ from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import compile_method, restore_methods
 from sam2fast.modeling.sam2_base import SAM2Base
 
-# Each part's module, and the method that predictors call.
-_METHODS = {
-    "image_encoder": ("image_encoder", "features"),
-    "memory_attention": ("memory_attention", "attend"),
-    "mask_decoder": ("sam_mask_decoder", "forward"),
-    "memory_encoder": ("memory_encoder", "features"),
+_MODULES = {
+    "image_encoder": "image_encoder",
+    "memory_attention": "memory_attention",
+    "mask_decoder": "sam_mask_decoder",
+    "memory_encoder": "memory_encoder",
 }
-PARTS = tuple(_METHODS)
+PARTS = tuple(_MODULES)
 
 ModelT = TypeVar("ModelT", bound=SAM2Base)
 
@@ -29,8 +28,10 @@ def compile_model(
 ) -> ModelT:
     """Compiles parts of a model in place, each as one graph per input shape.
 
-    A part is compiled at the first call with a new shape: memory attention, decoder and memory encoder once for each
-    number of objects. Up to 64 shapes of a part are compiled; further ones run eagerly, with a logged note.
+    Inference compiles the functions in :mod:`sam2fast.engine.gpu`, on every device. For training, direct calls and
+    parts that a user changed, it is the module's ``forward``. A part is compiled at the first call with a new shape:
+    memory attention, decoder and memory encoder once for each number of objects. Up to 64 shapes of a part are
+    compiled; further ones run eagerly, with a logged note.
 
     Args:
         model: a model for images, or a video predictor.
@@ -51,13 +52,12 @@ def compile_model(
         raise TypeError(f"a {type(model).__name__} is no model to compile; of an image predictor pass predictor.model")
     if isinstance(parts, str):
         parts = (parts,)
-    unknown = [part for part in parts if part not in _METHODS]
+    unknown = [part for part in parts if part not in _MODULES]
     if unknown:
         raise ValueError(f"a model has no part {unknown[0]!r} to compile; the parts are {', '.join(PARTS)}")
     _fill_tables(model)
     for part in parts:
-        module, method = _METHODS[part]
-        compile_method(getattr(model, module), method, mode, backend)
+        compile_method(getattr(model, _MODULES[part]), "forward", mode, backend)
     return model
 
 

@@ -19,16 +19,17 @@ from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.plan import in_dtype, plan_image, plan_masks
+from sam2fast.engine.plan import PlanOfPart, in_dtype, plan_image, plan_masks
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
+from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.constants import is_recorded
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import OF_GIVEN_MASKS, OF_OBJECTS, ObjectPrediction, SAM2Base
 
 __all__ = ["Engine", "Parts", "engine_for"]
 
-Plan = TypeVar("Plan")
+Plan = TypeVar("Plan", bound=PlanOfPart)
 
 
 class Parts(NamedTuple):
@@ -64,9 +65,9 @@ class Engine:
     def _plan(self, part: "_Part[Plan]", x: Tensor) -> Plan | None:
         """The plan of a part for input like ``x``; None where its modules have to be called."""
         plan = part.plan(self._model()) if _is_plain_inference(x) else None
-        if plan is None or not (_is_on_cpu(x) and torch.is_autocast_enabled("cpu")):
+        if plan is None or plan.compiled or not (_is_on_cpu(x) and torch.is_autocast_enabled("cpu")):
             return plan
-        with _variant(x):
+        with _variant(plan, x):
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -75,7 +76,7 @@ class Engine:
         plan = self._plan(self._image, images)
         if plan is None:
             return by_modules.encode(model, images)
-        with _variant(images) as variant:
+        with _variant(plan, images) as variant:
             return variant.image.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
@@ -99,7 +100,7 @@ class Engine:
         plan = self._plan(self._masks, embedding)
         if plan is None:
             return by_modules.decode(model, embedding, finer, points, prompts, multimask)
-        with _variant(embedding) as variant:
+        with _variant(plan, embedding) as variant:
             return variant.masks.decode(plan, embedding, finer, points, prompts, multimask)
 
     def attend(self, features: Tensor, memories: AttendedMemory, fp8: Fp8 = False) -> Tensor:
@@ -117,7 +118,7 @@ class Engine:
         if plan is None:
             return by_modules.attend(model, features, memories, fp8, self.attend_hook)
         position = model.image_encoder.neck.position_encoding(features)
-        with _variant(features) as variant:
+        with _variant(plan, features) as variant:
             return variant.memory.attend(plan, features, position, memories, fp8, self.attend_hook)
 
     def propose(
@@ -134,7 +135,7 @@ class Engine:
         plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
-        with _variant(conditioned) as variant:
+        with _variant(plan, conditioned) as variant:
             above = presence if model.pred_obj_scores else None
             return variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
 
@@ -161,13 +162,13 @@ class Engine:
         plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        with _variant(conditioned) as variant:
+        with _variant(plan, conditioned) as variant:
             above = presence if model.pred_obj_scores else None
             found = variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
         pointers = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
-        with _variant(conditioned) as variant:
+        with _variant(pointers, conditioned) as variant:
             return variant.memory.choose(pointers, settings_of(model), found, presence, selection)
 
     def use_mask(
@@ -185,10 +186,10 @@ class Engine:
             return by_modules.use_mask(model, features, finer, given, presence)
         pointers = given.new_zeros(len(given), model.hidden_dim, dtype=torch.float32)
         if plan.given is not None:
-            with _variant(features) as variant:
+            with _variant(plan, features) as variant:
                 prompts = variant.memory.downsampled(plan, given)
             pointers = self.track(features, finer, None, prompts, False, presence).pointer
-        with _variant(features) as variant:
+        with _variant(plan, features) as variant:
             return variant.memory.given(settings_of(model), given, pointers)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
@@ -204,7 +205,7 @@ class Engine:
         plan = self._plan(self._memory, features)
         if plan is None:
             return by_modules.encode_memory(model, features, logits, scores, from_prompt)
-        with _variant(features) as variant:
+        with _variant(plan, features) as variant:
             return variant.memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
 
 
@@ -236,16 +237,18 @@ def _is_on_cpu(x: Tensor) -> bool:
 
 
 @contextmanager
-def _variant(x: Tensor) -> Iterator[Any]:
-    """Context manager with the package whose functions compute parts where ``x`` is.
+def _variant(plan: PlanOfPart, x: Tensor) -> Iterator[Any]:
+    """Context manager with the package whose functions compute a part where ``x`` is; ``gpu`` if they are compiled.
 
-    It is without autocast on the CPU, which would cast in each operation; ``gpu`` sees to its own.
+    It is without autocast for ``cpu``, which would cast in each operation; ``gpu`` sees to its own.
     """
-    if _is_on_cpu(x) and torch.is_autocast_enabled("cpu"):
+    if not _is_on_cpu(x) or plan.compiled:
+        yield gpu
+    elif torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             yield cpu
     else:
-        yield cpu if _is_on_cpu(x) else gpu
+        yield cpu
 
 
 def _is_traced() -> bool:
@@ -292,7 +295,17 @@ class _Part(Generic[Plan]):
         below = [module for root in roots for module in root.modules()]
         watch = Watch(below)  # first, so that it notices what is changed meanwhile; hooks it notices in less time
         is_known = below and watch.is_unchanged() and is_as_built(below)
-        return _Found(roots, watch, self._make(model)) if is_known else None
+        if not is_known:
+            return None
+        plan = self._make(model)
+        if plan is not None:
+            plan.compiled = next((x for x in map(_compiled_forward, roots) if x), None)
+        return _Found(roots, watch, plan)
+
+
+def _compiled_forward(module: nn.Module) -> CompiledMethod | None:
+    forward = vars(module).get("forward")
+    return forward if isinstance(forward, CompiledMethod) else None
 
 
 def _image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:

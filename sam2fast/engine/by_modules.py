@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -42,9 +43,12 @@ class FastProducts(TorchFunctionMode):
             return linear(*args, **kwargs)
         if func in _CONVOLUTIONS and not types and len(args) > 2 and emulates_bfloat16(*args[:2]):
             return in_float32(lambda *operands: func(*operands, *args[3:], **kwargs), *args[:3])
+        if torch.compiler.is_compiling() and func in _METHODS_IN_PYTHON:  # which it knows as methods alone
+            return getattr(args[0], func.__name__)(*args[1:], **kwargs)
         return func(*args, **kwargs)
 
 
+_METHODS_IN_PYTHON = tuple(x for x in vars(Tensor).values() if isinstance(x, FunctionType))
 _CONVOLUTIONS = F.conv2d, F.conv_transpose2d
 
 

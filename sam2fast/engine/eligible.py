@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules import module as nn_module
 from torch.utils.hooks import RemovableHandle
 
+from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.standard import hidden_methods, is_plain
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -17,8 +18,13 @@ _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for 
 
 def is_as_built(modules: Sequence[nn.Module]) -> bool:
     """Whether these modules are in evaluation mode and without hooks, and their classes, methods, kinds of parts and
-    kinds of tensors are those that they were defined with."""
-    return all(is_plain(module) and not module.training and not hidden_methods(module) for module in modules)
+    kinds of tensors are those that they were defined with. Methods may be compiled ones."""
+    return all(is_plain(module) and not module.training and not _patched(module) for module in modules)
+
+
+def _patched(module: nn.Module) -> list[str]:
+    """Names of the methods that attributes of the instance hide, but for compiled ones."""
+    return [name for name in hidden_methods(module) if not isinstance(vars(module)[name], CompiledMethod)]
 
 
 class Watch:

@@ -10,6 +10,7 @@ from sam2fast.engine.plan import (
     Conv,
     Linear,
     Norm,
+    PlanOfPart,
     Projections,
     conv_of,
     have_biases,
@@ -52,7 +53,7 @@ class AttendingLayer(NamedTuple):
     mlp: tuple[Linear, ...]
 
 
-class AttentionPlan:
+class AttentionPlan(PlanOfPart):
     """Memory attention."""
 
     def __init__(self, attention: MemoryAttention) -> None:
@@ -60,9 +61,7 @@ class AttentionPlan:
         self.encodes_keys = layers[0].pos_enc_at_cross_attn_keys
         self.layers, self.norm = list(map(_attending, layers)), norm_of(attention.norm)
         self._joined = TensorCache[tuple[Tensor, ...]]()
-        # What `gpu` computes from the weights, and from the positions of a frame.
-        self.prepared: Any = None
-        self.added = TensorCache[Tensor]()
+        self.added = TensorCache[Tensor]()  # what `gpu` computes from the positions of a frame
 
     def joined(self) -> list[Linear]:
         """Of each layer's attention to itself queries, keys and values of the same tokens as one linear layer."""
@@ -119,7 +118,7 @@ class FuserLayer(NamedTuple):
     gamma: Tensor | None  # (C), scales what is added
 
 
-class MemoryPlan:
+class MemoryPlan(PlanOfPart):
     """Memory encoder and object pointers."""
 
     def __init__(self, encoder: MemoryEncoder, pointer: nn.Module, given: nn.Module | None) -> None:
@@ -130,7 +129,6 @@ class MemoryPlan:
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.pointer = _pointer(pointer)
         self.given = None if given is None else conv_of(given)  # downsamples given masks, of which pointers are made
-        self.prepared: Any = None  # what `gpu` computes from the weights
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.hiera_block import MultiScaleBlock
@@ -70,7 +71,19 @@ class Level(NamedTuple):
     is_direct: bool  # nothing happens between lateral and head
 
 
-class ImagePlan:
+class PlanOfPart:
+    """What all plans have.
+
+    Attributes:
+        prepared: what ``gpu`` computes from the weights.
+        compiled: a method of the part's module that is compiled, and as which the functions in ``gpu`` are, or None.
+    """
+
+    prepared: Any = None
+    compiled: CompiledMethod | None = None
+
+
+class ImagePlan(PlanOfPart):
     """Hiera and the neck."""
 
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
@@ -81,7 +94,6 @@ class ImagePlan:
         self.levels = _levels(neck, heads)  # finest first
         self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
         self._trunk, self._position = trunk, TensorCache[Tensor]()
-        self.prepared: Any = None  # what `gpu` computes from the weights
 
     def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """What is added to the map of patches: ``(1, H, W, C)``."""
@@ -216,7 +228,7 @@ class Derived(NamedTuple):
     bias2: Tensor  # (C/2)
 
 
-class MaskPlan:
+class MaskPlan(PlanOfPart):
     """Prompt encoder and mask decoder."""
 
     def __init__(self, encoder: PromptEncoder, decoder: MaskDecoder) -> None:
@@ -246,8 +258,7 @@ class MaskPlan:
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_finer = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
-        # What `gpu` computes from the weights, for prompts without points, and as a constant.
-        self.prepared: Any = None
+        # What `gpu` computes for prompts without points, and as a constant.
         self.first, self.lowest = TensorCache[Any](), TensorCache[Tensor]()  # logit of masks of absent objects
 
     def derived(self) -> Derived:

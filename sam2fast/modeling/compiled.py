@@ -1,4 +1,4 @@
-"""Compiles methods of modules with ``torch.compile``; modules can be restored, copied and pickled."""
+"""Compiles functions, and methods of modules, with ``torch.compile``; modules can be restored, copied and pickled."""
 
 import inspect
 import logging
@@ -33,22 +33,19 @@ def recording() -> Iterator[None]:
         _recording.reset(token)
 
 
-class CompiledMethod:
-    """Replaces a method in a module's ``__dict__`` by its compiled version, one for each shape and kernel backend.
-
-    Copies and pickles of the module have their own compiled methods.
+class CompiledFunction:
+    """A function that is compiled for each shape and kernel backend.
 
     Args:
-        module: whose method it is.
-        name: of the method.
+        eager: the function.
+        name: in messages.
         mode, backend: as for ``torch.compile``.
     """
 
-    keeps_standard = True  # see sam2fast.modeling.standard
-
-    def __init__(self, module: nn.Module, name: str, mode: str | None, backend: str | Callable[..., Any]) -> None:
-        self._args = (module, name, mode, backend)
-        self._eager: Callable[..., Any] = getattr(type(module), name).__get__(module)
+    def __init__(
+        self, eager: Callable[..., Any], name: str, mode: str | None, backend: str | Callable[..., Any]
+    ) -> None:
+        self._eager, self._name, self._mode, self._backend = eager, name, mode, backend
         self._overwritten = mode in MODES_WITH_CUDA_GRAPHS
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
         self._for_backend()  # raises for an unknown mode or backend
@@ -69,21 +66,44 @@ class CompiledMethod:
         return tree_map_only(Tensor, _out_of_graph, out) if self._overwritten else out
 
     def _for_backend(self) -> Callable[..., Any]:
-        """The compiled method for the active kernel backend, since a graph contains the ops of one backend."""
+        """The compiled function for the active kernel backend, since a graph contains the ops of one backend."""
         key = backend_key()
         if key not in self._compiled:
-            _, _, mode, backend = self._args
             self._compiled[key] = torch.compile(
-                self._eager, fullgraph=True, dynamic=False, mode=mode, backend=backend, **_limits()
+                self._eager, fullgraph=True, dynamic=False, mode=self._mode, backend=self._backend, **_limits()
             )
         return self._compiled[key]
 
     def _warn(self) -> None:
         if not self._warned:
-            module, name, *_ = self._args
-            kind = type(module).__name__
-            _log.warning("%s.%s has met more shapes than it is compiled for; new ones run uncompiled", kind, name)
+            _log.warning("%s has met more shapes than it is compiled for; new ones run uncompiled", self._name)
         self._warned = True
+
+
+class CompiledMethod(CompiledFunction):
+    """Replaces a method in a module's ``__dict__`` by its compiled version.
+
+    Copies and pickles of the module have their own compiled methods.
+
+    Args:
+        module: whose method it is.
+        name: of the method.
+        mode, backend: as for ``torch.compile``.
+    """
+
+    keeps_standard = True  # see sam2fast.modeling.standard
+
+    def __init__(self, module: nn.Module, name: str, mode: str | None, backend: str | Callable[..., Any]) -> None:
+        eager = getattr(type(module), name).__get__(module)
+        super().__init__(eager, f"{type(module).__name__}.{name}", mode, backend)
+        self._args = (module, name, mode, backend)
+        self._functions: dict[Callable[..., Any], CompiledFunction] = {}
+
+    def instead(self, function: Callable[..., Any]) -> CompiledFunction:
+        """A function that computes what the method does, compiled as the method is."""
+        if function not in self._functions:
+            self._functions[function] = CompiledFunction(function, self._name, self._mode, self._backend)
+        return self._functions[function]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledMethod, self._args

@@ -151,8 +151,7 @@ class SAM2Base(OfficialSteps):
         self._build_sam_heads()
 
         if compile_image_encoder:
-            for method in ("forward", "features"):
-                compile_method(self.image_encoder, method, mode="max-autotune")
+            compile_method(self.image_encoder, "forward", mode="max-autotune")
 
     def _build_sam_heads(self) -> None:
         C = self.hidden_dim

@@ -101,10 +101,10 @@ def attention_maps(
         restored.callback(setattr, predictor, "selection_watch", None)
         predictor.fast = False
         restored.callback(setattr, predictor, "fast", fast)
-        compiled = vars(memory_attention).get("attend")
+        compiled = vars(memory_attention).get("forward")
         if isinstance(compiled, CompiledMethod):
-            del memory_attention.attend
-            restored.callback(setattr, memory_attention, "attend", compiled)
+            del memory_attention.forward
+            restored.callback(setattr, memory_attention, "forward", compiled)
         engine = engine_for(predictor)
         engine.attend_hook = recording.hook
         restored.callback(setattr, engine, "attend_hook", None)

@@ -96,16 +96,17 @@ def test_bfloat16_without_instructions_for_it(monkeypatch, make):
         assert torch.equal(layer(x), expected)
 
 
+@pytest.mark.parametrize("path", ["image_encoder.trunk.blocks.1.mlp", "sam_mask_decoder.transformer"])
 @torch.no_grad()
-def test_what_a_user_compiled_is_one_graph(model):
+def test_what_a_user_compiled_is_one_graph(model, path):
     graphs = []
 
     def backend(graph, inputs):
         graphs.append(graph)
         return graph.forward
 
-    expected, mlp = results(model), model.image_encoder.trunk.blocks[1].mlp
-    mlp.forward = torch.compile(mlp.forward, backend=backend, fullgraph=True)
+    expected, part = results(model), model.get_submodule(path)
+    part.forward = torch.compile(part.forward, backend=backend, fullgraph=True)
     assert difference(expected, results(model)) < 1e-5
     assert difference(expected, results(model)) < 1e-5 and len(graphs) == 1
 

@@ -15,16 +15,11 @@ from video import Session, clip, compare, jpeg_folder
 
 from sam2fast.deploy.compilation import PARTS, compile_model, uncompile
 from sam2fast.modeling import compiled
-from sam2fast.modeling.compiled import CompiledMethod, compile_method
+from sam2fast.modeling.compiled import CompiledFunction, CompiledMethod, compile_method
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
-METHODS = {
-    "image_encoder": "features",
-    "memory_attention": "attend",
-    "sam_mask_decoder": "forward",
-    "memory_encoder": "features",
-}
+MODULES = ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder")
 
 
 def flat(result):
@@ -41,13 +36,12 @@ def signature(*arguments):
 def calls(monkeypatch):
     """Every call of a compiled part is compared with the part itself; shapes, and graphs made, by part."""
     seen: dict[str, Counter] = {}
-    call = CompiledMethod.__call__
+    call = CompiledFunction.__call__
 
     def compared(self, *args, **kwargs):
         before = counters["stats"]["unique_graphs"]
         results = call(self, *args, **kwargs)
-        module, name, *_ = self._args
-        part = seen.setdefault(f"{type(module).__name__}.{name}", Counter())
+        part = seen.setdefault(self._name, Counter())
         part["graphs"] += counters["stats"]["unique_graphs"] - before
         part[signature(args, kwargs)] += 1
         for expected, actual in zip(flat(self._eager(*args, **kwargs)), flat(results), strict=True):
@@ -55,7 +49,7 @@ def calls(monkeypatch):
             assert relative_error(expected, actual) <= 1e-5
         return results
 
-    monkeypatch.setattr(CompiledMethod, "__call__", compared)
+    monkeypatch.setattr(CompiledFunction, "__call__", compared)
     return seen
 
 
@@ -86,10 +80,10 @@ def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
         one_two_one(session)
     compare(plain.records, again.records)
     assert set(calls) == {
-        "ImageEncoder.features",
-        "MemoryAttention.attend",
+        "ImageEncoder.forward",
+        "MemoryAttention.forward",
         "MaskDecoder.forward",
-        "MemoryEncoder.features",
+        "MemoryEncoder.forward",
     }
     for part, seen in calls.items():
         assert 1 <= seen["graphs"] <= len(seen) - 1, f"{part} is compiled more than once for a shape"
@@ -109,7 +103,7 @@ def test_images(both, calls):
             answers.append(predictor.predict([[30, 40]], [1], return_logits=True))
         for expected, actual in zip(*answers, strict=True):
             assert relative_error(expected, actual) <= 1e-4
-        assert set(calls) == {"ImageEncoder.features", "MaskDecoder.forward"}
+        assert set(calls) == {"ImageEncoder.forward", "MaskDecoder.forward"}
     assert {part: seen["graphs"] for part, seen in calls.items()} == dict.fromkeys(calls, 0)
 
 
@@ -135,17 +129,17 @@ def test_parts_are_chosen_by_name():
     assert compile_model(model, {"mask_decoder"}, backend="eager") is model
     assert compiled_methods(model) == ["sam_mask_decoder.forward"]
     compile_model(model, "memory_encoder", backend="eager")
-    assert compiled_methods(model) == ["memory_encoder.features", "sam_mask_decoder.forward"]
+    assert compiled_methods(model) == ["memory_encoder.forward", "sam_mask_decoder.forward"]
     compile_model(model, PARTS, backend="eager")
-    assert compiled_methods(model) == sorted(f"{module}.{method}" for module, method in METHODS.items())
+    assert compiled_methods(model) == [f"{module}.forward" for module in MODULES]
     keys = list(model.state_dict())
     assert uncompile(model) is model and compiled_methods(model) == [] and list(model.state_dict()) == keys
 
 
 def test_the_configuration_compiles_the_encoder():
     model = mini_model(["++model.compile_image_encoder=true"])
-    assert compiled_methods(model) == ["image_encoder.features", "image_encoder.forward"]
-    assert {vars(model.image_encoder)[name]._args[2] for name in ("features", "forward")} == {"max-autotune"}
+    assert compiled_methods(model) == ["image_encoder.forward"]
+    assert model.image_encoder.forward._args[2] == "max-autotune"
     assert compiled_methods(uncompile(model)) == []
 
 

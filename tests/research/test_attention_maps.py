@@ -128,10 +128,10 @@ def test_recorded_steps_are_bypassed_and_kept(predictor, frames):
 
 def test_compiled_attention_is_bypassed(predictor, frames):
     compile_model(predictor, ["memory_attention"], backend="eager")
-    compiled = predictor.memory_attention.attend
+    compiled = predictor.memory_attention.forward
     with attention_maps(predictor) as maps:
         track(predictor, frames[:2])
-    assert len(maps) == 6 and predictor.memory_attention.attend is compiled and isinstance(compiled, CompiledMethod)
+    assert len(maps) == 6 and predictor.memory_attention.forward is compiled and isinstance(compiled, CompiledMethod)
 
 
 def test_corrections_and_streams(predictor, frames):

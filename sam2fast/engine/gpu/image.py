@@ -14,6 +14,7 @@ from torch import Tensor
 from sam2fast.engine.gpu.ops import (
     Prepared,
     add_product,
+    compiled,
     convolve,
     linear,
     normalize_sum,
@@ -44,7 +45,11 @@ def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
     the mask decoder."""
     weights = _weights(plan, images.device)
     with without_autocast(images.device):
-        return _neck(plan, weights, _trunk(plan, weights, images))
+        return compiled(plan, _levels)(plan, weights, images)
+
+
+def _levels(plan: ImagePlan, weights: ImageWeights, images: Tensor) -> list[Tensor]:
+    return _neck(plan, weights, _trunk(plan, weights, images))
 
 
 def _weights(plan: ImagePlan, device: torch.device) -> ImageWeights:

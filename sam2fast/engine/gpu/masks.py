@@ -18,6 +18,7 @@ from sam2fast.engine.gpu.ops import (
     add,
     add_into,
     attend,
+    compiled,
     convolve,
     joined,
     linear,
@@ -219,7 +220,7 @@ def decode(
     """
     weights = _weights(plan, embedding.device)
     with without_autocast(embedding.device):
-        found = _decode_in_groups(plan, weights, embedding, finer, points, masks, multimask)
+        found = compiled(plan, _decode_in_groups)(plan, weights, embedding, finer, points, masks, multimask)
     own = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
     return found._replace(tokens=found.tokens[:, own])
 

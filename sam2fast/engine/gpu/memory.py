@@ -12,6 +12,8 @@ from sam2fast.engine.cpu.memory import AttendHook, given, mixed
 from sam2fast.engine.gpu.masks import decode, tracked_prompts
 from sam2fast.engine.gpu.ops import (
     Prepared,
+    add_scaled,
+    compiled,
     convolve,
     gelu_mlp,
     heads_of,
@@ -55,16 +57,29 @@ def attend(
     """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
     ``(B, C, H, W)``."""
     layers = _layers(plan, features.device)
+    attend_all = _attend_all if hook else compiled(plan, _attend_all)
+    with without_autocast(features.device):
+        return attend_all(plan, layers, features, position, memory, fp8, hook)
+
+
+def _attend_all(
+    plan: AttentionPlan,
+    layers: list[JoinedAttending],
+    features: Tensor,
+    position: Tensor,
+    memory: AttendedMemory,
+    fp8: Fp8,
+    hook: AttendHook | None,
+) -> Tensor:
     if not plan.encodes_keys:
         names = ("position_encoding", "time_encoding", "pointer_encoding")
         memory = memory._replace(**{name: torch.zeros_like(getattr(memory, name)) for name in names})
-    with without_autocast(features.device):
-        x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
-        # The sum of the two is the map so far, which the next norm adds.
-        delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous()) if plan.adds_position else None
-        for i, each in enumerate(layers):
-            x, delta = _attend(each, x, delta, position, memory, fp8, hook and partial(hook, i))
-        found = normalize_sum(x, delta, plan.norm)[1]
+    x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
+    # The sum of the two is the map so far, which the next norm adds.
+    delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous()) if plan.adds_position else None
+    for i, each in enumerate(layers):
+        x, delta = _attend(each, x, delta, position, memory, fp8, hook and partial(hook, i))
+    found = normalize_sum(x, delta, plan.norm)[1]
     return found.transpose(1, 2).unflatten(2, features.shape[-2:])
 
 
@@ -165,19 +180,30 @@ def encode(
     ``(1 or B, C, H, W)``."""
     weights = _weights(plan, features.device)
     with without_autocast(features.device):
-        x = _scaled(settings, masks, from_prompt, weights.dtype)
-        if x.is_cuda:  # channels last from here on, as the norms read it
-            x = x.reshape(*x.shape[::2], x.shape[3], 1).permute(0, 3, 1, 2)
-        for conv, norm in weights.downsampling:
-            normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm, weights.dtype, gelu=True)
-            x = normed.permute(0, 3, 1, 2)
-        x = convolve(features, weights.pixels) + convolve(x, weights.downsampled)
-        for layer in weights.fuser:
-            x = _fuse(layer, x, weights.dtype)
-        x = x if weights.out is None else convolve(x, weights.out)
-        if settings.absent_memory is not None:  # rounded as it is written
-            absence, embedding = (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]
-            x = torch.addcmul(x, absence, embedding, out=torch.empty_like(x))
+        return compiled(plan, _encode)(weights, settings, features, masks, scores, from_prompt)
+
+
+def _encode(
+    weights: MemoryWeights,
+    settings: MemorySettings,
+    features: Tensor,
+    masks: Tensor,
+    scores: Tensor,
+    from_prompt: bool,
+) -> Tensor:
+    x = _scaled(settings, masks, from_prompt, weights.dtype)
+    if x.is_cuda:  # channels last from here on, as the norms read it
+        x = x.reshape(*x.shape[::2], x.shape[3], 1).permute(0, 3, 1, 2)
+    for conv, norm in weights.downsampling:
+        normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm, weights.dtype, gelu=True)
+        x = normed.permute(0, 3, 1, 2)
+    x = convolve(features, weights.pixels) + convolve(x, weights.downsampled)
+    for layer in weights.fuser:
+        x = _fuse(layer, x, weights.dtype)
+    x = x if weights.out is None else convolve(x, weights.out)
+    if settings.absent_memory is not None:
+        absence, embedding = (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]
+        x = add_scaled(x, absence, embedding, x.dtype)
     return x
 
 
@@ -198,7 +224,7 @@ def _fuse(layer: FuserLayer, x: Tensor, dtype: torch.dtype) -> Tensor:
     y = gelu_mlp(y, layer.mlp).permute(0, 3, 1, 2)
     if layer.gamma is None:
         return x + y
-    return torch.addcmul(x, layer.gamma[:, None, None], y, out=torch.empty_like(x, dtype=dtype))
+    return add_scaled(x, layer.gamma[:, None, None], y, dtype)
 
 
 # ---- pointers ----

@@ -1,18 +1,20 @@
 """What inference by few operations is made of.
 
-Neither autograd, autocast nor a compiler is active here. Weights are in the dtype that products are computed in.
+Neither autograd nor autocast is active here; a compiler may be, also on the CPU. Weights are in the dtype that products
+are computed in.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.plan import Conv, Linear, Norm, Projections
+from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections
+from sam2fast.kernels import _cpu
 from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.modeling.constants import TensorCache
@@ -82,6 +84,11 @@ def joined(*layers: Linear) -> Linear:
     return Linear(torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
 
 
+def compiled(plan: PlanOfPart, function: Callable[..., Value]) -> Callable[..., Value]:
+    """The function, compiled if the plan's part is; it computes nothing from weights alone."""
+    return function if plan.compiled is None else plan.compiled.instead(function)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Context manager in which products are computed in the dtype of their weights."""
     if torch.is_autocast_enabled(device.type):
@@ -94,12 +101,15 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 def linear(x: Tensor, layer: Linear) -> Tensor:
     """``(..., K)`` of any float dtype to ``(..., N)`` in the dtype of the weight."""
-    return F.linear(x.to(layer.weight.dtype), layer.weight, layer.bias)
+    x = x.to(layer.weight.dtype)
+    if torch.compiler.is_compiling():
+        return _cpu.linear(x, layer.weight, layer.bias)
+    return F.linear(x, layer.weight, layer.bias)
 
 
 def pointwise(x: Tensor, layer: Linear) -> Tensor:
     """A 1x1 convolution of ``(..., K)``."""
-    return F.linear(x.to(layer.weight.dtype), layer.weight.flatten(1), layer.bias)
+    return linear(x, layer._replace(weight=layer.weight.flatten(1)))
 
 
 def linear_relu(x: Tensor, layer: Linear) -> Tensor:
@@ -132,6 +142,9 @@ def add_product(x: Tensor, y: Tensor, weight: Tensor) -> None:
 def convolve(x: Tensor, layer: Conv) -> Tensor:
     """``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the dtype of the weight."""
     x = x.to(layer.weight.dtype)
+    if torch.compiler.is_compiling() and _cpu.emulates_bfloat16(x, layer.weight):
+        convolution = partial(F.conv2d, stride=layer.stride, padding=layer.padding, groups=layer.groups)
+        return _cpu.in_float32(convolution, x, layer.weight, layer.bias)
     return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, groups=layer.groups)
 
 
@@ -160,6 +173,13 @@ def add(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
         return x + y
     # One of them has the shape of the sum; torch.broadcast_shapes would import sympy.
     return torch.add(x, y, out=x.new_empty(x.shape if x.numel() >= y.numel() else y.shape, dtype=dtype))
+
+
+def add_scaled(x: Tensor, y: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x + y * z``, of the shape and strides of ``x``, rounded to ``dtype`` as it is written."""
+    if torch.compiler.is_compiling():  # the compiler takes no strides there
+        return torch.addcmul(x, y, z).to(dtype)
+    return torch.addcmul(x, y, z, out=torch.empty_like(x, dtype=dtype))
 
 
 def add_into(fresh: Tensor, x: Tensor) -> Tensor:
