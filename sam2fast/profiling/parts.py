@@ -4,14 +4,17 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from threading import get_ident
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam2fast import image_features, sam2_image_predictor
+from sam2fast.engine import cpu, engine_for, gpu
 from sam2fast.modeling import attention, hiera_block
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.standard import observing
@@ -21,17 +24,70 @@ from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import frames
 
-# Owner (an object, class or Python module), name of its function, and names of parts from the outermost in.
-PartOf = tuple[Any, str, tuple[str, ...]]
+# Owner (an object, class or Python module), name of its function, and names of parts from the outermost in, or an
+# iterator of those of its next calls.
+PartOf = tuple[Any, str, tuple[str, ...] | Iterator[tuple[str, ...]]]
 
+# Of the functions that compute parts from plans: Python module, names of functions, and names of parts. {} is the stage
+# of the block or the number of the layer that a call computes; there is one call for each, in order.
+_OF_PLANS: tuple[tuple[Any, str, str], ...] = (
+    (cpu.image, "encode", "encode"),
+    (cpu.image, "_transform", "stage {}"),
+    (cpu.image, "_neck", "neck"),
+    (cpu.image, "normalize", "norms"),
+    (cpu.image, "linear", "projections"),
+    (cpu.image, "window_attention_reference", "attention"),
+    (cpu.image, "gelu_mlp", "MLP"),
+    (cpu.masks, "decode", "mask decoder"),
+    (cpu.memory, "decode", "mask decoder"),
+    (cpu.masks, "embed_points embed_masks", "prompt encoder"),
+    (cpu.masks, "_project", "transformer/shared projections"),
+    (cpu.masks, "_two_way", "transformer/layer {}"),
+    (cpu.masks, "_attend_to_image", "transformer/final attention"),
+    (cpu.masks, "_upscale", "upscaling"),
+    (cpu.memory, "attend", "memory attention"),
+    (cpu.memory, "_attend_to_itself", "layer {}/self-attention"),
+    (cpu.memory, "_query", "layer {}/cross-attention"),
+    (cpu.memory, "memory_attention_cpu", "layer {}/cross-attention/attention"),
+    (cpu.memory, "_feed_forward", "layer {}/feed-forward"),
+    (cpu.memory, "rope_attention_cpu rope_attention_reference", "attention"),
+    (cpu.memory, "linear", "projections"),
+    (cpu.memory, "normalize", "norms"),
+    (cpu.memory, "_fuse", "fuser"),
+    (cpu.memory, "choose", "object pointers"),
+    (gpu.image, "encode", "encode"),
+    (gpu.image, "_neck", "neck"),
+    (gpu.image, "normalize_sum shifted_layer_norm", "norms"),
+    (gpu.image, "linear add_product", "projections"),
+    (gpu.image, "window_attention", "attention"),
+    (gpu.image, "linear_gelu", "MLP"),
+    (gpu.masks, "decode", "mask decoder"),
+    (gpu.memory, "decode", "mask decoder"),
+    (gpu.masks, "_embed_points _embed_masks", "prompt encoder"),
+    (gpu.masks, "_project", "transformer/projections"),
+    (gpu.masks, "attend", "transformer/attention"),
+    (gpu.masks, "mlp", "transformer/MLP"),
+    (gpu.masks, "_heads", "heads"),
+    (gpu.masks, "_upscale", "upscaling"),
+    (gpu.memory, "attend", "memory attention"),
+    (gpu.memory, "_attend", "layer {}"),
+    (gpu.memory, "_attend_to_itself", "self-attention"),
+    (gpu.memory, "memory_attention", "cross-attention/attention"),
+    (gpu.memory, "rope_attention", "attention"),
+    (gpu.memory, "linear", "projections"),
+    (gpu.memory, "normalize_sum", "norms"),
+    (gpu.memory, "_fuse", "fuser"),
+    (gpu.memory, "choose", "object pointers"),
+)
 _BLOCK, _LAYER = r"image_encoder\.trunk\.blocks\.(\d+)", r"memory_attention\.layers\.(\d+)"
-# Path of modules, names of their functions, and names of parts. {} is the number in the path, {stage} the block's.
+# Of parts that a user changed: path of modules, names of their functions, and names of parts. {} is the number in the
+# path, {stage} the block's.
 _OF_MODULES = (
     ("", "encode_image", "encode"),
     (r"image_encoder\.trunk\.patch_embed", "forward", "patch embedding"),
     (r"image_encoder\.trunk\.body\.stem", "fused", "patch embedding"),
     (r"image_encoder\.trunk\.body\.stages_(\d+)", "fused", "stage {stage}"),
-    (_BLOCK, "fused branches normed_input add_in_place norm_with_bias", "stage {stage}"),
+    (_BLOCK, "forward fused branches normed_input add_in_place norm_with_bias", "stage {stage}"),
     (_BLOCK, "_add_attended", "output projection"),
     (_BLOCK, "_add_mlp", "MLP"),
     (_BLOCK, "_project_residual", "residual projection"),
@@ -83,18 +139,48 @@ _OF_FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
 )
 
 
+# Of which part of an engine a module is, by the first name of its path.
+_PART_OF_MODULE = {
+    "": "image",
+    "image_encoder": "image",
+    "sam_prompt_encoder": "masks",
+    "sam_mask_decoder": "masks",
+    "memory_attention": "attention",
+    "memory_encoder": "memory",
+    "spatial_perceiver": "memory",
+    "obj_ptr_proj": "memory",
+}
+
+
+@torch.no_grad()
 def model_parts(model: SAM2Base) -> list[PartOf]:
-    """The functions that are parts: of this model, and of the code for its inputs and results."""
-    ends = getattr(model.image_encoder.trunk, "stage_ends", None)
+    """The functions that are parts: those that compute a model, and those of its inputs and results."""
     found: list[PartOf] = [(owner, function, (name,)) for owner, function, name in _OF_FUNCTIONS]
+    stages = _stages(model)
+    numbers: dict[Any, Sequence[int]] = {cpu.image: stages}
+    numbers[cpu.masks] = range(len(getattr(model.sam_mask_decoder.transformer, "layers", ())))
+    numbers[cpu.memory] = numbers[gpu.memory] = range(len(getattr(model.memory_attention, "layers", ())))
+    for owner, functions, names in _OF_PLANS:
+        numbered = [tuple(names.format(n).split("/")) for n in numbers.get(owner) or [0]]
+        found += [(owner, function, cycle(numbered)) for function in functions.split()]
+    planned = engine_for(model).parts()
     for path, module in model.named_modules():
+        part = _PART_OF_MODULE.get(path.split(".")[0])
+        if part is None or getattr(planned, part):  # else its functions would not be those that it was built with
+            continue
         for pattern, functions, names in _OF_MODULES:
             if match := re.fullmatch(pattern, path):
                 number = int(match[1]) if match.groups() else 0
-                stage = 1 + (number if ends is None else sum(end < number for end in ends))
+                stage = stages[number] if number < len(stages) else 1 + number
                 parts = tuple(names.format(number, stage=stage).split("/"))
                 found += [(module, function, parts) for function in functions.split()]
     return found
+
+
+def _stages(model: SAM2Base) -> list[int]:
+    """The stage of each block of the image encoder's trunk; none of a trunk without."""
+    ends, blocks = (getattr(model.image_encoder.trunk, name, ()) for name in ("stage_ends", "blocks"))
+    return [1 + sum(end < i for end in ends) for i in range(len(blocks))]
 
 
 class Ranges:
@@ -131,11 +217,15 @@ class Ranges:
                 undo.enter_context(patch.object(owner, name, self._wrapped(getattr(owner, name), names)))
             yield
 
-    def _wrapped(self, function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    def _wrapped(
+        self, function: Callable[..., Any], names: tuple[str, ...] | Iterator[tuple[str, ...]]
+    ) -> Callable[..., Any]:
         @observing
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling() or not self._path or get_ident() != self._thread:
+                return function(*args, **kwargs)
             with ExitStack() as parts:
-                for name in names if self._path and get_ident() == self._thread else ():
+                for name in names if isinstance(names, tuple) else next(names):
                     if self._path.rpartition("/")[2] != name:  # a recursive part is one part
                         parts.enter_context(self.open(name))
                 return function(*args, **kwargs)

@@ -3,12 +3,13 @@
 import math
 import platform
 import shutil
+import sys
 import tempfile
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 import sam2fast.profiling.flops  # registers formulas
-from sam2fast.engine import engine_for
 from sam2fast.io.atomic import atomic_path
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.profiling.limits import Limits, measure_limits, wait
@@ -156,10 +156,9 @@ def _profile(
     as_it_is: list[float] | None = None
     times: list[Time] = []
     with ExitStack() as stack:
-        if _is_without_parts(model, unit):
+        if unit == "frame" and _is_recorded(model):
             _plain_pass(prepare, device)
             as_it_is = [seconds for _ in range(runs) for seconds in _plain_pass(prepare, device)]
-        stack.enter_context(Ranges().around(model_parts(model)))
         if unit == "frame":
             stack.enter_context(patch.object(model, "fast", False))
         _plain_pass(prepare, device)  # warm-up
@@ -181,15 +180,11 @@ def _profile(
     return Profile(subject, root, limits, plain, as_it_is, machine(device))
 
 
-@torch.no_grad()
-def _is_without_parts(model: SAM2Base, unit: str) -> bool:
-    """Whether what computes a unit does not call the functions of parts, unless some are patched."""
-    parts = engine_for(model).parts()
-    if unit == "image":
-        return parts.image or parts.masks
+def _is_recorded(model: SAM2Base) -> bool:
+    """Whether CUDA graphs compute frames, which have no parts."""
     assert isinstance(model, SAM2VideoPredictor)
     model.check_recordings()
-    return any(parts) or model._tracker.graphs is not None
+    return model._tracker.graphs is not None
 
 
 def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:
@@ -220,7 +215,9 @@ def _count_flops(model: SAM2Base, name: str, prepare: Prepare) -> dict[str, int]
     """FLOPs of each range, of all images or frames."""
     ranges = Ranges(counter := FlopCounterMode(display=False))
     # No hooks on all modules: they are for FLOPs by module, and fused code does not run beside hooks.
-    with patch.object(ModuleTracker, "__enter__"), patch.object(ModuleTracker, "__exit__"):
+    # Compiled functions run uncompiled: a counter cannot see into a graph. Where there is none, nothing is imported.
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with patch.object(ModuleTracker, "__enter__"), patch.object(ModuleTracker, "__exit__"), stance:
         _pass_in_ranges(model, name, prepare, counter, ranges)
     return ranges.flops
 

@@ -92,7 +92,7 @@ class Profile:
         root: the tree; calls, seconds and FLOPs are per image or frame.
         limits: of the device.
         plain: seconds of each image or frame without a profiler, on the same path.
-        as_it_is: the same by what has no parts, if the predictor uses it: plans on the CPU, CUDA graphs for videos.
+        as_it_is: the same by CUDA graphs, which have no parts, if the predictor uses them.
         machine: processor, device and versions.
     """
 
@@ -134,8 +134,7 @@ class Profile:
             f"{root.name}: {_ms(self.plain)} without profiler, {_ms([root.seconds])} with it ({self.overhead:+.1%})",
         ]
         if self.as_it_is is not None:
-            way = "from plans" if m["device"] == "cpu" else "by CUDA graphs"
-            lines.append(f"{root.name} {way}, which have no parts: {_ms(self.as_it_is)}")
+            lines.append(f"{root.name} by CUDA graphs, which have no parts: {_ms(self.as_it_is)}")
         rest = Part("copies and rest", seconds=root.self_seconds)
         shown = [(len(path) - 1, part) for path, part in root.walk() if len(path) - 1 <= depth]
         table = [COLUMNS, *(part.cells(level, root.seconds) for level, part in [*shown, (1, rest)])]

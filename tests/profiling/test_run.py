@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from planned import away_from_the_cpu
 from profiled import LIMITS, SIDE, attributes, image_model, tracked, video_predictor
 from video import clip
 
+from sam2fast.deploy.compilation import compile_model
 from sam2fast.profiling import Part, measure_limits, profile_image, profile_video
 from sam2fast.profiling.parts import Ranges
 from sam2fast.profiling.run import add_parts, times_of
@@ -57,9 +59,9 @@ def test_parts_add_up(profile):
 
 
 def test_flops_of_the_encoder(video_profile, image_profile):
-    """Computed by hand: the first stage's queries, keys and values. Images and videos use the same encoder."""
+    """Computed by hand: the first stage's queries, keys, values and output. Images and videos use the same encoder."""
     rows, width = (SIDE // 4) ** 2, 32
-    assert video_profile.root["encode/stage 1/query, key, value"].flops == 2 * rows * width * 3 * width
+    assert video_profile.root["encode/stage 1/projections"].flops == 2 * rows * width * (3 + 1) * width
     assert video_profile.root["encode"].flops == image_profile.root["encode"].flops
 
 
@@ -84,17 +86,19 @@ def test_nested_calls_are_nested_parts():
 def test_how_often_parts_are_called(video_profile):
     root = video_profile.root
     assert root.calls == 1
-    names = ("decode", "preprocess", "encode", "memory attention", "prompt encoder", "mask decoder", "memory encoding")
+    names = ("decode", "preprocess", "encode", "memory attention", "mask decoder", "memory encoding")
+    assert root["mask decoder/prompt encoder"].calls == 1
     for name in (*names, "hole filling", "masks to video size", "object pointers", "memory tables"):
         assert root[name].calls == 1, name
     for stage, blocks in enumerate(BLOCKS, 1):
         part = root[f"encode/stage {stage}"]
         assert (part["attention"].calls, part["MLP"].calls, part["norms"].calls) == (blocks, blocks, 2 * blocks)
-    assert list(root["memory attention"].children) == [f"layer {i}" for i in range(MEMORY_LAYERS)]
-    for layer in root["memory attention"].children.values():
-        parts_of_layer = ("self-attention", "cross-attention", "feed-forward")
-        assert {name: part.calls for name, part in layer.children.items()} == dict.fromkeys(parts_of_layer, 1)
-        assert layer["self-attention/projections"].calls == 2 and layer["cross-attention/projections"].calls == 2
+    layers = {f"layer {i}": root[f"memory attention/layer {i}"] for i in range(MEMORY_LAYERS)}
+    assert root["memory attention"].children.keys() == layers.keys() | {"projections", "norms"}  # of the output
+    for layer in layers.values():
+        parts_of_layer = {"self-attention": 1, "cross-attention": 2, "feed-forward": 1}
+        assert {name: part.calls for name, part in layer.children.items()} == parts_of_layer
+        assert layer["self-attention/projections"].calls == 2 and layer["cross-attention/projections"].calls == 1
         assert layer["self-attention/attention"].calls == layer["cross-attention/attention"].calls == 1
 
 
@@ -111,7 +115,7 @@ def test_the_predictor_is_unchanged_after_an_error(predictor, video, monkeypatch
     original = predictor.memory_encoder.forward
 
     def fails(*args, **kwargs):
-        calls.append("encode_image" in vars(predictor))
+        calls.append("forward" in vars(predictor.memory_encoder.fuser))
         if sum(calls) == 2:  # the second frame of a pass with ranges
             raise RuntimeError("broken on purpose")
         return original(*args, **kwargs)
@@ -146,18 +150,40 @@ def test_cuda_graphs_are_timed_and_restored(predictor, video, monkeypatch):
     predictor.release_recordings()
 
 
-def test_images_from_plans_are_timed_and_modules_have_parts(image_profile):
-    assert len(image_profile.as_it_is) == len(image_profile.plain) == 2
-    assert f"image from plans, which have no parts: {1e3 * np.mean(image_profile.as_it_is):.2f} ms" in (
-        image_profile.as_text()
-    )
+def test_parts_from_plans(image_profile, video_profile):
+    """What is timed is what predictors compute."""
+    assert image_profile.as_it_is is video_profile.as_it_is is None
     assert image_profile.root["mask decoder/transformer/layer 1"].calls == 1
+    assert video_profile.root["memory attention/layer 0/cross-attention"].calls == 2  # projections, and the rest
 
 
-def test_frames_from_plans_are_timed_and_modules_have_parts(video_profile):
-    assert len(video_profile.as_it_is) == len(video_profile.plain)
-    assert "frame from plans, which have no parts: " in video_profile.as_text()
-    assert video_profile.root["memory attention/layer 0/cross-attention"].calls == 1
+def test_a_changed_part_has_the_parts_of_its_modules():
+    model = image_model()
+    model.image_encoder.trunk.blocks[3].register_forward_hook(lambda *args: None)
+    root = profile_image(SAM2ImagePredictor(model), IMAGE, runs=1, limits=LIMITS).root
+    assert [root[f"encode/stage {i}"].calls for i in range(1, 5)] == list(BLOCKS)
+    assert root["mask decoder/transformer/layer 1"].calls == root["encode/patch embedding"].calls == 1
+
+
+def test_parts_of_plans_on_gpus(predictor, video):
+    with away_from_the_cpu():
+        image = profile_image(SAM2ImagePredictor(image_model()), IMAGE, runs=1, limits=LIMITS).root
+        frame = profile_video(predictor, video[:4], frames=1, limits=LIMITS).root
+    assert image["encode/attention"].calls == sum(BLOCKS) and image["mask decoder/upscaling"].calls == 1
+    layers = [frame[f"memory attention/layer {i}"] for i in range(MEMORY_LAYERS)]
+    assert [layer.calls for layer in layers] == [1] * MEMORY_LAYERS
+    assert all(layer["self-attention/attention"].calls == 1 for layer in layers)
+
+
+def test_a_compiled_part_is_one_part():
+    model = compile_model(image_model(), ["mask_decoder"], backend="eager")
+    root = profile_image(SAM2ImagePredictor(model), IMAGE, runs=1, limits=LIMITS).root
+    assert (
+        root["mask decoder"].calls == 1
+        and root["mask decoder"].flops > 0
+        and not root["mask decoder"].children
+        and root["encode/neck"].calls == 1
+    )
 
 
 def test_a_short_video(predictor, video):
