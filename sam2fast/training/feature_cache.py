@@ -103,7 +103,7 @@ class EncoderCache:
             self.found += 1
             return kept
         self.computed += 1
-        with torch.no_grad(), _evaluating(self._modules):
+        with torch.no_grad(), evaluating(self._modules):
             levels = [level[0].clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu() for level in self._encode(frame[None])]
         store.put(name, levels)
         return levels
@@ -197,15 +197,16 @@ class _SpaceLimit:
 
 
 @contextmanager
-def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    before = [module.training for module in modules]
-    for module in modules:
-        module.eval()
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Context manager in which these modules, with all below them, are in evaluation mode."""
+    trained = [module for whole in modules for module in whole.modules() if module.training]
+    for module in trained:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in zip(modules, before, strict=True):
-            module.train(training)
+        for module in trained:
+            module.training = True
 
 
 def _digest(modules: Iterable[nn.Module]) -> bytes:

@@ -8,17 +8,19 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Linear
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from sam2fast.engine import engine_for
+from sam2fast.modeling.layers import DropPath
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.training.adapters import AdapterConf, add_adapters
 from sam2fast.training.data.batch import ClipBatch
-from sam2fast.training.feature_cache import EncoderCache, EncoderCacheConf
+from sam2fast.training.feature_cache import EncoderCache, EncoderCacheConf, evaluating
 from sam2fast.training.prompt_sampling import (
     ObjectGenerators,
     Prompt,
@@ -221,12 +223,21 @@ class SAM2Train(SAM2Base):
             return self.encoder_cache(frames)
         images = _normalized(frames)
         if not (self.use_act_ckpt_image_encoder and torch.is_grad_enabled()):
-            return self.encode_image(images)
-        parts = [self._checkpointed(self.encode_image, image[None]) for image in images]
+            return self._levels_of(images)
+        parts = [self._checkpointed(self._levels_of, image[None]) for image in images]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def _encode_uncached(self, frames: Tensor) -> list[Tensor]:
-        return self.encode_image(_normalized(frames))
+        return self._levels_of(_normalized(frames))
+
+    def _levels_of(self, images: Tensor) -> list[Tensor]:
+        """:meth:`encode_image`, by the engine where it needs no gradients."""
+        modules = (self.image_encoder, *self._level_heads().values())
+        learns = torch.is_grad_enabled() and any(p.requires_grad for m in modules for p in m.parameters())
+        if learns or any(map(_differs_in_training, self.image_encoder.modules())):
+            return self.encode_image(images)
+        with torch.no_grad(), evaluating(modules):
+            return engine_for(self).encode(images)
 
     def _levels_of_objects(self, t: int, clips: _Tracking) -> list[Tensor]:
         """Feature levels ``(O, C_i, H_i, W_i)`` of frame ``t``, one row per object."""
@@ -335,6 +346,12 @@ class SAM2Train(SAM2Base):
             num_obj_ptr_tokens=sum(map(len, tokens[1:])),
         )
         return fused.permute(1, 2, 0).unflatten(2, feature.shape[-2:])
+
+
+def _differs_in_training(module: nn.Module) -> bool:
+    """Whether it is in training mode, and computes something else than in evaluation mode."""
+    is_random = isinstance(module, DropPath) and module.drop_prob > 0
+    return module.training and (is_random or isinstance(module, nn.modules.batchnorm._BatchNorm | nn.Dropout))
 
 
 def _clear_cache(model: Any, _: object) -> None:

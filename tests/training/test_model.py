@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mini_model import NARROW
+from planned import without_plans
 from small_training import build
 from training_pair import batch_of_discs
 
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.engine.cpu import image
 from sam2fast.training.model import SAM2Train
 
 
@@ -48,6 +50,25 @@ def test_the_image_encoder_may_be_recomputed(model: SAM2Train) -> None:
 def test_refusals(tmp_path: Path, key: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(tmp_path, key)
+
+
+def test_a_frozen_image_encoder_is_computed_from_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
+    model, batch, calls = build(tmp_path, *frozen).model.train(), batch_of_discs(2), []
+    encode = image.encode
+    monkeypatch.setattr(image, "encode", lambda *args: calls.append(args) or encode(*args))
+    found = gradients(model, batch)
+    assert len(calls) == 1 and model.image_encoder.trunk.blocks[0].training
+    with without_plans():
+        expected = gradients(model, batch)
+    assert len(calls) == 1 and found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+    model.image_encoder.trunk.blocks[1].drop_path.drop_prob = 0.5  # which training has, frozen or not
+    gradients(model, batch)
+    model.image_encoder.trunk.blocks[1].drop_path.drop_prob = 0.0
+    model.image_encoder.trunk.blocks[1].mlp.requires_grad_(True)
+    assert "image_encoder.trunk.blocks.1.mlp.layers.0.weight" in gradients(model, batch) and len(calls) == 1
 
 
 def test_evaluation_frame_by_frame(model: SAM2Train) -> None:

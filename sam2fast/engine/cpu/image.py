@@ -13,7 +13,7 @@ def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
     """Levels ``(B, C_i, H_i, W_i)`` of normalised images ``(B, 3, S, S)``, finest first, the finer ones projected for
     the mask decoder."""
     x = convolve(images.contiguous(memory_format=torch.channels_last), plan.patches).permute(0, 2, 3, 1)
-    x = x + plan.position(x.shape[1], x.shape[2])
+    x = x + plan.position(x.shape[1], x.shape[2], torch.promote_types(torch.float32, x.dtype))
     maps = []
     for block in plan.blocks:
         x = _transform(block, x)
