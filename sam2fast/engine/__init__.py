@@ -57,14 +57,18 @@ class Engine:
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
         model = self._model()
-        is_here = model is not None and _is_plain_inference(torch.empty(0, device=model.device))
-        parts = self._image, self._masks, self._attention, self._memory
-        return Parts(*(is_here and part.plan(model) is not None for part in parts))
+        if model is None:
+            return Parts(False, False, False, False)
+        x = torch.empty(0, device=model.device)
+        parts: tuple[_Part[Any], ...] = self._image, self._masks, self._attention, self._memory
+        return Parts(*(self._plan(part, x) is not None for part in parts))
 
     def _plan(self, part: "_Part[Plan]", x: Tensor) -> Plan | None:
         """The plan of a part for input like ``x``; None where its modules have to be called."""
         plan = part.plan(self._model()) if _is_plain_inference(x) else None
-        if plan is None or not (_is_on_cpu(x) and torch.is_autocast_enabled("cpu")):
+        if not _is_on_cpu(x):
+            return plan if gpu.can_compute(plan) else None
+        if plan is None or not torch.is_autocast_enabled("cpu"):
             return plan
         with _variant(x):
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))
