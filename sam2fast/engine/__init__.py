@@ -1,12 +1,12 @@
 """Inference without the modules of a model: functions of their weights, for the parts that nobody changed.
 
 ``modeling`` has the modules, which are trained, exported, hooked and replaced. Here, a *plan* of a part holds its
-weights in the order in which they are read, and the functions in ``cpu`` compute what the modules do. This file chooses
-between the two, once for each call of a predictor.
+weights in the order in which they are read, and the functions in ``cpu``, or on other devices those in ``gpu``, compute
+what the modules do. This file chooses between them, once for each call of a predictor.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
-from sam2fast.engine import by_modules
-from sam2fast.engine.cpu import image, masks, memory
+from sam2fast.engine import by_modules, cpu, gpu
+from sam2fast.engine.cpu.masks import Masks
+from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
 from sam2fast.engine.plan import in_dtype, plan_image, plan_masks
@@ -48,7 +49,7 @@ class Engine:
     """
 
     def __init__(self, model: Any) -> None:
-        self.attend_hook: memory.AttendHook | None = None
+        self.attend_hook: AttendHook | None = None
         self._model = ref(model)
         self._image, self._masks = _Part(_image_roots, plan_image), _Part(_mask_roots, plan_masks)
         self._attention, self._memory = _Part(_attention_roots, plan_attention), _Part(_memory_roots, plan_memory)
@@ -56,16 +57,20 @@ class Engine:
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
         model = self._model()
-        is_here = model is not None and _is_plain_inference(torch.empty(0, device=model.device))
-        parts = self._image, self._masks, self._attention, self._memory
-        return Parts(*(is_here and part.plan(model) is not None for part in parts))
+        if model is None:
+            return Parts(False, False, False, False)
+        x = torch.empty(0, device=model.device)
+        parts: tuple[_Part[Any], ...] = self._image, self._masks, self._attention, self._memory
+        return Parts(*(self._plan(part, x) is not None for part in parts))
 
     def _plan(self, part: "_Part[Plan]", x: Tensor) -> Plan | None:
         """The plan of a part for input like ``x``; None where its modules have to be called."""
         plan = part.plan(self._model()) if _is_plain_inference(x) else None
+        if not _is_on_cpu(x):
+            return plan if gpu.can_compute(plan) else None
         if plan is None or not torch.is_autocast_enabled("cpu"):
             return plan
-        with _without_autocast():
+        with _variant(x):
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -74,8 +79,8 @@ class Engine:
         plan = self._plan(self._image, images)
         if plan is None:
             return list(model.encode_image(images))
-        with _without_autocast():
-            return image.encode(plan, images)[-model.num_feature_levels :]
+        with _variant(images) as variant:
+            return variant.image.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
         self,
@@ -84,7 +89,7 @@ class Engine:
         points: tuple[Tensor, Tensor] | None,
         prompts: Tensor | None,
         multimask: bool,
-    ) -> masks.Masks:
+    ) -> Masks:
         """The masks of B prompts.
 
         Args:
@@ -97,10 +102,10 @@ class Engine:
         model: Any = self._model()
         plan = self._plan(self._masks, embedding)
         if plan is not None:
-            with _without_autocast():
-                return masks.decode(plan, embedding, finer, points, prompts, multimask)
+            with _variant(embedding) as variant:
+                return variant.masks.decode(plan, embedding, finer, points, prompts, multimask)
         sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
-        return masks.Masks(
+        return Masks(
             *model.sam_mask_decoder(
                 image_embeddings=embedding,
                 image_pe=model.sam_prompt_encoder.get_dense_pe(),
@@ -127,8 +132,8 @@ class Engine:
         if plan is None:
             return by_modules.attend(model, features, memories, fp8, self.attend_hook)
         position = model.image_encoder.neck.position_encoding(features)
-        with _without_autocast():
-            return memory.attend(plan, features, position, memories, fp8, self.attend_hook)
+        with _variant(features) as variant:
+            return variant.memory.attend(plan, features, position, memories, fp8, self.attend_hook)
 
     def propose(
         self,
@@ -138,15 +143,15 @@ class Engine:
         prompts: Tensor | None,
         multimask: bool,
         presence: float = 0.0,
-    ) -> masks.Masks:
+    ) -> Masks:
         """All masks among which :meth:`track` selects, in fp32, those of absent objects lowered."""
         model: Any = self._model()
         plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
-        with _without_autocast():
+        with _variant(conditioned) as variant:
             above = presence if model.pred_obj_scores else None
-            return memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
+            return variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
 
     def track(
         self,
@@ -171,14 +176,14 @@ class Engine:
         plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        with _without_autocast():
+        with _variant(conditioned) as variant:
             above = presence if model.pred_obj_scores else None
-            found = memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
+            found = variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
         pointers = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
-        with _without_autocast():
-            return memory.choose(pointers, settings_of(model), found, presence, selection)
+        with _variant(conditioned) as variant:
+            return variant.memory.choose(pointers, settings_of(model), found, presence, selection)
 
     def use_mask(
         self, features: Tensor, finer: Sequence[Tensor], given: Tensor, presence: float = 0.0
@@ -195,11 +200,11 @@ class Engine:
             return by_modules.use_mask(model, features, finer, given, presence)
         pointers = given.new_zeros(len(given), model.hidden_dim, dtype=torch.float32)
         if plan.given is not None:
-            with _without_autocast():
-                prompts = memory.downsampled(plan, given)
+            with _variant(features) as variant:
+                prompts = variant.memory.downsampled(plan, given)
             pointers = self.track(features, finer, None, prompts, False, presence).pointer
-        with _without_autocast():
-            return memory.given(settings_of(model), given, pointers)
+        with _variant(features) as variant:
+            return variant.memory.given(settings_of(model), given, pointers)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         """Memories ``(B, C_mem, H, W)`` of B objects on a frame.
@@ -214,8 +219,8 @@ class Engine:
         plan = self._plan(self._memory, features)
         if plan is None:
             return by_modules.encode_memory(model, features, logits, scores, from_prompt)
-        with _without_autocast():
-            return memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
+        with _variant(features) as variant:
+            return variant.memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
@@ -227,22 +232,35 @@ def engine_for(model: Any) -> Engine:
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    """Whether ``x`` is a tensor on the CPU, and its values are all that is computed, by the usual ops."""
+    """Whether the values of ``x`` are all that is computed; on the CPU of a tensor, and by the usual ops."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    if not _is_on_cpu(x):
+        return not x.is_meta
     return (
         type(x) is Tensor
-        and x.is_cpu
         and "cpu" not in _dispatch.KERNEL_DEVICES
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
         and not _is_traced()
         and not is_recorded()
         and _dispatch.current_backend() in ("auto", "torch")
     )
 
 
-def _without_autocast() -> AbstractContextManager[object]:
-    """Context manager without autocast, which would cast in each operation."""
-    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
+def _is_on_cpu(x: Tensor) -> bool:
+    return x.is_cpu
+
+
+@contextmanager
+def _variant(x: Tensor) -> Iterator[Any]:
+    """Context manager with the package whose functions compute parts where ``x`` is.
+
+    It is without autocast on the CPU, which would cast in each operation; ``gpu`` sees to its own.
+    """
+    if _is_on_cpu(x) and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            yield cpu
+    else:
+        yield cpu if _is_on_cpu(x) else gpu
 
 
 def _is_traced() -> bool:

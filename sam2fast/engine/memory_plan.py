@@ -60,6 +60,9 @@ class AttentionPlan:
         self.encodes_keys = layers[0].pos_enc_at_cross_attn_keys
         self.layers, self.norm = list(map(_attending, layers)), norm_of(attention.norm)
         self._joined = TensorCache[tuple[Tensor, ...]]()
+        # What `gpu` computes from the weights, and from the positions of a frame.
+        self.prepared: Any = None
+        self.added = TensorCache[Tensor]()
 
     def joined(self) -> list[Linear]:
         """Of each layer's attention to itself queries, keys and values of the same tokens as one linear layer."""
@@ -127,6 +130,7 @@ class MemoryPlan:
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.pointer = _pointer(pointer)
         self.given = None if given is None else conv_of(given)  # downsamples given masks, of which pointers are made
+        self.prepared: Any = None  # what `gpu` computes from the weights
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:

@@ -81,12 +81,13 @@ class ImagePlan:
         self.levels = _levels(neck, heads)  # finest first
         self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
         self._trunk, self._position = trunk, TensorCache[Tensor]()
+        self.prepared: Any = None  # what `gpu` computes from the weights
 
-    def position(self, H: int, W: int) -> Tensor:
-        """What is added to the map of patches: ``(1, H, W, C)``, fp32."""
+    def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What is added to the map of patches: ``(1, H, W, C)``."""
         trunk = self._trunk
         sources = trunk.pos_embed, trunk.pos_embed_window
-        return self._position((H, W), sources, lambda: trunk._get_pos_embed((H, W)))
+        return self._position((H, W, dtype), sources, lambda: trunk._get_pos_embed((H, W), dtype))
 
 
 def plan_image(model: Any) -> ImagePlan | None:
@@ -245,6 +246,9 @@ class MaskPlan:
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_finer = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
+        # What `gpu` computes from the weights, for prompts without points, and as a constant.
+        self.prepared: Any = None
+        self.first, self.lowest = TensorCache[Any](), TensorCache[Tensor]()  # logit of masks of absent objects
 
     def derived(self) -> Derived:
         """What is computed from the weights alone."""

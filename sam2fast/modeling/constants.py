@@ -9,11 +9,11 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
-Value = TypeVar("Value", bound=Tensor | tuple[Tensor, ...])
+Value = TypeVar("Value")
 
 
 class TensorCache(Generic[Value]):
-    """Caches one tensor, or several, computed from parameters until their values change.
+    """Caches what is computed from parameters until their values change: a tensor, or a tree of tuples and lists.
 
     On the CPU values are compared. Elsewhere a comparison would wait for the device, so addresses and version counters
     are compared; every write but one through ``.data`` changes them. Nothing is cached for autograd. CUDA graphs
@@ -24,23 +24,27 @@ class TensorCache(Generic[Value]):
     def __init__(self) -> None:
         # Key, copies or fingerprints of the sources, value. One attribute, so that other threads see a consistent
         # entry.
-        self._entry: tuple[Hashable, tuple[Any, ...], Value] | None = None
+        self._entry: tuple[Hashable, list[Any], Value] | None = None
 
     def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]) -> Value:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
         constants = _constants.get()
         needs_version = constants is not None or not sources[0].is_cpu
-        if needs_version and any(s.is_inference() for s in sources):  # inference tensors have none
+        if needs_version and any(map(Tensor.is_inference, sources)):  # inference tensors have none
             return compute()
         if constants is not None:
             return constants.value_of(self, key, sources, compute)
         if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
             return compute()
         entry = self._entry
-        if entry is None or entry[0] != key or not all(map(_is_unchanged, entry[1], sources)):
-            fingerprints = tuple(s.detach().clone() if s.is_cpu else _fingerprint(s) for s in sources)
-            entry = self._entry = (key, fingerprints, compute())
+        if sources[0].is_cpu:
+            if entry is None or entry[0] != key or not all(map(_is_unchanged, entry[1], sources)):
+                entry = self._entry = (key, [s.detach().clone() for s in sources], compute())
+        else:
+            fingerprints = [(s.device, s.dtype, s.data_ptr(), s._version) for s in sources]
+            if entry is None or entry[0] != key or entry[1] != fingerprints:
+                entry = self._entry = (key, fingerprints, compute())
         return entry[2]
 
     def __reduce__(self) -> tuple[type["TensorCache[Any]"], tuple[()]]:
@@ -93,7 +97,8 @@ class Constants:
         self._versions = [s._version for s in self._sources]
         for value, compute in self._kept.values():
             for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
-                old.copy_(new)
+                if new is not old:  # a parameter itself
+                    old.copy_(new)
 
     def expire(self) -> None:
         """From now on the values are outdated, also where a source was written through ``.data``, which no version
@@ -123,15 +128,12 @@ def is_recorded() -> bool:
 _version = attrgetter("_version")
 
 
-def _tensors(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (value,) if isinstance(value, Tensor) else value
-
-
-def _fingerprint(source: Tensor) -> tuple[Any, ...]:
-    return source.device, source.dtype, source.data_ptr(), source._version
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a tree of tuples and lists."""
+    if isinstance(value, tuple | list):
+        return [x for item in value for x in _tensors(item)]
+    return [value] if isinstance(value, Tensor) else []
 
 
 def _is_unchanged(old: Any, source: Tensor) -> bool:
-    if isinstance(old, Tensor):
-        return source.is_cpu and source.dtype == old.dtype and torch.equal(old, source)
-    return not source.is_cpu and old == _fingerprint(source)
+    return isinstance(old, Tensor) and source.is_cpu and source.dtype == old.dtype and torch.equal(old, source)

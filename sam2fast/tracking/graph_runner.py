@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sam2fast.engine import engine_for
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -356,7 +357,7 @@ class GraphEncoder:
                 size = (model.image_size, model.image_size)
                 images = resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)
                 with torch.autocast(self._device.type, dtype, enabled=enabled, cache_enabled=False):
-                    encoded = model.encode_image(images)
+                    encoded = engine_for(model).encode(images)
                 levels[:] = encoded  # of the recording, whose addresses each replay writes
 
             self._calls[key] = _Call(pixels, levels, self._recorder.record(run))

@@ -8,7 +8,7 @@ import tame_weights
 import torch
 from mini_model import mini_model
 from parity import NARROW, random_map
-from planned import ALL, difference, parts_of, without_plans
+from planned import ALL, away_from_the_cpu, difference, parts_of, without_plans
 from planned_memory import by_modules, memories, tracked
 
 from sam2fast import mini
@@ -68,6 +68,10 @@ def assert_same(model, tolerance=1e-5, *args, **kwargs):
     assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
     assert difference(expected, found) <= tolerance
     assert all(map(torch.equal, expected[:3], found[:3]))  # all but masks and pointers
+    with away_from_the_cpu():
+        found = tracked(model, *args, **kwargs)
+    assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
+    assert difference(expected, found) <= max(tolerance, 1e-5)
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
@@ -144,6 +148,10 @@ def test_selections(model, parents):
     found = engine.track(maps, finer, None, None, True, middle, Best(parents))
     with without_plans():
         expected = engine.track(maps, finer, None, None, True, middle, Best(parents))
+    with away_from_the_cpu():
+        assert (
+            difference(list(expected), list(engine.track(maps, finer, None, None, True, middle, Best(parents)))) <= 1e-5
+        )
     assert difference(list(expected), list(found)) <= 1e-5 and found.choice.eq(1).all()
     assert (found.mask == -1024).flatten(1).all(dim=1).sum() in (1, 2, 3)
 

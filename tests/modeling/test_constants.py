@@ -96,6 +96,18 @@ class TestConstants:
             with constants.in_use():
                 assert ask(cache, weights[0])[0] is not first[0]
 
+    @torch.no_grad()
+    def test_trees(self):
+        """Of tuples and lists; a parameter itself stays what it is."""
+        constants, cache, weight = Constants(), TensorCache(), torch.nn.Parameter(torch.ones(3))
+        with constants.in_use():
+            (kept, [double], name) = cache(0, (weight,), lambda: (weight, [weight * 2], "weight"))
+        for _ in range(2):
+            weight.add_(1)
+            constants.refresh()
+            assert kept is weight and torch.equal(double, weight * 2) and name == "weight"
+            assert not constants.are_outdated  # the parameter was not written again
+
     def test_gradients_and_tensors_without_versions_are_not_kept(self):
         constants, cache, weight = Constants(), TensorCache(), torch.nn.Parameter(torch.ones(3))
         with constants.in_use():

@@ -1,6 +1,6 @@
 """What an image predictor computes of a model, from plans and by calls of its modules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,3 +57,40 @@ def parts_of(model: Any) -> Parts:
 def difference(expected: list[Tensor], actual: list[Tensor]) -> float:
     """The largest relative error."""
     return max(relative_error(a.float(), b.float()) for a, b in zip(expected, actual, strict=True))
+
+
+@contextmanager
+def away_from_the_cpu() -> Iterator[None]:
+    """Context manager in which plans are computed as on a GPU, for tensors on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sam2fast.engine, "_is_on_cpu", lambda x: False)
+        yield
+
+
+# ---- precision ----
+
+
+def assert_same(expected: Sequence[Tensor], found: Sequence[Tensor], tolerance: float = 1e-5) -> None:
+    """Shapes, dtypes and values."""
+    for a, b in zip(expected, found, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        assert relative_error(a.float(), b.float()) <= tolerance
+
+
+def assert_as_near(truth: Sequence[Tensor], expected: Sequence[Tensor], found: Sequence[Tensor]) -> None:
+    """``found`` is not much farther from the truth than ``expected``, in a low precision."""
+    for exact, a, b in zip(truth, expected, found, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        assert relative_error(exact, b.float()) <= 1.5 * relative_error(exact, a.float()) + 0.005
+
+
+def bfloat16() -> torch.autocast:
+    """Context manager of autocast on the CPU."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def in_low_precision(model: Any) -> None:
+    """Weights in bfloat16, but for the heads, which stay in fp32 as in models that are built so."""
+    model.to(torch.bfloat16)
+    for name in model.sam_mask_decoder.keep_fp32:
+        getattr(model.sam_mask_decoder, name).float()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sam2fast import engine
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
 from sam2fast.modeling import cross_attention, hiera, hiera_block, layers, mask_decoder, two_way_transformer, upscaling
@@ -96,6 +97,7 @@ def as_on_a_gpu(monkeypatch: Any) -> None:
     for module in (cross_attention, hiera, hiera_block, layers, mask_decoder, two_way_transformer, upscaling):
         monkeypatch.setattr(module, "is_cpu_inference", lambda x: False)
     monkeypatch.setattr(cross_attention, "is_on_cpu", lambda weight: False)
+    monkeypatch.setattr(engine, "_is_on_cpu", lambda x: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
     monkeypatch.setattr(graph_runner, "resize_and_normalise", _preprocess)

@@ -12,6 +12,7 @@ from frame_costs import _cost, frame_costs
 from torch.utils._pytree import tree_leaves
 
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.engine import Parts, by_modules, engine_for, gpu
 from sam2fast.tracking import graph_runner, graph_steps, tracker
 from sam2fast.tracking.memory_bank import StepTables
 from sam2fast.video_io import open_frames
@@ -68,6 +69,20 @@ def test_strategies(cuda, predictor, strategy):
     check(predictor, steady_frames(cuda, predictor, 3, 2))
     check(predictor, steady_steps(cuda, predictor, 3, 2))
     predictor.strategy = "sam2"
+
+
+def test_recordings_compute_from_plans(cuda, predictor, monkeypatch):
+    """Of all four parts."""
+    called = []
+    for name in ("attend", "track", "choose", "encode_memory"):
+        monkeypatch.setattr(by_modules, name, lambda *given, name=name: called.append(name))
+    encode = gpu.image.encode
+    monkeypatch.setattr(gpu.image, "encode", lambda *given: called.append("image") or encode(*given))
+    predictor.release_recordings()
+    check(predictor, steady_frames(cuda, predictor, 2, 2))
+    assert set(called) == {"image"}
+    with torch.no_grad():
+        assert engine_for(predictor).parts() == Parts(True, True, True, True)
 
 
 def test_hypotheses(cuda, predictor):

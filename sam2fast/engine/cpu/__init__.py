@@ -1,1 +1,3 @@
-"""Inference on the CPU: work in pieces that fit the cache, matrix multiplications by the faster library."""
+from sam2fast.engine.cpu import image, masks, memory
+
+__all__ = ["image", "masks", "memory"]

@@ -104,7 +104,7 @@ def decode(
     dense = plan.no_mask[None] if masks is None else embed_masks(plan, masks)
     first, derived = plan.layers[0], plan.derived()
     images = (embedding.flatten(2).transpose(1, 2) + dense).to(first.to_image.q.weight.dtype).contiguous()  # (b, P, C)
-    finer = [_by_blocks(x, plan.size) for x in reversed(finer)] if plan.reads_finer else []
+    finer = [in_blocks(x, plan.size) for x in reversed(finer)] if plan.reads_finer else []
     finer = [x.contiguous() if len(x) == 1 < B else x for x in finer]  # a copy pays where many prompts read it
     projected = None
     if len(images) == 1 and not _folds(first.to_image, B * prompts.shape[1]):
@@ -118,7 +118,7 @@ def decode(
         group = slice(start, start + step)
         maps, *levels = ([x[i if len(x) > 1 else 0] for i in range(B)[group]] for x in (images, *finer))
         some = _decode(plan, derived, prompts[group], maps, levels, projected, selected)
-        some = _most_stable(plan, some) if is_dynamic else some
+        some = most_stable(plan, some) if is_dynamic else some
         if step >= B:
             found = some
         else:
@@ -291,7 +291,7 @@ def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, finer: list[Tensor], w
     return masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * H, 4 * W)
 
 
-def _by_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
+def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
     """A view of ``(b, C, sH, sW)``, s = 2 or 4, as ``(b, H, W, 2, 2, ..., C)``, the coarsest blocks first."""
     levels = (x.shape[2] // size[0]).bit_length() - 1
     x = x.unflatten(3, (size[1], *[2] * levels)).unflatten(2, (size[0], *[2] * levels))
@@ -299,7 +299,7 @@ def _by_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x.permute(0, *(axis for pair in zip(rows, columns, strict=True) for axis in pair), 1)
 
 
-def _most_stable(plan: MaskPlan, found: Masks) -> Masks:
+def most_stable(plan: MaskPlan, found: Masks) -> Masks:
     """The single mask of four, or the best of the three others if its outline is uncertain."""
     single = found.masks[:, 0]
     inner, outer = ((single > level).sum(dim=(1, 2)).float() for level in (plan.delta, -plan.delta))

@@ -156,13 +156,13 @@ def choose(
     token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
     pointer = mlp(token[:, 0], plan.pointer) if plan.pointer else token[:, 0]
     if settings.has_scores and settings.mixes_pointers:
-        pointer = _mixed(settings, pointer, scores.float().sigmoid())
+        pointer = mixed(settings, pointer, scores.float().sigmoid())
     elif settings.has_scores:
-        pointer = _mixed(settings, pointer, scores > presence)
+        pointer = mixed(settings, pointer, scores > presence)
     return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
 
-def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
+def mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
     """Pointers ``(B, C)`` moved towards that of an absent object where ``seen (B, 1)`` is False, or below 1."""
     absent = settings.absent_pointer
     assert absent is not None
@@ -186,6 +186,6 @@ def given(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPr
     logits = F.interpolate(20 * masks - 10, size=size, mode="bilinear", align_corners=False, antialias=True)
     is_given = (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
     if settings.absent_pointer is not None:
-        pointers = _mixed(settings, pointers, is_given)
+        pointers = mixed(settings, pointers, is_given)
     ious = torch.ones_like(is_given)
     return ObjectPrediction(logits, ious, pointers, 20 * is_given - 10, torch.zeros_like(ious, dtype=torch.int64))

@@ -1,0 +1,144 @@
+"""The image encoder by few operations: matrix multiplications add each branch to the map, in place.
+
+``addmm_`` adds a product to a map, but no bias with it. So biases are deferred: each norm adds their sum so far to what
+it reads. In trained models biases and products cancel, so that a map without many of its biases is large and is rounded
+coarsely: every fourth block adds them to the map.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.engine.gpu.ops import (
+    Prepared,
+    add_product,
+    convolve,
+    linear,
+    normalize_sum,
+    parameters_of,
+    pointwise,
+    without_autocast,
+)
+from sam2fast.engine.plan import Block, Conv, ImagePlan, Level, Linear, composed
+from sam2fast.kernels.layer_norm import shifted_layer_norm
+from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.kernels.window_attention import window_attention
+
+BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
+
+
+class ImageWeights(NamedTuple):
+    """The layers in the dtype that products are computed in, and what is computed from weights alone."""
+
+    patches: Conv
+    blocks: list[Block]
+    biases: list[tuple[Tensor, Tensor]]  # (C) fp32, deferred after attention and after the MLP of each block
+    levels: list[Level]
+    direct: list[Linear | None]  # lateral and head of levels that are direct
+
+
+def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
+    """Levels ``(B, C_i, H_i, W_i)`` of normalised images ``(B, 3, S, S)``, finest first, the finer ones projected for
+    the mask decoder."""
+    weights = _weights(plan, images.device)
+    with without_autocast(images.device):
+        return _neck(plan, weights, _trunk(plan, weights, images))
+
+
+def _weights(plan: ImagePlan, device: torch.device) -> ImageWeights:
+    if plan.prepared is None:
+        biases = [x for block in plan.blocks for x in (block.proj.bias, block.mlp[1].bias)]
+        direct = [layer for level in plan.levels if level.is_direct for layer in (level.lateral, level.head) if layer]
+        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels), [*biases, *parameters_of(*direct)])
+
+    def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
+        patches, blocks, levels = tree
+        found = [composed(level) if level.is_direct else None for level in plan.levels]
+        direct = [x and Linear(x.weight.to(dtype), x.bias.to(dtype)) for x in found]
+        return ImageWeights(patches, blocks, _deferred_biases(plan.blocks), levels, direct)
+
+    return plan.prepared.of(device, compute)
+
+
+def _deferred_biases(blocks: list[Block]) -> list[tuple[Tensor, Tensor]]:
+    """A sum starts again where the map is projected, and after attention where it is added to the map."""
+    found: list[tuple[Tensor, Tensor]] = []
+    total: Tensor | None = None
+    for i, block in enumerate(blocks):
+        bias = block.proj.bias.float()
+        attention = bias if total is None or block.residual is not None else total + bias
+        bias = block.mlp[1].bias.float()
+        total = bias if _adds_bias(i) else attention + bias
+        found.append((attention, total))
+    return found
+
+
+def _adds_bias(i: int) -> bool:
+    return i % BIAS_EVERY == BIAS_EVERY - 1
+
+
+def _trunk(plan: ImagePlan, weights: ImageWeights, images: Tensor) -> list[Tensor]:
+    """Maps ``(B, H_i, W_i, C_i)`` of the stages, finest first."""
+    dtype = weights.patches.weight.dtype
+    pixels = images.to(dtype, memory_format=torch.channels_last)
+    x = convolve(pixels, weights.patches).permute(0, 2, 3, 1)
+    maps: list[Tensor] = []
+    for i, (block, (after_attention, _)) in enumerate(zip(weights.blocks, weights.biases, strict=True)):
+        if i == 0:
+            position = plan.position(x.shape[1], x.shape[2], dtype).expand_as(x)
+            x, normed = normalize_sum(x, position, block.norm1, dtype)
+            x = x.contiguous()
+        elif weights.blocks[i - 1].ends_stage:
+            whole, normed = normalize_sum(x, weights.biases[i - 1][1], block.norm1, dtype)
+            maps.append(whole)
+        else:
+            normed = shifted_layer_norm(x, weights.biases[i - 1][1], *block.norm1, dtype)
+        qkv = linear(normed, block.qkv)
+        attended = window_attention(qkv, block.qkv.bias, block.heads, block.window, block.pool)
+        if block.residual is not None:
+            x = _pooled(linear(normed, block.residual), block.pool)
+        add_product(x, attended, block.proj.weight)
+        if _adds_bias(i):
+            x, normed = normalize_sum(x, after_attention, block.norm2, dtype)
+        else:
+            normed = shifted_layer_norm(x, after_attention, *block.norm2, dtype)
+        first, last = block.mlp
+        add_product(x, linear_gelu(normed, first.weight, first.bias), last.weight)
+    maps.append(torch.add(x, weights.biases[-1][1], out=torch.empty_like(x)))
+    return maps
+
+
+def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
+    """Maxima of a map ``(B, H, W, C)``; torch's pooling would write indices of eight bytes, too."""
+    if stride is None:
+        return x
+    H, W = (n // s * s for n, s in zip(x.shape[1:3], stride, strict=True))
+    return x[:, :H, :W].unflatten(2, (-1, stride[1])).unflatten(1, (-1, stride[0])).amax((2, 4))
+
+
+def _neck(plan: ImagePlan, weights: ImageWeights, maps: list[Tensor]) -> list[Tensor]:
+    """The levels of the stages' maps ``(B, H_i, W_i, C_i)``, finest first."""
+    levels: list[Tensor] = []
+    coarser: Tensor | None = None
+    for level, direct, x in reversed(list(zip(weights.levels, weights.direct, maps, strict=True))):
+        if direct is not None:
+            found = linear(x, direct)
+        else:
+            x = pointwise(x, level.lateral)
+            if level.adds_coarser:
+                assert coarser is not None
+                x = x + _doubled(coarser, plan.interpolation)
+            found = coarser = x
+            if level.head is not None:
+                found = pointwise(x, level.head)
+        levels.insert(0, found.permute(0, 3, 1, 2))
+    return levels[: len(levels) - plan.scalp]
+
+
+def _doubled(x: Tensor, mode: str) -> Tensor:
+    """``(B, H, W, C)`` at twice the size, fp32."""
+    align = None if mode == "nearest" else False
+    larger = F.interpolate(x.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode=mode, align_corners=align)
+    return larger.permute(0, 2, 3, 1)

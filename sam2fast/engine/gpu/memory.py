@@ -1,0 +1,253 @@
+"""Memory attention, memory encoder and object pointers by few operations."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.engine.cpu.masks import Masks
+from sam2fast.engine.cpu.memory import AttendHook, given, mixed
+from sam2fast.engine.gpu.masks import decode, tracked_prompts
+from sam2fast.engine.gpu.ops import (
+    Prepared,
+    convolve,
+    gelu_mlp,
+    heads_of,
+    joined,
+    linear,
+    mlp,
+    normalize,
+    normalize_sum,
+    parameters_of,
+    without_autocast,
+)
+from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
+from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm
+from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
+from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
+
+__all__ = ["attend", "choose", "downsampled", "encode", "given", "propose"]
+
+# ---- attention ----
+
+
+class JoinedAttending(NamedTuple):
+    """A layer of memory attention, and products of its linear layers."""
+
+    layer: AttendingLayer
+    own: Linear  # queries and keys of the frame's attention to itself, and values of the same tokens
+    values: Linear  # of the memory, projected to the output where there is one head
+    out: Linear | None  # the projection to the output elsewhere
+
+
+def attend(
+    plan: AttentionPlan,
+    features: Tensor,
+    position: Tensor,
+    memory: AttendedMemory,
+    fp8: Fp8,
+    hook: AttendHook | None = None,
+) -> Tensor:
+    """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
+    ``(B, C, H, W)``."""
+    layers = _layers(plan, features.device)
+    if not plan.encodes_keys:
+        names = ("position_encoding", "time_encoding", "pointer_encoding")
+        memory = memory._replace(**{name: torch.zeros_like(getattr(memory, name)) for name in names})
+    with without_autocast(features.device):
+        x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
+        # The sum of the two is the map so far, which the next norm adds.
+        delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous()) if plan.adds_position else None
+        for i, each in enumerate(layers):
+            x, delta = _attend(each, x, delta, position, memory, fp8, hook and partial(hook, i))
+        found = normalize_sum(x, delta, plan.norm)[1]
+    return found.transpose(1, 2).unflatten(2, features.shape[-2:])
+
+
+def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
+    if plan.prepared is None:
+        pairs = [(layer.own, layer.cross) for layer in plan.layers]
+        products = [layer for own, cross in pairs for layer in (own.q, own.k, own.v, cross.v, cross.out)]
+        plan.prepared = Prepared(plan.layers, parameters_of(*products))
+
+    def compute(layers: list[AttendingLayer], dtype: torch.dtype) -> list[JoinedAttending]:
+        return [_joined(layer, in_dtype, dtype) for layer, in_dtype in zip(plan.layers, layers, strict=True)]
+
+    return plan.prepared.of(device, compute)
+
+
+def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype) -> JoinedAttending:
+    own, cross = in_dtype.own, in_dtype.cross
+    parts = [own.q, own.k] if layer.places_own else [own.q, own.k, own.v]
+    if cross.heads > 1:
+        return JoinedAttending(in_dtype, joined(*parts), cross.v, cross.out)
+    out, values = layer.cross.out, layer.cross.v  # multiplied in fp32
+    bias = torch.addmv(out.bias.float(), out.weight.float(), values.bias.float())
+    values = Linear((out.weight.float() @ values.weight.float()).to(dtype), bias.to(dtype))
+    return JoinedAttending(in_dtype, joined(*parts), values, None)
+
+
+def _attend(
+    each: JoinedAttending,
+    x: Tensor,
+    delta: Tensor | None,
+    position: Tensor,
+    memory: AttendedMemory,
+    fp8: Fp8,
+    hook: Callable[..., None] | None,
+) -> tuple[Tensor, Tensor]:
+    """Tokens ``x + delta (1 or B, P, C)`` after a layer, as two tensors ``(B, P, C)`` whose sum they are."""
+    layer, cross, dtype = each.layer, each.layer.cross, each.own.weight.dtype
+    x, normed = normalize_sum(x, delta, layer.norm1, None if layer.places_own else dtype)
+    attended = _attend_to_itself(each, normed, position)
+    x, normed = normalize_sum(x, attended, layer.norm2, None if layer.places_cross else dtype)
+    query = heads_of(linear(normed + position if layer.places_cross else normed, cross.q), cross.heads)
+    rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
+    if hook is not None:
+        hook(query, memory, *cross.k, *cross.v, *rotation)
+    found = memory_attention(query, memory, *cross.k, *each.values, *rotation, fp8=fp8, pooling=layer.pooling)
+    found = found if each.out is None else linear(found, each.out)
+    x, normed = normalize_sum(x.expand_as(found), found, layer.norm3, dtype)
+    return x, mlp(normed, layer.mlp)
+
+
+def _attend_to_itself(each: JoinedAttending, normed: Tensor, position: Tensor) -> Tensor:
+    layer, own = each.layer, each.layer.own
+    if layer.places_own:
+        q, k = linear(normed + position, each.own).chunk(2, dim=-1)
+        v = linear(normed, own.v)
+    else:
+        q, k, v = linear(normed, each.own).chunk(3, dim=-1)
+    q, k, v = (heads_of(y, own.heads) for y in (q, k, v))
+    found = rope_attention(q, k, v, *layer.own_rotation(normed.shape[1], normed.device))
+    return linear(found.transpose(1, 2).flatten(2), own.out)
+
+
+# ---- encoder ----
+
+
+class MemoryWeights(NamedTuple):
+    """The layers in the dtype that products are computed in."""
+
+    downsampling: list[tuple[Conv, Norm]]
+    downsampled: Conv
+    pixels: Conv
+    fuser: list[FuserLayer]
+    out: Conv | None
+    pointer: tuple[Linear, ...]
+    given: Conv | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the products."""
+        return self.pixels.weight.dtype
+
+
+def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
+    if plan.prepared is None:
+        tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, plan.out, plan.pointer, plan.given
+        plan.prepared = Prepared(tree, [plan.pixels.weight])
+
+    def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
+        return MemoryWeights(*tree)
+
+    return plan.prepared.of(device, compute)
+
+
+def encode(
+    plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
+) -> Tensor:
+    """Memories ``(B, C_mem, H, W)`` of logits ``(B, 1, h, w)`` with scores ``(B, 1)``, on a frame's map
+    ``(1 or B, C, H, W)``."""
+    weights = _weights(plan, features.device)
+    with without_autocast(features.device):
+        x = _scaled(settings, masks, from_prompt, weights.dtype)
+        if x.is_cuda:  # channels last from here on, as the norms read it
+            x = x.reshape(*x.shape[::2], x.shape[3], 1).permute(0, 3, 1, 2)
+        for conv, norm in weights.downsampling:
+            normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm, weights.dtype, gelu=True)
+            x = normed.permute(0, 3, 1, 2)
+        x = convolve(features, weights.pixels) + convolve(x, weights.downsampled)
+        for layer in weights.fuser:
+            x = _fuse(layer, x, weights.dtype)
+        x = x if weights.out is None else convolve(x, weights.out)
+        if settings.absent_memory is not None:  # rounded as it is written
+            absence, embedding = (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]
+            x = torch.addcmul(x, absence, embedding, out=torch.empty_like(x))
+    return x
+
+
+def _scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:
+    """What the memory encoder reads: probabilities, or binary masks, scaled and at the image's size."""
+    size, scale, bias = settings.size, settings.scale, settings.bias
+    is_large = masks.shape[-2:] == size
+    if settings.binarizes and from_prompt:
+        masks = masks if is_large else upsample_masks(masks, size)
+        return torch.rsub((masks > 0).float(), bias, alpha=-scale)
+    if is_large:
+        return torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
+    return scaled_probabilities(masks, size, scale, bias, dtype)
+
+
+def _fuse(layer: FuserLayer, x: Tensor, dtype: torch.dtype) -> Tensor:
+    y = normalize(convolve(x, layer.conv).permute(0, 2, 3, 1), layer.norm, dtype)
+    y = gelu_mlp(y, layer.mlp).permute(0, 3, 1, 2)
+    if layer.gamma is None:
+        return x + y
+    return torch.addcmul(x, layer.gamma[:, None, None], y, out=torch.empty_like(x, dtype=dtype))
+
+
+# ---- pointers ----
+
+
+def propose(
+    plan: MaskPlan,
+    conditioned: Tensor,
+    finer: Sequence[Tensor],
+    points: dict[str, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+    presence: float | None,
+) -> Masks:
+    """All masks of B objects, in fp32, those of absent objects lowered; see :meth:`Engine.propose`."""
+    given = tracked_prompts(plan, points, prompts, len(conditioned))
+    found = decode(plan, conditioned, finer, *given, multimask)
+    masks = found.masks.float()
+    if presence is not None:
+        lowest = plan.lowest(None, (plan.no_mask,), lambda: masks.new_full((), NO_OBJ_SCORE))
+        masks = torch.where((found.scores > presence)[:, None, None], masks, lowest)
+    return found._replace(masks=masks)
+
+
+def choose(
+    plan: MemoryPlan, settings: MemorySettings, found: Masks, presence: float, selection: HypothesisSelection | None
+) -> ObjectPrediction:
+    """The selected mask of each object, and its pointer; see :meth:`SAM2Base.predict_objects`."""
+    weights = _weights(plan, found.masks.device)
+    masks, ious, tokens, scores = found
+    if selection is None:
+        choice = ious.argmax(dim=-1, keepdim=True)
+    else:
+        choice = selection(masks, ious, scores)
+        if selection.parents is not None:
+            masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
+    token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
+    with without_autocast(masks.device):
+        pointer = mlp(token[:, 0], weights.pointer) if weights.pointer else token[:, 0]
+    if settings.has_scores and settings.mixes_pointers:
+        pointer = mixed(settings, pointer, scores.float().sigmoid())
+    elif settings.has_scores:
+        pointer = mixed(settings, pointer, scores > presence)
+    return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
+
+
+def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
+    """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
+    weights = _weights(plan, masks.device)
+    assert weights.given is not None
+    with without_autocast(masks.device):
+        return convolve(masks, weights.given)

@@ -1,0 +1,183 @@
+"""What inference by few operations is made of.
+
+Neither autograd, autocast nor a compiler is active here. Weights are in the dtype that products are computed in.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.engine.plan import Conv, Linear, Norm, Projections
+from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
+from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.modeling.constants import TensorCache
+
+# ---- weights ----
+
+Value = TypeVar("Value")
+
+
+class Prepared(Generic[Value]):
+    """What is computed from the weights of a plan, in the dtype of products, and kept until they change.
+
+    Args:
+        tree: the plan's linear layers and convolutions, in tuples and lists.
+        sources: what else is read of the plan, but for norms.
+    """
+
+    def __init__(self, tree: Any, sources: Iterable[Tensor]) -> None:
+        self._tree, self._sources = tree, tuple(sources)
+        layers = list(_layers_of(tree))
+        self._weights = [layer.weight for layer in layers]
+        self._parameters = [x for layer in layers for x in (layer.weight, layer.bias) if x is not None]
+        self._kept = TensorCache[Value]()
+
+    def of(self, device: torch.device, compute: Callable[[Any, torch.dtype], Value]) -> Value:
+        """``compute`` of the tree in the dtype that products are computed in, and of this dtype: autocast's if it is
+        enabled, else the widest of the layers."""
+        dtypes = {weight.dtype for weight in self._weights}
+        is_cast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if is_cast else reduce(torch.promote_types, dtypes)
+        tree, sources = self._tree, self._sources
+        needs_cast = dtypes != {dtype}
+
+        def compute_in_dtype() -> Value:
+            with without_autocast(device):
+                return compute(_cast(tree, dtype) if needs_cast else tree, dtype)
+
+        return self._kept(dtype, (*sources, *self._parameters) if needs_cast else sources, compute_in_dtype)
+
+
+def _layers_of(tree: Any) -> Iterator[Linear | Conv]:
+    if isinstance(tree, Linear | Conv):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for item in tree:
+            yield from _layers_of(item)
+
+
+def _cast(tree: Any, dtype: torch.dtype) -> Any:
+    if isinstance(tree, Linear | Conv):
+        bias = None if tree.bias is None else tree.bias.to(dtype)
+        return tree._replace(weight=tree.weight.to(dtype), bias=bias)
+    if isinstance(tree, list):
+        return [_cast(item, dtype) for item in tree]
+    if isinstance(tree, tuple):
+        items = [_cast(item, dtype) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
+    return tree
+
+
+def parameters_of(*layers: Linear) -> list[Tensor]:
+    """Their weights and biases."""
+    return [x for layer in layers for x in layer]
+
+
+def joined(*layers: Linear) -> Linear:
+    """Layers of the same input as one, whose results are side by side."""
+    return Linear(torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Context manager in which products are computed in the dtype of their weights."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+# ---- operations ----
+
+
+def linear(x: Tensor, layer: Linear) -> Tensor:
+    """``(..., K)`` of any float dtype to ``(..., N)`` in the dtype of the weight."""
+    return F.linear(x.to(layer.weight.dtype), layer.weight, layer.bias)
+
+
+def pointwise(x: Tensor, layer: Linear) -> Tensor:
+    """A 1x1 convolution of ``(..., K)``."""
+    return F.linear(x.to(layer.weight.dtype), layer.weight.flatten(1), layer.bias)
+
+
+def linear_relu(x: Tensor, layer: Linear) -> Tensor:
+    """ReLU of :func:`linear`, which is part of the product on CUDA; MPS does not have that operator."""
+    if not x.is_cuda:
+        return linear(x, layer).relu_()
+    rows = x.to(layer.weight.dtype).flatten(0, -2)
+    return torch._addmm_activation(layer.bias, rows, layer.weight.t()).unflatten(0, x.shape[:-1])
+
+
+def mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
+    """Linear layers with ReLU between them."""
+    for layer in layers[:-1]:
+        x = linear_relu(x, layer)
+    return linear(x, layers[-1])
+
+
+def gelu_mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
+    """Two linear layers with the exact GELU between them."""
+    first, last = layers
+    return linear(linear_gelu(x.to(first.weight.dtype), first.weight, first.bias), last)
+
+
+def add_product(x: Tensor, y: Tensor, weight: Tensor) -> None:
+    """``x += y @ weight.T`` as one matrix multiplication, for contiguous ``x (..., N)`` and ``weight (N, K)``, all of
+    one dtype."""
+    x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), weight.t())
+
+
+def convolve(x: Tensor, layer: Conv) -> Tensor:
+    """``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the dtype of the weight."""
+    x = x.to(layer.weight.dtype)
+    return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, groups=layer.groups)
+
+
+def normalize(x: Tensor, norm: Norm, dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
+    """Layer norm ``(..., C)``, or the GELU of it; computed in fp32, and rounded to ``dtype`` if there is one."""
+    return layer_norm(x, *norm, dtype, gelu)
+
+
+def normalize_sum(x: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """``x + delta``, and the norm of it."""
+    return list(add_layer_norm(x, delta, *norm, dtype))
+
+
+def normalize_and_place(
+    x: Tensor, delta: Tensor, norm: Norm, position: Tensor, placed: torch.dtype, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """The norm of ``x + delta``, and the same plus ``position`` in the dtype ``placed``."""
+    weight, bias, eps = norm
+    return layer_norm_and_position(x.expand_as(delta), delta, weight, bias, position, eps, dtype, placed)
+
+
+def add(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x + y``, contiguous and rounded to ``dtype`` as it is written, if that is no wider than the sum."""
+    wider = torch.promote_types(x.dtype, y.dtype)
+    if torch.promote_types(dtype, wider) != wider:
+        return x + y
+    # One of them has the shape of the sum; torch.broadcast_shapes would import sympy.
+    return torch.add(x, y, out=x.new_empty(x.shape if x.numel() >= y.numel() else y.shape, dtype=dtype))
+
+
+def add_into(fresh: Tensor, x: Tensor) -> Tensor:
+    """``fresh + x``, in place if ``fresh`` has the dtype of the sum; nobody else may use ``fresh``."""
+    return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
+
+
+def attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of what is projected, ``q (B or 1, N, D)`` and ``k, v (B or 1, M, D)``: ``(B, N, C)``."""
+    B, N = max(len(q), len(k)), q.shape[1]
+    if len(k) == 1:
+        q = q.flatten(0, 1)[None]  # all queries in one row
+    q, k, v = (heads_of(x.expand(len(k), -1, -1), layer.heads) for x in (q, k, v))
+    out = linear(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), layer.out)
+    return out.view(B, N, -1)
+
+
+def heads_of(x: Tensor, heads: int) -> Tensor:
+    """``(B, N, heads * d)`` as ``(B, heads, N, d)``."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

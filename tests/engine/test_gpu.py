@@ -1,0 +1,304 @@
+"""What is computed by few operations from plans equals what the modules compute, with and without kernels."""
+
+from contextlib import nullcontext
+
+import pytest
+import tame_weights
+import torch
+from mini_model import mini_model
+from parity import NARROW, random_map
+from planned import assert_as_near, assert_same, away_from_the_cpu, bfloat16, in_low_precision, without_plans
+
+from sam2fast.build_sam import build_sam2
+from sam2fast.engine import engine_for, gpu
+from sam2fast.engine.gpu import image, masks, ops
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.utils.testing import relative_error
+
+TRUNK, NECK = "++model.image_encoder.trunk", "++model.image_encoder.neck"
+DEEP = (f"{TRUNK}.stages=[1,2,5,2]", f"{TRUNK}.global_att_blocks=[4]")  # biases are added to the map twice
+IMAGES = {
+    "nano, narrow": (),
+    "deep": DEEP,
+    "windows that do not fit": (f"{TRUNK}.window_spec=[8,6,14,3]", f"{TRUNK}.stages=[1,2,2,2]"),
+    "an odd map": ("++model.image_size=160",),
+    "all levels summed": (f"{NECK}.fpn_top_down_levels=null",),
+    "bilinear sums": (f"{NECK}.fpn_interp_model=bilinear",),
+    "no level summed": (f"{NECK}.fpn_top_down_levels=[]",),
+    "without finer levels": ("++model.use_high_res_features_in_sam=false",),
+    "the last map alone": (f"{TRUNK}.return_interm_layers=false", f"{NECK}.backbone_channel_list=[128]"),
+}
+MODELS = ["sam2/sam2_hiera_t", "sam2.1/sam2.1_hiera_b+", "medsam2/sam2.1_hiera_t512"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mini_model(DEEP)
+
+
+def image_plan(model):
+    plan = engine_for(model)._image.plan(model)
+    assert plan is not None
+    return plan
+
+
+@torch.no_grad()
+def assert_same_images(model):
+    images = random_map(2, 3, model.image_size, model.image_size)
+    expected = model.encode_image(images)
+    found = image.encode(image_plan(model), images)[-model.num_feature_levels :]
+    assert_same(expected, found)
+    return found
+
+
+@pytest.mark.parametrize("changes", IMAGES.values(), ids=IMAGES)
+def test_images(changes):
+    assert_same_images(mini_model(changes))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_of_models(name):
+    changes = ["++model.image_size=256", *NARROW]
+    assert_same_images(
+        tame_weights.fill(build_sam2(f"configs/{name}.yaml", None, device="cpu", hydra_overrides_extra=changes), 0)
+    )
+
+
+@pytest.mark.parametrize("name", ["edgetam/edgetam", "efficienttam/efficienttam_ti"])
+@torch.no_grad()
+def test_other_encoders(name):
+    """There are no functions for their plans here: their modules are called."""
+    model = build_sam2(f"configs/{name}.yaml", None, device="cpu", hydra_overrides_extra=["++model.image_size=256"])
+    images = random_map(1, 3, 256, 256)
+    with away_from_the_cpu():
+        found = engine_for(model).encode(images)
+    assert all(map(torch.equal, model.encode_image(images), found))
+    assert not gpu.can_compute(object())
+
+
+def test_images_by_kernels(model, triton_device):
+    """Interpreted."""
+    before, expected = launches["window_attention"], assert_same_images(model)
+    with backend("triton"):
+        assert_same(expected, assert_same_images(model))
+    assert launches["window_attention"] > before
+
+
+@pytest.mark.parametrize("has_low_weights", [False, True], ids=["autocast", "weights"])
+@torch.no_grad()
+def test_images_in_bfloat16(has_low_weights):
+    model, images = mini_model(DEEP), random_map(2, 3, 128, 128)
+    truth = model.encode_image(images)
+    if has_low_weights:
+        model.to(torch.bfloat16)
+    with nullcontext() if has_low_weights else bfloat16():
+        expected, found = model.encode_image(images), image.encode(image_plan(model), images)
+    assert_as_near(truth, expected, found)
+    if not has_low_weights:
+        assert_same_images(model)  # again without autocast
+
+
+@torch.no_grad()
+def test_weights_are_cast_once(model):
+    images = random_map(1, 3, 128, 128)
+    with bfloat16():
+        plan = image_plan(model)
+        image.encode(plan, images)
+        kept = plan.prepared._kept._entry[2]
+        image.encode(plan, images)
+    assert plan.prepared._kept._entry[2] is kept
+    assert {layer.weight.dtype for layer in ops._layers_of(kept)} == {torch.bfloat16}
+
+
+WEIGHTS = [
+    "patch_embed.proj.bias",
+    "blocks.1.attn.proj.bias",
+    "blocks.3.mlp.layers.1.bias",
+    "blocks.3.mlp.layers.1.weight",
+    "pos_embed",
+    "blocks.2.norm1.weight",
+]
+
+
+@pytest.mark.parametrize("context", [nullcontext, bfloat16])
+@pytest.mark.parametrize("name", WEIGHTS)
+@torch.no_grad()
+def test_changed_weights_take_effect(name, context):
+    model, images = mini_model(DEEP), random_map(1, 3, 128, 128)
+    with context():
+        before = image.encode(image_plan(model), images)
+        model.image_encoder.trunk.get_parameter(name).mul_(3).add_(0.1)
+        after = image.encode(image_plan(model), images)
+        assert max(map(relative_error, before, after)) > 1e-3
+        expected = model.encode_image(images)
+    if context is nullcontext:
+        assert_same(expected, after)
+    else:
+        assert_as_near(model.encode_image(images), expected, after)
+
+
+# ---- masks ----
+
+DECODER = "++model.sam_mask_decoder_extra_args"
+MASKS = {
+    "nano, narrow": (),
+    "an odd map": ("++model.image_size=160",),
+    "without finer levels": ("++model.use_high_res_features_in_sam=false",),
+    "without object scores": ("++model.pred_obj_scores=false", "++model.fixed_no_obj_ptr=false"),
+    "linear object scores": ("++model.pred_obj_scores_mlp=false",),
+    "logits as IoUs": ("++model.iou_prediction_use_sigmoid=false",),
+    "one pointer for three masks": ("++model.use_multimask_token_for_obj_ptr=false",),
+    "choice by stability": tuple(
+        f"{DECODER}.dynamic_multimask_{name}" for name in ("via_stability=true", "stability_thresh=0.9")
+    ),
+}
+MANY = masks.GROUP + 3
+
+
+def prompts(points, B, masks_of=0, side=32):
+    """``B`` prompts of some points with all kinds of labels, and mask prompts."""
+    coords, labels = 128 * random_map(B, points, 2, seed=3).sigmoid(), torch.arange(B * points).view(B, points) % 5 - 1
+    prompt = (coords, labels.int()) if points else None
+    return prompt, 5 * random_map(masks_of, 1, side, side, seed=4) if masks_of else None
+
+
+CASES = {
+    "one point": prompts(1, 1),
+    "20 points": prompts(20, 1),
+    "several prompts": prompts(2, 3),
+    "several groups": prompts(1, MANY),
+    "a mask alone": prompts(0, 0, 1),
+    "masks alone": prompts(0, 0, 3),
+    "masks alone, several groups": prompts(0, 0, MANY),
+    "a mask for each": prompts(2, 3, 3),
+    "one mask for all": prompts(2, 3, 1),
+    "nothing": (None, None),
+}
+
+
+def levels_of(model, images):
+    """An embedding, and the finer levels."""
+    C, side = model.hidden_dim, model.sam_image_embedding_size
+    finer = [random_map(images, C // 8 * k, 4 // k * side, 4 // k * side, seed=k) for k in (1, 2)]
+    dtype = model.no_mem_embed.dtype
+    finer = [x.to(dtype) for x in finer] if model.use_high_res_features_in_sam else []
+    return random_map(images, C, side, side, seed=2).to(dtype), finer
+
+
+def mask_plan(model):
+    plan = engine_for(model)._masks.plan(model)
+    assert plan is not None
+    return plan
+
+
+@torch.no_grad()
+def both_masks(model, case, images, multimask):
+    given = (*levels_of(model, images), *case, multimask)
+    with without_plans():
+        expected = engine_for(model).decode(*given)
+    return expected, masks.decode(mask_plan(model), *given)
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("images", [1, "each"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_prompts(model, case, images, multimask):
+    points, mask = case
+    count = len(points[0]) if points is not None else 1 if mask is None else len(mask)
+    assert_same(*both_masks(model, case, 1 if images == 1 else count, multimask))
+
+
+@pytest.mark.parametrize("changes", MASKS.values(), ids=MASKS)
+def test_masks(changes):
+    model = mini_model(changes)
+    mask = prompts(2, 3, 3, 4 * model.sam_image_embedding_size)
+    for case, multimask in ((prompts(2, 3), True), (mask, False), (CASES["nothing"], True)):
+        assert_same(*both_masks(model, case, 1, multimask))
+
+
+def test_heads_of_equal_width():
+    """They are computed as a batch in the models of 256 channels."""
+    changes = ["++model.image_size=128", *NARROW]
+    model = tame_weights.fill(
+        build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu", hydra_overrides_extra=changes), 0
+    )
+    for multimask in (True, False):
+        assert_same(*both_masks(model, CASES["several prompts"], 1, multimask))
+    assert masks._weights(mask_plan(model), torch.device("cpu")).heads
+    assert not masks._weights(mask_plan(mini_model()), torch.device("cpu")).heads
+
+
+@torch.no_grad()
+def test_masks_by_kernels(model, triton_device):
+    """Interpreted."""
+    before, (_, expected) = launches["layer_norm"], both_masks(model, CASES["a mask for each"], 1, True)
+    with backend("triton"):
+        found = masks.decode(mask_plan(model), *levels_of(model, 1), *CASES["a mask for each"], True)
+    assert_same(expected, found)
+    assert launches["layer_norm"] > before
+
+
+@pytest.mark.parametrize("has_low_weights", [False, True], ids=["autocast", "weights"])
+@pytest.mark.parametrize("name", ["a mask for each", "nothing"])
+def test_masks_in_bfloat16(has_low_weights, name):
+    model = mini_model()
+    truth, _ = both_masks(model, CASES[name], 1, True)
+    if has_low_weights:
+        in_low_precision(model)
+    with nullcontext() if has_low_weights else bfloat16():
+        expected, found = both_masks(model, CASES[name], 1, True)
+    assert_as_near(truth, expected, found)
+    if not has_low_weights:
+        assert_same(*both_masks(model, CASES[name], 1, True))
+
+
+@pytest.mark.parametrize("points", [None, 3], ids=["points", "none"])
+@torch.no_grad()
+def test_tracked_prompts(model, points):
+    """Without points a prompt has a padding point, besides the one that is always there."""
+    B, (embedding, finer) = 3, levels_of(model, 3)
+    coords, labels = prompts(1, B)[0]
+    given = None if points is None else {"point_coords": coords, "point_labels": labels}
+    mask = random_map(B, 1, 40, 40)
+    with without_plans():
+        expected = model._decode(embedding, given, mask, finer, True)
+    plan = mask_plan(model)
+    found = masks.decode(plan, embedding, finer, *masks.tracked_prompts(plan, given, mask, B), True)
+    seen = (found.scores > 0)[:, None, None]
+    assert_same(expected, found._replace(masks=torch.where(seen, found.masks, -1024.0)))
+
+
+MASK_WEIGHTS = [
+    "sam_mask_decoder.transformer.layers.0.self_attn.v_proj.weight",
+    "sam_mask_decoder.transformer.layers.1.self_attn.q_proj.bias",
+    "sam_mask_decoder.transformer.layers.1.cross_attn_token_to_image.k_proj.weight",
+    "sam_mask_decoder.transformer.layers.0.norm1.weight",
+    "sam_mask_decoder.output_upscaling.0.weight",
+    "sam_mask_decoder.output_hypernetworks_mlps.1.layers.2.weight",
+    "sam_mask_decoder.iou_token.weight",
+    "sam_prompt_encoder.not_a_point_embed.weight",
+]
+
+
+@pytest.mark.parametrize("context", [nullcontext, bfloat16])
+@pytest.mark.parametrize("name", MASK_WEIGHTS)
+@torch.no_grad()
+def test_changed_weights_of_masks_take_effect(name, context):
+    model, given = mini_model(), masks.tracked_prompts
+    embedding, finer = levels_of(model, 1)
+    plan = mask_plan(model)
+    given = embedding, finer, *given(plan, None, None, 1), True
+    with context():
+        masks.decode(plan, *given)
+        values = model.get_parameter(name)
+        values.add_(torch.linspace(-1, 1, values.numel()).view_as(values))
+        found = masks.decode(mask_plan(model), *given)
+        again = masks.decode(mask_plan(mini_model_with(model)), *given)
+    assert all(map(torch.equal, found, again))
+
+
+def mini_model_with(model):
+    """A new model with the weights of another."""
+    other = mini_model()
+    other.load_state_dict(model.state_dict())
+    return other
