@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.engine import by_modules
-from sam2fast.engine.cpu import image, masks, memory
+from sam2fast.engine.cpu import masks, memory, relatives
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.plan import plan_image, plan_masks
+from sam2fast.engine.plan import plan_masks
+from sam2fast.engine.relatives import EncoderPlan, plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.constants import is_recorded
@@ -42,7 +43,8 @@ class Engine:
 
     def __init__(self, model: Any) -> None:
         self._model = ref(model)
-        self._image, self._masks = _Part(_image_roots, plan_image), _Part(_mask_roots, plan_masks)
+        self._image: _Part[EncoderPlan] = _Part(_image_roots, plan_encoder)
+        self._masks = _Part(_mask_roots, plan_masks)
         self._attention, self._memory = _Part(_attention_roots, plan_attention), _Part(_memory_roots, plan_memory)
 
     def parts(self) -> Parts:
@@ -58,7 +60,7 @@ class Engine:
         plan = self._image.plan(model) if _is_plain_inference(images) else None
         if plan is None:
             return list(model.encode_image(images))
-        return image.encode(plan, images)[-model.num_feature_levels :]
+        return relatives.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
         self,
@@ -231,6 +233,7 @@ def _attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 
 
 def _memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    if model.spatial_perceiver is not None or model._replaces(*OF_OBJECTS):
+    if model._replaces(*OF_OBJECTS):
         return ()
-    return model.memory_encoder, model.obj_ptr_proj
+    perceiver = model.spatial_perceiver
+    return (model.memory_encoder, model.obj_ptr_proj, *([] if perceiver is None else [perceiver]))

@@ -18,7 +18,14 @@ from sam2fast.engine.plan import (
     norm_of,
     projections_of,
 )
-from sam2fast.modeling.attention import RoPEAttention
+from sam2fast.engine.relatives import PerceiverPlan, plan_perceiver
+from sam2fast.kernels.memory_attention import Pooling
+from sam2fast.modeling.attention import (
+    EfficientRoPEAttention1,
+    EfficientRoPEAttention2,
+    RoPEAttention,
+    RoPEAttentionv2,
+)
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import MLP, is_gelu, is_relu
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -26,6 +33,10 @@ from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Me
 
 # Cosines and sines of so many positions on a device.
 Rotation = Callable[[int, torch.device], tuple[Tensor, Tensor]]
+# The same of queries and of the tokens of a memory, given how many there are of both.
+PageRotation = Callable[[int, int, torch.device], tuple[Tensor, Tensor]]
+# Attentions to memories that differ in their rotations and their pooling alone.
+TO_MEMORIES = RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, EfficientRoPEAttention2
 
 
 class AttendingLayer(NamedTuple):
@@ -38,7 +49,8 @@ class AttendingLayer(NamedTuple):
     norm2: Norm
     cross: Projections  # of the frame to its memory
     places_cross: bool  # positions are added to its queries
-    cross_rotation: Rotation
+    cross_rotation: PageRotation
+    pooling: Pooling  # of the memories
     norm3: Norm
     mlp: tuple[Linear, ...]
 
@@ -72,8 +84,9 @@ def _is_rotary(layer: Any) -> bool:
     """Whether its attentions are the usual ones, and its activation is ReLU."""
     return (
         type(layer) is MemoryAttentionLayer
-        and type(layer.self_attn) is type(layer.cross_attn_image) is RoPEAttention
-        and layer.cross_attn_image.attend_hook is layer.cross_attn_image.pooling is None
+        and type(layer.self_attn) is RoPEAttention
+        and type(layer.cross_attn_image) in TO_MEMORIES
+        and layer.cross_attn_image.attend_hook is None
         and is_relu(layer.activation)
     )
 
@@ -87,7 +100,8 @@ def _attending(layer: Any) -> AttendingLayer:
         norm_of(layer.norm2),
         projections_of(layer.cross_attn_image),
         layer.pos_enc_at_cross_attn_queries,
-        layer.cross_attn_image._table,
+        layer.cross_attn_image._rope_of,
+        layer.cross_attn_image.pooling,
         norm_of(layer.norm3),
         (linear_of(layer.linear1), linear_of(layer.linear2)),
     )
@@ -103,14 +117,15 @@ class FuserLayer(NamedTuple):
 
 
 class MemoryPlan:
-    """Memory encoder and object pointers."""
+    """Memory encoder, what compresses memories if anything does, and object pointers."""
 
-    def __init__(self, encoder: MemoryEncoder, pointer: nn.Module) -> None:
+    def __init__(self, encoder: MemoryEncoder, perceiver: PerceiverPlan | None, pointer: nn.Module) -> None:
         *steps, last = encoder.mask_downsampler.encoder  # type: ignore[misc]
         self.downsampling = [(conv_of(conv), norm_of(norm)) for conv, norm in zip(steps[::3], steps[1::3], strict=True)]
         self.downsampled, self.pixels = conv_of(last), conv_of(encoder.pix_feat_proj)
         self.fuser = list(map(_fusing, encoder.fuser.layers))  # type: ignore[arg-type]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
+        self.perceiver, self.position = perceiver, encoder.position_encoding
         self.pointer = _pointer(pointer)
 
 
@@ -128,7 +143,10 @@ def plan_memory(model: Any) -> MemoryPlan | None:
         return None
     if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_biases(encoder, pointer):
         return None
-    return MemoryPlan(encoder, pointer)
+    if model.spatial_perceiver is None:
+        return MemoryPlan(encoder, None, pointer)
+    perceiver = plan_perceiver(model.spatial_perceiver)
+    return None if perceiver is None else MemoryPlan(encoder, perceiver, pointer)
 
 
 def _fusing(layer: Any) -> FuserLayer:

@@ -308,6 +308,7 @@ SETTINGS = {
     "soft_no_obj_ptr": True,
     "fixed_no_obj_ptr": False,
     "memory_attention.pos_enc_at_input": False,
+    "memory_attention.layers.0.cross_attn_image.pooling": "counted",
     "memory_attention.layers.0.pos_enc_at_attn": True,
     "memory_attention.layers.0.pos_enc_at_cross_attn_keys": False,
     "memory_attention.layers.0.norm1.eps": 0.5,
@@ -357,10 +358,9 @@ def test_a_method_of_the_model(model, name, where, monkeypatch):
 
 
 def test_kinds_without_a_plan(model):
-    """Pooled memories, memories of a fixed number of tokens, another activation."""
+    """Another activation, and attention that is listened to."""
     layer = model.memory_attention.layers[0]
     for owner, name, value in (
-        (layer.cross_attn_image, "pooling", "counted"),
         (layer, "activation", F.gelu),
         (RoPEAttention, "attend_hook", print),
     ):
@@ -368,5 +368,3 @@ def test_kinds_without_a_plan(model):
             patch.setattr(owner, name, value)
             assert parts_of(model) == without("attention")
         assert parts_of(model) == ALL
-    edgetam = build_sam2("configs/edgetam/edgetam.yaml", None, device="cpu")
-    assert not any(parts_of(edgetam)[2:])

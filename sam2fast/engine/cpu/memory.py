@@ -5,6 +5,7 @@ from torch import Tensor
 
 from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.ops import add_into, chunked, convolve, gelu_mlp, linear, mlp, normalize
+from sam2fast.engine.cpu.relatives import compress
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
 from sam2fast.engine.plan import Linear
 from sam2fast.kernels.mask_ops import scaled_probabilities_reference, upsample_masks_reference
@@ -56,8 +57,9 @@ def _attend_to_memory(layer: AttendingLayer, x: Tensor, position: Tensor, memory
     else:
         tokens = normalize(x, layer.norm2, cross.q.weight.dtype)
     query = _heads_of(linear(tokens, cross.q), cross.heads)
-    rotation = layer.cross_rotation(x.shape[1], x.device)
-    return linear(memory_attention_cpu(query, memory, *cross.k, *cross.v, *rotation, fp8), cross.out)
+    rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
+    attended = memory_attention_cpu(query, memory, *cross.k, *cross.v, *rotation, fp8, layer.pooling)
+    return linear(attended, cross.out)
 
 
 def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
@@ -85,7 +87,7 @@ def encode(
     x = x if plan.out is None else convolve(x, plan.out)
     if settings.absent_memory is not None:
         x = torch.addcmul(x, (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]).to(x.dtype)
-    return x
+    return x if plan.perceiver is None else compress(plan.perceiver, x, plan.position(x))
 
 
 def _scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:
