@@ -27,7 +27,7 @@ from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
 from sam2fast.modeling.layers import LayerNorm2d, is_gelu
 from sam2fast.modeling.perceiver import PerceiverResampler
-from sam2fast.modeling.repvit import ConvNorm, RepViT
+from sam2fast.modeling.repvit import WIDTHS, ConvNorm, RepViT
 from sam2fast.modeling.vit import ViT
 
 # ---- RepViT ----
@@ -98,8 +98,7 @@ class RepViTPlan:
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
         body, neck = cast(RepViT, encoder.trunk).body, cast(FpnNeck, encoder.neck)
         self.stem = Folded(body.stem.conv1), Folded(body.stem.conv2)
-        stages: list[Any] = [stage for name, stage in body.named_children() if name != "stem"]
-        self.stages = list(map(_stage, stages))
+        self.stages = [_stage(getattr(body, f"stages_{i}")) for i in range(len(WIDTHS))]
         self.levels = levels_of(neck, heads)
         self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
 
@@ -179,6 +178,8 @@ def plan_encoder(model: Any) -> EncoderPlan | None:
         return RepViTPlan(encoder, heads)
     if type(encoder.trunk) is ViT and type(encoder.neck) is ViTDetNeck and not heads:
         is_known = have_biases(encoder.trunk) and all(map(is_usual, encoder.trunk._blocks))
+        kinds = list(map(type, cast(nn.Sequential, encoder.neck.convs[0])))
+        is_known = is_known and kinds in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)
         return ViTPlan(encoder) if is_known else None
     return plan_image(model)
 

@@ -329,3 +329,17 @@ def test_training(model):
         assert parts_of(model) != ALL
         module.eval()
     assert parts_of(model) == ALL
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "moved", "parts"),
+    [(EDGETAM, f"{TRUNK}.body", "stages_0", ALL), (TI, f"{NECK}.convs.0", "norm_0", without("image"))],
+)
+def test_another_order_of_modules(models, name, owner, moved, parts):
+    """Stages are called by their names, and the layers of the neck in their order."""
+    model = copy.deepcopy(models[name])
+    before, layers = computed(model, "image"), model.get_submodule(owner)._modules
+    layers[moved] = layers.pop(moved)
+    after = computed(model, "image")
+    assert parts_of(model) == parts and (difference(before, after) == 0) == (parts == ALL)
+    assert difference(by_calls(model, "image"), after) < 1e-5
