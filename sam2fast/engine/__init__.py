@@ -19,7 +19,8 @@ from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.plan import PlanOfPart, in_dtype, plan_image, plan_masks
+from sam2fast.engine.plan import PlanOfPart, in_dtype, plan_masks
+from sam2fast.engine.relatives import EncoderPlan, plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.compiled import CompiledMethod
@@ -52,20 +53,27 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.attend_hook: AttendHook | None = None
         self._model = ref(model)
-        self._image, self._masks = _Part(_image_roots, plan_image), _Part(_mask_roots, plan_masks)
+        self._image: _Part[EncoderPlan] = _Part(_image_roots, plan_encoder)
+        self._masks = _Part(_mask_roots, plan_masks)
         self._attention, self._memory = _Part(_attention_roots, plan_attention), _Part(_memory_roots, plan_memory)
 
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
         model = self._model()
-        is_here = model is not None and _is_plain_inference(torch.empty(0, device=model.device))
-        parts = self._image, self._masks, self._attention, self._memory
-        return Parts(*(is_here and part.plan(model) is not None for part in parts))
+        if model is None:
+            return Parts(False, False, False, False)
+        x = torch.empty(0, device=model.device)
+        parts: tuple[_Part[Any], ...] = self._image, self._masks, self._attention, self._memory
+        return Parts(*(self._plan(part, x) is not None for part in parts))
 
     def _plan(self, part: "_Part[Plan]", x: Tensor) -> Plan | None:
         """The plan of a part for input like ``x``; None where its modules have to be called."""
         plan = part.plan(self._model()) if _is_plain_inference(x) else None
-        if plan is None or plan.compiled or not (_is_on_cpu(x) and torch.is_autocast_enabled("cpu")):
+        if plan is None:
+            return None
+        if not _is_on_cpu(x) or plan.compiled:
+            return plan if gpu.can_compute(plan) else None
+        if not torch.is_autocast_enabled("cpu"):
             return plan
         with _variant(plan, x):
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))
@@ -77,7 +85,7 @@ class Engine:
         if plan is None:
             return by_modules.encode(model, images)
         with _variant(plan, images) as variant:
-            return variant.image.encode(plan, images)[-model.num_feature_levels :]
+            return variant.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
         self,
@@ -208,6 +216,20 @@ class Engine:
         with _variant(plan, features) as variant:
             return variant.memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
 
+    def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
+        """Encodings ``(B, P, C_mem)`` of how far object pointers are, in frames.
+
+        Args:
+            distance: ``(B, P)``.
+            valid: ``(B, P)`` bool, of pointers that there are.
+            num_frames: length of the video.
+        """
+        model: Any = self._model()
+        if self._plan(self._memory, distance) is None:
+            return by_modules.encode_distances(model, distance, valid, num_frames)
+        encoding: Tensor = model._encode_pointer_distances(distance, num_frames)
+        return encoding
+
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
 
@@ -323,7 +345,8 @@ def _attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 
 
 def _memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    if model.spatial_perceiver is not None or model._replaces(*OF_OBJECTS):
+    if model._replaces(*OF_OBJECTS):
         return ()
     given = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
-    return model.memory_encoder, model.obj_ptr_proj, *given
+    perceiver = [] if model.spatial_perceiver is None else [model.spatial_perceiver]
+    return model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj, *given, *perceiver

@@ -31,9 +31,9 @@ PartOf = tuple[Any, str, tuple[str, ...] | Iterator[tuple[str, ...]]]
 # Of the functions that compute parts from plans: Python module, names of functions, and names of parts. {} is the stage
 # of the block or the number of the layer that a call computes; there is one call for each, in order.
 _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
-    (cpu.image, "encode", "encode"),
+    (cpu, "encode", "encode"),
     (cpu.image, "_transform", "stage {}"),
-    (cpu.image, "_neck", "neck"),
+    (cpu.image, "neck", "neck"),
     (cpu.image, "normalize", "norms"),
     (cpu.image, "linear", "projections"),
     (cpu.image, "window_attention_reference", "attention"),
@@ -55,7 +55,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu.memory, "normalize", "norms"),
     (cpu.memory, "_fuse", "fuser"),
     (cpu.memory, "choose", "object pointers"),
-    (gpu.image, "encode", "encode"),
+    (gpu, "encode", "encode"),
     (gpu.image, "_neck", "neck"),
     (gpu.image, "normalize_sum shifted_layer_norm", "norms"),
     (gpu.image, "linear add_product", "projections"),

@@ -22,7 +22,7 @@ LIMITS = Limits(1e10, {"float32": 1e11})
 OWNERS = (
     *(attention, hiera_block, eager_runner, frames, tracker, image_features, sam2_image_predictor),
     *(Upscaling, frames.Frames, MemoryBank, SAM2Transforms),
-    *(cpu.image, cpu.masks, cpu.memory, gpu.image, gpu.masks, gpu.memory),
+    *(cpu, gpu, cpu.image, cpu.masks, cpu.memory, gpu.image, gpu.masks, gpu.memory),
 )
 
 

@@ -36,7 +36,7 @@ class Prepared(Generic[Value]):
         self._tree, self._sources = tree, tuple(sources)
         layers = list(_layers_of(tree))
         self._weights = [layer.weight for layer in layers]
-        self._parameters = [x for layer in layers for x in (layer.weight, layer.bias)]
+        self._parameters = [x for layer in layers for x in (layer.weight, layer.bias) if x is not None]
         self._kept = TensorCache[Value]()
 
     def of(self, device: torch.device, compute: Callable[[Any, torch.dtype], Value]) -> Value:
@@ -65,7 +65,7 @@ def _layers_of(tree: Any) -> Iterator[Linear | Conv]:
 
 def _cast(tree: Any, dtype: torch.dtype) -> Any:
     if isinstance(tree, Linear | Conv):
-        return tree._replace(weight=tree.weight.to(dtype), bias=tree.bias.to(dtype))
+        return tree.in_dtype(dtype)
     if isinstance(tree, list):
         return [_cast(item, dtype) for item in tree]
     if isinstance(tree, tuple):
