@@ -54,6 +54,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu.memory, "linear", "projections"),
     (cpu.memory, "normalize", "norms"),
     (cpu.memory, "_fuse", "fuser"),
+    (cpu.memory, "compress", "perceiver"),
     (cpu.memory, "choose", "object pointers"),
     (gpu, "encode", "encode"),
     (gpu.image, "_neck", "neck"),
