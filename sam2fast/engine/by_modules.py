@@ -2,23 +2,114 @@
 original."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.memory import AttendHook
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import ObjectPrediction
 from sam2fast.modeling.standard import is_standard
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+class FastProducts(TorchFunctionMode):
+    """Context manager in which modules compute with plain tensors as plans do.
+
+    - Linear layers are :func:`sam2fast.kernels._cpu.linear`, also for input of another dtype than their weights.
+    - Their sums and those of convolutions in bfloat16 are in fp32 where the processor has no instructions for them.
+    - Norms are computed in fp32, and stay so.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        is_plain = all(x in (Tensor, nn.Parameter) for x in types)  # without operations of their own
+        return (_AS_PLANS.get(func, func) if is_plain else func)(*args, **(kwargs or {}))
+
+
+def _product(
+    func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Tensor:
+    if emulates_bfloat16(x, weight):
+        return in_float32(lambda *operands: func(*operands, *args, **kwargs), x, weight, bias)
+    if x.dtype != weight.dtype and x.is_floating_point() and not torch.is_autocast_enabled(x.device.type):
+        x = x.to(weight.dtype)
+    return func(x, weight, bias, *args, **kwargs)
+
+
+def _norm(x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    if torch.float64 not in (x.dtype, None if weight is None else weight.dtype):
+        x, weight, bias = (None if y is None else y.float() for y in (x, weight, bias))  # type: ignore[assignment]
+    return F.layer_norm(x, shape, weight, bias, eps)
+
+
+_AS_PLANS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.linear: partial(_product, linear),
+    F.conv2d: partial(_product, F.conv2d),
+    F.conv_transpose2d: partial(_product, F.conv_transpose2d),
+    F.layer_norm: _norm,
+}
+
+
+def _with_fast_products(function: Function) -> Function:
+    """A function of a model and a tensor, within :class:`FastProducts` for inference."""
+
+    @wraps(function)
+    def call(model: Any, x: Tensor, *args: Any) -> Any:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return function(model, x, *args)
+        with FastProducts():
+            return function(model, x, *args)
+
+    return cast(Function, call)
+
+
+@_with_fast_products
+def encode(model: Any, images: Tensor) -> list[Tensor]:
+    """See :meth:`Engine.encode`."""
+    return list(model.encode_image(images))
+
+
+@_with_fast_products
+def decode(
+    model: Any,
+    embedding: Tensor,
+    finer: Sequence[Tensor],
+    points: tuple[Tensor, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+) -> Masks:
+    """See :meth:`Engine.decode`."""
+    sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
+    return Masks(
+        *model.sam_mask_decoder(
+            image_embeddings=embedding,
+            image_pe=model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+            repeat_image=len(sparse) > 1,
+            high_res_features=finer or None,
+        )
+    )
+
+
+@_with_fast_products
 def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8, hook: AttendHook | None = None) -> Tensor:
     """See :meth:`Engine.attend`; ``hook`` is called where objects are computed together."""
     position = model.image_encoder.neck.position_encoding(features)
@@ -67,6 +158,7 @@ def _hooked(layers: Any, hook: AttendHook | None) -> Iterator[None]:
             attention.attend_hook = None
 
 
+@_with_fast_products
 def propose(
     model: Any,
     conditioned: Tensor,
@@ -83,6 +175,7 @@ def propose(
     return Masks(*(each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))))
 
 
+@_with_fast_products
 def track(
     model: Any,
     conditioned: Tensor,
@@ -118,6 +211,7 @@ def choose(model: Any, found: Masks, presence: float, selection: HypothesisSelec
     return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
 
 
+@_with_fast_products
 def use_mask(model: Any, features: Tensor, finer: Sequence[Tensor], masks: Tensor, presence: float) -> ObjectPrediction:
     """See :meth:`Engine.use_mask`."""
     above = (presence,) if presence else ()  # a user's method may be the original's, without it
@@ -125,6 +219,7 @@ def use_mask(model: Any, features: Tensor, finer: Sequence[Tensor], masks: Tenso
     return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
 
 
+@_with_fast_products
 def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
     """See :meth:`Engine.encode_memory`."""
     if is_standard(model.memory_encoder):

@@ -225,7 +225,10 @@ def test_weights_made_in_inference_mode():
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(model, emulates, monkeypatch):
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    exact = tracked(model)
     expected, found = (compute(model.to(torch.bfloat16)) for compute in (by_modules, tracked))
     assert parts_of(model) == ALL
     assert [x.dtype for x in expected] == [x.dtype for x in found]
-    assert all(map(torch.equal, expected[:3], found[:3])) and difference(expected, found) <= 1e-2
+    assert all(map(torch.equal, expected[:3], found[:3]))
+    for x, y, z in zip(exact, expected, found, strict=True):
+        assert difference([y], [z]) <= 2e-2 and difference([x], [z]) <= 1.5 * difference([x], [y]) + 1e-3

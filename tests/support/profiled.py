@@ -8,7 +8,6 @@ from torch import nn
 from sam2fast import image_features, nano, sam2_image_predictor
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.modeling import attention, hiera_block
-from sam2fast.modeling.upscaling import Upscaling
 from sam2fast.profiling import Limits
 from sam2fast.tracking import eager_runner, tracker
 from sam2fast.tracking.memory_bank import MemoryBank
@@ -20,7 +19,7 @@ SIDE = 128
 LIMITS = Limits(1e10, {"float32": 1e11})
 OWNERS = (
     *(attention, hiera_block, eager_runner, frames, tracker, image_features, sam2_image_predictor),
-    *(Upscaling, frames.Frames, MemoryBank, SAM2Transforms),
+    *(frames.Frames, MemoryBank, SAM2Transforms),
 )
 
 
