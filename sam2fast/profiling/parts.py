@@ -38,7 +38,7 @@ _OF_MODULES = (
     (_BLOCK + r"\.attn", "_project_out", "output projection"),
     (_BLOCK + r"\.mlp", "forward", "MLP"),
     (r"image_encoder\.neck", "features", "neck"),
-    ("sam_prompt_encoder", "forward without_points", "prompt encoder"),
+    ("sam_prompt_encoder", "forward", "prompt encoder"),
     ("sam_mask_decoder", "forward", "mask decoder"),
     (r"sam_mask_decoder\.transformer", "forward", "transformer"),
     ("sam_mask_decoder", "_upscaled", "upscaling"),
