@@ -14,7 +14,7 @@ _METHODS = {
     "image_encoder": ("image_encoder", "features"),
     "memory_attention": ("memory_attention", "attend"),
     "mask_decoder": ("sam_mask_decoder", "forward"),
-    "memory_encoder": ("memory_encoder", "features"),
+    "memory_encoder": ("memory_encoder", "forward"),
 }
 PARTS = tuple(_METHODS)
 

@@ -80,4 +80,4 @@ def test_sessions(dtype, context, tolerance):
             found = session(predictor)
     assert called <= {"PositionEmbeddingSine", "PositionEmbeddingRandom"}  # which have no plan
     for x, y, z in zip(exact, expected, found, strict=True):
-        assert difference([x], [z]) <= 1.5 * difference([x], [y]) + tolerance
+        assert difference([x], [z]) <= 2 * difference([x], [y]) + tolerance
