@@ -10,12 +10,12 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.memory import AttendHook
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import ObjectPrediction
@@ -25,10 +25,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class FastProducts(TorchFunctionMode):
-    """Context manager in which modules compute products of plain tensors on the CPU as plans do.
+    """Context manager in which modules compute with plain tensors as plans do.
 
-    Linear layers are :func:`sam2fast.kernels._cpu.linear`. Their sums and those of convolutions in bfloat16 are in fp32
-    where the processor has no instructions for them.
+    - Linear layers are :func:`sam2fast.kernels._cpu.linear`, also for input of another dtype than their weights.
+    - Their sums and those of convolutions in bfloat16 are in fp32 where the processor has no instructions for them.
+    - Norms are computed in fp32, and stay so.
     """
 
     def __torch_function__(
@@ -38,26 +39,47 @@ class FastProducts(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.linear and not types:  # else of a tensor with operations of its own
-            return linear(*args, **kwargs)
-        if func in _CONVOLUTIONS and not types and len(args) > 2 and emulates_bfloat16(*args[:2]):
-            return in_float32(lambda *operands: func(*operands, *args[3:], **kwargs), *args[:3])
+        is_plain = all(x in (Tensor, nn.Parameter) for x in types)  # without operations of their own
+        if is_plain and func in _AS_PLANS:
+            return _AS_PLANS[func](*args, **(kwargs or {}))
         if torch.compiler.is_compiling() and func in _METHODS_IN_PYTHON:  # which it knows as methods alone
-            return getattr(args[0], func.__name__)(*args[1:], **kwargs)
-        return func(*args, **kwargs)
+            return getattr(args[0], func.__name__)(*args[1:], **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 _METHODS_IN_PYTHON = tuple(x for x in vars(Tensor).values() if isinstance(x, FunctionType))
-_CONVOLUTIONS = F.conv2d, F.conv_transpose2d
+
+
+def _product(
+    func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Tensor:
+    if emulates_bfloat16(x, weight):
+        return in_float32(lambda *operands: func(*operands, *args, **kwargs), x, weight, bias)
+    if x.dtype != weight.dtype and x.is_floating_point() and not torch.is_autocast_enabled(x.device.type):
+        x = x.to(weight.dtype)
+    return func(x, weight, bias, *args, **kwargs)
+
+
+def _norm(x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    if torch.float64 not in (x.dtype, None if weight is None else weight.dtype):
+        x, weight, bias = (None if y is None else y.float() for y in (x, weight, bias))  # type: ignore[assignment]
+    return F.layer_norm(x, shape, weight, bias, eps)
+
+
+_AS_PLANS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.linear: partial(_product, linear),
+    F.conv2d: partial(_product, F.conv2d),
+    F.conv_transpose2d: partial(_product, F.conv_transpose2d),
+    F.layer_norm: _norm,
+}
 
 
 def _with_fast_products(function: Function) -> Function:
-    """A function of a model and a tensor, within :class:`FastProducts` for inference on the CPU."""
+    """A function of a model and a tensor, within :class:`FastProducts` for inference."""
 
     @wraps(function)
     def call(model: Any, x: Tensor, *args: Any) -> Any:
-        if not is_cpu_inference(x):
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return function(model, x, *args)
         with FastProducts():
             return function(model, x, *args)

@@ -1,22 +1,13 @@
 """Memory encoder: compresses a frame's features and its mask into a memory."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import (
-    DropPath,
-    LayerNorm2d,
-    Layers,
-    add_product_for,
-    chunked,
-    computed_dtype,
-    convolve,
-    mlp_with_gelu,
-)
-from sam2fast.modeling.standard import is_standard, standard
+from sam2fast.modeling.layers import DropPath, LayerNorm2d
+from sam2fast.modeling.standard import standard
 
 
 @standard
@@ -36,7 +27,7 @@ class MaskDownSampler(nn.Module):
         activation: type[nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
-        self.encoder = Layers()
+        self.encoder = nn.Sequential()
         channels, reached = 1, 1
         while reached < total_stride:
             self.encoder.append(nn.Conv2d(channels, channels * stride**2, kernel_size, stride, padding))
@@ -49,9 +40,7 @@ class MaskDownSampler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``."""
-        if x.is_cuda:  # channels last from here on, as the norms read it
-            x = x.reshape(*x.shape[::2], x.shape[3], 1).permute(0, 3, 1, 2)
-        return self.encoder(x)
+        return cast(Tensor, self.encoder(x))
 
 
 @standard
@@ -81,18 +70,8 @@ class CXBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim, H, W)`` to the same shape."""
-
-        def compute(y: Tensor) -> Tensor:
-            return mlp_with_gelu(self.pwconv1, self.pwconv2, self.act, y)
-
-        y = convolve(self.dwconv, x)
-        if is_standard(self):
-            dtype = computed_dtype(self.pwconv1.weight)
-            y = chunked(compute, self.norm.normalize(y.permute(0, 2, 3, 1), dtype), rows=1).permute(0, 3, 1, 2)
-            if self.gamma is not None and not self.training:
-                return add_product_for(self.pwconv1, x, self.gamma[:, None, None], y)
-        else:
-            y = compute(self.norm(y).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
+        y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
         if self.gamma is not None:
             y = self.gamma[:, None, None] * y
         return x + self.drop_path(y)
@@ -116,7 +95,7 @@ class Fuser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim, H, W)`` to the same shape."""
-        x = convolve(self.proj, x)
+        x = self.proj(x)
         for layer in self.layers:
             x = layer(x)
         return x
@@ -151,14 +130,7 @@ class MemoryEncoder(nn.Module):
             pix_feat: ``(B, in_dim, H, W)`` image features, on any device.
             masks: ``(B, 1, 16H, 16W)`` logits, or already scaled probabilities with ``skip_mask_sigmoid``.
         """
-        x = self.features(pix_feat, masks if skip_mask_sigmoid else torch.sigmoid(masks))
+        masks = masks if skip_mask_sigmoid else torch.sigmoid(masks)
+        x = self.pix_feat_proj(pix_feat.to(masks.device)) + self.mask_downsampler(masks)
+        x = self.out_proj(self.fuser(x))
         return {"vision_features": x, "vision_pos_enc": [self.position_encoding(x).to(x.dtype)]}
-
-    def dtype_of_masks(self) -> torch.dtype:
-        """What the first convolution reads scaled masks as."""
-        return computed_dtype(next(self.mask_downsampler.parameters()))
-
-    def features(self, pix_feat: Tensor, masks: Tensor) -> Tensor:
-        """The memory of scaled masks, without its position encoding; see :meth:`forward`."""
-        x = convolve(self.pix_feat_proj, pix_feat.to(masks.device)) + self.mask_downsampler(masks)
-        return convolve(self.out_proj, self.fuser(x))

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
 from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import is_gpu_inference, project, stream_dtype
+from sam2fast.modeling.layers import project, stream_dtype
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
-from sam2fast.modeling.standard import is_standard
 
 if TYPE_CHECKING:
     from sam2fast.modeling.memory_attention import MemoryAttention
@@ -287,7 +286,7 @@ class OfficialSteps(nn.Module):
     def _memory_and_positions(
         self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
     ) -> tuple[Tensor, list[Tensor] | None]:
-        """:meth:`encode_memory`, and the position encodings of a memory encoder that a user changed."""
+        """:meth:`encode_memory`, and the memory encoder's position encodings, which are None after the perceiver."""
         size, scale, bias = (self.image_size,) * 2, self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
         if self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training:
             masks = masks if masks.shape[-2:] == size else upsample_masks(masks, size)
@@ -295,23 +294,15 @@ class OfficialSteps(nn.Module):
         elif masks.shape[-2:] == size:  # scale * probabilities + bias, as one operation
             masks = torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
         else:
-            dtype = self.memory_encoder.dtype_of_masks() if is_standard(self.memory_encoder) else torch.float32
-            masks = scaled_probabilities(masks, size, scale, bias, dtype)
-        if is_standard(self.memory_encoder):
-            memory, positions = self.memory_encoder.features(features, masks), None
-        else:
-            out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
-            memory, positions = out["vision_features"], out["vision_pos_enc"]
+            masks = scaled_probabilities(masks, size, scale, bias, torch.float32)
+        out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
+        memory, positions = out["vision_features"], out["vision_pos_enc"]
         if self.no_obj_embed_spatial is not None:
             absence = (scores <= 0)[..., None, None]
             embedding = self.no_obj_embed_spatial[..., None, None]
-            if is_gpu_inference(memory):  # rounded as it is written
-                memory = torch.addcmul(memory, absence, embedding, out=torch.empty_like(memory))
-            else:
-                memory = torch.addcmul(memory, absence, embedding).to(memory.dtype)
+            memory = torch.addcmul(memory, absence, embedding).to(memory.dtype)
         if self.spatial_perceiver is not None:
-            position = self.memory_encoder.position_encoding(memory) if positions is None else positions[-1]
-            memory, positions = self.spatial_perceiver(memory, position), None
+            memory, positions = self.spatial_perceiver(memory, positions[-1]), None
         return memory, positions
 
     def _chosen_memories(

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import LayerNorm2d, Layers
+from sam2fast.modeling.layers import LayerNorm2d
 from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
-from sam2fast.modeling.standard import is_standard, standard
+from sam2fast.modeling.standard import standard
 
 
 @standard
@@ -37,7 +36,7 @@ class PromptEncoder(nn.Module):
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
-        self.mask_downscaling = Layers(
+        self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),
             LayerNorm2d(mask_in_chans // 4),
             activation(),
@@ -47,14 +46,10 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
-        self._dense_pe: TensorCache[Tensor] = TensorCache()
 
     def get_dense_pe(self) -> Tensor:
         """The encoding ``(1, C, H, W)`` of the image embedding's own positions."""
-        if not is_standard(self.pe_layer):
-            return cast(Tensor, self.pe_layer(self.image_embedding_size))[None]
-        matrix = self.pe_layer.positional_encoding_gaussian_matrix
-        return self._dense_pe(matrix.device, (matrix,), lambda: self.pe_layer(self.image_embedding_size)[None])
+        return cast(Tensor, self.pe_layer(self.image_embedding_size))[None]
 
     def forward(
         self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
@@ -75,16 +70,11 @@ class PromptEncoder(nn.Module):
         batch = self._get_batch_size(points, boxes, masks)
         if not sparse:
             sparse.append(self.not_a_point_embed.weight.new_empty(batch, 0, self.embed_dim))
-        return torch.cat(sparse, dim=1), self._embed_masks_or_none(masks, batch)
-
-    def without_points(self, batch: int, masks: Tensor | None) -> tuple[Tensor, Tensor]:
-        """:meth:`forward` of one padding point for each of ``batch`` prompts, fused: it adds another one."""
-        return self.not_a_point_embed.weight[None].expand(batch, 2, -1), self._embed_masks_or_none(masks, batch)
-
-    def _embed_masks_or_none(self, masks: Tensor | None, batch: int) -> Tensor:
         if masks is not None:
-            return self._embed_masks(masks)
-        return self.no_mask_embed.weight[..., None, None].expand(batch, -1, *self.image_embedding_size)
+            dense = self._embed_masks(masks)
+        else:
+            dense = self.no_mask_embed.weight[..., None, None].expand(batch, -1, *self.image_embedding_size)
+        return torch.cat(sparse, dim=1), dense
 
     def _get_batch_size(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> int:
         given = [x for x in (None if points is None else points[0], boxes, masks) if x is not None]
@@ -128,9 +118,6 @@ def embed_prompts(
         masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
     if points is not None:
         coords, labels = points["point_coords"], points["point_labels"]
-    elif isinstance(encoder, PromptEncoder) and is_standard(encoder) and not torch.is_grad_enabled():
-        # With gradients every embedding takes part: parameters without one stop distributed training.
-        return encoder.without_points(B, masks)
     else:
         coords = torch.zeros(B, 1, 2, device=device)
         labels = torch.full((B, 1), -1, dtype=torch.int32, device=device)

@@ -10,7 +10,7 @@ from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import ImageEncoder, can_fuse_heads, encode_levels
-from sam2fast.modeling.layers import MLP, convolve, is_gpu_inference, project
+from sam2fast.modeling.layers import MLP, convolve, project
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
 from sam2fast.modeling.memory_attention import MemoryAttention
@@ -18,7 +18,6 @@ from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import OfficialSteps
 from sam2fast.modeling.perceiver import PerceiverResampler
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
-from sam2fast.modeling.standard import is_standard
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 # Logit and score of an object that is not in the frame.
@@ -287,10 +286,6 @@ class SAM2Base(OfficialSteps):
         """Mask logits ``(B, M, 4H, 4W)`` fp32, those of absent objects lowered; IoUs, tokens, object scores."""
         encoder, decoder = self.sam_prompt_encoder, self.sam_mask_decoder
         sparse, dense = embed_prompts(encoder, point_inputs, mask_inputs, features)
-        # Without points the tokens are parameters, on which the first attention's results alone depend.
-        is_constant = point_inputs is None and isinstance(decoder, MaskDecoder) and is_standard(decoder)
-        is_constant = is_constant and isinstance(encoder, PromptEncoder) and is_standard(encoder)
-        padding = {"padding": encoder.not_a_point_embed.weight} if is_constant and is_gpu_inference(features) else {}
         masks, ious, tokens, scores = decoder(
             image_embeddings=features,
             image_pe=encoder.get_dense_pe(),
@@ -299,7 +294,6 @@ class SAM2Base(OfficialSteps):
             multimask_output=multimask_output,
             repeat_image=False,
             high_res_features=high_res_features,
-            **padding,
         )
         masks = masks.float()
         if self.pred_obj_scores:

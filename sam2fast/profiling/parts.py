@@ -18,7 +18,6 @@ from sam2fast.engine import cpu, engine_for, gpu
 from sam2fast.modeling import attention, hiera_block
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.standard import observing
-from sam2fast.modeling.upscaling import Upscaling
 from sam2fast.tracking import eager_runner, tracker
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.transforms import SAM2Transforms
@@ -96,13 +95,12 @@ _OF_MODULES = (
     (_BLOCK + r"\.attn", "_project_out", "output projection"),
     (_BLOCK + r"\.mlp", "forward", "MLP"),
     (r"image_encoder\.neck", "features", "neck"),
-    ("sam_prompt_encoder", "forward without_points", "prompt encoder"),
+    ("sam_prompt_encoder", "forward", "prompt encoder"),
     ("sam_mask_decoder", "forward", "mask decoder"),
-    ("sam_mask_decoder", "_heads", "heads"),
-    (r"sam_mask_decoder\.transformer", "prepare", "transformer/shared projections"),
-    (r"sam_mask_decoder\.transformer", "attend", "transformer"),
-    (r"sam_mask_decoder\.transformer\.layers\.(\d+)", "fused", "layer {}"),
-    (r"sam_mask_decoder\.transformer\.final_attn_token_to_image", "tokens_to_image forward", "final attention"),
+    (r"sam_mask_decoder\.transformer", "forward", "transformer"),
+    ("sam_mask_decoder", "_upscaled", "upscaling"),
+    (r"sam_mask_decoder\.transformer\.layers\.(\d+)", "forward", "layer {}"),
+    (r"sam_mask_decoder\.transformer\.final_attn_token_to_image", "forward", "final attention"),
     ("memory_attention", "attend", "memory attention"),
     (_LAYER, "attend", "layer {}"),
     (_LAYER, "_feed_forward", "feed-forward"),
@@ -127,7 +125,6 @@ _OF_FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (hiera_block, "shifted_layer_norm", "norms"),
     (attention, "rope_attention", "attention"),
     (attention, "memory_attention", "attention"),
-    (Upscaling, "masks", "upscaling"),
     (eager_runner, "gather_memory", "memory tables"),
     (eager_runner, "encode_masks", "memory encoding"),
     (eager_runner, "fill_holes_in_mask_scores", "hole filling"),

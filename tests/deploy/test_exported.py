@@ -10,7 +10,6 @@ import pytest
 import torch
 from mini_model import mini_model
 from parity import random_image, random_map
-from torch import nn
 
 from sam2fast.deploy import exported
 from sam2fast.deploy.compilation import compile_model
@@ -18,7 +17,6 @@ from sam2fast.deploy.exported import artifact, loading, programs
 from sam2fast.deploy.exported.artifact import DECODER, ENCODER, METADATA
 from sam2fast.image_features import Features
 from sam2fast.kernels._dispatch import backend
-from sam2fast.modeling.cross_attention import CrossAttention
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
@@ -133,31 +131,6 @@ def test_decoder_with_a_mask(model, levels):
     module = exported.DecoderModule(model)
     assert_same(module(*arguments, mask), program.module()(*arguments, mask))
     assert relative_error(module(*arguments, mask)[0], module(*arguments)[0]) > 0.01, "the mask has an effect"
-
-
-class Reading(nn.Module):
-    """Cross-attention, which chooses the cheaper formulation for the number of tokens."""
-
-    def __init__(self):
-        super().__init__()
-        self.attention = CrossAttention(256, 8, 2)
-
-    def forward(self, image, tokens):
-        if not self.attention.should_fold(tokens.shape[1]):
-            return self.attention(tokens, image, image)
-        return self.attention.tokens_to_image(tokens, [image], torch.zeros_like(image))
-
-
-@torch.no_grad()
-def test_one_program_for_few_and_for_many_tokens():
-    """For the token counts of Meta's decoders; in eager mode the formulation depends on the count."""
-    module, image = Reading().eval(), random_map(1, 64, 256)
-    assert module.attention.should_fold(2) and not module.attention.should_fold(20)
-    shapes = {"image": None, "tokens": {1: torch.export.Dim("tokens", min=1, max=20)}}
-    program = programs.export_module(module, (image, random_map(1, 2, 256)), shapes, False).module()
-    for count in (1, 2, 20):
-        tokens = random_map(1, count, 256, seed=count)
-        assert relative_error(module(image, tokens), program(image, tokens)) <= TOLERANCE
 
 
 def test_kernels_are_optional(model, tmp_path):

@@ -70,7 +70,6 @@ def assert_same(model, tolerance=1e-5, *args, **kwargs):
     expected, found = by_modules(model, *args, **kwargs), tracked(model, *args, **kwargs)
     assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
     assert difference(expected, found) <= tolerance
-    assert all(map(torch.equal, expected[:3], found[:3]))  # all but masks and pointers
     with away_from_the_cpu():
         found = tracked(model, *args, **kwargs)
     assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
@@ -95,15 +94,28 @@ def test_models(name):
     ("pages", "pointers"),
     [
         ([[0]], [1]),
-        ([[-1]], [0]),
         ([[-1], [2]], [3, 0]),
         ([[0, 1, 2, 3, 0, 1, 2]] * 5, [4] * 5),
-        ([[3, -1, 0], [-1, -1, -1], [1, 2, 3]], [0, 0, 4]),
+        ([[3, -1, 0], [-1, -1, -1], [1, 2, 3]], [0, 1, 4]),
     ],
-    ids=["one", "nothing", "pointers alone", "many", "different"],
+    ids=["one", "pointers alone", "many", "different"],
 )
 def test_memories(model, pages, pointers):
     assert_same(model, 1e-5, memories(model, pages, pointers))
+
+
+def assert_same_away_from_the_cpu(model, *args, **kwargs):
+    assert parts_of(model) == ALL
+    expected = tracked(model, *args, **kwargs)
+    with away_from_the_cpu():
+        found = tracked(model, *args, **kwargs)
+    assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
+    assert difference(expected, found) <= 1e-5
+
+
+def test_nothing_to_attend_to(model):
+    """Modules cannot."""
+    assert_same_away_from_the_cpu(model, memories(model, [[-1], [0]], [0, 1]))
 
 
 @pytest.mark.parametrize(("size", "chunk"), [(128, 2**10), (512, 2**14)])
@@ -117,7 +129,9 @@ def test_chunks(size, chunk, monkeypatch):
 def test_emulated_fp8_and_factors(model):
     memory = memories(model)
     slots = memory.page_table.shape[1] + memory.pointers.shape[1]
-    assert_same(model, 1e-5, memory._replace(key_factors=0.5 + random_map(2, slots).sigmoid()), fp8="emulated")
+    memory = memory._replace(key_factors=0.5 + random_map(2, slots).sigmoid())
+    assert_same(model, 1e-5, memory)
+    assert_same_away_from_the_cpu(model, memory, fp8="emulated")
 
 
 @pytest.mark.parametrize("prompt", [False, True])
@@ -165,7 +179,7 @@ def test_pooled_memories(model, pooling):
     memory = memories(model, [[0, 1, 2], [1, -1, -1]], [4, 1])
     before = tracked(model, memory)
     model.memory_attention.layers[0].cross_attn_image.pooling = pooling
-    assert_same(model, 1e-5, memory)
+    assert_same_away_from_the_cpu(model, memory)
     changed = [difference([x], [y]) > 1e-4 for x, y in zip(before[0], tracked(model, memory)[0], strict=True)]
     assert changed == [True, False]
 
@@ -183,7 +197,6 @@ def test_autocast(model, weights, emulates, monkeypatch):
     assert [x.dtype for x in expected] == [x.dtype for x in found]
     for x, y, z in zip(exact, expected, found, strict=True):
         assert difference([y], [z]) <= 2e-2 and difference([x], [z]) <= 1.5 * difference([x], [y]) + 1e-3
-    assert all(map(torch.equal, expected[:3], found[:3]))  # all but masks and pointers
     assert difference(exact, found) > 1e-3
     assert (difference(exact, tracked(model)) == 0) == (weights == torch.float32)
 
@@ -201,7 +214,9 @@ def test_weights_made_in_inference_mode():
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(model, emulates, monkeypatch):
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    exact = tracked(model)
     expected, found = (compute(model.to(torch.bfloat16)) for compute in (by_modules, tracked))
     assert parts_of(model) == ALL
     assert [x.dtype for x in expected] == [x.dtype for x in found]
-    assert all(map(torch.equal, expected[:3], found[:3])) and difference(expected, found) <= 1e-2
+    for x, y, z in zip(exact, expected, found, strict=True):
+        assert difference([y], [z]) <= 2e-2 and difference([x], [z]) <= 1.5 * difference([x], [y]) + 1e-3

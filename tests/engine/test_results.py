@@ -8,12 +8,14 @@ import tame_weights
 import torch
 from mini_model import mini_model
 from parity import NARROW, random_image, random_map
-from planned import ALL, by_modules, difference, parts_of, results, without_plans
+from planned import ALL, assert_as_near, by_modules, difference, parts_of, results, without_plans
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
 from sam2fast.engine.cpu import masks, ops
+from sam2fast.engine.plan import projections_of
 from sam2fast.kernels import _cpu
+from sam2fast.modeling.attention import Attention
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
@@ -141,6 +143,27 @@ def test_ways_to_compute_it(model, case, changed, value, monkeypatch):
         assert_same_masks(model, (*levels_of(images), *CASES[case], True))
 
 
+def test_few_tokens_are_folded():
+    """At SAM 2's widths up to 17, where both ways need as many multiplications."""
+    projections = projections_of(Attention(256, 8, 2))
+    assert [tokens for tokens in range(1, 40) if masks._folds(projections, tokens)] == list(range(1, 18))
+
+
+@torch.no_grad()
+def test_memory_does_not_grow_with_prompts(model, monkeypatch):
+    """Never more prompts at once than a group."""
+    decode, seen = masks._decode, []
+
+    def recorded(plan, derived, prompts, images, *rest):
+        seen.append((len(prompts), [image.shape for image in images]))
+        return decode(plan, derived, prompts, images, *rest)
+
+    monkeypatch.setattr(masks, "AT_ONCE", 4 * 8 * 8 * 128)
+    monkeypatch.setattr(masks, "_decode", recorded)
+    engine_for(model).decode(*levels_of(1), *CASES["many prompts"], True)
+    assert seen == [(count, [(64, 128)] * count) for count in (4, 2)]
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 2.0], ids=["all stable", "some", "none"])
 def test_choice_by_stability(threshold):
     changes = {"dynamic_multimask_via_stability": True, "dynamic_multimask_stability_delta": 0.5}
@@ -158,25 +181,26 @@ def test_choice_by_stability(threshold):
 
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(emulates, monkeypatch):
-    """As the modules compute it, on processors with and without instructions for it."""
+    """As far from fp32 as what the modules compute, on processors with and without instructions for it."""
     from sam2fast import nano
 
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
-    model = build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu", dtype=torch.bfloat16)
-    predictor, found = SAM2ImagePredictor(model), []
+    found = []
     clicks = {"point_coords": [[[60, 40]], [[20, 30]]], "point_labels": np.ones((2, 1)), "return_logits": True}
-    for context in (nullcontext, without_plans):
+    for dtype, context in ((None, nullcontext), (torch.bfloat16, without_plans), (torch.bfloat16, nullcontext)):
+        predictor = SAM2ImagePredictor(build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu", dtype=dtype))
         with context():
             predictor.set_image(random_image(90, 120))
             answers = predictor.predict(**clicks)
         found.append([predictor.get_image_embedding(), *map(torch.from_numpy, answers)])
-    assert_same(*found, 1e-5)
+    assert torch.equal(found[1][0], found[2][0])  # the features
+    assert_as_near(*found)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("emulates", [True, False])
 def test_autocast(emulates, dtype, monkeypatch):
-    """Plans compute in its dtype what modules do, and are as far from fp32."""
+    """Plans compute in its dtype what modules do, which round elsewhere, and are as far from fp32."""
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
     model = mini_model()
     exact = results(model)
@@ -188,7 +212,7 @@ def test_autocast(emulates, dtype, monkeypatch):
         changed = results(model)
     assert [x.dtype for x in expected] == [x.dtype for x in found]
     for x, y, z in zip(exact, expected, found, strict=True):
-        assert difference([x], [z]) <= 1.5 * difference([x], [y]) + 1e-3
+        assert difference([x], [z]) <= 2 * difference([x], [y]) + 1e-3
     assert all(map(torch.equal, expected[:3], found[:3]))  # the features
     assert difference(exact, found) > 1e-4 and difference(found, changed) > 1e-2
     assert difference(changed, results(model)) < difference(found, changed) / 2

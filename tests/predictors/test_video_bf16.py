@@ -16,6 +16,7 @@ from parity import NARROW, random_map
 from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
 
 from sam2fast.build_sam import cast_weights
+from sam2fast.engine.by_modules import FastProducts
 from sam2fast.utils.testing import relative_error
 
 SLACK = 2.0
@@ -56,7 +57,7 @@ def case(request, official) -> Case:
     predictor, state, video, ours = official
     if request.param == "autocast":
         return Case(predictor, state, video, ours, autocast)
-    return Case(predictor, state, video, cast_weights(copy.deepcopy(ours), torch.bfloat16), contextlib.nullcontext)
+    return Case(predictor, state, video, cast_weights(copy.deepcopy(ours), torch.bfloat16), FastProducts)
 
 
 def autocast() -> Any:
