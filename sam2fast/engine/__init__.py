@@ -78,7 +78,7 @@ class Engine:
         model: Any = self._model()
         plan = self._plan(self._image, images)
         if plan is None:
-            return list(model.encode_image(images))
+            return by_modules.encode(model, images)
         with _variant(images) as variant:
             return variant.image.encode(plan, images)[-model.num_feature_levels :]
 
@@ -101,21 +101,10 @@ class Engine:
         """
         model: Any = self._model()
         plan = self._plan(self._masks, embedding)
-        if plan is not None:
-            with _variant(embedding) as variant:
-                return variant.masks.decode(plan, embedding, finer, points, prompts, multimask)
-        sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
-        return Masks(
-            *model.sam_mask_decoder(
-                image_embeddings=embedding,
-                image_pe=model.sam_prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=multimask,
-                repeat_image=len(sparse) > 1,
-                high_res_features=finer or None,
-            )
-        )
+        if plan is None:
+            return by_modules.decode(model, embedding, finer, points, prompts, multimask)
+        with _variant(embedding) as variant:
+            return variant.masks.decode(plan, embedding, finer, points, prompts, multimask)
 
     def attend(self, features: Tensor, memories: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """A frame's map ``(1, C, H, W)`` for B objects, each conditioned on its own memory: ``(B, C, H, W)``.

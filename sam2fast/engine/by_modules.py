@@ -2,23 +2,96 @@
 original."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.memory import AttendHook
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import ObjectPrediction
 from sam2fast.modeling.standard import is_standard
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+class FastProducts(TorchFunctionMode):
+    """Context manager in which modules compute products of plain tensors on the CPU as plans do.
+
+    Linear layers are :func:`sam2fast.kernels._cpu.linear`. Their sums and those of convolutions in bfloat16 are in fp32
+    where the processor has no instructions for them.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear and not types:  # else of a tensor with operations of its own
+            return linear(*args, **kwargs)
+        if func in _CONVOLUTIONS and not types and len(args) > 2 and emulates_bfloat16(*args[:2]):
+            return in_float32(lambda *operands: func(*operands, *args[3:], **kwargs), *args[:3])
+        return func(*args, **kwargs)
+
+
+_CONVOLUTIONS = F.conv2d, F.conv_transpose2d
+
+
+def _with_fast_products(function: Function) -> Function:
+    """A function of a model and a tensor, within :class:`FastProducts` for inference on the CPU."""
+
+    @wraps(function)
+    def call(model: Any, x: Tensor, *args: Any) -> Any:
+        if not is_cpu_inference(x):
+            return function(model, x, *args)
+        with FastProducts():
+            return function(model, x, *args)
+
+    return cast(Function, call)
+
+
+@_with_fast_products
+def encode(model: Any, images: Tensor) -> list[Tensor]:
+    """See :meth:`Engine.encode`."""
+    return list(model.encode_image(images))
+
+
+@_with_fast_products
+def decode(
+    model: Any,
+    embedding: Tensor,
+    finer: Sequence[Tensor],
+    points: tuple[Tensor, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+) -> Masks:
+    """See :meth:`Engine.decode`."""
+    sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
+    return Masks(
+        *model.sam_mask_decoder(
+            image_embeddings=embedding,
+            image_pe=model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+            repeat_image=len(sparse) > 1,
+            high_res_features=finer or None,
+        )
+    )
+
+
+@_with_fast_products
 def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8, hook: AttendHook | None = None) -> Tensor:
     """See :meth:`Engine.attend`; ``hook`` is called where objects are computed together."""
     position = model.image_encoder.neck.position_encoding(features)
@@ -67,6 +140,7 @@ def _hooked(layers: Any, hook: AttendHook | None) -> Iterator[None]:
             attention.attend_hook = None
 
 
+@_with_fast_products
 def propose(
     model: Any,
     conditioned: Tensor,
@@ -83,6 +157,7 @@ def propose(
     return Masks(*(each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))))
 
 
+@_with_fast_products
 def track(
     model: Any,
     conditioned: Tensor,
@@ -118,6 +193,7 @@ def choose(model: Any, found: Masks, presence: float, selection: HypothesisSelec
     return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
 
 
+@_with_fast_products
 def use_mask(model: Any, features: Tensor, finer: Sequence[Tensor], masks: Tensor, presence: float) -> ObjectPrediction:
     """See :meth:`Engine.use_mask`."""
     above = (presence,) if presence else ()  # a user's method may be the original's, without it
@@ -125,6 +201,7 @@ def use_mask(model: Any, features: Tensor, finer: Sequence[Tensor], masks: Tenso
     return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
 
 
+@_with_fast_products
 def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
     """See :meth:`Engine.encode_memory`."""
     if is_standard(model.memory_encoder):
