@@ -11,7 +11,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 
 # Each part's module, and the method that predictors call.
 _METHODS = {
-    "image_encoder": ("image_encoder", "features"),
+    "image_encoder": ("image_encoder", "forward"),
     "memory_attention": ("memory_attention", "attend"),
     "mask_decoder": ("sam_mask_decoder", "forward"),
     "memory_encoder": ("memory_encoder", "features"),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sam2fast.engine.cpu.masks import Masks
@@ -48,6 +48,21 @@ class FastProducts(TorchFunctionMode):
 _CONVOLUTIONS = F.conv2d, F.conv_transpose2d
 
 
+@contextmanager
+def in_dtype_of_weights(part: nn.Module, x: Tensor) -> Iterator[None]:
+    """Context manager in which layers take ``x`` where their weights are in a low precision.
+
+    It is autocast, which other layers than those of :func:`sam2fast.build_sam.cast_weights` are unaffected by.
+    """
+    device = x.device.type
+    low = next((p.dtype for p in part.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    if low is None or torch.is_autocast_enabled(device):
+        yield
+    else:
+        with torch.autocast(device, low):
+            yield
+
+
 def _with_fast_products(function: Function) -> Function:
     """A function of a model and a tensor, within :class:`FastProducts` for inference on the CPU."""
 
@@ -64,7 +79,8 @@ def _with_fast_products(function: Function) -> Function:
 @_with_fast_products
 def encode(model: Any, images: Tensor) -> list[Tensor]:
     """See :meth:`Engine.encode`."""
-    return list(model.encode_image(images))
+    with in_dtype_of_weights(model.image_encoder, images):
+        return list(model.encode_image(images))
 
 
 @_with_fast_products

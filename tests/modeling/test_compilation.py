@@ -20,7 +20,7 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
 METHODS = {
-    "image_encoder": "features",
+    "image_encoder": "forward",
     "memory_attention": "attend",
     "sam_mask_decoder": "forward",
     "memory_encoder": "features",
@@ -86,7 +86,7 @@ def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
         one_two_one(session)
     compare(plain.records, again.records)
     assert set(calls) == {
-        "ImageEncoder.features",
+        "ImageEncoder.forward",
         "MemoryAttention.attend",
         "MaskDecoder.forward",
         "MemoryEncoder.features",
@@ -109,7 +109,7 @@ def test_images(both, calls):
             answers.append(predictor.predict([[30, 40]], [1], return_logits=True))
         for expected, actual in zip(*answers, strict=True):
             assert relative_error(expected, actual) <= 1e-4
-        assert set(calls) == {"ImageEncoder.features", "MaskDecoder.forward"}
+        assert set(calls) == {"ImageEncoder.forward", "MaskDecoder.forward"}
     assert {part: seen["graphs"] for part, seen in calls.items()} == dict.fromkeys(calls, 0)
 
 
@@ -144,8 +144,8 @@ def test_parts_are_chosen_by_name():
 
 def test_the_configuration_compiles_the_encoder():
     model = mini_model(["++model.compile_image_encoder=true"])
-    assert compiled_methods(model) == ["image_encoder.features", "image_encoder.forward"]
-    assert {vars(model.image_encoder)[name]._args[2] for name in ("features", "forward")} == {"max-autotune"}
+    assert compiled_methods(model) == ["image_encoder.forward"]
+    assert vars(model.image_encoder)["forward"]._args[2] == "max-autotune"
     assert compiled_methods(uncompile(model)) == []
 
 
