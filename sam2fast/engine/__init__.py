@@ -19,7 +19,8 @@ from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.plan import in_dtype, plan_image, plan_masks
+from sam2fast.engine.plan import in_dtype, plan_masks
+from sam2fast.engine.relatives import EncoderPlan, plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.constants import is_recorded
@@ -51,7 +52,8 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.attend_hook: AttendHook | None = None
         self._model = ref(model)
-        self._image, self._masks = _Part(_image_roots, plan_image), _Part(_mask_roots, plan_masks)
+        self._image: _Part[EncoderPlan] = _Part(_image_roots, plan_encoder)
+        self._masks = _Part(_mask_roots, plan_masks)
         self._attention, self._memory = _Part(_attention_roots, plan_attention), _Part(_memory_roots, plan_memory)
 
     def parts(self) -> Parts:
@@ -80,7 +82,7 @@ class Engine:
         if plan is None:
             return by_modules.encode(model, images)
         with _variant(images) as variant:
-            return variant.image.encode(plan, images)[-model.num_feature_levels :]
+            return variant.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
         self,
@@ -211,6 +213,20 @@ class Engine:
         with _variant(features) as variant:
             return variant.memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
 
+    def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
+        """Encodings ``(B, P, C_mem)`` of how far object pointers are, in frames.
+
+        Args:
+            distance: ``(B, P)``.
+            valid: ``(B, P)`` bool, of pointers that there are.
+            num_frames: length of the video.
+        """
+        model: Any = self._model()
+        if self._plan(self._memory, distance) is None:
+            return by_modules.encode_distances(model, distance, valid, num_frames)
+        encoding: Tensor = model._encode_pointer_distances(distance, num_frames)
+        return encoding
+
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
 
@@ -226,17 +242,12 @@ def _is_plain_inference(x: Tensor) -> bool:
         return False
     if not _is_on_cpu(x):
         return not x.is_meta
-    return (
-        type(x) is Tensor
-        and "cpu" not in _dispatch.KERNEL_DEVICES
-        and not _is_traced()
-        and not is_recorded()
-        and _dispatch.current_backend() in ("auto", "torch")
-    )
+    return type(x) is Tensor and not _is_traced() and not is_recorded()
 
 
 def _is_on_cpu(x: Tensor) -> bool:
-    return x.is_cpu
+    """Whether ``x`` is there, and neither kernels nor a user's ops were chosen for it, which ``gpu`` calls."""
+    return x.is_cpu and "cpu" not in _dispatch.KERNEL_DEVICES and _dispatch.current_backend() in ("auto", "torch")
 
 
 @contextmanager
@@ -314,7 +325,8 @@ def _attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 
 
 def _memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    if model.spatial_perceiver is not None or model._replaces(*OF_OBJECTS):
+    if model._replaces(*OF_OBJECTS):
         return ()
     given = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
-    return model.memory_encoder, model.obj_ptr_proj, *given
+    perceiver = [] if model.spatial_perceiver is None else [model.spatial_perceiver]
+    return model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj, *given, *perceiver

@@ -227,3 +227,15 @@ def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, f
     large = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
     each = zip(large.split(1), scores.split(1), strict=True)
     return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in each])
+
+
+def encode_distances(model: Any, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
+    """See :meth:`Engine.encode_distances`."""
+    if is_standard(model.obj_ptr_tpos_proj):
+        encoding: Tensor = model._encode_pointer_distances(distance, num_frames)
+        return encoding
+    encoding = distance.new_zeros(*distance.shape, model.mem_dim)
+    for row, times, present in zip(encoding, distance, valid, strict=True):
+        if present.any():
+            row[present] = model._encode_pointer_distances(times[present], num_frames).to(row)
+    return encoding

@@ -1,6 +1,7 @@
 """Plans of what a video takes besides an image: memory attention, memory encoder, object pointers."""
 
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from sam2fast.engine.plan import (
     norm_of,
     projections_of,
 )
+from sam2fast.engine.relatives import PerceiverPlan, plan_perceiver
 from sam2fast.kernels.memory_attention import Pooling
 from sam2fast.modeling.attention import (
     EfficientRoPEAttention1,
@@ -32,8 +34,10 @@ from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Me
 
 # Cosines and sines of so many positions on a device.
 Rotation = Callable[[int, torch.device], tuple[Tensor, Tensor]]
-# Of so many positions, and of pages of so many tokens.
+# The same of queries and of the tokens of a memory, given how many there are of both.
 PageRotation = Callable[[int, int, torch.device], tuple[Tensor, Tensor]]
+# Attentions to memories that differ in their rotations and their pooling alone.
+_TO_MEMORIES = RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, EfficientRoPEAttention2
 
 
 class AttendingLayer(NamedTuple):
@@ -47,7 +51,7 @@ class AttendingLayer(NamedTuple):
     cross: Projections  # of the frame to its memory
     places_cross: bool  # positions are added to its queries
     cross_rotation: PageRotation
-    pooling: Pooling
+    pooling: Pooling  # of the memories
     norm3: Norm
     mlp: tuple[Linear, ...]
 
@@ -88,7 +92,7 @@ def _is_rotary(layer: Any) -> bool:
     return (
         type(layer) is MemoryAttentionLayer
         and type(layer.self_attn) is RoPEAttention
-        and type(layer.cross_attn_image) in _ATTENTIONS
+        and type(layer.cross_attn_image) in _TO_MEMORIES
         and layer.cross_attn_image.attend_hook is None
         and is_relu(layer.activation)
     )
@@ -120,14 +124,17 @@ class FuserLayer(NamedTuple):
 
 
 class MemoryPlan:
-    """Memory encoder and object pointers."""
+    """Memory encoder, what compresses memories if anything does, and object pointers."""
 
-    def __init__(self, encoder: MemoryEncoder, pointer: nn.Module, given: nn.Module | None) -> None:
+    def __init__(
+        self, encoder: MemoryEncoder, perceiver: PerceiverPlan | None, pointer: nn.Module, given: nn.Module | None
+    ) -> None:
         *steps, last = encoder.mask_downsampler.encoder  # type: ignore[misc]
         self.downsampling = [(conv_of(conv), norm_of(norm)) for conv, norm in zip(steps[::3], steps[1::3], strict=True)]
         self.downsampled, self.pixels = conv_of(last), conv_of(encoder.pix_feat_proj)
         self.fuser = list(map(_fusing, encoder.fuser.layers))  # type: ignore[arg-type]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
+        self.perceiver, self.position = perceiver, encoder.position_encoding
         self.pointer = _pointer(pointer)
         self.given = None if given is None else conv_of(given)  # downsamples given masks, of which pointers are made
         self.prepared: Any = None  # what `gpu` computes from the weights
@@ -148,7 +155,9 @@ def plan_memory(model: Any) -> MemoryPlan | None:
     if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_biases(encoder, pointer):
         return None
     given = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
-    return MemoryPlan(encoder, pointer, given) if given is None or type(given) is nn.Conv2d else None
+    perceiver = None if model.spatial_perceiver is None else plan_perceiver(model.spatial_perceiver)
+    is_known = type(given) in (NoneType, nn.Conv2d) and (perceiver is None) == (model.spatial_perceiver is None)
+    return MemoryPlan(encoder, perceiver, pointer, given) if is_known else None
 
 
 def _fusing(layer: Any) -> FuserLayer:

@@ -28,6 +28,10 @@ class Linear(NamedTuple):
     weight: Tensor  # (N, K)
     bias: Tensor  # (N)
 
+    def in_dtype(self, dtype: torch.dtype) -> "Linear":
+        """The same with weight and bias in ``dtype``."""
+        return Linear(self.weight.to(dtype), self.bias.to(dtype))
+
 
 class Norm(NamedTuple):
     """A layer norm."""
@@ -41,10 +45,14 @@ class Conv(NamedTuple):
     """A convolution."""
 
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     groups: int
+
+    def in_dtype(self, dtype: torch.dtype) -> "Conv":
+        """The same with weight and bias in ``dtype``."""
+        return self._replace(weight=self.weight.to(dtype), bias=None if self.bias is None else self.bias.to(dtype))
 
 
 class Block(NamedTuple):
@@ -78,8 +86,8 @@ class ImagePlan:
         trunk, neck = cast(Hiera, encoder.trunk), cast(FpnNeck, encoder.neck)
         self.patches = conv_of(trunk.patch_embed.proj)
         ends = trunk.stage_ends if trunk.return_interm_layers else trunk.stage_ends[-1:]
-        self.blocks = [_block(block, i in ends) for i, block in enumerate(trunk._blocks)]
-        self.levels = _levels(neck, heads)  # finest first
+        self.blocks = [block_of(block, i in ends) for i, block in enumerate(trunk._blocks)]
+        self.levels = levels_of(neck, heads)
         self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
         self._positions, self._position = (trunk.pos_embed, trunk.pos_embed_window), TensorCache[Tensor]()
         self.prepared: Any = None  # what `gpu` computes from the weights
@@ -100,14 +108,19 @@ class ImagePlan:
 def plan_image(model: Any) -> ImagePlan | None:
     """The plan of a model's image encoder, which is as built; None for another kind than Hiera with a plain neck."""
     encoder, heads = model.image_encoder, model._level_heads()
-    if not (type(encoder) is ImageEncoder and type(encoder.trunk) is Hiera and type(encoder.neck) is FpnNeck):
+    if not (type(encoder) is ImageEncoder and type(encoder.trunk) is Hiera and is_plain_fpn(encoder.neck, heads)):
         return None
-    convolutions = [*(layers.conv for layers in encoder.neck.convs), *heads.values()]
-    if not all(map(_is_pointwise, convolutions)) or not have_biases(encoder, *heads.values()):
-        return None
-    if encoder.neck.fuse_type != "sum" or not all(map(_is_usual, encoder.trunk._blocks)):
+    if not have_biases(encoder.trunk) or not all(map(is_usual, encoder.trunk._blocks)):
         return None
     return ImagePlan(encoder, heads)
+
+
+def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
+    """Whether it sums levels that it projects by 1x1 convolutions, as the heads do."""
+    if type(neck) is not FpnNeck or neck.fuse_type != "sum":
+        return False
+    convolutions: list[Any] = [*(layers.conv for layers in neck.convs), *heads.values()]
+    return all(map(_is_pointwise, convolutions)) and have_biases(neck, *heads.values())
 
 
 def _is_pointwise(layer: nn.Module) -> bool:
@@ -120,7 +133,7 @@ def _is_pointwise(layer: nn.Module) -> bool:
     )
 
 
-def _is_usual(block: MultiScaleBlock) -> bool:
+def is_usual(block: MultiScaleBlock) -> bool:
     """Whether its MLP has the exact GELU, and no window is cut by pooling, which is an error."""
     return is_gelu(block.mlp.act) and not (block.q_stride and block.window_size % block.q_stride[0])
 
@@ -131,7 +144,8 @@ def have_biases(*parts: nn.Module) -> bool:
     return all(layer.bias is not None for part in parts for layer in part.modules() if isinstance(layer, kinds))
 
 
-def _block(block: MultiScaleBlock, ends_stage: bool) -> Block:
+def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
+    """Of a block of Hiera, or of a plain transformer."""
     residual = None if block.proj is None else linear_of(block.proj)
     return Block(
         block.window_size,
@@ -147,7 +161,8 @@ def _block(block: MultiScaleBlock, ends_stage: bool) -> Block:
     )
 
 
-def _levels(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
+def levels_of(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
+    """Of the neck, finest first."""
     found, top_down, count = [], neck.fpn_top_down_levels, len(neck.convs)
     for i in range(count):
         adds_coarser = i in top_down and i < count - 1
@@ -332,8 +347,8 @@ def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
 def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Level) and value.is_direct:  # rounded once
         value = value._replace(lateral=composed(value), head=None, is_direct=False)
-    if isinstance(value, Linear | Conv):
-        return value._replace(weight=value.weight.to(dtype), bias=value.bias.to(dtype))
+    if hasattr(value, "in_dtype"):
+        return value.in_dtype(dtype)
     if isinstance(value, Norm) or not isinstance(value, tuple | list):
         return value
     each = [_in_dtype(x, dtype) for x in value]

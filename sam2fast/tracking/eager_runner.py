@@ -12,7 +12,6 @@ from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
-from sam2fast.modeling.standard import is_standard
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
 from sam2fast.tracking.frame_result import PackedResults
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepTables, as_pages
@@ -280,13 +279,7 @@ def attended_memory(
     if span is not None:
         longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
         distance = distance / torch.where(span > 0, span, longest)[:, None] * longest
-    if is_standard(model.obj_ptr_tpos_proj):
-        encoding = model._encode_pointer_distances(distance, num_frames)
-    else:  # object by object, as in the original
-        encoding = distance.new_zeros(B, P, m)
-        for row, times, present in zip(encoding, distance, valid[..., 0], strict=True):
-            if present.any():
-                row[present] = model._encode_pointer_distances(times[present], num_frames).to(row)
+    encoding = engine_for(model).encode_distances(distance, valid[..., 0], num_frames)
     # A pointer is wider than a memory token. It becomes several tokens with the same encoding.
     split = C // m
     return AttendedMemory(

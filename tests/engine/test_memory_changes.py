@@ -14,7 +14,6 @@ from planned_memory import by_modules, tracked
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
 from sam2fast.kernels.memory_attention import memory_attention_reference
 from sam2fast.modeling.attention import RoPEAttention
@@ -118,6 +117,21 @@ def test_what_downsamples_given_masks(model):
         for parameter in model.mask_downsample.parameters():
             parameter.mul_(1.5)
     assert parts_of(model) == ALL and difference(after, tracked(model)) < 1e-5
+
+
+@torch.no_grad()
+def test_what_projects_distances(model):
+    """It is called for all pointers at once, once changed object by object, as in the original."""
+    seen, valid = [], torch.tensor([[True, False, True], [False] * 3, [True] * 3])
+    given = torch.arange(9.0).view(3, 3), valid, 20
+    before = engine_for(model).encode_distances(*given)
+    with without_plans():
+        assert torch.equal(before, engine_for(model).encode_distances(*given))
+    model.obj_ptr_tpos_proj.register_forward_hook(lambda module, args, result: seen.append(len(result)) or result * 1.5)
+    assert parts_of(model) == without("memory")
+    after = engine_for(model).encode_distances(*given)
+    assert seen == [2, 3] and difference([1.5 * before[valid]], [after[valid]]) < 1e-5
+    assert before.shape == after.shape and before[valid].abs().max() > 0
 
 
 @pytest.mark.parametrize("method", ["forward", "attend"])
@@ -226,7 +240,7 @@ def test_a_method_of_the_model(model, name, where, monkeypatch):
 
 
 def test_kinds_without_a_plan(model):
-    """Another activation, a class that was changed, memories of a fixed number of tokens."""
+    """Another activation, and a class that was changed."""
     for owner, name, value in (
         (model.memory_attention.layers[0], "activation", F.gelu),
         (RoPEAttention, "attend_hook", print),
@@ -235,5 +249,3 @@ def test_kinds_without_a_plan(model):
             patch.setattr(owner, name, value)
             assert parts_of(model) == without("attention")
         assert parts_of(model) == ALL
-    edgetam = build_sam2("configs/edgetam/edgetam.yaml", None, device="cpu")
-    assert parts_of(edgetam)[2:] == (True, False)

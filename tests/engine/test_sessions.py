@@ -5,12 +5,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+import tame_weights
 import torch
 from mini_model import mini_predictor
 from moving_shapes import make_frames
 from planned import difference, without_plans
 
 import sam2fast.modeling
+from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.tracking.click_candidates import predict_candidates
 
 MODELING = str(Path(sam2fast.modeling.__file__).parent)
@@ -81,3 +83,17 @@ def test_sessions(dtype, context, tolerance):
     assert called <= {"PositionEmbeddingSine", "PositionEmbeddingRandom"}  # which have no plan
     for x, y, z in zip(exact, expected, found, strict=True):
         assert difference([x], [z]) <= 1.5 * difference([x], [y]) + tolerance
+
+
+@pytest.mark.parametrize(("name", "size"), [("edgetam", 256), ("efficienttam_ti", 128)])
+def test_sessions_of_relatives(name, size):
+    """Whose image encoders, and EdgeTAM's memories, are others."""
+    changes = [f"++model.image_size={size}"]
+    predictor = build_sam2_video_predictor(name, device="cpu", hydra_overrides_extra=changes)
+    tame_weights.fill(predictor, 0)
+    with without_plans():
+        expected = session(predictor)
+    with forwards() as called:
+        found = session(predictor)
+    assert called <= {"PositionEmbeddingSine", "PositionEmbeddingRandom"}  # which have no plan
+    assert difference(expected, found) <= 1e-4

@@ -76,8 +76,8 @@ def test_recordings_compute_from_plans(cuda, predictor, monkeypatch):
     called = []
     for name in ("attend", "track", "choose", "encode_memory"):
         monkeypatch.setattr(by_modules, name, lambda *given, name=name: called.append(name))
-    encode = gpu.image.encode
-    monkeypatch.setattr(gpu.image, "encode", lambda *given: called.append("image") or encode(*given))
+    encode = gpu.encode
+    monkeypatch.setattr(gpu, "encode", lambda *given: called.append("image") or encode(*given))
     predictor.release_recordings()
     check(predictor, steady_frames(cuda, predictor, 2, 2))
     assert set(called) == {"image"}

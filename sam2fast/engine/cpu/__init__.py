@@ -1,3 +1,4 @@
-from sam2fast.engine.cpu import image, masks, memory
+from sam2fast.engine.cpu import masks, memory
+from sam2fast.engine.cpu.relatives import encode
 
-__all__ = ["image", "masks", "memory"]
+__all__ = ["encode", "masks", "memory"]

@@ -6,12 +6,18 @@ from torch import Tensor
 
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, normalize
 from sam2fast.engine.plan import Block, ImagePlan, Linear, composed
+from sam2fast.engine.relatives import RepViTPlan, ViTPlan
 from sam2fast.kernels.window_attention import window_attention_reference
 
 
 def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
     """Levels ``(B, C_i, H_i, W_i)`` of normalised images ``(B, 3, S, S)``, finest first, the finer ones projected for
     the mask decoder."""
+    return neck(plan, trunk(plan, images))
+
+
+def trunk(plan: ImagePlan | ViTPlan, images: Tensor) -> list[Tensor]:
+    """The maps ``(B, H_i, W_i, C_i)`` at the ends of stages."""
     x = convolve(images.contiguous(memory_format=torch.channels_last), plan.patches).permute(0, 2, 3, 1)
     x = x + plan.position(x.shape[1], x.shape[2])
     maps = []
@@ -19,7 +25,7 @@ def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
         x = _transform(block, x)
         if block.ends_stage:
             maps.append(x)
-    return _neck(plan, maps)
+    return maps
 
 
 def _transform(block: Block, x: Tensor) -> Tensor:
@@ -46,21 +52,21 @@ def _feed_forward(block: Block, x: Tensor) -> Tensor:
     return x + gelu_mlp(normalize(x, block.norm2, block.mlp[0].weight.dtype), block.mlp)
 
 
-def _neck(plan: ImagePlan, maps: list[Tensor]) -> list[Tensor]:
+def neck(plan: ImagePlan | RepViTPlan, maps: list[Tensor]) -> list[Tensor]:
     """The levels of the stages' maps ``(B, H_i, W_i, C_i)``, finest first."""
     levels: list[Tensor] = []
     coarser: Tensor | None = None
     for level, x in zip(reversed(plan.levels), reversed(maps), strict=True):
         if level.is_direct:
-            found = _project(x, composed(level))
+            found = project(x, composed(level))
         else:
-            x = _project(x, level.lateral)
+            x = project(x, level.lateral)
             if level.adds_coarser:
                 assert coarser is not None
                 x = x + _doubled(coarser, plan.interpolation)
             found = coarser = x
             if level.head is not None:
-                found = _project(x, level.head)
+                found = project(x, level.head)
         levels.insert(0, found.permute(0, 3, 1, 2))
     return levels[: len(levels) - plan.scalp]
 
@@ -72,7 +78,7 @@ def _doubled(x: Tensor, mode: str) -> Tensor:
     return larger.permute(0, 2, 3, 1)
 
 
-def _project(x: Tensor, layer: Linear) -> Tensor:
+def project(x: Tensor, layer: Linear) -> Tensor:
     """A 1x1 convolution of ``(B, H, W, C)``."""
     layer = Linear(layer.weight.flatten(1), layer.bias)
     return chunked(lambda rows: linear(rows, layer), x, 1)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sam2fast.engine.cpu.masks import Masks, decode, tracked_prompts
 from sam2fast.engine.cpu.ops import add_into, chunked, convolve, gelu_mlp, linear, mlp, normalize
+from sam2fast.engine.cpu.relatives import compress
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
 from sam2fast.engine.plan import Linear, MaskPlan
 from sam2fast.kernels.mask_ops import scaled_probabilities_reference, upsample_masks_reference
@@ -102,7 +103,7 @@ def encode(
     x = x if plan.out is None else convolve(x, plan.out)
     if settings.absent_memory is not None:
         x = torch.addcmul(x, (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]).to(x.dtype)
-    return x
+    return x if plan.perceiver is None else compress(plan.perceiver, x, plan.position(x))
 
 
 def _scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:

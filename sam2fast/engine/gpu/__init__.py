@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sam2fast.engine.gpu import image, masks, memory
+from sam2fast.engine.gpu import masks, memory
+from sam2fast.engine.gpu.image import encode
 from sam2fast.engine.memory_plan import AttentionPlan, MemoryPlan
 from sam2fast.engine.plan import ImagePlan, MaskPlan
 
-__all__ = ["can_compute", "image", "masks", "memory"]
+__all__ = ["can_compute", "encode", "masks", "memory"]
 
 
 def can_compute(plan: Any) -> bool:

@@ -63,8 +63,7 @@ def _layers_of(tree: Any) -> Iterator[Linear | Conv]:
 
 def _cast(tree: Any, dtype: torch.dtype) -> Any:
     if isinstance(tree, Linear | Conv):
-        bias = None if tree.bias is None else tree.bias.to(dtype)
-        return tree._replace(weight=tree.weight.to(dtype), bias=bias)
+        return tree.in_dtype(dtype)
     if isinstance(tree, list):
         return [_cast(item, dtype) for item in tree]
     if isinstance(tree, tuple):

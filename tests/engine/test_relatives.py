@@ -1,0 +1,360 @@
+"""SAM 2's relatives: plans compute what the modules do, and what is changed in them takes effect in the next call."""
+
+import copy
+import types
+from pathlib import Path
+
+import pytest
+import tame_weights
+import torch
+from parity import NARROW, random_map
+from planned import ALL, assert_as_near, assert_same, by_modules, difference, parts_of, results, without, without_plans
+from torch import nn
+from torch.nn.utils import parametrize
+
+import sam2fast.configs
+from sam2fast.build_sam import build_sam2
+from sam2fast.engine import engine_for
+from sam2fast.engine.cpu import ops
+from sam2fast.kernels import _cpu
+from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.modeling import layers
+from sam2fast.modeling.perceiver import PerceiverLayer
+from sam2fast.modeling.repvit import TokenMixer
+
+EDGETAM, TI, TI_1, TI_2 = "edgetam/edgetam", *(f"efficienttam/efficienttam_ti{kind}" for kind in ("", "_1", "_2"))
+FOLDER = Path(sam2fast.configs.__path__[0])
+ALL_NAMES = [
+    str(path.relative_to(FOLDER).with_suffix(""))
+    for path in sorted(FOLDER.rglob("*.yaml"))
+    if "trainer:" not in path.read_text() and "_training" not in str(path)
+]
+
+
+def build(name, size=256, overrides=()):
+    changes = [f"++model.image_size={size}", *overrides]
+    return tame_weights.fill(build_sam2(f"configs/{name}.yaml", device="cpu", hydra_overrides_extra=changes), 0)
+
+
+@pytest.fixture(scope="module", params=[EDGETAM, TI])
+def untouched(request):
+    return build(request.param)
+
+
+@pytest.fixture
+def model(untouched):
+    return copy.deepcopy(untouched)
+
+
+@torch.no_grad()
+def computed(model, part=None):
+    """Features of an image, its map conditioned on the memories of two objects, and their memories of it; or the one
+    that a part computes."""
+    engine, size, m = engine_for(model), model.image_size, model.mem_dim
+    side, tokens, pointers = size // 16, model.memory_size[0] * model.memory_size[1], 8
+    features = random_map(1, model.hidden_dim, side, side).to(model.no_mem_embed.dtype)
+    found = []
+    if part in (None, "image"):
+        found += engine.encode(random_map(1, 3, size, size))
+    if part in (None, "attention"):
+        memory = AttendedMemory(
+            pages=random_map(3, tokens, m),
+            page_table=torch.tensor([[0, 1, 2], [1, -1, -1]], dtype=torch.int32),
+            page_time=torch.arange(3, dtype=torch.int32).expand(2, -1),
+            position_encoding=random_map(tokens, m, seed=1),
+            time_encoding=model.maskmem_tpos_enc[:, 0, 0],
+            pointers=random_map(2, pointers, m, seed=2),
+            pointer_encoding=random_map(2, pointers, m, seed=3),
+            pointer_valid=torch.arange(pointers) < torch.tensor([[8], [4]]),
+        )
+        found.append(engine.attend(features, memory))
+    if part in (None, "memory"):
+        masks, scores = 5 * random_map(2, 1, size // 4, size // 4, seed=4), torch.tensor([[1.0], [-1.0]])
+        found.append(engine.encode_memory(features, masks, scores, False))
+    return found
+
+
+def by_calls(model, part=None):
+    with without_plans():
+        return computed(model, part)
+
+
+def assert_as_called(model, exact=None):
+    """Plans compute what modules do; in a low precision they are as near to what is exact."""
+    assert parts_of(model) == ALL
+    expected, found = by_calls(model), computed(model)
+    if exact is None:
+        assert_same(expected, found)
+    else:
+        assert_as_near(exact, expected, found)
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_all_models_have_plans(name):
+    """Those of SAM 2 with thin layers."""
+    assert parts_of(build(name, 256, NARROW if "hiera" in name else ())) == ALL
+
+
+@pytest.mark.parametrize("name", [EDGETAM, TI, TI_1, TI_2])
+def test_clicks(name):
+    model = build(name)
+    assert parts_of(model) == ALL and difference(by_modules(model), results(model)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [(EDGETAM, 256), (EDGETAM, 512), (TI, 128), (TI, 416), (TI_1, 192), (TI_2, 256)]
+)
+def test_results(name, size):
+    """Windows of 14 positions stick out of these maps; 1024 positions are attended to in blocks."""
+    assert_as_called(build(name, size))
+
+
+@pytest.mark.parametrize("chunk", [2**12, 2**15])
+def test_chunks(model, chunk, monkeypatch):
+    for owner in (ops, layers):
+        monkeypatch.setattr(owner, "CHUNK", chunk)
+    assert_as_called(model)
+
+
+@pytest.mark.parametrize("emulates", [True, False])
+def test_bfloat16_weights(model, emulates, monkeypatch):
+    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    exact = computed(model)
+    assert_as_called(model.to(torch.bfloat16), exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("emulates", [True, False])
+def test_autocast(model, emulates, dtype, monkeypatch):
+    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    exact = computed(model)
+    with torch.autocast("cpu", dtype):
+        assert_as_called(model, exact)
+        assert difference(exact, computed(model)) > 1e-4
+    assert difference(exact, computed(model)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (EDGETAM, ("++model.image_encoder.scalp=0",)),
+        (EDGETAM, ("++model.image_encoder.neck.fpn_top_down_levels=[0,1,2,3]",)),
+        (EDGETAM, ("++model.spatial_perceiver.depth=1",)),
+        (EDGETAM, ("++model.spatial_perceiver.heads=4", "++model.spatial_perceiver.dim_head=16")),
+        (EDGETAM, ("++model.no_obj_embed_spatial=true",)),
+        (TI, ("++model.image_encoder.neck.neck_norm=null",)),
+        (TI, ("++model.image_encoder.trunk.window_size=8", "++model.image_encoder.trunk.window_block_indexes=[0,3]")),
+        (TI, ("++model.image_encoder.trunk.depth=1", "++model.image_encoder.trunk.patch_size=16")),
+    ],
+)
+def test_configurations(name, changes):
+    assert_as_called(build(name, 256, changes))
+
+
+# ---- changes ----
+
+
+def larger(module, args, result):
+    return result * 1.5
+
+
+class Wrapped(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) * 1.5
+
+
+class Larger(nn.Module):
+    def forward(self, weight):
+        return weight * 1.5
+
+
+def patched(owner, name, layer):
+    layer.forward = types.MethodType(lambda self, x: type(self).forward(self, x) * 1.5, layer)
+
+
+def of_another_class(owner, name, layer):
+    forward = type(layer).forward
+    layer.__class__ = type("Custom", (type(layer),), {"forward": lambda self, x: forward(self, x) * 1.5})
+
+
+CHANGES = {
+    "hook": lambda owner, name, layer: layer.register_forward_hook(larger),
+    "method of the instance": patched,
+    "wrapped": lambda owner, name, layer: setattr(owner, name, Wrapped(layer)),
+    "class": of_another_class,
+    "parametrisation": lambda owner, name, layer: parametrize.register_parametrization(layer, "weight", Larger()),
+}
+TRUNK, NECK, PERCEIVER = "image_encoder.trunk", "image_encoder.neck", "spatial_perceiver"
+LAYERS = {
+    EDGETAM: {
+        f"{TRUNK}.body.stem.conv2.c": "image",
+        f"{TRUNK}.body.stages_1.downsample.pre_block.token_mixer.conv1.bn": "image",
+        f"{TRUNK}.body.stages_2.blocks.3.channel_mixer.conv2.c": "image",
+        f"{TRUNK}.body.stages_0.blocks.0.se.fc2": "image",
+        "memory_attention.layers.1.cross_attn_image.k_proj": "attention",
+        f"{PERCEIVER}.layers.0.attn.to_q": "memory",
+        f"{PERCEIVER}.layers.1.self_ff.3": "memory",
+        f"{PERCEIVER}.norm": "memory",
+    },
+    TI: {
+        f"{TRUNK}.patch_embed.proj": "image",
+        f"{TRUNK}.blocks.2.mlp.layers.0": "image",
+        f"{NECK}.convs.0.norm_1": "image",
+        "memory_attention.layers.1.cross_attn_image.k_proj": "attention",
+    },
+}
+CASES = [(name, path, part) for name, paths in LAYERS.items() for path, part in paths.items()]
+
+
+def part_of(name):
+    return "memory" if name.startswith(PERCEIVER) else "attention" if "attention" in name else "image"
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {EDGETAM: build(EDGETAM), TI: build(TI, 128)}
+
+
+@pytest.mark.parametrize(("name", "path", "part"), CASES)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change(models, name, path, part, change):
+    """It takes effect, and the other parts stay."""
+    model, (owner, _, attribute) = copy.deepcopy(models[name]), path.rpartition(".")
+    before = computed(model, part)
+    CHANGES[change](model.get_submodule(owner), attribute, model.get_submodule(path))
+    assert parts_of(model) == without(part)
+    after = computed(model, part)
+    assert difference(before, after) > 1e-4 and difference(by_calls(model, part), after) < 1e-5
+
+
+@pytest.mark.parametrize(("cls", "part"), [(TokenMixer, "image"), (PerceiverLayer, "memory")])
+def test_a_patched_class(models, cls, part, monkeypatch):
+    model, forward = models[EDGETAM], cls.forward
+    before = computed(model, part)
+    with monkeypatch.context() as patch:
+        patch.setattr(cls, "forward", lambda self, *args: forward(self, *args) * 1.5)
+        assert parts_of(model) == without(part)
+        after = computed(model, part)
+        assert difference(before, after) > 1e-4 and difference(by_calls(model, part), after) < 1e-5
+    assert parts_of(model) == ALL and difference(before, computed(model, part)) == 0
+
+
+VALUES = {
+    "in place": lambda layer: layer.weight.mul_(1.5),
+    "in place through data": lambda layer: layer.weight.data.mul_(1.5),
+    "other data": lambda layer: setattr(layer.weight, "data", 1.5 * layer.weight.data),
+    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(1.5 * layer.weight)),
+    "loaded by assignment": lambda layer: layer.load_state_dict(
+        {name: 1.5 * x for name, x in layer.state_dict().items()}, assign=True
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "path", "part"), CASES)
+@pytest.mark.parametrize("change", VALUES)
+@torch.no_grad()
+def test_changed_values(models, name, path, part, change):
+    model = copy.deepcopy(models[name])
+    before = computed(model, part)
+    VALUES[change](model.get_submodule(path))
+    after = computed(model, part)
+    assert parts_of(model) == ALL
+    assert difference(before, after) > 1e-4 and difference(by_calls(model, part), after) < 1e-5
+
+
+TENSORS = [
+    (EDGETAM, f"{TRUNK}.body.stages_3.blocks.1.token_mixer.conv.bn.running_var"),
+    (EDGETAM, f"{TRUNK}.body.stages_1.downsample.channel_downsample.bn.running_mean"),
+    (EDGETAM, f"{TRUNK}.body.stem.conv1.bn.bias"),
+    (EDGETAM, f"{PERCEIVER}.latents"),
+    (EDGETAM, f"{PERCEIVER}.latents_2d"),
+    (TI, f"{TRUNK}.pos_embed"),
+    (TI, f"{NECK}.convs.0.conv_1x1.weight"),
+    (TI, f"{NECK}.convs.0.conv_3x3.weight"),
+]
+
+
+@pytest.mark.parametrize("through_data", [False, True])
+@pytest.mark.parametrize(("name", "tensor"), TENSORS)
+@torch.no_grad()
+def test_changed_tensors(models, name, tensor, through_data):
+    model, (owner, _, attribute) = copy.deepcopy(models[name]), tensor.rpartition(".")
+    part = part_of(tensor)
+    before, value = computed(model, part), getattr(model.get_submodule(owner), attribute)
+    (value.data if through_data else value).add_(torch.linspace(0, 1, value.numel()).view_as(value))
+    after = computed(model, part)
+    assert parts_of(model) == ALL
+    assert difference(before, after) > 1e-4 and difference(by_calls(model, part), after) < 1e-5
+
+
+SETTINGS = [
+    (EDGETAM, f"{TRUNK}.body.stages_0.blocks.1.channel_mixer.conv1.bn.eps", 0.5),
+    (EDGETAM, f"{NECK}.fpn_top_down_levels", [0, 1, 2]),
+    (EDGETAM, f"{PERCEIVER}.layers.0.attn.heads", 2),
+    (EDGETAM, f"{PERCEIVER}.layers.1.self_ff.0.eps", 0.5),
+    (EDGETAM, f"{PERCEIVER}.norm.eps", 0.5),
+    (TI, f"{TRUNK}.blocks.3.window_size", 0),
+    (TI, f"{TRUNK}.blocks.3.attn.num_heads", 1),
+    (TI, f"{NECK}.convs.0.norm_0.eps", 0.5),
+    (TI, "memory_attention.layers.0.cross_attn_image.pooling", "raised"),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "value"), SETTINGS)
+def test_changed_settings(models, name, setting, value):
+    model, (owner, _, attribute) = copy.deepcopy(models[name]), setting.rpartition(".")
+    part = part_of(setting)
+    before = computed(model, part)
+    assert getattr(model.get_submodule(owner), attribute) != value
+    setattr(model.get_submodule(owner), attribute, value)
+    after = computed(model, part)
+    assert parts_of(model) == ALL
+    assert difference(before, after) > 1e-5 and difference(by_calls(model, part), after) < 1e-5
+
+
+WITHOUT_A_PLAN = [
+    (EDGETAM, f"{NECK}.fuse_type", "avg", "image"),
+    (EDGETAM, f"{TRUNK}.body.stem.conv1.bn.weight", None, "image"),
+    (EDGETAM, f"{TRUNK}.body.stem.conv1.c.bias", nn.Parameter(torch.ones(24)), "image"),
+    (EDGETAM, f"{TRUNK}.body.stages_0.blocks.0.se.fc1.bias", None, "image"),
+    (EDGETAM, f"{PERCEIVER}.layers.0.ff.2.approximate", "tanh", "memory"),
+    (EDGETAM, f"{PERCEIVER}.layers.0.ff.3.bias", nn.Parameter(torch.ones(64)), "memory"),
+    (TI, f"{TRUNK}.blocks.1.mlp.act.approximate", "tanh", "image"),
+    (TI, f"{TRUNK}.patch_embed.proj.bias", None, "image"),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "value", "part"), WITHOUT_A_PLAN)
+def test_settings_without_a_plan(models, name, setting, value, part):
+    model, (owner, _, attribute) = copy.deepcopy(models[name]), setting.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, value)
+    assert parts_of(model) == without(part)
+    model.spatial_perceiver = nn.Identity()
+    assert parts_of(model).memory is False
+
+
+def test_training(model):
+    """Of the perceiver's dropout alone, or of a norm that would keep statistics."""
+    for module in [x for x in model.modules() if isinstance(x, PerceiverLayer | nn.BatchNorm2d)][::20]:
+        module.train()
+        assert parts_of(model) != ALL
+        module.eval()
+    assert parts_of(model) == ALL
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "moved", "parts"),
+    [(EDGETAM, f"{TRUNK}.body", "stages_0", ALL), (TI, f"{NECK}.convs.0", "norm_0", without("image"))],
+)
+def test_another_order_of_modules(models, name, owner, moved, parts):
+    """Stages are called by their names, and the layers of the neck in their order."""
+    model = copy.deepcopy(models[name])
+    before, layers = computed(model, "image"), model.get_submodule(owner)._modules
+    layers[moved] = layers.pop(moved)
+    after = computed(model, "image")
+    assert parts_of(model) == parts and (difference(before, after) == 0) == (parts == ALL)
+    assert difference(by_calls(model, "image"), after) < 1e-5
