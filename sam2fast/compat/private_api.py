@@ -14,6 +14,7 @@ from torch import Tensor
 from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object, official_session
 from sam2fast.compat.loaded_frames import Loader
 from sam2fast.compat.official_flow import OfficialFlow
+from sam2fast.engine.by_modules import FastProducts
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
 from sam2fast.modeling.memory_encoder import MemoryEncoder
@@ -212,7 +213,8 @@ class PrivateApi(TrackingModel):
         image, backbone_out = state["cached_features"].get(frame_idx, (None, None))
         if backbone_out is None:
             image = state["images"][frame_idx].to(state["device"]).float()[None]
-            backbone_out = self.forward_image(image)
+            with FastProducts():
+                backbone_out = self.forward_image(image)
             state["cached_features"] = {frame_idx: (image, backbone_out)}
         names = "backbone_fpn", "vision_pos_enc"
         expanded = {name: [x.expand(batch_size, -1, -1, -1) for x in backbone_out[name]] for name in names}

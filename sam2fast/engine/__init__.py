@@ -245,17 +245,12 @@ def _is_plain_inference(x: Tensor) -> bool:
         return False
     if not _is_on_cpu(x):
         return not x.is_meta
-    return (
-        type(x) is Tensor
-        and "cpu" not in _dispatch.KERNEL_DEVICES
-        and not _is_traced()
-        and not is_recorded()
-        and _dispatch.current_backend() in ("auto", "torch")
-    )
+    return type(x) is Tensor and not _is_traced() and not is_recorded()
 
 
 def _is_on_cpu(x: Tensor) -> bool:
-    return x.is_cpu
+    """Whether ``x`` is there, and neither kernels nor a user's ops were chosen for it, which ``gpu`` calls."""
+    return x.is_cpu and "cpu" not in _dispatch.KERNEL_DEVICES and _dispatch.current_backend() in ("auto", "torch")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from copy import copy
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.modeling.compiled import CompiledMethod
@@ -101,13 +102,19 @@ class ImagePlan(PlanOfPart):
         self.blocks = [block_of(block, i in ends) for i, block in enumerate(trunk._blocks)]
         self.levels = levels_of(neck, heads)
         self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
-        self._trunk, self._position = trunk, TensorCache[Tensor]()
+        self._positions, self._position = (trunk.pos_embed, trunk.pos_embed_window), TensorCache[Tensor]()
 
     def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What is added to the map of patches: ``(1, H, W, C)``."""
-        trunk = self._trunk
-        sources = trunk.pos_embed, trunk.pos_embed_window
-        return self._position((H, W, dtype), sources, lambda: trunk._get_pos_embed((H, W), dtype))
+        """What is added to the map of patches: ``(1, H, W, C)``, rounded once."""
+
+        def compute() -> Tensor:
+            whole, window = (x.float() for x in self._positions)
+            whole = F.interpolate(whole, size=(H, W), mode="bicubic")
+            side = window.shape[-1]
+            whole = whole + window.tile(1, 1, H // side, W // side)
+            return whole.permute(0, 2, 3, 1).contiguous().to(dtype)
+
+        return self._position((H, W, dtype), self._positions, compute)
 
 
 def plan_image(model: Any) -> ImagePlan | None:

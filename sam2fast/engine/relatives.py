@@ -1,6 +1,7 @@
 """Plans of what SAM 2's relatives have in place of its parts: the image encoders of EdgeTAM and EfficientTAM, and the
 perceiver that compresses EdgeTAM's memories."""
 
+import math
 from collections.abc import Mapping
 from copy import copy
 from itertools import zip_longest
@@ -166,12 +167,17 @@ class ViTPlan(PlanOfPart):
         norms = [norm_of(layer) for layer in layers if isinstance(layer, LayerNorm2d)]
         convolutions = [conv_of(layer) for layer in layers if isinstance(layer, nn.Conv2d)]
         self.neck = list(zip_longest(convolutions, norms))  # each with its norm, or none with one
-        self.scalp, self._trunk, self._position = encoder.scalp, trunk, TensorCache[Tensor]()
+        self.scalp, self._positions, self._position = encoder.scalp, trunk.pos_embed, TensorCache[Tensor]()
 
     def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """What is added to the map of patches: ``(1, H, W, C)``."""
-        trunk = self._trunk
-        return self._position((H, W, dtype), (trunk.pos_embed,), lambda: trunk._get_pos_embed((H, W), dtype))
+
+        def compute() -> Tensor:
+            side = math.isqrt(self._positions.shape[1])
+            whole = self._positions[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+            return F.interpolate(whole, size=(H, W), mode="bicubic").permute(0, 2, 3, 1).contiguous().to(dtype)
+
+        return self._position((H, W, dtype), (self._positions,), compute)
 
 
 EncoderPlan: TypeAlias = ImagePlan | RepViTPlan | ViTPlan

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.image_encoder import ImageEncoder, can_fuse_heads, encode_levels
+from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.modeling.layers import MLP, convolve, project
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
@@ -196,10 +196,11 @@ class SAM2Base(OfficialSteps):
         With high-resolution features ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``,
         else the last alone.
         """
-        if self._replaces("forward_image", "_prepare_backbone_features"):
-            _, tokens, _, sizes = self._prepare_backbone_features(self.forward_image(images))
+        out = self.forward_image(images)
+        if self._replaces("_prepare_backbone_features"):
+            _, tokens, _, sizes = self._prepare_backbone_features(out)
             return [x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(tokens, sizes, strict=True)]
-        return encode_levels(self.image_encoder, images, self._level_heads())[-self.num_feature_levels :]
+        return list(out["backbone_fpn"][-self.num_feature_levels :])
 
     def _replaces(self, *names: str) -> bool:
         """Whether a subclass, or a patch of the class or the instance, replaces one of these methods."""
@@ -211,19 +212,10 @@ class SAM2Base(OfficialSteps):
 
     def forward_image(self, img_batch: Tensor) -> dict[str, Any]:
         """The official dict of features for ``img_batch (B, 3, S, S)``, levels 0 and 1 through the decoder's heads."""
-        heads = self._level_heads()
-        if not can_fuse_heads(self.image_encoder, heads):
-            out: dict[str, Any] = self.image_encoder(img_batch)
-            for i, head in heads.items():
-                out["backbone_fpn"][i] = convolve(head, out["backbone_fpn"][i])
-            return out
-        features = self.image_encoder.features(img_batch, heads)
-        encode = self.image_encoder.neck.position_encoding
-        return {
-            "vision_features": features[-1],
-            "vision_pos_enc": [encode(x).to(x.dtype) for x in features],
-            "backbone_fpn": features,
-        }
+        out: dict[str, Any] = self.image_encoder(img_batch)
+        for i, head in self._level_heads().items():
+            out["backbone_fpn"][i] = head(out["backbone_fpn"][i])
+        return out
 
     def _forward_sam_heads(
         self,

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.hiera import BlockTrunk, PatchEmbed
 from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.standard import standard
@@ -57,7 +56,6 @@ class ViT(BlockTrunk):
             raise ValueError("the trunk ViT is available with qkv_bias=true and use_rel_pos=false alone")
         self.patch_embed = PatchEmbed((patch_size, patch_size), (patch_size, patch_size), (0, 0), embed_dim=embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PRETRAINED**2, embed_dim))  # first that of a class token
-        self._position: TensorCache[Tensor] = TensorCache()
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(
             MultiScaleBlock(
@@ -73,13 +71,8 @@ class ViT(BlockTrunk):
         self.stage_ends = [depth - 1]
         self.channel_list = [embed_dim]
 
-    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
+    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         """``(1, H, W, C)``: the map of position embeddings, resized."""
-
-        def compute() -> Tensor:
-            side = math.isqrt(self.pos_embed.shape[1])
-            whole = self.pos_embed[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-            resized = F.interpolate(whole, size=hw, mode="bicubic").permute(0, 2, 3, 1)
-            return resized.contiguous().to(dtype or resized.dtype)
-
-        return self._position((*hw, dtype), (self.pos_embed,), compute)
+        side = math.isqrt(self.pos_embed.shape[1])
+        whole = self.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        return F.interpolate(whole, size=hw, mode="bicubic").permute(0, 2, 3, 1)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sam2fast import image_features, sam2_image_predictor
 from sam2fast.engine import cpu, engine_for, gpu
-from sam2fast.modeling import attention, hiera_block
+from sam2fast.modeling import attention
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.standard import observing
 from sam2fast.tracking import eager_runner, tracker
@@ -87,14 +87,10 @@ _OF_MODULES = (
     (r"image_encoder\.trunk\.patch_embed", "forward", "patch embedding"),
     (r"image_encoder\.trunk\.body\.stem", "fused", "patch embedding"),
     (r"image_encoder\.trunk\.body\.stages_(\d+)", "fused", "stage {stage}"),
-    (_BLOCK, "forward fused branches normed_input add_in_place norm_with_bias", "stage {stage}"),
-    (_BLOCK, "_add_attended", "output projection"),
-    (_BLOCK, "_add_mlp", "MLP"),
-    (_BLOCK, "_project_residual", "residual projection"),
-    (_BLOCK + r"\.attn", "_project_in", "query, key, value"),
-    (_BLOCK + r"\.attn", "_project_out", "output projection"),
+    (_BLOCK, "forward", "stage {stage}"),
+    (_BLOCK + r"\.attn", "forward", "attention"),
     (_BLOCK + r"\.mlp", "forward", "MLP"),
-    (r"image_encoder\.neck", "features", "neck"),
+    (r"image_encoder\.neck", "forward", "neck"),
     ("sam_prompt_encoder", "forward", "prompt encoder"),
     ("sam_mask_decoder", "forward", "mask decoder"),
     (r"sam_mask_decoder\.transformer", "forward", "transformer"),
@@ -120,9 +116,6 @@ _OF_FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (frames.Frames, "pixels", "decode"),
     (SAM2Transforms, "from_pixels", "preprocess"),
     (frames, "resize_and_normalise", "preprocess"),
-    (hiera_block, "window_attention", "attention"),
-    (hiera_block, "normed_sum", "norms"),
-    (hiera_block, "shifted_layer_norm", "norms"),
     (attention, "rope_attention", "attention"),
     (attention, "memory_attention", "attention"),
     (eager_runner, "gather_memory", "memory tables"),

@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from sam2fast.engine.by_modules import FastProducts
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageLike
@@ -24,8 +25,7 @@ def stage_features(
     """The outputs of each stage of the trunk and each level of the neck, before the decoder's heads.
 
     Predictors compute fewer: the coarsest level only feeds the next finer one, and the finest two are projected
-    directly to the decoder's channels. The maps that they compute are equal bit by bit. Gradients flow if autograd is
-    enabled.
+    directly to the decoder's channels. Gradients flow if autograd is enabled.
 
     Args:
         model: a model, a video predictor, or an image predictor.
@@ -48,8 +48,11 @@ def stage_features(
         model = model.model
     else:
         batch = _checked(model, images)
-    stages = model.image_encoder.trunk(batch)
-    return StageFeatures(stages, model.image_encoder.neck.features(stages))
+    encoder = model.image_encoder
+    with FastProducts():
+        stages = encoder.trunk(batch)
+        levels, _ = encoder.neck(stages)
+    return StageFeatures(stages, levels)
 
 
 def _checked(model: SAM2Base, images: object) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import tame_weights
 import torch
 from parity import NARROW, random_map
-from planned import ALL, by_modules, difference, parts_of, results, without, without_plans
+from planned import ALL, assert_as_near, assert_same, by_modules, difference, parts_of, results, without, without_plans
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -79,11 +79,14 @@ def by_calls(model, part=None):
         return computed(model, part)
 
 
-def assert_equal(model):
+def assert_as_called(model, exact=None):
+    """Plans compute what modules do; in a low precision they are as near to what is exact."""
     assert parts_of(model) == ALL
-    for expected, found in zip(by_calls(model), computed(model), strict=True):
-        assert expected.dtype == found.dtype and expected.stride() == found.stride()
-        assert torch.equal(expected, found)
+    expected, found = by_calls(model), computed(model)
+    if exact is None:
+        assert_same(expected, found)
+    else:
+        assert_as_near(exact, expected, found)
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
@@ -101,22 +104,23 @@ def test_clicks(name):
 @pytest.mark.parametrize(
     ("name", "size"), [(EDGETAM, 256), (EDGETAM, 512), (TI, 128), (TI, 416), (TI_1, 192), (TI_2, 256)]
 )
-def test_results_are_equal_bit_by_bit(name, size):
+def test_results(name, size):
     """Windows of 14 positions stick out of these maps; 1024 positions are attended to in blocks."""
-    assert_equal(build(name, size))
+    assert_as_called(build(name, size))
 
 
 @pytest.mark.parametrize("chunk", [2**12, 2**15])
 def test_chunks(model, chunk, monkeypatch):
     for owner in (ops, layers):
         monkeypatch.setattr(owner, "CHUNK", chunk)
-    assert_equal(model)
+    assert_as_called(model)
 
 
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(model, emulates, monkeypatch):
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
-    assert_equal(model.to(torch.bfloat16))
+    exact = computed(model)
+    assert_as_called(model.to(torch.bfloat16), exact)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -125,7 +129,7 @@ def test_autocast(model, emulates, dtype, monkeypatch):
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
     exact = computed(model)
     with torch.autocast("cpu", dtype):
-        assert_equal(model)
+        assert_as_called(model, exact)
         assert difference(exact, computed(model)) > 1e-4
     assert difference(exact, computed(model)) == 0
 
@@ -144,7 +148,7 @@ def test_autocast(model, emulates, dtype, monkeypatch):
     ],
 )
 def test_configurations(name, changes):
-    assert_equal(build(name, 256, changes))
+    assert_as_called(build(name, 256, changes))
 
 
 # ---- changes ----

@@ -63,16 +63,15 @@ def test_models(name):
 
 
 @torch.no_grad()
-def test_features_are_equal_bit_by_bit(model):
-    """Also of several images, whose maps are computed in chunks."""
-    images = random_map(2, 3, 128, 128)
-    for tolerance in (ops.CHUNK, 2**12):
+def test_features_of_several_images(model):
+    """Maps that are computed in chunks are equal bit by bit to those that are computed at once."""
+    images, found = random_map(2, 3, 128, 128), []
+    for elements in (2**12, ops.CHUNK):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ops, "CHUNK", tolerance)
-            found = engine_for(model).encode(images)
-            for expected, actual in zip(model.encode_image(images), found, strict=True):
-                assert expected.shape == actual.shape and expected.stride() == actual.stride()
-                assert torch.equal(expected, actual)
+            patch.setattr(ops, "CHUNK", elements)
+            found.append(engine_for(model).encode(images))
+    assert all(map(torch.equal, *found))
+    assert_same(model.encode_image(images), found[0], 1e-5)
 
 
 def prompts(points, B, masks_of=0):
@@ -181,7 +180,7 @@ def test_choice_by_stability(threshold):
 
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(emulates, monkeypatch):
-    """As far from fp32 as what the modules compute, on processors with and without instructions for it."""
+    """As near to fp32 as what the modules compute, on processors with and without instructions for it."""
     from sam2fast import nano
 
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
@@ -193,8 +192,8 @@ def test_bfloat16_weights(emulates, monkeypatch):
             predictor.set_image(random_image(90, 120))
             answers = predictor.predict(**clicks)
         found.append([predictor.get_image_embedding(), *map(torch.from_numpy, answers)])
-    assert torch.equal(found[1][0], found[2][0])  # the features
     assert_as_near(*found)
+    assert difference(found[0], found[2]) > 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -212,7 +211,6 @@ def test_autocast(emulates, dtype, monkeypatch):
         changed = results(model)
     assert [x.dtype for x in expected] == [x.dtype for x in found]
     for x, y, z in zip(exact, expected, found, strict=True):
-        assert difference([x], [z]) <= 2 * difference([x], [y]) + 1e-3
-    assert all(map(torch.equal, expected[:3], found[:3]))  # the features
+        assert difference([x], [z]) <= 1.5 * difference([x], [y]) + 1e-3
     assert difference(exact, found) > 1e-4 and difference(found, changed) > 1e-2
     assert difference(changed, results(model)) < difference(found, changed) / 2

@@ -58,8 +58,7 @@ def test_changed_values(model, layer, name):
     VALUES[name](model.get_submodule(layer))
     after = results(model)
     assert parts_of(model) == ALL
-    assert difference(before, after) > 1e-3
-    assert_as_near(before, by_modules(model), after)
+    assert difference(before, after) > 1e-3 and difference(by_modules(model), after) < 1e-5
 
 
 DERIVED = [

@@ -16,7 +16,6 @@ from sam2fast.kernels.layer_norm import (
     shifted_layer_norm,
     shifted_layer_norm_reference,
 )
-from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.utils.testing import relative_error
 
 EPS = 1e-6
@@ -157,19 +156,3 @@ def test_too_wide_for_the_kernel(triton_device):
     x, delta, weight, bias = inputs((1, 4097), triton_device)
     with backend("triton"), pytest.raises(RuntimeError, match="at most 4096 channels"):
         add_layer_norm(x, delta, weight, bias, EPS)
-
-
-@pytest.mark.parametrize("stride", [None, (2, 2)])
-@torch.no_grad()
-def test_a_block_whose_sum_the_next_one_adds(stride):
-    """As on GPUs: the sum of a block is fused with the norm of the next one."""
-    torch.manual_seed(0)
-    block, after = MultiScaleBlock(8, 16, 2, q_stride=stride, window_size=4), MultiScaleBlock(16, 16, 2)
-    x, delta = random_map(1, 8, 12, 8), random_map(1, 8, 12, 8, seed=1)
-    expected = after.fused(block.fused(x + delta))
-    torch.testing.assert_close(
-        sum(after.branches(*after.normed_input(*block.branches(*block.normed_input(x, delta))))),
-        expected,
-        rtol=1e-5,
-        atol=1e-5,
-    )

@@ -6,7 +6,6 @@ import hashlib
 import pytest
 import tame_weights
 import torch
-from parity import random_map
 
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.checkpoints import choose_config
@@ -15,7 +14,6 @@ from sam2fast.downloads.catalog import published, simplest_name
 from sam2fast.modeling.vit import ViT
 from sam2fast.research import attention_maps
 from sam2fast.tracking.strategies import STRATEGIES
-from sam2fast.utils.testing import relative_error
 
 SIZE = 256
 TOLERANCE = 1e-4
@@ -103,26 +101,6 @@ def test_the_files_name_chooses(tmp_path, caplog):
 )
 def test_their_configurations_are_read(theirs, ours):
     assert official_to_ours(theirs) == f"sam2fast.modeling.{ours}"
-
-
-def test_the_trunk_by_calls_of_each_block():
-    """As where a user hooks one; also with gradients, where windows are cut by other code."""
-    trunk, image, seen = tame_weights.fill(ViT(embed_dim=192, num_heads=3), 0), random_map(1, 3, 320, 256), []
-    with torch.no_grad():
-        (fused,) = trunk(image)
-    assert relative_error(fused, trunk(image)[0].detach()) < TOLERANCE
-    trunk.blocks[0].register_forward_hook(lambda *_: seen.append(1))
-    with torch.no_grad():
-        assert relative_error(fused, trunk(image)[0]) < TOLERANCE
-    assert seen and fused.shape == (1, 192, 20, 16)
-
-
-def test_the_position_is_resized_once(model, monkeypatch):
-    image = random_map(1, 3, SIZE, SIZE)
-    with torch.no_grad():
-        model.encode_image(image)
-        monkeypatch.setattr(torch.nn.functional, "interpolate", None)
-        model.encode_image(image)
 
 
 def test_trunks_that_are_not_available():

@@ -15,6 +15,7 @@ from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.config import build_from_config, load_config
 from sam2fast.deploy.compilation import compile_model
 from sam2fast.deploy.exported.programs import EncoderModule, export_encoder
+from sam2fast.engine import engine_for
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.training.config import TRAINING_TARGETS
 from sam2fast.utils.testing import relative_error
@@ -116,7 +117,7 @@ def test_compiled_and_exported(predictor, records, video):
     image = random_map(1, 3, SIZE, SIZE)
     with torch.no_grad():
         expected, actual = EncoderModule(predictor)(image), export_encoder(predictor).module()(image)
-        *_, features = predictor.encode_image(image)
+        *_, features = engine_for(predictor).encode(image)
     assert all(relative_error(a, b) < TOLERANCE for a, b in zip(expected, actual, strict=True))
     assert relative_error(features + predictor.no_mem_embed.reshape(1, -1, 1, 1), actual[-1]) < TOLERANCE
     assert_same(records, run(compile_model(predictor, backend="aot_eager"), video, scenario), TOLERANCE)

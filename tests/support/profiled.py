@@ -8,7 +8,7 @@ from torch import nn
 from sam2fast import image_features, nano, sam2_image_predictor
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.engine import cpu, gpu
-from sam2fast.modeling import attention, hiera_block
+from sam2fast.modeling import attention
 from sam2fast.profiling import Limits
 from sam2fast.tracking import eager_runner, tracker
 from sam2fast.tracking.memory_bank import MemoryBank
@@ -19,7 +19,7 @@ SIDE = 128
 # So that tests do not measure them.
 LIMITS = Limits(1e10, {"float32": 1e11})
 OWNERS = (
-    *(attention, hiera_block, eager_runner, frames, tracker, image_features, sam2_image_predictor),
+    *(attention, eager_runner, frames, tracker, image_features, sam2_image_predictor),
     *(frames.Frames, MemoryBank, SAM2Transforms),
     *(cpu, gpu, cpu.image, cpu.masks, cpu.memory, gpu.image, gpu.masks, gpu.memory),
 )

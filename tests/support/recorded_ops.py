@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from sam2fast import engine
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.modeling import hiera, hiera_block, layers
+from sam2fast.modeling import layers
 from sam2fast.modeling.constants import Constants
 from sam2fast.tracking import graph_runner
 
@@ -94,8 +94,7 @@ class _Recording(TorchDispatchMode):
 
 def as_on_a_gpu(monkeypatch: Any) -> None:
     """From here on the model computes as it does away from the CPU, where nothing looks at values."""
-    for module in (hiera, hiera_block, layers):
-        monkeypatch.setattr(module, "is_cpu_inference", lambda x: False)
+    monkeypatch.setattr(layers, "is_cpu_inference", lambda x: False)
     monkeypatch.setattr(engine, "_is_on_cpu", lambda x: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from sam2fast.checkpoints.weight_files import first_line
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
-from sam2fast.modeling.image_encoder import encode_levels
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.standard import deciding_once
 
@@ -50,8 +49,10 @@ class EncoderModule(nn.Module):
             Finest first and contiguous: ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or
             only the last for a model without high-resolution features. The no-memory embedding is added to the last.
         """
-        heads = {int(level): cast(nn.Conv2d, head) for level, head in self.heads.items()}
-        *finer, embedding = encode_levels(self.image_encoder, pixels, heads)[-self.num_levels :]
+        levels: list[Tensor] = self.image_encoder(pixels)["backbone_fpn"]
+        for level, head in self.heads.items():
+            levels[int(level)] = head(levels[int(level)])
+        *finer, embedding = levels[-self.num_levels :]
         if self.no_memory is not None:
             embedding = embedding + self.no_memory.reshape(1, -1, 1, 1)
         return (*(x.contiguous() for x in finer), embedding.contiguous())
