@@ -124,7 +124,7 @@ class Engine:
         model: Any = self._model()
         plan = self._plan(self._attention, features)
         if plan is None:
-            return by_modules.attend(model, features, memories, fp8, self.attend_hook)
+            return by_modules.attend(model, features, memories, fp8)
         position = model.image_encoder.neck.position_encoding(features)
         with _variant(plan, features) as variant:
             return variant.memory.attend(plan, features, position, memories, fp8, self.attend_hook)
@@ -245,12 +245,16 @@ def _is_plain_inference(x: Tensor) -> bool:
         return False
     if not _is_on_cpu(x):
         return not x.is_meta
-    return type(x) is Tensor and not _is_traced() and not is_recorded()
+    return type(x) is Tensor and not _is_traced()
 
 
 def _is_on_cpu(x: Tensor) -> bool:
-    """Whether ``x`` is there, and neither kernels nor a user's ops were chosen for it, which ``gpu`` calls."""
-    return x.is_cpu and "cpu" not in _dispatch.KERNEL_DEVICES and _dispatch.current_backend() in ("auto", "torch")
+    """Whether ``cpu`` computes what is there, which looks at values and keeps nothing at an address.
+
+    ``gpu`` computes what is recorded, and calls kernels or a user's ops where they were chosen.
+    """
+    is_chosen = "cpu" in _dispatch.KERNEL_DEVICES or _dispatch.current_backend() not in ("auto", "torch")
+    return x.is_cpu and not is_chosen and not is_recorded()
 
 
 @contextmanager

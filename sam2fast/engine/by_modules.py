@@ -2,8 +2,7 @@
 original."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from types import FunctionType
 from typing import Any, TypeVar, cast
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sam2fast.engine.cpu.masks import Masks
-from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
@@ -118,13 +116,11 @@ def decode(
 
 
 @_with_fast_products
-def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8, hook: AttendHook | None = None) -> Tensor:
-    """See :meth:`Engine.attend`; ``hook`` is called where objects are computed together."""
+def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
+    """See :meth:`Engine.attend`."""
+    if model.memory_attention.training:  # where dropout would make objects differ
+        raise RuntimeError("tracking needs evaluation mode: call eval() on the predictor, or build it with mode='eval'")
     position = model.image_encoder.neck.position_encoding(features)
-    if is_standard(model.memory_attention):
-        with _hooked(model.memory_attention.layers, hook):
-            attended: Tensor = model.memory_attention.attend(features, position, memory, fp8)
-            return attended
     if fp8 is True or memory.pages.shape[1] != math.prod(model.memory_size):
         raise RuntimeError(
             "a module of memory_attention was hooked, patched or replaced, which approximated memories do not reach: "
@@ -151,19 +147,6 @@ def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8, hook:
         )
         maps.append(attended.permute(1, 2, 0).unflatten(2, features.shape[2:]))
     return torch.cat(maps)
-
-
-@contextmanager
-def _hooked(layers: Any, hook: AttendHook | None) -> Iterator[None]:
-    """Context manager in which a hook is called before each layer attends to the memory."""
-    attentions = [] if hook is None else [layer.cross_attn_image for layer in layers]
-    try:
-        for i, attention in enumerate(attentions):
-            attention.attend_hook = hook and partial(hook, i)
-        yield
-    finally:
-        for attention in attentions:
-            attention.attend_hook = None
 
 
 @_with_fast_products

@@ -92,7 +92,6 @@ def _is_rotary(layer: Any) -> bool:
         type(layer) is MemoryAttentionLayer
         and type(layer.self_attn) is RoPEAttention
         and type(layer.cross_attn_image) in _TO_MEMORIES
-        and layer.cross_attn_image.attend_hook is None
         and is_relu(layer.activation)
     )
 

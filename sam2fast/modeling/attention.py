@@ -1,30 +1,23 @@
 """Attention with projections, plain (mask decoder) and with rotary positions (memory attention)."""
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
 from sam2fast.kernels.memory_attention import (
-    AttendedMemory,
-    Fp8,
     Pooling,
     apply_rope,
-    memory_attention,
     offset_of_means,
     pool,
     pooled_keys,
-    rope_attention,
+    rope_attention_reference,
 )
-from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import is_gpu_inference, project, project_together
 from sam2fast.modeling.position_encoding import axial_rope
-from sam2fast.modeling.standard import is_standard_layer, standard
+from sam2fast.modeling.standard import standard
 
 
 @standard
@@ -53,34 +46,23 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(kv_dim, self.internal_dim)
         self.v_proj = nn.Linear(kv_dim, self.internal_dim)
         self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
-        self._joined: TensorCache[tuple[Tensor, Tensor]] = TensorCache()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """``q (B, N, C)`` attends to ``k, v (B, M, C_kv)``; a batch of 1 is broadcast. Returns ``(B, N, C)``."""
-        return self.attend_projected(*self._project_all(q, k, v))
+        """``(B, N, C)`` of queries ``q (B, N, C)`` that attend to ``k, v (B, M, C_kv)``."""
+        q, k, v = self._projected(q, k, v)
+        return self._output(F.scaled_dot_product_attention(q, k, v, dropout_p=self._dropout))
 
-    def attend_projected(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """:meth:`forward` of what has been projected to ``(B or 1, ..., D)``."""
-        B, N = max(len(q), len(k)), q.shape[1]
-        if len(k) == 1:
-            q = q.flatten(0, 1)[None]  # all queries in one row
-        q, k, v = (self._separate_heads(x.expand(len(k), -1, -1), self.num_heads) for x in (q, k, v))
-        dropout_p = self.dropout_p if self.training else 0.0
-        attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
-        out = in_float32(attention, q, k, v) if emulates_bfloat16(q, k) else attention(q, k, v)
-        out = self._project(self.out_proj, self._recombine_heads(out))
-        return out.reshape(B, N, out.shape[-1])
+    def _projected(self, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+        """Queries, keys and values ``(B, heads, N, d)``."""
+        return [self._separate_heads(x, self.num_heads) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v))]
 
-    def _project(self, layer: nn.Module, x: Tensor) -> Tensor:
-        return project(layer, x)
+    def _output(self, x: Tensor) -> Tensor:
+        """``(B, N, C)`` of what the heads read ``(B, heads, N, d)``."""
+        return cast(Tensor, self.out_proj(self._recombine_heads(x)))
 
-    def _project_all(self, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
-        """Queries, keys and values, those of one input together."""
-        if q is not k:
-            return [self._project(self.q_proj, q), self._project(self.k_proj, k), self._project(self.v_proj, v)]
-        if k is v:
-            return project_together(self._joined, (self.q_proj, self.k_proj, self.v_proj), q)
-        return [*project_together(self._joined, (self.q_proj, self.k_proj), q), self._project(self.v_proj, v)]
+    @property
+    def _dropout(self) -> float:
+        return self.dropout_p if self.training else 0.0
 
     def _separate_heads(self, x: Tensor, num_heads: int) -> Tensor:
         return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
@@ -94,13 +76,11 @@ class RoPEAttention(Attention):
     """Attention over a square map with axial rotary positions; keys may be several such maps, concatenated.
 
     Attributes:
-        attend_hook: called with the arguments of :func:`memory_attention` before :meth:`attend` calls it, or None.
         pooling: of the memories of several frames; see :func:`memory_attention`.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
     """
 
-    attend_hook: Callable[..., None] | None = None
     pooling: Pooling = None
 
     def __init__(
@@ -115,7 +95,6 @@ class RoPEAttention(Attention):
         self.rope_theta = rope_theta
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
-        self._folded: TensorCache[tuple[Tensor, Tensor]] = TensorCache()
         self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
@@ -128,45 +107,8 @@ class RoPEAttention(Attention):
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
         cos, sin = self._table(q.shape[1], q.device)
-        q, k, v = (self._separate_heads(x, self.num_heads) for x in self._project_all(q, k, v))
-        dropout = self.dropout_p if self.training else 0.0
-        out = rope_attention(q, k, v, cos, sin, num_k_exclude_rope, dropout)
-        return self._project(self.out_proj, self._recombine_heads(out))
-
-    def attend(self, x: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
-        """Queries from ``x (1 or B, N, C)`` to the memories of B objects: ``(B, N, C)``.
-
-        Values are projected after the weighted sum instead of before it; see :func:`memory_attention`, also for
-        ``fp8``.
-        """
-        cos, sin = self._rope_of(x.shape[1], memory.pages.shape[1], x.device)
-        query = self._separate_heads(self._project(self.q_proj, x), self.num_heads)
-        weights = (self.k_proj.weight, self.k_proj.bias, self.v_proj.weight, self.v_proj.bias)
-        if self.attend_hook is not None:
-            self.attend_hook(query, memory, *weights, cos, sin)
-        how: dict[str, Any] = {"fp8": fp8, "pooling": self.pooling}
-        if self._can_fold_output():
-            return memory_attention(query, memory, *weights[:2], *self._values_to_output(), cos, sin, **how)
-        return self._project(self.out_proj, memory_attention(query, memory, *weights, cos, sin, **how))
-
-    def _can_fold_output(self) -> bool:
-        """Whether the values' projection and the output's are one matrix; on the CPU two cost no more than one."""
-        if self.num_heads > 1 or not is_gpu_inference(self.out_proj.weight):
-            return False
-        return all(is_standard_layer(x, nn.Linear) and x.bias is not None for x in (self.v_proj, self.out_proj))
-
-    def _values_to_output(self) -> tuple[Tensor, Tensor]:
-        """Weight ``(C, C_mem)`` and bias ``(C)`` of both projections, in the dtype of the values'."""
-        weights = self.out_proj.weight, self.v_proj.weight
-        biases = self.out_proj.bias, self.v_proj.bias
-
-        def compute() -> tuple[Tensor, Tensor]:
-            out, values = (x.float() for x in weights)
-            bias = torch.addmv(biases[0].float(), out, biases[1].float())
-            return (out @ values).to(weights[1].dtype), bias.to(weights[1].dtype)
-
-        with torch.autocast(weights[0].device.type, enabled=False):
-            return self._folded(None, (*weights, *biases), compute)
+        q, k, v = self._projected(q, k, v)
+        return self._output(rope_attention_reference(q, k, v, cos, sin, num_k_exclude_rope, self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The tables of :func:`memory_attention` for pages of ``page`` positions, which are the queries'."""
@@ -202,15 +144,14 @@ class EfficientRoPEAttention1(RoPEAttention):
         if rotated <= N or rotated % N:
             return super().forward(q, k, v, num_k_exclude_rope)
         cos, sin = self._table(N, q.device)
-        q, k, v = (self._separate_heads(x, self.num_heads) for x in self._project_all(q, k, v))
+        q, k, v = self._projected(q, k, v)
         means = pooled_keys(apply_rope(k[:, :, :rotated], cos, sin), N, self.pooling)
         keys = torch.cat([means, k[:, :, rotated:]], dim=2)
         values = torch.cat([pool(v[:, :, :rotated], N), v[:, :, rotated:]], dim=2)
         offset = q.new_zeros(keys.shape[2])
         offset[: means.shape[2]] = offset_of_means(self.pooling)
-        dropout = self.dropout_p if self.training else 0.0
-        out = F.scaled_dot_product_attention(apply_rope(q, cos, sin), keys, values, offset.expand(N, -1), dropout)
-        return self._project(self.out_proj, self._recombine_heads(out))
+        q, offset = apply_rope(q, cos, sin), offset.expand(N, -1)
+        return self._output(F.scaled_dot_product_attention(q, keys, values, offset, self._dropout))
 
 
 @standard
@@ -257,13 +198,11 @@ class RoPEAttentionv2(RoPEAttention):
         if rotated < 0 or rotated % page:
             raise ValueError(f"{rotated} keys of frames are not a whole number of memories of {page} tokens")
         cos, sin = self._rope_of(N, page, q.device)
-        q, k, v = (self._separate_heads(x, self.num_heads) for x in self._project_all(q, k, v))
+        q, k, v = self._projected(q, k, v)
         q = apply_rope(q, cos[:N], sin[:N])
         if rotated:
             k = torch.cat([apply_rope(k[:, :, :rotated], cos[N:], sin[N:]), k[:, :, rotated:]], dim=2)
-        dropout = self.dropout_p if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self._project(self.out_proj, self._recombine_heads(out))
+        return self._output(F.scaled_dot_product_attention(q, k, v, dropout_p=self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Tables of the queries' positions, then of the tokens of a memory."""

@@ -1,24 +1,13 @@
 """Memory attention: a frame attends to itself and to the memory of past frames."""
 
 import copy
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import (
-    chunked,
-    computed_dtype,
-    get_activation,
-    normalize,
-    normed_sum,
-    project,
-    project_activated,
-)
-from sam2fast.modeling.standard import has_standard_parts, standard
+from sam2fast.modeling.layers import get_activation
+from sam2fast.modeling.standard import standard
 
 
 @standard
@@ -64,52 +53,22 @@ class MemoryAttentionLayer(nn.Module):
         """Batch-first tokens ``tgt (B, N, C)`` and ``memory (B, M, C_mem)`` with their position encodings."""
         tgt = self._forward_sa(tgt, query_pos)
         tgt = self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope)
-        if has_standard_parts(self):
-            return tgt + self.dropout3(self._feed_forward(normalize(self.norm3, tgt)))
-        hidden = self.dropout(self.activation(project(self.linear1, normalize(self.norm3, tgt))))
-        return tgt + self.dropout3(project(self.linear2, hidden))
-
-    def attend(
-        self, x: Tensor, delta: Tensor | None, query_pos: Tensor, memory: AttendedMemory, fp8: Fp8 = False
-    ) -> tuple[Tensor, Tensor]:
-        """The same, fused, for B objects on one frame, for inference: tokens ``x + delta (1 or B, N, C)``.
-
-        Returns:
-            Two tensors ``(B, N, C)``. The result is their sum, which the next norm adds.
-
-        Tokens with a batch of 1, which do not depend on objects yet, are computed once for all objects.
-        """
-        dtype = computed_dtype(self.linear1.weight)
-        x, normed = normed_sum(self.norm1, x, delta, None if self.pos_enc_at_attn else dtype)
-        q = normed + query_pos if self.pos_enc_at_attn else normed
-        x, normed = normed_sum(
-            self.norm2, x, self.self_attn(q, q, normed), None if self.pos_enc_at_cross_attn_queries else dtype
-        )
-        q = normed + query_pos if self.pos_enc_at_cross_attn_queries else normed
-        attended = cast(RoPEAttention, self.cross_attn_image).attend(q, memory, fp8)
-        x, normed = normed_sum(self.norm3, x.expand_as(attended), attended, dtype)
-        return x, self._feed_forward(normed)
+        hidden = self.dropout(self.activation(self.linear1(self.norm3(tgt))))
+        return tgt + self.dropout3(self.linear2(hidden))
 
     def _forward_sa(self, tgt: Tensor, query_pos: Tensor | None) -> Tensor:
-        x = normalize(self.norm1, tgt)
+        x = self.norm1(tgt)
         q = x + query_pos if self.pos_enc_at_attn and query_pos is not None else x
         return tgt + self.dropout1(self.self_attn(q, q, v=x))
 
     def _forward_ca(
         self, tgt: Tensor, memory: Tensor, query_pos: Tensor | None, pos: Tensor | None, num_k_exclude_rope: int = 0
     ) -> Tensor:
-        x = normalize(self.norm2, tgt)
+        x = self.norm2(tgt)
         q = x + query_pos if self.pos_enc_at_cross_attn_queries and query_pos is not None else x
         k = memory + pos if self.pos_enc_at_cross_attn_keys and pos is not None else memory
         kwargs = {"num_k_exclude_rope": num_k_exclude_rope} if num_k_exclude_rope else {}
         return tgt + self.dropout2(self.cross_attn_image(q=q, k=k, v=memory, **kwargs))
-
-    def _feed_forward(self, normed: Tensor) -> Tensor:
-        def compute(x: Tensor) -> Tensor:
-            return project(self.linear2, self.dropout(project_activated(self.linear1, self.activation, x)))
-
-        # All objects' tokens in one row, so that chunks are contiguous.
-        return chunked(compute, normed.reshape(1, -1, 1, normed.shape[-1]), rows=1).view(normed.shape)
 
 
 @standard
@@ -128,7 +87,6 @@ class MemoryAttention(nn.Module):
         self.norm = nn.LayerNorm(d_model)
         self.pos_enc_at_input = pos_enc_at_input
         self.batch_first = batch_first
-        self._added: TensorCache[Tensor] = TensorCache()  # to the tokens: a tenth of their encoding
 
     def forward(
         self,
@@ -162,38 +120,5 @@ class MemoryAttention(nn.Module):
             rotary = isinstance(layer.cross_attn_image, RoPEAttention)
             kwargs = {"num_k_exclude_rope": num_obj_ptr_tokens} if rotary else {}
             x = layer(tgt=x, memory=memory, pos=memory_pos, query_pos=x_pos, **kwargs)
-        x = normalize(self.norm, x)
+        x = self.norm(x)
         return x.transpose(0, 1) if self.batch_first else x
-
-    def attend(self, features: Tensor, position: Tensor, memory: AttendedMemory, fp8: Fp8 = False) -> Tensor:
-        """One frame's map for B objects, each conditioned on its own memory, fused, for inference.
-
-        Args:
-            features, position: ``(1, C, H, W)`` map of the frame and its encoding.
-            memory: what the objects attend to.
-            fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
-
-        Returns:
-            ``(B, C, H, W)``.
-
-        Raises:
-            RuntimeError: the module is in training mode, where dropout would make objects differ.
-        """
-        if self.training:
-            raise RuntimeError(
-                "tracking needs evaluation mode: call eval() on the predictor, or build it with mode='eval'"
-            )
-        x, pos = features.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2)  # (1, HW, C)
-        layers = cast(list[MemoryAttentionLayer], list(self.layers))
-        if not layers[0].pos_enc_at_cross_attn_keys:
-            memory = memory._replace(
-                position_encoding=torch.zeros_like(memory.position_encoding),
-                time_encoding=torch.zeros_like(memory.time_encoding),
-                pointer_encoding=torch.zeros_like(memory.pointer_encoding),
-            )
-        delta: Tensor | None = None
-        if self.pos_enc_at_input:
-            delta = self._added(None, (position,), lambda: (0.1 * pos).contiguous())
-        for layer in layers:
-            x, delta = layer.attend(x, delta, pos, memory, fp8)
-        return normed_sum(self.norm, x, delta)[1].transpose(1, 2).unflatten(2, features.shape[-2:])

@@ -212,7 +212,7 @@ def _is_compiled(model: SAM2Base) -> bool:
     such a forward.
     """
     parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
-    names = ("forward", "attend", "_compiled_call_impl")
+    names = ("forward", "_compiled_call_impl")
     return any(vars(part).get(name) is not None for part in parts for name in names)
 
 

@@ -44,12 +44,12 @@ def session(predictor):
 
 @contextmanager
 def forwards():
-    """Context manager that collects the classes whose ``forward`` or ``attend`` is called."""
+    """Context manager that collects the classes whose ``forward`` is called."""
     seen = set()
 
     def profile(frame, event, _):
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(MODELING) and code.co_name in ("forward", "attend"):
+        if event == "call" and code.co_filename.startswith(MODELING) and code.co_name == "forward":
             seen.add(type(frame.f_locals["self"]).__name__)
 
     before = sys.getprofile()

@@ -176,7 +176,9 @@ def test_the_module_rotates_tokens_by_their_own_grid():
     weights = module.k_proj.weight, module.k_proj.bias, module.v_proj.weight, module.v_proj.bias
     means = written_out(module.q_proj(x)[:, None], memory, *weights, *rope_of_tokens(4, 24))
     expected = module.out_proj(means.float())
-    assert relative_error(expected, module.attend(x, memory)) < 1e-5
+    tables = module._rope_of(16, 28, x.device)  # of plans
+    found = memory_attention(module.q_proj(x)[:, None], memory, *weights, *tables)
+    assert relative_error(expected, module.out_proj(found)) < 1e-5
     filled, chosen = memory.page_table[0] >= 0, memory.pointer_valid[0]
     pages, pointers = memory.pages[memory.page_table[0, filled].long()], memory.pointers[0, chosen]
     encoding = memory.position_encoding + memory.time_encoding[memory.page_time[0, filled].long(), None]

@@ -16,6 +16,7 @@ from parity import NARROW, random_map
 from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
 
 from sam2fast.build_sam import cast_weights
+from sam2fast.engine import engine_for
 from sam2fast.engine.by_modules import FastProducts
 from sam2fast.utils.testing import relative_error
 
@@ -82,8 +83,7 @@ def test_memory_attention(case):
     embedding = features[-1].permute(1, 2, 0).unflatten(2, (SIDE, SIDE))
     with case.context():
         memory = memory_of(case.ours, state["output_dict_per_obj"][0], FRAME, FRAME + 1)
-        position = case.ours.image_encoder.neck.position_encoding(embedding)
-        mine = case.ours.memory_attention.attend(embedding, position, memory)
+        mine = engine_for(case.ours).attend(embedding, memory)
     assert relative_error(exact, mine) <= SLACK * relative_error(exact, theirs)
 
 
