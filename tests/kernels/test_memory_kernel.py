@@ -25,6 +25,7 @@ from sam2fast.kernels._launch import Row  # noqa: E402
 from sam2fast.kernels.memory_attention import (  # noqa: E402
     AttendedMemory,
     launch,
+    memory_attention,
     memory_attention_reference,
     rope_attention,
     rope_attention_reference,
