@@ -242,20 +242,21 @@ class PrivateApi(TrackingModel):
         if point_inputs is not None and mask_inputs is not None:
             raise ValueError("give points or a mask, not both")
         _, _, features, positions, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
-        current = self.track_step(
-            frame_idx=frame_idx,
-            is_init_cond_frame=is_init_cond_frame,
-            current_vision_feats=features,
-            current_vision_pos_embeds=positions,
-            feat_sizes=sizes,
-            point_inputs=point_inputs,
-            mask_inputs=mask_inputs,
-            output_dict=output_dict,
-            num_frames=inference_state["num_frames"],
-            track_in_reverse=reverse,
-            run_mem_encoder=run_mem_encoder,
-            prev_sam_mask_logits=prev_sam_mask_logits,
-        )
+        with FastProducts():
+            current = self.track_step(
+                frame_idx=frame_idx,
+                is_init_cond_frame=is_init_cond_frame,
+                current_vision_feats=features,
+                current_vision_pos_embeds=positions,
+                feat_sizes=sizes,
+                point_inputs=point_inputs,
+                mask_inputs=mask_inputs,
+                output_dict=output_dict,
+                num_frames=inference_state["num_frames"],
+                track_in_reverse=reverse,
+                run_mem_encoder=run_mem_encoder,
+                prev_sam_mask_logits=prev_sam_mask_logits,
+            )
         filled = fill_holes(current["pred_masks"], self.fill_hole_area)
         output = {
             "maskmem_features": _stored(inference_state, current["maskmem_features"]),
@@ -278,13 +279,14 @@ class PrivateApi(TrackingModel):
     ) -> tuple[Tensor, list[Tensor] | None]:
         """Memory ``(B, C_mem, H, W)`` of masks ``(B, 1, S, S)`` on a frame, and its position encoding."""
         _, _, features, _, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
-        memory, position = self._encode_new_memory(
-            current_vision_feats=features,
-            feat_sizes=sizes,
-            pred_masks_high_res=high_res_masks,
-            object_score_logits=object_score_logits,
-            is_mask_from_pts=is_mask_from_pts,
-        )
+        with FastProducts():
+            memory, position = self._encode_new_memory(
+                current_vision_feats=features,
+                feat_sizes=sizes,
+                pred_masks_high_res=high_res_masks,
+                object_score_logits=object_score_logits,
+                is_mask_from_pts=is_mask_from_pts,
+            )
         positions = self._get_maskmem_pos_enc(inference_state, {"maskmem_pos_enc": position})
         return _stored(inference_state, memory), positions
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints.weight_files import first_line
+from sam2fast.engine.by_modules import FastProducts
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -129,7 +130,7 @@ def export_decoder(
     """
     _check(model, prompts=prompts, points=points)
     device, S = model.device, model.image_size
-    with torch.no_grad(), _reference_ops(keep_kernels):
+    with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels):
         levels = EncoderModule(model)(torch.zeros(1, 3, S, S, device=device))
     # Traced with two points for any number: torch would specialise a size of one.
     count = min(points, 2)
@@ -165,7 +166,8 @@ def export_module(
         shapes: the ``dynamic_shapes`` of ``torch.export.export``.
         keep_kernels: see :func:`export_encoder`.
     """
-    with torch.no_grad(), _reference_ops(keep_kernels), deciding_once(module.eval(), proxies=True):
+    context = deciding_once(module.eval(), proxies=True)
+    with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels), context:
         return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
