@@ -13,7 +13,7 @@ from parity import random_image, random_map
 
 from sam2fast.deploy import exported
 from sam2fast.deploy.compilation import compile_model
-from sam2fast.deploy.exported import artifact, loading, programs
+from sam2fast.deploy.exported import artifact, loading
 from sam2fast.deploy.exported.artifact import DECODER, ENCODER, METADATA
 from sam2fast.image_features import Features
 from sam2fast.kernels._dispatch import backend
@@ -136,12 +136,13 @@ def test_decoder_with_a_mask(model, levels):
 def test_kernels_are_optional(model, tmp_path):
     """With kernels that can run, here in the interpreter."""
     pytest.importorskip("triton")
-    trunk = model.image_encoder.trunk.blocks[0]
-    example = (torch.zeros(1, 32, 32, 16),)
     with backend("triton"):
-        assert not any("sam2fast" in name for name in operators(programs.export_module(trunk, example, None, False)))
-        kept = operators(programs.export_module(trunk, example, None, True))
-        exported.save_program(programs.export_module(trunk, example, None, True), tmp_path / "kept.pt2")
+        assert not any("sam2fast" in name for name in operators(exported.export_encoder(model)))
+        program = exported.export_encoder(model, keep_kernels=True)
+    exported.save_program(program, tmp_path / "kept.pt2")
+    kept, pixels = operators(program), random_map(1, 3, SIZE, SIZE)
+    for expected, found in zip(exported.EncoderModule(model)(pixels), program.module()(pixels), strict=True):
+        assert relative_error(expected, found) <= TOLERANCE
     assert "sam2fast.window_attention.default" in kept
     assert operators(exported.load_program(tmp_path / "kept.pt2")) == kept
 

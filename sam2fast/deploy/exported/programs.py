@@ -5,13 +5,16 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints.weight_files import first_line
+from sam2fast.engine import engine_for, gpu
 from sam2fast.engine.by_modules import FastProducts
+from sam2fast.engine.plan import ImagePlan
+from sam2fast.engine.relatives import plan_encoder
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -31,10 +34,15 @@ class ArtifactError(RuntimeError):
 
 
 class EncoderModule(nn.Module):
-    """Normalised pixels to the features that the image predictor keeps."""
+    """Normalised pixels to the features that the image predictor keeps.
 
-    def __init__(self, model: SAM2Base) -> None:
+    Args:
+        from_plan: computes them as the engine does on a GPU. Then nobody may have changed the encoder.
+    """
+
+    def __init__(self, model: SAM2Base, from_plan: bool = False) -> None:
         super().__init__()
+        self._planned = (model,) if from_plan else ()  # not as a part
         self.image_encoder = model.image_encoder
         self.num_levels = model.num_feature_levels
         self.heads = nn.ModuleDict({str(level): head for level, head in model._level_heads().items()})
@@ -50,13 +58,18 @@ class EncoderModule(nn.Module):
             Finest first and contiguous: ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or
             only the last for a model without high-resolution features. The no-memory embedding is added to the last.
         """
-        levels: list[Tensor] = self.image_encoder(pixels)["backbone_fpn"]
-        for level, head in self.heads.items():
-            levels[int(level)] = head(levels[int(level)])
-        *finer, embedding = levels[-self.num_levels :]
+        *finer, embedding = self._levels(pixels)[-self.num_levels :]
         if self.no_memory is not None:
             embedding = embedding + self.no_memory.reshape(1, -1, 1, 1)
         return (*(x.contiguous() for x in finer), embedding.contiguous())
+
+    def _levels(self, pixels: Tensor) -> list[Tensor]:
+        for model in self._planned:  # the plan is of the weights that this call has, which a tracer replaces
+            return gpu.encode(cast(ImagePlan, plan_encoder(model)), pixels)
+        levels: list[Tensor] = self.image_encoder(pixels)["backbone_fpn"]
+        for level, head in self.heads.items():
+            levels[int(level)] = head(levels[int(level)])
+        return levels
 
 
 class DecoderModule(nn.Module):
@@ -103,16 +116,18 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
     """:class:`EncoderModule` for exactly ``batch`` images.
 
     Args:
-        keep_kernels: on a GPU, keep this package's Triton kernels as operators; the program then needs the package.
-            Otherwise it consists of torch operators only.
+        keep_kernels: on a GPU, keep this package's Triton kernels as operators, if nobody changed the encoder; the
+            program then needs the package. Otherwise it consists of torch operators only.
 
     Raises:
         ValueError: the model is in training mode, or ``batch`` is below 1.
     """
     _check(model, batch=batch)
     side = model.image_size
+    with torch.no_grad():
+        from_plan = keep_kernels and engine_for(model).parts().image
     return export_module(
-        EncoderModule(model), (torch.zeros(batch, 3, side, side, device=model.device),), None, keep_kernels
+        EncoderModule(model, from_plan), (torch.zeros(batch, 3, side, side, device=model.device),), None, keep_kernels
     )
 
 
