@@ -26,7 +26,7 @@ class FastProducts(TorchFunctionMode):
     """Context manager in which modules compute with plain tensors as plans do.
 
     - Linear layers are :func:`sam2fast.kernels._cpu.linear`, also for input of another dtype than their weights.
-    - Their sums and those of convolutions in bfloat16 are in fp32 where the processor has no instructions for them.
+    - In bfloat16 sums, also of convolutions and attention, are in fp32 where the processor has no instructions for it.
     - Norms are computed in fp32, and stay so.
     """
 
@@ -64,11 +64,20 @@ def _norm(x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | No
     return F.layer_norm(x, shape, weight, bias, eps)
 
 
+def _attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+    attend = F.scaled_dot_product_attention
+    if not emulates_bfloat16(q, k):
+        return attend(q, k, v, attn_mask, *args, **kwargs)
+    mask = attn_mask.float() if attn_mask is not None and attn_mask.is_floating_point() else attn_mask
+    return in_float32(lambda *operands: attend(*operands, mask, *args, **kwargs), q, k, v)
+
+
 _AS_PLANS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.linear: partial(_product, linear),
     F.conv2d: partial(_product, F.conv2d),
     F.conv_transpose2d: partial(_product, F.conv_transpose2d),
     F.layer_norm: _norm,
+    F.scaled_dot_product_attention: _attention,
 }
 
 
@@ -193,6 +202,7 @@ def track(
     return best
 
 
+@_with_fast_products
 def choose(model: Any, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
     """The selected mask of each object, and its pointer."""
     if selection is not None or is_standard(model.obj_ptr_proj):

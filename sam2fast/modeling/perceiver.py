@@ -1,6 +1,5 @@
 """The spatial perceiver of EdgeTAM: compresses a memory's map to a few hundred tokens."""
 
-import functools
 import math
 from typing import cast
 
@@ -8,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
-from sam2fast.modeling.layers import normalize, project, stream_dtype
 from sam2fast.modeling.standard import standard
 
 
@@ -22,11 +19,6 @@ class LatentFeedForward(nn.Sequential):
         super().__init__(
             nn.LayerNorm(dim), nn.Linear(dim, inner, bias=False), nn.GELU(), nn.Linear(inner, dim, bias=False)
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., dim)`` to the same shape."""
-        norm, first, activation, last = self
-        return project(last, activation(project(first, normalize(norm, x, stream_dtype(first)))))
 
 
 @standard
@@ -46,9 +38,10 @@ class LatentSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, L, dim)`` to the same shape."""
-        x = normalize(self.norm, x, stream_dtype(self.to_q))
-        q, (k, v) = project(self.to_q, x), project(self.to_kv, x).chunk(2, dim=-1)
-        return project(self.to_out, _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0))
+        x = self.norm(x)
+        q, (k, v) = self.to_q(x), self.to_kv(x).chunk(2, dim=-1)
+        attended = _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0)
+        return cast(Tensor, self.to_out(attended))
 
 
 @standard
@@ -68,11 +61,12 @@ class LatentCrossAttention(nn.Module):
 
     def forward(self, latents: Tensor, x: Tensor, pos: Tensor | None = None) -> Tensor:
         """``(B, L, dim)``; ``pos (B, M, dim_head * heads)`` is added to projected keys and values."""
-        q = project(self.to_q, normalize(self.norm_latents, latents, stream_dtype(self.to_q)))
-        k, v = project(self.to_kv, normalize(self.norm_x, x, stream_dtype(self.to_kv))).chunk(2, dim=-1)
+        q = self.to_q(self.norm_latents(latents))
+        k, v = self.to_kv(self.norm_x(x)).chunk(2, dim=-1)
         if pos is not None:
             k, v = k + pos.to(k.dtype), v + pos.to(v.dtype)
-        return project(self.to_out, _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0))
+        attended = _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0)
+        return cast(Tensor, self.to_out(attended))
 
 
 @standard
@@ -164,7 +158,7 @@ class PerceiverResampler(nn.Module):
         for layer in self.layers:
             latents, local = layer(latents, tokens, position), layer(local, windows)
         compressed = torch.cat([latents, local.reshape(B, -1, C)], dim=1)
-        return normalize(self.norm, compressed).to(x.dtype).transpose(1, 2)[..., None]
+        return cast(Tensor, self.norm(compressed)).to(x.dtype).transpose(1, 2)[..., None]
 
     def encode_positions(self, memory: Tensor) -> Tensor:
         """The position encoding of memories ``(B, dim, num_tokens, 1)``: zeros, then that of the grid of windows."""
@@ -176,6 +170,4 @@ class PerceiverResampler(nn.Module):
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout_p: float) -> Tensor:
     """Attention of ``q (B, L, C)`` to ``k, v (B, M, C)`` by heads."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout_p)
-    out = in_float32(attention, q, k, v) if emulates_bfloat16(q, k) else attention(q, k, v)
-    return out.transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p).transpose(1, 2).flatten(2)

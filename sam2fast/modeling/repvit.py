@@ -1,27 +1,21 @@
-"""RepViT, the image trunk of EdgeTAM: convolutions with batch norms, which are folded into them without gradients.
+"""RepViT, the image trunk of EdgeTAM: convolutions with batch norms.
 
 Batch norms always use their stored statistics, also in training: the batches of a video are small.
 
 Source: https://arxiv.org/abs/2307.09283, as ``timm.models.repvit`` builds ``repvit_m1``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
-from sam2fast.kernels.linear_gelu import gelu_mlp
-from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import chunked, computed_dtype, convolve
-from sam2fast.modeling.standard import is_standard, standard
+from sam2fast.modeling.standard import standard
 
 WIDTHS = (48, 96, 192, 384)
 DEPTHS = (2, 2, 14, 2)
 LEVELS = ("layer0", "layer1", "layer2", "layer3")
-Folded = tuple[Tensor, Tensor]  # weight and bias
 
 
 @standard
@@ -32,7 +26,6 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.c = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(out_channels).eval()
-        self._folded: TensorCache[Folded] = TensorCache()
 
     def train(self, mode: bool = True) -> "ConvNorm":
         """See ``nn.Module.train``; the norm stays in evaluation mode."""
@@ -42,29 +35,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution, then the norm with the stored statistics."""
-        return cast(Tensor, self.bn(convolve(self.c, x)))
-
-    def sources(self) -> tuple[Tensor, ...]:
-        """What :meth:`fold` reads."""
-        bn = self.bn
-        return self.c.weight, bn.weight, bn.bias, cast(Tensor, bn.running_mean), cast(Tensor, bn.running_var)
-
-    def fold(self) -> Folded:
-        """Weight and bias, fp32, of the convolution that does the same."""
-        weight, scale, shift, mean, variance = (x.float() for x in self.sources())
-        scale = scale * torch.rsqrt(variance + self.bn.eps)
-        return weight * scale[:, None, None, None], shift - mean * scale
-
-    def folded(self, dtype: torch.dtype) -> Folded:
-        """:meth:`fold` in ``dtype``, computed once."""
-        return self._folded(dtype, self.sources(), lambda: _cast(self.fold(), dtype))
-
-    def fused(self, x: Tensor) -> Tensor:
-        """:meth:`forward` by the folded weights."""
-        weight, bias = self.folded(computed_dtype(self.c.weight))
-        if weight.shape[2:] == (1, 1):
-            return _by_tokens(lambda tokens: linear(tokens.to(weight.dtype), weight.flatten(1), bias), x)
-        return _convolved(x, weight, bias, self.c)
+        return cast(Tensor, self.bn(self.c(x)))
 
 
 @standard
@@ -75,22 +46,10 @@ class TokenMixer(nn.Module):
         super().__init__()
         self.conv = ConvNorm(channels, channels, 3, groups=channels)
         self.conv1 = ConvNorm(channels, channels, 1, groups=channels)
-        self._folded: TensorCache[Folded] = TensorCache()
 
     def forward(self, x: Tensor) -> Tensor:
         """Each convolution with its norm."""
         return self.conv(x) + self.conv1(x) + x
-
-    def fused(self, x: Tensor) -> Tensor:
-        """:meth:`forward` as one convolution: what meets one pixel is part of the centre of the 3x3 weight."""
-        dtype = computed_dtype(self.conv.c.weight)
-        sources = (*self.conv.sources(), *self.conv1.sources())
-
-        def fold() -> Folded:
-            (weight, bias), (centre, other) = self.conv.fold(), self.conv1.fold()
-            return _cast((weight + F.pad(centre + 1, (1, 1, 1, 1)), bias + other), dtype)
-
-        return _convolved(x, *self._folded(dtype, sources, fold), self.conv.c)
 
 
 @standard
@@ -106,7 +65,7 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
         means = x.mean((2, 3), keepdim=True)
-        return x * convolve(self.fc2, F.relu(convolve(self.fc1, means))).sigmoid()
+        return cast(Tensor, x * self.fc2(F.relu(self.fc1(means))).sigmoid())
 
 
 @standard
@@ -121,13 +80,6 @@ class ChannelMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
         return self.conv2(F.gelu(self.conv1(x)))
-
-    def fused_sum(self, x: Tensor) -> Tensor:
-        """``x + forward(x)`` as an MLP of each position."""
-        dtype = computed_dtype(self.conv1.c.weight)
-        (weight1, bias1), (weight2, bias2) = self.conv1.folded(dtype), self.conv2.folded(dtype)
-        weights = weight1.flatten(1), bias1, weight2.flatten(1), bias2
-        return _by_tokens(lambda tokens: tokens + gelu_mlp(tokens.to(dtype), *weights), x)
 
 
 @standard
@@ -144,10 +96,6 @@ class RepViTBlock(nn.Module):
         """``(B, C, H, W)`` to the same shape."""
         x = self.se(self.token_mixer(x))
         return x + self.channel_mixer(x)
-
-    def fused(self, x: Tensor) -> Tensor:
-        """:meth:`forward` by folded weights."""
-        return self.channel_mixer.fused_sum(self.se(self.token_mixer.fused(x)))
 
 
 @standard
@@ -166,11 +114,6 @@ class RepViTDownsample(nn.Module):
         x = self.channel_downsample(self.spatial_downsample(self.pre_block(x)))
         return x + self.ffn(x)
 
-    def fused(self, x: Tensor) -> Tensor:
-        """:meth:`forward` by folded weights."""
-        x = self.spatial_downsample.fused(self.pre_block.fused(x))
-        return self.ffn.fused_sum(self.channel_downsample.fused(x))
-
 
 @standard
 class RepViTStage(nn.Module):
@@ -188,13 +131,6 @@ class RepViTStage(nn.Module):
             x = block(x)
         return x
 
-    def fused(self, x: Tensor) -> Tensor:
-        """:meth:`forward` by folded weights."""
-        x = self.downsample.fused(x) if isinstance(self.downsample, RepViTDownsample) else x
-        for block in self.blocks:
-            x = cast(RepViTBlock, block).fused(x)
-        return x
-
 
 @standard
 class RepViTStem(nn.Module):
@@ -209,11 +145,6 @@ class RepViTStem(nn.Module):
         """``(B, 3, H, W)`` to ``(B, channels, H / 4, W / 4)``."""
         return self.conv2(F.gelu(self.conv1(x)))
 
-    def fused(self, x: Tensor) -> Tensor:
-        """:meth:`forward` by folded weights, channels last from here on."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        return self.conv2.fused(F.gelu(self.conv1.fused(x)))
-
 
 @standard
 class RepViTBody(nn.Module):
@@ -227,11 +158,9 @@ class RepViTBody(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The result of each stage for an image ``(B, 3, H, W)``, finest first."""
-        fuses = not torch.is_grad_enabled() and is_standard(self)
-        x, outputs = self.stem.fused(x) if fuses else self.stem(x), []
+        x, outputs = self.stem(x), []
         for i in range(len(WIDTHS)):
-            stage = cast(RepViTStage, self.get_submodule(f"stages_{i}"))
-            x = stage.fused(x) if fuses else stage(x)
+            x = self.get_submodule(f"stages_{i}")(x)
             outputs.append(x)
         return outputs
 
@@ -264,20 +193,3 @@ class RepViT(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
         return cast(list[Tensor], self.body(x))
-
-
-def _cast(folded: Folded, dtype: torch.dtype) -> Folded:
-    return folded[0].to(dtype), folded[1].to(dtype)
-
-
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor, like: nn.Conv2d) -> Tensor:
-    """The convolution ``like`` with other weights, in their dtype."""
-    x = x.to(weight.dtype)
-    if emulates_bfloat16(x, weight):
-        return in_float32(like._conv_forward, x, weight, bias)
-    return like._conv_forward(x, weight, bias)
-
-
-def _by_tokens(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A function of the channels of each position, applied to ``x (B, C, H, W)``."""
-    return chunked(function, x.permute(0, 2, 3, 1), rows=1).permute(0, 3, 1, 2)

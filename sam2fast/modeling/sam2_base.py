@@ -10,7 +10,7 @@ from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import ImageEncoder
-from sam2fast.modeling.layers import MLP, convolve, project
+from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
 from sam2fast.modeling.memory_attention import MemoryAttention
@@ -310,7 +310,7 @@ class SAM2Base(OfficialSteps):
             if selection.parents is not None:
                 masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
         token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
-        pointer = project(self.obj_ptr_proj, token[:, 0])
+        pointer = self.obj_ptr_proj(token[:, 0])
         if self.pred_obj_scores:
             seen = scores.float().sigmoid() if self.soft_no_obj_ptr else scores > presence
             pointer = self._mix_in_absence(pointer, seen)
@@ -337,7 +337,7 @@ class SAM2Base(OfficialSteps):
         low_res = F.interpolate(high_res, size=size, mode="bilinear", align_corners=False, antialias=True)
         pointer = mask.new_zeros(len(mask), self.hidden_dim)
         if self.use_obj_ptrs_in_encoder:
-            small = convolve(self.mask_downsample, mask)
+            small = self.mask_downsample(mask)
             prompt: dict[str, Any] = {"mask_inputs": small, "high_res_features": high_res_features}
             if above == 0:
                 *_, pointer, _ = self._forward_sam_heads(backbone_features=backbone_features, **prompt)

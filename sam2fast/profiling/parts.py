@@ -85,8 +85,8 @@ _BLOCK, _LAYER = r"image_encoder\.trunk\.blocks\.(\d+)", r"memory_attention\.lay
 _OF_MODULES = (
     ("", "encode_image", "encode"),
     (r"image_encoder\.trunk\.patch_embed", "forward", "patch embedding"),
-    (r"image_encoder\.trunk\.body\.stem", "fused", "patch embedding"),
-    (r"image_encoder\.trunk\.body\.stages_(\d+)", "fused", "stage {stage}"),
+    (r"image_encoder\.trunk\.body\.stem", "forward", "patch embedding"),
+    (r"image_encoder\.trunk\.body\.stages_(\d+)", "forward", "stage {stage}"),
     (_BLOCK, "forward", "stage {stage}"),
     (_BLOCK + r"\.attn", "forward", "attention"),
     (_BLOCK + r"\.mlp", "forward", "MLP"),

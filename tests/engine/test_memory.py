@@ -15,7 +15,6 @@ from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
 from sam2fast.engine.cpu import ops
 from sam2fast.kernels import _cpu
-from sam2fast.modeling import layers
 
 ATTENTION, ENCODER = "++model.memory_attention", "++model.memory_encoder"
 CONFIGURATIONS = {
@@ -120,9 +119,8 @@ def test_nothing_to_attend_to(model):
 
 @pytest.mark.parametrize(("size", "chunk"), [(128, 2**10), (512, 2**14)])
 def test_chunks(size, chunk, monkeypatch):
-    """Of the same sizes as those of the modules; 1024 positions are attended to in blocks."""
-    for owner in (ops, layers):
-        monkeypatch.setattr(owner, "CHUNK", chunk)
+    """1024 positions are attended to in blocks."""
+    monkeypatch.setattr(ops, "CHUNK", chunk)
     assert_same(mini_model([f"++model.image_size={size}"]))
 
 

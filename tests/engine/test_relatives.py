@@ -18,7 +18,6 @@ from sam2fast.engine import engine_for
 from sam2fast.engine.cpu import ops
 from sam2fast.kernels import _cpu
 from sam2fast.kernels.memory_attention import AttendedMemory
-from sam2fast.modeling import layers
 from sam2fast.modeling.perceiver import PerceiverLayer
 from sam2fast.modeling.repvit import TokenMixer
 
@@ -111,8 +110,7 @@ def test_results(name, size):
 
 @pytest.mark.parametrize("chunk", [2**12, 2**15])
 def test_chunks(model, chunk, monkeypatch):
-    for owner in (ops, layers):
-        monkeypatch.setattr(owner, "CHUNK", chunk)
+    monkeypatch.setattr(ops, "CHUNK", chunk)
     assert_as_called(model)
 
 

@@ -4,11 +4,12 @@ import torch.nn.functional as F
 from parity import random_map
 from torch import nn
 
+from sam2fast.engine.by_modules import FastProducts
 from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import _should_use_convolution, linear
 from sam2fast.kernels.memory_attention import cpu
 from sam2fast.modeling.attention import Attention
-from sam2fast.modeling.layers import MLP, Layers
+from sam2fast.modeling.layers import MLP
 from sam2fast.utils.testing import assert_as_accurate_as, relative_error
 
 
@@ -81,9 +82,9 @@ class TestWithoutInstructionsForBfloat16:
                 return func(*args, **(kwargs or {}))
 
         convolution = nn.Conv2d(8, 8, 3, groups=8)
-        layers = [Layers(convolution), MLP(16, 8, 16, 1), MLP(16, 32, 8, 2, nn.GELU), Attention(16, 2)]
+        layers = [convolution, MLP(16, 8, 16, 1), MLP(16, 32, 8, 2, nn.GELU), Attention(16, 2)]
         inputs = [(random_map(1, 8, 5, 5),), (random_map(3, 16),), (random_map(3, 16),), (random_map(2, 5, 16),) * 3]
-        with torch.no_grad(), Watch():
+        with torch.no_grad(), Watch(), FastProducts():
             for layer, x in zip(layers, inputs, strict=True):
                 with torch.autocast("cpu", torch.bfloat16):
                     assert layer(*x).dtype == torch.bfloat16

@@ -2,7 +2,7 @@ import pytest
 import torch
 from parity import build_pair, random_map
 
-from sam2fast.modeling.layers import chunked
+from sam2fast.engine.cpu.ops import chunked
 
 TINY = ["++model.image_size=256"]
 

@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_leaves
 from sam2fast import engine
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.modeling import layers
 from sam2fast.modeling.constants import Constants
 from sam2fast.tracking import graph_runner
 
@@ -94,7 +93,6 @@ class _Recording(TorchDispatchMode):
 
 def as_on_a_gpu(monkeypatch: Any) -> None:
     """From here on the model computes as it does away from the CPU, where nothing looks at values."""
-    monkeypatch.setattr(layers, "is_cpu_inference", lambda x: False)
     monkeypatch.setattr(engine, "_is_on_cpu", lambda x: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
