@@ -65,7 +65,7 @@ def _norm(x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | No
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
-    attend = F.scaled_dot_product_attention
+    attend: Callable[..., Tensor] = F.scaled_dot_product_attention
     if not emulates_bfloat16(q, k):
         return attend(q, k, v, attn_mask, *args, **kwargs)
     mask = attn_mask.float() if attn_mask is not None and attn_mask.is_floating_point() else attn_mask

@@ -83,9 +83,6 @@ def plan_attention(model: Any) -> AttentionPlan | None:
     return AttentionPlan(attention) if all(map(_is_rotary, attention.layers)) else None
 
 
-_ATTENTIONS = (RoPEAttention, EfficientRoPEAttention1, EfficientRoPEAttention2, RoPEAttentionv2)
-
-
 def _is_rotary(layer: Any) -> bool:
     """Whether its attentions are known ones, and its activation is ReLU."""
     return (
