@@ -57,9 +57,23 @@ class Folded:
         found._dtype = dtype
         return found
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weight."""
+        return self._dtype or self._like.weight.dtype
+
+    @property
+    def sources(self) -> tuple[Tensor, ...]:
+        """What :meth:`fold` reads."""
+        return sum(self._sources, ())
+
     def conv(self) -> Conv:
         """As one convolution."""
-        return Conv(*self._folded(), self._like.stride, cast(tuple[int, ...], self._like.padding), self._like.groups)
+        return self.like(*self._folded())
+
+    def like(self, weight: Tensor, bias: Tensor) -> Conv:
+        """The convolution with another weight and bias."""
+        return Conv(weight, bias, self._like.stride, cast(tuple[int, ...], self._like.padding), self._like.groups)
 
     def linear(self) -> Linear:
         """The same for a 1x1 convolution."""
@@ -67,10 +81,9 @@ class Folded:
         return Linear(weight.flatten(1), bias)
 
     def _folded(self) -> tuple[Tensor, Tensor]:
-        dtype = self._dtype or self._like.weight.dtype
-        return self._kept(dtype, sum(self._sources, ()), lambda: self._fold(dtype))
+        return self._kept(self.dtype, self.sources, lambda: self.fold(self.dtype))
 
-    def _fold(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def fold(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Weight and bias, computed in fp32 and rounded."""
         (weight, bias), *centres = map(_fold, self._sources, self._eps)
         for centre, other in centres:  # what meets one pixel is part of the centre of a 3x3 weight
@@ -111,6 +124,10 @@ class RepViTPlan(PlanOfPart):
         self.stages = [_stage(getattr(body, f"stages_{i}")) for i in range(len(WIDTHS))]
         self.levels = levels_of(neck, heads)
         self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
+        convolutions = [x for x in body.modules() if isinstance(x, nn.Conv2d) and x.bias is not None]
+        norms = [x for x in body.modules() if isinstance(x, ConvNorm)]
+        self.sources = sum(map(_sources, norms), sum(((x.weight, x.bias) for x in convolutions), ()))
+        self.folded: Any = None  # what `gpu` computes from them
 
 
 def _are_folded(trunk: RepViT) -> bool:

@@ -56,7 +56,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu.memory, "compress", "perceiver"),
     (cpu.memory, "choose", "object pointers"),
     (gpu, "encode", "encode"),
-    (gpu.image, "_neck", "neck"),
+    (gpu.image, "neck", "neck"),
     (gpu.image, "normalize_sum shifted_layer_norm", "norms"),
     (gpu.image, "linear add_product", "projections"),
     (gpu.image, "window_attention", "attention"),

@@ -8,7 +8,18 @@ import pytest
 import tame_weights
 import torch
 from parity import NARROW, random_map
-from planned import ALL, assert_as_near, assert_same, by_modules, difference, parts_of, results, without, without_plans
+from planned import (
+    ALL,
+    assert_as_near,
+    assert_same,
+    away_from_the_cpu,
+    by_modules,
+    difference,
+    parts_of,
+    results,
+    without,
+    without_plans,
+)
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -81,11 +92,14 @@ def by_calls(model, part=None):
 def assert_as_called(model, exact=None):
     """Plans compute what modules do; in a low precision they are as near to what is exact."""
     assert parts_of(model) == ALL
-    expected, found = by_calls(model), computed(model)
-    if exact is None:
-        assert_same(expected, found)
-    else:
-        assert_as_near(exact, expected, found)
+    expected, found = by_calls(model), [computed(model)]
+    with away_from_the_cpu():
+        found.append(computed(model))
+    for each in found:
+        if exact is None:
+            assert_same(expected, each)
+        else:
+            assert_as_near(exact, expected, each)
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)

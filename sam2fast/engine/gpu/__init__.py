@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from sam2fast.engine.gpu import masks, memory
-from sam2fast.engine.gpu.image import encode
-from sam2fast.engine.memory_plan import AttentionPlan, MemoryPlan
-from sam2fast.engine.plan import ImagePlan, MaskPlan
+from sam2fast.engine.gpu import image, masks, memory
+from sam2fast.engine.gpu.relatives import encode
+from sam2fast.engine.plan import PlanOfPart
 
-__all__ = ["can_compute", "encode", "masks", "memory"]
+__all__ = ["can_compute", "encode", "image", "masks", "memory"]
 
 
 def can_compute(plan: Any) -> bool:
-    """Whether there are functions for a plan here: not for the encoders of other models, nor for compressed memories,
-    which modules compute."""
-    return type(plan) in (ImagePlan, MaskPlan, AttentionPlan, MemoryPlan) and getattr(plan, "perceiver", None) is None
+    """Whether there are functions for a plan here."""
+    return isinstance(plan, PlanOfPart)

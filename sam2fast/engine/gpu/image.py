@@ -23,6 +23,7 @@ from sam2fast.engine.gpu.ops import (
     without_autocast,
 )
 from sam2fast.engine.plan import Block, Conv, ImagePlan, Level, Linear, composed
+from sam2fast.engine.relatives import RepViTPlan, ViTPlan
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.window_attention import window_attention
@@ -33,7 +34,7 @@ BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
 class ImageWeights(NamedTuple):
     """The layers in the dtype that products are computed in, and what is computed from weights alone."""
 
-    patches: Conv
+    patches: Conv | None  # None of another trunk
     blocks: list[Block]
     biases: list[tuple[Tensor, Tensor]]  # (C) fp32, deferred after attention and after the MLP of each block
     levels: list[Level]
@@ -49,25 +50,48 @@ def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
 
 
 def _levels(plan: ImagePlan, weights: ImageWeights, images: Tensor) -> list[Tensor]:
-    return _neck(plan, weights, _trunk(plan, weights, images))
+    return neck(plan, weights, trunk(plan, weights, images))
 
 
 def _weights(plan: ImagePlan, device: torch.device) -> ImageWeights:
     if plan.prepared is None:
-        biases = [x for block in plan.blocks for x in (block.proj.bias, block.mlp[1].bias)]
-        direct = [layer for level in plan.levels if level.is_direct for layer in (level.lateral, level.head) if layer]
-        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels), [*biases, *parameters_of(*direct)])
+        sources = [*added_biases(plan.blocks), *_composed_parameters(plan.levels)]
+        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels), sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
         patches, blocks, levels = tree
-        found = [composed(level) if level.is_direct else None for level in plan.levels]
-        direct = [x and Linear(x.weight.to(dtype), x.bias.to(dtype)) for x in found]
-        return ImageWeights(patches, blocks, _deferred_biases(plan.blocks), levels, direct)
+        return ImageWeights(patches, blocks, deferred_biases(plan.blocks), levels, _direct(plan.levels, dtype))
 
     return plan.prepared.of(device, compute)
 
 
-def _deferred_biases(blocks: list[Block]) -> list[tuple[Tensor, Tensor]]:
+def neck_weights(plan: RepViTPlan, device: torch.device) -> ImageWeights:
+    """Those of the levels alone."""
+    if plan.prepared is None:
+        plan.prepared = Prepared(plan.levels, [plan.levels[0].lateral.weight, *_composed_parameters(plan.levels)])
+
+    def compute(levels: Any, dtype: torch.dtype) -> ImageWeights:
+        return ImageWeights(None, [], [], levels, _direct(plan.levels, dtype))
+
+    found: ImageWeights = plan.prepared.of(device, compute)
+    return found
+
+
+def added_biases(blocks: list[Block]) -> list[Tensor]:
+    """What :func:`deferred_biases` reads."""
+    return [x for block in blocks for x in (block.proj.bias, block.mlp[1].bias)]
+
+
+def _composed_parameters(levels: list[Level]) -> list[Tensor]:
+    """What :func:`_direct` reads."""
+    return parameters_of(*[x for level in levels if level.is_direct for x in (level.lateral, level.head) if x])
+
+
+def _direct(levels: list[Level], dtype: torch.dtype) -> list[Linear | None]:
+    return [composed(level).in_dtype(dtype) if level.is_direct else None for level in levels]
+
+
+def deferred_biases(blocks: list[Block]) -> list[tuple[Tensor, Tensor]]:
     """A sum starts again where the map is projected, and after attention where it is added to the map."""
     found: list[tuple[Tensor, Tensor]] = []
     total: Tensor | None = None
@@ -84,8 +108,9 @@ def _adds_bias(i: int) -> bool:
     return i % BIAS_EVERY == BIAS_EVERY - 1
 
 
-def _trunk(plan: ImagePlan, weights: ImageWeights, images: Tensor) -> list[Tensor]:
+def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor) -> list[Tensor]:
     """Maps ``(B, H_i, W_i, C_i)`` of the stages, finest first."""
+    assert weights.patches is not None
     dtype = weights.patches.weight.dtype
     pixels = images.to(dtype, memory_format=torch.channels_last)
     x = convolve(pixels, weights.patches).permute(0, 2, 3, 1)
@@ -123,7 +148,7 @@ def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
     return x[:, :H, :W].unflatten(2, (-1, stride[1])).unflatten(1, (-1, stride[0])).amax((2, 4))
 
 
-def _neck(plan: ImagePlan, weights: ImageWeights, maps: list[Tensor]) -> list[Tensor]:
+def neck(plan: ImagePlan | RepViTPlan, weights: ImageWeights, maps: list[Tensor]) -> list[Tensor]:
     """The levels of the stages' maps ``(B, H_i, W_i, C_i)``, finest first."""
     levels: list[Tensor] = []
     coarser: Tensor | None = None

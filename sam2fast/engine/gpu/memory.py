@@ -25,8 +25,10 @@ from sam2fast.engine.gpu.ops import (
     parameters_of,
     without_autocast,
 )
+from sam2fast.engine.gpu.relatives import compress
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
 from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm
+from sam2fast.engine.relatives import PerceiverPlan
 from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
 from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
@@ -155,6 +157,7 @@ class MemoryWeights(NamedTuple):
     out: Conv | None
     pointer: tuple[Linear, ...]
     given: Conv | None
+    perceiver: PerceiverPlan | None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -164,7 +167,8 @@ class MemoryWeights(NamedTuple):
 
 def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
     if plan.prepared is None:
-        tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, plan.out, plan.pointer, plan.given
+        ends = plan.out, plan.pointer, plan.given, plan.perceiver
+        tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, *ends
         plan.prepared = Prepared(tree, [plan.pixels.weight])
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
@@ -179,14 +183,16 @@ def encode(
     """Memories ``(B, C_mem, H, W)`` of logits ``(B, 1, h, w)`` with scores ``(B, 1)``, on a frame's map
     ``(1 or B, C, H, W)``."""
     weights = _weights(plan, features.device)
+    position = None if plan.perceiver is None else plan.position(features)
     with without_autocast(features.device):
-        return compiled(plan, _encode)(weights, settings, features, masks, scores, from_prompt)
+        return compiled(plan, _encode)(weights, settings, features, position, masks, scores, from_prompt)
 
 
 def _encode(
     weights: MemoryWeights,
     settings: MemorySettings,
     features: Tensor,
+    position: Tensor | None,
     masks: Tensor,
     scores: Tensor,
     from_prompt: bool,
@@ -204,7 +210,7 @@ def _encode(
     if settings.absent_memory is not None:
         absence, embedding = (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]
         x = add_scaled(x, absence, embedding, x.dtype)
-    return x
+    return x if weights.perceiver is None or position is None else compress(weights.perceiver, x, position)
 
 
 def _scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:

@@ -34,9 +34,9 @@ class Prepared(Generic[Value]):
 
     def __init__(self, tree: Any, sources: Iterable[Tensor]) -> None:
         self._tree, self._sources = tree, tuple(sources)
-        layers = list(_layers_of(tree))
-        self._weights = [layer.weight for layer in layers]
-        self._parameters = [x for layer in layers for x in (layer.weight, layer.bias) if x is not None]
+        parameters = [[x for x in layer if isinstance(x, Tensor)] for layer in _layers_of(tree)]  # weights first
+        self._weights = [each[0] for each in parameters]
+        self._parameters = sum(parameters, [])
         self._kept = TensorCache[Value]()
 
     def of(self, device: torch.device, compute: Callable[[Any, torch.dtype], Value]) -> Value:
@@ -55,8 +55,8 @@ class Prepared(Generic[Value]):
         return self._kept(dtype, (*sources, *self._parameters) if needs_cast else sources, compute_in_dtype)
 
 
-def _layers_of(tree: Any) -> Iterator[Linear | Conv]:
-    if isinstance(tree, Linear | Conv):
+def _layers_of(tree: Any) -> Iterator[tuple[Any, ...]]:
+    if hasattr(tree, "in_dtype"):
         yield tree
     elif isinstance(tree, tuple | list):
         for item in tree:
@@ -64,7 +64,7 @@ def _layers_of(tree: Any) -> Iterator[Linear | Conv]:
 
 
 def _cast(tree: Any, dtype: torch.dtype) -> Any:
-    if isinstance(tree, Linear | Conv):
+    if hasattr(tree, "in_dtype"):
         return tree.in_dtype(dtype)
     if isinstance(tree, list):
         return [_cast(item, dtype) for item in tree]
