@@ -26,7 +26,7 @@ from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.constants import is_recorded
 from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import OF_GIVEN_MASKS, OF_OBJECTS, ObjectPrediction, SAM2Base
+from sam2fast.modeling.sam2_base import OF_DISTANCES, OF_GIVEN_MASKS, OF_OBJECTS, ObjectPrediction, SAM2Base
 
 __all__ = ["Engine", "Parts", "engine_for"]
 
@@ -225,9 +225,11 @@ class Engine:
             num_frames: length of the video.
         """
         model: Any = self._model()
-        if self._plan(self._memory, distance) is None:
+        plan = self._plan(self._memory, distance)
+        if plan is None or model._replaces(*OF_DISTANCES):
             return by_modules.encode_distances(model, distance, valid, num_frames)
-        encoding: Tensor = model._encode_pointer_distances(distance, num_frames)
+        with _variant(plan, distance) as variant:
+            encoding: Tensor = variant.memory.encode_distances(plan, settings_of(model), distance, num_frames)
         return encoding
 
 

@@ -232,6 +232,7 @@ def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, f
     return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in each])
 
 
+@_with_fast_products
 def encode_distances(model: Any, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
     """See :meth:`Engine.encode_distances`."""
     if is_standard(model.obj_ptr_tpos_proj):

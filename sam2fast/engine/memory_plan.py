@@ -32,6 +32,7 @@ from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.layers import MLP, is_gelu, is_relu
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 
 # Cosines and sines of so many positions on a device.
 Rotation = Callable[[int, torch.device], tuple[Tensor, Tensor]]
@@ -122,7 +123,12 @@ class MemoryPlan(PlanOfPart):
     """Memory encoder, what compresses memories if anything does, and object pointers."""
 
     def __init__(
-        self, encoder: MemoryEncoder, perceiver: PerceiverPlan | None, pointer: nn.Module, given: nn.Module | None
+        self,
+        encoder: MemoryEncoder,
+        perceiver: PerceiverPlan | None,
+        pointer: nn.Module,
+        given: nn.Module | None,
+        distances: nn.Module,
     ) -> None:
         *steps, last = encoder.mask_downsampler.encoder  # type: ignore[misc]
         self.downsampling = [(conv_of(conv), norm_of(norm)) for conv, norm in zip(steps[::3], steps[1::3], strict=True)]
@@ -132,11 +138,24 @@ class MemoryPlan(PlanOfPart):
         self.perceiver, self.position = perceiver, encoder.position_encoding
         self.pointer = _pointer(pointer)
         self.given = None if given is None else conv_of(given)  # downsamples given masks, of which pointers are made
+        self.distances = linear_of(distances) if isinstance(distances, nn.Linear) else None
+        self._periods = TensorCache[Tensor]()
+
+    def sines(self, settings: "MemorySettings", distance: Tensor, num_frames: int, dtype: torch.dtype | None) -> Tensor:
+        """What :attr:`distances` reads of distances ``(...)`` in frames."""
+        longest, width = settings.longest_distance(num_frames), settings.sines
+
+        def in_frames() -> Tensor:
+            periods, phases = sine_periods(width, distance.device)
+            return torch.stack([longest * periods, phases])
+
+        periods = self._periods((width, longest), (self.pixels.weight,), in_frames)
+        return sine_1d(distance, width, periods=periods, dtype=dtype)
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:
     """The plan of a model's memory encoder and of the layers for pointers, which are as built; None for other kinds."""
-    encoder, pointer = model.memory_encoder, model.obj_ptr_proj
+    encoder, pointer, distances = model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj
     if type(encoder) is not MemoryEncoder or type(pointer) not in (MLP, nn.Linear, nn.Identity):
         return None
     down, fuser = encoder.mask_downsampler, encoder.fuser
@@ -146,12 +165,14 @@ def plan_memory(model: Any) -> MemoryPlan | None:
         return None
     if type(pointer) is MLP and (pointer.sigmoid_output or not is_relu(pointer.act)):
         return None
-    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_biases(encoder, pointer):
+    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_biases(encoder, pointer, distances):
+        return None
+    if type(distances) not in (nn.Linear, nn.Identity):
         return None
     given = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
     perceiver = None if model.spatial_perceiver is None else plan_perceiver(model.spatial_perceiver)
     is_known = type(given) in (NoneType, nn.Conv2d) and (perceiver is None) == (model.spatial_perceiver is None)
-    return MemoryPlan(encoder, perceiver, pointer, given) if is_known else None
+    return MemoryPlan(encoder, perceiver, pointer, given, distances) if is_known else None
 
 
 def _fusing(layer: Any) -> FuserLayer:
@@ -179,6 +200,14 @@ class MemorySettings(NamedTuple):
     absent_pointer: Tensor | None  # (1, C)
     drops_pointer: bool  # where an object is absent, rather than adding to it
     mixes_pointers: bool  # by the probability of the object's presence
+    places_pointers: bool  # by their distances
+    sines: int  # of a distance
+    width: int  # C_mem
+    max_pointers: int
+
+    def longest_distance(self, num_frames: int) -> int:
+        """Of a pointer, in a video of so many frames; at least 1."""
+        return max(1, min(num_frames, self.max_pointers) - 1)
 
 
 def settings_of(model: Any) -> MemorySettings:
@@ -193,4 +222,8 @@ def settings_of(model: Any) -> MemorySettings:
         model.no_obj_ptr if model.pred_obj_scores and model.use_obj_ptrs_in_encoder else None,
         model.fixed_no_obj_ptr,
         model.soft_no_obj_ptr,
+        model.add_tpos_enc_to_obj_ptrs,
+        model.hidden_dim if model.proj_tpos_enc_in_obj_ptrs else model.mem_dim,
+        model.mem_dim,
+        model.max_obj_ptrs_in_encoder,
     )

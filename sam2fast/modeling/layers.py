@@ -9,52 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.kernels._cpu import linear
 from sam2fast.modeling.standard import is_standard_layer, standard
-
-
-def computed_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype of a matrix multiplication with this weight: autocast's if it is enabled, else the weight's."""
-    device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-
-
-def as_computed(x: Tensor, weight: Tensor) -> Tensor:
-    """``x`` in :func:`computed_dtype` of ``weight``."""
-    return x.to(computed_dtype(weight))
-
-
-def call(layer: nn.Module, x: Tensor) -> Tensor:
-    """``layer(x)`` for input of any float dtype, which gets the dtype of the layer's weight.
-
-    ``layer`` may be anything that a user put in the place of one of torch's, with or without a ``weight``.
-    """
-    weight = getattr(layer, "weight", None)
-    return cast(Tensor, layer(as_computed(x, weight) if isinstance(weight, Tensor) else x))
-
-
-def project(layer: nn.Module, x: Tensor) -> Tensor:
-    """``(..., in_features)`` to ``(..., out_features)`` by a linear layer, in :func:`computed_dtype`.
-
-    ``nn.Linear`` is computed by :func:`sam2fast.kernels._cpu.linear`, anything else is called.
-    """
-    if is_standard_layer(layer, nn.Linear):
-        weight, bias = cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias
-        return linear(as_computed(x, weight), weight, bias)
-    return call(layer, x)
 
 
 def is_relu(activation: Callable[[Tensor], Tensor]) -> bool:
     """Whether it is torch's function or a standard module."""
     return activation is F.relu or (isinstance(activation, nn.Module) and is_standard_layer(activation, nn.ReLU))
-
-
-def stream_dtype(layer: nn.Module) -> torch.dtype | None:
-    """What a norm before ``layer`` writes without gradients, so that it need not be converted; else None."""
-    weight = getattr(layer, "weight", None)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not isinstance(weight, Tensor):
-        return None
-    return computed_dtype(weight)
 
 
 @standard

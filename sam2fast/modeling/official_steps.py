@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
-from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import project, stream_dtype
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 
@@ -52,7 +50,6 @@ class OfficialSteps(nn.Module):
         max_obj_ptrs_in_encoder: int
         proj_tpos_enc_in_obj_ptrs: bool
         obj_ptr_tpos_proj: nn.Module
-        _periods: TensorCache[Tensor]
         sigmoid_scale_for_mem_enc: float
         sigmoid_bias_for_mem_enc: float
 
@@ -367,14 +364,9 @@ class OfficialSteps(nn.Module):
         # At least 1: in a video of one frame the original divides by zero.
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
-        layer = self.obj_ptr_tpos_proj
-
-        def in_frames() -> Tensor:
-            periods, phases = sine_periods(width, distance.device)
-            return torch.stack([longest * periods, phases])
-
-        periods = self._periods((width, longest), (self.no_mem_embed,), in_frames)
-        return project(layer, sine_1d(distance, width, periods=periods, dtype=stream_dtype(layer)))
+        periods, phases = sine_periods(width, distance.device)
+        sines = sine_1d(distance, width, periods=torch.stack([longest * periods, phases]))
+        return cast(Tensor, self.obj_ptr_tpos_proj(sines))
 
 
 def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:

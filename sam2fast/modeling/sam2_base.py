@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
-from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.mask_decoder import MaskDecoder
@@ -138,7 +137,6 @@ class SAM2Base(OfficialSteps):
         self.soft_no_obj_ptr = soft_no_obj_ptr
         self.use_mlp_for_obj_ptr_proj = use_mlp_for_obj_ptr_proj
         self.sam_mask_decoder_extra_args = sam_mask_decoder_extra_args
-        self._periods, self._absent = TensorCache[Tensor](), TensorCache[Tensor]()  # of distances; logit of no object
 
         C = self.hidden_dim
         self.maskmem_tpos_enc = _embedding(num_maskmem, 1, 1, self.mem_dim)
@@ -289,8 +287,7 @@ class SAM2Base(OfficialSteps):
         )
         masks = masks.float()
         if self.pred_obj_scores:
-            absent = self._absent(None, (self.no_mem_embed,), lambda: masks.new_full((), NO_OBJ_SCORE))
-            masks = torch.where((scores > presence)[:, None, None], masks, absent)
+            masks = torch.where((scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
         return masks, ious, tokens, scores
 
     def _best(
@@ -381,4 +378,5 @@ def _embedding(*shape: int) -> nn.Parameter:
 _OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
-_METHODS = {name: getattr(SAM2Base, name) for name in (*_OF_IMAGES, *OF_GIVEN_MASKS)}
+OF_DISTANCES = ("_encode_pointer_distances",)
+_METHODS = {name: getattr(SAM2Base, name) for name in (*_OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}

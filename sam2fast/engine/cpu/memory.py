@@ -190,3 +190,12 @@ def given(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPr
         pointers = mixed(settings, pointers, is_given)
     ious = torch.ones_like(is_given)
     return ObjectPrediction(logits, ious, pointers, 20 * is_given - 10, torch.zeros_like(ious, dtype=torch.int64))
+
+
+def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
+    """Encodings ``(..., C_mem)`` of distances ``(...)`` of pointers, in frames; zeros unless so configured."""
+    layer = plan.distances
+    if not settings.places_pointers:
+        return distance.new_zeros(*distance.shape, settings.width)
+    sines = plan.sines(settings, distance, num_frames, None if layer is None else layer.weight.dtype)
+    return sines if layer is None else linear(sines, layer)

@@ -157,6 +157,7 @@ class MemoryWeights(NamedTuple):
     out: Conv | None
     pointer: tuple[Linear, ...]
     given: Conv | None
+    distances: Linear | None
     perceiver: PerceiverPlan | None
 
     @property
@@ -167,7 +168,7 @@ class MemoryWeights(NamedTuple):
 
 def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
     if plan.prepared is None:
-        ends = plan.out, plan.pointer, plan.given, plan.perceiver
+        ends = plan.out, plan.pointer, plan.given, plan.distances, plan.perceiver
         tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, *ends
         plan.prepared = Prepared(tree, [plan.pixels.weight])
 
@@ -283,3 +284,13 @@ def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
     assert weights.given is not None
     with without_autocast(masks.device):
         return convolve(masks, weights.given)
+
+
+def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
+    """Encodings ``(..., C_mem)`` of distances ``(...)`` of pointers, in frames; zeros unless so configured."""
+    layer = _weights(plan, distance.device).distances
+    if not settings.places_pointers:
+        return distance.new_zeros(*distance.shape, settings.width)
+    sines = plan.sines(settings, distance, num_frames, None if layer is None else layer.weight.dtype)
+    with without_autocast(distance.device):
+        return sines if layer is None else linear(sines, layer)
