@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from sam2fast.engine import by_modules, cpu, gpu
+from sam2fast.engine.constants import is_recorded
 from sam2fast.engine.cpu.masks import Masks
 from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.engine.eligible import Watch, is_as_built
@@ -24,7 +25,6 @@ from sam2fast.engine.relatives import EncoderPlan, plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.compiled import CompiledMethod
-from sam2fast.modeling.constants import is_recorded
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import OF_DISTANCES, OF_GIVEN_MASKS, OF_OBJECTS, ObjectPrediction, SAM2Base
 

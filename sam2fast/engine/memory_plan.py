@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sam2fast.engine.constants import TensorCache
 from sam2fast.engine.plan import (
     Conv,
     Linear,
@@ -15,6 +16,8 @@ from sam2fast.engine.plan import (
     Projections,
     conv_of,
     have_biases,
+    is_gelu,
+    is_relu,
     linear_of,
     mlp_of,
     norm_of,
@@ -28,8 +31,7 @@ from sam2fast.modeling.attention import (
     RoPEAttention,
     RoPEAttentionv2,
 )
-from sam2fast.modeling.constants import TensorCache
-from sam2fast.modeling.layers import MLP, is_gelu, is_relu
+from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.engine.constants import TensorCache
 from sam2fast.modeling.compiled import CompiledMethod
-from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
-from sam2fast.modeling.layers import MLP, is_gelu, is_relu
+from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.prompt_encoder import PromptEncoder
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
@@ -148,6 +148,16 @@ def _is_pointwise(layer: nn.Module) -> bool:
 def is_usual(block: MultiScaleBlock) -> bool:
     """Whether its MLP has the exact GELU, and no window is cut by pooling, which is an error."""
     return is_gelu(block.mlp.act) and not (block.q_stride and block.window_size % block.q_stride[0])
+
+
+def is_gelu(activation: Any) -> bool:
+    """Whether it is the exact GELU, as a module."""
+    return type(activation) is nn.GELU and activation.approximate == "none"
+
+
+def is_relu(activation: Any) -> bool:
+    """Whether it is torch's function or module."""
+    return activation is F.relu or type(activation) is nn.ReLU
 
 
 def have_biases(*parts: nn.Module) -> bool:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.engine.constants import TensorCache
 from sam2fast.engine.plan import (
     Conv,
     ImagePlan,
@@ -20,15 +21,15 @@ from sam2fast.engine.plan import (
     block_of,
     conv_of,
     have_biases,
+    is_gelu,
     is_plain_fpn,
     is_usual,
     levels_of,
     norm_of,
     plan_image,
 )
-from sam2fast.modeling.constants import TensorCache
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
-from sam2fast.modeling.layers import LayerNorm2d, is_gelu
+from sam2fast.modeling.layers import LayerNorm2d
 from sam2fast.modeling.perceiver import PerceiverResampler
 from sam2fast.modeling.repvit import WIDTHS, ConvNorm, RepViT
 from sam2fast.modeling.vit import ViT

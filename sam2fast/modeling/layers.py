@@ -2,19 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.modeling.standard import is_standard_layer, standard
-
-
-def is_relu(activation: Callable[[Tensor], Tensor]) -> bool:
-    """Whether it is torch's function or a standard module."""
-    return activation is F.relu or (isinstance(activation, nn.Module) and is_standard_layer(activation, nn.ReLU))
+from sam2fast.modeling.standard import standard
 
 
 @standard
@@ -34,11 +29,6 @@ class LayerNorm2d(nn.Module):
         """``(B, C, H, W)`` to the same shape."""
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
-
-
-def is_gelu(activation: nn.Module) -> bool:
-    """Whether it is a standard module, and the exact GELU."""
-    return is_standard_layer(activation, nn.GELU) and cast(nn.GELU, activation).approximate == "none"
 
 
 @standard

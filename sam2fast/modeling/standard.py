@@ -5,7 +5,6 @@ for a part only while :func:`is_standard` is true. Otherwise each module is call
 arguments and results of the original, and what a user added to it takes effect.
 """
 
-import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,7 +26,6 @@ _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for 
 _CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
 
 _decided: ContextVar[Container[int]] = ContextVar("sam2fast_decided_standard", default=())  # ids of modules
-_EVERY_ID = range(sys.maxsize)  # contains the id of any module
 
 # Classes whose modules are standard, with their attributes as they were defined, and the names of their methods.
 _CLASSES: dict[type[nn.Module], dict[str, Any]] = {}
@@ -127,20 +125,16 @@ def has_standard_parts(whole: nn.Module) -> bool:
 
 
 @contextmanager
-def deciding_once(model: nn.Module, proxies: bool = False) -> Iterator[list[nn.Module] | None]:
+def deciding_once(model: nn.Module) -> Iterator[list[nn.Module] | None]:
     """Context manager in which ``model`` is not changed, so that its parts are looked at only here.
 
     Other models that a user's function calls meanwhile are looked at as usual.
-
-    Args:
-        proxies: for ``torch.export``, which calls proxies of the modules: what was found in ``model`` holds for every
-            module that is called.
 
     Yields:
         The modules below ``model``; None if one is not standard.
     """
     parts: _Parts | None = vars(model)["_standard_parts"] if has_standard_parts(model) else None
-    token = _decided.set(() if parts is None else _EVERY_ID if proxies else parts.ids)
+    token = _decided.set(() if parts is None else parts.ids)
     try:
         yield None if parts is None else parts.below
     finally:

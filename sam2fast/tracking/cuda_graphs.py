@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from sam2fast.engine.constants import Constants
 from sam2fast.kernels._dispatch import backend_key
 from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import CompiledMethod, recording
-from sam2fast.modeling.constants import Constants
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import autocast_dtype
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from sam2fast.engine.constants import Constants
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
-from sam2fast.modeling.constants import Constants
 from sam2fast.tracking.cuda_graphs import EagerRecorder
 from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector

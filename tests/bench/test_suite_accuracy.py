@@ -10,7 +10,7 @@ from suite.sessions import unlike_masks, worst_error
 from suite.subjects import Setting
 from suite.timing import measure, opened, run
 
-from sam2fast.modeling.constants import Constants
+from sam2fast.engine.constants import Constants
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking import graph_runner

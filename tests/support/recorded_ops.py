@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sam2fast import engine
+from sam2fast.engine.constants import Constants
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.modeling.constants import Constants
 from sam2fast.tracking import graph_runner
 
 READS_BACK = {

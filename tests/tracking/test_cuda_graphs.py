@@ -16,7 +16,7 @@ from recorded_ops import RecordedOps
 from video import Session
 
 from sam2fast.amg import parameters as amg_parameters
-from sam2fast.modeling.constants import TensorCache
+from sam2fast.engine.constants import TensorCache
 from sam2fast.tracking import cuda_graphs
 from sam2fast.tracking.cuda_graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
 from sam2fast.tracking.graph_runner import GraphEncoder

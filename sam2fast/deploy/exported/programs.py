@@ -18,7 +18,6 @@ from sam2fast.engine.relatives import plan_encoder
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.modeling.standard import deciding_once
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -181,9 +180,8 @@ def export_module(
         shapes: the ``dynamic_shapes`` of ``torch.export.export``.
         keep_kernels: see :func:`export_encoder`.
     """
-    context = deciding_once(module.eval(), proxies=True)
-    with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels), context:
-        return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+    with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels):
+        return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
 
 
 def save_program(program: "ExportedProgram", path: str | Path) -> None:

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2fast.engine.constants import TensorCache
 from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections
 from sam2fast.kernels import _cpu
 from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
 from sam2fast.kernels.linear_gelu import linear_gelu
-from sam2fast.modeling.constants import TensorCache
 
 # ---- weights ----
 

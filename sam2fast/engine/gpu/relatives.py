@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2fast.engine.constants import TensorCache
 from sam2fast.engine.gpu import image
 from sam2fast.engine.gpu.image import ImageWeights
 from sam2fast.engine.gpu.ops import (
@@ -32,7 +33,6 @@ from sam2fast.engine.relatives import (
     Stage,
     ViTPlan,
 )
-from sam2fast.modeling.constants import TensorCache
 
 
 def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
