@@ -192,6 +192,11 @@ def why_no_graphs(model: SAM2Base) -> str | None:
     return why_no_triton(device)
 
 
+@torch.no_grad()
+def _attends_from_plan(model: SAM2Base) -> bool:
+    return engine_for(model).parts().attention
+
+
 class RunnerSelector:
     """Chooses between the eager runner and CUDA graphs, and keeps the graphs of one model.
 
@@ -234,6 +239,8 @@ class RunnerSelector:
             return "the model keeps no memories"
         if self.is_changed:
             return "modules were hooked, patched or replaced, which a recording would not call"
+        if self.graphs is None and not _attends_from_plan(model):
+            return "memory attention has no plan, and its modules compute one object after the other"
         if fast and model.device.type != "cuda":
             return None
         why = why_no_graphs(model)
