@@ -9,6 +9,8 @@ from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, 
 
 pytest.importorskip("triton")
 from sam2fast.deploy.compilation import _fill_tables
+from sam2fast.engine import gpu  # noqa: E402
+from sam2fast.engine.memory_plan import plan_attention  # noqa: E402
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
 from sam2fast.kernels._launch import Row  # noqa: E402
@@ -136,13 +138,17 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     _fill_tables(predictors[1])  # as compile_model does: what is made on the first call is not there yet in its graph
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(attention.attend, backend=counter, fullgraph=True)
+    plan = plan_attention(predictors[1])
+    layers = gpu.memory._layers(plan, features.device)
+
+    def attend(memory):
+        return gpu.memory._attend_all(plan, layers, features, position, memory, False, None)
+
+    compiled = torch.compile(attend, backend=counter, fullgraph=True)
     before = launches["memory_attention"]
     for filled in (1, 2, 5, 7):
         memory = AttendedMemory(*(x.to(triton_device) for x in memory_of(filled, 7, 64)[:8]))
-        torch.testing.assert_close(
-            compiled(features, position, memory), attention.attend(features, position, memory), rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(compiled(memory), attend(memory), rtol=1e-4, atol=1e-4)
     assert counter.frame_count == 1
     calls = 2 * 4 * len(attention.layers)  # compiled and not, with as much memory as there are cases
     assert launches["memory_attention"] - before == (calls if name == "triton" else 0)
