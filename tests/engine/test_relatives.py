@@ -113,10 +113,23 @@ def test_chunks(model, chunk, monkeypatch):
     assert_equal(model)
 
 
+def assert_as_near(exact, model):
+    """That plans are as near to what fp32 gives as modules, of which more products have sums in fp32."""
+    assert parts_of(model) == ALL
+    for right, expected, found in zip(exact, by_calls(model), computed(model), strict=True):
+        assert expected.dtype == found.dtype
+        assert difference([right], [found]) <= 1.5 * difference([right], [expected])
+
+
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(model, emulates, monkeypatch):
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
-    assert_equal(model.to(torch.bfloat16))
+    exact = computed(model)
+    model.to(torch.bfloat16)
+    if emulates:
+        assert_as_near(exact, model)
+    else:
+        assert_equal(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -125,7 +138,10 @@ def test_autocast(model, emulates, dtype, monkeypatch):
     monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
     exact = computed(model)
     with torch.autocast("cpu", dtype):
-        assert_equal(model)
+        if emulates and dtype == torch.bfloat16:
+            assert_as_near(exact, model)
+        else:
+            assert_equal(model)
         assert difference(exact, computed(model)) > 1e-4
     assert difference(exact, computed(model)) == 0
 
