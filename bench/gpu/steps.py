@@ -1,7 +1,7 @@
 """The plan: what is run on a CUDA machine, most valuable first. Imports nothing that a machine may lack.
 
-The seconds are estimates for an H200 with 16 processors, some measured on an H100. Goals are those of the project: 40 % of the hardware's limit
-for a tracked frame, at the measured rate of a large matrix product.
+The seconds are estimates for an H200 with 16 processors, some measured on an H100. Goals are those of the project: 40 %
+of the hardware's limit for a tracked frame, at the measured rate of a large matrix product.
 """
 
 from collections.abc import Iterable, Sequence
