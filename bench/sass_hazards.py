@@ -1,7 +1,7 @@
 """Two errors of assemblers around wgmma: a register that is overwritten too early, and one that nothing has written.
 
-The assembler of CUDA 12.8 computes some descriptors of tiles with rows of 32 or 64 bytes from a uniform register that it
-never sets. The product then reads shared memory anywhere: wrong results, or an illegal access (seen on an H100). A
+The assembler of CUDA 12.8 computes some descriptors of tiles with rows of 32 or 64 bytes from a uniform register that
+it never sets. The product then reads shared memory anywhere: wrong results, or an illegal access (seen on an H100). A
 register that was set to something else before is not found.
 
 A wgmma whose left side is in registers reads them while later instructions run. The assembler of CUDA 12 may reuse them
