@@ -1,8 +1,8 @@
 """Two errors of assemblers around wgmma: a register that is overwritten too early, and one that nothing has written.
 
-The assembler of CUDA 12.8 computes some descriptors of tiles from a uniform register that it never sets, where both
-sides of a product have rows of 64 bytes. The product then reads shared memory anywhere: wrong results, or an illegal
-access (seen on an H100).
+The assembler of CUDA 12.8 computes some descriptors of tiles with rows of 32 or 64 bytes from a uniform register that
+it never sets. The product then reads shared memory anywhere: wrong results, or an illegal access (seen on an H100). A
+register that was set to something else before is not found.
 
 A wgmma whose left side is in registers reads them while later instructions run. The assembler of CUDA 12 may reuse them
 too early (triton-lang/triton#11781; CUDA 13.3 fixes it), and then results are wrong now and then. Which instruction

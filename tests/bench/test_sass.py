@@ -393,7 +393,7 @@ def test_a_lower_bound_and_programs_that_do_not_fit_fail():
     assert problems(*PREFETCHED, programs=2) == ["2 programs of a multiprocessor are wanted at once, and 1 fit"]
 
 
-SCANNED = re.compile(r"[1-9]\d* kernels scanned, (\d+) with wgmma from registers; 0 instructions overwrite")
+SCANNED = re.compile(r"[1-9]\d* kernels scanned, (\d+) with wgmma from registers; 0 hazards")
 
 
 def read(path, table):
