@@ -10,7 +10,7 @@ from parity import NARROW, build_pair, random_map
 from planned import assert_as_near, assert_same, bfloat16, in_low_precision, without_plans
 
 from sam2fast.build_sam import build_sam2
-from sam2fast.engine import engine_for
+from sam2fast.engine import by_modules, engine_for
 from sam2fast.engine.gpu import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.utils.testing import relative_error
@@ -84,7 +84,7 @@ def test_images_in_bfloat16(has_low_weights):
     if has_low_weights:
         model.to(torch.bfloat16)
     with nullcontext() if has_low_weights else bfloat16():
-        expected, found = model.encode_image(images), image.encode(image_plan(model), images)
+        expected, found = by_modules.encode(model, images), image.encode(image_plan(model), images)
     assert_as_near(truth, expected, found)
     if not has_low_weights:
         assert_same_images(model)  # again without autocast

@@ -228,7 +228,7 @@ def part_of(name):
 
 @pytest.fixture(scope="module")
 def models():
-    return {EDGETAM: build(EDGETAM), TI: build(TI, 128)}
+    return {EDGETAM: build(EDGETAM), TI: build(TI, 128), TI_1: build(TI_1, 128)}
 
 
 @pytest.mark.parametrize(("name", "path", "part"), CASES)
@@ -312,7 +312,7 @@ SETTINGS = [
     (TI, f"{TRUNK}.blocks.3.window_size", 0),
     (TI, f"{TRUNK}.blocks.3.attn.num_heads", 1),
     (TI, f"{NECK}.convs.0.norm_0.eps", 0.5),
-    (TI, "memory_attention.layers.0.cross_attn_image.pooling", "raised"),
+    (TI_1, "memory_attention.layers.0.cross_attn_image.pooling", "raised"),
 ]
 
 

@@ -1,7 +1,9 @@
 """Whole sessions on videos: plans compute all of it, and the masks are those of the modules."""
 
+import copy
 import sys
-from contextlib import contextmanager, nullcontext
+from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,14 @@ import torch
 from mini_model import mini_predictor
 from moving_shapes import make_frames
 from planned import difference, without_plans
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import sam2fast.modeling
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.engine import Engine, engine_for
 from sam2fast.tracking.click_candidates import predict_candidates
 
+WITHOUT_A_PLAN = {"PositionEmbeddingSine", "PositionEmbeddingRandom"}
 MODELING = str(Path(sam2fast.modeling.__file__).parent)
 
 
@@ -60,29 +65,73 @@ def forwards():
         sys.setprofile(before)
 
 
-CASES = {
-    "fp32": (torch.float32, nullcontext, 1e-4),
-    "bfloat16": (torch.bfloat16, nullcontext, 1e-4),
-    "autocast": (torch.float32, lambda: torch.autocast("cpu", torch.bfloat16), 1e-2),
-}
-
-
-@pytest.mark.parametrize(("dtype", "context", "tolerance"), CASES.values(), ids=CASES)
-def test_sessions(dtype, context, tolerance):
-    """Results are no further from those of the modules in fp32 than those of the modules."""
+def test_sessions():
     predictor = mini_predictor()
-    with without_plans():
-        exact = session(predictor)
-    predictor.to(dtype)
-    with context():
-        with without_plans(), forwards() as called:
-            expected = session(predictor)
-        assert {"Hiera", "PromptEncoder", "MaskDecoder", "MemoryAttention", "Fuser"} < called
-        with forwards() as called:
-            found = session(predictor)
-    assert called <= {"PositionEmbeddingSine", "PositionEmbeddingRandom"}  # which have no plan
-    for x, y, z in zip(exact, expected, found, strict=True):
-        assert difference([x], [z]) <= 1.5 * difference([x], [y]) + tolerance
+    with without_plans(), forwards() as called:
+        expected = session(predictor)
+    assert {"Hiera", "PromptEncoder", "MaskDecoder", "MemoryAttention", "Fuser"} < called
+    with forwards() as called:
+        found = session(predictor)
+    assert called <= WITHOUT_A_PLAN
+    assert difference(expected, found) <= 1e-4
+
+
+STEPS = "encode", "attend", "propose", "track", "use_mask", "encode_memory", "encode_distances"
+
+
+@contextmanager
+def compared(exact):
+    """Context manager that collects of each call of an engine, by its name, the errors of modules and of plans against
+    ``exact``, a model in fp32, from the same inputs: an error grows from frame to frame."""
+    seen = defaultdict(list)
+    inside = []
+
+    def with_others(name):
+        step = getattr(Engine, name)
+
+        def call(self, *args, **kwargs):
+            if inside:
+                return step(self, *args, **kwargs)
+            inside.append(name)
+            inputs = tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+            found = step(self, *args, **kwargs)
+            with without_plans():
+                expected = step(self, *inputs[0], **inputs[1])
+            with torch.autocast("cpu", enabled=False):
+                args, kwargs = tree_map_only(torch.Tensor, in_float32, inputs)
+                right = step(engine_for(exact), *args, **kwargs)
+            for x, y, z in zip(*map(tree_leaves, (right, expected, found)), strict=True):
+                assert y.dtype == z.dtype
+                if z.is_floating_point():
+                    seen[name].append((difference([x], [y]), difference([x], [z])))
+            inside.clear()
+            return found
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS:
+            patch.setattr(Engine, name, with_others(name))
+        yield seen
+
+
+def in_float32(x):
+    return x.float() if x.is_floating_point() else x
+
+
+@pytest.mark.parametrize("is_autocast", [False, True], ids=["weights", "autocast"])
+def test_sessions_in_bfloat16(is_autocast):
+    """Each step of plans is as near to fp32 as that of modules."""
+    predictor = mini_predictor()
+    exact = copy.deepcopy(predictor)
+    if not is_autocast:
+        predictor.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast), compared(exact) as seen, forwards() as called:
+        session(predictor)
+    assert "Hiera" in called and seen.keys() == set(STEPS)
+    for errors in seen.values():
+        of_modules, of_plans = (max(x) for x in zip(*errors, strict=True))
+        assert of_plans <= 2 * of_modules
 
 
 @pytest.mark.parametrize(("name", "size"), [("edgetam", 256), ("efficienttam_ti", 128)])
@@ -95,5 +144,5 @@ def test_sessions_of_relatives(name, size):
         expected = session(predictor)
     with forwards() as called:
         found = session(predictor)
-    assert called <= {"PositionEmbeddingSine", "PositionEmbeddingRandom"}  # which have no plan
+    assert called <= WITHOUT_A_PLAN
     assert difference(expected, found) <= 1e-4

@@ -294,7 +294,7 @@ def test_where_modules_are_called(model):
     with backend("torch"):
         assert engine.parts() == ALL
     with backend("triton"):
-        assert engine.parts() == NONE
+        assert engine.parts() == ALL
     with torch.inference_mode():
         assert engine.parts() == ALL
     model.train()

@@ -78,10 +78,10 @@ def assert_same(expected: Sequence[Tensor], found: Sequence[Tensor], tolerance: 
 
 
 def assert_as_near(truth: Sequence[Tensor], expected: Sequence[Tensor], found: Sequence[Tensor]) -> None:
-    """``found`` is not much farther from the truth than ``expected``, in a low precision."""
+    """``found`` is at most twice as far from the truth as ``expected``, in a low precision."""
     for exact, a, b in zip(truth, expected, found, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
-        assert relative_error(exact, b.float()) <= 1.5 * relative_error(exact, a.float()) + 0.005
+        assert relative_error(exact, b.float()) <= 2 * relative_error(exact, a.float()) + 0.002
 
 
 def bfloat16() -> torch.autocast:
