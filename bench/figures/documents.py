@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md and docs/*.md, and the chart docs/speed.svg.
+"""Writes the generated parts of README.md and docs/*.md, the chart docs/speed.svg and the diagram docs/two_models.svg.
 
 make figures
 python bench/figures --check      # changes nothing; fails, and names them, if documents do not show what was measured
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from suite.results import SchemaError
 
-from figures import chart, kernels, results, suite
+from figures import chart, diagram, kernels, results, suite
 from figures.results import FiguresError, Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,12 +29,13 @@ SECTIONS: dict[str, Callable[[Results], str]] = {**suite.SECTIONS, **results.SEC
 
 
 def generate(root: Path, results: Path) -> dict[str, str]:
-    """Every document with markers, and the chart, as they should be, by path relative to ``root``.
+    """Every document with markers, the chart and the diagram, as they should be, by path relative to ``root``.
 
     Raises:
         FiguresError: a result file or one of its fields is missing, or a document's markers are wrong.
     """
     made = {"docs/speed.svg": _part("speed.svg", chart.speed, Results(results, ""))}
+    made["docs/two_models.svg"] = diagram.two_models()
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         if ANY.search(text):
