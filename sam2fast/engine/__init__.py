@@ -62,7 +62,7 @@ class Engine:
         model = self._model()
         if model is None:
             return Parts(False, False, False, False)
-        x = torch.empty(0, device=model.device)
+        x = model.no_mem_embed.detach()
         parts: tuple[_Part[Any], ...] = self._image, self._masks, self._attention, self._memory
         return Parts(*(self._plan(part, x) is not None for part in parts))
 

@@ -7,7 +7,8 @@ import torch
 from parity import NARROW
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
-from sam2fast.modeling import official_steps, selection_rule
+from sam2fast.engine import memory_plan
+from sam2fast.modeling import selection_rule
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking import attending, eager_runner
@@ -46,8 +47,8 @@ def time_row_off_by_one(monkeypatch, model):
 
 
 def pointer_time_sign(monkeypatch, model):
-    right = official_steps.sine_1d
-    monkeypatch.setattr(official_steps, "sine_1d", lambda distance, width, **kwargs: right(-distance, width, **kwargs))
+    right = memory_plan.sine_1d
+    monkeypatch.setattr(memory_plan, "sine_1d", lambda distance, width, **kwargs: right(-distance, width, **kwargs))
 
 
 def rope_axes(monkeypatch, model):
