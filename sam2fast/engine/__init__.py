@@ -119,10 +119,16 @@ class Engine:
             fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
 
         Raises:
-            RuntimeError: memory attention was changed by a user, and the session approximates its memories.
+            RuntimeError: memory attention was changed by a user, and the session approximates its memories, or there is
+                an :attr:`attend_hook`.
         """
         model: Any = self._model()
         plan = self._plan(self._attention, features)
+        if plan is None and self.attend_hook is not None:
+            raise RuntimeError(
+                "a module of memory_attention was hooked, patched or replaced, and modules report no attention: "
+                "undo it to collect attention maps"
+            )
         if plan is None:
             return by_modules.attend(model, features, memories, fp8)
         position = model.image_encoder.neck.position_encoding(features)

@@ -148,6 +148,15 @@ def test_corrections_and_streams(predictor, frames):
     ]
 
 
+def test_a_changed_module_is_refused(predictor, frames):
+    handle = predictor.memory_attention.layers[1].norm2.register_forward_hook(lambda *args: None)
+    try:
+        with pytest.raises(RuntimeError, match="a module of memory_attention was hooked"), attention_maps(predictor):
+            track(predictor, frames)
+    finally:
+        handle.remove()
+
+
 def test_too_much_is_refused_before_it_is_computed(predictor, frames):
     state = predictor.init_state(frames[:4])
     predictor.add_new_points_or_box(state, 0, 1, [[30, 40]], [1])
