@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._cpu import linear
+from sam2fast.kernels._cpu import linear_in_inference as linear
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, pool, pooled_keys, rounded_to_fp8
 from sam2fast.kernels.memory_attention.reference import AttendedMemory, of_keys, project_values
 

@@ -181,7 +181,8 @@ def export_module(
         keep_kernels: see :func:`export_encoder`.
     """
     with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels):
-        return torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
+        module.eval()(*example)  # makes the tables of positions, which would else keep tensors of the trace
+        return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
 def save_program(program: "ExportedProgram", path: str | Path) -> None:
