@@ -120,13 +120,15 @@ class Subject:
 
 
 @torch.inference_mode()
-def measured(name: str, runs: int, overrides: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+def measured(
+    name: str, runs: int, changes: Sequence[Change], overrides: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
     """A row for each change of a model."""
     torch.manual_seed(0)
     plain = build_sam2_video_predictor(CONFIGS[name], None, device="cpu", hydra_overrides_extra=list(overrides))
     subjects = [Subject(model) for model in (plain, copy.deepcopy(plain))]
     engine = engine_for(subjects[1].predictor)
-    for change in CHANGES:
+    for change in changes:
         undo = change.apply(subjects[1].predictor)
         parts = [part for part, is_planned in engine.parts()._asdict().items() if not is_planned]
         samples = {}
@@ -155,17 +157,23 @@ def main(options: Sequence[str] | None = None) -> None:
         prog="suite.changed_parts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", nargs="+", choices=CONFIGS, default=list(MODELS))
+    parser.add_argument("--only", metavar="TEXT", default="", help="changes with this in their names")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS / "calls")
     args = parser.parse_args(options)
-    path = args.out / f"changed-parts-cpu-{datetime.date.today()}.json"
+    path, about = args.out / f"changed-parts-cpu-{datetime.date.today()}.json", machine()
     earlier = json.loads(path.read_text())["rows"] if path.exists() else []
-    about, rows = machine(), [row for row in earlier if row["model"] not in args.model]
+    rows = {(row["model"], row["change"]): row for row in earlier}
     for name in args.model:
-        for row in measured(name, args.runs):
-            rows.append(row)
+        for row in measured(name, args.runs, [change for change in CHANGES if args.only in change.name]):
+            rows[name, row["change"]] = row
             print(name, row["change"], row["by_modules"], row["ratio"], flush=True)
-        write_report(args.out, "changed-parts-cpu", machine=about, rows=rows)
+            write_report(args.out, "changed-parts-cpu", machine=about, rows=sorted(rows.values(), key=_place))
+
+
+def _place(row: dict[str, Any]) -> tuple[int, int]:
+    """In the order of the models and changes above."""
+    return [*CONFIGS].index(row["model"]), [change.name for change in CHANGES].index(row["change"])
 
 
 if __name__ == "__main__":
