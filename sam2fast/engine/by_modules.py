@@ -4,6 +4,7 @@ original."""
 import math
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
+from itertools import chain
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sam2fast.engine.cpu.masks import Masks
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
+from sam2fast.kernels._cpu import _should_use_convolution, emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import ObjectPrediction
@@ -100,7 +101,6 @@ def encode(model: Any, images: Tensor) -> list[Tensor]:
     return list(model.encode_image(images))
 
 
-@_with_fast_products
 def decode(
     model: Any,
     embedding: Tensor,
@@ -110,6 +110,34 @@ def decode(
     multimask: bool,
 ) -> Masks:
     """See :meth:`Engine.decode`."""
+    count = max(len(x) for x in (embedding, prompts, points and points[0]) if x is not None)
+    costs_more = _decodes_in_float32(model, embedding) and not _has_large_products(embedding, count)
+    function = _decode if costs_more else _with_fast_products(_decode)
+    return function(model, embedding, finer, points, prompts, multimask)
+
+
+def _decodes_in_float32(model: Any, x: Tensor) -> bool:
+    parts = (getattr(model, name, None) for name in ("sam_prompt_encoder", "sam_mask_decoder"))
+    weights = chain.from_iterable(part.parameters() for part in parts if isinstance(part, nn.Module))
+    is_autocast = torch.is_autocast_enabled(x.device.type)
+    return not is_autocast and x.dtype == torch.float32 and all(each.dtype == torch.float32 for each in weights)
+
+
+def _has_large_products(x: Tensor, count: int) -> bool:
+    """Whether the mask decoder, for so many prompts on a map ``(1 or B, C, H, W)``, has products that
+    :class:`FastProducts` makes faster by more than calling it at each operation costs."""
+    tokens = x[:1].flatten(2).mT.expand(count, -1, -1)
+    return _should_use_convolution(tokens, x.new_empty(x.shape[1] // 2, x.shape[1]))  # of attention to the image
+
+
+def _decode(
+    model: Any,
+    embedding: Tensor,
+    finer: Sequence[Tensor],
+    points: tuple[Tensor, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+) -> Masks:
     sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
     return Masks(
         *model.sam_mask_decoder(

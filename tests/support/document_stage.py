@@ -6,6 +6,7 @@ Every model is nano at a quarter of its pixels, under the name of the other mode
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import mini_model
@@ -146,6 +147,7 @@ def go_to(stage: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Makes a copy of the stage the working folder, without GPU and network."""
     shutil.copytree(stage, folder, copy_function=_copy, dirs_exist_ok=True)
     patch.chdir(folder)
+    patch.setattr(sys, "path", [*sys.path, str(folder)])  # where a script finds modules beside it
     for name in ("SAM2FAST_CACHE", "HF_HUB_CACHE", "HF_HOME"):
         patch.setenv(name, str(folder / "cache"))
     patch.setenv("SAM2FAST_CHECKPOINTS", str(folder / "checkpoints"))

@@ -1,6 +1,7 @@
 """The smallest training runs that still have every part."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def overrides(folder: Path, *more: str) -> list[str]:
     ]
 
 
-def build(folder: Path, *more: str) -> Trainer:
-    return build_trainer(load_training_config(RECIPE, overrides(folder, *more)), ["dense_auxiliary"])
+def build(folder: Path, *more: str, targets: Sequence[str] = ("dense_auxiliary",)) -> Trainer:
+    return build_trainer(load_training_config(RECIPE, overrides(folder, *more)), targets)
 
 
 def reports(folder: Path, *kinds: str) -> list[dict[str, Any]]:
