@@ -206,6 +206,25 @@ def why_no_graphs(model: SAM2Base) -> str | None:
     return why_no_triton(device)
 
 
+def why_eager(model: SAM2Base, fast: bool | None) -> str | None:
+    """Why nothing is recorded for a model; None if it is.
+
+    Args:
+        fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
+
+    Raises:
+        RuntimeError: ``fast`` is True, and graphs cannot be recorded on this GPU.
+    """
+    if fast is False:
+        return "fast is False"
+    if fast and model.device.type != "cuda":
+        return None
+    why = why_no_graphs(model)
+    if fast and why is not None:
+        raise RuntimeError(f"fast is True, but {why}; leave it at None to go without recordings then")
+    return why
+
+
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether a failed recording, or what made it fail, lacked memory on the device."""
     while error is not None:

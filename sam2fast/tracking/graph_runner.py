@@ -23,7 +23,7 @@ from sam2fast.tracking.cuda_graphs import (
     fingerprint,
     numerics,
     reading_numerics_once,
-    why_no_graphs,
+    why_eager,
 )
 from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
@@ -213,12 +213,7 @@ class RunnerSelector:
             return "modules were hooked, patched or replaced, which a recording would not call"
         if self.graphs is None and not _attends_from_plan(model):
             return "memory attention has no plan, and its modules compute one object after the other"
-        if fast and model.device.type != "cuda":
-            return None
-        why = why_no_graphs(model)
-        if fast and why is not None:
-            raise RuntimeError(f"fast is True, but {why}; leave it at None to track without recordings then")
-        return why
+        return why_eager(model, fast)
 
     def check(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
