@@ -259,15 +259,6 @@ def test_autocast_has_recordings_of_its_own(model):
     assert RecordedOps.made == 4
 
 
-def test_tensors_on_another_device_are_refused_as_ever(model):
-    predictor = predictor_of(model)
-    predictor.set_image(IMAGES[0])
-    point = torch.zeros(1, 1, 2, device="meta"), torch.ones(1, 1, dtype=torch.int32, device="meta")
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        predictor._predict_low_res(*point)
-    assert RecordedOps.made == 1
-
-
 # ---- use ----
 
 
