@@ -139,8 +139,10 @@ def test_where_nothing_is_recorded(cuda, predictor):
 
 
 def test_prompts_on_the_cpu_are_refused_as_ever(cuda, predictor):
-    """Their copies would wait."""
+    """Also where the same shape is recorded, into whose input they could be copied."""
     predictor.set_image(IMAGE)
+    point = torch.zeros(1, 1, 2, device=fake_cuda.GPU), torch.ones(1, 1, device=fake_cuda.GPU)
+    predictor._predict_low_res(*point)
     with cuda.watched() as seen, pytest.raises(RuntimeError):
         predictor._predict_low_res(torch.zeros(1, 1, 2, device="cpu"), torch.ones(1, 1, device="cpu"))
     assert seen.replays == 0
