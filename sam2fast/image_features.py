@@ -2,14 +2,13 @@
 
 import json
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sam2fast.engine import engine_for
 from sam2fast.io.atomic import atomic_write
 from sam2fast.modeling.model_identity import known_facts
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -119,12 +118,19 @@ class Features:
 
 
 def encode_images(
-    images: Sequence[ImageLike], model: SAM2Base, transforms: SAM2Transforms
+    images: Sequence[ImageLike],
+    model: SAM2Base,
+    transforms: SAM2Transforms,
+    encode: Callable[[Tensor], list[Tensor]],
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """The tensors of :class:`Features` for B images together, and the images' sizes (H, W)."""
+    """The tensors of :class:`Features` for B images together, and the images' sizes (H, W).
+
+    Args:
+        encode: see :meth:`~sam2fast.engine.Engine.encode`.
+    """
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
-    *high_res, embedding = engine_for(model).encode(batch)
+    *high_res, embedding = encode(batch)
     if model.directly_add_no_mem_embed:
         embedding = embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
     return {EMBEDDING: embedding, LEVELS: high_res}, [(p.shape[0], p.shape[1]) for p in pixels]

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sam2fast.engine import engine_for
 from sam2fast.image_features import Features, encode_images, model_facts
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
@@ -27,6 +26,7 @@ from sam2fast.prompt_inputs import (
     in_order,
     joined_points,
 )
+from sam2fast.tracking import image_graphs
 from sam2fast.transforms import ImageLike, SAM2Transforms
 from sam2fast.utils.async_copies import copy_to_device
 from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
@@ -52,7 +52,12 @@ class SAM2ImagePredictor:
         max_hole_area: fills holes of at most so many low-resolution pixels; 0 fills none.
         max_sprinkle_area: removes sprinkles of at most so many low-resolution pixels; 0 removes none.
         **kwargs: ignored, as in the original.
+
+    Attributes:
+        fast: whether images use CUDA graphs, as of :class:`~sam2fast.tracking.session_api.TrackingModel`.
     """
+
+    fast: bool | None = None
 
     def __init__(
         self,
@@ -66,10 +71,9 @@ class SAM2ImagePredictor:
         self.mask_threshold = mask_threshold
         self._transforms = SAM2Transforms(sam_model.image_size, mask_threshold, max_hole_area, max_sprinkle_area)
         self._bb_feat_sizes = [(sam_model.image_size // stride,) * 2 for stride in (4, 8, 16)]
-        self._is_image_set = False
+        self._is_image_set = self._is_batch = False
         self._features: dict[str, Any] | None = None
         self._orig_hw: list[tuple[int, int]] | None = None
-        self._is_batch = False
         self.guard = CallGuard()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,7 +111,7 @@ class SAM2ImagePredictor:
         Raises:
             ImageError, FileNotFoundError, TypeError: the image cannot be used.
         """
-        self._keep(*encode_images([image], self.model, self._transforms), is_batch=False)
+        self._keep(*encode_images([image], self.model, self._transforms, self._encode), is_batch=False)
 
     @torch.no_grad()
     def encode(self, image: ImageLike) -> Features:
@@ -118,7 +122,7 @@ class SAM2ImagePredictor:
         Args and raises: see :meth:`set_image`.
         """
         limit_threads_after_fork()
-        tensors, (size,) = encode_images([image], self.model, self._transforms)
+        tensors, (size,) = encode_images([image], self.model, self._transforms, self._encode)
         return Features(tensors, size, model_facts(self.model), self.model)
 
     @exclusive
@@ -138,7 +142,10 @@ class SAM2ImagePredictor:
             raise TypeError(f"expected a list of images, got {type(image_list).__name__}")
         if not image_list:
             raise ValueError("the list of images is empty")
-        self._keep(*encode_images(image_list, self.model, self._transforms), is_batch=True)
+        self._keep(*encode_images(image_list, self.model, self._transforms, self._encode), is_batch=True)
+
+    def _encode(self, images: Tensor) -> list[Tensor]:
+        return image_graphs.encode(self.model, self.fast, images)
 
     def _keep(self, features: dict[str, Any], sizes: list[tuple[int, int]], is_batch: bool) -> None:
         # One statement: Ctrl-C cannot interrupt it halfway.
@@ -156,10 +163,11 @@ class SAM2ImagePredictor:
     @exclusive
     def reset_predictor(self) -> None:
         """Removes the current images and their embeddings."""
-        self._is_image_set = False
-        self._features = None
-        self._orig_hw = None
-        self._is_batch = False
+        self._features, self._orig_hw, self._is_batch, self._is_image_set = None, None, False, False
+
+    def release_recordings(self) -> None:
+        """Frees the CUDA graphs of this model's images and their memory; they are made again when needed."""
+        image_graphs.release(self.model)
 
     def _require_image(self) -> dict[str, Any]:
         if self._features is None:
@@ -378,17 +386,14 @@ class SAM2ImagePredictor:
         Arguments and errors are those of :meth:`_predict`.
         """
         features = self._require_image()
+        embedding = features["image_embed"][img_idx][None]
         points = joined_points(point_coords, point_labels, boxes)
         count = len(points[0]) if points is not None else 1 if mask_input is None else len(mask_input)
         if count == 0:
-            C, embedding = 3 if multimask_output else 1, features["image_embed"]
-            size = self.model.sam_prompt_encoder.mask_input_size
+            C, size = 3 if multimask_output else 1, self.model.sam_prompt_encoder.mask_input_size
             return embedding.new_zeros(0, C, *size), embedding.new_zeros(0, C)
         levels = [level[img_idx][None] for level in features["high_res_feats"]]
-        found = engine_for(self.model).decode(
-            features["image_embed"][img_idx][None], levels, points, mask_input, multimask_output
-        )
-        return found.masks, found.ious
+        return image_graphs.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
 def _to_numpy(x: Tensor) -> np.ndarray:

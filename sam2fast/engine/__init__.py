@@ -5,7 +5,7 @@ weights in the order in which they are read, and the functions in ``cpu``, or on
 what the modules do. This file chooses between them, once for each call of a predictor.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -77,6 +77,16 @@ class Engine:
             return plan
         with _variant(plan, x):
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))
+
+    def state_of_image(self, images: Tensor) -> Hashable | None:
+        """What recordings of :meth:`encode` depend on: the plan, and where its weights are; None without a plan."""
+        model: Any = self._model()
+        plan = self._plan(self._image, images)
+        return None if plan is None else (self._image.state(), model.num_feature_levels)
+
+    def state_of_masks(self, embedding: Tensor) -> Hashable | None:
+        """What recordings of :meth:`decode` depend on: the plan, and where its weights are; None without a plan."""
+        return None if self._plan(self._masks, embedding) is None else self._masks.state()
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """What the mask decoder reads of normalised images ``(B, 3, S, S)``: see :meth:`SAM2Base.encode_image`."""
@@ -319,6 +329,12 @@ class _Part(Generic[Plan]):
         if found is None or found.roots != roots or not found.watch.is_unchanged():
             found = self._found = self._look(model, roots)
         return None if found is None else found.plan
+
+    def state(self) -> Hashable:
+        """The last plan, and where the weights of its part are now."""
+        found = self._found
+        weights = () if found is None else found.watch.weights
+        return found and found.plan, tuple((x.data_ptr(), x.dtype) for x in weights if x is not None)
 
     def _look(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> _Found[Plan] | None:
         below = [module for root in roots for module in root.modules()]

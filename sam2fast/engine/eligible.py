@@ -31,6 +31,9 @@ class Watch:
     """Notices whether modules that are as built were changed since, in some microseconds for hundreds of modules.
 
     What counts is which objects there are: modules, parameters, attributes, methods. Values of parameters do not.
+
+    Attributes:
+        weights: parameters and buffers of the modules.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -40,7 +43,7 @@ class Watch:
         self._owners = [owner for module in modules for owner in (module, vars(module), module._modules)]
         self._owned = get_referents(*self._owners)
         self._tensors = [tensors for module in modules for tensors in (module._parameters, module._buffers) if tensors]
-        self._weights = get_referents(*self._tensors)
+        self.weights = get_referents(*self._tensors)
         classes = {base for module in modules for base in type(module).__mro__ if base is not object}
         self._classes = get_referents(*map(vars, classes))  # dicts, which vars() hides behind proxies
         self._methods = get_referents(*self._classes)
@@ -50,7 +53,7 @@ class Watch:
         return (
             self._have_no_hooks()
             and _are_equal(get_referents(*self._owners), self._owned)
-            and _are_same(get_referents(*self._tensors), self._weights)
+            and _are_same(get_referents(*self._tensors), self.weights)
             and get_referents(*self._classes) == self._methods
         )
 

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 import sam2fast.profiling.flops  # registers formulas
+from sam2fast.engine import engine_for
 from sam2fast.io.atomic import atomic_path
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.profiling.limits import Limits, measure_limits, wait
@@ -29,6 +30,7 @@ from sam2fast.profiling.parts import Ranges, model_parts
 from sam2fast.profiling.tree import Part, Profile
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.cuda_graphs import why_eager
 from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.utils.devices import processor_name
 from sam2fast.video_io import VideoError, open_frames
@@ -78,7 +80,7 @@ def profile_image(
             predictor.reset_predictor()
 
     subject = {"kind": "image", "width": width, "height": height, "objects": objects}
-    return _profile(predictor.model, subject, prepare, runs, trace, limits)
+    return _profile(predictor, subject, prepare, runs, trace, limits)
 
 
 def profile_video(
@@ -146,9 +148,15 @@ def scattered_points(count: int, height: int, width: int) -> list[tuple[float, f
 
 
 def _profile(
-    model: SAM2Base, subject: dict[str, Any], prepare: Prepare, runs: int, trace: Path | None, limits: Limits | None
+    predictor: SAM2ImagePredictor | SAM2VideoPredictor,
+    subject: dict[str, Any],
+    prepare: Prepare,
+    runs: int,
+    trace: Path | None,
+    limits: Limits | None,
 ) -> Profile:
     """Runs all passes. Plain and profiled ones alternate, so that a slower machine affects both."""
+    model = predictor.model if isinstance(predictor, SAM2ImagePredictor) else predictor
     device, unit = model.device, "frame" if subject["kind"] == "video" else "image"
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"parts can be timed on cpu and cuda, and the model is on {device}; build it on one of these")
@@ -156,11 +164,10 @@ def _profile(
     as_it_is: list[float] | None = None
     times: list[Time] = []
     with ExitStack() as stack:
-        if unit == "frame" and _is_recorded(model):
+        if _is_recorded(predictor):
             _plain_pass(prepare, device)
             as_it_is = [seconds for _ in range(runs) for seconds in _plain_pass(prepare, device)]
-        if unit == "frame":
-            stack.enter_context(patch.object(model, "fast", False))
+        stack.enter_context(patch.object(predictor, "fast", False))
         _plain_pass(prepare, device)  # warm-up
         for _ in range(runs):
             plain += _plain_pass(prepare, device)
@@ -180,11 +187,14 @@ def _profile(
     return Profile(subject, root, limits, plain, as_it_is, machine(device))
 
 
-def _is_recorded(model: SAM2Base) -> bool:
-    """Whether CUDA graphs compute frames, which have no parts."""
-    assert isinstance(model, SAM2VideoPredictor)
-    model.check_recordings()
-    return model._tracker.graphs is not None
+@torch.no_grad()
+def _is_recorded(predictor: SAM2ImagePredictor | SAM2VideoPredictor) -> bool:
+    """Whether CUDA graphs compute images or frames, which have no parts."""
+    if isinstance(predictor, SAM2ImagePredictor):
+        model = predictor.model
+        return why_eager(model, predictor.fast) is None and engine_for(model).parts().image
+    predictor.check_recordings()
+    return predictor._tracker.graphs is not None
 
 
 def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sam2fast.engine.constants import Constants
-from sam2fast.kernels._dispatch import backend_key
+from sam2fast.kernels._dispatch import backend_key, why_no_triton
 from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import CompiledMethod, recording
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -161,6 +161,68 @@ class CudaGraphs:
     def held(self, device: torch.device) -> int:
         """Bytes of this device's memory in the graphs' pool."""
         return self._held if self._device == device else 0
+
+
+class Turns:
+    """One replay at a time: recordings of a recorder share their memory, also on different streams.
+
+    Args:
+        device: where they run.
+
+    Attributes:
+        lock: of all that is recorded.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.lock = threading.RLock()
+        self._device = device
+        self._last: tuple[torch.cuda.Stream, torch.cuda.Event] | None = None
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Context manager of a turn; on CUDA the current stream waits for the turn before."""
+        with self.lock:
+            if self._device.type != "cuda":
+                yield
+                return
+            stream = torch.cuda.current_stream(self._device)
+            if self._last is not None and self._last[0] != stream:
+                stream.wait_event(self._last[1])
+            try:
+                yield
+            finally:
+                event = torch.cuda.Event()
+                event.record(stream)
+                self._last = stream, event
+
+
+def why_no_graphs(model: SAM2Base) -> str | None:
+    """Why CUDA graphs cannot be recorded or would not pay on the model's device; None if they can and do."""
+    device = model.device
+    if device.type != "cuda":
+        return f"there is nothing to record on {device.type}"
+    if torch.version.hip is not None:
+        return "it has not been tried on AMD GPUs"
+    return why_no_triton(device)
+
+
+def why_eager(model: SAM2Base, fast: bool | None) -> str | None:
+    """Why nothing is recorded for a model; None if it is.
+
+    Args:
+        fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
+
+    Raises:
+        RuntimeError: ``fast`` is True, and graphs cannot be recorded on this GPU.
+    """
+    if fast is False:
+        return "fast is False"
+    if fast and model.device.type != "cuda":
+        return None
+    why = why_no_graphs(model)
+    if fast and why is not None:
+        raise RuntimeError(f"fast is True, but {why}; leave it at None to go without recordings then")
+    return why
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -1,7 +1,6 @@
 """Tracking by CUDA graphs: a frame costs little more than its arithmetic."""
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.engine import engine_for
-from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -21,9 +19,11 @@ from sam2fast.tracking.cuda_graphs import (
     EagerRecorder,
     Recorder,
     RecordingError,
+    Turns,
     fingerprint,
     numerics,
     reading_numerics_once,
+    why_eager,
 )
 from sam2fast.tracking.eager_runner import EagerRunner, StepInput, StepOutput
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
@@ -62,9 +62,8 @@ class GraphRunner:
         self._recorder, self._encoder = make(device), GraphEncoder(device, make(device))
         self._idle: list[Workspace] = []
         self._used: weakref.WeakKeyDictionary[MemoryBank, Workspace] = weakref.WeakKeyDictionary()
-        self._lock = threading.RLock()
+        self._turns = Turns(device)
         self._device = device
-        self._last: tuple[torch.cuda.Stream, torch.cuda.Event] | None = None
         # Graphs read the weights by address: these tensors keep the memory from being reused.
         self._weights = [x.detach() for x in (*model.parameters(), *model.buffers())]
         self.made_for = fingerprint(model, settings)
@@ -81,7 +80,7 @@ class GraphRunner:
         key = bucket(len(indices)), numerics(self._device)
         if key not in self._eager:
             try:
-                with self._lock:
+                with self._turns.lock:
                     return self._encoder.encode(model, frames, indices, ahead)
             except RecordingError as error:
                 self._give_up(key, f"encodings in batches of {key[0]}", error)
@@ -92,7 +91,7 @@ class GraphRunner:
         key = StepKey.of(model, given)
         if key not in self._eager:
             try:
-                with self._turn():
+                with self._turns.take():
                     return self._step(model, given, key)
             except RecordingError as error:
                 self._give_up(key, f"steps with rows for {key.shape.objects} objects", error)
@@ -120,7 +119,7 @@ class GraphRunner:
     @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:
         """The workspace of a session's bank, which moves into one on its first step."""
-        with self._lock:
+        with self._turns.lock:
             if bank not in self._used:
                 assert bank.memories is not None
                 fitting = [workspace for workspace in self._idle if workspace.suits(bank.memories.data)]
@@ -137,7 +136,7 @@ class GraphRunner:
 
         On CUDA the current stream waits for steps and encodings in flight on other streams.
         """
-        with self._turn():
+        with self._turns.take():
             for workspace in (*self._idle, *self._used.values()):
                 workspace.clear()
             self._idle.clear()
@@ -146,26 +145,9 @@ class GraphRunner:
 
     def expire_constants(self) -> None:
         """What recordings read instead of computing it is computed again before the next replay."""
-        with self._lock:
+        with self._turns.lock:
             self._recorder.constants.expire()
             self._encoder.constants.expire()
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One step at a time: recorded steps share their memory, also on different streams."""
-        with self._lock:
-            if self._device.type != "cuda":
-                yield
-                return
-            stream = torch.cuda.current_stream(self._device)
-            if self._last is not None and self._last[0] != stream:
-                stream.wait_event(self._last[1])
-            try:
-                yield
-            finally:
-                event = torch.cuda.Event()
-                event.record(stream)
-                self._last = stream, event
 
     def _give_up(self, key: Hashable, what: str, error: RecordingError) -> None:
         self._eager.add(key)
@@ -180,16 +162,6 @@ def _hand_back(owner: "weakref.ref[GraphRunner]", workspace: Workspace) -> None:
     # Without the lock: this is a finalizer, and runs at any point.
     if runner is not None and len(runner._idle) < MOST_IDLE:
         runner._idle.append(workspace)
-
-
-def why_no_graphs(model: SAM2Base) -> str | None:
-    """Why CUDA graphs cannot be recorded or would not pay on the model's device; None if they can and do."""
-    device = model.device
-    if device.type != "cuda":
-        return f"there is nothing to record on {device.type}"
-    if torch.version.hip is not None:
-        return "it has not been tried on AMD GPUs"
-    return why_no_triton(device)
 
 
 @torch.no_grad()
@@ -241,12 +213,7 @@ class RunnerSelector:
             return "modules were hooked, patched or replaced, which a recording would not call"
         if self.graphs is None and not _attends_from_plan(model):
             return "memory attention has no plan, and its modules compute one object after the other"
-        if fast and model.device.type != "cuda":
-            return None
-        why = why_no_graphs(model)
-        if fast and why is not None:
-            raise RuntimeError(f"fast is True, but {why}; leave it at None to track without recordings then")
-        return why
+        return why_eager(model, fast)
 
     def check(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""

@@ -1,13 +1,19 @@
 """The CUDA path of the image predictor, on fake CUDA tensors."""
 
+import logging
+
 import fake_cuda
 import numpy as np
 import pytest
 import torch
+from frame_costs import Launches, image_launches
 from PIL import Image
 
+from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
+from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.tracking import image_graphs
 from sam2fast.utils.async_copies import copy_to_device
 
 NANO, TINY = "configs/nano/sam2fast_nano.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -73,6 +79,134 @@ def test_a_batch(cuda):
     with cuda.watched() as seen:
         predictor.predict_batch([POINT["point_coords"]] * 2, [POINT["point_labels"]] * 2)
     check_answer(seen, 2)
+
+
+# ---- recordings ----
+
+
+@pytest.fixture
+def predictor(cuda):
+    return SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO))
+
+
+def test_an_image_and_a_click_are_a_replay_each(cuda, predictor):
+    """Without a wait but for the results; the first time they are recorded, and replayed, too."""
+    for _ in range(3):
+        for call, faults in ((lambda: predictor.set_image(IMAGE), 0), (lambda: predictor.predict(**POINT), 3)):
+            with cuda.watched() as seen:
+                call()
+            seen.check(RESULTS)
+            assert seen.replays == 1 and len(seen.faults) == faults
+    with cuda.watched() as seen:
+        features = predictor.encode(IMAGE)
+        predictor.predict(**BOX, features=features)
+        predictor.predict(**POINT, features=features)
+    assert seen.replays == 3
+
+
+def test_batches_of_automatic_masks_are_replays(cuda, predictor):
+    """If they are full, which is 64 points. What is left runs eagerly."""
+    generator = SAM2AutomaticMaskGenerator(predictor.model)
+    generator.predictor.set_image(IMAGE)
+    for count, replays in ((64, 1), (16, 0), (64, 1)):
+        points = torch.zeros(count, 2, device=fake_cuda.GPU)
+        with cuda.watched() as seen, torch.no_grad():
+            generator._predict(points, None, True)
+        seen.check()
+        assert seen.replays == replays
+
+
+def test_where_nothing_is_recorded(cuda, predictor):
+    def replays():
+        with cuda.watched() as seen:
+            predictor.set_image(IMAGE)
+            predictor.predict(**POINT)
+        return seen.replays
+
+    assert replays() == 2
+    predictor.fast = False
+    assert replays() == 0
+    predictor.fast = None
+    with backend("torch"):
+        assert replays() == 0
+        predictor.fast = True
+        with pytest.raises(RuntimeError, match="fast is True, but the backend in force"):
+            predictor.set_image(IMAGE)
+    hook = predictor.model.sam_mask_decoder.register_forward_hook(lambda *given: None)
+    assert replays() == 1, "the encoding"
+    hook.remove()
+    assert replays() == 2
+
+
+def test_prompts_on_the_cpu_are_refused_as_ever(cuda, predictor):
+    """Also where the same shape is recorded, into whose input they could be copied."""
+    predictor.set_image(IMAGE)
+    point = torch.zeros(1, 1, 2, device=fake_cuda.GPU), torch.ones(1, 1, device=fake_cuda.GPU)
+    predictor._predict_low_res(*point)
+    with cuda.watched() as seen, pytest.raises(RuntimeError):
+        predictor._predict_low_res(torch.zeros(1, 1, 2, device="cpu"), torch.ones(1, 1, device="cpu"))
+    assert seen.replays == 0
+
+
+def test_a_wait_in_what_is_recorded_is_found(cuda, predictor, monkeypatch):
+    upscale = image_graphs.Engine.decode
+
+    def wrong(self, embedding, *given):
+        embedding.sum().item()
+        return upscale(self, embedding, *given)
+
+    monkeypatch.setattr(image_graphs.Engine, "decode", wrong)
+    predictor.set_image(IMAGE)
+    predictor.predict(**POINT)
+    with cuda.watched() as seen:
+        predictor.predict(**POINT)
+    assert "reads a value" in [fault.kind for fault in seen.faults]
+
+
+def test_another_stream(cuda, predictor, monkeypatch):
+    """It waits for the last replay, and the memory of the input is not used again before its own."""
+    predictor.set_image(IMAGE)
+    waited, used, other = [], [], fake_cuda.Stream()
+    monkeypatch.setattr(fake_cuda.Stream, "wait_event", lambda self, event: waited.append(self))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append((self, stream)))
+    predictor.set_image(IMAGE)
+    assert not waited
+    with torch.cuda.stream(other):
+        predictor.set_image(IMAGE)
+    graphs = image_graphs._graphs[predictor.model]
+    (call,) = graphs._calls.values()
+    assert waited == [other] and any(x is call.given[0] and stream is other for x, stream in used)
+    graphs.clear()
+    assert waited[1:] == [cuda.stream], "weights may be written next"
+
+
+def test_a_model_that_is_moved_leaves_nothing(cuda, predictor, caplog):
+    predictor.set_image(IMAGE)
+    assert predictor.model in image_graphs._graphs
+    with caplog.at_level(logging.WARNING):
+        predictor.model.to("meta")
+        assert image_graphs._graphs_for(predictor.model, None) is None
+    assert predictor.model not in image_graphs._graphs and not caplog.records
+
+
+# As docs/tracking.md has them.
+LAUNCHES = {
+    "tiny": {
+        "set_image": Launches(106, 102, 8),
+        "predict, 1": Launches(93, 86, 14),
+        "predict, 64": Launches(168, 161, 14),
+        "predict, 256": Launches(576, 569, 14),
+    },
+    "large": {"set_image": Launches(396, 392, 8)},
+}
+
+
+@pytest.mark.parametrize("model", ["tiny", pytest.param("large", marks=pytest.mark.slow)])
+def test_launches_of_images(model):
+    found = image_launches(model, [1, 64, 256] if model == "tiny" else [])
+    assert {name: tuple(map(int.__le__, found[name], most)) for name, most in LAUNCHES[model].items()} == {
+        name: (True,) * 3 for name in found
+    }, found
 
 
 @pytest.mark.parametrize("pinned", [False, True])

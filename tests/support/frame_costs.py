@@ -1,11 +1,12 @@
-"""What a tracked frame starts on a GPU, counted on a fake one: launches, bytes, FLOPs, and an estimate of the time.
+"""What a tracked frame or an image starts on a GPU, counted on a fake one: launches, bytes, FLOPs, and an estimate of
+the time.
 
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
     python tests/support/frame_costs.py --json > bench/results/YEAR/kernels/frame-launches-DATE.json
 
-prints a table, or the JSON that docs/tracking.md shows. Bytes are those of the arguments and results of each operation,
-once each, or twice if it reads and writes them. One operation of torch counts as one kernel. ``frame_model.py`` has the
-estimate and what it assumes.
+prints a table, or the JSON that docs/tracking.md shows; ``--images`` the launches of images. Bytes are those of the
+arguments and results of each operation, once each, or twice if it reads and writes them. One operation of torch counts
+as one kernel. ``frame_model.py`` has the estimate and what it assumes.
 """
 
 import argparse
@@ -22,7 +23,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 import torch
-from fake_cuda import FakeCuda, Seen, build, fake_cuda, steady_frames
+from fake_cuda import FakeCuda, Seen, build, fake_cuda, frames, steady_frames
 from frame_model import ITSELF, MEMORY, PARTS, PEAK, RATES, WHOLE, Cost, by_part, cost_of
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -31,6 +32,7 @@ from torch.utils.flop_counter import flop_registry
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.profiling import flops as formulas  # registers them
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 _EFFICIENTTAM = [f"efficienttam_{size}{kind}" for size in ("s", "ti") for kind in ("", "_1", "_2", "_512x512")]
 CONFIGS = {
@@ -51,6 +53,7 @@ CHANGES = {
     "cuDNN for whole maps of the encoder": {WHOLE: 0.7 * PEAK},
     "cuDNN for the self-attention of memory attention": {ITSELF: 0.7 * PEAK},
 }
+IMAGE_PROMPTS = (1, 64, 256)
 AHEAD = 4  # frames that are encoded as one batch in the last change
 ENCODE = f"encode_ahead={AHEAD}"
 
@@ -195,6 +198,37 @@ def frame_launches(model: str, objects: Iterable[int]) -> dict[int, dict[str, li
         return {n: cuda.costs_by_part(steady_frames(cuda, predictor, n, 2)[-1]) for n in objects}
 
 
+class Launches(NamedTuple):
+    """Of a call of the image predictor."""
+
+    eager: int  # without recordings
+    recorded: int  # in its graph
+    others: int  # beside the graph
+
+
+def image_launches(model: str, prompts: Iterable[int]) -> dict[str, Launches]:
+    """Of ``set_image``, and of ``predict`` for so many clicks, by name."""
+    found = {}
+    with predictor_of(model) as (cuda, video):
+        predictor, pixels = SAM2ImagePredictor(video), frames(1)[0]
+        calls: dict[str, Callable[[], Any]] = {"set_image": lambda: predictor.set_image(pixels)}
+        for n in prompts:
+            points = [[[60.0, 40.0]]] * n, [[1]] * n
+            calls[f"predict, {n}"] = lambda points=points: predictor.predict(*points)  # type: ignore[misc]
+        for name, call in calls.items():
+            counts = []
+            for fast in (False, None):
+                predictor.fast = fast
+                with torch.inference_mode():  # where the fake GPU sees attention as one operation
+                    call()  # the first time weights are prepared, and it is recorded
+                    with cuda.watched() as seen:
+                        call()
+                counts.append((seen.launches.total(), sum(each.launches.total() for each in seen.replayed)))
+            (eager, _), (every, recorded) = counts
+            found[name] = Launches(eager, recorded, every - recorded)
+    return found
+
+
 def frame_costs(model: str, objects: Iterable[int]) -> dict[int, dict[str, Part]]:
     """Their sums."""
     found = frame_launches(model, objects)
@@ -258,7 +292,13 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=CONFIGS, default=["tiny", "large"])
     parser.add_argument("--objects", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--images", action="store_true")
     arguments = parser.parse_args()
+    if arguments.images:
+        for model in arguments.model:
+            for name, launches in image_launches(model, IMAGE_PROMPTS).items():
+                print(f"{model:20} {name:14} {launches}")
+        return
     if arguments.json:
         print(json.dumps(results(arguments.model, arguments.objects), indent=1))
         return

@@ -55,7 +55,8 @@ class RecordedOps:
 
         def replay() -> None:
             self.constants.refresh()
-            recording.replay()
+            with torch.autocast("cpu", enabled=False):  # casts are recorded
+                recording.replay()
 
         return replay
 

@@ -338,8 +338,8 @@ def test_weights_are_not_written_while_they_are_read(cuda, fast, video):
     s.points(0, 1, (60, 40, 1))
     s.propagate(max_frame_num_to_track=1)
     path = fast._runners.graphs
-    path._device, other, step = GPU, Stream(), object()
-    path._last = other, step
+    other, step = Stream(), object()
+    path._turns._device, path._turns._last = GPU, (other, step)
     path._encoder = GraphEncoder(GPU, RecordedOps(torch.device("cpu")))
     fast.release_recordings()
     assert cuda.current.waited == [step, path._encoder._stream]

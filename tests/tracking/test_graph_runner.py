@@ -13,7 +13,7 @@ from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.tracking import graph_runner, graph_steps
+from sam2fast.tracking import cuda_graphs, graph_steps
 from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
 from sam2fast.tracking.graph_runner import GraphRunner
 from sam2fast.tracking.graph_steps import OBJECTS_AT_ONCE
@@ -353,15 +353,15 @@ def test_on_the_cpu_nothing_is_recorded_unless_asked(plain, video, caplog):
 def test_where_it_is_safe(fast, monkeypatch):
     """Asked for by name, it is not left out silently."""
     monkeypatch.setattr(type(fast), "device", torch.device("cuda"))
-    monkeypatch.setattr(graph_runner, "why_no_triton", lambda device: None)
-    assert graph_runner.why_no_graphs(fast) is None
-    monkeypatch.setattr(graph_runner, "why_no_triton", lambda device: "needs triton 3.6")
+    monkeypatch.setattr(cuda_graphs, "why_no_triton", lambda device: None)
+    assert cuda_graphs.why_no_graphs(fast) is None
+    monkeypatch.setattr(cuda_graphs, "why_no_triton", lambda device: "needs triton 3.6")
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
         assert fast._tracker.graphs
     fast.fast = None
     assert fast._tracker.graphs is None
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    assert "AMD" in graph_runner.why_no_graphs(fast)
+    assert "AMD" in cuda_graphs.why_no_graphs(fast)
 
 
 def test_training_mode_is_refused_as_ever(fast, video):
