@@ -375,8 +375,8 @@ def _embedding(*shape: int) -> nn.Parameter:
 
 
 # As they were defined, for the methods that a user may replace.
-_OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
+OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
 OF_DISTANCES = ("_encode_pointer_distances",)
-_METHODS = {name: getattr(SAM2Base, name) for name in (*_OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}
+_METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}

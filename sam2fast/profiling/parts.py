@@ -17,7 +17,6 @@ from sam2fast import image_features, sam2_image_predictor
 from sam2fast.engine import cpu, engine_for, gpu
 from sam2fast.modeling import attention
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.modeling.standard import observing
 from sam2fast.tracking import eager_runner, tracker
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.transforms import SAM2Transforms
@@ -208,7 +207,6 @@ class Ranges:
     def _wrapped(
         self, function: Callable[..., Any], names: tuple[str, ...] | Iterator[tuple[str, ...]]
     ) -> Callable[..., Any]:
-        @observing
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling() or not self._path or get_ident() != self._thread:
                 return function(*args, **kwargs)

@@ -7,7 +7,7 @@ import torch
 from video import Session, clip, errors, jpeg_folder, narrow_predictor
 
 from sam2fast.deploy.compilation import compile_model, uncompile
-from sam2fast.modeling.standard import observing
+from sam2fast.engine.cpu import memory
 from sam2fast.tracking import eager_runner, memory_bank
 from sam2fast.utils.testing import relative_error
 
@@ -138,16 +138,13 @@ def test_rows_fill_a_bucket_for_compiled_parts(video):
 
 def test_the_first_self_attention_is_shared(predictor, video, monkeypatch):
     """Layer 0 attends to the frame itself once, whatever the number of objects; later layers once per object."""
-    rows = []
-    for layer in predictor.memory_attention.layers:
-        right = layer.self_attn.forward
+    rows, attend = [], memory._attend_to_itself
 
-        @observing
-        def counted(q, k, v, right=right):
-            rows.append(len(q))
-            return right(q, k, v)
+    def counted(layer, joined, x, position):
+        rows.append(len(x))
+        return attend(layer, joined, x, position)
 
-        monkeypatch.setattr(layer.self_attn, "forward", counted)
+    monkeypatch.setattr(memory, "_attend_to_itself", counted)
     s = prompted(predictor, video)
     rows.clear()
     s.propagate(start_frame_idx=6, max_frame_num_to_track=0)
