@@ -1,7 +1,7 @@
 """Whether a part of a model is as built: nobody changed what its modules compute."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache
 from gc import get_referents  # of dicts: the values of many in one call
 from operator import is_
 from typing import Any
@@ -41,17 +41,21 @@ def _is_as_constructed(module: nn.Module) -> bool:
         and not module.training
         and not any(attributes[name] for name in _HOOKS)
         and attributes.get("_constructed", kinds) == kinds
-        and all(map(partial(_hides_nothing, module), attributes))
+        and all(_is_own(module, name) for name in _methods(type(module)) & attributes.keys())  # type: ignore[arg-type]
         and all(_is_plain_tensor(type(parameter)) for parameter in module._parameters.values())
     )
 
 
-def _hides_nothing(module: nn.Module, name: str) -> bool:
-    """Whether an attribute of the instance is no method of its class, or that method itself, or compiled."""
-    method, value = getattr(type(module), name, None), vars(module)[name]
-    if not callable(method) and name != "_compiled_call_impl":  # which nn.Module.compile sets
-        return True
-    is_own = getattr(value, "__self__", None) is module and value.__func__ is method
+@cache
+def _methods(cls: type[nn.Module]) -> frozenset[str]:
+    """Names of the methods of a class, and of what :meth:`torch.nn.Module.compile` sets."""
+    return frozenset({name for name in dir(cls) if callable(getattr(cls, name))} | {"_compiled_call_impl"})
+
+
+def _is_own(module: nn.Module, name: str) -> bool:
+    """Whether an attribute of the instance, which hides a method, is this method itself, or compiled."""
+    value = vars(module)[name]
+    is_own = getattr(value, "__self__", None) is module and value.__func__ is getattr(type(module), name)
     return is_own or isinstance(value, CompiledMethod)
 
 
