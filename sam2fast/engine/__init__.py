@@ -7,6 +7,7 @@ what the modules do. This file chooses between them, once for each call of a pre
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -14,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
-from sam2fast.engine import by_modules, cpu, gpu
+from sam2fast.engine import by_modules, common, cpu, gpu
+from sam2fast.engine.common import AttendHook, Masks
 from sam2fast.engine.constants import is_recorded
-from sam2fast.engine.cpu.masks import Masks
-from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.plan import PlanOfPart, in_dtype, plan_masks
-from sam2fast.engine.relatives import EncoderPlan, plan_encoder
+from sam2fast.engine.plan import EncoderPlan, MaskPlan, PlanOfPart, in_dtype, plan_masks
+from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.compiled import CompiledMethod
@@ -156,9 +156,8 @@ class Engine:
         plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
-        with _variant(plan, conditioned) as variant:
-            above = presence if model.pred_obj_scores else None
-            return variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
+        above = presence if model.pred_obj_scores else None
+        return _propose(plan, conditioned, finer, points, prompts, multimask, above)
 
     def track(
         self,
@@ -183,14 +182,14 @@ class Engine:
         plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        with _variant(plan, conditioned) as variant:
-            above = presence if model.pred_obj_scores else None
-            found = variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
+        above = presence if model.pred_obj_scores else None
+        found = _propose(plan, conditioned, finer, points, prompts, multimask, above)
         pointers = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
         with _variant(pointers, conditioned) as variant:
-            return variant.memory.choose(pointers, settings_of(model), found, presence, selection)
+            pointers_of = partial(variant.memory.pointers_of, pointers)
+            return common.choose(pointers_of, settings_of(model), found, presence, selection)
 
     def use_mask(
         self, features: Tensor, finer: Sequence[Tensor], given: Tensor, presence: float = 0.0
@@ -210,8 +209,8 @@ class Engine:
             with _variant(plan, features) as variant:
                 prompts = variant.memory.downsampled(plan, given)
             pointers = self.track(features, finer, None, prompts, False, presence).pointer
-        with _variant(plan, features) as variant:
-            return variant.memory.given(settings_of(model), given, pointers)
+        with _variant(plan, features):
+            return common.given(settings_of(model), given, pointers)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         """Memories ``(B, C_mem, H, W)`` of B objects on a frame.
@@ -285,6 +284,20 @@ def _variant(plan: PlanOfPart, x: Tensor) -> Iterator[Any]:
             yield cpu
     else:
         yield cpu
+
+
+def _propose(
+    plan: MaskPlan,
+    conditioned: Tensor,
+    finer: Sequence[Tensor],
+    points: dict[str, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+    presence: float | None,
+) -> Masks:
+    with _variant(plan, conditioned) as variant:
+        tracked = common.tracked_prompts(plan, points, prompts, len(conditioned))
+        return common.lowered(plan, variant.masks.decode(plan, conditioned, finer, *tracked, multimask), presence)
 
 
 def _is_traced() -> bool:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.engine.cpu.masks import Masks
+from sam2fast.engine.common import Masks
 from sam2fast.engine.eligible import is_as_built
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
@@ -231,9 +231,7 @@ def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, f
     if _are_as_built(model.memory_encoder):
         memories: Tensor = model.encode_memory(features, masks, scores, from_prompt)
         return memories
-    size = (model.image_size, model.image_size)
-    large = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
-    each = zip(large.split(1), scores.split(1), strict=True)
+    each = zip(masks.split(1), scores.split(1), strict=True)
     return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in each])
 
 

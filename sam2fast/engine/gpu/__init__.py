@@ -3,7 +3,7 @@
 from typing import Any
 
 from sam2fast.engine.gpu import image, masks, memory
-from sam2fast.engine.gpu.relatives import encode
+from sam2fast.engine.gpu.image import encode
 from sam2fast.engine.plan import PlanOfPart
 
 __all__ = ["can_compute", "encode", "image", "masks", "memory"]
