@@ -84,9 +84,7 @@ class Engine:
         plan = part.plan(self._model()) if _is_plain_inference(x) else None
         if plan is None:
             return None
-        if not _is_on_cpu(x) or plan.compiled:
-            return plan if gpu.can_compute(plan) else None
-        if not torch.is_autocast_enabled("cpu"):
+        if not _is_on_cpu(x) or plan.compiled or not torch.is_autocast_enabled("cpu"):
             return plan
         with _variant(plan, x):
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))

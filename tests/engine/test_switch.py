@@ -116,9 +116,7 @@ NO_CHANGE_OF_RESULTS = {
     "backward pre hook": lambda b, patch: b.norm2.register_full_backward_pre_hook(lambda *args: None),
     "training": lambda b, patch: b.mlp.train(),
     "compiled": lambda b, patch: b.mlp.compile(backend="eager"),
-    "partial of the method": lambda b, patch: setattr(
-        b.mlp, "forward", partial(type(b.mlp).forward, b.mlp)
-    ),
+    "partial of the method": lambda b, patch: setattr(b.mlp, "forward", partial(type(b.mlp).forward, b.mlp)),
 }
 
 

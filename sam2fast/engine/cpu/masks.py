@@ -84,7 +84,7 @@ def decode(
         multimask: three masks rather than one.
     """
     if isinstance(points, int):
-        points = torch.zeros(points, 1, 2), torch.full((points, 1), -1)
+        points = torch.zeros(points, 1, 2, device="cpu"), torch.full((points, 1), -1, device="cpu")
     prompts = torch.cat(plan.tokens)[None]
     if points is not None:
         sparse = embed_points(plan, *points)
