@@ -7,6 +7,7 @@ what the modules do. This file chooses between them, once for each call of a pre
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -14,19 +15,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
-from sam2fast.engine import by_modules, cpu, gpu
+from sam2fast.engine import by_modules, common, cpu, gpu
+from sam2fast.engine.common import AttendHook, Masks
 from sam2fast.engine.constants import is_recorded
-from sam2fast.engine.cpu.masks import Masks
-from sam2fast.engine.cpu.memory import AttendHook
 from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.plan import PlanOfPart, in_dtype, plan_masks
-from sam2fast.engine.relatives import EncoderPlan, plan_encoder
+from sam2fast.engine.plan import EncoderPlan, MaskPlan, PlanOfPart, in_dtype, plan_masks
+from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import OF_DISTANCES, OF_GIVEN_MASKS, OF_OBJECTS, ObjectPrediction, SAM2Base
+from sam2fast.modeling.sam2_base import (
+    OF_DISTANCES,
+    OF_GIVEN_MASKS,
+    OF_IMAGES,
+    OF_OBJECTS,
+    ObjectPrediction,
+    SAM2Base,
+)
 
 __all__ = ["Engine", "Parts", "engine_for"]
 
@@ -53,9 +60,11 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.attend_hook: AttendHook | None = None
         self._model = ref(model)
-        self._image: _Part[EncoderPlan] = _Part(_image_roots, plan_encoder)
+        self._image: _Part[EncoderPlan] = _Part(_image_roots, plan_encoder, OF_IMAGES)
         self._masks = _Part(_mask_roots, plan_masks)
-        self._attention, self._memory = _Part(_attention_roots, plan_attention), _Part(_memory_roots, plan_memory)
+        self._attention = _Part(_attention_roots, plan_attention)
+        self._memory = _Part(_memory_roots, plan_memory, OF_OBJECTS)
+        self._all: tuple[_Part[Any], ...] = self._image, self._masks, self._attention, self._memory
 
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
@@ -63,17 +72,19 @@ class Engine:
         if model is None:
             return Parts(False, False, False, False)
         x = model.no_mem_embed.detach()
-        parts: tuple[_Part[Any], ...] = self._image, self._masks, self._attention, self._memory
-        return Parts(*(self._plan(part, x) is not None for part in parts))
+        return Parts(*(self._plan(part, x) is not None for part in self._all))
+
+    def unchanged_modules(self) -> list[nn.Module]:
+        """All modules of the model, if all are as built; else none."""
+        found = [part.found(self._model()) for part in self._all]
+        return [module for each in found if each for module in each.modules] if all(found) else []
 
     def _plan(self, part: "_Part[Plan]", x: Tensor) -> Plan | None:
         """The plan of a part for input like ``x``; None where its modules have to be called."""
         plan = part.plan(self._model()) if _is_plain_inference(x) else None
         if plan is None:
             return None
-        if not _is_on_cpu(x) or plan.compiled:
-            return plan if gpu.can_compute(plan) else None
-        if not torch.is_autocast_enabled("cpu"):
+        if not _is_on_cpu(x) or plan.compiled or not torch.is_autocast_enabled("cpu"):
             return plan
         with _variant(plan, x):
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))
@@ -159,9 +170,8 @@ class Engine:
         plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
-        with _variant(plan, conditioned) as variant:
-            above = presence if model.pred_obj_scores else None
-            return variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
+        above = presence if model.pred_obj_scores else None
+        return _propose(plan, conditioned, finer, points, prompts, multimask, above)
 
     def track(
         self,
@@ -186,14 +196,14 @@ class Engine:
         plan = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        with _variant(plan, conditioned) as variant:
-            above = presence if model.pred_obj_scores else None
-            found = variant.memory.propose(plan, conditioned, finer, points, prompts, multimask, above)
+        above = presence if model.pred_obj_scores else None
+        found = _propose(plan, conditioned, finer, points, prompts, multimask, above)
         pointers = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
         with _variant(pointers, conditioned) as variant:
-            return variant.memory.choose(pointers, settings_of(model), found, presence, selection)
+            pointers_of = partial(variant.memory.pointers_of, pointers)
+            return common.choose(pointers_of, settings_of(model), found, presence, selection)
 
     def use_mask(
         self, features: Tensor, finer: Sequence[Tensor], given: Tensor, presence: float = 0.0
@@ -213,8 +223,8 @@ class Engine:
             with _variant(plan, features) as variant:
                 prompts = variant.memory.downsampled(plan, given)
             pointers = self.track(features, finer, None, prompts, False, presence).pointer
-        with _variant(plan, features) as variant:
-            return variant.memory.given(settings_of(model), given, pointers)
+        with _variant(plan, features):
+            return common.given(settings_of(model), given, pointers)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         """Memories ``(B, C_mem, H, W)`` of B objects on a frame.
@@ -290,6 +300,20 @@ def _variant(plan: PlanOfPart, x: Tensor) -> Iterator[Any]:
         yield cpu
 
 
+def _propose(
+    plan: MaskPlan,
+    conditioned: Tensor,
+    finer: Sequence[Tensor],
+    points: dict[str, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+    presence: float | None,
+) -> Masks:
+    with _variant(plan, conditioned) as variant:
+        tracked = common.tracked_prompts(plan, points, prompts, len(conditioned))
+        return common.lowered(plan, variant.masks.decode(plan, conditioned, finer, *tracked, multimask), presence)
+
+
 def _is_traced() -> bool:
     """Whether a dispatch mode of torch's own is active, as of tracers; those of users, as counters, see plans' ops."""
     return bool(torch._C._len_torch_dispatch_stack()) and any(map(_is_of_tracers, _get_current_dispatch_mode_stack()))
@@ -303,6 +327,7 @@ class _Found(NamedTuple, Generic[Plan]):
     """A part that is as built, and its plan if it is of a kind that has one."""
 
     roots: tuple[nn.Module, ...]
+    modules: list[nn.Module]  # the roots, and all below them
     watch: Watch
     plan: Plan | None
 
@@ -311,24 +336,33 @@ class _Part(Generic[Plan]):
     """The plan of a part, which is made when it is first asked for, and again after a change.
 
     Args:
-        roots: the modules that the part consists of, with all below them; none where a method of the model is replaced.
+        roots: the modules that the part consists of, with all below them.
         make: its plan, if there is one.
+        methods: of the model, which call the modules; there is no plan where one is replaced.
     """
 
     def __init__(
-        self, roots: Callable[[SAM2Base], tuple[nn.Module, ...]], make: Callable[[SAM2Base], Plan | None]
+        self,
+        roots: Callable[[SAM2Base], tuple[nn.Module, ...]],
+        make: Callable[[SAM2Base], Plan | None],
+        methods: Sequence[str] = (),
     ) -> None:
-        self._roots, self._make = roots, make
+        self._roots, self._make, self._methods = roots, make, methods
         self._found: _Found[Plan] | None = None  # one attribute, so that other threads see what belongs together
 
     def plan(self, model: Any) -> Plan | None:
         """The plan of the part as it is now; None where its modules have to be called."""
+        found = self.found(model)
+        return None if found is None or model._replaces(*self._methods) else found.plan
+
+    def found(self, model: Any) -> _Found[Plan] | None:
+        """The part as it is now; None where it was changed."""
         if not isinstance(model, SAM2Base):
             return None
         roots, found = self._roots(model), self._found
         if found is None or found.roots != roots or not found.watch.is_unchanged():
             found = self._found = self._look(model, roots)
-        return None if found is None else found.plan
+        return found
 
     def state(self) -> Hashable:
         """The last plan, and where the weights of its part are now."""
@@ -339,13 +373,12 @@ class _Part(Generic[Plan]):
     def _look(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> _Found[Plan] | None:
         below = [module for root in roots for module in root.modules()]
         watch = Watch(below)  # first, so that it notices what is changed meanwhile; hooks it notices in less time
-        is_known = below and watch.is_unchanged() and is_as_built(below)
-        if not is_known:
+        if not (watch.is_unchanged() and is_as_built(below)):
             return None
         plan = self._make(model)
         if plan is not None:
             plan.compiled = next((x for x in map(_compiled_forward, roots) if x), None)
-        return _Found(roots, watch, plan)
+        return _Found(roots, below, watch, plan)
 
 
 def _compiled_forward(module: nn.Module) -> CompiledMethod | None:
@@ -354,8 +387,6 @@ def _compiled_forward(module: nn.Module) -> CompiledMethod | None:
 
 
 def _image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    if model._replaces("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads"):
-        return ()
     return (model.image_encoder, *model._level_heads().values())
 
 
@@ -368,8 +399,6 @@ def _attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 
 
 def _memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    if model._replaces(*OF_OBJECTS):
-        return ()
     given = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
     perceiver = [] if model.spatial_perceiver is None else [model.spatial_perceiver]
     return model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj, *given, *perceiver

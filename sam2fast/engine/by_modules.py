@@ -4,7 +4,6 @@ original."""
 import math
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from itertools import chain
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
@@ -13,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.engine.cpu.masks import Masks
-from sam2fast.kernels._cpu import _should_use_convolution, emulates_bfloat16, in_float32, linear
+from sam2fast.engine.common import Masks
+from sam2fast.engine.eligible import is_as_built
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import ObjectPrediction
-from sam2fast.modeling.standard import is_standard
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -95,12 +94,18 @@ def _with_fast_products(function: Function) -> Function:
     return cast(Function, call)
 
 
+def _are_as_built(*parts: nn.Module) -> bool:
+    """Whether nobody changed these, so that all objects may be computed at once."""
+    return is_as_built([module for part in parts for module in part.modules()])
+
+
 @_with_fast_products
 def encode(model: Any, images: Tensor) -> list[Tensor]:
     """See :meth:`Engine.encode`."""
     return list(model.encode_image(images))
 
 
+@_with_fast_products
 def decode(
     model: Any,
     embedding: Tensor,
@@ -110,34 +115,6 @@ def decode(
     multimask: bool,
 ) -> Masks:
     """See :meth:`Engine.decode`."""
-    count = max(len(x) for x in (embedding, prompts, points and points[0]) if x is not None)
-    costs_more = _decodes_in_float32(model, embedding) and not _has_large_products(embedding, count)
-    function = _decode if costs_more else _with_fast_products(_decode)
-    return function(model, embedding, finer, points, prompts, multimask)
-
-
-def _decodes_in_float32(model: Any, x: Tensor) -> bool:
-    parts = (getattr(model, name, None) for name in ("sam_prompt_encoder", "sam_mask_decoder"))
-    weights = chain.from_iterable(part.parameters() for part in parts if isinstance(part, nn.Module))
-    is_autocast = torch.is_autocast_enabled(x.device.type)
-    return not is_autocast and x.dtype == torch.float32 and all(each.dtype == torch.float32 for each in weights)
-
-
-def _has_large_products(x: Tensor, count: int) -> bool:
-    """Whether the mask decoder, for so many prompts on a map ``(1 or B, C, H, W)``, has products that
-    :class:`FastProducts` makes faster by more than calling it at each operation costs."""
-    tokens = x[:1].flatten(2).mT.expand(count, -1, -1)
-    return _should_use_convolution(tokens, x.new_empty(x.shape[1] // 2, x.shape[1]))  # of attention to the image
-
-
-def _decode(
-    model: Any,
-    embedding: Tensor,
-    finer: Sequence[Tensor],
-    points: tuple[Tensor, Tensor] | None,
-    prompts: Tensor | None,
-    multimask: bool,
-) -> Masks:
     sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
     return Masks(
         *model.sam_mask_decoder(
@@ -197,7 +174,7 @@ def propose(
     presence: float,
 ) -> Masks:
     """See :meth:`Engine.propose`."""
-    is_known = all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder)))
+    is_known = _are_as_built(model.sam_prompt_encoder, model.sam_mask_decoder)
     objects = [conditioned] if is_known else conditioned.split(1)
     each = [model._decode(x, points, prompts, list(finer) or None, multimask, presence) for x in objects]
     return Masks(*(each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))))
@@ -216,7 +193,7 @@ def track(
 ) -> ObjectPrediction:
     """See :meth:`Engine.track`."""
     levels = list(finer) or None
-    if all(map(is_standard, (model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj))):
+    if _are_as_built(model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj):
         found: ObjectPrediction = model.predict_objects(
             conditioned, levels, points, prompts, multimask, presence, selection
         )
@@ -233,7 +210,7 @@ def track(
 @_with_fast_products
 def choose(model: Any, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
     """The selected mask of each object, and its pointer."""
-    if selection is not None or is_standard(model.obj_ptr_proj):
+    if selection is not None or _are_as_built(model.obj_ptr_proj):
         best: ObjectPrediction = model._best(*found, presence, selection)
         return best
     each = [model._best(*one, presence) for one in zip(*(x.split(1) for x in found), strict=True)]
@@ -251,23 +228,23 @@ def use_mask(model: Any, features: Tensor, finer: Sequence[Tensor], masks: Tenso
 @_with_fast_products
 def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
     """See :meth:`Engine.encode_memory`."""
-    if is_standard(model.memory_encoder):
+    if _are_as_built(model.memory_encoder):
         memories: Tensor = model.encode_memory(features, masks, scores, from_prompt)
         return memories
-    size = (model.image_size, model.image_size)
-    large = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
-    each = zip(large.split(1), scores.split(1), strict=True)
+    each = zip(masks.split(1), scores.split(1), strict=True)
     return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in each])
 
 
 @_with_fast_products
 def encode_distances(model: Any, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
     """See :meth:`Engine.encode_distances`."""
-    if is_standard(model.obj_ptr_tpos_proj):
+    if _are_as_built(model.obj_ptr_tpos_proj):
         encoding: Tensor = model._encode_pointer_distances(distance, num_frames)
         return encoding
-    encoding = distance.new_zeros(*distance.shape, model.mem_dim)
-    for row, times, present in zip(encoding, distance, valid, strict=True):
+    rows = []
+    for times, present in zip(distance, valid, strict=True):
+        row = distance.new_zeros(len(times), model.mem_dim)
         if present.any():
             row[present] = model._encode_pointer_distances(times[present], num_frames).to(row)
-    return encoding
+        rows.append(row)
+    return torch.stack(rows)

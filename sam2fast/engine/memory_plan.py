@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.perceiver import PerceiverPlan, plan_perceiver
 from sam2fast.engine.plan import (
     Conv,
     Linear,
@@ -23,7 +24,6 @@ from sam2fast.engine.plan import (
     norm_of,
     projections_of,
 )
-from sam2fast.engine.relatives import PerceiverPlan, plan_perceiver
 from sam2fast.kernels.memory_attention import Pooling
 from sam2fast.modeling.attention import (
     EfficientRoPEAttention1,

@@ -4,7 +4,7 @@ A plan holds the parameters themselves, so that changed values take effect. What
 values change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -27,11 +27,11 @@ class Linear(NamedTuple):
     """A linear layer."""
 
     weight: Tensor  # (N, K)
-    bias: Tensor  # (N)
+    bias: Tensor  # (N); None in the perceiver
 
     def in_dtype(self, dtype: torch.dtype) -> "Linear":
         """The same with weight and bias in ``dtype``."""
-        return Linear(self.weight.to(dtype), self.bias.to(dtype))
+        return Linear(*(x if x is None else x.to(dtype) for x in self))
 
 
 class Norm(NamedTuple):
@@ -84,15 +84,28 @@ class PlanOfPart:
     """What all plans have.
 
     Attributes:
+        dtype: of products, if it is not that of the weights.
         prepared: what ``gpu`` computes from the weights.
         compiled: a method of the part's module that is compiled, and as which the functions in ``gpu`` are, or None.
     """
 
+    dtype: torch.dtype | None = None
     prepared: Any = None
     compiled: CompiledMethod | None = None
 
 
-class ImagePlan(PlanOfPart):
+class EncoderPlan(PlanOfPart):
+    """An image encoder; the parts that it lacks are empty."""
+
+    patches: Conv | None = None
+    blocks: Sequence[Block] = ()
+    levels: Sequence[Level] = ()  # of a neck that sums these
+    neck: Sequence[tuple[Conv, Norm | None]] = ()  # of one for one level
+    scalp: int  # how many of the coarsest levels are dropped
+    interpolation: str = "nearest"  # of the neck
+
+
+class ImagePlan(EncoderPlan):
     """Hiera and the neck."""
 
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
@@ -290,8 +303,8 @@ class MaskPlan(PlanOfPart):
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_finer = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
-        # What `gpu` computes for prompts without points, and as a constant.
-        self.first, self.lowest = TensorCache[Any](), TensorCache[Tensor]()  # logit of masks of absent objects
+        self.first = TensorCache[Any]()  # what `gpu` computes for prompts without points
+        self.lowest = TensorCache[Tensor]()  # logit of masks of absent objects
 
     def derived(self) -> Derived:
         """What is computed from the weights alone."""
@@ -350,7 +363,7 @@ def _tables(*embeddings: Any) -> list[Tensor]:
     return [embedding.weight for embedding in embeddings]
 
 
-Plan = TypeVar("Plan")
+Plan = TypeVar("Plan", bound=PlanOfPart)
 
 # Heads of the mask decoder, which autocast does not concern.
 _IN_FLOAT32 = ("networks", "iou", "score")
@@ -359,18 +372,20 @@ _IN_FLOAT32 = ("networks", "iou", "score")
 def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
     """The same plan with the weights of linear layers and convolutions in the dtype of autocast."""
     found = copy(plan)
+    found.dtype = dtype
     for name, value in vars(plan).items():
         if name not in _IN_FLOAT32:
-            setattr(found, name, _in_dtype(value, dtype))
+            setattr(found, name, cast_layers(value, dtype))
     return found
 
 
-def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
+def cast_layers(value: Any, dtype: torch.dtype) -> Any:
+    """Tuples and lists with the linear layers and convolutions in them in ``dtype``."""
     if isinstance(value, Level) and value.is_direct:  # rounded once
         value = value._replace(lateral=composed(value), head=None, is_direct=False)
     if hasattr(value, "in_dtype"):
         return value.in_dtype(dtype)
     if isinstance(value, Norm) or not isinstance(value, tuple | list):
         return value
-    each = [_in_dtype(x, dtype) for x in value]
+    each = [cast_layers(x, dtype) for x in value]
     return type(value)(*each) if hasattr(value, "_fields") else type(value)(each)

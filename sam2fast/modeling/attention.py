@@ -17,10 +17,10 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_reference,
 )
 from sam2fast.modeling.position_encoding import axial_rope
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.registry import registered
 
 
-@standard
+@registered
 class Attention(nn.Module):
     """Multi-head attention whose inner dimension may be smaller than the embedding dimension.
 
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         return x.transpose(1, 2).flatten(-2)
 
 
-@standard
+@registered
 class RoPEAttention(Attention):
     """Attention over a square map with axial rotary positions; keys may be several such maps, concatenated.
 
@@ -129,7 +129,7 @@ class RoPEAttention(Attention):
         return self._tables[key]
 
 
-@standard
+@registered
 class EfficientRoPEAttention1(RoPEAttention):
     """Cross-attention to means of 2x2 tokens where there are memories of several frames; a mean counts as four tokens.
 
@@ -154,7 +154,7 @@ class EfficientRoPEAttention1(RoPEAttention):
         return self._output(F.scaled_dot_product_attention(q, keys, values, offset, self._dropout))
 
 
-@standard
+@registered
 class EfficientRoPEAttention2(EfficientRoPEAttention1):
     """The same, but log 4 is added to each component of a mean key: how much a mean counts depends on the query.
 
@@ -164,7 +164,7 @@ class EfficientRoPEAttention2(EfficientRoPEAttention1):
     pooling: Pooling = "raised"
 
 
-@standard
+@registered
 class RoPEAttentionv2(RoPEAttention):
     """Cross-attention whose keys have a grid of their own, which does not depend on the image's size.
 

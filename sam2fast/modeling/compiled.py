@@ -91,8 +91,6 @@ class CompiledMethod(CompiledFunction):
         mode, backend: as for ``torch.compile``.
     """
 
-    keeps_standard = True  # see sam2fast.modeling.standard
-
     def __init__(self, module: nn.Module, name: str, mode: str | None, backend: str | Callable[..., Any]) -> None:
         eager = getattr(type(module), name).__get__(module)
         super().__init__(eager, f"{type(module).__name__}.{name}", mode, backend)

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.modeling.layers import MLP, DropPath
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.registry import registered
 
 
-@standard
+@registered
 class MultiScaleAttention(nn.Module):
     """Attention of windows ``(B, H, W, dim)`` to themselves: ``(B, H', W', dim_out)``.
 
@@ -39,7 +39,7 @@ class MultiScaleAttention(nn.Module):
         return projected
 
 
-@standard
+@registered
 class MultiScaleBlock(nn.Module):
     """One transformer block; the first of a stage doubles the channels and pools queries and residual.
 

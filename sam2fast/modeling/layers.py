@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.registry import registered
 
 
-@standard
+@registered
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of ``(B, C, H, W)``.
 
@@ -31,7 +31,7 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-@standard
+@registered
 class MLP(nn.Module):
     """``num_layers`` linear layers with an activation between them, ``(..., input_dim)`` to ``(..., output_dim)``.
 
@@ -62,7 +62,7 @@ class MLP(nn.Module):
         return torch.sigmoid(x) if self.sigmoid_output else x
 
 
-@standard
+@registered
 class DropPath(nn.Module):
     """Drops whole samples of a residual branch ``(B, ...)`` in training (stochastic depth) and rescales the rest.
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.layers import MLP, LayerNorm2d
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.registry import registered
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 
-@standard
+@registered
 class MaskDecoder(nn.Module):
     """Predicts four masks (one for clear prompts, three for ambiguous ones) and selects among them.
 

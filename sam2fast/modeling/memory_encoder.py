@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.layers import DropPath, LayerNorm2d
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.registry import registered
 
 
-@standard
+@registered
 class MaskDownSampler(nn.Module):
     """Strided convolutions from a mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``.
 
@@ -43,7 +43,7 @@ class MaskDownSampler(nn.Module):
         return cast(Tensor, self.encoder(x))
 
 
-@standard
+@registered
 class CXBlock(nn.Module):
     """A ConvNeXt block on ``(B, dim, H, W)``.
 
@@ -77,7 +77,7 @@ class CXBlock(nn.Module):
         return x + self.drop_path(y)
 
 
-@standard
+@registered
 class Fuser(nn.Module):
     """Copies of one layer in a row, after an optional 1x1 convolution.
 
@@ -101,7 +101,7 @@ class Fuser(nn.Module):
         return x
 
 
-@standard
+@registered
 class MemoryEncoder(nn.Module):
     """Fuses image features with a downsampled mask and compresses the sum to ``out_dim`` channels.
 

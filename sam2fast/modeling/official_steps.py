@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 
@@ -285,14 +285,11 @@ class OfficialSteps(nn.Module):
     ) -> tuple[Tensor, list[Tensor] | None]:
         """:meth:`encode_memory`, and the memory encoder's position encodings, which are None after the perceiver."""
         size, scale, bias = (self.image_size,) * 2, self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
-        if self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training:
-            masks = masks if masks.shape[-2:] == size else upsample_masks(masks, size)
-            masks = torch.rsub((masks > 0).float(), bias, alpha=-scale)
-        elif masks.shape[-2:] == size:  # scale * probabilities + bias, as one operation
-            masks = torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
-        else:
-            masks = scaled_probabilities(masks, size, scale, bias, torch.float32)
-        out = self.memory_encoder(features, masks, skip_mask_sigmoid=True)
+        if masks.shape[-2:] != size:
+            masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False)
+        is_binary = self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training
+        masks = (masks > 0).float() if is_binary else torch.sigmoid(masks)
+        out = self.memory_encoder(features, masks * scale + bias, skip_mask_sigmoid=True)
         memory, positions = out["vision_features"], out["vision_pos_enc"]
         if self.no_obj_embed_spatial is not None:
             absence = (scores <= 0)[..., None, None]

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.registry import registered
 
 
-@standard
+@registered
 class LatentFeedForward(nn.Sequential):
     """A norm and two linear layers with GELU between them, ``(..., dim)`` to the same shape."""
 
@@ -21,7 +21,7 @@ class LatentFeedForward(nn.Sequential):
         )
 
 
-@standard
+@registered
 class LatentSelfAttention(nn.Module):
     """Latents attend to each other, ``(B, L, dim)`` to the same shape.
 
@@ -44,7 +44,7 @@ class LatentSelfAttention(nn.Module):
         return cast(Tensor, self.to_out(attended))
 
 
-@standard
+@registered
 class LatentCrossAttention(nn.Module):
     """Latents ``(B, L, dim)`` attend to tokens ``(B, M, dim)``.
 
@@ -69,7 +69,7 @@ class LatentCrossAttention(nn.Module):
         return cast(Tensor, self.to_out(attended))
 
 
-@standard
+@registered
 class PerceiverLayer(nn.Module):
     """Latents attend to tokens and to each other.
 
@@ -94,7 +94,7 @@ class PerceiverLayer(nn.Module):
         return cast(Tensor, latents + self.self_ff(latents))
 
 
-@standard
+@registered
 class PerceiverResampler(nn.Module):
     """A map to ``num_latents`` tokens that read all of it and ``num_latents_2d`` tokens that read one window each.
 

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.registry import registered
 
 
-@standard
+@registered
 class PositionEmbeddingSine(nn.Module):
     """Sines and cosines of the row, then of the column, of each position of a map.
 
@@ -97,7 +97,7 @@ class PositionEmbeddingSine(nn.Module):
         return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
 
 
-@standard
+@registered
 class PositionEmbeddingRandom(nn.Module):
     """Sines and cosines of random projections of the unit square.
 

@@ -11,14 +11,14 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.standard import standard
+from sam2fast.modeling.registry import registered
 
 WIDTHS = (48, 96, 192, 384)
 DEPTHS = (2, 2, 14, 2)
 LEVELS = ("layer0", "layer1", "layer2", "layer3")
 
 
-@standard
+@registered
 class ConvNorm(nn.Module):
     """A convolution and a batch norm, ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
 
@@ -38,7 +38,7 @@ class ConvNorm(nn.Module):
         return cast(Tensor, self.bn(self.c(x)))
 
 
-@standard
+@registered
 class TokenMixer(nn.Module):
     """The sum of a depthwise 3x3 convolution, a 1x1 one and the input, ``(B, C, H, W)`` to the same shape."""
 
@@ -52,7 +52,7 @@ class TokenMixer(nn.Module):
         return self.conv(x) + self.conv1(x) + x
 
 
-@standard
+@registered
 class SqueezeExcite(nn.Module):
     """Scales channels ``(B, C, H, W)`` by a function of their means."""
 
@@ -68,7 +68,7 @@ class SqueezeExcite(nn.Module):
         return cast(Tensor, x * self.fc2(F.relu(self.fc1(means))).sigmoid())
 
 
-@standard
+@registered
 class ChannelMixer(nn.Module):
     """Two 1x1 convolutions with GELU between them, ``(B, C, H, W)`` to the same shape."""
 
@@ -82,7 +82,7 @@ class ChannelMixer(nn.Module):
         return self.conv2(F.gelu(self.conv1(x)))
 
 
-@standard
+@registered
 class RepViTBlock(nn.Module):
     """Mixes positions, perhaps scales channels, and adds what mixes channels."""
 
@@ -98,7 +98,7 @@ class RepViTBlock(nn.Module):
         return x + self.channel_mixer(x)
 
 
-@standard
+@registered
 class RepViTDownsample(nn.Module):
     """A block, then half the height and width and more channels."""
 
@@ -115,7 +115,7 @@ class RepViTDownsample(nn.Module):
         return x + self.ffn(x)
 
 
-@standard
+@registered
 class RepViTStage(nn.Module):
     """Blocks at one size; every other one scales channels."""
 
@@ -132,7 +132,7 @@ class RepViTStage(nn.Module):
         return x
 
 
-@standard
+@registered
 class RepViTStem(nn.Module):
     """An image ``(B, 3, H, W)`` to ``(B, channels, H / 4, W / 4)``."""
 
@@ -146,7 +146,7 @@ class RepViTStem(nn.Module):
         return self.conv2(F.gelu(self.conv1(x)))
 
 
-@standard
+@registered
 class RepViTBody(nn.Module):
     """The stem and four stages, under the names of timm's list of features."""
 
@@ -165,7 +165,7 @@ class RepViTBody(nn.Module):
         return outputs
 
 
-@standard
+@registered
 class RepViT(nn.Module):
     """The trunk of EdgeTAM.
 

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.kernels.mask_ops import suppress_overlaps
 from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.modeling.layers import MLP
@@ -367,7 +366,11 @@ class SAM2Base(OfficialSteps):
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""
-        return suppress_overlaps(pred_masks)
+        if len(pred_masks) < 2:
+            return pred_masks
+        owner = pred_masks.argmax(dim=0, keepdim=True)
+        is_owner = owner == torch.arange(len(pred_masks), device=pred_masks.device)[:, None, None, None]
+        return torch.where(is_owner, pred_masks, pred_masks.clamp(max=-10.0))
 
 
 def _embedding(*shape: int) -> nn.Parameter:
@@ -375,8 +378,8 @@ def _embedding(*shape: int) -> nn.Parameter:
 
 
 # As they were defined, for the methods that a user may replace.
-_OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
+OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
 OF_DISTANCES = ("_encode_pointer_distances",)
-_METHODS = {name: getattr(SAM2Base, name) for name in (*_OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}
+_METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}

@@ -17,7 +17,6 @@ from sam2fast import image_features, sam2_image_predictor
 from sam2fast.engine import cpu, engine_for, gpu
 from sam2fast.modeling import attention
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.modeling.standard import observing
 from sam2fast.tracking import eager_runner, tracker
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.transforms import SAM2Transforms
@@ -38,7 +37,6 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu.image, "window_attention_reference", "attention"),
     (cpu.image, "gelu_mlp", "MLP"),
     (cpu.masks, "decode", "mask decoder"),
-    (cpu.memory, "decode", "mask decoder"),
     (cpu.masks, "embed_points embed_masks", "prompt encoder"),
     (cpu.masks, "_project", "transformer/shared projections"),
     (cpu.masks, "_two_way", "transformer/layer {}"),
@@ -54,7 +52,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu.memory, "normalize", "norms"),
     (cpu.memory, "_fuse", "fuser"),
     (cpu.memory, "compress", "perceiver"),
-    (cpu.memory, "choose", "object pointers"),
+    (cpu.memory, "pointers_of", "object pointers"),
     (gpu, "encode", "encode"),
     (gpu.image, "neck", "neck"),
     (gpu.image, "normalize_sum shifted_layer_norm", "norms"),
@@ -62,7 +60,6 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (gpu.image, "window_attention", "attention"),
     (gpu.image, "linear_gelu", "MLP"),
     (gpu.masks, "decode", "mask decoder"),
-    (gpu.memory, "decode", "mask decoder"),
     (gpu.masks, "_embed_points _embed_masks", "prompt encoder"),
     (gpu.masks, "_project", "transformer/projections"),
     (gpu.masks, "attend", "transformer/attention"),
@@ -77,7 +74,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (gpu.memory, "linear", "projections"),
     (gpu.memory, "normalize_sum", "norms"),
     (gpu.memory, "_fuse", "fuser"),
-    (gpu.memory, "choose", "object pointers"),
+    (gpu.memory, "pointers_of", "object pointers"),
 )
 _BLOCK, _LAYER = r"image_encoder\.trunk\.blocks\.(\d+)", r"memory_attention\.layers\.(\d+)"
 # Of parts that a user changed: path of modules, names of their functions, and names of parts. {} is the number in the
@@ -208,7 +205,6 @@ class Ranges:
     def _wrapped(
         self, function: Callable[..., Any], names: tuple[str, ...] | Iterator[tuple[str, ...]]
     ) -> Callable[..., Any]:
-        @observing
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling() or not self._path or get_ident() != self._thread:
                 return function(*args, **kwargs)

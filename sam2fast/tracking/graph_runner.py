@@ -13,7 +13,6 @@ from sam2fast.engine import engine_for
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.modeling.standard import deciding_once
 from sam2fast.tracking.cuda_graphs import (
     CudaGraphs,
     EagerRecorder,
@@ -217,8 +216,7 @@ class RunnerSelector:
 
     def check(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
-        with self.deciding_once(model):
-            pass
+        self._look(model)
         if self.graphs is not None and self.graphs.made_for != fingerprint(model, settings):
             self.release()
         if self.graphs is not None:
@@ -233,7 +231,7 @@ class RunnerSelector:
         return self._modules == []
 
     @contextmanager
-    def deciding_once(self, model: SAM2Base) -> Iterator[int]:
+    def one_step(self, model: SAM2Base) -> Iterator[int]:
         """Context manager of one step: looks for modules that a user hooked, patched or replaced only here, and reads
         the switches of torch once.
 
@@ -242,12 +240,15 @@ class RunnerSelector:
         Yields:
             How often such a change was seen until now.
         """
-        with deciding_once(model) as modules, reading_numerics_once():
-            before, self._modules = self._modules, modules or []
-            if before is not None and before is not self._modules and before != self._modules:
-                self.release()
-                self._changes += 1
+        self._look(model)
+        with reading_numerics_once():
             yield self._changes
+
+    def _look(self, model: SAM2Base) -> None:
+        before, self._modules = self._modules, engine_for(model).unchanged_modules()
+        if before is not None and before != self._modules:
+            self.release()
+            self._changes += 1
 
     def release(self) -> None:
         """Frees the recordings and their memory, also of open sessions; they are made again when needed."""

@@ -158,7 +158,7 @@ class Tracker:
     @contextmanager
     def step(self, state: VideoState) -> Iterator[None]:
         """Context manager that looks only once for modules that a user changed, and then forgets older features."""
-        with self.runners.deciding_once(self.model) as changes:
+        with self.runners.one_step(self.model) as changes:
             state.features.keep_since(changes, only_last=self.runners.is_changed)
             yield
 

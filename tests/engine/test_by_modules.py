@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from mini_model import mini_model
 from planned import difference, parts_of, results, without
 from torch import nn
-from torch.overrides import _get_current_function_mode_stack
 
-from sam2fast.build_sam import cast_weights
 from sam2fast.engine.by_modules import FastProducts
 from sam2fast.kernels import _cpu
 
@@ -63,23 +61,6 @@ def test_linear_layers_of_users_modules_are_fast(model, by_convolution, part):
     found = results(model)
     assert parts_of(model) == without(part) and difference(expected, found) < 1e-5
     assert any(weight is layer.weight for weight in by_convolution)
-
-
-@pytest.mark.parametrize(
-    ("is_faster", "dtype", "is_within"),
-    [(True, torch.float32, True), (False, torch.float32, False), (False, torch.bfloat16, True)],
-)
-@torch.no_grad()
-def test_masks_of_small_products_are_decoded_by_the_plain_modules(
-    model, by_convolution, monkeypatch, is_faster, dtype, is_within
-):
-    """Unless they are in bfloat16, which may be imitated."""
-    monkeypatch.setattr(_cpu, "_ONEDNN_IS_FASTER", is_faster)
-    cast_weights(model, dtype)
-    modes = []
-    model.sam_mask_decoder.register_forward_hook(lambda *call: modes.append(_get_current_function_mode_stack()))
-    results(model)
-    assert [[type(mode) for mode in stack] for stack in modes] == [[FastProducts] * is_within]
 
 
 def test_an_operation_of_its_own_is_kept(by_convolution):

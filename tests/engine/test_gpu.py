@@ -11,6 +11,7 @@ from planned import assert_as_near, assert_same, bfloat16, in_low_precision, wit
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import by_modules, engine_for
+from sam2fast.engine.common import tracked_prompts
 from sam2fast.engine.gpu import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.utils.testing import relative_error
@@ -280,7 +281,7 @@ def test_tracked_prompts(model, points):
     with without_plans():
         expected = model._decode(embedding, given, mask, finer, True)
     plan = mask_plan(model)
-    found = masks.decode(plan, embedding, finer, *masks.tracked_prompts(plan, given, mask, B), True)
+    found = masks.decode(plan, embedding, finer, *tracked_prompts(plan, given, mask, B), True)
     seen = (found.scores > 0)[:, None, None]
     assert_same(expected, found._replace(masks=torch.where(seen, found.masks, -1024.0)))
 
@@ -301,7 +302,7 @@ MASK_WEIGHTS = [
 @pytest.mark.parametrize("name", MASK_WEIGHTS)
 @torch.no_grad()
 def test_changed_weights_of_masks_take_effect(name, context):
-    model, given = mini_model(), masks.tracked_prompts
+    model, given = mini_model(), tracked_prompts
     embedding, finer = levels_of(model, 1)
     plan = mask_plan(model)
     given = embedding, finer, *given(plan, None, None, 1), True

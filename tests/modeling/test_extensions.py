@@ -15,9 +15,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from video import NARROW, SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
+from sam2fast.engine import engine_for
 from sam2fast.modeling.memory_attention import MemoryAttention
-from sam2fast.modeling.standard import deciding_once, is_standard
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.tracking.graph_runner import RunnerSelector
 from sam2fast.utils.testing import relative_error
 
 IMAGE = random_image(90, 120)
@@ -128,7 +129,7 @@ def test_hooks_on_every_module(models):
         for handle in handles:
             handle.remove()
     assert len(seen[0]) > 100 and seen[0] == seen[1]
-    assert is_standard(models[1].image_encoder)
+    assert engine_for(models[1]).parts().image
 
 
 @pytest.mark.parametrize("kind", ["forward", "pre", "backward", "global"])
@@ -158,14 +159,13 @@ def test_hooks_on_a_model_that_is_called_during_a_step_of_another(untouched):
     """As a user's selection_watch or strategy calls one."""
     models, called = [copy.deepcopy(untouched[1]) for _ in range(2)], []
     models[1].sam_mask_decoder.transformer.register_forward_hook(lambda *call: called.append(call))
-    with deciding_once(models[0]) as parts:
-        assert parts is not None
+    runners = [RunnerSelector() for _ in models]
+    with runners[0].one_step(models[0]):
         masks_of(models[1])
-        with deciding_once(models[1]) as parts:
-            assert parts is None
+        with runners[1].one_step(models[1]):
             masks_of(models[1])
-        assert is_standard(models[0].sam_mask_decoder)
-    assert len(called) == 2
+        assert engine_for(models[0]).unchanged_modules()
+    assert len(called) == 2 and [runner.is_changed for runner in runners] == [False, True]
 
 
 @pytest.mark.parametrize("where", ["instance", "class", "subclass", "compile"])
@@ -209,23 +209,21 @@ def test_a_method_that_is_put_back_and_patched_again(models):
     neck = models[1].image_encoder.neck
     neck.forward = original = neck.forward
     masks_of(models[1])
-    assert is_standard(models[1].image_encoder)
+    assert engine_for(models[1]).parts().image
     called = []
     neck.forward = lambda *args: called.append(args) or original(*args)
     masks_of(models[1])
-    assert called and not is_standard(models[1].image_encoder)
+    assert called and not engine_for(models[1]).parts().image
 
 
 @pytest.mark.parametrize("replace", [setattr, lambda owner, name, part: owner._modules.update({name: part})])
 def test_a_patched_part_that_replaces_one_of_its_class(untouched, replace):
     model = copy.deepcopy(untouched[1])
-    with deciding_once(model) as parts:
-        assert parts is not None
+    assert engine_for(model).unchanged_modules()
     neck = copy.deepcopy(model.image_encoder.neck)
     neck.forward = lambda *args: None
     replace(model.image_encoder, "neck", neck)
-    with deciding_once(model) as parts:
-        assert parts is None
+    assert not engine_for(model).unchanged_modules()
 
 
 @torch.no_grad()

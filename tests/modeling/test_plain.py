@@ -8,8 +8,8 @@ import pytest
 import sam2fast.modeling
 
 FOLDER = Path(sam2fast.modeling.__file__).parent
-# What compiles modules, and what notices whether they are as built.
-OTHERS = {"compiled.py", "standard.py"}
+# What compiles modules.
+OTHERS = {"compiled.py"}
 QUESTIONS = {
     "is_grad_enabled",
     "is_inference_mode_enabled",
@@ -28,25 +28,37 @@ QUESTIONS = {
     "emulates_bfloat16",
     "is_cpu_inference",
     "is_gpu_inference",
-    "is_standard",
-    "is_standard_layer",
-    "is_plain",
-    "has_standard_parts",
+    "is_as_built",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
     "TensorCache",
     "TorchFunctionMode",
 }
-FROM_KERNELS = {"sam2fast.kernels.memory_attention", "sam2fast.kernels.mask_ops"}
+# Rotary positions and pooling.
+FROM_KERNELS = {
+    "Pooling",
+    "apply_rope",
+    "offset_of_means",
+    "pool",
+    "pooled_keys",
+    "rope_attention_reference",
+}
 
 
 def found_in(code: str) -> set[str]:
     """The questions in a file, and what it imports of other packages that compute."""
     tree, found = ast.parse(code), set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if module.startswith("sam2fast.engine") or "kernels" in module and module not in FROM_KERNELS:
-                found.add(module)
-            found |= QUESTIONS & {alias.name for alias in node.names}
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            module = getattr(node, "module", "") or ""
+            packages = {f"{module}.{name}" for name in names}
+            if any("sam2fast.engine" in package for package in packages):
+                found |= names
+            if any("kernels" in package for package in packages):
+                found |= names - FROM_KERNELS if module == "sam2fast.kernels.memory_attention" else names
+            found |= QUESTIONS & names
         elif isinstance(node, ast.Name | ast.Attribute):
             found |= QUESTIONS & {node.id if isinstance(node, ast.Name) else node.attr}
     return found
@@ -63,9 +75,13 @@ def test_modules_ask_nothing(file):
     [
         ("x if torch.is_grad_enabled() else y", "is_grad_enabled"),
         ("x.is_cuda", "is_cuda"),
-        ("from sam2fast.engine.cpu import ops", "sam2fast.engine.cpu"),
-        ("from sam2fast.kernels._cpu import linear", "sam2fast.kernels._cpu"),
-        ("from sam2fast.modeling.standard import is_standard", "is_standard"),
+        ("from sam2fast.engine.cpu import ops", "ops"),
+        ("from sam2fast import engine", "engine"),
+        ("import sam2fast.engine", "sam2fast.engine"),
+        ("from sam2fast.kernels._cpu import linear", "linear"),
+        ("from sam2fast.kernels import mask_ops", "mask_ops"),
+        ("from sam2fast.kernels.memory_attention import memory_attention, pool", "memory_attention"),
+        ("any(module._forward_hooks)", "_forward_hooks"),
     ],
 )
 def test_what_is_found(code, found):

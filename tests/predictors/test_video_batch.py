@@ -138,13 +138,13 @@ def test_rows_fill_a_bucket_for_compiled_parts(video):
 
 def test_the_first_self_attention_is_shared(predictor, video, monkeypatch):
     """Layer 0 attends to the frame itself once, whatever the number of objects; later layers once per object."""
-    rows, attend = [], memory.rope_attention_reference
+    rows, attend = [], memory._attend_to_itself
 
-    def counted(q, *args):
-        rows.append(len(q))
-        return attend(q, *args)
+    def counted(layer, joined, x, position):
+        rows.append(len(x))
+        return attend(layer, joined, x, position)
 
-    monkeypatch.setattr(memory, "rope_attention_reference", counted)
+    monkeypatch.setattr(memory, "_attend_to_itself", counted)
     s = prompted(predictor, video)
     rows.clear()
     s.propagate(start_frame_idx=6, max_frame_num_to_track=0)

@@ -9,6 +9,7 @@ from graph_sessions import TOLERANCE, assert_same, begun, workspace
 from recorded_ops import RecordedOps
 from video import Session, run
 
+from sam2fast.engine import Engine
 from sam2fast.kernels._dispatch import backend
 from sam2fast.tracking import cuda_graphs, frame_result, graph_runner
 from sam2fast.tracking.graph_runner import GraphRunner
@@ -79,8 +80,8 @@ def counting(function, counted):
 def test_once_a_frame(fast, video, monkeypatch):
     """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
     counted = Counter()
-    for module, name in ((graph_runner, "deciding_once"), (cuda_graphs, "_switches"), (frame_result, "AsyncHostCopy")):
-        monkeypatch.setattr(module, name, counting(getattr(module, name), counted))
+    for owner, name in ((Engine, "unchanged_modules"), (cuda_graphs, "_switches"), (frame_result, "AsyncHostCopy")):
+        monkeypatch.setattr(owner, name, counting(getattr(owner, name), counted))
     s = begun(fast, video, 1)
     for _ in range(3):
         s.points(0, len(s.state.objects) + 1, (20, 40, 1))
@@ -89,7 +90,7 @@ def test_once_a_frame(fast, video, monkeypatch):
     for _ in range(3):
         counted.clear()
         next(answers)
-        assert counted == {"deciding_once": 1, "_switches": 1, "AsyncHostCopy": 1}
+        assert counted == {"unchanged_modules": 1, "_switches": 1, "AsyncHostCopy": 1}
 
 
 def test_switches_count_from_the_next_frame_on(fast, video):

@@ -18,9 +18,9 @@ from sam2fast.deploy.onnx.memory_graphs import MemoryAttentionGraph, MemoryEncod
 from sam2fast.deploy.onnx.prompt_graph import PromptGraph
 from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
+from sam2fast.engine.eligible import is_as_built
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.selection_rule import SelectionRules
-from sam2fast.modeling.standard import is_standard
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
@@ -135,13 +135,13 @@ def _version(package: str) -> str:
 def _check(model: SAM2VideoPredictor, dtype: str) -> None:
     if dtype not in DTYPES:
         raise ValueError(f"no dtype {dtype!r} for ONNX; expected {', '.join(DTYPES)}")
-    if model.training:
+    if any(module.training for module in model.modules()):
         raise ValueError("export needs evaluation mode: call eval() on the model")
     kinds = {(x.device.type, x.dtype) for x in model.parameters()}
     if kinds != {("cpu", torch.float32)}:
         raise ValueError("export to ONNX needs fp32 weights on the CPU; dtype chooses those of the graphs")
     for name in PARTS:
-        if not is_standard(getattr(model, name)):
+        if not is_as_built(list(getattr(model, name).modules())):
             raise ValueError(
                 f"{name} was hooked, patched or replaced, and a graph only contains weights; export the plain model"
             )

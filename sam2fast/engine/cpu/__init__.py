@@ -1,4 +1,4 @@
-from sam2fast.engine.cpu import masks, memory
-from sam2fast.engine.cpu.relatives import encode
+from sam2fast.engine.cpu import image, masks, memory
+from sam2fast.engine.cpu.image import encode
 
-__all__ = ["encode", "masks", "memory"]
+__all__ = ["encode", "image", "masks", "memory"]

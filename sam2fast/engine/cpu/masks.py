@@ -13,8 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.cpu.ops import (
+from sam2fast.engine.common import (
+    Masks,
+    Points,
     add_into,
+    choice_of,
+    finer_in_blocks,
+    heads_of,
+    most_stable,
+    with_pointer_tokens,
+)
+from sam2fast.engine.cpu.ops import (
     attention,
     convolve,
     linear,
@@ -30,33 +39,12 @@ from sam2fast.kernels._cpu import linear_in_inference
 AT_ONCE = 2**22
 
 
-class Masks(NamedTuple):
-    """What the decoder predicts for B prompts."""
-
-    masks: Tensor  # (B, M, 4H, 4W) fp32 logits
-    ious: Tensor  # (B, M)
-    tokens: Tensor  # (B, M or 1, C), for object pointers
-    scores: Tensor  # (B, 1) logits of the objects' presence
-
-
 class ProjectedImage(NamedTuple):
     """An image ``(P, C)`` projected to the width D of a layer's attentions."""
 
     keys: Tensor  # (P, D) for the tokens
     values: Tensor  # (P, D) for the tokens
     queries: Tensor  # (P, D) of the image
-
-
-def tracked_prompts(
-    plan: MaskPlan, points: dict[str, Tensor] | None, masks: Tensor | None, count: int
-) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
-    """Points and masks of tracked objects as :func:`decode` takes them; see :func:`embed_prompts` of the modules."""
-    size = 4 * plan.size[0], 4 * plan.size[1]
-    if masks is not None and masks.shape[-2:] != size:
-        masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-    if points is None:
-        return (torch.zeros(count, 1, 2, device="cpu"), torch.full((count, 1), -1, device="cpu")), masks
-    return (points["point_coords"], points["point_labels"]), masks
 
 
 def embed_points(plan: MaskPlan, points: Tensor, labels: Tensor) -> Tensor:
@@ -83,7 +71,7 @@ def decode(
     plan: MaskPlan,
     embedding: Tensor,
     finer: Sequence[Tensor],
-    points: tuple[Tensor, Tensor] | None,
+    points: Points | None,
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
@@ -92,8 +80,11 @@ def decode(
     Args:
         embedding: ``(B or 1, C, H, W)``.
         finer: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
+        points: may be B, for a padding point in each prompt.
         multimask: three masks rather than one.
     """
+    if isinstance(points, int):
+        points = torch.zeros(points, 1, 2, device="cpu"), torch.full((points, 1), -1, device="cpu")
     prompts = torch.cat(plan.tokens)[None]
     if points is not None:
         sparse = embed_points(plan, *points)
@@ -104,14 +95,12 @@ def decode(
     dense = plan.no_mask[None] if masks is None else embed_masks(plan, masks)
     first, derived = plan.layers[0], plan.derived()
     images = (embedding.flatten(2).transpose(1, 2) + dense).to(first.to_image.q.weight.dtype).contiguous()  # (b, P, C)
-    finer = [in_blocks(x, plan.size) for x in reversed(finer)] if plan.reads_finer else []
-    finer = [x.contiguous() if len(x) == 1 < B else x for x in finer]  # a copy pays where many prompts read it
+    finer = finer_in_blocks(plan, finer, B)
     projected = None
     if len(images) == 1 and not _folds(first.to_image, B * prompts.shape[1]):
         projected = _project(first, images[0], derived.position)
 
-    is_dynamic = plan.is_dynamic and not multimask
-    selected = slice(1, None) if multimask else slice(None) if is_dynamic else slice(1)
+    selected, is_dynamic = choice_of(plan, multimask)
     step = max(1, AT_ONCE // images[0].numel())
     found: Masks | None = None
     for start in range(0, B, step):
@@ -126,8 +115,7 @@ def decode(
             for whole, x in zip(found, some, strict=True):
                 whole[group] = x
     assert found is not None
-    own = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
-    return found._replace(tokens=found.tokens[:, own])
+    return with_pointer_tokens(plan, found, multimask)
 
 
 def _decode(
@@ -218,12 +206,8 @@ def _project(layer: TwoWayLayer, image: Tensor, position: Tensor) -> ProjectedIm
 
 def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of what is projected, ``q (b, N, D)`` and ``k, v (b, M, D)``: ``(b, N, C)``."""
-    out = attention(*(_heads_of(layer, x) for x in (q, k, v)))
+    out = attention(*(heads_of(x, layer.heads) for x in (q, k, v)))
     return linear(out.transpose(1, 2).flatten(2), layer.out)
-
-
-def _heads_of(layer: Projections, x: Tensor) -> Tensor:
-    return x.unflatten(-1, (layer.heads, -1)).transpose(1, 2)  # (b, heads, N, d)
 
 
 def _by_head(layer: Projections, parameter: Tensor) -> Tensor:
@@ -243,7 +227,7 @@ def _folds(layer: Projections, tokens: int) -> bool:
 def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
     """:func:`_attend_to_image`, folded: scores ``(W_q y) . (W_k x)`` are ``(W_k^T W_q y) . x``, and weighted sums are
     taken of the image itself and projected afterwards."""
-    query = _heads_of(layer, linear(tokens, layer.q))
+    query = heads_of(linear(tokens, layer.q), layer.heads)
     query = query * query.shape[-1] ** -0.5
     keys = (query @ _by_head(layer, layer.k.weight)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
     sums = []
@@ -260,7 +244,7 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
 
     Folded: the tokens' keys take the image's projection, their values the output's.
     """
-    keys = _heads_of(layer, k)
+    keys = heads_of(k, layer.heads)
     keys = keys * keys.shape[-1] ** -0.5
     offsets: Sequence[Tensor | None] = [None] * len(keys)
     if is_projected:
@@ -269,7 +253,7 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
     else:
         folded = (keys @ _by_head(layer, layer.q.weight)).flatten(1, 2)  # (b, heads * N, C)
         offsets = (keys @ _by_head(layer, layer.q.bias)[..., None]).flatten(1)
-    values = (_heads_of(layer, v) @ _by_head(layer, layer.out.weight.t())).flatten(1, 2)  # (b, heads * N, C)
+    values = (heads_of(v, layer.heads) @ _by_head(layer, layer.out.weight.t())).flatten(1, 2)  # (b, heads * N, C)
     found = []
     for x, each, offset, value in zip(images, folded, offsets, values, strict=True):
         scores = linear_in_inference(x, each, offset).float().unflatten(1, (layer.heads, -1))
@@ -289,21 +273,3 @@ def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, finer: list[Tensor], w
     x = torch.ops.aten.gelu_(add_into(x, finer[1]) if finer else x)
     masks = (weights @ x.float().flatten(0, -2).mT).view(-1, H, W, 2, 2, 2, 2)
     return masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * H, 4 * W)
-
-
-def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """A view of ``(b, C, sH, sW)``, s = 2 or 4, as ``(b, H, W, 2, 2, ..., C)``, the coarsest blocks first."""
-    levels = (x.shape[2] // size[0]).bit_length() - 1
-    x = x.unflatten(3, (size[1], *[2] * levels)).unflatten(2, (size[0], *[2] * levels))
-    rows, columns = range(2, 3 + levels), range(3 + levels, 4 + 2 * levels)
-    return x.permute(0, *(axis for pair in zip(rows, columns, strict=True) for axis in pair), 1)
-
-
-def most_stable(plan: MaskPlan, found: Masks) -> Masks:
-    """The single mask of four, or the best of the three others if its outline is uncertain."""
-    single = found.masks[:, 0]
-    inner, outer = ((single > level).sum(dim=(1, 2)).float() for level in (plan.delta, -plan.delta))
-    is_stable = torch.where(outer > 0, inner / outer, 1.0) >= plan.threshold
-    chosen = torch.where(is_stable, 0, found.ious[:, 1:].argmax(dim=1) + 1)
-    rows = torch.arange(len(single), device=single.device)
-    return found._replace(masks=found.masks[rows, chosen][:, None], ious=found.ious[rows, chosen][:, None])

@@ -1,17 +1,14 @@
 """Memory attention, memory encoder and object pointers on the CPU."""
 
-from collections.abc import Callable, Sequence
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.cpu.masks import Masks, decode, tracked_prompts
-from sam2fast.engine.cpu.ops import add_into, chunked, convolve, gelu_mlp, linear, mlp, normalize
-from sam2fast.engine.cpu.relatives import compress
+from sam2fast.engine.common import AttendHook, add_into, heads_of, scaled
+from sam2fast.engine.cpu import ops
+from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
-from sam2fast.engine.plan import Linear, MaskPlan
-from sam2fast.kernels.mask_ops import scaled_probabilities_reference, upsample_masks_reference
+from sam2fast.engine.perceiver import compress
+from sam2fast.engine.plan import Linear
 from sam2fast.kernels.memory_attention import (
     LONG,
     AttendedMemory,
@@ -20,11 +17,6 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_cpu,
     rope_attention_reference,
 )
-from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
-from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
-
-# Called with a layer's number and the arguments of memory_attention.
-AttendHook = Callable[..., None]
 
 
 def attend(
@@ -63,7 +55,7 @@ def _attend_to_itself(layer: AttendingLayer, joined: Linear, x: Tensor, position
     else:
         q, k, v = linear(normalize(x, layer.norm1, joined.weight.dtype), joined).chunk(3, dim=-1)
     rope_attention = rope_attention_cpu if x.shape[1] >= LONG else rope_attention_reference
-    q, k, v = (_heads_of(y, layer.own.heads) for y in (q, k, v))
+    q, k, v = (heads_of(y, layer.own.heads) for y in (q, k, v))
     found = rope_attention(q, k, v, *layer.own_rotation(x.shape[1], x.device))
     return linear(found.transpose(1, 2).flatten(2), layer.own.out)
 
@@ -75,7 +67,7 @@ def _query(layer: AttendingLayer, x: Tensor, position: Tensor) -> Tensor:
         tokens = normalize(x, layer.norm2) + position
     else:
         tokens = normalize(x, layer.norm2, cross.q.weight.dtype)
-    return _heads_of(linear(tokens, cross.q), cross.heads)
+    return heads_of(linear(tokens, cross.q), cross.heads)
 
 
 def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
@@ -84,16 +76,12 @@ def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
     return chunked(lambda rows: mlp(rows, layer.mlp), tokens, 1).view(x.shape)
 
 
-def _heads_of(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, P, d)
-
-
 def encode(
     plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
 ) -> Tensor:
     """Memories ``(B, C_mem, H, W)`` of logits ``(B, 1, h, w)`` with scores ``(B, 1)``, on a frame's map
     ``(1 or B, C, H, W)``."""
-    x = _scaled(settings, masks, from_prompt, plan.downsampling[0][0].weight.dtype)
+    x = scaled(settings, masks, from_prompt, plan.downsampling[0][0].weight.dtype)
     for conv, norm in plan.downsampling:
         normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm)
         x = torch.ops.aten.gelu_(normed).permute(0, 3, 1, 2)
@@ -103,19 +91,7 @@ def encode(
     x = x if plan.out is None else convolve(x, plan.out)
     if settings.absent_memory is not None:
         x = torch.addcmul(x, (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]).to(x.dtype)
-    return x if plan.perceiver is None else compress(plan.perceiver, x, plan.position(x))
-
-
-def _scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:
-    """What the memory encoder reads: probabilities, or binary masks, scaled and at the image's size."""
-    size, scale, bias = settings.size, settings.scale, settings.bias
-    is_large = masks.shape[-2:] == size
-    if not (settings.binarizes and from_prompt or is_large):
-        return scaled_probabilities_reference(masks, size, scale, bias, dtype)
-    if settings.binarizes and from_prompt:
-        masks = masks if is_large else upsample_masks_reference(masks, size)
-        return torch.rsub((masks > 0).float(), bias, alpha=-scale)
-    return torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
+    return x if plan.perceiver is None else compress(ops, plan.perceiver, x, plan.position(x))
 
 
 def _fuse(layer: FuserLayer, x: Tensor) -> Tensor:
@@ -125,71 +101,15 @@ def _fuse(layer: FuserLayer, x: Tensor) -> Tensor:
     return x + y if layer.gamma is None else torch.addcmul(x, layer.gamma[:, None, None], y).to(dtype)
 
 
-def propose(
-    plan: MaskPlan,
-    conditioned: Tensor,
-    finer: Sequence[Tensor],
-    points: dict[str, Tensor] | None,
-    prompts: Tensor | None,
-    multimask: bool,
-    presence: float | None,
-) -> Masks:
-    """All masks of B objects, in fp32, those of absent objects lowered; see :meth:`Engine.propose`."""
-    given = tracked_prompts(plan, points, prompts, len(conditioned))
-    found = decode(plan, conditioned, finer, *given, multimask)
-    masks = found.masks.float()
-    if presence is not None:
-        masks = torch.where((found.scores > presence)[:, None, None], masks, NO_OBJ_SCORE)
-    return found._replace(masks=masks)
-
-
-def choose(
-    plan: MemoryPlan, settings: MemorySettings, found: Masks, presence: float, selection: HypothesisSelection | None
-) -> ObjectPrediction:
-    """The selected mask of each object, and its pointer; see :meth:`SAM2Base.predict_objects`."""
-    masks, ious, tokens, scores = found
-    if selection is None:
-        choice = ious.argmax(dim=-1, keepdim=True)
-    else:
-        choice = selection(masks, ious, scores)
-        if selection.parents is not None:
-            masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
-    token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
-    pointer = mlp(token[:, 0], plan.pointer) if plan.pointer else token[:, 0]
-    if settings.has_scores and settings.mixes_pointers:
-        pointer = mixed(settings, pointer, scores.float().sigmoid())
-    elif settings.has_scores:
-        pointer = mixed(settings, pointer, scores > presence)
-    return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
-
-
-def mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
-    """Pointers ``(B, C)`` moved towards that of an absent object where ``seen (B, 1)`` is False, or below 1."""
-    absent = settings.absent_pointer
-    assert absent is not None
-    if settings.drops_pointer and seen.dtype == torch.bool:
-        return torch.where(seen, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
-    seen = seen.float()
-    return (seen * pointer if settings.drops_pointer else pointer) + (1 - seen) * absent
+def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
+    """Object pointers of tokens ``(B, C)``."""
+    return mlp(tokens, plan.pointer) if plan.pointer else tokens
 
 
 def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
     """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
     assert plan.given is not None
     return convolve(masks.float(), plan.given)
-
-
-def given(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
-    """Given masks ``(B, 1, S, S)`` with the pointers ``(B, C)`` that are predicted of them, as if predicted; see
-    :meth:`SAM2Base._use_mask_as_output`."""
-    masks = masks.float()
-    size = masks.shape[-2] // 4, masks.shape[-1] // 4
-    logits = F.interpolate(20 * masks - 10, size=size, mode="bilinear", align_corners=False, antialias=True)
-    is_given = (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
-    if settings.absent_pointer is not None:
-        pointers = mixed(settings, pointers, is_given)
-    ious = torch.ones_like(is_given)
-    return ObjectPrediction(logits, ious, pointers, 20 * is_given - 10, torch.zeros_like(ious, dtype=torch.int64))
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:

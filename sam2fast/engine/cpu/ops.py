@@ -81,11 +81,6 @@ def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tenso
     return out
 
 
-def add_into(fresh: Tensor, x: Tensor) -> Tensor:
-    """``fresh + x``, in place if ``fresh`` has the dtype of the sum; nobody else may use ``fresh``."""
-    return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
-
-
 def weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
     """``weights (P, N)``, transposed, times ``x (P, K)``: ``(N, K)``.
 

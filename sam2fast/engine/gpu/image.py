@@ -5,12 +5,14 @@ it reads. In trained models biases and products cancel, so that a map without ma
 coarsely: every fourth block adds them to the map.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from sam2fast.engine.common import neck, neck_of_one_level
+from sam2fast.engine.gpu import ops
 from sam2fast.engine.gpu.ops import (
     Prepared,
     add_product,
@@ -22,8 +24,9 @@ from sam2fast.engine.gpu.ops import (
     pointwise,
     without_autocast,
 )
-from sam2fast.engine.plan import Block, Conv, ImagePlan, Level, Linear, composed
-from sam2fast.engine.relatives import RepViTPlan, ViTPlan
+from sam2fast.engine.plan import Block, Conv, EncoderPlan, ImagePlan, Level, Linear, Norm, composed
+from sam2fast.engine.relatives import ViTPlan
+from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.window_attention import window_attention
@@ -34,64 +37,57 @@ BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
 class ImageWeights(NamedTuple):
     """The layers in the dtype that products are computed in, and what is computed from weights alone."""
 
-    patches: Conv | None  # None of another trunk
+    patches: Conv | None
     blocks: list[Block]
     biases: list[tuple[Tensor, Tensor]]  # (C) fp32, deferred after attention and after the MLP of each block
     levels: list[Level]
     direct: list[Linear | None]  # lateral and head of levels that are direct
+    neck: list[tuple[Conv, Norm | None]]
 
 
-def encode(plan: ImagePlan, images: Tensor) -> list[Tensor]:
+def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
     """Levels ``(B, C_i, H_i, W_i)`` of normalised images ``(B, 3, S, S)``, finest first, the finer ones projected for
     the mask decoder."""
-    weights = _weights(plan, images.device)
-    with without_autocast(images.device):
-        return compiled(plan, _levels)(plan, weights, images)
+    device = images.device
+    weights, folded = _weights(plan, device), None
+    if isinstance(plan, RepViTPlan):
+        folded = plan.trunk(torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None)
+    with without_autocast(device):
+        return compiled(plan, _levels)(plan, weights, folded, images)
 
 
-def _levels(plan: ImagePlan, weights: ImageWeights, images: Tensor) -> list[Tensor]:
-    return neck(plan, weights, trunk(plan, weights, images))
+def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, images: Tensor) -> list[Tensor]:
+    if isinstance(plan, ViTPlan):
+        return [neck_of_one_level(ops, weights.neck, trunk(plan, weights, images)[-1])][: 1 - plan.scalp]
+    maps = trunk(cast(ImagePlan, plan), weights, images) if folded is None else maps_of(ops, folded, images)
+    return neck(plan, weights.levels, weights.direct, maps, pointwise)
 
 
-def _weights(plan: ImagePlan, device: torch.device) -> ImageWeights:
+def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
     if plan.prepared is None:
-        sources = [*added_biases(plan.blocks), *_composed_parameters(plan.levels)]
-        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels), sources)
+        sources = [*_added_biases(plan.blocks), *_composed_parameters(plan.levels)]
+        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
-        patches, blocks, levels = tree
-        return ImageWeights(patches, blocks, deferred_biases(plan.blocks), levels, _direct(plan.levels, dtype))
-
-    return plan.prepared.of(device, compute)
-
-
-def neck_weights(plan: RepViTPlan, device: torch.device) -> ImageWeights:
-    """Those of the levels alone."""
-    if plan.prepared is None:
-        plan.prepared = Prepared(plan.levels, [plan.levels[0].lateral.weight, *_composed_parameters(plan.levels)])
-
-    def compute(levels: Any, dtype: torch.dtype) -> ImageWeights:
-        return ImageWeights(None, [], [], levels, _direct(plan.levels, dtype))
+        patches, blocks, levels, neck = tree
+        direct = [composed(level).in_dtype(dtype) if level.is_direct else None for level in plan.levels]
+        return ImageWeights(patches, blocks, _deferred_biases(plan.blocks), levels, direct, neck)
 
     found: ImageWeights = plan.prepared.of(device, compute)
     return found
 
 
-def added_biases(blocks: list[Block]) -> list[Tensor]:
-    """What :func:`deferred_biases` reads."""
+def _added_biases(blocks: Sequence[Block]) -> list[Tensor]:
+    """What :func:`_deferred_biases` reads."""
     return [x for block in blocks for x in (block.proj.bias, block.mlp[1].bias)]
 
 
-def _composed_parameters(levels: list[Level]) -> list[Tensor]:
-    """What :func:`_direct` reads."""
+def _composed_parameters(levels: Sequence[Level]) -> list[Tensor]:
+    """Of levels that are direct."""
     return parameters_of(*[x for level in levels if level.is_direct for x in (level.lateral, level.head) if x])
 
 
-def _direct(levels: list[Level], dtype: torch.dtype) -> list[Linear | None]:
-    return [composed(level).in_dtype(dtype) if level.is_direct else None for level in levels]
-
-
-def deferred_biases(blocks: list[Block]) -> list[tuple[Tensor, Tensor]]:
+def _deferred_biases(blocks: Sequence[Block]) -> list[tuple[Tensor, Tensor]]:
     """A sum starts again where the map is projected, and after attention where it is added to the map."""
     found: list[tuple[Tensor, Tensor]] = []
     total: Tensor | None = None
@@ -146,29 +142,3 @@ def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
         return x
     H, W = (n // s * s for n, s in zip(x.shape[1:3], stride, strict=True))
     return x[:, :H, :W].unflatten(2, (-1, stride[1])).unflatten(1, (-1, stride[0])).amax((2, 4))
-
-
-def neck(plan: ImagePlan | RepViTPlan, weights: ImageWeights, maps: list[Tensor]) -> list[Tensor]:
-    """The levels of the stages' maps ``(B, H_i, W_i, C_i)``, finest first."""
-    levels: list[Tensor] = []
-    coarser: Tensor | None = None
-    for level, direct, x in reversed(list(zip(weights.levels, weights.direct, maps, strict=True))):
-        if direct is not None:
-            found = linear(x, direct)
-        else:
-            x = pointwise(x, level.lateral)
-            if level.adds_coarser:
-                assert coarser is not None
-                x = x + _doubled(coarser, plan.interpolation)
-            found = coarser = x
-            if level.head is not None:
-                found = pointwise(x, level.head)
-        levels.insert(0, found.permute(0, 3, 1, 2))
-    return levels[: len(levels) - plan.scalp]
-
-
-def _doubled(x: Tensor, mode: str) -> Tensor:
-    """``(B, H, W, C)`` at twice the size, fp32."""
-    align = None if mode == "nearest" else False
-    larger = F.interpolate(x.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode=mode, align_corners=align)
-    return larger.permute(0, 2, 3, 1)

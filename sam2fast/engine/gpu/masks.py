@@ -12,11 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.cpu.masks import Masks, in_blocks, most_stable
+from sam2fast.engine.common import (
+    Masks,
+    Points,
+    add_into,
+    choice_of,
+    finer_in_blocks,
+    most_stable,
+    with_pointer_tokens,
+)
 from sam2fast.engine.gpu.ops import (
     Prepared,
     add,
-    add_into,
     attend,
     compiled,
     convolve,
@@ -148,16 +155,6 @@ def _stacked(heads: list[tuple[Linear, ...]]) -> list[Linear]:
 # ---- prompts ----
 
 
-def tracked_prompts(
-    plan: MaskPlan, points: dict[str, Tensor] | None, masks: Tensor | None, count: int
-) -> tuple[tuple[Tensor, Tensor] | int, Tensor | None]:
-    """Points and masks of ``count`` tracked objects as :func:`decode` takes them."""
-    size = 4 * plan.size[0], 4 * plan.size[1]
-    if masks is not None and masks.shape[-2:] != size:
-        masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-    return (count if points is None else (points["point_coords"], points["point_labels"])), masks
-
-
 def _embed_points(plan: MaskPlan, weights: MaskWeights, points: Tensor, labels: Tensor) -> Tensor:
     """``(B, N, C)`` of points ``(B, N, 2)`` in input pixels and labels ``(B, N)``."""
     height, width = plan.input_size
@@ -206,7 +203,7 @@ def decode(
     plan: MaskPlan,
     embedding: Tensor,
     finer: Sequence[Tensor],
-    points: tuple[Tensor, Tensor] | int | None,
+    points: Points | None,
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
@@ -221,8 +218,7 @@ def decode(
     weights = _weights(plan, embedding.device)
     with without_autocast(embedding.device):
         found = compiled(plan, _decode_in_groups)(plan, weights, embedding, finer, points, masks, multimask)
-    own = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
-    return found._replace(tokens=found.tokens[:, own])
+    return with_pointer_tokens(plan, found, multimask)
 
 
 def _decode_in_groups(
@@ -230,7 +226,7 @@ def _decode_in_groups(
     weights: MaskWeights,
     embedding: Tensor,
     finer: Sequence[Tensor],
-    points: tuple[Tensor, Tensor] | int | None,
+    points: Points | None,
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
@@ -243,15 +239,13 @@ def _decode_in_groups(
         first = _first_of(plan, weights, min(B, GROUP), 0 if points is None else PADDING)
     images = _unrepeat(embedding).flatten(2).transpose(1, 2)  # (b, P, C)
     dense = plan.no_mask[None] if masks is None else _embed_masks(weights, _unrepeat(masks))
-    levels = [in_blocks(_unrepeat(x), plan.size) for x in reversed(finer)] if plan.reads_finer else []
-    levels = [x.contiguous() if len(x) == 1 < B else x for x in levels]  # a copy pays where many prompts read it
+    levels = finer_in_blocks(plan, list(map(_unrepeat, finer)), B)
     shared = projected = None
     if len(images) == len(dense) == 1:
         shared = add(images, dense, weights.dtype)
         projected = _project(weights.layers[0], shared, add(shared, weights.position, weights.dtype))
 
-    is_dynamic = plan.is_dynamic and not multimask
-    selected = slice(1, None) if multimask else slice(None) if is_dynamic else slice(1)
+    selected, is_dynamic = choice_of(plan, multimask)
     found: Masks | None = None
     for start in range(0, max(B, 1), GROUP):
         group = slice(start, start + GROUP)

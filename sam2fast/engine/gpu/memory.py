@@ -1,22 +1,20 @@
 """Memory attention, memory encoder and object pointers by few operations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sam2fast.engine.cpu.masks import Masks
-from sam2fast.engine.cpu.memory import AttendHook, given, mixed
-from sam2fast.engine.gpu.masks import decode, tracked_prompts
+from sam2fast.engine.common import AttendHook, heads_of, scaled
+from sam2fast.engine.gpu import ops
 from sam2fast.engine.gpu.ops import (
     Prepared,
     add_scaled,
     compiled,
     convolve,
     gelu_mlp,
-    heads_of,
     joined,
     linear,
     mlp,
@@ -25,16 +23,10 @@ from sam2fast.engine.gpu.ops import (
     parameters_of,
     without_autocast,
 )
-from sam2fast.engine.gpu.relatives import compress
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
-from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm
-from sam2fast.engine.relatives import PerceiverPlan
-from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
+from sam2fast.engine.perceiver import PerceiverPlan, compress
+from sam2fast.engine.plan import Conv, Linear, Norm
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
-from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
-from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
-
-__all__ = ["attend", "choose", "downsampled", "encode", "given", "propose"]
 
 # ---- attention ----
 
@@ -170,7 +162,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
     if plan.prepared is None:
         ends = plan.out, plan.pointer, plan.given, plan.distances, plan.perceiver
         tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, *ends
-        plan.prepared = Prepared(tree, [plan.pixels.weight])
+        plan.prepared = Prepared(tree)
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
         return MemoryWeights(*tree)
@@ -198,7 +190,7 @@ def _encode(
     scores: Tensor,
     from_prompt: bool,
 ) -> Tensor:
-    x = _scaled(settings, masks, from_prompt, weights.dtype)
+    x = scaled(settings, masks, from_prompt, weights.dtype)
     if x.is_cuda:  # channels last from here on, as the norms read it
         x = x.reshape(*x.shape[::2], x.shape[3], 1).permute(0, 3, 1, 2)
     for conv, norm in weights.downsampling:
@@ -211,19 +203,7 @@ def _encode(
     if settings.absent_memory is not None:
         absence, embedding = (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]
         x = add_scaled(x, absence, embedding, x.dtype)
-    return x if weights.perceiver is None or position is None else compress(weights.perceiver, x, position)
-
-
-def _scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:
-    """What the memory encoder reads: probabilities, or binary masks, scaled and at the image's size."""
-    size, scale, bias = settings.size, settings.scale, settings.bias
-    is_large = masks.shape[-2:] == size
-    if settings.binarizes and from_prompt:
-        masks = masks if is_large else upsample_masks(masks, size)
-        return torch.rsub((masks > 0).float(), bias, alpha=-scale)
-    if is_large:
-        return torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
-    return scaled_probabilities(masks, size, scale, bias, dtype)
+    return x if weights.perceiver is None or position is None else compress(ops, weights.perceiver, x, position)
 
 
 def _fuse(layer: FuserLayer, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -237,45 +217,11 @@ def _fuse(layer: FuserLayer, x: Tensor, dtype: torch.dtype) -> Tensor:
 # ---- pointers ----
 
 
-def propose(
-    plan: MaskPlan,
-    conditioned: Tensor,
-    finer: Sequence[Tensor],
-    points: dict[str, Tensor] | None,
-    prompts: Tensor | None,
-    multimask: bool,
-    presence: float | None,
-) -> Masks:
-    """All masks of B objects, in fp32, those of absent objects lowered; see :meth:`Engine.propose`."""
-    given = tracked_prompts(plan, points, prompts, len(conditioned))
-    found = decode(plan, conditioned, finer, *given, multimask)
-    masks = found.masks.float()
-    if presence is not None:
-        lowest = plan.lowest(None, (plan.no_mask,), lambda: masks.new_full((), NO_OBJ_SCORE))
-        masks = torch.where((found.scores > presence)[:, None, None], masks, lowest)
-    return found._replace(masks=masks)
-
-
-def choose(
-    plan: MemoryPlan, settings: MemorySettings, found: Masks, presence: float, selection: HypothesisSelection | None
-) -> ObjectPrediction:
-    """The selected mask of each object, and its pointer; see :meth:`SAM2Base.predict_objects`."""
-    weights = _weights(plan, found.masks.device)
-    masks, ious, tokens, scores = found
-    if selection is None:
-        choice = ious.argmax(dim=-1, keepdim=True)
-    else:
-        choice = selection(masks, ious, scores)
-        if selection.parents is not None:
-            masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
-    token = gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
-    with without_autocast(masks.device):
-        pointer = mlp(token[:, 0], weights.pointer) if weights.pointer else token[:, 0]
-    if settings.has_scores and settings.mixes_pointers:
-        pointer = mixed(settings, pointer, scores.float().sigmoid())
-    elif settings.has_scores:
-        pointer = mixed(settings, pointer, scores > presence)
-    return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
+def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
+    """Object pointers of tokens ``(B, C)``."""
+    weights = _weights(plan, tokens.device)
+    with without_autocast(tokens.device):
+        return mlp(tokens, weights.pointer) if weights.pointer else tokens
 
 
 def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2fast.engine.common import heads_of
 from sam2fast.engine.constants import TensorCache
-from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections
+from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections, cast_layers
 from sam2fast.kernels import _cpu
 from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
 from sam2fast.kernels.linear_gelu import linear_gelu
@@ -32,10 +33,11 @@ class Prepared(Generic[Value]):
         sources: what else is read of the plan, but for norms.
     """
 
-    def __init__(self, tree: Any, sources: Iterable[Tensor]) -> None:
-        self._tree, self._sources = tree, tuple(sources)
+    def __init__(self, tree: Any, sources: Iterable[Tensor] = ()) -> None:
+        self._tree = tree
         parameters = [[x for x in layer if isinstance(x, Tensor)] for layer in _layers_of(tree)]  # weights first
         self._weights = [each[0] for each in parameters]
+        self._sources = self._weights[0], *sources
         self._parameters = sum(parameters, [])
         self._kept = TensorCache[Value]()
 
@@ -50,7 +52,7 @@ class Prepared(Generic[Value]):
 
         def compute_in_dtype() -> Value:
             with without_autocast(device):
-                return compute(_cast(tree, dtype) if needs_cast else tree, dtype)
+                return compute(cast_layers(tree, dtype) if needs_cast else tree, dtype)
 
         return self._kept(dtype, (*sources, *self._parameters) if needs_cast else sources, compute_in_dtype)
 
@@ -61,17 +63,6 @@ def _layers_of(tree: Any) -> Iterator[tuple[Any, ...]]:
     elif isinstance(tree, tuple | list):
         for item in tree:
             yield from _layers_of(item)
-
-
-def _cast(tree: Any, dtype: torch.dtype) -> Any:
-    if hasattr(tree, "in_dtype"):
-        return tree.in_dtype(dtype)
-    if isinstance(tree, list):
-        return [_cast(item, dtype) for item in tree]
-    if isinstance(tree, tuple):
-        items = [_cast(item, dtype) for item in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
-    return tree
 
 
 def parameters_of(*layers: Linear) -> list[Tensor]:
@@ -182,9 +173,12 @@ def add_scaled(x: Tensor, y: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.addcmul(x, y, z, out=torch.empty_like(x, dtype=dtype))
 
 
-def add_into(fresh: Tensor, x: Tensor) -> Tensor:
-    """``fresh + x``, in place if ``fresh`` has the dtype of the sum; nobody else may use ``fresh``."""
-    return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
+def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
+    """``function(x)``, at once."""
+    return function(x)
+
+
+attention = F.scaled_dot_product_attention
 
 
 def attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -195,8 +189,3 @@ def attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (heads_of(x.expand(len(k), -1, -1), layer.heads) for x in (q, k, v))
     out = linear(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), layer.out)
     return out.view(B, N, -1)
-
-
-def heads_of(x: Tensor, heads: int) -> Tensor:
-    """``(B, N, heads * d)`` as ``(B, heads, N, d)``."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,211 @@
+"""What both variants compute in the same way: the neck, the choice among masks, prompts and pointers of objects."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.engine.memory_plan import MemorySettings
+from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm
+from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
+from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
+
+# Called with a layer's number and the arguments of memory_attention.
+AttendHook = Callable[..., None]
+# Coordinates (B, N, 2) in input pixels with labels (B, N), or B, for a padding point in each prompt.
+Points = tuple[Tensor, Tensor] | int
+
+
+class Masks(NamedTuple):
+    """What the decoder predicts for B prompts."""
+
+    masks: Tensor  # (B, M, 4H, 4W) fp32 logits
+    ious: Tensor  # (B, M)
+    tokens: Tensor  # (B, M or 1, C), for object pointers
+    scores: Tensor  # (B, 1) logits of the objects' presence
+
+
+def heads_of(x: Tensor, heads: int) -> Tensor:
+    """``(B, N, heads * d)`` as ``(B, heads, N, d)``."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def add_into(fresh: Tensor, x: Tensor) -> Tensor:
+    """``fresh + x``, in place if ``fresh`` has the dtype of the sum; nobody else may use ``fresh``."""
+    return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
+
+
+# ---- image ----
+
+
+def neck(
+    plan: EncoderPlan,
+    levels: Sequence[Level],
+    direct: Sequence[Linear | None],
+    maps: Sequence[Tensor],
+    project: Callable[[Tensor, Linear], Tensor],
+) -> list[Tensor]:
+    """The levels ``(B, C_i, H_i, W_i)`` of the stages' maps ``(B, H_i, W_i, C_i)``, finest first.
+
+    Args:
+        levels: as in the plan.
+        direct: lateral and head of those levels that are direct.
+        project: a 1x1 convolution.
+    """
+    found: list[Tensor] = []
+    coarser: Tensor | None = None
+    for level, both, x in reversed(list(zip(levels, direct, maps, strict=True))):
+        if both is not None:
+            x = project(x, both)
+        else:
+            x = project(x, level.lateral)
+            if level.adds_coarser:
+                assert coarser is not None
+                x = x + _doubled(coarser, plan.interpolation)
+            coarser = x
+            if level.head is not None:
+                x = project(x, level.head)
+        found.insert(0, x.permute(0, 3, 1, 2))
+    return found[: len(found) - plan.scalp]
+
+
+def neck_of_one_level(ops: Any, layers: Sequence[tuple[Conv, Norm | None]], x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` of a map ``(B, H, W, C_in)``, by the operations of a variant."""
+    x = x.permute(0, 3, 1, 2)
+    for layer, norm in layers:
+        x = ops.convolve(x, layer)
+        if norm is not None:
+            x = ops.normalize(x.permute(0, 2, 3, 1), norm, torch.promote_types(torch.float32, x.dtype))
+            x = x.permute(0, 3, 1, 2)
+    return x
+
+
+def _doubled(x: Tensor, mode: str) -> Tensor:
+    """``(B, H, W, C)`` at twice the size, fp32."""
+    align = None if mode == "nearest" else False
+    larger = F.interpolate(x.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode=mode, align_corners=align)
+    return larger.permute(0, 2, 3, 1)
+
+
+# ---- masks ----
+
+
+def choice_of(plan: MaskPlan, multimask: bool) -> tuple[slice, bool]:
+    """Which masks of the decoder are computed, and whether :func:`most_stable` chooses among them."""
+    is_dynamic = plan.is_dynamic and not multimask
+    return slice(1, None) if multimask else slice(None) if is_dynamic else slice(1), is_dynamic
+
+
+def with_pointer_tokens(plan: MaskPlan, found: Masks, multimask: bool) -> Masks:
+    """The masks with only those tokens of which object pointers are made."""
+    own = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
+    return found._replace(tokens=found.tokens[:, own])
+
+
+def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """A view of ``(b, C, sH, sW)``, s = 2 or 4, as ``(b, H, W, 2, 2, ..., C)``, the coarsest blocks first."""
+    levels = (x.shape[2] // size[0]).bit_length() - 1
+    x = x.unflatten(3, (size[1], *[2] * levels)).unflatten(2, (size[0], *[2] * levels))
+    rows, columns = range(2, 3 + levels), range(3 + levels, 4 + 2 * levels)
+    return x.permute(0, *(axis for pair in zip(rows, columns, strict=True) for axis in pair), 1)
+
+
+def finer_in_blocks(plan: MaskPlan, finer: Sequence[Tensor], prompts: int) -> list[Tensor]:
+    """The finer levels as so many prompts read them, coarser first; none where they are not read."""
+    levels = [in_blocks(x, plan.size) for x in reversed(finer)] if plan.reads_finer else []
+    return [x.contiguous() if len(x) == 1 < prompts else x for x in levels]  # a copy pays where many prompts read it
+
+
+def most_stable(plan: MaskPlan, found: Masks) -> Masks:
+    """The single mask of four, or the best of the three others if its outline is uncertain."""
+    single = found.masks[:, 0]
+    inner, outer = ((single > level).sum(dim=(1, 2)).float() for level in (plan.delta, -plan.delta))
+    is_stable = torch.where(outer > 0, inner / outer, 1.0) >= plan.threshold
+    chosen = torch.where(is_stable, 0, found.ious[:, 1:].argmax(dim=1) + 1)
+    rows = torch.arange(len(single), device=single.device)
+    return found._replace(masks=found.masks[rows, chosen][:, None], ious=found.ious[rows, chosen][:, None])
+
+
+# ---- tracked objects ----
+
+
+def tracked_prompts(
+    plan: MaskPlan, points: dict[str, Tensor] | None, masks: Tensor | None, count: int
+) -> tuple[Points, Tensor | None]:
+    """Points and masks of ``count`` tracked objects as decoders take them."""
+    size = 4 * plan.size[0], 4 * plan.size[1]
+    if masks is not None and masks.shape[-2:] != size:
+        masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    return (count if points is None else (points["point_coords"], points["point_labels"])), masks
+
+
+def lowered(plan: MaskPlan, found: Masks, presence: float | None) -> Masks:
+    """The masks in fp32, those of absent objects lowered; see :meth:`Engine.propose`."""
+    masks = found.masks.float()
+    if presence is not None:
+        lowest = plan.lowest(None, (plan.no_mask,), lambda: masks.new_full((), NO_OBJ_SCORE))
+        masks = torch.where((found.scores > presence)[:, None, None], masks, lowest)
+    return found._replace(masks=masks)
+
+
+def choose(
+    pointers_of: Callable[[Tensor], Tensor],
+    settings: MemorySettings,
+    found: Masks,
+    presence: float,
+    selection: HypothesisSelection | None,
+) -> ObjectPrediction:
+    """The selected mask of each object, and its pointer; see :meth:`SAM2Base.predict_objects`.
+
+    Args:
+        pointers_of: pointers of tokens ``(B, C)``.
+    """
+    masks, ious, tokens, scores = found
+    if selection is None:
+        choice = ious.argmax(dim=-1, keepdim=True)
+    else:
+        choice = selection(masks, ious, scores)
+        if selection.parents is not None:
+            masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
+    pointer = pointers_of((gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens)[:, 0])
+    if settings.has_scores:
+        pointer = _mixed(settings, pointer, scores.float().sigmoid() if settings.mixes_pointers else scores > presence)
+    return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
+
+
+def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
+    """Pointers ``(B, C)`` moved towards that of an absent object where ``seen (B, 1)`` is False, or below 1."""
+    absent = settings.absent_pointer
+    assert absent is not None
+    if settings.drops_pointer and seen.dtype == torch.bool:
+        return torch.where(seen, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
+    seen = seen.float()
+    return (seen * pointer if settings.drops_pointer else pointer) + (1 - seen) * absent
+
+
+def given(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
+    """Given masks ``(B, 1, S, S)`` with the pointers ``(B, C)`` that are predicted of them, as if predicted; see
+    :meth:`SAM2Base._use_mask_as_output`."""
+    masks = masks.float()
+    size = masks.shape[-2] // 4, masks.shape[-1] // 4
+    logits = F.interpolate(20 * masks - 10, size=size, mode="bilinear", align_corners=False, antialias=True)
+    is_given = (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
+    if settings.absent_pointer is not None:
+        pointers = _mixed(settings, pointers, is_given)
+    ious = torch.ones_like(is_given)
+    return ObjectPrediction(logits, ious, pointers, 20 * is_given - 10, torch.zeros_like(ious, dtype=torch.int64))
+
+
+def scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:
+    """What the memory encoder reads: probabilities, or binary masks, scaled and at the image's size."""
+    size, scale, bias = settings.size, settings.scale, settings.bias
+    is_large = masks.shape[-2:] == size
+    if settings.binarizes and from_prompt:
+        masks = masks if is_large else upsample_masks(masks, size)
+        return torch.rsub((masks > 0).float(), bias, alpha=-scale)
+    if is_large:
+        return torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
+    return scaled_probabilities(masks, size, scale, bias, dtype)
