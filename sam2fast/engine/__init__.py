@@ -5,10 +5,11 @@ weights in the order in which they are read, and the functions in ``cpu``, or on
 what the modules do. This file chooses between them, once for each call of a predictor.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import torch
@@ -18,13 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from sam2fast.engine import by_modules, common, cpu, gpu
 from sam2fast.engine.common import AttendHook, Masks
 from sam2fast.engine.constants import is_recorded
-from sam2fast.engine.eligible import Watch, is_as_built
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
+from sam2fast.engine.parts import Part, Plan, attention_roots, image_roots, mask_roots, memory_roots
 from sam2fast.engine.plan import EncoderPlan, MaskPlan, PlanOfPart, in_dtype, plan_masks
 from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
-from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import (
     OF_DISTANCES,
@@ -32,12 +32,9 @@ from sam2fast.modeling.sam2_base import (
     OF_IMAGES,
     OF_OBJECTS,
     ObjectPrediction,
-    SAM2Base,
 )
 
 __all__ = ["Engine", "Parts", "engine_for"]
-
-Plan = TypeVar("Plan", bound=PlanOfPart)
 
 
 class Parts(NamedTuple):
@@ -60,11 +57,11 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.attend_hook: AttendHook | None = None
         self._model = ref(model)
-        self._image: _Part[EncoderPlan] = _Part(_image_roots, plan_encoder, OF_IMAGES)
-        self._masks = _Part(_mask_roots, plan_masks)
-        self._attention = _Part(_attention_roots, plan_attention)
-        self._memory = _Part(_memory_roots, plan_memory, OF_OBJECTS)
-        self._all: tuple[_Part[Any], ...] = self._image, self._masks, self._attention, self._memory
+        self._image: Part[EncoderPlan] = Part(image_roots, plan_encoder, OF_IMAGES)
+        self._masks = Part(mask_roots, plan_masks)
+        self._attention = Part(attention_roots, plan_attention)
+        self._memory = Part(memory_roots, plan_memory, OF_OBJECTS)
+        self._all: tuple[Part[Any], ...] = self._image, self._masks, self._attention, self._memory
 
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
@@ -79,9 +76,19 @@ class Engine:
         found = [part.found(self._model()) for part in self._all]
         return [module for each in found if each for module in each.modules] if all(found) else []
 
-    def _plan(self, part: "_Part[Plan]", x: Tensor) -> Plan | None:
+    @contextmanager
+    def one_step(self) -> Iterator[list[nn.Module]]:
+        """Context manager in which no part is looked at again; with :meth:`unchanged_modules`."""
+        modules = self.unchanged_modules()
+        token = _looked_at.set(self)
+        try:
+            yield modules
+        finally:
+            _looked_at.reset(token)
+
+    def _plan(self, part: "Part[Plan]", x: Tensor) -> Plan | None:
         """The plan of a part for input like ``x``; None where its modules have to be called."""
-        plan = part.plan(self._model()) if _is_plain_inference(x) else None
+        plan = part.plan(self._model(), _looked_at.get() is self) if _is_plain_inference(x) else None
         if plan is None:
             return None
         if not _is_on_cpu(x) or plan.compiled or not torch.is_autocast_enabled("cpu"):
@@ -260,6 +267,7 @@ class Engine:
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
+_looked_at: ContextVar[Engine | None] = ContextVar("sam2fast_looked_at", default=None)  # in this step
 
 
 def engine_for(model: Any) -> Engine:
@@ -321,84 +329,3 @@ def _is_traced() -> bool:
 
 def _is_of_tracers(mode: TorchDispatchMode) -> bool:
     return getattr(mode, "_mode_key", None) is not None
-
-
-class _Found(NamedTuple, Generic[Plan]):
-    """A part that is as built, and its plan if it is of a kind that has one."""
-
-    roots: tuple[nn.Module, ...]
-    modules: list[nn.Module]  # the roots, and all below them
-    watch: Watch
-    plan: Plan | None
-
-
-class _Part(Generic[Plan]):
-    """The plan of a part, which is made when it is first asked for, and again after a change.
-
-    Args:
-        roots: the modules that the part consists of, with all below them.
-        make: its plan, if there is one.
-        methods: of the model, which call the modules; there is no plan where one is replaced.
-    """
-
-    def __init__(
-        self,
-        roots: Callable[[SAM2Base], tuple[nn.Module, ...]],
-        make: Callable[[SAM2Base], Plan | None],
-        methods: Sequence[str] = (),
-    ) -> None:
-        self._roots, self._make, self._methods = roots, make, methods
-        self._found: _Found[Plan] | None = None  # one attribute, so that other threads see what belongs together
-
-    def plan(self, model: Any) -> Plan | None:
-        """The plan of the part as it is now; None where its modules have to be called."""
-        found = self.found(model)
-        return None if found is None or model._replaces(*self._methods) else found.plan
-
-    def found(self, model: Any) -> _Found[Plan] | None:
-        """The part as it is now; None where it was changed."""
-        if not isinstance(model, SAM2Base):
-            return None
-        roots, found = self._roots(model), self._found
-        if found is None or found.roots != roots or not found.watch.is_unchanged():
-            found = self._found = self._look(model, roots)
-        return found
-
-    def state(self) -> Hashable:
-        """The last plan, and where the weights of its part are now."""
-        found = self._found
-        weights = () if found is None else found.watch.weights
-        return found and found.plan, tuple((x.data_ptr(), x.dtype) for x in weights if x is not None)
-
-    def _look(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> _Found[Plan] | None:
-        below = [module for root in roots for module in root.modules()]
-        watch = Watch(below)  # first, so that it notices what is changed meanwhile; hooks it notices in less time
-        if not (watch.is_unchanged() and is_as_built(below)):
-            return None
-        plan = self._make(model)
-        if plan is not None:
-            plan.compiled = next((x for x in map(_compiled_forward, roots) if x), None)
-        return _Found(roots, below, watch, plan)
-
-
-def _compiled_forward(module: nn.Module) -> CompiledMethod | None:
-    forward = vars(module).get("forward")
-    return forward if isinstance(forward, CompiledMethod) else None
-
-
-def _image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    return (model.image_encoder, *model._level_heads().values())
-
-
-def _mask_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    return model.sam_prompt_encoder, model.sam_mask_decoder
-
-
-def _attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    return (model.memory_attention,)
-
-
-def _memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    given = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
-    perceiver = [] if model.spatial_perceiver is None else [model.spatial_perceiver]
-    return model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj, *given, *perceiver

@@ -210,13 +210,14 @@ class RunnerSelector:
             return "the model keeps no memories"
         if self.is_changed:
             return "modules were hooked, patched or replaced, which a recording would not call"
-        if self.graphs is None and not _attends_from_plan(model):
+        why = why_eager(model, fast)
+        if why is None and self.graphs is None and not _attends_from_plan(model):
             return "memory attention has no plan, and its modules compute one object after the other"
-        return why_eager(model, fast)
+        return why
 
     def check(self, model: SAM2Base, fast: bool | None, settings: Hashable) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
-        self._look(model)
+        self._keep(engine_for(model).unchanged_modules())
         if self.graphs is not None and self.graphs.made_for != fingerprint(model, settings):
             self.release()
         if self.graphs is not None:
@@ -240,12 +241,12 @@ class RunnerSelector:
         Yields:
             How often such a change was seen until now.
         """
-        self._look(model)
-        with reading_numerics_once():
+        with engine_for(model).one_step() as unchanged, reading_numerics_once():
+            self._keep(unchanged)
             yield self._changes
 
-    def _look(self, model: SAM2Base) -> None:
-        before, self._modules = self._modules, engine_for(model).unchanged_modules()
+    def _keep(self, unchanged: list[nn.Module]) -> None:
+        before, self._modules = self._modules, unchanged
         if before is not None and before != self._modules:
             self.release()
             self._changes += 1
