@@ -40,7 +40,7 @@ class Part(Generic[Plan]):
         self._roots, self._make, self._methods = roots, make, methods
         self._found: Found[Plan] | None = None  # one attribute, so that other threads see what belongs together
 
-    def plan(self, model: Any, is_looked_at: bool) -> Plan | None:
+    def plan(self, model: Any, is_looked_at: bool = False) -> Plan | None:
         """The plan of the part as it is now; None where its modules have to be called."""
         found = self._found if is_looked_at else self.found(model)
         return None if found is None or model._replaces(*self._methods) else found.plan
