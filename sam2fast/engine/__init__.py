@@ -2,7 +2,8 @@
 
 ``modeling`` has the modules, which are trained, exported, hooked and replaced. Here, a *plan* of a part holds its
 weights in the order in which they are read, and the functions in ``cpu``, or on other devices those in ``gpu``, compute
-what the modules do. This file chooses between them, once for each call of a predictor.
+what the modules do. Only position encodings stay calls of modules. This file chooses between them, once for each call
+of a predictor.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -20,7 +21,7 @@ from sam2fast.engine import by_modules, common, cpu, gpu
 from sam2fast.engine.common import AttendHook, Masks
 from sam2fast.engine.constants import is_recorded
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.parts import Part, Plan, attention_roots, image_roots, mask_roots, memory_roots
+from sam2fast.engine.parts import Plan, PlannedPart, attention_roots, image_roots, mask_roots, memory_roots
 from sam2fast.engine.plan import EncoderPlan, MaskPlan, PlanOfPart, in_dtype, plan_masks
 from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
@@ -57,18 +58,18 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.attend_hook: AttendHook | None = None
         self._model = ref(model)
-        self._image: Part[EncoderPlan] = Part(image_roots, plan_encoder, OF_IMAGES)
-        self._masks = Part(mask_roots, plan_masks)
-        self._attention = Part(attention_roots, plan_attention)
-        self._memory = Part(memory_roots, plan_memory, OF_OBJECTS)
-        self._all: tuple[Part[Any], ...] = self._image, self._masks, self._attention, self._memory
+        self._image: PlannedPart[EncoderPlan] = PlannedPart(image_roots, plan_encoder, OF_IMAGES)
+        self._masks = PlannedPart(mask_roots, plan_masks)
+        self._attention = PlannedPart(attention_roots, plan_attention)
+        self._memory = PlannedPart(memory_roots, plan_memory, OF_OBJECTS)
+        self._all: tuple[PlannedPart[Any], ...] = self._image, self._masks, self._attention, self._memory
 
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
         model = self._model()
         if model is None:
             return Parts(False, False, False, False)
-        x = model.no_mem_embed.detach()
+        x = torch.empty(0, device=model.device)
         return Parts(*(self._plan(part, x) is not None for part in self._all))
 
     def unchanged_modules(self) -> list[nn.Module]:
@@ -78,7 +79,8 @@ class Engine:
 
     @contextmanager
     def one_step(self) -> Iterator[list[nn.Module]]:
-        """Context manager in which no part is looked at again; with :meth:`unchanged_modules`."""
+        """Context manager that looks at all parts now, and trusts that until it ends; yields
+        :meth:`unchanged_modules`."""
         modules = self.unchanged_modules()
         token = _looked_at.set(self)
         try:
@@ -86,7 +88,7 @@ class Engine:
         finally:
             _looked_at.reset(token)
 
-    def _plan(self, part: "Part[Plan]", x: Tensor) -> Plan | None:
+    def _plan(self, part: "PlannedPart[Plan]", x: Tensor) -> Plan | None:
         """The plan of a part for input like ``x``; None where its modules have to be called."""
         plan = part.plan(self._model(), _looked_at.get() is self) if _is_plain_inference(x) else None
         if plan is None:
@@ -128,7 +130,7 @@ class Engine:
         Args:
             embedding: ``(B or 1, C, H, W)``.
             finer: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
-            points: ``(B, N, 2)`` in input pixels with labels ``(B, N)``, or None.
+            points: ``(B, N, 2)`` in input pixels with labels ``(B, N)``; None for no token of points at all.
             prompts: mask logits ``(B or 1, 1, 4H, 4W)``, or None.
             multimask: three masks rather than one.
         """
@@ -154,8 +156,8 @@ class Engine:
         plan = self._plan(self._attention, features)
         if plan is None and self.attend_hook is not None:
             raise RuntimeError(
-                "a module of memory_attention was hooked, patched or replaced, and modules report no attention: "
-                "undo it to collect attention maps"
+                "memory_attention is not computed from a plan (a module of it was hooked, patched or replaced, or "
+                "gradients are enabled), and modules report no attention: undo it to collect attention maps"
             )
         if plan is None:
             return by_modules.attend(model, features, memories, fp8)
@@ -194,7 +196,8 @@ class Engine:
 
         Args:
             conditioned: ``(B, C, H, W)``.
-            points: ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``; None for one padding point.
+            points: ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``; None for one padding point
+                in each prompt.
             prompts: mask logits ``(B, 1, h, w)``, or None.
             finer, multimask: as of :meth:`decode`.
             presence, selection: see :meth:`SAM2Base.predict_objects`.
@@ -276,7 +279,8 @@ def engine_for(model: Any) -> Engine:
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    """Whether the values of ``x`` are all that is computed; on the CPU of a tensor, and by the usual ops."""
+    """Whether a plan may compute: there is no gradient, compiler or meta tensor, and for ``cpu`` neither a subclass of
+    tensors nor a tracer."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     if not _is_on_cpu(x):
@@ -285,9 +289,9 @@ def _is_plain_inference(x: Tensor) -> bool:
 
 
 def _is_on_cpu(x: Tensor) -> bool:
-    """Whether ``cpu`` computes what is there, which looks at values and keeps nothing at an address.
+    """Whether ``cpu`` computes: ``x`` is on the CPU, nothing is recorded, and no backend of the ops was chosen.
 
-    ``gpu`` computes what is recorded, and calls kernels or a user's ops where they were chosen.
+    Otherwise ``gpu`` computes, also on the CPU: it looks at no values, keeps addresses, and calls ops.
     """
     is_chosen = "cpu" in _dispatch.KERNEL_DEVICES or _dispatch.current_backend() not in ("auto", "torch")
     return x.is_cpu and not is_chosen and not is_recorded()

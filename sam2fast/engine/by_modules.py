@@ -1,5 +1,8 @@
-"""What is computed from plans elsewhere, by calls of a model's modules; of changed ones object by object, as in the
-original."""
+"""Computes by a model's modules what is otherwise computed from plans.
+
+Changed modules are called object by object, as in the original, unchanged ones for all objects at once; memory
+attention always object by object.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -228,7 +231,8 @@ def use_mask(model: Any, features: Tensor, finer: Sequence[Tensor], masks: Tenso
 @_with_fast_products
 def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
     """See :meth:`Engine.encode_memory`."""
-    if _are_as_built(model.memory_encoder):
+    parts = [x for x in (model.memory_encoder, model.spatial_perceiver) if x is not None]
+    if _are_as_built(*parts):
         memories: Tensor = model.encode_memory(features, masks, scores, from_prompt)
         return memories
     each = zip(masks.split(1), scores.split(1), strict=True)

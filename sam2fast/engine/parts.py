@@ -22,7 +22,7 @@ class Found(NamedTuple, Generic[Plan]):
     plan: Plan | None
 
 
-class Part(Generic[Plan]):
+class PlannedPart(Generic[Plan]):
     """The plan of a part, which is made when it is first asked for, and again after a change.
 
     Args:
@@ -40,9 +40,9 @@ class Part(Generic[Plan]):
         self._roots, self._make, self._methods = roots, make, methods
         self._found: Found[Plan] | None = None  # one attribute, so that other threads see what belongs together
 
-    def plan(self, model: Any, is_looked_at: bool = False) -> Plan | None:
-        """The plan of the part as it is now; None where its modules have to be called."""
-        found = self._found if is_looked_at else self.found(model)
+    def plan(self, model: Any, trusts_last: bool = False) -> Plan | None:
+        """The plan of the part as it is now, or was at the last look; None where its modules have to be called."""
+        found = self._found if trusts_last else self.found(model)
         return None if found is None or model._replaces(*self._methods) else found.plan
 
     def found(self, model: Any) -> Found[Plan] | None:
@@ -62,7 +62,7 @@ class Part(Generic[Plan]):
 
     def _look(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> Found[Plan] | None:
         below = [module for root in roots for module in root.modules()]
-        watch = Watch(below)  # first, so that it notices what is changed meanwhile; hooks it notices in less time
+        watch = Watch(below)  # first, so that it notices changes during the next check
         if not (watch.is_unchanged() and is_as_built(below)):
             return None
         plan = self._make(model)

@@ -57,7 +57,7 @@ class Conv(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block of Hiera."""
+    """A block of Hiera, or of a plain transformer."""
 
     window: int  # side; 0 for the whole map
     heads: int
@@ -86,7 +86,8 @@ class PlanOfPart:
     Attributes:
         dtype: of products, if it is not that of the weights.
         prepared: what ``gpu`` computes from the weights.
-        compiled: a method of the part's module that is compiled, and as which the functions in ``gpu`` are, or None.
+        compiled: the compiled ``forward`` of the part's module, or None. Functions in ``gpu`` are then compiled, with
+            its mode and backend.
     """
 
     dtype: torch.dtype | None = None
@@ -356,6 +357,7 @@ def _score_head(decoder: MaskDecoder) -> tuple[Linear, ...]:
 
 
 def _by_blocks(layer: Linear) -> Linear:
+    """A transposed 2x2 convolution of stride 2 as a linear layer to the four positions of a block."""
     return Linear(layer.weight.permute(2, 3, 1, 0).flatten(0, 2), layer.bias.repeat(4))
 
 
@@ -381,7 +383,7 @@ def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
 
 def cast_layers(value: Any, dtype: torch.dtype) -> Any:
     """Tuples and lists with the linear layers and convolutions in them in ``dtype``."""
-    if isinstance(value, Level) and value.is_direct:  # rounded once
+    if isinstance(value, Level) and value.is_direct:  # multiplied before the cast, so that the product is rounded once
         value = value._replace(lateral=composed(value), head=None, is_direct=False)
     if hasattr(value, "in_dtype"):
         return value.in_dtype(dtype)

@@ -14,7 +14,7 @@ from sam2fast.modeling.registry import registered
 
 @registered
 class PatchEmbed(nn.Module):
-    """Image ``(B, 3, H, W)`` to tokens ``(B, H / 4, W / 4, C)`` by a convolution, 7x7 of stride 4 in all models."""
+    """Image ``(B, 3, H, W)`` to tokens ``(B, H / 4, W / 4, C)`` by a convolution, with Hiera 7x7 of stride 4."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor
 class HypothesisSelection(Protocol):
     """Replaces the selection of the highest predicted IoU between M masks of each of B rows.
 
-    Rows are hypotheses, which others may replace.
+    Rows are hypotheses; one may take over the masks of another (:attr:`parents`).
     """
 
     @property

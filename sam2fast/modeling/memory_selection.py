@@ -1,4 +1,4 @@
-"""Which memories a frame attends to: a pure function of frame numbers and scores."""
+"""Which memories a frame attends to: a pure function of frame numbers."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -377,7 +377,7 @@ def _embedding(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.zeros(*shape), std=0.02))
 
 
-# As they were defined, for the methods that a user may replace.
+# Methods that a user may replace, by what they compute. The engine calls them where one of them was replaced.
 OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)

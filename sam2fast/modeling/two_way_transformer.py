@@ -84,8 +84,8 @@ class TwoWayTransformer(nn.Module):
         """Tokens ``(B, N, C)`` and image tokens ``(B, HW, C)`` after attending to each other.
 
         Args:
-            image_embedding: ``(B, C, H, W)``; a batch of 1 is shared by all prompts up to its first update.
-            image_pe: ``(1, C, H, W)``.
+            image_embedding: ``(B, C, H, W)``.
+            image_pe: ``(B or 1, C, H, W)``.
             point_embedding: ``(B, N, C)``.
         """
         tokens, pe = (x.flatten(2).transpose(1, 2) for x in (image_embedding, image_pe))

@@ -26,6 +26,7 @@ MODULES = (
     "sam2fast.deploy.exported",
     "sam2fast.deploy.onnx",
     "sam2fast.kernels.memory_attention",
+    "sam2fast.modeling.image_encoder",
     "sam2fast.modeling.sam2_base",
     "sam2fast.deploy.parallel",
     "sam2fast.deploy.parallel.runners",

@@ -1,3 +1,5 @@
+"""Plans computed on the CPU, in pieces that fit the cache."""
+
 from sam2fast.engine.cpu import image, masks, memory
 from sam2fast.engine.cpu.image import encode
 

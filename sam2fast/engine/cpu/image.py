@@ -48,6 +48,7 @@ def _transform(block: Block, x: Tensor) -> Tensor:
 def _attend(block: Block, x: Tensor) -> Tensor:
     tokens = normalize(x, block.norm1, block.qkv.weight.dtype)
     qkv = linear(tokens, block.qkv)
+    # Its bias is what the padding of windows is projected to.
     attended = linear(
         window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool), block.proj
     )
