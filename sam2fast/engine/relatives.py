@@ -1,6 +1,7 @@
 """Plans of the image encoders of SAM 2's relatives, and the choice among plans of image encoders."""
 
 import math
+from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -27,9 +28,9 @@ from sam2fast.modeling.vit import ViT
 
 
 class ViTPlan(EncoderPlan):
-    """A plain vision transformer, and its neck for one level."""
+    """A plain vision transformer, and its neck for one level, for a decoder without heads of finer levels."""
 
-    def __init__(self, encoder: ImageEncoder) -> None:
+    def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
         trunk, layers = cast(ViT, encoder.trunk), list(cast(nn.Sequential, encoder.neck.convs[0]))
         self.patches = conv_of(trunk.patch_embed.proj)
         last = len(trunk._blocks) - 1
@@ -62,5 +63,5 @@ def plan_encoder(model: Any) -> EncoderPlan | None:
         is_known = have_biases(encoder.trunk) and all(map(is_usual, encoder.trunk._blocks))
         kinds = list(map(type, cast(nn.Sequential, encoder.neck.convs[0])))
         is_known = is_known and kinds in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)
-        return ViTPlan(encoder) if is_known else None
+        return ViTPlan(encoder, heads) if is_known else None
     return plan_image(model)

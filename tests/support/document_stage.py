@@ -147,7 +147,7 @@ def go_to(stage: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Makes a copy of the stage the working folder, without GPU and network."""
     shutil.copytree(stage, folder, copy_function=_copy, dirs_exist_ok=True)
     patch.chdir(folder)
-    patch.setattr(sys, "path", [*sys.path, str(folder)])  # where a script finds modules beside it
+    sys.path.append(str(folder))  # where a script finds modules beside it; not undone, as libraries append theirs
     for name in ("SAM2FAST_CACHE", "HF_HUB_CACHE", "HF_HOME"):
         patch.setenv(name, str(folder / "cache"))
     patch.setenv("SAM2FAST_CHECKPOINTS", str(folder / "checkpoints"))

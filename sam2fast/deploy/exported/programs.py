@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sam2fast.checkpoints.weight_files import first_line
 from sam2fast.engine import engine_for, gpu
 from sam2fast.engine.by_modules import FastProducts
-from sam2fast.engine.plan import ImagePlan
+from sam2fast.engine.plan import EncoderPlan
 from sam2fast.engine.relatives import plan_encoder
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
@@ -36,12 +36,12 @@ class EncoderModule(nn.Module):
     """Normalised pixels to the features that the image predictor keeps.
 
     Args:
-        from_plan: computes them as the engine does on a GPU. Then nobody may have changed the encoder.
+        kind: of the encoder's plan, to compute them as the engine does on a GPU; None to call the modules.
     """
 
-    def __init__(self, model: SAM2Base, from_plan: bool = False) -> None:
+    def __init__(self, model: SAM2Base, kind: Callable[..., EncoderPlan] | None = None) -> None:
         super().__init__()
-        self._planned = (model,) if from_plan else ()  # not as a part
+        self._kind, self._model = kind, (model,)  # not as a part
         self.image_encoder = model.image_encoder
         self.num_levels = model.num_feature_levels
         self.heads = nn.ModuleDict({str(level): head for level, head in model._level_heads().items()})
@@ -63,8 +63,9 @@ class EncoderModule(nn.Module):
         return (*(x.contiguous() for x in finer), embedding.contiguous())
 
     def _levels(self, pixels: Tensor) -> list[Tensor]:
-        for model in self._planned:  # the plan is of the weights that this call has, which a tracer replaces
-            return gpu.encode(cast(ImagePlan, plan_encoder(model)), pixels)
+        if self._kind is not None:  # a plan of the weights that this call has, which a tracer replaces
+            (model,) = self._model
+            return gpu.encode(self._kind(model.image_encoder, model._level_heads()), pixels)
         levels: list[Tensor] = self.image_encoder(pixels)["backbone_fpn"]
         for level, head in self.heads.items():
             levels[int(level)] = head(levels[int(level)])
@@ -124,10 +125,9 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
     _check(model, batch=batch)
     side = model.image_size
     with torch.no_grad():
-        from_plan = keep_kernels and engine_for(model).parts().image
-    return export_module(
-        EncoderModule(model, from_plan), (torch.zeros(batch, 3, side, side, device=model.device),), None, keep_kernels
-    )
+        plan = plan_encoder(model) if keep_kernels and engine_for(model).parts().image else None
+    encoder = EncoderModule(model, None if plan is None else type(plan))
+    return export_module(encoder, (torch.zeros(batch, 3, side, side, device=model.device),), None, keep_kernels)
 
 
 def export_decoder(
