@@ -132,7 +132,9 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor) -> l
             normed = shifted_layer_norm(x, after_attention, *block.norm2, dtype)
         first, last = block.mlp
         add_product(x, linear_gelu(normed, first.weight, first.bias), last.weight)
-    maps.append(torch.add(x, weights.biases[-1][1], out=torch.empty_like(x)))
+    bias = weights.biases[-1][1]
+    # By out= it is one operation in a low precision, too; autograd, for exported programs in fp32, knows no out=.
+    maps.append(x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x)))
     return maps
 
 
