@@ -207,6 +207,7 @@ OTHER_PACKAGES = {
     "sam2.automatic_mask_generator": {"batched_nms", "box_area"},  # torchvision; ours is sam2fast.kernels.nms
     "sam2.build_sam": {"compose", "instantiate"},  # hydra, which ours does not initialise
     "sam2.modeling.backbones.hieradet": {"g_pathmgr", "partial"},
+    "sam2.modeling.sam.transformer": {"partial"},
     "sam2.sam2_image_predictor": {"Image"},
     "sam2.sam2_video_predictor": {"OrderedDict"},
     "sam2.utils.amg": {"deepcopy", "product"},

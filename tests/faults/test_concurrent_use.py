@@ -8,6 +8,7 @@ from comparable import plain
 from disturbed_calls import make_images
 from thread_work import answers, session, stream
 
+from sam2fast.engine import Engine
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError
 
@@ -20,7 +21,7 @@ def test_set_image_during_set_image_of_another_thread(image_model, monkeypatch):
     expected = plain([predictor._features, predictor.predict([[20, 15]], [1])])
     predictor.set_image(first[:30])
     held = Held(lambda: predictor.set_image(second))
-    with held.within(monkeypatch, image_model, "encode_image"):
+    with held.within(monkeypatch, Engine, "encode"):
         for call in (
             lambda: predictor.set_image(first),
             lambda: predictor.set_image_batch([first]),
@@ -47,7 +48,7 @@ def test_predictions_for_another_threads_image(image_model, monkeypatch):
     at_once(lambda: predictor.set_image(second))
     assert plain(predictor.predict([[20, 15]], [1])) == expected
     held = Held(lambda: predictor.set_image(second))
-    with held.within(monkeypatch, image_model, "encode_image"), pytest.raises(ConcurrentUseError):
+    with held.within(monkeypatch, Engine, "encode"), pytest.raises(ConcurrentUseError):
         predictor.predict([[20, 15]], [1])
     for call in (lambda: predictor.predict([[20, 15]], [1]), predictor.get_image_embedding):
         with pytest.raises(ConcurrentUseError, match="has replaced the image"):
@@ -74,7 +75,7 @@ def test_the_next_image_ends_a_collision(image_model, monkeypatch, setter):
             predictor.set_image(image)
 
     held = Held(other)
-    with held.within(monkeypatch, image_model, "encode_image"), pytest.raises(ConcurrentUseError):
+    with held.within(monkeypatch, Engine, "encode"), pytest.raises(ConcurrentUseError):
         predictor.predict([[20, 15]], [1])
     if setter == "this thread":
         predictor.set_image(image)
@@ -100,7 +101,7 @@ def test_a_refused_image_keeps_the_one_before(image_model, monkeypatch):
 
     monkeypatch.setattr(image_model, "encode_image", encode)
     held = Held(fail)
-    with held.within(monkeypatch, image_model, "encode_image"), pytest.raises(ConcurrentUseError):
+    with held.within(monkeypatch, Engine, "encode"), pytest.raises(ConcurrentUseError):
         predictor.set_image(image[:30])
     assert plain(predictor.predict([[20, 15]], [1])) == expected
 
@@ -123,7 +124,7 @@ def test_a_session_belongs_to_one_thread_at_a_time(video_predictor, monkeypatch,
     passing = video_predictor.propagate_in_video(state, progress=False)
     found = [plain(next(passing))]
     held = Held(lambda: plain(next(passing)))
-    with held.within(monkeypatch, video_predictor, "encode_image"):
+    with held.within(monkeypatch, Engine, "encode"):
         for call in (
             lambda: video_predictor.add_new_points_or_box(state, 2, "b", [[15, 18]], [1]),
             lambda: video_predictor.add_new_mask(state, 2, "b", make_images(1)[0][..., 0] > 100),
@@ -153,7 +154,7 @@ def test_a_stream_belongs_to_one_thread_at_a_time(video_predictor, monkeypatch, 
         found = [plain(opened.step(make_images(4)[0]))]
         found.append(plain(opened.add_new_points_or_box("a", [[15, 18]], [1])))
         held = Held(lambda: plain(opened.step(make_images(4)[1])))
-        with held.within(monkeypatch, video_predictor, "encode_image"):
+        with held.within(monkeypatch, Engine, "encode"):
             for call in (
                 lambda: opened.step(make_images(4)[2]),
                 lambda: opened.add_new_points_or_box("b", [[15, 18]], [1]),
@@ -175,7 +176,7 @@ def test_errors_of_a_stream_are_raised_while_another_thread_uses_it(video_predic
     opened.step(pixels[0])
     opened.add_new_points_or_box("a", [[15, 18]], [1])
     held = Held(lambda: opened.step(pixels[1]).frame)
-    with held.within(monkeypatch, video_predictor, "encode_image"):
+    with held.within(monkeypatch, Engine, "encode"):
         with pytest.raises(ZeroDivisionError), opened:
             raise ZeroDivisionError
         with pytest.raises(ConcurrentUseError):
@@ -188,7 +189,7 @@ def test_errors_of_a_stream_are_raised_while_another_thread_uses_it(video_predic
 
 def test_approximations_are_not_set_while_another_thread_opens_a_session(video_predictor, monkeypatch):
     held = Held(lambda: session(video_predictor).bank.approximations)
-    with held.within(monkeypatch, video_predictor, "encode_image"), pytest.raises(ConcurrentUseError):
+    with held.within(monkeypatch, Engine, "encode"), pytest.raises(ConcurrentUseError):
         video_predictor.approximations = ["still_frames"]
     assert held.result == video_predictor.approximations
 

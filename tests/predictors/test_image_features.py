@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor
+from sam2fast.engine import Engine
 from sam2fast.image_features import FACTS, Features
 from sam2fast.io.rle import decode_rle
 from sam2fast.utils.testing import relative_error
@@ -81,7 +82,7 @@ def test_the_image_that_is_set_stays(predictor):
 def test_while_another_thread_sets_an_image(model, predictor, monkeypatch):
     features, expected = predictor.encode(image(1)), of_each(predictor)[1]
     held = Held(lambda: predictor.set_image(image(0)))
-    with held.within(monkeypatch, model, "encode_image"):
+    with held.within(monkeypatch, Engine, "encode"):
         assert_equal(predictor.predict(**CLICK, features=features), expected)
         predictor.encode(image(2))
 

@@ -12,7 +12,7 @@ from small_training import build
 from training_pair import batch_of_discs
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.engine.cpu import image
+from sam2fast.engine import cpu
 from sam2fast.training.model import SAM2Train
 
 
@@ -55,8 +55,8 @@ def test_refusals(tmp_path: Path, key: str, message: str) -> None:
 def test_a_frozen_image_encoder_is_computed_from_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
     model, batch, calls = build(tmp_path, *frozen).model.train(), batch_of_discs(2), []
-    encode = image.encode
-    monkeypatch.setattr(image, "encode", lambda *args: calls.append(args) or encode(*args))
+    encode = cpu.encode
+    monkeypatch.setattr(cpu, "encode", lambda *args: calls.append(args) or encode(*args))
     found = gradients(model, batch)
     assert len(calls) == 1 and model.image_encoder.trunk.blocks[0].training
     with without_plans():
