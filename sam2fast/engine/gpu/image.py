@@ -133,7 +133,8 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor) -> l
         first, last = block.mlp
         add_product(x, linear_gelu(normed, first.weight, first.bias), last.weight)
     bias = weights.biases[-1][1]
-    # By out= it is one operation in a low precision, too; autograd, for exported programs in fp32, knows no out=.
+    # With out=, a sum rounded to a lower precision is one operation. Autograd, which may run an exported program in
+    # fp32, does not support it.
     maps.append(x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x)))
     return maps
 
