@@ -95,7 +95,7 @@ class Engine:
             return None
         if not _is_on_cpu(x) or plan.compiled or not torch.is_autocast_enabled("cpu"):
             return plan
-        with _variant(plan, x):
+        with torch.autocast("cpu", enabled=False):  # some weights are multiplied before they are cast
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))
 
     def state_of_image(self, images: Tensor) -> Hashable | None:
@@ -229,12 +229,12 @@ class Engine:
         if plan is None or model._replaces(*OF_GIVEN_MASKS):
             return by_modules.use_mask(model, features, finer, given, presence)
         pointers = given.new_zeros(len(given), model.hidden_dim, dtype=torch.float32)
-        if plan.given is not None:
+        if plan.mask_downsample is not None:
             with _variant(plan, features) as variant:
                 prompts = variant.memory.downsampled(plan, given)
             pointers = self.track(features, finer, None, prompts, False, presence).pointer
         with _variant(plan, features):
-            return common.given(settings_of(model), given, pointers)
+            return common.given_as_predicted(settings_of(model), given, pointers)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         """Memories ``(B, C_mem, H, W)`` of B objects on a frame.

@@ -171,29 +171,29 @@ def choose(
         if selection.parents is not None:
             masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
     pointer = pointers_of((gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens)[:, 0])
-    if settings.has_scores:
-        pointer = _mixed(settings, pointer, scores.float().sigmoid() if settings.mixes_pointers else scores > presence)
+    if settings.pred_obj_scores:
+        pointer = _mixed(settings, pointer, scores.float().sigmoid() if settings.soft_no_obj_ptr else scores > presence)
     return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
 
 def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
     """Pointers ``(B, C)`` moved towards that of an absent object where ``seen (B, 1)`` is False, or below 1."""
-    absent = settings.absent_pointer
+    absent = settings.no_obj_ptr
     assert absent is not None
-    if settings.drops_pointer and seen.dtype == torch.bool:
+    if settings.fixed_no_obj_ptr and seen.dtype == torch.bool:
         return torch.where(seen, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
     seen = seen.float()
-    return (seen * pointer if settings.drops_pointer else pointer) + (1 - seen) * absent
+    return (seen * pointer if settings.fixed_no_obj_ptr else pointer) + (1 - seen) * absent
 
 
-def given(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
+def given_as_predicted(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
     """Given masks ``(B, 1, S, S)`` with the pointers ``(B, C)`` that are predicted of them, as if predicted; see
     :meth:`SAM2Base._use_mask_as_output`."""
     masks = masks.float()
     size = masks.shape[-2] // 4, masks.shape[-1] // 4
     logits = F.interpolate(20 * masks - 10, size=size, mode="bilinear", align_corners=False, antialias=True)
     is_given = (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
-    if settings.absent_pointer is not None:
+    if settings.no_obj_ptr is not None:
         pointers = _mixed(settings, pointers, is_given)
     ious = torch.ones_like(is_given)
     return ObjectPrediction(logits, ious, pointers, 20 * is_given - 10, torch.zeros_like(ious, dtype=torch.int64))

@@ -129,7 +129,7 @@ class MemoryPlan(PlanOfPart):
         encoder: MemoryEncoder,
         perceiver: PerceiverPlan | None,
         pointer: nn.Module,
-        given: nn.Module | None,
+        mask_downsample: nn.Module | None,
         distances: nn.Module,
     ) -> None:
         *steps, last = encoder.mask_downsampler.encoder  # type: ignore[misc]
@@ -139,7 +139,8 @@ class MemoryPlan(PlanOfPart):
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.perceiver, self.position = perceiver, encoder.position_encoding
         self.pointer = _pointer(pointer)
-        self.given = None if given is None else conv_of(given)  # downsamples given masks, of which pointers are made
+        # Of given masks, of which pointers are made.
+        self.mask_downsample = None if mask_downsample is None else conv_of(mask_downsample)
         self.distances = linear_of(distances) if isinstance(distances, nn.Linear) else None
         self._periods = TensorCache[Tensor]()
 
@@ -171,10 +172,10 @@ def plan_memory(model: Any) -> MemoryPlan | None:
         return None
     if type(distances) not in (nn.Linear, nn.Identity):
         return None
-    given = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
+    downsample = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
     perceiver = None if model.spatial_perceiver is None else plan_perceiver(model.spatial_perceiver)
-    is_known = type(given) in (NoneType, nn.Conv2d) and (perceiver is None) == (model.spatial_perceiver is None)
-    return MemoryPlan(encoder, perceiver, pointer, given, distances) if is_known else None
+    is_known = type(downsample) in (NoneType, nn.Conv2d) and (perceiver is None) == (model.spatial_perceiver is None)
+    return MemoryPlan(encoder, perceiver, pointer, downsample, distances) if is_known else None
 
 
 def _fusing(layer: Any) -> FuserLayer:
@@ -191,18 +192,19 @@ def _pointer(layer: nn.Module) -> tuple[Linear, ...]:
 
 
 class MemorySettings(NamedTuple):
-    """What a model itself, whose attributes may be changed at any time, says of memories and pointers."""
+    """What a model itself, whose attributes may be changed at any time, says of memories and pointers; most names are
+    its own."""
 
     size: tuple[int, int]  # of the masks that memories are made of
     scale: float  # of probabilities
     bias: float
     binarizes: bool  # masks of prompts
-    absent_memory: Tensor | None  # (1, C_mem), added where an object is absent
-    has_scores: bool  # of the objects' presence
-    absent_pointer: Tensor | None  # (1, C)
-    drops_pointer: bool  # where an object is absent, rather than adding to it
-    mixes_pointers: bool  # by the probability of the object's presence
-    places_pointers: bool  # by their distances
+    no_obj_embed_spatial: Tensor | None  # (1, C_mem), added where an object is absent
+    pred_obj_scores: bool  # of the objects' presence
+    no_obj_ptr: Tensor | None  # (1, C)
+    fixed_no_obj_ptr: bool  # where an object is absent, rather than adding to it
+    soft_no_obj_ptr: bool  # by the probability of the object's presence
+    add_tpos_enc_to_obj_ptrs: bool  # by their distances
     sines: int  # of a distance
     width: int  # C_mem
     max_pointers: int

@@ -304,7 +304,7 @@ class MaskPlan(PlanOfPart):
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_finer = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
-        self.first = TensorCache[Any]()  # what `gpu` computes for prompts without points
+        self.started = TensorCache[Any]()  # what `gpu` computes for prompts without points
         self.lowest = TensorCache[Tensor]()  # logit of masks of absent objects
 
     def derived(self) -> Derived:

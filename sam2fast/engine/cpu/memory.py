@@ -89,8 +89,8 @@ def encode(
     for layer in plan.fuser:
         x = _fuse(layer, x)
     x = x if plan.out is None else convolve(x, plan.out)
-    if settings.absent_memory is not None:
-        x = torch.addcmul(x, (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]).to(x.dtype)
+    if settings.no_obj_embed_spatial is not None:
+        x = torch.addcmul(x, (scores <= 0)[..., None, None], settings.no_obj_embed_spatial[..., None, None]).to(x.dtype)
     return x if plan.perceiver is None else compress(ops, plan.perceiver, x, plan.position(x))
 
 
@@ -108,14 +108,14 @@ def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
 
 def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
     """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
-    assert plan.given is not None
-    return convolve(masks.float(), plan.given)
+    assert plan.mask_downsample is not None
+    return convolve(masks.float(), plan.mask_downsample)
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
     """Encodings ``(..., C_mem)`` of distances ``(...)`` of pointers, in frames; zeros unless so configured."""
     layer = plan.distances
-    if not settings.places_pointers:
+    if not settings.add_tpos_enc_to_obj_ptrs:
         return distance.new_zeros(*distance.shape, settings.width)
     sines = plan.sines(settings, distance, num_frames, None if layer is None else layer.weight.dtype)
     return sines if layer is None else linear(sines, layer)

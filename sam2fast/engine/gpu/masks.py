@@ -173,18 +173,18 @@ def _tokens_of(plan: MaskPlan, weights: MaskWeights, points: Tensor, labels: Ten
     return torch.cat([own.expand(B, -1, -1), sparse, padding.expand(B, -1, -1).to(own.dtype)], dim=1)
 
 
-def _first_of(plan: MaskPlan, weights: MaskWeights, count: int, padding: int) -> StartedTokens:
+def _started_without_points(plan: MaskPlan, weights: MaskWeights, count: int, padding: int) -> StartedTokens:
     """The tokens of ``count`` prompts with so many padding points and no others, after the first attention."""
 
     def compute() -> StartedTokens:
         own = weights.tokens
         tokens = torch.cat([own, weights.kinds[None, :1].expand(-1, padding, -1).to(own.dtype)], dim=1)
-        return _first(weights.layers[0], tokens.repeat(count, 1, 1))
+        return _start(weights.layers[0], tokens.repeat(count, 1, 1))
 
     layer = plan.layers[0]
     _, q, k, v, out = layer.to_each_other
     sources = *plan.kinds, *plan.tokens, *layer.norm1[:2], *parameters_of(q, k, v, out, layer.to_image.q)
-    return plan.first((count, padding, weights.dtype), sources, compute)
+    return plan.started((count, padding, weights.dtype), sources, compute)
 
 
 def _embed_masks(weights: MaskWeights, masks: Tensor) -> Tensor:
@@ -230,13 +230,13 @@ def _decode_in_groups(
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
-    tokens = first = None
+    tokens = started = None
     if isinstance(points, tuple):
         tokens = _tokens_of(plan, weights, *points)
         B = len(tokens)
     else:
         B = points or (1 if masks is None else len(masks))
-        first = _first_of(plan, weights, min(B, GROUP), 0 if points is None else PADDING)
+        started = _started_without_points(plan, weights, min(B, GROUP), 0 if points is None else PADDING)
     images = _unrepeat(embedding).flatten(2).transpose(1, 2)  # (b, P, C)
     dense = plan.no_mask[None] if masks is None else _embed_masks(weights, _unrepeat(masks))
     levels = finer_in_blocks(plan, list(map(_unrepeat, finer)), B)
@@ -251,8 +251,8 @@ def _decode_in_groups(
         group = slice(start, start + GROUP)
         images_of, dense_of, *levels_of = (x if len(x) == 1 else x[group] for x in (images, dense, *levels))
         image = add(images_of, dense_of, weights.dtype) if shared is None else shared
-        started = tokens[group] if first is None else first.of(min(B - start, GROUP))  # type: ignore[index]
-        some = _decode(plan, weights, started, image, projected, levels_of, selected)
+        prompts = tokens[group] if started is None else started.of(min(B - start, GROUP))  # type: ignore[index]
+        some = _decode(plan, weights, prompts, image, projected, levels_of, selected)
         some = most_stable(plan, some) if is_dynamic else some
         if B <= GROUP:
             return some
@@ -278,8 +278,7 @@ def _decode(
     selected: slice,
 ) -> Masks:
     """The selected masks of b prompts, given by tokens ``(b, N, C)``, on images ``(b or 1, P, C)``."""
-    first = prompts if isinstance(prompts, StartedTokens) else _first(weights.layers[0], prompts)
-    tokens, x, query = first
+    tokens, x, query = prompts if isinstance(prompts, StartedTokens) else _start(weights.layers[0], prompts)
     dtype, position = weights.dtype, weights.position
     placed_image = image if projected else add(image, position, dtype)
     placed = tokens
@@ -300,15 +299,15 @@ def _decode(
     return Masks(_upscale(plan, weights, image, finer, mask_weights), ious, own, scores)
 
 
-def _first(first: JoinedTwoWay, tokens: Tensor) -> StartedTokens:
+def _start(each: JoinedTwoWay, tokens: Tensor) -> StartedTokens:
     """What the first layer computes of tokens ``(b, N, C)`` before they attend to the image."""
-    layer, dtype = first.layer, first.own.weight.dtype
+    layer, dtype = each.layer, each.own.weight.dtype
     if layer.is_first:
-        attended = attend(layer.to_each_other, *linear(tokens, first.own).chunk(3, dim=-1))
+        attended = attend(layer.to_each_other, *linear(tokens, each.own).chunk(3, dim=-1))
         attended = normalize(attended, layer.norm1)
         query = linear(add(attended, tokens, dtype), layer.to_image.q)
     else:
-        attended, query = _attend_to_each_other(first, tokens, add(tokens, tokens, dtype), tokens)
+        attended, query = _attend_to_each_other(each, tokens, add(tokens, tokens, dtype), tokens)
     return StartedTokens(tokens, attended, query)
 
 
@@ -332,19 +331,19 @@ def _heads(
     plan: MaskPlan, weights: MaskWeights, tokens: Tensor, selected: slice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mask tokens ``(b, 4, C)``, weights ``(b, M, C/8)`` of the selected masks in fp32, their IoUs, and scores."""
-    first, heads = int(plan.has_score), _heads_of(plan)
+    iou, heads = int(plan.has_score), _heads_of(plan)  # number of the token of IoUs; that of the score comes before
     if weights.heads:
         x = tokens[:, : len(heads)].to(weights.heads[0].weight.dtype).transpose(0, 1)
         for i, layer in enumerate(weights.heads):
             x = torch.baddbmm(layer.bias, x.relu_() if i else x, layer.weight)
         found = [out[:, : len(head[-1].bias)] for out, head in zip(x, heads, strict=True)]
-        mask_weights = x[first + 1 :, :, : len(heads[-1][-1].bias)].transpose(0, 1)[:, selected].float()
+        mask_weights = x[iou + 1 :, :, : len(heads[-1][-1].bias)].transpose(0, 1)[:, selected].float()
     else:
         found = [mlp(token, head) for token, head in zip(tokens.unbind(1), heads, strict=False)]
-        mask_weights = torch.stack(found[first + 1 :][selected], dim=1).float()
-    ious = found[first].sigmoid() if plan.has_sigmoid else found[first]
-    scores = found[0] if first else torch.full_like(ious[:, :1], 10.0)
-    return tokens[:, first + 1 : first + 1 + plan.count], mask_weights, ious[:, selected], scores
+        mask_weights = torch.stack(found[iou + 1 :][selected], dim=1).float()
+    ious = found[iou].sigmoid() if plan.has_sigmoid else found[iou]
+    scores = found[0] if plan.has_score else torch.full_like(ious[:, :1], 10.0)
+    return tokens[:, iou + 1 : iou + 1 + plan.count], mask_weights, ious[:, selected], scores
 
 
 def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, finer: list[Tensor], masks: Tensor) -> Tensor:
@@ -353,10 +352,10 @@ def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, finer: list[Te
     Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
     """
     H, W = plan.size
-    first, last = weights.upscaling
-    x = linear(image, first).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
+    once, twice = weights.upscaling  # to twice the size each
+    x = linear(image, once).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
     x = normalize(add_into(x, finer[0]) if finer else x, plan.up_norm, weights.dtype, gelu=True)
-    x = linear(x, last).unflatten(-1, (2, 2, -1))
+    x = linear(x, twice).unflatten(-1, (2, 2, -1))
     x = torch.ops.aten.gelu_(add_into(x, finer[1]) if finer else x)
     logits = (masks @ x.float().flatten(1, -2).mT).unflatten(2, (H, W, 2, 2, 2, 2))
     return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(masks), -1, 4 * H, 4 * W)

@@ -148,7 +148,7 @@ class MemoryWeights(NamedTuple):
     fuser: list[FuserLayer]
     out: Conv | None
     pointer: tuple[Linear, ...]
-    given: Conv | None
+    mask_downsample: Conv | None
     distances: Linear | None
     perceiver: PerceiverPlan | None
 
@@ -160,7 +160,7 @@ class MemoryWeights(NamedTuple):
 
 def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
     if plan.prepared is None:
-        ends = plan.out, plan.pointer, plan.given, plan.distances, plan.perceiver
+        ends = plan.out, plan.pointer, plan.mask_downsample, plan.distances, plan.perceiver
         tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, *ends
         plan.prepared = Prepared(tree)
 
@@ -200,8 +200,8 @@ def _encode(
     for layer in weights.fuser:
         x = _fuse(layer, x, weights.dtype)
     x = x if weights.out is None else convolve(x, weights.out)
-    if settings.absent_memory is not None:
-        absence, embedding = (scores <= 0)[..., None, None], settings.absent_memory[..., None, None]
+    if settings.no_obj_embed_spatial is not None:
+        absence, embedding = (scores <= 0)[..., None, None], settings.no_obj_embed_spatial[..., None, None]
         x = add_scaled(x, absence, embedding, x.dtype)
     return x if weights.perceiver is None or position is None else compress(ops, weights.perceiver, x, position)
 
@@ -227,15 +227,15 @@ def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
 def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
     """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
     weights = _weights(plan, masks.device)
-    assert weights.given is not None
+    assert weights.mask_downsample is not None
     with without_autocast(masks.device):
-        return convolve(masks, weights.given)
+        return convolve(masks, weights.mask_downsample)
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
     """Encodings ``(..., C_mem)`` of distances ``(...)`` of pointers, in frames; zeros unless so configured."""
     layer = _weights(plan, distance.device).distances
-    if not settings.places_pointers:
+    if not settings.add_tpos_enc_to_obj_ptrs:
         return distance.new_zeros(*distance.shape, settings.width)
     sines = plan.sines(settings, distance, num_frames, None if layer is None else layer.weight.dtype)
     with without_autocast(distance.device):
