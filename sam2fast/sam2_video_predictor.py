@@ -109,7 +109,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         if max_history is not None and max_history < reach:
             raise ValueError(f"max_history is {max_history}; this model looks back {reach} frames: give no less")
         # While CUDA graphs run on the device, the process has time to decode.
-        prefetch = async_loading_frames or tracker.graphs is not None
+        prefetch = async_loading_frames or tracker.recordings is not None
         offload, load = bool(offload_video_to_cpu), replaced_loader(load_video_frames) or self._load_video_frames
         if load is None:
             frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch, window=window)
@@ -396,4 +396,4 @@ class SAM2VideoPredictorVOS(SAM2VideoPredictor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._runners.explain = True
+        self._steps.explain = True

@@ -301,10 +301,10 @@ class TrackingPath:
         """
         if not is_ours(self.subject):
             return
-        graphs = self.predictor._runners.graphs
+        graphs = self.predictor._steps.recordings
         if graphs is not None and graphs.failed:
             raise GaveUpError(graphs.failure.splitlines()[0])
-        why: str | None = self.predictor._tracker.why_eager()
+        why: str | None = self.predictor._steps.why_eager(self.predictor, self.predictor.fast)
         if why is None and self.predictor.training:
             why = "the predictor is in training mode"
         # A session's bank moves into a workspace of the graph runner when that first tracks a frame of it.

@@ -17,7 +17,7 @@ from sam2fast import image_features, sam2_image_predictor
 from sam2fast.engine import cpu, engine_for, gpu
 from sam2fast.modeling import attention
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking import eager_runner, tracker
+from sam2fast.tracking import step, tracker
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import frames
@@ -112,9 +112,9 @@ _OF_FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (SAM2Transforms, "from_pixels", "preprocess"),
     (frames, "resize_and_normalise", "preprocess"),
     (attention, "rope_attention_reference", "attention"),
-    (eager_runner, "gather_memory", "memory tables"),
-    (eager_runner, "encode_masks", "memory encoding"),
-    (eager_runner, "fill_holes_in_mask_scores", "hole filling"),
+    (step, "attended_by_tables", "memory tables"),
+    (step, "encode_masks", "memory encoding"),
+    (step, "fill_holes_in_mask_scores", "hole filling"),
     (SAM2Transforms, "cleaned", "hole filling"),
     (MemoryBank, "write_memories", "copies"),
     (MemoryBank, "write_pointers", "copies"),

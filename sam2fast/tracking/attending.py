@@ -6,9 +6,15 @@ from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from sam2fast.engine import engine_for
+from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
+from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.tracking.memory_bank import AttendedPages
+from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepTables, as_pages
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.state import TrackedObject, VideoState
 from sam2fast.tracking.strategies.base import Attended, History, Strategy
@@ -104,61 +110,6 @@ def _error(strategy: Strategy, history: History, fault: str) -> ValueError:
     return ValueError(f"{type(strategy).__name__}, on frame {history.frame}, {fault}")
 
 
-def whole_windows(
-    state: VideoState,
-    objects: Sequence[TrackedObject],
-    frame: int,
-    reverse: bool,
-    rules: MemoryRules,
-    known: Sequence[Page | None],
-) -> list[AttendedPages] | None:
-    """:func:`whole_window` of each object; None if one has none, or the session chooses memories in another way.
-
-    Args:
-        known: what the strategy knows of each object.
-    """
-    if not follows_sam2(state) or state.strategy.has_factors:
-        return None
-    windows = []
-    for tracked, page in zip(objects, known, strict=True):
-        window = whole_window(tracked, frame, reverse, state.num_frames, rules, page)
-        if window is None:
-            return None
-        windows.append(window)
-    return windows
-
-
-def whole_window(
-    tracked: TrackedObject, frame: int, reverse: bool, num_frames: int, rules: MemoryRules, state: Page | None
-) -> AttendedPages | None:
-    """What an object attends to by SAM 2's own rule, in one look, if it was tracked on all frames that the rule looks
-    back to, as in a long pass; otherwise None.
-
-    The pages are those of :func:`select_memories` and :func:`attended_pages`.
-    """
-    conditioning, limit, recent = tracked.conditioning, rules.max_conditioning, rules.recent
-    all_are_chosen = bool(conditioning) and (limit == -1 or len(conditioning) <= limit)
-    if not all_are_chosen or rules.stride != 1 or recent < 1 or not rules.use_pointers:
-        return None
-    forward, behind = -1 if reverse else 1, min(num_frames, rules.max_pointers) - 1
-    window = range(frame - forward, frame - forward * (max(recent, behind) + 1), -forward)  # the nearest first
-    try:
-        known = [tracked.tracked[t] for t in window]
-    except KeyError:
-        return None
-    pointers, distances = [], []
-    for t, result in conditioning.items():
-        distance = (frame - t) * forward
-        if distance >= 0 or not rules.only_past_pointers:
-            pointers.append(result.pointer)
-            distances.append(distance if rules.signed_distances else abs(distance))
-    pointers += [result.pointer for result in known[:behind]]
-    distances += range(1, behind + 1)
-    pages = pages_of([*conditioning.values(), *known[recent - 1 :: -1]])
-    times = [rules.num_maskmem - 1] * len(conditioning) + list(range(recent - 1, -1, -1))
-    return AttendedPages(pages, times, pointers, distances, len(conditioning), state=state)
-
-
 def pages_of(results: Iterable[FrameResult]) -> list[Page]:
     """The memories of results that have one."""
     return [result.memory for result in results if result.memory is not None]
@@ -189,3 +140,96 @@ def attended_pages(
     weights = (of_memories, of_pointers) if has_factors else None
     count = max(min(len(conditioning), limit), more)
     return AttendedPages(pages, times, pointers, distances, count, attended.span or 0, state, weights)
+
+
+def gather_memory(
+    model: SAM2Base, bank: MemoryBank, objects: Sequence[AttendedPages], rules: MemoryRules, num_frames: int
+) -> AttendedMemory:
+    """The memory that these objects attend to, in their order, outside of a step: for a prompt."""
+    assert bank.memories is not None
+    shape = bank.shape_of(objects, rules, in_buckets=False)
+    bank.reserve(shape)
+    integers = StepTables.integers(shape, bank.attended_rows(objects), pinned=bank.memories.data.is_cuda)
+    tables = StepTables.views(integers.to(bank.memories.data.device, non_blocking=True), shape)
+    has_span, has_factors = any(o.span for o in objects), any(o.factors is not None for o in objects)
+    pools = bank.memories.data, bank.pointers.data
+    return attended_by_tables(model, *pools, tables, num_frames, has_span, has_factors)
+
+
+def attended_by_tables(
+    model: SAM2Base,
+    pages: Tensor,
+    pointers: Tensor,
+    tables: StepTables,
+    num_frames: int,
+    has_span: bool,
+    has_factors: bool,
+) -> AttendedMemory:
+    """The memory that tables on the device select from the pools; nothing is read back.
+
+    Args:
+        pages: ``(rows, n, C_mem)`` of the pool of memories.
+        pointers: ``(rows, C)`` of the pool of pointers.
+        num_frames: length of the video.
+        has_span: objects may have their own, of the tables.
+        has_factors: likewise.
+    """
+    split = pointers.shape[-1] // model.mem_dim
+    memory = attended_memory(
+        model,
+        pages,
+        tables.page_table,
+        tables.page_time,
+        pointers.index_select(0, tables.pointer_table.clamp(min=0).flatten()).unflatten(0, tables.pointer_table.shape),
+        tables.distance,
+        tables.pointer_table[:, :, None].expand(-1, -1, split) >= 0,
+        num_frames,
+        tables.span if has_span else None,
+    )
+    if not has_factors:
+        return memory
+    factors = [tables.page_factor, tables.pointer_factor.repeat_interleave(split, dim=1)]
+    return memory._replace(key_factors=torch.cat(factors, dim=1))
+
+
+def attended_memory(
+    model: SAM2Base,
+    pages: Tensor,
+    page_table: Tensor,
+    page_time: Tensor,
+    pointers: Tensor,
+    distance: Tensor,
+    valid: Tensor,
+    num_frames: int,
+    span: Tensor | None = None,
+) -> AttendedMemory:
+    """Memories and pointers with the model's encodings of space and time.
+
+    Args:
+        pages, page_table, page_time: see :class:`AttendedMemory`.
+        pointers: ``(B, P, C)``.
+        distance: ``(B, P)`` frames from the current one to each pointer's.
+        valid: ``(B, P, C / C_mem)`` bool, of each token of a pointer.
+        num_frames: length of the video.
+        span: ``(B,)`` what distances are divided by; 0 for the model's, which is also used for None.
+    """
+    (H, W), m = model.memory_size, model.mem_dim
+    B, P, C = pointers.shape
+    position = model.encode_memory_positions(pages[:1, 0, :, None, None].expand(1, m, H, W))
+    if span is not None:
+        longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
+        distance = distance / torch.where(span > 0, span, longest)[:, None] * longest
+    encoding = engine_for(model).encode_distances(distance, valid[..., 0], num_frames)
+    # A pointer is wider than a memory token. It becomes several tokens with the same encoding.
+    split = C // m
+    return AttendedMemory(
+        pages=pages,
+        page_table=page_table,
+        page_time=page_time,
+        position_encoding=as_pages(position)[0],
+        time_encoding=model.maskmem_tpos_enc[:, 0, 0],
+        pointers=pointers.reshape(B, P * split, m),
+        # Converted after it is repeated: one copy instead of two.
+        pointer_encoding=encoding[:, :, None].expand(B, P, split, m).to(pointers.dtype).reshape(B, P * split, m),
+        pointer_valid=valid.flatten(1),
+    )

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine import engine_for
-from sam2fast.tracking.eager_runner import fill_holes, without_memory
 from sam2fast.tracking.prompting import is_conditioning
 from sam2fast.tracking.prompts import click_prompt
 from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.step import fill_holes, without_memory
 from sam2fast.tracking.tracker import Tracker
 
 

@@ -3,7 +3,7 @@
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,11 +24,6 @@ BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 ALIGNMENT = 4
 # Of so many frames an object's states stay in the pool: they are small, and moving one to the CPU takes a copy.
 STATES_KEPT = 64
-# The first tables have several columns, and some of them are fp32.
-WIDE = 6
-FP32 = (2, 4, 5)
-# What the tables have where there is nothing.
-ABSENT = (-1, 0, 0, -1, 0, 0, 0, -1, 0, 0, 0)
 
 
 def bucket(count: int) -> int:
@@ -107,10 +102,15 @@ class MemoryBank:
         """A new bank without pages, with the same settings."""
         return MemoryBank(self.layout, self.approximations, self.fp8, self.state_size, self.hypotheses)
 
+    @property
+    def pools(self) -> tuple[PagePool | None, PagePool, PagePool | None]:
+        """Of memories, pointers and states."""
+        return self.memories, self.pointers, self.states
+
     def begin_step(self) -> None:
         """Pages that this step neither reads nor writes may be archived."""
         self.pending.begin_step()
-        for pool in (self.pointers, self.memories, self.states):
+        for pool in self.pools:
             if pool is not None:
                 pool.begin_step()
 
@@ -157,28 +157,32 @@ class MemoryBank:
 
     def reserve(self, shape: "StepShape") -> None:
         """Makes room for a step of this shape: the pages that its objects read, and one more each to be written."""
-        assert self.memories is not None
         rows = bucket(shape.objects)
-        self.memories.reserve(rows * (shape.memories + 1))
+        if self.memories is not None:
+            self.memories.reserve(rows * (shape.memories + 1))
         self.pointers.reserve(rows * (shape.pointers + 1))
         if self.states is not None:
             self.states.reserve(STATES_KEPT * rows)
 
-    def attended_rows(self, objects: Sequence[AttendedPages]) -> list[list[Any]]:
-        """The first eight of :class:`StepTables`; those of the pools are valid until the next step."""
-        assert self.memories is not None
+    def attended_rows(self, objects: Sequence[AttendedPages]) -> "Rows":
+        """What the tables say of the pages that objects attend to; rows of the pools are valid until the next step."""
         weights = [o.factors for o in objects if o.factors is not None]  # of all or none
-        states = [] if self.states is None else _row_of_each(self.states, [o.state for o in objects])
-        return [
-            [self.memories.rows(o.pages) for o in objects],
-            [o.times for o in objects],
-            [of_memories for of_memories, _ in weights],
-            [self.pointers.rows(o.pointers) for o in objects],
-            [o.distances for o in objects],
-            [of_pointers for _, of_pointers in weights],
-            [o.span for o in objects],
-            states,
-        ]
+        return {
+            "page_table": [] if self.memories is None else [self.memories.rows(o.pages) for o in objects],
+            "page_time": [o.times for o in objects],
+            "page_factor": [of_memories for of_memories, _ in weights],
+            "pointer_table": [self.pointers.rows(o.pointers) for o in objects],
+            "distance": [o.distances for o in objects],
+            "pointer_factor": [of_pointers for _, of_pointers in weights],
+            "span": [o.span for o in objects],
+            "read_states": [] if self.states is None else _row_of_each(self.states, [o.state for o in objects]),
+        }
+
+    def allocate(self, count: int) -> tuple[list[Page], list[Page], list[Page], "Rows"]:
+        """New pages of so many memories, pointers and states, none where there is no pool; and what the tables say."""
+        memories, pointers, states = ([] if pool is None else pool.allocate(count) for pool in self.pools)
+        written = {"written_pages": memories, "written_pointers": pointers, "written_states": states}
+        return memories, pointers, states, {name: [page.row for page in pages] for name, pages in written.items()}
 
 
 def _row_of_each(pool: PagePool, pages: Sequence[Page | None]) -> list[int]:
@@ -205,17 +209,43 @@ class StepShape(NamedTuple):
     pointers: int
 
 
-class StepTables(NamedTuple):
-    """Views of one int32 tensor."""
+class Table(NamedTuple):
+    """One table of a step, with a row for each of C objects."""
 
-    page_table: Tensor  # (C, K) rows of the pool of memories; -1 for none
+    name: str
+    columns: str | None  # as many as a :class:`StepShape` says; None for one number
+    dtype: torch.dtype
+    absent: int  # where there is nothing
+
+
+TABLES = (
+    Table("page_table", "memories", torch.int32, -1),
+    Table("page_time", "memories", torch.int32, 0),
+    Table("page_factor", "memories", torch.float32, 0),
+    Table("pointer_table", "pointers", torch.int32, -1),
+    Table("distance", "pointers", torch.float32, 0),
+    Table("pointer_factor", "pointers", torch.float32, 0),
+    Table("span", None, torch.int32, 0),
+    Table("read_states", None, torch.int32, -1),
+    Table("written_pages", None, torch.int32, 0),
+    Table("written_pointers", None, torch.int32, 0),
+    Table("written_states", None, torch.int32, 0),
+)
+# By a table's name, for each of the first objects: a list of its first columns, or a number.
+Rows = Mapping[str, Sequence[Any]]
+
+
+class StepTables(NamedTuple):
+    """The :data:`TABLES` of a step: views of one int32 tensor."""
+
+    page_table: Tensor  # (C, K) rows of the pool of memories
     page_time: Tensor  # (C, K) rows of maskmem_tpos_enc
-    page_factor: Tensor  # (C, K) fp32, of keys
-    pointer_table: Tensor  # (C, P) rows of the pool of pointers; -1 for none
-    distance: Tensor  # (C, P) fp32, frames from the current one to each pointer's
-    pointer_factor: Tensor  # (C, P) fp32
+    page_factor: Tensor  # (C, K) of keys
+    pointer_table: Tensor  # (C, P) rows of the pool of pointers
+    distance: Tensor  # (C, P) frames from the current one to each pointer's
+    pointer_factor: Tensor  # (C, P) of keys
     span: Tensor  # (C,) what an object's distances are divided by; 0 for the model's
-    read_states: Tensor  # (C,) rows of the pool of states; -1 for none
+    read_states: Tensor  # (C,) rows of the pool of states
     written_pages: Tensor  # (C,) rows for the new memories
     written_pointers: Tensor  # (C,)
     written_states: Tensor  # (C,)
@@ -228,18 +258,18 @@ class StepTables(NamedTuple):
     @classmethod
     def views(cls, integers: Tensor, shape: StepShape) -> "StepTables":
         """The tables in ``integers (size,)`` int32."""
-        C = shape.objects
-        tables = [integers[start : start + C * columns].view(C, columns) for start, columns in _layout(shape)[0]]
-        made = cls(*tables[:WIDE], *(column[:, 0] for column in tables[WIDE:]))
-        return made._replace(**{cls._fields[i]: made[i].view(torch.float32) for i in FP32})
+        made = {}
+        for table, start, columns in _layout(shape)[0]:
+            view = integers[start : start + shape.objects * columns].view(table.dtype)
+            made[table.name] = view if table.columns is None else view.view(shape.objects, columns)
+        return cls(**made)
 
     @classmethod
-    def integers(cls, shape: StepShape, tables: Sequence[Sequence[Any]], pinned: bool = False) -> Tensor:
+    def integers(cls, shape: StepShape, rows: Rows, pinned: bool = False) -> Tensor:
         """The integers on the CPU that :meth:`views` are of.
 
         Args:
-            tables: of the first six the first rows, and of each row its first columns; of the others the first
-                numbers. The last tables may be missing.
+            rows: of the tables; what is missing is absent.
             pinned: in pinned memory, for a copy to CUDA with ``non_blocking``. The caller may drop them at once, since
                 torch reuses their memory only after the copy; it must not write to them again.
         """
@@ -247,25 +277,24 @@ class StepTables(NamedTuple):
         values = absent[:]
         in_int32 = memoryview(values)
         in_fp32 = in_int32.cast("B").cast("f")
-        for i, (start, columns) in enumerate(layout[:WIDE]):
-            kind, target = ("f", in_fp32) if i in FP32 else ("i", in_int32)
-            for row in tables[i]:
+        for table, start, columns in layout:
+            kind, target = ("f", in_fp32) if table.dtype is torch.float32 else ("i", in_int32)
+            of_table = rows.get(table.name, ())
+            for row in of_table if table.columns else [of_table]:
                 target[start : start + len(row)] = array(kind, row)
                 start += columns
-        for (start, _), table in zip(layout[WIDE:], tables[WIDE:], strict=False):
-            in_int32[start : start + len(table)] = array("i", table)
         integers = torch.frombuffer(values, dtype=torch.int32)
         return torch.empty_like(integers, pin_memory=True).copy_(integers) if pinned else integers
 
 
 @lru_cache
-def _layout(shape: StepShape) -> tuple[list[tuple[int, int]], "array[int]"]:
+def _layout(shape: StepShape) -> tuple[list[tuple[Table, int, int]], "array[int]"]:
     """Where each table begins and how many columns it has, and the integers of tables where there is nothing."""
-    C, K, P = shape
-    layout: list[tuple[int, int]] = []
+    layout: list[tuple[Table, int, int]] = []
     values = array("i")
-    for columns, absent in zip([K] * 3 + [P] * 3 + [1] * (len(ABSENT) - WIDE), ABSENT, strict=True):
-        layout.append((len(values), columns))
-        values.extend([absent] * (C * columns))
+    for table in TABLES:
+        columns = 1 if table.columns is None else getattr(shape, table.columns)
+        layout.append((table, len(values), columns))
+        values.extend([table.absent] * (shape.objects * columns))
         values.extend([0] * (-len(values) % ALIGNMENT))
     return layout, values

@@ -14,11 +14,12 @@ from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
 from sam2fast.tracking.cuda_graphs import EagerRecorder
 from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import Output, Pathways, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
+from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import open_frames
 
@@ -151,9 +152,9 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
     """Compiles kernels and tracks a blank video; see ``SAM2VideoPredictor.warmup``."""
     if tracker.model.device.type == "cuda" and why_no_triton(tracker.model.device) is None:
         rehearsal = copy.copy(tracker)
-        if tracker.graphs is not None:  # the same functions, which cannot be recorded without their kernels
-            rehearsal.runners = RunnerSelector()
-            rehearsal.runners.graphs = GraphRunner(tracker.model, EagerRecorder, tracker.options.recorded)
+        if tracker.recordings is not None:  # the same functions, which cannot be recorded without their kernels
+            rehearsal.steps = Steps()
+            rehearsal.steps.recordings = Recordings(tracker.model, EagerRecorder, tracker.options.recorded)
         # What kernels that were not launched did not write goes into constants of its own, which nobody reads later.
         with collecting() as launches, Constants().in_use(), suppress(Exception):  # raised again below
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)
@@ -164,7 +165,7 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
 def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], output: Output, encode_ahead: int) -> None:
     height, width = size
     blank = [np.zeros((height, width, 3), np.uint8)] * WARMUP_FRAMES
-    prefetch = tracker.graphs is not None
+    prefetch = tracker.recordings is not None
     frames = open_frames(blank, tracker.model.image_size, device=tracker.model.device, prefetch=prefetch)
     state = tracker.new_state(frames)
     tracker.encode(state, [0])
@@ -174,7 +175,7 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     commit_prompts(tracker, state)
     prompted = state.objects[0]
     # The most objects first: the pools need not grow later.
-    counts = [count for count in BUCKETS if count < num_objects] if tracker.graphs else []
+    counts = [count for count in BUCKETS if count < num_objects] if tracker.recordings else []
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
         with tracker.step(state):

@@ -13,13 +13,15 @@ from torch import nn
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
+from sam2fast.tracking.options import SelectionWatch, TrackingOptions
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.prompts import frames_at_once
 from sam2fast.tracking.propagation import warm_up
 from sam2fast.tracking.state import AsDict, VideoState
+from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream
-from sam2fast.tracking.tracker import RunnerSelector, SelectionWatch, Tracker, TrackingOptions
+from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
 
@@ -55,7 +57,7 @@ class TrackingModel(SAM2Base):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.selection_watch: SelectionWatch | None = None
-        self._runners = RunnerSelector()
+        self._steps = Steps()
         # Threads may share the model, and their sessions have their own guards. This one protects what a session reads
         # more than once while it is opened: the approximations.
         self.guard = CallGuard()
@@ -97,7 +99,7 @@ class TrackingModel(SAM2Base):
     @property
     def _tracker(self) -> Tracker:
         """Computes the objects of sessions. Made for each use: a model that kept it would keep itself alive."""
-        return Tracker(self, ModelOptions(self), self._runners, self._as_dict())
+        return Tracker(self, ModelOptions(self), self._steps, self._as_dict())
 
     def _as_dict(self) -> AsDict | None:
         """What makes a session the original's dict, if anything does."""
@@ -136,7 +138,7 @@ class TrackingModel(SAM2Base):
 
     def release_recordings(self) -> None:
         """Frees recorded steps and their memory, also of sessions that are open; they are made again when needed."""
-        self._runners.release()
+        self._steps.release()
 
     def check_recordings(self) -> None:
         """Drops what was recorded if weights moved since, or a setting of the model has another value.
@@ -251,7 +253,7 @@ class TrackingModel(SAM2Base):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy records for itself.
-        return {**vars(self), "_runners": copy.copy(self._runners)}
+        return {**vars(self), "_steps": copy.copy(self._steps)}
 
     def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
         self.release_recordings()

@@ -8,8 +8,8 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet
 
 import torch
@@ -20,26 +20,19 @@ from sam2fast.modeling.memory_selection import MemoryRules, Selection
 from sam2fast.modeling.model_identity import OpenedWith
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
-from sam2fast.tracking.approximations import EXACT, Approximations
-from sam2fast.tracking.attending import attended_frames, attended_pages, whole_windows
-from sam2fast.tracking.eager_runner import (
-    EagerRunner,
-    StepInput,
-    StepOutput,
-    StepRunner,
-    encode_masks,
-    fill_holes,
-    gather_memory,
-    predict,
-    written,
-)
+from sam2fast.tracking.approximations import Approximations
+from sam2fast.tracking.attending import attended_frames, attended_pages, gather_memory
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
-from sam2fast.tracking.frame_result import FrameCopies, FrameResult, best_with_others, wait_for
-from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
+from sam2fast.tracking.frame_result import FrameCopies, FrameResult, PackedResults, best_with_others, wait_for
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
+from sam2fast.tracking.options import TrackingOptions
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
+from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
-from sam2fast.tracking.strategies import SAM2, Strategy
+from sam2fast.tracking.step import StepInput, StepOutput, encode_masks, fill_holes, predict
+from sam2fast.tracking.steps import Steps
+from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.strategies.decision import Decision
 from sam2fast.utils.async_copies import copy_to_device
 from sam2fast.video_io import Frames
@@ -47,34 +40,6 @@ from sam2fast.video_io import Frames
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# Called with the selections of a step before it is computed: session, objects, frame, reverse, selections. Of several
-# hypotheses only the best is the session's object itself.
-SelectionWatch: TypeAlias = Callable[[VideoState, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
-
-
-@dataclass
-class TrackingOptions:
-    """Settings of a tracker. They may be changed at any time, and take effect on the next frame."""
-
-    fill_hole_area: float = 0  # background components up to this many low-resolution pixels are filled; 0 for none
-    non_overlap_masks: bool = False  # in returned masks only the object with the largest logit keeps a pixel
-    clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked frames around it
-    add_all_frames_to_correct_as_cond: bool = False  # a correction makes its frame a conditioning frame
-    selection_watch: SelectionWatch | None = None
-    fast: bool | None = None  # CUDA graphs: None where they pay and are safe; True everywhere; False nowhere
-    approximations: Approximations = EXACT  # of sessions opened from now on
-    strategy: Strategy = SAM2  # likewise
-
-    @property
-    def recorded(self) -> tuple[Any, ...]:
-        """The options that recorded steps are dropped for when they change."""
-        overlaps, clears, adds = (
-            self.non_overlap_masks,
-            self.clear_non_cond_mem_around_input,
-            self.add_all_frames_to_correct_as_cond,
-        )
-        return overlaps, clears, adds, self.approximations
 
 
 def _one_step(
@@ -98,7 +63,7 @@ class Tracker:
     Args:
         model: the network.
         options: settings, shared with their owner, who may change them.
-        runners: the choice between eager execution and CUDA graphs; shared with its owner.
+        steps: runs them, recorded or not; shared with its owner.
         as_dict: makes new sessions the original's dict; see :class:`VideoState`.
 
     Attributes:
@@ -113,13 +78,13 @@ class Tracker:
         self,
         model: SAM2Base,
         options: TrackingOptions | None = None,
-        runners: RunnerSelector | None = None,
+        steps: Steps | None = None,
         as_dict: AsDict | None = None,
     ) -> None:
         self.model = model
         self.as_dict = as_dict
         self.options = TrackingOptions() if options is None else options
-        self.runners = RunnerSelector() if runners is None else runners
+        self.steps = Steps() if steps is None else steps
 
     def format_masks(self, state: VideoState, low_res: Tensor, output: Output) -> Tensor:
         """See :func:`~sam2fast.tracking.outputs.format_masks`."""
@@ -133,33 +98,24 @@ class Tracker:
         return function(self, *args, **kwargs) if custom is None else custom(*args, **kwargs)
 
     @property
-    def runner(self) -> StepRunner:
-        """What runs the model: CUDA graphs where tracking uses them, else eager execution."""
-        return self.graphs or EagerRunner()
-
-    @property
-    def graphs(self) -> GraphRunner | None:
-        """The CUDA graphs, if tracking uses them."""
-        return self.runners.usable_graphs(self.model, self.options.fast, lambda: self.options.recorded)
+    def recordings(self) -> Recordings | None:
+        """What is recorded, if tracking uses recordings."""
+        return self.steps.usable(self.model, self.options)
 
     @property
     def clearing_distance(self) -> int:
         """How far from a prompt ``clear_non_cond_mem_around_input`` removes tracked frames."""
         return self.model.memory_temporal_stride_for_eval * self.model.num_maskmem
 
-    def why_eager(self) -> str | None:
-        """See :meth:`RunnerSelector.why_eager`."""
-        return self.runners.why_eager(self.model, self.options.fast)
-
     def check_recordings(self) -> None:
-        """See :meth:`RunnerSelector.check`; each pass begins with it, and each step of a stream after a prompt."""
-        self.runners.check(self.model, self.options.fast, self.options.recorded)
+        """See :meth:`Steps.check`; each pass begins with it, and each step of a stream after a prompt."""
+        self.steps.check(self.model, self.options)
 
     @contextmanager
     def step(self, state: VideoState) -> Iterator[None]:
         """Context manager that looks only once for modules that a user changed, and then forgets older features."""
-        with self.runners.one_step(self.model) as changes:
-            state.features.keep_since(changes, only_last=self.runners.is_changed)
+        with self.steps.one_step(self.model) as changes:
+            state.features.keep_since(changes, only_last=self.steps.is_changed)
             yield
 
     def new_state(
@@ -219,7 +175,7 @@ class Tracker:
 
     def encode_batch(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
         """Encodes up to ``count`` frames as one batch, in the :meth:`step` of the first of ``frames``."""
-        if count == 1 or self.graphs is not None and state.features.keeps(frames[0]):
+        if count == 1 or self.recordings is not None and state.features.keeps(frames[0]):
             return
         needed = _to_track(objects, frames[:count])
         if needed and not state.features.keeps(needed[0]):
@@ -227,26 +183,25 @@ class Tracker:
 
     def encode_ahead(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
         """Starts to encode the next ``count`` of ``frames`` on another stream; in the :meth:`step` before them."""
-        graphs = self.graphs
-        if graphs is None:
+        if self.recordings is None:
             return
         window = 2 * count - 1
         needed = _to_track(objects, frames[:window])
         missing = [t for t in needed if not state.features.keeps(t)][:count]
         if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) <= window):
             with suppress(Exception):  # raised again when that frame is tracked
-                self._encode(state, missing, count, graphs)
+                self._encode(state, missing, count, ahead=True)
 
     def _features(self, state: VideoState, frames: Sequence[int]) -> list[FrameFeatures]:
         if not all(map(state.features.keeps, frames)):
             self._encode(state, frames, len(frames))
         return state.features.read(frames)
 
-    def _encode(self, state: VideoState, frames: Sequence[int], batch: int, ahead: GraphRunner | None = None) -> None:
+    def _encode(self, state: VideoState, frames: Sequence[int], batch: int, ahead: bool = False) -> None:
         plan = state.features.plan(frames)
         new, encoded = plan.to_encode, None
         if new:
-            encoded = (ahead or self.runner).encode(self.model, state.frames, new, ahead is not None)
+            encoded = self.steps.encode(self.model, self.options, state.frames, new, ahead)
         state.features.store(plan, encoded, batch)
 
     @_one_step
@@ -285,8 +240,13 @@ class Tracker:
         ).first(1)
         masks = fill_holes(prediction.mask, self.fill_hole_area(state))
         pointers = bank.write_pointers(prediction.pointer)
-        decided = None if decision is None else decision.outcome()
-        packed, states = written(bank, decided, 1, masks, prediction.iou, prediction.score)
+        record: Tensor | None = None
+        states: list[Page | None] = [None]
+        if decision is not None:
+            _, known, record, _, _ = decision.outcome()
+            assert known is not None
+            states = bank.write_states(known)
+        packed = PackedResults.of(prediction.iou, prediction.score, masks, record)
         return build_results(bank, StepOutput(packed, pointers, None, states))[0][0]
 
     def as_mask_input(self, logits: Tensor) -> Tensor:
@@ -314,7 +274,7 @@ class Tracker:
         hypotheses = objects if each == 1 else [one for o in objects for one in o.hypotheses(each)]
         attended = self.select(state, hypotheses, frame, reverse, rules)
         video = state.num_frames, self.fill_hole_area(state), state.strategy, state.video_size
-        step = self.runner.step(self.model, StepInput(bank, features, attended, rules, *video))
+        step = self.steps.step(self.model, self.options, StepInput(bank, features, attended, rules, *video))
         results, scores = build_results(bank, step)
         if each > 1:
             results, scores = best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))
@@ -345,8 +305,6 @@ class Tracker:
         if not self.model.num_maskmem:
             return [AttendedPages([], [], [], [], 0, state=page) for page in before]
         watch, given = self.options.selection_watch, (state, objects, frame, reverse, rules)
-        if watch is None and (windows := whole_windows(*given, before)):
-            return windows
         chosen = attended_frames(*given)
         if watch is not None:
             watch(state, objects, frame, reverse, [Selection(one.memories, one.pointers) for one in chosen])

@@ -14,7 +14,7 @@ from video import clip, jpeg_folder
 from sam2fast import nano as package
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.recordings import Recordings
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
 
@@ -44,7 +44,7 @@ def replaying(drawn, monkeypatch):
     predictor = copy.deepcopy(drawn)
     predictor.fast = True
     recorded_ops.as_on_a_gpu(monkeypatch)
-    predictor._runners.graphs = GraphRunner(predictor, RecordedOps, predictor._tracker.options.recorded)
+    predictor._steps.recordings = Recordings(predictor, RecordedOps, predictor._tracker.options.recorded)
     return predictor
 
 

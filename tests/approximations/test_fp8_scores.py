@@ -78,16 +78,16 @@ def test_replayed_steps(exact, rough, replaying, video):
     rough.approximations = replaying.approximations = EMULATED
     sessions = [tracked(p, video) for p in (rough, replaying)]
     rules = replaying._tracker.rules(sessions[1].state)
-    rounded = replaying._runners.graphs.workspace_of(sessions[1].state.bank, rules)
+    rounded = replaying._steps.recordings.workspace_of(sessions[1].state.bank, rules)
     expected = [s.records for s in sessions]
     del sessions
     gc.collect()
     replaying.approximations = None
-    replaying._runners.graphs.made_for = fingerprint(
+    replaying._steps.recordings.made_for = fingerprint(
         replaying, replaying._tracker.options.recorded
     )  # as if none was dropped for the other setting
     session = tracked(replaying, video)
-    assert replaying._runners.graphs.workspace_of(session.state.bank, rules) is rounded
+    assert replaying._steps.recordings.workspace_of(session.state.bank, rules) is rounded
     for a, b in (expected, (tracked(exact, video).records, session.records)):
         for x, y in zip(a, b, strict=True):
             assert relative_error(x.masks, y.masks) < 1e-4, x.step

@@ -9,7 +9,7 @@ import torch
 from video import Session
 
 from sam2fast.modeling.memory_selection import MemoryRules, recent_frames, select_memories
-from sam2fast.tracking import eager_runner
+from sam2fast.tracking import attending
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.utils.testing import relative_error
 
@@ -33,7 +33,7 @@ class Attended:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pages: list[int] = []
         self.tokens: list[int] = []
-        right = eager_runner.attended_memory
+        right = attending.attended_memory
 
         def counted(*arguments):
             memory = right(*arguments)
@@ -42,7 +42,7 @@ class Attended:
             self.tokens += (filled * memory.pages.shape[1]).tolist()
             return memory
 
-        monkeypatch.setattr(eager_runner, "attended_memory", counted)
+        monkeypatch.setattr(attending, "attended_memory", counted)
 
 
 def one_object(predictor, video, frames=12):
@@ -105,7 +105,7 @@ def test_replayed_steps_give_the_same_masks(rough, replaying, video, approximati
     for a, b in zip(*(s.records for s in sessions), strict=True):
         assert relative_error(a.masks, b.masks) < 1e-5, a.step
     rules = replaying._tracker.rules(sessions[1].state)
-    recorded = replaying._runners.graphs.workspace_of(sessions[1].state.bank, rules).recorded
+    recorded = replaying._steps.recordings.workspace_of(sessions[1].state.bank, rules).recorded
     conditioning = {shape.pointers - 15 for shape, *_ in recorded}
     assert {shape.memories for shape, *_ in recorded} == {rules.recent + n for n in conditioning}
 
@@ -121,7 +121,7 @@ def test_sessions_keep_what_they_were_opened_with(exact, rough, replaying, video
     records = whole.records
     del whole
     gc.collect()
-    assert replaying._runners.graphs._idle
+    assert replaying._steps.recordings._idle
     for s in fewer:
         s.propagate(max_frame_num_to_track=4)
     for expected, actual in ((fewer[0].records, fewer[1].records), (one_object(exact, video, 4).records, records)):

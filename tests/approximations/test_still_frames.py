@@ -6,8 +6,8 @@ import torch
 from video import clip
 
 from sam2fast.tracking.approximations import DEFAULT_STILL
-from sam2fast.tracking.eager_runner import EagerRunner
 from sam2fast.tracking.features import difference, summary_of
+from sam2fast.tracking.steps import Steps
 
 IMAGES = clip(4, 64, 64)
 A, B, C = IMAGES[0], IMAGES[2], np.ascontiguousarray(IMAGES[0][::-1])
@@ -84,15 +84,15 @@ def test_a_frame_that_cannot_be_encoded_is_not_remembered(rough, monkeypatch):
     rough.approximations = "still_frames"
     state = rough.init_state([A, B, B])
     features, tracker = state.features, rough._tracker
-    right = EagerRunner.encode
+    right = Steps.encode
 
     def fail(*arguments):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(EagerRunner, "encode", fail)
+    monkeypatch.setattr(Steps, "encode", fail)
     with torch.inference_mode(), pytest.raises(RuntimeError, match="out of memory"):
         tracker.encode(state, [1])
-    monkeypatch.setattr(EagerRunner, "encode", right)
+    monkeypatch.setattr(Steps, "encode", right)
     with torch.inference_mode():
         (first, second) = tracker.encode(state, [0, 2])
     assert features.encoded == 2 and second is not first
@@ -112,4 +112,4 @@ def test_features_under_autocast_are_apart(rough):
 def test_warmup_encodes_batches_nevertheless(replaying):
     replaying.approximations = "still_frames"
     replaying.warmup(1, (64, 64), encode_ahead=2)
-    assert {shape[0] for shape, _ in replaying._runners.graphs._encoder._calls} == {1, 2}
+    assert {shape[0] for shape, _ in replaying._steps.recordings._encoder._calls} == {1, 2}

@@ -13,7 +13,7 @@ from suite.timing import measure, opened, run
 from sam2fast.engine.constants import Constants
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking import graph_runner
+from sam2fast.tracking import recordings
 from sam2fast.tracking.cuda_graphs import RecordingError
 
 
@@ -202,7 +202,7 @@ class Recorder:
 def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch):
     """Its figures would be of another path than asked for."""
     monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
-    monkeypatch.setattr(graph_runner, "EagerRecorder", lambda device: Recorder(lambda: len(kept) >= rows_before))
+    monkeypatch.setattr(recordings, "EagerRecorder", lambda device: Recorder(lambda: len(kept) >= rows_before))
     setting, kept = Setting("nano", "fp32", 64, frames=3), []
     group = plans.Group(case_of(name), setting, ((1, None), (2, None)), 1, ("sam2fast",))
     assert not run([group], kept.append)

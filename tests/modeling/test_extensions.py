@@ -18,7 +18,7 @@ from video import NARROW, SMALL, build_video_pair, clip, compare, jpeg_folder, r
 from sam2fast.engine import engine_for
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.tracking.graph_runner import RunnerSelector
+from sam2fast.tracking.steps import Steps
 from sam2fast.utils.testing import relative_error
 
 IMAGE = random_image(90, 120)
@@ -159,7 +159,7 @@ def test_hooks_on_a_model_that_is_called_during_a_step_of_another(untouched):
     """As a user's selection_watch or strategy calls one."""
     models, called = [copy.deepcopy(untouched[1]) for _ in range(2)], []
     models[1].sam_mask_decoder.transformer.register_forward_hook(lambda *call: called.append(call))
-    runners = [RunnerSelector() for _ in models]
+    runners = [Steps() for _ in models]
     with runners[0].one_step(models[0]):
         masks_of(models[1])
         with runners[1].one_step(models[1]):

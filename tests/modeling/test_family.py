@@ -16,7 +16,7 @@ from sam2fast.config import build_from_config, load_config
 from sam2fast.deploy.compilation import compile_model
 from sam2fast.deploy.exported.programs import EncoderModule, export_encoder
 from sam2fast.engine import engine_for
-from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.recordings import Recordings
 from sam2fast.training.config import TRAINING_TARGETS
 from sam2fast.utils.testing import relative_error
 
@@ -78,7 +78,7 @@ def test_by_the_originals_methods(predictor, records, video):
 def test_recorded_steps(predictor, records, video):
     predictor.fast = True
     assert_same(records, run(predictor, video, scenario))
-    assert isinstance(predictor._runners.graphs, GraphRunner)
+    assert isinstance(predictor._steps.recordings, Recordings)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from video import Session, clip, errors, jpeg_folder, narrow_predictor
 
 from sam2fast.deploy.compilation import compile_model, uncompile
 from sam2fast.engine.cpu import memory
-from sam2fast.tracking import eager_runner, memory_bank
+from sam2fast.tracking import memory_bank, step, steps
 from sam2fast.utils.testing import relative_error
 
 TOLERANCE = 1e-5
@@ -54,14 +54,14 @@ def test_shapes_do_not_depend_on_the_amount_of_memory(conditioning, predictor, t
     s = Session(predictor, jpeg_folder(tmp_path, clip(20)))
     for frame in conditioning:
         s.points(frame, 1, (60, 40, 1))
-    right, seen = eager_runner.gather_memory, set()
+    right, seen = step.attended_by_tables, set()
 
     def recorded(*given):
         memory = right(*given)
         seen.add((tuple(tuple(x.shape) for x in memory[:8]), memory.pages.data_ptr()))
         return memory
 
-    monkeypatch.setattr(eager_runner, "gather_memory", recorded)
+    monkeypatch.setattr(step, "attended_by_tables", recorded)
     s.propagate()
     assert len(seen) == 1
 
@@ -70,22 +70,14 @@ def test_capacity_in_buckets(predictor, video, monkeypatch):
     """Rows beyond the objects, as in recorded steps, change nothing; nor does a wider table."""
     s = prompted(predictor, video)
     s.propagate(start_frame_idx=0)
-    right = eager_runner.gather_memory
-    shapes = set()
+    right, shapes = memory_bank.MemoryBank.shape_of, set()
 
-    def with_spare_rows(model, bank, objects, rules, num_frames):
-        memory = right(model, bank, objects, rules, num_frames)
-        spare = memory_bank.bucket(len(objects)) - len(objects)
-        padded = {}
-        for name in ("page_table", "page_time", "pointers", "pointer_encoding", "pointer_valid"):
-            x = getattr(memory, name)
-            fill = -1 if name == "page_table" else 0
-            padded[name] = torch.cat([x, x.new_full((spare, *x.shape[1:]), fill)])
-        memory = memory._replace(**padded)
-        shapes.add(tuple(memory.page_table.shape))
-        return memory
+    def with_spare_rows(bank, objects, rules, in_buckets):
+        shape = right(bank, objects, rules, in_buckets=True)
+        shapes.add(shape[:2])
+        return shape
 
-    monkeypatch.setattr(eager_runner, "gather_memory", with_spare_rows)
+    monkeypatch.setattr(memory_bank.MemoryBank, "shape_of", with_spare_rows)
     wide = prompted(predictor, video)
     wide.propagate(start_frame_idx=0)
     for a, b in zip(s.records, wide.records, strict=True):
@@ -114,7 +106,7 @@ def test_rows_fill_a_bucket_for_compiled_parts(video):
             return getattr(predictor, name)
 
     def rows(model) -> int:
-        return len(eager_runner.gather_memory(model, s.state.bank, pages, rules, 12).page_table)
+        return s.state.bank.shape_of(pages, rules, in_buckets=steps._is_compiled(model)).objects
 
     # The image encoder knows of no objects.
     for parts, expected in (([], 3), (["mask_decoder"], 4), (["memory_attention"], 4), (["image_encoder"], 3)):

@@ -11,7 +11,8 @@ from sam2fast.engine import memory_plan
 from sam2fast.modeling import selection_rule
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_selection import MemoryRules
-from sam2fast.tracking import attending, eager_runner
+from sam2fast.tracking import attending, step
+from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.strategies import base
 
 
@@ -38,12 +39,12 @@ def older_by_one(monkeypatch, model):
 
 
 def time_row_off_by_one(monkeypatch, model):
-    right = eager_runner.attended_memory
+    right = attending.attended_memory
 
     def wrong(model, pages, table, time, *rest):
         return right(model, pages, table, (time + 1).clamp(max=model.num_maskmem - 1), *rest)
 
-    monkeypatch.setattr(eager_runner, "attended_memory", wrong)
+    monkeypatch.setattr(attending, "attended_memory", wrong)
 
 
 def pointer_time_sign(monkeypatch, model):
@@ -75,22 +76,18 @@ def wrong_direction(monkeypatch, model):
 
 
 def anothers_memory(monkeypatch, model):
-    right = eager_runner.gather_memory
-
-    def wrong(model, bank, objects, rules, num_frames):
-        return right(model, bank, objects[::-1], rules, num_frames)
-
-    monkeypatch.setattr(eager_runner, "gather_memory", wrong)
+    right = MemoryBank.attended_rows
+    monkeypatch.setattr(MemoryBank, "attended_rows", lambda bank, objects: right(bank, objects[::-1]))
 
 
 def filled_masks_remembered(monkeypatch, model):
-    right = eager_runner.encode_masks
+    right = step.encode_masks
 
     def wrong(model, features, masks, scores, from_prompt, *rest):
-        filled = masks if from_prompt else eager_runner.fill_holes_in_mask_scores(masks, 8)
+        filled = masks if from_prompt else step.fill_holes_in_mask_scores(masks, 8)
         return right(model, features, filled, scores, from_prompt, *rest)
 
-    monkeypatch.setattr(eager_runner, "encode_masks", wrong)
+    monkeypatch.setattr(step, "encode_masks", wrong)
 
 
 def prompts_not_binarised(monkeypatch, model):
@@ -105,7 +102,7 @@ def pointers_from_the_future(monkeypatch, model):
 
 
 def missing_no_memory_embedding(monkeypatch, model):
-    monkeypatch.setattr(eager_runner, "without_memory", lambda model, features: features.embedding)
+    monkeypatch.setattr(step, "without_memory", lambda model, features: features.embedding)
 
 
 MUTATIONS = [

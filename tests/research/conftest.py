@@ -9,7 +9,7 @@ from small_video import SIZE, track, video_frames
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.recordings import Recordings
 
 POINTERS = 5  # of the predictor, instead of 16
 
@@ -48,7 +48,7 @@ def as_recorded(predictor, monkeypatch):
         recorded_ops.as_on_a_gpu(monkeypatch)
         # Also for those that follow it when something has changed.
         monkeypatch.setattr(
-            "sam2fast.tracking.graph_runner.GraphRunner", lambda model, settings: GraphRunner(model, recorder, settings)
+            "sam2fast.tracking.steps.Recordings", lambda model, settings: Recordings(model, recorder, settings)
         )
         predictor.fast = True
         return predictor

@@ -114,16 +114,16 @@ def test_recorded_steps_are_bypassed_and_kept(predictor, frames):
     expected = track(predictor, frames[:4])
     predictor.fast = True
     track(predictor, frames[:4])
-    recorded = predictor._runners.graphs
+    recorded = predictor._steps.recordings
     with pytest.raises(RuntimeError, match="enough"), attention_maps(predictor) as maps:
-        assert predictor._tracker.graphs is None
+        assert predictor._tracker.recordings is None
         found = track(predictor, frames[:4])
         raise RuntimeError("enough")
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)) and len(maps) == 2 * 3 * 3
     assert predictor.fast is True and predictor.selection_watch is None
     assert engine_for(predictor).attend_hook is None
     track(predictor, frames[:4])
-    assert predictor._runners.graphs is recorded and predictor._tracker.graphs is recorded
+    assert predictor._steps.recordings is recorded and predictor._tracker.recordings is recorded
 
 
 def test_compiled_attention_is_bypassed(predictor, frames):

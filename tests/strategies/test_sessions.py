@@ -9,7 +9,7 @@ import torch
 from recorded_ops import RecordedOps, as_on_a_gpu
 from strategy_recordings import RECIPES, strategy_clip
 
-from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sam, Decided, Sam2Long, Samurai, Strategy
 from sam2fast.utils.testing import relative_error
@@ -170,8 +170,8 @@ def test_a_prompt_and_a_reset_begin_anew(strategy, track, predictor):
 def test_recorded_steps_equal_eager_ones(strategy, track, predictor, monkeypatch):
     eager = track(strategy, PROMPTS, 17)
     as_on_a_gpu(monkeypatch)
-    runner = GraphRunner(predictor, RecordedOps, predictor._tracker.options.recorded)
-    monkeypatch.setattr(predictor._runners, "graphs", runner)
+    runner = Recordings(predictor, RecordedOps, predictor._tracker.options.recorded)
+    monkeypatch.setattr(predictor._steps, "recordings", runner)
     made = RecordedOps.made
     recorded = track(strategy, PROMPTS, 17, fast=True)
     assert RecordedOps.made > made

@@ -26,4 +26,4 @@ def assert_same(expected: list[Record], actual: list[Record], tolerance: float =
 
 
 def workspace(predictor: Any, s: Session) -> Any:
-    return predictor._runners.graphs.workspace_of(s.state.bank, predictor._tracker.rules(s.state))
+    return predictor._steps.recordings.workspace_of(s.state.bank, predictor._tracker.rules(s.state))

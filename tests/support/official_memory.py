@@ -3,8 +3,9 @@
 import torch
 
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
-from sam2fast.tracking.eager_runner import attended_memory, encode_masks, fill_holes, predict
+from sam2fast.tracking.attending import attended_memory
 from sam2fast.tracking.features import FrameFeatures
+from sam2fast.tracking.step import encode_masks, fill_holes, predict
 
 
 def memory_of(model, output_dict, frame, num_frames):

@@ -10,7 +10,7 @@ from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.engine import cpu, gpu
 from sam2fast.modeling import attention
 from sam2fast.profiling import Limits
-from sam2fast.tracking import eager_runner, tracker
+from sam2fast.tracking import step, tracker
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import frames
@@ -19,7 +19,7 @@ SIDE = 128
 # So that tests do not measure them.
 LIMITS = Limits(1e10, {"float32": 1e11})
 OWNERS = (
-    *(attention, eager_runner, frames, tracker, image_features, sam2_image_predictor),
+    *(attention, step, frames, tracker, image_features, sam2_image_predictor),
     *(frames.Frames, MemoryBank, SAM2Transforms),
     *(cpu, gpu, cpu.image, cpu.masks, cpu.memory, gpu.image, gpu.masks, gpu.memory),
 )

@@ -16,7 +16,7 @@ from sam2fast import engine
 from sam2fast.engine.constants import Constants
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.tracking import graph_runner
+from sam2fast.tracking import recorded_encoder
 
 READS_BACK = {
     torch.ops.aten._local_scalar_dense.default,
@@ -97,7 +97,7 @@ def as_on_a_gpu(monkeypatch: Any) -> None:
     monkeypatch.setattr(engine, "_is_on_cpu", lambda x: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
-    monkeypatch.setattr(graph_runner, "resize_and_normalise", _preprocess)
+    monkeypatch.setattr(recorded_encoder, "resize_and_normalise", _preprocess)
 
 
 def _preprocess(

@@ -9,7 +9,7 @@ from parity import NARROW
 from recorded_ops import RecordedOps
 from video import build_video_pair, clip, jpeg_folder
 
-from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.recordings import Recordings
 
 SIZE = 64
 
@@ -36,7 +36,7 @@ def fast(plain):
 def replaying(fast, monkeypatch):
     """The same, and operations are replayed as a CUDA graph's are."""
     recorded_ops.as_on_a_gpu(monkeypatch)
-    fast._runners.graphs = GraphRunner(fast, RecordedOps, fast._tracker.options.recorded)
+    fast._steps.recordings = Recordings(fast, RecordedOps, fast._tracker.options.recorded)
     return fast
 
 

@@ -19,7 +19,7 @@ from sam2fast.amg import parameters as amg_parameters
 from sam2fast.engine.constants import TensorCache
 from sam2fast.tracking import cuda_graphs
 from sam2fast.tracking.cuda_graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
-from sam2fast.tracking.graph_runner import GraphEncoder
+from sam2fast.tracking.recorded_encoder import RecordedEncoder
 
 GPU = torch.device("cuda", 0)
 GIB = 2**30
@@ -337,10 +337,10 @@ def test_weights_are_not_written_while_they_are_read(cuda, fast, video):
     s = Session(fast, video)
     s.points(0, 1, (60, 40, 1))
     s.propagate(max_frame_num_to_track=1)
-    path = fast._runners.graphs
+    path = fast._steps.recordings
     other, step = Stream(), object()
     path._turns._device, path._turns._last = GPU, (other, step)
-    path._encoder = GraphEncoder(GPU, RecordedOps(torch.device("cpu")))
+    path._encoder = RecordedEncoder(GPU, RecordedOps(torch.device("cpu")))
     fast.release_recordings()
     assert cuda.current.waited == [step, path._encoder._stream]
 
@@ -395,7 +395,7 @@ def test_release_clears_both_recorders(fast, video, monkeypatch):
     s = Session(fast, video)
     s.points(0, 1, (60, 40, 1))
     s.propagate(max_frame_num_to_track=1)
-    path = fast._runners.graphs
+    path = fast._steps.recordings
     fast.release_recordings()
     assert set(cleared) == {path._recorder, path._encoder._recorder}
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from video import Session, clip, jpeg_folder, run
 
-from sam2fast.tracking.eager_runner import EagerRunner
 from sam2fast.tracking.features import EncodedFrames
-from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking.options import TrackingOptions
+from sam2fast.tracking.recordings import Recordings
+from sam2fast.tracking.steps import Steps
 from sam2fast.utils.testing import relative_error
 from sam2fast.video_io import VideoError
 
@@ -19,13 +20,13 @@ class Encodings:
 
     def __init__(self, predictor: Any, monkeypatch: Any) -> None:
         self.batches: list[tuple[list[int], bool]] = []
-        right = predictor._runners.graphs.encode
+        right = predictor._steps.recordings.encode
 
         def counted(model, frames, indices, ahead):
             self.batches.append((list(indices), ahead))
             return right(model, frames, indices, ahead)
 
-        monkeypatch.setattr(predictor._runners.graphs, "encode", counted)
+        monkeypatch.setattr(predictor._steps.recordings, "encode", counted)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ class Encodings:
     ],
 )
 def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, batch, expected, monkeypatch):
-    fast._runners.graphs = GraphRunner(fast, settings=fast._tracker.options.recorded)
+    fast._steps.recordings = Recordings(fast, settings=fast._tracker.options.recorded)
     encodings = Encodings(fast, monkeypatch)
 
     def life(s: Session) -> None:
@@ -96,7 +97,7 @@ def test_cached_features_are_waited_for(fast, video):
     cache = s.state.features
 
     plan = cache.plan([2, 1])
-    encoded = EagerRunner().encode(fast, s.state.frames, plan.to_encode, ahead=True)
+    encoded = Steps().encode(fast, TrackingOptions(fast=False), s.state.frames, plan.to_encode, ahead=True)
     cache.store(plan, EncodedFrames(encoded.features, waits.append), 2)
     order = list(cache.kept)
     assert [frame for frame, _ in order] == [0, 2, 1] and not waits

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import Parts, by_modules, engine_for, gpu
-from sam2fast.tracking import graph_runner, graph_steps, tracker
+from sam2fast.tracking import recorded_encoder, step, tracker, workspace
 from sam2fast.tracking.memory_bank import StepTables
 from sam2fast.video_io import open_frames
 
@@ -48,7 +48,7 @@ def predictor(cuda, made):
 
 def check(predictor, found, *allowed):
     """Every frame went by recordings, and none of them waited."""
-    assert found and not predictor._runners.graphs.failed
+    assert found and not predictor._steps.recordings.failed
     for seen in found:
         seen.check(*allowed)
         assert seen.replays == 2, "one encoding and one step"
@@ -56,7 +56,7 @@ def check(predictor, found, *allowed):
 
 @pytest.mark.parametrize(("objects", "outputs"), [(1, ["logits", "bool", "bits", "low_res"]), (3, ["logits"])])
 def test_steady_frames(cuda, predictor, objects, outputs):
-    assert predictor._tracker.why_eager() is None
+    assert predictor._steps.why_eager(predictor, predictor.fast) is None
     for output in outputs:
         check(predictor, steady_frames(cuda, predictor, objects, 2, output=output))
     check(predictor, steady_steps(cuda, predictor, objects, 2))
@@ -95,14 +95,14 @@ def test_hypotheses(cuda, predictor):
 
 def test_batches_and_late_answers(cuda, predictor):
     found = steady_frames(cuda, predictor, 3, 20, encode_ahead=4, lag=2, return_scores=True)
-    assert {1, 2} == {seen.replays for seen in found[4:-2]} and not predictor._runners.graphs.failed
+    assert {1, 2} == {seen.replays for seen in found[4:-2]} and not predictor._steps.recordings.failed
     for seen in found[4:]:  # the batches' encoding is recorded before
         seen.check()
 
 
 def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
     """In small pools, which are soon full: then several pages of each pool move to the CPU by one copy."""
-    monkeypatch.setattr(graph_steps, "OBJECTS_AT_ONCE", 1)
+    monkeypatch.setattr(workspace, "OBJECTS_AT_ONCE", 1)
     found = steady_frames(cuda, predictor, 3, 30)
     check(predictor, found)
     more = [seen.launches["copy_"] - found[0].launches["copy_"] for seen in found]
@@ -112,9 +112,9 @@ def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
 def test_frames_are_copied_from_the_cache(cuda, made):
     """They are in pinned memory there. Others, as of a stream, take a pinned copy."""
     pixels = open_frames([FRAME] * 2, made[1].image_size, device=fake_cuda.GPU).pixels(1)
-    assert pixels.is_pinned() and graph_runner._staged([pixels], 1, pinned=True).data_ptr() == pixels.data_ptr()
+    assert pixels.is_pinned() and recorded_encoder._staged([pixels], 1, pinned=True).data_ptr() == pixels.data_ptr()
     other = pixels.clone()
-    staged = graph_runner._staged([other], 1, pinned=True)
+    staged = recorded_encoder._staged([other], 1, pinned=True)
     assert staged.is_pinned() and not other.is_pinned() and torch.equal(staged[0], pixels)
 
 
@@ -167,8 +167,8 @@ def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
     monkeypatch.setattr(StepTables, "integers", lambda shape, tables, pinned=False: integers(shape, tables))
     (seen,) = steady_frames(cuda, predictor, 1, 1)
     (fault,) = seen.faults
-    assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/tracking/graph_steps.py:")
-    with pytest.raises(AssertionError, match=r"graph_steps\.py:\d+ step: buffers\.integers\.copy_"):
+    assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/tracking/workspace.py:")
+    with pytest.raises(AssertionError, match=r"workspace\.py:\d+ step: buffers\.integers\.copy_"):
         seen.check()
 
 
@@ -206,7 +206,7 @@ def test_a_session_on_another_stream(cuda, predictor, monkeypatch):
     """It takes over tensors that were made on the stream of the session before, and may be freed by anybody."""
     steady_frames(cuda, predictor, 1, 1)
     gc.collect()
-    (place,) = predictor._runners.graphs._idle
+    (place,) = predictor._steps.recordings._idle
     made = [x for x in tree_leaves([*place._buffers.values(), place._pools]) if isinstance(x, torch.Tensor)]
     used, other = [], fake_cuda.Stream()
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append((self, stream)))
@@ -301,7 +301,7 @@ def test_faults_of_a_frame_are_found(cuda, stream, name, monkeypatch):
 def test_faults_of_what_is_recorded_are_found(cuda, predictor, stream, name, monkeypatch):
     kind, fault = FAULTS[name]
     predictor.release_recordings()
-    found = faults_of(cuda, stream, graph_steps, "fill_holes", fault, monkeypatch)
+    found = faults_of(cuda, stream, step, "fill_holes", fault, monkeypatch)
     assert kind in found
     if name == "mixed":  # which does not get so far as to be recorded
         return

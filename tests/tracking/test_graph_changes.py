@@ -11,8 +11,8 @@ from video import Session, run
 
 from sam2fast.engine import Engine
 from sam2fast.kernels._dispatch import backend
-from sam2fast.tracking import cuda_graphs, frame_result, graph_runner
-from sam2fast.tracking.graph_runner import GraphRunner
+from sam2fast.tracking import cuda_graphs, frame_result, steps
+from sam2fast.tracking.recordings import Recordings
 from sam2fast.utils.testing import relative_error
 
 
@@ -24,13 +24,13 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
     before = track(replaying)
     other = {name: x * 1.05 if x.is_floating_point() else x for name, x in plain.state_dict().items()}
     replaying.load_state_dict(other, assign=True)
-    assert replaying._runners.graphs is None
-    replaying._runners.graphs = GraphRunner(replaying, RecordedOps, replaying._tracker.options.recorded)
+    assert replaying._steps.recordings is None
+    replaying._steps.recordings = Recordings(replaying, RecordedOps, replaying._tracker.options.recorded)
     after = track(replaying)
     changed = copy.deepcopy(plain)
     changed.load_state_dict(other)
     assert relative_error(track(changed), after) < TOLERANCE < relative_error(before, after)
-    assert replaying.to(torch.float32)._runners.graphs is None
+    assert replaying.to(torch.float32)._steps.recordings is None
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
         change(s.predictor)
         s.propagate(start_frame_idx=1, max_frame_num_to_track=5)
 
-    replaying._runners.graphs = None
+    replaying._steps.recordings = None
     expected = run(copy.deepcopy(plain), video, life)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph_runner, "GraphRunner", lambda model, settings: GraphRunner(model, RecordedOps, settings))
+        patch.setattr(steps, "Recordings", lambda model, settings: Recordings(model, RecordedOps, settings))
         actual = run(replaying, video, life)
     assert_same(expected, actual)
 
@@ -128,7 +128,7 @@ def test_hooks_are_called(fast, video):
     s = begun(fast, video, 1)
     with_hook = fast.sam_mask_decoder.register_forward_hook(lambda *_: called.append(1))
     s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
-    assert len(called) == 3 and fast._tracker.graphs is None
+    assert len(called) == 3 and fast._tracker.recordings is None
     with_hook.remove()
     s.propagate(start_frame_idx=5, max_frame_num_to_track=1)
-    assert len(called) == 3 and fast._tracker.graphs is not None
+    assert len(called) == 3 and fast._tracker.recordings is not None

@@ -128,7 +128,7 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
     answers = model.propagate_in_video(state, output="low_res", progress=False)
     for _ in range(4):
         next(answers)
-    workspace = model._runners.graphs.workspace_of(state.bank, model._tracker.rules(state))
+    workspace = model._steps.recordings.workspace_of(state.bank, model._tracker.rules(state))
     recorded, allocations, reserved = len(workspace.recorded), [], []
     with no_waiting(device) as waits:
         for _ in range(plan.frames):
@@ -138,7 +138,7 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
             reserved.append(torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
     return {
         "recorded": recorded,
-        "gave up": model._runners.graphs.failed,
+        "gave up": model._steps.recordings.failed,
         "recorded after warm-up": len(workspace.recorded) - recorded,
         "waits for the device": len(waits),
         "where": sorted(set(waits))[:5],

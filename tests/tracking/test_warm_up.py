@@ -37,7 +37,7 @@ def test_a_rehearsal_leaves_nothing(monkeypatch):
     seen, others = [], caches()
 
     def look(launches):
-        graphs, own = predictor._runners.graphs, [x for x in caches() if not any(x is other for other in others)]
+        graphs, own = predictor._steps.recordings, [x for x in caches() if not any(x is other for other in others)]
         kept = [x for x in own if x._entry is not None]
         seen.append((len(own) > 5, kept, [*graphs._used, *graphs._idle]))
 
@@ -48,7 +48,7 @@ def test_a_rehearsal_leaves_nothing(monkeypatch):
             predictor.warmup(2)
         assert seen == [(True, [], [])]
         assert rehearsed.replays > 0 and rehearsed.launches["_attend_kernel"]
-        assert predictor._runners.graphs._idle or predictor._runners.graphs._used, "of the warm-up itself"
+        assert predictor._steps.recordings._idle or predictor._steps.recordings._used, "of the warm-up itself"
 
 
 def test_elsewhere_nothing_is_rehearsed(plain, monkeypatch):

@@ -13,12 +13,12 @@ from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.tracking import cuda_graphs, graph_steps
+from sam2fast.tracking import cuda_graphs, step
 from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
-from sam2fast.tracking.graph_runner import GraphRunner
-from sam2fast.tracking.graph_steps import OBJECTS_AT_ONCE
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import TrackScores
+from sam2fast.tracking.recordings import Recordings
+from sam2fast.tracking.workspace import OBJECTS_AT_ONCE
 from sam2fast.utils.testing import relative_error
 
 
@@ -48,7 +48,7 @@ def plain_life(plain, video) -> list[Record]:
     return run(plain, video, long_life)
 
 
-def test_static_steps_give_the_plain_masks_and_the_official_ones(pair, plain_life, fast, video):
+def test_recorded_steps_give_the_plain_masks_and_the_official_ones(pair, plain_life, fast, video):
     """By steps that are recorded once for each bucket."""
     s = Session(fast, video)
     long_life(s)
@@ -136,7 +136,7 @@ def test_the_next_session_takes_over(fast, video):
         del s
         gc.collect()
     assert len(made) == 3
-    assert len(fast._runners.graphs._idle) == 1
+    assert len(fast._steps.recordings._idle) == 1
 
 
 def test_sessions_at_the_same_time_are_kept_apart(plain, fast, video):
@@ -257,7 +257,7 @@ class NoRecorder(EagerRecorder):
 
 
 def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog):
-    fast._runners.graphs = graphs = GraphRunner(fast, NoRecorder, fast._tracker.options.recorded)
+    fast._steps.recordings = graphs = Recordings(fast, NoRecorder, fast._tracker.options.recorded)
     assert_same(plain_life, run(fast, video, long_life))
     assert graphs.failure == "RuntimeError: operation not permitted when stream is capturing"
     steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
@@ -268,11 +268,11 @@ def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video,
 
 def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, caplog):
     """The first encoding and the first step here, for lack of memory. Others are recorded, also later ones."""
-    fast._runners.graphs = graphs = GraphRunner(fast, PoorRecorder, fast._tracker.options.recorded)
+    fast._steps.recordings = graphs = Recordings(fast, PoorRecorder, fast._tracker.options.recorded)
     s = Session(fast, video)
     long_life(s)
     assert_same(plain_life, s.records)
-    assert fast._tracker.graphs is graphs and graphs.failed
+    assert fast._tracker.recordings is graphs and graphs.failed
     assert shapes(fast, s) == [(2, 7, 16), (4, 7, 16)], "those of one object are eager"
     assert caplog.text.count("goes on without: CUDA out of memory") == 2
     assert graphs._encoder._calls == {}
@@ -283,12 +283,12 @@ def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, 
 def test_copies_and_pickles_record_for_themselves(fast, video):
     s = begun(fast, video, 1)
     for clone in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
-        assert clone._runners.graphs is None and clone.fast is True
+        assert clone._steps.recordings is None and clone.fast is True
         again = begun(clone, video, 1)
         assert torch.equal(again.records[-1].masks, s.records[-1].masks)
-    assert fast._runners.graphs is not None
+    assert fast._steps.recordings is not None
     fast.release_recordings()
-    assert fast._runners.graphs is None
+    assert fast._steps.recordings is None
 
 
 def test_short_videos_have_steps_of_their_own(replaying, plain, tmp_path):
@@ -305,12 +305,12 @@ def test_short_videos_have_steps_of_their_own(replaying, plain, tmp_path):
 
 def test_what_waits_for_the_device_cannot_be_recorded(replaying, video, monkeypatch):
     s = begun(replaying, video)
-    right = graph_steps.fill_holes
+    right = step.fill_holes
 
     def looks(masks, area):
         return right(masks, area) if float(masks.max()) > 0 else masks
 
-    monkeypatch.setattr(graph_steps, "fill_holes", looks)
+    monkeypatch.setattr(step, "fill_holes", looks)
     with pytest.raises(ReadBackError, match="item"):
         s.propagate()
 
@@ -332,11 +332,11 @@ def test_after_warmup_nothing_is_recorded(fast, video):
 
 def test_warmup_of_a_plain_predictor_leaves_no_trace(plain, video):
     plain.warmup(2)
-    assert plain._runners.graphs is None
+    assert plain._steps.recordings is None
 
 
 def test_on_the_cpu_nothing_is_recorded_unless_asked(plain, video, caplog):
-    assert plain.fast is None and plain._tracker.graphs is None
+    assert plain.fast is None and plain._tracker.recordings is None
     vos = build_sam2_video_predictor(
         "configs/sam2.1/sam2.1_hiera_t.yaml",
         None,
@@ -357,9 +357,9 @@ def test_where_it_is_safe(fast, monkeypatch):
     assert cuda_graphs.why_no_graphs(fast) is None
     monkeypatch.setattr(cuda_graphs, "why_no_triton", lambda device: "needs triton 3.6")
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
-        assert fast._tracker.graphs
+        assert fast._tracker.recordings
     fast.fast = None
-    assert fast._tracker.graphs is None
+    assert fast._tracker.recordings is None
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert "AMD" in cuda_graphs.why_no_graphs(fast)
 
@@ -379,5 +379,5 @@ def test_options_take_effect_wherever_they_are_set(fast, monkeypatch, owner):
         del fast.fast
     with monkeypatch.context() as patch:
         patch.setattr(target, "fast", False)
-        assert fast._tracker.options.fast is False and fast._tracker.why_eager() is not None
+        assert fast._tracker.options.fast is False and fast._steps.why_eager(fast, fast.fast) is not None
     assert fast._tracker.options.fast is (None if owner == "class" else True)

@@ -1,0 +1,242 @@
+"""What the model computes on one frame of several objects: recorded by CUDA graphs, or called."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2fast.engine import engine_for
+from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
+from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
+from sam2fast.tracking.attending import attended_by_tables
+from sam2fast.tracking.features import FrameFeatures
+from sam2fast.tracking.frame_result import PackedResults
+from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepShape, StepTables, as_pages, select_states
+from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.strategies.base import Strategy
+from sam2fast.tracking.strategies.decision import Decision
+
+CERTAIN = 1e4  # a logit whose sigmoid is 1 in every dtype
+
+
+class StepInput(NamedTuple):
+    """What one frame of N objects without a prompt is computed from."""
+
+    bank: MemoryBank
+    features: FrameFeatures
+    attended: Sequence[AttendedPages]  # of each object; empty where the model keeps no memories
+    rules: MemoryRules
+    num_frames: int  # length of the video
+    fill_hole_area: float  # see fill_holes
+    strategy: Strategy
+    video_size: tuple[int, int]
+
+
+class StepOutput(NamedTuple):
+    """Results of N objects on one frame, on the device."""
+
+    results: PackedResults  # masks with their holes filled
+    pointers: Sequence[Page]
+    memories: Sequence[Page] | None  # None where the model keeps none, and before a prompt is committed
+    states: Sequence[Page | None]  # what the strategy knows after the frame, if it keeps anything
+
+
+class StepSettings(NamedTuple):
+    """What a step does not read from tensors: it is recorded for each combination."""
+
+    num_frames: int  # length of the video; only lengths below ``max_obj_ptrs_in_encoder`` make a difference
+    fill_hole_area: float  # see :func:`fill_holes`
+    fp8: Fp8  # see :func:`sam2fast.kernels.memory_attention.memory_attention`
+    strategy: Strategy | None  # that takes part in the step
+    video_size: tuple[int, int]  # if the strategy depends on it
+
+    @classmethod
+    def of(cls, model: SAM2Base, given: StepInput) -> "StepSettings":
+        longest, strategy = min(given.num_frames, model.max_obj_ptrs_in_encoder), given.strategy
+        takes_part = strategy.decides or strategy.has_span or strategy.has_factors
+        size = given.video_size if strategy.at_video_size else (0, 0)
+        return cls(longest, given.fill_hole_area, given.bank.fp8, strategy if takes_part else None, size)
+
+
+class Pools(NamedTuple):
+    """The tensors of a memory bank."""
+
+    pages: Tensor | None  # (rows, H * W, C_mem), or a quarter of the positions; None if the model keeps no memories
+    pointers: Tensor  # (rows, C) fp32
+    states: Tensor | None  # (rows, state_size) fp64, if a strategy keeps any
+
+    @classmethod
+    def of(cls, bank: MemoryBank) -> "Pools":
+        """The present tensors of a bank."""
+        memories, pointers, states = (None if pool is None else pool.data for pool in bank.pools)
+        assert pointers is not None
+        return cls(memories, pointers, states)
+
+
+class StepBuffers(NamedTuple):
+    """What steps of one shape read besides the pools, and their results."""
+
+    features: FrameFeatures
+    integers: Tensor  # (size,) int32, of the tables
+    tables: StepTables  # views of them
+    results: PackedResults  # of C objects, holes filled
+
+    @classmethod
+    def make(
+        cls, model: SAM2Base, features: FrameFeatures, integers: Tensor, shape: StepShape, settings: StepSettings
+    ) -> "StepBuffers":
+        """Buffers of steps of this shape; only the results are new."""
+        side = 4 * model.sam_image_embedding_size
+        record_size = 0 if settings.strategy is None else settings.strategy.record_size
+        results = PackedResults.empty(shape.objects, record_size, (side, side), model.device)
+        return cls(features, integers, StepTables.views(integers, shape), results)
+
+
+class NarrowPagesError(Exception):
+    """The dtype of the pages would round the memories that are to be written.
+
+    Attributes:
+        dtype: of the memories.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(f"memories are {dtype}")
+        self.dtype = dtype
+
+
+def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: StepSettings) -> None:
+    """Tracks the objects of the tables: writes their results to the buffers, and memories, pointers and states to the
+    pools. Nothing is read back. Rows beyond the objects are computed and written too.
+
+    Raises:
+        NarrowPagesError: before anything is written.
+    """
+    tables, features, strategy, results = buffers.tables, buffers.features, settings.strategy, buffers.results
+    memory = decision = decided = record = as_prompt = None
+    if pools.pages is not None:
+        own = (False, False) if strategy is None else (strategy.has_span, strategy.has_factors)
+        memory = attended_by_tables(model, pools.pages, pools.pointers, tables, settings.num_frames, *own)
+    if strategy is not None and strategy.decides:
+        none = results.numbers.new_zeros(results.rows, 0, dtype=torch.float64)
+        states = none if pools.states is None else select_states(pools.states, tables.read_states)
+        decision = Decision(strategy, states, model.image_size, settings.video_size)
+    prediction = predict(model, features, memory, initial=False, rows=results.rows, fp8=settings.fp8, decision=decision)
+    if decision is not None:
+        decided = decision.outcome()
+        record, as_prompt = decided.record, decided.as_prompt
+    if pools.pages is not None:
+        # The memory is encoded from the mask before its holes are filled.
+        memories = encode_masks(model, features, prediction.mask, prediction.score, False, as_prompt)
+        if torch.promote_types(memories.dtype, pools.pages.dtype) != pools.pages.dtype:
+            raise NarrowPagesError(memories.dtype)
+        pages = as_pages(memories).to(pools.pages.dtype)
+        pools.pages.index_copy_(0, tables.written_pages.long(), pages)
+    pools.pointers.index_copy_(0, tables.written_pointers.long(), prediction.pointer.to(pools.pointers.dtype))
+    results.write(prediction.iou, prediction.score, fill_holes(prediction.mask, settings.fill_hole_area), record)
+    if decided is not None and pools.states is not None:
+        assert decided.state is not None
+        pools.states.index_copy_(0, tables.written_states.long(), decided.state)
+
+
+def prepared(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], list[Page], list[Page]]:
+    """The integers of a step's tables on the CPU, and the pages of memories, pointers and states that it will write.
+
+    Rows beyond the objects are written too; theirs are free again when their pages are dropped.
+    """
+    bank = given.bank
+    bank.reserve(shape)
+    attended = bank.attended_rows(given.attended)
+    memories, pointers, states, written = bank.allocate(shape.objects)
+    pinned = bank.layout.device.type == "cuda"
+    return StepTables.integers(shape, {**attended, **written}, pinned), memories, pointers, states
+
+
+def output(
+    results: PackedResults, count: int, memories: list[Page], pointers: list[Page], states: list[Page]
+) -> StepOutput:
+    """The results of the first objects, with their pages."""
+    return StepOutput(results, pointers[:count], memories[:count] or None, states[:count] or [None] * count)
+
+
+def predict(
+    model: SAM2Base,
+    features: FrameFeatures,
+    memory: AttendedMemory | None,
+    initial: bool,
+    points: dict[str, Tensor] | None = None,
+    mask: Tensor | None = None,
+    previous: Tensor | None = None,
+    rows: int = 1,
+    fp8: Fp8 = False,
+    decision: Decision | None = None,
+) -> ObjectPrediction:
+    """The model's prediction for the objects that attend to ``memory``, or for ``rows`` objects without memory.
+
+    Args:
+        memory: None for an initial prompt, or if the model keeps no memories.
+        initial: it is an initial prompt, for the choice between one mask and three.
+        points: one object's ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``.
+        mask: one object's mask ``(1, 1, S, S)``.
+        previous: ``(1, 1, h, w)`` logits of an earlier result on the frame, which the decoder sees with the points.
+        rows: how many objects, if they have no memory.
+        fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
+        decision: a strategy's, for as many objects as there will be rows.
+    """
+    engine = engine_for(model)
+    presence = 0.0 if decision is None else decision.presence
+    if mask is not None and model.use_mask_input_as_output_without_sam:
+        return engine.use_mask(features.embedding, features.high_res, mask, presence)
+    if memory is not None:
+        conditioned = engine.attend(features.embedding, memory, fp8)
+    else:
+        conditioned = without_memory(model, features).expand(rows, -1, -1, -1)
+    multimask = model._use_multimask(initial, points)
+    if points is not None:
+        conditioned = conditioned[:1]  # a prompt belongs to one object, also where the number of rows is a bucket
+    mask = mask if previous is None else previous
+    return engine.track(conditioned, features.high_res, points, mask, multimask, presence, decision)
+
+
+def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
+    """The frame's map ``(1, C, H, W)`` where there is no memory.
+
+    Raises:
+        ValueError: the model's configuration does not say what replaces the missing memory.
+    """
+    if not model.num_maskmem:
+        return features.embedding
+    if not model.directly_add_no_mem_embed:
+        raise ValueError(
+            "video needs directly_add_no_mem_embed=true in the configuration, as all published models have"
+        )
+    return features.embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
+
+
+def encode_masks(
+    model: SAM2Base,
+    features: FrameFeatures,
+    masks: Tensor,
+    scores: Tensor,
+    from_prompt: bool,
+    as_prompt: Tensor | None = None,
+) -> Tensor:
+    """Memories ``(B, C_mem, H, W)`` of low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)``.
+
+    ``as_prompt (B, 1)`` bool says whose masks a strategy wants to be binary, as those from prompts are.
+    ``non_overlap_masks_for_mem_enc`` has no effect, as in the original's predictor, which encodes objects one by one.
+    """
+    if as_prompt is not None:
+        size = (model.image_size, model.image_size)
+        large = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+        # The encoder takes their sigmoid, which is 0 or 1 exactly.
+        masks = torch.where(as_prompt[..., None, None], torch.where(large > 0, CERTAIN, -CERTAIN), large)
+    return engine_for(model).encode_memory(features.embedding, masks, scores, from_prompt)
+
+
+def fill_holes(masks: Tensor, fill_hole_area: float) -> Tensor:
+    """Low-resolution logits ``(B, 1, h, w)`` as they are stored and returned; an area of 0 changes nothing."""
+    return fill_holes_in_mask_scores(masks, fill_hole_area) if fill_hole_area > 0 else masks

@@ -1,0 +1,179 @@
+"""Runs steps and encodings: as CUDA graphs, whose replay costs little more than its arithmetic, or by calls."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from sam2fast.engine import engine_for
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.cuda_graphs import fingerprint, reading_numerics_once, why_eager
+from sam2fast.tracking.features import EncodedFrames, features_by_frame
+from sam2fast.tracking.options import TrackingOptions
+from sam2fast.tracking.recordings import Recordings
+from sam2fast.tracking.step import (
+    NarrowPagesError,
+    Pools,
+    StepBuffers,
+    StepInput,
+    StepOutput,
+    StepSettings,
+    compute_step,
+    output,
+    prepared,
+)
+from sam2fast.video_io import Frames
+
+_log = logging.getLogger(__name__)
+
+
+class Steps:
+    """Steps and encodings of one model, which owns it and is passed to each call.
+
+    Attributes:
+        recordings: what is recorded, once recordings are used.
+        explain: log once why nothing is recorded.
+    """
+
+    def __init__(self) -> None:
+        self.recordings: Recordings | None = None
+        self.explain = False
+        self._modules: list[nn.Module] | None = None  # of the model; empty while a user has changed some; None: unseen
+        self._changes = 0
+
+    def encode(
+        self, model: SAM2Base, options: TrackingOptions, frames: Frames, indices: Sequence[int], ahead: bool = False
+    ) -> EncodedFrames:
+        """Features of some frames of a video, as one batch.
+
+        Args:
+            ahead: nothing waits for them yet; recordings compute them on another stream.
+        """
+        recordings = self.usable(model, options)
+        encoded = None if recordings is None else recordings.encode(model, frames, indices, ahead)
+        if encoded is None:
+            images = torch.stack([frames[t] for t in indices]).to(model.device)
+            encoded = EncodedFrames(features_by_frame(engine_for(model).encode(images), len(indices)), None)
+        return encoded
+
+    def step(self, model: SAM2Base, options: TrackingOptions, given: StepInput) -> StepOutput:
+        """Tracks all objects of a frame as one batch, and writes their memories and pointers to the bank."""
+        recordings = self.usable(model, options)
+        output = None if recordings is None else recordings.step(model, given)
+        return _called(model, given) if output is None else output
+
+    def usable(self, model: SAM2Base, options: TrackingOptions) -> Recordings | None:
+        """The recordings if they are to be used, else None.
+
+        Raises:
+            RuntimeError: ``options.fast`` is True, and graphs cannot be recorded on this GPU.
+        """
+        if self.why_eager(model, options.fast) is not None or model.training:
+            return None
+        if self.recordings is None:
+            self.recordings = Recordings(model, settings=options.recorded)
+        return self.recordings
+
+    def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
+        """Why steps of this model are not recorded; None if they are.
+
+        Args:
+            fast: see :class:`TrackingOptions`.
+
+        Raises:
+            RuntimeError: see :meth:`usable`.
+        """
+        if fast is False:
+            return "fast is False"
+        if not model.num_maskmem:
+            return "the model keeps no memories"
+        if self.is_changed:
+            return "modules were hooked, patched or replaced, which a recording would not call"
+        why = why_eager(model, fast)
+        if why is None and self.recordings is None and not _attends_from_plan(model):
+            return "memory attention has no plan, and its modules compute one object after the other"
+        return why
+
+    def check(self, model: SAM2Base, options: TrackingOptions) -> None:
+        """Drops the recordings if modules were replaced, weights moved or settings changed."""
+        self._keep(engine_for(model).unchanged_modules())
+        if self.recordings is not None and self.recordings.made_for != fingerprint(model, options.recorded):
+            self.release()
+        if self.recordings is not None:
+            self.recordings.expire_constants()
+        if self.explain and self.usable(model, options) is None:
+            _log.info("vos_optimized: steps are not recorded: %s", self.why_eager(model, options.fast))
+            self.explain = False
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether a user had hooked, patched or replaced modules when it was looked for last."""
+        return self._modules == []
+
+    @contextmanager
+    def one_step(self, model: SAM2Base) -> Iterator[int]:
+        """Context manager of one step: looks for modules that a user hooked, patched or replaced only here, and reads
+        the switches of torch once.
+
+        Recordings are not replayed while there are some, and are dropped if modules were replaced.
+
+        Yields:
+            How often such a change was seen until now.
+        """
+        with engine_for(model).one_step() as unchanged, reading_numerics_once():
+            self._keep(unchanged)
+            yield self._changes
+
+    def _keep(self, unchanged: list[nn.Module]) -> None:
+        before, self._modules = self._modules, unchanged
+        if before is not None and before != self._modules:
+            self.release()
+            self._changes += 1
+
+    def release(self) -> None:
+        """Frees the recordings and their memory, also of open sessions; they are made again when needed."""
+        if self.recordings is not None:
+            self.recordings.clear()
+        self.recordings = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "recordings": None, "_modules": None}  # copies of a model record for themselves
+
+
+def _called(model: SAM2Base, given: StepInput) -> StepOutput:
+    """The results of a step that is not recorded: of exactly as many rows as objects, unless a part is compiled."""
+    bank, count = given.bank, len(given.attended)
+    shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
+    settings = StepSettings.of(model, given)
+    integers, *pages = prepared(given, shape)
+    buffers = StepBuffers.make(model, given.features, integers.to(model.device, non_blocking=True), shape, settings)
+    try:
+        compute_step(model, Pools.of(bank), buffers, settings)
+    except NarrowPagesError as error:
+        assert bank.memories is not None
+        bank.memories.widen(error.dtype)
+        compute_step(model, Pools.of(bank), buffers, settings)
+    results = buffers.results if shape.objects == count else buffers.results.first(count)
+    return output(results, count, *pages)
+
+
+@torch.no_grad()
+def _attends_from_plan(model: SAM2Base) -> bool:
+    return engine_for(model).parts().attention
+
+
+def _is_compiled(model: SAM2Base) -> bool:
+    """Whether a part that computes all objects together is compiled on CUDA, for each number of them.
+
+    By :func:`sam2fast.deploy.compilation.compile_model`; by ``part.forward = torch.compile(part.forward)``, as
+    the original's compiled predictor does it; by ``part.compile()``; or by ``torch.compile(part)``, whose module has
+    such a forward.
+    """
+    if model.device.type != "cuda":
+        return False
+    parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
+    names = ("forward", "_compiled_call_impl")
+    return any(vars(part).get(name) is not None for part in parts for name in names)
