@@ -28,13 +28,20 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     return _linear_operator(x, weight, bias) if use_opaque_op() else _by_convolution(x, weight, bias)
 
 
-def linear_in_inference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """:func:`linear` of ``x`` of any float dtype, where neither autograd, autocast nor a compiler is active."""
+def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
+    """:func:`linear` of ``x`` of any float dtype, where neither autograd, autocast nor a compiler is active.
+
+    Args:
+        layer: weight ``(N, K)`` and bias ``(N)``; the result has their dtype.
+    """
+    weight, bias = layer
     dtype = weight.dtype
     if dtype == torch.bfloat16 and _EMULATES_BFLOAT16:
         return in_float32(F.linear, x, weight, bias)
     x = x.to(dtype)
-    if _ONEDNN_IS_FASTER and dtype == torch.float32 and _is_large(x, weight):
+    rows, columns = x.numel() // x.shape[-1], weight.numel()
+    # As _is_large says; written out, since a frame has hundreds of these products.
+    if _ONEDNN_IS_FASTER and rows * columns >= _LARGE_PRODUCT and rows % 16 == 0 and dtype == torch.float32:
         return _by_convolution(x, weight, bias)
     return F.linear(x, weight, bias)
 

@@ -85,7 +85,7 @@ def _keys_and_values(
             values = memory.pages[page]
             encoded = values + memory.position_encoding + memory.time_encoding[time]
             encoded = encoded if factors is None else encoded * factors[i]
-            keys = linear(encoded.to(weight.dtype), weight, bias).float()
+            keys = linear(encoded.to(weight.dtype), (weight, bias)).float()
             keys, values = _rotate_(keys, cos, sin), values.to(dtype)
             if pooling:
                 keys, values = pooled_keys(keys, n, pooling), pool(values, n)
@@ -99,7 +99,7 @@ def _keys_and_values(
         )
         if factors is not None:
             encoded = encoded * factors[len(memory.page_table[b]) :][valid, None]
-        yield linear(encoded.to(weight.dtype), weight, bias).float(), values.to(memory.pages.dtype).to(dtype), 1.0
+        yield linear(encoded.to(weight.dtype), (weight, bias)).float(), values.to(memory.pages.dtype).to(dtype), 1.0
 
 
 def _halves(d: int) -> Tensor:
@@ -179,13 +179,13 @@ class _Rows:
         self.is_empty = False
 
     def _add_unshifted(self, key: Tensor, value: Tensor, count: float) -> bool:
-        weights = linear(self.query, key).exp_()
+        weights = linear(self.query, (key, None)).exp_()
         total = self.total.add(weights.sum(dim=1, keepdim=True), alpha=count)
         lowest, highest = (float(end) for end in total.aminmax())
         if not SAFE_SUMS[0] < lowest <= highest < SAFE_SUMS[1]:
             return False
         self.total = total
-        self.out.add_(linear(weights.to(value.dtype), value), alpha=count)
+        self.out.add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
         return True
 
     def _start_shifting(self) -> None:
@@ -196,12 +196,12 @@ class _Rows:
             self.total.fill_(1)
 
     def _add_shifted(self, highest: Tensor, key: Tensor, value: Tensor, count: float) -> None:
-        scores = linear(self.query, key)
+        scores = linear(self.query, (key, None))
         self.highest = torch.maximum(highest, scores.amax(dim=1, keepdim=True))
         shrink = (highest - self.highest).exp_()
         weights = scores.sub_(self.highest).exp_()
         self.total.mul_(shrink).add_(weights.sum(dim=1, keepdim=True), alpha=count)
-        self.out.mul_(shrink).add_(linear(weights.to(value.dtype), value), alpha=count)
+        self.out.mul_(shrink).add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
 
     def means(self) -> Tensor:
         return self.out.div_(self.total)

@@ -33,7 +33,6 @@ from sam2fast.engine.cpu.ops import (
     weighted_sums,
 )
 from sam2fast.engine.plan import Derived, MaskPlan, Projections, TwoWayLayer
-from sam2fast.kernels._cpu import linear_in_inference
 
 # Elements of the image tokens of prompts that are decoded together, 16 MiB in fp32: four prompts of 1024 x 1024 pixels.
 AT_ONCE = 2**22
@@ -232,7 +231,7 @@ def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position
     keys = (query @ _by_head(layer, layer.k.weight)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
     sums = []
     for x, each in zip(images, keys, strict=True):
-        scores = linear_in_inference(x + position, each)
+        scores = linear(x + position, (each, None))
         sums.append(weighted_sums(scores.float().softmax(dim=0).to(each.dtype), x.to(each.dtype)))
     means = torch.stack(sums).unflatten(1, (layer.heads, -1))
     out = means @ _by_head(layer, layer.v.weight).mT + _by_head(layer, layer.v.bias)[:, None]
@@ -256,8 +255,8 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
     values = (heads_of(v, layer.heads) @ _by_head(layer, layer.out.weight.t())).flatten(1, 2)  # (b, heads * N, C)
     found = []
     for x, each, offset, value in zip(images, folded, offsets, values, strict=True):
-        scores = linear_in_inference(x, each, offset).float().unflatten(1, (layer.heads, -1))
-        found.append(linear_in_inference(softmax_of_few_(scores).flatten(1), value.t(), layer.out.bias))
+        scores = linear(x, (each, offset)).float().unflatten(1, (layer.heads, -1))
+        found.append(linear(softmax_of_few_(scores).flatten(1), (value.t(), layer.out.bias)))
     return found
 
 
@@ -267,9 +266,9 @@ def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, finer: list[Tensor], w
     Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
     """
     H, W = plan.size
-    x = linear_in_inference(x, derived.weight1, derived.bias1).view(H, W, 2, 2, -1)
+    x = linear(x, (derived.weight1, derived.bias1)).view(H, W, 2, 2, -1)
     x = torch.ops.aten.gelu_(normalize(add_into(x, finer[0]) if finer else x, plan.up_norm))
-    x = linear_in_inference(x, derived.weight2, derived.bias2).unflatten(-1, (2, 2, -1))
+    x = linear(x, (derived.weight2, derived.bias2)).unflatten(-1, (2, 2, -1))
     x = torch.ops.aten.gelu_(add_into(x, finer[1]) if finer else x)
     masks = (weights @ x.float().flatten(0, -2).mT).view(-1, H, W, 2, 2, 2, 2)
     return masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * H, 4 * W)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from sam2fast.engine.plan import Conv, Linear, Norm
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear_in_inference
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
+from sam2fast.kernels._cpu import linear_in_inference as linear
 
 # Elements of a chunk, 3 MiB in fp32: near the best for the tiny and the large model on two cores.
 CHUNK = 3 * 2**18
@@ -20,11 +21,6 @@ CHUNK = 3 * 2**18
 SAFE_EXPONENT = 64.0
 # Elements of a map from which weighted sums of it are faster as a convolution's weight gradient.
 LARGE = 2**19
-
-
-def linear(x: Tensor, layer: Linear) -> Tensor:
-    """``(..., K)`` of any float dtype to ``(..., N)`` in the dtype of the weight."""
-    return linear_in_inference(x, layer.weight, layer.bias)
 
 
 def convolve(x: Tensor, layer: Conv) -> Tensor:
