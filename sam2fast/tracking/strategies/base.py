@@ -10,7 +10,7 @@ from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 if TYPE_CHECKING:
     from sam2fast.modeling.sam2_base import SAM2Base
 
-NEAR = 64  # frames that are looked at before it is asked for how many there are results
+NEAR = 64  # frames of History.past that may have no results
 
 
 class MaskCandidates(NamedTuple):
@@ -98,13 +98,17 @@ class History(NamedTuple):
         return frame - self.frame if self.reverse else self.frame - frame
 
     def past(self, step: int = 1) -> Iterator[int]:
-        """The neighbour and every ``step``-th frame beyond it, as far as there are results, the nearest first."""
+        """The neighbour and every ``step``-th frame beyond it, the nearest first; after the first 64 only frames with
+        results, which may be few of many: a stream keeps what is needed."""
         end, by = (self.num_frames, step) if self.reverse else (-1, -step)
         frames = range(self.neighbour, end, by)
         yield from frames[:NEAR]
-        if len(frames) > NEAR:
-            furthest = (max if self.reverse else min)((*self.tracked, *self.conditioning), default=self.frame)
-            yield from range(frames[NEAR], furthest + (1 if self.reverse else -1), by)
+        further = frames[NEAR:]
+        if len(self.tracked) + len(self.conditioning) < len(further):
+            known = {*self.tracked, *self.conditioning}
+            yield from sorted((t for t in known if t in further), reverse=not self.reverse)
+        else:
+            yield from (t for t in further if t in self.tracked or t in self.conditioning)
 
 
 class Attended(NamedTuple):
