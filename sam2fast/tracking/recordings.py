@@ -20,7 +20,7 @@ from sam2fast.tracking.cuda_graphs import (
 from sam2fast.tracking.features import EncodedFrames
 from sam2fast.tracking.memory_bank import MemoryBank, bucket
 from sam2fast.tracking.recorded_encoder import RecordedEncoder
-from sam2fast.tracking.step import StepInput, StepOutput, output, prepared
+from sam2fast.tracking.step import Results, StepInput, build_results, prepared
 from sam2fast.tracking.workspace import StepKey, Workspace
 from sam2fast.video_io import Frames
 
@@ -78,7 +78,7 @@ class Recordings:
                 self._give_up(key, f"encodings in batches of {key[0]}", error)
         return None
 
-    def step(self, model: SAM2Base, given: StepInput) -> StepOutput | None:
+    def step(self, model: SAM2Base, given: StepInput) -> Results | None:
         """The results of a step; None if it could not be recorded."""
         key = StepKey.of(model, given)
         if key in self._eager:
@@ -91,14 +91,15 @@ class Recordings:
         given.bank.begin_step()
         return None
 
-    def _step(self, model: SAM2Base, given: StepInput, key: StepKey) -> StepOutput:
+    def _step(self, model: SAM2Base, given: StepInput, key: StepKey) -> Results:
         workspace = self._used.get(given.bank) or self.workspace_of(given.bank, given.rules)
         if self._device.type == "cuda":
             workspace.use_on(torch.cuda.current_stream(self._device))
         integers, *pages = prepared(given, key.shape)
         buffers = workspace.step(model, given, key, integers)
         count = len(given.attended)
-        return output(buffers.results.first(count), count, *pages)  # a copy: the next step overwrites the buffers
+        packed = buffers.results.first(count)  # a copy: the next step overwrites the buffers
+        return build_results(given.bank, packed, count, *pages)
 
     @torch.inference_mode()
     def workspace_of(self, bank: MemoryBank, rules: MemoryRules) -> Workspace:

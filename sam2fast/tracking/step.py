@@ -1,7 +1,9 @@
 """What the model computes on one frame of several objects: recorded by CUDA graphs, or called."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from itertools import zip_longest
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +16,15 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.tracking.attending import attended_by_tables
 from sam2fast.tracking.features import FrameFeatures
-from sam2fast.tracking.frame_result import PackedResults
+from sam2fast.tracking.frame_result import FrameCopies, FrameResult, PackedResults, wait_for
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepShape, StepTables, as_pages, select_states
+from sam2fast.tracking.outputs import TrackScores
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies.base import Strategy
 from sam2fast.tracking.strategies.decision import Decision
+
+# Of N objects on one frame; and the same masks and scores on the device.
+Results: TypeAlias = tuple[list[FrameResult], TrackScores]
 
 CERTAIN = 1e4  # a logit whose sigmoid is 1 in every dtype
 
@@ -34,15 +40,6 @@ class StepInput(NamedTuple):
     fill_hole_area: float  # see fill_holes
     strategy: Strategy
     video_size: tuple[int, int]
-
-
-class StepOutput(NamedTuple):
-    """Results of N objects on one frame, on the device."""
-
-    results: PackedResults  # masks with their holes filled
-    pointers: Sequence[Page]
-    memories: Sequence[Page] | None  # None where the model keeps none, and before a prompt is committed
-    states: Sequence[Page | None]  # what the strategy knows after the frame, if it keeps anything
 
 
 class StepSettings(NamedTuple):
@@ -155,11 +152,32 @@ def prepared(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], li
     return StepTables.integers(shape, {**attended, **written}, pinned), memories, pointers, states
 
 
-def output(
-    results: PackedResults, count: int, memories: list[Page], pointers: list[Page], states: list[Page]
-) -> StepOutput:
-    """The results of the first objects, with their pages."""
-    return StepOutput(results, pointers[:count], memories[:count] or None, states[:count] or [None] * count)
+def build_results(
+    bank: MemoryBank,
+    packed: PackedResults,
+    count: int,
+    memories: Sequence[Page],
+    pointers: Sequence[Page],
+    states: Sequence[Page | None],
+) -> Results:
+    """Results of the first objects, whose small tensors are copied to the CPU in the background, and the same masks
+    and scores on the device.
+
+    Args:
+        memories: none where the model keeps none, and before a prompt is committed.
+        states: what the strategy knows after the frame; none if it keeps nothing.
+    """
+    copies = FrameCopies(packed)
+    pages = zip_longest(memories[:count], pointers[:count], states[:count])
+    results = [
+        FrameResult.arriving(copies, i, pointer, memory, state) for i, (memory, pointer, state) in enumerate(pages)
+    ]
+    if packed.numbers.is_cuda:
+        bank.pending.add(partial(wait_for, results))
+    else:
+        wait_for(results)
+    numbers, rows = packed.numbers, packed.rows
+    return results, TrackScores(numbers[:count], numbers[rows : rows + count], packed.masks)
 
 
 def predict(

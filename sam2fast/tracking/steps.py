@@ -17,12 +17,12 @@ from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.step import (
     NarrowPagesError,
     Pools,
+    Results,
     StepBuffers,
     StepInput,
-    StepOutput,
     StepSettings,
+    build_results,
     compute_step,
-    output,
     prepared,
 )
 from sam2fast.video_io import Frames
@@ -59,11 +59,11 @@ class Steps:
             encoded = EncodedFrames(features_by_frame(engine_for(model).encode(images), len(indices)), None)
         return encoded
 
-    def step(self, model: SAM2Base, options: TrackingOptions, given: StepInput) -> StepOutput:
-        """Tracks all objects of a frame as one batch, and writes their memories and pointers to the bank."""
+    def step(self, model: SAM2Base, options: TrackingOptions, given: StepInput) -> Results:
+        """The results of all objects of a frame, as one batch; their memories and pointers are written to the bank."""
         recordings = self.usable(model, options)
-        output = None if recordings is None else recordings.step(model, given)
-        return _called(model, given) if output is None else output
+        results = None if recordings is None else recordings.step(model, given)
+        return _called(model, given) if results is None else results
 
     def usable(self, model: SAM2Base, options: TrackingOptions) -> Recordings | None:
         """The recordings if they are to be used, else None.
@@ -143,7 +143,7 @@ class Steps:
         return {**vars(self), "recordings": None, "_modules": None}  # copies of a model record for themselves
 
 
-def _called(model: SAM2Base, given: StepInput) -> StepOutput:
+def _called(model: SAM2Base, given: StepInput) -> Results:
     """The results of a step that is not recorded: of exactly as many rows as objects, unless a part is compiled."""
     bank, count = given.bank, len(given.attended)
     shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
@@ -156,8 +156,8 @@ def _called(model: SAM2Base, given: StepInput) -> StepOutput:
         assert bank.memories is not None
         bank.memories.widen(error.dtype)
         compute_step(model, Pools.of(bank), buffers, settings)
-    results = buffers.results if shape.objects == count else buffers.results.first(count)
-    return output(results, count, *pages)
+    packed = buffers.results if shape.objects == count else buffers.results.first(count)
+    return build_results(bank, packed, count, *pages)
 
 
 @torch.no_grad()

@@ -23,14 +23,14 @@ from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.attending import attended_frames, attended_pages, gather_memory
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
-from sam2fast.tracking.frame_result import FrameCopies, FrameResult, PackedResults, best_with_others, wait_for
+from sam2fast.tracking.frame_result import FrameResult, PackedResults, best_with_others
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.options import TrackingOptions
 from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
-from sam2fast.tracking.step import StepInput, StepOutput, encode_masks, fill_holes, predict
+from sam2fast.tracking.step import StepInput, build_results, encode_masks, fill_holes, predict
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.strategies.decision import Decision
@@ -247,7 +247,7 @@ class Tracker:
             assert known is not None
             states = bank.write_states(known)
         packed = PackedResults.of(prediction.iou, prediction.score, masks, record)
-        return build_results(bank, StepOutput(packed, pointers, None, states))[0][0]
+        return build_results(bank, packed, 1, [], pointers, states)[0][0]
 
     def as_mask_input(self, logits: Tensor) -> Tensor:
         """Logits of an earlier result as the decoder takes them."""
@@ -274,8 +274,8 @@ class Tracker:
         hypotheses = objects if each == 1 else [one for o in objects for one in o.hypotheses(each)]
         attended = self.select(state, hypotheses, frame, reverse, rules)
         video = state.num_frames, self.fill_hole_area(state), state.strategy, state.video_size
-        step = self.steps.step(self.model, self.options, StepInput(bank, features, attended, rules, *video))
-        results, scores = build_results(bank, step)
+        given = StepInput(bank, features, attended, rules, *video)
+        results, scores = self.steps.step(self.model, self.options, given)
         if each > 1:
             results, scores = best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))
         return results, scores
@@ -318,22 +318,6 @@ class Tracker:
         rules = self.rules(state)
         attended = self.select(state, [tracked], frame, reverse, rules)
         return gather_memory(self.model, state.bank, attended, rules, state.num_frames)
-
-
-def build_results(bank: MemoryBank, output: StepOutput) -> tuple[list[FrameResult], TrackScores]:
-    """Results of N objects, whose small tensors are copied to the CPU in the background, and the same on the device."""
-    packed, pointers, memories, states = output
-    copies, count = FrameCopies(packed), len(pointers)
-    results = [
-        FrameResult.arriving(copies, i, pointer, None if memories is None else memories[i], states[i])
-        for i, pointer in enumerate(pointers)
-    ]
-    if packed.numbers.is_cuda:
-        bank.pending.add(functools.partial(wait_for, results))
-    else:
-        wait_for(results)
-    numbers, rows = packed.numbers, packed.rows
-    return results, TrackScores(numbers[:count], numbers[rows : rows + count], packed.masks)
 
 
 def _to_track(objects: Iterable[TrackedObject], frames: Iterable[int]) -> list[int]:
