@@ -29,19 +29,6 @@ Results: TypeAlias = tuple[list[FrameResult], TrackScores]
 CERTAIN = 1e4  # a logit whose sigmoid is 1 in every dtype
 
 
-class StepInput(NamedTuple):
-    """What one frame of N objects without a prompt is computed from."""
-
-    bank: MemoryBank
-    features: FrameFeatures
-    attended: Sequence[AttendedPages]  # of each object; empty where the model keeps no memories
-    rules: MemoryRules
-    num_frames: int  # length of the video
-    fill_hole_area: float  # see fill_holes
-    strategy: Strategy
-    video_size: tuple[int, int]
-
-
 class StepSettings(NamedTuple):
     """What a step does not read from tensors: it is recorded for each combination."""
 
@@ -52,11 +39,30 @@ class StepSettings(NamedTuple):
     video_size: tuple[int, int]  # if the strategy depends on it
 
     @classmethod
-    def of(cls, model: SAM2Base, given: StepInput) -> "StepSettings":
-        longest, strategy = min(given.num_frames, model.max_obj_ptrs_in_encoder), given.strategy
+    def of(
+        cls,
+        model: SAM2Base,
+        num_frames: int,
+        fill_hole_area: float,
+        fp8: Fp8,
+        strategy: Strategy,
+        video_size: tuple[int, int],
+    ) -> "StepSettings":
+        """The settings without what makes no difference."""
         takes_part = strategy.decides or strategy.has_span or strategy.has_factors
-        size = given.video_size if strategy.at_video_size else (0, 0)
-        return cls(longest, given.fill_hole_area, given.bank.fp8, strategy if takes_part else None, size)
+        size = video_size if strategy.at_video_size else (0, 0)
+        longest = min(num_frames, model.max_obj_ptrs_in_encoder)
+        return cls(longest, fill_hole_area, fp8, strategy if takes_part else None, size)
+
+
+class StepInput(NamedTuple):
+    """What one frame of N objects without a prompt is computed from."""
+
+    bank: MemoryBank
+    features: FrameFeatures
+    attended: Sequence[AttendedPages]  # of each object; empty where the model keeps no memories
+    rules: MemoryRules
+    settings: StepSettings
 
 
 class Pools(NamedTuple):

@@ -20,7 +20,6 @@ from sam2fast.tracking.step import (
     Results,
     StepBuffers,
     StepInput,
-    StepSettings,
     build_results,
     compute_step,
     prepared,
@@ -147,15 +146,16 @@ def _called(model: SAM2Base, given: StepInput) -> Results:
     """The results of a step that is not recorded: of exactly as many rows as objects, unless a part is compiled."""
     bank, count = given.bank, len(given.attended)
     shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
-    settings = StepSettings.of(model, given)
     integers, *pages = prepared(given, shape)
-    buffers = StepBuffers.make(model, given.features, integers.to(model.device, non_blocking=True), shape, settings)
+    buffers = StepBuffers.make(
+        model, given.features, integers.to(model.device, non_blocking=True), shape, given.settings
+    )
     try:
-        compute_step(model, Pools.of(bank), buffers, settings)
+        compute_step(model, Pools.of(bank), buffers, given.settings)
     except NarrowPagesError as error:
         assert bank.memories is not None
         bank.memories.widen(error.dtype)
-        compute_step(model, Pools.of(bank), buffers, settings)
+        compute_step(model, Pools.of(bank), buffers, given.settings)
     packed = buffers.results if shape.objects == count else buffers.results.first(count)
     return build_results(bank, packed, count, *pages)
 

@@ -30,7 +30,7 @@ from sam2fast.tracking.outputs import Output, TrackScores, format_masks
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
-from sam2fast.tracking.step import StepInput, build_results, encode_masks, fill_holes, predict
+from sam2fast.tracking.step import StepInput, StepSettings, build_results, encode_masks, fill_holes, predict
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.strategies.decision import Decision
@@ -273,8 +273,9 @@ class Tracker:
         each = state.strategy.hypotheses
         hypotheses = objects if each == 1 else [one for o in objects for one in o.hypotheses(each)]
         attended = self.select(state, hypotheses, frame, reverse, rules)
-        video = state.num_frames, self.fill_hole_area(state), state.strategy, state.video_size
-        given = StepInput(bank, features, attended, rules, *video)
+        of_session = state.num_frames, self.fill_hole_area(state), bank.fp8, state.strategy, state.video_size
+        settings = StepSettings.of(self.model, *of_session)
+        given = StepInput(bank, features, attended, rules, settings)
         results, scores = self.steps.step(self.model, self.options, given)
         if each > 1:
             results, scores = best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))

@@ -29,7 +29,7 @@ class StepKey(NamedTuple):
     @classmethod
     def of(cls, model: SAM2Base, given: StepInput) -> "StepKey":
         shape = given.bank.shape_of(given.attended, given.rules, in_buckets=True)
-        return cls(shape, StepSettings.of(model, given), (numerics(model.device), _signature(given.features)))
+        return cls(shape, given.settings, (numerics(model.device), _signature(given.features)))
 
 
 class Workspace:
