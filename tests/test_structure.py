@@ -53,6 +53,16 @@ def test_a_public_class_name_stands_once():
     assert {cls: paths for cls, paths in where.items() if len(paths) > 1} == {}
 
 
+def test_a_named_tuple_has_no_other_base():
+    """Python 3.10 refuses to make such a class."""
+    classes = [
+        node for path in sources() for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)
+    ]
+    bases = {node.name: [ast.unparse(base) for base in node.bases] for node in classes}
+    assert ["NamedTuple"] in bases.values()
+    assert [name for name, of_class in bases.items() if "NamedTuple" in of_class and len(of_class) > 1] == []
+
+
 def test_names_and_modules_are_found(capsys):
     """By ``make where``."""
     for asked, expected in (("encode_masks", "kernels/run_lengths.py:"), ("kernels/run_lengths.py", "defined")):

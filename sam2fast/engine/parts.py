@@ -1,7 +1,8 @@
 """The four parts of a model: which modules each consists of, and its plan as long as nobody changed them."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
@@ -13,7 +14,8 @@ from sam2fast.modeling.sam2_base import SAM2Base
 Plan = TypeVar("Plan", bound=PlanOfPart)
 
 
-class Found(NamedTuple, Generic[Plan]):
+@dataclass(frozen=True)
+class Found(Generic[Plan]):
     """A part that is as built, and its plan if it is of a kind that has one."""
 
     roots: tuple[nn.Module, ...]
