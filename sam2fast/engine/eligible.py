@@ -49,7 +49,9 @@ def _is_as_constructed(module: nn.Module) -> bool:
 @cache
 def _methods(cls: type[nn.Module]) -> frozenset[str]:
     """Names of the methods of a class, and of what :meth:`torch.nn.Module.compile` sets."""
-    return frozenset({name for name in dir(cls) if callable(getattr(cls, name))} | {"_compiled_call_impl"})
+    # Python adds empty annotations to a class that is asked for them: to a Watch, another class.
+    names = set(dir(cls)) - {"__annotations__"}
+    return frozenset({name for name in names if callable(getattr(cls, name))} | {"_compiled_call_impl"})
 
 
 def _is_own(module: nn.Module, name: str) -> bool:

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sam2fast.engine import Parts, _is_plain_inference, engine_for
+from sam2fast.engine import Parts, _is_plain_inference, eligible, engine_for
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.two_way_transformer import TwoWayAttentionBlock
@@ -44,6 +44,14 @@ def model(untouched):
 def test_an_unchanged_model(model):
     assert parts_of(model) == ALL
     assert difference(by_modules(model), results(model)) < 1e-5
+
+
+def test_looking_at_a_class_does_not_change_it():
+    class Layer(nn.Linear):
+        pass
+
+    eligible._methods(Layer)
+    assert "__annotations__" not in vars(Layer)
 
 
 def larger(module, args, result):
