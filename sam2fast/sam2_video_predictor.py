@@ -3,27 +3,26 @@
 from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
 
 from sam2fast.compat.loaded_frames import load_frames, load_video_frames, replaced_loader
 from sam2fast.compat.private_api import CALLED_ELSEWHERE, OF_THE_FLOW, PrivateApi
+from sam2fast.compat.video_state import VideoState, checked_session
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
 from sam2fast.tracking.prompts import at_least, frame_number, frames_at_once, integer, plain_id
 from sam2fast.tracking.propagation import Progress, frames_of_pass
 from sam2fast.tracking.session_api import TrackingModel
-from sam2fast.tracking.session_checks import checked_session
-from sam2fast.tracking.state import VideoState
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.utils.thread_guard import shared
 from sam2fast.video_io import VideoError, open_frames
 
 
-class SAM2VideoPredictor(PrivateApi, TrackingModel):
+class SAM2VideoPredictor(PrivateApi, TrackingModel[VideoState]):
     """The official API: checks arguments, passes data to the tracker and returns its results.
 
     It holds the model. Everything about a video is in the state that :meth:`init_state` returns.
@@ -118,13 +117,14 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         else:
             frames = load_frames(load, video_path, self.image_size, self.device, offload, async_loading_frames)
         try:
-            state = tracker.new_state(
+            opened = tracker.new_state(
                 frames,
                 offload_video_to_cpu=offload,
                 offload_state_to_cpu=bool(offload_state_to_cpu),
                 max_history=max_history,
                 strategy=None if strategy is None else strategy_of(strategy),
             )
+            state = cast(VideoState, opened)
             if self._flow(state) is None:
                 tracker.encode(state, [0])
             else:

@@ -16,7 +16,7 @@ class SAM2CameraPredictor(nn.Module):
     frame only. Arrays are RGB. Attributes of other names are the predictor's.
     """
 
-    def __init__(self, predictor: TrackingModel) -> None:
+    def __init__(self, predictor: TrackingModel[Any]) -> None:
         super().__init__()
         self.predictor = predictor
         self.train(predictor.training)

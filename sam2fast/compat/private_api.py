@@ -5,6 +5,7 @@ The tracker does not use them. If one of them is overridden, or a session is use
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object, official_session
 from sam2fast.compat.loaded_frames import Loader
 from sam2fast.compat.official_flow import OfficialFlow
+from sam2fast.compat.video_state import VideoState
 from sam2fast.engine.by_modules import FastProducts
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
@@ -24,7 +26,6 @@ from sam2fast.tracking.outputs import Output
 from sam2fast.tracking.prompts import plain_id
 from sam2fast.tracking.propagation import Progress, propagate
 from sam2fast.tracking.session_api import TrackingModel
-from sam2fast.tracking.state import AsDict, VideoState
 from sam2fast.tracking.tracker import Tracker
 
 # Methods that only the original's flow calls.
@@ -67,7 +68,7 @@ _of_the_flow = attrgetter(*OF_THE_FLOW)
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
 
-class PrivateApi(TrackingModel):
+class PrivateApi(TrackingModel[VideoState]):
     """Mixin of the video predictor: the original's private names, arguments and results."""
 
     _originals: ClassVar[Mapping[str, Any]]  # sam2fast's methods, of which the tracker has functions
@@ -79,6 +80,7 @@ class PrivateApi(TrackingModel):
         """The tracker of the model; it calls overridden methods instead of its own functions."""
         tracker = super()._tracker
         tracker.override, tracker.check_stream = self._override, self._check_stream
+        tracker.session = partial(VideoState, as_dict=official_session(self))
         return tracker
 
     def _override(self, name: str) -> Callable[..., Any] | None:
@@ -98,9 +100,6 @@ class PrivateApi(TrackingModel):
         if _of_the_flow(cls) == self._of_the_flow and own.keys().isdisjoint(OF_THE_FLOW):  # asked on every frame
             return None
         return next((n for n in OF_THE_FLOW if n in own or getattr(cls, n) is not originals[n]), None)
-
-    def _as_dict(self) -> AsDict:
-        return official_session(self)
 
     def _flow(self, state: VideoState) -> OfficialFlow | None:
         """The original's flow for a session that is its dict, or becomes it because a private method is overridden."""

@@ -9,7 +9,7 @@ from sam2fast.engine import engine_for
 from sam2fast.tracking.eager_runner import fill_holes, without_memory
 from sam2fast.tracking.prompting import is_conditioning
 from sam2fast.tracking.prompts import click_prompt
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.tracker import Tracker
 
 
@@ -23,7 +23,7 @@ class ClickCandidates(NamedTuple):
 
 @torch.inference_mode()
 def predict_candidates(
-    tracker: Tracker, state: VideoState, frame: int, obj_id: Any, points: Any, labels: Any, refine: bool
+    tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, points: Any, labels: Any, refine: bool
 ) -> ClickCandidates:
     """The masks that :func:`~sam2fast.tracking.prompting.add_points_or_box` selects from; the session is unchanged.
 

@@ -10,7 +10,7 @@ from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.prompts import click_prompt, mask_prompt
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.tracking.unchanged_on_error import UnchangedOnError
 
@@ -20,7 +20,7 @@ ResultKey = tuple[int, bool, int]
 
 def add_points_or_box(
     tracker: Tracker,
-    state: VideoState,
+    state: VideoSession,
     frame: int,
     obj_id: Any,
     points: Any,
@@ -38,7 +38,9 @@ def add_points_or_box(
     return apply_prompt(tracker, state, frame, obj_id, tracked, points=clicks)
 
 
-def add_mask(tracker: Tracker, state: VideoState, frame: int, obj_id: Any, mask: Any) -> tuple[int, list[Any], Tensor]:
+def add_mask(
+    tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, mask: Any
+) -> tuple[int, list[Any], Tensor]:
     """Applies a mask; see ``SAM2VideoPredictor.add_new_mask``."""
     tracked = state.objects.get(obj_id) or TrackedObject()
     given = mask_prompt(mask, tracker.model.image_size, tracker.model.device)
@@ -47,7 +49,7 @@ def add_mask(tracker: Tracker, state: VideoState, frame: int, obj_id: Any, mask:
 
 def apply_prompt(
     tracker: Tracker,
-    state: VideoState,
+    state: VideoSession,
     frame: int,
     obj_id: Any,
     tracked: TrackedObject,
@@ -93,7 +95,7 @@ def is_conditioning(tracker: Tracker, tracked: TrackedObject, frame: int) -> boo
 
 
 def clear_prompts(
-    tracker: Tracker, state: VideoState, frame: int, obj_id: Any, need_output: bool
+    tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, need_output: bool
 ) -> tuple[int, list[Any], Tensor] | None:
     """Removes an object's prompts on a frame; an unknown id has none. Returns what :func:`apply_prompt` does, or None
     without ``need_output``."""
@@ -109,7 +111,7 @@ def clear_prompts(
 
 
 def remove_object(
-    tracker: Tracker, state: VideoState, obj_id: Any, strict: bool, need_output: bool
+    tracker: Tracker, state: VideoSession, obj_id: Any, strict: bool, need_output: bool
 ) -> list[tuple[int, Tensor]]:
     """Removes an object; see ``SAM2VideoPredictor.remove_object``.
 
@@ -134,7 +136,7 @@ def remove_object(
     return updated
 
 
-def _remaining_masks(tracker: Tracker, state: VideoState, objects: Mapping[Any, TrackedObject], frame: int) -> Tensor:
+def _remaining_masks(tracker: Tracker, state: VideoSession, objects: Mapping[Any, TrackedObject], frame: int) -> Tensor:
     """Mask logits ``(N, 1, H, W)`` of these objects on a frame where a prompt was removed."""
     conditioning = any(frame in o.new_conditioning for o in objects.values())
     return masks_of(tracker, state, list(objects), latest_results(objects, frame, conditioning))
@@ -146,7 +148,7 @@ def latest_results(objects: Mapping[Any, TrackedObject], frame: int, conditionin
     return {obj_id: result for obj_id, result in found.items() if result is not None}
 
 
-def masks_of(tracker: Tracker, state: VideoState, ids: Sequence[Any], results: Mapping[Any, FrameResult]) -> Tensor:
+def masks_of(tracker: Tracker, state: VideoSession, ids: Sequence[Any], results: Mapping[Any, FrameResult]) -> Tensor:
     """Mask logits ``(N, 1, H, W)`` at the video's size, of objects in the order of ``ids``; -1024 without a result."""
     masks = torch.full((len(ids), 1, *state.video_size), NO_OBJ_SCORE, device=state.device)
     present = [i for i, obj_id in enumerate(ids) if obj_id in results]
@@ -156,7 +158,7 @@ def masks_of(tracker: Tracker, state: VideoState, ids: Sequence[Any], results: M
     return tracker.format_masks(state, masks, "logits")
 
 
-def commit_prompts(tracker: Tracker, state: VideoState) -> None:
+def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
     """Encodes the memories of new prompts' results, and moves these to the results that later frames attend to.
 
     Raises:
@@ -179,7 +181,7 @@ def no_prompt_error(obj_id: Any) -> RuntimeError:
     return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")
 
 
-def _with_memories(tracker: Tracker, state: VideoState) -> dict[ResultKey, FrameResult]:
+def _with_memories(tracker: Tracker, state: VideoSession) -> dict[ResultKey, FrameResult]:
     """Results of new prompts with memories; the objects of one frame are one batch."""
     by_frame: dict[int, list[tuple[ResultKey, FrameResult]]] = {}
     for tracked in state.objects.values():

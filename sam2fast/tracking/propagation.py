@@ -18,7 +18,7 @@ from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import Output, Pathways, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import open_frames
 
@@ -28,7 +28,7 @@ Progress: TypeAlias = bool | Callable[[Iterable[int]], Iterable[int]]
 WARMUP_FRAMES = 17
 
 
-def frames_of_pass(state: VideoState, start: int | None, count: int | None, reverse: bool) -> range:
+def frames_of_pass(state: VideoSession, start: int | None, count: int | None, reverse: bool) -> range:
     """The frames of one pass in their order.
 
     Args:
@@ -49,7 +49,7 @@ def frames_of_pass(state: VideoState, start: int | None, count: int | None, reve
 
 def propagate(
     tracker: Tracker,
-    state: VideoState,
+    state: VideoSession,
     order: range,
     reverse: bool,
     return_scores: bool,
@@ -99,7 +99,7 @@ def propagate(
 
 
 def track_frame(
-    tracker: Tracker, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
+    tracker: Tracker, state: VideoSession, objects: dict[Any, TrackedObject], frame: int, reverse: bool
 ) -> tuple[dict[Any, FrameResult], TrackScores]:
     """Results of all objects on a frame by id, and their masks and scores on the device; nothing is stored.
 
@@ -123,7 +123,7 @@ def track_frame(
 
 def store_results(
     tracker: Tracker,
-    state: VideoState,
+    state: VideoSession,
     objects: dict[Any, TrackedObject],
     frame: int,
     reverse: bool,
@@ -187,7 +187,7 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     add_points_or_box(tracker, state, 1, 0, *click)
 
 
-def _ids(state: VideoState, objects: dict[Any, TrackedObject]) -> list[Any]:
+def _ids(state: VideoSession, objects: dict[Any, TrackedObject]) -> list[Any]:
     """The ids of the objects being tracked: the state's own list as long as these are all there are."""
     ids = list(objects)
     return state.obj_ids if state.obj_ids == ids else ids

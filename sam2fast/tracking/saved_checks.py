@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import MemoryBank
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession
 
 MEMORY_DTYPES = ("float64", "float32", "bfloat16", "float16")
 # Of an object's results; attributes of a TrackedObject.
@@ -18,7 +18,7 @@ KINDS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
 KEPT = KINDS[:2]  # those with memories
 
 
-def check_restored(state: VideoState, has_memories: bool) -> None:
+def check_restored(state: VideoSession, has_memories: bool) -> None:
     """Checks the objects of a session that was read from a file.
 
     Args:

@@ -20,8 +20,7 @@ from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.page_pool import PagePool
 from sam2fast.tracking.saved_checks import KINDS, MEMORY_DTYPES, check_restored
-from sam2fast.tracking.session_checks import check_kind
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession, check_kind
 from sam2fast.tracking.strategies import Strategy, restored_strategy, saved_strategy
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
@@ -122,7 +121,7 @@ def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def packed(state: VideoState) -> PackedState:
+def packed(state: VideoSession) -> PackedState:
     """Copies the objects of a session to the CPU.
 
     Raises:
@@ -130,11 +129,7 @@ def packed(state: VideoState) -> PackedState:
         TypeError: it is no state.
     """
     check_kind(state)
-    if state.official is not None:
-        raise StateError(
-            "this session is the original's dict, since one of its keys was used or a private method is overridden: "
-            "use pickle or copy.deepcopy on it instead"
-        )
+    state.check_saveable()
     tensors: dict[str, Tensor] = {}
     objects = [_packed_object(state, i, obj_id, tensors) for i, obj_id in enumerate(state.objects)]
     memories = state.bank.memories
@@ -154,7 +149,7 @@ def packed(state: VideoState) -> PackedState:
     return PackedState(facts, tensors)
 
 
-def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _packed_object(state: VideoSession, number: int, obj_id: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
     tracked = state.objects[obj_id]
     for frame, clicks in tracked.points.items():
         tensors.update({f"{number}.points.{frame}.{name}": value.cpu().contiguous() for name, value in clicks.items()})
@@ -222,7 +217,7 @@ def unpacked(
     frames: Frames,
     features_kept: int = FEATURES_KEPT,
     strategy: Strategy | None = None,
-) -> VideoState:
+) -> VideoSession:
     """The state, with all memories on the CPU until they are used.
 
     Args:
@@ -258,7 +253,7 @@ def unpacked(
     return state
 
 
-def _unpack_into(state: VideoState, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _unpack_into(state: VideoSession, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     dtype, objects = facts["memory_dtype"], facts["objects"]
     if dtype is not None:
         if dtype not in MEMORY_DTYPES:

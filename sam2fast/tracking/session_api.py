@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import nn
@@ -16,18 +16,20 @@ from sam2fast.tracking.approximations import EXACT, Approximations, Approximatio
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.prompts import frames_at_once
 from sam2fast.tracking.propagation import warm_up
-from sam2fast.tracking.state import AsDict, VideoState
+from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.tracking.tracker import RunnerSelector, SelectionWatch, Tracker, TrackingOptions
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
 
+State = TypeVar("State", bound=VideoSession)
+
 
 class ModelOptions(TrackingOptions):
     """The options that a model has as attributes. They are read from it whenever they are used."""
 
-    def __init__(self, model: "TrackingModel") -> None:
+    def __init__(self, model: "TrackingModel[Any]") -> None:
         self._model = model
 
 
@@ -35,7 +37,7 @@ for _field in fields(TrackingOptions):
     setattr(ModelOptions, _field.name, property(attrgetter(f"_model.{_field.name}")))
 
 
-class TrackingModel(SAM2Base):
+class TrackingModel(SAM2Base, Generic[State]):
     """SAM 2 with settings and recordings for a tracker.
 
     Attributes:
@@ -97,11 +99,7 @@ class TrackingModel(SAM2Base):
     @property
     def _tracker(self) -> Tracker:
         """Computes the objects of sessions. Made for each use: a model that kept it would keep itself alive."""
-        return Tracker(self, ModelOptions(self), self._runners, self._as_dict())
-
-    def _as_dict(self) -> AsDict | None:
-        """What makes a session the original's dict, if anything does."""
-        return None
+        return Tracker(self, ModelOptions(self), self._runners)
 
     @torch.inference_mode()
     def warmup(
@@ -189,7 +187,7 @@ class TrackingModel(SAM2Base):
         return VideoStream.restored(self._tracker, saved_state.read(file))
 
     @exclusive_session
-    def save_state(self, inference_state: VideoState, file: str | Path) -> None:
+    def save_state(self, inference_state: VideoSession, file: str | Path) -> None:
         """Writes a session without its frames to one safetensors file.
 
         The file is written atomically. For each object and remembered frame it takes what the state takes: a memory, a
@@ -210,7 +208,7 @@ class TrackingModel(SAM2Base):
         *,
         async_loading_frames: bool = False,
         window: tuple[float, float] | None = None,
-    ) -> VideoState:
+    ) -> State:
         """A state that :meth:`save_state` wrote, as it was, on this predictor's device.
 
         Args:
@@ -228,14 +226,14 @@ class TrackingModel(SAM2Base):
         prefetch = async_loading_frames
         frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch, window=window)
         try:
-            return saved_state.unpacked(packed, self._tracker, frames)
+            return cast(State, saved_state.unpacked(packed, self._tracker, frames))
         except BaseException:
             frames.close()
             raise
 
     @exclusive_session
     @torch.inference_mode()
-    def move_state(self, inference_state: VideoState) -> VideoState:
+    def move_state(self, inference_state: VideoSession) -> State:
         """A copy of another predictor's state for this one, which has the same weights and may be on another device.
 
         Also a copy of a state of its own, to try something and come back. Both states are independent; they share the
@@ -247,7 +245,8 @@ class TrackingModel(SAM2Base):
         packed = saved_state.packed(inference_state)
         frames = copy.copy(inference_state.frames)
         frames.device = self.device
-        return saved_state.unpacked(packed, self._tracker, frames, strategy=inference_state.strategy)
+        moved = saved_state.unpacked(packed, self._tracker, frames, strategy=inference_state.strategy)
+        return cast(State, moved)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy records for itself.

@@ -23,7 +23,7 @@ from sam2fast.tracking.prompting import (
 from sam2fast.tracking.prompts import integer, plain_id
 from sam2fast.tracking.propagation import store_results, track_frame
 from sam2fast.tracking.saved_checks import check_stream
-from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.stream_frames import FrameLike, StreamFrames
 from sam2fast.tracking.tracker import Tracker
@@ -79,7 +79,7 @@ class VideoStream:
         length = UNKNOWN_LENGTH if num_frames is None else num_frames
         self._frames = StreamFrames(length, tracker.model.image_size, tracker.model.device)
         tracker.check_stream()
-        self._state: VideoState | None = tracker.new_state(
+        self._state: VideoSession | None = tracker.new_state(
             self._frames, features_kept=1, max_cond_frames=max_cond_frames, strategy=strategy
         )
 
@@ -141,7 +141,7 @@ class VideoStream:
                 if self._state is None:  # the stream was closed meanwhile
                     self._frames.close()
 
-    def _track(self, state: VideoState, index: int, output: Output) -> StreamResult:
+    def _track(self, state: VideoSession, index: int, output: Output) -> StreamResult:
         tracker, objects = self._tracker, state.objects
         if objects:
             with tracker.step(state):
@@ -214,13 +214,13 @@ class VideoStream:
         self._tracker.call("remove_object", remove_object, state, plain_id(obj_id), strict, need_output=False)
         return list(state.objects)
 
-    def _prompted(self) -> tuple[VideoState, int]:
+    def _prompted(self) -> tuple[VideoSession, int]:
         state = self._opened()
         if self.frame is None:
             raise RuntimeError("the stream has no frame yet: call step(frame) first, then prompt what is on it")
         return state, self.frame
 
-    def _with_scores(self, state: VideoState, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
+    def _with_scores(self, state: VideoSession, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
         """The masks after a prompt, and the scores of the same results."""
         conditioning = is_conditioning(self._tracker, state.objects[obj_id], frame)
         results = [o.result_on(frame, conditioning) for o in state.objects.values()]
@@ -296,7 +296,7 @@ class VideoStream:
         height, width = self.video_size
         return f"VideoStream(frame {self.frame}, {width}x{height}, objects {self.obj_ids})"
 
-    def _opened(self) -> VideoState:
+    def _opened(self) -> VideoSession:
         if self._state is None:
             raise RuntimeError("the stream was closed; open another with open_stream()")
         return self._state

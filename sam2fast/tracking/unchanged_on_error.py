@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from types import TracebackType
 
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession
 
 
 class UnchangedOnError:
@@ -17,7 +17,7 @@ class UnchangedOnError:
         objects: those that the block changes; their contents are restored.
     """
 
-    def __init__(self, state: VideoState, objects: Iterable[TrackedObject]) -> None:
+    def __init__(self, state: VideoSession, objects: Iterable[TrackedObject]) -> None:
         self._state, self._objects, self._ids = state, state.objects, state.obj_ids
         self._before = [(tracked, vars(tracked.copy())) for tracked in objects]
 

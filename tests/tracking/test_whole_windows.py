@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.tracking.attending import attended_pages, whole_window
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import TrackedObject
+from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.strategies.base import Attended
 
 LONGEST = 24

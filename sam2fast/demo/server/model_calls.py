@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.demo.server.demo_errors import (
     BadInputError,
     NoSessionError,
@@ -20,7 +21,7 @@ from sam2fast.demo.server.sessions import Session
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.click_candidates import predict_candidates
 from sam2fast.tracking.outputs import Output, TrackScores
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.unchanged_on_error import UnchangedOnError
 from sam2fast.video_io import VideoError
 
