@@ -192,11 +192,3 @@ def wait_for(results: Sequence[FrameResult]) -> None:
     """Waits until the copies of all of them have arrived."""
     for result in results:
         result.wait()
-
-
-def best_with_others(results: Sequence[FrameResult], hypotheses: int) -> list[FrameResult]:
-    """The first of each object's ``hypotheses`` results, with the others."""
-    best = list(results[::hypotheses])
-    for i, result in enumerate(best):
-        result.others = tuple(results[i * hypotheses + 1 : (i + 1) * hypotheses])
-    return best

@@ -1,7 +1,7 @@
 """What tracking returns: masks in the requested form, and the model's scores."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -16,7 +16,7 @@ from sam2fast.kernels.mask_ops import (
 )
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.utils.async_copies import AsyncHostCopy, copy_to_device
+from sam2fast.utils.async_copies import AsyncHostCopy
 
 Output: TypeAlias = Literal["logits", "bool", "bits", "low_res"]
 
@@ -48,31 +48,6 @@ class TrackScores(NamedTuple):
     def to_keep(self) -> "TrackScores":
         """The same for a caller, who may keep the scores: they are no views, which keep the masks alive."""
         return self._replace(iou=self.iou.clone(), object_score=self.object_score.clone())
-
-
-class Pathways:
-    """Results of each hypothesis of the objects of a pass; those of hypotheses that ended are freed."""
-
-    def __init__(self) -> None:
-        self.frames: list[int] = []
-        # Of each object, for each hypothesis, its masks, IoUs and scores by frame.
-        self._paths: dict[Any, list[dict[int, tuple[Tensor, Tensor, Tensor]]]] = {}
-
-    def add(self, frame: int, ids: Iterable[Any], results: Mapping[Any, FrameResult]) -> None:
-        """Results that are not stored yet; waits for them."""
-        self.frames.append(frame)
-        for obj_id in ids:
-            result, before = results[obj_id], self._paths.get(obj_id, [{}])
-            rows = result, *result.others
-            # All continue the best one if there is no other, as when the pass begins, or after a prompt.
-            self._paths[obj_id] = [
-                {**before[row.parent if len(before) > 1 else 0], frame: row.arrived()} for row in rows
-            ]
-
-    def best(self, frame: int, ids: Iterable[Any], device: torch.device) -> TrackScores:
-        """Of the hypotheses that are the best now."""
-        masks, ious, scores = (torch.cat(x) for x in zip(*(self._paths[i][0][frame] for i in ids), strict=True))
-        return TrackScores(*(copy_to_device(x, device) for x in (ious[:, 0], scores[:, 0], masks)))
 
 
 def check_output(output: str) -> None:

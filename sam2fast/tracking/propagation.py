@@ -15,8 +15,9 @@ from sam2fast.kernels._warm import collecting, compile_in_processes
 from sam2fast.tracking.cuda_graphs import EagerRecorder
 from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
+from sam2fast.tracking.hypotheses import Pathways
 from sam2fast.tracking.memory_bank import BUCKETS
-from sam2fast.tracking.outputs import Output, Pathways, TrackScores
+from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.tracker import Tracker

@@ -11,6 +11,7 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.model_identity import OpenedWith
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.frame_result import FrameResult
+from sam2fast.tracking.hypotheses import continued
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies import SAM2, Strategy
@@ -90,8 +91,7 @@ class TrackedObject:
     def _branch(self, frame: int, result: FrameResult) -> None:
         """Each hypothesis becomes the one that it continues, with its result on the frame."""
         rows = (result, *result.others)
-        before = [o.tracked for o in self.hypotheses(len(rows))]
-        after = [{**{t: r for t, r in before[row.parent].items() if t != frame}, frame: row} for row in rows]
+        after = continued([o.tracked for o in self.hypotheses(len(rows))], rows, frame, rows)
         vars(self).update(tracked=after[0], others=dict(enumerate(after[1:], 1)))  # at once: Ctrl-C may come
 
     def _histories(self) -> list[dict[int, FrameResult]]:
