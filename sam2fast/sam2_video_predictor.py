@@ -12,10 +12,10 @@ from sam2fast.compat.loaded_frames import load_frames, load_video_frames, replac
 from sam2fast.compat.private_api import CALLED_ELSEWHERE, OF_THE_FLOW, PrivateApi
 from sam2fast.compat.video_state import VideoState, checked_session
 from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.prompt_inputs import at_least, frame_number, integer, plain_id
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
-from sam2fast.tracking.prompts import at_least, frame_number, frames_at_once, integer, plain_id
-from sam2fast.tracking.propagation import Progress, frames_of_pass
+from sam2fast.tracking.propagation import Progress, frames_at_once, frames_of_pass
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.utils.thread_guard import shared

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sam2fast.compat.video_state import VideoState
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.frame_result import FrameResult
+from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.session import TrackedObject
 
 # The two kinds of results, by whether their frames are conditioning ones.

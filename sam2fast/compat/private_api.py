@@ -21,9 +21,9 @@ from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
+from sam2fast.prompt_inputs import plain_id
 from sam2fast.tracking.eager_runner import fill_holes
 from sam2fast.tracking.outputs import Output
-from sam2fast.tracking.prompts import plain_id
 from sam2fast.tracking.propagation import Progress, propagate
 from sam2fast.tracking.session_api import TrackingModel
 from sam2fast.tracking.tracker import Tracker

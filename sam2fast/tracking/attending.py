@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
-from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import AttendedPages
+from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.strategies.base import Attended, History, Strategy

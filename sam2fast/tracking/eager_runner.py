@@ -13,8 +13,8 @@ from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
-from sam2fast.tracking.frame_result import PackedResults
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepTables, as_pages
+from sam2fast.tracking.outputs import PackedResults
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies.base import Decided, Strategy
 from sam2fast.tracking.strategies.decision import Decision

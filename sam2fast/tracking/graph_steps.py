@@ -13,8 +13,8 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.cuda_graphs import Recorder, numerics
 from sam2fast.tracking.eager_runner import StepInput, attended_by_tables, encode_masks, fill_holes, predict
 from sam2fast.tracking.features import FrameFeatures
-from sam2fast.tracking.frame_result import PackedResults
 from sam2fast.tracking.memory_bank import MemoryBank, StepShape, StepTables, as_pages, select_states
+from sam2fast.tracking.outputs import PackedResults
 from sam2fast.tracking.strategies.base import Strategy
 from sam2fast.tracking.strategies.decision import Decision
 

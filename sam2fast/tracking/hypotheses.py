@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.tracking.outputs import TrackScores
+from sam2fast.tracking.outputs import FrameResult, TrackScores
 from sam2fast.utils.async_copies import copy_to_device
 
 Kept = TypeVar("Kept")

@@ -12,12 +12,12 @@ from tqdm import tqdm
 from sam2fast.engine.constants import Constants
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
+from sam2fast.prompt_inputs import at_least
 from sam2fast.tracking.cuda_graphs import EagerRecorder
-from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.hypotheses import Pathways
 from sam2fast.tracking.memory_bank import BUCKETS
-from sam2fast.tracking.outputs import Output, TrackScores
+from sam2fast.tracking.outputs import FrameResult, Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.tracker import Tracker
@@ -27,6 +27,20 @@ from sam2fast.video_io import open_frames
 Progress: TypeAlias = bool | Callable[[Iterable[int]], Iterable[int]]
 # Length of the blank video that a warm-up tracks: object pointers are encoded as in longer ones.
 WARMUP_FRAMES = 17
+# An estimate, see docs/tracking.md, "What a frame starts": 0.16 ms less a frame with tiny, 1.02 ms with large.
+FRAMES_AT_ONCE_ON_CUDA = 4
+
+
+def frames_at_once(encode_ahead: Any, device: torch.device) -> int:
+    """How many frames are encoded as one batch: by default as many as fill a GPU, elsewhere one.
+
+    Raises:
+        ValueError: ``encode_ahead`` is below 1.
+        TypeError: it is no integer.
+    """
+    if encode_ahead is None:
+        return FRAMES_AT_ONCE_ON_CUDA if device.type == "cuda" else 1
+    return at_least(1, encode_ahead, "encode_ahead")
 
 
 def frames_of_pass(state: VideoSession, start: int | None, count: int | None, reverse: bool) -> range:

@@ -1,7 +1,8 @@
 """A session: a video, its objects with their prompts, results and memories, and the model it belongs to."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.model_identity import OpenedWith
 from sam2fast.tracking.features import FeatureCache
-from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.hypotheses import continued
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.utils.thread_guard import CallGuard
@@ -216,6 +217,34 @@ class VideoSession:
         Raises:
             ValueError: they are not.
         """
+
+
+class UnchangedOnError:
+    """A transaction: after an exception in its block, Ctrl-C included, the state is as it was before.
+
+    Not a generator of :mod:`contextlib`: if Ctrl-C interrupts that module's own code, the generator is resumed when it
+    is collected, and would undo what later calls have done.
+
+    Args:
+        state: its objects and ids are restored.
+        objects: those that the block changes; their contents are restored.
+    """
+
+    def __init__(self, state: VideoSession, objects: Iterable[TrackedObject]) -> None:
+        self._state, self._objects, self._ids = state, state.objects, state.obj_ids
+        self._before = [(tracked, vars(tracked.copy())) for tracked in objects]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            return
+        self._state.objects, self._state.obj_ids = self._objects, self._ids
+        for tracked, entries in self._before:
+            vars(tracked).update(entries)
 
 
 def check_kind(session: object) -> None:

@@ -14,8 +14,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.outputs import Output, check_output
-from sam2fast.tracking.prompts import frames_at_once
-from sam2fast.tracking.propagation import warm_up
+from sam2fast.tracking.propagation import frames_at_once, warm_up
 from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream

@@ -34,11 +34,10 @@ from sam2fast.tracking.eager_runner import (
     written,
 )
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
-from sam2fast.tracking.frame_result import FrameCopies, FrameResult, wait_for
 from sam2fast.tracking.graph_runner import GraphRunner, RunnerSelector
 from sam2fast.tracking.hypotheses import best_with_others
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
-from sam2fast.tracking.outputs import Output, TrackScores, format_masks
+from sam2fast.tracking.outputs import FrameCopies, FrameResult, Output, TrackScores, format_masks, wait_for
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.tracking.strategies.decision import Decision

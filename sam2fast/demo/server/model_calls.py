@@ -19,10 +19,9 @@ from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, ProposedMas
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.click_candidates import predict_candidates
 from sam2fast.tracking.outputs import Output, TrackScores
-from sam2fast.tracking.session import TrackedObject
-from sam2fast.tracking.unchanged_on_error import UnchangedOnError
+from sam2fast.tracking.prompting import predict_candidates
+from sam2fast.tracking.session import TrackedObject, UnchangedOnError
 from sam2fast.video_io import VideoError
 
 
