@@ -1,4 +1,4 @@
-"""SAM 2 with a tracker: settings, CUDA graphs, streams and saved states. The original has none of these methods."""
+"""The predictor's own methods: settings, CUDA graphs, streams and saved states. The original has none of these."""
 
 import copy
 from collections.abc import Mapping
@@ -10,7 +10,9 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch import nn
 
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.prompt_inputs import integer
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.outputs import Output, check_output
@@ -28,7 +30,7 @@ State = TypeVar("State", bound=VideoSession)
 class ModelOptions(TrackingOptions):
     """The options that a model has as attributes. They are read from it whenever they are used."""
 
-    def __init__(self, model: "TrackingModel[Any]") -> None:
+    def __init__(self, model: "SessionMethods[Any]") -> None:
         self._model = model
 
 
@@ -36,7 +38,7 @@ for _field in fields(TrackingOptions):
     setattr(ModelOptions, _field.name, property(attrgetter(f"_model.{_field.name}")))
 
 
-class TrackingModel(SAM2Base, Generic[State]):
+class SessionMethods(SAM2Base, Generic[State]):
     """SAM 2 with settings and recordings for a tracker.
 
     Attributes:
@@ -99,6 +101,19 @@ class TrackingModel(SAM2Base, Generic[State]):
     def _tracker(self) -> Tracker:
         """Computes the objects of sessions. Made for each use: a model that kept it would keep itself alive."""
         return Tracker(self, ModelOptions(self), self._runners)
+
+    def _checked_history(self, max_history: Any) -> int | None:
+        """``max_history`` of ``init_state`` as an int, or None.
+
+        Raises:
+            ValueError: it is less than one frame may attend to.
+            TypeError: it is no integer.
+        """
+        reach = MemoryRules.of(self).reach
+        limit = None if max_history is None else integer(max_history, "max_history")
+        if limit is not None and limit < reach:
+            raise ValueError(f"max_history is {limit}; this model looks back {reach} frames: give no less")
+        return limit
 
     @torch.inference_mode()
     def warmup(
