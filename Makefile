@@ -162,7 +162,7 @@ release: $(VENV)/.installed frontend  ## the page, wheel and sdist in dist/, che
 	out/release/bin/python -m pip install --quiet $(CONSTRAIN) dist/*.whl
 	cd out/release && bin/sam2fast --help >/dev/null && bin/sam2fast segment ../../docs/demo.jpg --point 300,300 --model nano --out .
 
-where:  ## where a name is defined, tested, measured and documented; NAME=fill_holes, NAME=tracking/state.py
+where:  ## where a name is defined, tested, measured and documented; NAME=fill_holes, NAME=tracking/session.py
 	@$(PYTHON) tests/support/where.py $(NAME)
 
 matrix: $(VENV)/.created  ## install in many environments and check each, by nox; ROWS="oldest no-extras", MATRIX="--report FILE"

@@ -1,5 +1,6 @@
-"""Validates prompts and converts them to tensors, for images and video."""
+"""Validates prompts and converts them to tensors, for images and video; also ids of objects and numbers of frames."""
 
+import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -284,3 +285,54 @@ def _holds_tensors(value: Any) -> bool:
 def _is_on_gpu(value: Any) -> bool:
     """Whether it is a GPU array of another library, such as cupy."""
     return hasattr(value, "__cuda_array_interface__")
+
+
+def plain_id(obj_id: Any) -> Any:
+    """An object's id, as a number of Python if it is one of NumPy, or a tensor or an array of one element.
+
+    Tensors are equal to no other key of a dict, so each would be another object.
+    """
+    if isinstance(obj_id, Tensor | np.ndarray | np.generic) and len(obj_id.reshape(-1)) == 1:
+        return obj_id.item()
+    return obj_id
+
+
+def integer(value: Any, name: str) -> int:
+    """``value`` as an int.
+
+    Raises:
+        TypeError: it is no integer, of Python, numpy or torch.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected an integer, not {type(value).__name__}") from None
+
+
+def frame_number(value: Any, num_frames: int, name: str, may_be_the_end: bool = False) -> int:
+    """``value`` as the number of a frame of the video.
+
+    Args:
+        may_be_the_end: the video's length is allowed too, for loops that continue where the last pass ended.
+
+    Raises:
+        TypeError: it is no integer.
+        IndexError: there is no such frame.
+    """
+    frame = integer(value, name)
+    if not 0 <= frame < num_frames + may_be_the_end:
+        raise IndexError(f"frame {frame} is not in this video of {num_frames} frames")
+    return frame
+
+
+def at_least(least: int, value: Any, name: str) -> int:
+    """``value`` as an int that is ``least`` or more.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is less.
+    """
+    number = integer(value, name)
+    if number < least:
+        raise ValueError(f"{name} is {number}; expected {least} or more")
+    return number

@@ -54,7 +54,7 @@ class SAM2ImagePredictor:
         **kwargs: ignored, as in the original.
 
     Attributes:
-        fast: whether images use CUDA graphs, as of :class:`~sam2fast.tracking.session_api.TrackingModel`.
+        fast: whether images use CUDA graphs, as of :class:`~sam2fast.tracking.session_api.SessionMethods`.
     """
 
     fast: bool | None = None

@@ -3,27 +3,29 @@
 from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
 
 from sam2fast.compat.loaded_frames import load_frames, load_video_frames, replaced_loader
-from sam2fast.compat.private_api import CALLED_ELSEWHERE, OF_THE_FLOW, PrivateApi
-from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.compat.overridden import answers_of, flow_of, keep_originals, with_overrides
+from sam2fast.compat.private_api import PrivateMethods
+from sam2fast.compat.video_state import VideoState, checked_session
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.prompt_inputs import at_least, frame_number, plain_id
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
-from sam2fast.tracking.prompts import at_least, frame_number, frames_at_once, integer, plain_id
-from sam2fast.tracking.propagation import Progress, frames_of_pass
-from sam2fast.tracking.session_api import TrackingModel
-from sam2fast.tracking.session_checks import checked_session
-from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.propagation import Progress, frames_at_once, frames_of_pass
+from sam2fast.tracking.session_api import SessionMethods
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
+from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import shared
 from sam2fast.video_io import VideoError, open_frames
 
 
-class SAM2VideoPredictor(PrivateApi, TrackingModel):
+@keep_originals
+class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     """The official API: checks arguments, passes data to the tracker and returns its results.
 
     It holds the model. Everything about a video is in the state that :meth:`init_state` returns.
@@ -40,7 +42,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         **kwargs: see :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
-        selection_watch, fast: see :class:`~sam2fast.tracking.session_api.TrackingModel`.
+        selection_watch, fast: see :class:`~sam2fast.tracking.session_api.SessionMethods`.
     """
 
     def __init__(
@@ -56,7 +58,11 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         self.non_overlap_masks = non_overlap_masks
         self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
-        self._load_video_frames = replaced_loader(load_video_frames)
+        self._load_video_frames = replaced_loader(load_video_frames)  # one that is there while the model is built
+
+    @property
+    def _tracker(self) -> Tracker:
+        return with_overrides(self, super()._tracker)
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2VideoPredictor":
@@ -104,10 +110,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
                 empty, or for frames of another ``load_video_frames``.
         """
         tracker = self._tracker
-        reach = MemoryRules.of(self).reach
-        max_history = None if max_history is None else integer(max_history, "max_history")
-        if max_history is not None and max_history < reach:
-            raise ValueError(f"max_history is {max_history}; this model looks back {reach} frames: give no less")
+        max_history = self._checked_history(max_history)
         # While CUDA graphs run on the device, the process has time to decode.
         prefetch = async_loading_frames or tracker.recordings is not None
         offload, load = bool(offload_video_to_cpu), replaced_loader(load_video_frames) or self._load_video_frames
@@ -118,14 +121,15 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         else:
             frames = load_frames(load, video_path, self.image_size, self.device, offload, async_loading_frames)
         try:
-            state = tracker.new_state(
+            opened = tracker.new_state(
                 frames,
                 offload_video_to_cpu=offload,
                 offload_state_to_cpu=bool(offload_state_to_cpu),
                 max_history=max_history,
                 strategy=None if strategy is None else strategy_of(strategy),
             )
-            if self._flow(state) is None:
+            state = cast(VideoState, opened)
+            if flow_of(self, state) is None:
                 tracker.encode(state, [0])
             else:
                 self._get_image_feature(state, frame_idx=0, batch_size=1)
@@ -142,7 +146,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         Raises:
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
         """
-        flow = self._flow(inference_state)
+        flow = flow_of(self, inference_state)
         inference_state.clear() if flow is None else flow.reset()
 
     @checked_session
@@ -184,7 +188,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         prompt, obj_id = (points, labels, clear_old_points, normalize_coords, box), plain_id(obj_id)
-        flow = self._flow(state)
+        flow = flow_of(self, state)
         if flow is not None:
             return flow.add_points_or_box(frame, obj_id, *prompt)
         return add_points_or_box(self._tracker, state, frame, obj_id, *prompt)
@@ -206,7 +210,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
         Returns and raises: see :meth:`add_new_points_or_box`.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        flow, obj_id = self._flow(state), plain_id(obj_id)
+        flow, obj_id = flow_of(self, state), plain_id(obj_id)
         return (
             add_mask(self._tracker, state, frame, obj_id, mask) if flow is None else flow.add_mask(frame, obj_id, mask)
         )
@@ -229,7 +233,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             IndexError: no such frame.
         """
         frame = frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        flow, obj_id = self._flow(inference_state), plain_id(obj_id)
+        flow, obj_id = flow_of(self, inference_state), plain_id(obj_id)
         if flow is not None:
             return flow.clear_prompts(frame, obj_id, need_output)
         return clear_prompts(self._tracker, inference_state, frame, obj_id, need_output)
@@ -252,7 +256,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
             RuntimeError: an unknown id with ``strict``.
         """
-        state, flow, obj_id = inference_state, self._flow(inference_state), plain_id(obj_id)
+        state, flow, obj_id = inference_state, flow_of(self, inference_state), plain_id(obj_id)
         if flow is not None:
             updated = flow.remove_object(obj_id, strict, need_output)
             return state["obj_ids"], updated
@@ -268,7 +272,7 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
             RuntimeError: there is no object, or one has no conditioning frame; nothing has changed then.
         """
-        flow = self._flow(inference_state)
+        flow = flow_of(self, inference_state)
         commit_prompts(self._tracker, inference_state) if flow is None else flow.commit_prompts()
 
     @overload
@@ -372,20 +376,16 @@ class SAM2VideoPredictor(PrivateApi, TrackingModel):
             start_frame_idx = frame_number(start_frame_idx, state.num_frames, "start_frame_idx", may_be_the_end=True)
         self.check_recordings()
         self.propagate_in_video_preflight(state)
-        flow = self._flow(state)
+        flow = flow_of(self, state)
         if start_frame_idx is None and flow is not None:
             start_frame_idx = flow.first_frame()
         order = frames_of_pass(state, start_frame_idx, max_frame_num_to_track, reverse)
-        answers = self._answers(state, order, reverse, return_scores, progress, batch, output)
+        answers = answers_of(self, state, order, reverse, return_scores, progress, batch, output)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
         truncated = getattr(state.frames, "truncated", None)  # a caller's dict may have frames of any kind
         if order and wants_more and not reverse and truncated is not None:
             raise VideoError(truncated)
-
-
-SAM2VideoPredictor._originals = {name: getattr(SAM2VideoPredictor, name) for name in (*CALLED_ELSEWHERE, *OF_THE_FLOW)}
-SAM2VideoPredictor._of_the_flow = tuple(SAM2VideoPredictor._originals[name] for name in OF_THE_FLOW)
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):

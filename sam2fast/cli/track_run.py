@@ -28,11 +28,11 @@ from sam2fast.cli.track_folder import RunFolder, as_line, derive_outputs, frame_
 from sam2fast.cli.track_overlay import FrameDrawing, open_overlay, write_overlay
 from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
+from sam2fast.compat.video_state import VideoState
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import EXACT
 from sam2fast.tracking.outputs import Output, TrackScores
-from sam2fast.tracking.state import VideoState
 from sam2fast.tracking.strategies import strategy_of
 from sam2fast.tracking.stream import StreamResult, VideoStream
 from sam2fast.video_io import StreamFrame, VideoError, read_frames

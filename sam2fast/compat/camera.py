@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam2fast.tracking.session_api import TrackingModel
+from sam2fast.tracking.session_api import SessionMethods
 from sam2fast.tracking.stream import FrameLike, VideoStream
 
 
@@ -16,7 +16,7 @@ class SAM2CameraPredictor(nn.Module):
     frame only. Arrays are RGB. Attributes of other names are the predictor's.
     """
 
-    def __init__(self, predictor: TrackingModel) -> None:
+    def __init__(self, predictor: SessionMethods[Any]) -> None:
         super().__init__()
         self.predictor = predictor
         self.train(predictor.training)

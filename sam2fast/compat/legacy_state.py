@@ -1,14 +1,15 @@
 """A session as the original's nested dicts."""
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
+from sam2fast.tracking.outputs import FrameResult
+from sam2fast.tracking.session import TrackedObject
 
 # The two kinds of results, by whether their frames are conditioning ones.
 KINDS = {True: "cond_frame_outputs", False: "non_cond_frame_outputs"}
@@ -22,7 +23,7 @@ PER_OBJECT = (
 )
 
 
-def official_session(model: SAM2Base) -> AsDict:
+def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
     """A function that converts sessions to the original's ``inference_state``.
 
     It refers to the model's position encodings, which have no weights, and not to the model. Custom encoders need not

@@ -1,148 +1,29 @@
 """The original's private methods of the video predictor, on sessions as its nested dicts.
 
-The tracker does not use them. If one of them is overridden, or a session is used as the original's dict,
-:mod:`~sam2fast.compat.official_flow` calls them, object by object.
+The tracker does not use them. If one of them is overridden (:mod:`~sam2fast.compat.overridden`), or a session is used
+as the original's dict, :mod:`~sam2fast.compat.official_flow` calls them, object by object.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object, official_session
-from sam2fast.compat.loaded_frames import Loader
-from sam2fast.compat.official_flow import OfficialFlow
+from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object
+from sam2fast.compat.video_state import VideoState
 from sam2fast.engine.by_modules import FastProducts
 from sam2fast.kernels.mask_ops import upsample_masks
-from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
-from sam2fast.modeling.memory_encoder import MemoryEncoder
-from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.tracking.outputs import Output
-from sam2fast.tracking.prompts import plain_id
-from sam2fast.tracking.propagation import Progress, propagate
-from sam2fast.tracking.session_api import TrackingModel
-from sam2fast.tracking.state import AsDict, VideoState
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from sam2fast.prompt_inputs import plain_id
 from sam2fast.tracking.step import fill_holes
-from sam2fast.tracking.tracker import Tracker
-
-# Methods that only the original's flow calls.
-OF_THE_FLOW = (
-    "track_step",
-    "forward_image",
-    "_track_step",
-    "_prepare_memory_conditioned_features",
-    "_encode_memory_in_output",
-    "_encode_new_memory",
-    "_forward_sam_heads",
-    "_prepare_backbone_features",
-    "_get_image_feature",
-    "_get_maskmem_pos_enc",
-    "_run_single_frame_inference",
-    "_run_memory_encoder",
-    "_consolidate_temp_output_across_obj",
-    "_clear_obj_non_cond_mem_around_input",
-    "_obj_id_to_idx",
-    "_obj_idx_to_id",
-    "_get_obj_num",
-    "_reset_tracking_results",
-)
-
-# Methods that streams, results and the original's flow call, so that a user's overrides take effect there.
-CALLED_ELSEWHERE = (
-    "add_new_points_or_box",
-    "add_new_mask",
-    "clear_all_prompts_in_frame",
-    "remove_object",
-    "propagate_in_video_preflight",
-    "check_recordings",
-    "_get_orig_video_res_output",
-    "_apply_non_overlapping_constraints",
-)
-
-_of_the_flow = attrgetter(*OF_THE_FLOW)
-
-# A method and the one that the original calls in it, where one kernel computes both.
-CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
 
-class PrivateApi(TrackingModel):
-    """Mixin of the video predictor: the original's private names, arguments and results."""
+class PrivateMethods(SAM2Base):
+    """The original's private methods of the video predictor: names, arguments and results."""
 
-    _originals: ClassVar[Mapping[str, Any]]  # sam2fast's methods, of which the tracker has functions
-    _of_the_flow: ClassVar[tuple[Any, ...]]  # those of OF_THE_FLOW
-    _load_video_frames: Loader | None = None  # a custom function that was assigned while the model was built
-
-    @property
-    def _tracker(self) -> Tracker:
-        """The tracker of the model; it calls overridden methods instead of its own functions."""
-        tracker = super()._tracker
-        tracker.override, tracker.check_stream = self._override, self._check_stream
-        return tracker
-
-    def _override(self, name: str) -> Callable[..., Any] | None:
-        """The method of a subclass, or one patched on the class or instance; None for sam2fast's."""
-        names = {name, CALLED_BY.get(name, name)}
-        overridden = any(n in vars(self) or getattr(type(self), n) is not self._originals[n] for n in names)
-        return getattr(self, name) if overridden else None
-
-    def _overridden(self) -> str | None:
-        """The first method of the original's flow that a user replaced, or an encoder of another class, if any."""
-        own, cls, originals = vars(self), type(self), self._originals
-        if not isinstance(self.memory_encoder, MemoryEncoder):
-            return "memory_encoder"
-        encoder = self.image_encoder
-        if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, FpnNeck | ViTDetNeck)):
-            return "image_encoder"  # its position encodings are among its results
-        if _of_the_flow(cls) == self._of_the_flow and own.keys().isdisjoint(OF_THE_FLOW):  # asked on every frame
-            return None
-        return next((n for n in OF_THE_FLOW if n in own or getattr(cls, n) is not originals[n]), None)
-
-    def _as_dict(self) -> AsDict:
-        return official_session(self)
-
-    def _flow(self, state: VideoState) -> OfficialFlow | None:
-        """The original's flow for a session that is its dict, or becomes it because a private method is overridden."""
-        if state.official is None:
-            name = self._overridden()
-            if name is None:
-                return None
-            state.to_official(f"{type(self).__name__}.{name} is overridden")
-        return OfficialFlow(self, state)
-
-    def _answers(
-        self,
-        state: VideoState,
-        order: range,
-        reverse: bool,
-        return_scores: bool,
-        progress: Progress,
-        encode_ahead: int,
-        output: Output,
-    ) -> Iterator[tuple[Any, ...]]:
-        """One pass; from the frame on where the session becomes the original's dict, by the original's flow."""
-        flow = self._flow(state)
-        if flow is None:
-            arguments = order, reverse, return_scores, progress, encode_ahead, output
-            for answer in propagate(self._tracker, state, *arguments):
-                yield answer
-                flow = self._flow(state)
-                if flow is not None:
-                    order = order[order.index(answer[0]) + 1 :]
-                    break
-        if flow is not None:
-            if return_scores:
-                raise RuntimeError("return_scores=True: the original's dict, which this session is, has no scores")
-            yield from flow.propagate(order, reverse, progress, output)
-
-    def _check_stream(self) -> None:
-        name = self._overridden()
-        if name is not None:
-            raise TypeError(
-                f"{type(self).__name__}.{name} is overridden, which streams do not call: track the frames so far by "
-                "init_state() and propagate_in_video(), or write a Strategy, which streams take (docs/strategies.md)"
-            )
+    fill_hole_area: float
+    non_overlap_masks: bool
 
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
         """Position of an object among all; an unknown id becomes a new object without prompts."""

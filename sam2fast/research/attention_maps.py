@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.engine import engine_for
 from sam2fast.kernels.memory_attention import AttendedMemory, memory_attention_reference
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.memory_attention import MemoryAttentionLayer
 from sam2fast.modeling.memory_selection import Selection
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject
 
 if TYPE_CHECKING:
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor

@@ -13,26 +13,26 @@ from sam2fast.engine import engine_for
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepTables, as_pages
+from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.strategies.base import Attended, History, Strategy
 
 
-def history_of(state: VideoState, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
+def history_of(state: VideoSession, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
     """What a strategy sees of an object."""
     results = MappingProxyType(tracked.conditioning), MappingProxyType(tracked.tracked)
     return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
 
 
-def follows_sam2(state: VideoState) -> bool:
+def follows_sam2(state: VideoSession) -> bool:
     """Whether the session's strategy leaves the choice of memories to SAM 2's own rule."""
     return type(state.strategy).attend is Strategy.attend
 
 
 def attended_frames(
-    state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
+    state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
 ) -> list[Attended]:
     """The frames that each object attends to, by the ``rules`` of the session.
 

@@ -6,12 +6,12 @@ from typing import Any, TypeAlias
 
 from sam2fast.modeling.memory_selection import Selection
 from sam2fast.tracking.approximations import EXACT, Approximations
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.strategies import SAM2, Strategy
 
 # Called with the selections of a step before it is computed: session, objects, frame, reverse, selections. Of several
 # hypotheses only the best is the session's object itself.
-SelectionWatch: TypeAlias = Callable[[VideoState, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
+SelectionWatch: TypeAlias = Callable[[Any, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
 
 
 @dataclass

@@ -1,7 +1,8 @@
-"""What tracking returns: masks in the requested form, and the model's scores."""
+"""Results of tracking: of one object on one frame, and what callers get: masks in the requested form, and scores."""
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -15,10 +16,193 @@ from sam2fast.kernels.mask_ops import (
     upsample_masks,
 )
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.utils.async_copies import AsyncHostCopy, copy_to_device
+from sam2fast.tracking.memory_bank import ALIGNMENT
+from sam2fast.tracking.page_pool import Page
+from sam2fast.utils.async_copies import AsyncHostCopy
 
 Output: TypeAlias = Literal["logits", "bool", "bits", "low_res"]
+
+
+class PackedResults(NamedTuple):
+    """Results of N objects on one frame in one tensor, which takes one copy to the CPU: IoUs, scores and a strategy's
+    records of C >= N rows, and after them N masks. So a part from the beginning is the results of the first objects."""
+
+    numbers: Tensor  # fp32
+    rows: int  # C
+    record_size: int
+    shape: tuple[int, ...]  # (N, 1, h, w) of the masks
+
+    @classmethod
+    def of(cls, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None = None) -> "PackedResults":
+        """A copy of the results of N objects."""
+        packed = cls.empty(len(masks), 0 if records is None else records.shape[1], masks.shape[-2:], masks.device)
+        packed.write(ious, scores, masks, records)
+        return packed
+
+    @classmethod
+    def empty(cls, rows: int, record_size: int, size: Sequence[int], device: torch.device) -> "PackedResults":
+        """Room for C objects with masks of this size."""
+        made = cls(torch.empty(0, device=device), rows, record_size, (rows, 1, *size))
+        return made._replace(numbers=made.numbers.new_zeros(made.end(rows)))
+
+    @property
+    def start(self) -> int:
+        """Where the masks begin: at an address that Triton specializes kernels on."""
+        return -(-self.rows * (2 + self.record_size) // ALIGNMENT) * ALIGNMENT
+
+    def write(self, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None) -> None:
+        """Writes the results of C objects; ``records`` is None where there are none."""
+        of_ious, of_scores, of_records, of_masks = self.parts()
+        targets, results = [of_ious, of_scores, of_masks], [ious, scores, masks]
+        if records is not None:
+            targets, results = [*targets, of_records], [*results, records]
+        torch._foreach_copy_(targets, results)
+
+    def end(self, objects: int) -> int:
+        """Where the masks of so many objects end."""
+        return self.start + objects * math.prod(self.shape[1:])
+
+    def first(self, objects: int) -> "PackedResults":
+        """A copy of the results of so many objects."""
+        return self._replace(numbers=self.numbers[: self.end(objects)].clone(), shape=(objects, *self.shape[1:]))
+
+    def parts(self) -> list[Tensor]:
+        """Views: IoUs ``(C, 1)``, scores ``(C, 1)``, records ``(C, record_size)`` and masks ``(N, 1, h, w)``."""
+        rows, width = self.rows, self.record_size
+        ious, scores, records = self.numbers[: rows * (2 + width)].split((rows, rows, rows * width))
+        return [ious.view(rows, 1), scores.view(rows, 1), records.view(rows, width), self.masks]
+
+    @property
+    def masks(self) -> Tensor:
+        """A view of the masks."""
+        return self.numbers[self.start :].view(self.shape)
+
+    def apart(self) -> tuple[Tensor, Tensor]:
+        """IoUs, scores and records in their own memory, which is small; and a view of the masks."""
+        return self.numbers[: self.rows * (2 + self.record_size)].clone(), self.masks
+
+
+class FrameCopies:
+    """Results of N objects on one frame, which are being copied to the CPU.
+
+    Args:
+        packed: those results; on the CPU nobody writes to them before they are read.
+    """
+
+    def __init__(self, packed: PackedResults) -> None:
+        self._copy, self._layout = AsyncHostCopy(packed.numbers, is_own=True), packed[1:]
+        self._apart: tuple[Tensor, Tensor] | None = None
+
+    def row(self, index: int) -> tuple[Tensor, "_Numbers"]:
+        """One object's mask, and its numbers; waits until the copy has arrived."""
+        rows, width, _ = self._layout
+        if self._apart is None:
+            self._apart = PackedResults(self._copy.arrived(), *self._layout).apart()
+        small, masks = self._apart
+        # In its own memory: a view would keep the masks of all objects alive.
+        return masks[index : index + 1].clone(), _Numbers(small, rows, width, index)
+
+
+class _Numbers(NamedTuple):
+    """One object's numbers among those of C."""
+
+    small: Tensor  # see PackedResults.apart
+    rows: int  # C
+    width: int  # of a record
+    row: int  # the object's
+
+
+class FrameResult:
+    """One object's result on one frame; the small tensors are on the CPU, or are being copied there.
+
+    Attributes:
+        pointer: the object pointer.
+        memory: None until the prompt is committed.
+        state: what the session's strategy knew of the object after the frame, if it keeps anything.
+        others: the results of the object's other hypotheses, until they are stored.
+    """
+
+    __slots__ = ("_arrived", "_copies", "memory", "others", "pointer", "state")
+
+    def __init__(
+        self,
+        mask: Tensor,
+        iou: Tensor,
+        score: Tensor,
+        pointer: Page,
+        memory: Page | None,
+        state: Page | None = None,
+        record: Tensor | None = None,
+    ) -> None:
+        parts = [iou, score] if record is None else [iou, score, record]
+        numbers = torch.cat([x.flatten().float() for x in parts])
+        self._arrived: tuple[Tensor, _Numbers] | None = (mask, _Numbers(numbers, 1, len(numbers) - 2, 0))
+        self._copies: tuple[FrameCopies, int] | None = None
+        self.pointer, self.memory, self.state = pointer, memory, state
+        self.others: tuple[FrameResult, ...] = ()
+
+    @classmethod
+    def arriving(
+        cls, copies: FrameCopies, row: int, pointer: Page, memory: Page | None, state: Page | None = None
+    ) -> "FrameResult":
+        """The result in row ``row`` of copies that may still be in flight."""
+        result = cls.__new__(cls)
+        result._arrived, result._copies = None, (copies, row)
+        result.pointer, result.memory, result.state, result.others = pointer, memory, state, ()
+        return result
+
+    @property
+    def mask(self) -> Tensor:
+        """``(1, 1, h, w)`` fp32 low-resolution logits, holes filled."""
+        return self._read()[0]
+
+    @property
+    def iou(self) -> Tensor:
+        """``(1, 1)`` predicted."""
+        small, _, _, index = self._read()[1]
+        return small[index].view(1, 1)
+
+    @property
+    def score(self) -> Tensor:
+        """``(1, 1)`` logit of the object's presence."""
+        small, rows, _, index = self._read()[1]
+        return small[rows + index].view(1, 1)
+
+    @property
+    def record(self) -> Tensor:
+        """``(1, record_size)``: what the session's strategy recorded of the frame."""
+        small, rows, width, index = self._read()[1]
+        return small[2 * rows + width * index :][:width].view(1, width)
+
+    @property
+    def parent(self) -> int:
+        """The hypothesis that a strategy with several continued; 0 where there is one."""
+        return int(self.record[0, 0]) if self.record.numel() else 0
+
+    def with_memory(self, memory: Page) -> "FrameResult":
+        """The same result with its memory."""
+        return FrameResult(self.mask, self.iou, self.score, self.pointer, memory, self.state, self.record)
+
+    def arrived(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask, IoU and score."""
+        return self.mask, self.iou, self.score
+
+    def wait(self) -> None:
+        """Waits until the copy has arrived, whose pinned memory is free then."""
+        self._read()
+
+    def _read(self) -> tuple[Tensor, _Numbers]:
+        if self._arrived is None:
+            assert self._copies is not None
+            copies, row = self._copies
+            self._arrived, self._copies = copies.row(row), None
+        return self._arrived
+
+
+def wait_for(results: Sequence[FrameResult]) -> None:
+    """Waits until the copies of all of them have arrived."""
+    for result in results:
+        result.wait()
 
 
 class TrackScores(NamedTuple):
@@ -48,31 +232,6 @@ class TrackScores(NamedTuple):
     def to_keep(self) -> "TrackScores":
         """The same for a caller, who may keep the scores: they are no views, which keep the masks alive."""
         return self._replace(iou=self.iou.clone(), object_score=self.object_score.clone())
-
-
-class Pathways:
-    """Results of each hypothesis of the objects of a pass; those of hypotheses that ended are freed."""
-
-    def __init__(self) -> None:
-        self.frames: list[int] = []
-        # Of each object, for each hypothesis, its masks, IoUs and scores by frame.
-        self._paths: dict[Any, list[dict[int, tuple[Tensor, Tensor, Tensor]]]] = {}
-
-    def add(self, frame: int, ids: Iterable[Any], results: Mapping[Any, FrameResult]) -> None:
-        """Results that are not stored yet; waits for them."""
-        self.frames.append(frame)
-        for obj_id in ids:
-            result, before = results[obj_id], self._paths.get(obj_id, [{}])
-            rows = result, *result.others
-            # All continue the best one if there is no other, as when the pass begins, or after a prompt.
-            self._paths[obj_id] = [
-                {**before[row.parent if len(before) > 1 else 0], frame: row.arrived()} for row in rows
-            ]
-
-    def best(self, frame: int, ids: Iterable[Any], device: torch.device) -> TrackScores:
-        """Of the hypotheses that are the best now."""
-        masks, ious, scores = (torch.cat(x) for x in zip(*(self._paths[i][0][frame] for i in ids), strict=True))
-        return TrackScores(*(copy_to_device(x, device) for x in (ious[:, 0], scores[:, 0], masks)))
 
 
 def check_output(output: str) -> None:

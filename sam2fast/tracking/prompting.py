@@ -1,18 +1,28 @@
-"""What prompts change in a session: they are applied, removed, and committed before tracking."""
+"""Prompts of a session: they are checked, applied, removed, and committed before tracking."""
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from sam2fast.engine import engine_for
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.tracking.prompts import click_prompt, mask_prompt
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.prompt_inputs import CPU, check_boxes, check_numbers, check_points
+from sam2fast.tracking.outputs import FrameResult
+from sam2fast.tracking.session import TrackedObject, UnchangedOnError, VideoSession
+from sam2fast.tracking.step import fill_holes, without_memory
 from sam2fast.tracking.tracker import Tracker
-from sam2fast.tracking.unchanged_on_error import UnchangedOnError
+from sam2fast.utils.async_copies import copy_to_device
+
+EXPECTED = "expected an array (H, W) of bool or numbers"
+# Values of a mask become logits, twenty times as large, which must stay far from the largest number in fp32.
+LARGEST_VALUE = 1e6
 
 # Identifies a new result: the object's id(), whether it is a conditioning one, and the frame.
 ResultKey = tuple[int, bool, int]
@@ -20,7 +30,7 @@ ResultKey = tuple[int, bool, int]
 
 def add_points_or_box(
     tracker: Tracker,
-    state: VideoState,
+    state: VideoSession,
     frame: int,
     obj_id: Any,
     points: Any,
@@ -38,7 +48,9 @@ def add_points_or_box(
     return apply_prompt(tracker, state, frame, obj_id, tracked, points=clicks)
 
 
-def add_mask(tracker: Tracker, state: VideoState, frame: int, obj_id: Any, mask: Any) -> tuple[int, list[Any], Tensor]:
+def add_mask(
+    tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, mask: Any
+) -> tuple[int, list[Any], Tensor]:
     """Applies a mask; see ``SAM2VideoPredictor.add_new_mask``."""
     tracked = state.objects.get(obj_id) or TrackedObject()
     given = mask_prompt(mask, tracker.model.image_size, tracker.model.device)
@@ -47,7 +59,7 @@ def add_mask(tracker: Tracker, state: VideoState, frame: int, obj_id: Any, mask:
 
 def apply_prompt(
     tracker: Tracker,
-    state: VideoState,
+    state: VideoSession,
     frame: int,
     obj_id: Any,
     tracked: TrackedObject,
@@ -59,7 +71,7 @@ def apply_prompt(
 
     Args:
         tracked: the object without this prompt; the state need not have it yet.
-        points: all points on the frame, as :func:`~sam2fast.tracking.prompts.click_prompt` returns them.
+        points: all points on the frame, as :func:`click_prompt` returns them.
         mask: ``(1, 1, S, S)``, without points.
 
     Returns:
@@ -93,7 +105,7 @@ def is_conditioning(tracker: Tracker, tracked: TrackedObject, frame: int) -> boo
 
 
 def clear_prompts(
-    tracker: Tracker, state: VideoState, frame: int, obj_id: Any, need_output: bool
+    tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, need_output: bool
 ) -> tuple[int, list[Any], Tensor] | None:
     """Removes an object's prompts on a frame; an unknown id has none. Returns what :func:`apply_prompt` does, or None
     without ``need_output``."""
@@ -109,7 +121,7 @@ def clear_prompts(
 
 
 def remove_object(
-    tracker: Tracker, state: VideoState, obj_id: Any, strict: bool, need_output: bool
+    tracker: Tracker, state: VideoSession, obj_id: Any, strict: bool, need_output: bool
 ) -> list[tuple[int, Tensor]]:
     """Removes an object; see ``SAM2VideoPredictor.remove_object``.
 
@@ -134,7 +146,7 @@ def remove_object(
     return updated
 
 
-def _remaining_masks(tracker: Tracker, state: VideoState, objects: Mapping[Any, TrackedObject], frame: int) -> Tensor:
+def _remaining_masks(tracker: Tracker, state: VideoSession, objects: Mapping[Any, TrackedObject], frame: int) -> Tensor:
     """Mask logits ``(N, 1, H, W)`` of these objects on a frame where a prompt was removed."""
     conditioning = any(frame in o.new_conditioning for o in objects.values())
     return masks_of(tracker, state, list(objects), latest_results(objects, frame, conditioning))
@@ -146,7 +158,7 @@ def latest_results(objects: Mapping[Any, TrackedObject], frame: int, conditionin
     return {obj_id: result for obj_id, result in found.items() if result is not None}
 
 
-def masks_of(tracker: Tracker, state: VideoState, ids: Sequence[Any], results: Mapping[Any, FrameResult]) -> Tensor:
+def masks_of(tracker: Tracker, state: VideoSession, ids: Sequence[Any], results: Mapping[Any, FrameResult]) -> Tensor:
     """Mask logits ``(N, 1, H, W)`` at the video's size, of objects in the order of ``ids``; -1024 without a result."""
     masks = torch.full((len(ids), 1, *state.video_size), NO_OBJ_SCORE, device=state.device)
     present = [i for i, obj_id in enumerate(ids) if obj_id in results]
@@ -156,7 +168,7 @@ def masks_of(tracker: Tracker, state: VideoState, ids: Sequence[Any], results: M
     return tracker.format_masks(state, masks, "logits")
 
 
-def commit_prompts(tracker: Tracker, state: VideoState) -> None:
+def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
     """Encodes the memories of new prompts' results, and moves these to the results that later frames attend to.
 
     Raises:
@@ -179,7 +191,7 @@ def no_prompt_error(obj_id: Any) -> RuntimeError:
     return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")
 
 
-def _with_memories(tracker: Tracker, state: VideoState) -> dict[ResultKey, FrameResult]:
+def _with_memories(tracker: Tracker, state: VideoSession) -> dict[ResultKey, FrameResult]:
     """Results of new prompts with memories; the objects of one frame are one batch."""
     by_frame: dict[int, list[tuple[ResultKey, FrameResult]]] = {}
     for tracked in state.objects.values():
@@ -211,3 +223,148 @@ def _commit(tracker: Tracker, tracked: TrackedObject, encoded: Mapping[ResultKey
     # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
     for frame in tracked.conditioning:
         tracked.tracked.pop(frame, None)
+
+
+class ClickCandidates(NamedTuple):
+    """Masks for the same clicks, the one with the highest predicted IoU first."""
+
+    logits: Tensor  # (M, 1, h, w) fp32 at the model's resolution, holes filled
+    ious: list[float]  # predicted
+    score: float  # logit of the object's presence
+
+
+@torch.inference_mode()
+def predict_candidates(
+    tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, points: Any, labels: Any, refine: bool
+) -> ClickCandidates:
+    """The masks that :func:`add_points_or_box` selects from; the session is unchanged.
+
+    They are three for one click and one for more, as the model's configuration says.
+
+    Args:
+        obj_id: the object, which may be new.
+        points, labels: all clicks of the object on the frame, a box's corners first, as shares of the frame.
+        refine: the clicks refine the object's mask on the frame. Otherwise they replace its prompts there.
+
+    Raises:
+        ValueError: the points are invalid.
+        VideoError: the frame cannot be read.
+    """
+    model = tracker.model
+    clicks = click_prompt(points, labels, None, True, (1, 1), model.image_size, model.device)
+    tracked = state.objects.get(obj_id) or TrackedObject()
+    if not refine and frame in tracked.points.keys() | tracked.masks.keys():
+        tracked = tracked.copy()
+        tracked.remove_prompts(frame)
+    previous = tracked.result_on(frame, is_conditioning(tracker, tracked, frame))
+    (features,) = tracker.encode(state, [frame])
+    with tracker.step(state):
+        state.bank.begin_step()
+        initial = tracked.is_initial(frame)
+        memory = None if initial else tracker.gather(state, tracked, frame, tracked.reverse[frame])
+        engine = engine_for(model)
+        if memory is None:
+            conditioned = without_memory(model, features)
+        else:
+            conditioned = engine.attend(features.embedding, memory, state.bank.fp8)
+        masks, ious, _, scores = engine.propose(
+            conditioned[:1],
+            features.high_res,
+            clicks,
+            None if previous is None else tracker.as_mask_input(previous.mask),
+            model._use_multimask(initial, clicks),
+        )
+    order = ious[0].argsort(descending=True)
+    logits = fill_holes(masks[0, order, None], tracker.fill_hole_area(state))
+    return ClickCandidates(logits, ious[0, order].tolist(), float(scores[0]))
+
+
+def click_prompt(
+    points: Any,
+    labels: Any,
+    box: Any,
+    clear_old_points: bool,
+    size: tuple[int, int],
+    image_size: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Points, a box's corners first, in the model's input pixels: ``point_coords (1, P, 2)``, ``point_labels (1, P)``.
+
+    Args:
+        points, labels, box, clear_old_points: as given to ``add_new_points_or_box``.
+        size: (height, width) that the coordinates refer to.
+        image_size: side of the model's input.
+        device: where the tensors go.
+
+    Raises:
+        ValueError: nothing is given, or something of another shape or value.
+    """
+    if points is None and labels is None and box is None:
+        raise ValueError("at least one of points or box must be given")
+    # On the CPU except for the result: reading values back from a GPU waits for it.
+    coords, kinds = torch.zeros(1, 0, 2, device=CPU), torch.zeros(1, 0, dtype=torch.int32, device=CPU)
+    if not (_is_empty(points) and _is_empty(labels)):
+        coords, kinds = check_points(points, labels)
+    if box is not None:
+        if not clear_old_points:
+            raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
+        corners = check_numbers(box, "box")
+        if corners.numel() != 4:
+            raise ValueError(f"box has shape {tuple(corners.shape)}; expected (4), the box of one object")
+        corners = check_boxes(corners.reshape(1, 4)).reshape(1, 2, 2)
+        kinds = torch.cat([kinds.new_tensor([[2, 3]]), kinds], dim=1)
+        coords = torch.cat([corners, coords], dim=1)
+    if len(coords) != 1 or not kinds.numel():
+        raise ValueError(f"got {len(coords)} prompts with {kinds.shape[1]} points each; expected one with at least 1")
+    height, width = size
+    coords = coords / coords.new_tensor([width, height]) * image_size
+    return {"point_coords": copy_to_device(coords, device), "point_labels": copy_to_device(kinds, device)}
+
+
+def _is_empty(points_or_labels: Any) -> bool:
+    return points_or_labels is None or not check_numbers(points_or_labels, "points").numel()
+
+
+def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
+    """A mask ``(H, W)`` of any size as ``(1, 1, S, S)`` fp32; arrays are converted to bool.
+
+    Raises:
+        ValueError: no array or one of another shape, or NaN, infinity or very large values.
+    """
+    mask = _as_numbers(mask)
+    if mask.ndim != 2 or not mask.numel():
+        raise ValueError(f"the mask has shape {tuple(mask.shape)}; expected (H, W)")
+    if mask.dtype != torch.bool:
+        largest = float(mask.float().abs().amax())  # NaN if there is one
+        if not math.isfinite(largest):
+            raise ValueError("the mask holds NaN or infinite values")
+        if largest > LARGEST_VALUE:
+            raise ValueError(f"the mask holds {largest:g}, which is too large; expected 0 and 1")
+    mask = copy_to_device(mask[None, None], device).float()
+    size = (image_size, image_size)
+    if mask.shape[-2:] == size:
+        return mask
+    return (F.interpolate(mask, size, mode="bilinear", align_corners=False, antialias=True) >= 0.5).float()
+
+
+def _as_numbers(mask: Any) -> Tensor:
+    """Tensors are returned unchanged; anything else, with any strides and byte order, as bool."""
+    if isinstance(mask, Tensor):
+        if mask.is_complex() or mask.is_meta or mask.layout != torch.strided:
+            raise ValueError(f"the mask is a tensor of {mask.dtype}, {mask.layout}, on {mask.device}; {EXPECTED}")
+        return mask
+    try:
+        array = np.asarray(mask)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"the mask cannot be read: {error}; {EXPECTED}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"the mask is {type(mask).__name__} of {array.dtype}; {EXPECTED}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("the mask holds NaN or infinite values")
+    if array.dtype.kind in "if" and ((array < 0) | (array % 1 != 0)).any():
+        warnings.warn(
+            "the mask has negative or fractional values, and every pixel that is not 0 is taken, as in the original; "
+            "give logits as mask > 0, probabilities as mask > 0.5",
+            stacklevel=2,
+        )
+    return torch.from_numpy(array.astype(bool, order="C"))

@@ -12,13 +12,14 @@ from tqdm import tqdm
 from sam2fast.engine.constants import Constants
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
+from sam2fast.prompt_inputs import at_least
 from sam2fast.tracking.cuda_graphs import EagerRecorder
-from sam2fast.tracking.frame_result import FrameResult
+from sam2fast.tracking.hypotheses import Pathways
 from sam2fast.tracking.memory_bank import BUCKETS
-from sam2fast.tracking.outputs import Output, Pathways, TrackScores
+from sam2fast.tracking.outputs import FrameResult, Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
 from sam2fast.tracking.recordings import Recordings
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import open_frames
@@ -27,9 +28,23 @@ from sam2fast.video_io import open_frames
 Progress: TypeAlias = bool | Callable[[Iterable[int]], Iterable[int]]
 # Length of the blank video that a warm-up tracks: object pointers are encoded as in longer ones.
 WARMUP_FRAMES = 17
+# An estimate, see docs/tracking.md, "What a frame starts": 0.16 ms less a frame with tiny, 1.02 ms with large.
+FRAMES_AT_ONCE_ON_CUDA = 4
 
 
-def frames_of_pass(state: VideoState, start: int | None, count: int | None, reverse: bool) -> range:
+def frames_at_once(encode_ahead: Any, device: torch.device) -> int:
+    """How many frames are encoded as one batch: by default as many as fill a GPU, elsewhere one.
+
+    Raises:
+        ValueError: ``encode_ahead`` is below 1.
+        TypeError: it is no integer.
+    """
+    if encode_ahead is None:
+        return FRAMES_AT_ONCE_ON_CUDA if device.type == "cuda" else 1
+    return at_least(1, encode_ahead, "encode_ahead")
+
+
+def frames_of_pass(state: VideoSession, start: int | None, count: int | None, reverse: bool) -> range:
     """The frames of one pass in their order.
 
     Args:
@@ -50,7 +65,7 @@ def frames_of_pass(state: VideoState, start: int | None, count: int | None, reve
 
 def propagate(
     tracker: Tracker,
-    state: VideoState,
+    state: VideoSession,
     order: range,
     reverse: bool,
     return_scores: bool,
@@ -100,7 +115,7 @@ def propagate(
 
 
 def track_frame(
-    tracker: Tracker, state: VideoState, objects: dict[Any, TrackedObject], frame: int, reverse: bool
+    tracker: Tracker, state: VideoSession, objects: dict[Any, TrackedObject], frame: int, reverse: bool
 ) -> tuple[dict[Any, FrameResult], TrackScores]:
     """Results of all objects on a frame by id, and their masks and scores on the device; nothing is stored.
 
@@ -124,7 +139,7 @@ def track_frame(
 
 def store_results(
     tracker: Tracker,
-    state: VideoState,
+    state: VideoSession,
     objects: dict[Any, TrackedObject],
     frame: int,
     reverse: bool,
@@ -188,7 +203,7 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     add_points_or_box(tracker, state, 1, 0, *click)
 
 
-def _ids(state: VideoState, objects: dict[Any, TrackedObject]) -> list[Any]:
+def _ids(state: VideoSession, objects: dict[Any, TrackedObject]) -> list[Any]:
     """The ids of the objects being tracked: the state's own list as long as these are all there are."""
     ids = list(objects)
     return state.obj_ids if state.obj_ids == ids else ids

@@ -5,7 +5,9 @@ import json
 import operator
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +18,10 @@ from sam2fast.io.atomic import atomic_path
 from sam2fast.modeling.model_identity import model_facts
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.features import FEATURES_KEPT
-from sam2fast.tracking.frame_result import FrameResult
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import PagePool
-from sam2fast.tracking.saved_checks import KINDS, MEMORY_DTYPES, check_restored
-from sam2fast.tracking.session_checks import check_kind
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession, check_kind
 from sam2fast.tracking.strategies import Strategy, restored_strategy, saved_strategy
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
@@ -29,6 +29,10 @@ from sam2fast.video_io import Frames
 FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
 VERSION = 1
 STREAM_FRAME = "stream_frame"  # the fact that only streams have
+MEMORY_DTYPES = ("float64", "float32", "bfloat16", "float16")
+# Of an object's results; attributes of a TrackedObject.
+KINDS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
+KEPT = KINDS[:2]  # those with memories
 
 
 class StateError(ValueError):
@@ -122,7 +126,7 @@ def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def packed(state: VideoState) -> PackedState:
+def packed(state: VideoSession) -> PackedState:
     """Copies the objects of a session to the CPU.
 
     Raises:
@@ -130,11 +134,7 @@ def packed(state: VideoState) -> PackedState:
         TypeError: it is no state.
     """
     check_kind(state)
-    if state.official is not None:
-        raise StateError(
-            "this session is the original's dict, since one of its keys was used or a private method is overridden: "
-            "use pickle or copy.deepcopy on it instead"
-        )
+    state.check_saveable()
     tensors: dict[str, Tensor] = {}
     objects = [_packed_object(state, i, obj_id, tensors) for i, obj_id in enumerate(state.objects)]
     memories = state.bank.memories
@@ -154,7 +154,7 @@ def packed(state: VideoState) -> PackedState:
     return PackedState(facts, tensors)
 
 
-def _packed_object(state: VideoState, number: int, obj_id: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _packed_object(state: VideoSession, number: int, obj_id: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
     tracked = state.objects[obj_id]
     for frame, clicks in tracked.points.items():
         tensors.update({f"{number}.points.{frame}.{name}": value.cpu().contiguous() for name, value in clicks.items()})
@@ -222,7 +222,7 @@ def unpacked(
     frames: Frames,
     features_kept: int = FEATURES_KEPT,
     strategy: Strategy | None = None,
-) -> VideoState:
+) -> VideoSession:
     """The state, with all memories on the CPU until they are used.
 
     Args:
@@ -258,7 +258,7 @@ def unpacked(
     return state
 
 
-def _unpack_into(state: VideoState, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _unpack_into(state: VideoSession, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     dtype, objects = facts["memory_dtype"], facts["objects"]
     if dtype is not None:
         if dtype not in MEMORY_DTYPES:
@@ -305,3 +305,94 @@ def _results(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[FrameResult
         record = parts["record"][i : i + 1].clone() if "record" in parts else None
         state = PagePool.archived_page(parts["state"][i]) if "state" in parts else None
         yield FrameResult(mask, iou, score, pointer, memory, state, record)
+
+
+def check_restored(state: VideoSession, has_memories: bool) -> None:
+    """Checks the objects of a session that was read from a file.
+
+    Args:
+        has_memories: the model keeps memories.
+
+    Raises:
+        ValueError: the first difference from what sessions of the model have.
+    """
+    for limit in (state.max_history, state.max_cond_frames):
+        _expect(limit is None or _is_count(limit), f"a number of frames is {limit!r}")
+    for obj_id, tracked in state.objects.items():
+        _expect(isinstance(obj_id, int | str), f"an object has the id {obj_id!r}")
+        try:
+            _check_object(tracked, state.num_frames, state.bank, has_memories, state.strategy.record_size)
+        except ValueError as error:
+            raise ValueError(f"object {obj_id!r}: {error}") from error
+
+
+def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame: Any, image_size: int) -> None:
+    """The same for what the state of a stream has besides: its current frame.
+
+    Raises:
+        ValueError: see :func:`check_restored`.
+    """
+    video: Any = facts.get("video")
+    _expect(isinstance(video, dict), f"the video is {str(video)[:60]}")
+    sizes: list[Any] = [video.get(name) for name in ("frames", "height", "width")]
+    _expect(all(_is_count(size) and 0 < size <= sys.maxsize for size in sizes), f"the video is {str(video)[:60]}")
+    most: Any = facts.get("max_cond_frames")
+    _expect(most is None or isinstance(most, int) and most >= 2, f"max_cond_frames is {most!r}")
+    _expect(_is_count(frame) and frame < video["frames"], f"the current frame is {str(frame)[:60]}")
+    _expect("square" in tensors, "the current frame is missing")
+    square = tensors["square"]
+    right = tuple(square.shape) == (image_size, image_size, 3) and square.dtype == torch.uint8
+    _expect(right, f"the current frame is {square.dtype} {tuple(square.shape)}")
+
+
+def _check_object(
+    tracked: TrackedObject, num_frames: int, bank: MemoryBank, has_memories: bool, record_size: int
+) -> None:
+    hypotheses = list(tracked.others.values())
+    frames = [t for entries in (*vars(replace(tracked, others={})).values(), *hypotheses) for t in entries]
+    _expect(all(_is_count(t) and t < num_frames for t in frames), "it has other frames than the video")
+    _expect(not tracked.conditioning.keys() & tracked.tracked.keys(), "a frame has two results")
+    _expect(all(isinstance(reverse, bool) for reverse in tracked.reverse.values()), "a direction is no bool")
+    for points in tracked.points.values():
+        coords, labels = points["point_coords"], points["point_labels"]
+        _check("point_coords", coords, (1, labels.shape[-1], 2))
+        _expect(labels.shape == coords.shape[:2] and not labels.is_floating_point(), f"labels are {labels.dtype}")
+    side = bank.layout.image_size
+    for mask in tracked.masks.values():
+        _expect(mask.shape == (1, 1, side, side), f"a mask is {tuple(mask.shape)}, expected {side} x {side}")
+    for kind in KINDS:
+        for result in getattr(tracked, kind).values():
+            _check_result(result, bank, has_memories and kind in KEPT, record_size)
+    for results in hypotheses:
+        _expect(not tracked.conditioning.keys() & results.keys(), "a frame has two results")
+        for result in results.values():
+            _check_result(result, bank, has_memories, record_size)
+
+
+def _check_result(result: FrameResult, bank: MemoryBank, has_memory: bool, record_size: int) -> None:
+    _check("mask", result.mask, (1, 1, *bank.layout.mask))
+    _check("iou", result.iou, (1, 1))
+    _check("score", result.score, (1, 1))
+    _check("record", result.record, (1, record_size))
+    _expect((result.state is None) == (bank.states is None), "a state of its strategy is missing, or too many")
+    states = [] if result.state is None else [("state", result.state, (bank.state_size,))]
+    memories = [] if result.memory is None else [("memory", result.memory, bank.page_shape)]
+    for name, page, shape in [("pointer", result.pointer, (bank.layout.pointer,))] + memories + states:
+        assert page.archived is not None
+        _check(name, page.archived.tensor, shape)
+    right = not has_memory if result.memory is None else bank.memories is not None
+    _expect(right, "a memory is missing, or has no dtype")
+
+
+def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    right = tuple(tensor.shape) == shape and tensor.is_floating_point()
+    _expect(right, f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {shape}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _expect(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)

@@ -1,23 +1,24 @@
-"""SAM 2 with a tracker: settings, CUDA graphs, streams and saved states. The original has none of these methods."""
+"""The predictor's own methods: settings, CUDA graphs, streams and saved states. The original has none of these."""
 
 import copy
 from collections.abc import Mapping
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import nn
 
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.prompt_inputs import integer
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.options import SelectionWatch, TrackingOptions
 from sam2fast.tracking.outputs import Output, check_output
-from sam2fast.tracking.prompts import frames_at_once
-from sam2fast.tracking.propagation import warm_up
-from sam2fast.tracking.state import AsDict, VideoState
+from sam2fast.tracking.propagation import frames_at_once, warm_up
+from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream
@@ -25,11 +26,13 @@ from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
 
+State = TypeVar("State", bound=VideoSession)
+
 
 class ModelOptions(TrackingOptions):
     """The options that a model has as attributes. They are read from it whenever they are used."""
 
-    def __init__(self, model: "TrackingModel") -> None:
+    def __init__(self, model: "SessionMethods[Any]") -> None:
         self._model = model
 
 
@@ -37,7 +40,7 @@ for _field in fields(TrackingOptions):
     setattr(ModelOptions, _field.name, property(attrgetter(f"_model.{_field.name}")))
 
 
-class TrackingModel(SAM2Base):
+class SessionMethods(SAM2Base, Generic[State]):
     """SAM 2 with settings and recordings for a tracker.
 
     Attributes:
@@ -99,11 +102,20 @@ class TrackingModel(SAM2Base):
     @property
     def _tracker(self) -> Tracker:
         """Computes the objects of sessions. Made for each use: a model that kept it would keep itself alive."""
-        return Tracker(self, ModelOptions(self), self._steps, self._as_dict())
+        return Tracker(self, ModelOptions(self), self._steps)
 
-    def _as_dict(self) -> AsDict | None:
-        """What makes a session the original's dict, if anything does."""
-        return None
+    def _checked_history(self, max_history: Any) -> int | None:
+        """``max_history`` of ``init_state`` as an int, or None.
+
+        Raises:
+            ValueError: it is less than one frame may attend to.
+            TypeError: it is no integer.
+        """
+        reach = MemoryRules.of(self).reach
+        limit = None if max_history is None else integer(max_history, "max_history")
+        if limit is not None and limit < reach:
+            raise ValueError(f"max_history is {limit}; this model looks back {reach} frames: give no less")
+        return limit
 
     @torch.inference_mode()
     def warmup(
@@ -191,7 +203,7 @@ class TrackingModel(SAM2Base):
         return VideoStream.restored(self._tracker, saved_state.read(file))
 
     @exclusive_session
-    def save_state(self, inference_state: VideoState, file: str | Path) -> None:
+    def save_state(self, inference_state: VideoSession, file: str | Path) -> None:
         """Writes a session without its frames to one safetensors file.
 
         The file is written atomically. For each object and remembered frame it takes what the state takes: a memory, a
@@ -212,7 +224,7 @@ class TrackingModel(SAM2Base):
         *,
         async_loading_frames: bool = False,
         window: tuple[float, float] | None = None,
-    ) -> VideoState:
+    ) -> State:
         """A state that :meth:`save_state` wrote, as it was, on this predictor's device.
 
         Args:
@@ -230,14 +242,14 @@ class TrackingModel(SAM2Base):
         prefetch = async_loading_frames
         frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch, window=window)
         try:
-            return saved_state.unpacked(packed, self._tracker, frames)
+            return cast(State, saved_state.unpacked(packed, self._tracker, frames))
         except BaseException:
             frames.close()
             raise
 
     @exclusive_session
     @torch.inference_mode()
-    def move_state(self, inference_state: VideoState) -> VideoState:
+    def move_state(self, inference_state: VideoSession) -> State:
         """A copy of another predictor's state for this one, which has the same weights and may be on another device.
 
         Also a copy of a state of its own, to try something and come back. Both states are independent; they share the
@@ -249,7 +261,8 @@ class TrackingModel(SAM2Base):
         packed = saved_state.packed(inference_state)
         frames = copy.copy(inference_state.frames)
         frames.device = self.device
-        return saved_state.unpacked(packed, self._tracker, frames, strategy=inference_state.strategy)
+        moved = saved_state.unpacked(packed, self._tracker, frames, strategy=inference_state.strategy)
+        return cast(State, moved)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy records for itself.

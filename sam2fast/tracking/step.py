@@ -16,9 +16,8 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import ObjectPrediction, SAM2Base
 from sam2fast.tracking.attending import attended_by_tables
 from sam2fast.tracking.features import FrameFeatures
-from sam2fast.tracking.frame_result import FrameCopies, FrameResult, PackedResults, wait_for
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepShape, StepTables, as_pages, select_states
-from sam2fast.tracking.outputs import TrackScores
+from sam2fast.tracking.outputs import FrameCopies, FrameResult, PackedResults, TrackScores, wait_for
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies.base import Strategy
 from sam2fast.tracking.strategies.decision import Decision

@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
+from sam2fast.prompt_inputs import integer, plain_id
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.attending import history_of
 from sam2fast.tracking.outputs import Output, TrackScores, check_output
@@ -20,18 +21,85 @@ from sam2fast.tracking.prompting import (
     is_conditioning,
     remove_object,
 )
-from sam2fast.tracking.prompts import integer, plain_id
 from sam2fast.tracking.propagation import store_results, track_frame
-from sam2fast.tracking.saved_checks import check_stream
-from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.session import UnchangedOnError, VideoSession
 from sam2fast.tracking.strategies import Strategy
-from sam2fast.tracking.stream_frames import FrameLike, StreamFrames
 from sam2fast.tracking.tracker import Tracker
-from sam2fast.tracking.unchanged_on_error import UnchangedOnError
+from sam2fast.transforms import ImageLike
 from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError, exclusive
+from sam2fast.video_io.frames import Frames
+from sam2fast.video_io.reading import StreamFrame
+from sam2fast.video_io.sources import resized, to_rgb_image
+from sam2fast.video_io.video_types import VideoError
 
 # The length of a stream of unknown length; it only has to be at least the number of pointers that are attended to.
 UNKNOWN_LENGTH = sys.maxsize
+
+FrameLike: TypeAlias = ImageLike | StreamFrame
+
+
+class _CurrentFrame(Frames):
+    """The current frame of a stream, in the place of a video's frames.
+
+    Args:
+        length: how many frames there will be, or more.
+        image_size: side S of the model's square input.
+        device: where frames are returned.
+    """
+
+    truncated: str | None = None
+
+    def __init__(self, length: int, image_size: int, device: torch.device) -> None:
+        # Without super().__init__(): there is no source to read from.
+        self.height, self.width = 0, 0
+        self.device = device
+        self._length, self._image_size = length, image_size
+        self.current: int | None = None
+        self._square: Tensor | None = None
+
+    def prepared(self, frame: FrameLike) -> tuple[Tensor, int, int]:
+        """A frame's pixels ``(S, S, 3)`` uint8, its height and width; the current frame does not change.
+
+        Images are resized as those of a list are, so that masks are the same.
+
+        Raises:
+            VideoError: the frame cannot be used, or its size is not that of the frames before.
+            TypeError, FileNotFoundError: see :func:`~sam2fast.transforms.to_pixels`.
+        """
+        if isinstance(frame, StreamFrame):
+            square, height, width = frame.square, frame.height, frame.width
+            if square.shape != (self._image_size, self._image_size, 3):
+                raise VideoError(
+                    f"the frame was read for a model of input size {square.shape[0]}; this one takes {self._image_size}"
+                )
+        else:
+            image = to_rgb_image(frame, 0 if self.current is None else self.current + 1)
+            height, width = image.height, image.width
+            square = resized(image, self._image_size)
+        if self.current is not None and (height, width) != (self.height, self.width):
+            raise VideoError(
+                f"the frame is {width}x{height} pixels, but the stream is {self.width}x{self.height}; "
+                "resize the frame, or open another stream"
+            )
+        return square, height, width
+
+    @property
+    def current_frame(self) -> tuple[int | None, tuple[Tensor | None, int, int]]:
+        """The current frame, as :meth:`set_frame` takes it."""
+        return self.current, (self._square, self.height, self.width)
+
+    def set_frame(self, index: int | None, frame: tuple[Tensor | None, int, int]) -> None:
+        """Makes a prepared frame the current one."""
+        self.current, (self._square, self.height, self.width) = index, frame
+
+    def pixels(self, index: int) -> Tensor:
+        """The current frame as ``(S, S, 3)`` uint8."""
+        if self._square is None or self._rank(index) != self.current:
+            raise VideoError(f"frame {index} is not at hand: a stream has only its current frame, {self.current}")
+        return self._square
+
+    def close(self) -> None:
+        self._square = None
 
 
 class StreamResult(NamedTuple):
@@ -77,9 +145,9 @@ class VideoStream:
         self.guard = CallGuard()
         self._tracker = tracker
         length = UNKNOWN_LENGTH if num_frames is None else num_frames
-        self._frames = StreamFrames(length, tracker.model.image_size, tracker.model.device)
+        self._frames = _CurrentFrame(length, tracker.model.image_size, tracker.model.device)
         tracker.check_stream()
-        self._state: VideoState | None = tracker.new_state(
+        self._state: VideoSession | None = tracker.new_state(
             self._frames, features_kept=1, max_cond_frames=max_cond_frames, strategy=strategy
         )
 
@@ -141,7 +209,7 @@ class VideoStream:
                 if self._state is None:  # the stream was closed meanwhile
                     self._frames.close()
 
-    def _track(self, state: VideoState, index: int, output: Output) -> StreamResult:
+    def _track(self, state: VideoSession, index: int, output: Output) -> StreamResult:
         tracker, objects = self._tracker, state.objects
         if objects:
             with tracker.step(state):
@@ -214,13 +282,13 @@ class VideoStream:
         self._tracker.call("remove_object", remove_object, state, plain_id(obj_id), strict, need_output=False)
         return list(state.objects)
 
-    def _prompted(self) -> tuple[VideoState, int]:
+    def _prompted(self) -> tuple[VideoSession, int]:
         state = self._opened()
         if self.frame is None:
             raise RuntimeError("the stream has no frame yet: call step(frame) first, then prompt what is on it")
         return state, self.frame
 
-    def _with_scores(self, state: VideoState, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
+    def _with_scores(self, state: VideoSession, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
         """The masks after a prompt, and the scores of the same results."""
         conditioning = is_conditioning(self._tracker, state.objects[obj_id], frame)
         results = [o.result_on(frame, conditioning) for o in state.objects.values()]
@@ -260,7 +328,7 @@ class VideoStream:
             raise saved_state.StateError("the file holds the state of a whole video; open it with load_state()")
         shown = packed.facts[saved_state.STREAM_FRAME]
         try:
-            check_stream(packed.facts, packed.tensors, shown, tracker.model.image_size)
+            saved_state.check_stream(packed.facts, packed.tensors, shown, tracker.model.image_size)
         except ValueError as error:
             raise saved_state.StateError(f"the file holds no stream that sam2fast saved: {error}") from error
         video = packed.facts["video"]
@@ -296,7 +364,7 @@ class VideoStream:
         height, width = self.video_size
         return f"VideoStream(frame {self.frame}, {width}x{height}, objects {self.obj_ids})"
 
-    def _opened(self) -> VideoState:
+    def _opened(self) -> VideoSession:
         if self._state is None:
             raise RuntimeError("the stream was closed; open another with open_stream()")
         return self._state

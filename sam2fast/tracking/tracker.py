@@ -23,13 +23,13 @@ from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.attending import attended_frames, attended_pages, gather_memory
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
-from sam2fast.tracking.frame_result import FrameResult, PackedResults, best_with_others
+from sam2fast.tracking.hypotheses import best_with_others
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.options import TrackingOptions
-from sam2fast.tracking.outputs import Output, TrackScores, format_masks
+from sam2fast.tracking.outputs import FrameResult, Output, PackedResults, TrackScores, format_masks
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.recordings import Recordings
-from sam2fast.tracking.state import AsDict, TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.step import StepInput, StepSettings, build_results, encode_masks, fill_holes, predict
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import Strategy
@@ -43,12 +43,12 @@ R = TypeVar("R")
 
 
 def _one_step(
-    method: Callable[Concatenate["Tracker", VideoState, P], R],
-) -> Callable[Concatenate["Tracker", VideoState, P], R]:
+    method: Callable[Concatenate["Tracker", VideoSession, P], R],
+) -> Callable[Concatenate["Tracker", VideoSession, P], R]:
     """A method of the tracker that is a :meth:`Tracker.step`."""
 
     @functools.wraps(method)
-    def step(self: "Tracker", state: VideoState, *args: P.args, **kwargs: P.kwargs) -> R:
+    def step(self: "Tracker", state: VideoSession, *args: P.args, **kwargs: P.kwargs) -> R:
         with self.step(state):
             return method(self, state, *args, **kwargs)
 
@@ -64,13 +64,14 @@ class Tracker:
         model: the network.
         options: settings, shared with their owner, who may change them.
         steps: runs them, recorded or not; shared with its owner.
-        as_dict: makes new sessions the original's dict; see :class:`VideoState`.
 
     Attributes:
+        session: makes new sessions.
         override: the user's method that replaces one of the predictor, by name, or None.
         check_stream: raises ``TypeError`` if the user replaced a method that streams do not call.
     """
 
+    session: Callable[..., VideoSession] = VideoSession
     override: Callable[[str], Callable[..., Any] | None] = staticmethod(lambda name: None)
     check_stream: Callable[[], None] = staticmethod(lambda: None)
 
@@ -79,14 +80,12 @@ class Tracker:
         model: SAM2Base,
         options: TrackingOptions | None = None,
         steps: Steps | None = None,
-        as_dict: AsDict | None = None,
     ) -> None:
         self.model = model
-        self.as_dict = as_dict
         self.options = TrackingOptions() if options is None else options
         self.steps = Steps() if steps is None else steps
 
-    def format_masks(self, state: VideoState, low_res: Tensor, output: Output) -> Tensor:
+    def format_masks(self, state: VideoSession, low_res: Tensor, output: Output) -> Tensor:
         """See :func:`~sam2fast.tracking.outputs.format_masks`."""
         custom = self.override("_get_orig_video_res_output")
         resize = None if custom is None else lambda masks: custom(state, masks)[1]
@@ -112,7 +111,7 @@ class Tracker:
         self.steps.check(self.model, self.options)
 
     @contextmanager
-    def step(self, state: VideoState) -> Iterator[None]:
+    def step(self, state: VideoSession) -> Iterator[None]:
         """Context manager that looks only once for modules that a user changed, and then forgets older features."""
         with self.steps.one_step(self.model) as changes:
             state.features.keep_since(changes, only_last=self.steps.is_changed)
@@ -129,20 +128,20 @@ class Tracker:
         max_history: int | None = None,
         max_cond_frames: int | None = None,
         strategy: Strategy | None = None,
-    ) -> VideoState:
+    ) -> VideoSession:
         """A session without objects; no frame is read yet.
 
         Args:
             features_kept: of how many frames features are kept.
             approximations, strategy: of the session; by default the tracker's.
-            offload_video_to_cpu, offload_state_to_cpu, max_history, max_cond_frames: see :class:`VideoState`.
+            offload_video_to_cpu, offload_state_to_cpu, max_history, max_cond_frames: see :class:`VideoSession`.
         """
         if approximations is None:
             approximations = self.options.approximations
         model = self.model
         strategy = (self.options.strategy if strategy is None else strategy).for_model(model)
         per_object = strategy.state_size, strategy.hypotheses
-        return VideoState(
+        return self.session(
             frames,
             FeatureCache(frames, model.device, features_kept, approximations.still_frames),
             MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations), *per_object),
@@ -151,11 +150,10 @@ class Tracker:
             offload_state_to_cpu,
             max_history,
             max_cond_frames,
-            self.as_dict,
             strategy,
         )
 
-    def rules(self, state: VideoState) -> MemoryRules:
+    def rules(self, state: VideoSession) -> MemoryRules:
         """Which memories the frames of a session attend to."""
         rules, slots = MemoryRules.of(self.model), state.bank.approximations.memory_slots
         if slots is not None:
@@ -165,7 +163,7 @@ class Tracker:
         return replace(rules, max_conditioning=state.max_cond_frames)
 
     @_one_step
-    def encode(self, state: VideoState, frames: Sequence[int]) -> list[FrameFeatures]:
+    def encode(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
         """Features of some frames; those that the session does not keep are encoded as one batch.
 
         Raises:
@@ -173,7 +171,7 @@ class Tracker:
         """
         return self._features(state, frames)
 
-    def encode_batch(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
+    def encode_batch(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
         """Encodes up to ``count`` frames as one batch, in the :meth:`step` of the first of ``frames``."""
         if count == 1 or self.recordings is not None and state.features.keeps(frames[0]):
             return
@@ -181,7 +179,7 @@ class Tracker:
         if needed and not state.features.keeps(needed[0]):
             self._features(state, needed)
 
-    def encode_ahead(self, state: VideoState, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
+    def encode_ahead(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
         """Starts to encode the next ``count`` of ``frames`` on another stream; in the :meth:`step` before them."""
         if self.recordings is None:
             return
@@ -192,12 +190,12 @@ class Tracker:
             with suppress(Exception):  # raised again when that frame is tracked
                 self._encode(state, missing, count, ahead=True)
 
-    def _features(self, state: VideoState, frames: Sequence[int]) -> list[FrameFeatures]:
+    def _features(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
         if not all(map(state.features.keeps, frames)):
             self._encode(state, frames, len(frames))
         return state.features.read(frames)
 
-    def _encode(self, state: VideoState, frames: Sequence[int], batch: int, ahead: bool = False) -> None:
+    def _encode(self, state: VideoSession, frames: Sequence[int], batch: int, ahead: bool = False) -> None:
         plan = state.features.plan(frames)
         new, encoded = plan.to_encode, None
         if new:
@@ -207,7 +205,7 @@ class Tracker:
     @_one_step
     def predict_prompted(
         self,
-        state: VideoState,
+        state: VideoSession,
         tracked: TrackedObject,
         frame: int,
         points: dict[str, Tensor] | None,
@@ -254,7 +252,7 @@ class Tracker:
         return copy_to_device(logits, self.model.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def track(
-        self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool
+        self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool
     ) -> tuple[list[FrameResult], TrackScores]:
         """Results of objects without a prompt on the frame, as one batch, with their new memories; in a :meth:`step`.
 
@@ -281,13 +279,13 @@ class Tracker:
             results, scores = best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))
         return results, scores
 
-    def fill_hole_area(self, state: VideoState) -> float:
+    def fill_hole_area(self, state: VideoSession) -> float:
         """The setting, or what the session's strategy has instead."""
         own = state.strategy.fill_hole_area
         return self.options.fill_hole_area if own is None else own
 
     @_one_step
-    def encode_memories(self, state: VideoState, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
+    def encode_memories(self, state: VideoSession, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
         """Results of prompts on one frame with their memories, encoded from the masks after their holes are filled."""
         if not self.model.num_maskmem:
             return list(results)
@@ -299,7 +297,7 @@ class Tracker:
         return [result.with_memory(memory) for result, memory in zip(results, written, strict=True)]
 
     def select(
-        self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
+        self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
     ) -> list[AttendedPages]:
         """The memories and pointers that each object attends to on the frame."""
         before = [o.state_before(frame, reverse) for o in objects]
@@ -312,7 +310,7 @@ class Tracker:
         each, factors = zip(objects, chosen, before, strict=True), state.strategy.has_factors
         return [attended_pages(o, one, rules, page, factors) for o, one, page in each]
 
-    def gather(self, state: VideoState, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
+    def gather(self, state: VideoSession, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
         """What one object attends to on the frame; None if the model keeps no memories."""
         if not self.model.num_maskmem:
             return None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from official_signatures import differences, kind, members
 
-from sam2fast.compat.private_api import OF_THE_FLOW
+from sam2fast.compat.overridden import OF_THE_FLOW
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "migration.md"
 

@@ -62,7 +62,7 @@ def video(clip: Path) -> Iterator[torch.Tensor]:
     predictor = build_sam2_video_predictor("configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu")
     reveal_type(predictor)  # reveal: sam2fast.sam2_video_predictor.SAM2VideoPredictor
     state = predictor.init_state(clip, max_history=32)
-    reveal_type(state)  # reveal: sam2fast.tracking.state.VideoState
+    reveal_type(state)  # reveal: sam2fast.compat.video_state.VideoState
     frame, ids, logits = predictor.add_new_points_or_box(state, frame_idx=0, obj_id="dog", points=[[1, 2]], labels=[1])
     reveal_type(frame)  # reveal: int
     reveal_type(logits)  # reveal: torch._tensor.Tensor

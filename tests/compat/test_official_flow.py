@@ -23,7 +23,7 @@ from video import (
     run_official,
 )
 
-from sam2fast.compat.private_api import OF_THE_FLOW
+from sam2fast.compat.overridden import OF_THE_FLOW
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error

@@ -17,8 +17,9 @@ from chosen_places import POINTS, SEED, some, some_asked
 from disturbed_calls import CALLS, disturb, known_of_state, make_images, places, undisturbed, video_predictor
 from injected_memory import Mishap, failing, tensor_bytes
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.tracking.page_pool import Page, PagePool
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject
 from sam2fast.video_io import VideoError
 
 KINDS = ("out of memory", "signal")

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast.amg.candidates import Candidates
 from sam2fast.prompt_inputs import check_boxes, check_numbers, check_points
-from sam2fast.tracking.prompts import mask_prompt
+from sam2fast.tracking.prompting import mask_prompt
 
 AWAY, CPU = torch.device("meta"), torch.device("cpu")
 

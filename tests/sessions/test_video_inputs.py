@@ -15,7 +15,7 @@ from hypothesis_profiles import examples
 from mini_model import mini_predictor
 from video import clip
 
-from sam2fast.tracking.state import VideoState
+from sam2fast.compat.video_state import VideoState
 
 HEIGHT, WIDTH, FRAMES = 21, 37, 3
 SIDE = 64

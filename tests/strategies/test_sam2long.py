@@ -10,9 +10,10 @@ from strategy_recordings import FRAMES, RECIPES, strategy_clip
 
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.research import attention_maps
-from sam2fast.tracking.frame_result import FrameResult, best_with_others
+from sam2fast.tracking.hypotheses import best_with_others
+from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import TrackedObject
+from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.strategies import History, MaskCandidates, Sam2Long
 from sam2fast.utils.testing import relative_error
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.tracking.state import VideoState
+from sam2fast.compat.video_state import VideoState
+from sam2fast.tracking.outputs import FrameResult
 
 
 def plain(x: Any) -> Any:

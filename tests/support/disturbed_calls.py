@@ -12,8 +12,8 @@ from injected_memory import FAILURES, failing
 from mini_model import mini_model, mini_predictor
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2fast.compat.video_state import VideoState
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.tracking.state import VideoState
 
 HEIGHT, WIDTH = 40, 60
 

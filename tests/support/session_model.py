@@ -8,8 +8,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.state import TrackedObject, VideoState
+from sam2fast.tracking.session import TrackedObject
 
 
 @dataclass

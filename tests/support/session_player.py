@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.tracking.frame_result import FrameResult
-from sam2fast.tracking.state import VideoState
+from sam2fast.tracking.outputs import FrameResult
 
 HEIGHT, WIDTH = 33, 44
 IDS = ("a", 7, "dog", -1)

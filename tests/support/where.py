@@ -1,6 +1,6 @@
 """Prints where a name is defined, tested, measured and documented: ``make where NAME=fill_holes``.
 
-The name is that of a function, class, method, option, or of a module (``NAME=tracking/state.py``). The tests of a
+The name is that of a function, class, method, option, or of a module (``NAME=tracking/session.py``). The tests of a
 module have its name, import it, or use its public names.
 """
 

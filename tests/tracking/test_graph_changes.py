@@ -11,7 +11,7 @@ from video import Session, run
 
 from sam2fast.engine import Engine
 from sam2fast.kernels._dispatch import backend
-from sam2fast.tracking import cuda_graphs, frame_result, steps
+from sam2fast.tracking import cuda_graphs, outputs, steps
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.utils.testing import relative_error
 
@@ -80,7 +80,7 @@ def counting(function, counted):
 def test_once_a_frame(fast, video, monkeypatch):
     """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
     counted = Counter()
-    for owner, name in ((Engine, "unchanged_modules"), (cuda_graphs, "_switches"), (frame_result, "AsyncHostCopy")):
+    for owner, name in ((Engine, "unchanged_modules"), (cuda_graphs, "_switches"), (outputs, "AsyncHostCopy")):
         monkeypatch.setattr(owner, name, counting(getattr(owner, name), counted))
     s = begun(fast, video, 1)
     for _ in range(3):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.demo.server.demo_errors import (
     BadInputError,
     NoSessionError,
@@ -18,10 +19,9 @@ from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, ProposedMas
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.click_candidates import predict_candidates
 from sam2fast.tracking.outputs import Output, TrackScores
-from sam2fast.tracking.state import TrackedObject, VideoState
-from sam2fast.tracking.unchanged_on_error import UnchangedOnError
+from sam2fast.tracking.prompting import predict_candidates
+from sam2fast.tracking.session import TrackedObject, UnchangedOnError
 from sam2fast.video_io import VideoError
 
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.demo.server.demo_errors import BadInputError, TooManyError
 from sam2fast.demo.server.settings import MEBIBYTE
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.state import VideoState
 
 BACKGROUND, FOREGROUND, BOX_FIRST, BOX_LAST = 0, 1, 2, 3
 MAX_POINTS = 256  # of one object on one frame

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import uuid4
 
+from sam2fast.compat.video_state import VideoState
 from sam2fast.demo.server.demo_errors import BusyError, NoSessionError
 from sam2fast.demo.server.frame_masks import ObjectMask
-from sam2fast.tracking.state import VideoState
 
 _log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from sam2fast.deploy.parallel.device_list import Devices
 from sam2fast.deploy.parallel.pool import JobResult, run_jobs
 
 if TYPE_CHECKING:
+    from sam2fast.compat.video_state import VideoState
     from sam2fast.io.rle import RLE
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-    from sam2fast.tracking.state import VideoState
 
 
 class VideoPrompt(NamedTuple):

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sam2fast.compat.video_state import VideoState
     from sam2fast.evaluation.vos.input_masks import ObjectGroups
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-    from sam2fast.tracking.state import VideoState
     from sam2fast.tracking.strategies import StrategyLike
 
 

@@ -1,0 +1,143 @@
+"""Which methods of a predictor a user replaced, and what is called then: those methods, or the original's flow."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from sam2fast.compat.legacy_state import official_session
+from sam2fast.compat.official_flow import OfficialFlow
+from sam2fast.compat.video_state import VideoState
+from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
+from sam2fast.modeling.memory_encoder import MemoryEncoder
+from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.tracking.outputs import Output
+from sam2fast.tracking.propagation import Progress, propagate
+from sam2fast.tracking.tracker import Tracker
+
+Predictor = TypeVar("Predictor", bound=SAM2Base)
+
+# Methods that only the original's flow calls.
+OF_THE_FLOW = (
+    "track_step",
+    "forward_image",
+    "_track_step",
+    "_prepare_memory_conditioned_features",
+    "_encode_memory_in_output",
+    "_encode_new_memory",
+    "_forward_sam_heads",
+    "_prepare_backbone_features",
+    "_get_image_feature",
+    "_get_maskmem_pos_enc",
+    "_run_single_frame_inference",
+    "_run_memory_encoder",
+    "_consolidate_temp_output_across_obj",
+    "_clear_obj_non_cond_mem_around_input",
+    "_obj_id_to_idx",
+    "_obj_idx_to_id",
+    "_get_obj_num",
+    "_reset_tracking_results",
+)
+
+# Methods that streams, results and the original's flow call, so that a user's overrides take effect there.
+CALLED_ELSEWHERE = (
+    "add_new_points_or_box",
+    "add_new_mask",
+    "clear_all_prompts_in_frame",
+    "remove_object",
+    "propagate_in_video_preflight",
+    "check_recordings",
+    "_get_orig_video_res_output",
+    "_apply_non_overlapping_constraints",
+)
+
+_of_the_flow = attrgetter(*OF_THE_FLOW)
+
+# A method and the one that the original calls in it, where one kernel computes both.
+CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
+
+_originals: dict[str, Any] = {}  # sam2fast's methods, of which the tracker has functions
+_original_flow: list[Any] = []  # those of OF_THE_FLOW
+
+
+def keep_originals(cls: type[Predictor]) -> type[Predictor]:
+    """The class of the predictor, whose methods are remembered before anybody patches them."""
+    _originals.update({name: getattr(cls, name) for name in (*CALLED_ELSEWHERE, *OF_THE_FLOW)})
+    _original_flow.extend(_of_the_flow(cls))
+    return cls
+
+
+def with_overrides(predictor: SAM2Base, tracker: Tracker) -> Tracker:
+    """The predictor's tracker, which calls overridden methods instead of its own functions."""
+    tracker.override, tracker.check_stream = partial(override, predictor), partial(check_stream, predictor)
+    tracker.session = partial(VideoState, as_dict=official_session(predictor))
+    return tracker
+
+
+def override(predictor: SAM2Base, name: str) -> Callable[..., Any] | None:
+    """The method of a subclass, or one patched on the class or instance; None for sam2fast's."""
+    names, cls = {name, CALLED_BY.get(name, name)}, type(predictor)
+    replaced = any(n in vars(predictor) or getattr(cls, n) is not _originals[n] for n in names)
+    return getattr(predictor, name) if replaced else None
+
+
+def overridden(predictor: SAM2Base) -> str | None:
+    """The first method of the original's flow that a user replaced, or an encoder of another class, if any."""
+    if not isinstance(predictor.memory_encoder, MemoryEncoder):
+        return "memory_encoder"
+    encoder = predictor.image_encoder
+    if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, FpnNeck | ViTDetNeck)):
+        return "image_encoder"  # its position encodings are among its results
+    own, cls = vars(predictor), type(predictor)
+    if [*_of_the_flow(cls)] == _original_flow and own.keys().isdisjoint(OF_THE_FLOW):  # asked on every frame
+        return None
+    return next((n for n in OF_THE_FLOW if n in own or getattr(cls, n) is not _originals[n]), None)
+
+
+def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:
+    """The original's flow for a session that is its dict, or becomes it because a private method is overridden."""
+    if state.official is None:
+        name = overridden(predictor)
+        if name is None:
+            return None
+        state.to_official(f"{type(predictor).__name__}.{name} is overridden")
+    return OfficialFlow(predictor, state)
+
+
+def check_stream(predictor: SAM2Base) -> None:
+    """
+    Raises:
+        TypeError: a method of the original's flow is overridden.
+    """
+    name = overridden(predictor)
+    if name is not None:
+        raise TypeError(
+            f"{type(predictor).__name__}.{name} is overridden, which streams do not call: track the frames so far by "
+            "init_state() and propagate_in_video(), or write a Strategy, which streams take (docs/strategies.md)"
+        )
+
+
+def answers_of(
+    predictor: Any,
+    state: VideoState,
+    order: range,
+    reverse: bool,
+    return_scores: bool,
+    progress: Progress,
+    encode_ahead: int,
+    output: Output,
+) -> Iterator[tuple[Any, ...]]:
+    """One pass; from the frame on where the session becomes the original's dict, by the original's flow."""
+    flow = flow_of(predictor, state)
+    if flow is None:
+        arguments = order, reverse, return_scores, progress, encode_ahead, output
+        for answer in propagate(predictor._tracker, state, *arguments):
+            yield answer
+            flow = flow_of(predictor, state)
+            if flow is not None:
+                order = order[order.index(answer[0]) + 1 :]
+                break
+    if flow is not None:
+        if return_scores:
+            raise RuntimeError("return_scores=True: the original's dict, which this session is, has no scores")
+        yield from flow.propagate(order, reverse, progress, output)
