@@ -51,9 +51,10 @@ def current_backend() -> str:
         ValueError: ``SAM2FAST_BACKEND`` is none of ``auto``, ``torch``, ``triton`` and the registered ones.
     """
     forced = _forced.get()
-    return (
-        forced if forced is not None else _check_backend(os.environ.get("SAM2FAST_BACKEND", "auto"), "SAM2FAST_BACKEND")
-    )
+    if forced is not None:
+        return forced
+    name = os.environ.get("SAM2FAST_BACKEND", "auto")
+    return name if name in BACKENDS else _check_backend(name, "SAM2FAST_BACKEND")
 
 
 def implementation_of(op: str) -> _custom_ops.Implementation | None:
