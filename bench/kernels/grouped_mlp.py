@@ -89,8 +89,9 @@ def launched() -> Iterator[Call]:
 
 def shown() -> Iterable[tuple[str, str, Work]]:
     for objects in OBJECTS:
-        yield f"{objects} objects: heads, fp32", "fp32", work(objects, USES["heads"], 4)
-        yield f"{objects} objects: object pointers, bf16", "bf16", work(objects, USES["object pointers"], 2)
+        of = f"of {objects} object{'s' * (objects > 1)}"
+        yield f"heads {of}, fp32", "fp32", work(objects, USES["heads"], 4)
+        yield f"pointers {of}, bf16", "bf16", work(objects, USES["object pointers"], 2)
 
 
 LARGEST = (60, 8, 512, 512, 512, 300)
