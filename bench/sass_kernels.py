@@ -94,6 +94,8 @@ def tile_of(launch: Launch) -> Tile | None:
         return None
     if launch.op == "linear_gelu":
         return linear_tile(launch)
+    if launch.op == "norm_linear":
+        return norm_tile(launch)
     if launch.op == "nms":
         product = Product(64, 32, launch.constants["BLOCK_K"], 1)
         return Tile((product,), PIXELS / product.depth, PIXELS / product.depth * product.flops)
@@ -120,6 +122,14 @@ def linear_tile(launch: Launch) -> Tile:
     share = 4 * K / c["BLOCK_N"] / math.ceil(4 * K / c["BLOCK_N"])
     product = Product(c["BLOCK_M"], c["BLOCK_N"], c["BLOCK_K"], size)
     return Tile((product,), math.ceil(K / c["BLOCK_K"]), share * product._replace(depth=K).flops)
+
+
+def norm_tile(launch: Launch) -> Tile:
+    """Of an inner layer of half as many channels as the norm has; half the rows of one object's tile are used."""
+    c, size = launch.constants, 4 if launch.dtype == "float32" else 2
+    product, K = Product(c["BLOCK_M"], c["WIDTH"], c["BLOCK_K"], size), c["WIDTH"] // 2
+    useful = product._replace(rows=8 if launch.shape == "few" else c["BLOCK_M"], depth=K).flops
+    return Tile((product,), math.ceil(K / c["BLOCK_K"]), useful)
 
 
 def memory_tile(launch: Launch) -> Tile:

@@ -8,8 +8,10 @@ import torch
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 # Registers the operators.
+import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
 import sam2fast.kernels.memory_attention
+import sam2fast.kernels.norm_linear
 import sam2fast.kernels.window_attention  # noqa: F401
 
 Shape = Sequence[int]
@@ -31,6 +33,22 @@ def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *re
 def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
     """``x (..., K)`` by ``weight (M, K)``."""
     return 2 * math.prod(x) * weight[0]
+
+
+@register_flop_formula(_ops.norm_linear)
+def norm_linear_flops(delta: Shape, x: Any, position: Any, inner: Shape | None, *rest: Any, out_shape: Any) -> int:
+    """The inner layer ``(C, K)`` of ``delta (..., K)`` if there is one, and the layers of the norm."""
+    normed, out = out_shape
+    projected = 0 if inner is None else 2 * math.prod(delta) * inner[0]
+    return projected + 2 * math.prod(normed) * out[-1]
+
+
+@register_flop_formula(_ops.grouped_mlp)
+def grouped_mlp_flops(
+    x: Shape, w1: Shape, b1: Shape, w2: Shape, b2: Shape, w3: Shape, *rest: Any, **options: Any
+) -> int:
+    """Each of ``x (B, G, K)`` by the weights ``(G, N, K)`` of three layers."""
+    return 2 * x[0] * sum(map(math.prod, (w1, w2, w3)))
 
 
 @register_flop_formula([torch.ops.aten._addmm_activation, torch.ops.aten.addmm_])

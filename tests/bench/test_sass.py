@@ -152,6 +152,14 @@ def test_products_of_linear_layers():
     assert sass_kernels.tile_of(launch_of("layer_norm", name="_add_layer_norm_kernel")) is None
 
 
+def test_products_of_tokens():
+    """The inner layer of attention to the image; half the rows of a tile are one object's."""
+    constants = {"BLOCK_M": 16, "WIDTH": 256, "BLOCK_K": 64}
+    launch = launch_of("norm_linear", "few", name="_norm_linear_kernel", **constants)
+    assert sass_kernels.tile_of(launch) == Tile((Product(16, 256, 64),), 2, 2 * 8 * 256 * 128)
+    assert sass_kernels.tile_of(launch._replace(shape="*")).useful == 2 * 16 * 256 * 128
+
+
 @pytest.mark.parametrize(
     ("parts", "ahead"),
     [

@@ -234,26 +234,31 @@ def test_masks(changes):
         assert_same(*both_masks(model, case, 1, multimask))
 
 
-def test_heads_of_equal_width():
-    """They are computed as a batch in the models of 256 channels."""
+def test_heads_of_three_layers(triton_device):
+    """They are computed as a batch, padded to the widest; also by the kernel, interpreted."""
     changes = ["++model.image_size=128", *NARROW]
     model = tame_weights.fill(
         build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu", hydra_overrides_extra=changes), 0
     )
     for multimask in (True, False):
         assert_same(*both_masks(model, CASES["several prompts"], 1, multimask))
-    assert masks._weights(mask_plan(model), torch.device("cpu")).heads
-    assert not masks._weights(mask_plan(mini_model()), torch.device("cpu")).heads
+    before, (expected, _) = launches["grouped_mlp"], both_masks(model, CASES["one point"], 1, True)
+    with torch.no_grad(), backend("triton"):
+        found = masks.decode(mask_plan(model), *levels_of(model, 1), *CASES["one point"], True)
+    assert_same(expected, found)
+    assert launches["grouped_mlp"] == before + 1
+    for each, is_batch in ((model, True), (mini_model(), True), (mini_model(MASKS["linear object scores"]), False)):
+        assert bool(masks._weights(mask_plan(each), torch.device("cpu")).heads) == is_batch
 
 
 @torch.no_grad()
 def test_masks_by_kernels(model, triton_device):
     """Interpreted."""
-    before, (_, expected) = launches["layer_norm"], both_masks(model, CASES["a mask for each"], 1, True)
+    before, (_, expected) = launches.copy(), both_masks(model, CASES["a mask for each"], 1, True)
     with backend("triton"):
         found = masks.decode(mask_plan(model), *levels_of(model, 1), *CASES["a mask for each"], True)
     assert_same(expected, found)
-    assert launches["layer_norm"] > before
+    assert launches["layer_norm"] > before["layer_norm"] and launches["norm_linear"] == before["norm_linear"] + 7
 
 
 @pytest.mark.parametrize("has_low_weights", [False, True], ids=["autocast", "weights"])
@@ -289,6 +294,9 @@ def test_tracked_prompts(model, points):
 MASK_WEIGHTS = [
     "sam_mask_decoder.transformer.layers.0.self_attn.v_proj.weight",
     "sam_mask_decoder.transformer.layers.1.self_attn.q_proj.bias",
+    "sam_mask_decoder.transformer.layers.1.self_attn.v_proj.weight",
+    "sam_mask_decoder.transformer.layers.0.cross_attn_image_to_token.v_proj.bias",
+    "sam_mask_decoder.transformer.final_attn_token_to_image.q_proj.weight",
     "sam_mask_decoder.transformer.layers.1.cross_attn_token_to_image.k_proj.weight",
     "sam_mask_decoder.transformer.layers.0.norm1.weight",
     "sam_mask_decoder.output_upscaling.0.weight",

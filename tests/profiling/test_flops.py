@@ -1,10 +1,14 @@
 """FLOP formulas of operators equal the counts of their reference implementations."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from sam2fast.kernels.grouped_mlp import grouped_mlp_reference
 from sam2fast.kernels.linear_gelu import linear_gelu_reference
+from sam2fast.kernels.norm_linear import norm_linear_reference
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.profiling import flops as formulas  # registers them
 
@@ -28,6 +32,25 @@ def test_linear_gelu():
     x, weight, bias = torch.randn(2, 5, 8), torch.randn(12, 8), torch.randn(12)
     flops, out = counted(linear_gelu_reference, x, weight, bias)
     assert formulas.linear_gelu_flops(x, weight, bias, out_val=out) == flops == 2 * 10 * 8 * 12
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_norm_linear(inner):
+    delta = torch.randn(2, 5, 12 if inner else 8)
+    layer = (torch.randn(8, 12), torch.randn(8)) if inner else (None, None)
+    norm, layers = (torch.randn(8), torch.randn(8)), (torch.randn(20, 8), torch.randn(20))
+    given = delta, torch.randn(2, 5, 8), torch.randn(2, 5, 8), *layer, *norm, *layers, 1e-5, 7, True
+    flops, out = counted(norm_linear_reference, *given)
+    expected = 2 * 10 * 8 * (20 + 12 * inner)
+    assert formulas.norm_linear_flops(*given, out_val=out) == flops == expected
+
+
+def test_grouped_mlp():
+    widths = (8, 20, 12, 5)
+    layers = [y for k, n in pairwise(widths) for y in (torch.randn(3, n, k), torch.randn(3, n))]
+    flops, out = counted(grouped_mlp_reference, torch.randn(2, 3, 8), *layers)
+    found = formulas.grouped_mlp_flops(torch.randn(2, 3, 8), *layers, out_val=out)
+    assert found == flops == 2 * 6 * (8 * 20 + 20 * 12 + 12 * 5)
 
 
 def test_attention():

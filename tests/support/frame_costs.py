@@ -169,12 +169,23 @@ def _linear_gelu(args: Any, kwargs: Any) -> int:
     return int(2 * x.numel() * weight.shape[0])
 
 
+def _norm_linear(args: Any, kwargs: Any) -> int:
+    K, C, N = args[12:15]
+    return int(2 * (args[9].numel() // C) * C * (K + N))
+
+
+def _grouped_mlp(args: Any, kwargs: Any) -> int:
+    return int(2 * len(args[0]) * sum(weight.numel() for weight in args[1:7:2]))
+
+
 KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_attend_kernel": _attend,
     "_encode_kernel": _encode,
     "_combine_kernel": _combine,
     "_window_attention_kernel": _window,
     "_linear_gelu_kernel": _linear_gelu,
+    "_norm_linear_kernel": _norm_linear,
+    "_grouped_mlp_kernel": _grouped_mlp,
 }
 
 

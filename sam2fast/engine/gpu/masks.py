@@ -25,15 +25,18 @@ from sam2fast.engine.gpu.ops import (
     Prepared,
     add,
     attend,
+    attended,
     compiled,
     convolve,
     joined,
     linear,
     mlp,
+    mlps,
     normalize,
     normalize_and_place,
-    normalize_sum,
+    normalize_and_project,
     parameters_of,
+    stacked,
     without_autocast,
 )
 from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm, Projections, TwoWayLayer
@@ -43,11 +46,16 @@ PADDING = 2  # padding points of a prompt without points: its own, and the one t
 
 
 class JoinedTwoWay(NamedTuple):
-    """A layer of the transformer, and what of it reads the same input as one linear layer."""
+    """A layer of the transformer, and what reads the same input as one linear layer."""
 
     layer: TwoWayLayer
-    own: Linear  # queries and keys of the tokens, in the first layer values too
-    placed: Linear  # of the image with its positions: keys for the tokens, and queries
+    of_image: Linear  # with its positions: keys for the tokens, and queries
+    # With positions: queries and keys of the next layer, or queries of the last attention, and keys for the image.
+    # Without: values for the image, and values of the next layer.
+    of_tokens: Linear
+    widths: list[int]  # of each of these
+    placed: int  # sum of the widths of those with positions
+    first_key: int  # number of the keys for the image, which their values follow
 
 
 class MaskWeights(NamedTuple):
@@ -59,10 +67,12 @@ class MaskWeights(NamedTuple):
     angles: Tensor  # (2, C/2) fp32
     tokens: Tensor  # (1, T, C)
     position: Tensor  # (P, C) fp32
+    first: Linear  # of the tokens: queries, keys and values of the first layer
     layers: list[JoinedTwoWay]
     final: Projections
+    nothing: Linear  # without results
     upscaling: tuple[Linear, ...]
-    heads: list[Linear]  # weights (heads, K, N) and biases (heads, 1, N) of all heads; none where their widths differ
+    heads: list[Linear]  # weights (heads, N, K) and biases (heads, N) of all heads; none if one has not three layers
 
     @property
     def dtype(self) -> torch.dtype:
@@ -96,7 +106,7 @@ class StartedTokens(NamedTuple):
 def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
     if plan.prepared is None:
         products = [layer for each in plan.layers for layer in _joined_of(each)]
-        products += [*plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
+        products += [plan.final.q, *plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
         tree = plan.downscaling, plan.downscaled, plan.layers, plan.final
         plan.prepared = Prepared(tree, [*plan.kinds, *plan.tokens, plan.matrix, *parameters_of(*products)])
 
@@ -110,27 +120,36 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
             2 * math.pi * plan.matrix.float(),
             torch.cat(plan.tokens)[None],
             found.position,
-            list(map(_join, layers)),
+            joined(*layers[0].to_each_other[1:4]),
+            _joined_layers(layers, final),
             final,
+            Linear(final.out.bias.new_empty(0, len(final.out.bias)), final.out.bias[:0]),
             (
                 Linear(found.weight1.to(dtype), found.bias1.to(dtype)),
                 Linear(found.weight2.to(dtype), found.bias2.to(dtype)),
             ),
-            _stacked(_heads_of(plan)),
+            _stacked_heads(_heads_of(plan)),
         )
 
     return plan.prepared.of(device, compute)
 
 
 def _joined_of(layer: TwoWayLayer) -> list[Linear]:
-    own = layer.to_each_other
-    values = [own.v] if layer.is_first else []
-    return [own.q, own.k, *values, layer.to_image.k, layer.to_tokens.q]
+    """Those that are joined with others."""
+    return [*layer.to_each_other[1:4], layer.to_image.k, *layer.to_tokens[1:4]]
 
 
-def _join(layer: TwoWayLayer) -> JoinedTwoWay:
-    *own, keys, queries = _joined_of(layer)
-    return JoinedTwoWay(layer, joined(*own), joined(keys, queries))
+def _joined_layers(layers: Sequence[TwoWayLayer], final: Projections) -> list[JoinedTwoWay]:
+    found = []
+    for layer, after in zip(layers, [*(each.to_each_other for each in layers[1:]), final], strict=True):
+        queries, keys, values, _ = layer.to_tokens[1:]
+        before = [after.q] if after is final else [after.q, after.k]
+        of_tokens = [*before, keys, values, *([] if after is final else [after.v])]
+        widths = [len(each.bias) for each in of_tokens]
+        of_image, first_key = joined(layer.to_image.k, queries), len(before)
+        placed = sum(widths[: first_key + 1])
+        found.append(JoinedTwoWay(layer, of_image, joined(*of_tokens), widths, placed, first_key))
+    return found
 
 
 def _heads_of(plan: MaskPlan) -> list[tuple[Linear, ...]]:
@@ -138,18 +157,9 @@ def _heads_of(plan: MaskPlan) -> list[tuple[Linear, ...]]:
     return [*([] if plan.score is None else [plan.score]), plan.iou, *plan.networks]
 
 
-def _stacked(heads: list[tuple[Linear, ...]]) -> list[Linear]:
-    """The layers of all heads as batches, if their widths are equal but for those of the results, which are padded."""
-    if len({tuple(layer.weight.shape[1] for layer in head) for head in heads}) > 1:
-        return []
-    found = []
-    for layers in zip(*heads, strict=True):
-        width = max(len(layer.bias) for layer in layers)
-        missing = [width - len(layer.bias) for layer in layers]
-        pairs = list(zip(layers, missing, strict=True))
-        weights = torch.stack([F.pad(layer.weight.t(), (0, n)) for layer, n in pairs])
-        found.append(Linear(weights, torch.stack([F.pad(layer.bias, (0, n)) for layer, n in pairs])[:, None]))
-    return found
+def _stacked_heads(heads: list[tuple[Linear, ...]]) -> list[Linear]:
+    """The layers of all heads as batches, if each has three."""
+    return [stacked(layers) for layers in zip(*heads, strict=True)] if {*map(len, heads)} == {3} else []
 
 
 # ---- prompts ----
@@ -179,7 +189,7 @@ def _started_without_points(plan: MaskPlan, weights: MaskWeights, count: int, pa
     def compute() -> StartedTokens:
         own = weights.tokens
         tokens = torch.cat([own, weights.kinds[None, :1].expand(-1, padding, -1).to(own.dtype)], dim=1)
-        return _start(weights.layers[0], tokens.repeat(count, 1, 1))
+        return _start(weights, tokens.repeat(count, 1, 1))
 
     layer = plan.layers[0]
     _, q, k, v, out = layer.to_each_other
@@ -278,52 +288,56 @@ def _decode(
     selected: slice,
 ) -> Masks:
     """The selected masks of b prompts, given by tokens ``(b, N, C)``, on images ``(b or 1, P, C)``."""
-    tokens, x, query = prompts if isinstance(prompts, StartedTokens) else _start(weights.layers[0], prompts)
+    tokens, x, query = prompts if isinstance(prompts, StartedTokens) else _start(weights, prompts)
     dtype, position = weights.dtype, weights.position
+    own: tuple[Tensor, ...] = ()  # what the next layer reads of the tokens
     placed_image = image if projected else add(image, position, dtype)
-    placed = tokens
     for i, each in enumerate(weights.layers):
-        layer = each.layer
+        layer, at = each.layer, each.first_key
         if i > 0:
-            x, query = _attend_to_each_other(each, x, placed, tokens)
+            x, query = _attend_to_each_other(layer, x, own, tokens)
         keys, values, queries = projected or _project(each, image, placed_image)
-        x = normalize_sum(x, attend(layer.to_image, query, keys, values), layer.norm2)[1]
-        x, placed = normalize_and_place(x, mlp(x, layer.mlp), layer.norm3, tokens, dtype)
-        read = attend(layer.to_tokens, queries, linear(placed, layer.to_tokens.k), linear(x, layer.to_tokens.v))
+        read = attended(layer.to_image.heads, query, keys, values)
+        first, last = layer.mlp
+        x, hidden = normalize_and_project(read, x, layer.to_image.out, layer.norm2, first, relu=True)
+        found = linear(hidden, last)
+        x, projected_tokens = normalize_and_project(found, x, None, layer.norm3, each.of_tokens, tokens, each.placed)
+        of_tokens = projected_tokens.split(each.widths, dim=-1)
+        own = *of_tokens[:at], *of_tokens[at + 2 :]
+        read = attend(layer.to_tokens, queries, *of_tokens[at : at + 2])
         image, placed_image = normalize_and_place(image, read, layer.norm4, position, dtype, dtype)
         projected = None
     final = weights.final
-    read = attend(final, linear(placed, final.q), linear(placed_image, final.k), linear(image, final.v))
-    x = normalize_sum(x, read, plan.final_norm)[1]
-    own, mask_weights, ious, scores = _heads(plan, weights, x, selected)
-    return Masks(_upscale(plan, weights, image, finer, mask_weights), ious, own, scores)
+    read = attended(final.heads, own[0], linear(placed_image, final.k), linear(image, final.v))
+    x, _ = normalize_and_project(read, x, final.out, plan.final_norm, weights.nothing)
+    of_masks, mask_weights, ious, scores = _heads(plan, weights, x, selected)
+    return Masks(_upscale(plan, weights, image, finer, mask_weights), ious, of_masks, scores)
 
 
-def _start(each: JoinedTwoWay, tokens: Tensor) -> StartedTokens:
+def _start(weights: MaskWeights, tokens: Tensor) -> StartedTokens:
     """What the first layer computes of tokens ``(b, N, C)`` before they attend to the image."""
-    layer, dtype = each.layer, each.own.weight.dtype
+    layer = weights.layers[0].layer
     if layer.is_first:
-        attended = attend(layer.to_each_other, *linear(tokens, each.own).chunk(3, dim=-1))
-        attended = normalize(attended, layer.norm1)
-        query = linear(add(attended, tokens, dtype), layer.to_image.q)
+        x, given = None, linear(tokens, weights.first).chunk(3, dim=-1)
     else:
-        attended, query = _attend_to_each_other(each, tokens, add(tokens, tokens, dtype), tokens)
-    return StartedTokens(tokens, attended, query)
+        placed, (q, k, v, _) = add(tokens, tokens, weights.dtype), layer.to_each_other[1:]
+        x, given = tokens, (linear(placed, q), linear(placed, k), linear(tokens, v))
+    return StartedTokens(tokens, *_attend_to_each_other(layer, x, given, tokens))
 
 
-def _attend_to_each_other(each: JoinedTwoWay, x: Tensor, placed: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens ``x (b, N, C)``, with and without positions, after attending to each other; and their queries to the
-    image."""
-    own, layer = each.layer.to_each_other, each.layer
-    q, k = linear(placed, each.own).chunk(2, dim=-1)
-    found = attend(own, q, k, linear(x, own.v))
-    x, placed = normalize_and_place(x, found, layer.norm1, prompts, each.own.weight.dtype)
-    return x, linear(placed, layer.to_image.q)
+def _attend_to_each_other(
+    layer: TwoWayLayer, x: Tensor | None, given: tuple[Tensor, ...], prompts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tokens ``x (b, N, C)``, or none, plus their attention to each other by queries, keys and values; and their
+    queries to the image."""
+    own, queries = layer.to_each_other, layer.to_image.q
+    read = attended(own.heads, *given)
+    return normalize_and_project(read, x, own.out, layer.norm1, queries, prompts, len(queries.bias))
 
 
 def _project(each: JoinedTwoWay, image: Tensor, placed: Tensor) -> ProjectedMaps:
     """Images ``(b, P, C)``, which are also given with their positions."""
-    keys, queries = linear(placed, each.placed).chunk(2, dim=-1)
+    keys, queries = linear(placed, each.of_image).chunk(2, dim=-1)
     return ProjectedMaps(keys, linear(image, each.layer.to_image.v), queries)
 
 
@@ -333,11 +347,9 @@ def _heads(
     """Mask tokens ``(b, 4, C)``, weights ``(b, M, C/8)`` of the selected masks in fp32, their IoUs, and scores."""
     iou, heads = int(plan.has_score), _heads_of(plan)  # number of the token of IoUs; that of the score comes before
     if weights.heads:
-        x = tokens[:, : len(heads)].to(weights.heads[0].weight.dtype).transpose(0, 1)
-        for i, layer in enumerate(weights.heads):
-            x = torch.baddbmm(layer.bias, x.relu_() if i else x, layer.weight)
-        found = [out[:, : len(head[-1].bias)] for out, head in zip(x, heads, strict=True)]
-        mask_weights = x[iou + 1 :, :, : len(heads[-1][-1].bias)].transpose(0, 1)[:, selected].float()
+        every = mlps(tokens[:, : len(heads)], weights.heads)
+        found = [out[:, : len(head[-1].bias)] for out, head in zip(every.unbind(1), heads, strict=True)]
+        mask_weights = every[:, iou + 1 :, : len(heads[-1][-1].bias)][:, selected].float()
     else:
         found = [mlp(token, head) for token, head in zip(tokens.unbind(1), heads, strict=False)]
         mask_weights = torch.stack(found[iou + 1 :][selected], dim=1).float()

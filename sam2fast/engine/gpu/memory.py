@@ -18,6 +18,7 @@ from sam2fast.engine.gpu.ops import (
     joined,
     linear,
     mlp,
+    mlps,
     normalize,
     normalize_sum,
     parameters_of,
@@ -221,6 +222,9 @@ def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
     """Object pointers of tokens ``(B, C)``."""
     weights = _weights(plan, tokens.device)
     with without_autocast(tokens.device):
+        if len(weights.pointer) == 3:
+            layers = [Linear(weight[None], bias[None]) for weight, bias in weights.pointer]
+            return mlps(tokens[:, None], layers)[:, 0]
         return mlp(tokens, weights.pointer) if weights.pointer else tokens
 
 

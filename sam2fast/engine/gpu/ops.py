@@ -4,7 +4,7 @@ Neither autograd nor autocast is active here; a compiler may be, also on the CPU
 are computed in.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial, reduce
 from typing import Any, Generic, TypeVar
@@ -17,8 +17,10 @@ from sam2fast.engine.common import heads_of
 from sam2fast.engine.constants import TensorCache
 from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections, cast_layers
 from sam2fast.kernels import _cpu
+from sam2fast.kernels.grouped_mlp import grouped_mlp
 from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
 from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.kernels.norm_linear import norm_linear
 
 # ---- weights ----
 
@@ -157,6 +159,37 @@ def normalize_and_place(
     return layer_norm_and_position(x.expand_as(delta), delta, weight, bias, position, eps, dtype, placed)
 
 
+def normalize_and_project(
+    delta: Tensor,
+    x: Tensor | None,
+    inner: Linear | None,
+    norm: Norm,
+    layer: Linear,
+    position: Tensor | None = None,
+    placed: int = 0,
+    relu: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The norm of ``x`` plus ``delta``, or plus an inner layer's result of it, in fp32; and a linear layer of the norm,
+    of which so many first results are of the norm plus ``position``."""
+    (inner_weight, inner_bias), (norm_weight, norm_bias, eps), (weight, bias) = inner or (None, None), norm, layer
+    return norm_linear(
+        delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias, eps, placed, relu
+    )
+
+
+def stacked(layers: Sequence[Linear]) -> Linear:
+    """Layers as a batch ``(G, N, K)`` and ``(G, N)``, padded with zeros to the widest."""
+    N, K = (max(layer.weight.shape[axis] for layer in layers) for axis in (0, 1))
+    weights = [F.pad(weight, (0, K - weight.shape[1], 0, N - len(weight))) for weight, _ in layers]
+    return Linear(torch.stack(weights), torch.stack([F.pad(bias, (0, N - len(bias))) for _, bias in layers]))
+
+
+def mlps(x: Tensor, layers: Sequence[Linear]) -> Tensor:
+    """MLPs of three layers, given as batches, of one token each: ``(B, G, K)`` to ``(B, G, N)``."""
+    first, second, third = layers
+    return grouped_mlp(x, *first, *second, *third)
+
+
 def add(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
     """``x + y``, contiguous and rounded to ``dtype`` as it is written, if that is no wider than the sum."""
     wider = torch.promote_types(x.dtype, y.dtype)
@@ -183,9 +216,13 @@ attention = F.scaled_dot_product_attention
 
 def attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of what is projected, ``q (B or 1, N, D)`` and ``k, v (B or 1, M, D)``: ``(B, N, C)``."""
+    return linear(attended(layer.heads, q, k, v), layer.out)
+
+
+def attended(heads: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same before the last projection: ``(B, N, D)``."""
     B, N = max(len(q), len(k)), q.shape[1]
     if len(k) == 1:
         q = q.flatten(0, 1)[None]  # all queries in one row
-    q, k, v = (heads_of(x.expand(len(k), -1, -1), layer.heads) for x in (q, k, v))
-    out = linear(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), layer.out)
-    return out.view(B, N, -1)
+    q, k, v = (heads_of(x.expand(len(k), -1, -1), heads) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).view(B, N, -1)

@@ -1,0 +1,94 @@
+"""A layer norm with the layers before and after it in one kernel, in Triton's interpreter if there is no GPU."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kernel_records.norm_linear import Use, arguments
+from torch import nn
+
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels.norm_linear import norm_linear, norm_linear_reference
+from sam2fast.utils.testing import relative_error
+
+DTYPES = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch.")
+)
+# Rows, channels of the norm, and what reads it. Columns fill no whole block, or those with positions none.
+USES = {
+    "projected, ReLU": (5, 32, Use(24, 70, 0, True)),
+    "added": (40, 32, Use(0, 70, 37)),
+    "all with positions": (70, 48, Use(80, 64, 64)),
+    "the norm alone": (9, 24, Use(8, 0, 0)),
+    "one row, one channel": (1, 1, Use(1, 1, 1)),
+}
+
+
+def in_float64(given):
+    return [x.double() if isinstance(x, torch.Tensor) else x for x in given]
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "channels", "use"), USES.values(), ids=USES)
+@pytest.mark.parametrize("has_residual", [True, False])
+@torch.no_grad()
+def test_both_results(triton_device, dtype, rows, channels, use, has_residual):
+    """The norm in fp32 and the layers, each at most twice as far from float64 as the reference implementation."""
+    delta, x, *rest = arguments(rows, use, dtype, triton_device, channels)
+    given = delta, x if has_residual else None, *rest
+    before = launches["norm_linear"]
+    with backend("triton"):
+        found = norm_linear(*given)
+    assert launches["norm_linear"] == before + 1
+    exact, reference = norm_linear_reference(*in_float64(given)), norm_linear_reference(*given)
+    for one, right, other in zip(found, exact, reference, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        if one.numel() > 1:
+            assert relative_error(right, one) <= max(1e-5, 2 * relative_error(right, other))
+
+
+@torch.no_grad()
+def test_the_reference_is_a_transformers_layer():
+    """A projected attention, the residual, the norm, and the queries with positions beside the values without."""
+    torch.manual_seed(0)
+    out, norm, query, value = nn.Linear(12, 8), nn.LayerNorm(8), nn.Linear(8, 6), nn.Linear(8, 4)
+    nn.init.normal_(norm.weight)
+    delta, x, position = torch.randn(2, 3, 12), torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    layers = torch.cat([query.weight, value.weight]), torch.cat([query.bias, value.bias])
+    parameters = out.weight, out.bias, norm.weight, norm.bias, *layers, norm.eps
+    expected = norm(x + out(delta))
+    normed, found = norm_linear(delta, x, position, *parameters, placed=6)
+    torch.testing.assert_close(normed, expected)
+    torch.testing.assert_close(found, torch.cat([query(expected + position), value(expected)], dim=-1))
+    _, found = norm_linear(delta, None, None, *parameters, relu=True)
+    torch.testing.assert_close(found, F.linear(norm(out(delta)), *layers).relu())
+
+
+@torch.no_grad()
+def test_nan_stays(triton_device):
+    delta, x, *rest = arguments(4, Use(0, 16, 0, True), torch.float32, triton_device, 16)
+    x[1, 3] = float("nan")
+    with backend("triton"):
+        normed, found = norm_linear(delta, x, *rest)
+    for result in (normed, found):
+        assert result.isnan().all(dim=1).tolist() == [False, True, False, False]
+        assert not result[[0, 2, 3]].isnan().any()
+
+
+def test_unsupported_inputs(triton_device):
+    delta, x, position, weight, *rest = arguments(4, Use(8, 16, 8), torch.float32, triton_device, 8)
+    for wrong in ((delta[:, :7], x, position), (delta, x[:3], position), (delta, x, position[:, :7])):
+        with pytest.raises(ValueError, match=r"expected delta \(\.\.\., K\)"):
+            norm_linear(*wrong, weight, *rest)
+    with pytest.raises(ValueError, match="inner layer"):
+        norm_linear(delta, x, position, None, *rest)
+    with pytest.raises(ValueError, match="and 17$"):
+        norm_linear(delta, x, position, weight, *rest[:-2], 17)
+    with backend("triton"):
+        with pytest.raises(RuntimeError, match="one dtype"):
+            norm_linear(delta, x, position, weight.bfloat16(), *rest)
+        with pytest.raises(RuntimeError, match="float64"):
+            norm_linear(*in_float64((delta, x, position, weight, *rest)))
+        with torch.autocast(triton_device.type, torch.bfloat16), pytest.raises(RuntimeError, match="autocast"):
+            norm_linear(delta, x, position, weight, *rest)
+        with pytest.raises(RuntimeError, match="at most 512 channels"):
+            norm_linear(*arguments(2, Use(0, 4, 0), torch.float32, triton_device, 513))
