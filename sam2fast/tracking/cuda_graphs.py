@@ -33,9 +33,11 @@ class Recorder(Protocol):
 
     Attributes:
         constants: what recordings read instead of computing it.
+        in_buckets: the number of rows is rounded up to a bucket, so that few shapes are recorded.
     """
 
     constants: Constants
+    in_buckets: bool
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """
@@ -59,6 +61,7 @@ class EagerRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self.constants = Constants()
+        self.in_buckets = device.type == "cuda"  # where kernels are compiled for what will be recorded
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         return function
@@ -79,6 +82,8 @@ class CudaGraphs:
     Args:
         device: where they run.
     """
+
+    in_buckets = True
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

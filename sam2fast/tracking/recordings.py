@@ -80,7 +80,7 @@ class Recordings:
 
     def step(self, model: SAM2Base, given: StepInput) -> Results | None:
         """The results of a step; None if it could not be recorded."""
-        key = StepKey.of(model, given)
+        key = StepKey.of(model, given, self._recorder.in_buckets)
         if key in self._eager:
             return None
         try:

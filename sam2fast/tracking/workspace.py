@@ -27,8 +27,9 @@ class StepKey(NamedTuple):
     kind: Hashable  # of the features and of the computation
 
     @classmethod
-    def of(cls, model: SAM2Base, given: StepInput) -> "StepKey":
-        shape = given.bank.shape_of(given.attended, given.rules, in_buckets=True)
+    def of(cls, model: SAM2Base, given: StepInput, in_buckets: bool) -> "StepKey":
+        """What a step is recorded for, with exactly as many rows as objects or a bucket of them."""
+        shape = given.bank.shape_of(given.attended, given.rules, in_buckets)
         return cls(shape, given.settings, (numerics(model.device), _signature(given.features)))
 
 

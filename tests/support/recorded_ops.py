@@ -41,6 +41,7 @@ class RecordedOps:
     """A recorder in the place of :class:`sam2fast.tracking.cuda_graphs.CudaGraphs`."""
 
     made = 0
+    in_buckets = True
 
     def __init__(self, device: torch.device) -> None:
         assert device.type == "cpu"

@@ -9,6 +9,7 @@ from parity import NARROW
 from recorded_ops import RecordedOps
 from video import build_video_pair, clip, jpeg_folder
 
+from sam2fast.tracking.cuda_graphs import EagerRecorder
 from sam2fast.tracking.recordings import Recordings
 
 SIZE = 64
@@ -25,8 +26,10 @@ def plain(pair):
 
 
 @pytest.fixture
-def fast(plain):
-    """The same weights; steps are functions of fixed tensors."""
+def fast(plain, monkeypatch):
+    """The same weights; steps are functions of fixed tensors, with buckets of rows as on CUDA."""
+    always = property(lambda self: True, lambda self, value: None)
+    monkeypatch.setattr(EagerRecorder, "in_buckets", always, raising=False)
     predictor = copy.deepcopy(plain)
     predictor.fast = True
     return predictor

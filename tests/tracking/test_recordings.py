@@ -235,6 +235,25 @@ def test_released_recordings_are_freed_and_made_again(fast, video):
     assert relative_error(expected[-1].masks, s.records[-1].masks) < TOLERANCE
 
 
+@pytest.mark.parametrize("strategy", ["sam2", "samurai"])
+def test_on_the_cpu_fast_has_the_same_bits(plain, video, strategy):
+    """Also for three objects, for which a graph would have four rows."""
+
+    def life(s: Session) -> None:
+        for i in range(3):
+            s.points(0, i, (30 + 15 * i, 40, 1))
+        s.propagate(max_frame_num_to_track=6)
+
+    found = []
+    for fast in (None, True):
+        predictor = copy.deepcopy(plain)
+        predictor.fast, predictor.strategy = fast, strategy
+        found.append(run(predictor, video, life))
+        assert (predictor._steps.recordings is not None) is bool(fast)
+    for expected, actual in zip(*found, strict=True):
+        assert all(map(torch.equal, expected.masks, actual.masks))
+
+
 class PoorRecorder(EagerRecorder):
     """Cannot record the first function."""
 
