@@ -93,7 +93,7 @@ class Engine:
         plan = part.plan(self._model(), _looked_at.get() is self) if _is_plain_inference(x) else None
         if plan is None:
             return None
-        if not _is_on_cpu(x) or plan.compiled or not torch.is_autocast_enabled("cpu"):
+        if not torch.is_autocast_enabled("cpu") or plan.compiled or not _is_on_cpu(x):
             return plan
         with torch.autocast("cpu", enabled=False):  # some weights are multiplied before they are cast
             return in_dtype(plan, torch.get_autocast_dtype("cpu"))
@@ -303,7 +303,7 @@ def _variant(plan: PlanOfPart, x: Tensor) -> Iterator[Any]:
 
     It is without autocast for ``cpu``, which would cast in each operation; ``gpu`` sees to its own.
     """
-    if not _is_on_cpu(x) or plan.compiled:
+    if plan.compiled or not _is_on_cpu(x):
         yield gpu
     elif torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
