@@ -49,7 +49,7 @@ def _is_as_constructed(module: nn.Module) -> bool:
 @cache
 def _methods(cls: type[nn.Module]) -> frozenset[str]:
     """Names of the methods of a class, and of what :meth:`torch.nn.Module.compile` sets."""
-    # Python adds empty annotations to a class that is asked for them: to a Watch, another class.
+    # Asking for annotations adds an empty dict to a class without them, which a Watch would see as a change.
     names = set(dir(cls)) - {"__annotations__"}
     return frozenset({name for name in names if callable(getattr(cls, name))} | {"_compiled_call_impl"})
 

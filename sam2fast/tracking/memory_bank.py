@@ -16,7 +16,7 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.page_pool import Page, PagePool
-from sam2fast.utils.async_copies import PendingCopies, copy_to_device
+from sam2fast.utils.async_copies import PendingCopies
 
 # Capacities of tables, in objects and in conditioning frames, so that shapes seldom change.
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
@@ -131,13 +131,6 @@ class MemoryBank:
     def write_states(self, states: Tensor) -> list[Page | None]:
         """Pages for ``states (B, state_size)``; None where nothing is kept."""
         return [None] * len(states) if self.states is None else list(self.states.write(states))
-
-    def read_states(self, pages: Sequence[Page | None], rows: int) -> Tensor:
-        """The states ``(rows, state_size)`` of the first objects; zeros where there is no page."""
-        if self.states is None:
-            return torch.zeros(rows, 0, dtype=torch.float64, device=self.layout.device)
-        table = torch.tensor(_row_of_each(self.states, pages) + [-1] * (rows - len(pages)), device="cpu")
-        return select_states(self.states.data, copy_to_device(table, self.layout.device))
 
     def read_memory(self, memory: Page) -> Tensor:
         """A copy ``(1, C_mem, H, W)``."""

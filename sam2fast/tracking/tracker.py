@@ -230,7 +230,7 @@ class Tracker:
         (features,) = self._features(state, [frame])
         decision = None
         if state.strategy.decides:
-            unknown = bank.read_states([None], 1)
+            unknown = torch.zeros(1, bank.state_size, dtype=torch.float64, device=state.device)
             kept = initial or self.options.add_all_frames_to_correct_as_cond
             decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, True, kept)
         prediction = predict(
