@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from demo_client import DemoClient
-from graphql import GraphQLInputObjectType, GraphQLList, GraphQLNonNull, GraphQLSchema, build_schema, get_named_type
+from graphql import GraphQLInputObjectType, GraphQLList, GraphQLNonNull, GraphQLSchema, build_schema, get_introspection_query, get_named_type
 
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.graphql_api import make_schema
@@ -90,8 +90,37 @@ def test_expensive_queries_are_refused(client):
     tokens = "path " * 3000
     assert "token" in client.graphql(f"{{defaultVideo{{{tokens}}}}}").message.lower()
     # Introspection can be nested in circles, whose answers grow with every round.
-    circles = "fields{type{" * 12 + "name" + "}}" * 12
+    circles = "fields{type{" * 6 + "name" + "}}" * 6
     assert "introspection" in client.graphql(f"{{__schema{{types{{{circles}}}}}}}").message.lower()
+
+
+def _chain(length: int, last: str, spreads: int = 2) -> str:
+    """A query of fragments that each spread the next one several times."""
+    fragments = (f"fragment f{i} on Query{{{f'...f{i + 1} ' * spreads}}}" for i in range(length))
+    return "{...f0}" + " ".join(fragments) + f" fragment f{length} on Query{{{last}}}"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (_chain(15, "defaultVideo{path}"), "more than 500 selections"),
+        (_chain(15, "...f0"), "more than 500 selections"),
+        (_chain(40, "defaultVideo{path}"), "more than 20 levels"),
+        (_chain(200, "defaultVideo{path}", 1), "more than 20 levels"),
+        ("{" + "defaultVideo{path} " * 400 + "}", "more than 500 selections"),
+        ("{a" * 30 + "}" * 30, "more than 20 levels"),
+        (_chain(1, "a:defaultVideo{path} b:defaultVideo{path}"), "more than 5 aliases"),
+        ("{...nowhere ...nowhere}", "Unknown fragment 'nowhere'"),
+        (_chain(2, "...f0"), "Cannot spread fragment 'f0' within itself"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_bombs_are_refused_at_once(client, query, message):
+    assert message in client.graphql(query).message
+
+
+def test_the_introspection_query_of_clients_is_answered(client):
+    assert client.graphql(get_introspection_query(descriptions=True))["__schema"]["types"]
 
 
 def test_internal_errors_are_not_described(client, app, monkeypatch, caplog):

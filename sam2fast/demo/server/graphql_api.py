@@ -12,7 +12,7 @@ import strawberry
 from flask import Request, Response, request
 from graphql import GraphQLError
 from strawberry import relay
-from strawberry.extensions import MaskErrors, MaxAliasesLimiter, MaxTokensLimiter, QueryDepthLimiter
+from strawberry.extensions import MaskErrors, MaxTokensLimiter
 from strawberry.file_uploads import Upload
 from strawberry.flask.views import GraphQLView
 from strawberry.http.sync_base_view import SyncHTTPRequestAdapter
@@ -37,13 +37,11 @@ from sam2fast.demo.server.graphql_types import (
     StartSessionInput,
     Video,
 )
+from sam2fast.demo.server.query_limits import MAX_TOKENS, QueryLimiter
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.uploads import Uploads
 
 _log = logging.getLogger(__name__)
-
-# Limits of a query: far more than the front ends need, and still fast to answer.
-MAX_DEPTH, MAX_ALIASES, MAX_TOKENS = 10, 5, 2000
 
 
 class Context(NamedTuple):
@@ -159,8 +157,7 @@ def make_schema() -> DemoSchema:
         query=Query,
         mutation=Mutation,
         extensions=[
-            lambda: QueryDepthLimiter(max_depth=MAX_DEPTH),
-            lambda: MaxAliasesLimiter(max_alias_count=MAX_ALIASES),
+            QueryLimiter,
             lambda: MaxTokensLimiter(max_token_count=MAX_TOKENS),
             lambda: MaskErrors(should_mask_error=_is_internal, error_message=INTERNAL),
         ],
