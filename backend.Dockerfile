@@ -37,4 +37,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7263/ready', timeout=4)"]
 
 # exec replaces the shell, so that the server gets the signals.
-CMD ["sh", "-c", "exec sam2fast serve --model \"$MODEL_SIZE\" --host 0.0.0.0 --port 7263 --data /data --api-url \"$API_URL\""]
+CMD ["sh", "-c", "exec sam2fast serve --model \"$MODEL_SIZE\" --host 0.0.0.0 --no-token --port 7263 --data /data --api-url \"$API_URL\""]

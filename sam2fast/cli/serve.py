@@ -1,6 +1,7 @@
 """``sam2fast serve``: the web demo."""
 
 import logging
+import secrets
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -60,8 +61,16 @@ class OriginType(click.ParamType):
 @click.option(
     "--host",
     default="127.0.0.1",
-    help="Address to listen on. Any other than the default lets other machines in; there are no passwords.",
+    help="Address to listen on. If other machines can reach it, requests need a token.",
 )
+@click.option(
+    "--token",
+    metavar="TEXT",
+    envvar="SAM2FAST_TOKEN",
+    help="Secret without which requests are refused.  [default: none on the loopback; elsewhere a random one, in the "
+    "printed link] Or SAM2FAST_TOKEN in the environment.",
+)
+@click.option("--no-token", is_flag=True, help="Answer everybody who can reach the address.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7263, help="0 for any that is free.")
 @click.option(
     "--data",
@@ -134,6 +143,8 @@ def serve(
     port: int,
     data: Path | None,
     in_browser: bool,
+    token: str | None,
+    no_token: bool,
     **settings: Any,
 ) -> None:
     """The web demo: click on objects in a video, track them, download the masks.
@@ -156,7 +167,8 @@ def serve(
     origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))
 
     model = model or Path(choice.config).stem
-    parsed = ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), **settings)
+    token = _token(host, token, no_token)
+    parsed = ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), token=token, **settings)
     build = _build_page if in_browser else partial(_build, device=device, strategy=strategy)
     run(build, parsed, choice, host, port)
 
@@ -170,7 +182,7 @@ def _check_installed() -> None:
 
 
 # The options of a page that runs the model itself.
-PAGE_OPTIONS = ("model", "checkpoint", "offline", "host", "port", "data", "in_browser", "output")
+PAGE_OPTIONS = ("model", "checkpoint", "offline", "host", "port", "token", "no_token", "data", "in_browser", "output")
 
 
 def _check_page_options(ctx: click.Context) -> None:
@@ -180,6 +192,17 @@ def _check_page_options(ctx: click.Context) -> None:
         given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if given and option.expose_value and name not in PAGE_OPTIONS:
             raise click.UsageError(f"{option.opts[0]} is for a server that runs the model; leave out --in-browser")
+
+
+def _token(host: str, token: str | None, no_token: bool) -> str | None:
+    """The secret that requests must bring; None for none."""
+    if no_token and token is not None:
+        raise click.UsageError("--token and --no-token contradict each other; give one of them")
+    if token is not None and not (token.isascii() and token.isalnum()):
+        raise click.UsageError("--token is a part of an address: letters and digits only")
+    if token is not None or no_token or _is_loopback(host):
+        return token
+    return secrets.token_hex(16)
 
 
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -233,8 +256,9 @@ def run(
             sys.exit(serving.FAILED_TO_START)
 
     def announce(address: str) -> None:
-        emit({"address": address, "data": str(settings.data), "model": choice.as_json()})
-        say(f"Open {address} in a browser; model {settings.model}; data in {settings.data}; Ctrl-C ends it")
+        link = address if settings.token is None else f"{address}/?token={settings.token}"
+        emit({"address": address, "token": settings.token, "data": str(settings.data), "model": choice.as_json()})
+        say(f"Open {link} in a browser; model {settings.model}; data in {settings.data}; Ctrl-C ends it")
 
     with as_user_error(serving.ServingError):
         serving.serve(build, serving.Address(host, port), settings.max_sessions, announce)

@@ -109,7 +109,7 @@ def test_allowed_origins(make_server):
     for headers in (preflight.headers, http.get("/healthy", headers={"Origin": FRIEND}).headers):
         assert {name: headers[name] for name in expected} == expected and "Origin" in headers["Vary"]
     assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
-    assert "Content-Type" in preflight.headers["Access-Control-Allow-Headers"]
+    assert preflight.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
     refused = http.options("/graphql", headers={**preflight_headers, "Origin": STRANGER})
     assert refused.status_code == 403 and "Access-Control-Allow-Origin" not in refused.headers
 
@@ -123,6 +123,37 @@ def test_hosts(make_server):
         assert answer.status_code == 403 and answer.get_json()["error"]["code"] == "UNKNOWN_HOST"
     for host in ("a b/../", "["):
         assert http.get("/healthy", headers={"Host": host}).status_code in (400, 403)
+
+
+def test_a_token(make_server):
+    app = make_server(token="abc123", allow_origins=(FRIEND,))
+    http = app.test_client()
+    query = {"query": "{defaultVideo{path}}"}
+    for answer in (
+        http.get("/"),
+        http.get("/gallery/clip.mp4"),
+        http.get("/api/limits?token=abc12"),
+        http.get("/api/limits?token="),
+        http.post("/graphql?token=abc123", json=query),
+        http.get("/api/limits", headers={"Authorization": "Bearer abc"}),
+        http.get("/api/limits", headers={"Authorization": "Basic YWJjMTIzOg=="}),
+        http.get("/api/limits", headers={"Cookie": "token=abc123"}),
+    ):
+        assert answer.status_code == 401 and answer.get_json()["error"]["code"] == "NO_TOKEN"
+    assert http.get("/healthy").status_code == http.get("/ready").status_code == 200
+    bearer = {"Authorization": "Bearer abc123"}
+    assert http.post("/graphql", json=query, headers=bearer).get_json()["data"]["defaultVideo"]["path"]
+    preflight = {"Origin": FRIEND, "Access-Control-Request-Method": "POST"}
+    assert http.options("/graphql", headers=preflight).status_code == 204  # browsers send these without credentials
+
+    link = http.get("/gallery/clip.mp4?a=1&token=abc123&a=%26")
+    assert link.status_code == 302 and link.headers["Location"] == "/gallery/clip.mp4?a=1&a=%26"
+    assert "HttpOnly" in link.headers["Set-Cookie"] and "SameSite=Lax" in link.headers["Set-Cookie"]
+    assert http.get("/gallery/clip.mp4").status_code == 200
+    assert http.post("/graphql", json=query).status_code == 200
+    other = make_server(token="abc124").test_client()
+    other.set_cookie(link.headers["Set-Cookie"].partition("=")[0], "abc123")
+    assert other.get("/api/limits").status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/healthy", "/gallery/clip.mp4", "/api/limits", "/api/nothing", "/graphql"])

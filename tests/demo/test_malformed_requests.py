@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 from demo_client import DemoClient
-from graphql import GraphQLInputObjectType, GraphQLList, GraphQLNonNull, GraphQLSchema, build_schema, get_introspection_query, get_named_type
+from graphql import (
+    GraphQLInputObjectType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLSchema,
+    build_schema,
+    get_introspection_query,
+    get_named_type,
+)
 
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.graphql_api import make_schema

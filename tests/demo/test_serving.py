@@ -13,6 +13,7 @@ import click.testing
 import moving_shapes
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from demo_client import ADD, CANCEL, START
 from demo_process import DemoProcess, serving
 from waiting import wait_until
@@ -178,6 +179,37 @@ def test_wrong_options(arguments, code, message, tmp_path, monkeypatch):
 )
 def test_trusted_hosts(host, origins, trusted):
     assert set(serve._trusted(host, tuple(origins))) == trusted
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "expected"),
+    [
+        ("127.0.0.1", (None, False), None),
+        ("127.0.0.1", ("secret", False), "secret"),
+        ("0.0.0.0", ("secret", False), "secret"),
+        ("0.0.0.0", (None, True), None),
+    ],
+)
+def test_token(host, options, expected):
+    assert serve._token(host, *options) == expected
+
+
+def test_a_server_for_other_machines_has_a_random_token():
+    tokens = {serve._token("0.0.0.0", None, False) for _ in range(3)}
+    assert len(tokens) == 3 and min(map(len, tokens)) == 32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--token", "a", "--no-token"], "--token and --no-token contradict each other"),
+        (["--token", "a&b"], "letters and digits only"),
+        (["--token", ""], "letters and digits only"),
+    ],
+)
+def test_refused_tokens(options, message, tmp_path):
+    done = CliRunner().invoke(serve.serve, ["--model", "nano", "--data", str(tmp_path), *options])
+    assert done.exit_code == 2 and message in done.output
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
-"""Access control: allowed origins and hosts, the size of requests, and security headers."""
+"""Access control: allowed origins and hosts, the token, the size of requests, and security headers."""
 
+import hashlib
+import hmac
 import logging
+from urllib.parse import urlencode
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, redirect, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wrappers import Response as BaseResponse
 
 from sam2fast.demo.server.demo_errors import INTERNAL, BadInputError, DemoError, TooLargeError, shortened
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings, hostname_of, netloc_of, parse_origin
@@ -12,10 +16,13 @@ _log = logging.getLogger(__name__)
 
 # Scripts, images and videos of this server only; other pages cannot show this one in a frame.
 CONTENT_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
-    "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'self'; connect-src 'self' blob:; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
 PREFLIGHT_SECONDS = 600
+LINK_FIELD = "token"  # in the address with which a browser is let in
+PUBLIC = ("/healthy", "/ready")  # what a container's health check asks
 # Such bodies are read into memory.
 MAX_JSON_BYTES = MEBIBYTE
 MAX_MASKS_BYTES = 32 * MEBIBYTE
@@ -32,6 +39,12 @@ class UnknownHostError(DemoError):
     """The request names a host that is not trusted."""
 
     code, status = "UNKNOWN_HOST", 403
+
+
+class NoTokenError(DemoError):
+    """The request does not bring the server's token."""
+
+    code, status = "NO_TOKEN", 401
 
 
 def is_upload() -> bool:
@@ -85,6 +98,9 @@ def restrict_access(app: Flask, settings: ServerSettings) -> None:
             f"pages of {shortened(origin)} may not use this server; see sam2fast serve --allow-origin"
         )
 
+    if settings.token is not None:
+        _require_token(app, settings.token)
+
     @app.after_request
     def add_headers(response: Response) -> Response:
         headers = response.headers
@@ -102,7 +118,7 @@ def restrict_access(app: Flask, settings: ServerSettings) -> None:
             headers["Access-Control-Allow-Credentials"] = "true"
             if request.method == "OPTIONS":
                 headers["Access-Control-Allow-Methods"] = "GET, POST"
-                headers["Access-Control-Allow-Headers"] = "Content-Type"
+                headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
                 headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
         return response
 
@@ -110,3 +126,24 @@ def restrict_access(app: Flask, settings: ServerSettings) -> None:
     def refuse(error: Exception) -> tuple[Response, int]:
         message, code, status = describe_error(error, settings)
         return jsonify({"error": {"code": code, "message": message}}), status
+
+
+def _require_token(app: Flask, token: str) -> None:
+    """Accepts requests with the token alone: as a bearer token, in an address, or in the cookie that this sets."""
+    cookie = f"sam2fast-{hashlib.sha256(token.encode()).hexdigest()[:8]}"  # servers at other ports have other cookies
+
+    def is_token(text: str | None) -> bool:
+        return text is not None and hmac.compare_digest(text.encode(), token.encode())
+
+    @app.before_request
+    def check_token() -> BaseResponse | None:
+        asked = request.args.get(LINK_FIELD)
+        if request.method == "GET" and is_token(asked):
+            others = [(name, value) for name, value in request.args.items(multi=True) if name != LINK_FIELD]
+            answer = redirect(request.path + (f"?{urlencode(others)}" if others else ""))
+            answer.set_cookie(cookie, token, httponly=True, samesite="Lax", secure=request.is_secure)
+            return answer
+        bearer = request.authorization.token if request.authorization else None
+        if request.path in PUBLIC or is_token(request.cookies.get(cookie)) or is_token(bearer):
+            return None
+        raise NoTokenError("open the link with the token that sam2fast serve has printed, or send it as a bearer token")

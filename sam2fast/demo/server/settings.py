@@ -25,6 +25,7 @@ class ServerSettings:
         fps: frame rate of transcoded uploads; None keeps the source's rate, up to 60.
         allow_origins: other origins, such as ``https://demo.example``, whose pages may use the server.
         trusted_hosts: accepted host names; empty accepts any.
+        token: secret that requests must bring; None accepts requests without one.
         graphiql: whether GET /graphql shows GraphiQL, which is loaded from the network.
         api_url: prefix of the video addresses in answers; None uses the address of the request.
         default_video: path of the first video shown, such as ``gallery/01_dog.mp4``; None for the gallery's first.
@@ -40,6 +41,7 @@ class ServerSettings:
     fps: int | None = None
     allow_origins: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()
+    token: str | None = None
     graphiql: bool = False
     api_url: str | None = None
     default_video: str | None = None
