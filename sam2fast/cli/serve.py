@@ -261,7 +261,7 @@ def run(
         say(f"Open {link} in a browser; model {settings.model}; data in {settings.data}; Ctrl-C ends it")
 
     with as_user_error(serving.ServingError):
-        serving.serve(build, serving.Address(host, port), settings.max_sessions, announce)
+        serving.serve(build, serving.Address(host, port), announce)
 
 
 def _log_to_stderr() -> None:

@@ -1,12 +1,14 @@
-"""The application in gunicorn: one process, because sessions live in its memory, and a thread per request.
+"""The application in gunicorn: one process, because sessions live in its memory, and a thread per connection.
 
 Nothing here imports torch: gunicorn forks, and torch's threads do not survive a fork.
 """
 
 import logging
 import os
+import resource
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     from sam2fast.demo.server.service import DemoService
 
 GRACE_SECONDS = 8  # for the current frame, when the server is shut down
-SPARE_THREADS = 8  # besides one for each session's stream
+THREADS, CONNECTIONS, OPEN_FILES = 512, 1024, 4096  # a slow client occupies a thread, and a thread costs little
 SEND_TIMEOUT = 30.0  # seconds in which a client must accept some data
 RECEIVE_TIMEOUT = 15.0  # seconds in which a client must send more of its request
+HEADERS_TIMEOUT = 15.0  # seconds in which a client must send all headers of a request
 FAILED_TO_START = Arbiter.WORKER_BOOT_ERROR  # exit code of ``build`` after it has printed its error
 
 
@@ -50,12 +53,34 @@ class DemoWorker(ThreadWorker):
     def init_process(self) -> None:
         """Runs in the worker process before it serves."""
         self.log.error_log.addFilter(_is_logged)
+        self._deadlines: dict[Any, float] = {}  # of connections whose headers are being read
         super().init_process()
 
     def enqueue_req(self, conn: Any) -> None:
         """Hands a connection to a thread."""
         set_timeouts(conn.sock, RECEIVE_TIMEOUT, SEND_TIMEOUT)
+        self._deadlines[conn] = time.monotonic() + HEADERS_TIMEOUT
         super().enqueue_req(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answers a request whose headers were read; runs in the connection's thread."""
+        self._deadlines.pop(conn, None)
+        return super().handle_request(req, conn)
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Takes a connection back from its thread."""
+        self._deadlines.pop(conn, None)
+        super().finish_request(conn, fs)
+
+    def notify(self) -> None:
+        """Runs about once a second; ends the threads that wait for late headers."""
+        super().notify()
+        now = time.monotonic()
+        for conn, deadline in list(self._deadlines.items()):
+            if deadline < now:
+                self._deadlines.pop(conn, None)
+                with suppress(OSError):  # it is closed already
+                    conn.sock.shutdown(socket.SHUT_RDWR)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Handles SIGTERM."""
@@ -106,7 +131,7 @@ class _Server(BaseApplication):
         return self._build()
 
 
-def serve(build: Callable[[], Flask], address: Address, max_sessions: int, on_ready: Callable[[str], None]) -> None:
+def serve(build: Callable[[], Flask], address: Address, on_ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or Ctrl-C.
 
     Args:
@@ -126,8 +151,8 @@ def serve(build: Callable[[], Flask], address: Address, max_sessions: int, on_re
         "bind": [str(address)],
         "worker_class": DemoWorker,
         "workers": 1,
-        "threads": max_sessions + SPARE_THREADS,
-        "worker_connections": 10 * (max_sessions + SPARE_THREADS),
+        "threads": THREADS,
+        "worker_connections": CONNECTIONS,
         "timeout": 0,  # loading a large model takes as long as it takes
         "graceful_timeout": GRACE_SECONDS,
         "sendfile": False,  # sendfile waits for ever for a client that accepts nothing
@@ -139,6 +164,9 @@ def serve(build: Callable[[], Flask], address: Address, max_sessions: int, on_re
         "control_socket_disable": True,
     }
     _check_free(address)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES:  # gunicorn ends if there are too many connections
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES if hard < 0 else min(OPEN_FILES, hard), hard))
     parent = os.getpid()
     try:
         Arbiter(_Server(build, {name: value for name, value in options.items() if value is not None})).run()

@@ -25,7 +25,7 @@ from sam2fast.video_io.video_types import StreamFrame
 # No format in which FFmpeg would follow references to other files or addresses.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "prores")
-MAX_PIXELS = 8192 * 4608  # of a decoded frame
+MAX_PIXELS = 1 << 24  # of a decoded frame, 5312x2988 among them; decoders keep up to 16 frames
 LONG_SIDE, SHORT_SIDE = 1280, 720  # largest size of the result
 MAX_RATE = 60
 MAX_DECODING_SECONDS = 120.0
