@@ -4,9 +4,9 @@ import glob
 import http.client
 import os
 import re
-import shutil
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from sam2fast.io.images import SUFFIXES, VIDEO_SUFFIXES, skipped_note
 STDIN, CAMERA = "-", "camera:"
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # of the files of a folder; of an animation the first image counts
 TIMEOUT = 30.0  # seconds to connect to an address, and without a byte
+MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # of a download
 ListFolder = Callable[[Path], Sequence[Path]]
 
 
@@ -180,12 +181,22 @@ def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def _download(address: str, file: Path) -> None:
-    """Downloads an address to a file."""
+    """Downloads an address to a file.
+
+    Raises:
+        UserError: it cannot be read, is larger than :data:`MOST_BYTES` or takes longer than :data:`MOST_SECONDS`.
+    """
     name = without_password(address)
     if not address.startswith(("http://", "https://")):
         raise UserError(f"{name} cannot be read: expected a file, or an address with http:// or https://")
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, file.open("wb") as copy:  # noqa: S310
-            shutil.copyfileobj(answer, copy)
+            end = time.monotonic() + MOST_SECONDS
+            while block := answer.read1(1 << 20):
+                copy.write(block)
+                if copy.tell() > MOST_BYTES:
+                    raise ValueError(f"it has more than {MOST_BYTES:,} bytes; download it and give the file")
+                if time.monotonic() > end:
+                    raise ValueError(f"it takes more than {MOST_SECONDS:g} seconds; download it and give the file")
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(f"{name} cannot be read: {format_error(error)}") from error

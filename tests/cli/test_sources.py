@@ -190,3 +190,17 @@ def test_cell_of_the_table(run, make_image, track, video_file, tmp_path, server,
         found = len(files if command == "segment" else json.loads(files[0].read_text())["images"])
     assert result.exit_code == 0, result.stderr
     assert found == count
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [
+        ("MOST_BYTES", 1000, "has more than 1,000 bytes; download it and give the file"),
+        ("MOST_SECONDS", -1.0, "takes more than -1 seconds; download it and give the file"),
+    ],
+)
+def test_endless_addresses(run, server, monkeypatch, limit, value, message):
+    monkeypatch.setattr(f"sam2fast.cli.sources.{limit}", value)
+    server.add("/a.png", b"x" * 2000)
+    done = run("segment", f"{server.url}/a.png", *NANO, "--point", "1,1")
+    assert done.exit_code == 1 and f"a.png cannot be read: it {message}" in done.stderr
