@@ -4,8 +4,8 @@ import json
 import logging
 import socket
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -235,7 +235,10 @@ def test_a_stalled_client_times_out(monkeypatch):
         given = []
         monkeypatch.setattr(serving, "RECEIVE_TIMEOUT", 0.05)
         monkeypatch.setattr(ThreadWorker, "enqueue_req", lambda worker, conn: given.append(conn.sock))
-        DemoWorker.enqueue_req(object.__new__(DemoWorker), SimpleNamespace(sock=ours))
+        worker, connection = object.__new__(DemoWorker), Mock(sock=ours)
+        worker._deadlines = {}
+        worker.enqueue_req(connection)
+        assert list(worker._deadlines) == [connection]
         assert given == [ours] and any(ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
         theirs.sendall(b"G")  # and stalls
         assert ours.recv(10) == b"G"
