@@ -35,7 +35,7 @@ def yolo_polygon(parts: Sequence[Polygon], size: tuple[int, int]) -> list[float]
 def yolo_data(classes: Sequence[str]) -> str:
     """The file ``data.yaml`` of a data set."""
     names = "".join(f"  {i}: {json.dumps(label)}\n" for i, label in enumerate(classes))
-    return f"train: images\nval: images\nnames:\n{names}"
+    return f"# All images are in both: divide them before you train.\ntrain: images\nval: images\nnames:\n{names}"
 
 
 def labelme_polygons(parts: Iterable[Polygon], label: str, number: int) -> list[dict[str, Any]]:

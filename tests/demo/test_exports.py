@@ -83,7 +83,7 @@ def test_overlapping_objects_share_an_image_by_logit(client, session, predictor,
 def test_coco(client, tracked):
     session, masks = tracked
     answer = export(client, session, "coco_rle")
-    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_coco.json"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_youtube_vis.json"
     document = json.loads(answer.data)
     (video,) = document["videos"]
     assert (video["height"], video["width"], video["length"]) == (48, 64, 5)
@@ -168,7 +168,9 @@ def test_invalid_exports(client, session):
     client.add(session)
     for kind in ("", "png", "../masks_png", "coco_rle,cutout"):
         answer = export(client, session, kind)
-        assert answer.status_code == 400 and "masks_png, coco_rle, overlay_mp4, cutout" in answer.get_data(as_text=True)
+        assert answer.status_code == 400 and "masks_png, coco, coco_rle, overlay_mp4, cutout" in answer.get_data(
+            as_text=True
+        )
     # The exported file is deleted all the same, as after every test here.
     answer = client.http.get(f"/api/sessions/{session}/export?format=cutout", headers={"Range": "bytes=9999999999-"})
     assert answer.status_code == 416

@@ -143,6 +143,24 @@ def test_coco_has_times_names_and_labels_as_categories(client, session):
     assert found == [("Left", "mug"), ("Right", "mug"), ("Plate", "object")] and len(names) == 2
 
 
+def test_pycocotools_reads_coco(client, session, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco")
+    body = page((3, "Left", "mug"), (5, "Plate"), frames={1: {3: ONE}, 4: {3: OTHER, 5: np.zeros_like(ONE)}})
+    files = export(client, session, "coco", body)
+    assert sorted(files) == ["annotations.json", "images/00001.jpg", "images/00004.jpg"]
+    (tmp_path / "annotations.json").write_bytes(files["annotations.json"])
+    read = coco.COCO(tmp_path / "annotations.json")
+    images = [(image["file_name"], image["height"], image["width"], image["frame"]) for image in read.loadImgs([1, 2])]
+    assert images == [("00001.jpg", *SIZE, 1), ("00004.jpg", *SIZE, 4)]
+    assert read.loadCats([1, 2]) == [{"id": 1, "name": "mug"}, {"id": 2, "name": "object"}]
+    for image, mask in ((1, ONE), (2, OTHER)):
+        (found,) = read.loadAnns(read.getAnnIds(image))
+        np.testing.assert_array_equal(read.annToMask(found), mask)
+        assert (found["category_id"], found["track_id"], found["area"]) == (1, 3, mask.sum())
+        x, y, width, height = found["bbox"]
+        assert mask[y : y + height, x : x + width].all() and width * height == mask.sum()
+
+
 def test_labels_are_the_classes_of_yolo_and_labelme(client, session):
     files = export(client, session, "yolo", LABELLED)
     assert files["data.yaml"].decode().endswith('names:\n  0: "mug"\n  1: "Plate"\n')

@@ -143,9 +143,10 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
     """Makes a file; the caller deletes it.
 
     Args:
-        kind: ``masks_png``: a zip of palette images; ``coco_rle``: JSON in COCO's format for videos;
-            ``overlay_mp4``: the video with the masks in colour; ``cutout``: a zip of images that are transparent
-            except for the objects; ``yolo``, ``labelme``: a zip of images with the labels of these programs.
+        kind: ``masks_png``: a zip of palette images; ``coco``: a zip of images with COCO's JSON; ``coco_rle``: the JSON
+            of YouTube-VIS, COCO's for videos; ``overlay_mp4``: the video with the masks in colour; ``cutout``: a zip of
+            images that are transparent except for the objects; ``yolo``, ``labelme``: a zip of images with the labels
+            of these programs.
         folder: the folder of the new file.
 
     Raises:
@@ -180,18 +181,50 @@ def _mask_images(data: ExportData) -> _Entries:
         yield f"{frame:05d}.png", label_png(image)
 
 
-def _write_coco(data: ExportData, path: Path) -> None:
+def _coco_files(data: ExportData) -> _Entries:
+    """The frames that have masks, and ``annotations.json`` as pycocotools reads it."""
+    images, annotations = [], []
+    categories, category_of = _coco_categories(data)
+    height, width = data.size
+    for number, (frame, image) in enumerate(_frames_with_masks(data), 1):
+        name = f"{frame:05d}.jpg"
+        images.append({"id": number, "file_name": name, "height": height, "width": width, "frame": frame})
+        for entry in _coco_objects(data.masks[frame]):
+            if entry["area"]:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": category_of[entry["id"]],
+                        "segmentation": entry["rle"],
+                        "bbox": entry["box"],
+                        "area": entry["area"],
+                        "iscrowd": 0,
+                        "track_id": entry["id"],
+                    }
+                )
+        yield f"images/{name}", _encoded(image, "JPEG", quality=JPEG_QUALITY)
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    yield "annotations.json", json.dumps(document)
+
+
+def _coco_categories(data: ExportData) -> tuple[list[dict[str, Any]], dict[int, int]]:
+    """The categories, which are the class labels, and the category of each object."""
+    labels = [data.labels.get(i, CATEGORY["name"]) for i in data.objects]
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels), 1)}
+    categories = [{"id": number, "name": label} for label, number in numbers.items()]
+    return categories, {i: numbers[label] for i, label in zip(data.objects, labels, strict=True)}
+
+
+def _write_youtube_vis(data: ExportData, path: Path) -> None:
     lines = ({"frame": frame, "objects": list(_coco_objects(masks))} for frame, masks in data.masks.items())
     document = to_coco_video(lines, data.size, data.frames, data.stem)
     rate = data.steady_rate
     document["videos"][0] |= {"fps": float(rate), "timestamps": [round(float(t / rate), 6) for t in range(data.frames)]}
-    labels = [data.labels.get(i, CATEGORY["name"]) for i in data.objects]
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels), 1)}
-    document["categories"] = [{"id": number, "name": label} for label, number in numbers.items()]
-    classes = dict(zip(data.objects, labels, strict=True))
+    document["categories"], category_of = _coco_categories(data)
     for annotation in document["annotations"]:
         annotation["name"] = data.name_of(annotation["object"])
-        annotation["category_id"] = numbers[classes[annotation["object"]]]
+        annotation["category_id"] = category_of[annotation["object"]]
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
@@ -278,7 +311,8 @@ def _zipped(entries: Callable[[ExportData], _Entries], suffix: str) -> _Format:
 
 FORMATS: Mapping[str, _Format] = {
     "masks_png": _zipped(_mask_images, "_masks.zip"),
-    "coco_rle": _Format(_write_coco, "_coco.json", "application/json"),
+    "coco": _zipped(_coco_files, "_coco.zip"),
+    "coco_rle": _Format(_write_youtube_vis, "_youtube_vis.json", "application/json"),
     "overlay_mp4": _Format(_write_overlay, "_overlay.mp4", "video/mp4"),
     "cutout": _zipped(_cutouts, "_cutout.zip"),
     "yolo": _zipped(_yolo_files, "_yolo.zip"),

@@ -25,7 +25,7 @@ export interface SessionFacts {
   problem?: string | null;
 }
 
-export type ExportFormat = "masks_png" | "coco_rle" | "yolo" | "labelme" | "cutout";
+export type ExportFormat = "masks_png" | "coco" | "coco_rle" | "yolo" | "labelme" | "cutout";
 
 export async function request(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;

@@ -10,6 +10,7 @@ import { allFrames, type LocalVideo } from "./video";
 
 const JPEG_QUALITY = 0.92;
 const LABELME = "5.5.0"; // the version of the format
+const NOTE = "# All images are in both: divide them before you train.\n";
 
 interface PageMask {
   readonly object: number;
@@ -44,8 +45,10 @@ export async function exportFile(
   switch (format) {
     case "masks_png":
       return zip(labelImages(page, video));
+    case "coco":
+      return zip(await cocoOf(page, file));
     case "coco_rle":
-      return new Blob([JSON.stringify(cocoOf(page, video, stemOf(path)))], { type: "application/json" });
+      return new Blob([JSON.stringify(youtubeVisOf(page, video, stemOf(path)))], { type: "application/json" });
     case "cutout":
       return zip(await cutOuts(page, file));
     case "yolo":
@@ -71,8 +74,36 @@ function labelImages({ objects, frames }: PageMasks, { height, width }: Facts): 
   return found;
 }
 
-/** COCO's format for videos. */
-function cocoOf({ objects, frames }: PageMasks, { height, width, count, fps }: Facts, stem: string) {
+/** Images, and `annotations.json` as pycocotools reads it. */
+async function cocoOf({ objects, frames }: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+  const classes = [...new Set(objects.map(categoryOf))];
+  const found: Record<string, Uint8Array> = {};
+  const images: object[] = [];
+  const annotations: object[] = [];
+  for await (const { frame, size, image } of framesWithMasks(frames, file)) {
+    const name = `${numbered(frame)}.jpg`;
+    images.push({ id: images.length + 1, file_name: name, ...size, frame });
+    for (const { object, counts } of frames.find((entry) => entry.frame === frame)!.masks) {
+      const mask = { ...size, counts };
+      const bounds = maskBounds(mask);
+      if (!bounds) continue;
+      annotations.push({
+        ...{ id: annotations.length + 1, image_id: images.length },
+        category_id: classes.indexOf(categoryOf(objects.find(({ id }) => id === object)!)) + 1,
+        segmentation: { size: [size.height, size.width], counts },
+        ...{ bbox: [bounds.left, bounds.top, bounds.width, bounds.height], area: maskArea(mask) },
+        ...{ iscrowd: 0, track_id: object },
+      });
+    }
+    found[`images/${name}`] = image;
+  }
+  const categories = classes.map((name, index) => ({ id: index + 1, name }));
+  found["annotations.json"] = strToU8(JSON.stringify({ images, annotations, categories }));
+  return found;
+}
+
+/** YouTube-VIS, COCO's format for videos. */
+function youtubeVisOf({ objects, frames }: PageMasks, { height, width, count, fps }: Facts, stem: string) {
   const everyFrame = Array.from({ length: count }, (_, frame) => frame);
   const classes = [...new Set(objects.map(categoryOf))];
   const annotations = objects.map((object, index) => {
@@ -140,28 +171,39 @@ async function cutOuts({ frames }: PageMasks, file: Blob): Promise<Record<string
   return found;
 }
 
-interface LabelledFrame {
-  /** Its number in five digits. */
-  readonly name: string;
+interface FrameImage {
+  readonly frame: number;
   readonly size: Size;
   readonly image: Uint8Array;
+}
+
+interface LabelledFrame extends FrameImage {
+  /** Its number in five digits. */
+  readonly name: string;
   /** Of the masks that are not empty. */
   readonly shapes: readonly { readonly object: PageObject; readonly parts: readonly Polygon[] }[];
 }
 
-/** The frames that have masks, with polygons. */
-async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): AsyncGenerator<LabelledFrame, void> {
+/** The frames that have masks, as JPEG. */
+async function* framesWithMasks(frames: PageMasks["frames"], file: Blob): AsyncGenerator<FrameImage, void> {
   for await (const [frame, canvas] of allFrames(file)) {
-    const masks = frames.find((entry) => entry.frame === frame)?.masks;
-    if (!masks) continue;
+    if (!frames.some((entry) => entry.frame === frame)) continue;
     const size = { height: canvas.height, width: canvas.width };
+    const image = await bytesOf(await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY }));
+    yield { frame, size, image };
+  }
+}
+
+/** The same frames with polygons. */
+async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): AsyncGenerator<LabelledFrame, void> {
+  for await (const { frame, size, image } of framesWithMasks(frames, file)) {
+    const masks = frames.find((entry) => entry.frame === frame)!.masks;
     const shapes = objects.flatMap((object) => {
       const mask = masks.find((entry) => entry.object === object.id);
       const parts = mask ? polygonsOf({ ...size, counts: mask.counts }) : [];
       return parts.length > 0 ? [{ object, parts }] : [];
     });
-    const image = await bytesOf(await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY }));
-    yield { name: numbered(frame), size, image, shapes };
+    yield { frame, name: numbered(frame), size, image, shapes };
   }
 }
 
@@ -169,7 +211,7 @@ async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): Asyn
 async function yoloOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
   const classes = [...new Set(page.objects.map(classOf))];
   const names = classes.map((name, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
-  const found = { "data.yaml": strToU8(`train: images\nval: images\nnames:\n${names}`) };
+  const found = { "data.yaml": strToU8(`${NOTE}train: images\nval: images\nnames:\n${names}`) };
   for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
     const lines = shapes.map(({ object, parts }) => yoloLine(classes.indexOf(classOf(object)), parts, size));
     Object.assign(found, { [`images/${name}.jpg`]: image, [`labels/${name}.txt`]: strToU8(lines.join("")) });

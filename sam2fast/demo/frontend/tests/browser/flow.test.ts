@@ -180,7 +180,7 @@ describe("one video from the gallery to the files", () => {
     await demo.button("Overlay", true).click();
   });
 
-  test.each(["Cut-outs", "PNG masks", "COCO JSON", "YOLO", "Frame"])("the download of %s", async (name) => {
+  test.each(["Cut-outs", "PNG masks", "YouTube-VIS", "COCO", "YOLO", "Frame"])("the download of %s", async (name) => {
     const { name: file, bytes } = await download(name);
     await check(name, file, bytes);
   });
@@ -208,8 +208,8 @@ async function download(name: string): Promise<{ name: string; bytes: Uint8Array
 }
 
 async function check(name: string, file: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-  if (name === "COCO JSON") {
-    expect(file).toBe("Still life_coco.json");
+  if (name === "YouTube-VIS") {
+    expect(file).toBe("Still life_youtube_vis.json");
     const coco = JSON.parse(strFromU8(bytes)) as Coco;
     expect(coco.annotations.map(({ object, name }) => `${object} ${name}`)).toEqual(["1 Object 1", "2 Mug"]);
     for (const { segmentations } of coco.annotations) expect(segmentations.filter(Boolean)).toHaveLength(FRAMES);
@@ -217,6 +217,11 @@ async function check(name: string, file: string, bytes: Uint8Array<ArrayBuffer>)
   } else if (name === "Frame") {
     expect(file).toBe("Still life_00000.png");
     expect(isPng(bytes)).toBe(true);
+  } else if (name === "COCO") {
+    const entries = unzipSync(bytes);
+    expect(Object.keys(entries)).toHaveLength(FRAMES + 1);
+    const { images, annotations } = JSON.parse(strFromU8(entries["annotations.json"]!)) as Record<string, unknown[]>;
+    expect([images!.length, annotations!.length]).toEqual([FRAMES, 2 * FRAMES]);
   } else if (name === "YOLO") {
     const entries = unzipSync(bytes);
     expect(Object.keys(entries)).toHaveLength(2 * FRAMES + 1);

@@ -17,6 +17,7 @@ const WITHOUT_DEVICE = 'GPUAdapter.prototype.requestDevice = () => Promise.rejec
 let folder: string;
 let site: string; // address of the folder
 let files: ChildProcess; // the file server
+let served: ChildProcess; // the same page as the command serves it, with its headers
 let browser: Browser;
 let demo: Demo;
 
@@ -30,6 +31,8 @@ beforeAll(async () => {
       if (port) resolve(`http://127.0.0.1:${port}/`);
     });
   });
+  cpSync(join(inject("data"), "short.mp4"), join(folder, "data", "gallery", "short.mp4"));
+  served = spawn(PYTHON, [join(import.meta.dirname, "serve_page.py"), join(folder, "page"), join(folder, "data")]);
   browser = await launch(...SOFTWARE_GPU);
   demo = await Demo.open(browser, `${site}page/`);
   await demo.ready();
@@ -38,6 +41,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await browser.close();
   files.kill();
+  served.kill();
   rmSync(folder, { recursive: true });
 });
 
@@ -59,7 +63,7 @@ async function upload(page: Demo, file: string): Promise<void> {
 }
 
 /** What `read_exports.py` prints. */
-interface Agreement extends Record<"png" | "cutouts" | "yolo" | "labelme" | "webm" | "difference", number> {
+interface Agreement extends Record<"png" | "cutouts" | "yolo" | "coco" | "labelme" | "webm" | "difference", number> {
   readonly names: string[];
   readonly inside: number[];
 }
@@ -127,10 +131,11 @@ test("a video of the user is converted, tracked and exported: readers of each fo
   await demo.effect("Objects", "Original"); // without outlines
   const paths: string[] = [];
   for (const [format, name] of [
-    ["COCO JSON", "short_coco.json"],
+    ["YouTube-VIS", "short_youtube_vis.json"],
     ["PNG masks", "short_masks.zip"],
     ["Cut-outs", "short_cutouts.zip"],
     ["YOLO", "short_yolo.zip"],
+    ["COCO", "short_coco.zip"],
     ["LabelMe", "short_labelme.zip"],
     ["Transparent video", "short_cutout.webm"],
   ] as const) {
@@ -143,7 +148,7 @@ test("a video of the user is converted, tracked and exported: readers of each fo
   expect(names).toEqual(["Object 1", "Object 2"]);
   expect(inside).toHaveLength(6);
   expect(Math.min(...inside)).toBeGreaterThan(0.01);
-  expect(lossless).toEqual({ png: 1, cutouts: 1, yolo: 1, labelme: 1 });
+  expect(lossless).toEqual({ png: 1, cutouts: 1, yolo: 1, coco: 1, labelme: 1 });
   expect(webm).toBeGreaterThan(0.99);
   expect(difference).toBeLessThan(8);
 
@@ -155,9 +160,33 @@ test("a video of the user is converted, tracked and exported: readers of each fo
   expect(demo.problems).toEqual([]);
 });
 
+test("served by the command, with its headers, the page exports every format", async () => {
+  const address = await new Promise<string>((resolve) => {
+    served.stdout!.on("data", (line: Buffer) => resolve(line.toString().trim()));
+  });
+  const page = await Demo.open(browser, address);
+  await page.ready();
+  await page.click(...VASE);
+  await page.said(/Object 1: the mask covers/);
+  await page.button("Download", true).click();
+  const formats = await page.page.locator(".downloads button").allTextContents();
+  await page.page.keyboard.press("Escape");
+  await page.page.locator("dialog").waitFor({ state: "detached" });
+  expect(formats).toHaveLength(10);
+  for (const format of formats) {
+    const file = await download(page, format);
+    expect(readFileSync(file.path).length, file.name).toBeGreaterThan(500);
+    if (!/\.(mp4|webm)$/.test(file.name)) continue;
+    const facts = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), file.path]);
+    expect(JSON.parse(facts.toString())).toMatchObject({ frames: 6, rate: 10 });
+  }
+  expect(page.problems).toEqual([]);
+  await page.close();
+});
+
 test("WebGPU tracks as WebAssembly does; a GPU in software is left alone", async () => {
   expect(await demo.page.locator(".model-badge").textContent()).toContain("WASM");
-  const expected = masksOf((await download(demo, "COCO JSON")).path);
+  const expected = masksOf((await download(demo, "YouTube-VIS")).path);
   const page = await openWith("webgpu", AS_HARDWARE);
   page.page.setDefaultTimeout(120_000);
   await page.ready();
@@ -172,7 +201,7 @@ test("WebGPU tracks as WebAssembly does; a GPU in software is left alone", async
   await page.button("Track", true).click();
   await page.said(/Tracking is finished/);
   expect(await page.page.locator(".model-badge").textContent()).toContain("WebGPU");
-  const found = masksOf((await download(page, "COCO JSON")).path);
+  const found = masksOf((await download(page, "YouTube-VIS")).path);
   expect(found.map(Boolean)).toEqual([true, true, false, false, false, false]);
   for (const frame of [0, 1]) expect(overlap(found[frame]!, expected[frame]!)).toBeGreaterThan(0.99);
   expect(page.problems).toEqual([]);

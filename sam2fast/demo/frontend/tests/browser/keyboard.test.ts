@@ -42,11 +42,11 @@ test("keyboard alone from clip to export", async () => {
   await demo.said(/Tracking is finished/);
   await keyboard.press("d");
   await demo.page.getByRole("dialog", { name: "Download" }).waitFor();
-  await tabTo("COCO JSON");
+  await tabTo("YouTube-VIS");
   const waiting = demo.page.waitForEvent("download");
   await keyboard.press("Enter");
   const file = await waiting;
-  expect(file.suggestedFilename()).toBe("Backwards_coco.json");
+  expect(file.suggestedFilename()).toBe("Backwards_youtube_vis.json");
   await keyboard.press("Escape");
   await demo.page.locator("dialog").waitFor({ state: "detached" });
 

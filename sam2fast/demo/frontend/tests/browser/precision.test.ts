@@ -160,7 +160,7 @@ test("classes are kept in the project and are the categories of exports", async 
   await demo.shot("class");
   await demo.page.keyboard.press("d");
   const waiting = demo.page.waitForEvent("download");
-  await demo.page.getByRole("dialog").getByRole("button", { name: "COCO JSON" }).click();
+  await demo.page.getByRole("dialog").getByRole("button", { name: "YouTube-VIS" }).click();
   const coco = JSON.parse(readFileSync(await (await waiting).path(), "utf8")) as { categories: { name: string }[] };
   expect(coco.categories.map(({ name }) => name)).toEqual(["vase"]);
   await demo.page.keyboard.press("Escape");

@@ -224,7 +224,7 @@ test("masks that were downloaded come back as objects that can be tracked", asyn
   const before = await demo.difference();
   await demo.page.keyboard.press("d");
   const waiting = demo.page.waitForEvent("download");
-  await demo.page.getByRole("dialog").getByRole("button", { name: "COCO JSON" }).click();
+  await demo.page.getByRole("dialog").getByRole("button", { name: "YouTube-VIS" }).click();
   const coco = readFileSync(await (await waiting).path());
   await demo.page.keyboard.press("Escape");
   await demo.button("Start over").click();

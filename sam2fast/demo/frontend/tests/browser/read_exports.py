@@ -1,9 +1,9 @@
 """Reads files of one track by pycocotools, Pillow and PyAV, and prints how well their masks agree.
 
-Usage: python read_exports.py COCO PNG CUT_OUTS YOLO LABELME WEBM
+Usage: python read_exports.py YOUTUBE_VIS PNG CUT_OUTS YOLO COCO LABELME WEBM
 
-For each other format the smallest IoU with COCO's masks, over frames and objects; of COCO the names, and for each frame
-the share of pixels inside; how far colours of the cut-outs are from the images beside YOLO's labels.
+For each other format the smallest IoU with YouTube-VIS's masks, over frames and objects; of that the names, and for
+each frame the share of pixels inside; how far colours of the cut-outs are from the images beside YOLO's labels.
 """
 
 import io
@@ -58,16 +58,25 @@ def of_labelme(files: dict[str, bytes], frame: str, name: str) -> Mask:
     return filled([np.ravel(shape["points"]).tolist() for shape in shapes if shape["label"] == name], size)
 
 
+def of_coco(files: dict[str, bytes], frame: str, track: int) -> Mask:
+    """The mask of an object on a frame."""
+    document = json.loads(files["annotations.json"])
+    (image,) = (entry for entry in document["images"] if entry["file_name"] == f"{frame}.jpg")
+    found = (a for a in document["annotations"] if (a["image_id"], a["track_id"]) == (image["id"], track))
+    (rle,) = (entry["segmentation"] for entry in found)
+    return coco_masks.decode(rle).astype(bool)
+
+
 coco = json.loads(Path(sys.argv[1]).read_text())
-labels, cut_outs, yolo, labelme = map(unpack, sys.argv[2:6])
-video = [image for _, image in decode(sys.argv[6])]
+labels, cut_outs, yolo, of_images, labelme = map(unpack, sys.argv[2:7])
+video = [image for _, image in decode(sys.argv[7])]
 size = coco["videos"][0]["height"], coco["videos"][0]["width"]
 names = [entry["name"] for entry in coco["annotations"]]
 frames = [f"{frame:05d}" for frame in range(coco["videos"][0]["length"])]
 classes = yaml.safe_load(yolo["data.yaml"])["names"]
 if [classes[index] for index in range(len(classes))] != names:
     raise SystemExit(f"YOLO's classes are {classes}")
-worst = {"png": 1.0, "cutouts": 1.0, "yolo": 1.0, "labelme": 1.0, "webm": 1.0}
+worst = {"png": 1.0, "cutouts": 1.0, "yolo": 1.0, "coco": 1.0, "labelme": 1.0, "webm": 1.0}
 inside, difference = [], []
 for place, frame in enumerate(frames):
     masks = [coco_masks.decode(entry["segmentations"][place]).astype(bool) for entry in coco["annotations"]]
@@ -81,6 +90,7 @@ for place, frame in enumerate(frames):
     for index, (name, mask) in enumerate(zip(names, masks, strict=True)):
         pairs.append(("png", image(labels[f"{frame}.png"]) == index + 1, seen == index + 1))
         pairs.append(("yolo", of_yolo(yolo, frame, index), mask))
+        pairs.append(("coco", of_coco(of_images, frame, coco["annotations"][index]["object"]), mask))
         pairs.append(("labelme", of_labelme(labelme, frame, name), mask))
     for kind, read, expected in pairs:
         worst[kind] = min(worst[kind], iou(read, expected))
