@@ -183,7 +183,8 @@ def _mask_images(data: ExportData) -> _Entries:
 
 def _coco_files(data: ExportData) -> _Entries:
     """The frames that have masks, and ``annotations.json`` as pycocotools reads it."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     categories, category_of = _coco_categories(data)
     height, width = data.size
     for number, (frame, image) in enumerate(_frames_with_masks(data), 1):
