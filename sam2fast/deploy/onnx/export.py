@@ -22,6 +22,7 @@ from sam2fast.engine.eligible import is_as_built
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.selection_rule import SelectionRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.strategies import Sam2
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
 
@@ -102,8 +103,8 @@ def write_onnx(
     Raises:
         FileExistsError: the folder is not empty, or is a file.
         ImportError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: the model is in training mode, elsewhere than on the CPU, or not as the published ones are; or an
-            unknown ``dtype``.
+        ValueError: the model is in training mode, elsewhere than on the CPU, not as the published ones are, or has
+            another strategy than SAM 2's; or an unknown ``dtype``.
         RuntimeError: a graph does not compute what the model does.
         OSError: a file cannot be written; nothing is left behind.
     """
@@ -140,6 +141,11 @@ def _check(model: SAM2VideoPredictor, dtype: str) -> None:
     kinds = {(x.device.type, x.dtype) for x in model.parameters()}
     if kinds != {("cpu", torch.float32)}:
         raise ValueError("export to ONNX needs fp32 weights on the CPU; dtype chooses those of the graphs")
+    if type(model.strategy) is not Sam2:
+        raise ValueError(
+            f"the tracker of ONNX graphs has SAM 2's rule, and not the strategy {type(model.strategy).__name__}; "
+            'first set the model\'s attribute strategy to "sam2"'
+        )
     for name in PARTS:
         if not is_as_built(list(getattr(model, name).modules())):
             raise ValueError(

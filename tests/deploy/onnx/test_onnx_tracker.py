@@ -30,6 +30,7 @@ from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
 from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, MANIFEST, OnnxModelError
 from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
 from sam2fast.deploy.onnx.standalone import tracker_source
+from sam2fast.tracking.strategies import Sam2, Together
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +270,8 @@ REFUSED = {
     "no memories": ({"num_maskmem": 0}, "num_maskmem is 0"),
     "soft pointers": ({"soft_no_obj_ptr": True}, "soft_no_obj_ptr is True"),
     "training": ({"training": True}, "evaluation mode"),
+    "a strategy": ({"strategy": Together()}, "not the strategy Together; first set .* attribute strategy"),
+    "a strategy of one's own": ({"strategy": type("Own", (Sam2,), {})()}, "the strategy Own"),
     "a patched part": ({"memory_encoder.forward": print}, "memory_encoder was"),
     "attention": ({"memory_attention.layers.0.cross_attn_image.num_heads": 2}, "2 heads"),
 }
