@@ -2,11 +2,16 @@
 
     python examples/strategy_clips.py                       # 50 of each kind, every strategy
     python examples/strategy_clips.py --strategy sam2 samurai
+    python examples/strategy_clips.py --both                # the look-alike of the last two kinds is tracked, too
     python examples/strategy_clips.py --clips 3 --show out  # and a GIF of each, with outlines of the masks
 
 Kinds: two objects that look the same cross, or turn back where they meet (``crossing``); an object stays behind
 something for longer than memories reach (``hidden``), or leaves and comes back at the other side (``returning``), while
 another one that looks the same is there.
+
+Of each strategy the table has the mean difference of J&F from the first one's on the same clips, with its standard
+error. Of clips with two objects it counts those on whose last frames both masks are on their own objects (``right``),
+each is on the other's (``swapped``), or one covers both (``merged``).
 """
 
 import argparse
@@ -35,10 +40,12 @@ SIZE, COUNT = 256, 50
 AREA, LONGEST, LEAST_FILLED = 0.03, 0.25, 0.42  # of an object, as shares of the frame, its side and the object's square
 WALL = 0.36  # width of what hides an object
 AWAY = (9, 20)  # for so many frames; memories are of 7, and of one more on the first
+LAST = 4  # frames on which masks are on one object or the other
 
 
-def strategy_clip(kind: str, index: int, size: int = SIZE) -> Clip:
-    """One clip, the same for the same arguments: 24 to 48 frames, of one object, or two that cross."""
+def strategy_clip(kind: str, index: int, size: int = SIZE, both: bool = False) -> Clip:
+    """One clip, the same for the same arguments: 24 to 48 frames. Masks are of one object, of two that cross, or of
+    ``both``."""
     rng = np.random.default_rng([KINDS.index(kind), index])
     one = _compact_sprite(rng, size)
     other, low, high = recolour_sprite(rng, one), rng.uniform(0.25, 0.4), rng.uniform(0.6, 0.75)
@@ -54,7 +61,7 @@ def strategy_clip(kind: str, index: int, size: int = SIZE) -> Clip:
         if kind == "hidden":
             wall = one_part_sprite(random_texture(rng, (round(WALL * size), 2 * size)).convert("RGBA"))
             drawn.append((wall, np.full(len(path), 0.5), 0.5))
-        order, labelled = list(range(len(drawn))), [0]
+        order, labelled = list(range(len(drawn))), [0, 1] if both else [0]
     scene = random_scene(rng, size, len(path), 0.0, None, 1.0, True)
     is_upright, is_reverse = rng.random(2) < 0.5  # along y instead of x, from the right instead of the left
     objects: list[SceneObject] = []
@@ -129,14 +136,39 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & ~inner
 
 
-def row_of(predictor: Any, kind: str, strategy: str, clips: Sequence[Clip]) -> dict[str, Any]:
-    """J&F of tracking the clips from their first masks, and processor time per frame, encoding included."""
+def outcome(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> str:
+    """Where two masks ``(T, 2, H, W)`` are in the end: right, swapped, merged or other."""
+    found, truth = found[-LAST:], truth[-LAST:]
+    shared = (found[:, :, None] & truth[:, None]).sum((0, 3, 4))
+    covers = 2 * shared > truth.sum((0, 2, 3))  # more than half of an object, by mask and object
+    if covers.all(1).any():
+        return "merged"
+    return "right" if covers.diagonal().all() else "swapped" if covers[::-1].diagonal().all() else "other"
+
+
+def row_of(predictor: Any, kind: str, strategy: str, clips: Sequence[Clip], first: list[float]) -> dict[str, Any]:
+    """J&F of tracking the clips from their first masks, and processor time per frame, encoding included.
+
+    Args:
+        first: J&F of each clip with the first strategy; filled if it is empty.
+    """
     predictor.strategy, begun = strategy, time.process_time()
     found = [tracked(predictor, open_clip(predictor, clip), clip) for clip in clips]
-    frames = sum(len(clip.frames) for clip in clips)
+    seconds, frames = time.process_time() - begun, sum(len(clip.frames) for clip in clips)
     print(".", end="", flush=True, file=sys.stderr)
-    seconds = time.process_time() - begun
-    return {"clips": kind, "strategy": strategy, **measured(found, clips), "ms": 1000 * seconds / frames}
+    each = [measured([masks], [clip])["J&F"] for masks, clip in zip(found, clips, strict=True)]
+    first.extend(each[len(first) :])
+    more = np.subtract(each, first)
+    ends = [outcome(f, c.masks) if len(c.object_ids) == 2 else "" for f, c in zip(found, clips, strict=True)]
+    return {
+        "clips": kind,
+        "strategy": strategy,
+        **measured(found, clips),
+        "more": round(more.mean(), 2),
+        "error": round(more.std(ddof=1) / len(more) ** 0.5, 2) if len(more) > 1 else 0.0,
+        **{name: ends.count(name) for name in ("right", "swapped", "merged")},
+        "ms": 1000 * seconds / frames,
+    }
 
 
 def main(options: Sequence[str] | None = None) -> None:
@@ -146,16 +178,18 @@ def main(options: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
+    parser.add_argument("--both", action="store_true", help="track the look-alike, too")
     parser.add_argument("--show", help="a folder for GIFs")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
     args, start = parser.parse_args(options), time.perf_counter()
     predictor, rows = nano(args.device), []
     for kind in args.kinds:
-        clips = [strategy_clip(kind, index, args.size) for index in range(args.clips)]
+        clips = [strategy_clip(kind, index, args.size, args.both) for index in range(args.clips)]
         for clip in clips if args.show else ():
             write_gif(clip, Path(args.show))
+        first: list[float] = []
         with torch.inference_mode():
-            rows += [row_of(predictor, kind, strategy, clips) for strategy in args.strategy]
+            rows += [row_of(predictor, kind, strategy, clips, first) for strategy in args.strategy]
     finish(args, start, rows)
 
 
