@@ -152,8 +152,8 @@ def checked_strategy(_ctx: click.Context | None, _parameter: click.Parameter | N
 
 
 STRATEGY_HELP = (
-    "The rule for masks and memories: sam2, samurai, {}confident, dam4sam or d4sm. docs/strategies.md says what each "
-    "is for."
+    "The rule for masks and memories: sam2, samurai, {}confident, dam4sam, d4sm or together. docs/strategies.md says "
+    "what each is for."
 )
 strategy_option = click.option(
     "--strategy", metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format("sam2long, ")

@@ -78,6 +78,7 @@ class MemoryBank:
         fp8: whether memory attention scores are computed in fp8.
         state_size: how many numbers the session's strategy keeps of an object.
         hypotheses: how many rows of a step an object without a prompt has.
+        sees_others: the strategy compares objects.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class MemoryBank:
         fp8: Fp8 = False,
         state_size: int = 0,
         hypotheses: int = 1,
+        sees_others: bool = False,
     ) -> None:
         self.layout = layout
         self.approximations = approximations
@@ -94,13 +96,14 @@ class MemoryBank:
         self.pending = PendingCopies()
         self.memories: PagePool | None = None  # made with the first memory, whose dtype it takes
         self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
-        self.state_size, self.hypotheses = state_size, hypotheses
+        self.state_size, self.hypotheses, self.sees_others = state_size, hypotheses, sees_others
         self.states = PagePool((state_size,), torch.float64, layout.device, self.pending) if state_size else None
         self.page_shape = math.prod(layout.size), layout.channels
 
     def emptied(self) -> "MemoryBank":
         """A new bank without pages, with the same settings."""
-        return MemoryBank(self.layout, self.approximations, self.fp8, self.state_size, self.hypotheses)
+        of_strategy = self.state_size, self.hypotheses, self.sees_others
+        return MemoryBank(self.layout, self.approximations, self.fp8, *of_strategy)
 
     @property
     def pools(self) -> tuple[PagePool | None, PagePool, PagePool | None]:
@@ -146,7 +149,8 @@ class MemoryBank:
 
     def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":
         """Capacities for so many objects with so many conditioning frames each."""
-        return StepShape(objects, rules.recent + conditioning, rules.max_pointers - 1 + conditioning)
+        others = objects if self.sees_others else 0
+        return StepShape(objects, rules.recent + conditioning, rules.max_pointers - 1 + conditioning, others)
 
     def reserve(self, shape: "StepShape") -> None:
         """Makes room for a step of this shape: the pages that its objects read, and one more each to be written."""
@@ -200,6 +204,7 @@ class StepShape(NamedTuple):
     objects: int
     memories: int  # of each object
     pointers: int
+    others: int  # that each object is compared with
 
 
 class Table(NamedTuple):
@@ -223,6 +228,7 @@ TABLES = (
     Table("written_pages", None, torch.int32, 0),
     Table("written_pointers", None, torch.int32, 0),
     Table("written_states", None, torch.int32, 0),
+    Table("pairs", "others", torch.int32, 0),
 )
 # By a table's name, for each of the first objects: a list of its first columns, or a number.
 Rows = Mapping[str, Sequence[Any]]
@@ -242,6 +248,7 @@ class StepTables(NamedTuple):
     written_pages: Tensor  # (C,) rows for the new memories
     written_pointers: Tensor  # (C,)
     written_states: Tensor  # (C,)
+    pairs: Tensor  # (C, C) see :func:`~sam2fast.tracking.shared_prompts.pairs_of`; (C, 0) if objects are not compared
 
     @classmethod
     def size(cls, shape: StepShape) -> int:

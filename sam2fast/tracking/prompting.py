@@ -16,6 +16,7 @@ from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.prompt_inputs import CPU, check_boxes, check_numbers, check_points
 from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError, VideoSession
+from sam2fast.tracking.shared_prompts import exempt_pairs
 from sam2fast.tracking.step import fill_holes, without_memory
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.async_copies import copy_to_device
@@ -180,8 +181,10 @@ def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
         if not tracked.conditioning and not tracked.new_conditioning:
             raise no_prompt_error(obj_id)
     encoded = _with_memories(tracker, state)
+    exempt = exempt_pairs(state) if state.strategy.sees_others else state.exempt
 
     with UnchangedOnError(state, state.objects.values()):
+        state.exempt = exempt
         for tracked in state.objects.values():
             _commit(tracker, tracked, encoded)
 

@@ -22,6 +22,7 @@ from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import PagePool
 from sam2fast.tracking.session import TrackedObject, VideoSession, check_kind
+from sam2fast.tracking.shared_prompts import restored_pairs, saved_pairs
 from sam2fast.tracking.strategies import Strategy, restored_strategy, saved_strategy
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import Frames
@@ -150,6 +151,7 @@ def packed(state: VideoSession) -> PackedState:
         # Of the pool, which may be wider than the present memories.
         "memory_dtype": None if memories is None else str(memories.data.dtype).removeprefix("torch."),
         "objects": objects,
+        "exempt": saved_pairs(state),
     }
     return PackedState(facts, tensors)
 
@@ -247,9 +249,8 @@ def unpacked(
             raise StateError(f"the state was saved with another {what}: {differing or expected}")
     try:
         approximations = Approximations.of(facts.get("approximations"))
-        strategy = strategy or restored_strategy(
-            facts.get("strategy"), tracker.options.strategy.for_model(tracker.model)
-        )
+        present = tracker.options.strategy.for_model(tracker.model)
+        strategy = strategy or restored_strategy(facts.get("strategy"), present)
         state = tracker.new_state(frames, features_kept=features_kept, approximations=approximations, strategy=strategy)
         _unpack_into(state, facts, tensors)
         check_restored(state, has_memories=tracker.model.num_maskmem > 0)
@@ -270,6 +271,7 @@ def _unpack_into(state: VideoSession, facts: Mapping[str, Any], tensors: Mapping
         state.add(entry["id"], _unpacked_object(entry, number, tensors, state.device))
     if len(state.objects) != len(objects):
         raise ValueError("two objects have the same id")
+    state.exempt = restored_pairs(state, facts.get("exempt", ()))
 
 
 def _unpacked_object(

@@ -173,6 +173,8 @@ class VideoSession:
     # By id, in the order in which ids were first seen.
     objects: dict[Any, TrackedObject] = field(default_factory=dict, init=False)
     obj_ids: list[Any] = field(default_factory=list, init=False)
+    # Pairs of ids, both ways, of objects that a strategy does not compare: their prompts overlap.
+    exempt: frozenset[tuple[Any, Any]] = field(default=frozenset(), init=False)
     guard: CallGuard = field(default_factory=CallGuard, init=False)
 
     @property
@@ -200,8 +202,8 @@ class VideoSession:
         """Forgets an object; the others keep their order. ``KeyError`` for an id that there is not."""
         objects = dict(self.objects)
         del objects[obj_id]
-        ids = list(objects)
-        self.objects, self.obj_ids = objects, ids
+        ids, exempt = list(objects), frozenset(pair for pair in self.exempt if obj_id not in pair)
+        self.objects, self.obj_ids, self.exempt = objects, ids, exempt
 
     def clear(self) -> None:
         """Forgets all objects and frees the bank.
@@ -209,7 +211,7 @@ class VideoSession:
         The list of ids that callers may hold is emptied, as in the original.
         """
         bank = self.bank.emptied()  # first: allocating it may fail
-        self.objects, self.obj_ids[:], self.bank = {}, [], bank
+        self.objects, self.obj_ids[:], self.bank, self.exempt = {}, [], bank, frozenset()
 
     def check_saveable(self) -> None:
         """Checks that all prompts and results are in ``objects``, which a subclass may keep elsewhere.
@@ -231,7 +233,7 @@ class UnchangedOnError:
     """
 
     def __init__(self, state: VideoSession, objects: Iterable[TrackedObject]) -> None:
-        self._state, self._objects, self._ids = state, state.objects, state.obj_ids
+        self._state, self._objects, self._ids, self._exempt = state, state.objects, state.obj_ids, state.exempt
         self._before = [(tracked, vars(tracked.copy())) for tracked in objects]
 
     def __enter__(self) -> None:
@@ -242,7 +244,7 @@ class UnchangedOnError:
     ) -> None:
         if kind is None:
             return
-        self._state.objects, self._state.obj_ids = self._objects, self._ids
+        self._state.objects, self._state.obj_ids, self._state.exempt = self._objects, self._ids, self._exempt
         for tracked, entries in self._before:
             vars(tracked).update(entries)
 

@@ -62,6 +62,7 @@ class StepInput(NamedTuple):
     attended: Sequence[AttendedPages]  # of each object; empty where the model keeps no memories
     rules: MemoryRules
     settings: StepSettings
+    pairs: Sequence[Sequence[int]] = ()  # of the objects, if the strategy compares them
 
 
 class Pools(NamedTuple):
@@ -125,10 +126,10 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
     if strategy is not None and strategy.decides:
         none = results.numbers.new_zeros(results.rows, 0, dtype=torch.float64)
         states = none if pools.states is None else select_states(pools.states, tables.read_states)
-        decision = Decision(strategy, states, model.image_size, settings.video_size)
+        decision = Decision(strategy, states, model.image_size, settings.video_size, pairs=tables.pairs)
     prediction = predict(model, features, memory, initial=False, rows=results.rows, fp8=settings.fp8, decision=decision)
     if decision is not None:
-        decided = decision.outcome()
+        prediction, decided = decision.outcome(prediction)
         record, as_prompt = decided.record, decided.as_prompt
     if pools.pages is not None:
         # The memory is encoded from the mask before its holes are filled.
@@ -154,7 +155,8 @@ def prepared(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], li
     attended = bank.attended_rows(given.attended)
     memories, pointers, states, written = bank.allocate(shape.objects)
     pinned = bank.layout.device.type == "cuda"
-    return StepTables.integers(shape, {**attended, **written}, pinned), memories, pointers, states
+    rows = {**attended, **written, "pairs": given.pairs}
+    return StepTables.integers(shape, rows, pinned), memories, pointers, states
 
 
 def build_results(

@@ -30,6 +30,7 @@ from sam2fast.tracking.outputs import FrameResult, Output, PackedResults, TrackS
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackedObject, VideoSession
+from sam2fast.tracking.shared_prompts import pairs_of
 from sam2fast.tracking.step import StepInput, StepSettings, build_results, encode_masks, fill_holes, predict
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import Strategy
@@ -140,11 +141,11 @@ class Tracker:
             approximations = self.options.approximations
         model = self.model
         strategy = (self.options.strategy if strategy is None else strategy).for_model(model)
-        per_object = strategy.state_size, strategy.hypotheses
+        of_strategy = strategy.state_size, strategy.hypotheses, strategy.sees_others
         return self.session(
             frames,
             FeatureCache(frames, model.device, features_kept, approximations.still_frames),
-            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations), *per_object),
+            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations), *of_strategy),
             OpenedWith(model),
             offload_video_to_cpu,
             offload_state_to_cpu,
@@ -236,14 +237,14 @@ class Tracker:
         prediction = predict(
             self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8, decision=decision
         ).first(1)
-        masks = fill_holes(prediction.mask, self.fill_hole_area(state))
-        pointers = bank.write_pointers(prediction.pointer)
         record: Tensor | None = None
         states: list[Page | None] = [None]
         if decision is not None:
-            _, known, record, _, _ = decision.outcome()
-            assert known is not None
-            states = bank.write_states(known)
+            prediction, decided = decision.outcome(prediction)
+            assert decided.state is not None
+            record, states = decided.record, bank.write_states(decided.state)
+        masks = fill_holes(prediction.mask, self.fill_hole_area(state))
+        pointers = bank.write_pointers(prediction.pointer)
         packed = PackedResults.of(prediction.iou, prediction.score, masks, record)
         return build_results(bank, packed, 1, [], pointers, states)[0][0]
 
@@ -273,7 +274,8 @@ class Tracker:
         attended = self.select(state, hypotheses, frame, reverse, rules)
         of_session = state.num_frames, self.fill_hole_area(state), bank.fp8, state.strategy, state.video_size
         settings = StepSettings.of(self.model, *of_session)
-        given = StepInput(bank, features, attended, rules, settings)
+        pairs = pairs_of(state, objects) if state.strategy.sees_others else ()
+        given = StepInput(bank, features, attended, rules, settings, pairs)
         results, scores = self.steps.step(self.model, self.options, given)
         if each > 1:
             results, scores = best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))

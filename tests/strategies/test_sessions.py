@@ -16,11 +16,12 @@ from sam2fast.utils.testing import relative_error
 
 PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
 # The plain one is what all other tests run; d4sm is DAM4SAM's rule with more to save.
-NAMES = [
+ALONE = [
     pytest.param(name, marks=pytest.mark.long if name in ("dam4sam", "confident") else ())
-    for name in sorted(STRATEGIES)
-    if name != "sam2"
+    for name, kind in sorted(STRATEGIES.items())
+    if name != "sam2" and not kind.sees_others
 ]
+NAMES = [*ALONE, *(name for name, kind in STRATEGIES.items() if kind.sees_others)]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def same(a, b):
         assert torch.equal(a[t], b[t]), t
 
 
+@pytest.mark.parametrize("strategy", [*ALONE, "own"], indirect=True)
 def test_objects_of_a_batch_equal_each_alone(strategy, track):
     both = track(strategy, PROMPTS, 17)
     for obj, prompt in enumerate(PROMPTS):
@@ -142,7 +144,7 @@ def test_a_pass_in_both_directions_with_a_correction(strategy, track, predictor,
     assert not torch.equal(both[0][18], both[2][18])
     for obj in (0, 1):
         for expected, found in zip(live([obj]), both, strict=True):
-            for t in expected:
+            for t in expected if strategy != "together" else ():
                 assert relative_error(expected[t][0], found[t][obj]) <= 1e-4, t
 
 
@@ -238,6 +240,8 @@ def test_impossible_choices(track, attended, word):
     (lambda best: Decided(best.float()), "candidate of torch.float32"),
     (lambda best: Decided(best, as_prompt=best), "as_prompt of torch.int64"),
     (lambda best: Decided(best, state=[]), "state of type list"),
+    (lambda best: Decided(best, masks=best[:, :, None, None].float()), r"masks of shape \(1, 1, 1, 1\); expected .*32"),
+    (lambda best: Decided(best, masks=torch.zeros(1, 1, 32, 32) > 0), "masks of torch.bool; expected torch.float32"),
     (lambda best: best, "Tensor; expected Decided"),
 ])  # fmt: skip
 def test_impossible_decisions(track, decide, word):

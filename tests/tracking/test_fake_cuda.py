@@ -62,7 +62,7 @@ def test_steady_frames(cuda, predictor, objects, outputs):
     check(predictor, steady_steps(cuda, predictor, objects, 2))
 
 
-@pytest.mark.parametrize("strategy", ["samurai", "d4sm", pytest.param("confident", marks=pytest.mark.long)])
+@pytest.mark.parametrize("strategy", ["samurai", "d4sm", "together", pytest.param("confident", marks=pytest.mark.long)])
 def test_strategies(cuda, predictor, strategy):
     """What they wait for was begun by the frame before."""
     predictor.strategy = strategy

@@ -11,6 +11,7 @@ from sam2fast.tracking.strategies.dam4sam import Dam4Sam
 from sam2fast.tracking.strategies.sam2 import Sam2
 from sam2fast.tracking.strategies.sam2long import Sam2Long
 from sam2fast.tracking.strategies.samurai import Samurai
+from sam2fast.tracking.strategies.together import Together
 
 __all__ = [
     "Attended",
@@ -25,6 +26,7 @@ __all__ = [
     "Sam2Long",
     "Samurai",
     "Strategy",
+    "Together",
 ]
 
 # By the names that builders take.
@@ -35,6 +37,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "confident": Confident,
     "dam4sam": Dam4Sam,
     "d4sm": D4sm,
+    "together": Together,
 }
 SAM2 = Sam2()
 StrategyLike: TypeAlias = str | Strategy

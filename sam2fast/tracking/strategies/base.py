@@ -23,6 +23,9 @@ class MaskCandidates(NamedTuple):
     conditioning: bool  # the prompt makes the frame a conditioning one; False for a correction of a tracked frame
     image_size: int  # side of the model's input
     video_size: tuple[int, int]  # (height, width); zeros unless the strategy is ``at_video_size``
+    # Of objects that are tracked together; None on a prompt, and unless the strategy ``sees_others``.
+    valid: Tensor | None = None  # (B, 1) bool: the row holds an object; a recorded step may have more rows than objects
+    sharing: Tensor | None = None  # (B, B) bool: pairs of rows whose pixels are one's or the other's
 
     def best(self) -> Tensor:
         """``(B, 1)`` int64: the candidate with the highest predicted IoU, the first of equals."""
@@ -37,6 +40,7 @@ class Decided(NamedTuple):
     record: Tensor | None = None  # (B, record_size), which the host can read later; None: zeros
     as_prompt: Tensor | None = None  # (B, 1) bool: the memory is encoded from the binary mask, as a prompt's
     parent: Tensor | None = None  # (B, 1) int64: the hypothesis of the object that each row continues; None: its own
+    masks: Tensor | None = None  # (B, 1, h, w) fp32 logits, which are shown and remembered; None: the candidates'
 
 
 class KeptResult(Protocol):
@@ -137,6 +141,9 @@ class Strategy:
         has_span: whether :meth:`attend` says what distances are divided by.
         has_factors: whether :meth:`attend` weights keys.
         at_video_size: whether :meth:`choose` depends on the size of the video.
+        sees_others: whether :meth:`choose` compares objects that are tracked together, whose pixels are each one's
+            own. Objects whose prompts overlap by more than a tenth of the smaller are not compared: they are parts and
+            wholes. Nor are hypotheses with different numbers.
     """
 
     presence: ClassVar[float] = 0.0
@@ -146,6 +153,7 @@ class Strategy:
     has_span: ClassVar[bool] = False
     has_factors: ClassVar[bool] = False
     at_video_size: ClassVar[bool] = False
+    sees_others: ClassVar[bool] = False
 
     @property
     def decides(self) -> bool:
@@ -175,7 +183,8 @@ class Strategy:
         """Chooses each object's mask on one frame.
 
         It runs on the device, and may be recorded: shapes and operations must not depend on values, and nothing may be
-        read back. Rows are objects, which do not influence each other, or hypotheses of objects, unless prompted.
+        read back. Rows are objects, or hypotheses of objects unless prompted. They do not influence each other unless
+        the strategy ``sees_others``.
 
         Args:
             state: ``(B, state_size)`` float64, of the neighbour; zeros where there is none, and on a prompt.

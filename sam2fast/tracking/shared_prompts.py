@@ -1,0 +1,75 @@
+"""Which objects a strategy compares: all that are tracked together but parts and wholes, whose prompts overlap."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sam2fast.tracking.outputs import FrameResult
+from sam2fast.tracking.session import TrackedObject, VideoSession
+from sam2fast.tracking.strategies.decision import ITSELF, SHARING
+from sam2fast.tracking.strategies.together import overlaps
+
+
+def exempt_pairs(state: VideoSession) -> frozenset[tuple[Any, Any]]:
+    """The session's exempt pairs with its new prompts, which are not committed yet.
+
+    Two objects are compared again whenever one is prompted on a frame where the other has a prompt. An object's first
+    prompt is also compared with masks that others were tracked to. The last comparison counts.
+    """
+    exempt = set(state.exempt)
+    for frame in sorted({t for o in state.objects.values() for t in (*o.new_conditioning, *o.new_tracked)}):
+        shown = {i: result for i, o in state.objects.items() if (result := _shown(o, frame)) is not None}
+        is_overlap = overlaps(torch.cat([result.mask for result in shown.values()])[:, 0] > 0).tolist()
+        for a, row in zip(shown, is_overlap, strict=True):
+            for b, is_exempt in zip(shown, row, strict=True):
+                if a != b and _are_compared(state.objects[a], state.objects[b], frame):
+                    (exempt.update if is_exempt else exempt.difference_update)([(a, b), (b, a)])
+    return frozenset(exempt)
+
+
+def _shown(tracked: TrackedObject, frame: int) -> FrameResult | None:
+    """The latest result on a frame, of any kind."""
+    kinds = tracked.new_conditioning, tracked.new_tracked, tracked.conditioning, tracked.tracked
+    return next((results[frame] for results in kinds if frame in results), None)
+
+
+def _are_compared(new: TrackedObject, other: TrackedObject, frame: int) -> bool:
+    """Whether an object has a new prompt on the frame that is compared with another's mask there."""
+    is_prompted = frame in other.conditioning or frame in other.points or frame in other.masks
+    return (frame in new.new_conditioning or frame in new.new_tracked) and (is_prompted or not new.conditioning)
+
+
+def pairs_of(state: VideoSession, objects: Sequence[TrackedObject]) -> list[list[int]]:
+    """What a step is told of its rows, the hypotheses of some objects: ``ITSELF`` for each row and itself, ``SHARING``
+    for two that are compared, and 0."""
+    count, each = len(objects), state.strategy.hypotheses
+    among = [[SHARING] * count for _ in objects]
+    places = {id(o): i for i, o in enumerate(objects)}
+    for pair in state.exempt:
+        a, b = (places.get(id(state.objects.get(obj_id))) for obj_id in pair)
+        if a is not None and b is not None:
+            among[a][b] = 0
+    rows = []
+    for i, row in enumerate(among):
+        row[i] = ITSELF
+        for number in range(each):
+            rows.append([0] * (count * each))
+            rows[-1][number::each] = row
+    return rows
+
+
+def saved_pairs(state: VideoSession) -> list[list[int]]:
+    """The exempt pairs as numbers of objects, which JSON can hold."""
+    numbers = {obj_id: i for i, obj_id in enumerate(state.objects)}
+    return sorted([numbers[a], numbers[b]] for a, b in state.exempt)
+
+
+def restored_pairs(state: VideoSession, saved: Sequence[Sequence[int]]) -> frozenset[tuple[Any, Any]]:
+    """The pairs that :func:`saved_pairs` returned for the same objects.
+
+    Raises:
+        ValueError, TypeError, LookupError: they are others.
+    """
+    ids = dict(enumerate(state.objects))
+    return frozenset((ids[a], ids[b]) for a, b in saved)

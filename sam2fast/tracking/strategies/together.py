@@ -1,0 +1,145 @@
+"""Objects that know each other: a pixel that several claim goes to the one whose motion explains it."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sam2fast.modeling.mask_selection import gather_chosen
+from sam2fast.tracking.strategies.base import Decided, MaskCandidates, Strategy
+
+SHARED = 10  # masks overlap if they share more than this part of the smaller, a tenth
+NEAR = 1.1  # objects touch if their centres are nearer than the sum of their radii, times this
+LIMIT = 10.0  # logits beyond it count as this; a lost pixel gets the negative one
+WEIGHT, FARTHEST = 8.0, 32.0  # logits that a squared radius from the predicted centre costs, twice; and at most
+LEAST_SQUARE = 1e-4  # of a radius
+VISIBLE = 4  # pixels
+HELD = 12  # frames of contact in which motion only goes on
+FORGOTTEN = 3  # frames unseen after which motion is unknown
+LEAST_GAIN, AREA_GAIN = 0.15, 0.3  # of what is measured, for velocity and area
+ABSENT = 1e4  # more than strengths differ by
+ROUNDS = 2  # a whole and the one of its parts that keep a pixel
+
+
+class Trajectory(NamedTuple):
+    """What is known of B objects after a frame, fp64; positions and areas are shares of the mask's."""
+
+    frames: Tensor  # (B, 1) on which motion was measured; 0: it is unknown
+    position: Tensor  # (B, 2) x, y of the centre
+    velocity: Tensor  # (B, 2) for each frame
+    area: Tensor  # (B, 1)
+    contact: Tensor  # (B, 1) frames in contact until now
+    unseen: Tensor  # (B, 1) frames without a visible mask until now
+
+    @classmethod
+    def of(cls, state: Tensor) -> "Trajectory":
+        """What is in a state ``(B, 8)``."""
+        return cls(*state.split([1, 2, 2, 1, 1, 1], dim=1))
+
+    def are_near(self) -> Tensor:
+        """``(B, B)`` bool: which objects touch where they are expected."""
+        centre, radius, is_known = self.position + self.velocity, (self.area / math.pi).sqrt(), self.frames > 0
+        distance = (centre[:, None] - centre[None]).square().sum(2).sqrt()
+        return (distance < NEAR * (radius + radius.t())) & is_known & is_known.t()
+
+    def distance(self, height: int, width: int) -> Tensor:
+        """``(B, h, w)`` fp32: by how many logits motion speaks against each pixel; 0 where motion is unknown."""
+        weight = (WEIGHT / 2) * (self.frames > 0) / (self.area / math.pi).clamp(min=LEAST_SQUARE)
+        x, y = (self.position + self.velocity).split(1, dim=1)
+        of_x, of_y = (weight * (_places(n, x) - at).square() for n, at in ((width, x), (height, y)))
+        return (of_x.float()[:, None, :] + of_y.float()[:, :, None]).clamp_(max=FARTHEST)
+
+    def after(self, masks: Tensor, in_contact: Tensor) -> "Trajectory":
+        """After one more frame.
+
+        Args:
+            masks: ``(B, h, w)`` bool.
+            in_contact: ``(B, 1)`` bool.
+        """
+        by_x, by_y = masks.sum(1, dtype=torch.float64), masks.sum(2, dtype=torch.float64)
+        size = by_x.sum(1, keepdim=True)
+        sums = [(count * _places(count.shape[1], count)).sum(1, keepdim=True) for count in (by_x, by_y)]
+        measured, share = torch.cat(sums, dim=1) / size.clamp(min=1), size / masks[0].numel()
+        expected, is_new, is_visible = self.position + self.velocity, self.frames == 0, size >= VISIBLE
+        is_brief = in_contact & (self.contact < HELD)
+        is_held = (is_brief | ~is_visible) & ~is_new
+        faster = self.velocity + (1 / self.frames.clamp(min=1)).clamp(min=LEAST_GAIN) * (measured - expected)
+        larger = self.area + AREA_GAIN * (share - self.area)
+        unseen = torch.where(is_visible, 0.0, self.unseen + 1)
+        frames = self.frames + (is_visible & ~is_held)
+        return Trajectory(
+            torch.where((unseen > FORGOTTEN) & ~is_brief, 0.0, frames),
+            torch.where(is_held, expected.clamp(0, 1), measured),
+            torch.where(is_held, self.velocity, torch.where(is_new, 0.0, faster)),
+            torch.where(is_held, self.area, torch.where(is_new, share, larger)),
+            torch.where(in_contact, self.contact + 1, 0.0),
+            unseen,
+        )
+
+
+@dataclass(frozen=True)
+class Together(Strategy):
+    """SAM 2's rule for objects that know each other, which keeps look-alikes apart where they cross.
+
+    Each pixel that several objects claim goes to one of them: the one with the largest logit less a cost that grows
+    with the distance from where its motion leads. The others lose it in the shown masks and in their memories. Motion
+    is constant velocity, measured from the kept masks. While objects touch it only goes on, for up to 12 frames.
+
+    Results depend on which objects are tracked together. A single object has SAM 2's bits. Objects whose prompts
+    overlap, as those of a part and its whole do, may share pixels. Masks of objects with a prompt on the frame take no
+    part: they change no other, and no other changes them. Holes are filled afterwards.
+    """
+
+    state_size: ClassVar[int] = 8
+    sees_others: ClassVar[bool] = True
+
+    def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
+        choice = candidates.best()
+        if candidates.valid is None or candidates.sharing is None:  # a prompt
+            return Decided(choice)
+        logits, motion = gather_chosen(candidates.masks, choice)[:, 0], Trajectory.of(state)
+        claims = (logits > 0) & candidates.valid[:, :, None]
+        in_contact = candidates.sharing & (overlaps(claims) | motion.are_near())
+        strength = logits.clamp(-LIMIT, LIMIT).sub_(motion.distance(*logits.shape[1:]))
+        kept = _kept(claims, strength, candidates.sharing)
+        masks = torch.where(claims & ~kept, -LIMIT, logits)
+        after = motion.after(kept, in_contact.any(1, keepdim=True))
+        return Decided(choice, torch.cat(after, dim=1), masks=masks[:, None])
+
+
+def overlaps(masks: Tensor) -> Tensor:
+    """``(B, B)`` bool: which of ``masks (B, h, w)`` bool share more than a tenth of the smaller one's pixels."""
+    with torch.autocast(masks.device.type, enabled=False):  # counts must be exact
+        flat = masks.flatten(1).float()
+        shared = flat @ flat.t()
+    size = shared.diagonal()
+    return SHARED * shared > torch.minimum(size[:, None], size[None])
+
+
+def _kept(claims: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
+    """Which of the claimed pixels ``(B, h, w)`` bool each object keeps.
+
+    The strongest claim takes the pixel from those that share with the object. Of those that do not, as the parts of a
+    whole, the strongest takes it from the others in turn.
+    """
+    order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # of equals the first wins
+    left, kept = claims, torch.zeros_like(claims)
+    for _ in range(ROUNDS):
+        # By maxima and products: argmax and where take several times as long on the CPU.
+        is_first = left & _is_largest((~left).float().mul_(-ABSENT).add_(strength))
+        is_first = is_first & _is_largest(is_first.float().mul_(order))
+        is_taken = (sharing.float() @ is_first.flatten(1).float()).view(claims.shape) > 0
+        kept, left = kept | is_first, left & ~is_first & ~is_taken
+    return kept | left
+
+
+def _is_largest(x: Tensor) -> Tensor:
+    """Where ``x (B, h, w)`` has the largest of the B values."""
+    return x == x.amax(0)
+
+
+def _places(count: int, like: Tensor) -> Tensor:
+    """``(count,)`` fp64: the centres of pixels, as shares of a side; on the same device."""
+    return (torch.arange(count, dtype=torch.float64, device=like.device) + 0.5) / count

@@ -1,0 +1,112 @@
+"""The rule of the strategy ``together`` in plain numpy, pixel by pixel; nothing is shared with the package."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]
+
+
+@dataclass
+class PlainMotion:
+    """What is known of one object; positions and areas are shares of the mask's."""
+
+    frames: float = 0
+    x: float = 0
+    y: float = 0
+    vx: float = 0
+    vy: float = 0
+    area: float = 0
+    contact: float = 0
+    unseen: float = 0
+
+    @property
+    def expected(self) -> tuple[float, float]:
+        return self.x + self.vx, self.y + self.vy
+
+    @property
+    def radius(self) -> float:
+        return math.sqrt(self.area / math.pi)
+
+    def cost(self, row: int, column: int, height: int, width: int) -> np.float32:
+        """Logits that motion speaks against a pixel, rounded as the engine rounds them."""
+        if self.frames == 0:
+            return np.float32(0)
+        weight = 4 / max(self.area / math.pi, 1e-4)
+        x, y = self.expected
+        by_x = np.float32(weight * ((column + 0.5) / width - x) ** 2)
+        by_y = np.float32(weight * ((row + 0.5) / height - y) ** 2)
+        return min(by_x + by_y, np.float32(32))
+
+    def is_near(self, other: "PlainMotion") -> bool:
+        if self.frames == 0 or other.frames == 0:
+            return False
+        return math.dist(self.expected, other.expected) < 1.1 * (self.radius + other.radius)
+
+    def after(self, mask: NDArray[np.bool_], in_contact: bool) -> "PlainMotion":
+        rows, columns = np.nonzero(mask)
+        size, (height, width) = len(rows), mask.shape
+        x, y = ((columns + 0.5).mean() / width, (rows + 0.5).mean() / height) if size else (0.0, 0.0)
+        share, is_visible = size / mask.size, size >= 4
+        is_brief = in_contact and self.contact < 12
+        new = PlainMotion(self.frames, x, y, 0, 0, share)
+        if self.frames == 0:
+            new.frames = float(is_visible)
+        elif is_brief or not is_visible:
+            ex, ey = self.expected
+            new = PlainMotion(self.frames, min(max(ex, 0), 1), min(max(ey, 0), 1), self.vx, self.vy, self.area)
+        else:
+            gain, (ex, ey) = max(0.15, 1 / self.frames), self.expected
+            new.frames, new.area = self.frames + 1, 0.7 * self.area + 0.3 * share
+            new.vx, new.vy = self.vx + gain * (x - ex), self.vy + gain * (y - ey)
+        new.contact = self.contact + 1 if in_contact else 0
+        new.unseen = 0 if is_visible else self.unseen + 1
+        if new.unseen > 3 and not is_brief:
+            new.frames = 0
+        return new
+
+    def numbers(self) -> list[float]:
+        return [self.frames, self.x, self.y, self.vx, self.vy, self.area, self.contact, self.unseen]
+
+
+def plain_frame(
+    logits: Logits, motions: Sequence[PlainMotion], exempt: Collection[tuple[int, int]]
+) -> tuple[Logits, list[PlainMotion]]:
+    """Masks and motions after a frame.
+
+    Args:
+        logits: ``(N, h, w)`` of the chosen candidates.
+        exempt: pairs, in ascending order, that are not compared.
+    """
+    count, height, width = logits.shape
+    claims, found = logits > 0, logits.copy()
+
+    def are_compared(i: int, j: int) -> bool:
+        return i != j and (min(i, j), max(i, j)) not in exempt
+
+    for row in range(height):
+        for column in range(width):
+            left = [i for i in range(count) if claims[i, row, column]]
+            strength = {
+                i: np.clip(logits[i, row, column], -10, 10) - motions[i].cost(row, column, height, width) for i in left
+            }
+            for _ in range(2):
+                if not left:
+                    break
+                first = max(left, key=lambda i: (strength[i], -i))
+                lost = [i for i in left if are_compared(i, first)]
+                for i in lost:
+                    found[i, row, column] = -10
+                left = [i for i in left if i != first and i not in lost]
+    after = []
+    for i, motion in enumerate(motions):
+        in_contact = False
+        for j in range(count):
+            if are_compared(i, j):
+                shared, smaller = (claims[i] & claims[j]).sum(), min(claims[i].sum(), claims[j].sum())
+                in_contact |= bool(10 * shared > smaller) or motion.is_near(motions[j])
+        after.append(motion.after(found[i] > 0, in_contact))
+    return found, after
