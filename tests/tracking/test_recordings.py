@@ -54,7 +54,7 @@ def test_recorded_steps_give_the_plain_masks_and_the_official_ones(pair, plain_l
     long_life(s)
     assert_same(plain_life, s.records)
     compare(run_official(pair[0], video, long_life, check_itself=False), s.records)
-    assert shapes(fast, s) == [(1, 7, 16), (2, 7, 16), (4, 7, 16)]
+    assert shapes(fast, s) == [(1, 7, 16, 0), (2, 7, 16, 0), (4, 7, 16, 0)]
 
 
 def test_anothers_default_device(fast, plain, video):
@@ -292,7 +292,7 @@ def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, 
     long_life(s)
     assert_same(plain_life, s.records)
     assert fast._tracker.recordings is graphs and graphs.failed
-    assert shapes(fast, s) == [(2, 7, 16), (4, 7, 16)], "those of one object are eager"
+    assert shapes(fast, s) == [(2, 7, 16, 0), (4, 7, 16, 0)], "those of one object are eager"
     assert caplog.text.count("goes on without: CUDA out of memory") == 2
     assert graphs._encoder._calls == {}
     fast._tracker.encode(s.state, [2, 3, 4])
