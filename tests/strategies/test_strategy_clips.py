@@ -50,6 +50,29 @@ def test_clips_are_the_same_again_and_differ_from_each_other():
     assert not np.array_equal(clips[0].frames[0], clips[2].frames[0])
 
 
+def test_the_look_alike_may_be_tracked_too():
+    one, both = (strategy_clip("returning", 0, SIZE, both=both) for both in (False, True))
+    assert np.array_equal(one.frames, both.frames) and np.array_equal(one.masks[:, 0], both.masks[:, 0])
+    assert both.masks.shape[1] == 2 and both.masks[:, 1].any((1, 2)).all()
+
+
+@pytest.mark.parametrize(("covered", "expected"), [
+    (("a", "b"), "right"), (("b", "a"), "swapped"), (("ab", "b"), "merged"), (("", "ab"), "merged"),
+    (("a", "a"), "other"),
+])  # fmt: skip
+def test_where_masks_end(covered, expected):
+    """On the last frames; of another object less than half may be covered."""
+    truth, found = np.zeros((2, 8, 2, 4, 8), bool)
+    half = {"a": np.s_[-4:, :, :4], "b": np.s_[-4:, :, 4:]}
+    truth[:, 0, :, :4] = truth[:, 1, :, 4:] = True
+    found[:4] = True
+    for i, names in enumerate(covered):
+        for name in names:
+            found[:, i][half[name]] = True
+        found[:, i, 0] = True  # a quarter of each
+    assert strategy_clips.outcome(found, truth) == expected
+
+
 def test_example_runs(monkeypatch, tmp_path, capsys):
     overrides = [f"++model.image_size={SIZE}"]
     predictor = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu", hydra_overrides_extra=overrides)
@@ -58,6 +81,7 @@ def test_example_runs(monkeypatch, tmp_path, capsys):
     options += ["--strategy", "sam2", "sam2long"]
     strategy_clips.main([*options, "--out", f"{tmp_path}/rows.json"])
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert rows[0]["more"] == 0 and abs(rows[1]["J&F"] - rows[0]["J&F"] - rows[1]["more"]) < 0.02
     assert [(row["clips"], row["strategy"]) for row in rows] == [("returning", "sam2"), ("returning", "sam2long")]
     assert all(0 < row["J&F"] <= 100 and row["ms"] > 0 for row in rows)
     assert (tmp_path / "returning_0.gif").stat().st_size > 10_000 and "J&F" in capsys.readouterr().out
