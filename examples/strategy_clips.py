@@ -7,7 +7,9 @@
 
 Kinds: two objects that look the same cross, or turn back where they meet (``crossing``); an object stays behind
 something for longer than memories reach (``hidden``), or leaves and comes back at the other side (``returning``), while
-another one that looks the same is there.
+another one that looks the same is there. Three to six that look the same meet on curved paths, nearer and farther, in
+part behind scenery, and some leave (``crowd``); two or three that look the same meet before a moving camera
+(``camera``).
 
 Of each strategy the table has the mean difference of J&F from the first one's on the same clips, with its standard
 error. Of clips with two objects it counts those on whose last frames both masks are on their own objects (``right``),
@@ -30,23 +32,31 @@ from shared import finish, measured, nano, open_clip, tracked
 from sam2fast.tracking.strategies import STRATEGIES
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic.compositing import SceneObject
-from sam2fast.training.data.synthetic.motion import Floats, affine
-from sam2fast.training.data.synthetic.scene import random_scene
+from sam2fast.training.data.synthetic.motion import Floats, affine, compose, wander
+from sam2fast.training.data.synthetic.scene import Scene, random_scene
 from sam2fast.training.data.synthetic.sprites import Sprite, one_part_sprite, random_sprite, recolour_sprite
 from sam2fast.training.data.synthetic.textures import random_texture
 
-KINDS = ("crossing", "hidden", "returning")
+KINDS = ("crossing", "hidden", "returning", "crowd", "camera")
 SIZE, COUNT = 256, 50
 AREA, LONGEST, LEAST_FILLED = 0.03, 0.25, 0.42  # of an object, as shares of the frame, its side and the object's square
 WALL = 0.36  # width of what hides an object
 AWAY = (9, 20)  # for so many frames; memories are of 7, and of one more on the first
 LAST = 4  # frames on which masks are on one object or the other
+CROWD, FEW = (3, 6), (2, 3)  # objects of a crowd, and before a moving camera
+RING, CROWD_AREA, CROWD_LONGEST = 0.35, 0.012, 0.18  # they start on a ring; shares of the frame and its side
+POLES, POLE, CLEAR = 2, (0.05, 0.1), 0.11  # at most, their width, and how far from the objects' first places
+PAN, MARGIN = 0.15, 0.06  # a camera moves by this much at least; centres of objects stay this far inside
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
 
 
 def strategy_clip(kind: str, index: int, size: int = SIZE, both: bool = False) -> Clip:
-    """One clip, the same for the same arguments: 24 to 48 frames. Masks are of one object, of two that cross, or of
+    """One clip, the same for the same arguments: 24 to 48 frames. Masks are of one object, of all that meet, or of
     ``both``."""
-    rng = np.random.default_rng([KINDS.index(kind), index])
+    rng, name = np.random.default_rng([KINDS.index(kind), index]), f"{kind}/{index}"
+    if kind in ("crowd", "camera"):
+        scene, objects, count = _crowd(rng, size) if kind == "crowd" else _camera(rng, size)
+        return _rendered(rng, scene, objects, rng.permutation(count) + 1, name)
     one = _compact_sprite(rng, size)
     other, low, high = recolour_sprite(rng, one), rng.uniform(0.25, 0.4), rng.uniform(0.6, 0.75)
     if kind == "crossing":
@@ -64,22 +74,88 @@ def strategy_clip(kind: str, index: int, size: int = SIZE, both: bool = False) -
         order, labelled = list(range(len(drawn))), [0, 1] if both else [0]
     scene = random_scene(rng, size, len(path), 0.0, None, 1.0, True)
     is_upright, is_reverse = rng.random(2) < 0.5  # along y instead of x, from the right instead of the left
-    objects: list[SceneObject] = []
+    objects = []
     for number in order:
         sprite, x, y = drawn[number]
         turn = 0.0 if number == 2 else rng.normal(0, 0.03)
         objects.append(_moving(sprite, 1 - x if is_reverse else x, y, turn, bool(is_upright), size, scene.times))
-    shown = [scene.render(rng, objects, t) for t in range(len(path))]
-    numbers = np.array([order.index(number) + 1 for number in labelled])
+    return _rendered(rng, scene, objects, np.array([order.index(number) + 1 for number in labelled]), name)
+
+
+def _rendered(
+    rng: np.random.Generator, scene: Scene, objects: list[SceneObject], numbers: NDArray[np.int64], name: str
+) -> Clip:
+    """The clip of these objects, far to near, and the masks of those with these numbers, from 1."""
+    frames = len(scene.times) // scene.steps
+    shown = [scene.render(rng, objects, t) for t in range(frames)]
     masks = np.stack([owner == numbers[:, None, None] for _, owner in shown])
-    ids = tuple(range(1, len(labelled) + 1))
-    return Clip(np.stack([pixels for pixels, _ in shown]), masks, f"{kind}/{index}", ids, tuple(range(len(path))))
+    ids = tuple(range(1, len(numbers) + 1))
+    return Clip(np.stack([pixels for pixels, _ in shown]), masks, name, ids, tuple(range(frames)))
 
 
-def _compact_sprite(rng: np.random.Generator, size: int) -> Sprite:
+def _crowd(rng: np.random.Generator, size: int) -> tuple[Scene, list[SceneObject], int]:
+    """Three to six that meet, and poles in front of them; how many are no poles."""
+    count, frames = int(rng.integers(CROWD[0], CROWD[1] + 1)), int(rng.integers(28, 41))
+    scene = random_scene(rng, size, frames, 0.0, None, 1.0, True)
+    places = _ring(rng, count)
+    ends = places[np.roll(np.arange(count), rng.integers(1, count))]
+    ends = 0.5 + (ends - 0.5) * np.where(rng.random(count) < 0.2, 2.4, 1)[:, None]  # some leave
+    objects = _meeting(rng, size, np.arange(frames, dtype=float), places, ends, CROWD_AREA, CROWD_LONGEST)
+    for _ in range(rng.integers(1, POLES + 1)):
+        width = rng.uniform(*POLE)
+        while True:
+            (x, y), angle = rng.uniform(0.4, 0.6, 2), rng.uniform(0, np.pi)
+            if np.abs((places - (x, y)) @ (np.cos(angle), np.sin(angle))).min() > CLEAR + width / 2:
+                break
+        pole = one_part_sprite(random_texture(rng, (max(4, round(width * size)), 3 * size)).convert("RGBA"))
+        still = np.zeros(frames)
+        path = affine(still + 1, still + angle, still, still, still + size * x, still + size * y)
+        objects.append(SceneObject(pole, path, scene.times))
+    return scene, objects, count
+
+
+def _camera(rng: np.random.Generator, size: int) -> tuple[Scene, list[SceneObject], int]:
+    """Two or three that meet before a moving camera, and how many."""
+    count, frames = int(rng.integers(FEW[0], FEW[1] + 1)), int(rng.integers(24, 37))
+    places = _ring(rng, count)
+    ends = 1 - places
+    while True:
+        scene = random_scene(rng, size, frames, 2.0, None, 1.0, True)
+        centre = scene.camera @ (size / 2, size / 2, 1) / size - 0.5
+        objects = _meeting(rng, size, scene.times / 2, places, ends, AREA * 0.7, LONGEST)
+        objects = [SceneObject(o.sprite, compose(scene.camera, o.path), scene.times) for o in objects]
+        inside = all((np.abs(o.path[:, :, 2] / size - 0.5) < 0.5 - MARGIN).all() for o in objects)
+        if np.hypot(*centre.T).max() > PAN and inside:
+            return scene, objects, count
+
+
+def _ring(rng: np.random.Generator, count: int) -> Floats:
+    """Places ``(count, 2)`` around the middle of the frame, in shares of its side."""
+    angle = rng.uniform(0, 2 * np.pi) + 2 * np.pi * (np.arange(count) + rng.uniform(-0.1, 0.1, count)) / count
+    return 0.5 + RING * rng.uniform(0.9, 1.05, (count, 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _meeting(
+    rng: np.random.Generator, size: int, times: Floats, places: Floats, ends: Floats, area: float, longest: float
+) -> list[SceneObject]:
+    """Objects that look the same on curves from place to end, by way of about the middle, in random order."""
+    first, objects = _compact_sprite(rng, size, area, longest), []
+    progress = np.clip(times / times.max(), 0, 1)
+    for place, end in zip(places, ends, strict=True):
+        t = progress[:, None] ** rng.uniform(0.8, 1.25)
+        bend = 0.5 + rng.normal(0, 0.1, 2)
+        x, y = size * ((1 - t) ** 2 * place + 2 * t * (1 - t) * bend + t**2 * end).T
+        scale = np.exp(wander(rng, times, rng.uniform(0.1, 0.35), rng.uniform(0.01, 0.04)))
+        still = np.zeros(len(times))
+        path = affine(scale, still + times * rng.normal(0, 0.03), still, still, x, y)
+        objects.append(SceneObject(recolour_sprite(rng, first), path, times))
+    return [objects[i] for i in rng.permutation(len(objects))]
+
+
+def _compact_sprite(rng: np.random.Generator, size: int, area: float = AREA, longest: float = LONGEST) -> Sprite:
     """An object that hides another one of its kind when it is in front of it."""
     while True:
-        sprite = random_sprite(rng, AREA * size**2, LONGEST * size, None, None)
+        sprite = random_sprite(rng, area * size**2, longest * size, None, None)
         if len(sprite) == 1 and np.mean(np.asarray(sprite[0].image.getchannel(3)) > 127) > LEAST_FILLED:
             return sprite
 
@@ -123,7 +199,7 @@ def write_gif(clip: Clip, folder: Path) -> None:
     images = []
     for frame, masks in zip(clip.frames, clip.masks, strict=True):
         image = frame.copy()
-        for mask, colour in zip(masks, ((255, 0, 0), (0, 255, 0)), strict=False):
+        for mask, colour in zip(masks, COLOURS, strict=False):
             image[_outline(mask)] = colour
         images.append(Image.fromarray(image))
     images[0].save(folder / f"{clip.name.replace('/', '_')}.gif", save_all=True, append_images=images[1:], duration=80)

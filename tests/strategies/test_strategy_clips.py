@@ -23,7 +23,7 @@ def centres(masks):
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["crossing", "hidden", "returning"])
 @pytest.mark.parametrize("index", range(6))
 def test_clips(kind, index):
     clip = strategy_clip(kind, index, SIZE)
@@ -42,6 +42,57 @@ def test_clips(kind, index):
     before, after = places[0][gone[0] - 1], places[0][gone[-1] + 1]
     jump = np.abs(after - before).max()
     assert jump > 0.6 if kind == "returning" else 0.2 < jump < 0.6
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("crowd", 3, 6), ("camera", 2, 3)])
+def test_clips_of_several(kind, least, most):
+    clips = [strategy_clip(kind, index, SIZE) for index in range(12)]
+    assert {clip.masks.shape[1] for clip in clips} == set(range(least, most + 1))
+    nearest, scales, left = [], [], 0
+    for clip in clips:
+        frames, objects = clip.masks.shape[:2]
+        assert clip.frames.shape == (frames, SIZE, SIZE, 3) and 24 <= frames <= 40
+        assert clip.object_ids == tuple(range(1, objects + 1)) and (clip.masks.sum(1) <= 1).all()
+        areas, places = clip.masks.sum((2, 3)), np.stack([centres(masks) for masks in clip.masks.swapaxes(0, 1)])
+        assert (areas[0] > 0.3 * areas.max(0)).all()
+        apart = np.hypot(*(places[:, None] - places[None])[np.triu_indices(objects, 1)].transpose(2, 0, 1))
+        assert apart[:, 0].min() > 0.2  # of all pairs (P, T): apart on the first frame, ...
+        nearest.append(np.nanmin(apart))  # ... near each other later
+        scales.append((areas.max(0) / areas[0]).max())
+        left += (areas[-1] == 0).sum()
+    assert np.median(nearest) < 0.1 and max(scales) > 1.5 and (left > 0) == (kind == "crowd")
+
+
+def test_camera_moves():
+    """The background changes between the first frame and the last, unlike that of a crowd."""
+
+    def change(kind, index):
+        clip = strategy_clip(kind, index, SIZE)
+        seen = ~clip.masks[[0, -1]].any((0, 1))
+        return np.abs(clip.frames[0].astype(int) - clip.frames[-1])[seen].mean()
+
+    camera, crowd = (np.median([change(kind, index) for index in range(12)]) for kind in ("camera", "crowd"))
+    assert camera > 2 * crowd
+
+
+# Of clip 0 at 64x64: the frames, areas of the masks on the first, tenth and last one, and their mean brightness.
+PINNED = {
+    "crossing": (31, [[124, 126], [125, 124], [127, 123]], [93.8, 94.5, 93.9]),
+    "hidden": (45, [[135], [0], [134]], [114.0, 117.2, 112.4]),
+    "returning": (33, [[118], [0], [123]], [128.0, 130.2, 128.0]),
+    "crowd": (29, [[60, 62, 61, 58, 52, 61], [75, 30, 60, 21, 38, 45], [108, 56, 43, 0, 22, 0]], [68.0, 65.9, 63.3]),
+    "camera": (36, [[95, 93, 91], [122, 71, 114], [135, 47, 85]], [128.5, 130.8, 133.3]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_stay_as_they_were_measured(kind):
+    clip = strategy_clip(kind, 0, 64)
+    frames, areas, brightness = PINNED[kind]
+    assert len(clip.frames) == frames
+    # Other versions of NumPy and Pillow may round otherwise.
+    assert np.abs(clip.masks[[0, 9, -1]].sum((2, 3)) - areas).max() <= 3
+    assert np.allclose(clip.frames[[0, 9, -1]].mean((1, 2, 3)), brightness, atol=0.5)
 
 
 def test_clips_are_the_same_again_and_differ_from_each_other():
