@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.tracking.session_api import SessionMethods
-from sam2fast.tracking.stream import FrameLike, VideoStream
+from sam2fast.tracking.stream import VideoStream
+from sam2fast.video_io.frames import FrameLike
 
 
 class SAM2CameraPredictor(nn.Module):

@@ -1,9 +1,10 @@
 """A video whose frames arrive one by one: from a camera, a socket, a file of any length."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,94 +13,33 @@ from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.prompt_inputs import integer, plain_id
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.attending import history_of
-from sam2fast.tracking.outputs import Output, TrackScores, check_output
+from sam2fast.tracking.detections import (
+    DETECTIONS,
+    DetectedObjects,
+    Detections,
+    add_detections,
+    check_rules,
+    newest_results,
+)
+from sam2fast.tracking.outputs import FrameResult, Output, TrackScores, check_output
 from sam2fast.tracking.prompting import (
     add_mask,
     add_points_or_box,
     clear_prompts,
     commit_prompts,
     is_conditioning,
+    masks_of,
     remove_object,
 )
 from sam2fast.tracking.propagation import store_results, track_frame
 from sam2fast.tracking.session import UnchangedOnError, VideoSession
 from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.tracker import Tracker
-from sam2fast.transforms import ImageLike
 from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError, exclusive
-from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.reading import StreamFrame
-from sam2fast.video_io.sources import resized, to_rgb_image
-from sam2fast.video_io.video_types import VideoError
+from sam2fast.video_io.frames import CurrentFrame, FrameLike
 
 # The length of a stream of unknown length; it only has to be at least the number of pointers that are attended to.
 UNKNOWN_LENGTH = sys.maxsize
-
-FrameLike: TypeAlias = ImageLike | StreamFrame
-
-
-class _CurrentFrame(Frames):
-    """The current frame of a stream, in the place of a video's frames.
-
-    Args:
-        length: how many frames there will be, or more.
-        image_size: side S of the model's square input.
-        device: where frames are returned.
-    """
-
-    truncated: str | None = None
-
-    def __init__(self, length: int, image_size: int, device: torch.device) -> None:
-        # Without super().__init__(): there is no source to read from.
-        self.height, self.width = 0, 0
-        self.device = device
-        self._length, self._image_size = length, image_size
-        self.current: int | None = None
-        self._square: Tensor | None = None
-
-    def prepared(self, frame: FrameLike) -> tuple[Tensor, int, int]:
-        """A frame's pixels ``(S, S, 3)`` uint8, its height and width; the current frame does not change.
-
-        Images are resized as those of a list are, so that masks are the same.
-
-        Raises:
-            VideoError: the frame cannot be used, or its size is not that of the frames before.
-            TypeError, FileNotFoundError: see :func:`~sam2fast.transforms.to_pixels`.
-        """
-        if isinstance(frame, StreamFrame):
-            square, height, width = frame.square, frame.height, frame.width
-            if square.shape != (self._image_size, self._image_size, 3):
-                raise VideoError(
-                    f"the frame was read for a model of input size {square.shape[0]}; this one takes {self._image_size}"
-                )
-        else:
-            image = to_rgb_image(frame, 0 if self.current is None else self.current + 1)
-            height, width = image.height, image.width
-            square = resized(image, self._image_size)
-        if self.current is not None and (height, width) != (self.height, self.width):
-            raise VideoError(
-                f"the frame is {width}x{height} pixels, but the stream is {self.width}x{self.height}; "
-                "resize the frame, or open another stream"
-            )
-        return square, height, width
-
-    @property
-    def current_frame(self) -> tuple[int | None, tuple[Tensor | None, int, int]]:
-        """The current frame, as :meth:`set_frame` takes it."""
-        return self.current, (self._square, self.height, self.width)
-
-    def set_frame(self, index: int | None, frame: tuple[Tensor | None, int, int]) -> None:
-        """Makes a prepared frame the current one."""
-        self.current, (self._square, self.height, self.width) = index, frame
-
-    def pixels(self, index: int) -> Tensor:
-        """The current frame as ``(S, S, 3)`` uint8."""
-        if self._square is None or self._rank(index) != self.current:
-            raise VideoError(f"frame {index} is not at hand: a stream has only its current frame, {self.current}")
-        return self._square
-
-    def close(self) -> None:
-        self._square = None
 
 
 class StreamResult(NamedTuple):
@@ -109,6 +49,13 @@ class StreamResult(NamedTuple):
     obj_ids: list[Any]
     masks: Tensor  # (N, 1, H, W) fp32 logits on the model's device, at the frame's size, or what was asked for
     scores: TrackScores
+
+
+class Detected(NamedTuple):
+    """What boxes of a detector showed."""
+
+    ids: list[Any]  # the object of each box, in their order; None for a box that starts none
+    result: StreamResult
 
 
 class VideoStream:
@@ -145,11 +92,12 @@ class VideoStream:
         self.guard = CallGuard()
         self._tracker = tracker
         length = UNKNOWN_LENGTH if num_frames is None else num_frames
-        self._frames = _CurrentFrame(length, tracker.model.image_size, tracker.model.device)
+        self._frames = CurrentFrame(length, tracker.model.image_size, tracker.model.device)
         tracker.check_stream()
         self._state: VideoSession | None = tracker.new_state(
             self._frames, features_kept=1, max_cond_frames=max_cond_frames, strategy=strategy
         )
+        self._detected = DetectedObjects()
 
     @property
     def frame(self) -> int | None:
@@ -160,6 +108,11 @@ class VideoStream:
     def obj_ids(self) -> list[Any]:
         """Ids of the objects, in the order in which they were first prompted."""
         return list(self._opened().objects)
+
+    @property
+    def labels(self) -> dict[Any, str | int | None]:
+        """The labels of the objects that :meth:`add_detections` started, by id."""
+        return {obj_id: seen.label for obj_id, seen in self._detected.seen.items()}
 
     @property
     def video_size(self) -> tuple[int, int]:
@@ -247,7 +200,7 @@ class VideoStream:
             prompt, obj_id = (points, labels, clear_old_points, normalize_coords, box), plain_id(obj_id)
             call = self._tracker.call
             masks = call("add_new_points_or_box", add_points_or_box, state, frame, obj_id, *prompt)[2]
-            return self._with_scores(state, frame, obj_id, masks)
+            return self._of_prompt(state, frame, obj_id, masks)
 
     @exclusive
     @torch.inference_mode()
@@ -259,7 +212,51 @@ class VideoStream:
         (state, frame), obj_id = self._prompted(), plain_id(obj_id)
         with UnchangedOnError(state, state.objects.values()):
             masks = self._tracker.call("add_new_mask", add_mask, state, frame, obj_id, mask)[2]
-            return self._with_scores(state, frame, obj_id, masks)
+            return self._of_prompt(state, frame, obj_id, masks)
+
+    @exclusive
+    @torch.inference_mode()
+    def add_detections(
+        self,
+        boxes: Any,
+        labels: Any = None,
+        scores: Any = None,
+        *,
+        min_iou: float = 0.3,
+        max_unseen: int = 30,
+        start_score: float = 0.5,
+    ) -> Detected:
+        """All boxes of a detector on the current frame: objects that are tracked keep their ids, others are new.
+
+        Boxes are matched with the boxes of the masks, so that the IoUs have the largest sum. Each box that is left
+        prompts a new object, whose id is the next integer. Objects that boxes started are removed when they have had no
+        box for ``max_unseen`` frames; those that you prompted are matched, but stay.
+
+        Args:
+            boxes: ``(N, 4)`` XYXY in pixels, also none; what is outside the frame is cut off.
+            labels: N texts or integers; a box matches only objects with its label, or without any. See :attr:`labels`.
+            scores: N numbers; boxes below ``start_score`` are matched, but start no object.
+            min_iou: smallest IoU of a match.
+
+        Raises:
+            ValueError: a setting, the boxes, or their labels or scores are invalid.
+            ImportError: scipy is not installed.
+            RuntimeError: there is no frame yet, or the stream was closed.
+        """
+        state, frame = self._prompted()
+        check_rules(min_iou, max_unseen, start_score)
+        found = Detections.of(boxes, labels, scores, state.video_size)
+        with UnchangedOnError(state, state.objects.values()):
+            ids, known, gone = add_detections(
+                self._tracker, state, frame, self._detected, found, min_iou, max_unseen, start_score
+            )
+            left = [obj_id for obj_id in state.objects if obj_id not in gone]
+            results = newest_results(self._tracker, state, frame)
+            result = self._with_scores(frame, left, results, masks_of(self._tracker, state, left, results))
+        for obj_id in gone:
+            self._tracker.call("remove_object", remove_object, state, obj_id, False, need_output=False)
+        self._detected = known
+        return Detected(ids, result)
 
     @exclusive
     @torch.inference_mode()
@@ -280,6 +277,7 @@ class VideoStream:
         """
         state = self._opened()
         self._tracker.call("remove_object", remove_object, state, plain_id(obj_id), strict, need_output=False)
+        self._detected = self._detected.without([plain_id(obj_id)])
         return list(state.objects)
 
     def _prompted(self) -> tuple[VideoSession, int]:
@@ -288,13 +286,19 @@ class VideoStream:
             raise RuntimeError("the stream has no frame yet: call step(frame) first, then prompt what is on it")
         return state, self.frame
 
-    def _with_scores(self, state: VideoSession, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
+    def _of_prompt(self, state: VideoSession, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
         """The masks after a prompt, and the scores of the same results."""
         conditioning = is_conditioning(self._tracker, state.objects[obj_id], frame)
-        results = [o.result_on(frame, conditioning) for o in state.objects.values()]
+        results = {i: o.result_on(frame, conditioning) for i, o in state.objects.items()}
+        return self._with_scores(frame, list(results), results, masks)
+
+    def _with_scores(
+        self, frame: int, ids: list[Any], results: Mapping[Any, FrameResult | None], masks: Tensor
+    ) -> StreamResult:
+        found = [results.get(obj_id) for obj_id in ids]
         absent = torch.full(self._low_res_shape(1), NO_OBJ_SCORE, device="cpu")
-        low_res = torch.cat([absent if r is None else r.mask for r in results]).to(state.device)
-        return StreamResult(frame, list(state.objects), masks, TrackScores.of(results, low_res))
+        low_res = torch.cat([absent[:0], *(absent if r is None else r.mask for r in found)])
+        return StreamResult(frame, ids, masks, TrackScores.of(found, low_res.to(masks.device)))
 
     def _low_res_shape(self, count: int) -> tuple[int, int, int, int]:
         side = self._tracker.model.sam_image_embedding_size * 4
@@ -313,7 +317,7 @@ class VideoStream:
         """
         state, frame = self._prompted()
         packed = saved_state.packed(state)
-        packed.facts[saved_state.STREAM_FRAME] = frame
+        packed.facts.update({saved_state.STREAM_FRAME: frame, DETECTIONS: self._detected.facts()})
         packed.tensors["square"] = self._frames.pixels(frame).contiguous()
         saved_state.save(packed, file)
 
@@ -335,7 +339,9 @@ class VideoStream:
         stream = cls(tracker, video["frames"], packed.facts["max_cond_frames"])
         prepared = packed.tensors["square"], video["height"], video["width"]
         stream._frames.set_frame(shown, prepared)
-        stream._state = saved_state.unpacked(packed, tracker, stream._frames, features_kept=1)
+        stream._state = state = saved_state.unpacked(packed, tracker, stream._frames, features_kept=1)
+        if DETECTIONS in packed.facts:
+            stream._detected = DetectedObjects.of_facts(packed.facts[DETECTIONS], state.objects)
         return stream
 
     @exclusive

@@ -1,0 +1,215 @@
+"""Boxes of a detector on a frame of a stream: which objects they show, and which objects are new or gone."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam2fast.kernels.mask_ops import masks_to_boxes
+from sam2fast.prompt_inputs import at_least, check_boxes, check_numbers, plain_id
+from sam2fast.tracking.outputs import FrameResult
+from sam2fast.tracking.prompting import add_points_or_box, is_conditioning, masks_of
+from sam2fast.tracking.saved_state import StateError
+from sam2fast.tracking.session import VideoSession
+from sam2fast.tracking.tracker import Tracker
+
+Label: TypeAlias = str | int
+Floats: TypeAlias = NDArray[np.float64]
+DETECTIONS = "detections"  # the fact of a saved stream that has :class:`DetectedObjects`
+
+
+class LastSeen(NamedTuple):
+    """What is known of an object that a box started."""
+
+    frame: int  # the last one on which it had a box
+    label: Label | None
+
+
+@dataclass(frozen=True)
+class DetectedObjects:
+    """The objects of a stream that boxes started, by id.
+
+    Args:
+        next_id: of a new object; ids of removed ones are not given again.
+    """
+
+    seen: Mapping[Any, LastSeen] = field(default_factory=dict)
+    next_id: int = 1
+
+    def without(self, obj_ids: Iterable[Any]) -> "DetectedObjects":
+        """The same without these objects, which may be others."""
+        gone = set(obj_ids)
+        return replace(self, seen={i: seen for i, seen in self.seen.items() if i not in gone})
+
+    def facts(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {"next_id": self.next_id, "seen": [[obj_id, *seen] for obj_id, seen in self.seen.items()]}
+
+    @classmethod
+    def of_facts(cls, facts: Any, ids: Iterable[Any]) -> "DetectedObjects":
+        """What :meth:`facts` returned, for a stream with these objects.
+
+        Raises:
+            StateError: it is something else.
+        """
+        try:
+            seen = {obj_id: LastSeen(frame, label) for obj_id, frame, label in facts["seen"]}
+            entries = [facts["next_id"], *seen, *(one.frame for one in seen.values())]
+            labels = all(one.label is None or isinstance(one.label, str | int) for one in seen.values())
+            if labels and all(type(x) is int and x >= 0 for x in entries) and seen.keys() <= set(ids):
+                return cls(seen, facts["next_id"])
+        except (KeyError, TypeError, ValueError):
+            pass
+        raise StateError(f"the state cannot be restored: its detections are {str(facts)[:60]}")
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Checked boxes on one frame.
+
+    Args:
+        boxes: ``(N, 4)`` fp32 XYXY in pixels, on the CPU, cut off at the frame.
+        labels: N; None for boxes without.
+        scores: N; infinite for boxes without.
+    """
+
+    boxes: Tensor
+    labels: Sequence[Label | None]
+    scores: Sequence[float]
+
+    @classmethod
+    def of(cls, boxes: Any, labels: Any, scores: Any, size: tuple[int, int]) -> "Detections":
+        """The arguments of ``VideoStream.add_detections`` on a frame of this (height, width).
+
+        Raises:
+            ValueError: boxes of another shape or with swapped corners, another number of labels or scores, a label that
+                is neither text nor an integer, or a score that is no number.
+        """
+        corners = check_boxes(boxes)
+        if corners.ndim > 2:
+            raise ValueError(f"boxes has shape {tuple(corners.shape)}; expected (N, 4)")
+        height, width = size
+        corners = corners.reshape(-1, 4).clamp(min=0).minimum(corners.new_tensor([width, height, width, height]))
+        if isinstance(labels, str) or not isinstance(labels, Iterable | None):
+            raise ValueError(f"labels is {labels!r}; expected a text or an integer for each box")
+        count = len(corners)
+        names = [None] * count if labels is None else [_label(row, value) for row, value in enumerate(labels)]
+        numbers = [math.inf] * count if scores is None else check_numbers(scores, "scores").flatten().tolist()
+        for name, values in (("labels", names), ("scores", numbers)):
+            if len(values) != count:
+                raise ValueError(f"{len(values)} {name} for {count} boxes; expected one for each")
+        return cls(corners, names, numbers)
+
+
+def _label(row: int, value: Any) -> Label:
+    plain = plain_id(value)
+    if isinstance(plain, float) and plain.is_integer():  # detectors have classes in tensors of floats
+        plain = int(plain)
+    if not isinstance(plain, str | int):
+        raise ValueError(f"labels[{row}] is {value!r}; expected text or an integer")
+    return plain
+
+
+def check_rules(min_iou: Any, max_unseen: Any, start_score: Any) -> None:
+    """Checks the settings of ``VideoStream.add_detections``.
+
+    Raises:
+        TypeError: ``max_unseen`` is no integer.
+        ValueError: a setting is out of range.
+    """
+    at_least(1, max_unseen, "max_unseen")
+    for name, value in (("min_iou", min_iou), ("start_score", start_score)):
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name} is {value!r}; expected a number")
+    if not 0 < min_iou <= 1:
+        raise ValueError(f"min_iou is {min_iou}; expected more than 0, and at most 1")
+
+
+def add_detections(
+    tracker: Tracker,
+    state: VideoSession,
+    frame: int,
+    known: DetectedObjects,
+    found: Detections,
+    min_iou: float,
+    max_unseen: int,
+    start_score: float,
+) -> tuple[list[Any], DetectedObjects, list[Any]]:
+    """Matches boxes with the objects' masks on the frame, and prompts a new object by each box that is left.
+
+    Returns:
+        The object of each box, None for one that starts none; what is known then; and the objects to remove.
+
+    Raises:
+        ImportError: scipy is not installed.
+    """
+    objects = list(state.objects)
+    masks = masks_of(tracker, state, objects, newest_results(tracker, state, frame))
+    around = masks_to_boxes(masks[:, 0] > 0).cpu().double().numpy()
+    around[:, 2:] += 1  # the last pixels belong to the boxes
+    seen = dict(known.seen)
+    may_match = _are_alike(found.labels, [seen[i].label if i in seen else None for i in objects])
+    matched = match_boxes(found.boxes.double().numpy(), around, may_match, min_iou)
+    next_id = max([known.next_id, *(i + 1 for i in objects if isinstance(i, int))])
+    ids: list[Any] = []
+    for row, (box, label, score) in enumerate(zip(found.boxes, found.labels, found.scores, strict=True)):
+        obj_id = None
+        if row in matched:
+            obj_id = objects[matched[row]]
+            if obj_id in seen:
+                seen[obj_id] = seen[obj_id]._replace(frame=frame)
+        elif score >= start_score and (box[2:] > box[:2]).all():
+            obj_id, next_id = next_id, next_id + 1
+            prompt = None, None, True, True, box
+            tracker.call("add_new_points_or_box", add_points_or_box, state, frame, obj_id, *prompt)
+            seen[obj_id] = LastSeen(frame, label)
+        ids.append(obj_id)
+    gone = [obj_id for obj_id, one in seen.items() if frame - one.frame >= max_unseen]
+    return ids, DetectedObjects(seen, next_id).without(gone), gone
+
+
+def _are_alike(labels: Sequence[Label | None], others: Sequence[Label | None]) -> NDArray[np.bool_]:
+    """Whether labels are equal or one is missing, ``(N, M)``."""
+    pairs = [None in (one, other) or one == other for one in labels for other in others]
+    return np.array(pairs, dtype=bool).reshape(len(labels), len(others))
+
+
+def newest_results(tracker: Tracker, state: VideoSession, frame: int) -> dict[Any, FrameResult]:
+    """The result of each object that has one on a frame: of its last prompt there, or of tracking."""
+    found = {i: o.result_on(frame, is_conditioning(tracker, o, frame)) for i, o in state.objects.items()}
+    return {obj_id: result for obj_id, result in found.items() if result is not None}
+
+
+def match_boxes(boxes: Floats, others: Floats, may_match: NDArray[np.bool_], min_iou: float) -> dict[int, int]:
+    """The pairs of a box and another, as rows of these, whose IoUs have the largest sum.
+
+    Args:
+        boxes: ``(N, 4)`` XYXY.
+        others: ``(M, 4)`` XYXY; one whose corners are swapped is empty.
+        may_match: ``(N, M)``.
+        min_iou: the IoU of each pair is at least this, which is more than 0.
+
+    Raises:
+        ImportError: scipy is not installed.
+    """
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise ImportError("boxes are matched by scipy: pip install 'sam2fast[detections]'") from error
+    ious = np.where(may_match, box_ious(boxes, others), 0)
+    ious[ious < min_iou] = 0
+    pairs = zip(*linear_sum_assignment(ious, maximize=True), strict=True)
+    return {int(row): int(other) for row, other in pairs if ious[row, other] > 0}
+
+
+def box_ious(boxes: Floats, others: Floats) -> Floats:
+    """The IoU ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)`` XYXY; 0 with an empty one."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = (high - low).clip(min=0).prod(axis=2)
+    areas = [(b[:, 2:] - b[:, :2]).clip(min=0).prod(axis=1) for b in (boxes, others)]
+    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, np.finfo(float).tiny)
