@@ -1,9 +1,9 @@
-"""Boxes of detectors as prompts of ``sam2fast segment``: files of YOLO and of COCO."""
+"""Boxes of detectors: files of YOLO and of COCO, and prompts of ``sam2fast segment`` from them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sam2fast.cli.object_prompts import ObjectPrompt
 from sam2fast.cli.prompt_files import read_box, read_json
@@ -11,8 +11,19 @@ from sam2fast.cli.prompt_options import Box, Prompts, Reason, read_numbers
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 
 CLASSES = "classes.txt"  # of YOLO: a name in each line
-# The name or number of the image, its (height, width) if stated, the name of the class, and COCO's box.
-_Found: TypeAlias = tuple[str | int, tuple[int, int] | None, str, Any]
+# The name or number of the image, its (height, width) if stated, the name of the class, COCO's box and the score.
+_Found: TypeAlias = tuple[str | int, tuple[int, int] | None, str, Any, Any]
+
+
+class FoundBox(NamedTuple):
+    """A box of a detector."""
+
+    image: str | int | None  # its name or number; None for every image
+    label: str  # the name of the class
+    box: Box
+    score: float | None
+    is_relative: bool  # the box is in shares of the image's width and height
+    size: tuple[int, int] | None  # (height, width) of the image that the box is for, if it is stated
 
 
 def read_boxes(path: Path) -> list[ObjectPrompt]:
@@ -24,39 +35,45 @@ def read_boxes(path: Path) -> list[ObjectPrompt]:
             file, for all images.
     """
     if path.suffix.lower() == ".json":
-        found = list(_from_coco(path))
-    elif path.is_dir():
-        with as_user_error(OSError):
-            files = sorted(file for file in path.glob("*.txt") if file.name != CLASSES)
-        if not files:
-            raise UserError(f"no files of boxes in {path}; expected COCO's .json, or .txt files of YOLO")
-        found = [prompt for file in files for prompt in _from_yolo(file, file.stem)]
+        boxes = list(coco_boxes(path, read_json(path)))
+        if any(isinstance(found.image, int) for found in boxes):
+            print_note(
+                f"{path} numbers its images: image_id 7 is taken for 7.jpg, 007.jpg and the like; the key file_name of "
+                "a detection names another image"
+            )
     else:
-        found = list(_from_yolo(path, None))
-    if not found:
+        boxes = list(yolo_boxes(path))
+    if not boxes:
         print_note(f"no boxes in {path}")
-    return found
+    counts: dict[str | int | None, Counter[str]] = defaultdict(Counter)
+    return [
+        ObjectPrompt(_numbered(counts[image], label), Prompts(box=box), image, is_relative, size)
+        for image, label, box, _, is_relative, size in boxes
+    ]
 
 
-def _from_coco(path: Path) -> Iterator[ObjectPrompt]:
-    content = read_json(path)
-    counts: dict[str | int, Counter[str]] = defaultdict(Counter)
+def coco_boxes(path: Path, content: Any) -> Iterator[FoundBox]:
+    """The boxes of a data set, or of a list of detections, which is the content of the file ``path``."""
     try:
         found = _detections(content) if isinstance(content, list) else _annotations(content)
-        for image, size, label, bbox in found:
-            x, y, width, height = read_numbers(bbox, (4,), "bbox")
-            prompts = Prompts(box=read_box((x, y, x + width, y + height)))
-            yield ObjectPrompt(_numbered(counts[image], label), prompts, image, size=size)
+        for image, size, label, bbox, score in found:
+            yield FoundBox(image, label, coco_box(bbox), read_score(score), False, size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path} is not COCO's format, with images and annotations that have a bbox, or with detections that have "
-            f"image_id, category_id and bbox: {_reason(error)}"
+            f"image_id, category_id and bbox: {missing_or_wrong(error)}"
         ) from error
-    if any(isinstance(image, int) for image in counts):
-        print_note(
-            f"{path} numbers its images: image_id 7 is taken for 7.jpg, 007.jpg and the like; the key file_name of a "
-            "detection names another image"
-        )
+
+
+def coco_box(bbox: Any) -> Box:
+    """The box of [x, y, width, height]; raises ValueError for anything else."""
+    x, y, width, height = read_numbers(bbox, (4,), "bbox")
+    return read_box((x, y, x + width, y + height))
+
+
+def read_score(value: Any) -> float | None:
+    """A finite number, or None if there is none; raises ValueError for anything else."""
+    return None if value is None else read_numbers([value], (1,), "score")[0]
 
 
 def _annotations(content: Mapping[str, Any]) -> Iterator[_Found]:
@@ -65,7 +82,8 @@ def _annotations(content: Mapping[str, Any]) -> Iterator[_Found]:
     names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
     for annotation in content["annotations"]:
         image, label = images[annotation["image_id"]], annotation["category_id"]
-        yield str(image["file_name"]), _stated_size(image), names.get(label, f"class{label}"), annotation["bbox"]
+        name, score = names.get(label, f"class{label}"), annotation.get("score")
+        yield str(image["file_name"]), _stated_size(image), name, annotation["bbox"], score
 
 
 def _detections(content: Sequence[Mapping[str, Any]]) -> Iterator[_Found]:
@@ -74,7 +92,7 @@ def _detections(content: Sequence[Mapping[str, Any]]) -> Iterator[_Found]:
         image = detection["file_name" if "file_name" in detection else "image_id"]
         if isinstance(image, bool) or not isinstance(image, str | int):
             raise Reason(f"image_id is {image!r}; expected a number or a name")
-        yield image, None, f"class{detection['category_id']}", detection["bbox"]
+        yield image, None, f"class{detection['category_id']}", detection["bbox"], detection.get("score")
 
 
 def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -86,37 +104,46 @@ def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _from_yolo(path: Path, image: str | None) -> Iterator[ObjectPrompt]:
-    """The boxes of lines ``class x y width height [confidence]`` or ``class x y x y x y ... [confidence]``.
+def yolo_boxes(path: Path) -> Iterator[FoundBox]:
+    """The boxes of a folder with ``STEM.txt`` for each image, or of one such file, for all images.
 
-    Coordinates are shares of the image's sides. The confidence is not used.
+    Lines are ``class x y width height [confidence]`` or ``class x y x y x y ... [confidence]``, and coordinates shares
+    of the image's sides.
     """
-    with as_user_error(OSError, UnicodeDecodeError):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        names = _class_names(path.parent)
-    counts: Counter[str] = Counter()
-    for number, line in enumerate(lines, 1):
-        values = line.split()
-        if not values:
-            continue
-        try:
-            label, box = int(values[0]), _yolo_box([float(value) for value in values[1:]])
-        except ValueError as error:
-            raise UserError(
-                f"{path}, line {number}: {line!r} is no line of YOLO, such as '0 0.5 0.5 0.2 0.3'"
-            ) from error
-        name = _numbered(counts, names.get(label, f"class{label}"))
-        yield ObjectPrompt(name, Prompts(box=box), image, is_relative=True)
+    files = [path]
+    with as_user_error(OSError):
+        if path.is_dir():
+            files = sorted(file for file in path.glob("*.txt") if file.name != CLASSES)
+            if not files:
+                raise UserError(f"no files of boxes in {path}; expected COCO's .json, or .txt files of YOLO")
+    for file in files:
+        with as_user_error(OSError, UnicodeDecodeError):
+            lines = file.read_text(encoding="utf-8").splitlines()
+            names = _class_names(file.parent)
+        for number, line in enumerate(lines, 1):
+            values = line.split()
+            if not values:
+                continue
+            try:
+                label, (box, score) = int(values[0]), _yolo_box([float(value) for value in values[1:]])
+            except ValueError as error:
+                raise UserError(
+                    f"{file}, line {number}: {line!r} is no line of YOLO, such as '0 0.5 0.5 0.2 0.3'"
+                ) from error
+            name = names.get(label, f"class{label}")
+            yield FoundBox(file.stem if path.is_dir() else None, name, box, score, True, None)
 
 
-def _yolo_box(values: list[float]) -> Box:
-    if len(values) in (4, 5):
-        x, y, width, height = values[:4]
-        return read_box((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
+    """The box and the confidence; raises ValueError for anything else."""
+    score = read_score(values.pop()) if len(values) % 2 else None
+    if len(values) == 4:
+        x, y, width, height = values
+        return read_box((x - width / 2, y - height / 2, x + width / 2, y + height / 2)), score
     if len(values) < 6:
         raise Reason("neither a box nor a polygon")
-    columns, rows = values[: len(values) // 2 * 2 : 2], values[1::2]
-    return read_box((min(columns), min(rows), max(columns), max(rows)))
+    columns, rows = values[::2], values[1::2]
+    return read_box((min(columns), min(rows), max(columns), max(rows))), score
 
 
 def _class_names(folder: Path) -> Mapping[int, str]:
@@ -131,5 +158,6 @@ def _numbered(counts: Counter[str], label: str) -> str:
     return f"{label}_{counts[label]}"
 
 
-def _reason(error: Exception) -> Any:
+def missing_or_wrong(error: Exception) -> Any:
+    """What a JSON file lacks, or what is wrong there."""
     return f"{error} is missing" if isinstance(error, KeyError) else error

@@ -1,8 +1,9 @@
 """``sam2fast track``: objects through a video."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from sam2fast.cli.command_files import EXPORT_FILES, check_results
+from sam2fast.cli.detection_files import DetectionFile, read_detections
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
     PATH,
@@ -26,6 +28,7 @@ from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import InputSource, list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import (
+    MAX_PALETTE_OBJECTS,
     LabelImageType,
     MaskType,
     PointType,
@@ -36,14 +39,13 @@ from sam2fast.cli.track_request import (
     merge_prompts,
     read_prompt_file,
 )
-from sam2fast.cli.user_errors import ModelError, UserError
+from sam2fast.cli.user_errors import ModelError, UserError, as_user_error
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES)
 # As sam2fast.mask_formats.writers.WITH_IMAGES.
 WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")
 DEFAULT_FORMATS = ("json", "overlay")
-MAX_PALETTE_OBJECTS = 255
 
 
 @click.command()
@@ -80,6 +82,24 @@ MAX_PALETTE_OBJECTS = 255
     metavar="FILE",
     help='Prompts as JSON: {"prompts": [{"frame": 0, "object": 1, "points": [[X, Y]], "labels": [1], '
     '"box": [X0, Y0, X1, Y1]}, {"frame": 9, "object": "dog", "mask": "dog.png"}]}. Repeatable.',
+)
+@click.option(
+    "--boxes-from",
+    "boxes_file",
+    type=PATH,
+    metavar="FILE|FOLDER",
+    help="Instead of prompts: a detector's boxes on frames of the video, as COCO's JSON, MOT Challenge's text, or a "
+    "folder of YOLO's text files.",
+)
+@click.option("--every", type=click.IntRange(1), metavar="N", help="Use the boxes of each N-th frame.  [default: 1]")
+@click.option(
+    "--max-unseen",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Remove an object that has had no box for N frames.  [default: 30]",
+)
+@click.option(
+    "--start-score", type=float, metavar="SCORE", help="Boxes with lower scores start no object.  [default: 0.5]"
 )
 @model_options
 @click.option("--reverse", is_flag=True, help="Also track backwards, from the first prompted frame to the beginning.")
@@ -121,6 +141,10 @@ def track(
     masks: Sequence[TrackPrompt],
     label_images: Sequence[Sequence[TrackPrompt]],
     prompt_files: Sequence[Path],
+    boxes_file: Path | None,
+    every: int | None,
+    max_unseen: int | None,
+    start_score: float | None,
     model: str | None,
     checkpoint: Path | None,
     device: str,
@@ -135,6 +159,8 @@ def track(
     stdin, and with --stream also camera:0 and other addresses. Frames count from 0, coordinates are pixels of the
     video. All points and the box of an object on one frame are one prompt. Tracking begins with the first prompted
     frame. The prompts are those of every VIDEO. Videos that fail are listed at the end; then the exit code is 1.
+
+    With --boxes-from, a detector says what is tracked. Each box that shows no tracked object starts a new one.
 
     \b
     Writes to the output folder, or of several videos to folders of their names in it
@@ -156,14 +182,27 @@ def track(
             "sam2fast.deploy.parallel.track_videos"
         )
     files = [*label_images, *map(read_prompt_file, prompt_files)]
-    prompts = merge_prompts([*points, *boxes, *masks, *chain.from_iterable(files)], not options["stream"])
+    given = [*points, *boxes, *masks, *chain.from_iterable(files)]
+    settings = {"every": every, "max_unseen": max_unseen, "start_score": start_score}
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    if boxes_file is None:
+        prompts = merge_prompts(given, not options["stream"])
+        for name in chosen:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --boxes-from")
+    elif given:
+        raise click.UsageError("--boxes-from says what is tracked; leave out the prompts")
+    else:
+        prompts = []
     sources, problems = list_sources(videos, videos_in, "videos")
     total = len(sources) + len(problems.found)
     folders = {source: out / source.stem if total > 1 else out for source in sources}
     requests = {}
     for source in sources:
         video = VideoSource.of(source, options["stream"])
-        requests[source] = request = TrackRequest(video, prompts, **options)
+        request = TrackRequest(video, prompts, **options)
+        if boxes_file is not None:
+            request = _with_boxes(request, boxes_file, len(sources), chosen)
+        requests[source] = request
         _check(request)
         video.check_out(folders[source])
     check_results(sources, lambda source: [folders[source]])
@@ -202,12 +241,29 @@ def _approximations(names: Sequence[str]) -> Approximations:
         raise click.BadParameter(str(error)) from None
 
 
+def _with_boxes(request: TrackRequest, path: Path, videos: int, settings: Mapping[str, Any]) -> TrackRequest:
+    """The same with the boxes of a file, for which the video is read once."""
+    if videos > 1:
+        raise click.UsageError(f"--boxes-from has the boxes of one video; {videos} were given")
+    if request.source.is_live:
+        raise click.UsageError(
+            f"--boxes-from has boxes of numbered frames, and {request.source.name} is live; call add_detections() of a "
+            "stream from Python"
+        )
+    if find_spec("scipy") is None:
+        raise UserError("--boxes-from needs scipy: pip install 'sam2fast[detections]'")
+    with as_user_error(OSError, ValueError):
+        names = request.frame_names
+    return replace(request, stream=True, detections=DetectionFile(read_detections(path, names), **settings))
+
+
 def _check(request: TrackRequest) -> None:
     """Checks for contradictory options and missing masks."""
     if request.source.is_live and not request.stream:
         raise click.UsageError(f"{request.source.name} can only be read once, in order; give --stream")
     if request.stream and request.reverse:
-        raise click.UsageError("--reverse needs the whole video, --stream reads it once; give one of them")
+        once = "--stream" if request.detections is None else "--boxes-from"
+        raise click.UsageError(f"--reverse needs the whole video, {once} reads it once; give one of them")
     if request.reverse and request.strategy == "sam2long":
         raise click.UsageError(
             "--strategy sam2long decides about masks when a pass ends, and --reverse begins in the middle of one; give "

@@ -54,5 +54,5 @@ def _items(
 def _item(line: Line | None, frame: int, rgb: np.ndarray, folder: RunFolder, request: TrackRequest) -> AnnotatedImage:
     shown = [] if line is None else [entry for entry in line["objects"] if entry["area"]]
     rles, scores = [entry["rle"] for entry in shown], [entry["score"] for entry in shown]
-    labels, classes = [str(entry["id"]) for entry in shown], [str(name) for name in request.objects]
+    labels, classes = [str(entry["id"]) for entry in shown], [str(name) for name in folder["objects"]]
     return AnnotatedImage(rgb, request.frame_name(frame), folder.size, rles, labels, scores, classes)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from sam2fast.cli.command_files import EXPORT_FILES, make_folder, write_atomical
 from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
-from sam2fast.cli.track_request import ObjectId, TrackRequest
+from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, ObjectId, TrackRequest
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.atomic import annotate_oserror, atomic_path
@@ -153,9 +153,10 @@ class RunFolder:
         with self._file:
             yield
 
-    def append(self, line: str) -> None:
-        """Adds a frame to the record."""
+    def append(self, line: str, objects: Iterable[ObjectId]) -> None:
+        """Adds a frame to the record, and its objects to the manifest, which is written at the next checkpoint."""
         assert self._file is not None
+        self._facts["objects"] = list(dict.fromkeys([*self._facts["objects"], *objects]))
         content = line.encode() + b"\n"
         with as_user_error(OSError), annotate_oserror(self.record):
             while content:
@@ -269,13 +270,15 @@ def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, i
 
 
 def _write_label_maps(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
-    images, frames = folder.path / PNGS, request.frames(record)
+    images, frames, count = folder.path / PNGS, request.frames(record), len(folder["objects"])
+    if count > MAX_PALETTE_OBJECTS:  # of detections; see `track` for those of prompts
+        raise UserError(f"{count} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; no png was written")
     make_folder(images)
     with progress_bar("images", len(frames), "images") as bar:
         for frame in frames:
             file = images / f"{request.frame_name(frame)}.png"
             if not file.exists():  # the masks of a frame never change
-                write_atomically(file, label_png(label_map(record.get(frame), request.objects, folder.size)))
+                write_atomically(file, label_png(label_map(record.get(frame), folder["objects"], folder.size)))
             bar.update()
 
 

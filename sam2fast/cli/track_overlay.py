@@ -131,7 +131,7 @@ def write_overlay(folder: RunFolder, request: TrackRequest) -> None:
         if source.is_live or not len(record) or folder.has(file, ids=request.show_ids):
             return
         last = max(record) if request.last is not None or not folder.complete else None
-        drawing = FrameDrawing(request.objects, request.show_ids)
+        drawing = FrameDrawing(folder["objects"], request.show_ids)
         with read_frames(source.to_open, PROBE_SIZE) as reader:
             writer = open_overlay(folder, (reader.height, reader.width), reader.rate, reader.pixel_aspect)
             if writer is None:

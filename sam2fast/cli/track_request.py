@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import click
 
 from sam2fast.cli.command_files import digest_of_ends
+from sam2fast.cli.detection_files import DetectionFile
 from sam2fast.cli.prompt_files import ObjectId, object_id, read_box, read_entries
 from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, ClickType, Prompts, PromptType, Reason
 from sam2fast.cli.sources import CAMERA, InputSource, is_address, without_password
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.tracking.approximations import Approximations
 
+MAX_PALETTE_OBJECTS = 255
 PROBE_SIZE = 32  # resolution of frames for the model when only their original pixels or size are needed
 
 
@@ -279,6 +281,12 @@ class TrackRequest:
     approximations: Approximations
     strategy: str = "sam2"
     tolerance: float = 1.0  # of polygons, pixels
+    detections: DetectionFile | None = None  # in the place of prompts
+
+    @property
+    def first(self) -> int:
+        """The first frame with results: that of the first prompt, or of the detections."""
+        return self.start if self.detections is not None else self.prompts[0].frame
 
     @property
     def last(self) -> int | None:
@@ -288,7 +296,7 @@ class TrackRequest:
 
     @property
     def objects(self) -> list[ObjectId]:
-        """The objects in the order of their first prompts, which gives their numbers in label images."""
+        """The objects in the order of their first prompts; those of detections are known while they are tracked."""
         return list(dict.fromkeys(prompt.object for prompt in self.prompts))
 
     @cached_property

@@ -89,7 +89,7 @@ class VideoPropagation:
         self._backward_file = folder.backward
         self.resumes = predictor.strategy.hypotheses == 1
         reach = MemoryRules.of(predictor).reach
-        first = request.prompts[0].frame
+        first = request.first
         self._backward = range(first - 1, request.start - 1, -1) if request.reverse else range(0)
         if folder.state is None:
             # The backward pass also attends to frames after the first one, until it has tracked enough frames itself.
@@ -162,7 +162,7 @@ class StreamPropagation:
 
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._request, self._masks = predictor, request, masks
-        self._first, self._is_live = request.prompts[0].frame, request.source.is_live
+        self._first, self._is_live = request.first, request.source.is_live
         self._next = self._first + folder.done if folder.done else request.start
         self.problem: str | None = None
         with ExitStack() as opened, as_user_error(*UNUSABLE):
@@ -190,7 +190,7 @@ class StreamPropagation:
                 result = self._tracked(frame)
                 if self._is_live or frame.index >= self._first:
                     rgb = frame.rgb if self._is_live else None
-                    yield TrackedFrame(frame.index, frame.time, result.obj_ids, result.masks, result.scores, rgb)
+                    yield TrackedFrame(frame.index, frame.time, self._names(result), *result[2:], rgb)
             if frame.index == self._request.last:
                 break
         late = next((prompt for prompt in self._request.prompts if prompt.frame >= read), None)
@@ -212,7 +212,17 @@ class StreamPropagation:
                 result = self._stream.add_new_mask(prompt.object, self._masks[prompt])
             elif prompt.frame == frame.index:
                 result = self._stream.add_new_points_or_box(prompt.object, **prompt.as_arguments())
+        found = self._request.detections
+        if found is not None and (frame.index - self._first) % found.every == 0:
+            result = self._stream.add_detections(
+                *found.on(frame.index, *self.size), max_unseen=found.max_unseen, start_score=found.start_score
+            ).result
         return result
+
+    def _names(self, result: StreamResult) -> list[Any]:
+        """The objects' ids, after the classes that detections have."""
+        labels = {obj_id: label for obj_id, label in self._stream.labels.items() if label is not None}
+        return [f"{labels[obj_id]}_{obj_id}" if obj_id in labels else obj_id for obj_id in result.obj_ids]
 
 
 def _masks_form(predictor: SAM2VideoPredictor) -> Output:
@@ -289,7 +299,7 @@ def run(
         say(f"{outcome.frames} frames tracked{rate} ({seconds}); {folder.done} in all")
         say(f"written to {click.format_filename(folder.path)}")
         spent = {name: round(value, 3) for name, value in stages}
-        facts = {"video": source.name, "frames": folder.done, "complete": folder.complete, "objects": request.objects}
+        facts = {"video": source.name, "frames": folder.done, "complete": folder.complete, "objects": folder["objects"]}
         emit({**facts, "seconds": spent, "out": str(folder.path), "model": folder["model"]})
     if outcome.failure is not None:
         raise UserError(f"{outcome.failure}; {folder.done} frames before that are in {folder.path}")
@@ -308,7 +318,8 @@ def _asked(request: TrackRequest, video: dict[str, Any], model: dict[str, Any], 
     digests = {prompt: hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for prompt, mask in masks.items()}
     prompts = [p.as_json() | ({"sha256": digests[p]} if p in digests else {}) for p in request.prompts]
     options = {name: getattr(request, name) for name in ("start", "end", "reverse", "stream", "max_frames")}
-    return {"video": video, "prompts": prompts, "model": model, "range": options, "version": __version__}
+    boxes = {} if request.detections is None else {"detections": request.detections.as_json()}
+    return {"video": video, "prompts": prompts, **boxes, "model": model, "range": options, "version": __version__}
 
 
 def _track(
@@ -325,7 +336,7 @@ def _track(
             size={"width": width, "height": height},
             frames=passes.video_frames,
             frame_names=request.frame_names,
-            objects=request.objects,
+            objects=folder["objects"] or request.objects,
             problem=None,
         )
         outcome = _record(request, passes, folder)
@@ -357,11 +368,11 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
                 if found is None:
                     break
                 record = None
-                if found.ids:
+                if found.ids or request.detections is not None:
                     name = request.frame_name(found.frame) if request.frame_names else None
                     results = found.ids, found.masks, found.scores
                     record = frame_record(found.frame, found.time, *results, passes.size, name)
-                    folder.append(as_line(record))
+                    folder.append(as_line(record), found.ids)
                     outcome.frames += 1
                     bar.update()
                 if overlay is not None and found.rgb is not None:
