@@ -14,6 +14,7 @@ VIDEO = ["av>=12"]
 TRAIN = ["scipy>=1.11", "tensorboard>=2.16.2", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
 POLYGONS = ["shapely>=2.0.6"]
+DETECTIONS = ["scipy>=1.11"]
 # Export needs all three, running what was exported onnxruntime.
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
 CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
@@ -58,6 +59,7 @@ EXTRAS = {
     "train": TRAIN,
     "adapters": ADAPTERS,
     "polygons": POLYGONS,
+    "detections": DETECTIONS,
     "cluster": CLUSTER,
     "onnx": ONNX,
     "datasets": DATASETS,
@@ -72,7 +74,7 @@ EXTRAS = {
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "adapters", "polygons", "cluster", "onnx", "eval", "serve")
+        for name in ("hub", "video", "train", "adapters", "polygons", "detections", "cluster", "onnx", "eval", "serve")
         for requirement in EXTRAS[name]
     }
 )

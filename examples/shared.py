@@ -106,7 +106,9 @@ def finish(args: argparse.Namespace, start: float, rows: list[dict[str, Any]]) -
     settings = {key: value for key, value in vars(args).items() if key != "out"}
     print(f"{time.perf_counter() - start:.0f} s, {settings}")
     if args.out is not None:
-        args.out.write_text(json.dumps({"model": "nano", "settings": settings, "rows": rows}, indent=1) + "\n")
+        args.out.write_text(
+            json.dumps({"model": settings.pop("model", "nano"), "settings": settings, "rows": rows}, indent=1) + "\n"
+        )
 
 
 def _text(value: Any) -> str:

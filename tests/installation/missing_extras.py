@@ -15,6 +15,7 @@ COMMANDS = {
     "track video.mp4 --point 0,1,72,64": "video",
     "vos --videos videos --masks masks --out out": "video",
     "dataset extract --videos videos --out out": "video",
+    "track frames --boxes-from det.txt": "detections",
     "serve": "serve",
     "segment square.png --point 72,64 --ray local": "cluster",
     "masks square.png --ray auto": "cluster",
@@ -56,6 +57,7 @@ def make_inputs():
     Path("videos").mkdir()
     for video in ("video.mp4", "videos/video.mp4"):
         Path(video).write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
+    Path("det.txt").write_text("1,-1,40,32,64,64,1\n", encoding="utf-8")
     corners = [40, 32, 104, 32, 104, 96, 40, 96]
     document = {
         "images": [{"id": 1, "file_name": "square.jpg", "height": HEIGHT, "width": WIDTH}],

@@ -45,6 +45,8 @@ WRONG_CALLS: dict[str, tuple[Callable[[VideoStream], Any], type[Exception], str]
     ),
     "mask of three dimensions": (lambda s: s.add_new_mask("a", np.ones((1, 2, 2))), ValueError, "expected (H, W)"),
     "id that cannot be hashed": (lambda s: s.add_new_mask([], np.ones((2, 2))), TypeError, "unhashable"),
+    "boxes of three numbers": (lambda s: s.add_detections([[1, 2, 3]]), ValueError, "has shape"),
+    "no frames without a box": (lambda s: s.add_detections([], max_unseen=0), ValueError, "max_unseen is 0"),
     "unknown object": (lambda s: s.remove_object("nobody", strict=True), RuntimeError, "no object 'nobody'"),
     "a folder": (lambda s: s.save(tempfile.gettempdir()), IsADirectoryError, "which is a folder"),
 }  # fmt: skip

@@ -59,6 +59,9 @@ def write_stage(folder: Path) -> Path:
     click = {"frame": 0, "object": 1, "points": [[350, 300], [360, 420]], "labels": [1, 0]}
     prompts = {"prompts": [click, {"frame": 3, "object": "dog", "mask": "dog.png"}]}
     (folder / "prompts.json").write_text(json.dumps(prompts))
+    found = {"category_id": 1, "bbox": [200, 300, 120, 120], "score": 0.9}
+    (folder / "detections.json").write_text(json.dumps([{"image_id": 0, **found}]))
+    (folder / "det.txt").write_text("1,-1,200,300,120,120,0.9,-1,-1,-1\n")
     cup, dog = {"object": "cup", "points": [[350, 300]]}, {"object": "dog", "image": "2", "mask": "dog.png"}
     (folder / "objects.json").write_text(json.dumps({"prompts": [cup, dog]}))
     return folder
