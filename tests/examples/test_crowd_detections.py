@@ -8,6 +8,9 @@ import pytest
 from crowd_detections import boxes_of, detections, for_trackeval, linked
 from strategy_clips import strategy_clip
 
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2_video_predictor
+
 SIZE = 96
 
 
@@ -61,6 +64,9 @@ def test_example_runs(monkeypatch, tmp_path, capsys):
         seen.append(clips)
         return dict.fromkeys(crowd_detections.MEASURES, 50.0)
 
+    overrides = ["++model.image_size=128"]
+    predictor = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu", hydra_overrides_extra=overrides)
+    monkeypatch.setattr(crowd_detections.SAM2VideoPredictor, "from_pretrained", lambda name, device: predictor)
     monkeypatch.setattr(crowd_detections, "measured", measured)
     crowd_detections.main(["--clips", "1", "--size", "96", "--every", "20", "--out", f"{tmp_path}/rows.json"])
     content = json.loads((tmp_path / "rows.json").read_text())
