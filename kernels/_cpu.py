@@ -9,7 +9,7 @@ import torch.nn.functional as F
 # With AVX2 alone MKL is as fast, and oneDNN takes four times as long for some shapes: 448 x 3072 by 3072 x 768.
 _ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 # Without vector instructions for bfloat16, torch's bfloat16 multiplications are many times slower than fp32.
-_EMULATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+EMULATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 # Multiplications from which a product is faster as a 1x1 convolution.
 _LARGE_PRODUCT = 2**25
 
@@ -21,11 +21,13 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     own fp32 matrix multiplication uses MKL, which uses no AVX-512 on processors of other makers and takes up to twice
     as long.
     """
+    if x.dtype == weight.dtype and is_cpu_inference(x) and not torch.is_autocast_enabled("cpu"):
+        return linear_in_inference(x, (weight, bias))
     if emulates_bfloat16(x, weight):
         return in_float32(F.linear, x, weight, bias)
-    if not _should_use_convolution(x, weight):
-        return F.linear(x, weight, bias)
-    return _linear_operator(x, weight, bias) if use_opaque_op() else _by_convolution(x, weight, bias)
+    if use_opaque_op() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and _is_large(x, weight):
+        return _linear_operator(x, weight, bias)
+    return F.linear(x, weight, bias)
 
 
 def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
@@ -36,14 +38,19 @@ def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor
     """
     weight, bias = layer
     dtype = weight.dtype
-    if dtype == torch.bfloat16 and _EMULATES_BFLOAT16:
+    if dtype == torch.bfloat16 and EMULATES_BFLOAT16:
         return in_float32(F.linear, x, weight, bias)
     x = x.to(dtype)
     rows, columns = x.numel() // x.shape[-1], weight.numel()
     # As _is_large says; written out, since a frame has hundreds of these products.
-    if _ONEDNN_IS_FASTER and rows * columns >= _LARGE_PRODUCT and rows % 16 == 0 and dtype == torch.float32:
-        return _by_convolution(x, weight, bias)
-    return F.linear(x, weight, bias)
+    if not (_ONEDNN_IS_FASTER and rows * columns >= _LARGE_PRODUCT and rows % 16 == 0 and dtype == torch.float32):
+        return F.linear(x, weight, bias)
+    # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With one thread torch uses
+    # oneDNN only for batches of 16 or more.
+    batch = 1 if torch.get_num_threads() > 1 else 16
+    pixels = x.reshape(batch, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+    y = F.conv2d(pixels, weight[:, :, None, None], bias)
+    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 
 
 def use_opaque_op() -> bool:
@@ -72,7 +79,7 @@ def emulates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
     False in a graph for export, which may run elsewhere.
     """
-    if not (_EMULATES_BFLOAT16 and x.device.type == "cpu") or torch.is_grad_enabled() or _is_exporting():
+    if not (EMULATES_BFLOAT16 and x.device.type == "cpu") or torch.is_grad_enabled() or _is_exporting():
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
     return dtype == torch.bfloat16
@@ -87,35 +94,19 @@ def in_float32(product: Callable[..., torch.Tensor], *operands: torch.Tensor | N
         return product(*(x if x is None else x.bfloat16().float() for x in operands)).bfloat16()
 
 
-def _by_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With one thread torch uses
-    # oneDNN only for batches of 16 or more.
-    batch = 1 if torch.get_num_threads() > 1 else 16
-    pixels = x.reshape(batch, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
-    y = F.conv2d(pixels, weight[:, :, None, None], bias)
-    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
-
-
 def _is_large(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether it is, and the rows divide into the batch of :func:`_by_convolution`."""
-    return x.numel() * weight.shape[0] >= _LARGE_PRODUCT and x.numel() // x.shape[-1] % 16 == 0
-
-
-def _should_use_convolution(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether :func:`linear_in_inference` computes a product as a convolution."""
     return (
-        (not torch.compiler.is_compiling() or use_opaque_op())
-        and x.device.type == "cpu"
+        _ONEDNN_IS_FASTER
         and x.dtype == weight.dtype == torch.float32
-        and _is_large(x, weight)
-        and _ONEDNN_IS_FASTER
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
+        and x.numel() * weight.shape[0] >= _LARGE_PRODUCT
+        and x.numel() // x.shape[-1] % 16 == 0
     )
 
 
 @torch.library.custom_op("sam2fast::linear", mutates_args=())
 def _linear_operator(x: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:  # noqa: UP045
-    return _by_convolution(x, weight, bias)
+    return linear_in_inference(x, (weight, bias))
 
 
 @_linear_operator.register_fake

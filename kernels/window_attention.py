@@ -1,9 +1,12 @@
 """Attention in non-overlapping windows of a feature map (Hiera), with 2x2-pooled queries at stage changes."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, linear, use_opaque_op
+from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, use_opaque_op
+from sam2fast.kernels._cpu import linear_in_inference as linear
 from sam2fast.kernels._dispatch import FLOATS, current_backend, implementation_of
 from sam2fast.kernels._launch import LaunchConfig, launch_config
 from sam2fast.kernels._op import Op, schema
@@ -111,12 +114,12 @@ def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attend: Attend | None) -> torch.Tensor:
     """Softmax attention of ``(N, tokens, heads, d)`` tensors."""
-    if is_cpu_inference(query) and key.shape[1] >= LONG:
+    if key.shape[1] >= LONG and is_cpu_inference(query):
         return _attention_by_rows(query, key, value)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    attend = attend or F.scaled_dot_product_attention
-    if emulates_bfloat16(q, k):
-        return in_float32(attend, q, k, v).transpose(1, 2)
+    if attend is None:
+        attend = F.scaled_dot_product_attention
+        attend = partial(in_float32, attend) if emulates_bfloat16(q, k) else attend
     return attend(q, k, v).transpose(1, 2)
 
 
@@ -131,8 +134,8 @@ def _attention_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tens
                 values = value[n, :, head].t().contiguous()  # (d, M)
                 for start in range(0, tokens, ROWS_AT_ONCE):
                     rows = slice(start, start + ROWS_AT_ONCE)
-                    scores = linear(query[n, rows, head].float().contiguous(), keys)
-                    out[n, rows, head] = linear(torch.softmax(scores, dim=-1).to(values.dtype), values)
+                    scores = linear(query[n, rows, head].float().contiguous(), (keys, None))
+                    out[n, rows, head] = linear(torch.softmax(scores, dim=-1).to(values.dtype), (values, None))
     return out
 
 

@@ -35,9 +35,9 @@ PACKAGE = Path(sam2fast.__file__).parent
 # Functions that say in which way something is computed: whether modules are as built, on which device, for which kind
 # of inference, by which backend, in which dtype.
 QUESTIONS = {
-    "is_as_built", "is_unchanged", "unchanged_modules", "_are_as_built", "_is_plain_inference", "_is_on_cpu",
+    "is_as_built", "is_unchanged", "unchanged_modules", "_are_as_built", "_variant_for", "_is_on_cpu",
     "_is_traced", "is_recorded", "is_cpu_inference", "use_opaque_op", "use_triton", "uses_kernel", "implementation_of",
-    "current_backend", "emulates_bfloat16", "_should_use_convolution", "is_relu", "is_gelu",
+    "current_backend", "emulates_bfloat16", "_is_large", "is_relu", "is_gelu",
 }  # fmt: skip
 FULL = 7  # frames of which the next one attends to all
 

@@ -7,7 +7,7 @@ of a predictor.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from sam2fast.engine.common import AttendHook, Masks
 from sam2fast.engine.constants import is_recorded
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
 from sam2fast.engine.parts import Plan, PlannedPart, attention_roots, image_roots, mask_roots, memory_roots
-from sam2fast.engine.plan import EncoderPlan, MaskPlan, PlanOfPart, in_dtype, plan_masks
+from sam2fast.engine.plan import EncoderPlan, MaskPlan, in_dtype, plan_masks
 from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
@@ -47,6 +47,13 @@ class Parts(NamedTuple):
     memory: bool  # memory encoder and object pointers
 
 
+class _Step(NamedTuple):
+    """What is decided for a whole step."""
+
+    engine: "Engine | None"
+    variant: Any  # see _variant_for
+
+
 class Engine:
     """Computes the parts of a model, those that are as built from plans and others by their modules.
 
@@ -66,11 +73,15 @@ class Engine:
 
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
-        model = self._model()
-        if model is None:
+        if self._model() is None:
             return Parts(False, False, False, False)
-        x = torch.empty(0, device=model.device)
-        return Parts(*(self._plan(part, x) is not None for part in self._all))
+        x = self._example()
+        return Parts(*(self._plan(part, x)[0] is not None for part in self._all))
+
+    def _example(self) -> Tensor:
+        """A tensor on the model's device."""
+        model: Any = self._model()
+        return torch.empty(0, device=model.device)
 
     def unchanged_modules(self) -> list[nn.Module]:
         """All modules of the model, if all are as built; else none."""
@@ -79,42 +90,48 @@ class Engine:
 
     @contextmanager
     def one_step(self) -> Iterator[list[nn.Module]]:
-        """Context manager that looks at all parts now, and trusts that until it ends; yields
+        """Context manager that looks at all parts and at the ways to compute now, and trusts that until it ends; yields
         :meth:`unchanged_modules`."""
         modules = self.unchanged_modules()
-        token = _looked_at.set(self)
+        token = _step.set(_Step(self, _variant_for(self._example())))
         try:
             yield modules
         finally:
-            _looked_at.reset(token)
+            _step.reset(token)
 
-    def _plan(self, part: "PlannedPart[Plan]", x: Tensor) -> Plan | None:
-        """The plan of a part for input like ``x``; None where its modules have to be called."""
-        plan = part.plan(self._model(), _looked_at.get() is self) if _is_plain_inference(x) else None
+    def _plan(self, part: "PlannedPart[Plan]", x: Tensor) -> tuple[Plan | None, Any]:
+        """The plan of a part for input like ``x``, and the package whose functions compute it; None and None where the
+        part's modules have to be called."""
+        step = _step.get()
+        is_in_step = step.engine is self
+        variant = step.variant if is_in_step and not is_recorded() else _variant_for(x)
+        plan = None if variant is None else part.plan(self._model(), is_in_step)
         if plan is None:
-            return None
-        if not torch.is_autocast_enabled("cpu") or plan.compiled or not _is_on_cpu(x):
-            return plan
-        with torch.autocast("cpu", enabled=False):  # some weights are multiplied before they are cast
-            return in_dtype(plan, torch.get_autocast_dtype("cpu"))
+            return None, None
+        if plan.compiled:
+            return plan, gpu
+        if variant is cpu and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):  # some weights are multiplied before they are cast
+                plan = in_dtype(plan, torch.get_autocast_dtype("cpu"))
+        return plan, variant
 
     def state_of_image(self, images: Tensor) -> Hashable | None:
         """What recordings of :meth:`encode` depend on: the plan, and where its weights are; None without a plan."""
         model: Any = self._model()
-        plan = self._plan(self._image, images)
+        plan, _ = self._plan(self._image, images)
         return None if plan is None else (self._image.state(), model.num_feature_levels)
 
     def state_of_masks(self, embedding: Tensor) -> Hashable | None:
         """What recordings of :meth:`decode` depend on: the plan, and where its weights are; None without a plan."""
-        return None if self._plan(self._masks, embedding) is None else self._masks.state()
+        return None if self._plan(self._masks, embedding)[0] is None else self._masks.state()
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """What the mask decoder reads of normalised images ``(B, 3, S, S)``: see :meth:`SAM2Base.encode_image`."""
         model: Any = self._model()
-        plan = self._plan(self._image, images)
+        plan, variant = self._plan(self._image, images)
         if plan is None:
             return by_modules.encode(model, images)
-        with _variant(plan, images) as variant:
+        with _computing(variant):
             return variant.encode(plan, images)[-model.num_feature_levels :]
 
     def decode(
@@ -135,10 +152,10 @@ class Engine:
             multimask: three masks rather than one.
         """
         model: Any = self._model()
-        plan = self._plan(self._masks, embedding)
+        plan, variant = self._plan(self._masks, embedding)
         if plan is None:
             return by_modules.decode(model, embedding, finer, points, prompts, multimask)
-        with _variant(plan, embedding) as variant:
+        with _computing(variant):
             return variant.masks.decode(plan, embedding, finer, points, prompts, multimask)
 
     def attend(self, features: Tensor, memories: AttendedMemory, fp8: Fp8 = False) -> Tensor:
@@ -153,7 +170,7 @@ class Engine:
                 an :attr:`attend_hook`.
         """
         model: Any = self._model()
-        plan = self._plan(self._attention, features)
+        plan, variant = self._plan(self._attention, features)
         if plan is None and self.attend_hook is not None:
             raise RuntimeError(
                 "memory_attention is not computed from a plan (a module of it was hooked, patched or replaced, or "
@@ -162,7 +179,7 @@ class Engine:
         if plan is None:
             return by_modules.attend(model, features, memories, fp8)
         position = model.image_encoder.neck.position_encoding(features)
-        with _variant(plan, features) as variant:
+        with _computing(variant):
             return variant.memory.attend(plan, features, position, memories, fp8, self.attend_hook)
 
     def propose(
@@ -176,11 +193,11 @@ class Engine:
     ) -> Masks:
         """All masks among which :meth:`track` selects, in fp32, those of absent objects lowered."""
         model: Any = self._model()
-        plan = self._plan(self._masks, conditioned)
+        plan, variant = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
         above = presence if model.pred_obj_scores else None
-        return _propose(plan, conditioned, finer, points, prompts, multimask, above)
+        return _propose(plan, variant, conditioned, finer, points, prompts, multimask, above)
 
     def track(
         self,
@@ -203,15 +220,15 @@ class Engine:
             presence, selection: see :meth:`SAM2Base.predict_objects`.
         """
         model: Any = self._model()
-        plan = self._plan(self._masks, conditioned)
+        plan, variant = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
         above = presence if model.pred_obj_scores else None
-        found = _propose(plan, conditioned, finer, points, prompts, multimask, above)
-        pointers = self._plan(self._memory, conditioned)
+        found = _propose(plan, variant, conditioned, finer, points, prompts, multimask, above)
+        pointers, variant = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
-        with _variant(pointers, conditioned) as variant:
+        with _computing(variant):
             pointers_of = partial(variant.memory.pointers_of, pointers)
             return common.choose(pointers_of, settings_of(model), found, presence, selection)
 
@@ -225,15 +242,15 @@ class Engine:
             finer, presence: as of :meth:`track`.
         """
         model: Any = self._model()
-        plan = self._plan(self._memory, features)
+        plan, variant = self._plan(self._memory, features)
         if plan is None or model._replaces(*OF_GIVEN_MASKS):
             return by_modules.use_mask(model, features, finer, given, presence)
         pointers = given.new_zeros(len(given), model.hidden_dim, dtype=torch.float32)
         if plan.mask_downsample is not None:
-            with _variant(plan, features) as variant:
+            with _computing(variant):
                 prompts = variant.memory.downsampled(plan, given)
             pointers = self.track(features, finer, None, prompts, False, presence).pointer
-        with _variant(plan, features):
+        with _computing(variant):
             return common.given_as_predicted(settings_of(model), given, pointers)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
@@ -246,10 +263,10 @@ class Engine:
             from_prompt: the masks come from prompts, and are binarised if so configured.
         """
         model: Any = self._model()
-        plan = self._plan(self._memory, features)
+        plan, variant = self._plan(self._memory, features)
         if plan is None:
             return by_modules.encode_memory(model, features, logits, scores, from_prompt)
-        with _variant(plan, features) as variant:
+        with _computing(variant):
             return variant.memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
 
     def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
@@ -261,16 +278,16 @@ class Engine:
             num_frames: length of the video.
         """
         model: Any = self._model()
-        plan = self._plan(self._memory, distance)
+        plan, variant = self._plan(self._memory, distance)
         if plan is None or model._replaces(*OF_DISTANCES):
             return by_modules.encode_distances(model, distance, valid, num_frames)
-        with _variant(plan, distance) as variant:
+        with _computing(variant):
             encoding: Tensor = variant.memory.encode_distances(plan, settings_of(model), distance, num_frames)
         return encoding
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
-_looked_at: ContextVar[Engine | None] = ContextVar("sam2fast_looked_at", default=None)  # in this step
+_step: ContextVar[_Step] = ContextVar("sam2fast_step", default=_Step(None, None))
 
 
 def engine_for(model: Any) -> Engine:
@@ -278,14 +295,14 @@ def engine_for(model: Any) -> Engine:
     return _engines.get(model) or _engines.setdefault(model, Engine(model))
 
 
-def _is_plain_inference(x: Tensor) -> bool:
-    """Whether a plan may compute: there is no gradient, compiler or meta tensor, and for ``cpu`` neither a subclass of
-    tensors nor a tracer."""
+def _variant_for(x: Tensor) -> Any:
+    """The package that computes plans where ``x`` is; None where modules have to be called: with gradients, compilers
+    and meta tensors, and for ``cpu`` with subclasses of tensors and tracers."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False
+        return None
     if not _is_on_cpu(x):
-        return not x.is_meta
-    return type(x) is Tensor and not _is_traced()
+        return None if x.is_meta else gpu
+    return None if type(x) is not Tensor or _is_traced() else cpu
 
 
 def _is_on_cpu(x: Tensor) -> bool:
@@ -297,23 +314,16 @@ def _is_on_cpu(x: Tensor) -> bool:
     return x.is_cpu and not is_chosen and not is_recorded()
 
 
-@contextmanager
-def _variant(plan: PlanOfPart, x: Tensor) -> Iterator[Any]:
-    """Context manager with the package whose functions compute a part where ``x`` is; ``gpu`` if they are compiled.
-
-    It is without autocast for ``cpu``, which would cast in each operation; ``gpu`` sees to its own.
-    """
-    if plan.compiled or not _is_on_cpu(x):
-        yield gpu
-    elif torch.is_autocast_enabled("cpu"):
-        with torch.autocast("cpu", enabled=False):
-            yield cpu
-    else:
-        yield cpu
+def _computing(variant: Any) -> AbstractContextManager[Any]:
+    """Context manager without autocast for ``cpu``, which would cast in each operation; ``gpu`` sees to its own."""
+    if variant is cpu and torch.is_autocast_enabled("cpu"):
+        return torch.autocast("cpu", enabled=False)
+    return nullcontext()
 
 
 def _propose(
     plan: MaskPlan,
+    variant: Any,
     conditioned: Tensor,
     finer: Sequence[Tensor],
     points: dict[str, Tensor] | None,
@@ -321,7 +331,7 @@ def _propose(
     multimask: bool,
     presence: float | None,
 ) -> Masks:
-    with _variant(plan, conditioned) as variant:
+    with _computing(variant):
         tracked = common.tracked_prompts(plan, points, prompts, len(conditioned))
         return common.lowered(plan, variant.masks.decode(plan, conditioned, finer, *tracked, multimask), presence)
 

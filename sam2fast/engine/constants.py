@@ -39,7 +39,7 @@ class TensorCache(Generic[Value]):
             return compute()
         entry = self._entry
         if sources[0].is_cpu:
-            if entry is None or entry[0] != key or not all(map(_is_unchanged, entry[1], sources)):
+            if entry is None or entry[0] != key or not _are_unchanged(entry[1], sources):
                 entry = self._entry = (key, [s.detach().clone() for s in sources], compute())
         else:
             fingerprints = [(s.device, s.dtype, s.data_ptr(), s._version) for s in sources]
@@ -135,5 +135,7 @@ def _tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
-def _is_unchanged(old: Any, source: Tensor) -> bool:
-    return isinstance(old, Tensor) and source.is_cpu and source.dtype == old.dtype and torch.equal(old, source)
+def _are_unchanged(old: list[Any], sources: tuple[Tensor, ...]) -> bool:
+    """Whether sources on the CPU have the values of these copies."""
+    pairs = zip(old, sources, strict=True)
+    return all([isinstance(x, Tensor) and s.is_cpu and s.dtype == x.dtype and torch.equal(x, s) for x, s in pairs])

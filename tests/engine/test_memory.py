@@ -186,7 +186,7 @@ def test_pooled_memories(model, pooling):
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
 def test_autocast(model, weights, emulates, monkeypatch):
     """Plans compute in its dtype what modules do, at most as far from fp32."""
-    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     exact = tracked(model)
     with torch.autocast("cpu", torch.bfloat16):
         assert parts_of(model) == ALL
@@ -211,7 +211,7 @@ def test_weights_made_in_inference_mode():
 
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(model, emulates, monkeypatch):
-    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     exact = tracked(model)
     expected, found = (compute(model.to(torch.bfloat16)) for compute in (by_modules, tracked))
     assert parts_of(model) == ALL

@@ -130,7 +130,7 @@ def test_chunks(model, chunk, monkeypatch):
 
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(model, emulates, monkeypatch):
-    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     exact = computed(model)
     assert_as_called(model.to(torch.bfloat16), exact)
 
@@ -138,7 +138,7 @@ def test_bfloat16_weights(model, emulates, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("emulates", [True, False])
 def test_autocast(model, emulates, dtype, monkeypatch):
-    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     exact = computed(model)
     with torch.autocast("cpu", dtype):
         assert_as_called(model, exact)

@@ -183,7 +183,7 @@ def test_bfloat16_weights(emulates, monkeypatch):
     """As near to fp32 as what the modules compute, on processors with and without instructions for it."""
     from sam2fast import nano
 
-    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     found = []
     clicks = {"point_coords": [[[60, 40]], [[20, 30]]], "point_labels": np.ones((2, 1)), "return_logits": True}
     for dtype, context in ((None, nullcontext), (torch.bfloat16, without_plans), (torch.bfloat16, nullcontext)):
@@ -200,7 +200,7 @@ def test_bfloat16_weights(emulates, monkeypatch):
 @pytest.mark.parametrize("emulates", [True, False])
 def test_autocast(emulates, dtype, monkeypatch):
     """Plans compute in its dtype what modules do, which round elsewhere, and are as far from fp32."""
-    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", emulates)
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     model = mini_model()
     exact = results(model)
     with torch.autocast("cpu", dtype):

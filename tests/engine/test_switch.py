@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sam2fast.engine import Parts, _is_plain_inference, eligible, engine_for
+from sam2fast.engine import Parts, _variant_for, eligible, engine_for
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.two_way_transformer import TwoWayAttentionBlock
@@ -294,8 +294,8 @@ def test_where_modules_are_called(model):
     with FlopCounterMode(display=False):
         assert engine.parts() == NONE
     while_traced = []
-    make_fx(lambda x: while_traced.append(_is_plain_inference(torch.ones(1))) or x)(torch.ones(1))
-    assert while_traced == [False]
+    make_fx(lambda x: while_traced.append(_variant_for(torch.ones(1))) or x)(torch.ones(1))
+    assert while_traced == [None]
     with FakeTensorMode():
         assert engine.parts() == NONE
     with backend("torch"):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,7 @@ from torch import nn
 
 from sam2fast.engine.by_modules import FastProducts
 from sam2fast.kernels import _cpu
-from sam2fast.kernels._cpu import _should_use_convolution, linear
+from sam2fast.kernels._cpu import linear
 from sam2fast.kernels.memory_attention import cpu
 from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.layers import MLP
@@ -36,16 +38,22 @@ def test_same_as_a_linear_layer(shape, bias, threads, convolution, monkeypatch):
 
 
 def test_autograd_autocast_and_other_dtypes_use_torch(monkeypatch):
+    by_convolution = []
     monkeypatch.setattr(_cpu, "_ONEDNN_IS_FASTER", True)
+    conv2d = lambda *args: by_convolution.append(args) or F.conv2d(*args)  # noqa: E731
+    monkeypatch.setattr(_cpu, "F", SimpleNamespace(linear=F.linear, conv2d=conv2d))
     x, weight = random_map(4096, 96), random_map(96, 96)
     with torch.no_grad():
-        assert _should_use_convolution(x, weight) and not _should_use_convolution(x[:2048], weight)
-    assert not _should_use_convolution(x, weight)  # gradients are on
-    with torch.no_grad():
-        assert not _should_use_convolution(x.bfloat16(), weight.bfloat16())
+        linear(x, weight)
+        assert len(by_convolution) == 1
+        linear(x[:2048], weight)  # too small
+        linear(x.bfloat16(), weight.bfloat16())
         with torch.autocast("cpu", torch.bfloat16):
-            assert not _should_use_convolution(x, weight)
             assert linear(x, weight).dtype == torch.bfloat16
+    linear(x, weight)  # gradients are on
+    assert len(by_convolution) == 1
+    with torch.no_grad(), pytest.raises(RuntimeError, match="dtype"):
+        linear(x.long(), weight)
 
 
 class TestWithoutInstructionsForBfloat16:
@@ -53,7 +61,7 @@ class TestWithoutInstructionsForBfloat16:
 
     @pytest.fixture(autouse=True)
     def imitated(self, monkeypatch):
-        monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", True)
+        monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", True)
 
     @pytest.mark.parametrize("way", ["cast", "autocast"])
     def test_the_same_but_for_the_order_of_sums(self, way, monkeypatch):
@@ -63,7 +71,7 @@ class TestWithoutInstructionsForBfloat16:
             x, weight, bias = (t.bfloat16() for t in (x, weight, bias))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
             out = linear(x, weight, bias)
-            monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", False)
+            monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", False)
             native = linear(x, weight, bias)
         assert out.dtype == native.dtype == torch.bfloat16
         exact = F.linear(*rounded)

@@ -53,7 +53,7 @@ def inputs(case, device, dtype):
 @torch.no_grad()
 def test_window_attention(triton_device, name, dtype, monkeypatch):
     """fp32 is close to float64; fp16 and bf16 are at most twice as far from it as the reference."""
-    monkeypatch.setattr(_cpu, "_EMULATES_BFLOAT16", False)  # rounding as in torch
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", False)  # rounding as in torch
     case = CASES[name]
     heads, window, stride = case[3], *case[5:]
     qkv, bias = inputs(case, triton_device, dtype)

@@ -27,7 +27,7 @@ def without(part: str) -> Parts:
 def without_plans() -> Iterator[None]:
     """Context manager in which all modules are called."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sam2fast.engine, "_is_plain_inference", lambda x: False)
+        patch.setattr(sam2fast.engine, "_variant_for", lambda x: None)
         yield
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sam2fast.engine.common import neck, neck_of_one_level
 from sam2fast.engine.cpu import ops
-from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, normalize
+from sam2fast.engine.cpu.ops import attention, chunked, convolve, gelu_mlp, linear, normalize
 from sam2fast.engine.plan import Block, EncoderPlan, ImagePlan, Linear, composed
 from sam2fast.engine.relatives import ViTPlan
 from sam2fast.engine.repvit import RepViTPlan, maps_of
@@ -49,9 +49,8 @@ def _attend(block: Block, x: Tensor) -> Tensor:
     tokens = normalize(x, block.norm1, block.qkv.weight.dtype)
     qkv = linear(tokens, block.qkv)
     # Its bias is what the padding of windows is projected to.
-    attended = linear(
-        window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool), block.proj
-    )
+    attended = window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool, attention)
+    attended = linear(attended, block.proj)
     if block.residual is not None:
         x = linear(tokens, block.residual)
         if block.pool is not None:

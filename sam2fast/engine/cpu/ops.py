@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from sam2fast.engine.plan import Conv, Linear, Norm
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
+from sam2fast.kernels import _cpu
+from sam2fast.kernels._cpu import in_float32
 from sam2fast.kernels._cpu import linear_in_inference as linear
 
 # Elements of a chunk, 3 MiB in fp32: near the best for the tiny and the large model on two cores.
@@ -26,7 +27,7 @@ LARGE = 2**19
 def convolve(x: Tensor, layer: Conv) -> Tensor:
     """``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the dtype of the weight."""
     convolution = partial(F.conv2d, stride=layer.stride, padding=layer.padding, groups=layer.groups)
-    if emulates_bfloat16(x, layer.weight):
+    if layer.weight.dtype == torch.bfloat16 and _cpu.EMULATES_BFLOAT16:
         return in_float32(convolution, x, layer.weight, layer.bias)
     return convolution(x.to(layer.weight.dtype), layer.weight, layer.bias)
 
@@ -52,8 +53,9 @@ def gelu_mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of ``q (b, heads, N, d)`` to ``k, v (b, heads, M, d)``."""
-    attend = F.scaled_dot_product_attention
-    return in_float32(attend, q, k, v) if emulates_bfloat16(q, k) else attend(q, k, v)
+    if k.dtype == torch.bfloat16 and _cpu.EMULATES_BFLOAT16:
+        return in_float32(F.scaled_dot_product_attention, q, k, v)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
