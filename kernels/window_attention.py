@@ -95,7 +95,14 @@ def window_attention_reference(
         H, W = H // q_stride[0], W // q_stride[1]
         height, width = query.shape[1:3]
     query, key, value = (x.flatten(1, 2).unflatten(-1, (num_heads, -1)) for x in (query, key, value))
-    out = _attention(query, key, value, attend)
+    if key.shape[1] >= LONG and is_cpu_inference(query):
+        out = _attention_by_rows(query, key, value)
+    else:
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        if attend is None:
+            attend = F.scaled_dot_product_attention
+            attend = partial(in_float32, attend) if emulates_bfloat16(q, k) else attend
+        out = attend(q, k, v).transpose(1, 2)
     out = out.reshape(B, rows, columns, height, width, -1).transpose(2, 3)
     out = out.reshape(B, rows * height, columns * width, -1)
     return out[:, :H, :W]
@@ -112,19 +119,8 @@ def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
     return qkv.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)
 
 
-def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attend: Attend | None) -> torch.Tensor:
-    """Softmax attention of ``(N, tokens, heads, d)`` tensors."""
-    if key.shape[1] >= LONG and is_cpu_inference(query):
-        return _attention_by_rows(query, key, value)
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    if attend is None:
-        attend = F.scaled_dot_product_attention
-        attend = partial(in_float32, attend) if emulates_bfloat16(q, k) else attend
-    return attend(q, k, v).transpose(1, 2)
-
-
 def _attention_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The same for long inputs on the CPU, one block of queries at a time; scores are fp32."""
+    """Softmax attention of ``(N, tokens, heads, d)`` tensors, one block of queries at a time; scores are fp32."""
     N, tokens, heads, d = query.shape
     out = torch.empty_like(query)
     with torch.autocast("cpu", enabled=False):

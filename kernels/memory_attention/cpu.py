@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sam2fast.kernels._cpu import linear_in_inference as linear
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, pool, pooled_keys, rounded_to_fp8
-from sam2fast.kernels.memory_attention.reference import AttendedMemory, of_keys, project_values
+from sam2fast.kernels.memory_attention.reference import AttendedMemory, project_values
 
 
 def rope_attention_cpu(
@@ -78,7 +78,7 @@ def _keys_and_values(
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Keys, values and their weight for object b: one page at a time, then its pointers; valid tokens only."""
     n = memory.pages.shape[1]
-    cos, sin = of_keys(cos, n), of_keys(sin, n)
+    cos, sin = cos[-n:], sin[-n:]
     factors = None if memory.key_factors is None else memory.key_factors[b]
     for i, (page, time) in enumerate(zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True)):
         if page >= 0:
@@ -154,7 +154,7 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
                 transposed = (value.float() if value.dtype == torch.float16 else value).t().contiguous()
                 for block in blocks:
                     block.add(key, transposed, weight)
-    return torch.cat([block.means() for block in blocks])
+    return torch.cat([block.out.div_(block.total) for block in blocks])
 
 
 class _Rows:
@@ -172,36 +172,27 @@ class _Rows:
         self.is_empty = True
 
     def add(self, key: Tensor, value: Tensor, count: float) -> None:
-        if self.highest is None and not self._add_unshifted(key, value, count):
-            self._start_shifting()
-        if self.highest is not None:
-            self._add_shifted(self.highest, key, value, count)
-        self.is_empty = False
-
-    def _add_unshifted(self, key: Tensor, value: Tensor, count: float) -> bool:
-        weights = linear(self.query, (key, None)).exp_()
-        total = self.total.add(weights.sum(dim=1, keepdim=True), alpha=count)
-        lowest, highest = (float(end) for end in total.aminmax())
-        if not SAFE_SUMS[0] < lowest <= highest < SAFE_SUMS[1]:
-            return False
-        self.total = total
-        self.out.add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
-        return True
-
-    def _start_shifting(self) -> None:
-        """Replaces all that was added by one score, the logarithm of its sum."""
-        self.highest = torch.full_like(self.total, float("-inf")) if self.is_empty else self.total.log()
-        if not self.is_empty:
-            self.out.div_(self.total)
-            self.total.fill_(1)
-
-    def _add_shifted(self, highest: Tensor, key: Tensor, value: Tensor, count: float) -> None:
+        if self.highest is None:
+            weights = linear(self.query, (key, None)).exp_()
+            total = self.total.add(weights.sum(dim=1, keepdim=True), alpha=count)
+            lowest, highest = map(float, total.aminmax())
+            if SAFE_SUMS[0] < lowest <= highest < SAFE_SUMS[1]:
+                self.total, self.is_empty = total, False
+                self.out.add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
+                return
+            self.highest = self._start_shifting()
         scores = linear(self.query, (key, None))
-        self.highest = torch.maximum(highest, scores.amax(dim=1, keepdim=True))
-        shrink = (highest - self.highest).exp_()
+        before, self.highest = self.highest, torch.maximum(self.highest, scores.amax(dim=1, keepdim=True))
+        shrink = (before - self.highest).exp_()
         weights = scores.sub_(self.highest).exp_()
         self.total.mul_(shrink).add_(weights.sum(dim=1, keepdim=True), alpha=count)
         self.out.mul_(shrink).add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
 
-    def means(self) -> Tensor:
-        return self.out.div_(self.total)
+    def _start_shifting(self) -> Tensor:
+        """The highest scores, as which all that was added counts from here on: the logarithms of its sums."""
+        if self.is_empty:
+            return torch.full_like(self.total, float("-inf"))
+        highest = self.total.log()
+        self.out.div_(self.total)
+        self.total.fill_(1)
+        return highest

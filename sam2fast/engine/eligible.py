@@ -89,10 +89,12 @@ class Watch:
 
     def is_unchanged(self) -> bool:
         """Whether the modules are what they were, and have no hooks."""
+        weights = get_referents(*self._tensors)
         return (
             self._have_no_hooks()
             and _are_equal(get_referents(*self._owners), self._owned)
-            and _are_same(get_referents(*self._tensors), self.weights)
+            and len(weights) == len(self.weights)
+            and all(map(is_, weights, self.weights))
             and get_referents(*self._classes) == self._methods
         )
 
@@ -112,7 +114,3 @@ def _are_equal(now: list[Any], then: list[Any]) -> bool:
         return now == then
     except Exception:  # of something that cannot be compared, which was not there before
         return False
-
-
-def _are_same(now: list[Any], then: list[Any]) -> bool:
-    return len(now) == len(then) and all(map(is_, now, then))

@@ -45,5 +45,6 @@ class MemoryRules(SelectionRules):
     @property
     def reach(self) -> int:
         """How many frames back an ordinary memory or pointer can be selected."""
-        oldest = (self.recent - 1) * self.stride + 1 if self.recent > 0 else 0
+        recent = self.recent
+        oldest = (recent - 1) * self.stride + 1 if recent > 0 else 0
         return max(oldest, self.max_pointers - 1 if self.use_pointers else 0)

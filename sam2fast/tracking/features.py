@@ -40,11 +40,7 @@ class EncodingPlan(NamedTuple):
     kind: torch.dtype | None  # the dtype of autocast
     missing: list[int]  # those without features
     sources: list[int | None]  # for each missing frame the one whose features it gets; None for the last encoded one
-
-    @property
-    def to_encode(self) -> list[int]:
-        """The frames for the encoder."""
-        return [t for t, source in zip(self.missing, self.sources, strict=True) if t == source]
+    to_encode: list[int]  # frames for the encoder: their own sources
 
 
 class FeatureCache:
@@ -102,7 +98,8 @@ class FeatureCache:
         sources: list[int | None] = list(missing)
         if missing and self._reuse is not None:
             sources = self._reuse.sources(kind, self.frames, missing)
-        return EncodingPlan(frames, kind, missing, sources)
+        to_encode = [t for t, source in zip(missing, sources, strict=True) if t == source]
+        return EncodingPlan(frames, kind, missing, sources, to_encode)
 
     def store(self, plan: EncodingPlan, encoded: EncodedFrames | None, batch: int) -> None:
         """Keeps the features of a plan's frames.

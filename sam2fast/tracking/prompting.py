@@ -180,9 +180,10 @@ def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
     for obj_id, tracked in state.objects.items():
         if not tracked.conditioning and not tracked.new_conditioning:
             raise no_prompt_error(obj_id)
+    if not any(tracked.new_tracked or tracked.new_conditioning for tracked in state.objects.values()):
+        return
     encoded = _with_memories(tracker, state)
     exempt = exempt_pairs(state) if state.strategy.sees_others else state.exempt
-
     with UnchangedOnError(state, state.objects.values()):
         state.exempt = exempt
         for tracked in state.objects.values():

@@ -123,22 +123,22 @@ class GuardedCall:
 
 def exclusive(method: Method) -> Method:
     """Decorates a method that changes its object, which has a ``guard``: refused while another thread is in a call."""
-    return _guarded(method, lambda args, kwargs: args[0], changes=True)
+    return _guarded(method, 0, changes=True)
 
 
 def shared(method: Method) -> Method:
     """Decorates a method that only reads: refused only while another thread is in an exclusive call."""
-    return _guarded(method, lambda args, kwargs: args[0], changes=False)
+    return _guarded(method, 0, changes=False)
 
 
 def exclusive_session(method: Method) -> Method:
     """As :func:`exclusive`, but guards the ``inference_state``, the first argument, instead of the predictor."""
-    return _guarded(method, lambda args, kwargs: args[1] if len(args) > 1 else kwargs.get("inference_state"), True)
+    return _guarded(method, 1, changes=True)
 
 
-def _guarded(method: Method, owner_of: Callable[[Any, Any], Any], changes: bool) -> Method:
+def _guarded(method: Method, place: int, changes: bool) -> Method:
     def begin_call(args: Any, kwargs: Any) -> GuardedCall | None:
-        owner = owner_of(args, kwargs)
+        owner = args[place] if len(args) > place else kwargs.get("inference_state")
         guard = getattr(owner, "guard", None)  # else the method reports the wrong argument
         return None if guard is None else guard.begin_call(owner, changes)
 

@@ -27,7 +27,7 @@ def without(part: str) -> Parts:
 def without_plans() -> Iterator[None]:
     """Context manager in which all modules are called."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sam2fast.engine, "_variant_for", lambda x: None)
+        patch.setattr(sam2fast.engine.Engine, "_plan", lambda self, part, x: (None, None))
         yield
 
 

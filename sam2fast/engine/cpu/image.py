@@ -1,5 +1,6 @@
 """The image encoder on the CPU."""
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -42,7 +43,7 @@ def _transform(block: Block, x: Tensor) -> Tensor:
     """A map ``(B, H, W, C)`` after a block; the first one of a stage pools it and doubles its channels."""
     if block.window:  # no window is in two chunks
         return chunked(lambda rows: _feed_forward(block, _attend(block, rows)), x, block.window)
-    return chunked(lambda rows: _feed_forward(block, rows), _attend(block, x), 1)
+    return chunked(partial(_feed_forward, block), _attend(block, x), 1)
 
 
 def _attend(block: Block, x: Tensor) -> Tensor:
@@ -64,5 +65,4 @@ def _feed_forward(block: Block, x: Tensor) -> Tensor:
 
 def _project(x: Tensor, layer: Linear) -> Tensor:
     """A 1x1 convolution of ``(B, H, W, C)``."""
-    layer = Linear(layer.weight.flatten(1), layer.bias)
-    return chunked(lambda rows: linear(rows, layer), x, 1)
+    return chunked(partial(linear, layer=Linear(layer.weight.flatten(1), layer.bias)), x, 1)

@@ -209,10 +209,6 @@ def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
 
-def _by_head(layer: Projections, parameter: Tensor) -> Tensor:
-    return parameter.unflatten(0, (layer.heads, -1))
-
-
 def _folds(layer: Projections, tokens: int) -> bool:
     """Whether folded projections need fewer multiplications per position of the image.
 
@@ -227,14 +223,14 @@ def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position
     """:func:`_attend_to_image`, folded: scores ``(W_q y) . (W_k x)`` are ``(W_k^T W_q y) . x``, and weighted sums are
     taken of the image itself and projected afterwards."""
     query = heads_of(linear(tokens, layer.q), layer.heads)
-    query = query * query.shape[-1] ** -0.5
-    keys = (query @ _by_head(layer, layer.k.weight)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
+    query, by_head = query * query.shape[-1] ** -0.5, (layer.heads, -1)
+    keys = (query @ layer.k.weight.unflatten(0, by_head)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
     sums = []
     for x, each in zip(images, keys, strict=True):
         scores = linear(x + position, (each, None))
         sums.append(weighted_sums(scores.float().softmax(dim=0).to(each.dtype), x.to(each.dtype)))
-    means = torch.stack(sums).unflatten(1, (layer.heads, -1))
-    out = means @ _by_head(layer, layer.v.weight).mT + _by_head(layer, layer.v.bias)[:, None]
+    means = torch.stack(sums).unflatten(1, by_head)
+    out = means @ layer.v.weight.unflatten(0, by_head).mT + layer.v.bias.unflatten(0, by_head)[:, None]
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
 
@@ -244,18 +240,18 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
     Folded: the tokens' keys take the image's projection, their values the output's.
     """
     keys = heads_of(k, layer.heads)
-    keys = keys * keys.shape[-1] ** -0.5
+    keys, by_head = keys * keys.shape[-1] ** -0.5, (layer.heads, -1)
     offsets: Sequence[Tensor | None] = [None] * len(keys)
     if is_projected:
         eye = torch.eye(layer.heads, dtype=keys.dtype, device=keys.device)[:, None, :, None]
         folded = (keys[:, :, :, None] * eye).flatten(3).flatten(1, 2)  # (b, heads * N, D)
     else:
-        folded = (keys @ _by_head(layer, layer.q.weight)).flatten(1, 2)  # (b, heads * N, C)
-        offsets = (keys @ _by_head(layer, layer.q.bias)[..., None]).flatten(1)
-    values = (heads_of(v, layer.heads) @ _by_head(layer, layer.out.weight.t())).flatten(1, 2)  # (b, heads * N, C)
+        folded = (keys @ layer.q.weight.unflatten(0, by_head)).flatten(1, 2)  # (b, heads * N, C)
+        offsets = (keys @ layer.q.bias.unflatten(0, by_head)[..., None]).flatten(1)
+    values = (heads_of(v, layer.heads) @ layer.out.weight.t().unflatten(0, by_head)).flatten(1, 2)  # (b, heads * N, C)
     found = []
     for x, each, offset, value in zip(images, folded, offsets, values, strict=True):
-        scores = linear(x, (each, offset)).float().unflatten(1, (layer.heads, -1))
+        scores = linear(x, (each, offset)).float().unflatten(1, by_head)
         found.append(linear(softmax_of_few_(scores).flatten(1), (value.t(), layer.out.bias)))
     return found
 

@@ -1,5 +1,7 @@
 """Memory attention, memory encoder and object pointers on the CPU."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def _query(layer: AttendingLayer, x: Tensor, position: Tensor) -> Tensor:
 def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
     tokens = normalize(x, layer.norm3, layer.mlp[0].weight.dtype)
     tokens = tokens.reshape(1, -1, 1, x.shape[-1])  # of all objects in one row, so that chunks are contiguous
-    return chunked(lambda rows: mlp(rows, layer.mlp), tokens, 1).view(x.shape)
+    return chunked(partial(mlp, layers=layer.mlp), tokens, 1).view(x.shape)
 
 
 def encode(
@@ -97,7 +99,7 @@ def encode(
 def _fuse(layer: FuserLayer, x: Tensor) -> Tensor:
     dtype = layer.mlp[0].weight.dtype
     y = normalize(convolve(x, layer.conv).permute(0, 2, 3, 1), layer.norm, dtype)
-    y = chunked(lambda rows: gelu_mlp(rows, layer.mlp), y, 1).permute(0, 3, 1, 2)
+    y = chunked(partial(gelu_mlp, layers=layer.mlp), y, 1).permute(0, 3, 1, 2)
     return x + y if layer.gamma is None else torch.addcmul(x, layer.gamma[:, None, None], y).to(dtype)
 
 
