@@ -50,8 +50,9 @@ class Parts(NamedTuple):
 class _Step(NamedTuple):
     """What is decided for a whole step."""
 
-    engine: "Engine | None"
+    engine: "Engine"
     variant: Any  # see _variant_for
+    plans: dict[PlannedPart[Any], Any]
 
 
 class Engine:
@@ -93,7 +94,8 @@ class Engine:
         """Context manager that looks at all parts and at the ways to compute now, and trusts that until it ends; yields
         :meth:`unchanged_modules`."""
         modules = self.unchanged_modules()
-        token = _step.set(_Step(self, _variant_for(self._example())))
+        plans = {part: part.plan(self._model(), trusts_last=True) for part in self._all}
+        token = _step.set(_Step(self, _variant_for(self._example()), plans))
         try:
             yield modules
         finally:
@@ -103,10 +105,13 @@ class Engine:
         """The plan of a part for input like ``x``, and the package whose functions compute it; None and None where the
         part's modules have to be called."""
         step = _step.get()
-        is_in_step = step.engine is self
-        variant = step.variant if is_in_step and not is_recorded() else _variant_for(x)
-        plan = None if variant is None else part.plan(self._model(), is_in_step)
-        if plan is None:
+        if step is None or step.engine is not self:
+            variant = _variant_for(x)
+            plan = None if variant is None else part.plan(self._model())
+        else:
+            variant = _variant_for(x) if is_recorded() else step.variant
+            plan = step.plans[part]
+        if plan is None or variant is None:
             return None, None
         if plan.compiled:
             return plan, gpu
@@ -287,7 +292,7 @@ class Engine:
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
-_step: ContextVar[_Step] = ContextVar("sam2fast_step", default=_Step(None, None))
+_step: ContextVar[_Step | None] = ContextVar("sam2fast_step", default=None)
 
 
 def engine_for(model: Any) -> Engine:

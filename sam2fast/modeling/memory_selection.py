@@ -1,23 +1,24 @@
-"""Which memories a frame attends to: a pure function of frame numbers."""
+"""SAM 2's rule for the memories that a frame attends to: functions of frame numbers.
 
+They need the standard library alone: exported trackers contain this file, too.
+"""
+
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
-
-from sam2fast.modeling.selection_rule import (
-    Selection,
-    SelectionRules,
-    closest_conditioning_frames,
-    recent_frames,
-    select_memories,
-)
-
-__all__ = ["MemoryRules", "Selection", "closest_conditioning_frames", "recent_frames", "select_memories"]
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
-class MemoryRules(SelectionRules):
-    """The rules of a model, and what users of sam2fast may change."""
+class MemoryRules:
+    """What a model's configuration says about the choice of memories, and what users of sam2fast may change."""
 
+    num_maskmem: int
+    stride: int  # between the older of the recent frames
+    max_conditioning: int  # -1 for no limit
+    use_pointers: bool
+    max_pointers: int
+    only_past_pointers: bool
+    signed_distances: bool
     memory_slots: int | None = None  # an approximation: fewer memories than num_maskmem
 
     @classmethod
@@ -48,3 +49,91 @@ class MemoryRules(SelectionRules):
         recent = self.recent
         oldest = (recent - 1) * self.stride + 1 if recent > 0 else 0
         return max(oldest, self.max_pointers - 1 if self.use_pointers else 0)
+
+
+class Selection(NamedTuple):
+    """Frames attended to, conditioning frames first."""
+
+    memories: list[tuple[int, int]]  # frame, row of the model's maskmem_tpos_enc
+    pointers: list[tuple[int, int]]  # frame, distance in frames
+
+
+def select_memories(
+    frame: int,
+    conditioning: Collection[int],
+    tracked: Collection[int],
+    num_frames: int,
+    reverse: bool,
+    rules: MemoryRules,
+) -> Selection:
+    """What one object attends to on ``frame``.
+
+    Args:
+        frame: the frame to be tracked or corrected.
+        conditioning: frames with a memory from the user's prompts.
+        tracked: other frames with a memory; none of ``conditioning``.
+        num_frames: length of the video.
+        reverse: tracking goes backwards in time.
+        rules: of the model.
+
+    Raises:
+        ValueError: there is no conditioning frame.
+
+    Source: ``sam2.modeling.sam2_base.SAM2Base._prepare_memory_conditioned_features``, in evaluation.
+    """
+    if not conditioning:
+        raise ValueError(f"no conditioning frame to track frame {frame} from")
+    chosen = closest_conditioning_frames(frame, conditioning, rules.max_conditioning)
+    # A conditioning frame that was not chosen counts as a tracked one.
+    others = {t for t in conditioning if t not in chosen} if len(chosen) < len(conditioning) else ()
+
+    memories = [(t, rules.num_maskmem - 1) for t in chosen]
+    recent = recent_frames(frame, reverse, rules)
+    memories += [(t, row) for row, t in reversed(list(enumerate(recent))) if t in tracked or t in others]
+
+    pointers: list[tuple[int, int]] = []
+    if rules.use_pointers:
+        forward = -1 if reverse else 1
+        for t in chosen:
+            distance = (frame - t) * forward
+            if distance >= 0 or not rules.only_past_pointers:
+                pointers.append((t, distance if rules.signed_distances else abs(distance)))
+        count = min(num_frames, rules.max_pointers)
+        if reverse:
+            behind = range(frame + 1, min(frame + count, num_frames))
+        else:
+            behind = range(frame - 1, max(frame - count, -1), -1)
+        pointers += [(t, distance) for distance, t in enumerate(behind, 1) if t in tracked or t in others]
+    return Selection(memories, pointers)
+
+
+def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit: int) -> list[int]:
+    """At most ``limit`` conditioning frames: the nearest before, the nearest from ``frame`` on, then by distance.
+
+    Raises:
+        ValueError: a limit of 0 or 1 that is exceeded; one of the two neighbours would have to go.
+
+    Source: ``sam2.modeling.sam2_utils.select_closest_cond_frames``.
+    """
+    if limit == -1 or len(conditioning) <= limit:
+        return list(conditioning)
+    if limit < 2:
+        raise ValueError(f"max_cond_frames_in_attn is {limit}; expected at least 2, or -1 for all")
+    before = max((t for t in conditioning if t < frame), default=None)
+    after = min((t for t in conditioning if t >= frame), default=None)
+    chosen = [t for t in (before, after) if t is not None]
+    others = sorted((t for t in conditioning if t not in chosen), key=lambda t: abs(t - frame))
+    return chosen + others[: limit - len(chosen)]
+
+
+def recent_frames(frame: int, reverse: bool, rules: MemoryRules) -> list[int]:
+    """The ordinary frames that may be attended to, the nearest first.
+
+    The nearest is the neighbour; the others are multiples of the stride.
+    """
+    r, count = rules.stride, rules.recent
+    if reverse:
+        first = -(-(frame + 2) // r) * r
+        return [frame + 1, *range(first, first + (count - 1) * r, r)][:count]
+    first = (frame - 2) // r * r
+    return [frame - 1, *range(first, first - (count - 1) * r, -r)][:count]

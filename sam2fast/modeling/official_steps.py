@@ -37,7 +37,6 @@ class OfficialSteps(nn.Module):
         memory_encoder: MemoryEncoder
         spatial_perceiver: PerceiverResampler | None
         image_size: int
-        sam_image_embedding_size: int
         mem_dim: int
         num_feature_levels: int
         num_maskmem: int
@@ -57,19 +56,7 @@ class OfficialSteps(nn.Module):
         def _use_mask_as_output(self, *args: Any) -> Heads: ...
         def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool: ...
         def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor: ...
-
-    @property
-    def memory_size(self) -> tuple[int, int]:
-        """(H, W) of a memory."""
-        if self.spatial_perceiver is not None:
-            return self.spatial_perceiver.num_tokens, 1
-        return self.sam_image_embedding_size, self.sam_image_embedding_size
-
-    def encode_memory_positions(self, memory: Tensor) -> Tensor:
-        """The position encoding of ``memory (B, C_mem, H, W)``, fp32, of the same shape."""
-        if self.spatial_perceiver is not None:
-            return self.spatial_perceiver.encode_positions(memory)
-        return self.memory_encoder.position_encoding(memory)
+        def encode_memory_positions(self, memory: Tensor) -> Tensor: ...
 
     def _prepare_backbone_features(
         self, backbone_out: dict[str, Any]

@@ -364,6 +364,19 @@ class SAM2Base(OfficialSteps):
         """
         return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
 
+    @property
+    def memory_size(self) -> tuple[int, int]:
+        """(H, W) of a memory."""
+        if self.spatial_perceiver is not None:
+            return self.spatial_perceiver.num_tokens, 1
+        return self.sam_image_embedding_size, self.sam_image_embedding_size
+
+    def encode_memory_positions(self, memory: Tensor) -> Tensor:
+        """The position encoding of ``memory (B, C_mem, H, W)``, fp32, of the same shape."""
+        if self.spatial_perceiver is not None:
+            return self.spatial_perceiver.encode_positions(memory)
+        return self.memory_encoder.position_encoding(memory)
+
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""
         if len(pred_masks) < 2:

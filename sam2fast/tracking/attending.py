@@ -2,7 +2,7 @@
 
 import operator
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,6 @@ from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepTables, as_pages
-from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.strategies.base import Attended, History, Strategy
@@ -26,11 +25,6 @@ def history_of(state: VideoSession, tracked: TrackedObject, frame: int, reverse:
     return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
 
 
-def follows_sam2(state: VideoSession) -> bool:
-    """Whether the session's strategy leaves the choice of memories to SAM 2's own rule."""
-    return type(state.strategy).attend is Strategy.attend
-
-
 def attended_frames(
     state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
 ) -> list[Attended]:
@@ -39,7 +33,7 @@ def attended_frames(
     Raises:
         ValueError: the strategy's choice is not possible.
     """
-    if follows_sam2(state):
+    if type(state.strategy).attend is Strategy.attend:  # SAM 2's own rule
         given = state.num_frames, reverse, rules
         return [Attended(*select_memories(frame, o.conditioning, o.tracked, *given)) for o in objects]
     histories = [history_of(state, o, frame, reverse, rules) for o in objects]
@@ -110,11 +104,6 @@ def _error(strategy: Strategy, history: History, fault: str) -> ValueError:
     return ValueError(f"{type(strategy).__name__}, on frame {history.frame}, {fault}")
 
 
-def pages_of(results: Iterable[FrameResult]) -> list[Page]:
-    """The memories of results that have one."""
-    return [result.memory for result in results if result.memory is not None]
-
-
 def attended_pages(
     tracked: TrackedObject,
     attended: Attended,
@@ -130,7 +119,8 @@ def attended_pages(
     """
     conditioning, tracked_frames = tracked.conditioning, tracked.tracked
     results = [conditioning[t] if t in conditioning else tracked_frames[t] for t, _ in attended.memories]
-    pages, times = pages_of(results), [row for _, row in attended.memories]
+    pages = [result.memory for result in results if result.memory is not None]
+    times = [row for _, row in attended.memories]
     of_memories, of_pointers = attended.factors or ([1.0] * len(pages), [1.0] * len(attended.pointers))
     # A strategy may choose more than the model does. What exceeds it counts as conditioning frames.
     limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(conditioning)

@@ -187,10 +187,6 @@ class FrameResult:
         """Mask, IoU and score."""
         return self.mask, self.iou, self.score
 
-    def wait(self) -> None:
-        """Waits until the copy has arrived, whose pinned memory is free then."""
-        self._read()
-
     def _read(self) -> tuple[Tensor, _Numbers]:
         if self._arrived is None:
             assert self._copies is not None
@@ -200,9 +196,9 @@ class FrameResult:
 
 
 def wait_for(results: Sequence[FrameResult]) -> None:
-    """Waits until the copies of all of them have arrived."""
+    """Waits until the copies of all of them have arrived, whose pinned memory is free then."""
     for result in results:
-        result.wait()
+        result._read()
 
 
 class TrackScores(NamedTuple):

@@ -65,6 +65,11 @@ def to_rgb_image(image: ImageLike, index: int, window: Window | None = None) -> 
     return Image.fromarray(pixels.cpu().numpy())
 
 
+def resized(image: Image.Image, size: int) -> Tensor:
+    """An RGB image as ``(size, size, 3)`` uint8, by PIL's default filter, which the original relies on."""
+    return torch.from_numpy(np.array(image.resize((size, size))))
+
+
 def is_deep(image: ImageLike) -> bool:
     """Whether an image has more than 8 bits."""
     if isinstance(image, Image.Image):

@@ -11,14 +11,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note
 from sam2fast.transforms import ImageLike
-from sam2fast.video_io.arrays import Window, is_deep, to_rgb_image
+from sam2fast.video_io.arrays import Window, is_deep, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
@@ -114,11 +112,6 @@ class Source(ABC):
 
     def close(self) -> None:  # noqa: B027  (nothing is open)
         """Closes files."""
-
-
-def resized(image: Image.Image, size: int) -> Tensor:
-    """An RGB image as ``(size, size, 3)`` uint8, by PIL's default filter, which the original relies on."""
-    return torch.from_numpy(np.array(image.resize((size, size))))
 
 
 class ImageSource(Source):

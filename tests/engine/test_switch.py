@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sam2fast.engine import Parts, _variant_for, eligible, engine_for
+from sam2fast.engine import Parts, _variant_for, engine_for, parts
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.two_way_transformer import TwoWayAttentionBlock
@@ -50,7 +50,7 @@ def test_looking_at_a_class_does_not_change_it():
     class Layer(nn.Linear):
         pass
 
-    eligible._methods(Layer)
+    parts._methods(Layer)
     assert "__annotations__" not in vars(Layer)
 
 

@@ -10,7 +10,7 @@ from kernel_records import RECORDS
 from video import clip
 
 import sam2fast.kernels.linear_gelu
-from sam2fast.kernels import _dispatch, _fallback
+from sam2fast.kernels import _dispatch, _op
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -43,7 +43,7 @@ def auto(monkeypatch, triton_device):
     monkeypatch.setattr(_dispatch, "_unsupported_reason", lambda tensors, interpreter: None)
     monkeypatch.setattr(_dispatch, "KERNEL_DEVICES", ("cpu", "cuda"))
     monkeypatch.setattr(sam2fast.kernels.linear_gelu, "_prefers_torch", lambda *_: False)
-    monkeypatch.setattr(_fallback, "refused", set())
+    monkeypatch.setattr(_op, "refused", set())
     return triton_device
 
 
@@ -84,7 +84,7 @@ def test_the_kernel_runs_in_auto(sample, auto):
     """Without a fault, so that the tests below do inject one."""
     before = launches[sample.launches]
     sample.function(*sample.arguments())
-    assert launches[sample.launches] == before + 1 and not _fallback.refused
+    assert launches[sample.launches] == before + 1 and not _op.refused
 
 
 @pytest.mark.parametrize("fault", _faults())
@@ -112,7 +112,7 @@ def test_a_forced_kernel_raises(sample, auto, launching):
     launching(Faulty(RuntimeError("PassManager::run failed")))
     with backend("triton"), pytest.raises(RuntimeError, match="PassManager"):
         sample.function(*sample.arguments())
-    assert not _fallback.refused
+    assert not _op.refused
 
 
 @EACH
@@ -124,7 +124,7 @@ def test_other_errors_are_raised(sample, error, auto, launching):
     launching(Faulty(error))
     with pytest.raises(type(error)):
         sample.function(*sample.arguments())
-    assert not _fallback.refused
+    assert not _op.refused
 
 
 @torch.no_grad()
@@ -138,8 +138,8 @@ def test_an_error_where_no_kernel_runs_is_raised_at_once(monkeypatch, caplog):
         raise RuntimeError("not enough memory")
 
     with pytest.raises(RuntimeError, match="not enough memory"):
-        _fallback.with_fallback("op", fails)(torch.zeros(1))
-    assert len(calls) == 1 and not caplog.records and not _fallback.refused
+        _op.with_fallback("op", fails)(torch.zeros(1))
+    assert len(calls) == 1 and not caplog.records and not _op.refused
 
 
 @torch.no_grad()
@@ -186,6 +186,6 @@ def test_with_no_kernel_that_runs(compute, auto, launching):
         expected = compute()
     launching(Faulty(RuntimeError("PassManager::run failed")))
     found = compute()
-    assert {key[0] for key in _fallback.refused} >= {"window_attention", "layer_norm"}
+    assert {key[0] for key in _op.refused} >= {"window_attention", "layer_norm"}
     for e, f in zip(expected, found, strict=True):
         assert relative_error(torch.as_tensor(e), torch.as_tensor(f)) < 1e-4

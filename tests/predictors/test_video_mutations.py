@@ -8,7 +8,7 @@ from parity import NARROW
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.engine import memory_plan
-from sam2fast.modeling import selection_rule
+from sam2fast.modeling import memory_selection
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking import attending, step
@@ -33,9 +33,9 @@ def case(tmp_path_factory):
 
 
 def older_by_one(monkeypatch, model):
-    right = selection_rule.recent_frames
+    right = memory_selection.recent_frames
     wrong = lambda frame, reverse, rules: [t - 1 for t in right(frame, reverse, rules)]  # noqa: E731
-    monkeypatch.setattr(selection_rule, "recent_frames", wrong)
+    monkeypatch.setattr(memory_selection, "recent_frames", wrong)
 
 
 def time_row_off_by_one(monkeypatch, model):

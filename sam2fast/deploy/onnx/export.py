@@ -18,9 +18,8 @@ from sam2fast.deploy.onnx.memory_graphs import MemoryAttentionGraph, MemoryEncod
 from sam2fast.deploy.onnx.prompt_graph import PromptGraph
 from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
-from sam2fast.engine.eligible import is_as_built
+from sam2fast.engine.parts import is_as_built
 from sam2fast.modeling.memory_selection import MemoryRules
-from sam2fast.modeling.selection_rule import SelectionRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.strategies import Sam2
 from sam2fast.transforms import SAM2Transforms
@@ -297,7 +296,7 @@ def manifest_of(
         no_mem_embed=model.no_mem_embed.flatten().tolist(),
         no_obj_ptr=model.no_obj_ptr.flatten().tolist(),
         mask_downsample=[*downsample.weight.flatten().tolist(), *downsample.bias.tolist()],
-        memory_rules={name: getattr(rules, name) for name in SelectionRules.__dataclass_fields__},
+        memory_rules={name: value for name, value in vars(rules).items() if value is not None},
         multimask_output_in_sam=model.multimask_output_in_sam,
         multimask_output_for_tracking=model.multimask_output_for_tracking,
         multimask_min_pt_num=model.multimask_min_pt_num,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sam2fast.modeling.selection_rule import SelectionRules
+from sam2fast.modeling.memory_selection import MemoryRules
 
 MANIFEST = "model.json"
 FORMAT = "sam2fast-onnx-1"
@@ -33,7 +33,7 @@ class OnnxManifest:
     no_mem_embed: list[float]  # (C,)
     no_obj_ptr: list[float]  # (C,)
     mask_downsample: list[float]  # a 4x4 kernel row by row, then its bias
-    memory_rules: dict[str, Any]  # of SelectionRules
+    memory_rules: dict[str, Any]  # of MemoryRules
     multimask_output_in_sam: bool
     multimask_output_for_tracking: bool
     multimask_min_pt_num: int
@@ -64,7 +64,7 @@ def read_manifest(folder: str | Path) -> OnnxManifest:
         if content.get("format") != FORMAT:
             raise OnnxModelError(f"{path} has the format {content.get('format')!r}; this program reads {FORMAT!r}")
         manifest = OnnxManifest(**{field.name: content[field.name] for field in fields(OnnxManifest)})
-        SelectionRules(**manifest.memory_rules)
+        MemoryRules(**manifest.memory_rules)
         expected = {f"{name}.onnx": manifest.files[f"{name}.onnx"]["sha256"] for name in GRAPHS}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise OnnxModelError(f"{path} is damaged: {type(error).__name__}: {error}; export the model again") from error

@@ -18,7 +18,7 @@ from sam2fast.deploy.onnx.runtime.prompts import (
     integer,
     joined_prompt,
 )
-from sam2fast.modeling.selection_rule import Selection, SelectionRules, select_memories
+from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
 
 # Most attention weights of a batch of several objects: 512 MiB in fp32.
 WEIGHTS_AT_ONCE = 2**27
@@ -38,7 +38,7 @@ class OnnxVideoPredictor:
 
     def __init__(self, model: OnnxModel) -> None:
         self.model, self.manifest = model, model.manifest
-        self.rules = SelectionRules(**self.manifest.memory_rules)
+        self.rules = MemoryRules(**self.manifest.memory_rules)
 
     def init_state(self, video_path: str | Path | Sequence[Any]) -> OnnxVideoState:
         """Opens a video: a folder of JPEG or PNG files named by numbers, or a list of images.

@@ -1,4 +1,4 @@
-/** SAM 2's rule for the memories that a frame attends to, as in `sam2fast/modeling/selection_rule.py`. */
+/** SAM 2's rule for the memories that a frame attends to, as in `sam2fast/modeling/memory_selection.py`. */
 
 export interface SelectionRules {
   readonly num_maskmem: number;
