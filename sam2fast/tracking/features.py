@@ -33,16 +33,6 @@ _Key: TypeAlias = tuple[int, torch.dtype | None]  # a frame and the dtype of aut
 _Features: TypeAlias = tuple[FrameFeatures, Callable[[FrameFeatures], None] | None]  # and their EncodedFrames.wait
 
 
-class EncodingPlan(NamedTuple):
-    """Which of some frames have to be encoded; made by :meth:`FeatureCache.plan`."""
-
-    frames: Sequence[int]
-    kind: torch.dtype | None  # the dtype of autocast
-    missing: list[int]  # those without features
-    sources: list[int | None]  # for each missing frame the one whose features it gets; None for the last encoded one
-    to_encode: list[int]  # frames for the encoder: their own sources
-
-
 class FeatureCache:
     """Features of the frames used last.
 
@@ -87,34 +77,40 @@ class FeatureCache:
         """Whether the frame's features are kept; they may still be computed."""
         return (frame, autocast_dtype(self._device)) in self.kept
 
-    def plan(self, frames: Sequence[int]) -> EncodingPlan:
-        """Decides which of these frames have to be encoded.
+    def encode(self, frames: Sequence[int], batch: int, compute: Callable[[list[int]], EncodedFrames]) -> None:
+        """Keeps the features of these frames: encodes those that it has not, unless they are like the last encoded one.
+
+        Args:
+            batch: how many frames are encoded at a time, at most.
+            compute: features of some frames from the encoder.
 
         Raises:
             VideoError: a frame cannot be read.
         """
         kind = autocast_dtype(self._device)
         missing = [t for t in frames if (t, kind) not in self.kept]
-        sources: list[int | None] = list(missing)
+        sources: list[int | None] = list(missing)  # of each, whose features it gets; None for the last encoded frame
         if missing and self._reuse is not None:
             sources = self._reuse.sources(kind, self.frames, missing)
-        to_encode = [t for t, source in zip(missing, sources, strict=True) if t == source]
-        return EncodingPlan(frames, kind, missing, sources, to_encode)
-
-    def store(self, plan: EncodingPlan, encoded: EncodedFrames | None, batch: int) -> None:
-        """Keeps the features of a plan's frames.
-
-        Args:
-            encoded: features of ``plan.to_encode``; None if there are none.
-            batch: how many frames are encoded at a time, at most.
-        """
-        for t, (features, wait) in zip(plan.missing, self._assigned(plan, encoded), strict=True):
+        new = [t for t, source in zip(missing, sources, strict=True) if t == source]
+        found: dict[int | None, _Features] = {}
+        if new:
+            encoded = compute(new)
+            found = {t: (features, encoded.wait) for t, features in zip(new, encoded.features, strict=True)}
+            self.encoded += len(new)
+        if self._reuse is not None:
+            if None in sources:
+                found[None] = self._reuse.last(kind)
+            if new:
+                self._reuse.remember(kind, self.frames, new[-1], found[new[-1]])
+        for t, source in zip(missing, sources, strict=True):
+            features, wait = found[source]
             if wait is not None:
-                self._waits[t, plan.kind] = wait
-            self.kept[t, plan.kind] = features
-        for t in plan.frames:
-            self.kept.move_to_end((t, plan.kind))
-        if plan.missing:  # otherwise frames that were encoded ahead would be dropped before their turn
+                self._waits[t, kind] = wait
+            self.kept[t, kind] = features
+        for t in frames:
+            self.kept.move_to_end((t, kind))
+        if missing:  # otherwise frames that were encoded ahead would be dropped before their turn
             # This batch, the one before, and the current frame.
             most = self.size if batch == 1 else max(self.size, 2 * batch + 1)
             if self._only_last and batch == 1:
@@ -162,27 +158,6 @@ class FeatureCache:
         if wait is not None:  # each time: the current stream may be another one
             wait(features)
 
-    def _assigned(self, plan: EncodingPlan, encoded: EncodedFrames | None) -> list[_Features]:
-        """Features of each missing frame: its own, or those of a similar frame before it."""
-        found: dict[int | None, _Features] = {}
-        new = plan.to_encode
-        if encoded is not None:
-            found = {t: (features, encoded.wait) for t, features in zip(new, encoded.features, strict=True)}
-            self.encoded += len(new)
-        if self._reuse is not None:
-            if None in plan.sources:
-                found[None] = self._reuse.last(plan.kind)
-            if new:
-                self._reuse.remember(plan.kind, self.frames, new[-1], found[new[-1]])
-        return [found[source] for source in plan.sources]
-
-
-class _LastEncoded(NamedTuple):
-    """The last frame that was encoded."""
-
-    summary: Tensor
-    features: _Features
-
 
 class FeatureReuse:
     """Decides which frames are encoded from their pixels on the CPU; nothing waits for the device.
@@ -195,7 +170,7 @@ class FeatureReuse:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self._last: dict[torch.dtype | None, _LastEncoded] = {}
+        self._last: dict[torch.dtype | None, tuple[Tensor, _Features]] = {}  # with the frame's summary
 
     def sources(self, kind: torch.dtype | None, frames: Frames, indices: Sequence[int]) -> list[int | None]:
         """For each frame, in the order of tracking, the one whose features it gets; None stands for :meth:`last`.
@@ -204,7 +179,7 @@ class FeatureReuse:
             kind: the dtype of autocast; features of one kind are not used for another.
         """
         source: int | None = None
-        reference = self._last[kind].summary if kind in self._last else None
+        reference = self._last[kind][0] if kind in self._last else None
         found = []
         for t in indices:
             summary = summary_of(frames.pixels(t))
@@ -215,11 +190,11 @@ class FeatureReuse:
 
     def last(self, kind: torch.dtype | None) -> _Features:
         """Features of the last encoded frame."""
-        return self._last[kind].features
+        return self._last[kind][1]
 
     def remember(self, kind: torch.dtype | None, frames: Frames, index: int, features: _Features) -> None:
         """Makes this frame the last encoded one."""
-        self._last[kind] = _LastEncoded(summary_of(frames.pixels(index)), features)
+        self._last[kind] = summary_of(frames.pixels(index)), features
 
     def clear(self) -> None:
         """The next frame is encoded, whatever it shows."""

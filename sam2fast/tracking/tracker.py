@@ -197,11 +197,8 @@ class Tracker:
         return state.features.read(frames)
 
     def _encode(self, state: VideoSession, frames: Sequence[int], batch: int, ahead: bool = False) -> None:
-        plan = state.features.plan(frames)
-        new, encoded = plan.to_encode, None
-        if new:
-            encoded = self.steps.encode(self.model, self.options, state.frames, new, ahead)
-        state.features.store(plan, encoded, batch)
+        compute = functools.partial(self.steps.encode, self.model, self.options, state.frames, ahead=ahead)
+        state.features.encode(frames, batch, compute)
 
     @_one_step
     def predict_prompted(

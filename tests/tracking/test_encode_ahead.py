@@ -96,9 +96,11 @@ def test_cached_features_are_waited_for(fast, video):
     s, waits = Session(fast, video), []
     cache = s.state.features
 
-    plan = cache.plan([2, 1])
-    encoded = Steps().encode(fast, TrackingOptions(fast=False), s.state.frames, plan.to_encode, ahead=True)
-    cache.store(plan, EncodedFrames(encoded.features, waits.append), 2)
+    def encode(frames):
+        encoded = Steps().encode(fast, TrackingOptions(fast=False), s.state.frames, frames, ahead=True)
+        return EncodedFrames(encoded.features, waits.append)
+
+    cache.encode([2, 1], 2, encode)
     order = list(cache.kept)
     assert [frame for frame, _ in order] == [0, 2, 1] and not waits
     for _ in range(2):  # each time, for it may be on another stream
