@@ -197,8 +197,8 @@ class Tracker:
         return state.features.read(frames)
 
     def _encode(self, state: VideoSession, frames: Sequence[int], batch: int, ahead: bool = False) -> None:
-        compute = functools.partial(self.steps.encode, self.model, self.options, state.frames, ahead=ahead)
-        state.features.encode(frames, batch, compute)
+        encode = self.steps.encode
+        state.features.encode(frames, batch, lambda new: encode(self.model, self.options, state.frames, new, ahead))
 
     @_one_step
     def predict_prompted(
