@@ -34,7 +34,12 @@ def arguments(description: str | None, clips: int, frames: int) -> argparse.Argu
 
 
 def nano(device: str) -> Any:
-    return SAM2VideoPredictor.from_pretrained("sam2fast/nano", device=device)
+    return packaged("nano", device)
+
+
+def packaged(name: str, device: str) -> Any:
+    """A model of the package, nano or mini."""
+    return SAM2VideoPredictor.from_pretrained(f"sam2fast/{name}", device=device)
 
 
 def synthetic_clips(args: argparse.Namespace, size: int = 256, max_objects: int = 2, motion: float = 1.0) -> list[Clip]:
@@ -80,10 +85,10 @@ def measured(found: Iterable[Masks], clips: Sequence[Clip]) -> dict[str, float]:
     }
 
 
-def variants(
+def tracked_by(
     predictor: Any, clips: Sequence[Clip], strategies: Mapping[str, Strategy], prompt: str = "mask"
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Name and measure of tracking all clips with each strategy."""
+) -> dict[str, list[Masks]]:
+    """The masks of all clips with each strategy, by its name."""
     found: dict[str, list[Masks]] = {name: [] for name in strategies}
     for clip in clips:
         features = open_clip(predictor, clip).features
@@ -93,7 +98,14 @@ def variants(
             found[name].append(tracked(predictor, state, clip, prompt))
         print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
-    for name, masks in found.items():
+    return found
+
+
+def variants(
+    predictor: Any, clips: Sequence[Clip], strategies: Mapping[str, Strategy], prompt: str = "mask"
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name and measure of tracking all clips with each strategy."""
+    for name, masks in tracked_by(predictor, clips, strategies, prompt).items():
         yield name, measured(masks, clips)
 
 

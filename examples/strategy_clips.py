@@ -1,8 +1,9 @@
-"""Synthetic clips for tracking strategies, with exact masks: J&F of nano and time of a frame on each kind.
+"""Synthetic clips for tracking strategies, with exact masks: J&F on each kind, and where masks end.
 
     python examples/strategy_clips.py                       # 50 of each kind, every strategy
     python examples/strategy_clips.py --strategy sam2 samurai
-    python examples/strategy_clips.py --both                # the look-alike of the last two kinds is tracked, too
+    python examples/strategy_clips.py --both                # the look-alike of hidden and returning is tracked, too
+    python examples/strategy_clips.py --all --out all.json  # that with nano and, on 12 of each kind, with mini: hours
     python examples/strategy_clips.py --clips 3 --show out  # and a GIF of each, with outlines of the masks
 
 Kinds: two objects that look the same cross, or turn back where they meet (``crossing``); an object stays behind
@@ -17,17 +18,16 @@ each is on the other's (``swapped``), or one covers both (``merged``).
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from shared import finish, measured, nano, open_clip, tracked
+from shared import Masks, finish, measured, packaged, tracked_by
 
 from sam2fast.tracking.strategies import STRATEGIES
 from sam2fast.training.data.clip import Clip
@@ -38,7 +38,8 @@ from sam2fast.training.data.synthetic.sprites import Sprite, one_part_sprite, ra
 from sam2fast.training.data.synthetic.textures import random_texture
 
 KINDS = ("crossing", "hidden", "returning", "crowd", "camera")
-SIZE, COUNT = 256, 50
+SIZE, COUNT, OF_MINI = 256, 50, 12
+Row: TypeAlias = dict[str, Any]
 AREA, LONGEST, LEAST_FILLED = 0.03, 0.25, 0.42  # of an object, as shares of the frame, its side and the object's square
 WALL = 0.36  # width of what hides an object
 AWAY = (9, 20)  # for so many frames; memories are of 7, and of one more on the first
@@ -222,16 +223,12 @@ def outcome(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> str:
     return "right" if covers.diagonal().all() else "swapped" if covers[::-1].diagonal().all() else "other"
 
 
-def row_of(predictor: Any, kind: str, strategy: str, clips: Sequence[Clip], first: list[float]) -> dict[str, Any]:
-    """J&F of tracking the clips from their first masks, and processor time per frame, encoding included.
+def row_of(kind: str, strategy: str, clips: Sequence[Clip], found: Sequence[Masks], first: list[float]) -> Row:
+    """J&F of the masks that a strategy found.
 
     Args:
         first: J&F of each clip with the first strategy; filled if it is empty.
     """
-    predictor.strategy, begun = strategy, time.process_time()
-    found = [tracked(predictor, open_clip(predictor, clip), clip) for clip in clips]
-    seconds, frames = time.process_time() - begun, sum(len(clip.frames) for clip in clips)
-    print(".", end="", flush=True, file=sys.stderr)
     each = [measured([masks], [clip])["J&F"] for masks, clip in zip(found, clips, strict=True)]
     first.extend(each[len(first) :])
     more = np.subtract(each, first)
@@ -243,7 +240,6 @@ def row_of(predictor: Any, kind: str, strategy: str, clips: Sequence[Clip], firs
         "more": round(more.mean(), 2),
         "error": round(more.std(ddof=1) / len(more) ** 0.5, 2) if len(more) > 1 else 0.0,
         **{name: ends.count(name) for name in ("right", "swapped", "merged")},
-        "ms": 1000 * seconds / frames,
     }
 
 
@@ -251,21 +247,29 @@ def main(options: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=COUNT, help="of each kind (default: %(default)s)")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the frames (default: %(default)s)")
+    parser.add_argument("--model", choices=("nano", "mini"), default="nano", help="default: %(default)s")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--both", action="store_true", help="track the look-alike, too")
+    parser.add_argument("--all", action="store_true", help=f"--both, with nano and, on {OF_MINI} clips, with mini")
     parser.add_argument("--show", help="a folder for GIFs")
     parser.add_argument("--out", type=Path, help="a JSON file for the rows")
     args, start = parser.parse_args(options), time.perf_counter()
-    predictor, rows = nano(args.device), []
-    for kind in args.kinds:
-        clips = [strategy_clip(kind, index, args.size, args.both) for index in range(args.clips)]
-        for clip in clips if args.show else ():
-            write_gif(clip, Path(args.show))
-        first: list[float] = []
-        with torch.inference_mode():
-            rows += [row_of(predictor, kind, strategy, clips, first) for strategy in args.strategy]
+    models = {"nano": args.clips, "mini": min(args.clips, OF_MINI)} if args.all else {args.model: args.clips}
+    rows: list[Row] = []
+    for model, count in models.items():
+        predictor = packaged(model, args.device)
+        for kind in args.kinds:
+            clips = [strategy_clip(kind, index, args.size, args.both or args.all) for index in range(count)]
+            for clip in clips if args.show else ():
+                write_gif(clip, Path(args.show))
+            with torch.inference_mode():
+                found = tracked_by(predictor, clips, {name: STRATEGIES[name]() for name in args.strategy})
+            first: list[float] = []
+            rows += [{"model": model, **row_of(kind, name, clips, masks, first)} for name, masks in found.items()]
+            if args.out is not None:  # of what is done
+                finish(args, start, rows)
     finish(args, start, rows)
 
 
