@@ -97,6 +97,29 @@ def test_masks_are_read_from_files(content, expected):
             np.testing.assert_array_equal(found[name][frame], mask)
 
 
+def test_larger_and_smaller_masks_are_resized():
+    twice = np.repeat(np.repeat(ONE, 2, 0), 2, 1)
+    sized = {"height": twice.shape[0], "width": twice.shape[1]}
+    polygon = json.loads(coco([[2 * x for x in POLYGON]]))
+    polygon["images"][0] |= sized
+    for content in (label_png(twice.astype(np.uint8)), coco(encode_rle(twice)), json.dumps(polygon).encode()):
+        (found,) = read_masks(content, VIDEO, 3)
+        np.testing.assert_array_equal(decode_rle(found.masks[3]), ONE)
+    half = ONE[::2, ::2]
+    (found,) = read_masks(coco(encode_rle(half)), VIDEO, 3)
+    np.testing.assert_array_equal(decode_rle(found.masks[3]), np.repeat(np.repeat(half, 2, 0), 2, 1))
+
+
+def test_coco_comes_back_through_the_import(client, session):
+    body = page((3, "Cup", "mug"), (5, "Plate"), frames={1: {3: ONE, 5: OTHER}, 2: {5: OTHER}})
+    exported = post(client, session, "export?format=coco", body)
+    answer = client.http.post(f"/api/sessions/{session}/read_masks", data=exported.data).get_json()
+    found = [(o["label"], {m["frame"]: decode_rle(m["mask"]) for m in o["masks"]}) for o in answer["objects"]]
+    assert [(label, list(masks)) for label, masks in found] == [("mug", [1]), ("", [1, 2])]
+    np.testing.assert_array_equal(found[0][1][1], ONE)
+    np.testing.assert_array_equal(found[1][1][2], OTHER)
+
+
 def test_files_come_back_through_the_import(client, session):
     body = page((3, "Cup", "mug"), (5, "Plate"), frames={1: {3: ONE, 5: OTHER}, 2: {5: OTHER}})
     exported = post(client, session, "export?format=coco_rle", body)

@@ -36,6 +36,8 @@ def objects(*ids: float) -> list:
 
 LABELS, OTHER_SIZE = label_png(np.ones(SIZE, np.uint8)), {"size": [4, 4], "counts": "0"}
 COCO = {"images": [{"id": 7, "file_name": "3.jpg"}], "annotations": [{"image_id": 7, "segmentation": OTHER_SIZE}]}
+LARGE = {"size": [1 << 20, 1 << 20], "counts": "0"}
+HUGE = {"images": COCO["images"], "annotations": [{"image_id": 7, "segmentation": LARGE}]}
 PREVIEW = {"frameIndex": 0, "objectId": 1, "points": [[0.3, 0.4]], "labels": [1]}
 MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
 
@@ -55,10 +57,12 @@ MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
         ("read_masks", b"\x89PNG damaged", "cannot be read"),
         ("read_masks", b"PK\x03\x04 damaged", "cannot be read"),
         ("read_masks", label_png(np.zeros(SIZE, np.uint8)), "no masks"),
-        ("read_masks", label_png(np.ones((4, 4), np.uint8)), "size"),
+        ("read_masks", label_png(np.ones((4, 4), np.uint8)), "another shape"),
+        ("read_masks", b"\xff\xd8\xff JPEG", "expected a PNG with labels, COCO's JSON"),
+        ("read_masks", json.dumps(HUGE).encode(), "at most 33554432 pixels"),
         ("read_masks", zipped(LABELS, name="00009.png"), "frame 9"),
         ("read_masks", zipped(LABELS, name="mask.png"), "no frame number"),
-        ("read_masks", json.dumps(COCO).encode(), "size"),
+        ("read_masks", json.dumps(COCO).encode(), "do not add up"),
         ("export?format=coco_rle", {}, "expected masks"),
         ("export?format=coco_rle", {"objects": [], "frames": [{"frame": 0}]}, "expected masks"),
         ("export?format=coco_rle", {"objects": objects(math.inf), "frames": []}, "expected masks"),

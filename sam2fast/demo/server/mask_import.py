@@ -1,4 +1,7 @@
-"""Reads masks that a user brings: a label image, a ZIP of label images, or COCO's JSON for images or for videos."""
+"""Reads masks that a user brings: a label image, or COCO's JSON for images or for videos; or a ZIP of either.
+
+Masks of another size than the video, but of its shape, are resized.
+"""
 
 import json
 import re
@@ -18,11 +21,15 @@ from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.io.rle import RLE, decode_rle, encode_rle, rasterise_polygons
 from sam2fast.video_results.coco_video import CATEGORY
 
+ENDINGS = (".json", ".png")
 PNG, ZIP = b"\x89PNG", b"PK\x03\x04"
 MAX_UNPACKED_BYTES = 64 * MEBIBYTE
+MAX_PIXELS = 1 << 25  # of a mask
+EXPECTED = "a PNG with labels, COCO's JSON, or a ZIP of either"
 LABEL_MODES = ("P", "L", "1")
 NO_CLASS = str(CATEGORY["name"])
 # Keys by which annotations of several images are one object.
+SIDES = ("height", "width")
 TRACK_KEYS = ("track_id", "instance_id", "object")
 
 
@@ -84,22 +91,22 @@ def _entries(content: bytes, frame: int, video: VideoShape) -> Iterator[Entry]:
         yield from _label_image(content, frame, video.size)
     elif content.startswith(ZIP):
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            images = [info for info in archive.infolist() if info.filename.lower().endswith(".png")]
-            if sum(info.file_size for info in images) > MAX_UNPACKED_BYTES:
-                raise BadInputError(f"the images have more than {MAX_UNPACKED_BYTES // MEBIBYTE} MB")
-            for info in images:
+            documents, images = ([i for i in archive.infolist() if i.filename.lower().endswith(e)] for e in ENDINGS)
+            if sum(info.file_size for info in documents or images) > MAX_UNPACKED_BYTES:
+                raise BadInputError(f"the files have more than {MAX_UNPACKED_BYTES // MEBIBYTE} MB")
+            for info in documents:
+                yield from _coco(archive.read(info), video)
+            for info in () if documents else images:
                 yield from _label_image(archive.read(info), _number_in(info.filename), video.size)
     else:
-        yield from _coco(json.loads(content), video)
+        yield from _coco(content, video)
 
 
 def _label_image(content: bytes, frame: int, size: tuple[int, int]) -> Iterator[Entry]:
     image = open_image(BytesIO(content))
-    if image.size != size[::-1]:
-        raise BadInputError(f"an image has the size {list(image.size[::-1])}; the video has {list(size)}")
     if image.mode not in LABEL_MODES:
         raise BadInputError(f"an image has the mode {image.mode}; expected a palette or grey, 0 for the background")
-    labels = np.asarray(image).astype(np.uint8)
+    labels = _fitted(np.asarray(image).astype(np.uint8), size)
     for label in np.unique(labels[labels > 0]).tolist():
         yield label, f"Object {label}", "", frame, labels == label
 
@@ -112,7 +119,11 @@ def _number_in(name: str) -> int:
     return int(numbers[-1][-9:])
 
 
-def _coco(document: Any, video: VideoShape) -> Iterator[Entry]:
+def _coco(content: bytes, video: VideoShape) -> Iterator[Entry]:
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise BadInputError(f"the file cannot be read as masks: expected {EXPECTED}") from error
     names = {category["id"]: str(category["name"]) for category in document.get("categories", [])}
     images = {image["id"]: image for image in document.get("images", [])}
     for number, annotation in enumerate(document["annotations"], 1):
@@ -122,16 +133,35 @@ def _coco(document: Any, video: VideoShape) -> Iterator[Entry]:
         if "segmentations" in annotation:
             for frame, segmentation in enumerate(annotation["segmentations"]):
                 if segmentation is not None:
-                    yield number, name, label, frame, _segmentation(segmentation, video.size)
+                    yield number, name, label, frame, _segmentation(segmentation, annotation, video.size)
             continue
         image = images[annotation["image_id"]]
         track = next((annotation[key] for key in TRACK_KEYS if key in annotation), None)
         key = number if track is None else ("track", str(track))
         frame = _number_in(str(image["file_name"]))
-        yield key, name, label, frame, _segmentation(annotation["segmentation"], video.size)
+        yield key, name, label, frame, _segmentation(annotation["segmentation"], image, video.size)
 
 
-def _segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    if isinstance(segmentation, Mapping):
-        return read_mask(segmentation, size)
-    return decode_rle(rasterise_polygons(segmentation, size)) if segmentation else np.zeros(size, dtype=bool)
+def _segmentation(segmentation: Any, stated: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask of run lengths, or of polygons of an image whose height and width may be stated."""
+    is_rle = isinstance(segmentation, Mapping)
+    height, width = segmentation["size"] if is_rle else (stated.get(k, v) for k, v in zip(SIDES, size, strict=True))
+    if not (isinstance(height, int) and isinstance(width, int) and 0 < height * width <= MAX_PIXELS):
+        raise BadInputError(f"a mask has the size {shortened([height, width])}; expected at most {MAX_PIXELS} pixels")
+    if is_rle:
+        return _fitted(read_mask(segmentation, (height, width)), size)
+    mask = decode_rle(rasterise_polygons(segmentation, (height, width))) if segmentation else np.zeros(size, dtype=bool)
+    return _fitted(mask, size)
+
+
+def _fitted(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """A mask or label image resized to the video, by the nearest pixels.
+
+    Raises:
+        BadInputError: it has another shape.
+    """
+    (height, width), (rows, columns) = mask.shape, size
+    if not 0.99 < height * columns / (width * rows) < 1.01:  # more than rounding of a side
+        raise BadInputError(f"a mask has the size {[height, width]}; the video has {list(size)}, another shape")
+    rows, columns = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, mask.shape, strict=True))
+    return mask[np.ix_(rows.astype(int), columns.astype(int))]

@@ -38,7 +38,7 @@ async function showProject(project: Project): Promise<void> {
   if (!clips.some(({ path }) => path === project.clip.path)) setState({ clips: [...clips, project.clip] });
 }
 
-/** Opens a project, or adds masks as new objects: COCO, a PNG for the current frame, or a ZIP of PNGs. */
+/** Opens a project, or adds masks as new objects: COCO, a PNG for the current frame, or a ZIP of either. */
 export async function openDataFile(file: File): Promise<void> {
   setState({ dialog: null });
   try {
