@@ -63,6 +63,7 @@ export function DownloadDialog() {
           </li>
         ))}
       </ul>
+      <p className="hint">Files number frames from 0, this page from 1.</p>
       {busy && (
         <button type="button" onClick={() => abort.current?.abort()}>
           Cancel

@@ -256,10 +256,11 @@ function numbered(frame: number): string {
   return String(frame).padStart(5, "0");
 }
 
+/** The name of the file; that of an upload is a long hash, of which 16 digits are enough. */
 function stemOf(path: string): string {
-  return path
+  const stem = path
     .split("/")
     .pop()!
-    .replace(/\.[^.]+$/, "")
-    .slice(0, 16);
+    .replace(/\.[^.]+$/, "");
+  return /^[0-9a-f]{64}$/.test(stem) ? stem.slice(0, 16) : stem;
 }

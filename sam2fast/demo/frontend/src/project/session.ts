@@ -110,7 +110,9 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
       session: { id, fps, numFrames },
       phase: "ready",
     });
-    announce(`${clip.name} is open, ${numFrames} frames. Click an object in the video.`);
+    announce(
+      `${clip.name} is open, ${numFrames} ${numFrames === 1 ? "frame" : "frames"}. Click an object in the video.`,
+    );
     if (found[0] && found[0].numFrames !== numFrames) {
       notify("error", `The saved work is of a video of ${found[0].numFrames} frames; this one has ${numFrames}.`);
     }

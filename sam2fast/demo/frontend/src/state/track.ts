@@ -25,7 +25,7 @@ export async function track(): Promise<void> {
   abort = null;
   const running = { state: "running", done: 0, total: request.total, framesPerSecond: null } as const;
   setState({ tracking: running, playing: false, following: true, notice: null });
-  announce(`Tracking ${request.total} frames.`);
+  announce(`Tracking ${request.total} ${request.total === 1 ? "frame" : "frames"}.`);
   await synchronise();
   if (getState().session !== session) return; // another video was opened
   if (isCancelling()) return endCancelled();
