@@ -124,6 +124,19 @@ def test_equal_claims_go_to_the_first():
     assert kept(~torch.eye(3, dtype=torch.bool)) == [16, 0, 0]
 
 
+def test_objects_in_contact_move_with_what_they_claim():
+    """Two at 0.3 and 0.5 claim two discs, both of them, a quarter of the frame further on."""
+    at, radius = (torch.arange(32) + 0.5) / 32, 0.1
+    one, other = (((at - x).square() + (at[:, None] - 0.5).square()) < radius**2 for x in (0.55, 0.75))
+    logits = torch.where(one | other, 5.0, -5.0).expand(2, 1, 32, 32)
+    state = torch.tensor([[9, x, 0.5, 0, 0, np.pi * radius**2, 0, 0] for x in (0.3, 0.5)]).double()
+    ones, valid = torch.ones(2, 1), torch.ones(2, 1, dtype=torch.bool)
+    given = MaskCandidates(logits, ones, ones, False, False, 64, (0, 0), valid, ~torch.eye(2, dtype=torch.bool))
+    decided = Together().choose(given, state)
+    assert torch.equal(decided.masks[0, 0] > 0, one) and torch.equal(decided.masks[1, 0] > 0, other)
+    assert torch.allclose(decided.state[:, 1], torch.tensor([0.55, 0.75]).double(), atol=0.01)
+
+
 def test_parts_of_a_whole_are_compared_with_each_other():
     sharing = torch.zeros(3, 3, dtype=torch.bool)
     sharing[1, 2] = sharing[2, 1] = True

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,18 @@ class PlainMotion:
             new.frames = 0
         return new
 
+    def moved(self, group: Sequence["PlainMotion"], claims: Sequence[NDArray[np.bool_]]) -> "PlainMotion":
+        """With the centre of a group's claims where they are."""
+        rows, columns = np.nonzero(np.any(claims, axis=0))
+        height, width = claims[0].shape
+        cells = [(r, c) for r in range(height) for c in range(width)]
+        inside = [cell for cell in cells if min(one.cost(*cell, height, width) for one in group) <= 4]
+        if min(len(rows), len(inside)) < 4:
+            return self
+        y, x = np.mean(inside, axis=0) + 0.5
+        dx, dy = ((columns + 0.5).mean() - x) / width, ((rows + 0.5).mean() - y) / height
+        return replace(self, x=self.x + dx, y=self.y + dy)
+
     def numbers(self) -> list[float]:
         return [self.frames, self.x, self.y, self.vx, self.vy, self.area, self.contact, self.unseen]
 
@@ -87,6 +99,19 @@ def plain_frame(
     def are_compared(i: int, j: int) -> bool:
         return i != j and (min(i, j), max(i, j)) not in exempt
 
+    touching = np.zeros((count, count), bool)
+    for i in range(count):
+        for j in range(count):
+            if are_compared(i, j):
+                shared, smaller = (claims[i] & claims[j]).sum(), min(claims[i].sum(), claims[j].sum())
+                touching[i, j] = 10 * shared > smaller or motions[i].is_near(motions[j])
+    near = [{j for j in range(count) if (j == i or touching[i, j]) and motions[j].frames} for i in range(count)]
+    moved = list(motions)
+    for i, motion in enumerate(motions):
+        if touching[i].any() and motion.frames:
+            group = sorted(set().union(*(near[j] for j in near[i])))
+            moved[i] = motion.moved([motions[j] for j in group], [claims[j] for j in group])
+    motions = moved
     for row in range(height):
         for column in range(width):
             left = [i for i in range(count) if claims[i, row, column]]
@@ -101,12 +126,4 @@ def plain_frame(
                 for i in lost:
                     found[i, row, column] = -10
                 left = [i for i in left if i != first and i not in lost]
-    after = []
-    for i, motion in enumerate(motions):
-        in_contact = False
-        for j in range(count):
-            if are_compared(i, j):
-                shared, smaller = (claims[i] & claims[j]).sum(), min(claims[i].sum(), claims[j].sum())
-                in_contact |= bool(10 * shared > smaller) or motion.is_near(motions[j])
-        after.append(motion.after(found[i] > 0, in_contact))
-    return found, after
+    return found, [motion.after(found[i] > 0, touching[i].any()) for i, motion in enumerate(motions)]

@@ -51,6 +51,26 @@ class Trajectory(NamedTuple):
         of_x, of_y = (weight * (_places(n, x) - at).square() for n, at in ((width, x), (height, y)))
         return (of_x.float()[:, None, :] + of_y.float()[:, :, None]).clamp_(max=FARTHEST)
 
+    def with_groups(self, claims: Tensor, touching: Tensor) -> "Trajectory":
+        """With objects that touch moved together to where their claims are, as a moving camera moves them.
+
+        An object's group are those that it touches, and those that these touch. What they claim is compared with
+        discs where they are expected.
+
+        Args:
+            claims: ``(B, h, w)`` bool.
+            touching: ``(B, B)`` bool, False for an object and itself.
+        """
+        is_known = self.frames > 0
+        itself = torch.eye(len(claims), dtype=torch.bool, device=claims.device)
+        near = ((touching | itself) & is_known.t()).float()
+        group = near @ near > 0
+        measured, size = _centres((group.float() @ claims.flatten(1).float() > 0).view_as(claims))
+        discs = self.distance(*claims.shape[1:]) <= WEIGHT / 2
+        expected, count = _centres((group.float() @ discs.flatten(1).float() > 0).view_as(claims))
+        is_moved = touching.any(1, keepdim=True) & is_known & (torch.minimum(size, count) >= VISIBLE)
+        return self._replace(position=self.position + torch.where(is_moved, measured - expected, 0.0))
+
     def after(self, masks: Tensor, in_contact: Tensor) -> "Trajectory":
         """After one more frame.
 
@@ -58,10 +78,8 @@ class Trajectory(NamedTuple):
             masks: ``(B, h, w)`` bool.
             in_contact: ``(B, 1)`` bool.
         """
-        by_x, by_y = masks.sum(1, dtype=torch.float64), masks.sum(2, dtype=torch.float64)
-        size = by_x.sum(1, keepdim=True)
-        sums = [(count * _places(count.shape[1], count)).sum(1, keepdim=True) for count in (by_x, by_y)]
-        measured, share = torch.cat(sums, dim=1) / size.clamp(min=1), size / masks[0].numel()
+        measured, size = _centres(masks)
+        share = size / masks[0].numel()
         expected, is_new, is_visible = self.position + self.velocity, self.frames == 0, size >= VISIBLE
         is_brief = in_contact & (self.contact < HELD)
         is_held = (is_brief | ~is_visible) & ~is_new
@@ -85,7 +103,8 @@ class Together(Strategy):
 
     Each pixel that several objects claim goes to one of them: the one with the largest logit less a cost that grows
     with the distance from where its motion leads. The others lose it in the shown masks and in their memories. Motion
-    is constant velocity, measured from the kept masks. While objects touch it only goes on, for up to 12 frames.
+    is constant velocity, measured from the kept masks. While objects touch it only goes on, for up to 12 frames, and
+    moves with the centre of all that they claim, as before a moving camera.
 
     Results depend on which objects are tracked together. A single object has SAM 2's bits. Objects whose prompts
     overlap, as those of a part and its whole do, may share pixels. Masks of objects with a prompt on the frame take no
@@ -101,11 +120,12 @@ class Together(Strategy):
             return Decided(choice)
         logits, motion = gather_chosen(candidates.masks, choice)[:, 0], Trajectory.of(state)
         claims = (logits > 0) & candidates.valid[:, :, None]
-        in_contact = candidates.sharing & (overlaps(claims) | motion.are_near())
+        touching = candidates.sharing & (overlaps(claims) | motion.are_near())
+        motion = motion.with_groups(claims, touching)
         strength = logits.clamp(-LIMIT, LIMIT).sub_(motion.distance(*logits.shape[1:]))
         kept = _kept(claims, strength, candidates.sharing)
         masks = torch.where(claims & ~kept, -LIMIT, logits)
-        after = motion.after(kept, in_contact.any(1, keepdim=True))
+        after = motion.after(kept, touching.any(1, keepdim=True))
         return Decided(choice, torch.cat(after, dim=1), masks=masks[:, None])
 
 
@@ -133,6 +153,14 @@ def _kept(claims: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
         is_taken = (sharing.float() @ is_first.flatten(1).float()).view(claims.shape) > 0
         kept, left = kept | is_first, left & ~is_first & ~is_taken
     return kept | left
+
+
+def _centres(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres ``(B, 2)`` of ``masks (B, h, w)`` bool as shares of a side, 0 of empty ones, and pixels ``(B, 1)``."""
+    by_x, by_y = masks.sum(1, dtype=torch.float64), masks.sum(2, dtype=torch.float64)
+    size = by_x.sum(1, keepdim=True)
+    sums = [(count * _places(count.shape[1], count)).sum(1, keepdim=True) for count in (by_x, by_y)]
+    return torch.cat(sums, dim=1) / size.clamp(min=1), size
 
 
 def _is_largest(x: Tensor) -> Tensor:
