@@ -112,7 +112,8 @@ class RunFolder:
         with as_user_error(OSError):
             found = None if overwrite else self._read_manifest()
         self.is_new = found is None
-        self._facts = found or {"asked": self._asked, "done": 0, "complete": False, "state": None, "files": {}}
+        nothing: dict[str, Any] = {"done": 0, "complete": False, "state": None, "objects": [], "files": {}}
+        self._facts = found or {"asked": self._asked, **nothing}
         self.record, self.backward = path / RECORD, path / BACKWARD
         self.complete: bool = self._facts["complete"]
         self.state = None if self._facts["state"] is None else path / self._facts["state"]
