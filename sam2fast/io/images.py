@@ -43,7 +43,12 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
         UnidentifiedImageError: the format is refused or unknown.
         OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: as ``PIL.Image.open``.
     """
-    image = Image.open(file, formats=formats)
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        if isinstance(file, str | Path):
+            raise
+        raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message has an address
     if image.format in REFUSED:
         found = image.format
         image.close()
