@@ -46,7 +46,7 @@ STRATEGIES: Mapping[str, str] = {  # those that can show each frame when it is t
     "confident": "Confident: objects that are hidden for long",
     "dam4sam": "DAM4SAM: look-alikes beside the object",
     "d4sm": "D4SM: look-alikes, several objects",
-    "together": "Together: look-alikes that cross, all of them tracked",
+    "together": "Together: suggested for several objects, above all look-alikes that cross",
 }
 
 
