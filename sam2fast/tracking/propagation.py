@@ -1,4 +1,4 @@
-"""Tracks a session's objects from frame to frame, and stores their results."""
+"""Tracks a session's objects from frame to frame, in one pass over a video."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ from sam2fast.prompt_inputs import at_least
 from sam2fast.tracking.cuda_graphs import EagerRecorder
 from sam2fast.tracking.hypotheses import Pathways
 from sam2fast.tracking.memory_bank import BUCKETS
-from sam2fast.tracking.outputs import FrameResult, Output, TrackScores
+from sam2fast.tracking.outputs import Output
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackedObject, VideoSession
@@ -93,15 +93,15 @@ def propagate(
         remaining = order[order.index(frame) :]
         with tracker.step(state):
             tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
-            results, track_scores = track_frame(tracker, state, objects, frame, reverse)
+            results, track_scores = tracker.track_frame(state, objects, frame, reverse)
             tracker.encode_ahead(state, objects.values(), remaining[1:], encode_ahead)
         if pathways is not None:
             pathways.add(frame, objects, results)
-            store_results(tracker, state, objects, frame, reverse, results)
+            tracker.store_results(state, objects, frame, reverse, results)
             continue
         masks = tracker.format_masks(state, track_scores.low_res_logits, output)
         scores = (track_scores.to_keep(),) if return_scores else ()
-        store_results(tracker, state, objects, frame, reverse, results)
+        tracker.store_results(state, objects, frame, reverse, results)
         yield (frame, _ids(state, objects), masks, *scores)
     if pathways is None:
         return
@@ -112,54 +112,6 @@ def propagate(
         track_scores = pathways.best(frame, objects, state.device)
         masks = tracker.format_masks(state, track_scores.low_res_logits, output)
         yield (frame, _ids(state, objects), masks, *((track_scores,) if return_scores else ()))
-
-
-def track_frame(
-    tracker: Tracker, state: VideoSession, objects: dict[Any, TrackedObject], frame: int, reverse: bool
-) -> tuple[dict[Any, FrameResult], TrackScores]:
-    """Results of all objects on a frame by id, and their masks and scores on the device; nothing is stored.
-
-    It is part of a :meth:`Tracker.step`. Objects with a prompt on the frame keep its result; the others are tracked as
-    one batch.
-    """
-    to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
-    if len(to_track) == len(objects):
-        new, scores = tracker.track(state, list(objects.values()), frame, reverse)
-        return dict(zip(objects, new, strict=True)), scores
-    prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if obj_id not in to_track}
-    low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
-    results, parts = dict(prompted), [TrackScores.of(list(prompted.values()), low_res)]
-    if to_track:
-        new, scores = tracker.track(state, list(to_track.values()), frame, reverse)
-        results.update(zip(to_track, new, strict=True))
-        parts.append(scores)
-    rank = {obj_id: i for i, obj_id in enumerate(results)}
-    return {i: results[i] for i in objects}, TrackScores.joined(parts, [rank[i] for i in objects])
-
-
-def store_results(
-    tracker: Tracker,
-    state: VideoSession,
-    objects: dict[Any, TrackedObject],
-    frame: int,
-    reverse: bool,
-    results: dict[Any, FrameResult],
-) -> None:
-    """Stores the results of :func:`track_frame`: of all objects, also if Ctrl-C comes meanwhile."""
-
-    def store() -> None:
-        for obj_id, tracked in objects.items():
-            if frame not in tracked.conditioning:
-                tracked.keep_tracked(frame, results[obj_id], state.max_history)
-            elif tracker.options.clear_non_cond_mem_around_input:
-                tracked.forget_around(frame, tracker.clearing_distance)
-            tracked.reverse[frame] = reverse
-
-    try:
-        store()
-    except BaseException:  # Ctrl-C: stored again for all objects, which changes nothing for those that were done
-        store()
-        raise
 
 
 @torch.inference_mode()
@@ -194,12 +146,12 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
         with tracker.step(state):
-            results, scores = track_frame(tracker, state, objects, 1, reverse=False)
+            results, scores = tracker.track_frame(state, objects, 1, reverse=False)
         tracker.format_masks(state, scores.low_res_logits, output)
     if encode_ahead > 1:
         tracker.encode(state, range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))
     # And a correction, which attends to memories too.
-    store_results(tracker, state, {0: prompted}, 1, False, {0: results[0]})
+    tracker.store_results(state, {0: prompted}, 1, False, {0: results[0]})
     add_points_or_box(tracker, state, 1, 0, *click)
 
 

@@ -31,7 +31,6 @@ from sam2fast.tracking.prompting import (
     masks_of,
     remove_object,
 )
-from sam2fast.tracking.propagation import store_results, track_frame
 from sam2fast.tracking.session import UnchangedOnError, VideoSession
 from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.tracker import Tracker
@@ -166,11 +165,11 @@ class VideoStream:
         tracker, objects = self._tracker, state.objects
         if objects:
             with tracker.step(state):
-                results, scores = track_frame(tracker, state, objects, index, reverse=False)
+                results, scores = tracker.track_frame(state, objects, index, reverse=False)
         else:
             results, scores = {}, TrackScores.of([], torch.zeros(self._low_res_shape(0), device=state.device))
         masks = tracker.format_masks(state, scores.low_res_logits, output)
-        store_results(tracker, state, objects, index, False, results)
+        tracker.store_results(state, objects, index, False, results)
         rules = tracker.rules(state)
         for tracked in objects.values():
             hypotheses = tracked.hypotheses(state.strategy.hypotheses)

@@ -1,7 +1,7 @@
 """The tracker: computes the objects of a session on a frame, from a prompt or from memories of other frames.
 
-It uses the model, reads and writes the session's feature cache and memory bank, and returns results. It stores no
-results: :mod:`~sam2fast.tracking.prompting` and :mod:`~sam2fast.tracking.propagation` do.
+It uses the model, reads and writes the session's feature cache and memory bank, and returns results. It stores those of
+tracked frames; :mod:`~sam2fast.tracking.prompting` stores those of prompts.
 """
 
 import functools
@@ -277,6 +277,52 @@ class Tracker:
         if each > 1:
             results, scores = best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))
         return results, scores
+
+    def track_frame(
+        self, state: VideoSession, objects: dict[Any, TrackedObject], frame: int, reverse: bool
+    ) -> tuple[dict[Any, FrameResult], TrackScores]:
+        """Results of all objects on a frame by id, and their masks and scores on the device; nothing is stored.
+
+        It is part of a :meth:`step`. Objects with a prompt on the frame keep its result; the others are tracked as one
+        batch.
+        """
+        to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
+        if len(to_track) == len(objects):
+            new, scores = self.track(state, list(objects.values()), frame, reverse)
+            return dict(zip(objects, new, strict=True)), scores
+        prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if obj_id not in to_track}
+        low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
+        results, parts = dict(prompted), [TrackScores.of(list(prompted.values()), low_res)]
+        if to_track:
+            new, scores = self.track(state, list(to_track.values()), frame, reverse)
+            results.update(zip(to_track, new, strict=True))
+            parts.append(scores)
+        rank = {obj_id: i for i, obj_id in enumerate(results)}
+        return {i: results[i] for i in objects}, TrackScores.joined(parts, [rank[i] for i in objects])
+
+    def store_results(
+        self,
+        state: VideoSession,
+        objects: dict[Any, TrackedObject],
+        frame: int,
+        reverse: bool,
+        results: dict[Any, FrameResult],
+    ) -> None:
+        """Stores the results of :meth:`track_frame`: of all objects, also if Ctrl-C comes meanwhile."""
+
+        def store() -> None:
+            for obj_id, tracked in objects.items():
+                if frame not in tracked.conditioning:
+                    tracked.keep_tracked(frame, results[obj_id], state.max_history)
+                elif self.options.clear_non_cond_mem_around_input:
+                    tracked.forget_around(frame, self.clearing_distance)
+                tracked.reverse[frame] = reverse
+
+        try:
+            store()
+        except BaseException:  # Ctrl-C: stored again for all objects, which changes nothing for those that were done
+            store()
+            raise
 
     def fill_hole_area(self, state: VideoSession) -> float:
         """The setting, or what the session's strategy has instead."""
