@@ -67,8 +67,8 @@ class OriginType(click.ParamType):
     "--token",
     metavar="TEXT",
     envvar="SAM2FAST_TOKEN",
-    help="Secret without which requests are refused.  [default: none on the loopback; elsewhere a random one, in the "
-    "printed link] Or SAM2FAST_TOKEN in the environment.",
+    help="Secret without which requests are refused; also from SAM2FAST_TOKEN in the environment.  [default: none on "
+    "the loopback; elsewhere a random one, in the printed link]",
 )
 @click.option("--no-token", is_flag=True, help="Answer everybody who can reach the address.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7263, help="0 for any that is free.")

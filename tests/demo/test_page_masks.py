@@ -8,6 +8,7 @@ import moving_shapes
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
@@ -167,12 +168,11 @@ def test_coco_has_times_names_and_labels_as_categories(client, session):
 
 
 def test_pycocotools_reads_coco(client, session, tmp_path):
-    coco = pytest.importorskip("pycocotools.coco")
     body = page((3, "Left", "mug"), (5, "Plate"), frames={1: {3: ONE}, 4: {3: OTHER, 5: np.zeros_like(ONE)}})
     files = export(client, session, "coco", body)
     assert sorted(files) == ["annotations.json", "images/00001.jpg", "images/00004.jpg"]
     (tmp_path / "annotations.json").write_bytes(files["annotations.json"])
-    read = coco.COCO(tmp_path / "annotations.json")
+    read = COCO(tmp_path / "annotations.json")
     images = [(image["file_name"], image["height"], image["width"], image["frame"]) for image in read.loadImgs([1, 2])]
     assert images == [("00001.jpg", *SIZE, 1), ("00004.jpg", *SIZE, 4)]
     assert read.loadCats([1, 2]) == [{"id": 1, "name": "mug"}, {"id": 2, "name": "object"}]

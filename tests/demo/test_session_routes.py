@@ -60,6 +60,7 @@ MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
         ("read_masks", label_png(np.ones((4, 4), np.uint8)), "another shape"),
         ("read_masks", b"\xff\xd8\xff JPEG", "expected a PNG with labels, COCO's JSON"),
         ("read_masks", json.dumps(HUGE).encode(), "at most 33554432 pixels"),
+        ("read_masks", json.dumps(HUGE).replace("1048576", "-4").encode(), "has the size [-4, -4]"),
         ("read_masks", zipped(LABELS, name="00009.png"), "frame 9"),
         ("read_masks", zipped(LABELS, name="mask.png"), "no frame number"),
         ("read_masks", json.dumps(COCO).encode(), "do not add up"),

@@ -146,7 +146,8 @@ def _segmentation(segmentation: Any, stated: Mapping[str, Any], size: tuple[int,
     """The mask of run lengths, or of polygons of an image whose height and width may be stated."""
     is_rle = isinstance(segmentation, Mapping)
     height, width = segmentation["size"] if is_rle else (stated.get(k, v) for k, v in zip(SIDES, size, strict=True))
-    if not (isinstance(height, int) and isinstance(width, int) and 0 < height * width <= MAX_PIXELS):
+    is_size = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
+    if not is_size or height * width > MAX_PIXELS:
         raise BadInputError(f"a mask has the size {shortened([height, width])}; expected at most {MAX_PIXELS} pixels")
     if is_rle:
         return _fitted(read_mask(segmentation, (height, width)), size)
