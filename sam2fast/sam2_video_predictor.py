@@ -21,7 +21,7 @@ from sam2fast.tracking.session_api import SessionMethods
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import shared
-from sam2fast.video_io import VideoError, open_frames
+from sam2fast.video_io import Axis, VideoError, open_frames
 
 
 @keep_originals
@@ -84,6 +84,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         max_history: int | None = None,
         strategy: StrategyLike | None = None,
         window: tuple[float, float] | None = None,
+        axis: Axis | None = None,
     ) -> VideoState:
         """Opens a video and encodes its first frame. Frames are decoded when they are needed, not before.
 
@@ -98,16 +99,15 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
                 if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
                 (bf16) or 1.3 MB (fp32) per object and frame at 1024x1024.
             strategy: as for :func:`~sam2fast.build_sam.build_sam2_video_predictor`; None for the predictor's.
-            window: the values (low, high) that become black and white, for images and arrays with more than 8 bits,
-                such as Hounsfield units.
+            window: the values (low, high) that become black and white, for volumes, and images of more than 8 bits.
+            axis: for volumes, see :func:`sam2fast.video_io.open_volume`.
 
         Returns:
             A state for the other methods, which also answers the keys of the original's ``inference_state``.
 
         Raises:
             FileNotFoundError, VideoError, TypeError: the video cannot be used; or ``max_history`` is no integer.
-            ValueError: ``max_history`` is less than one frame may attend to; an unknown strategy; or a window that is
-                empty, or for frames of another ``load_video_frames``.
+            ValueError: ``max_history`` is less than one frame may attend to; or a bad strategy, window or axis.
         """
         tracker = self._tracker
         max_history = self._checked_history(max_history)
@@ -115,9 +115,11 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         prefetch = async_loading_frames or tracker.recordings is not None
         offload, load = bool(offload_video_to_cpu), replaced_loader(load_video_frames) or self._load_video_frames
         if load is None:
-            frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch, window=window)
-        elif window is not None:
-            raise ValueError("window is for videos that sam2fast reads; load_video_frames has been replaced")
+            frames = open_frames(
+                video_path, self.image_size, device=self.device, prefetch=prefetch, window=window, axis=axis
+            )
+        elif window is not None or axis is not None:
+            raise ValueError("window and axis are for videos that sam2fast reads; load_video_frames has been replaced")
         else:
             frames = load_frames(load, video_path, self.image_size, self.device, offload, async_loading_frames)
         try:
@@ -355,8 +357,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
                 CPU, where they come while the next frame is tracked; objects removed meanwhile are still among them.
 
         Yields:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32 on the model's device,
-            or another form of them.
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32, or another form.
 
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`; or an object's last prompt was removed meanwhile.

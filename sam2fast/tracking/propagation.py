@@ -1,7 +1,7 @@
 """Tracks a session's objects from frame to frame, in one pass over a video."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from sam2fast.prompt_inputs import at_least
 from sam2fast.tracking.cuda_graphs import EagerRecorder
 from sam2fast.tracking.hypotheses import Pathways
 from sam2fast.tracking.memory_bank import BUCKETS
-from sam2fast.tracking.outputs import Output
+from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackedObject, VideoSession
@@ -112,6 +112,42 @@ def propagate(
         track_scores = pathways.best(frame, objects, state.device)
         masks = tracker.format_masks(state, track_scores.low_res_logits, output)
         yield (frame, _ids(state, objects), masks, *((track_scores,) if return_scores else ()))
+
+
+def merge_passes(
+    begins: Mapping[Any, int], forward: Iterator[tuple[Any, ...]], backward: Iterator[tuple[Any, ...]]
+) -> Iterator[tuple[Any, ...]]:
+    """Yields the answers of two passes over a video, each frame once; see ``SAM2VideoPredictor.propagate_both``.
+
+    Args:
+        begins: each object's first prompted frame.
+        forward: from the first of these.
+        backward: from the last.
+    """
+    last, waiting = max(begins.values()), {}
+    for answer in forward:
+        if answer[0] < last:
+            waiting[answer[0]] = answer
+        else:
+            yield answer
+    for answer in backward:
+        frame, ids, *results = answer
+        if frame == last:
+            continue
+        _, other_ids, *others = waiting.pop(frame, answer)
+        rows = {obj_id: i for i, obj_id in enumerate(other_ids)}
+        tracked_forward = [obj_id in rows and begins.get(obj_id, frame) <= frame for obj_id in ids]
+        if any(tracked_forward):
+            order = [rows[o] if f else len(rows) + i for i, (o, f) in enumerate(zip(ids, tracked_forward, strict=True))]
+            results = [_joined(pair, order) for pair in zip(others, results, strict=True)]
+        yield (frame, ids, *results)
+
+
+def _joined(pair: tuple[Any, Any], order: list[int]) -> Any:
+    """Rows of two passes' masks or scores, numbered through both."""
+    if isinstance(pair[0], TrackScores):
+        return TrackScores.joined(pair, order)
+    return torch.cat(pair)[torch.tensor(order, device=pair[0].device)]
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """The predictor's own methods: settings, CUDA graphs, streams and saved states. The original has none of these."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -17,14 +17,14 @@ from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.options import SelectionWatch, TrackingOptions
 from sam2fast.tracking.outputs import Output, check_output
-from sam2fast.tracking.propagation import frames_at_once, warm_up
-from sam2fast.tracking.session import VideoSession
+from sam2fast.tracking.propagation import frames_at_once, merge_passes, warm_up
+from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
-from sam2fast.video_io import open_frames
+from sam2fast.video_io import Axis, open_frames
 
 State = TypeVar("State", bound=VideoSession)
 
@@ -53,6 +53,8 @@ class SessionMethods(SAM2Base, Generic[State]):
     non_overlap_masks: bool
     clear_non_cond_mem_around_input: bool
     add_all_frames_to_correct_as_cond: bool
+    propagate_in_video: Callable[..., Iterator[tuple[Any, ...]]]
+    propagate_in_video_preflight: Callable[..., None]
     fast: bool | None = None
     _approximations = EXACT
     _strategy: Strategy = SAM2
@@ -160,6 +162,34 @@ class SessionMethods(SAM2Base, Generic[State]):
         """
         self._tracker.check_recordings()
 
+    def propagate_both(self, inference_state: VideoSession, **options: Any) -> Iterator[tuple[Any, ...]]:
+        """Tracks all objects through the whole video or volume in both directions, and yields each frame once.
+
+        One pass goes forwards from the earliest prompt, and one backwards from the frame where the last object begins.
+        From its first prompted frame on, an object's masks are those of the first pass, before it those of the second.
+        The frames from the last object's first prompt to the end come first, then all before it in descending order.
+        Masks of the frames that both passes track are kept meanwhile: none if all objects begin on one frame.
+
+        Args:
+            **options: ``return_scores``, ``progress``, ``encode_ahead``, ``output``, ``lag`` of ``propagate_in_video``.
+
+        Yields and raises: see ``propagate_in_video``.
+
+        Raises:
+            RuntimeError: the session is the original's dict: track it by ``propagate_in_video``, once with ``reverse``.
+        """
+        self.propagate_in_video_preflight(inference_state)
+        objects: Mapping[Any, TrackedObject] = getattr(inference_state, "objects", {})
+        if not objects:
+            raise RuntimeError(
+                "this session is the original's dict, which propagate_both does not read: call propagate_in_video, "
+                "and again with reverse=True"
+            )
+        begins = {obj_id: min(tracked.conditioning) for obj_id, tracked in objects.items()}
+        forward = self.propagate_in_video(inference_state, min(begins.values()), **options)
+        backward = self.propagate_in_video(inference_state, max(begins.values()), reverse=True, **options)
+        yield from merge_passes(begins, forward, backward)
+
     @shared
     def open_stream(
         self,
@@ -224,13 +254,14 @@ class SessionMethods(SAM2Base, Generic[State]):
         *,
         async_loading_frames: bool = False,
         window: tuple[float, float] | None = None,
+        axis: Axis | None = None,
     ) -> State:
         """A state that :meth:`save_state` wrote, as it was, on this predictor's device.
 
         Args:
             file: what was written.
             video_path: the same video, as ``init_state`` takes it.
-            async_loading_frames, window: see there.
+            async_loading_frames, window, axis: see there.
 
         Raises:
             StateError: the file is no saved state, or one of another model or another video.
@@ -239,8 +270,14 @@ class SessionMethods(SAM2Base, Generic[State]):
         packed = saved_state.read(file)
         if saved_state.STREAM_FRAME in packed.facts:
             raise saved_state.StateError(f"{file} holds a stream; go on with it by restore_stream()")
-        prefetch = async_loading_frames
-        frames = open_frames(video_path, self.image_size, device=self.device, prefetch=prefetch, window=window)
+        frames = open_frames(
+            video_path,
+            self.image_size,
+            device=self.device,
+            prefetch=async_loading_frames,
+            window=window,
+            axis=axis,
+        )
         try:
             return cast(State, saved_state.unpacked(packed, self._tracker, frames))
         except BaseException:

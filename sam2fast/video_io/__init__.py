@@ -7,5 +7,17 @@ from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.opening import open_frames
 from sam2fast.video_io.reading import FrameReader, StreamFrame, read_frames
 from sam2fast.video_io.video_types import NoFramesError, VideoError
+from sam2fast.video_io.volumes import Axis, Volume, open_volume
 
-__all__ = ["FrameReader", "Frames", "NoFramesError", "StreamFrame", "VideoError", "open_frames", "read_frames"]
+__all__ = [
+    "Axis",
+    "FrameReader",
+    "Frames",
+    "NoFramesError",
+    "StreamFrame",
+    "VideoError",
+    "Volume",
+    "open_frames",
+    "open_volume",
+    "read_frames",
+]

@@ -16,6 +16,7 @@ from sam2fast.video_io.arrays import ArrayFrames, Window, check_window
 from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.sources import BufferedImages, FileLike, ImageFiles, ImageList, ImagePages, Source, frame_files
 from sam2fast.video_io.video_types import VideoError, require_pyav
+from sam2fast.video_io.volumes import Axis, Volume, is_volume, open_volume
 
 VideoLike: TypeAlias = FileLike | Sequence[ImageLike] | Iterator[ImageLike] | np.ndarray | Tensor
 # At least two characters before the colon: a single one is a Windows drive.
@@ -88,6 +89,7 @@ def open_frames(
     device: torch.device | str = "cpu",
     prefetch: bool = False,
     window: Window | None = None,
+    axis: Axis | None = None,
 ) -> Frames:
     """Opens a video. Frames are decoded when they are requested.
 
@@ -97,26 +99,35 @@ def open_frames(
             object, which is read from its beginning and must not be used meanwhile; a list of images as
             :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor ``(T, H, W)`` grey, ``(T, H, W, 3)``
             or ``(T, 3, H, W)`` RGB, uint8 or floating-point in [0, 1]; an iterator of images, which is read to its end
-            at once and takes S * S * 3 bytes per frame. Images in memory are not copied; do not change them meanwhile.
+            at once and takes S * S * 3 bytes per frame; or a volume, see :func:`~sam2fast.video_io.open_volume`.
+            Images in memory are not copied; do not change them meanwhile.
         image_size: side S of the model's square input.
         device: of the returned frames.
         prefetch: decode the next few frames in a thread.
-        window: the values (low, high) that become black and white, for images and arrays of any type.
+        window: the values (low, high) that become black and white, for volumes, and for images and arrays of any type.
+        axis: of the file of a volume, the slices that become frames; by default ``"axial"``.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        VideoError: the video cannot be read, or is of an unsupported kind; or a video file has a window.
+        VideoError: the video cannot be read, or is of an unsupported kind; a video file has a window; or what is no
+            file of a volume has an axis.
         ValueError: the window is no pair of ascending numbers.
         NoFramesError: it has no frames.
         TypeError: another type of source.
-        ImportError: a video file, and PyAV is not installed.
+        ImportError: a video file, and PyAV is not installed; or a volume without the extra ``medical``.
     """
     check_window(window)
-    return Frames(_open(source, image_size, window), image_size, device, prefetch)
+    return Frames(_open(source, image_size, window, axis), image_size, device, prefetch)
 
 
-def _open(source: Any, image_size: int, window: Window | None) -> Source:
+def _open(source: Any, image_size: int, window: Window | None, axis: Axis | None) -> Source:
     kind = source_kind(source)
+    if is_volume(source):
+        return ImageList(open_volume(source, axis or "axial", window), image_size)
+    if isinstance(source, Volume) and (window or axis):
+        raise VideoError("the volume is open; give its window and axis to open_volume()")
+    if axis is not None:
+        raise VideoError("an axis is for volumes: NIfTI files, DICOM files, and folders of DICOM files")
     if kind is SourceKind.FOLDER:
         return ImageFiles(frame_files(Path(source)), image_size, window)
     if kind is SourceKind.IMAGES:

@@ -13,6 +13,7 @@ from sam2fast.video_io.arrays import to_rgb_image
 from sam2fast.video_io.opening import SourceKind, VideoLike, as_sequence, source_kind
 from sam2fast.video_io.sources import ImageFiles, ImageList, ImagePages, ImageSource, frame_files, resized
 from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError, check_size, require_pyav
+from sam2fast.video_io.volumes import is_volume, open_volume
 
 __all__ = ["FrameReader", "StreamFrame", "read_frames"]
 StreamLike: TypeAlias = VideoLike | int
@@ -121,14 +122,18 @@ def read_frames(source: StreamLike, image_size: int) -> FrameReader:
 
 
 def _stream(source: Any, image_size: int) -> Stream:
+    if is_volume(source):
+        source = open_volume(source)
     kind = source_kind(source)
     if kind is SourceKind.FOLDER:
         return _ordered(ImageFiles(frame_files(Path(source)), image_size), str(source), image_size)
     if kind is SourceKind.IMAGES:
-        return _ordered(ImageList(as_sequence(source), image_size), "the sequence", image_size)
+        images = _ordered(ImageList(as_sequence(source), image_size), "the sequence", image_size)
+        images.pixel_aspect = getattr(source, "pixel_aspect", images.pixel_aspect)
+        return images
     if kind is SourceKind.ITERATOR:
-        images = (to_rgb_image(image, index) for index, image in enumerate(source))
-        return ImageStream(images, "the iterator", image_size)
+        rgb = (to_rgb_image(image, index) for index, image in enumerate(source))
+        return ImageStream(rgb, "the iterator", image_size)
     if kind is SourceKind.FILE and ImagePages.has_several(source):
         return _ordered(ImagePages(source, image_size), "the file", image_size)
     require_pyav()

@@ -8,6 +8,7 @@ from sam2fast.video_results.coco_video import to_coco_video
 from sam2fast.video_results.drawing import colour_of, draw_masks
 from sam2fast.video_results.frame_masks import FrameMasks, to_numpy, to_supervision
 from sam2fast.video_results.record import RecordError, read_masks
+from sam2fast.video_results.volumes import to_label_volume, write_dicom_seg, write_nifti
 
 __all__ = [
     "FrameMasks",
@@ -16,6 +17,9 @@ __all__ = [
     "draw_masks",
     "read_masks",
     "to_coco_video",
+    "to_label_volume",
     "to_numpy",
     "to_supervision",
+    "write_dicom_seg",
+    "write_nifti",
 ]

@@ -1,0 +1,149 @@
+"""Tracked masks of a volume's slices as label volumes: NIfTI, and DICOM segmentations. Not a medical device."""
+
+import gzip
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.io.atomic import atomic_write
+from sam2fast.video_results.frame_masks import to_numpy
+
+
+class SourceVolume(Protocol):
+    """The volume that was tracked: a :class:`~sam2fast.video_io.volumes.Volume`."""
+
+    values: NDArray[Any]
+    affine: NDArray[np.float64]
+    header: Any
+    datasets: Sequence[Any]
+    frame_order: Sequence[int]
+
+    def as_frames(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        """A view ``(N, H, W)`` of an array of the voxels ``(I, J, K)``."""
+
+
+def to_label_volume(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArray[np.uint16], list[Any]]:
+    """The object of each voxel, and the objects' ids.
+
+    Args:
+        volume: that was tracked.
+        frames: in any order, each an argument of :func:`~sam2fast.video_results.to_numpy`. Where masks of a frame
+            overlap, later objects cover earlier ones.
+
+    Returns:
+        Labels ``(I, J, K)`` in the order of the source's voxels, 0 for none and 1 for the first id, and the ids.
+
+    Raises:
+        ValueError: a frame that the volume has not, or masks of another size.
+    """
+    labels = np.zeros(volume.values.shape, np.uint16)
+    slices, ids = volume.as_frames(labels), dict[Any, int]()
+    for item in frames:
+        found = to_numpy(item)
+        if not 0 <= found.frame < len(slices):
+            raise ValueError(f"frame {found.frame} is not in the volume, which has {len(slices)} slices on this axis")
+        for obj_id, mask in zip(found.ids, found.masks, strict=True):
+            label = ids.setdefault(obj_id, len(ids) + 1)
+            if mask.shape != slices.shape[1:]:
+                raise ValueError(f"a mask has the shape {mask.shape}, and the volume's slices {slices.shape[1:]}")
+            slices[found.frame][mask] = label
+    return labels, list(ids)
+
+
+def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -> list[Any]:
+    """Writes labels with the source's affine and orientation, atomically. Not a medical device.
+
+    Args:
+        file: ``.nii``, or compressed as ``.nii.gz``.
+        volume, frames: see :func:`to_label_volume`.
+
+    Returns:
+        The ids of the labels 1, 2, ...
+
+    Raises:
+        ValueError: see :func:`to_label_volume`.
+        ImportError: nibabel is not installed.
+        OSError: the file cannot be written.
+    """
+    nibabel = import_module("nibabel")
+    labels, ids = to_label_volume(volume, frames)
+    if len(ids) <= np.iinfo(np.uint8).max:
+        labels = labels.astype(np.uint8)
+    header = None if volume.header is None else volume.header.copy()
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    if header is not None:
+        header.set_data_dtype(labels.dtype)
+        header["cal_min"] = header["cal_max"] = 0  # the source's range of values
+        header.extensions.clear()
+    content: bytes = kind(labels, volume.affine, header).to_bytes()
+    with atomic_write(Path(file)) as opened:
+        opened.write(gzip.compress(content, mtime=0) if str(file).lower().endswith(".gz") else content)
+    return ids
+
+
+def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -> list[Any]:
+    """Writes a DICOM segmentation that refers to the source's images, atomically. Not a medical device.
+
+    Each object is a binary segment, labelled with its id, of the type "tissue".
+
+    Args:
+        file: usually ``.dcm``.
+        volume, frames: see :func:`to_label_volume`; the volume is of DICOM.
+
+    Returns:
+        The ids of the segments 1, 2, ...
+
+    Raises:
+        ValueError: the volume is not of DICOM, there is no object, or see :func:`to_label_volume`.
+        ImportError: highdicom is not installed.
+        OSError: the file cannot be written.
+    """
+    if not volume.datasets:
+        raise ValueError("a DICOM segmentation refers to DICOM images; write NIfTI for volumes of NIfTI files")
+    try:
+        highdicom = import_module("highdicom")
+    except ImportError as error:
+        raise ImportError("DICOM segmentations need highdicom: pip install 'sam2fast[medical]'") from error
+    codes, version = import_module("pydicom.sr.codedict").codes, import_module("sam2fast").__version__
+    labels, ids = to_label_volume(volume, frames)
+    if not ids:
+        raise ValueError("there are no objects; a DICOM segmentation has one or more")
+    planes = np.empty(labels.shape[::-1], np.uint16)
+    planes[np.asarray(volume.frame_order) if len(volume.datasets) == 1 else slice(None)] = labels.transpose(2, 1, 0)
+    algorithm = highdicom.AlgorithmIdentificationSequence("sam2fast", codes.DCM.ArtificialIntelligence, version)
+    segments = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=str(obj_id)[:64],
+            segmented_property_category=codes.SCT.Tissue,
+            segmented_property_type=codes.SCT.Tissue,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, obj_id in enumerate(ids, 1)
+    ]
+    segmentation = highdicom.seg.Segmentation(
+        source_images=list(volume.datasets),
+        pixel_array=planes,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=highdicom.UID(),
+        series_number=100,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="sam2fast",
+        manufacturer_model_name="sam2fast",
+        software_versions=version,
+        device_serial_number="0",
+        series_description="sam2fast, not a medical device",
+    )
+    content = BytesIO()
+    segmentation.save_as(content)
+    with atomic_write(Path(file)) as opened:
+        opened.write(content.getvalue())
+    return ids
