@@ -99,7 +99,8 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
         The ids of the segments 1, 2, ...
 
     Raises:
-        ValueError: the volume is not of DICOM, there is no object, or see :func:`to_label_volume`.
+        ValueError: the volume is not of DICOM, or its files lack what a segmentation needs; there is no object; or see
+            :func:`to_label_volume`.
         ImportError: highdicom is not installed.
         OSError: the file cannot be written.
     """
@@ -127,21 +128,24 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
         )
         for number, obj_id in enumerate(ids, 1)
     ]
-    segmentation = highdicom.seg.Segmentation(
-        source_images=list(volume.datasets),
-        pixel_array=planes,
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=segments,
-        series_instance_uid=highdicom.UID(),
-        series_number=100,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="sam2fast",
-        manufacturer_model_name="sam2fast",
-        software_versions=version,
-        device_serial_number="0",
-        series_description="sam2fast, not a medical device",
-    )
+    try:
+        segmentation = highdicom.seg.Segmentation(
+            source_images=list(volume.datasets),
+            pixel_array=planes,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=segments,
+            series_instance_uid=highdicom.UID(),
+            series_number=100,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="sam2fast",
+            manufacturer_model_name="sam2fast",
+            software_versions=version,
+            device_serial_number="0",
+            series_description="sam2fast, not a medical device",
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"the DICOM images lack what a segmentation needs: {error}") from error
     content = BytesIO()
     segmentation.save_as(content)
     with atomic_write(Path(file)) as opened:

@@ -103,6 +103,7 @@ def write_series(folder, values, affine, bits=12, signed=False, intercept=-1024,
         dataset.ImageOrientationPatient, dataset.PixelSpacing = directions, spacing
         dataset.ImagePositionPatient, dataset.InstanceNumber = position(k), number + 1
         dataset.RescaleSlope, dataset.RescaleIntercept = 1, intercept
+        dataset.SliceThickness = float(np.linalg.norm(affine[:3, 2]))
         dataset.PixelData = _stored(values[:, :, k].T, bits, signed, intercept)
         dataset.save_as(folder / f"IM{number:04d}", enforce_file_format=True)
     return folder
