@@ -29,6 +29,7 @@ EXPORT_FILES = {
     "npz": "{}.npz",
     "geojson": "{}.geojson",
 }
+VOLUME_FILES = {"nifti": "masks.nii.gz", "dicom-seg": "masks.dcm"}
 PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sam2fast.cli.command_files import EXPORT_FILES, check_results
+from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, check_results
 from sam2fast.cli.detection_files import DetectionFile, read_detections
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
@@ -36,16 +36,18 @@ from sam2fast.cli.track_request import (
     TrackPrompt,
     TrackRequest,
     VideoSource,
+    WindowType,
     merge_prompts,
     read_prompt_file,
 )
 from sam2fast.cli.user_errors import ModelError, UserError, as_user_error
 from sam2fast.tracking.approximations import Approximations
 
-FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES)
+FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES, *VOLUME_FILES)
 # As sam2fast.mask_formats.writers.WITH_IMAGES.
 WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")
 DEFAULT_FORMATS = ("json", "overlay")
+AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIONS
 
 
 @click.command()
@@ -109,6 +111,13 @@ DEFAULT_FORMATS = ("json", "overlay")
     "--stream", is_flag=True, help="Read the video once, in order, in constant memory; required for cameras and URLs."
 )
 @click.option("--max-frames", type=click.IntRange(1), help="With --stream: stop after this many frames.")
+@click.option("--axis", type=click.Choice(AXES), help="Of a volume: the slices that are the frames.  [default: axial]")
+@click.option(
+    "--window",
+    type=WindowType(),
+    help="Of a volume: the values that become black and white.  [default: the first that DICOM states, else the "
+    "percentiles 0.5 and 99.5]",
+)
 @click.option(
     "--format",
     "formats",
@@ -149,6 +158,8 @@ def track(
     checkpoint: Path | None,
     device: str,
     dtype: str,
+    axis: str | None,
+    window: tuple[float, float] | None,
     overwrite: bool,
     out: Path,
     **options: Any,
@@ -162,6 +173,9 @@ def track(
 
     With --boxes-from, a detector says what is tracked. Each box that shows no tracked object starts a new one.
 
+    VIDEO may be a volume: a NIfTI file, a folder with the files of a DICOM series, or a multi-frame DICOM file. Its
+    slices are the frames, tracked in both directions. This is not a medical device.
+
     \b
     Writes to the output folder, or of several videos to folders of their names in it
       masks.jsonl  a line of JSON for each frame: run lengths, areas, boxes and scores of all objects
@@ -171,6 +185,8 @@ def track(
       masks.json   with --format coco: all masks in COCO's format for videos
       FORMAT/      with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
                    npz, geojson: a file for each frame
+      masks.nii.gz with --format nifti: a volume of labels on the grid of the scan, 1 for the first object, ...
+      masks.dcm    with --format dicom-seg: a DICOM segmentation that refers to the scan's images
 
     Frames of a folder keep their names. Others have numbers of five digits.
 
@@ -198,7 +214,7 @@ def track(
     folders = {source: out / source.stem if total > 1 else out for source in sources}
     requests = {}
     for source in sources:
-        video = VideoSource.of(source, options["stream"])
+        video = VideoSource.of(source, options["stream"])._replace(axis=axis, window=window)
         request = TrackRequest(video, prompts, **options)
         if boxes_file is not None:
             request = _with_boxes(request, boxes_file, len(sources), chosen)
@@ -229,9 +245,24 @@ def track(
 def _run_on_copy(source: InputSource, request: TrackRequest, run: Callable[[TrackRequest], int]) -> int:
     """Runs a request; an address or stdin is copied to a local file first."""
     if request.source.label is None:
-        return run(request)
+        return run(_of_volume(request))
     with source.file() as file:
-        return run(replace(request, source=request.source._replace(text=str(file))))
+        return run(_of_volume(replace(request, source=request.source._replace(text=str(file)))))
+
+
+def _of_volume(request: TrackRequest) -> TrackRequest:
+    """The request, in both directions for a volume; checks the options that are for volumes alone."""
+    source, formats = request.source, [name for name in VOLUME_FILES if name in request.formats]
+    if not source.is_volume:
+        if formats or source.axis or source.window:
+            given = f"--format {formats[0]}" if formats else "--axis" if source.axis else "--window"
+            raise UserError(f"{given} is for volumes (NIfTI or DICOM), and {source.name} is none")
+        return request
+    if "dicom-seg" in formats and source.is_nifti:
+        raise UserError(f"--format dicom-seg refers to DICOM images, and {source.name} is NIfTI; use --format nifti")
+    if "dicom-seg" in formats and find_spec("highdicom") is None:
+        raise UserError("--format dicom-seg needs highdicom: pip install 'sam2fast[medical]'")
+    return replace(request, reverse=not request.stream)
 
 
 def _approximations(names: Sequence[str]) -> Approximations:

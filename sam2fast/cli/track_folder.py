@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.cli.command_files import EXPORT_FILES, make_folder, write_atomically
+from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, make_folder, write_atomically
 from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
@@ -35,7 +35,9 @@ BACKWARD = "backward.safetensors"
 STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
 # The names of this command's files, and the hidden partial files of killed runs.
 PART = r"(?(1)\.[\d.]+(part|tmp))"  # after a name that begins with a dot
-NAMES = "|".join(["track.json", "masks.jsonl", "overlay.mp4", "masks.json", *EXPORT_FILES]).replace(".", r"\.")
+NAMES = "|".join(
+    ["track.json", "masks.jsonl", "overlay.mp4", "masks.json", *EXPORT_FILES, *VOLUME_FILES.values()]
+).replace(".", r"\.")
 OURS = re.compile(rf"(\.)?({NAMES}|{STATES.pattern}){PART}")
 OUR_PNG = re.compile(rf"(\.)?(.+)\.png{PART}")
 NUMBER = re.compile(r"\d{5,}")  # the name of a frame that has no other

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import click
 from sam2fast.cli.command_files import digest_of_ends
 from sam2fast.cli.detection_files import DetectionFile
 from sam2fast.cli.prompt_files import ObjectId, object_id, read_box, read_entries
-from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, ClickType, Prompts, PromptType, Reason
+from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, ClickType, Prompts, PromptType, Reason, read_numbers
 from sam2fast.cli.sources import CAMERA, InputSource, is_address, without_password
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.tracking.approximations import Approximations
@@ -25,12 +25,15 @@ PROBE_SIZE = 32  # resolution of frames for the model when only their original p
 class VideoSource(NamedTuple):
     """A video: a file, a folder of images, a URL or a camera.
 
-    ``label`` is the name of a video that is copied to a local file first: an address, or ``-``.
+    ``label`` is the name of a video that is copied to a local file first: an address, or ``-``. ``axis`` and ``window``
+    are of a volume.
     """
 
     text: str
     camera: int | None = None
     label: str | None = None
+    axis: str | None = None
+    window: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, source: InputSource, is_streamed: bool) -> "VideoSource":
@@ -56,8 +59,22 @@ class VideoSource(NamedTuple):
         return self.label or without_password(self.text)
 
     @property
-    def to_open(self) -> int | str:
-        """The argument for :func:`sam2fast.video_io.read_frames`."""
+    def is_volume(self) -> bool:
+        """Whether it is a local NIfTI file or DICOM series."""
+        from sam2fast.video_io.volumes import is_volume
+
+        return not self.is_live and is_volume(self.text)
+
+    @property
+    def is_nifti(self) -> bool:
+        """Whether the name of a volume is one of NIfTI."""
+        return self.text.lower().endswith((".nii", ".nii.gz"))
+
+    @property
+    def to_open(self) -> Any:
+        """The argument for :func:`sam2fast.video_io.read_frames` and ``init_state``; a volume is kept open."""
+        if self.is_volume:
+            return _open_volume(self.text, self.axis or "axial", self.window)
         return self.text if self.camera is None else self.camera
 
     def check_out(self, out: Path) -> None:
@@ -78,8 +95,10 @@ class VideoSource(NamedTuple):
         with as_user_error(OSError):
             if path.is_dir():
                 files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
-                return {"sha256": hashlib.sha256(repr(files).encode()).hexdigest()}
-            return {"bytes": path.stat().st_size, "sha256": digest_of_ends(path)}
+                found: dict[str, Any] = {"sha256": hashlib.sha256(repr(files).encode()).hexdigest()}
+            else:
+                found = {"bytes": path.stat().st_size, "sha256": digest_of_ends(path)}
+        return found | ({"axis": self.axis or "axial", "window": self.window} if self.is_volume else {})
 
     def probe(self) -> tuple[int, int, int | None]:
         """Height, width and, if the container has it, the number of frames; decodes the first frame only."""
@@ -90,6 +109,13 @@ class VideoSource(NamedTuple):
             read_frames(self.to_open, PROBE_SIZE) as reader,
         ):
             return reader.height, reader.width, reader.count
+
+
+@lru_cache(maxsize=1)
+def _open_volume(text: str, axis: Any, window: tuple[float, float] | None) -> Any:
+    from sam2fast.video_io import open_volume
+
+    return open_volume(text, axis, window)
 
 
 @dataclass(frozen=True)
@@ -162,6 +188,18 @@ class MaskType(_TrackPromptType):
         if not rest:
             raise Reason("there is no file")
         return TrackPrompt(frame, obj, mask=Path(rest))
+
+
+class WindowType(PromptType):
+    """``LOW,HIGH``: the values that become black and white."""
+
+    name, example = "LOW,HIGH", "-160,240"
+
+    def read(self, text: str) -> tuple[float, float]:
+        low, high = read_numbers(text.split(","), (2,))
+        if low >= high:
+            raise Reason("expected LOW below HIGH")
+        return low, high
 
 
 class LabelImageType(PromptType):
@@ -304,8 +342,8 @@ class TrackRequest:
         """The image files of a folder, in the order of the frames; none of other videos."""
         from sam2fast.video_io.sources import frame_files
 
-        folder = Path(self.source.text)
-        return frame_files(folder) if not self.source.is_live and folder.is_dir() else []
+        folder, source = Path(self.source.text), self.source
+        return frame_files(folder) if not (source.is_live or source.is_volume) and folder.is_dir() else []
 
     @cached_property
     def frame_names(self) -> list[str]:

@@ -85,7 +85,7 @@ class VideoPropagation:
     rate, pixel_aspect = None, Fraction(1)
 
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
-        self._predictor, self._video, self._done = predictor, request.source.text, folder.done
+        self._predictor, self._video, self._done = predictor, request.source.to_open, folder.done
         self._backward_file = folder.backward
         self.resumes = predictor.strategy.hypotheses == 1
         reach = MemoryRules.of(predictor).reach

@@ -10,6 +10,7 @@ from commands import invoke
 from PIL import Image
 from track_runs import FRAMES, PROMPTS
 
+from sam2fast.cli.command_files import VOLUME_FILES
 from sam2fast.cli.masks import FORMATS as MASKS_FORMATS
 from sam2fast.cli.track import FORMATS as TRACK_FORMATS
 
@@ -26,9 +27,11 @@ def table(head: str) -> dict[str, dict[str, str]]:
 
 FILES, SOURCES = table("`--format`"), table("source")
 COMMANDS = {"masks": MASKS_FORMATS, "track": TRACK_FORMATS}
+OTHERS = {command: [name for name in names if name not in VOLUME_FILES] for command, names in COMMANDS.items()}
 PATHS = {"an image": "image.png", "a folder of images": "frames", "a video": "video.mp4"}
 RUNS = [(command, source) for command in COMMANDS for source in SOURCES if SOURCES[source][command] != DASH]
-CELLS = [(*run, name) for run in RUNS for name in FILES if FILES[name][run[0]] != DASH]
+# test_track_volumes.py runs those of volumes.
+CELLS = [(*run, name) for run in RUNS for name in FILES if name in OTHERS[run[0]]]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def results(tmp_path_factory, track):
     @cache
     def run(command: str, source: str) -> Path:
         out = tmp_path_factory.mktemp("out")
-        arguments = [sources / PATHS[source], "--format", ",".join(COMMANDS[command]), "--out", out]
+        arguments = [sources / PATHS[source], "--format", ",".join(OTHERS[command]), "--out", out]
         if command == "track":
             result = track(*arguments, *PROMPTS)
         else:

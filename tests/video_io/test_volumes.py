@@ -6,7 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import CENTRE, INSIDE, OUTSIDE, centred_affine, rotation, scan, write_multi_frame, write_nifti_scan, write_series
+from scans import (
+    CENTRE,
+    INSIDE,
+    OUTSIDE,
+    centred_affine,
+    rotation,
+    scan,
+    write_multi_frame,
+    write_nifti_scan,
+    write_series,
+)
 
 from sam2fast.video_io import VideoError, Volume, open_frames, open_volume, read_frames
 

@@ -105,7 +105,7 @@ def test_dicom_segmentation(tmp_path, kind, axis):
     for k in range(SHAPE[2]):
         place = tuple(np.round((lps @ [0, 0, k, 1])[:3], 2))
         for number in (1, 2):
-            mask = expected[:, :, k].T == number
+            mask = np.equal(expected[:, :, k].T, number)
             assert np.array_equal(found.get((number, place), np.zeros_like(mask)), mask)
             seen += mask.any()
     assert seen == len(found)
