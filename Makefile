@@ -253,10 +253,11 @@ endef
 	touch $@
 
 # Beside everything else that is in the main environment.
-.venv-clients/.installed: $(VENV)/.tested tests/clients/requirements.txt
+.venv-clients/.installed: $(VENV)/.tested tests/clients/requirements.txt tests/clients/requirements_napari.txt
 	$(BIN)/python -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --no-deps -r tests/clients/requirements.txt
 	$(call with_main_environment,.venv-clients)
+	.venv-clients/bin/python -m pip install --quiet $(CONSTRAIN) -r tests/clients/requirements_napari.txt
 	touch $@
 
 .venv-%tam/.installed: setup.py constraints.txt tests/family/requirements_%tam.txt

@@ -15,6 +15,8 @@ TRAIN = ["scipy>=1.11", "tensorboard>=2.16.2", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
 POLYGONS = ["shapely>=2.0.6"]
 DETECTIONS = ["scipy>=1.11"]
+MEDICAL = ["nibabel>=5.2", "pydicom>=3", "highdicom>=0.24"]
+NAPARI = ["napari>=0.6"]
 # Export needs all three, running what was exported onnxruntime.
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
 CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
@@ -42,6 +44,7 @@ TEST = [
     "pycocotools>=2.0.7",
     *ADAPTERS,
     *POLYGONS,
+    *MEDICAL,
     "opencv-python-headless>=4.9",
     "supervision>=0.31",  # from 0.30 on without OpenCV
     "build>=1.2",
@@ -60,6 +63,8 @@ EXTRAS = {
     "adapters": ADAPTERS,
     "polygons": POLYGONS,
     "detections": DETECTIONS,
+    "medical": MEDICAL,
+    "napari": NAPARI,
     "cluster": CLUSTER,
     "onnx": ONNX,
     "datasets": DATASETS,
@@ -74,7 +79,10 @@ EXTRAS = {
 EXTRAS["all"] = sorted(
     {
         requirement
-        for name in ("hub", "video", "train", "adapters", "polygons", "detections", "cluster", "onnx", "eval", "serve")
+        for name in (
+            *("hub", "video", "train", "adapters", "polygons", "detections", "cluster", "onnx", "eval", "serve"),
+            *("medical",),
+        )
         for requirement in EXTRAS[name]
     }
 )
@@ -121,6 +129,7 @@ setup(
     package_data={
         "sam2fast": ["py.typed"],
         "sam2fast.configs": ["**/*.yaml"],
+        "sam2fast.integrations": ["napari.yaml"],
         "sam2fast.mini": ["*.safetensors", "*.json", "*.md"],
         "sam2fast.nano": ["*.safetensors", "*.md"],
         "sam2fast.demo.server": ["static/*", "static/assets/*"],
@@ -138,5 +147,8 @@ setup(
         "filelock>=3.20.3",  # torch needs it, too
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["sam2fast = sam2fast.cli:main"]},
+    entry_points={
+        "console_scripts": ["sam2fast = sam2fast.cli:main"],
+        "napari.manifest": ["sam2fast = sam2fast.integrations:napari.yaml"],
+    },
 )

@@ -21,7 +21,8 @@ from sam2fast.tracking.session_api import SessionMethods
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import shared
-from sam2fast.video_io import Axis, VideoError, open_frames
+from sam2fast.video_io import VideoError, open_frames
+from sam2fast.video_io.volumes import Axis
 
 
 @keep_originals
@@ -348,8 +349,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             reverse: go backwards in time. From frame 0 that yields nothing, as in the original.
             return_scores: yield a fourth element, :class:`TrackScores`.
             progress: a bar on stderr, none, or a function that wraps the frame numbers, such as ``tqdm.notebook.tqdm``.
-            encode_ahead: how many frames are encoded as one batch, on the fast path while the ones before are tracked;
-                by default 4 on CUDA and 1 elsewhere.
+            encode_ahead: how many frames are encoded as one batch; by default 4 on CUDA and 1 elsewhere.
             output: the form of the masks. ``"logits"`` as in the original; less memory and time take ``"bool"``,
                 ``"bits"`` (eight pixels a byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`) and ``"low_res"``
                 (the model's own logits, ``(objects, 1, S/4, S/4)``, which may overlap).

@@ -24,7 +24,8 @@ from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
-from sam2fast.video_io import Axis, open_frames
+from sam2fast.video_io import open_frames
+from sam2fast.video_io.volumes import Axis
 
 State = TypeVar("State", bound=VideoSession)
 

@@ -7,10 +7,9 @@ from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.opening import open_frames
 from sam2fast.video_io.reading import FrameReader, StreamFrame, read_frames
 from sam2fast.video_io.video_types import NoFramesError, VideoError
-from sam2fast.video_io.volumes import Axis, Volume, open_volume
+from sam2fast.video_io.volumes import Volume, open_volume
 
 __all__ = [
-    "Axis",
     "FrameReader",
     "Frames",
     "NoFramesError",

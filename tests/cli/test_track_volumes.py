@@ -1,6 +1,8 @@
 """``sam2fast track`` of volumes: both directions, label volumes on the scan's grid, and what cannot be."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from sam2fast.video_io import open_volume
 from sam2fast.video_results import read_masks, to_label_volume
 
 nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
+PAGE = Path(__file__).parents[2] / "docs/volumes.md"
 SHAPE = (40, 36, 12)
 AFFINE = centred_affine(SHAPE, rotation((5, -7, 9)) @ np.diag([-1.0, -1.0, 1.0]), (1.0, 1.5, 4.0))
 PROMPTS = ["--point", "6,liver,22,14", "--box", "7,kidney,3,20,12,30"]
@@ -84,6 +87,18 @@ def test_dicom(track, tmp_path):
     segmentation = pydicom.dcmread(tmp_path / "out/masks.dcm")
     assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == ["liver", "kidney"]
     assert segmentation.pixel_array.sum() == (labels > 0).sum() > 0
+
+
+def test_the_documents_script(tmp_path, monkeypatch):
+    shape = (230, 200, 42)
+    affine = centred_affine(shape, np.diag([-1.0, -1.0, 1.0]), (0.8, 0.8, 3.0))
+    write_nifti_scan(tmp_path / "scan.nii.gz", scan(shape, affine)[0], affine)
+    monkeypatch.chdir(tmp_path)
+    script = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert script is not None
+    exec(script[1].replace("sam2fast/mini", "sam2fast/nano"), {})
+    assert labels_of(tmp_path / "liver.nii.gz").shape == shape
+    assert np.array_equal(nibabel.load(tmp_path / "liver.nii.gz").affine, nibabel.load(tmp_path / "scan.nii.gz").affine)
 
 
 def test_errors(track, source, tmp_path):

@@ -65,6 +65,9 @@ SUBSTITUTES = {
 # beginning, or the beginning alone. Of Python the imports run here, too.
 ELSEWHERE = {
     "docs/research.md: ": "research/test_docs.py::test_snippets",
+    "docs/volumes.md: sam2fast track scan.nii.gz": "cli/test_track_volumes.py::test_nifti",
+    "docs/volumes.md: sam2fast track series": "cli/test_track_volumes.py::test_dicom",
+    "docs/volumes.md: from sam2fast": "cli/test_track_volumes.py::test_the_documents_script",
     "docs/serve.md: import json": "demo/test_serving.py::test_the_documents_script",
     "docs/scale_out.md: sam2fast vos": "deploy/ray/test_ray_runner.py::test_videos_by_command",
     "docs/scale_out.md: sam2fast masks": "deploy/ray/test_ray_runner.py::test_masks_by_command_when_a_worker_is_killed",

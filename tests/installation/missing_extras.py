@@ -16,6 +16,7 @@ COMMANDS = {
     "vos --videos videos --masks masks --out out": "video",
     "dataset extract --videos videos --out out": "video",
     "track frames --boxes-from det.txt": "detections",
+    "track scan.nii.gz --point 0,1,72,64": "medical",
     "serve": "serve",
     "segment square.png --point 72,64 --ray local": "cluster",
     "masks square.png --ray auto": "cluster",
@@ -31,6 +32,7 @@ LIBRARY = {
     "from pathlib import Path; from sam2fast.training.reporting import Reporter; Reporter(Path('logs'))": "train",
     "from sam2fast.training.adapters import *; add_adapters(None, AdapterConf())": "adapters",
     "from sam2fast.demo.clip import encode_mp4; encode_mp4([])": "video",
+    "from sam2fast.video_io import open_volume; open_volume('scan.nii.gz')": "medical",
     "from sam2fast.io.rle import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",
 }
 
@@ -57,6 +59,7 @@ def make_inputs():
     Path("videos").mkdir()
     for video in ("video.mp4", "videos/video.mp4"):
         Path(video).write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
+    Path("scan.nii.gz").write_bytes(b"not read")
     Path("det.txt").write_text("1,-1,40,32,64,64,1\n", encoding="utf-8")
     corners = [40, 32, 104, 32, 104, 96, 40, 96]
     document = {
