@@ -124,7 +124,7 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         if image is None:
             return
         grid = {"ndim": image.ndim, "scale": image.scale, "translate": image.translate}
-        text = {"string": "{object}", "color": "cyan", "size": 14}
+        text = {"string": "{object}", "color": "cyan", "size": 14, "anchor": "upper_left"}
         objects, on = {"object": np.zeros(0, int)}, {"on": np.zeros(0, bool)}
         if POINTS not in self.viewer.layers:
             colours = {"face_color": "on", "face_color_cycle": ["red", "lime"]}  # False comes first
