@@ -2,12 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam2fast.video_io import Frames
+from sam2fast.video_io.video_types import StreamFrame
 
 # Frames whose features are kept: clicks go back and forth between a few.
 FEATURES_KEPT = 4
@@ -27,6 +29,16 @@ class EncodedFrames(NamedTuple):
 
     features: list[FrameFeatures]
     wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait before it reads one of them
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedFrame(StreamFrame):
+    """A frame with its features, for any number of streams; from ``SAM2VideoPredictor.encode_frame``. Read-only."""
+
+    _features: FrameFeatures = field(repr=False)
+    _model: nn.Module = field(repr=False)
+    _dtype: torch.dtype | None = field(repr=False)  # of autocast
+    _changes: int = field(repr=False)  # of the model's modules until then
 
 
 _Key: TypeAlias = tuple[int, torch.dtype | None]  # a frame and the dtype of autocast
@@ -118,6 +130,18 @@ class FeatureCache:
             while len(self.kept) > most:
                 key, _ = self.kept.popitem(last=False)
                 self._waits.pop(key, None)
+
+    def keep_encoded(self, index: int, frame: EncodedFrame) -> None:
+        """Keeps only the features of this frame, as those of frame ``index``."""
+        self.clear()
+        self._changes = frame._changes
+        self.kept[index, frame._dtype] = frame._features
+
+    def as_encoded(self, frame: StreamFrame, model: nn.Module) -> EncodedFrame:
+        """A frame with the features that are kept last, of this model."""
+        (_, dtype), features = next(reversed(self.kept.items()))
+        given = frame.index, frame.time, frame.height, frame.width, frame._pixels
+        return EncodedFrame(*given, features, model, dtype, self._changes)
 
     def read(self, frames: Iterable[int]) -> list[FrameFeatures]:
         """Features of frames that are kept, used last now; the current stream waits until they are computed."""

@@ -21,6 +21,7 @@ from sam2fast.tracking.detections import (
     check_rules,
     newest_results,
 )
+from sam2fast.tracking.features import EncodedFrame
 from sam2fast.tracking.outputs import FrameResult, Output, TrackScores, check_output
 from sam2fast.tracking.prompting import (
     add_mask,
@@ -124,12 +125,12 @@ class VideoStream:
         """Goes to the next frame and tracks all objects to it; without objects the frame is not encoded.
 
         Args:
-            frame: as ``SAM2ImagePredictor.set_image`` takes it, or one of :func:`~sam2fast.video_io.read_frames`. All
-                frames have the same size.
+            frame: as ``SAM2ImagePredictor.set_image`` takes it, or one of :func:`~sam2fast.video_io.read_frames` or of
+                ``SAM2VideoPredictor.encode_frame``. All frames have the same size.
             output: the form of the masks; see ``SAM2VideoPredictor.propagate_in_video``.
 
         Raises:
-            ValueError: an unknown ``output``.
+            ValueError: an unknown ``output``, or a frame that another model has encoded.
             VideoError, TypeError, FileNotFoundError: the frame cannot be used.
             TypeError: a method of the predictor is overridden that streams do not call.
             RuntimeError: an object has no prompt left to track it from; or the stream was closed.
@@ -142,6 +143,8 @@ class VideoStream:
             raise IndexError(f"the stream was opened for {state.num_frames} frames, and has had them all")
         check_output(output)
         prepared = self._frames.prepared(frame)
+        if isinstance(frame, EncodedFrame) and frame._model is not self._tracker.model:
+            raise ValueError("the frame was encoded by another model; encode it with the predictor of this stream")
         if any(tracked.new_conditioning or tracked.new_tracked for tracked in state.objects.values()):
             # Not on every frame: it takes a millisecond.
             self._tracker.call("check_recordings", Tracker.check_recordings)
@@ -152,6 +155,8 @@ class VideoStream:
                 self._tracker.call("propagate_in_video_preflight", commit_prompts, state)
             try:
                 self._frames.set_frame(index, prepared)
+                if isinstance(frame, EncodedFrame):
+                    state.features.keep_encoded(index, frame)
                 return self._track(state, index, output)
             except BaseException:
                 self._frames.set_frame(*before)
