@@ -95,7 +95,7 @@ test-family: .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's 
 		OMP_NUM_THREADS=1 .venv-$$name/bin/pytest -o addopts="--import-mode=importlib" tests/family $(PYTEST) || exit 1; \
 	done
 
-test-clients: .venv-clients/.installed  ## programs that use sam2, unchanged, through as_sam2; needs the network
+test-clients: .venv-clients/.installed  ## programs that use sam2, unchanged, and those of the integrations; needs the network
 	OMP_NUM_THREADS=1 .venv-clients/bin/python -m pytest -o addopts="--import-mode=importlib" tests/clients $(PYTEST)
 
 # Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.

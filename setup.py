@@ -30,6 +30,9 @@ SERVE = [
     "graphql-core>=3.3,<4",
     "gunicorn>=25,<28; sys_platform != 'win32'",
 ]
+CVAT = ["cvat-sdk>=2.75,<3", *POLYGONS, "pycocotools>=2.0.7"]
+LABEL_STUDIO = [*SERVE, *POLYGONS]
+MCP = [*VIDEO, "mcp>=2,<3"]
 DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0,<2"]
 DATASETS = [*VIDEO, "matplotlib>=3.8"]
 NOTEBOOKS = [*VIDEO, "scipy>=1.11", "matplotlib>=3.8", "ipykernel>=6.29", "nbmake>=1.5"]
@@ -70,6 +73,9 @@ EXTRAS = {
     "datasets": DATASETS,
     "eval": ["scikit-image>=0.22", "scipy>=1.11", "pycocotools>=2.0.7"],
     "serve": SERVE,
+    "cvat": CVAT,
+    "label-studio": LABEL_STUDIO,
+    "mcp": MCP,
     "notebooks": NOTEBOOKS,
     "interactive-demo": SERVE,  # as the original calls it
     "docs": DOCS,
@@ -81,7 +87,7 @@ EXTRAS["all"] = sorted(
         requirement
         for name in (
             *("hub", "video", "train", "adapters", "polygons", "detections", "cluster", "onnx", "eval", "serve"),
-            *("medical",),
+            *("cvat", "label-studio", "mcp", "medical"),
         )
         for requirement in EXTRAS[name]
     }

@@ -20,7 +20,7 @@ MOST_BYTES, MOST_OF_MINI = 38_000_000, 26_000_000
 EXTRAS = {
     "adapters",
     *("hub", "video", "train", "cluster", "datasets", "docs", "notebooks", "onnx", "polygons", "detections"),
-    *("eval", "serve", "interactive-demo", "medical", "napari", "test", "dev", "all"),
+    *("eval", "serve", "interactive-demo", "medical", "napari", "cvat", "label-studio", "mcp", "test", "dev", "all"),
 }
 CHECK = """
 import sam2fast, sam2fast.kernels.window_attention, sam2fast.kernels.connected_components

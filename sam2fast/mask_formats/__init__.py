@@ -1,6 +1,6 @@
 """Masks in the formats of other programs: one registry of writers, for the commands and for Python."""
 
-from sam2fast.mask_formats.polygons import Polygon, polygons_of
+from sam2fast.mask_formats.polygons import Polygon, largest_ring, polygons_of
 from sam2fast.mask_formats.writers import FORMATS, AnnotatedImage, write_masks
 
-__all__ = ["FORMATS", "AnnotatedImage", "Polygon", "polygons_of", "write_masks"]
+__all__ = ["FORMATS", "AnnotatedImage", "Polygon", "largest_ring", "polygons_of", "write_masks"]

@@ -49,6 +49,19 @@ def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:
     return _simplified(parts, tolerance) if tolerance else parts
 
 
+def largest_ring(rle: Mapping[str, Any], tolerance: float) -> np.ndarray:
+    """The outer ring ``(K, 2)`` int64 of the largest part of a mask that is not empty, for programs with one ring each.
+
+    Args and raises: see :func:`polygons_of`.
+    """
+
+    def area(ring: np.ndarray) -> int:
+        x, y = ring.T
+        return abs(int(x @ np.roll(y, 1) - y @ np.roll(x, 1)))
+
+    return max((part.outer for part in polygons_of(rle, tolerance)), key=area)
+
+
 def _simplified(parts: list[Polygon], tolerance: float) -> list[Polygon]:
     shapely = import_shapely()
     # Ring by ring: of all at once, the time would grow with the square of their number.

@@ -33,6 +33,7 @@ LIBRARY = {
     "from sam2fast.training.adapters import *; add_adapters(None, AdapterConf())": "adapters",
     "from sam2fast.demo.clip import encode_mp4; encode_mp4([])": "video",
     "from sam2fast.video_io import open_volume; open_volume('scan.nii.gz')": "medical",
+    "import sam2fast.integrations.cvat": "cvat",
     "from sam2fast.io.rle import rasterise_polygons as f; f([[0, 0, 9, 0, 9, 9]], (9, 9))": "eval",
 }
 

@@ -8,7 +8,7 @@ from pycocotools import mask as coco
 
 from sam2fast.io.rle import encode_rle
 from sam2fast.mask_formats.outlines import outlines
-from sam2fast.mask_formats.polygons import Polygon, joined, polygons_of
+from sam2fast.mask_formats.polygons import Polygon, joined, largest_ring, polygons_of
 
 TOLERANCES = (0.5, 1.0, 2.0, 5.0, 20.0)
 
@@ -139,3 +139,14 @@ def test_thin_objects_stay(mask, tolerance):
     mask = np.pad(mask > 0, 5)
     found = shapely.MultiPolygon(polygons_of(encode_rle(mask), tolerance))
     assert found.is_valid and found.area == pytest.approx(mask.sum(), rel=0.02)
+
+
+def test_the_largest_ring():
+    """By its area rather than its number of corners or its box; holes do not count."""
+    mask = np.zeros((40, 60), bool)
+    mask[2:12, 3:18] = True
+    mask[4:9, 5:15] = False
+    mask[20:38, 20:22] = mask[36:38, 20:55] = True  # the largest box, and more corners
+    assert largest_ring(encode_rle(mask), 0).tolist() == [[3, 2], [18, 2], [18, 12], [3, 12]]
+    mask[0:12, 3:18] = False
+    assert len(largest_ring(encode_rle(mask), 1.0)) == 6

@@ -1,0 +1,199 @@
+"""CVAT's auto-annotation functions: detection, interaction and tracking, for ``cvat-cli`` and ``cvat_sdk``."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2fast.image_features import Features
+from sam2fast.io.overlay import area_of
+from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
+from sam2fast.mask_formats import largest_ring
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.features import EncodedFrame
+from sam2fast.tracking.stream import VideoStream
+from sam2fast.video_io.sources import to_rgb_image
+
+try:
+    import cvat_sdk.auto_annotation as cvataa
+    from cvat_sdk import masks, models
+except ImportError as error:
+    raise ImportError("CVAT's functions need cvat-sdk: pip install 'sam2fast[cvat]'") from error
+
+SHAPES = ("mask", "polygon", "rectangle")
+TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
+FRAMES_KEPT = 4  # CVAT prepares a frame again for each request
+# The masks ``(H, W)`` bool in an image, each with the number of its label and its score.
+FindObjects: TypeAlias = Callable[[Image.Image], Iterable[tuple[np.ndarray, int, float]]]
+
+
+def create(
+    kind: str, model: str = "sam2fast/mini", device: str = "auto", label: str = "object", shape: str = "mask"
+) -> Any:
+    """A function for ``cvat-cli --function-module sam2fast.integrations.cvat -p kind=str:tracker``.
+
+    Args:
+        kind: "detector" for everything in an image, "interactor" for points and boxes, or "tracker".
+        model: as for ``from_pretrained``.
+        device: of the model.
+        label: of what the detector finds; a label of the task.
+        shape: of what the detector finds: "mask", "polygon" or "rectangle".
+    """
+    if kind not in ("detector", "interactor", "tracker"):
+        raise ValueError(f"kind is {kind!r}; expected detector, interactor or tracker")
+    if kind == "tracker":
+        return CvatTracker(SAM2VideoPredictor.from_pretrained(model, device=device))
+    predictor = SAM2ImagePredictor.from_pretrained(model, device=device)
+    if kind == "interactor":
+        return CvatInteractor(predictor)
+    return CvatDetector(everything(SAM2AutomaticMaskGenerator(predictor.model)), [label], shape)
+
+
+def everything(generator: SAM2AutomaticMaskGenerator) -> FindObjects:
+    """Finds all masks of an image, with label 0 and predicted IoUs as scores; the generator gives binary masks."""
+    return lambda image: [(one["segmentation"], 0, one["predicted_iou"]) for one in generator.generate(image)]
+
+
+def in_boxes(predictor: SAM2ImagePredictor, detect: Callable[[Image.Image], tuple[Any, Any, Any]]) -> FindObjects:
+    """Finds the masks in a detector's boxes: ``(N, 4)`` XYXY in pixels, N numbers of labels and N scores."""
+
+    def find(image: Image.Image) -> Iterable[tuple[np.ndarray, int, float]]:
+        (boxes, labels, scores), features = detect(image), predictor.encode(image)
+        given: dict[str, Any] = {"multimask_output": False, "features": features, "output_mode": "bool"}
+        return zip((predictor.predict(box=box, **given)[0][0] for box in boxes), labels, scores, strict=True)
+
+    return find
+
+
+class CvatDetector:
+    """A ``cvat_sdk.auto_annotation.DetectionFunction``.
+
+    Args:
+        find: the objects of an image; see :func:`everything` and :func:`in_boxes`.
+        labels: names of labels in the task, by the numbers that ``find`` gives.
+        shape: "mask", "polygon" or "rectangle".
+    """
+
+    def __init__(self, find: FindObjects, labels: Sequence[str], shape: str = "mask") -> None:
+        if shape not in SHAPES:
+            raise ValueError(f"shape is {shape!r}; expected one of {', '.join(SHAPES)}")
+        self._find, self._shape = find, shape
+        named = [cvataa.label_spec(name, number, type=shape) for number, name in enumerate(labels)]
+        self.spec = cvataa.DetectionFunctionSpec(labels=named)
+
+    def detect(self, context: Any, image: Image.Image) -> list[Any]:
+        """Shapes of the objects whose scores are at least ``context.conf_threshold``; the largest part of a polygon."""
+        shape = "polygon" if self._shape == "mask" and context.conv_mask_to_poly else self._shape
+        least = context.conf_threshold or 0
+        with _as_bad_function():
+            found = [(label, points_of(mask, shape)) for mask, label, score in self._find(image) if score >= least]
+        return [cvataa.shape(int(label), type=shape, points=points) for label, points in found if points is not None]
+
+
+class CvatInteractor:
+    """A ``cvat_sdk.auto_annotation.InteractionFunction``: a mask from points and a box."""
+
+    spec = cvataa.InteractionFunctionSpec(min_pos_points=0, min_neg_points=0, min_bounding_boxes=0)
+
+    def __init__(self, predictor: SAM2ImagePredictor) -> None:
+        self._predictor = predictor
+
+    def preprocess_image(self, context: Any, image: Image.Image) -> Features:
+        """The embedding of an image, which CVAT keeps between clicks."""
+        with _as_bad_function():
+            return self._predictor.encode(image)
+
+    def detect(self, context: Any, pp_image: Features, prompts: Any) -> list[Any]:
+        """The mask with the best score, with its confidence; nothing if it is empty."""
+        clicks = [*prompts.pos_points, *prompts.neg_points]
+        box = None if prompts.bounding_box is None else np.ravel(prompts.bounding_box)
+        if not clicks and box is None:
+            raise cvataa.BadFunctionError("there is no prompt; give a point or a box")
+        labels = [1] * len(prompts.pos_points) + [0] * len(prompts.neg_points)
+        given = clicks or None, labels or None, box
+        is_ambiguous = len(clicks) == 1 and box is None
+        with _as_bad_function():
+            found, scores, _ = self._predictor.predict(
+                *given, multimask_output=is_ambiguous, features=pp_image, output_mode="bool"
+            )
+        points = points_of(found[scores.argmax()], "mask")
+        if points is None:
+            return []
+        kind, score = int(cvataa.InteractionResultAttributes.CONFIDENCE), float(scores.max().clip(0, 1))
+        confidence = models.AttributeValRequest(spec_id=kind, value=str(score))
+        return [cvataa.InteractionResultShape(type="mask", points=points, attributes=[confidence])]
+
+
+class CvatTracker:
+    """A ``cvat_sdk.auto_annotation.TrackingFunction``: each shape is a stream, and a frame is encoded once for all."""
+
+    spec = cvataa.TrackingFunctionSpec(supported_shape_types=SHAPES)
+
+    def __init__(self, predictor: SAM2VideoPredictor) -> None:
+        self._predictor = predictor
+        self._encoded = lru_cache(FRAMES_KEPT)(
+            lambda size, pixels: predictor.encode_frame(Image.frombytes("RGB", size, pixels))
+        )
+
+    def preprocess_image(self, context: Any, image: Image.Image) -> EncodedFrame:
+        """The frame with its features; the last four are kept."""
+        with _as_bad_function():
+            pixels = to_rgb_image(image, 0)
+            return self._encoded(pixels.size, pixels.tobytes())
+
+    def init_tracking_state(self, context: Any, pp_image: EncodedFrame, shape: Any) -> VideoStream:
+        """A stream whose first frame has the shape as prompt."""
+        with _as_bad_function():
+            stream = self._predictor.open_stream()
+            stream.step(pp_image)
+            if shape.type == "rectangle":
+                stream.add_new_points_or_box(0, box=shape.points)
+            else:
+                stream.add_new_mask(0, mask_of(shape.type, shape.points, (pp_image.height, pp_image.width)))
+            return stream
+
+    def track(self, context: Any, pp_image: EncodedFrame, state: VideoStream) -> Any:
+        """The shape on the next frame; None if it is not visible there. A failed call leaves the state as it was."""
+        with _as_bad_function():
+            result = state.step(pp_image)
+        kind = context.original_shape_type
+        points = points_of((result.masks[0, 0] > 0).cpu().numpy(), kind)
+        return None if points is None else cvataa.TrackableShape(type=kind, points=points)
+
+
+def points_of(mask: np.ndarray, shape: str) -> list[float] | None:
+    """CVAT's points of a mask ``(H, W)`` bool; None if it is empty. A polygon is the largest part, without holes."""
+    area = area_of(mask)
+    if area is None:
+        return None
+    if shape == "mask":
+        return masks.encode_mask(mask)
+    if shape == "rectangle":
+        return [float(side) for side in (area[1].start, area[0].start, area[1].stop, area[0].stop)]
+    return largest_ring(encode_rle(mask), TOLERANCE).astype(float).ravel().tolist()
+
+
+def mask_of(shape: str, points: list[float], size: tuple[int, int]) -> np.ndarray:
+    """The mask ``(H, W)`` bool of the points of a "mask" or "polygon"; a ``ValueError`` if they have no pixel."""
+    height, width = size
+    if shape == "mask":
+        mask = masks.decode_mask(points, image_width=width, image_height=height)
+    else:
+        mask = decode_rle(rasterise_polygons([points], size))
+    if not mask.any():
+        raise ValueError(f"the {shape} has no pixel of the image of {width}x{height}")
+    return mask
+
+
+@contextmanager
+def _as_bad_function() -> Iterator[None]:
+    """Raises errors of prompts and images as the error whose text CVAT shows."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, LookupError) as error:
+        raise cvataa.BadFunctionError(str(error)) from error
