@@ -42,6 +42,8 @@ COMMANDS = (
     "convert",
     "dataset",
     "serve",
+    "label-studio",
+    "mcp",
     "env",
 )
 

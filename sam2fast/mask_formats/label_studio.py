@@ -1,11 +1,16 @@
 """Masks as Label Studio's brush labels: its run lengths, tasks and labelling interface."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+
+from sam2fast.io.overlay import area_of
+from sam2fast.io.rle import encode_rle
+from sam2fast.mask_formats.polygons import largest_ring
 
 # The format of https://github.com/HumanSignal/label-studio-sdk (converter/brush.py): the number of values, the bits of
 # a value, and of the lengths of runs in four sizes, each less one where it cannot be 0; then the runs. Values are those
@@ -53,21 +58,133 @@ def label_studio_task(image: str, objects: Iterable[tuple[np.ndarray, str, float
         image: the path of its file below the root of Label Studio's local files.
         objects: the mask, bool ``(H, W)``, the class and the score of each.
     """
-    result = [
-        {
-            "type": "brushlabels",
-            "from_name": "label",
-            "to_name": "image",
-            "original_width": mask.shape[1],
-            "original_height": mask.shape[0],
-            "image_rotation": 0,
-            "value": {"format": "rle", "rle": brush_run_lengths(mask), "brushlabels": [label]},
-            "score": score,
-        }
-        for mask, label, score in objects
-    ]
+    control = Control("BrushLabels", "label", "image", "image", [])
+    result = [image_region(control, mask, label, score) for mask, label, score in objects]
     prediction = {"model_version": "sam2fast", "result": result}
     return {"data": {"image": FILES_ADDRESS + quote(image)}, "predictions": [prediction]}
+
+
+class Control(NamedTuple):
+    """A tag of a labelling interface that labels an image or a video."""
+
+    tag: str  # "BrushLabels"
+    name: str
+    to_name: str  # the name of the image or video
+    data: str  # the key of its address in a task's data
+    labels: list[str]
+
+
+def controls_of(interface: str) -> list[Control]:
+    """The tags of a labelling interface, in XML, that label an image or a video.
+
+    Raises:
+        ValueError: it is no XML.
+    """
+    try:
+        tags = list(ElementTree.fromstring(interface).iter())  # noqa: S314  expat bounds what entities expand to
+    except ElementTree.ParseError as error:
+        raise ValueError(f"the labelling interface is no XML: {error}") from error
+    shown = {tag.get("name"): tag.get("value", "").removeprefix("$") for tag in tags if tag.tag in ("Image", "Video")}
+    return [
+        Control(tag.tag, tag.get("name", ""), of, shown[of], [str(one.get("value")) for one in tag.iter("Label")])
+        for tag in tags
+        if (of := tag.get("toName", "")) in shown
+    ]
+
+
+def find_control(controls: Iterable[Control], *tags: str) -> Control:
+    """The first control that is one of these tags.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for control in controls:
+        if control.tag in tags:
+            return control
+    raise ValueError(f"the labelling interface has no {' or '.join(tags)} for this image or video")
+
+
+def image_region(
+    control: Control, mask: np.ndarray, label: str, score: float, tolerance: float = 1.0
+) -> dict[str, Any]:
+    """A mask, bool ``(H, W)``, as a region of BrushLabels or, the outline of its largest part, of PolygonLabels.
+
+    Raises:
+        ValueError: the mask is empty, and the control has polygons.
+        ImportError: shapely is not installed, the control has polygons, and the tolerance, in pixels, is not 0.
+    """
+    kind = control.tag.lower()
+    if kind == "brushlabels":
+        value: dict[str, Any] = {"format": "rle", "rle": brush_run_lengths(mask)}
+    else:
+        value = {"points": outline(mask, tolerance), "closed": True}
+    return {
+        "type": kind,
+        "from_name": control.name,
+        "to_name": control.to_name,
+        "original_width": mask.shape[1],
+        "original_height": mask.shape[0],
+        "image_rotation": 0,
+        "value": value | {kind: [label]},
+        "score": score,
+    }
+
+
+def outline(mask: np.ndarray, tolerance: float = 1.0) -> list[list[float]]:
+    """The outline of a mask's largest part, without holes: points (x, y) in percent of the width and height."""
+    if not mask.any():
+        raise ValueError("no object is found there; an empty mask has no outline")
+    height, width = mask.shape
+    return (largest_ring(encode_rle(mask), tolerance) * (100 / width, 100 / height)).tolist()
+
+
+def box_around(mask: np.ndarray) -> dict[str, float]:
+    """The box around a mask that is not empty, as of a rectangle: in percent of the width and height."""
+    area = area_of(mask)
+    assert area is not None
+    (top, bottom), (left, right) = (
+        (side.start * 100 / of, side.stop * 100 / of) for side, of in zip(area, mask.shape, strict=True)
+    )
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top, "rotation": 0}
+
+
+def vector_around(mask: np.ndarray) -> dict[str, Any]:
+    """The :func:`outline` of a mask as of a vector."""
+    points = outline(mask)
+    names = [f"v{i}" for i in range(len(points))]
+    linked = zip(points, names, [None, *names], strict=False)
+    return {"closed": True, "vertices": [{"x": x, "y": y, "id": i, "prevPointId": last} for (x, y), i, last in linked]}
+
+
+def corners_of(rectangle: Mapping[str, Any], width: int, height: int) -> list[float]:
+    """A rectangle of Label Studio, in percent, as a box XYXY in pixels.
+
+    Raises:
+        ValueError: it is rotated.
+    """
+    if rectangle.get("rotation"):
+        raise ValueError("a rectangle is rotated; draw it upright")
+    x, y = rectangle["x"] * width / 100, rectangle["y"] * height / 100
+    return [x, y, x + rectangle["width"] * width / 100, y + rectangle["height"] * height / 100]
+
+
+def keyframes(
+    given: Sequence[Mapping[str, Any]], frames: range, found: Mapping[int, Mapping[str, Any]], seconds: float
+) -> list[dict[str, Any]]:
+    """The sequence of a region of a video: the keyframes given, and what is found on later frames.
+
+    Args:
+        frames: counted from 1; on those without a finding the region is hidden.
+        found: the geometry by frame.
+        seconds: of a frame.
+    """
+    keys = [dict(key) for key in given]
+    for frame in frames:
+        if frame in found:
+            keys.append({"frame": frame, "time": (frame - 1) * seconds, "enabled": True, **found[frame]})
+        elif keys:
+            keys[-1]["enabled"] = False  # from the next frame on
+    return keys
 
 
 def label_studio_interface(classes: Sequence[str]) -> str:

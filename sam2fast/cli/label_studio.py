@@ -1,0 +1,85 @@
+"""``sam2fast label-studio``: the ML backend for Label Studio."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.options import model_options
+from sam2fast.cli.reporting import emit, output_options, say
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.io.allowed_files import HostFiles
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+NEEDED = ("flask", "gunicorn", "av", "shapely")
+
+
+@click.command("label-studio")
+@model_options
+@click.option(
+    "--url",
+    envvar="LABEL_STUDIO_URL",
+    default="http://localhost:8080",
+    help="Label Studio, whose files are read; also from LABEL_STUDIO_URL in the environment. Other addresses are not.",
+)
+@click.option(
+    "--token",
+    metavar="TEXT",
+    envvar="LABEL_STUDIO_API_KEY",
+    help="Its access token, for files; also from LABEL_STUDIO_API_KEY in the environment.",
+)
+@click.option("--host", default="127.0.0.1", help="Address to listen on. Everybody who can reach it gets answers.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9090, help="0 for any that is free.")
+@click.option("--images", type=click.IntRange(1), default=16, help="Images whose embeddings are kept, of 16 MB each.")
+@click.option("--frames", type=click.IntRange(1), default=50, help="Frames of a video that a request tracks.")
+@click.option("--max-mb", type=click.IntRange(1), default=256, help="Size of an image or a video.")
+@output_options()
+def label_studio(
+    model: str | None,
+    checkpoint: Path | None,
+    device: str,
+    dtype: str,
+    url: str,
+    token: str | None,
+    host: str,
+    port: int,
+    images: int,
+    frames: int,
+    max_mb: int,
+) -> None:
+    """An ML backend for Label Studio: masks in images, boxes and outlines in videos.
+
+    Serves until Ctrl-C. Give its address to Label Studio under Settings, Model, and switch interactive preannotations
+    on. docs/label_studio.md has labelling interfaces.
+    """
+    if any(find_spec(package) is None for package in NEEDED):
+        raise UserError(f"the Label Studio backend needs {', '.join(NEEDED)}: pip install 'sam2fast[label-studio]'")
+    from sam2fast.demo.server import serving
+
+    with as_user_error(ValueError):
+        HostFiles(url, max_mb)
+    choice = choose_model(model, checkpoint)
+
+    def build() -> "Flask":
+        # In the serving process: torch's threads do not survive a fork.
+        from sam2fast.cli.track_run import load_predictor
+        from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
+
+        try:
+            predictor, _ = load_predictor(choice, device, dtype)
+        except UserError as error:
+            error.show()
+            sys.exit(serving.FAILED_TO_START)
+        return make_app(LabelStudioBackend(predictor, reader_of(url, token, max_mb), images, frames))
+
+    def announce(address: str) -> None:
+        emit({"address": address, "url": url, "model": choice.as_json()})
+        say(f"Give Label Studio the address {address}; files are read from {url}; Ctrl-C ends it")
+
+    with as_user_error(serving.ServingError):
+        serving.serve(build, serving.Address(host, port), announce)

@@ -1,0 +1,198 @@
+"""An ML backend for Label Studio: its HTTP protocol, with masks for images, and boxes and outlines for videos."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from sam2fast.io.allowed_files import HostFiles
+from sam2fast.mask_formats.label_studio import (
+    Control,
+    box_around,
+    controls_of,
+    corners_of,
+    find_control,
+    image_region,
+    keyframes,
+    vector_around,
+)
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+
+try:
+    from flask import Flask, jsonify, request
+except ImportError as error:
+    raise ImportError("the Label Studio backend needs flask: pip install 'sam2fast[label-studio]'") from error
+
+VERSION = "sam2fast"
+KEYS_USED = 4  # the last boxes of an object, which are prompts
+Region = Mapping[str, Any]  # of Label Studio, from JSON
+
+
+def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> Callable[[Any], bytes]:
+    """Reads the files of tasks: those of one Label Studio, and data URIs.
+
+    Args:
+        host: such as ``http://localhost:8080``.
+        token: an access token of Label Studio, legacy or personal; the host gets it, nobody else.
+        max_megabytes: larger files are refused.
+    """
+    files = HostFiles(host, max_megabytes)
+
+    def read(address: Any) -> bytes:
+        if token is None:
+            return files.read(address, {})
+        if token.count(".") != 2:
+            return files.read(address, {"Authorization": f"Token {token}"})
+        # A personal token is exchanged for one that is valid for minutes.
+        body, kind = json.dumps({"refresh": token}).encode(), {"Content-Type": "application/json"}
+        access = json.loads(files.read("/api/token/refresh", kind, body))["access"]
+        return files.read(address, {"Authorization": f"Bearer {access}"})
+
+    return read
+
+
+class LabelStudioBackend:
+    """Answers tasks with masks. Threads may use it at the same time; they track their videos one after the other.
+
+    Args:
+        predictor: of the model, also for images.
+        read: the content of the file at an address; see :func:`reader_of`.
+        images_kept: of how many images embeddings are kept, of 16 MiB each for 1024x1024 pixels of input.
+        max_frames: how many frames of a video a request tracks.
+    """
+
+    def __init__(
+        self, predictor: SAM2VideoPredictor, read: Callable[[Any], bytes], images_kept: int = 16, max_frames: int = 50
+    ) -> None:
+        self._videos, self._images, self._read = predictor, SAM2ImagePredictor(predictor), read
+        self._encoded = lru_cache(images_kept)(self._images.encode)  # by the content of the file
+        self._max_frames, self._tracking = max_frames, Lock()
+
+    def predict(self, task: Region, interface: str, prompts: Sequence[Region]) -> dict[str, Any]:
+        """The prediction for a task, an empty one without prompts.
+
+        Args:
+            interface: the labelling interface, in XML.
+            prompts: regions: keypoints and rectangles of an image, or boxes on frames of a video.
+
+        Raises:
+            ValueError, LookupError, TypeError: the task, the interface or a prompt cannot be used.
+        """
+        controls, regions = controls_of(interface), list[dict[str, Any]]()
+        if any(one["type"] == "videorectangle" for one in prompts):
+            regions = self._track(task, controls, prompts)
+        elif prompts:
+            regions = [self._segment(task, controls, prompts)]
+        scores = [one["score"] for one in regions if "score" in one]
+        return {"result": regions, "score": min(scores, default=0.0), "model_version": VERSION}
+
+    def _segment(self, task: Region, controls: list[Control], prompts: Sequence[Region]) -> dict[str, Any]:
+        control = find_control(controls, "BrushLabels", "PolygonLabels")
+        features = self._encoded(self._read(task["data"][control.data]))
+        height, width = features.size
+        points, labels, box, label = list[list[float]](), list[int](), None, None
+        for one in prompts:
+            kind, value = one["type"], one["value"]
+            if kind not in ("keypointlabels", "rectanglelabels"):
+                raise ValueError(f"a prompt is {kind}; expected keypointlabels or rectanglelabels")
+            label = value[kind][0]
+            if kind == "keypointlabels":
+                points.append([value["x"] * width / 100, value["y"] * height / 100])
+                labels.append(int(one.get("is_positive", 1)))
+            else:
+                box = corners_of(value, width, height)
+        if label not in control.labels:
+            raise ValueError(f"{control.tag} {control.name!r} has no label {label!r}")
+        given, is_ambiguous = (points or None, labels or None, box), len(points) == 1 and box is None
+        found, scores, _ = self._images.predict(
+            *given, multimask_output=is_ambiguous, features=features, output_mode="bool"
+        )
+        region = image_region(control, found[scores.argmax()], label, float(scores.max()))
+        return {"id": uuid4().hex[:10], **region}
+
+    def _track(self, task: Region, controls: list[Control], prompts: Sequence[Region]) -> list[dict[str, Any]]:
+        """The boxes, with those on the frames after their last ones; outlines if there are VideoVectorLabels."""
+        data = find_control(controls, "VideoRectangle").data
+        vectors = next((one for one in controls if one.tag == "VideoVectorLabels"), None)
+        regions = {one["id"]: one for one in prompts if one["type"] == "videorectangle"}
+        keys = {name: sorted(one["value"]["sequence"], key=lambda key: key["frame"]) for name, one in regions.items()}
+        shown = {name: of[-KEYS_USED:] for name, of in keys.items() if of and of[-1].get("enabled", True)}
+        boxes, outlines = defaultdict[Any, dict[int, Region]](dict), defaultdict[Any, dict[int, Region]](dict)
+        last = 0
+        if shown:
+            with self._tracking:
+                for last, masks in self._masks(self._read(task["data"][data]), shown):
+                    for name, mask in masks.items():
+                        if mask.any():
+                            boxes[name][last], outlines[name][last] = box_around(mask), vector_around(mask)
+        results = []
+        for name, one in regions.items():
+            value, frames = one["value"], range(keys[name][-1]["frame"] + 1, last + 1) if name in shown else range(0)
+            seconds = value["duration"] / value["framesCount"]
+            sequence = keyframes(keys[name], frames, boxes[name], seconds)
+            results.append({**one, "value": {**value, "sequence": sequence}})
+            sequence = keyframes([], frames, outlines[name], seconds)
+            if vectors is not None and sequence and value.get("labels"):
+                named = {"from_name": vectors.name, "to_name": vectors.to_name, "type": "videovectorlabels"}
+                results.append({"id": f"{name}-outline", **named, "value": {**value, "sequence": sequence}})
+        return results
+
+    def _masks(self, video: bytes, shown: Region) -> Iterator[tuple[int, dict[Any, np.ndarray]]]:
+        """The masks ``(H, W)`` bool of all objects on each frame, counted from 1, from the first last keyframe on."""
+        state = self._videos.init_state(video)
+        try:
+            height, width = state.video_size
+            for name, keys in shown.items():
+                for key in keys:
+                    if key.get("enabled", True):
+                        box = corners_of(key, width, height)
+                        self._videos.add_new_points_or_box(state, key["frame"] - 1, name, box=box)
+            first = min(keys[-1]["frame"] for keys in shown.values()) - 1
+            for frame, names, logits in self._videos.propagate_in_video(state, first, self._max_frames, progress=False):
+                yield frame + 1, dict(zip(names, (logits[:, 0] > 0).cpu().numpy(), strict=True))
+        finally:
+            state.frames.close()
+
+
+def make_app(backend: LabelStudioBackend) -> Flask:
+    """The application that Label Studio connects to: ``/health``, ``/setup``, ``/predict``; errors are JSON."""
+    app = Flask(__name__)
+
+    @app.get("/")
+    @app.get("/health")
+    def health() -> Any:
+        return jsonify(status="UP", model_class=VERSION)
+
+    @app.post("/setup")
+    def setup() -> Any:
+        return jsonify(model_version=VERSION)
+
+    @app.post("/predict")
+    def predict() -> Any:
+        body = request.get_json()
+        tasks = body["tasks"]
+        context = (body.get("params") or {}).get("context") or {}
+        prompts = context.get("result") or []
+        found = [backend.predict(task, body["label_config"], prompts) for task in tasks]
+        return jsonify(results=found, model_version=VERSION)
+
+    @app.post("/webhook")
+    @app.post("/train")
+    def train() -> Any:
+        return jsonify({}), 201  # annotations do not change the model
+
+    @app.errorhandler(ArithmeticError)
+    @app.errorhandler(LookupError)
+    @app.errorhandler(TypeError)
+    @app.errorhandler(ValueError)
+    def wrong(error: Exception) -> Any:
+        told = f"the request lacks {error}" if isinstance(error, KeyError) else str(error)
+        return jsonify(error=told), 400
+
+    return app

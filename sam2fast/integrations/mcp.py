@@ -1,0 +1,200 @@
+"""A Model Context Protocol server: masks of images and videos as tools for language models."""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2fast.io.allowed_files import FolderFiles
+from sam2fast.io.overlay import area_of, draw_overlay
+from sam2fast.io.rle import encode_rle
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.transforms import to_pixels
+from sam2fast.video_io import read_frames
+
+try:
+    from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+    from mcp.types import CallToolResult, ImageContent, TextContent
+    from pydantic import BaseModel, Field
+except ImportError as error:
+    raise ImportError("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'") from error
+
+MOST_POINTS = 100  # of a prompt
+OVERLAY_SIDE = 1024  # pixels of the longer side of a picture that is sent
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class McpLimits:
+    """What a call may read and compute."""
+
+    max_megabytes: int = 256
+    max_megapixels: int = 50
+    max_frames: int = 300
+    max_objects: int = 50
+    seconds: float = 120.0
+
+
+class McpPrompt(BaseModel):
+    """What shows an object on a frame of a video."""
+
+    name: str
+    frame: int = Field(0, ge=0)
+    points: list[Point] = []
+    labels: list[int] = []  # 1 foreground, 0 background; by default 1
+    box: Box | None = None
+
+
+class McpTools:
+    """The tools: they read files below the roots only, and write nothing. The model is for images, too."""
+
+    def __init__(self, predictor: SAM2VideoPredictor, roots: Sequence[Path], limits: McpLimits) -> None:
+        self._videos, self._images = predictor, SAM2ImagePredictor(predictor)
+        self._files, self._limits = FolderFiles(roots, limits.max_megabytes), limits
+        self._encoded = lru_cache(4)(self._images.encode)  # the last images, by the content of the file
+
+    def segment_image(
+        self,
+        path: str,
+        points: list[Point] | None = None,
+        labels: list[int] | None = None,
+        box: Box | None = None,
+        masks: bool = False,
+    ) -> CallToolResult:
+        """Segments one object in an image file. Give points on it (x, y in pixels), a box (x0, y0, x1, y1), or both.
+
+        Labels are 1 on the object and 0 beside it. Returns the area, box and score of the best mask, its COCO run
+        lengths if masks is true, and a picture with the mask drawn.
+        """
+        with _as_tool_error():
+            given = _checked(points or [], labels or [], box)
+            content, is_ambiguous = self._image(path), len(points or []) == 1 and box is None
+            features = self._encoded(content)
+            found, scores, _ = self._images.predict(
+                *given, multimask_output=is_ambiguous, features=features, output_mode="bool"
+            )
+            best, score = found[scores.argmax()], float(scores.max())
+            overlay = draw_overlay(to_pixels(content).numpy(), best[None], points, given[1], [box] if box else None)
+            return _result({"objects": [_described("object", best, score, masks)]}, [overlay])
+
+    def segment_everything(self, path: str, most: int = 20, masks: bool = False) -> CallToolResult:
+        """Segments everything in an image file. Returns what segment_image does, of the masks with the best scores."""
+        with _as_tool_error():
+            pixels = to_pixels(self._image(path)).numpy()
+            end = time.monotonic() + self._limits.seconds
+            generator = SAM2AutomaticMaskGenerator(self._videos, progress=lambda done, total: _check_time(end))
+            records = generator.generate(pixels)[: max(0, min(most, self._limits.max_objects))]
+            drawn = np.array([one["segmentation"] for one in records]).reshape(-1, *pixels.shape[:2])
+            each = zip(range(1, len(records) + 1), drawn, records, strict=True)
+            found = [_described(str(i), mask, one["predicted_iou"], masks) for i, mask, one in each]
+            return _result({"objects": found}, [draw_overlay(pixels, drawn)])
+
+    def track_video(
+        self, path: str, prompts: list[McpPrompt], max_frames: int = 100, masks: bool = False
+    ) -> CallToolResult:
+        """Tracks objects through a video file, from the first frame with a prompt, for at most max_frames frames.
+
+        Each prompt has the object's name, a frame from 0, and points (x, y in pixels), a box, or both. Returns the
+        areas and boxes of the objects that are visible on each frame, and pictures of the first and the last frame.
+        """
+        with _as_tool_error():
+            if not 1 <= len(prompts) <= self._limits.max_objects:
+                raise ValueError(f"there are {len(prompts)} prompts; expected 1 to {self._limits.max_objects}")
+            given = [(one, _checked(one.points, one.labels, one.box)) for one in prompts]
+            first, last = min(one.frame for one in prompts), max(one.frame for one in prompts)
+            if not last - first < max_frames <= self._limits.max_frames:
+                most = self._limits.max_frames
+                raise ValueError(f"prompts on frames {first} to {last} need max_frames {last - first + 1} to {most}")
+            end, frames, shown = time.monotonic() + self._limits.seconds, list[dict[str, Any]](), list[Any]()
+            video = read_frames(self._files.find(path), self._videos.image_size)
+            with video, self._videos.open_stream() as stream:
+                for frame in video:
+                    self._check_size(frame.width, frame.height)
+                    is_late = time.monotonic() > end
+                    if is_late or frame.index >= first + max_frames:
+                        break
+                    if frame.index < first:
+                        continue
+                    result = stream.step(frame)
+                    for one, (points, labels, box) in given:
+                        if one.frame == frame.index:
+                            result = stream.add_new_points_or_box(one.name, points, labels, box=box)
+                    found = (result.masks[:, 0] > 0).cpu().numpy()
+                    scores = result.scores.object_score.sigmoid().flatten().tolist()
+                    each = zip(result.obj_ids, found, scores, strict=True)
+                    described = [_described(name, mask, score, masks) for name, mask, score in each if mask.any()]
+                    frames.append({"frame": frame.index, "objects": described})
+                    shown[1:] = [(frame.rgb, found)]
+            if not is_late and last > first + len(frames) - 1:
+                raise ValueError(f"there is no frame {last}; the video has {first + len(frames)} frames or fewer")
+            return _result({"frames": frames, "stopped_early": is_late}, [draw_overlay(*one) for one in shown])
+
+    def _image(self, path: str) -> bytes:
+        content = self._files.find(path).read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            self._check_size(*image.size)
+        return content
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self._limits.max_megapixels * 1_000_000:
+            raise ValueError(f"{width}x{height} pixels are more than {self._limits.max_megapixels} million")
+
+
+def make_server(tools: McpTools) -> MCPServer:
+    """The server with its tools; ``run()`` serves on stdin and stdout."""
+    server = MCPServer("sam2fast", instructions="Masks of objects in images and videos, by SAM 2.", log_level="WARNING")
+    for tool in (tools.segment_image, tools.segment_everything, tools.track_video):
+        server.tool()(tool)
+    return server
+
+
+def _checked(points: list[Point], labels: list[int], box: Box | None) -> tuple[Any, Any, Any]:
+    """A prompt as the predictors take it."""
+    if not points and box is None or len(points) > MOST_POINTS:
+        raise ValueError(f"there are {len(points)} points; give a box, 1 to {MOST_POINTS} points, or both")
+    return points or None, (labels or [1] * len(points)) or None, box
+
+
+def _check_time(end: float) -> None:
+    if time.monotonic() > end:
+        raise ValueError("it takes too long on this machine; try a smaller image or model")
+
+
+def _described(name: str, mask: np.ndarray, score: float, with_mask: bool) -> dict[str, Any]:
+    area = area_of(mask)
+    sides = None if area is None else [area[1].start, area[0].start, area[1].stop, area[0].stop]
+    found = {"name": name, "area": int(mask.sum()), "box": sides, "score": round(score, 4)}
+    return {**found, "rle": encode_rle(mask)} if with_mask else found
+
+
+def _result(found: dict[str, Any], overlays: Sequence[Image.Image]) -> CallToolResult:
+    """What was found, as JSON for programs and as text, and pictures."""
+    content: list[Any] = [TextContent(type="text", text=json.dumps(found))]
+    for overlay in overlays:
+        overlay.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
+        overlay.save(file := io.BytesIO(), "jpeg", quality=85)
+        data = base64.b64encode(file.getvalue()).decode()
+        content.append(ImageContent(type="image", data=data, mime_type="image/jpeg"))
+    return CallToolResult(content=content, structured_content=found)
+
+
+@contextmanager
+def _as_tool_error() -> Iterator[None]:
+    """Raises what the caller can mend as the error whose text the model reads."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, OSError, Image.DecompressionBombError) as error:
+        raise ToolError(str(error)) from error

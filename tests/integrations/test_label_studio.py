@@ -1,0 +1,269 @@
+"""Label Studio's HTTP protocol, answered with the library's masks; tests/clients reads the answers with its SDK."""
+
+import base64
+import io
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from PIL import Image
+from small_video import SIZE, video_frames
+
+from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor
+from sam2fast.demo.clip import encode_mp4
+from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
+from sam2fast.io.allowed_files import HostFiles
+from sam2fast.mask_formats.label_studio import box_around, brush_run_lengths, outline, vector_around
+
+IMAGES = """<View><Image name="image" value="$image"/>
+  <KeyPointLabels name="point" toName="image" smart="true"><Label value="disc"/></KeyPointLabels>
+  <RectangleLabels name="box" toName="image" smart="true"><Label value="disc"/></RectangleLabels>
+  <{0} name="mask" toName="image"><Label value="disc"/><Label value="other"/></{0}></View>"""
+VIDEOS = """<View><Video name="video" value="$video"/>
+  <Labels name="labels" toName="video"><Label value="disc"/></Labels>
+  <VideoRectangle name="box" toName="video" smart="true"/>
+  <VideoVectorLabels name="outline" toName="video"><Label value="disc"/></VideoVectorLabels></View>"""
+BRUSH = IMAGES.format("BrushLabels")
+FRAMES = video_frames(6)
+PERCENT = 100 / SIZE
+
+
+def keypoint(x, y, positive=1, label="disc"):
+    value = {"x": x * PERCENT, "y": y * PERCENT, "width": 0.5, "keypointlabels": [label]}
+    return {"type": "keypointlabels", "is_positive": positive, "value": value}
+
+
+def rectangle(x0, y0, x1, y1, **more):
+    value = {"x": x0 * PERCENT, "y": y0 * PERCENT, "width": (x1 - x0) * PERCENT, "height": (y1 - y0) * PERCENT}
+    return {"type": "rectanglelabels", "value": value | {"rectanglelabels": ["disc"]} | more}
+
+
+def video_box(name, keys, label="disc"):
+    """A region with boxes XYXY by frame, from 1."""
+    sequence = [
+        {"frame": t, "enabled": True, "rotation": 0, "time": (t - 1) / 10}
+        | {k: v for k, v in rectangle(*box)["value"].items() if k != "rectanglelabels"}
+        for t, box in keys.items()
+    ]
+    value = {"framesCount": len(FRAMES), "duration": len(FRAMES) / 10, "sequence": sequence, "labels": [label]}
+    return {"type": "videorectangle", "id": name, "from_name": "box", "to_name": "video", "value": value}
+
+
+def data_uri(array) -> str:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def video() -> bytes:
+    return encode_mp4([Image.fromarray(frame) for frame in FRAMES])
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def label_studio(video):
+    """A Label Studio that has two files, for those who bring the token, and redirects elsewhere."""
+
+    class Handler(BaseHTTPRequestHandler):
+        seen: list[str | None] = []
+
+        def do_GET(self):
+            self.seen.append(self.headers.get("Authorization"))
+            if self.path == "/elsewhere":
+                self.send_response(302)
+                self.send_header("Location", "http://127.0.0.1:9/secret")
+                self.end_headers()
+                return
+            content = {"/data/upload/clip.mp4": video, "/big": bytes(3 << 20)}.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def do_POST(self):
+            token = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["refresh"]
+            self.send_response(200 if self.path == "/api/token/refresh" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps({"access": f"short-{token}"}).encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    server.seen = Handler.seen
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def client(predictor, label_studio):
+    return make_app(LabelStudioBackend(predictor, reader_of(label_studio.address, "secret"))).test_client()
+
+
+def ask(client, config, data, prompts, code=200):
+    body = {"tasks": [{"id": 1, "data": data}], "label_config": config, "project": "1.1"}
+    answer = client.post("/predict", json=body | {"params": {"context": {"result": prompts}}})
+    assert answer.status_code == code, answer.json
+    return answer.json["results"][0] if code == 200 else answer.json["error"]
+
+
+def test_health_setup_and_training(client):
+    assert client.get("/health").json["status"] == "UP"
+    assert client.post("/setup", json={"project": "1.1", "schema": "<View/>"}).json == {"model_version": "sam2fast"}
+    assert client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 201
+
+
+@pytest.mark.parametrize("tag", ["BrushLabels", "PolygonLabels"])
+def test_an_image(client, predictor, tag):
+    images = SAM2ImagePredictor(predictor)
+    images.set_image(FRAMES[0])
+    for prompts, given in [
+        ([keypoint(30, 40)], ([[30, 40]], [1], None, None, True)),
+        (
+            [keypoint(30, 40), keypoint(100, 90, 0), rectangle(8, 18, 52, 62)],
+            ([[30, 40], [100, 90]], [1, 0], [8, 18, 52, 62], None, False),
+        ),
+    ]:
+        masks, scores, _ = images.predict(*given)
+        mask, score = masks[scores.argmax()] > 0, scores.max()
+        found = ask(client, IMAGES.format(tag), {"image": data_uri(FRAMES[0])}, prompts)
+        (region,) = found["result"]
+        assert found["score"] == region["score"] == pytest.approx(score) and mask.sum() > 500
+        assert (region["from_name"], region["to_name"], region["type"]) == ("mask", "image", tag.lower())
+        assert (region["original_height"], region["original_width"]) == mask.shape
+        value = region["value"]
+        assert value[tag.lower()] == ["disc"]
+        if tag == "BrushLabels":
+            assert value["rle"] == brush_run_lengths(mask)
+        else:
+            assert value["points"] == outline(mask) and value["closed"]
+
+
+def test_an_image_is_encoded_once(predictor, monkeypatch):
+    backend = LabelStudioBackend(predictor, reader_of("http://localhost:1"), images_kept=2)
+    client, images = make_app(backend).test_client(), [{"image": data_uri(frame)} for frame in FRAMES[:3]]
+    for image in (0, 0, 1, 0):
+        ask(client, IMAGES.format("BrushLabels"), images[image], [keypoint(30, 40)])
+    assert backend._encoded.cache_info()[:2] == (2, 2)
+    ask(client, IMAGES.format("BrushLabels"), images[2], [keypoint(30, 40)])
+    assert backend._encoded.cache_info().currsize == 2
+
+
+def test_threads(client):
+    def ask_alone(i):
+        return ask(client, IMAGES.format("BrushLabels"), {"image": data_uri(FRAMES[i % 3])}, [keypoint(30 + i, 40)])
+
+    expected = [ask_alone(i) for i in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(expected, pool.map(ask_alone, range(6)), strict=True):
+            assert one["result"][0]["value"] == other["result"][0]["value"]
+
+
+def test_a_video(client, predictor, video, label_studio):
+    disc, square = [8, 18, 52, 62], [88, 78, 117, 107]
+    state = predictor.init_state(video)
+    predictor.add_new_points_or_box(state, 1, "a", box=disc)
+    predictor.add_new_points_or_box(state, 2, "b", box=square)
+    expected = {
+        t + 1: dict(zip(ids, (logits[:, 0] > 0).numpy(), strict=True))
+        for t, ids, logits in predictor.propagate_in_video(state, 1, progress=False)
+    }
+    prompts = [video_box("a", {2: disc}), video_box("b", {3: square})]
+    result = ask(client, VIDEOS, {"video": "/data/upload/clip.mp4"}, prompts)["result"]
+    assert label_studio.seen[-1] == "Token secret"
+    assert [one["id"] for one in result] == ["a", "a-outline", "b", "b-outline"]
+    for region, outlines, first in ((result[0], result[1], 2), (result[2], result[3], 3)):
+        keys, name = region["value"]["sequence"], region["id"]
+        assert keys[0] == prompts["ab".index(name)]["value"]["sequence"][0]
+        assert [key["frame"] for key in keys] == list(range(first, 7)) and all(key["enabled"] for key in keys)
+        for key, vector in zip(keys[1:], outlines["value"]["sequence"], strict=True):
+            mask = expected[key["frame"]][name]
+            assert key == {"frame": key["frame"], "time": pytest.approx((key["frame"] - 1) / 10), "enabled": True} | (
+                box_around(mask)
+            )
+            assert vector["vertices"] == vector_around(mask)["vertices"] and vector["closed"]
+    # A region that ends stays as it is; with few frames a pass ends early.
+    ended = video_box("a", {1: disc, 2: disc})
+    ended["value"]["sequence"][1]["enabled"] = False
+    result = ask(client, VIDEOS, {"video": "/data/upload/clip.mp4"}, [ended])["result"]
+    assert result == [ended]
+    few = LabelStudioBackend(predictor, reader_of(label_studio.address), max_frames=2)
+    result = ask(make_app(few).test_client(), VIDEOS, {"video": "/data/upload/clip.mp4"}, prompts[:1])["result"]
+    assert [key["frame"] for key in result[0]["value"]["sequence"]] == [2, 3, 4]
+
+
+def test_a_personal_token_is_exchanged(label_studio):
+    assert reader_of(label_studio.address, "a.b.c")("/data/upload/clip.mp4")
+    assert label_studio.seen[-1] == "Bearer short-a.b.c"
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "prompts", "message"),
+    [
+        (BRUSH, {}, [keypoint(30, 40)], "lacks 'image'"),
+        ("<View", {"image": "x"}, [keypoint(30, 40)], "no XML"),
+        (IMAGES.format("Choices"), {"image": "x"}, [keypoint(30, 40)], "no BrushLabels or PolygonLabels"),
+        (
+            IMAGES.format("BrushLabels"),
+            {"image": data_uri(FRAMES[0])},
+            [keypoint(30, 40, label="cat")],
+            "no label 'cat'",
+        ),
+        (
+            IMAGES.format("BrushLabels"),
+            {"image": data_uri(FRAMES[0])},
+            [{"type": "ellipselabels", "value": {}}],
+            "ellipse",
+        ),
+        (BRUSH, {"image": data_uri(FRAMES[0])}, [rectangle(1, 2, 3, 4, rotation=5)], "rotated"),
+        (BRUSH, {"image": "data:image/png;base64,AAAA"}, [keypoint(30, 40)], "image"),
+        (BRUSH, {"image": "data:image/png;base64,A"}, [keypoint(30, 40)], "damaged"),
+        (BRUSH, {"image": "/missing.png"}, [keypoint(30, 40)], "404"),
+        (BRUSH, {"image": "/elsewhere"}, [keypoint(30, 40)], "302"),
+        (BRUSH, {"image": "http://169.254.169.254/meta"}, [keypoint(30, 40)], "is not read"),
+        (BRUSH, {"image": "file:///etc/passwd"}, [keypoint(30, 40)], "is not read"),
+        (BRUSH, {"image": 7}, [keypoint(30, 40)], "expected the address"),
+        (VIDEOS, {"video": "/data/upload/clip.mp4"}, [video_box("a", {7: [8, 18, 52, 62]})], "frame"),
+        (VIDEOS, {"video": data_uri(FRAMES[0])}, [video_box("a", {3: [8, 18, 52, 62]})], ""),
+        (BRUSH, {"video": "x"}, [video_box("a", {3: [8, 18, 52, 62]})], "no VideoRectangle"),
+    ],
+)
+def test_what_cannot_be_used(client, config, data, prompts, message):
+    assert message in ask(client, config, data, prompts, code=400)
+    empty = ask(client, IMAGES.format("BrushLabels"), {"image": "x"}, [])
+    assert empty == {"result": [], "score": 0.0, "model_version": "sam2fast"}
+
+
+def test_other_bodies(client):
+    for body in ({}, [], {"tasks": [{}]}, {"tasks": [{"data": {}}], "label_config": None}):
+        assert client.post("/predict", json=body).status_code == 400, body
+    assert client.post("/predict", data="x").status_code in (400, 415)
+
+
+def test_files_of_a_host(label_studio):
+    files = HostFiles(label_studio.address, max_megabytes=2)
+    with pytest.raises(ValueError, match="more than 2 MB"):
+        files.read("/big", {})
+    with pytest.raises(ValueError, match="more than 2 MB"):
+        files.read("data:image/png;base64," + "A" * (3 << 20), {})
+    for address in (
+        "//other.example/x",
+        f"{label_studio.address}0/x",
+        "https" + label_studio.address[4:],
+        "http://[",
+        "s3://a/b",
+    ):
+        with pytest.raises(ValueError, match="is not read"):
+            files.read(address, {"Authorization": "secret"})
+    for host in ("localhost:8080", "ftp://a.example", ""):
+        with pytest.raises(ValueError, match="no address of a server"):
+            HostFiles(host)
