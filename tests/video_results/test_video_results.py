@@ -77,6 +77,16 @@ def test_detections():
     assert detections[detections.tracker_id == 9].data["object_id"].tolist() == [9]
 
 
+def test_masks_are_compact_where_supervision_has_that(monkeypatch):
+    import supervision
+
+    detections = to_supervision([7, 8, 9], LOGITS, SCORES)
+    assert isinstance(detections.mask, supervision.CompactMask)
+    assert detections.area.tolist() == MASKS[[0, 2]].sum((1, 2)).tolist()
+    monkeypatch.delattr(supervision, "CompactMask")
+    assert isinstance(to_supervision([7, 8, 9], LOGITS).mask, np.ndarray)
+
+
 def test_names_get_the_same_numbers_in_every_frame():
     first = to_supervision(["dog", "cat", 4], MASKS)
     second = to_supervision(["cat", 4, "dog"], MASKS[[2, 1, 0]])
