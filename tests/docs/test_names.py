@@ -9,9 +9,9 @@ from document_commands import options
 
 SPANS = list(all_spans())
 # ``text`` is printed output, formulas and layouts of folders: nothing to run.
-LANGUAGES = {"python", "shell", "yaml", "json", "text"}
+LANGUAGES = {"python", "shell", "yaml", "json", "xml", "text"}
 # Options of other programs.
-OTHER_OPTIONS = {"--rdzv-conf", "--max-restarts", "-f", "--outDir"}
+OTHER_OPTIONS = {"--rdzv-conf", "--max-restarts", "-f", "--outDir", "-p", "--function-file"}
 FOLDERS = "sam2fast|kernels|tests|bench|examples|docs|configs|notebooks"
 
 

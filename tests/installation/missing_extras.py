@@ -18,6 +18,8 @@ COMMANDS = {
     "track frames --boxes-from det.txt": "detections",
     "track scan.nii.gz --point 0,1,72,64": "medical",
     "serve": "serve",
+    "label-studio --model nano": "label-studio",
+    "mcp --model nano --root .": "mcp",
     "segment square.png --point 72,64 --ray local": "cluster",
     "masks square.png --ray auto": "cluster",
     "export --model nano --format onnx --out graphs": "onnx",
