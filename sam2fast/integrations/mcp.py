@@ -32,7 +32,7 @@ except ImportError as error:
     raise ImportError("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'") from error
 
 MOST_POINTS = 100  # of a prompt
-OVERLAY_SIDE = 1024  # pixels of the longer side of a picture that is sent
+OVERLAY_SIDE = 1024  # pixels of the longer side of an image that is sent
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
@@ -77,7 +77,7 @@ class McpTools:
         """Segments one object in an image file. Give points on it (x, y in pixels), a box (x0, y0, x1, y1), or both.
 
         Labels are 1 on the object and 0 beside it. Returns the area, box and score of the best mask, its COCO run
-        lengths if masks is true, and a picture with the mask drawn.
+        lengths if masks is true, and an image with the mask drawn.
         """
         with _as_tool_error():
             given = _checked(points or [], labels or [], box)
@@ -108,7 +108,7 @@ class McpTools:
         """Tracks objects through a video file, from the first frame with a prompt, for at most max_frames frames.
 
         Each prompt has the object's name, a frame from 0, and points (x, y in pixels), a box, or both. Returns the
-        areas and boxes of the objects that are visible on each frame, and pictures of the first and the last frame.
+        areas and boxes of the objects that are visible on each frame, and images of the first and the last frame.
         """
         with _as_tool_error():
             if not 1 <= len(prompts) <= self._limits.max_objects:
@@ -181,7 +181,7 @@ def _described(name: str, mask: np.ndarray, score: float, with_mask: bool) -> di
 
 
 def _result(found: dict[str, Any], overlays: Sequence[Image.Image]) -> CallToolResult:
-    """What was found, as JSON for programs and as text, and pictures."""
+    """What was found, as JSON for programs and as text, and images."""
     content: list[Any] = [TextContent(type="text", text=json.dumps(found))]
     for overlay in overlays:
         overlay.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
@@ -193,7 +193,7 @@ def _result(found: dict[str, Any], overlays: Sequence[Image.Image]) -> CallToolR
 
 @contextmanager
 def _as_tool_error() -> Iterator[None]:
-    """Raises what the caller can mend as the error whose text the model reads."""
+    """Raises what the caller can fix as the error whose text the model reads."""
     try:
         yield
     except (ValueError, TypeError, LookupError, OSError, Image.DecompressionBombError) as error:

@@ -18,4 +18,5 @@ def test_imports_of_the_documents_are_promised():
     documents = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     used = {module for path in documents for module, _ in IMPORT.findall(path.read_text(encoding="utf-8"))}
     assert len(used) > 10
-    assert not {module for module in used if module not in MODULES}
+    # Not importable here: tests/clients/test_cvat.py has the names.
+    assert {module for module in used if module not in MODULES} == {"sam2fast.integrations.cvat"}

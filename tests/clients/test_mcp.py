@@ -57,14 +57,14 @@ def server(predictor, root):
     return make_server(McpTools(predictor, [root], McpLimits()))
 
 
-def pictures(result) -> list[np.ndarray]:
+def overlays(result) -> list[np.ndarray]:
     images = [one for one in result.content if one.type == "image"]
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one.data)))) for one in images]
 
 
-def is_near(picture, overlay) -> bool:
+def is_near(image, overlay) -> bool:
     """Equal but for the compression as JPEG."""
-    return np.abs(picture.astype(int) - np.asarray(overlay).astype(int)).mean() < 4
+    return np.abs(image.astype(int) - np.asarray(overlay).astype(int)).mean() < 4
 
 
 def test_an_image(server, predictor):
@@ -85,11 +85,11 @@ def test_an_image(server, predictor):
         ys, xs = np.nonzero(mask)
         assert found["box"] == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
         assert found["score"] == pytest.approx(scores.max(), abs=1e-4)
-        (picture,) = pictures(result)
+        (overlay,) = overlays(result)
         assert is_near(
-            picture, draw_overlay(FRAMES[0], mask[None], given[0], given[1], [given[2]] if given[2] else None)
+            overlay, draw_overlay(FRAMES[0], mask[None], given[0], given[1], [given[2]] if given[2] else None)
         )
-        assert not is_near(picture, FRAMES[0]) and result.content[0].type == "text"
+        assert not is_near(overlay, FRAMES[0]) and result.content[0].type == "text"
     assert "rle" not in call(server, "segment_image", path="photo.png", box=BOX).structured_content["objects"][0]
 
 
@@ -97,7 +97,7 @@ def test_everything(server, predictor):
     records = SAM2AutomaticMaskGenerator(predictor).generate(FRAMES[0])
     result = call(server, "segment_everything", path="photo.png", masks=True)
     found = result.structured_content["objects"]
-    assert len(found) == len(records) > 0 and len(pictures(result)) == 1
+    assert len(found) == len(records) > 0 and len(overlays(result)) == 1
     for one, record in zip(found, records, strict=True):
         assert np.array_equal(decode_rle(one["rle"]), record["segmentation"])
     assert call(server, "segment_everything", path="photo.png", most=0).structured_content == {"objects": []}
@@ -127,7 +127,7 @@ def test_a_video(server, predictor, root):
         masks = {shown["name"]: decode_rle(shown["rle"]) for shown in one["objects"]}
         visible = {name: mask for name, mask in expected[one["frame"]].items() if mask.any()}
         assert masks.keys() == visible.keys() and all(np.array_equal(masks[name], visible[name]) for name in masks)
-    assert len(pictures(result)) == 2
+    assert len(overlays(result)) == 2
     few = call(server, "track_video", path="clips/clip.mp4", prompts=PROMPTS, max_frames=2)
     assert [one["frame"] for one in few.structured_content["frames"]] == [1, 2]
 
@@ -201,4 +201,4 @@ def test_the_command_on_stdio(root):
 
     tools, result = asyncio.run(ask())
     assert tools == ["segment_image", "segment_everything", "track_video"]
-    assert result.structured_content["objects"][0]["area"] > 400 and len(pictures(result)) == 1
+    assert result.structured_content["objects"][0]["area"] > 400 and len(overlays(result)) == 1
