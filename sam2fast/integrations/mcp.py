@@ -16,6 +16,7 @@ from PIL import Image
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.io.allowed_files import FolderFiles
+from sam2fast.io.images import open_image
 from sam2fast.io.overlay import area_of, draw_overlay
 from sam2fast.io.rle import encode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -31,8 +32,7 @@ try:
 except ImportError as error:
     raise ImportError("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'") from error
 
-MOST_POINTS = 100  # of a prompt
-OVERLAY_SIDE = 1024  # pixels of the longer side of an image that is sent
+MOST_POINTS, OVERLAY_SIDE = 100, 1024  # points of a prompt; pixels of the longer side of an image that is sent
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
@@ -144,7 +144,7 @@ class McpTools:
 
     def _image(self, path: str) -> bytes:
         content = self._files.find(path).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             self._check_size(*image.size)
         return content
 
@@ -196,5 +196,5 @@ def _as_tool_error() -> Iterator[None]:
     """Raises what the caller can fix as the error whose text the model reads."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, OSError, Image.DecompressionBombError) as error:
+    except (ValueError, TypeError, LookupError, SyntaxError, OSError, Image.DecompressionBombError) as error:
         raise ToolError(str(error)) from error
