@@ -77,7 +77,7 @@ def test_the_rule_on_random_histories(seed):
     for i, j in set(pairs) - exempt:
         sharing[i, j] = sharing[j, i] = True
     state, motions = torch.zeros(rows, strategy.state_size, dtype=torch.float64), [PlainMotion()] * OBJECTS
-    lost = 0
+    lost = gained = 0
     for t in range(1, FRAMES):
         masks, ious, scores = map(torch.from_numpy, (batch.masks[t], batch.ious[t], batch.scores[t, :, None]))
         masks = torch.where((scores > 0)[..., None, None], masks, -1024.0)
@@ -91,10 +91,11 @@ def test_the_rule_on_random_histories(seed):
         state = decided.state
         known = np.array([motion.numbers() for motion in motions])
         np.testing.assert_allclose(state[:OBJECTS].numpy(), known, rtol=1e-9, atol=1e-9)
-        lost += (expected != chosen[:OBJECTS].numpy()).sum()
+        lost += (expected < chosen[:OBJECTS].numpy()).sum()
+        gained += (expected > chosen[:OBJECTS].numpy()).sum()
         for i in np.flatnonzero(rng.random(OBJECTS) < 0.02):  # a prompt
             motions[i], state[i] = PlainMotion(), 0
-    assert lost > 100
+    assert lost > 100 and gained > 10
 
 
 def test_random_histories_reach_every_rule():
@@ -124,17 +125,54 @@ def test_equal_claims_go_to_the_first():
     assert kept(~torch.eye(3, dtype=torch.bool)) == [16, 0, 0]
 
 
+def discs(*places, radius=0.1):
+    """Discs at these x, bool, in the middle of a frame of 32 x 32."""
+    at = (torch.arange(32) + 0.5) / 32
+    return [((at - x).square() + (at[:, None] - 0.5).square()) < radius**2 for x in places]
+
+
+def decided(logits, places, velocities=(0, 0)):
+    """Of two objects with these logits ``(2, 32, 32)`` that were at these x, with a radius of 0.1."""
+    ones, valid = torch.ones(2, 1), torch.ones(2, 1, dtype=torch.bool)
+    state = [[9, x, 0.5, v, 0, np.pi * 0.1**2, 0, 0] for x, v in zip(places, velocities, strict=True)]
+    sharing = ~torch.eye(2, dtype=torch.bool)
+    given = MaskCandidates(logits[:, None], ones, ones, False, False, 64, (0, 0), valid, sharing)
+    return Together().choose(given, torch.tensor(state).double())
+
+
 def test_objects_in_contact_move_with_what_they_claim():
     """Two at 0.3 and 0.5 claim two discs, both of them, a quarter of the frame further on."""
-    at, radius = (torch.arange(32) + 0.5) / 32, 0.1
-    one, other = (((at - x).square() + (at[:, None] - 0.5).square()) < radius**2 for x in (0.55, 0.75))
-    logits = torch.where(one | other, 5.0, -5.0).expand(2, 1, 32, 32)
-    state = torch.tensor([[9, x, 0.5, 0, 0, np.pi * radius**2, 0, 0] for x in (0.3, 0.5)]).double()
-    ones, valid = torch.ones(2, 1), torch.ones(2, 1, dtype=torch.bool)
-    given = MaskCandidates(logits, ones, ones, False, False, 64, (0, 0), valid, ~torch.eye(2, dtype=torch.bool))
-    decided = Together().choose(given, state)
-    assert torch.equal(decided.masks[0, 0] > 0, one) and torch.equal(decided.masks[1, 0] > 0, other)
-    assert torch.allclose(decided.state[:, 1], torch.tensor([0.55, 0.75]).double(), atol=0.01)
+    one, other = discs(0.55, 0.75)
+    found = decided(torch.where(one | other, 5.0, -5.0).expand(2, 32, 32), (0.3, 0.5))
+    assert torch.equal(found.masks[0, 0] > 0, one) and torch.equal(found.masks[1, 0] > 0, other)
+    assert torch.allclose(found.state[:, 1], torch.tensor([0.55, 0.75]).double(), atol=0.01)
+
+
+@pytest.mark.parametrize(("gap", "is_given"), [(0.14, False), (0.18, True)])
+def test_an_object_gets_back_what_another_one_claims_of_its_place(gap, is_given):
+    """If they are expected apart by 1.5 radii."""
+    one, other = discs(0.4, 0.4 + gap)
+    logits = torch.where(one | other, 5.0, -5.0).expand(2, 32, 32).clone()
+    logits[0] = -3.0
+    found = decided(logits, (0.4, 0.4 + gap))
+    kept = found.masks[:, 0] > 0
+    assert torch.equal(kept.any(0), one | other) and not kept.all(0).any()
+    assert kept[0].any() == is_given
+    if is_given:
+        assert torch.equal(kept[0, :, :13], one[:, :13]) and found.masks[0].max() == 5 and found.masks[1].min() == -10
+
+
+@pytest.mark.parametrize(("logit", "has_turned"), [(1.0, False), (5.0, True)])
+def test_two_that_turn_back_exchange_their_motion(logit, has_turned):
+    """If each is where the other is expected; with weak logits they are believed to pass."""
+    one, other = discs(0.4, 0.6)
+    logits = torch.where(torch.stack([other, one]), logit, -logit)
+    found = decided(logits, (0.42, 0.58), (-0.02, 0.02))
+    for mask, kept in zip([other, one] if has_turned else [one, other], found.masks[:, 0] > 0, strict=True):
+        assert kept[mask].float().mean() > 0.8
+    expected = [[0.4, -0.02], [0.6, 0.02]]
+    held = found.state[:, [1, 3]]
+    assert torch.allclose(held, torch.tensor(expected[::-1] if has_turned else expected).double())
 
 
 def test_parts_of_a_whole_are_compared_with_each_other():

@@ -41,10 +41,18 @@ class PlainMotion:
         by_y = np.float32(weight * ((row + 0.5) / height - y) ** 2)
         return min(by_x + by_y, np.float32(32))
 
-    def is_near(self, other: "PlainMotion") -> bool:
+    def is_near(self, other: "PlainMotion", radii: float = 1.1) -> bool:
         if self.frames == 0 or other.frames == 0:
             return False
-        return math.dist(self.expected, other.expected) < 1.1 * (self.radius + other.radius)
+        return math.dist(self.expected, other.expected) < radii * (self.radius + other.radius)
+
+    def agreement(self, logits: Logits) -> float:
+        """The logits where it is expected, weighted by how near they are, each at most 10."""
+        weights = [
+            [max(1 - self.cost(r, c, *logits.shape) / 16, 0) for c in range(logits.shape[1])]
+            for r in range(len(logits))
+        ]
+        return float((np.clip(logits, -10, 10) * np.array(weights)).sum())
 
     def after(self, mask: NDArray[np.bool_], in_contact: bool) -> "PlainMotion":
         rows, columns = np.nonzero(mask)
@@ -111,10 +119,25 @@ def plain_frame(
         if touching[i].any() and motion.frames:
             group = sorted(set().union(*(near[j] for j in near[i])))
             moved[i] = motion.moved([motions[j] for j in group], [claims[j] for j in group])
-    motions = moved
+    motions, passing = moved, np.full((count, count), np.nan)
+    for i, motion in enumerate(motions):
+        for j in np.flatnonzero(touching[i]):
+            if motion.frames and motions[j].frames:
+                straight = motion.agreement(logits[i]) + motions[j].agreement(logits[j])
+                crossed = motion.agreement(logits[j]) + motions[j].agreement(logits[i])
+                passing[i, j] = (straight - crossed) / max((motion.area + motions[j].area) / 2 * height * width, 1)
+    other = [int(np.nanargmin(line)) if (line <= -9).any() else i for i, line in enumerate(passing)]
+    motions = [
+        replace(one, x=motions[j].x, y=motions[j].y, vx=motions[j].vx, vy=motions[j].vy) if other[j] == i else one
+        for i, (j, one) in enumerate(zip(other, motions, strict=True))
+    ]
+    gives = [
+        [passing[i, j] > -9 and not motions[i].is_near(motions[j], 0.75) for j in range(count)] for i in range(count)
+    ]
     for row in range(height):
         for column in range(width):
-            left = [i for i in range(count) if claims[i, row, column]]
+            owners = [i for i in range(count) if claims[i, row, column]]
+            left = [i for i in range(count) if i in owners or any(gives[i][j] for j in owners)]
             strength = {
                 i: np.clip(logits[i, row, column], -10, 10) - motions[i].cost(row, column, height, width) for i in left
             }
@@ -122,8 +145,11 @@ def plain_frame(
                 if not left:
                     break
                 first = max(left, key=lambda i: (strength[i], -i))
+                if first not in owners:
+                    found[first, row, column] = max(logits[i, row, column] for i in owners)
                 lost = [i for i in left if are_compared(i, first)]
                 for i in lost:
-                    found[i, row, column] = -10
+                    if i in owners:
+                        found[i, row, column] = -10
                 left = [i for i in left if i != first and i not in lost]
     return found, [motion.after(found[i] > 0, touching[i].any()) for i, motion in enumerate(motions)]

@@ -17,6 +17,9 @@ WEIGHT, FARTHEST = 8.0, 32.0  # logits that a squared radius from the predicted 
 LEAST_SQUARE = 1e-4  # of a radius
 VISIBLE = 4  # pixels
 HELD = 12  # frames of contact in which motion only goes on
+REACH = 16.0  # logits that motion costs at two radii from a centre: so far around it logits are compared
+TURNED = 9.0  # logits for each pixel, summed over two objects, that say that these have turned back
+APART = 0.75  # as NEAR: objects that are not nearer get back what others claim
 FORGOTTEN = 3  # frames unseen after which motion is unknown
 LEAST_GAIN, AREA_GAIN = 0.15, 0.3  # of what is measured, for velocity and area
 ABSENT = 1e4  # more than strengths differ by
@@ -38,11 +41,11 @@ class Trajectory(NamedTuple):
         """What is in a state ``(B, 8)``."""
         return cls(*state.split([1, 2, 2, 1, 1, 1], dim=1))
 
-    def are_near(self) -> Tensor:
-        """``(B, B)`` bool: which objects touch where they are expected."""
+    def are_near(self, radii: float) -> Tensor:
+        """``(B, B)`` bool: whose centres are expected nearer than the sum of their radii, times ``radii``."""
         centre, radius, is_known = self.position + self.velocity, (self.area / math.pi).sqrt(), self.frames > 0
         distance = (centre[:, None] - centre[None]).square().sum(2).sqrt()
-        return (distance < NEAR * (radius + radius.t())) & is_known & is_known.t()
+        return (distance < radii * (radius + radius.t())) & is_known & is_known.t()
 
     def distance(self, height: int, width: int) -> Tensor:
         """``(B, h, w)`` fp32: by how many logits motion speaks against each pixel; 0 where motion is unknown."""
@@ -70,6 +73,30 @@ class Trajectory(NamedTuple):
         expected, count = _centres((group.float() @ discs.flatten(1).float() > 0).view_as(claims))
         is_moved = touching.any(1, keepdim=True) & is_known & (torch.minimum(size, count) >= VISIBLE)
         return self._replace(position=self.position + torch.where(is_moved, measured - expected, 0.0))
+
+    def turned_back(self, logits: Tensor, touching: Tensor) -> tuple["Trajectory", Tensor]:
+        """Motion with positions and velocities exchanged between two objects that have turned back, and which pairs
+        may pass each other, ``(B, B)`` bool.
+
+        Two have turned back if each one's logits are larger where the other is expected, together by ``TURNED``.
+
+        Args:
+            logits: ``(B, h, w)`` from -10 to 10.
+            touching: ``(B, B)`` bool, False for an object and itself.
+        """
+        near = (1 - self.distance(*logits.shape[1:]) / REACH).clamp_(min=0)
+        with torch.autocast(logits.device.type, enabled=False):
+            sums = logits.flatten(1) @ near.flatten(1).t()
+        size, is_known, own = self.area.float() * (logits[0].numel() / 2), self.frames > 0, sums.diagonal()
+        passing = (own[:, None] + own - (sums + sums.t())) / (size + size.t()).clamp(min=1)
+        is_pair = touching & is_known & is_known.t()
+        has_turned = is_pair & (passing <= -TURNED)
+        lowest, other = torch.where(has_turned, passing, 0.0).min(1)
+        rows = torch.arange(len(other), device=other.device)
+        other = torch.where(lowest < 0, other, rows)
+        other = torch.where(other[other] == rows, other, rows)
+        motion = self._replace(position=self.position[other], velocity=self.velocity[other])
+        return motion, is_pair & ~has_turned
 
     def after(self, masks: Tensor, in_contact: Tensor) -> "Trajectory":
         """After one more frame.
@@ -104,7 +131,9 @@ class Together(Strategy):
     Each pixel that several objects claim goes to one of them: the one with the largest logit less a cost that grows
     with the distance from where its motion leads. The others lose it in the shown masks and in their memories. Motion
     is constant velocity, measured from the kept masks. While objects touch it only goes on, for up to 12 frames, and
-    moves with the centre of all that they claim, as before a moving camera.
+    moves with the centre of all that they claim, as before a moving camera. Two exchange their motion when their logits
+    say that they have turned back. Otherwise an object that is expected apart from one that it touches gets back what
+    that one claims of its place.
 
     Results depend on which objects are tracked together. A single object has SAM 2's bits. Objects whose prompts
     overlap, as those of a part and its whole do, may share pixels. Masks of objects with a prompt on the frame take no
@@ -120,11 +149,15 @@ class Together(Strategy):
             return Decided(choice)
         logits, motion = gather_chosen(candidates.masks, choice)[:, 0], Trajectory.of(state)
         claims = (logits > 0) & candidates.valid[:, :, None]
-        touching = candidates.sharing & (overlaps(claims) | motion.are_near())
-        motion = motion.with_groups(claims, touching)
-        strength = logits.clamp(-LIMIT, LIMIT).sub_(motion.distance(*logits.shape[1:]))
-        kept = _kept(claims, strength, candidates.sharing)
+        touching = candidates.sharing & (overlaps(claims) | motion.are_near(NEAR))
+        limited = logits.clamp(-LIMIT, LIMIT)
+        motion, is_passing = motion.with_groups(claims, touching).turned_back(limited, touching)
+        strength = limited.sub_(motion.distance(*logits.shape[1:]))
+        gives = is_passing & ~motion.are_near(APART)
+        offered = (gives.float() @ claims.flatten(1).float()).view(claims.shape) > 0
+        kept = _kept(claims, offered, strength, candidates.sharing)
         masks = torch.where(claims & ~kept, -LIMIT, logits)
+        masks = torch.where(kept & ~claims, torch.where(claims, logits, 0.0).amax(0), masks)
         after = motion.after(kept, touching.any(1, keepdim=True))
         return Decided(choice, torch.cat(after, dim=1), masks=masks[:, None])
 
@@ -138,21 +171,21 @@ def overlaps(masks: Tensor) -> Tensor:
     return SHARED * shared > torch.minimum(size[:, None], size[None])
 
 
-def _kept(claims: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
-    """Which of the claimed pixels ``(B, h, w)`` bool each object keeps.
+def _kept(claims: Tensor, offered: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
+    """Which of the pixels ``(B, h, w)`` bool that it claims, or is offered, each object keeps.
 
-    The strongest claim takes the pixel from those that share with the object. Of those that do not, as the parts of a
-    whole, the strongest takes it from the others in turn.
+    The strongest takes the pixel from those that share with the object. Of those that do not, as the parts of a whole,
+    the strongest takes it from the others in turn.
     """
     order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # of equals the first wins
-    left, kept = claims, torch.zeros_like(claims)
+    left, kept = claims | offered, torch.zeros_like(claims)
     for _ in range(ROUNDS):
         # By maxima and products: argmax and where take several times as long on the CPU.
         is_first = left & _is_largest((~left).float().mul_(-ABSENT).add_(strength))
         is_first = is_first & _is_largest(is_first.float().mul_(order))
         is_taken = (sharing.float() @ is_first.flatten(1).float()).view(claims.shape) > 0
         kept, left = kept | is_first, left & ~is_first & ~is_taken
-    return kept | left
+    return kept | left & claims
 
 
 def _centres(masks: Tensor) -> tuple[Tensor, Tensor]:
