@@ -121,8 +121,8 @@ def plain_frame(
             moved[i] = motion.moved([motions[j] for j in group], [claims[j] for j in group])
     motions, passing = moved, np.full((count, count), np.nan)
     for i, motion in enumerate(motions):
-        for j in np.flatnonzero(touching[i]):
-            if motion.frames and motions[j].frames:
+        for j in range(count):
+            if touching[i, j] and motion.frames and motions[j].frames:
                 straight = motion.agreement(logits[i]) + motions[j].agreement(logits[j])
                 crossed = motion.agreement(logits[j]) + motions[j].agreement(logits[i])
                 passing[i, j] = (straight - crossed) / max((motion.area + motions[j].area) / 2 * height * width, 1)
