@@ -215,6 +215,18 @@ def test_videos(client, make_server):
     assert other.graphql("{defaultVideo{url}}")["defaultVideo"]["url"] == "https://demo.example/gallery/clip.mp4"
 
 
+@pytest.mark.parametrize(
+    ("ranges", "status", "first", "last"),
+    [("bytes=10-19", 206, 10, 19), ("bytes=0-9,20-29", 200, 0, None), ("bytes=5-,7-", 200, 0, None)],
+)
+def test_ranges_of_videos(client, clip_file, ranges, status, first, last):
+    """A request of several ranges gets the whole file."""
+    content = clip_file.read_bytes()
+    answer = client.http.get("/gallery/clip.mp4", headers={"Range": ranges})
+    assert answer.status_code == status
+    assert answer.data == content[first : len(content) if last is None else last + 1]
+
+
 def test_messages_do_not_show_where_files_are(make_server, clip_file):
     """A damaged upload, videos that are damaged before and while they are used, an empty and a deleted gallery."""
     app = make_server()

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Flask, Response, jsonify, request, send_file, send_from_directory
@@ -74,12 +75,14 @@ def make_routes(service: DemoService) -> Blueprint:
 
 def serve_videos(app: Flask | Blueprint, library: Library, *folders: str) -> None:
     """Adds routes to the files in these folders of a library."""
+
+    def send(name: str, folder: str) -> Response:
+        if "," in request.headers.get("Range", ""):  # several ranges: the whole file is an answer, too (RFC 9110, 14.2)
+            request.environ.pop("HTTP_RANGE")
+        return send_file(library.file(folder, name))
+
     for folder in folders:
-        app.add_url_rule(
-            f"/{folder}/<path:name>",
-            endpoint=folder,
-            view_func=lambda name, folder=folder: send_file(library.file(folder, name)),
-        )
+        app.add_url_rule(f"/{folder}/<path:name>", endpoint=folder, view_func=partial(send, folder=folder))
 
 
 def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
