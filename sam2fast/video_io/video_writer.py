@@ -18,7 +18,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "libx264": {"preset": "veryfast", "mbtree": "0"},
     "libopenh264": {"b": "4000000"},
 }
-BT601, LIMITED_RANGE = 5, 1  # FFmpeg's numbers
+BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers
 
 
 def find_encoder() -> str | None:
@@ -34,8 +34,15 @@ def encoder_options(name: str, crf: int) -> dict[str, str]:
 
 
 def label_colours(stream: Any) -> None:
-    """Sets the colour space that swscale converts RGB to; players would assume BT.709 for large videos."""
-    stream.codec_context.colorspace, stream.codec_context.color_range = BT601, LIMITED_RANGE
+    """States the colours of :func:`to_yuv`: players guess by a video's size where nothing is stated."""
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = LIMITED_RANGE
+
+
+def to_yuv(frame: "VideoFrame", form: str = "yuv420p", **options: Any) -> "VideoFrame":
+    """An RGB frame in BT.709 of limited range. ``options`` are those of PyAV's ``reformat``."""
+    return frame.reformat(format=form, dst_colorspace="ITU709", dst_color_range="MPEG", **options)
 
 
 class NoEncoderError(RuntimeError):
@@ -108,7 +115,9 @@ class VideoWriter:
         self._tick = tick
 
     def add(self, frame: "VideoFrame", ticks: int) -> None:
-        """Adds a frame, in yuv420p or a format that converts to it, shown ``ticks`` after the start."""
+        """Adds a frame, in RGB or as :func:`to_yuv` makes it, shown ``ticks`` after the start."""
+        if frame.format.name == "rgb24":
+            frame = to_yuv(frame)
         frame.pts, frame.time_base = ticks, self._tick
         self._container.mux(self._stream.encode(frame))
 

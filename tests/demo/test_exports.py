@@ -14,7 +14,7 @@ from tones import sound_of, write_with_sound
 
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.demo.server.app import SERVICE
-from sam2fast.demo.server.exports import ExportData, object_colour
+from sam2fast.demo.server.export_data import ExportData, object_colour
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_io import read_frames
 
@@ -168,7 +168,7 @@ def test_invalid_exports(client, session):
     client.add(session)
     for kind in ("", "png", "../masks_png", "coco_rle,cutout"):
         answer = export(client, session, kind)
-        assert answer.status_code == 400 and "masks_png, coco, coco_rle, overlay_mp4, cutout" in answer.get_data(
+        assert answer.status_code == 400 and "masks_png, coco, coco_rle, overlay_mp4, source_mp4" in answer.get_data(
             as_text=True
         )
     # The exported file is deleted all the same, as after every test here.

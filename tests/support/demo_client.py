@@ -87,14 +87,15 @@ class DemoClient:
     def facts(self, session: str) -> Any:
         return self.http.get(f"/api/sessions/{session}").get_json()
 
-    def upload(self, content: bytes, name: str = "clip.mp4", **variables: Any) -> Any:
+    def upload(self, content: bytes, name: str = "clip.mp4", job: str | None = None, **variables: Any) -> Any:
         """The video's description, or a refusal."""
         form = {
             "operations": json.dumps({"query": UPLOAD, "variables": {"file": None, **variables}}),
             "map": json.dumps({"file": ["variables.file"]}),
             "file": (BytesIO(content), name),
         }
-        data = _answer(self.http.post("/graphql", data=form, content_type="multipart/form-data"))
+        url = "/graphql" if job is None else f"/graphql?job={job}"
+        data = _answer(self.http.post(url, data=form, content_type="multipart/form-data"))
         return data if isinstance(data, Refusal) else data["uploadVideo"]
 
 

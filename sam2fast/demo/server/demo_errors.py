@@ -63,6 +63,12 @@ class BadVideoError(DemoError):
     code, status = "BAD_VIDEO", 422
 
 
+class CancelledError(DemoError):
+    """The client has cancelled its request."""
+
+    code, status = "CANCELLED", 409
+
+
 class BusyError(DemoError):
     """The server is at its limit; the client may try again later."""
 

@@ -1,15 +1,12 @@
 """Downloads: the masks of a session as files."""
 
 import json
-import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -19,87 +16,24 @@ from PIL import Image
 
 from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
 from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
+from sam2fast.demo.server.export_data import ExportData
 from sam2fast.demo.server.frame_masks import ObjectMask
-from sam2fast.demo.server.video_files import DemoVideoWriter, iterate_frames, pixel_aspect_of
-from sam2fast.io.overlay import Colour
+from sam2fast.demo.server.video_exports import (
+    write_green_screen,
+    write_matte,
+    write_overlay,
+    write_plain,
+    write_transparent,
+)
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
 from sam2fast.mask_formats.polygons import polygons_of
-from sam2fast.video_io.containers import VideoInput
-from sam2fast.video_io.sound import add_sound
 from sam2fast.video_results.coco_video import CATEGORY, coco_box, to_coco_video
-from sam2fast.video_results.drawing import area_of, tint
 
 _SLOTS = threading.Semaphore(2)  # each export keeps one CPU core busy
 JPEG_QUALITY = 92
 PNG_COMPRESSION = 1  # photographs gain little from more
-DEFAULT_RATE = 24.0
 SECONDS_TO_WAIT = 10.0  # for other exports; a waiting request holds a thread
-
-# The colours of objects in overlays. Source: the original's demo; the page has the same table in
-# ``demo/frontend/src/scene/scene.ts``.
-COLOURS: tuple[Colour, ...] = (
-    (0x38, 0x80, 0xF3),
-    (0xF0, 0xAA, 0x19),
-    (0x00, 0xD2, 0xBE),
-    (0x28, 0xD2, 0x32),
-    (0x87, 0x73, 0xFF),
-    (0x00, 0xC8, 0xF0),
-    (0xFA, 0x87, 0x19),
-    (0xE6, 0x19, 0x3B),
-    (0xFA, 0x7D, 0xC8),
-)
-
-
-class ExportData(NamedTuple):
-    """A copy of a session's data that does not change while a file is made of it.
-
-    Attributes:
-        file: the video's file.
-        frames: number of frames.
-        size: (H, W).
-        rate: frames per second.
-        masks: masks by frame, in order, and by object.
-        names: names of objects by id, in their order; empty for numbers in the order of the ids.
-        labels: class labels of objects by id; not of all.
-    """
-
-    file: Path
-    frames: int
-    size: tuple[int, int]
-    rate: float | None
-    masks: Mapping[int, Mapping[int, ObjectMask]]
-    names: Mapping[int, str] = MappingProxyType({})
-    labels: Mapping[int, str] = MappingProxyType({})
-
-    @property
-    def stem(self) -> str:
-        """The beginning of file names; that of an upload is a long hash, of which 16 digits are enough."""
-        stem = self.file.stem
-        return stem[:16] if re.fullmatch(r"[0-9a-f]{64}", stem) else stem
-
-    @property
-    def objects(self) -> list[int]:
-        """All object ids, in the order of ``names`` or sorted."""
-        return list(self.names) or sorted({object_id for masks in self.masks.values() for object_id in masks})
-
-    @property
-    def steady_rate(self) -> Fraction:
-        """Frames per second."""
-        return Fraction(self.rate or DEFAULT_RATE).limit_denominator(1001)
-
-    def name_of(self, object_id: int) -> str:
-        """The name of an object."""
-        return self.names.get(object_id, f"Object {object_id}")
-
-    def class_of(self, object_id: int) -> str:
-        """The class label of an object; one without a label is a class of its own."""
-        return self.labels.get(object_id) or self.name_of(object_id)
-
-    @property
-    def classes(self) -> list[str]:
-        """All class labels, in the order of the objects."""
-        return list(dict.fromkeys(map(self.class_of, self.objects)))
 
 
 class ExportedFile(NamedTuple):
@@ -117,11 +51,6 @@ class _Format(NamedTuple):
     write: Callable[[ExportData, Path], None]
     suffix: str
     content_type: str
-
-
-def object_colour(object_id: int) -> Colour:
-    """The colour of an object; object 1 has the first."""
-    return COLOURS[(object_id - 1) % len(COLOURS)]
 
 
 @contextmanager
@@ -144,22 +73,24 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
 
     Args:
         kind: ``masks_png``: a zip of palette images; ``coco``: a zip of images with COCO's JSON; ``coco_rle``: the JSON
-            of YouTube-VIS, COCO's for videos; ``overlay_mp4``: the video with the masks in colour; ``cutout``: a zip of
-            images that are transparent except for the objects; ``yolo``, ``labelme``: a zip of images with the labels
-            of these programs.
+            of YouTube-VIS, COCO's for videos; ``overlay_mp4``: the video with the masks in colour; ``source_mp4``: the
+            video without them; ``green_mp4``, ``matte_mp4``, ``transparent_webm``: the objects before a green screen,
+            white on black, and alone; ``cutout``: a zip of images that are transparent except for the objects;
+            ``yolo``, ``labelme``: a zip of images with the labels of these programs.
         folder: the folder of the new file.
 
     Raises:
         BadInputError: there is no such format.
         NotFoundError: there are no masks yet.
         BusyError: too many exports are running.
+        CancelledError: by ``data.report``.
     """
     if kind not in FORMATS:
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(FORMATS)}")
-    if not data.masks:
+    if not data.masks and kind != "source_mp4":
         raise NotFoundError("there are no masks yet: click on something first")
     write, suffix, content_type = FORMATS[kind]
-    path = folder / f"{uuid4()}{Path(suffix).suffix}"
+    path = folder / f"{uuid4()}{suffix}"
     with export_slot():
         try:
             write(data, path)
@@ -174,7 +105,8 @@ def _mask_images(data: ExportData) -> _Entries:
     labels = {object_id: number for number, object_id in enumerate(data.objects, 1)}
     if len(labels) > MOST_OBJECTS:
         raise BadInputError(f"a palette image has room for {MOST_OBJECTS} objects, there are {len(labels)}")
-    for frame, masks in data.masks.items():
+    for done, (frame, masks) in enumerate(data.masks.items()):
+        data.report(done / len(data.masks))
         image = np.zeros(data.size, dtype=np.uint8)
         for object_id, mask in masks.items():
             image[decode_rle(mask.visible)] = labels[object_id]
@@ -236,20 +168,6 @@ def _coco_objects(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
         yield {"id": object_id, "rle": dict(mask.rle), "area": area, "box": box, "score": None}
 
 
-def _write_overlay(data: ExportData, path: Path) -> None:
-    """All frames of the video, with its sound; frames without masks stay unchanged."""
-    with DemoVideoWriter(path, *data.size, data.steady_rate, pixel_aspect_of(data.file)) as video:
-        for frame, image in iterate_frames(data.file):
-            drawn = np.array(image, order="C")
-            for object_id, mask in data.masks.get(frame, {}).items():
-                pixels = decode_rle(mask.visible)
-                area = area_of(pixels)
-                if area is not None:
-                    tint(drawn, area, pixels[area], object_colour(object_id))
-            video.add(drawn)
-    add_sound(path, VideoInput.of_file(data.file))
-
-
 def _cutouts(data: ExportData) -> _Entries:
     """RGBA images: the objects opaque, all else transparent black."""
     for frame, image in _frames_with_masks(data):
@@ -288,7 +206,7 @@ def _labelme_files(data: ExportData) -> _Entries:
 
 def _frames_with_masks(data: ExportData) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     last = max(data.masks)
-    for frame, image in iterate_frames(data.file):
+    for frame, image in data.images():
         if frame in data.masks:
             yield frame, image
         if frame == last:
@@ -314,7 +232,11 @@ FORMATS: Mapping[str, _Format] = {
     "masks_png": _zipped(_mask_images, "_masks.zip"),
     "coco": _zipped(_coco_files, "_coco.zip"),
     "coco_rle": _Format(_write_youtube_vis, "_youtube_vis.json", "application/json"),
-    "overlay_mp4": _Format(_write_overlay, "_overlay.mp4", "video/mp4"),
+    "overlay_mp4": _Format(write_overlay, "_overlay.mp4", "video/mp4"),
+    "source_mp4": _Format(write_plain, ".mp4", "video/mp4"),
+    "green_mp4": _Format(write_green_screen, "_green.mp4", "video/mp4"),
+    "matte_mp4": _Format(write_matte, "_matte.mp4", "video/mp4"),
+    "transparent_webm": _Format(write_transparent, "_cutout.webm", "video/webm"),
     "cutout": _zipped(_cutouts, "_cutout.zip"),
     "yolo": _zipped(_yolo_files, "_yolo.zip"),
     "labelme": _zipped(_labelme_files, "_labelme.zip"),

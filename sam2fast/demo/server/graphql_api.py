@@ -85,7 +85,9 @@ class Mutation:
     ) -> Video:
         """See :meth:`Uploads.add`."""
         context = info.context
-        return Video.of(context.uploads.add(file, start_time_sec, duration_time_sec), context.base_url)
+        with context.service.jobs.run(context.request.args.get("job")) as report:
+            found = context.uploads.add(file, start_time_sec, duration_time_sec, report)
+        return Video.of(found, context.base_url)
 
     @strawberry.mutation
     def start_session(self, info: Info[Context, None], input: StartSessionInput) -> StartSession:

@@ -1,5 +1,6 @@
 """The videos of a server: its gallery and its uploads, in one folder that no path can leave."""
 
+import json
 import logging
 import os
 import shutil
@@ -8,25 +9,37 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from PIL import Image
 
 from sam2fast.demo.server.demo_errors import NotFoundError, shortened
 from sam2fast.demo.server.settings import PROBE_SIZE
+from sam2fast.demo.server.transcode import Transcoded
 from sam2fast.io.atomic import atomic_path
 from sam2fast.io.images import write_jpeg
 from sam2fast.video_io import VideoError, read_frames
 
 _log = logging.getLogger(__name__)
 
-GALLERY, UPLOADS, POSTERS, INCOMING = "gallery", "uploads", "posters", ".incoming"
+GALLERY, UPLOADS, POSTERS, SOURCES, INCOMING = "gallery", "uploads", "posters", "sources", ".incoming"
 SUFFIX = ".mp4"
+FACTS_SUFFIX = ".json"  # beside a source: how the upload was made of it
 MAX_PATH_LENGTH = 300
 MAX_UPLOADS = 100
+MIN_FREE_BYTES = 1 << 30  # of the disk: below, old uploads make room
 POSTER_QUALITY = 85  # of JPEG
 STALE_SECONDS = 3600  # no upload takes as long
+
+
+class VideoSource(NamedTuple):
+    """The file that an upload was made of, where that is larger, and how."""
+
+    file: Path
+    made: Transcoded
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class Library:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        for name in (GALLERY, UPLOADS, POSTERS, INCOMING):
+        for name in (GALLERY, UPLOADS, POSTERS, SOURCES, INCOMING):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for leftover in self.incoming.iterdir():  # of a server that was killed; another one may be using the folder
             with suppress(FileNotFoundError):  # the other one has deleted it
@@ -145,17 +158,44 @@ class Library:
                 self._descriptions[path] = described
             return described[1]
 
-    def add_upload(self, file: Path, digest: str, in_use: Callable[[], set[str]]) -> LibraryVideo:
+    def add_upload(self, file: Path, digest: str, source: VideoSource, in_use: Callable[[], set[str]]) -> LibraryVideo:
         """Moves a finished file to the uploads; deletes the oldest uploads that are not in use.
 
+        Args:
+            source: what the file was made of; copied if its frames have another size.
+
         Raises:
-            OSError: the file cannot be moved.
+            OSError: a file cannot be moved or copied.
         """
         target = self.root / UPLOADS / f"{digest}{SUFFIX}"
         os.replace(file, target)
         video = self.describe(target)
+        if source.made.size != (video.height, video.width):
+            self._keep_source(digest, source)
         self._delete_old_uploads(in_use() | {video.path})
         return video
+
+    def source_of(self, path: str) -> VideoSource | None:
+        """What a video was made of; None for the gallery's and for uploads that have their source's size."""
+        folder, _, name = path.partition("/")
+        file = self.root / SOURCES / name.removesuffix(SUFFIX)
+        try:
+            facts = json.loads(file.with_suffix(FACTS_SUFFIX).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        if folder != UPLOADS:
+            return None
+        height, width = facts["size"]
+        made = Transcoded(facts["start"], facts["seconds"], Fraction(facts["rate"]), (height, width))
+        return VideoSource(file, made)
+
+    def _keep_source(self, digest: str, source: VideoSource) -> None:
+        file, made = self.root / SOURCES / digest, source.made
+        with atomic_path(file, self.incoming / f"{uuid4()}.source") as partial:
+            shutil.copyfile(source.file, partial)
+        facts = {"start": made.start, "seconds": made.seconds, "rate": str(made.rate), "size": made.size}
+        with atomic_path(file.with_suffix(FACTS_SUFFIX), self.incoming / f"{uuid4()}.json") as partial:
+            partial.write_text(json.dumps(facts), encoding="utf-8")
 
     def _write_poster(self, file: Path, image: Image.Image) -> bool:
         """Writes the poster atomically, by a temporary file in ``incoming``; returns whether that succeeded."""
@@ -170,10 +210,14 @@ class Library:
 
     def _delete_old_uploads(self, in_use: set[str]) -> None:
         files = sorted((self.root / UPLOADS).glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
-        for file in files[: max(0, len(files) - MAX_UPLOADS)]:
+        for number, file in enumerate(files):
+            if len(files) - number <= MAX_UPLOADS and shutil.disk_usage(self.root).free >= MIN_FREE_BYTES:
+                return
             path = file.relative_to(self.root).as_posix()
             if path not in in_use:
-                file.unlink(missing_ok=True)
-                (self.root / POSTERS / path).with_suffix(".jpg").unlink(missing_ok=True)
+                source = self.root / SOURCES / file.stem
+                poster = (self.root / POSTERS / path).with_suffix(".jpg")
+                for part in (file, poster, source, source.with_suffix(FACTS_SUFFIX)):
+                    part.unlink(missing_ok=True)
                 with self._lock:
                     self._descriptions.pop(path, None)

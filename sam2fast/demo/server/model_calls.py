@@ -159,6 +159,15 @@ class SessionCalls:
             self._budget.share(state)
             self._update_masks(session, frame, ids, logits)
 
+    def mask_logits(self, session: Session) -> dict[int, dict[int, list[Tensor]]]:
+        """For each frame and object, the low-resolution logits ``(1, h, w)`` that its mask may have been made of."""
+        found: dict[int, dict[int, list[Tensor]]] = {}
+        for object_id, tracked in session.state.objects.items():
+            for frame in session.masks:
+                results = {id(result): result for c in (True, False) if (result := tracked.result_on(frame, c))}
+                found.setdefault(frame, {})[object_id] = [result.mask[0].cpu() for result in results.values()]
+        return found
+
     def clear_points(self, session: Session, frame: int, object_id: int) -> Mapping[int, ObjectMask]:
         """Removes an object's points on a frame; returns the masks of all objects there.
 

@@ -14,6 +14,7 @@ from sam2fast.demo.server.demo_errors import (
     shortened,
 )
 from sam2fast.demo.server.frame_masks import FrameMasks
+from sam2fast.demo.server.jobs import Jobs
 from sam2fast.demo.server.library import Library
 from sam2fast.demo.server.model_calls import SessionCalls, TrackPlan
 from sam2fast.demo.server.model_thread import ModelThread
@@ -40,12 +41,13 @@ class DemoService:
 
     Attributes:
         calls: the operations for :meth:`call`.
+        jobs: long requests that are being answered.
         model_name: the model's name, shown on the page.
     """
 
     def __init__(self, settings: ServerSettings, predictor: SAM2VideoPredictor, library: Library) -> None:
         self.settings, self.predictor, self.library = settings, predictor, library
-        self.model = ModelThread(predictor.device)
+        self.model, self.jobs = ModelThread(predictor.device), Jobs()
         self.sessions = SessionStore(settings.max_sessions, 60 * settings.session_minutes, self._release)
         self._set_model(settings.model, predictor)
         self.is_closing = False

@@ -11,7 +11,9 @@ from PIL import Image
 
 from sam2fast.demo.server import exports
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
-from sam2fast.demo.server.encode import CONTENT_TYPES, encode
+from sam2fast.demo.server.encode import encode
+from sam2fast.demo.server.export_data import ExportData
+from sam2fast.demo.server.library import VideoSource
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.demo.server.model_calls import Clicks
 from sam2fast.demo.server.page_masks import read_mask, read_page_masks
@@ -23,7 +25,10 @@ JPEG_QUALITY = 90
 
 
 def make_session_routes(service: DemoService) -> Blueprint:
-    """Routes under ``/api/sessions``; they raise :class:`~sam2fast.demo.server.demo_errors.DemoError`."""
+    """Routes under ``/api/sessions`` and ``/api/jobs``.
+
+    They raise :class:`~sam2fast.demo.server.demo_errors.DemoError`.
+    """
     routes = Blueprint("sessions", __name__)
     sessions = service.sessions
 
@@ -44,8 +49,18 @@ def make_session_routes(service: DemoService) -> Blueprint:
                 "framesWithMasks": sorted(session.masks),
                 "objects": list(session.state.objects),
                 "problem": session.problem,
+                "source": _source_size(service.library.source_of(session.path)),
             }
         )
+
+    @routes.get("/api/jobs/<job>")
+    def job_share(job: str) -> Response:
+        return jsonify({"share": service.jobs.share(job)})
+
+    @routes.delete("/api/jobs/<job>")
+    def cancel_job(job: str) -> Response:
+        service.jobs.cancel(job)
+        return jsonify({})
 
     @routes.post("/api/sessions/<session_id>/renew")
     def renew(session_id: str) -> Response:
@@ -61,11 +76,15 @@ def make_session_routes(service: DemoService) -> Blueprint:
     @routes.route("/api/sessions/<session_id>/export", methods=["GET", "POST"])
     def export(session_id: str) -> Response:
         session = sessions.use(session_id)
-        data = _export_data(session)
-        if request.method == "POST":
-            page = read_page_masks(_json_object(), data.frames, data.size)
-            data = data._replace(masks=page.masks, names=page.names, labels=page.labels)
-        exported = exports.export(data, request.args.get("format", ""), service.library.incoming)
+        with service.jobs.run(request.args.get("job")) as report:
+            data = _export_data(session)._replace(report=report)
+            if request.method == "POST":
+                page = read_page_masks(_json_object(), data.frames, data.size)
+                data = data._replace(masks=page.masks, names=page.names, labels=page.labels)
+            source = service.library.source_of(session.path)
+            if source is not None and request.args.get("size") != "seen":
+                data = data.at_source(source, service.call(service.calls.mask_logits, session_id))
+            exported = exports.export(data, request.args.get("format", ""), service.library.incoming)
         try:
             return send_file(
                 exported.path, exported.content_type, as_attachment=True, download_name=exported.name, max_age=0
@@ -108,19 +127,26 @@ def make_session_routes(service: DemoService) -> Blueprint:
 
     @routes.post("/api/sessions/<session_id>/encode")
     def encode_frames(session_id: str) -> Response:
-        session, kind, folder = sessions.use(session_id), request.args.get("format", ""), service.library.incoming
-        with NamedTemporaryFile(dir=folder, prefix="frames-", suffix=".part") as frames:
+        session, folder = sessions.use(session_id), service.library.incoming
+        with (
+            NamedTemporaryFile(dir=folder, prefix="frames-", suffix=".part") as frames,
+            service.jobs.run(request.args.get("job")) as report,
+        ):
             shutil.copyfileobj(request.stream, frames)
             frames.flush()
-            data = _export_data(session)
+            data = _export_data(session)._replace(report=report)
             with exports.export_slot():
-                path = encode(Path(frames.name), kind, data, folder)
+                path = encode(Path(frames.name), data, folder)
         try:
-            return send_file(path, CONTENT_TYPES[kind], max_age=0)
+            return send_file(path, "video/mp4", max_age=0)
         finally:
             path.unlink()  # it is open already
 
     return routes
+
+
+def _source_size(source: VideoSource | None) -> dict[str, int] | None:
+    return None if source is None else dict(zip(("height", "width"), source.made.size, strict=True))
 
 
 def _json_object() -> dict[str, Any]:
@@ -146,8 +172,8 @@ def _clicks(body: dict[str, Any]) -> Clicks:
     return Clicks(points, labels)
 
 
-def _export_data(session: Session) -> exports.ExportData:
+def _export_data(session: Session) -> ExportData:
     state = session.state
     copied = dict(session.masks)  # the model's thread may change them
     masks = {frame: copied[frame] for frame in sorted(copied)}
-    return exports.ExportData(session.file, state.num_frames, state.video_size, state.frames.rate, masks)
+    return ExportData(session.file, state.num_frames, state.video_size, state.frames.rate, masks)

@@ -1,4 +1,7 @@
-"""Transcoding of uploads to the videos that the demo serves: short, of moderate size and constant rate."""
+"""Transcoding of uploads to the videos that the demo serves: short, of moderate size and constant rate.
+
+The source is kept if it is larger: :func:`source_frames` reads the same frames at its size.
+"""
 
 import math
 import time
@@ -12,8 +15,10 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from PIL import Image
 
-from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, message_without_path
+from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, NotFoundError, message_without_path
+from sam2fast.demo.server.jobs import Report, ignore_progress
 from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.demo.server.video_files import DemoVideoWriter
 from sam2fast.video_io import FrameReader, VideoError
@@ -27,8 +32,10 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "prores")
 MAX_PIXELS = 1 << 24  # of a decoded frame, 5312x2988 among them; decoders keep up to 16 frames
 LONG_SIDE, SHORT_SIDE = 1280, 720  # largest size of the result
+SOURCE_SIDES = 3840, 2160  # largest size of frames that are read from the source
 MAX_RATE = 60
-MAX_DECODING_SECONDS = 120.0
+MIN_DECODING_SECONDS = 120.0
+DECODING_SECONDS = 12.0  # for each second that is kept
 MAX_START = 1e6  # seconds; frame numbers stay far below their limit
 
 
@@ -45,6 +52,22 @@ class Cut:
     start: float
     seconds: float
     fps: int | None
+
+
+@dataclass(frozen=True)
+class Transcoded:
+    """How a video was transcoded.
+
+    Attributes:
+        start, seconds: as in :class:`Cut`.
+        rate: frames per second.
+        size: (H, W) of the source's frames: upright, with square pixels, at most 4K.
+    """
+
+    start: float
+    seconds: float
+    rate: Fraction
+    size: tuple[int, int]
 
 
 def choose_cut(start: float | None, seconds: float | None, longest: float, fps: int | None) -> Cut:
@@ -81,48 +104,77 @@ class _UploadedFile(VideoInput):
         return container, stream
 
 
-def transcode(source: Path, target: Path, cut: Cut) -> None:
+def transcode(source: Path, target: Path, cut: Cut, report: Report = ignore_progress) -> Transcoded:
     """Writes a part of a video to ``target`` atomically, upright, with its sound.
 
     Raises:
         BadVideoError: the file is not an accepted video, has no frame in this part, or takes too long to decode.
     """
-    # The size limit is set here, too: FFmpeg opens decoders while it probes a file, before the codec is checked.
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
-    uploaded = _UploadedFile("the file", str(source.absolute()), options=options)
+    deadline = time.monotonic() + max(MIN_DECODING_SECONDS, DECODING_SECONDS * cut.seconds)
+
+    def report_in_time(share: float) -> None:
+        if time.monotonic() > deadline:
+            raise BadVideoError("reading the video takes too long; upload a shorter or smaller one")
+        report(share)
+
+    uploaded = _uploaded(source)
     try:
         with FrameReader(DecodedStream(uploaded, PROBE_SIZE)) as reader:
             rate = Fraction(cut.fps or min(max(reader.rate or 24.0, 1.0), MAX_RATE)).limit_denominator(1001)
             # Pixels of the result are square.
-            width = max(1, round(reader.width * reader.pixel_aspect))
-            with DemoVideoWriter(target, *fitted_size(reader.height, width), rate) as video:
-                for image in _resample(reader, cut, rate):
+            size = reader.height, max(1, round(reader.width * reader.pixel_aspect))
+            made = Transcoded(cut.start, cut.seconds, rate, fitted_size(*size, SOURCE_SIDES))
+            with DemoVideoWriter(target, *fitted_size(*size), rate) as video:
+                for image in _resample(reader, made, report_in_time):
                     video.add(image)
                 if not video.count:
                     raise BadVideoError(f"the video has no frame after {cut.start:g} seconds")
         add_sound(target, uploaded, cut.start, float(video.count / rate))
     except (VideoError, FFmpegError, OSError, MemoryError) as error:
         raise BadVideoError(f"this video cannot be used: {message_without_path(error, source)}") from error
+    return made
 
 
-def fitted_size(height: int, width: int) -> tuple[int, int]:
+def source_frames(source: Path, made: Transcoded) -> Iterator[NDArray[np.uint8]]:
+    """The frames ``(H, W, 3)`` of a transcoded video, read from its source in the size ``made.size``.
+
+    Raises:
+        NotFoundError: the source cannot be read.
+    """
+    height, width = made.size
+    try:
+        with FrameReader(DecodedStream(_uploaded(source), PROBE_SIZE)) as reader:
+            for image in _resample(reader, made):
+                is_fitting = image.shape[:2] == made.size
+                yield image if is_fitting else np.asarray(Image.fromarray(image).resize((width, height)))
+    except (VideoError, FFmpegError, OSError, MemoryError) as error:
+        raise NotFoundError(f"the source cannot be read: {message_without_path(error, source)}") from error
+
+
+def _uploaded(source: Path) -> _UploadedFile:
+    # The size limit is set here, too: FFmpeg opens decoders while it probes a file, before the codec is checked.
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+    return _UploadedFile("the file", str(source.absolute()), options=options)
+
+
+def fitted_size(height: int, width: int, sides: tuple[int, int] = (LONG_SIDE, SHORT_SIDE)) -> tuple[int, int]:
     """Height and width, scaled down to fit 1280x720 or, for portrait videos, 720x1280."""
     long, short = (width, height) if width >= height else (height, width)
-    share = min(1.0, LONG_SIDE / long, SHORT_SIDE / short)
+    share = min(1.0, sides[0] / long, sides[1] / short)
     return max(2, round(height * share)), max(2, round(width * share))
 
 
-def _resample(reader: FrameReader, cut: Cut, rate: Fraction) -> Iterator[NDArray[np.uint8]]:
+def _resample(reader: FrameReader, made: Transcoded, report: Report = ignore_progress) -> Iterator[NDArray[np.uint8]]:
     """The frame that is visible at every tick; the source's times are rounded to the nearest tick."""
-    first, count = round(cut.start * rate), max(1, round(cut.seconds * rate))
-    deadline = time.monotonic() + MAX_DECODING_SECONDS
+    rate = made.rate
+    first, count = round(made.start * rate), max(1, round(made.seconds * rate))
+    last = count if reader.count is None else min(count, round(reader.count / (reader.rate or rate) * rate) - first)
     shown: StreamFrame | None = None
     tick, done = 0, 0
     for frame in reader:
-        if time.monotonic() > deadline:
-            raise BadVideoError("reading the video takes too long; upload a shorter or smaller one")
         seconds = frame.time if frame.time is not None else frame.index / (reader.rate or float(rate))
         tick = round(seconds * rate) - first
+        report((tick + first) / max(1, last + first))
         while shown is not None and done < min(tick, count):
             yield shown.rgb
             done += 1

@@ -9,7 +9,8 @@ from uuid import uuid4
 from flask import Request, current_app
 
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, BusyError, TooLargeError
-from sam2fast.demo.server.library import Library, LibraryVideo
+from sam2fast.demo.server.jobs import Report, ignore_progress
+from sam2fast.demo.server.library import Library, LibraryVideo, VideoSource
 from sam2fast.demo.server.sessions import SessionStore
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.transcode import choose_cut, transcode
@@ -95,17 +96,21 @@ class Uploads:
         self._settings, self._library, self._sessions = settings, library, sessions
         self._transcoding = threading.Lock()
 
-    def add(self, file: Any, start: float | None, seconds: float | None) -> LibraryVideo:
+    def add(
+        self, file: Any, start: float | None, seconds: float | None, report: Report = ignore_progress
+    ) -> LibraryVideo:
         """Adds an upload to the library; a repeated upload is stored only once.
 
         Args:
             file: the file of the request, from werkzeug.
             start, seconds: the part to keep; by default the longest allowed part from the beginning.
+            report: receives the share that is transcoded.
 
         Raises:
             BadInputError: there is no file, or a time is invalid.
             BadVideoError: the file cannot be used as a video.
             BusyError: other uploads took too long.
+            CancelledError: by the report.
         """
         cut = choose_cut(start, seconds, self._settings.max_seconds, self._settings.fps)
         stream = getattr(file, "stream", None)
@@ -115,8 +120,9 @@ class Uploads:
             raise BusyError("busy with other uploads; try again in a minute")
         transcoded = self._library.incoming / f"{uuid4()}.mp4"
         try:
-            transcode(stream.path, transcoded, cut)
-            return self._library.add_upload(transcoded, file_sha256(transcoded), self._sessions.files_in_use)
+            source = VideoSource(stream.path, transcode(stream.path, transcoded, cut, report))
+            digest = file_sha256(transcoded)
+            return self._library.add_upload(transcoded, digest, source, self._sessions.files_in_use)
         finally:
             self._transcoding.release()
             transcoded.unlink(missing_ok=True)

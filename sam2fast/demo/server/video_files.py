@@ -13,9 +13,9 @@ from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.video_file import VideoFile
-from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
+from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors, to_yuv
 
-CRF = 23  # x264's quality
+CRF = 23  # x264's quality of videos that the page plays
 STREAM_OPTIONS = {
     "g": "12",  # frames between keyframes, half a second: seeking decodes at most this many
     "threads": "1",  # the bytes depend on it, and the model needs the other cores
@@ -31,13 +31,20 @@ class DemoVideoWriter:
         height, width: size of the frames; odd sizes are scaled to even ones.
         rate: frames per second.
         pixel_aspect: width of a pixel divided by its height.
+        crf: x264's quality, lower is better.
 
     Raises:
         BadVideoError: such a video cannot be encoded.
     """
 
     def __init__(
-        self, path: Path, height: int, width: int, rate: Fraction, pixel_aspect: Fraction = Fraction(1)
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        rate: Fraction,
+        pixel_aspect: Fraction = Fraction(1),
+        crf: int = CRF,
     ) -> None:
         self.count = 0
         self._size = max(2, height - height % 2), max(2, width - width % 2)
@@ -50,7 +57,7 @@ class DemoVideoWriter:
                 *self._size,
                 rate,
                 tick=1 / rate,
-                crf=CRF,
+                crf=crf,
                 stream_options=STREAM_OPTIONS,
                 file_options={"movflags": "+faststart"},
                 pixel_aspect=pixel_aspect,
@@ -67,7 +74,7 @@ class DemoVideoWriter:
         """
         height, width = self._size
         frame = self._frame_from(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(width=width, height=height, format="yuv420p", interpolation="BICUBIC")
+        frame = to_yuv(frame, width=width, height=height, interpolation="BICUBIC")
         try:
             self._file.add(frame, self.count)
         except self._failures as error:

@@ -1,0 +1,120 @@
+"""The data that downloads are made of: a video's frames, and masks of its objects."""
+
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.demo.server.frame_masks import ObjectMask
+from sam2fast.demo.server.jobs import Report, ignore_progress
+from sam2fast.demo.server.library import VideoSource
+from sam2fast.demo.server.source_masks import Logits, resize_masks
+from sam2fast.demo.server.transcode import source_frames
+from sam2fast.demo.server.video_files import iterate_frames, pixel_aspect_of
+from sam2fast.io.overlay import Colour
+
+DEFAULT_RATE = 24.0
+
+# The colours of objects in overlays. Source: the original's demo; the page has the same table in
+# ``demo/frontend/src/scene/scene.ts``.
+COLOURS: tuple[Colour, ...] = (
+    (0x38, 0x80, 0xF3),
+    (0xF0, 0xAA, 0x19),
+    (0x00, 0xD2, 0xBE),
+    (0x28, 0xD2, 0x32),
+    (0x87, 0x73, 0xFF),
+    (0x00, 0xC8, 0xF0),
+    (0xFA, 0x87, 0x19),
+    (0xE6, 0x19, 0x3B),
+    (0xFA, 0x7D, 0xC8),
+)
+
+
+class ExportData(NamedTuple):
+    """A copy of a session's data that does not change while a file is made of it.
+
+    Attributes:
+        file: the video's file.
+        frames: number of frames.
+        size: (H, W).
+        rate: frames per second.
+        masks: masks by frame, in order, and by object.
+        names: names of objects by id, in their order; empty for numbers in the order of the ids.
+        labels: class labels of objects by id; not of all.
+        source: what the video was made of, if frames are read from there; ``size`` is that of its frames.
+        report: receives the share of the file that is made, and may cancel it.
+    """
+
+    file: Path
+    frames: int
+    size: tuple[int, int]
+    rate: float | None
+    masks: Mapping[int, Mapping[int, ObjectMask]]
+    names: Mapping[int, str] = MappingProxyType({})
+    labels: Mapping[int, str] = MappingProxyType({})
+    source: VideoSource | None = None
+    report: Report = ignore_progress
+
+    @property
+    def stem(self) -> str:
+        """The beginning of file names; that of an upload is a long hash, of which 16 digits are enough."""
+        stem = self.file.stem
+        return stem[:16] if re.fullmatch(r"[0-9a-f]{64}", stem) else stem
+
+    @property
+    def objects(self) -> list[int]:
+        """All object ids, in the order of ``names`` or sorted."""
+        return list(self.names) or sorted({object_id for masks in self.masks.values() for object_id in masks})
+
+    @property
+    def steady_rate(self) -> Fraction:
+        """Frames per second."""
+        return Fraction(self.rate or DEFAULT_RATE).limit_denominator(1001)
+
+    def name_of(self, object_id: int) -> str:
+        """The name of an object."""
+        return self.names.get(object_id, f"Object {object_id}")
+
+    def class_of(self, object_id: int) -> str:
+        """The class label of an object; one without a label is a class of its own."""
+        return self.labels.get(object_id) or self.name_of(object_id)
+
+    @property
+    def classes(self) -> list[str]:
+        """All class labels, in the order of the objects."""
+        return list(dict.fromkeys(map(self.class_of, self.objects)))
+
+    def at_source(self, source: VideoSource, logits: Logits) -> "ExportData":
+        """The same at the source's size; resizing the masks is the first tenth of the progress."""
+        masks = resize_masks(self.masks, logits, source.made.size, lambda share: self.report(0.1 * share))
+        report = self.report
+        return self._replace(
+            source=source, size=source.made.size, masks=masks, report=lambda share: report(0.1 + 0.9 * share)
+        )
+
+    def images(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """All frames ``(H, W, 3)`` in order with their indices; reports the progress.
+
+        Raises:
+            NotFoundError: the video cannot be read to its end.
+        """
+        images = iterate_frames(self.file) if self.source is None else enumerate(source_frames(*self.source))
+        for frame, image in images:
+            self.report(frame / self.frames)
+            if frame < self.frames:  # of a source that changed
+                yield frame, image
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel divided by its height; those of sources are made square."""
+        return pixel_aspect_of(self.file) if self.source is None else Fraction(1)
+
+
+def object_colour(object_id: int) -> Colour:
+    """The colour of an object; object 1 has the first."""
+    return COLOURS[(object_id - 1) % len(COLOURS)]

@@ -1,0 +1,104 @@
+"""Videos of a session's objects: in colour, before a green screen, as a matte, and alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from sam2fast.demo.server.demo_errors import BadVideoError
+from sam2fast.demo.server.export_data import ExportData, object_colour
+from sam2fast.demo.server.video_files import DemoVideoWriter
+from sam2fast.io.rle import decode_rle
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.sound import add_sound
+from sam2fast.video_io.video_writer import label_colours, to_yuv
+from sam2fast.video_results.drawing import area_of, tint
+
+GREEN = np.array((0x00, 0xB1, 0x40), dtype=np.uint8)  # of chroma keys
+WHITE, BLACK = np.uint8(255), np.uint8(0)
+EXPORT_CRF = 18  # such videos are edited further
+VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0"}
+
+_Draw = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]  # of an image and its frame, makes the drawn image
+
+
+def write_plain(data: ExportData, path: Path) -> None:
+    """The video itself, with its sound: for a page that draws on it."""
+    _write_mp4(data, path, lambda image, frame: image)
+    _add_sound(data, path)
+
+
+def write_overlay(data: ExportData, path: Path) -> None:
+    """The video with the masks in colour, and its sound; frames without masks stay unchanged."""
+
+    def draw(image: NDArray[np.uint8], frame: int) -> NDArray[np.uint8]:
+        drawn = np.array(image, order="C")
+        for object_id, mask in data.masks.get(frame, {}).items():
+            pixels = decode_rle(mask.visible)
+            area = area_of(pixels)
+            if area is not None:
+                tint(drawn, area, pixels[area], object_colour(object_id))
+        return drawn
+
+    _write_mp4(data, path, draw)
+    _add_sound(data, path)
+
+
+def write_green_screen(data: ExportData, path: Path) -> None:
+    """The objects before green, with the video's sound."""
+    _write_mp4(data, path, lambda image, frame: np.where(union_of(data, frame)[..., None], image, GREEN))
+    _add_sound(data, path)
+
+
+def write_matte(data: ExportData, path: Path) -> None:
+    """The objects in white on black, without sound."""
+
+    def draw(image: NDArray[np.uint8], frame: int) -> NDArray[np.uint8]:
+        return np.repeat(np.where(union_of(data, frame), WHITE, BLACK)[..., None], 3, axis=2)
+
+    _write_mp4(data, path, draw)
+
+
+def write_transparent(data: ExportData, path: Path) -> None:
+    """The objects alone, as WebM with alpha (VP9), with the video's sound."""
+    # PyAV cannot state a pixel aspect ratio in WebM, so pixels become square.
+    height, width = data.size[0], max(1, round(data.size[1] * data.pixel_aspect))
+    try:
+        with av.open(str(path.absolute()), "w", format="webm") as container:
+            stream: Any = container.add_stream("libvpx-vp9", rate=data.steady_rate, options=VP9_OPTIONS)
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuva420p"
+            label_colours(stream)
+            for index, image in data.images():
+                alpha = np.where(union_of(data, index), WHITE, BLACK)
+                frame = av.VideoFrame.from_ndarray(np.dstack([image, alpha]), format="rgba")
+                container.mux(stream.encode(to_yuv(frame, "yuva420p", width=width)))
+            container.mux(stream.encode())
+    except (FFmpegError, ValueError) as error:
+        raise BadVideoError(f"the video cannot be encoded: {error}") from error
+    _add_sound(data, path)
+
+
+def union_of(data: ExportData, frame: int) -> NDArray[np.bool_]:
+    """Where any object is on a frame, ``(H, W)``."""
+    found = np.zeros(data.size, dtype=bool)
+    for mask in data.masks.get(frame, {}).values():
+        found |= decode_rle(mask.rle)
+    return found
+
+
+def _write_mp4(data: ExportData, path: Path, draw: _Draw) -> None:
+    with DemoVideoWriter(path, *data.size, data.steady_rate, data.pixel_aspect, EXPORT_CRF) as video:
+        for frame, image in data.images():
+            video.add(draw(image, frame))
+
+
+def _add_sound(data: ExportData, path: Path) -> None:
+    """Adds the sound of the video that the page plays, which has the part that the source's frames show."""
+    try:
+        add_sound(path, VideoInput.of_file(data.file))
+    except (FFmpegError, ValueError, OSError) as error:
+        raise BadVideoError(f"the sound cannot be encoded: {error}") from error
