@@ -100,8 +100,8 @@ class OriginType(click.ParamType):
 @click.option(
     "--max-seconds",
     type=click.FloatRange(0, 3600, min_open=True),
-    default=10.0,
-    help="Seconds kept of an uploaded video.",
+    default=60.0,
+    help="Most seconds kept of an uploaded video: each frame of a session takes memory and time.",
 )
 @click.option(
     "--fps",

@@ -37,7 +37,7 @@ class ServerSettings:
     session_minutes: float = 15.0
     session_megabytes: int = 1024
     max_upload_megabytes: int = 70
-    max_seconds: float = 10.0
+    max_seconds: float = 60.0
     fps: int | None = None
     allow_origins: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()

@@ -23,9 +23,16 @@ export interface SessionFacts {
   secondsLeft: number;
   /** Why the last track failed; null if it did not. */
   problem?: string | null;
+  /** The size of the file that the video was made of, where that is larger. */
+  source?: { width: number; height: number } | null;
 }
 
-export type ExportFormat = "masks_png" | "coco" | "coco_rle" | "yolo" | "labelme" | "cutout";
+export type ExportFormat =
+  | ("masks_png" | "coco" | "coco_rle" | "yolo" | "labelme" | "cutout")
+  | ("source_mp4" | "green_mp4" | "matte_mp4" | "transparent_webm");
+
+/** Of exported files: that of the source, or of the video as the page plays it. */
+export type FileSize = "source" | "seen";
 
 export async function request(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
@@ -128,6 +135,16 @@ export async function isHealthy(): Promise<boolean> {
   );
 }
 
+/** A file to make. */
+export interface ExportRequest {
+  readonly format: ExportFormat;
+  readonly size: FileSize;
+  readonly scene: Scene;
+  readonly masks: Masks;
+  /** See `withJob`. */
+  readonly job: string;
+}
+
 /**
  * A file of the page's masks.
  *
@@ -136,9 +153,7 @@ export async function isHealthy(): Promise<boolean> {
  */
 export async function exportMasks(
   id: string,
-  format: ExportFormat,
-  scene: Scene,
-  masks: Masks,
+  { format, size, scene, masks, job }: ExportRequest,
   signal: AbortSignal,
   progress: (share: number) => void,
 ): Promise<Blob> {
@@ -146,7 +161,7 @@ export async function exportMasks(
     frame,
     masks: [...entries].map(([object, { height, width, counts }]) => ({ object, size: [height, width], counts })),
   }));
-  const response = await request(`${sessionPath(id)}/export?format=${format}`, {
+  const response = await request(`${sessionPath(id)}/export?format=${format}&size=${size}&job=${job}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ objects: scene.objects.map(({ id, name, label }) => ({ id, name, label })), frames }),
@@ -164,8 +179,14 @@ export async function exportMasks(
   return new Response(response.body!.pipeThrough(counted)).blob();
 }
 
-/** A video of drawn frames with the session's sound. @param frames a ZIP of images in their order @throws ApiError */
-export async function encodeFrames(id: string, kind: "mp4" | "webm", frames: Blob, signal: AbortSignal): Promise<Blob> {
-  const response = await request(`${sessionPath(id)}/encode?format=${kind}`, { method: "POST", body: frames, signal });
+/**
+ * An MP4 file of drawn frames with the session's sound.
+ *
+ * @param frames a ZIP of images in their order
+ * @param job see `withJob`
+ * @throws ApiError
+ */
+export async function encodeFrames(id: string, frames: Blob, job: string, signal: AbortSignal): Promise<Blob> {
+  const response = await request(`${sessionPath(id)}/encode?job=${job}`, { method: "POST", body: frames, signal });
   return response.blob();
 }

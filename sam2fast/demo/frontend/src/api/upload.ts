@@ -1,6 +1,7 @@
 import { stringifyDocument } from "@urql/core";
 import { ApiError, asApiError, networkError, serverError } from "./errors";
 import { UploadVideoDocument, type UploadVideoMutation } from "./generated";
+import { withJob } from "./jobs";
 import type { Limits } from "./rest";
 import { isInBrowser, send } from "./transport";
 import { readClip, type Clip } from "./video";
@@ -20,27 +21,55 @@ export function refuseFile(file: { name: string; size: number; type: string }, l
   return null;
 }
 
+/** A part of a video, in seconds. */
+export interface Part {
+  readonly start: number;
+  readonly seconds: number;
+}
+
+/** What is being done, and the share of it, 0 to 1. */
+export type UploadProgress = (what: "uploading" | "converting", share: number) => void;
+
 /**
  * Uploads a video by GraphQL's multipart request, with XMLHttpRequest because fetch does not report upload progress.
  *
- * @param progress receives the share that was sent, 0 to 1; at 1 the server starts to convert.
+ * @param part what to keep; null for the beginning
  * @throws ApiError, or a DOMException named AbortError after `signal`
  */
-export async function uploadVideo(file: File, progress: (share: number) => void, signal: AbortSignal): Promise<Clip> {
+export function uploadVideo(
+  file: File,
+  part: Part | null,
+  progress: UploadProgress,
+  signal: AbortSignal,
+): Promise<Clip> {
   const form = new FormData();
-  const operations = { query: stringifyDocument(UploadVideoDocument), variables: { file: null } };
+  const operations = { query: stringifyDocument(UploadVideoDocument), variables: { file: null, ...part } };
   form.append("operations", JSON.stringify(operations));
   form.append("map", JSON.stringify({ file: ["variables.file"] }));
   form.append("file", file);
+  let isSent = isInBrowser;
+  const converting = (share: number) => isSent && progress("converting", share);
+  const uploading = (share: number) => {
+    isSent = share >= 1;
+    progress(isSent ? "converting" : "uploading", isSent ? 0 : share);
+  };
+  return withJob((job) => sendForm(`/graphql?job=${job}`, form, uploading, signal), converting, signal);
+}
 
+async function sendForm(
+  path: string,
+  form: FormData,
+  progress: (share: number) => void,
+  signal: AbortSignal,
+): Promise<Clip> {
   if (isInBrowser) {
     progress(1);
-    const response = await send("/graphql", { method: "POST", body: form, signal });
+    const response = await send(path, { method: "POST", body: form, signal });
     return readAnswer(response.status, await response.text());
   }
   return new Promise((resolve, reject) => {
     const http = new XMLHttpRequest();
-    http.open("POST", "/graphql");
+    http.open("POST", path);
     http.upload.onprogress = (event) => progress(event.total ? event.loaded / event.total : 0);
     http.onerror = () => reject(networkError());
     http.onabort = () => reject(new DOMException("The upload was cancelled.", "AbortError"));

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "react";
 import { asApiError } from "../api/errors";
+import type { FileSize } from "../api/rest";
 import { handleFailure } from "../state/failures";
 import { trackedState } from "../state/plan";
 import { announce, setState, useStore } from "../state/store";
@@ -18,6 +19,9 @@ const MISSING = {
 /** Makes files of what the page shows, and saves them under the video's name. */
 export function DownloadDialog() {
   const missing = useStore(({ scene, masks, session }) => MISSING[trackedState(scene, masks, session!.numFrames)]);
+  const clip = useStore((state) => state.clip);
+  const source = useStore((state) => state.session?.source ?? null);
+  const [size, setSize] = useState<FileSize>("source");
   const [busy, setBusy] = useState<Format | null>(null);
   const [progress, setProgress] = useState<Progress | null>(null);
   const [finished, setFinished] = useState("");
@@ -31,7 +35,7 @@ export function DownloadDialog() {
     setProblem("");
     setFinished("");
     try {
-      const file = await makeDownload(format, setProgress, signal);
+      const file = await makeDownload(format, size, setProgress, signal);
       if (!file || signal.aborted) return;
       saveFile(file.content, file.name);
       setFinished(`${file.name}, ${formatSize(file.content.size)}`);
@@ -53,6 +57,19 @@ export function DownloadDialog() {
   return (
     <Dialog title="Download">
       {missing && <p className="hint">{missing}</p>}
+      {source && clip && (
+        <label className="file-size">
+          Size
+          <select value={size} disabled={busy !== null} onChange={({ target }) => setSize(target.value as FileSize)}>
+            <option value="source">
+              {source.width} × {source.height}, your file’s
+            </option>
+            <option value="seen">
+              {clip.width} × {clip.height}, as shown here: faster
+            </option>
+          </select>
+        </label>
+      )}
       <ul className="downloads">
         {FORMATS.map((format) => (
           <li key={format.name}>

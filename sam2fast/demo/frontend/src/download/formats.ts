@@ -1,7 +1,8 @@
 import { zipSync } from "fflate";
-import { encodeFrames, exportMasks, type ExportFormat } from "../api/rest";
+import { withJob } from "../api/jobs";
+import { encodeFrames, exportMasks, type ExportFormat, type FileSize } from "../api/rest";
 import type { Clip } from "../api/video";
-import { CUT_OUT } from "../effects/look";
+import { readVideoMasks } from "../masks/masks";
 import { isUpload } from "../project/autosave";
 import { makeProject } from "../project/project";
 import { getState, type Session } from "../state/store";
@@ -19,6 +20,7 @@ export interface Progress {
 interface Task {
   readonly clip: Clip;
   readonly session: Session;
+  readonly size: FileSize;
   readonly work: Work;
   readonly report: (progress: Progress) => void;
   readonly signal: AbortSignal;
@@ -39,12 +41,14 @@ export const FORMATS: readonly Format[] = [
     suffix: ".mp4",
     make: makeVideo,
   },
-  {
-    name: "Transparent video",
-    what: "The objects alone, for video editors (WebM with alpha).",
-    suffix: "_cutout.webm",
-    make: makeTransparent,
-  },
+  fromServer("Green screen", "The objects before green, with the sound (MP4).", "_green.mp4", "green_mp4"),
+  fromServer("Matte", "The objects in white on black (MP4).", "_matte.mp4", "matte_mp4"),
+  fromServer(
+    "Transparent video",
+    "The objects alone, for video editors (WebM with alpha).",
+    "_cutout.webm",
+    "transparent_webm",
+  ),
   fromServer("Cut-outs", "The objects alone, an image per frame (ZIP of PNG).", "_cutouts.zip", "cutout"),
   fromServer("PNG masks", "A palette image per frame: 0 is the background (ZIP).", "_masks.zip", "masks_png"),
   fromServer("COCO", "Images and masks with classes for training (ZIP).", "_coco.zip", "coco"),
@@ -58,54 +62,72 @@ export const FORMATS: readonly Format[] = [
 /** Makes a file of the page's current work; returns it with its name. */
 export async function makeDownload(
   format: Format,
+  size: FileSize,
   report: Task["report"],
   signal: AbortSignal,
 ): Promise<{ name: string; content: Blob } | null> {
   const { clip, session, scene, masks, look, frame } = getState();
   if (!clip || !session) return null;
-  const content = await format.make({ clip, session, work: { scene, masks, look }, report, signal });
+  const content = await format.make({ clip, session, size, work: { scene, masks, look }, report, signal });
   const suffix = format.suffix || `_${String(frame).padStart(5, "0")}.png`;
   const stem = isUpload(clip) ? stemOf(clip.name) : clip.name; // names of the gallery have no ending
   return { name: stem + suffix, content };
 }
 
 async function makeVideo(task: Task): Promise<Blob> {
-  const { clip, session, work, report, signal } = task;
-  const codec = await findCodec(clip);
+  const { session, report, signal, size } = task;
+  const source = size === "source" && session.source ? { ...task.clip, ...session.source } : null;
+  const codec = await findCodec(source ?? task.clip);
+  if (!codec) return encodeOnServer(task);
+  const { clip, work } = source ? await drawnOnSource(task, source) : task;
   const progress = (share: number) => report({ what: "Rendering", share });
-  const video = codec && (await renderVideo(work, clip, session, codec, progress, signal));
-  return video ?? encodeOnServer(task, work, "mp4");
+  try {
+    return (await renderVideo(work, clip, session, codec, progress, signal)) ?? (await encodeOnServer(task));
+  } finally {
+    if (source) URL.revokeObjectURL(clip.url);
+  }
 }
 
-function makeTransparent(task: Task): Promise<Blob> {
-  const look = { ...task.work.look, background: CUT_OUT.background };
-  return encodeOnServer(task, { ...task.work, look }, "webm");
+/** The video and its masks at the source's size. */
+async function drawnOnSource(task: Task, clip: Clip): Promise<{ clip: Clip; work: Work }> {
+  const masks = readVideoMasks(JSON.parse(await (await fetchFile(task, "coco_rle", "Reading masks")).text()));
+  const video = await fetchFile(task, "source_mp4", "Reading the source");
+  return { clip: { ...clip, url: URL.createObjectURL(video) }, work: { ...task.work, masks } };
 }
 
-async function encodeOnServer(
-  { clip, session, report, signal }: Task,
-  work: Work,
-  kind: "mp4" | "webm",
-): Promise<Blob> {
+async function encodeOnServer({ clip, session, work, report, signal }: Task): Promise<Blob> {
   const renderer = new FrameRenderer(work, evenSize(clip));
   const frames: Record<string, Uint8Array> = {};
   let done = 0;
-  for await (const image of drawnFrames(renderer, clip.url, session, kind === "mp4" ? "image/jpeg" : "image/webp")) {
+  for await (const image of drawnFrames(renderer, clip.url, session)) {
     signal.throwIfAborted();
     frames[String(done).padStart(5, "0")] = new Uint8Array(await image.arrayBuffer());
     done += 1;
     report({ what: "Rendering", share: done / session.numFrames });
   }
-  report({ what: "Encoding", share: null });
-  return encodeFrames(session.id, kind, new Blob([zipSync(frames, { level: 0 })]), signal);
+  const encoding = (share: number) => report({ what: "Encoding", share });
+  encoding(0);
+  const zip = new Blob([zipSync(frames, { level: 0 })]);
+  return withJob((job) => encodeFrames(session.id, zip, job, signal), encoding, signal);
 }
 
 function fromServer(name: string, what: string, suffix: string, format: ExportFormat): Format {
-  const make = ({ session, work: { scene, masks }, report, signal }: Task) => {
-    report({ what: "Writing", share: null });
-    return exportMasks(session.id, format, scene, masks, signal, (share) => report({ what: "Receiving", share }));
-  };
-  return { name, what, suffix, make };
+  return { name, what, suffix, make: (task) => fetchFile(task, format, "Writing") };
+}
+
+function fetchFile(
+  { session, size, work: { scene, masks }, report, signal }: Task,
+  format: ExportFormat,
+  what: string,
+): Promise<Blob> {
+  const progress = (share: number) => report({ what, share });
+  const receiving = (share: number) => report({ what: "Receiving", share });
+  progress(0);
+  return withJob(
+    (job) => exportMasks(session.id, { format, size, scene, masks, job }, signal, receiving),
+    progress,
+    signal,
+  );
 }
 
 function makeFrame(): Promise<Blob> {

@@ -26,7 +26,7 @@ export class FrameRenderer {
     private readonly work: Work,
     private readonly size: Size,
   ) {
-    this.context = document.createElement("canvas").getContext("2d")!;
+    this.context = document.createElement("canvas").getContext("2d", { willReadFrequently: true })!;
     this.context.canvas.width = size.width;
     this.context.canvas.height = size.height;
   }
@@ -36,27 +36,30 @@ export class FrameRenderer {
   }
 
   /** The drawn frame; the canvas is reused for the next one. */
-  draw(image: CanvasImageSource, frame: number): HTMLCanvasElement {
+  draw(image: CanvasImageSource, frame: number): CanvasRenderingContext2D {
     const layers = layersOf({ ...this.work, hovered: null }, frame, this.bitmaps);
     renderFrame(this.context, image, this.size, layers, this.work.look, frame);
-    return this.context.canvas;
+    return this.context;
   }
 }
 
-/** All frames of a video as images, one after the other, for browsers and formats without WebCodecs. */
+/** All frames of a video as JPEG images, one after the other, for browsers without WebCodecs. */
 export async function* drawnFrames(
   renderer: FrameRenderer,
   url: string,
   { fps, numFrames }: Session,
-  type: "image/jpeg" | "image/webp",
 ): AsyncGenerator<Blob, void> {
   const times = Array.from({ length: numFrames }, (_, frame) => timeOf(frame, fps));
   let frame = 0;
   for await (const image of (await decoded(url, times)) ?? sought(url, times)) {
-    const canvas = renderer.draw(image, frame);
+    const { canvas } = renderer.draw(image, frame);
     frame += 1;
     yield await new Promise<Blob>((resolve, reject) => {
-      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("a frame cannot be drawn"))), type, 0.92);
+      canvas.toBlob(
+        (blob) => (blob ? resolve(blob) : reject(new Error("a frame cannot be drawn"))),
+        "image/jpeg",
+        0.92,
+      );
     });
   }
 }

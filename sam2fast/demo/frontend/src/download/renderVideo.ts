@@ -11,6 +11,7 @@ import {
   type VideoCodec,
 } from "mediabunny";
 import type { Clip } from "../api/video";
+import { limitedRange } from "../media/yuv";
 import type { Session } from "../state/store";
 import { FrameRenderer, type Work } from "./frames";
 
@@ -56,7 +57,7 @@ export async function renderVideo(
       process: (sample) => {
         const frame = Math.round(sample.timestamp * session.fps);
         const image = sample.toCanvasImageSource();
-        return renderer.draw(image, Math.min(frame, session.numFrames - 1));
+        return limitedRange(renderer.draw(image, Math.min(frame, session.numFrames - 1)), sample);
       },
     },
   });
@@ -65,5 +66,6 @@ export async function renderVideo(
   signal.throwIfAborted();
   signal.addEventListener("abort", () => void conversion.cancel());
   await conversion.execute();
+  signal.throwIfAborted();
   return new Blob([target.buffer!], { type: "video/mp4" });
 }

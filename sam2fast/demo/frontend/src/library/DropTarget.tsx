@@ -1,6 +1,6 @@
 import { useState, type DragEvent, type ReactNode } from "react";
 import { openDataFile } from "../project/files";
-import { upload } from "./uploading";
+import { chooseUpload } from "./uploading";
 
 const DATA_FILE = /\.(json|png|zip)$/i;
 
@@ -26,7 +26,7 @@ export function DropTarget({ children }: { children: ReactNode }) {
         setOver(false);
         const files = [...event.dataTransfer.files];
         if (files.length === 1 && DATA_FILE.test(files[0]!.name)) void openDataFile(files[0]!);
-        else void upload(files);
+        else void chooseUpload(files);
       }}
     >
       {children}

@@ -1,6 +1,6 @@
 import { useStore } from "../state/store";
 import { FileButton } from "../ui/FileButton";
-import { cancelUpload, upload, useUploading } from "./uploading";
+import { cancelUpload, chooseUpload, useUploading } from "./uploading";
 
 /** The gallery's first tile: selects a file, shows the progress, and cancels the upload. */
 export function UploadTile({ accept }: { accept: string }) {
@@ -8,13 +8,13 @@ export function UploadTile({ accept }: { accept: string }) {
   const current = useUploading((state) => state.upload);
 
   if (current) {
-    const isSent = current.share >= 1;
+    const { name, what, share } = current;
     return (
       <div className="tile uploading">
         <span role="status">
-          {isSent ? "Converting the video …" : `Uploading ${current.name}: ${Math.floor(100 * current.share)} %`}
+          {what === "uploading" ? `Uploading ${name}` : "Converting the video"}: {Math.floor(100 * share)} %
         </span>
-        <progress max={1} value={isSent ? undefined : current.share} aria-label="Upload" />
+        <progress max={1} value={share} aria-label={what} />
         <button type="button" onClick={cancelUpload}>
           Cancel
         </button>
@@ -28,7 +28,7 @@ export function UploadTile({ accept }: { accept: string }) {
       icon="upload"
       className="tile upload-tile"
       disabled={!limits}
-      onFiles={(files) => void upload(files)}
+      onFiles={(files) => void chooseUpload(files)}
     >
       Upload a video
       <small className="with-keys">or drop it anywhere</small>

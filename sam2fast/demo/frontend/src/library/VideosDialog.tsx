@@ -5,7 +5,8 @@ import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 import { FileButton } from "../ui/FileButton";
 import { RealClipsTile } from "./RealClipsTile";
-import { useUploading } from "./uploading";
+import { TrimControl } from "./TrimControl";
+import { cancelTrimming, useUploading } from "./uploading";
 import { UploadTile } from "./UploadTile";
 
 /** The upload, the gallery, and projects. */
@@ -14,9 +15,18 @@ export function VideosDialog() {
   const current = useStore((state) => state.clip?.path);
   const limits = useStore((state) => state.limits);
   const problem = useUploading((state) => state.problem);
+  const trimming = useUploading((state) => state.trimming);
   useEffect(() => () => useUploading.setState({ problem: "" }), []);
+  useEffect(() => cancelTrimming, []);
   const formats = limits?.formats.map((format) => `.${format.replace(/^\./, "")}`) ?? [];
 
+  if (trimming) {
+    return (
+      <Dialog title="Choose a part">
+        <TrimControl {...trimming} />
+      </Dialog>
+    );
+  }
   return (
     <Dialog title="Videos">
       <ul className="gallery">
@@ -50,7 +60,7 @@ export function VideosDialog() {
       <footer className="gallery-foot">
         {limits && (
           <p className="hint">
-            {formats.join(", ")}, up to {limits.maxUploadMB} MB. The first {limits.maxSeconds} seconds are used.
+            {formats.join(", ")}, up to {limits.maxUploadMB} MB. At most {limits.maxSeconds} seconds are used.
           </p>
         )}
         <FileButton

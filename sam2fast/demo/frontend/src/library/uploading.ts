@@ -1,7 +1,8 @@
+import { BlobSource, Input, MATROSKA, MP4, QTFF, WEBM } from "mediabunny";
 import { create } from "zustand";
 import { asApiError } from "../api/errors";
 import { isHealthy } from "../api/rest";
-import { refuseFile, uploadVideo } from "../api/upload";
+import { refuseFile, uploadVideo, type Part, type UploadProgress } from "../api/upload";
 import { located } from "../api/video";
 import { openClip } from "../project/session";
 import { handleFailure } from "../state/failures";
@@ -9,23 +10,34 @@ import { announce, getState, notify, setState } from "../state/store";
 
 export interface Upload {
   readonly name: string;
-  /** 0 to 1; at 1 the video is being converted. */
+  readonly what: "uploading" | "converting";
+  /** 0 to 1. */
   readonly share: number;
+}
+
+/** A video of which a part is to be chosen. */
+export interface Trimming {
+  readonly file: File;
+  /** Its length in seconds. */
+  readonly seconds: number;
 }
 
 interface Uploading {
   upload: Upload | null;
+  trimming: Trimming | null;
   problem: string;
 }
 
-export const useUploading = create<Uploading>(() => ({ upload: null, problem: "" }));
+export const useUploading = create<Uploading>(() => ({ upload: null, trimming: null, problem: "" }));
+
+const ASKED_FROM = 10; // seconds: of shorter videos everything is used
 
 const UPLOAD_REFUSED = "The server refused the upload: the file is too large, or not a video that it can read.";
 
 let abort: AbortController | null = null;
 
-/** Uploads one video and opens it. */
-export async function upload(files: readonly File[]): Promise<void> {
+/** Uploads one video and opens it; of a long one, after a part of it was chosen. */
+export async function chooseUpload(files: readonly File[]): Promise<void> {
   const { limits } = getState();
   const [file] = files;
   if (!file || !limits || useUploading.getState().upload) return;
@@ -33,12 +45,27 @@ export async function upload(files: readonly File[]): Promise<void> {
   const refusal = files.length > 1 ? "Choose one video at a time." : refuseFile(file, limits);
   if (refusal) return useUploading.setState({ problem: refusal });
 
+  useUploading.setState({ problem: "", trimming: null });
+  const seconds = await secondsOf(file);
+  if (seconds !== null && seconds > Math.min(ASKED_FROM, limits.maxSeconds)) {
+    useUploading.setState({ trimming: { file, seconds } });
+  } else await upload(file, null);
+}
+
+/** The length of a video; null if this browser cannot read it. */
+async function secondsOf(file: File): Promise<number | null> {
+  const input = new Input({ source: new BlobSource(file), formats: [MP4, QTFF, MATROSKA, WEBM] });
+  return input.computeDuration().catch(() => null);
+}
+
+/** Uploads a part of a video, or its beginning, and opens it. */
+export async function upload(file: File, part: Part | null): Promise<void> {
   const { signal } = (abort = new AbortController());
-  const progress = (share: number) => useUploading.setState({ upload: { name: file.name, share } });
-  useUploading.setState({ problem: "" });
-  progress(0);
+  const progress: UploadProgress = (what, share) => useUploading.setState({ upload: { name: file.name, what, share } });
+  useUploading.setState({ problem: "", trimming: null });
+  progress("uploading", 0);
   try {
-    const clip = await uploadVideo(file, progress, signal);
+    const clip = await uploadVideo(file, part, progress, signal);
     const { clips } = getState();
     const named = await located({ ...clip, name: file.name });
     if (!clips.some(({ path }) => path === clip.path)) setState({ clips: [...clips, named] });
@@ -63,4 +90,8 @@ const isWatched = () => getState().dialog === "videos";
 
 export function cancelUpload(): void {
   abort?.abort();
+}
+
+export function cancelTrimming(): void {
+  useUploading.setState({ trimming: null });
 }

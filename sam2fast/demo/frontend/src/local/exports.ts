@@ -2,34 +2,18 @@ import { strToU8, zipSync } from "fflate";
 import { maskArea, maskBounds, paintMask } from "../masks/rle";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
+import type { Task } from "./convert";
 import { joined, polygonsOf, type Polygon } from "./outlines";
+import type { PageMasks, PageObject } from "./pageMasks";
 import { palettePng } from "./png";
 import { allFrames, type LocalVideo } from "./video";
+import { exportVideo, isVideoFormat } from "./videoExports";
 
 /** Files of the page's masks, as `sam2fast/demo/server/exports.py` writes them. */
 
 const JPEG_QUALITY = 0.92;
 const LABELME = "5.5.0"; // the version of the format
 const NOTE = "# All images are in both: divide them before you train.\n";
-
-interface PageMask {
-  readonly object: number;
-  readonly size: readonly [height: number, width: number];
-  readonly counts: string;
-}
-
-interface PageObject {
-  readonly id: number;
-  readonly name: string;
-  /** Its class; an object without one is a class of its own. */
-  readonly label?: string;
-}
-
-export interface PageMasks {
-  /** In their order: where masks overlap, the later object is seen. */
-  readonly objects: readonly PageObject[];
-  readonly frames: readonly { readonly frame: number; readonly masks: readonly PageMask[] }[];
-}
 
 type Facts = Pick<LocalVideo, "fps" | "count" | "height" | "width">;
 
@@ -40,23 +24,37 @@ export async function exportFile(
   video: Facts,
   file: Blob,
   path: string,
+  task: Task,
 ): Promise<Blob> {
+  if (format === "source_mp4") return file;
   if (page.frames.length === 0) throw new Refusal("NOT_FOUND", "there are no masks yet: click on something first", 404);
+  if (isVideoFormat(format)) return exportVideo(format, page, video, file, task);
+  const images = watchedFrames(file, video.count, task);
   switch (format) {
     case "masks_png":
       return zip(labelImages(page, video));
     case "coco":
-      return zip(await cocoOf(page, file));
+      return zip(await cocoOf(page, images));
     case "coco_rle":
       return new Blob([JSON.stringify(youtubeVisOf(page, video, stemOf(path)))], { type: "application/json" });
     case "cutout":
-      return zip(await cutOuts(page, file));
+      return zip(await cutOuts(page, images));
     case "yolo":
-      return zip(await yoloOf(page, file));
+      return zip(await yoloOf(page, images));
     case "labelme":
-      return zip(await labelMeOf(page, file));
+      return zip(await labelMeOf(page, images));
     default:
       throw new Refusal("BAD_INPUT", `there is no format ${format}`);
+  }
+}
+
+type Images = AsyncGenerator<[number, OffscreenCanvas], void>;
+
+async function* watchedFrames(file: Blob, count: number, { report, signal }: Task): Images {
+  for await (const entry of allFrames(file)) {
+    signal.throwIfAborted();
+    report(entry[0] / count);
+    yield entry;
   }
 }
 
@@ -75,12 +73,12 @@ function labelImages({ objects, frames }: PageMasks, { height, width }: Facts): 
 }
 
 /** Images, and `annotations.json` as pycocotools reads it. */
-async function cocoOf({ objects, frames }: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+async function cocoOf({ objects, frames }: PageMasks, video: Images): Promise<Record<string, Uint8Array>> {
   const classes = [...new Set(objects.map(categoryOf))];
   const found: Record<string, Uint8Array> = {};
   const images: object[] = [];
   const annotations: object[] = [];
-  for await (const { frame, size, image } of framesWithMasks(frames, file)) {
+  for await (const { frame, size, image } of framesWithMasks(frames, video)) {
     const name = `${numbered(frame)}.jpg`;
     images.push({ id: images.length + 1, file_name: name, ...size, frame });
     for (const { object, counts } of frames.find((entry) => entry.frame === frame)!.masks) {
@@ -151,9 +149,9 @@ function classOf({ label, name }: PageObject): string {
 }
 
 /** RGBA images, transparent except for the objects. */
-async function cutOuts({ frames }: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+async function cutOuts({ frames }: PageMasks, video: Images): Promise<Record<string, Uint8Array>> {
   const found: Record<string, Uint8Array> = {};
-  for await (const [frame, canvas] of allFrames(file)) {
+  for await (const [frame, canvas] of video) {
     const masks = frames.find((entry) => entry.frame === frame)?.masks;
     if (!masks) continue;
     const { width, height } = canvas;
@@ -185,8 +183,8 @@ interface LabelledFrame extends FrameImage {
 }
 
 /** The frames that have masks, as JPEG. */
-async function* framesWithMasks(frames: PageMasks["frames"], file: Blob): AsyncGenerator<FrameImage, void> {
-  for await (const [frame, canvas] of allFrames(file)) {
+async function* framesWithMasks(frames: PageMasks["frames"], video: Images): AsyncGenerator<FrameImage, void> {
+  for await (const [frame, canvas] of video) {
     if (!frames.some((entry) => entry.frame === frame)) continue;
     const size = { height: canvas.height, width: canvas.width };
     const image = await bytesOf(await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY }));
@@ -195,8 +193,8 @@ async function* framesWithMasks(frames: PageMasks["frames"], file: Blob): AsyncG
 }
 
 /** The same frames with polygons. */
-async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): AsyncGenerator<LabelledFrame, void> {
-  for await (const { frame, size, image } of framesWithMasks(frames, file)) {
+async function* labelledFrames({ objects, frames }: PageMasks, video: Images): AsyncGenerator<LabelledFrame, void> {
+  for await (const { frame, size, image } of framesWithMasks(frames, video)) {
     const masks = frames.find((entry) => entry.frame === frame)!.masks;
     const shapes = objects.flatMap((object) => {
       const mask = masks.find((entry) => entry.object === object.id);
@@ -208,11 +206,11 @@ async function* labelledFrames({ objects, frames }: PageMasks, file: Blob): Asyn
 }
 
 /** A data set as Ultralytics reads it: images, labels, and the classes' names. */
-async function yoloOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+async function yoloOf(page: PageMasks, video: Images): Promise<Record<string, Uint8Array>> {
   const classes = [...new Set(page.objects.map(classOf))];
   const names = classes.map((name, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
   const found = { "data.yaml": strToU8(`${NOTE}train: images\nval: images\nnames:\n${names}`) };
-  for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
+  for await (const { name, size, image, shapes } of labelledFrames(page, video)) {
     const lines = shapes.map(({ object, parts }) => yoloLine(classes.indexOf(classOf(object)), parts, size));
     Object.assign(found, { [`images/${name}.jpg`]: image, [`labels/${name}.txt`]: strToU8(lines.join("")) });
   }
@@ -228,9 +226,9 @@ export function yoloLine(number: number, parts: readonly Polygon[], { width, hei
 }
 
 /** Images, each with a file of polygons, as LabelMe reads them. */
-async function labelMeOf(page: PageMasks, file: Blob): Promise<Record<string, Uint8Array>> {
+async function labelMeOf(page: PageMasks, video: Images): Promise<Record<string, Uint8Array>> {
   const found: Record<string, Uint8Array> = {};
-  for await (const { name, size, image, shapes } of labelledFrames(page, file)) {
+  for await (const { name, size, image, shapes } of labelledFrames(page, video)) {
     const polygons = shapes.flatMap(({ object, parts }) =>
       parts.map(({ outer, holes }) => ({
         ...{ label: classOf(object), points: joined([outer, ...holes]), group_id: object.id, description: "" },

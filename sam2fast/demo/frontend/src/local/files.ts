@@ -1,4 +1,6 @@
 import { createStore, get, set } from "idb-keyval";
+import type { Part } from "../api/upload";
+import type { Size } from "./arrays";
 
 /** The videos: the gallery's beside the page, uploaded ones in the browser. */
 
@@ -9,6 +11,13 @@ export interface VideoFacts {
   readonly posterPath: string | null;
   readonly width: number;
   readonly height: number;
+}
+
+/** What is kept of an upload. */
+export interface Source {
+  readonly file: Blob;
+  readonly part: Part;
+  readonly size: Size;
 }
 
 /** What `sam2fast export --format web` says about the page. */
@@ -25,6 +34,16 @@ export async function readVideo(root: string, path: string): Promise<Blob | null
   return response.ok ? response.blob() : null;
 }
 
-export function keepVideo(path: string, file: Blob): Promise<void> {
-  return set(path, file, STORE);
+/** @param source what the video was made of, if that is larger */
+export async function keepVideo(path: string, file: Blob, source: Source | null): Promise<void> {
+  await set(path, file, STORE);
+  if (source) await set(sourcePath(path), source, STORE);
+}
+
+export async function readSource(path: string): Promise<Source | null> {
+  return (await get<Source>(sourcePath(path), STORE)) ?? null;
+}
+
+function sourcePath(path: string): string {
+  return path.replace(/^uploads/, "sources");
 }

@@ -1,11 +1,14 @@
 import type { Clicks, Limits } from "../api/rest";
+import type { Part } from "../api/upload";
 import type { Mask } from "../masks/rle";
 import { Refusal, type Answer, type Call } from "./calls";
-import { ENDINGS, MAX_SECONDS, convertVideo, encodeFrames } from "./convert";
-import { exportFile, type PageMasks } from "./exports";
-import { keepVideo, readVideo, type Settings, type VideoFacts } from "./files";
+import { ENDINGS, MAX_SECONDS, SEEN, convertVideo, type Task } from "./convert";
+import { exportFile } from "./exports";
+import { keepVideo, readSource, readVideo, type Settings, type VideoFacts } from "./files";
 import type { Model } from "./model";
+import type { PageMasks } from "./pageMasks";
 import { LocalSession, Queue, type FrameAnswer, type TrackRequest } from "./session";
+import { sourceVideo } from "./sources";
 import { LocalVideo } from "./video";
 
 const MAX_UPLOAD_MB = 500;
@@ -27,6 +30,7 @@ interface Input {
 export class LocalServer {
   private readonly sessions = new Map<string, LocalSession>();
   private readonly queue = new Queue();
+  private readonly jobs = new Map<string, number>(); // the share that is done, by the request's id
 
   /** @param root the page's address, with a slash at the end */
   constructor(
@@ -37,9 +41,9 @@ export class LocalServer {
 
   /** @param signal aborted when the page waits for the answer no more */
   async answer(call: Call, signal: AbortSignal): Promise<Answer> {
-    const isGraphQL = call.path === "/graphql";
+    const isGraphQL = call.path.startsWith("/graphql");
     try {
-      return isGraphQL ? json({ data: await this.graphql(call) }) : await this.rest(call, signal);
+      return isGraphQL ? json({ data: await this.graphql(call, signal) }) : await this.rest(call, signal);
     } catch (error) {
       const { code, message, status } = error instanceof Refusal ? error : internal(error);
       if (isGraphQL) return json({ data: null, errors: [{ message, extensions: { code } }] });
@@ -53,6 +57,8 @@ export class LocalServer {
     if (url.pathname === "/healthy") return { status: 200, type: "text/plain", body: "OK" };
     if (url.pathname === "/api/limits") return json(this.limits());
     if (url.pathname === "/propagate_in_video") return this.track(body as TrackRequest & { session_id: string });
+    const job = /^\/api\/jobs\/([^/]+)$/.exec(url.pathname)?.[1];
+    if (job !== undefined) return json({ share: this.jobs.get(job) ?? null });
     const [, id, action] = SESSION.exec(url.pathname) ?? [];
     if (id === undefined) throw new Refusal("NOT_FOUND", `this page has nothing at ${url.pathname}`, 404);
     const session = this.session(id);
@@ -60,7 +66,8 @@ export class LocalServer {
     switch (action) {
       case undefined: {
         const { fps, count: numFrames, width, height } = session.video;
-        return json({ path: session.path, fps, numFrames, width, height, secondsLeft: NO_END, problem: null });
+        const source = (await readSource(session.path))?.size ?? null;
+        return json({ path: session.path, fps, numFrames, width, height, secondsLeft: NO_END, problem: null, source });
       }
       case "renew":
         return json({ secondsLeft: NO_END });
@@ -75,17 +82,46 @@ export class LocalServer {
       }
       case "export":
         return file(
-          await exportFile(format, body as PageMasks, session.video, await this.read(session.path), session.path),
+          await this.watched(url, signal, (task) =>
+            this.export(session, format, body as PageMasks, url.searchParams.get("size") !== "seen", task),
+          ),
         );
-      case "encode":
-        return file(await encodeFrames(format, call.body as Blob, await this.read(session.path)));
       default:
         throw new Refusal("NOT_FOUND", `${action} needs sam2fast serve: this page has no server`, 404);
     }
   }
 
-  private async graphql({ body, file }: Call): Promise<unknown> {
-    const { query, variables } = JSON.parse(body as string) as { query: string; variables: { input: Input } };
+  /** Runs a request whose job tells how much is done. */
+  private async watched<T>(url: URL, signal: AbortSignal, work: (task: Task) => Promise<T>): Promise<T> {
+    const job = url.searchParams.get("job") ?? "";
+    try {
+      return await work({ report: (share) => this.jobs.set(job, share), signal });
+    } finally {
+      this.jobs.delete(job);
+    }
+  }
+
+  private async export(
+    session: LocalSession,
+    format: string,
+    page: PageMasks,
+    isSource: boolean,
+    task: Task,
+  ): Promise<Blob> {
+    const source = isSource ? await readSource(session.path) : null;
+    if (!source) return exportFile(format, page, session.video, await this.read(session.path), session.path, task);
+    const half = (begin: number): Task => ({ ...task, report: (share) => task.report((begin + share) / 2) });
+    const video = await sourceVideo(session.path, source, half(0));
+    const facts = { fps: session.video.fps, count: session.video.count, ...source.size };
+    const masks = await session.resizeMasks(page, source.size);
+    return exportFile(format, masks, facts, video, session.path, half(1));
+  }
+
+  private async graphql({ path, body, file }: Call, signal: AbortSignal): Promise<unknown> {
+    const { query, variables } = JSON.parse(body as string) as {
+      query: string;
+      variables: { input: Input; start?: number; seconds?: number };
+    };
     const input = variables.input;
     const operation = /(?:query|mutation) (\w+)/.exec(query)?.[1] ?? "";
     switch (operation) {
@@ -94,7 +130,13 @@ export class LocalServer {
       case "DefaultVideo":
         return { defaultVideo: asVideo(this.settings.videos[0]!) };
       case "UploadVideo":
-        return { uploadVideo: asVideo(await this.upload(file!)) };
+        return this.watched(new URL(path, this.root), signal, async (task) => {
+          const part = {
+            start: variables.start ?? 0,
+            seconds: Math.min(variables.seconds ?? MAX_SECONDS, MAX_SECONDS),
+          };
+          return { uploadVideo: asVideo(await this.upload(file!, part, task)) };
+        });
       case "StartSession":
         return { startSession: { sessionId: await this.startSession(input.path) } };
       case "CloseSession":
@@ -155,12 +197,13 @@ export class LocalServer {
     return { status: 200, type: STREAM, body: parts(frames) };
   }
 
-  private async upload(file: File): Promise<VideoFacts> {
-    const { video, size } = await convertVideo(file);
+  private async upload(file: File, part: Part, task: Task): Promise<VideoFacts> {
+    const { video, size, whole } = await convertVideo(file, part, SEEN, task);
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await video.arrayBuffer()));
     const name = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
     const path = `uploads/${name}.mp4`;
-    await keepVideo(path, video);
+    const isLarger = whole.width !== size.width || whole.height !== size.height;
+    await keepVideo(path, video, isLarger ? { file, part, size: whole } : null);
     return { path, posterPath: null, ...size };
   }
 

@@ -1,9 +1,12 @@
 import type { Clicks, Proposal } from "../api/rest";
 import type { TrackedMask } from "../masks/masks";
 import { paintMask, type Mask } from "../masks/rle";
+import type { Size } from "./arrays";
 import { Refusal } from "./calls";
+import type { PageMasks } from "./pageMasks";
 import type { Model } from "./model";
 import { encodeLogits } from "./runLengths";
+import { resizeMasks } from "./sources";
 import { Tracker } from "./tracker";
 import type { LocalVideo } from "./video";
 
@@ -71,6 +74,12 @@ export class LocalSession {
     const pixels = new Uint32Array(mask.height * mask.width);
     paintMask(mask, pixels, 1);
     return this.compute(frame, (tracker) => tracker.setMask(frame, id, Float32Array.from(pixels), mask));
+  }
+
+  /** The page's masks at another size. */
+  async resizeMasks(page: PageMasks, size: Size): Promise<PageMasks> {
+    const [tracker, model] = [await this.open(), await this.model];
+    return resizeMasks(page, (frame) => tracker.masksOn(frame), model.size, size);
   }
 
   clearPoints(frame: number, id: number): Promise<FrameAnswer> {

@@ -42,6 +42,22 @@ export function promptKey(prompts: object): string {
   return JSON.stringify(prompts);
 }
 
+/** The masks of a YouTube-VIS file that this page has made. */
+export function readVideoMasks(file: unknown): Masks {
+  const { annotations } = file as {
+    annotations: { object: number; segmentations: ({ size: [number, number]; counts: string } | null)[] }[];
+  };
+  let masks = NO_MASKS;
+  for (const { object, segmentations } of annotations) {
+    segmentations.forEach((found, frame) => {
+      if (!found) return;
+      const mask = { height: found.size[0], width: found.size[1], counts: found.counts };
+      masks = withAnswer(masks, frame, object, mask, "");
+    });
+  }
+  return masks;
+}
+
 /** Stores the mask that answers a prompt. */
 export function withAnswer(masks: Masks, frame: number, id: number, mask: Mask, answerTo: string): Masks {
   const trackedFrom = masksAt(masks, frame).get(id)?.trackedFrom ?? null;

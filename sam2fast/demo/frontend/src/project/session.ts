@@ -98,7 +98,7 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
   let id: string | null = null;
   try {
     id = await openSession(clip.path, getState().strategy);
-    const { fps, numFrames, width, height } = await getSession(id);
+    const { fps, numFrames, width, height, source = null } = await getSession(id);
     if (start !== starts) {
       sendClose(id); // another video was chosen
       return true;
@@ -107,7 +107,7 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
     setState({
       ...found.map((project) => restoreWork(project, numFrames)).find(Boolean),
       clip: { ...clip, width, height },
-      session: { id, fps, numFrames },
+      session: { id, fps, numFrames, source },
       phase: "ready",
     });
     announce(

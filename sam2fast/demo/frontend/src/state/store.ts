@@ -3,6 +3,7 @@ import type { Limits } from "../api/rest";
 import type { Clip } from "../api/video";
 import { DEFAULT_LOOK, type Look } from "../effects/look";
 import { NO_MASKS, type Masks } from "../masks/masks";
+import type { Size } from "../scene/geometry";
 import { emptyScene, type Scene } from "../scene/scene";
 import { NO_HISTORY, type History } from "./history";
 import { WHOLE_VIDEO, type Plan } from "./plan";
@@ -11,6 +12,8 @@ export interface Session {
   readonly id: string;
   readonly fps: number;
   readonly numFrames: number;
+  /** The size of the file that the video was made of; null if that is not larger. */
+  readonly source: Size | null;
 }
 
 /** The state of tracking; `stale` when prompts have changed since, `partial` when some frames are not tracked. */

@@ -129,6 +129,17 @@ export class Demo {
     });
   }
 
+  /** Downloads a file by its button of the dialog. */
+  async download(name: string): Promise<{ name: string; path: string }> {
+    await this.button("Download", true).click();
+    const waiting = this.page.waitForEvent("download", { timeout: 120_000 });
+    await this.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
+    const found = await waiting;
+    await this.page.keyboard.press("Escape");
+    await this.page.locator("dialog").waitFor({ state: "detached" });
+    return { name: found.suggestedFilename(), path: await found.path() };
+  }
+
   async shot(name: string): Promise<void> {
     if (!SHOTS) return;
     mkdirSync(SHOTS, { recursive: true });

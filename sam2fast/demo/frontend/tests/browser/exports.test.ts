@@ -38,7 +38,6 @@ afterAll(() => browser.close());
 
 test.each([
   ["Video", "sound.mp4", "by the browser"],
-  ["Transparent video", "sound_cutout.webm", "by the server"],
   ["Video", "sound.mp4", "by the server, where the browser cannot"],
 ])("%s, %s, is encoded %s: frames, times, sound and masks", async (format, name, how) => {
   if (how.endsWith("cannot")) await demo.page.evaluate("delete window.VideoEncoder, delete window.VideoDecoder");

@@ -1,11 +1,11 @@
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { execFileSync } from "node:child_process";
+import { cpSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { Demo, launch } from "./demo";
-import { PYTHON, sam2fast } from "./serve";
+import { PageServers } from "./page_servers";
+import { PYTHON } from "./serve";
 import { overlap, trackByPage, trackByPython } from "./trackers";
 
 const VASE = [0.26, 0.62] as const;
@@ -16,23 +16,13 @@ const WITHOUT_DEVICE = 'GPUAdapter.prototype.requestDevice = () => Promise.rejec
 
 let folder: string;
 let site: string; // address of the folder
-let files: ChildProcess; // the file server
-let served: ChildProcess; // the same page as the command serves it, with its headers
+let pages: PageServers;
 let browser: Browser;
 let demo: Demo;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "sam2fast-page-"));
-  execFileSync(PYTHON, sam2fast("export", "--format", "web", "--out", join(folder, "page"), "--quiet"));
-  files = spawn(PYTHON, ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", folder]);
-  site = await new Promise<string>((resolve) => {
-    files.stdout!.on("data", (line: Buffer) => {
-      const port = / port (\d+)/.exec(line.toString())?.[1];
-      if (port) resolve(`http://127.0.0.1:${port}/`);
-    });
-  });
-  cpSync(join(inject("data"), "short.mp4"), join(folder, "data", "gallery", "short.mp4"));
-  served = spawn(PYTHON, [join(import.meta.dirname, "serve_page.py"), join(folder, "page"), join(folder, "data")]);
+  pages = await PageServers.start(join(inject("data"), "short.mp4"));
+  ({ folder, site } = pages);
   browser = await launch(...SOFTWARE_GPU);
   demo = await Demo.open(browser, `${site}page/`);
   await demo.ready();
@@ -40,20 +30,8 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await browser.close();
-  files.kill();
-  served.kill();
-  rmSync(folder, { recursive: true });
+  pages.stop();
 });
-
-async function download(page: Demo, name: string): Promise<{ name: string; path: string }> {
-  await page.button("Download", true).click();
-  const waiting = page.page.waitForEvent("download", { timeout: 60_000 });
-  await page.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
-  const found = await waiting;
-  await page.page.keyboard.press("Escape");
-  await page.page.locator("dialog").waitFor({ state: "detached" });
-  return { name: found.suggestedFilename(), path: await found.path() };
-}
 
 async function upload(page: Demo, file: string): Promise<void> {
   await page.button("Videos").click();
@@ -139,7 +117,7 @@ test("a video of the user is converted, tracked and exported: readers of each fo
     ["LabelMe", "short_labelme.zip"],
     ["Transparent video", "short_cutout.webm"],
   ] as const) {
-    const file = await download(demo, format);
+    const file = await demo.download(format);
     expect(file.name).toBe(name);
     paths.push(file.path);
   }
@@ -152,7 +130,7 @@ test("a video of the user is converted, tracked and exported: readers of each fo
   expect(webm).toBeGreaterThan(0.99);
   expect(difference).toBeLessThan(8);
 
-  for (const path of [paths.at(-1)!, (await download(demo, "Video")).path]) {
+  for (const path of [paths.at(-1)!, (await demo.download("Video")).path]) {
     const facts = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), path]);
     expect(JSON.parse(facts.toString())).toMatchObject({ frames: 6, rate: 10 });
   }
@@ -160,33 +138,9 @@ test("a video of the user is converted, tracked and exported: readers of each fo
   expect(demo.problems).toEqual([]);
 });
 
-test("served by the command, with its headers, the page exports every format", async () => {
-  const address = await new Promise<string>((resolve) => {
-    served.stdout!.on("data", (line: Buffer) => resolve(line.toString().trim()));
-  });
-  const page = await Demo.open(browser, address);
-  await page.ready();
-  await page.click(...VASE);
-  await page.said(/Object 1: the mask covers/);
-  await page.button("Download", true).click();
-  const formats = await page.page.locator(".downloads button").allTextContents();
-  await page.page.keyboard.press("Escape");
-  await page.page.locator("dialog").waitFor({ state: "detached" });
-  expect(formats).toHaveLength(10);
-  for (const format of formats) {
-    const file = await download(page, format);
-    expect(readFileSync(file.path).length, file.name).toBeGreaterThan(500);
-    if (!/\.(mp4|webm)$/.test(file.name)) continue;
-    const facts = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), file.path]);
-    expect(JSON.parse(facts.toString())).toMatchObject({ frames: 6, rate: 10 });
-  }
-  expect(page.problems).toEqual([]);
-  await page.close();
-});
-
 test("WebGPU tracks as WebAssembly does; a GPU in software is left alone", async () => {
   expect(await demo.page.locator(".model-badge").textContent()).toContain("WASM");
-  const expected = masksOf((await download(demo, "YouTube-VIS")).path);
+  const expected = masksOf((await demo.download("YouTube-VIS")).path);
   const page = await openWith("webgpu", AS_HARDWARE);
   page.page.setDefaultTimeout(120_000);
   await page.ready();
@@ -201,7 +155,7 @@ test("WebGPU tracks as WebAssembly does; a GPU in software is left alone", async
   await page.button("Track", true).click();
   await page.said(/Tracking is finished/);
   expect(await page.page.locator(".model-badge").textContent()).toContain("WebGPU");
-  const found = masksOf((await download(page, "YouTube-VIS")).path);
+  const found = masksOf((await page.download("YouTube-VIS")).path);
   expect(found.map(Boolean)).toEqual([true, true, false, false, false, false]);
   for (const frame of [0, 1]) expect(overlap(found[frame]!, expected[frame]!)).toBeGreaterThan(0.99);
   expect(page.problems).toEqual([]);

@@ -94,4 +94,4 @@ for place, frame in enumerate(frames):
         pairs.append(("labelme", of_labelme(labelme, frame, name), mask))
     for kind, read, expected in pairs:
         worst[kind] = min(worst[kind], iou(read, expected))
-print(json.dumps({"names": names, "inside": inside, "difference": max(difference), **worst}))
+print(json.dumps({"names": names, "size": size, "inside": inside, "difference": max(difference), **worst}))

@@ -19,7 +19,7 @@ const PAINTED = { height: 2, width: 2, counts: "13" };
 const clipOf = (name: string): Clip => {
   return { path: `gallery/${name}.mp4`, name, url: `/gallery/${name}.mp4`, poster: null, width: 2, height: 2 };
 };
-const sessionOf = (id: string) => ({ id, fps: 24, numFrames: 4 });
+const sessionOf = (id: string) => ({ id, fps: 24, numFrames: 4, source: null });
 const started = (sessionId: string) => ({ data: { startSession: { sessionId } } });
 const facts = { fps: 24, numFrames: 4, width: 2, height: 2, secondsLeft: 60 };
 const shown = (id: number) => getState().masks.get(0)?.get(id)?.counts;

@@ -34,7 +34,7 @@ const pointsOf = ({ objects }: Scene) => objects[0]!.prompts[0]?.points;
 
 beforeEach(() => {
   forgetKnown();
-  const session = { id: "1", fps: 24, numFrames: 4 };
+  const session = { id: "1", fps: 24, numFrames: 4, source: null };
   setState({ ...freshWork(), session, phase: "ready", connected: true, notice: null });
 });
 
@@ -290,7 +290,7 @@ test("a video that another tab has open is not saved; the lock is held until ano
   vi.stubGlobal("navigator", { locks: { request } });
   saved.get.mockResolvedValue(undefined);
   const edit = async (name: string) => {
-    answerWith({}, { data: { startSession: { sessionId: "2" } } }, { fps: 24, numFrames: 4 }, clicked);
+    answerWith({}, { data: { startSession: { sessionId: "2" } } }, { fps: 24, numFrames: 4, source: null }, clicked);
     await openClip({ path: `gallery/${name}.mp4`, name, url: "", poster: null, width: 2, height: 2 });
     editing.addPoint(POINT);
     await synchronise();
@@ -337,6 +337,6 @@ test.each([
 ])("files of %s, %s, are named %s", async (path, name, file) => {
   setState({ clip: { path, name, url: "", poster: null, width: 2, height: 2 } });
   const project = FORMATS.find(({ name }) => name === "Project")!;
-  const download = await makeDownload(project, () => undefined, new AbortController().signal);
+  const download = await makeDownload(project, "seen", () => undefined, new AbortController().signal);
   expect(download?.name).toBe(file);
 });

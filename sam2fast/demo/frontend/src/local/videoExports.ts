@@ -1,0 +1,54 @@
+import { paintMask } from "../masks/rle";
+import { changeVideo, type Task } from "./convert";
+import type { PageMasks } from "./pageMasks";
+
+/** Videos of the objects, as `sam2fast/demo/server/video_exports.py` makes them. */
+
+const GREEN = 0xff40b100; // #00b140 as ABGR
+const [WHITE, BLACK, CLEAR] = [0xffffffff, 0xff000000, 0];
+
+const FORMATS = {
+  green_mp4: { isTransparent: false, hasSound: true, inside: null, outside: GREEN },
+  matte_mp4: { isTransparent: false, hasSound: false, inside: WHITE, outside: BLACK },
+  transparent_webm: { isTransparent: true, hasSound: true, inside: null, outside: CLEAR },
+} as const;
+
+export function isVideoFormat(format: string): format is keyof typeof FORMATS {
+  return format in FORMATS;
+}
+
+/** @param file the video, of the size of the masks, or a pixel larger */
+export function exportVideo(
+  format: keyof typeof FORMATS,
+  { frames }: PageMasks,
+  { fps, height, width }: { fps: number; height: number; width: number },
+  file: Blob,
+  task: Task,
+): Promise<Blob> {
+  const { isTransparent, hasSound, inside, outside } = FORMATS[format];
+  const byFrame = new Map(frames.map(({ frame, masks }) => [frame, masks]));
+  const found = new Uint32Array(height * width);
+  return changeVideo(
+    file,
+    isTransparent,
+    hasSound,
+    (context, time) => {
+      found.fill(0);
+      for (const { counts } of byFrame.get(Math.round(time * fps)) ?? []) {
+        paintMask({ height, width, counts }, found, 1);
+      }
+      const { canvas } = context;
+      const image = context.getImageData(0, 0, canvas.width, canvas.height);
+      const pixels = new Uint32Array(image.data.buffer);
+      for (let y = 0; y < canvas.height; y += 1) {
+        for (let x = 0; x < canvas.width; x += 1) {
+          const pixel = y * canvas.width + x;
+          const colour = found[y * width + x] ? inside : outside;
+          if (colour !== null) pixels[pixel] = colour;
+        }
+      }
+      context.putImageData(image, 0, 0);
+    },
+    task,
+  );
+}
