@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from graphql import build_schema, lexicographic_sort_schema, print_schema
 
-from sam2fast.demo.server.exports import COLOURS, object_colour
+from sam2fast.demo.server.export_data import COLOURS, object_colour
 from sam2fast.demo.server.graphql_api import make_schema
 
 DEMO = Path(__file__).parents[2] / "sam2fast" / "demo"

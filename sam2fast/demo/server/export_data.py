@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.jobs import Report, ignore_progress
-from sam2fast.demo.server.library import VideoSource
+from sam2fast.demo.server.library import UploadSource
 from sam2fast.demo.server.source_masks import Logits, resize_masks
 from sam2fast.demo.server.transcode import source_frames
 from sam2fast.demo.server.video_files import iterate_frames, pixel_aspect_of
@@ -57,7 +57,7 @@ class ExportData(NamedTuple):
     masks: Mapping[int, Mapping[int, ObjectMask]]
     names: Mapping[int, str] = MappingProxyType({})
     labels: Mapping[int, str] = MappingProxyType({})
-    source: VideoSource | None = None
+    source: UploadSource | None = None
     report: Report = ignore_progress
 
     @property
@@ -89,7 +89,7 @@ class ExportData(NamedTuple):
         """All class labels, in the order of the objects."""
         return list(dict.fromkeys(map(self.class_of, self.objects)))
 
-    def at_source(self, source: VideoSource, logits: Logits) -> "ExportData":
+    def at_source(self, source: UploadSource, logits: Logits) -> "ExportData":
         """The same at the source's size; resizing the masks is the first tenth of the progress."""
         masks = resize_masks(self.masks, logits, source.made.size, lambda share: self.report(0.1 * share))
         report = self.report

@@ -35,7 +35,7 @@ POSTER_QUALITY = 85  # of JPEG
 STALE_SECONDS = 3600  # no upload takes as long
 
 
-class VideoSource(NamedTuple):
+class UploadSource(NamedTuple):
     """The file that an upload was made of, where that is larger, and how."""
 
     file: Path
@@ -158,7 +158,7 @@ class Library:
                 self._descriptions[path] = described
             return described[1]
 
-    def add_upload(self, file: Path, digest: str, source: VideoSource, in_use: Callable[[], set[str]]) -> LibraryVideo:
+    def add_upload(self, file: Path, digest: str, source: UploadSource, in_use: Callable[[], set[str]]) -> LibraryVideo:
         """Moves a finished file to the uploads; deletes the oldest uploads that are not in use.
 
         Args:
@@ -175,7 +175,7 @@ class Library:
         self._delete_old_uploads(in_use() | {video.path})
         return video
 
-    def source_of(self, path: str) -> VideoSource | None:
+    def source_of(self, path: str) -> UploadSource | None:
         """What a video was made of; None for the gallery's and for uploads that have their source's size."""
         folder, _, name = path.partition("/")
         file = self.root / SOURCES / name.removesuffix(SUFFIX)
@@ -187,9 +187,9 @@ class Library:
             return None
         height, width = facts["size"]
         made = Transcoded(facts["start"], facts["seconds"], Fraction(facts["rate"]), (height, width))
-        return VideoSource(file, made)
+        return UploadSource(file, made)
 
-    def _keep_source(self, digest: str, source: VideoSource) -> None:
+    def _keep_source(self, digest: str, source: UploadSource) -> None:
         file, made = self.root / SOURCES / digest, source.made
         with atomic_path(file, self.incoming / f"{uuid4()}.source") as partial:
             shutil.copyfile(source.file, partial)

@@ -13,7 +13,7 @@ from sam2fast.demo.server import exports
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.encode import encode
 from sam2fast.demo.server.export_data import ExportData
-from sam2fast.demo.server.library import VideoSource
+from sam2fast.demo.server.library import UploadSource
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.demo.server.model_calls import Clicks
 from sam2fast.demo.server.page_masks import read_mask, read_page_masks
@@ -145,7 +145,7 @@ def make_session_routes(service: DemoService) -> Blueprint:
     return routes
 
 
-def _source_size(source: VideoSource | None) -> dict[str, int] | None:
+def _source_size(source: UploadSource | None) -> dict[str, int] | None:
     return None if source is None else dict(zip(("height", "width"), source.made.size, strict=True))
 
 

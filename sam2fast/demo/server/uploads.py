@@ -10,7 +10,7 @@ from flask import Request, current_app
 
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, BusyError, TooLargeError
 from sam2fast.demo.server.jobs import Report, ignore_progress
-from sam2fast.demo.server.library import Library, LibraryVideo, VideoSource
+from sam2fast.demo.server.library import Library, LibraryVideo, UploadSource
 from sam2fast.demo.server.sessions import SessionStore
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.transcode import choose_cut, transcode
@@ -120,7 +120,7 @@ class Uploads:
             raise BusyError("busy with other uploads; try again in a minute")
         transcoded = self._library.incoming / f"{uuid4()}.mp4"
         try:
-            source = VideoSource(stream.path, transcode(stream.path, transcoded, cut, report))
+            source = UploadSource(stream.path, transcode(stream.path, transcoded, cut, report))
             digest = file_sha256(transcoded)
             return self._library.add_upload(transcoded, digest, source, self._sessions.files_in_use)
         finally:

@@ -44,7 +44,7 @@ let pages: PageServers;
 beforeAll(async () => {
   browser = await launch();
   pages = await PageServers.start(join(inject("data"), "short.mp4"));
-});
+}, 600_000); // the export of the page takes minutes on a busy machine
 
 afterAll(async () => {
   await browser.close();
@@ -61,6 +61,7 @@ describe.each([
 
   beforeAll(async () => {
     demo = await Demo.open(browser, address());
+    demo.page.setDefaultTimeout(120_000);
     await demo.ready();
     await demo.button("Videos").click();
     await demo.page.getByLabel("Video file").setInputFiles(join(inject("data"), "large.mp4"));
