@@ -49,5 +49,5 @@ for name, frames in (("01_still_life.mp4", images), ("02_backwards.mp4", images[
 write_with_sound(folder / "sound.mp4", images[:UPLOADED])
 write_with_sound(folder / "short.mp4", images[:SHORT])
 write_with_sound(folder / "large.mp4", images[:SHORT], scale=3)  # larger than what the page plays
-write_with_sound(folder / "long.mp4", [image for image in images for _ in range(5)])  # 12 seconds
+write_with_sound(folder / "long.mp4", [image for image in images for _ in range(5)], scale=3)  # 12 seconds
 (folder / "upload.mp4").write_bytes(encode_mp4([Image.fromarray(image) for image in images[:UPLOADED]]))

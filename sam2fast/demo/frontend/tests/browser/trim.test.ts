@@ -14,6 +14,8 @@ beforeAll(async () => {
 
 afterAll(() => browser.close());
 
+const slider = (name: string) => demo.page.getByRole("slider", { name, exact: true });
+
 async function choose(): Promise<void> {
   await demo.button("Videos").click();
   await demo.page.getByLabel("Video file").setInputFiles(join(inject("data"), "long.mp4"));
@@ -23,7 +25,7 @@ async function choose(): Promise<void> {
 test("of a long video a part is chosen before the upload", async () => {
   await choose();
   await demo.page.getByText(/At most 60 of its 12.0 seconds/).waitFor();
-  const [start, end] = [demo.page.getByLabel("Start"), demo.page.getByLabel("End")];
+  const [start, end] = [slider("Start"), slider("End")];
   expect([await start.inputValue(), await end.inputValue()]).toEqual(["0", "12"]);
   await start.fill("4");
   await end.fill("6");
@@ -55,21 +57,13 @@ test("trimming can be cancelled", async () => {
 test("a conversion shows how much is done, and can be cancelled", async () => {
   const jobs: string[] = [];
   demo.page.on("request", (request) => jobs.push(`${request.method()} ${new URL(request.url()).pathname}`));
-  await demo.page.route("**/api/jobs/*", (route) =>
-    route.request().method() === "GET" ? route.fulfill({ json: { share: 0.42 } }) : route.continue(),
-  );
-  // The request is answered late, as that of a large video.
-  await demo.page.route(/graphql\?job=/, async (route) => {
-    await new Promise((done) => setTimeout(done, 3000));
-    await route.abort().catch(() => undefined);
-  });
   await choose();
   await demo.button("Use this part").click();
-  await demo.page.getByText("Converting the video: 42 %").waitFor();
+  await demo.page.getByText(/Converting the video: [1-9]\d? %/).waitFor();
   await demo.shot("converting");
   await demo.button("Cancel").click();
   await demo.said(/upload is cancelled/);
   await demo.button("Upload a video").waitFor();
   expect(jobs.filter((call) => call.startsWith("DELETE /api/jobs/"))).toHaveLength(1);
-  await demo.page.unrouteAll({ behavior: "ignoreErrors" });
+  expect(demo.problems).toEqual([]);
 });
