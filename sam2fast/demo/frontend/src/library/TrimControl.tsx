@@ -32,8 +32,8 @@ export function TrimControl({ file, seconds }: Trimming) {
   return (
     <div className="trim">
       <p>
-        Which part of “{file.name}”? At most {maxSeconds} of its {seconds.toFixed(1)} seconds: each frame of a session
-        takes memory and time.
+        Which part of “{file.name}”? It has {seconds.toFixed(1)} seconds; at most {maxSeconds} can be used: each frame
+        of a session takes memory and time.
       </p>
       <video ref={preview} src={url} muted playsInline preload="auto" tabIndex={-1} />
       <div className="trim-range">

@@ -24,7 +24,7 @@ async function choose(): Promise<void> {
 
 test("of a long video a part is chosen before the upload", async () => {
   await choose();
-  await demo.page.getByText(/At most 60 of its 12.0 seconds/).waitFor();
+  await demo.page.getByText(/It has 12.0 seconds; at most 60 can be used/).waitFor();
   const [start, end] = [slider("Start"), slider("End")];
   expect([await start.inputValue(), await end.inputValue()]).toEqual(["0", "12"]);
   await start.fill("4");
