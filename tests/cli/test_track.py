@@ -160,12 +160,12 @@ def write_overlay(path, *images):
     writer.finish()
 
 
-def test_colours_of_large_videos_are_not_guessed(tmp_path):
-    """Players assume BT.709 for large untagged videos."""
+def test_colours_of_videos_are_not_guessed(tmp_path):
+    """Players assume BT.709 for large untagged videos, BT.601 for small ones."""
     write_overlay(tmp_path / "x.mp4", np.full((720, 1280, 3), (200, 30, 90), dtype=np.uint8))
     with av.open(str(tmp_path / "x.mp4")) as container:
         frame = next(container.decode(video=0))
-        assert frame.colorspace == 5 and frame.color_range == 1
+        assert frame.colorspace == 1 and frame.color_range == 1
         np.testing.assert_allclose(frame.to_ndarray(format="rgb24")[360, 640], (200, 30, 90), atol=3)
 
 
