@@ -65,7 +65,7 @@ describe.each([
     await demo.ready();
     await demo.button("Videos").click();
     await demo.page.getByLabel("Video file").setInputFiles(join(inject("data"), "large.mp4"));
-    await demo.page.locator(".counter", { hasText: `1 / ${FRAMES}` }).waitFor();
+    await demo.page.locator(".clip-name", { hasText: "large.mp4" }).waitFor();
     await demo.ready();
     await demo.click(0.26, 0.62);
     await demo.said(/Object 1: the mask covers/);
