@@ -1,5 +1,5 @@
 """Prints what PyAV finds in a video: frames, their rate and size, the time of the last one, seconds of sound, FFmpeg's
-numbers of range and matrix, and for each frame the shares of pixels that are white and opaque, and green as screens are;
+numbers of range and matrix, and for each frame the shares of pixels that are white and opaque, and green;
 and the mean difference of its colours from those of another video.
 
 Usage: python describe_video.py FILE [OTHER]
