@@ -14,6 +14,7 @@ from uuid import uuid4
 from PIL import Image
 
 from sam2fast.demo.server.demo_errors import NotFoundError, shortened
+from sam2fast.demo.server.photos import is_photo, poster_of
 from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.io.atomic import atomic_path
 from sam2fast.io.images import write_jpeg
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 GALLERY, UPLOADS, POSTERS, INCOMING = "gallery", "uploads", "posters", ".incoming"
 SUFFIX = ".mp4"
 MAX_PATH_LENGTH = 300
-MAX_UPLOADS = 100
+MAX_UPLOADS, MAX_PHOTOS = 100, 500  # of videos, and of photographs
 POSTER_QUALITY = 85  # of JPEG
 STALE_SECONDS = 3600  # no upload takes as long
 
@@ -97,13 +98,13 @@ class Library:
         return next((video for video in videos if video.path == path), videos[0])
 
     def find(self, path: str) -> Path:
-        """The file of a video of the gallery or the uploads.
+        """The file of a video or photograph of the gallery or the uploads.
 
         Raises:
             NotFoundError: there is no such video; also for a path that leads out of the folders.
         """
         folder, _, name = path.partition("/")
-        if folder in (GALLERY, UPLOADS) and name.endswith(SUFFIX):
+        if folder in (GALLERY, UPLOADS) and (name.endswith(SUFFIX) or is_photo(name)):
             return self.file(folder, name)
         raise NotFoundError(f"there is no video {shortened(path)} in the gallery or among the uploads")
 
@@ -130,18 +131,17 @@ class Library:
         """Describes a file of the library for clients; an unchanged file is opened only once.
 
         Raises:
-            VideoError, OSError: it cannot be read as a video.
+            VideoError, BadPhotoError, OSError: it cannot be read as a video, or as a photograph.
         """
         path, stat = file.relative_to(self.root).as_posix(), file.stat()
         version = stat.st_mtime_ns, stat.st_size
         with self._lock:
             described = self._descriptions.get(path)
             if described is None or described[0] != version:
-                poster = f"{POSTERS}/{path.removesuffix(SUFFIX)}.jpg"
-                with read_frames(file, PROBE_SIZE) as reader:
-                    first = next(reader)
-                    has_poster = self._write_poster(self.root / poster, Image.fromarray(first.rgb))
-                    described = version, LibraryVideo(path, poster if has_poster else None, reader.width, reader.height)
+                poster = f"{POSTERS}/{path.removesuffix(file.suffix)}.jpg"
+                first, (height, width) = poster_of(file) if is_photo(file) else _first_frame(file)
+                has_poster = self._write_poster(self.root / poster, first)
+                described = version, LibraryVideo(path, poster if has_poster else None, width, height)
                 self._descriptions[path] = described
             return described[1]
 
@@ -151,7 +151,7 @@ class Library:
         Raises:
             OSError: the file cannot be moved.
         """
-        target = self.root / UPLOADS / f"{digest}{SUFFIX}"
+        target = self.root / UPLOADS / f"{digest}{file.suffix}"
         os.replace(file, target)
         video = self.describe(target)
         self._delete_old_uploads(in_use() | {video.path})
@@ -169,11 +169,18 @@ class Library:
         return True
 
     def _delete_old_uploads(self, in_use: set[str]) -> None:
-        files = sorted((self.root / UPLOADS).glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
-        for file in files[: max(0, len(files) - MAX_UPLOADS)]:
+        files = sorted((self.root / UPLOADS).iterdir(), key=lambda file: file.stat().st_mtime)
+        photos, videos = [file for file in files if is_photo(file)], [file for file in files if file.suffix == SUFFIX]
+        for file in photos[:-MAX_PHOTOS] + videos[:-MAX_UPLOADS]:
             path = file.relative_to(self.root).as_posix()
             if path not in in_use:
                 file.unlink(missing_ok=True)
                 (self.root / POSTERS / path).with_suffix(".jpg").unlink(missing_ok=True)
                 with self._lock:
                     self._descriptions.pop(path, None)
+
+
+def _first_frame(file: Path) -> tuple[Image.Image, tuple[int, int]]:
+    """The first frame of a video, and the size (H, W) of its frames."""
+    with read_frames(file, PROBE_SIZE) as reader:
+        return Image.fromarray(next(reader).rgb), (reader.height, reader.width)
