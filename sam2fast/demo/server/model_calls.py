@@ -20,7 +20,6 @@ from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, ProposedMas
 from sam2fast.demo.server.photos import is_photo, read_photo
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
-from sam2fast.io.rle import RLE
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import predict_candidates
@@ -150,7 +149,7 @@ class SessionCalls:
             self._predictor, points_per_side=GRID, min_mask_region_area=SPECKS, output_mode="coco_rle"
         )
         found = sorted(generator.generate(read_photo(session.file)), key=lambda record: -record["area"])
-        return [ProposedMask(RLE(**record["segmentation"]), record["predicted_iou"], 0.0) for record in found]
+        return [ProposedMask(record["segmentation"], record["predicted_iou"], 0.0) for record in found]
 
     def add_mask(self, session: Session, frame: int, object_id: int, mask: NDArray[np.bool_]) -> None:
         """Sets an object's mask on a frame as its prompt there, in place of earlier ones; the object may be new.

@@ -8,15 +8,18 @@ export interface Limits {
   maxUploadMB: number;
   maxSeconds: number;
   formats: string[];
+  /** Endings of the photographs that it opens; none where it opens videos only. */
+  photoFormats?: readonly string[];
   maxSessions: number;
   model: string;
   imageSize: number;
   /** What the page does not offer here; `sam2fast serve` lacks nothing. */
-  lacks?: readonly ("importing masks" | "models")[];
+  lacks?: readonly ("importing masks" | "models" | "everything" | PhotoKind)[];
 }
 
 export interface SessionFacts {
-  fps: number;
+  /** Null for a photograph. */
+  fps: number | null;
   numFrames: number;
   width: number;
   height: number;
@@ -24,6 +27,9 @@ export interface SessionFacts {
   /** Why the last track failed; null if it did not. */
   problem?: string | null;
 }
+
+/** Formats of the masks of photographs. */
+export type PhotoKind = "coco" | "yolo" | "yolo-seg" | "labelme" | "label-studio" | "png" | "geojson" | "cutout";
 
 export type ExportFormat = "masks_png" | "coco" | "coco_rle" | "yolo" | "labelme" | "cutout";
 

@@ -1,5 +1,5 @@
 import { Dialog } from "../ui/Dialog";
-import { SHORTCUTS } from "./shortcuts";
+import { currentShortcuts } from "./shortcuts";
 
 const POINTER = [
   ["Click", "Add a point to the selected object"],
@@ -27,7 +27,7 @@ export function HelpDialog() {
         </dl>
         <h3>Keys</h3>
         <dl>
-          {SHORTCUTS.map(({ keys, does }) => (
+          {currentShortcuts().map(({ keys, does }) => (
             <div key={keys}>
               <dt>
                 <kbd>{keys}</kbd>
