@@ -7,11 +7,13 @@ import { DropTarget } from "../library/DropTarget";
 import { VideosDialog } from "../library/VideosDialog";
 import { ModelsDialog } from "../models/ModelsDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
+import { EverythingStrip } from "../photos/EverythingStrip";
 import { PhotoActions } from "../photos/PhotoActions";
 import { PhotoStrip } from "../photos/PhotoStrip";
 import { watchPhotos } from "../photos/list";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
+import { useEverything } from "../precision/everything";
 import { watchWork } from "../project/autosave";
 import { begin, watchSession } from "../project/session";
 import { useStore } from "../state/store";
@@ -35,6 +37,7 @@ export function App() {
     watchPhotos();
     void begin();
   }, []);
+  const isChoosing = useEverything((state) => state.candidates !== null);
   const isStill = useStore(({ clip }) => clip !== null && isPhoto(clip));
 
   return (
@@ -47,7 +50,7 @@ export function App() {
           <Transport />
         </main>
         <SheetTabs sheet={sheet} isPhoto={isStill} onChange={setSheet} />
-        {isStill ? <PhotoStrip /> : <Timeline />}
+        {isStill ? isChoosing ? <EverythingStrip /> : <PhotoStrip /> : <Timeline />}
         <aside aria-label="Objects and effects">
           <ObjectPanel />
           <LookPanel />

@@ -1,6 +1,7 @@
 import { useEffect } from "react";
 import { isPhoto } from "../api/video";
 import { stepPhoto, toggleDone } from "../photos/list";
+import { lookForEverything } from "../precision/everything";
 import { goTo, step, togglePlay } from "../player/playback";
 import { panByShares, showWhole, zoomBy, ZOOM_STEP } from "../player/zoom";
 import { resizeBrush } from "../precision/brush";
@@ -54,6 +55,12 @@ const SHORTCUTS: readonly Shortcut[] = [
       [key("pageup"), () => stepPhoto(-1)],
       [key("pagedown"), () => stepPhoto(1)],
     ],
+  },
+  {
+    keys: "A",
+    does: "Find everything in the photograph",
+    only: "photographs",
+    bindings: [[key("a"), () => void lookForEverything()]],
   },
   { keys: "X", does: "Done, and the next photograph", only: "photographs", bindings: [[key("x"), toggleDone]] },
   { keys: "Space", does: "Play or pause", only: "videos", bindings: [[key(" "), togglePlay]] },

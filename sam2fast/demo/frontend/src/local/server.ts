@@ -1,10 +1,13 @@
 import type { Clicks, Limits } from "../api/rest";
 import type { Mask } from "../masks/rle";
+import type { Size } from "./arrays";
 import { Refusal, type Answer, type Call } from "./calls";
 import { ENDINGS, MAX_SECONDS, convertVideo, encodeFrames } from "./convert";
 import { exportFile, type PageMasks } from "./exports";
 import { keepVideo, readVideo, type Settings, type VideoFacts } from "./files";
 import type { Model } from "./model";
+import { convertPhoto, isPhotoFile, LocalPhoto, PHOTO_ENDINGS } from "./photo";
+import { exportPhotos, type PhotosRequest } from "./photoExports";
 import { LocalSession, Queue, type FrameAnswer, type TrackRequest } from "./session";
 import { LocalVideo } from "./video";
 
@@ -53,10 +56,13 @@ export class LocalServer {
     if (url.pathname === "/healthy") return { status: 200, type: "text/plain", body: "OK" };
     if (url.pathname === "/api/limits") return json(this.limits());
     if (url.pathname === "/propagate_in_video") return this.track(body as TrackRequest & { session_id: string });
+    const format = url.searchParams.get("format") ?? "";
+    if (url.pathname === "/api/photographs/export") {
+      return file(await exportPhotos(format, body as PhotosRequest, (path) => this.read(path)));
+    }
     const [, id, action] = SESSION.exec(url.pathname) ?? [];
     if (id === undefined) throw new Refusal("NOT_FOUND", `this page has nothing at ${url.pathname}`, 404);
     const session = this.session(id);
-    const format = url.searchParams.get("format") ?? "";
     switch (action) {
       case undefined: {
         const { fps, count: numFrames, width, height } = session.video;
@@ -73,10 +79,11 @@ export class LocalServer {
         const found = await session.preview(body as Clicks, signal);
         return json({ masks: found.map(({ iou, ...mask }) => ({ ...asRuns(mask), iou })) });
       }
-      case "export":
-        return file(
-          await exportFile(format, body as PageMasks, session.video, await this.read(session.path), session.path),
-        );
+      case "export": {
+        const { path, video } = session;
+        if (video instanceof LocalPhoto) throw new Refusal("BAD_INPUT", "this is a photograph: see photographs/export");
+        return file(await exportFile(format, body as PageMasks, video, await this.read(path), path));
+      }
       case "encode":
         return file(await encodeFrames(format, call.body as Blob, await this.read(session.path)));
       default:
@@ -126,12 +133,14 @@ export class LocalServer {
     const { model, imageSize } = this.settings;
     return {
       ...{ maxUploadMB: MAX_UPLOAD_MB, maxSeconds: MAX_SECONDS, formats: ENDINGS, maxObjects: MAX_OBJECTS },
-      ...{ maxSessions: 1, model, imageSize, lacks: ["importing masks", "models"] },
+      ...{ maxSessions: 1, model, imageSize, photoFormats: PHOTO_ENDINGS },
+      lacks: ["importing masks", "models", "everything", "label-studio", "geojson"],
     };
   }
 
   private async startSession(path: string): Promise<string> {
-    const video = await LocalVideo.open(await this.read(path), this.settings.imageSize);
+    const kind = isPhotoFile(path) ? LocalPhoto : LocalVideo;
+    const video = await kind.open(await this.read(path), this.settings.imageSize);
     const session = new LocalSession(path, video, this.loading, this.queue);
     this.sessions.set(session.id, session);
     return session.id;
@@ -156,12 +165,12 @@ export class LocalServer {
   }
 
   private async upload(file: File): Promise<VideoFacts> {
+    if (isPhotoFile(file.name)) {
+      const { photo, suffix, size } = await convertPhoto(file);
+      return keep(photo, suffix, size);
+    }
     const { video, size } = await convertVideo(file);
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await video.arrayBuffer()));
-    const name = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    const path = `uploads/${name}.mp4`;
-    await keepVideo(path, video);
-    return { path, posterPath: null, ...size };
+    return keep(video, ".mp4", size);
   }
 
   private async read(path: string): Promise<Blob> {
@@ -169,6 +178,14 @@ export class LocalServer {
     if (!file) throw new Refusal("NOT_FOUND", `there is no video ${path} in this browser or beside this page`, 404);
     return file;
   }
+}
+
+/** Keeps an upload in the browser, named by its content. */
+async function keep(file: Blob, suffix: string, size: Size): Promise<VideoFacts> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
+  const path = `uploads/${Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("")}${suffix}`;
+  await keepVideo(path, file);
+  return { path, posterPath: null, ...size };
 }
 
 interface Runs {

@@ -3,6 +3,7 @@ import type { TrackedMask } from "../masks/masks";
 import { paintMask, type Mask } from "../masks/rle";
 import { Refusal } from "./calls";
 import type { Model } from "./model";
+import type { LocalPhoto } from "./photo";
 import { encodeLogits } from "./runLengths";
 import { Tracker } from "./tracker";
 import type { LocalVideo } from "./video";
@@ -40,7 +41,7 @@ export class LocalSession {
 
   constructor(
     readonly path: string,
-    readonly video: LocalVideo,
+    readonly video: LocalVideo | LocalPhoto,
     private readonly model: Promise<Model>,
     private readonly queue: Queue,
   ) {}

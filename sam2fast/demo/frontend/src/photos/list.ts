@@ -90,6 +90,7 @@ export async function openSavedPhotos(
   });
   const isKept = ({ id }: PhotoItem) => !items.some((item) => item.id === id);
   usePhotos.setState((list) => ({ items: [...list.items.filter(isKept), ...items], current: null }));
+  setState({ labels: sharedLabels(usePhotos.getState().items) });
   await showPhoto(items[0]!.id);
 }
 
@@ -171,7 +172,9 @@ export async function workOn(item: PhotoItem): Promise<Project | null> {
 function keepWork(): void {
   const item = currentPhoto();
   const work = makeProject(getState());
-  if (item && work && work.clip.path === item.clip?.path) change(item.id, { work, objects: countObjects(work.scene) });
+  if (!item || work?.clip.path !== item.clip?.path || !work) return;
+  change(item.id, { work, objects: countObjects(work.scene) });
+  setState({ labels: sharedLabels(usePhotos.getState().items) });
 }
 
 export function countObjects({ objects }: Scene): number {
@@ -179,7 +182,7 @@ export function countObjects({ objects }: Scene): number {
 }
 
 /** The class labels of all photographs of the list. */
-export function sharedLabels(items: readonly PhotoItem[]): string[] {
+function sharedLabels(items: readonly PhotoItem[]): string[] {
   const found = items.flatMap(({ work }) => work?.scene.objects ?? []).flatMap(({ label }) => label || []);
   return [...new Set(found)];
 }

@@ -2,6 +2,7 @@ import { useEffect, useRef, useState, type RefObject } from "react";
 import { isPhoto } from "../api/video";
 import type { Look } from "../effects/look";
 import { Candidates } from "../precision/Candidates";
+import { EverythingLayer } from "../precision/EverythingLayer";
 import { SketchLayer } from "../precision/SketchLayer";
 import { atMost, fitInside, type Size } from "../scene/geometry";
 import { findObject } from "../scene/scene";
@@ -86,6 +87,7 @@ export function Stage() {
           )}
           <canvas key={session?.id} ref={canvas} width={drawn.width} height={drawn.height} />
           <SketchLayer width={drawn.width} height={drawn.height} />
+          <EverythingLayer />
           <Ripple />
           <Marks draft={draft} />
           {crosshair.spot && (

@@ -1,23 +1,17 @@
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
-import { PYTHON } from "./serve";
-
-const VASE = [0.26, 0.62] as const;
-const APPLE = [0.43, 0.86] as const;
+import { APPLE, makePhotos, readExports, shown, VASE } from "./photographs";
 
 let folder: string;
 let browser: Browser;
 let demo: Demo;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "sam2fast-photos-"));
-  execFileSync(PYTHON, [join(import.meta.dirname, "make_photos.py"), folder], { stdio: "inherit" });
+  folder = makePhotos();
   browser = await launch();
   demo = await Demo.open(browser, inject("address"));
   await demo.ready();
@@ -29,10 +23,7 @@ afterAll(async () => {
 });
 
 const files = (...names: string[]) => names.map((name) => join(folder, name));
-const opened = async (name: string) => {
-  await demo.page.locator(".clip-name", { hasText: name }).waitFor();
-  await demo.ready();
-};
+const opened = (name: string) => shown(demo, name);
 const photo = (name: string) => demo.page.getByRole("region", { name: "Photographs" }).getByRole("button", { name });
 
 test("a photograph is opened, and a click finds an object in its full size", async () => {
@@ -44,8 +35,8 @@ test("a photograph is opened, and a click finds an object in its full size", asy
   await demo.said(/Object 1: the mask covers .* of the image/);
   expect(await demo.page.locator(".point").count()).toBe(1);
   await demo.shot("photograph");
-  const shown = await demo.page.locator("body").innerText();
-  expect(shown).not.toMatch(/track|\bframes?\b|play/i);
+  const text = await demo.page.locator("body").innerText();
+  expect(text).not.toMatch(/track|\bframes?\b|play/i);
   expect(await demo.page.locator(".object .thumbnail canvas").count()).toBe(1);
 });
 
@@ -79,5 +70,68 @@ test("next and previous keep the objects of three photographs", async () => {
   expect(await demo.page.locator(".point").count()).toBe(1);
   await demo.shot("list");
   expect(await violations(demo.page)).toEqual([]);
+  expect(demo.problems).toEqual([]);
+});
+
+test("classes are proposed on other photographs, and files of all are read by other programs", async () => {
+  const label = (name: string) => demo.page.getByLabel(`Class of ${name}`);
+  await label("Object 1").fill("vase");
+  await label("Object 1").press("Enter");
+  await photo("second.png done, 2 objects").click();
+  await opened("second.png");
+  expect(
+    await demo.page.locator("#labels option").evaluateAll((all) => all.map((one) => one.getAttribute("value"))),
+  ).toEqual(["vase"]);
+  await demo.page.locator(".object-name", { hasText: "Object 1" }).click();
+  await label("Object 1").fill("vase");
+  await label("Object 1").press("Enter");
+  await demo.button("Download", true).click();
+  await demo.button("All 5 photographs").waitFor();
+  await demo.shot("photographs download");
+  const found = await readExports(demo);
+  expect(found.map(({ name, size, image, classes }) => [name, size, image, classes])).toEqual([
+    ["first.jpg", [1600, 1200], [1600, 1200], ["vase"]],
+    ["rotated.jpg", [800, 600], [800, 600], ["object"]],
+    ["second.png", [900, 700], [900, 700], ["vase", "object"]],
+  ]);
+  for (const { share, yolo, cutout } of found) {
+    expect(share).toBeGreaterThan(0.01);
+    expect(yolo).toBeGreaterThan(0.95);
+    expect(cutout).toBe(1);
+  }
+  await demo.page.keyboard.press("Escape");
+  await demo.page.locator("dialog").waitFor({ state: "detached" });
+});
+
+test("everything in a photograph is offered, and becomes objects by keyboard alone", async () => {
+  const { keyboard } = demo.page;
+  await keyboard.press("PageDown");
+  await opened("third.webp");
+  await keyboard.press("a");
+  const candidates = demo.page.getByRole("region", { name: "Candidates" });
+  await candidates.waitFor();
+  const offered = candidates.getByRole("button", { name: /^Candidate \d/ });
+  const count = await offered.count();
+  expect(count).toBeGreaterThan(2);
+  for (const place of [0, 1, 2]) {
+    await offered.nth(place).focus();
+    await keyboard.press("Space");
+  }
+  await candidates.getByText(`3 of ${count} chosen`).waitFor();
+  await demo.shot("everything");
+  expect(await violations(demo.page)).toEqual([]);
+  await candidates.getByRole("button", { name: "Merge into one" }).press("Enter");
+  await demo.said(/1 object added/);
+  expect(await demo.page.locator(".object").count()).toBe(1);
+  const spot = await demo.at(...VASE);
+  await demo.page.mouse.click(spot.x, spot.y); // chooses the candidate there, if it is still offered
+  expect(await demo.page.locator(".point").count()).toBe(0);
+  await candidates.getByRole("button", { name: "Choose all" }).click();
+  await candidates.getByRole("button", { name: "Drop" }).click();
+  await candidates.waitFor({ state: "detached" });
+  await demo.settled();
+  await keyboard.press("z");
+  await keyboard.press("Shift+Z");
+  await photo("third.webp 1 object").waitFor();
   expect(demo.problems).toEqual([]);
 });
