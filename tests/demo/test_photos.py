@@ -223,3 +223,11 @@ def test_old_photographs_are_deleted_unless_they_are_in_use(client, app, monkeyp
     assert [stored(app, video).exists() for video in (first, *others)] == [True, False, True, True]
     client.close(session)
     assert isinstance(client.start(others[0]["path"]), Refusal)
+
+
+def test_coco_of_one_image_is_imported_into_a_photograph(client, photo, listed):
+    session, _ = photo
+    document = exported(client, listed[:1], "coco").read("masks.json")
+    found = client.http.post(f"/api/sessions/{session}/read_masks", data=document).get_json()["objects"]
+    assert [(one["label"], [entry["frame"] for entry in one["masks"]]) for one in found] == [("ball", [0])]
+    assert np.array_equal(decode_rle(found[0]["masks"][0]["mask"]), disc())

@@ -27,6 +27,7 @@ from sam2fast.tracking.session import TrackedObject, UnchangedOnError
 from sam2fast.video_io import VideoError
 
 GRID = 16  # points along a side of the image, where everything is looked for
+LEAST_IOU, LEAST_STABILITY = 0.7, 0.85  # less than by default: people choose among the masks
 SPECKS = 4  # low-resolution pixels of the holes and islands that are removed there
 
 
@@ -146,7 +147,12 @@ class SessionCalls:
     def everything(self, session: Session) -> list[ProposedMask]:
         """The masks of all that is seen in the session's photograph, the largest first; changes nothing."""
         generator = SAM2AutomaticMaskGenerator(
-            self._predictor, points_per_side=GRID, min_mask_region_area=SPECKS, output_mode="coco_rle"
+            self._predictor,
+            points_per_side=GRID,
+            pred_iou_thresh=LEAST_IOU,
+            stability_score_thresh=LEAST_STABILITY,
+            min_mask_region_area=SPECKS,
+            output_mode="coco_rle",
         )
         found = sorted(generator.generate(read_photo(session.file)), key=lambda record: -record["area"])
         return [ProposedMask(record["segmentation"], record["predicted_iou"], 0.0) for record in found]

@@ -11,6 +11,7 @@ import { EverythingStrip } from "../photos/EverythingStrip";
 import { PhotoActions } from "../photos/PhotoActions";
 import { PhotoStrip } from "../photos/PhotoStrip";
 import { watchPhotos } from "../photos/list";
+import { rememberPhotos } from "../photos/remembered";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
 import { useEverything } from "../precision/everything";
@@ -35,7 +36,7 @@ export function App() {
     watchSession();
     watchWork();
     watchPhotos();
-    void begin();
+    void rememberPhotos().then(begin);
   }, []);
   const isChoosing = useEverything((state) => state.candidates !== null);
   const isStill = useStore(({ clip }) => clip !== null && isPhoto(clip));

@@ -70,7 +70,7 @@ function Entry({ candidate, place }: { candidate: Candidate; place: number }) {
       >
         <Crop candidate={candidate} />
         <span className="photo-name">Candidate {place + 1}</span>
-        <small>{((100 * area) / (width * height)).toFixed(1)} % of the image</small>
+        <small>{((100 * area) / (width * height)).toFixed(1)} %</small>
       </button>
     </li>
   );

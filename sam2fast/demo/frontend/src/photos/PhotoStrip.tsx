@@ -1,8 +1,8 @@
 import { useEffect, useRef } from "react";
-import { useStore } from "../state/store";
+import { setState, useStore } from "../state/store";
 import { FileButton } from "../ui/FileButton";
 import { Icon, IconButton } from "../ui/Icon";
-import { addPhotos, showPhoto, stepPhoto, usePhotos, type PhotoItem } from "./list";
+import { addPhotos, emptyList, showPhoto, stepPhoto, usePhotos, type PhotoItem } from "./list";
 
 /** The photographs in a row, with the state of each; in the place of a video's timeline. */
 export function PhotoStrip() {
@@ -56,6 +56,7 @@ export function PhotoStrip() {
         >
           Add a folder
         </FileButton>
+        {items.length > 1 && <IconButton icon="bin" label="Empty the list" onClick={askToEmpty} />}
       </header>
       <ol>
         {items.map((item) => (
@@ -64,6 +65,12 @@ export function PhotoStrip() {
       </ol>
     </section>
   );
+}
+
+function askToEmpty(): void {
+  const text =
+    "All photographs but this one leave the list. The work on each stays in this browser and comes back with its file.";
+  setState({ dialog: { title: "Empty the list?", text, no: "Keep it", yes: "Empty it", onYes: emptyList } });
 }
 
 function Photo({ item, isCurrent }: { item: PhotoItem; isCurrent: boolean }) {

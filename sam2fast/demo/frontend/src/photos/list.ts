@@ -13,6 +13,8 @@ import { thumbnailOf } from "./thumbnails";
 export interface PhotoItem {
   readonly id: number;
   readonly name: string;
+  /** Tells its file from others; empty in projects. */
+  readonly key: string;
   /** Null after a reload, and in projects: then the server must have it. */
   readonly file: Blob | null;
   readonly clip: Clip | null;
@@ -49,20 +51,23 @@ export function currentPhoto(): PhotoItem | undefined {
 export async function addPhotos(files: readonly File[]): Promise<void> {
   const { limits } = getState();
   if (!limits) return;
-  const isNew = (file: File) => !usePhotos.getState().items.some((item) => isSame(item, file));
+  const known = (file: File) => usePhotos.getState().items.find(({ key }) => key === keyOf(file));
   const refused = files.flatMap((file) => refuseFile(file, limits) ?? []);
   const accepted = files.filter((file) => hasEnding(file.name, limits.photoFormats ?? []) && !refuseFile(file, limits));
   const sorted = [...accepted].sort((a, b) => pathOf(a).localeCompare(pathOf(b), undefined, { numeric: true }));
-  const added = sorted.filter(isNew).map((file): PhotoItem => {
-    return { ...BLANK, id: (ids += 1), name: file.name, file };
-  });
+  for (const file of sorted) {
+    const item = known(file);
+    if (item) change(item.id, { file });
+  }
+  const added = sorted
+    .filter((file) => !known(file))
+    .map((file): PhotoItem => ({ ...BLANK, id: (ids += 1), name: file.name, key: keyOf(file), file }));
   usePhotos.setState(({ items }) => ({ items: [...items, ...added] }));
   if (refused.length > 0)
     notify("error", refused.length === 1 ? refused[0]! : `${refused.length} files are left out: ${refused[0]}`);
   else if (files.length > accepted.length)
     notify("info", `${files.length - accepted.length} files are no photographs.`);
-  const again = sorted[0] && usePhotos.getState().items.find((item) => isSame(item, sorted[0]!));
-  const first = added[0] ?? again;
+  const first = added[0] ?? (sorted[0] && known(sorted[0]));
   void makeThumbnails();
   if (first) await showPhoto(first.id);
 }
@@ -94,10 +99,10 @@ export async function openSavedPhotos(
   await showPhoto(items[0]!.id);
 }
 
-const BLANK = { file: null, clip: null, thumbnail: null, objects: 0, done: false, work: null } as const;
+const BLANK = { key: "", file: null, clip: null, thumbnail: null, objects: 0, done: false, work: null } as const;
 
-function isSame({ file, name }: PhotoItem, other: File): boolean {
-  return file instanceof File && name === other.name && file.size === other.size && pathOf(file) === pathOf(other);
+function keyOf(file: File): string {
+  return `${pathOf(file)} ${file.size} ${file.lastModified}`;
 }
 
 function pathOf(file: File): string {
@@ -117,7 +122,7 @@ export async function showPhoto(id: number): Promise<void> {
     const isOpen = item.clip !== null && (await open(item.clip, item.work));
     if (isOpen || turn !== showing || !item.file) return;
     const clip = await send(item, item.file);
-    if (turn === showing) await open(clip, item.work);
+    if (turn === showing) await open(clip, currentPhoto()?.work ?? null);
   } catch (error) {
     if (turn !== showing) return;
     // The photograph that was open stays so.
@@ -139,8 +144,25 @@ async function send(item: PhotoItem, file: Blob): Promise<Clip> {
   setState({ phase: "opening" });
   const named = file instanceof File ? file : new File([file], item.name);
   const clip = { ...(await uploadVideo(named, () => undefined, upload.signal)), name: item.name };
-  change(item.id, { clip });
+  // The same photograph may be in the list already, from a project or under another name.
+  const { items } = usePhotos.getState();
+  const same = items.find((other) => other.id !== item.id && other.clip?.path === clip.path);
+  if (same) usePhotos.setState({ items: items.filter(({ id }) => id !== same.id) });
+  change(item.id, { clip, ...(same && { work: same.work, done: same.done, objects: same.objects }) });
   return clip;
+}
+
+/** Removes all photographs but the open one from the list. The work on each stays saved in the browser. */
+export function emptyList(): void {
+  const kept = currentPhoto();
+  usePhotos.setState({ items: kept ? [kept] : [] });
+  setState({ labels: [] });
+}
+
+/** Shows the list of an earlier visit. */
+export function restoreList(items: readonly PhotoItem[]): void {
+  ids = Math.max(ids, ...items.map(({ id }) => id));
+  usePhotos.setState({ items });
 }
 
 /** Opens the next photograph, or the previous one. */

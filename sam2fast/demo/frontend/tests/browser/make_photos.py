@@ -24,3 +24,8 @@ exif = Image.Exif()
 exif[0x0112] = ROTATED
 turned.save(folder / "rotated.jpg", exif=exif, quality=95)
 scene.resize((640, 480)).save(folder / "old.bmp")
+scene.resize((300, 200)).save(folder / "dropped.png")
+labels = np.zeros((200, 300), dtype=np.uint8)
+labels[50:90, 60:120] = 1
+Image.fromarray(labels).save(folder / "labels.png")
+(folder / "broken.jpg").write_bytes((folder / "first.jpg").read_bytes()[:900])
