@@ -2,7 +2,7 @@ import type { MaskEntry } from "./masks";
 import { paintMask, type Mask } from "./rle";
 
 const MAX_PIXELS = 16 * 1024 * 1024; // of the cache; four bytes each
-const MAX_CANVAS = 4 * 1024 * 1024; // pixels of a mask's canvas; larger masks, of photographs, are reduced
+const MAX_CANVAS = 3 * 1024 * 1024; // pixels of a mask's canvas; larger masks, of photographs, are reduced
 
 /** A cache of masks as canvases in their object's colour, transparent outside. */
 export class MaskBitmaps {

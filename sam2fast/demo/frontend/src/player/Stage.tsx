@@ -19,7 +19,7 @@ import { usePointer } from "./usePointer";
 import { useZoomGestures } from "./useZoomGestures";
 import { placed, setRoom, useZoom } from "./zoom";
 
-const PHOTO_PIXELS = 6e6; // of the canvas on which a photograph is drawn; masks and files have its full size
+const PHOTO_PIXELS = 3e6; // of the canvas on which a photograph is drawn; masks and files have its full size
 
 /** The video or photograph, under a canvas on which each frame is drawn with its masks. */
 export function Stage() {

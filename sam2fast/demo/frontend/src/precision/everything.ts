@@ -9,6 +9,8 @@ import * as editing from "../state/editing";
 import { handleFailure } from "../state/failures";
 import { announce, getState, notify, useStore } from "../state/store";
 
+import { useCandidates } from "./candidates";
+
 /** A mask that was found without a click, to be accepted, merged with others, or dropped. */
 export interface Candidate extends Proposal {
   readonly id: number;
@@ -43,6 +45,7 @@ export async function lookForEverything(): Promise<void> {
     if (getState().session !== session) return; // another photograph was opened
     const candidates = found.map((mask, id) => ({ ...mask, id, area: maskArea(mask), isChosen: false }));
     useEverything.setState({ candidates: candidates.length > 0 ? candidates : null });
+    useCandidates.setState({ offer: null }); // masks of a click
     if (candidates.length === 0) notify("info", "Nothing was found without a click.");
     else announce(`${candidates.length} candidates. Choose those that you want.`);
   } catch (error) {
