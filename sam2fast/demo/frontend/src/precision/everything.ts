@@ -8,7 +8,6 @@ import { addObject, firstPromptedFrame, NO_PROMPT, promptAt, setPrompt } from ".
 import * as editing from "../state/editing";
 import { handleFailure } from "../state/failures";
 import { announce, getState, notify, useStore } from "../state/store";
-
 import { useCandidates } from "./candidates";
 
 /** A mask that was found without a click, to be accepted, merged with others, or dropped. */

@@ -184,3 +184,28 @@ test("several dropped files open as photographs, a label image as masks", async 
   await demo.page.getByRole("alert").filter({ hasText: "“broken.jpg” cannot be opened" }).waitFor();
   expect(await demo.page.locator(".clip-name").textContent()).toBe("dropped.png");
 });
+
+test("keyboard alone from a click to a file", async () => {
+  const { keyboard } = demo.page;
+  await demo.page.locator(".frame").focus();
+  for (let step = 0; step < 12; step += 1) await keyboard.press("Shift+ArrowLeft");
+  for (let step = 0; step < 6; step += 1) await keyboard.press("Shift+ArrowDown");
+  await keyboard.press("n");
+  await keyboard.press("Enter");
+  await demo.said(/Object 2: the mask covers/);
+  await demo.settled();
+  await keyboard.press("x");
+  await photo("dropped.png done, 2 objects").waitFor();
+  await keyboard.press("d");
+  const dialog = demo.page.getByRole("dialog", { name: "Download" });
+  await dialog.waitFor();
+  const waiting = demo.page.waitForEvent("download");
+  for (let tab = 0; tab < 20; tab += 1) {
+    await keyboard.press("Tab");
+    if ((await demo.page.evaluate(() => document.activeElement?.textContent)) === "GeoJSON") break;
+  }
+  await keyboard.press("Enter");
+  expect((await waiting).suggestedFilename()).toBe("photographs_geojson.zip");
+  await dialog.getByText(/photographs_geojson\.zip, \d+ kB/).waitFor();
+  expect(demo.problems).toEqual([]);
+});
