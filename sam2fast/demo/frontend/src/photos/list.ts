@@ -125,10 +125,12 @@ export async function showPhoto(id: number): Promise<void> {
     if (turn === showing) await open(clip, currentPhoto()?.work ?? null);
   } catch (error) {
     if (turn !== showing) return;
-    // The photograph that was open stays so.
-    usePhotos.setState({ current: before });
+    const { failure, message } = asApiError(error);
+    // The photograph that was open stays so. A file that was refused leaves the list.
+    const isKept = (other: PhotoItem) => other.id !== id || failure !== "refused";
+    usePhotos.setState(({ items }) => ({ items: items.filter(isKept), current: before }));
     setState({ phase: getState().session ? "ready" : "failed" });
-    notify("error", `“${item.name}” cannot be opened: ${asApiError(error).message}`);
+    notify("error", `“${item.name}” cannot be opened: ${message}`);
   }
 }
 
