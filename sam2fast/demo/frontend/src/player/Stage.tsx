@@ -13,7 +13,7 @@ import { Marks } from "./Marks";
 import { Ripple } from "./Ripple";
 import { StageMessage } from "./StageMessage";
 import { useCrosshair } from "./useCrosshair";
-import { usePicture } from "./usePicture";
+import { usePhoto } from "./usePhoto";
 import { usePlayer } from "./usePlayer";
 import { usePointer } from "./usePointer";
 import { useZoomGestures } from "./useZoomGestures";
@@ -33,7 +33,7 @@ export function Stage() {
   const room = useRef<HTMLDivElement>(null);
   const surface = useRef<HTMLDivElement>(null);
   const video = useRef<HTMLVideoElement>(null);
-  const picture = useRef<HTMLImageElement>(null);
+  const photo = useRef<HTMLImageElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const place = usePlacedFrame(room, clip);
   const { draft, cancel, handlers } = usePointer(surface);
@@ -42,7 +42,7 @@ export function Stage() {
   const edges = { "--beside": `${Math.max(0, place?.left ?? 0)}px`, "--below": `${Math.max(0, place?.top ?? 0)}px` };
   const drawn = clip && isPhoto(clip) ? atMost(PHOTO_PIXELS, clip) : clip;
   usePlayer(video, canvas);
-  usePicture(picture, canvas);
+  usePhoto(photo, canvas);
   useZoomGestures(room, surface, cancel);
 
   return (
@@ -66,7 +66,7 @@ export function Stage() {
           {isPhoto(clip) ? (
             <img
               key={clip.url}
-              ref={picture}
+              ref={photo}
               src={clip.url}
               alt=""
               draggable={false}

@@ -5,15 +5,12 @@ import { MaskBitmaps } from "../masks/bitmaps";
 import { getState, useStore } from "../state/store";
 
 /** Draws the open photograph with its masks on the canvas. */
-export function usePicture(
-  picture: RefObject<HTMLImageElement | null>,
-  canvas: RefObject<HTMLCanvasElement | null>,
-): void {
+export function usePhoto(photo: RefObject<HTMLImageElement | null>, canvas: RefObject<HTMLCanvasElement | null>): void {
   const session = useStore((state) => state.session);
   const bitmaps = useRef(new MaskBitmaps());
 
   useEffect(() => {
-    const image = picture.current;
+    const image = photo.current;
     const context = canvas.current?.getContext("2d");
     if (!session || !image || !context) return;
     let request = 0;
@@ -39,7 +36,7 @@ export function usePicture(
       image.removeEventListener("load", requestDraw);
       cancelAnimationFrame(request);
     };
-  }, [session, picture, canvas]);
+  }, [session, photo, canvas]);
 }
 
 const REDRAW_KEYS = ["masks", "look", "hovered", "scene"] as const;
