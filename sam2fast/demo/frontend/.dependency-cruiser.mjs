@@ -2,6 +2,7 @@
 const LINES = [
   ["app"],
   ["coach", "download", "library", "models", "objects", "timeline"],
+  ["photos"],
   ["player"],
   ["precision"],
   ["project", "ui"],

@@ -9,6 +9,7 @@ from sam2fast.demo.server.graphql_api import DemoView, make_schema
 from sam2fast.demo.server.library import Library
 from sam2fast.demo.server.model_routes import make_model_routes
 from sam2fast.demo.server.models import LoadModel, Models
+from sam2fast.demo.server.photo_routes import make_photo_routes
 from sam2fast.demo.server.rest import make_pages, make_routes
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.session_routes import make_session_routes
@@ -58,6 +59,7 @@ def make_app(
     app.add_url_rule("/graphql", view_func=view, methods=["GET", "POST"])
     app.register_blueprint(make_routes(service))
     app.register_blueprint(make_session_routes(service))
+    app.register_blueprint(make_photo_routes(service))
     app.register_blueprint(make_model_routes(service, Models(service, load, strategy)))
     app.register_blueprint(make_pages())
 

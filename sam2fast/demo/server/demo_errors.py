@@ -63,6 +63,12 @@ class BadVideoError(DemoError):
     code, status = "BAD_VIDEO", 422
 
 
+class BadPhotoError(DemoError):
+    """The file is not a photograph, or not one that this server accepts."""
+
+    code, status = "BAD_PHOTO", 422
+
+
 class CancelledError(DemoError):
     """The client has cancelled its request."""
 

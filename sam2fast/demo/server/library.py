@@ -17,6 +17,7 @@ from uuid import uuid4
 from PIL import Image
 
 from sam2fast.demo.server.demo_errors import NotFoundError, shortened
+from sam2fast.demo.server.photos import is_photo, poster_of
 from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.demo.server.transcode import Transcoded
 from sam2fast.io.atomic import atomic_path
@@ -29,8 +30,8 @@ GALLERY, UPLOADS, POSTERS, SOURCES, INCOMING = "gallery", "uploads", "posters", 
 SUFFIX = ".mp4"
 FACTS_SUFFIX = ".json"  # beside a source: how the upload was made of it
 MAX_PATH_LENGTH = 300
-MAX_UPLOADS = 100
-MIN_FREE_BYTES = 1 << 30  # of the disk: below, old uploads make room
+MAX_UPLOADS, MAX_PHOTOS = 100, 500  # of videos, and of photographs
+MIN_FREE_BYTES = 1 << 30  # of the disk: below, old videos make room
 POSTER_QUALITY = 85  # of JPEG
 STALE_SECONDS = 3600  # no upload takes as long
 
@@ -110,13 +111,13 @@ class Library:
         return next((video for video in videos if video.path == path), videos[0])
 
     def find(self, path: str) -> Path:
-        """The file of a video of the gallery or the uploads.
+        """The file of a video or photograph of the gallery or the uploads.
 
         Raises:
             NotFoundError: there is no such video; also for a path that leads out of the folders.
         """
         folder, _, name = path.partition("/")
-        if folder in (GALLERY, UPLOADS) and name.endswith(SUFFIX):
+        if folder in (GALLERY, UPLOADS) and (name.endswith(SUFFIX) or is_photo(name)):
             return self.file(folder, name)
         raise NotFoundError(f"there is no video {shortened(path)} in the gallery or among the uploads")
 
@@ -143,34 +144,35 @@ class Library:
         """Describes a file of the library for clients; an unchanged file is opened only once.
 
         Raises:
-            VideoError, OSError: it cannot be read as a video.
+            VideoError, BadPhotoError, OSError: it cannot be read as a video, or as a photograph.
         """
         path, stat = file.relative_to(self.root).as_posix(), file.stat()
         version = stat.st_mtime_ns, stat.st_size
         with self._lock:
             described = self._descriptions.get(path)
             if described is None or described[0] != version:
-                poster = f"{POSTERS}/{path.removesuffix(SUFFIX)}.jpg"
-                with read_frames(file, PROBE_SIZE) as reader:
-                    first = next(reader)
-                    has_poster = self._write_poster(self.root / poster, Image.fromarray(first.rgb))
-                    described = version, LibraryVideo(path, poster if has_poster else None, reader.width, reader.height)
+                poster = f"{POSTERS}/{path.removesuffix(file.suffix)}.jpg"
+                first, (height, width) = poster_of(file) if is_photo(file) else _first_frame(file)
+                has_poster = self._write_poster(self.root / poster, first)
+                described = version, LibraryVideo(path, poster if has_poster else None, width, height)
                 self._descriptions[path] = described
             return described[1]
 
-    def add_upload(self, file: Path, digest: str, source: UploadSource, in_use: Callable[[], set[str]]) -> LibraryVideo:
+    def add_upload(
+        self, file: Path, digest: str, source: UploadSource | None, in_use: Callable[[], set[str]]
+    ) -> LibraryVideo:
         """Moves a finished file to the uploads; deletes the oldest uploads that are not in use.
 
         Args:
-            source: what the file was made of; copied if its frames have another size.
+            source: what a video was made of; copied if its frames have another size. None for a photograph.
 
         Raises:
             OSError: a file cannot be moved or copied.
         """
-        target = self.root / UPLOADS / f"{digest}{SUFFIX}"
+        target = self.root / UPLOADS / f"{digest}{file.suffix}"
         os.replace(file, target)
         video = self.describe(target)
-        if source.made.size != (video.height, video.width):
+        if source is not None and source.made.size != (video.height, video.width):
             self._keep_source(digest, source)
         self._delete_old_uploads(in_use() | {video.path})
         return video
@@ -209,9 +211,10 @@ class Library:
         return True
 
     def _delete_old_uploads(self, in_use: set[str]) -> None:
-        files = sorted((self.root / UPLOADS).glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
-        for number, file in enumerate(files):
-            if len(files) - number <= MAX_UPLOADS and shutil.disk_usage(self.root).free >= MIN_FREE_BYTES:
+        files = sorted((self.root / UPLOADS).iterdir(), key=lambda file: file.stat().st_mtime)
+        photos, videos = [file for file in files if is_photo(file)], [file for file in files if file.suffix == SUFFIX]
+        for file in photos[:-MAX_PHOTOS] + videos:
+            if file in videos[-MAX_UPLOADS:] and shutil.disk_usage(self.root).free >= MIN_FREE_BYTES:
                 return
             path = file.relative_to(self.root).as_posix()
             if path not in in_use:
@@ -221,3 +224,9 @@ class Library:
                     part.unlink(missing_ok=True)
                 with self._lock:
                     self._descriptions.pop(path, None)
+
+
+def _first_frame(file: Path) -> tuple[Image.Image, tuple[int, int]]:
+    """The first frame of a video, and the size (H, W) of its frames."""
+    with read_frames(file, PROBE_SIZE) as reader:
+        return Image.fromarray(next(reader).rgb), (reader.height, reader.width)

@@ -138,7 +138,8 @@ def _coco(content: bytes, video: VideoShape) -> Iterator[Entry]:
         image = images[annotation["image_id"]]
         track = next((annotation[key] for key in TRACK_KEYS if key in annotation), None)
         key = number if track is None else ("track", str(track))
-        frame = _number_in(str(image["file_name"]))
+        # A photograph has one frame, whatever the file is called.
+        frame = 0 if video.frames == len(images) == 1 else _number_in(str(image["file_name"]))
         yield key, name, label, frame, _segmentation(annotation["segmentation"], image, video.size)
 
 

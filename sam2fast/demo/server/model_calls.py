@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.compat.video_state import VideoState
 from sam2fast.demo.server.demo_errors import (
     BadInputError,
@@ -16,6 +17,7 @@ from sam2fast.demo.server.demo_errors import (
     message_without_path,
 )
 from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, ProposedMask, encode_candidates, encode_frame
+from sam2fast.demo.server.photos import is_photo, read_photo
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -23,6 +25,10 @@ from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import predict_candidates
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError
 from sam2fast.video_io import VideoError
+
+GRID = 16  # points along a side of the image, where everything is looked for
+LEAST_IOU, LEAST_STABILITY = 0.7, 0.85  # less than by default: people choose among the masks
+SPECKS = 4  # low-resolution pixels of the holes and islands that are removed there
 
 
 class TrackPlan(NamedTuple):
@@ -62,7 +68,8 @@ class SessionCalls:
         if session.is_closed:
             raise NoSessionError(session.id)
         try:
-            state = self._predictor.init_state(session.file, strategy=session.strategy)
+            source = [session.file] if is_photo(session.file) else session.file
+            state = self._predictor.init_state(source, strategy=session.strategy)
         except (VideoError, OSError) as error:
             reason = message_without_path(error, session.file)
             raise BadInputError(f"{session.path} cannot be read as a video: {reason}") from error
@@ -136,6 +143,19 @@ class SessionCalls:
         except ValueError as error:
             raise BadInputError(str(error)) from error
         return encode_candidates(found, state.video_size)
+
+    def everything(self, session: Session) -> list[ProposedMask]:
+        """The masks of all that is seen in the session's photograph, the largest first; changes nothing."""
+        generator = SAM2AutomaticMaskGenerator(
+            self._predictor,
+            points_per_side=GRID,
+            pred_iou_thresh=LEAST_IOU,
+            stability_score_thresh=LEAST_STABILITY,
+            min_mask_region_area=SPECKS,
+            output_mode="coco_rle",
+        )
+        found = sorted(generator.generate(read_photo(session.file)), key=lambda record: -record["area"])
+        return [ProposedMask(record["segmentation"], record["predicted_iou"], 0.0) for record in found]
 
     def add_mask(self, session: Session, frame: int, object_id: int, mask: NDArray[np.bool_]) -> None:
         """Sets an object's mask on a frame as its prompt there, in place of earlier ones; the object may be new.

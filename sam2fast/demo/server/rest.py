@@ -13,6 +13,7 @@ from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, short
 from sam2fast.demo.server.frame_masks import CONTENT_TYPE, FrameMasks, encode_part
 from sam2fast.demo.server.library import GALLERY, POSTERS, UPLOADS, Library
 from sam2fast.demo.server.model_calls import TrackPlan
+from sam2fast.demo.server.photos import ENDINGS, MAX_PIXELS
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.demo.server.transcode import MAX_RATE
@@ -90,6 +91,8 @@ def _limits(settings: ServerSettings, service: DemoService) -> dict[str, Any]:
         "maxUploadMB": settings.max_upload_megabytes,
         "maxSeconds": settings.max_seconds,
         "formats": list(FORMATS),
+        "photoFormats": list(ENDINGS),
+        "maxPhotoPixels": MAX_PIXELS,
         "maxSessions": settings.max_sessions,
         "sessionMinutes": settings.session_minutes,
         "maxObjects": service.budget.objects(math.ceil(settings.max_seconds * (settings.fps or MAX_RATE))),

@@ -10,7 +10,8 @@ from flask import Request, current_app
 
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, BusyError, TooLargeError
 from sam2fast.demo.server.jobs import Report, ignore_progress
-from sam2fast.demo.server.library import Library, LibraryVideo, UploadSource
+from sam2fast.demo.server.library import SUFFIX, Library, LibraryVideo, UploadSource
+from sam2fast.demo.server.photos import SIGNATURES, store_photo
 from sam2fast.demo.server.sessions import SessionStore
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.transcode import choose_cut, transcode
@@ -35,6 +36,9 @@ class UploadLimits(NamedTuple):
 class IncomingFile:
     """A temporary file for an upload; it is deleted when it is closed.
 
+    Attributes:
+        is_photo: whether it begins as a photograph does; otherwise it begins as a video.
+
     Raises:
         TooLargeError: more bytes were written than allowed.
         BadVideoError: the file has no signature of an accepted format.
@@ -45,6 +49,7 @@ class IncomingFile:
         self._file: IO[bytes] = NamedTemporaryFile(dir=limits.folder, prefix="upload-", suffix=".part")  # noqa: SIM115
         self._beginning = b""
         self._size = 0
+        self.is_photo = False
 
     @property
     def path(self) -> Path:
@@ -59,8 +64,11 @@ class IncomingFile:
             raise TooLargeError(f"the file is larger than {self._limits.max_bytes // MEBIBYTE} MB")
         if len(self._beginning) < SIGNATURE_BYTES:
             self._beginning += bytes(data[:SIGNATURE_BYTES])
-            if len(self._beginning) >= SIGNATURE_BYTES and not _is_video(self._beginning):
-                raise BadVideoError("the file is not MP4, QuickTime, Matroska or WebM")
+            self.is_photo = self._beginning.startswith(SIGNATURES)
+            if len(self._beginning) >= SIGNATURE_BYTES and not (self.is_photo or _is_video(self._beginning)):
+                raise BadVideoError(
+                    "the file is not MP4, QuickTime, Matroska or WebM, and not JPEG, PNG, WebP, BMP or TIFF"
+                )
         return self._file.write(data)
 
     def __getattr__(self, name: str) -> Any:  # read, seek, tell, close: form parsers expect a file
@@ -99,16 +107,16 @@ class Uploads:
     def add(
         self, file: Any, start: float | None, seconds: float | None, report: Report = ignore_progress
     ) -> LibraryVideo:
-        """Adds an upload to the library; a repeated upload is stored only once.
+        """Adds a video or a photograph to the library; a repeated upload is stored only once.
 
         Args:
             file: the file of the request, from werkzeug.
-            start, seconds: the part to keep; by default the longest allowed part from the beginning.
-            report: receives the share that is transcoded.
+            start, seconds: the part of a video to keep; by default the longest allowed part from the beginning.
+            report: receives the share of a video that is transcoded.
 
         Raises:
             BadInputError: there is no file, or a time is invalid.
-            BadVideoError: the file cannot be used as a video.
+            BadVideoError, BadPhotoError: the file cannot be used.
             BusyError: other uploads took too long.
             CancelledError: by the report.
         """
@@ -118,11 +126,15 @@ class Uploads:
             raise BadInputError("file is not an uploaded file; send it as a part of a multipart request")
         if not self._transcoding.acquire(timeout=SECONDS_TO_WAIT):
             raise BusyError("busy with other uploads; try again in a minute")
-        transcoded = self._library.incoming / f"{uuid4()}.mp4"
+        finished = self._library.incoming / str(uuid4())
         try:
-            source = UploadSource(stream.path, transcode(stream.path, transcoded, cut, report))
-            digest = file_sha256(transcoded)
-            return self._library.add_upload(transcoded, digest, source, self._sessions.files_in_use)
+            source = None
+            if stream.is_photo:
+                finished = store_photo(stream.path, finished)
+            else:
+                finished = finished.with_suffix(SUFFIX)
+                source = UploadSource(stream.path, transcode(stream.path, finished, cut, report))
+            return self._library.add_upload(finished, file_sha256(finished), source, self._sessions.files_in_use)
         finally:
             self._transcoding.release()
-            transcoded.unlink(missing_ok=True)
+            finished.unlink(missing_ok=True)

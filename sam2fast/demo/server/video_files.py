@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.demo.server.demo_errors import BadVideoError, NotFoundError, message_without_path
+from sam2fast.demo.server.photos import is_photo, read_photo
 from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.containers import VideoInput
@@ -104,6 +105,8 @@ def read_frame(file: Path, frame: int, count: int) -> NDArray[np.uint8]:
     """
     if not 0 <= frame < count:
         raise NotFoundError(f"there is no frame {frame} in this video; its frames are 0 to {count - 1}")
+    if is_photo(file):
+        return read_photo(file)
     with _reading(file, f"frame {frame}"), closing(VideoFile(VideoInput.of_file(file), None)) as video:
         return next(pixels for index, pixels in video.read(frame, frame) if index == frame).numpy()
 
@@ -124,6 +127,9 @@ def iterate_frames(file: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     Raises:
         NotFoundError: the video cannot be read to its end.
     """
+    if is_photo(file):
+        yield 0, read_photo(file)
+        return
     with _reading(file), read_frames(file, PROBE_SIZE) as frames:
         for frame in frames:
             yield frame.index, frame.rgb

@@ -8,15 +8,19 @@ export interface Limits {
   maxUploadMB: number;
   maxSeconds: number;
   formats: string[];
+  /** Endings of the photographs that it opens; none where it opens videos only. */
+  photoFormats?: readonly string[];
   maxSessions: number;
+  maxObjects?: number;
   model: string;
   imageSize: number;
   /** What the page does not offer here; `sam2fast serve` lacks nothing. */
-  lacks?: readonly ("importing masks" | "models")[];
+  lacks?: readonly ("importing masks" | "models" | "everything" | PhotoKind)[];
 }
 
 export interface SessionFacts {
-  fps: number;
+  /** Null for a photograph. */
+  fps: number | null;
   numFrames: number;
   width: number;
   height: number;
@@ -26,6 +30,9 @@ export interface SessionFacts {
   /** The size of the file that the video was made of, where that is larger. */
   source?: { width: number; height: number } | null;
 }
+
+/** Formats of the masks of photographs. */
+export type PhotoKind = "coco" | "yolo" | "yolo-seg" | "labelme" | "label-studio" | "png" | "geojson" | "cutout";
 
 export type ExportFormat =
   | ("masks_png" | "coco" | "coco_rle" | "yolo" | "labelme" | "cutout")
@@ -84,16 +91,27 @@ export interface Clicks {
 
 /** The masks that clicks would find, the best first; none if a newer request has replaced this one. @throws ApiError */
 export async function previewMasks(id: string, clicks: Clicks, signal?: AbortSignal): Promise<Proposal[]> {
-  const { masks } = await json<{ masks: { size: [number, number]; counts: string; iou: number }[] }>(
-    `${sessionPath(id)}/preview`,
-    {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(clicks),
-      ...(signal && { signal }),
-    },
-  );
-  return masks.map(({ size, counts, iou }) => ({ height: size[0], width: size[1], counts, iou }));
+  const { masks } = await json<ProposedMasks>(`${sessionPath(id)}/preview`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(clicks),
+    ...(signal && { signal }),
+  });
+  return masks.map(readProposal);
+}
+
+/** The masks of all that is seen in a session's photograph, the largest first. @throws ApiError */
+export async function findEverything(id: string): Promise<Proposal[]> {
+  const { masks } = await json<ProposedMasks>(`${sessionPath(id)}/everything`, { method: "POST" });
+  return masks.map(readProposal);
+}
+
+interface ProposedMasks {
+  masks: { size: [number, number]; counts: string; iou: number }[];
+}
+
+function readProposal({ size, counts, iou }: ProposedMasks["masks"][number]): Proposal {
+  return { height: size[0], width: size[1], counts, iou };
 }
 
 export interface ImportedObject {

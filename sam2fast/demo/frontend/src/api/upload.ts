@@ -7,11 +7,12 @@ import { isInBrowser, send } from "./transport";
 import { readClip, type Clip } from "./video";
 
 /** Why the server would refuse a file; null if it would not. */
-export function refuseFile(file: { name: string; size: number; type: string }, limits: Limits): string | null {
-  const ending = file.name.split(".").pop()!.toLowerCase();
-  const formats = limits.formats.map((format) => format.replace(/^\./, "").toLowerCase());
-  if (!formats.includes(ending)) {
-    return `“${file.name}” is not a supported video. Choose a file that ends in ${formats.map((f) => "." + f).join(", ")}.`;
+export function refuseFile(file: { name: string; size: number }, limits: Limits): string | null {
+  const photoFormats = limits.photoFormats ?? [];
+  if (!hasEnding(file.name, [...limits.formats, ...photoFormats])) {
+    const kinds = photoFormats.length > 0 ? "video or photograph" : "video";
+    const endings = [...limits.formats, ...photoFormats].map(dotted).join(", ");
+    return `“${file.name}” is not a supported ${kinds}. Choose a file that ends in ${endings}.`;
   }
   if (file.size === 0) return `“${file.name}” is empty.`;
   if (file.size > limits.maxUploadMB * 1024 * 1024) {
@@ -21,6 +22,14 @@ export function refuseFile(file: { name: string; size: number; type: string }, l
   return null;
 }
 
+/** Whether a file's name ends in one of these, such as `.mp4`. */
+export function hasEnding(name: string, endings: readonly string[]): boolean {
+  return name.includes(".") && endings.some((ending) => name.toLowerCase().endsWith(dotted(ending)));
+}
+
+function dotted(ending: string): string {
+  return `.${ending.replace(/^\./, "").toLowerCase()}`;
+}
 /** A part of a video, in seconds. */
 export interface Part {
   readonly start: number;
@@ -31,7 +40,7 @@ export interface Part {
 export type UploadProgress = (what: "uploading" | "converting", share: number) => void;
 
 /**
- * Uploads a video by GraphQL's multipart request, with XMLHttpRequest because fetch does not report upload progress.
+ * Uploads a video or a photograph by GraphQL's multipart request, with XMLHttpRequest because fetch does not report upload progress.
  *
  * @param part what to keep; null for the beginning
  * @throws ApiError, or a DOMException named AbortError after `signal`

@@ -12,6 +12,11 @@ export interface Clip {
   readonly height: number;
 }
 
+/** Whether a clip is a photograph: a session on it has one frame. */
+export function isPhoto({ path }: Pick<Clip, "path">): boolean {
+  return /\.(jpg|png|webp)$/.test(path);
+}
+
 /**
  * A video of the API. Its URLs are built from its path: the `url` of the API names the server's host, which differs
  * behind a proxy and from other machines.
@@ -22,7 +27,11 @@ export function readClip(video: VideoPartsFragment): Clip {
   const stem = file.replace(/\.[^.]+$/, "").replace(/^\d+_/, "");
   return {
     path: video.path,
-    name: isUpload ? "Your video" : stem.replace(/[_-]+/g, " ").replace(/^./, (first) => first.toUpperCase()),
+    name: isUpload
+      ? isPhoto(video)
+        ? "Your photograph"
+        : "Your video"
+      : stem.replace(/[_-]+/g, " ").replace(/^./, (first) => first.toUpperCase()),
     url: asUrl(video.path),
     poster: video.posterPath ? asUrl(video.posterPath) : null,
     width: video.width,

@@ -1,12 +1,20 @@
 import { useEffect, useState } from "react";
 import { CoachMarks } from "../coach/CoachMarks";
 import { DownloadDialog } from "../download/DownloadDialog";
+import { isPhoto } from "../api/video";
+import { PhotoDownloadDialog } from "../download/PhotoDownloadDialog";
 import { DropTarget } from "../library/DropTarget";
 import { VideosDialog } from "../library/VideosDialog";
 import { ModelsDialog } from "../models/ModelsDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
+import { EverythingStrip } from "../photos/EverythingStrip";
+import { PhotoActions } from "../photos/PhotoActions";
+import { PhotoStrip } from "../photos/PhotoStrip";
+import { watchPhotos } from "../photos/list";
+import { rememberPhotos } from "../photos/remembered";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
+import { useEverything } from "../precision/everything";
 import { watchWork } from "../project/autosave";
 import { begin, watchSession } from "../project/session";
 import { useStore } from "../state/store";
@@ -27,8 +35,11 @@ export function App() {
   useEffect(() => {
     watchSession();
     watchWork();
-    void begin();
+    watchPhotos();
+    void rememberPhotos().then(begin);
   }, []);
+  const isChoosing = useEverything((state) => state.candidates !== null);
+  const isStill = useStore(({ clip }) => clip !== null && isPhoto(clip));
 
   return (
     <DropTarget>
@@ -39,20 +50,20 @@ export function App() {
           <Stage />
           <Transport />
         </main>
-        <SheetTabs sheet={sheet} onChange={setSheet} />
-        <Timeline />
+        <SheetTabs sheet={sheet} isPhoto={isStill} onChange={setSheet} />
+        {isStill ? isChoosing ? <EverythingStrip /> : <PhotoStrip /> : <Timeline />}
         <aside aria-label="Objects and effects">
           <ObjectPanel />
           <LookPanel />
-          <Actions />
+          {isStill ? <PhotoActions /> : <Actions />}
         </aside>
       </div>
-      <CoachMarks />
+      {!isStill && <CoachMarks />}
       <Banners />
       {dialog === "videos" && <VideosDialog />}
       {dialog === "models" && <ModelsDialog />}
       {dialog === "help" && <HelpDialog />}
-      {dialog === "download" && <DownloadDialog />}
+      {dialog === "download" && (isStill ? <PhotoDownloadDialog /> : <DownloadDialog />)}
       {typeof dialog === "object" && dialog && <ConfirmDialog {...dialog} />}
     </DropTarget>
   );

@@ -1,5 +1,7 @@
+import { isPhoto } from "../api/video";
+import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
-import { SHORTCUTS } from "./shortcuts";
+import { currentShortcuts } from "./shortcuts";
 
 const POINTER = [
   ["Click", "Add a point to the selected object"],
@@ -13,10 +15,11 @@ const POINTER = [
 ] as const;
 
 export function HelpDialog() {
+  const isStill = useStore(({ clip }) => clip !== null && isPhoto(clip));
   return (
     <Dialog title="Help">
       <div className="help">
-        <h3>In the video</h3>
+        <h3>{isStill ? "In the photograph" : "In the video"}</h3>
         <dl>
           {POINTER.map(([how, does]) => (
             <div key={how}>
@@ -27,7 +30,7 @@ export function HelpDialog() {
         </dl>
         <h3>Keys</h3>
         <dl>
-          {SHORTCUTS.map(({ keys, does }) => (
+          {currentShortcuts().map(({ keys, does }) => (
             <div key={keys}>
               <dt>
                 <kbd>{keys}</kbd>
@@ -36,11 +39,18 @@ export function HelpDialog() {
             </div>
           ))}
         </dl>
-        <p>
-          Click each object that you want to track; an excluded point removes a part that does not belong to it.
-          Tracking then finds all objects in the whole video. Where a mask is wrong, click on that frame and track
-          again.
-        </p>
+        {isStill ? (
+          <p>
+            Click each object; an excluded point removes a part that does not belong to it. The masks are kept when you
+            go to another photograph, and downloads have those of all.
+          </p>
+        ) : (
+          <p>
+            Click each object that you want to track; an excluded point removes a part that does not belong to it.
+            Tracking then finds all objects in the whole video. Where a mask is wrong, click on that frame and track
+            again.
+          </p>
+        )}
         <p>
           <a href="/licences.txt">Licences of the software in this page</a>
         </p>

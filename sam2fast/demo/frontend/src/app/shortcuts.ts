@@ -1,4 +1,7 @@
 import { useEffect } from "react";
+import { isPhoto } from "../api/video";
+import { stepPhoto, toggleDone } from "../photos/list";
+import { lookForEverything } from "../precision/everything";
 import { goTo, step, togglePlay } from "../player/playback";
 import { panByShares, showWhole, zoomBy, ZOOM_STEP } from "../player/zoom";
 import { resizeBrush } from "../precision/brush";
@@ -15,6 +18,8 @@ interface Shortcut {
   /** As shown in the help. */
   readonly keys: string;
   readonly does: string;
+  /** What it is for; without it both. */
+  readonly only?: "videos" | "photographs";
   readonly bindings: readonly Binding[];
 }
 
@@ -41,11 +46,28 @@ const alt = (name: string) => (event: KeyboardEvent) => event.altKey && event.ke
 
 const choose = (tool: Tool) => () => setState({ tool });
 
-export const SHORTCUTS: readonly Shortcut[] = [
-  { keys: "Space", does: "Play or pause", bindings: [[key(" "), togglePlay]] },
+const SHORTCUTS: readonly Shortcut[] = [
+  {
+    keys: "Page Up, Page Down",
+    does: "Previous or next photograph",
+    only: "photographs",
+    bindings: [
+      [key("pageup"), () => stepPhoto(-1)],
+      [key("pagedown"), () => stepPhoto(1)],
+    ],
+  },
+  {
+    keys: "A",
+    does: "Find everything in the photograph",
+    only: "photographs",
+    bindings: [[key("a"), () => void lookForEverything()]],
+  },
+  { keys: "X", does: "Done, and the next photograph", only: "photographs", bindings: [[key("x"), toggleDone]] },
+  { keys: "Space", does: "Play or pause", only: "videos", bindings: [[key(" "), togglePlay]] },
   {
     keys: "← →",
     does: "One frame back or forward",
+    only: "videos",
     bindings: [
       [key("arrowleft", false), () => step(-1)],
       [key("arrowright", false), () => step(1)],
@@ -54,6 +76,7 @@ export const SHORTCUTS: readonly Shortcut[] = [
   {
     keys: "Shift ← →",
     does: "Ten frames back or forward",
+    only: "videos",
     bindings: [
       [key("arrowleft", true), () => step(-10)],
       [key("arrowright", true), () => step(10)],
@@ -62,6 +85,7 @@ export const SHORTCUTS: readonly Shortcut[] = [
   {
     keys: "Home, End",
     does: "First or last frame",
+    only: "videos",
     bindings: [
       [key("home"), () => goTo(0)],
       [key("end"), () => goTo(Infinity)],
@@ -70,12 +94,13 @@ export const SHORTCUTS: readonly Shortcut[] = [
   {
     keys: "[ ]",
     does: "Track a range: it begins or ends at this frame",
+    only: "videos",
     bindings: [
       [key("["), () => markRange("first")],
       [key("]"), () => markRange("last")],
     ],
   },
-  { keys: "K", does: "Track, or cancel tracking", bindings: [[key("k"), toggleTracking]] },
+  { keys: "K", does: "Track, or cancel tracking", only: "videos", bindings: [[key("k"), toggleTracking]] },
   { keys: "N", does: "New object", bindings: [[key("n"), editing.newObject]] },
   {
     keys: "1 – 9",
@@ -136,7 +161,12 @@ export const SHORTCUTS: readonly Shortcut[] = [
       [alt("arrowdown"), () => panByShares(0, PAN)],
     ],
   },
-  { keys: "W", does: "The frame with the least confidence; again: the next one", bindings: [[key("w"), goToWeakest]] },
+  {
+    keys: "W",
+    does: "The frame with the least confidence; again: the next one",
+    only: "videos",
+    bindings: [[key("w"), goToWeakest]],
+  },
   {
     keys: "Z, Ctrl Z",
     does: "Undo",
@@ -166,6 +196,13 @@ export const SHORTCUTS: readonly Shortcut[] = [
   { keys: "?", does: "This help", bindings: [[key("?"), () => setState({ dialog: "help" })]] },
 ];
 
+/** The shortcuts for what is open. */
+export function currentShortcuts(): readonly Shortcut[] {
+  const { clip } = getState();
+  const kind = clip && isPhoto(clip) ? "photographs" : "videos";
+  return SHORTCUTS.filter(({ only }) => only === undefined || only === kind);
+}
+
 export function toggleTracking(): void {
   if (isTracking(getState().tracking)) void cancelTracking();
   else void track();
@@ -194,7 +231,9 @@ export function useShortcuts(): void {
       const target = event.target as HTMLElement;
       if (event.defaultPrevented || getState().dialog || target.closest("input:not([type=checkbox]), select")) return;
       if (event.key === " " && target.closest("button, a, input")) return;
-      const found = SHORTCUTS.flatMap(({ bindings }) => bindings).find(([matches]) => matches(event));
+      const found = currentShortcuts()
+        .flatMap(({ bindings }) => bindings)
+        .find(([matches]) => matches(event));
       if (!found) return;
       event.preventDefault();
       found[1](event);

@@ -4,17 +4,24 @@ import { maskBounds } from "../masks/rle";
 import type { Scene } from "../scene/scene";
 import type { Layer } from "./render";
 
-/** The objects that are seen on a frame, in the order of the scene. */
+/**
+ * The objects that are seen on a frame, in the order of the scene.
+ *
+ * @param scale of the drawn frame's pixels to those of the masks
+ */
 export function layersOf(
   { masks, scene, hovered }: { masks: Masks; scene: Scene; hovered: number | null },
   frame: number,
   bitmaps: MaskBitmaps,
+  scale = 1,
 ): Layer[] {
   const entries = masksAt(masks, frame);
   return scene.objects.flatMap(({ id, colour }) => {
     const entry = entries.get(id);
     if (!entry?.area) return [];
     const mask = bitmaps.get(entry, colour);
-    return [{ mask, colour, bounds: maskBounds(entry), isHighlighted: id === hovered }];
+    const { left, top, width, height } = maskBounds(entry);
+    const bounds = { left: scale * left, top: scale * top, width: scale * width, height: scale * height };
+    return [{ mask, colour, bounds, isHighlighted: id === hovered }];
   });
 }

@@ -1,10 +1,22 @@
 import { useState, type DragEvent, type ReactNode } from "react";
-import { openDataFile } from "../project/files";
+import { hasEnding } from "../api/upload";
+import { droppedFiles, mayBeLabels } from "../photos/dropped";
+import { getState } from "../state/store";
+import { openFile } from "./openFile";
 import { chooseUpload } from "./uploading";
 
 const DATA_FILE = /\.(json|png|zip)$/i;
 
-/** Accepts a video, a project or masks that are dropped anywhere on the page. */
+/** A single file may be a project or masks; a PNG is a photograph if its colours are none of a label image. */
+async function open(files: readonly File[]): Promise<void> {
+  const [file] = files;
+  const photoFormats = getState().limits?.photoFormats ?? [];
+  const isData = files.length === 1 && DATA_FILE.test(file!.name);
+  if (isData && (!hasEnding(file!.name, photoFormats) || (await mayBeLabels(file!)))) await openFile(file!);
+  else await chooseUpload(files);
+}
+
+/** Accepts a video, photographs, a project or masks that are dropped anywhere on the page. */
 export function DropTarget({ children }: { children: ReactNode }) {
   const [isOver, setOver] = useState(false);
   const hasFiles = (event: DragEvent) => event.dataTransfer.types.includes("Files");
@@ -24,13 +36,11 @@ export function DropTarget({ children }: { children: ReactNode }) {
         if (!hasFiles(event)) return;
         event.preventDefault();
         setOver(false);
-        const files = [...event.dataTransfer.files];
-        if (files.length === 1 && DATA_FILE.test(files[0]!.name)) void openDataFile(files[0]!);
-        else void chooseUpload(files);
+        void droppedFiles(event.dataTransfer).then(open);
       }}
     >
       {children}
-      {isOver && <div className="drop-hint">Drop a video, a project or masks</div>}
+      {isOver && <div className="drop-hint">Drop a video, photographs, a project or masks</div>}
     </div>
   );
 }

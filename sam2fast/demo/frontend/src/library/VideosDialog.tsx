@@ -1,10 +1,12 @@
 import { useEffect } from "react";
-import { openDataFile } from "../project/files";
+import { isPhoto } from "../api/video";
+import { PhotoTile } from "../photos/PhotoTile";
 import { openClip } from "../project/session";
 import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 import { FileButton } from "../ui/FileButton";
 import { RealClipsTile } from "./RealClipsTile";
+import { openFile } from "./openFile";
 import { TrimControl } from "./TrimControl";
 import { cancelTrimming, useUploading } from "./uploading";
 import { UploadTile } from "./UploadTile";
@@ -12,6 +14,7 @@ import { UploadTile } from "./UploadTile";
 /** The upload, the gallery, and projects. */
 export function VideosDialog() {
   const clips = useStore((state) => state.clips);
+  const videos = clips.filter((clip) => !isPhoto(clip));
   const current = useStore((state) => state.clip?.path);
   const limits = useStore((state) => state.limits);
   const problem = useUploading((state) => state.problem);
@@ -33,7 +36,8 @@ export function VideosDialog() {
         <li>
           <UploadTile accept={formats.join(",")} />
         </li>
-        {clips.map((clip) => (
+        <PhotoTile />
+        {videos.map((clip) => (
           <li key={clip.path}>
             <button
               type="button"
@@ -67,7 +71,7 @@ export function VideosDialog() {
           field="Project file"
           accept=".json"
           icon="folder"
-          onFiles={([file]) => void (file && openDataFile(file))}
+          onFiles={([file]) => void (file && openFile(file))}
         >
           Open a project
         </FileButton>

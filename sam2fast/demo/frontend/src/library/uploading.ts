@@ -2,8 +2,9 @@ import { BlobSource, Input, MATROSKA, MP4, QTFF, WEBM } from "mediabunny";
 import { create } from "zustand";
 import { asApiError } from "../api/errors";
 import { isHealthy } from "../api/rest";
-import { refuseFile, uploadVideo, type Part, type UploadProgress } from "../api/upload";
+import { hasEnding, refuseFile, uploadVideo, type Part, type UploadProgress } from "../api/upload";
 import { located } from "../api/video";
+import { addPhotos } from "../photos/list";
 import { openClip } from "../project/session";
 import { handleFailure } from "../state/failures";
 import { announce, getState, notify, setState } from "../state/store";
@@ -36,11 +37,12 @@ const UPLOAD_REFUSED = "The server refused the upload: the file is too large, or
 
 let abort: AbortController | null = null;
 
-/** Uploads one video and opens it; of a long one, after a part of it was chosen. */
+/** Uploads one video and opens it; of a long one, after a part of it was chosen. Adds photographs to their list. */
 export async function chooseUpload(files: readonly File[]): Promise<void> {
   const { limits } = getState();
   const [file] = files;
   if (!file || !limits || useUploading.getState().upload) return;
+  if (files.some(({ name }) => hasEnding(name, limits.photoFormats ?? []))) return addPhotos(files);
   setState({ dialog: "videos" });
   const refusal = files.length > 1 ? "Choose one video at a time." : refuseFile(file, limits);
   if (refusal) return useUploading.setState({ problem: refusal });

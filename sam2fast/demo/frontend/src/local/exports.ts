@@ -12,8 +12,8 @@ import { exportVideo, isVideoFormat } from "./videoExports";
 /** Files of the page's masks, as `sam2fast/demo/server/exports.py` writes them. */
 
 const JPEG_QUALITY = 0.92;
-const LABELME = "5.5.0"; // the version of the format
-const NOTE = "# All images are in both: divide them before you train.\n";
+export const LABELME = "5.5.0"; // the version of the format
+export const NOTE = "# All images are in both: divide them before you train.\n";
 
 type Facts = Pick<LocalVideo, "fps" | "count" | "height" | "width">;
 
@@ -225,16 +225,19 @@ export function yoloLine(number: number, parts: readonly Polygon[], { width, hei
   return `${[number, ...shares.map((share) => share.toFixed(6))].join(" ")}\n`;
 }
 
+/** An object's polygons, as LabelMe stores them. */
+export function labelMeShapes(parts: readonly Polygon[], label: string, number: number) {
+  return parts.map(({ outer, holes }) => ({
+    ...{ label, points: joined([outer, ...holes]), group_id: number, description: "" },
+    ...{ shape_type: "polygon", flags: {} },
+  }));
+}
+
 /** Images, each with a file of polygons, as LabelMe reads them. */
 async function labelMeOf(page: PageMasks, video: Images): Promise<Record<string, Uint8Array>> {
   const found: Record<string, Uint8Array> = {};
   for await (const { name, size, image, shapes } of labelledFrames(page, video)) {
-    const polygons = shapes.flatMap(({ object, parts }) =>
-      parts.map(({ outer, holes }) => ({
-        ...{ label: classOf(object), points: joined([outer, ...holes]), group_id: object.id, description: "" },
-        ...{ shape_type: "polygon", flags: {} },
-      })),
-    );
+    const polygons = shapes.flatMap(({ object, parts }) => labelMeShapes(parts, classOf(object), object.id));
     const names = { imagePath: `${name}.jpg`, imageData: null, imageHeight: size.height, imageWidth: size.width };
     found[`${name}.jpg`] = image;
     found[`${name}.json`] = strToU8(JSON.stringify({ version: LABELME, flags: {}, shapes: polygons, ...names }));
@@ -242,11 +245,11 @@ async function labelMeOf(page: PageMasks, video: Images): Promise<Record<string,
   return found;
 }
 
-function zip(files: Record<string, Uint8Array>): Blob {
+export function zip(files: Record<string, Uint8Array>): Blob {
   return new Blob([zipSync(files, { level: 0 })], { type: "application/zip" });
 }
 
-async function bytesOf(blob: Blob): Promise<Uint8Array> {
+export async function bytesOf(blob: Blob): Promise<Uint8Array> {
   return new Uint8Array(await blob.arrayBuffer());
 }
 

@@ -1,12 +1,15 @@
 import type { Clicks, Limits } from "../api/rest";
 import type { Part } from "../api/upload";
 import type { Mask } from "../masks/rle";
+import type { Size } from "./arrays";
 import { Refusal, type Answer, type Call } from "./calls";
 import { ENDINGS, MAX_SECONDS, SEEN, convertVideo, type Task } from "./convert";
 import { exportFile } from "./exports";
-import { keepVideo, readSource, readVideo, type Settings, type VideoFacts } from "./files";
+import { keepVideo, readSource, readVideo, type Settings, type Source, type VideoFacts } from "./files";
 import type { Model } from "./model";
 import type { PageMasks } from "./pageMasks";
+import { convertPhoto, isPhotoFile, LocalPhoto, PHOTO_ENDINGS } from "./photo";
+import { exportPhotos, type PhotosRequest } from "./photoExports";
 import { LocalSession, Queue, type FrameAnswer, type TrackRequest } from "./session";
 import { sourceVideo } from "./sources";
 import { LocalVideo } from "./video";
@@ -59,10 +62,13 @@ export class LocalServer {
     if (url.pathname === "/propagate_in_video") return this.track(body as TrackRequest & { session_id: string });
     const job = /^\/api\/jobs\/([^/]+)$/.exec(url.pathname)?.[1];
     if (job !== undefined) return json({ share: this.jobs.get(job) ?? null });
+    const format = url.searchParams.get("format") ?? "";
+    if (url.pathname === "/api/photographs/export") {
+      return file(await exportPhotos(format, body as PhotosRequest, (path) => this.read(path)));
+    }
     const [, id, action] = SESSION.exec(url.pathname) ?? [];
     if (id === undefined) throw new Refusal("NOT_FOUND", `this page has nothing at ${url.pathname}`, 404);
     const session = this.session(id);
-    const format = url.searchParams.get("format") ?? "";
     switch (action) {
       case undefined: {
         const { fps, count: numFrames, width, height } = session.video;
@@ -108,11 +114,13 @@ export class LocalServer {
     isSource: boolean,
     task: Task,
   ): Promise<Blob> {
+    const { video: seen } = session;
+    if (seen instanceof LocalPhoto) throw new Refusal("BAD_INPUT", "this is a photograph: see photographs/export");
     const source = isSource ? await readSource(session.path) : null;
-    if (!source) return exportFile(format, page, session.video, await this.read(session.path), session.path, task);
+    if (!source) return exportFile(format, page, seen, await this.read(session.path), session.path, task);
     const half = (begin: number): Task => ({ ...task, report: (share) => task.report((begin + share) / 2) });
     const video = await sourceVideo(session.path, source, half(0));
-    const facts = { fps: session.video.fps, count: session.video.count, ...source.size };
+    const facts = { fps: seen.fps, count: seen.count, ...source.size };
     const masks = await session.resizeMasks(page, source.size);
     return exportFile(format, masks, facts, video, session.path, half(1));
   }
@@ -168,12 +176,14 @@ export class LocalServer {
     const { model, imageSize } = this.settings;
     return {
       ...{ maxUploadMB: MAX_UPLOAD_MB, maxSeconds: MAX_SECONDS, formats: ENDINGS, maxObjects: MAX_OBJECTS },
-      ...{ maxSessions: 1, model, imageSize, lacks: ["importing masks", "models"] },
+      ...{ maxSessions: 1, model, imageSize, photoFormats: PHOTO_ENDINGS },
+      lacks: ["importing masks", "models", "everything", "label-studio", "geojson"],
     };
   }
 
   private async startSession(path: string): Promise<string> {
-    const video = await LocalVideo.open(await this.read(path), this.settings.imageSize);
+    const kind = isPhotoFile(path) ? LocalPhoto : LocalVideo;
+    const video = await kind.open(await this.read(path), this.settings.imageSize);
     const session = new LocalSession(path, video, this.loading, this.queue);
     this.sessions.set(session.id, session);
     return session.id;
@@ -198,13 +208,13 @@ export class LocalServer {
   }
 
   private async upload(file: File, part: Part, task: Task): Promise<VideoFacts> {
+    if (isPhotoFile(file.name)) {
+      const { photo, suffix, size } = await convertPhoto(file);
+      return keep(photo, suffix, size, null);
+    }
     const { video, size, whole } = await convertVideo(file, part, SEEN, task);
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await video.arrayBuffer()));
-    const name = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    const path = `uploads/${name}.mp4`;
     const isLarger = whole.width !== size.width || whole.height !== size.height;
-    await keepVideo(path, video, isLarger ? { file, part, size: whole } : null);
-    return { path, posterPath: null, ...size };
+    return keep(video, ".mp4", size, isLarger ? { file, part, size: whole } : null);
   }
 
   private async read(path: string): Promise<Blob> {
@@ -212,6 +222,14 @@ export class LocalServer {
     if (!file) throw new Refusal("NOT_FOUND", `there is no video ${path} in this browser or beside this page`, 404);
     return file;
   }
+}
+
+/** Keeps an upload in the browser, named by its content. */
+async function keep(file: Blob, suffix: string, size: Size, source: Source | null): Promise<VideoFacts> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
+  const path = `uploads/${Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("")}${suffix}`;
+  await keepVideo(path, file, source);
+  return { path, posterPath: null, ...size };
 }
 
 interface Runs {

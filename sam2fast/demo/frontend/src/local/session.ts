@@ -5,6 +5,7 @@ import type { Size } from "./arrays";
 import { Refusal } from "./calls";
 import type { PageMasks } from "./pageMasks";
 import type { Model } from "./model";
+import type { LocalPhoto } from "./photo";
 import { encodeLogits } from "./runLengths";
 import { resizeMasks } from "./sources";
 import { Tracker } from "./tracker";
@@ -43,7 +44,7 @@ export class LocalSession {
 
   constructor(
     readonly path: string,
-    readonly video: LocalVideo,
+    readonly video: LocalVideo | LocalPhoto,
     private readonly model: Promise<Model>,
     private readonly queue: Queue,
   ) {}

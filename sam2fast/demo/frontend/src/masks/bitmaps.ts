@@ -2,6 +2,7 @@ import type { MaskEntry } from "./masks";
 import { paintMask, type Mask } from "./rle";
 
 const MAX_PIXELS = 16 * 1024 * 1024; // of the cache; four bytes each
+const MAX_CANVAS = 3 * 1024 * 1024; // pixels of a mask's canvas; larger masks, of photographs, are reduced
 
 /** A cache of masks as canvases in their object's colour, transparent outside. */
 export class MaskBitmaps {
@@ -18,7 +19,7 @@ export class MaskBitmaps {
     if (found) this.forget(entry);
     const canvas = maskCanvas(entry, colour);
     this.cache.set(entry, { colour, canvas });
-    this.pixels += entry.width * entry.height;
+    this.pixels += canvas.width * canvas.height;
     for (const oldest of this.cache.keys()) {
       if (this.pixels <= MAX_PIXELS || oldest === entry) break;
       this.forget(oldest);
@@ -27,18 +28,22 @@ export class MaskBitmaps {
   }
 
   private forget(entry: MaskEntry): void {
-    if (this.cache.delete(entry)) this.pixels -= entry.width * entry.height;
+    const found = this.cache.get(entry);
+    if (!found) return;
+    this.cache.delete(entry);
+    this.pixels -= found.canvas.width * found.canvas.height;
   }
 }
 
-/** A mask as a canvas in a colour, `#rrggbb`, transparent outside. */
+/** A mask as a canvas in a colour, `#rrggbb`, transparent outside; a large one in a part of its size. */
 export function maskCanvas(mask: Mask, colour: string): HTMLCanvasElement {
   const canvas = document.createElement("canvas");
-  canvas.width = mask.width;
-  canvas.height = mask.height;
+  const step = Math.ceil(Math.sqrt((mask.width * mask.height) / MAX_CANVAS));
+  canvas.width = Math.ceil(mask.width / step);
+  canvas.height = Math.ceil(mask.height / step);
   const context = canvas.getContext("2d")!;
-  const image = context.createImageData(mask.width, mask.height);
-  paintMask(mask, new Uint32Array(image.data.buffer), littleEndian(colour));
+  const image = context.createImageData(canvas.width, canvas.height);
+  paintMask(mask, new Uint32Array(image.data.buffer), littleEndian(colour), step);
   context.putImageData(image, 0, 0);
   return canvas;
 }

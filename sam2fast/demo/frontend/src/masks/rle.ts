@@ -110,26 +110,22 @@ export function maskHas(mask: Mask, x: number, y: number): boolean {
  * Sets every pixel inside to `value`.
  *
  * @param pixels `height * width` values, row by row: in contrast to the runs, which go down the columns.
+ * @param step with more than 1, `pixels` are those of every so many rows and columns
  */
-export function paintMask(mask: Mask, pixels: Uint32Array, value: number): void {
+export function paintMask(mask: Mask, pixels: Uint32Array, value: number, step = 1): void {
   const { height, width } = mask;
-  if (pixels.length !== height * width) throw new Error(`${pixels.length} pixels for a mask of ${width}x${height}`);
+  const [rows, columns] = [Math.ceil(height / step), Math.ceil(width / step)];
+  if (pixels.length !== rows * columns) throw new Error(`${pixels.length} pixels for a mask of ${width}x${height}`);
   let start = 0;
   let inside = false;
   for (const run of decodeCounts(mask.counts)) {
     const end = start + run;
     if (end > height * width) throw new Error("run lengths exceed the mask's size");
-    if (inside) {
-      let x = Math.floor(start / height);
-      let y = start - x * height;
-      for (let left = run; left > 0; left -= 1) {
-        pixels[y * width + x] = value;
-        y += 1;
-        if (y === height) {
-          y = 0;
-          x += 1;
-        }
-      }
+    for (let x = Math.floor(start / height); inside && x * height < end; x += 1) {
+      if (x % step) continue;
+      const last = Math.min(height, end - x * height);
+      const first = Math.max(0, start - x * height);
+      for (let y = Math.ceil(first / step); y * step < last; y += 1) pixels[y * columns + x / step] = value;
     }
     start = end;
     inside = !inside;

@@ -47,6 +47,23 @@ export function readStill(
   reader!.queue = queue.then(read);
 }
 
+let photo: { url: string; image: HTMLImageElement } | null = null;
+
+/** As `readStill` for a photograph. */
+export async function readPhoto(
+  url: string,
+  isWanted: () => boolean,
+  draw: (image: HTMLImageElement) => void,
+): Promise<void> {
+  if (photo?.url !== url) {
+    photo = { url, image: new Image() };
+    photo.image.src = url;
+  }
+  const { image } = photo;
+  await image.decode().catch(() => undefined);
+  if (isWanted() && image.naturalWidth > 0) draw(image);
+}
+
 /** Waits for an event, or an error; without a decoder neither may come. */
 function settled(video: HTMLVideoElement, event: "loadeddata" | "seeked"): Promise<void> {
   const LONGEST_MS = 4000;

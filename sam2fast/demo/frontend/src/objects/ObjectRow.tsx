@@ -70,7 +70,7 @@ export function ObjectRow({ object, locked }: { object: SceneObject; locked: boo
 function summary(object: SceneObject): string {
   const frames = promptedFrames(object).length;
   const label = object.label ? `${object.label} · ` : "";
-  if (frames === 0) return `${label}Click it in the video`;
+  if (frames === 0) return `${label}Click on it`;
   const prompts = Object.values(object.prompts);
   const points = prompts.reduce((sum, { points }) => sum + points.length, 0);
   const boxes = prompts.filter(({ box }) => box).length;

@@ -1,7 +1,9 @@
 import { useEffect, useRef } from "react";
+import { isPhoto } from "../api/video";
 import { masksAt, type MaskEntry } from "../masks/masks";
 import { maskBounds } from "../masks/rle";
-import { readStill } from "../media/stills";
+import { readPhoto, readStill } from "../media/stills";
+import type { Size } from "../scene/geometry";
 import { promptedFrames, type SceneObject } from "../scene/scene";
 import { useStore } from "../state/store";
 
@@ -20,13 +22,9 @@ export function Thumbnail({ object }: { object: SceneObject }) {
   useEffect(() => {
     if (!clip || !fps || frame === undefined || !isSeen) return;
     let isWanted = true;
-    readStill(
-      clip.url,
-      frame,
-      fps,
-      () => isWanted,
-      (video) => draw(canvas.current!, video, mask),
-    );
+    const asked = () => isWanted;
+    if (isPhoto(clip)) void readPhoto(clip.url, asked, (image) => draw(canvas.current!, image, sizeOf(image), mask));
+    else readStill(clip.url, frame, fps, asked, (video) => draw(canvas.current!, video, sizeOf(video), mask));
     return () => {
       isWanted = false;
     };
@@ -39,15 +37,20 @@ export function Thumbnail({ object }: { object: SceneObject }) {
   );
 }
 
+function sizeOf(source: HTMLVideoElement | HTMLImageElement): Size {
+  if (source instanceof HTMLImageElement) return { width: source.naturalWidth, height: source.naturalHeight };
+  return { width: source.videoWidth, height: source.videoHeight };
+}
+
 /** Draws the square around the mask. */
-function draw(canvas: HTMLCanvasElement, video: HTMLVideoElement, mask: MaskEntry): void {
+function draw(canvas: HTMLCanvasElement, source: CanvasImageSource, size: Size, mask: MaskEntry): void {
   const { left, top, width, height } = maskBounds(mask);
-  const scale = video.videoWidth / mask.width;
-  const longest = Math.max(video.videoWidth, video.videoHeight);
+  const scale = size.width / mask.width;
+  const longest = Math.max(size.width, size.height);
   const side = Math.min(longest, Math.max(16, (1 + 2 * MARGIN) * Math.max(width, height) * scale));
   const x = (left + width / 2) * scale - side / 2;
   const y = (top + height / 2) * scale - side / 2;
   const context = canvas.getContext("2d")!;
   context.clearRect(0, 0, SIDE, SIDE);
-  context.drawImage(video, x, y, side, side, 0, 0, SIDE, SIDE);
+  context.drawImage(source, x, y, side, side, 0, 0, SIDE, SIDE);
 }

@@ -1,8 +1,10 @@
 import { useEffect, useRef, useState, type RefObject } from "react";
+import { isPhoto } from "../api/video";
 import type { Look } from "../effects/look";
 import { Candidates } from "../precision/Candidates";
+import { EverythingLayer } from "../precision/EverythingLayer";
 import { SketchLayer } from "../precision/SketchLayer";
-import { fitInside, type Size } from "../scene/geometry";
+import { atMost, fitInside, type Size } from "../scene/geometry";
 import { findObject } from "../scene/scene";
 import { setState, useStore } from "../state/store";
 import { ClickHint } from "./ClickHint";
@@ -11,12 +13,15 @@ import { Marks } from "./Marks";
 import { Ripple } from "./Ripple";
 import { StageMessage } from "./StageMessage";
 import { useCrosshair } from "./useCrosshair";
+import { usePhoto } from "./usePhoto";
 import { usePlayer } from "./usePlayer";
 import { usePointer } from "./usePointer";
 import { useZoomGestures } from "./useZoomGestures";
 import { placed, setRoom, useZoom } from "./zoom";
 
-/** The video, under a canvas on which each frame is drawn with its masks. */
+const PHOTO_PIXELS = 3e6; // of the canvas on which a photograph is drawn; masks and files have its full size
+
+/** The video or photograph, under a canvas on which each frame is drawn with its masks. */
 export function Stage() {
   const clip = useStore((state) => state.clip);
   const session = useStore((state) => state.session);
@@ -28,18 +33,21 @@ export function Stage() {
   const room = useRef<HTMLDivElement>(null);
   const surface = useRef<HTMLDivElement>(null);
   const video = useRef<HTMLVideoElement>(null);
+  const photo = useRef<HTMLImageElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const place = usePlacedFrame(room, clip);
   const { draft, cancel, handlers } = usePointer(surface);
   const crosshair = useCrosshair();
   // Where the frame leaves room: what lies over the frame begins at its edges.
   const edges = { "--beside": `${Math.max(0, place?.left ?? 0)}px`, "--below": `${Math.max(0, place?.top ?? 0)}px` };
+  const drawn = clip && isPhoto(clip) ? atMost(PHOTO_PIXELS, clip) : clip;
   usePlayer(video, canvas);
+  usePhoto(photo, canvas);
   useZoomGestures(room, surface, cancel);
 
   return (
     <div className="stage" ref={room} style={edges as React.CSSProperties}>
-      {clip && (
+      {clip && drawn && (
         // No element type fits clicks at positions; useCrosshair gives the same actions by keyboard.
         // eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions
         <div
@@ -55,19 +63,31 @@ export function Stage() {
           onBlur={crosshair.onBlur}
           {...handlers}
         >
-          <video
-            key={clip.url}
-            ref={video}
-            src={clip.url}
-            muted
-            playsInline
-            loop
-            preload="auto"
-            tabIndex={-1}
-            onError={() => setState({ phase: "failed", problem: "The video cannot be loaded." })}
-          />
-          <canvas key={session?.id} ref={canvas} width={clip.width} height={clip.height} />
-          <SketchLayer width={clip.width} height={clip.height} />
+          {isPhoto(clip) ? (
+            <img
+              key={clip.url}
+              ref={photo}
+              src={clip.url}
+              alt=""
+              draggable={false}
+              onError={() => setState({ phase: "failed", problem: "The photograph cannot be loaded." })}
+            />
+          ) : (
+            <video
+              key={clip.url}
+              ref={video}
+              src={clip.url}
+              muted
+              playsInline
+              loop
+              preload="auto"
+              tabIndex={-1}
+              onError={() => setState({ phase: "failed", problem: "The video cannot be loaded." })}
+            />
+          )}
+          <canvas key={session?.id} ref={canvas} width={drawn.width} height={drawn.height} />
+          <SketchLayer width={drawn.width} height={drawn.height} />
+          <EverythingLayer />
           <Ripple />
           <Marks draft={draft} />
           {crosshair.spot && (

@@ -12,7 +12,7 @@ export function StageMessage() {
     return (
       <div className="stage-message" role="status">
         <span className="spinner" />
-        Opening the video …
+        Opening …
       </div>
     );
   }
@@ -25,7 +25,7 @@ export function StageMessage() {
           Try again
         </button>
         <button type="button" onClick={() => setState({ dialog: "videos" })}>
-          Choose a video
+          Choose another one
         </button>
       </div>
     </div>

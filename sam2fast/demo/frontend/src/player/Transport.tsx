@@ -1,3 +1,4 @@
+import { isPhoto } from "../api/video";
 import { useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
 import { goTo, step, togglePlay } from "./playback";
@@ -9,8 +10,19 @@ export function Transport() {
   const frame = useStore((state) => state.frame);
   const playing = useStore((state) => state.playing);
   const busy = useStore((state) => state.phase !== "ready");
+  const clip = useStore((state) => state.clip);
   const total = session?.numFrames ?? 0;
 
+  if (clip && isPhoto(clip)) {
+    return (
+      <div className="transport">
+        <output className="counter" aria-label="Size">
+          {clip.width} × {clip.height}
+        </output>
+        <ZoomControls />
+      </div>
+    );
+  }
   return (
     <div className="transport" role="group" aria-label="Player">
       <IconButton icon="first" label="First frame" shortcut="Home" disabled={!session} onClick={() => goTo(0)} />

@@ -1,5 +1,6 @@
 import { useState, type KeyboardEvent } from "react";
 import { beginStroke, endStroke } from "../precision/brush";
+import { chooseAt } from "../precision/everything";
 import type { Spot } from "../scene/geometry";
 import * as editing from "../state/editing";
 import { getState, setState } from "../state/store";
@@ -31,7 +32,7 @@ export function useCrosshair() {
       if (tool === "paint" || tool === "wipe") {
         beginStroke(at, (tool === "paint") !== event.shiftKey);
         endStroke();
-      } else {
+      } else if (!chooseAt(at)) {
         editing.addPoint({ ...at, positive: !event.shiftKey });
       }
     } else {

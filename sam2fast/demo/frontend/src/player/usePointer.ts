@@ -2,6 +2,7 @@ import { useEffect, useRef, useState, type PointerEvent, type RefObject } from "
 import { masksAt } from "../masks/masks";
 import { maskHas } from "../masks/rle";
 import { beginStroke, cancelStroke, continueStroke, endStroke, useBrush } from "../precision/brush";
+import { candidateAt, chooseAt, isChoosing, useEverything } from "../precision/everything";
 import { endPreview, hoverPreview } from "../precision/preview";
 import { boxBetween, toShares, type Spot } from "../scene/geometry";
 import type { Box } from "../scene/scene";
@@ -61,7 +62,8 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
     if (!current) return;
     if (current.drag === "stroke") return endStroke();
     const action = readGesture({ ...current, end, held, tool: getState().tool });
-    if (action?.kind === "point") editing.addPoint({ ...action.spot, positive: action.positive });
+    if (action?.kind === "point" && !chooseAt(action.spot))
+      editing.addPoint({ ...action.spot, positive: action.positive });
     if (action?.kind === "box") editing.setBox(action.box);
   };
 
@@ -117,6 +119,7 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
           if (event.pointerType !== "mouse") return;
           pointer.current = spot;
           hover(spot);
+          if (isChoosing()) return useEverything.setState({ highlighted: candidateAt(spot)?.id ?? null });
           useBrush.setState({ cursor: spot });
           return hoverPreview(spot);
         }
@@ -147,6 +150,7 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
         hoverPreview(null);
         useBrush.setState({ cursor: null });
         setState({ hovered: null });
+        if (isChoosing()) useEverything.setState({ highlighted: null });
       },
       onContextMenu: (event: { preventDefault(): void }) => event.preventDefault(),
     },

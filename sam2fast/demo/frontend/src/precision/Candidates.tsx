@@ -47,9 +47,9 @@ function Thumbnail({ mask }: { mask: Mask }) {
   const height = Math.round((WIDTH * mask.height) / mask.width);
   useEffect(() => {
     const context = canvas.current!.getContext("2d")!;
-    const video = document.querySelector<HTMLVideoElement>(".frame video")!;
+    const video = document.querySelector<HTMLVideoElement | HTMLImageElement>(".frame video, .frame img")!;
     const draw = () => {
-      if (video.seeking) return; // it shows another frame
+      if ("seeking" in video && video.seeking) return; // it shows another frame
       context.clearRect(0, 0, WIDTH, height);
       context.drawImage(maskCanvas(mask, "#000000"), 0, 0, WIDTH, height);
       // Outside of the mask the frame shows through black, inside as it is.

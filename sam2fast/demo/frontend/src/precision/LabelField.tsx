@@ -2,10 +2,11 @@ import type { SceneObject } from "../scene/scene";
 import { labelObject } from "../state/editing";
 import { useStore } from "../state/store";
 
-/** The class of an object, for exports. It proposes the classes of the other objects. */
+/** The class of an object, for exports. It proposes those of other objects, also of other photographs. */
 export function LabelField({ object, locked }: { object: SceneObject; locked: boolean }) {
   const objects = useStore((state) => state.scene.objects);
-  const labels = [...new Set(objects.map(({ label }) => label).filter(Boolean))];
+  const others = useStore((state) => state.labels);
+  const labels = [...new Set([...objects.map(({ label }) => label), ...others].filter(Boolean))];
   const save = (label: string) => {
     if (label.trim() !== (object.label ?? "")) labelObject(object.id, label);
   };

@@ -28,13 +28,13 @@ export function SketchLayer({ width, height }: { width: number; height: number }
       const line = Math.max(1, OUTLINE * width);
       for (let side = 0; side < 8; side += 1) {
         const angle = (side * Math.PI) / 4;
-        context.drawImage(white, line * Math.cos(angle), line * Math.sin(angle));
+        context.drawImage(white, line * Math.cos(angle), line * Math.sin(angle), width, height);
       }
       context.globalCompositeOperation = "destination-out";
-      context.drawImage(shape, 0, 0);
+      context.drawImage(shape, 0, 0, width, height);
       context.globalCompositeOperation = "source-over";
       context.globalAlpha = 0.4;
-      context.drawImage(shape, 0, 0);
+      context.drawImage(shape, 0, 0, width, height);
       context.globalAlpha = 1;
     }
     if (cursor && isBrush) drawRing(context, cursor, size);

@@ -5,7 +5,7 @@ import { CloseSessionDocument, DefaultVideoDocument, GalleryDocument } from "../
 import { openSession } from "../api/models";
 import { getLimits, getSession, renewSession } from "../api/rest";
 import { send } from "../api/transport";
-import { located, readClip, type Clip } from "../api/video";
+import { isPhoto, located, readClip, type Clip } from "../api/video";
 import { firstPromptedFrame } from "../scene/scene";
 import { handleFailure, onReconnected, onSessionLost } from "../state/failures";
 import { announce, freshWork, getState, isTracking, notify, setState } from "../state/store";
@@ -107,11 +107,13 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
     setState({
       ...found.map((project) => restoreWork(project, numFrames)).find(Boolean),
       clip: { ...clip, width, height },
-      session: { id, fps, numFrames, source },
+      session: { id, fps: fps ?? 1, numFrames, source },
       phase: "ready",
     });
     announce(
-      `${clip.name} is open, ${numFrames} ${numFrames === 1 ? "frame" : "frames"}. Click an object in the video.`,
+      isPhoto(clip)
+        ? `${clip.name} is open. Click an object in the photograph.`
+        : `${clip.name} is open, ${numFrames} ${numFrames === 1 ? "frame" : "frames"}. Click an object in the video.`,
     );
     if (found[0] && found[0].numFrames !== numFrames) {
       notify("error", `The saved work is of a video of ${found[0].numFrames} frames; this one has ${numFrames}.`);

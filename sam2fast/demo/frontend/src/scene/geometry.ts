@@ -20,6 +20,12 @@ export function fitInside(content: Size, room: Size): Size {
   };
 }
 
+/** The content's size in pixels, reduced to a number of them. */
+export function atMost(pixels: number, { width, height }: Size): Size {
+  const scale = Math.min(1, Math.sqrt(pixels / (width * height)));
+  return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
+}
+
 /** A position on the page as shares of a rectangle, clamped to it. */
 export function toShares(client: { x: number; y: number }, rect: DOMRect): Spot {
   const share = (value: number, start: number, length: number) => Math.min(1, Math.max(0, (value - start) / length));

@@ -71,6 +71,7 @@ export interface State {
   masks: Masks;
   tracking: Tracking;
   plan: Plan;
+  labels: readonly string[]; // classes that other photographs of the list have
   strategy: string | null; // of new sessions; null for the server's
 
   frame: number; // visible, or being sought
@@ -94,6 +95,7 @@ export const useStore = create<State>(() => ({
   notice: null,
   announcement: "",
   ...freshWork(),
+  labels: [],
   strategy: null,
   playing: false,
   following: true,

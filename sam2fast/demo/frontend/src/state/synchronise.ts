@@ -136,7 +136,8 @@ function announceMask(id: number, frame: number): void {
   const { masks, scene } = getState();
   const mask = masksAt(masks, frame).get(id);
   const name = findObject(scene, id)?.name ?? "The object";
-  if (!mask?.area) return announce(`${name}: nothing found on frame ${frame + 1}.`);
+  const where = getState().session?.numFrames === 1 ? "the image" : `frame ${frame + 1}`;
+  if (!mask?.area) return announce(`${name}: nothing found on ${where}.`);
   const percent = (100 * mask.area) / (mask.width * mask.height);
-  announce(`${name}: the mask covers ${percent.toFixed(1)} percent of frame ${frame + 1}.`);
+  announce(`${name}: the mask covers ${percent.toFixed(1)} percent of ${where}.`);
 }

@@ -8,12 +8,26 @@ interface Props {
   icon: IconName;
   className?: string;
   disabled?: boolean;
+  /** Several files may be selected. */
+  multiple?: boolean;
+  /** A folder is selected: all of its files. */
+  folder?: boolean;
   onFiles: (files: File[]) => void;
   children: ReactNode;
 }
 
-/** A button that lets the user select a file. */
-export function FileButton({ field, accept, icon, className, disabled, onFiles, children }: Props) {
+/** A button that lets the user select files. */
+export function FileButton({
+  field,
+  accept,
+  icon,
+  className,
+  disabled,
+  multiple = false,
+  folder = false,
+  onFiles,
+  children,
+}: Props) {
   const input = useRef<HTMLInputElement>(null);
   return (
     <>
@@ -28,6 +42,8 @@ export function FileButton({ field, accept, icon, className, disabled, onFiles, 
         className="visually-hidden"
         tabIndex={-1}
         accept={accept}
+        multiple={multiple || folder}
+        {...(folder && { webkitdirectory: "" })}
         onChange={(event) => {
           const files = [...(event.target.files ?? [])];
           event.target.value = ""; // so that the same file can be chosen again

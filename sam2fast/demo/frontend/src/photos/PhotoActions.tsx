@@ -1,0 +1,51 @@
+import { lookForEverything, useEverything } from "../precision/everything";
+import { firstPromptedFrame } from "../scene/scene";
+import { setState, useStore } from "../state/store";
+import { Icon } from "../ui/Icon";
+import { toggleDone, usePhotos } from "./list";
+
+/** Buttons under the objects of a photograph; in the place of those that track. */
+export function PhotoActions() {
+  const ready = useStore((state) => state.phase === "ready" && state.connected);
+  const hasPrompts = useStore((state) => firstPromptedFrame(state.scene) !== null);
+  const isBusy = useEverything((state) => state.isBusy);
+  const lacksEverything = useStore((state) => state.limits?.lacks?.includes("everything") ?? false);
+  const isDone = usePhotos(({ items, current }) => items.find(({ id }) => id === current)?.done ?? false);
+  const hasWork = usePhotos(({ items }) => items.some(({ objects }) => objects > 0));
+
+  return (
+    <div className="actions">
+      <p className="hint">
+        {hasPrompts
+          ? "Refine the mask, add another object, or download."
+          : "Click an object in the photograph to begin."}
+      </p>
+      <button
+        type="button"
+        disabled={!ready || isBusy || lacksEverything}
+        onClick={() => void lookForEverything()}
+        title="Find everything (A)"
+      >
+        {isBusy ? <span className="spinner" /> : <Icon name="sparkles" />}
+        {isBusy ? "Looking for everything …" : "Everything here"}
+      </button>
+      {lacksEverything && <p className="hint">“Everything here” needs sam2fast serve: this page has no server.</p>}
+      <div className="row">
+        <button type="button" aria-pressed={isDone} disabled={!ready} onClick={toggleDone} title="Done, and next (X)">
+          <Icon name="check" />
+          Done
+        </button>
+        <button
+          type="button"
+          className="primary"
+          disabled={!ready || !(hasPrompts || hasWork)}
+          onClick={() => setState({ dialog: "download" })}
+          title="Download (D)"
+        >
+          <Icon name="download" />
+          Download
+        </button>
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,61 @@
+import { request, type PhotoKind } from "../api/rest";
+import type { Project } from "../project/project";
+import { workOn, type PhotoItem } from "./list";
+
+export interface PhotoFormat {
+  readonly name: string;
+  readonly what: string;
+  /** Follows the photograph's name in the name of the file. */
+  readonly suffix: string;
+  readonly kind: PhotoKind;
+}
+
+export const PHOTO_FORMATS: readonly PhotoFormat[] = [
+  { name: "COCO", what: "All masks with their classes, in one file (JSON).", suffix: "_coco.zip", kind: "coco" },
+  { name: "YOLO", what: "Images, polygons and the list of classes.", suffix: "_yolo.zip", kind: "yolo-seg" },
+  { name: "YOLO boxes", what: "Images, boxes and the list of classes.", suffix: "_yolo_boxes.zip", kind: "yolo" },
+  { name: "LabelMe", what: "Images, each with a file of polygons.", suffix: "_labelme.zip", kind: "labelme" },
+  {
+    name: "Label Studio",
+    what: "Images, each with brush masks to import.",
+    suffix: "_label_studio.zip",
+    kind: "label-studio",
+  },
+  { name: "PNG masks", what: "A palette image each: 0 is the background.", suffix: "_masks.zip", kind: "png" },
+  { name: "GeoJSON", what: "Polygons in pixels.", suffix: "_geojson.zip", kind: "geojson" },
+  {
+    name: "Cut-outs",
+    what: "The objects alone, transparent around them (PNG).",
+    suffix: "_cutouts.zip",
+    kind: "cutout",
+  },
+];
+
+/** A photograph with its work; it was opened. */
+interface Opened {
+  readonly item: PhotoItem;
+  readonly work: Project;
+}
+
+/** The photographs that have masks, with their work. */
+export async function withMasks(items: readonly PhotoItem[]): Promise<Opened[]> {
+  const found = await Promise.all(items.map(async (item) => ({ item, work: await workOn(item) })));
+  return found.flatMap(({ item, work }) => (work && work.masks.length > 0 ? { item, work } : []));
+}
+
+/** A ZIP of the masks of photographs. @throws ApiError, or a DOMException named AbortError after `signal` */
+export async function exportPhotos(kind: PhotoKind, photos: readonly Opened[], signal: AbortSignal): Promise<Blob> {
+  const photographs = photos.map(({ item, work: { clip, scene, masks } }) => ({
+    path: clip.path,
+    name: item.name,
+    objects: scene.objects.map(({ id, name, label }) => ({ id, name, label })),
+    frames: [{ frame: 0, masks: masks.map(({ object, size, counts }) => ({ object, size, counts })) }],
+  }));
+  const response = await request(`/api/photographs/export?format=${kind}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ photographs }),
+    signal,
+  });
+  return response.blob();
+}

@@ -1,0 +1,247 @@
+import { create } from "zustand";
+import { asApiError } from "../api/errors";
+import { hasEnding, refuseFile, uploadVideo } from "../api/upload";
+import { isPhoto, type Clip } from "../api/video";
+import { loadProject, saveNow } from "../project/autosave";
+import { makeProject, type Project } from "../project/project";
+import { openClip } from "../project/session";
+import type { Scene } from "../scene/scene";
+import { announce, getState, notify, setState, useStore } from "../state/store";
+import { thumbnailOf } from "./thumbnails";
+
+/** A photograph of the list. The server has it once it was opened; its work is kept when another one is opened. */
+export interface PhotoItem {
+  readonly id: number;
+  readonly name: string;
+  /** Tells its file from others; empty in projects. */
+  readonly key: string;
+  /** Null after a reload, and in projects: then the server must have it. */
+  readonly file: Blob | null;
+  readonly clip: Clip | null;
+  /** The address of a small image. */
+  readonly thumbnail: string | null;
+  /** How many objects have prompts. */
+  readonly objects: number;
+  readonly done: boolean;
+  /** The work on it when it was left. */
+  readonly work: Project | null;
+}
+
+interface PhotoList {
+  readonly items: readonly PhotoItem[];
+  /** The id of the photograph that is shown or being opened. */
+  readonly current: number | null;
+}
+
+export const usePhotos = create<PhotoList>(() => ({ items: [], current: null }));
+
+let ids = 0;
+let showing = 0;
+let upload: AbortController | null = null;
+
+const change = (id: number, part: Partial<PhotoItem>) =>
+  usePhotos.setState(({ items }) => ({ items: items.map((item) => (item.id === id ? { ...item, ...part } : item)) }));
+
+export function currentPhoto(): PhotoItem | undefined {
+  const { items, current } = usePhotos.getState();
+  return items.find(({ id }) => id === current);
+}
+
+/** Adds photographs to the list, in the order of their names, and opens the first of them. */
+export async function addPhotos(files: readonly File[]): Promise<void> {
+  const { limits } = getState();
+  if (!limits) return;
+  const known = (file: File) => usePhotos.getState().items.find(({ key }) => key === keyOf(file));
+  const refused = files.flatMap((file) => refuseFile(file, limits) ?? []);
+  const accepted = files.filter((file) => hasEnding(file.name, limits.photoFormats ?? []) && !refuseFile(file, limits));
+  const sorted = [...accepted].sort((a, b) => pathOf(a).localeCompare(pathOf(b), undefined, { numeric: true }));
+  for (const file of sorted) {
+    const item = known(file);
+    if (item) change(item.id, { file });
+  }
+  const added = sorted
+    .filter((file) => !known(file))
+    .map((file): PhotoItem => ({ ...BLANK, id: (ids += 1), name: file.name, key: keyOf(file), file }));
+  usePhotos.setState(({ items }) => ({ items: [...items, ...added] }));
+  if (refused.length > 0)
+    notify("error", refused.length === 1 ? refused[0]! : `${refused.length} files are left out: ${refused[0]}`);
+  else if (files.length > accepted.length)
+    notify("info", `${files.length - accepted.length} files are no photographs.`);
+  const first = added[0] ?? (sorted[0] && known(sorted[0]));
+  void makeThumbnails();
+  if (first) await showPhoto(first.id);
+}
+
+/** Adds photographs of a project, in place of the work on those that are in the list. */
+export async function openSavedPhotos(
+  saved: readonly { readonly name: string; readonly done: boolean; readonly work: Project }[],
+): Promise<void> {
+  keepWork();
+  const items = saved.map(({ name, done, work }): PhotoItem => {
+    const known = usePhotos.getState().items.find((item) => item.clip?.path === work.clip.path);
+    const clip = { ...work.clip, name };
+    const thumbnail = known?.thumbnail ?? clip.url;
+    return {
+      ...BLANK,
+      ...known,
+      id: known?.id ?? (ids += 1),
+      name,
+      done,
+      clip,
+      thumbnail,
+      work,
+      objects: countObjects(work.scene),
+    };
+  });
+  const isKept = ({ id }: PhotoItem) => !items.some((item) => item.id === id);
+  usePhotos.setState((list) => ({ items: [...list.items.filter(isKept), ...items], current: null }));
+  setState({ labels: sharedLabels(usePhotos.getState().items) });
+  await showPhoto(items[0]!.id);
+}
+
+const BLANK = { key: "", file: null, clip: null, thumbnail: null, objects: 0, done: false, work: null } as const;
+
+function keyOf(file: File): string {
+  return `${pathOf(file)} ${file.size} ${file.lastModified}`;
+}
+
+function pathOf(file: File): string {
+  return file.webkitRelativePath || file.name;
+}
+
+/** Opens a photograph of the list, after the work on the present one is kept. */
+export async function showPhoto(id: number): Promise<void> {
+  const turn = (showing += 1);
+  const item = usePhotos.getState().items.find((entry) => entry.id === id);
+  if (!item || (id === usePhotos.getState().current && getState().clip?.path === item.clip?.path)) return;
+  keepWork();
+  const { current: before } = usePhotos.getState();
+  usePhotos.setState({ current: id });
+  setState({ dialog: null, notice: null });
+  try {
+    const isOpen = item.clip !== null && (await open(item.clip, item.work));
+    if (isOpen || turn !== showing || !item.file) return;
+    const clip = await send(item, item.file);
+    if (turn === showing) await open(clip, currentPhoto()?.work ?? null);
+  } catch (error) {
+    if (turn !== showing) return;
+    const { failure, message } = asApiError(error);
+    // The photograph that was open stays so. A file that was refused leaves the list.
+    const isKept = (other: PhotoItem) => other.id !== id || failure !== "refused";
+    usePhotos.setState(({ items }) => ({ items: items.filter(isKept), current: before }));
+    setState({ phase: getState().session ? "ready" : "failed" });
+    notify("error", `“${item.name}” cannot be opened: ${message}`);
+  }
+}
+
+async function open(clip: Clip, work: Project | null): Promise<boolean> {
+  return openClip(clip, work ?? undefined);
+}
+
+/** Uploads a photograph. */
+async function send(item: PhotoItem, file: Blob): Promise<Clip> {
+  upload?.abort();
+  upload = new AbortController();
+  await saveNow();
+  setState({ phase: "opening" });
+  const named = file instanceof File ? file : new File([file], item.name);
+  const clip = { ...(await uploadVideo(named, null, () => undefined, upload.signal)), name: item.name };
+  // The same photograph may be in the list already, from a project or under another name.
+  const { items } = usePhotos.getState();
+  const same = items.find((other) => other.id !== item.id && other.clip?.path === clip.path);
+  if (same) usePhotos.setState({ items: items.filter(({ id }) => id !== same.id) });
+  change(item.id, { clip, ...(same && { work: same.work, done: same.done, objects: same.objects }) });
+  return clip;
+}
+
+/** Removes all photographs but the open one from the list. The work on each stays saved in the browser. */
+export function emptyList(): void {
+  const kept = currentPhoto();
+  usePhotos.setState({ items: kept ? [kept] : [] });
+  setState({ labels: [] });
+}
+
+/** Shows the list of an earlier visit. */
+export function restoreList(items: readonly PhotoItem[]): void {
+  ids = Math.max(ids, ...items.map(({ id }) => id));
+  usePhotos.setState({ items });
+}
+
+/** Opens the next photograph, or the previous one. */
+export function stepPhoto(step: 1 | -1): void {
+  const { items, current } = usePhotos.getState();
+  const next = items[items.findIndex(({ id }) => id === current) + step];
+  if (next) void showPhoto(next.id);
+  else if (items.length > 1) announce(step > 0 ? "This is the last photograph." : "This is the first photograph.");
+}
+
+/** Marks the photograph as done and opens the next one that is not, or takes the mark back. */
+export function toggleDone(): void {
+  const item = currentPhoto();
+  if (!item) return;
+  change(item.id, { done: !item.done });
+  announce(item.done ? `${item.name} is not done.` : `${item.name} is done.`);
+  const { items } = usePhotos.getState();
+  const next = items.slice(items.findIndex(({ id }) => id === item.id) + 1).find(({ done }) => !done);
+  if (!item.done && next) void showPhoto(next.id);
+}
+
+/** The work on a photograph: of the page if it is open, otherwise as it was left or saved. */
+export async function workOn(item: PhotoItem): Promise<Project | null> {
+  if (item.clip?.path === getState().clip?.path) return makeProject(getState());
+  return item.work ?? (item.clip && loadProject(item.clip.path));
+}
+
+/** Keeps the work on the open photograph in the list. */
+function keepWork(): void {
+  const item = currentPhoto();
+  const work = makeProject(getState());
+  if (!item || work?.clip.path !== item.clip?.path || !work) return;
+  change(item.id, { work, objects: countObjects(work.scene) });
+  setState({ labels: sharedLabels(usePhotos.getState().items) });
+}
+
+export function countObjects({ objects }: Scene): number {
+  return objects.filter(({ prompts }) => Object.keys(prompts).length > 0).length;
+}
+
+/** The class labels of all photographs of the list. */
+function sharedLabels(items: readonly PhotoItem[]): string[] {
+  const found = items.flatMap(({ work }) => work?.scene.objects ?? []).flatMap(({ label }) => label || []);
+  return [...new Set(found)];
+}
+
+/** The list follows what is opened elsewhere, and counts the objects. */
+export function watchPhotos(): () => void {
+  return useStore.subscribe((state, before) => {
+    const { clip } = state;
+    if (!clip || !isPhoto(clip)) return;
+    const { items } = usePhotos.getState();
+    const item = items.find((entry) => entry.clip?.path === clip.path);
+    if (clip.path !== before.clip?.path) {
+      if (item) usePhotos.setState({ current: item.id });
+      else addOpened(clip);
+    } else if (item && state.scene !== before.scene) {
+      change(item.id, { objects: countObjects(state.scene) });
+    }
+  });
+}
+
+function addOpened(clip: Clip): void {
+  const item: PhotoItem = { ...BLANK, id: (ids += 1), name: clip.name, clip, thumbnail: clip.poster ?? clip.url };
+  usePhotos.setState(({ items }) => ({ items: [...items, item], current: item.id }));
+}
+
+let making: Promise<void> | null = null;
+
+function makeThumbnails(): Promise<void> {
+  making ??= (async () => {
+    for (;;) {
+      const item = usePhotos.getState().items.find((entry) => entry.file && entry.thumbnail === null);
+      if (!item) break;
+      change(item.id, { thumbnail: await thumbnailOf(item.file!) });
+    }
+    making = null;
+  })();
+  return making;
+}

@@ -1,0 +1,42 @@
+import { parseProject } from "../project/project";
+import { openSavedPhotos, workOn, type PhotoItem } from "./list";
+
+const FORMAT = "sam2fast photographs";
+
+interface SavedPhotos {
+  readonly format: typeof FORMAT;
+  readonly version: 1;
+  readonly photographs: readonly { readonly name: string; readonly done: boolean; readonly work: unknown }[];
+}
+
+/** A project file: of one photograph as of a video, otherwise of a list. */
+export async function projectOf(items: readonly PhotoItem[]): Promise<Blob> {
+  const found = await Promise.all(items.map(async (item) => ({ item, work: await workOn(item) })));
+  const photographs = found.flatMap(({ item: { name, done }, work }) => (work ? { name, done, work } : []));
+  const content = items.length === 1 ? photographs[0]?.work : { format: FORMAT, version: 1, photographs };
+  return new Blob([JSON.stringify(content)], { type: "application/json" });
+}
+
+/** Whether a file is a project of several photographs. */
+export function isPhotosProject(text: string): boolean {
+  return text.includes(`"${FORMAT}"`);
+}
+
+/** Opens a project of several photographs. @throws Error that says what is wrong with it */
+export async function openPhotosProject(text: string): Promise<void> {
+  let saved: Partial<SavedPhotos> | null = null;
+  try {
+    saved = JSON.parse(text) as Partial<SavedPhotos> | null;
+  } catch {
+    // reported below
+  }
+  if (saved?.format !== FORMAT || saved.version !== 1 || !Array.isArray(saved.photographs)) {
+    throw new Error("This is not a project of photographs that was saved by this page.");
+  }
+  const photographs = (saved as SavedPhotos).photographs.map(({ name, done, work }) => {
+    const project = parseProject(JSON.stringify(work));
+    return { name: String(name).slice(0, 200), done: done === true, work: project };
+  });
+  if (photographs.length === 0) throw new Error("This project has no photographs.");
+  await openSavedPhotos(photographs);
+}

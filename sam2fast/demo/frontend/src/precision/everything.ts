@@ -1,0 +1,135 @@
+import { create } from "zustand";
+import { asApiError } from "../api/errors";
+import { findEverything, type Proposal } from "../api/rest";
+import { promptKey, withAnswer } from "../masks/masks";
+import { maskArea, maskHas, maskOf, paintMask, type Mask } from "../masks/rle";
+import type { Spot } from "../scene/geometry";
+import { addObject, firstPromptedFrame, NO_PROMPT, promptAt, setPrompt } from "../scene/scene";
+import * as editing from "../state/editing";
+import { handleFailure } from "../state/failures";
+import { announce, getState, notify, useStore } from "../state/store";
+import { useCandidates } from "./candidates";
+
+/** A mask that was found without a click, to be accepted, merged with others, or dropped. */
+export interface Candidate extends Proposal {
+  readonly id: number;
+  readonly area: number;
+  readonly isChosen: boolean;
+}
+
+interface Everything {
+  /** The largest first; null while none are offered. */
+  candidates: readonly Candidate[] | null;
+  isBusy: boolean;
+  /** The id of the candidate under the pointer, or with the focus. */
+  highlighted: number | null;
+}
+
+const NOTHING: Everything = { candidates: null, isBusy: false, highlighted: null };
+const MAX_OBJECTS = 32;
+
+export const useEverything = create<Everything>(() => NOTHING);
+
+/** Looks for all that is seen in the photograph. */
+export async function lookForEverything(): Promise<void> {
+  const { session, phase, limits } = getState();
+  if (!session || phase !== "ready" || useEverything.getState().isBusy) return;
+  if (limits?.lacks?.includes("everything")) {
+    return notify("info", "“Everything here” needs sam2fast serve: this page has no server.");
+  }
+  useEverything.setState({ ...NOTHING, isBusy: true });
+  announce("Looking for everything in the photograph.");
+  try {
+    const found = await findEverything(session.id);
+    if (getState().session !== session) return; // another photograph was opened
+    const candidates = found.map((mask, id) => ({ ...mask, id, area: maskArea(mask), isChosen: false }));
+    useEverything.setState({ candidates: candidates.length > 0 ? candidates : null });
+    useCandidates.setState({ offer: null }); // masks of a click
+    if (candidates.length === 0) notify("info", "Nothing was found without a click.");
+    else announce(`${candidates.length} candidates. Choose those that you want.`);
+  } catch (error) {
+    if (asApiError(error).failure === "refused") notify("error", asApiError(error).message);
+    else handleFailure(error, session);
+  } finally {
+    if (getState().session === session) useEverything.setState({ isBusy: false });
+  }
+}
+
+export function toggleCandidate(id: number): void {
+  useEverything.setState(({ candidates }) => ({
+    candidates: candidates?.map((one) => (one.id === id ? { ...one, isChosen: !one.isChosen } : one)) ?? null,
+  }));
+}
+
+export function chooseAll(isChosen: boolean): void {
+  useEverything.setState(({ candidates }) => ({
+    candidates: candidates?.map((one) => ({ ...one, isChosen })) ?? null,
+  }));
+}
+
+/** The smallest candidate at a spot; null if there is none. */
+export function candidateAt({ x, y }: Spot): Candidate | null {
+  const { candidates } = useEverything.getState();
+  const isThere = (mask: Mask) => maskHas(mask, Math.floor(x * mask.width), Math.floor(y * mask.height));
+  return candidates?.filter(isThere).at(-1) ?? null;
+}
+
+export function isChoosing(): boolean {
+  return useEverything.getState().candidates !== null;
+}
+
+/** While candidates are offered, a click chooses one, or none. Returns false if it is a click as others. */
+export function chooseAt(spot: Spot): boolean {
+  if (!isChoosing()) return false;
+  const found = candidateAt(spot);
+  if (found) toggleCandidate(found.id);
+  return true;
+}
+
+export function closeCandidates(): void {
+  useEverything.setState(NOTHING);
+}
+
+export function dropChosen(): void {
+  const { candidates } = useEverything.getState();
+  keep(candidates?.filter(({ isChosen }) => !isChosen) ?? []);
+}
+
+/** Makes objects of the chosen candidates: one of each, or one of all. */
+export function acceptChosen(isMerged: boolean): void {
+  const chosen = (useEverything.getState().candidates ?? []).filter(({ isChosen }) => isChosen);
+  if (chosen.length === 0) return;
+  const masks = isMerged ? [united(chosen)] : chosen;
+  let { scene, masks: shown } = getState();
+  if (firstPromptedFrame(scene) === null) scene = { objects: [] }; // without the empty object of a new photograph
+  const most = getState().limits?.maxObjects ?? MAX_OBJECTS;
+  if (scene.objects.length + masks.length > most) {
+    return notify("error", `A photograph may have ${most} objects. Choose fewer candidates, or remove objects.`);
+  }
+  for (const { height, width, counts } of masks) {
+    scene = addObject(scene);
+    const { id } = scene.objects.at(-1)!;
+    const mask = { height, width, counts };
+    scene = setPrompt(scene, id, 0, { ...NO_PROMPT, mask });
+    shown = withAnswer(shown, 0, id, mask, promptKey(promptAt(scene.objects.at(-1), 0)));
+  }
+  editing.replaceAll(scene, shown);
+  announce(`${masks.length} ${masks.length === 1 ? "object" : "objects"} added.`);
+  dropChosen();
+}
+
+function keep(candidates: readonly Candidate[]): void {
+  if (candidates.length > 0) useEverything.setState({ candidates, highlighted: null });
+  else closeCandidates();
+}
+
+function united(masks: readonly Mask[]): Mask {
+  const { height, width } = masks[0]!;
+  const pixels = new Uint32Array(height * width);
+  for (const mask of masks) paintMask(mask, pixels, 1);
+  return maskOf(pixels, { height, width });
+}
+
+useStore.subscribe((state, before) => {
+  if (state.session !== before.session) closeCandidates();
+});

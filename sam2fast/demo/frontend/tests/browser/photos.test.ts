@@ -1,0 +1,211 @@
+import { readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { violations } from "./accessibility";
+import { Demo, launch } from "./demo";
+import { APPLE, makePhotos, readExports, shown, VASE } from "./photographs";
+
+let folder: string;
+let browser: Browser;
+let demo: Demo;
+
+beforeAll(async () => {
+  folder = makePhotos();
+  browser = await launch();
+  demo = await Demo.open(browser, inject("address"));
+  await demo.ready();
+});
+
+afterAll(async () => {
+  await browser.close();
+  rmSync(folder, { recursive: true });
+});
+
+const files = (...names: string[]) => names.map((name) => join(folder, name));
+const opened = (name: string) => shown(demo, name);
+const photo = (name: string) => demo.page.getByRole("region", { name: "Photographs" }).getByRole("button", { name });
+
+test("a photograph is opened, and a click finds an object in its full size", async () => {
+  await demo.button("Videos").click();
+  await demo.page.getByLabel("Photographs", { exact: true }).setInputFiles(files("first.jpg"));
+  await opened("first.jpg");
+  await demo.page.locator(".counter", { hasText: "1600 × 1200" }).waitFor();
+  await demo.click(...VASE);
+  await demo.said(/Object 1: the mask covers .* of the image/);
+  expect(await demo.page.locator(".point").count()).toBe(1);
+  await demo.shot("photograph");
+  const text = await demo.page.locator("body").innerText();
+  expect(text).not.toMatch(/track|\bframes?\b|play/i);
+  expect(await demo.page.locator(".object .thumbnail canvas").count()).toBe(1);
+});
+
+test("a rotated photograph stands upright", async () => {
+  await demo.page.getByLabel("More photographs").setInputFiles(files("rotated.jpg"));
+  await opened("rotated.jpg");
+  await demo.page.locator(".counter", { hasText: "800 × 600" }).waitFor();
+  await demo.click(...VASE);
+  await demo.said(/Object 1: the mask covers/);
+  await demo.shot("rotated");
+});
+
+test("next and previous keep the objects of three photographs", async () => {
+  await demo.page.getByLabel("More photographs").setInputFiles(files("second.png", "third.webp", "old.bmp"));
+  await opened("old.bmp"); // the first of the new ones
+  await demo.page.keyboard.press("PageDown");
+  await opened("second.png");
+  await demo.click(...VASE);
+  await demo.page.keyboard.press("n");
+  await demo.click(...APPLE);
+  await demo.said(/Object 2: the mask covers/);
+  await demo.page.keyboard.press("x");
+  await opened("third.webp");
+  await photo("second.png done, 2 objects").waitFor();
+  expect(await demo.page.locator(".point").count()).toBe(0);
+  await demo.page.keyboard.press("PageUp");
+  await opened("second.png");
+  expect(await demo.page.locator(".point").count()).toBe(2);
+  await photo("first.jpg 1 object").click();
+  await opened("first.jpg");
+  expect(await demo.page.locator(".point").count()).toBe(1);
+  await demo.shot("list");
+  expect(await violations(demo.page)).toEqual([]);
+  expect(demo.problems).toEqual([]);
+});
+
+test("classes are proposed on other photographs, and files of all are read by other programs", async () => {
+  const label = (name: string) => demo.page.getByLabel(`Class of ${name}`);
+  await label("Object 1").fill("vase");
+  await label("Object 1").press("Enter");
+  await photo("second.png done, 2 objects").click();
+  await opened("second.png");
+  expect(
+    await demo.page.locator("#labels option").evaluateAll((all) => all.map((one) => one.getAttribute("value"))),
+  ).toEqual(["vase"]);
+  await demo.page.locator(".object-name", { hasText: "Object 1" }).click();
+  await label("Object 1").fill("vase");
+  await label("Object 1").press("Enter");
+  await demo.button("Download", true).click();
+  await demo.button("All 5 photographs").waitFor();
+  await demo.shot("photographs download");
+  const found = await readExports(demo);
+  expect(found.map(({ name, size, image, classes }) => [name, size, image, classes])).toEqual([
+    ["first.jpg", [1600, 1200], [1600, 1200], ["vase"]],
+    ["rotated.jpg", [800, 600], [800, 600], ["object"]],
+    ["second.png", [900, 700], [900, 700], ["vase", "object"]],
+  ]);
+  for (const { share, yolo, cutout } of found) {
+    expect(share).toBeGreaterThan(0.01);
+    expect(yolo).toBeGreaterThan(0.95);
+    expect(cutout).toBe(1);
+  }
+  await demo.page.keyboard.press("Escape");
+  await demo.page.locator("dialog").waitFor({ state: "detached" });
+});
+
+test("everything in a photograph is offered, and becomes objects by keyboard alone", async () => {
+  const { keyboard } = demo.page;
+  await keyboard.press("PageDown");
+  await opened("third.webp");
+  await keyboard.press("a");
+  const candidates = demo.page.getByRole("region", { name: "Candidates" });
+  await candidates.waitFor();
+  const offered = candidates.getByRole("button", { name: /^Candidate \d/ });
+  const count = await offered.count();
+  expect(count).toBeGreaterThan(2);
+  for (const place of [0, 1]) {
+    await offered.nth(place).focus();
+    await keyboard.press("Space");
+  }
+  await candidates.getByText(`2 of ${count} chosen`).waitFor();
+  await demo.shot("everything");
+  expect(await violations(demo.page)).toEqual([]);
+  await candidates.getByRole("button", { name: "Merge into one" }).press("Enter");
+  await demo.said(/1 object added/);
+  expect(await demo.page.locator(".object").count()).toBe(1);
+  const spot = await demo.at(...VASE);
+  await demo.page.mouse.click(spot.x, spot.y); // chooses the candidate there, if it is still offered
+  expect(await demo.page.locator(".point").count()).toBe(0);
+  await candidates.getByRole("button", { name: "Choose all" }).click();
+  await candidates.getByRole("button", { name: "Drop" }).click();
+  await candidates.waitFor({ state: "detached" });
+  await demo.settled();
+  await keyboard.press("z");
+  await keyboard.press("Shift+Z");
+  await photo("third.webp 1 object").waitFor();
+  expect(demo.problems).toEqual([]);
+});
+
+test("the list and its masks are there after a reload, and in a project", async () => {
+  await demo.saved();
+  await demo.page.reload();
+  await opened("third.webp");
+  await photo("second.png done, 2 objects").click();
+  await opened("second.png");
+  expect(await demo.page.locator(".point").count()).toBe(2);
+  await demo.button("Download", true).click();
+  const waiting = demo.page.waitForEvent("download");
+  await demo.page.getByRole("dialog").getByRole("button", { name: "Project", exact: true }).click();
+  const project = await (await waiting).path();
+  await demo.page.keyboard.press("Escape");
+  const other = await Demo.open(browser, inject("address"));
+  await other.ready();
+  await other.button("Videos").click();
+  await other.page.getByLabel("Project file").setInputFiles({
+    ...{ name: "photographs.json", mimeType: "application/json", buffer: readFileSync(project) },
+  });
+  await shown(other, "first.jpg");
+  await other.page.getByRole("button", { name: "second.png done, 2 objects" }).click();
+  await shown(other, "second.png");
+  expect(await other.page.locator(".point").count()).toBe(2);
+  expect(await other.page.locator(".label-field").inputValue()).toBe("vase");
+  expect([...demo.problems, ...other.problems]).toEqual([]);
+  await other.close();
+});
+
+test("several dropped files open as photographs, a label image as masks", async () => {
+  const drop = (names: string[]) =>
+    demo.page.evaluate(
+      ([files]) => {
+        const transfer = new DataTransfer();
+        for (const { name, bytes } of files!) transfer.items.add(new File([new Uint8Array(bytes)], name));
+        const target = document.querySelector(".stage")!;
+        for (const kind of ["dragover", "drop"])
+          target.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: transfer }));
+      },
+      [names.map((name) => ({ name, bytes: [...readFileSync(join(folder, name))] }))],
+    );
+  await drop(["dropped.png"]);
+  await opened("dropped.png");
+  await drop(["labels.png"]);
+  await demo.said(/1 object imported from “labels.png”/);
+  expect(await demo.page.locator(".clip-name").textContent()).toBe("dropped.png");
+  await drop(["broken.jpg"]);
+  await demo.page.getByRole("alert").filter({ hasText: "“broken.jpg” cannot be opened" }).waitFor();
+  expect(await demo.page.locator(".clip-name").textContent()).toBe("dropped.png");
+});
+
+test("keyboard alone from a click to a file", async () => {
+  const { keyboard } = demo.page;
+  await demo.page.locator(".frame").focus();
+  for (let step = 0; step < 12; step += 1) await keyboard.press("Shift+ArrowLeft");
+  for (let step = 0; step < 6; step += 1) await keyboard.press("Shift+ArrowDown");
+  await keyboard.press("n");
+  await keyboard.press("Enter");
+  await demo.said(/Object 2: the mask covers/);
+  await demo.settled();
+  await keyboard.press("x");
+  await photo("dropped.png done, 2 objects").waitFor();
+  await keyboard.press("d");
+  const dialog = demo.page.getByRole("dialog", { name: "Download" });
+  await dialog.waitFor();
+  const waiting = demo.page.waitForEvent("download");
+  for (let tab = 0; tab < 20; tab += 1) {
+    await keyboard.press("Tab");
+    if ((await demo.page.evaluate(() => document.activeElement?.textContent)) === "GeoJSON") break;
+  }
+  await keyboard.press("Enter");
+  expect((await waiting).suggestedFilename()).toBe("photographs_geojson.zip");
+  await dialog.getByText(/photographs_geojson\.zip, \d+ kB/).waitFor();
+  expect(demo.problems).toEqual([]);
+});

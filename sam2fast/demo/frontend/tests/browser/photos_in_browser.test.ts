@@ -1,0 +1,80 @@
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Demo, launch } from "./demo";
+import { APPLE, makePhotos, readExports, shown, VASE } from "./photographs";
+import { PYTHON, sam2fast } from "./serve";
+
+let photos: string;
+let page: string;
+let files: ChildProcess;
+let browser: Browser;
+let demo: Demo;
+
+beforeAll(async () => {
+  photos = makePhotos();
+  page = mkdtempSync(join(tmpdir(), "sam2fast-page-"));
+  execFileSync(PYTHON, sam2fast("export", "--format", "web", "--out", join(page, "page"), "--quiet"));
+  files = spawn(PYTHON, ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", page]);
+  const port = await new Promise<string>((resolve) => {
+    files.stdout!.on("data", (line: Buffer) => {
+      const found = / port (\d+)/.exec(line.toString())?.[1];
+      if (found) resolve(found);
+    });
+  });
+  browser = await launch();
+  demo = await Demo.open(browser, `http://127.0.0.1:${port}/page/`);
+  await demo.ready();
+});
+
+afterAll(async () => {
+  await browser.close();
+  files.kill();
+  for (const folder of [photos, page]) rmSync(folder, { recursive: true });
+});
+
+test("the page without a server opens photographs, keeps their objects, and writes files of all", async () => {
+  await demo.button("Videos").click();
+  await demo.page
+    .getByLabel("Photographs", { exact: true })
+    .setInputFiles(["rotated.jpg", "second.png", "old.bmp"].map((name) => join(photos, name)));
+  await shown(demo, "old.bmp");
+  await demo.page.locator(".counter", { hasText: "640 × 480" }).waitFor();
+  await demo.page.keyboard.press("PageDown");
+  await shown(demo, "rotated.jpg");
+  await demo.page.locator(".counter", { hasText: "800 × 600" }).waitFor();
+  await demo.click(...VASE);
+  await demo.said(/Object 1: the mask covers .* of the image/);
+  await demo.page.keyboard.press("PageDown");
+  await shown(demo, "second.png");
+  await demo.click(...APPLE);
+  await demo.said(/Object 1: the mask covers/);
+  await demo.page.keyboard.press("PageUp");
+  await shown(demo, "rotated.jpg");
+  expect(await demo.page.locator(".point").count()).toBe(1);
+
+  await demo.button("Download", true).click();
+  const formats = await demo.page.locator(".downloads button").allTextContents();
+  expect(formats).toEqual(["COCO", "YOLO", "YOLO boxes", "LabelMe", "PNG masks", "Cut-outs", "Project"]);
+  await demo.page.getByText(/Label Studio and GeoJSON need sam2fast serve/).waitFor();
+  const found = await readExports(demo);
+  expect(found.map(({ name, size, image }) => [name, size, image])).toEqual([
+    ["rotated.jpg", [800, 600], [800, 600]],
+    ["second.png", [900, 700], [900, 700]],
+  ]);
+  for (const { share, yolo, cutout } of found) {
+    expect(share).toBeGreaterThan(0.005);
+    expect(yolo).toBeGreaterThan(0.95);
+    expect(cutout).toBe(1);
+  }
+  await demo.page.keyboard.press("Escape");
+  expect(demo.problems).toEqual([]);
+});
+
+test("what needs a server is said", async () => {
+  expect(await demo.button("Everything here").isDisabled()).toBe(true);
+  await demo.page.getByText(/“Everything here” needs sam2fast serve/).waitFor();
+});

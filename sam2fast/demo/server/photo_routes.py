@@ -1,0 +1,156 @@
+"""Routes of photographs: files of the masks of one or many, and masks of everything in one."""
+
+import re
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+from flask import Blueprint, Response, jsonify, request, send_file
+from PIL import Image
+
+from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
+from sam2fast.demo.server.exports import PNG_COMPRESSION, export_slot
+from sam2fast.demo.server.library import Library
+from sam2fast.demo.server.page_masks import PageMasks, read_page_masks
+from sam2fast.demo.server.photos import is_photo, poster_of, read_photo
+from sam2fast.demo.server.service import DemoService
+from sam2fast.io.rle import decode_rle
+from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
+
+FORMATS = ("coco", "yolo", "yolo-seg", "labelme", "label-studio", "png", "geojson", "cutout")
+MAX_PHOTOS = 500
+NO_CLASS = "object"
+EXAMPLE = '{"photographs": [{"path": "uploads/...", "name": "cat.jpg", "objects": [...], "frames": [...]}]}'
+
+
+class _Photo(NamedTuple):
+    """A photograph with its masks; ``stem`` is its own among all of an export."""
+
+    file: Path
+    name: str
+    stem: str
+    size: tuple[int, int]
+    found: PageMasks
+
+
+def make_photo_routes(service: DemoService) -> Blueprint:
+    """The routes; they raise :class:`~sam2fast.demo.server.demo_errors.DemoError`."""
+    routes = Blueprint("photographs", __name__)
+
+    @routes.post("/api/photographs/export")
+    def export_photos() -> Response:
+        path = export(request.get_json(force=True, silent=True), request.args.get("format", ""), service.library)
+        try:
+            return send_file(path, "application/zip", max_age=0)
+        finally:
+            path.unlink()  # it is open already
+
+    @routes.post("/api/sessions/<session_id>/everything")
+    def everything(session_id: str) -> Response:
+        session = service.sessions.use(session_id)
+        if not is_photo(session.file):
+            raise BadInputError("everything is found in photographs only; this session is on a video")
+        found = service.call(service.calls.everything, session_id)
+        return jsonify({"masks": [{**mask.rle, "iou": mask.iou} for mask in found]})
+
+    return routes
+
+
+def export(body: Any, kind: str, library: Library) -> Path:
+    """Makes a ZIP of the masks of photographs, which have at least one; the caller deletes it.
+
+    Args:
+        body: as in ``EXAMPLE``, each photograph with masks as for the export of a session.
+        kind: one of ``FORMATS``: those of :mod:`sam2fast.mask_formats`, and cut-outs.
+
+    Raises:
+        BadInputError: there is no such format, or the body has another form.
+        NotFoundError: the library does not have a photograph, or there are no masks.
+        BusyError: too many exports are running.
+    """
+    if kind not in FORMATS:
+        raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(FORMATS)}")
+    photos = [photo for photo in _read(body, library) if photo.found.masks.get(0)]
+    if not photos:
+        raise NotFoundError("there are no masks yet: click on something first")
+    path = library.incoming / f"{uuid4()}.zip"
+    with export_slot(), TemporaryDirectory(dir=library.incoming, prefix="photographs-") as temporary:
+        images, written = Path(temporary) / "images", Path(temporary) / "written"
+        images.mkdir()
+        written.mkdir()
+        if kind == "cutout":
+            _write_cutouts(written, photos)
+        else:
+            write_masks(written, _annotated(photos, images, kind), kind, tolerance=0)
+        shutil.rmtree(images)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for file in sorted(written.rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(written).as_posix())
+    return path
+
+
+def _read(body: Any, library: Library) -> list[_Photo]:
+    entries = body.get("photographs") if isinstance(body, Mapping) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise BadInputError(f"expected photographs such as {EXAMPLE}")
+    if len(entries) > MAX_PHOTOS:
+        raise BadInputError(f"there are {len(entries)} photographs; expected at most {MAX_PHOTOS}")
+    photos, stems = [], set[str]()
+    for entry in entries:
+        file = library.find(str(entry.get("path")))
+        if not is_photo(file):
+            raise BadInputError(f"{shortened(entry.get('path'))} is not a photograph")
+        _, size = poster_of(file)
+        name = _file_name(str(entry.get("name") or file.name))
+        stem = _unique(Path(name).stem, stems)
+        photos.append(_Photo(file, name, stem, size, read_page_masks(entry, 1, size)))
+    return photos
+
+
+def _file_name(name: str) -> str:
+    """The last part of a client's file name, without characters that file systems refuse."""
+    last = re.split(r"[/\\]", name)[-1]
+    return re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).strip(". ")[-100:] or "photograph"
+
+
+def _unique(stem: str, taken: set[str]) -> str:
+    """The stem, with a number if another photograph has the same; also where letters' case does not count."""
+    found, number = stem, 1
+    while found.lower() in taken:
+        number += 1
+        found = f"{stem}_{number}"
+    taken.add(found.lower())
+    return found
+
+
+def _annotated(photos: Iterable[_Photo], links: Path, kind: str) -> Iterator[AnnotatedImage]:
+    """The photographs for ``write_masks``, under the names that they have at the client."""
+    classes = list(dict.fromkeys(found.labels.get(i, NO_CLASS) for _, _, _, _, found in photos for i in found.masks[0]))
+    for photo in photos:
+        masks = photo.found.masks[0]
+        link = links / f"{photo.stem}{photo.file.suffix}"
+        link.symlink_to(photo.file)
+        # COCO's file has names only, those of the files that the client has.
+        image = Path(photo.stem + Path(photo.name).suffix) if kind == "coco" else link
+        labels = [photo.found.labels.get(i, NO_CLASS) for i in masks]
+        rles = [mask.rle for mask in masks.values()]
+        yield AnnotatedImage(image, photo.stem, photo.size, rles, labels, [1.0] * len(rles), classes)
+
+
+def _write_cutouts(folder: Path, photos: Iterable[_Photo]) -> None:
+    """RGBA images: the objects opaque, all else transparent black."""
+    for photo in photos:
+        seen = np.zeros(photo.size, dtype=bool)
+        for mask in photo.found.masks[0].values():
+            seen |= decode_rle(mask.rle)
+        cutout = np.dstack([read_photo(photo.file) * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
+        content = BytesIO()
+        Image.fromarray(cutout).save(content, "PNG", compress_level=PNG_COMPRESSION)
+        (folder / f"{photo.stem}.png").write_bytes(content.getvalue())

@@ -1,0 +1,233 @@
+"""Photographs: uploads, sessions of one frame, everything in one, and files of many."""
+
+import json
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demo_client import DemoClient, Refusal
+from PIL import Image
+
+from sam2fast.demo.server import library, photos
+from sam2fast.demo.server.app import SERVICE, make_app
+from sam2fast.demo.server.photo_routes import FORMATS
+from sam2fast.demo.server.settings import ServerSettings
+from sam2fast.io.rle import decode_rle, encode_rle
+
+HEIGHT, WIDTH = 90, 120
+DISC = (30, 40, 20)  # row, column and radius
+
+
+def drawn(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A bright disc on a dark gradient."""
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([40 + rows // 2, 40 + columns // 3, 60 + 0 * rows], axis=-1).astype(np.uint8)
+    image[disc(height, width)] = (240, 200, 40)
+    return image
+
+
+def disc(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return (rows - DISC[0]) ** 2 + (columns - DISC[1]) ** 2 < DISC[2] ** 2
+
+
+def encoded(form: str = "PNG", image: np.ndarray | Image.Image | None = None, **options) -> bytes:
+    file = BytesIO()
+    source = drawn() if image is None else image
+    (Image.fromarray(source) if isinstance(source, np.ndarray) else source).save(file, form, **options)
+    return file.getvalue()
+
+
+def stored(app, video) -> Path:
+    return app.extensions[SERVICE].library.root / video["path"]
+
+
+@pytest.fixture
+def photo(client):
+    """A session on a photograph, and its description."""
+    uploaded = client.upload(encoded(), "cat.png")
+    session = client.start(uploaded["path"])
+    yield session, uploaded
+    client.close(session)
+
+
+@pytest.fixture(autouse=True)
+def no_temporary_files_remain(app):
+    yield
+    assert list(app.extensions[SERVICE].library.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("BMP", ".png"), ("TIFF", ".png")]
+)
+def test_a_photograph_is_stored_in_its_full_size(client, app, form, suffix):
+    content = encoded(form, drawn(90, 2000))
+    video = client.upload(content, "cat.xyz")
+    assert (video["width"], video["height"]) == (2000, 90) and video["path"].endswith(suffix)
+    file = stored(app, video)
+    if form in ("JPEG", "PNG", "WEBP"):
+        assert file.read_bytes() == content
+    else:
+        assert np.array_equal(np.asarray(Image.open(file)), drawn(90, 2000))
+    poster = Image.open(app.extensions[SERVICE].library.root / video["posterPath"])
+    assert max(poster.size) <= photos.POSTER_SIDE
+    assert client.http.get("/" + video["path"]).data == file.read_bytes()
+    assert client.upload(content, "again") == video
+
+
+def test_rotated_deep_and_animated_files_are_converted(client, app):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rows are columns
+    video = client.upload(encoded("JPEG", exif=exif, quality=95))
+    assert (video["width"], video["height"]) == (HEIGHT, WIDTH)
+    found = Image.open(stored(app, video))
+    assert found.getexif().get(0x0112, 1) == 1
+    assert np.abs(np.asarray(found).astype(int) - np.rot90(drawn(), 3)).mean() < 4
+    deep = client.upload(encoded("PNG", Image.fromarray(np.full((8, 9), 257 * 100, dtype=np.uint16))))
+    assert np.array_equal(np.asarray(Image.open(stored(app, deep))), np.full((8, 9, 3), 100))
+    frames = [Image.fromarray(np.full((8, 9, 3), value, dtype=np.uint8)) for value in (10, 200)]
+    moving = client.upload(encoded("PNG", frames[0], save_all=True, append_images=frames[1:]))
+    assert getattr(Image.open(stored(app, moving)), "n_frames", 1) == 1
+
+
+def test_what_is_no_photograph_is_refused(client, monkeypatch):
+    for content in (encoded()[:200], b"\x89PNG\r\n\x1a\n" + b"nothing" * 9, b"BM" + bytes(60), b"RIFF" + bytes(60)):
+        refusal = client.upload(content, "cat.png")
+        assert refusal.code == "BAD_PHOTO" and "cannot be used" in refusal.message and "upload-" not in refusal.message
+    refusal = client.upload(encoded("GIF"), "cat.gif")
+    assert refusal.code == "BAD_VIDEO" and "JPEG" in refusal.message
+    monkeypatch.setattr(photos, "MAX_PIXELS", HEIGHT * WIDTH - 1)
+    assert "120x90 pixels" in client.upload(encoded(), "cat.png").message
+
+
+def test_a_session_has_one_frame_and_masks_of_full_size(client, photo):
+    session, _ = photo
+    facts = client.facts(session)
+    assert (facts["numFrames"], facts["width"], facts["height"]) == (1, WIDTH, HEIGHT)
+    (mask,) = client.add(session, [[0.3, 0.3]]).values()
+    assert mask.shape == (HEIGHT, WIDTH)
+    assert client.http.get(f"/api/sessions/{session}/frames/0.jpg").status_code == 200
+
+
+@pytest.fixture
+def nano_client(nano_predictor, tmp_path):
+    app = make_app(ServerSettings(tmp_path), nano_predictor)
+    yield DemoClient(app.test_client())
+    app.extensions[SERVICE].close()
+
+
+def test_a_click_and_everything_find_the_disc(nano_client):
+    client = nano_client
+    session = client.start(client.upload(encoded("JPEG", quality=95))["path"])
+    (mask,) = client.add(session, [[DISC[1] / WIDTH, DISC[0] / HEIGHT]]).values()
+    assert (mask & disc()).sum() / (mask | disc()).sum() > 0.8
+    found = client.http.post(f"/api/sessions/{session}/everything").get_json()["masks"]
+    overlaps = [(decode_rle(one) & disc()).sum() / (decode_rle(one) | disc()).sum() for one in found]
+    assert max(overlaps) > 0.8 and all(0 < one["iou"] <= 1.5 for one in found)
+    areas = [decode_rle(one).sum() for one in found]
+    assert areas == sorted(areas, reverse=True)
+
+
+def test_everything_is_for_photographs(client, session):
+    answer = client.http.post(f"/api/sessions/{session}/everything")
+    assert answer.status_code == 400 and "photographs only" in answer.get_json()["error"]["message"]
+
+
+def masks_of(*marked: tuple[int, np.ndarray]) -> dict:
+    """An export's masks of objects."""
+    masks = [{"object": number, **encode_rle(mask)} for number, mask in marked]
+    return {"frames": [{"frame": 0, "masks": masks}]}
+
+
+@pytest.fixture
+def listed(client):
+    """Two photographs with the same name and one without masks, as a page sends them."""
+    left = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    left[50:80, 10:30] = True
+    uploaded = [client.upload(encoded("PNG", drawn() // divisor), "cat.png") for divisor in (1, 2, 3)]
+    names = ["album/cat.png", "Cat.bmp", "empty.png"]
+    objects = [{"id": 3, "name": "Object 3", "label": "ball"}, {"id": 7, "name": "Object 7", "label": ""}]
+    marks = [[(3, disc())], [(3, disc()), (7, left)], []]
+    return [
+        {"path": video["path"], "name": name, "objects": objects, **masks_of(*mark)}
+        for video, name, mark in zip(uploaded, names, marks, strict=True)
+    ]
+
+
+def exported(client, listed, kind) -> zipfile.ZipFile:
+    answer = client.http.post(f"/api/photographs/export?format={kind}", json={"photographs": listed})
+    assert answer.status_code == 200, answer.get_json()
+    return zipfile.ZipFile(BytesIO(answer.data))
+
+
+def test_coco_is_read_by_pycocotools(client, listed, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco")
+    exported(client, listed, "coco").extractall(tmp_path)
+    found = coco.COCO(str(tmp_path / "masks.json"))
+    assert [image["file_name"] for image in found.imgs.values()] == ["cat.png", "Cat_2.bmp"]
+    assert [category["name"] for category in found.cats.values()] == ["ball", "object"]
+    assert [found.anns[i]["category_id"] for i in (1, 2, 3)] == [1, 1, 2]
+    assert np.array_equal(found.annToMask(found.anns[2]).astype(bool), disc())
+
+
+def test_yolo_has_images_labels_and_classes(client, listed):
+    files = exported(client, listed, "yolo-seg")
+    assert sorted(files.namelist()) == [
+        *("data.yaml", "images/Cat_2.png", "images/cat.png", "labels/Cat_2.txt", "labels/cat.txt"),
+    ]
+    assert np.array_equal(np.asarray(Image.open(files.open("images/cat.png"))), drawn())
+    lines = files.read("labels/Cat_2.txt").decode().splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "1"]
+    corners = np.array(lines[1].split()[1:], dtype=float).reshape(-1, 2) * (WIDTH, HEIGHT)
+    assert corners.min(0) == pytest.approx([10, 50], abs=0.01) and corners.max(0) == pytest.approx([30, 80], abs=0.01)
+    assert '0: "ball"' in files.read("data.yaml").decode()
+
+
+def test_other_formats(client, listed):
+    names = {kind: sorted(exported(client, listed, kind).namelist()) for kind in FORMATS}
+    assert names["yolo"] == names["yolo-seg"]
+    assert names["labelme"] == ["Cat_2.json", "Cat_2.png", "cat.json", "cat.png"]
+    assert names["label-studio"] == ["Cat_2.json", "Cat_2.png", "cat.json", "cat.png", "label_config.xml"]
+    assert names["geojson"] == ["Cat_2.geojson", "cat.geojson"]
+    labels = np.asarray(Image.open(exported(client, listed, "png").open("Cat_2_masks.png")))
+    assert set(np.unique(labels)) == {0, 1, 2} and np.array_equal(labels == 1, disc())
+    cutout = np.asarray(Image.open(exported(client, listed, "cutout").open("cat.png")))
+    assert np.array_equal(cutout[..., 3] == 255, disc()) and not cutout[~disc()].any()
+    assert np.array_equal(cutout[disc()][:, :3], drawn()[disc()])
+    (feature,) = json.loads(exported(client, listed, "geojson").read("cat.geojson"))["features"]
+    assert feature["properties"]["name"] == "ball"
+
+
+def test_wrong_requests_are_refused(client, listed):
+    def refused(body, kind="coco") -> str:
+        answer = client.http.post(f"/api/photographs/export?format={kind}", json=body)
+        assert answer.status_code in (400, 404)
+        return answer.get_json()["error"]["message"]
+
+    assert "no format" in refused({"photographs": listed}, "gif")
+    assert "expected photographs" in refused({"photographs": ["x"]})
+    assert "no masks yet" in refused({"photographs": listed[2:]})
+    assert "no file" in refused({"photographs": [listed[0] | {"path": "uploads/../x.png"}]})
+    assert "is not a photograph" in refused({"photographs": [listed[0] | {"path": "gallery/clip.mp4"}]})
+    wrong = masks_of((3, disc()[:-1]))
+    assert "has the size" in refused({"photographs": [listed[0] | wrong]})
+
+
+def test_old_photographs_are_deleted_unless_they_are_in_use(client, app, monkeypatch):
+    monkeypatch.setattr(library, "MAX_PHOTOS", 2)
+    first = client.upload(encoded("PNG", drawn() // 5))
+    session = client.start(first["path"])
+    others = [client.upload(encoded("PNG", drawn() // divisor)) for divisor in (6, 7, 8)]
+    assert [stored(app, video).exists() for video in (first, *others)] == [True, False, True, True]
+    client.close(session)
+    assert isinstance(client.start(others[0]["path"]), Refusal)
+
+
+def test_coco_of_one_image_is_imported_into_a_photograph(client, photo, listed):
+    session, _ = photo
+    document = exported(client, listed[:1], "coco").read("masks.json")
+    found = client.http.post(f"/api/sessions/{session}/read_masks", data=document).get_json()["objects"]
+    assert [(one["label"], [entry["frame"] for entry in one["masks"]]) for one in found] == [("ball", [0])]
+    assert np.array_equal(decode_rle(found[0]["masks"][0]["mask"]), disc())
