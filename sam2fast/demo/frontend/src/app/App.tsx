@@ -7,6 +7,7 @@ import { ModelsDialog } from "../models/ModelsDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
+import { Candidates } from "../precision/Candidates";
 import { watchWork } from "../project/autosave";
 import { begin, watchSession } from "../project/session";
 import { useStore } from "../state/store";
@@ -38,6 +39,7 @@ export function App() {
         <main>
           <Stage />
           <Transport />
+          <Candidates />
         </main>
         <SheetTabs sheet={sheet} onChange={setSheet} />
         <Timeline />

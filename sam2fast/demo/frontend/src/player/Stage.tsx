@@ -1,6 +1,5 @@
 import { useEffect, useRef, useState, type RefObject } from "react";
 import type { Look } from "../effects/look";
-import { Candidates } from "../precision/Candidates";
 import { SketchLayer } from "../precision/SketchLayer";
 import { fitInside, type Size } from "../scene/geometry";
 import { findObject } from "../scene/scene";
@@ -83,7 +82,6 @@ export function Stage() {
           {hovered.name}
         </div>
       )}
-      <Candidates />
       <Loupe />
       <ClickHint />
       <StageMessage />

@@ -1,4 +1,4 @@
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Locator, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
@@ -10,6 +10,8 @@ const SIZES = [
   { width: 390, height: 844, video: 360 },
   { width: 844, height: 390, video: 420 },
 ] as const;
+
+type Box = NonNullable<Awaited<ReturnType<Locator["boundingBox"]>>>;
 
 let browser: Browser;
 
@@ -31,7 +33,9 @@ test.each(SIZES)("$width x $height holds with one object and with twenty", async
   await demo.ready();
   const one = await measure(demo.page);
   expect(one.video).toBeGreaterThanOrEqual(video);
+  const frame = await demo.page.locator(".frame").boundingBox();
   await demo.click(0.26, 0.62);
+  await besideFrame(demo.page, frame!);
   for (let count = 1; count < MANY; count += 1) await demo.page.keyboard.press("n");
   expect(await demo.page.locator(".object").count()).toBe(MANY);
 
@@ -100,6 +104,19 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   await demo.close();
 });
 
+/** Checks that the masks for a click are seen beside the frame, which has stayed in its place, and have their scores. */
+async function besideFrame(page: Page, before: Box): Promise<void> {
+  const strip = page.getByRole("group", { name: "Masks for this click" });
+  await strip.waitFor();
+  const frame = (await page.locator(".frame").boundingBox())!;
+  const box = (await strip.boundingBox())!;
+  expect(frame).toEqual(before);
+  const isApart = box.y >= frame.y + frame.height || box.x >= frame.x + frame.width || box.y + box.height <= frame.y;
+  expect(isApart, JSON.stringify([frame, box])).toBe(true);
+  expect(await covered(page, ".candidates button, .transport button:not(:disabled)")).toEqual([]);
+  expect(await strip.getByRole("button").allTextContents()).toEqual(Array(3).fill(expect.stringMatching(/^\d+ %$/)));
+}
+
 /** The video's width, after a check that nothing is wider or higher than the window. */
 async function measure(page: Page): Promise<{ video: number }> {
   const { width, height, video } = await page.evaluate(() => ({
@@ -143,7 +160,9 @@ function covered(page: Page, selector: string): Promise<string[]> {
       const { left, top, width, height } = element.getBoundingClientRect();
       return element.contains(document.elementFromPoint(left + width / 2, top + height / 2));
     };
-    const buttons = [...document.querySelectorAll(selector)].filter((button) => !isSeen(button));
+    const buttons = [...document.querySelectorAll(selector)].filter(
+      (button) => button.getClientRects().length > 0 && !isSeen(button),
+    );
     return buttons.map((button) => button.getAttribute("aria-label") ?? button.textContent);
   }, selector);
 }
