@@ -33,7 +33,7 @@ export function renderFrame(
   frame: number,
 ): void {
   context.clearRect(0, 0, size.width, size.height);
-  drawBackground(context, image, size, look.background, frame);
+  drawBackground(context, image, size, look, frame);
   if (layers.length > 0) drawObjects(context, image, size, layers, look, frame);
   for (const { mask, isHighlighted } of layers) {
     if (!isHighlighted) continue;
