@@ -1,3 +1,4 @@
+import { counted } from "../scene/counted";
 import { firstPromptedFrame } from "../scene/scene";
 import { isTracking, setState, useStore, type Tracking } from "../state/store";
 import { Icon } from "../ui/Icon";
@@ -17,7 +18,7 @@ export function Actions() {
         <div className="progress">
           <progress max={tracking.total} value={tracking.done} aria-label="Tracking" />
           <span>
-            {`${tracking.done} of ${tracking.total} frames `}
+            {`${tracking.done} of ${counted(tracking.total, "frame")} `}
             {tracking.framesPerSecond !== null && <small>{describeRate(tracking)}</small>}
           </span>
         </div>

@@ -108,6 +108,10 @@ function drawOnTop(
   frame: number,
 ): void {
   if (effect === "overlay") {
+    // First hue and saturation alone: blue over a red object is blue, not purple.
+    context.globalCompositeOperation = "color";
+    context.drawImage(union, 0, 0);
+    context.globalCompositeOperation = "source-over";
     context.globalAlpha = OPACITIES[variant % 4]!;
     context.drawImage(union, 0, 0);
     context.globalAlpha = 1;

@@ -6,6 +6,7 @@ import { openSession } from "../api/models";
 import { getLimits, getSession, renewSession } from "../api/rest";
 import { send } from "../api/transport";
 import { located, readClip, type Clip } from "../api/video";
+import { counted } from "../scene/counted";
 import { firstPromptedFrame } from "../scene/scene";
 import { handleFailure, onReconnected, onSessionLost } from "../state/failures";
 import { announce, freshWork, getState, isTracking, notify, setState } from "../state/store";
@@ -110,11 +111,12 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
       session: { id, fps, numFrames },
       phase: "ready",
     });
-    announce(
-      `${clip.name} is open, ${numFrames} ${numFrames === 1 ? "frame" : "frames"}. Click an object in the video.`,
-    );
+    announce(`${clip.name} is open, ${counted(numFrames, "frame")}. Click an object in the video.`);
     if (found[0] && found[0].numFrames !== numFrames) {
-      notify("error", `The saved work is of a video of ${found[0].numFrames} frames; this one has ${numFrames}.`);
+      notify(
+        "error",
+        `The saved work is of a video of ${counted(found[0].numFrames, "frame")}; this one has ${numFrames}.`,
+      );
     }
     void synchronise();
     return true;

@@ -61,12 +61,20 @@ test("hints come on the first visit, by keyboard and by what the user does, and 
   await demo.ready();
   const hint = (step: number) => demo.page.getByRole("region", { name: `Hint ${step} of 3` });
   await hint(1).waitFor();
+  for (const viewport of [SIZES[0], { width: 1024, height: 768 }, SIZES[2]]) {
+    await demo.page.setViewportSize(viewport);
+    await expect.poll(() => apart(demo.page, ".coach", ".frame")).toBe(true);
+    await demo.shot(`hint ${viewport.width}`);
+  }
+  await demo.page.setViewportSize({ width: 1280, height: 800 });
   expect(await violations(demo.page)).toEqual([]);
   await demo.click(0.26, 0.62);
   await hint(2).waitFor();
+  await expect.poll(() => apart(demo.page, ".coach", ".frame, .add-object")).toBe(true);
   await demo.page.locator(".click-hint", { hasText: "for another object" }).waitFor();
   await demo.page.keyboard.press("Enter"); // Next has the focus
   await hint(3).waitFor();
+  await expect.poll(() => apart(demo.page, ".coach", ".frame, .actions")).toBe(true);
   await demo.page.keyboard.press("Escape");
   await hint(3).waitFor({ state: "detached" });
   expect(await demo.page.evaluate(() => localStorage.getItem("sam2fast-coach"))).toBe("seen");
@@ -83,6 +91,24 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   await demo.click(0.26, 0.62);
   await expect.poll(() => spread(demo.page, ".filmstrip")).toBeGreaterThan(20);
   await expect.poll(() => spread(demo.page, ".thumbnail canvas")).toBeGreaterThan(20);
+
+  let open = (): void => undefined;
+  const held = new Promise<void>((resolve) => (open = resolve));
+  await demo.page.route(/\/(api\/sessions|graphql)$/, async (route) => {
+    if (/startSession|gallery\/01/.test(route.request().postData() ?? "")) await held;
+    await route.continue();
+  });
+  await demo.button("Videos").click();
+  await demo.button("Still life").click();
+  await demo.page.getByText("Opening the video").waitFor();
+  expect(await spread(demo.page, ".filmstrip")).toBe(-255); // nothing of the video before
+  open();
+  await demo.page.locator(".counter", { hasText: "1 / 24" }).waitFor();
+  await demo.page.unroute(/\/(api\/sessions|graphql)$/);
+  await demo.button("Videos").click();
+  await demo.button("Backwards").click();
+  await demo.page.locator(".counter", { hasText: "1 / 12" }).waitFor();
+  await demo.ready();
   await demo.page.keyboard.press("k");
   await demo.said(/Tracking is finished/);
   const badge = demo.page.locator(".model-badge");
@@ -182,6 +208,20 @@ function isInside(page: Page, selector: string): Promise<boolean> {
     const seen = document.elementFromPoint(left + width / 2, top + height / 2);
     return seen !== null && (element.contains(seen) || seen.closest(".timeline, .lanes") !== null);
   }, selector);
+}
+
+/** Whether an element is beside all elements of a selector that are seen. */
+function apart(page: Page, selector: string, others: string): Promise<boolean> {
+  return page.evaluate(
+    ([selector, others]) => {
+      const a = document.querySelector(selector!)!.getBoundingClientRect();
+      return [...document.querySelectorAll(others!)].every((other) => {
+        const b = other.getBoundingClientRect();
+        return a.left >= b.right || a.right <= b.left || a.top >= b.bottom || a.bottom <= b.top;
+      });
+    },
+    [selector, others],
+  );
 }
 
 /** The names of buttons whose middle is not seen. */
