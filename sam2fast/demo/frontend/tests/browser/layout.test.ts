@@ -130,7 +130,7 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   await demo.close();
 });
 
-test("each effect is shown on the current frame, and the text's words are the user's", async () => {
+test("each effect is shown on the current frame; the text's words are the user's; both and undo survive a reload", async () => {
   const demo = await Demo.open(browser, inject("address"));
   await demo.ready();
   const picture = (group: string, name: string) =>
@@ -157,6 +157,15 @@ test("each effect is shown on the current frame, and the text's words are the us
   await demo.page.reload();
   await demo.ready();
   expect(await demo.page.getByRole("textbox", { name: "Words" }).inputValue()).toBe("kitchen");
+
+  // Undo survives the reload, too.
+  expect(await demo.page.locator(".point").count()).toBe(1);
+  await demo.page.keyboard.press("z");
+  await demo.settled();
+  expect(await demo.page.locator(".point").count()).toBe(0);
+  await demo.page.keyboard.press("Shift+Z");
+  await demo.settled();
+  expect(await demo.page.locator(".point").count()).toBe(1);
   expect(demo.problems).toEqual([]);
   await demo.close();
 });

@@ -4,6 +4,7 @@ import { promptKey, visibility, withTracked } from "../../src/masks/masks";
 import { isUnsaved, saveNow, watchWork } from "../../src/project/autosave";
 import { openDataFile } from "../../src/project/files";
 import { makeProject, parseProject, restoreWork } from "../../src/project/project";
+import { readHistory, saveHistory } from "../../src/project/steps";
 import { openClip, restart } from "../../src/project/session";
 import { addPoint, firstPromptedFrame, type Scene } from "../../src/scene/scene";
 import * as editing from "../../src/state/editing";
@@ -208,7 +209,7 @@ test("a project keeps clicks, masks and what is stale", async () => {
     JSON.stringify({ ...project, masks: null }),
     JSON.stringify({ ...project, look: { ...project.look, objects: { effect: "toString", variant: 0 } } }),
   ]) {
-    expect(() => parseProject(text)).toThrow(/project/);
+    expect(() => parseProject(text)).toThrow(/project/i);
   }
   const withPrompt = (frame: number, prompt: object) => {
     const [object] = project.scene.objects;
@@ -233,6 +234,18 @@ test("a project keeps clicks, masks and what is stale", async () => {
   for (const damage of damages) {
     expect(() => parseProject(JSON.stringify({ ...project, ...damage })), JSON.stringify(damage)).toThrow(/damaged/);
   }
+  for (const [damage, message] of [
+    [{ look: null }, /the effects \(“look”\) are missing or wrong/],
+    [{ frame: 9 }, /the frame that is shown \(“frame”\)/],
+    [{ masks: [{ ...project.masks[0], counts: "~" }] }, /the masks \(“masks”\)/],
+    [{ scene: {} }, /the objects \(“scene”\)/],
+    [withPrompt(0, { points: [{ ...POINT, y: 1.5 }] }), /a prompt of an object/],
+    [{ active: 7 }, /the selected object/],
+    [{ clip: null }, /the video/],
+  ] as const) {
+    expect(() => parseProject(JSON.stringify({ ...project, ...damage }))).toThrow(message);
+  }
+  expect(() => parseProject('{"format": "sam2fast project", ')).toThrow(/damaged: it is no JSON \(.*position/);
   expect(parseProject(JSON.stringify({ ...project, ...withPrompt(3, { points: [POINT] }) })).numFrames).toBe(4);
 });
 
@@ -276,7 +289,28 @@ test("saved work that does not fit its video is kept until the user edits", asyn
   expect(saved.set).toHaveBeenCalledOnce();
   editing.undo();
   await saveNow();
-  expect(saved.del).toHaveBeenCalledOnce();
+  expect(saved.del).not.toHaveBeenCalled(); // redo is saved
+});
+
+test("undo and redo are as before after a reload, as many steps as there is room for", async () => {
+  answerWith(clicked);
+  editing.addPoint(POINT);
+  await synchronise();
+  editing.newObject();
+  editing.newObject();
+  editing.undo();
+  const { history } = getState();
+  const read = readHistory(structuredClone(saveHistory(history)));
+  expect(read).toEqual(history);
+  expect([read.past.length, read.future.length]).toEqual([2, 1]);
+  const [first] = [...getState().masks.get(0)!.values()];
+  const large = (step: number) => ({ ...first!, counts: `${step}`.padStart(1_500_000, "0") });
+  const past = Array.from({ length: 90 }, (_, step) => ({
+    scene: { objects: [] },
+    masks: new Map(step < 88 ? [] : [[0, new Map([[1, large(step)], [2, large(-step)]])]]), // prettier-ignore
+  }));
+  expect(saveHistory({ past: past.slice(0, 88), future: [] }).past).toHaveLength(50);
+  expect(saveHistory({ past, future: [] }).past.map(({ masks }) => masks.length)).toEqual([2]);
 });
 
 test("a video that another tab has open is not saved; the lock is held until another one is opened", async () => {
