@@ -39,10 +39,13 @@ export async function track(): Promise<void> {
     await finish(session, isComplete);
   } catch (error) {
     if (getState().session !== session) return;
-    if (isCancelling()) return endCancelled();
-    setState({ tracking: { state: "failed" } });
-    handleFailure(error);
+    if (isCancelling()) endCancelled();
+    else {
+      setState({ tracking: { state: "failed" } });
+      handleFailure(error);
+    }
   }
+  void synchronise(); // sends the clicks that were made meanwhile
 }
 
 /** Stores the masks of the stream; returns whether all frames came. */

@@ -156,12 +156,18 @@ test("starting over and undo restore tracked masks", async () => {
   expect(getState().tracking).toEqual({ state: "stale" });
 });
 
-test("an edit cancels tracking, and says so", async () => {
-  answerWith(clicked, clicked);
+test("during tracking a click waits; an edit that removes something cancels it, and says so", async () => {
+  const requests = answerWith(clicked, clicked);
   editing.addPoint(POINT);
   await synchronise();
   setState({ tracking: { state: "running", done: 1, total: 4, framesPerSecond: null } });
+  const { length } = requests;
   editing.addPoint(OTHER);
+  expect(getState()).toMatchObject({ tracking: { state: "running" }, following: false, notice: null });
+  expect([requests.length, isSynchronised()]).toEqual([length, false]);
+  editing.undo();
+  expect([getState().tracking.state, isSynchronised()]).toEqual(["running", true]);
+  editing.deletePoint(1, 0, 0);
   expect(getState().tracking.state).toBe("cancelling");
   expect(getState().notice?.text).toMatch(/cancelled by your change/);
   await synchronise();
