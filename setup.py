@@ -138,6 +138,7 @@ setup(
         "sam2fast.integrations": ["napari.yaml"],
         "sam2fast.mini": ["*.safetensors", "*.json", "*.md"],
         "sam2fast.nano": ["*.safetensors", "*.md"],
+        "sam2fast.demo": ["media/*"],
         "sam2fast.demo.server": ["static/*", "static/assets/*"],
     },
     python_requires=">=3.10",

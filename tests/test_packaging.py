@@ -15,7 +15,7 @@ from sam2fast import __version__
 from sam2fast.config import shipped_configs
 
 # What the wheel consists of; its weights are most of it.
-ENDINGS = {"py", "typed", "yaml", "json", "safetensors", "md", "html", "js", "css", "svg", "txt"}
+ENDINGS = {"py", "typed", "yaml", "json", "safetensors", "md", "html", "js", "css", "svg", "txt", "jpg", "mp4"}
 MOST_BYTES, MOST_OF_MINI = 38_000_000, 26_000_000
 EXTRAS = {
     "adapters",
@@ -135,6 +135,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, checkout):
     assert {"sam2fast/py.typed", nano, *mini, *cards} <= set(names)
     with zipfile.ZipFile(wheel) as archive:
         assert sum(archive.getinfo(name).compress_size for name in mini) <= MOST_OF_MINI
+    assert {f"sam2fast/demo/media/{name}" for name in ("coffee.jpg", "cat.jpg", "flower.mp4")} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names) and any("NOTICE" in name for name in names)
     static = ROOT / "sam2fast" / "demo" / "server" / "static"
     page = {file.relative_to(ROOT).as_posix() for file in static.rglob("*") if file.is_file()}

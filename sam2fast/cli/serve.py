@@ -76,8 +76,8 @@ class OriginType(click.ParamType):
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder of gallery/, uploads/ and posters/. An empty gallery is filled with synthetic videos.  [default: a "
-    "folder in the user's cache]",
+    help="Folder of gallery/, uploads/ and posters/. An empty gallery is filled with a real video and "
+    "synthetic ones.  [default: a folder in the user's cache]",
 )
 @click.option(
     "--default-video",
@@ -315,10 +315,10 @@ def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
 
 
 def _fill_gallery(settings: ServerSettings) -> None:
-    from sam2fast.demo.server.gallery import draw_gallery
+    from sam2fast.demo.server.gallery import fill_gallery
     from sam2fast.demo.server.library import GALLERY, INCOMING
 
     gallery = settings.data / GALLERY
     if not any(gallery.rglob("*.mp4")):
-        print_note("drawing the gallery's videos, once")
-        draw_gallery(gallery, settings.data / INCOMING)
+        print_note("making the gallery's videos, once")
+        fill_gallery(gallery, settings.data / INCOMING)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sam2fast import __version__
 from sam2fast.demo.in_browser.runtime import BUNDLE, PINNED, write_runtime
-from sam2fast.demo.server.gallery import draw_gallery
+from sam2fast.demo.server.gallery import fill_gallery
 from sam2fast.demo.server.library import GALLERY, POSTERS, Library, LibraryVideo
 from sam2fast.deploy.exported.artifact import check_folder, filled
 from sam2fast.deploy.onnx import write_onnx
@@ -52,10 +52,10 @@ def write_page(
         progress("fetching onnxruntime-web")
         write_runtime(partial / IN_BROWSER / "runtime")
         write_onnx(model, partial / IN_BROWSER / "model", config, dtype, progress)
-        progress("drawing the gallery")
+        progress("making the gallery")
         with TemporaryDirectory() as workspace:
             library = Library(Path(workspace))
-            draw_gallery(library.root / GALLERY, library.incoming)
+            fill_gallery(library.root / GALLERY, library.incoming)
             videos = library.gallery()
             for part in (GALLERY, POSTERS):
                 shutil.copytree(library.root / part, partial / part)

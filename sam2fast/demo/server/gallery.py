@@ -1,6 +1,7 @@
-"""Synthetic videos of the gallery, so that a new server has something to show without a network."""
+"""The first videos of a gallery: a real one from the package, and synthetic ones that are drawn."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,13 +18,17 @@ from sam2fast.demo.server.video_files import DemoVideoWriter
 
 RATE, FRAMES = 24, 96
 BALL_RATE, BALL_FRAMES = 15, 60  # of the rolling ball, which takes longest to draw
+MEDIA = Path(__file__).parents[1] / "media"
+FLOWER = "00_flower.mp4"  # the first of the list
 STILL_LIFE = "01_still_life.mp4"
 WIDTH, HEIGHT = 480, 320  # of the still life
 ZOOM = (1.0, 0.72)  # share of the scene that the camera sees, at the beginning and at the end
 
 
-def draw_gallery(folder: Path, workspace: Path) -> None:
-    """Draws the missing videos, a few seconds each; they appear together when all are finished.
+def fill_gallery(folder: Path, workspace: Path) -> None:
+    """Adds the missing videos: copies the real one and draws the others, a few seconds each.
+
+    They appear together when all are finished.
 
     Args:
         folder: the gallery's folder.
@@ -35,10 +40,13 @@ def draw_gallery(folder: Path, workspace: Path) -> None:
         "03_bouncing_balls.mp4": (lambda: draw_bouncing_balls(3 * FRAMES // 4), RATE),
     }
     with TemporaryDirectory(dir=workspace) as unfinished:
-        missing = [name for name in videos if not (folder / name).exists()]
+        missing = [name for name in (FLOWER, *videos) if not (folder / name).exists()]
         for name in missing:
-            draw, rate = videos[name]
-            _write(Path(unfinished) / name, draw(), rate)
+            if name == FLOWER:
+                shutil.copyfile(MEDIA / "flower.mp4", Path(unfinished) / name)
+            else:
+                draw, rate = videos[name]
+                _write(Path(unfinished) / name, draw(), rate)
         for name in missing:
             os.replace(Path(unfinished) / name, folder / name)
 

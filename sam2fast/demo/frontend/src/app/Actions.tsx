@@ -1,5 +1,9 @@
+import { lastRate } from "../models/models";
+import { counted } from "../scene/counted";
 import { firstPromptedFrame } from "../scene/scene";
+import { makeTrack } from "../state/plan";
 import { isTracking, setState, useStore, type Tracking } from "../state/store";
+import { isSynchronised } from "../state/synchronise";
 import { Icon } from "../ui/Icon";
 import { toggleTracking } from "./shortcuts";
 import { TrackPlan } from "./TrackPlan";
@@ -10,6 +14,7 @@ export function Actions() {
   const ready = useStore((state) => state.phase === "ready" && state.connected);
   const hasPrompts = useStore((state) => firstPromptedFrame(state.scene) !== null);
   const running = isTracking(tracking);
+  const isWaiting = useStore((state) => isTracking(state.tracking) && !state.pending && !isSynchronised());
 
   return (
     <div className="actions">
@@ -17,12 +22,21 @@ export function Actions() {
         <div className="progress">
           <progress max={tracking.total} value={tracking.done} aria-label="Tracking" />
           <span>
-            {`${tracking.done} of ${tracking.total} frames `}
+            {`${tracking.done} of ${counted(tracking.total, "frame")} `}
             {tracking.framesPerSecond !== null && <small>{describeRate(tracking)}</small>}
           </span>
         </div>
       )}
-      {!running && <p className="hint">{hint(tracking, hasPrompts)}</p>}
+      {isWaiting && (
+        <p className="hint" role="status">
+          Your clicks are kept. They are sent when tracking ends.
+        </p>
+      )}
+      {!running && (
+        <p className="hint">
+          {hint(tracking, hasPrompts)} {hasPrompts && <ExpectedTime />}
+        </p>
+      )}
       {!running && hasPrompts && <TrackPlan />}
       <div className="row">
         <button
@@ -48,11 +62,28 @@ export function Actions() {
   );
 }
 
+/** How long tracking takes at the rate of the model's last track; nothing before its first. */
+function ExpectedTime() {
+  const total = useStore(({ plan, scene, masks, frame, session }) =>
+    session ? (makeTrack(plan, scene, masks, frame, session.numFrames)?.total ?? 0) : 0,
+  );
+  const rate = lastRate(useStore((state) => state.limits?.model));
+  if (rate === null || total === 0) return null;
+  return (
+    <span className="expected">
+      {counted(total, "frame")}: about {inWords(total / rate)}
+    </span>
+  );
+}
+
 function describeRate({ done, total, framesPerSecond }: Extract<Tracking, { done: number }>): string {
   const rate = framesPerSecond ?? 1;
-  const seconds = Math.ceil((total - done) / rate);
-  const left = seconds >= 60 ? `${Math.floor(seconds / 60)} min ${seconds % 60} s` : `${seconds} s`;
-  return `${rate.toFixed(1)} frames/s · ${left} left`;
+  return `${rate.toFixed(1)} frames/s · ${inWords((total - done) / rate)} left`;
+}
+
+function inWords(duration: number): string {
+  const seconds = Math.ceil(duration);
+  return seconds >= 60 ? `${Math.floor(seconds / 60)} min ${seconds % 60} s` : `${seconds} s`;
 }
 
 function label({ state }: Tracking): string {

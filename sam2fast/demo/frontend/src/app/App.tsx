@@ -14,6 +14,7 @@ import { watchPhotos } from "../photos/list";
 import { rememberPhotos } from "../photos/remembered";
 import { Stage } from "../player/Stage";
 import { Transport } from "../player/Transport";
+import { Candidates } from "../precision/Candidates";
 import { useEverything } from "../precision/everything";
 import { watchWork } from "../project/autosave";
 import { begin, watchSession } from "../project/session";
@@ -49,6 +50,7 @@ export function App() {
         <main>
           <Stage />
           <Transport />
+          <Candidates />
         </main>
         <SheetTabs sheet={sheet} isPhoto={isStill} onChange={setSheet} />
         {isStill ? isChoosing ? <EverythingStrip /> : <PhotoStrip /> : <Timeline />}

@@ -1,20 +1,27 @@
+import { useEffect, useRef } from "react";
+import { WORDS } from "../effects/backgrounds";
 import {
   BACKGROUND_EFFECTS,
+  MAX_WORDS,
   OBJECT_EFFECTS,
   PRESETS,
   isSameLook,
   nextChoice,
   surprise,
   type Choice,
+  type Look,
 } from "../effects/look";
+import { drawLook, useSmallFrame, type SmallFrame } from "./effectPictures";
 import { setState, useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
 
-/** Selects how objects and background are drawn. */
+/** Selects how objects and background are drawn. Each effect is shown on the current frame. */
 export function LookPanel() {
   const look = useStore((state) => state.look);
+  const panel = useRef<HTMLElement>(null);
+  const small = useSmallFrame(panel);
   return (
-    <section className="panel look" aria-label="Effects">
+    <section className="panel look" aria-label="Effects" ref={panel}>
       <header>
         <h2>Effects</h2>
         <button type="button" className="quiet-button" onClick={() => setState({ look: surprise(look) })}>
@@ -22,15 +29,16 @@ export function LookPanel() {
           Surprise me
         </button>
       </header>
-      <div className="presets" role="group" aria-label="Ready-made effects">
+      <div className="effects" role="group" aria-label="Ready-made effects">
         {PRESETS.map((preset) => (
           <button
             key={preset.name}
             type="button"
             aria-pressed={isSameLook(preset.look, look)}
-            onClick={() => setState({ look: preset.look })}
+            onClick={() => setState({ look: { ...look, ...preset.look } })}
           >
-            {preset.name}
+            <Picture small={small} look={preset.look} />
+            <span>{preset.name}</span>
           </button>
         ))}
       </div>
@@ -38,14 +46,29 @@ export function LookPanel() {
         title="Objects"
         table={OBJECT_EFFECTS}
         choice={look.objects}
+        lookOf={(objects) => ({ objects, background: { effect: "original", variant: 0 } })}
+        small={small}
         onChange={(objects) => setState({ look: { ...look, objects } })}
       />
       <EffectList
         title="Background"
         table={BACKGROUND_EFFECTS}
         choice={look.background}
+        lookOf={(background) => ({ ...look, objects: { effect: "original", variant: 0 }, background })}
+        small={small}
         onChange={(background) => setState({ look: { ...look, background } })}
       />
+      {look.background.effect === "text" && (
+        <label className="words">
+          Words
+          <input
+            maxLength={MAX_WORDS}
+            placeholder={WORDS.slice(0, 3).join(" ")}
+            value={look.words ?? ""}
+            onChange={(event) => setState({ look: { ...look, words: event.target.value } })}
+          />
+        </label>
+      )}
     </section>
   );
 }
@@ -54,11 +77,14 @@ interface ListProps<Effect extends string> {
   title: string;
   table: Record<Effect, { name: string; variants: number }>;
   choice: Choice<Effect>;
+  /** The look that shows a choice. */
+  lookOf: (choice: Choice<Effect>) => Look;
+  small: SmallFrame | null;
   onChange: (choice: Choice<Effect>) => void;
 }
 
 /** One button for each effect; a click on the selected one changes its variant. */
-function EffectList<Effect extends string>({ title, table, choice, onChange }: ListProps<Effect>) {
+function EffectList<Effect extends string>({ title, table, choice, lookOf, small, onChange }: ListProps<Effect>) {
   const effects = Object.keys(table) as Effect[];
   return (
     <div className="effects" role="group" aria-label={title}>
@@ -74,9 +100,12 @@ function EffectList<Effect extends string>({ title, table, choice, onChange }: L
             title={isSelected && variants > 1 ? "Click again for the next variant" : undefined}
             onClick={() => onChange(nextChoice(table, choice, effect))}
           >
-            {name}
-            {/* The ready-made effects have the same names. */}
-            <span className="visually-hidden">{" effect"}</span>
+            <Picture small={small} look={lookOf(isSelected ? choice : { effect, variant: 0 })} />
+            <span>
+              {name}
+              {/* The ready-made effects have the same names. */}
+              <span className="visually-hidden">{" effect"}</span>
+            </span>
             {isSelected && variants > 1 && (
               <small>
                 {choice.variant + 1}/{variants}
@@ -87,4 +116,14 @@ function EffectList<Effect extends string>({ title, table, choice, onChange }: L
       })}
     </div>
   );
+}
+
+/** The current frame with a look, in small. */
+function Picture({ small, look }: { small: SmallFrame | null; look: Look }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const key = JSON.stringify(look);
+  useEffect(() => {
+    if (small) drawLook(canvas.current!, small, JSON.parse(key) as Look);
+  }, [small, key]);
+  return <canvas ref={canvas} data-drawn={small !== null} aria-hidden="true" />;
 }

@@ -1,6 +1,7 @@
 import { useCallback, useEffect, useLayoutEffect, useRef, useState, type RefObject } from "react";
 import { firstPromptedFrame } from "../scene/scene";
 import { isTracking, useStore, type State } from "../state/store";
+import { placeBeside } from "./place";
 import { rememberCoach, wasCoached } from "./remembered";
 
 interface Step {
@@ -28,7 +29,7 @@ const STEPS: readonly Step[] = [
     isDone: ({ scene }) => scene.objects.length > 1,
   },
   {
-    target: ".actions .track",
+    target: ".actions",
     title: "Track, then download",
     text: "Tracking finds the objects in all frames. Correct a frame by a click, track again, and download what you see.",
     isDone: ({ tracking }) => isTracking(tracking),
@@ -97,25 +98,17 @@ function CoachMark({ step, target, title, text, onNext, onEnd }: MarkProps) {
   );
 }
 
-const GAP = 12;
-
-/** Places the mark under a large target, or else to the right if there is room, otherwise above or at the lower edge. */
+/** Places the mark beside its target, and not over the frame if there is other room. */
 function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.CSSProperties {
   const [style, setStyle] = useState<React.CSSProperties>({ opacity: 0 }); // hidden elements take no focus
   useLayoutEffect(() => {
     const place = () => {
       const target = [...document.querySelectorAll(selector)].find((found) => found.getClientRects().length > 0);
-      if (!target || !mark.current) return;
-      const { left, top, right, bottom, width, height } = target.getBoundingClientRect();
-      const { offsetWidth, offsetHeight } = mark.current;
-      const isLarge = height > 3 * offsetHeight * 0.5;
-      const fitsBelow = isLarge && bottom + 2 * GAP + offsetHeight < innerHeight;
-      const fitsRight = !fitsBelow && right + GAP + offsetWidth < innerWidth;
-      const x = fitsRight ? right + GAP : left + width / 2 - offsetWidth / 2;
-      const above = (isLarge ? bottom : top) - offsetHeight - GAP;
-      const y = fitsBelow ? bottom + GAP : fitsRight ? top : above;
-      const clamp = (value: number, size: number, room: number) => Math.max(8, Math.min(room - size - 8, value));
-      setStyle({ left: clamp(x, offsetWidth, innerWidth), top: clamp(y, offsetHeight, innerHeight) });
+      const frame = document.querySelector(".frame");
+      if (!target || !frame || !mark.current) return;
+      const size = { width: mark.current.offsetWidth, height: mark.current.offsetHeight };
+      const room = { width: innerWidth, height: innerHeight };
+      setStyle(placeBeside(target.getBoundingClientRect(), size, room, frame.getBoundingClientRect()));
     };
     place();
     const timer = setInterval(place, 400); // panels move when objects are added

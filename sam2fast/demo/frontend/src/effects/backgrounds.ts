@@ -1,6 +1,6 @@
 import type { Size } from "../scene/geometry";
 import { drawBlurred, drawPixelated, fill, type Context } from "./canvases";
-import type { BackgroundEffect, Choice } from "./look";
+import type { Look } from "./look";
 import { dark, drawEdges, drawToned, gradient, grey, vivid } from "./tones";
 
 export const BLURS = [3, 4, 5]; // halvings of the size
@@ -9,14 +9,14 @@ export const CONTRASTS = [1, 1.5, 0.5];
 /** The first one is transparent. */
 export const FILLS = [null, "#000", "#fff", "#00b140"];
 
-const WORDS = "click include exclude box track refine cut blur paint name export".split(" ");
+export const WORDS = "click include exclude box track refine cut blur paint name export".split(" ");
 
 /** Draws the background; what is erased stays transparent. @param frame its number, for effects that move */
 export function drawBackground(
   context: Context,
   image: CanvasImageSource,
   size: Size,
-  { effect, variant }: Choice<BackgroundEffect>,
+  { background: { effect, variant }, words = "" }: Look,
   frame: number,
 ): void {
   switch (effect) {
@@ -34,8 +34,11 @@ export function drawBackground(
       return drawPixelated(context, image, size, CELLS[variant]!);
     case "desaturate":
       return drawToned(context, image, size, grey(CONTRASTS[variant]!));
-    case "text":
-      return variant === 0 ? drawZoomingWords(context, size, frame) : drawScrollingText(context, size, frame);
+    case "text": {
+      const given = words.split(/\s+/).filter(Boolean);
+      const shown = given.length > 0 ? given : WORDS;
+      return (variant === 0 ? drawZoomingWords : drawScrollingText)(context, size, shown, frame);
+    }
     case "blur":
       return drawBlurred(context, image, size, BLURS[variant]!);
     case "sobel":
@@ -44,7 +47,7 @@ export function drawBackground(
 }
 
 /** One word after the other grows from the centre. */
-function drawZoomingWords(context: Context, size: Size, frame: number): void {
+function drawZoomingWords(context: Context, size: Size, words: readonly string[], frame: number): void {
   const LENGTH = 12; // frames of a word
   fill(context, size, "#17202e");
   context.save();
@@ -52,11 +55,11 @@ function drawZoomingWords(context: Context, size: Size, frame: number): void {
   context.textAlign = "center";
   context.textBaseline = "middle";
   for (let age = 2; age >= 0; age -= 1) {
-    const number = Math.floor(frame / LENGTH) - age;
-    const word = WORDS[(number + WORDS.length) % WORDS.length]!;
+    const number = Math.floor(frame / LENGTH) - age + 3 * words.length; // never negative
+    const word = words[number % words.length]!;
     const progress = (age + (frame % LENGTH) / LENGTH) / 3;
     context.font = `900 ${(size.height * 1.2 * progress ** 2 + 4).toFixed(1)}px system-ui, sans-serif`;
-    context.fillStyle = ["#5fb3ff", "#ffd166", "#f2f4f8"][(number + WORDS.length) % 3]!;
+    context.fillStyle = ["#5fb3ff", "#ffd166", "#f2f4f8"][number % 3]!;
     context.globalAlpha = 1 - progress;
     context.fillText(word.toUpperCase(), 0, 0);
   }
@@ -64,7 +67,7 @@ function drawZoomingWords(context: Context, size: Size, frame: number): void {
 }
 
 /** Lines of words that move up. */
-function drawScrollingText(context: Context, size: Size, frame: number): void {
+function drawScrollingText(context: Context, size: Size, words: readonly string[], frame: number): void {
   const height = Math.max(10, size.height / 14);
   fill(context, size, "#f5efe0");
   context.save();
@@ -76,7 +79,7 @@ function drawScrollingText(context: Context, size: Size, frame: number): void {
   for (let line = first; (line - first - 1) * height < size.height; line += 1) {
     let x = -((line * 37) % 100) * (size.width / 400);
     for (let place = line * 5; x < size.width; place += 1) {
-      const word = WORDS[place % WORDS.length]!;
+      const word = words[place % words.length]!;
       context.fillText(word, x, line * height - shift);
       x += context.measureText(`${word} `).width;
     }

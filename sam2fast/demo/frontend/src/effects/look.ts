@@ -9,7 +9,11 @@ export interface Choice<Effect extends string> {
 export interface Look {
   readonly objects: Choice<ObjectEffect>;
   readonly background: Choice<BackgroundEffect>;
+  /** Of the background's text; without them it has its own. */
+  readonly words?: string;
 }
+
+export const MAX_WORDS = 200; // characters
 
 interface EffectInfo {
   readonly name: string;
@@ -83,19 +87,23 @@ const SURPRISES: readonly Look[] = [
   look("overlay", 4, "sobel", 3),
 ];
 
+/** Whether two looks have the same effects. */
 export function isSameLook(a: Look, b: Look): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
+  const isSame = (one: Choice<string>, other: Choice<string>) =>
+    one.effect === other.effect && one.variant === other.variant;
+  return isSame(a.objects, b.objects) && isSame(a.background, b.background);
 }
 
 /** Whether a value from a file is a look that this page knows. */
-export function isLook({ objects, background }: Look): boolean {
+export function isLook({ objects, background, words }: Look): boolean {
   const isKnown = (table: Record<string, EffectInfo>, { effect, variant }: Choice<string>) =>
     Object.hasOwn(table, effect) && Number.isInteger(variant) && variant >= 0 && variant < table[effect]!.variants;
-  return isKnown(OBJECT_EFFECTS, objects) && isKnown(BACKGROUND_EFFECTS, background);
+  const isText = words === undefined || (typeof words === "string" && words.length <= MAX_WORDS);
+  return isText && isKnown(OBJECT_EFFECTS, objects) && isKnown(BACKGROUND_EFFECTS, background);
 }
 
 /** The look after the current one in a list of unusual ones. */
 export function surprise(current: Look): Look {
   const place = SURPRISES.findIndex((other) => isSameLook(other, current));
-  return SURPRISES[(place + 1) % SURPRISES.length]!;
+  return { ...current, ...SURPRISES[(place + 1) % SURPRISES.length]! };
 }

@@ -33,7 +33,7 @@ export function renderFrame(
   frame: number,
 ): void {
   context.clearRect(0, 0, size.width, size.height);
-  drawBackground(context, image, size, look.background, frame);
+  drawBackground(context, image, size, look, frame);
   if (layers.length > 0) drawObjects(context, image, size, layers, look, frame);
   for (const { mask, isHighlighted } of layers) {
     if (!isHighlighted) continue;
@@ -108,6 +108,10 @@ function drawOnTop(
   frame: number,
 ): void {
   if (effect === "overlay") {
+    // First hue and saturation alone: blue over a red object is blue, not purple.
+    context.globalCompositeOperation = "color";
+    context.drawImage(union, 0, 0);
+    context.globalCompositeOperation = "source-over";
     context.globalAlpha = OPACITIES[variant % 4]!;
     context.drawImage(union, 0, 0);
     context.globalAlpha = 1;

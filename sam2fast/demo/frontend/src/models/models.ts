@@ -38,13 +38,35 @@ export async function refreshModels(): Promise<void> {
   }
 }
 
-/** Keeps the last measured frame rate of tracking. */
+const RATES = "sam2fast-rates"; // in localStorage, by model
+
+/** Keeps the last measured frame rate of tracking; that of a finished track also for the next visit. */
 export function watchRate(): () => void {
-  return useStore.subscribe(({ tracking }) => {
+  return useStore.subscribe(({ tracking, limits }, before) => {
     if ("done" in tracking && tracking.framesPerSecond !== null) {
       useModels.setState({ framesPerSecond: tracking.framesPerSecond });
+    } else if ("done" in before.tracking && before.tracking.framesPerSecond !== null && limits) {
+      try {
+        const rates = { ...readRates(), [limits.model]: before.tracking.framesPerSecond };
+        localStorage.setItem(RATES, JSON.stringify(rates));
+      } catch {
+        // Storage may be forbidden.
+      }
     }
   });
+}
+
+/** Frames per second of a model's last track in this browser; null before the first. */
+export function lastRate(model: string | undefined): number | null {
+  return readRates()[model ?? ""] ?? null;
+}
+
+function readRates(): Record<string, number> {
+  try {
+    return JSON.parse(localStorage.getItem(RATES) ?? "{}") as Record<string, number>;
+  } catch {
+    return {};
+  }
 }
 
 export async function download(name: string): Promise<void> {

@@ -3,6 +3,7 @@ import { isPhoto } from "../api/video";
 import { masksAt, type MaskEntry } from "../masks/masks";
 import { maskBounds } from "../masks/rle";
 import { readPhoto, readStill } from "../media/stills";
+import { sizeOf } from "../media/shown";
 import type { Size } from "../scene/geometry";
 import { promptedFrames, type SceneObject } from "../scene/scene";
 import { useStore } from "../state/store";
@@ -35,11 +36,6 @@ export function Thumbnail({ object }: { object: SceneObject }) {
       {isSeen && <canvas ref={canvas} width={SIDE} height={SIDE} />}
     </span>
   );
-}
-
-function sizeOf(source: HTMLVideoElement | HTMLImageElement): Size {
-  if (source instanceof HTMLImageElement) return { width: source.naturalWidth, height: source.naturalHeight };
-  return { width: source.videoWidth, height: source.videoHeight };
 }
 
 /** Draws the square around the mask. */

@@ -1,7 +1,6 @@
 import { useEffect, useRef, useState, type RefObject } from "react";
 import { isPhoto } from "../api/video";
 import type { Look } from "../effects/look";
-import { Candidates } from "../precision/Candidates";
 import { EverythingLayer } from "../precision/EverythingLayer";
 import { SketchLayer } from "../precision/SketchLayer";
 import { atMost, fitInside, type Size } from "../scene/geometry";
@@ -103,7 +102,6 @@ export function Stage() {
           {hovered.name}
         </div>
       )}
-      <Candidates />
       <Loupe />
       <ClickHint />
       <StageMessage />

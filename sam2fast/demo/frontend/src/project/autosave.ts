@@ -3,6 +3,7 @@ import type { Clip } from "../api/video";
 import { firstPromptedFrame } from "../scene/scene";
 import { getState, notify, useStore } from "../state/store";
 import { makeProject, type Project } from "./project";
+import { saveHistory } from "./steps";
 
 /** Saves the work on each video in the browser, by the video's path. */
 
@@ -70,7 +71,10 @@ export async function saveNow(): Promise<void> {
     // Saved work that does not fit the video is kept until the user edits.
     const isKept = project && isUntouched(project) && hasWork(await loadProject(project.clip.path));
     if (project && !isKept && !getState().elsewhere) {
-      if (hasWork(project) || isUpload(project.clip)) await set(project.clip.path, project, SAVED);
+      const { history } = getState();
+      const isUndoable = history.past.length + history.future.length > 0;
+      const saved = { ...project, ...(isUndoable && { history: saveHistory(history) }) };
+      if (hasWork(project) || isUndoable || isUpload(project.clip)) await set(project.clip.path, saved, SAVED);
       else await del(project.clip.path, SAVED);
     }
     hasFailed = false;

@@ -3,6 +3,7 @@ import { readMaskFile } from "../api/rest";
 import { mergeMasks, promptKey, type MaskEntry, type Masks } from "../masks/masks";
 import { maskArea } from "../masks/rle";
 import * as editing from "../state/editing";
+import { counted } from "../scene/counted";
 import { handleFailure } from "../state/failures";
 import {
   addObject,
@@ -77,5 +78,5 @@ async function importMasks(file: File): Promise<void> {
     masks = mergeMasks(masks, added, new Set([id]));
   }
   editing.replaceAll(scene, masks);
-  notify("info", `${objects.length} ${objects.length === 1 ? "object" : "objects"} imported from “${file.name}”.`);
+  notify("info", `${counted(objects.length, "object")} imported from “${file.name}”.`);
 }

@@ -4,6 +4,7 @@ import { promptKey, type FrameEntries, type MaskEntry, type Masks, type Scores }
 import { maskArea } from "../masks/rle";
 import { findObject, type Point, type Prompt, type Scene, type SceneObject } from "../scene/scene";
 import type { State, Tracking } from "../state/store";
+import { readHistory, type SavedHistory } from "./steps";
 
 /** The user's work on one video, as it is saved in the browser and in project files. */
 export interface Project {
@@ -17,6 +18,8 @@ export interface Project {
   readonly look: Look;
   readonly tracking: Exclude<Tracking["state"], "running" | "cancelling">;
   readonly masks: readonly SavedMask[];
+  /** Undo and redo; in the browser only, not in files. */
+  readonly history?: SavedHistory;
 }
 
 interface SavedMask {
@@ -74,7 +77,9 @@ function saveMask(scene: Scene, frame: number, object: number, entry: MaskEntry)
 export function restoreWork(project: Project, numFrames: number): Partial<State> | null {
   if (project.numFrames !== numFrames) return null;
   const { scene, active, frame, look, tracking } = project;
-  return { scene, active, frame, look, tracking: { state: tracking }, masks: readMasks(project) };
+  const history = project.history && readHistory(project.history);
+  const work = { scene, active, frame, look, tracking: { state: tracking }, masks: readMasks(project) };
+  return { ...work, ...(history && { history }) };
 }
 
 function readMasks({ scene, masks }: Project): Masks {
@@ -101,42 +106,63 @@ export function parseProject(text: string): Project {
   let project: Partial<Project> | null = null;
   try {
     project = JSON.parse(text) as Partial<Project> | null;
-  } catch {
-    // reported below
+  } catch (error) {
+    throw new Error(`This project is damaged: it is no JSON (${(error as Error).message}).`, { cause: error });
   }
   if (project?.format !== "sam2fast project") throw new Error("This is not a project that was saved by this page.");
   if (project.version !== 1) throw new Error(`This project has version ${project.version}; this page reads version 1.`);
-  const read = project as Project;
-  try {
-    readMasks(read);
-    if (!isSound(read)) throw new Error("wrong values");
-    // Addresses in a file are not used: it may come from anybody.
-    return { ...read, clip: { ...read.clip, url: asUrl(read.clip.path), poster: null } };
-  } catch {
-    throw new Error("This project is damaged: a part of it is missing or wrong.");
+  const { history: _, ...read } = project as Project;
+  for (const [part, isSound] of PARTS) {
+    let isWrong = true;
+    try {
+      isWrong = !isSound(read);
+    } catch {
+      // a part of the part is missing
+    }
+    if (isWrong) throw new Error(`This project is damaged: ${part} missing or wrong.`);
   }
+  // Addresses in a file are not used: it may come from anybody.
+  return { ...read, clip: { ...read.clip, url: asUrl(read.clip.path), poster: null } };
 }
 
 const TRACKING: readonly unknown[] = ["never", "stale", "done", "partial", "cancelled", "failed"];
 const TRACKED: readonly unknown[] = ["no", "fresh", "stale"];
 
-function isSound({ numFrames, scene, active, frame, look, tracking, masks }: Project): boolean {
-  const isFrame = (value: unknown) => isCount(value) && value < numFrames;
-  const isObject = ({ id, name, colour, prompts }: SceneObject) =>
-    isCount(id) &&
-    typeof name === "string" &&
-    typeof colour === "string" &&
-    Object.entries(prompts).every(([frame, prompt]) => isFrame(Number(frame)) && isPrompt(prompt));
-  return (
-    isCount(numFrames) &&
-    isFrame(frame) &&
-    TRACKING.includes(tracking) &&
-    isLook(look) &&
-    scene.objects.every(isObject) &&
-    new Set(scene.objects.map(({ id }) => id)).size === scene.objects.length &&
-    findObject(scene, active) !== undefined &&
-    masks.every(({ frame, tracked }) => isFrame(frame) && TRACKED.includes(tracked))
-  );
+/** What a message names, with its check, which may also throw. */
+const PARTS: readonly (readonly [string, (project: Project) => boolean])[] = [
+  ["the video (“clip”) is", ({ clip }) => typeof clip.path === "string" && typeof clip.name === "string"],
+  ["the number of frames (“numFrames”) is", ({ numFrames }) => isCount(numFrames)],
+  ["the frame that is shown (“frame”) is", ({ frame, numFrames }) => isFrame(frame, numFrames)],
+  ["the state of tracking (“tracking”) is", ({ tracking }) => TRACKING.includes(tracking)],
+  ["the effects (“look”) are", ({ look }) => isLook(look)],
+  ["the objects (“scene”) are", ({ scene: { objects } }) => objects.every(isObject) && isDistinct(objects)],
+  ["a prompt of an object (“prompts”) is", hasSoundPrompts],
+  ["the selected object (“active”) is", ({ scene, active }) => findObject(scene, active) !== undefined],
+  [
+    "the masks (“masks”) are",
+    (project) => readMasks(project) !== null && project.masks.every((mask) => isMask(mask, project)),
+  ],
+];
+
+function isObject({ id, name, colour }: SceneObject): boolean {
+  return isCount(id) && typeof name === "string" && typeof colour === "string";
+}
+
+function isDistinct(objects: readonly SceneObject[]): boolean {
+  return new Set(objects.map(({ id }) => id)).size === objects.length;
+}
+
+function hasSoundPrompts({ scene, numFrames }: Project): boolean {
+  const prompts = scene.objects.flatMap((object) => Object.entries(object.prompts));
+  return prompts.every(([frame, prompt]) => isFrame(Number(frame), numFrames) && isPrompt(prompt));
+}
+
+function isMask({ frame, tracked }: SavedMask, { numFrames }: Project): boolean {
+  return isFrame(frame, numFrames) && TRACKED.includes(tracked);
+}
+
+function isFrame(value: unknown, numFrames: number): boolean {
+  return isCount(value) && value < numFrames;
 }
 
 function isPrompt({ points, box, mask, candidate }: Prompt): boolean {

@@ -6,6 +6,7 @@ import { openSession } from "../api/models";
 import { getLimits, getSession, renewSession } from "../api/rest";
 import { send } from "../api/transport";
 import { isPhoto, located, readClip, type Clip } from "../api/video";
+import { counted } from "../scene/counted";
 import { firstPromptedFrame } from "../scene/scene";
 import { handleFailure, onReconnected, onSessionLost } from "../state/failures";
 import { announce, freshWork, getState, isTracking, notify, setState } from "../state/store";
@@ -113,10 +114,13 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
     announce(
       isPhoto(clip)
         ? `${clip.name} is open. Click an object in the photograph.`
-        : `${clip.name} is open, ${numFrames} ${numFrames === 1 ? "frame" : "frames"}. Click an object in the video.`,
+        : `${clip.name} is open, ${counted(numFrames, "frame")}. Click an object in the video.`,
     );
     if (found[0] && found[0].numFrames !== numFrames) {
-      notify("error", `The saved work is of a video of ${found[0].numFrames} frames; this one has ${numFrames}.`);
+      notify(
+        "error",
+        `The saved work is of a video of ${counted(found[0].numFrames, "frame")}; this one has ${numFrames}.`,
+      );
     }
     void synchronise();
     return true;

@@ -26,6 +26,28 @@ export function atMost(pixels: number, { width, height }: Size): Size {
   return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
 }
 
+export interface Rectangle extends Size {
+  readonly left: number;
+  readonly top: number;
+}
+
+/**
+ * The square around a rectangle with a margin, inside the whole.
+ *
+ * @param margin as a share of the rectangle's longer side
+ * @returns a rectangle that is cut where the square is larger than the whole
+ */
+export function cropAround({ left, top, width, height }: Rectangle, whole: Size, margin: number): Rectangle {
+  const side = (1 + 2 * margin) * Math.max(width, height);
+  const fit = (middle: number, length: number) => {
+    const size = Math.min(side, length);
+    return [Math.min(length - size, Math.max(0, middle - size / 2)), size] as const;
+  };
+  const [x, wide] = fit(left + width / 2, whole.width);
+  const [y, high] = fit(top + height / 2, whole.height);
+  return { left: x, top: y, width: wide, height: high };
+}
+
 /** A position on the page as shares of a rectangle, clamped to it. */
 export function toShares(client: { x: number; y: number }, rect: DOMRect): Spot {
   const share = (value: number, start: number, length: number) => Math.min(1, Math.max(0, (value - start) / length));

@@ -6,10 +6,10 @@ import { changedObjects } from "./commands";
 import * as history from "./history";
 import { trackedState } from "./plan";
 import { announce, getState, isTracking, notify, setState, type Step } from "./store";
-import { synchronise } from "./synchronise";
+import { onlyAddsPrompts, synchronise } from "./synchronise";
 import { cancelTracking } from "./track";
 
-/** The user's edits of objects; each is one undo step. An edit during tracking cancels it. */
+/** The user's edits of objects, each one undo step. Points and boxes wait until tracking ends, other edits cancel it. */
 
 export function addPoint(point: Point): void {
   edit((scene, { active, frame }) => scenes.addPoint(scene, active, frame, point));
@@ -115,7 +115,8 @@ function applyHistory(apply: typeof history.undo<Step>, message: string): void {
 function show(step: Step, active: number): void {
   const { scene: before, tracking, session } = getState();
   const isChanged = changedObjects(before, step.scene).size > 0;
-  if (isChanged && isTracking(tracking)) {
+  const isWaiting = isTracking(tracking) && onlyAddsPrompts(step.scene);
+  if (isChanged && isTracking(tracking) && !isWaiting) {
     void cancelTracking();
     notify("info", "Tracking is cancelled by your change. Finished frames keep their masks.");
   }
@@ -123,9 +124,10 @@ function show(step: Step, active: number): void {
   setState({
     ...step,
     active,
+    ...(isWaiting && { following: false }),
     ...(isIdle && { tracking: { state: trackedState(step.scene, step.masks, session!.numFrames) } }),
   });
-  void synchronise();
+  if (!isWaiting) void synchronise();
 }
 
 /** The masks without those of removed objects and prompts. */

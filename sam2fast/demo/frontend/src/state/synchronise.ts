@@ -41,6 +41,11 @@ export function isSynchronised(): boolean {
   return difference(known, getState().scene).length === 0;
 }
 
+/** Whether a scene has the server's prompts and at most further points and boxes, which can wait for a track's end. */
+export function onlyAddsPrompts(scene: Scene): boolean {
+  return difference(known, scene, answerOf).every(({ kind }) => kind === "prompt");
+}
+
 /** The page's mask that answers a prompt; after undo and in a new session the server lacks it. */
 function answerOf(id: number, frame: number, prompt: Prompt): Mask | null {
   const entry = masksAt(getState().masks, frame).get(id);

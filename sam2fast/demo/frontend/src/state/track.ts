@@ -3,6 +3,7 @@ import { CancelPropagateInVideoDocument } from "../api/generated";
 import { propagate, type Track } from "../api/propagate";
 import { getSession } from "../api/rest";
 import { promptKey, withTracked } from "../masks/masks";
+import { counted } from "../scene/counted";
 import type { Scene } from "../scene/scene";
 import { handleFailure } from "./failures";
 import { makeTrack, trackedState } from "./plan";
@@ -25,7 +26,7 @@ export async function track(): Promise<void> {
   abort = null;
   const running = { state: "running", done: 0, total: request.total, framesPerSecond: null } as const;
   setState({ tracking: running, playing: false, following: true, notice: null });
-  announce(`Tracking ${request.total} ${request.total === 1 ? "frame" : "frames"}.`);
+  announce(`Tracking ${counted(request.total, "frame")}.`);
   await synchronise();
   if (getState().session !== session) return; // another video was opened
   if (isCancelling()) return endCancelled();
@@ -38,10 +39,13 @@ export async function track(): Promise<void> {
     await finish(session, isComplete);
   } catch (error) {
     if (getState().session !== session) return;
-    if (isCancelling()) return endCancelled();
-    setState({ tracking: { state: "failed" } });
-    handleFailure(error);
+    if (isCancelling()) endCancelled();
+    else {
+      setState({ tracking: { state: "failed" } });
+      handleFailure(error);
+    }
   }
+  void synchronise(); // sends the clicks that were made meanwhile
 }
 
 /** Stores the masks of the stream; returns whether all frames came. */
@@ -105,7 +109,8 @@ function showProgress(frame: number, done: number, total: number, framesPerSecon
   const { tracking, following } = getState();
   if (!isTracking(tracking)) return;
   const quarter = Math.floor((ANNOUNCEMENTS * done) / total);
-  if (quarter > Math.floor((ANNOUNCEMENTS * (done - 1)) / total)) announce(`Tracked ${done} of ${total} frames.`);
+  if (quarter > Math.floor((ANNOUNCEMENTS * (done - 1)) / total))
+    announce(`Tracked ${done} of ${counted(total, "frame")}.`);
   setState({ tracking: { state: "running", done, total, framesPerSecond }, ...(following && { frame }) });
 }
 

@@ -14,6 +14,7 @@ export function Filmstrip() {
 
   useEffect(() => {
     const strip = canvas.current!;
+    strip.getContext("2d")!.clearRect(0, 0, strip.width, strip.height); // of the video before
     if (!clip || !fps) return;
     let drawing = {}; // of the current size
     let timer = 0;

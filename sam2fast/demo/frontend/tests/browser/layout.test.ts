@@ -1,4 +1,4 @@
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Locator, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
@@ -10,6 +10,8 @@ const SIZES = [
   { width: 390, height: 844, video: 360 },
   { width: 844, height: 390, video: 420 },
 ] as const;
+
+type Box = NonNullable<Awaited<ReturnType<Locator["boundingBox"]>>>;
 
 let browser: Browser;
 
@@ -31,7 +33,9 @@ test.each(SIZES)("$width x $height holds with one object and with twenty", async
   await demo.ready();
   const one = await measure(demo.page);
   expect(one.video).toBeGreaterThanOrEqual(video);
+  const frame = await demo.page.locator(".frame").boundingBox();
   await demo.click(0.26, 0.62);
+  await besideFrame(demo.page, frame!);
   for (let count = 1; count < MANY; count += 1) await demo.page.keyboard.press("n");
   expect(await demo.page.locator(".object").count()).toBe(MANY);
 
@@ -57,12 +61,20 @@ test("hints come on the first visit, by keyboard and by what the user does, and 
   await demo.ready();
   const hint = (step: number) => demo.page.getByRole("region", { name: `Hint ${step} of 3` });
   await hint(1).waitFor();
+  for (const viewport of [SIZES[0], { width: 1024, height: 768 }, SIZES[2]]) {
+    await demo.page.setViewportSize(viewport);
+    await expect.poll(() => apart(demo.page, ".coach", ".frame")).toBe(true);
+    await demo.shot(`hint ${viewport.width}`);
+  }
+  await demo.page.setViewportSize({ width: 1280, height: 800 });
   expect(await violations(demo.page)).toEqual([]);
   await demo.click(0.26, 0.62);
   await hint(2).waitFor();
+  await expect.poll(() => apart(demo.page, ".coach", ".frame, .add-object")).toBe(true);
   await demo.page.locator(".click-hint", { hasText: "for another object" }).waitFor();
   await demo.page.keyboard.press("Enter"); // Next has the focus
   await hint(3).waitFor();
+  await expect.poll(() => apart(demo.page, ".coach", ".frame, .actions")).toBe(true);
   await demo.page.keyboard.press("Escape");
   await hint(3).waitFor({ state: "detached" });
   expect(await demo.page.evaluate(() => localStorage.getItem("sam2fast-coach"))).toBe("seen");
@@ -79,6 +91,24 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   await demo.click(0.26, 0.62);
   await expect.poll(() => spread(demo.page, ".filmstrip")).toBeGreaterThan(20);
   await expect.poll(() => spread(demo.page, ".thumbnail canvas")).toBeGreaterThan(20);
+
+  let open = (): void => undefined;
+  const held = new Promise<void>((resolve) => (open = resolve));
+  await demo.page.route(/\/(api\/sessions|graphql)$/, async (route) => {
+    if (/startSession|gallery\/01/.test(route.request().postData() ?? "")) await held;
+    await route.continue();
+  });
+  await demo.button("Videos").click();
+  await demo.button("Still life").click();
+  await demo.page.getByText("Opening the video").waitFor();
+  expect(await spread(demo.page, ".filmstrip")).toBe(-255); // nothing of the video before
+  open();
+  await demo.page.locator(".counter", { hasText: "1 / 24" }).waitFor();
+  await demo.page.unroute(/\/(api\/sessions|graphql)$/);
+  await demo.button("Videos").click();
+  await demo.button("Backwards").click();
+  await demo.page.locator(".counter", { hasText: "1 / 12" }).waitFor();
+  await demo.ready();
   await demo.page.keyboard.press("k");
   await demo.said(/Tracking is finished/);
   const badge = demo.page.locator(".model-badge");
@@ -99,6 +129,59 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   expect(demo.problems).toEqual([]);
   await demo.close();
 });
+
+test("each effect is shown on the current frame; the text's words are the user's; both and undo survive a reload", async () => {
+  const demo = await Demo.open(browser, inject("address"));
+  await demo.ready();
+  const picture = (group: string, name: string) =>
+    demo.page
+      .getByRole("group", { name: group, exact: true })
+      .getByRole("button", { name: new RegExp(`^${name} effect`) })
+      .locator("canvas");
+  const pixels = (canvas: Locator) => canvas.evaluate((canvas: HTMLCanvasElement) => canvas.toDataURL());
+  await picture("Objects", "Emoji").and(demo.page.locator("[data-drawn=true]")).waitFor();
+  const all = await Promise.all((await demo.page.locator(".effects canvas").all()).map(pixels));
+  expect(all.length).toBe(27);
+  expect(new Set(all).size).toBeGreaterThan(20); // some effects are among the ready-made ones, too
+  const before = await pixels(picture("Objects", "Overlay"));
+  await demo.click(0.26, 0.62);
+  await expect.poll(() => pixels(picture("Objects", "Overlay"))).not.toBe(before);
+
+  await demo.effect("Background", "Text", 2);
+  const own = await pixels(picture("Background", "Text"));
+  await demo.page.getByRole("textbox", { name: "Words" }).fill("kitchen");
+  await expect.poll(() => pixels(picture("Background", "Text"))).not.toBe(own);
+  await demo.shot("words");
+  expect(await violations(demo.page)).toEqual([]);
+  await demo.saved();
+  await demo.page.reload();
+  await demo.ready();
+  expect(await demo.page.getByRole("textbox", { name: "Words" }).inputValue()).toBe("kitchen");
+
+  // Undo survives the reload, too.
+  expect(await demo.page.locator(".point").count()).toBe(1);
+  await demo.page.keyboard.press("z");
+  await demo.settled();
+  expect(await demo.page.locator(".point").count()).toBe(0);
+  await demo.page.keyboard.press("Shift+Z");
+  await demo.settled();
+  expect(await demo.page.locator(".point").count()).toBe(1);
+  expect(demo.problems).toEqual([]);
+  await demo.close();
+});
+
+/** Checks that the masks for a click are seen beside the frame, which has stayed in its place, and have their scores. */
+async function besideFrame(page: Page, before: Box): Promise<void> {
+  const strip = page.getByRole("group", { name: "Masks for this click" });
+  await strip.waitFor();
+  const frame = (await page.locator(".frame").boundingBox())!;
+  const box = (await strip.boundingBox())!;
+  expect(frame).toEqual(before);
+  const isApart = box.y >= frame.y + frame.height || box.x >= frame.x + frame.width || box.y + box.height <= frame.y;
+  expect(isApart, JSON.stringify([frame, box])).toBe(true);
+  expect(await covered(page, ".candidates button, .transport button:not(:disabled)")).toEqual([]);
+  expect(await strip.getByRole("button").allTextContents()).toEqual(Array(3).fill(expect.stringMatching(/^\d+ %$/)));
+}
 
 /** The video's width, after a check that nothing is wider or higher than the window. */
 async function measure(page: Page): Promise<{ video: number }> {
@@ -136,6 +219,20 @@ function isInside(page: Page, selector: string): Promise<boolean> {
   }, selector);
 }
 
+/** Whether an element is beside all elements of a selector that are seen. */
+function apart(page: Page, selector: string, others: string): Promise<boolean> {
+  return page.evaluate(
+    ([selector, others]) => {
+      const a = document.querySelector(selector!)!.getBoundingClientRect();
+      return [...document.querySelectorAll(others!)].every((other) => {
+        const b = other.getBoundingClientRect();
+        return a.left >= b.right || a.right <= b.left || a.top >= b.bottom || a.bottom <= b.top;
+      });
+    },
+    [selector, others],
+  );
+}
+
 /** The names of buttons whose middle is not seen. */
 function covered(page: Page, selector: string): Promise<string[]> {
   return page.evaluate((selector) => {
@@ -143,7 +240,9 @@ function covered(page: Page, selector: string): Promise<string[]> {
       const { left, top, width, height } = element.getBoundingClientRect();
       return element.contains(document.elementFromPoint(left + width / 2, top + height / 2));
     };
-    const buttons = [...document.querySelectorAll(selector)].filter((button) => !isSeen(button));
+    const buttons = [...document.querySelectorAll(selector)].filter(
+      (button) => button.getClientRects().length > 0 && !isSeen(button),
+    );
     return buttons.map((button) => button.getAttribute("aria-label") ?? button.textContent);
   }, selector);
 }

@@ -206,6 +206,29 @@ test("on a phone two fingers zoom, and a moving finger aims with the loupe", asy
   await phone.close();
 });
 
+test("a blue mask over a red object is blue", async () => {
+  const other = await Demo.open(browser, inject("address"));
+  await other.ready();
+  const red = await other.page.evaluate(() => {
+    const context = document.createElement("canvas").getContext("2d")!;
+    context.drawImage(document.querySelector<HTMLVideoElement>(".frame video")!, 0, 0, 48, 32);
+    const { data } = context.getImageData(0, 0, 48, 32);
+    const redness = (at: number) => data[4 * at]! - data[4 * at + 1]! - data[4 * at + 2]!;
+    const best = Array.from({ length: 48 * 32 }, (_, at) => at).reduce((a, b) => (redness(b) > redness(a) ? b : a));
+    return [((best % 48) + 0.5) / 48, (Math.floor(best / 48) + 0.5) / 32] as const;
+  });
+  await other.click(...red);
+  await other.page.mouse.move(0, 0);
+  const [r, , b] = await other.page.evaluate(([x, y]) => {
+    const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas")!;
+    const [left, top] = [Math.round(x * canvas.width), Math.round(y * canvas.height)];
+    return [...canvas.getContext("2d")!.getImageData(left, top, 1, 1).data];
+  }, red);
+  await other.shot("blue over red");
+  expect(b! - r!).toBeGreaterThan(60);
+  await other.close();
+});
+
 async function drag(from: readonly [number, number], to: readonly [number, number]): Promise<void> {
   const [start, end] = [await demo.at(...from), await demo.at(...to)];
   await demo.page.mouse.move(start.x, start.y);

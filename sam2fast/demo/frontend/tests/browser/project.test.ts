@@ -69,14 +69,26 @@ test("only changed objects are tracked", async () => {
   await demo.page.locator(".banner", { hasText: "Nothing has changed there" }).waitFor();
 });
 
-test("an edit during tracking cancels it", async () => {
+test("a click during tracking waits until it ends; an edit that removes something cancels it", async () => {
   await demo.page.getByRole("checkbox", { name: "Only changed objects" }).uncheck();
   await demo.goTo(0);
   await demo.page.keyboard.press("k");
   await demo.page.locator(".progress").waitFor();
   await demo.click(0.28, 0.66);
+  await demo.page.getByText("Your clicks are kept").waitFor();
+  await demo.shot("waiting click");
+  await demo.said(/Tracking is finished/);
+  await demo.settled();
+  await demo.page.getByText("The clicks have changed").waitFor();
+  await demo.page.getByText(/^12 frames: about \d+ s$/).waitFor();
+  await demo.goTo(0);
+  await demo.page.keyboard.press("k");
+  await demo.page.locator(".progress").waitFor();
+  await demo.button("Delete Object 1").click();
   await demo.page.locator(".banner", { hasText: "Tracking is cancelled by your change" }).waitFor();
   await demo.shot("cancelled by an edit");
+  await demo.page.keyboard.press("z");
+  await demo.settled();
   await demo.page.keyboard.press("z");
   await demo.settled();
 });

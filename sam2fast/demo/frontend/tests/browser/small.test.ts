@@ -53,6 +53,18 @@ test("a tap includes, a long press excludes", async () => {
   await demo.shot("phone clicked");
 });
 
+test("fingers can hit everything: 44 pixels, and 24 for marks", async () => {
+  const small = await demo.page.evaluate(() =>
+    [...document.querySelectorAll(":is(button, select, input:not([type=file]))")].flatMap((element) => {
+      const { width, height } = (element.closest("label") ?? element).getBoundingClientRect();
+      const least = element.matches(".point, .prompt-mark, .box-mark button") ? 24 : 44;
+      const name = `${element.className} ${element.getAttribute("aria-label") ?? element.textContent}`;
+      return width > 0 && Math.min(width, height) < least ? [`${name}: ${width}x${height}`] : [];
+    }),
+  );
+  expect(small).toEqual([]);
+});
+
 test("dark colours have enough contrast, and the selected theme is kept", async () => {
   expect(await violations(demo.page)).toEqual([]);
   const page = () => demo.page.evaluate(() => getComputedStyle(document.body).backgroundColor);

@@ -1,5 +1,13 @@
 import { expect, test } from "vitest";
-import { BACKGROUND_EFFECTS, DEFAULT_LOOK, OBJECT_EFFECTS, nextChoice, surprise } from "../../src/effects/look";
+import {
+  BACKGROUND_EFFECTS,
+  DEFAULT_LOOK,
+  OBJECT_EFFECTS,
+  isLook,
+  isSameLook,
+  nextChoice,
+  surprise,
+} from "../../src/effects/look";
 
 test("a click on the selected effect shows its next variant, on another one its first", () => {
   const overlay = DEFAULT_LOOK.objects;
@@ -18,4 +26,12 @@ test("surprises come one after the other, and are all different", () => {
     expect(objects.variant).toBeLessThan(OBJECT_EFFECTS[objects.effect].variants);
     expect(background.variant).toBeLessThan(BACKGROUND_EFFECTS[background.effect].variants);
   }
+});
+
+test("the text's words are kept with a look, and are no other look", () => {
+  const typed = { ...DEFAULT_LOOK, words: "one two" };
+  expect(isSameLook(typed, DEFAULT_LOOK)).toBe(true);
+  expect(surprise(typed).words).toBe("one two");
+  expect([isLook(typed), isLook({ ...typed, words: "x".repeat(201) })]).toEqual([true, false]);
+  expect(isLook({ ...typed, words: 7 as unknown as string })).toBe(false);
 });

@@ -2,6 +2,7 @@ import { describe, expect, test, vi } from "vitest";
 import type { MaskEntry, Masks } from "../../src/masks/masks";
 import { clamped, placed, scaled, WHOLE } from "../../src/player/zoom";
 import { beginStroke, endStroke } from "../../src/precision/brush";
+import { cropAround } from "../../src/scene/geometry";
 import * as scenes from "../../src/scene/scene";
 import { difference } from "../../src/state/commands";
 import { freshWork, getState, setState } from "../../src/state/store";
@@ -61,6 +62,15 @@ describe("confidence", () => {
     expect([found[0]!.confidence, found[3], found[41]]).toEqual([1, null, null]);
     expect(weakestFrames(found)).toEqual([1, 40]); // frame 2 is near to 1, as is 0
   });
+});
+
+test("a crop is a square around the mask with a margin, inside the frame", () => {
+  const frame = { width: 100, height: 60 };
+  const crop = (left: number, top: number, width: number, height: number) =>
+    cropAround({ left, top, width, height }, frame, 0.25);
+  expect(crop(40, 20, 20, 10)).toEqual({ left: 35, top: 10, width: 30, height: 30 });
+  expect(crop(0, 0, 4, 8)).toEqual({ left: 0, top: 0, width: 12, height: 12 }); // at the edge it is moved
+  expect(crop(10, 0, 60, 60)).toEqual({ left: 0, top: 0, width: 90, height: 60 });
 });
 
 describe("candidates", () => {

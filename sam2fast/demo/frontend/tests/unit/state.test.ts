@@ -4,6 +4,7 @@ import { promptKey, visibility, withTracked } from "../../src/masks/masks";
 import { isUnsaved, saveNow, watchWork } from "../../src/project/autosave";
 import { openDataFile } from "../../src/project/files";
 import { makeProject, parseProject, restoreWork } from "../../src/project/project";
+import { readHistory, saveHistory } from "../../src/project/steps";
 import { openClip, restart } from "../../src/project/session";
 import { addPoint, firstPromptedFrame, type Scene } from "../../src/scene/scene";
 import * as editing from "../../src/state/editing";
@@ -155,12 +156,18 @@ test("starting over and undo restore tracked masks", async () => {
   expect(getState().tracking).toEqual({ state: "stale" });
 });
 
-test("an edit cancels tracking, and says so", async () => {
-  answerWith(clicked, clicked);
+test("during tracking a click waits; an edit that removes something cancels it, and says so", async () => {
+  const requests = answerWith(clicked, clicked);
   editing.addPoint(POINT);
   await synchronise();
   setState({ tracking: { state: "running", done: 1, total: 4, framesPerSecond: null } });
+  const { length } = requests;
   editing.addPoint(OTHER);
+  expect(getState()).toMatchObject({ tracking: { state: "running" }, following: false, notice: null });
+  expect([requests.length, isSynchronised()]).toEqual([length, false]);
+  editing.undo();
+  expect([getState().tracking.state, isSynchronised()]).toEqual(["running", true]);
+  editing.deletePoint(1, 0, 0);
   expect(getState().tracking.state).toBe("cancelling");
   expect(getState().notice?.text).toMatch(/cancelled by your change/);
   await synchronise();
@@ -208,7 +215,7 @@ test("a project keeps clicks, masks and what is stale", async () => {
     JSON.stringify({ ...project, masks: null }),
     JSON.stringify({ ...project, look: { ...project.look, objects: { effect: "toString", variant: 0 } } }),
   ]) {
-    expect(() => parseProject(text)).toThrow(/project/);
+    expect(() => parseProject(text)).toThrow(/project/i);
   }
   const withPrompt = (frame: number, prompt: object) => {
     const [object] = project.scene.objects;
@@ -233,6 +240,18 @@ test("a project keeps clicks, masks and what is stale", async () => {
   for (const damage of damages) {
     expect(() => parseProject(JSON.stringify({ ...project, ...damage })), JSON.stringify(damage)).toThrow(/damaged/);
   }
+  for (const [damage, message] of [
+    [{ look: null }, /the effects \(“look”\) are missing or wrong/],
+    [{ frame: 9 }, /the frame that is shown \(“frame”\)/],
+    [{ masks: [{ ...project.masks[0], counts: "~" }] }, /the masks \(“masks”\)/],
+    [{ scene: {} }, /the objects \(“scene”\)/],
+    [withPrompt(0, { points: [{ ...POINT, y: 1.5 }] }), /a prompt of an object/],
+    [{ active: 7 }, /the selected object/],
+    [{ clip: null }, /the video/],
+  ] as const) {
+    expect(() => parseProject(JSON.stringify({ ...project, ...damage }))).toThrow(message);
+  }
+  expect(() => parseProject('{"format": "sam2fast project", ')).toThrow(/damaged: it is no JSON \(.*position/);
   expect(parseProject(JSON.stringify({ ...project, ...withPrompt(3, { points: [POINT] }) })).numFrames).toBe(4);
 });
 
@@ -276,7 +295,28 @@ test("saved work that does not fit its video is kept until the user edits", asyn
   expect(saved.set).toHaveBeenCalledOnce();
   editing.undo();
   await saveNow();
-  expect(saved.del).toHaveBeenCalledOnce();
+  expect(saved.del).not.toHaveBeenCalled(); // redo is saved
+});
+
+test("undo and redo are as before after a reload, as many steps as there is room for", async () => {
+  answerWith(clicked);
+  editing.addPoint(POINT);
+  await synchronise();
+  editing.newObject();
+  editing.newObject();
+  editing.undo();
+  const { history } = getState();
+  const read = readHistory(structuredClone(saveHistory(history)));
+  expect(read).toEqual(history);
+  expect([read.past.length, read.future.length]).toEqual([2, 1]);
+  const [first] = [...getState().masks.get(0)!.values()];
+  const large = (step: number) => ({ ...first!, counts: `${step}`.padStart(1_500_000, "0") });
+  const past = Array.from({ length: 90 }, (_, step) => ({
+    scene: { objects: [] },
+    masks: new Map(step < 88 ? [] : [[0, new Map([[1, large(step)], [2, large(-step)]])]]), // prettier-ignore
+  }));
+  expect(saveHistory({ past: past.slice(0, 88), future: [] }).past).toHaveLength(50);
+  expect(saveHistory({ past, future: [] }).past.map(({ masks }) => masks.length)).toEqual([2]);
 });
 
 test("a video that another tab has open is not saved; the lock is held until another one is opened", async () => {
