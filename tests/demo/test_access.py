@@ -179,7 +179,7 @@ def test_server_status(client, app):
     assert client.http.get("/healthy").data == b"OK"
     limits = client.http.get("/api/limits").get_json()
     assert limits == {
-        "maxUploadMB": 70, "maxSeconds": 10.0, "formats": [".mp4", ".m4v", ".mov", ".webm", ".mkv"],
+        "maxUploadMB": 70, "maxSeconds": 60.0, "formats": [".mp4", ".m4v", ".mov", ".webm", ".mkv"],
         "photoFormats": [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"], "maxPhotoPixels": 1 << 26,
         "maxSessions": 16, "sessionMinutes": 15.0, "maxObjects": 32, "model": "nano", "imageSize": 128,
     }  # fmt: skip

@@ -1,5 +1,3 @@
-import type { Size } from "../scene/geometry";
-
 export type Shown = HTMLVideoElement | HTMLImageElement;
 
 /** The video or the photograph on the stage. */
@@ -13,7 +11,7 @@ export function isSettled(shown: Shown): boolean {
   return !shown.seeking && shown.readyState >= shown.HAVE_CURRENT_DATA;
 }
 
-export function sizeOf(shown: Shown): Size {
+export function sizeOf(shown: Shown): { width: number; height: number } {
   if (shown instanceof HTMLImageElement) return { width: shown.naturalWidth, height: shown.naturalHeight };
   return { width: shown.videoWidth, height: shown.videoHeight };
 }
