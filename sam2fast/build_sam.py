@@ -24,7 +24,7 @@ from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import Approximations, ApproximationsLike
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.utils.devices import available_device
-from sam2fast.utils.embedded import EMBEDDED
+from sam2fast.utils.embedded import EMBEDDED, find_embedded
 from sam2fast.utils.thread_guard import limit_threads_after_fork
 
 # Makes `from sam2fast.build_sam import` look up absent names as submodules, where names of forks raise an ImportError
@@ -59,6 +59,7 @@ def build_sam2(
     allow_targets: Sequence[str] = (),
     ckpt_prefix: str = "",
     partial: bool = False,
+    image_size: int | None = None,
     **kwargs: Any,
 ) -> SAM2Base:
     """Builds a SAM 2 model for images.
@@ -79,6 +80,8 @@ def build_sam2(
             without it; see :func:`sam2fast.checkpoints.read_checkpoint`.
         partial: loads the weights that match by name and shape, leaves the rest untrained, and logs a report; see
             :func:`sam2fast.checkpoints.load_partial`.
+        image_size: side of the model's square input in pixels, a multiple of 32. None leaves it to
+            ``hydra_overrides_extra`` and the configuration; mini's is then 768.
         **kwargs: ignored, as in the original, so that model and predictor can share arguments.
 
     Raises:
@@ -88,7 +91,13 @@ def build_sam2(
         RuntimeError: the device is not available.
         ValueError: the device does not support the dtype.
     """
-    overrides = [*hydra_overrides_extra, *(IMAGE_POSTPROCESSING if apply_postprocessing else ())]
+    embedded = find_embedded(str(config_file).removeprefix("configs/").removesuffix(".yaml"))
+    overrides = [
+        *_sized(embedded.photograph_size if embedded else None),
+        *hydra_overrides_extra,
+        *_sized(image_size),
+        *(IMAGE_POSTPROCESSING if apply_postprocessing else ()),
+    ]
     weights = Weights(ckpt_path, ckpt_prefix, partial)
     model = _build(config_file, weights, device, overrides, dtype, allow_targets)
     return model.eval() if mode == "eval" else model.train()
@@ -108,6 +117,7 @@ def build_sam2_video_predictor(
     partial: bool = False,
     approximations: ApproximationsLike = (),
     strategy: StrategyLike = "sam2",
+    image_size: int | None = None,
     **kwargs: Any,
 ) -> SAM2VideoPredictor:
     """Builds a SAM 2 video predictor.
@@ -124,6 +134,7 @@ def build_sam2_video_predictor(
         strategy: chooses masks and memories: ``"sam2"`` or another name of a published strategy, or a
             :class:`~sam2fast.tracking.strategies.base.Strategy`. With a configuration of SAMURAI, such as
             ``configs/samurai/sam2.1_hiera_t.yaml``, ``"sam2"`` means ``"samurai"``.
+        image_size: as for :func:`build_sam2`, but the default is the configuration's; mini's is 512.
         config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: as for
             :func:`build_sam2`.
 
@@ -138,6 +149,7 @@ def build_sam2_video_predictor(
     overrides = [
         f"++model._target_=sam2fast.sam2_video_predictor.{name}",
         *hydra_overrides_extra,
+        *_sized(image_size),
         *(VIDEO_POSTPROCESSING if apply_postprocessing else ()),
     ]
     weights = Weights(ckpt_path, ckpt_prefix, partial, allow_image_only=False)
@@ -290,6 +302,11 @@ def _build(
     if not isinstance(model, SAM2Base):
         raise ConfigError(f"configuration {config_file} describes a {type(model).__name__}, not a SAM2Base")
     return cast_weights(model.to(target), dtype)
+
+
+def _sized(image_size: int | None) -> list[str]:
+    """The override for an input size."""
+    return [] if image_size is None else [f"++model.image_size={image_size}"]
 
 
 def _check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:

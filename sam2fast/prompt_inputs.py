@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import masks_to_boxes
@@ -16,6 +17,7 @@ CPU = torch.device("cpu")
 POINT_LABELS = (-1, 0, 1, 2, 3)
 # Limit of coordinates and logits: squares of much larger ones overflow in the model.
 LARGEST = 1e15
+LARGEST_LOW_RES = 256  # side of the low-resolution logits of SAM 2, whose input has 1024 pixels
 # Low-resolution logits are clamped to [-32, 32], in results and in mask prompts.
 LOGIT_LIMIT = 32.0
 # Forms of the masks that the image predictor returns.
@@ -74,7 +76,8 @@ def check_boxes(box: Any) -> Tensor:
 def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.device) -> Tensor:
     """Low-resolution logits ``(h, w)``, ``(1, h, w)`` or ``(B, 1, h, w)`` as fp32 ``(B, 1, h, w)`` on ``device``.
 
-    Warns if the values look like a mask: none is negative, and some are 0.
+    Square logits of up to 256x256, those of models with another input size, are resized. Warns if the values look like
+    a mask: none is negative, and some are 0.
 
     Args:
         size: (h, w) of the prompt encoder's masks.
@@ -87,7 +90,8 @@ def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.devi
     if mask.ndim in (2, 3):
         mask = mask.reshape(1, *mask.shape) if mask.ndim == 3 else mask[None, None]
     height, width = size
-    if mask.ndim != 4 or mask.shape[1:] != (1, height, width):
+    is_square = mask.ndim == 4 and mask.shape[1] == 1 and 0 < mask.shape[2] == mask.shape[3] <= LARGEST_LOW_RES
+    if not is_square and mask.shape[1:] != (1, height, width):
         raise ValueError(
             f"mask_input has shape {given}; expected (1, {height}, {width}) or "
             f"(B, 1, {height}, {width}) logits, such as the third result of predict"
@@ -98,7 +102,10 @@ def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.devi
             "background. Make logits of a mask: torch.where(mask > 0, 10.0, -10.0)",
             stacklevel=6,  # of SAM2ImagePredictor.predict
         )
-    return copy_to_device(mask, device)
+    mask = copy_to_device(mask, device)
+    if mask.shape[2:] != size:
+        mask = F.interpolate(mask, size, mode="bilinear", align_corners=False, antialias=True)
+    return mask
 
 
 class PromptGroup(NamedTuple):

@@ -200,7 +200,7 @@ class SAM2ImagePredictor:
                 As in the original, padding changes the masks a little.
             box: ``(4)`` or ``(B, 4)`` XYXY in pixels of the image.
             mask_input: ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)`` low-resolution logits, typically the third result of a
-                previous call.
+                previous call. Other squares of up to 256x256, as models of other input sizes return, are resized.
             multimask_output: if True, the model returns three masks, which is better for ambiguous prompts such as a
                 single click.
             return_logits: if True, returns un-thresholded mask logits; only with ``output_mode="float"``.

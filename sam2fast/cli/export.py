@@ -1,7 +1,6 @@
 """``sam2fast export``: a model as torch.export programs, as ONNX graphs with a tracker, or as a page that runs it."""
 
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import click
 
 from sam2fast.cli.command_files import check_folder as check_place
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, model_options, out_option
+from sam2fast.cli.options import DTYPES, image_size_option, model_options, out_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import as_user_error, print_note
 
@@ -28,12 +27,7 @@ IN_BROWSER_MODEL = "nano"  # others are large, and slow without a GPU
     "sam2fast; pip install 'sam2fast[onnx]'. web: the web demo as files for any file server, with a model (by default "
     "nano) that runs in the browser; needs also npm and pip install 'sam2fast[video]'.",
 )
-@click.option(
-    "--image-size",
-    type=click.IntRange(1),
-    metavar="S",
-    help="Side of the model's input in pixels, a multiple of 32; by default the model's.",
-)
+@image_size_option
 @click.option(
     "--aot",
     is_flag=True,
@@ -83,17 +77,16 @@ def export(
     _check_options(ctx, target, device, dtype)
     if target == "web" and checkpoint is None:
         model = model or IN_BROWSER_MODEL
-    choice = choose_model(model, checkpoint)
+    choice = choose_model(model, checkpoint)._replace(image_size=image_size)
     check_place(out, "output folder")
     start = time.perf_counter()
-    sizing = [] if image_size is None else [f"++model.image_size={image_size}"]
     with as_user_error(*FAILURES):
         if target == "web":
-            sizes = _write_web(choice, model, out, dtype, sizing)
+            sizes = _write_web(choice, model, out, dtype)
         elif target == "onnx":
-            sizes = _write_onnx(choice, out, dtype, sizing)
+            sizes = _write_onnx(choice, out, dtype)
         else:
-            sizes = _write_programs(choice, out, device, dtype, sizing, aot, prompts, points)
+            sizes = _write_programs(choice, out, device, dtype, aot, prompts, points)
     for name, size in sizes.items():
         say(name if size is None else f"{name}  {size / 1e6:8.1f} MB")
     seconds = time.perf_counter() - start
@@ -119,7 +112,7 @@ def _check_options(ctx: click.Context, target: str, device: str, dtype: str) -> 
 
 
 def _write_programs(
-    choice: ModelChoice, out: Path, device: str, dtype: str, sizing: Sequence[str], aot: bool, prompts: int, points: int
+    choice: ModelChoice, out: Path, device: str, dtype: str, aot: bool, prompts: int, points: int
 ) -> dict[str, int | None]:
     """The names of the files, with their sizes in bytes."""
     import torch
@@ -129,12 +122,12 @@ def _write_programs(
 
     check_folder(out)
     precision = getattr(torch, dtype)
-    built = build_sam2(choice.config, choice.checkpoint, device, hydra_overrides_extra=sizing, dtype=precision)
+    built = build_sam2(choice.config, choice.checkpoint, device, image_size=choice.image_size, dtype=precision)
     facts = write_artifact(built, out, choice.config, aot, prompts, points)
     return {ENCODER: facts.sizes[ENCODER], DECODER: facts.sizes[DECODER], METADATA: None}
 
 
-def _write_onnx(choice: ModelChoice, out: Path, dtype: str, sizing: Sequence[str]) -> dict[str, int | None]:
+def _write_onnx(choice: ModelChoice, out: Path, dtype: str) -> dict[str, int | None]:
     """The names of the files, with their sizes in bytes."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.deploy.exported.artifact import check_folder
@@ -142,20 +135,23 @@ def _write_onnx(choice: ModelChoice, out: Path, dtype: str, sizing: Sequence[str
     from sam2fast.deploy.onnx.runtime.manifest import MANIFEST
 
     check_folder(out)
-    built = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", hydra_overrides_extra=sizing)
+    built = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", image_size=choice.image_size)
     manifest = write_onnx(built, out, choice.config, dtype, lambda text: print_note(f"{text} ..."))
     return {**{name: file["size"] for name, file in manifest.files.items()}, MANIFEST: None}
 
 
-def _write_web(
-    choice: ModelChoice, model: str | None, out: Path, dtype: str, sizing: Sequence[str]
-) -> dict[str, int | None]:
+def _write_web(choice: ModelChoice, model: str | None, out: Path, dtype: str) -> dict[str, int | None]:
     """The names of files and folders, with their sizes in bytes."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.cli.serve import KEEP_CORRECTIONS
     from sam2fast.demo.in_browser.page import write_page
 
-    overrides = [*sizing, KEEP_CORRECTIONS]
-    built = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", hydra_overrides_extra=overrides)
+    built = build_sam2_video_predictor(
+        choice.config,
+        choice.checkpoint,
+        "cpu",
+        hydra_overrides_extra=[KEEP_CORRECTIONS],
+        image_size=choice.image_size,
+    )
     name = model or Path(choice.config).stem
     return dict(write_page(built, out, name, choice.config, dtype, lambda text: print_note(f"{text} ...")))

@@ -122,7 +122,8 @@ def read_previous_masks(
         found = {image["file_name"]: PreviousMasks(image, annotations[image["id"]]) for image in content["images"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{results} cannot be resumed ({error}); {ADVICE}") from error
-    asked = {"version": __version__, **build.choice.as_json(), "dtype": build.dtype, **build.options}
+    model = {**build.choice.as_json(), "image_size": build.choice.image_size, "dtype": build.dtype}
+    asked = {"version": __version__, **model, **build.options}
     other = [f"{name} {made_by.get(name)}, now {value}" for name, value in asked.items() if made_by.get(name) != value]
     if other:
         raise UserError(f"{results} was made with other settings ({'; '.join(other)}); {ADVICE}")

@@ -10,7 +10,15 @@ import click
 from sam2fast import nano
 from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import FormatsType, GroupedCommand, check_exports, model_options, out_option, tolerance_option
+from sam2fast.cli.options import (
+    FormatsType,
+    GroupedCommand,
+    check_exports,
+    image_size_option,
+    model_options,
+    out_option,
+    tolerance_option,
+)
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import images_in, list_sources
@@ -33,6 +41,7 @@ OPTIONS = (
 
 @click.command(cls=GroupedCommand)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@image_size_option
 @partial(model_options, many_devices=True)
 @click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
 @click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
@@ -101,6 +110,7 @@ OPTIONS = (
 @out_option("out")
 def masks(
     images: Sequence[str],
+    image_size: int | None,
     model: str | None,
     checkpoint: Path | None,
     device: str,
@@ -138,7 +148,7 @@ def masks(
         raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
     files, problems = list_sources(images, partial(images_in, out=out), "images")
     check_results(files, lambda image: mask_files(out, image.stem, formats).values())
-    choice = choose_model(model, checkpoint)
+    choice = choose_model(model, checkpoint)._replace(image_size=image_size)
     check_exports(formats, tolerance)
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())

@@ -21,16 +21,17 @@ BANNER_WIDTH = 78
 class ModelChoice(NamedTuple):
     """A configuration name or YAML path, and a checkpoint file that exists.
 
-    ``fallback`` is true for mini in the place of the default model.
+    ``fallback`` is true for mini in the place of the default model. ``image_size`` is that of ``--image-size``.
     """
 
     config: str
     checkpoint: Path
     fallback: bool = False
+    image_size: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON; of a fallback also its name and ``fallback``."""
-        found = {"config": self.config, "checkpoint": str(self.checkpoint)}
+        """As JSON, with the input size if one was chosen; of a fallback also its name and ``fallback``."""
+        found = {"config": self.config, "checkpoint": str(self.checkpoint), **self._size()}
         return {**found, "name": "mini", "fallback": True} if self.fallback else found
 
     def fingerprint(self) -> dict[str, Any]:
@@ -43,7 +44,11 @@ class ModelChoice(NamedTuple):
         return {
             "config": digest_of_ends(config) if config.is_file() else self.config,
             "weights": digest_of_ends(self.checkpoint),
+            **self._size(),
         }
+
+    def _size(self) -> dict[str, int]:
+        return {} if self.image_size is None else {"image_size": self.image_size}
 
 
 def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:

@@ -124,6 +124,14 @@ def model_options(
     return command
 
 
+image_size_option = click.option(
+    "--image-size",
+    type=click.IntRange(1),
+    metavar="S",
+    help="Side of the model's input in pixels, a multiple of 32; by default the model's.",
+)
+
+
 class RareOption(click.Option):
     """An option that few users need; :class:`GroupedCommand` lists it at the end of ``--help``."""
 

@@ -79,7 +79,7 @@ class SegmentRun:
         records = content.get("results", [content])
         if not isinstance(records, list) or len(records) != len(job.objects):
             return None
-        made_by = {**choice.as_json(), "dtype": dtype}
+        made_by = {**choice.as_json(), "image_size": choice.image_size, "dtype": dtype}
         pairs = zip(records, job.objects, strict=True)
         is_same = all(_is_of(record, job.image, one, made_by) for record, one in pairs)
         return records if is_same else None

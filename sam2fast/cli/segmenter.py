@@ -61,7 +61,9 @@ class Segmenter:
         self.seconds: dict[str, float] = {}
         self._device: torch.device | None = None
         with self.stage("load model"), as_model_error():
-            self.model = build_sam2(choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype))
+            self.model = build_sam2(
+                choice.config, choice.checkpoint, device, dtype=getattr(torch, dtype), image_size=choice.image_size
+            )
             self.predictor = SAM2ImagePredictor(self.model)
             self._device = self.model.device
         self.description: dict[str, Any] = {**choice.as_json(), "device": str(self._device), "dtype": dtype}

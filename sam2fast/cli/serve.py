@@ -12,7 +12,14 @@ import click
 
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DEFAULT_MODEL_HELP, PATH, STRATEGY_HELP, checked_strategy, offline_option
+from sam2fast.cli.options import (
+    DEFAULT_MODEL_HELP,
+    PATH,
+    STRATEGY_HELP,
+    checked_strategy,
+    image_size_option,
+    offline_option,
+)
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.demo.server.settings import ServerSettings, hostname_of, parse_origin
@@ -55,6 +62,7 @@ class OriginType(click.ParamType):
     type=PATH,
     help="Weights.  [default: the official file, found as by the other commands]",
 )
+@image_size_option
 @offline_option
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--strategy", metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format(""))
@@ -137,6 +145,7 @@ def serve(
     ctx: click.Context,
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     strategy: str,
     host: str,
@@ -161,7 +170,7 @@ def serve(
     if in_browser:
         _check_page_options(ctx)
         model = model or ("nano" if checkpoint is None else None)
-    choice = choose_model(model, checkpoint)
+    choice = choose_model(model, checkpoint)._replace(image_size=image_size)
     folder = own_cache() / "demo" if data is None else data
     check_folder(folder, "data folder")
     origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))
@@ -282,7 +291,12 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
     from sam2fast.demo.server.demo_errors import DemoError
 
     _log_to_stderr()
-    options: dict[str, Any] = {"device": device, "hydra_overrides_extra": [KEEP_CORRECTIONS], "strategy": strategy}
+    options: dict[str, Any] = {
+        "device": device,
+        "hydra_overrides_extra": [KEEP_CORRECTIONS],
+        "strategy": strategy,
+        "image_size": choice.image_size,
+    }
 
     def load(chosen: ModelChoice) -> "SAM2VideoPredictor":
         return build_sam2_video_predictor(chosen.config, chosen.checkpoint, **options)
@@ -306,8 +320,13 @@ def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
     with as_user_error(OSError, ValueError, RuntimeError, ImportError):
         page = own_cache() / "in_browser" / page_key(choice.fingerprint())
         if not page.is_dir():
-            overrides = [KEEP_CORRECTIONS]
-            model = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", hydra_overrides_extra=overrides)
+            model = build_sam2_video_predictor(
+                choice.config,
+                choice.checkpoint,
+                "cpu",
+                hydra_overrides_extra=[KEEP_CORRECTIONS],
+                image_size=choice.image_size,
+            )
             write_page(model, page, settings.model, choice.config, progress=lambda text: print_note(f"{text} ..."))
         app = make_page_app(settings, page)
         _fill_gallery(settings)

@@ -1,5 +1,5 @@
-"""sam2fast mini: derived from SAM 2 tiny by removing its fourth stage, for 512x512 pixels; weights in the package."""
+"""sam2fast mini: SAM 2 tiny without its fourth stage, for photographs at 768 pixels and video at 512."""
 
 from sam2fast.utils.embedded import MINI
 
-MODEL_ID, CONFIG, WEIGHTS = MINI
+MODEL_ID, CONFIG, WEIGHTS = MINI[:3]

@@ -89,7 +89,8 @@ class SAM2Base(OfficialSteps):
         super().__init__()
         multiple = IMAGE_SIZE_MULTIPLE if spatial_perceiver is None else backbone_stride * spatial_perceiver.grid
         if image_size <= 0 or image_size % multiple:
-            raise ValueError(f"image_size must be a positive multiple of {multiple}, got {image_size}")
+            nearest = max(round(image_size / multiple), 1) * multiple
+            raise ValueError(f"image_size must be a multiple of {multiple}, such as {nearest}; got {image_size}")
         if proj_tpos_enc_in_obj_ptrs and not add_tpos_enc_to_obj_ptrs:
             raise ValueError("proj_tpos_enc_in_obj_ptrs needs add_tpos_enc_to_obj_ptrs")
         if fixed_no_obj_ptr and not (pred_obj_scores and use_obj_ptrs_in_encoder):

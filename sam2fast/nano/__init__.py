@@ -2,4 +2,4 @@
 
 from sam2fast.utils.embedded import NANO
 
-MODEL_ID, CONFIG, WEIGHTS = NANO
+MODEL_ID, CONFIG, WEIGHTS = NANO[:3]

@@ -13,11 +13,14 @@ class EmbeddedModel(NamedTuple):
         model_id: its name in ``from_pretrained``.
         config: the name of its configuration.
         weights: the file of its weights, or the index of several.
+        photograph_size: side of the model's input for images, where it is another one than the configuration's, which
+            is for video; else None.
     """
 
     model_id: str
     config: str
     weights: Path
+    photograph_size: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -31,7 +34,7 @@ class EmbeddedModel(NamedTuple):
 
 
 NANO = EmbeddedModel("sam2fast/nano", "configs/nano/sam2fast_nano.yaml", PACKAGE / "nano" / "weights.safetensors")
-MINI = EmbeddedModel("sam2fast/mini", "configs/mini/sam2fast_mini.yaml", PACKAGE / "mini" / "weights.index.json")
+MINI = EmbeddedModel("sam2fast/mini", "configs/mini/sam2fast_mini.yaml", PACKAGE / "mini" / "weights.index.json", 768)
 EMBEDDED = {model.model_id: model for model in (NANO, MINI)}
 
 

@@ -12,7 +12,7 @@ from commands import assert_one_line, invoke
 
 from sam2fast import mini, nano
 from sam2fast._official_names import RELEASES
-from sam2fast.cli.model_choice import choose_model
+from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.user_errors import MissingCheckpointError
 from sam2fast.downloads import transfer
 from sam2fast.utils.embedded import EMBEDDED, NANO
@@ -103,9 +103,9 @@ def test_requested_models_of_the_package_need_no_note(name, embedded, model, nan
     """Also where the usual model is found."""
     monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
     asked = name.format(embedded.__name__.rpartition(".")[2])
-    assert choose_model(asked, None) == (embedded.CONFIG, embedded.WEIGHTS, False)
-    assert choose_model(asked, nano_checkpoint) == (embedded.CONFIG, nano_checkpoint, False)
-    assert choose_model(None, nano_checkpoint) == (nano.CONFIG, nano_checkpoint, False)
+    assert choose_model(asked, None) == ModelChoice(embedded.CONFIG, embedded.WEIGHTS)
+    assert choose_model(asked, nano_checkpoint) == ModelChoice(embedded.CONFIG, nano_checkpoint)
+    assert choose_model(None, nano_checkpoint) == ModelChoice(nano.CONFIG, nano_checkpoint)
     assert capfd.readouterr() == ("", "")
 
 
@@ -127,7 +127,7 @@ def test_help_names_the_relatives_of_sam2(command):
 def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
     renamed = tmp_path / "renamed.pt"
     renamed.symlink_to(model.checkpoint)
-    assert choose_model(None, renamed) == ("configs/sam2.1/sam2.1_hiera_t.yaml", renamed, False)
+    assert choose_model(None, renamed) == ModelChoice("configs/sam2.1/sam2.1_hiera_t.yaml", renamed)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ WRONG_PROMPTS = [
     ({"point_coords": [[1, 2], [3]], "point_labels": [1, 1]}, r"point_coords\[0\] has shape \(2,\)"),
     ({"box": [10, 10, 5, 20]}, r"box \[10.0, 10.0, 5.0, 20.0\] .* wrong way round"),
     ({"box": [1, 2, 3]}, r"box has shape \(3,\)"),
-    ({"mask_input": np.zeros((1, 64, 64))}, r"mask_input has shape \(1, 64, 64\); expected \(1, 32, 32\)"),
+    ({"mask_input": np.zeros((1, 257, 257))}, r"mask_input has shape \(1, 257, 257\); expected \(1, 32, 32\)"),
+    ({"mask_input": np.zeros((1, 32, 64))}, r"mask_input has shape \(1, 32, 64\); expected \(1, 32, 32\)"),
     ({"box": [BOX] * 2, "mask_input": np.zeros((3, 1, S, S))}, "2 of box, 3 of mask_input"),
     (
         {"point_coords": [[10, 10], [20, 20]], "point_labels": [1, 1], "box": [BOX] * 2},
