@@ -1,12 +1,12 @@
 """How far mini's masks agree with those of SAM 2 tiny, which it is derived from, on photographs that it has not seen.
 
-    python mini_agreement.py --photographs FOLDER --tiny sam2_hiera_tiny.pt --out agreement.jsonl
+    python mini_agreement.py --photographs FOLDER --tiny sam2_hiera_tiny.pt --image image.pt --out agreement.jsonl
 
 The photographs are those of ``mini_photographs.txt``, at most ``--count``. Clicks lie on a grid of four by four. SAM 2
 tiny's mask at 1024 pixels serves as ground truth where it is confident: predicted IoU at least 0.85, stable under a
 shift of the threshold, between 0.5 and 60 percent of the image, and not found by an earlier click. Measured by the IoU
-of the mask scored highest and of the best of three: mini as shipped, the same cut from tiny without rounding, nano,
-and tiny at 512 pixels.
+of the mask scored highest and of the best of three: mini as shipped and before rounding to int8, at 768 and 512 pixels,
+nano, and tiny at 768 and 512 pixels.
 
 The file gets a line per photograph; a run that was stopped goes on after the last one.
 """
@@ -17,19 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from derive_mini import derive
+from derive_mini import TINY
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from sam2fast.build_sam import build_sam2, build_sam2_hf
-from sam2fast.checkpoints import read_checkpoint
 from sam2fast.evaluation.j_and_f import jaccard
-from sam2fast.mini import CONFIG
+from sam2fast.mini import CONFIG, WEIGHTS
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 NAMES = Path(__file__).with_name("mini_photographs.txt")
-TINY = "configs/sam2/sam2_hiera_t.yaml"
 GRID = 4
 LEAST_SCORE, LEAST_STABILITY, AREAS, SAME = 0.85, 0.9, (0.005, 0.6), 0.8
 
@@ -60,15 +58,12 @@ def truths(tiny: SAM2ImagePredictor, image: NDArray[np.uint8]) -> list[tuple[tup
     return kept
 
 
-def candidates(tiny: Path) -> dict[str, SAM2ImagePredictor]:
-    cut = build_sam2(CONFIG, None, device="cpu")
-    cut.load_state_dict(derive(read_checkpoint(tiny)), strict=False)
-    models = {
-        "mini": build_sam2_hf("sam2fast/mini", device="cpu"),
-        "mini before int8": cut,
-        "nano": build_sam2_hf("sam2fast/nano", device="cpu"),
-        "tiny at 512": build_sam2(TINY, tiny, device="cpu", hydra_overrides_extra=["++model.image_size=512"]),
-    }
+def candidates(tiny: Path, image: Path) -> dict[str, SAM2ImagePredictor]:
+    sources = {"mini": (CONFIG, WEIGHTS), "before int8": (CONFIG, image), "tiny": (TINY, tiny)}
+    models = {"nano": build_sam2_hf("sam2fast/nano", device="cpu")}
+    for name, source in sources.items():
+        for size in (768, 512):
+            models[f"{name} at {size}"] = build_sam2(*source, device="cpu", image_size=size)
     return {name: SAM2ImagePredictor(model) for name, model in models.items()}
 
 
@@ -92,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True, help="the folder of the names in the list")
     parser.add_argument("--tiny", type=Path, required=True, help="weights of sam2_hiera_tiny; those for images suffice")
+    parser.add_argument("--image", type=Path, required=True, help="mini's image path of derive_mini.py")
     parser.add_argument("--out", type=Path, required=True, help="a .jsonl file")
     parser.add_argument("--count", type=int, default=100)
     args = parser.parse_args()
@@ -99,7 +95,7 @@ def main() -> None:
     rows = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     done = {row["photograph"] for row in rows}
     missing = [name for name in names if Path(name).name not in done]
-    models, tiny = candidates(args.tiny), SAM2ImagePredictor(build_sam2(TINY, args.tiny, device="cpu"))
+    models, tiny = candidates(args.tiny, args.image), SAM2ImagePredictor(build_sam2(TINY, args.tiny, device="cpu"))
     with args.out.open("a", encoding="utf-8") as out:
         for name in tqdm(missing):
             rows.append(compare(models, tiny, args.photographs / name))

@@ -6,15 +6,17 @@ import runpy
 import sys
 from pathlib import Path
 
+import derive_mini
 import label_photographs
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from dense_auxiliary import DenseAuxiliary, draw_pairs, find_boundaries, object_ids
 from derive_mini import derive
 from export_nano import LEAST_HALF, ROUNDING, export, to_half
 from fake_teacher import FakePredictor
-from parity import NothingDrawn, config_name
+from parity import NothingDrawn, config_name, random_image
 from PIL import Image
 from safetensors import safe_open
 from small_training import AUXILIARY, assert_same, build, checkpoint_of, davis_folder
@@ -68,6 +70,34 @@ class TestMini:
         assert not torch.allclose(ours[2], theirs[2], atol=0.1)
         with pytest.raises(CheckpointError, match="a trunk of twelve blocks"):
             derive(found)
+
+    def test_the_projection_is_fitted_on_photographs(self, tmp_path, monkeypatch):
+        """It comes nearer to tiny's embedding of them; nothing else changes."""
+        torch.save({"model": tame(config_name("sam2_t"))}, tmp_path / "tiny.pt")
+        photographs = [tmp_path / f"{number}.png" for number in range(3)]
+        for number, photograph in enumerate(photographs):
+            Image.fromarray(random_image(240, 320, number)).save(photograph)
+        monkeypatch.setattr(derive_mini, "SIZES", (64, 96, 64))
+        derived = derive(read_checkpoint(tmp_path / "tiny.pt"))
+        with torch.inference_mode():
+            fitted = derive_mini.refit(derived, tmp_path / "tiny.pt", photographs)
+            teacher = derive_mini._teacher(tmp_path / "tiny.pt", 64)
+            levels = teacher.model.image_encoder.trunk(teacher._transforms(np.array(Image.open(photographs[0])))[None])
+            expected = teacher.model.image_encoder.neck(levels)[0][2]
+        before = [derived[f"{derive_mini.NECK}0.conv.{name}"] for name in ("weight", "bias")]
+        assert [x.shape for x in fitted] == [x.shape for x in before]
+        errors = [float((F.conv2d(levels[2], *weights) - expected).square().mean()) for weights in (before, fitted)]
+        assert errors[1] < 0.5 * errors[0]
+
+    def test_a_projection_that_is_exact_is_found(self):
+        rng = torch.Generator().manual_seed(0)
+        x, weight, bias = (torch.randn(*shape, generator=rng).double() for shape in ((500, 6), (4, 6), (4,)))
+        ones = torch.cat([x + 3, torch.ones(500, 1)], dim=1)
+        y = (x + 3) @ weight.t() + bias
+        for prior in (weight, weight + 0.01):
+            found = derive_mini.fit(ones.t() @ ones, ones.t() @ y, prior.float()[..., None, None])
+            torch.testing.assert_close(found[0][..., 0, 0], weight.float(), rtol=0, atol=1e-3)
+            torch.testing.assert_close(found[1], bias.float(), rtol=0, atol=5e-3)
 
     def test_files(self, tmp_path, capsys):
         """Weights come back nearly as they were; another memory leaves the file of the image path as it was."""

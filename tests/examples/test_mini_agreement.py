@@ -15,7 +15,7 @@ from sam2fast import SAM2ImagePredictor, nano
 def one_model(monkeypatch):
     """nano's confident masks are its own ground truth."""
     predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano", device="cpu")
-    monkeypatch.setattr(mini_agreement, "candidates", lambda tiny: {"nano": predictor})
+    monkeypatch.setattr(mini_agreement, "candidates", lambda tiny, image: {"nano": predictor})
     monkeypatch.setattr(mini_agreement, "build_sam2", lambda *args, **kwargs: predictor.model)
     monkeypatch.setattr(mini_agreement, "LEAST_SCORE", 0.0)
     monkeypatch.setattr(mini_agreement, "LEAST_STABILITY", 0.0)
@@ -27,7 +27,7 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch, capsys, one_model):
     monkeypatch.setattr(mini_agreement, "NAMES", tmp_path / "names.txt")
     (tmp_path / "names.txt").write_text("a.png\nb.png\n")
     out = tmp_path / "rows.jsonl"
-    command = ["", "--photographs", str(tmp_path), "--tiny", str(nano.WEIGHTS), "--out", str(out)]
+    command = ["", "--photographs", str(tmp_path), "--tiny", str(nano.WEIGHTS), "--image", "", "--out", str(out)]
     for options in (["--count", "1"], [], []):
         monkeypatch.setattr(sys, "argv", [*command, *options])
         mini_agreement.main()
