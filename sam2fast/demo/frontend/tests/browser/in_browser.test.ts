@@ -43,6 +43,7 @@ async function upload(page: Demo, file: string): Promise<void> {
 /** What `read_exports.py` prints. */
 interface Agreement extends Record<"png" | "cutouts" | "yolo" | "coco" | "labelme" | "webm" | "difference", number> {
   readonly names: string[];
+  readonly size: number[];
   readonly inside: number[];
 }
 
@@ -122,8 +123,9 @@ test("a video of the user is converted, tracked and exported: readers of each fo
     paths.push(file.path);
   }
   const read = execFileSync(PYTHON, [join(import.meta.dirname, "read_exports.py"), ...paths]);
-  const { names, inside, difference, webm, ...lossless } = JSON.parse(read.toString()) as Agreement;
+  const { names, inside, difference, webm, size, ...lossless } = JSON.parse(read.toString()) as Agreement;
   expect(names).toEqual(["Object 1", "Object 2"]);
+  expect(size).toEqual([320, 480]);
   expect(inside).toHaveLength(6);
   expect(Math.min(...inside)).toBeGreaterThan(0.01);
   expect(lossless).toEqual({ png: 1, cutouts: 1, yolo: 1, coco: 1, labelme: 1 });
