@@ -33,7 +33,7 @@ PLACES = {
     "av.open": {
         "video_io/containers.py": "follows no lists of other files",
         "demo/clip.py": "for writing",
-        "demo/server/encode.py": "for writing",
+        "demo/server/video_exports.py": "for writing",
         "video_io/sound.py": "a video that was written here, and for writing",
         "video_io/video_writer.py": "for writing",
     },

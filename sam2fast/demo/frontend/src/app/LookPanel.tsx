@@ -11,7 +11,7 @@ import {
   type Choice,
   type Look,
 } from "../effects/look";
-import { drawLook, useSmallFrame, type SmallFrame } from "./effectPictures";
+import { drawLook, useSmallFrame, type SmallFrame } from "./effectPreviews";
 import { setState, useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
 
@@ -37,7 +37,7 @@ export function LookPanel() {
             aria-pressed={isSameLook(preset.look, look)}
             onClick={() => setState({ look: { ...look, ...preset.look } })}
           >
-            <Picture small={small} look={preset.look} />
+            <Preview small={small} look={preset.look} />
             <span>{preset.name}</span>
           </button>
         ))}
@@ -100,7 +100,7 @@ function EffectList<Effect extends string>({ title, table, choice, lookOf, small
             title={isSelected && variants > 1 ? "Click again for the next variant" : undefined}
             onClick={() => onChange(nextChoice(table, choice, effect))}
           >
-            <Picture small={small} look={lookOf(isSelected ? choice : { effect, variant: 0 })} />
+            <Preview small={small} look={lookOf(isSelected ? choice : { effect, variant: 0 })} />
             <span>
               {name}
               {/* The ready-made effects have the same names. */}
@@ -119,7 +119,7 @@ function EffectList<Effect extends string>({ title, table, choice, lookOf, small
 }
 
 /** The current frame with a look, in small. */
-function Picture({ small, look }: { small: SmallFrame | null; look: Look }) {
+function Preview({ small, look }: { small: SmallFrame | null; look: Look }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const key = JSON.stringify(look);
   useEffect(() => {

@@ -133,24 +133,24 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
 test("each effect is shown on the current frame; the text's words are the user's; both and undo survive a reload", async () => {
   const demo = await Demo.open(browser, inject("address"));
   await demo.ready();
-  const picture = (group: string, name: string) =>
+  const preview = (group: string, name: string) =>
     demo.page
       .getByRole("group", { name: group, exact: true })
       .getByRole("button", { name: new RegExp(`^${name} effect`) })
       .locator("canvas");
   const pixels = (canvas: Locator) => canvas.evaluate((canvas: HTMLCanvasElement) => canvas.toDataURL());
-  await picture("Objects", "Emoji").and(demo.page.locator("[data-drawn=true]")).waitFor();
+  await preview("Objects", "Emoji").and(demo.page.locator("[data-drawn=true]")).waitFor();
   const all = await Promise.all((await demo.page.locator(".effects canvas").all()).map(pixels));
   expect(all.length).toBe(27);
   expect(new Set(all).size).toBeGreaterThan(20); // some effects are among the ready-made ones, too
-  const before = await pixels(picture("Objects", "Overlay"));
+  const before = await pixels(preview("Objects", "Overlay"));
   await demo.click(0.26, 0.62);
-  await expect.poll(() => pixels(picture("Objects", "Overlay"))).not.toBe(before);
+  await expect.poll(() => pixels(preview("Objects", "Overlay"))).not.toBe(before);
 
   await demo.effect("Background", "Text", 2);
-  const own = await pixels(picture("Background", "Text"));
+  const own = await pixels(preview("Background", "Text"));
   await demo.page.getByRole("textbox", { name: "Words" }).fill("kitchen");
-  await expect.poll(() => pixels(picture("Background", "Text"))).not.toBe(own);
+  await expect.poll(() => pixels(preview("Background", "Text"))).not.toBe(own);
   await demo.shot("words");
   expect(await violations(demo.page)).toEqual([]);
   await demo.saved();

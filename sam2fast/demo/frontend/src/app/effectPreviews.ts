@@ -14,8 +14,8 @@ export interface SmallFrame {
   readonly frame: number;
 }
 
-const LONGER = 96; // side of a picture, in pixels
-const DELAY_MS = 250; // after a change; while the video plays or is tracked, pictures stay
+const LONGER = 96; // side of a preview, in pixels
+const DELAY_MS = 250; // after a change; while the video plays or is tracked, previews stay
 const KEYS = ["session", "frame", "masks", "scene", "playing", "tracking"] as const;
 
 /** The small frame while the panel is seen; null before there is one. */
