@@ -28,6 +28,7 @@ OTHERS = {
         "shared",
         "strategy_clips",
         "striped_snakes",
+        "text_prompts",
     ),
 }
 EXAMPLES = sorted({path.stem for path in (ROOT / "examples").glob("*.py")} - OTHERS)
