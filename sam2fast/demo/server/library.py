@@ -180,12 +180,12 @@ class Library:
     def source_of(self, path: str) -> UploadSource | None:
         """What a video was made of; None for the gallery's and for uploads that have their source's size."""
         folder, _, name = path.partition("/")
+        if folder != UPLOADS:
+            return None
         file = self.root / SOURCES / name.removesuffix(SUFFIX)
         try:
             facts = json.loads(file.with_suffix(FACTS_SUFFIX).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return None
-        if folder != UPLOADS:
             return None
         height, width = facts["size"]
         made = Transcoded(facts["start"], facts["seconds"], Fraction(facts["rate"]), (height, width))
