@@ -198,7 +198,8 @@ def _segment(image: Path, prompts: Prompts, variant: Variant) -> ComparedMasks:
 
 
 def _track(video: Path, prompts: Sequence[TrackPrompt], variant: Variant) -> ComparedMasks:
-    from sam2fast.cli.track_run import UNUSABLE, load_predictor
+    from sam2fast.cli.track_passes import UNUSABLE
+    from sam2fast.cli.track_run import load_predictor
     from sam2fast.io.rle import encode_rle
 
     predictor, _ = load_predictor(variant.choice, variant.device, variant.dtype)

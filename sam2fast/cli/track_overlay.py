@@ -151,7 +151,7 @@ def write_overlay(folder: RunFolder, request: TrackRequest) -> None:
                 writer.finish()
             finally:
                 writer.discard()
-        if Path(source.text).is_file():
+        if Path(source.text).is_file() and not source.is_volume:
             _copy_sound(Path(source.text), file, *writer.part)
         folder.made(file, ids=request.show_ids)
 

@@ -7,7 +7,7 @@ import pytest
 from file_contents import files_of, names
 from track_runs import FRAMES, ONE, PROMPTS, interrupt_after, lines_of, middle_of_square, text
 
-from sam2fast.cli import track_run
+from sam2fast.cli import track_passes, track_run
 from sam2fast.video_results import read_masks
 
 
@@ -65,7 +65,7 @@ def test_a_failed_run_resumes_from_its_last_checkpoint(track, video_file, whole,
 def test_a_finished_run_only_writes_missing_files(track, video_file, tmp_path, monkeypatch):
     command = [video_file, *ONE, "--end", 4, "--out", tmp_path / "out", "--format"]
     assert track(*command, "json").exit_code == 0
-    monkeypatch.setattr(track_run.VideoPropagation, "__init__", None)  # would fail
+    monkeypatch.setattr(track_passes.VideoPropagation, "__init__", None)  # would fail
     result = track(*command, "overlay,png")
     assert result.exit_code == 0 and "0 frames tracked" in result.stdout
     assert names(tmp_path / "out") == ["masks", "masks.jsonl", "overlay.mp4", "track.json"]

@@ -6,7 +6,7 @@ import pytest
 from file_contents import files_of, names
 from track_runs import FRAMES, ONE, box_of_disc, interrupt_after, lines_of, middle_of_square, text
 
-from sam2fast.cli import track_run
+from sam2fast.cli import track_passes, track_run
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.track_request import VideoSource
 from sam2fast.video_io import read_frames
@@ -70,7 +70,7 @@ def camera(monkeypatch, video_file):
             return read_frames(source, image_size)
         return read_frames(iter(moving_shapes.make_frames(FRAMES) * 100), image_size)
 
-    monkeypatch.setattr(track_run, "read_frames", read)
+    monkeypatch.setattr(track_passes, "read_frames", read)
 
 
 def test_camera(track, camera, tmp_path):
@@ -103,7 +103,7 @@ def test_url(track, video_file, tmp_path, monkeypatch):
     """Tests of video_io read from servers."""
     url, options = "http://me:secret@host/video.mp4", [*ONE, "--stream", "--max-frames", 4, "--out", tmp_path / "out"]
     with monkeypatch.context() as patch:
-        patch.setattr(track_run, "read_frames", lambda source, size: read_frames({url: video_file}[source], size))
+        patch.setattr(track_passes, "read_frames", lambda source, size: read_frames({url: video_file}[source], size))
         assert track(url, *options).exit_code == 0
     assert list(lines_of(tmp_path / "out")) == list(range(4)) and "secret" not in str(files_of(tmp_path / "out"))
     missing = track("http://127.0.0.1:9/none.mp4", *ONE, "--stream", "--out", tmp_path / "none")
@@ -112,7 +112,7 @@ def test_url(track, video_file, tmp_path, monkeypatch):
 
 def test_prompt_after_the_end_of_a_stream_of_unknown_length(track, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        track_run, "read_frames", lambda source, size: read_frames(iter(moving_shapes.make_frames(4)), size)
+        track_passes, "read_frames", lambda source, size: read_frames(iter(moving_shapes.make_frames(4)), size)
     )
     late = ["--point", "9,2,5,5"]
     result = track("camera:0", *ONE, *late, "--stream", "--format", "json", "--out", tmp_path)

@@ -13,7 +13,7 @@ from command_kills import TrackKills
 from disturbed import after_signal, left_whole
 from killed import SECONDS_TO_END, Fault, forked, start
 
-from sam2fast.cli import track_overlay, track_run
+from sam2fast.cli import track_overlay, track_passes
 from sam2fast.cli.track_folder import RunFolder
 
 FRAMES, FIRST, LATER = 5, 1, 2
@@ -120,7 +120,7 @@ def test_a_second_signal_ends_immediately(kills, out):
         raise AssertionError("the signal was not handled")
 
     def work():
-        track_run.VideoPropagation.save = save
+        track_passes.VideoPropagation.save = save
         kills.command(out, "whole", 0.0, formats="json")()
 
     ended = forked(work)

@@ -1,0 +1,214 @@
+"""The passes of ``sam2fast track`` over a video: forwards and backwards, or once while it is read."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from sam2fast.cli.track_folder import RunFolder
+from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
+from sam2fast.cli.user_errors import as_user_error
+from sam2fast.compat.video_state import VideoState
+from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.outputs import Output, TrackScores
+from sam2fast.tracking.propagation import merge_passes
+from sam2fast.tracking.stream import StreamResult, VideoStream
+from sam2fast.video_io import StreamFrame, read_frames
+
+# Errors of unusable videos and saved states.
+UNUSABLE = (OSError, ValueError, TypeError, ImportError)
+Masks = Mapping[TrackPrompt, np.ndarray]  # (H, W) bool, of the prompts that have one
+
+
+class TrackedFrame(NamedTuple):
+    """All objects on one frame."""
+
+    frame: int
+    time: float | None  # seconds since the video's first frame
+    ids: list[Any]
+    masks: Tensor  # (N, 1, h, w) low-resolution logits, or (N, 1, H, W)
+    scores: TrackScores
+    rgb: np.ndarray | None = None  # (H, W, 3) uint8, of cameras and URLs
+
+
+class VideoPropagation:
+    """Tracks a video file, folder or volume: forwards, then, with ``--reverse``, backwards.
+
+    Iteration yields the frames that earlier runs have not tracked; raises VideoError if one cannot be read.
+
+    Args:
+        folder: the progress and the saved states of earlier runs.
+
+    Attributes:
+        size: (H, W) of the video.
+        video_frames: the number of frames in the video, None if unknown.
+        total: the number of frames to track, including those of earlier runs; None if unknown.
+        rate, pixel_aspect: the frames per second of a stream, if known, and a pixel's width divided by its height.
+        problem: an error of the video, known after the last frame.
+        resumes: whether a run that is stopped can be continued; not where masks are decided when a pass ends, nor where
+            two passes are merged.
+    """
+
+    rate, pixel_aspect = None, Fraction(1)
+
+    def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
+        self._predictor, self._video, self._done = predictor, request.source.to_open, folder.done
+        self._backward_file = folder.backward
+        reach, first = MemoryRules.of(predictor).reach, request.first
+        self._begins = {prompt.object: prompt.frame for prompt in reversed(request.prompts)}
+        # An object of a volume is tracked from its own first prompt in both directions, as by propagate_both.
+        self._merges = request.source.is_volume and request.reverse and len(set(self._begins.values())) > 1
+        self.resumes = predictor.strategy.hypotheses == 1 and not self._merges
+        self._backward = range(first - 1, request.start - 1, -1) if request.reverse else range(0)
+        if folder.state is None:
+            # The backward pass also attends to frames after the first one, until it has tracked enough frames itself.
+            bounded = 2 * reach if self._backward else reach
+            history = None if self._merges or predictor.strategy.looks_further else bounded
+            with as_user_error(*UNUSABLE):
+                self._state = predictor.init_state(self._video, async_loading_frames=True, max_history=history)
+        else:
+            self._state = self._load(folder.state)
+        frames = self._state.frames
+        self.size, self.video_frames = (frames.height, frames.width), len(frames)
+        check_against_video(request.prompts, masks, *self.size, len(frames), request.start, request.end)
+        self._forward = range(first, len(frames) if request.end is None else min(request.end + 1, len(frames)))
+        # The backward pass attends to no later frames.
+        turn = len(self._forward) if predictor.strategy.looks_further else reach
+        self._turn = min(turn, len(self._forward) - 1)
+        self.total = len(self._forward) + len(self._backward)
+        self.problem = frames.truncated if request.end is None or request.end >= len(frames) else None
+        for prompt in request.prompts if folder.state is None else ():
+            if prompt in masks:
+                predictor.add_new_mask(self._state, prompt.frame, prompt.object, masks[prompt])
+            else:
+                predictor.add_new_points_or_box(self._state, prompt.frame, prompt.object, **prompt.as_arguments())
+
+    def __iter__(self) -> Iterator[TrackedFrame]:
+        if self._merges:
+            last = max(self._begins.values())
+            backward = self._propagate(range(last, self._forward[0] - len(self._backward) - 1, -1), reverse=True)
+            yield from map(self._tracked, merge_passes(self._begins, self._propagate(self._forward), backward))
+            return
+        left = self._forward[self._done :]
+        if left:
+            for count, item in enumerate(map(self._tracked, self._propagate(left)), self._done):
+                if self._backward and count == self._turn:
+                    with as_user_error(OSError):
+                        self._predictor.save_state(self._state, self._backward_file)
+                yield item
+        left = self._backward[max(self._done - len(self._forward), 0) :]
+        if left:
+            if self._done <= len(self._forward):
+                self._state.frames.close()
+                self._state = self._load(self._backward_file)
+            # Starting at frame 0 would make no pass. So it starts one frame later, and skips that frame.
+            again = self._propagate(range(left[0] + 1, left[-1] - 1, -1), reverse=True)
+            yield from map(self._tracked, islice(again, 1, None))
+
+    def save(self, file: Path) -> None:
+        """Writes the state after the frame that was yielded last."""
+        self._predictor.save_state(self._state, file)
+
+    def close(self) -> None:
+        """Closes the video."""
+        self._state.frames.close()
+
+    def _propagate(self, frames: range, reverse: bool = False) -> Iterator[tuple[Any, ...]]:
+        form = _masks_form(self._predictor)
+        found = self._predictor.propagate_in_video(
+            self._state, frames[0], len(frames) - 1, reverse, return_scores=True, progress=False, output=form
+        )
+        # Stops before the end, where a truncated video raises: `problem` is reported after all other work.
+        return islice(found, len(frames))
+
+    def _tracked(self, answer: tuple[Any, ...]) -> TrackedFrame:
+        return TrackedFrame(answer[0], self._state.frames.time(answer[0]), *answer[1:])
+
+    def _load(self, file: Path) -> VideoState:
+        with as_user_error(*UNUSABLE):
+            return self._predictor.load_state(file, self._video, async_loading_frames=True)
+
+
+class StreamPropagation:
+    """Tracks a video while it is read, once and in order; prompts are added at their frames.
+
+    Of cameras and URLs, the frames before the first prompt are yielded too, without objects. For the rest see
+    :class:`VideoPropagation`.
+    """
+
+    resumes = True
+
+    def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
+        self._predictor, self._request, self._masks = predictor, request, masks
+        self._first, self._is_live = request.first, request.source.is_live
+        self._next = self._first + folder.done if folder.done else request.start
+        self.problem: str | None = None
+        with ExitStack() as opened, as_user_error(*UNUSABLE):
+            self._reader = reader = opened.enter_context(read_frames(request.source.to_open, predictor.image_size))
+            self.size, self.rate, self.video_frames = (reader.height, reader.width), reader.rate, reader.count
+            self.pixel_aspect = reader.pixel_aspect
+            count = reader.count
+            check_against_video(request.prompts, masks, *self.size, count, request.start, request.last)
+            if folder.state is None:
+                # The number of frames only matters if it is less than the model's history.
+                is_short = count is not None and count < MemoryRules.of(predictor).max_pointers
+                stream = predictor.open_stream(num_frames=count if is_short else None)
+            else:
+                stream = predictor.restore_stream(folder.state)
+            self._stream: VideoStream = opened.enter_context(stream)
+            self._opened = opened.pop_all()
+        stops = [stop for stop in (count, None if request.last is None else request.last + 1) if stop is not None]
+        self.total = min(stops) - self._first if stops else None
+
+    def __iter__(self) -> Iterator[TrackedFrame]:
+        read = 0
+        for frame in self._reader:
+            read = frame.index + 1
+            if frame.index >= self._next:
+                result = self._tracked(frame)
+                if self._is_live or frame.index >= self._first:
+                    rgb = frame.rgb if self._is_live else None
+                    yield TrackedFrame(frame.index, frame.time, self._names(result), *result[2:], rgb)
+            if frame.index == self._request.last:
+                break
+        late = next((prompt for prompt in self._request.prompts if prompt.frame >= read), None)
+        if late is not None:
+            self.problem = f"{late} is beyond the end of the video, which has {read} frames"
+
+    def save(self, file: Path) -> None:
+        """Writes the state after the frame that was yielded last."""
+        self._stream.save(file)
+
+    def close(self) -> None:
+        """Closes the video and the stream."""
+        self._opened.close()
+
+    def _tracked(self, frame: StreamFrame) -> StreamResult:
+        result = self._stream.step(frame, _masks_form(self._predictor))
+        for prompt in self._request.prompts:
+            if prompt.frame == frame.index and prompt in self._masks:
+                result = self._stream.add_new_mask(prompt.object, self._masks[prompt])
+            elif prompt.frame == frame.index:
+                result = self._stream.add_new_points_or_box(prompt.object, **prompt.as_arguments())
+        found = self._request.detections
+        if found is not None and (frame.index - self._first) % found.every == 0:
+            result = self._stream.add_detections(
+                *found.on(frame.index, *self.size), max_unseen=found.max_unseen, start_score=found.start_score
+            ).result
+        return result
+
+    def _names(self, result: StreamResult) -> list[Any]:
+        """The objects' ids, after the classes that detections have."""
+        labels = {obj_id: label for obj_id, label in self._stream.labels.items() if label is not None}
+        return [f"{labels[obj_id]}_{obj_id}" if obj_id in labels else obj_id for obj_id in result.obj_ids]
+
+
+def _masks_form(predictor: SAM2VideoPredictor) -> Output:
+    """The smallest masks that a record can be made from: full size only if the predictor removes overlaps."""
+    return "logits" if predictor.non_overlap_masks else "low_res"
