@@ -160,7 +160,7 @@ release: $(VENV)/.installed frontend  ## the page, wheel and sdist in dist/, che
 	$(BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv out/release
 	out/release/bin/python -m pip install --quiet $(CONSTRAIN) dist/*.whl
-	cd out/release && bin/sam2fast --help >/dev/null && bin/sam2fast segment ../../docs/demo.jpg --point 300,300 --model nano --out .
+	cd out/release && bin/sam2fast --help >/dev/null && bin/sam2fast segment ../../sam2fast/demo/media/coffee.jpg --point 290,150 --model nano --out .
 
 where:  ## where a name is defined, tested, measured and documented; NAME=fill_holes, NAME=tracking/session.py
 	@$(PYTHON) tests/support/where.py $(NAME)
@@ -200,7 +200,7 @@ $(VENV)/.installed: $(VENV)/.created setup.py pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.installed
-	$(PIP) install --quiet $(CONSTRAIN) -e ".[video,eval]"
+	$(PIP) install --quiet $(CONSTRAIN) -e ".[video]"
 	touch $@
 
 $(VENV)/.notebooks: $(VENV)/.installed

@@ -14,7 +14,7 @@ from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_options import FOREGROUND, Click, ClickType, Prompts
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import UserError, print_note
+from sam2fast.cli.user_errors import UserError
 
 DEFAULT_MODEL = "mini"
 
@@ -24,7 +24,7 @@ DEFAULT_MODEL = "mini"
     "--image",
     type=PATH,
     metavar="FILE",
-    help="Your image, with --point.  [default: a cup of coffee from scikit-image, if installed]",
+    help="Your image, with --point.  [default: a cup of coffee]",
 )
 @click.option(
     "--point",
@@ -66,19 +66,15 @@ def demo(
     from sam2fast.cli.results import print_results, write_results
     from sam2fast.cli.segment_run import predict_objects
     from sam2fast.cli.segmenter import Segmenter
-    from sam2fast.demo.scene import PHOTOGRAPH_POINT, find_photograph
+    from sam2fast.demo.scene import PHOTOGRAPH, PHOTOGRAPH_POINT
 
     remove_leftovers(demo_files(out))
     segmenter = Segmenter(choice, device, dtype)
-    records = {}
     if image is None:
-        image, clicks = find_photograph(), [Click(*PHOTOGRAPH_POINT, FOREGROUND)]
-    if image is None:
-        print_note("no photograph without scikit-image: pip install 'sam2fast[eval]', or give --image")
-    else:
-        found = predict_objects(segmenter, InputSource(str(image)), [ObjectPrompt(None, Prompts(tuple(clicks)))], {})
-        (records["photo"],) = write_results(out, "photo", image, *found, segmenter.description)
-    records |= segment_scene(segmenter, out)
+        image, clicks = PHOTOGRAPH, [Click(*PHOTOGRAPH_POINT, FOREGROUND)]
+    found = predict_objects(segmenter, InputSource(str(image)), [ObjectPrompt(None, Prompts(tuple(clicks)))], {})
+    (photo,) = write_results(out, "photo", image, *found, segmenter.description)
+    records = {"photo": photo} | segment_scene(segmenter, out)
     for record in records.values():
         emit(record)
     track_clip(segmenter, choice, out)

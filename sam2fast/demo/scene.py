@@ -1,6 +1,5 @@
 """Images to segment: a synthetic still life (tulips in a vase, an apple, a mug, a book), and a photograph."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +19,8 @@ APPLE = SurfaceOfRevolution((410, 578), ((0, 18), (6, 35), (26, 54), (54, 60), (
 PETAL = ((0, 3), (6, 12), (20, 16), (40, 12), (54, 3))
 TULIPS = ((180, 160, (0.82, 0.17, 0.22)), (252, 116, (0.95, 0.68, 0.16)), (318, 164, (0.88, 0.34, 0.52)))
 
-# A photograph that scikit-image installs: a cup of espresso, CC0, by Rachel Michetti; 600x400 pixels.
-PHOTOGRAPH = "coffee.png"
+PHOTOGRAPH = Path(__file__).with_name("media") / "coffee.jpg"  # a cup of espresso, 600x400; NOTICE has its origin
 PHOTOGRAPH_POINT = (290, 150)  # (x, y) on the espresso
-
-
-def find_photograph() -> Path | None:
-    """The photograph in the installed scikit-image; None without it. Nothing is imported or downloaded."""
-    spec = find_spec("skimage")
-    folders = [] if spec is None else spec.submodule_search_locations or []
-    files = (Path(folder) / "data" / PHOTOGRAPH for folder in folders)
-    return next((file for file in files if file.is_file()), None)
 
 
 def draw_scene() -> Image.Image:

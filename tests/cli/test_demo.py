@@ -14,7 +14,6 @@ from sam2fast import nano
 from sam2fast.checkpoints import VIDEO_ONLY
 from sam2fast.cli.demo_run import PROMPTS, demo_files
 from sam2fast.demo import clip as demo_clip
-from sam2fast.demo import scene as photograph
 from sam2fast.demo.canvas import SCALE, Canvas
 from sam2fast.demo.clip import make_clip
 from sam2fast.demo.scene import HEIGHT, PHOTOGRAPH, PHOTOGRAPH_POINT, VASE, WIDTH, draw_scene
@@ -41,22 +40,11 @@ def short_clip(monkeypatch):
     monkeypatch.setattr(demo_clip, "FRAMES", FRAMES)
 
 
-@pytest.fixture
-def scikit_image(monkeypatch, tmp_path, make_image):
-    """A fake scikit-image package with a photograph."""
-    package = tmp_path / "site" / "skimage"
-    make_image(f"site/skimage/data/{photograph.PHOTOGRAPH}", 600, 400)
-    (package / "__init__.py").touch()
-    monkeypatch.delitem(sys.modules, "skimage", raising=False)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    return package
-
-
 def load(path) -> dict:
     return json.loads(path.read_text())
 
 
-def test_demo(run, tmp_path, short_clip, scikit_image, drawn_once):
+def test_demo(run, tmp_path, short_clip, drawn_once):
     """The whole demo with nano."""
     out = tmp_path / "out/demo"
     out.mkdir(parents=True)
@@ -81,7 +69,7 @@ def test_demo(run, tmp_path, short_clip, scikit_image, drawn_once):
         assert lines[name][1:3] == [f"{record['score']:.3f}", str(mask.sum())]
         assert record["model"]["config"] == nano.CONFIG
         assert (record["prompts"]["box"] is None) == (name in ("vase", "apple", "photo"))
-    assert load(out / "photo.json")["image"] == str(scikit_image / "data" / PHOTOGRAPH)
+    assert load(out / "photo.json")["image"] == str(PHOTOGRAPH)
     assert load(out / "photo.json")["prompts"]["points"] == [list(PHOTOGRAPH_POINT)]
 
 
@@ -135,20 +123,20 @@ def test_a_users_image_and_weights_for_images_only(run, tmp_path, make_image, na
     assert record["size"] == {"width": 96, "height": 64}
 
 
-def test_without_extras(run, tmp_path, monkeypatch, short_clip, drawn_once):
-    """Without scikit-image and PyAV, the parts that need them are left out with a note."""
-    monkeypatch.setitem(sys.modules, "skimage", None)
+def test_without_pyav(run, tmp_path, monkeypatch, short_clip, drawn_once):
+    """Without PyAV, there is no video, with a note."""
     monkeypatch.setitem(sys.modules, "av", None)
     result = run("demo", "--model", "nano", "--device", "cpu")
     assert result.exit_code == 0
-    assert sorted(os.listdir(tmp_path / "out/demo")) == sorted([*STILL_LIFE, "tracked.json", "tracked.png"])
-    notes = result.stderr.splitlines()
-    assert len(notes) == 2 and "sam2fast[eval]" in notes[0] and "sam2fast[video]" in notes[1]
+    assert sorted(os.listdir(tmp_path / "out/demo")) == sorted(
+        [*STILL_LIFE, *PHOTOGRAPH_RESULTS, "tracked.json", "tracked.png"]
+    )
+    (note,) = result.stderr.splitlines()
+    assert "sam2fast[video]" in note
 
 
 @pytest.mark.weights
-def test_demo_finds_what_was_drawn(run, tmp_path, monkeypatch, weights_folder, drawn_once):
-    monkeypatch.setitem(sys.modules, "skimage", None)  # no photograph, to save time
+def test_demo_finds_what_was_drawn(run, tmp_path, weights_folder, drawn_once):
     checkpoint = weights_folder / "sam2_hiera_tiny_image_fp16.pt"
     assert run("demo", "--checkpoint", checkpoint, "--device", "cpu").exit_code == 0
     records = {name: load(tmp_path / f"out/demo/{name}.json") for name in PROMPTS}
