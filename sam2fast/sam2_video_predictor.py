@@ -31,7 +31,8 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 
     It holds the model. Everything about a video is in the state that :meth:`init_state` returns.
 
-    Names, defaults, results and their order are those of ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
+    Names, defaults, results and their order are those of ``sam2.sam2_video_predictor.SAM2VideoPredictor``. If a user
+    replaced one of its private methods, ``flow_of`` returns the original's flow, which calls it; otherwise None.
 
     Args:
         fill_hole_area: background components of at most so many low-resolution pixels are filled; 0 for none.
@@ -190,8 +191,8 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
                 ``clear_old_points=False``, or a prompt of the wrong shape or values.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        prompt, obj_id = (points, labels, clear_old_points, normalize_coords, box), plain_id(obj_id)
-        flow = flow_of(self, state)
+        prompt = points, labels, clear_old_points, normalize_coords, box
+        flow, obj_id = flow_of(self, state), plain_id(obj_id)
         if flow is not None:
             return flow.add_points_or_box(frame, obj_id, *prompt)
         return add_points_or_box(self._tracker, state, frame, obj_id, *prompt)
@@ -214,9 +215,9 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         flow, obj_id = flow_of(self, state), plain_id(obj_id)
-        return (
-            add_mask(self._tracker, state, frame, obj_id, mask) if flow is None else flow.add_mask(frame, obj_id, mask)
-        )
+        if flow is not None:
+            return flow.add_mask(frame, obj_id, mask)
+        return add_mask(self._tracker, state, frame, obj_id, mask)
 
     @checked_session
     @torch.inference_mode()
@@ -370,8 +371,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         state = inference_state
         if max_frame_num_to_track is not None:
             max_frame_num_to_track = at_least(0, max_frame_num_to_track, "max_frame_num_to_track")
-        batch, lag = frames_at_once(encode_ahead, self.device), at_least(0, lag, "lag")
-        reverse = bool(reverse)
+        batch, lag, reverse = frames_at_once(encode_ahead, self.device), at_least(0, lag, "lag"), bool(reverse)
         check_output(output)
         if start_frame_idx is not None:
             start_frame_idx = frame_number(start_frame_idx, state.num_frames, "start_frame_idx", may_be_the_end=True)

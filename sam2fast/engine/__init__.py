@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from sam2fast.engine import by_modules, common, cpu, gpu
 from sam2fast.engine.common import AttendHook, Masks
@@ -48,7 +48,7 @@ class Parts(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What is decided for a whole step."""
+    """What :meth:`Engine.one_step` decided for the calls inside it."""
 
     engine: "Engine"
     variant: Any  # see _variant_for
@@ -201,8 +201,25 @@ class Engine:
         plan, variant = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
-        above = presence if model.pred_obj_scores else None
-        return _propose(plan, variant, conditioned, finer, points, prompts, multimask, above)
+        return self._propose(plan, variant, conditioned, finer, points, prompts, multimask, presence)
+
+    def _propose(
+        self,
+        plan: MaskPlan,
+        variant: Any,
+        conditioned: Tensor,
+        finer: Sequence[Tensor],
+        points: dict[str, Tensor] | None,
+        prompts: Tensor | None,
+        multimask: bool,
+        presence: float,
+    ) -> Masks:
+        """:meth:`propose` from a plan."""
+        model: Any = self._model()
+        with _computing(variant):
+            tracked = common.tracked_prompts(plan, points, prompts, len(conditioned))
+            found = variant.masks.decode(plan, conditioned, finer, *tracked, multimask)
+            return common.lowered(plan, found, presence if model.pred_obj_scores else None)
 
     def track(
         self,
@@ -228,8 +245,7 @@ class Engine:
         plan, variant = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        above = presence if model.pred_obj_scores else None
-        found = _propose(plan, variant, conditioned, finer, points, prompts, multimask, above)
+        found = self._propose(plan, variant, conditioned, finer, points, prompts, multimask, presence)
         pointers, variant = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
@@ -305,12 +321,12 @@ def _variant_for(x: Tensor) -> Any:
     and meta tensors, and for ``cpu`` with subclasses of tensors and tracers."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
-    if not _is_on_cpu(x):
+    if not _uses_cpu(x):
         return None if x.is_meta else gpu
     return None if type(x) is not Tensor or _is_traced() else cpu
 
 
-def _is_on_cpu(x: Tensor) -> bool:
+def _uses_cpu(x: Tensor) -> bool:
     """Whether ``cpu`` computes: ``x`` is on the CPU, nothing is recorded, and no backend of the ops was chosen.
 
     Otherwise ``gpu`` computes, also on the CPU: it looks at no values, keeps addresses, and calls ops.
@@ -326,25 +342,8 @@ def _computing(variant: Any) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _propose(
-    plan: MaskPlan,
-    variant: Any,
-    conditioned: Tensor,
-    finer: Sequence[Tensor],
-    points: dict[str, Tensor] | None,
-    prompts: Tensor | None,
-    multimask: bool,
-    presence: float | None,
-) -> Masks:
-    with _computing(variant):
-        tracked = common.tracked_prompts(plan, points, prompts, len(conditioned))
-        return common.lowered(plan, variant.masks.decode(plan, conditioned, finer, *tracked, multimask), presence)
-
-
 def _is_traced() -> bool:
-    """Whether a dispatch mode of torch's own is active, as of tracers; those of users, as counters, see plans' ops."""
-    return bool(torch._C._len_torch_dispatch_stack()) and any(map(_is_of_tracers, _get_current_dispatch_mode_stack()))
-
-
-def _is_of_tracers(mode: TorchDispatchMode) -> bool:
-    return getattr(mode, "_mode_key", None) is not None
+    """Whether one of torch's own dispatch modes is active, as in tracers; users' modes, as counters, see plans' ops."""
+    if not torch._C._len_torch_dispatch_stack():
+        return False
+    return any(getattr(mode, "_mode_key", None) is not None for mode in _get_current_dispatch_mode_stack())

@@ -75,8 +75,8 @@ class MultiScaleBlock(nn.Module):
             shortcut = self.proj(x)
             shortcut = shortcut if self.pool is None else _pooled(shortcut, self.pool)
         if self.window_size:
-            windows, grid = _cut(x, self.window_size)
-            x = _joined(self.attn(windows), grid, shortcut.shape[1:3])
+            windows, grid = _window_partition(x, self.window_size)
+            x = _window_unpartition(self.attn(windows), grid, shortcut.shape[1:3])
         else:
             x = self.attn(x)
         x = shortcut + self.drop_path(x)
@@ -89,7 +89,7 @@ def _pooled(x: Tensor, pool: nn.Module) -> Tensor:
     return pooled.permute(0, 2, 3, 1)
 
 
-def _cut(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
+def _window_partition(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
     """Windows ``(B * rows * columns, size, size, C)`` of ``(B, H, W, C)``, padded by zeros, and (rows, columns)."""
     _, H, W, _ = x.shape
     x = F.pad(x, (0, 0, 0, -W % size, 0, -H % size))
@@ -98,7 +98,7 @@ def _cut(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
     return x.transpose(2, 3).flatten(0, 2), grid
 
 
-def _joined(windows: Tensor, grid: tuple[int, int], size: Sequence[int]) -> Tensor:
-    """The map ``(B, *size, C)`` of windows that :func:`_cut` made; they may have been pooled since."""
+def _window_unpartition(windows: Tensor, grid: tuple[int, int], size: Sequence[int]) -> Tensor:
+    """The map ``(B, *size, C)`` of windows of :func:`_window_partition`, which may have been pooled since."""
     x = windows.unflatten(0, (-1, *grid)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
     return x[:, : size[0], : size[1]]

@@ -65,6 +65,7 @@ class FpnNeck(nn.Module):
         return out, [self.position_encoding(x).to(x.dtype) for x in out]
 
     def _summed(self, x: Tensor, coarser: Tensor) -> Tensor:
+        """The map ``x (B, C, 2H, 2W)`` plus ``coarser (B, C, H, W)`` at twice its size, or their mean."""
         x = x + F.interpolate(
             coarser.float(),
             scale_factor=2.0,

@@ -50,7 +50,13 @@ class MemoryAttentionLayer(nn.Module):
         query_pos: Tensor | None = None,
         num_k_exclude_rope: int = 0,
     ) -> Tensor:
-        """Batch-first tokens ``tgt (B, N, C)`` and ``memory (B, M, C_mem)`` with their position encodings."""
+        """The frame's tokens ``(B, N, C)`` after attending to themselves and to the memory.
+
+        Args:
+            tgt, query_pos: the frame's tokens ``(B, N, C)`` and their position encoding.
+            memory, pos: memory tokens ``(B, M, C_mem)`` and their position encoding.
+            num_k_exclude_rope: how many of the last memory tokens have no position on the map.
+        """
         tgt = self._forward_sa(tgt, query_pos)
         tgt = self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope)
         hidden = self.dropout(self.activation(self.linear1(self.norm3(tgt))))

@@ -205,6 +205,7 @@ class SAM2Base(OfficialSteps):
         return any(name in vars(self) or getattr(type(self), name) is not _METHODS[name] for name in names)
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
+        """The mask decoder's 1x1 convolutions of the finer levels, by level; they run once for each image."""
         decoder = self.sam_mask_decoder
         return {0: decoder.conv_s0, 1: decoder.conv_s1} if self.use_high_res_features_in_sam else {}
 
@@ -254,7 +255,7 @@ class SAM2Base(OfficialSteps):
         multimask_output: bool = False,
         presence: float = 0.0,
         selection: HypothesisSelection | None = None,
-    ) -> "ObjectPrediction":
+    ) -> ObjectPrediction:
         """The chosen mask, score and pointer of B objects; arguments as in :meth:`_forward_sam_heads`.
 
         Args:
@@ -298,7 +299,7 @@ class SAM2Base(OfficialSteps):
         scores: Tensor,
         presence: float = 0.0,
         selection: HypothesisSelection | None = None,
-    ) -> "ObjectPrediction":
+    ) -> ObjectPrediction:
         """The selected mask, and the object pointer from its token or the only one."""
         if selection is None:
             choice = ious.argmax(dim=-1, keepdim=True)  # (B, 1)

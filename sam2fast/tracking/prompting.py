@@ -262,7 +262,7 @@ def predict_candidates(
         tracked.remove_prompts(frame)
     previous = tracked.result_on(frame, is_conditioning(tracker, tracked, frame))
     (features,) = tracker.encode(state, [frame])
-    with tracker.step(state):
+    with tracker.one_step(state):
         state.bank.begin_step()
         initial = tracked.is_initial(frame)
         memory = None if initial else tracker.gather(state, tracked, frame, tracked.reverse[frame])

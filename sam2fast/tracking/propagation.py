@@ -84,14 +84,14 @@ def propagate(
     objects = dict(state.objects)
     pathways = Pathways() if state.strategy.hypotheses > 1 else None
     for frame in with_progress(order, progress):
-        objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
+        objects = _still_in(state, objects)
         if not objects:
             break
         for obj_id, tracked in objects.items():
             if not tracked.conditioning:
                 raise no_prompt_error(obj_id)
         remaining = order[order.index(frame) :]
-        with tracker.step(state):
+        with tracker.one_step(state):
             tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
             results, track_scores = tracker.track_frame(state, objects, frame, reverse)
             tracker.encode_ahead(state, objects.values(), remaining[1:], encode_ahead)
@@ -105,8 +105,8 @@ def propagate(
         yield (frame, _ids(state, objects), masks, *scores)
     if pathways is None:
         return
-    for frame in pathways.frames:
-        objects = {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
+    for frame in pathways.frames:  # of the best hypotheses, now that all frames are tracked
+        objects = _still_in(state, objects)
         if not objects:
             return
         track_scores = pathways.best(frame, objects, state.device)
@@ -181,7 +181,7 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     counts = [count for count in BUCKETS if count < num_objects] if tracker.recordings else []
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
-        with tracker.step(state):
+        with tracker.one_step(state):
             results, scores = tracker.track_frame(state, objects, 1, reverse=False)
         tracker.format_masks(state, scores.low_res_logits, output)
     if encode_ahead > 1:
@@ -189,6 +189,11 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     # And a correction, which attends to memories too.
     tracker.store_results(state, {0: prompted}, 1, False, {0: results[0]})
     add_points_or_box(tracker, state, 1, 0, *click)
+
+
+def _still_in(state: VideoSession, objects: dict[Any, TrackedObject]) -> dict[Any, TrackedObject]:
+    """The objects without those that were removed from the session."""
+    return {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
 
 
 def _ids(state: VideoSession, objects: dict[Any, TrackedObject]) -> list[Any]:

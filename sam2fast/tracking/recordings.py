@@ -20,7 +20,7 @@ from sam2fast.tracking.cuda_graphs import (
 from sam2fast.tracking.features import EncodedFrames
 from sam2fast.tracking.memory_bank import MemoryBank, bucket
 from sam2fast.tracking.recorded_encoder import RecordedEncoder
-from sam2fast.tracking.step import Results, StepInput, build_results, prepared
+from sam2fast.tracking.step import Results, StepInput, build_results, prepare_tables
 from sam2fast.tracking.workspace import StepKey, Workspace
 from sam2fast.video_io import Frames
 
@@ -95,7 +95,7 @@ class Recordings:
         workspace = self._used.get(given.bank) or self.workspace_of(given.bank, given.rules)
         if self._device.type == "cuda":
             workspace.use_on(torch.cuda.current_stream(self._device))
-        integers, *pages = prepared(given, key.shape)
+        integers, *pages = prepare_tables(given, key.shape)
         buffers = workspace.step(model, given, key, integers)
         count = len(given.attended)
         packed = buffers.results.first(count)  # a copy: the next step overwrites the buffers

@@ -121,8 +121,8 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
     tables, features, strategy, results = buffers.tables, buffers.features, settings.strategy, buffers.results
     memory = decision = decided = record = as_prompt = None
     if pools.pages is not None:
-        own = (False, False) if strategy is None else (strategy.has_span, strategy.has_factors)
-        memory = attended_by_tables(model, pools.pages, pools.pointers, tables, settings.num_frames, *own)
+        spans, factors = (False, False) if strategy is None else (strategy.has_span, strategy.has_factors)
+        memory = attended_by_tables(model, pools.pages, pools.pointers, tables, settings.num_frames, spans, factors)
     if strategy is not None and strategy.decides:
         none = results.numbers.new_zeros(results.rows, 0, dtype=torch.float64)
         states = none if pools.states is None else select_states(pools.states, tables.read_states)
@@ -145,7 +145,7 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
         pools.states.index_copy_(0, tables.written_states.long(), decided.state)
 
 
-def prepared(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], list[Page], list[Page]]:
+def prepare_tables(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], list[Page], list[Page]]:
     """The integers of a step's tables on the CPU, and the pages of memories, pointers and states that it will write.
 
     Rows beyond the objects are written too; theirs are free again when their pages are dropped.

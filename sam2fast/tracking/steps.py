@@ -22,7 +22,7 @@ from sam2fast.tracking.step import (
     StepInput,
     build_results,
     compute_step,
-    prepared,
+    prepare_tables,
 )
 from sam2fast.video_io import Frames
 
@@ -146,7 +146,7 @@ def _called(model: SAM2Base, given: StepInput) -> Results:
     """The results of a step that is not recorded: of exactly as many rows as objects, unless a part is compiled."""
     bank, count = given.bank, len(given.attended)
     shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
-    integers, *pages = prepared(given, shape)
+    integers, *pages = prepare_tables(given, shape)
     buffers = StepBuffers.make(
         model, given.features, integers.to(model.device, non_blocking=True), shape, given.settings
     )

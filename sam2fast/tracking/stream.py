@@ -169,7 +169,7 @@ class VideoStream:
     def _track(self, state: VideoSession, index: int, output: Output) -> StreamResult:
         tracker, objects = self._tracker, state.objects
         if objects:
-            with tracker.step(state):
+            with tracker.one_step(state):
                 results, scores = tracker.track_frame(state, objects, index, reverse=False)
         else:
             results, scores = {}, TrackScores.of([], torch.zeros(self._low_res_shape(0), device=state.device))

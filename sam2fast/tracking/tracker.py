@@ -43,17 +43,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _one_step(
+def _in_one_step(
     method: Callable[Concatenate["Tracker", VideoSession, P], R],
 ) -> Callable[Concatenate["Tracker", VideoSession, P], R]:
-    """A method of the tracker that is a :meth:`Tracker.step`."""
+    """The method, inside :meth:`Tracker.one_step`."""
 
     @functools.wraps(method)
-    def step(self: "Tracker", state: VideoSession, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self.step(state):
+    def in_one_step(self: "Tracker", state: VideoSession, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.one_step(state):
             return method(self, state, *args, **kwargs)
 
-    return step
+    return in_one_step
 
 
 class Tracker:
@@ -112,7 +112,7 @@ class Tracker:
         self.steps.check(self.model, self.options)
 
     @contextmanager
-    def step(self, state: VideoSession) -> Iterator[None]:
+    def one_step(self, state: VideoSession) -> Iterator[None]:
         """Context manager that looks only once for modules that a user changed, and then forgets older features."""
         with self.steps.one_step(self.model) as changes:
             state.features.keep_since(changes, only_last=self.steps.is_changed)
@@ -163,7 +163,7 @@ class Tracker:
             return rules
         return replace(rules, max_conditioning=state.max_cond_frames)
 
-    @_one_step
+    @_in_one_step
     def encode(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
         """Features of some frames; those that the session does not keep are encoded as one batch.
 
@@ -173,7 +173,7 @@ class Tracker:
         return self._features(state, frames)
 
     def encode_batch(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
-        """Encodes up to ``count`` frames as one batch, in the :meth:`step` of the first of ``frames``."""
+        """Encodes up to ``count`` frames as one batch, in the :meth:`one_step` of the first of ``frames``."""
         if count == 1 or self.recordings is not None and state.features.keeps(frames[0]):
             return
         needed = _to_track(objects, frames[:count])
@@ -181,7 +181,7 @@ class Tracker:
             self._features(state, needed)
 
     def encode_ahead(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
-        """Starts to encode the next ``count`` of ``frames`` on another stream; in the :meth:`step` before them."""
+        """Starts to encode the next ``count`` of ``frames`` on another stream; in the :meth:`one_step` before them."""
         if self.recordings is None:
             return
         window = 2 * count - 1
@@ -200,7 +200,7 @@ class Tracker:
         encode = self.steps.encode
         state.features.encode(frames, batch, lambda new: encode(self.model, self.options, state.frames, new, ahead))
 
-    @_one_step
+    @_in_one_step
     def predict_prompted(
         self,
         state: VideoSession,
@@ -252,7 +252,7 @@ class Tracker:
     def track(
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool
     ) -> tuple[list[FrameResult], TrackScores]:
-        """Results of objects without a prompt on the frame, as one batch, with their new memories; in a :meth:`step`.
+        """Results of objects without a prompt on the frame, as one batch, with their new memories; in :meth:`one_step`.
 
         Args:
             objects: those to track; the frame is not one of their conditioning frames.
@@ -265,17 +265,17 @@ class Tracker:
         bank = state.bank
         bank.begin_step()
         (features,) = self._features(state, [frame])
-        rules = self.rules(state)
-        each = state.strategy.hypotheses
-        hypotheses = objects if each == 1 else [one for o in objects for one in o.hypotheses(each)]
-        attended = self.select(state, hypotheses, frame, reverse, rules)
-        of_session = state.num_frames, self.fill_hole_area(state), bank.fp8, state.strategy, state.video_size
-        settings = StepSettings.of(self.model, *of_session)
-        pairs = pairs_of(state, objects) if state.strategy.sees_others else ()
+        rules, strategy = self.rules(state), state.strategy
+        count = strategy.hypotheses  # of each object: the rows of the batch
+        rows = objects if count == 1 else [hypothesis for o in objects for hypothesis in o.hypotheses(count)]
+        attended = self.select(state, rows, frame, reverse, rules)
+        hole_area = self.fill_hole_area(state)
+        settings = StepSettings.of(self.model, state.num_frames, hole_area, bank.fp8, strategy, state.video_size)
+        pairs = pairs_of(state, objects) if strategy.sees_others else ()
         given = StepInput(bank, features, attended, rules, settings, pairs)
         results, scores = self.steps.step(self.model, self.options, given)
-        if each > 1:
-            results, scores = best_with_others(results, each), TrackScores(*(x[::each].contiguous() for x in scores))
+        if count > 1:  # the first row of each object is its best hypothesis
+            results, scores = best_with_others(results, count), TrackScores(*(x[::count].contiguous() for x in scores))
         return results, scores
 
     def track_frame(
@@ -283,7 +283,7 @@ class Tracker:
     ) -> tuple[dict[Any, FrameResult], TrackScores]:
         """Results of all objects on a frame by id, and their masks and scores on the device; nothing is stored.
 
-        It is part of a :meth:`step`. Objects with a prompt on the frame keep its result; the others are tracked as one
+        Called in :meth:`one_step`. Objects with a prompt on the frame keep its result; the others are tracked as one
         batch.
         """
         to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
@@ -329,7 +329,7 @@ class Tracker:
         own = state.strategy.fill_hole_area
         return self.options.fill_hole_area if own is None else own
 
-    @_one_step
+    @_in_one_step
     def encode_memories(self, state: VideoSession, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
         """Results of prompts on one frame with their memories, encoded from the masks after their holes are filled."""
         if not self.model.num_maskmem:

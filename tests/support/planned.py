@@ -63,7 +63,7 @@ def difference(expected: list[Tensor], actual: list[Tensor]) -> float:
 def away_from_the_cpu() -> Iterator[None]:
     """Context manager in which plans are computed as on a GPU, for tensors on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sam2fast.engine, "_is_on_cpu", lambda x: False)
+        patch.setattr(sam2fast.engine, "_uses_cpu", lambda x: False)
         yield
 
 

@@ -95,7 +95,7 @@ class _Recording(TorchDispatchMode):
 
 def as_on_a_gpu(monkeypatch: Any) -> None:
     """From here on the model computes as it does away from the CPU, where nothing looks at values."""
-    monkeypatch.setattr(engine, "_is_on_cpu", lambda x: False)
+    monkeypatch.setattr(engine, "_uses_cpu", lambda x: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
     monkeypatch.setattr(recorded_encoder, "resize_and_normalise", _preprocess)

@@ -22,6 +22,7 @@ def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
     if isinstance(plan, ViTPlan):
         return [neck_of_one_level(ops, plan.neck, trunk(plan, images)[-1])][: 1 - plan.scalp]
     maps = maps_of(ops, plan.trunk(), images) if isinstance(plan, RepViTPlan) else trunk(cast(ImagePlan, plan), images)
+    # Lateral convolution and head of a level are one linear map where no coarser level is added between them.
     direct = [composed(level) if level.is_direct else None for level in plan.levels]
     return neck(plan, plan.levels, direct, maps, _project)
 
