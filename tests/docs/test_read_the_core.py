@@ -1,0 +1,35 @@
+"""The reading list of docs/read_the_core.md: its files, their order and their lines."""
+
+import re
+
+from document_blocks import ROOT
+
+PAGE = (ROOT / "docs" / "read_the_core.md").read_text(encoding="utf-8")
+PACKAGE = ROOT / "sam2fast"
+LISTED = re.findall(r"^\| \d+ \| `([\w/.]+)` \| (\d+) \|", PAGE, re.MULTILINE)
+LINES = {name: len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) for name, _ in LISTED}
+
+
+def test_lines_are_those_of_the_files_to_the_nearest_ten() -> None:
+    wrong = {name: LINES[name] for name, stated in LISTED if abs(int(stated) - LINES[name]) > 10}
+    assert wrong == {}
+
+
+def test_the_core_is_read_in_an_afternoon() -> None:
+    stated = re.search(r"^(\d+) files with fewer than ([\d,]+) lines in all", PAGE, re.MULTILINE)
+    assert stated and int(stated[1]) == len(LISTED) == len(LINES)
+    assert sum(LINES.values()) < int(stated[2].replace(",", "")) == 5000
+
+
+def test_each_file_has_its_step_in_this_order() -> None:
+    steps = re.findall(r"^### (\d+)\. .+?: (.+)$", PAGE, re.MULTILINE)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    rows = re.findall(r"^\| (\d+) \| `([\w/.]+)` \|", PAGE, re.MULTILINE)
+    assert [(number, name) for number, names in steps for name in re.findall(r"`([\w/.]+)`", names)] == rows
+
+
+def test_what_is_skipped_exists_and_is_not_read() -> None:
+    rows = re.findall(r"^\| (`.+?) \|", PAGE.partition("\n## What to skip\n")[2], re.MULTILINE)
+    skipped = re.findall(r"`([\w/.]+)`", " ".join(rows))
+    assert len(skipped) > 20
+    assert [name for name in skipped if not (PACKAGE / name).exists() or name in LINES] == []
