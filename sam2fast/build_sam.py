@@ -277,6 +277,7 @@ def _build(
     dtype: torch.dtype | None,
     allow_targets: Sequence[str],
 ) -> SAM2Base:
+    """A model or video predictor with its weights, on the device; arguments and errors are those of the builders."""
     limit_threads_after_fork()
     config = load_config(config_file, overrides)
     if "trainer" in config and OmegaConf.select(config, "model.image_encoder") is None:

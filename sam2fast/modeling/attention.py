@@ -111,10 +111,11 @@ class RoPEAttention(Attention):
         return self._output(rope_attention_reference(q, k, v, cos, sin, num_k_exclude_rope, self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The tables of :func:`memory_attention` for pages of ``page`` positions, which are the queries'."""
+        """The tables that :func:`memory_attention` takes: of the queries' positions, which are also those of a page."""
         return self._table(positions, device)
 
     def _table(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``(positions, d / 2)`` of a map's positions, made once for each device."""
         width, height = self.feat_sizes
         if positions != width * height:
             width = height = math.isqrt(positions)

@@ -158,9 +158,9 @@ class MaskDecoder(nn.Module):
 
     def _tokens(self, sparse: Tensor) -> Tensor:
         """The tokens of results before those of the prompts ``sparse (B, N, C)``."""
-        tables = [self.obj_score_token] if self.pred_obj_scores else []
-        own = [x.weight.expand(len(sparse), -1, -1) for x in (*tables, self.iou_token, self.mask_tokens)]
-        return torch.cat([*own, sparse], dim=1)
+        score = [self.obj_score_token] if self.pred_obj_scores else []
+        of_results = [x.weight.expand(len(sparse), -1, -1) for x in (*score, self.iou_token, self.mask_tokens)]
+        return torch.cat([*of_results, sparse], dim=1)
 
     def _dynamic_multimask_via_stability(
         self, all_mask_logits: Tensor, all_iou_scores: Tensor

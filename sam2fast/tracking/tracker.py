@@ -184,7 +184,7 @@ class Tracker:
         """Starts to encode the next ``count`` of ``frames`` on another stream; in the :meth:`one_step` before them."""
         if self.recordings is None:
             return
-        window = 2 * count - 1
+        window = 2 * count - 1  # waits for a full batch, unless the next frame is needed already or the pass ends
         needed = _to_track(objects, frames[:window])
         missing = [t for t in needed if not state.features.keeps(t)][:count]
         if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) <= window):
@@ -345,7 +345,7 @@ class Tracker:
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
     ) -> list[AttendedPages]:
         """The memories and pointers that each object attends to on the frame."""
-        before = [o.state_before(frame, reverse) for o in objects]
+        before = [o.strategy_state_before(frame, reverse) for o in objects]
         if not self.model.num_maskmem:
             return [AttendedPages([], [], [], [], 0, state=page) for page in before]
         watch, given = self.options.selection_watch, (state, objects, frame, reverse, rules)

@@ -1,4 +1,4 @@
-"""The table of models on docs/models.md states what is built."""
+"""The tables of models on docs/models.md and in README.md state what is built."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,9 @@ from frame_costs import CONFIGS, Part, frame_costs
 
 from sam2fast.config import build_from_config, load_config
 
-PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 FEW = "edgetam", "efficienttam_ti_1", "medsam2", "nano"
 
 
@@ -40,6 +42,36 @@ def test_sizes(name):
     kept = (model.image_size // 16) ** 2 if model.spatial_perceiver is None else 512
     is_pooled = model.memory_attention.layers[0].cross_attn_image.pooling is not None
     assert tokens == f"{kept}, attended {kept // 4}" if is_pooled else tokens == str(kept)
+
+
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        *((f"SAM 2.1 {name}", (name,)) for name in ("tiny", "small", "large")),
+        ("SAM 2.1 base+", ("base_plus",)),
+        ("EdgeTAM", ("edgetam",)),
+        ("EfficientTAM S, Ti", ("efficienttam_s", "efficienttam_ti")),
+        ("MedSAM2", ("medsam2",)),
+        ("[mini](sam2fast/mini/MODEL_CARD.md)", ("mini",)),
+        ("[nano](sam2fast/nano/MODEL_CARD.md)", ("nano",)),
+    ],
+)
+def test_readme(row, names):
+    (line,) = (line for line in README.splitlines() if line.startswith(f"| {row} |"))
+    millions, megabytes, image = (cell.strip() for cell in line.split("|")[2:5])
+    assert millions == ", ".join(ROWS[name][0].removesuffix(" million") for name in names) + " M"
+    assert re.search(r"\d+", image)[0] == ROWS[names[0]][1]
+    for name, stated in zip(names, re.findall(r"\d+", megabytes), strict=True):
+        assert abs(int(stated) - megabytes_of(name)) < 1
+
+
+def megabytes_of(name):
+    """The size of the weights: in the package that of their files, of others in fp32."""
+    if files := list((ROOT / "sam2fast" / name).glob("*.safetensors")):
+        return sum(file.stat().st_size for file in files) / 1e6
+    with torch.device("meta"):
+        model = build_from_config(load_config(CONFIGS[name]).model)
+    return sum(x.nbytes for x in model.state_dict().values()) / 1e6
 
 
 @pytest.mark.parametrize(
