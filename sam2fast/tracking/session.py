@@ -66,7 +66,7 @@ class TrackedObject:
         """The result kept on a frame. ``KeyError`` if there is none."""
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
-    def strategy_state_before(self, frame: int, reverse: bool) -> Page | None:
+    def state_before(self, frame: int, reverse: bool) -> Page | None:
         """What a strategy knew after the frame before, if that was tracked in the same direction or prompted."""
         before = frame + 1 if reverse else frame - 1
         if before in self.conditioning:

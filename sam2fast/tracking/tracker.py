@@ -345,7 +345,7 @@ class Tracker:
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
     ) -> list[AttendedPages]:
         """The memories and pointers that each object attends to on the frame."""
-        before = [o.strategy_state_before(frame, reverse) for o in objects]
+        before = [o.state_before(frame, reverse) for o in objects]
         if not self.model.num_maskmem:
             return [AttendedPages([], [], [], [], 0, state=page) for page in before]
         watch, given = self.options.selection_watch, (state, objects, frame, reverse, rules)

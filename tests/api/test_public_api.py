@@ -16,6 +16,7 @@ def test_public_names_and_signatures_are_unchanged():
 
 def test_imports_of_the_documents_are_promised():
     documents = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    documents.remove(ROOT / "docs" / "read_the_core.md")  # it looks inside, and says that what it names may change
     used = {module for path in documents for module, _ in IMPORT.findall(path.read_text(encoding="utf-8"))}
     assert len(used) > 10
     # Not importable here: tests/clients/test_cvat.py has the names.

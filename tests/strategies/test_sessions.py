@@ -284,9 +284,9 @@ def test_what_is_known_comes_from_the_frame_before_in_the_same_direction(predict
     track(None, [], 4, session=state, start_frame_idx=4, reverse=True)
     tracked = state.objects[0]
     for frame, reverse, before in ((5, False, 4), (7, False, 6), (3, True, 4), (1, True, 2)):
-        assert tracked.strategy_state_before(frame, reverse) is tracked.kept_on(before).state is not None
+        assert tracked.state_before(frame, reverse) is tracked.kept_on(before).state is not None
     for frame, reverse in ((6, True), (2, False), (9, False), (20, True)):
-        assert tracked.strategy_state_before(frame, reverse) is None
+        assert tracked.state_before(frame, reverse) is None
 
 
 @pytest.mark.parametrize(
