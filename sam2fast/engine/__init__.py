@@ -91,8 +91,8 @@ class Engine:
 
     @contextmanager
     def one_step(self) -> Iterator[list[nn.Module]]:
-        """Context manager that looks at all parts and at the ways to compute now, and trusts that until it ends; yields
-        :meth:`unchanged_modules`."""
+        """Context manager that decides now, until it ends, which parts are computed from plans and by which functions;
+        yields :meth:`unchanged_modules`."""
         modules = self.unchanged_modules()
         plans = {part: part.plan(self._model(), trusts_last=True) for part in self._all}
         token = _step.set(_Step(self, _variant_for(self._example()), plans))

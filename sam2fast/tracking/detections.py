@@ -12,7 +12,7 @@ from torch import Tensor
 from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.prompt_inputs import at_least, check_boxes, check_numbers, plain_id
 from sam2fast.tracking.outputs import FrameResult
-from sam2fast.tracking.prompting import add_points_or_box, is_conditioning, masks_of
+from sam2fast.tracking.prompting import add_points_or_box, masks_of
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.tracker import Tracker
@@ -180,7 +180,7 @@ def _are_alike(labels: Sequence[Label | None], others: Sequence[Label | None]) -
 
 def newest_results(tracker: Tracker, state: VideoSession, frame: int) -> dict[Any, FrameResult]:
     """The result of each object that has one on a frame: of its last prompt there, or of tracking."""
-    found = {i: o.result_on(frame, is_conditioning(tracker, o, frame)) for i, o in state.objects.items()}
+    found = {i: o.result_on(frame, tracker.makes_conditioning(o, frame)) for i, o in state.objects.items()}
     return {obj_id: result for obj_id, result in found.items() if result is not None}
 
 

@@ -78,7 +78,7 @@ def apply_prompt(
     Returns:
         The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it.
     """
-    conditioning = is_conditioning(tracker, tracked, frame)
+    conditioning = tracker.makes_conditioning(tracked, frame)
     previous = tracked.result_on(frame, conditioning) if mask is None else None
     previous_mask = None if previous is None else previous.mask
     result = tracker.predict_prompted(state, tracked, frame, points, mask, previous_mask)
@@ -98,11 +98,6 @@ def apply_prompt(
         if obj_id not in state.objects:
             state.add(obj_id, tracked)
     return frame, state.obj_ids, masks
-
-
-def is_conditioning(tracker: Tracker, tracked: TrackedObject, frame: int) -> bool:
-    """Whether a prompt on the frame makes it a conditioning frame of the object, as the object is before the prompt."""
-    return tracked.is_initial(frame) or tracker.options.add_all_frames_to_correct_as_cond
 
 
 def clear_prompts(
@@ -260,7 +255,7 @@ def predict_candidates(
     if not refine and frame in tracked.points.keys() | tracked.masks.keys():
         tracked = tracked.copy()
         tracked.remove_prompts(frame)
-    previous = tracked.result_on(frame, is_conditioning(tracker, tracked, frame))
+    previous = tracked.result_on(frame, tracker.makes_conditioning(tracked, frame))
     (features,) = tracker.encode(state, [frame])
     with tracker.one_step(state):
         state.bank.begin_step()

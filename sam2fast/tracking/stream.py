@@ -28,7 +28,6 @@ from sam2fast.tracking.prompting import (
     add_points_or_box,
     clear_prompts,
     commit_prompts,
-    is_conditioning,
     masks_of,
     remove_object,
 )
@@ -292,7 +291,7 @@ class VideoStream:
 
     def _of_prompt(self, state: VideoSession, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
         """The masks after a prompt, and the scores of the same results."""
-        conditioning = is_conditioning(self._tracker, state.objects[obj_id], frame)
+        conditioning = self._tracker.makes_conditioning(state.objects[obj_id], frame)
         results = {i: o.result_on(frame, conditioning) for i, o in state.objects.items()}
         return self._with_scores(frame, list(results), results, masks)
 

@@ -200,6 +200,10 @@ class Tracker:
         encode = self.steps.encode
         state.features.encode(frames, batch, lambda new: encode(self.model, self.options, state.frames, new, ahead))
 
+    def makes_conditioning(self, tracked: TrackedObject, frame: int) -> bool:
+        """Whether a prompt on the frame makes it a conditioning frame of the object, as it is without the prompt."""
+        return tracked.is_initial(frame) or self.options.add_all_frames_to_correct_as_cond
+
     @_in_one_step
     def predict_prompted(
         self,
@@ -229,8 +233,8 @@ class Tracker:
         decision = None
         if state.strategy.decides:
             unknown = torch.zeros(1, bank.state_size, dtype=torch.float64, device=state.device)
-            kept = initial or self.options.add_all_frames_to_correct_as_cond
-            decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, True, kept)
+            conditioning = self.makes_conditioning(tracked, frame)
+            decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, True, conditioning)
         prediction = predict(
             self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8, decision=decision
         ).first(1)
