@@ -40,6 +40,22 @@ test("a photograph is opened, and a click finds an object in its full size", asy
   expect(await demo.page.locator(".object .thumbnail canvas").count()).toBe(1);
 });
 
+test("a photograph of the package is a click away, and comes into the list once", async () => {
+  const other = await Demo.open(browser, inject("address"));
+  await other.ready();
+  for (const name of ["Coffee", "Cat", "Coffee"]) {
+    await other.button("Videos").click();
+    await other.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
+    await shown(other, `${name.toLowerCase()}.jpg`);
+  }
+  await other.page.getByText("1 of 2").waitFor();
+  await other.page.locator(".counter", { hasText: "600 × 400" }).waitFor();
+  await other.click(0.38, 0.3);
+  await other.said(/Object 1: the mask covers/);
+  expect(other.problems).toEqual([]);
+  await other.close();
+});
+
 test("a rotated photograph stands upright", async () => {
   await demo.page.getByLabel("More photographs").setInputFiles(files("rotated.jpg"));
   await opened("rotated.jpg");
