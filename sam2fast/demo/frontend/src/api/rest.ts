@@ -100,9 +100,14 @@ export async function previewMasks(id: string, clicks: Clicks, signal?: AbortSig
   return masks.map(readProposal);
 }
 
-/** The masks of all that is seen in a session's photograph, the largest first. @throws ApiError */
-export async function findEverything(id: string): Promise<Proposal[]> {
-  const { masks } = await json<ProposedMasks>(`${sessionPath(id)}/everything`, { method: "POST" });
+/**
+ * The masks of all that is seen in a session's photograph, the largest first.
+ *
+ * @param job see `withJob`
+ * @throws ApiError, or a DOMException named AbortError after `signal`
+ */
+export async function findEverything(id: string, job: string, signal: AbortSignal): Promise<Proposal[]> {
+  const { masks } = await json<ProposedMasks>(`${sessionPath(id)}/everything?job=${job}`, { method: "POST", signal });
   return masks.map(readProposal);
 }
 

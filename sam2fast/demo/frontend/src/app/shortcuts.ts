@@ -1,7 +1,7 @@
 import { useEffect } from "react";
 import { isPhoto } from "../api/video";
 import { stepPhoto, toggleDone } from "../photos/list";
-import { lookForEverything } from "../precision/everything";
+import { toggleEverything } from "../precision/everything";
 import { goTo, step, togglePlay } from "../player/playback";
 import { panByShares, showWhole, zoomBy, ZOOM_STEP } from "../player/zoom";
 import { resizeBrush } from "../precision/brush";
@@ -58,9 +58,9 @@ const SHORTCUTS: readonly Shortcut[] = [
   },
   {
     keys: "A",
-    does: "Find everything in the photograph",
+    does: "Find everything in the photograph, or cancel",
     only: "photographs",
-    bindings: [[key("a"), () => void lookForEverything()]],
+    bindings: [[key("a"), toggleEverything]],
   },
   { keys: "X", does: "Done, and the next photograph", only: "photographs", bindings: [[key("x"), toggleDone]] },
   { keys: "Space", does: "Play or pause", only: "videos", bindings: [[key(" "), togglePlay]] },
