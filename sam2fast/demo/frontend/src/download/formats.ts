@@ -8,14 +8,8 @@ import { makeProject } from "../project/project";
 import { getState, type Session } from "../state/store";
 import { evenSize, findCodec, renderVideo } from "./renderVideo";
 import { drawnFrames, FrameRenderer, type Work } from "./frames";
+import type { Progress } from "./DownloadList";
 import { stemOf } from "./files";
-
-export interface Progress {
-  /** What is being done. */
-  readonly what: string;
-  /** 0 to 1; null if it is not known. */
-  readonly share: number | null;
-}
 
 interface Task {
   readonly clip: Clip;
