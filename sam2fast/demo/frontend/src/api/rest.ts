@@ -15,7 +15,7 @@ export interface Limits {
   model: string;
   imageSize: number;
   /** What the page does not offer here; `sam2fast serve` lacks nothing. */
-  lacks?: readonly ("importing masks" | "models" | "everything" | PhotoKind)[];
+  lacks?: readonly ("importing masks" | "models" | "everything" | "prores_mov" | PhotoKind)[];
 }
 
 export interface SessionFacts {
@@ -36,7 +36,7 @@ export type PhotoKind = "coco" | "yolo" | "yolo-seg" | "labelme" | "label-studio
 
 export type ExportFormat =
   | ("masks_png" | "coco" | "coco_rle" | "yolo" | "labelme" | "cutout")
-  | ("source_mp4" | "green_mp4" | "matte_mp4" | "transparent_webm");
+  | ("source_mp4" | "green_mp4" | "matte_mp4" | "transparent_webm" | "prores_mov");
 
 /** Of exported files: that of the source, or of the video as the page plays it. */
 export type FileSize = "source" | "seen";

@@ -20,7 +20,8 @@ export function DownloadDialog() {
   const clip = useStore((state) => state.clip);
   const source = useStore((state) => state.session?.source ?? null);
   const [size, setSize] = useState<FileSize>("source");
-  const offers = FORMATS.map((format) => ({
+  const lacks = useStore((state) => state.limits?.lacks);
+  const offers = FORMATS.filter(({ format }) => !lacks?.some((lacking) => lacking === format)).map((format) => ({
     name: format.name,
     what: format.what,
     make: makeDownload.bind(null, format, size),
