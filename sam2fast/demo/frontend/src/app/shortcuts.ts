@@ -107,6 +107,7 @@ const SHORTCUTS: readonly Shortcut[] = [
     does: "Select an object",
     bindings: [[(event) => /^[1-9]$/.test(event.key) && !isCommand(event), ({ key }) => chooseObject(Number(key))]],
   },
+  { keys: "L", does: "Class of the object; Enter goes back", bindings: [[key("l"), focusLabel]] },
   {
     keys: "I, E, B",
     does: "Tools: include, exclude, box",
@@ -222,6 +223,10 @@ function markRange(end: "first" | "last"): void {
 function chooseObject(place: number): void {
   const object = getState().scene.objects[place - 1];
   if (object) setState({ active: object.id });
+}
+
+function focusLabel(): void {
+  document.querySelector<HTMLElement>(".object.active .label-field")?.focus();
 }
 
 /** Handles the page's shortcuts. Fields, dialogs and focused controls keep their own keys. */

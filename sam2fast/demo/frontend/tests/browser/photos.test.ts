@@ -248,6 +248,11 @@ test("keyboard alone from a click to a file", async () => {
   await keyboard.press("Enter");
   await demo.said(/Object 2: the mask covers/);
   await demo.settled();
+  await keyboard.press("l");
+  await keyboard.type("cup");
+  await keyboard.press("Enter");
+  expect(await demo.page.locator(".object.active .label-field").inputValue()).toBe("cup");
+  expect(await demo.page.evaluate(() => document.activeElement?.className)).toMatch(/^frame\b/);
   await keyboard.press("x");
   await photo("dropped.png done, 2 objects").waitFor();
   await keyboard.press("d");
