@@ -17,7 +17,11 @@ from sam2fast.io.atomic import atomic_path
 from sam2fast.video_io.containers import VideoInput, codec_name
 
 # By the ending of the file: container, encoder, sample format and rate.
-ENCODERS = {".mp4": ("mp4", "aac", "fltp", 44100), ".mov": ("mov", "aac", "fltp", 44100), ".webm": ("webm", "libopus", "flt", 48000)}
+ENCODERS = {
+    ".mp4": ("mp4", "aac", "fltp", 44100),
+    ".mov": ("mov", "aac", "fltp", 44100),
+    ".webm": ("webm", "libopus", "flt", 48000),
+}
 # Sound in other codecs is dropped: their decoders would see files of strangers.
 CODECS = frozenset(("aac", "mp3", "opus", "vorbis", "flac", "ac3", "pcm_s16le", "pcm_s24le", "pcm_f32le"))
 

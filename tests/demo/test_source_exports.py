@@ -196,7 +196,13 @@ def test_sources_are_deleted_with_their_uploads(make_server, monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "is_kept"),
-    [("green_mp4", True), ("transparent_webm", True), ("prores_mov", True), ("overlay_mp4", True), ("matte_mp4", False)],
+    [
+        ("green_mp4", True),
+        ("transparent_webm", True),
+        ("prores_mov", True),
+        ("overlay_mp4", True),
+        ("matte_mp4", False),
+    ],
 )
 def test_sound_is_kept_where_the_video_is_seen(make_server, tmp_path, kind, is_kept):
     app = make_server()

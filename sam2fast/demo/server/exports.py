@@ -76,8 +76,8 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
         kind: ``masks_png``: a zip of palette images; ``coco``: a zip of images with COCO's JSON; ``coco_rle``: the JSON
             of YouTube-VIS, COCO's for videos; ``overlay_mp4``: the video with the masks in colour; ``source_mp4``: the
             video without them; ``green_mp4``, ``matte_mp4``: the objects before a green screen, and white on black;
-            ``transparent_webm``, ``prores_mov``: the objects alone; ``cutout``: a zip of images that are transparent except for the objects;
-            ``yolo``, ``labelme``: a zip of images with the labels of these programs.
+            ``transparent_webm``, ``prores_mov``: the objects alone; ``cutout``: a zip of images that are transparent
+            except for the objects; ``yolo``, ``labelme``: a zip of images with the labels of these programs.
         folder: the folder of the new file.
 
     Raises:
