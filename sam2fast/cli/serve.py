@@ -289,6 +289,8 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
     from sam2fast.config import ConfigError
     from sam2fast.demo.server.app import make_app
     from sam2fast.demo.server.demo_errors import DemoError
+    from sam2fast.demo.server.gallery import begin_gallery
+    from sam2fast.demo.server.library import GALLERY, INCOMING
 
     _log_to_stderr()
     options: dict[str, Any] = {
@@ -306,7 +308,7 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
         may_change = settings.trusted_hosts and all(map(_is_loopback, settings.trusted_hosts))
         change = (lambda name: load(choose_model(name, None))) if may_change else None
         app = make_app(settings, load(choice), change, strategy)
-        _fill_gallery(settings)
+        begin_gallery(settings.data / GALLERY, settings.data / INCOMING)
     return app
 
 
@@ -315,6 +317,8 @@ def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.demo.in_browser.app import make_page_app
     from sam2fast.demo.in_browser.page import page_key, write_page
+    from sam2fast.demo.server.gallery import begin_gallery
+    from sam2fast.demo.server.library import GALLERY, INCOMING
 
     _log_to_stderr()
     with as_user_error(OSError, ValueError, RuntimeError, ImportError):
@@ -329,15 +333,5 @@ def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
             )
             write_page(model, page, settings.model, choice.config, progress=lambda text: print_note(f"{text} ..."))
         app = make_page_app(settings, page)
-        _fill_gallery(settings)
+        begin_gallery(settings.data / GALLERY, settings.data / INCOMING)
     return app
-
-
-def _fill_gallery(settings: ServerSettings) -> None:
-    from sam2fast.demo.server.gallery import fill_gallery
-    from sam2fast.demo.server.library import GALLERY, INCOMING
-
-    gallery = settings.data / GALLERY
-    if not any(gallery.rglob("*.mp4")):
-        print_note("making the gallery's videos, once")
-        fill_gallery(gallery, settings.data / INCOMING)

@@ -17,7 +17,11 @@ from sam2fast.io.atomic import atomic_path
 from sam2fast.video_io.containers import VideoInput, codec_name
 
 # By the ending of the file: container, encoder, sample format and rate.
-ENCODERS = {".mp4": ("mp4", "aac", "fltp", 44100), ".webm": ("webm", "libopus", "flt", 48000)}
+ENCODERS = {
+    ".mp4": ("mp4", "aac", "fltp", 44100),
+    ".mov": ("mov", "aac", "fltp", 44100),
+    ".webm": ("webm", "libopus", "flt", 48000),
+}
 # Sound in other codecs is dropped: their decoders would see files of strangers.
 CODECS = frozenset(("aac", "mp3", "opus", "vorbis", "flac", "ac3", "pcm_s16le", "pcm_s24le", "pcm_f32le"))
 
@@ -25,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: float = float("inf")) -> bool:
-    """Adds the sound of another video to a silent MP4 or WebM file, which is replaced atomically.
+    """Adds the sound of another video to a silent MP4, QuickTime or WebM file, which is replaced atomically.
 
     Args:
         start, seconds: the part of the source that the video shows, from the source's first frame.
@@ -49,7 +53,7 @@ def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: floa
         start += float((shown.start_time or 0) * (shown.time_base or 0))
         partial = opened.enter_context(atomic_path(video))
         silent = opened.enter_context(av.open(str(video.absolute())))
-        options = {"movflags": "+faststart"} if container == "mp4" else {}
+        options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
         out = opened.enter_context(av.open(str(partial.absolute()), "w", format=container, options=options))
         copied = out.add_stream_from_template(silent.streams.video[0])
         copied.metadata.update(silent.streams.video[0].metadata)  # WebM's alpha_mode

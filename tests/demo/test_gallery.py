@@ -1,5 +1,6 @@
 """The gallery of a new server, the media of the package, and the videos that the server writes."""
 
+import threading
 from pathlib import Path
 
 import av
@@ -29,7 +30,8 @@ def test_videos_are_added_where_they_are_missing(small, tmp_path, monkeypatch):
     with monkeypatch.context() as failing, pytest.raises(RuntimeError):
         failing.setattr(gallery, "draw_bouncing_balls", fail)
         gallery.fill_gallery(folder, workspace)
-    assert [*folder.iterdir(), *workspace.iterdir()] == []  # the next start draws all
+    left = [path.name for path in (*folder.iterdir(), *workspace.iterdir())]
+    assert left == ["00_flower.mp4"]  # the next start draws all
 
     gallery.fill_gallery(folder, workspace)
     names = sorted(path.name for path in folder.iterdir())
@@ -47,6 +49,40 @@ def test_videos_are_added_where_they_are_missing(small, tmp_path, monkeypatch):
     assert (folder / names[1]).stat().st_mtime_ns == before and (folder / names[2]).exists()
     assert (folder / names[0]).read_bytes() == (gallery.MEDIA / "flower.mp4").read_bytes()
     assert list(workspace.iterdir()) == []
+
+
+def test_a_new_gallery_begins_with_the_real_video_while_the_others_are_drawn(small, tmp_path, monkeypatch):
+    folder, workspace = tmp_path / "gallery", tmp_path / "workspace"
+    folder.mkdir()
+    workspace.mkdir()
+    may_draw = threading.Event()
+    draw = gallery.draw_bouncing_balls
+    monkeypatch.setattr(gallery, "draw_bouncing_balls", lambda frames: may_draw.wait(60) and draw(frames))
+
+    def begin():
+        gallery.begin_gallery(folder, workspace)
+        return [thread for thread in threading.enumerate() if thread.name == "gallery"]
+
+    (drawing,) = begin()
+    assert [path.name for path in folder.iterdir()] == ["00_flower.mp4"]
+    may_draw.set()
+    drawing.join(60)
+    assert len(list(folder.iterdir())) == 4
+    (folder / "02_rolling_ball.mp4").unlink()
+    assert begin() == []  # it is left as its owner has it
+
+
+def test_a_gallery_whose_videos_cannot_be_drawn_says_so(small, tmp_path, monkeypatch, caplog):
+    (tmp_path / "gallery").mkdir()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gallery, "draw_bouncing_balls", fail)
+    gallery.begin_gallery(tmp_path / "gallery", tmp_path)
+    for thread in [thread for thread in threading.enumerate() if thread.name == "gallery"]:
+        thread.join(60)
+    assert "No space left on device" in caplog.text
 
 
 def test_the_real_media_are_small_play_in_browsers_and_are_named_with_their_licences():

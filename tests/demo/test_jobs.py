@@ -4,12 +4,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import moving_shapes
 import pytest
 from demo_client import DemoClient, Refusal
+from PIL import Image
 
-from sam2fast.demo.server import export_data, uploads
+from sam2fast.demo.server import export_data, model_calls, uploads
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.demo_errors import BadInputError, CancelledError
 from sam2fast.demo.server.jobs import Jobs
@@ -96,3 +98,29 @@ def test_an_upload(app, client, tmp_path, monkeypatch):
     assert share == pytest.approx(0.5, abs=0.1)
     assert isinstance(answer, Refusal) and answer.code == "CANCELLED"
     assert os.listdir(app.extensions[SERVICE].library.incoming) == []
+
+
+def test_everything_in_a_photograph(client, app, monkeypatch):
+    content = BytesIO()
+    Image.fromarray(moving_shapes.make_frames(1)[0]).save(content, "PNG")
+    session = client.start(client.upload(content.getvalue())["path"])
+    reached, go, generator = threading.Event(), threading.Event(), model_calls.SAM2AutomaticMaskGenerator
+
+    def slow(*args, progress, **options):
+        def report_slowly(done, total):
+            progress(done, total)
+            if done >= total / 2:
+                reached.set()
+                assert go.wait(60)
+
+        return generator(*args, progress=report_slowly, **options)
+
+    monkeypatch.setattr(model_calls, "SAM2AutomaticMaskGenerator", slow)
+    other = DemoClient(app.test_client())
+    share, answer = at_half(
+        client, reached, go, lambda: other.http.post(f"/api/sessions/{session}/everything?job={JOB}")
+    )
+    assert share == 0.5
+    assert answer.status_code == 409 and answer.get_json()["error"]["code"] == "CANCELLED"
+    assert client.add(session)  # the model's thread goes on
+    client.close(session)

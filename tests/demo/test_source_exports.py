@@ -159,6 +159,22 @@ def test_transparent_video(uploaded, tmp_path):
     assert np.abs(image[inside][:, :3] - frames[3][inside]).mean() < 12
 
 
+def test_prores_with_alpha(uploaded, tmp_path):
+    app, client, session, frames = uploaded
+    file = tmp_path / "out.mov"
+    file.write_bytes(export(client, session, "prores_mov", json=page_masks(app, session)))
+    with av.open(str(file)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.profile, context.height, context.width) == ("prores", "4444", *SIZE)
+        assert (context.color_range, context.colorspace) == (1, 1)
+        images = list(container.decode(video=0))
+    assert len(images) == 5
+    image = images[4].to_ndarray(format="rgba").astype(int)
+    inside = upsampled(app, session, SIZE, 4, 1) | upsampled(app, session, SIZE, 4, 2)
+    assert np.array_equal(image[..., 3], np.where(inside, 255, 0))
+    assert np.abs(image[inside][:, :3] - frames[3][inside]).mean() < 12
+
+
 def test_sources_are_deleted_with_their_uploads(make_server, monkeypatch):
     """Where the disk is full, old uploads make room; those in use stay."""
     app = make_server()
@@ -179,7 +195,14 @@ def test_sources_are_deleted_with_their_uploads(make_server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_kept"), [("green_mp4", True), ("transparent_webm", True), ("overlay_mp4", True), ("matte_mp4", False)]
+    ("kind", "is_kept"),
+    [
+        ("green_mp4", True),
+        ("transparent_webm", True),
+        ("prores_mov", True),
+        ("overlay_mp4", True),
+        ("matte_mp4", False),
+    ],
 )
 def test_sound_is_kept_where_the_video_is_seen(make_server, tmp_path, kind, is_kept):
     app = make_server()

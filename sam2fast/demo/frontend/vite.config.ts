@@ -20,6 +20,6 @@ export default defineConfig({
     assetsInlineLimit: 0, // the server's content policy allows no data URLs
   },
   // `npm run dev` gets everything but the page from `sam2fast serve`.
-  server: { proxy: Object.fromEntries(ROUTES.map((route) => [route, SERVER])) },
+  server: { proxy: Object.fromEntries(ROUTES.map((route) => [route, SERVER])), fs: { allow: [".", "../media"] } },
   test: { include: ["tests/unit/**/*.test.ts"], environment: "node" },
 });

@@ -23,6 +23,7 @@ from sam2fast.demo.server.video_exports import (
     write_matte,
     write_overlay,
     write_plain,
+    write_prores,
     write_transparent,
 )
 from sam2fast.io.rle import decode_rle
@@ -74,9 +75,9 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
     Args:
         kind: ``masks_png``: a zip of palette images; ``coco``: a zip of images with COCO's JSON; ``coco_rle``: the JSON
             of YouTube-VIS, COCO's for videos; ``overlay_mp4``: the video with the masks in colour; ``source_mp4``: the
-            video without them; ``green_mp4``, ``matte_mp4``, ``transparent_webm``: the objects before a green screen,
-            white on black, and alone; ``cutout``: a zip of images that are transparent except for the objects;
-            ``yolo``, ``labelme``: a zip of images with the labels of these programs.
+            video without them; ``green_mp4``, ``matte_mp4``: the objects before a green screen, and white on black;
+            ``transparent_webm``, ``prores_mov``: the objects alone; ``cutout``: a zip of images that are transparent
+            except for the objects; ``yolo``, ``labelme``: a zip of images with the labels of these programs.
         folder: the folder of the new file.
 
     Raises:
@@ -237,6 +238,7 @@ FORMATS: Mapping[str, _Format] = {
     "green_mp4": _Format(write_green_screen, "_green.mp4", "video/mp4"),
     "matte_mp4": _Format(write_matte, "_matte.mp4", "video/mp4"),
     "transparent_webm": _Format(write_transparent, "_cutout.webm", "video/webm"),
+    "prores_mov": _Format(write_prores, "_cutout.mov", "video/quicktime"),
     "cutout": _zipped(_cutouts, "_cutout.zip"),
     "yolo": _zipped(_yolo_files, "_yolo.zip"),
     "labelme": _zipped(_labelme_files, "_labelme.zip"),

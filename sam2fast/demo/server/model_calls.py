@@ -17,6 +17,7 @@ from sam2fast.demo.server.demo_errors import (
     message_without_path,
 )
 from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, ProposedMask, encode_candidates, encode_frame
+from sam2fast.demo.server.jobs import Report
 from sam2fast.demo.server.photos import is_photo, read_photo
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
@@ -144,8 +145,16 @@ class SessionCalls:
             raise BadInputError(str(error)) from error
         return encode_candidates(found, state.video_size)
 
-    def everything(self, session: Session) -> list[ProposedMask]:
-        """The masks of all that is seen in the session's photograph, the largest first; changes nothing."""
+    def everything(self, session: Session, report: Report) -> list[ProposedMask]:
+        """The masks of all that is seen in the session's photograph, the largest first; changes nothing.
+
+        Args:
+            report: receives the share of the points that are done.
+
+        Raises:
+            CancelledError: by the report.
+        """
+        report(0)
         generator = SAM2AutomaticMaskGenerator(
             self._predictor,
             points_per_side=GRID,
@@ -153,6 +162,7 @@ class SessionCalls:
             stability_score_thresh=LEAST_STABILITY,
             min_mask_region_area=SPECKS,
             output_mode="coco_rle",
+            progress=lambda done, total: report(done / total),
         )
         found = sorted(generator.generate(read_photo(session.file)), key=lambda record: -record["area"])
         return [ProposedMask(record["segmentation"], record["predicted_iou"], 0.0) for record in found]

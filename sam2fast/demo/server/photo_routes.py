@@ -56,7 +56,8 @@ def make_photo_routes(service: DemoService) -> Blueprint:
         session = service.sessions.use(session_id)
         if not is_photo(session.file):
             raise BadInputError("everything is found in photographs only; this session is on a video")
-        found = service.call(service.calls.everything, session_id)
+        with service.jobs.run(request.args.get("job")) as report:
+            found = service.call(service.calls.everything, session_id, report)
         return jsonify({"masks": [{**mask.rle, "iou": mask.iou} for mask in found]})
 
     return routes

@@ -22,6 +22,7 @@ GREEN = np.array((0x00, 0xB1, 0x40), dtype=np.uint8)  # of chroma keys
 WHITE, BLACK = np.uint8(255), np.uint8(0)
 EXPORT_CRF = 18  # such videos are edited further
 VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0"}
+PRORES_OPTIONS = {"profile": "4444", "vendor": "apl0"}  # some editors refuse files of other vendors
 
 _Draw = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]  # of an image and its frame, makes the drawn image
 
@@ -65,17 +66,28 @@ def write_matte(data: ExportData, path: Path) -> None:
 
 def write_transparent(data: ExportData, path: Path) -> None:
     """The objects alone, as WebM with alpha (VP9), with the video's sound."""
+    _write_with_alpha(data, path, "webm", "libvpx-vp9", "yuva420p", VP9_OPTIONS)
+
+
+def write_prores(data: ExportData, path: Path) -> None:
+    """The objects alone, as QuickTime with alpha (ProRes 4444), with the video's sound."""
+    _write_with_alpha(data, path, "mov", "prores_ks", "yuva444p10le", PRORES_OPTIONS)
+
+
+def _write_with_alpha(
+    data: ExportData, path: Path, file_format: str, codec: str, pixels: str, options: dict[str, str]
+) -> None:
     # PyAV cannot state a pixel aspect ratio in WebM, so pixels become square.
     height, width = data.size[0], max(1, round(data.size[1] * data.pixel_aspect))
     try:
-        with av.open(str(path.absolute()), "w", format="webm") as container:
-            stream: Any = container.add_stream("libvpx-vp9", rate=data.steady_rate, options=VP9_OPTIONS)
-            stream.height, stream.width, stream.pix_fmt = height, width, "yuva420p"
+        with av.open(str(path.absolute()), "w", format=file_format) as container:
+            stream: Any = container.add_stream(codec, rate=data.steady_rate, options=options)
+            stream.height, stream.width, stream.pix_fmt = height, width, pixels
             label_colours(stream)
             for index, image in data.images():
                 alpha = np.where(union_of(data, index), WHITE, BLACK)
                 frame = av.VideoFrame.from_ndarray(np.dstack([image, alpha]), format="rgba")
-                container.mux(stream.encode(to_yuv(frame, "yuva420p", width=width)))
+                container.mux(stream.encode(to_yuv(frame, pixels, width=width)))
             container.mux(stream.encode())
     except (FFmpegError, ValueError) as error:
         raise BadVideoError(f"the video cannot be encoded: {error}") from error

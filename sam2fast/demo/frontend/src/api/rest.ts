@@ -15,7 +15,7 @@ export interface Limits {
   model: string;
   imageSize: number;
   /** What the page does not offer here; `sam2fast serve` lacks nothing. */
-  lacks?: readonly ("importing masks" | "models" | "everything" | PhotoKind)[];
+  lacks?: readonly ("importing masks" | "models" | "everything" | "prores_mov" | PhotoKind)[];
 }
 
 export interface SessionFacts {
@@ -36,7 +36,7 @@ export type PhotoKind = "coco" | "yolo" | "yolo-seg" | "labelme" | "label-studio
 
 export type ExportFormat =
   | ("masks_png" | "coco" | "coco_rle" | "yolo" | "labelme" | "cutout")
-  | ("source_mp4" | "green_mp4" | "matte_mp4" | "transparent_webm");
+  | ("source_mp4" | "green_mp4" | "matte_mp4" | "transparent_webm" | "prores_mov");
 
 /** Of exported files: that of the source, or of the video as the page plays it. */
 export type FileSize = "source" | "seen";
@@ -100,9 +100,14 @@ export async function previewMasks(id: string, clicks: Clicks, signal?: AbortSig
   return masks.map(readProposal);
 }
 
-/** The masks of all that is seen in a session's photograph, the largest first. @throws ApiError */
-export async function findEverything(id: string): Promise<Proposal[]> {
-  const { masks } = await json<ProposedMasks>(`${sessionPath(id)}/everything`, { method: "POST" });
+/**
+ * The masks of all that is seen in a session's photograph, the largest first.
+ *
+ * @param job see `withJob`
+ * @throws ApiError, or a DOMException named AbortError after `signal`
+ */
+export async function findEverything(id: string, job: string, signal: AbortSignal): Promise<Proposal[]> {
+  const { masks } = await json<ProposedMasks>(`${sessionPath(id)}/everything?job=${job}`, { method: "POST", signal });
   return masks.map(readProposal);
 }
 

@@ -39,6 +39,14 @@ export function App() {
     watchPhotos();
     void rememberPhotos().then(begin);
   }, []);
+  // On small screens the candidates come into view, and then the objects that they become.
+  useEffect(
+    () =>
+      useEverything.subscribe(({ candidates }, before) => {
+        if ((candidates === null) !== (before.candidates === null)) setSheet(candidates ? "timeline" : "objects");
+      }),
+    [],
+  );
   const isChoosing = useEverything((state) => state.candidates !== null);
   const isStill = useStore(({ clip }) => clip !== null && isPhoto(clip));
 

@@ -14,9 +14,14 @@ export function TopBar() {
       <h1>sam2fast</h1>
       <ModelBadge />
       <span className="clip-name">{clip?.name}</span>
-      <button type="button" className="videos" aria-label="Videos" onClick={() => setState({ dialog: "videos" })}>
+      <button
+        type="button"
+        className="videos"
+        aria-label="Videos and photographs"
+        onClick={() => setState({ dialog: "videos" })}
+      >
         <Icon name="video" />
-        <span>Videos</span>
+        <span>Videos and photographs</span>
       </button>
       <IconButton icon={THEME_ICONS[theme]} label={`Colours: ${theme}; change`} onClick={nextTheme} />
       <IconButton icon="help" label="Help" shortcut="?" onClick={() => setState({ dialog: "help" })} />

@@ -1,7 +1,7 @@
 import { useEffect } from "react";
 import { isPhoto } from "../api/video";
 import { stepPhoto, toggleDone } from "../photos/list";
-import { lookForEverything } from "../precision/everything";
+import { toggleEverything } from "../precision/everything";
 import { goTo, step, togglePlay } from "../player/playback";
 import { panByShares, showWhole, zoomBy, ZOOM_STEP } from "../player/zoom";
 import { resizeBrush } from "../precision/brush";
@@ -58,9 +58,9 @@ const SHORTCUTS: readonly Shortcut[] = [
   },
   {
     keys: "A",
-    does: "Find everything in the photograph",
+    does: "Find everything in the photograph, or cancel",
     only: "photographs",
-    bindings: [[key("a"), () => void lookForEverything()]],
+    bindings: [[key("a"), toggleEverything]],
   },
   { keys: "X", does: "Done, and the next photograph", only: "photographs", bindings: [[key("x"), toggleDone]] },
   { keys: "Space", does: "Play or pause", only: "videos", bindings: [[key(" "), togglePlay]] },
@@ -107,6 +107,7 @@ const SHORTCUTS: readonly Shortcut[] = [
     does: "Select an object",
     bindings: [[(event) => /^[1-9]$/.test(event.key) && !isCommand(event), ({ key }) => chooseObject(Number(key))]],
   },
+  { keys: "L", does: "Class of the object; Enter goes back", bindings: [[key("l"), focusLabel]] },
   {
     keys: "I, E, B",
     does: "Tools: include, exclude, box",
@@ -222,6 +223,10 @@ function markRange(end: "first" | "last"): void {
 function chooseObject(place: number): void {
   const object = getState().scene.objects[place - 1];
   if (object) setState({ active: object.id });
+}
+
+function focusLabel(): void {
+  document.querySelector<HTMLElement>(".object.active .label-field")?.focus();
 }
 
 /** Handles the page's shortcuts. Fields, dialogs and focused controls keep their own keys. */

@@ -8,14 +8,8 @@ import { makeProject } from "../project/project";
 import { getState, type Session } from "../state/store";
 import { evenSize, findCodec, renderVideo } from "./renderVideo";
 import { drawnFrames, FrameRenderer, type Work } from "./frames";
+import type { Progress } from "./DownloadList";
 import { stemOf } from "./files";
-
-export interface Progress {
-  /** What is being done. */
-  readonly what: string;
-  /** 0 to 1; null if it is not known. */
-  readonly share: number | null;
-}
 
 interface Task {
   readonly clip: Clip;
@@ -31,6 +25,8 @@ export interface Format {
   readonly what: string;
   /** Follows the video's name in the name of the file. */
   readonly suffix: string;
+  /** Of the server that makes it; without one the page does. */
+  readonly format?: ExportFormat;
   readonly make: (task: Task) => Promise<Blob>;
 }
 
@@ -49,6 +45,7 @@ export const FORMATS: readonly Format[] = [
     "_cutout.webm",
     "transparent_webm",
   ),
+  fromServer("ProRes 4444", "The same for editors that read no WebM: a large file (MOV).", "_cutout.mov", "prores_mov"),
   fromServer("Cut-outs", "The objects alone, an image per frame (ZIP of PNG).", "_cutouts.zip", "cutout"),
   fromServer("PNG masks", "A palette image per frame: 0 is the background (ZIP).", "_masks.zip", "masks_png"),
   fromServer("COCO", "Images and masks with classes for training (ZIP).", "_coco.zip", "coco"),
@@ -112,7 +109,7 @@ async function encodeOnServer({ clip, session, work, report, signal }: Task): Pr
 }
 
 function fromServer(name: string, what: string, suffix: string, format: ExportFormat): Format {
-  return { name, what, suffix, make: (task) => fetchFile(task, format, "Writing") };
+  return { name, what, suffix, format, make: (task) => fetchFile(task, format, "Writing") };
 }
 
 function fetchFile(

@@ -1,7 +1,6 @@
 import { useEffect, useState } from "react";
 import { asApiError } from "../api/errors";
 import { downloadRealClips, getRealClips, type RealClips } from "../api/models";
-import { refreshGallery } from "../project/session";
 import { Icon } from "../ui/Icon";
 
 const POLL_MS = 700;
@@ -15,9 +14,7 @@ export function RealClipsTile() {
     let isShown = true;
     const load = async () => {
       const found = await getRealClips().catch(() => null);
-      if (!isShown) return;
-      if (found) setStatus(found);
-      if (isRunning) await refreshGallery().catch(() => undefined); // each clip is shown as soon as it is there
+      if (isShown && found) setStatus(found);
     };
     void load();
     const timer = isRunning ? setInterval(() => void load(), POLL_MS) : 0;

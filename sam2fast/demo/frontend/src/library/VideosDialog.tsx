@@ -1,7 +1,8 @@
 import { useEffect } from "react";
 import { isPhoto } from "../api/video";
 import { PhotoTile } from "../photos/PhotoTile";
-import { openClip } from "../project/session";
+import { SamplePhotos } from "../photos/SamplePhotos";
+import { openClip, refreshGallery } from "../project/session";
 import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 import { FileButton } from "../ui/FileButton";
@@ -10,6 +11,8 @@ import { openFile } from "./openFile";
 import { TrimControl } from "./TrimControl";
 import { cancelTrimming, useUploading } from "./uploading";
 import { UploadTile } from "./UploadTile";
+
+const REFRESH_MS = 2000; // the server draws and downloads videos for its gallery
 
 /** The upload, the gallery, and projects. */
 export function VideosDialog() {
@@ -21,6 +24,12 @@ export function VideosDialog() {
   const trimming = useUploading((state) => state.trimming);
   useEffect(() => () => useUploading.setState({ problem: "" }), []);
   useEffect(() => cancelTrimming, []);
+  useEffect(() => {
+    const refresh = () => void refreshGallery().catch(() => undefined);
+    refresh();
+    const timer = setInterval(refresh, REFRESH_MS);
+    return () => clearInterval(timer);
+  }, []);
   const formats = limits?.formats.map((format) => `.${format.replace(/^\./, "")}`) ?? [];
 
   if (trimming) {
@@ -31,12 +40,13 @@ export function VideosDialog() {
     );
   }
   return (
-    <Dialog title="Videos">
+    <Dialog title="Videos and photographs">
       <ul className="gallery">
         <li>
           <UploadTile accept={formats.join(",")} />
         </li>
         <PhotoTile />
+        <SamplePhotos />
         {videos.map((clip) => (
           <li key={clip.path}>
             <button

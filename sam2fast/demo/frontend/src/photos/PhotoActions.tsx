@@ -1,4 +1,4 @@
-import { lookForEverything, useEverything } from "../precision/everything";
+import { toggleEverything, useEverything } from "../precision/everything";
 import { firstPromptedFrame } from "../scene/scene";
 import { setState, useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
@@ -8,7 +8,8 @@ import { toggleDone, usePhotos } from "./list";
 export function PhotoActions() {
   const ready = useStore((state) => state.phase === "ready" && state.connected);
   const hasPrompts = useStore((state) => firstPromptedFrame(state.scene) !== null);
-  const isBusy = useEverything((state) => state.isBusy);
+  const share = useEverything((state) => state.share);
+  const isLooking = share !== null;
   const lacksEverything = useStore((state) => state.limits?.lacks?.includes("everything") ?? false);
   const isDone = usePhotos(({ items, current }) => items.find(({ id }) => id === current)?.done ?? false);
   const hasWork = usePhotos(({ items }) => items.some(({ objects }) => objects > 0));
@@ -20,14 +21,20 @@ export function PhotoActions() {
           ? "Refine the mask, add another object, or download."
           : "Click an object in the photograph to begin."}
       </p>
+      {isLooking && (
+        <div className="progress">
+          <progress max={1} value={share} aria-label="Looking for everything" />
+          <span>Looking for everything …</span>
+        </div>
+      )}
       <button
         type="button"
-        disabled={!ready || isBusy || lacksEverything}
-        onClick={() => void lookForEverything()}
-        title="Find everything (A)"
+        disabled={!ready || lacksEverything}
+        onClick={toggleEverything}
+        title={isLooking ? "Cancel (A)" : "Find everything (A)"}
       >
-        {isBusy ? <span className="spinner" /> : <Icon name="sparkles" />}
-        {isBusy ? "Looking for everything …" : "Everything here"}
+        <Icon name={isLooking ? "close" : "sparkles"} />
+        {isLooking ? "Cancel" : "Everything here"}
       </button>
       {lacksEverything && <p className="hint">“Everything here” needs sam2fast serve: this page has no server.</p>}
       <div className="row">

@@ -1,6 +1,6 @@
 import { create } from "zustand";
 import { asApiError } from "../api/errors";
-import { hasEnding, refuseFile, uploadVideo } from "../api/upload";
+import { hasEnding, refuseFile, uploadVideo, type UploadProgress } from "../api/upload";
 import { isPhoto, type Clip } from "../api/video";
 import { loadProject, saveNow } from "../project/autosave";
 import { makeProject, type Project } from "../project/project";
@@ -143,9 +143,14 @@ async function send(item: PhotoItem, file: Blob): Promise<Clip> {
   upload?.abort();
   upload = new AbortController();
   await saveNow();
-  setState({ phase: "opening" });
+  const { items: all } = usePhotos.getState();
+  const what = `Sending ${item.name}${all.length > 1 ? `, ${all.indexOf(item) + 1} of ${all.length}` : ""}`;
+  const progress: UploadProgress = (doing, share) =>
+    setState({ sending: doing === "uploading" ? `${what}: ${Math.floor(100 * share)} %` : "" });
+  setState({ phase: "opening", sending: what });
   const named = file instanceof File ? file : new File([file], item.name);
-  const clip = { ...(await uploadVideo(named, null, () => undefined, upload.signal)), name: item.name };
+  const sent = uploadVideo(named, null, progress, upload.signal).finally(() => setState({ sending: "" }));
+  const clip = { ...(await sent), name: item.name };
   // The same photograph may be in the list already, from a project or under another name.
   const { items } = usePhotos.getState();
   const same = items.find((other) => other.id !== item.id && other.clip?.path === clip.path);

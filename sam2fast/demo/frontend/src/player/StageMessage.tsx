@@ -5,6 +5,7 @@ import { setState, useStore } from "../state/store";
 export function StageMessage() {
   const phase = useStore((state) => state.phase);
   const problem = useStore((state) => state.problem);
+  const sending = useStore((state) => state.sending);
   const connected = useStore((state) => state.connected);
 
   if (phase === "ready") return null;
@@ -12,7 +13,7 @@ export function StageMessage() {
     return (
       <div className="stage-message" role="status">
         <span className="spinner" />
-        Opening …
+        {sending || "Opening …"}
       </div>
     );
   }

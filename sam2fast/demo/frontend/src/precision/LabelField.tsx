@@ -1,3 +1,4 @@
+import { useRef } from "react";
 import type { SceneObject } from "../scene/scene";
 import { labelObject } from "../state/editing";
 import { useStore } from "../state/store";
@@ -6,6 +7,7 @@ import { useStore } from "../state/store";
 export function LabelField({ object, locked }: { object: SceneObject; locked: boolean }) {
   const objects = useStore((state) => state.scene.objects);
   const others = useStore((state) => state.labels);
+  const before = useRef<EventTarget | null>(null); // had the focus
   const labels = [...new Set([...objects.map(({ label }) => label), ...others].filter(Boolean))];
   const save = (label: string) => {
     if (label.trim() !== (object.label ?? "")) labelObject(object.id, label);
@@ -21,9 +23,12 @@ export function LabelField({ object, locked }: { object: SceneObject; locked: bo
         defaultValue={object.label ?? ""}
         maxLength={60}
         disabled={locked}
+        onFocus={(event) => (before.current = event.relatedTarget)}
         onBlur={(event) => save(event.target.value)}
         onKeyDown={(event) => {
-          if (event.key === "Enter") event.currentTarget.blur();
+          if (event.key !== "Enter") return;
+          event.currentTarget.blur();
+          if (before.current instanceof HTMLElement) before.current.focus();
         }}
       />
       <datalist id="labels">

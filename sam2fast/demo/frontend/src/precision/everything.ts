@@ -1,5 +1,6 @@
 import { create } from "zustand";
 import { asApiError } from "../api/errors";
+import { withJob } from "../api/jobs";
 import { findEverything, type Proposal } from "../api/rest";
 import { promptKey, withAnswer } from "../masks/masks";
 import { maskArea, maskHas, maskOf, paintMask, type Mask } from "../masks/rle";
@@ -20,38 +21,50 @@ export interface Candidate extends Proposal {
 interface Everything {
   /** The largest first; null while none are offered. */
   candidates: readonly Candidate[] | null;
-  isBusy: boolean;
+  /** What is done of the search, 0 to 1; null while nothing is looked for. */
+  share: number | null;
   /** The id of the candidate under the pointer, or with the focus. */
   highlighted: number | null;
 }
 
-const NOTHING: Everything = { candidates: null, isBusy: false, highlighted: null };
+const NOTHING: Everything = { candidates: null, share: null, highlighted: null };
 const MAX_OBJECTS = 32;
 
 export const useEverything = create<Everything>(() => NOTHING);
 
-/** Looks for all that is seen in the photograph. */
-export async function lookForEverything(): Promise<void> {
+let abort: AbortController | null = null;
+
+/** Looks for all that is seen in the photograph, or ends the search that runs. */
+export function toggleEverything(): void {
+  if (useEverything.getState().share === null) return void lookForEverything();
+  abort?.abort();
+  announce("The search is cancelled.");
+}
+
+async function lookForEverything(): Promise<void> {
   const { session, phase, limits } = getState();
-  if (!session || phase !== "ready" || useEverything.getState().isBusy) return;
+  if (!session || phase !== "ready") return;
   if (limits?.lacks?.includes("everything")) {
     return notify("info", "“Everything here” needs sam2fast serve: this page has no server.");
   }
-  useEverything.setState({ ...NOTHING, isBusy: true });
+  const { signal } = (abort = new AbortController());
+  const progress = (share: number) => useEverything.setState({ share });
+  useEverything.setState({ ...NOTHING, share: 0 });
   announce("Looking for everything in the photograph.");
   try {
-    const found = await findEverything(session.id);
-    if (getState().session !== session) return; // another photograph was opened
+    const found = await withJob((job) => findEverything(session.id, job, signal), progress, signal);
+    if (signal.aborted) return; // just now
     const candidates = found.map((mask, id) => ({ ...mask, id, area: maskArea(mask), isChosen: false }));
     useEverything.setState({ candidates: candidates.length > 0 ? candidates : null });
     useCandidates.setState({ offer: null }); // masks of a click
     if (candidates.length === 0) notify("info", "Nothing was found without a click.");
     else announce(`${candidates.length} candidates. Choose those that you want.`);
   } catch (error) {
+    if (signal.aborted) return;
     if (asApiError(error).failure === "refused") notify("error", asApiError(error).message);
     else handleFailure(error, session);
   } finally {
-    if (getState().session === session) useEverything.setState({ isBusy: false });
+    if (abort?.signal === signal) useEverything.setState({ share: null });
   }
 }
 
@@ -131,5 +144,7 @@ function united(masks: readonly Mask[]): Mask {
 }
 
 useStore.subscribe((state, before) => {
-  if (state.session !== before.session) closeCandidates();
+  if (state.session === before.session) return;
+  abort?.abort();
+  closeCandidates();
 });

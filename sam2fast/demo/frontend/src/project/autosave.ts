@@ -31,12 +31,20 @@ export async function lockWork(path: string): Promise<boolean> {
   const closed = new Promise<void>((resolve) => (unlock = resolve));
   const locks = globalThis.navigator?.locks as LockManager | undefined;
   if (!locks) return true;
+  const name = `sam2fast ${path}`;
   return new Promise((resolve) => {
     const lock = () => {
       resolve(true);
       return closed;
     };
-    locks.request(`sam2fast ${path}`, { signal: AbortSignal.timeout(LOCK_MS) }, lock).catch(() => resolve(false));
+    const request = (): Promise<unknown> =>
+      locks.request(name, { signal: AbortSignal.timeout(LOCK_MS) }, lock).catch(async (error: DOMException) => {
+        const held = error.name === "TimeoutError" ? (await locks.query()).held : null;
+        if (held?.every((other) => other.name !== name))
+          await request(); // the browser was too busy to answer in time
+        else resolve(false);
+      });
+    void request();
   });
 }
 

@@ -50,7 +50,7 @@ export async function refreshGallery(): Promise<void> {
 }
 
 const ELSEWHERE =
-  "This video is open in another tab. Changes here are not saved. To edit here, close the other tab and reload.";
+  "This is open in another tab. Changes here are not saved. To edit here, close the other tab and reload.";
 const NO_GALLERY = "The gallery of this server is empty. Upload a video to begin.";
 
 /**

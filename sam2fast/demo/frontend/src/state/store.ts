@@ -59,6 +59,7 @@ export interface State {
   session: Session | null;
   phase: Phase;
   problem: string; // why phase is "failed"
+  sending: string; // the photograph that is sent while phase is "opening", and how much of it
   connected: boolean;
   elsewhere: boolean; // another tab has the video open, and saves the work on it
   notice: Notice | null;
@@ -90,6 +91,7 @@ export const useStore = create<State>(() => ({
   session: null,
   phase: "starting",
   problem: "",
+  sending: "",
   connected: true,
   elsewhere: false,
   notice: null,

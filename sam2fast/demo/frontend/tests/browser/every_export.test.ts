@@ -19,6 +19,7 @@ const FILES: Record<string, [name: string, facts: object]> = {
   "Green screen": ["large_green.mp4", MP4],
   Matte: ["large_matte.mp4", { ...MP4, sound: 0 }],
   "Transparent video": ["large_cutout.webm", { codec: "vp9", rate: 10, frames: FRAMES, size: SIZE }],
+  "ProRes 4444": ["large_cutout.mov", { codec: "prores", rate: 10, frames: FRAMES, size: SIZE }],
   "Cut-outs": ["large_cutouts.zip", {}],
   "PNG masks": ["large_masks.zip", {}],
   COCO: ["large_coco.zip", {}],
@@ -28,6 +29,11 @@ const FILES: Record<string, [name: string, facts: object]> = {
   Frame: ["large_00000.png", { size: SEEN }],
   Project: ["large.sam2fast.json", {}],
 };
+/** Browsers write no ProRes. */
+function filesOf(where: string): typeof FILES {
+  return Object.fromEntries(Object.entries(FILES).filter(([name]) => where === "serve" || name !== "ProRes 4444"));
+}
+
 const READ = ["YouTube-VIS", "PNG masks", "Cut-outs", "YOLO", "COCO", "LabelMe", "Transparent video"];
 
 interface Facts {
@@ -55,7 +61,7 @@ describe.each([
   ["serve", () => inject("address")],
   ["serve --in-browser", () => pages.served],
   ["a file server", () => `${pages.site}page/`],
-])("%s", (_, address) => {
+])("%s", (where, address) => {
   let demo: Demo;
   const files = new Map<string, { name: string; path: string }>();
 
@@ -83,7 +89,7 @@ describe.each([
 
   test("the dialog offers these files, and their size", async () => {
     await demo.button("Download", true).click();
-    expect(await demo.page.locator(".downloads button").allTextContents()).toEqual(Object.keys(FILES));
+    expect(await demo.page.locator(".downloads button").allTextContents()).toEqual(Object.keys(filesOf(where)));
     const sizes = await demo.page.getByLabel("Size").locator("option").allTextContents();
     expect(sizes).toEqual(["1440 × 960, your file’s", "1080 × 720, as shown here: faster"]);
     await demo.shot("downloads");
@@ -91,12 +97,12 @@ describe.each([
     await demo.page.locator("dialog").waitFor({ state: "detached" });
   });
 
-  test.each(Object.entries(FILES))("%s", async (format, [name, expected]) => {
+  test.each(Object.entries(filesOf(where)))("%s", async (format, [name, expected]) => {
     const file = await demo.download(format);
     files.set(format, file);
     expect(file.name).toBe(name);
     expect(readFileSync(file.path).length).toBeGreaterThan(500);
-    if (/\.(mp4|webm)$/.test(name)) expect(describeVideo(file.path)).toMatchObject(expected);
+    if (/\.(mp4|mov|webm)$/.test(name)) expect(describeVideo(file.path)).toMatchObject(expected);
     if (name.endsWith(".png")) expect(sizeOfPng(file.path)).toEqual(SEEN);
     if (name.endsWith("2fast.json")) expect(JSON.parse(readFileSync(file.path, "utf8"))).toHaveProperty("numFrames", 6);
     expect(demo.problems).toEqual([]);
@@ -126,6 +132,8 @@ describe.each([
       expect(matte.inside[frame]).toBeCloseTo(share, 2.5);
       expect(green.green[frame]).toBeCloseTo(1 - share, 1.7);
     });
+    const { "ProRes 4444": prores } = Object.fromEntries(files);
+    if (prores) expect(describeVideo(prores.path).sound).toBeCloseTo(FRAMES / 10, 0);
     for (const format of ["Video", "Green screen", "Transparent video"]) {
       expect(describeVideo(files.get(format)!.path).sound, format).toBeCloseTo(FRAMES / 10, 0);
     }

@@ -22,7 +22,7 @@ afterAll(() => browser.close());
 test("keyboard alone from clip to export", async () => {
   const { keyboard } = demo.page;
   await demo.ready();
-  await tabTo("Videos");
+  await tabTo("Videos and photographs");
   await keyboard.press("Enter");
   await tabTo("Backwards");
   await keyboard.press("Enter");

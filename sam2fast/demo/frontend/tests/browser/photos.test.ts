@@ -40,6 +40,22 @@ test("a photograph is opened, and a click finds an object in its full size", asy
   expect(await demo.page.locator(".object .thumbnail canvas").count()).toBe(1);
 });
 
+test("a photograph of the package is a click away, and comes into the list once", async () => {
+  const other = await Demo.open(browser, inject("address"));
+  await other.ready();
+  for (const name of ["Coffee", "Cat", "Coffee"]) {
+    await other.button("Videos").click();
+    await other.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
+    await shown(other, `${name.toLowerCase()}.jpg`);
+  }
+  await other.page.getByText("1 of 2").waitFor();
+  await other.page.locator(".counter", { hasText: "600 × 400" }).waitFor();
+  await other.click(0.38, 0.3);
+  await other.said(/Object 1: the mask covers/);
+  expect(other.problems).toEqual([]);
+  await other.close();
+});
+
 test("a rotated photograph stands upright", async () => {
   await demo.page.getByLabel("More photographs").setInputFiles(files("rotated.jpg"));
   await opened("rotated.jpg");
@@ -103,9 +119,47 @@ test("classes are proposed on other photographs, and files of all are read by ot
   await demo.page.locator("dialog").waitFor({ state: "detached" });
 });
 
+test("a photograph that is sent says how much of it, and which of how many", async () => {
+  const throttle = await demo.page.context().newCDPSession(demo.page);
+  await throttle.send("Network.enable");
+  const slow = { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: 100_000 };
+  await throttle.send("Network.emulateNetworkConditions", slow);
+  const name = "zz noise.png"; // the last
+  const [noise] = files("second.png").map((file) => readFileSync(file));
+  const buffer = Buffer.concat([noise!, Buffer.alloc(300_000)]);
+  await demo.page.getByLabel("More photographs").setInputFiles({ name, mimeType: "image/png", buffer });
+  await demo.page
+    .getByRole("status")
+    .filter({ hasText: /^Sending zz noise\.png, 6 of 6: [1-9]\d? %$/ })
+    .waitFor();
+  await demo.shot("sending");
+  await throttle.send("Network.emulateNetworkConditions", { ...slow, uploadThroughput: -1 });
+  await opened(name);
+});
+
+test("the search for everything shows its progress, and ends when it is cancelled", async () => {
+  const looking = demo.page.getByRole("progressbar", { name: "Looking for everything" });
+  const answers: number[] = [];
+  demo.page.on("response", (response) => void (/\/everything/.test(response.url()) && answers.push(response.status())));
+  await demo.button("Everything here").click();
+  await looking.waitFor();
+  const cancelled = demo.page.waitForRequest((request) => request.method() === "DELETE");
+  await demo.page.keyboard.press("a");
+  await cancelled;
+  await looking.waitFor({ state: "detached" });
+  await demo.said(/search is cancelled/);
+  expect(answers).toEqual([]); // the page waits for none
+  await demo.click(...VASE);
+  await demo.said(/Object 1: the mask covers/);
+  expect(await demo.page.getByRole("region", { name: "Candidates" }).count()).toBe(0);
+  await demo.page.keyboard.press("z");
+  await demo.settled();
+  expect(demo.problems).toEqual([]);
+});
+
 test("everything in a photograph is offered, and becomes objects by keyboard alone", async () => {
   const { keyboard } = demo.page;
-  await keyboard.press("PageDown");
+  await keyboard.press("PageUp");
   await opened("third.webp");
   await keyboard.press("a");
   const candidates = demo.page.getByRole("region", { name: "Candidates" });
@@ -194,6 +248,11 @@ test("keyboard alone from a click to a file", async () => {
   await keyboard.press("Enter");
   await demo.said(/Object 2: the mask covers/);
   await demo.settled();
+  await keyboard.press("l");
+  await keyboard.type("cup");
+  await keyboard.press("Enter");
+  expect(await demo.page.locator(".object.active .label-field").inputValue()).toBe("cup");
+  expect(await demo.page.evaluate(() => document.activeElement?.className)).toMatch(/^frame\b/);
   await keyboard.press("x");
   await photo("dropped.png done, 2 objects").waitFor();
   await keyboard.press("d");

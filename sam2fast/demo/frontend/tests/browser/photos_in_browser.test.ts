@@ -74,6 +74,13 @@ test("the page without a server opens photographs, keeps their objects, and writ
   expect(demo.problems).toEqual([]);
 });
 
+test("the photographs of the package are beside the page", async () => {
+  await demo.button("Videos").click();
+  await demo.page.getByRole("dialog").getByRole("button", { name: "Cat", exact: true }).click();
+  await shown(demo, "cat.jpg");
+  expect(demo.problems).toEqual([]);
+});
+
 test("what needs a server is said", async () => {
   expect(await demo.button("Everything here").isDisabled()).toBe(true);
   await demo.page.getByText(/“Everything here” needs sam2fast serve/).waitFor();

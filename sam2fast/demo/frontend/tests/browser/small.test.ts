@@ -1,7 +1,10 @@
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
+import { makePhotos, shown } from "./photographs";
 
 const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true } as const;
 
@@ -76,6 +79,23 @@ test("dark colours have enough contrast, and the selected theme is kept", async 
   await demo.button(/^Colours: light/).waitFor();
   expect(await page()).not.toBe(dark);
   expect(demo.problems).toEqual([]);
+});
+
+test("the candidates of a photograph come into view, and then the objects", async () => {
+  const other = await Demo.open(browser, inject("address"), PHONE);
+  await other.ready();
+  await other.button("Videos").tap();
+  const folder = makePhotos();
+  await other.page.getByLabel("Photographs", { exact: true }).setInputFiles(join(folder, "third.webp"));
+  await shown(other, "third.webp");
+  rmSync(folder, { recursive: true });
+  await other.button("Everything here").tap();
+  await other.button("Choose all").tap();
+  await other.shot("phone everything");
+  await other.button("Add as objects").tap();
+  await other.page.locator(".object.active").waitFor();
+  expect(other.problems).toEqual([]);
+  await other.close();
 });
 
 test("everything works by keyboard", async () => {

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { copyFileSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
@@ -42,6 +42,15 @@ test("another video is opened without a question: the work on this one is kept",
   await demo.page.locator(".point").waitFor();
   expect((await demo.difference()).share).toBeGreaterThan(0.01);
   await demo.button("Videos").click();
+});
+
+test("a video that comes into the gallery is shown in the open dialog", async () => {
+  const added = join(inject("data"), "gallery", "03_drawn_later.mp4");
+  expect(await demo.button("Still life").count()).toBe(1);
+  copyFileSync(join(inject("data"), "gallery", "02_backwards.mp4"), added);
+  await demo.button("Drawn later").waitFor();
+  rmSync(added);
+  await demo.button("Drawn later").waitFor({ state: "detached" });
 });
 
 test("an upload can be cancelled", async () => {

@@ -321,13 +321,18 @@ test("undo and redo are as before after a reload, as many steps as there is room
 
 test("a video that another tab has open is not saved; the lock is held until another one is opened", async () => {
   const held: string[] = [];
+  let isBusy = true; // the first request is not answered in time, though nobody holds the lock
   const request = async (name: string, _: object, lock: () => Promise<void>) => {
-    if (name.endsWith("b.mp4")) throw new DOMException("", "TimeoutError");
+    if (isBusy || name.endsWith("b.mp4")) {
+      isBusy = false;
+      throw new DOMException("", "TimeoutError");
+    }
     held.push(name);
     await lock();
     held.pop();
   };
-  vi.stubGlobal("navigator", { locks: { request } });
+  const query = () => Promise.resolve({ held: [{ name: "sam2fast gallery/b.mp4" }] });
+  vi.stubGlobal("navigator", { locks: { request, query } });
   saved.get.mockResolvedValue(undefined);
   const edit = async (name: string) => {
     answerWith({}, { data: { startSession: { sessionId: "2" } } }, { fps: 24, numFrames: 4, source: null }, clicked);
