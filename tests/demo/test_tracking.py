@@ -106,7 +106,7 @@ def test_stream_is_the_originals_with_scores(client, session, direct):
     ):
         rle = encode_rle((logits[0, 0] > 0).numpy())
         mask = f'{{"size": [48, 64], "counts": {json.dumps(rle["counts"])}}}'
-        found = f'"iou": {round(float(scores.iou[0]), 4)}, "score": {round(float(scores.object_score[0]), 4)}'
+        found = f'"iou": {round(float(scores.iou[0]), 4)}, "object_score": {round(float(scores.object_score[0]), 4)}'
         body = f'{{"frame_index": {frame}, "results": [{{"object_id": 1, "mask": {mask}, {found}}}]}}'
         expected += (
             b"--frame\r\nContent-Type: application/json; charset=utf-8\r\nFrame-Current: -1\r\nFrame-Total: -1\r\n"

@@ -1,6 +1,6 @@
 """The masks of one frame as run lengths, and as a part of the stream of tracked frames.
 
-The stream is the original demo's, with two more keys for each object: ``iou`` and ``score``.
+The stream is the original demo's, with two more keys for each object: ``iou`` and ``object_score``.
 Source: ``demo/backend/server/app.py`` and ``inference/multipart.py`` of the original.
 """
 
@@ -50,12 +50,12 @@ class ProposedMask(NamedTuple):
     Attributes:
         rle: the mask.
         iou: predicted.
-        score: the logit of the object's presence.
+        object_score: the logit of the object's presence.
     """
 
     rle: RLE
     iou: float
-    score: float
+    object_score: float
 
 
 FrameMasks = tuple[int, Mapping[int, ObjectMask]]  # frame index and masks by object id
@@ -104,4 +104,4 @@ def encode_part(frame: int, masks: Mapping[int, ObjectMask]) -> bytes:
 def _scores(mask: ObjectMask) -> dict[str, float]:
     if mask.scores is None:
         return {}
-    return dict(zip(("iou", "score"), (round(value, SCORE_DIGITS) for value in mask.scores), strict=True))
+    return dict(zip(("iou", "object_score"), (round(value, SCORE_DIGITS) for value in mask.scores), strict=True))

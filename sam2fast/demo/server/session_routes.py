@@ -100,7 +100,7 @@ def make_session_routes(service: DemoService) -> Blueprint:
         # Refinements follow the pointer; the masks to choose from are asked for once.
         ticket = session.next_preview() if refine else None
         found = service.call(service.calls.preview, session_id, ticket, frame, object_id, _clicks(body), refine)
-        return jsonify({"masks": [{**mask.rle, "iou": mask.iou, "score": mask.score} for mask in found]})
+        return jsonify({"masks": [{**mask.rle, "iou": mask.iou, "object_score": mask.object_score} for mask in found]})
 
     @routes.post("/api/sessions/<session_id>/masks")
     def add_mask(session_id: str) -> Response:

@@ -18,7 +18,12 @@ export interface Track {
 interface Body {
   frame_index: number;
   /** The original's server sends no scores. */
-  results: { object_id: number; mask: { size: [number, number]; counts: string }; iou?: number; score?: number }[];
+  results: {
+    object_id: number;
+    mask: { size: [number, number]; counts: string };
+    iou?: number;
+    object_score?: number;
+  }[];
 }
 
 /**
@@ -69,8 +74,8 @@ export async function* propagate(
 
 function readBody(body: Body): FrameMasks {
   const masks = new Map<number, TrackedMask>();
-  for (const { object_id, mask, iou, score } of body.results) {
-    const scores = iou !== undefined && score !== undefined && { iou, presence: score };
+  for (const { object_id, mask, iou, object_score: presence } of body.results) {
+    const scores = iou !== undefined && presence !== undefined && { iou, presence };
     masks.set(object_id, {
       height: mask.size[0],
       width: mask.size[1],

@@ -258,7 +258,7 @@ function asFrame({ frame, masks }: FrameAnswer) {
 async function* parts(frames: AsyncIterable<FrameAnswer>): AsyncGenerator<string, void> {
   for await (const { frame, masks } of frames) {
     const results = [...masks].map(([object_id, { scores, ...mask }]) => {
-      return { object_id, mask: asRuns(mask), iou: scores?.iou, score: scores?.presence };
+      return { object_id, mask: asRuns(mask), iou: scores?.iou, object_score: scores?.presence };
     });
     const body = JSON.stringify({ frame_index: frame, results }); // ASCII: a byte is a character
     yield `--frame\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
