@@ -59,8 +59,9 @@ EXAMPLES ?= 20
 ifndef SEED
 SEED := $(shell date +%s)
 endif
+RANDOM := tests/properties tests/sessions tests/faults/test_threads.py $(addprefix tests/strategies/test_,together.py random_histories.py sam2long.py)
 properties: $(VENV)/.tested  ## property-based and stateful tests, at random; EXAMPLES=20 times as many, SEED=1 to repeat
-	@OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/properties tests/sessions tests/faults/test_threads.py \
+	@OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest $(RANDOM) \
 		--numprocesses $(JOBS) --dist loadfile --hypothesis-seed=$(SEED) $(PYTEST) \
 		&& echo "properties hold: EXAMPLES=$(EXAMPLES) SEED=$(SEED)" \
 		|| { echo "properties fail: EXAMPLES=$(EXAMPLES) SEED=$(SEED)"; exit 1; }

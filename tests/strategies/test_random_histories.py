@@ -7,8 +7,8 @@ from no more than what a stream keeps.
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 import torch
+from hypothesis_profiles import FACTOR
 from plain_distractors import PlainD4sm, PlainDam4sam
 from plain_strategies import ABSENT, PlainSamurai
 from strategy_histories import Batch, random_batch
@@ -20,7 +20,7 @@ SIDE, VIDEO, FRAMES = 8, (10, 12), 60
 RULES = MemoryRules(7, 1, -1, True, 16, True, True)
 # What is attended to is compared on every fourth frame of a history, another one in each.
 EVERY = 4
-COUNTS = [100, pytest.param(1000, marks=pytest.mark.long)]
+COUNT = 100 * FACTOR
 
 
 class Result(NamedTuple):
@@ -95,16 +95,15 @@ def starts_and_prompts(rng, count):
     return rng.integers(0, 4, count).tolist(), rng.random((FRAMES, count)) < 0.04 * (np.arange(count) % 2)
 
 
-@pytest.mark.parametrize("count", COUNTS)
-def test_samurai(count):
-    rng, batch, weight = np.random.default_rng(1), random_batch(1, count, FRAMES), 0.25
-    starts, is_prompted = starts_and_prompts(rng, count)
+def test_samurai():
+    rng, batch, weight = np.random.default_rng(1), random_batch(1, COUNT, FRAMES), 0.25
+    starts, is_prompted = starts_and_prompts(rng, COUNT)
     rows, plain = Rows(Samurai(weight=weight), starts, 64, 7), [PlainSamurai(SIDE, 64, weight) for _ in starts]
     by_motion = 0
     for one, start in zip(plain, starts, strict=True):
         one.prompt(start)
     for t in range(1, FRAMES):
-        for i in range(t % EVERY, count, EVERY):
+        for i in range(t % EVERY, COUNT, EVERY):
             found = rows.attend(i, starts[i] + t, waits=False)
             assert found == expected_of(plain[i].attend(starts[i] + t)), (i, t)
         made = rows.choose(batch, t)
@@ -122,20 +121,19 @@ def test_samurai(count):
     assert stable == [one.stable for one in plain]
     means = [np.zeros(8) if one.filter is None else one.filter.mean for one in plain]
     np.testing.assert_allclose(known, np.stack(means), rtol=1e-9, atol=1e-9)
-    assert by_motion > count / 100
+    assert by_motion > COUNT / 100
 
 
-@pytest.mark.parametrize("count", COUNTS)
-def test_dam4sam(count):
-    batch, rng = random_batch(3, count, FRAMES), np.random.default_rng(3)
-    _, is_prompted = starts_and_prompts(rng, count)
-    rows, plain, added = Rows(Dam4Sam(), [0] * count, FRAMES, 12), [PlainDam4sam(VIDEO) for _ in range(count)], 0
+def test_dam4sam():
+    batch, rng = random_batch(3, COUNT, FRAMES), np.random.default_rng(3)
+    _, is_prompted = starts_and_prompts(rng, COUNT)
+    rows, plain, added = Rows(Dam4Sam(), [0] * COUNT, FRAMES, 12), [PlainDam4sam(VIDEO) for _ in range(COUNT)], 0
     for t in range(1, FRAMES):
-        for i in range(t % EVERY, count, EVERY):
+        for i in range(t % EVERY, COUNT, EVERY):
             assert rows.attend(i, t) == expected_of(plain[i].attend(t)), (i, t)
         made = rows.choose(batch, t)
         chosen, is_added = made.candidate[:, 0].tolist(), made.as_prompt[:, 0].tolist()
-        for i in range(count):
+        for i in range(COUNT):
             if is_prompted[t, i]:
                 rows.prompt(i, t)
                 plain[i].prompt(t)
@@ -143,17 +141,16 @@ def test_dam4sam(count):
                 assert (chosen[i], is_added[i]) == plain[i].track(t, batch.decoded(t, i)), (i, t)
                 added += is_added[i]
         rows.store(batch, t, [None if prompted else t for prompted in is_prompted[t]], made, chosen)
-    assert added > count / 2
+    assert added > COUNT / 2
 
 
-@pytest.mark.parametrize("count", COUNTS)
-def test_d4sm(count):
-    batch, rng = random_batch(4, count, FRAMES), np.random.default_rng(4)
-    starts, is_prompted = starts_and_prompts(rng, count)
+def test_d4sm():
+    batch, rng = random_batch(4, COUNT, FRAMES), np.random.default_rng(4)
+    starts, is_prompted = starts_and_prompts(rng, COUNT)
     rows, plain, added = Rows(D4sm(), starts, 64, 22), [PlainD4sm(VIDEO) for _ in starts], 0
     first = list(starts)  # frame 0 of each plain implementation; a prompt begins another one
     for t in range(1, FRAMES):
-        for i in range(t % EVERY, count, EVERY):
+        for i in range(t % EVERY, COUNT, EVERY):
             frame = starts[i] + t
             one = plain[i].attend(frame - first[i])
             span = max(1, len(one.pointers) - 1)
@@ -173,4 +170,4 @@ def test_d4sm(count):
                 added += is_added[i]
         frames = [None if is_prompted[t, i] else start + t for i, start in enumerate(starts)]
         rows.store(batch, t, frames, made, chosen)
-    assert added > count / 2
+    assert added > COUNT / 2

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis_profiles import FACTOR
 from plain_strategies import PlainSam2Long
 from plain_tracker import run
 from strategy_histories import random_batch
@@ -65,10 +66,9 @@ def store(strategy, frame, frames, tracked, results, as_stream):
 @pytest.mark.parametrize(
     "strategy", [Sam2Long(), Sam2Long(memory_iou=0.3, uncertainty=1.0), Sam2Long(paths=2), Sam2Long(paths=1)], ids=str
 )
-@pytest.mark.parametrize("count", [16, pytest.param(64, marks=pytest.mark.long)])
-def test_plain_decisions_and_memories_on_random_histories(strategy, count):
+def test_plain_decisions_and_memories_on_random_histories(strategy):
     """Of many objects at once, also with no more than what a stream keeps."""
-    frames, paths, rng = 60, strategy.paths, np.random.default_rng(0)
+    count, frames, paths, rng = 16 * FACTOR, 60, strategy.paths, np.random.default_rng(0)
     plain = [PlainSam2Long(frames, paths, strategy.memory_iou, strategy.uncertainty) for _ in range(count)]
     batch = random_batch(2, count * paths, frames)
     prompted, uncertain, differing = {0: result_of(0.9, 5, 0)}, 0, 0

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from hypothesis_profiles import FACTOR
 from plain_together import PlainMotion, plain_frame
 from recorded_ops import RecordedOps, as_on_a_gpu
 from strategy_histories import random_batch
@@ -66,7 +67,7 @@ def claims(tracked):
     return [logits[:, 0] > 0 for logits in tracked.logits.values()]
 
 
-@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(6, 40))])
+@pytest.mark.parametrize("seed", range(6 * FACTOR))
 def test_the_rule_on_random_histories(seed):
     """With rows that hold no object, and with exempt pairs."""
     rng, rows, strategy = np.random.default_rng(seed), OBJECTS + IDLE, Together()
