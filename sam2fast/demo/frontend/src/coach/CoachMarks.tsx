@@ -5,8 +5,8 @@ import { placeBeside } from "./place";
 import { rememberCoach, wasCoached } from "./remembered";
 
 interface Step {
-  /** Selects the element that the mark points to; the first one that is visible. */
-  readonly target: string;
+  /** Select the element that the mark points to; the first one that is visible. */
+  readonly targets: readonly string[];
   readonly title: string;
   readonly text: string;
   /** Whether the user has done it. */
@@ -17,19 +17,19 @@ const hasPrompt = ({ scene }: State) => firstPromptedFrame(scene) !== null;
 
 const STEPS: readonly Step[] = [
   {
-    target: ".frame",
+    targets: [".frame"],
     title: "Click an object",
     text: "One click in the video selects it. Click again where the mask misses a part; right click or press long where it has too much.",
     isDone: hasPrompt,
   },
   {
-    target: ".add-object, .sheet-tabs button",
+    targets: [".add-object", ".sheet-tabs button"],
     title: "Another object? Add it first",
     text: "Use this button or press N. Without it, the next click belongs to the same object.",
     isDone: ({ scene }) => scene.objects.length > 1,
   },
   {
-    target: ".actions",
+    targets: [".actions"],
     title: "Track, then download",
     text: "Tracking finds the objects in all frames. Correct a frame by a click, track again, and download what you see.",
     isDone: ({ tracking }) => isTracking(tracking),
@@ -59,9 +59,9 @@ interface MarkProps extends Step {
   onEnd: () => void;
 }
 
-function CoachMark({ step, target, title, text, onNext, onEnd }: MarkProps) {
+function CoachMark({ step, targets, title, text, onNext, onEnd }: MarkProps) {
   const mark = useRef<HTMLElement>(null);
-  const style = usePlace(target, mark);
+  const style = usePlace(targets, mark);
   const next = useRef<HTMLButtonElement>(null);
   const isLast = step + 1 === STEPS.length;
 
@@ -99,11 +99,12 @@ function CoachMark({ step, target, title, text, onNext, onEnd }: MarkProps) {
 }
 
 /** Places the mark beside its target, and not over the frame if there is other room. */
-function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.CSSProperties {
+function usePlace(targets: readonly string[], mark: RefObject<HTMLElement | null>): React.CSSProperties {
   const [style, setStyle] = useState<React.CSSProperties>({ opacity: 0 }); // hidden elements take no focus
   useLayoutEffect(() => {
     const place = () => {
-      const target = [...document.querySelectorAll(selector)].find((found) => found.getClientRects().length > 0);
+      const found = targets.flatMap((selector) => [...document.querySelectorAll(selector)]);
+      const target = found.find((element) => element.getClientRects().length > 0);
       const frame = document.querySelector(".frame");
       if (!target || !frame || !mark.current) return;
       const size = { width: mark.current.offsetWidth, height: mark.current.offsetHeight };
@@ -117,6 +118,6 @@ function usePlace(selector: string, mark: RefObject<HTMLElement | null>): React.
       clearInterval(timer);
       window.removeEventListener("resize", place);
     };
-  }, [selector, mark]);
+  }, [targets, mark]);
   return style;
 }

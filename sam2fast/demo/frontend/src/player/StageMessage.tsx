@@ -7,13 +7,14 @@ export function StageMessage() {
   const problem = useStore((state) => state.problem);
   const sending = useStore((state) => state.sending);
   const connected = useStore((state) => state.connected);
+  const isWaiting = useStore((state) => state.early.length > 0);
 
   if (phase === "ready") return null;
   if (phase === "starting" || phase === "opening") {
     return (
       <div className="stage-message" role="status">
         <span className="spinner" />
-        {sending || "Opening …"}
+        {sending || (isWaiting ? "Opening … Your click is answered then." : "Opening …")}
       </div>
     );
   }

@@ -8,6 +8,7 @@ import { send } from "../api/transport";
 import { isPhoto, located, readClip, type Clip } from "../api/video";
 import { counted } from "../scene/counted";
 import { firstPromptedFrame } from "../scene/scene";
+import { makeEarlyEdits } from "../state/editing";
 import { handleFailure, onReconnected, onSessionLost } from "../state/failures";
 import { announce, freshWork, getState, isTracking, notify, setState } from "../state/store";
 import { forgetKnown, synchronise } from "../state/synchronise";
@@ -122,6 +123,7 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
         `The saved work is of a video of ${counted(found[0].numFrames, "frame")}; this one has ${numFrames}.`,
       );
     }
+    makeEarlyEdits();
     void synchronise();
     return true;
   } catch (error) {

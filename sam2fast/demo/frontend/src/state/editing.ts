@@ -5,18 +5,21 @@ import type { Box, Point, Prompt, Scene } from "../scene/scene";
 import { changedObjects } from "./commands";
 import * as history from "./history";
 import { trackedState } from "./plan";
-import { announce, getState, isTracking, notify, setState, type Step } from "./store";
+import { announce, getState, isOpening, isTracking, notify, setState, type Step } from "./store";
 import { onlyAddsPrompts, synchronise } from "./synchronise";
 import { cancelTracking } from "./track";
 
-/** The user's edits of objects, each one undo step. Points and boxes wait until tracking ends, other edits cancel it. */
+/**
+ * The user's edits of objects, each one undo step. Points and boxes wait until tracking ends, other edits cancel it. New
+ * objects, points and boxes also wait until a session is open.
+ */
 
 export function addPoint(point: Point): void {
-  edit((scene, { active, frame }) => scenes.addPoint(scene, active, frame, point));
+  whenOpen(() => edit((scene, { active, frame }) => scenes.addPoint(scene, active, frame, point)));
 }
 
 export function setBox(box: Box): void {
-  edit((scene, { active, frame }) => scenes.setBox(scene, active, frame, box));
+  whenOpen(() => edit((scene, { active, frame }) => scenes.setBox(scene, active, frame, box)));
 }
 
 export function deletePoint(id: number, frame: number, index: number): void {
@@ -35,7 +38,7 @@ export function clearHere(): void {
 }
 
 export function newObject(): void {
-  edit(scenes.addObject, (scene) => scene.objects.at(-1)!.id);
+  whenOpen(() => edit(scenes.addObject, (scene) => scene.objects.at(-1)!.id));
 }
 
 export function deleteObject(id: number): void {
@@ -81,6 +84,19 @@ export function undo(): void {
 
 export function redo(): void {
   applyHistory(history.redo, "Redone.");
+}
+
+/** Makes the edits that came before the session was open. */
+export function makeEarlyEdits(): void {
+  const { early } = getState();
+  setState({ early: [] });
+  for (const run of early) run();
+}
+
+function whenOpen(run: () => void): void {
+  const state = getState();
+  if (isOpening(state)) setState({ early: [...state.early, run] });
+  else run();
 }
 
 interface Target {

@@ -69,6 +69,7 @@ export interface State {
   history: History<Step>;
   active: number; // id of the object that clicks go to
   pending: boolean; // clicks wait for the server's answer
+  early: readonly (() => void)[]; // edits that wait until the session of what is shown is open
   masks: Masks;
   tracking: Tracking;
   plan: Plan;
@@ -116,11 +117,17 @@ export function freshWork() {
     history: NO_HISTORY as History<Step>,
     active: 1,
     pending: false,
+    early: [] as readonly (() => void)[],
     masks: NO_MASKS,
     tracking: { state: "never" } as Tracking,
     plan: WHOLE_VIDEO,
     frame: 0,
   };
+}
+
+/** Whether the open video or photograph is shown already while its session is being started. */
+export function isOpening({ phase, clip, session }: State): boolean {
+  return phase === "opening" && clip !== null && session === null;
 }
 
 export function isTracking(tracking: Tracking): boolean {

@@ -71,6 +71,11 @@ test("hints come on the first visit, by keyboard and by what the user does, and 
   await demo.click(0.26, 0.62);
   await hint(2).waitFor();
   await expect.poll(() => apart(demo.page, ".coach", ".frame, .add-object")).toBe(true);
+  await demo.page.setViewportSize({ width: 1024, height: 768 }); // there are tabs, too
+  const below = async () =>
+    (await demo.page.locator(".coach").boundingBox())!.y - (await demo.page.locator(".add-object").boundingBox())!.y;
+  await expect.poll(below).toBeGreaterThan(0);
+  await demo.page.setViewportSize({ width: 1280, height: 800 });
   await demo.page.locator(".click-hint", { hasText: "for another object" }).waitFor();
   await demo.page.keyboard.press("Enter"); // Next has the focus
   await hint(3).waitFor();

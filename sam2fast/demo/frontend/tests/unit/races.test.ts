@@ -125,6 +125,34 @@ test("what fails in a closed session does not end the open one", () => {
   expect(lost).toHaveBeenCalledOnce();
 });
 
+test("a box and clicks that come while a session is started wait for it, unless something else is opened", async () => {
+  const { answer, send } = later();
+  const box = { left: 0.1, top: 0.1, right: 0.6, bottom: 0.6 };
+  const requests = answerWith(answer, facts, clicked, { data: { addPoints: answered(2) } });
+  setState({ session: null });
+  const opening = openClip(clipOf("b"));
+  await vi.waitFor(() => expect(requests.at(-1)?.operation).toBe("StartSession"));
+  editing.setBox(box);
+  editing.newObject();
+  editing.addPoint(POINT);
+  send(started("2"));
+  await opening;
+  await synchronise();
+  expect(getState().scene.objects.map(({ prompts }) => prompts[0])).toMatchObject([{ box }, { points: [POINT] }]);
+  const prompted = requests.filter(({ operation }) => operation === "AddPoints");
+  expect(prompted.map(({ input }) => input.sessionId)).toEqual(["2", "2"]);
+  expect(getState().history.past).toHaveLength(3);
+
+  setState({ session: null });
+  answerWith(later().answer, started("4"), facts);
+  void openClip(clipOf("c"));
+  await vi.waitFor(() => expect(getState().clip?.name).toBe("c"));
+  editing.addPoint(POINT);
+  expect(getState().early).toHaveLength(1);
+  await openClip(clipOf("d"));
+  expect(getState().scene.objects[0]!.prompts).toEqual({});
+});
+
 test("tracking that cannot begin leaves its state as it was", async () => {
   answerWith(refusal("BUSY"));
   editing.addPoint(POINT);
