@@ -3,6 +3,7 @@
 Also orientations (``decoding``) and unusual times (``timeline``).
 """
 
+import re
 import shutil
 import struct
 import subprocess
@@ -125,6 +126,13 @@ def test_transparency_is_dropped(name):
     assert (image - torch.from_numpy(drawing(0)).int()).abs().float().mean() < 4
 
 
+def follows_messages(program):
+    """Whether FFmpeg's program rotates by the codec's messages: Debian 12's version 5.1 does not for H.264."""
+    text = subprocess.run([program, "-version"], capture_output=True, check=True, text=True).stdout
+    version = re.match(r"ffmpeg version (\d+)\.", text)
+    return version is None or int(version[1]) >= 7
+
+
 @pytest.mark.parametrize("orientation", [Orientation(*flags) for flags in product([False, True], repeat=3)])
 @pytest.mark.parametrize("source", ["matrix", *((c, f) for c in ("libx264", "libx265") for f in ("mp4", "matroska"))])
 def test_orientation(source, orientation, tmp_path):
@@ -143,7 +151,8 @@ def test_orientation(source, orientation, tmp_path):
         expected = oriented(drawing(frame.index), orientation)
         assert frame.rgb.shape == expected.shape == (frames.height, frames.width, 3)
         assert np.abs(frame.rgb.astype(int) - expected).mean() < 3  # 20 or more for any other orientation
-    if program := shutil.which("ffmpeg"):
+    program = shutil.which("ffmpeg")
+    if program and (source == "matrix" or follows_messages(program)):
         (tmp_path / "video").write_bytes(data)
         command = [program, "-i", tmp_path / "video", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
         shown = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.uint8)
