@@ -1,6 +1,7 @@
 """The side of the model's input: chosen by ``image_size``, and mini's own for images and video."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from commands import invoke
 from parity import random_image
 from PIL import Image
 
-from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor, build_sam2, nano
+from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor, build_sam, build_sam2, nano
 from sam2fast.build_sam import build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
 from sam2fast.config import ConfigError
 
@@ -74,3 +75,40 @@ def test_commands(command, tmp_path):
         assert resumed.exit_code == 0 and "image_size" not in json.loads(file.read_text())["model"]
     else:
         assert resumed.exit_code != 0 and "image_size 64, now None" in resumed.stderr
+
+
+VIDEO_COMMANDS = {
+    "track": "frames --point 0,1,20,30 --format json --out out",
+    "vos": "--videos . --masks masks --list list.txt --out out",
+    "compare": "frames --point 0,1,20,30 --with image-size=96 --out out",
+    "profile": "frames --frames 1 --depth 1",
+}
+
+
+@pytest.mark.parametrize("command", VIDEO_COMMANDS)
+def test_commands_for_videos(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, content in {"frames": random_image(60, 80), "masks/frames": np.ones((60, 80), np.uint8)}.items():
+        Path(folder).mkdir(parents=True)
+        for name in ("00000", "00001"):
+            suffix = "jpg" if folder == "frames" else "png"
+            Image.fromarray(content).save(f"{folder}/{name}.{suffix}")
+    Path("list.txt").write_text("frames\n")
+    run = [command, *VIDEO_COMMANDS[command].split(), "--model", "nano", "--jsonl"]
+    built, build = [], build_sam.SAM2VideoPredictor.__init__
+
+    def note(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        built.append(self.image_size)
+
+    monkeypatch.setattr(build_sam.SAM2VideoPredictor, "__init__", note)
+    wrong = invoke(*run, "--image-size", 65)
+    assert wrong.exit_code != 0 and "a multiple of 32, such as 64; got 65" in wrong.stderr
+    done = invoke(*run, "--image-size", 64)
+    assert done.exit_code == 0, done.stderr
+    assert built == ([64, 96] if command == "compare" else [64])
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["model"]["image_size"] for line in lines] == built
+    if command in ("track", "vos"):
+        other = invoke(*run)
+        assert other.exit_code != 0 and "--overwrite" in other.stderr

@@ -1,4 +1,4 @@
-"""``sam2fast compare``: the same prompts with several models, devices, dtypes or strategies, side by side."""
+"""``sam2fast compare``: the same prompts with several models, input sizes, devices and so on, side by side."""
 
 import functools
 import json
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sam2fast.io.rle import RLE
 
-KEYS = ("model", "checkpoint", "device", "dtype", "strategy")
+KEYS = ("model", "checkpoint", "image-size", "device", "dtype", "strategy")
 SHEET, TABLE = "compare.png", "compare.json"
 SHOWN = 6  # frames of a video on the contact sheet
 TILE_WIDTH, CAPTION, GAP = 480, 24, 6  # pixels
@@ -50,6 +50,8 @@ class VariantType(click.ParamType):
         for name, setting in settings.items():
             if name not in KEYS or not setting:
                 self.fail(f"{value!r} is not {' or '.join(f'{key}=...' for key in KEYS)}", param, ctx)
+        if not settings.get("image-size", "1").lstrip("0").isdecimal():
+            self.fail(f"the image size {settings['image-size']!r} is not a number of pixels", param, ctx)
         if settings.get("dtype", DTYPES[0]) not in DTYPES:
             self.fail(f"no dtype {settings['dtype']!r}; expected one of {', '.join(DTYPES)}", param, ctx)
         checked_strategy(ctx, param, settings.get("strategy", "sam2"))
@@ -83,7 +85,7 @@ class ComparedMasks(NamedTuple):
     multiple=True,
     required=True,
     type=VariantType(),
-    help="What is different in another run: model=nano, checkpoint=FILE, device=cpu, dtype=bfloat16, "
+    help="What is different in another run: model=nano, checkpoint=FILE, image-size=512, device=cpu, dtype=bfloat16, "
     "strategy=samurai, or several of them separated by commas. Repeatable.",
 )
 @model_options
@@ -95,10 +97,11 @@ def compare(
     points: Sequence[str],
     boxes: Sequence[str],
     others: Sequence[Mapping[str, str]],
+    image_size: int | None,
     out: Path,
     **first: Any,
 ) -> None:
-    """Segment an image or track a video (SOURCE) by the same prompts with two models, devices, dtypes or strategies.
+    """Segment an image or track a video (SOURCE) by the same prompts with several models or settings.
 
     The first run has the usual options, each further one what --with changes. Prints, for each run, the mean IoU with
     the first run's masks, over objects and frames, and the time per image or frame.
@@ -115,7 +118,7 @@ def compare(
         raise click.UsageError("say what to find, with --point or --box")
     if is_image and len(corners) > 1:
         raise click.UsageError("give one --box: one object is segmented")
-    variants = _variants(first, others)
+    variants = _variants({**first, "image-size": image_size}, others)
     if is_image and any(variant.strategy != "sam2" for variant in variants):
         raise click.UsageError("strategies are for videos, and this is an image")
     models = {(variant.choice.config, variant.choice.checkpoint) for variant in variants}
@@ -175,8 +178,11 @@ def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> 
     found, choose = [], functools.cache(choose_model)
     for setting in settings:
         checkpoint = None if setting["checkpoint"] is None else Path(setting["checkpoint"])
-        choice = choose(setting["model"], checkpoint)
-        shown = {**setting, "model": Path(choice.config).stem, "checkpoint": choice.checkpoint.name}
+        size = setting["image-size"] and int(setting["image-size"])
+        choice = choose(setting["model"], checkpoint, size)
+        of_size = f"{size} px" if size else "default size"
+        named = {"model": Path(choice.config).stem, "checkpoint": choice.checkpoint.name, "image-size": of_size}
+        shown = {**setting, **named}
         label = ", ".join(str(shown[key]) for key in differing) or "the same"
         found.append(Variant(label, choice, setting["device"], setting["dtype"], setting["strategy"]))
     return found

@@ -41,6 +41,7 @@ def demo(
     clicks: Sequence[Click],
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     out: Path,
@@ -59,7 +60,7 @@ def demo(
             raise UserError(f"no file {str(image)!r}")
         if os.path.dirname(os.path.realpath(image)) == os.path.realpath(out):
             raise click.UsageError(f"a result might overwrite {image}; choose another --out folder")
-    choice = choose_model(model or (DEFAULT_MODEL if checkpoint is None else None), checkpoint)
+    choice = choose_model(model or (DEFAULT_MODEL if checkpoint is None else None), checkpoint, image_size)
     make_folder(out)
 
     from sam2fast.cli.demo_run import demo_files, segment_scene, track_clip

@@ -73,7 +73,9 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> None:
     device, dtype = segmenter.description["device"], getattr(torch, segmenter.description["dtype"])
     try:
         with segmenter.stage("load model"):
-            predictor = build_sam2_video_predictor(choice.config, choice.checkpoint, device=device, dtype=dtype)
+            predictor = build_sam2_video_predictor(
+                choice.config, choice.checkpoint, device=device, dtype=dtype, image_size=choice.image_size
+            )
     except CheckpointError:  # the file fits: the segmenter has loaded it
         print_note(f"no video, since {choice.checkpoint} has weights for images only")
         return

@@ -108,6 +108,7 @@ def evaluate_images(
     skip_unmasked: bool,
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     at_once: int,
@@ -132,7 +133,7 @@ def evaluate_images(
         raise UserError(f"no folder {str(images)!r}")
     if masks is not None and not masks.exists():
         raise UserError(f"no file or folder {str(masks)!r}")
-    choice = choose_model(model, checkpoint)
+    choice = choose_model(model, checkpoint, image_size)
 
     from sam2fast.evaluation.clicks.image_evaluation import ClickSettings, Results, evaluate_image
     from sam2fast.evaluation.clicks.sources import open_data_set, sample_jobs

@@ -8,7 +8,7 @@ import click
 
 from sam2fast.cli.command_files import check_folder as check_place
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, image_size_option, model_options, out_option
+from sam2fast.cli.options import DTYPES, model_options, out_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import as_user_error, print_note
 
@@ -27,7 +27,6 @@ IN_BROWSER_MODEL = "nano"  # others are large, and slow without a GPU
     "sam2fast; pip install 'sam2fast[onnx]'. web: the web demo as files for any file server, with a model (by default "
     "nano) that runs in the browser; needs also npm and pip install 'sam2fast[video]'.",
 )
-@image_size_option
 @click.option(
     "--aot",
     is_flag=True,
@@ -53,10 +52,10 @@ def export(
     ctx: click.Context,
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     target: str,
-    image_size: int | None,
     aot: bool,
     prompts: int,
     points: int,
@@ -77,7 +76,7 @@ def export(
     _check_options(ctx, target, device, dtype)
     if target == "web" and checkpoint is None:
         model = model or IN_BROWSER_MODEL
-    choice = choose_model(model, checkpoint)._replace(image_size=image_size)
+    choice = choose_model(model, checkpoint, image_size)
     check_place(out, "output folder")
     start = time.perf_counter()
     with as_user_error(*FAILURES):

@@ -42,6 +42,7 @@ NEEDED = ("flask", "gunicorn", "av", "shapely")
 def label_studio(
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     url: str,
@@ -63,7 +64,7 @@ def label_studio(
 
     with as_user_error(ValueError):
         HostFiles(url, max_mb)
-    choice = choose_model(model, checkpoint)
+    choice = choose_model(model, checkpoint, image_size)
 
     def build() -> "Flask":
         # In the serving process: torch's threads do not survive a fork.

@@ -14,7 +14,6 @@ from sam2fast.cli.options import (
     FormatsType,
     GroupedCommand,
     check_exports,
-    image_size_option,
     model_options,
     out_option,
     tolerance_option,
@@ -41,7 +40,6 @@ OPTIONS = (
 
 @click.command(cls=GroupedCommand)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@image_size_option
 @partial(model_options, many_devices=True)
 @click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
 @click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
@@ -110,9 +108,9 @@ OPTIONS = (
 @out_option("out")
 def masks(
     images: Sequence[str],
-    image_size: int | None,
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     ray_options: RayOptions,
@@ -148,7 +146,7 @@ def masks(
         raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
     files, problems = list_sources(images, partial(images_in, out=out), "images")
     check_results(files, lambda image: mask_files(out, image.stem, formats).values())
-    choice = choose_model(model, checkpoint)._replace(image_size=image_size)
+    choice = choose_model(model, checkpoint, image_size)
     check_exports(formats, tolerance)
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())

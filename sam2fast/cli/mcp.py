@@ -27,6 +27,7 @@ from sam2fast.cli.user_errors import as_user_error
 def mcp(
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     roots: tuple[Path, ...],
@@ -43,6 +44,6 @@ def mcp(
 
     with as_user_error(ImportError):
         from sam2fast.integrations.mcp import McpLimits, McpTools, make_server
-    predictor, _ = load_predictor(choose_model(model, checkpoint), device, dtype)
+    predictor, _ = load_predictor(choose_model(model, checkpoint, image_size), device, dtype)
     limits = McpLimits(max_megabytes=max_megabytes, max_frames=max_frames, max_objects=max_objects, seconds=seconds)
     make_server(McpTools(predictor, roots, limits)).run()

@@ -1,4 +1,4 @@
-"""The configuration and the checkpoint of ``--model`` and ``--checkpoint``."""
+"""The configuration, the checkpoint and the input size of ``--model``, ``--checkpoint`` and ``--image-size``."""
 
 import difflib
 import textwrap
@@ -51,8 +51,8 @@ class ModelChoice(NamedTuple):
         return {} if self.image_size is None else {"image_size": self.image_size}
 
 
-def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
-    """Resolves ``--model`` and ``--checkpoint``. Reads at most the checkpoint's table of contents.
+def choose_model(model: str | None, checkpoint: Path | None, image_size: int | None = None) -> ModelChoice:
+    """Resolves ``--model``, ``--checkpoint`` and ``--image-size``. Reads at most the checkpoint's table of contents.
 
     The checkpoint of a published model is downloaded if this machine does not have it, as by ``from_pretrained``.
     Without either option the model is SAM 2.1 tiny, or mini with a banner if tiny can neither be found nor downloaded.
@@ -62,6 +62,10 @@ def choose_model(model: str | None, checkpoint: Path | None) -> ModelChoice:
         UserError: the checkpoint cannot be read, or its model is neither an official one nor in the package.
         click.UsageError: no model has this name, or it has no official checkpoint.
     """
+    return _found(model, checkpoint)._replace(image_size=image_size)
+
+
+def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
     if checkpoint is not None and not checkpoint.is_file():
         checkpoint = _find_in_folder(checkpoint)
     if checkpoint is not None and model is None:

@@ -57,6 +57,12 @@ _checkpoint_option = click.option(
     "such file. Left out, the official file is looked for in the folder "
     "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads, and downloaded at first use.",
 )
+image_size_option = click.option(
+    "--image-size",
+    type=click.IntRange(1),
+    metavar="S",
+    help="Side of the model's input in pixels, a multiple of 32.  [default: the model's]",
+)
 
 
 class FormatsType(click.ParamType):
@@ -105,7 +111,7 @@ tolerance_option = click.option(
 def model_options(
     command: Command, dtypes: Sequence[str] = DTYPES, default: str | None = None, many_devices: bool = False
 ) -> Command:
-    """Adds ``--model --checkpoint --offline --device --dtype``.
+    """Adds ``--model --checkpoint --image-size --offline --device --dtype``.
 
     Args:
         default: the command's own default model.
@@ -117,19 +123,12 @@ def model_options(
         click.option("--dtype", type=click.Choice(dtypes), default="float32", help="For the computation."),
         click.option("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps{of_device}."),
         offline_option,
+        image_size_option,
         _checkpoint_option,
         click.option("--model", metavar="NAME", help=MODEL_HELP + of_model),
     ):
         command = option(command)
     return command
-
-
-image_size_option = click.option(
-    "--image-size",
-    type=click.IntRange(1),
-    metavar="S",
-    help="Side of the model's input in pixels, a multiple of 32; by default the model's.",
-)
 
 
 class RareOption(click.Option):

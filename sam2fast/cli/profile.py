@@ -44,6 +44,7 @@ def profile(
     objects: int,
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     frames: int,
@@ -63,7 +64,7 @@ def profile(
     with as_user_error(OSError):  # before the model is loaded
         os.stat(source)
         os.stat(source if trace is None else trace.absolute().parent)
-    choice = choose_model(model, checkpoint)
+    choice = choose_model(model, checkpoint, image_size)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler's lines on stderr
 
     import torch

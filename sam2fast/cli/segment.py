@@ -20,7 +20,7 @@ from sam2fast.cli.object_prompts import (
     read_label_image,
     read_object_file,
 )
-from sam2fast.cli.options import PATH, GroupedCommand, image_size_option, model_options, out_option
+from sam2fast.cli.options import PATH, GroupedCommand, model_options, out_option
 from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import images_in, list_sources
@@ -74,7 +74,6 @@ from sam2fast.io.images import MAX_NAMED
     help="Boxes of a detector: a .json file in COCO's format, of a data set or a list of detections; a folder of "
     "YOLO's .txt files named as the images; or one such file for all images. Repeatable.",
 )
-@image_size_option
 @partial(model_options, many_devices=True)
 @runner_options
 @resume_option
@@ -89,9 +88,9 @@ def segment(
     label_images: Sequence[Path],
     prompt_files: Sequence[Path],
     box_files: Sequence[Path],
-    image_size: int | None,
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     ray_options: RayOptions,
@@ -140,7 +139,7 @@ def segment(
         print_note(f"prompts for {names} are not used: no such image was given")
     if not any(objects.values()):
         raise UserError("there are no prompts for these images")
-    choice = choose_model(model, checkpoint)._replace(image_size=image_size)
+    choice = choose_model(model, checkpoint, image_size)
 
     from sam2fast.cli.results import print_results
     from sam2fast.cli.segment_run import BuildSegmenter, Record, SegmentJob, SegmentRun

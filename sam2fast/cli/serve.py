@@ -170,7 +170,7 @@ def serve(
     if in_browser:
         _check_page_options(ctx)
         model = model or ("nano" if checkpoint is None else None)
-    choice = choose_model(model, checkpoint)._replace(image_size=image_size)
+    choice = choose_model(model, checkpoint, image_size)
     folder = own_cache() / "demo" if data is None else data
     check_folder(folder, "data folder")
     origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))

@@ -156,6 +156,7 @@ def track(
     start_score: float | None,
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     axis: str | None,
@@ -222,7 +223,7 @@ def track(
         _check(request)
         video.check_out(folders[source])
     check_results(sources, lambda source: [folders[source]])
-    choice = choose_model(model, checkpoint)
+    choice = choose_model(model, checkpoint, image_size)
     with report_interrupt(ctx):
         from sam2fast.cli.track_run import load_predictor, run
 

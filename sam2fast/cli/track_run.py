@@ -53,7 +53,11 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
     """
     with as_model_error():
         predictor = build_sam2_video_predictor(
-            choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype)
+            choice.config,
+            choice.checkpoint,
+            device=device,
+            dtype=getattr(torch, dtype),
+            image_size=choice.image_size,
         )
         return predictor, {**choice.fingerprint(), "device": str(predictor.device), "dtype": dtype}
 

@@ -120,6 +120,7 @@ def vos(
     vos_optimized: bool,
     model: str | None,
     checkpoint: Path | None,
+    image_size: int | None,
     device: str,
     dtype: str,
     strategy: str,
@@ -152,6 +153,7 @@ def vos(
     choice = choose_model(
         _one_of(model, config, "--model", "--sam2_cfg"),
         _one_of(checkpoint, weights, "--checkpoint", "--sam2_checkpoint"),
+        image_size,
     )
 
     with report_interrupt(ctx):

@@ -64,6 +64,7 @@ class VosModel(NamedTuple):
             vos_optimized=self.vos_optimized,
             dtype=self.dtype,
             strategy=self.strategy,
+            image_size=self.choice.image_size,
         )
 
 

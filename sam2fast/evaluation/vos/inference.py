@@ -223,6 +223,7 @@ def build_for_vos(
     vos_optimized: bool = False,
     dtype: str | None = None,
     strategy: "StrategyLike" = "sam2",
+    image_size: int | None = None,
     device: str = "auto",
 ) -> "SAM2VideoPredictor":
     """A predictor for :func:`track_job`; with ``functools.partial``, the ``build`` of :func:`run_vos`.
@@ -232,8 +233,8 @@ def build_for_vos(
         postprocessing: fills holes, falls back to the best of three masks, and so on, as in the interactive predictor.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         checkpoint: None for the weights in the package, of mini and nano.
-        config, vos_optimized, strategy, device: see :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for
-            exceptions.
+        config, vos_optimized, strategy, image_size, device: see
+            :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for exceptions.
 
     Raises:
         ValueError: the model is not in the package, and there is no checkpoint.
@@ -258,6 +259,7 @@ def build_for_vos(
         vos_optimized=vos_optimized,
         dtype=None if dtype is None else getattr(torch, dtype),
         strategy=strategy,
+        image_size=image_size,
     )
 
 
