@@ -48,7 +48,7 @@ def convert_checkpoint(
     int8: bool = False,
     config: str | Path | None = None,
     prefix: str = "",
-    force: bool = False,
+    overwrite: bool = False,
 ) -> Conversion:
     """Reads a checkpoint in any layout and writes it in another; the written files are read back and compared.
 
@@ -61,7 +61,7 @@ def convert_checkpoint(
         int8: stores large weights in eight bits, see :func:`sam2fast.checkpoints.int8.to_int8`; for ``safetensors``.
         config: the configuration of the weights; None chooses it. Names and shapes must fit the whole model or its
             part for images. If none fits, ``official`` and ``safetensors`` accept any weights.
-        force: replaces the result of an earlier conversion.
+        overwrite: replaces the result of an earlier conversion.
 
     Raises:
         FileNotFoundError: there is no such checkpoint or configuration.
@@ -74,7 +74,7 @@ def convert_checkpoint(
     check_target(target, layout)
     if int8 and (layout != "safetensors" or dtype is not None):
         raise ValueError("int8 is for the layout safetensors, without a dtype")
-    check_free(target, force)
+    check_free(target, overwrite)
     weights = read_checkpoint(source, prefix)
     choice = Choice(str(config)) if config is not None else _fitting(source, prefix, layout)
     video = choice is not None and _has_video(source, weights, choice)
@@ -83,16 +83,16 @@ def convert_checkpoint(
     weights = {name: _converted(name, tensor, dtype) for name, tensor in weights.items()}
     stored = to_int8(weights) if int8 else weights
     if layout == "official":
-        write_official(weights, target, force)
+        write_official(weights, target, overwrite)
     elif layout == "safetensors":
-        write_safetensors(stored, target, force)
+        write_safetensors(stored, target, overwrite)
     else:
         assert choice is not None
         if not any(name.startswith(OBJECT_SCORES) for name in weights):
             raise CheckpointError(f"{source} has no weights {OBJECT_SCORES}*, which transformers needs for images too")
         described = transformers_config(choice.config, choice.overrides, video)
         described["dtype"] = _dtype_name(next(iter(weights.values())).dtype)
-        write_transformers(weights, described, target, force)
+        write_transformers(weights, described, target, overwrite)
     return Conversion(
         layout,
         choice,

@@ -60,18 +60,18 @@ class _Watched:
             raise
 
 
-def check_free(path: Path, force: bool) -> None:
+def check_free(path: Path, overwrite: bool) -> None:
     """Checks that writing to ``path`` would not lose anything.
 
     Raises:
-        FileExistsError: the path exists; with ``force``, it is something other than a checkpoint.
+        FileExistsError: the path exists; with ``overwrite``, it is something other than a checkpoint.
         OSError: ``path`` is a circular symlink.
     """
     path = resolve_symlinks(path)
     if not os.path.lexists(path):
         return
-    if not force:
-        raise FileExistsError(f"{path} already exists, and is only replaced with force")
+    if not overwrite:
+        raise FileExistsError(f"{path} already exists, and is only replaced with overwrite")
     if not path.is_file() and not path.is_dir():
         raise FileExistsError(f"{path} is a device or a pipe, and a checkpoint can only be written to a file")
     if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - {WEIGHTS_FILE, CONFIG_FILE})):
@@ -79,7 +79,7 @@ def check_free(path: Path, force: bool) -> None:
 
 
 @contextmanager
-def replacing(path: Path, force: bool) -> Iterator[Path]:
+def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary path to write to, renamed to ``path`` when the block ends, and removed on an error.
 
     Leftovers of a killed process are cleaned up by the next one. Of a symlink the target is replaced. The mode of a
@@ -90,7 +90,7 @@ def replacing(path: Path, force: bool) -> Iterator[Path]:
         OSError: the path cannot be written, or another process is writing it.
     """
     path = resolve_symlinks(path)
-    check_free(path, force)
+    check_free(path, overwrite)
     number = unique_number()
     # In a temporary folder under the same name, since readers need its suffix.
     folder, before = (path.with_name(f".{number}.{kind}.{path.name}") for kind in ("part", "before"))
@@ -98,11 +98,11 @@ def replacing(path: Path, force: bool) -> Iterator[Path]:
     with annotate_oserror(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            check_free(path, force)  # again: the backup of a killed process may have been restored
+            check_free(path, overwrite)  # again: the backup of a killed process may have been restored
             try:
                 folder.mkdir()
                 yield partial
-                check_free(path, force)
+                check_free(path, overwrite)
                 _move(partial, path, before)
             finally:
                 _remove(folder)
@@ -167,9 +167,9 @@ def _remove(partial: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_official(weights: Mapping[str, Tensor], path: Path, force: bool = False) -> None:
+def write_official(weights: Mapping[str, Tensor], path: Path, overwrite: bool = False) -> None:
     """Writes a ``.pt`` file with the weights under ``model``, as in the original; raises as write_transformers."""
-    with replacing(path, force) as partial:
+    with replacing(path, overwrite) as partial:
         with partial.open("wb") as file:
             # Clones: a view would be saved with its whole storage.
             save_torch({"model": {name: tensor.clone() for name, tensor in weights.items()}}, file)
@@ -177,22 +177,22 @@ def write_official(weights: Mapping[str, Tensor], path: Path, force: bool = Fals
         _check(partial, weights)
 
 
-def write_safetensors(stored: Mapping[str, Tensor], path: Path, force: bool = False) -> None:
+def write_safetensors(stored: Mapping[str, Tensor], path: Path, overwrite: bool = False) -> None:
     """Writes a ``.safetensors`` file with official names, and scales of int8 weights; raises as write_transformers."""
-    with replacing(path, force) as partial:
+    with replacing(path, overwrite) as partial:
         _save_safetensors(stored, partial)
         _check(partial, from_int8(stored))
 
 
 def write_transformers(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, force: bool = False
+    weights: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, overwrite: bool = False
 ) -> None:
     """Writes a folder with ``model.safetensors`` in transformers' names, and ``config.json``.
 
     Args:
         weights: under official names.
         config: the content of ``config.json``.
-        path: the folder, which must be new, or with ``force`` have only these two files.
+        path: the folder, which must be new, or with ``overwrite`` have only these two files.
 
     Raises:
         FileExistsError: see :func:`check_free`.
@@ -201,7 +201,7 @@ def write_transformers(
         OSError: the folder cannot be written. A previous one is unchanged, and nothing else is left.
     """
     theirs = to_transformers(weights)
-    with replacing(path, force) as partial:
+    with replacing(path, overwrite) as partial:
         partial.mkdir()
         _save_safetensors(theirs, partial / WEIGHTS_FILE)
         with (partial / CONFIG_FILE).open("w", encoding="utf-8") as file:

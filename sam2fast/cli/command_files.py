@@ -91,16 +91,15 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def open_output(out: Path, file: str, asked: Mapping[str, Any], resume: bool = True, overwrite: bool = False) -> None:
+def open_output(out: Path, file: str, asked: Mapping[str, Any], overwrite: bool = False) -> None:
     """Makes an output folder, or continues one that was filled with the same options.
 
     Args:
         file: the name of the record of the options in the folder.
-        resume: whether a filled folder may be continued.
         overwrite: accept any folder.
 
     Raises:
-        UserError: the folder is not empty, and may not be continued or was filled with other options.
+        UserError: the folder is not empty, and was not filled with these options.
     """
     make_folder(out)
     record = out / file
@@ -109,8 +108,6 @@ def open_output(out: Path, file: str, asked: Mapping[str, Any], resume: bool = T
         is_new = not any(path.name != file for path in out.iterdir())
         before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
     if not overwrite and not is_new:
-        if not resume:
-            raise UserError(f"the output folder {out} is not empty; choose another one, or continue with --resume")
         if not isinstance(before, dict):
             raise UserError(f"the folder {out} is not empty and has no {file} with its options; choose another")
         changed = [f"--{name}" for name, value in asked.items() if before.get(name) != value]

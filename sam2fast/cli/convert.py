@@ -37,7 +37,7 @@ LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safe
     metavar="TEXT",
     help="Take only the names with this prefix, and remove it. A prefix that all names have is always removed.",
 )
-@click.option("--force", is_flag=True, help="Replace OUT.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.")
 @output_options()
 def convert(
     source: Path,
@@ -47,7 +47,7 @@ def convert(
     int8: bool,
     model: str | None,
     prefix: str,
-    force: bool,
+    overwrite: bool,
 ) -> None:
     """Convert a checkpoint between Meta's layout, safetensors and Hugging Face transformers.
 
@@ -78,7 +78,7 @@ def convert(
             int8=int8,
             config=model,
             prefix=prefix,
-            force=force,
+            overwrite=overwrite,
         )
     files = {str(file): digest for file, digest in done.files.items()}
     emit({"layout": done.layout, "tensors": done.tensors, "parameters": done.parameters, "sha256": files})

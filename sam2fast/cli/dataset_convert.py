@@ -50,7 +50,7 @@ from sam2fast.cli.user_errors import ErrorReport, as_user_error
     help="davis and ytvos have one object at each pixel. Which object gets a pixel of several objects.",
 )
 @click.option("--check", is_flag=True, help="Read every mask back and compare.")
-@click.option("--overwrite", is_flag=True, help="Write existing videos again.")
+@click.option("--overwrite", is_flag=True, help="Replace existing videos, also those of other options.")
 @video_option
 @jobs_option()
 @output_options(has_bar=True)
@@ -71,8 +71,8 @@ def convert(
     """Convert the data set in the folder IN, or one file of it, to another layout in the folder OUT.
 
     Nothing is lost: what a layout cannot hold is written to OUT/Facts (in SA-V's JSON under the key sam2fast), and
-    restored when converting back. Each video is written atomically. Existing videos are skipped. Videos that cannot
-    be read or converted are listed at the end.
+    restored when converting back. Each video is written atomically. Existing videos are skipped, so the same
+    command continues an interrupted run. Videos that cannot be read or converted are listed at the end.
     """
     data, only = open_source(source, layout, masklets, rate)
     names = select_source_videos(data, only, videos)

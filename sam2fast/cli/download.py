@@ -37,7 +37,7 @@ from sam2fast.utils.embedded import EMBEDDED, find_embedded
     "--mirror", metavar="URL", help=f"HTTP folder with the files, tried first.  [default: ${MIRROR_VARIABLE}]"
 )
 @click.option("--sha256", metavar="HEX", help="The expected hash of the file.")
-@click.option("--force", is_flag=True, help="Download existing files again.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files: download them again.")
 @output_options()
 @click.pass_context
 def download(
@@ -47,7 +47,7 @@ def download(
     to: Path | None,
     mirror: str | None,
     sha256: str | None,
-    force: bool,
+    overwrite: bool,
 ) -> None:
     """Download checkpoints, and print where they are.
 
@@ -62,12 +62,12 @@ def download(
         _list()
         return
     wanted = _expand(names)
-    _check(wanted, to, mirror, sha256, force)
+    _check(wanted, to, mirror, sha256, overwrite)
     failed = False
     with report_interrupt(ctx):
         for name in wanted:
             try:
-                path = _get(name, to, mirror, sha256, force, reporting().quiet)
+                path = _get(name, to, mirror, sha256, overwrite, reporting().quiet)
                 emit({"name": name, "path": str(path)})
                 if not reporting().jsonl:
                     click.echo(path)
@@ -89,7 +89,7 @@ def _expand(names: Sequence[str]) -> list[str]:
     return list(wanted)
 
 
-def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: str | None, force: bool) -> None:
+def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: str | None, overwrite: bool) -> None:
     if not wanted:
         raise click.UsageError("give at least one NAME; sam2fast download --list shows them")
     others = [name for name in wanted if published(name) is None and find_embedded(short_name(name)) is None]
@@ -98,18 +98,18 @@ def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: s
             raise click.BadParameter(
                 f"no model {name!r}; sam2fast download --list shows the names", param_hint="'NAME'"
             )
-    if others and (force or not (to is mirror is sha256 is None)):
-        raise click.UsageError(f"--to, --mirror, --sha256 and --force are for official models; {others[0]} is none")
+    if others and (overwrite or not (to is mirror is sha256 is None)):
+        raise click.UsageError(f"--to, --mirror, --sha256 and --overwrite are for official models; {others[0]} is none")
     if sha256 is not None and (len(wanted) > 1 or not is_sha256(sha256.lower())):
         raise click.UsageError("--sha256 takes 64 hexadecimal digits and goes with one NAME")
 
 
-def _get(name: str, to: Path | None, mirror: str | None, sha256: str | None, force: bool, quiet: bool) -> Path:
+def _get(name: str, to: Path | None, mirror: str | None, sha256: str | None, overwrite: bool, quiet: bool) -> Path:
     if embedded := find_embedded(short_name(name)):
         return embedded.weights
     if published(name) is None:
         return get_repository(name, quiet=quiet)
-    return get_checkpoint(name, folder=to, mirror=mirror, sha256=sha256, force=force, quiet=quiet)
+    return get_checkpoint(name, folder=to, mirror=mirror, sha256=sha256, overwrite=overwrite, quiet=quiet)
 
 
 def _list() -> None:

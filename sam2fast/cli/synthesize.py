@@ -12,7 +12,7 @@ from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.sources import images_in
 from sam2fast.cli.user_errors import UserError, as_user_error
 
-# The options of the clips; a resumed run must have the same.
+# The options of the clips; a run that continues must have the same.
 RECORD = "synthesize.json"
 
 
@@ -41,7 +41,6 @@ RECORD = "synthesize.json"
 @click.option("--model", metavar="NAME", help="The teacher's configuration.  [default: detected from its weights]")
 @click.option("--device", default="auto", help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The teacher's.")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run after its last complete clip.")
 @out_option("out/synthetic")
 @output_options(has_bar=True)
 def synthesize(
@@ -57,13 +56,14 @@ def synthesize(
     model: str | None,
     device: str,
     dtype: str,
-    resume: bool,
     out: Path,
 ) -> None:
     """Make synthetic videos of moving objects, with the mask of every object in every frame.
 
     Written in the layout of DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette image of ids from
     1), ImageSets/all.txt. All objects are visible in the first frame; later they may be occluded, or leave and return.
+
+    The same command again continues an interrupted run, with more --clips also a complete one.
     """
     if (teacher is None) != (images is None):
         raise click.UsageError("--teacher and --images go together")
@@ -83,7 +83,7 @@ def synthesize(
         raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
     photographs = [] if images is None else images_in(images, out)
     choice = None if teacher is None else choose_model(model, teacher)
-    open_output(out, RECORD, record, resume)
+    open_output(out, RECORD, record)
 
     folders = list(media)
     if choice is not None:

@@ -138,7 +138,7 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
 )
 @strategy_option
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
-@click.option("--overwrite", is_flag=True, help="Remove the results of another run from the output folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the results of another run in the output folder.")
 @output_options(has_bar=True)
 @out_option("out/track")
 @click.pass_context

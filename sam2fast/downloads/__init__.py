@@ -36,7 +36,7 @@ def get_checkpoint(
     folder: str | Path | None = None,
     mirror: str | None = None,
     sha256: str | None = None,
-    force: bool = False,
+    overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
     """The checkpoint of an official model, downloaded from Meta if this machine does not have it.
@@ -47,7 +47,7 @@ def get_checkpoint(
             downloads into the package's cache.
         mirror: URL of a folder with the official files, tried first; None uses ``$SAM2FAST_MIRROR``.
         sha256: expected hash of the file, in hexadecimal digits.
-        force: downloads the file even if it exists.
+        overwrite: downloads the file even if it exists.
         quiet: shows no progress.
 
     Raises:
@@ -65,11 +65,11 @@ def get_checkpoint(
         return sha256 is None or file_sha256(path) == sha256
 
     target = Path(folder) / file if folder is not None else None
-    if not force:
+    if not overwrite:
         if target is not None and target.is_file():
             if fits(target):
                 return target
-            raise DownloadError(f"{target} exists with another hash than {sha256}; download it again with force")
+            raise DownloadError(f"{target} exists with another hash than {sha256}; download it again with overwrite")
         found = next((path for path in catalog.local_paths(model) if path.is_file() and fits(path)), None)
         if found is not None:
             return found if target is None else install(target, partial(shutil.copyfile, found), fits, quiet)
@@ -84,7 +84,7 @@ def get_checkpoint(
         return install(
             target or catalog.own_cache() / file,
             lambda part: fetch(urls, part, sha256, quiet),
-            lambda path: not force and fits(path),
+            lambda path: not overwrite and fits(path),
             quiet,
         )
     except DownloadError as error:

@@ -167,16 +167,16 @@ def test_weights_of_no_configuration(convert, tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS.values())
-def test_nothing_is_overwritten_without_force(convert, nano_file, nano_weights, tmp_path, target):
+def test_nothing_is_overwritten_without_overwrite(convert, nano_file, nano_weights, tmp_path, target):
     """With it also in place."""
     convert(nano_file, target, "--dtype", "bfloat16")
     before = contents(tmp_path)
     result = convert(nano_file, target)
     assert result.exit_code == 1 and "already exists" in result.stderr
     assert contents(tmp_path) == before
-    assert convert(nano_file, target, "--force").exit_code == 0
+    assert convert(nano_file, target, "--overwrite").exit_code == 0
     assert torch.equal(read_checkpoint(target)["no_mem_embed"], nano_weights["no_mem_embed"])
-    assert convert(target, target, "--force", "--dtype", "float16").exit_code == 0
+    assert convert(target, target, "--overwrite", "--dtype", "float16").exit_code == 0
     found = read_checkpoint(target)
     assert all(torch.equal(found[name], x.half()) for name, x in nano_weights.items())
     assert files(tmp_path) == list(before)
@@ -185,10 +185,10 @@ def test_nothing_is_overwritten_without_force(convert, nano_file, nano_weights, 
 def test_a_folder_with_other_files_is_not_replaced(convert, nano_file, tmp_path):
     convert(nano_file, "x")
     (tmp_path / "x/notes.txt").write_text("mine")
-    result = convert(nano_file, "x", "--force")
+    result = convert(nano_file, "x", "--overwrite")
     assert result.exit_code == 1 and "other files, such as notes.txt" in result.stderr
     (tmp_path / "f").write_text("a file")
-    result = convert(nano_file, "f", "--force")
+    result = convert(nano_file, "f", "--overwrite")
     assert result.exit_code == 1 and "f is a file, and is not replaced" in result.stderr
     assert (tmp_path / "f").read_text() == "a file" and len(files(tmp_path)) == 4
 
@@ -207,7 +207,7 @@ def test_a_file_that_reads_back_differently_is_removed(nano_file, tmp_path, monk
 
     monkeypatch.setattr(writing, "read_checkpoint", damaged)
     with pytest.raises(CheckpointError, match="no_mem_embed is another"):
-        convert_checkpoint(nano_file, target, layout, force=True)
+        convert_checkpoint(nano_file, target, layout, overwrite=True)
     assert contents(tmp_path) == before
     assert len(list((tmp_path / "out").iterdir())) == 1
 
@@ -220,7 +220,7 @@ def test_a_link_stays(nano_file, tmp_path, layout):
     os.symlink(f"store/x{link.suffix}", link)
     convert_checkpoint(nano_file, link, layout, dtype=torch.bfloat16)
     first = contents(tmp_path)
-    convert_checkpoint(nano_file, link, layout, force=True)
+    convert_checkpoint(nano_file, link, layout, overwrite=True)
     assert os.readlink(link) == f"store/x{link.suffix}" and os.listdir(tmp_path / "store") == [f"x{link.suffix}"]
     assert contents(tmp_path) != first
     read_checkpoint(link)
@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path,
 
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(OSError, match="no space"):
-        convert_checkpoint(nano_file, tmp_path / "x", "transformers", force=True)
+        convert_checkpoint(nano_file, tmp_path / "x", "transformers", overwrite=True)
     assert contents(tmp_path) == before
 
 

@@ -104,7 +104,6 @@ REFUSED = [
     ("synthesize --teacher x.pt --images nowhere", 1, "no folder 'nowhere'"),
     ("synthesize --teacher x.pt --images images", 3, "no checkpoint file"),
     ("synthesize --out images", 1, "not empty"),
-    ("synthesize --out images --resume", 1, "images"),
     ("demo --model nano --image image.png", 2, "--image and --point go together"),
     ("demo --model nano --image nowhere.png --point 1,2", 1, "no file 'nowhere.png'"),
     ("demo --model nano --image image.png --point 1,2 --out .", 2, "might overwrite image.png"),

@@ -43,14 +43,11 @@ def test_clips_in_the_layout_of_davis(run, tmp_path):
             assert frame.shape == (64, 64, 3) and np.abs(frame - clip.frames[t]).mean() < 12
 
 
-def test_a_full_folder_is_refused_unless_resumed(run, tmp_path):
+def test_the_same_command_continues_and_another_is_refused(run, tmp_path):
     out = tmp_path / "out"
     ask = ("synthesize", *SMALL, "--out", out)
     assert run(*ask, "--clips", 3).exit_code == 0
     whole = files_of(out)
-    result = run(*ask, "--clips", 3)
-    assert result.exit_code == 1 and "not empty" in result.stderr and "--resume" in result.stderr
-    assert files_of(out) == whole
 
     # As after an interrupt: one clip is missing, one has only masks, one is partial.
     for kind in ("JPEGImages", "Annotations"):
@@ -60,14 +57,14 @@ def test_a_full_folder_is_refused_unless_resumed(run, tmp_path):
     (out / ".00002.part/Annotations").mkdir(parents=True)
     (out / ".00002.part/Annotations/00009.png").write_text("")
     first = (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns
-    result = run(*ask, "--clips", 3, "--resume")
+    result = run(*ask, "--clips", 3)
     assert result.exit_code == 0, result.stderr
     assert files_of(out) == whole
     assert (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns == first, "a complete clip is not made again"
 
-    result = run(*ask, "--clips", 4, "--resume", "--seed", 1)
+    result = run(*ask, "--clips", 4, "--seed", 1)
     assert result.exit_code == 1 and "another --seed" in result.stderr and files_of(out) == whole
-    assert run(*ask, "--clips", 4, "--resume").exit_code == 0
+    assert run(*ask, "--clips", 4).exit_code == 0
     assert (out / "ImageSets/all.txt").read_text().split() == ["00000", "00001", "00002", "00003"]
     assert whole.items() - files_of(out).items() == {("ImageSets/all.txt", whole["ImageSets/all.txt"])}
 
@@ -84,7 +81,7 @@ def test_clips_are_complete_once_their_frames_are_there(run, tmp_path, monkeypat
         result = run("synthesize", *SMALL, "--clips", 2, "--out", "out")
     assert result.exit_code == 1 and "no space left" in result.stderr
     assert names(tmp_path / "out/JPEGImages") == ["00000"]
-    assert run("synthesize", *SMALL, "--clips", 2, "--out", "out", "--resume").exit_code == 0
+    assert run("synthesize", *SMALL, "--clips", 2, "--out", "out").exit_code == 0
     assert len(names(tmp_path / "out/JPEGImages/00001")) == 3
 
 
@@ -114,4 +111,4 @@ def test_teacher_makes_cutouts_first(run, make_image, tmp_path, model, monkeypat
     assert json.loads((tmp_path / "out/synthesize.json").read_text())["teacher"][1] == "photos"
 
     monkeypatch.setattr(pseudo_labels, "write_cutouts", None)
-    assert run(*command, "--resume").exit_code == 0, "photographs are not taught twice"
+    assert run(*command).exit_code == 0, "photographs are not taught twice"

@@ -66,11 +66,11 @@ def test_all_to_a_folder(run, server, machine):
     assert {path.name for path in Path("folder").iterdir() if path.suffix != ".lock"} == files
 
 
-def test_by_force_and_by_hash(run, server, machine):
+def test_overwrite_and_hash(run, server, machine):
     file = server.add(f"/{FILE}", DATA)
     (machine / "own").mkdir()
     (machine / "own" / FILE).write_bytes(b"something else")
-    result = run("tiny", "--mirror", server.url, "--sha256", file.sha256.upper(), "--force")
+    result = run("tiny", "--mirror", server.url, "--sha256", file.sha256.upper(), "--overwrite")
     assert result.exit_code == 0 and (machine / "own" / FILE).read_bytes() == DATA
     assert run("tiny", "--mirror", server.url, "--sha256", "0" * 64).exit_code == 1
 

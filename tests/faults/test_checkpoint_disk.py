@@ -68,7 +68,7 @@ def test_a_conversion_is_atomic(write: Callable[..., None], name: str, tmp_path:
         if number % 3:
             write(before, path)
         old = files_of(path.parent) if number % 3 else {}
-        ended = forked(tells_errors(lambda path=path: write(weights, path, force=True)), fault)
+        ended = forked(tells_errors(lambda path=path: write(weights, path, overwrite=True)), fault)
         assert ended.code in (0, 1, -signal.SIGKILL, -signal.SIGXFSZ) and ended.stderr == "", ended
         if ended.code == 1:
             assert files_of(path.parent) == old if path.parent.is_dir() else not old
@@ -76,7 +76,7 @@ def test_a_conversion_is_atomic(write: Callable[..., None], name: str, tmp_path:
         elif path.exists():
             found = read_checkpoint(path)["weight"]
             assert torch.equal(found, TENSOR) or bool(old) and torch.equal(found, TENSOR + 1)
-        write(weights, path, force=True)
+        write(weights, path, overwrite=True)
         assert list(files_of(path.parent)) == [name] and torch.equal(read_checkpoint(path)["weight"], TENSOR)
 
 
@@ -85,14 +85,14 @@ def test_a_replaced_folder_is_restored(tmp_path: Path) -> None:
     path, seen = tmp_path / "model", set()
 
     def write(content: str) -> None:
-        with replacing(path, force=True) as partial:
+        with replacing(path, overwrite=True) as partial:
             partial.mkdir()
             (partial / WEIGHTS_FILE).write_text(content)
 
     write("old")
     for change in range(MOST_CHANGES):
         ended = forked(lambda: write("new"), Fault(change, tmp_path))
-        with pytest.raises(ValueError, match="enough"), replacing(path, force=True):
+        with pytest.raises(ValueError, match="enough"), replacing(path, overwrite=True):
             seen.add((ended.code, (path / WEIGHTS_FILE).read_text()))
             raise ValueError("enough")
         assert list(files_of(tmp_path)) == [f"model/{WEIGHTS_FILE}"], change
@@ -110,13 +110,13 @@ def test_one_process_at_a_time_writes_a_checkpoint(tmp_path: Path, monkeypatch: 
         real(path, missing_ok)
 
     def write(content: bytes) -> None:
-        with replacing(tmp_path / "a.pt", force=True) as partial:
+        with replacing(tmp_path / "a.pt", overwrite=True) as partial:
             partial.write_bytes(content)
 
     for patched in (False, True):
         if patched:
             monkeypatch.setattr(Path, "unlink", unlink)
-        with replacing(tmp_path / "a.pt", force=True) as partial:
+        with replacing(tmp_path / "a.pt", overwrite=True) as partial:
             partial.write_bytes(b"ours")
             assert "another process is writing" in forked(lambda: write(b"theirs")).stderr
         assert (tmp_path / "a.pt").read_bytes() == b"ours"

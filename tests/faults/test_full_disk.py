@@ -93,9 +93,9 @@ def test_videos(tmp_path, noisy_video, error):
 
 def test_an_unfinished_folder(out):
     """Killed before the record was written, so the folder only has a partial file."""
-    ended = forked(lambda: open_output(out, "synthesize.json", {"clips": 3}, resume=False), Fault(2, out))
+    ended = forked(lambda: open_output(out, "synthesize.json", {"clips": 3}), Fault(2, out))
     assert ended.code == -signal.SIGKILL and len(os.listdir(out)) == 1
-    open_output(out, "synthesize.json", {"clips": 3}, resume=False)
+    open_output(out, "synthesize.json", {"clips": 3})
     assert os.listdir(out) == ["synthesize.json"]
 
 
