@@ -193,7 +193,9 @@ class MaskRun:
             self._results.add(str(result.job), found.width, found.height, found.records)
         if not found.records:
             with tqdm.external_write_mode(file=sys.stderr):  # above the progress bar
-                print_note(f"no mask in {result.job} reaches --pred-iou-thresh and --stability-thresh: lower them")
+                print_note(
+                    f"no mask in {result.job} reaches --pred-iou-thresh and --stability-score-thresh: lower them"
+                )
         self._note(result.job, found.width, found.height, found.records)
 
     def _note(self, image: InputSource, width: int, height: int, records: Sequence[Mapping[str, Any]]) -> None:

@@ -49,50 +49,44 @@ OPTIONS = (
     help="Keep masks with a greater predicted IoU; 0 keeps all.  [default: 0.8; nano: 0.5]",
 )
 @click.option(
-    "--stability-thresh",
-    "stability_score_thresh",
+    "--stability-score-thresh",
     type=SHARE,
     help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.  "
     "[default: 0.95; nano: 0.7]",
 )
 @click.option(
-    "--nms-thresh",
-    "box_nms_thresh",
+    "--box-nms-thresh",
     type=SHARE,
     default=0.7,
     help="Of two masks whose boxes have a greater IoU, keep the better one.",
 )
 @click.option(
-    "--crops",
-    "crop_n_layers",
+    "--crop-n-layers",
     type=click.IntRange(0),
     default=0,
     help="Layers of crops to search as well, for small objects: 1 adds 4 crops, 2 adds 16 more.",
 )
 @click.option(
-    "--crop-overlap",
-    "crop_overlap_ratio",
+    "--crop-overlap-ratio",
     type=SHARE,
     default=512 / 1500,
     show_default=False,
     help="Overlap of the first layer's crops, as a share of the image's shorter side.  [default: 0.341]",
 )
-@click.option("--crop-nms-thresh", type=SHARE, default=0.7, help="As --nms-thresh, between crops.")
+@click.option("--crop-nms-thresh", type=SHARE, default=0.7, help="As --box-nms-thresh, between crops.")
 @click.option(
-    "--crop-points-downscale",
-    "crop_n_points_downscale_factor",
+    "--crop-n-points-downscale-factor",
     type=click.IntRange(1),
     default=1,
     help="Divide the points per side by this in each further layer.",
 )
 @click.option(
-    "--min-area",
-    "min_mask_region_area",
+    "--min-mask-region-area",
     type=click.IntRange(0),
     default=0,
     help="Fill holes and remove islands of at most this many low-resolution pixels.",
 )
-@click.option("--m2m", "use_m2m", is_flag=True, help="Refine each mask by a second prediction with itself as prompt.")
+@click.option("--use-m2m", is_flag=True, help="Refine each mask by a second prediction with itself as prompt.")
 @click.option(
     "--format",
     "formats",
@@ -122,7 +116,8 @@ def masks(
 ) -> None:
     """Generate the masks of everything in each IMAGE.
 
-    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', an address (https://...), or - for stdin.
+    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', an address (https://...), or - for stdin. The options
+    from --points-per-side to --use-m2m are the arguments of SAM2AutomaticMaskGenerator.
 
     \b
     Writes to the output folder
@@ -140,7 +135,8 @@ def masks(
     divisor = generator["crop_n_points_downscale_factor"]
     if points < divisor**crops:
         raise click.UsageError(
-            f"--crop-points-downscale {divisor} leaves crop layer {crops} without points: --points-per-side is {points}"
+            f"--crop-n-points-downscale-factor {divisor} leaves crop layer {crops} without points: "
+            f"--points-per-side is {points}"
         )
     if resume and "json" not in formats:
         raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")

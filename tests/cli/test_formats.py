@@ -53,7 +53,7 @@ def results(tmp_path_factory, track):
             result = track(*arguments, *PROMPTS)
         else:
             quick = ["--model", "nano", "--device", "cpu", "--points-per-side", "2", "--pred-iou-thresh", "0"]
-            result = invoke("masks", *arguments, *quick, "--stability-thresh", "0")
+            result = invoke("masks", *arguments, *quick, "--stability-score-thresh", "0")
         assert result.exit_code == 0, result.stderr
         return out
 

@@ -19,7 +19,7 @@ from sam2fast.cli import mask_finder, mask_run
 
 # Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
-LOOSE = ["--pred-iou-thresh", "0.2", "--stability-thresh", "0.3"]
+LOOSE = ["--pred-iou-thresh", "0.2", "--stability-score-thresh", "0.3"]
 ALL = {"points_per_side": 4, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.3}
 
 
@@ -92,7 +92,7 @@ def test_results_match_the_generator(run, make_image, tmp_path, nano_model):
 
 def test_layers_show_the_smallest_mask_at_each_pixel(run, make_image, tmp_path, painted):
     """Many overlapping masks."""
-    options = ["--points-per-side", "6", "--pred-iou-thresh", "0.4", "--stability-thresh", "0.6"]
+    options = ["--points-per-side", "6", "--pred-iou-thresh", "0.4", "--stability-score-thresh", "0.6"]
     assert run("masks", make_image(), *QUICK, *options).exit_code == 0
     coco = read_coco(tmp_path / "out/masks.json")
     masks = masks_of(coco, 1)
@@ -110,7 +110,16 @@ def test_layers_show_the_smallest_mask_at_each_pixel(run, make_image, tmp_path, 
 
 
 def test_more_masks_than_a_palette_has_colours(run, make_image, tmp_path, painted):
-    options = ["--points-per-side", "12", "--pred-iou-thresh", "0", "--stability-thresh", "0", "--nms-thresh", "1"]
+    options = [
+        "--points-per-side",
+        "12",
+        "--pred-iou-thresh",
+        "0",
+        "--stability-score-thresh",
+        "0",
+        "--box-nms-thresh",
+        "1",
+    ]
     assert run("masks", make_image(), *QUICK, *options, "--format", "layers,json").exit_code == 0
     assert names(tmp_path / "out") == ["image_masks.png", "masks.json"]
     coco = read_coco(tmp_path / "out/masks.json")
@@ -140,11 +149,9 @@ def test_options_reach_the_generator(run, make_image, tmp_path, monkeypatch):
         "crop_n_layers": 1, "crop_nms_thresh": 0.14, "crop_overlap_ratio": 0.15, "crop_n_points_downscale_factor": 2,
         "min_mask_region_area": 16, "use_m2m": True,
     }  # fmt: skip
-    result = run(
-        "masks", make_image(), "--model", "nano", "--points-per-side", 6, "--points-per-batch", 7, "--m2m",
-        "--pred-iou-thresh", 0.11, "--stability-thresh", 0.12, "--nms-thresh", 0.13, "--crops", 1,
-        "--crop-nms-thresh", 0.14, "--crop-overlap", 0.15, "--crop-points-downscale", 2, "--min-area", 16,
-    )  # fmt: skip
+    named = {f"--{name.replace('_', '-')}": value for name, value in asked.items()}
+    options = [name if value is True else f"{name}={value}" for name, value in named.items()]
+    result = run("masks", make_image(), "--model", "nano", "--points-per-side", 6, *options)
     assert result.exit_code == 0
     assert {name: seen[name] for name in asked} == asked
     assert [len(grid) for grid in seen["point_grids"]] == [36, 9]

@@ -55,7 +55,7 @@ def test_default_that_cannot_be_had_is_mini_with_a_banner(run, make_image, tmp_p
     (record,) = json.loads(result.stdout)["results"]
     assert record["model"]["name"] == "mini" and record["model"]["fallback"] is True
     assert json.loads((tmp_path / "out/image.json").read_text()) == record
-    before = run("masks", "image.png", "--points-per-side", 1, "--pred-iou-thresh", 0, "--stability-thresh", 0)
+    before = run("masks", "image.png", "--points-per-side", 1, "--pred-iou-thresh", 0, "--stability-score-thresh", 0)
     assert "THIS IS NOT SAM 2." in before.stderr
     assert json.loads((tmp_path / "out/masks.json").read_text())["info"]["model"]["fallback"] is True
 

@@ -19,7 +19,7 @@ KEYS = {name: set(re.findall(r"`([^`]+)`", keys)) for name, keys in ROW.findall(
 # Command lines, and whether they have a progress bar.
 LINES = [
     (f"segment image.png --point 5,5 {NANO}", True),
-    (f"masks image.png --points-per-side 1 --pred-iou-thresh 0 --stability-thresh 0 {NANO}", True),
+    (f"masks image.png --points-per-side 1 --pred-iou-thresh 0 --stability-score-thresh 0 {NANO}", True),
     (f"track frames --point 0,1,5,5 --format json,png {NANO}", True),
     (f"vos --videos videos --masks masks --out out {NANO}", True),
     ("evaluate --gt masks --pred masks --processes 1 --keep-first-and-last --csv scores.csv", False),
@@ -81,7 +81,7 @@ def test_failures_are_lines_too(run, inputs):
 
 
 def test_scores_have_the_digits_of_the_file(run, inputs):
-    thresholds = "--points-per-side 2 --pred-iou-thresh 0 --stability-thresh 0"
+    thresholds = "--points-per-side 2 --pred-iou-thresh 0 --stability-score-thresh 0"
     result = run("masks", "image.png", "--jsonl", *thresholds.split(), *NANO.split())
     annotations = json.loads((inputs / "out/masks.json").read_text())["annotations"]
     assert json.loads(result.stdout)["score"] == max(annotation["predicted_iou"] for annotation in annotations)

@@ -8,7 +8,7 @@ import pytest
 from thread_workers import instead_of_processes
 
 TWO = "cpu,cpu"
-QUICK = ["--model", "nano", "--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-thresh", "0"]
+QUICK = ["--model", "nano", "--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-score-thresh", "0"]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ CELLS = [
 ]
 OF_COMMAND = {
     "segment": ["--point", "20,30"],
-    "masks": ["--points-per-side", "1", "--pred-iou-thresh", "0", "--stability-thresh", "0", "--format", "json"],
+    "masks": ["--points-per-side", "1", "--pred-iou-thresh", "0", "--stability-score-thresh", "0", "--format", "json"],
 }
 
 

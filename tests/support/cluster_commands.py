@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 NANO = ["--model", "nano", "--device", "cpu"]
-MASKS = [*NANO, "--points-per-side", "3", "--pred-iou-thresh", "0.2", "--stability-thresh", "0.3"]
+MASKS = [*NANO, "--points-per-side", "3", "--pred-iou-thresh", "0.2", "--stability-score-thresh", "0.3"]
 NAMES = "abcdef"
 
 

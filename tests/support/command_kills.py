@@ -264,7 +264,7 @@ class ImageKills(CommandKills):
         images: their names, a letter each.
     """
 
-    _masks = ["--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-thresh", "0"]
+    _masks = ["--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-score-thresh", "0"]
     variants = {
         "segment": ["--point", "20,20"],
         "segment resumed": ["--point", "20,20", "--resume"],

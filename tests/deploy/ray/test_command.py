@@ -96,7 +96,7 @@ def test_masks_resumes(run, photos, expected, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--nms-thresh", "0.6"], "box_nms_thresh 0.7, now 0.6"),
+        (["--box-nms-thresh", "0.6"], "box_nms_thresh 0.7, now 0.6"),
         (["--dtype", "bfloat16"], "dtype float32, now bfloat16"),
     ],
 )
