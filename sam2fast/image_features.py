@@ -27,8 +27,8 @@ class Features:
     For a model with 1024 x 1024 pixels of input it takes 16 MiB, in bfloat16 10 MiB.
 
     Attributes:
-        tensors: the embedding ``(1, C, S/16, S/16)`` as ``image_embed``, and the finer levels ``(1, C/8, S/4, S/4)``
-            and ``(1, C/4, S/8, S/8)`` as the list ``high_res_feats``.
+        tensors: the embedding ``(1, C, S/16, S/16)`` as ``image_embed``, and the high-resolution features
+            ``(1, C/8, S/4, S/4)`` and ``(1, C/4, S/8, S/8)`` as the list ``high_res_feats``.
         size: (H, W) of the image.
     """
 

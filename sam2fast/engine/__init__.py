@@ -41,7 +41,7 @@ __all__ = ["Engine", "Parts", "engine_for"]
 class Parts(NamedTuple):
     """Which parts of a model are computed from plans."""
 
-    image: bool  # image encoder, and the mask decoder's projections of its finer levels
+    image: bool  # image encoder, and the mask decoder's projections of its high-resolution features
     masks: bool  # prompt encoder and mask decoder
     attention: bool  # memory attention
     memory: bool  # memory encoder and object pointers
@@ -142,7 +142,7 @@ class Engine:
     def decode(
         self,
         embedding: Tensor,
-        finer: Sequence[Tensor],
+        high_res: Sequence[Tensor],
         points: tuple[Tensor, Tensor] | None,
         prompts: Tensor | None,
         multimask: bool,
@@ -151,7 +151,7 @@ class Engine:
 
         Args:
             embedding: ``(B or 1, C, H, W)``.
-            finer: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
+            high_res: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
             points: ``(B, N, 2)`` in input pixels with labels ``(B, N)``; None for no token of points at all.
             prompts: mask logits ``(B or 1, 1, 4H, 4W)``, or None.
             multimask: three masks rather than one.
@@ -159,9 +159,9 @@ class Engine:
         model: Any = self._model()
         plan, variant = self._plan(self._masks, embedding)
         if plan is None:
-            return by_modules.decode(model, embedding, finer, points, prompts, multimask)
+            return by_modules.decode(model, embedding, high_res, points, prompts, multimask)
         with _computing(variant):
-            return variant.masks.decode(plan, embedding, finer, points, prompts, multimask)
+            return variant.masks.decode(plan, embedding, high_res, points, prompts, multimask)
 
     def attend(self, features: Tensor, memories: AttendedMemory, fp8: Fp8 = False) -> Tensor:
         """A frame's map ``(1, C, H, W)`` for B objects, each conditioned on its own memory: ``(B, C, H, W)``.
@@ -190,7 +190,7 @@ class Engine:
     def propose(
         self,
         conditioned: Tensor,
-        finer: Sequence[Tensor],
+        high_res: Sequence[Tensor],
         points: dict[str, Tensor] | None,
         prompts: Tensor | None,
         multimask: bool,
@@ -200,15 +200,15 @@ class Engine:
         model: Any = self._model()
         plan, variant = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
-            return by_modules.propose(model, conditioned, finer, points, prompts, multimask, presence)
-        return self._propose(plan, variant, conditioned, finer, points, prompts, multimask, presence)
+            return by_modules.propose(model, conditioned, high_res, points, prompts, multimask, presence)
+        return self._propose(plan, variant, conditioned, high_res, points, prompts, multimask, presence)
 
     def _propose(
         self,
         plan: MaskPlan,
         variant: Any,
         conditioned: Tensor,
-        finer: Sequence[Tensor],
+        high_res: Sequence[Tensor],
         points: dict[str, Tensor] | None,
         prompts: Tensor | None,
         multimask: bool,
@@ -218,13 +218,13 @@ class Engine:
         model: Any = self._model()
         with _computing(variant):
             tracked = common.tracked_prompts(plan, points, prompts, len(conditioned))
-            found = variant.masks.decode(plan, conditioned, finer, *tracked, multimask)
+            found = variant.masks.decode(plan, conditioned, high_res, *tracked, multimask)
             return common.lowered(plan, found, presence if model.pred_obj_scores else None)
 
     def track(
         self,
         conditioned: Tensor,
-        finer: Sequence[Tensor],
+        high_res: Sequence[Tensor],
         points: dict[str, Tensor] | None,
         prompts: Tensor | None,
         multimask: bool,
@@ -238,14 +238,14 @@ class Engine:
             points: ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``; None for one padding point
                 in each prompt.
             prompts: mask logits ``(B, 1, h, w)``, or None.
-            finer, multimask: as of :meth:`decode`.
+            high_res, multimask: as of :meth:`decode`.
             presence, selection: see :meth:`SAM2Base.predict_objects`.
         """
         model: Any = self._model()
         plan, variant = self._plan(self._masks, conditioned)
         if plan is None or model._replaces(*OF_OBJECTS):
-            return by_modules.track(model, conditioned, finer, points, prompts, multimask, presence, selection)
-        found = self._propose(plan, variant, conditioned, finer, points, prompts, multimask, presence)
+            return by_modules.track(model, conditioned, high_res, points, prompts, multimask, presence, selection)
+        found = self._propose(plan, variant, conditioned, high_res, points, prompts, multimask, presence)
         pointers, variant = self._plan(self._memory, conditioned)
         if pointers is None:
             return by_modules.choose(model, found, presence, selection)
@@ -254,23 +254,23 @@ class Engine:
             return common.choose(pointers_of, settings_of(model), found, presence, selection)
 
     def use_mask(
-        self, features: Tensor, finer: Sequence[Tensor], given: Tensor, presence: float = 0.0
+        self, features: Tensor, high_res: Sequence[Tensor], given: Tensor, presence: float = 0.0
     ) -> ObjectPrediction:
         """Given masks ``(B, 1, S, S)`` as if predicted, with pointers that the mask decoder predicts of them.
 
         Args:
             features: ``(B, C, H, W)``, not conditioned on memory.
-            finer, presence: as of :meth:`track`.
+            high_res, presence: as of :meth:`track`.
         """
         model: Any = self._model()
         plan, variant = self._plan(self._memory, features)
         if plan is None or model._replaces(*OF_GIVEN_MASKS):
-            return by_modules.use_mask(model, features, finer, given, presence)
+            return by_modules.use_mask(model, features, high_res, given, presence)
         pointers = given.new_zeros(len(given), model.hidden_dim, dtype=torch.float32)
         if plan.mask_downsample is not None:
             with _computing(variant):
                 prompts = variant.memory.downsampled(plan, given)
-            pointers = self.track(features, finer, None, prompts, False, presence).pointer
+            pointers = self.track(features, high_res, None, prompts, False, presence).pointer
         with _computing(variant):
             return common.given_as_predicted(settings_of(model), given, pointers)
 

@@ -112,7 +112,7 @@ def encode(model: Any, images: Tensor) -> list[Tensor]:
 def decode(
     model: Any,
     embedding: Tensor,
-    finer: Sequence[Tensor],
+    high_res: Sequence[Tensor],
     points: tuple[Tensor, Tensor] | None,
     prompts: Tensor | None,
     multimask: bool,
@@ -127,7 +127,7 @@ def decode(
             dense_prompt_embeddings=dense,
             multimask_output=multimask,
             repeat_image=len(sparse) > 1,
-            high_res_features=finer or None,
+            high_res_features=high_res or None,
         )
     )
 
@@ -170,7 +170,7 @@ def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8) -> Te
 def propose(
     model: Any,
     conditioned: Tensor,
-    finer: Sequence[Tensor],
+    high_res: Sequence[Tensor],
     points: dict[str, Tensor] | None,
     prompts: Tensor | None,
     multimask: bool,
@@ -179,7 +179,7 @@ def propose(
     """See :meth:`Engine.propose`."""
     is_known = _are_as_built(model.sam_prompt_encoder, model.sam_mask_decoder)
     objects = [conditioned] if is_known else conditioned.split(1)
-    each = [model._decode(x, points, prompts, list(finer) or None, multimask, presence) for x in objects]
+    each = [model._decode(x, points, prompts, list(high_res) or None, multimask, presence) for x in objects]
     return Masks(*(each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))))
 
 
@@ -187,7 +187,7 @@ def propose(
 def track(
     model: Any,
     conditioned: Tensor,
-    finer: Sequence[Tensor],
+    high_res: Sequence[Tensor],
     points: dict[str, Tensor] | None,
     prompts: Tensor | None,
     multimask: bool,
@@ -195,7 +195,7 @@ def track(
     selection: HypothesisSelection | None,
 ) -> ObjectPrediction:
     """See :meth:`Engine.track`."""
-    levels = list(finer) or None
+    levels = list(high_res) or None
     if _are_as_built(model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj):
         found: ObjectPrediction = model.predict_objects(
             conditioned, levels, points, prompts, multimask, presence, selection
@@ -205,7 +205,7 @@ def track(
     if selection is None:
         each = [model.predict_objects(x, levels, points, prompts, multimask, presence) for x in objects]
         return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
-    decoded = propose(model, conditioned, finer, points, prompts, multimask, presence)
+    decoded = propose(model, conditioned, high_res, points, prompts, multimask, presence)
     best: ObjectPrediction = model._best(*decoded, presence, selection)
     return best
 
@@ -221,10 +221,12 @@ def choose(model: Any, found: Masks, presence: float, selection: HypothesisSelec
 
 
 @_with_fast_products
-def use_mask(model: Any, features: Tensor, finer: Sequence[Tensor], masks: Tensor, presence: float) -> ObjectPrediction:
+def use_mask(
+    model: Any, features: Tensor, high_res: Sequence[Tensor], masks: Tensor, presence: float
+) -> ObjectPrediction:
     """See :meth:`Engine.use_mask`."""
     above = (presence,) if presence else ()  # a user's method may be the original's, without it
-    _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features, list(finer) or None, masks, *above)
+    _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features, list(high_res) or None, masks, *above)
     return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
 
 

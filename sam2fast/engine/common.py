@@ -113,9 +113,9 @@ def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x.permute(0, *(axis for pair in zip(rows, columns, strict=True) for axis in pair), 1)
 
 
-def finer_in_blocks(plan: MaskPlan, finer: Sequence[Tensor], prompts: int) -> list[Tensor]:
-    """The finer levels as so many prompts read them, coarser first; none where they are not read."""
-    levels = [in_blocks(x, plan.size) for x in reversed(finer)] if plan.reads_finer else []
+def high_res_in_blocks(plan: MaskPlan, high_res: Sequence[Tensor], prompts: int) -> list[Tensor]:
+    """The high-resolution features as so many prompts read them, coarser first; none where they are not read."""
+    levels = [in_blocks(x, plan.size) for x in reversed(high_res)] if plan.reads_high_res else []
     return [x.contiguous() if len(x) == 1 < prompts else x for x in levels]  # a copy pays where many prompts read it
 
 

@@ -302,7 +302,7 @@ class MaskPlan(PlanOfPart):
         self.delta = decoder.dynamic_multimask_stability_delta
         self.threshold = decoder.dynamic_multimask_stability_thresh
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
-        self.reads_finer = decoder.use_high_res_features
+        self.reads_high_res = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
         self.started = TensorCache[Any]()  # what `gpu` computes for prompts without points
         self.lowest = TensorCache[Tensor]()  # logit of masks of absent objects

@@ -148,13 +148,13 @@ class MaskDecoder(nn.Module):
         return masks, ious, mask_tokens, scores
 
     def _upscaled(self, x: Tensor, high_res_features: Sequence[Tensor] | None) -> Tensor:
-        """Images ``(B, C, H, W)`` as ``(B, C/8, 4H, 4W)``, with the finer levels added."""
+        """Images ``(B, C, H, W)`` as ``(B, C/8, 4H, 4W)``, with the high-resolution features added."""
         if not self.use_high_res_features or high_res_features is None:
             return cast(Tensor, self.output_upscaling(x))
-        finest, finer = high_res_features
+        feat_s0, feat_s1 = high_res_features
         upscale1, norm, act1, upscale2, act2 = self.output_upscaling
-        x = act1(norm(upscale1(x) + finer))
-        return cast(Tensor, act2(upscale2(x) + finest))
+        x = act1(norm(upscale1(x) + feat_s1))
+        return cast(Tensor, act2(upscale2(x) + feat_s0))
 
     def _tokens(self, sparse: Tensor) -> Tensor:
         """The tokens of results before those of the prompts ``sparse (B, N, C)``."""

@@ -151,9 +151,9 @@ class OfficialSteps(nn.Module):
         track_in_reverse: bool,
         prev_sam_mask_logits: Tensor | None,
     ) -> tuple[dict[str, Any], Heads, list[Tensor] | None, Tensor]:
-        """The prompts as a dict, the seven results of the heads, the finer maps, and the map of the frame."""
-        *finer, features = current_vision_feats
-        high_res = [_as_map(x, size) for x, size in zip(finer, feat_sizes[:-1], strict=True)] or None
+        """The prompts as a dict, the heads' seven results, the high-resolution features, and the frame's map."""
+        *levels, features = current_vision_feats
+        high_res = [_as_map(x, size) for x, size in zip(levels, feat_sizes[:-1], strict=True)] or None
         current_out = {"point_inputs": point_inputs, "mask_inputs": mask_inputs}
         if mask_inputs is not None and self.use_mask_input_as_output_without_sam:
             pix_feat = _as_map(features, feat_sizes[-1])

@@ -205,7 +205,7 @@ class SAM2Base(OfficialSteps):
         return any(name in vars(self) or getattr(type(self), name) is not _METHODS[name] for name in names)
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
-        """The mask decoder's 1x1 convolutions of the finer levels, by level; they run once for each image."""
+        """The mask decoder's 1x1 convolutions of the high-resolution features, by level; run once for each image."""
         decoder = self.sam_mask_decoder
         return {0: decoder.conv_s0, 1: decoder.conv_s1} if self.use_high_res_features_in_sam else {}
 
@@ -231,7 +231,7 @@ class SAM2Base(OfficialSteps):
             point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``; None for one padding
                 point.
             mask_inputs: ``(B, 1, h, w)``, resized to the prompt encoder's size where it differs.
-            high_res_features: the finer levels, ``(B or 1, ...)``.
+            high_res_features: levels of strides 4 and 8, ``(B or 1, ...)``.
             multimask_output: three masks, of which the one with the highest predicted IoU is chosen.
 
         Returns:

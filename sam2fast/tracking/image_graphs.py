@@ -69,7 +69,7 @@ class ImageGraphs:
         self,
         engine: Engine,
         embedding: Tensor,
-        finer: Sequence[Tensor],
+        high_res: Sequence[Tensor],
         points: tuple[Tensor, Tensor] | None,
         prompts: Tensor | None,
         multimask: bool,
@@ -77,7 +77,7 @@ class ImageGraphs:
         """Masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`; None if there is no recording."""
         if points is None or len(points[0]) not in PROMPTS or points[0].shape[1] not in POINTS:
             return None
-        state, levels = engine.state_of_masks(embedding), len(finer)
+        state, levels = engine.state_of_masks(embedding), len(high_res)
         if state is None:
             return None
 
@@ -86,7 +86,7 @@ class ImageGraphs:
             masks = others[levels] if len(others) > levels else None
             return list(engine.decode(own, others[:levels], (coords, labels), masks, multimask)[:2])
 
-        given = [*points, embedding, *finer, *([] if prompts is None else [prompts])]
+        given = [*points, embedding, *high_res, *([] if prompts is None else [prompts])]
         what = f"decodings of {len(points[0])} prompts"
         return self._call("masks", state, (multimask, levels), what, function, given)
 
@@ -178,13 +178,13 @@ def decode(
     model: Any,
     fast: bool | None,
     embedding: Tensor,
-    finer: Sequence[Tensor],
+    high_res: Sequence[Tensor],
     points: tuple[Tensor, Tensor] | None,
     prompts: Tensor | None,
     multimask: bool,
 ) -> tuple[Tensor, Tensor]:
     """Masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`; see :func:`encode`."""
-    graphs, given = _graphs_for(model, fast), (embedding, finer, points, prompts, multimask)
+    graphs, given = _graphs_for(model, fast), (embedding, high_res, points, prompts, multimask)
     found = None if graphs is None else graphs.decode(engine_for(model), *given)
     masks, ious = engine_for(model).decode(*given)[:2] if found is None else found
     return masks, ious

@@ -48,8 +48,8 @@ def predictors(model, folder):
 @pytest.fixture
 def levels(model):
     with torch.no_grad():
-        *finer, embedding = model.encode_image(random_map(1, 3, SIZE, SIZE))
-        return [*finer, embedding + model.no_mem_embed.reshape(1, -1, 1, 1)]
+        *high_res, embedding = model.encode_image(random_map(1, 3, SIZE, SIZE))
+        return [*high_res, embedding + model.no_mem_embed.reshape(1, -1, 1, 1)]
 
 
 def assert_same(expected, actual):

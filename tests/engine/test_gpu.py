@@ -26,7 +26,7 @@ IMAGES = {
     "all levels summed": (f"{NECK}.fpn_top_down_levels=null",),
     "bilinear sums": (f"{NECK}.fpn_interp_model=bilinear",),
     "no level summed": (f"{NECK}.fpn_top_down_levels=[]",),
-    "without finer levels": ("++model.use_high_res_features_in_sam=false",),
+    "without high-resolution features": ("++model.use_high_res_features_in_sam=false",),
     "the last map alone": (
         f"{TRUNK}.return_interm_layers=false",
         f"{NECK}.backbone_channel_list=[128]",
@@ -161,7 +161,7 @@ DECODER = "++model.sam_mask_decoder_extra_args"
 MASKS = {
     "nano, narrow": (),
     "an odd map": ("++model.image_size=160",),
-    "without finer levels": ("++model.use_high_res_features_in_sam=false",),
+    "without high-resolution features": ("++model.use_high_res_features_in_sam=false",),
     "without object scores": ("++model.pred_obj_scores=false", "++model.fixed_no_obj_ptr=false"),
     "linear object scores": ("++model.pred_obj_scores_mlp=false",),
     "logits as IoUs": ("++model.iou_prediction_use_sigmoid=false",),
@@ -195,12 +195,12 @@ CASES = {
 
 
 def levels_of(model, images):
-    """An embedding, and the finer levels."""
+    """An embedding, and the high-resolution features."""
     C, side = model.hidden_dim, model.sam_image_embedding_size
-    finer = [random_map(images, C // 8 * k, 4 // k * side, 4 // k * side, seed=k) for k in (1, 2)]
+    high_res = [random_map(images, C // 8 * k, 4 // k * side, 4 // k * side, seed=k) for k in (1, 2)]
     dtype = model.no_mem_embed.dtype
-    finer = [x.to(dtype) for x in finer] if model.use_high_res_features_in_sam else []
-    return random_map(images, C, side, side, seed=2).to(dtype), finer
+    high_res = [x.to(dtype) for x in high_res] if model.use_high_res_features_in_sam else []
+    return random_map(images, C, side, side, seed=2).to(dtype), high_res
 
 
 def mask_plan(model):
@@ -279,14 +279,14 @@ def test_masks_in_bfloat16(has_low_weights, name):
 @torch.no_grad()
 def test_tracked_prompts(model, points):
     """Without points a prompt has a padding point, besides the one that is always there."""
-    B, (embedding, finer) = 3, levels_of(model, 3)
+    B, (embedding, high_res) = 3, levels_of(model, 3)
     coords, labels = prompts(1, B)[0]
     given = None if points is None else {"point_coords": coords, "point_labels": labels}
     mask = random_map(B, 1, 40, 40)
     with without_plans():
-        expected = model._decode(embedding, given, mask, finer, True)
+        expected = model._decode(embedding, given, mask, high_res, True)
     plan = mask_plan(model)
-    found = masks.decode(plan, embedding, finer, *tracked_prompts(plan, given, mask, B), True)
+    found = masks.decode(plan, embedding, high_res, *tracked_prompts(plan, given, mask, B), True)
     seen = (found.scores > 0)[:, None, None]
     assert_same(expected, found._replace(masks=torch.where(seen, found.masks, -1024.0)))
 
@@ -311,9 +311,9 @@ MASK_WEIGHTS = [
 @torch.no_grad()
 def test_changed_weights_of_masks_take_effect(name, context):
     model, given = mini_model(), tracked_prompts
-    embedding, finer = levels_of(model, 1)
+    embedding, high_res = levels_of(model, 1)
     plan = mask_plan(model)
-    given = embedding, finer, *given(plan, None, None, 1), True
+    given = embedding, high_res, *given(plan, None, None, 1), True
     with context():
         masks.decode(plan, *given)
         values = model.get_parameter(name)

@@ -158,14 +158,15 @@ class Best:
 @torch.no_grad()
 def test_selections(model, parents):
     engine, maps = engine_for(model), random_map(3, 128, 8, 8)
-    finer = [random_map(1, 16, 32, 32), random_map(1, 32, 16, 16)]
-    middle = engine.track(maps, finer, None, None, True).score.median().item()
-    found = engine.track(maps, finer, None, None, True, middle, Best(parents))
+    high_res = [random_map(1, 16, 32, 32), random_map(1, 32, 16, 16)]
+    middle = engine.track(maps, high_res, None, None, True).score.median().item()
+    found = engine.track(maps, high_res, None, None, True, middle, Best(parents))
     with without_plans():
-        expected = engine.track(maps, finer, None, None, True, middle, Best(parents))
+        expected = engine.track(maps, high_res, None, None, True, middle, Best(parents))
     with away_from_the_cpu():
         assert (
-            difference(list(expected), list(engine.track(maps, finer, None, None, True, middle, Best(parents)))) <= 1e-5
+            difference(list(expected), list(engine.track(maps, high_res, None, None, True, middle, Best(parents))))
+            <= 1e-5
         )
     assert difference(list(expected), list(found)) <= 1e-5 and found.choice.eq(1).all()
     assert (found.mask == -1024).flatten(1).all(dim=1).sum() in (1, 2, 3)

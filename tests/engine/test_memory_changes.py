@@ -95,11 +95,11 @@ def test_a_change(model, path, part, name):
 def test_given_masks(model):
     """Their pointers are of present objects where the decoder's score is above the given one."""
     model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.sub_(3.0)
-    features, finer = random_map(2, 128, 8, 8), [random_map(1, 16, 32, 32), random_map(1, 32, 16, 16)]
+    features, high_res = random_map(2, 128, 8, 8), [random_map(1, 16, 32, 32), random_map(1, 32, 16, 16)]
     given = torch.stack([random_map(1, 128, 128) > 1] * 2)
-    found = [engine_for(model).use_mask(features, finer, given, presence) for presence in (0.0, -100.0)]
+    found = [engine_for(model).use_mask(features, high_res, given, presence) for presence in (0.0, -100.0)]
     with without_plans():
-        expected = [engine_for(model).use_mask(features, finer, given, presence) for presence in (0.0, -100.0)]
+        expected = [engine_for(model).use_mask(features, high_res, given, presence) for presence in (0.0, -100.0)]
     for a, b in zip(expected, found, strict=True):
         assert difference(list(a[:4]), list(b[:4])) < 1e-5 and torch.equal(a.choice, b.choice)
     assert difference([found[0].pointer], [found[1].pointer]) > 1e-3

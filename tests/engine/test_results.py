@@ -27,7 +27,7 @@ CONFIGURATIONS = {
     "all windows global": (f"{TRUNK}.global_att_blocks=[0,1,2,3]",),
     "all levels summed": (f"{NECK}.fpn_top_down_levels=null",),
     "no level summed": (f"{NECK}.fpn_top_down_levels=[]",),
-    "without finer levels": ("++model.use_high_res_features_in_sam=false",),
+    "without high-resolution features": ("++model.use_high_res_features_in_sam=false",),
     "without object scores": ("++model.pred_obj_scores=false", "++model.fixed_no_obj_ptr=false"),
     "linear object scores": ("++model.pred_obj_scores_mlp=false",),
     "logits as IoUs": ("++model.iou_prediction_use_sigmoid=false",),
@@ -96,10 +96,10 @@ CASES = {
 
 
 def levels_of(images, side=8):
-    """An embedding, and the finer levels."""
+    """An embedding, and the high-resolution features."""
     levels = [(16, 4 * side), (32, 2 * side)]
-    finer = [random_map(images, C, s, s, seed=i) for i, (C, s) in enumerate(levels)]
-    return random_map(images, 128, side, side, seed=2), finer
+    high_res = [random_map(images, C, s, s, seed=i) for i, (C, s) in enumerate(levels)]
+    return random_map(images, 128, side, side, seed=2), high_res
 
 
 def assert_same_masks(model, given, tolerance=1e-5):

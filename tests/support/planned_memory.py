@@ -47,15 +47,15 @@ def tracked(
     dtype = model.no_mem_embed.dtype
     C = model.hidden_dim
     features = random_map(1, C, side, side, seed=4).to(dtype)
-    finer = []
+    high_res = []
     if model.use_high_res_features_in_sam:
-        finer = [random_map(1, C // 8 * k, 4 // k * side, 4 // k * side, seed=5 + k).to(dtype) for k in (1, 2)]
+        high_res = [random_map(1, C // 8 * k, 4 // k * side, 4 // k * side, seed=5 + k).to(dtype) for k in (1, 2)]
     conditioned = engine.attend(features, memory or memories(model), fp8)
-    found = engine.track(conditioned, finer, points, prompt, multimask)
-    proposed = engine.propose(conditioned, finer, points, prompt, multimask)
+    found = engine.track(conditioned, high_res, points, prompt, multimask)
+    proposed = engine.propose(conditioned, high_res, points, prompt, multimask)
     S = model.image_size
     given = torch.stack([(random_map(1, S, S, seed=9) > 1), torch.zeros(1, S, S)])
-    of_given = engine.use_mask(features.expand(2, -1, -1, -1), finer, given)
+    of_given = engine.use_mask(features.expand(2, -1, -1, -1), high_res, given)
     B, logits = len(conditioned), 5 * random_map(len(conditioned), 1, 4 * side, 4 * side, seed=8)
     scores = torch.linspace(-1, 1, B)[:, None]
     encoded = [

@@ -57,10 +57,10 @@ class EncoderModule(nn.Module):
             Finest first and contiguous: ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or
             only the last for a model without high-resolution features. The no-memory embedding is added to the last.
         """
-        *finer, embedding = self._levels(pixels)[-self.num_levels :]
+        *high_res, embedding = self._levels(pixels)[-self.num_levels :]
         if self.no_memory is not None:
             embedding = embedding + self.no_memory.reshape(1, -1, 1, 1)
-        return (*(x.contiguous() for x in finer), embedding.contiguous())
+        return (*(x.contiguous() for x in high_res), embedding.contiguous())
 
     def _levels(self, pixels: Tensor) -> list[Tensor]:
         if self._kind is not None:  # a plan of the weights that this call has, which a tracer replaces
@@ -95,7 +95,7 @@ class DecoderModule(nn.Module):
             Logits ``(N, 4, S/4, S/4)`` fp32: the single mask, then the three multimasks; predicted IoUs ``(N, 4)``;
             object score logits ``(N, 1)``.
         """
-        *finer, embedding = levels
+        *high_res, embedding = levels
         decoder = self.sam_mask_decoder
         sparse, dense = self.sam_prompt_encoder((coords, labels), None, mask)
         masks, ious, _, scores = decoder.predict_masks(
@@ -104,7 +104,7 @@ class DecoderModule(nn.Module):
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             repeat_image=len(coords) > 1,
-            high_res_features=finer or None,
+            high_res_features=high_res or None,
         )
         if decoder.dynamic_multimask_via_stability:
             single, its_iou = decoder._dynamic_multimask_via_stability(masks, ious)

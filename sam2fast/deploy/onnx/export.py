@@ -164,9 +164,9 @@ def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
     n, S = model.memory_size[0] * model.memory_size[1], model.image_size
     encoder = EncoderModule(model)
     encoder.no_memory = None
-    finer: dict[str, tuple[str | int, ...]] = {}
+    high_res: dict[str, tuple[str | int, ...]] = {}
     if model.use_high_res_features_in_sam:
-        finer = {"high0": (1, C // 8, 4 * side, 4 * side), "high1": (1, C // 4, 2 * side, 2 * side)}
+        high_res = {"high0": (1, C // 8, 4 * side, 4 * side), "high1": (1, C // 4, 2 * side, 2 * side)}
     one, many = (1, C, side, side), ("objects", C, side, side)
     masks = ("objects", 1, 4 * side, 4 * side)
     prompts: dict[str, tuple[str | int, ...]] = {
@@ -190,8 +190,8 @@ def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
     }
     results = ("masks", "ious", "pointers", "scores")
     return [
-        OnnxGraph("encoder", encoder, {"pixels": (1, 3, S, S)}, (*finer, "features")),
-        OnnxGraph("decoder", PromptGraph(model), {**finer, "features": many, **prompts}, results, len(finer) + 1),
+        OnnxGraph("encoder", encoder, {"pixels": (1, 3, S, S)}, (*high_res, "features")),
+        OnnxGraph("decoder", PromptGraph(model), {**high_res, "features": many, **prompts}, results, len(high_res) + 1),
         OnnxGraph("memory_attention", MemoryAttentionGraph(model), memories, ("conditioned",)),
         OnnxGraph("memory_encoder", MemoryEncoderGraph(model), written, ("memory",)),
     ]

@@ -52,13 +52,13 @@ class PromptGraph(nn.Module):
             Mask logits ``(B, 4, 4H, 4W)``, predicted IoUs ``(B, 4)``, object pointers ``(B, 4, C)`` of each mask, and
             object score logits ``(B, 1)``; nothing is changed for absent objects.
         """
-        *finer, features = levels
+        *high_res, features = levels
         given = has_mask[:, None, None, None]
         no_mask = self.encoder.no_mask_embed.weight[..., None, None]
         dense = given * in_sequence(self.encoder.mask_downscaling, mask) + (1 - given) * no_mask
         keys = (features + dense).flatten(2).transpose(1, 2)
         tokens, keys = self._transform(self._tokens(self._embed_points(coords, labels)), keys)
-        x = self._upscale(keys.transpose(1, 2).unflatten(2, features.shape[2:]), finer)
+        x = self._upscale(keys.transpose(1, 2).unflatten(2, features.shape[2:]), high_res)
         return self._heads(tokens, x)
 
     def _embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
@@ -89,12 +89,12 @@ class PromptGraph(nn.Module):
         attended = attention(transformer.final_attn_token_to_image, queries + tokens, keys + self.pe, keys)
         return transformer.norm_final_attn(queries + attended), keys
 
-    def _upscale(self, x: Tensor, finer: Sequence[Tensor]) -> Tensor:
+    def _upscale(self, x: Tensor, high_res: Sequence[Tensor]) -> Tensor:
         first, norm, act1, second, act2 = self.decoder.output_upscaling
         x = first(x)
-        x = act1(layer_norm_2d(cast(LayerNorm2d, norm), x + finer[1] if finer else x))
+        x = act1(layer_norm_2d(cast(LayerNorm2d, norm), x + high_res[1] if high_res else x))
         x = second(x)
-        return act2(x + finer[0] if finer else x)
+        return act2(x + high_res[0] if high_res else x)
 
     def _heads(self, tokens: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         decoder = self.decoder

@@ -18,8 +18,8 @@ from sam2fast.engine.common import (
     Points,
     add_into,
     choice_of,
-    finer_in_blocks,
     heads_of,
+    high_res_in_blocks,
     most_stable,
     with_pointer_tokens,
 )
@@ -69,7 +69,7 @@ def embed_masks(plan: MaskPlan, masks: Tensor) -> Tensor:
 def decode(
     plan: MaskPlan,
     embedding: Tensor,
-    finer: Sequence[Tensor],
+    high_res: Sequence[Tensor],
     points: Points | None,
     masks: Tensor | None,
     multimask: bool,
@@ -78,7 +78,7 @@ def decode(
 
     Args:
         embedding: ``(B or 1, C, H, W)``.
-        finer: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
+        high_res: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
         points: may be B, for a padding point in each prompt.
         multimask: three masks rather than one.
     """
@@ -94,7 +94,7 @@ def decode(
     dense = plan.no_mask[None] if masks is None else embed_masks(plan, masks)
     first, derived = plan.layers[0], plan.derived()
     images = (embedding.flatten(2).transpose(1, 2) + dense).to(first.to_image.q.weight.dtype).contiguous()  # (b, P, C)
-    finer = finer_in_blocks(plan, finer, B)
+    high_res = high_res_in_blocks(plan, high_res, B)
     projected = None
     if len(images) == 1 and not _folds(first.to_image, B * prompts.shape[1]):
         projected = _project(first, images[0], derived.position)
@@ -104,7 +104,7 @@ def decode(
     found: Masks | None = None
     for start in range(0, B, step):
         group = slice(start, start + step)
-        maps, *levels = ([x[i if len(x) > 1 else 0] for i in range(B)[group]] for x in (images, *finer))
+        maps, *levels = ([x[i if len(x) > 1 else 0] for i in range(B)[group]] for x in (images, *high_res))
         some = _decode(plan, derived, prompts[group], maps, levels, projected, selected)
         some = most_stable(plan, some) if is_dynamic else some
         if step >= B:
@@ -122,7 +122,7 @@ def _decode(
     derived: Derived,
     prompts: Tensor,
     images: list[Tensor],
-    finer: list[list[Tensor]],
+    high_res: list[list[Tensor]],
     projected: ProjectedImage | None,
     selected: slice,
 ) -> Masks:
@@ -141,7 +141,9 @@ def _decode(
     ious = mlp(tokens[:, first], plan.iou)[:, selected]
     ious = ious.sigmoid() if plan.has_sigmoid else ious
     scores = torch.full_like(ious[:, :1], 10.0) if plan.score is None else mlp(tokens[:, 0], plan.score)
-    masks = [_upscale(plan, derived, x, list(levels), w) for x, *levels, w in zip(images, *finer, weights, strict=True)]
+    masks = [
+        _upscale(plan, derived, x, list(levels), w) for x, *levels, w in zip(images, *high_res, weights, strict=True)
+    ]
     return Masks(masks[0][None] if len(masks) == 1 else torch.stack(masks), ious, own, scores)
 
 
@@ -256,15 +258,15 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
     return found
 
 
-def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, finer: list[Tensor], weights: Tensor) -> Tensor:
+def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, high_res: list[Tensor], weights: Tensor) -> Tensor:
     """Logits ``(M, 4H, 4W)`` of image tokens ``(P, C)`` for the masks' ``weights (M, C/8)``.
 
     Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
     """
     H, W = plan.size
     x = linear(x, (derived.weight1, derived.bias1)).view(H, W, 2, 2, -1)
-    x = torch.ops.aten.gelu_(normalize(add_into(x, finer[0]) if finer else x, plan.up_norm))
+    x = torch.ops.aten.gelu_(normalize(add_into(x, high_res[0]) if high_res else x, plan.up_norm))
     x = linear(x, (derived.weight2, derived.bias2)).unflatten(-1, (2, 2, -1))
-    x = torch.ops.aten.gelu_(add_into(x, finer[1]) if finer else x)
+    x = torch.ops.aten.gelu_(add_into(x, high_res[1]) if high_res else x)
     masks = (weights @ x.float().flatten(0, -2).mT).view(-1, H, W, 2, 2, 2, 2)
     return masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * H, 4 * W)

@@ -17,7 +17,7 @@ from sam2fast.engine.common import (
     Points,
     add_into,
     choice_of,
-    finer_in_blocks,
+    high_res_in_blocks,
     most_stable,
     with_pointer_tokens,
 )
@@ -212,7 +212,7 @@ def _embed_masks(weights: MaskWeights, masks: Tensor) -> Tensor:
 def decode(
     plan: MaskPlan,
     embedding: Tensor,
-    finer: Sequence[Tensor],
+    high_res: Sequence[Tensor],
     points: Points | None,
     masks: Tensor | None,
     multimask: bool,
@@ -221,13 +221,13 @@ def decode(
 
     Args:
         embedding: ``(B or 1, C, H, W)``.
-        finer: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
+        high_res: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
         points: may be B, for a padding point in each prompt.
         multimask: three masks rather than one.
     """
     weights = _weights(plan, embedding.device)
     with without_autocast(embedding.device):
-        found = compiled(plan, _decode_in_groups)(plan, weights, embedding, finer, points, masks, multimask)
+        found = compiled(plan, _decode_in_groups)(plan, weights, embedding, high_res, points, masks, multimask)
     return with_pointer_tokens(plan, found, multimask)
 
 
@@ -235,7 +235,7 @@ def _decode_in_groups(
     plan: MaskPlan,
     weights: MaskWeights,
     embedding: Tensor,
-    finer: Sequence[Tensor],
+    high_res: Sequence[Tensor],
     points: Points | None,
     masks: Tensor | None,
     multimask: bool,
@@ -249,7 +249,7 @@ def _decode_in_groups(
         started = _started_without_points(plan, weights, min(B, GROUP), 0 if points is None else PADDING)
     images = _unrepeat(embedding).flatten(2).transpose(1, 2)  # (b, P, C)
     dense = plan.no_mask[None] if masks is None else _embed_masks(weights, _unrepeat(masks))
-    levels = finer_in_blocks(plan, list(map(_unrepeat, finer)), B)
+    levels = high_res_in_blocks(plan, list(map(_unrepeat, high_res)), B)
     shared = projected = None
     if len(images) == len(dense) == 1:
         shared = add(images, dense, weights.dtype)
@@ -284,7 +284,7 @@ def _decode(
     prompts: Tensor | StartedTokens,
     image: Tensor,
     projected: ProjectedMaps | None,
-    finer: list[Tensor],
+    high_res: list[Tensor],
     selected: slice,
 ) -> Masks:
     """The selected masks of b prompts, given by tokens ``(b, N, C)``, on images ``(b or 1, P, C)``."""
@@ -311,7 +311,7 @@ def _decode(
     read = attended(final.heads, own[0], linear(placed_image, final.k), linear(image, final.v))
     x, _ = normalize_and_project(read, x, final.out, plan.final_norm, weights.nothing)
     of_masks, mask_weights, ious, scores = _heads(plan, weights, x, selected)
-    return Masks(_upscale(plan, weights, image, finer, mask_weights), ious, of_masks, scores)
+    return Masks(_upscale(plan, weights, image, high_res, mask_weights), ious, of_masks, scores)
 
 
 def _start(weights: MaskWeights, tokens: Tensor) -> StartedTokens:
@@ -358,7 +358,7 @@ def _heads(
     return tokens[:, iou + 1 : iou + 1 + plan.count], mask_weights, ious[:, selected], scores
 
 
-def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, finer: list[Tensor], masks: Tensor) -> Tensor:
+def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, high_res: list[Tensor], masks: Tensor) -> Tensor:
     """Logits ``(b, M, 4H, 4W)`` of image tokens ``(b, P, C)`` for the masks' weights ``(b, M, C/8)``.
 
     Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
@@ -366,8 +366,8 @@ def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, finer: list[Te
     H, W = plan.size
     once, twice = weights.upscaling  # to twice the size each
     x = linear(image, once).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
-    x = normalize(add_into(x, finer[0]) if finer else x, plan.up_norm, weights.dtype, gelu=True)
+    x = normalize(add_into(x, high_res[0]) if high_res else x, plan.up_norm, weights.dtype, gelu=True)
     x = linear(x, twice).unflatten(-1, (2, 2, -1))
-    x = torch.ops.aten.gelu_(add_into(x, finer[1]) if finer else x)
+    x = torch.ops.aten.gelu_(add_into(x, high_res[1]) if high_res else x)
     logits = (masks @ x.float().flatten(1, -2).mT).unflatten(2, (H, W, 2, 2, 2, 2))
     return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(masks), -1, 4 * H, 4 * W)
