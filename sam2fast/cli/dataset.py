@@ -107,7 +107,7 @@ def _print(rows: "Sequence[VideoSummary]", layout: str) -> None:
                 row.first,
                 row.last,
                 f"{row.width}x{row.height}",
-                "video" if row.pictures is None else str(row.pictures),
+                "video" if row.images is None else str(row.images),
                 *counted,
             )
         )

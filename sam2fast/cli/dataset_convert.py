@@ -37,8 +37,7 @@ from sam2fast.cli.user_errors import ErrorReport, as_user_error
 )
 @rate_option
 @click.option(
-    "--pictures",
-    "images",
+    "--images",
     type=click.Choice(("all", "annotated", "none")),
     default="all",
     help="Which frames to copy: byte for byte, or, from video files into layouts of images, as JPEG of quality 95.",
@@ -86,7 +85,7 @@ def convert(
     from sam2fast.datasets.layout import Settings
     from sam2fast.datasets.layout_registry import open_layout
 
-    asked = {"to": to, "masklets": masklets, "rate": rate, "pictures": images, "overlaps": overlaps}
+    asked = {"to": to, "masklets": masklets, "rate": rate, "images": images, "overlaps": overlaps}
     open_output(target, ".convert.json", asked, overwrite=overwrite)
     output = open_layout(target, to, Settings(masklets, rate, overlaps))
     jobs = [ConvertJob(data, output, name, images, check) for name in names if overwrite or not output.has(name)]

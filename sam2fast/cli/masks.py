@@ -116,7 +116,7 @@ def masks(
 ) -> None:
     """Generate the masks of everything in each IMAGE.
 
-    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', an address (https://...), or - for stdin. The options
+    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. The options
     from --points-per-side to --use-m2m are the arguments of SAM2AutomaticMaskGenerator.
 
     \b

@@ -100,7 +100,7 @@ def segment(
 ) -> None:
     """Find objects in each IMAGE by points, boxes or masks: one object, or several with names.
 
-    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', an address (https://...), or - for stdin. Coordinates
+    IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. Coordinates
     are pixels of the image as it is displayed, and apply to every image. A single point is ambiguous: the best-scored
     of three masks is taken. If you get a part of the object, add a second point or a box.
 

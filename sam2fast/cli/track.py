@@ -89,7 +89,7 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
     "--boxes-from",
     "boxes_file",
     type=PATH,
-    metavar="FILE|FOLDER",
+    metavar="PATH",
     help="Instead of prompts: a detector's boxes on frames of the video, as COCO's JSON, MOT Challenge's text, or a "
     "folder of YOLO's text files.",
 )
@@ -167,8 +167,8 @@ def track(
 ) -> None:
     """Track objects through each VIDEO, from clicks, boxes and masks on any of its frames.
 
-    VIDEO is a file, a folder of images or of videos, a pattern such as 'clips/*.mp4', an address (https://...), - for
-    stdin, and with --stream also camera:0 and other addresses. Frames count from 0, coordinates are pixels of the
+    VIDEO is a file, a folder of images or of videos, a pattern such as 'clips/*.mp4', a URL (https://...), - for
+    stdin, and with --stream also camera:0 and other URLs. Frames count from 0, coordinates are pixels of the
     video. All points and the box of an object on one frame are one prompt. Tracking begins with the first prompted
     frame. The prompts are those of every VIDEO. Videos that fail are listed at the end; then the exit code is 1.
 
@@ -244,7 +244,7 @@ def track(
 
 
 def _run_on_copy(source: InputSource, request: TrackRequest, run: Callable[[TrackRequest], int]) -> int:
-    """Runs a request; an address or stdin is copied to a local file first."""
+    """Runs a request; a URL or stdin is copied to a local file first."""
     if request.source.label is None:
         return run(_of_volume(request))
     with source.file() as file:

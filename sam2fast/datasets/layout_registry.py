@@ -60,7 +60,7 @@ class VideoSummary:
         masklets: ``manual`` or ``auto`` in SA-V's layout, which has both; otherwise empty.
         frames, first, last: number of annotated frames, and the names of the first and the last one.
         height, width: of the masks.
-        pictures: number of image files; None for a video file.
+        images: number of image files; None for a video file.
         masks, visible: number of annotated masks, and of those with a pixel; None if not counted.
     """
 
@@ -72,7 +72,7 @@ class VideoSummary:
     last: str
     height: int
     width: int
-    pictures: int | None
+    images: int | None
     masks: int | None = None
     visible: int | None = None
 

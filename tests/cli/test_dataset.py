@@ -129,11 +129,11 @@ def test_convert_one_file_of_automatic_masklets_with_its_video(run, sav, tmp_pat
 def test_convert_reports_overlaps_a_palette_cannot_hold(run, sav, tmp_path):
     """SA-V's masks overlap."""
     ask = ("dataset", "convert", sav, "flat", "--to", "davis", "--video", "clip", "--jobs", 1)
-    result = run(*ask, "--pictures", "none")
+    result = run(*ask, "--images", "none")
     assert result.exit_code == 1 and "1 of 1 videos had problems; all else was done\n" in result.stderr
     assert "clip, frame 00000: objects " in result.stderr and "--overlaps" in result.stderr
     assert read_files(tmp_path / "flat") == {}
-    result = run(*ask, "--pictures", "annotated", "--overlaps", "smaller-id", "--overwrite")
+    result = run(*ask, "--images", "annotated", "--overlaps", "smaller-id", "--overwrite")
     assert result.exit_code == 0 and "clip: lost pixels where masks overlap, " in result.stdout
     assert {path.name for path in tmp_path.glob("flat/JPEGImages/clip/*")} == {"00000.jpg", "00004.jpg", "00008.jpg"}
 
@@ -190,7 +190,7 @@ def test_info_as_json_finds_damaged_images(run, tmp_path):
     (row,) = json.loads(result.stdout)
     assert row == {
         "video": "good", "masklets": "", "objects": 1, "frames": 2, "first": "00000", "last": "00001",
-        "height": 10, "width": 20, "pictures": 3, "masks": None, "visible": None,
+        "height": 10, "width": 20, "images": 3, "masks": None, "visible": None,
     }  # fmt: skip
 
 
