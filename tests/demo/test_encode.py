@@ -24,8 +24,8 @@ def zipped(images: list[np.ndarray], form: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def encode(client, session, content):
-    return client.http.post(f"/api/sessions/{session}/encode", data=content)
+def encode(client, session, content, more=""):
+    return client.http.post(f"/api/sessions/{session}/encode{more}", data=content)
 
 
 def test_drawn_frames_become_a_video_with_sound(client, make_server, tmp_path):
@@ -44,3 +44,11 @@ def test_drawn_frames_become_a_video_with_sound(client, make_server, tmp_path):
         assert np.abs(frame.astype(int) - 40 * number).mean() < 4
     assert sound_of(tmp_path / "out.mp4")[0] == pytest.approx(0.2, abs=0.1)
     other.close(session)
+
+
+def test_smaller_files(client, session):
+    noise = np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3), dtype=np.uint8)
+    plain, high, smaller = (
+        encode(client, session, zipped(list(noise)), more).data for more in ("", "?quality=high", "?quality=smaller")
+    )
+    assert plain == high and len(smaller) < 0.8 * len(high)

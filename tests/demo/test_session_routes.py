@@ -38,6 +38,7 @@ LABELS, OTHER_SIZE = label_png(np.ones(SIZE, np.uint8)), {"size": [4, 4], "count
 COCO = {"images": [{"id": 7, "file_name": "3.jpg"}], "annotations": [{"image_id": 7, "segmentation": OTHER_SIZE}]}
 LARGE = {"size": [1 << 20, 1 << 20], "counts": "0"}
 HUGE = {"images": COCO["images"], "annotations": [{"image_id": 7, "segmentation": LARGE}]}
+NO_MASKS: dict = {"objects": [], "frames": []}
 PREVIEW = {"frameIndex": 0, "objectId": 1, "points": [[0.3, 0.4]], "labels": [1]}
 MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
 
@@ -70,6 +71,9 @@ MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
         ("export?format=coco_rle", {"objects": [], "frames": [{"frame": 0, "masks": []}] * 6}, "5 frames"),
         ("export?format=coco_rle", {"objects": objects(*range(33)), "frames": []}, "32 objects"),
         ("export?format=coco_rle", {"objects": objects(1), "frames": [{"frame": 7, "masks": []}]}, "no frame 7"),
+        ("export?format=green_mp4&quality=low", NO_MASKS, "no quality 'low'; expected one of high, smaller"),
+        ("export?format=prores_mov&quality=smaller", NO_MASKS, "prores_mov has no choice of quality"),
+        ("export?format=coco&quality=smaller", NO_MASKS, "coco has no choice of quality"),
         ("preview", {**PREVIEW, "frameIndex": 9}, "no frame 9"),
         ("preview", {**PREVIEW, "objectId": "1"}, "objectId"),
         ("preview", {**PREVIEW, "points": [[2, 0]]}, "not in the image"),
@@ -78,6 +82,7 @@ MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
         ("preview", {**PREVIEW, "points": [[10**400, 0]]}, "expected clicks"),
         ("preview", {**PREVIEW, "labels": [1, 1]}, "2 labels"),
         ("encode", b"no zip", "ZIP"),
+        ("encode?quality=low", zipped(png(*SIZE)), "no quality 'low'; expected one of high, smaller"),
         ("encode", zipped(), "no frames"),
         ("encode", zipped(png(9, 9)), "size"),
         ("encode", zipped(*[png(*SIZE)] * (FRAMES + 1)), "5 frames"),

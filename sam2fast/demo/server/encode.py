@@ -41,7 +41,8 @@ def encode(frames: Path, video: ExportData, folder: Path) -> Path:
         raise BadInputError("there are no frames")
     try:
         height, width = first.shape[:2]
-        with DemoVideoWriter(target, height, width, video.steady_rate, pixel_aspect_of(video.file)) as file:
+        aspect, crf = pixel_aspect_of(video.file), video.quality.x264
+        with DemoVideoWriter(target, height, width, video.steady_rate, aspect, crf) as file:
             for image in chain([first], images):
                 video.report(file.count / video.frames)
                 file.add(image)

@@ -35,6 +35,17 @@ COLOURS: tuple[Colour, ...] = (
 )
 
 
+class Quality(NamedTuple):
+    """The CRF of x264 and VP9, lower is better."""
+
+    x264: int
+    vp9: int
+
+
+HIGH = Quality(18, 24)  # of videos that are edited further
+QUALITIES = {"high": HIGH, "smaller": Quality(26, 36)}
+
+
 class ExportData(NamedTuple):
     """A copy of a session's data that does not change while a file is made of it.
 
@@ -47,6 +58,7 @@ class ExportData(NamedTuple):
         names: names of objects by id, in their order; empty for numbers in the order of the ids.
         labels: class labels of objects by id; not of all.
         source: what the video was made of, if frames are read from there; ``size`` is that of its frames.
+        quality: of videos in MP4 and WebM.
         report: receives the share of the file that is made, and may cancel it.
     """
 
@@ -58,6 +70,7 @@ class ExportData(NamedTuple):
     names: Mapping[int, str] = MappingProxyType({})
     labels: Mapping[int, str] = MappingProxyType({})
     source: UploadSource | None = None
+    quality: Quality = HIGH
     report: Report = ignore_progress
 
     @property

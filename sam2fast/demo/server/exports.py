@@ -16,7 +16,7 @@ from PIL import Image
 
 from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
 from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
-from sam2fast.demo.server.export_data import ExportData
+from sam2fast.demo.server.export_data import HIGH, ExportData
 from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.video_exports import (
     write_green_screen,
@@ -81,16 +81,18 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
         folder: the folder of the new file.
 
     Raises:
-        BadInputError: there is no such format.
+        BadInputError: there is no such format, or a quality was chosen for one that is neither MP4 nor WebM.
         NotFoundError: there are no masks yet.
         BusyError: too many exports are running.
         CancelledError: by ``data.report``.
     """
     if kind not in FORMATS:
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(FORMATS)}")
+    write, suffix, content_type = FORMATS[kind]
+    if data.quality != HIGH and content_type not in ("video/mp4", "video/webm"):
+        raise BadInputError(f"{kind} has no choice of quality; MP4 and WebM have")
     if not data.masks and kind != "source_mp4":
         raise NotFoundError("there are no masks yet: click on something first")
-    write, suffix, content_type = FORMATS[kind]
     path = folder / f"{uuid4()}{suffix}"
     with export_slot():
         try:

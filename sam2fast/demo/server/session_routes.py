@@ -12,7 +12,7 @@ from PIL import Image
 from sam2fast.demo.server import exports
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.encode import encode
-from sam2fast.demo.server.export_data import ExportData
+from sam2fast.demo.server.export_data import QUALITIES, ExportData
 from sam2fast.demo.server.library import UploadSource
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.demo.server.model_calls import Clicks
@@ -176,4 +176,8 @@ def _export_data(session: Session) -> ExportData:
     state = session.state
     copied = dict(session.masks)  # the model's thread may change them
     masks = {frame: copied[frame] for frame in sorted(copied)}
-    return ExportData(session.file, state.num_frames, state.video_size, state.frames.rate, masks)
+    quality = request.args.get("quality", "high")
+    if quality not in QUALITIES:
+        raise BadInputError(f"there is no quality {shortened(quality)}; expected one of {', '.join(QUALITIES)}")
+    data = ExportData(session.file, state.num_frames, state.video_size, state.frames.rate, masks)
+    return data._replace(quality=QUALITIES[quality])

@@ -20,8 +20,7 @@ from sam2fast.video_results.drawing import area_of, tint
 
 GREEN = np.array((0x00, 0xB1, 0x40), dtype=np.uint8)  # of chroma keys
 WHITE, BLACK = np.uint8(255), np.uint8(0)
-EXPORT_CRF = 18  # such videos are edited further
-VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0"}
+VP9_OPTIONS = {"b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0"}
 PRORES_OPTIONS = {"profile": "4444", "vendor": "apl0"}  # some editors refuse files of other vendors
 
 _Draw = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]  # of an image and its frame, makes the drawn image
@@ -66,7 +65,7 @@ def write_matte(data: ExportData, path: Path) -> None:
 
 def write_transparent(data: ExportData, path: Path) -> None:
     """The objects alone, as WebM with alpha (VP9), with the video's sound."""
-    _write_with_alpha(data, path, "webm", "libvpx-vp9", "yuva420p", VP9_OPTIONS)
+    _write_with_alpha(data, path, "webm", "libvpx-vp9", "yuva420p", {**VP9_OPTIONS, "crf": str(data.quality.vp9)})
 
 
 def write_prores(data: ExportData, path: Path) -> None:
@@ -103,7 +102,7 @@ def union_of(data: ExportData, frame: int) -> NDArray[np.bool_]:
 
 
 def _write_mp4(data: ExportData, path: Path, draw: _Draw) -> None:
-    with DemoVideoWriter(path, *data.size, data.steady_rate, data.pixel_aspect, EXPORT_CRF) as video:
+    with DemoVideoWriter(path, *data.size, data.steady_rate, data.pixel_aspect, data.quality.x264) as video:
         for frame, image in data.images():
             video.add(draw(image, frame))
 

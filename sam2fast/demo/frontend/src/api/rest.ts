@@ -1,5 +1,6 @@
 import type { Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
+import type { FileQuality } from "../media/quality";
 import type { Scene } from "../scene/scene";
 import { responseError, sendingError } from "./errors";
 import { send } from "./transport";
@@ -162,6 +163,8 @@ export async function isHealthy(): Promise<boolean> {
 export interface ExportRequest {
   readonly format: ExportFormat;
   readonly size: FileSize;
+  /** Only of formats that have a choice. */
+  readonly quality: FileQuality | null;
   readonly scene: Scene;
   readonly masks: Masks;
   /** See `withJob`. */
@@ -176,7 +179,7 @@ export interface ExportRequest {
  */
 export async function exportMasks(
   id: string,
-  { format, size, scene, masks, job }: ExportRequest,
+  { format, size, quality, scene, masks, job }: ExportRequest,
   signal: AbortSignal,
   progress: (share: number) => void,
 ): Promise<Blob> {
@@ -184,7 +187,8 @@ export async function exportMasks(
     frame,
     masks: [...entries].map(([object, { height, width, counts }]) => ({ object, size: [height, width], counts })),
   }));
-  const response = await request(`${sessionPath(id)}/export?format=${format}&size=${size}&job=${job}`, {
+  const options = `format=${format}&size=${size}${quality ? `&quality=${quality}` : ""}&job=${job}`;
+  const response = await request(`${sessionPath(id)}/export?${options}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ objects: scene.objects.map(({ id, name, label }) => ({ id, name, label })), frames }),
@@ -209,7 +213,13 @@ export async function exportMasks(
  * @param job see `withJob`
  * @throws ApiError
  */
-export async function encodeFrames(id: string, frames: Blob, job: string, signal: AbortSignal): Promise<Blob> {
-  const response = await request(`${sessionPath(id)}/encode?job=${job}`, { method: "POST", body: frames, signal });
-  return response.blob();
+export async function encodeFrames(
+  id: string,
+  frames: Blob,
+  quality: FileQuality,
+  job: string,
+  signal: AbortSignal,
+): Promise<Blob> {
+  const path = `${sessionPath(id)}/encode?quality=${quality}&job=${job}`;
+  return (await request(path, { method: "POST", body: frames, signal })).blob();
 }

@@ -1,5 +1,6 @@
 import { useState } from "react";
 import type { FileSize } from "../api/rest";
+import type { FileQuality } from "../media/quality";
 import { trackedState } from "../state/plan";
 import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
@@ -20,18 +21,19 @@ export function DownloadDialog() {
   const clip = useStore((state) => state.clip);
   const source = useStore((state) => state.session?.source ?? null);
   const [size, setSize] = useState<FileSize>("source");
+  const [quality, setQuality] = useState<FileQuality>("high");
   const lacks = useStore((state) => state.limits?.lacks);
   const offers = FORMATS.filter(({ format }) => !lacks?.some((lacking) => lacking === format)).map((format) => ({
     name: format.name,
     what: format.what,
-    make: makeDownload.bind(null, format, size),
+    make: makeDownload.bind(null, format, size, quality),
   }));
 
   return (
     <Dialog title="Download">
       {missing && <p className="hint">{missing}</p>}
       {source && clip && (
-        <label className="file-size">
+        <label className="file-choice">
           Size
           <select value={size} onChange={({ target }) => setSize(target.value as FileSize)}>
             <option value="source">
@@ -43,6 +45,13 @@ export function DownloadDialog() {
           </select>
         </label>
       )}
+      <label className="file-choice">
+        Quality
+        <select value={quality} onChange={({ target }) => setQuality(target.value as FileQuality)}>
+          <option value="high">High, for editing</option>
+          <option value="smaller">Smaller MP4 and WebM files</option>
+        </select>
+      </label>
       <DownloadList offers={offers} hint="Files number frames from 0, this page from 1." />
     </Dialog>
   );

@@ -3,6 +3,7 @@ import { withJob } from "../api/jobs";
 import { encodeFrames, exportMasks, type ExportFormat, type FileSize } from "../api/rest";
 import type { Clip } from "../api/video";
 import { readVideoMasks } from "../masks/masks";
+import type { FileQuality } from "../media/quality";
 import { isUpload } from "../project/autosave";
 import { makeProject } from "../project/project";
 import { getState, type Session } from "../state/store";
@@ -15,6 +16,7 @@ interface Task {
   readonly clip: Clip;
   readonly session: Session;
   readonly size: FileSize;
+  readonly quality: FileQuality;
   readonly work: Work;
   readonly report: (progress: Progress) => void;
   readonly signal: AbortSignal;
@@ -56,30 +58,36 @@ export const FORMATS: readonly Format[] = [
   { name: "Project", what: "To continue later, here or elsewhere.", suffix: ".sam2fast.json", make: makeProjectFile },
 ];
 
+/** Formats of the server that have a choice of quality; "source_mp4" is drawn on, not kept. */
+const WITH_QUALITY: readonly ExportFormat[] = ["green_mp4", "matte_mp4", "transparent_webm"];
+
 /** Makes a file of the page's current work; returns it with its name. */
 export async function makeDownload(
   format: Format,
   size: FileSize,
+  quality: FileQuality,
   report: Task["report"],
   signal: AbortSignal,
 ): Promise<{ name: string; content: Blob } | null> {
   const { clip, session, scene, masks, look, frame } = getState();
   if (!clip || !session) return null;
-  const content = await format.make({ clip, session, size, work: { scene, masks, look }, report, signal });
+  const content = await format.make({ clip, session, size, quality, work: { scene, masks, look }, report, signal });
   const suffix = format.suffix || `_${String(frame).padStart(5, "0")}.png`;
   const stem = isUpload(clip) ? stemOf(clip.name) : clip.name; // names of the gallery have no ending
   return { name: stem + suffix, content };
 }
 
 async function makeVideo(task: Task): Promise<Blob> {
-  const { session, report, signal, size } = task;
+  const { session, report, signal, size, quality } = task;
   const source = size === "source" && session.source ? { ...task.clip, ...session.source } : null;
-  const codec = await findCodec(source ?? task.clip);
+  const codec = await findCodec(source ?? task.clip, quality);
   if (!codec) return encodeOnServer(task);
   const { clip, work } = source ? await drawnOnSource(task, source) : task;
   const progress = (share: number) => report({ what: "Rendering", share });
   try {
-    return (await renderVideo(work, clip, session, codec, progress, signal)) ?? (await encodeOnServer(task));
+    return (
+      (await renderVideo(work, clip, session, { codec, quality }, progress, signal)) ?? (await encodeOnServer(task))
+    );
   } finally {
     if (source) URL.revokeObjectURL(clip.url);
   }
@@ -92,7 +100,7 @@ async function drawnOnSource(task: Task, clip: Clip): Promise<{ clip: Clip; work
   return { clip: { ...clip, url: URL.createObjectURL(video) }, work: { ...task.work, masks } };
 }
 
-async function encodeOnServer({ clip, session, work, report, signal }: Task): Promise<Blob> {
+async function encodeOnServer({ clip, session, quality, work, report, signal }: Task): Promise<Blob> {
   const renderer = new FrameRenderer(work, evenSize(clip));
   const frames: Record<string, Uint8Array> = {};
   let done = 0;
@@ -105,7 +113,7 @@ async function encodeOnServer({ clip, session, work, report, signal }: Task): Pr
   const encoding = (share: number) => report({ what: "Encoding", share });
   encoding(0);
   const zip = new Blob([zipSync(frames, { level: 0 })]);
-  return withJob((job) => encodeFrames(session.id, zip, job, signal), encoding, signal);
+  return withJob((job) => encodeFrames(session.id, zip, quality, job, signal), encoding, signal);
 }
 
 function fromServer(name: string, what: string, suffix: string, format: ExportFormat): Format {
@@ -113,15 +121,16 @@ function fromServer(name: string, what: string, suffix: string, format: ExportFo
 }
 
 function fetchFile(
-  { session, size, work: { scene, masks }, report, signal }: Task,
+  { session, size, quality, work: { scene, masks }, report, signal }: Task,
   format: ExportFormat,
   what: string,
 ): Promise<Blob> {
   const progress = (share: number) => report({ what, share });
   const receiving = (share: number) => report({ what: "Receiving", share });
+  const chosen = WITH_QUALITY.includes(format) ? quality : null;
   progress(0);
   return withJob(
-    (job) => exportMasks(session.id, { format, size, scene, masks, job }, signal, receiving),
+    (job) => exportMasks(session.id, { format, size, quality: chosen, scene, masks, job }, signal, receiving),
     progress,
     signal,
   );

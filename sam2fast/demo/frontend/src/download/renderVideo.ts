@@ -5,12 +5,12 @@ import {
   Input,
   Mp4OutputFormat,
   Output,
-  QUALITY_VERY_HIGH,
   UrlSource,
   getFirstEncodableVideoCodec,
   type VideoCodec,
 } from "mediabunny";
 import type { Clip } from "../api/video";
+import { QUALITIES, type FileQuality } from "../media/quality";
 import { limitedRange } from "../media/yuv";
 import type { Session } from "../state/store";
 import { FrameRenderer, type Work } from "./frames";
@@ -18,9 +18,9 @@ import { FrameRenderer, type Work } from "./frames";
 const CODECS: VideoCodec[] = ["avc", "hevc", "vp9", "av1"]; // in order of preference, all in MP4
 
 /** The first codec that this browser encodes at a size; null if it encodes none. */
-export async function findCodec({ width, height }: Clip): Promise<VideoCodec | null> {
+export async function findCodec({ width, height }: Clip, quality: FileQuality): Promise<VideoCodec | null> {
   if (typeof VideoEncoder === "undefined" || typeof VideoDecoder === "undefined") return null;
-  return getFirstEncodableVideoCodec(CODECS, { ...evenSize({ width, height }), quality: QUALITY_VERY_HIGH });
+  return getFirstEncodableVideoCodec(CODECS, { ...evenSize({ width, height }), quality: QUALITIES[quality] });
 }
 
 /** H.264 needs even numbers of pixels. */
@@ -39,7 +39,7 @@ export async function renderVideo(
   work: Work,
   clip: Clip,
   session: Session,
-  codec: VideoCodec,
+  { codec, quality }: { codec: VideoCodec; quality: FileQuality },
   progress: (share: number) => void,
   signal: AbortSignal,
 ): Promise<Blob | null> {
@@ -50,7 +50,7 @@ export async function renderVideo(
     output: new Output({ format: new Mp4OutputFormat(), target }),
     video: {
       codec,
-      quality: QUALITY_VERY_HIGH,
+      quality: QUALITIES[quality],
       forceTranscode: true,
       keyFrameInterval: 1,
       ...renderer.processedSize,

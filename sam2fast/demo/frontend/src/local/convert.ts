@@ -18,6 +18,7 @@ import {
   type VideoCodec,
 } from "mediabunny";
 import type { Part } from "../api/upload";
+import { QUALITIES, type FileQuality } from "../media/quality";
 import { limitedRange } from "../media/yuv";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
@@ -36,6 +37,11 @@ export interface Task {
   /** Receives the share that is done, 0 to 1. */
   readonly report: (share: number) => void;
   readonly signal: AbortSignal;
+}
+
+/** That of an export, with the quality of videos. */
+export interface ExportTask extends Task {
+  readonly quality: FileQuality;
 }
 
 /** A part of a video as the page plays it: MP4, of a steady rate, upright, of at most `largest` or that upright. */
@@ -84,7 +90,7 @@ export async function changeVideo(
   isTransparent: boolean,
   hasSound: boolean,
   change: (context: OffscreenCanvasRenderingContext2D, time: number) => void,
-  task: Task,
+  task: ExportTask,
 ): Promise<Blob> {
   const input = new Input({ source: new BlobSource(file), formats: FORMATS });
   const track = (await input.getPrimaryVideoTrack())!;
@@ -104,7 +110,7 @@ export async function changeVideo(
     {
       codec,
       alpha: isTransparent ? "keep" : "discard",
-      quality: QUALITY_VERY_HIGH,
+      quality: QUALITIES[task.quality],
       forceTranscode: true,
       processedWidth: size.width,
       processedHeight: size.height,

@@ -2,7 +2,7 @@ import { strToU8, zipSync } from "fflate";
 import { maskArea, maskBounds, paintMask } from "../masks/rle";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
-import type { Task } from "./convert";
+import type { ExportTask, Task } from "./convert";
 import { joined, polygonsOf, type Polygon } from "./outlines";
 import type { PageMasks, PageObject } from "./pageMasks";
 import { palettePng } from "./png";
@@ -24,7 +24,7 @@ export async function exportFile(
   video: Facts,
   file: Blob,
   path: string,
-  task: Task,
+  task: ExportTask,
 ): Promise<Blob> {
   if (format === "source_mp4") return file;
   if (page.frames.length === 0) throw new Refusal("NOT_FOUND", "there are no masks yet: click on something first", 404);

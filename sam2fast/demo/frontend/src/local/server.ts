@@ -3,7 +3,7 @@ import type { Part } from "../api/upload";
 import type { Mask } from "../masks/rle";
 import type { Size } from "./arrays";
 import { Refusal, type Answer, type Call } from "./calls";
-import { ENDINGS, MAX_SECONDS, SEEN, convertVideo, type Task } from "./convert";
+import { ENDINGS, MAX_SECONDS, SEEN, convertVideo, type ExportTask, type Task } from "./convert";
 import { exportFile } from "./exports";
 import { keepVideo, readSource, readVideo, type Settings, type Source, type VideoFacts } from "./files";
 import type { Model } from "./model";
@@ -89,7 +89,10 @@ export class LocalServer {
       case "export":
         return file(
           await this.watched(url, signal, (task) =>
-            this.export(session, format, body as PageMasks, url.searchParams.get("size") !== "seen", task),
+            this.export(session, format, body as PageMasks, url.searchParams.get("size") !== "seen", {
+              ...task,
+              quality: url.searchParams.get("quality") === "smaller" ? "smaller" : "high",
+            }),
           ),
         );
       default:
@@ -112,13 +115,13 @@ export class LocalServer {
     format: string,
     page: PageMasks,
     isSource: boolean,
-    task: Task,
+    task: ExportTask,
   ): Promise<Blob> {
     const { video: seen } = session;
     if (seen instanceof LocalPhoto) throw new Refusal("BAD_INPUT", "this is a photograph: see photographs/export");
     const source = isSource ? await readSource(session.path) : null;
     if (!source) return exportFile(format, page, seen, await this.read(session.path), session.path, task);
-    const half = (begin: number): Task => ({ ...task, report: (share) => task.report((begin + share) / 2) });
+    const half = (begin: number): ExportTask => ({ ...task, report: (share) => task.report((begin + share) / 2) });
     const video = await sourceVideo(session.path, source, half(0));
     const facts = { fps: seen.fps, count: seen.count, ...source.size };
     const masks = await session.resizeMasks(page, source.size);

@@ -1,5 +1,5 @@
 import { paintMask } from "../masks/rle";
-import { changeVideo, type Task } from "./convert";
+import { changeVideo, type ExportTask } from "./convert";
 import type { PageMasks } from "./pageMasks";
 
 /** Videos of the objects, as `sam2fast/demo/server/video_exports.py` makes them. */
@@ -23,7 +23,7 @@ export function exportVideo(
   { frames }: PageMasks,
   { fps, height, width }: { fps: number; height: number; width: number },
   file: Blob,
-  task: Task,
+  task: ExportTask,
 ): Promise<Blob> {
   const { isTransparent, hasSound, inside, outside } = FORMATS[format];
   const byFrame = new Map(frames.map(({ frame, masks }) => [frame, masks]));

@@ -130,8 +130,9 @@ export class Demo {
   }
 
   /** Downloads a file by its button of the dialog. */
-  async download(name: string): Promise<{ name: string; path: string }> {
+  async download(name: string, quality = "high"): Promise<{ name: string; path: string }> {
     await this.button("Download", true).click();
+    await this.page.getByRole("dialog").getByLabel("Quality").selectOption(quality);
     const waiting = this.page.waitForEvent("download", { timeout: 120_000 });
     await this.page.getByRole("dialog").getByRole("button", { name, exact: true }).click();
     const found = await waiting;

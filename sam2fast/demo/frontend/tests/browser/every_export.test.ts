@@ -108,6 +108,19 @@ describe.each([
     expect(demo.problems).toEqual([]);
   });
 
+  test.each(["Video", "Green screen", "Transparent video", "PNG masks"])("%s, smaller", async (format) => {
+    const file = await demo.download(format, "smaller");
+    const [name, expected] = FILES[format]!;
+    const share = readFileSync(file.path).length / readFileSync(files.get(format)!.path).length;
+    expect(file.name).toBe(name);
+    if (name.endsWith(".zip")) expect(share).toBeCloseTo(1, 2);
+    else {
+      expect(share).toBeLessThan(0.9);
+      expect(describeVideo(file.path)).toMatchObject(expected);
+    }
+    expect(demo.problems).toEqual([]);
+  });
+
   test("all files agree", () => {
     const paths = READ.map((format) => files.get(format)!.path);
     const read = execFileSync(PYTHON, [join(import.meta.dirname, "read_exports.py"), ...paths]);
