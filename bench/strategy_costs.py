@@ -1,11 +1,12 @@
 """What tracking strategies cost beside SAM 2's own rule: time and memory of a frame, and pages kept in a long stream.
 
-    OMP_NUM_THREADS=1 python bench/strategy_costs.py times   # results/strategy-times-cpu-DATE.json
-    OMP_NUM_THREADS=1 python bench/strategy_costs.py pages   # results/strategy-pages-cpu-DATE.json
+    OMP_NUM_THREADS=1 python bench/strategy_costs.py times   # results/strategy-times-nano-cpu-DATE.json
+    OMP_NUM_THREADS=1 python bench/strategy_costs.py pages   # results/strategy-pages-nano-cpu-DATE.json
 
-nano tracks the objects of a synthetic clip in streams, from masks of the first frame. Times are of the thread, frame
-after frame with all strategies in turn, at 256x256; those of the first frames do not count. Pages are results that
-objects keep, rows what the pool of memories has room for; both are counted at 64x64.
+nano, mini, or SAM 2.1 tiny with random weights (``--model``) tracks the objects of a synthetic clip in streams, from
+masks of the first frame. Times are of the thread, frame after frame with all strategies in turn, at 256x256; those of
+the first frames do not count. Pages are results that objects keep, rows what the pool of memories has room for; both
+are counted at 64x64.
 """
 
 import argparse
@@ -20,12 +21,17 @@ import torch
 from reports import write_report
 from suite.machine import RESULTS, machine
 
-from sam2fast import nano
+from sam2fast import mini, nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.tracking.strategies import STRATEGIES
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
 
+MODELS: dict[str, tuple[str, Path | None]] = {
+    "nano": (nano.CONFIG, nano.WEIGHTS),
+    "mini": (mini.CONFIG, mini.WEIGHTS),
+    "tiny": ("configs/sam2.1/sam2.1_hiera_t.yaml", None),
+}
 SIZES, FRAMES, SEED = {"times": 256, "pages": 64}, 32, 9_300
 FIRST = 20  # frames before the ones that are timed
 SETTLED = 100  # frames before the ones whose pages are counted
@@ -98,6 +104,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
 def main(options: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["times", "pages"])
+    parser.add_argument("--model", choices=MODELS, default="nano")
     parser.add_argument("--objects", type=int, nargs="+", help="by default 1, 4 and 16 for times, 1 for pages")
     parser.add_argument("--frames", type=int, help="timed frames, by default 24; or all frames, by default 1000")
     parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), help="the first is 1.0")
@@ -105,15 +112,16 @@ def main(options: Sequence[str] | None = None) -> None:
     args = parser.parse_args(options)
     size = SIZES[args.part]
     overrides = [f"++model.image_size={size}"]
-    predictor = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu", hydra_overrides_extra=overrides)
+    config, weights = MODELS[args.model]
+    predictor = build_sam2_video_predictor(config, weights, device="cpu", hydra_overrides_extra=overrides)
     clip = SyntheticClips(size, FRAMES, max_objects=4, seed=SEED).sample(0, np.random.default_rng(SEED))
     measure, counts, frames = (times, [1, 4, 16], 24) if args.part == "times" else (pages, [1], 1000)
     rows: list[dict[str, Any]] = []
     for objects in args.objects or counts:
         rows += measure(predictor, clip, args.strategy, objects, args.frames or frames)
     print(table(rows))
-    about = {"model": "nano", "image_size": size, "objects_in_clip": clip.masks.shape[1], "rows": rows}
-    print(write_report(args.out, f"strategy-{args.part}-cpu", machine=machine(), **about))
+    about = {"model": args.model, "image_size": size, "objects_in_clip": clip.masks.shape[1], "rows": rows}
+    print(write_report(args.out, f"strategy-{args.part}-{args.model}-cpu", machine=machine(), **about))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ import pytest
 import strategy_costs
 
 
-@pytest.mark.parametrize(("part", "objects"), [("times", ["2"]), ("pages", ["1", "2"])])
-def test_parts(part, objects, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(("part", "model", "objects"), [("times", "tiny", ["2"]), ("pages", "nano", ["1", "2"])])
+def test_parts(part, model, objects, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(strategy_costs, "FIRST", 2)
-    options = ["--objects", *objects, "--frames", "3", "--strategy", "sam2", "sam2long", "--out", f"{tmp_path}"]
-    strategy_costs.main([part, *options])
+    options = ["--model", model, "--frames", "3", "--strategy", "sam2", "sam2long", "--out", f"{tmp_path}"]
+    strategy_costs.main([part, "--objects", *objects, *options])
     (file,) = tmp_path.iterdir()
     report = json.loads(file.read_text())
-    assert file.name.startswith(f"strategy-{part}-cpu-") and report["machine"]["torch"]
+    assert file.name.startswith(f"strategy-{part}-{model}-cpu-") and report["machine"]["torch"]
     rows = report["rows"]
     assert [(row["strategy"], row["objects"]) for row in rows] == [
         (name, int(count)) for count in objects for name in ("sam2", "sam2long")

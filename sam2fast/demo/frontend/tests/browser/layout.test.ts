@@ -67,6 +67,7 @@ test("hints come on the first visit, by keyboard and by what the user does, and 
     await demo.shot(`hint ${viewport.width}`);
   }
   await demo.page.setViewportSize({ width: 1280, height: 800 });
+  await expect.poll(() => apart(demo.page, ".coach", ".frame")).toBe(true); // a hint takes the clicks on it
   expect(await violations(demo.page)).toEqual([]);
   await demo.click(0.26, 0.62);
   await hint(2).waitFor();
