@@ -49,7 +49,7 @@ let pages: PageServers;
 
 beforeAll(async () => {
   browser = await launch();
-  pages = await PageServers.start(join(inject("data"), "short.mp4"));
+  pages = await PageServers.start();
 }, 600_000); // the export of the page takes minutes on a busy machine
 
 afterAll(async () => {

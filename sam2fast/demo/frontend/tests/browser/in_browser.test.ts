@@ -21,7 +21,7 @@ let browser: Browser;
 let demo: Demo;
 
 beforeAll(async () => {
-  pages = await PageServers.start(join(inject("data"), "short.mp4"));
+  pages = await PageServers.start();
   ({ folder, site } = pages);
   browser = await launch(...SOFTWARE_GPU);
   demo = await Demo.open(browser, `${site}page/`);

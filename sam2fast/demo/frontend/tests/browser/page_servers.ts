@@ -1,7 +1,8 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inject } from "vitest";
 import { PYTHON, sam2fast } from "./serve";
 
 /** The page without a server, as any file server sends it, and as `sam2fast serve --in-browser` does. */
@@ -16,14 +17,16 @@ export class PageServers {
     private readonly servers: readonly ChildProcess[],
   ) {}
 
-  /** @param clip the gallery of the command */
-  static async start(clip: string): Promise<PageServers> {
+  /** The first of the test files exports the page; the gallery of the command is one clip. */
+  static async start(): Promise<PageServers> {
     const folder = mkdtempSync(join(tmpdir(), "sam2fast-page-"));
-    const page = join(folder, "page");
-    execFileSync(PYTHON, sam2fast("export", "--format", "web", "--out", page, "--quiet"));
+    const [exported, page] = [join(inject("data"), "..", "page"), join(folder, "page")];
+    if (!existsSync(exported))
+      execFileSync(PYTHON, sam2fast("export", "--format", "web", "--out", exported, "--quiet"));
+    cpSync(exported, page, { recursive: true });
     const files = spawn(PYTHON, ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", folder]);
     const port = await match(files, / port (\d+)/);
-    cpSync(clip, join(folder, "data", "gallery", "clip.mp4"));
+    cpSync(join(inject("data"), "short.mp4"), join(folder, "data", "gallery", "clip.mp4"));
     const command = spawn(PYTHON, [join(import.meta.dirname, "serve_page.py"), page, join(folder, "data")]);
     const served = await match(command, /(http:\S+)/);
     return new PageServers(folder, `http://127.0.0.1:${port}/`, served, [files, command]);

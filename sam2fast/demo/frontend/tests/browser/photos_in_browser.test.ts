@@ -1,39 +1,28 @@
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Demo, launch } from "./demo";
+import { PageServers } from "./page_servers";
 import { APPLE, makePhotos, readExports, shown, VASE } from "./photographs";
-import { PYTHON, sam2fast } from "./serve";
 
 let photos: string;
-let page: string;
-let files: ChildProcess;
+let pages: PageServers;
 let browser: Browser;
 let demo: Demo;
 
 beforeAll(async () => {
   photos = makePhotos();
-  page = mkdtempSync(join(tmpdir(), "sam2fast-page-"));
-  execFileSync(PYTHON, sam2fast("export", "--format", "web", "--out", join(page, "page"), "--quiet"));
-  files = spawn(PYTHON, ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", page]);
-  const port = await new Promise<string>((resolve) => {
-    files.stdout!.on("data", (line: Buffer) => {
-      const found = / port (\d+)/.exec(line.toString())?.[1];
-      if (found) resolve(found);
-    });
-  });
+  pages = await PageServers.start();
   browser = await launch();
-  demo = await Demo.open(browser, `http://127.0.0.1:${port}/page/`);
+  demo = await Demo.open(browser, `${pages.site}page/`);
   await demo.ready();
 });
 
 afterAll(async () => {
   await browser.close();
-  files.kill();
-  for (const folder of [photos, page]) rmSync(folder, { recursive: true });
+  pages.stop();
+  rmSync(photos, { recursive: true });
 });
 
 test("the page without a server opens photographs, keeps their objects, and writes files of all", async () => {
