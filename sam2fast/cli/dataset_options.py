@@ -38,7 +38,6 @@ def jobs_option(*names: str) -> Callable[[Command], Command]:
         *names,
         "processes",
         type=click.IntRange(1),
-        metavar="N",
         help="Processes.  [default: one for each core]",
     )
 

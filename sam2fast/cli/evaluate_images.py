@@ -69,8 +69,8 @@ class NumbersType(click.ParamType):
     help="Move each side of the box by up to this share of its length, at most 20 pixels.",
 )
 @click.option("--no-feedback", is_flag=True, help="Prompt with clicks only, without the previous mask.")
-@click.option("--images", "most_images", type=click.IntRange(1), metavar="N", help="Evaluate N random images.")
-@click.option("--max-objects", type=click.IntRange(1), metavar="N", help="Evaluate N random objects of each image.")
+@click.option("--images", "most_images", type=click.IntRange(1), help="Evaluate N random images.")
+@click.option("--max-objects", type=click.IntRange(1), help="Evaluate N random objects of each image.")
 @click.option("--min-area", type=click.IntRange(1), default=1, help="Leave out objects of fewer pixels.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of random choices and noise.")
 @click.option("--with-crowds", is_flag=True, help="Also evaluate COCO's crowds.")
@@ -83,7 +83,7 @@ class NumbersType(click.ParamType):
 )
 @click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
 @functools.partial(model_options, many_devices=True)
-@click.option("--at-once", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
+@click.option("--objects-per-batch", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
 @output_options(has_bar=True)
 @click.option(
     "--out",
@@ -111,7 +111,7 @@ def evaluate_images(
     image_size: int | None,
     device: str,
     dtype: str,
-    at_once: int,
+    objects_per_batch: int,
     out: Path | None,
 ) -> None:
     """Measure how well a model segments the objects in the images of the folder IMAGES from clicks and boxes.
@@ -156,7 +156,9 @@ def evaluate_images(
     chosen = choose_runner(RayOptions(), device, len(jobs), "images")
     with as_user_error(ValueError, RuntimeError):
         devices = device_list(chosen.name)
-    settings = ClickSettings(max(clicks), not no_feedback, box, box_noise, min_area, max_objects, seed, at_once)
+    settings = ClickSettings(
+        max(clicks), not no_feedback, box, box_noise, min_area, max_objects, seed, objects_per_batch
+    )
     results, problems = Results(clicks), ErrorReport("images and masks")
     for subject, why in data.problems:
         problems.add(subject, why)

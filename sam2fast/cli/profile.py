@@ -30,7 +30,7 @@ RUNS_OF_IMAGES, RUNS_OF_VIDEOS = 5, 1
     type=click.IntRange(1),
     help=f"Repetitions.  [default: {RUNS_OF_IMAGES} of an image, {RUNS_OF_VIDEOS} of a video]",
 )
-@click.option("--depth", type=click.IntRange(1), metavar="N", default=3, help="Depth of the printed tree.")
+@click.option("--depth", type=click.IntRange(1), default=3, help="Depth of the printed tree.")
 @click.option(
     "--trace",
     type=PATH,
@@ -69,18 +69,20 @@ def profile(
 
     import torch
 
+    from sam2fast.cli.segmenter import Segmenter
     from sam2fast.cli.track_run import load_predictor
     from sam2fast.profiling import profile_image, profile_video
-    from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
-    predictor, _ = load_predictor(choice, device, dtype)
-    with as_user_error(OSError, ValueError, TypeError, ImportError, torch.OutOfMemoryError):
-        if source.suffix.lower() in SUFFIXES and not source.is_dir():
-            images = SAM2ImagePredictor(predictor)
+    errors = as_user_error(OSError, ValueError, TypeError, ImportError, torch.OutOfMemoryError)
+    if source.suffix.lower() in SUFFIXES and not source.is_dir():
+        images = Segmenter(choice, device, dtype).predictor
+        with errors:
             found = profile_image(images, source, objects=objects, runs=runs or RUNS_OF_IMAGES, trace=trace)
-        else:
+    else:
+        video, _ = load_predictor(choice, device, dtype)
+        with errors:
             found = profile_video(
-                predictor, str(source), objects=objects, frames=frames, runs=runs or RUNS_OF_VIDEOS, trace=trace
+                video, str(source), objects=objects, frames=frames, runs=runs or RUNS_OF_VIDEOS, trace=trace
             )
     record = {"input": str(source), "model": {**choice.as_json(), "dtype": dtype}, **found.as_json()}
     emit(record)

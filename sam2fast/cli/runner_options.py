@@ -28,7 +28,6 @@ _OPTIONS = (
         "--workers",
         cls=RareOption,
         type=click.IntRange(1),
-        metavar="N",
         help="With --ray, the maximum of workers, each with its own model.  [default: one for each GPU, without GPUs "
         "for each CPU]",
     ),
@@ -36,7 +35,6 @@ _OPTIONS = (
         "--worker-cpus",
         cls=RareOption,
         type=click.IntRange(1),
-        metavar="N",
         default=1,
         help="With --ray, CPUs and threads of each worker.",
     ),

@@ -93,11 +93,10 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
     help="Instead of prompts: a detector's boxes on frames of the video, as COCO's JSON, MOT Challenge's text, or a "
     "folder of YOLO's text files.",
 )
-@click.option("--every", type=click.IntRange(1), metavar="N", help="Use the boxes of each N-th frame.  [default: 1]")
+@click.option("--every", type=click.IntRange(1), help="Use the boxes of each N-th frame.  [default: 1]")
 @click.option(
     "--max-unseen",
     type=click.IntRange(1),
-    metavar="N",
     help="Remove an object that has had no box for N frames.  [default: 30]",
 )
 @click.option(

@@ -51,7 +51,6 @@ class Launch(NamedTuple):
 @click.option(
     "--num-gpus",
     type=click.IntRange(1),
-    metavar="N",
     help="Train in N processes on each machine, one for each GPU; with trainer.accelerator=cpu they share the CPU.",
 )
 @click.option(

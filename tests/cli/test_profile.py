@@ -55,6 +55,16 @@ def test_an_image_as_json(run, make_image, small_nano):
     }  # fmt: skip
 
 
+def test_an_image_has_the_size_of_images(run, make_image, monkeypatch):
+    """mini computes images at 768 pixels, and videos at 512."""
+
+    def sizes(images, *_, **__):
+        raise ValueError(images.model.image_size)
+
+    monkeypatch.setattr("sam2fast.profiling.profile_image", sizes)
+    assert assert_one_line(run("profile", make_image("a.png"), "--model", "mini", "--device", "cpu")).endswith("768")
+
+
 def test_unreadable_inputs(run, tmp_path, small_nano, video):
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert "broken.png cannot be read as an image" in assert_one_line(run("profile", "broken.png", *small_nano))

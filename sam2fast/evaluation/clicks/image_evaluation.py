@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.datasets.dataset_files import DatasetError
-from sam2fast.evaluation.clicks.protocol import AT_ONCE, BoxScores, ClickScores, evaluate_boxes, evaluate_clicks
+from sam2fast.evaluation.clicks.protocol import (
+    OBJECTS_PER_BATCH,
+    BoxScores,
+    ClickScores,
+    evaluate_boxes,
+    evaluate_clicks,
+)
 from sam2fast.evaluation.clicks.sources import ClickJob, TrueMask
 from sam2fast.transforms import ImageError, to_pixels
 
@@ -32,7 +38,7 @@ class ClickSettings:
     """The settings of an evaluation.
 
     Attributes:
-        clicks, feed_back, at_once: see :func:`~sam2fast.evaluation.clicks.evaluate_clicks`.
+        clicks, feed_back, objects_per_batch: see :func:`~sam2fast.evaluation.clicks.evaluate_clicks`.
         box: also evaluates a box prompt for each object.
         box_noise: see :func:`~sam2fast.evaluation.clicks.evaluate_boxes`.
         min_area: smallest area of an object in pixels; empty objects are always left out.
@@ -47,7 +53,7 @@ class ClickSettings:
     min_area: int = 1
     max_objects: int | None = None
     seed: int = 0
-    at_once: int = AT_ONCE
+    objects_per_batch: int = OBJECTS_PER_BATCH
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,17 @@ def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: Cli
         rles = [one.rle for one in objects]
         predictor.set_image(pixels)
         clicks = evaluate_clicks(
-            predictor, None, rles, settings.clicks, feed_back=settings.feed_back, at_once=settings.at_once
+            predictor,
+            None,
+            rles,
+            settings.clicks,
+            feed_back=settings.feed_back,
+            objects_per_batch=settings.objects_per_batch,
         )
         if settings.box:
-            boxes = evaluate_boxes(predictor, None, rles, noise=settings.box_noise, rng=rng, at_once=settings.at_once)
+            boxes = evaluate_boxes(
+                predictor, None, rles, noise=settings.box_noise, rng=rng, objects_per_batch=settings.objects_per_batch
+            )
     areas = np.array([one.area for one in objects], dtype=np.int64)
     return ImageScores(tuple(one.id for one in objects), areas, clicks, boxes, tuple(found.problems))
 

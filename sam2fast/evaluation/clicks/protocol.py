@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 # True masks of O objects: bool (O, H, W), or COCO run lengths, compressed or not.
 TrueMasks: TypeAlias = "NDArray[np.bool_] | Tensor | Sequence[Mapping[str, Any]]"
-AT_ONCE = 32
+OBJECTS_PER_BATCH = 32
 # Pixels of the true masks in a batch of objects; the predicted masks have three times as many.
-PIXELS_AT_ONCE = 1 << 26
+PIXELS_PER_BATCH = 1 << 26
 NO_CLICK = -1
 
 
@@ -104,7 +104,7 @@ def evaluate_clicks(
     clicks: int = 5,
     *,
     feed_back: bool = True,
-    at_once: int = AT_ONCE,
+    objects_per_batch: int = OBJECTS_PER_BATCH,
 ) -> ClickScores:
     """Prompts each object with simulated clicks, and compares the mask after each click with the true one.
 
@@ -118,11 +118,11 @@ def evaluate_clicks(
         masks: the true masks, bool ``(O, H, W)`` of the image's size, or COCO run lengths of O objects.
         clicks: per object, at least 1.
         feed_back: from the second click on, also passes the low-resolution logits of the previous mask.
-        at_once: greatest number of objects in a decoder batch.
+        objects_per_batch: greatest number of objects in a decoder batch.
 
     Raises:
-        ValueError: masks of another dtype or size, or empty ones; ``clicks`` or ``at_once`` below 1; the model's
-            outputs are not finite.
+        ValueError: masks of another dtype or size, or empty ones; ``clicks`` or ``objects_per_batch`` below 1; the
+            model's outputs are not finite.
         RuntimeError: no image is set.
         ImportError: the package scipy is not installed.
         Exception: what ``set_image`` raises.
@@ -138,7 +138,7 @@ def evaluate_clicks(
         points=np.full((O, clicks, 2), NO_CLICK),
         labels=np.full((O, clicks), NO_CLICK),
     )
-    for part, truth in truths.parts(_objects_at_once(predictor, at_once, truths.size)):
+    for part, truth in truths.parts(_batch_size(predictor, objects_per_batch, truths.size)):
         some = ClickScores(
             found.ious[part], found.best_of_three[part], found.scores[part], found.points[part], found.labels[part]
         )
@@ -153,12 +153,12 @@ def evaluate_boxes(
     *,
     noise: float = 0.0,
     rng: np.random.Generator | None = None,
-    at_once: int = AT_ONCE,
+    objects_per_batch: int = OBJECTS_PER_BATCH,
 ) -> BoxScores:
     """Prompts each object with its box, without clicks, and compares the one predicted mask with the true one.
 
     Args:
-        image, masks, at_once: as for :func:`evaluate_clicks`.
+        image, masks, objects_per_batch: as for :func:`evaluate_clicks`.
         noise: each side of the box is moved by up to this share of its length, at most 20 pixels, as in training; below
             0.5.
         rng: generator of the noise; by default a new one with a fixed seed.
@@ -172,7 +172,7 @@ def evaluate_boxes(
     O = len(truths)  # noqa: E741
     draws = torch.from_numpy((rng or np.random.default_rng(0)).random((O, 4)))
     found = BoxScores(np.ones(O), np.ones(O), np.zeros((O, 4), dtype=np.float32))
-    for part, truth in truths.parts(_objects_at_once(predictor, at_once, truths.size)):
+    for part, truth in truths.parts(_batch_size(predictor, objects_per_batch, truths.size)):
         found.boxes[part] = noisy_boxes(torch.from_numpy(truth)[:, None], draws[part], noise).numpy()
         answer = _ask(predictor, truth, box=found.boxes[part], multimask_output=False)
         found.ious[part], found.scores[part] = answer.ious, answer.scores
@@ -266,7 +266,7 @@ def _size_of(predictor: "SAM2ImagePredictor", image: ImageLike | None) -> tuple[
     return predictor._orig_hw[-1]
 
 
-def _objects_at_once(predictor: "SAM2ImagePredictor", limit: int, size: tuple[int, int]) -> int:
+def _batch_size(predictor: "SAM2ImagePredictor", limit: int, size: tuple[int, int]) -> int:
     if limit < 1:
-        raise ValueError(f"at_once is {limit}; expected at least 1")
-    return max(1, min(decoder_batch_size(limit, predictor.model), PIXELS_AT_ONCE // (size[0] * size[1])))
+        raise ValueError(f"objects_per_batch is {limit}; expected at least 1")
+    return max(1, min(decoder_batch_size(limit, predictor.model), PIXELS_PER_BATCH // (size[0] * size[1])))

@@ -135,12 +135,12 @@ def squares(*sides: int) -> np.ndarray:
 
 def test_an_image_is_evaluated_as_by_the_functions(nano, file):
     masks = squares(20, 12, 30)
-    settings = ClickSettings(clicks=3, feed_back=False, box=True, at_once=2)
+    settings = ClickSettings(clicks=3, feed_back=False, box=True, objects_per_batch=2)
     scores = evaluate_image(nano, ClickJob("p", file, Given(masks, ("one is damaged",))), settings)
-    expected = evaluate_clicks(nano, file, masks, 3, feed_back=False, at_once=2)
+    expected = evaluate_clicks(nano, file, masks, 3, feed_back=False, objects_per_batch=2)
     assert scores.objects == ("0", "1", "2") and scores.areas.tolist() == [400, 144, 900]
     assert np.array_equal(scores.clicks.points, expected.points) and np.array_equal(scores.clicks.ious, expected.ious)
-    assert np.array_equal(scores.boxes.ious, evaluate_boxes(nano, None, masks, at_once=2).ious)
+    assert np.array_equal(scores.boxes.ious, evaluate_boxes(nano, None, masks, objects_per_batch=2).ious)
     assert scores.problems == ("one is damaged",)
 
 

@@ -155,7 +155,7 @@ def test_noise_of_boxes(pair):
     truths = shapes()
     exact = evaluate_boxes(pair.ours, None, truths).boxes
     found = [
-        evaluate_boxes(pair.ours, None, truths, noise=0.2, rng=np.random.default_rng(seed), at_once=n).boxes
+        evaluate_boxes(pair.ours, None, truths, noise=0.2, rng=np.random.default_rng(seed), objects_per_batch=n).boxes
         for seed, n in ((1, 4), (1, 3), (2, 4))
     ]
     assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
@@ -163,14 +163,16 @@ def test_noise_of_boxes(pair):
     assert (abs(found[0] - exact) <= np.minimum(0.2 * sides, 20)).all() and (found[0] != exact).any(axis=1).all()
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_objects_do_not_depend_on_one_another(pair, at_once, monkeypatch):
+@pytest.mark.parametrize("objects_per_batch", [1, 3])
+def test_objects_do_not_depend_on_one_another(pair, objects_per_batch, monkeypatch):
     truths, counts, predict = shapes(), [], pair.ours._predict
     monkeypatch.setattr(
         pair.ours, "_predict", lambda points, *rest: counts.append(len(points)) or predict(points, *rest)
     )
-    together, apart = (evaluate_clicks(pair.ours, None, truths, 3, at_once=n) for n in (32, at_once))
-    assert counts[:3] == [4, 4, 4] and max(counts[3:]) == at_once and sum(counts[3:]) == 12
+    together, apart = (
+        evaluate_clicks(pair.ours, None, truths, 3, objects_per_batch=n) for n in (32, objects_per_batch)
+    )
+    assert counts[:3] == [4, 4, 4] and max(counts[3:]) == objects_per_batch and sum(counts[3:]) == 12
     assert np.array_equal(together.points, apart.points)
     np.testing.assert_allclose(apart.ious, together.ious, rtol=0, atol=1e-3)
 
