@@ -8,11 +8,10 @@ from strategy_recordings import EVERY, FRAMES, RECIPES, Recording
 from sam2fast.utils.testing import relative_error
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_recorded_choices_memories_and_logits_of_two_objects(fast, predictor, track):
+def test_recorded_choices_memories_and_logits_of_two_objects(predictor, track):
     recipe, recording = RECIPES["d4sm"], Recording.load("d4sm")
     recipe.weights(predictor)
-    found = track("d4sm", [recipe.prompt_of(obj) for obj in (0, 1)], FRAMES, fast)
+    found = track("d4sm", [recipe.prompt_of(obj) for obj in (0, 1)], FRAMES, fast=True)
     added = 0
     for t in range(1, FRAMES):
         for obj in (0, 1):
