@@ -3,6 +3,7 @@ module."""
 
 import copy
 import types
+from itertools import cycle
 
 import pytest
 import torch
@@ -76,11 +77,10 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize(("path", "part"), LAYERS.items())
-@pytest.mark.parametrize("name", [*CHANGES, *NO_CHANGE_OF_RESULTS])
-def test_a_change(model, path, part, name):
-    """It takes effect, and the other parts stay."""
-    before, (owner, _, attribute) = tracked(model), path.rpartition(".")
+@pytest.mark.parametrize(("name", "path"), list(zip([*CHANGES, *NO_CHANGE_OF_RESULTS], cycle(LAYERS), strict=False)))
+def test_a_change(model, name, path):
+    """It takes effect, and the other parts stay. What notices it looks at all modules alike."""
+    part, before, (owner, _, attribute) = LAYERS[path], tracked(model), path.rpartition(".")
     change = (CHANGES | NO_CHANGE_OF_RESULTS)[name]
     change(model.get_submodule(owner), attribute, model.get_submodule(path))
     assert parts_of(model) == without(part)
@@ -147,8 +147,9 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", VALUES)
-@pytest.mark.parametrize("path", [*LAYERS, "memory_encoder.pix_feat_proj"])
+@pytest.mark.parametrize(
+    ("path", "name"), list(zip([*LAYERS, "memory_encoder.pix_feat_proj"], cycle(VALUES), strict=False))
+)
 @torch.no_grad()
 def test_changed_values(model, path, name):
     before = tracked(model)
@@ -207,8 +208,9 @@ def attended_by(model):
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("where", ["instance", "class", "subclass"])
-@pytest.mark.parametrize("name", OF_GIVEN_MASKS)
+@pytest.mark.parametrize(
+    ("name", "where"), list(zip(OF_GIVEN_MASKS, cycle(["instance", "class", "subclass"]), strict=False))
+)
 def test_a_method_of_the_model(model, name, where, monkeypatch):
     called, original = [], getattr(SAM2Base, name)
 

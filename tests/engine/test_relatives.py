@@ -2,6 +2,7 @@
 
 import copy
 import types
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,9 @@ def build(name, size=256, overrides=()):
     return tame_weights.fill(build_sam2(f"configs/{name}.yaml", device="cpu", hydra_overrides_extra=changes), 0)
 
 
-@pytest.fixture(scope="module", params=[EDGETAM, TI])
+@pytest.fixture(scope="module", params=[(EDGETAM, 256), (TI, 128)], ids=[EDGETAM, TI])
 def untouched(request):
-    return build(request.param)
+    return build(*request.param)
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def by_calls(model, part=None):
 
 
 def assert_as_called(model, exact=None):
-    """Plans compute what modules do; in a low precision they are as near to what is exact."""
+    """Plans compute what modules do, which is returned; in a low precision they are as near to what is exact."""
     assert parts_of(model) == ALL
     expected, found = by_calls(model), [computed(model)]
     with away_from_the_cpu():
@@ -100,6 +101,7 @@ def assert_as_called(model, exact=None):
             assert_same(expected, each)
         else:
             assert_as_near(exact, expected, each)
+    return found[0]
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
@@ -114,9 +116,7 @@ def test_clicks(name):
     assert parts_of(model) == ALL and difference(by_modules(model), results(model)) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [(EDGETAM, 256), (EDGETAM, 512), (TI, 128), (TI, 416), (TI_1, 192), (TI_2, 256)]
-)
+@pytest.mark.parametrize(("name", "size"), [(EDGETAM, 512), (TI, 256), (TI_1, 192), (TI_2, 128)])
 def test_results(name, size):
     """Windows of 14 positions stick out of these maps; 1024 positions are attended to in blocks."""
     assert_as_called(build(name, size))
@@ -135,14 +135,14 @@ def test_bfloat16_weights(model, emulates, monkeypatch):
     assert_as_called(model.to(torch.bfloat16), exact)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("emulates", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "emulates"), [(torch.bfloat16, True), (torch.bfloat16, False), (torch.float16, False)]
+)
 def test_autocast(model, emulates, dtype, monkeypatch):
     monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     exact = computed(model)
     with torch.autocast("cpu", dtype):
-        assert_as_called(model, exact)
-        assert difference(exact, computed(model)) > 1e-4
+        assert difference(exact, assert_as_called(model, exact)) > 1e-4
     assert difference(exact, computed(model)) == 0
 
 
@@ -160,7 +160,7 @@ def test_autocast(model, emulates, dtype, monkeypatch):
     ],
 )
 def test_configurations(name, changes):
-    assert_as_called(build(name, 256, changes))
+    assert_as_called(build(name, 256 if name == EDGETAM else 128, changes))
 
 
 # ---- changes ----
@@ -222,6 +222,11 @@ LAYERS = {
 CASES = [(name, path, part) for name, paths in LAYERS.items() for path, part in paths.items()]
 
 
+def with_one_of(changes):
+    """Each layer with the next change: what notices one looks at all modules alike, and at all tensors."""
+    return [(*case, change) for case, change in zip(CASES, cycle(changes), strict=False)]
+
+
 def part_of(name):
     return "memory" if name.startswith(PERCEIVER) else "attention" if "attention" in name else "image"
 
@@ -231,8 +236,7 @@ def models():
     return {EDGETAM: build(EDGETAM), TI: build(TI, 128), TI_1: build(TI_1, 128)}
 
 
-@pytest.mark.parametrize(("name", "path", "part"), CASES)
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("name", "path", "part", "change"), with_one_of(CHANGES))
 def test_a_change(models, name, path, part, change):
     """It takes effect, and the other parts stay."""
     model, (owner, _, attribute) = copy.deepcopy(models[name]), path.rpartition(".")
@@ -266,8 +270,7 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize(("name", "path", "part"), CASES)
-@pytest.mark.parametrize("change", VALUES)
+@pytest.mark.parametrize(("name", "path", "part", "change"), with_one_of(VALUES))
 @torch.no_grad()
 def test_changed_values(models, name, path, part, change):
     model = copy.deepcopy(models[name])
@@ -290,14 +293,13 @@ TENSORS = [
 ]
 
 
-@pytest.mark.parametrize("through_data", [False, True])
 @pytest.mark.parametrize(("name", "tensor"), TENSORS)
 @torch.no_grad()
-def test_changed_tensors(models, name, tensor, through_data):
+def test_changed_tensors(models, name, tensor):
     model, (owner, _, attribute) = copy.deepcopy(models[name]), tensor.rpartition(".")
     part = part_of(tensor)
     before, value = computed(model, part), getattr(model.get_submodule(owner), attribute)
-    (value.data if through_data else value).add_(torch.linspace(0, 1, value.numel()).view_as(value))
+    value.data.add_(torch.linspace(0, 1, value.numel()).view_as(value))
     after = computed(model, part)
     assert parts_of(model) == ALL
     assert difference(before, after) > 1e-4 and difference(by_calls(model, part), after) < 1e-5
