@@ -515,6 +515,12 @@ def _patch_triton(patch: pytest.MonkeyPatch) -> None:
 
 # Frames of a video before the steady ones: that of the prompts, and the one whose step is recorded.
 SETTLING = 2
+# A few layers of each kind: the encoder pools queries in three blocks and attends to the whole map in one.
+SHALLOW = [
+    "model.image_encoder.trunk.stages=[1,1,2,1]",
+    "model.image_encoder.trunk.global_att_blocks=[3]",
+    "model.memory_attention.num_layers=1",
+]
 
 
 def build(builder: Callable[..., Any], config: str, **kwargs: Any) -> Any:

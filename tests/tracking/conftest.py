@@ -15,12 +15,12 @@ from sam2fast.tracking.recordings import Recordings
 SIZE = 64
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pair():
     return build_video_pair(overrides=NARROW, image_size=SIZE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plain(pair):
     return pair[1]
 
@@ -43,6 +43,6 @@ def replaying(fast, monkeypatch):
     return fast
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def video(tmp_path_factory) -> Path:
     return jpeg_folder(tmp_path_factory.mktemp("video"), clip(20))

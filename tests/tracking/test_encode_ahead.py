@@ -33,7 +33,6 @@ class Encodings:
     ("batch", "expected"),
     [
         (1, [([t], t > 0) for t in range(7)]),
-        (3, [([0], False), ([1, 2, 3], True), ([4, 5, 6], True)]),
         (4, [([0], False), ([1, 2, 3, 4], True), ([5, 6], True)]),
     ],
 )

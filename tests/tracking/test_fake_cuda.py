@@ -18,12 +18,6 @@ from sam2fast.tracking.memory_bank import StepTables
 from sam2fast.video_io import open_frames
 
 NANO, TINY = "configs/nano/sam2fast_nano.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"
-# A few layers of each kind: the encoder pools queries in three blocks and attends to the whole map in one.
-SHALLOW = [
-    "model.image_encoder.trunk.stages=[1,1,2,1]",
-    "model.image_encoder.trunk.global_att_blocks=[3]",
-    "model.memory_attention.num_layers=1",
-]
 FRAME = np.zeros((90, 120, 3), np.uint8)
 
 
@@ -31,7 +25,7 @@ FRAME = np.zeros((90, 120, 3), np.uint8)
 def made():
     """A device and a small predictor on it."""
     with fake_cuda.fake_cuda() as mode:
-        return mode, fake_cuda.build(build_sam2_video_predictor, NANO, hydra_overrides_extra=SHALLOW)
+        return mode, fake_cuda.build(build_sam2_video_predictor, NANO, hydra_overrides_extra=fake_cuda.SHALLOW)
 
 
 @pytest.fixture
@@ -58,7 +52,7 @@ def check(predictor, found, *allowed):
 def test_steady_frames(cuda, predictor, objects, outputs):
     assert predictor._steps.why_eager(predictor, predictor.fast) is None
     for output in outputs:
-        check(predictor, steady_frames(cuda, predictor, objects, 2, output=output))
+        check(predictor, steady_frames(cuda, predictor, objects, 1, output=output))
     check(predictor, steady_steps(cuda, predictor, objects, 2))
 
 
@@ -66,8 +60,8 @@ def test_steady_frames(cuda, predictor, objects, outputs):
 def test_strategies(cuda, predictor, strategy):
     """What they wait for was begun by the frame before."""
     predictor.strategy = strategy
-    check(predictor, steady_frames(cuda, predictor, 3, 2))
-    check(predictor, steady_steps(cuda, predictor, 3, 2))
+    check(predictor, steady_frames(cuda, predictor, 3, 1))
+    check(predictor, steady_steps(cuda, predictor, 3, 1))
     predictor.strategy = "sam2"
 
 

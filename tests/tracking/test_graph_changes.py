@@ -59,7 +59,7 @@ def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
         s.points(0, 1, (60, 40, 1))
         s.propagate(max_frame_num_to_track=2)
         change(s.predictor)
-        s.propagate(start_frame_idx=1, max_frame_num_to_track=5)
+        s.propagate(start_frame_idx=1, max_frame_num_to_track=2)
 
     replaying._steps.recordings = None
     expected = run(copy.deepcopy(plain), video, life)

@@ -148,7 +148,7 @@ def test_sessions_at_the_same_time_are_kept_apart(plain, fast, video):
         sessions = [Session(predictor, video) for _ in range(2)]
         sessions[0].points(0, 1, (60, 40, 1))
         sessions[1].points(0, 1, (30, 60, 1))
-        passes = [predictor.propagate_in_video(s.state, None, 6, progress=False) for s in sessions]
+        passes = [predictor.propagate_in_video(s.state, None, 3, progress=False) for s in sessions]
         return [answer[2] for pair in zip(*passes, strict=True) for answer in pair]
 
     for a, b in zip(two(plain), two(fast), strict=True):

@@ -43,7 +43,9 @@ def test_a_rehearsal_leaves_nothing(monkeypatch):
 
     monkeypatch.setattr(propagation, "compile_in_processes", look)
     with fake_cuda.fake_cuda() as cuda:
-        predictor = fake_cuda.build(build_sam2_video_predictor, "configs/nano/sam2fast_nano.yaml")
+        predictor = fake_cuda.build(
+            build_sam2_video_predictor, "configs/nano/sam2fast_nano.yaml", hydra_overrides_extra=fake_cuda.SHALLOW
+        )
         with cuda.watched() as rehearsed:
             predictor.warmup(2)
         assert seen == [(True, [], [])]
