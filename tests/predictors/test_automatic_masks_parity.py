@@ -1,6 +1,6 @@
 """Automatic masks of whole models against the official generator, live, on identical tame weights.
 
-The published model sees 512x512 pixels in every run and 1024x1024 among the slow tests; at 1024x1024 a narrow encoder
+The published model sees 256x256 pixels in every run and 1024x1024 among the slow tests; at 1024x1024 a narrow encoder
 stands for it in every run, before the whole decoder.
 
 Random weights give masks that fill the image, so NMS and the score filters are off; what they do is compared on painted
@@ -71,7 +71,7 @@ def pair_of(side: int, image: NDArray[np.uint8], *overrides: str) -> Pair:
     return Pair(*models, image, {"official": {}, "ours": {}})
 
 
-@pytest.fixture(scope="module", params=[512, pytest.param(1024, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[256, pytest.param(1024, marks=pytest.mark.slow)])
 def pair(request) -> Pair:
     return pair_of(request.param, random_image(*(side * request.param // 1024 for side in (600, 800))))
 

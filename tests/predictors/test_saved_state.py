@@ -15,8 +15,8 @@ from sam2fast.tracking import saved_state
 from sam2fast.tracking.saved_state import DIGEST, FACTS, StateError
 
 
-@pytest.fixture
-def busy(video_predictor, video) -> Session:
+@pytest.fixture(scope="module")
+def busy_for_all(video_predictor, video) -> Session:
     """Two objects that are tracked, corrected, and have new prompts."""
     s = Session(video_predictor, video, max_history=15)
     s.points(0, "a", (60, 40, 1))
@@ -27,6 +27,12 @@ def busy(video_predictor, video) -> Session:
     s.points(4, "late", (30, 30, 1), (50, 60, 0))
     s.points(1, "late", (33, 30, 1))  # out of order; sums are taken in this order
     return s
+
+
+@pytest.fixture
+def busy(video_predictor, busy_for_all) -> Session:
+    """A copy of it."""
+    return restored(video_predictor, video_predictor.move_state(busy_for_all.state))
 
 
 def restored(predictor, state) -> Session:

@@ -59,21 +59,19 @@ def test_a_short_clip_of_known_length(video_predictor, image_list):
         assert not torch.equal(streamed(stream, image_list[:6], (0,))[5], expected[5])
 
 
-@pytest.mark.parametrize("whose", ["stream", "model"])
-def test_few_conditioning_frames(video_predictor, image_list, whose, monkeypatch):
+def test_few_conditioning_frames(video_predictor, image_list, monkeypatch):
     """The stream's limit acts as the model's; frames beyond it are dropped."""
     monkeypatch.setattr(video_predictor, "add_all_frames_to_correct_as_cond", True)
     with monkeypatch.context() as patch:
         patch.setattr(video_predictor, "max_cond_frames_in_attn", 2)
         expected = tracked(video_predictor, image_list, (0, 2, 3, 5))
-        if whose == "model":
-            stream = video_predictor.open_stream()
-            actual = streamed(stream, image_list, (0, 2, 3, 5))
-    if whose == "stream":
-        stream = video_predictor.open_stream(max_cond_frames=2)
-        actual = streamed(stream, image_list, (0, 2, 3, 5))
-    assert all(map(torch.equal, expected, actual))
-    assert list(stream._opened().objects[1].conditioning) == [5, 3, 2]  # 2 is near enough to count as tracked
+        limited = video_predictor.open_stream()
+        answers = [streamed(limited, image_list, (0, 2, 3, 5))]
+    own = video_predictor.open_stream(max_cond_frames=2)
+    answers.append(streamed(own, image_list, (0, 2, 3, 5)))
+    for stream, actual in zip((limited, own), answers, strict=True):
+        assert all(map(torch.equal, expected, actual))
+        assert list(stream._opened().objects[1].conditioning) == [5, 3, 2]  # 2 is near enough to count as tracked
 
 
 def test_output_formats_of_masks(video_predictor, image_list):

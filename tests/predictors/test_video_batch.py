@@ -21,7 +21,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
-    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(12))
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(8))
 
 
 def prompted(predictor, video) -> Session:
@@ -48,11 +48,10 @@ def test_removal_during_propagation(predictor, video):
             predictor.remove_object(s.state, "a")
 
 
-@pytest.mark.parametrize("conditioning", [(0,), (0, 1, 2)], ids=str)
-def test_shapes_do_not_depend_on_the_amount_of_memory(conditioning, predictor, tmp_path, monkeypatch):
+def test_shapes_do_not_depend_on_the_amount_of_memory(predictor, tmp_path, monkeypatch):
     """One shape from the second frame to the twentieth, and one tensor of pages."""
     s = Session(predictor, jpeg_folder(tmp_path, clip(20)))
-    for frame in conditioning:
+    for frame in (0, 1, 2):
         s.points(frame, 1, (60, 40, 1))
     right, seen = step.attended_by_tables, set()
 
