@@ -45,13 +45,10 @@ def half(weights):
 
 LAYOUTS = {
     "official.pt": lambda weights, path: torch.save({"model": weights}, path),
-    "bare.pt": torch.save,
-    "old.pt": lambda weights, path: torch.save({"model": weights}, path, _use_new_zipfile_serialization=False),
     "model.safetensors": save_file,
     "half.pt": lambda weights, path: torch.save({"model": half(weights)}, path),
     # The content decides, not the name.
     "safetensors.pt": save_file,
-    "safetensors.bin": save_file,
     "zip.safetensors": torch.save,
     "old.safetensors": lambda weights, path: torch.save(weights, path, _use_new_zipfile_serialization=False),
     # As trainers name the weights, the first of several.

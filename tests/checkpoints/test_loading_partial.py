@@ -78,9 +78,7 @@ class TestPrefixes:
     @pytest.mark.parametrize(
         ("prefix", "layout"),
         [
-            ("module.", dict),
             ("model.", to_transformers),
-            ("_orig_mod.", dict),
             ("module._orig_mod.", compiled),
             ("base_model.model.sam2.", dict),
         ],
@@ -100,7 +98,6 @@ class TestPrefixes:
         ("others", "found"),
         [
             ({"loss.weight": 2}, "422 weights: 421 below 'model.', 1 elsewhere (loss.weight)."),
-            ({"n_averaged": 1}, "422 weights: 421 below 'model.', 1 elsewhere (n_averaged)."),
             ({"ema.image_encoder.a": 1}, "422 weights: 1 below 'ema.', 421 below 'model.'."),
         ],
     )

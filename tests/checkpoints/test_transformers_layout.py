@@ -26,9 +26,9 @@ EDGETAM = "configs/edgetam/edgetam.yaml"
 EDGETAM_NAMES = "af5ccaf0d81fbfef7830902194f53533c039bc5d00750dad168e091334d34cd1"
 
 
-@pytest.mark.parametrize("config", [*OFFICIAL, nano.CONFIG, EDGETAM])
+@pytest.mark.parametrize("config", [OFFICIAL[0], OFFICIAL[-1], nano.CONFIG, EDGETAM])
 def test_there_and_back(config):
-    """Every weight of every model gets a unique name, and its official name again when converted back."""
+    """Every weight of the smallest and largest models gets a unique name, and its official name on the way back."""
     weights = numbered_weights(config)
     theirs = to_transformers(weights)
     split = sum(name.endswith(".to_kv.weight") for name in weights)
