@@ -29,7 +29,7 @@ def subject(request, tmp_path_factory):
 def test_killed_again_and_again(subject, out):
     """Each run continues the previous one; the final bytes are those of an uninterrupted run."""
     kills, variant = subject
-    for turn, change in enumerate(some(random.Random(0), 4, kills.changes[variant])):
+    for turn, change in enumerate(some(random.Random(0), 2, kills.changes[variant])):
         ended = forked(kills.busiest(out, variant), Fault(change, out))
         # Later runs find finished work, and may make fewer changes.
         assert ended.code in (-signal.SIGKILL, *([0] if turn else [])), ended
@@ -38,9 +38,9 @@ def test_killed_again_and_again(subject, out):
 
 
 def test_a_full_disk(subject, out):
-    """At some file operations, and during a write; each time the next run continues."""
+    """At a file operation, and during a write; each time the next run continues."""
     kills, variant = subject
-    faults = [Fault(change, out, None) for change in some(random.Random(2), 2, kills.changes[variant] // 2)]
+    faults = [Fault(change, out, None) for change in some(random.Random(2), 1, kills.changes[variant] // 2)]
     for fault in [*faults, Fault(size=100, number=None)]:
         ended = forked(kills.busiest(out, variant), fault)
         line = kills.after_full_disk(ended)

@@ -25,7 +25,7 @@ _load_once = functools.cache(build_sam2_video_predictor)
 
 
 class QuickTrack:
-    """Runs the command with nano at a quarter of its pixels, which looks back six frames rather than fifteen.
+    """Runs the command with nano at a sixteenth of its pixels, which looks back six frames rather than fifteen.
 
     So videos may be short. The model is loaded once.
 
@@ -34,7 +34,7 @@ class QuickTrack:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._config = write_small_nano(folder / "quick.yaml", max_obj_ptrs_in_encoder=4)
+        self._config = write_small_nano(folder / "quick.yaml", 64, max_obj_ptrs_in_encoder=4)
 
     def __call__(self, *arguments: Any, device: str = "cpu") -> click.testing.Result:
         options = ["--model", self._config, "--checkpoint", nano.WEIGHTS, "--device", device]
