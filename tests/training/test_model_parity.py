@@ -24,7 +24,6 @@ from sam2fast.utils.testing import relative_error
 CLICKS: dict[str, Any] = {"prob_to_use_pt_input": 1.0, "num_correction_pt_per_frame": 2}
 RANDOM = {"rand_frames_to_correct": True, "rand_init_cond_frames": True, "prob_to_use_box_input": 0.5}
 SCENARIOS: dict[str, tuple[int, dict[str, Any]]] = {
-    "masks": (4, {}),
     "two masks": (5, dict(num_init_cond_frames=2)),
     "clicks": (4, dict(CLICKS, prob_to_sample_from_gt=0.5)),
     "boxes": (3, dict(CLICKS, prob_to_use_box_input=1.0)),

@@ -1,6 +1,7 @@
 """What the shipped recipes train, by the names of the parameters, and configurations that build on others."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def part(name: str) -> str:
     return name.partition(".")[0]
 
 
+@cache
 def model_of(recipe: str) -> SAM2Train:
     """The recipe's model at its full width, with uninitialised weights."""
     with torch.device("meta"):
