@@ -10,6 +10,7 @@ from PIL import Image
 from sam2fast.cli import segmenter
 from sam2fast.utils.devices import available_device
 
+NOTE = "note: all runs use mini, which replaces the default model; give --model too"
 QUICK = ["--model", "nano", "--device", "cpu"]
 
 
@@ -66,10 +67,10 @@ def test_devices(run, make_image, tmp_path, monkeypatch):
 
 
 def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
-    """One banner for all runs; the table says which model it was."""
+    """One banner for all runs, and no note; the table says which model it was."""
     options = ["--with", "dtype=bfloat16", "--device", "cpu", "--jsonl"]
     result = run("compare", make_image(), "--point", "70,30", *options)
-    assert result.exit_code == 0 and result.stderr.count("THIS IS NOT SAM 2.") == 1
+    assert result.exit_code == 0 and result.stderr.count("THIS IS NOT SAM 2.") == 1 and NOTE not in result.stderr
     table = json.loads((tmp_path / "out/compare/compare.json").read_text())
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     for row, line, dtype in zip(table["runs"], lines, ["float32", "bfloat16"], strict=True):
@@ -78,11 +79,8 @@ def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
 
 
 def test_a_note_if_the_model_to_compare_is_that_of_the_fallback(run, make_image):
-    note = "note: all runs use mini, which replaces the default model; give --model too"
     result = run("compare", make_image(), "--point", "70,30", "--with", "model=mini", "--device", "cpu")
-    assert result.exit_code == 0 and note in result.stderr
-    result = run("compare", "image.png", "--point", "70,30", "--with", "dtype=bfloat16", "--device", "cpu")
-    assert result.exit_code == 0 and note not in result.stderr
+    assert result.exit_code == 0 and NOTE in result.stderr
 
 
 def test_prompts_outside_of_a_video(run, video_file):

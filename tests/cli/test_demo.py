@@ -126,10 +126,18 @@ def test_a_users_image_and_weights_for_images_only(run, tmp_path, make_image, na
 def test_without_pyav(run, tmp_path, monkeypatch, short_clip, drawn_once):
     """Without PyAV, there is no video, with a note."""
     monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr("sam2fast.cli.demo_run.PROMPTS", {"vase": PROMPTS["vase"]})
     result = run("demo", "--model", "nano", "--device", "cpu")
     assert result.exit_code == 0
     assert sorted(os.listdir(tmp_path / "out/demo")) == sorted(
-        [*STILL_LIFE, *PHOTOGRAPH_RESULTS, "tracked.json", "tracked.png"]
+        [
+            "overlay.png",
+            "scene.png",
+            *("vase" + part for part in PARTS),
+            *PHOTOGRAPH_RESULTS,
+            "tracked.json",
+            "tracked.png",
+        ]
     )
     (note,) = result.stderr.splitlines()
     assert "sam2fast[video]" in note

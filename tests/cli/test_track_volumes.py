@@ -125,7 +125,8 @@ def test_the_documents_script(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert script is not None
-    exec(script[1].replace("sam2fast/mini", "sam2fast/nano"), {})
+    quick = '"sam2fast/nano", hydra_overrides_extra=["++model.image_size=64"]'
+    exec(script[1].replace('"sam2fast/mini"', quick), {})
     assert labels_of(tmp_path / "liver.nii.gz").shape == shape
     assert np.array_equal(nibabel.load(tmp_path / "liver.nii.gz").affine, nibabel.load(tmp_path / "scan.nii.gz").affine)
 

@@ -25,14 +25,14 @@ _load_once = functools.cache(build_for_vos)
 
 
 class DataSet:
-    """A folder with videos and masks, and the command for it, with nano at a quarter of its pixels."""
+    """A folder with videos and masks, and the command for it, with nano at a sixteenth of its pixels."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         for name, frames in LENGTHS.items():
             write_video(root / "videos" / name, frames, seed=frames)
             write_masks(root / "masks" / name, DISCS)
-        write_small_nano(root / "quick.yaml")
+        write_small_nano(root / "quick.yaml", 64)
 
     def __call__(self, *options: Any, out: str = "out", device: str = "cpu") -> click.testing.Result:
         folders = ["--videos", self.root / "videos", "--masks", self.root / "masks", "--out", self.root / out]

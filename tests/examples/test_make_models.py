@@ -60,7 +60,7 @@ class TestMini:
         )
         missing = small.state_dict().keys() - found.keys()
         assert missing and all(is_video_only(name) for name in missing)
-        image = torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+        image = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             ours, theirs = (model.image_encoder(image)["backbone_fpn"] for model in (small, large))
         assert [x.shape for x in ours] == [x.shape for x in theirs]

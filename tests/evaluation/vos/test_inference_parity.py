@@ -14,7 +14,7 @@ from vos_sets import TheOriginal, odd_colours, write_masks, write_video
 
 from sam2fast.evaluation.vos import VosJob, VosSettings, track_job
 
-FRAMES = 7
+FRAMES = 6
 # Pixels of an image that may differ: where logits lie at the threshold, or equal another's, to rounding.
 MARGIN = 3
 # Three objects on the first frame, some of them on later ones again, and once with nothing of object 5.
