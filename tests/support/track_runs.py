@@ -31,10 +31,11 @@ class QuickTrack:
 
     Args:
         folder: for its configuration.
+        side: of the model's input.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._config = write_small_nano(folder / "quick.yaml", 64, max_obj_ptrs_in_encoder=4)
+    def __init__(self, folder: Path, side: int = 64) -> None:
+        self._config = write_small_nano(folder / "quick.yaml", side, max_obj_ptrs_in_encoder=4)
 
     def __call__(self, *arguments: Any, device: str = "cpu") -> click.testing.Result:
         options = ["--model", self._config, "--checkpoint", nano.WEIGHTS, "--device", device]
