@@ -86,7 +86,7 @@ def test_options_reach_the_settings(run, data, monkeypatch):
 
     monkeypatch.setattr(image_evaluation, "evaluate_image", look)
     options = ["--clicks", "2", "--no-feedback", "--box", "--box-noise", "0.1", "--images", 2, "--max-objects", 4]
-    more = ["--min-area", 9, "--seed", 3, "--at-once", 5, "--format", "png"]
+    more = ["--min-area", 9, "--seed", 3, "--objects-per-batch", 5, "--format", "png"]
     result = run("evaluate-images", "images", "--masks", "masks", *NANO, *options, *more)
     assert result.exit_code == 1 and "ValueError: not today" in result.stderr
     assert len(seen) == 2 and {name for name, _ in seen} < set(NAMES)

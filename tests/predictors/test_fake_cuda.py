@@ -194,6 +194,7 @@ LAUNCHES = {
         "set_image": Launches(106, 102, 8),
         "predict, 1": Launches(93, 86, 14),
         "predict, 64": Launches(168, 161, 14),
+        "predict, 256": Launches(576, 569, 14),
     },
     "large": {"set_image": Launches(396, 392, 8)},
 }
@@ -201,7 +202,7 @@ LAUNCHES = {
 
 @pytest.mark.parametrize("model", ["tiny", pytest.param("large", marks=pytest.mark.slow)])
 def test_launches_of_images(model):
-    found = image_launches(model, [1, 64] if model == "tiny" else [])
+    found = image_launches(model, [1, 64, 256] if model == "tiny" else [])
     assert {name: tuple(map(int.__le__, found[name], most)) for name, most in LAUNCHES[model].items()} == {
         name: (True,) * 3 for name in found
     }, found
