@@ -110,14 +110,6 @@ def test_many_masks():
     assert all(map(torch.equal, connected_components(mask), expected_by_scipy(mask)))
 
 
-@pytest.fixture(params=[32, 256])
-def block(request, monkeypatch):
-    """Blocks small enough that components cross many of them."""
-    config = Row("*", "*", "*", {"BLOCK": request.param}, {"num_warps": 4})
-    monkeypatch.setattr(_launch, "custom_rows", lambda: {"connected_components": [config]})
-    return request.param
-
-
 def by_triton(mask, device):
     """Labels and areas from the kernel; asserts that it ran."""
     before = launches["connected_components"]
@@ -127,9 +119,14 @@ def by_triton(mask, device):
     return labels.cpu(), areas.cpu()
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_kernel_matches_the_reference(name, block, triton_device):
+LARGE_BLOCKS = ("checkerboard", "spiral", "nested rings, joined", "blobs", "random 0.41")
+
+
+@pytest.mark.parametrize(("name", "block"), [*((n, 32) for n in SHAPES), *((n, 256) for n in LARGE_BLOCKS)])
+def test_kernel_matches_the_reference(name, block, triton_device, monkeypatch):
     """A row of a mask is about as long as the small blocks; the large ones hold several. In any order of programs."""
+    config = Row("*", "*", "*", {"BLOCK": block}, {"num_warps": 4})
+    monkeypatch.setattr(_launch, "custom_rows", lambda: {"connected_components": [config]})
     mask = torch.from_numpy((SMALL_SHAPES if block == 32 else SHAPES)[name])[None, None]
     if triton_device.type == "cuda":
         actual = by_triton(mask, triton_device)

@@ -162,14 +162,17 @@ def test_a_kernel_is_refused_for_the_width_that_failed(auto, launching):
     assert launch(narrow) == 0 and launch(wide) == 1
 
 
+SMALL = {"device": "cpu", "hydra_overrides_extra": ["++model.image_size=128"]}
+
+
 def _images():
-    predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano", device="cpu")
+    predictor = SAM2ImagePredictor.from_pretrained("sam2fast/nano", **SMALL)
     predictor.set_image(clip(1)[0])
     return predictor.predict(np.array([[60, 40]]), np.array([1]), return_logits=True)
 
 
 def _video(fast):
-    predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu", fast=fast)
+    predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", **SMALL, fast=fast)
     predictor.warmup(num_objects=2, size=clip(1)[0].shape[:2])
     state = predictor.init_state(clip(3))
     predictor.add_new_points_or_box(state, 0, 1, points=[[60, 40]], labels=[1])

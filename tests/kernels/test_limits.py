@@ -1,5 +1,7 @@
 """What kernels refuse because some GPU could not launch it; all that they support is compiled ahead of time."""
 
+from functools import cache
+
 import pytest
 import torch
 from parity import random_map
@@ -54,15 +56,20 @@ def test_heads_of_all_objects(heads):
 # ---- compiled by `make aot` ----
 
 
-def compiled(op, dtype):
-    """Constants of the kernels of this dtype, by target and kernel."""
+@cache
+def launches_on(op, target):
     pytest.importorskip("triton")
     import recorded
 
+    return recorded.launches([op], target)
+
+
+def compiled(op, dtype):
+    """Constants of the kernels of this dtype, by target and kernel."""
     name = str(dtype).removeprefix("torch.")
     found = {}
     for target in ("sm_80", "sm_90", "sm_100", "gfx942"):
-        for launch in recorded.launches([op], target):
+        for launch in launches_on(op, target):
             if launch.dtype == name:
                 found.setdefault((target, launch.name), []).append(launch.constants)
     return found

@@ -204,7 +204,7 @@ def assert_same_statistics(found, logits, size, threshold, offset):
 @pytest.mark.parametrize("name", kinds(1, 1, 0.0))
 def test_kernels_on_hostile_logits(name, triton_device):
     for low, size in map(SIZES.__getitem__, ("columns alone", "down and up", "one pixel", "to one pixel", "the same")):
-        logits = kinds(*low, 0.37)[name][::2]
+        logits = kinds(*low, 0.37)[name][:: 2 if name == "not finite" else 6]
         with backend("triton"):
             statistics = mask_statistics(logits.to(triton_device), size, 0.37, 0.5)
             masks = upsample_and_threshold(logits.to(triton_device), size, 0.37)
@@ -255,7 +255,7 @@ def test_logits_of_the_right_size_are_copied_on_gpus(monkeypatch, triton_device)
         assert torch.equal(count.cpu(), (logits > level).sum((1, 2), dtype=torch.int32))
 
 
-@pytest.mark.parametrize("seed", [None, 0, 1])
+@pytest.mark.parametrize("seed", [None, 0])
 def test_small_blocks_in_any_order(seed, monkeypatch, triton_device):
     """Many programs for a mask, which all add to the same counts and box."""
     table = dict(_launch.custom_rows())

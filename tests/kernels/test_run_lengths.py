@@ -98,8 +98,8 @@ def test_large(side, density):
 
 
 def places(H, W):
-    """Masks that touch no border, each of the borders, and all but one."""
-    for above, below, left, right in itertools.product((0, 3), repeat=4):
+    """Masks that touch no border, all, and two: each pair of borders is touched together, alone and not at all."""
+    for above, below, left, right in list(itertools.product((0, 3), repeat=4))[::3]:
         yield Placement((above, left), (above + H + below, left + W + right))
 
 

@@ -45,8 +45,7 @@ def inputs(filled, device, dtype, side=5, d=64, m=32, pointers=3):
     return query, memory, *weights, *axial_rope(d, side, side, 10000.0, device)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("splits", [1, 3, 8])
+@pytest.mark.parametrize(("splits", "dtype"), [(1, torch.bfloat16), (3, torch.float16), (8, torch.bfloat16)], ids=str)
 @torch.no_grad()
 def test_it_is_as_exact_as_the_reference(triton_device, monkeypatch, launched, dtype, splits):
     """Banks of different length, an empty one among them; ends of blocks, tiles and splits are ragged."""
