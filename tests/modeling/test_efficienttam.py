@@ -68,14 +68,15 @@ def test_the_files_name_chooses(tmp_path, caplog):
     neck = {"image_encoder.neck.convs.0.conv_1x1.weight": torch.zeros(256, 192, 1, 1)}
     weights = build_sam2(config_of("ti"), device="cpu").state_dict()
     assert not {*trunk, *neck} - weights.keys()
-    chosen = {}
+    path, chosen = tmp_path / "first.pt", {}
+    torch.save({"model": weights}, path)
     with caplog.at_level("INFO"):
         for file in (
             *("efficienttam_ti", "efficienttam_ti_1", "efficienttam_ti_512x512", "efficienttam_s_1", "renamed"),
             "eff_medsam2_tiny_FLARE25_RECIST_baseline",
         ):
-            torch.save({"model": weights}, tmp_path / f"{file}.pt")
-            chosen[file] = choose_config(tmp_path / f"{file}.pt").config
+            path = path.rename(tmp_path / f"{file}.pt")
+            chosen[file] = choose_config(path).config
     assert chosen == {
         "eff_medsam2_tiny_FLARE25_RECIST_baseline": config_of("ti_512x512"),
         "efficienttam_ti": config_of("ti"),

@@ -1,6 +1,7 @@
 """MedSAM2: SAM 2.1 tiny at 512 pixels, beside the official package at this size; names, choice and a training step."""
 
 import hashlib
+import json
 
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
@@ -47,6 +48,16 @@ def test_names_and_shapes_are_the_published_ones(pair):
     assert digest == "aa97d3d723e3d9a274fafe9acc485268e11cfbd8f8906f147bd0966ea5a67ec9"
 
 
+@pytest.fixture(scope="module")
+def predictors(pair):
+    """Both with one image."""
+    official, ours = OfficialPredictor(pair[0]), SAM2ImagePredictor(pair[1])
+    official._bb_feat_sizes = [(512 // stride, 512 // stride) for stride in (4, 8, 16)]
+    for predictor in (official, ours):
+        predictor.set_image(random_image())
+    return official, ours
+
+
 @pytest.mark.parametrize(
     "prompt",
     [
@@ -56,13 +67,10 @@ def test_names_and_shapes_are_the_published_ones(pair):
     ],
     ids=["points", "box", "mask"],
 )
-def test_images(pair, prompt):
-    official, ours = OfficialPredictor(pair[0]), SAM2ImagePredictor(pair[1])
-    official._bb_feat_sizes = [(512 // stride, 512 // stride) for stride in (4, 8, 16)]
-    for predictor in (official, ours):
-        predictor.set_image(random_image())
+def test_images(predictors, prompt):
+    official, ours = predictors
     assert relative_error(official._features["image_embed"], ours._features["image_embed"]) <= TOLERANCE
-    answers = (predictor.predict(**prompt, return_logits=True) for predictor in (official, ours))
+    answers = (predictor.predict(**prompt, return_logits=True) for predictor in predictors)
     assert all(relative_error(a, b) <= TOLERANCE for a, b in zip(*answers, strict=True))
 
 
@@ -91,17 +99,18 @@ def test_names():
         assert small.config == f"configs/efficienttam/efficienttam_{variant}_512x512.yaml"
 
 
-@pytest.mark.parametrize(
-    ("file", "config"),
-    [("MedSAM2_2411.pt", CONFIG), ("medsam2_FLARE25_RECIST_baseline.pt", CONFIG), ("renamed.pt", TINY)],
-)
-def test_the_files_name_chooses(pair, tmp_path, file, config):
+def test_the_files_name_chooses(pair, tmp_path):
     """The weights of SAM 2.1 tiny have the same names and shapes."""
-    torch.save({"model": pair[1].state_dict()}, tmp_path / file)
-    assert choose_config(tmp_path / file) == (config, ())
+    file = tmp_path / "first.pt"
+    torch.save({"model": pair[1].state_dict()}, file)
+    for name, config in (("MedSAM2_2411", CONFIG), ("medsam2_FLARE25_RECIST_baseline", CONFIG), ("renamed", TINY)):
+        file = file.rename(tmp_path / f"{name}.pt")
+        assert choose_config(file) == (config, ())
 
 
-@pytest.mark.parametrize("config", [CONFIG, TINY])
-def test_the_image_size_of_transformers_chooses(pair, tmp_path, config):
-    write_transformers(pair[1].state_dict(), transformers_config(config), tmp_path / "converted")
-    assert choose_config(tmp_path / "converted") == (config, ())
+def test_the_image_size_of_transformers_chooses(pair, tmp_path):
+    folder = tmp_path / "converted"
+    write_transformers(pair[1].state_dict(), transformers_config(CONFIG), folder)
+    assert choose_config(folder) == (CONFIG, ())
+    (folder / "config.json").write_text(json.dumps(transformers_config(TINY)))
+    assert choose_config(folder) == (TINY, ())

@@ -47,13 +47,18 @@ def image_predictor(kind, model):
     return predictor
 
 
+def mask_of(predictor):
+    """Logits of one image."""
+    predictor.set_image(IMAGES[0])
+    return torch.from_numpy(predictor.predict(**CLICK, return_logits=True)[0])
+
+
 def masks_of(predictor):
     """Logits of one image, and of a batch of two."""
-    predictor.set_image(IMAGES[0])
-    found = [predictor.predict(**CLICK, return_logits=True)[0]]
+    found = mask_of(predictor)
     predictor.set_image_batch(IMAGES)
     batch = {f"{name}_batch": [value] * 2 for name, value in CLICK.items()}
-    return [torch.from_numpy(x) for x in (*found, *predictor.predict_batch(**batch, return_logits=True)[0])]
+    return [found, *map(torch.from_numpy, predictor.predict_batch(**batch, return_logits=True)[0])]
 
 
 def assert_near(expected, found, tolerance=1e-4):
@@ -167,19 +172,16 @@ def test_bfloat16(pair, checkpoint):
 def test_compiled(pair, model):
     """The trunk's own forward; other parts from plans."""
     trunk = model.image_encoder.trunk
-    compiled = compile_model(model, ["image_encoder", "mask_decoder"], backend="eager")
-    assert_near(*(masks_of(image_predictor(SAM2ImagePredictor, each)) for each in (pair[1], compiled)))
+    compiled = compile_model(model, ["image_encoder"], backend="eager")
+    masks = (mask_of(image_predictor(SAM2ImagePredictor, each)) for each in (pair[1], compiled))
+    assert relative_error(*masks) < 1e-4
     assert compiled.image_encoder.trunk is trunk and parts_of(compiled) == without("image")
 
 
 def test_an_artefact(pair, tmp_path):
     write_artifact(pair[1], tmp_path / "mine")
     loaded = load_predictor(tmp_path / "mine")
-    results = []
-    for predictor in (image_predictor(SAM2ImagePredictor, pair[1]), loaded):
-        predictor.set_image(IMAGES[0])
-        results.append(torch.from_numpy(predictor.predict(**CLICK, return_logits=True)[0]))
-    assert relative_error(*results) < 1e-4
+    assert relative_error(mask_of(image_predictor(SAM2ImagePredictor, pair[1])), mask_of(loaded)) < 1e-4
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import oracle
 import pytest
 import torch
 from double_precision import double_precision
-from parity import TOLERANCE, build_pair, random_map
+from parity import NARROW, TOLERANCE, build_pair, random_map
 from tameness import CHECK_ITSELF
 
 from sam2fast.modeling.layers import MLP
@@ -18,7 +18,7 @@ SIDE = SIZE // 16  # of the stride-16 map
 
 @pytest.fixture(scope="module", params=["sam2_t", "sam2.1_t"])
 def pair(request):
-    return build_pair(request.param, [f"++model.image_size={SIZE}"])
+    return build_pair(request.param, [f"++model.image_size={SIZE}", *NARROW])
 
 
 def assert_same(call, official, ours, check_itself=True) -> None:
@@ -69,8 +69,8 @@ def test_memory_attention(pair, side, maps, pointers):
 @CHECK_ITSELF
 def test_memory_attention_at_full_size(check_itself):
     """One layer, of one generation: here they do not differ."""
-    overrides = [f"++model.image_size={SIZE}", "++model.memory_attention.num_layers=1"]
-    assert_same(memory_attention_call(64, 2, 4, batch=1), *build_pair("sam2.1_t", overrides), check_itself)
+    overrides = [f"++model.image_size={SIZE}", *NARROW, "++model.memory_attention.num_layers=1"]
+    assert_same(memory_attention_call(64, 1, 4, batch=1), *build_pair("sam2.1_t", overrides), check_itself)
 
 
 def test_memory_attention_to_pointers_only(pair):
@@ -176,7 +176,7 @@ def test_image_encoder_forward(pair):
 @pytest.mark.parametrize("size", [224, 416], ids=str)
 def test_odd_sized_maps(size, check_itself):
     """Sizes at which windows are padded in every stage."""
-    official, ours = build_pair("sam2.1_t", [f"++model.image_size={size}"])
+    official, ours = build_pair("sam2.1_t", [f"++model.image_size={size}", *NARROW])
     x = random_map(1, 3, size, size)
     assert_same(lambda model: model.forward_image(x)["backbone_fpn"], official, ours, check_itself)
 
@@ -203,7 +203,7 @@ def test_gradients_reach_every_parameter_of_the_image_path(pair):
             (loss + heads[0].square().mean() * 1e-2 + heads[2].sum() + heads[5].square().sum()).backward()
             gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     expected, actual = gradients
-    assert expected.keys() == actual.keys() and len(expected) > 200
+    assert expected.keys() == actual.keys() and len(expected) > 150
     for name, gradient in expected.items():
         if gradient.abs().max() > 1e-6:
             assert relative_error(gradient, actual[name]) <= TOLERANCE, name

@@ -120,7 +120,7 @@ def fake_mps() -> Iterator[FakeMps]:
 @torch.inference_mode()
 def live(model: Any) -> None:
     """Segments an image by a click and by a box, finds all masks, and tracks two objects through a video."""
-    frames = list(np.random.default_rng(0).integers(0, 256, (4, 90, 120, 3), dtype=np.uint8))
+    frames = list(np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3), dtype=np.uint8))
     predictor = SAM2ImagePredictor(model)
     predictor.set_image(frames[0])
     predictor.predict(np.array([[20, 40]]), np.array([1]))
@@ -131,7 +131,7 @@ def live(model: Any) -> None:
     model.add_new_mask(state, 0, 2, np.ones((90, 120), bool))
     for _ in model.propagate_in_video(state, progress=False):
         pass
-    model.add_new_points_or_box(state, 2, 1, [[30.0, 40.0]], [0])
+    model.add_new_points_or_box(state, 1, 1, [[30.0, 40.0]], [0])
 
 
 def called_on_mps(config: str) -> set[str]:
