@@ -1,6 +1,6 @@
 """Exported graphs in onnxruntime: beside the official predictors, at any sizes, and without torch.
 
-nano's are compared in every run.
+A narrow model's are compared in every run.
 """
 
 import json
@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 import torch
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
-from strategy_recordings import NANO_LAYERS
-from video import build_video_pair, clip, compare, jpeg_folder, run, run_official
+from parity import NARROW
+from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
@@ -37,12 +37,12 @@ long = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def pair():
-    return build_video_pair("sam2.1_t", NANO_LAYERS, image_size=256)
+    return build_video_pair("sam2.1_t", NARROW, image_size=SMALL)
 
 
 @pytest.fixture(scope="module")
 def folder(pair, tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "nano"
+    path = tmp_path_factory.mktemp("onnx") / "narrow"
     export.write_onnx(pair[1], path)
     return path
 
@@ -54,7 +54,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(12))
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(10))
 
 
 @long
@@ -76,8 +76,7 @@ def test_videos(pair, model, video):
     compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, several_objects))
 
 
-@pytest.mark.parametrize("objects", [1, 2, 16])
-@pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (1, 1), (2, 3), (7, 16)])
+@pytest.mark.parametrize(("objects", "memories", "pointers"), [(1, 1, 0), (2, 1, 1), (16, 2, 3), (1, 7, 16)])
 def test_any_number_of_objects_memories_and_pointers(pair, model, objects, memories, pointers):
     graphs = {graph.name: graph for graph in export.graphs_of(pair[1])}
     modules = model_of_modules(pair[1])
@@ -87,6 +86,19 @@ def test_any_number_of_objects_memories_and_pointers(pair, model, objects, memor
         arrays = {key: x.numpy() for key, x in inputs.items()}
         for expected, actual in zip(modules._run(name, arrays), model._run(name, arrays), strict=True):
             assert relative_error(expected, actual) <= 1e-4
+
+
+def test_a_graph_that_differs_is_seen(pair, folder):
+    """Each is compared with its module after its export, at other sizes than the traced ones."""
+    graph, file = export.graphs_of(pair[1])[-1], folder / "memory_encoder.onnx"
+    export.check_graph(graph, file)
+    wrong = graph._replace(inputs={**graph.inputs, "scores": (3, 1)})
+    with pytest.raises(RuntimeError, match="the exporter changed the inputs of memory_encoder"):
+        export.check_graph(wrong, file)
+    with torch.no_grad():
+        graph.module.scale += 0.1
+    with pytest.raises(RuntimeError, match="memory of memory_encoder differs from the model by"):
+        export.check_graph(graph, file)
 
 
 def test_axes_have_names_and_nothing_branches(folder):
@@ -130,7 +142,7 @@ def graphs_kept(tmp_path_factory):
 
 @long
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_smaller_weights(dtype, folder, graphs_kept, tmp_path, monkeypatch):
+def test_smaller_weights(dtype, graphs_kept, tmp_path, monkeypatch):
     """nano's own weights: the worst frame's IoU to fp32; docs/export.md has what was measured."""
     monkeypatch.setattr(export, "export_graph", graphs_kept)
     ball = draw_rolling_ball(12)
@@ -141,7 +153,7 @@ def test_smaller_weights(dtype, folder, graphs_kept, tmp_path, monkeypatch):
     models = plain, load_model(tmp_path / dtype)
     expected, actual = (track_two(OnnxVideoPredictor(m), frames, boxes.tolist()) for m in models)
     size = sum(file["size"] for name, file in manifest.files.items())
-    assert manifest.dtype == dtype and size < 0.8 * sum((folder / f"{name}.onnx").stat().st_size for name in GRAPHS)
+    assert manifest.dtype == dtype and size < 0.8 * 4 * sum(x.numel() for x in ours.parameters())
     ious = [mask_iou(a[i], b[i]) for a, b in zip(expected, actual, strict=True) for i in range(2)]
     print(f"{dtype}: {size / 1e6:.1f} MB, IoU to fp32: mean {np.mean(ious):.4f}, worst {min(ious):.4f}")
     assert min(ious) > 0.98
@@ -157,7 +169,7 @@ def track_two(predictor, video, boxes):
 
 @pytest.mark.parametrize(
     ("name", "value", "needed"),
-    [("image_size", 512, 256), ("image_size", None, 256), ("mean", [1.0], 3), ("no_obj_ptr", [], 128)],
+    [("image_size", 512, SMALL), ("image_size", None, SMALL), ("mean", [1.0], 3), ("no_obj_ptr", [], 256)],
 )
 def test_changed_constants_are_seen(name, value, needed, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
