@@ -104,9 +104,8 @@ def test_samurais_configurations_are_ours(letter):
     assert load_config(f"configs/samurai/sam2.1_hiera_{letter}.yaml") == load_config(f"sam2.1/sam2.1_hiera_{letter}")
 
 
-@pytest.mark.parametrize("name", ["configs/samurai/sam2.1_hiera_t.yaml", "samurai/sam2.1_hiera_t"])
-def test_samurais_configurations_build_predictors_with_its_strategy(name):
-    small = [*NARROW, "++model.image_size=64"]
+def test_samurais_configurations_build_predictors_with_its_strategy():
+    name, small = "samurai/sam2.1_hiera_t", [*NARROW, "++model.image_size=64"]
     assert isinstance(build_sam2_video_predictor(name, None, "cpu", hydra_overrides_extra=small).strategy, Samurai)
     another = build_sam2_video_predictor(name, None, "cpu", hydra_overrides_extra=small, strategy="dam4sam")
     assert isinstance(another.strategy, Dam4Sam)

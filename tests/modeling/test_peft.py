@@ -120,12 +120,11 @@ def test_our_adapters_are_loaded_by_peft(models, tmp_path):
 @pytest.mark.parametrize(
     ("options", "learnt"),
     [
-        ({}, ()),
         ({"use_rslora": True}, ()),
         ({"bias": "lora_only"}, ("base_layer.bias",)),
         ({"modules_to_save": ["iou_prediction_head"]}, ("modules_to_save",)),
     ],
-    ids=["plain", "rslora", "biases", "modules"],
+    ids=["rslora", "biases", "modules"],
 )
 def test_adapters_of_peft_are_loaded(models, tmp_path, options, learnt):
     official, ours = models
