@@ -92,7 +92,7 @@ def test_options_reach_the_settings(run, data, monkeypatch):
     assert len(seen) == 2 and {name for name, _ in seen} < set(NAMES)
     assert vars(seen[0][1]) == {
         "clicks": 2, "feed_back": False, "box": True, "box_noise": 0.1, "min_area": 9, "max_objects": 4, "seed": 3,
-        "at_once": 5,
+        "objects_per_batch": 5,
     }  # fmt: skip
 
 
