@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,6 +187,27 @@ def test_objects_move_vanish_and_come_back():
     assert vanished > 0.05 * total and back > 0.02 * total
 
 
+def test_crossing_objects_meet_and_hide_one_another():
+    plain = {"size": 96, "num_frames": 9, "max_objects": 3}
+    met = hidden = 0
+    for index in range(20):
+        masks = draw(SyntheticClips(**plain, crossing=1.0), index).masks
+        areas = masks.sum(axis=(2, 3))
+        assert areas.shape[1] <= 3
+        hidden += (areas.min(axis=0) < 0.6 * areas[0]).any()
+        if areas.shape[1] >= 2:
+            first, least = (distances(masks[frames]).min() for frames in (slice(1), slice(1, None)))
+            met += least < 0.5 * first
+    assert met >= 18 and hidden >= 12
+    assert digest(draw(SyntheticClips(**plain, crossing=0.0))) == digest(draw(SyntheticClips(**plain)))
+
+
+def distances(masks):
+    """Between the centres of any two objects that are visible in the same frame, in pixels."""
+    centres = [[np.argwhere(mask).mean(axis=0) for mask in frame if mask.any()] for frame in masks]
+    return np.array([np.linalg.norm(a - b) for frame in centres for a, b in combinations(frame, 2)])
+
+
 def test_images_with_masks(tmp_path):
     """Objects are cut out by their ids, also where the mask has another size than the image."""
     pixels = np.zeros((60, 80, 3), np.uint8)
@@ -235,6 +257,7 @@ def test_unreadable_images_are_reported_once_and_skipped(media, caplog):
         ({"max_objects": 201}, "max_objects"),
         ({"seed": -1}, "seed"),
         ({"procedural": 2}, "procedural"),
+        ({"crossing": -0.1}, "crossing"),
         ({"media": "missing"}, "no media folder.*missing"),
         ({"media": "flat"}, "flat.*backgrounds/.*cutouts/.*images/ and masks/"),
         ({"media": "empty"}, "no images.*empty/cutouts"),

@@ -8,7 +8,7 @@ import numpy as np
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic.compositing import SceneObject, footprint
 from sam2fast.training.data.synthetic.media import Media
-from sam2fast.training.data.synthetic.scene import Scene, random_objects, random_scene
+from sam2fast.training.data.synthetic.scene import Scene, crossing_objects, random_objects, random_scene
 
 # An object is labelled if its visible area in the first frame is at least this share of the frame ...
 LEAST_AREA = 0.004
@@ -37,6 +37,7 @@ class SyntheticClips:
         procedural: share of procedural objects and backgrounds where there is media.
         seed: of the clips.
         photometric: False for no shadows, blur, noise, colour drift and compression.
+        crossing: share of clips in which all objects, at least two, are of one kind, meet and hide one another.
 
     Raises:
         ValueError: an argument is out of range.
@@ -54,6 +55,7 @@ class SyntheticClips:
         procedural: float = 0.5,
         seed: int = 0,
         photometric: bool = True,
+        crossing: float = 0.0,
     ) -> None:
         for name, value, least in (
             ("size", size, 32), ("num_frames", num_frames, 1), ("max_objects", max_objects, 1), ("length", length, 1),
@@ -63,12 +65,14 @@ class SyntheticClips:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if max_objects > MOST_OBJECTS:
             raise ValueError(f"max_objects must be at most {MOST_OBJECTS}, got {max_objects}")
-        if not 0 <= procedural <= 1:
-            raise ValueError(f"procedural is a share from 0 to 1, got {procedural}")
+        for name, value in (("procedural", procedural), ("crossing", crossing)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is a share from 0 to 1, got {value}")
         folders = [media] if isinstance(media, str | Path) else list(media or [])
         self._media = Media(folders, size) if folders else None
         self._size, self._num_frames, self._max_objects, self._length = size, num_frames, max_objects, length
         self._motion, self._procedural, self._seed, self._photometric = motion, procedural, seed, photometric
+        self._crossing = crossing
 
     def __len__(self) -> int:
         return self._length
@@ -97,9 +101,13 @@ class SyntheticClips:
 
     def _draw_objects(self, rng: np.random.Generator, scene: Scene) -> tuple[list[SceneObject], list[int]]:
         """Objects of a scene, far to near, and the indices of those that are visible well enough to be labelled."""
+        are_crossing = self._crossing > 0 and rng.random() < self._crossing
         for attempt in range(100):
             count = int(rng.integers(1, self._max_objects + 1)) if attempt < ATTEMPTS else 1
-            objects = random_objects(rng, scene, count, only_one=attempt >= ATTEMPTS)
+            if are_crossing and attempt < ATTEMPTS:
+                objects = crossing_objects(rng, scene, max(2, count))
+            else:
+                objects = random_objects(rng, scene, count, only_one=attempt >= ATTEMPTS)
             visible = labelled_objects(objects, scene)
             if visible:
                 return objects, visible

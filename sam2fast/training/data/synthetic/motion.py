@@ -73,6 +73,26 @@ def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
     return affine(still + 1, angle, still, still, x, y)
 
 
+def meeting_places(rng: np.random.Generator, times: Floats, count: int, reach: float, size: int) -> Floats:
+    """Positions ``(count, N, 2)`` in the scene of objects that start around a point near the middle and meet there.
+
+    They pass one another by the last of the times, or turn back where they meet.
+
+    Args:
+        reach: longest side of each object in pixels; at first the objects stand side by side.
+    """
+    centre = size * rng.uniform(0.35, 0.65, 2)
+    radius = min(0.45 * size, reach * rng.uniform(0.5, 0.8) / np.sin(np.pi / count))
+    progress = times.clip(0) / max(times[-1], 1e-6)
+    if rng.random() < 0.3:
+        progress = 0.46 * (1 - np.abs(2 * progress - 1))
+    angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(count) / count
+    left = 1 - 2 * progress ** rng.uniform(0.8, 1.25, (count, 1)) * rng.uniform(0.8, 1.2, (count, 1))
+    beside = rng.normal(0, 0.15, (count, 1)) * reach * np.sin(np.pi * progress)
+    x, y = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    return centre + np.stack([radius * left * x - beside * y, radius * left * y + beside * x], axis=2)
+
+
 def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
     """Matrices ``(N, 2, 3)`` from the scene to the frame; the identity at time 0."""
     still = np.zeros_like(times)

@@ -8,7 +8,15 @@ from PIL import Image, ImageFilter
 
 from sam2fast.training.data.synthetic.compositing import ObjectMap, Photometry, SceneObject, Shadow, paint_object
 from sam2fast.training.data.synthetic.media import Media, ScenePhotographs
-from sam2fast.training.data.synthetic.motion import Floats, Warp, camera_path, compose, object_path, passing_path
+from sam2fast.training.data.synthetic.motion import (
+    Floats,
+    Warp,
+    camera_path,
+    compose,
+    meeting_places,
+    object_path,
+    passing_path,
+)
 from sam2fast.training.data.synthetic.shapes import random_shape, rasterise
 from sam2fast.training.data.synthetic.sprites import Sprite, blur_sprite, cutout_sprite, random_sprite, recolour_sprite
 from sam2fast.training.data.synthetic.textures import Photograph, random_crop, random_texture
@@ -138,6 +146,18 @@ def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one:
             _random_object(rng, scene, _random_sprite(rng, scene, 1.5), passing_path(rng, scene.times, scene.size))
         )
     return objects
+
+
+def crossing_objects(rng: np.random.Generator, scene: Scene, count: int) -> list[SceneObject]:
+    """Objects of a scene, far to near: ``count`` of one kind that meet, touch and hide one another."""
+    sprite = _random_sprite(rng, scene, 2 * count)
+    reach = max(max(part.image.size) for part in sprite)
+    objects = []
+    for places in meeting_places(rng, scene.times, count, reach, scene.size):
+        path = object_path(rng, scene.times, places[0], scene.size)
+        path[:, :, 2] = places
+        objects.append(_random_object(rng, scene, recolour_sprite(rng, sprite), path))
+    return [objects[i] for i in rng.permutation(count)]
 
 
 def _random_object(rng: np.random.Generator, scene: Scene, sprite: Sprite, path: Floats) -> SceneObject:
