@@ -113,7 +113,8 @@ class TrainingRun:
 
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
         stopping = stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else STOPPING, is_main)
-        with _report_to_launcher(), as_user_error(*_expected_errors()), save_traceback(error_file), stopping as stop:
+        # The launcher sends SIGTERM when another process fails: this one reports its error first.
+        with stopping as stop, _report_to_launcher(), as_user_error(*_expected_errors()), save_traceback(error_file):
             measures = trainer.run(stop, started)
             trainer.ranks.leave()
         ended()

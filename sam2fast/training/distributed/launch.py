@@ -128,7 +128,7 @@ def _reason(failures: dict[int, Any], world_size: int) -> str:
     def weight(rank: int) -> tuple[bool, bool, int]:
         said = _reported_error(failures[rank])
         is_lost = said is not None and said["extraInfo"]["lost"]
-        return is_lost, said is None and failures[rank].exitcode == -signal.SIGTERM, rank
+        return is_lost, said is None and failures[rank].exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM), rank
 
     rank = min(failures, key=weight)
     failure, said = failures[rank], _reported_error(failures[rank])
