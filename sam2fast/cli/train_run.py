@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
@@ -114,7 +115,14 @@ class TrainingRun:
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
         stopping = stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else STOPPING, is_main)
         # The launcher sends SIGTERM when another process fails: this one reports its error first.
-        with stopping as stop, _report_to_launcher(), as_user_error(*_expected_errors()), save_traceback(error_file):
+        errors = as_user_error(*_expected_errors())
+        with (
+            without_tensorboards_traceback(),
+            stopping as stop,
+            _report_to_launcher(),
+            errors,
+            save_traceback(error_file),
+        ):
             measures = trainer.run(stop, started)
             trainer.ranks.leave()
         ended()
@@ -206,6 +214,24 @@ def stop_condition(
             return is_over or is_abandoned() or (bool(received) if interrupted is None else interrupted())
 
         yield stop
+
+
+@contextmanager
+def without_tensorboards_traceback() -> Iterator[None]:
+    """Suppresses the traceback of an OSError in TensorBoard's thread: the next flush raises the error again."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if type(failure.thread).__module__.partition(".")[0] != "tensorboard" or not isinstance(
+            failure.exc_value, OSError
+        ):
+            before(failure)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

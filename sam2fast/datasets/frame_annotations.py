@@ -137,7 +137,7 @@ class MaskletAnnotations:
         return tuple(i for i, rle in enumerate(masks) if rle is not None and area_of(rle, where=where) > 0)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Masks of objects that are annotated in the frame; another object is an error."""
+        """Masks ``(N, H, W)`` of objects that are annotated in the frame; another object is an error."""
         position, masks = self._at(frame)
         decoded = []
         for i in object_ids:
@@ -145,7 +145,7 @@ class MaskletAnnotations:
             if i >= len(masks) or masks[i] is None:
                 raise DatasetError(f"{where}: the object is not annotated in frame {frame}: leave rm_unannotated on")
             decoded.append(decode_segmentation(masks[i], size, where))
-        return np.stack(decoded)
+        return np.stack(decoded) if decoded else np.zeros((0, *size), dtype=bool)
 
     def _at(self, frame: FrameKey) -> tuple[int, list[Any]]:
         """The position of a frame in the file, and its masks."""

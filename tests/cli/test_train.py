@@ -1,8 +1,10 @@
 """The command ``sam2fast train``."""
 
+import errno
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, overrides
 
 from sam2fast.cli import main
-from sam2fast.cli.train_run import stop_condition
+from sam2fast.cli.train_run import stop_condition, without_tensorboards_traceback
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic.clips import SyntheticClips
+from sam2fast.training.reporting import Reporter
 
 
 def train(*arguments: str) -> Result:
@@ -113,6 +116,27 @@ def test_signals_that_stop_a_run() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_an_error_of_tensorboards_thread_is_one_exception(tmp_path, monkeypatch, capsys) -> None:
+    """It is raised where the run flushes; other threads' errors are shown."""
+    from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shown: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failure: shown.append(failure.exc_value))
+    reports = Reporter(tmp_path)
+    monkeypatch.setattr(LocalFileSystem, "_write", full)
+    with without_tensorboards_traceback():
+        with pytest.raises(OSError, match="No space left"):
+            for step in range(100):
+                reports.report(step, "train", {"loss": 1.0})
+        other = threading.Thread(target=full)
+        other.start()
+        other.join()
+    assert len(shown) == 1 and capsys.readouterr().err == ""
 
 
 def test_a_users_class_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

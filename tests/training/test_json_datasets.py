@@ -96,6 +96,7 @@ def test_videos_have_their_own_frames(root):
     folder = videos(root)
     raw = JSONRawDataset(folder, folder, ann_every=4)
     assert raw.video_names == ["cat", "sav_001/dog"]
+    assert raw.get_video(0).read_masks(0, (), (24, 32)).shape == (0, 24, 32)  # a frame that shows no object
     with read_frames(folder / "cat.mp4", 32) as reader:
         images = [frame.rgb for frame in reader]
     assert len(images) == 18
