@@ -90,8 +90,8 @@ class ComparedMasks(NamedTuple):
 )
 @model_options
 @strategy_option
-@output_options()
 @out_option("out/compare")
+@output_options()
 def compare(
     source: Path,
     points: Sequence[str],

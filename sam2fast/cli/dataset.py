@@ -42,8 +42,8 @@ HEADERS = ("video", "objects", "frames", "from", "to", "size", "images", "masks"
 @layout_option
 @rate_option
 @click.option("--count", is_flag=True, help="Read every mask: counts them, and finds damaged ones.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of JSON instead of a table.")
 @video_option
+@click.option("--json", "as_json", is_flag=True, help="Print a list of JSON instead of a table.")
 @output_options()
 def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool, videos: Sequence[str]) -> None:
     """List the videos of the data set in the folder IN, or of one file of it, with their objects, frames and sizes.

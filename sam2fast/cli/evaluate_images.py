@@ -84,13 +84,13 @@ class NumbersType(click.ParamType):
 @click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
 @functools.partial(model_options, many_devices=True)
 @click.option("--objects-per-batch", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
-@output_options(has_bar=True)
 @click.option(
     "--out",
     type=PATH,
     metavar="FILE",
     help="Write the means to NAME.json and every object to NAME.csv; FILE is either name.",
 )
+@output_options(has_bar=True)
 def evaluate_images(
     images: Path,
     masks: Path | None,

@@ -96,10 +96,10 @@ OPTIONS = (
     help="What to write, separated by commas; docs/formats.md has all of them.",
 )
 @tolerance_option
-@output_options(has_bar=True)
 @runner_options
 @resume_option
 @out_option("out")
+@output_options(has_bar=True)
 def masks(
     images: Sequence[str],
     model: str | None,

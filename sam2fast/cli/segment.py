@@ -78,8 +78,8 @@ from sam2fast.io.images import MAX_NAMED
 @runner_options
 @resume_option
 @out_option("out")
-@output_options(has_bar=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+@output_options(has_bar=True)
 def segment(
     images: Sequence[str],
     points: Sequence[ObjectPrompt],

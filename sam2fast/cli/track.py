@@ -138,8 +138,8 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
 @strategy_option
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of another run in the output folder.")
-@output_options(has_bar=True)
 @out_option("out/track")
+@output_options(has_bar=True)
 @click.pass_context
 def track(
     ctx: click.Context,

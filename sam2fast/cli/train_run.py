@@ -222,9 +222,8 @@ def without_tensorboards_traceback() -> Iterator[None]:
     before = threading.excepthook
 
     def hook(failure: threading.ExceptHookArgs) -> None:
-        if type(failure.thread).__module__.partition(".")[0] != "tensorboard" or not isinstance(
-            failure.exc_value, OSError
-        ):
+        is_tensorboards = type(failure.thread).__module__.partition(".")[0] == "tensorboard"
+        if not (is_tensorboards and isinstance(failure.exc_value, OSError)):
             before(failure)
 
     threading.excepthook = hook
