@@ -114,7 +114,7 @@ def test_samurai():
                 rows.prompt(i, starts[i] + t)
                 plain[i].prompt(starts[i] + t)
             else:
-                assert chosen[i] == plain[i].track(frame, batch.decoded(t, i)), (i, t)
+                assert chosen[i] == plain[i].track(frame, batch.decoded(t, i), first=chosen[i]), (i, t)
                 by_motion += chosen[i] != batch.ious[t, i].argmax()
         rows.store(batch, t, frames, made, chosen)
     known, stable = rows.state[:, :8].numpy(), rows.state[:, -1].tolist()

@@ -140,9 +140,9 @@ class PlainSamurai:
         self.filter, self.stable = None, 0
         return 0 if decoded is None else self._choose(decoded.present(self.PRESENCE))[0]
 
-    def track(self, frame: int, decoded: Decoded) -> int:
-        """The chosen candidate."""
-        chosen, motion = self._choose(decoded.present(self.PRESENCE))
+    def track(self, frame: int, decoded: Decoded, first: int = 0) -> int:
+        """The chosen candidate; of those that are equal but for rounding, ``first`` is chosen."""
+        chosen, motion = self._choose(decoded.present(self.PRESENCE), first)
         self.records[frame] = float(decoded.ious[chosen]), decoded.score, motion
         return chosen
 
@@ -157,7 +157,7 @@ class PlainSamurai:
         iou, score, motion = self.records.get(frame, (0.0, 0.0, None))
         return iou > self.MEMORY_IOU and score > 0 and (motion is None or motion > 0)
 
-    def _choose(self, decoded: Decoded) -> tuple[int, float | None]:
+    def _choose(self, decoded: Decoded, first: int = 0) -> tuple[int, float | None]:
         shown = enlarged(decoded.masks, (self.image_size, self.image_size)) > 0
         boxes, best = [box_of(mask) for mask in shown], decoded.argmax()
         if self.filter is None or self.stable == 0:
@@ -173,7 +173,8 @@ class PlainSamurai:
             return best, None
         motion = np.array([box_iou(self.filter.box(), box) if any(box) else 0.0 for box in boxes])
         # The second product is rounded to float32, the sum is not.
-        best = int(np.argmax(self.weight * motion + np.float32(1 - self.weight) * decoded.ious))
+        weighted = self.weight * motion + np.float32(1 - self.weight) * decoded.ious
+        best = first if weighted.max() - weighted[first] < 1e-12 else int(np.argmax(weighted))
         if decoded.ious[best] < self.LEAST_IOU:
             self.stable = 0
         else:
