@@ -16,7 +16,9 @@ export npm_config_cache := $(CURDIR)/.cache/npm
 export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
-# Bytecode is kept whatever the machine is set to: the tests start a hundred processes, and pytest rewrites their files.
+# Bytecode is written at the first import, not by pip for all of torch; and kept whatever the machine is set to: the tests
+# start a hundred processes, and pytest rewrites their files.
+export PIP_COMPILE := 0
 export PYTHONDONTWRITEBYTECODE :=
 
 # Tests download no weights.

@@ -478,14 +478,14 @@ SOME_CANDIDATES = """
 import sass
 
 found = sass.candidates
-sass.candidates = lambda *arguments: found(*arguments)[::9]
+sass.candidates = lambda *arguments: found(*arguments)[::36]
 sass.main()
 """
 
 
 @pytest.mark.long
 def test_candidates_are_scanned():
-    """Every ninth of those with products of nms masks, whose sides are both in shared memory."""
+    """Every 36th of those with products of nms masks, whose sides are both in shared memory."""
     pytest.importorskip("triton")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": "bench"}
     command = [sys.executable, "-c", SOME_CANDIDATES, "--candidates", "--op", "nms", "--jobs", "1"]
