@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from commands import invoke
 from parity import random_image
 from PIL import Image
+from profiled import LIMITS
 
 from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor, build_sam, build_sam2, nano
 from sam2fast.build_sam import build_sam2_hf, build_sam2_video_predictor, build_sam2_video_predictor_hf
@@ -88,6 +89,7 @@ VIDEO_COMMANDS = {
 @pytest.mark.parametrize("command", VIDEO_COMMANDS)
 def test_commands_for_videos(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: LIMITS)
     for folder, content in {"frames": random_image(60, 80), "masks/frames": np.ones((60, 80), np.uint8)}.items():
         Path(folder).mkdir(parents=True)
         for name in ("00000", "00001"):

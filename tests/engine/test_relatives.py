@@ -21,6 +21,7 @@ from planned import (
     without,
     without_plans,
 )
+from shallow_repvit import shallow_repvit  # noqa: F401
 from torch import nn
 from torch.nn.utils import parametrize
 

@@ -8,6 +8,7 @@ import tame_weights
 import torch
 from graph_sessions import assert_same
 from parity import random_map
+from shallow_repvit import shallow_repvit  # noqa: F401
 from training_pair import DETERMINISTIC, batch_of_discs
 from video import Session, clip, jpeg_folder, run
 

@@ -18,6 +18,7 @@ import onnx
 import torch
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
 from parity import NARROW
+from shallow_repvit import shallow_repvit  # noqa: F401
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast import nano
