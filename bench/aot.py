@@ -204,6 +204,8 @@ def compile_all(
     Where its process ends without a result, that is a ``Result`` with a problem.
     """
     _work[:] = [(examine, *each) for each in work]  # kernels cannot be sent to another process; a forked one has them
+    # Triton hashes its own files, hundreds of megabytes, once per process: here, for all.
+    (triton.runtime.cache if version() >= (3, 5) else triton.compiler.compiler).triton_key()
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         yield from pool.imap(_compile_nth, range(len(work)))
 

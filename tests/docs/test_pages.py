@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from document_blocks import ROOT, Block, Command, all_blocks, commands
 from document_commands import run_sam2fast, run_script
+from exported_once import keep_graphs
 from profiled import LIMITS
 from small_ray import small_ray
 
@@ -102,9 +103,13 @@ def elsewhere(piece: Block | Command) -> str | None:
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_page_runs(page: str, stage: Path, official_names_free: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_runs(
+    page: str, stage: Path, tmp_path: Path, official_names_free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Measuring the machine's limits takes seconds and is not needed.
     monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: LIMITS)
+    if page == "docs/export.md":  # nano twice
+        keep_graphs(tmp_path, monkeypatch)
     names: dict[str, Any] = {"__name__": "__main__"}
     with small_ray() if page == WITH_RAY else nullcontext():
         for block in PAGES[page]:

@@ -16,6 +16,7 @@ pytest.importorskip("onnxscript", reason="needs the extra onnx")
 import numpy as np
 import onnx
 import torch
+from exported_once import keep_graphs
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
 from parity import NARROW
 from shallow_repvit import shallow_repvit  # noqa: F401
@@ -129,23 +130,15 @@ def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def graphs_kept(tmp_path_factory):
-    """``export_graph`` that exports a graph of a name once: the precision is changed afterwards."""
-    kept, write = tmp_path_factory.mktemp("graphs"), export.export_graph
-
-    def export_once(graph, file):
-        if not (kept / file.name).exists():
-            write(graph, kept / file.name)
-        shutil.copyfile(kept / file.name, file)
-
-    return export_once
+def graphs_of_nano(tmp_path_factory):
+    return tmp_path_factory.mktemp("graphs")
 
 
 @long
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_smaller_weights(dtype, graphs_kept, tmp_path, monkeypatch):
+def test_smaller_weights(dtype, graphs_of_nano, tmp_path, monkeypatch):
     """nano's own weights: the worst frame's IoU to fp32; docs/export.md has what was measured."""
-    monkeypatch.setattr(export, "export_graph", graphs_kept)
+    keep_graphs(graphs_of_nano, monkeypatch)
     ball = draw_rolling_ball(12)
     frames, boxes = [np.asarray(x) for x in ball.frames], masks_to_boxes(torch.as_tensor(ball.masks)[0, :2])
     ours = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
@@ -199,8 +192,11 @@ np.save(sys.argv[3], np.stack(masks))
 
 
 @long
-def test_without_torch(folder, model, video, tmp_path):
-    """In an environment with numpy, Pillow and onnxruntime alone: the same masks as here."""
+def test_without_torch(graphs_of_nano, video, tmp_path, monkeypatch):
+    """nano in an environment with numpy, Pillow and onnxruntime alone: the same masks as here."""
+    keep_graphs(graphs_of_nano, monkeypatch)
+    folder = tmp_path / "nano"
+    export.write_onnx(build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu"), folder)
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", "pillow", "onnxruntime"], check=True)
@@ -208,7 +204,7 @@ def test_without_torch(folder, model, video, tmp_path):
     clean = {"cwd": folder, "env": {"PYTHONDONTWRITEBYTECODE": "1"}}
     assert subprocess.run([python, "-c", missing], capture_output=True, text=True, **clean).stdout == "False\n"
     subprocess.run([python, "-c", ALONE, folder, video, tmp_path / "masks.npy", json.dumps(BOXES)], check=True, **clean)
-    expected = np.stack(track_two(OnnxVideoPredictor(model), video, BOXES))
+    expected = np.stack(track_two(OnnxVideoPredictor(load_model(folder)), video, BOXES))
     assert np.array_equal(np.load(tmp_path / "masks.npy"), expected)
 
 
