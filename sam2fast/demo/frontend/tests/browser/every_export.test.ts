@@ -153,10 +153,15 @@ describe.each([
   });
 });
 
+const described = new Map<string, Facts>();
+
 function describeVideo(...paths: string[]): Facts {
-  return JSON.parse(
-    execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), ...paths]).toString(),
-  ) as Facts;
+  const key = paths.join();
+  if (!described.has(key)) {
+    const found = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), ...paths]);
+    described.set(key, JSON.parse(found.toString()) as Facts);
+  }
+  return described.get(key)!;
 }
 
 /** Height and width. */
