@@ -10,6 +10,7 @@ multiply in fp8. ``--record`` keeps how many compiled, and what did not, beside 
 import argparse
 import contextlib
 import datetime
+import importlib
 import json
 import multiprocessing
 import os
@@ -30,7 +31,7 @@ from recorded import PRODUCTS, Launch, launches
 from reports import write_json
 from suite.machine import machine
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 
 from sam2fast.kernels._launch import FUSED
 
@@ -204,8 +205,11 @@ def compile_all(
     Where its process ends without a result, that is a ``Result`` with a problem.
     """
     _work[:] = [(examine, *each) for each in work]  # kernels cannot be sent to another process; a forked one has them
-    # Triton hashes its own files, hundreds of megabytes, once per process: here, for all.
+    # What Triton does once per process, such as hashing its own files, hundreds of megabytes, is done here for all.
     (triton.runtime.cache if version() >= (3, 5) else triton.compiler.compiler).triton_key()
+    importlib.import_module("triton.compiler.code_generator")
+    for target in {target for _, target in work}:
+        make_backend(gpu_target(target)).hash()
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         yield from pool.imap(_compile_nth, range(len(work)))
 
