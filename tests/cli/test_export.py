@@ -1,9 +1,11 @@
 """``sam2fast export``: its files, its output, and what it refuses."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from exported_once import nano_exported_once  # noqa: F401
 from file_contents import names
 from mini_model import OVERRIDES, mini_model
 from omegaconf import OmegaConf
@@ -59,13 +61,27 @@ def test_without_a_compiler(run, mini, monkeypatch):
     assert result.exit_code == 1 and result.stderr == "sam2fast: no working C++ compiler\n"
 
 
+def test_options_reach_the_export_to_onnx(run, mini, monkeypatch):
+    onnx_export, asked = pytest.importorskip("sam2fast.deploy.onnx.export", reason="needs the extra onnx"), []
+
+    def write(model, folder, config, dtype, progress):
+        asked.append((model.image_size, str(folder), config, dtype))
+        return SimpleNamespace(files={"encoder.onnx": {"size": 2500000}})
+
+    monkeypatch.setattr(onnx_export, "write_onnx", write)
+    result = run("export", *mini, "--format", "onnx", "--dtype", "int8", "--image-size", 192, "--out", "graphs")
+    assert result.exit_code == 0 and "encoder.onnx       2.5 MB" in result.stdout
+    assert asked == [(192, "graphs", str(mini[1]), "int8")]
+
+
 @pytest.mark.long
-def test_onnx(run, mini, tmp_path):
-    """Another size of images, in int8; what the graphs compute is in deploy/onnx."""
+@pytest.mark.usefixtures("nano_exported_once")
+def test_onnx(run, tmp_path):
+    """What the graphs compute is in deploy/onnx."""
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     out = tmp_path / "graphs"
-    result = run("export", *mini, "--format", "onnx", "--dtype", "int8", "--image-size", 192, "--out", out)
+    result = run("export", "--model", "nano", "--format", "onnx", "--dtype", "int8", "--out", out)
     assert result.exit_code == 0, result.stderr
     assert "exporting encoder ..." in result.stderr.splitlines()[0] and result.stdout.splitlines()[-2].startswith(
         "time"
@@ -74,4 +90,4 @@ def test_onnx(run, mini, tmp_path):
     assert names(out) == [*graphs, "model.json", "tracker.py"]
     assert [line.split()[0] for line in result.stdout.splitlines()[:6]] == [*graphs, "tracker.py", "model.json"]
     content = json.loads((out / "model.json").read_text())
-    assert (content["image_size"], content["dtype"], content["config"]) == (192, "int8", str(mini[1]))
+    assert (content["image_size"], content["dtype"], content["config"]) == (256, "int8", nano.CONFIG)

@@ -5,6 +5,7 @@ The working folder has small files under the documents' names (``support/documen
 
 import ast
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from document_blocks import ROOT, Block, Command, all_blocks, commands
 from document_commands import run_sam2fast, run_script
-from exported_once import keep_graphs
+from exported_once import nano_exported_once  # noqa: F401
 from profiled import LIMITS
 from small_ray import small_ray
 
@@ -104,12 +105,13 @@ def elsewhere(piece: Block | Command) -> str | None:
 
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_page_runs(
-    page: str, stage: Path, tmp_path: Path, official_names_free: None, monkeypatch: pytest.MonkeyPatch
+    page: str, stage: Path, official_names_free: None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     # Measuring the machine's limits takes seconds and is not needed.
     monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: LIMITS)
-    if page == "docs/export.md":  # nano twice
-        keep_graphs(tmp_path, monkeypatch)
+    if page == "docs/export.md":
+        request.getfixturevalue("nano_exported_once")
+        shutil.copy(ROOT / "configs/nano/sam2fast_nano.yaml", "small_nano.yaml")  # the graphs are of its size
     names: dict[str, Any] = {"__name__": "__main__"}
     with small_ray() if page == WITH_RAY else nullcontext():
         for block in PAGES[page]:

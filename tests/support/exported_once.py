@@ -1,20 +1,32 @@
-"""ONNX exports of one model that share its graphs: an export takes a quarter of a minute, a precision a second."""
+"""ONNX exports of nano that share their graphs: an export takes a quarter of a minute, another precision a second."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sam2fast.deploy.onnx import export
 
 
-def keep_graphs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs are exported into ``folder``, or copied from it: they are compared with the model either way."""
+@pytest.fixture
+def nano_exported_once(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each graph is exported by the first test of the run that needs it, whichever process runs that.
+
+    All exports of the test have to be nano's. Each compares its graphs with the model.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "graphs of nano"
+    folder.mkdir(exist_ok=True)
     write = export.export_graph
 
     def export_once(graph: export.OnnxGraph, file: Path) -> None:
-        if not (folder / file.name).exists():
-            write(graph, folder / file.name)
-        shutil.copyfile(folder / file.name, file)
+        kept = folder / file.name
+        with FileLock(kept.with_suffix(".lock")):
+            if not kept.exists():
+                write(graph, file)
+                shutil.copyfile(file, kept)
+        shutil.copyfile(kept, file)
 
     monkeypatch.setattr(export, "export_graph", export_once)

@@ -16,7 +16,7 @@ pytest.importorskip("onnxscript", reason="needs the extra onnx")
 import numpy as np
 import onnx
 import torch
-from exported_once import keep_graphs
+from exported_once import nano_exported_once  # noqa: F401
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
 from parity import NARROW
 from shallow_repvit import shallow_repvit  # noqa: F401
@@ -129,16 +129,11 @@ def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module")
-def graphs_of_nano(tmp_path_factory):
-    return tmp_path_factory.mktemp("graphs")
-
-
 @long
+@pytest.mark.usefixtures("nano_exported_once")
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_smaller_weights(dtype, graphs_of_nano, tmp_path, monkeypatch):
+def test_smaller_weights(dtype, tmp_path):
     """nano's own weights: the worst frame's IoU to fp32; docs/export.md has what was measured."""
-    keep_graphs(graphs_of_nano, monkeypatch)
     ball = draw_rolling_ball(12)
     frames, boxes = [np.asarray(x) for x in ball.frames], masks_to_boxes(torch.as_tensor(ball.masks)[0, :2])
     ours = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
@@ -192,9 +187,9 @@ np.save(sys.argv[3], np.stack(masks))
 
 
 @long
-def test_without_torch(graphs_of_nano, video, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("nano_exported_once")
+def test_without_torch(video, tmp_path):
     """nano in an environment with numpy, Pillow and onnxruntime alone: the same masks as here."""
-    keep_graphs(graphs_of_nano, monkeypatch)
     folder = tmp_path / "nano"
     export.write_onnx(build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu"), folder)
     venv.create(tmp_path / "venv", with_pip=True)
