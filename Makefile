@@ -103,9 +103,9 @@ test-clients: .venv-clients/.installed  ## programs that use sam2, unchanged, an
 
 # Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.
 NOTEBOOKS := out/notebooks
-notebooks: $(VENV)/.notebooks  ## run every notebook from top to bottom, in a copy with nano; WRITE=1 runs mini and keeps what they show
+notebooks: $(VENV)/.notebooks  ## run every notebook from top to bottom, in a copy with nano and fewer updates; WRITE=1 runs all of it and keeps what they show
 	rm -rf $(NOTEBOOKS) && mkdir -p $(NOTEBOOKS) && cp notebooks/*.ipynb $(NOTEBOOKS)
-	$(if $(WRITE),,sed -i.bak 's#sam2fast/mini#sam2fast/nano#' $(NOTEBOOKS)/*.ipynb)
+	$(if $(WRITE),,sed -i.bak 's#sam2fast/mini#sam2fast/nano#; s#updates=40#updates=8#' $(NOTEBOOKS)/*.ipynb)
 	env IPYTHONDIR="$(CURDIR)/.cache/ipython" JUPYTER_RUNTIME_DIR="$(CURDIR)/.cache/jupyter" \
 		OMP_NUM_THREADS=1 \
 		$(BIN)/pytest --nbmake --nbmake-timeout 600 --overwrite --exitfirst --durations 0 $(PYTEST) $(NOTEBOOKS)

@@ -17,12 +17,15 @@ export class PageServers {
     private readonly servers: readonly ChildProcess[],
   ) {}
 
-  /** The first of the test files exports the page; the gallery of the command is one clip. */
+  /**
+   * The first of the test files exports the page, with a model of half nano's size, for the GPU in software; the gallery
+   * of the command is one clip.
+   */
   static async start(): Promise<PageServers> {
     const folder = mkdtempSync(join(tmpdir(), "sam2fast-page-"));
     const [exported, page] = [join(inject("data"), "..", "page"), join(folder, "page")];
     if (!existsSync(exported))
-      execFileSync(PYTHON, sam2fast("export", "--format", "web", "--out", exported, "--quiet"));
+      execFileSync(PYTHON, sam2fast("export", "--format", "web", "--image-size", "128", "--out", exported, "--quiet"));
     cpSync(exported, page, { recursive: true });
     const files = spawn(PYTHON, ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", folder]);
     const port = await match(files, / port (\d+)/);
