@@ -38,6 +38,7 @@ SUBSTITUTES = {
     "video.mp4 --model edgetam": "clip.mp4 --model nano --out out/models",
     "video.mp4 --model efficienttam_s": "clip.mp4 --model nano --out out/efficienttam",
     "slices/ --model medsam2 --box 40,1": "clip.mp4 --model nano --out out/slices --box 3,1",
+    "bench/kernels/layer_norm.py ": "bench/kernels/layer_norm.py --list ",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
     "--objects 2 --runs 3": "--objects 2 --runs 1",
     '"sam2fast/mini"': '"sam2fast/nano"',
