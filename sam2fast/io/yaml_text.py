@@ -1,5 +1,6 @@
 """Parses YAML configurations, and refuses references that would expand to an enormous size."""
 
+import re
 from typing import Any
 
 import yaml
@@ -8,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 # Limit of values after expansion; a value counts once per reference. A hundred times a model's configuration.
 MAX_VALUES = 100_000
+REFERENCE = re.compile(r"\*\S")  # with a blank after it, an asterisk is text
 # What PyYAML and OmegaConf raise for malformed texts, besides their own errors.
 ODD_ERRORS = (TypeError, LookupError, AttributeError, AssertionError, RecursionError)
 
@@ -21,7 +23,7 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         # OmegaConf copies referenced values, so ten lines could expand to a billion values.
-        if "*" in text and _count(yaml.compose(text, yaml.SafeLoader), {}) > MAX_VALUES:
+        if REFERENCE.search(text) and _count(yaml.compose(text, yaml.SafeLoader), {}) > MAX_VALUES:
             raise ValueError(f"its references stand for more than {MAX_VALUES:,} values")
         return OmegaConf.create(text)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError):
