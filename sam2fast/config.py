@@ -131,9 +131,10 @@ def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str]
     with _named(name):
         for override in overrides:
             _apply(config, _parse(override))
-        # OmegaConf.resolve cannot store lists, such as the result of the original's ${range:3}.
-        for key, value in cast("dict[Any, Any]", OmegaConf.to_container(config, resolve=True)).items():
-            config[key] = value
+        if any("${" in text for text in _strings(OmegaConf.to_container(config))):
+            # OmegaConf.resolve cannot store lists, such as the result of the original's ${range:3}.
+            for key, value in cast("dict[Any, Any]", OmegaConf.to_container(config, resolve=True)).items():
+                config[key] = value
     return config
 
 
@@ -248,7 +249,7 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
     """
     plain = check_targets(node, allow_targets, targets)
     try:
-        return instantiate(plain, _convert_="all")
+        return instantiate({**plain, "_convert_": "all"})  # as an argument it would have Hydra copy the node again
     except HydraException as error:
         raise ConfigError(f"the configuration cannot be built: {error.__cause__ or error}") from error
 
