@@ -34,7 +34,7 @@ help:  ## this list
 		[ "$$which" ] || printf '\nFor maintainers:\n'; \
 	done
 
-demo: $(VENV)/.demo  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
+demo: $(VENV)/.video  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
 demo-web: frontend $(VENV)/.serve  ## build the page, then serve it and its API; SERVE="--model tiny --port 8000"
@@ -202,16 +202,9 @@ $(VENV)/.installed: $(VENV)/.created setup.py pyproject.toml constraints.txt
 	$(PIP) install --quiet $(CONSTRAIN) -e .
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.installed
-	$(PIP) install --quiet $(CONSTRAIN) -e ".[video]"
-	touch $@
-
-$(VENV)/.notebooks: $(VENV)/.installed
-	$(PIP) install --quiet $(CONSTRAIN) -e ".[notebooks]"
-	touch $@
-
-$(VENV)/.serve: $(VENV)/.installed
-	$(PIP) install --quiet $(CONSTRAIN) -e ".[serve]"
+# The extras of what is installed, which is not built again.
+$(addprefix $(VENV)/.,video notebooks serve docs): $(VENV)/.%: $(VENV)/.installed
+	$(PIP) install --quiet $(CONSTRAIN) "sam2fast[$*]"
 	touch $@
 
 $(FRONTEND)/node_modules/.package-lock.json: $(FRONTEND)/package-lock.json
@@ -219,7 +212,7 @@ $(FRONTEND)/node_modules/.package-lock.json: $(FRONTEND)/package-lock.json
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed tests/oracle.txt
-	$(PIP) install --quiet $(CONSTRAIN) -e ".[test]" wheel
+	$(PIP) install --quiet $(CONSTRAIN) "sam2fast[test]" wheel
 	SAM2_BUILD_CUDA=0 $(PIP) install --quiet --no-deps --no-build-isolation -r tests/oracle.txt
 	touch $@
 
@@ -230,12 +223,8 @@ $(VENV)/.linted: $(VENV)/.tested
 
 # All extras of .ci/run at once.
 $(VENV)/.complete: $(VENV)/.installed
-	$(PIP) install --quiet $(CONSTRAIN) -e ".[docs,notebooks,serve]"
+	$(PIP) install --quiet $(CONSTRAIN) "sam2fast[docs,notebooks,serve]"
 	touch $(VENV)/.docs $(VENV)/.notebooks $(VENV)/.serve $@
-
-$(VENV)/.docs: $(VENV)/.installed
-	$(PIP) install --quiet $(CONSTRAIN) -e ".[docs]"
-	touch $@
 
 .venv-audit/.installed:
 	$(PYTHON) -m venv .venv-audit
