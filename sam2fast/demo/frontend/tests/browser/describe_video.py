@@ -12,7 +12,7 @@ import av
 import numpy as np
 from video_frames import decode
 
-GREEN = np.array((0x00, 0xB1, 0x40))
+GREEN = np.array((0x00, 0xB1, 0x40), np.int16)
 
 frames = list(decode(sys.argv[1]))
 inside = [float((image.min(axis=2) >= 128).mean()) for _, image in frames]

@@ -8,9 +8,9 @@ import { PageServers } from "./page_servers";
 import { PYTHON } from "./serve";
 
 // Of large.mp4, of which the page plays a smaller copy.
-const SIZE = [960, 1440];
+const SIZE = [800, 1200];
 const SEEN = [720, 1080];
-const FRAMES = 6;
+const FRAMES = 4;
 const MP4 = { codec: "h264", range: 1, matrix: 1, rate: 10, frames: FRAMES, size: SIZE };
 
 /** What is expected of each file: its name, and facts that other programs find in it. */
@@ -57,10 +57,10 @@ afterAll(async () => {
   pages.stop();
 });
 
+// What a file server sends is the page of `serve --in-browser`; its files are those of in_browser.test.ts.
 describe.each([
   ["serve", () => inject("address")],
   ["serve --in-browser", () => pages.served],
-  ["a file server", () => `${pages.site}page/`],
 ])("%s", (where, address) => {
   let demo: Demo;
   const files = new Map<string, { name: string; path: string }>();
@@ -91,7 +91,7 @@ describe.each([
     await demo.button("Download", true).click();
     expect(await demo.page.locator(".downloads button").allTextContents()).toEqual(Object.keys(filesOf(where)));
     const sizes = await demo.page.getByLabel("Size").locator("option").allTextContents();
-    expect(sizes).toEqual(["1440 × 960, your file’s", "1080 × 720, as shown here: faster"]);
+    expect(sizes).toEqual(["1200 × 800, your file’s", "1080 × 720, as shown here: faster"]);
     await demo.shot("downloads");
     await demo.page.keyboard.press("Escape");
     await demo.page.locator("dialog").waitFor({ state: "detached" });
@@ -104,14 +104,12 @@ describe.each([
     expect(readFileSync(file.path).length).toBeGreaterThan(500);
     if (/\.(mp4|mov|webm)$/.test(name)) expect(describeVideo(file.path)).toMatchObject(expected);
     if (name.endsWith(".png")) expect(sizeOfPng(file.path)).toEqual(SEEN);
-    if (name.endsWith("2fast.json")) expect(JSON.parse(readFileSync(file.path, "utf8"))).toHaveProperty("numFrames", 6);
+    if (name.endsWith("2fast.json"))
+      expect(JSON.parse(readFileSync(file.path, "utf8"))).toHaveProperty("numFrames", FRAMES);
     expect(demo.problems).toEqual([]);
   });
 
-  // Of a file server it is the same page as that of the command.
-  const smaller = where === "a file server" ? [] : ["Video", "Green screen", "Transparent video", "PNG masks"];
-
-  test.each(smaller)("%s, smaller", async (format) => {
+  test.each(["Video", "Green screen", "Transparent video", "PNG masks"])("%s, smaller", async (format) => {
     const file = await demo.download(format, "smaller");
     const [name, expected] = FILES[format]!;
     const share = readFileSync(file.path).length / readFileSync(files.get(format)!.path).length;

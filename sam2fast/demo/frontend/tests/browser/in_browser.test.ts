@@ -132,7 +132,20 @@ test("a video of the user is converted, tracked and exported: readers of each fo
   expect(webm).toBeGreaterThan(0.99);
   expect(difference).toBeLessThan(8);
 
-  for (const path of [paths.at(-1)!, (await demo.download("Video")).path]) {
+  const videos = [paths.at(-1)!];
+  for (const [format, name] of [
+    ["Video", "short.mp4"],
+    ["Green screen", "short_green.mp4"],
+    ["Matte", "short_matte.mp4"],
+    ["Frame", "short_00005.png"], // tracking ends on the last one
+    ["Project", "short.sam2fast.json"],
+  ] as const) {
+    const file = await demo.download(format);
+    expect(file.name).toBe(name);
+    expect(readFileSync(file.path).length).toBeGreaterThan(500);
+    if (name.endsWith(".mp4")) videos.push(file.path);
+  }
+  for (const path of videos) {
     const facts = execFileSync(PYTHON, [join(import.meta.dirname, "describe_video.py"), path]);
     expect(JSON.parse(facts.toString())).toMatchObject({ frames: 6, rate: 10 });
   }

@@ -17,15 +17,15 @@ from sam2fast.demo.clip import encode_mp4
 from sam2fast.demo.server.gallery import HEIGHT, RATE, WIDTH, still_life
 from sam2fast.demo.server.video_files import DemoVideoWriter
 
-FRAMES, UPLOADED, SHORT = 24, 20, 6
+FRAMES, UPLOADED, SHORT, LARGE = 24, 20, 6, 4
 SOUND_RATE, SOUND_FPS = 48000, 10
 
 
-def write_with_sound(path: Path, images: list[np.ndarray], scale: int = 1) -> None:
+def write_with_sound(path: Path, images: list[np.ndarray], scale: float = 1) -> None:
     """A video with a tone of 440 Hz from its beginning to its end."""
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream("libx264", rate=SOUND_FPS)
-        video.height, video.width, video.pix_fmt = scale * HEIGHT, scale * WIDTH, "yuv420p"
+        video.height, video.width, video.pix_fmt = int(scale * HEIGHT), int(scale * WIDTH), "yuv420p"
         sound: Any = container.add_stream("aac", rate=SOUND_RATE)
         for image in images:
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
@@ -48,6 +48,6 @@ for name, frames in (("01_still_life.mp4", images), ("02_backwards.mp4", images[
             video.add(image)
 write_with_sound(folder / "sound.mp4", images[:UPLOADED])
 write_with_sound(folder / "short.mp4", images[:SHORT])
-write_with_sound(folder / "large.mp4", images[:SHORT], scale=3)  # larger than what the page plays
+write_with_sound(folder / "large.mp4", images[:LARGE], scale=2.5)  # larger than what the page plays
 write_with_sound(folder / "long.mp4", [image for image in images for _ in range(5)], scale=3)  # 12 seconds
 (folder / "upload.mp4").write_bytes(encode_mp4([Image.fromarray(image) for image in images[:UPLOADED]]))
