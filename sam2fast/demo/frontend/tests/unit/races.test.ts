@@ -26,7 +26,7 @@ const shown = (id: number) => getState().masks.get(0)?.get(id)?.counts;
 const answered = (objectId: number) => {
   return { frameIndex: 0, rleMaskList: [{ objectId, rleMask: { size: [2, 2], counts: "04" } }] };
 };
-const settle = () => new Promise((resolve) => setTimeout(resolve));
+const offered = () => useCandidates.getState().offer?.object;
 
 const video = vi.hoisted(() => ({ located: vi.fn((clip: Clip): Promise<Clip> => Promise.resolve(clip)) }));
 vi.mock("../../src/api/video", async (original) => ({ ...(await original<object>()), ...video }));
@@ -176,15 +176,13 @@ test("each object's first click has masks to choose from, and keys choose those 
   const requests = answerWith(found(1), offer, found(2), offer);
   editing.addPoint(POINT);
   await synchronise();
-  await settle();
-  expect(useCandidates.getState().offer?.object).toBe(1);
+  await vi.waitFor(() => expect(offered()).toBe(1));
   editing.newObject();
   await synchronise();
   cycleCandidates(1);
   expect(shown(1)).toBe("04");
   editing.addPoint(POINT);
   await synchronise();
-  await settle();
-  expect(useCandidates.getState().offer?.object).toBe(2);
+  await vi.waitFor(() => expect(offered()).toBe(2));
   expect(requests.at(-1)!.operation).toBe("/api/sessions/1/preview");
 });
