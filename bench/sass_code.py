@@ -1,5 +1,6 @@
 """Machine code of a kernel as ``nvdisasm`` prints it: instructions by kind, loops, and how early loads are issued."""
 
+import functools
 import itertools
 import re
 from collections import Counter
@@ -31,6 +32,11 @@ _LABEL = re.compile(r"\s*(\.L_?\w+):")
 _TARGET = re.compile(r"`\((\.L_?\w+)\)")
 
 
+@functools.cache
+def _kind_of(root: str) -> str:
+    return next(kind for kind, pattern in _KINDS if pattern.match(root))
+
+
 class Instruction(NamedTuple):
     """One instruction of a warp."""
 
@@ -44,7 +50,7 @@ class Instruction(NamedTuple):
 
     @property
     def kind(self) -> str:
-        return next(kind for kind, pattern in _KINDS if pattern.match(self.root))
+        return _kind_of(self.root)
 
     @property
     def bytes(self) -> int:
