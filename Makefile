@@ -51,7 +51,7 @@ check-frontend: out/page/index.html  ## style, types and unit tests, and that th
 	cd $(FRONTEND) && npm run check
 
 test-browser: $(VENV)/.tested $(VENV)/.serve out/page/index.html  ## the page in Chromium, with the server and nano; CHROMIUM=FILE
-	cd $(FRONTEND) && SAM2FAST_PAGE="$(CURDIR)/out/page" SAM2FAST_PYTHON="$(abspath $(BIN))/python" npm run test:browser
+	cd $(FRONTEND) && OMP_NUM_THREADS=1 SAM2FAST_PAGE="$(CURDIR)/out/page" SAM2FAST_PYTHON="$(abspath $(BIN))/python" npm run test:browser
 
 # Processes of one thread each: most tests are too small for two threads to help. One more than two cores, for waits.
 test: $(VENV)/.tested  ## install with the oracle, then run the tests
