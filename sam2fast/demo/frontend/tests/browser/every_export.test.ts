@@ -57,7 +57,7 @@ afterAll(async () => {
   pages.stop();
 });
 
-// What a file server sends is the page of `serve --in-browser`; its files are those of in_browser.test.ts.
+// A file server sends the same page as `serve --in-browser`; in_browser.test.ts downloads each format there.
 describe.each([
   ["serve", () => inject("address")],
   ["serve --in-browser", () => pages.served],
