@@ -98,7 +98,7 @@ def test_results_are_deterministic_and_printed_scores_match_the_files(run, tmp_p
     assert re.search(rf"{FRAMES} frames of 480x320 at [\d.]+ frames/s", result.stdout)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_mini_tracks_both_objects_in_every_frame():
     """The clip is the first image of the README: a mean over frames may hide a mask that takes in another object."""
     clip = make_clip()

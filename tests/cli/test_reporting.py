@@ -11,6 +11,7 @@ import pytest
 
 from sam2fast import nano
 from sam2fast.cli import main
+from sam2fast.demo import clip as demo_clip
 
 NANO = "--model nano --device cpu"
 DOCUMENT = Path(__file__).parents[2] / "docs/commands.md"
@@ -58,7 +59,8 @@ def test_every_command_has_the_options_and_documented_keys():
 
 
 @pytest.mark.parametrize(("line", "has_bar"), LINES)
-def test_outputs(run, inputs, line, has_bar):
+def test_outputs(run, inputs, line, has_bar, monkeypatch):
+    monkeypatch.setattr(demo_clip, "FRAMES", 5)
     (inputs / "clips").mkdir()
     moving_shapes.write_video(inputs / "clips/a.mp4", moving_shapes.make_frames(2))
     words = shlex.split(line)

@@ -92,6 +92,7 @@ def test_media_and_its_errors(run, tmp_path, make_image):
     assert result.exit_code == 1 and result.stderr.startswith("sam2fast: ") and "cutouts/" in result.stderr
 
 
+@pytest.mark.long
 def test_teacher_makes_cutouts_first(run, make_image, tmp_path, model, monkeypatch):
     make_image("photos/a.png")
     make_image("photos/b.jpg")

@@ -141,8 +141,8 @@ def test_kernels_are_optional(model, tmp_path):
         program = exported.export_encoder(model, keep_kernels=True)
     exported.save_program(program, tmp_path / "kept.pt2")
     kept, pixels = operators(program), random_map(1, 3, SIZE, SIZE)
-    for expected, found in zip(exported.EncoderModule(model)(pixels), program.module()(pixels), strict=True):
-        assert relative_error(expected, found) <= TOLERANCE
+    with backend("torch"):
+        assert_same(exported.EncoderModule(model)(pixels), program.module()(pixels))
     assert "sam2fast.window_attention.default" in kept
     assert operators(exported.load_program(tmp_path / "kept.pt2")) == kept
 

@@ -12,7 +12,7 @@ from sam2fast.config import build_from_config, load_config
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FEW = "edgetam", "efficienttam_ti_1", "medsam2", "nano"
+FEW = "efficienttam_ti_1", "nano"
 
 
 def rows():

@@ -41,6 +41,7 @@ SUBSTITUTES = {
     "bench/kernels/layer_norm.py ": "bench/kernels/layer_norm.py --list ",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
     "--objects 2 --runs 3": "--objects 2 --runs 1",
+    "objects=4, frames=10": "objects=2, frames=2",
     '"sam2fast/mini"': '"sam2fast/nano"',
     # Exports, and compilations that take a minute.
     '"sam2fast/nano", device="cpu").model': '"narrow.pt", config_file="narrow.yaml", device="cpu").model',
@@ -78,6 +79,9 @@ ELSEWHERE = {
     "sam2fast export --model tiny --format onnx": "cli/test_export.py::test_onnx",
     "sam2fast export --model nano --format onnx": "cli/test_export.py::test_onnx",
     "sam2fast export --model edgetam --checkpoint edgetam.pt": "deploy/onnx/test_onnx_export.py::test_edgetam",
+    "sam2fast export --format web": (
+        "../sam2fast/demo/frontend/tests/browser/in_browser.test.ts::a click segments, without a server"
+    ),
     "sam2fast train -c my_finetune.yaml": "training/test_official_yaml.py::test_the_command_prints_the_notes",
     "sam2fast serve": "demo/test_serving.py::test_the_documents_script",
     "sam2fast export --model tiny --checkpoint sam2.1_hiera_tiny.pt --out tiny-native --aot": (
@@ -160,4 +164,5 @@ def test_the_tables_are_current() -> None:
     assert {elsewhere(block) for block in blocks} | of_blocks >= ELSEWHERE.keys()
     assert [written for written in SUBSTITUTES if not any(written in block.text for block in blocks)] == []
     for file, _, name in (test.partition("::") for test in ELSEWHERE.values()):
-        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name
+        start = f'test("{name}"' if file.endswith(".ts") else f"def {name}("
+        assert f"\n{start}" in (ROOT / "tests" / file).read_text(encoding="utf-8"), name

@@ -9,6 +9,8 @@ from planned import ALL, difference, parts_of, results, without
 
 from sam2fast.deploy.compilation import compile_model, uncompile
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def untouched():

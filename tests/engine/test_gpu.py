@@ -70,6 +70,7 @@ def test_images_of_models(name):
     )
 
 
+@pytest.mark.long
 def test_images_by_kernels(model, triton_device):
     """Interpreted."""
     before, expected = launches["window_attention"], assert_same_images(model)

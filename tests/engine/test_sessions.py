@@ -134,7 +134,9 @@ def test_sessions_in_bfloat16(is_autocast):
         assert of_plans <= 2 * of_modules
 
 
-@pytest.mark.parametrize(("name", "size"), [("edgetam", 256), ("efficienttam_ti", 128)])
+@pytest.mark.parametrize(
+    ("name", "size"), [pytest.param("edgetam", 256, marks=pytest.mark.long), ("efficienttam_ti", 128)]
+)
 def test_sessions_of_relatives(name, size):
     """Whose image encoders, and EdgeTAM's memories, are others."""
     changes = [f"++model.image_size={size}"]

@@ -114,7 +114,7 @@ def test_a_stream_and_a_saved_session(predictor, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("model", [EDGETAM, TI_1], indirect=True)
+@pytest.mark.parametrize("model", [EDGETAM, pytest.param(TI_1, marks=pytest.mark.slow)], indirect=True)
 def test_compiled_and_exported(predictor, records, video):
     image = random_map(1, 3, predictor.image_size, predictor.image_size)
     with torch.no_grad():

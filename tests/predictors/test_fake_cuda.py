@@ -200,6 +200,7 @@ LAUNCHES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["tiny", pytest.param("large", marks=pytest.mark.slow)])
 def test_launches_of_images(model):
     found = image_launches(model, [1, 64, 256] if model == "tiny" else [])

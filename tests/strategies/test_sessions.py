@@ -16,8 +16,9 @@ from sam2fast.utils.testing import relative_error
 
 PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
 # The plain one is what all other tests run; d4sm is DAM4SAM's rule with more to save.
+MARKS = {"dam4sam": pytest.mark.slow, "confident": pytest.mark.long}
 ALONE = [
-    pytest.param(name, marks=pytest.mark.long if name in ("dam4sam", "confident") else ())
+    pytest.param(name, marks=MARKS.get(name, ()))
     for name, kind in sorted(STRATEGIES.items())
     if name != "sam2" and not kind.sees_others
 ]

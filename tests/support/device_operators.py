@@ -31,10 +31,9 @@ LIST = Path(__file__).parents[1] / "modeling/device_operators.json"
 MPS = torch.device("mps", 0)  # with an index, for which torch does not ask the driver
 COMPOSITE = "composite"  # made of other operators, for any device
 DEVICES = (DispatchKey.CPU, DispatchKey.CUDA, DispatchKey.MPS)
-# Models whose layers differ.
+# Models whose layers differ; tiny has those of nano.
 CONFIGS = (
     "configs/nano/sam2fast_nano.yaml",
-    "configs/sam2.1/sam2.1_hiera_t.yaml",
     "configs/edgetam/edgetam.yaml",
     "configs/efficienttam/efficienttam_ti_2.yaml",
 )

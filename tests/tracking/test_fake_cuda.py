@@ -308,6 +308,7 @@ def test_faults_of_what_is_recorded_are_found(cuda, predictor, stream, name, mon
 BUDGETS = {"tiny": {"encoder": 103, "step": 176, "eager": 10}, "large": {"encoder": 393, "step": 176, "eager": 10}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["tiny", pytest.param("large", marks=pytest.mark.slow)])
 def test_launches_and_work_of_a_frame(model):
     """In a bf16 session at 1024 pixels, with the FLOPs of the formulas in docs/kernels/memory_attention.md."""

@@ -1,7 +1,4 @@
-"""Exported graphs in onnxruntime: beside the official predictors, at any sizes, and without torch.
-
-A narrow model's are compared in every run.
-"""
+"""Exported graphs in onnxruntime: beside the official predictors, at any sizes, and without torch."""
 
 import json
 import shutil
@@ -34,7 +31,7 @@ from sam2fast.utils.testing import mask_iou, relative_error
 
 BOXES = [[20, 20, 70, 60], [50, 30, 100, 80]]
 
-long = pytest.mark.long
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +56,6 @@ def video(tmp_path_factory):
     return jpeg_folder(tmp_path_factory.mktemp("video"), clip(10))
 
 
-@long
 def test_attention_to_means(tmp_path):
     """With one memory and with two: EfficientTAM's attends to tokens of the one, and to means of the two."""
     given = {"device": "cpu", "hydra_overrides_extra": ["++model.image_size=256"]}
@@ -114,7 +110,6 @@ def test_axes_have_names_and_nothing_branches(folder):
     assert axes == {"objects", "memories", "pointers", "points"}
 
 
-@long
 def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
     def freeze(self, features, masks, scores, from_prompt):
         return self.frozen(features, masks, scores.reshape(-1, 1), from_prompt)[: int(len(masks))]
@@ -129,7 +124,6 @@ def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@long
 @pytest.mark.usefixtures("nano_exported_once")
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_smaller_weights(dtype, tmp_path):
@@ -186,7 +180,6 @@ np.save(sys.argv[3], np.stack(masks))
 """
 
 
-@long
 @pytest.mark.usefixtures("nano_exported_once")
 def test_without_torch(video, tmp_path):
     """nano in an environment with numpy, Pillow and onnxruntime alone: the same masks as here."""
@@ -226,7 +219,6 @@ def test_published_sizes(size, side, frames, tmp_path):
     print(f"{size} at {side}: {compare(expected, run(AsTensors(OnnxVideoPredictor(exported)), video, scenario)):.1e}")
 
 
-@long
 @torch.inference_mode()
 def test_edgetam(video, tmp_path):
     """Beside sam2fast, which tests/family compares with the published code."""
