@@ -47,6 +47,7 @@ def main(what: str, folder: Path) -> None:
             os.kill(os.getppid(), signal.SIGINT)
         time.sleep(60)
     elif rank == "1" and turn == "0":
+        wait_for((folder / f"{what}-0-{turn}").exists)  # the launcher ends the other process when this one fails
         sys.exit(5)
 
 
