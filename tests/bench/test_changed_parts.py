@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 from mini_model import OVERRIDES
 from suite import changed_parts
 
 
+@pytest.mark.slow
 def test_rows(monkeypatch, tmp_path):
     measured, frames = changed_parts.measured, changed_parts.FRAMES
     monkeypatch.setattr(changed_parts, "measured", lambda *given: measured(*given, OVERRIDES))

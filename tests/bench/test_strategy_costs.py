@@ -6,7 +6,10 @@ import pytest
 import strategy_costs
 
 
-@pytest.mark.parametrize(("part", "model", "objects"), [("times", "mini", ["2"]), ("pages", "nano", ["1", "2"])])
+@pytest.mark.parametrize(
+    ("part", "model", "objects"),
+    [pytest.param("times", "mini", ["2"], marks=pytest.mark.slow), ("pages", "nano", ["1", "2"])],
+)
 def test_parts(part, model, objects, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(strategy_costs, "FIRST", 2)
     options = ["--model", model, "--frames", "3", "--strategy", "sam2", "sam2long", "--out", f"{tmp_path}"]

@@ -61,8 +61,8 @@ def _different_rehearsals():
     return list(found.values())
 
 
-# One of every kind. The others are slow: so are processes for every call, which test_suite.py has for one.
-REHEARSED = ("image t", "video t", "throughput t", "stream t")
+# The others are slow: so are processes for every call, which test_suite.py has for one.
+REHEARSED = ("image t", "video t")
 
 
 def _marked(name):

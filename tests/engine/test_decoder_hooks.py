@@ -44,7 +44,7 @@ def expected(predictor):
     return results(predictor)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_hook_and_a_replaced_forward_see_every_call(name, predictor, expected):
     calls, module = [], predictor.model.get_submodule(name)

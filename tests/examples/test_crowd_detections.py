@@ -14,6 +14,7 @@ from sam2fast.build_sam import build_sam2_video_predictor
 SIZE = 96
 
 
+@pytest.mark.slow
 def test_detector():
     """The boxes of the visible parts, about nine in ten; the same again."""
     clip = strategy_clip("crowd", 3, SIZE)
@@ -56,6 +57,7 @@ def test_data_of_trackeval():
     assert data["similarity_scores"][0].ravel() == pytest.approx([1 / 3, 0])
 
 
+@pytest.mark.slow
 def test_example_runs(monkeypatch, tmp_path, capsys):
     """Its tables, with something else for TrackEval's measures."""
     seen = []

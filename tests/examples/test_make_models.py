@@ -47,6 +47,7 @@ def tame(config):
     return fill(model, 0).state_dict()
 
 
+@pytest.mark.slow
 class TestMini:
     def test_its_image_path_is_tinys_without_the_fourth_stage(self, tmp_path):
         """The file fits mini, lacks only what video needs, and gives tiny's finer maps."""

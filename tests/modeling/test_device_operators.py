@@ -46,7 +46,8 @@ def test_operators_on_mps(config, listed):
     assert not [name for name in called if lacks(listed[name], "MPS")]
 
 
-@pytest.mark.parametrize("config", MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
 def test_operators_on_cuda(config, listed):
     called = called_on_cuda(config)
     assert ON_CUDA_ALONE <= called <= set(listed)

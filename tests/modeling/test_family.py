@@ -83,6 +83,7 @@ def test_recorded_steps(predictor, records, video):
     assert isinstance(predictor._steps.recordings, Recordings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layers", "before"),
     [(EDGETAM, 2, {"rsqrt", "sin", "cos"}), (TI_1, 4, {"upsample_bicubic2d", "mean"})],

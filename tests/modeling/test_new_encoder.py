@@ -178,6 +178,7 @@ def test_compiled(pair, model):
     assert compiled.image_encoder.trunk is trunk and parts_of(compiled) == without("image")
 
 
+@pytest.mark.slow
 def test_an_artefact(pair, tmp_path):
     write_artifact(pair[1], tmp_path / "mine")
     loaded = load_predictor(tmp_path / "mine")

@@ -15,8 +15,8 @@ from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sa
 from sam2fast.utils.testing import relative_error
 
 PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
-# The plain one is what all other tests run; d4sm is DAM4SAM's rule with more to save.
-MARKS = {"dam4sam": pytest.mark.slow, "confident": pytest.mark.long}
+# The plain one is what all other tests run.
+MARKS = {"dam4sam": pytest.mark.slow, "d4sm": pytest.mark.slow, "confident": pytest.mark.long}
 ALONE = [
     pytest.param(name, marks=MARKS.get(name, ()))
     for name, kind in sorted(STRATEGIES.items())

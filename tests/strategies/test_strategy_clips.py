@@ -130,6 +130,7 @@ def test_where_masks_end(covered, expected):
     assert strategy_clips.outcome(found, truth) == expected
 
 
+@pytest.mark.slow
 def test_example_runs(monkeypatch, tmp_path, capsys):
     overrides = [f"++model.image_size={SIZE}"]
     predictor = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu", hydra_overrides_extra=overrides)

@@ -56,7 +56,10 @@ def test_steady_frames(cuda, predictor, objects, outputs):
     check(predictor, steady_steps(cuda, predictor, objects, 2))
 
 
-@pytest.mark.parametrize("strategy", ["samurai", "d4sm", "together", pytest.param("confident", marks=pytest.mark.long)])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("samurai", "d4sm", "confident")]
+
+
+@pytest.mark.parametrize("strategy", ["together", *SLOW])
 def test_strategies(cuda, predictor, strategy):
     """What they wait for was begun by the frame before."""
     predictor.strategy = strategy

@@ -56,6 +56,7 @@ def video(tmp_path_factory):
     return jpeg_folder(tmp_path_factory.mktemp("video"), clip(10))
 
 
+@pytest.mark.slow
 def test_attention_to_means(tmp_path):
     """With one memory and with two: EfficientTAM's attends to tokens of the one, and to means of the two."""
     given = {"device": "cpu", "hydra_overrides_extra": ["++model.image_size=256"]}
@@ -219,6 +220,7 @@ def test_published_sizes(size, side, frames, tmp_path):
     print(f"{size} at {side}: {compare(expected, run(AsTensors(OnnxVideoPredictor(exported)), video, scenario)):.1e}")
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_edgetam(video, tmp_path):
     """Beside sam2fast, which tests/family compares with the published code."""
