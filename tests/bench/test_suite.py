@@ -172,7 +172,7 @@ def test_small_runs(dtype, names, tmp_path, monkeypatch):
     assert "12 frames before" in video["subjects"]["official"]["note"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_process_of_its_own(tmp_path):
     cold, official = (process_cases.cold_start(name, SETTING) for name in ("sam2fast", "official"))
     samples = []

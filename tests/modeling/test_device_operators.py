@@ -9,7 +9,7 @@ from device_operators import COMPOSITE, CONFIGS, LIST, called_on_cuda, called_on
 # Where is_cuda was asked before, or by torch itself.
 ON_CUDA_ALONE = {"_addmm_activation", "_scaled_dot_product_efficient_attention"}
 NANO, *OTHERS = CONFIGS
-MODELS = [NANO, *(pytest.param(config, marks=pytest.mark.long) for config in OTHERS)]
+MODELS = [NANO, *(pytest.param(config, marks=pytest.mark.slow) for config in OTHERS)]
 
 
 @pytest.fixture(scope="module")

@@ -114,8 +114,8 @@ def test_a_stream_and_a_saved_session(predictor, tmp_path):
     assert torch.equal(*masks) and (masks[0] > 0).any()
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("model", [EDGETAM, pytest.param(TI_1, marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [EDGETAM, TI_1], indirect=True)
 def test_compiled_and_exported(predictor, records, video):
     image = random_map(1, 3, predictor.image_size, predictor.image_size)
     with torch.no_grad():

@@ -75,7 +75,7 @@ def two_objects(s: Session) -> None:
     s.propagate(start_frame_idx=2, max_frame_num_to_track=1, reverse=True)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_tracking(predictors, video, forced):
     official, ours = predictors
     expected = run_official(official, video, two_objects)

@@ -17,7 +17,7 @@ from sam2fast.tracking import propagation
 SCRIPT = Path(__file__).parents[1] / "support/warmed_kernels.py"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_kernels_are_in_tritons_cache_when_they_are_launched(tmp_path):
     pytest.importorskip("triton.runtime.cache", reason="needs Triton's compiler")
     env = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}

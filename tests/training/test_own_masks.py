@@ -42,7 +42,7 @@ def one_click(run: Callable[..., str], *checkpoint: str) -> float:
     return 100 * float(json.loads(Path("found.json").read_text())["miou"]["1 click"]["mean"])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_new_kind_of_object_is_learnt(run: Callable[..., str]) -> None:
     write_images(Path(), 24, seed=0)
     write_images(Path("held_out"), 12, seed=1)

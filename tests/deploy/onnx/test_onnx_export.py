@@ -126,7 +126,7 @@ def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("nano_exported_once")
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
 def test_smaller_weights(dtype, tmp_path):
     """nano's own weights: the worst frame's IoU to fp32; docs/export.md has what was measured."""
     ball = draw_rolling_ball(12)
