@@ -61,7 +61,7 @@ def _different_rehearsals():
     return list(found.values())
 
 
-# The others are slow: so are processes for every call, which test_suite.py has for one.
+# The others are slow, and so are processes for every call.
 REHEARSED = ("image t", "video t")
 
 
