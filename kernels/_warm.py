@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 
 # A process starts in the time that a few kernels take.
 MOST_PROCESSES, FEWEST_EACH = 8, 4
+_one_at_a_time = threading.Lock()  # for what is patched in Triton meanwhile
 
 
 class Compilable(NamedTuple):
@@ -58,22 +59,25 @@ class Compilable(NamedTuple):
 
 @contextmanager
 def collecting() -> Iterator[list[Compilable]]:
-    """Context manager in which this thread launches no kernel that has to be compiled first: what it would write has
-    any values.
+    """Context manager in which this thread launches no kernel. Another thread's block waits for the end of this one.
+
+    Not even kernels that are compiled are launched. They may read what others would have written, such as the parents
+    of pixels, which then are any addresses.
 
     Yields:
         What has to be compiled, complete at the end of the block; with Triton before 3.5 nothing, and all is launched.
     """
     from triton import runtime
 
-    found: dict[str, Compilable] = {}
     launches: list[Compilable] = []
     if not hasattr(runtime.cache, "get_cache_key"):
         yield launches
         return
     from triton import knobs
+    from triton.runtime.jit import JITFunction
 
-    thread, before = threading.get_ident(), knobs.runtime.jit_cache_hook
+    found: dict[str, Compilable] = {}
+    thread = threading.get_ident()
 
     def hook(*, fn: Any, compile: dict[str, Any], **others: Any) -> bool | None:
         if threading.get_ident() != thread:
@@ -88,12 +92,17 @@ def collecting() -> Iterator[list[Compilable]]:
             found[data] = launch
         return True  # do not go on
 
-    knobs.runtime.jit_cache_hook = hook
-    try:
-        yield launches
-    finally:
-        knobs.runtime.jit_cache_hook = before
-        launches += found.values()
+    def run_or_warm_up(kernel: Any, *args: Any, warmup: bool, **options: Any) -> Any:
+        return run(kernel, *args, warmup=warmup or threading.get_ident() == thread, **options)
+
+    with _one_at_a_time:
+        before, run = knobs.runtime.jit_cache_hook, JITFunction.run
+        knobs.runtime.jit_cache_hook, JITFunction.run = hook, run_or_warm_up
+        try:
+            yield launches
+        finally:
+            knobs.runtime.jit_cache_hook, JITFunction.run = before, run
+            launches += found.values()
 
 
 def compile_in_processes(launches: Sequence[Compilable]) -> None:

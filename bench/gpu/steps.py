@@ -148,7 +148,9 @@ def plan() -> list[Step]:
         Step(f"parity {name}", ("parity", keywords), seconds, 3 * seconds, False, correct, TESTING)
         for name, (keywords, seconds) in PARITY.items()
     ]
-    parity.append(Step("parity recorded steps", ("recorded", ""), 60, 180, False, correct, (*TESTING, *BUILDING)))
+    for what, test, seconds in (("steps", "test_parity", 60), ("images", "test_images", 40)):
+        needs = (*TESTING, *BUILDING)
+        parity.append(Step(f"parity recorded {what}", ("recorded", test), seconds, 3 * seconds, False, correct, needs))
     parity.append(Step("parity memory of graphs", ("graph_memory", ""), 20, 60, False, correct))
     rest = [Step("parity newer ptxas", ("newer_ptxas", "attention and not fp8"), 120, 360, False, correct, TESTING)]
     rest += [

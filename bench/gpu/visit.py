@@ -3,7 +3,8 @@
     make gpu                      every step, most valuable first, until the budget of 570 seconds is spent
     make gpu GPU="--resume FILE"  goes on from an earlier visit's results.jsonl: first the steps that it did not reach,
                                   then those that failed
-    make gpu PART=parity          the steps with this text in their names; PART="micro rope_attention", ...
+    make gpu PART=parity          the steps with this text in their names
+    make gpu PART="call video t"  the step of this name
     make gpu GPU=--list           when each step runs, by the plan's own seconds; runs nothing
     python bench/gpu --collect DIR                takes the results of a visit into bench/results
     python bench/gpu --device cpu --rehearse --out DIR       tries all of it without a GPU, at small shapes
@@ -61,7 +62,12 @@ def visit(arguments: argparse.Namespace) -> int:
 
     start = time.monotonic()
     every = plan()
-    steps = [step for step in every if any(text in step.name for text in arguments.only or [""])]
+    names = {step.name for step in every}
+    steps = [
+        step
+        for step in every
+        if any(step.name == text or (text in step.name and text not in names) for text in arguments.only or [""])
+    ]
     if not steps:
         raise SystemExit(f"no step has {arguments.only} in its name; the steps are {', '.join(s.name for s in every)}")
     if arguments.list:
@@ -122,7 +128,7 @@ def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="TEXT", help="steps with this in their names")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="this step, or steps with this in their names")
     parser.add_argument("--list", action="store_true", help="when each step runs, by the plan's seconds; runs nothing")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--budget", type=float, default=VISIT_S, metavar="SECONDS", help="all of it, at most")

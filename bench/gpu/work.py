@@ -101,9 +101,9 @@ def newer_ptxas(keywords: str, context: Context) -> Outcome:
     return outcome._replace(figure=f"ptxas {versions}: {outcome.figure}")
 
 
-def recorded(_: str, context: Context) -> Outcome:
-    """Tests of recorded steps against plain ones."""
-    return _tested("tracking/test_tracking_parity.py::test_parity", context)
+def recorded(test: str, context: Context) -> Outcome:
+    """Tests of recorded steps or images against plain ones."""
+    return _tested(f"tracking/test_tracking_parity.py::{test}", context)
 
 
 def graph_memory(_: str, context: Context) -> Outcome:

@@ -1,4 +1,4 @@
-"""Recorded tracking steps against the plain path on a device, and what they cost in allocations and waiting.
+"""Recorded tracking steps and images against the plain path on a device, and what steps cost in allocations and waiting.
 
 On CUDA the steps are graphs; elsewhere they are run again, which shows that this check itself works.
 """
@@ -16,7 +16,8 @@ import torch
 from parity_rows import FEW_DTYPES, Row, allowed_error, name_of, planned
 from torch import Tensor
 
-from sam2fast import build_sam
+from sam2fast import SAM2ImagePredictor, build_sam
+from sam2fast.tracking import image_graphs
 from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
 from sam2fast.utils.testing import mask_iou, relative_error
 
@@ -80,6 +81,65 @@ def test_parity(triton_device, record_property, dtype):
         record_property("row", row)
         rows.append(row)
     assert all(map(is_right, rows))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", PLAN.dtypes, ids=str)
+def test_images(triton_device, record_property, dtype):
+    """Bit by bit, replay after replay."""
+    torch.use_deterministic_algorithms(False)
+    row = images_row(PLAN._replace(dtypes=(dtype,)), triton_device)
+    print(row)
+    record_property("row", row)
+    assert not row["wrong"] and not row["gave up"] and row["recorded"] == 1 + len(PROMPTS)
+
+
+PROMPTS = {  # shares of the side, with masks or without
+    "click": (1, 1, False),
+    "click and mask": (1, 1, True),
+    "box": (1, 2, False),
+    "64 clicks": (64, 1, False),
+    "64 clicks and masks": (64, 1, True),
+    "256 clicks": (256, 1, False),
+}
+
+
+def images_row(plan: Plan, device: torch.device) -> Row:
+    """How many tensors of recorded images differ from those without recordings, at all and by how much."""
+    (dtype,) = plan.dtypes
+    model = predictor(plan, dtype, device, fast=False)
+    predictors = [SAM2ImagePredictor(model) for _ in range(2)]
+    predictors[0].fast, predictors[1].fast = False, True
+    plain, recorded = (results_of(each, plan) for each in predictors)
+    different = [name for name, a in plain.items() if not torch.equal(a, recorded[name])]
+    graphs = image_graphs._graphs[model]
+    return {
+        "op": "images",
+        "dtype": name_of(dtype),
+        "inputs": len(plain),
+        "largest error": max(relative_error(a, recorded[name]) for name, a in plain.items()),
+        "wrong": len(different),
+        "which": different[:5],
+        "recorded": len(graphs._calls),
+        "gave up": len(graphs._eager),
+    }
+
+
+def results_of(predictor: Any, plan: Plan) -> dict[str, Tensor]:
+    """Features and logits of two images, each set twice, by the name of what gave them."""
+    side, generator, found = plan.image_size, torch.Generator().manual_seed(0), {}
+    for turn, image in enumerate(2 * images(plan, 2)):
+        predictor.set_image(image)
+        features = [predictor._features["image_embed"], *predictor._features["high_res_feats"]]
+        found |= {f"{turn}: level {i}": x.float().cpu() for i, x in enumerate(features)}
+        for name, (count, points, has_mask) in PROMPTS.items():
+            coords = torch.rand(count, points, 2, generator=generator).sort(dim=1).values * side
+            labels = torch.tensor([[2, 3] if points == 2 else [1]]).expand(count, -1)
+            masks = torch.randn(count, 1, side // 4, side // 4, generator=generator) if has_mask else None
+            prompts = [x if x is None else x.to(predictor.device) for x in (coords, labels, None, masks)]
+            answer = predictor._predict_low_res(*prompts)
+            found |= {f"{turn}: {name}, {i}": x.float().cpu() for i, x in enumerate(answer)}
+    return found
 
 
 def predictor(plan: Plan, dtype: torch.dtype, device: torch.device, fast: bool) -> Any:
