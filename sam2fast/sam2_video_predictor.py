@@ -96,7 +96,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
                 the model was built, an argument of that function.
             offload_video_to_cpu, offload_state_to_cpu: only set ``state["storage_device"]``: the device always holds
                 no more than the data in use.
-            async_loading_frames: a thread decodes the next frames ahead.
+            async_loading_frames: the next frames are decoded ahead, images by up to eight threads.
             max_history: how many tracked frames are kept per object, besides conditioning frames; older ones are as
                 if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
                 (bf16) or 1.3 MB (fp32) per object and frame at 1024x1024.

@@ -1,7 +1,8 @@
-"""Caches decoded frames, and prefetches the next ones in a thread."""
+"""Caches decoded frames, and prefetches the next ones in threads."""
 
 import os
 import weakref
+from contextlib import ExitStack
 from queue import SimpleQueue
 from threading import Lock, Thread
 
@@ -13,7 +14,9 @@ from sam2fast.video_io.video_types import VideoError
 
 # Frames. At 1024 x 1024 a frame takes 3 MiB, so the cache takes 96 MiB: about a second of video.
 CAPACITY = 32
-AHEAD = 6  # frames to prefetch; few are wasted when the caller jumps
+AHEAD = 6  # frames to prefetch, or two for each reader; few are wasted when the caller jumps
+# Threads that read images at once: PIL decodes and resizes without Python's lock.
+MOST_READERS = 8
 
 
 class FrameCache:
@@ -22,16 +25,18 @@ class FrameCache:
     Args:
         source: of the frames.
         pinned: keeps them in pinned memory, from which they are copied to CUDA without another copy.
+
+    Attributes:
+        readers: how many threads may read at once.
     """
 
     def __init__(self, source: Source, pinned: bool = False) -> None:
         self._source, self._pinned = source, pinned
+        self.readers = min(MOST_READERS, os.cpu_count() or 1) if source.reads_in_parallel else 1
         self._frames: dict[int, Tensor] = {}
         self._position, self._step = 0, 1
         self._closed = False
-        self._lock = Lock()
-        self._reading = Lock()  # separate, so that cached frames are available while another is decoded
-        self._process = os.getpid()
+        self._make_locks()
 
     def get(self, index: int) -> Tensor:
         """Pixels of a frame, ``(S, S, 3)`` uint8. These calls move the window that is cached and prefetched."""
@@ -51,7 +56,7 @@ class FrameCache:
         pixels = self._cached(index)
         if pixels is not None:
             return pixels
-        with self._reading:
+        with self._reading[index % self.readers]:
             pixels = self._cached(index)
             if pixels is None:
                 # Video files are decoded forwards only, so a step backwards fills the cache at once.
@@ -74,9 +79,11 @@ class FrameCache:
         return index in self._frames
 
     def close(self) -> None:
-        """Drops the frames and closes the source, after a running read."""
+        """Drops the frames and closes the source, after running reads."""
         self._reset_after_fork()
-        with self._reading, self._lock:
+        with ExitStack() as reads:
+            for lock in (*self._reading, self._lock):
+                reads.enter_context(lock)
             self._closed = True
             self._frames.clear()
             self._source.close()
@@ -84,7 +91,13 @@ class FrameCache:
     def _reset_after_fork(self) -> None:
         """Replaces the locks after a fork: threads that do not exist in the child may hold them."""
         if self._process != os.getpid():
-            self._lock, self._reading, self._process = Lock(), Lock(), os.getpid()
+            self._make_locks()
+
+    def _make_locks(self) -> None:
+        self._lock = Lock()
+        # Separate, so that cached frames are available while others are decoded. No two threads read the same frame.
+        self._reading = [Lock() for _ in range(self.readers)]
+        self._process = os.getpid()
 
     def _cached(self, index: int) -> Tensor | None:
         with self._lock:
@@ -104,38 +117,53 @@ class FrameCache:
 
 
 class Prefetcher:
-    """A daemon thread that reads the next frames into a cache.
+    """Daemon threads that read the next frames into a cache, as many as may read at once.
 
-    The thread refers to the cache only, so it ends when this object is collected. It ignores errors; a request for the
-    frame raises them again.
+    The threads refer to the cache only, so they end when this object is collected. They ignore errors; a request for
+    the frame raises them again.
     """
 
     def __init__(self, cache: FrameCache) -> None:
-        # The only queue that a finaliser may write to: it is reentrant.
-        self._requests: SimpleQueue[bool] = SimpleQueue()
         self._cache = cache
-        self._thread = Thread(target=_work, args=(cache, self._requests), name="sam2fast-prefetch", daemon=True)
-        self._thread.start()
-        weakref.finalize(self, self._requests.put, False)
+        # The only queues that a finaliser may write to: they are reentrant.
+        self._requests: list[SimpleQueue[bool]] = [SimpleQueue() for _ in range(cache.readers)]
+        self._threads = [
+            Thread(target=_work, args=(cache, number, requests), name="sam2fast-prefetch", daemon=True)
+            for number, requests in enumerate(self._requests)
+        ]
+        for thread in self._threads:
+            thread.start()
+        weakref.finalize(self, _put, self._requests, False)
 
     def follow(self) -> None:
-        """Prefetches after the last requested frame, unless half of that is there: waking the thread takes time."""
-        if not all(map(self._cache.has, self._cache.upcoming(AHEAD // 2))):
-            self._requests.put(True)
+        """Prefetches after the last requested frame, unless half of that is there: waking threads takes time."""
+        if not all(map(self._cache.has, self._cache.upcoming(_ahead(self._cache) // 2))):
+            _put(self._requests, True)
 
     def stop(self) -> None:
-        """Ends the thread after the frame that it is reading, and waits for that."""
-        self._requests.put(False)
-        self._thread.join()
+        """Ends each thread after the frame that it is reading, and waits for that."""
+        _put(self._requests, False)
+        for thread in self._threads:
+            thread.join()
 
 
-def _work(cache: FrameCache, requests: "SimpleQueue[bool]") -> None:
+def _put(queues: "list[SimpleQueue[bool]]", value: bool) -> None:
+    for queue in queues:
+        queue.put(value)
+
+
+def _ahead(cache: FrameCache) -> int:
+    return max(AHEAD, 2 * cache.readers)
+
+
+def _work(cache: FrameCache, number: int, requests: "SimpleQueue[bool]") -> None:
+    """Reads every frame ahead whose index, divided by the number of readers, leaves ``number``."""
     failed: set[int] = set()
     while requests.get():
-        for index in cache.upcoming(AHEAD):
+        for index in cache.upcoming(_ahead(cache)):
             if not requests.empty():
                 break
-            if index not in failed:
+            if index % cache.readers == number and index not in failed:
                 try:
                     cache.fetch(index)
                 except Exception:

@@ -103,7 +103,7 @@ def open_frames(
             Images in memory are not copied; do not change them meanwhile.
         image_size: side S of the model's square input.
         device: of the returned frames.
-        prefetch: decode the next few frames in a thread.
+        prefetch: decode the next few frames in a thread; image files, and arrays in memory, in up to eight.
         window: the values (low, high) that become black and white, for volumes, and for images and arrays of any type.
         axis: of the file of a volume, the slices that become frames; by default ``"axial"``.
 

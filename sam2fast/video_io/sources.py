@@ -11,18 +11,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note
 from sam2fast.transforms import ImageLike
-from sam2fast.video_io.arrays import Window, is_deep, resized, to_rgb_image
+from sam2fast.video_io.arrays import ArrayFrames, Window, is_deep, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
 # The kind with most files gives the frames; of several, the first.
 KINDS = ((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",))
 PAGED_FORMATS = ("WEBP", "TIFF")  # image files that can hold a video, and that FFmpeg does not read as one
+
+STATELESS = (np.ndarray, Tensor, str, Path, bytes)  # images that several threads may read at once
 
 FileLike: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 _log = logging.getLogger(__name__)
@@ -80,9 +83,10 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
 
 
 class Source(ABC):
-    """A video with random access to its frames. Only ``time`` is thread-safe.
+    """A video with random access to its frames. ``time`` is thread-safe.
 
     Attributes:
+        reads_in_parallel: whether ``read`` is thread-safe, too.
         height, width: upright, in pixels.
         rate: average frames per second, if known.
         truncated: a sentence on frames known to be missing after the last one; None if there are none.
@@ -92,6 +96,7 @@ class Source(ABC):
     width: int
     rate: float | None = None
     truncated: str | None = None
+    reads_in_parallel = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -143,6 +148,8 @@ class ImageFiles(ImageSource):
     Raises:
         VideoError: no file has a readable header.
     """
+
+    reads_in_parallel = True
 
     def __init__(self, paths: Sequence[Path], image_size: int, window: Window | None = None) -> None:
         self._paths, self._image_size, self._window = paths, image_size, window
@@ -257,6 +264,9 @@ class ImageList(ImageSource):
             raise NoFramesError("no images found: the sequence is empty")
         first = self.image(0)
         self.height, self.width = first.height, first.width
+        # A user's own sequence may not be thread-safe, nor may an open file that is there twice.
+        is_known = isinstance(frames, list | tuple) and all(isinstance(x, STATELESS) for x in frames)
+        self.reads_in_parallel = is_known or isinstance(frames, ArrayFrames)
 
     def __len__(self) -> int:
         return len(self._frames)

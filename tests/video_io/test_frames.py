@@ -3,15 +3,19 @@
 import copy
 import functools
 import gc
+import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from at_once import at_once
+from PIL import Image
+from suite.photographs import Repeated
 from waiting import wait_until
 
 from sam2fast.transforms import SAM2Transforms
-from sam2fast.video_io import Frames, VideoError
+from sam2fast.video_io import Frames, VideoError, frame_cache, open_frames
 from sam2fast.video_io.frame_cache import AHEAD, CAPACITY
 
 SIZE, COUNT, DAMAGED = 4, 100, 57
@@ -21,6 +25,7 @@ class CountingSource:
     """Frame i is filled with i. Reading yields the frames on the way, as a video file does. Frame 57 is damaged."""
 
     height, width = 30, 40
+    reads_in_parallel = False
     rate, truncated = 10.0, "nothing after frame 99"
 
     def __init__(self):
@@ -172,7 +177,7 @@ class TestPrefetch:
 
     def test_garbage_collection_ends_the_thread(self):
         frames = Frames(CountingSource(), SIZE, prefetch=True)
-        thread = frames._prefetcher._thread
+        (thread,) = frames._prefetcher._threads
         assert thread.daemon
         frames.pixels(3)
         other = copy.copy(frames)
@@ -185,12 +190,76 @@ class TestPrefetch:
         assert wait_until(lambda: not thread.is_alive())
 
 
+class ImagesOnDisk(CountingSource):
+    """Of four frames, each is read while the others are."""
+
+    reads_in_parallel = True
+    together = 4
+
+    def __init__(self):
+        super().__init__()
+        self.barrier = threading.Barrier(self.together)
+
+    def read(self, index, since):
+        self.reads.append(index)
+        if index > 0:
+            self.barrier.wait(10)
+        if index == DAMAGED:
+            raise VideoError(f"frame {DAMAGED} is damaged")
+        return [(index, torch.full((SIZE, SIZE, 3), index, dtype=torch.uint8))]
+
+
+class TestReaders:
+    @pytest.fixture(autouse=True)
+    def four(self, monkeypatch):
+        monkeypatch.setattr(frame_cache.os, "cpu_count", lambda: ImagesOnDisk.together)
+
+    @pytest.fixture
+    def source(self):
+        return ImagesOnDisk()
+
+    def test_images_are_read_at_once(self, prefetching, source):
+        prefetching.pixels(0)
+        wait_for(prefetching, *range(1, 9))
+        assert numbers(prefetching, range(9)) == [*range(9)]
+        assert len(source.reads) == len(set(source.reads)), "each once"
+
+    def test_the_error_is_raised_for_its_frame(self, prefetching, source):
+        source.barrier = threading.Barrier(1)
+        prefetching.pixels(DAMAGED - 1)
+        wait_for(prefetching, DAMAGED + 7)
+        with pytest.raises(VideoError, match="57"):
+            prefetching[DAMAGED]
+
+    def test_threads_end_with_the_video(self, source):
+        frames = Frames(source, SIZE, prefetch=True)
+        threads = frames._prefetcher._threads
+        assert len(threads) == 4
+        frames.pixels(0)
+        frames.close()
+        assert source.is_closed and not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize(
+    ("images", "in_parallel"),
+    [
+        ([np.zeros((8, 8, 3), np.uint8)] * 2, True),
+        (np.zeros((2, 8, 8, 3), np.uint8), True),
+        ([Image.new("RGB", (8, 8))] * 2, False),  # one object, which loads its file when it is read
+        (Repeated([np.zeros((8, 8, 3), np.uint8)], 2), False),
+    ],
+    ids=["arrays", "array", "images", "own sequence"],
+)
+def test_only_images_without_a_state_are_read_at_once(images, in_parallel):
+    assert open_frames(images, SIZE)._source.reads_in_parallel == in_parallel
+
+
 def test_closed_frames(frames, source):
     frames.pixels(3)
     prefetcher = frames._prefetcher
     for _ in range(2):
         frames.close()
-    assert source.is_closed and (prefetcher is None or not prefetcher._thread.is_alive())
+    assert source.is_closed and (prefetcher is None or not any(x.is_alive() for x in prefetcher._threads))
     with pytest.raises(VideoError, match="closed"):
         frames[3]
 
