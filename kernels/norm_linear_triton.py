@@ -93,7 +93,7 @@ def _norm_linear_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Tiles of rows and columns. No GPU has measured them.
+    """Tiles of rows and columns. Other tiles were not measured.
 
     With 32 columns a hidden layer of 2,048 is 64 programs for one object, and 1,024 joined columns are 32. Where there
     are more rows, larger tiles read the weights less often. Each warp holds whole rows, so that 32 of them spill in

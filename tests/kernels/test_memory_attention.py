@@ -16,6 +16,7 @@ from sam2fast.kernels.memory_attention import (
     memory_attention,
     memory_attention_cpu,
     memory_attention_reference,
+    reference,
     rope_attention,
     rope_attention_cpu,
     rope_attention_reference,
@@ -23,6 +24,22 @@ from sam2fast.kernels.memory_attention import (
 from sam2fast.modeling.attention import RoPEAttentionv2
 from sam2fast.modeling.position_encoding import axial_rope
 from sam2fast.utils.testing import relative_error
+
+
+def test_fp32_on_hopper_is_left_to_the_reference(monkeypatch):
+    """Unless one product in TF32 is enough, or an approximation is asked for."""
+    pytest.importorskip("triton")
+    query, pages = torch.zeros(1, 1, 4, 256), torch.zeros(1, 4, 64)
+
+    def is_left(arch="sm_90", query=query, pages=pages, fp8=False, pooling=""):
+        monkeypatch.setattr(reference, "architecture", lambda device: arch)
+        return reference.memory_attention_op.prefers_torch(query, pages, fp8, pooling)
+
+    assert is_left() and not is_left("sm_100") and not is_left("sm_80")
+    assert not is_left(query=query.bfloat16()) and not is_left(query=query[..., :128])
+    assert not is_left(fp8=True) and not is_left(pooling="pool")
+    monkeypatch.setattr(reference, "tf32_is_allowed", lambda: True)
+    assert not is_left()
 
 
 @pytest.mark.parametrize(("width", "height", "dim"), [(8, 8, 256), (64, 64, 256), (6, 3, 32)], ids=str)
