@@ -113,21 +113,24 @@ def memory_folding(results: Results) -> str:
 
 
 def measured(results: Results, ops: Sequence[str]) -> str:
-    """Medians of ops, with a table for each device; the newest file of each that has one of the ops."""
-    newest: dict[str, Report] = {}
+    """Medians of ops, with a table for each device and file: of each op the newest that has it."""
+    newest: dict[tuple[str, str], Report] = {}
     for report in results.reports(".+"):
-        if any(row["op"] in ops for row in report.data.get("parts", {}).get("micro", [])):
-            newest.setdefault(report.data["machine"]["device"], report)
-    parts = [_on_device(results, report, ops) for _, report in sorted(newest.items())]
+        for op in {row["op"] for row in report.data.get("parts", {}).get("micro", [])} & {*ops}:
+            newest.setdefault((report.data["machine"]["device"], op), report)
+    found: dict[tuple[str, str], tuple[Report, list[str]]] = {}
+    for (device, op), report in newest.items():
+        found.setdefault((device, report.path), (report, []))[1].append(op)
+    name_ops = len({op for _, op in newest}) > 1
+    parts = [_on_device(results, *found[key], name_ops) for key in sorted(found)]
     return "\n\n".join(parts) or "Not measured on a GPU; `make gpu PART=micro` does."
 
 
-def _on_device(results: Results, report: Report, ops: Sequence[str]) -> str:
+def _on_device(results: Results, report: Report, ops: Sequence[str], name_ops: bool) -> str:
     cases: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for row in report.data["parts"]["micro"]:
         if row["op"] in ops and row["subject"] in SHOWN and "p50 ms" in row:
             cases.setdefault((row["op"], row["shape"], row["dtype"]), {})[row["subject"]] = row
-    name_ops = len({op for op, _, _ in cases}) > 1
     columns = dict.fromkeys(SHOWN[name] for name in SHOWN if any(name in case for case in cases.values()))
     lines = []
     for (op, shape, dtype), case in cases.items():

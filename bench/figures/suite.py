@@ -36,7 +36,7 @@ def newest_of_each(results: Results, gpu: bool | None = None) -> list[Report]:
 
 def gpu(results: Results) -> str:
     """What was measured on GPUs: the suite's tables, and links to everything else."""
-    suites = newest_of_each(results, gpu=True)
+    suites = [report for report in results.reports(SUITE) if _gpu_of(report)]  # visits measure different cases
     others = [report for report in results.reports(".+") if _gpu_of(report) and not re.match(SUITE, report.name)]
     listed = "\n".join(f"- {results.link(report)}" for report in others)
     parts = [*(tables_of(results, report) for report in suites), listed]
@@ -63,7 +63,8 @@ def tables_of(results: Results, report: Report) -> str:
     by_case: dict[str, list[Row]] = {}
     for row in report.data["rows"]:
         by_case.setdefault(row["case"], []).append(row)
-    parts = [f"### {processor(report.data['machine'])}"]
+    on_gpu = f", {report.data['date']}" if _gpu_of(report) else ""
+    parts = [f"### {processor(report.data['machine'])}{on_gpu}"]
     parts.append(f"Every sample is in {results.link(report)}, from {machine(report.data['machine'])}.")
     for case, rows in by_case.items():
         parts += [f"#### {case.capitalize()}", *case_table(rows), paths(rows)]

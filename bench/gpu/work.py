@@ -64,10 +64,7 @@ class Context(NamedTuple):
 
 def environment(_: str, context: Context) -> Outcome:
     """Versions, the device, and the rates of a large copy and of large matrix products, at once and for a second."""
-    from suite.machine import machine
-
-    about: dict[str, Any] = {"date": datetime.date.today().isoformat(), "rehearsal": context.rehearse}
-    context.send("environment", about | {"machine": machine(str(context.device))})
+    _send_machine(context)
     if context.rehearse:
         return Outcome(True, "no limits are measured in a rehearsal")
     from sam2fast.profiling.limits import measure_limits
@@ -82,6 +79,14 @@ def environment(_: str, context: Context) -> Outcome:
     slower = device_state.sustained_rates(context.device)
     context.send("limits", slower)
     return Outcome(True, f"{figure}; for a second {', '.join(f'{rate:.3g} {name}' for name, rate in slower.items())}")
+
+
+def _send_machine(context: Context) -> None:
+    """Sends what the figures are taken on, without which they cannot be collected."""
+    from suite.machine import machine
+
+    about: dict[str, Any] = {"date": datetime.date.today().isoformat(), "rehearsal": context.rehearse}
+    context.send("environment", about | {"machine": machine(str(context.device))})
 
 
 def parity(keywords: str, context: Context) -> Outcome:
@@ -350,7 +355,10 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
     on = torch.device(device)
     try:
         with device_state.watched(on, name, send):
-            outcome = JOBS[job](argument, Context(on, send, limit_s, rehearse))
+            context = Context(on, send, limit_s, rehearse)
+            if on.type == "cuda" and job != "environment":  # which a visit of some steps does not run
+                _send_machine(context)
+            outcome = JOBS[job](argument, context)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in OPTIONAL:

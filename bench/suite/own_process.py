@@ -26,21 +26,26 @@ def cold_start(job: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     built = _built(job)
     low_res = _first_mask(built, pixels)
-    from suite.subjects import plain_path, synchronise
+    from suite.subjects import image_path, synchronise
 
     synchronise(built.setting.device)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "result": low_res, "notes": built.notes, "path": plain_path(job["subject"])}
+    return {
+        "seconds": seconds,
+        "result": low_res,
+        "notes": built.notes,
+        "path": image_path(job["subject"], built.predictor.model),
+    }
 
 
 def image_peak(job: dict[str, Any]) -> dict[str, Any]:
     """One image is set, and clicked."""
     from suite.photographs import image
-    from suite.subjects import plain_path
+    from suite.subjects import image_path
 
     built = _built(job)
-    path = {"path": plain_path(job["subject"])}
-    return _with_peak(built, lambda: _first_mask(built, image(1200, 1800))) | path
+    found = _with_peak(built, lambda: _first_mask(built, image(1200, 1800)))
+    return found | {"path": image_path(job["subject"], built.predictor.model)}
 
 
 def video_peak(job: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sam2fast.utils.testing import relative_error
 from suite.missing import MissingError
 from suite.photographs import boxes, centre, image
-from suite.subjects import Built, Setting, image_predictor, is_ours, plain_path, timed
+from suite.subjects import Built, Setting, image_path, image_predictor, is_ours, timed
 
 HEIGHT, WIDTH = 1200, 1800
 BOXES_CHECKED = 16
@@ -106,8 +106,12 @@ class ImageSession(PredictorSession):
 
     def __init__(self, subject: str, setting: Setting) -> None:
         super().__init__(image_predictor(subject, setting))
-        self.path = plain_path(subject)
+        self.subject = subject
         self.image = image(*self.shape)
+
+    @property
+    def path(self) -> str:
+        return image_path(self.subject, self.built.predictor.model)
 
     def set_image(self) -> float:
         return in_context(self.built, lambda: self.built.predictor.set_image(self.image)).seconds

@@ -279,8 +279,16 @@ def _or_missing(subject: str) -> Iterator[None]:
 
 
 def plain_path(subject: str) -> str:
-    """Of a predictor that records nothing: those of images, and the official ones."""
+    """Of a predictor that records nothing, as the official ones."""
     return "compiled" if subject in COMPILED else EAGER
+
+
+def image_path(subject: str, model: Any) -> str:
+    """Of an image predictor: whether its encodings were recorded, at least."""
+    from sam2fast.tracking import image_graphs
+
+    graphs = image_graphs._graphs.get(model) if is_ours(subject) else None
+    return RECORDED if graphs is not None and graphs._calls and not graphs._eager else plain_path(subject)
 
 
 class TrackingPath:

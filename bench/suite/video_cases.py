@@ -9,14 +9,19 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2fast.video_io import opening
+from sam2fast.video_io.sources import Source
 from suite.missing import MissingError
 from suite.photographs import Repeated, centre, video, write_video
 from suite.sessions import PredictorSession, Sample, in_context
@@ -24,7 +29,7 @@ from suite.subjects import Built, Setting, TrackingPath, is_ours, video_predicto
 
 FULL = 7  # frames of which the next one attends to all
 POINTERS = 16  # frames after which as many object pointers are attended to as ever
-FRAMES = 24  # of the model's own input size, so that reading them costs little
+FRAMES = 24
 LENGTH = 100_000
 # Masks whose predicted IoUs are so close may change places in bfloat16: on these inputs, nano's and tiny's are up to
 # 0.004 from those in fp32.
@@ -188,6 +193,20 @@ class Throughput(Steady):
         return Sample(sample.seconds / self.frames, [last[2].float()], host_s / self.frames)
 
 
+class LoadedFrames(Source):
+    """Frames in memory, over and over, as the official package has them after it has read its files."""
+
+    def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
+        self.height, self.width = images[0].shape[:2]
+        self._pixels = [torch.tensor(image) for image in images]
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def read(self, index: int, since: int) -> list[tuple[int, Tensor]]:
+        return [(index, self._pixels[index % len(self._pixels)])]
+
+
 class OurVideo:
     """A state of ours, and how it is filled."""
 
@@ -195,8 +214,8 @@ class OurVideo:
         self.predictor, self.encode_ahead = built.predictor, built.setting.encode_ahead
         # A GPU would wait for frames that are decoded in turn with it.
         ahead = built.setting.device.startswith("cuda")
-        frames = Repeated(video(built.setting.image_size, FRAMES), LENGTH)
-        with built.context():
+        frames = LoadedFrames(video(built.setting.image_size, FRAMES))
+        with built.context(), mock.patch.object(opening, "_open", lambda *given: frames):
             self.state = self.predictor.init_state(frames, async_loading_frames=ahead)
         self.bank = self.state.bank
         self.first: Any = None

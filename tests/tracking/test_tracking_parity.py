@@ -1,4 +1,4 @@
-"""Recorded tracking steps and images against the plain path on a device, and what steps cost in allocations and waiting.
+"""Recorded tracking steps and images against the plain path on a device, and what steps allocate and wait for.
 
 On CUDA the steps are graphs; elsewhere they are run again, which shows that this check itself works.
 """
@@ -21,6 +21,16 @@ from sam2fast.tracking import image_graphs
 from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
 from sam2fast.utils.testing import mask_iou, relative_error
 
+# Of images: how many prompts, of how many points each, with masks or without.
+PROMPTS = {
+    "click": (1, 1, False),
+    "click and mask": (1, 1, True),
+    "box": (1, 2, False),
+    "64 clicks": (64, 1, False),
+    "64 clicks and masks": (64, 1, True),
+    "256 clicks": (256, 1, False),
+}
+
 
 class Plan(NamedTuple):
     """What is tried."""
@@ -29,10 +39,11 @@ class Plan(NamedTuple):
     dtypes: Sequence[torch.dtype] = FEW_DTYPES
     objects: Sequence[int] = (1, 3, 9)
     frames: int = 12
+    prompts: Sequence[str] = tuple(PROMPTS)
 
 
 QUICK = Plan(image_size=256, objects=(1, 3), frames=5)
-REHEARSAL = QUICK._replace(dtypes=(torch.float32,), objects=(1,), frames=3)
+REHEARSAL = QUICK._replace(dtypes=(torch.float32,), objects=(1,), frames=3, prompts=("click",))
 PLAN = planned(Plan(), Plan(objects=(1, 3), frames=6), QUICK, REHEARSAL)
 
 
@@ -91,17 +102,7 @@ def test_images(triton_device, record_property, dtype):
     row = images_row(PLAN._replace(dtypes=(dtype,)), triton_device)
     print(row)
     record_property("row", row)
-    assert not row["wrong"] and not row["gave up"] and row["recorded"] == 1 + len(PROMPTS)
-
-
-PROMPTS = {  # shares of the side, with masks or without
-    "click": (1, 1, False),
-    "click and mask": (1, 1, True),
-    "box": (1, 2, False),
-    "64 clicks": (64, 1, False),
-    "64 clicks and masks": (64, 1, True),
-    "256 clicks": (256, 1, False),
-}
+    assert not row["wrong"] and not row["gave up"] and row["recorded"] == 1 + len(PLAN.prompts)
 
 
 def images_row(plan: Plan, device: torch.device) -> Row:
@@ -132,7 +133,8 @@ def results_of(predictor: Any, plan: Plan) -> dict[str, Tensor]:
         predictor.set_image(image)
         features = [predictor._features["image_embed"], *predictor._features["high_res_feats"]]
         found |= {f"{turn}: level {i}": x.float().cpu() for i, x in enumerate(features)}
-        for name, (count, points, has_mask) in PROMPTS.items():
+        for name in plan.prompts:
+            count, points, has_mask = PROMPTS[name]
             coords = torch.rand(count, points, 2, generator=generator).sort(dim=1).values * side
             labels = torch.tensor([[2, 3] if points == 2 else [1]]).expand(count, -1)
             masks = torch.randn(count, 1, side // 4, side // 4, generator=generator) if has_mask else None
