@@ -15,7 +15,7 @@ from sam2fast.video_io.video_types import VideoError
 # Frames. At 1024 x 1024 a frame takes 3 MiB, so the cache takes 96 MiB: about a second of video.
 CAPACITY = 32
 AHEAD = 6  # frames to prefetch, or two for each reader; few are wasted when the caller jumps
-# Threads that read images at once: PIL decodes and resizes without Python's lock.
+# Threads that read images at once: PIL decodes and resizes without the GIL.
 MOST_READERS = 8
 
 
