@@ -153,6 +153,9 @@ def tf32_is_allowed() -> bool:
     return matmul.allow_tf32 if precision is None else precision == "tf32"
 
 
+tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
+
+
 @functools.cache
 def architecture(device: torch.device) -> str:
     """``sm_90``, ``gfx942``, or ``cpu`` for the interpreter."""

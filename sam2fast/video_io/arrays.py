@@ -82,11 +82,15 @@ class ArrayFrames(Sequence[ImageLike]):
 
     uint8, or floating-point in [0, 1]; with a window any type.
 
+    Attributes:
+        is_plain: whether the array is none of a user's own class.
+
     Raises:
         VideoError: another shape or dtype.
     """
 
     def __init__(self, video: np.ndarray | Tensor, window: Window | None = None) -> None:
+        self.is_plain = type(video) in (np.ndarray, np.memmap, Tensor)
         shape = tuple(video.shape)
         is_grey = len(shape) == 3 and shape[-1] not in (3, 4)  # which would be one image
         if not is_grey and not (len(shape) == 4 and 3 in (shape[1], shape[3])):

@@ -1,10 +1,12 @@
 """Caches decoded frames, and prefetches the next ones in threads."""
 
+import atexit
 import os
 import weakref
 from contextlib import ExitStack
 from queue import SimpleQueue
 from threading import Lock, Thread
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +17,9 @@ from sam2fast.video_io.video_types import VideoError
 # Frames. At 1024 x 1024 a frame takes 3 MiB, so the cache takes 96 MiB: about a second of video.
 CAPACITY = 32
 AHEAD = 6  # frames to prefetch, or two for each reader; few are wasted when the caller jumps
-# Threads that read images at once: PIL decodes and resizes without the GIL.
+# Threads that read images at once, and bytes of the images that they decode: PIL does so without the GIL.
 MOST_READERS = 8
+MOST_DECODED = 256 << 20
 
 
 class FrameCache:
@@ -32,7 +35,8 @@ class FrameCache:
 
     def __init__(self, source: Source, pinned: bool = False) -> None:
         self._source, self._pinned = source, pinned
-        self.readers = min(MOST_READERS, os.cpu_count() or 1) if source.reads_in_parallel else 1
+        fitting = max(1, MOST_DECODED // (3 * source.height * source.width))
+        self.readers = min(MOST_READERS, os.cpu_count() or 1, fitting) if source.reads_in_parallel else 1
         self._frames: dict[int, Tensor] = {}
         self._position, self._step = 0, 1
         self._closed = False
@@ -119,9 +123,11 @@ class FrameCache:
 class Prefetcher:
     """Daemon threads that read the next frames into a cache, as many as may read at once.
 
-    The threads refer to the cache only, so they end when this object is collected. They ignore errors; a request for
-    the frame raises them again.
+    The threads refer to the cache only, so they end when this object is collected, and before the process does. They
+    ignore errors; a request for the frame raises them again.
     """
+
+    _running: "ClassVar[weakref.WeakSet[Prefetcher]]" = weakref.WeakSet()
 
     def __init__(self, cache: FrameCache) -> None:
         self._cache = cache
@@ -131,9 +137,10 @@ class Prefetcher:
             Thread(target=_work, args=(cache, number, requests), name="sam2fast-prefetch", daemon=True)
             for number, requests in enumerate(self._requests)
         ]
+        weakref.finalize(self, _put, self._requests, False)  # first: a thread may fail to start
         for thread in self._threads:
             thread.start()
-        weakref.finalize(self, _put, self._requests, False)
+        self._running.add(self)
 
     def follow(self) -> None:
         """Prefetches after the last requested frame, unless half of that is there: waking threads takes time."""
@@ -145,6 +152,13 @@ class Prefetcher:
         _put(self._requests, False)
         for thread in self._threads:
             thread.join()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """A thread that is inside torch when the interpreter ends would abort the process."""
+    for prefetcher in list(Prefetcher._running):
+        prefetcher.stop()
 
 
 def _put(queues: "list[SimpleQueue[bool]]", value: bool) -> None:

@@ -264,9 +264,9 @@ class ImageList(ImageSource):
             raise NoFramesError("no images found: the sequence is empty")
         first = self.image(0)
         self.height, self.width = first.height, first.width
-        # A user's own sequence may not be thread-safe, nor may an open file that is there twice.
-        is_known = isinstance(frames, list | tuple) and all(isinstance(x, STATELESS) for x in frames)
-        self.reads_in_parallel = is_known or isinstance(frames, ArrayFrames)
+        # A user's own sequence or subclass may not be thread-safe, nor may an open file that is there twice.
+        is_known = type(frames) in (list, tuple) and all(isinstance(x, STATELESS) for x in frames)
+        self.reads_in_parallel = is_known or (isinstance(frames, ArrayFrames) and frames.is_plain)
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -42,6 +42,14 @@ def test_fp32_on_hopper_is_left_to_the_reference(monkeypatch):
     assert not is_left()
 
 
+def test_what_is_left_to_the_reference_is_known_in_a_graph(monkeypatch):
+    pytest.importorskip("triton")
+    is_hopper = torch.compiler.assume_constant_result(lambda device: True)
+    monkeypatch.setattr(reference, "_is_hopper", is_hopper)
+    prefers_torch = torch.compile(reference.memory_attention_op.prefers_torch, backend="eager", fullgraph=True)
+    assert prefers_torch(torch.zeros(1, 1, 4, 256), torch.zeros(1, 4, 64), False, "")
+
+
 @pytest.mark.parametrize(("width", "height", "dim"), [(8, 8, 256), (64, 64, 256), (6, 3, 32)], ids=str)
 def test_rotation_is_the_official_one(width, height, dim):
     x = random_map(2, 1, 3 * width * height, dim)

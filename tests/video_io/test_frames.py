@@ -3,6 +3,8 @@
 import copy
 import functools
 import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -16,7 +18,7 @@ from waiting import wait_until
 
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames, VideoError, frame_cache, open_frames
-from sam2fast.video_io.frame_cache import AHEAD, CAPACITY
+from sam2fast.video_io.frame_cache import AHEAD, CAPACITY, FrameCache
 
 SIZE, COUNT, DAMAGED = 4, 100, 57
 
@@ -230,6 +232,27 @@ class TestReaders:
         with pytest.raises(VideoError, match="57"):
             prefetching[DAMAGED]
 
+    def test_fewer_threads_decode_large_images(self, source):
+        source.height, source.width = 8000, 6000  # 137 MiB each
+        assert FrameCache(source).readers == 1
+        source.height //= 2
+        assert FrameCache(source).readers == 3
+
+    def test_threads_end_if_another_cannot_be_started(self, source, monkeypatch):
+        started = []
+
+        def start(thread, plain=threading.Thread.start):
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            plain(thread)
+            started.append(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            Frames(source, SIZE, prefetch=True)
+        gc.collect()
+        assert len(started) == 2 and wait_until(lambda: not any(thread.is_alive() for thread in started))
+
     def test_threads_end_with_the_video(self, source):
         source.barrier = threading.Barrier(1)
         frames = Frames(source, SIZE, prefetch=True)
@@ -240,6 +263,14 @@ class TestReaders:
         assert source.is_closed and not any(thread.is_alive() for thread in threads)
 
 
+class OwnList(list):
+    """Could load its items."""
+
+
+class OwnArray(np.ndarray):
+    """Could load its frames."""
+
+
 @pytest.mark.parametrize(
     ("images", "in_parallel"),
     [
@@ -247,11 +278,41 @@ class TestReaders:
         (np.zeros((2, 8, 8, 3), np.uint8), True),
         ([Image.new("RGB", (8, 8))] * 2, False),  # one object, which loads its file when it is read
         (Repeated([np.zeros((8, 8, 3), np.uint8)], 2), False),
+        (OwnList([np.zeros((8, 8, 3), np.uint8)] * 2), False),
+        (np.zeros((2, 8, 8, 3), np.uint8).view(OwnArray), False),
     ],
-    ids=["arrays", "array", "images", "own sequence"],
+    ids=["arrays", "array", "images", "own sequence", "own list", "own array"],
 )
 def test_only_images_without_a_state_are_read_at_once(images, in_parallel):
     assert open_frames(images, SIZE)._source.reads_in_parallel == in_parallel
+
+
+def test_a_process_ends_after_the_frames_that_it_reads():
+    """A thread inside torch would abort it."""
+    code = """
+import time
+import torch
+from sam2fast.video_io import Frames
+from sam2fast.video_io.sources import Source
+
+class Slow(Source):
+    height = width = 4
+
+    def __len__(self):
+        return 3
+
+    def read(self, index, since):
+        if index == 1:
+            time.sleep(0.5)
+            print("read", flush=True)
+        return [(index, torch.zeros(4, 4, 3, dtype=torch.uint8))]
+
+frames = Frames(Slow(), 4, prefetch=True)
+frames.pixels(0)
+time.sleep(0.1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr
 
 
 def test_closed_frames(frames, source):
