@@ -87,7 +87,7 @@ inject: $(VENV)/.tested  ## memory that runs out, and Ctrl-C, at every place of 
 test-long: $(VENV)/.tested  ## what takes many seconds each, and real checkpoints and photographs where they are
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "(long or weights) and not slow" --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
-test-slow: $(VENV)/.tested  ## the larger models
+test-slow: $(VENV)/.tested  ## what takes minutes, or what smaller tests cover in part; before a release
 	$(BIN)/pytest -m slow $(PYTEST)
 
 test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
