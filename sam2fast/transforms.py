@@ -119,6 +119,7 @@ def _from_deep(values: np.ndarray) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray) -> Tensor:
+    array = np.asarray(array)  # of a masked array, or a matrix, its values
     if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
         raise ImageError(f"the array {array.shape} has its channels first; expected (H, W, 3): use transpose(1, 2, 0)")
     if array.dtype == np.uint8:

@@ -140,6 +140,12 @@ BLACK = [np.zeros((5, 5, 3), dtype) for dtype in (np.uint8, np.uint16, np.float3
 WHITE = [Image.new("1", (5, 5), 1), GREY.astype(np.uint16) * 257, RGB.astype(np.float32) / 255]
 
 
+@pytest.mark.parametrize("kind", [np.ma.masked_array, np.asmatrix])
+def test_subclasses_of_arrays(kind):
+    grey = np.asarray(GREY)
+    assert torch.equal(to_pixels(kind(grey)), to_pixels(grey))
+
+
 @pytest.mark.parametrize("image", [RGB, *BLACK, *WHITE])
 def test_images_in_the_range_of_their_type(image):
     with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from sam2fast.cli.prompt_options import Box, Prompts, Reason, read_numbers
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 
 CLASSES = "classes.txt"  # of YOLO: a name in each line
+OUTSIDE = 0.01  # how far YOLO's coordinates may lie outside the image, as shares of its sides
 # The name or number of the image, its (height, width) if stated, the name of the class, COCO's box and the score.
 _Found: TypeAlias = tuple[str | int, tuple[int, int] | None, str, Any, Any]
 
@@ -107,8 +108,8 @@ def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 def yolo_boxes(path: Path) -> Iterator[FoundBox]:
     """The boxes of a folder with ``STEM.txt`` for each image, or of one such file, for all images.
 
-    Lines are ``class x y width height [confidence]`` or ``class x y x y x y ... [confidence]``, and coordinates shares
-    of the image's sides.
+    Lines are ``class x y width height [confidence [track]]`` or ``class x y x y x y ... [confidence]``, and coordinates
+    shares of the image's sides.
     """
     files = [path]
     with as_user_error(OSError):
@@ -118,7 +119,7 @@ def yolo_boxes(path: Path) -> Iterator[FoundBox]:
                 raise UserError(f"no files of boxes in {path}; expected COCO's .json, or .txt files of YOLO")
     for file in files:
         with as_user_error(OSError, UnicodeDecodeError):
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
             names = _class_names(file.parent)
         for number, line in enumerate(lines, 1):
             values = line.split()
@@ -136,7 +137,10 @@ def yolo_boxes(path: Path) -> Iterator[FoundBox]:
 
 def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
     """The box and the confidence; raises ValueError for anything else."""
+    values = values[:5] if _is_tracked(values) else values
     score = read_score(values.pop()) if len(values) % 2 else None
+    if not _are_shares(*values) or (score is not None and score > 1):
+        raise Reason("coordinates and confidence are from 0 to 1")
     if len(values) == 4:
         x, y, width, height = values
         return read_box((x - width / 2, y - height / 2, x + width / 2, y + height / 2)), score
@@ -146,10 +150,23 @@ def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
     return read_box((min(columns), min(rows), max(columns), max(rows))), score
 
 
+def _is_tracked(values: list[float]) -> bool:
+    """Whether these are a box in the image, its confidence and the number of its track; else a triangle has six."""
+    if len(values) != 6 or values[5] < 1 or not values[5].is_integer():
+        return False
+    x, y, width, height = values[:4]
+    is_box = width > 0 and height > 0
+    return is_box and _are_shares(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _are_shares(*values: float) -> bool:
+    return all(-OUTSIDE <= value <= 1 + OUTSIDE for value in values)
+
+
 def _class_names(folder: Path) -> Mapping[int, str]:
     for file in (folder / CLASSES, folder.parent / CLASSES):
         if file.is_file():
-            return dict(enumerate(file.read_text(encoding="utf-8").splitlines()))
+            return dict(enumerate(file.read_text(encoding="utf-8-sig").splitlines()))
     return {}
 
 

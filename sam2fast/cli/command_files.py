@@ -30,6 +30,7 @@ EXPORT_FILES = {
     "geojson": "{}.geojson",
 }
 VOLUME_FILES = {"nifti": "masks.nii.gz", "dicom-seg": "masks.dcm"}
+CHUNK = 1 << 20  # bytes that are hashed at once
 PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 
 
@@ -147,19 +148,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-ENDS = 1 << 20  # bytes at either end of a file that are hashed
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content, or of the names and contents of a folder's files.
 
-
-def digest_of_ends(path: Path) -> str:
-    """SHA-256 of a file's size, first and last MiB: cheap, and enough to distinguish checkpoints and videos.
+    All of it is read: uncompressed volumes and weights may differ in the middle alone.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: a file cannot be read.
     """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        digest.update(file.read(ENDS))
-        file.seek(max(size - ENDS, 0))
-        digest.update(file.read(ENDS))
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
+        if file is not path:
+            digest.update(f"{file.name}/{file.stat().st_size}/".encode(errors="surrogateescape"))
+        with open(file, "rb") as content:
+            while chunk := content.read(CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()

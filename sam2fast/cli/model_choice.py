@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from sam2fast.cli.command_files import digest_of_ends
+from sam2fast.cli.command_files import digest_of
 from sam2fast.cli.reporting import reporting
 from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error, print_banner
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
@@ -42,8 +42,8 @@ class ModelChoice(NamedTuple):
         """
         config = Path(self.config)
         return {
-            "config": digest_of_ends(config) if config.is_file() else self.config,
-            "weights": digest_of_ends(self.checkpoint),
+            "config": digest_of(config) if config.is_file() else self.config,
+            "weights": digest_of(self.checkpoint),
             **self._size(),
         }
 

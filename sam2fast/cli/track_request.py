@@ -1,6 +1,5 @@
 """The request of ``sam2fast track``: the video, the prompts, and the frames to track."""
 
-import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from sam2fast.cli.command_files import digest_of_ends
+from sam2fast.cli.command_files import digest_of
 from sam2fast.cli.detection_files import DetectionFile
 from sam2fast.cli.prompt_files import ObjectId, object_id, read_box, read_entries
 from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, ClickType, Prompts, PromptType, Reason, read_numbers
@@ -93,11 +92,7 @@ class VideoSource(NamedTuple):
             return {"source": self.name}
         path = Path(self.text)
         with as_user_error(OSError):
-            if path.is_dir():
-                files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
-                found: dict[str, Any] = {"sha256": hashlib.sha256(repr(files).encode()).hexdigest()}
-            else:
-                found = {"bytes": path.stat().st_size, "sha256": digest_of_ends(path)}
+            found: dict[str, Any] = {"sha256": digest_of(path)}
         return found | ({"axis": self.axis or "axial", "window": self.window} if self.is_volume else {})
 
     def probe(self) -> tuple[int, int, int | None]:

@@ -34,7 +34,7 @@ def yolo_polygon(parts: Sequence[Polygon], size: tuple[int, int]) -> list[float]
 
 def yolo_data(classes: Sequence[str]) -> str:
     """The file ``data.yaml`` of a data set."""
-    names = "".join(f"  {i}: {json.dumps(label)}\n" for i, label in enumerate(classes))
+    names = "".join(f"  {i}: {json.dumps(label, ensure_ascii=False)}\n" for i, label in enumerate(classes))
     return f"# All images are in both: divide them before you train.\ntrain: images\nval: images\nnames:\n{names}"
 
 

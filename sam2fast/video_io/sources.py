@@ -59,10 +59,9 @@ def frame_files(folder: Path) -> list[Path]:
     if others:
         _log_once(f"{folder}: {skipped_note(sorted(others))}")
     paths = [folder / name for name in chosen]
-    try:
+    if all(re.fullmatch("-?[0-9]+", path.stem) for path in paths):
         return sorted(paths, key=lambda path: (int(path.stem), path.name))
-    except ValueError:  # not all names are integers
-        return sorted(paths, key=_natural)
+    return sorted(paths, key=_natural)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

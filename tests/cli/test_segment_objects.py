@@ -225,6 +225,9 @@ def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path)
         ("a.txt", "0 0.5 0.5 0.2\n", "line 1"),
         ("a.txt", "0 0.5 0.5 0.2 0.2\ncat 0.5 0.5 0.2 0.2\n", "line 2"),
         ("a.txt", "0 0.5 0.5 0 0.2\n", "line 1"),
+        ("a.txt", "0 48 48 112 112\n", "line 1"),
+        ("a.txt", "0 0.5 0.5 0.2 0.2 7\n", "line 1"),  # a track without a confidence
+        ("a.txt", "0 0.2 0.2 0.4 0.4 0.4 0.2 0.91 3\n", "line 1"),  # a polygon's
         ("a.json", '{"images": [], "annotations": [{"bbox": [1, 1, 2, 2], "image_id": 3, "category_id": 1}]}', "3 is"),
         ("a.json", '[{"image_id": 1.5, "category_id": 1, "bbox": [1, 1, 2, 2]}]', "a number or a name"),
         ("a.json", '[{"category_id": 1, "bbox": [1, 1, 2, 2]}]', "'image_id' is missing"),
@@ -235,6 +238,15 @@ def test_invalid_files_of_boxes(tmp_path, name, content, reason):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=f"{name}.*{reason}|{reason}.*{name}"):
         read_boxes(tmp_path / name)
+
+
+def test_lines_of_a_tracker_and_of_notepad(tmp_path):
+    """A box, its confidence and its track's number; files may begin with a byte order mark."""
+    (tmp_path / "a.txt").write_text("0 0.25 0.25 0.5 0.5 0.91 1\n0 0.5 0.5 0.5 0.5 0.8 12\n", "utf-8-sig")
+    (tmp_path / "classes.txt").write_text("person\n", "utf-8-sig")
+    found = ObjectPrompts(read_boxes(tmp_path / "a.txt")).of(IMAGE)
+    boxes = {one.name: tuple(one.scaled(IMAGE, 96, 64).box) for one in found}
+    assert boxes == {"person_1": (0, 0, 48, 32), "person_2": (24, 16, 72, 48)}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from file_contents import files_of, names
 from track_runs import FRAMES, ONE, PROMPTS, interrupt_after, lines_of, middle_of_square, text
 
 from sam2fast.cli import track_passes, track_run
+from sam2fast.cli.track_request import VideoSource
 from sam2fast.video_results import read_masks
 
 
@@ -99,6 +100,20 @@ def test_another_run_is_not_continued(track, video_file, tmp_path, change, what)
     assert result.exit_code == 1
     assert f"holds a run that differs in its {what}; give another --out folder, or --overwrite" in result.stderr
     assert files_of(out) == before
+
+
+@pytest.mark.parametrize("is_folder", [False, True], ids=["file", "folder"])
+def test_a_video_is_known_by_all_of_its_content(tmp_path, is_folder):
+    """Uncompressed files have equal sizes, and often equal ends."""
+    video, before = tmp_path / "video", bytearray(5 << 20)
+    file = video / "0.bmp" if is_folder else video
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(before)
+    first = VideoSource(str(video)).fingerprint()
+    file.write_bytes(before[: 2 << 20] + b"x" + before[(2 << 20) + 1 :])
+    assert VideoSource(str(video)).fingerprint() != first
+    file.write_bytes(before)
+    assert VideoSource(str(video)).fingerprint() == first
 
 
 def test_overwrite_removes_only_what_the_command_wrote(track, video_file, tmp_path):

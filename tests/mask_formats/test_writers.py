@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from file_contents import names
 from PIL import Image
 from pycocotools.coco import COCO
@@ -16,6 +17,7 @@ from supervision import DetectionDataset
 
 from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, polygons_of, write_masks
+from sam2fast.mask_formats.label_files import yolo_data
 from sam2fast.mask_formats.label_studio import brush_run_lengths
 from sam2fast.mask_formats.layers import row_major
 from sam2fast.mask_formats.polygons import joined
@@ -94,6 +96,11 @@ def test_yolo(tmp_path, image, name, pixels):
         return check_masks(found.mask, [filled(mask) for mask in MASKS])
     expected = [[m.any(0).argmax(), m.any(1).argmax(), *(np.argwhere(m).max(0)[::-1] + 1)] for m in MASKS]
     np.testing.assert_allclose(found.xyxy, expected, atol=1e-3)
+
+
+def test_names_of_any_script(tmp_path):
+    classes = ["\N{GRINNING FACE} cat", "Größe: 1", "猫", 'a "b"\n']
+    assert list(yaml.safe_load(yolo_data(classes))["names"].values()) == classes
 
 
 def test_images_are_those_of_the_labels(tmp_path, image):

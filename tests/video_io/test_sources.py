@@ -133,6 +133,7 @@ class TestFolder:
         ["take 1 frame 9.webp", "take 1 frame 11.webp", "take 2 frame 3.webp"],
         ["0.Jpg", "1.jPEG"],
         ["slice 2.tif", "slice 10.TIFF"],
+        ["1_1.jpg", "1_2.jpg", "1_10.jpg", "2_1.jpg"],  # int() reads 1_10 as 110
         ["0.bmp", "1.BMP"],
     ],
     ids=str,

@@ -63,26 +63,30 @@ def inputs_of(video: Path, masks: Path) -> Inputs:
     """
     from sam2fast.video_io.sources import frame_files
 
+    # Of frames names and sizes, for a data set has many; masks are few, and small files of the same size are common.
     digest = hashlib.sha256()
-    for line in (*_files(video), "masks", *_files(masks)):
-        digest.update(f"{line}\n".encode(errors="surrogateescape"))
+    for name, file in _files(video):
+        digest.update(f"{name} {file.stat().st_size}\n".encode(errors="surrogateescape"))
+    for name, file in _files(masks):
+        content = file.read_bytes()
+        digest.update(f"masks {name} {len(content)}\n".encode(errors="surrogateescape") + content)
     frames = len(frame_files(video)) if video.is_dir() else _count_video_frames(video)
     return Inputs(frames, digest.hexdigest())
 
 
-def _files(path: Path) -> Iterator[str]:
-    """Yields name and size of a file, or of all files in a folder and its subfolders."""
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    """Yields a file with its name, or all files in a folder and its subfolders with their names there."""
     if not path.is_dir():
-        yield f"{path.name} {path.stat().st_size}"
+        yield path.name, path
         return
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from (f"{entry.name}/{line}" for line in _files(Path(entry.path)))
+                yield from ((f"{entry.name}/{name}", file) for name, file in _files(Path(entry.path)))
             else:
-                yield f"{entry.name} {entry.stat().st_size}"
+                yield entry.name, Path(entry.path)
 
 
 def _count_video_frames(video: Path) -> int:

@@ -7,6 +7,7 @@ from vos_sets import disc, save_png, write_masks
 
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.evaluation.vos.input_masks import InputMasks, group_all_objects, group_by_first_frame
+from sam2fast.evaluation.vos.listing import inputs_of
 
 NAMES = [f"{t:05d}" for t in range(6)]
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 3: {3: (74, 48, 16)}, 4: {}}
@@ -88,3 +89,17 @@ def test_only_the_first_masks_count_unless_all_do(tmp_path):
 def test_refusals(tmp_path, call, word):
     with pytest.raises(DatasetError, match=word):
         call(tmp_path)
+
+
+def test_inputs_are_known_by_the_content_of_masks(tmp_path):
+    """Small files of masks often have the same size."""
+    for name in ("video", "masks"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "video/0.jpg")
+    mask = tmp_path / "masks/0.png"
+    mask.write_bytes(b"one")
+    first = inputs_of(tmp_path / "video", tmp_path / "masks")
+    mask.write_bytes(b"two")
+    assert inputs_of(tmp_path / "video", tmp_path / "masks") != first
+    mask.write_bytes(b"one")
+    assert inputs_of(tmp_path / "video", tmp_path / "masks") == first and first.frames == 1
