@@ -11,6 +11,7 @@ from sam2fast.io.atomic import expanded
 
 LAYOUTS = ("official", "safetensors", "transformers")
 LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safetensors"}
+FILE_SUFFIXES = (".bin", ".ckpt", ".gz", ".onnx", ".tar", ".zip")  # nobody means a folder
 
 
 @click.command()
@@ -55,7 +56,10 @@ def convert(
     """
     if not expanded(source).exists():
         raise MissingCheckpointError(f"no checkpoint {str(source)!r}")
-    layout = layout or LAYOUT_OF_SUFFIX.get(target.suffix, "transformers")
+    suffix = target.suffix.lower()
+    if layout is None and suffix in FILE_SUFFIXES:
+        raise click.UsageError(f"no layout has files such as {target.name}; name it .pt or .safetensors, or give --to")
+    layout = layout or LAYOUT_OF_SUFFIX.get(suffix, "transformers")
     if int8 and (layout != "safetensors" or dtype):
         raise click.UsageError("--int8 is for the layout safetensors, without --dtype")
 

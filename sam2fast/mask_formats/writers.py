@@ -25,8 +25,11 @@ from sam2fast.mask_formats.label_files import (
 from sam2fast.mask_formats.label_studio import label_studio_interface, label_studio_task
 from sam2fast.mask_formats.layers import label_png, paint_labels, row_major
 from sam2fast.mask_formats.polygons import polygons_of
+from sam2fast.transforms import to_pixels
 from sam2fast.video_results.overlaps import boxes_of
 
+# Of images that are copied; ultralytics leaves out files with other suffixes, without a word.
+COPIED_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
 WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")
 WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")  # the images lie beside their labels
@@ -235,16 +238,19 @@ def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:
 
 
 def _write_image(folder: Path, item: AnnotatedImage) -> Path:
-    """The image beside its labels: a copy of its file, or a JPEG of its pixels."""
+    """The image beside its labels: a copy of its file if programs for labels read it, else a JPEG of its pixels."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{item.stem}{item.image.suffix if isinstance(item.image, Path) else '.jpg'}"
-    if isinstance(item.image, Path) and path.exists() and path.samefile(item.image):
+    image = item.image
+    copied = image if isinstance(image, Path) and image.suffix.lower() in COPIED_SUFFIXES else None
+    path = folder / f"{item.stem}{copied.suffix if copied else '.jpg'}"
+    if copied and path.exists() and path.samefile(copied):
         return path
     with atomic_path(path) as partial:
-        if isinstance(item.image, Path):
-            shutil.copyfile(item.image, partial)
+        if copied:
+            shutil.copyfile(copied, partial)
         else:
-            write_jpeg(Image.fromarray(item.image), partial, JPEG_QUALITY)
+            pixels = to_pixels(image).numpy() if isinstance(image, Path) else image
+            write_jpeg(Image.fromarray(pixels), partial, JPEG_QUALITY)
     return path
 
 

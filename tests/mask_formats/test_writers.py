@@ -98,6 +98,14 @@ def test_yolo(tmp_path, image, name, pixels):
     np.testing.assert_allclose(found.xyxy, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["photo.gif", "photo.jfif", "photo.ico", "photo"])
+def test_images_that_few_programs_read_become_jpeg(tmp_path, image, name):
+    Image.open(image).save(tmp_path / name, {".gif": "gif", ".ico": "ico"}.get(Path(name).suffix, "jpeg"))
+    write_masks(tmp_path / "out", [item_of(tmp_path / name)], "yolo")
+    assert names(tmp_path / "out/images") == ["photo.jpg"]
+    assert abs(int(np.asarray(Image.open(tmp_path / "out/images/photo.jpg")).mean()) - 70) <= 1
+
+
 def test_names_of_any_script(tmp_path):
     classes = ["\N{GRINNING FACE} cat", "Größe: 1", "猫", 'a "b"\n']
     assert list(yaml.safe_load(yolo_data(classes))["names"].values()) == classes
