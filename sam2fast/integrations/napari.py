@@ -50,7 +50,10 @@ class LayerFrames(Sequence[NDArray[np.uint8]]):
         frame = np.asarray(self._data if self._is_single else self._data[index])
         if self._is_rgb:
             frame = frame[..., :3]
-            return frame if frame.dtype == np.uint8 else (frame.clip(0, 1) * 255).round().astype(np.uint8)
+            if frame.dtype == np.uint8:
+                return frame
+            white = 1 if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max  # as napari shows it
+            return ((frame / white).clip(0, 1) * 255).round().astype(np.uint8)
         low, high = self._limits
         return (((frame.astype(np.float32) - low) / (high - low)).clip(0, 1) * 255).round().astype(np.uint8)
 

@@ -86,12 +86,26 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
         tolerance: largest distance of polygons from the masks' outlines, in pixels; 0 for the outlines themselves.
 
     Raises:
-        ValueError: no format has this name, or an image has more masks than the format can hold.
+        ValueError: no format has this name, an image has more masks than the format can hold, or images name different
+            classes, or not those of their masks.
         ImportError: polygons with a tolerance need shapely, which is not installed.
     """
     if name not in FORMATS:
         raise ValueError(f"no format {name!r}; expected one of {', '.join(FORMATS)}")
-    WRITERS[name](folder, images, tolerance)
+    WRITERS[name](folder, _with_equal_classes(images), tolerance)
+
+
+def _with_equal_classes(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedImage]:
+    """Yields the images; their classes are numbered together, so all have to name the same ones."""
+    classes: list[str] | None = None
+    for item in images:
+        missing = sorted({*item.labels} - {*item.classes})
+        if missing:
+            raise ValueError(f"{item.stem} has masks of {missing[0]!r}, which is none of its classes {[*item.classes]}")
+        if classes not in (None, [*item.classes]):
+            raise ValueError(f"{item.stem} has the classes {[*item.classes]}, images before it {classes}")
+        classes = [*item.classes]
+        yield item
 
 
 def _write_coco(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:

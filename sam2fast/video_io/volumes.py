@@ -189,6 +189,7 @@ class _Slice(NamedTuple):
     directions: tuple[float, ...]  # (6) of a row, then of a column
     spacing: tuple[float, ...]  # (2) between rows, between columns
     scale: tuple[float, float]  # slope and intercept of the scan's units
+    window: Window | None  # the first that the file states for it
     dataset: Any
 
 
@@ -204,7 +205,7 @@ def _open_dicom(path: Path, axis: Axis, window: Window | None) -> Volume:
         target *= one.scale[0]
         target += one.scale[1]
     voxels = values.transpose(2, 1, 0)
-    window = window or _stated_window(slices[0].dataset) or _default_window(voxels)
+    window = window or slices[0].window or _default_window(voxels)
     is_multi_frame = len(datasets) == 1
     ordered = [slices[0].dataset] if is_multi_frame else [one.dataset for one in slices]
     return Volume(voxels, affine, axis, window, datasets=ordered, frame_order=[one.number for one in slices])
@@ -260,7 +261,11 @@ def _slices_of(dataset: Any, name: str) -> list[_Slice]:
         intercept = of_frame(index, transformation, "RescaleIntercept", 0)
         position, directions, spacing = (tuple(map(float, numbers)) for numbers in (position, directions, spacing))
         scale = float(slope), float(intercept)
-        found.append(_Slice(label, index, size, position, directions, spacing, scale, dataset))
+        stated = (
+            of_frame(index, "FrameVOILUTSequence", keyword) or dataset.get(keyword)
+            for keyword in ("WindowCenter", "WindowWidth")
+        )
+        found.append(_Slice(label, index, size, position, directions, spacing, scale, _first_window(*stated), dataset))
     return found
 
 
@@ -317,9 +322,9 @@ def _decoded(dataset: Any, name: str) -> NDArray[Any]:
     return pixels
 
 
-def _stated_window(dataset: Any) -> Window | None:
-    """The first window that a file states, if any."""
-    center, width = ([*np.atleast_1d(dataset.get(f"Window{name}") or [])] for name in ("Center", "Width"))
+def _first_window(centers: Any, widths: Any) -> Window | None:
+    """The window of the first center and width, if there is one."""
+    center, width = ([*np.atleast_1d(numbers or [])] for numbers in (centers, widths))
     if not (center and width and float(width[0]) > 0):
         return None
     return float(center[0]) - float(width[0]) / 2, float(center[0]) + float(width[0]) / 2

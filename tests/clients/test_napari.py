@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from sam2fast.integrations.napari import BOXES, POINTS, RESULT, SegmentWidget, to_labels
+from sam2fast.integrations.napari import BOXES, POINTS, RESULT, LayerFrames, SegmentWidget, to_labels
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 LENGTH, SIZE = 9, 64
@@ -121,6 +121,13 @@ def test_an_image_in_colour(viewer, notes):
     wait(widget)
     assert viewer.layers[RESULT].data.shape == (SIZE, SIZE) and notes == []
     assert (viewer.layers[RESULT].data == 1)[10:26, 16:32].mean() > 0.9
+
+
+@pytest.mark.parametrize(("kind", "white"), [(np.uint16, 65535), (np.float32, 1)])
+def test_colours_of_other_types_are_those_that_napari_shows(viewer, kind, white):
+    shown = np.repeat(stack()[4][..., None], 3, -1)
+    image = (shown * (white / 255)).astype(kind)
+    assert np.array_equal(LayerFrames(viewer.add_image(image, rgb=True))[0], shown)
 
 
 def test_layers_on_another_grid(viewer, notes, predictor):

@@ -106,6 +106,15 @@ def test_images_that_few_programs_read_become_jpeg(tmp_path, image, name):
     assert abs(int(np.asarray(Image.open(tmp_path / "out/images/photo.jpg")).mean()) - 70) <= 1
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_images_have_the_same_classes(tmp_path, image, name):
+    items = [item_of(image), item_of(image, "other")._replace(classes=("ball: red", "dog"))]
+    with pytest.raises(ValueError, match="other has the classes .*'ball: red', 'dog'.*, images before it .*'dog'"):
+        write_masks(tmp_path / "out", items, name)
+    with pytest.raises(ValueError, match="photo has masks of 'ball: red', which is none of its classes .*'dog'"):
+        write_masks(tmp_path / "out", [items[0]._replace(classes=("dog",))], name)
+
+
 def test_names_of_any_script(tmp_path):
     classes = ["\N{GRINNING FACE} cat", "Größe: 1", "猫", 'a "b"\n']
     assert list(yaml.safe_load(yolo_data(classes))["names"].values()) == classes

@@ -126,6 +126,20 @@ def test_stated_window(tmp_path):
     assert open_volume(folder, window=(0, 1)).window == (0, 1)
 
 
+@pytest.mark.parametrize("of_frames", [False, True], ids=["file", "frames"])
+def test_stated_window_of_a_multi_frame_file(tmp_path, of_frames):
+    affine = centred_affine(SHAPE, AXES["LPS"])
+    file = write_multi_frame(tmp_path / "scan.dcm", scan(SHAPE, affine)[0], affine, np.arange(30))
+    dataset, window = pydicom.dcmread(file), pydicom.Dataset()
+    window.WindowCenter, window.WindowWidth = 40, 400
+    if of_frames:
+        dataset.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence = [window]
+    else:
+        dataset.update(window)
+    dataset.save_as(file)
+    assert open_volume(file).window == (-160, 240)
+
+
 def test_examples_of_nibabel_and_pydicom():
     """Files that these packages ship: a big-endian brain, time series, slices and a gap of 20 cm."""
     data = Path(nibabel.__file__).parent / "tests/data"
