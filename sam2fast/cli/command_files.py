@@ -16,6 +16,7 @@ import click
 
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlinks
 
 RESULTS = "masks.json"
@@ -30,7 +31,6 @@ EXPORT_FILES = {
     "geojson": "{}.geojson",
 }
 VOLUME_FILES = {"nifti": "masks.nii.gz", "dicom-seg": "masks.dcm"}
-CHUNK = 1 << 20  # bytes that are hashed at once
 PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 
 
@@ -156,11 +156,7 @@ def digest_of(path: Path) -> str:
     Raises:
         OSError: a file cannot be read.
     """
-    digest = hashlib.sha256()
-    for file in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
-        if file is not path:
-            digest.update(f"{file.name}/{file.stat().st_size}/".encode(errors="surrogateescape"))
-        with open(file, "rb") as content:
-            while chunk := content.read(CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
+    if not path.is_dir():
+        return file_sha256(path)
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    return hashlib.sha256(repr([(file.name, file_sha256(file)) for file in files]).encode()).hexdigest()
