@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.io.images import IMAGE_READ_ERRORS, TWELVE_BITS, open_image, warn_if_colours_are_lost
 from sam2fast.io.rle import compress_run_lengths
 from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold, upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
@@ -23,7 +23,6 @@ from sam2fast.utils.async_copies import copy_to_device
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path | bytes | BinaryIO
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
-TWELVE_BITS = 4095
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +75,7 @@ def _decode(file: Path | BinaryIO, name: str | Path) -> Image.Image:
         if isinstance(file, io.TextIOBase):
             raise ValueError('it is open as text; expected mode "rb"')
         with open_image(file) as image:
+            warn_if_colours_are_lost(image)
             return ImageOps.exif_transpose(image) or image
     except IMAGE_READ_ERRORS as error:
         raise ImageError(f"{name} cannot be read as an image: {error}") from error

@@ -4,6 +4,7 @@ import io
 import re
 import warnings
 
+import cv2
 import numpy as np
 import oracle  # noqa: F401  (makes torchvision importable for the official package)
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from sam2.utils.transforms import SAM2Transforms as OfficialTransforms
 
 from sam2fast.transforms import ImageError, SAM2Transforms, to_pixels
+from sam2fast.video_io import open_frames
 
 RGB = random_image(60, 80)
 
@@ -134,6 +136,29 @@ def test_values_of_another_range(image, cause):
     with pytest.warns(UserWarning, match=f"the image is almost black: .*{cause}"):
         pixels = to_pixels(image)
     assert pixels.float().max() <= (0.004 if pixels.is_floating_point() else 16)
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bit_colours(tmp_path, kind, channels):
+    """Pillow keeps the upper 8 bits, so values of 12 bits are almost black, which is said for images and for frames."""
+    path = tmp_path / f"deep{kind}"
+    for most, is_dark in ((255, True), (4095, True), (65535, False)):
+        values = np.linspace(0, most, 48 * channels).astype(np.uint16).reshape(6, 8, channels)
+        values[..., 3:] = 65535
+        path.write_bytes(cv2.imencode(kind, values)[1])
+        reads = (
+            lambda: to_pixels(path),
+            lambda: to_pixels(path.read_bytes()),
+            lambda: open_frames(tmp_path, 32).pixels(0),
+            lambda: open_frames([path], 32, window=(0, 255)).pixels(0),
+        )
+        for read in reads:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                read()
+            found = {str(warning.message).partition(", where")[0] for warning in caught}
+            assert found == ({"the image is almost black: its colours have 16 bits"} if is_dark else set())
 
 
 BLACK = [np.zeros((5, 5, 3), dtype) for dtype in (np.uint8, np.uint16, np.float32)]

@@ -1,6 +1,7 @@
 """Opens image files, and writes JPEG files."""
 
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
@@ -14,6 +15,7 @@ from sam2fast.io.atomic import annotate_oserror
 # Lower-case suffixes of the image files that are searched for in a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")  # those of video files
+TWELVE_BITS = 4095  # the greatest value of 12 bits
 MAX_NAMED = 5  # files, in a note on those that are skipped
 # Formats that are not read: Ghostscript renders EPS, and Windows renders WMF; IPTC wraps an image of any format; for
 # PSD, Pillow before 12.1.1 writes outside its memory (CVE-2026-25990).
@@ -54,6 +56,23 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
         image.close()
         raise UnidentifiedImageError(f"{found} files are not read; convert the image to PNG")
     return image
+
+
+def warn_if_colours_are_lost(image: Image.Image) -> None:
+    """Warns if a file has colours of 16 bits with values of 12 bits or fewer: Pillow keeps the upper 8 bits only.
+
+    Args:
+        image: not loaded yet.
+    """
+    if image.mode.startswith("I;16") or not any(";16" in str(tile) for tile in image.tile):
+        return
+    most = max(high for _, high in image.convert("RGB").getextrema())
+    if most <= TWELVE_BITS >> 8:
+        warnings.warn(
+            "the image is almost black: its colours have 16 bits, where white is 65535, and values up to "
+            f"{TWELVE_BITS} only; convert it to 8 bits",
+            stacklevel=2,
+        )
 
 
 def write_jpeg(image: Image.Image, path: Path, quality: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image, warn_if_colours_are_lost
 from sam2fast.transforms import ImageError, ImageLike, to_pixels
 from sam2fast.video_io.video_types import VideoError
 
@@ -36,6 +36,7 @@ def _windowed(image: ImageLike, window: Window) -> np.ndarray | Tensor:
 def _decoded(file: str | Path | bytes | BinaryIO) -> Image.Image:
     try:
         with open_image(BytesIO(file) if isinstance(file, bytes) else file) as image:
+            warn_if_colours_are_lost(image)
             return ImageOps.exif_transpose(image) or image
     except FileNotFoundError:
         raise

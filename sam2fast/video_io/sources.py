@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note
+from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note, warn_if_colours_are_lost
 from sam2fast.transforms import ImageLike
 from sam2fast.video_io.arrays import ArrayFrames, Window, is_deep, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
@@ -161,6 +161,7 @@ class ImageFiles(ImageSource):
         path = self._paths[index]
         try:
             with open_image(path) as image:
+                warn_if_colours_are_lost(image)
                 return _frame_image(image, index, self._window)
         except VideoError:
             raise
@@ -230,6 +231,7 @@ class ImagePages(ImageSource):
     def _seek(self, index: int) -> None:
         try:
             self._image.seek(index)
+            warn_if_colours_are_lost(self._image)
             self._image.load()
         except IMAGE_READ_ERRORS as error:
             raise VideoError(f"frame {index} of the {self._image.format} file cannot be read: {error}") from error

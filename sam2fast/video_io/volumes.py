@@ -53,6 +53,8 @@ def _is_dicom(path: Path) -> bool:
 class Volume(Sequence[NDArray[np.uint8]]):
     """The slices of a volume along one axis, as grey images ``(H, W)`` uint8: black and white as the window says.
 
+    In DICOM of the kind ``MONOCHROME1`` the window's low value is white.
+
     Axial slices go from inferior to superior, coronal ones from anterior to posterior, sagittal ones from right to
     left. Each is upright, as viewers show it: the patient's left (in sagittal slices the back) is on the right.
 
@@ -90,6 +92,7 @@ class Volume(Sequence[NDArray[np.uint8]]):
             raise VideoError(f"the affine of the volume is not invertible: {affine.tolist()}")
         self.values, self.affine, self.axis, self.window = values, affine, axis, window
         self.header, self.datasets, self.frame_order = header, datasets, frame_order
+        self._low_is_white = bool(datasets) and datasets[0].get("PhotometricInterpretation") == "MONOCHROME1"
         nibabel = import_medical("nibabel")
         orientations = nibabel.orientations
         self._turn = orientations.ornt_transform(
@@ -110,7 +113,8 @@ class Volume(Sequence[NDArray[np.uint8]]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # Sequence's two overloads
         low, high = self.window
         values = np.nan_to_num(self._slices[index].astype(np.float32), nan=low)
-        return (((values - low) / (high - low)).clip(0, 1) * 255).round().astype(np.uint8)
+        shares = ((values - low) / (high - low)).clip(0, 1)
+        return ((1 - shares if self._low_is_white else shares) * 255).round().astype(np.uint8)
 
 
 def open_volume(path: str | Path, axis: Axis = "axial", window: Window | None = None) -> Volume:

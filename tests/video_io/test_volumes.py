@@ -126,6 +126,17 @@ def test_stated_window(tmp_path):
     assert open_volume(folder, window=(0, 1)).window == (0, 1)
 
 
+def test_low_values_of_monochrome1_are_white(tmp_path):
+    affine = centred_affine(SHAPE, AXES["LPS"])
+    folder = write_series(tmp_path / "series", scan(SHAPE, affine)[0], affine)
+    as_usual = open_volume(folder, window=(-100, 155))
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.PhotometricInterpretation = "MONOCHROME1"
+        dataset.save_as(file)
+    assert np.array_equal(open_volume(folder, window=(-100, 155))[7], 255 - as_usual[7])
+
+
 @pytest.mark.parametrize("of_frames", [False, True], ids=["file", "frames"])
 def test_stated_window_of_a_multi_frame_file(tmp_path, of_frames):
     affine = centred_affine(SHAPE, AXES["LPS"])
