@@ -109,7 +109,7 @@ def yolo_boxes(path: Path) -> Iterator[FoundBox]:
     """The boxes of a folder with ``STEM.txt`` for each image, or of one such file, for all images.
 
     Lines are ``class x y width height [confidence [track]]`` or ``class x y x y x y ... [confidence]``, and coordinates
-    shares of the image's sides.
+    shares of the image's sides. Keypoints, or a track's number after a polygon, would be taken for corners.
     """
     files = [path]
     with as_user_error(OSError):
@@ -128,8 +128,9 @@ def yolo_boxes(path: Path) -> Iterator[FoundBox]:
             try:
                 label, (box, score) = int(values[0]), _yolo_box([float(value) for value in values[1:]])
             except ValueError as error:
+                why = f": {error}" if isinstance(error, Reason) else ""
                 raise UserError(
-                    f"{file}, line {number}: {line!r} is no line of YOLO, such as '0 0.5 0.5 0.2 0.3'"
+                    f"{file}, line {number}: {line!r} is no line of YOLO, such as '0 0.5 0.5 0.2 0.3'{why}"
                 ) from error
             name = names.get(label, f"class{label}")
             yield FoundBox(file.stem if path.is_dir() else None, name, box, score, True, None)

@@ -58,7 +58,7 @@ class LoadedFrames(Frames):
         self.height, self.width, self.device = height, width, device
         self._images, self._length, self._image_size = images, len(images), image_size
 
-    def __getitem__(self, index: int) -> Tensor:
+    def _model_input(self, index: int) -> Tensor:
         return self._images[self._rank(index)].to(self.device).float()
 
     def pixels(self, index: int) -> Tensor:

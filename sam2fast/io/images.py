@@ -8,7 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sam2fast.io.atomic import annotate_oserror
 
@@ -64,10 +65,8 @@ def warn_if_colours_are_lost(image: Image.Image) -> None:
     Args:
         image: not loaded yet.
     """
-    if image.mode.startswith("I;16") or not any(";16" in str(tile) for tile in image.tile):
-        return
-    most = max(high for _, high in image.convert("RGB").getextrema())
-    if most <= TWELVE_BITS >> 8:
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) and not image.mode.startswith("I;16") else ()
+    if any(";16" in str(tile) for tile in tiles) and np.asarray(image.convert("RGB")).max() <= TWELVE_BITS >> 8:
         warnings.warn(
             "the image is almost black: its colours have 16 bits, where white is 65535, and values up to "
             f"{TWELVE_BITS} only; convert it to 8 bits",

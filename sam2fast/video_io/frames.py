@@ -20,7 +20,7 @@ class Frames:
     """Frames of a video, decoded on access. Thread-safe.
 
     Replaces the tensor ``inference_state["images"]`` of the original: supports ``len``, ``shape``, ``dtype``, iteration
-    and an integer index. Created by :func:`~sam2fast.video_io.open_frames`.
+    and an index, an integer or a slice. Created by :func:`~sam2fast.video_io.open_frames`.
 
     Attributes:
         height, width: of the video, in pixels.
@@ -56,13 +56,21 @@ class Frames:
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(self._length))
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int | slice) -> Tensor:
         """A frame as fp32 ``(3, S, S)`` on ``device``, normalised with ImageNet's mean and deviation.
+
+        A slice gives ``(N, 3, S, S)``, all in memory at once.
 
         Raises:
             IndexError: there is no such frame.
             VideoError: the frame cannot be read, or the video was closed. Other frames may still be readable.
         """
+        if isinstance(index, slice):
+            chosen = [self._model_input(i) for i in range(self._length)[index]]
+            return torch.stack(chosen) if chosen else torch.empty((0, *self.shape[1:]), device=self.device)
+        return self._model_input(index)
+
+    def _model_input(self, index: int) -> Tensor:
         pixels = self.pixels(index).to(self.device)[None]
         size = (self._image_size, self._image_size)
         return resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)[0]

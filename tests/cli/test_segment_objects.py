@@ -225,7 +225,7 @@ def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path)
         ("a.txt", "0 0.5 0.5 0.2\n", "line 1"),
         ("a.txt", "0 0.5 0.5 0.2 0.2\ncat 0.5 0.5 0.2 0.2\n", "line 2"),
         ("a.txt", "0 0.5 0.5 0 0.2\n", "line 1"),
-        ("a.txt", "0 48 48 112 112\n", "line 1"),
+        ("a.txt", "0 48 48 112 112\n", "coordinates and confidence are from 0 to 1"),
         ("a.txt", "0 0.5 0.5 0.2 0.2 7\n", "line 1"),  # a track without a confidence
         ("a.txt", "0 0.2 0.2 0.4 0.4 0.4 0.2 0.91 3\n", "line 1"),  # a polygon's
         ("a.json", '{"images": [], "annotations": [{"bbox": [1, 1, 2, 2], "image_id": 3, "category_id": 1}]}', "3 is"),

@@ -102,7 +102,9 @@ class TestSequence:
         for index in (COUNT, -COUNT - 1, 10**9):
             with pytest.raises(IndexError, match=rf"frame {index} of a video of {COUNT} frames"):
                 frames[index]
-        for index in (1.0, "1", slice(2), None):
+        assert torch.equal(frames[97::2], torch.stack([frames[97], frames[99]]))
+        assert frames[5:5].shape == (0, *frames.shape[1:])
+        for index in (1.0, "1", None):
             with pytest.raises(TypeError, match=type(index).__name__):
                 frames[index]
 
