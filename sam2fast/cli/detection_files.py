@@ -147,7 +147,7 @@ def _coco_video(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[int, F
 def _mot(path: Path) -> Iterator[tuple[int, FoundBox]]:
     """Lines ``frame,id,x,y,width,height,score,...`` of MOT Challenge, whose frames and pixels count from 1."""
     with as_user_error(OSError, UnicodeDecodeError):
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -66,7 +66,7 @@ def write_mot(path):
         for _, box, score in boxes_on(t):
             x, y, width, height = xywh(box)
             lines.append(f"{t + 1},-1,{x + 1},{y + 1},{width},{height},{score},-1,-1,-1")
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8-sig")  # as Excel saves text
 
 
 def write_yolo(path, name="{:05d}", first=0):

@@ -98,7 +98,7 @@ def test_original_option_names(data, whole):
 
 
 def test_list(data, whole):
-    (data.root / "some.txt").write_text("c\n\n  a  \nc\n")
+    (data.root / "some.txt").write_text("c\n\n  a  \nc\n", encoding="utf-8-sig")
     result = data("--list", data.root / "some.txt")
     assert result.exit_code == 0 and result.stdout.startswith("2 videos, 6 frames, 4 objects in ")
     assert pngs(data.files()) == {path: x for path, x in pngs(whole).items() if path[0] in "ac"}

@@ -96,7 +96,7 @@ def test_png_frames_and_unpadded_numbers(tmp_path, renamed):
 
 
 def test_lists_and_repetitions(root):
-    (root / "wanted.txt").write_text("v.1\nbear.mp4\n\n goat \n")
+    (root / "wanted.txt").write_text("v.1\nbear.mp4\n\n goat \n", encoding="utf-8-sig")
     (root / "unwanted.txt").write_text("goat.jpg\n")
     lists = root / "wanted.txt", root / "unwanted.txt"
     assert PNGRawDataset(root / "frames", root / "palette", *lists).video_names == ["bear", "v.1"]

@@ -32,7 +32,7 @@ def listed_names(file: Path) -> list[str]:
         OSError, UnicodeDecodeError: the file cannot be read.
         DatasetError: a line is no name of a video.
     """
-    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
     names = list(dict.fromkeys(line for line in lines if line))
     for name in names:
         if Path(name).name != name or name.startswith("."):

@@ -67,7 +67,7 @@ def require_folder(argument: str, folder: PathLike | None, expected: str) -> Pat
 def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> list[str]:
     """Names in a text file, one per line, without file extensions; a name in ``present`` is kept as it is."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{argument} {path} cannot be read, expected one name of a video a line: {error}") from error
     names = [line.strip() for line in lines]
