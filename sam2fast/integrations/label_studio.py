@@ -13,6 +13,7 @@ import numpy as np
 from sam2fast.io.allowed_files import HostFiles
 from sam2fast.mask_formats.label_studio import (
     Control,
+    Timeline,
     box_around,
     controls_of,
     corners_of,
@@ -26,6 +27,7 @@ from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 try:
     from flask import Flask, jsonify, request
+    from werkzeug.exceptions import HTTPException
 except ImportError as error:
     raise ImportError("the Label Studio backend needs flask: pip install 'sam2fast[label-studio]'") from error
 
@@ -51,7 +53,7 @@ def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> 
             return files.read(address, {"Authorization": f"Token {token}"})
         # A personal token is exchanged for one that is valid for minutes.
         body, kind = json.dumps({"refresh": token}).encode(), {"Content-Type": "application/json"}
-        access = json.loads(files.read("/api/token/refresh", kind, body))["access"]
+        access = json.loads(files.read("api/token/refresh", kind, body))["access"]
         return files.read(address, {"Authorization": f"Bearer {access}"})
 
     return read
@@ -93,22 +95,22 @@ class LabelStudioBackend:
         return {"result": regions, "score": min(scores, default=0.0), "model_version": VERSION}
 
     def _segment(self, task: Region, controls: list[Control], prompts: Sequence[Region]) -> dict[str, Any]:
-        control = find_control(controls, "BrushLabels", "PolygonLabels")
+        for one in prompts:
+            if one["type"] not in ("keypointlabels", "rectanglelabels"):
+                raise ValueError(f"a prompt is {one['type']}; expected keypointlabels or rectanglelabels")
+        last = prompts[-1]
+        label = str(next(iter(last["value"].get(last["type"], ())), None))
+        control = find_control(controls, last["to_name"], ("BrushLabels", "PolygonLabels"), label)
         features = self._encoded(self._read(task["data"][control.data]))
         height, width = features.size
-        points, labels, box, label = list[list[float]](), list[int](), None, None
+        points, labels, box = list[list[float]](), list[int](), None
         for one in prompts:
-            kind, value = one["type"], one["value"]
-            if kind not in ("keypointlabels", "rectanglelabels"):
-                raise ValueError(f"a prompt is {kind}; expected keypointlabels or rectanglelabels")
-            label = value[kind][0]
-            if kind == "keypointlabels":
+            value = one["value"]
+            if one["type"] == "keypointlabels":
                 points.append([value["x"] * width / 100, value["y"] * height / 100])
                 labels.append(int(one.get("is_positive", 1)))
             else:
                 box = corners_of(value, width, height)
-        if label not in control.labels:
-            raise ValueError(f"{control.tag} {control.name!r} has no label {label!r}")
         given, is_ambiguous = (points or None, labels or None, box), len(points) == 1 and box is None
         found, scores, _ = self._images.predict(
             *given, multimask_output=is_ambiguous, features=features, output_mode="bool"
@@ -118,44 +120,60 @@ class LabelStudioBackend:
 
     def _track(self, task: Region, controls: list[Control], prompts: Sequence[Region]) -> list[dict[str, Any]]:
         """The boxes, with those on the frames after their last ones; outlines if there are VideoVectorLabels."""
-        data = find_control(controls, "VideoRectangle").data
-        vectors = next((one for one in controls if one.tag == "VideoVectorLabels"), None)
         regions = {one["id"]: one for one in prompts if one["type"] == "videorectangle"}
+        to_name, given = (next(iter(regions.values()))[key] for key in ("to_name", "value"))
+        data = find_control(controls, to_name, ["VideoRectangle"]).data
+        vectors = next((one for one in controls if (one.tag, one.to_name) == ("VideoVectorLabels", to_name)), None)
+        count, seconds = given["framesCount"], given["duration"] / given["framesCount"]
         keys = {name: sorted(one["value"]["sequence"], key=lambda key: key["frame"]) for name, one in regions.items()}
         shown = {name: of[-KEYS_USED:] for name, of in keys.items() if of and of[-1].get("enabled", True)}
+        last = {name: of[-1]["frame"] for name, of in shown.items()}
+        frames = {name: range(begin + 1, min(begin + self._max_frames, count) + 1) for name, begin in last.items()}
         boxes, outlines = defaultdict[Any, dict[int, Region]](dict), defaultdict[Any, dict[int, Region]](dict)
-        last = 0
         if shown:
+            timeline = range(min(last.values()), max(of.stop for of in frames.values()))
             with self._tracking:
-                for last, masks in self._masks(self._read(task["data"][data]), shown):
+                for frame, masks in self._masks(self._read(task["data"][data]), shown, timeline, count, seconds):
                     for name, mask in masks.items():
-                        if mask.any():
-                            boxes[name][last], outlines[name][last] = box_around(mask), vector_around(mask)
+                        if frame in frames[name] and mask.any():
+                            boxes[name][frame], outlines[name][frame] = box_around(mask), vector_around(mask)
         results = []
         for name, one in regions.items():
-            value, frames = one["value"], range(keys[name][-1]["frame"] + 1, last + 1) if name in shown else range(0)
-            seconds = value["duration"] / value["framesCount"]
-            sequence = keyframes(keys[name], frames, boxes[name], seconds)
+            value, of = one["value"], frames.get(name, range(0))
+            sequence = keyframes(keys[name], of, boxes[name], seconds)
             results.append({**one, "value": {**value, "sequence": sequence}})
-            sequence = keyframes([], frames, outlines[name], seconds)
+            sequence = keyframes([], of, outlines[name], seconds)
             if vectors is not None and sequence and value.get("labels"):
                 named = {"from_name": vectors.name, "to_name": vectors.to_name, "type": "videovectorlabels"}
                 results.append({"id": f"{name}-outline", **named, "value": {**value, "sequence": sequence}})
         return results
 
-    def _masks(self, video: bytes, shown: Region) -> Iterator[tuple[int, dict[Any, np.ndarray]]]:
-        """The masks ``(H, W)`` bool of all objects on each frame, counted from 1, from the first last keyframe on."""
+    def _masks(
+        self, video: bytes, shown: Region, frames: range, count: int, seconds: float
+    ) -> Iterator[tuple[int, dict[Any, np.ndarray]]]:
+        """The masks ``(H, W)`` bool of all objects on each of Label Studio's frames, which count from 1.
+
+        Args:
+            shown: the keyframes of each object.
+            count, seconds: how many frames the timeline has, and the duration of one.
+        """
         state = self._videos.init_state(video)
         try:
+            timeline = Timeline(count, seconds, state.frames.rate, len(state.frames))
             height, width = state.video_size
             for name, keys in shown.items():
                 for key in keys:
                     if key.get("enabled", True):
                         box = corners_of(key, width, height)
-                        self._videos.add_new_points_or_box(state, key["frame"] - 1, name, box=box)
-            first = min(keys[-1]["frame"] for keys in shown.values()) - 1
-            for frame, names, logits in self._videos.propagate_in_video(state, first, self._max_frames, progress=False):
-                yield frame + 1, dict(zip(names, (logits[:, 0] > 0).cpu().numpy(), strict=True))
+                        self._videos.add_new_points_or_box(state, timeline.video_index(key["frame"]), name, box=box)
+            shown_at = defaultdict[int, list[int]](list)
+            for frame in frames:
+                shown_at[timeline.video_index(frame)].append(frame)
+            first, most = min(shown_at), max(shown_at) - min(shown_at)
+            for index, names, logits in self._videos.propagate_in_video(state, first, most, progress=False):
+                masks = dict(zip(names, (logits[:, 0] > 0).cpu().numpy(), strict=True))
+                for frame in shown_at.get(index, ()):
+                    yield frame, masks
         finally:
             state.frames.close()
 
@@ -194,5 +212,9 @@ def make_app(backend: LabelStudioBackend) -> Flask:
     def wrong(error: Exception) -> Any:
         told = f"the request lacks {error}" if isinstance(error, KeyError) else str(error)
         return jsonify(error=told), 400
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Any:
+        return jsonify(error=error.description), error.code
 
     return app

@@ -4,10 +4,12 @@ import base64
 import binascii
 import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
+IN_ADDRESSES = "%/:?=&#+,;@!$'()*~[]"  # characters that are not quoted
 SECONDS = 30.0  # until the server answers, and between two parts of the answer
 
 
@@ -54,13 +56,13 @@ class HostFiles:
                 pass
             raise ValueError("a data URI is damaged, or not in base64")
         try:
-            full = urljoin(self._host, address)
+            full = quote(urljoin(self._host, address), safe=IN_ADDRESSES)
             if urlsplit(full)[:2] != urlsplit(self._host)[:2]:
                 raise ValueError("it is elsewhere")
             asked = urllib.request.Request(full, body, dict(headers))  # noqa: S310  of the host's own scheme
             with self._open(asked, timeout=SECONDS) as answer:
                 content: bytes = answer.read(self._most + 1)
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise ValueError(f"{address[:200]!r} cannot be read: {error}") from error
         except ValueError as error:
             raise ValueError(f"{address[:200]!r} is not read: only files of {self._host} and data URIs are") from error

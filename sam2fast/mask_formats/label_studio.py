@@ -1,6 +1,7 @@
 """Masks as Label Studio's brush labels: its run lengths, tasks and labelling interface."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ VALUE_BITS = 8
 LENGTH_BITS = np.array([3, 4, 8, 16])
 HEADER = [(32, 0), (5, VALUE_BITS - 1), *((4, bits - 1) for bits in LENGTH_BITS.tolist())]
 LONGEST = 1 << int(LENGTH_BITS[-1])
+ROUNDING = 1e-3  # of a frame
 FILES_ADDRESS = "/data/local-files/?d="  # below the root of Label Studio's local files
 
 
@@ -86,22 +88,29 @@ def controls_of(interface: str) -> list[Control]:
         raise ValueError(f"the labelling interface is no XML: {error}") from error
     shown = {tag.get("name"): tag.get("value", "").removeprefix("$") for tag in tags if tag.tag in ("Image", "Video")}
     return [
-        Control(tag.tag, tag.get("name", ""), of, shown[of], [str(one.get("value")) for one in tag.iter("Label")])
+        Control(tag.tag, tag.get("name", ""), of, shown[of], [_label_of(one) for one in tag.iter("Label")])
         for tag in tags
         if (of := tag.get("toName", "")) in shown
     ]
 
 
-def find_control(controls: Iterable[Control], *tags: str) -> Control:
-    """The first control that is one of these tags.
+def _label_of(tag: ElementTree.Element) -> str:
+    return str(tag.get("alias") or tag.get("value"))
+
+
+def find_control(controls: Iterable[Control], to_name: str, tags: Sequence[str], label: str | None = None) -> Control:
+    """The first control of an image or video that is one of these tags, and has the label.
 
     Raises:
         ValueError: there is none.
     """
-    for control in controls:
-        if control.tag in tags:
+    found = [control for control in controls if control.to_name == to_name and control.tag in tags]
+    if not found:
+        raise ValueError(f"the labelling interface has no {' or '.join(tags)} for {to_name!r}")
+    for control in found:
+        if label is None or label in control.labels:
             return control
-    raise ValueError(f"the labelling interface has no {' or '.join(tags)} for this image or video")
+    raise ValueError(f"{found[0].tag} {found[0].name!r} has no label {label!r}")
 
 
 def image_region(
@@ -185,6 +194,29 @@ def keyframes(
         elif keys:
             keys[-1]["enabled"] = False  # from the next frame on
     return keys
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Label Studio's frames of a video, whose rate, that of the tag ``Video``, may be another than the video's."""
+
+    frames: int
+    seconds: float  # of a frame
+    video_rate: float | None  # frames per second of the video, if known
+    video_frames: int
+
+    def video_index(self, frame: int) -> int:
+        """The number in the video, from 0, of a frame that counts from 1.
+
+        Raises:
+            ValueError: there is no such frame.
+        """
+        if not 1 <= frame <= self.frames:
+            raise ValueError(f"frame {frame} is not in this video, which has frames 1 to {self.frames}")
+        ratio = self.seconds * (self.video_rate or 0)
+        if not ratio or abs(ratio - 1) * self.frames <= 1:  # a difference of one frame at the end is rounding
+            ratio = 1
+        return min(int((frame - 1) * ratio + ROUNDING), self.video_frames - 1)
 
 
 def label_studio_interface(classes: Sequence[str]) -> str:

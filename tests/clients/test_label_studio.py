@@ -49,7 +49,8 @@ def prediction(client, config, kind, prompts):
 
 @pytest.mark.parametrize("tag", ["BrushLabels", "PolygonLabels"])
 def test_an_image(client, predictor, tag):
-    prompt = {"type": "keypointlabels", "value": {"x": 30 * PERCENT, "y": 40 * PERCENT, "keypointlabels": ["disc"]}}
+    value = {"x": 30 * PERCENT, "y": 40 * PERCENT, "keypointlabels": ["disc"]}
+    prompt = {"type": "keypointlabels", "to_name": "image", "value": value}
     (region,) = prediction(client, IMAGES.format(tag), "image", [prompt])
     images = SAM2ImagePredictor(predictor)
     images.set_image(FRAMES[0])
@@ -72,7 +73,7 @@ def corners(points):
 def test_a_video(client, predictor):
     key = {"frame": 1, "enabled": True, "rotation": 0, "time": 0.0, "x": 8 * PERCENT, "y": 18 * PERCENT}
     key |= {"width": 44 * PERCENT, "height": 44 * PERCENT}
-    value = {"framesCount": 6, "duration": 0.6, "sequence": [key], "labels": ["disc"]}
+    value = {"framesCount": 6, "duration": 0.75, "sequence": [key], "labels": ["disc"]}
     prompt = {"type": "videorectangle", "id": "a", "from_name": "box", "to_name": "video", "value": value}
     boxes, outlines = prediction(client, VIDEOS, "video", [prompt])
     state = predictor.init_state(encode_mp4(IMAGE_LIST))

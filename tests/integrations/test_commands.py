@@ -57,7 +57,7 @@ def test_label_studio_is_answered():
         image = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
         tag = "BrushLabels"
         interface = f"<View><Image name='i' value='$i'/><{tag} name='m' toName='i'><Label value='disc'/></{tag}></View>"
-        click = {"type": "keypointlabels", "value": {"x": 23, "y": 31, "keypointlabels": ["disc"]}}
+        click = {"type": "keypointlabels", "to_name": "i", "value": {"x": 23, "y": 31, "keypointlabels": ["disc"]}}
         task = {"tasks": [{"data": {"i": image}}], "label_config": interface}
         body = json.dumps(task | {"params": {"context": {"result": [click]}}}).encode()
         asked = urllib.request.Request(f"{address}/predict", body, {"Content-Type": "application/json"})

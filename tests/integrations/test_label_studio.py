@@ -12,7 +12,7 @@ from PIL import Image
 from small_video import SIZE, video_frames
 
 from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor
-from sam2fast.demo.clip import encode_mp4
+from sam2fast.demo.clip import FRAMES_PER_SECOND, encode_mp4
 from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
 from sam2fast.io.allowed_files import HostFiles
 from sam2fast.mask_formats.label_studio import box_around, brush_run_lengths, outline, vector_around
@@ -26,28 +26,34 @@ VIDEOS = """<View><Video name="video" value="$video"/>
   <VideoRectangle name="box" toName="video" smart="true"/>
   <VideoVectorLabels name="outline" toName="video"><Label value="disc"/></VideoVectorLabels></View>"""
 BRUSH = IMAGES.format("BrushLabels")
-FRAMES = video_frames(6)
+COUNT = 6
+FRAMES = video_frames(COUNT)
 PERCENT = 100 / SIZE
 
 
 def keypoint(x, y, positive=1, label="disc"):
     value = {"x": x * PERCENT, "y": y * PERCENT, "width": 0.5, "keypointlabels": [label]}
-    return {"type": "keypointlabels", "is_positive": positive, "value": value}
+    return {"type": "keypointlabels", "to_name": "image", "is_positive": positive, "value": value}
 
 
 def rectangle(x0, y0, x1, y1, **more):
     value = {"x": x0 * PERCENT, "y": y0 * PERCENT, "width": (x1 - x0) * PERCENT, "height": (y1 - y0) * PERCENT}
-    return {"type": "rectanglelabels", "value": value | {"rectanglelabels": ["disc"]} | more}
+    return {"type": "rectanglelabels", "to_name": "image", "value": value | {"rectanglelabels": ["disc"]} | more}
 
 
-def video_box(name, keys, label="disc"):
-    """A region with boxes XYXY by frame, from 1."""
+def video_box(name, keys, label="disc", count=COUNT):
+    """A region with boxes XYXY by frame, from 1.
+
+    Args:
+        count: of Label Studio's frames in the time of the video's.
+    """
+    duration = COUNT / FRAMES_PER_SECOND
     sequence = [
-        {"frame": t, "enabled": True, "rotation": 0, "time": (t - 1) / 10}
+        {"frame": t, "enabled": True, "rotation": 0, "time": (t - 1) * duration / count}
         | {k: v for k, v in rectangle(*box)["value"].items() if k != "rectanglelabels"}
         for t, box in keys.items()
     ]
-    value = {"framesCount": len(FRAMES), "duration": len(FRAMES) / 10, "sequence": sequence, "labels": [label]}
+    value = {"framesCount": count, "duration": duration, "sequence": sequence, "labels": [label]}
     return {"type": "videorectangle", "id": name, "from_name": "box", "to_name": "video", "value": value}
 
 
@@ -81,7 +87,8 @@ def label_studio(video):
                 self.send_header("Location", "http://127.0.0.1:9/secret")
                 self.end_headers()
                 return
-            content = {"/data/upload/clip.mp4": video, "/big": bytes(3 << 20)}.get(self.path)
+            files = {"/data/upload/clip.mp4": video, "/big": bytes(3 << 20), "/d?d=a%20%C3%BC%2Fb.png": b"quoted"}
+            content = files.get(self.path)
             self.send_response(404 if content is None else 200)
             self.end_headers()
             self.wfile.write(content or b"")
@@ -187,7 +194,7 @@ def test_a_video(client, predictor, video, label_studio):
         assert [key["frame"] for key in keys] == list(range(first, 7)) and all(key["enabled"] for key in keys)
         for key, vector in zip(keys[1:], outlines["value"]["sequence"], strict=True):
             mask = expected[key["frame"]][name]
-            assert key == {"frame": key["frame"], "time": pytest.approx((key["frame"] - 1) / 10), "enabled": True} | (
+            assert key == {"frame": key["frame"], "time": pytest.approx((key["frame"] - 1) / 8), "enabled": True} | (
                 box_around(mask)
             )
             assert vector["vertices"] == vector_around(mask)["vertices"] and vector["closed"]
@@ -199,6 +206,40 @@ def test_a_video(client, predictor, video, label_studio):
     few = LabelStudioBackend(predictor, reader_of(label_studio.address), max_frames=2)
     result = ask(make_app(few).test_client(), VIDEOS, {"video": "/data/upload/clip.mp4"}, prompts[:1])["result"]
     assert [key["frame"] for key in result[0]["value"]["sequence"]] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(("count", "indices"), [(12, [1, 2, 2, 3, 3, 4, 4, 5, 5]), (3, [2, 4])])
+def test_a_timeline_of_another_rate(client, predictor, video, count, indices):
+    """Label Studio's frames are those of its tag, 24 a second by default; the masks are those of the same time."""
+    disc, first = [8, 18, 52, 62], count - len(indices) + 1
+    state = predictor.init_state(video)
+    predictor.add_new_points_or_box(state, indices[0], "a", box=disc)
+    masks = {t: logits[0, 0] > 0 for t, _, logits in predictor.propagate_in_video(state, indices[0], progress=False)}
+    prompts = [video_box("a", {first: disc}, count=count)]
+    keys = ask(client, VIDEOS, {"video": "/data/upload/clip.mp4"}, prompts)["result"][0]["value"]["sequence"]
+    assert [key["frame"] for key in keys] == [*range(first, count + 1)]
+    for key, index in list(zip(keys, indices, strict=True))[1:]:
+        assert key == {"frame": key["frame"], "time": (key["frame"] - 1) * 6 / 8 / count, "enabled": True} | (
+            box_around(masks[index].numpy())
+        )
+
+
+def test_each_box_is_tracked_for_as_many_frames(predictor, video, label_studio):
+    backend = LabelStudioBackend(predictor, reader_of(label_studio.address), max_frames=1)
+    prompts = [video_box("a", {1: [8, 18, 52, 62]}), video_box("b", {4: [88, 78, 117, 107]})]
+    result = ask(make_app(backend).test_client(), VIDEOS, {"video": "/data/upload/clip.mp4"}, prompts)["result"]
+    found = {one["id"]: [key["frame"] for key in one["value"]["sequence"]] for one in result}
+    assert found == {"a": [1, 2], "a-outline": [2], "b": [4, 5], "b-outline": [5]}
+
+
+def test_masks_are_of_the_prompted_image_and_have_its_label(client):
+    two = """<View><Image name="A" value="$a"/><Image name="B" value="$b"/>
+      <BrushLabels name="of A" toName="A"><Label value="disc"/></BrushLabels>
+      <PolygonLabels name="other" toName="B"><Label value="square"/></PolygonLabels>
+      <BrushLabels name="of B" toName="B"><Label value="a disc" alias="disc"/></BrushLabels></View>"""
+    data = {"a": data_uri(FRAMES[0][:64]), "b": data_uri(FRAMES[0])}
+    (region,) = ask(client, two, data, [keypoint(30, 40) | {"to_name": "B"}])["result"]
+    assert (region["from_name"], region["to_name"], region["original_height"]) == ("of B", "B", len(FRAMES[0]))
 
 
 def test_a_personal_token_is_exchanged(label_studio):
@@ -221,7 +262,7 @@ def test_a_personal_token_is_exchanged(label_studio):
         (
             IMAGES.format("BrushLabels"),
             {"image": data_uri(FRAMES[0])},
-            [{"type": "ellipselabels", "value": {}}],
+            [{"type": "ellipselabels", "to_name": "image", "value": {}}],
             "ellipse",
         ),
         (BRUSH, {"image": data_uri(FRAMES[0])}, [rectangle(1, 2, 3, 4, rotation=5)], "rotated"),
@@ -246,11 +287,13 @@ def test_what_cannot_be_used(client, config, data, prompts, message):
 def test_other_bodies(client):
     for body in ({}, [], {"tasks": [{}]}, {"tasks": [{"data": {}}], "label_config": None}):
         assert client.post("/predict", json=body).status_code == 400, body
-    assert client.post("/predict", data="x").status_code in (400, 415)
+    answer = client.post("/predict", data="x")
+    assert answer.status_code == 415 and "application/json" in answer.json["error"]
 
 
 def test_files_of_a_host(label_studio):
     files = HostFiles(label_studio.address, max_megabytes=2)
+    assert files.read("/d?d=a ü%2Fb.png", {}) == files.read("/d?d=a%20%C3%BC%2Fb.png", {}) == b"quoted"
     with pytest.raises(ValueError, match="more than 2 MB"):
         files.read("/big", {})
     with pytest.raises(ValueError, match="more than 2 MB"):
