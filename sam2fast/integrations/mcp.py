@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -35,6 +35,8 @@ except ImportError as error:
 MOST_POINTS, OVERLAY_SIDE = 100, 1024  # points of a prompt; pixels of the longer side of an image that is sent
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
+Label = Literal[0, 1]  # background, foreground
+USUAL_FRAMES = 100  # that a call tracks
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class McpPrompt(BaseModel):
     name: str
     frame: int = Field(0, ge=0)
     points: list[Point] = []
-    labels: list[int] = []  # 1 foreground, 0 background; by default 1
+    labels: list[Label] = []  # by default 1
     box: Box | None = None
 
 
@@ -70,25 +72,28 @@ class McpTools:
         self,
         path: str,
         points: list[Point] | None = None,
-        labels: list[int] | None = None,
+        labels: list[Label] | None = None,
         box: Box | None = None,
         masks: bool = False,
     ) -> CallToolResult:
         """Segments one object in an image file. Give points on it (x, y in pixels), a box (x0, y0, x1, y1), or both.
 
-        Labels are 1 on the object and 0 beside it. Returns the area, box and score of the best mask, its COCO run
-        lengths if masks is true, and an image with the mask drawn.
+        Labels are 1 on the object and 0 beside it. Returns the width and height of the image, in whose pixels
+        coordinates are; the area, box and score of the best mask; its COCO run lengths if masks is true; and an image
+        with the mask drawn, which may be smaller.
         """
         with _as_tool_error():
-            given = _checked(points or [], labels or [], box)
             content, is_ambiguous = self._image(path), len(points or []) == 1 and box is None
             features = self._encoded(content)
+            height, width = features.size
+            given = _checked(points or [], labels or [], box, width, height)
             found, scores, _ = self._images.predict(
                 *given, multimask_output=is_ambiguous, features=features, output_mode="bool"
             )
             best, score = found[scores.argmax()], float(scores.max())
             overlay = draw_overlay(to_pixels(content).numpy(), best[None], points, given[1], [box] if box else None)
-            return _result({"objects": [_described("object", best, score, masks)]}, [overlay])
+            described = [_described("object", best, score, masks)]
+            return _result({"width": width, "height": height, "objects": described}, [overlay])
 
     def segment_everything(self, path: str, most: int = 20, masks: bool = False) -> CallToolResult:
         """Segments everything in an image file. Returns what segment_image does, of the masks with the best scores."""
@@ -100,29 +105,36 @@ class McpTools:
             drawn = np.array([one["segmentation"] for one in records]).reshape(-1, *pixels.shape[:2])
             each = zip(range(1, len(records) + 1), drawn, records, strict=True)
             found = [_described(str(i), mask, one["predicted_iou"], masks) for i, mask, one in each]
-            return _result({"objects": found}, [draw_overlay(pixels, drawn)])
+            height, width = pixels.shape[:2]
+            return _result({"width": width, "height": height, "objects": found}, [draw_overlay(pixels, drawn)])
 
     def track_video(
-        self, path: str, prompts: list[McpPrompt], max_frames: int = 100, masks: bool = False
+        self, path: str, prompts: list[McpPrompt], max_frames: int | None = None, masks: bool = False
     ) -> CallToolResult:
-        """Tracks objects through a video file, from the first frame with a prompt, for at most max_frames frames.
+        """Tracks objects through a video file, from the first frame with a prompt, for max_frames or else 100 frames.
 
         Each prompt has the object's name, a frame from 0, and points (x, y in pixels), a box, or both. Returns the
-        areas and boxes of the objects that are visible on each frame, and images of the first and the last frame.
+        width and height of the frames, in whose pixels coordinates are, the areas and boxes of the objects that are
+        visible on each frame, and images of the first and the last frame, which may be smaller.
         """
         with _as_tool_error():
             if not 1 <= len(prompts) <= self._limits.max_objects:
                 raise ValueError(f"there are {len(prompts)} prompts; expected 1 to {self._limits.max_objects}")
-            given = [(one, _checked(one.points, one.labels, one.box)) for one in prompts]
+            if len({(one.name, one.frame) for one in prompts}) < len(prompts):
+                raise ValueError("two prompts have the same name and frame: give their points and box in one")
             first, last = min(one.frame for one in prompts), max(one.frame for one in prompts)
-            if not last - first < max_frames <= self._limits.max_frames:
-                most = self._limits.max_frames
+            most = self._limits.max_frames
+            max_frames = min(USUAL_FRAMES, most) if max_frames is None else max_frames
+            if not last - first < max_frames <= most:
                 raise ValueError(f"prompts on frames {first} to {last} need max_frames {last - first + 1} to {most}")
             end, frames, shown = time.monotonic() + self._limits.seconds, list[dict[str, Any]](), list[Any]()
             video = read_frames(self._files.find(path), self._videos.image_size)
             with video, self._videos.open_stream() as stream:
+                size = video.width, video.height
+                self._check_size(*size)
+                given = [(one, _checked(one.points, one.labels, one.box, *size)) for one in prompts]
                 for frame in video:
-                    self._check_size(frame.width, frame.height)
+                    count = frame.index + 1
                     is_late = time.monotonic() > end
                     if is_late or frame.index >= first + max_frames:
                         break
@@ -139,8 +151,9 @@ class McpTools:
                     frames.append({"frame": frame.index, "objects": described})
                     shown[1:] = [(frame.rgb, found)]
             if not is_late and last > first + len(frames) - 1:
-                raise ValueError(f"there is no frame {last}; the video has {first + len(frames)} frames or fewer")
-            return _result({"frames": frames, "stopped_early": is_late}, [draw_overlay(*one) for one in shown])
+                raise ValueError(f"there is no frame {last}; the video has {count} frames")
+            tracked = {"width": size[0], "height": size[1], "frames": frames, "stopped_early": is_late}
+            return _result(tracked, [draw_overlay(*one) for one in shown])
 
     def _image(self, path: str) -> bytes:
         content = self._files.find(path).read_bytes()
@@ -161,10 +174,15 @@ def make_server(tools: McpTools) -> MCPServer:
     return server
 
 
-def _checked(points: list[Point], labels: list[int], box: Box | None) -> tuple[Any, Any, Any]:
+def _checked(
+    points: Sequence[Point], labels: Sequence[int], box: Box | None, width: int, height: int
+) -> tuple[Any, Any, Any]:
     """A prompt as the predictors take it."""
     if not points and box is None or len(points) > MOST_POINTS:
         raise ValueError(f"there are {len(points)} points; give a box, 1 to {MOST_POINTS} points, or both")
+    for x, y in [*points, *((box[:2], box[2:]) if box else ())]:
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise ValueError(f"({x:g}, {y:g}) is outside the image of {width}x{height} pixels")
     return points or None, (labels or [1] * len(points)) or None, box
 
 

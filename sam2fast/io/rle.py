@@ -52,14 +52,12 @@ def encode_rle(mask: np.ndarray) -> RLE:
 
 
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
-    """The bool mask ``(H, W)`` of ``{"size": [H, W], "counts": str or bytes}``.
+    """The bool mask ``(H, W)`` of ``{"size": [H, W], "counts": ...}``, compressed (str or bytes) or not (integers).
 
     Raises:
         ValueError: the counts are damaged or do not fill the size.
     """
     (height, width), counts = _parts_of(rle)
-    if not isinstance(counts, str | bytes):
-        raise ValueError(f"expected compressed counts, a string, got {type(counts).__name__}")
     lengths = _lengths_of(counts, height, width)
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(height, width, order="F")

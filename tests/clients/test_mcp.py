@@ -20,6 +20,7 @@ from sam2fast.io.overlay import draw_overlay
 from sam2fast.io.rle import decode_rle
 
 FRAMES = video_frames(6)
+SIZE = {"width": 128, "height": 128}
 BOX = [88, 78, 117, 107]
 
 
@@ -90,6 +91,7 @@ def test_an_image(server, predictor):
             overlay, draw_overlay(FRAMES[0], mask[None], given[0], given[1], [given[2]] if given[2] else None)
         )
         assert not is_near(overlay, FRAMES[0]) and result.content[0].type == "text"
+        assert SIZE.items() <= result.structured_content.items()
     assert "rle" not in call(server, "segment_image", path="photo.png", box=BOX).structured_content["objects"][0]
 
 
@@ -100,7 +102,7 @@ def test_everything(server, predictor):
     assert len(found) == len(records) > 0 and len(overlays(result)) == 1
     for one, record in zip(found, records, strict=True):
         assert np.array_equal(decode_rle(one["rle"]), record["segmentation"])
-    assert call(server, "segment_everything", path="photo.png", most=0).structured_content == {"objects": []}
+    assert call(server, "segment_everything", path="photo.png", most=0).structured_content == {**SIZE, "objects": []}
 
 
 PROMPTS = [{"name": "square", "frame": 1, "box": BOX}, {"name": "disc", "frame": 2, "points": [[36, 42]]}]
@@ -123,6 +125,7 @@ def test_a_video(server, predictor, root):
     result = call(server, "track_video", path="clips/clip.mp4", prompts=PROMPTS, masks=True)
     found = result.structured_content
     assert [one["frame"] for one in found["frames"]] == [1, 2, 3, 4, 5] and not found["stopped_early"]
+    assert SIZE.items() <= found.items()
     for one in found["frames"]:
         masks = {shown["name"]: decode_rle(shown["rle"]) for shown in one["objects"]}
         visible = {name: mask for name, mask in expected[one["frame"]].items() if mask.any()}
@@ -138,6 +141,11 @@ def test_a_video(server, predictor, root):
         ("segment_image", {"path": "photo.png"}, "give a box, 1 to 100 points"),
         ("segment_image", {"path": "photo.png", "points": [[1, 2]] * 101}, "give a box, 1 to 100 points"),
         ("segment_image", {"path": "photo.png", "points": [[1, 2]], "labels": [1, 1]}, "label"),
+        ("segment_image", {"path": "photo.png", "points": [[1, 2]], "labels": [2]}, "0 or 1"),
+        ("segment_image", {"path": "photo.png", "points": [[1, 2], [129, 3]]}, "(129, 3) is outside the image of 128x"),
+        ("segment_image", {"path": "photo.png", "box": [5, 5, 50, 200]}, "(50, 200) is outside the image of 128x"),
+        ("track_video", {"path": "clips/clip.mp4", "prompts": [PROMPTS[0]] * 2}, "points and box in one"),
+        ("track_video", {"path": "clips/clip.mp4", "prompts": [{"name": "a", "points": [[-1, 4]]}]}, "(-1, 4) is out"),
         ("segment_image", {"path": "photo.png", "points": [[1, 2, 3]]}, "points"),
         ("segment_image", {"path": "missing.png", "box": BOX}, "there is no file 'missing.png'"),
         ("segment_image", {"path": "clips", "box": BOX}, "there is no file 'clips'"),
@@ -151,7 +159,7 @@ def test_a_video(server, predictor, root):
         ("segment_everything", {"path": "clips/clip.mp4"}, "image"),
         ("track_video", {"path": "clips/clip.mp4", "prompts": []}, "there are 0 prompts"),
         ("track_video", {"path": "clips/clip.mp4", "prompts": [{"name": "a"}]}, "give a box"),
-        ("track_video", {"path": "clips/clip.mp4", "prompts": [{"name": "a", "frame": 9, "box": BOX}]}, "no frame 9"),
+        ("track_video", {"path": "clips/clip.mp4", "prompts": [{"name": "a", "frame": 9, "box": BOX}]}, "has 6 frames"),
         ("track_video", {"path": "clips/clip.mp4", "prompts": [{"name": "a", "frame": -1, "box": BOX}]}, "frame"),
         ("track_video", {"path": "clips/clip.mp4", "prompts": PROMPTS, "max_frames": 1}, "max_frames 2 to 300"),
         ("track_video", {"path": "clips/clip.mp4", "prompts": PROMPTS, "max_frames": 999}, "max_frames 2 to 300"),
@@ -181,7 +189,9 @@ def test_limits(predictor, root):
     late = limited(seconds=1e-9)
     assert "takes too long" in call(late, "segment_everything", path="photo.png").content[0].text
     found = call(late, "track_video", path="clips/clip.mp4", prompts=PROMPTS)
-    assert found.structured_content == {"frames": [], "stopped_early": True} and not found.is_error
+    assert found.structured_content == {**SIZE, "frames": [], "stopped_early": True} and not found.is_error
+    few = call(limited(max_frames=3), "track_video", path="clips/clip.mp4", prompts=PROMPTS)
+    assert [one["frame"] for one in few.structured_content["frames"]] == [1, 2, 3]
     assert (
         "expected 1 to 1"
         in call(limited(max_objects=1), "track_video", path="clips/clip.mp4", prompts=PROMPTS).content[0].text

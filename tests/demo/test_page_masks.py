@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from sam2fast.datasets.palette_masks import label_png
+from sam2fast.demo.server.demo_errors import BadInputError
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.io.rle import decode_rle, encode_rle
 
@@ -75,6 +76,12 @@ def coco(segmentation, **more):
     return json.dumps(document).encode()
 
 
+def run_lengths_of(mask):
+    pixels = mask.ravel(order="F")
+    return np.diff([0, *(np.flatnonzero(np.diff(pixels)) + 1), pixels.size]).tolist()
+
+
+WHITE = label_png(ONE * np.uint8(255))
 LABELS = (ONE + 2 * (OTHER & ~ONE)).astype(np.uint8)
 POLYGON = [6, 5, 18, 5, 18, 15, 6, 15]
 
@@ -86,8 +93,17 @@ POLYGON = [6, 5, 18, 5, 18, 15, 6, 15]
         (archive_of(**{"00001": label_png(LABELS), "m_3": label_png(ONE.astype(np.uint8))}), None),
         (coco(encode_rle(ONE)), {"cup 1": {3: ONE}}),
         (coco([POLYGON], name="Mug"), {"Mug": {3: ONE}}),
+        (coco({"size": list(SIZE), "counts": run_lengths_of(ONE)}), {"cup 1": {3: ONE}}),
+        (
+            archive_of(**{"s/000/00002": WHITE, "s/001/00002": label_png(OTHER * np.uint8(255)), "__MACOSX/._1": b""}),
+            {"s/000": {2: ONE}, "s/001": {2: OTHER}},
+        ),
+        (archive_of(**{"s/00002": WHITE, "s/._00002": b"Mac OS X"}), {"Object 255": {2: ONE}}),
     ],
-    ids=["image", "zip", "coco with run lengths", "coco with polygons"],
+    ids=[
+        *("image", "zip", "coco with run lengths", "coco with polygons", "coco with uncompressed run lengths"),
+        *("a folder for each object", "zip of Finder"),
+    ],
 )
 def test_masks_are_read_from_files(content, expected):
     found = {name: {t: decode_rle(rle) for t, rle in masks.items()} for name, _, masks in read_masks(content, VIDEO, 4)}
@@ -96,6 +112,24 @@ def test_masks_are_read_from_files(content, expected):
     for name, masks in expected.items():
         for frame, mask in masks.items():
             np.testing.assert_array_equal(found[name][frame], mask)
+
+
+TWO_VIDEOS = [{"id": i, "video_id": i, "category_id": 1, "segmentations": [encode_rle(ONE)]} for i in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (archive_of(a_1=label_png(LABELS), b_1=label_png(LABELS)), "'Object 1' has two masks on frame 1"),
+        (json.dumps({"annotations": TWO_VIDEOS}).encode(), "of several videos"),
+        (b"[]", "no annotations"),
+        (json.dumps(json.loads(coco([POLYGON])) | {"images": []}).encode(), "annotation 1 is of image 7"),
+        (coco([POLYGON]).replace(b'"segmentation"', b'"bbox"'), "annotation 1 has no segmentation"),
+    ],
+)
+def test_masks_that_cannot_be_read(content, message):
+    with pytest.raises(BadInputError, match=message):
+        read_masks(content, VIDEO, 0)
 
 
 def test_larger_and_smaller_masks_are_resized():

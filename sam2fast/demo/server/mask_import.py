@@ -26,6 +26,8 @@ PNG, ZIP = b"\x89PNG", b"PK\x03\x04"
 MAX_UNPACKED_BYTES = 64 * MEBIBYTE
 MAX_PIXELS = 1 << 25  # of a mask
 EXPECTED = "a PNG with labels, COCO's JSON, or a ZIP of either"
+HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/)")  # what Finder adds to a ZIP
+WHITE = 255  # of an image with the mask of one object
 LABEL_MODES = ("P", "L", "1")
 NO_CLASS = str(CATEGORY["name"])
 # Keys by which annotations of several images are one object.
@@ -75,7 +77,10 @@ def read_masks(content: bytes, video: VideoShape, frame: int) -> list[ImportedOb
             if not 0 <= at < video.frames:
                 raise BadInputError(f"there is a mask on frame {at}; the video has the frames 0 to {video.frames - 1}")
             if mask.any():
-                found.setdefault(key, ImportedObject(name, label, {})).masks[at] = encode_rle(mask)
+                masks = found.setdefault(key, ImportedObject(name, label, {})).masks
+                if at in masks:
+                    raise BadInputError(f"{shortened(name)} has two masks on frame {at}; expected those of one video")
+                masks[at] = encode_rle(mask)
     except (*IMAGE_READ_ERRORS, zipfile.BadZipFile) as error:
         raise BadInputError(f"the file cannot be read as masks: {shortened(str(error))}") from error
     if not found:
@@ -91,24 +96,29 @@ def _entries(content: bytes, frame: int, video: VideoShape) -> Iterator[Entry]:
         yield from _label_image(content, frame, video.size)
     elif content.startswith(ZIP):
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            documents, images = ([i for i in archive.infolist() if i.filename.lower().endswith(e)] for e in ENDINGS)
+            files = [info for info in archive.infolist() if not HIDDEN.search(info.filename)]
+            documents, images = ([i for i in files if i.filename.lower().endswith(e)] for e in ENDINGS)
             if sum(info.file_size for info in documents or images) > MAX_UNPACKED_BYTES:
                 raise BadInputError(f"the files have more than {MAX_UNPACKED_BYTES // MEBIBYTE} MB")
             for info in documents:
                 yield from _coco(archive.read(info), video)
+            folders = {info.filename.rpartition("/")[0] for info in images}
             for info in () if documents else images:
-                yield from _label_image(archive.read(info), _number_in(info.filename), video.size)
+                folder = info.filename.rpartition("/")[0] if len(folders) > 1 else ""
+                yield from _label_image(archive.read(info), _number_in(info.filename), video.size, folder)
     else:
         yield from _coco(content, video)
 
 
-def _label_image(content: bytes, frame: int, size: tuple[int, int]) -> Iterator[Entry]:
+def _label_image(content: bytes, frame: int, size: tuple[int, int], folder: str = "") -> Iterator[Entry]:
+    """The objects of a label image; those of another folder are others, such as in SA-V, with a folder for each."""
     image = open_image(BytesIO(content))
     if image.mode not in LABEL_MODES:
         raise BadInputError(f"an image has the mode {image.mode}; expected a palette or grey, 0 for the background")
     labels = _fitted(np.asarray(image).astype(np.uint8), size)
     for label in np.unique(labels[labels > 0]).tolist():
-        yield label, f"Object {label}", "", frame, labels == label
+        name = f"Object {label}" if not folder else folder if label == WHITE else f"{folder} {label}"
+        yield (folder, label), name, "", frame, labels == label
 
 
 def _number_in(name: str) -> int:
@@ -124,6 +134,10 @@ def _coco(content: bytes, video: VideoShape) -> Iterator[Entry]:
         document = json.loads(content)
     except ValueError as error:
         raise BadInputError(f"the file cannot be read as masks: expected {EXPECTED}") from error
+    if not isinstance(document, Mapping) or "annotations" not in document:
+        raise BadInputError(f"the JSON has no annotations; expected {EXPECTED}")
+    if len({annotation.get("video_id") for annotation in document["annotations"]}) > 1:
+        raise BadInputError("the annotations are of several videos; expected those of one")
     names = {category["id"]: str(category["name"]) for category in document.get("categories", [])}
     images = {image["id"]: image for image in document.get("images", [])}
     for number, annotation in enumerate(document["annotations"], 1):
@@ -135,7 +149,12 @@ def _coco(content: bytes, video: VideoShape) -> Iterator[Entry]:
                 if segmentation is not None:
                     yield number, name, label, frame, _segmentation(segmentation, annotation, video.size)
             continue
-        image = images[annotation["image_id"]]
+        image = images.get(annotation["image_id"])
+        if image is None:
+            asked = shortened(annotation["image_id"])
+            raise BadInputError(f"annotation {number} is of image {asked}, which is not there")
+        if "segmentation" not in annotation:
+            raise BadInputError(f"annotation {number} has no segmentation")
         track = next((annotation[key] for key in TRACK_KEYS if key in annotation), None)
         key = number if track is None else ("track", str(track))
         # A photograph has one frame, whatever the file is called.
