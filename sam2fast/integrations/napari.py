@@ -155,6 +155,9 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
             frames = LayerFrames(image)
             layers = [layer for layer in self.viewer.layers if isinstance(layer, Points | Shapes) and layer.visible]
             prompts = read_prompts(image, layers)
+            for plane, _ in prompts:
+                if not 0 <= plane < len(frames):
+                    raise ValueError(f"a prompt is on plane {plane}; the image has planes 0 to {len(frames) - 1}")
         except ValueError as error:
             show_error(str(error))
             return None

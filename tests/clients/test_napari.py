@@ -166,9 +166,14 @@ def test_errors_are_notifications(viewer, notes):
     widget = docked(viewer)
     assert widget.run(tracked=True) is None
     viewer.layers[POINTS].add([50, 8, 8])
-    widget.run(tracked=True)
-    wait(widget)
-    texts = ["there is no image layer", "has 4 dimensions", "there are no prompts", "frame 50 is not in"]
+    viewer.add_labels(np.ones((9, SIZE, SIZE), np.uint16), name=RESULT)
+    assert widget.run(tracked=True) is None and viewer.layers[RESULT].data.all()  # earlier masks stay
+    texts = [
+        "there is no image layer",
+        "has 4 dimensions",
+        "there are no prompts",
+        "on plane 50; the image has planes 0",
+    ]
     assert layer.ndim == 4 and len(notes) == len(texts)
     for note, text in zip(notes, texts, strict=True):
         assert text in note

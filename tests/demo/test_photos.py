@@ -166,10 +166,13 @@ def test_coco_is_read_by_pycocotools(client, listed, tmp_path):
     coco = pytest.importorskip("pycocotools.coco")
     exported(client, listed, "coco").extractall(tmp_path)
     found = coco.COCO(str(tmp_path / "masks.json"))
-    assert [image["file_name"] for image in found.imgs.values()] == ["cat.png", "Cat_2.bmp"]
+    assert [image["file_name"] for image in found.imgs.values()] == ["cat.png", "Cat.bmp"]
     assert [category["name"] for category in found.cats.values()] == ["ball", "object"]
     assert [found.anns[i]["category_id"] for i in (1, 2, 3)] == [1, 1, 2]
     assert np.array_equal(found.annToMask(found.anns[2]).astype(bool), disc())
+    listed[1]["name"] = "other/cat.png"
+    document = json.loads(exported(client, listed, "coco").read("masks.json"))
+    assert [image["file_name"] for image in document["images"]] == ["cat.png", "cat_2.png"]
 
 
 def test_yolo_has_images_labels_and_classes(client, listed):
@@ -189,7 +192,10 @@ def test_other_formats(client, listed):
     names = {kind: sorted(exported(client, listed, kind).namelist()) for kind in FORMATS}
     assert names["yolo"] == names["yolo-seg"]
     assert names["labelme"] == ["Cat_2.json", "Cat_2.png", "cat.json", "cat.png"]
-    assert names["label-studio"] == ["Cat_2.json", "Cat_2.png", "cat.json", "cat.png", "label_config.xml"]
+    in_folder = [f"label-studio/{name}" for name in ("Cat_2.json", "Cat_2.png", "cat.json", "cat.png")]
+    assert names["label-studio"] == [*in_folder, "label-studio/label_config.xml"]
+    task = json.loads(exported(client, listed, "label-studio").read("label-studio/cat.json"))
+    assert task["data"]["image"] == "/data/local-files/?d=label-studio/cat.png"
     assert names["geojson"] == ["Cat_2.geojson", "cat.geojson"]
     labels = np.asarray(Image.open(exported(client, listed, "png").open("Cat_2_masks.png")))
     assert set(np.unique(labels)) == {0, 1, 2} and np.array_equal(labels == 1, disc())

@@ -276,6 +276,18 @@ def test_clearing_a_frame_returns_the_remaining_masks(client, session):
     assert client.facts(session)["framesWithMasks"] == []
 
 
+def test_clearing_an_object_ends_the_track(client, session):
+    """The track could not go on: nothing shows the object."""
+    client.add(session, [ON_SQUARE], obj=1)
+    client.add(session, [ON_DISC], obj=2)
+    client.add(session, [ON_DISC], frame=3, obj=2)
+    for frame, tracks in ((0, True), (3, False)):
+        parts = client.begin_track(session)
+        client.mutate(CLEAR_FRAME, sessionId=session, frameIndex=frame, objectId=2)
+        assert (len(list(parts)) == FRAMES - 1) == tracks
+        assert client.facts(session)["problem"] is None
+
+
 def test_corrections_stay_when_the_video_is_tracked_again(client, session):
     client.add(session, [ON_SQUARE])
     client.track(session)

@@ -117,7 +117,7 @@ def restrict_access(app: Flask, settings: ServerSettings) -> None:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Allow-Credentials"] = "true"
             if request.method == "OPTIONS":
-                headers["Access-Control-Allow-Methods"] = "GET, POST"
+                headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
                 headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
                 headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
         return response

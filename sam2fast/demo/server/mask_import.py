@@ -135,7 +135,7 @@ def _coco(content: bytes, video: VideoShape) -> Iterator[Entry]:
     except ValueError as error:
         raise BadInputError(f"the file cannot be read as masks: expected {EXPECTED}") from error
     if not isinstance(document, Mapping) or "annotations" not in document:
-        raise BadInputError(f"the JSON has no annotations; expected {EXPECTED}")
+        raise BadInputError(f"the file cannot be read as masks: it has no annotations; expected {EXPECTED}")
     if len({annotation.get("video_id") for annotation in document["annotations"]}) > 1:
         raise BadInputError("the annotations are of several videos; expected those of one")
     names = {category["id"]: str(category["name"]) for category in document.get("categories", [])}

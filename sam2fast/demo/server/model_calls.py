@@ -201,6 +201,8 @@ class SessionCalls:
     def clear_points(self, session: Session, frame: int, object_id: int) -> Mapping[int, ObjectMask]:
         """Removes an object's points on a frame; returns the masks of all objects there.
 
+        The running track is cancelled if the object has no others: nothing shows where it is.
+
         Raises:
             BadInputError: there is no such frame or object.
         """
@@ -213,6 +215,8 @@ class SessionCalls:
             assert answer is not None
             masks = self._update_masks(session, frame, *answer[1:], cleared=object_id if had_points else None)
         _drop_unprompted(session, frame)
+        if not (state.objects[object_id].points or state.objects[object_id].masks):
+            session.cancel_track()
         return masks
 
     def clear_video(self, session: Session) -> None:

@@ -83,12 +83,14 @@ def export(body: Any, kind: str, library: Library) -> Path:
     path = library.incoming / f"{uuid4()}.zip"
     with export_slot(), TemporaryDirectory(dir=library.incoming, prefix="photographs-") as temporary:
         images, written = Path(temporary) / "images", Path(temporary) / "written"
+        # Label Studio's addresses name the folder below its document root.
+        target = written / kind if kind == "label-studio" else written
         images.mkdir()
-        written.mkdir()
+        target.mkdir(parents=True)
         if kind == "cutout":
-            _write_cutouts(written, photos)
+            _write_cutouts(target, photos)
         else:
-            write_masks(written, _annotated(photos, images, kind), kind, tolerance=0)
+            write_masks(target, _annotated(photos, images, kind), kind, tolerance=0)
         shutil.rmtree(images)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for file in sorted(written.rglob("*")):
@@ -134,12 +136,15 @@ def _unique(stem: str, taken: set[str]) -> str:
 def _annotated(photos: Iterable[_Photo], links: Path, kind: str) -> Iterator[AnnotatedImage]:
     """The photographs for ``write_masks``, under the names that they have at the client."""
     classes = list(dict.fromkeys(found.labels.get(i, NO_CLASS) for _, _, _, _, found in photos for i in found.masks[0]))
+    names = set[str]()
     for photo in photos:
         masks = photo.found.masks[0]
         link = links / f"{photo.stem}{photo.file.suffix}"
         link.symlink_to(photo.file)
-        # COCO's file has names only, those of the files that the client has.
-        image = Path(photo.stem + Path(photo.name).suffix) if kind == "coco" else link
+        # COCO's file has names only, those of the files that the client has; equal ones are numbered.
+        name = photo.stem + Path(photo.name).suffix if photo.name in names else photo.name
+        names.add(photo.name)
+        image = Path(name) if kind == "coco" else link
         labels = [photo.found.labels.get(i, NO_CLASS) for i in masks]
         rles = [mask.rle for mask in masks.values()]
         yield AnnotatedImage(image, photo.stem, photo.size, rles, labels, [1.0] * len(rles), classes)

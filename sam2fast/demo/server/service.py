@@ -17,7 +17,7 @@ from sam2fast.demo.server.frame_masks import FrameMasks
 from sam2fast.demo.server.jobs import Jobs
 from sam2fast.demo.server.library import Library
 from sam2fast.demo.server.model_calls import SessionCalls, TrackPlan
-from sam2fast.demo.server.model_thread import ModelThread
+from sam2fast.demo.server.model_thread import CLOSING, ModelThread
 from sam2fast.demo.server.prompt_limits import MemoryBudget
 from sam2fast.demo.server.sessions import Session, SessionStore
 from sam2fast.demo.server.settings import ServerSettings
@@ -141,11 +141,11 @@ class DemoService:
                 while (found := self.model.track_frame(self.calls.next_frame, session, track, frames)) is not None:
                     session.touch()
                     yield found
+                if self.is_closing:  # the track did not come to its end
+                    raise BusyError(CLOSING)
         except NoSessionError:
             return  # the session was closed: the stream ends
         except Exception as error:
-            if self.is_closing:
-                return
             session.problem = "tracking failed; the server's log says more"
             if isinstance(error, DemoError | VideoError):
                 session.problem = message_without_path(error, session.file)
