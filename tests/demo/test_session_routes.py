@@ -54,6 +54,7 @@ MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
         ("masks", {**MASK, "mask": {"size": list(SIZE), "counts": "??"}}, "run lengths"),
         ("masks", {**MASK, "mask": encode_rle(np.zeros(SIZE, bool))}, "empty"),
         ("read_masks", b"", "cannot be read"),
+        ("read_masks?frame=first", b"", "frame is 'first'"),
         ("read_masks", b"{}", "cannot be read"),
         ("read_masks", b"\x89PNG damaged", "cannot be read as masks: 'cannot identify the image'"),
         ("read_masks", b"PK\x03\x04 damaged", "cannot be read"),

@@ -220,6 +220,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#
     [
         (b"hello, this is text", {}, "BAD_VIDEO", "not MP4, QuickTime, Matroska or WebM"),
         (PLAYLIST, {}, "BAD_VIDEO", "not MP4"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(300), {}, "BAD_VIDEO", "and not JPEG, PNG, WebP"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", {}, "BAD_VIDEO", "not MP4"),
         (b"\0\0\0\x10ftypisom\0\0\0\0" + PLAYLIST, {}, "BAD_VIDEO", "cannot be read as a video"),
         (b"\x1a\x45\xdf\xa3" + bytes(300), {}, "BAD_VIDEO", "cannot be read as a video"),
@@ -230,7 +231,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#
         (short, {"seconds": 0}, "BAD_INPUT", "durationTimeSec is 0.0"),
         (short, {"start": 5}, "BAD_VIDEO", "no frame after 5 seconds"),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_refused_uploads(client, content, variables, code, word):
     refused = client.upload(content() if callable(content) else content, **variables)

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, jsonify, request, send_file, send_from_directory
 
 from sam2fast.demo.server import BUNDLE
-from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
+from sam2fast.demo.server.demo_errors import BadInputError, DemoError, NotFoundError, shortened
 from sam2fast.demo.server.frame_masks import CONTENT_TYPE, FrameMasks, encode_part
 from sam2fast.demo.server.library import GALLERY, POSTERS, UPLOADS, Library
 from sam2fast.demo.server.model_calls import TrackPlan
@@ -120,8 +120,11 @@ def _stream(frames: Iterator[FrameMasks]) -> Iterator[bytes]:
     try:
         for frame, masks in frames:
             yield encode_part(frame, masks)
+    # The stream has no error message; it can only be broken off.
+    except DemoError as error:
+        _log.warning("tracking ended: %s", error)
+        raise
     except Exception:
-        # The stream has no error message; it can only be broken off.
         _log.exception("tracking failed")
         raise
 

@@ -19,6 +19,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
+from sam2fast.demo.server.demo_errors import DemoError
 from sam2fast.demo.server.settings import SERVICE
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ class DemoWorker(ThreadWorker):
 
 
 def _is_logged(record: logging.LogRecord) -> bool:
-    """Leaves out the traceback of each client that timed out."""
-    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
+    """Leaves out the tracebacks of clients that timed out, and of streams that a :class:`DemoError` breaks off."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError | DemoError))
 
 
 def set_timeouts(connection: socket.socket, receive: float, send: float) -> None:

@@ -114,7 +114,10 @@ def make_session_routes(service: DemoService) -> Blueprint:
     def read_mask_file(session_id: str) -> Response:
         session = sessions.use(session_id)
         shape = VideoShape(session.state.num_frames, session.state.video_size)
-        found = read_masks(request.get_data(), shape, request.args.get("frame", 0, int))
+        frame = request.args.get("frame", "0")
+        if not frame.isdecimal():
+            raise BadInputError(f"frame is {shortened(frame)}; expected the number of a frame")
+        found = read_masks(request.get_data(), shape, int(frame))
         objects = [
             {
                 "name": name,

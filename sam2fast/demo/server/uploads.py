@@ -21,7 +21,8 @@ FORMATS = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
 # Signatures of these formats: the type of the first box, from the fifth byte on, or EBML's magic number.
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 EBML = b"\x1a\x45\xdf\xa3"
-SIGNATURE_BYTES = 8
+STILLS = (b"heic", b"heix", b"mif1", b"avif")  # HEIC and AVIF have the first box of MP4, and a brand of their own
+SIGNATURE_BYTES = 12
 SECONDS_TO_WAIT = 10.0  # for other uploads; a waiting request holds a thread
 LIMITS = "sam2fast_upload"  # key of the UploadLimits in ``app.extensions``
 
@@ -76,7 +77,7 @@ class IncomingFile:
 
 
 def _is_video(beginning: bytes) -> bool:
-    return beginning[4:8] in FIRST_BOXES or beginning.startswith(EBML)
+    return (beginning[4:8] in FIRST_BOXES and beginning[8:12] not in STILLS) or beginning.startswith(EBML)
 
 
 class UploadRequest(Request):
