@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from sam2fast.training.trainer import Trainer
 
 
+RECORD = "config_resolved.yaml"
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """The options of the training itself, for this process or others."""
@@ -109,7 +112,11 @@ class TrainingRun:
         folder, is_main = Path(trainer.logging.log_dir), trainer.ranks.is_main
 
         def started() -> None:
-            if is_main:
+            if trainer.mode != "val" and trainer.is_complete:
+                _refuse_another_config(folder, text)
+                if is_main:
+                    print_note(f"the run in {folder} is complete, after {trainer.steps} updates: nothing is trained")
+            elif is_main:
                 _save_config(folder, text, trainer.steps)
 
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
@@ -128,12 +135,18 @@ class TrainingRun:
         ended()
         if is_main:
             bad = sum(loader.bad_samples for loader in trainer.data.values())
-            emit({"measures": dict(measures), "bad_samples": bad, "checkpoints": str(trainer.checkpoint.save_dir)})
+            is_complete = trainer.mode == "val" or trainer.is_complete
+            progress = {"updates": trainer.steps, "complete": is_complete}
+            checkpoints = str(trainer.checkpoint.save_dir)
+            emit({"measures": dict(measures), **progress, "bad_samples": bad, "checkpoints": checkpoints})
             if bad:
                 print_note(f"{bad} bad samples were replaced by others of their data sets: see the warnings")
             for name, value in measures.items():
                 say(f"{name:8} {value:.2f}")
-            say(f"checkpoints in {trainer.checkpoint.save_dir}")
+            if not is_complete:
+                epoch = f"epoch {trainer.epoch + 1} of {trainer.max_epochs}"
+                say(f"stopped after {trainer.steps} updates, in {epoch}; the same command continues")
+            say(f"checkpoints in {checkpoints}")
 
     def _load(self, verbose: bool) -> Any:
         from sam2fast.training.config import load_training_config
@@ -175,11 +188,25 @@ def _report_to_launcher() -> Iterator[None]:
         raise SystemExit(error.exit_code) from error
 
 
+def _refuse_another_config(folder: Path, text: str) -> None:
+    if _recorded(folder) not in (None, text):
+        raise UserError(
+            f"the run in {folder} is complete, with another configuration: use another folder, or train on with more "
+            "trainer.max_epochs"
+        )
+
+
+def _recorded(folder: Path) -> str | None:
+    """The configuration that a run's folder has, if any."""
+    record = folder / RECORD
+    return record.read_text(encoding="utf-8", errors="surrogateescape") if record.exists() else None
+
+
 def _save_config(folder: Path, text: str, steps: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    record = folder / "config_resolved.yaml"
+    record = folder / RECORD
     remove_leftovers([record])
-    if record.exists() and record.read_text(encoding="utf-8", errors="surrogateescape") != text:
+    if _recorded(folder) not in (None, text):
         print_note("the configuration differs from that of the run so far")
         record.replace(folder / f"config_resolved_until_{steps}.yaml")
     write_atomically(record, text.encode(errors="surrogateescape"))

@@ -13,7 +13,7 @@ import numpy as np
 from sam2fast.io.allowed_files import HostFiles
 from sam2fast.mask_formats.label_studio import (
     Control,
-    Timeline,
+    ShownFrames,
     box_around,
     controls_of,
     corners_of,
@@ -159,16 +159,16 @@ class LabelStudioBackend:
         """
         state = self._videos.init_state(video)
         try:
-            timeline = Timeline(count, seconds, state.frames.rate, len(state.frames))
+            all_shown = ShownFrames(count, seconds, state.frames.rate, len(state.frames))
             height, width = state.video_size
             for name, keys in shown.items():
                 for key in keys:
                     if key.get("enabled", True):
                         box = corners_of(key, width, height)
-                        self._videos.add_new_points_or_box(state, timeline.video_index(key["frame"]), name, box=box)
+                        self._videos.add_new_points_or_box(state, all_shown.video_index(key["frame"]), name, box=box)
             shown_at = defaultdict[int, list[int]](list)
             for frame in frames:
-                shown_at[timeline.video_index(frame)].append(frame)
+                shown_at[all_shown.video_index(frame)].append(frame)
             first, most = min(shown_at), max(shown_at) - min(shown_at)
             for index, names, logits in self._videos.propagate_in_video(state, first, most, progress=False):
                 masks = dict(zip(names, (logits[:, 0] > 0).cpu().numpy(), strict=True))

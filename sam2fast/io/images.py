@@ -8,7 +8,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sam2fast.io.atomic import annotate_oserror
@@ -66,7 +65,10 @@ def warn_if_colours_are_lost(image: Image.Image) -> None:
         image: not loaded yet.
     """
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) and not image.mode.startswith("I;16") else ()
-    if any(";16" in str(tile) for tile in tiles) and np.asarray(image.convert("RGB")).max() <= TWELVE_BITS >> 8:
+    if not any(";16" in str(tile) for tile in tiles):
+        return
+    counts, brighter = image.convert("RGB").histogram(), (TWELVE_BITS >> 8) + 1
+    if not any(any(counts[channel + brighter : channel + 256]) for channel in (0, 256, 512)):
         warnings.warn(
             "the image is almost black: its colours have 16 bits, where white is 65535, and values up to "
             f"{TWELVE_BITS} only; convert it to 8 bits",

@@ -197,7 +197,7 @@ def keyframes(
 
 
 @dataclass(frozen=True)
-class Timeline:
+class ShownFrames:
     """Label Studio's frames of a video, whose rate, that of the tag ``Video``, may be another than the video's."""
 
     frames: int

@@ -21,6 +21,7 @@ from sam2fast.training.distributed.ranks import Ranks
 _log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
+NEEDED = {"model", "optimizer", "steps", "steps_in_epoch", "ema"}  # entries; the original's checkpoints lack the last
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
 
 
@@ -71,7 +72,7 @@ def load_current(folder: Path) -> dict[str, Any] | None:
             other.replace(other.with_name(f"{other.stem}_damaged.pt"))
         return content
     if present:
-        raise CheckpointError(f"no checkpoint in {folder} can be read; remove them to start from scratch")
+        raise CheckpointError(f"no checkpoint in {folder} can be read; use another folder, or remove them")
     return None
 
 
@@ -107,8 +108,11 @@ def load(path: Path) -> dict[str, Any]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # zip seeks outside a truncated file
             raise
         raise CheckpointError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
-    if not isinstance(content, dict) or not {"model", "optimizer", "steps"} <= set(content):
-        raise CheckpointError(f"{path} is no checkpoint of a training run: it has no model, optimizer and steps")
+    if not isinstance(content, dict) or not content.keys() >= NEEDED:
+        raise CheckpointError(
+            f"{path} is no checkpoint of a training run of sam2fast; trainer.checkpoint.initialize_from starts from "
+            "weights of any other"
+        )
     return content
 
 

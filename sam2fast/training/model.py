@@ -159,10 +159,12 @@ class SAM2Train(SAM2Base):
         self.use_act_ckpt_iterative_pt_sampling = use_act_ckpt_iterative_pt_sampling
         self.use_act_ckpt_image_encoder = use_act_ckpt_image_encoder
         self.forward_backbone_per_frame_for_eval = forward_backbone_per_frame_for_eval
+        frozen = self._parameters_named([*freeze, *(["image_encoder.*"] if freeze_image_encoder else [])])
         self.adapters = adapters
         if adapters is not None:
             add_adapters(self, adapters)
-        self._freeze([*freeze, *(["image_encoder.*"] if freeze_image_encoder else [])])
+        for parameter in frozen:  # adapters of their layers learn
+            parameter.requires_grad_(False)
         self.encoder_cache: EncoderCache | None = None
         if encoder_cache is not None:
             heads = {f"sam_mask_decoder.conv_s{level}": head for level, head in self._level_heads().items()}
@@ -172,13 +174,11 @@ class SAM2Train(SAM2Base):
         if identity_memory is not None:
             identity_init(self.memory_attention, identity_memory)
 
-    def _freeze(self, patterns: Sequence[str]) -> None:
-        for pattern in patterns:
-            matching = [p for name, p in self.named_parameters() if fnmatchcase(name, pattern)]
-            if not matching:
-                raise ValueError(f"freeze: no parameter is named {pattern!r}")
-            for parameter in matching:
-                parameter.requires_grad_(False)
+    def _parameters_named(self, patterns: Sequence[str]) -> list[nn.Parameter]:
+        found = {pattern: [p for n, p in self.named_parameters() if fnmatchcase(n, pattern)] for pattern in patterns}
+        if missing := [pattern for pattern, matching in found.items() if not matching]:
+            raise ValueError(f"freeze: no parameter is named {missing[0]!r}")
+        return [p for matching in found.values() for p in matching]
 
     def forward(self, batch: ClipBatch) -> ClipPrediction:  # type: ignore[override]
         """Prompts and tracks a batch on the model's device. Frames must have the model's image size."""

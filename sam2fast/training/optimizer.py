@@ -88,11 +88,14 @@ class Optimizer:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads the result of :meth:`state_dict`, including option values, which the next scheduler step overwrites.
+        """Loads the result of :meth:`state_dict` without the options: those of the configuration stay.
 
         A state of other groups is a ``ValueError``.
         """
+        options = [{name: value for name, value in group.items() if name != "params"} for group in self.param_groups]
         self.optimizer.load_state_dict(state_dict)
+        for group, own in zip(self.param_groups, options, strict=True):
+            group.update(own)
 
 
 def construct_optimizer(

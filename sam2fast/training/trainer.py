@@ -16,6 +16,7 @@ from sam2fast.training import checkpointing
 from sam2fast.training.adapters import without_adapters
 from sam2fast.training.checkpointing import lock_folder
 from sam2fast.training.data.batch import ClipBatch
+from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.loader import ClipLoader, reporting_lost_workers
 from sam2fast.training.distributed.ranks import join
 from sam2fast.training.distributed.strategies import is_sharded, wrap
@@ -155,7 +156,7 @@ class Trainer(TrainerState):
 
         measures: dict[str, float] = {}
         begun = self.steps
-        while self.epoch < self.max_epochs:
+        while not self.is_complete:
             if not self._train_epoch(reporter, stop):
                 self.save()
                 return measures
@@ -234,9 +235,11 @@ class Trainer(TrainerState):
                 values = self._update(islice(batches, self.conf.accumulate))
                 bar.update()
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-                if reporter is not None and self.steps % self.logging.log_freq == 0:
+                is_last = self.steps_in_epoch == self.steps_per_epoch
+                of_run = is_last and self.epoch + 1 == self.max_epochs
+                if reporter is not None and (of_run or self.steps % self.logging.log_freq == 0):
                     reporter.report(self.steps, "train", values)
-                if self.steps_in_epoch == self.steps_per_epoch:
+                if is_last:
                     break
                 if stop():
                     return False
@@ -294,15 +297,19 @@ class Trainer(TrainerState):
 
     def _raise_if_nonfinite(self, problem: str | None) -> None:
         if problem is not None:
-            raise NonFiniteError(
-                f"update {self.steps}: {problem}; checkpoints in {self.checkpoint.save_dir} are from earlier updates"
-            )
+            folder = Path(self.checkpoint.save_dir)
+            saved = "are from earlier updates" if checkpointing.checkpoints_in(folder) else "are none yet"
+            raise NonFiniteError(f"update {self.steps}: {problem}; checkpoints in {folder} {saved}")
 
     def _validate(self, reporter: Reporter | None) -> dict[str, float]:
         self.model.eval()
         averaged = nullcontext() if self.ema is None else self.ema.applied(self.model)
         with averaged, torch.no_grad(), self.parallel.evaluating(), self._autocast():
-            measures = validate(self.model, self.data["val"], self.device, self.ranks)
+            try:
+                measures = validate(self.model, self.data["val"], self.device, self.ranks)
+            except DataError as error:
+                advice = "leave it out of trainer.data.val, by excluded_videos_list_txt"
+                raise DataError(f"validation: {error}; {advice}") from error
         if reporter is not None:
             reporter.report(self.steps, "val", measures)
         _log.info("update %d: %s", self.steps, ", ".join(f"{k} {v:.2f}" for k, v in measures.items()))

@@ -47,7 +47,13 @@ class TrainerState:
     epoch: int  # number of epochs completed
     steps: int  # number of updates done
     steps_in_epoch: int  # of them in the current epoch
+    max_epochs: int
     best: dict[str, float]  # measures of the best validation so far
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.max_epochs
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,6 +99,9 @@ class TrainerState:
             CheckpointError: it belongs to another configuration; nothing is changed then.
         """
         self._check(content)
+        kind = type(self.optimizer.optimizer).__qualname__
+        if content.get("optimizer_class", kind) != kind:  # checkpoints of earlier releases do not say
+            raise self._mismatch(f"optim.optimizer: {content['optimizer_class']}, now {kind}")
         shard = self.parallel.shard
         try:
             # The optimiser compares its groups before it changes anything.
@@ -111,7 +120,7 @@ class TrainerState:
             self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.steps, self.steps_in_epoch = (content[k] for k in ("epoch", "steps", "steps_in_epoch"))
         self.best = content["best"]
-        if self.mode != "val":
+        if self.mode != "val" and not self.is_complete:
             self._rescale_epoch(content.get("steps_per_epoch", self.steps_per_epoch))
         restore_random_states(content, self.ranks, self.seed_value)
 
@@ -121,6 +130,7 @@ class TrainerState:
         return {
             "model": gather(self.model.state_dict()),
             "optimizer": gather(self.optimizer.state_dict()),
+            "optimizer_class": type(self.optimizer.optimizer).__qualname__,
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else gather(self.ema.state_dict()),
             "auxiliary": None if self.auxiliary is None else self.auxiliary.state_dict(),

@@ -68,8 +68,23 @@ def test_a_dry_run_builds_and_writes_nothing(tmp_path: Path, monkeypatch: pytest
 def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
     result = train("-c", RECIPE, "--minutes", "0", *overrides(tmp_path))
     assert result.exit_code == 0, result.output
+    assert "stopped after 1 updates, in epoch 1 of 1; the same command continues" in result.output
     steps = [json.loads(line)["step"] for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
     assert steps == [1] and (tmp_path / "checkpoints/checkpoint.pt").exists()
+
+
+def test_a_complete_run_is_not_trained_again(tmp_path: Path) -> None:
+    once = overrides(tmp_path, "scratch.updates=1")
+    assert json.loads(train("-c", RECIPE, "--jsonl", *once).stdout.splitlines()[-1])["complete"]
+    record = tmp_path / "logs/config_resolved.yaml"
+    before = record.read_text()
+    again = train("-c", RECIPE, *once)
+    assert again.exit_code == 0 and "is complete, after 1 updates: nothing is trained" in again.output
+    other = train("-c", RECIPE, *once, "trainer.optim.gradient_clip.max_norm=2.0")
+    assert other.exit_code == 1 and "is complete, with another configuration: use another folder" in other.output
+    assert record.read_text() == before
+    more = train("-c", RECIPE, "--jsonl", *once, "trainer.max_epochs=2")
+    assert json.loads(more.stdout.splitlines()[-1])["updates"] == 2
 
 
 @pytest.mark.parametrize(

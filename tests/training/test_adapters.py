@@ -101,8 +101,20 @@ def test_a_stopped_run_goes_on_bitwise(tmp_path: Path) -> None:
     found = predictor.state_dict()
     assert_same({name: found[name] for name in merged}, merged)
     predictor_of(files[0] / "merged.pt", *NARROW)
-    with pytest.raises(CheckpointError, match="lora_A"):
+    with pytest.raises(CheckpointError, match=r"load merged\.pt"):
         predictor_of(files[0] / "checkpoint.pt", *NARROW)
+
+
+def test_adapters_of_frozen_layers_learn(tmp_path: Path) -> None:
+    """As in the recipe for one's own masks, whose image encoder is frozen."""
+    trainer = build(tmp_path, ADAPTERS, "+trainer.model.freeze_image_encoder=true", "scratch.updates=2")
+    trainer.run()
+    learnt = {name: p for name, p in trainer.model.named_parameters() if ".lora_B." in name}
+    in_encoder = [name for name in learnt if name.startswith("image_encoder.")]
+    assert in_encoder and all(learnt[name].any() for name in in_encoder)
+    assert not any(
+        p.requires_grad for name, p in trainer.model.image_encoder.named_parameters() if ".lora_" not in name
+    )
 
 
 @torch.inference_mode()

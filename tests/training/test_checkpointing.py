@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from sam2fast.checkpoints import CheckpointError
 from sam2fast.training import checkpointing, trainer_state
 from sam2fast.training.checkpointing import CURRENT, PREVIOUS, lock_folder
 from sam2fast.training.distributed.ranks import Ranks
@@ -34,7 +35,8 @@ def test_each_process_has_its_own_random_state_again() -> None:
 
 
 def save(steps: int, folder: Path) -> None:
-    checkpointing.save_current({"model": {}, "optimizer": {}, "steps": steps}, folder)
+    content = {"model": {}, "optimizer": {}, "steps": steps, "steps_in_epoch": steps, "ema": None}
+    checkpointing.save_current(content, folder)
 
 
 def test_a_damaged_checkpoint_does_not_replace_the_good_one(tmp_path: Path, monkeypatch: Any) -> None:
@@ -52,6 +54,22 @@ def test_a_damaged_checkpoint_does_not_replace_the_good_one(tmp_path: Path, monk
         save(3, tmp_path)
     assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
     assert (tmp_path / "checkpoint_damaged.pt").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_a_checkpoint_of_the_original_is_refused_and_stays(tmp_path: Path, caplog: Any) -> None:
+    theirs = {
+        "model": {},
+        "optimizer": {},
+        "epoch": 1,
+        "loss": {},
+        "steps": {"train": 3},
+        "time_elapsed": 1,
+        "scaler": {},
+    }
+    torch.save(theirs, tmp_path / CURRENT)
+    with pytest.raises(CheckpointError, match="use another folder"):
+        checkpointing.load_current(tmp_path)
+    assert "initialize_from" in caplog.text and [path.name for path in tmp_path.iterdir()] == [CURRENT]
 
 
 def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:

@@ -138,6 +138,19 @@ class TestCoco:
         raw = self.open(root, file_list_txt=root / "list.txt", excluded_videos_list_txt=root / "unwanted.txt")
         assert raw.video_names == ["000000000000"]
 
+    def test_ids_and_areas_of_home_made_files(self, root):
+        """Ids that are equal, missing or text, and areas of 0, lose no object."""
+        before = clips_of(self.open(root))
+        for ids in ([0] * 9, [None] * 9, list("abcdefghi")):
+
+            def edit(content, ids=ids):
+                for i, annotation in zip(ids, content["annotations"], strict=False):
+                    annotation |= {"id": i, "area": 0}
+
+            change(root / "instances.json", edit)
+            for clip, other in zip(before, clips_of(self.open(root)), strict=True):
+                assert np.array_equal(clip.masks, other.masks) and len(set(other.object_ids)) == len(clip.object_ids)
+
     def test_without_pycocotools(self, root, monkeypatch):
         monkeypatch.setitem(sys.modules, "pycocotools", None)
         with pytest.raises(ImportError, match=r"polygons need pycocotools: pip install 'sam2fast\[train\]'"):

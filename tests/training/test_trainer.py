@@ -44,6 +44,19 @@ def test_a_stopped_run_resumes_bitwise(undisturbed: Path, tmp_path: Path, caplog
     assert [line["step"] for line in reports(tmp_path, "train")] == [1, 2, 3, 4]
 
 
+def test_options_of_the_configuration_count_when_a_run_goes_on(tmp_path: Path) -> None:
+    constant = (FOUR, "trainer.optim.options=null", "+trainer.optim.optimizer.lr=1e-3")
+    trainer = build(tmp_path, *constant)
+    trainer.run(lambda: trainer.steps == 2)
+    build(tmp_path, *constant, "trainer.optim.optimizer.lr=1e-6").run()
+    assert [line["lr"] for line in reports(tmp_path, "train")] == [1e-3, 1e-3, 1e-6, 1e-6]
+
+
+def test_the_last_update_is_reported(tmp_path: Path) -> None:
+    build(tmp_path, "scratch.updates=3", "trainer.logging.log_freq=10").run()
+    assert [line["step"] for line in reports(tmp_path, "train")] == [3]
+
+
 def test_the_seed_draws_the_weights(tmp_path: Path) -> None:
     first, other = (build(tmp_path, f"trainer.seed_value={seed}").model.no_mem_embed for seed in "12")
     assert not torch.equal(first, other)
@@ -230,6 +243,7 @@ class TestFaults:
             ("++trainer.model.num_maskmem=5", "model: 1 tensors, such as maskmem_tpos_enc"),
             ("+trainer.optim.amp={enabled: true, amp_dtype: float16}", "optim.amp"),
             ("+trainer.optim.options.lr.0.param_names=['image_encoder.*']", "optim: "),
+            ("trainer.optim.optimizer._target_=torch.optim.Adam", "optim.optimizer: AdamW, now Adam"),
             (None, "the order of parameters"),  # whose numbers name the optimiser's states
         ],
     )

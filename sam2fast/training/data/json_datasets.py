@@ -317,7 +317,15 @@ def _objects_by_image(
     for annotation in content["annotations"]:
         area = annotation.get("area")
         is_wanted = categories is None or annotation["category_id"] in categories
-        is_large = area is None or (area > 0 and area >= min_area)
+        is_large = area is None or area >= min_area
         if is_wanted and is_large and annotation.get("segmentation") and not annotation.get("iscrowd"):
-            objects[annotation["image_id"]].append((int(annotation["id"]), annotation["segmentation"]))
-    return objects
+            objects[annotation["image_id"]].append((annotation.get("id"), annotation["segmentation"]))
+    return {image: _numbered(found) for image, found in objects.items()}
+
+
+def _numbered(found: list[tuple[Any, Any]]) -> list[tuple[int, Any]]:
+    """The objects of an image with their ids; by their order if the ids are not integers, missing or repeated."""
+    ids = [i for i, _ in found]
+    if len(set(ids)) == len(ids) and all(type(i) is int for i in ids):
+        return found
+    return [(number, segmentation) for number, (_, segmentation) in enumerate(found, 1)]
