@@ -93,8 +93,6 @@ def _check(path: str | Path, wanted: Mapping[str, Tensor], found: Mapping[str, T
         raise CheckpointError(
             f"{path} has weights for images only: take another file for video. It lacks those of {_modules(missing)}"
         )
-    if any(".base_layer." in name for name in report.unexpected):
-        raise CheckpointError(f"{path} is to continue the training of adapters; load merged.pt beside it instead")
     parts = _differences(missing, report.unexpected, report.other_shape)
     hint = ""
     if (config := guess_config(found)) is not None:

@@ -51,7 +51,7 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is no checkpoint, is damaged, or has objects other than tensors; no name has the
-            prefix; or only some names are SAM 2's below a prefix.
+            prefix; only some names are SAM 2's below a prefix; or the weights have adapters that are not merged.
         ImportError: a safetensors file without the package safetensors.
     """
     layout = read_layout(path, prefix)
@@ -67,6 +67,8 @@ def read_layout(path: str | Path, prefix: str) -> StoredWeights:
     tensors = _unwrapped(file, {name.removeprefix(prefix): x for name, x in found.items() if name.startswith(prefix)})
     if not tensors:
         raise CheckpointError(f"no name in {file} begins with {prefix!r}; the first is {next(iter(found))}")
+    if any(".base_layer." in name for name in tensors):
+        raise CheckpointError(f"{file} is to continue the training of adapters; load merged.pt beside it instead")
     tensors = _without_prefix(file, tensors, prefix)
     left_out = tuple(name for name in found if not name.startswith(prefix))
     try:
