@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image, warn_if_colours_are_lost
 
 
 class DatasetError(ValueError):
@@ -108,13 +108,19 @@ def list_files(folder: Path, suffixes: Sequence[str] = MASK_SUFFIXES) -> dict[Fr
 
 
 def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
-    """An image as ``(H, W, 3)`` RGB.
+    """An image as ``(H, W, 3)`` RGB; 16 bits become 8 as in predictors.
 
     Args:
         upright: applies the EXIF orientation, as predictors and evaluation do; otherwise the pixels are as stored, as
             in the original's data sets.
     """
     with _opened(path) as image:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            from sam2fast.transforms import to_pixels  # with torch, which other images do not need
+
+            pixels = to_pixels(path)
+            return ((pixels * 255).round().byte() if pixels.is_floating_point() else pixels).numpy()
+        warn_if_colours_are_lost(image)
         return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
 
 

@@ -4,6 +4,7 @@ Functions raise :class:`DatasetError` for damaged content, and ``ImportError`` f
 """
 
 import importlib.util
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ def read_coco(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in COCO_LISTS):
         raise DatasetError(f"{path} is not COCO's: it has no lists of {' and '.join(COCO_LISTS)}")
+    counts = Counter(str(image["id"]) for image in content["images"] if isinstance(image, dict) and "id" in image)
+    if repeated := [i for i, count in counts.items() if count > 1]:
+        raise DatasetError(f"{path}: {len(repeated)} ids are those of several images, such as {repeated[0]}")
     return content
 
 

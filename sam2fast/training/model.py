@@ -159,6 +159,7 @@ class SAM2Train(SAM2Base):
         self.use_act_ckpt_iterative_pt_sampling = use_act_ckpt_iterative_pt_sampling
         self.use_act_ckpt_image_encoder = use_act_ckpt_image_encoder
         self.forward_backbone_per_frame_for_eval = forward_backbone_per_frame_for_eval
+        freeze = [freeze] if isinstance(freeze, str) else freeze
         frozen = self._parameters_named([*freeze, *(["image_encoder.*"] if freeze_image_encoder else [])])
         self.adapters = adapters
         if adapters is not None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2fast.datasets.dataset_files import DatasetError, labels_in, object_folders, read_labels
+from sam2fast.datasets.dataset_files import DatasetError, labels_in, object_folders, read_frame, read_labels
 from sam2fast.datasets.palette_masks import palette
+from sam2fast.transforms import to_pixels
 
 
 @pytest.mark.parametrize(("mode", "value"), [("1", 1), ("L", 255), ("P", 3), ("I;16", 300)])
@@ -31,6 +32,15 @@ def test_values_of_masks(dtype, most):
         labels = rng.choice(rng.integers(0, most + 1, 4), (7, 9)).astype(dtype)
         assert labels_in(labels) == tuple(i for i in np.unique(labels).tolist() if i)
     assert labels_in(np.zeros((2, 3), dtype)) == labels_in(np.zeros((0, 3), dtype)) == ()
+
+
+@pytest.mark.parametrize("most", [4095, 65535])
+def test_deep_images_are_those_of_predictors(tmp_path, most):
+    values = np.linspace(0, most, 48).astype(np.uint16).reshape(6, 8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    found = read_frame(tmp_path / "a.png")
+    assert found.dtype == np.uint8 and np.array_equal(found, to_pixels(tmp_path / "a.png").numpy())
+    assert found.max() == 255 and 120 < found.mean() < 135
 
 
 def test_folders_of_objects(tmp_path):

@@ -244,3 +244,9 @@ def test_holes_are_in_the_polygons(client, session):
     content = coco([outline.ravel().tolist()])
     (found,) = read_masks(content, VIDEO, 0)
     np.testing.assert_array_equal(decode_rle(found.masks[3]), ring)
+
+
+def test_the_masks_of_a_photograph_are_read_whatever_their_name():
+    """The page's own file: a ZIP of one image with the photograph's name."""
+    (found,) = read_masks(archive_of(img_7_masks=label_png(ONE.astype(np.uint8))), VideoShape(1, SIZE), 0)
+    np.testing.assert_array_equal(decode_rle(found.masks[0]), ONE)

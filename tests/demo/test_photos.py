@@ -215,7 +215,8 @@ def test_wrong_requests_are_refused(client, listed):
     assert "no format" in refused({"photographs": listed}, "gif")
     assert "expected photographs" in refused({"photographs": ["x"]})
     assert "no masks yet" in refused({"photographs": listed[2:]})
-    assert "no file" in refused({"photographs": [listed[0] | {"path": "uploads/../x.png"}]})
+    missing = refused({"photographs": [listed[0] | {"path": "uploads/../x.png"}]})
+    assert missing == "the server does not have 'album/cat.png' any more; add this photograph again"
     assert "is not a photograph" in refused({"photographs": [listed[0] | {"path": "gallery/clip.mp4"}]})
     wrong = masks_of((3, disc()[:-1]))
     assert "has the size" in refused({"photographs": [listed[0] | wrong]})

@@ -85,7 +85,7 @@ def test_memory_limits_objects_and_prompts(make_server):
     for obj in range(limit):
         tight.add(session, obj=obj)
     refused = tight.add(session, obj=limit)
-    assert refused.code == "TOO_MANY" and f"a session on this video may have {limit} objects" in refused.message
+    assert refused.code == "TOO_MANY" and f"this session may have {limit} objects" in refused.message
     assert tight.facts(session)["objects"] == list(range(limit))
     tight.add(session, obj=0, frame=1)
 

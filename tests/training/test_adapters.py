@@ -101,7 +101,7 @@ def test_a_stopped_run_goes_on_bitwise(tmp_path: Path) -> None:
     found = predictor.state_dict()
     assert_same({name: found[name] for name in merged}, merged)
     predictor_of(files[0] / "merged.pt", *NARROW)
-    with pytest.raises(CheckpointError, match=r"load merged\.pt"):
+    with pytest.raises(CheckpointError, match=r"load merged\.pt of the same training"):
         predictor_of(files[0] / "checkpoint.pt", *NARROW)
 
 

@@ -151,6 +151,26 @@ class TestCoco:
             for clip, other in zip(before, clips_of(self.open(root)), strict=True):
                 assert np.array_equal(clip.masks, other.masks) and len(set(other.object_ids)) == len(clip.object_ids)
 
+    def test_empty_masks_are_no_objects(self, root):
+        def edit(content):
+            empty = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
+            content["annotations"][0] |= {"segmentation": empty, "area": 0}
+            content["annotations"][1] |= {"segmentation": [[5, 5, 5.2, 5, 5, 5.2]], "area": 0}
+
+        change(root / "instances.json", edit)
+        assert [clip.object_ids for clip in clips_of(self.open(root))] == [(903, 904), (906,)]
+
+    def test_categories_of_one_name(self, root):
+        change(root / "instances.json", lambda content: content["categories"][0].update(name="dog"))
+        found = [clip.object_ids for clip in clips_of(self.open(root, categories=["dog"]))]
+        assert found == [(900, 901), (903, 904), (906,)]
+        assert [clip.object_ids for clip in clips_of(self.open(root, categories=[1]))] == [(900,), (904,), (906,)]
+
+    def test_images_of_one_id(self, root):
+        change(root / "instances.json", lambda content: content["images"][0].update(id=70))
+        with pytest.raises(DataError, match="1 ids are those of several images, such as 70"):
+            self.open(root)
+
     def test_without_pycocotools(self, root, monkeypatch):
         monkeypatch.setitem(sys.modules, "pycocotools", None)
         with pytest.raises(ImportError, match=r"polygons need pycocotools: pip install 'sam2fast\[train\]'"):

@@ -1,4 +1,7 @@
 import logging
+import multiprocessing
+import os
+import signal
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -120,6 +123,16 @@ def test_weights_set_how_often_a_source_is_drawn():
     assert abs(counts[2] - 1500) < 5 * (2000 * 0.75 * 0.25) ** 0.5
     # In a single pass weights determine the order alone: all batches of each source with a weight are drawn.
     assert Counter(batch.num_frames for batch in ClipLoader(sources).epoch(0)) == {2: 2, 1: 2}
+
+
+def test_workers_outlive_a_signal_to_the_process_group():
+    """SIGTERM stops a run, which then saves: its workers, which get the signal, too, go on."""
+    found = []
+    for batch in mixture(num_workers=2).epoch(0):
+        found.append(bytes_of(batch))
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGTERM)
+    assert found == [bytes_of(batch) for batch in mixture().epoch(0)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -105,7 +105,9 @@ def _entries(content: bytes, frame: int, video: VideoShape) -> Iterator[Entry]:
             folders = {info.filename.rpartition("/")[0] for info in images}
             for info in () if documents else images:
                 folder = info.filename.rpartition("/")[0] if len(folders) > 1 else ""
-                yield from _label_image(archive.read(info), _number_in(info.filename), video.size, folder)
+                # A photograph has one frame, whatever the file is called.
+                at = 0 if video.frames == len(images) == 1 else _number_in(info.filename)
+                yield from _label_image(archive.read(info), at, video.size, folder)
     else:
         yield from _coco(content, video)
 
@@ -183,6 +185,6 @@ def _fitted(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """
     (height, width), (rows, columns) = mask.shape, size
     if not 0.99 < height * columns / (width * rows) < 1.01:  # more than rounding of a side
-        raise BadInputError(f"a mask has the size {[height, width]}; the video has {list(size)}, another shape")
+        raise BadInputError(f"a mask has the size {[height, width]}; expected the shape of {list(size)}")
     rows, columns = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, mask.shape, strict=True))
     return mask[np.ix_(rows.astype(int), columns.astype(int))]

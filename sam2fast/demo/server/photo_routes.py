@@ -107,7 +107,11 @@ def _read(body: Any, library: Library) -> list[_Photo]:
         raise BadInputError(f"there are {len(entries)} photographs; expected at most {MAX_PHOTOS}")
     photos, stems = [], set[str]()
     for entry in entries:
-        file = library.find(str(entry.get("path")))
+        try:
+            file = library.find(str(entry.get("path")))
+        except NotFoundError as error:
+            missing = shortened(entry.get("name") or entry.get("path"))
+            raise NotFoundError(f"the server does not have {missing} any more; add this photograph again") from error
         if not is_photo(file):
             raise BadInputError(f"{shortened(entry.get('path'))} is not a photograph")
         _, size = poster_of(file)

@@ -94,7 +94,7 @@ class MemoryBudget:
         """
         most = replace(self, keeps_all=state.strategy.looks_further).objects(state.num_frames)
         if object_id not in state.objects and len(state.objects) >= most:
-            raise TooManyError(f"a session on this video may have {most} objects; remove one first")
+            raise TooManyError(f"this session may have {most} objects; remove one first")
         prompted = _prompted(state) | {(object_id, frame)}
         if len(prompted) > self.results // 2:
             raise TooManyError(

@@ -21,7 +21,7 @@ from sam2fast.datasets.dataset_files import (
 from sam2fast.datasets.frame_annotations import MaskletAnnotations, SegmentAnnotations
 from sam2fast.datasets.frame_files import count_frames, decode_video_frames
 from sam2fast.datasets.layout import MASKLETS
-from sam2fast.datasets.segmentations import read_coco, read_sa1b, require_pycocotools
+from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
     FolderVideo,
@@ -301,12 +301,15 @@ def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None
     """Ids of the wanted categories; None for all."""
     if wanted is None:
         return None
-    known = {category["name"]: category["id"] for category in content.get("categories", [])}
-    ids = {known.get(category, category) for category in wanted}
-    strange = sorted(str(i) for i in ids if i not in known.values())
+    known: dict[str | int, set[int]] = defaultdict(set)  # by id and by name, which several may have
+    for category in content.get("categories", []):
+        known[category["id"]].add(category["id"])
+        known[category["name"]].add(category["id"])
+    strange = sorted(str(category) for category in wanted if category not in known)
     if strange:
-        raise DataError(f"there are no categories {', '.join(strange)}; there are {', '.join(sorted(known))}")
-    return ids
+        names = sorted({str(category["name"]) for category in content.get("categories", [])})
+        raise DataError(f"there are no categories {', '.join(strange)}; there are {', '.join(names)}")
+    return set().union(*(known[category] for category in wanted))
 
 
 def _objects_by_image(
@@ -317,10 +320,19 @@ def _objects_by_image(
     for annotation in content["annotations"]:
         area = annotation.get("area")
         is_wanted = categories is None or annotation["category_id"] in categories
-        is_large = area is None or area >= min_area
+        is_large = area is None or area >= max(min_area, 1e-9) or (min_area == 0 and _has_pixels(annotation))
         if is_wanted and is_large and annotation.get("segmentation") and not annotation.get("iscrowd"):
             objects[annotation["image_id"]].append((annotation.get("id"), annotation["segmentation"]))
     return {image: _numbered(found) for image, found in objects.items()}
+
+
+def _has_pixels(annotation: Mapping[str, Any]) -> bool:
+    """Whether the mask has pixels, where the file says that its area is 0, as home-made files do."""
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, Mapping):
+        return area_of(segmentation) > 0
+    corners = [np.reshape(polygon, (-1, 2)).T for polygon in segmentation or ()]
+    return sum(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 for x, y in corners) >= 1
 
 
 def _numbered(found: list[tuple[Any, Any]]) -> list[tuple[int, Any]]:

@@ -152,6 +152,7 @@ class ClipLoader:
             batch_size=None,  # an item is a batch
             sampler=range(start, len(maker.epoch), step),
             num_workers=self._num_workers,  # torch gives each worker one thread
+            worker_init_fn=_ignore_sigterm,
             pin_memory=self._pin_memory,
             # By default, workers' seeds would be drawn from the global generator that the model uses.
             generator=torch.Generator().manual_seed(0),
@@ -189,6 +190,11 @@ class _Made:
         if self.batch is not None:
             self.batch = self.batch.pin_memory()
         return self
+
+
+def _ignore_sigterm(worker: int) -> None:
+    """Of a process group that is to stop, the main process saves, and then ends its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _BatchMaker(Dataset[_Made]):
