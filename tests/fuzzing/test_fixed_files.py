@@ -94,10 +94,7 @@ FACTS = changed(
 )
 ENTRY = {"id": "ID", "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 2, 2, 3, 1]], "area": 1}
 LISTED = {"images": [{"id": 1, "file_name": "image.png"}], "categories": [{"id": 1, "name": "thing"}]}
-COCO = [
-    json.dumps({**LISTED, "annotations": [ENTRY]}).replace('"ID"', number)
-    for number in ("Infinity", "NaN", '"x"', "[]")
-]
+COCO = [json.dumps({**LISTED, "annotations": [ENTRY]}).replace('"ID"', number) for number in ("[]", "{}")]
 
 
 def program(text: bytes) -> bytes:
