@@ -1,6 +1,8 @@
 import { request, type PhotoKind } from "../api/rest";
 import type { Project } from "../project/project";
-import { workOn, type PhotoItem } from "./list";
+import { counted } from "../scene/counted";
+import { notify } from "../state/store";
+import { countObjects, workOn, type PhotoItem } from "./list";
 
 export interface PhotoFormat {
   readonly name: string;
@@ -37,9 +39,17 @@ interface Opened {
   readonly work: Project;
 }
 
-/** The photographs that have masks, with their work. */
+/** The photographs that have masks, with their work; says which have clicks alone. */
 export async function withMasks(items: readonly PhotoItem[]): Promise<Opened[]> {
   const found = await Promise.all(items.map(async (item) => ({ item, work: await workOn(item) })));
+  const unanswered = found.filter(({ work }) => work && work.masks.length === 0 && countObjects(work.scene) > 0);
+  if (unanswered.length > 0) {
+    const names = unanswered.map(({ item }) => item.name).join(", ");
+    notify(
+      "error",
+      `${counted(unanswered.length, "photograph")} with clicks but no masks left out; open first: ${names}`,
+    );
+  }
   return found.flatMap(({ item, work }) => (work && work.masks.length > 0 ? { item, work } : []));
 }
 

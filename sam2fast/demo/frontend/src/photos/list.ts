@@ -6,7 +6,8 @@ import { loadProject, saveNow } from "../project/autosave";
 import { makeProject, type Project } from "../project/project";
 import { openClip } from "../project/session";
 import type { Scene } from "../scene/scene";
-import { announce, getState, notify, setState, useStore } from "../state/store";
+import { announce, getState, isOpening, notify, setState, useStore } from "../state/store";
+import { isSynchronised, synchronise } from "../state/synchronise";
 import { thumbnailOf } from "./thumbnails";
 
 /** A photograph of the list. The server has it once it was opened; its work is kept when another one is opened. */
@@ -114,13 +115,16 @@ export async function showPhoto(id: number): Promise<void> {
   const turn = (showing += 1);
   const item = usePhotos.getState().items.find((entry) => entry.id === id);
   if (!item || (id === usePhotos.getState().current && getState().clip?.path === item.clip?.path)) return;
+  if (currentPhoto() && (await haveClicksWaited()) && turn !== showing) return;
   keepWork();
   const { current: before } = usePhotos.getState();
   usePhotos.setState({ current: id });
   setState({ dialog: null, notice: null });
   try {
     const isOpen = item.clip !== null && (await open(item.clip, item.work));
-    if (isOpen || turn !== showing || !item.file) return;
+    if (isOpen || turn !== showing) return;
+    if (!item.file)
+      return notify("error", `The server does not have “${item.name}” any more. Add it again; its masks are kept.`);
     const clip = await send(item, item.file);
     if (turn === showing) await open(clip, currentPhoto()?.work ?? null);
   } catch (error) {
@@ -132,6 +136,23 @@ export async function showPhoto(id: number): Promise<void> {
     setState({ phase: getState().session ? "ready" : "failed" });
     notify("error", `“${item.name}” cannot be opened: ${message}`);
   }
+}
+
+/** Waits for the masks of clicks, unless the server does not answer; returns whether there were any to wait for. */
+async function haveClicksWaited(): Promise<boolean> {
+  const isEarly = () => isOpening(getState()) && getState().early.length > 0 && getState().connected;
+  if (!isEarly() && (isOpening(getState()) || isSynchronised())) return false;
+  if (isEarly()) {
+    await new Promise<void>((resolve) => {
+      const stop = useStore.subscribe(() => {
+        if (isEarly()) return;
+        stop();
+        resolve();
+      });
+    });
+  }
+  await synchronise();
+  return true;
 }
 
 async function open(clip: Clip, work: Project | null): Promise<boolean> {
@@ -168,8 +189,7 @@ export function emptyList(): void {
 
 /** Shows the list of an earlier visit. */
 export function restoreList(items: readonly PhotoItem[]): void {
-  ids = Math.max(ids, ...items.map(({ id }) => id));
-  usePhotos.setState({ items });
+  usePhotos.setState({ items: items.map((item) => ({ ...item, id: (ids += 1) })) }); // tabs number their own
 }
 
 /** Opens the next photograph, or the previous one. */

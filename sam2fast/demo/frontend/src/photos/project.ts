@@ -1,4 +1,7 @@
+import { hasWork, loadProject, saveNow } from "../project/autosave";
+import { replacing } from "../project/files";
 import { parseProject } from "../project/project";
+import { setState } from "../state/store";
 import { openSavedPhotos, workOn, type PhotoItem } from "./list";
 
 const FORMAT = "sam2fast photographs";
@@ -38,5 +41,12 @@ export async function openPhotosProject(text: string): Promise<void> {
     return { name: String(name).slice(0, 200), done: done === true, work: project };
   });
   if (photographs.length === 0) throw new Error("This project has no photographs.");
-  await openSavedPhotos(photographs);
+  await saveNow();
+  const others = await Promise.all(
+    photographs.map(async ({ work: { clip } }) => hasWork(await loadProject(clip.path))),
+  );
+  const count = others.filter(Boolean).length;
+  if (count === 0) return openSavedPhotos(photographs);
+  const onYes = () => void openSavedPhotos(photographs);
+  setState({ dialog: { ...replacing(`${count} of these photographs`), onYes } });
 }

@@ -1,4 +1,4 @@
-import { createStore, get, set } from "idb-keyval";
+import { createStore, get, update } from "idb-keyval";
 import { restoreList, usePhotos, type PhotoItem } from "./list";
 
 /** Keeps the list in the browser for the next visit: the photographs that were opened, whose work is saved by itself. */
@@ -11,6 +11,7 @@ const DELAY_MS = 500; // after a change
 export async function rememberPhotos(): Promise<void> {
   try {
     const items = await get<PhotoItem[]>(KEY, STORE);
+    if (items) note(items);
     if (items && usePhotos.getState().items.length === 0) restoreList(items);
   } catch {
     // Nothing is stored here.
@@ -28,5 +29,17 @@ async function save(): Promise<void> {
     const isLost = item.thumbnail?.startsWith("blob:"); // an address of this visit
     return { ...item, file: null, work: null, thumbnail: isLost ? null : item.thumbnail };
   });
-  await set(KEY, items, STORE).catch(() => undefined);
+  note(items);
+  await update<PhotoItem[]>(KEY, (stored) => merged(stored ?? [], items, known), STORE).catch(() => undefined);
+}
+
+const known = new Set<string>(); // paths of the photographs that this tab has had in its list
+
+function note(items: readonly PhotoItem[]): void {
+  for (const { clip } of items) known.add(clip!.path);
+}
+
+/** This tab's list, and the photographs that only other tabs have. */
+export function merged(stored: readonly PhotoItem[], items: readonly PhotoItem[], known: ReadonlySet<string>) {
+  return [...items, ...stored.filter(({ clip }) => !known.has(clip!.path))];
 }

@@ -48,13 +48,15 @@ export function endStroke(): void {
   const { clip, active, frame, masks, scene } = getState();
   cancelStroke();
   if (!stroke || !clip) return;
+  const before = masksAt(masks, frame).get(active);
+  if (!before && findObject(scene, active)?.prompts[frame])
+    return notify("info", "The mask of your click is not there yet. Paint when it is.");
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [clip.width, clip.height];
   const context = canvas.getContext("2d", { willReadFrequently: true })!;
   drawStroke(context, stroke, size);
   const alpha = context.getImageData(0, 0, clip.width, clip.height).data;
 
-  const before = masksAt(masks, frame).get(active);
   const pixels = new Uint32Array(clip.width * clip.height);
   if (before) paintMask(before, pixels, 1);
   const value = stroke.isAdding ? 1 : 0;

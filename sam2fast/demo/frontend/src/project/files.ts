@@ -25,9 +25,14 @@ async function openProject(file: string): Promise<void> {
   const project = parseProject(file);
   await saveNow();
   if (!hasWork(await loadProject(project.clip.path))) return showProject(project);
-  const text = `This browser has other work on “${project.clip.name}”. The project replaces it. This cannot be undone.`;
   const onYes = () => void showProject(project);
-  setState({ dialog: { title: "Replace your work?", text, no: "Keep it", yes: "Replace", onYes } });
+  setState({ dialog: { ...replacing(`“${project.clip.name}”`), onYes } });
+}
+
+/** The question before a project replaces other work. */
+export function replacing(what: string) {
+  const text = `This browser has other work on ${what}. The project replaces it. This cannot be undone.`;
+  return { title: "Replace your work?", text, no: "Keep it", yes: "Replace" };
 }
 
 async function showProject(project: Project): Promise<void> {

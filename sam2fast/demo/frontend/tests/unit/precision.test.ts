@@ -92,7 +92,8 @@ describe("candidates", () => {
   });
 });
 
-test("a tracked mask that is wiped completely stays, and the page says so", () => {
+/** A canvas on which every pixel is painted. */
+function stubCanvas(): void {
   const painted = { data: new Uint8ClampedArray(16).fill(255) };
   const context = new Proxy(
     { canvas: { width: 2, height: 2 } },
@@ -101,11 +102,26 @@ test("a tracked mask that is wiped completely stays, and the page says so", () =
     },
   );
   vi.stubGlobal("document", { createElement: () => ({ getContext: () => context }) });
+}
+
+const CLIP = { path: "gallery/a.mp4", name: "A", url: "/gallery/a.mp4", poster: null, width: 2, height: 2 };
+
+test("a tracked mask that is wiped completely stays, and the page says so", () => {
+  stubCanvas();
   const mask = { height: 2, width: 2, counts: "04", area: 4, trackedFrom: "{}", answerTo: null };
-  const clip = { path: "gallery/a.mp4", name: "A", url: "/gallery/a.mp4", poster: null, width: 2, height: 2 };
-  setState({ ...freshWork(), clip, masks: new Map([[0, new Map([[1, mask]])]]), phase: "ready" });
+  setState({ ...freshWork(), clip: CLIP, masks: new Map([[0, new Map([[1, mask]])]]), phase: "ready" });
   beginStroke({ x: 0.5, y: 0.5 }, false);
   endStroke();
   expect(getState().masks.get(0)!.get(1)).toBe(mask);
   expect(getState().notice?.text).toMatch(/cannot be wiped completely/);
+});
+
+test("a click whose mask is not there yet is not painted over", () => {
+  stubCanvas();
+  const scene = scenes.addPoint(scenes.emptyScene(), 1, 0, { x: 0.5, y: 0.5, positive: true });
+  setState({ ...freshWork(), clip: CLIP, scene, phase: "ready" });
+  beginStroke({ x: 0.5, y: 0.5 }, true);
+  endStroke();
+  expect(getState().scene).toBe(scene);
+  expect(getState().notice?.text).toMatch(/not there yet/);
 });

@@ -1,6 +1,10 @@
 import { beforeEach, expect, test, vi } from "vitest";
 import { ApiError } from "../../src/api/errors";
 import type { Clip } from "../../src/api/video";
+import { withMasks } from "../../src/photos/downloads";
+import { showPhoto, usePhotos } from "../../src/photos/list";
+import { openPhotosProject } from "../../src/photos/project";
+import { merged } from "../../src/photos/remembered";
 import { cycleCandidates, useCandidates } from "../../src/precision/candidates";
 import { openDataFile } from "../../src/project/files";
 import { makeProject } from "../../src/project/project";
@@ -29,6 +33,8 @@ const answered = (objectId: number) => {
 const offered = () => useCandidates.getState().offer?.object;
 
 const video = vi.hoisted(() => ({ located: vi.fn((clip: Clip): Promise<Clip> => Promise.resolve(clip)) }));
+const saved = vi.hoisted(() => ({ loadProject: vi.fn((): Promise<object | null> => Promise.resolve(null)) }));
+vi.mock("../../src/project/autosave", async (original) => ({ ...(await original<object>()), ...saved }));
 vi.mock("../../src/api/video", async (original) => ({ ...(await original<object>()), ...video }));
 
 /** An answer that comes when `send` is called. */
@@ -185,4 +191,56 @@ test("each object's first click has masks to choose from, and keys choose those 
   await synchronise();
   await vi.waitFor(() => expect(offered()).toBe(2));
   expect(requests.at(-1)!.operation).toBe("/api/sessions/1/preview");
+});
+
+const PHOTO = { key: "", file: null, thumbnail: null, objects: 0, done: false, work: null };
+const photos = ["a", "b"].map((name, id) => {
+  return { ...PHOTO, id, name, clip: { ...clipOf(name), path: `uploads/${name}.jpg` } };
+});
+
+test("a photograph is left when its click has a mask", async () => {
+  const { answer, send } = later();
+  answerWith(answer, started("2"), facts);
+  usePhotos.setState({ items: photos, current: 0 });
+  setState({ clip: photos[0]!.clip });
+  editing.addPoint(POINT);
+  const leaving = showPhoto(1);
+  expect(usePhotos.getState().current).toBe(0);
+  send(clicked);
+  await leaving;
+  expect(usePhotos.getState().current).toBe(1);
+  expect(usePhotos.getState().items[0]!.work!.masks).toMatchObject([{ object: 1, counts: "04" }]);
+});
+
+test("a photograph that the server lacks is named", async () => {
+  answerWith(refusal("NOT_FOUND"), {});
+  usePhotos.setState({ items: photos, current: 0 });
+  setState({ clip: photos[0]!.clip });
+  await showPhoto(1);
+  expect(getState().notice?.text).toMatch(/does not have “b” any more/);
+});
+
+test("photographs with clicks alone are not left out of a file silently", async () => {
+  editing.addPoint(POINT);
+  const work = { ...makeProject(getState())!, clip: photos[1]!.clip };
+  expect(await withMasks([{ ...photos[1]!, work }])).toEqual([]);
+  expect(getState().notice?.text).toMatch(/1 photograph with clicks but no masks.*: b$/);
+});
+
+test("a project of photographs asks before it replaces other work", async () => {
+  editing.addPoint(POINT);
+  const work = { ...makeProject(getState())!, clip: photos[1]!.clip };
+  saved.loadProject.mockResolvedValueOnce(work);
+  usePhotos.setState({ items: photos, current: 0 });
+  const photographs = [{ name: "b", done: true, work }];
+  await openPhotosProject(JSON.stringify({ format: "sam2fast photographs", version: 1, photographs }));
+  expect(usePhotos.getState().items[1]!.done).toBe(false);
+  expect(getState().dialog).toMatchObject({ title: "Replace your work?" });
+});
+
+test("lists of several tabs are kept together", () => {
+  const [a, b] = photos as [(typeof photos)[0], (typeof photos)[0]];
+  const paths = (...items: typeof photos) => new Set(items.map(({ clip }) => clip.path));
+  expect(merged([b], [a], paths(a))).toEqual([a, b]);
+  expect(merged([a, b], [a], paths(a, b))).toEqual([a]); // which this tab has removed
 });
