@@ -128,7 +128,7 @@ def test_weights_set_how_often_a_source_is_drawn():
 def test_workers_outlive_a_signal_to_the_process_group():
     """SIGTERM stops a run, which then saves: its workers, which get the signal, too, go on."""
     found = []
-    for batch in mixture(num_workers=2).epoch(0):
+    for batch in mixture(num_workers=1).epoch(0):
         found.append(bytes_of(batch))
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGTERM)
