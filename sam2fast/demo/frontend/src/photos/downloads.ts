@@ -45,10 +45,9 @@ export async function withMasks(items: readonly PhotoItem[]): Promise<Opened[]> 
   const unanswered = found.filter(({ work }) => work && work.masks.length === 0 && countObjects(work.scene) > 0);
   if (unanswered.length > 0) {
     const names = unanswered.map(({ item }) => item.name).join(", ");
-    notify(
-      "error",
-      `${counted(unanswered.length, "photograph")} with clicks but no masks left out; open first: ${names}`,
-    );
+    const [have, them] = unanswered.length === 1 ? ["has", "it"] : ["have", "them"];
+    const what = `${counted(unanswered.length, "photograph")} ${have} clicks without masks`;
+    notify("error", `${what}; open ${them} first: ${names}`);
   }
   return found.flatMap(({ item, work }) => (work && work.masks.length > 0 ? { item, work } : []));
 }

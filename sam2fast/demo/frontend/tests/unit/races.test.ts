@@ -224,7 +224,7 @@ test("photographs with clicks alone are not left out of a file silently", async 
   editing.addPoint(POINT);
   const work = { ...makeProject(getState())!, clip: photos[1]!.clip };
   expect(await withMasks([{ ...photos[1]!, work }])).toEqual([]);
-  expect(getState().notice?.text).toMatch(/1 photograph with clicks but no masks.*: b$/);
+  expect(getState().notice?.text).toMatch(/1 photograph has clicks without masks; open it first: b$/);
 });
 
 test("a project of photographs asks before it replaces other work", async () => {
