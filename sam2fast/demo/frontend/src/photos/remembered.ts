@@ -11,8 +11,10 @@ const DELAY_MS = 500; // after a change
 export async function rememberPhotos(): Promise<void> {
   try {
     const items = await get<PhotoItem[]>(KEY, STORE);
-    if (items) note(items);
-    if (items && usePhotos.getState().items.length === 0) restoreList(items);
+    if (items && usePhotos.getState().items.length === 0) {
+      note(items);
+      restoreList(items);
+    }
   } catch {
     // Nothing is stored here.
   }
@@ -23,7 +25,8 @@ export async function rememberPhotos(): Promise<void> {
   });
 }
 
-async function save(): Promise<void> {
+/** Saves the list beside the photographs of other tabs. */
+export async function save(): Promise<void> {
   const opened = usePhotos.getState().items.filter(({ clip }) => clip !== null);
   const items = opened.map((item): PhotoItem => {
     const isLost = item.thumbnail?.startsWith("blob:"); // an address of this visit
@@ -40,6 +43,6 @@ function note(items: readonly PhotoItem[]): void {
 }
 
 /** This tab's list, and the photographs that only other tabs have. */
-export function merged(stored: readonly PhotoItem[], items: readonly PhotoItem[], known: ReadonlySet<string>) {
+function merged(stored: readonly PhotoItem[], items: readonly PhotoItem[], known: ReadonlySet<string>) {
   return [...items, ...stored.filter(({ clip }) => !known.has(clip!.path))];
 }

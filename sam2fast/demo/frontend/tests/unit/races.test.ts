@@ -4,7 +4,7 @@ import type { Clip } from "../../src/api/video";
 import { withMasks } from "../../src/photos/downloads";
 import { showPhoto, usePhotos } from "../../src/photos/list";
 import { openPhotosProject } from "../../src/photos/project";
-import { merged } from "../../src/photos/remembered";
+import { rememberPhotos, save } from "../../src/photos/remembered";
 import { cycleCandidates, useCandidates } from "../../src/precision/candidates";
 import { openDataFile } from "../../src/project/files";
 import { makeProject } from "../../src/project/project";
@@ -33,6 +33,9 @@ const answered = (objectId: number) => {
 const offered = () => useCandidates.getState().offer?.object;
 
 const video = vi.hoisted(() => ({ located: vi.fn((clip: Clip): Promise<Clip> => Promise.resolve(clip)) }));
+type Change = (stored: unknown) => unknown;
+const store = vi.hoisted(() => ({ get: vi.fn(), update: vi.fn<(key: string, change: Change) => Promise<void>>() }));
+vi.mock("idb-keyval", async (original) => ({ ...(await original<object>()), ...store }));
 const saved = vi.hoisted(() => ({ loadProject: vi.fn((): Promise<object | null> => Promise.resolve(null)) }));
 vi.mock("../../src/project/autosave", async (original) => ({ ...(await original<object>()), ...saved }));
 vi.mock("../../src/api/video", async (original) => ({ ...(await original<object>()), ...video }));
@@ -238,9 +241,20 @@ test("a project of photographs asks before it replaces other work", async () => 
   expect(getState().dialog).toMatchObject({ title: "Replace your work?" });
 });
 
-test("lists of several tabs are kept together", () => {
+test("lists of several tabs are kept together", async () => {
+  vi.stubGlobal("window", globalThis);
   const [a, b] = photos as [(typeof photos)[0], (typeof photos)[0]];
-  const paths = (...items: typeof photos) => new Set(items.map(({ clip }) => clip.path));
-  expect(merged([b], [a], paths(a))).toEqual([a, b]);
-  expect(merged([a, b], [a], paths(a, b))).toEqual([a]); // which this tab has removed
+  let stored = [b];
+  store.get.mockImplementation(() => Promise.resolve(stored));
+  store.update.mockImplementation((_, change) => Promise.resolve(void (stored = change(stored) as typeof photos)));
+  const list = async (...items: typeof photos) => {
+    usePhotos.setState({ items });
+    await save();
+    return stored.map(({ name }) => name);
+  };
+  usePhotos.setState({ items: [a] }); // before the stored list is read
+  await rememberPhotos();
+  expect(await list(a)).toEqual(["a", "b"]);
+  expect(await list(a, b)).toEqual(["a", "b"]);
+  expect(await list(b)).toEqual(["b"]); // this tab has removed the other one
 });
