@@ -37,7 +37,8 @@ interface PhotoList {
 export const usePhotos = create<PhotoList>(() => ({ items: [], current: null }));
 
 let ids = 0;
-let showing = 0;
+let wishes = 0; // photographs that were asked for
+let showing = 0; // those that began to open
 let upload: AbortController | null = null;
 
 const change = (id: number, part: Partial<PhotoItem>) =>
@@ -112,10 +113,12 @@ function pathOf(file: File): string {
 
 /** Opens a photograph of the list, after the work on the present one is kept. */
 export async function showPhoto(id: number): Promise<void> {
-  const turn = (showing += 1);
+  const wish = (wishes += 1);
   const item = usePhotos.getState().items.find((entry) => entry.id === id);
-  if (!item || (id === usePhotos.getState().current && getState().clip?.path === item.clip?.path)) return;
-  if (currentPhoto() && (await haveClicksWaited()) && turn !== showing) return;
+  if (!item || isShown(item)) return;
+  // What is opening until then goes on: its clicks wait for it.
+  if (currentPhoto() && (await haveClicksWaited()) && wish !== wishes) return;
+  const turn = (showing += 1);
   keepWork();
   const { current: before } = usePhotos.getState();
   usePhotos.setState({ current: id });
@@ -123,8 +126,7 @@ export async function showPhoto(id: number): Promise<void> {
   try {
     const isOpen = item.clip !== null && (await open(item.clip, item.work));
     if (isOpen || turn !== showing) return;
-    if (!item.file)
-      return notify("error", `The server does not have “${item.name}” any more. Add it again; its masks are kept.`);
+    if (!item.file) return notifyMissing(item.name);
     const clip = await send(item, item.file);
     if (turn === showing) await open(clip, currentPhoto()?.work ?? null);
   } catch (error) {
@@ -136,6 +138,18 @@ export async function showPhoto(id: number): Promise<void> {
     setState({ phase: getState().session ? "ready" : "failed" });
     notify("error", `“${item.name}” cannot be opened: ${message}`);
   }
+}
+
+/** Whether it is shown or being opened; one that could not be opened is not. */
+function isShown({ id, clip }: PhotoItem): boolean {
+  const { clip: open, phase } = getState();
+  return id === usePhotos.getState().current && open?.path === clip?.path && phase !== "failed";
+}
+
+function notifyMissing(name: string): void {
+  if (!getState().connected) return; // the banner reports it
+  const advice = `If the server does not have it any more, add it again by “Add photographs”; its masks are kept.`;
+  notify("error", `“${name}” cannot be opened: ${getState().problem} ${advice}`);
 }
 
 /** Waits for the masks of clicks, unless the server does not answer; returns whether there were any to wait for. */

@@ -66,7 +66,9 @@ export async function openClip(chosen: Clip, project?: Project): Promise<boolean
   const clip = await located(chosen);
   if (opening !== openings) return true; // another video was chosen
   closeSession();
-  setState({ ...freshWork(), clip, session: null, phase: "opening", dialog: null, notice: null, playing: false });
+  const { clip: before, early } = getState();
+  const fresh = { ...freshWork(), ...(before?.path === clip.path && { early }) }; // clicks wait for what is sent again
+  setState({ ...fresh, clip, session: null, phase: "opening", dialog: null, notice: null, playing: false });
   const isLocked = await lockWork(clip.path);
   if (opening !== openings) return true;
   setState({ elsewhere: !isLocked });

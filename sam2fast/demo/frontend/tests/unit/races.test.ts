@@ -2,7 +2,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { ApiError } from "../../src/api/errors";
 import type { Clip } from "../../src/api/video";
 import { withMasks } from "../../src/photos/downloads";
-import { showPhoto, usePhotos } from "../../src/photos/list";
+import { addPhotos, showPhoto, usePhotos } from "../../src/photos/list";
 import { openPhotosProject } from "../../src/photos/project";
 import { rememberPhotos, save } from "../../src/photos/remembered";
 import { cycleCandidates, useCandidates } from "../../src/precision/candidates";
@@ -11,7 +11,7 @@ import { makeProject } from "../../src/project/project";
 import { openClip } from "../../src/project/session";
 import * as editing from "../../src/state/editing";
 import { handleFailure, onSessionLost } from "../../src/state/failures";
-import { freshWork, getState, setState } from "../../src/state/store";
+import { freshWork, getState, isOpening, setState } from "../../src/state/store";
 import { forgetKnown, isSynchronised, synchronise } from "../../src/state/synchronise";
 import { track } from "../../src/state/track";
 import { answerWith, clicked, refusal } from "./answers";
@@ -38,6 +38,8 @@ const store = vi.hoisted(() => ({ get: vi.fn(), update: vi.fn<(key: string, chan
 vi.mock("idb-keyval", async (original) => ({ ...(await original<object>()), ...store }));
 const saved = vi.hoisted(() => ({ loadProject: vi.fn((): Promise<object | null> => Promise.resolve(null)) }));
 vi.mock("../../src/project/autosave", async (original) => ({ ...(await original<object>()), ...saved }));
+const sending = vi.hoisted(() => ({ uploadVideo: vi.fn() }));
+vi.mock("../../src/api/upload", async (original) => ({ ...(await original<object>()), ...sending }));
 vi.mock("../../src/api/video", async (original) => ({ ...(await original<object>()), ...video }));
 
 /** An answer that comes when `send` is called. */
@@ -203,7 +205,7 @@ const photos = ["a", "b"].map((name, id) => {
 
 test("a photograph is left when its click has a mask", async () => {
   const { answer, send } = later();
-  answerWith(answer, started("2"), facts);
+  answerWith(answer, {}, {}, started("2"), facts);
   usePhotos.setState({ items: photos, current: 0 });
   setState({ clip: photos[0]!.clip });
   editing.addPoint(POINT);
@@ -212,15 +214,18 @@ test("a photograph is left when its click has a mask", async () => {
   send(clicked);
   await leaving;
   expect(usePhotos.getState().current).toBe(1);
+  expect(getState().phase).toBe("ready");
   expect(usePhotos.getState().items[0]!.work!.masks).toMatchObject([{ object: 1, counts: "04" }]);
 });
 
+const lacked = () => [{}, refusal("NOT_FOUND")]; // the old session is closed first
+
 test("a photograph that the server lacks is named", async () => {
-  answerWith(refusal("NOT_FOUND"), {});
+  answerWith(...lacked());
   usePhotos.setState({ items: photos, current: 0 });
   setState({ clip: photos[0]!.clip });
   await showPhoto(1);
-  expect(getState().notice?.text).toMatch(/does not have “b” any more/);
+  expect(getState().notice?.text).toMatch(/“b” cannot be opened.*add it again/);
 });
 
 test("photographs with clicks alone are not left out of a file silently", async () => {
@@ -257,4 +262,57 @@ test("lists of several tabs are kept together", async () => {
   expect(await list(a)).toEqual(["a", "b"]);
   expect(await list(a, b)).toEqual(["a", "b"]);
   expect(await list(b)).toEqual(["b"]); // this tab has removed the other one
+});
+
+const LIMITS = {
+  ...{ maxUploadMB: 1, maxSeconds: 1, formats: [], photoFormats: ["jpg"] },
+  ...{ maxSessions: 1, model: "nano", imageSize: 512 },
+};
+const ADDED = new File(["b"], "b.jpg");
+const again = () => {
+  const items = [photos[0]!, { ...photos[1]!, key: `b.jpg ${ADDED.size} ${ADDED.lastModified}` }];
+  usePhotos.setState({ items, current: 0 });
+  setState({ clip: photos[0]!.clip, limits: LIMITS });
+};
+
+test("a photograph that the server lacks can be added again", async () => {
+  answerWith(...lacked(), refusal("NOT_FOUND"), started("2"), facts);
+  again();
+  await showPhoto(1);
+  sending.uploadVideo.mockResolvedValueOnce(photos[1]!.clip);
+  await addPhotos([ADDED]);
+  expect(sending.uploadVideo).toHaveBeenCalledOnce();
+  expect(getState()).toMatchObject({ phase: "ready", clip: { path: "uploads/b.jpg" } });
+});
+
+test("a photograph that is sent again is left when its click has a mask", async () => {
+  const { answer, send } = later();
+  answerWith(...lacked(), started("2"), facts, clicked, {}, {}, started("3"), facts);
+  again();
+  usePhotos.setState(({ items }) => ({ items: items.map((item) => ({ ...item, file: ADDED })) }));
+  sending.uploadVideo.mockImplementationOnce(() => answer.then(() => photos[1]!.clip));
+  const opening = showPhoto(1);
+  await vi.waitFor(() => expect(getState().sending).not.toBe(""));
+  editing.addPoint(POINT);
+  const leaving = showPhoto(0);
+  send({});
+  await opening;
+  await leaving;
+  expect(usePhotos.getState().current).toBe(0);
+  expect(usePhotos.getState().items[1]!.work!.masks).toMatchObject([{ object: 1, counts: "04" }]);
+  expect(getState()).toMatchObject({ phase: "ready", clip: { path: "uploads/a.jpg" } });
+});
+
+test("a photograph that cannot be opened is left although it was clicked", async () => {
+  const { answer, send } = later();
+  answerWith({}, answer, started("3"), facts);
+  usePhotos.setState({ items: photos, current: 0 });
+  setState({ clip: photos[0]!.clip });
+  void showPhoto(1);
+  await vi.waitFor(() => expect(isOpening(getState())).toBe(true));
+  editing.addPoint(POINT);
+  const leaving = showPhoto(0);
+  send(refusal("NOT_FOUND"));
+  await leaving;
+  expect(getState()).toMatchObject({ phase: "ready", clip: { path: "uploads/a.jpg" } });
 });
