@@ -67,7 +67,7 @@ def read_layout(path: str | Path, prefix: str) -> StoredWeights:
     tensors = _unwrapped(file, {name.removeprefix(prefix): x for name, x in found.items() if name.startswith(prefix)})
     if not tensors:
         raise CheckpointError(f"no name in {file} begins with {prefix!r}; the first is {next(iter(found))}")
-    if any(".base_layer." in name or ".lora_A." in name for name in tensors):
+    if any(".base_layer." in name for name in tensors):
         raise CheckpointError(f"{file} has adapters that are not merged; load merged.pt of the same training instead")
     tensors = _without_prefix(file, tensors, prefix)
     left_out = tuple(name for name in found if not name.startswith(prefix))

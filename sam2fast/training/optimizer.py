@@ -88,14 +88,14 @@ class Optimizer:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads the result of :meth:`state_dict` without the options: those of the configuration stay.
+        """Loads the result of :meth:`state_dict`; options without a scheduler stay those of the configuration.
 
         A state of other groups is a ``ValueError``.
         """
         options = [{name: value for name, value in group.items() if name != "params"} for group in self.param_groups]
         self.optimizer.load_state_dict(state_dict)
-        for group, own in zip(self.param_groups, options, strict=True):
-            group.update(own)
+        for group, own, scheduled in zip(self.param_groups, options, self.schedulers, strict=True):
+            group.update({name: value for name, value in own.items() if name not in scheduled})
 
 
 def construct_optimizer(

@@ -23,7 +23,7 @@ MOST_CHANGES = 14
 
 
 def checkpoint(steps: int) -> dict[str, Any]:
-    return {"model": {"weight": TENSOR}, "optimizer": {}, "steps": steps}
+    return {"model": {"weight": TENSOR}, "optimizer": {}, "steps": steps, "steps_in_epoch": steps, "ema": None}
 
 
 @pytest.mark.parametrize(("number", "links"), [(None, True), (signal.SIGKILL, True), (signal.SIGKILL, False)])

@@ -44,7 +44,8 @@ def transformers_like() -> dict[str, torch.Tensor]:
 
 
 def training_run() -> dict[str, Any]:
-    return {"model": weights(), "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "steps": 3, "epoch": 1}
+    counts = {"steps": 3, "steps_in_epoch": 3, "epoch": 0, "ema": None}
+    return {"model": weights(), "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, **counts}
 
 
 def pickled() -> Iterator[bytes]:
