@@ -100,7 +100,7 @@ class TrainerState:
         """
         self._check(content)
         kind = type(self.optimizer.optimizer).__qualname__
-        if content.get("optimizer_class", kind) != kind:  # checkpoints of earlier releases do not say
+        if content.get("optimizer_class", kind) != kind:  # older checkpoints do not say
             raise self._mismatch(f"optim.optimizer: {content['optimizer_class']}, now {kind}")
         shard = self.parallel.shard
         try:

@@ -320,18 +320,18 @@ def _objects_by_image(
     for annotation in content["annotations"]:
         area = annotation.get("area")
         is_wanted = categories is None or annotation["category_id"] in categories
-        is_large = area is None or area >= max(min_area, 1e-9) or (min_area == 0 and _has_pixels(annotation))
-        if is_wanted and is_large and annotation.get("segmentation") and not annotation.get("iscrowd"):
+        is_large = area is None or area >= min_area
+        has_mask = annotation.get("segmentation") and not annotation.get("iscrowd")
+        if is_wanted and is_large and has_mask and (area != 0 or _has_pixels(annotation["segmentation"])):
             objects[annotation["image_id"]].append((annotation.get("id"), annotation["segmentation"]))
     return {image: _numbered(found) for image, found in objects.items()}
 
 
-def _has_pixels(annotation: Mapping[str, Any]) -> bool:
-    """Whether the mask has pixels, where the file says that its area is 0, as home-made files do."""
-    segmentation = annotation.get("segmentation")
+def _has_pixels(segmentation: Any) -> bool:
+    """Whether a mask has pixels although its stated area is 0, as in home-made files."""
     if isinstance(segmentation, Mapping):
         return area_of(segmentation) > 0
-    corners = [np.reshape(polygon, (-1, 2)).T for polygon in segmentation or ()]
+    corners = [np.reshape(polygon, (-1, 2)).T for polygon in segmentation]
     return sum(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 for x, y in corners) >= 1
 
 
