@@ -22,6 +22,7 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "box and clicks": {"box": [3, 4, 50, 40], **CLICKS},
     "boxes": {"box": [[3, 4, 50, 40], [1, 2, 30, 40], [5, 5, 60, 49]]},
     "shares": {"point_coords": [[0.3, 0.2]], "point_labels": [1], "normalize_coords": False},
+    "no points": {"point_coords": np.zeros((0, 2)), "point_labels": np.zeros(0)},
     "mask": {"mask_input": True, "multimask_output": False},
     "mask and click": {"mask_input": True, "point_coords": [[30, 20]], "point_labels": [1]},
 }

@@ -71,6 +71,19 @@ def load_model(
     return OnnxModel(manifest, lambda name, inputs: sessions[name].run(None, inputs))
 
 
+def with_padding_point(coords: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points ``(B, P, 2)`` and labels ``(B, P)`` with the padding point after them that the decoder was trained with.
+
+    Source: ``sam2.modeling.sam.prompt_encoder.PromptEncoder._embed_points``.
+    """
+    padding = np.zeros((len(coords), 1, 2), np.float32), np.full((len(labels), 1), -1, np.int32)
+    return np.concatenate([coords, padding[0]], axis=1), np.concatenate([labels, padding[1]], axis=1)
+
+
+def _no_points(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.int32)
+
+
 def _check_constants(manifest: OnnxManifest, width: int, side: int) -> None:
     """
     Raises:
@@ -125,13 +138,11 @@ class OnnxModel:
         Args:
             levels: of :meth:`encode`; the last is not read.
             features: ``(B or 1, C, H, W)`` in its place.
-            coords, labels: ``(B, P, 2)`` fp32 in the model's input pixels and ``(B, P)`` int32; P may be 0.
+            coords, labels: ``(B, P, 2)`` fp32 in the model's input pixels and ``(B, P)`` int32; P may be 0. Points end
+                with :func:`a padding point <with_padding_point>`.
             mask: ``(B or 1, 1, h, w)`` logits of a mask prompt.
         """
         count, side = len(coords), self.mask_side
-        if coords.shape[1]:  # the decoder was trained with a padding point after the points
-            coords = np.concatenate([coords, np.zeros((count, 1, 2), np.float32)], axis=1)
-            labels = np.concatenate([labels, np.full((count, 1), -1, np.int32)], axis=1)
         given = np.zeros((1, 1, side, side), np.float32) if mask is None else mask
         inputs = {
             **{f"high{i}": level for i, level in enumerate(levels[:-1])},
@@ -201,12 +212,12 @@ class OnnxModel:
         Args:
             levels, mask: see :meth:`decode`.
             features: ``(B, C, H, W)``.
-            points: coordinates and labels as for :meth:`decode`, or None.
+            points: coordinates and labels as for :meth:`decode`, without a padding point, or None.
             multimask: the best of three masks rather than the single one.
         """
-        if points is None:  # a padding point, before the one that is always appended
-            points = np.zeros((len(features), 1, 2), np.float32), np.full((len(features), 1), -1, np.int32)
-        masks, ious, pointers, scores = self.decode(levels, features, *points, mask)
+        if points is None:  # one padding point, and the one that follows all points
+            points = with_padding_point(*_no_points(len(features)))
+        masks, ious, pointers, scores = self.decode(levels, features, *with_padding_point(*points), mask)
         rows = np.arange(len(masks))
         choice = 1 + ious[:, 1:].argmax(axis=1) if multimask else self.single_mask(masks, ious)
         token = choice if multimask and self.manifest.use_multimask_token_for_obj_ptr else np.zeros_like(choice)

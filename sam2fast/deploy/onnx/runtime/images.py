@@ -6,7 +6,7 @@ import numpy as np
 
 from sam2fast.deploy.onnx.runtime.arrays import resize, without_holes_and_sprinkles
 from sam2fast.deploy.onnx.runtime.frames import read_pixels
-from sam2fast.deploy.onnx.runtime.graphs import OnnxModel
+from sam2fast.deploy.onnx.runtime.graphs import OnnxModel, with_padding_point
 from sam2fast.deploy.onnx.runtime.prompts import LOGIT_LIMIT, check_boxes, check_numbers, check_points, joined_prompt
 
 
@@ -96,6 +96,8 @@ class OnnxImagePredictor:
         mask = None if mask_input is None else self._check_mask(mask_input)
         if mask is not None and coords.shape[1] == 0:
             coords, labels = (np.broadcast_to(x, (len(mask), *x.shape[1:])) for x in (coords, labels))
+        if points is not None or box is not None:
+            coords, labels = with_padding_point(coords, labels)
         if mask is not None and len(mask) not in (1, len(coords)):
             raise ValueError(f"{len(mask)} of mask_input do not fit {len(coords)} prompts; give one, or one for each")
         if not len(coords):
