@@ -1,5 +1,6 @@
 """Loads model configurations and instantiates them. Hydra's global state is read, never changed."""
 
+import inspect
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -7,14 +8,14 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -57,6 +58,8 @@ MODEL = re.compile("^model:", re.MULTILINE)
 # Plain text that Hydra's grammar refuses, such as ~/Größe.
 TEXT = re.compile(r"""[^"'()\[\]{},=]*[^"'()\[\]{},=\\]""")
 EFFICIENTTAM = re.compile(r"^efficient_track_anything\.")
+# Types of arguments for which text is refused.
+KINDS = {bool: "true or false", int: "an integer", float: "a number"}
 _ABSENT = object()  # marks a missing value; None is a valid one
 
 
@@ -248,6 +251,9 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
         ConfigError: a target is not allowed, or its class does not accept the arguments.
     """
     plain = check_targets(node, allow_targets, targets)
+    for child in _nodes(plain):
+        if child["_target_"].startswith("sam2fast."):
+            _refuse_text_for_numbers(child)
     try:
         return instantiate({**plain, "_convert_": "all"})  # as an argument it would have Hydra copy the node again
     except HydraException as error:
@@ -283,6 +289,16 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list):
         for child in value:
             yield from _nodes(child)
+
+
+def _refuse_text_for_numbers(node: Mapping[str, Any]) -> None:
+    """Refuses text for a number or a switch: ``no`` on a command line is text, which Python takes for true."""
+    target = get_object(node["_target_"])
+    for name, parameter in inspect.signature(target).parameters.items():
+        accepted = [parameter.annotation, *get_args(parameter.annotation)]
+        kinds = [text for kind, text in KINDS.items() if kind in accepted]
+        if isinstance(node.get(name), str) and kinds and str not in accepted:
+            raise ConfigError(f"{name} of {target.__name__} must be {' or '.join(kinds)}, got {node[name]!r}")
 
 
 def _strings(value: Any) -> Iterator[str]:

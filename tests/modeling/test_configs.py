@@ -295,6 +295,19 @@ def test_values_that_exclude_each_other():
         build_sam2(TINY, None, device="cpu", hydra_overrides_extra=["model.image_encoder.trunk.embed_dim=48"])
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.image_encoder.trunk.num_heads=one", "num_heads of Hiera must be an integer, got 'one'"),
+        ("++model.use_high_res_features_in_sam=no", "use_high_res_features_in_sam of SAM2Base must be true or false"),
+    ],
+)
+def test_text_for_numbers_and_switches(override, message):
+    """``no`` is text on a command line, and true in Python."""
+    with pytest.raises(ConfigError, match=message):
+        build_sam2(TINY, None, device="cpu", hydra_overrides_extra=[override])
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("first", ["ours", "official"])
 def test_hydras_global_state_is_untouched(first):
