@@ -191,6 +191,16 @@ def test_frames_without_masks(root, index, rate, message):
         sample(raw, index)
 
 
+@pytest.mark.parametrize("name", ["eel.MP4", "sav_001/eel.mov"])
+def test_videos_of_other_formats(root, name):
+    folder = videos(root)
+    (folder / name).write_bytes(b"")
+    with pytest.raises(DataError, match=f"1 videos in img_folder .* are not .*: {Path(name).name}"):
+        JSONRawDataset(folder, folder)
+    (root / "list.txt").write_text("cat\n")
+    assert JSONRawDataset(folder, folder, root / "list.txt").video_names == ["cat"]
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

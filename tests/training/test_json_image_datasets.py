@@ -76,6 +76,14 @@ class TestSA1B:
         assert deep.video_names == ["sa/sa_3"]
         assert np.array_equal(clips_of(deep)[0].masks, clips_of(SA1BRawDataset(folder, folder))[2].masks)
 
+    def test_images_of_other_formats(self, folder, tmp_path):
+        for name in ("a.JPG", "b.png"):
+            Image.new("RGB", (WIDTH, HEIGHT)).save(folder / name)
+        with pytest.raises(DataError, match="2 images in img_folder .*: a.JPG, b.png"):
+            SA1BRawDataset(folder, folder)
+        (tmp_path / "list.txt").write_text("sa_3")
+        assert SA1BRawDataset(folder, folder, tmp_path / "list.txt").video_names == ["sa_3"]
+
     @pytest.mark.parametrize(
         ("edit", "message"),
         [

@@ -173,6 +173,10 @@ def write_tiff(root: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT)).save(root / "images/d.TIF", format="TIFF")
 
 
+def put_jpeg(folder: Path) -> None:
+    Image.new("L", (WIDTH, HEIGHT), 255).save(folder / "9.jpg")
+
+
 class TestMaskFolders:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
@@ -235,7 +239,8 @@ class TestMaskFolders:
             (lambda root: [shutil.rmtree(root / "masks"), (root / "masks").mkdir()], "3 of 3 .*: a, b, c.1"),
             (lambda root: shutil.copy(root / "masks/b.png", root / "masks/b.PNG"), "b.PNG and b.png"),
             (lambda root: shutil.copytree(root / "masks/c.1", root / "masks/a"), "1 of 3 images have both .*: a"),
-            (write_tiff, "neither JPEG nor PNG: d.TIF"),
+            (write_tiff, "not <name>.jpg or .png: d.TIF"),
+            (lambda root: put_jpeg(root / "masks" / "c.1"), "not PNG: c.1"),
         ],
     )
     def test_refusals(self, root, spoil, message):

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,6 +22,8 @@ from sam2fast.datasets.frame_annotations import MaskletAnnotations, SegmentAnnot
 from sam2fast.datasets.frame_files import count_frames, decode_video_frames
 from sam2fast.datasets.layout import MASKLETS
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
+from sam2fast.io.images import SUFFIXES
+from sam2fast.io.images import VIDEO_SUFFIXES as ALL_VIDEO_SUFFIXES
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
     FolderVideo,
@@ -32,6 +34,7 @@ from sam2fast.training.data.raw_dataset import (
     image_as_video,
     names_without_file,
     raise_if_any,
+    refuse_left_out,
     refuse_without_frames,
     require_files,
     require_folder,
@@ -120,7 +123,9 @@ class JSONRawDataset(NamedVideoDataset):
 
     def _choose(self, file_list: PathLike | None, excluded: NameLists) -> list[str]:
         """Names of the videos, sorted."""
-        present = set(_find_videos(self.img_folder))
+        present, others = _find_videos(self.img_folder)
+        if file_list is None:
+            refuse_left_out(others, "videos", self.img_folder, SAV_FILES)
         names = select_names(present, self.img_folder, SAV_FILES, file_list, excluded, "videos")
         folders = [name for name in names if self._video_file(name) is None]
         empty = [name for name in folders if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
@@ -129,14 +134,18 @@ class JSONRawDataset(NamedVideoDataset):
         return names
 
 
-def _find_videos(folder: Path) -> Iterator[str]:
-    """Names of video files, of folders of frames, and of video files one folder deeper."""
+def _find_videos(folder: Path) -> tuple[list[str], list[Path]]:
+    """Names of video files, here or one folder deeper, and of folders of frames; and the files of other formats."""
+    names, others = [], []
     for path in list_entries(folder):
-        if path.suffix in VIDEO_SUFFIXES and path.is_file():
-            yield path.stem
-        elif path.is_dir():
-            names = [file.stem for file in list_entries(path) if file.suffix in VIDEO_SUFFIXES]
-            yield from (f"{path.name}/{name}" for name in names) if names else [path.name]
+        is_folder = path.is_dir()
+        files = [f for f in (list_entries(path) if is_folder else [path]) if f.suffix.lower() in ALL_VIDEO_SUFFIXES]
+        read = [file for file in files if file.suffix in VIDEO_SUFFIXES and file.is_file()]
+        others += [file for file in files if file.suffix not in VIDEO_SUFFIXES]
+        names += [file.relative_to(folder).with_suffix("").as_posix() for file in read]
+        if is_folder and not read:
+            names.append(path.name)
+    return names, others
 
 
 class SA1BRawDataset(NamedVideoDataset):
@@ -166,9 +175,12 @@ class SA1BRawDataset(NamedVideoDataset):
         self.num_frames = check_num_frames(num_frames)
         self.mask_area_frac_thresh, self.uncertain_iou = mask_area_frac_thresh, uncertain_iou
 
-        present: Iterator[str] = iter(())
+        present: list[str] = []
         if file_list_txt is None:
-            present = (path.stem for path in list_entries(self.img_folder) if path.suffix == SA1B_IMAGE)
+            images = [path for path in list_entries(self.img_folder) if path.suffix.lower() in SUFFIXES]
+            others = [path for path in images if path.suffix != SA1B_IMAGE]
+            refuse_left_out(others, "images", self.img_folder, f"<name>{SA1B_IMAGE}")
+            present = [path.stem for path in images]
         expected = f"<name>{SA1B_IMAGE} in img_folder"
         lists = file_list_txt, excluded_videos_list_txt
         names = select_names(present, self.img_folder, expected, *lists, "images", must_exist=False)

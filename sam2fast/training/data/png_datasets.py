@@ -26,6 +26,7 @@ from sam2fast.training.data.raw_dataset import (
     check_num_frames,
     image_as_video,
     raise_if_any,
+    refuse_left_out,
     refuse_without_frames,
     require_folder,
     select_names,
@@ -126,7 +127,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
     An image's masks are either ``<name>.png``, a palette or grey image in which every value but 0 is an object, or
     ``<name>/*.png``, one image per object, in which all pixels but 0 are the object. A folder may mix both. Images are
     rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard edges: every
-    grey value of a soft edge would be an object.
+    grey value of a soft edge would be an object, and a white mask with soft edges is an error.
 
     Images of another format are an error unless there is a ``file_list_txt``, and so are both kinds of masks for one
     image.
@@ -149,7 +150,8 @@ class MaskFolderRawDataset(NamedVideoDataset):
         self.num_frames, self.ignored_labels = check_num_frames(num_frames), tuple(ignored_labels)
         images = _by_name(self.img_folder, list_entries(self.img_folder), FRAME_SUFFIXES)
         if file_list_txt is None:
-            _refuse_other_formats(self.img_folder)
+            others = [path for path in list_entries(self.img_folder) if path.suffix.lower() in OTHER_SUFFIXES]
+            refuse_left_out(others, "images", self.img_folder, IMAGE_FILES)
         lists = file_list_txt, excluded_videos_list_txt
         names = select_names(images, self.img_folder, IMAGE_FILES, *lists, "images")
         self.video_names, self.images = names, [images[name] for name in names]
@@ -171,6 +173,11 @@ class MaskFolderRawDataset(NamedVideoDataset):
         labels = _by_name(self.gt_folder, (path for path in entries if path.name not in folders), MASK_SUFFIXES)
         of_objects = {n for n in self.video_names if n in folders and has_files(folders[n], MASK_SUFFIXES)}
         of_labels = {n for n in self.video_names if n in labels}
+        raise_if_any(
+            [n for n in of_objects if has_files(folders[n], (*OTHER_SUFFIXES, ".jpg", ".jpeg"))],
+            f"folders of masks in gt_folder {self.gt_folder} have images that are not PNG",
+            "Save every object's mask as a PNG.",
+        )
         total, names = len(self.video_names), self.video_names
         raise_if_any(
             [name for name in names if name not in of_labels | of_objects],
@@ -193,11 +200,3 @@ def _by_name(folder: Path, paths: Iterable[Path], suffixes: Collection[str]) -> 
             raise DataError(f"{folder}: {named[path.stem].name} and {path.name} have the same name")
         named[path.stem] = path
     return named
-
-
-def _refuse_other_formats(folder: Path) -> None:
-    raise_if_any(
-        sorted(path.name for path in list_entries(folder) if path.suffix.lower() in OTHER_SUFFIXES),
-        f"images in img_folder {folder} are neither JPEG nor PNG",
-        "Convert them, or name in file_list_txt the images to use.",
-    )

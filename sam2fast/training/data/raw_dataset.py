@@ -141,6 +141,15 @@ def refuse_without_frames(empty: Sequence[str], names: Sequence[str], folder: Pa
     raise_if_any(empty, problem, f"Expected {expected} there.")
 
 
+def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: str) -> None:
+    """Raises ``DataError`` if there are ``paths`` to ``what`` in ``folder`` that are not as ``expected``."""
+    raise_if_any(
+        sorted(path.name for path in paths),
+        f"{what} in img_folder {folder} are not {expected}",
+        "Convert or rename them, or name in file_list_txt those to use.",
+    )
+
+
 def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:
     """Raises ``DataError`` if there are offenders; the message names some of them."""
     if offenders:
