@@ -5,7 +5,7 @@ torch nor anything else that is slow to load: :mod:`sam2fast.evaluation.folders`
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,6 +33,8 @@ MASK_SUFFIXES = (".png",)
 VIDEO_SUFFIXES = (".mp4",)
 # Pillow modes of images whose pixel values are ids.
 LABEL_MODES = ("1", "L", "P", "I", "I;16")
+WHITE = 255
+LEAST_GREYS = 3  # different values of a soft edge, as of a mask scaled by a half
 # Up to this value, comparing with each value is faster than counting all values.
 FEW = 16
 
@@ -177,6 +179,23 @@ def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "i
         height, width = labels.shape
         raise DatasetError(f"{path} has {width}x{height} pixels, {other} {size[1]}x{size[0]}: they must be equal")
     return labels
+
+
+def refuse_soft_edges(labels: Labels, path: Path, ignored: Collection[int] = ()) -> None:
+    """Refuses a mask in white on black with soft edges as an image of object ids: each grey value would be an object.
+
+    Args:
+        ignored: values that are not objects.
+    """
+    if labels.dtype != np.uint8 or WHITE in ignored or labels.max(initial=0) < WHITE:
+        return
+    *greys, white = np.bincount(labels.ravel())[1:]
+    values = np.count_nonzero(greys)
+    if values >= LEAST_GREYS and white > sum(greys):
+        raise DatasetError(
+            f"{path} is white with {values} grey values, as of soft edges, and each value would be an object; make "
+            "pixels black or white, or, if white is no object, ignore the label 255"
+        )
 
 
 def labels_in(labels: Labels) -> tuple[int, ...]:

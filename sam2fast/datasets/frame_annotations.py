@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_labels
+from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_labels, refuse_soft_edges
 from sam2fast.datasets.displayed import displayed_segmentation
 from sam2fast.datasets.sav_json import MASKLETS, read_mask_lists
 from sam2fast.datasets.segmentations import area_of, decode_segmentation
@@ -78,7 +78,10 @@ class MaskImages:
             self._last, self._read = frame, {}
         path = self._files[i][frame]
         if path not in self._read or size is not None and self._read[path].shape != size:
-            self._read[path] = read_labels(path, size)
+            labels = read_labels(path, size)
+            if i is None:
+                refuse_soft_edges(labels, path, self._ignored)
+            self._read[path] = labels
         return self._read[path]
 
 

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from sam2fast.datasets.dataset_files import DatasetError, labels_in, object_folders, read_frame, read_labels
+from sam2fast.datasets.dataset_files import (
+    DatasetError,
+    labels_in,
+    object_folders,
+    read_frame,
+    read_labels,
+    refuse_soft_edges,
+)
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.transforms import to_pixels
 
@@ -32,6 +39,19 @@ def test_values_of_masks(dtype, most):
         labels = rng.choice(rng.integers(0, most + 1, 4), (7, 9)).astype(dtype)
         assert labels_in(labels) == tuple(i for i in np.unique(labels).tolist() if i)
     assert labels_in(np.zeros((2, 3), dtype)) == labels_in(np.zeros((0, 3), dtype)) == ()
+
+
+def test_soft_edges(tmp_path):
+    disk = Image.new("L", (80, 80))
+    ImageDraw.Draw(disk).ellipse((10, 12, 60, 70), fill=255)
+    soft = np.asarray(disk.resize((50, 50), Image.Resampling.BILINEAR))
+    with pytest.raises(DatasetError, match=r"a\.png is white with \d+ grey values"):
+        refuse_soft_edges(soft, tmp_path / "a.png")
+    many = np.arange(80 * 80).reshape(80, 80) // 320  # objects 1 to 19, and what is not labelled
+    unlabelled = np.where(many == 3, 255, many).astype(np.uint8)
+    for labels in (np.asarray(disk), unlabelled, unlabelled.astype(np.uint16), many.astype(np.uint8)):
+        refuse_soft_edges(labels, tmp_path)
+    refuse_soft_edges(soft, tmp_path, ignored=[255])
 
 
 @pytest.mark.parametrize("most", [4095, 65535])

@@ -292,6 +292,7 @@ def test_masks_of_stored_pixels_are_rotated(tmp_path):
 
 GREY, COLOURS, SMALL = (np.ones(shape, np.uint8) for shape in (SIZE, (*SIZE, 3), (40, 59)))
 MANY_VALUES = np.arange(40_000, dtype=np.uint16).reshape(200, 200)
+SOFT = np.minimum(np.arange(2400, dtype=np.uint16) // 20 * 64, 255).astype(np.uint8).reshape(SIZE)
 NO_OBJECTS = '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}'
 
 
@@ -311,6 +312,7 @@ NO_OBJECTS = '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}'
         (lambda images, at: LabelImage(put(at / "a.png", b"\x89PNG")).read(SIZE), "a.png"),
         (lambda images, at: LabelImage(put(at / "a.png", SMALL)).read(SIZE), "59x40"),
         (lambda images, at: LabelImage(put(at / "a.png", MANY_VALUES)).read((200, 200)), "40000 different"),
+        (lambda images, at: LabelImage(put(at / "a.png", SOFT)).read(SIZE), "3 grey values"),
     ],
 )
 def test_refusals(images, tmp_path, call, word):
