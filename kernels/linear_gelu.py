@@ -1,22 +1,15 @@
-"""A transformer's MLP, and its first half: a linear layer followed by GELU."""
+"""A linear layer followed by GELU: the first half of a transformer's MLP."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels._cpu import linear, use_opaque_op
+from sam2fast.kernels._cpu import linear
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY, LaunchConfig, launch_config
 from sam2fast.kernels._op import Op
 
-__all__ = ["gelu_mlp", "linear_gelu", "linear_gelu_reference"]
-
-
-def gelu_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """``linear_gelu(x, weight1, bias1) @ weight2.T + bias2``, ``(..., K)`` to ``(..., weight2.shape[0])``."""
-    if x.is_cpu and use_opaque_op() and not torch.is_autocast_enabled("cpu"):
-        return gelu_mlp_eager(x, weight1, bias1, weight2, bias2)
-    return linear(linear_gelu(x, weight1, bias1), weight2, bias2)
+__all__ = ["linear_gelu", "linear_gelu_reference"]
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -102,24 +95,3 @@ _linear_gelu = Op(
     prefers_torch=lambda x, *_: _prefers_torch(x.device, x.dtype, x.shape[-1]),
     kind=lambda x, *_: x.shape[-1],
 )
-
-# ---- the CPU's MLP ----
-
-# Input elements of a chunk, 1 MiB in fp32: its hidden layer, four times as wide, fits the cache.
-CHUNK = 2**18
-
-
-@torch.library.custom_op("sam2fast::gelu_mlp_eager", mutates_args=())
-def gelu_mlp_eager(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """Both layers in chunks of rows, as one node of a graph for the CPU."""
-    rows = x.reshape(-1, x.shape[-1])
-    out = rows.new_empty(len(rows), len(weight2))
-    chunk = max(16, CHUNK // x.shape[-1] // 16 * 16)
-    for part, target in zip(rows.split(chunk), out.split(chunk), strict=True):
-        target.copy_(linear(linear_gelu_reference(part, weight1, bias1), weight2, bias2))
-    return out.view(*x.shape[:-1], -1)
-
-
-@gelu_mlp_eager.register_fake
-def _(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    return x.new_empty(*x.shape[:-1], weight2.shape[0])

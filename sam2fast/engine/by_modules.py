@@ -4,7 +4,6 @@ Changed modules are called object by object, as in the original, unchanged ones 
 attention always object by object.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from types import FunctionType
@@ -138,10 +137,10 @@ def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8) -> Te
     if model.memory_attention.training:  # where dropout would make objects differ
         raise RuntimeError("tracking needs evaluation mode: call eval() on the predictor, or build it with mode='eval'")
     position = model.image_encoder.neck.position_encoding(features)
-    if fp8 is True or memory.pages.shape[1] != math.prod(model.memory_size):
+    if fp8 is True:
         raise RuntimeError(
-            "a module of memory_attention was hooked, patched or replaced, which approximated memories do not reach: "
-            "open the session without approximations"
+            "a module of memory_attention was hooked, patched or replaced, which fp8_attention does not reach: open "
+            "the session without it"
         )
     tokens, encoding = (x.flatten(2).permute(2, 0, 1) for x in (features, position))
     maps = []
