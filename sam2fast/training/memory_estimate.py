@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.attention import Attention
 from sam2fast.training.data.batch import ClipBatch
+from sam2fast.training.data.camera import RandomCamera
 from sam2fast.training.data.clip import ClipDataset
 from sam2fast.training.losses import CORE_LOSS_KEY
 from sam2fast.training.model import SAM2Train
@@ -230,22 +231,26 @@ def optimizer_bytes(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer
 
 
 def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> BatchShape:
-    """The largest batch of a data set: by the limits of its samplers, otherwise by its first clip."""
-    limits = [(s.num_frames, s.max_num_objects) for s in _samplers(dataset)]
+    """The largest batch of a data set: by the limits of its samplers and cameras, otherwise by its first clip."""
+    limits = list(_limits(dataset))
     if not limits:
         frames, objects = dataset.sample(0, np.random.default_rng(0)).masks.shape[:2]
         limits = [(frames, objects)]
     return BatchShape(max(frames for frames, _ in limits), max(objects for _, objects in limits), num_clips, key)
 
 
-def _samplers(dataset: Any) -> Iterator[Any]:
-    """The samplers of a data set and of the data sets that it wraps."""
+def _limits(dataset: Any) -> Iterator[tuple[int, int]]:
+    """The largest numbers of frames and objects of a data set's clips, and of those of data sets that it wraps."""
     sampler = getattr(dataset, "sampler", None)
     if hasattr(sampler, "num_frames") and hasattr(sampler, "max_num_objects"):
-        yield sampler
+        frames, objects = sampler.num_frames, sampler.max_num_objects
+        for transform in getattr(dataset, "transforms", ()):
+            if isinstance(transform, RandomCamera):
+                frames, objects = transform.num_frames, min(objects, transform.max_objects)
+        yield frames, objects
     for inner in [getattr(dataset, "dataset", None), *getattr(dataset, "datasets", ())]:
         if inner is not None:
-            yield from _samplers(inner)
+            yield from _limits(inner)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from training_pair import batch_of_discs
 
 from sam2fast.cli import main
+from sam2fast.training.data.camera import RandomCamera
 from sam2fast.training.data.dataset_wrappers import ConcatDataset, RepeatFactorWrapper
 from sam2fast.training.data.sampling import RandomUniformSampler
 from sam2fast.training.data.synthetic import SyntheticClips
@@ -114,6 +115,8 @@ def test_the_largest_batch_of_a_data_set() -> None:
 
     several = ConcatDataset([videos(RandomUniformSampler(8, 3)), videos(RandomUniformSampler(4, 5))])
     assert largest_batch(RepeatFactorWrapper(several), 2, "a") == BatchShape(8, 5, 2, "a")
+    stills = VOSDataset(RandomCamera(32, 6, 4), True, Nothing(), RandomUniformSampler(1, 16))  # type: ignore[arg-type]
+    assert largest_batch(stills, 3) == BatchShape(6, 4, 3)
     # Without a sampler the first clip decides.
     found = largest_batch(SyntheticClips(size=32, num_frames=3, max_objects=1), 1)
     assert found == BatchShape(num_frames=3, num_objects=1)

@@ -16,7 +16,7 @@ class Inputs(NamedTuple):
     """The inputs that the result of a video depends on, besides settings and model."""
 
     frames: int  # their number in the container's header; 0 if unknown
-    digest: str  # SHA-256 of names and sizes of all files of the video and its masks
+    digest: str  # SHA-256 of names and sizes of the frames, and of the masks with their names
 
 
 def video_names(videos: Path) -> list[str]:

@@ -127,7 +127,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
     An image's masks are either ``<name>.png``, a palette or grey image in which every value but 0 is an object, or
     ``<name>/*.png``, one image per object, in which all pixels but 0 are the object. A folder may mix both. Images are
     rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard edges: every
-    grey value of a soft edge would be an object, and a white mask with soft edges is an error.
+    grey value of a soft edge would be an object, and reading a white mask with soft edges is an error.
 
     Images of another format are an error unless there is a ``file_list_txt``, and so are both kinds of masks for one
     image.
