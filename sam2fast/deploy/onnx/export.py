@@ -88,8 +88,8 @@ def write_onnx(
 ) -> OnnxManifest:
     """Exports a video predictor's model into a folder, with everything that tracking needs. Takes up to some minutes.
 
-    Each graph is run by onnxruntime at sizes other than the traced ones, and compared with the model, before the folder
-    is put in place.
+    Each graph is run by onnxruntime in fp32 at sizes other than the traced ones, and compared with the model, before it
+    is converted and the folder put in place.
 
     Args:
         model: on the CPU, with fp32 weights.
@@ -243,6 +243,8 @@ def export_graph(graph: OnnxGraph, file: Path) -> None:
         raise RuntimeError(
             f"torch {torch.__version__} wrote opset {opset} of ONNX; expected {OPSET}: use a newer torch"
         )
+    for node in exported.model.graph:  # of stack traces, with the paths of this machine
+        node.metadata_props.clear()
     exported.save(file)
 
 

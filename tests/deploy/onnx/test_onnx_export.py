@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import venv
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from parity import NARROW
 from shallow_repvit import shallow_repvit  # noqa: F401
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
+import sam2fast
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.demo.rolling_ball import draw_rolling_ball
@@ -98,6 +100,12 @@ def test_a_graph_that_differs_is_seen(pair, folder):
         graph.module.scale += 0.1
     with pytest.raises(RuntimeError, match="memory of memory_encoder differs from the model by"):
         export.check_graph(graph, file)
+
+
+def test_no_path_of_this_machine(folder):
+    assert not [
+        path.name for path in folder.iterdir() if str(Path(sam2fast.__file__).parent).encode() in path.read_bytes()
+    ]
 
 
 def test_axes_have_names_and_nothing_branches(folder):
