@@ -12,7 +12,8 @@ import errno
 import io
 import logging
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -132,6 +133,18 @@ class _StderrHandler(logging.Handler):
         print_note(record.getMessage())
 
 
+def _printer_of_warnings() -> Callable[..., None]:
+    """A ``warnings.showwarning`` that prints each text once, as a note without the line of code that it is about."""
+    printed: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in printed:
+            printed.add(str(message))
+            print_note(str(message))
+
+    return show
+
+
 @contextmanager
 def _escape_unencodable() -> Iterator[None]:
     """Prints characters that stdout's encoding lacks as escapes, as stderr does."""
@@ -174,6 +187,8 @@ def main(ctx: click.Context, deterministic: bool) -> None:
     logger = logging.getLogger("sam2fast")
     logger.addHandler(notes)
     ctx.call_on_close(lambda: logger.removeHandler(notes))
+    ctx.with_resource(warnings.catch_warnings())
+    warnings.showwarning = _printer_of_warnings()
     if deterministic:
         from sam2fast.utils.reproducibility import deterministic as block
 

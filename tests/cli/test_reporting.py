@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 import moving_shapes
+import numpy as np
 import pytest
+from PIL import Image
 
 from sam2fast import nano
 from sam2fast.cli import main
@@ -80,6 +82,14 @@ def test_failures_are_lines_too(run, inputs):
     failed, done = map(json.loads, result.stdout.splitlines())
     assert result.exit_code == 1 and failed == {"input": "nowhere.png", "error": "no file 'nowhere.png'"}
     assert done["image"] == "image.png"
+
+
+def test_warnings_are_notes(run, inputs):
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(inputs / "dark.png")
+    words = "segment", "dark.png", "--point", "3,3", *NANO.split()
+    told = run(*words)
+    assert told.stderr.count("sam2fast: note: the image is almost black") == 1 and "Warning" not in told.stderr
+    assert run(*words, "--quiet").stderr == ""
 
 
 def test_scores_have_the_digits_of_the_file(run, inputs):
