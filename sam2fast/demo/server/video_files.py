@@ -18,7 +18,7 @@ from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding
 
 CRF = 23  # x264's quality of videos that the page plays
 STREAM_OPTIONS = {
-    "g": "12",  # frames between keyframes, half a second: seeking decodes at most this many
+    "g": "12",  # frames between keyframes: seeking decodes at most this many
     "threads": "1",  # the bytes depend on it, and the model needs the other cores
     "bf": "0",  # without B-frames the first frame's time is 0 and needs no edit list, which players treat differently
 }
