@@ -171,15 +171,15 @@ class Engine:
             fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
 
         Raises:
-            RuntimeError: memory attention was changed by a user, and the session approximates its memories, or there is
-                an :attr:`attend_hook`.
+            RuntimeError: the modules of memory attention are called, and ``fp8`` is True, there is an
+                :attr:`attend_hook`, or the model is in training mode.
         """
         model: Any = self._model()
         plan, variant = self._plan(self._attention, features)
         if plan is None and self.attend_hook is not None:
             raise RuntimeError(
-                "memory_attention is not computed from a plan (a module of it was hooked, patched or replaced, or "
-                "gradients are enabled), and modules report no attention: undo it to collect attention maps"
+                "memory_attention is not computed from a plan (a module of it was hooked, patched or replaced, it is "
+                "in training mode, or gradients are enabled), and modules report no attention: undo it to collect maps"
             )
         if plan is None:
             return by_modules.attend(model, features, memories, fp8)

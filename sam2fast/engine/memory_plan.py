@@ -1,7 +1,6 @@
 """Plans of what a video takes besides an image: memory attention, memory encoder, object pointers."""
 
 from collections.abc import Callable
-from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +14,10 @@ from sam2fast.engine.plan import (
     Norm,
     PlanOfPart,
     Projections,
+    are_plain,
     conv_of,
-    have_biases,
     is_gelu,
+    is_plain,
     is_relu,
     linear_of,
     mlp_of,
@@ -81,7 +81,9 @@ class AttentionPlan(PlanOfPart):
 def plan_attention(model: Any) -> AttentionPlan | None:
     """The plan of a model's memory attention, which is as built; None for other kinds."""
     attention = model.memory_attention
-    if type(attention) is not MemoryAttention or not have_biases(attention):
+    if type(attention) is not MemoryAttention or not are_plain(attention):
+        return None
+    if len({layer.pos_enc_at_cross_attn_keys for layer in attention.layers}) > 1:  # all layers have the same keys
         return None
     return AttentionPlan(attention) if all(map(_is_rotary, attention.layers)) else None
 
@@ -168,13 +170,14 @@ def plan_memory(model: Any) -> MemoryPlan | None:
         return None
     if type(pointer) is MLP and (pointer.sigmoid_output or not is_relu(pointer.act)):
         return None
-    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_biases(encoder, pointer, distances):
+    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not are_plain(encoder, pointer, distances):
         return None
     if type(distances) not in (nn.Linear, nn.Identity):
         return None
     downsample = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
     perceiver = None if model.spatial_perceiver is None else plan_perceiver(model.spatial_perceiver)
-    is_known = type(downsample) in (NoneType, nn.Conv2d) and (perceiver is None) == (model.spatial_perceiver is None)
+    is_known = downsample is None or type(downsample) is nn.Conv2d and is_plain(downsample)
+    is_known = is_known and (perceiver is None) == (model.spatial_perceiver is None)
     return MemoryPlan(encoder, perceiver, pointer, downsample, distances) if is_known else None
 
 

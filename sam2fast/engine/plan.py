@@ -136,7 +136,7 @@ def plan_image(model: Any) -> ImagePlan | None:
     encoder, heads = model.image_encoder, model._level_heads()
     if not (type(encoder) is ImageEncoder and type(encoder.trunk) is Hiera and is_plain_fpn(encoder.neck, heads)):
         return None
-    if not have_biases(encoder.trunk) or not all(map(is_usual, encoder.trunk._blocks)):
+    if not are_plain(encoder.trunk) or not all(map(is_usual, encoder.trunk._blocks)):
         return None
     return ImagePlan(encoder, heads)
 
@@ -146,7 +146,7 @@ def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
     if type(neck) is not FpnNeck or neck.fuse_type != "sum":
         return False
     convolutions: list[Any] = [*(layers.conv for layers in neck.convs), *heads.values()]
-    return all(map(_is_pointwise, convolutions)) and have_biases(neck, *heads.values())
+    return all(map(_is_pointwise, convolutions)) and are_plain(neck, *heads.values())
 
 
 def _is_pointwise(layer: nn.Module) -> bool:
@@ -160,8 +160,14 @@ def _is_pointwise(layer: nn.Module) -> bool:
 
 
 def is_usual(block: MultiScaleBlock) -> bool:
-    """Whether its MLP has the exact GELU, and no window is cut by pooling, which is an error."""
-    return is_gelu(block.mlp.act) and not (block.q_stride and block.window_size % block.q_stride[0])
+    """Whether its MLP has the exact GELU alone, it pools by its stride, and no window is cut by that, which is an
+    error."""
+    pool, stride = block.pool, block.q_stride
+    if isinstance(pool, nn.MaxPool2d):
+        settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+        if settings != (stride, stride, 0, 1, False) or not stride or block.window_size % stride[0]:
+            return False
+    return is_gelu(block.mlp.act) and not block.mlp.sigmoid_output and block.attn.q_pool is pool
 
 
 def is_gelu(activation: Any) -> bool:
@@ -174,10 +180,21 @@ def is_relu(activation: Any) -> bool:
     return activation is F.relu or type(activation) is nn.ReLU
 
 
-def have_biases(*parts: nn.Module) -> bool:
-    """Whether all linear layers and convolutions in these have one."""
-    kinds = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
-    return all(layer.bias is not None for part in parts for layer in part.modules() if isinstance(layer, kinds))
+def are_plain(*parts: nn.Module) -> bool:
+    """Whether all layers in these have a bias, and no setting that plans do not hold."""
+    kinds = nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds)]
+    return all(layer.bias is not None and is_plain(layer) for layer in layers)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer has no setting that plans do not hold."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+    if isinstance(layer, nn.ConvTranspose2d):  # computed as a linear layer to blocks of 2x2
+        settings = layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.groups
+        return settings == ((2, 2), (2, 2), (0, 0), (0, 0), 1)
+    return True
 
 
 def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
@@ -325,9 +342,14 @@ def plan_masks(model: Any) -> MaskPlan | None:
     transformer, up, down = decoder.transformer, decoder.output_upscaling, encoder.mask_downscaling
     if type(transformer) is not TwoWayTransformer or not all(map(is_gelu, (up[2], up[4], down[2], down[5]))):
         return None
-    networks: list[Any] = [layer.mlp for layer in transformer.layers]
-    networks += [*decoder.output_hypernetworks_mlps, decoder.iou_prediction_head]
-    if not all(is_relu(network.act) for network in networks) or not have_biases(encoder, decoder):
+    if not all(layer.skip_first_layer_pe == (i == 0) for i, layer in enumerate(transformer.layers)):
+        return None
+    networks: list[Any] = [layer.mlp for layer in transformer.layers] + [*decoder.output_hypernetworks_mlps]
+    if decoder.pred_obj_scores and isinstance(decoder.pred_obj_score_head, MLP):
+        networks.append(decoder.pred_obj_score_head)
+    if any(network.sigmoid_output for network in networks) or not are_plain(encoder, decoder):
+        return None
+    if not all(is_relu(network.act) for network in (*networks, decoder.iou_prediction_head)):
         return None
     return MaskPlan(encoder, decoder)
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from sam2fast.engine.constants import TensorCache
 from sam2fast.engine.plan import (
     EncoderPlan,
+    are_plain,
     block_of,
     conv_of,
-    have_biases,
+    is_plain,
     is_plain_fpn,
     is_usual,
     norm_of,
@@ -30,7 +31,7 @@ from sam2fast.modeling.vit import ViT
 class ViTPlan(EncoderPlan):
     """A plain vision transformer, and its neck for one level, for a decoder without heads of finer levels."""
 
-    def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
+    def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:  # none; as other encoders
         trunk, layers = cast(ViT, encoder.trunk), list(cast(nn.Sequential, encoder.neck.convs[0]))
         self.patches = conv_of(trunk.patch_embed.proj)
         last = len(trunk._blocks) - 1
@@ -60,7 +61,11 @@ def plan_encoder(model: Any) -> EncoderPlan | None:
     if type(encoder.trunk) is RepViT and is_plain_fpn(encoder.neck, heads) and are_foldable(encoder.trunk):
         return RepViTPlan(encoder, heads)
     if type(encoder.trunk) is ViT and type(encoder.neck) is ViTDetNeck and not heads:
-        is_known = have_biases(encoder.trunk) and all(map(is_usual, encoder.trunk._blocks))
+        is_known = (
+            are_plain(encoder.trunk)
+            and all(map(is_plain, encoder.neck.modules()))
+            and all(map(is_usual, encoder.trunk._blocks))
+        )
         kinds = list(map(type, cast(nn.Sequential, encoder.neck.convs[0])))
         is_known = is_known and kinds in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)
         return ViTPlan(encoder, heads) if is_known else None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sam2fast.engine.common import add_into
 from sam2fast.engine.constants import TensorCache
-from sam2fast.engine.plan import Conv, EncoderPlan, Linear, conv_of, have_biases, levels_of
+from sam2fast.engine.plan import Conv, EncoderPlan, Linear, are_plain, conv_of, is_plain, levels_of
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
 from sam2fast.modeling.repvit import WIDTHS, ConvNorm, RepViT
 
@@ -66,7 +66,8 @@ def are_foldable(trunk: RepViT) -> bool:
     """Whether all its norms have a scale, a shift and statistics, and all other convolutions a bias."""
     norms = _norms(trunk)
     are_whole = all(isinstance(x, Tensor) for layer in norms for x in _sources(layer))
-    return are_whole and have_biases(*_others(trunk)) and all(layer.c.bias is None for layer in norms)
+    convolutions = [layer.c for layer in norms]
+    return are_whole and are_plain(*_others(trunk)) and all(c.bias is None and is_plain(c) for c in convolutions)
 
 
 def _norms(body: nn.Module) -> list[ConvNorm]:

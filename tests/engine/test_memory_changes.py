@@ -185,6 +185,15 @@ def test_changed_settings(model, name):
     assert difference(before, after) > 1e-5 and difference(by_modules(model), after) < 1e-5
 
 
+@torch.no_grad()
+def test_layers_whose_keys_differ():
+    """A plan has the same keys for all layers."""
+    model = mini_model(["++model.memory_attention.num_layers=2"])
+    assert parts_of(model) == ALL
+    model.memory_attention.layers[1].pos_enc_at_cross_attn_keys = False
+    assert parts_of(model) == without("attention") and difference(by_modules(model), tracked(model)) < 1e-5
+
+
 def test_the_hook_of_attention(model):
     """It gets what the memory is attended to with, and nothing changes."""
     seen, engine = [], engine_for(model)

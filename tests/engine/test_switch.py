@@ -142,6 +142,57 @@ def test_a_change_of_a_part(model, part, name, monkeypatch):
     assert (difference(before, after) > 1e-3) == (name in CHANGES)
 
 
+def put(owner, name, layer):
+    setattr(owner, name, layer.eval().requires_grad_(False))
+
+
+def put_patches(model):
+    patches = model.image_encoder.trunk.patch_embed
+    put(patches, "proj", nn.Conv2d(3, patches.proj.out_channels, 7, 4, 3, padding_mode="reflect"))
+
+
+def put_norm(model):
+    block = model.image_encoder.trunk.blocks[1]
+    put(block, "norm1", nn.LayerNorm(block.norm1.normalized_shape, 1e-6, bias=False))
+
+
+def put_pool(model):
+    block = next(block for block in model.image_encoder.trunk.blocks if block.pool is not None)
+    block.pool = block.attn.q_pool = nn.MaxPool2d(3, 2, 1).eval()
+
+
+def put_upscaling(model):
+    layers = model.sam_mask_decoder.output_upscaling
+    put(layers, "0", nn.ConvTranspose2d(layers[0].in_channels, layers[0].out_channels, 4, 2, 1))
+
+
+def put_fuser(model):
+    block = model.memory_encoder.fuser.layers[0]
+    put(block, "dwconv", nn.Conv2d(*[block.dwconv.in_channels] * 2, 7, 1, 6, 2, block.dwconv.groups))
+
+
+# Layers of the same class with settings that plans do not hold, and the part that is then called module by module.
+OTHER_LAYERS = {
+    "padding": ("image", put_patches),
+    "norm without a shift": ("image", put_norm),
+    "pooling": ("image", put_pool),
+    "transposed convolution": ("masks", put_upscaling),
+    "sigmoid": ("masks", lambda m: setattr(m.sam_mask_decoder.pred_obj_score_head, "sigmoid_output", True)),
+    "positions": ("masks", lambda m: setattr(m.sam_mask_decoder.transformer.layers[1], "skip_first_layer_pe", True)),
+    "dilation": ("memory", put_fuser),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_LAYERS)
+@torch.no_grad()
+def test_layers_of_the_same_class_with_other_settings(model, name):
+    assert parts_of(model) == ALL
+    part, change = OTHER_LAYERS[name]
+    change(model)
+    assert parts_of(model) == without(part)
+    assert difference(by_modules(model), results(model)) < 1e-5
+
+
 @pytest.mark.parametrize("name", ["hook", "method of the class"])
 @torch.no_grad()
 def test_a_change_before_the_first_call(model, name, monkeypatch):

@@ -316,13 +316,8 @@ def _decode(
 
 def _start(weights: MaskWeights, tokens: Tensor) -> StartedTokens:
     """What the first layer computes of tokens ``(b, N, C)`` before they attend to the image."""
-    layer = weights.layers[0].layer
-    if layer.is_first:
-        x, given = None, linear(tokens, weights.first).chunk(3, dim=-1)
-    else:
-        placed, (q, k, v, _) = add(tokens, tokens, weights.dtype), layer.to_each_other[1:]
-        x, given = tokens, (linear(placed, q), linear(placed, k), linear(tokens, v))
-    return StartedTokens(tokens, *_attend_to_each_other(layer, x, given, tokens))
+    given = linear(tokens, weights.first).chunk(3, dim=-1)
+    return StartedTokens(tokens, *_attend_to_each_other(weights.layers[0].layer, None, given, tokens))
 
 
 def _attend_to_each_other(
