@@ -20,7 +20,7 @@ from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 # Logit and score of an object that is not in the frame.
 NO_OBJ_SCORE = -1024.0
-# Coarsest stride of the trunk times what its windows and pooling need.
+# Coarsest stride of the trunk, and what its windows need.
 IMAGE_SIZE_MULTIPLE = 32
 
 
@@ -32,10 +32,6 @@ class ObjectPrediction(NamedTuple):
     pointer: Tensor  # (B, C)
     score: Tensor  # (B, 1) logit of the object's presence
     choice: Tensor  # (B, 1) index of the selected mask of the decoder
-
-    def first(self, count: int) -> "ObjectPrediction":
-        """The same for the first objects."""
-        return ObjectPrediction(*(x[:count] for x in self))
 
 
 class SAM2Base(OfficialSteps):

@@ -36,7 +36,7 @@ class Approximations:
 
         Args:
             asked: ``"memory_slots"``, ``["fp8_attention", "still_frames=0.01"]``, ``{"memory_slots": 3,
-                "still_frames": True}``; nothing, None or an empty sequence for no approximation.
+                "still_frames": True}``; None or an empty list for no approximation.
 
         Raises:
             ValueError: an unknown name, one given twice, or a value that it cannot have.

@@ -360,11 +360,8 @@ def _convolutions_in_tf32() -> bool:
     return cudnn.allow_tf32 if precision is None else precision == "tf32"
 
 
-def fingerprint(model: SAM2Base, settings: Hashable = None) -> Hashable:
+def fingerprint(model: SAM2Base) -> Hashable:
     """What recordings of a model depend on: addresses of the weights, and settings of the parts that tracking uses.
-
-    Args:
-        settings: of the tracker, which counts too.
 
     A user's functions are compared by identity.
     """
@@ -378,7 +375,7 @@ def fingerprint(model: SAM2Base, settings: Hashable = None) -> Hashable:
         model.sam_mask_decoder,
         model.memory_encoder,
     )
-    return weights, tuple(_settings(part) for part in parts), settings
+    return weights, tuple(_settings(part) for part in parts)
 
 
 def _settings(part: nn.Module) -> Any:

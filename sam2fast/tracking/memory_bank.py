@@ -143,8 +143,7 @@ class MemoryBank:
     def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
         """Capacities for these objects; the number of rows is a bucket, or exactly theirs."""
         conditioning = bucket(max(o.conditioning for o in objects))
-        each = 1 if len(objects) % self.hypotheses else self.hypotheses  # one row, of a prompt, is alone
-        rows = each * bucket(len(objects) // each) if in_buckets else len(objects)
+        rows = self.hypotheses * bucket(len(objects) // self.hypotheses) if in_buckets else len(objects)
         return self.capacity(rows, conditioning, rules)
 
     def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":

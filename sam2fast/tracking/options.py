@@ -16,7 +16,7 @@ SelectionWatch: TypeAlias = Callable[[Any, Sequence[TrackedObject], int, bool, S
 
 @dataclass
 class TrackingOptions:
-    """Settings of a tracker. They may be changed at any time, and take effect on the next frame."""
+    """Settings of a tracker. They may be changed at any time, and take effect on the next frame unless said."""
 
     fill_hole_area: float = 0  # background components up to this many low-resolution pixels are filled; 0 for none
     non_overlap_masks: bool = False  # in returned masks only the object with the largest logit keeps a pixel
@@ -26,13 +26,3 @@ class TrackingOptions:
     fast: bool | None = None  # CUDA graphs: None where they pay and are safe; True everywhere; False nowhere
     approximations: Approximations = EXACT  # of sessions opened from now on
     strategy: Strategy = SAM2  # likewise
-
-    @property
-    def recorded(self) -> tuple[Any, ...]:
-        """The options that recorded steps are dropped for when they change."""
-        overlaps, clears, adds = (
-            self.non_overlap_masks,
-            self.clear_non_cond_mem_around_input,
-            self.add_all_frames_to_correct_as_cond,
-        )
-        return overlaps, clears, adds, self.approximations

@@ -267,11 +267,12 @@ def predict_candidates(
         else:
             conditioned = engine.attend(features.embedding, memory, state.bank.fp8)
         masks, ious, _, scores = engine.propose(
-            conditioned[:1],
+            conditioned,
             features.high_res,
             clicks,
             None if previous is None else tracker.as_mask_input(previous.mask),
             model._use_multimask(initial, clicks),
+            state.strategy.presence,
         )
     order = ious[0].argsort(descending=True)
     logits = fill_holes(masks[0, order, None], tracker.fill_hole_area(state))

@@ -157,7 +157,7 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
         rehearsal = copy.copy(tracker)
         if tracker.recordings is not None:  # the same functions, which cannot be recorded without their kernels
             rehearsal.steps = Steps()
-            rehearsal.steps.recordings = Recordings(tracker.model, EagerRecorder, tracker.options.recorded)
+            rehearsal.steps.recordings = Recordings(tracker.model, EagerRecorder)
         # What kernels that were not launched did not write goes into constants of its own, which nobody reads later.
         with collecting() as launches, Constants().in_use(), suppress(Exception):  # raised again below
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)

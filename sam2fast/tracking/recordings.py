@@ -39,14 +39,12 @@ class Recordings:
     Args:
         model: the model.
         recorder: makes a recorder; by default of CUDA graphs on CUDA, and elsewhere of nothing.
-        settings: of the tracker, for :func:`fingerprint`.
     """
 
     def __init__(
         self,
         model: SAM2Base,
         recorder: Callable[[torch.device], Recorder] | None = None,
-        settings: Hashable = None,
     ) -> None:
         device = model.device
         make = recorder or (CudaGraphs if device.type == "cuda" else EagerRecorder)
@@ -58,7 +56,7 @@ class Recordings:
         self._device = device
         # Graphs read the weights by address: these tensors keep the memory from being reused.
         self._weights = [x.detach() for x in (*model.parameters(), *model.buffers())]
-        self.made_for = fingerprint(model, settings)
+        self.made_for = fingerprint(model)
         self._eager: set[Hashable] = set()  # keys that could not be recorded
         self.failure: str | None = None  # why a recording failed, of the last one
 

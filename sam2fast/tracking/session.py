@@ -1,4 +1,4 @@
-"""A session: a video, its objects with their prompts, results and memories, and the model it belongs to."""
+"""A session: a video, its objects with their prompts, results and memories, and what identifies its model."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace

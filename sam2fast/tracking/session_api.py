@@ -82,7 +82,7 @@ class SessionMethods(SAM2Base, Generic[State]):
         saved, keeps those that it was opened with.
 
         Raises:
-            ValueError: an unknown name, or a value that this model cannot have; nothing has changed then.
+            ValueError, TypeError: an unknown name, or a value that this model cannot have; nothing has changed then.
             ConcurrentUseError: they are set while another thread opens a session.
         """
         return self._approximations
@@ -148,7 +148,8 @@ class SessionMethods(SAM2Base, Generic[State]):
             output: as for ``propagate_in_video``.
 
         Raises:
-            ValueError: ``num_objects``, ``size`` or ``encode_ahead`` below 1, or an unknown ``output``.
+            ValueError, TypeError: ``num_objects``, ``size`` or ``encode_ahead`` is no integer from 1 on, or an unknown
+                ``output``.
             RuntimeError: the predictor is in training mode.
         """
         check_output(output)
@@ -224,6 +225,7 @@ class SessionMethods(SAM2Base, Generic[State]):
 
         Raises:
             ValueError: ``num_frames`` below 1, ``max_cond_frames`` below 2, or an unknown strategy.
+            TypeError: one of them has another type; or a method that streams do not call is overridden.
         """
         chosen = None if strategy is None else strategy_of(strategy)
         return VideoStream(self._tracker, num_frames, max_cond_frames, chosen)
@@ -276,7 +278,8 @@ class SessionMethods(SAM2Base, Generic[State]):
         low-resolution mask and a pointer.
 
         Raises:
-            StateError: an id is neither text nor an integer.
+            StateError: an id is neither text nor an integer, or the session is the original's dict.
+            TypeError: ``inference_state`` is no session.
             OSError: the file cannot be written.
         """
         saved_state.save(saved_state.packed(inference_state), file)
@@ -296,7 +299,7 @@ class SessionMethods(SAM2Base, Generic[State]):
 
         Args:
             file: what was written.
-            video_path: the same video, as ``init_state`` takes it.
+            video_path: the same video, as ``init_state`` takes it; a replaced ``load_video_frames`` is not called.
             async_loading_frames, window, axis: see there.
 
         Raises:
@@ -329,7 +332,8 @@ class SessionMethods(SAM2Base, Generic[State]):
         opened video, so that closing its frames closes it for both.
 
         Raises:
-            StateError: the predictors' weights differ, or an id is neither text nor an integer.
+            StateError: the predictors' weights differ, an id is neither text nor an integer, or the session is the
+                original's dict.
         """
         packed = saved_state.packed(inference_state)
         frames = copy.copy(inference_state.frames)

@@ -220,8 +220,6 @@ def predict(
     else:
         conditioned = without_memory(model, features).expand(rows, -1, -1, -1)
     multimask = model._use_multimask(initial, points)
-    if points is not None:
-        conditioned = conditioned[:1]  # a prompt belongs to one object, also where the number of rows is a bucket
     mask = mask if previous is None else previous
     return engine.track(conditioned, features.high_res, points, mask, multimask, presence, decision)
 

@@ -73,7 +73,7 @@ class Steps:
         if self.why_eager(model, options.fast) is not None or model.training:
             return None
         if self.recordings is None:
-            self.recordings = Recordings(model, settings=options.recorded)
+            self.recordings = Recordings(model)
         return self.recordings
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
@@ -99,7 +99,7 @@ class Steps:
     def check(self, model: SAM2Base, options: TrackingOptions) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
         self._keep(engine_for(model).unchanged_modules())
-        if self.recordings is not None and self.recordings.made_for != fingerprint(model, options.recorded):
+        if self.recordings is not None and self.recordings.made_for != fingerprint(model):
             self.release()
         if self.recordings is not None:
             self.recordings.expire_constants()

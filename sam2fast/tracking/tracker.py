@@ -237,7 +237,7 @@ class Tracker:
             decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, True, conditioning)
         prediction = predict(
             self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8, decision=decision
-        ).first(1)
+        )
         record: Tensor | None = None
         states: list[Page | None] = [None]
         if decision is not None:

@@ -44,7 +44,7 @@ def replaying(drawn, monkeypatch):
     predictor = copy.deepcopy(drawn)
     predictor.fast = True
     recorded_ops.as_on_a_gpu(monkeypatch)
-    predictor._steps.recordings = Recordings(predictor, RecordedOps, predictor._tracker.options.recorded)
+    predictor._steps.recordings = Recordings(predictor, RecordedOps)
     return predictor
 
 

@@ -47,9 +47,7 @@ def as_recorded(predictor, monkeypatch):
     def make(recorder=RecordedOps):
         recorded_ops.as_on_a_gpu(monkeypatch)
         # Also for those that follow it when something has changed.
-        monkeypatch.setattr(
-            "sam2fast.tracking.steps.Recordings", lambda model, settings: Recordings(model, recorder, settings)
-        )
+        monkeypatch.setattr("sam2fast.tracking.steps.Recordings", lambda model: Recordings(model, recorder))
         predictor.fast = True
         return predictor
 

@@ -4,11 +4,14 @@ import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from recorded_ops import RecordedOps, as_on_a_gpu
 from strategy_recordings import RECIPES, strategy_clip
 
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.prompting import predict_candidates
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sam, Decided, Sam2Long, Samurai, Strategy
@@ -184,7 +187,7 @@ def test_a_prompt_and_a_reset_begin_anew(strategy, track, predictor):
 
 def test_recorded_steps_equal_eager_ones(strategy, track, tracked, predictor, monkeypatch):
     as_on_a_gpu(monkeypatch)
-    runner = Recordings(predictor, RecordedOps, predictor._tracker.options.recorded)
+    runner = Recordings(predictor, RecordedOps)
     monkeypatch.setattr(predictor._steps, "recordings", runner)
     made = RecordedOps.made
     recorded = track(strategy, PROMPTS, 18, fast=True)
@@ -308,3 +311,17 @@ def test_what_is_known_comes_from_the_frame_before_in_the_same_direction(predict
 def test_settings_are_checked(kind, name, least):
     with pytest.raises(ValueError, match=f"{name} is {least - 1}; expected {least} or more"):
         kind(**{name: least - 1})
+
+
+@torch.no_grad()
+def test_candidates_of_a_click_count_as_present_where_the_prompt_does():
+    """SAMURAI takes an object for present from a lower score on."""
+    predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", device="cpu", strategy="samurai")
+    frame = np.zeros((128, 160, 3), np.uint8)
+    frame[40:90, 30:90] = 200
+    click = [[60 / 160, 60 / 128]], [1], False
+    state = predictor.init_state([frame])
+    score = predict_candidates(predictor._tracker, state, 0, 1, *click).score
+    predictor.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.sub_(score + 0.5)
+    candidates = predict_candidates(predictor._tracker, state, 0, 1, *click)
+    assert candidates.score == pytest.approx(-0.5, abs=1e-4) and (candidates.logits > 0).flatten(1).any(1).all()

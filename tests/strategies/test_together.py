@@ -59,7 +59,7 @@ class Seeing(Strategy):
 def replayed(predictor, monkeypatch):
     """From here on steps are recorded, with buckets of rows."""
     as_on_a_gpu(monkeypatch)
-    runner = Recordings(predictor, RecordedOps, predictor._tracker.options.recorded)
+    runner = Recordings(predictor, RecordedOps)
     monkeypatch.setattr(predictor._steps, "recordings", runner)
 
 

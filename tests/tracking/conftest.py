@@ -39,7 +39,7 @@ def fast(plain, monkeypatch):
 def replaying(fast, monkeypatch):
     """The same, and operations are replayed as a CUDA graph's are."""
     recorded_ops.as_on_a_gpu(monkeypatch)
-    fast._steps.recordings = Recordings(fast, RecordedOps, fast._tracker.options.recorded)
+    fast._steps.recordings = Recordings(fast, RecordedOps)
     return fast
 
 

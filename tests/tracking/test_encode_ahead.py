@@ -37,7 +37,7 @@ class Encodings:
     ],
 )
 def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, batch, expected, monkeypatch):
-    fast._steps.recordings = Recordings(fast, settings=fast._tracker.options.recorded)
+    fast._steps.recordings = Recordings(fast)
     encodings = Encodings(fast, monkeypatch)
 
     def life(s: Session) -> None:

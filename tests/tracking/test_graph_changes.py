@@ -25,7 +25,7 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
     other = {name: x * 1.05 if x.is_floating_point() else x for name, x in plain.state_dict().items()}
     replaying.load_state_dict(other, assign=True)
     assert replaying._steps.recordings is None
-    replaying._steps.recordings = Recordings(replaying, RecordedOps, replaying._tracker.options.recorded)
+    replaying._steps.recordings = Recordings(replaying, RecordedOps)
     after = track(replaying)
     changed = copy.deepcopy(plain)
     changed.load_state_dict(other)
@@ -64,7 +64,7 @@ def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
     replaying._steps.recordings = None
     expected = run(copy.deepcopy(plain), video, life)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "Recordings", lambda model, settings: Recordings(model, RecordedOps, settings))
+        patch.setattr(steps, "Recordings", lambda model: Recordings(model, RecordedOps))
         actual = run(replaying, video, life)
     assert_same(expected, actual)
 

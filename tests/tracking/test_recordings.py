@@ -276,7 +276,7 @@ class NoRecorder(EagerRecorder):
 
 
 def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog):
-    fast._steps.recordings = graphs = Recordings(fast, NoRecorder, fast._tracker.options.recorded)
+    fast._steps.recordings = graphs = Recordings(fast, NoRecorder)
     assert_same(plain_life, run(fast, video, long_life))
     assert graphs.failure == "RuntimeError: operation not permitted when stream is capturing"
     steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
@@ -287,7 +287,7 @@ def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video,
 
 def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, caplog):
     """The first encoding and the first step here, for lack of memory. Others are recorded, also later ones."""
-    fast._steps.recordings = graphs = Recordings(fast, PoorRecorder, fast._tracker.options.recorded)
+    fast._steps.recordings = graphs = Recordings(fast, PoorRecorder)
     s = Session(fast, video)
     long_life(s)
     assert_same(plain_life, s.records)

@@ -72,7 +72,7 @@ def test_one_step(states, fast, frame, replayed, monkeypatch):
     fast.release_recordings()
     if replayed:
         as_on_a_gpu(monkeypatch)
-        fast._steps.recordings = Recordings(fast, RecordedOps, fast._tracker.options.recorded)
+        fast._steps.recordings = Recordings(fast, RecordedOps)
     mine = track(fast, fast.move_state(our_state), frame)
     for e, t, m in zip(exact, theirs, mine, strict=True):
         assert mask_iou(e, t) > 0.9 < mask_iou(e, m), "the same mask of the three, and present"
