@@ -44,7 +44,7 @@ def _weight(position, last, centre, slope):
 @triton.jit
 def _resize_and_normalise_kernel(
     pixels,  # (B, H, W, 3) uint8 or fp32
-    out,  # (B, OUT_H, OUT_W, 3) fp32
+    out,  # (B, out_h, out_w, 3) fp32
     H,
     W,
     out_h,

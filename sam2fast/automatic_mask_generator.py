@@ -170,8 +170,8 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
             image: an RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
 
         Returns:
-            A list of records, one per mask, in descending order of predicted IoU; with crops, the masks of the smallest
-            crops come first. Each record has the keys:
+            A list of records, one per mask, in descending order of predicted IoU; with crops, in this order within
+            each, the smallest crops first. Each record has the keys:
 
             - ``segmentation``: the mask, a bool array ``(H, W)`` or run lengths, according to ``output_mode``
             - ``area``: the area of the mask in pixels

@@ -77,7 +77,7 @@ def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.devi
     """Low-resolution logits ``(h, w)``, ``(1, h, w)`` or ``(B, 1, h, w)`` as fp32 ``(B, 1, h, w)`` on ``device``.
 
     Square logits of up to 256x256, those of models with another input size, are resized. Warns if the values look like
-    a mask: none is negative, and some are 0.
+    a mask: none is negative, some are 0 and some are not.
 
     Args:
         size: (h, w) of the prompt encoder's masks.

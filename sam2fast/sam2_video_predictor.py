@@ -94,8 +94,8 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             video_path: a folder of images, a video file (its path, bytes, or a file object), or frames; see
                 :func:`sam2fast.video_io.open_frames`. If the program has replaced ``load_video_frames``, or had when
                 the model was built, an argument of that function.
-            offload_video_to_cpu, offload_state_to_cpu: only set ``state["storage_device"]``: the device always holds
-                no more than the data in use.
+            offload_video_to_cpu: only passed to a replaced ``load_video_frames``; offload_state_to_cpu: only sets
+                ``state["storage_device"]``. The device always holds no more than the data in use.
             async_loading_frames: the next frames are decoded ahead, images by up to eight threads.
             max_history: how many tracked frames are kept per object, besides conditioning frames; older ones are as
                 if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
@@ -166,7 +166,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         normalize_coords: bool = True,
         box: Any = None,
     ) -> tuple[int, list[Any], Tensor]:
-        """Adds points or a box for an object, which may be new. If it fails, nothing has changed.
+        """Adds points or a box for an object, which may be new. If it fails, a session of ours has not changed.
 
         On a frame that was tracked before this is a correction: it starts from the tracked mask and the memory. See
         ``add_all_frames_to_correct_as_cond`` for how long it lasts.
@@ -185,8 +185,8 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             objects without a result on the frame.
 
         Raises:
-            TypeError: ``inference_state`` is no session.
-            IndexError: no such frame.
+            TypeError: ``inference_state`` is no session, ``frame_idx`` no integer, or ``obj_id`` cannot be hashed.
+            IndexError, VideoError: no such frame, or it cannot be read.
             ValueError: the session is another model's; points without labels, neither points nor box, a box with
                 ``clear_old_points=False``, or a prompt of the wrong shape or values.
         """
@@ -274,7 +274,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 
         Raises:
             TypeError, ValueError: ``inference_state`` is no session, or is another model's.
-            RuntimeError: there is no object, or one has no conditioning frame; nothing has changed then.
+            RuntimeError: there is no object, or one has no conditioning frame; a session of ours has not changed then.
         """
         flow = flow_of(self, inference_state)
         commit_prompts(self._tracker, inference_state) if flow is None else flow.commit_prompts()
@@ -361,12 +361,12 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32, or another form.
 
         Raises:
-            RuntimeError: see :meth:`propagate_in_video_preflight`; or an object's last prompt was removed meanwhile.
+            RuntimeError: see :meth:`propagate_in_video_preflight`; training mode; an object's last prompt was removed.
             IndexError: no such start frame; the one after the last is allowed, and yields nothing.
             ValueError: the session is another model's; a negative number of frames or ``lag``, ``encode_ahead`` below
                 1, or an unknown ``output``.
             TypeError: ``inference_state`` is no session; or a number is no integer.
-            VideoError: a frame cannot be read; or the video is known to have had more frames than it has.
+            VideoError: a frame cannot be read (of a list also FileNotFoundError, TypeError); or frames are missing.
         """
         state = inference_state
         if max_frame_num_to_track is not None:

@@ -198,7 +198,7 @@ class SAM2Transforms:
         self.max_sprinkle_area = max_sprinkle_area
 
     def __call__(self, x: ImageLike, device: torch.device | str = "cpu") -> Tensor:
-        """One image as fp32 ``(3, S, S)`` on ``device``; it is copied as uint8 and converted there."""
+        """One image as fp32 ``(3, S, S)`` on ``device``; uint8 is copied as such and converted there."""
         return self.from_pixels(to_pixels(x), device)
 
     def from_pixels(self, pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:

@@ -20,7 +20,7 @@ from sam2fast.checkpoints.writing import (
     write_transformers,
     written_files,
 )
-from sam2fast.config import build_from_config, load_config
+from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads.transfer import file_sha256
 from sam2fast.modeling.layers import init_empty_weights
 
@@ -61,17 +61,21 @@ def convert_checkpoint(
         int8: stores large weights in eight bits, see :func:`sam2fast.checkpoints.int8.to_int8`; for ``safetensors``.
         config: the configuration of the weights; None chooses it. Names and shapes must fit the whole model or its
             part for images. If none fits, ``official`` and ``safetensors`` accept any weights.
-        overwrite: replaces the result of an earlier conversion.
+        overwrite: replaces what the target is: a file, or a folder with nothing but a checkpoint of transformers.
 
     Raises:
         FileNotFoundError: there is no such checkpoint or configuration.
         FileExistsError: the target exists.
         CheckpointError: the checkpoint cannot be read, does not fit, or overflows in the dtype.
         ConfigError: the configuration cannot be used, or transformers has no such model.
-        ValueError: invalid layout, or the target's name does not fit it; ``int8`` with a dtype or another layout.
+        ValueError: invalid layout, or the target's name does not fit it; ``int8`` with a dtype or another layout; a
+            dtype that is not floating-point.
+        OSError: a file cannot be written.
     """
     target = Path(target)
     check_target(target, layout)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype is {dtype}; expected a floating-point torch.dtype, such as torch.bfloat16")
     if int8 and (layout != "safetensors" or dtype is not None):
         raise ValueError("int8 is for the layout safetensors, without a dtype")
     check_free(target, overwrite)
@@ -130,8 +134,11 @@ def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice
     Raises:
         CheckpointError: neither fits.
     """
+    config = load_config(choice.config, choice.overrides)
+    if "model" not in config:
+        raise ConfigError(f"{choice.config} has no 'model'")
     with init_empty_weights():
-        model = build_from_config(load_config(choice.config, choice.overrides).model)
+        model = build_from_config(config.model)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     other = sorted({name for name, _ in found.items() ^ wanted.items()})

@@ -61,10 +61,10 @@ class _Watched:
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Checks that writing to ``path`` would not lose anything.
+    """Checks that ``path`` may be written to.
 
     Raises:
-        FileExistsError: the path exists; with ``overwrite``, it is something other than a checkpoint.
+        FileExistsError: the path exists; with ``overwrite``, it is a device, a pipe or a folder with other files.
         OSError: ``path`` is a circular symlink.
     """
     path = resolve_symlinks(path)

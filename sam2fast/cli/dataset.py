@@ -127,7 +127,7 @@ FRAMES_SHOWN = 4  # of a video
 @click.option(
     "--frames",
     metavar="A,B,C",
-    help="Annotated frames by number or file name: 0,40,480.  [default: four, evenly spaced]",
+    help="Annotated frames by number or file name: 0,40,480.  [default: up to four, evenly spaced]",
 )
 @video_option
 @out_option("out/dataset")

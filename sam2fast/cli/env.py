@@ -13,7 +13,7 @@ import click
 import sam2fast
 from sam2fast.cli.reporting import emit, output_options, say
 
-# Packages by extra. One text with several names is one package under any of them.
+# Packages by extra, of the extras for users. One text with several names is one package under any of them.
 OPENCV = "opencv-python opencv-python-headless opencv-contrib-python opencv-contrib-python-headless"
 PACKAGES = {
     "core": ("torch", "triton", "numpy", "pillow", "hydra-core", "omegaconf", "safetensors", "click", "tqdm"),
@@ -21,12 +21,18 @@ PACKAGES = {
     "video": ("av",),
     "train": ("scipy", "tensorboard"),
     "eval": ("scikit-image", "scipy", "pycocotools"),
+    "adapters": ("peft",),
+    "polygons": ("shapely",),
+    "medical": ("nibabel", "pydicom", "highdicom"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "serve": ("flask", "werkzeug", "strawberry-graphql", "graphql-core", "gunicorn"),
     "cluster": ("ray", "submitit"),
+    "integrations": ("cvat-sdk", "mcp", "napari"),
     "others": ("torchvision", "transformers", "supervision", OPENCV, "SAM-2 sam2"),
 }
-# The only environment variables that are shown. They change results or paths, and hold no secrets.
+# The only environment variables that are shown. They change results, speed or paths, and hold no secrets.
 VARIABLES = (
-    *("SAM2FAST_BACKEND", "SAM2FAST_CACHE", "SAM2FAST_CHECKPOINTS", "SAM2FAST_OFFLINE"),
+    *("SAM2FAST_BACKEND", "SAM2FAST_CACHE", "SAM2FAST_CHECKPOINTS", "SAM2FAST_LAUNCH_TABLE", "SAM2FAST_OFFLINE"),
     *("ATEN_CPU_CAPABILITY", "CC", "CUBLAS_WORKSPACE_CONFIG", "CUDA_HOME", "CUDA_LAUNCH_BLOCKING"),
     *("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "PYTHONPATH", "PYTORCH_ALLOC_CONF"),

@@ -124,8 +124,8 @@ def evaluate_images(
             for each object: NAME_*.png or NAME/*.png
 
     Images lie in IMAGES or its subfolders, masks under the same names in PATH. The first click is at the center of the
-    object, each later click at the center of the largest error. Unreadable images and masks are reported and skipped;
-    then the exit code is 1.
+    object, each later click at the center of the largest error. Unreadable images and masks, and images
+    without masks, are reported and skipped; then the exit code is 1.
     """
     if box_noise and not box:
         raise click.UsageError("--box-noise needs --box")

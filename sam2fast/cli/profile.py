@@ -56,8 +56,8 @@ def profile(
     """Show where the time goes in an IMAGE or VIDEO, by part, and how close each part is to the hardware limit.
 
     An image is decoded, encoded and prompted. A video, a file or a folder of images, is tracked from its first frame;
-    its last frames are measured. FLOPs are counted by torch, and compared with a large matrix multiplication on this
-    machine. docs/profiling.md explains the columns.
+    the last frames that are tracked are measured. FLOPs are counted by torch, and compared with a large matrix
+    multiplication on this machine. docs/profiling.md explains the columns.
     """
     if trace is not None and not trace.name.endswith((".json", ".json.gz")):
         raise click.UsageError(f"--trace {trace} does not end with .json or .json.gz")

@@ -40,7 +40,7 @@ def output_options(has_bar: bool = False) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def collected(*args: Any, jsonl: bool, quiet: bool, progress: bool = False, **kwargs: Any) -> Any:
-            if jsonl and (kwargs.get("as_json") or kwargs.get("json_file")):
+            if jsonl and kwargs.get("as_json"):
                 raise click.UsageError("--json is one document, --jsonl lines; give one of them")
             if quiet and progress:
                 raise click.UsageError("--quiet and --progress contradict each other; give one of them")

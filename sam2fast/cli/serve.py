@@ -84,7 +84,7 @@ class OriginType(click.ParamType):
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder of gallery/, uploads/ and posters/. An empty gallery is filled with a real video and "
+    help="Folder of gallery/, uploads/, sources/ and posters/. An empty gallery is filled with a real video and "
     "synthetic ones.  [default: a folder in the user's cache]",
 )
 @click.option(
@@ -191,7 +191,10 @@ def _check_installed() -> None:
 
 
 # The options of a page that runs the model itself.
-PAGE_OPTIONS = ("model", "checkpoint", "offline", "host", "port", "token", "no_token", "data", "in_browser", "output")
+PAGE_OPTIONS = (
+    *("model", "checkpoint", "image_size", "host", "port", "token", "no_token", "data", "in_browser"),
+    *("jsonl", "quiet"),
+)
 
 
 def _check_page_options(ctx: click.Context) -> None:

@@ -58,10 +58,11 @@ def synthesize(
     dtype: str,
     out: Path,
 ) -> None:
-    """Make synthetic videos of moving objects, with the mask of every object in every frame.
+    """Make synthetic videos of moving objects, with the mask of every labelled object in every frame.
 
     Written in the layout of DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette image of ids from
-    1), ImageSets/all.txt. All objects are visible in the first frame; later they may be occluded, or leave and return.
+    1), ImageSets/all.txt. All labelled objects are visible in the first frame; later they may be occluded,
+    or leave and return.
 
     The same command again continues an interrupted run, with more --clips also a complete one.
     """

@@ -103,7 +103,7 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
     "--start-score", type=float, metavar="SCORE", help="Boxes with lower scores start no object.  [default: 0.5]"
 )
 @model_options
-@click.option("--reverse", is_flag=True, help="Also track backwards, from the first prompted frame to the beginning.")
+@click.option("--reverse", is_flag=True, help="Also track backwards, from the first prompted frame to --start.")
 @click.option("--start", type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
 @click.option("--end", type=click.IntRange(0), metavar="FRAME", help="The last frame to track.  [default: the video's]")
 @click.option(
@@ -190,7 +190,8 @@ def track(
 
     Frames of a folder keep their names. Others have numbers of five digits.
 
-    Ctrl-C keeps all results. The same command again continues there, and writes missing formats.
+    Ctrl-C keeps all results. The same command again continues there, and writes missing formats. Cameras cannot be
+    continued; sam2long, and volumes whose objects begin on several slices, begin again.
     """
     if names_several(device):
         raise click.UsageError(

@@ -109,6 +109,8 @@ class TrainingRun:
         from sam2fast.training.distributed.launch import ended, is_launched
 
         trainer, text = self.build()
+        if reporting().quiet:
+            trainer.logging.progress = False
         folder, is_main = Path(trainer.logging.log_dir), trainer.ranks.is_main
 
         def started() -> None:
@@ -152,7 +154,7 @@ class TrainingRun:
         from sam2fast.training.config import load_training_config
 
         def report(line: str) -> None:
-            if verbose:
+            if verbose and not reporting().quiet:
                 click.echo(line, err=True)
 
         return load_training_config(self.config, self.overrides, report)

@@ -1,1 +1,1 @@
-"""Code for compatibility with the original only. It imports the rest of sam2fast; only the predictors import it."""
+"""Code for compatibility with the original only. It imports the rest of sam2fast."""

@@ -32,9 +32,10 @@ class SAM2CameraPredictor(nn.Module):
         return {"obj_ids": self._stream.obj_ids, "num_frames": frames, "video_height": height, "video_width": width}
 
     def load_first_frame(self, img: FrameLike) -> None:
-        """Begins a new video with this frame."""
-        self._stream = self.predictor.open_stream()
-        self._stream.step(img)
+        """Begins a new video with this frame. If it cannot be used, nothing has changed."""
+        stream = self.predictor.open_stream()
+        stream.step(img)
+        self._stream = stream
 
     def track(self, img: FrameLike) -> tuple[list[Any], Tensor]:
         """The ids of all objects, and their logits ``(objects, 1, H, W)`` on the next frame, as in a stream."""

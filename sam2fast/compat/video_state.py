@@ -35,7 +35,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         as_dict: the original's nested dicts of a session.
 
     Attributes:
-        official: the original's dict, or None; then ``objects``, ``features`` and ``bank`` are empty.
+        official: the original's dict, if it is one; then ``objects``, ``features`` and ``bank`` are empty.
     """
 
     as_dict: Callable[["VideoState"], dict[str, Any]] = field(kw_only=True)

@@ -81,8 +81,9 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
     """Reads and checks an annotation file of SA-V.
 
     Args:
-        rate: every ``rate``-th frame of the video is annotated. Ignored if the file was written by sam2fast, or has the
-            key ``fps``, the rate of annotations in a video of 24 frames per second, which must divide 24.
+        rate: every ``rate``-th frame of the video is annotated. Ignored if the file states it, as sam2fast does where
+            it is not 4, or has the key ``fps``, the rate of annotations in a video of 24 frames per second, which must
+            divide 24.
 
     Raises:
         DatasetError: the file is missing, is no JSON, or has another structure; the message names the file and the key.

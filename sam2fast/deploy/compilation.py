@@ -31,7 +31,7 @@ def compile_model(
     Inference compiles the functions in :mod:`sam2fast.engine.gpu`, on every device. For training, direct calls and
     parts that a user changed, it is the module's ``forward``. A part is compiled at the first call with a new shape:
     memory attention, decoder and memory encoder once for each number of objects. Up to 64 shapes of a part are
-    compiled; further ones run eagerly, with a logged note.
+    compiled (with older versions of torch eight, of all models together); further ones run eagerly, with a logged note.
 
     Args:
         model: a model for images, or a video predictor.
@@ -47,6 +47,7 @@ def compile_model(
     Raises:
         TypeError: it is no model, such as an image predictor.
         ValueError: an unknown part; nothing is compiled.
+        RuntimeError: an unknown mode or backend.
     """
     if not isinstance(model, SAM2Base):
         raise TypeError(f"a {type(model).__name__} is no model to compile; of an image predictor pass predictor.model")

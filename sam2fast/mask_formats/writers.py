@@ -80,7 +80,7 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
     """Writes the masks of images in one of :data:`FORMATS`; each file atomically.
 
     Args:
-        folder: is created; docs/formats.md describes its files.
+        folder: is created with the first file; docs/formats.md describes its files.
         images: written one by one, so that they may come from a generator.
         name: of the format.
         tolerance: largest distance of polygons from the masks' outlines, in pixels; 0 for the outlines themselves.

@@ -92,7 +92,7 @@ def attention_maps(
         ValueError: there is no such layer, head or position; or, while tracking, maps would exceed ``max_bytes``. The
             failed call changes nothing. Or the model attends to means of tokens.
         RuntimeError: another block already collects maps of this predictor; or, while tracking, a module of memory
-            attention is hooked, patched or replaced.
+            attention is hooked, patched or replaced, or it is in training mode.
     """
     recording = _Recording(predictor, layers, frames, obj_ids, head, queries, per_token, max_bytes)
     if predictor.selection_watch is not None:

@@ -213,7 +213,8 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
     Raises:
         ImportError: ``peft`` is not installed.
         FileNotFoundError: there is no such file.
-        CheckpointError: the file has no adapters, or none for this model; nothing is changed then.
+        CheckpointError: the file has no adapters, or none for this model, or the model has some already; nothing is
+            changed then.
     """
     path = Path(path)
     tensors, conf = _read(path)

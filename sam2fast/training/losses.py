@@ -1,6 +1,6 @@
 """Losses on all predictions for a clip: every frame, every prompt, every mask of the multimask output.
 
-Targets that are not binary, and shapes that do not fit, are a ``ValueError``.
+Targets that are not binary are a ``ValueError``; so are shapes that do not fit, in the classes.
 """
 
 from collections.abc import Mapping, Sequence

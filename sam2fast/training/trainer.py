@@ -136,6 +136,8 @@ class Trainer(TrainerState):
             NonFiniteError: a loss or gradient is not finite; checkpoints are older.
             CheckpointError: the folder's checkpoints cannot be read, belong to another configuration or are in use.
             DataError: the data are unusable.
+            ValueError: an epoch has fewer batches than an update, or a loss depends on no trainable parameter.
+            ImportError: a package of the extra ``train`` that a setting needs is not installed.
             LostRankError: another process of the run has exited.
             LostWorkerError: a worker process of a loader has exited.
         """

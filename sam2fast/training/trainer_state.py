@@ -217,7 +217,7 @@ def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> N
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restores the global random generators of all devices on which the state was saved."""
+    """Restores the global random generators; those of GPUs only on as many as the state was saved on."""
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -19,7 +19,10 @@ Window: TypeAlias = tuple[float, float]  # the values that become black and whit
 
 def check_window(window: Window | None) -> None:
     """Raises ``ValueError`` if the window is no pair of ascending numbers."""
-    if window is not None and not (len(window) == 2 and window[0] < window[1]):
+    if window is None:
+        return
+    values = np.asarray(window)
+    if values.shape != (2,) or values.dtype.kind not in "iuf" or not values[0] < values[1]:
         raise ValueError(f"window is {window!r}; expected (low, high), the values that become black and white")
 
 
@@ -57,7 +60,7 @@ def to_rgb_image(image: ImageLike, index: int, window: Window | None = None) -> 
     try:
         pixels = to_pixels(image if window is None else _windowed(image, window))
     except ImageError as error:
-        advice = "; init_state(..., window=(low, high)) maps other values" if window is None and is_deep(image) else ""
+        advice = "; window=(low, high) of init_state maps other values" if window is None and is_deep(image) else ""
         raise VideoError(f"frame {index}: {error}{advice}") from error
     except TypeError as error:
         raise TypeError(f"frame {index}: {error}") from error

@@ -64,6 +64,7 @@ class Frames:
         Raises:
             IndexError: there is no such frame.
             VideoError: the frame cannot be read, or the video was closed. Other frames may still be readable.
+            FileNotFoundError, TypeError: likewise, of a list of images.
         """
         if isinstance(index, slice):
             chosen = [self._model_input(i) for i in range(self._length)[index]]

@@ -116,7 +116,7 @@ def read_frames(source: StreamLike, image_size: int) -> FrameReader:
         VideoError: the source cannot be opened, or is no video; see :class:`FrameReader` for frames.
         NoFramesError: it has no frames.
         TypeError: another type of source.
-        ImportError: a video, and PyAV is not installed.
+        ImportError: a video or a volume, and what reads it is not installed.
     """
     return FrameReader(_stream(source, image_size))
 

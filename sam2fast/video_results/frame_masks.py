@@ -24,8 +24,8 @@ def to_numpy(result: Any) -> FrameMasks:
     """A frame's results as arrays.
 
     Args:
-        result: yielded by ``propagate_in_video``, with or without ``return_scores``; a ``StreamResult``; or an item of
-            :func:`read_masks`.
+        result: yielded by ``propagate_in_video``, with or without ``return_scores``, as logits or bool; a
+            ``StreamResult``; or an item of :func:`read_masks`.
 
     Raises:
         TypeError: it is none of these.
@@ -46,9 +46,11 @@ def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
     """Converts masks ``(N, H, W)`` or ``(N, 1, H, W)``, bool or logits, array or tensor, to bool ``(N, H, W)``.
 
     Raises:
-        ValueError: another shape, or not ``count`` masks.
+        ValueError: another shape, not ``count`` masks, or masks as bits.
     """
     pixels = _array(masks)
+    if pixels.dtype == np.uint8:
+        raise ValueError("the masks are uint8, as of output='bits'; sam2fast.kernels.mask_ops.unpack_masks makes bool")
     if pixels.ndim == 4 and pixels.shape[1] == 1:
         pixels = pixels[:, 0]
     if pixels.ndim != 3 or len(pixels) != count:

@@ -20,6 +20,7 @@ from sam2fast.checkpoints.converting import convert_checkpoint
 from sam2fast.checkpoints.int8 import from_int8, to_int8
 from sam2fast.checkpoints.loading import is_video_only
 from sam2fast.cli import main
+from sam2fast.config import ConfigError
 
 TARGETS = {"official": "out/x.pt", "safetensors": "out/x.safetensors", "transformers": "out/x"}
 
@@ -265,6 +266,15 @@ def test_refusals(convert, nano_weights, tmp_path, content, arguments, code, wor
     assert result.exit_code == code and word in result.stderr
     assert code == 2 or len(result.stderr.splitlines()) == 1
     assert files(tmp_path) == ["in.pt"]
+
+
+def test_refused_arguments(nano_file, tmp_path):
+    for dtype in (torch.int8, "float16"):
+        with pytest.raises(ValueError, match="expected a floating-point torch.dtype"):
+            convert_checkpoint(nano_file, tmp_path / "x.pt", "official", dtype=dtype)
+    with pytest.raises(ConfigError, match="has no 'model'"):
+        convert_checkpoint(nano_file, tmp_path / "x.pt", "official", config="nano/sam2fast_nano_own_masks")
+    assert files(tmp_path) == []
 
 
 def test_the_command_takes_a_folder(tmp_path, nano_file, nano_weights):

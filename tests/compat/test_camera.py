@@ -79,6 +79,9 @@ def test_errors(predictor):
     for call in (lambda: fresh.track(FRAMES[0]), lambda: fresh.add_new_prompt(0, 1, bbox=BOX)):
         with pytest.raises(RuntimeError, match="load_first_frame"):
             call()
+    with pytest.raises(FileNotFoundError):
+        fresh.load_first_frame("nowhere.jpg")
+    assert fresh.condition_state == {}
     fresh.load_first_frame(FRAMES[0])
     with pytest.raises(ValueError, match="the current frame, 0"):
         fresh.add_new_points(3, 1, [[1, 1]], [1])

@@ -95,7 +95,10 @@ def test_other_values_need_a_window(video, word):
 @pytest.mark.parametrize(
     ("video", "window", "error", "word"),
     [
-        *((VALUES, window, ValueError, r"\(low, high\)") for window in [(3, 3), (5, 1), (1,), (float("nan"), 1)]),
+        *(
+            (VALUES, window, ValueError, r"\(low, high\)")
+            for window in [(3, 3), (5, 1), (1,), (float("nan"), 1), 5, (None, 1)]
+        ),
         (b"video", (0, 1), VideoError, "images and arrays"),
     ],
 )

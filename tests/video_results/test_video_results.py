@@ -62,6 +62,8 @@ def test_arrays_without_scores_and_without_objects():
     assert to_numpy((5, [1, 2, 3], LOGITS)).scores is None
     empty = to_numpy((0, [], torch.zeros(0, 1, H, W)))
     assert empty.masks.shape == (0, H, W) and empty.ids == []
+    with pytest.raises(ValueError, match="unpack_masks"):
+        to_numpy((5, [1, 2, 3], torch.zeros(3, 1, H, W, dtype=torch.uint8)))
 
 
 def test_detections():

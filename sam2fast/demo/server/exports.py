@@ -84,6 +84,7 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
         BadInputError: there is no such format, or a quality was chosen for one that is neither MP4 nor WebM.
         NotFoundError: there are no masks yet.
         BusyError: too many exports are running.
+        BadVideoError: the video cannot be encoded.
         CancelledError: by ``data.report``.
     """
     if kind not in FORMATS:

@@ -30,8 +30,8 @@ HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/)")  # what Finder adds to a ZIP
 WHITE = 255  # of an image with the mask of one object
 LABEL_MODES = ("P", "L", "1")
 NO_CLASS = str(CATEGORY["name"])
-# Keys by which annotations of several images are one object.
 SIDES = ("height", "width")
+# Keys by which annotations of several images are one object.
 TRACK_KEYS = ("track_id", "instance_id", "object")
 
 

@@ -20,11 +20,11 @@ CLOSING = "the server is shutting down"
 class ModelThread:
     """Runs calls one at a time.
 
-    A call is one prompt, one preview, one frame of a track, the preparation of a track, or the opening of a video;
-    never a whole track. Frames of tracks wait in a queue of their own: a call waits for the running one and for at
-    most one frame for each call before it, however many sessions track. In turn, tracks advance by a frame after each
-    call. A client that reads its answer slowly delays nobody. One thread for all calls also means one thread pool of
-    torch.
+    A call is one prompt, one preview, everything in one photograph, one frame of a track, the preparation of a track,
+    or the opening of a video; never a whole track. Frames of tracks wait in a queue of their own: a call waits for the
+    running one and for at most one frame for each call before it, however many sessions track. In turn, tracks advance
+    by a frame after each call. A client that reads its answer slowly delays nobody. One thread for all calls also means
+    one thread pool of torch.
 
     Args:
         device: the model's device; on CUDA calls run under autocast, see

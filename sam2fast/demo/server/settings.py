@@ -15,7 +15,7 @@ class ServerSettings:
     """The settings of a server.
 
     Attributes:
-        data: folder of ``gallery``, ``uploads`` and ``posters``.
+        data: folder of ``gallery``, ``uploads``, ``sources`` and ``posters``.
         model: the model's name, shown on the page.
         max_sessions: how many sessions may be open at a time.
         session_minutes: idle minutes after which a session is closed.

@@ -74,6 +74,7 @@ def write_artifact(
     Raises:
         FileExistsError: the folder is not empty, or is a file; see :func:`check_folder`.
         ValueError: the model is in training mode, or a number is below 1.
+        RuntimeError: with ``aot``, there is no C++ compiler, or torch cannot compile the programs.
         OSError: a file cannot be written; nothing is left behind.
     """
     target = check_folder(folder)

@@ -107,6 +107,7 @@ def run_jobs(
     Raises:
         ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.device_list.device_list`.
         WorkerError: jobs are left but no process: none could start, or all have died.
+        TypeError: ``build`` or ``function`` cannot be pickled, such as a lambda.
     """
     names = device_list(devices)
     share = threads_for_each(len(names), threads)

@@ -46,7 +46,7 @@ class MaskSource(Protocol):
         """The masks of an image of ``size`` (H, W); some may be empty.
 
         Raises:
-            DatasetError: no mask can be read, or they have another size.
+            DatasetError: the file cannot be read. Single masks that cannot are in ``problems``.
         """
 
     @property

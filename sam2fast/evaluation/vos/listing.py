@@ -15,7 +15,7 @@ PROBE_SIZE = 32  # side of frames that are opened only to be counted
 class Inputs(NamedTuple):
     """The inputs that the result of a video depends on, besides settings and model."""
 
-    frames: int  # their number in the container's header; 0 if unknown
+    frames: int  # number of files, or as the container's header states; 0 if unknown
     digest: str  # SHA-256 of names and sizes of the frames, and of the masks with their names
 
 

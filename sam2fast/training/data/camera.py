@@ -24,7 +24,7 @@ class RandomCamera:
         size: side of the frames in pixels.
         num_frames: number of frames of the new clip.
         max_objects: largest number of objects, chosen at random.
-        zoom: smallest and largest side of the first crop, as shares of the image's.
+        zoom: smallest and largest side of the first crop, as shares of the image's, before the aspect.
         most_aspect: largest ratio between the scales of a crop's two sides.
         motion: standard deviation of the camera's speed, in sides of the crop per frame.
         areas: smallest and largest area of an object in the first crop, as shares of it.

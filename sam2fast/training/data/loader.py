@@ -140,7 +140,9 @@ class ClipLoader:
             step: takes every ``step``-th batch.
 
         Raises:
+            ValueError: ``start`` is no number of a batch.
             DataError: while iterating: too many bad clips, or clips that do not fit into one batch.
+            LostWorkerError: while iterating: a worker process has exited.
         """
         if not 0 <= start <= self.num_batches(epoch):
             raise ValueError(f"start must be in [0, {self.num_batches(epoch)}], the batches of an epoch; got {start}")

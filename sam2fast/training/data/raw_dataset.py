@@ -163,7 +163,7 @@ class FolderVideo:
 
     name: str
     frames: tuple[tuple[FrameKey, Path], ...]
-    frame_indices: tuple[int, ...]  # positions of the frames in their folder
+    frame_indices: tuple[int, ...]  # of the frames in their video or folder
     annotations: Annotations
     upright: bool = False  # whether frames are rotated by their EXIF orientation
 

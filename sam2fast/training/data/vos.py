@@ -58,7 +58,7 @@ class VOSDataset:
         return max(1, round(len(self.video_dataset) * self.multiplier))
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """A transformed clip of the ``index % len(video_dataset)``-th video.
+        """A transformed clip of the ``index % len(video_dataset)``-th video; of a random one for a fraction's share.
 
         Raises:
             DatasetError: in training, the video is too short, has no objects or cannot be read.

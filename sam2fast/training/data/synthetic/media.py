@@ -83,7 +83,8 @@ class Media:
 
     Args:
         folders: at least one.
-        longest: largest side of cut-outs in pixels; the shorter side of photographs may be a third longer.
+        longest: largest side of cut-outs, and largest shorter side of photographs, in pixels; both may be a third
+            longer.
 
     Raises:
         MediaError: a folder is missing, has none of these, is empty, or none of its images can be read.

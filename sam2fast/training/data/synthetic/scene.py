@@ -116,7 +116,7 @@ def _visible_bounds(camera: Floats, size: int) -> tuple[Floats, Floats]:
 
 
 def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one: bool = False) -> list[SceneObject]:
-    """Objects of a scene, far to near: ``count`` that start inside the frame, and up to three others.
+    """Objects of a scene, far to near: ``count`` that start inside the frame, and up to four others.
 
     Args:
         only_one: one object in the middle of the frame and nothing else.

@@ -53,7 +53,7 @@ def random_sprite(
 
 
 def cutout_sprite(rng: np.random.Generator, image: Image.Image, area: float, max_side: float) -> Sprite:
-    """An RGBA cut-out, scaled to ``area`` pixels, flipped with probability 0.5, with slightly changed colours."""
+    """An RGBA cut-out, scaled to ``area`` pixels, flipped with probability 0.5, with colours changed or permuted."""
     alpha = image.getchannel("A")
     covered = np.asarray(alpha.resize((32, 32), Image.Resampling.BILINEAR, reducing_gap=1.0)).mean() / 255
     scale = np.sqrt(area / max(1.0, covered * image.width * image.height))
