@@ -49,11 +49,9 @@ class AttendingLayer(NamedTuple):
 
     norm1: Norm
     own: Projections  # of the frame to itself
-    places_own: bool  # positions are added to its queries and keys
     own_rotation: Rotation
     norm2: Norm
     cross: Projections  # of the frame to its memory
-    places_cross: bool  # positions are added to its queries
     cross_rotation: PageRotation
     pooling: Pooling  # of the memories
     norm3: Norm
@@ -64,34 +62,24 @@ class AttentionPlan(PlanOfPart):
     """Memory attention."""
 
     def __init__(self, attention: MemoryAttention) -> None:
-        self.adds_position, layers = attention.pos_enc_at_input, list[Any](attention.layers)
-        self.encodes_keys = layers[0].pos_enc_at_cross_attn_keys
-        self.layers, self.norm = list(map(_attending, layers)), norm_of(attention.norm)
-        self._joined = TensorCache[tuple[Tensor, ...]]()
+        self.layers, self.norm = list(map(_attending, attention.layers)), norm_of(attention.norm)
         self.added = TensorCache[Tensor]()  # what `gpu` computes from the positions of a frame
-
-    def joined(self) -> list[Linear]:
-        """Of each layer's attention to itself queries, keys and values of the same tokens as one linear layer."""
-        parts = [layer.own[1 : 3 if layer.places_own else 4] for layer in self.layers]
-        pairs = [pair for part in parts for pair in zip(*part, strict=True)]  # weights, then biases, of each layer
-        found = self._joined(None, sum(pairs, ()), lambda: tuple(map(torch.cat, pairs)))
-        return list(map(Linear, found[::2], found[1::2]))
 
 
 def plan_attention(model: Any) -> AttentionPlan | None:
     """The plan of a model's memory attention, which is as built; None for other kinds."""
     attention = model.memory_attention
-    if type(attention) is not MemoryAttention or not are_plain(attention):
+    if type(attention) is not MemoryAttention or not are_plain(attention) or not attention.pos_enc_at_input:
         return None
-    if len({layer.pos_enc_at_cross_attn_keys for layer in attention.layers}) > 1:  # all layers have the same keys
-        return None
-    return AttentionPlan(attention) if all(map(_is_rotary, attention.layers)) else None
+    return AttentionPlan(attention) if all(map(_is_usual, attention.layers)) else None
 
 
-def _is_rotary(layer: Any) -> bool:
-    """Whether its attentions are known ones, and its activation is ReLU."""
+def _is_usual(layer: Any) -> bool:
+    """Whether its attentions are known ones, its activation ReLU, and positions are added to keys of memories alone."""
     return (
         type(layer) is MemoryAttentionLayer
+        and (layer.pos_enc_at_attn, layer.pos_enc_at_cross_attn_queries) == (False, False)
+        and layer.pos_enc_at_cross_attn_keys
         and type(layer.self_attn) is RoPEAttention
         and type(layer.cross_attn_image) in _TO_MEMORIES
         and is_relu(layer.activation)
@@ -102,11 +90,9 @@ def _attending(layer: Any) -> AttendingLayer:
     return AttendingLayer(
         norm_of(layer.norm1),
         projections_of(layer.self_attn),
-        layer.pos_enc_at_attn,
         layer.self_attn._table,
         norm_of(layer.norm2),
         projections_of(layer.cross_attn_image),
-        layer.pos_enc_at_cross_attn_queries,
         layer.cross_attn_image._rope_of,
         layer.cross_attn_image.pooling,
         norm_of(layer.norm3),

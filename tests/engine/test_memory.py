@@ -21,11 +21,6 @@ CONFIGURATIONS = {
     "nano, narrow": (),
     "an odd map": ("++model.image_size=160",),
     "several layers": (f"{ATTENTION}.num_layers=3", f"{ENCODER}.fuser.num_layers=2"),
-    "no positions at the input": (f"{ATTENTION}.pos_enc_at_input=false",),
-    "positions in attention": tuple(
-        f"{ATTENTION}.layer.pos_enc_at_{name}=true" for name in ("attn", "cross_attn_queries")
-    ),
-    "keys without positions": (f"{ATTENTION}.layer.pos_enc_at_cross_attn_keys=false",),
     "several heads": tuple(f"{ATTENTION}.layer.{name}_attention.num_heads=2" for name in ("self", "cross")),
     "no scale of layers": (f"{ENCODER}.fuser.layer.layer_scale_init_value=0",),
     "full convolutions": (f"{ENCODER}.fuser.layer.use_dwconv=false",),

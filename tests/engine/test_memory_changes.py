@@ -165,9 +165,6 @@ SETTINGS = {
     "no_obj_embed_spatial": None,
     "soft_no_obj_ptr": True,
     "fixed_no_obj_ptr": False,
-    "memory_attention.pos_enc_at_input": False,
-    "memory_attention.layers.0.pos_enc_at_attn": True,
-    "memory_attention.layers.0.pos_enc_at_cross_attn_keys": False,
     "memory_attention.layers.0.norm1.eps": 0.5,
     "memory_encoder.fuser.layers.0.norm.eps": 0.5,
     "memory_encoder.fuser.layers.0.gamma": None,
@@ -185,13 +182,23 @@ def test_changed_settings(model, name):
     assert difference(before, after) > 1e-5 and difference(by_modules(model), after) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pos_enc_at_input", False),
+        ("layers.0.pos_enc_at_attn", True),
+        ("layers.0.pos_enc_at_cross_attn_queries", True),
+        ("layers.0.pos_enc_at_cross_attn_keys", False),
+    ],
+)
 @torch.no_grad()
-def test_layers_whose_keys_differ():
-    """A plan has the same keys for all layers."""
-    model = mini_model(["++model.memory_attention.num_layers=2"])
-    assert parts_of(model) == ALL
-    model.memory_attention.layers[1].pos_enc_at_cross_attn_keys = False
-    assert parts_of(model) == without("attention") and difference(by_modules(model), tracked(model)) < 1e-5
+def test_positions_elsewhere_than_in_published_models(model, name, value):
+    """Plans have none there, so that modules are called."""
+    before, (owner, _, attribute) = tracked(model), name.rpartition(".")
+    setattr(model.memory_attention.get_submodule(owner), attribute, value)
+    after = tracked(model)
+    assert parts_of(model) == without("attention")
+    assert difference(before, after) > 1e-5 and difference(by_modules(model), after) < 1e-5
 
 
 def test_the_hook_of_attention(model):

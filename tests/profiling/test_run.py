@@ -99,7 +99,7 @@ def test_how_often_parts_are_called(video_profile):
     for layer in layers.values():
         parts_of_layer = {"self-attention": 1, "cross-attention": 2, "feed-forward": 1}
         assert {name: part.calls for name, part in layer.children.items()} == parts_of_layer
-        assert layer["self-attention/projections"].calls == 2 and layer["cross-attention/projections"].calls == 1
+        assert layer["self-attention/projections"].calls == 4 and layer["cross-attention/projections"].calls == 1
         assert layer["self-attention/attention"].calls == layer["cross-attention/attention"].calls == 1
 
 

@@ -10,7 +10,6 @@ from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
 from sam2fast.engine.perceiver import compress
-from sam2fast.engine.plan import Linear
 from sam2fast.kernels.memory_attention import (
     LONG,
     AttendedMemory,
@@ -32,14 +31,10 @@ def attend(
     """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
     ``(B, C, H, W)``."""
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
-    if plan.adds_position:
-        x = x + 0.1 * position
-    if not plan.encodes_keys:
-        names = ("position_encoding", "time_encoding", "pointer_encoding")
-        memory = memory._replace(**{name: torch.zeros_like(getattr(memory, name)) for name in names})
-    for i, (layer, joined) in enumerate(zip(plan.layers, plan.joined(), strict=True)):
-        x = add_into(_attend_to_itself(layer, joined, x, position), x)
-        operands = _query(layer, x, position), memory, *layer.cross.k, *layer.cross.v
+    x = x + 0.1 * position
+    for i, layer in enumerate(plan.layers):
+        x = add_into(_attend_to_itself(layer, x), x)
+        operands = _query(layer, x), memory, *layer.cross.k, *layer.cross.v
         rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
         if hook is not None:
             hook(i, *operands, *rotation)
@@ -49,27 +44,19 @@ def attend(
     return normalize(x, plan.norm).transpose(1, 2).unflatten(2, features.shape[-2:])
 
 
-def _attend_to_itself(layer: AttendingLayer, joined: Linear, x: Tensor, position: Tensor) -> Tensor:
-    if layer.places_own:
-        tokens = normalize(x, layer.norm1)
-        q, k = linear(tokens + position, joined).chunk(2, dim=-1)
-        v = linear(tokens, layer.own.v)
-    else:
-        q, k, v = linear(normalize(x, layer.norm1, joined.weight.dtype), joined).chunk(3, dim=-1)
+def _attend_to_itself(layer: AttendingLayer, x: Tensor) -> Tensor:
+    own = layer.own
+    tokens = normalize(x, layer.norm1, own.q.weight.dtype)
+    q, k, v = (heads_of(linear(tokens, each), own.heads) for each in (own.q, own.k, own.v))
     rope_attention = rope_attention_cpu if x.shape[1] >= LONG else rope_attention_reference
-    q, k, v = (heads_of(y, layer.own.heads) for y in (q, k, v))
     found = rope_attention(q, k, v, *layer.own_rotation(x.shape[1], x.device))
-    return linear(found.transpose(1, 2).flatten(2), layer.own.out)
+    return linear(found.transpose(1, 2).flatten(2), own.out)
 
 
-def _query(layer: AttendingLayer, x: Tensor, position: Tensor) -> Tensor:
+def _query(layer: AttendingLayer, x: Tensor) -> Tensor:
     """What attends to the memory: ``(1 or B, heads, P, d)``."""
     cross = layer.cross
-    if layer.places_cross:
-        tokens = normalize(x, layer.norm2) + position
-    else:
-        tokens = normalize(x, layer.norm2, cross.q.weight.dtype)
-    return heads_of(linear(tokens, cross.q), cross.heads)
+    return heads_of(linear(normalize(x, layer.norm2, cross.q.weight.dtype), cross.q), cross.heads)
 
 
 def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:

@@ -66,14 +66,11 @@ def _attend_all(
     fp8: Fp8,
     hook: AttendHook | None,
 ) -> Tensor:
-    if not plan.encodes_keys:
-        names = ("position_encoding", "time_encoding", "pointer_encoding")
-        memory = memory._replace(**{name: torch.zeros_like(getattr(memory, name)) for name in names})
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
     # The sum of the two is the map so far, which the next norm adds.
-    delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous()) if plan.adds_position else None
+    delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous())
     for i, each in enumerate(layers):
-        x, delta = _attend(each, x, delta, position, memory, fp8, hook and partial(hook, i))
+        x, delta = _attend(each, x, delta, memory, fp8, hook and partial(hook, i))
     found = normalize_sum(x, delta, plan.norm)[1]
     return found.transpose(1, 2).unflatten(2, features.shape[-2:])
 
@@ -92,30 +89,28 @@ def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
 
 def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype) -> JoinedAttending:
     own, cross = in_dtype.own, in_dtype.cross
-    parts = [own.q, own.k] if layer.places_own else [own.q, own.k, own.v]
+    joined_own = joined(own.q, own.k, own.v)
     if cross.heads > 1:
-        return JoinedAttending(in_dtype, joined(*parts), cross.v, cross.out)
+        return JoinedAttending(in_dtype, joined_own, cross.v, cross.out)
     out, values = layer.cross.out, layer.cross.v  # multiplied in fp32
     bias = torch.addmv(out.bias.float(), out.weight.float(), values.bias.float())
     values = Linear((out.weight.float() @ values.weight.float()).to(dtype), bias.to(dtype))
-    return JoinedAttending(in_dtype, joined(*parts), values, None)
+    return JoinedAttending(in_dtype, joined_own, values, None)
 
 
 def _attend(
     each: JoinedAttending,
     x: Tensor,
-    delta: Tensor | None,
-    position: Tensor,
+    delta: Tensor,
     memory: AttendedMemory,
     fp8: Fp8,
     hook: Callable[..., None] | None,
 ) -> tuple[Tensor, Tensor]:
     """Tokens ``x + delta (1 or B, P, C)`` after a layer, as two tensors ``(B, P, C)`` whose sum they are."""
     layer, cross, dtype = each.layer, each.layer.cross, each.own.weight.dtype
-    x, normed = normalize_sum(x, delta, layer.norm1, None if layer.places_own else dtype)
-    attended = _attend_to_itself(each, normed, position)
-    x, normed = normalize_sum(x, attended, layer.norm2, None if layer.places_cross else dtype)
-    query = heads_of(linear(normed + position if layer.places_cross else normed, cross.q), cross.heads)
+    x, normed = normalize_sum(x, delta, layer.norm1, dtype)
+    x, normed = normalize_sum(x, _attend_to_itself(each, normed), layer.norm2, dtype)
+    query = heads_of(linear(normed, cross.q), cross.heads)
     rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
     if hook is not None:
         hook(query, memory, *cross.k, *cross.v, *rotation)
@@ -125,14 +120,9 @@ def _attend(
     return x, mlp(normed, layer.mlp)
 
 
-def _attend_to_itself(each: JoinedAttending, normed: Tensor, position: Tensor) -> Tensor:
+def _attend_to_itself(each: JoinedAttending, normed: Tensor) -> Tensor:
     layer, own = each.layer, each.layer.own
-    if layer.places_own:
-        q, k = linear(normed + position, each.own).chunk(2, dim=-1)
-        v = linear(normed, own.v)
-    else:
-        q, k, v = linear(normed, each.own).chunk(3, dim=-1)
-    q, k, v = (heads_of(y, own.heads) for y in (q, k, v))
+    q, k, v = (heads_of(y, own.heads) for y in linear(normed, each.own).chunk(3, dim=-1))
     found = rope_attention(q, k, v, *layer.own_rotation(normed.shape[1], normed.device))
     return linear(found.transpose(1, 2).flatten(2), own.out)
 
