@@ -92,12 +92,15 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def open_output(out: Path, file: str, asked: Mapping[str, Any], overwrite: bool = False) -> None:
+def open_output(
+    out: Path, file: str, asked: Mapping[str, Any], overwrite: bool = False, facts: Mapping[str, Any] | None = None
+) -> None:
     """Makes an output folder, or continues one that was filled with the same options.
 
     Args:
         file: the name of the record of the options in the folder.
         overwrite: accept any folder.
+        facts: what else is recorded.
 
     Raises:
         UserError: the folder is not empty, and was not filled with these options.
@@ -114,7 +117,7 @@ def open_output(out: Path, file: str, asked: Mapping[str, Any], overwrite: bool 
         changed = [f"--{name}" for name, value in asked.items() if before.get(name) != value]
         if changed:
             raise UserError(f"{out} was filled with another {', '.join(changed)}, see {record}; choose another folder")
-    write_atomically(record, (json.dumps(dict(asked), indent=2) + "\n").encode())
+    write_atomically(record, (json.dumps({**asked, **(facts or {})}, indent=2) + "\n").encode())
 
 
 def check_folder(path: Path, what: str) -> None:

@@ -1,8 +1,10 @@
 """``sam2fast dataset convert`` and ``extract``: other layouts, and frames of videos as JPEG files."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +23,7 @@ from sam2fast.cli.dataset_options import (
 )
 from sam2fast.cli.options import PATH
 from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.user_errors import ErrorReport, as_user_error
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 
 
 @click.command()
@@ -86,9 +88,11 @@ def convert(
     from sam2fast.datasets.layout_registry import open_layout
 
     asked = {"to": to, "masklets": masklets, "rate": rate, "images": images, "overlaps": overlaps}
-    open_output(target, ".convert.json", asked, overwrite=overwrite)
     output = open_layout(target, to, Settings(masklets, rate, overlaps))
-    jobs = [ConvertJob(data, output, name, images, check) for name in names if overwrite or not output.has(name)]
+    there = [] if overwrite else [name for name in names if output.has(name)]
+    made_from = {"source": os.path.realpath(data.root), **asked}
+    _open_output(target, ".convert.json", asked, dict.fromkeys(names, made_from), there, overwrite)
+    jobs = [ConvertJob(data, output, name, images, check) for name in names if name not in there]
     problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
     for result in run_jobs(convert_video, jobs, processes, "videos", problems, lambda job: job.video):
         done = result.value
@@ -98,7 +102,7 @@ def convert(
             say(_format_lost(result.job.video, done.lost))
     with as_user_error(DatasetError, OSError):
         output.finish()
-    done_before = len(names) - len(jobs)
+    done_before = len(there)
     emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
     say(
         f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
@@ -106,6 +110,37 @@ def convert(
         + (f"; of {bare} videos IN has no images" if bare and images != "none" else "")
     )
     problems.raise_if_any(len(names))
+
+
+def _open_output(
+    out: Path,
+    file: str,
+    asked: Mapping[str, Any],
+    made_from: Mapping[str, Any],
+    there: Sequence[str],
+    overwrite: bool = False,
+) -> None:
+    """:func:`open_output`, which also records what each video is made from.
+
+    Args:
+        made_from: by video, as JSON.
+        there: the videos that are there and stay.
+
+    Raises:
+        UserError: one of these was made from something else.
+    """
+    with as_user_error(OSError, ValueError):
+        text = (out / file).read_text(encoding="utf-8") if (out / file).is_file() else "{}"
+        before = dict(json.loads(text).get("videos", {}))
+    open_output(out, file, asked, overwrite, {"videos": before})
+    others = [name for name in there if before.get(name, made_from[name]) != made_from[name]]
+    if others:
+        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise UserError(
+            f"{out} has {len(others)} of these videos ({some}) from another source or with other options, see "
+            f"{out / file}; choose another folder"
+        )
+    open_output(out, file, asked, True, {"videos": {**before, **made_from}})
 
 
 def _format_lost(video: str, lost: Mapping[str, Sequence[int]]) -> str:
@@ -160,7 +195,6 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
         files = list_videos(videos)
     with as_user_error(ImportError):
         require_pyav()
-    open_output(out, ".extract.json", {"rate": rate, "quality": quality})
     problems = ErrorReport("videos")
     jobs: dict[str, ExtractJob] = {}
     for file in files:
@@ -170,10 +204,13 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
         else:
             jobs[job.name] = job
     waiting = [job for job in jobs.values() if not job.is_done()]
+    made_from = {name: {"source": os.path.realpath(job.video)} for name, job in jobs.items()}
+    there = [name for name, job in jobs.items() if job not in waiting]
+    _open_output(out, ".extract.json", {"rate": rate, "quality": quality}, made_from, there)
     count = frames = 0
     for result in run_jobs(extract_frames, waiting, processes, "videos", problems, lambda job: str(job.video)):
         count, frames = count + 1, frames + result.value
-    done_before = len(jobs) - len(waiting)
+    done_before = len(there)
     emit({"out": str(out), "videos": count, "frames": frames, "done_before": done_before})
     say(
         f"{frames} frames of {count} videos in {out}"

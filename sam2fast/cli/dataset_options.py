@@ -99,7 +99,8 @@ def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> t
             if source.name.endswith(f"_{kind}.json"):
                 layout, masklets, videos = "sav", kind, [source.name.removesuffix(f"_{kind}.json")]
         if source.suffix == ".jsonl":
-            layout, videos = "coco-jsonl", [source.stem]
+            name = source.resolve().parent.name if source.name == "masks.jsonl" else source.stem  # of `sam2fast track`
+            layout, videos = "coco-jsonl", [name]
         if not videos:
             raise UserError(f"{source} is neither <video>_manual.json, <video>_auto.json nor <video>.jsonl")
         source = source.parent

@@ -142,7 +142,9 @@ def vos(
     A video's folder appears when it is complete. The same command again continues an interrupted run. Videos that fail
     are listed at the end.
     """
-    if os.path.realpath(out) in map(os.path.realpath, (videos, masks)):
+    inputs = [Path(os.path.realpath(folder)) for folder in (videos, masks)]
+    real = Path(os.path.realpath(out))
+    if any(folder in (real, *real.parents) for folder in inputs):
         raise click.UsageError(f"the results would lie among the inputs in {out}; choose another --out folder")
     if ray_options and at_once > 1:
         raise click.UsageError("--at-once is for devices of this machine; with --ray use --workers")

@@ -1,6 +1,5 @@
 """One run of ``sam2fast vos``: plans the videos, tracks them, and reports."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -21,7 +20,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
-from sam2fast.evaluation.vos.listing import find_video, inputs_of, listed_names, video_names
+from sam2fast.evaluation.vos.listing import VIDEO_FILE_SUFFIXES, inputs_of, listed_names, videos_in
 from sam2fast.evaluation.vos.outputs import format_error, is_conflicting, is_done, remove_leftovers
 from sam2fast.video_io import VideoError
 
@@ -108,17 +107,24 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
 
 def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> _Plan:
     """The videos to track; unreadable inputs go to ``problems``."""
-    with as_user_error(OSError, UnicodeDecodeError, DatasetError):
-        names = video_names(request.videos) if request.list_file is None else listed_names(request.list_file)
+    with as_user_error(OSError, DatasetError):
+        found = videos_in(request.videos.absolute())  # absolute, for worker processes
+        names = list(found) if request.list_file is None else listed_names(request.list_file)
     if not names:
         if request.list_file is not None:
             raise UserError(f"no names in {request.list_file}; expected one per line")
         raise UserError(f"no videos in {request.videos}; expected a folder of frames for each, or video files")
     jobs, others, done = [], [], 0
     for name in names:
+        if name not in found and Path(name).suffix.lower() in VIDEO_FILE_SUFFIXES:  # in a list
+            name = Path(name).stem
         try:
+            if name not in found:
+                raise FileNotFoundError(
+                    f"there is no folder {request.videos / name}, and no {name}.mp4 or other video file"
+                )
             with as_user_error(ImportError):
-                job = _job(request, model, name)
+                job = _job(request, model, name, found[name])
         except (OSError, VideoError) as error:
             problems.add(f"video {name}", format_error(error))
             continue
@@ -137,14 +143,12 @@ def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> 
     return _Plan(jobs, names, done)
 
 
-def _job(request: VosRequest, model: dict[str, Any], name: str) -> VosJob:
-    # Absolute paths, for worker processes.
-    video, masks = find_video(request.videos.absolute(), name), request.masks.absolute() / name
+def _job(request: VosRequest, model: dict[str, Any], name: str, video: Path) -> VosJob:
+    masks = request.masks.absolute() / name
     inputs = inputs_of(video, masks)
     made_from = {"settings": vars(request.settings), "model": model, "inputs": inputs.digest, "version": __version__}
-    text = json.dumps(made_from, indent=1) + "\n"
     out = request.out.absolute()
-    return VosJob(name, video, masks, out, request.settings, inputs.frames, text, request.overwrite)
+    return VosJob(name, video, masks, out, request.settings, inputs.frames, made_from, request.overwrite)
 
 
 def _results(

@@ -168,6 +168,32 @@ def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "i
         size: required (height, width).
         other: what has that size, for the error message.
     """
+    return _read_mask(path, size, other)[0]
+
+
+def read_object_ids(
+    path: Path, size: tuple[int, int] | None = None, other: str = "its frame", ignored: Collection[int] = ()
+) -> Labels:
+    """:func:`read_labels` of an image of object ids. A grey one in white on black with soft edges is an error, as each
+    grey value would be an object.
+
+    Args:
+        ignored: values that are not objects.
+    """
+    labels, mode = _read_mask(path, size, other)
+    if mode == "L" and WHITE not in ignored and labels.max(initial=0) == WHITE:
+        *greys, white = np.bincount(labels.ravel())[1:]
+        values = np.count_nonzero(greys)
+        if values >= LEAST_GREYS and white > sum(greys):
+            raise DatasetError(
+                f"{path} is white with {values} grey values, as of soft edges, and each value would be an object; make "
+                "pixels black or white; objects that are meant may be indices of a palette image"
+            )
+    return labels
+
+
+def _read_mask(path: Path, size: tuple[int, int] | None, other: str) -> tuple[Labels, str]:
+    """Labels, and Pillow's mode of the image."""
     with _opened(path, "a mask") as image:
         if image.mode not in LABEL_MODES:
             raise DatasetError(f"{path}: a mask must be a palette or a grey PNG, got mode {image.mode}")
@@ -178,24 +204,7 @@ def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "i
     if size is not None and labels.shape != size:
         height, width = labels.shape
         raise DatasetError(f"{path} has {width}x{height} pixels, {other} {size[1]}x{size[0]}: they must be equal")
-    return labels
-
-
-def refuse_soft_edges(labels: Labels, path: Path, ignored: Collection[int] = ()) -> None:
-    """Refuses a mask in white on black with soft edges as an image of object ids: each grey value would be an object.
-
-    Args:
-        ignored: values that are not objects.
-    """
-    if labels.dtype != np.uint8 or WHITE in ignored or labels.max(initial=0) < WHITE:
-        return
-    *greys, white = np.bincount(labels.ravel())[1:]
-    values = np.count_nonzero(greys)
-    if values >= LEAST_GREYS and white > sum(greys):
-        raise DatasetError(
-            f"{path} is white with {values} grey values, as of soft edges, and each value would be an object; make "
-            "pixels black or white, or, if white is no object, ignore the label 255"
-        )
+    return labels, image.mode
 
 
 def labels_in(labels: Labels) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from sam2fast.datasets.dataset_files import (
     list_folders,
     read_json,
     read_labels,
-    refuse_soft_edges,
+    read_object_ids,
 )
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles
 from sam2fast.datasets.layout import Layout, StagingFolder, Written, refuse_unknown
@@ -110,9 +110,7 @@ class Davis(Layout):
         """The ids of a video without a metadata file: all that occur in its masks."""
         found: set[int] = set()
         for path in files.values():
-            labels = read_labels(path, size, VIDEO)
-            refuse_soft_edges(labels, path)
-            found.update(labels_in(labels))
+            found.update(labels_in(read_object_ids(path, size, VIDEO)))
         return tuple(sorted(found))
 
     def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:

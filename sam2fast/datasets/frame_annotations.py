@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_labels, refuse_soft_edges
+from sam2fast.datasets.dataset_files import DatasetError, FrameKey, Labels, labels_in, read_labels, read_object_ids
 from sam2fast.datasets.displayed import displayed_segmentation
 from sam2fast.datasets.sav_json import MASKLETS, read_mask_lists
 from sam2fast.datasets.segmentations import area_of, decode_segmentation
@@ -78,10 +78,9 @@ class MaskImages:
             self._last, self._read = frame, {}
         path = self._files[i][frame]
         if path not in self._read or size is not None and self._read[path].shape != size:
-            labels = read_labels(path, size)
-            if i is None:
-                refuse_soft_edges(labels, path, self._ignored)
-            self._read[path] = labels
+            self._read[path] = (
+                read_object_ids(path, size, ignored=self._ignored) if i is None else read_labels(path, size)
+            )
         return self._read[path]
 
 

@@ -35,8 +35,9 @@ class JsonLines(Layout):
     def videos(self) -> list[str]:
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is no folder; expected <video>{SUFFIX} in it")
-        files = [path.stem for path in self.root.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
-        return sorted({*files, *(path.parent.name for path in self.root.glob(f"*/{TRACKED}"))})
+        files = [path for path in self.root.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
+        names = {self._own_name() if path.name == TRACKED else path.stem for path in files}
+        return sorted({*names, *(path.parent.name for path in self.root.glob(f"*/{TRACKED}"))})
 
     def frame_files(self, name: str) -> FrameFiles:
         return FrameFiles.find(
@@ -48,7 +49,13 @@ class JsonLines(Layout):
 
     def open(self, name: str) -> VideoAnnotations:
         path = self.root / f"{name}{SUFFIX}"
+        if not path.is_file() and name == self._own_name() and (self.root / TRACKED).is_file():
+            path = self.root / TRACKED
         return open_lines(path if path.is_file() else self.root / name / TRACKED, name)
+
+    def _own_name(self) -> str:
+        """The name of the video whose results ``sam2fast track`` wrote into the folder itself."""
+        return self.root.resolve().name
 
     def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
         path = f"{video.name}{SUFFIX}"

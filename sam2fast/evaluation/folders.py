@@ -136,16 +136,16 @@ def plan_video(pair: VideoPair, name: str, skip_first_and_last: bool) -> VideoPl
     truth, pred = pair.truth / name, pair.pred / name
     part = slice(1, -1) if skip_first_and_last else slice(None)
     entries = _visible(truth)
-    if all(entry.endswith(".png") for entry in entries):
+    folders = [entry for entry in entries if (truth / entry).is_dir()]
+    for entry in folders:
+        plan.add(entry, truth / entry, pred / entry, part)
+    others = [entry for entry in entries if entry not in folders]
+    wrong = others if folders else [entry for entry in others if not entry.endswith(".png")]
+    plan.problems += [
+        f"{truth / entry} is neither: expected only PNGs of frames, or only folders of objects" for entry in wrong
+    ]
+    if not folders and not wrong:
         plan.add(None, truth, pred, part)
-        return plan
-    for entry in entries:
-        if (truth / entry).is_dir():
-            plan.add(entry, truth / entry, pred / entry, part)
-        else:
-            plan.problems.append(
-                f"{truth / entry} is no folder: expected only PNGs of frames, or only folders of objects"
-            )
     return plan
 
 

@@ -159,6 +159,31 @@ def test_convert_resumes_without_repeating_work(run, sav, tmp_path):
     assert read_files(tmp_path / "out") == whole
 
 
+def test_results_of_other_sources_and_options_are_not_mixed(run, sav, tmp_path):
+    (sav / "bad_manual.json").unlink()
+    shutil.copytree(sav, tmp_path / "sav2")
+    ask = ("dataset", "convert", "sav2", "out", "--to", "coco-jsonl", "--jobs", 1)
+    assert run(*ask).exit_code == 0
+    whole = read_files(tmp_path / "out")
+    result = run("dataset", "convert", sav, *ask[3:])
+    assert result.exit_code == 1 and "out has 2 of these videos (clip, other) from another source" in result.stderr
+    assert read_files(tmp_path / "out") == whole
+    assert run(*ask, "--images", "none", "--overwrite", "--video", "clip").exit_code == 0
+    result = run(*ask, "--images", "none")
+    assert result.exit_code == 1 and "1 of these videos (other) from another" in result.stderr
+    assert run(*ask, "--images", "none", "--overwrite").exit_code == 0 and run(*ask, "--images", "none").exit_code == 0
+
+
+def test_tracked_videos_have_the_names_of_their_folders(run, tmp_path):
+    line = {"frame": 0, "name": "00000", "objects": [{"id": 1, "rle": {"size": [2, 2], "counts": "04"}, "score": 1.0}]}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "masks.jsonl").write_text(json.dumps(line) + "\n")
+        assert run("dataset", "convert", name, "out", "--to", "davis").exit_code == 0
+    assert run("dataset", "convert", "one/masks.jsonl", "out", "--to", "davis").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out/Annotations").iterdir()) == ["one", "two"]
+
+
 def test_info(run, sav):
     result = run("dataset", "info", sav, "--count")
     assert (

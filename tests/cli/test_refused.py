@@ -113,7 +113,7 @@ REFUSED = [
     ("profile image.png --trace image.png", 2, ".json or .json.gz"),
     ("profile image.png --trace nowhere/t.json", 1, "nowhere'"),
     ("serve --in-browser --strategy samurai", 2, "--strategy is for a server that runs the model"),
-    ("serve --in-browser --quiet --image-size 100", 1, "multiple of 32"),
+    ("serve --in-browser --quiet --image-size 256 --checkpoint nowhere.pt", 3, "no checkpoint file 'nowhere.pt'"),
     ("serve --strategy sam2long", 2, "the demo shows each frame when it is tracked"),
     ("track frames", 2, "no prompts; give"),
     ("track text.mp4 --point 300,200", 2, "missing: 0,1,300,200"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click.testing
+import moving_shapes
 import numpy as np
 import pytest
 from commands import invoke
@@ -104,6 +105,21 @@ def test_list(data, whole):
     assert pngs(data.files()) == {path: x for path, x in pngs(whole).items() if path[0] in "ac"}
 
 
+def test_a_list_of_files(data, whole):
+    moving_shapes.write_video(data.root / "clip.mp4", moving_shapes.make_frames(2))
+    (data.root / "clip.mp4").rename(data.root / "videos/CLIP.MP4")
+    write_masks(data.root / "masks/CLIP", {0: DISCS[0]})
+    (data.root / "some.txt").write_text("CLIP.MP4\n")
+    result = data("--list", data.root / "some.txt")
+    assert result.exit_code == 0, result.stderr
+    assert set(pngs(data.files())) == {"CLIP/00000.png", "CLIP/00001.png"}
+
+
+def test_results_among_the_inputs(data):
+    result = data(out="videos/out")
+    assert result.exit_code == 2 and "the results would lie among the inputs" in result.stderr
+
+
 def test_problems_are_listed_at_the_end(data, whole):
     frame = data.root / "videos/a/00002.jpg"
     intact = frame.read_bytes()
@@ -131,6 +147,20 @@ def test_finished_videos_are_skipped(data, whole, monkeypatch):
     result = data("--overwrite")
     assert result.exit_code == 0 and result.stdout.startswith("0 videos, 0 frames, 0 objects in ")
     assert "; 3 videos were done before" in result.stdout and data.files() == whole
+
+
+def test_a_video_whose_masks_were_removed_is_tracked_again(data, whole):
+    data.has_done(whole)
+    (data.root / "out/b/00001.png").unlink()
+    result = data()
+    assert result.exit_code == 0 and "; 2 videos were done before" in result.stdout and data.files() == whole
+
+
+def test_other_files_among_the_inputs_do_not_count(data, whole):
+    data.has_done(whole)
+    (data.root / "masks/b/Thumbs.db").write_bytes(b"")
+    (data.root / "videos/a/notes.txt").symlink_to("nowhere")
+    assert "; 3 videos were done before" in data().stdout
 
 
 def other_weights(root):

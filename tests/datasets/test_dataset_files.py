@@ -10,7 +10,7 @@ from sam2fast.datasets.dataset_files import (
     object_folders,
     read_frame,
     read_labels,
-    refuse_soft_edges,
+    read_object_ids,
 )
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.transforms import to_pixels
@@ -44,14 +44,17 @@ def test_values_of_masks(dtype, most):
 def test_soft_edges(tmp_path):
     disk = Image.new("L", (80, 80))
     ImageDraw.Draw(disk).ellipse((10, 12, 60, 70), fill=255)
-    soft = np.asarray(disk.resize((50, 50), Image.Resampling.BILINEAR))
+    soft, file = disk.resize((50, 50), Image.Resampling.BILINEAR), tmp_path / "a.png"
+    soft.save(file)
     with pytest.raises(DatasetError, match=r"a\.png is white with \d+ grey values"):
-        refuse_soft_edges(soft, tmp_path / "a.png")
+        read_object_ids(file)
+    assert np.array_equal(read_object_ids(file, ignored=[255]), np.asarray(soft))
     many = np.arange(80 * 80).reshape(80, 80) // 320  # objects 1 to 19, and what is not labelled
-    unlabelled = np.where(many == 3, 255, many).astype(np.uint8)
-    for labels in (np.asarray(disk), unlabelled, unlabelled.astype(np.uint16), many.astype(np.uint8)):
-        refuse_soft_edges(labels, tmp_path)
-    refuse_soft_edges(soft, tmp_path, ignored=[255])
+    unlabelled = Image.fromarray(np.where(many == 3, 255, many).astype(np.uint8))
+    in_palette = soft.convert("P")
+    for labels in (disk, unlabelled, in_palette, Image.fromarray(many.astype(np.uint8))):
+        labels.save(file)
+        assert np.array_equal(read_object_ids(file), np.asarray(labels))
 
 
 @pytest.mark.parametrize("most", [4095, 65535])

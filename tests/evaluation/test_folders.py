@@ -274,7 +274,7 @@ class TestProblems:
         problems = evaluate_folders(truth, pred).problems
         assert problems["video1"] == (f"{pred}/video1/003 is missing: the truth has {truth}/video1/003",)
         (line,) = problems["video2"]
-        assert line.startswith(f"{truth}/video2/list.txt is no folder")
+        assert line.startswith(f"{truth}/video2/list.txt is neither")
 
     @pytest.mark.parametrize(
         ("call", "error", "word"),

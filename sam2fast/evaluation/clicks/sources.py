@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from sam2fast.datasets.dataset_files import DatasetError, read_labels, refuse_soft_edges
+from sam2fast.datasets.dataset_files import DatasetError, read_labels, read_object_ids
 from sam2fast.datasets.displayed import displayed_segmentation, turn_for_display
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
 from sam2fast.io.images import SUFFIXES
@@ -101,8 +101,7 @@ class LabelImage(_OneFile):
 
     def read(self, size: tuple[int, int]) -> ImageMasks:
         """See :class:`MaskSource`."""
-        labels = read_labels(self.file, size, IMAGE)
-        refuse_soft_edges(labels, self.file, self.ignored)
+        labels = read_object_ids(self.file, size, IMAGE, self.ignored)
         values, areas = np.unique(labels, return_counts=True)
         if len(values) > MOST_LABELS:
             raise DatasetError(f"{self.file} has {len(values)} different values; a label image has one per object")

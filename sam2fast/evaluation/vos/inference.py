@@ -62,8 +62,8 @@ class VosJob:
         masks: the folder of this video's masks.
         out: the output folder is ``out / name``.
         frames: their number, 0 if unknown: for progress, and to begin with long videos.
-        made_from: all that the result depends on, as text. It is written to ``out / .name.json``; a folder with the
-            same text beside it counts as done.
+        made_from: all that the result depends on, as JSON. It is written to ``out / .name.json``; a folder with the
+            same beside it, and as many files as then, counts as done.
         replace: replaces a folder that was made from something else.
     """
 
@@ -73,7 +73,7 @@ class VosJob:
     out: Path
     settings: VosSettings = VosSettings()
     frames: int = 0
-    made_from: str = ""
+    made_from: Any = None
     replace: bool = False
 
 

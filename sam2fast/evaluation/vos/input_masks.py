@@ -1,5 +1,6 @@
 """Reads the input masks of a video, and chooses those that each object is tracked from."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from sam2fast.datasets.dataset_files import (
     frame_key,
     labels_in,
     list_files,
+    list_folders,
     object_folders,
     read_labels,
 )
@@ -34,8 +36,8 @@ class InputMasks(MaskImages):
             number of leading zeros. Files with other names are ignored.
 
     Raises:
-        DatasetError: there is no such folder, or no folder of an object in it; two files are for one frame, or two
-            folders for one object.
+        DatasetError: there is no such folder, or it has the other layout; two files are for one frame, two folders for
+            one object, or two frames have one name.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], per_object: bool) -> None:
@@ -45,7 +47,12 @@ class InputMasks(MaskImages):
         if not self._folders:
             raise DatasetError(f"{folder} has no folders of objects, such as 001; palette images are the other layout")
         self._names, keys = names, [frame_key(name) for name in names]
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise DatasetError(f"several frames of the video are named {repeated[0]}")
         listed = {i: list_files(path) for i, path in self._folders.items()}
+        if not per_object and not listed[None] and any(path.name.isdecimal() for path in list_folders(folder)):
+            raise DatasetError(f"{folder} has folders of objects, such as 001: give --per-object")
         indices = {i: [index for index, key in enumerate(keys) if key in files] for i, files in listed.items()}
         super().__init__({i: {t: listed[i][keys[t]] for t in found} for i, found in indices.items()}, folder)
 

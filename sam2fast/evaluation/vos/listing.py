@@ -19,39 +19,43 @@ class Inputs(NamedTuple):
     digest: str  # SHA-256 of names and sizes of the frames, and of the masks with their names
 
 
-def video_names(videos: Path) -> list[str]:
-    """The sorted names of the folders and video files in a folder, without suffix."""
-    found = (path for path in list_entries(videos) if path.is_dir() or path.suffix.lower() in VIDEO_FILE_SUFFIXES)
-    return sorted({path.name if path.is_dir() else path.stem for path in found})
+def videos_in(folder: Path) -> dict[str, Path]:
+    """The folders of frames and the video files in a folder by name, without suffix, sorted. Of both the folder counts.
+
+    Raises:
+        DatasetError: two video files have the same name.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(list_entries(folder), key=lambda path: (not path.is_dir(), path.name)):
+        name = path.name if path.is_dir() else path.stem
+        if path.is_dir() or is_video_file(path.name) and name not in found:
+            found[name] = path
+        elif is_video_file(path.name) and not found[name].is_dir():
+            raise DatasetError(f"{found[name]} and {path.name} have the same name")
+    return dict(sorted(found.items()))
+
+
+def is_video_file(name: str) -> bool:
+    """Whether a name has the suffix of a video file, in any case."""
+    return name.lower().endswith(VIDEO_FILE_SUFFIXES)
 
 
 def listed_names(file: Path) -> list[str]:
     """The names in a file, one per line, without duplicates.
 
     Raises:
-        OSError, UnicodeDecodeError: the file cannot be read.
-        DatasetError: a line is no name of a video.
+        OSError: the file cannot be read.
+        DatasetError: it is no text in UTF-8, or a line is no name of a video.
     """
-    lines = (line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file} is no text in UTF-8: {error}") from error
     names = list(dict.fromkeys(line for line in lines if line))
     for name in names:
         if Path(name).name != name or name.startswith("."):
             raise DatasetError(f"{file}: {name!r} is no name of a video; expected one per line, without folders")
     return names
-
-
-def find_video(videos: Path, name: str) -> Path:
-    """The folder of a video's frames, or its video file if there is no folder.
-
-    Raises:
-        FileNotFoundError: there is neither.
-    """
-    if (videos / name).is_dir():
-        return videos / name
-    for suffix in VIDEO_FILE_SUFFIXES:
-        if (videos / f"{name}{suffix}").is_file():
-            return videos / f"{name}{suffix}"
-    raise FileNotFoundError(f"there is no folder {videos / name}, and no {name}.mp4 or other video file")
 
 
 def inputs_of(video: Path, masks: Path) -> Inputs:
@@ -64,28 +68,25 @@ def inputs_of(video: Path, masks: Path) -> Inputs:
     from sam2fast.video_io.sources import frame_files
 
     # Of frames names and sizes, for a data set has many; masks are few, and small files of the same size are common.
+    files = frame_files(video) if video.is_dir() else [video]
     digest = hashlib.sha256()
-    for name, file in _files(video):
-        digest.update(f"{name} {file.stat().st_size}\n".encode(errors="surrogateescape"))
-    for name, file in _files(masks):
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode(errors="surrogateescape"))
+    for name, file in _masks(masks):
         content = file.read_bytes()
         digest.update(f"masks {name} {len(content)}\n".encode(errors="surrogateescape") + content)
-    frames = len(frame_files(video)) if video.is_dir() else _count_video_frames(video)
-    return Inputs(frames, digest.hexdigest())
+    return Inputs(len(files) if video.is_dir() else _count_video_frames(video), digest.hexdigest())
 
 
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    """Yields a file with its name, or all files in a folder and its subfolders with their names there."""
-    if not path.is_dir():
-        yield path.name, path
-        return
-    with os.scandir(path) as entries:
+def _masks(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yields the PNGs in a folder and its subfolders with their names there."""
+    with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from ((f"{entry.name}/{name}", file) for name, file in _files(Path(entry.path)))
-            else:
+                yield from ((f"{entry.name}/{name}", file) for name, file in _masks(Path(entry.path)))
+            elif entry.name.lower().endswith(".png"):
                 yield entry.name, Path(entry.path)
 
 

@@ -1,5 +1,6 @@
 """The output folder of one video: created atomically, and filled with PNG masks by a thread."""
 
+import json
 import math
 import os
 import re
@@ -11,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,30 +27,41 @@ PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part")
 MOST_WAITING = 8
 
 
-def is_done(folder: Path, made_from: str) -> bool:
-    """Whether the folder exists and was made from the same inputs."""
-    try:
-        return folder.is_dir() and _note(folder).read_text(encoding="utf-8") == made_from
-    except (OSError, UnicodeDecodeError):
-        return False
+def is_done(folder: Path, made_from: Any) -> bool:
+    """Whether the folder was made from the same inputs, and has as many files as then."""
+    return _files_when_made(folder, made_from) == _count_files(folder)
 
 
-def is_conflicting(folder: Path, made_from: str) -> bool:
+def is_conflicting(folder: Path, made_from: Any) -> bool:
     """Whether something else exists at this path: not empty, and not made from the same inputs."""
     if folder.is_dir() and not any(folder.iterdir()):
         return False
-    return (folder.exists() or folder.is_symlink()) and not is_done(folder, made_from)
+    return (folder.exists() or folder.is_symlink()) and _files_when_made(folder, made_from) is None
+
+
+def _files_when_made(folder: Path, made_from: Any) -> int | None:
+    """The number of files that the folder was made with; None if it is not there, or was made from something else."""
+    try:
+        note = json.loads(_note(folder).read_text(encoding="utf-8"))
+        is_same = folder.is_dir() and note["made_from"] == json.loads(json.dumps(made_from))
+        return int(note["files"]) if is_same else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _count_files(folder: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 @contextmanager
-def atomic_folder(folder: Path, made_from: str, replace: bool) -> Iterator[Path]:
+def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]:
     """A hidden folder to be filled, which replaces ``folder`` when the block ends without an exception.
 
     Until then, and on errors, ``folder`` stays unchanged. If the process is killed at any time, :func:`is_done` is true
     only for complete folders.
 
     Args:
-        made_from: text for the note ``.NAME.json``.
+        made_from: JSON for the note ``.NAME.json``.
         replace: also replaces a folder that was made from something else.
 
     Raises:
@@ -67,11 +80,12 @@ def atomic_folder(folder: Path, made_from: str, replace: bool) -> Iterator[Path]
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _put(partial: Path, folder: Path, made_from: str) -> None:
+def _put(partial: Path, folder: Path, made_from: Any) -> None:
     note, new_note, before = _note(folder), partial / NOTE, _beside(folder)
+    content = json.dumps({"made_from": made_from, "files": _count_files(partial)}, indent=1) + "\n"
     # First, as the disk may be full.
     with annotate_oserror(new_note):
-        new_note.write_text(made_from, encoding="utf-8")
+        new_note.write_text(content, encoding="utf-8")
     before.mkdir()
     try:
         # In this order, a note is never beside a folder that it does not describe. From here on, only renames.
@@ -195,7 +209,8 @@ class MaskWriter:
         for obj_id, mask in pixels.items():
             folder = self._folder / f"{obj_id:03d}"
             folder.mkdir(exist_ok=True)
-            self._save(folder, frame, label_png(mask, self._colours))
+            colours = None if self._colours is None else extended(self._colours, 2)
+            self._save(folder, frame, label_png(mask, colours))
 
     def _save(self, folder: Path, frame: int, content: bytes) -> None:
         file = folder / f"{self._names[frame]}.png"
