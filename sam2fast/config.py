@@ -181,9 +181,9 @@ def _read(name: str) -> str:
     if instead is None:
         last = re.sub("base_plus$", "b+", short.rsplit("/", 1)[-1])
         similar = get_close_matches(last, by_last_part, n=1, cutoff=0.8)
-        instead = f"the most similar one is {by_last_part[similar[0]]}" if similar else "the shipped ones are below"
+        instead = f"the most similar one is {by_last_part[similar[0]]}" if similar else "none is similar"
     names = ", ".join(sorted(shipped))
-    raise FileNotFoundError(f"no file {name!r}, and no such configuration; {instead}\nshipped configurations: {names}")
+    raise FileNotFoundError(f"no file {name!r}, and no such configuration; {instead}; shipped configurations: {names}")
 
 
 def _short(name: str) -> str:

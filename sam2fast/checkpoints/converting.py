@@ -22,6 +22,7 @@ from sam2fast.checkpoints.writing import (
 )
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads.transfer import file_sha256
+from sam2fast.io.atomic import expanded
 from sam2fast.modeling.layers import init_empty_weights
 
 LAYOUTS = ("official", "safetensors", "transformers")
@@ -72,7 +73,7 @@ def convert_checkpoint(
             dtype that is not floating-point.
         OSError: a file cannot be written.
     """
-    target = Path(target)
+    target = expanded(target)
     check_target(target, layout)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is {dtype}; expected a floating-point torch.dtype, such as torch.bfloat16")
@@ -81,7 +82,12 @@ def convert_checkpoint(
     check_free(target, overwrite)
     weights = read_checkpoint(source, prefix)
     choice = Choice(str(config)) if config is not None else _fitting(source, prefix, layout)
-    video = choice is not None and _has_video(source, weights, choice)
+    try:
+        video = choice is not None and _has_video(source, weights, choice)
+    except CheckpointError:
+        if config is not None or layout == "transformers":
+            raise
+        choice = video = None
     if dtype is None and layout == "transformers" and len({x.dtype for x in weights.values()}) > 1:
         dtype = torch.float32
     weights = {name: _converted(name, tensor, dtype) for name, tensor in weights.items()}

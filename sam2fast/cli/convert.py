@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from sam2fast.cli.model_choice import config_of
 from sam2fast.cli.options import DTYPES, PATH
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error
@@ -28,8 +29,8 @@ FILE_SUFFIXES = (".bin", ".ckpt", ".gz", ".onnx", ".tar", ".zip")  # nobody mean
 @click.option("--int8", is_flag=True, help="Store large weights in eight bits, for safetensors: a quarter of the size.")
 @click.option(
     "--model",
-    metavar="FILE",
-    help="Configuration of the weights: an official name or a YAML file.  [default: detected]",
+    metavar="NAME",
+    help="Of the weights: a model's name, a configuration or a YAML file.  [default: detected]",
 )
 @click.option(
     "--prefix",
@@ -80,7 +81,7 @@ def convert(
             layout,
             dtype=getattr(torch, dtype) if dtype else None,
             int8=int8,
-            config=model,
+            config=None if model is None else config_of(model),
             prefix=prefix,
             overwrite=overwrite,
         )

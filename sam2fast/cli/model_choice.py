@@ -65,6 +65,24 @@ def choose_model(model: str | None, checkpoint: Path | None, image_size: int | N
     return _found(model, checkpoint)._replace(image_size=image_size)
 
 
+def config_of(model: str) -> str:
+    """The configuration of a model in the package, or of a published one, by its name; else the name itself."""
+    name = model if _is_own(model) else short_name(model)
+    if embedded := find_embedded(name):
+        return embedded.config
+    official = published_models().get(name)
+    return official.release.config if official else model
+
+
+def _is_own(model: str) -> bool:
+    """Whether it is a user's file, such as ``small.yaml``, and not the name of a configuration of the package."""
+    if not Path(model).is_file():
+        return False
+    from sam2fast.config import shipped_configs
+
+    return short_name(model).rpartition("/")[2] not in {name.rpartition("/")[2] for name in shipped_configs()}
+
+
 def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
     if checkpoint is not None and not checkpoint.is_file():
         checkpoint = _find_in_folder(checkpoint)
@@ -72,9 +90,10 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
         return ModelChoice(_config_that_fits(checkpoint), checkpoint)
     if model is None:
         return _default()
-    if embedded := find_embedded(short_name(model)):
+    name = model if _is_own(model) else short_name(model)
+    if embedded := find_embedded(name):
         return ModelChoice(embedded.config, checkpoint or _weights_of(embedded))
-    official = published_models().get(short_name(model))
+    official = published_models().get(name)
     if official is not None:
         return ModelChoice(official.release.config, checkpoint or _downloaded(model))
     if _is_config(model):

@@ -96,7 +96,7 @@ def synthesize(
     from sam2fast.datasets.davis import DavisWriter
     from sam2fast.training.data.synthetic import MediaError, SyntheticClips
 
-    with as_user_error(MediaError):
+    with as_user_error(MediaError, ValueError):
         source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed)
     target = DavisWriter(out)
     names = [f"{index:05d}" for index in range(clips)]
@@ -118,7 +118,8 @@ def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str,
     with as_user_error(OSError):
         media.mkdir(exist_ok=True)
         done_file = media / "done.txt"
-        done = set(done_file.read_text(encoding="utf-8").splitlines()) if done_file.is_file() else set()
+        text = done_file.read_text(encoding="utf-8", errors="surrogateescape") if done_file.is_file() else ""
+        done = set(text.splitlines())
     photographs = [path for path in photographs if path.name not in done]
     if not photographs:
         return
@@ -132,7 +133,7 @@ def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str,
     bar_of_images = progress_bar("cut-outs", len(photographs), "images")
     with as_user_error(OSError, torch.OutOfMemoryError), bar_of_images as bar:
         for path, count in write_cutouts(photographs, predictor, media):
-            with done_file.open("a", encoding="utf-8") as lines:
+            with done_file.open("a", encoding="utf-8", errors="surrogateescape") as lines:
                 lines.write(f"{path.name}\n")
             bar.update()
             bar.set_postfix(last=count)

@@ -254,6 +254,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path,
         (dict, "in.pt x.safetensors --int8 --dtype float16", 2, "--int8 is for the layout safetensors"),
         (lambda w: w | {"no_obj_ptr": torch.full((1, 128), 1e5)}, "in.pt x.pt --dtype float16", 1, "no_obj_ptr"),
         (lambda w: w | {"head.weight": torch.ones(2)}, "in.pt x", 1, "of another shape: head.weight"),
+        (lambda w: w | {"head.weight": torch.ones(2)}, "in.pt x.pt --model nano", 1, "of another shape: head.weight"),
         (lambda w: {"head.weight": torch.ones(2)}, "in.pt x", 1, "fits none of nano, mini and the official models"),
         (lambda w: {"\ud800": torch.ones(2)}, "in.pt x.safetensors", 1, r"the name '\ud800' of a weight"),
         (without_scores, "in.pt x", 1, "sam_mask_decoder.pred_obj_score_head"),
@@ -266,6 +267,14 @@ def test_refusals(convert, nano_weights, tmp_path, content, arguments, code, wor
     assert result.exit_code == code and word in result.stderr
     assert code == 2 or len(result.stderr.splitlines()) == 1
     assert files(tmp_path) == ["in.pt"]
+
+
+def test_more_weights_than_the_model_has(convert, nano_weights, tmp_path, monkeypatch):
+    torch.save(nano_weights | {"head.weight": torch.ones(2)}, tmp_path / "in.pt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = convert("in.pt", "~/x.safetensors")
+    assert result.exit_code == 0 and "no configuration of the package" in result.stdout
+    assert read_checkpoint(tmp_path / "x.safetensors").keys() == nano_weights.keys() | {"head.weight"}
 
 
 def test_refused_arguments(nano_file, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from checkpoint_server import CheckpointServer, make_checkpoint
 from commands import assert_one_line, invoke
+from small_nano import write_small_nano
 
 from sam2fast import mini, nano
 from sam2fast._official_names import RELEASES
@@ -16,6 +17,12 @@ from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.user_errors import MissingCheckpointError
 from sam2fast.downloads import transfer
 from sam2fast.utils.embedded import EMBEDDED, NANO
+
+
+def test_a_file_with_the_name_of_a_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_small_nano(tmp_path / "small.yaml", 64)
+    assert choose_model("small.yaml", nano.WEIGHTS).config == "small.yaml"
 
 
 @pytest.mark.parametrize(

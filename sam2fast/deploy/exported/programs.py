@@ -4,6 +4,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,8 +193,10 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
         ValueError: the name does not end in ``.pt2``.
         OSError: the file cannot be written; no partial file is left.
     """
+    content = BytesIO()  # on a full disk, torch's own writer ends the process
+    torch.export.save(program, content)
     with written_program(path) as partial:
-        torch.export.save(program, partial)
+        partial.write_bytes(content.getbuffer())
 
 
 def load_program(path: str | Path) -> "ExportedProgram":
