@@ -62,7 +62,7 @@ class Features:
         Raises:
             ValueError: the features are of another model, or on another device.
         """
-        if self._model() is not model and self._facts != (facts := model_facts(model)):
+        if self._model() is not model and self._facts != (facts := facts_of(model)):
             pairs = {name: (str(self._facts.get(name)), str(value)) for name, value in facts.items()}
             differing = ", ".join(
                 f"{name} {old:.12}, not {new:.12}" for name, (old, new) in pairs.items() if old != new
@@ -136,7 +136,7 @@ def encode_images(
     return {EMBEDDING: embedding, LEVELS: high_res}, [(p.shape[0], p.shape[1]) for p in pixels]
 
 
-def model_facts(model: Any) -> dict[str, Any]:
+def facts_of(model: Any) -> dict[str, Any]:
     """Facts that identify a model, or the model of an exported artefact."""
     if isinstance(model, SAM2Base):
         return known_facts(model)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sam2fast.image_features import Features, encode_images, model_facts
+from sam2fast.image_features import Features, encode_images, facts_of
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
     LOGIT_LIMIT,
@@ -123,7 +123,7 @@ class SAM2ImagePredictor:
         """
         limit_threads_after_fork()
         tensors, (size,) = encode_images([image], self.model, self._transforms, self._encode)
-        return Features(tensors, size, model_facts(self.model), self.model)
+        return Features(tensors, size, facts_of(self.model), self.model)
 
     @exclusive
     @torch.no_grad()

@@ -109,7 +109,7 @@ class Engine:
             variant = _variant_for(x)
             plan = None if variant is None else part.plan(self._model())
         else:
-            variant = _variant_for(x) if is_recorded() else step.variant
+            variant = _variant_for(x) if is_recorded() else step.variant  # a recording begins within a step
             plan = step.plans[part]
         if plan is None or variant is None:
             return None, None
@@ -246,11 +246,11 @@ class Engine:
         if plan is None or model._replaces(*OF_OBJECTS):
             return by_modules.track(model, conditioned, high_res, points, prompts, multimask, presence, selection)
         found = self._propose(plan, variant, conditioned, high_res, points, prompts, multimask, presence)
-        pointers, variant = self._plan(self._memory, conditioned)
-        if pointers is None:
+        memory_plan, variant = self._plan(self._memory, conditioned)
+        if memory_plan is None:
             return by_modules.choose(model, found, presence, selection)
         with _computing(variant):
-            pointers_of = partial(variant.memory.pointers_of, pointers)
+            pointers_of = partial(variant.memory.pointers_of, memory_plan)
             return common.choose(pointers_of, settings_of(model), found, presence, selection)
 
     def use_mask(

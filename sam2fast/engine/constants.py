@@ -13,7 +13,8 @@ Value = TypeVar("Value")
 
 
 class TensorCache(Generic[Value]):
-    """Caches what is computed from parameters until their values change: a tensor, or a tree of tuples and lists.
+    """Caches what is computed from sources, such as parameters, until their values change: a tensor, or a tree of
+    tuples and lists. The first source also says on which device the value is.
 
     On the CPU values are compared. Elsewhere a comparison would wait for the device, so addresses and version counters
     are compared; every write but one through ``.data`` changes them. Nothing is cached for autograd. CUDA graphs

@@ -190,11 +190,8 @@ class SAM2Base(OfficialSteps):
         With high-resolution features ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``,
         else the last alone.
         """
-        out = self.forward_image(images)
-        if self._replaces("_prepare_backbone_features"):
-            _, tokens, _, sizes = self._prepare_backbone_features(out)
-            return [x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(tokens, sizes, strict=True)]
-        return list(out["backbone_fpn"][-self.num_feature_levels :])
+        _, tokens, _, sizes = self._prepare_backbone_features(self.forward_image(images))
+        return [x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(tokens, sizes, strict=True)]
 
     def _replaces(self, *names: str) -> bool:
         """Whether a subclass, or a patch of the class or the instance, replaces one of these methods."""

@@ -86,7 +86,7 @@ class Recordings:
                 return self._step(model, given, key)
         except RecordingError as error:
             self._give_up(key, f"steps with rows for {key.shape.objects} objects", error)
-        given.bank.begin_step()
+        given.bank.begin_step()  # so that rows of the failed step are free again
         return None
 
     def _step(self, model: SAM2Base, given: StepInput, key: StepKey) -> Results:

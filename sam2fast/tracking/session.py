@@ -120,8 +120,8 @@ class TrackedObject:
         if 0 <= rules.max_conditioning < len(self.conditioning):
             # Nearest first: they are attended to if there are too many. The others may count as tracked frames.
             nearest = sorted(self.conditioning, reverse=True)
-            kept = [t for rank, t in enumerate(nearest) if rank < rules.max_conditioning or t >= oldest]
-            self.conditioning = {t: self.conditioning[t] for t in kept}
+            reachable = [t for rank, t in enumerate(nearest) if rank < rules.max_conditioning or t >= oldest]
+            self.conditioning = {t: self.conditioning[t] for t in reachable}
 
     def remove_prompts(self, frame: int) -> None:
         """Removes the prompts on a frame; the result of a conditioning frame becomes an ordinary one."""
