@@ -87,7 +87,7 @@ def convert_checkpoint(
     except CheckpointError:
         if config is not None or layout == "transformers":
             raise
-        choice = video = None
+        choice, video = None, False
     if dtype is None and layout == "transformers" and len({x.dtype for x in weights.values()}) > 1:
         dtype = torch.float32
     weights = {name: _converted(name, tensor, dtype) for name, tensor in weights.items()}

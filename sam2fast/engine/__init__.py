@@ -74,8 +74,6 @@ class Engine:
 
     def parts(self) -> Parts:
         """Which parts would be computed from plans now, for input on the model's device."""
-        if self._model() is None:
-            return Parts(False, False, False, False)
         x = self._example()
         return Parts(*(self._plan(part, x)[0] is not None for part in self._all))
 

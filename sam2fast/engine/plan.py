@@ -131,10 +131,9 @@ class ImagePlan(EncoderPlan):
         return self._position((H, W, dtype), self._positions, compute)
 
 
-def plan_image(model: Any) -> ImagePlan | None:
-    """The plan of a model's image encoder, which is as built; None for another kind than Hiera with a plain neck."""
-    encoder, heads = model.image_encoder, model._level_heads()
-    if not (type(encoder) is ImageEncoder and type(encoder.trunk) is Hiera and is_plain_fpn(encoder.neck, heads)):
+def plan_image(encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> ImagePlan | None:
+    """The plan of an image encoder, which is as built; None for another kind than Hiera with a plain neck."""
+    if not (type(encoder.trunk) is Hiera and is_plain_fpn(encoder.neck, heads)):
         return None
     if not are_plain(encoder.trunk) or not all(map(is_usual, encoder.trunk._blocks)):
         return None

@@ -69,4 +69,4 @@ def plan_encoder(model: Any) -> EncoderPlan | None:
         kinds = list(map(type, cast(nn.Sequential, encoder.neck.convs[0])))
         is_known = is_known and kinds in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)
         return ViTPlan(encoder, heads) if is_known else None
-    return plan_image(model)
+    return plan_image(encoder, heads)

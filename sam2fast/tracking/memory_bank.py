@@ -16,6 +16,7 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.page_pool import Page, PagePool
+from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.utils.async_copies import PendingCopies
 
 # Capacities of tables, in objects and in conditioning frames, so that shapes seldom change.
@@ -76,9 +77,7 @@ class MemoryBank:
         layout: of the model's memories.
         approximations: of the session.
         fp8: whether memory attention scores are computed in fp8.
-        state_size: how many numbers the session's strategy keeps of an object.
-        hypotheses: how many rows of a step an object without a prompt has.
-        sees_others: the strategy compares objects.
+        strategy: of the session.
     """
 
     def __init__(
@@ -86,9 +85,7 @@ class MemoryBank:
         layout: MemoryLayout,
         approximations: Approximations = EXACT,
         fp8: Fp8 = False,
-        state_size: int = 0,
-        hypotheses: int = 1,
-        sees_others: bool = False,
+        strategy: Strategy = SAM2,
     ) -> None:
         self.layout = layout
         self.approximations = approximations
@@ -96,14 +93,13 @@ class MemoryBank:
         self.pending = PendingCopies()
         self.memories: PagePool | None = None  # made with the first memory, whose dtype it takes
         self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
-        self.state_size, self.hypotheses, self.sees_others = state_size, hypotheses, sees_others
-        self.states = PagePool((state_size,), torch.float64, layout.device, self.pending) if state_size else None
+        self.strategy, size = strategy, strategy.state_size
+        self.states = PagePool((size,), torch.float64, layout.device, self.pending) if size else None
         self.page_shape = math.prod(layout.size), layout.channels
 
     def emptied(self) -> "MemoryBank":
         """A new bank without pages, with the same settings."""
-        of_strategy = self.state_size, self.hypotheses, self.sees_others
-        return MemoryBank(self.layout, self.approximations, self.fp8, *of_strategy)
+        return MemoryBank(self.layout, self.approximations, self.fp8, self.strategy)
 
     @property
     def pools(self) -> tuple[PagePool | None, PagePool, PagePool | None]:
@@ -143,12 +139,13 @@ class MemoryBank:
     def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
         """Capacities for these objects; the number of rows is a bucket, or exactly theirs."""
         conditioning = bucket(max(o.conditioning for o in objects))
-        rows = self.hypotheses * bucket(len(objects) // self.hypotheses) if in_buckets else len(objects)
+        each = self.strategy.hypotheses
+        rows = each * bucket(len(objects) // each) if in_buckets else len(objects)
         return self.capacity(rows, conditioning, rules)
 
     def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":
         """Capacities for so many objects with so many conditioning frames each."""
-        others = objects if self.sees_others else 0
+        others = objects if self.strategy.sees_others else 0
         return StepShape(objects, rules.recent + conditioning, rules.max_pointers - 1 + conditioning, others)
 
     def reserve(self, shape: "StepShape") -> None:

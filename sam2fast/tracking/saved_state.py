@@ -377,7 +377,7 @@ def _check_result(result: FrameResult, bank: MemoryBank, has_memory: bool, recor
     _check("score", result.score, (1, 1))
     _check("record", result.record, (1, record_size))
     _expect((result.state is None) == (bank.states is None), "a state of its strategy is missing, or too many")
-    states = [] if result.state is None else [("state", result.state, (bank.state_size,))]
+    states = [] if result.state is None else [("state", result.state, (bank.strategy.state_size,))]
     memories = [] if result.memory is None else [("memory", result.memory, bank.page_shape)]
     for name, page, shape in [("pointer", result.pointer, (bank.layout.pointer,))] + memories + states:
         assert page.archived is not None

@@ -76,15 +76,8 @@ class Tracker:
     override: Callable[[str], Callable[..., Any] | None] = staticmethod(lambda name: None)
     check_stream: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(
-        self,
-        model: SAM2Base,
-        options: TrackingOptions | None = None,
-        steps: Steps | None = None,
-    ) -> None:
-        self.model = model
-        self.options = TrackingOptions() if options is None else options
-        self.steps = Steps() if steps is None else steps
+    def __init__(self, model: SAM2Base, options: TrackingOptions, steps: Steps) -> None:
+        self.model, self.options, self.steps = model, options, steps
 
     def format_masks(self, state: VideoSession, low_res: Tensor, output: Output) -> Tensor:
         """See :func:`~sam2fast.tracking.outputs.format_masks`."""
@@ -141,11 +134,10 @@ class Tracker:
             approximations = self.options.approximations
         model = self.model
         strategy = (self.options.strategy if strategy is None else strategy).for_model(model)
-        of_strategy = strategy.state_size, strategy.hypotheses, strategy.sees_others
         return self.session(
             frames,
             FeatureCache(frames, model.device, features_kept, approximations.still_frames),
-            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations), *of_strategy),
+            MemoryBank(MemoryLayout.of(model), approximations, _fp8(model, approximations), strategy),
             OpenedWith(model),
             offload_video_to_cpu,
             offload_state_to_cpu,
@@ -232,7 +224,7 @@ class Tracker:
         (features,) = self._features(state, [frame])
         decision = None
         if state.strategy.decides:
-            unknown = torch.zeros(1, bank.state_size, dtype=torch.float64, device=state.device)
+            unknown = torch.zeros(1, state.strategy.state_size, dtype=torch.float64, device=state.device)
             conditioning = self.makes_conditioning(tracked, frame)
             decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, True, conditioning)
         prediction = predict(

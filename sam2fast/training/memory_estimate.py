@@ -241,7 +241,7 @@ def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> Bat
 
 def _limits(dataset: Any) -> Iterator[tuple[int, int]]:
     """The largest numbers of frames and objects of a data set's clips, and of those of data sets that it wraps."""
-    sampler = getattr(dataset, "sampler", None)
+    sampler: Any = getattr(dataset, "sampler", None)
     if hasattr(sampler, "num_frames") and hasattr(sampler, "max_num_objects"):
         frames, objects = sampler.num_frames, sampler.max_num_objects
         for transform in getattr(dataset, "transforms", ()):
