@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.kinds import are_plain, is_gelu, is_plain_fpn, is_relu, is_usual
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.hiera_block import MultiScaleBlock
@@ -138,62 +139,6 @@ def plan_image(encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> ImagePl
     if not are_plain(encoder.trunk) or not all(map(is_usual, encoder.trunk._blocks)):
         return None
     return ImagePlan(encoder, heads)
-
-
-def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
-    """Whether it sums levels that it projects by 1x1 convolutions, as the heads do."""
-    if type(neck) is not FpnNeck or neck.fuse_type != "sum":
-        return False
-    convolutions: list[Any] = [*(layers.conv for layers in neck.convs), *heads.values()]
-    return all(map(_is_pointwise, convolutions)) and are_plain(neck, *heads.values())
-
-
-def _is_pointwise(layer: nn.Module) -> bool:
-    """Whether it is a 1x1 convolution."""
-    return (
-        type(layer) is nn.Conv2d
-        and layer.kernel_size == layer.stride == (1, 1)
-        and layer.padding == (0, 0)
-        and layer.groups == 1
-    )
-
-
-def is_usual(block: MultiScaleBlock) -> bool:
-    """Whether its MLP has the exact GELU alone, it pools by its stride, and no window is cut by that, which is an
-    error."""
-    pool, stride = block.pool, block.q_stride
-    if isinstance(pool, nn.MaxPool2d):
-        settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
-        if settings != (stride, stride, 0, 1, False) or not stride or block.window_size % stride[0]:
-            return False
-    return is_gelu(block.mlp.act) and not block.mlp.sigmoid_output and block.attn.q_pool is pool
-
-
-def is_gelu(activation: Any) -> bool:
-    """Whether it is the exact GELU, as a module."""
-    return type(activation) is nn.GELU and activation.approximate == "none"
-
-
-def is_relu(activation: Any) -> bool:
-    """Whether it is torch's function or module."""
-    return activation is F.relu or type(activation) is nn.ReLU
-
-
-def are_plain(*parts: nn.Module) -> bool:
-    """Whether all layers in these have a bias, and no setting that plans do not hold."""
-    kinds = nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds)]
-    return all(layer.bias is not None and is_plain(layer) for layer in layers)
-
-
-def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer has no setting that plans do not hold."""
-    if isinstance(layer, nn.Conv2d):
-        return layer.dilation == (1, 1) and layer.padding_mode == "zeros"
-    if isinstance(layer, nn.ConvTranspose2d):  # computed as a linear layer to blocks of 2x2
-        settings = layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.groups
-        return settings == ((2, 2), (2, 2), (0, 0), (0, 0), 1)
-    return True
 
 
 def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
