@@ -144,7 +144,7 @@ def vos(
     """
     inputs = [Path(os.path.realpath(folder)) for folder in (videos, masks)]
     real = Path(os.path.realpath(out))
-    if any(folder in (real, *real.parents) for folder in inputs):
+    if real in inputs or list_file is None and any(folder in real.parents for folder in inputs):
         raise click.UsageError(f"the results would lie among the inputs in {out}; choose another --out folder")
     if ray_options and at_once > 1:
         raise click.UsageError("--at-once is for devices of this machine; with --ray use --workers")

@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2fast.datasets.dataset_files import FRAME_SUFFIXES, DatasetError, FrameKey, frame_key, list_files, read_frame
-from sam2fast.io.images import write_jpeg
+from sam2fast.datasets.dataset_files import (
+    FRAME_SUFFIXES,
+    DatasetError,
+    FrameKey,
+    frame_key,
+    list_entries,
+    list_files,
+    read_frame,
+)
+from sam2fast.io.images import SUFFIXES, write_jpeg
 
 QUALITY = 95  # of JPEG; OpenCV's default, which the original's extraction has
 # Frames are returned at the video's own size; the resized model input, which is not used, is kept small.
@@ -36,13 +44,21 @@ class FrameFiles:
 
     @classmethod
     def find(cls, folders: Collection[Path], videos: Collection[Path] = ()) -> "FrameFiles":
-        """The first of these video files and folders that exists."""
+        """The first of these video files and folders that exists.
+
+        Raises:
+            DatasetError: all images of the folder have other formats.
+        """
         for video in videos:
             if video.is_file():
                 return cls(video=video)
         for folder in folders:
             if folder.is_dir():
-                return cls(list_files(folder, FRAME_SUFFIXES))
+                images = list_files(folder, FRAME_SUFFIXES)
+                others = [] if images else [p.name for p in list_entries(folder) if p.suffix.lower() in SUFFIXES]
+                if others:
+                    raise DatasetError(f"{folder} has frames such as {min(others)}; expected JPEG or PNG: convert them")
+                return cls(images)
         return cls()
 
     def __bool__(self) -> bool:

@@ -24,6 +24,7 @@ from PIL import Image
 from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.conversion import ConvertJob, convert_video
 from sam2fast.datasets.dataset_files import DatasetError, OverlapError
+from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.layout import Settings, StagingFolder
 from sam2fast.datasets.layout_registry import BY_NAME, detect, open_layout
 from sam2fast.datasets.sav_json import read_masklets
@@ -338,3 +339,11 @@ def test_refused_sources(layout, change, message, tmp_path):
     with pytest.raises(DatasetError, match=message):
         convert(tmp_path / "a", layout, tmp_path / "b", "sav-png", "bear")
     assert read_files(tmp_path / "b") == {} and not (tmp_path / "00004.png").exists()
+
+
+def test_frames_of_other_formats(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "00000.webp")
+    with pytest.raises(DatasetError, match=r"has frames such as 00000.webp; expected JPEG or PNG"):
+        FrameFiles.find([tmp_path])
+    Image.new("RGB", (4, 4)).save(tmp_path / "00000.jpg")
+    assert FrameFiles.find([tmp_path]).images == {0: tmp_path / "00000.jpg"}
