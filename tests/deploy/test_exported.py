@@ -306,12 +306,13 @@ def test_a_failed_write_keeps_the_previous_program(monkeypatch, tmp_path):
     path = tmp_path / "program.pt2"
     path.write_text("before")
 
-    def fail(program, file, **_):
+    def fail(file):
         open(file, "w").close()
         raise OSError("no space left")
 
-    monkeypatch.setattr(torch.export, "save", fail)
-    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", lambda *a, package_path, **k: fail(a, package_path))
+    monkeypatch.setattr(torch.export, "save", lambda program, file: None)
+    monkeypatch.setattr("pathlib.Path.write_bytes", lambda self, content: fail(self))
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", lambda *a, package_path, **k: fail(package_path))
     for write in (exported.save_program, exported.compile_artifact):
         with pytest.raises(OSError, match="no space left"):
             write(None, path)

@@ -13,7 +13,6 @@ REFUSED: dict[str, tuple[int, ...]] = {
     "load_checkpoint": _NOT_OF_THE_MODEL,
     "load_partial": _NOT_OF_THE_MODEL,
     "choose_config": _NO_CONFIGURATION_OF_OURS,
-    "convert_checkpoint": (2, 3),  # not complete for nano
     "training checkpoint": (0, 1, 2, 3, 5, 6),  # not from a training run
     "load_checkpoint of safetensors": (1, 2, 3, 4),  # as above, adapters, and one weight in int8
     "choose_config of safetensors": (0, 3, 4),

@@ -193,9 +193,9 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
         ValueError: the name does not end in ``.pt2``.
         OSError: the file cannot be written; no partial file is left.
     """
-    content = BytesIO()  # on a full disk, torch's own writer ends the process
-    torch.export.save(program, content)
     with written_program(path) as partial:
+        content = BytesIO()  # on a full disk, torch's own writer ends the process
+        torch.export.save(program, content)
         partial.write_bytes(content.getbuffer())
 
 
