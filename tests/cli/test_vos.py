@@ -160,6 +160,7 @@ def test_other_files_among_the_inputs_do_not_count(data, whole):
     data.has_done(whole)
     (data.root / "masks/b/Thumbs.db").write_bytes(b"")
     (data.root / "videos/a/notes.txt").symlink_to("nowhere")
+    (data.root / "out/a/.DS_Store").write_bytes(b"")
     assert "; 3 videos were done before" in data().stdout
 
 

@@ -63,7 +63,7 @@ class VosJob:
         out: the output folder is ``out / name``.
         frames: their number, 0 if unknown: for progress, and to begin with long videos.
         made_from: all that the result depends on, as JSON. It is written to ``out / .name.json``; a folder with the
-            same beside it, and as many files as then, counts as done.
+            same beside it, and as many masks as then, counts as done.
         replace: replaces a folder that was made from something else.
     """
 

@@ -28,29 +28,29 @@ MOST_WAITING = 8
 
 
 def is_done(folder: Path, made_from: Any) -> bool:
-    """Whether the folder was made from the same inputs, and has as many files as then."""
-    return _files_when_made(folder, made_from) == _count_files(folder)
+    """Whether the folder was made from the same inputs, and has as many masks as then."""
+    return _masks_when_made(folder, made_from) == _count_masks(folder)
 
 
 def is_conflicting(folder: Path, made_from: Any) -> bool:
     """Whether something else exists at this path: not empty, and not made from the same inputs."""
     if folder.is_dir() and not any(folder.iterdir()):
         return False
-    return (folder.exists() or folder.is_symlink()) and _files_when_made(folder, made_from) is None
+    return (folder.exists() or folder.is_symlink()) and _masks_when_made(folder, made_from) is None
 
 
-def _files_when_made(folder: Path, made_from: Any) -> int | None:
-    """The number of files that the folder was made with; None if it is not there, or was made from something else."""
+def _masks_when_made(folder: Path, made_from: Any) -> int | None:
+    """The number of masks that the folder was made with; None if it is not there, or was made from something else."""
     try:
         note = json.loads(_note(folder).read_text(encoding="utf-8"))
         is_same = folder.is_dir() and note["made_from"] == json.loads(json.dumps(made_from))
-        return int(note["files"]) if is_same else None
+        return int(note["masks"]) if is_same else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
-def _count_files(folder: Path) -> int:
-    return sum(len(files) for _, _, files in os.walk(folder))
+def _count_masks(folder: Path) -> int:
+    return sum(name.endswith(".png") for _, _, files in os.walk(folder) for name in files)
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
 
 def _put(partial: Path, folder: Path, made_from: Any) -> None:
     note, new_note, before = _note(folder), partial / NOTE, _beside(folder)
-    content = json.dumps({"made_from": made_from, "files": _count_files(partial)}, indent=1) + "\n"
+    content = json.dumps({"made_from": made_from, "masks": _count_masks(partial)}, indent=1) + "\n"
     # First, as the disk may be full.
     with annotate_oserror(new_note):
         new_note.write_text(content, encoding="utf-8")

@@ -46,7 +46,7 @@ def test_done(predictor, job):
     assert (done.name, done.frames, done.objects, done.problem) == ("a", 4, 2, None)
     assert set(done.seconds) == {"opening", "tracking", "writing"} and min(done.seconds.values()) >= 0
     assert sorted(os.listdir(job.out)) == [".a.json", "a"]
-    assert json.loads((job.out / ".a.json").read_text()) == {"made_from": "this", "files": 4}
+    assert json.loads((job.out / ".a.json").read_text()) == {"made_from": "this", "masks": 4}
     before = files_of(job.out)
     assert [path for path in before if path.startswith("a/")] == [f"a/{t:05d}.png" for t in range(4)]
     assert track_job(predictor, job).problem is None  # its own folder it may always replace
