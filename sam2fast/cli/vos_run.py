@@ -20,7 +20,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
-from sam2fast.evaluation.vos.listing import VIDEO_FILE_SUFFIXES, inputs_of, listed_names, videos_in
+from sam2fast.evaluation.vos.listing import inputs_of, is_video_file, listed_names, videos_in
 from sam2fast.evaluation.vos.outputs import format_error, is_conflicting, is_done, remove_leftovers
 from sam2fast.video_io import VideoError
 
@@ -116,7 +116,7 @@ def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> 
         raise UserError(f"no videos in {request.videos}; expected a folder of frames for each, or video files")
     jobs, others, done = [], [], 0
     for name in names:
-        if name not in found and Path(name).suffix.lower() in VIDEO_FILE_SUFFIXES:  # in a list
+        if name not in found and is_video_file(name):  # in a list
             name = Path(name).stem
         try:
             if name not in found:
