@@ -1,4 +1,4 @@
-"""Features of frames that the image encoder has computed, kept for a while and reused for similar frames."""
+"""Caches features of frames, and reuses them for similar frames."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,34 +11,34 @@ from torch import Tensor, nn
 from sam2fast.video_io import Frames
 from sam2fast.video_io.video_types import StreamFrame
 
-# Frames whose features are kept: clicks go back and forth between a few.
+# Number of frames in the cache besides upcoming ones: clicks go back and forth between a few frames.
 FEATURES_KEPT = 4
-# Pixels of the model's input, whose side is a multiple of 32. Patches are those of the encoder's first layer.
+# In pixels of the model's input. Its side is a multiple of 32. The encoder's first layer has the same patches.
 PATCH, CELL = 4, 32
 
 
 class FrameFeatures(NamedTuple):
-    """The encoder's output for one frame."""
+    """Holds the encoder's output for one frame."""
 
     embedding: Tensor  # (1, C, H, W)
-    high_res: list[Tensor]  # (1, C/8, 4H, 4W), (1, C/4, 2H, 2W), or none
+    high_res: list[Tensor]  # (1, C/8, 4H, 4W), (1, C/4, 2H, 2W), or empty
 
 
 class EncodedFrames(NamedTuple):
-    """Features of several frames; another stream may still be computing them."""
+    """Holds features of several frames. Another stream may still be computing them."""
 
     features: list[FrameFeatures]
-    wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait before it reads one of them
+    wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait for one frame's features
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedFrame(StreamFrame):
-    """A frame with its features, for any number of streams; from ``SAM2VideoPredictor.encode_frame``. Read-only."""
+    """Holds a frame of ``SAM2VideoPredictor.encode_frame`` and its features, for any number of streams; read-only."""
 
     _features: FrameFeatures = field(repr=False)
     _model: nn.Module = field(repr=False)
-    _dtype: torch.dtype | None = field(repr=False)  # of autocast
-    _changes: int = field(repr=False)  # of the model's modules until then
+    _dtype: torch.dtype | None = field(repr=False)  # autocast's dtype
+    _changes: int = field(repr=False)  # number of changes of the model's modules before
 
 
 _Key: TypeAlias = tuple[int, torch.dtype | None]  # a frame and the dtype of autocast
@@ -46,18 +46,19 @@ _Features: TypeAlias = tuple[FrameFeatures, Callable[[FrameFeatures], None] | No
 
 
 class FeatureCache:
-    """Features of the frames used last.
+    """Stores the features of the ``size`` frames used last, and of the upcoming frames of a pass until it tracks them.
 
-    Features computed under autocast and without it are kept apart.
+    Features computed under autocast and without it are stored separately.
 
     Args:
-        frames: of the video.
-        device: of the features.
-        size: how many frames' features are kept, about 17 MB each at 1024x1024 in fp32.
-        reuse_threshold: see :meth:`reuse`.
+        frames: The frames of the video.
+        device: The device of the features.
+        size: Number of frames used last. The features of a frame take about 17 MB at 1024x1024 in fp32.
+        reuse_threshold: See :meth:`reuse`.
 
     Attributes:
-        encoded: how many frames the encoder has computed.
+        upcoming: The next frames of the current pass. Their features are not evicted, so that none is encoded twice.
+        encoded: Number of frames that the encoder has computed.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class FeatureCache:
     ) -> None:
         self.frames = frames
         self.size = size
+        self.upcoming: Sequence[int] = ()
         self.kept: OrderedDict[_Key, FrameFeatures] = OrderedDict()
         self.encoded = 0
         self._device = device
@@ -78,30 +80,29 @@ class FeatureCache:
         self.reuse(reuse_threshold)
 
     def reuse(self, threshold: float | None) -> None:
-        """From now on a frame that differs from the last encoded one by at most ``threshold`` gets its features.
+        """Sets when a frame gets the features of the last encoded frame.
 
         Args:
-            threshold: the largest :func:`difference` at which features are reused; None for no reuse.
+            threshold: The largest :func:`difference` at which features are reused. None disables reuse.
         """
         self._reuse = None if threshold is None else FeatureReuse(threshold)
 
     def keeps(self, frame: int) -> bool:
-        """Whether the frame's features are kept; they may still be computed."""
+        """Returns True if the frame's features are in the cache. Another stream may still be computing them."""
         return (frame, autocast_dtype(self._device)) in self.kept
 
-    def encode(self, frames: Sequence[int], batch: int, compute: Callable[[list[int]], EncodedFrames]) -> None:
-        """Keeps the features of these frames: encodes those that it has not, unless they are like the last encoded one.
+    def encode(self, frames: Sequence[int], compute: Callable[[list[int]], EncodedFrames]) -> None:
+        """Stores the features of these frames. Encodes missing ones, except frames that are like the last encoded one.
 
         Args:
-            batch: how many frames are encoded at a time, at most.
-            compute: features of some frames from the encoder.
+            compute: Returns the features of frames from the encoder.
 
         Raises:
-            VideoError: a frame cannot be read.
+            VideoError: If a frame cannot be read.
         """
         kind = autocast_dtype(self._device)
         missing = [t for t in frames if (t, kind) not in self.kept]
-        sources: list[int | None] = list(missing)  # of each, whose features it gets; None for the last encoded frame
+        sources: list[int | None] = list(missing)  # per frame, the frame to take features from; None: the last encoded
         if missing and self._reuse is not None:
             sources = self._reuse.sources(kind, self.frames, missing)
         new = [t for t, source in zip(missing, sources, strict=True) if t == source]
@@ -122,29 +123,29 @@ class FeatureCache:
             self.kept[t, kind] = features
         for t in frames:
             self.kept.move_to_end((t, kind))
-        if missing:  # otherwise frames that were encoded ahead would be dropped before their turn
-            # This batch, the one before, and the current frame.
-            most = self.size if batch == 1 else max(self.size, 2 * batch + 1)
-            if self._only_last and batch == 1:
-                most = 1
-            while len(self.kept) > most:
-                key, _ = self.kept.popitem(last=False)
-                self._waits.pop(key, None)
+        # Upcoming frames do not count: tracked frames, which are used later than they, are evicted first.
+        most = max(1 if self._only_last else self.size, sum(t not in self.upcoming for t in frames))
+        for key in [key for key in self.kept if key[0] not in self.upcoming][:-most]:
+            del self.kept[key]
+            self._waits.pop(key, None)
 
     def keep_encoded(self, index: int, frame: EncodedFrame) -> None:
-        """Keeps only the features of this frame, as those of frame ``index``."""
+        """Replaces the cache by the features of this frame, stored as frame ``index``."""
         self.clear()
         self._changes = frame._changes
         self.kept[index, frame._dtype] = frame._features
 
     def as_encoded(self, frame: StreamFrame, model: nn.Module) -> EncodedFrame:
-        """A frame with the features that are kept last, of this model."""
+        """Returns the frame with the features that were stored last, which this model computed."""
         (_, dtype), features = next(reversed(self.kept.items()))
         given = frame.index, frame.time, frame.height, frame.width, frame._pixels
         return EncodedFrame(*given, features, model, dtype, self._changes)
 
     def read(self, frames: Iterable[int]) -> list[FrameFeatures]:
-        """Features of frames that are kept, used last now; the current stream waits until they are computed."""
+        """Returns features of frames in the cache, and marks them as used last.
+
+        The current stream waits until they are computed.
+        """
         kind, found = autocast_dtype(self._device), []
         for t in frames:
             features = self.kept[t, kind]
@@ -154,16 +155,17 @@ class FeatureCache:
         return found
 
     def awaited(self) -> Iterator[tuple[int, FrameFeatures]]:
-        """Each frame with its features, which the current stream may read. The order of eviction does not change."""
+        """Yields each frame with its features, which the current stream may read. The order of eviction stays."""
         for key, features in list(self.kept.items()):
             self._await(key, features)
             yield key[0], features
 
     def keep_since(self, changes: int, only_last: bool) -> None:
-        """Drops the features from before a change of the model's modules, of which there were so many until now.
+        """Drops the features if the model's modules were changed.
 
         Args:
-            only_last: keep one frame from now on, as the original, so that its modules are called as often.
+            changes: Number of changes so far.
+            only_last: Store one frame from now on. The original does so, and calls the modules as often.
         """
         self._only_last = only_last
         if changes != self._changes:
@@ -179,17 +181,17 @@ class FeatureCache:
 
     def _await(self, key: _Key, features: FrameFeatures) -> None:
         wait = self._waits.get(key)
-        if wait is not None:  # each time: the current stream may be another one
+        if wait is not None:  # at each call, as the current stream may be another one
             wait(features)
 
 
 class FeatureReuse:
-    """Decides which frames are encoded from their pixels on the CPU; nothing waits for the device.
+    """Decides by their pixels on the CPU which frames are encoded. Nothing waits for the device.
 
     Frames are compared with the last *encoded* one, so that a slow movement accumulates.
 
     Args:
-        threshold: the largest :func:`difference` at which a frame is not encoded.
+        threshold: The largest :func:`difference` at which a frame is not encoded.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -197,10 +199,11 @@ class FeatureReuse:
         self._last: dict[torch.dtype | None, tuple[Tensor, _Features]] = {}  # with the frame's summary
 
     def sources(self, kind: torch.dtype | None, frames: Frames, indices: Sequence[int]) -> list[int | None]:
-        """For each frame, in the order of tracking, the one whose features it gets; None stands for :meth:`last`.
+        """Returns for each frame the frame to take features from. None stands for :meth:`last`.
 
         Args:
-            kind: the dtype of autocast; features of one kind are not used for another.
+            kind: Autocast's dtype. Features of one dtype are not used for another.
+            indices: The frames in the order of tracking.
         """
         source: int | None = None
         reference = self._last[kind][0] if kind in self._last else None
@@ -213,7 +216,7 @@ class FeatureReuse:
         return found
 
     def last(self, kind: torch.dtype | None) -> _Features:
-        """Features of the last encoded frame."""
+        """Returns the features of the last encoded frame."""
         return self._last[kind][1]
 
     def remember(self, kind: torch.dtype | None, frames: Frames, index: int, features: _Features) -> None:
@@ -221,21 +224,21 @@ class FeatureReuse:
         self._last[kind] = summary_of(frames.pixels(index)), features
 
     def clear(self) -> None:
-        """The next frame is encoded, whatever it shows."""
+        """Forgets the last encoded frame, so that the next frame is encoded."""
         self._last.clear()
 
 
 def summary_of(pixels: Tensor) -> Tensor:
-    """Sums of four pixels in each patch of a frame ``(S, S, 3)`` uint8: ``(S/4, S/4, 3)`` int16.
+    """Sums four pixels in each patch of a frame ``(S, S, 3)`` uint8 into ``(S/4, S/4, 3)`` int16.
 
-    Sums of four have half the noise of single pixels, and read a quarter of them.
+    Summing four pixels of each patch halves the noise and reads a quarter of the frame.
     """
     rows = pixels[::PATCH].short() + pixels[PATCH // 2 :: PATCH]
     return rows[:, ::PATCH] + rows[:, PATCH // 2 :: PATCH]
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """Difference of two summaries, for pixels in [0, 1]: the largest mean over a cell of 32x32 pixels.
+    """Returns the difference of two summaries, for pixels in [0, 1]: the largest mean over a cell of 32x32 pixels.
 
     A mean over the whole frame would miss a small object that moves before a static background.
     """
@@ -245,7 +248,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def features_by_frame(levels: Sequence[Tensor], count: int) -> list[FrameFeatures]:
-    """The first ``count`` frames of a batch's levels ``(B, ...)``, finest first, frame by frame."""
+    """Splits a batch's levels ``(B, ...)``, finest first, into the features of its first ``count`` frames."""
     features = []
     for i in range(count):
         # Clones: a view would keep the whole batch alive as long as one of its frames.
@@ -255,5 +258,5 @@ def features_by_frame(levels: Sequence[Tensor], count: int) -> list[FrameFeature
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """The dtype that autocast computes in on a kind of device, or None without autocast."""
+    """Returns the dtype that autocast computes in on the device, or None without autocast."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None

@@ -94,7 +94,7 @@ def propagate(
         with tracker.one_step(state):
             tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
             results, track_scores = tracker.track_frame(state, objects, frame, reverse)
-            tracker.encode_ahead(state, objects.values(), remaining[1:], encode_ahead)
+            tracker.encode_ahead(state, remaining[1:], encode_ahead)
         if pathways is not None:
             pathways.add(frame, objects, results)
             tracker.store_results(state, objects, frame, reverse, results)

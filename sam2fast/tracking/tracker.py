@@ -165,32 +165,37 @@ class Tracker:
         return self._features(state, frames)
 
     def encode_batch(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
-        """Encodes up to ``count`` frames as one batch, in the :meth:`one_step` of the first of ``frames``."""
+        """Encodes up to ``count`` frames as one batch, in the :meth:`one_step` of the first of ``frames``.
+
+        The frames after it stay in the feature cache until they are tracked.
+        """
+        every = list(objects)
+        state.features.upcoming = _to_track(every, frames[1 : 2 * count])
         if count == 1 or self.recordings is not None and state.features.keeps(frames[0]):
             return
-        needed = _to_track(objects, frames[:count])
+        needed = _to_track(every, frames[:count])
         if needed and not state.features.keeps(needed[0]):
             self._features(state, needed)
 
-    def encode_ahead(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
-        """Starts to encode the next ``count`` of ``frames`` on another stream; in the :meth:`one_step` before them."""
+    def encode_ahead(self, state: VideoSession, frames: range, count: int) -> None:
+        """Starts to encode the next ``count`` of ``frames`` on another stream, in the :meth:`one_step` before them."""
         if self.recordings is None:
             return
-        window = 2 * count - 1  # waits for a full batch, unless the next frame is needed already or the pass ends
-        needed = _to_track(objects, frames[:window])
+        needed = state.features.upcoming
         missing = [t for t in needed if not state.features.keeps(t)][:count]
-        if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) <= window):
+        # Waits for a full batch, unless the next frame is needed already or the pass ends.
+        if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) < 2 * count):
             with suppress(Exception):  # raised again when that frame is tracked
-                self._encode(state, missing, count, ahead=True)
+                self._encode(state, missing, ahead=True)
 
     def _features(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
         if not all(map(state.features.keeps, frames)):
-            self._encode(state, frames, len(frames))
+            self._encode(state, frames)
         return state.features.read(frames)
 
-    def _encode(self, state: VideoSession, frames: Sequence[int], batch: int, ahead: bool = False) -> None:
+    def _encode(self, state: VideoSession, frames: Sequence[int], ahead: bool = False) -> None:
         encode = self.steps.encode
-        state.features.encode(frames, batch, lambda new: encode(self.model, self.options, state.frames, new, ahead))
+        state.features.encode(frames, lambda new: encode(self.model, self.options, state.frames, new, ahead))
 
     def makes_conditioning(self, tracked: TrackedObject, frame: int) -> bool:
         """Whether a prompt on the frame makes it a conditioning frame of the object, as it is without the prompt."""
@@ -360,10 +365,9 @@ class Tracker:
         return gather_memory(self.model, state.bank, attended, rules, state.num_frames)
 
 
-def _to_track(objects: Iterable[TrackedObject], frames: Iterable[int]) -> list[int]:
-    """The frames on which an object has to be tracked."""
-    every = list(objects)
-    return [t for t in frames if any(t not in o.conditioning for o in every)]
+def _to_track(objects: Sequence[TrackedObject], frames: Iterable[int]) -> list[int]:
+    """Returns the frames on which an object has to be tracked."""
+    return [t for t in frames if any(t not in o.conditioning for o in objects)]
 
 
 _warned: WeakSet[nn.Module] = WeakSet()  # models for which missing fp8 was logged

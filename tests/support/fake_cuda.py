@@ -24,6 +24,7 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sam2fast.engine import Engine
 from sam2fast.kernels import _dispatch, _launch, _op
 
 GPU = torch.device("cuda", 0)
@@ -67,19 +68,31 @@ EXPLAINED = {
 }
 
 
+class Copy(NamedTuple):
+    """A copy between the host and the device."""
+
+    to_device: bool
+    bytes: int
+    is_pinned: bool  # the memory of the host
+
+
 class Seen:
     """The events of a time span.
 
     Attributes:
-        faults: in their order.
-        launches: how often each operation, kernel or copy was started on the device, replays of graphs included. An
-            operation of torch counts once, whatever number of kernels it takes.
-        replayed: the events of each graph that was run.
+        faults: All faults in their order.
+        launches: Number of starts of each operation, kernel or copy on the device, with replays of graphs. An operation
+            of torch counts once, even if it takes several kernels.
+        copies: All copies between the host and the device.
+        encoded: Number of images in each call of the image encoder outside of graphs, or inside this graph.
+        replayed: The events of each graph that was run.
     """
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
         self.launches: Counter[str] = Counter()
+        self.copies: list[Copy] = []
+        self.encoded: list[int] = []
         self.replayed: list[Seen] = []
 
     @property
@@ -284,12 +297,14 @@ class FakeCuda(TorchDispatchMode):
             host = source if target_is_cuda else None
         if target_is_cuda == source.is_cuda:
             return
+        is_pinned = non_blocking if host is None else self.is_pinned(host)  # torch makes pinned memory itself
+        self._target().copies.append(Copy(target_is_cuda, source.numel() * source.element_size(), is_pinned))
         way = "host to device" if target_is_cuda else "device to host"
         if self.graph is not None:
             self.note("copy in a recording", f"{name}, {way}")
         elif not non_blocking:
             self.note("blocking copy", f"{name}, {way}")
-        elif host is not None and not self.is_pinned(host):  # without one torch makes it, in pinned memory
+        elif not is_pinned:
             self.note("pageable copy", f"{name}, {way}")
 
 
@@ -385,6 +400,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "copy_": lambda self, source, non_blocking=False: aten.copy_.default(self, source, non_blocking),
     "data_ptr": lambda self: id(self),
     "item": lambda self: aten._local_scalar_dense.default(self),
+    "new_tensor": lambda self, data: torch.tensor(data, dtype=self.dtype, device=self.device),
     "nonzero": lambda self: aten.nonzero.default(self),
 }
 
@@ -436,6 +452,13 @@ def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
             patch.setattr(FakeTensor, name, method, raising=False)
         patch.setattr(_dispatch, "_build_unsupported_reason", lambda: None)
         _patch_triton(patch)
+        encode = Engine.encode
+
+        def counted(engine: Engine, images: Tensor) -> list[Tensor]:
+            mode._target().encoded.append(len(images))
+            return encode(engine, images)
+
+        patch.setattr(Engine, "encode", counted)
         _active.append(mode)
         try:
             with mode:

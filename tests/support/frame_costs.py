@@ -102,12 +102,8 @@ class CostedCuda(FakeCuda):
         """What a frame launched: the recorded encoder, the recorded step, and what is not recorded."""
         found = {"eager": self.costs.get(id(seen), [])}
         for recorded in seen.replayed:
-            found["encoder" if is_encoder(recorded) else "step"] = self.costs[id(recorded)]
+            found["encoder" if recorded.encoded else "step"] = self.costs[id(recorded)]
         return found
-
-
-def is_encoder(recorded: Seen) -> bool:
-    return "_resize_and_normalise_kernel" in recorded.launches
 
 
 # Operations that read as much of their first argument as they write.
@@ -252,7 +248,7 @@ def encoded_ahead(model: str, batches: Iterable[int]) -> list[dict[str, Any]]:
     with predictor_of(model) as (cuda, predictor):
         for batch in batches:
             frames = steady_frames(cuda, predictor, 1, 3 * batch, encode_ahead=batch)
-            recorded = (each for seen in frames for each in seen.replayed if is_encoder(each))
+            recorded = (each for seen in frames for each in seen.replayed if each.encoded)
             largest = max(recorded, key=lambda each: Part.of(cuda.costs[id(each)]).flops)
             seconds = Part.of(cuda.costs[id(largest)]).seconds / batch
             found.append({"model": model, "batch": batch, "seconds": seconds, "bytes": cuda.most[id(largest)]})

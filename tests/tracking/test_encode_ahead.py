@@ -99,7 +99,7 @@ def test_cached_features_are_waited_for(fast, video):
         encoded = Steps().encode(fast, TrackingOptions(fast=False), s.state.frames, frames, ahead=True)
         return EncodedFrames(encoded.features, waits.append)
 
-    cache.encode([2, 1], 2, encode)
+    cache.encode([2, 1], encode)
     order = list(cache.kept)
     assert [frame for frame, _ in order] == [0, 2, 1] and not waits
     for _ in range(2):  # each time, for it may be on another stream

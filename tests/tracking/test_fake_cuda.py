@@ -97,6 +97,59 @@ def test_batches_and_late_answers(cuda, predictor):
         seen.check()
 
 
+def encoded_in_pass(predictor, monkeypatch, length, reverse, prompted=(), correct=lambda state, frame: None, **options):
+    """Returns the frames of each batch that a pass encodes, without frames that corrections between them encode."""
+    state, start = predictor.init_state(fake_cuda.frames(1) * length), length - 1 if reverse else 0
+    for t in {start, *prompted}:
+        predictor.add_new_points_or_box(state, t, 1, [[20.0, 40.0]], [1])
+    batches, encode = [], predictor._steps.encode
+
+    def noted(model, options, frames, indices, ahead=False):
+        batches.append(list(indices))
+        return encode(model, options, frames, indices, ahead)
+
+    monkeypatch.setattr(predictor._steps, "encode", noted)
+    state.features.clear()
+    for frame, *_ in predictor.propagate_in_video(state, start, reverse=reverse, progress=False, **options):
+        before = len(batches)
+        correct(state, frame)
+        del batches[before:]
+    monkeypatch.undo()
+    return batches
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("ahead", [None, 1, *(pytest.param(n, marks=pytest.mark.long) for n in (2, 4, 8))])
+def test_a_pass_encodes_each_frame_once(cuda, predictor, monkeypatch, ahead, reverse):
+    """In full batches until the end, in short videos, over prompted frames, and between corrections."""
+
+    def correct(state, frame):
+        done = [t for t in range(20) if frame in (6, 12) and t != frame and (t > frame) is reverse]
+        for t in (*done[:5], *([frame] if done else [])):
+            predictor.add_new_points_or_box(state, t, 1, [[30.0, 40.0]], [1], clear_old_points=False)
+
+    options = {} if ahead is None else {"encode_ahead": ahead}
+    for length, prompted, change in ((20, (), correct), (20, (3, 4, 5, 13), correct), (3, (), None)):
+        given = {"correct": change} if change else {}
+        found = encoded_in_pass(predictor, monkeypatch, length, reverse, prompted, **given, **options)
+        tracked = {*range(length)} - {length - 1 if reverse else 0, *prompted}
+        batches = [batch for batch in found if tracked & {*batch}]  # others encode memories of prompts
+        assert sorted(t for batch in batches for t in batch) == sorted(tracked)
+        # All batches are full, except at the end of the video.
+        assert len(batches) <= len(tracked) / (ahead or 4) + 2
+
+
+def test_batches_without_recordings_encode_each_frame_once(cuda, predictor, monkeypatch):
+    monkeypatch.setattr(type(predictor), "fast", False)
+
+    def correct(state, frame):
+        for t in range(max(0, frame - 5), frame) if frame == 6 else ():
+            predictor.add_new_points_or_box(state, t, 1, [[30.0, 40.0]], [1], clear_old_points=False)
+
+    found = encoded_in_pass(predictor, monkeypatch, 18, False, correct=correct, encode_ahead=4)
+    assert sorted(t for batch in found for t in batch) == [*range(18)] and len(found) <= 7
+
+
 def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
     """In small pools, which are soon full: then several pages of each pool move to the CPU by one copy."""
     monkeypatch.setattr(workspace, "OBJECTS_AT_ONCE", 1)
