@@ -36,6 +36,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.sam2_image_predictor import NAN_SCORES, SAM2ImagePredictor
 from sam2fast.transforms import ImageLike, to_pixels
+from sam2fast.utils.async_copies import copy_to_device
 
 # Output mode -> the segmentation from uncompressed run lengths.
 OUTPUT_MODES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -303,8 +304,9 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
     def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]:
         """The masks of ``points (P, 2)`` that pass the filters, and all logits ``(P * C, h, w)`` of the decoder."""
         predictor, transforms = self.predictor, self.predictor._transforms
-        xy = torch.as_tensor(points, dtype=torch.float32, device=predictor.device)
-        coords = transforms.transform_coords(xy, normalize, crop.size)
+        in_crop = torch.as_tensor(points, dtype=torch.float32, device="cpu")
+        in_input = transforms.transform_coords(in_crop, normalize, crop.size)
+        xy, coords = (copy_to_device(x, predictor.device) for x in (in_crop, in_input))
         low_res, ious = self._predict(coords, None, self.multimask_output)
         each = ious.shape[1]
         low_res, ious, xy = low_res.flatten(0, 1), ious.flatten(), xy.repeat_interleave(each, dim=0)

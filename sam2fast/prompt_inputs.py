@@ -149,11 +149,11 @@ def grouped_by_points(point_coords: Any, point_labels: Any, box: Any, mask_input
 
 
 def in_order(parts: Sequence[tuple[Tensor, ...]], rows: list[int]) -> tuple[Tensor, ...]:
-    """The results of all :func:`grouped_by_points`, in the order of the objects."""
+    """Joins the results of all :func:`grouped_by_points`, in the order of the objects."""
     if not rows:
         return parts[0]
-    order = torch.tensor(rows).argsort()
-    return tuple(torch.cat(part)[order.to(part[0].device)] for part in zip(*parts, strict=True))
+    order = copy_to_device(torch.tensor(rows).argsort(), parts[0][0].device)
+    return tuple(torch.cat(part)[order] for part in zip(*parts, strict=True))
 
 
 def ragged_lengths(value: Any) -> list[int] | None:

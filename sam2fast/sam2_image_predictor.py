@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sam2fast.image_features import Features, encode_images, facts_of
+from sam2fast.kernels.mask_ops import upsample_and_pack
+from sam2fast.kernels.mask_ops.bits import unpack_bits
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
     LOGIT_LIMIT,
@@ -28,10 +30,12 @@ from sam2fast.prompt_inputs import (
 )
 from sam2fast.tracking import image_graphs
 from sam2fast.transforms import ImageLike, SAM2Transforms
-from sam2fast.utils.async_copies import copy_to_device
+from sam2fast.utils.async_copies import copy_to_device, copy_to_host
 from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
+# Devices whose masks are copied to the CPU as bits. On the CPU there is nothing to copy, and packing takes longer.
+COPIES_BITS = ("cuda",)
 NAN_SCORES = (
     "the model's scores are NaN: its weights are damaged, as after a training that diverged, or float16 is too narrow"
 )
@@ -285,26 +289,34 @@ class SAM2ImagePredictor:
         assert self._orig_hw is not None
         size, threshold = self._orig_hw[img_idx], self.mask_threshold
         rows, parts = list[int](), []
+        in_bits = self.device.type in COPIES_BITS and output_mode != "coco_rle" and not return_logits
+        # A method that a user replaced returns the masks.
+        custom = getattr(self._predict, "__func__", self._predict) is not SAM2ImagePredictor._predict
+        by_predict = output_mode in ("float", "bool") and (custom or not in_bits)
         for group in grouped_by_points(*prompts):
             mask, coords, labels, corners = self._prep_prompts(*group[1:], normalize_coords, img_idx)
-            if output_mode in ("float", "bool"):
+            if by_predict:
                 part = self._predict(coords, labels, corners, mask, multimask_output, return_logits, img_idx)
             else:
                 low_res, ious = self._predict_low_res(coords, labels, corners, mask, multimask_output, img_idx)
                 part = self._transforms.cleaned(low_res), ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
             rows += group.rows
             parts.append(part)
-        masks, ious, low_res = in_order(parts, rows)
+        masks, ious, low_res = (x.squeeze(0) for x in in_order(parts, rows))
+        dtype = np.float32 if output_mode == "float" else np.bool_
+        if in_bits and not by_predict:
+            of_masks = masks.shape[-2:] if output_mode == "low_res" else size
+            bits, low_res, ious = copy_to_host(upsample_and_pack(masks, of_masks, threshold), low_res, ious)
+            found = unpack_bits(bits, of_masks[1], dtype)
+        else:
+            if output_mode == "coco_rle":
+                found = self._transforms.encode_cleaned(masks, size, threshold)
+            else:
+                found = _to_numpy((masks > threshold if output_mode == "low_res" else masks).cpu(), dtype)
+            low_res, ious = copy_to_host(low_res, ious)
         scores = _to_numpy(ious)
         if np.isnan(scores).any():
             warnings.warn(NAN_SCORES, stacklevel=4)
-        if output_mode == "float":
-            found = _to_numpy(masks)
-        elif output_mode == "coco_rle":
-            found = self._transforms.encode_cleaned(masks, size, threshold)
-            found = found[0] if len(found) == 1 else found
-        else:
-            found = (masks if output_mode == "bool" else masks > threshold).squeeze(0).cpu().numpy()
         return found, scores, _to_numpy(low_res)
 
     def _prep_prompts(
@@ -396,5 +408,8 @@ class SAM2ImagePredictor:
         return image_graphs.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
-def _to_numpy(x: Tensor) -> np.ndarray:
-    return x.squeeze(0).cpu().float().numpy()  # in this order: bool masks are four times smaller than fp32
+def _to_numpy(x: Tensor, dtype: type[np.generic] = np.float32) -> np.ndarray:
+    """Returns a new array with the values of a tensor on the CPU."""
+    array = np.empty(tuple(x.shape), dtype)
+    torch.from_numpy(array).copy_(x)
+    return array

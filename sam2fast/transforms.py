@@ -261,10 +261,10 @@ class SAM2Transforms:
 
     @staticmethod
     def encode_cleaned(masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> np.ndarray:
-        """COCO's run lengths ``(B, C)`` at the size (H, W), from logits ``(B, C, h, w)`` of :meth:`cleaned`."""
-        found = np.empty(masks.shape[0] * masks.shape[1], dtype=object)
-        found[:] = compress_run_lengths(encode_upsampled(masks.flatten(0, 1), orig_hw, threshold))
-        return found.reshape(masks.shape[:2])
+        """Returns COCO's run lengths ``(...)`` at the size (H, W), from logits ``(..., h, w)`` of :meth:`cleaned`."""
+        found = np.empty(masks.shape[:-2].numel(), dtype=object)
+        found[:] = compress_run_lengths(encode_upsampled(masks.flatten(0, -3), orig_hw, threshold))
+        return found.reshape(masks.shape[:-2])
 
     def cleaned(self, masks: Tensor) -> Tensor:
         """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, fp32."""

@@ -18,6 +18,7 @@ from sam2fast.io.rle import RLE, UncompressedRLE, compress_run_lengths, list_run
 from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.kernels.run_lengths import decode_masks, encode_masks
+from sam2fast.utils.async_copies import copy_to_device
 
 # Distance in pixels to the edge of a crop within which an object counts as cut off.
 EDGE_DISTANCE = 20.0
@@ -151,22 +152,25 @@ def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
 def is_box_near_crop_edge(
     boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = EDGE_DISTANCE
 ) -> Tensor:
-    """Whether a box touches an edge of its crop inside the image, so that its object is probably cut off.
+    """Returns True for boxes that touch an edge of their crop inside the image, which probably cuts off their objects.
 
     Args:
         boxes: ``(N, 4)`` XYXY in pixels of the crop.
         crop_box, orig_box: XYXY in pixels of the image.
-        atol: the largest distance, in pixels.
+        atol: The largest distance, in pixels.
 
     Returns:
         bool ``(N)``.
     """
-    in_image = uncrop_boxes_xyxy(boxes, crop_box).float()
+    corner = [*crop_box[:2], *crop_box[:2]]
+    on_device = copy_to_device(torch.tensor([corner, [*crop_box], [*orig_box]], device="cpu"), boxes.device)
+    origin, crop_edges, image_edges = on_device.unbind()
+    in_image = (boxes + origin).float()
 
-    def near(edges: Sequence[int]) -> Tensor:
-        return torch.isclose(in_image, in_image.new_tensor(edges), atol=atol, rtol=0)
+    def near(edges: Tensor) -> Tensor:
+        return torch.isclose(in_image, edges.float(), atol=atol, rtol=0)
 
-    return (near(crop_box) & ~near(orig_box)).any(dim=1)
+    return (near(crop_edges) & ~near(image_edges)).any(dim=1)
 
 
 def box_xyxy_to_xywh(box_xyxy: Boxes) -> Boxes:
@@ -180,14 +184,14 @@ def box_xyxy_to_xywh(box_xyxy: Boxes) -> Boxes:
 
 
 def uncrop_boxes_xyxy(boxes: Tensor, crop_box: Sequence[int]) -> Tensor:
-    """Boxes ``(..., 4)`` in pixels of the crop, in pixels of the image."""
+    """Converts boxes ``(..., 4)`` from pixels of the crop to pixels of the image."""
     x, y = crop_box[:2]
-    return boxes + torch.tensor([x, y, x, y], device=boxes.device)
+    return boxes + copy_to_device(torch.tensor([x, y, x, y], device="cpu"), boxes.device)
 
 
 def uncrop_points(points: Tensor, crop_box: Sequence[int]) -> Tensor:
-    """Points ``(..., 2)`` in pixels of the crop, in pixels of the image."""
-    return points + torch.tensor(crop_box[:2], device=points.device)
+    """Converts points ``(..., 2)`` from pixels of the crop to pixels of the image."""
+    return points + copy_to_device(torch.tensor(crop_box[:2], device="cpu"), points.device)
 
 
 def batched_mask_to_box(masks: Tensor) -> Tensor:

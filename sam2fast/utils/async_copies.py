@@ -65,6 +65,21 @@ class PendingCopies:
                 read()
 
 
+def copy_to_host(*tensors: Tensor) -> list[Tensor]:
+    """Returns tensors of one device on the CPU, after waiting for one copy of all of them.
+
+    From CUDA they are views of one pinned buffer, which torch uses again once they are freed.
+    """
+    if not tensors[0].is_cuda:
+        return [x.cpu() for x in tensors]
+    # The widest elements come first, so that all begin at a multiple of their size.
+    order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
+    joined = torch.cat([tensors[i].contiguous().view(-1).view(torch.uint8) for i in order])
+    parts = AsyncHostCopy(joined).arrived().split([tensors[i].nbytes for i in order])
+    found = {i: part.view(tensors[i].dtype).view(tensors[i].shape) for i, part in zip(order, parts, strict=True)}
+    return [found[i] for i in range(len(tensors))]
+
+
 def copy_to_device(x: Tensor, device: torch.device | str) -> Tensor:
     """``x`` on ``device``; ``x`` itself if it is there already.
 

@@ -26,6 +26,7 @@ from sam2fast.kernels.mask_ops import (
     upsample_and_threshold_reference,
     upsample_masks_reference,
 )
+from sam2fast.kernels.mask_ops.bits import unpack_bits
 from sam2fast.kernels.mask_ops.reference import counts_and_boxes
 
 ALL_SIZES = pytest.mark.parametrize(("low", "size"), SIZES.values(), ids=SIZES.keys())
@@ -288,6 +289,17 @@ def test_bits_are_numpys(name, width, triton_device):
         packed = pack_masks(masks.to(triton_device))
         assert torch.equal(unpack_masks(packed, width).cpu(), masks)
     assert np.array_equal(packed.cpu().numpy(), np.packbits(masks.numpy(), axis=-1, bitorder="little"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.bool_])
+@pytest.mark.parametrize("shape", [(2, 3, 700, 1001), (1, 1, 3), (4, 0, 5, 9), (1, 2, 2**21 + 3)])
+def test_bits_on_the_cpu(shape, dtype):
+    """In pieces of several rows by several threads, and rows that are longer than a piece."""
+    masks = np.random.default_rng(0).random(shape) > 0.5
+    packed = torch.from_numpy(np.packbits(masks, axis=-1, bitorder="little"))
+    found = unpack_bits(packed, shape[-1], dtype)
+    assert found.dtype == dtype and found.flags.owndata and np.array_equal(found, masks)
+    assert torch.equal(unpack_masks(packed, shape[-1]), torch.from_numpy(masks))
 
 
 def test_refused_input(triton_device):

@@ -18,8 +18,8 @@ from sam2fast.utils.async_copies import copy_to_device
 
 NANO = "configs/nano/sam2fast_nano.yaml"
 
-# The only copies that a prediction waits for: those of its three results.
-RESULTS = "blocking copy", " _to_numpy: "
+# The only wait of a prediction: for the copy of its results.
+RESULTS = "waits", "sam2fast/utils/async_copies.py"
 
 IMAGE = fake_cuda.frames(1)[0]
 POINT = {"point_coords": np.array([[20.0, 40.0]]), "point_labels": np.array([1])}
@@ -34,8 +34,10 @@ def cuda():
 
 
 def check_answer(seen, count=1):
+    """Each of ``count`` predictions waits once, for one pinned copy."""
     seen.check(RESULTS)
-    assert len(seen.faults) == 3 * count
+    down = [copy for copy in seen.copies if not copy.to_device]
+    assert len(seen.faults) == len(down) == count and all(copy.is_pinned for copy in down)
 
 
 def test_an_image(cuda):
@@ -53,12 +55,23 @@ def test_an_image(cuda):
         assert seen.launches["_resize_and_normalise_kernel"] == 1
     side = predictor.model.sam_prompt_encoder.mask_input_size[0]
     mask = {"mask_input": np.zeros((1, side, side))}
-    one, logits = {"multimask_output": False}, {"return_logits": True}
-    for prompt in (POINT, POINTS, {**POINT, **BOX, **one}, {**BOX, **mask}, {**POINT, **logits}):
+    one = {"multimask_output": False}
+    ragged = {"point_coords": [[[30, 30]], [[20, 20], [40, 40]]], "point_labels": [[1], [1, 0]]}
+    modes = [{**POINTS, "output_mode": mode} for mode in ("bool", "low_res")]
+    for prompt in (POINT, POINTS, {**POINT, **BOX, **one}, {**BOX, **mask}, ragged, *modes):
         with cuda.watched() as seen:
             masks, ious, low_res = predictor.predict(**prompt)
         check_answer(seen)
-        assert masks.shape[-2:] == IMAGE.shape[:2] and low_res.shape[-1] == side and masks.dtype == np.float32
+        size = low_res.shape[-2:] if prompt.get("output_mode") == "low_res" else IMAGE.shape[:2]
+        (copied,) = [copy.bytes for copy in seen.copies if not copy.to_device]
+        bits = masks[..., :1].size * -(-size[1] // 8)
+        assert copied == bits + 4 * (low_res.size + ious.size), "logits and scores are fp32"
+        assert masks.shape[-2:] == size and masks.dtype == (bool if "output_mode" in prompt else np.float32)
+        assert all(x.flags.owndata for x in (masks, ious, low_res)) and low_res.dtype == ious.dtype == np.float32
+    with cuda.watched() as seen:  # fp32 logits are copied as they are
+        masks, ious, low_res = predictor.predict(**POINT, return_logits=True)
+    seen.check(RESULTS, ("blocking copy", " _results: "))
+    assert masks.shape[-2:] == IMAGE.shape[:2] and low_res.shape[-1] == side and masks.dtype == np.float32
 
 
 def test_holes_and_sprinkles(cuda):
@@ -91,7 +104,7 @@ def predictor(cuda):
 def test_an_image_and_a_click_are_a_replay_each(cuda, predictor):
     """Without a wait but for the results; the first time they are recorded, and replayed, too."""
     for _ in range(3):
-        for call, faults in ((lambda: predictor.set_image(IMAGE), 0), (lambda: predictor.predict(**POINT), 3)):
+        for call, faults in ((lambda: predictor.set_image(IMAGE), 0), (lambda: predictor.predict(**POINT), 1)):
             with cuda.watched() as seen:
                 call()
             seen.check(RESULTS)

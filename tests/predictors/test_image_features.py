@@ -174,11 +174,18 @@ PROMPTS = {
 }
 
 
+@pytest.mark.parametrize("as_bits", [False, True])
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_forms_of_masks(model, prompt):
+def test_forms_of_masks(model, prompt, as_bits, monkeypatch):
+    """Also if masks leave the device as bits."""
     predictor = SAM2ImagePredictor(model, mask_threshold=0.3, max_hole_area=6, max_sprinkle_area=6)
     predictor.set_image(image(0))
     masks, *rest = predictor.predict(**prompt)
+    if as_bits:
+        monkeypatch.setattr("sam2fast.sam2_image_predictor.COPIES_BITS", ("cpu",))
+        assert_equal(predictor.predict(**prompt), [masks, *rest])
+        logits = predictor.predict(**prompt, return_logits=True)
+        assert_equal([logits[0] > 0.3, *logits[1:]], [masks > 0, *rest])
     assert masks.dtype == np.float32 and 0 < masks.mean() < 1
     for mode in ("bool", "coco_rle", "low_res"):
         found, *others = predictor.predict(**prompt, output_mode=mode)
@@ -193,6 +200,24 @@ def test_forms_of_masks(model, prompt):
             assert found.shape == rest[0].shape
             found = np.stack([decode_rle(rle) for rle in found.flat]).reshape(masks.shape)
         np.testing.assert_array_equal(found, masks > 0)
+
+
+def test_a_replaced_method_returns_the_masks(model, monkeypatch):
+    """Also where they would leave the device as bits."""
+    monkeypatch.setattr("sam2fast.sam2_image_predictor.COPIES_BITS", ("cpu",))
+
+    class Inverted(SAM2ImagePredictor):
+        def _predict(self, *args, **kwargs):
+            masks, *rest = super()._predict(*args, **kwargs)
+            return ~masks, *rest
+
+    plain, subclass, assigned = (each(model) for each in (SAM2ImagePredictor, Inverted, SAM2ImagePredictor))
+    assigned._predict = lambda *args: Inverted._predict(subclass, *args)
+    for predictor in (plain, subclass, assigned):
+        predictor.set_image(image(0))
+    expected = 1 - plain.predict(**CLICK)[0]
+    np.testing.assert_array_equal(subclass.predict(**CLICK)[0], expected)
+    np.testing.assert_array_equal(assigned.predict(**CLICK)[0], expected)
 
 
 def test_forms_of_masks_of_a_batch(predictor):

@@ -1,0 +1,42 @@
+"""Unpacks masks of one bit a pixel on the CPU."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PIXELS_AT_ONCE = 2**20  # they fit the cache between being unpacked and being converted
+
+
+def unpack_bits(packed: Tensor, width: int, dtype: type[np.generic]) -> np.ndarray:
+    """Unpacks masks of the CPU in one pass, by as many threads as torch uses.
+
+    Args:
+        packed: uint8 ``(..., H, ceil(width / 8))`` of :func:`sam2fast.kernels.mask_ops.pack_masks`.
+        width: Number of pixels in a row.
+        dtype: Type of the result, such as ``np.float32`` or ``np.bool_``.
+
+    Returns:
+        0 and 1 in a new array ``(..., H, width)``.
+    """
+    # NumPy asks for huge pages, so that the first write to new memory takes a tenth of the time.
+    masks = np.empty((*packed.shape[:-1], width), dtype)
+    if not masks.size:
+        return masks
+    rows, bits = masks.reshape(-1, width), packed.reshape(-1, packed.shape[-1]).numpy()
+    step = max(1, PIXELS_AT_ONCE // width)
+    starts = range(0, len(rows), step)
+
+    def unpack(start: int) -> None:
+        some = bits[start : start + step]
+        rows[start : start + step] = np.unpackbits(some, axis=1, count=width, bitorder="little")
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list((pool.map if len(starts) > 1 else map)(unpack, starts))
+    return masks
+
+
+def unpack_masks_cpu(packed: Tensor, width: int) -> Tensor:
+    """Computes :func:`sam2fast.kernels.mask_ops.unpack_masks` of a tensor on the CPU."""
+    return torch.from_numpy(unpack_bits(packed, width, np.bool_))
