@@ -203,9 +203,7 @@ upsample_and_pack_op = _late(
     unsupported=_unsupported,
 )
 pack_masks_op = _late("pack_masks", pack_masks_reference, _fake_packed)
-unpack_masks_op = _late(
-    "unpack_masks", unpack_masks_reference, _fake_unpacked, cpu="mask_ops.bits.unpack_masks_cpu"
-)
+unpack_masks_op = _late("unpack_masks", unpack_masks_reference, _fake_unpacked, cpu="mask_ops.bits.unpack_masks_cpu")
 scaled_probabilities_op = Op(
     "scaled_probabilities",
     scaled_probabilities_reference,

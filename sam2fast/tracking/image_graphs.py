@@ -1,5 +1,4 @@
-"""Images by CUDA graphs: the encoder of one image, and the decoder for the usual prompts, which is recorded for each
-shape."""
+"""Records the image encoder and the mask decoder as CUDA graphs, for frequent numbers of images and prompts."""
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
@@ -23,31 +22,31 @@ from sam2fast.tracking.cuda_graphs import (
 
 _log = logging.getLogger(__name__)
 
-# Decodings that are recorded: of so many prompts, with so many points each: a click, or a box. Rows of padding would
-# change the last bits of others, so that other numbers run eagerly.
-PROMPTS, POINTS = (1, 64, 256), (1, 2)
-# Recordings of a model; what comes later runs eagerly. Each keeps its input and its results.
+# Numbers of images per encoding, and of prompts per decoding with one or two points each (a click, a box), that are
+# recorded. Other numbers run eagerly, as padding would change the last bits of the results.
+IMAGES, PROMPTS, POINTS = (1, 2, 4, 8), (1, 64, 256), (1, 2)
+# Number of recordings per model. Later shapes run eagerly. Each recording stores its input and its results.
 MOST_RECORDINGS = 8
 
 Function = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class _Call(NamedTuple):
-    """A recorded function."""
+    """Holds a recorded function."""
 
-    given: list[Tensor]
+    given: list[Tensor]  # input
     found: list[Tensor]  # results; the next replay of any call overwrites them
     run: Callable[[], None]
 
 
 class ImageGraphs:
-    """Recordings of a model's image encoder and mask decoder; threads take turns.
+    """Holds recordings of a model's image encoder and mask decoder. Threads take turns.
 
-    What cannot be recorded runs eagerly from then on, and the log says why.
+    If a shape cannot be recorded, it runs eagerly from then on, and the log says why.
 
     Args:
-        device: of the model.
-        recorder: makes a recorder; by default of CUDA graphs on CUDA, and elsewhere of nothing.
+        device: The model's device.
+        recorder: Makes a recorder. By default it records CUDA graphs on CUDA, and nothing on other devices.
     """
 
     def __init__(self, device: torch.device, recorder: Callable[[torch.device], Recorder] | None = None) -> None:
@@ -55,15 +54,16 @@ class ImageGraphs:
         self.device = device
         self._recorder, self._turns = make(device), Turns(device)
         self._calls: dict[Hashable, _Call] = {}
-        self._made_for: dict[str, Hashable] = {}  # the state of each part of the model
+        self._made_for: dict[str, Hashable] = {}  # the state of each part of the model at its recordings
         self._eager: set[Hashable] = set()  # keys that could not be recorded
 
     def encode(self, engine: Engine, images: Tensor) -> list[Tensor] | None:
-        """See :meth:`~sam2fast.engine.Engine.encode`; None if there is no recording."""
-        state = engine.state_of_image(images) if len(images) == 1 else None
+        """Returns the result of :meth:`~sam2fast.engine.Engine.encode`, or None if there is no recording."""
+        state = engine.state_of_image(images) if len(images) in IMAGES else None
         if state is None:
             return None
-        return self._call("image", state, (), "encodings", lambda given: engine.encode(given[0]), [images])
+        what = f"encodings of {len(images)} images"
+        return self._call("image", state, (), what, lambda given: engine.encode(given[0]), [images])
 
     def decode(
         self,
@@ -74,7 +74,7 @@ class ImageGraphs:
         prompts: Tensor | None,
         multimask: bool,
     ) -> list[Tensor] | None:
-        """Masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`; None if there is no recording."""
+        """Returns masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`, or None if there is no recording."""
         if points is None or len(points[0]) not in PROMPTS or points[0].shape[1] not in POINTS:
             return None
         state, levels = engine.state_of_masks(embedding), len(high_res)
@@ -93,12 +93,13 @@ class ImageGraphs:
     def _call(
         self, part: str, state: Hashable, kind: Hashable, what: str, function: Function, given: Sequence[Tensor]
     ) -> list[Tensor] | None:
-        """Results of a function of tensors, by its recording; None if there is none, and cannot be.
+        """Returns the results of a function of tensors by its recording, or None if it cannot be recorded.
 
         Args:
-            part, state: of the model that it computes.
-            kind: what else it depends on.
-            what: its name in the log.
+            part, state: Name and state of the part of the model that it computes.
+            kind: Other values that it depends on.
+            what: Its name in the log.
+            given: Its input.
         """
         with self._turns.take():
             if self._made_for.setdefault(part, state) != state:
@@ -108,23 +109,23 @@ class ImageGraphs:
             is_full = len(self._calls) == MOST_RECORDINGS and key not in self._calls
             if is_full or key in self._eager or any(x.device != self.device for x in given):
                 return None
-            # Buffers may be written whether or not the caller is in inference mode, and results are as the caller's.
+            # In inference mode buffers may be written in any mode of the caller. The clones are made in that mode.
             with torch.inference_mode():
                 try:
                     found = self._replayed(key, function, given)
                 except RecordingError as error:
                     self._eager.add(key)
-                    _log.warning("%s cannot be recorded here; images go on without: %s", what, error.__cause__ or error)
+                    _log.warning("%s cannot be recorded, and are run eagerly: %s", what, error.__cause__ or error)
                     return None
             return [x.clone() for x in found]
 
     def _replayed(self, key: Hashable, function: Function, given: Sequence[Tensor]) -> list[Tensor]:
-        """Results of a replay, which the next one overwrites."""
+        """Returns the results of a replay, which the next replay overwrites."""
         call = self._calls.get(key)
         buffers = [torch.empty_like(x) for x in given] if call is None else call.given
         for buffer, x in zip(buffers, given, strict=True):
             buffer.copy_(x)
-            if x.is_cuda:  # torch knows only the stream that the buffer was made on
+            if x.is_cuda:  # without this, torch knows only the stream that the buffer was made on
                 buffer.record_stream(torch.cuda.current_stream(self.device))
         if call is None:
             found: list[Tensor] = []
@@ -134,7 +135,7 @@ class ImageGraphs:
         return call.found
 
     def clear(self) -> None:
-        """Frees everything that was recorded, after the replay that is under way."""
+        """Frees all recordings, after the current replay."""
         with self._turns.take():
             self._clear()
 
@@ -145,7 +146,7 @@ class ImageGraphs:
 
 
 def _static(function: Function, given: list[Tensor], found: list[Tensor], kind: str) -> Callable[[], None]:
-    """Calls the function under the autocast that is in force now on a kind of device."""
+    """Returns a function that calls ``function`` under the present autocast of a device type."""
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
     def run() -> None:
@@ -160,14 +161,14 @@ _graphs: "WeakKeyDictionary[Any, ImageGraphs]" = WeakKeyDictionary()
 
 
 def encode(model: Any, fast: bool | None, images: Tensor) -> list[Tensor]:
-    """See :meth:`~sam2fast.engine.Engine.encode`; by a recording where there is one.
+    """Computes :meth:`~sam2fast.engine.Engine.encode`, by a recording if possible.
 
     Args:
-        model: or what takes its place in a predictor.
-        fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
+        model: The network, or an object that replaces it in a predictor.
+        fast: Use CUDA graphs: True always, False never, None if they are safe and faster.
 
     Raises:
-        RuntimeError: ``fast`` is True, and graphs cannot be recorded on this GPU.
+        RuntimeError: If ``fast`` is True, and graphs cannot be recorded on this GPU.
     """
     graphs = _graphs_for(model, fast)
     found = None if graphs is None else graphs.encode(engine_for(model), images)
@@ -183,7 +184,7 @@ def decode(
     prompts: Tensor | None,
     multimask: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`; see :func:`encode`."""
+    """Computes masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`; see :func:`encode`."""
     graphs, given = _graphs_for(model, fast), (embedding, high_res, points, prompts, multimask)
     found = None if graphs is None else graphs.decode(engine_for(model), *given)
     masks, ious = engine_for(model).decode(*given)[:2] if found is None else found
@@ -191,14 +192,14 @@ def decode(
 
 
 def release(model: Any) -> None:
-    """Frees the recordings of a model; they are made again when needed."""
+    """Frees the recordings of a model. They are made again when needed."""
     graphs = _graphs.pop(model, None)
     if graphs is not None:
         graphs.clear()
 
 
 def _graphs_for(model: Any, fast: bool | None) -> ImageGraphs | None:
-    """The recordings of a model if they are to be used."""
+    """Returns the recordings of a model, or None if they are not to be used."""
     if not isinstance(model, SAM2Base):
         return None
     known = _graphs.get(model)

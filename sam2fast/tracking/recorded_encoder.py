@@ -1,4 +1,4 @@
-"""The image encoder by recorded calls."""
+"""Runs the image encoder by recorded calls."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
@@ -17,40 +17,42 @@ from sam2fast.video_io import Frames
 
 
 class _Call(NamedTuple):
-    """One recorded encoding of a batch."""
+    """Holds one recorded encoding of a batch."""
 
     pixels: Tensor  # (n, S, S, 3) uint8
-    levels: list[Tensor]  # of the batch, finest first; the next call overwrites them
+    levels: list[Tensor]  # results, finest first; the next call overwrites them
     run: Callable[[], None]
 
 
 class RecordedEncoder:
-    """The image encoder by recorded calls on a stream of its own, so that it runs ahead of tracking.
+    """Runs the image encoder by recorded calls on a separate stream, ahead of tracking.
+
+    Frames are uploaded on a third stream, during the encoding of earlier frames.
 
     Args:
-        device: of the model.
-        recorder: records the calls; nothing else may use its memory.
+        device: The model's device.
+        recorder: Records the calls. Nothing else may use its memory.
     """
 
     def __init__(self, device: torch.device, recorder: Recorder) -> None:
         self._device, self._recorder, self.constants = device, recorder, recorder.constants
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream, self._uploads = (torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2))
         self._calls: dict[Hashable, _Call] = {}
 
     def clear(self) -> None:
-        """Frees everything after the calls in flight have read the weights; calls are recorded again when needed."""
+        """Frees everything after the calls in flight have read the weights. Calls are recorded again when needed."""
         if self._stream is not None:  # the caller may overwrite the weights next
             torch.cuda.current_stream(self._device).wait_stream(self._stream)
         self._calls.clear()
         self._recorder.clear()
 
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
-        """Features of some frames of a video, in a batch whose size is a bucket.
+        """Returns features of frames of a video, which are encoded in a batch of a bucket's size.
 
-        On CUDA the caller's stream does not wait; ``wait`` of the result makes it wait for given features.
+        On CUDA the caller's stream does not wait. ``wait`` of the result makes it wait for given features.
 
         Args:
-            ahead: starts at once, without waiting for the caller's stream; the weights must be there.
+            ahead: If True, starts at once, without waiting for the caller's stream. The weights must be there.
         """
         pixels = [frames.pixels(t) for t in indices]
         staged = _staged(pixels, bucket(len(pixels)), pinned=self._stream is not None)
@@ -58,8 +60,12 @@ class RecordedEncoder:
             return EncodedFrames(self._encode(model, staged, len(indices)), None)
         if not ahead or self.constants.are_outdated:  # by weights that may still be written
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._uploads):
+            uploaded = staged.to(self._device, non_blocking=True)
+        self._stream.wait_stream(self._uploads)
+        uploaded.record_stream(self._stream)
         with torch.cuda.stream(self._stream):
-            features = self._encode(model, staged, len(indices))
+            features = self._encode(model, uploaded, len(indices))
             done = torch.cuda.Event()
             done.record(self._stream)
 
@@ -67,13 +73,13 @@ class RecordedEncoder:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_event(done)
             for x in (features.embedding, *features.high_res):
-                x.record_stream(stream)  # its memory may not be reused before that stream has read it
+                x.record_stream(stream)  # its memory is not reused before that stream has read it
 
         return EncodedFrames(features, wait)
 
     def _encode(self, model: SAM2Base, pixels: Tensor, count: int) -> list[FrameFeatures]:
         call = self._call(model, pixels.shape)
-        call.pixels.copy_(pixels, non_blocking=True)
+        call.pixels.copy_(pixels)
         call.run()
         return [_cloned(call.levels, i) for i in range(count)]
 
@@ -89,14 +95,14 @@ class RecordedEncoder:
                 images = resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)
                 with torch.autocast(self._device.type, dtype, enabled=enabled, cache_enabled=False):
                     encoded = engine_for(model).encode(images)
-                levels[:] = encoded  # of the recording, whose addresses each replay writes
+                levels[:] = encoded  # each replay writes to the addresses of the recording
 
             self._calls[key] = _Call(pixels, levels, self._recorder.record(run))
         return self._calls[key]
 
 
 def _staged(pixels: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
-    """``(batch, S, S, 3)`` on the CPU, or a view of the frame; the last one is repeated where there are too few."""
+    """Returns frames as ``(batch, S, S, 3)`` on the CPU, with the last one repeated, or a view of a single frame."""
     if batch == 1 and (not pinned or pixels[0].is_pinned()):
         return pixels[0][None]
     staged = torch.empty(batch, *pixels[0].shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)

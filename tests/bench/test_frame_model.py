@@ -6,7 +6,7 @@ import pytest
 import torch
 from checkout import ROOT
 from fake_cuda import fake_cuda
-from frame_costs import CostedCuda, Part, gains_of
+from frame_costs import CostedCuda, Part
 from frame_model import (
     ATTENTION,
     BANDWIDTH,
@@ -55,8 +55,6 @@ def test_the_longest_counts_and_the_floor():
 def test_attention_takes_whole_waves(programs, waves):
     cost = Cost("_attend_kernel", 0, int(ATTENTION * 1e-3), MEMORY, programs=programs)
     assert cost.seconds == pytest.approx(GAP + 1e-3 * waves)
-    assert cost.seconds_at({MEMORY: 2 * ATTENTION}) == pytest.approx(GAP + 5e-4 * waves)
-    assert cost.seconds_at({WHOLE: 1.0, MEMORY: ATTENTION}) == cost.seconds
 
 
 def test_kinds_and_shapes():
@@ -80,13 +78,6 @@ def test_kinds_and_shapes():
     assert cost_of("gelu_", 0, 0, (x,), {}).kind == GELU and cost_of("copy_", 0, 0, (x,), {}).kind == OTHERS
 
 
-def test_gains():
-    slow = Cost("_attend_kernel", 0, int(ATTENTION * 1e-3), ITSELF, programs=132)
-    ahead = [{"batch": 1, "seconds": 3.0}, {"batch": 4, "seconds": 2.0}]
-    gains = gains_of([slow, Cost("copy_", 0, 0)], ahead)
-    assert [round(gain, 6) for gain in gains.values()] == [0, 0, round(1e-3 * (1 - 5 / 7), 6), 1]
-
-
 def test_memory_counts_what_exists_at_once():
     """Weights do not count, nor what was freed before."""
     cuda = CostedCuda()
@@ -101,18 +92,16 @@ def test_memory_counts_what_exists_at_once():
 
 
 def test_committed_results_are_of_this_model():
-    """What is shown adds up, and the parts are those of the frame."""
+    """The sums of what is shown are right, and the parts are those of the frame."""
     (path,) = (ROOT / "bench" / "results").rglob("frame-launches-*.json")
     data = json.loads(path.read_text())
     assert [row["part"] for row in data["by_part"]] == list(PARTS)
     for row in data["frames"]:
         total = Part(*(sum(row[part][name] for part in ("eager", "step", "encoder")) for name in Part._fields))
-        assert {name: row[name] for name in ("seconds", "share")} == pytest.approx(total.less(0.0))
+        assert [row["seconds"], row["share"]] == pytest.approx([total.seconds, total.share])
         if row["objects"] == 1:
             for name in ("launches", "seconds"):
                 assert sum(each[row["model"]][name] for each in data["by_part"]) == pytest.approx(getattr(total, name))
-            gain = sum(each[row["model"]] for each in data["changes"])
-            assert data["changed"][row["model"]] == pytest.approx(total.less(gain))
 
 
 def test_parts_of_launches():

@@ -85,9 +85,11 @@ def test_holes_and_sprinkles(cuda):
 
 def test_a_batch(cuda):
     predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO))
-    with cuda.watched() as seen:
-        predictor.set_image_batch([IMAGE, IMAGE[:50]])
-    seen.check()
+    for images, replays in ([IMAGE, IMAGE[:50]] * 4, 1), ([IMAGE, IMAGE[:50], IMAGE], 0), ([IMAGE, IMAGE[:50]], 1):
+        with cuda.watched() as seen:
+            predictor.set_image_batch(images)
+        seen.check()
+        assert seen.replays == replays
     with cuda.watched() as seen:
         predictor.predict_batch([POINT["point_coords"]] * 2, [POINT["point_labels"]] * 2)
     check_answer(seen, 2)

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast.engine import Engine
 from sam2fast.kernels import _dispatch, _launch, _op
+from sam2fast.tracking.propagation import frames_at_once
 
 GPU = torch.device("cuda", 0)
 ROOT = Path(__file__).resolve().parents[2]
@@ -558,13 +559,13 @@ def frames(count: int, height: int = 90, width: int = 120) -> list[np.ndarray]:
 
 
 def steady_frames(cuda: FakeCuda, predictor: Any, objects: int, count: int, **options: Any) -> list[Seen]:
-    """What happens in each of so many frames of a video, after the first few.
+    """Returns the events of each of ``count`` frames of a video, after the first few.
 
     Args:
-        options: for ``propagate_in_video``; frames are encoded one by one unless they say otherwise.
+        options: Arguments of ``propagate_in_video``.
     """
-    options = {"encode_ahead": 1, **options}
-    state = predictor.init_state(frames(SETTLING + count + 1))  # in the last there is nothing to encode ahead
+    ahead = 2 * frames_at_once(options.get("encode_ahead"), GPU) + options.get("lag", 0)
+    state = predictor.init_state(frames(SETTLING + count + ahead))  # the last frames are in smaller batches
     for i in range(objects):
         predictor.add_new_points_or_box(state, 0, i, [[20.0 * i, 40.0]], [1])
     answers, found = predictor.propagate_in_video(state, progress=False, **options), []
@@ -576,7 +577,7 @@ def steady_frames(cuda: FakeCuda, predictor: Any, objects: int, count: int, **op
 
 
 def steady_steps(cuda: FakeCuda, predictor: Any, objects: int, count: int, **options: Any) -> list[Seen]:
-    """The same for frames that are handed to a stream; ``options`` are for its ``step``."""
+    """Returns the events of frames that are given to a stream. ``options`` are arguments of its ``step``."""
     found = []
     with predictor.open_stream() as stream:
         for t, frame in enumerate(frames(SETTLING + count)):

@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 import torch
 from fake_cuda import FakeCuda, Seen, build, fake_cuda, frames, steady_frames
-from frame_model import ITSELF, MEMORY, PARTS, PEAK, RATES, WHOLE, Cost, by_part, cost_of
+from frame_model import PARTS, PEAK, Cost, by_part, cost_of
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
@@ -33,6 +33,7 @@ from torch.utils.flop_counter import flop_registry
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.profiling import flops as formulas  # registers them
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
 
 _EFFICIENTTAM = [f"efficienttam_{size}{kind}" for size in ("s", "ti") for kind in ("", "_1", "_2", "_512x512")]
 CONFIGS = {
@@ -46,34 +47,28 @@ CONFIGS = {
     "mini": "configs/mini/sam2fast_mini.yaml",
     "nano": "configs/nano/sam2fast_nano.yaml",
 }
-# What would change the estimate: FLOP/s of attention. cuDNN reaches 0.7 of the limit at 128 channels, as published;
-# FlashAttention 3 reaches 0.75 of an H100's 989 TFLOP/s at 256, which specialised warps are assumed to reach.
-CHANGES = {
-    "attention to memory with specialised warps": {MEMORY: 0.75 * 989e12},
-    "cuDNN for whole maps of the encoder": {WHOLE: 0.7 * PEAK},
-    "cuDNN for the self-attention of memory attention": {ITSELF: 0.7 * PEAK},
-}
 IMAGE_PROMPTS = (1, 64, 256)
-AHEAD = 4  # frames that are encoded as one batch in the last change
-ENCODE = f"encode_ahead={AHEAD}"
 
 
 class Part(NamedTuple):
-    """Of a frame."""
+    """Means of a part of a frame."""
 
-    launches: int
-    bytes: int
-    flops: int
+    launches: float
+    bytes: float
+    flops: float
     seconds: float
 
     @classmethod
-    def of(cls, costs: Iterable[Cost]) -> "Part":
+    def of(cls, costs: Iterable[Cost], frames: int = FRAMES_AT_ONCE_ON_CUDA) -> "Part":
+        """Returns the means over ``frames`` of all their costs."""
         every = list(costs)
-        return cls(len(every), sum(c.bytes for c in every), sum(c.flops for c in every), sum(c.seconds for c in every))
+        sums = len(every), *(sum(getattr(c, name) for c in every) for name in ("bytes", "flops", "seconds"))
+        return cls(*(x / frames for x in sums))
 
-    def less(self, gain: float) -> dict[str, float]:
-        """Seconds after a gain, and the share of the limit that they reach."""
-        return {"seconds": self.seconds - gain, "share": self.flops / PEAK / (self.seconds - gain)}
+    @property
+    def share(self) -> float:
+        """The share of the limit that it reaches."""
+        return self.flops / PEAK / self.seconds
 
 
 class CostedCuda(FakeCuda):
@@ -98,11 +93,13 @@ class CostedCuda(FakeCuda):
         self._used[id(seen)] = {x: size for x, size in used.items() if x not in self.weights and not x.expired()}
         self.most[id(seen)] = max(self.most.get(id(seen), 0), sum(self._used[id(seen)].values()))
 
-    def costs_by_part(self, seen: Seen) -> dict[str, list[Cost]]:
-        """What a frame launched: the recorded encoder, the recorded step, and what is not recorded."""
-        found = {"eager": self.costs.get(id(seen), [])}
-        for recorded in seen.replayed:
-            found["encoder" if recorded.encoded else "step"] = self.costs[id(recorded)]
+    def costs_by_part(self, frames: list[Seen]) -> dict[str, list[Cost]]:
+        """Returns the launches of frames: in recordings of the encoder and of steps, and outside of recordings."""
+        found: dict[str, list[Cost]] = {"eager": [], "step": [], "encoder": []}
+        for seen in frames:
+            found["eager"] += self.costs.get(id(seen), [])
+            for recorded in seen.replayed:
+                found["encoder" if recorded.encoded else "step"] += self.costs[id(recorded)]
         return found
 
 
@@ -200,9 +197,9 @@ def predictor_of(model: str) -> Iterator[tuple[CostedCuda, Any]]:
 
 
 def frame_launches(model: str, objects: Iterable[int]) -> dict[int, dict[str, list[Cost]]]:
-    """The launches of each part of a steady frame, by the number of objects."""
+    """Returns the launches of each part of as many steady frames as are encoded at once, by the number of objects."""
     with predictor_of(model) as (cuda, predictor):
-        return {n: cuda.costs_by_part(steady_frames(cuda, predictor, n, 2)[-1]) for n in objects}
+        return {n: cuda.costs_by_part(steady_frames(cuda, predictor, n, FRAMES_AT_ONCE_ON_CUDA)) for n in objects}
 
 
 class Launches(NamedTuple):
@@ -237,60 +234,44 @@ def image_launches(model: str, prompts: Iterable[int]) -> dict[str, Launches]:
 
 
 def frame_costs(model: str, objects: Iterable[int]) -> dict[int, dict[str, Part]]:
-    """Their sums."""
+    """Returns the means of each part of a steady frame, by the number of objects."""
     found = frame_launches(model, objects)
     return {n: {part: Part.of(costs) for part, costs in parts.items()} for n, parts in found.items()}
 
 
 def encoded_ahead(model: str, batches: Iterable[int]) -> list[dict[str, Any]]:
-    """Of the encoder where so many frames are a batch: seconds of a frame, and bytes of all that it uses at once."""
+    """Returns the bytes of all that the encoder uses at once, by the number of frames in a batch."""
     found = []
     with predictor_of(model) as (cuda, predictor):
         for batch in batches:
-            frames = steady_frames(cuda, predictor, 1, 3 * batch, encode_ahead=batch)
-            recorded = (each for seen in frames for each in seen.replayed if each.encoded)
-            largest = max(recorded, key=lambda each: Part.of(cuda.costs[id(each)]).flops)
-            seconds = Part.of(cuda.costs[id(largest)]).seconds / batch
-            found.append({"model": model, "batch": batch, "seconds": seconds, "bytes": cuda.most[id(largest)]})
+            frames = steady_frames(cuda, predictor, 1, batch, encode_ahead=batch)
+            (recorded,) = {id(each) for seen in frames for each in seen.replayed if each.encoded}
+            found.append({"model": model, "batch": batch, "bytes": cuda.most[recorded]})
     return found
 
 
 def results(models: list[str], objects: list[int]) -> dict[str, Any]:
-    """What docs/tracking.md shows; parts and changes are those of one object."""
+    """Returns the JSON that docs/tracking.md shows. Parts are of one object."""
     launches = {model: frame_launches(model, objects) for model in models}
-    ahead = [row for model in models for row in encoded_ahead(model, (1, 2, AHEAD, 2 * AHEAD))]
-    single = {
-        model: [cost for costs in by_objects[1].values() for cost in costs] for model, by_objects in launches.items()
+    parts = {
+        model: by_part([cost for costs in by_objects[1].values() for cost in costs], FRAMES_AT_ONCE_ON_CUDA)
+        for model, by_objects in launches.items()
     }
-    parts = {model: by_part(costs) for model, costs in single.items()}
-    gains = {model: gains_of(costs, [row for row in ahead if row["model"] == model]) for model, costs in single.items()}
     return {
         "date": f"{datetime.date.today()}",
         "command": "python tests/support/frame_costs.py --json",
         "limit": PEAK,
         "frames": [frame(model, n, of_frame) for model, found in launches.items() for n, of_frame in found.items()],
         "by_part": [{"part": part, **{model: parts[model][part] for model in models}} for part in PARTS],
-        "ahead": ahead,
-        "changes": [{"change": name, **{model: gains[model][name] for model in models}} for name in (*CHANGES, ENCODE)],
-        "changed": {model: Part.of(single[model]).less(sum(gains[model].values())) for model in models},
+        "ahead": [row for model in models for row in encoded_ahead(model, (1, FRAMES_AT_ONCE_ON_CUDA))],
     }
 
 
 def frame(model: str, objects: int, parts: dict[str, list[Cost]]) -> dict[str, Any]:
-    """A row of the table of frames."""
+    """Returns a row of the table of frames."""
     total = Part.of(cost for costs in parts.values() for cost in costs)
     sums = {part: Part.of(costs)._asdict() for part, costs in parts.items()}
-    return {"model": model, "objects": objects, **sums, **total.less(0.0)}
-
-
-def gains_of(costs: list[Cost], ahead: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds that each change saves."""
-    found = {
-        name: sum(cost.seconds - cost.seconds_at({**RATES, **rates}) for cost in costs)
-        for name, rates in CHANGES.items()
-    }
-    seconds = {row["batch"]: row["seconds"] for row in ahead}
-    return {**found, ENCODE: seconds[1] - seconds[AHEAD]}
+    return {"model": model, "objects": objects, **sums, "seconds": total.seconds, "share": total.share}
 
 
 def main() -> None:
@@ -316,7 +297,7 @@ def main() -> None:
             total = Part(*map(sum, zip(*sums.values(), strict=True)))
             for name, part in [*sums.items(), ("all", total)]:
                 print(
-                    f"{model:20} {objects:7} {name:8} {part.launches:8} {part.bytes / 1e9:7.2f} "
+                    f"{model:20} {objects:7} {name:8} {part.launches:8.6g} {part.bytes / 1e9:7.2f} "
                     f"{part.flops / 1e9:8.1f} {part.seconds * 1e3:6.2f} {part.flops / PEAK / part.seconds:6.1%}"
                 )
 

@@ -11,7 +11,7 @@ BANDWIDTH, as if nothing stayed in a cache, and its FLOPs:
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -65,16 +65,12 @@ class Cost(NamedTuple):
     programs: int = 0  # of attention over many keys, one at a time on a multiprocessor
 
     @property
-    def seconds(self) -> float:
-        return self.seconds_at(RATES)
-
-    @property
     def part(self) -> str:
         return SMALLEST if self.seconds == FLOOR else self.kind
 
-    def seconds_at(self, rates: Mapping[str, float]) -> float:
-        """With other FLOP/s of attention, by part."""
-        computing = self.shape.seconds if self.shape else self.flops / rates.get(self.kind, PRODUCTS)
+    @property
+    def seconds(self) -> float:
+        computing = self.shape.seconds if self.shape else self.flops / RATES.get(self.kind, PRODUCTS)
         if self.programs:
             computing *= math.ceil(self.programs / PROCESSORS) * PROCESSORS / self.programs
         return max(FLOOR, GAP + max(self.bytes / BANDWIDTH, computing))
@@ -107,13 +103,13 @@ def _shape(name: str, flops: int, args: Any) -> Shape:
     return Shape(len(left) if left.ndim == 3 else 1, left.shape[-2], right.shape[-1], left.shape[-1])
 
 
-def by_part(costs: Iterable[Cost]) -> dict[str, dict[str, float]]:
-    """Launches and seconds of each part, in the order of PARTS."""
+def by_part(costs: Iterable[Cost], frames: int = 1) -> dict[str, dict[str, float]]:
+    """Returns launches and seconds of each part per frame, in the order of PARTS."""
     every = list(costs)
     return {
         part: {
-            "launches": sum(cost.part == part for cost in every),
-            "seconds": sum(cost.seconds for cost in every if cost.part == part),
+            "launches": sum(cost.part == part for cost in every) / frames,
+            "seconds": sum(cost.seconds for cost in every if cost.part == part) / frames,
         }
         for part in PARTS
     }

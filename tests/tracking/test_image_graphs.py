@@ -268,6 +268,20 @@ class NoRecorder(EagerRecorder):
         raise RecordingError("not here") from RuntimeError("operation not permitted when stream is capturing")
 
 
+@pytest.mark.parametrize(("count", "recorded"), [(2, 1), (3, 0), (4, 1), (8, 1)])
+def test_batches_of_images(model, count, recorded):
+    """Frequent numbers of images are recorded once, and replayed with other images."""
+    features = []
+    for fast in (False, True, True):
+        predictor = predictor_of(model, fast)
+        for seed in (0, 10):
+            predictor.set_image_batch([random_image(90, 120, seed + i) for i in range(count)])
+        features.append([predictor._features["image_embed"], *predictor._features["high_res_feats"]])
+    assert_equal(features[0], features[1])
+    assert_equal(features[0], features[2])
+    assert RecordedOps.made == recorded
+
+
 def test_where_recording_fails_images_go_on_without(model, monkeypatch, caplog):
     """The log says it once for each shape; after ``release_recordings`` it is tried again."""
     predictor = predictor_of(model)
@@ -276,8 +290,8 @@ def test_where_recording_fails_images_go_on_without(model, monkeypatch, caplog):
         for _ in range(2):
             for prompt in (CLICK, many(64)):
                 assert_eager(predictor, prompt)
-    for what in ("encodings", "decodings of 1 prompts", "decodings of 64 prompts"):
-        assert caplog.text.count(f"{what} cannot be recorded here; images go on without: operation not") == 1
+    for what in ("encodings of 1 images", "decodings of 1 prompts", "decodings of 64 prompts"):
+        assert caplog.text.count(f"{what} cannot be recorded, and are run eagerly: operation not") == 1
     predictor.release_recordings()
     assert_eager(predictor)
     assert RecordedOps.made == 2
