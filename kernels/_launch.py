@@ -165,3 +165,11 @@ def architecture(device: torch.device) -> str:
         return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
     major, minor = torch.cuda.get_device_capability(device)
     return f"sm_{major}{minor}"
+
+
+def is_hopper(device: torch.device) -> bool:
+    """Returns True for the GPUs on which choices between kernels and torch were measured."""
+    return architecture(device) == "sm_90"
+
+
+is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import count_launch, current_backend
 from sam2fast.kernels._launch import CTAS_PER_SM, FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
-from sam2fast.kernels._sdpa import DEFAULT, KERNEL, attention_by
+from sam2fast.kernels._sdpa import CUDNN, DEFAULT, KERNEL, attention_by
 from sam2fast.kernels.memory_attention.approximations import NUMBERS, Pooling, rows_for
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
@@ -42,11 +42,11 @@ MAX_SPLITS = 16
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Tiles of queries and keys, by channels of a head x channels of values. Percentages are bounds by ``make sass``.
+    """Returns tiles of queries and keys, by channels of a head x channels of values.
 
-    On an H100 memory attention in bfloat16 reached 43 to 56 % of the limit with 4 objects, 31 to 52 % with one; other
-    candidates were not measured. With two stages no load is ahead of its product: the bound is half of that with three,
-    which need the shared memory of sm_80, sm_90 and sm_100.
+    Percentages are bounds by ``make sass``. On an H100 memory attention in bfloat16 reached 43 to 56 % of the limit
+    with 4 objects, 31 to 52 % with one. Other candidates were not measured. With two stages no load is ahead of its
+    product: the bound is half of that with three, which need the shared memory of sm_80, sm_90 and sm_100.
     """
     if dtype == "float32":  # products by three in TF32: 32 channels of a head at once fit into registers
         queries = 64 if shape in ("256x64", "128x64") else 32  # products in fp8 take 64
@@ -68,7 +68,10 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     if shape == "256x256" and arch == "sm_80":  # 31 %; 64 x 32 has 40 %, and leaves none of the 255 registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 3})
     if shape == "256x256" and has_memory:  # 45 % and 25 %; four warps spill
-        return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 8, "num_stages": 3})
+        tile = {"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}
+        # On an H100 our kernel and cuDNN take 61 and 92 us with one object, 191 and 105 with four.
+        cudnn = {"SDPA": CUDNN, "SDPA_FROM": 4} if arch == "sm_90" and dtype == "bfloat16" else {}
+        return LaunchConfig(tile | cudnn, {"num_warps": 8, "num_stages": 3})
     # On sm_120 eight warps spill narrower values, four wider ones.
     warps = 8 if shape == "256x256" and arch in ("sm_120", "sm_121") else 4
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": warps, "num_stages": 2})
@@ -144,13 +147,13 @@ def rope_attention_triton(
     num_unrotated_keys: int = 0,
     splits: int | None = None,
 ) -> Tensor:
-    """:func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout; never synchronises.
+    """Computes :func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout or synchronising.
 
-    The configuration may leave the attention to torch (``SDPA``, as numbered in ``_sdpa.py``): the
-    kernel rotates, and torch attends. With the backend ``triton`` and with ``splits`` it is our kernel.
+    The configuration may leave the attention to torch (``SDPA``, as numbered in ``_sdpa.py``), from ``SDPA_FROM``
+    objects on: then the kernel rotates, and torch attends. The backend ``triton`` and ``splits`` force our kernel.
 
     Args:
-        splits: as for :func:`memory_attention_triton`.
+        splits: See :func:`memory_attention_triton`.
     """
     B, H, N, d = query.shape
     width = value.shape[-1]
@@ -162,7 +165,8 @@ def rope_attention_triton(
     value = value if value.stride(-1) == 1 else value.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
     is_forced = splits is not None or current_backend() == "triton"
-    choice = KERNEL if is_forced else chosen.meta.get("SDPA", KERNEL)
+    is_kernel = is_forced or B < chosen.meta.get("SDPA_FROM", 1)
+    choice = KERNEL if is_kernel else chosen.meta.get("SDPA", KERNEL)
     count_launch("rope_attention")
     with chosen.on_device(query):
         rotated, keys = _rotate_both(query, key, cos, sin, num_unrotated_keys)

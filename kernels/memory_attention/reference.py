@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sam2fast.kernels._cpu import linear
 from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._launch import MAX_PROGRAMS, architecture, tf32_is_allowed
+from sam2fast.kernels._launch import MAX_PROGRAMS, is_hopper, tf32_is_allowed
 from sam2fast.kernels._op import Op
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, rounded_to_fp8, too_old_for_fp8, with_means
 
@@ -199,19 +199,12 @@ def _memory_unsupported(query: Tensor, pages: Tensor, *rest: Any) -> str | None:
 
 
 def _prefers_torch(query: Tensor, pages: Tensor, *rest: Any) -> bool:
-    """On an H100 the reference takes 0.42 to 0.78 of the kernel's time in fp32, and twice the memory.
+    """Returns True in fp32 on an H100, where the reference takes 0.42 to 0.78 of the kernel's time and twice the memory.
 
-    With one product in TF32 instead of three the kernel is faster, and so it is asked to be by an approximation.
+    With one product in TF32 instead of three the kernel is faster. Approximations always use the kernel.
     """
     is_slow = query.dtype == torch.float32 and (query.shape[-1], pages.shape[-1]) == (256, 64)
-    return is_slow and not any(rest[-2:]) and _is_hopper(query.device) and not tf32_is_allowed()
-
-
-def _is_hopper(device: torch.device) -> bool:
-    return architecture(device) == "sm_90"
-
-
-_is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
+    return is_slow and not any(rest[-2:]) and is_hopper(query.device) and not tf32_is_allowed()
 
 
 def _memory_kind(query: Tensor, pages: Tensor, *rest: Any) -> Hashable:

@@ -5,6 +5,7 @@ import torch
 from kernel_records.grouped_mlp import Widths, arguments
 
 from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._op import OPS
 from sam2fast.kernels.grouped_mlp import grouped_mlp, grouped_mlp_reference
 from sam2fast.modeling.layers import MLP
 from sam2fast.utils.testing import relative_error
@@ -35,6 +36,19 @@ def test_kernel(triton_device, dtype, objects, widths):
     assert found.dtype == dtype and found.shape == reference.shape
     if found.numel() > 1:
         assert relative_error(exact, found) <= max(1e-5, 2 * relative_error(exact, reference))
+
+
+@pytest.mark.parametrize(
+    ("objects", "groups", "dtype", "prefers"),
+    [(1, 1, torch.float32, True), (1, 4, torch.float32, False), (2, 1, torch.float32, False),
+     (1, 1, torch.bfloat16, False)],
+)  # fmt: skip
+def test_one_token_in_fp32_is_left_to_torch(monkeypatch, objects, groups, dtype, prefers):
+    """On the GPU where it was measured."""
+    given = arguments(objects, Widths(groups, 8, 8, 8, 8), dtype, "cpu")
+    for hopper in (True, False):
+        monkeypatch.setattr("sam2fast.kernels.grouped_mlp.is_hopper", lambda device, hopper=hopper: hopper)
+        assert OPS["grouped_mlp"].prefers_torch(*given) == (prefers and hopper)
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ def test_fp32_on_hopper_is_left_to_the_reference(monkeypatch):
     query, pages = torch.zeros(1, 1, 4, 256), torch.zeros(1, 4, 64)
 
     def is_left(arch="sm_90", query=query, pages=pages, fp8=False, pooling=""):
-        monkeypatch.setattr(reference, "architecture", lambda device: arch)
+        monkeypatch.setattr(reference, "is_hopper", lambda device: arch == "sm_90")
         return reference.memory_attention_op.prefers_torch(query, pages, fp8, pooling)
 
     assert is_left() and not is_left("sm_100") and not is_left("sm_80")
@@ -45,7 +45,7 @@ def test_fp32_on_hopper_is_left_to_the_reference(monkeypatch):
 def test_what_is_left_to_the_reference_is_known_in_a_graph(monkeypatch):
     pytest.importorskip("triton")
     is_hopper = torch.compiler.assume_constant_result(lambda device: True)
-    monkeypatch.setattr(reference, "_is_hopper", is_hopper)
+    monkeypatch.setattr(reference, "is_hopper", is_hopper)
     prefers_torch = torch.compile(reference.memory_attention_op.prefers_torch, backend="eager", fullgraph=True)
     assert prefers_torch(torch.zeros(1, 1, 4, 256), torch.zeros(1, 4, 64), False, "")
 

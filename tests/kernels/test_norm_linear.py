@@ -7,6 +7,7 @@ from kernel_records.norm_linear import Use, arguments
 from torch import nn
 
 from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._op import OPS
 from sam2fast.kernels.norm_linear import norm_linear, norm_linear_reference
 from sam2fast.utils.testing import relative_error
 
@@ -44,6 +45,19 @@ def test_both_results(triton_device, dtype, rows, channels, use, has_residual):
         assert one.shape == other.shape and one.dtype == other.dtype
         if one.numel() > 1:
             assert relative_error(right, one) <= max(1e-5, 2 * relative_error(right, other))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "dtype", "prefers"),
+    [(256, 2048, torch.float32, True), (64, 2048, torch.float32, False), (256, 1024, torch.float32, False),
+     (256, 2048, torch.bfloat16, False)],
+)  # fmt: skip
+def test_many_columns_in_fp32_are_left_to_torch(monkeypatch, rows, columns, dtype, prefers):
+    """On the GPU where they were measured."""
+    given = arguments(rows, Use(8, columns, 0), dtype, "cpu", 16)
+    for hopper in (True, False):
+        monkeypatch.setattr("sam2fast.kernels.norm_linear.is_hopper", lambda device, hopper=hopper: hopper)
+        assert OPS["norm_linear"].prefers_torch(*given) == (prefers and hopper)
 
 
 @torch.no_grad()

@@ -147,17 +147,20 @@ def test_a_row_names_the_backend(monkeypatch):
 @pytest.mark.parametrize(("heads", "d", "width"), [(1, 64, 64), (2, 20, 24)])  # heads of 20 channels are padded to 32
 @torch.no_grad()
 def test_a_row_names_the_backend_of_rotated_attention(triton_device, calls, monkeypatch, heads, d, width):
-    """With a forced kernel, or as a given number of splits needs it, our own computes."""
+    """A forced kernel, a number of splits and fewer objects than ``SDPA_FROM`` take our kernel."""
     launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
     own = launch.config("cpu", "float32", "*")
     row = Row("*", "*", "*", {**own.meta, "SDPA": sdpa.CUDNN}, own.options)
-    monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [row]})
     generator, side = torch.Generator().manual_seed(0), 5
     made = [torch.randn(2, side**2, heads, n, generator=generator).transpose(1, 2) for n in (d, d, width)]
     arguments = [x.to(triton_device) for x in (*made, *(random_angles(side**2, d // 2, generator)))]
     expected = rope_attention_reference(*arguments)
-    for name, splits, called in (("auto", None, ["cudnn"]), ("triton", None, []), ("auto", 1, [])):
+    cases = [("auto", None, None, ["cudnn"]), ("triton", None, None, []), ("auto", 1, None, []),
+             ("auto", None, 2, ["cudnn"]), ("auto", None, 3, [])]  # fmt: skip
+    for name, splits, objects, called in cases:  # of two objects
         calls.clear()
+        some = row if objects is None else row._replace(meta={**row.meta, "SDPA_FROM": objects})
+        monkeypatch.setattr(_launch, "custom_rows", lambda some=some: {"memory_attention": [some]})
         with backend(name):
             actual = launch.rope_attention_triton(*arguments, splits=splits)
         assert calls == called and actual.transpose(1, 2).is_contiguous()
