@@ -165,7 +165,7 @@ def rope_attention_triton(
     value = value if value.stride(-1) == 1 else value.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
     is_forced = splits is not None or current_backend() == "triton"
-    is_kernel = is_forced or B < chosen.meta.get("SDPA_FROM", 1)
+    is_kernel = is_forced or chosen.meta.get("SDPA_FROM", 1) > B
     choice = KERNEL if is_kernel else chosen.meta.get("SDPA", KERNEL)
     count_launch("rope_attention")
     with chosen.on_device(query):

@@ -199,7 +199,7 @@ def _memory_unsupported(query: Tensor, pages: Tensor, *rest: Any) -> str | None:
 
 
 def _prefers_torch(query: Tensor, pages: Tensor, *rest: Any) -> bool:
-    """Returns True in fp32 on an H100, where the reference takes 0.42 to 0.78 of the kernel's time and twice the memory.
+    """Returns True in fp32 on an H100: the reference takes 0.42 to 0.78 of the kernel's time, and twice the memory.
 
     With one product in TF32 instead of three the kernel is faster. Approximations always use the kernel.
     """
