@@ -305,9 +305,9 @@ class SAM2ImagePredictor:
         masks, ious, low_res = (x.squeeze(0) for x in in_order(parts, rows))
         dtype = np.float32 if output_mode == "float" else np.bool_
         if in_bits and not by_predict:
-            of_masks = masks.shape[-2:] if output_mode == "low_res" else size
-            bits, low_res, ious = copy_to_host(upsample_and_pack(masks, of_masks, threshold), low_res, ious)
-            found = unpack_bits(bits, of_masks[1], dtype)
+            height, width = masks.shape[-2:] if output_mode == "low_res" else size
+            bits, low_res, ious = copy_to_host(upsample_and_pack(masks, (height, width), threshold), low_res, ious)
+            found = unpack_bits(bits, width, dtype)
         else:
             if output_mode == "coco_rle":
                 found = self._transforms.encode_cleaned(masks, size, threshold)

@@ -36,8 +36,9 @@ class RecordedEncoder:
 
     def __init__(self, device: torch.device, recorder: Recorder) -> None:
         self._device, self._recorder, self.constants = device, recorder, recorder.constants
-        self._stream, self._uploads = (torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2))
-        self._calls: dict[Hashable, _Call] = {}
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._calls: dict[tuple[torch.Size, Hashable], _Call] = {}
 
     def clear(self) -> None:
         """Frees everything after the calls in flight have read the weights. Calls are recorded again when needed."""
@@ -47,7 +48,7 @@ class RecordedEncoder:
         self._recorder.clear()
 
     def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
-        """Returns features of frames of a video, which are encoded in a batch of a bucket's size.
+        """Returns features of frames of a video, which are encoded as one batch, padded to a recorded size.
 
         On CUDA the caller's stream does not wait. ``wait`` of the result makes it wait for given features.
 
@@ -55,8 +56,8 @@ class RecordedEncoder:
             ahead: If True, starts at once, without waiting for the caller's stream. The weights must be there.
         """
         pixels = [frames.pixels(t) for t in indices]
-        staged = _staged(pixels, bucket(len(pixels)), pinned=self._stream is not None)
-        if self._stream is None:
+        staged = _staged(pixels, self._batch(len(pixels), ahead), pinned=self._stream is not None)
+        if self._stream is None or self._uploads is None:
             return EncodedFrames(self._encode(model, staged, len(indices)), None)
         if not ahead or self.constants.are_outdated:  # by weights that may still be written
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
@@ -76,6 +77,14 @@ class RecordedEncoder:
                 x.record_stream(stream)  # its memory is not reused before that stream has read it
 
         return EncodedFrames(features, wait)
+
+    def _batch(self, count: int, ahead: bool) -> int:
+        """Returns the size of a batch for ``count`` frames.
+
+        The last batch of a pass takes the size of a larger recorded one: recording another takes longer than padding.
+        """
+        recorded = (shape[0] for shape, switches in self._calls if switches == numerics(self._device))
+        return min((size for size in recorded if ahead and size >= count), default=bucket(count))
 
     def _encode(self, model: SAM2Base, pixels: Tensor, count: int) -> list[FrameFeatures]:
         call = self._call(model, pixels.shape)

@@ -145,6 +145,19 @@ def test_a_pass_encodes_each_frame_once(cuda, predictor, monkeypatch, ahead, rev
         assert len(batches) <= len(tracked) / (ahead or 4) + 2
 
 
+@pytest.mark.parametrize("length", [14, 15, 16])
+def test_the_last_frames_record_no_other_batch(cuda, predictor, length):
+    """They are padded to the size of the batches before. Single frames are recorded for prompts."""
+    predictor.release_recordings()
+    state = predictor.init_state([FRAME] * length)
+    predictor.add_new_points_or_box(state, 0, 1, [[20.0, 40.0]], [1])
+    before = state.features.encoded
+    for _ in predictor.propagate_in_video(state, progress=False):
+        pass
+    sizes = {shape[0] for shape, _ in predictor._steps.recordings._encoder._calls}
+    assert sizes == {1, 4} and state.features.encoded - before == length - 1
+
+
 def test_batches_without_recordings_encode_each_frame_once(cuda, predictor, monkeypatch):
     monkeypatch.setattr(type(predictor), "fast", False)
 
