@@ -177,6 +177,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "millions": lambda number: f"{number / 1e6:,.0f}",
     "billions": lambda number: f"{number / 1e9:,.0f}",
     "billions1": lambda number: f"{number / 1e9:.1f}",
+    "megabytes": lambda value: f"{value / 1e6:,.2f} MB",
     "ms": lambda value: f"{value * 1e3:.2f}",
 }
 
