@@ -6,7 +6,6 @@ import fake_cuda
 import numpy as np
 import pytest
 import torch
-from frame_costs import Launches, image_launches
 from PIL import Image
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -201,27 +200,6 @@ def test_a_model_that_is_moved_leaves_nothing(cuda, predictor, caplog):
         predictor.model.to("meta")
         assert image_graphs._graphs_for(predictor.model, None) is None
     assert predictor.model not in image_graphs._graphs and not caplog.records
-
-
-# As docs/tracking.md has them.
-LAUNCHES = {
-    "tiny": {
-        "set_image": Launches(106, 102, 8),
-        "predict, 1": Launches(93, 86, 14),
-        "predict, 64": Launches(168, 161, 14),
-        "predict, 256": Launches(576, 569, 14),
-    },
-    "large": {"set_image": Launches(396, 392, 8)},
-}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("model", ["tiny", pytest.param("large", marks=pytest.mark.slow)])
-def test_launches_of_images(model):
-    found = image_launches(model, [1, 64, 256] if model == "tiny" else [])
-    assert {name: tuple(map(int.__le__, found[name], most)) for name, most in LAUNCHES[model].items()} == {
-        name: (True,) * 3 for name in found
-    }, found
 
 
 @pytest.mark.parametrize("pinned", [False, True])

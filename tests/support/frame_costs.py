@@ -1,12 +1,11 @@
-"""What a tracked frame or an image starts on a GPU, counted on a fake one: launches, bytes, FLOPs, and an estimate of
-the time.
+"""Counts the launches, bytes and FLOPs of a tracked frame on a fake GPU, and estimates its time.
 
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
     python tests/support/frame_costs.py --json > bench/results/YEAR/kernels/frame-launches-DATE.json
 
-prints a table, or the JSON that docs/tracking.md shows; ``--images`` the launches of images. Bytes are those of the
-arguments and results of each operation, once each, or twice if it reads and writes them. One operation of torch counts
-as one kernel. ``frame_model.py`` has the estimate and what it assumes.
+prints a table, or the JSON that docs/tracking.md shows. Bytes are of the arguments and results of each operation, once
+each, or twice if it reads and writes them. One operation of torch counts as one kernel. ``frame_model.py`` has the
+estimate and its assumptions.
 """
 
 import argparse
@@ -23,7 +22,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 import torch
-from fake_cuda import FakeCuda, Seen, build, fake_cuda, frames, steady_frames
+from fake_cuda import FakeCuda, Seen, build, fake_cuda, steady_frames
 from frame_model import PARTS, PEAK, Cost, by_part, cost_of
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -32,7 +31,6 @@ from torch.utils.flop_counter import flop_registry
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.profiling import flops as formulas  # registers them
-from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
 
 _EFFICIENTTAM = [f"efficienttam_{size}{kind}" for size in ("s", "ti") for kind in ("", "_1", "_2", "_512x512")]
@@ -47,7 +45,6 @@ CONFIGS = {
     "mini": "configs/mini/sam2fast_mini.yaml",
     "nano": "configs/nano/sam2fast_nano.yaml",
 }
-IMAGE_PROMPTS = (1, 64, 256)
 
 
 class Part(NamedTuple):
@@ -202,37 +199,6 @@ def frame_launches(model: str, objects: Iterable[int]) -> dict[int, dict[str, li
         return {n: cuda.costs_by_part(steady_frames(cuda, predictor, n, FRAMES_AT_ONCE_ON_CUDA)) for n in objects}
 
 
-class Launches(NamedTuple):
-    """Of a call of the image predictor."""
-
-    eager: int  # without recordings
-    recorded: int  # in its graph
-    others: int  # beside the graph
-
-
-def image_launches(model: str, prompts: Iterable[int]) -> dict[str, Launches]:
-    """Of ``set_image``, and of ``predict`` for so many clicks, by name."""
-    found = {}
-    with predictor_of(model) as (cuda, video):
-        predictor, pixels = SAM2ImagePredictor(video), frames(1)[0]
-        calls: dict[str, Callable[[], Any]] = {"set_image": lambda: predictor.set_image(pixels)}
-        for n in prompts:
-            points = [[[60.0, 40.0]]] * n, [[1]] * n
-            calls[f"predict, {n}"] = lambda points=points: predictor.predict(*points)  # type: ignore[misc]
-        for name, call in calls.items():
-            counts = []
-            for fast in (False, None):
-                predictor.fast = fast
-                with torch.inference_mode():  # where the fake GPU sees attention as one operation
-                    call()  # the first time weights are prepared, and it is recorded
-                    with cuda.watched() as seen:
-                        call()
-                counts.append((seen.launches.total(), sum(each.launches.total() for each in seen.replayed)))
-            (eager, _), (every, recorded) = counts
-            found[name] = Launches(eager, recorded, every - recorded)
-    return found
-
-
 def frame_costs(model: str, objects: Iterable[int]) -> dict[int, dict[str, Part]]:
     """Returns the means of each part of a steady frame, by the number of objects."""
     found = frame_launches(model, objects)
@@ -280,13 +246,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=CONFIGS, default=["tiny", "large"])
     parser.add_argument("--objects", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--images", action="store_true")
     arguments = parser.parse_args()
-    if arguments.images:
-        for model in arguments.model:
-            for name, launches in image_launches(model, IMAGE_PROMPTS).items():
-                print(f"{model:20} {name:14} {launches}")
-        return
     if arguments.json:
         print(json.dumps(results(arguments.model, arguments.objects), indent=1))
         return
