@@ -9,7 +9,7 @@ from kernel_records import RECORDS
 from kernel_records.memory_attention import memory_work, published_flops
 from registry import Work
 
-from figures.results import Report, Results, table
+from figures.results import Report, Results, mark, table
 
 # What is shown of a file, and under which name; the rest is in the file alone.
 SHOWN = {
@@ -138,6 +138,7 @@ def _on_device(results: Results, report: Report, ops: Sequence[str], name_ops: b
         ours = next((case[name] for name in OURS if name in case), None)
         share = "–" if ours is None else number(100 * ours["of limit"])
         what = f"`{op}`, " * name_ops + re.sub(r"(?<=\d)x(?=\d)", "×", shape) + f", {dtype}"
+        what += mark(next(iter(case.values())), report)
         lines.append([what, *(times.get(name, "–") for name in columns), share])
     about = report.data["machine"]
     said = (

@@ -68,6 +68,19 @@ class Results:
         return f"[{text or f'bench/results/{report.path}'}]({self.root}bench/results/{report.path})"
 
 
+def mark(row: Mapping[str, Any], report: Report) -> str:
+    """Returns the reason why a row of a GPU does not count, as text behind its name; empty if the row counts.
+
+    A row counts if its step ended in time and no tracked file differed from the commit.
+    """
+    about = report.data["machine"]
+    if about.get("device", "CPU").startswith("CPU"):
+        return ""
+    is_dirty = str(row.get("commit", about.get("commit"))).endswith("-dirty")
+    reasons = ["timed out"] * ("timed out" in row.get("verdict", "")) + ["uncommitted changes"] * is_dirty
+    return f" ({', '.join(reasons)})" if reasons else ""
+
+
 class _Each(list[Any]):
     """What ``[*]`` stands for: every element, to be summed up by the format."""
 

@@ -6,11 +6,23 @@ from typing import Any
 
 from suite.results import validate
 
-from figures.results import FiguresError, Report, Results, machine, processor, seconds, several, small, table, write
+from figures.results import (
+    FiguresError,
+    Report,
+    Results,
+    machine,
+    mark,
+    processor,
+    seconds,
+    several,
+    small,
+    table,
+    write,
+)
 
 SUITE = r"suite-(?!transformers-)[a-z0-9-]+"
 # Columns with templates of their cells, and those of each implementation NAME. What no row has, gets no column.
-SETTINGS = {"model, side, dtype": "{size:model}, {image_size}, {dtype}", "objects": "{objects}"}
+SETTINGS = {"model, side, dtype": "{size:model}, {image_size}, {dtype}{mark}", "objects": "{objects}"}
 SETTINGS |= {"frames before": "{history:,}"}
 FIGURES = {
     "NAME": "{subjects[NAME][median_s]:seconds}",
@@ -62,7 +74,7 @@ def tables_of(results: Results, report: Report) -> str:
     """Every case of one file, under headings."""
     by_case: dict[str, list[Row]] = {}
     for row in report.data["rows"]:
-        by_case.setdefault(row["case"], []).append(row)
+        by_case.setdefault(row["case"], []).append({**row, "mark": mark(row, report)})
     on_gpu = f", {report.data['date']}" if _gpu_of(report) else ""
     parts = [f"### {processor(report.data['machine'])}{on_gpu}"]
     parts.append(f"Every sample is in {results.link(report)}, from {machine(report.data['machine'])}.")

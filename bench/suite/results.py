@@ -6,8 +6,9 @@ A file is ``{"date", "machine", "rows"}``. A row is one case at one setting, wit
   ``objects`` is the number of objects, or of boxes; ``history`` of frames before the timed ones. Either may be null.
 * ``subjects``: per subject ``samples_s`` in the order taken, ``median_s``, ``min_s``, ``max_s``, ``first_s`` (the first
   call, not among the samples), ``compile_s``, ``peak_mib``, ``note`` and ``path``; of latencies also ``p50_s``,
-  ``p95_s`` and ``p99_s``; of throughput ``host_s``, the host's median; in bfloat16
-  ``error``, how far the results that it was judged by are from those in fp32.
+  ``p95_s`` and ``p99_s``; ``host_s``, the median of the calling thread's processor time, in which a wait for the GPU
+  counts if it spins; in bfloat16 ``error``, how far the results that it was judged by are from those in fp32. Files
+  before December 2026 have ``host_s`` of throughput alone, by the wall clock until the last frame was asked for.
   Older files have ``parts_s`` of cold starts. One that was not timed has no samples, nulls, and a note that says why.
   ``path`` is which path the calls took: ``eager``, ``compiled``, ``recorded`` (every timed frame by the recorded
   steps of our video predictor), ``eager: `` and why it did not use them. It is empty where nothing ran, and older files
@@ -15,6 +16,11 @@ A file is ``{"date", "machine", "rows"}``. A row is one case at one setting, wit
 * ``ratio``: per subject, official seconds over its own, pair by pair: median, min and max.
 * ``difference``: per subject, how far its results are from the baseline's, as the case measures it.
 * ``note``: what else has to be known.
+
+Rows of visits to a GPU have more fields, which :data:`ROW_ALSO` names: ``iou``, per subject and object the least IoU with
+the baseline's masks; ``scores``, where masks differ: per subject the IoUs that the decoder predicts for its masks;
+``clocks`` while the row was timed; ``device``, a profile of our calls: busy time by stream, overlap and encodes a frame;
+``commit``; and ``verdict``, that of a step that did not pass.
 """
 
 import datetime
@@ -30,6 +36,7 @@ KEY = ("case", "size", "dtype", "image_size", "objects", "history")
 FIGURES = ("median_s", "min_s", "max_s", "first_s", "compile_s", "peak_mib")
 PERCENTILES = ("p50_s", "p95_s", "p99_s")
 DTYPES = ("fp32", "bf16")
+ROW_ALSO = {"iou", "scores", "clocks", "device", "commit", "verdict"}
 
 
 class SchemaError(ValueError):
@@ -60,7 +67,7 @@ def validate_row(row: Mapping[str, Any], where: str = "the row") -> None:
     Raises:
         SchemaError: as :func:`validate`.
     """
-    _fields(where, row, {*KEY, "subjects", "ratio", "difference", "note"})
+    _fields(where, row, {*KEY, "subjects", "ratio", "difference", "note"}, ROW_ALSO)
     _expect(row["dtype"] in DTYPES, f"{where}: dtype", " or ".join(DTYPES), row["dtype"])
     _expect(bool(row["subjects"]), f"{where}: subjects", "at least one", row["subjects"])
     for name, subject in row["subjects"].items():
@@ -70,6 +77,8 @@ def validate_row(row: Mapping[str, Any], where: str = "the row") -> None:
         _expect({name, "official"} <= timed, f"{where}: ratio", "subjects that were timed", name)
     _expect(set(row["difference"]) <= set(row["subjects"]), f"{where}: difference", "subjects", row["difference"])
     _numbers(f"{where}: difference", row["difference"])
+    for name, ious in row.get("iou", {}).items():
+        _numbers(f"{where}: iou of {name}", dict(enumerate(ious)))
 
 
 def _subject(where: str, subject: Mapping[str, Any]) -> None:

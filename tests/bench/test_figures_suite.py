@@ -5,6 +5,7 @@ import json
 import pytest
 from figure_results import CPU, GPU, put, row, subject
 from figures.documents import SECTIONS
+from figures.kernels import measured
 from figures.results import Results
 
 AVX2 = CPU | {"capability": "AVX2"}
@@ -90,3 +91,31 @@ def test_a_gpu_appears_with_its_file(folder):
     assert "(../bench/results/nvidia-b200-2030-01-02.json)" in SECTIONS["gpu"](results)
     assert SECTIONS["gpu-state"](results).startswith("measured on NVIDIA B200 and NVIDIA H200: ")
     assert "H200" not in SECTIONS["suite"](results)  # it is no file of a CPU
+
+
+DIRTY, CLEAN, LATE = "0123456789ab-dirty", "0123456789ab", {"verdict": "FAILED: timed out after 75 s"}
+
+
+@pytest.mark.parametrize(
+    ("about", "fields", "shown"),
+    [
+        (CPU, {"commit": DIRTY}, ""),
+        (GPU, {"commit": CLEAN}, ""),
+        (GPU, {"commit": CLEAN, "verdict": "FAILED: WRONG: another row"}, ""),
+        (GPU, {"commit": DIRTY}, " (uncommitted changes)"),
+        (GPU | {"commit": DIRTY}, {}, " (uncommitted changes)"),
+        (GPU | {"commit": DIRTY}, {"commit": CLEAN}, ""),
+        (GPU, LATE, " (timed out)"),
+        (GPU, LATE | {"commit": DIRTY}, " (timed out, uncommitted changes)"),
+    ],
+)
+def test_rows_that_do_not_count_are_marked(tmp_path, about, fields, shown):
+    """In the tables of whole calls and of kernels."""
+    both = {"official": subject(0.02), "sam2fast": subject(0.005)}
+    put(tmp_path, "suite-some-device", [row("image encode", both) | fields], about)
+    results = Results(tmp_path)
+    assert f"| tiny, 1024, fp32{shown} |" in SECTIONS["suite" if about is CPU else "gpu"](results)
+    micro = {"op": "nms", "shape": "3", "dtype": "bool", "subject": "triton", "p50 ms": 1.0, "of limit": 0.5} | fields
+    kernels = {"parts": {"micro": [micro]}, "machine": {"device": "CPU", **about}}
+    (tmp_path / "some-device-2030-01-02.json").write_text(json.dumps(kernels))
+    assert f"| 3, bool{shown} |" in measured(results, ["nms"])
