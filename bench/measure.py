@@ -1,4 +1,4 @@
-"""Times a call on its device; the device's own limits to compare with are measured in the package.
+"""Times calls on their device; the device's own limits to compare with are measured in the package.
 
 On a GPU several calls are recorded as one CUDA graph, which is replayed and its time divided: the time that Python
 takes between launches, and that a graph takes to begin, would hide differences between kernels. A call that cannot be
@@ -34,28 +34,37 @@ class NotRecordableError(RuntimeError):
     """A call that does not become a CUDA graph."""
 
 
-def measure(calls: Sequence[Call], device: torch.device, budget_s: float = 0.25, least: int = 5) -> dict[str, Any]:
-    """Times of a call, as columns of a row, over as many calls as fit the budget, after a warm-up.
+def measure(
+    subjects: Sequence[Sequence[Call]], device: torch.device, budget_s: float = 0.25, least: int = 5
+) -> list[dict[str, Any]]:
+    """Times of each subject's call as columns of its row, after a warm-up. On a GPU the subjects take turns.
 
     Args:
-        calls: the same on inputs of their own, which follow one another in a graph: none finds its inputs in the cache
-            if there are enough of them.
+        subjects: for each subject the same call on inputs of their own. The calls follow one another in a graph, so
+            that none finds its inputs in the cache if there are enough of them.
+        budget_s: seconds for the samples of each subject.
+        least: the least number of samples.
 
     Returns:
-        Percentiles of milliseconds; on a GPU milliseconds where the first call's inputs stay in the cache
-        (``warm ms``); milliseconds of one eager call with the host's share (``wall ms``); microseconds until an eager
-        call returns, without waiting (``host us``); what it was timed by: "graph replay" and how many calls,
+        For each subject: percentiles of milliseconds; on a GPU milliseconds where the first call's inputs stay in the
+        cache (``warm ms``); milliseconds of one eager call with the host's share (``wall ms``); microseconds until an
+        eager call returns, without waiting (``host us``); what it was timed by: "graph replay" and how many calls,
         "events: " and why not, or on a CPU "clock"; MiB allocated during the call beyond what was there, where torch
         counts them.
     """
-    first = calls[0]
-    wall = _wall_s(first, device)
-    host_us, peak = _host_us(first, device, wall, budget_s), _peak_mib(first, device)
-    taken, timed_by = _samples(calls, device, wall, budget_s, least)
-    found: dict[str, Any] = {f"p{q} ms": taken[q * (len(taken) - 1) // 100] for q in (20, 50, 80)}
+    firsts = [calls[0] for calls in subjects]
+    walls = [_wall_s(call, device) for call in firsts]
+    rows: list[dict[str, Any]] = [
+        {"wall ms": wall * 1e3, "host us": _host_us(call, device, wall, budget_s), "peak MiB": _peak_mib(call, device)}
+        for call, wall in zip(firsts, walls, strict=True)
+    ]
+    for row, (taken, timed_by) in zip(rows, _samples(subjects, device, walls, budget_s, least), strict=True):
+        row |= {f"p{q} ms": taken[q * (len(taken) - 1) // 100] for q in (20, 50, 80)} | {"timed by": timed_by}
     if device.type == "cuda":
-        found["warm ms"] = statistics.median(_samples([first], device, wall, budget_s, least, flushed=False)[0])
-    return found | {"wall ms": wall * 1e3, "host us": host_us, "timed by": timed_by, "peak MiB": peak}
+        warm = _samples([[call] for call in firsts], device, walls, budget_s, least, flushed=False)
+        for row, (taken, _) in zip(rows, warm, strict=True):
+            row["warm ms"] = statistics.median(taken)
+    return rows
 
 
 def device_time(call: Call, device: torch.device, budget_s: float, least: int = 5) -> tuple[float, str]:
@@ -63,7 +72,7 @@ def device_time(call: Call, device: torch.device, budget_s: float, least: int = 
 
     One input serves all calls of a graph: what fits into the cache is there from the second on.
     """
-    taken, timed_by = _samples([call], device, _wall_s(call, device), budget_s, least)
+    ((taken, timed_by),) = _samples([[call]], device, [_wall_s(call, device)], budget_s, least)
     return taken[len(taken) // 2], timed_by
 
 
@@ -77,9 +86,9 @@ def case_rows(case: Case, device: torch.device, limits: Limits, **how: Any) -> l
     with torch.no_grad():
         able = check(case, case.prepare(device), device)
         others = [case.prepare(device) for _ in range(_copies(case, device))]
-        for subject, call in able.items():
-            row: dict[str, Any] = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject}
-            row |= measure([call, *(calls[subject] for calls in others)], device, **how)
+        found = measure([[call, *(calls[name] for calls in others)] for name, call in able.items()], device, **how)
+        for subject, figures in zip(able, found, strict=True):
+            row = {"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": subject, **figures}
             row |= {"FLOP": case.work.products, "bytes": case.work.bytes}
             row["of limit"] = limits.fraction(case.dtype, row["FLOP"], row["bytes"], row["p50 ms"])
             rows.append(row)
@@ -136,42 +145,61 @@ def _peak_mib(call: Call, device: torch.device) -> float | str:
 
 
 def _samples(
-    calls: Sequence[Call], device: torch.device, wall: float, budget_s: float, least: int, flushed: bool = True
-) -> tuple[list[float], str]:
-    """Milliseconds of a call, many times in rising order, and what they were timed by."""
+    subjects: Sequence[Sequence[Call]],
+    device: torch.device,
+    walls: Sequence[float],
+    budget_s: float,
+    least: int,
+    flushed: bool = True,
+) -> list[tuple[list[float], str]]:
+    """For each subject milliseconds of its call, many times in rising order, and what they were timed by."""
     if device.type != "cuda":
-        return sorted(samples(calls[0], device, _runs(wall, budget_s, least))), CLOCK
+        pairs = zip(subjects, walls, strict=True)
+        return [(sorted(samples(calls[0], device, _runs(wall, budget_s, least))), CLOCK) for calls, wall in pairs]
+    with contextlib.ExitStack() as stack:
+        found = [_timed_call(calls, device, wall, stack) for calls, wall in zip(subjects, walls, strict=True)]
+        runs = [_runs(wall * count, budget_s, least) for (_, count, _), wall in zip(found, walls, strict=True)]
+        taken = _by_events([call for call, *_ in found], device, runs, flushed)
+        return [(sorted(ms / count for ms in each), by) for each, (_, count, by) in zip(taken, found, strict=True)]
+
+
+def _timed_call(
+    calls: Sequence[Call], device: torch.device, wall: float, stack: contextlib.ExitStack
+) -> tuple[Call, int, str]:
+    """A function to time, the number of calls that it makes, and what it is; recorded for as long as the stack."""
     count = int(min(MOST_CALLS, max(1, GRAPH_S / max(wall, 1e-6))))
-    together = [calls[i % len(calls)] for i in range(count)]
     try:
-        with recorded(together, device) as replay:
-            replay()  # the first one also brings the graph to the device
-            taken = _by_events(replay, device, _runs(wall * count, budget_s, least), flushed)
-            return sorted(ms / count for ms in taken), f"{REPLAYED} of {count}"
+        replay = stack.enter_context(recorded([calls[i % len(calls)] for i in range(count)], device))
     except NotRecordableError as error:
-        return sorted(_by_events(calls[0], device, _runs(wall, budget_s, least), flushed)), f"events: {error}"
+        return calls[0], 1, f"events: {error}"
+    replay()  # the first one also brings the graph to the device
+    return replay, count, f"{REPLAYED} of {count}"
 
 
 def _runs(wall: float, budget_s: float, least: int) -> int:
     return int(min(MOST_RUNS, max(least, budget_s / max(wall, 1e-6))))
 
 
-def _by_events(call: Call, device: torch.device, runs: int, flushed: bool) -> list[float]:
-    """Milliseconds of each of so many calls.
+def _by_events(calls: Sequence[Call], device: torch.device, runs: Sequence[int], flushed: bool) -> list[list[float]]:
+    """Milliseconds of each call in turn, as often as ``runs`` says of each.
 
     Before each, the cache is filled by reading: what was written would have to be written back during the call.
     """
     other = torch.zeros(FLUSHED_BYTES // 4, device=device)
-    pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
     stream = torch.cuda.current_stream(device)
-    for start, end in pairs:
-        if flushed:
-            other.sum()
-        start.record(stream)
-        call()
-        end.record(stream)
+    pairs: list[list[Any]] = [[] for _ in calls]
+    for turn in range(max(runs)):
+        for call, count, own in zip(calls, runs, pairs, strict=True):
+            if turn < count:
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                if flushed:
+                    other.sum()
+                start.record(stream)
+                call()
+                end.record(stream)
+                own.append((start, end))
     torch.cuda.synchronize(device)
-    return [start.elapsed_time(end) for start, end in pairs]
+    return [[start.elapsed_time(end) for start, end in own] for own in pairs]
 
 
 @contextlib.contextmanager

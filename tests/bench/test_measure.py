@@ -14,7 +14,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def test_a_timing_on_a_cpu():
-    row = measure.measure([lambda: torch.zeros(1000).sum()], CPU, budget_s=0.01)
+    (row,) = measure.measure([[lambda: torch.zeros(1000).sum()]], CPU, budget_s=0.01)
     assert 0 < row["p20 ms"] <= row["p50 ms"] <= row["p80 ms"] and row["wall ms"] > 0 and row["host us"] > 0
     assert row["timed by"] == "clock" and row["peak MiB"] == "" and "warm ms" not in row
     ms, timed_by = measure.device_time(lambda: torch.zeros(1000).sum(), CPU, 0.01)
@@ -41,9 +41,9 @@ class Cuda:
     def clear(self):
         self.log.append("cleared")
 
-    def by_events(self, call, device, runs, flushed):
+    def by_events(self, calls, device, runs, flushed):
         self.log.append("flushed" if flushed else "warm")
-        return [call() or 6.0 for _ in range(runs)]
+        return [[call() or 6.0 for _ in range(count)] for call, count in zip(calls, runs, strict=True)]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def cuda(monkeypatch):
 
 
 def test_a_call_is_recorded_and_replayed(cuda):
-    row = measure.measure([lambda: cuda.log.append("call")], CUDA, budget_s=0.0)
+    (row,) = measure.measure([[lambda: cuda.log.append("call")]], CUDA, budget_s=0.0)
     assert row["timed by"] == "graph replay of 1" and row["p50 ms"] == row["warm ms"] == 6.0 and row["peak MiB"] == 1.0
     once = ["call", "call", "replay", "flushed", *["replay"] * 5, "cleared", "emptied"]
     assert cuda.log[-2 * len(once) :] == once + [x.replace("flushed", "warm") for x in once] and cuda.mode == 0
@@ -77,7 +77,7 @@ def test_a_call_is_recorded_and_replayed(cuda):
 def test_short_calls_are_recorded_together_on_inputs_of_their_own(cuda):
     """Their time is divided, so that of the graph itself does not count; warm ones have one input."""
     cuda.wall_s = measure.GRAPH_S / 3
-    row = measure.measure([lambda i=i: cuda.log.append(i) for i in range(2)], CUDA, budget_s=0.0)
+    (row,) = measure.measure([[lambda i=i: cuda.log.append(i) for i in range(2)]], CUDA, budget_s=0.0)
     assert row["timed by"] == "graph replay of 3" and row["p50 ms"] == row["warm ms"] == 2.0
     at = cuda.log.index("flushed")
     assert cuda.log[at - 7 : at] == [0, 1, 0, 0, 1, 0, "replay"]
@@ -93,14 +93,14 @@ def test_a_call_that_waits_is_not_captured(cuda):
         cuda.log.append("call")
         cuda.wait()
 
-    row = measure.measure([call], CUDA, budget_s=0.0)
+    (row,) = measure.measure([[call]], CUDA, budget_s=0.0)
     assert row["timed by"] == "events: RuntimeError: called a synchronizing CUDA operation"
     assert set(cuda.log) == {"call", "flushed", "warm"} and cuda.mode == 0
 
 
 def test_a_capture_that_fails_leaves_the_call_to_be_timed_as_it_is(cuda):
     cuda.capture_fails = True
-    row = measure.measure([lambda: cuda.log.append("call")], CUDA, budget_s=0.0)
+    (row,) = measure.measure([[lambda: cuda.log.append("call")]], CUDA, budget_s=0.0)
     assert row["timed by"] == "events: RuntimeError: not permitted when stream is capturing"
     assert cuda.log[-5:] == ["call"] * 5 and "replay" not in cuda.log
 
@@ -133,8 +133,10 @@ def test_the_cache_is_flushed_by_reading(monkeypatch, flushed, before):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "event")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("wait"))
     monkeypatch.setattr(torch, "zeros", lambda count, device: Flush(log))
-    assert measure._by_events(lambda: log.append("call"), CUDA, 2, flushed) == [3.0, 3.0]
-    assert log == [*before, "event", "call", "event"] * 2 + ["wait"]
+    calls = [lambda: log.append("a"), lambda: log.append("b")]
+    assert measure._by_events(calls, CUDA, [2, 1], flushed) == [[3.0, 3.0], [3.0]]
+    in_turn = [[*before, "event", name, "event"] for name in "aba"]
+    assert log == [*sum(in_turn, []), "wait"]
 
 
 def test_a_row_names_its_kernels_and_has_enough_inputs(cuda, monkeypatch):
@@ -149,7 +151,9 @@ def test_a_row_names_its_kernels_and_has_enough_inputs(cuda, monkeypatch):
     monkeypatch.setattr(measure, "check", lambda case, calls, device: dict(calls))
     monkeypatch.setattr(measure, "kernel_names", lambda call, device: ["flash_fwd"])
     monkeypatch.setattr(
-        measure, "measure", lambda calls, device: measured.append([c() for c in calls]) or {"p50 ms": 1.0}
+        measure,
+        "measure",
+        lambda subjects, device: [measured.append([c() for c in calls]) or {"p50 ms": 1.0} for calls in subjects],
     )
     rows = measure.case_rows(case, CUDA, Limits(1e12, {}))
     assert measured == [[0, 1, 2, 3]] * 2 and [row["kernels"] for row in rows] == [["flash_fwd"]] * 2
