@@ -120,7 +120,7 @@ def speed(rows: Sequence[dict[str, Any]]) -> str:
 def _wall_s(call: Call, device: torch.device) -> float:
     """Seconds of a call, after a first one."""
     call()
-    return timed(str(device), call)[0]
+    return timed(str(device), call).seconds
 
 
 def _host_us(call: Call, device: torch.device, wall: float, budget_s: float) -> float:

@@ -21,13 +21,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from backend_calls import on_cpu, said
-from gpu.records import merged, text_of
 from kernel_records import SEARCHES
 from measure import device_time
 from registry import Search, launch_module
@@ -65,6 +64,25 @@ def change_of(row: Row, op: str, before: LaunchConfig) -> str:
     """What to enter into the op's ``config``."""
     where = f"{op}: config{row[:3]}"
     return f"{where}: {dict(before.meta)}, {dict(before.options)} -> {dict(row.meta)}, {dict(row.options)}"
+
+
+def merged(table: dict[str, Any], rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The table with each row in place of the one for the same GPU, dtype and shape class."""
+    result = dict(table)
+    for row in rows:
+        key = {name: row[name] for name in ("arch", "dtype", "shape")}
+        others = [old for old in result.get(row["op"], ()) if any(old[name] != value for name, value in key.items())]
+        result[row["op"]] = [*others, {**key, "meta": dict(row["meta"]), "options": dict(row["options"])}]
+    return result
+
+
+def text_of(table: dict[str, Any]) -> str:
+    """JSON with a line per row."""
+    ops = []
+    for op, rows in table.items():
+        lines = ",\n".join("    " + json.dumps(row) for row in rows)
+        ops.append(f'  "{op}": [\n{lines}\n  ]')
+    return "{\n" + ",\n".join(ops) + "\n}\n" if ops else "{}\n"
 
 
 def attempts_of(search: Search, stored: LaunchConfig, small: bool = False) -> list[Attempt]:

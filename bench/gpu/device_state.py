@@ -1,15 +1,12 @@
-"""What a device does while something is measured: its clock, power and reasons for lower clocks, which are only read;
-its rates over a second; and which assembler there is besides Triton's own.
+"""The state of a device while something is measured: its clock, power and reasons for lower clocks, which are only
+read; and its rates over a second.
 """
 
-import glob
 import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,17 +14,18 @@ import torch
 from sam2fast.profiling.limits import COPIED, SIDE
 
 QUERIED = "clocks.sm,power.draw,temperature.gpu,clocks_event_reasons.active"
-EVERY_MS = 500
+EVERY_MS = 200
 # Bits of the last number, as NVML names them. The first says that nothing ran.
 REASONS = ("idle", "application clocks", "power cap", "hardware slowdown", "sync boost", "software thermal",
            "hardware thermal", "power brake", "display clocks")  # fmt: skip
 
 
 @contextmanager
-def watched(device: torch.device, step: str, send: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
-    """Sends a row of part ``clocks`` about what happened inside."""
+def watched(device: torch.device) -> Iterator[dict[str, Any]]:
+    """Watches a GPU inside. Yields a dict that has :func:`clocks` afterwards; it stays empty on other devices."""
+    found: dict[str, Any] = {}
     if device.type != "cuda":
-        yield
+        yield found
         return
     uuid = torch.cuda.get_device_properties(device).uuid
     command = ["nvidia-smi", f"--id=GPU-{uuid}", f"--query-gpu={QUERIED}", "--format=csv,noheader,nounits"]
@@ -36,20 +34,20 @@ def watched(device: torch.device, step: str, send: Callable[[str, dict[str, Any]
             [*command, f"--loop-ms={EVERY_MS}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
     except OSError as error:
-        send("clocks", {"step": step, "note": f"not read: nvidia-smi: {error}"})
-        yield
+        found["note"] = f"not read: nvidia-smi: {error}"
+        yield found
         return
     try:
-        yield
+        yield found
     finally:
         process.terminate()
-        send("clocks", {"step": step, **clocks(process.communicate()[0])})
+        found |= clocks(process.communicate()[0])
 
 
 def clocks(printed: str) -> dict[str, Any]:
-    """Ranges of what nvidia-smi has printed, and in how many samples there was which reason for lower clocks.
+    """Ranges of the values that nvidia-smi has printed, and the number of samples with each reason for lower clocks.
 
-    Or what it says instead.
+    If it has printed no value, a note with its message.
     """
     rows = [line.split(", ") for line in printed.splitlines() if re.fullmatch(r"[\d.]+(, [\d.]+){2}, 0x\w+", line)]
     if not rows:
@@ -83,36 +81,3 @@ def sustained(call: Callable[[], Any], device: torch.device, seconds: float = 1.
         torch.cuda.synchronize(device)
         count += 10
     return count / taken
-
-
-def newer_ptxas() -> tuple[Path, str] | None:
-    """The newest assembler of this machine and both versions, if it is newer than Triton's own."""
-    triton = find_spec("triton")
-    own = version_of(Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "ptxas")
-    found = [(version_of(path), path) for path in _assemblers()]
-    newest, path = max(found, default=((), Path()))
-    if newest <= own:
-        return None
-    return path, f"{_text(newest)}, Triton's own is {_text(own)}"
-
-
-def version_of(path: Path) -> tuple[int, ...]:
-    """The release of an assembler; empty if it does not say."""
-    try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return ()
-    release = re.search(r"release (\d+)\.(\d+)", said)
-    return tuple(map(int, release.groups())) if release else ()
-
-
-def _assemblers() -> list[Path]:
-    """Of toolkits, and of NVIDIA's packages."""
-    packages = find_spec("nvidia")
-    places = (packages and packages.submodule_search_locations) or ()
-    folders = ["/usr/local/cuda*", *(f"{place}/*" for place in places)]
-    return [Path(path) for folder in folders for path in glob.glob(f"{folder}/bin/ptxas")]
-
-
-def _text(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))

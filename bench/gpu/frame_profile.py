@@ -3,8 +3,10 @@
 A CUDA graph is one launch for the host; its kernels are seen one by one.
 """
 
+import contextlib
 import os
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,7 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-FRAMES = 20
+from sam2fast.profiling.limits import wait
+
+FRAMES = 24  # whole batches of frames that are encoded at once
+# Functions of CUDA in which the host waits for the device.
+WAITS = ("cudaDeviceSynchronize", "cudaEventSynchronize", "cudaStreamSynchronize")
 
 
 class Event(NamedTuple):
@@ -24,35 +30,54 @@ class Event(NamedTuple):
     end_us: float
 
 
-def events(call: Callable[[], Any], device: torch.device) -> list[Event]:
-    """What a call runs on the device, in order; on a CPU its operations, but for those that others call."""
+class Profile(NamedTuple):
+    """A profiled call.
+
+    Attributes:
+        events: what ran on the device, in order; on a CPU operations that no other operation calls.
+        waits_us: microseconds in which the host waited for the device; None if no call of CUDA was seen.
+    """
+
+    events: list[Event]
+    waits_us: float | None
+
+
+def profile_of(call: Callable[[], Any], device: torch.device) -> Profile:
+    """Profiles a call."""
     on_gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         call()
-        if on_gpu:
-            torch.cuda.synchronize(device)
     kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
+    seen = profiler.events() or ()
     found = [
         Event(each.name, each.device_resource_id, each.time_range.start, each.time_range.end)
-        for each in profiler.events() or ()
+        for each in seen
         if each.device_type == kind and (on_gpu or each.cpu_parent is None)
     ]
-    return sorted(found, key=lambda event: event.begin_us)
+    host = [each for each in seen if on_gpu and each.device_type != kind and each.name.startswith("cuda")]
+    waits_us = sum(each.time_range.end - each.time_range.start for each in host if each.name in WAITS)
+    return Profile(sorted(found, key=lambda event: event.begin_us), waits_us if host else None)
+
+
+def synchronised(call: Callable[[], Any], device: torch.device) -> None:
+    """Makes a call, and waits for its kernels."""
+    call()
+    wait(device)
 
 
 def kernel_names(call: Callable[[], Any], device: torch.device) -> list[str]:
     """The kernels that a call runs on a GPU, each once, the longest first."""
     seconds: dict[str, float] = {}
-    for event in events(call, device):
+    for event in profile_of(lambda: synchronised(call, device), device).events:
         seconds[event.name] = seconds.get(event.name, 0.0) + event.end_us - event.begin_us
     return sorted(seconds, key=lambda name: -seconds[name])
 
 
 def rows_of(found: Sequence[Event], frames: int) -> list[dict[str, Any]]:
-    """A row for all, then one for each kernel of each stream, those that take most time first.
+    """A row for all, then one for each kernel of each stream, those that take most time first; figures of one frame.
 
-    A gap is the time on a stream from the end of one kernel to the begin of the next. ``busy`` is the time in which at
-    least one stream computes.
+    A gap is the time on a stream from the end of one kernel to the begin of the next. ``busy us`` is the time in which
+    at least one stream computes, and ``overlap us`` the sum over the streams beyond it.
     """
     by_kernel: dict[tuple[int, str], list[tuple[float, float]]] = {}
     ends: dict[int, float] = {}
@@ -64,25 +89,29 @@ def rows_of(found: Sequence[Event], frames: int) -> list[dict[str, Any]]:
         {
             "kernel": name[:200],
             "stream": stream,
-            "calls a frame": len(taken) / frames,
-            "us": statistics.median(us for us, _ in taken),
-            "us a frame": sum(us for us, _ in taken) / frames,
-            "gap us": statistics.median(gap for _, gap in taken),
-            "gap us a frame": sum(gap for _, gap in taken) / frames,
+            "calls": len(taken) / frames,
+            "us of a call": statistics.median(us for us, _ in taken),
+            "us": sum(us for us, _ in taken) / frames,
+            "gap us of a call": statistics.median(gap for _, gap in taken),
+            "gap us": sum(gap for _, gap in taken) / frames,
         }
         for (stream, name), taken in by_kernel.items()
     ]
     span = max(event.end_us for event in found) - min(event.begin_us for event in found)
     busy = _busy(found)
+    streams = {str(stream): _busy(event for event in found if event.stream == stream) for stream in ends}
     every = {
         "kernel": "all",
         "frames": frames,
-        "calls a frame": len(found) / frames,
-        "us a frame": span / frames,
-        "busy us a frame": busy / frames,
-        "idle us a frame": (span - busy) / frames,
+        "calls": len(found) / frames,
+        "us": span / frames,
+        "busy us": busy / frames,
+        "idle us": (span - busy) / frames,
+        "streams": {stream: us / frames for stream, us in streams.items()},
+        "overlap us": (sum(streams.values()) - busy) / frames,
+        "copies us": _busy(event for event in found if event.name.startswith("Memcpy")) / frames,
     }
-    return [every, *sorted(each, key=lambda row: -row["us a frame"])]
+    return [every, *sorted(each, key=lambda row: -row["us"])]
 
 
 def _busy(found: Iterable[Event]) -> float:
@@ -94,29 +123,35 @@ def _busy(found: Iterable[Event]) -> float:
     return total
 
 
-def profiled(setting: Any, device: torch.device) -> tuple[list[dict[str, Any]], str]:
-    """Rows of steady frames of our video predictor with one object, and a figure.
+def profiled(case: Any, setting: Any, device: torch.device) -> list[dict[str, Any]]:
+    """Rows of a call of our predictor in a case: as :func:`rows_of`, the first with more figures.
 
     Raises:
-        RuntimeError: the profiler has seen nothing.
+        RuntimeError: If the profiler has seen nothing.
     """
-    from suite.video_cases import Throughput
-
-    # CUPTI is started before anything is recorded, and stays: kernels of graphs from before it may not be seen.
+    # The profiler is started before anything is recorded, and stays: kernels of graphs from before may not be seen.
     os.environ["TEARDOWN_CUPTI"] = "0"
-    events(lambda: torch.ones(1, device=device) + 1, device)
-    frames = setting.frames or FRAMES
-    setting = replace(setting, objects=1, frames=frames)
-    session = Throughput("sam2fast", setting)
-    session.prepare(setting)
-    session.call()
-    plain = session.call()
-    found = events(session.call, device)
-    if not found:
-        raise RuntimeError("the profiler has seen no kernel")
-    every, *rest = rows_of(found, frames)
-    every |= {"model": setting.size, "path": session.path, "ms a frame, not profiled": plain.seconds * 1e3}
-    session.close()
-    figure = f"{every['ms a frame, not profiled']:.3g} ms a frame, profiled {every['us a frame'] / 1e3:.3g} of which "
-    figure += f"{every['busy us a frame'] / 1e3:.3g} busy, {every['calls a frame']:.0f} kernels, {every['path']}"
-    return [every, *({"model": setting.size, **row} for row in rest)], figure
+    profile_of(lambda: synchronised(lambda: torch.ones(1, device=device) + 1, device), device)
+    setting = replace(setting, frames=setting.frames or FRAMES)
+    with contextlib.closing(case.open("sam2fast", setting)) as session:
+        session.built.predictor.release_recordings()
+        session.prepare(setting)
+        session.call()
+        plain, encoded = session.call(), session.encoded
+        found, waits_us = profile_of(session.call, device)
+        if not found:
+            raise RuntimeError("the profiler has seen no kernel")
+        frames = session.frames
+        every, *rest = rows_of(found, frames)
+        every |= {"path": session.path, "ms, not profiled": plain.seconds * 1e3, "host us": plain.host_s * 1e6}
+        every |= {"host waits us": waits_us and waits_us / frames, "encodes": (session.encoded - encoded) / frames}
+        if session.result_bytes:
+            every["first touch us"] = first_touch_us(session.result_bytes)
+    return [every, *rest]
+
+
+def first_touch_us(size: int) -> float:
+    """Microseconds to write memory of so many bytes that the host has not touched before."""
+    start = time.perf_counter()
+    bytearray(b"1") * size
+    return (time.perf_counter() - start) * 1e6

@@ -167,8 +167,13 @@ def _verdict(code: int | None, limit_s: float, end: Record) -> str:
 
 
 def is_failure(record: Record) -> bool:
-    """Whether a verdict is one."""
+    """Returns True if a verdict is a failure."""
     return bool(record["verdict"].startswith("FAILED"))
+
+
+def timed_out(record: Record) -> bool:
+    """Returns True if the verdict of a step, or of a row's step, is a time-out."""
+    return "FAILED: timed out" in record.get("verdict", "")
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:

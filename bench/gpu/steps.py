@@ -1,17 +1,17 @@
-"""The plan: what is run on a CUDA machine, most valuable first. Imports nothing that a machine may lack.
+"""The plan of a visit to a CUDA machine: its steps in order, and the question that each of them answers.
 
-The seconds are estimates for an H200 with 16 processors, some measured on an H100. Goals are those of the project: 40 %
-of the hardware's limit for a tracked frame, at the measured rate of a large matrix product.
+Imports nothing that a machine may lack. The seconds are estimates for 16 processors beside an H100 or H200.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
-VISIT_S = 570.0  # of one visit: a call of ten minutes has room for it
-MOST_S = 560.0  # of any step
-MOST_JOBS = 8  # side by side
+BUDGETS_S = (570.0, 250.0)  # of the visit's first call and of each later one
+RETRY_S = 100.0  # most that a step gets which timed out before: compiled code is there by then
+MOST_JOBS = 14  # side by side
+# Torch's compiler then leaves products and convolutions to torch: choosing among its own takes more than six minutes.
+ATEN_ONLY = {f"TORCHINDUCTOR_MAX_AUTOTUNE_{kind}_BACKENDS": "ATEN" for kind in ("GEMM", "CONV")}
 
 
 class Step(NamedTuple):
@@ -20,10 +20,10 @@ class Step(NamedTuple):
     Attributes:
         name: as in the table; ``--only`` finds steps by it.
         job: which function of :mod:`gpu.work` runs, and its argument.
-        seconds: what it takes, about. It is begun only if as much is left of the budget.
-        limit_s: the process is killed then.
+        seconds: estimated duration. The step begins only if the budget has this much left.
+        limit_s: the process is killed after this time.
+        question: the question that the step answers.
         alone: whether it times something, and so has the machine for itself.
-        goal: what the figure should be.
         needs: packages and programs besides torch, triton and numpy; without one of them it is not begun.
     """
 
@@ -31,179 +31,167 @@ class Step(NamedTuple):
     job: tuple[str, str]
     seconds: float
     limit_s: float
+    question: str
     alone: bool = True
-    goal: str = ""
     needs: tuple[str, ...] = ()
 
 
-KERNELS = Path(__file__).resolve().parents[1] / "kernels"  # their records
-BUILDING, TESTING = ("omegaconf",), ("pytest",)  # what building a predictor takes, and what parity
-# Name -> which tests of ``tests/kernels/test_parity.py``, as ``pytest -k`` takes it, and seconds. Compiling takes most
-# of it, so they run side by side.
+class Comparison(NamedTuple):
+    """Cases of an op, timed beside the other ways of computing it, and the sentence for either outcome.
+
+    Attributes:
+        op: the op of the cases, which are those in bfloat16 if it has any.
+        slower: the end of the sentence if ours is not the fastest at every shape.
+        faster: the end of the sentence if it is.
+        shapes: regular expression of the cases' shapes.
+        subjects: ours, of which the first that was timed counts.
+        others: regular expression of the subjects that it is compared with.
+    """
+
+    op: str
+    slower: str
+    faster: str = "the kernel stays"
+    shapes: str = r"(?!.*(compiled|fp8)).*"
+    subjects: tuple[str, ...] = ("triton", "sam2fast")
+    others: str = r"(?!triton|sam2fast).*"
+
+    def sentence(self, ratios: dict[str, float]) -> str:
+        """The sentence that is true of these ratios by shape: the least time of the others over ours."""
+        least = min(ratios, key=ratios.__getitem__)
+        if ratios[least] > 1:
+            span = f"{ratios[least]:.2f} to {max(ratios.values()):.2f}"
+            return f"`{self.op}` is {span} times as fast as the fastest alternative: {self.faster}."
+        return (
+            f"`{self.op}` has {ratios[least]:.2f} times the speed of the fastest alternative at {least}: {self.slower}."
+        )
+
+
+COMPARED = (
+    Comparison("memory_attention", "attention without specialised warps stays", "specialised warps are to be chosen",
+               ".*x28736", ("sam2fast, specialised",), "sam2fast"),
+    *(Comparison("rope_attention", f"torch's attention is to be chosen for {shape[:9]}", "our kernel is to be chosen",
+                 shape) for shape in (f"{count} objects, 4096x4096" for count in (1, 2, 3, 4))),
+    Comparison("linear_gelu", "this shape is to be left to torch (`TORCH` in `config`)"),
+    Comparison("window_attention", "this window is to be left to torch, or its keys are to be read once by a program"),
+    Comparison("layer_norm", "`config` needs another number of elements and warps for this width"),
+    Comparison("norm_linear", "this shape is to be left to torch"),
+    Comparison("grouped_mlp", "this shape is to be left to torch"),
+    Comparison("preprocess", "images of this size are to be resized by torch"),
+    Comparison("mask_statistics", "statistics are to be computed from upsampled masks"),
+    Comparison("upsample_and_threshold", "masks are to be upsampled by torch"),
+    Comparison("upsample_and_pack", "masks are to be upsampled by torch and then packed"),
+    Comparison("pack_masks", "masks are to be packed by torch"),
+    Comparison("unpack_masks", "masks are to be unpacked by torch"),
+    Comparison("scaled_probabilities", "probabilities are to be computed by torch"),
+    Comparison("suppress_overlaps", "overlaps are to be suppressed by torch"),
+    Comparison("connected_components", "components of masks of this size are to be labelled by the alternative"),
+    Comparison("fill_holes_and_remove_sprinkles", "holes are to be filled by the alternative"),
+    Comparison("fill_holes_in_mask_scores", "holes are to be filled by the alternative"),
+    Comparison("box_nms", "so few boxes are to be suppressed by the alternative"),
+    Comparison("mask_nms", "so few masks are to be suppressed by torch"),
+    Comparison("encode_masks", "masks of this size are to be encoded by the alternative"),
+    Comparison("encode_upsampled", "masks are to be upsampled before they are encoded"),
+    Comparison("decode_masks", "masks are to be decoded by torch"),
+)  # fmt: skip
+
+# Files of tests of ``tests/kernels/test_parity.py`` by ``pytest -k``, and seconds: most of them compile, side by side.
 PARITY = {
     "memory_attention": ("memory_attention and not rope_attention and not fp8", 100),
-    "rope_attention": ("rope_attention", 50),
+    "rope_attention": ("rope_attention", 55),
     "window_attention": ("window_attention", 80),
     "mask_ops": ("mask_ops", 50),
-    "run_lengths and nms": ("run_lengths or nms", 40),
+    "run_lengths and nms": ("run_lengths or nms", 85),
     "encoder": ("layer_norm or linear_gelu or preprocess", 50),
-    "connected_components": ("connected_components", 60),
+    "connected_components": ("connected_components", 100),
     "memory_attention in fp8": ("fp8", 50),
+    "decoder": ("grouped_mlp or norm_linear", 50),
 }
-# Op and shape class of the rows in bfloat16 that decide how long a frame takes.
-TUNE = {
-    "memory_attention 256x64": 100,
-    "window_attention *": 80,
-    "memory_attention 256x256": 60,
-    "window_attention global": 60,
-    "linear_gelu *": 50,
-}
-# Name -> seconds, goal, and the ops whose cases are measured; without any, those of the record of this name.
-MICRO = {
-    "memory_attention": (50, "70 % of the limit", ("memory_attention",)),
-    "rope_attention": (25, "55 % of the limit", ("rope_attention",)),
-    "window_attention": (30, "", ("window_attention",)),
-    "encoder": (30, "", ("layer_norm", "linear_gelu", "preprocess")),
-    "masks": (30, "", ("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks", "unpack_masks",
-                       "scaled_probabilities", "suppress_overlaps")),
-    "connected_components": (20, "", ("connected_components", "fill_holes_and_remove_sprinkles",
-                                  "fill_holes_in_mask_scores")),
-    "mask lists": (30, "", ("encode_masks", "encode_upsampled", "decode_masks", "box_nms", "mask_nms")),
-    "memory_attention compiled": (90, "", ("memory_attention",)),
+# Steps of suite.plans -> seconds and question, in the visit's two calls.
+FIRST_CALLS = {
+    "ahead": (40, "How fast is a frame of tiny if 1, 2, 4 or 8 frames are encoded at once, in turn in one process?"),
+    "ours": (50, "How fast are frames of small, base+ and large, and which share of the host's thread do they take?"),
+    "objects": (45, "How does tiny's frame grow with 1, 4, 16 and 64 objects, at 1024 and 512 pixels?"),
+    "official": (60, "How many times as fast as the official package in eager mode are tiny, small, base+ and large, "
+                     "and do their masks agree?"),
 }  # fmt: skip
-# Steps of suite.plans -> seconds, goal. What is compiled takes minutes.
-CALLS = {
-    "throughput t": (80, "442 frames/s"),
-    "throughput t compiled": (540, "faster than official vos_optimized"),  # on an H200 more than 365
-    "throughput t objects": (80, ""),
-    "throughput t ahead": (80, ""),
-    "video t": (70, ""),
-    "image t": (60, ""),
-    "throughput l": (95, "140 frames/s"),
-    "throughput l compiled": (540, "faster than official vos_optimized"),
-    "throughput l ahead": (90, ""),
-    "throughput l objects": (120, ""),
-    "video l": (90, ""),
-    "throughput t 16": (80, ""),
-    "video t compiled": (200, ""),
-    "image l": (50, ""),
-    "masks t": (60, ""),
-    "throughput b+": (60, "300 frames/s"),
-    "throughput s": (60, "407 frames/s"),
-    "cold start t": (60, ""),
-    "stream t": (40, ""),
-    "video b+": (70, ""),
-    "video s": (70, ""),
-    "video t fp32": (90, ""),
-    "video t more": (90, ""),
-    "throughput l 16": (90, ""),
-    "image b+": (40, ""),
-    "image s": (40, ""),
-    "image t compiled": (150, ""),
-    "video l compiled": (250, ""),
-    "image l compiled": (200, ""),
-    "image t fp32": (60, ""),
-    "video l fp32": (120, ""),
-    "video l more": (120, ""),
-    "stream l": (50, ""),
-    "image l fp32": (60, ""),
-    "masks l": (70, ""),
-    "peak memory t": (50, ""),
-    "peak memory t video": (90, ""),
-    "peak memory l": (60, ""),
-    "peak memory l video": (120, ""),
-    "cold start l": (80, ""),
-    "cold start t fp32": (60, ""),
-    "cold start t compiled": (150, ""),
-    "video b+ fp32": (120, ""),
-    "video s fp32": (90, ""),
-    "image b+ fp32": (50, ""),
-    "image s fp32": (50, ""),
-}
-# Kernels that the steps above do not name have their own.
-_named = {word for keywords, _ in PARITY.values() for word in keywords.split()}
-for _op in sorted(path.stem for path in KERNELS.glob("*.py")):
-    if _op not in _named:
-        PARITY[_op], MICRO[_op] = (_op, 50), (30, "", ())
+VOS_OPTIMIZED = {
+    "vos_optimized t": (200, "How fast is tiny's official compiled predictor, if torch's compiler leaves products and "
+                             "convolutions to ATEN?"),
+    "vos_optimized l": (70, "And how fast is large's?"),
+}  # fmt: skip
+LAST_CALLS = {
+    "peak memory": (40, "How much memory do an image and a video of four objects take, beside the official package?"),
+    "images": (40, "How fast are images, a click and 1, 16 and 64 boxes, and which part is the device's, the copies' "
+                   "and the host's?"),
+}  # fmt: skip
+BUILDING, TESTING = ("omegaconf",), ("pytest",)  # needed to build a predictor, and for parity
 SANITIZE = ("memcheck", "racecheck", "initcheck", "synccheck")
-# Steps after the parity of kernels; those that are not here follow them. The first visit is to have times of tiny,
-# a profile of its frames, and attention beside its bound, then what tuning changes, and large. The official compiled
-# predictor takes a visit of its own.
-ORDER = (
-    *("call throughput t", "profile t", "micro memory_attention"),
-    *("tune memory_attention 256x64", "tuned t", "call throughput l", "profile l"),
-    *("micro rope_attention", "micro window_attention", "parity newer ptxas"),
-    *("tune memory_attention 256x256", "tune window_attention *", "tune window_attention global", "tune linear_gelu *"),
-    "call throughput t compiled",
-    *("tuned l", "call throughput t objects", "call throughput t ahead", "call throughput l ahead"),
-    *("call video t", "call image t", "call video l", "call throughput t 16", "micro encoder", "micro masks"),
-    *("micro connected_components", "micro mask lists", "call video t compiled", "call image l", "call masks t"),
-    *("call throughput b+", "call throughput s", "call cold start t", "call stream t", "call video b+", "call video s"),
-)
 
 
 def plan() -> list[Step]:
     """Every step in order."""
-    correct = "0 wrong"
-    parity = [
-        Step(f"parity {name}", ("parity", keywords), seconds, 3 * seconds, False, correct, TESTING)
-        for name, (keywords, seconds) in PARITY.items()
-    ]
-    for what, test, seconds in (("steps", "test_parity", 60), ("images", "test_images", 40)):
-        needs = (*TESTING, *BUILDING)
-        parity.append(Step(f"parity recorded {what}", ("recorded", test), seconds, 3 * seconds, False, correct, needs))
-    parity.append(Step("parity memory of graphs", ("graph_memory", ""), 20, 60, False, correct))
-    rest = [Step("parity newer ptxas", ("newer_ptxas", "attention and not fp8"), 120, 360, False, correct, TESTING)]
-    rest += [
-        Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, False, "0 errors", ("compute-sanitizer", *TESTING))
-        for tool in SANITIZE
-    ]
-    rest += [Step(f"tune {name}", ("tune", name), seconds, 2 * seconds) for name, seconds in TUNE.items()]
-    rest += [
-        Step(f"micro {name}", ("micro", name), seconds, 3 * seconds, goal=goal)
-        for name, (seconds, goal, _) in MICRO.items()
-    ]
-    for size in ("t", "l"):
-        rest.append(Step(f"profile {size}", ("profile", size), 25, 120, needs=BUILDING))
-        rest.append(Step(f"tuned {size}", ("tuned", size), 80, 200, needs=BUILDING))
-    rest += [
-        Step(f"call {name}", ("call", name), seconds, min(2.5 * seconds, MOST_S), goal=goal, needs=BUILDING)
-        for name, (seconds, goal) in CALLS.items()
-    ]
-    rest.sort(key=lambda step: ORDER.index(step.name) if step.name in ORDER else len(ORDER))
-    return [Step("environment", ("environment", ""), 35, 90), *parity, *rest]
+
+    def call(name: str, seconds: float, question: str) -> Step:
+        return Step(f"call {name}", ("call", name), seconds, 2 * seconds, question, needs=BUILDING)
+
+    def parity(name: str, job: tuple[str, str], seconds: float, question: str, needs: tuple[str, ...]) -> Step:
+        return Step(f"parity {name}", job, seconds, 2 * seconds, question, alone=False, needs=needs)
+
+    is_right = "Are results of {} right on random inputs, beside float64?"
+    return [
+        Step("environment", ("environment", ""), 20, 60,
+             "How fast does this GPU multiply and copy, at once and for a second, and at which clocks?"),
+        Step("profile", ("profile", "t"), 25, 60, "Which kernels take a frame of tiny, do encoder and step overlap, "
+             "and how many encodes does a frame take?", needs=BUILDING),
+        *(call(name, *about) for name, about in FIRST_CALLS.items()),
+        Step("micro", ("micro", ""), 60, 120, "Is each kernel faster than its alternatives, attention with specialised "
+             "warps than without, and self-attention than cuDNN's for 1, 2, 3 and 4 objects?"),
+        # They may take all that is left: compiled code is kept for the next call.
+        *(call(name, *about)._replace(limit_s=BUDGETS_S[0]) for name, about in VOS_OPTIMIZED.items()),
+        parity("recorded steps", ("recorded", "test_parity"), 90, "Do recorded steps equal plain ones?",
+               (*TESTING, *BUILDING)),
+        parity("recorded images", ("recorded", "test_images"), 95, "Do recorded images equal plain ones?",
+               (*TESTING, *BUILDING)),
+        parity("memory of graphs", ("graph_memory", ""), 20, "Do graphs keep the memory that they use?", ()),
+        *(parity(name, ("parity", keywords), seconds, is_right.format(name), TESTING)
+          for name, (keywords, seconds) in PARITY.items()),
+        *(call(name, *about) for name, about in LAST_CALLS.items()),
+        *(Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, f"Does {tool} find an error in any kernel?",
+               alone=False, needs=("compute-sanitizer", *TESTING)) for tool in SANITIZE),
+    ]  # fmt: skip
 
 
 class Planned(NamedTuple):
     """A step at its time."""
 
-    visit: int
+    call: int
     begin_s: float
     end_s: float
     step: Step
 
 
-def timetable(steps: Sequence[Step], visit_s: float = VISIT_S, jobs: int = MOST_JOBS) -> list[Planned]:
-    """When each step runs by the plan's own seconds, in visits of so many seconds that resume one another."""
+def timetable(steps: Sequence[Step], budgets_s: Sequence[float] = BUDGETS_S, jobs: int = MOST_JOBS) -> list[Planned]:
+    """When each step runs by the plan's own seconds, in calls with these budgets; each later one has the last."""
     found: list[Planned] = []
-    left, visit = list(steps), 0
+    left, call = list(steps), 0
     while left:
-        visit, now, skipped = visit + 1, 0.0, []
+        budget_s = budgets_s[min(call, len(budgets_s) - 1)]
+        call, now, skipped = call + 1, 0.0, []
         for alone, some in groupby(left, key=lambda step: step.alone):
             free = [now] * (1 if alone else jobs)  # when each process can begin
             for step in some:
                 begin = min(free)
-                if begin + step.seconds > visit_s:
+                if begin + step.seconds > budget_s:
                     skipped.append(step)
                     continue
                 free[free.index(begin)] = begin + step.seconds
-                found.append(Planned(visit, begin, begin + step.seconds, step))
+                found.append(Planned(call, begin, begin + step.seconds, step))
             now = max(free)
         left = skipped
     return found
 
 
 def listed(planned: Iterable[Planned]) -> str:
-    """A line for each step: its visit, from which second to which, its name and its goal."""
-    lines = [f"{p.visit:5} {p.begin_s:5.0f} {p.end_s:5.0f}  {p.step.name:32} {p.step.goal}".rstrip() for p in planned]
-    return "\n".join(["visit  from    to  step"] + lines)
+    """A line for each step: its call, from which second to which, its name and its question."""
+    lines = [f"{p.call:4} {p.begin_s:5.0f} {p.end_s:5.0f}  {p.step.name:31} {p.step.question}" for p in planned]
+    return "\n".join(["call  from    to  step                            question", *lines])

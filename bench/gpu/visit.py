@@ -1,17 +1,18 @@
-"""Proof and figures from a CUDA machine: one command for a whole visit, which may be cut off at any moment.
+"""A visit to a CUDA machine in two calls, each of which may be cut off at any moment.
 
-    make gpu                      every step, most valuable first, until the budget of 570 seconds is spent
-    make gpu GPU="--resume FILE"  goes on from an earlier visit's results.jsonl: first the steps that it did not reach,
-                                  then those that failed
-    make gpu PART=parity          the steps with this text in their names
-    make gpu PART="call video t"  the step of this name
-    make gpu GPU=--list           when each step runs, by the plan's own seconds; runs nothing
+    make gpu                      the first call: the steps in their order, as far as they fit into 570 seconds
+    make gpu                      again, the second: the steps that were not reached or timed out, for 250 seconds,
+                                  and at last the steps that failed
+    make gpu GPU="--out DIR"      writes the results into this folder, too
+    make gpu PART=parity          the steps with this text in their names, also if they have passed
+    make gpu GPU=--list           when each step runs, by the plan's own seconds, and its question; runs nothing
     python bench/gpu --collect DIR                takes the results of a visit into bench/results
     python bench/gpu --device cpu --rehearse --out DIR       tries all of it without a GPU, at small shapes
 
-Needs this repository, torch, triton and numpy, for parity pytest, and no network. What else a step needs is carried
-along in ``.carry`` (``make carry``); a step whose package is missing says so. Every step is a process with its own time
-limit. Results are written into ``--out`` as they come.
+Needs this repository, torch, triton and numpy, for parity pytest, and no network. Other packages that a step needs are
+carried along in ``.carry`` (``make carry``); a step whose package is missing says so. Every step is a process with its
+own time limit. Results are written into ``out/gpu`` as they come, and compiled code into ``.cache``; a visit to another
+machine or of another commit begins with an empty ``out/gpu``.
 """
 
 import argparse
@@ -24,15 +25,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from gpu.steps import MOST_JOBS, VISIT_S, listed, plan, timetable
+from gpu.steps import ATEN_ONLY, BUDGETS_S, MOST_JOBS, RETRY_S, listed, plan, timetable
 
 if TYPE_CHECKING:
     from gpu.records import Records
+    from gpu.steps import Step
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CARRIED = ROOT / ".carry" / "site"
-OUT = ROOT / "out" / "gpu"
+KEPT, REHEARSED, CACHE = ROOT / "out" / "gpu", ROOT / "out" / "rehearsal", ROOT / ".cache"
 
 
 def main() -> int:
@@ -57,9 +59,6 @@ def visit(arguments: argparse.Namespace) -> int:
     Returns:
         The exit status: 1 if a step failed or results could not be written.
     """
-    from gpu.records import Records, read_records, table
-    from gpu.runner import PASSED, Log, Runner, is_failure
-
     start = time.monotonic()
     every = plan()
     names = {step.name for step in every}
@@ -73,28 +72,31 @@ def visit(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(listed(timetable(steps)))
         return 0
-    earlier = read_records(arguments.resume) if arguments.resume else []
-    out = arguments.out.resolve()
-    records = Records(out, earlier)
-    verdicts = records.verdicts()
-    to_run = [step for step in steps if verdicts.get(step.name, {}).get("verdict") != PASSED]
-    to_run.sort(key=lambda step: step.name in verdicts and is_failure(verdicts[step.name]))  # failed ones last
+    from gpu.records import Records, table
+    from gpu.runner import Log, Runner, is_failure
+
+    # A rehearsal leaves the results of visits alone.
+    folders = [arguments.out or REHEARSED] if arguments.rehearse else [KEPT, *filter(None, [arguments.out])]
+    folders = [folder.resolve() for folder in folders]
+    records = Records(*folders)
+    refuse_other_commits(records)
+    budget_s = arguments.budget if arguments.budget is not None else BUDGETS_S[bool(records.all)]
+    to_run = steps if arguments.only else remaining(steps, records)
     if arguments.rehearse:
-        # Its times mean nothing, so steps run side by side, but for those that tune.
-        to_run = [step._replace(alone=step.job[0] == "tune", seconds=0) for step in to_run]
+        to_run = [step._replace(alone=False, seconds=0) for step in to_run]  # its times mean nothing
     elif arguments.device == "cpu":  # the limits are those of GPUs
-        to_run = [step._replace(limit_s=arguments.budget) for step in to_run]
+        to_run = [step._replace(limit_s=budget_s) for step in to_run]
 
     def summarise() -> None:
-        with contextlib.suppress(OSError):  # which is printed at the end, too
-            (out / "summary.md").write_text(table(steps, records))
+        for folder in folders:
+            with contextlib.suppress(OSError):  # which is printed at the end, too
+                (folder / "summary.md").write_text(table(steps, records))
 
     own = [sys.executable, str(HERE), "--device", arguments.device]
     own += ["--rehearse"] * arguments.rehearse
-    jobs = min(MOST_JOBS, max(1, (os.cpu_count() or 2) // (1 if arguments.rehearse else 2)))
-    log = Log(out / "log.txt")
-    environment = _environment(out, records, arguments.rehearse)
-    runner = Runner(own, environment, records, log, start + arguments.budget, jobs, summarise)
+    jobs = min(MOST_JOBS, max(1, (os.cpu_count() or 2) // (2 if arguments.rehearse else 1)))
+    log = Log(folders[-1] / "log.txt")
+    runner = Runner(own, _environment(arguments.rehearse), records, log, start + budget_s, jobs, summarise)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         runner.kill()
@@ -112,15 +114,44 @@ def visit(arguments: argparse.Namespace) -> int:
     return 1 if failed or records.problem else 0
 
 
-def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str]:
-    """Of the steps' processes: where modules and tuned configurations are found."""
-    from gpu.records import write_table
+def refuse_other_commits(records: "Records") -> None:
+    """Raises SystemExit if earlier records are of another commit."""
+    from suite.machine import commit
 
-    table = out / "launch_table.json"
+    now = commit()
+    others = {r["row"]["machine"]["commit"] for r in records.all if r.get("part") == "environment"} - {now}
+    if others:
+        raise SystemExit(
+            f"{records.paths[0]} is of {' and '.join(map(str, others))}, not of {now}: collect and move it"
+        )
+    if now and now.endswith("-dirty"):
+        print("There are uncommitted changes: documents will mark the results.", flush=True)
+
+
+def remaining(steps: "list[Step]", records: "Records") -> "list[Step]":
+    """The steps that have not passed, in their order; those that failed otherwise than by a time-out come last."""
+    from gpu.runner import PASSED, is_failure, timed_out
+
+    verdicts = records.verdicts()
+    found = [step for step in steps if verdicts.get(step.name, {}).get("verdict") != PASSED]
+    late = {name for name, record in verdicts.items() if timed_out(record)}
+    found = [
+        step._replace(seconds=min(step.seconds, RETRY_S), limit_s=min(step.limit_s, RETRY_S))
+        if step.name in late
+        else step
+        for step in found
+    ]
+    return sorted(found, key=lambda s: s.name in verdicts and is_failure(verdicts[s.name]) and s.name not in late)
+
+
+def _environment(rehearse: bool) -> dict[str, str]:
+    """Of the steps' processes: where modules are found, and where compiled code is kept from call to call."""
     path = [str(ROOT), *([str(CARRIED)] if CARRIED.is_dir() else []), os.environ.get("PYTHONPATH", "")]
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUNBUFFERED": "1"}
-    if write_table(table, records.all):
-        changed["SAM2FAST_LAUNCH_TABLE"] = str(table)
+    changed |= {
+        "TRITON_CACHE_DIR": str(CACHE / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"),
+    } | ATEN_ONLY
     if rehearse:
         changed |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     return {**os.environ, **changed}
@@ -129,11 +160,10 @@ def _environment(out: Path, records: "Records", rehearse: bool) -> dict[str, str
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="TEXT", help="this step, or steps with this in their names")
-    parser.add_argument("--list", action="store_true", help="when each step runs, by the plan's seconds; runs nothing")
+    parser.add_argument("--list", action="store_true", help="when each step runs, and its question; runs nothing")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--budget", type=float, default=VISIT_S, metavar="SECONDS", help="all of it, at most")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="results.jsonl of an earlier visit to go on from")
-    parser.add_argument("--out", type=Path, default=OUT, help="a flat folder for the results")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="all of it, at most; by default 570, then 250")
+    parser.add_argument("--out", type=Path, help="a flat folder for the results, which out/gpu has, too")
     parser.add_argument("--rehearse", action="store_true", help="small shapes in Triton's interpreter; no times")
     parser.add_argument("--collect", type=Path, metavar="DIR", help="take this visit's results into the repository")
     parser.add_argument("--step", help=argparse.SUPPRESS)  # one step, in this process

@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
 
 from gpu import device_state
-from gpu.steps import MICRO, plan
+from gpu.steps import ATEN_ONLY, COMPARED, Comparison, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "kernels/test_parity.py"
@@ -32,6 +31,7 @@ FOUND_ERRORS = 9  # compute-sanitizer's exit status then
 # The kernel in which compute-sanitizer has found an error.
 ERROR_AT = re.compile(r"^=========     at (?:0x\w+ in )?(?:void )?(\w+)", re.MULTILINE)
 VOS = "official vos_optimized"
+MICRO_S = 0.1  # for the samples of each subject of a case
 # Our kernels with matrix multiplications.
 WGMMA = {"_attend_kernel", "_attend_specialised_kernel", "_combine_kernel", "_encode_kernel", "_linear_gelu_kernel",
          "_masks_kernel", "_window_attention_kernel"}  # fmt: skip
@@ -94,18 +94,6 @@ def parity(keywords: str, context: Context) -> Outcome:
     return _tested(KERNELS, context, keywords=keywords)
 
 
-def newer_ptxas(keywords: str, context: Context) -> Outcome:
-    """The same with a newer assembler than Triton's own, where the machine has one."""
-    found = device_state.newer_ptxas()
-    if found is None:
-        return Outcome(True, missing="a newer ptxas than Triton's own")
-    path, versions = found
-    os.environ |= {"TRITON_PTXAS_PATH": str(path), "TRITON_PTXAS_BLACKWELL_PATH": str(path)}
-    outcome = _tested(KERNELS, context._replace(send=lambda part, row: context.send(f"{part}, newer ptxas", row)),
-                      keywords=keywords)  # fmt: skip
-    return outcome._replace(figure=f"ptxas {versions}: {outcome.figure}")
-
-
 def recorded(test: str, context: Context) -> Outcome:
     """Tests of recorded steps or images against plain ones."""
     return _tested(f"tracking/test_tracking_parity.py::{test}", context)
@@ -157,122 +145,114 @@ def _tested(node: str, context: Context, mode: str = "short", keywords: str = ""
     return Outcome(right, figure, "" if right else why[:300])
 
 
-def tune(name: str, context: Context) -> Outcome:
-    """The best launch configuration of one row of the table."""
-    from kernel_records import SEARCHES
-    from tune import run
-
-    op, shape = name.split()
-    (search,) = (s for s in SEARCHES if (s.op, s.shape, s.dtype) == (op, shape, "bfloat16"))
-    rows: list[dict[str, Any]] = []
-
-    def save(row: dict[str, Any]) -> None:
-        print(row, flush=True)
-        rows.append(row)
-        context.send("tune", row)
-
-    right = run(search, context.device, save, small=context.rehearse, deadline=time.monotonic() + 0.8 * context.limit_s)
-    last = rows[-1]
-    gain = "" if last["speedup"] is None else f", {last['speedup']:.2f}x the row before"
-    figure = f"{last['right']} of {last['candidates']} right{gain}"
-    return Outcome(right, figure, "" if right else "no candidate gives the right result")
-
-
-def micro(name: str, context: Context) -> Outcome:
-    """Times of some ops, beside what else computes them."""
-    from kernel_records import RECORDS, cases, small_cases
-    from measure import case_rows, speed
+def micro(_: str, context: Context) -> Outcome:
+    """Times of kernels beside other ways of computing the same, and for each the sentence that they make true."""
+    from kernel_records import cases, small_cases
+    from measure import case_rows
     from registry import WrongResultError
 
     from sam2fast.profiling.limits import Limits, measure_limits
 
     # Those of the machine are measured in each process, so that a share of them is of one run.
     limits = Limits(1.0, {}) if context.rehearse else measure_limits(context.device)
-    how = {"budget_s": 0.0, "least": 1} if context.rehearse else {}
-    compiled, figure, wrong = name.endswith("compiled"), "", []
-    ops = MICRO[name][2] or [case.op for case in RECORDS[name].cases]
-    for case in small_cases() if context.rehearse else cases():
-        is_asked = case.op in ops and (context.rehearse or case.shape.endswith("compiled") == compiled)
-        if not is_asked or not case.runs_on(context.device):
-            continue
-        try:
-            rows = case_rows(case, context.device, limits, **how)
-        except WrongResultError as error:
-            wrong.append(str(error))
-            rows = [{"op": case.op, "shape": case.shape, "dtype": case.dtype, "subject": f"WRONG: {error}"}]
-        for row in rows:
-            context.send("micro", row)
-        figure = figure or ("" if case.dtype == "float32" else speed(rows))
+    how = {"budget_s": 0.0, "least": 1} if context.rehearse else {"budget_s": MICRO_S}
+    every = [case for case in (small_cases() if context.rehearse else cases()) if case.runs_on(context.device)]
+    in_bf16 = {case.op for case in every if case.dtype == "bfloat16"}
+    every = [case for case in every if case.dtype == "bfloat16" or case.op not in in_bf16]
+    deadline = time.monotonic() + 0.8 * context.limit_s
+    rows_of: dict[str, list[dict[str, Any]]] = {}  # by the case's name
+    wrong, found, late = [], 0, 0
+    for comparison in COMPARED:
+        ratios = {}
+        for case in every:
+            is_asked = context.rehearse or re.fullmatch(comparison.shapes, case.shape)
+            if case.op != comparison.op or not is_asked:
+                continue
+            if case.name not in rows_of and time.monotonic() > deadline:
+                late += 1
+                continue
+            if case.name not in rows_of:
+                try:
+                    rows_of[case.name] = case_rows(case, context.device, limits, **how)
+                except WrongResultError as error:
+                    wrong.append(str(error))
+                    same = {"op": case.op, "shape": case.shape, "dtype": case.dtype}
+                    rows_of[case.name] = [{**same, "subject": f"WRONG: {error}"}]
+                for row in rows_of[case.name]:
+                    context.send("micro", row)
+            ratio = ratio_of(comparison, rows_of[case.name])
+            if ratio is not None:
+                ratios[case.shape] = ratio
+        if ratios:
+            found += 1
+            row = {"op": comparison.op, "ratios": ratios, "sentence": comparison.sentence(ratios)}
+            print(row["sentence"], flush=True)
+            context.send("sentences", row)
+    figure = f"{found} of {len(COMPARED)} comparisons" + f", {late} cases were not reached" * bool(late)
     return Outcome(not wrong, figure, "; ".join(wrong)[:200])
+
+
+def ratio_of(comparison: Comparison, rows: list[dict[str, Any]]) -> float | None:
+    """The least time of the other ways over ours; None if either was not timed."""
+    times = {row["subject"]: row["p50 ms"] for row in rows if "p50 ms" in row}
+    ours = next((times[name] for name in comparison.subjects if name in times), None)
+    others = [ms for name, ms in times.items() if re.fullmatch(comparison.others, name)]
+    return min(others) / ours if ours and others else None
 
 
 def profile(size: str, context: Context) -> Outcome:
     """Kernels of steady frames, and the gaps between them."""
-    from suite.plans import rehearsed
+    from suite.plans import ALONE, rehearsed
     from suite.subjects import Setting
 
     from gpu.frame_profile import profiled
 
-    setting = Setting(size, "bf16", device=str(context.device))
-    rows, figure = profiled(rehearsed(setting) if context.rehearse else setting, context.device)
-    for row in rows:
-        context.send("profile", row)
-    return Outcome(True, figure)
+    setting = Setting(size, "bf16", device=str(context.device), objects=1)
+    every, *rest = profiled(ALONE, rehearsed(setting) if context.rehearse else setting, context.device)
+    for row in (every, *rest):
+        context.send("profile", {"model": size, **row})
+    figure = f"{every['ms, not profiled']:.3g} ms a frame, profiled {every['us'] / 1e3:.3g} of which "
+    figure += f"{every['busy us'] / 1e3:.3g} busy, {every['overlap us'] / 1e3:.3g} on several streams, "
+    return Outcome(True, f"{figure}{every['encodes']:.2f} encodes, {every['calls']:.0f} kernels, {every['path']}")
 
 
 def call(name: str, context: Context) -> Outcome:
-    """Whole calls of the predictors beside the official package's."""
-    rows, outcome = _called(name, context)
-    return outcome._replace(figure=_speed_of_calls(rows))
-
-
-def _called(name: str, context: Context) -> tuple[list[dict[str, Any]], Outcome]:
-    from suite.plans import rehearsal, step
+    """Whole calls of the predictors, beside the official package's; at last a profile of ours."""
+    from suite.plans import case_of, rehearsal, step
+    from suite.subjects import Setting, shared_models
     from suite.timing import run
+
+    from gpu.frame_profile import profiled
 
     rows: list[dict[str, Any]] = []
 
     def save(row: dict[str, Any]) -> None:
+        compiled = row["subjects"][VOS]
+        if compiled["samples_s"]:
+            compiled["note"] = "; ".join([compiled["note"], *(f"{name}={os.environ[name]}" for name in ATEN_ONLY)])
         rows.append(row)
         context.send("suite", row)
 
     groups = rehearsal(name) if context.rehearse else step(name, str(context.device))
-    right = run(groups, save)
+    with shared_models():
+        right = run(groups, save)
+        # After everything that is timed, since a profiler may slow down what follows it.
+        for row in rows:
+            case = case_of(row["case"])
+            if case.is_profiled and row["subjects"]["sam2fast"]["samples_s"]:
+                setting = Setting(row["size"], row["dtype"], row["image_size"], str(context.device), row["objects"],
+                                  row["history"], groups[0].setting.frames)  # fmt: skip
+                row["device"] = profiled(case, setting, context.device)[0]
+                context.send("suite", row)
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
     missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None
     bad = [note for note in notes if note.startswith(("WRONG", "FAILED"))]
-    return rows, Outcome(right, "", "; ".join(bad)[:200], missing[1] if missing else "")
-
-
-def tuned(size: str, context: Context) -> Outcome:
-    """Throughput by the package's launch configurations, then by those of this visit: what tuning has changed."""
-    from registry import launch_module
-
-    from sam2fast.kernels import _launch
-
-    own = _launch.custom_rows()
-    rows = [
-        f"{op} {row.dtype} {row.shape}"
-        for op in own
-        for row in own[op]
-        if launch_module(op).config(*row[:3]) != row[3:]
-    ]
-    if not rows:
-        return Outcome(True, "tuning has changed no configuration")
-    seconds = []
-    for table, send in (({}, lambda part, row: None), (own, context.send)):
-        with mock.patch.object(_launch, "custom_rows", lambda table=table: table):
-            found, outcome = _called(f"throughput {size} tuned", context._replace(send=send))
-        if not outcome.right or outcome.missing:
-            return outcome
-        seconds.append(found[0]["subjects"]["sam2fast"]["median_s"])
-    before, after = seconds
-    context.send("tuned", {"model": size, "ms before": before * 1e3, "ms": after * 1e3, "rows": rows})
-    return Outcome(True, f"{1 / after:.1f}/s, {before / after:.2f}x the package's; {len(rows)} configurations")
+    return Outcome(right, _speed_of_calls(rows), "; ".join(bad)[:200], missing[1] if missing else "")
 
 
 def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
-    """Of the first row: our time, frames per second, how much faster than the official package, and which path ran."""
+    """Of each row: our time, frames per second, how much faster than the official package, and which path ran."""
+    said = []
     for row in rows:
         ours = [name for name in ("sam2fast fast", "sam2fast compiled", "sam2fast") if name in row["subjects"]]
         timed = [name for name in ours if row["subjects"][name]["median_s"]]
@@ -283,8 +263,8 @@ def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
             compiled = row["subjects"].get(VOS, {}).get("median_s")
             beside += f", {compiled / found['median_s']:.2f}x its vos_optimized" if compiled else ""
             each = f"{1 / found['median_s']:.1f}/s, {found['median_s'] * 1e3:.4g} ms{beside}, {found.get('path', '')}"
-            return f"{row['case']}, {row['size']} {row['dtype']}, {row['objects'] or 1}: {each}"
-    return ""
+            said.append(f"{row['case']}, {row['size']} {row['dtype']}, {row['objects'] or 1}: {each}")
+    return "; ".join(said)
 
 
 def sanitize(tool: str, context: Context) -> Outcome:
@@ -323,8 +303,8 @@ def sanitized(_: str, context: Context) -> Outcome:
     return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer")
 
 
-CHECKS = (parity, newer_ptxas, recorded, graph_memory, sanitize, sanitized)
-JOBS = {job.__name__: job for job in (environment, *CHECKS, tune, micro, profile, call, tuned)}
+CHECKS = (parity, recorded, graph_memory, sanitize, sanitized)
+JOBS = {job.__name__: job for job in (environment, *CHECKS, micro, profile, call)}
 
 
 def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
@@ -354,11 +334,13 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
     start = time.perf_counter()
     on = torch.device(device)
     try:
-        with device_state.watched(on, name, send):
+        with device_state.watched(on) as clocks:
             context = Context(on, send, limit_s, rehearse)
             if on.type == "cuda" and job != "environment":  # which a visit of some steps does not run
                 _send_machine(context)
             outcome = JOBS[job](argument, context)
+        if clocks:
+            send("clocks", clocks)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in OPTIONAL:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 
 import torch
 from attention import in_float32, memory_ways, published, rotated_before
-from backend_calls import both_ways, forced
+from backend_calls import both_ways, by_triton, forced, runs_kernels
 from inputs import (
     M_CHANNELS,
     PAGES,
@@ -32,9 +32,10 @@ from inputs import (
 from parity_rows import SLACK, Check, Draw, integer, name_of
 from registry import FLOOR, TIMED, Call, Calls, Case, Record, Sample, Search, Work, programs_at_once, search
 from torch import Tensor
+from tuning_trials import launched_as
 
 from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._launch import ANY
+from sam2fast.kernels._launch import ANY, Row, architecture
 from sam2fast.kernels._sdpa import CUDNN, FLASH
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
@@ -80,7 +81,11 @@ def memory_case(
     M = pages * n + L
 
     def prepare(device: torch.device) -> Calls:
-        return memory_ways(full_bank(objects, pages, L, side, d, m, device, dtype, tokens), device, compilers)
+        arguments = full_bank(objects, pages, L, side, d, m, device, dtype, tokens)
+        ways = memory_ways(arguments, device, compilers)
+        if runs_kernels(device) and not compilers and (dtype, d, m) == (torch.bfloat16, 256, 64):
+            ways["sam2fast, specialised"] = specialised(lambda: memory_attention(*arguments), device)
+        return ways
 
     def exact(device: torch.device) -> torch.Tensor:
         return published(in_float32(full_bank(objects, pages, L, side, d, m, device, dtype, tokens)))()
@@ -103,6 +108,18 @@ def memory_case(
         device=device,
         launch=f"{d}x{m}",
     )
+
+
+def specialised(call: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
+    """``call`` by our kernel with specialised warps, whatever the configuration says."""
+    meta, options = RECORD.searches[0].candidates[0]
+    row = Row(architecture(device), "bfloat16", "256x64", meta, options)
+
+    def run() -> Tensor:
+        with launched_as("memory_attention", row):
+            return by_triton(call)()
+
+    return run
 
 
 def fp8_case(objects: int) -> Case:
@@ -170,6 +187,8 @@ def measured() -> Iterator[Case]:
     for dtype, objects in itertools.product(TIMED, (1, 4)):
         yield memory_case(objects, 7, dtype, side=16, d=128)  # nano
         yield self_attention_case(objects, dtype)
+    for objects in (2, 3):
+        yield replace(self_attention_case(objects, torch.bfloat16), device="cuda")
 
 
 def memory_work(objects: int, size: int, splits: int) -> Work:

@@ -5,7 +5,7 @@
     ... -m suite --only steady --size t --size b+ --dtype fp32 --dtype bf16 --objects 1 --objects 4 --runs 2
 
 Any of the choices below, but --only, replaces the plan by every combination of them. The plan for GPUs is that of
-``make gpu PART=call``. Rows are merged into
+``make gpu``. Rows are merged into
 ``bench/results/<year>/calls/suite-<device>-<date>.json``, where a row that is measured again replaces the one before.
 """
 
@@ -26,7 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.list:
         print("cases:", *(f"  {case.name}: {case.note}" for case in CASES), sep="\n")
         print("subjects:", *(f"  {name}" for name in SUBJECTS), sep="\n")
-        print("steps for a GPU:", *(f"  {name}" for name in plans.GPU_STEPS), sep="\n")
         return
     groups = _groups(given)
     if not groups:

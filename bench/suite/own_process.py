@@ -78,7 +78,7 @@ def _with_peak(built: Any, call: Any) -> dict[str, Any]:
 
     device = built.setting.device
     forget_peak(device)
-    seconds, result = timed(device, call)
+    seconds, result, _ = timed(device, call)
     return {"seconds": seconds, "result": result, "peak_mib": peak_mib(device), "notes": built.notes}
 
 

@@ -1,20 +1,12 @@
-"""What is measured of whole predictors, and at which settings: what is asked for, the CPU's plan, and steps for
-a GPU. The ops have records, in ``bench/kernels``.
-
-The steps come in the order of their value, so that a short visit to a GPU has the figures that matter. Each builds its
-models again, and takes a minute or so, but for those that compile: these take minutes, and their rows replace those
-that the others got before. ``rehearsal`` has the same calls for a CPU.
+"""Cases of whole predictors, and the settings at which they are measured: by the command line, by the CPU's plan and by
+steps on a GPU. The ops have records, in ``bench/kernels``.
 """
 
 import argparse
-import functools
 import itertools
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-from gpu.steps import CALLS
 
 from suite.process_cases import cold_start, peak_memory
 from suite.sessions import (
@@ -50,6 +42,8 @@ class Case:
         compare: how far the second result is from the first; 0 for the same.
         percentiles: whether the tail is of interest.
         judged: by which results in bfloat16; None where ``compare`` is all there is.
+        has_masks: whether results are logits of masks, whose IoUs are of interest.
+        is_profiled: whether steps on a GPU profile our calls, too.
     """
 
     name: str
@@ -60,6 +54,8 @@ class Case:
     compare: Callable[[Any, Any], float] = worst_error
     percentiles: bool = False
     judged: str | None = FIRST_CALL
+    has_masks: bool = True
+    is_profiled: bool = False
 
 
 ONE_TO_64 = ((1, None), (16, None), (64, None))
@@ -67,9 +63,15 @@ ONE_AND_16 = ((1, None), (16, None))
 OBJECTS = ((1, None), (4, None), (16, None))
 HISTORIES = ((1, 10), (1, 100), (1, 1000))
 CASES = (
-    Case("image encode", Encode, "set_image of a image of 1200x1800"),
-    Case("predict", Predict, "one click on an image that is set, three masks of 1200x1800", runs=10),
-    Case("boxes", Boxes, "so many boxes in one call on an image that is set, a mask of 1200x1800 each", ONE_TO_64),
+    Case("image encode", Encode, "set_image of an image of 1200x1800", has_masks=False, is_profiled=True),
+    Case("predict", Predict, "one click on an image that is set, three masks of 1200x1800", runs=10, is_profiled=True),
+    Case(
+        "boxes",
+        Boxes,
+        "boxes in one call on an image that is set, a mask of 1200x1800 each",
+        ONE_TO_64,
+        is_profiled=True,
+    ),
     Case("video steady frame", Steady, PREFILLED, OBJECTS + HISTORIES, judged=FIRST_FRAMES),
     Case(
         THROUGHPUT,
@@ -79,6 +81,7 @@ CASES = (
         ONE_AND_16,
         runs=2,
         judged=FIRST_FRAMES,
+        is_profiled=True,
     ),
     Case(
         "stream latency",
@@ -97,6 +100,7 @@ CASES = (
         runs=2,
         compare=unlike_masks,
         judged=None,
+        has_masks=False,
     ),
     Case(
         "cold start",
@@ -128,21 +132,18 @@ def _variant(name: str, note: str, **changed: Any) -> Case:
     )
 
 
-FILLED = _variant("holes filled", "holes in masks are filled, as they are by default", fills_holes=True)
-TUNED = _variant("configurations as tuned", "with the launch configurations that were tuned on this visit")
-BY_OBJECTS = _variant("ours alone", "by number of objects and side of the model's input")
+ALONE = _variant("ours alone", "without the official package")
 AHEAD = tuple(
     _variant(f"encode_ahead {count}", f"{count} frames are encoded at once", encode_ahead=count)
     for count in (1, 2, 4, 8)
 )
-VARIANTS = (FILLED, TUNED, BY_OBJECTS, *AHEAD)  # in steps for a GPU alone
+VARIANTS = (ALONE, *AHEAD)  # in steps on a GPU only
 
 
 def case_of(name: str) -> Case:
-    return next(case for case in CASES if case.name == name)
+    return next(case for case in (*CASES, *VARIANTS) if case.name == name)
 
 
-PLAIN = ("official", "sam2fast", "sam2fast fast")
 NEITHER_COMPILED = ("official", "sam2fast")
 VOS_OPTIMIZED = ("official", "official vos_optimized", "sam2fast")
 PATIENCE_S = 30.0
@@ -152,7 +153,11 @@ Pairs = tuple[tuple[int | None, int | None], ...]
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that share their sessions."""
+    """Rows that share their sessions.
+
+    Attributes:
+        interleaved: whether its rows take turns with those of neighbours that are interleaved, too.
+    """
 
     case: Case
     setting: Setting  # but for objects and history
@@ -160,6 +165,7 @@ class Group:
     runs: int
     subjects: tuple[str, ...] = SUBJECTS
     patience_s: float = float("inf")  # for the rounds of one row
+    interleaved: bool = False
 
 
 def group(name: str, setting: Setting, at: Pairs | None = None, runs: int | None = None, **more: Any) -> Group:
@@ -221,62 +227,35 @@ def cpu() -> list[Group]:
     return [replace(one, patience_s=PATIENCE_S) for one in groups]
 
 
-Groups = Callable[[str], list[Group]]  # of a step, on a device
-MORE: Pairs = ((4, None), (1, 10), (1, 100), (1, 1000))
-IMAGE_COMPILED = ("official", "sam2fast", "sam2fast compiled")
-STEP = re.compile(r"(.+?) (t|s|b\+|l)(?: (.+))?")
+VIDEO_AT: Pairs = ((1, None), (4, None), (16, None), (64, None))
+MEMORY_AT: Pairs = ((None, None), (4, 100))
 
 
 def step(name: str, device: str) -> list[Group]:
-    """The rows of a step: ``KIND SIZE``, in bfloat16 unless it says fp32; see :data:`gpu.steps.CALLS`."""
-    kind, size, rest = STEP.fullmatch(name).groups("")
-    setting, compiled = Setting(size, "fp32" if rest == "fp32" else "bf16", device=device), rest == "compiled"
-    pair = IMAGE_COMPILED if compiled else NEITHER_COMPILED
+    """The rows of a step of ``gpu/steps.py``, in bfloat16."""
+    t, s, b, large = (Setting(size, "bf16", device=device) for size in ("t", "s", "b+", "l"))
+    one = ONE_AND_16[:1]
 
-    def groups(*names: str, **more: Any) -> list[Group]:
-        return [group(one, setting, **more) for one in names]
+    def ours(case: Case, setting: Setting, at: Pairs = one, runs: int = 3, **more: Any) -> Group:
+        return Group(case, setting, at, runs, ("sam2fast",), **more)
 
-    if kind == "video":
-        at, runs = {"fp32": (OBJECTS, 5), "more": (MORE, 20)}.get(rest, (ONE_AND_16, 20))
-        return groups("video steady frame", at=at, subjects=SUBJECTS if compiled else PLAIN, runs=runs)
-    if kind == "throughput":
-        return _throughput(setting, rest)
-    if kind == "image":
-        names = ("image encode", "predict", "boxes")[: 1 if size != "t" else 2 if compiled else 3]
-        return groups(*names, subjects=pair, runs=20)
-    if kind == "stream":
-        return groups("stream latency", subjects=PLAIN, runs=200)
-    if kind == "masks":
-        (bf16,) = groups("automatic masks", subjects=NEITHER_COMPILED, runs=5)
-        other = {"dtype": "fp32"} if size == "t" else {"dtype": "fp32", "size": "nano", "image_size": 256}
-        return [bf16, replace(bf16, setting=replace(bf16.setting, **other))]
-    if kind == "cold start":
-        return groups("cold start", at=((None, None),), subjects=pair, runs=1 if compiled else 2)
-    return groups("peak memory", at=((4 if rest else None, 100 if rest else None),), subjects=NEITHER_COMPILED, runs=1)
+    def beside(setting: Setting, subjects: tuple[str, ...] = NEITHER_COMPILED) -> Group:
+        return group(THROUGHPUT, setting, one, 3, subjects=subjects)
 
+    def pair(case: str, at: Pairs | None = None, runs: int | None = None) -> Group:
+        return group(case, t, at, runs, subjects=NEITHER_COMPILED)
 
-def _throughput(setting: Setting, rest: str) -> list[Group]:
-    if rest in ("", "compiled"):
-        subjects = VOS_OPTIMIZED if rest else NEITHER_COMPILED
-        beside = group(THROUGHPUT, setting, ONE_AND_16[:1], 5, subjects=subjects)
-        return [beside] if rest else [beside, _ours(FILLED, setting)]
-    if rest == "tuned":
-        return [_ours(TUNED, setting)]
-    if rest == "ahead":
-        return [_ours(case, setting) for case in AHEAD]
-    if rest == "objects":
-        at = tuple((objects, None) for objects in (1, 4, 16, 64))
-        return [replace(_ours(BY_OBJECTS, replace(setting, image_size=side)), at=at, runs=2) for side in (1024, 512)]
-    # The official package tracks sixteen objects at half a second a frame: nobody waits for that more than once.
-    return [group(THROUGHPUT, setting, ((int(rest), None),), 1, subjects=NEITHER_COMPILED)]
-
-
-def _ours(case: Case, setting: Setting) -> Group:
-    return Group(case, setting, case.at, 5, ("sam2fast",))
-
-
-# gpu/steps.py says in which order they are worth the time of a short visit, and how long they take.
-GPU_STEPS: dict[str, Groups] = {name: functools.partial(step, name) for name in CALLS}
+    steps: dict[str, Callable[[], list[Group]]] = {
+        "ahead": lambda: [ours(case, t, runs=5, interleaved=True) for case in AHEAD],
+        "ours": lambda: [ours(ALONE, setting) for setting in (s, b, large)],
+        "objects": lambda: [ours(ALONE, replace(t, image_size=side), VIDEO_AT, 2) for side in (1024, 512)],
+        "official": lambda: [beside(setting) for setting in (t, s, b, large)],
+        "vos_optimized t": lambda: [beside(t, VOS_OPTIMIZED)],
+        "vos_optimized l": lambda: [beside(large, VOS_OPTIMIZED)],
+        "peak memory": lambda: [pair("peak memory", MEMORY_AT)],
+        "images": lambda: [pair(case, runs=20) for case in ("image encode", "predict", "boxes")],
+    }
+    return steps[name]()
 
 
 def rehearsal(name: str) -> list[Group]:

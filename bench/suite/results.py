@@ -17,10 +17,11 @@ A file is ``{"date", "machine", "rows"}``. A row is one case at one setting, wit
 * ``difference``: per subject, how far its results are from the baseline's, as the case measures it.
 * ``note``: what else has to be known.
 
-Rows of visits to a GPU have more fields, which :data:`ROW_ALSO` names: ``iou``, per subject and object the least IoU with
-the baseline's masks; ``scores``, where masks differ: per subject the IoUs that the decoder predicts for its masks;
-``clocks`` while the row was timed; ``device``, a profile of our calls: busy time by stream, overlap and encodes a frame;
-``commit``; and ``verdict``, that of a step that did not pass.
+Rows of visits to a GPU have more fields, which :data:`ROW_ALSO` names: ``iou``, per subject and object the least IoU
+with the baseline's masks; ``scores`` where masks differ, per subject the IoUs that the decoder predicts for its masks;
+``clocks`` while the row was timed; ``device``, a profile of our calls with the busy time of each stream, overlap and
+encodes a frame; ``commit``; and ``verdict``, of a step that did not pass. ``peak_mib`` is then the memory that the
+subject has allocated, with its model, while others have theirs.
 """
 
 import datetime

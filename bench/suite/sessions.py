@@ -28,7 +28,7 @@ DRAWN_THRESHOLDS = {"pred_iou_thresh": -1.0, "stability_score_thresh": 0.0, "box
 
 @dataclass
 class Sample:
-    """One call: how long it took, its result, and where that is measured how long it took the host."""
+    """One call: its seconds, its result, and the processor time of the calling thread if the call was in it."""
 
     seconds: float
     result: Any
@@ -46,9 +46,15 @@ class Session:
         checked: results by which it is judged before anything is timed; None for those of the first call, and an empty
             list for none.
         path: which path its calls took; see :mod:`suite.subjects`.
+        result_bytes: size of what the latest call returned, where the host makes it.
+        frames: frames of a video that a call tracks; 1 for images.
+        encoded: images and frames that were encoded until now.
     """
 
     path = ""
+    result_bytes = 0
+    frames = 1
+    encoded = 0
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -62,6 +68,10 @@ class Session:
 
     def call(self) -> Sample:
         raise NotImplementedError
+
+    def scores(self) -> list[list[float]]:
+        """The IoUs that the decoder predicts for its masks, of each image or frame that decides which one is chosen."""
+        return []
 
     def close(self) -> None:
         """Lets go of everything."""
@@ -86,6 +96,16 @@ def in_context(built: Any, call: Any) -> Sample:
             return call()
 
     return Sample(*timed(built.setting.device, run))
+
+
+def object_ious(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> list[float]:
+    """IoU of each object's masks in logits ``(objects, ...)``, in order; 1 if both are empty."""
+    found = []
+    for x, y in zip(expected, actual, strict=True):
+        for a, b in zip(x > 0, y > 0, strict=True):
+            union = int((a | b).sum())
+            found.append(int((a & b).sum()) / union if union else 1.0)
+    return found
 
 
 def worst_error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
@@ -113,38 +133,45 @@ class ImageSession(PredictorSession):
     def path(self) -> str:
         return image_path(self.subject, self.built.predictor.model)
 
-    def set_image(self) -> float:
-        return in_context(self.built, lambda: self.built.predictor.set_image(self.image)).seconds
+    def set_image(self) -> Sample:
+        self.encoded += 1
+        return in_context(self.built, lambda: self.built.predictor.set_image(self.image))
 
 
 class Encode(ImageSession):
     """``set_image``."""
 
     def call(self) -> Sample:
-        seconds = self.set_image()
-        return Sample(seconds, [self.built.predictor.get_image_embedding().float().cpu()])
+        sample = self.set_image()
+        sample.result = [self.built.predictor.get_image_embedding().float().cpu()]
+        return sample
 
 
 class Predict(ImageSession):
     """``predict`` with one click on an image that is set."""
 
     def prepare(self, setting: Setting) -> None:
-        self.earlier_s = [self.set_image()]
+        self.earlier_s = [self.set_image().seconds]
         self.prompt: dict[str, Any] = {
             "point_coords": np.array([centre(HEIGHT, WIDTH, 0)]), "point_labels": np.array([1])
         }  # fmt: skip
 
     def call(self) -> Sample:
         sample = in_context(self.built, lambda: self.built.predictor.predict(**self.prompt))
+        self.result_bytes = sum(x.nbytes for x in sample.result)
+        self.ious = sample.result[1].reshape(-1).tolist()
         sample.result = [torch.from_numpy(sample.result[2])]  # low-resolution logits
         return sample
+
+    def scores(self) -> list[list[float]]:
+        return [self.ious]
 
 
 class Boxes(Predict):
     """``predict`` with so many boxes at once."""
 
     def prepare(self, setting: Setting) -> None:
-        self.earlier_s = [self.set_image()]
+        self.earlier_s = [self.set_image().seconds]
         box = boxes(HEIGHT, WIDTH, setting.objects or 1)
         self.prompt = {"box": box, "multimask_output": False}
         # All three masks of each: which of them is the stable one may depend on the dtype.

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -45,7 +45,6 @@ class Setting:
     Attributes:
         frames: how many are tracked between two synchronisations, where a case is about that; None for its own number.
         encode_ahead: of our video predictor.
-        fills_holes: whether our video predictor fills holes also where the official one cannot.
         compiler: the backend of ``torch.compile`` for our compiled subject; another one than inductor for trying out.
     """
 
@@ -57,7 +56,6 @@ class Setting:
     history: int | None = None
     frames: int | None = None
     encode_ahead: int | None = None
-    fills_holes: bool = False
     compiler: str = "inductor"
 
 
@@ -70,6 +68,7 @@ class Built:
     autocast: bool = False
     compile_s: float | None = None  # of what was compiled before the first call
     notes: list[str] = field(default_factory=list)
+    is_shared: bool = False  # whether its model was built for another session; see shared_models
     closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
@@ -86,13 +85,28 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(device: str, call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call until the device is done, and its result."""
+class Timed(NamedTuple):
+    """A call that was timed.
+
+    Attributes:
+        seconds: seconds until the device is done.
+        result: result of the call.
+        host_s: processor time of the calling thread until the call returned. It counts waits that spin.
+    """
+
+    seconds: float
+    result: Any
+    host_s: float
+
+
+def timed(device: str, call: Callable[[], Any]) -> Timed:
+    """Times a call."""
     synchronise(device)
-    start = time.perf_counter()
+    start, host_start = time.perf_counter(), time.thread_time()
     result = call()
+    host_s = time.thread_time() - host_start
     synchronise(device)
-    return time.perf_counter() - start, result
+    return Timed(time.perf_counter() - start, result, host_s)
 
 
 def plain_fp32() -> None:
@@ -103,6 +117,31 @@ def plain_fp32() -> None:
 
 def config_of(size: str) -> str:
     return "configs/nano/sam2fast_nano.yaml" if size == "nano" else f"configs/sam2.1/sam2.1_hiera_{size}.yaml"
+
+
+_shared: dict[Any, Any] | None = None  # models by what they are built from
+
+
+@contextlib.contextmanager
+def shared_models() -> Iterator[None]:
+    """Inside, sessions share the models that are built from the same arguments; each is built once."""
+    global _shared
+    _shared = {}
+    try:
+        yield
+    finally:
+        _shared = None
+
+
+def _once(subject: str, build: Callable[..., Any], *arguments: Any, **more: Any) -> tuple[Any, bool]:
+    """``build(*arguments, **more)``, and whether it was there already."""
+    if _shared is None:
+        return build(*arguments, **more), False
+    key = subject, arguments, tuple(more.items())
+    is_there = key in _shared
+    if not is_there:
+        _shared[key] = build(*arguments, **more)
+    return _shared[key], is_there
 
 
 def image_predictor(subject: str, setting: Setting, checkpoint: str | None = None) -> Built:
@@ -120,17 +159,17 @@ def image_predictor(subject: str, setting: Setting, checkpoint: str | None = Non
         if is_ours(subject):
             from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
-            model = _our_model("build_sam2", setting, checkpoint)
-            return _built(subject, SAM2ImagePredictor(model), setting, model)
+            model, is_shared = _once(subject, _our_model, "build_sam2", _bare(setting), checkpoint)
+            return _built(subject, SAM2ImagePredictor(model), setting, is_shared, model)
         _official_package(setting.device)
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-        predictor = SAM2ImagePredictor(
-            _official_model("build_sam2", "modeling.sam2_base.SAM2Base", setting, checkpoint)
-        )
+        names = "build_sam2", "modeling.sam2_base.SAM2Base"
+        model, is_shared = _once(subject, _official_model, *names, _bare(setting, "fp32"), checkpoint)
+        predictor = SAM2ImagePredictor(model)
         # It takes 1024 for granted.
         predictor._bb_feat_sizes = [(setting.image_size // stride,) * 2 for stride in (4, 8, 16)]
-    return _built(subject, predictor, setting)
+    return _built(subject, predictor, setting, is_shared)
 
 
 def video_predictor(subject: str, setting: Setting, checkpoint: str | None = None) -> Built:
@@ -145,12 +184,12 @@ def video_predictor(subject: str, setting: Setting, checkpoint: str | None = Non
     build = "build_sam2_video_predictor"
     with _or_missing(subject):
         if is_ours(subject):
-            predictor = _our_model(build, setting, checkpoint, vos_optimized=fast)
-            built = _built(subject, predictor, setting, predictor)
+            given = build, _bare(setting), checkpoint
+            predictor, is_shared = _once(subject, _our_model, *given, vos_optimized=fast)
+            built = _built(subject, predictor, setting, is_shared, predictor)
         else:
             built = _official_video_predictor(subject, setting, checkpoint, build, fast)
-    if not setting.fills_holes:
-        _fill_holes_where_both_can(built)
+    _fill_holes_where_both_can(built)
     return built
 
 
@@ -159,8 +198,9 @@ def _official_video_predictor(subject: str, setting: Setting, checkpoint: str | 
     import sam2.sam2_video_predictor as module
 
     target = "sam2_video_predictor.SAM2VideoPredictorVOS" if fast else "sam2_video_predictor.SAM2VideoPredictor"
-    predictor = _official_model(build, target, setting, checkpoint, vos_optimized=fast)
-    built = _built(subject, predictor, setting)
+    given = build, target, _bare(setting, "fp32"), checkpoint
+    predictor, is_shared = _once(subject, _official_model, *given, vos_optimized=fast)
+    built = _built(subject, predictor, setting, is_shared)
     for place in (module, sys.modules["sam2.utils.misc"]):
         built.closing.enter_context(mock.patch.object(place, "tqdm", lambda frames, **kwargs: frames))
     if setting.dtype == "fp32":  # memories in bfloat16 would hide any other difference
@@ -171,13 +211,19 @@ def _official_video_predictor(subject: str, setting: Setting, checkpoint: str | 
     return built
 
 
-def _built(subject: str, predictor: Any, setting: Setting, model: Any = None) -> Built:
+def _bare(setting: Setting, dtype: str | None = None) -> Setting:
+    """The part of a setting that a model is built from. The official one is always built in fp32."""
+    return Setting(setting.size, dtype or setting.dtype, setting.image_size, setting.device)
+
+
+def _built(subject: str, predictor: Any, setting: Setting, is_shared: bool, model: Any = None) -> Built:
     """The predictor, whose model is compiled where the subject is about that."""
     if subject != "sam2fast compiled":
-        return Built(predictor, setting, autocast=setting.dtype == "bf16" and not is_ours(subject))
+        autocast = setting.dtype == "bf16" and not is_ours(subject)
+        return Built(predictor, setting, autocast=autocast, is_shared=is_shared)
     from sam2fast.deploy.compilation import compile_model
 
-    seconds, _ = timed("cpu", lambda: compile_model(model, backend=setting.compiler))
+    seconds = timed("cpu", lambda: compile_model(model, backend=setting.compiler)).seconds
     notes = [] if setting.compiler == "inductor" else [f"the backend of torch.compile is {setting.compiler}"]
     return Built(predictor, setting, compile_s=seconds, notes=notes)
 

@@ -11,37 +11,73 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import torch
+from gpu.device_state import watched
 
 from suite.accuracy import ALLOWED, judged
 from suite.missing import GaveUpError, MissingError
 from suite.plans import THROUGHPUT, Case, Group
 from suite.results import FIGURES, KEY, validate_row
-from suite.sessions import Sample, Session
+from suite.sessions import PredictorSession, Sample, Session, object_ious
 from suite.subjects import BASELINE, COMPILED, SUBJECTS, Setting, is_ours, plain_fp32
 
 LEAST = 2  # rounds, however long they take
+ALIKE = 0.9  # IoU of masks, below which another one was chosen
+
+
+class Memory:
+    """Memory of one subject on a GPU while others have theirs there, in bytes.
+
+    Attributes:
+        held: bytes that it has allocated and keeps, with its model.
+        peak: the most that it has had.
+    """
+
+    def __init__(self) -> None:
+        self.held = self.peak = 0
+
+    @contextlib.contextmanager
+    def counting(self, device: str) -> Iterator[None]:
+        """Counts what is allocated inside for the subject."""
+        if not device.startswith("cuda"):
+            yield
+            return
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield
+        self.peak = max(self.peak, self.held + torch.cuda.max_memory_allocated(device) - before)
+        self.held += torch.cuda.memory_allocated(device) - before
+
+    def add_model(self, session: Session) -> None:
+        """Counts a model that another session has built."""
+        if isinstance(session, PredictorSession) and session.built.is_shared:
+            predictor = session.built.predictor
+            model = predictor if isinstance(predictor, torch.nn.Module) else predictor.model
+            self.held += sum(x.nbytes for x in (*model.parameters(), *model.buffers()))
 
 
 class _Subject:
     """What is known of one subject at one setting."""
 
-    def __init__(self, name: str, session: Session | None, reason: str = "") -> None:
-        self.name, self.session, self.reason = name, session, reason
+    def __init__(self, name: str, session: Session | None, reason: str = "", memory: Memory | None = None) -> None:
+        self.name, self.session, self.reason, self.memory = name, session, reason, memory or Memory()
+        self.ious: list[float] = []  # the least of each object
         self.first: Sample | None = None
         self.samples: list[Sample] = []
         self.difference: float | None = None
         self.error: float | None = None  # of bfloat16 from fp32
         self.notes: list[str] = []
 
-    def attempt(self, step: Callable[[Session], Any]) -> Any:
+    def attempt(self, step: Callable[[Session], Any], device: str) -> Any:
         """What the step gives; None where the subject is out, or fails now and is out from here on."""
         if self.session is None or self.reason:
             return None
         try:
-            return step(self.session)
+            with self.memory.counting(device):
+                return step(self.session)
         except MissingError as error:
             self.refuse(str(error))
         except GaveUpError as error:
@@ -55,28 +91,34 @@ class _Subject:
         self.reason, self.samples = reason, []
 
 
+Opened = Sequence[tuple[str, Session | None, str, Memory]]
+
+
 @contextlib.contextmanager
-def opened(case: Case, setting: Setting, subjects: Sequence[str]) -> Iterator[list[tuple[str, Session | None, str]]]:
-    """Sessions of the subjects, with the reason where there is none."""
+def opened(case: Case, setting: Setting, subjects: Sequence[str]) -> Iterator[Opened]:
+    """Sessions of the subjects, each with the reason if there is none, and its memory."""
     plain_fp32()
     if set(subjects) & set(COMPILED):
         torch.compiler.reset()  # or what other rows compiled would count against the limit of recompilations
-    found: list[tuple[str, Session | None, str]] = []
+    found: list[tuple[str, Session | None, str, Memory]] = []
     with contextlib.ExitStack() as closing:
         for name in subjects:
+            memory = Memory()
             try:
-                session = case.open(name, setting)
+                with memory.counting(setting.device):
+                    session = case.open(name, setting)
             except MissingError as error:
-                found.append((name, None, str(error)))
+                found.append((name, None, str(error), memory))
             else:
+                memory.add_model(session)
                 closing.callback(session.close)
-                found.append((name, session, ""))
+                found.append((name, session, "", memory))
         yield found
         found.clear()
 
 
 def run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None] = lambda row: None) -> bool:
-    """Measures the groups in turn.
+    """Measures the groups in turn; neighbours that are ``interleaved`` together, row by row.
 
     Args:
         save: is given each row as it comes, of the form that :mod:`suite.results` describes.
@@ -85,55 +127,96 @@ def run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None] = lambda
         Whether all were measured, and no result was wrong and no subject failed.
     """
     right = True
-    for group in groups:
-        # Least history first, so that each row has no more than it says; seven frames are tracked in any case.
-        at = sorted(group.at, key=lambda pair: (pair[1] or 11, pair[0] or 0))
-        with opened(group.case, group.setting, group.subjects) as sessions:
-            for objects, history in at:
-                setting = replace(group.setting, objects=objects, history=history)
-                row = measure(group.case, setting, group.runs, sessions, patience_s=group.patience_s)
+    for interleaved, some in groupby(groups, key=lambda group: group.interleaved):
+        for together in [list(some)] if interleaved else [[group] for group in some]:
+            right &= _run(together, save)
+            gc.collect()  # compiled functions refer to their models in circles
+            if together[0].setting.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+    return right
+
+
+def _run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None]) -> bool:
+    """Measures groups together that have as many pairs of objects and history."""
+    right = True
+    # Least history first, so that each row has no more than it says; seven frames are tracked in any case.
+    pairs = [sorted(group.at, key=lambda pair: (pair[1] or 11, pair[0] or 0)) for group in groups]
+    with contextlib.ExitStack() as stack:
+        sessions = [stack.enter_context(opened(group.case, group.setting, group.subjects)) for group in groups]
+        for at in zip(*pairs, strict=True):
+            several = [
+                Measured(group.case, replace(group.setting, objects=objects, history=history), own)
+                for group, (objects, history), own in zip(groups, at, sessions, strict=True)
+            ]
+            rows = measure(several, groups[0].runs, patience_s=groups[0].patience_s)
+            for group, row in zip(groups, rows, strict=True):
                 described(row)
                 validate_row(row)
                 save(row)
                 notes = [subject["note"] for subject in row["subjects"].values()]
                 right &= not any(note.startswith(("WRONG", "FAILED")) for note in notes)
                 right &= "sam2fast" not in group.subjects or bool(row["subjects"]["sam2fast"]["samples_s"])
-        gc.collect()  # compiled functions refer to their models in circles
-        if group.setting.device.startswith("cuda"):
-            torch.cuda.empty_cache()
     return right
 
 
-def measure(
-    case: Case,
-    setting: Setting,
-    runs: int,
-    sessions: Sequence[tuple[str, Session | None, str]],
-    patience_s: float = float("inf"),
-) -> dict[str, Any]:
-    """The row of one case at one setting.
+def measure(several: "Sequence[Measured]", runs: int, patience_s: float = float("inf")) -> list[dict[str, Any]]:
+    """The rows of cases at a setting each, which take turns.
 
     Args:
         patience_s: after so many seconds no further round is begun, if there are two of them.
     """
-    subjects = [_Subject(*found) for found in sessions]
-    for subject in subjects:
-        subject.attempt(lambda session: session.prepare(setting))
-    for subject in subjects:
-        subject.first = subject.attempt(lambda session: session.call())
-    _judge(case, setting, subjects)
-    _compare(case, setting, subjects, [s.first for s in subjects])
-    start = time.perf_counter()
-    for done in range(runs):
-        if done >= LEAST and time.perf_counter() - start > patience_s:
-            break
-        latest = [subject.attempt(lambda session: session.call()) for subject in subjects]
-        for subject, sample in zip(subjects, latest, strict=True):
+    for one in several:
+        one.begin()
+    with watched(torch.device(several[0].setting.device)) as clocks:
+        start = time.perf_counter()
+        for done in range(runs):
+            if done >= LEAST and time.perf_counter() - start > patience_s:
+                break
+            for one in several:
+                one.round()
+    return [one.row() | ({"clocks": clocks} if clocks else {}) for one in several]
+
+
+class Measured:
+    """One case at one setting, with the sessions of its subjects."""
+
+    def __init__(self, case: Case, setting: Setting, sessions: Opened) -> None:
+        self.case, self.setting = case, setting
+        self.subjects = [_Subject(*found) for found in sessions]
+
+    def begin(self) -> None:
+        """Calls every subject once, and refuses who is wrong."""
+        self._each(lambda session: session.prepare(self.setting))
+        firsts = self._each(lambda session: session.call())
+        for subject, first in zip(self.subjects, firsts, strict=True):
+            subject.first = first
+        _judge(self.case, self.setting, self.subjects)
+        _compare(self.case, self.setting, self.subjects, firsts)
+
+    def round(self) -> None:
+        """Times every subject once more."""
+        latest = self._each(lambda session: session.call())
+        for subject, sample in zip(self.subjects, latest, strict=True):
             subject.samples += [] if sample is None else [sample]
-        _compare(case, setting, subjects, latest)
-    there = {s.name for s in subjects}
-    subjects += [_Subject(name, None, "not asked for") for name in SUBJECTS if name not in there]
-    return _row(case, setting, subjects)
+        _compare(self.case, self.setting, self.subjects, latest)
+
+    def row(self) -> dict[str, Any]:
+        """The row of the suite."""
+        there = {s.name for s in self.subjects}
+        subjects = [*self.subjects, *(_Subject(n, None, "not asked for") for n in SUBJECTS if n not in there)]
+        order = sorted(subjects, key=lambda s: SUBJECTS.index(s.name))
+        row = {"case": self.case.name} | {name: getattr(self.setting, name) for name in KEY[1:]}
+        row |= {"subjects": {s.name: _figures(self.case, s) for s in order}, "ratio": _ratios(order)}
+        row |= {"difference": {s.name: s.difference for s in order if s.difference is not None}, "note": self.case.note}
+        ious = {s.name: s.ious for s in order if s.ious}
+        row |= {"iou": ious} if ious else {}
+        if any(iou < ALIKE for found in ious.values() for iou in found):
+            found = [s.attempt(lambda session: session.scores(), self.setting.device) for s in self.subjects]
+            row["scores"] = {s.name: scores for s, scores in zip(self.subjects, found, strict=True) if scores}
+        return row
+
+    def _each(self, step: Callable[[Session], Any]) -> list[Any]:
+        return [subject.attempt(step, self.setting.device) for subject in self.subjects]
 
 
 def _judge(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> None:
@@ -166,16 +249,12 @@ def _compare(case: Case, setting: Setting, subjects: Sequence[_Subject], latest:
             subject.refuse(f"WRONG: {found or f'differs from {first} by {difference:.1e}'}; not timed")
         if difference != float("inf"):
             subject.difference = max(difference, subject.difference or 0.0)
+            if case.has_masks:
+                ious = object_ious(results[first], results[subject.name])
+                subject.ious = [min(pair) for pair in zip(ious, subject.ious or ious, strict=True)]
     for sample in latest:
         if sample is not None:
             sample.result = None
-
-
-def _row(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> dict[str, Any]:
-    order = sorted(subjects, key=lambda s: SUBJECTS.index(s.name))
-    row = {"case": case.name} | {name: getattr(setting, name) for name in KEY[1:]}
-    row |= {"subjects": {s.name: _figures(case, s) for s in order}, "ratio": _ratios(order)}
-    return row | {"difference": {s.name: s.difference for s in order if s.difference is not None}, "note": case.note}
 
 
 def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
@@ -191,7 +270,8 @@ def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
     figures |= {"median_s": median, "min_s": min(samples), "max_s": max(samples), "first_s": subject.first.seconds}
     hosts = [x.host_s for x in subject.samples if x.host_s is not None]
     figures |= {"host_s": statistics.median(hosts)} if hosts else {}
-    figures |= {"peak_mib": session.peak_mib, "note": "; ".join([*session.notes, *subject.notes])}
+    on_gpu = subject.memory.peak / 2**20 or None
+    figures |= {"peak_mib": session.peak_mib or on_gpu, "note": "; ".join([*session.notes, *subject.notes])}
     if subject.name in COMPILED or session.compile_s is not None:
         # What is compiled when it is first called shows as what those calls took longer.
         slow = [*session.earlier_s, subject.first.seconds] if subject.name in COMPILED else []

@@ -8,8 +8,8 @@ import collections
 import contextlib
 import itertools
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -48,17 +48,18 @@ def holes_left(predictor: Any) -> contextlib.AbstractContextManager[Any]:
 
 
 class Candidates:
-    """Keeps the masks among which the decoder of a predictor has chosen one by their predicted IoUs."""
+    """Keeps the masks among which a predictor's decoder has chosen one by their predicted IoUs, until it closes."""
 
-    def __init__(self, predictor: Any) -> None:
-        forward = predictor.sam_mask_decoder.forward
+    def __init__(self, built: Built) -> None:
+        decoder = built.predictor.sam_mask_decoder
+        forward = decoder.forward
 
         def kept(*args: Any, **kwargs: Any) -> Any:
             answer = forward(*args, **kwargs)
             self.masks, self.ious = answer[0].float(), answer[1].float()
             return answer
 
-        predictor.sam_mask_decoder.forward = kept
+        built.closing.enter_context(mock.patch.object(decoder, "forward", kept))
 
     def tied(self, side: int) -> list[Tensor]:
         """Those of the latest call that were all but chosen, as masks ``(1, 1, side, side)``."""
@@ -95,11 +96,12 @@ class FirstFrames(Tracking):
     """One object on the prompted frame and those after it; what videos in bfloat16 are judged by.
 
     Args:
-        alternatives: keep those; for results in fp32, which others are compared with. Nothing is recorded then.
+        alternatives: keep those, and predicted IoUs. Nothing is recorded then.
 
     Attributes:
         checked: masks ``(1, 1, S, S)`` of the prompted frame and of the first that was tracked, without filled holes.
         alternatives: for each of them, what might have been chosen as well; see :data:`TIED`.
+        ious: for each of them, the IoUs that the decoder predicts for its masks.
         fill_s: seconds of each frame tracked.
     """
 
@@ -111,19 +113,37 @@ class FirstFrames(Tracking):
         side = setting.image_size
         x, y = centre(side, side, 0)
         if alternatives:
-            self.built.predictor.fast = False
-            candidates = Candidates(self.built.predictor)
+            if is_ours(subject):
+                self.built.closing.enter_context(mock.patch.object(self.built.predictor, "fast", False))
+            candidates = Candidates(self.built)
         self.alternatives: list[list[Tensor]] = []
+        self.ious: list[list[float]] = []
+
+        def look() -> None:
+            if alternatives:
+                self.alternatives.append(candidates.tied(side))
+                self.ious.append(candidates.ious[0].tolist())
+
         with holes_left(self.built.predictor):
             with self.built.context():
                 answer = self.built.predictor.add_new_points_or_box(self.tracked.state, 0, 0, [[x, y]], [1])
-            self.alternatives.append(candidates.tied(side) if alternatives else [])
+            look()
             self.passes = self.tracked.passes(0)
             samples = [self._next() for _ in range(2)]
-            self.alternatives.append(candidates.tied(side) if alternatives else [])
+            look()
             samples += [self._next() for _ in range(frames - 2)]
         self.checked = [found[2].float().cpu() for found in (answer, samples[1].result)]
         self.fill_s = [sample.seconds for sample in samples]
+
+    @property
+    def encoded(self) -> int:
+        return int(self.tracked.state.features.encoded)  # of ours
+
+    def scores(self) -> list[list[float]]:
+        """Of the prompted frame and the first that was tracked, by a session of its own."""
+        setting = replace(self.built.setting, objects=None, history=None, frames=None)
+        with contextlib.closing(FirstFrames(self.tracking_path.subject, setting, alternatives=True)) as first:
+            return first.ious
 
     def _next(self) -> Sample:
         return in_context(self.built, lambda: next(self.passes))
@@ -157,10 +177,7 @@ class Steady(FirstFrames):
 
 
 class Throughput(Steady):
-    """Many frames of ``propagate_in_video`` without waiting for the device between them; seconds are of one frame.
-
-    The host's seconds are those until the last frame is asked for, with its own waits if it makes any.
-    """
+    """Many frames of ``propagate_in_video`` without waiting for the device between them; seconds are of one frame."""
 
     frames = MEASURED_TOGETHER
 
@@ -181,16 +198,12 @@ class Throughput(Steady):
             return super().call()
         self.next_frame += self.frames
 
-        def track() -> tuple[float, Any]:
-            start = time.perf_counter()
-            # Of one frame's masks no more than the next needs: nobody keeps those of a hundred.
-            last = collections.deque(itertools.islice(self.passes, self.frames), maxlen=1).pop()
-            return time.perf_counter() - start, last
-
-        sample = in_context(self.built, track)
-        host_s, last = sample.result
+        # Only the last frame's masks are kept.
+        frames = itertools.islice(self.passes, self.frames)
+        sample = in_context(self.built, lambda: collections.deque(frames, maxlen=1).pop())
         self.tracking_path.look(self.tracked.bank)
-        return Sample(sample.seconds / self.frames, [last[2].float()], host_s / self.frames)
+        assert sample.host_s is not None
+        return Sample(sample.seconds / self.frames, [sample.result[2].float()], sample.host_s / self.frames)
 
 
 class LoadedFrames(Source):

@@ -1,4 +1,4 @@
-"""What steps of a visit to a GPU do, tried without one: profiles, clocks, assemblers, memory of graphs, checkers."""
+"""Steps of a visit to a GPU, tried without one: profiles, clocks, memory of graphs, checkers."""
 
 import os
 from pathlib import Path
@@ -11,41 +11,48 @@ from backend_calls import RefusedError, forced
 from fake_cuda import fake_cuda
 from gpu import device_state, frame_profile, graph_memory, work
 from gpu.frame_profile import Event
+from gpu.steps import ATEN_ONLY
 from gpu.work import FOUND_ERRORS, WGMMA, Context, Outcome, sanitizer_result
 from inputs import Windowed
 from kernel_records import memory_attention, window_attention
 from kernel_records.memory_attention import self_attention_case
 from kernel_records.window_attention import window_case
 from registry import WrongResultError, check
-from suite import machine
+from suite import machine, timing
+from suite.plans import ALONE, case_of
 from suite.subjects import Setting
 
-from sam2fast.kernels import _launch
 from sam2fast.profiling import limits
 from sam2fast.profiling.limits import Limits
+from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 # Two frames: on stream 7 two kernels each, on stream 9 a copy that runs beside the first.
 EVENTS = [
-    Event("attend", 7, 0.0, 10.0), Event("copy", 9, 2.0, 12.0), Event("norm", 7, 13.0, 15.0),
+    Event("attend", 7, 0.0, 10.0), Event("Memcpy DtoH", 9, 2.0, 12.0), Event("norm", 7, 13.0, 15.0),
     Event("attend", 7, 20.0, 32.0), Event("norm", 7, 33.0, 35.0), Event("attend", 7, 40.0, 50.0),
 ]  # fmt: skip
 
 
 def test_a_profile_has_durations_and_gaps_of_each_kernel():
     every, attend, copy, norm = frame_profile.rows_of(EVENTS, frames=2)
-    assert (every["kernel"], every["frames"], every["calls a frame"]) == ("all", 2, 3)
-    # Busy from 0 to 12, 13 to 15, 20 to 32, 33 to 35 and 40 to 50.
-    assert (every["us a frame"], every["busy us a frame"], every["idle us a frame"]) == (25, 19, 6)
-    assert (attend["kernel"], attend["stream"], attend["calls a frame"]) == ("attend", 7, 1.5)
-    assert (attend["us"], attend["us a frame"], attend["gap us"], attend["gap us a frame"]) == (10, 16, 5, 5)
-    assert (norm["us"], norm["gap us"], norm["gap us a frame"]) == (2, 2, 2)
-    assert (copy["stream"], copy["us a frame"], copy["gap us a frame"]) == (9, 5, 0)
+    assert (every["kernel"], every["frames"], every["calls"]) == ("all", 2, 3)
+    # Busy from 0 to 12, 13 to 15, 20 to 32, 33 to 35 and 40 to 50; on stream 7 without the end of the copy.
+    assert (every["us"], every["busy us"], every["idle us"]) == (25, 19, 6)
+    assert every["streams"] == {"7": 18, "9": 5} and every["overlap us"] == 4 and every["copies us"] == 5
+    assert (attend["kernel"], attend["stream"], attend["calls"]) == ("attend", 7, 1.5)
+    assert (attend["us of a call"], attend["us"], attend["gap us of a call"], attend["gap us"]) == (10, 16, 5, 5)
+    assert (norm["us of a call"], norm["gap us of a call"], norm["gap us"]) == (2, 2, 2)
+    assert (copy["stream"], copy["us"], copy["gap us"]) == (9, 5, 0)
 
 
-def test_of_a_gpu_only_what_runs_there_is_in_a_profile(monkeypatch):
+@pytest.mark.parametrize(
+    ("host", "waits_us"),
+    [(("cudaGraphLaunch", *["cudaEventSynchronize"] * 2), 2), (("cudaGraphLaunch",), 0), ((), None)],
+)
+def test_of_a_gpu_only_what_runs_there_is_in_a_profile(monkeypatch, host, waits_us):
     def event(name, kind, begin, parent=None):
         range_ = SimpleNamespace(start=begin, end=begin + 1)
         return SimpleNamespace(name=name, device_type=kind, device_resource_id=7, time_range=range_, cpu_parent=parent)
@@ -62,28 +69,47 @@ def test_of_a_gpu_only_what_runs_there_is_in_a_profile(monkeypatch):
 
         def events(self):
             on, off = torch.autograd.DeviceType.CUDA, torch.autograd.DeviceType.CPU
-            return [event("b", on, 5), event("cudaGraphLaunch", off, 0), event("a", on, 1), event("b", on, 7)]
+            seen = [event(name, off, 3) for name in host]
+            return [event("b", on, 5), *seen, event("a", on, 1), event("b", on, 7)]
 
     monkeypatch.setattr(frame_profile, "profile", Profile)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    assert frame_profile.events(lambda: None, CUDA) == [Event("a", 7, 1, 2), Event("b", 7, 5, 6), Event("b", 7, 7, 8)]
+    monkeypatch.setattr(frame_profile, "wait", lambda device: None)
+    found = frame_profile.profile_of(lambda: None, CUDA)
+    assert found == ([Event("a", 7, 1, 2), Event("b", 7, 5, 6), Event("b", 7, 7, 8)], waits_us)
     assert frame_profile.kernel_names(lambda: None, CUDA) == ["b", "a"]
 
 
 def test_frames_are_profiled():
-    rows, figure = frame_profile.profiled(Setting("nano", "fp32", 64, frames=2), CPU)
-    every, *each = rows
-    assert every["frames"] == 2 and every["model"] == "nano" and every["path"].startswith("eager: ")
-    assert 0 < every["busy us a frame"] <= every["us a frame"] and every["ms a frame, not profiled"] > 0
+    every, *each = frame_profile.profiled(ALONE, Setting("nano", "fp32", 64, objects=1, frames=2), CPU)
+    assert every["frames"] == 2 and every["path"].startswith("eager: ") and every["encodes"] == 1
+    assert 0 < every["busy us"] <= every["us"] and every["ms, not profiled"] > 0 and every["host us"] > 0
+    assert every["host waits us"] is None and "first touch us" not in every
     assert {"aten::linear", "aten::conv2d"} <= {row["kernel"] for row in each}
-    assert sum(row["calls a frame"] for row in each) == pytest.approx(every["calls a frame"])
-    assert "ms a frame" in figure and every["path"] in figure
+    assert sum(row["calls"] for row in each) == pytest.approx(every["calls"])
+
+
+@pytest.mark.parametrize(("name", "encodes"), [("image encode", 1), ("predict", 0)])
+def test_calls_of_images_are_profiled(name, encodes):
+    every, *_ = frame_profile.profiled(case_of(name), Setting("nano", "fp32", 64), CPU)
+    assert (every["frames"], every["encodes"]) == (1, encodes)
+    assert ("first touch us" in every) == (name == "predict")
+
+
+def test_a_profile_is_of_graphs_that_are_recorded_under_the_profiler(monkeypatch):
+    monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
+    log = []
+    release = SAM2VideoPredictor.release_recordings
+    monkeypatch.setattr(SAM2VideoPredictor, "release_recordings", lambda self: log.append("released") or release(self))
+    whole = frame_profile.profile_of
+    monkeypatch.setattr(frame_profile, "profile_of", lambda *given: log.append("profiled") or whole(*given))
+    every, *_ = frame_profile.profiled(ALONE, Setting("nano", "fp32", 64, objects=1, frames=2), CPU)
+    assert log[:2] == ["profiled", "released"] and log[-1] == "profiled" and every["path"] == "recorded"
 
 
 def test_a_profile_of_nothing_is_an_error(monkeypatch):
-    monkeypatch.setattr(frame_profile, "events", lambda call, device: call() and [])
+    monkeypatch.setattr(frame_profile, "profile_of", lambda call, device: frame_profile.Profile([], None))
     with pytest.raises(RuntimeError, match="has seen no kernel"):
-        frame_profile.profiled(Setting("nano", "fp32", 64, frames=1), CPU)
+        frame_profile.profiled(ALONE, Setting("nano", "fp32", 64, frames=1), CPU)
 
 
 PRINTED = """1980, 310.5, 41, 0x0000000000000000
@@ -116,7 +142,7 @@ def one_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-34"))
 
 
-def test_a_step_is_watched(tmp_path, monkeypatch, one_gpu):
+def test_a_gpu_is_watched(tmp_path, monkeypatch, one_gpu):
     read = tmp_path / "read"
     tool(
         tmp_path,
@@ -124,24 +150,19 @@ def test_a_step_is_watched(tmp_path, monkeypatch, one_gpu):
         f'echo "$1" > {read}.new; echo "1980, 310.5, 41, 0x1"; mv {read}.new {read}; exec sleep 60',
     )
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    rows = []
-    with pytest.raises(ZeroDivisionError), device_state.watched(CUDA, "a step", lambda *row: rows.append(row)):
+    with pytest.raises(ZeroDivisionError), device_state.watched(CUDA) as found:
         while not read.exists():
             pass
         raise ZeroDivisionError
-    ((part, row),) = rows
-    assert part == "clocks" and (row["step"], row["samples"]) == ("a step", 1) and "idle" in row["samples with reasons"]
+    assert found["samples"] == 1 and "idle" in found["samples with reasons"]
     assert read.read_text() == "--id=GPU-12-34\n"
 
 
 def test_a_missing_tool_is_said(tmp_path, monkeypatch, one_gpu):
     monkeypatch.setenv("PATH", str(tmp_path))
-    rows = []
-    for device in (CPU, CUDA):
-        with device_state.watched(device, "a step", lambda *row: rows.append(row)):
-            pass
-    ((part, row),) = rows
-    assert part == "clocks" and row["note"].startswith("not read: nvidia-smi: ")
+    with device_state.watched(CPU) as on_cpu, device_state.watched(CUDA) as on_gpu:
+        pass
+    assert on_cpu == {} and on_gpu["note"].startswith("not read: nvidia-smi: ")
 
 
 def test_a_rate_over_a_while(monkeypatch):
@@ -164,33 +185,6 @@ def test_limits_at_once_and_for_a_second(monkeypatch):
     on_cpu, on_gpu = (work.environment("", Context(on, lambda part, row: sent.append(row))) for on in (CPU, CUDA))
     assert on_cpu.figure == "800 TFLOP/s bf16, 3.00 TB/s"
     assert on_gpu.figure == f"{on_cpu.figure}; for a second 7 sustained" and sent[-1] == {"sustained": 7.0}
-
-
-RELEASE = "echo 'Cuda compilation tools, release {}, V1'"
-
-
-@pytest.mark.parametrize(("releases", "expected"), [(("12.8", "13.3", "9.1"), "13.3"), (("12.8",), None), ((), None)])
-def test_the_newest_assembler(tmp_path, monkeypatch, releases, expected):
-    paths = [tool(tmp_path / release, "ptxas", RELEASE.format(release)) for release in releases]
-    tool(tmp_path / "triton" / "backends" / "nvidia" / "bin", "ptxas", RELEASE.format("12.8"))
-    monkeypatch.setattr(
-        device_state, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / name / "__init__.py"))
-    )
-    monkeypatch.setattr(device_state, "_assemblers", lambda: [*paths, tool(tmp_path / "broken", "ptxas", "exit 1")])
-    found = device_state.newer_ptxas()
-    if expected is None:
-        assert found is None and work.newer_ptxas("", Context(CPU, print)).missing == "a newer ptxas than Triton's own"
-    else:
-        assert found == (tmp_path / expected / "ptxas", f"{expected}, Triton's own is 12.8")
-
-
-def test_assemblers_of_packages_are_found(tmp_path, monkeypatch):
-    path = tool(tmp_path / "cu13" / "bin", "ptxas", RELEASE.format("13.3"))
-    found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(device_state, "find_spec", lambda name: found)
-    assert path in device_state._assemblers()
-    monkeypatch.setattr(device_state, "find_spec", lambda name: None)
-    assert path not in device_state._assemblers()
 
 
 def test_graphs_that_keep_their_memory_are_right(monkeypatch):
@@ -266,29 +260,6 @@ def test_kernels_with_products_have_these_names():
     assert [name for name in sorted(WGMMA) if f"def {name}(" not in sources] == []
 
 
-def test_what_tuning_has_changed(monkeypatch):
-    pytest.importorskip("triton")
-    from sam2fast.kernels.nms_triton import config
-
-    calls, sent = [], []
-
-    def called(name, context):
-        calls.append((name, len(_launch.custom_rows())))
-        context.send("suite", {})
-        return [{"subjects": {"sam2fast": {"median_s": 0.5 / len(calls)}}}], Outcome(True)
-
-    monkeypatch.setattr(work, "_called", called)
-    context, (meta, options) = Context(CPU, lambda part, row: sent.append((part, row))), config("sm_90", "*", "*")
-    rows = {"nms": [_launch.Row("sm_90", "*", "*", meta, options)]}
-    monkeypatch.setattr(_launch, "custom_rows", lambda: rows)
-    assert work.tuned("t", context).figure == "tuning has changed no configuration" and calls == []
-    rows["nms"] = [_launch.Row("sm_90", "*", "*", meta, {"num_warps": 2 * options["num_warps"]})]
-    outcome = work.tuned("t", context)
-    assert calls == [("throughput t tuned", 0), ("throughput t tuned", 1)]
-    assert outcome.right and outcome.figure == "4.0/s, 2.00x the package's; 1 configurations"
-    assert sent == [("suite", {}), ("tuned", {"model": "t", "ms before": 500, "ms": 250, "rows": ["nms * *"]})]
-
-
 BF16 = torch.bfloat16
 ATTENTION = [self_attention_case(1, BF16, side=4), *(window_case(Windowed(8, 0, 2, 16, s), BF16) for s in (1, 2))]
 
@@ -331,4 +302,27 @@ def test_the_figure_of_calls_has_both_official_predictors():
     figure = "video throughput, t bf16, 1: 250.0/s, 4 ms, 5.00x official, 3.00x its vos_optimized, recorded"
     assert work._speed_of_calls([row]) == figure
     subjects["official vos_optimized"] = subject(None)
-    assert work._speed_of_calls([row]) == figure.replace(", 3.00x its vos_optimized", "")
+    shorter = figure.replace(", 3.00x its vos_optimized", "")
+    assert work._speed_of_calls([row, row]) == f"{shorter}; {shorter}"
+
+
+def test_a_step_of_calls_sends_rows_at_once_and_then_with_a_profile(monkeypatch):
+    """A row of the compiled predictor names what the compiler may choose from."""
+    monkeypatch.setenv("TORCHINDUCTOR_MAX_AUTOTUNE_GEMM_BACKENDS", "ATEN")
+    monkeypatch.setenv("TORCHINDUCTOR_MAX_AUTOTUNE_CONV_BACKENDS", "ATEN")
+    sent = []
+
+    def run(groups, save):
+        compiled = {"samples_s": [1.0], "note": "7 frames", "median_s": None}
+        ours = {"samples_s": [1.0], "note": "", "median_s": 1.0}
+        for case in ("video throughput", "peak memory"):
+            row = {"case": case, "size": "nano", "dtype": "bf16", "image_size": 64, "objects": 1, "history": None}
+            save(row | {"subjects": {"sam2fast": ours, work.VOS: compiled | {}}, "ratio": {}})
+        assert len(sent) == 2
+        return True
+
+    monkeypatch.setattr(timing, "run", run)
+    monkeypatch.setattr(frame_profile, "profiled", lambda case, setting, device: [{"of": (case.name, setting.frames)}])
+    assert work.call("official", Context(CPU, lambda part, row: sent.append(dict(row)), rehearse=True)).right
+    assert [row.get("device") for row in sent] == [None, None, {"of": ("video throughput", 3)}]
+    assert sent[0]["subjects"][work.VOS]["note"] == "; ".join(["7 frames", *(f"{name}=ATEN" for name in ATEN_ONLY)])

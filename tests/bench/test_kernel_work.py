@@ -8,7 +8,7 @@ import pytest
 import torch
 from figures.kernels import SECTIONS, Gpu, floor
 from figures.results import Results
-from gpu.steps import MICRO
+from gpu.steps import COMPARED
 from inputs import M_CHANNELS, PAGES, POINTERS, D, N, hiera_blocks
 from kernel_records import RECORDS, preprocess, window_attention
 from kernel_records.memory_attention import SPLITS, TOKENS, memory_case, memory_work, self_attention_case, self_work
@@ -21,7 +21,7 @@ BF16 = torch.bfloat16
 
 
 def test_a_visit_to_a_gpu_measures_all_ops_of_a_page():
-    measured = {op for _, _, ops in MICRO.values() for op in ops} & {case.op for case in kernel_records.cases()}
+    measured = {comparison.op for comparison in COMPARED} & {case.op for case in kernel_records.cases()}
     assert {op for record in RECORDS.values() for ops in record.pages.values() for op in ops} <= measured
 
 

@@ -6,6 +6,7 @@ import measure
 import pytest
 import registry
 import torch
+from suite.subjects import Timed
 
 from sam2fast.profiling.limits import Limits
 from sam2fast.tracking.cuda_graphs import RecordingError
@@ -63,7 +64,7 @@ def cuda(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(measure, "CudaGraphs", lambda device: own)
     monkeypatch.setattr(measure, "_by_events", own.by_events)
-    monkeypatch.setattr(measure, "timed", lambda device, call: (own.wall_s, call()))
+    monkeypatch.setattr(measure, "timed", lambda device, call: Timed(own.wall_s, call(), 0.0))
     return own
 
 

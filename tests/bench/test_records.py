@@ -1,6 +1,7 @@
 """The measuring tools: a wrong result gets no time, and reports are whole."""
 
 import dataclasses
+import re
 import sys
 
 import kernel_records
@@ -92,36 +93,53 @@ def test_on_a_gpu_our_kernels_are_measured_whatever_the_table_says():
 
 
 @pytest.fixture
-def micro_rows(monkeypatch):
-    """Rows of the step for the ops of :func:`small_case`, from the cases that are given."""
+def micro(monkeypatch):
+    """The step for the op of :func:`small_case`, from the cases that are given; and what it sends."""
     monkeypatch.setattr(limits, "SIDE_ON_CPU", limits.SMALLEST_SIDE)  # half a minute where bfloat16 is slow
     monkeypatch.setattr(limits, "COPIED_ON_CPU", 2**16)
-    monkeypatch.setitem(work.MICRO, "linear", (1, "", ("linear",)))
+    monkeypatch.setattr(work, "COMPARED", [steps.Comparison("linear", "", shapes="2048.*")])
 
-    def run(case):
+    def run(*cases, limit_s=float("inf")):
         rows = []
-        monkeypatch.setattr(kernel_records, "cases", lambda: [case])
-        return work.micro("linear", work.Context(CPU, lambda part, row: rows.append(row))), rows
+        monkeypatch.setattr(kernel_records, "cases", lambda: cases)
+        return work.micro("", work.Context(CPU, lambda part, row: rows.append((part, row)), limit_s)), rows
 
     return run
 
 
-def test_micro_step_sends_a_row_for_each_subject(micro_rows):
-    outcome, rows = micro_rows(small_case())
-    assert outcome.right and "of the limit" not in outcome.figure  # which is that of bfloat16
+def test_micro_step_sends_a_row_for_each_subject_and_a_sentence(micro):
+    other = dataclasses.replace(small_case(), shape="4096x96 to 384")
+    outcome, sent = micro(small_case(), other)
+    assert outcome.right and outcome.figure == "1 of 1 comparisons"
+    *rows, sentence = [row for _, row in sent]
+    assert [part for part, _ in sent] == ["micro", "micro", "sentences"]
     assert [row["subject"] for row in rows] == ["F.linear", "sam2fast"]
     assert all(row["of limit"] > 0 and row["timed by"] == "clock" for row in rows)
+    assert sentence["ratios"] == {small_case().shape: rows[0]["p50 ms"] / rows[1]["p50 ms"]}
+    assert sentence["sentence"].startswith("`linear` ")
     assert speed(rows).startswith("linear 2048x96 to 384: ") and speed(rows).endswith("x F.linear")
 
 
-def test_micro_step_fails_on_a_wrong_result(micro_rows):
+def test_micro_step_fails_on_a_wrong_result(micro):
     def prepare(device):
         calls = dict(small_case().prepare(device))
         return calls | {"sam2fast": lambda: calls["F.linear"]() + 1}
 
-    outcome, (row,) = micro_rows(dataclasses.replace(small_case(), prepare=prepare))
+    outcome, ((_, row),) = micro(dataclasses.replace(small_case(), prepare=prepare))
     assert not outcome.right and "sam2fast differs" in outcome.why
     assert row["subject"].startswith("WRONG") and "p50 ms" not in row
+
+
+def test_micro_step_ends_before_its_limit(micro):
+    outcome, sent = micro(small_case(), limit_s=-1.0)
+    assert outcome.right and outcome.figure == "0 of 1 comparisons, 1 cases were not reached" and sent == []
+
+
+def test_micro_step_times_the_default_dtype(micro):
+    """In bfloat16 where there are such cases, else in fp32."""
+    bf16 = dataclasses.replace(small_case(), dtype="bfloat16", shape="2048x96 to 385")
+    _, sent = micro(small_case(), bf16)
+    assert {row["shape"] for part, row in sent if part == "micro"} == {"2048x96 to 385"}
 
 
 def test_every_kernel_has_a_parity_check():
@@ -130,11 +148,15 @@ def test_every_kernel_has_a_parity_check():
         assert record.parity and folder in keywords, f"no step of gpu/steps.py checks the kernels of {folder}"
 
 
-def test_micro_steps_have_every_op_of_the_registry():
-    measured = set()
-    for name, (_, _, ops) in steps.MICRO.items():
-        measured |= set(ops) or {case.op for case in RECORDS[name].cases}
-    assert {case.op for case in cases()} == measured == {case.op for case in small_cases()}
+def test_the_micro_step_has_every_op_of_the_registry():
+    compared = {comparison.op for comparison in steps.COMPARED}
+    assert {case.op for case in cases()} == compared == {case.op for case in small_cases()}
+
+
+def test_every_comparison_has_cases():
+    for comparison in steps.COMPARED:
+        shapes = [case.shape for case in cases() if case.op == comparison.op]
+        assert any(re.fullmatch(comparison.shapes, shape) for shape in shapes), comparison
 
 
 @pytest.mark.parametrize("options", [[], ["--list"]], ids=["times", "names"])

@@ -16,13 +16,13 @@ from suite.plans import CASES, case_of
 from suite.results import Results, SchemaError, validate
 from suite.sessions import worst_error
 from suite.subjects import SUBJECTS, Setting
-from suite.timing import measure, opened, run
+from suite.timing import Measured, measure, opened, run
 
 
 @pytest.mark.parametrize(("patience_s", "rounds"), [(0.0, 2), (1e9, 4), (float("inf"), 4)])
 def test_two_rounds_at_least_then_only_while_there_is_patience(patience_s, rounds):
     case, setting = case_with({}), Setting("nano", "fp32", 64)
-    row = measure(case, setting, 4, [("sam2fast", Stand(), "")], patience_s=patience_s)
+    (row,) = measure([Measured(case, setting, [("sam2fast", Stand(), "")])], 4, patience_s=patience_s)
     assert len(row["subjects"]["sam2fast"]["samples_s"]) == rounds
 
 
@@ -126,10 +126,10 @@ def test_who_is_missing_says_so(monkeypatch):
     with pytest.raises(MissingError, match="it has no streams"):
         video_cases.Stream("official", SETTING)
     monkeypatch.setattr(subjects.importlib.util, "find_spec", lambda name: None)
-    row = measure(case_of("predict"), SETTING, 1, [])
+    (row,) = measure([Measured(case_of("predict"), SETTING, [])], 1)
     assert {figures["note"] for figures in row["subjects"].values()} == {"not asked for"}
     with opened(case_of("image encode"), SETTING, ("official",)) as sessions:
-        assert sessions == [("official", None, "the official package is not installed")]
+        assert [found[:3] for found in sessions] == [("official", None, "the official package is not installed")]
 
 
 def test_without_the_extension_nobody_fills_holes(monkeypatch):

@@ -8,7 +8,7 @@ from suite.plans import THROUGHPUT, case_of
 from suite.results import validate_row
 from suite.sessions import unlike_masks, worst_error
 from suite.subjects import Setting
-from suite.timing import measure, opened, run
+from suite.timing import Measured, measure, opened, run
 
 from sam2fast.engine.constants import Constants
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -114,7 +114,7 @@ def test_history_that_is_not_the_official_one_is_seen(monkeypatch):
 
     monkeypatch.setattr(video_cases.OurVideo, "refill", other_results)
     with opened(case_of("video steady frame"), SETTING, BOTH) as sessions:
-        row = measure(case_of("video steady frame"), SETTING, 1, sessions)
+        (row,) = measure([Measured(case_of("video steady frame"), SETTING, sessions)], 1)
     assert row["subjects"]["sam2fast"]["note"].startswith("WRONG: differs from official by")
 
 
@@ -146,7 +146,7 @@ def test_results_that_are_wrong_on_purpose(name, dtype, factor, monkeypatch):
 
 def row_at(name, setting, asked=BOTH, runs=1):
     with opened(case_of(name), setting, asked) as sessions:
-        row = measure(case_of(name), setting, runs, sessions)
+        (row,) = measure([Measured(case_of(name), setting, sessions)], runs)
     validate_row(row)
     return row
 
@@ -156,10 +156,10 @@ def test_frames_between_two_synchronisations(monkeypatch, capsys):
     monkeypatch.setattr(subjects, "synchronise", lambda device: waits.append(device))
     setting = Setting("nano", "fp32", 64, objects=2, frames=3)
     with opened(case_of(THROUGHPUT), setting, BOTH) as sessions:
-        before = [session.next_frame for _, session, _ in sessions]
-        row = measure(case_of(THROUGHPUT), setting, 1, sessions)
+        before = [session.next_frame for _, session, *_ in sessions]
+        (row,) = measure([Measured(case_of(THROUGHPUT), setting, sessions)], 1)
         # Some one by one, the first call of one frame, and one sample.
-        assert [session.next_frame for _, session, _ in sessions] == [start + 3 + 1 + 3 for start in before]
+        assert [session.next_frame for _, session, *_ in sessions] == [start + 3 + 1 + 3 for start in before]
     assert len(waits) == 2 * 2 * (video_cases.FULL + 3 + 1 + 1)
     for figures in (row["subjects"][name] for name in BOTH):
         assert len(figures["samples_s"]) == 1 and "3 frames between two synchronisations" in figures["note"]

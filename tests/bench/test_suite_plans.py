@@ -14,38 +14,39 @@ from suite.results import validate
 from suite.subjects import SUBJECTS
 from suite.timing import run
 
+STEPS = [step.job[1] for step in steps.plan() if step.job[0] == "call"]
+
 
 def test_every_case_is_planned():
     assert {group.case.name for group in plans.cpu()} == {case.name for case in CASES}
-    on_gpu = [group for step in plans.GPU_STEPS.values() for group in step("cuda")]
-    on_gpu += plans.step("throughput t tuned", "cuda")
-    assert {group.case.name for group in on_gpu} == {case.name for case in (*CASES, *plans.VARIANTS)}
-    assert {group.setting.device for group in on_gpu} == {"cuda"} and {s for g in on_gpu for s in g.subjects} == set(
-        SUBJECTS
-    )
-    for size in ("t", "s", "b+", "l"):
-        for step in ("video", "throughput", "image", "video", "image"):
-            groups = plans.GPU_STEPS[f"{step} {size}"]("cuda")
-            assert {group.setting.size for group in groups} == {size}
-            assert {group.setting.dtype for group in groups} == {"bf16"}
+    on_gpu = [group for name in STEPS for group in plans.step(name, "cuda")]
+    assert {group.case.name for group in on_gpu} >= {case.name for case in CASES if case.is_profiled}
+    assert {group.case for group in on_gpu} >= set(plans.VARIANTS)
+    assert {(group.setting.device, group.setting.dtype) for group in on_gpu} == {("cuda", "bf16")}
+    assert {group.setting.size for group in on_gpu} == {"t", "s", "b+", "l"}
 
 
-def test_steps_that_compile_stand_alone_and_later():
+def test_steps_of_the_compiled_predictor_stand_alone_and_later():
     """A visit that ends early has the others' rows, which they replace."""
-    names = list(steps.CALLS)
-    assert set(names) == set(plans.GPU_STEPS)
-    for name, groups in plans.GPU_STEPS.items():
-        compiling = any(set(group.subjects) & set(subjects.COMPILED) for group in groups("cuda"))
-        assert compiling == name.endswith("compiled")
-        if compiling:
-            assert names.index(name.removesuffix(" compiled")) < names.index(name)
+    compiling = [
+        name for name in STEPS if any(set(g.subjects) & set(subjects.COMPILED) for g in plans.step(name, "cuda"))
+    ]
+    assert compiling == ["vos_optimized t", "vos_optimized l"]
+    for name in compiling:
+        (compiled,) = plans.step(name, "cuda")
+        assert compiled.subjects == ("official", "official vos_optimized", "sam2fast")
+        assert any(
+            (group.case, group.setting, group.at) == (compiled.case, compiled.setting, compiled.at)
+            for group in plans.step("official", "cuda")
+        )
+        assert STEPS.index("official") < STEPS.index(name)
 
 
 def test_a_rehearsal_has_every_call_of_a_step_and_is_small():
-    for name, step in plans.GPU_STEPS.items():
-        planned, rehearsed = step("cuda"), plans.rehearsal(name)
-        assert [(g.case, g.subjects, g.setting.dtype) for g in planned] == [
-            (g.case, g.subjects, g.setting.dtype) for g in rehearsed
+    for name in STEPS:
+        planned, rehearsed = plans.step(name, "cuda"), plans.rehearsal(name)
+        assert [(g.case, g.subjects, g.setting.dtype, g.interleaved) for g in planned] == [
+            (g.case, g.subjects, g.setting.dtype, g.interleaved) for g in rehearsed
         ]
         for group in rehearsed:
             assert (group.setting.size, group.setting.device, group.runs) == ("nano", "cpu", 1)
@@ -53,23 +54,8 @@ def test_a_rehearsal_has_every_call_of_a_step_and_is_small():
             assert all((objects or 0) <= 2 and (history or 0) <= 10 for objects, history in group.at)
 
 
-def _different_rehearsals():
-    """Steps of other sizes are the same with a small model."""
-    found = {}
-    for name in plans.GPU_STEPS:
-        found.setdefault(repr(plans.rehearsal(name)), name)
-    return list(found.values())
-
-
-# The others are slow, and so are processes for every call.
-REHEARSED = ("image t", "video t")
-
-
-def _marked(name):
-    return pytest.param(name, marks=pytest.mark.long if name in REHEARSED else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("name", [_marked(name) for name in _different_rehearsals()])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPS)
 def test_rehearsals(name):
     """On a CPU as it will be on a GPU, without what only that has."""
     kept = []
@@ -78,35 +64,21 @@ def test_rehearsals(name):
     for row in kept:
         left_out = {name for name, figures in row["subjects"].items() if not figures["samples_s"]}
         notes = {row["subjects"][name]["note"] for name in left_out}
-        assert notes <= {"not asked for", "for CUDA only", "it has no streams"} and "sam2fast" not in left_out
+        assert notes <= {"not asked for", "for CUDA only"} and "sam2fast" not in left_out
 
 
-def throughput(rest):
-    return plans.step(f"throughput t{rest}", "cuda")
+def test_variants_of_throughput_have_rows_of_their_own():
+    groups = [group for name in ("ahead", "ours", "objects", "official") for group in plans.step(name, "cuda")]
+    keys = [(group.case.name, group.setting.size, group.setting.image_size) for group in groups]
+    assert len(set(keys)) == len(keys) == 4 + 3 + 2 + 4
+    assert [group.interleaved for group in groups] == [True] * 4 + [False] * 9
+    assert {group.at for group in plans.step("objects", "cuda")} == {((1, None), (4, None), (16, None), (64, None))}
 
 
-def test_variants_of_throughput():
-    """Each has a row of its own, which replaces no other."""
-    beside, filled = throughput("")
-    (compiled,) = throughput(" compiled")
-    assert beside.subjects == ("official", "sam2fast")
-    assert compiled.subjects == ("official", "official vos_optimized", "sam2fast")
-    assert beside.case == compiled.case and beside.at == compiled.at == ((1, None),)
-    every = [beside, filled, *throughput(" tuned"), *throughput(" ahead"), *throughput(" objects")]
-    keys = [(group.case.name, group.setting.image_size) for group in every]
-    assert len(set(keys)) == len(keys) == 9
-    assert all(group.subjects == ("sam2fast",) for group in every[1:])
-    assert [group.at for group in throughput(" objects")] == [((1, None), (4, None), (16, None), (64, None))] * 2
-
-
-def test_variants_change_our_predictor(monkeypatch):
-    monkeypatch.setattr(subjects, "_official_hole_filling", lambda device: "")  # as without its extension on a GPU
+def test_variants_change_our_predictor():
     setting = subjects.Setting("nano", "fp32", 64, objects=1, frames=2)
-    usual, filled, ahead = (case.open("sam2fast", setting) for case in
-                            (plans.case_of(plans.THROUGHPUT), plans.FILLED, plans.AHEAD[2]))  # fmt: skip
-    assert [session.built.predictor.fill_hole_area for session in (usual, filled)] == [0, 8]
-    assert not any("holes" in note for note in filled.built.notes)
-    assert [session.tracked.encode_ahead for session in (usual, filled, ahead)] == [None, None, 4]
+    usual, ahead = (case.open("sam2fast", setting) for case in (plans.ALONE, plans.AHEAD[2]))
+    assert [session.tracked.encode_ahead for session in (usual, ahead)] == [None, 4]
     asked = []
     ahead.tracked.predictor.propagate_in_video = lambda state, **how: asked.append(how["encode_ahead"]) or iter(())
     ahead.tracked.passes(0)
@@ -117,8 +89,8 @@ def test_throughput_says_what_the_host_takes():
     setting = subjects.Setting("nano", "fp32", 64, objects=1, frames=2)
     session = plans.case_of(plans.THROUGHPUT).open("sam2fast", setting)
     session.prepare(setting)
-    first, sample = session.call(), session.call()
-    assert first.host_s is None and 0 < sample.host_s <= sample.seconds
+    for sample in (session.call(), session.call()):
+        assert 0 < sample.host_s <= sample.seconds
 
 
 def asked_for(*arguments):
@@ -156,13 +128,13 @@ importlib.util.find_spec = lambda name, *rest: None if name == "sam2" else find_
 from suite import __main__, plans
 from suite.timing import run
 rows = []
-names = ("video t", "image t", "stream t", "throughput t", "masks t", "cold start t")
+names = ("images", "official", "ahead", "peak memory")
 right = [run(plans.rehearsal(name), rows.append) for name in names]
 assert right == [False] * len(names), right
 for row in rows:
     assert row["subjects"]["sam2fast"]["note"] == "not run: omegaconf is missing", row["subjects"]["sam2fast"]
-    expected = {"stream latency": "it has no streams", "cold start": "not run: omegaconf is missing"}
-    expected["video throughput, holes filled"] = "not asked for"
+    expected = {"peak memory": "not run: omegaconf is missing"}
+    expected |= {f"video throughput, encode_ahead {count}": "not asked for" for count in (1, 2, 4, 8)}
     official = expected.get(row["case"], "the official package is not installed")
     assert row["subjects"]["official"]["note"] == official, row["subjects"]["official"]
 """
@@ -188,5 +160,5 @@ def test_the_command(tmp_path, capsys):
     capsys.readouterr()
     command.main(["--list"])
     listed = capsys.readouterr().out.splitlines()
-    for name in (*(f"{case.name}: {case.note}" for case in CASES), *SUBJECTS, *plans.GPU_STEPS):
+    for name in (*(f"{case.name}: {case.note}" for case in CASES), *SUBJECTS):
         assert f"  {name}" in listed

@@ -262,3 +262,16 @@ def test_a_rehearsal(triton_device, tmp_path, monkeypatch):
     assert tune.run(search, CPU, rows.append, small=True)
     assert rows[-1]["right"] == rows[-1]["timed"] == rows[-1]["candidates"] == 2
     assert json.loads(path.read_text())[search.op][-1]["arch"] == "cpu" and rows[-1]["stored"]
+
+
+TABLE = {"nms": [{"arch": "*", "dtype": "*", "shape": "*", "meta": {"A": 1}, "options": {"num_warps": 4}}]}
+ROW = {"op": "nms", "arch": "sm_90", "dtype": "*", "shape": "*", "meta": {"A": 2}, "options": {"num_warps": 8}}
+
+
+def test_tuned_rows_replace_those_of_the_same_gpu():
+    once = tune.merged(TABLE, [ROW])
+    assert [row["arch"] for row in once["nms"]] == ["*", "sm_90"] and len(TABLE["nms"]) == 1
+    twice = tune.merged(once, [{**ROW, "meta": {"A": 3}}])
+    assert [row["meta"] for row in twice["nms"]] == [{"A": 1}, {"A": 3}]
+    assert json.loads(tune.text_of(twice)) == twice
+    assert tune.merged({}, [ROW])["nms"] == once["nms"][1:] and json.loads(tune.text_of({})) == {}

@@ -1,7 +1,7 @@
 """On the path of a rehearsal: packages that cannot be imported, and steps in which something goes wrong.
 
-``SAM2FAST_TEST_MISSING`` names the packages. ``SAM2FAST_TEST_FAULTS`` is JSON: step -> what happens in it when torch is
-imported.
+``SAM2FAST_TEST_MISSING`` names the packages, which are found in ``.carry`` only. ``SAM2FAST_TEST_FAULTS`` is JSON: step
+-> the fault that happens in it when torch is imported.
 """
 
 import importlib.abc
@@ -41,13 +41,15 @@ class Faults(importlib.abc.MetaPathFinder):
 
 
 class WithoutMissing(importlib.machinery.PathFinder):
-    """What finds modules in folders, blind for some."""
+    """Finds modules in folders, and the missing ones only in the folder of carried packages."""
 
     missing = set(os.environ.get("SAM2FAST_TEST_MISSING", "").split())
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] in cls.missing else super().find_spec(name, path, target)
+        if name.partition(".")[0] in cls.missing:
+            path = [folder for folder in (sys.path if path is None else path) if f"{os.sep}.carry{os.sep}" in folder]
+        return super().find_spec(name, path, target)
 
 
 sys.meta_path[:] = [Faults(), *(WithoutMissing if x is importlib.machinery.PathFinder else x for x in sys.meta_path)]
