@@ -11,7 +11,7 @@ from registry import Work
 
 from figures.results import Report, Results, mark, table
 
-# What is shown of a file, and under which name; the rest is in the file alone.
+# Subjects of a file that are shown, and their names; the others are only in the file.
 SHOWN = {
     "SDPA": "windows cut out, SDPA",
     "projected values, SDPA": "as published, SDPA",
@@ -29,9 +29,12 @@ SHOWN = {
     "reference": "torch",
     "sam2fast": "sam2fast",
     "sam2fast in fp8": "sam2fast in fp8",
+    "sam2fast, specialised": "specialised warps",
+    "rotation, torch's choice": "rotated by us, SDPA",
+    "rotation, cuDNN": "rotated by us, cuDNN",
     "triton": "kernel",
 }
-# Whose time is compared with the limit, the first that was measured.
+# Subjects whose time is compared with the limit: the first that was measured.
 OURS = ("triton", "sam2fast", "torch")
 
 
@@ -89,7 +92,7 @@ def limits(results: Results) -> str:
 
 
 def triton_exceptions(results: Results) -> str:
-    """What does not compile or spills, with a row for each version of Triton, op and kind of problem."""
+    """Lists kernels that do not compile or spill, a row for each version of Triton, op and kind of problem."""
     report = results.newest("triton-versions")
     kinds: dict[tuple[str, str, str], list[tuple[str, int]]] = {}
     for row in report.data["failed"]:
@@ -149,7 +152,7 @@ def _on_device(results: Results, report: Report, ops: Sequence[str], name_ops: b
 
 
 def _sections() -> Iterable[tuple[str, Callable[[Results], str]]]:
-    """Of the page of each record, and of the other pages that show measurements of its ops."""
+    """Yields the sections of each record's page, and of other pages that show measurements of its ops."""
     for op, record in RECORDS.items():
         page = op.replace("_", "-")
         yield f"work-{page}", lambda results, record=record: work_table(record.work())

@@ -69,8 +69,9 @@ class Comparison(NamedTuple):
 COMPARED = (
     Comparison("memory_attention", "attention without specialised warps stays", "specialised warps are to be chosen",
                ".*x28736", ("sam2fast, specialised",), "sam2fast"),
-    *(Comparison("rope_attention", f"torch's attention is to be chosen for {shape[:9]}", "our kernel is to be chosen",
-                 shape) for shape in (f"{count} objects, 4096x4096" for count in (1, 2, 3, 4))),
+    # Beside torch's attention to maps that our kernel rotates.
+    *(Comparison("rope_attention", f"torch is to attend for {count}", f"our kernel is to attend for {count}",
+                 f"{count}, 4096x4096", others="rotation, .*") for count in map("{} objects".format, (1, 2, 3, 4))),
     Comparison("linear_gelu", "this shape is to be left to torch (`TORCH` in `config`)"),
     Comparison("window_attention", "this window is to be left to torch, or its keys are to be read once by a program"),
     Comparison("layer_norm", "`config` needs another number of elements and warps for this width"),

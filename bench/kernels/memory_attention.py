@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 
 import torch
 from attention import in_float32, memory_ways, published, rotated_before
-from backend_calls import both_ways, by_triton, forced, runs_kernels
+from backend_calls import RefusedError, both_ways, by_triton, forced, runs_kernels
 from inputs import (
     M_CHANNELS,
     PAGES,
@@ -30,13 +30,13 @@ from inputs import (
     token_tables,
 )
 from parity_rows import SLACK, Check, Draw, integer, name_of
-from registry import FLOOR, TIMED, Call, Calls, Case, Record, Sample, Search, Work, programs_at_once, search
+from registry import FLOOR, TIMED, Call, Calls, Case, Record, Sample, Search, Work, configured, programs_at_once, search
 from torch import Tensor
 from tuning_trials import launched_as
 
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY, Row, architecture
-from sam2fast.kernels._sdpa import CUDNN, FLASH
+from sam2fast.kernels._sdpa import CUDNN, DEFAULT, FLASH, NAMES, refused
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
     apply_rope,
@@ -113,7 +113,7 @@ def memory_case(
 def specialised(call: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
     """``call`` by our kernel with specialised warps, whatever the configuration says."""
     meta, options = RECORD.searches[0].candidates[0]
-    row = Row(architecture(device), "bfloat16", "256x64", meta, options)
+    row = Row(architecture(device), "bfloat16", ANY, meta, options)
 
     def run() -> Tensor:
         with launched_as("memory_attention", row):
@@ -153,6 +153,9 @@ def self_attention_case(objects: int, dtype: torch.dtype, side: int = 64, d: int
         }
         if dtype == torch.float32:
             return ways
+        if runs_kernels(device):
+            for choice in (DEFAULT, CUDNN):
+                ways[f"rotation, {NAMES[choice]}"] = rotated_by_us(choice, lambda: rope_attention(*arguments), device)
         query, key, value, *tables = arguments
         rotated = *(apply_rope(x, *tables) for x in (query, key)), value
         return ways | forced(lambda attend: functools.partial(attend, *rotated), device)
@@ -170,6 +173,23 @@ def self_attention_case(objects: int, dtype: torch.dtype, side: int = 64, d: int
         exact=None if dtype == torch.float32 else exact,
         launch=f"{d}x{d}",
     )
+
+
+def rotated_by_us(choice: int, call: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
+    """``call``, in which our kernel rotates and torch attends by this choice of ``_sdpa.py``."""
+    arch = architecture(device)
+    chosen = configured("memory_attention", arch, "bfloat16", "256x256")
+    row = Row(arch, "bfloat16", ANY, {**chosen.meta, "SDPA": choice}, chosen.options)
+
+    def run() -> Tensor:
+        before = len(refused)
+        with launched_as("memory_attention", row):
+            out = call()
+        if len(refused) > before:
+            raise RefusedError(f"{NAMES[choice]} refused, and torch chose another way")
+        return out
+
+    return run
 
 
 def measured() -> Iterator[Case]:

@@ -22,6 +22,9 @@ from suite import machine, timing
 from suite.plans import ALONE, case_of
 from suite.subjects import Setting
 
+from sam2fast.kernels import _launch
+from sam2fast.kernels._dispatch import current_backend
+from sam2fast.kernels._sdpa import CUDNN
 from sam2fast.profiling import limits
 from sam2fast.profiling.limits import Limits
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -290,6 +293,21 @@ def test_torchs_kernels_are_called_whatever_torch_would_choose():
         assert {name: call().shape for name, call in ways("cuda").items()} == {
             "SDPA, FlashAttention": (1, 2, 16, 256), "SDPA, cuDNN": (1, 2, 16, 256)
         }  # fmt: skip
+
+
+def test_attention_is_computed_in_the_way_that_its_row_names(monkeypatch):
+    chosen, refused = [], set()
+    monkeypatch.setattr(memory_attention, "refused", refused)
+
+    def call():
+        chosen.append((current_backend(), _launch.custom_rows()["memory_attention"][0].meta))
+
+    memory_attention.rotated_by_us(CUDNN, call, CPU)()
+    memory_attention.specialised(call, CPU)()
+    (backend, by_torch), (own, with_warps) = chosen
+    assert by_torch["SDPA"] == CUDNN and backend != "triton" == own and with_warps["SPECIALISED"] > 0
+    with pytest.raises(RefusedError, match="cuDNN refused"):
+        memory_attention.rotated_by_us(CUDNN, lambda: refused.add("this shape"), CPU)()
 
 
 def test_the_figure_of_calls_has_both_official_predictors():
