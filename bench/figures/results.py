@@ -82,7 +82,7 @@ def mark(row: Mapping[str, Any], report: Report) -> str:
 
 
 class _Each(list[Any]):
-    """What ``[*]`` stands for: every element, to be summed up by the format."""
+    """Every element, which ``[*]`` stands for; the format sums them up."""
 
 
 def _step(found: Any, key: str) -> Any:
@@ -145,7 +145,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def seconds(value: float, digits: int = 2) -> str:
-    """With its unit, in milliseconds below a tenth of a second."""
+    """Writes seconds with a unit, in milliseconds below a tenth of a second."""
     return f"{value:.{digits}f} s" if value >= 0.1 else f"{value * 1e3:.{1 if value >= 0.01 else 2}f} ms"
 
 
@@ -164,7 +164,7 @@ def several(number: int, what: str) -> str:
 
 
 def machine(about: dict[str, Any]) -> str:
-    """What was measured on, as a piece of a sentence."""
+    """Describes the machine as a piece of a sentence."""
     versions = f"torch {about['torch'].split('+')[0]}, Python {'.'.join(about['python'].split('.')[:2])}"
     if "gpu" in about:
         return f"{about['gpu']}, {versions}"

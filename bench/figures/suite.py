@@ -21,7 +21,7 @@ from figures.results import (
 )
 
 SUITE = r"suite-(?!transformers-)[a-z0-9-]+"
-# Columns with templates of their cells, and those of each implementation NAME. What no row has, gets no column.
+# Columns with templates of their cells, then the columns of each implementation NAME. A column needs a cell in a row.
 SETTINGS = {"model, side, dtype": "{size:model}, {image_size}, {dtype}{mark}", "objects": "{objects}"}
 SETTINGS |= {"frames before": "{history:,}"}
 FIGURES = {
@@ -47,12 +47,19 @@ def newest_of_each(results: Results, gpu: bool | None = None) -> list[Report]:
 
 
 def gpu(results: Results) -> str:
-    """What was measured on GPUs: the suite's tables, and links to everything else."""
+    """Figures of GPUs: the suite's tables, sentences on kernels, and links to everything else."""
     suites = [report for report in results.reports(SUITE) if _gpu_of(report)]  # visits measure different cases
     others = [report for report in results.reports(".+") if _gpu_of(report) and not re.match(SUITE, report.name)]
     listed = "\n".join(f"- {results.link(report)}" for report in others)
-    parts = [*(tables_of(results, report) for report in suites), listed]
+    parts = [*(tables_of(results, report) for report in suites), *map(sentences, others), listed]
     return "\n\n".join(filter(None, parts)) or "Nothing has been measured on a GPU."
+
+
+def sentences(report: Report) -> str:
+    """A list of the outcomes of a visit's comparisons of kernels; empty if it made none."""
+    rows = report.data.get("parts", {}).get("sentences", [])
+    listed = "\n".join(f"- {row['sentence']}{mark(row, report)}" for row in rows)
+    return f"### Kernels on {_gpu_of(report)}, {report.data['date']}\n\n{listed}" if rows else ""
 
 
 def gpu_state(results: Results) -> str:
@@ -127,7 +134,7 @@ def _median(row: Row, name: str) -> float | None:
 
 
 def _notes(row: Row) -> Iterator[str]:
-    """Of the row and of its implementations, also why one was not timed."""
+    """Yields notes of the row and of its implementations, also the reason if one was not timed."""
     if row["note"]:
         yield row["note"].replace("a picture", "an image")  # codespell:ignore
     for name, subject in row["subjects"].items():

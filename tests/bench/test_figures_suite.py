@@ -90,6 +90,12 @@ def test_a_gpu_appears_with_its_file(folder):
     (folder / "nvidia-b200-2030-01-02.json").write_text(json.dumps(kernels))
     assert "(../bench/results/nvidia-b200-2030-01-02.json)" in SECTIONS["gpu"](results)
     assert SECTIONS["gpu-state"](results).startswith("measured on NVIDIA B200 and NVIDIA H200: ")
+    assert "### Kernels" not in SECTIONS["gpu"](results)
+    kernels["parts"]["sentences"] = [{"sentence": "`nms` is fast."}, {"sentence": "`mlp` is slow.", **LATE}]
+    kernels["date"] = "2030-01-02"
+    (folder / "nvidia-b200-2030-01-02.json").write_text(json.dumps(kernels))
+    listed = "### Kernels on NVIDIA B200, 2030-01-02\n\n- `nms` is fast.\n- `mlp` is slow. (timed out)\n\n"
+    assert listed in SECTIONS["gpu"](results)
     assert "H200" not in SECTIONS["suite"](results)  # it is no file of a CPU
 
 
